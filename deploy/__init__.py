@@ -1,0 +1,1 @@
+"""Starts the other packages: the command line, the embedded services, the demo."""

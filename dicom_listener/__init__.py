@@ -1,0 +1,1 @@
+"""From the modality to the queue: receives, keeps, indexes and dispatches studies."""
