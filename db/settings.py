@@ -1,0 +1,165 @@
+"""Every setting of every process: one frozen object, read once at the start from ``PRELIM_*``.
+
+A misspelt ``PRELIM_`` variable refuses to start and is named, because a setting that silently does nothing is found
+out by the hospital. Secrets may also come as files ``/run/secrets/prelim_<setting>`` (containers), so that no
+password stands in an environment that other processes can read.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from db.errors import ConfigurationError
+
+PREFIX = "PRELIM_"
+SECRETS_DIRECTORY = Path("/run/secrets")
+#: Read by the test suite, not by the processes.
+TEST_VARIABLES = frozenset({"PRELIM_TEST_DATA", "PRELIM_REQUIRE_TEST_DATA"})
+
+AETitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[\x20-\x5b\x5d-\x7e]*[!-\x5b\x5d-~][\x20-\x5b\x5d-\x7e]*$")]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """What a site may choose; the defaults run everything on one machine."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    data_dir: Path = Field(
+        default=Path("prelim-data"), description="Folder of the spool, the embedded servers and the secrets."
+    )
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="PostgreSQL, as `postgresql+psycopg://user:password@host/name`; unset: the embedded server.",
+    )
+    broker_url: SecretStr | None = Field(
+        default=None, description="Redis, as `redis://:password@host:port/0`; unset: the embedded server."
+    )
+
+    dicom_host: str = Field(default="127.0.0.1", description="Address the DICOM listener binds.")
+    dicom_port: Port = Field(default=11112, description="TCP port of the DICOM listener.")
+    ae_title: AETitle = Field(default="PRELIM", description="Our AE title; associations called otherwise still work.")
+    maximum_associations: int = Field(default=100, ge=1, description="Associations served at once; more are refused.")
+    maximum_pdu_bytes: int = Field(
+        default=131072, ge=4096, le=1048576, description="Largest PDU we offer to receive, in bytes."
+    )
+
+    settle_seconds: Seconds = Field(
+        default=30, description="Quiet time after its last image until a study is judged complete."
+    )
+    settle_rules: Annotated[dict[str, float], NoDecode] = Field(
+        default={}, description="Quiet time per AE title or modality, as `CT=20,ER_XRAY=5`; an AE title wins."
+    )
+    settle_cap_seconds: Seconds = Field(
+        default=5400, description="A study still growing after this long is judged complete all the same."
+    )
+    dispatch_seconds: Seconds = Field(
+        default=0.25, description="Pause of the dispatcher between two looks at the spool and the database."
+    )
+    nudge_seconds: Seconds = Field(
+        default=30, description="A queued job whose Celery message was not acted on is sent again after this long."
+    )
+
+    lease_seconds: Seconds = Field(
+        default=30, description="A running job without progress for this long is given to another worker."
+    )
+    maximum_attempts: int = Field(
+        default=3, ge=1, description="Claims of one job before it ends as failed with its reason."
+    )
+    retry_seconds: Seconds = Field(
+        default=5, description="Pause before the second attempt; doubled, with jitter, for each further one."
+    )
+
+    checkpoint: Path | None = Field(
+        default=None, description="Directory of the model in the stock transformers layout; unset: the demo model."
+    )
+    device: str = Field(default="auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        default="auto", description="Number format of the weights in memory; `auto`: as stored."
+    )
+    worker_slots: int = Field(default=4, ge=1, description="Reports one worker process writes at once.")
+    maximum_new_tokens: int = Field(default=200, ge=1, description="Longest report, in tokens.")
+    report_deadline_seconds: Seconds = Field(default=300, description="Longest time one report may be generated.")
+    pictures_per_study: int = Field(default=8, ge=1, description="Most pictures of one study shown to the model.")
+    retrieved_cases: int = Field(default=3, ge=0, description="Similar earlier cases given to the model.")
+
+    api_host: str = Field(default="127.0.0.1", description="Address the API and the page bind.")
+    api_port: Port = Field(default=8080, description="TCP port of the API and the page.")
+    flower_host: str = Field(default="127.0.0.1", description="Address Flower binds.")
+    flower_port: Port = Field(default=5555, description="TCP port of Flower.")
+    flower_password: SecretStr | None = Field(
+        default=None, description="Password of Flower's user `prelim`; unset: one is made in the data folder."
+    )
+
+    log_format: Literal["console", "json"] = Field(default="console", description="`console` or `json` lines.")
+
+    @field_validator("settle_rules", mode="before")
+    @classmethod
+    def _parse_rules(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = (pair.split("=", 1) for pair in value.split(",") if pair.strip())
+        try:
+            return {name.strip(): float(seconds) for name, seconds in pairs}
+        except ValueError as error:
+            raise ValueError("write it as NAME=SECONDS,NAME=SECONDS") from error
+
+    @property
+    def spool(self) -> Path:
+        """Where received files lie."""
+        return self.data_dir / "spool"
+
+    @property
+    def embedded_services(self) -> Path:
+        """The file in which a running `prelim up` names its own servers, readable by its user only."""
+        return self.data_dir / "run" / "services.json"
+
+    def database(self) -> str:
+        """The URL of PostgreSQL; raises ConfigurationError where there is none."""
+        return self._service("database_url", self.database_url)
+
+    def broker(self) -> str:
+        """The URL of Redis; raises ConfigurationError where there is none."""
+        return self._service("broker_url", self.broker_url)
+
+    def _service(self, name: str, given: SecretStr | None) -> str:
+        if given is not None:
+            return given.get_secret_value()
+        try:
+            return str(json.loads(self.embedded_services.read_text())[name])
+        except (OSError, KeyError, json.JSONDecodeError) as error:
+            raise ConfigurationError(
+                f"no {name}: start `prelim up` with this data folder ({self.data_dir}), or set {PREFIX}{name.upper()}"
+            ) from error
+
+
+def load_settings() -> Settings:
+    """Settings from the environment; raises ConfigurationError that names every wrong variable."""
+    _refuse_unknown_variables()
+    secrets = SECRETS_DIRECTORY if SECRETS_DIRECTORY.is_dir() else None
+    try:
+        return Settings(_secrets_dir=secrets)
+    except ValidationError as error:
+        # The values are left out: one of them may be a password.
+        wrong = (f"{PREFIX}{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        raise ConfigurationError("; ".join(wrong)) from None
+
+
+def _refuse_unknown_variables() -> None:
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | TEST_VARIABLES
+    unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name not in known)
+    if unknown:
+        raise ConfigurationError("; ".join(f"{name} is not a setting{_guess(name, known)}" for name in unknown))
+
+
+def _guess(name: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
