@@ -23,7 +23,10 @@ SECRETS_DIRECTORY = Path("/run/secrets")
 #: Read by the test suite, not by the processes.
 TEST_VARIABLES = frozenset({"PRELIM_TEST_DATA", "PRELIM_REQUIRE_TEST_DATA"})
 
-AETitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[\x20-\x5b\x5d-\x7e]*[!-\x5b\x5d-~][\x20-\x5b\x5d-\x7e]*$")]
+AETitle = Annotated[
+    str,
+    Field(min_length=1, max_length=16, pattern=r"^[\x20-\x5b\x5d-\x7e]*[!-\x5b\x5d-~][\x20-\x5b\x5d-\x7e]*$"),
+]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -65,7 +68,8 @@ class Settings(BaseSettings):
         default=0.25, description="Pause of the dispatcher between two looks at the spool and the database."
     )
     nudge_seconds: Seconds = Field(
-        default=30, description="A queued job whose Celery message was not acted on is sent again after this long."
+        default=30,
+        description="A queued job whose Celery message was not acted on is sent again after this long.",
     )
 
     lease_seconds: Seconds = Field(
@@ -79,7 +83,8 @@ class Settings(BaseSettings):
     )
 
     checkpoint: Path | None = Field(
-        default=None, description="Directory of the model in the stock transformers layout; unset: the demo model."
+        default=None,
+        description="Directory of the model in the stock transformers layout; unset: the demo model.",
     )
     device: str = Field(default="auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(

@@ -1,0 +1,188 @@
+"""Claim, heartbeat, finish, fail, rescue: the protocol by which a report is written once.
+
+A worker owns a job while its fence is the row's fence and its lease has not run out on the *database's* clock. Every
+write of a worker names its fence; zero rows updated means that another worker, an operator or late images took the job
+away, and the writer is a zombie (StaleFence). Redis and Celery may lose or repeat messages: it does not matter here.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, func, or_, select, update
+
+from db import studies
+from db.errors import StaleFence
+from db.models import Job
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Sequence
+
+    from sqlalchemy import ColumnElement
+    from sqlalchemy.orm import Session
+
+#: Most messages sent, or jobs rescued, in one transaction.
+BATCH = 100
+#: Retries are spread by up to this fraction, so that jobs that failed together do not come back together.
+JITTER = 0.25
+#: Longest pause before a retry, in seconds: past ten minutes an operator should look.
+LONGEST_PAUSE_SECONDS = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to work on a job, until the lease runs out or the fence moves on."""
+
+    job_id: uuid.UUID
+    study_id: uuid.UUID
+    revision: int
+    fence: int
+    attempt: int
+
+
+def claim(
+    session: Session, job_id: uuid.UUID, *, owner: str, lease_seconds: float, maximum_attempts: int
+) -> Claim | None:
+    """Take the job if it waits, or if its owner let the lease run out; None where there is nothing to do.
+
+    The attempt is counted here and not at the end, so that a study that kills its worker is counted too.
+    """
+    now = func.clock_timestamp()
+    row = session.execute(
+        update(Job)
+        .where(
+            Job.id == job_id,
+            Job.attempt < maximum_attempts,
+            or_(
+                and_(Job.state == "queued", Job.available_at <= now),
+                and_(Job.state == "running", Job.lease_until < now),
+            ),
+        )
+        .values(
+            state="running",
+            fence=Job.fence + 1,
+            attempt=Job.attempt + 1,
+            owner=owner,
+            lease_until=now + dt.timedelta(seconds=lease_seconds),
+            claimed_at=now,
+        )
+        .returning(Job.study_id, Job.revision, Job.fence, Job.attempt)
+    ).one_or_none()
+    return None if row is None else Claim(job_id, *row)
+
+
+def heartbeat(session: Session, claim: Claim, *, lease_seconds: float) -> None:
+    """Extend the lease because the work has moved on; raises StaleFence where the job was taken away."""
+    _update(session, claim, lease_until=func.clock_timestamp() + dt.timedelta(seconds=lease_seconds))
+
+
+def finish(session: Session, claim: Claim) -> None:
+    """Mark the job done; in the transaction that saves its report. Raises StaleFence: roll back, drop the result."""
+    studies.lock(session, claim.study_id)
+    _update(session, claim, state="finished", lease_until=None, finished_at=func.clock_timestamp())
+    studies.end(session, claim, "reported", reason=None, detail=None)
+
+
+def not_reportable(session: Session, claim: Claim, reason: str, detail: str) -> None:
+    """End the job because its images can never make a report; raises StaleFence."""
+    _end(session, claim, "not_reportable", reason, detail)
+
+
+def fail(session: Session, claim: Claim, reason: str, detail: str) -> None:
+    """End the job because another try would fail the same way; raises StaleFence."""
+    _end(session, claim, "failed", reason, detail)
+
+
+def retry_later(
+    session: Session, claim: Claim, reason: str, detail: str, *, pause_seconds: float, maximum_attempts: int
+) -> None:
+    """Give the job back for another try after a pause that doubles, or fail it when its tries are used up."""
+    if claim.attempt >= maximum_attempts:
+        fail(session, claim, reason, f"{detail} (after {claim.attempt} attempts)")
+        return
+    pause = min(pause_seconds * 2 ** (claim.attempt - 1), LONGEST_PAUSE_SECONDS)
+    # Not a secret: it only spreads the load.
+    spread = pause * (1 + random.uniform(-JITTER, JITTER))  # noqa: S311
+    _update(
+        session,
+        claim,
+        state="queued",
+        lease_until=None,
+        owner=None,
+        sent_at=None,
+        available_at=func.clock_timestamp() + dt.timedelta(seconds=spread),
+        reason=reason,
+        detail=detail,
+    )
+
+
+def _end(session: Session, claim: Claim, state: str, reason: str, detail: str) -> None:
+    studies.lock(session, claim.study_id)
+    ended = {"state": state, "lease_until": None, "finished_at": func.clock_timestamp()}
+    _update(session, claim, **ended, reason=reason, detail=detail)
+    studies.end(session, claim, state, reason=reason, detail=detail)
+
+
+def _update(session: Session, claim: Claim, **values: Any) -> None:
+    updated = session.execute(
+        update(Job)
+        .where(Job.id == claim.job_id, Job.fence == claim.fence, Job.state == "running")
+        .values(**values)
+        .returning(Job.id)
+    ).one_or_none()
+    if updated is None:
+        raise StaleFence(f"job {claim.job_id} is no longer ours under fence {claim.fence}")
+
+
+def rescue(session: Session, *, maximum_attempts: int) -> int:
+    """Queue again what a dead or hung worker held, or fail it when its tries are used up; returns how many."""
+    expired = Job.state == "running", Job.lease_until < func.clock_timestamp()
+    found = session.execute(select(Job.id, Job.study_id).where(*expired).order_by(Job.lease_until).limit(BATCH)).all()
+    rescued = 0
+    for job_id, study_id in found:
+        studies.lock(session, study_id)
+        # Looked at again under the lock: its owner may have finished, or another dispatcher was faster.
+        job = session.scalars(select(Job).where(Job.id == job_id, *expired).with_for_update()).one_or_none()
+        if job is not None:
+            _give_up_or_requeue(session, job, maximum_attempts)
+            rescued += 1
+    return rescued
+
+
+def _give_up_or_requeue(session: Session, job: Job, maximum_attempts: int) -> None:
+    job.lease_until = None
+    if job.attempt < maximum_attempts:
+        job.state, job.owner, job.sent_at = "queued", None, None
+        job.reason, job.detail = "lease_expired", "its worker died or made no progress"
+        return
+    job.state, job.finished_at, job.reason = "failed", func.clock_timestamp(), "worker_lost"
+    job.detail = f"its worker died or made no progress in each of {job.attempt} attempts"
+    studies.end(session, job, "failed", reason=job.reason, detail=job.detail)
+
+
+def unsent(session: Session, *, resend_after_seconds: float | None) -> Sequence[Job]:
+    """Lock the waiting jobs whose message is to be sent, the most urgent first.
+
+    With *resend_after_seconds* also those whose message was sent so long ago that it must be lost.
+    """
+    now = func.clock_timestamp()
+    wanted: ColumnElement[bool] = Job.sent_at.is_(None)
+    if resend_after_seconds is not None:
+        wanted = or_(wanted, Job.sent_at < now - dt.timedelta(seconds=resend_after_seconds))
+    return session.scalars(
+        select(Job)
+        .where(Job.state == "queued", Job.available_at <= now, wanted)
+        .order_by(Job.priority.desc(), Job.queued_at)
+        .limit(BATCH)
+        .with_for_update(skip_locked=True)
+    ).all()
+
+
+def mark_sent(session: Session, jobs: Sequence[Job]) -> None:
+    """Remember, on the database's clock, that the messages are out."""
+    if jobs:
+        session.execute(update(Job).where(Job.id.in_([job.id for job in jobs])).values(sent_at=func.clock_timestamp()))

@@ -1,0 +1,54 @@
+"""The engine, and ``with transaction() as session``: leaving by an exception rolls back."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
+
+from db.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Engine
+
+#: Seconds to wait for a TCP connection; a dead database is noticed, a slow one survives.
+CONNECT_SECONDS = 5
+#: Most connections of one process: worker slots and the API's threads, with room to spare.
+POOL_SIZE = 20
+
+
+@lru_cache(maxsize=8)
+def engine(url: str) -> Engine:
+    """The one engine of this process for *url*; `pool_pre_ping` so that a restarted server costs no failed run."""
+    return create_engine(
+        url, pool_size=POOL_SIZE, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_SECONDS}
+    )
+
+
+@contextmanager
+def transaction(url: str | None = None) -> Iterator[Session]:
+    """A session whose work is committed at the end of the block, or not at all.
+
+    *url* defaults to the configured database. Raises ConfigurationError where none is configured.
+    """
+    with (
+        Session(engine(url or load_settings().database()), expire_on_commit=False) as session,
+        session.begin(),
+    ):
+        yield session
+
+
+def migrate(url: str, revision: str = "head") -> None:
+    """Bring the schema at *url* to *revision*; nothing happens where it is there already."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["url"] = url
+    command.upgrade(config, revision)
