@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["tests.services"]
+
 REPOSITORY = Path(__file__).parent.parent
 
 
