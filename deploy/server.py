@@ -24,6 +24,7 @@ log = structlog.get_logger()
 START_SECONDS = 60.0  # crash recovery replays at most max_wal_size, 1 GB: seconds on any disk
 STOP_SECONDS = 20.0  # a fast shutdown writes one checkpoint of at most shared_buffers
 POLL_SECONDS = 0.02
+RETRY_SECONDS = 0.2  # the processes of a killed server need about this long to go
 LOOPBACK = "127.0.0.1"
 
 
@@ -34,9 +35,8 @@ class ServerError(PrelimError):
 class Server(ABC):
     """One server process on loopback with its files below *directory*, which no other user may enter.
 
-    `start`, `stop` and `start` again at will, from the main thread; the port stays the same. A *port* of None is any
-    free one. After a crash `start` brings it back: `process` is a direct child, so its end is seen at once and leaves
-    no zombie that a lock file could still name.
+    `start` and `stop` at will, from the main thread; the port stays the same. A *port* of None is any free one. After
+    a crash `start` brings it back.
     """
 
     name: str
@@ -96,7 +96,12 @@ class Server(ABC):
         self.stop()
 
     def start(self) -> None:
-        """Return when it answers; raise ServerError when it ends before, or takes more than START_SECONDS."""
+        """Return when it answers; raise ServerError when it ends before, or takes more than START_SECONDS.
+
+        A process that was started before is stopped and, dead or alive, waited for: as a zombie it would still be
+        "running" to PostgreSQL, whose lock file names it.
+        """
+        self.stop()
         self.prepare()
         deadline = time.monotonic() + START_SECONDS
         while True:
@@ -106,7 +111,7 @@ class Server(ABC):
                 break
             self.stop()
             self._raise_unless_passing(said, deadline)
-            time.sleep(POLL_SECONDS)
+            time.sleep(RETRY_SECONDS)
         self._port_is_ours = False  # clients know it now
         log.info("server_started", server=self.name, port=self.port, pid=self.process.pid)
 

@@ -21,7 +21,7 @@ from deploy.redis import Redis
 from deploy.server import Server, ServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 REPOSITORY = Path(__file__).parents[3]
 ROWS = 5000
@@ -40,7 +40,7 @@ def own_redis(tmp_path: Path) -> Iterator[Redis]:
         yield server
 
 
-def connect(server: Postgres) -> psycopg.Connection[tuple[int]]:
+def connect(server: Postgres) -> psycopg.Connection[tuple[object, ...]]:
     return psycopg.connect(server.url.replace("+psycopg", ""), autocommit=True)
 
 
@@ -134,7 +134,7 @@ def test_redis_refuses_writes_when_full_instead_of_forgetting(own_redis: Redis) 
 def test_a_stopped_server_leaves_no_process_and_starts_again_on_its_port(tmp_path: Path) -> None:
     server = Postgres(tmp_path)
     server.start()
-    members = session_members(pid(server))
+    members = family(pid(server))
     port = server.port
 
     server.stop()
@@ -180,7 +180,7 @@ from deploy.redis import Redis
 servers = [Postgres(Path(sys.argv[1], "postgres")), Redis(Path(sys.argv[1], "redis"))]
 for server in servers:
     server.start()
-print(*(server.process.pid for server in servers), flush=True)
+print("pids", *(server.process.pid for server in servers), flush=True)
 time.sleep(100)
 """
 
@@ -191,14 +191,15 @@ def test_servers_end_with_a_killed_parent_and_their_data_serves_the_next(tmp_pat
     )
     assert parent.stdout
     with parent.stdout:
-        pids = [line for line in iter(parent.stdout.readline, b"") if line[:1].isdigit()][:1] or [b""]
+        lines = (line.split() for line in parent.stdout)
+        pids = next(words[1:] for words in lines if words[:1] == [b"pids"])
         parent.kill()
         parent.wait()
 
     with Postgres(tmp_path / "postgres"), Redis(tmp_path / "redis"):
         pass
 
-    wait_until(lambda: not any(Path("/proc", word.decode()).exists() for word in pids[0].split()))
+    wait_until(lambda: not any(Path("/proc", word.decode()).exists() for word in pids))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop to another user")
@@ -236,21 +237,20 @@ def closed_copy_of_the_wheel(directory: Path) -> Path:
     return directory
 
 
-def session_members(leader: int) -> list[int]:
-    """The processes of the session that *leader* began: a server and its children."""
-    members = []
+def family(parent: int) -> list[int]:
+    """*parent* and its children; PostgreSQL's each lead a session of their own."""
+    members = [parent]
     for entry in Path("/proc").iterdir():
         try:
             fields = (entry / "stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        if fields[3] == str(leader):
+        if fields[1] == str(parent):
             members.append(int(entry.name))
     return members
 
 
-def wait_until(condition: object, seconds: float = 20) -> None:
-    assert callable(condition)
+def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
