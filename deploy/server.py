@@ -84,6 +84,11 @@ class Server(ABC):
         return path.read_text()
 
     @property
+    def alive(self) -> bool:
+        """Whether it has been started and has not ended."""
+        return self.process is not None and self.process.poll() is None
+
+    @property
     def log_path(self) -> Path:
         """Where the server writes what it has to say."""
         return self.directory / "log"
@@ -128,7 +133,7 @@ class Server(ABC):
         self.process = None
 
     def _answers_before(self, deadline: float) -> bool:
-        while time.monotonic() < deadline and self.process and self.process.poll() is None:
+        while self.alive and time.monotonic() < deadline:
             if self.answers():
                 return True
             time.sleep(POLL_SECONDS)
