@@ -84,7 +84,7 @@ class Settings(BaseSettings):
 
     checkpoint: Path | None = Field(
         default=None,
-        description="Directory of the model in the stock transformers layout; unset: the demo model.",
+        description="Directory of the model in the stock transformers layout; unset: `<data_dir>/checkpoint`.",
     )
     device: str = Field(default="auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
@@ -121,6 +121,11 @@ class Settings(BaseSettings):
     def spool(self) -> Path:
         """Where received files lie."""
         return self.data_dir / "spool"
+
+    @property
+    def checkpoint_directory(self) -> Path:
+        """Where the model lies."""
+        return self.checkpoint or self.data_dir / "checkpoint"
 
     @property
     def embedded_services(self) -> Path:

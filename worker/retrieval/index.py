@@ -90,7 +90,8 @@ def _flat_index(vectors: Vectors) -> faiss.Index:
 def _normalised(vectors: Vectors) -> Vectors:
     rows = np.ascontiguousarray(vectors, dtype=np.float32)
     lengths: Vectors = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.maximum(lengths, np.finfo(np.float32).tiny)
+    normalised: Vectors = rows / np.maximum(lengths, np.float32(1e-30))
+    return normalised
 
 
 class ReferenceIndex:

@@ -1,0 +1,214 @@
+"""Study -> report: a plain function over a model and an index, so that both can be fakes.
+
+pictures -> similar cases -> prompt -> generation -> draft. Nothing here knows Celery, Postgres or torch.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from PIL import Image
+
+from db.errors import TransientFailure
+from db.reports import Draft, Quoted, Shown
+from worker import prompts
+from worker.images.study import pictures_of
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Callable, Mapping, Sequence
+    from concurrent.futures import Future
+
+    import numpy.typing as npt
+
+    from worker.images.study import Picture, StoredInstance, StudyPictures
+    from worker.retrieval.index import Neighbour
+
+#: How often the waiting thread looks whether the model has moved on, in seconds.
+LOOK_SECONDS = 0.5
+
+
+class Generation(Protocol):
+    """What a model made of a request."""
+
+    text: str
+    finish_reason: str
+
+
+class Model(Protocol):
+    """What the reporter needs of a model."""
+
+    digest: str
+
+    def embed(self, pictures: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """A vector per picture, for the search of similar cases."""
+
+    def generate(
+        self, question: str, pictures: Sequence[npt.NDArray[Any]], on_progress: Callable[[int], None]
+    ) -> Future[Any]:
+        """Start to answer; `on_progress` is told the tokens made so far."""
+
+
+class Index(Protocol):
+    """What the reporter needs of a reference index."""
+
+    snapshot: str
+
+    def search(
+        self, vector: npt.NDArray[Any], *, modality: str, count: int, patient_hash: str, study_hash: str
+    ) -> list[Neighbour]:
+        """The most similar earlier cases, best first."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudyToReport:
+    """What a run needs to know of a study; no patient attributes, only fingerprints to leave out the patient's own."""
+
+    instances: Sequence[StoredInstance]
+    modality: str = ""
+    body_part: str = ""
+    patient_hash: str = ""
+    study_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """The earlier cases at hand: the index, and how to read the reports it points to."""
+
+    index: Index | None
+    #: Report texts by case id; a case erased since the snapshot is missing.
+    read: Callable[[Sequence[uuid.UUID]], Mapping[uuid.UUID, str]]
+    count: int = 3
+
+
+@dataclass(slots=True)
+class Timings:
+    """Seconds per step, kept with the report."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    _since: float = field(default_factory=time.monotonic)
+
+    def lap(self, step: str) -> None:
+        """End a step."""
+        now = time.monotonic()
+        self.seconds[step], self._since = round(now - self._since, 4), now
+
+
+def write_report(
+    study: StudyToReport, model: Model, references: References, *, budget: int, on_progress: Callable[[], None]
+) -> Draft:
+    """Write the report of a study.
+
+    *on_progress* is called when the work has moved on; what it raises ends the run. Raises NotReportable where the
+    images cannot make a report, TransientFailure where the model gave none this time.
+    """
+    timings = Timings()
+    seen = pictures_of(study.instances, budget=budget)
+    on_progress()
+    timings.lap("pictures")
+    quoted = _similar_cases(study, seen, model, references)
+    on_progress()
+    timings.lap("retrieval")
+    question = prompts.report(seen.modality, seen.body_part, [prompts.Case(q.excerpt, q.similarity) for q in quoted])
+    answer = _wait(model, question, seen, on_progress)
+    timings.lap("generation")
+    return _draft(seen, quoted, answer, model, references, timings)
+
+
+def _similar_cases(study: StudyToReport, seen: StudyPictures, model: Model, references: References) -> list[Quoted]:
+    if references.index is None or references.count == 0:
+        return []
+    # One vector a study: the mean over its pictures.
+    vector = model.embed([picture.pixels for picture in seen.pictures]).mean(axis=0)
+    found = references.index.search(
+        vector,
+        modality=seen.modality,
+        count=references.count,
+        patient_hash=study.patient_hash,
+        study_hash=study.study_hash,
+    )
+    texts = references.read([neighbour.case_id for neighbour in found])
+    return [Quoted(n.case_id, n.similarity, texts[n.case_id]) for n in found if n.case_id in texts]
+
+
+def _wait(model: Model, question: str, seen: StudyPictures, on_progress: Callable[[], None]) -> Generation:
+    """Wait for the text; the lease is extended only while tokens come, so that a hung model loses it."""
+    produced = 0
+
+    def count(tokens: int) -> None:
+        nonlocal produced
+        produced = tokens
+
+    future = model.generate(question, [picture.pixels for picture in seen.pictures], count)
+    reported = 0
+    try:
+        while True:
+            try:
+                answer: Generation = future.result(timeout=LOOK_SECONDS)
+            except TimeoutError:
+                if future.done():
+                    raise
+                if produced > reported:
+                    reported = produced
+                    on_progress()
+            else:
+                return answer
+    finally:
+        future.cancel()
+
+
+def _draft(
+    seen: StudyPictures,
+    quoted: list[Quoted],
+    answer: Generation,
+    model: Model,
+    references: References,
+    timings: Timings,
+) -> Draft:
+    findings, impression = prompts.split_report(answer.text)
+    if not findings and not impression:
+        raise TransientFailure("empty_report", "the model gave no text")
+    return Draft(
+        findings=findings,
+        impression=impression,
+        basis=seen.basis,
+        remarks=_remarks(seen, answer, references),
+        prompt_version=prompts.VERSION,
+        model_digest=model.digest,
+        provenance={
+            "text": answer.text,
+            "finish_reason": answer.finish_reason,
+            "modality": seen.modality,
+            "body_part": seen.body_part,
+            "index_snapshot": references.index.snapshot if references.index else None,
+            "seconds": timings.seconds,
+        },
+        evidence=quoted,
+        pictures=[_shown(picture) for picture in seen.pictures],
+    )
+
+
+def _remarks(seen: StudyPictures, answer: Generation, references: References) -> list[str]:
+    remarks = [f"Left out: {left.detail}" for left in seen.left_out]
+    remarks += [f"Picture {n}: {w}" for n, picture in enumerate(seen.pictures, start=1) for w in picture.warnings]
+    if answer.finish_reason != "stop":
+        remarks.append(f"The text was cut short ({answer.finish_reason}).")
+    if references.index is None:
+        remarks.append("Written without similar earlier cases: no reference index for this model.")
+    return remarks
+
+
+def _shown(picture: Picture) -> Shown:
+    png = io.BytesIO()
+    Image.fromarray(picture.pixels).save(png, format="PNG")
+    return Shown(
+        png=png.getvalue(),
+        sop_instance_uid=picture.sop_instance_uid,
+        frame=picture.frame,
+        reason=picture.reason,
+        transform=picture.transform,
+        warnings=list(picture.warnings),
+    )

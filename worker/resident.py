@@ -1,0 +1,104 @@
+"""What a worker process holds for as long as it lives: the model and the reference index."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from db import reference
+from db.errors import ConfigurationError, TransientFailure
+from db.session import transaction
+from worker.model.resident import Request, ResidentModel
+from worker.reporter import References, StudyToReport, write_report
+from worker.retrieval.index import ReferenceIndex
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Callable, Mapping, Sequence
+    from concurrent.futures import Future
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from db.reports import Draft
+    from db.settings import Settings
+
+log = structlog.get_logger()
+
+
+class Resident:
+    """The model and the newest reference index made with it; writes reports for any number of threads."""
+
+    def __init__(self, model: ResidentModel, settings: Settings) -> None:
+        self._model = model
+        self._settings = settings
+        self._index: ReferenceIndex | None = None
+
+    @classmethod
+    def load(cls, settings: Settings) -> Resident:
+        """Load the configured checkpoint; raises ConfigurationError where it cannot be used."""
+        started = time.monotonic()
+        model = ResidentModel.load(
+            settings.checkpoint_directory, device=settings.device, dtype=settings.dtype, slots=settings.worker_slots
+        )
+        log.info("model_loaded", digest=model.digest[:12], seconds=round(time.monotonic() - started, 1))
+        return cls(model, settings)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """For the process table."""
+        return {"model": self._model.digest, "slots": self._settings.worker_slots}
+
+    def write(self, study: StudyToReport, on_progress: Callable[[], None]) -> Draft:
+        """Write one study's report; see worker.reporter.write_report."""
+        references = References(self._current_index(), _read_reports, self._settings.retrieved_cases)
+        return write_report(study, self, references, budget=self._settings.pictures_per_study, on_progress=on_progress)
+
+    @property
+    def digest(self) -> str:
+        """Of the model's weights."""
+        return self._model.digest
+
+    def embed(self, pictures: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """A vector per picture."""
+        return self._model.embed(pictures)
+
+    def generate(
+        self, question: str, pictures: Sequence[npt.NDArray[Any]], on_progress: Callable[[int], None]
+    ) -> Future[Any]:
+        """Hand a request to the engine."""
+        request = Request(
+            question=question,
+            pictures=pictures,
+            max_new_tokens=self._settings.maximum_new_tokens,
+            deadline_seconds=self._settings.report_deadline_seconds,
+            on_progress=on_progress,
+        )
+        return self._model.submit(request)
+
+    def _current_index(self) -> ReferenceIndex | None:
+        """The newest snapshot of this model, loaded when it changes."""
+        with transaction() as session:
+            row = reference.current_snapshot(session, self._model.digest)
+        if row is None:
+            return None
+        directory = self._settings.data_dir / row.directory
+        if self._index is None or self._index.snapshot != directory.name:
+            self._index = _open(directory, self._model.digest)
+            log.info("reference_index_loaded", snapshot=directory.name, cases=len(self._index))
+        return self._index
+
+
+def _open(directory: Path, model_digest: str) -> ReferenceIndex:
+    try:
+        return ReferenceIndex(directory, model_digest=model_digest)
+    except ConfigurationError as error:
+        # Visible and repairable: the jobs wait for an operator instead of being written without their grounding.
+        raise TransientFailure("reference_index", str(error)) from error
+
+
+def _read_reports(case_ids: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, str]:
+    with transaction() as session:
+        return {case_id: case.report for case_id, case in reference.cases(session, case_ids).items()}

@@ -1,0 +1,136 @@
+"""Build a reference index from a folder of earlier cases: `cases.jsonl` beside their DICOM files.
+
+One JSON object a line: `case_id`, `files` (relative paths), `report`, and optionally `modality`, `body_part`, `labels`
+and `patient`. Loading a folder again brings its cases up to date; a snapshot is built from the folders named.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from pydicom import dcmread
+from rich.progress import track
+
+from db import reference
+from db.errors import ConfigurationError, NotReportable
+from db.session import transaction
+from worker.images.study import StoredInstance, pictures_of
+from worker.retrieval.index import IndexedCase, write_snapshot
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from worker.images.study import StudyPictures
+
+CASES = "cases.jsonl"
+
+
+class Embedder(Protocol):
+    """What the build needs of a model."""
+
+    digest: str
+
+    def embed(self, pictures: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """A vector per picture: float32 [pictures, dimension]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One line of `cases.jsonl`."""
+
+    case_id: str
+    files: list[str]
+    report: str
+    modality: str = ""
+    body_part: str = ""
+    labels: list[str] = field(default_factory=list)
+    patient: str = ""
+
+
+def read_cases(folder: Path) -> list[Case]:
+    """The cases of a folder; raises ConfigurationError that names the line that is wrong."""
+    path = folder / CASES
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ConfigurationError(
+            f"{folder} holds no {CASES}: one JSON object a line, with case_id, files, report"
+        ) from error
+    return [_case(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def _case(path: Path, number: int, line: str) -> Case:
+    try:
+        fields = json.loads(line)
+        return Case(**{name: fields[name] for name in Case.__dataclass_fields__ if name in fields})
+    except (json.JSONDecodeError, TypeError) as error:
+        raise ConfigurationError(f"{path.name} line {number} is not a case: {error}") from error
+
+
+def build(folder: Path, data_dir: Path, model: Embedder, *, pictures_per_case: int) -> tuple[int, list[str]]:
+    """Embed the cases of *folder*, store their rows and a new snapshot; returns how many, and what was left out and why.
+
+    Raises ConfigurationError where no case could be used.
+    """
+    cases = read_cases(folder)
+    indexed, vectors, left_out = [], [], []
+    for case in track(cases, description="reference cases"):
+        try:
+            entry, vector = _embed(folder, case, model, pictures_per_case)
+        except NotReportable as problem:
+            left_out.append(f"{case.case_id}: {problem.detail}")
+            continue
+        indexed.append(entry)
+        vectors.append(vector)
+    if not indexed:
+        raise ConfigurationError(f"no case of {folder} could be used; the first: {(left_out or ['none is listed'])[0]}")
+    directory = f"reference/{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S%f}"
+    write_snapshot(data_dir / directory, model_digest=model.digest, cases=indexed, vectors=np.stack(vectors))
+    with transaction() as session:
+        reference.add_snapshot(session, directory=directory, model_digest=model.digest, cases=len(indexed))
+    return len(indexed), left_out
+
+
+def _embed(
+    folder: Path, case: Case, model: Embedder, pictures_per_case: int
+) -> tuple[IndexedCase, npt.NDArray[np.float32]]:
+    instances = list(_instances(folder, case))
+    seen = pictures_of(instances, budget=pictures_per_case)
+    vector = model.embed([picture.pixels for picture in seen.pictures]).mean(axis=0)
+    row = IndexedCase(
+        case_id=str(_add(folder, case, seen)),
+        modality=case.modality or seen.modality,
+        patient_hash=reference.fingerprint(case.patient),
+    )
+    return row, vector
+
+
+def _instances(folder: Path, case: Case) -> Iterator[StoredInstance]:
+    for name in case.files:
+        path = (folder / name).resolve()
+        if not path.is_relative_to(folder.resolve()) or not path.is_file():
+            raise NotReportable("missing_file", f"no file {name}")
+        yield StoredInstance(path=path, sop_instance_uid=str(dcmread(path, stop_before_pixels=True).SOPInstanceUID))
+
+
+def _add(folder: Path, case: Case, seen: StudyPictures) -> uuid.UUID:
+    with transaction() as session:
+        return reference.add_case(
+            session,
+            source=folder.name,
+            source_case=case.case_id,
+            modality=case.modality or seen.modality,
+            body_part=case.body_part or seen.body_part,
+            patient_hash=reference.fingerprint(case.patient),
+            study_hash="",
+            report=case.report,
+            labels=case.labels,
+        )
