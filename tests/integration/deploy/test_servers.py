@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,10 @@ from deploy import postgres as postgres_module
 from deploy.postgres import Postgres
 from deploy.redis import Redis
 from deploy.server import Server, ServerError
+from tests.polling import runs, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 REPOSITORY = Path(__file__).parents[3]
 ROWS = 5000
@@ -140,7 +142,7 @@ def test_a_stopped_server_leaves_no_process_and_starts_again_on_its_port(tmp_pat
     server.stop()
 
     assert len(members) > 1
-    assert not any(Path("/proc", str(member)).exists() for member in members)
+    assert not any(map(runs, members))
     with server:
         assert server.port == port
 
@@ -199,7 +201,7 @@ def test_servers_end_with_a_killed_parent_and_their_data_serves_the_next(tmp_pat
     with Postgres(tmp_path / "postgres"), Redis(tmp_path / "redis"):
         pass
 
-    wait_until(lambda: not any(Path("/proc", word.decode()).exists() for word in pids))
+    wait_until(lambda: not any(runs(int(word)) for word in pids))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop to another user")
@@ -250,8 +252,49 @@ def family(parent: int) -> list[int]:
     return members
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+AS_NOBODY = """
+import sys
+from pathlib import Path
+import psycopg
+from deploy.postgres import Postgres
+with Postgres(Path(sys.argv[1])) as server:
+    owner = Path(f"/proc/{server.process.pid}").stat().st_uid
+    with psycopg.connect(server.url.replace("+psycopg", "")) as connection:
+        print("answer", owner, *connection.execute("SELECT 42").fetchone())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a test as another user")
+def test_postgres_runs_for_an_ordinary_user_as_that_user() -> None:
+    python = public_python()
+    nobody = pwd.getpwnam("nobody")
+    folder = Path(tempfile.mkdtemp())  # tmp_path is below a directory of root's
+    os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+    packages = f"{REPOSITORY}{os.pathsep}{postgres_module.wheel_directory()}"
+    try:
+        finished = subprocess.run(
+            [python, "-W", "error", "-c", AS_NOBODY, folder],
+            env={"PYTHONPATH": packages, "PYTHONDONTWRITEBYTECODE": "1"},
+            cwd="/",
+            user=nobody.pw_uid,
+            group=nobody.pw_gid,
+            extra_groups=[],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    finally:
+        shutil.rmtree(folder)
+
+    assert f"answer {nobody.pw_uid} 42" in finished.stdout, finished.stderr
+
+
+def public_python() -> Path:
+    """A Python like ours that any user may run, with our packages readable."""
+    named = Path("/usr/bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
+    readable = accounts.is_public(postgres_module.wheel_directory()) and accounts.is_public(REPOSITORY)
+    for python in (Path(sys.executable), named):
+        if readable and python.exists() and accounts.is_public(python):
+            return python
+    pytest.skip("Python and its packages lie where only root can read them")
