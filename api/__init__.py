@@ -1,1 +1,1 @@
-"""The read API and the radiologist's page."""
+"""The read API and the radiologist's page. Reads; never changes a study."""

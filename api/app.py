@@ -1,0 +1,35 @@
+"""The application: which routes there are and what surrounds them."""
+
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+
+from api import errors, health, login, pages, reference, studies
+from api.headers import SecurityHeaders
+from db.settings import Settings
+
+DESCRIPTION = "Preliminary radiology reports, what they rest on, and the state of every study. Reads only."
+#: Bytes; the only body anyone sends is a key.
+LARGEST_BODY = 16 * 1024
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The API and the page on the configured database, which need not be reachable yet."""
+    app = FastAPI(
+        title="Prelim",
+        description=DESCRIPTION,
+        # Of the interface, as in its addresses; not of the distribution.
+        version="1",
+        # Ours is in api.reference.
+        docs_url=None,
+        redoc_url=None,
+        max_body_size=LARGEST_BODY,
+    )
+    app.state.settings = settings
+    app.add_middleware(SecurityHeaders)
+    errors.install(app)
+    for module in (health, studies, login, pages, reference):
+        app.include_router(module.router)
+    app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
+    return app

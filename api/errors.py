@@ -1,0 +1,108 @@
+"""What a caller is told when there is nothing to hand over: one JSON shape for programs, one page for people."""
+
+from urllib.parse import urlencode
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, RedirectResponse, Response
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+
+from api.schemas import Problem
+from api.templating import templates
+from db.errors import ConfigurationError
+
+log = structlog.get_logger()
+
+#: What it looks like when the database is not there.
+UNREACHABLE = (OperationalError, PoolTimeout, ConfigurationError)
+#: Where programs live; everything else is a page.
+API_PREFIX = "/v1"
+
+
+class ApiError(Exception):
+    """Raised where a request cannot be answered; *problem* is what the caller gets to read."""
+
+    def __init__(self, status: int, problem: Problem, headers: dict[str, str] | None = None) -> None:
+        self.status = status
+        self.problem = problem
+        self.headers = headers
+        super().__init__(problem.error)
+
+
+class Unauthorized(ApiError):
+    """Raised when a request shows no key, or one that is not in force."""
+
+    def __init__(self, message: str) -> None:
+        hint = "send the header `Authorization: Bearer KEY`; an operator makes keys"
+        problem = Problem(error="unauthorized", message=message, hint=hint)
+        super().__init__(401, problem, {"WWW-Authenticate": "Bearer"})
+
+
+class Forbidden(ApiError):
+    """Raised when a valid key may not do this."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(403, Problem(error="forbidden", message=message, hint=hint))
+
+
+class NotFound(ApiError):
+    """Raised when there is no such thing."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(404, Problem(error="not_found", message=message, hint=hint))
+
+
+def install(app: FastAPI) -> None:
+    """Answer every kind of failure in the one shape."""
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    for unreachable in UNREACHABLE:
+        app.add_exception_handler(unreachable, _no_database)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def _answer(request: Request, status: int, problem: Problem, headers: dict[str, str] | None = None) -> Response:
+    if request.url.path.startswith(API_PREFIX):
+        return JSONResponse(problem.model_dump(mode="json", exclude_none=True), status, headers)
+    return templates.TemplateResponse(request, "error.html", {"problem": problem}, status, headers)
+
+
+async def _api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)  # noqa: S101 - Starlette's signature is wider than what it calls us with
+    if isinstance(error, Unauthorized) and not request.url.path.startswith(API_PREFIX):
+        # Only the path, and login checks it again: a query may hold anything.
+        return RedirectResponse(f"/login?{urlencode({'to': request.url.path})}", 303)
+    return _answer(request, error.status, error.problem, error.headers)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - see above
+    hint = "the addresses of this API are listed at /docs"
+    code = str(error.detail).lower().replace(" ", "_")
+    problem = Problem(error=code, message=str(error.detail), hint=hint)
+    return _answer(request, error.status_code, problem, dict(error.headers or {}))
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - see above
+    # What was sent is not repeated: it may be a patient's name in the wrong place.
+    wrong = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors())
+    return _answer(request, 422, Problem(error="invalid_request", message=wrong, hint="what is accepted: see /docs"))
+
+
+async def _no_database(request: Request, error: Exception) -> Response:
+    log.error("database.unreachable", error=type(error).__name__)
+    hint = "try again in a moment; if it lasts, `prelim status` tells an operator more"
+    message = "the database does not answer"
+    return _answer(request, 503, Problem(error="unavailable", message=message, hint=hint), {"Retry-After": "5"})
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    # The text of an unforeseen exception may hold anything, a patient's name too; its type and place may not.
+    log.error("request.failed", error=type(error).__name__, path=request.url.path)
+    hint = "the log of `prelim serve` says where it happened; please report it"
+    return _answer(request, 500, Problem(error="internal_error", message="this is a fault of ours", hint=hint))
