@@ -12,6 +12,7 @@ from db.errors import ConfigurationError, TransientFailure
 from db.session import transaction
 from worker.model.resident import Request, ResidentModel
 from worker.reporter import References, StudyToReport, write_report
+from worker.retrieval.build import build
 from worker.retrieval.index import ReferenceIndex
 
 if TYPE_CHECKING:
@@ -102,3 +103,12 @@ def _open(directory: Path, model_digest: str) -> ReferenceIndex:
 def _read_reports(case_ids: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, str]:
     with transaction() as session:
         return {case_id: case.report for case_id, case in reference.cases(session, case_ids).items()}
+
+
+def build_reference(folder: Path, settings: Settings) -> tuple[int, list[str]]:
+    """Load *folder*'s cases and index them for the configured checkpoint; see worker.retrieval.build."""
+    model = ResidentModel.load(settings.checkpoint_directory, device=settings.device, dtype=settings.dtype)
+    try:
+        return build(folder, settings.data_dir, model, pictures_per_case=settings.pictures_per_study)
+    finally:
+        model.close()

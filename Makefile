@@ -1,0 +1,50 @@
+# What a developer types. `make help` lists it; `.ci/run` runs the same words.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO_FLAGS ?=
+TEST_FLAGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo up test check format bench clean
+
+help: ## Show this list
+	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):.*## /\1\t/' | expand -t 20
+
+# The stamp is newer than what it was made from, so nothing is installed twice.
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python >= 3.11 is needed: make PYTHON=python3.11 ..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --progress-bar on --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+install: $(VENV)/installed ## Make .venv with everything in it
+
+demo: install ## Start everything, send sample studies, watch their reports (DEMO_FLAGS=--exit to stop after)
+	$(BIN)/prelim demo $(DEMO_FLAGS)
+
+up: install ## Start everything and keep it running
+	$(BIN)/prelim up
+
+test: install ## Run the tests
+	$(BIN)/python -m pytest $(TEST_FLAGS)
+
+check: install ## Run what CI checks: formatting, lint, types, architecture
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: install ## Format and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+BENCHES := $(patsubst tests/benchmarks/bench_%.py,bench-%,$(wildcard tests/benchmarks/bench_*.py))
+.PHONY: $(BENCHES)
+bench: $(BENCHES) ## Run every benchmark; bench-NAME runs one
+
+$(BENCHES): bench-%: install
+	$(BIN)/python -m tests.benchmarks.bench_$*
+
+clean: ## Remove what the build made; never data
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis

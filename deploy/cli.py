@@ -1,0 +1,208 @@
+"""The `prelim` command: parses, calls, translates errors; each process is imported only by its own command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from db import logs
+from db.errors import PrelimError
+from db.settings import Settings, load_settings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Preliminary radiology reports, written while the patient is still leaving the scanner.",
+)
+checkpoint_app = typer.Typer(no_args_is_help=True, help="Make, convert and inspect model checkpoints.")
+reference_app = typer.Typer(no_args_is_help=True, help="The earlier cases that reports are grounded in.")
+key_app = typer.Typer(no_args_is_help=True, help="Bearer keys of the API.")
+app.add_typer(checkpoint_app, name="checkpoint")
+app.add_typer(reference_app, name="reference")
+app.add_typer(key_app, name="key")
+console = Console()
+
+
+def main() -> None:
+    """Run a command; an expected error is one line on standard error and exit status 2."""
+    try:
+        app()
+    except PrelimError as error:
+        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+def _process() -> Settings:
+    settings = load_settings()
+    logs.configure(settings)
+    return settings
+
+
+@app.command()
+def up() -> None:
+    """Run everything on this machine: databases, listener, dispatcher, worker, API and Flower."""
+    from deploy import welcome
+    from deploy.launcher import running
+
+    settings = load_settings()
+    with running(settings) as launcher:
+        welcome.greet(settings, launcher.say)
+        launcher.run()
+    raise typer.Exit(launcher.exit_status)
+
+
+@app.command()
+def demo(
+    studies: Annotated[
+        Path | None, typer.Option(help="Send this folder of DICOM files instead of made-up studies.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the made-up studies; unset: new ones each time.")] = None,
+    leave: Annotated[bool, typer.Option("--exit", help="Stop when every study has its report.")] = False,
+) -> None:
+    """See it work: start everything, send sample studies over DICOM, watch their reports appear."""
+    from deploy.demo.show import show
+
+    raise typer.Exit(show(studies=studies, seed=seed, leave=leave))
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database's schema up to date."""
+    from db.session import migrate as bring_up_to_date
+
+    bring_up_to_date(_process().database())
+
+
+@app.command()
+def listen() -> None:
+    """Receive studies: the DICOM listener."""
+    from dicom_listener import server
+
+    server.run(_process())
+
+
+@app.command()
+def dispatch() -> None:
+    """Index what was received, judge studies complete, queue their reports."""
+    from dicom_listener import dispatch as dispatcher
+
+    dispatcher.run(_process())
+
+
+@app.command()
+def work() -> None:
+    """Write reports: a Celery worker with the model in memory."""
+    settings = _process()
+    slots = f"--concurrency={settings.worker_slots}"
+    # exec: the process that is supervised is Celery itself, and gets the signals.
+    celery = ("celery", "-A", "worker", "worker", "--pool=threads", slots, "--loglevel=INFO", "--without-mingle")
+    os.execv(sys.executable, (sys.executable, "-m", *celery))  # noqa: S606 - no shell is wanted
+
+
+@app.command()
+def serve() -> None:
+    """Serve the API and the radiologist's page."""
+    from api import server
+
+    server.run(_process())
+
+
+@app.command()
+def flower() -> None:
+    """Serve Flower, password protected, for operations."""
+    from deploy import flower as flower_server
+
+    flower_server.run(_process())
+
+
+@app.command()
+def send(
+    paths: Annotated[list[Path], typer.Argument(help="DICOM files, or folders of them.")],
+    host: Annotated[str | None, typer.Option(help="The receiver; unset: our own listener.")] = None,
+    port: Annotated[int | None, typer.Option(help="Its port.")] = None,
+    called: Annotated[str | None, typer.Option(help="Its AE title.")] = None,
+    calling: Annotated[str, typer.Option(help="Our AE title as sender.")] = "PRELIM_SCU",
+) -> None:
+    """Send DICOM files by C-STORE, as a modality does; status 1 when one got no answer."""
+    from dicom_listener import scu
+
+    raise typer.Exit(scu.send(paths, _peer(host, port, called, calling)))
+
+
+@app.command()
+def echo(
+    host: Annotated[str | None, typer.Option(help="The receiver; unset: our own listener.")] = None,
+    port: Annotated[int | None, typer.Option(help="Its port.")] = None,
+    called: Annotated[str | None, typer.Option(help="Its AE title.")] = None,
+    calling: Annotated[str, typer.Option(help="Our AE title.")] = "PRELIM_SCU",
+) -> None:
+    """Ask a DICOM node whether it is there (C-ECHO); status 1 when it is not."""
+    from dicom_listener import scu
+
+    raise typer.Exit(scu.echo(_peer(host, port, called, calling)))
+
+
+@app.command()
+def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Show studies by state, the queue, who is alive and the last error, from the database."""
+    from deploy.status import show
+
+    show(load_settings(), console, as_json=as_json)
+
+
+@app.command("settings")
+def show_settings() -> None:
+    """Print every setting, as the README's table."""
+    from deploy.reference import settings_table
+
+    print(settings_table())  # noqa: T201 - raw Markdown, without rich's wrapping
+
+
+@checkpoint_app.command("random")
+def checkpoint_random(directory: Path, seed: int = 0) -> None:
+    """Write a tiny model with random weights: it runs everywhere and says nothing of sense."""
+    from worker.model import commands
+
+    commands.random(directory, seed)
+
+
+@reference_app.command("build")
+def reference_build(
+    folder: Annotated[Path, typer.Argument(help="Folder with cases.jsonl and its DICOM files.")],
+) -> None:
+    """Load earlier cases and build the index of the configured checkpoint over them."""
+    from worker.resident import build_reference
+
+    count, left_out = build_reference(folder, _process())
+    for line in left_out:
+        console.print(f"left out: {line}", highlight=False)
+    console.print(f"{count} cases indexed")
+
+
+@key_app.command("create")
+def key_create(name: str) -> None:
+    """Make a key and show it, this once."""
+    from db import keys
+    from db.session import transaction
+
+    with transaction() as session:
+        print(keys.create(session, name))  # noqa: T201 - to be copied, without decoration
+
+
+@key_app.command("revoke")
+def key_revoke(name: str) -> None:
+    """Make a key worthless."""
+    from db import keys
+    from db.session import transaction
+
+    with transaction() as session:
+        keys.revoke(session, name)
+
+
+if __name__ == "__main__":
+    main()
