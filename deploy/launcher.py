@@ -186,10 +186,3 @@ def running(
             yield launcher
         finally:
             launcher.stop()
-
-
-def up(settings: Settings) -> int:
-    """Run everything until the operator asks to stop; the exit status."""
-    with running(settings) as launcher:
-        launcher.run()
-    return launcher.exit_status

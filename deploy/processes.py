@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import logging
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -43,11 +42,13 @@ def answers_echo(settings: Settings, _pid: int | None = None) -> bool:
     """Whether the listener answers C-ECHO, or says in DICOM that it does not want to (its peers may be listed)."""
     from pynetdicom import AE  # noqa: PLC0415 - half a second, for one process of five
 
-    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # "connection refused" is an answer here
+    host = near(settings.dicom_host)
+    if not accepts_tcp(host, settings.dicom_port):  # pynetdicom would log an error, and leave its socket open
+        return False
     ae = AE("PRELIM-CHECK")
     ae.add_requested_context(VERIFICATION)
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ANSWER_SECONDS
-    association = ae.associate(near(settings.dicom_host), settings.dicom_port, ae_title=settings.ae_title)
+    association = ae.associate(host, settings.dicom_port, ae_title=settings.ae_title)
     if not association.is_established:
         return bool(association.is_rejected)
     status = association.send_c_echo()
@@ -55,12 +56,21 @@ def answers_echo(settings: Settings, _pid: int | None = None) -> bool:
     return "Status" in status and status.Status == 0
 
 
-def answers_http(host: str, port: int, path: str) -> bool:
-    """Whether GET *path* is answered with 200."""
+def accepts_tcp(host: str, port: int) -> bool:
+    """Whether somebody listens there."""
+    try:
+        socket.create_connection((host, port), ANSWER_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+def answers_http(host: str, port: int, path: str, statuses: tuple[int, ...] = (200,)) -> bool:
+    """Whether GET *path* is answered with one of *statuses*."""
     connection = http.client.HTTPConnection(near(host), port, timeout=ANSWER_SECONDS)
     try:
         connection.request("GET", path)
-        return connection.getresponse().status == http.HTTPStatus.OK
+        return connection.getresponse().status in statuses
     except (OSError, http.client.HTTPException):
         return False
     finally:
@@ -88,8 +98,8 @@ def near(host: str) -> str:
 
 
 def check_api(settings: Settings, _pid: int | None = None) -> bool:
-    """Whether the API says that it is well."""
-    return answers_http(settings.api_host, settings.api_port, "/v1/health")
+    """Whether the API answers; its 503 says that the database or a worker is missing, which is not its own fault."""
+    return answers_http(settings.api_host, settings.api_port, "/v1/health", (200, 503))
 
 
 def check_flower(settings: Settings, _pid: int | None = None) -> bool:

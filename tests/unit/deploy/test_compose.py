@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from db.settings import PREFIX, Settings
+from deploy.processes import MIGRATE, PROCESSES
+
+REPOSITORY = Path(__file__).parents[3]
+COMPOSE = REPOSITORY / "docker-compose.yml"
+DOCKER = REPOSITORY / "deploy" / "docker"
+DATABASES = {"postgres", "redis"}
+#: The same process on another device.
+VARIANTS = {"worker-gpu": "worker"}
+
+Document = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def compose() -> Document:
+    document: Document = yaml.safe_load(COMPOSE.read_text())
+    return document
+
+
+@pytest.fixture(scope="module")
+def services(compose: Document) -> Document:
+    found: Document = compose["services"]
+    return found
+
+
+def ours(services: Document) -> Document:
+    return {name: service for name, service in services.items() if name not in DATABASES}
+
+
+def test_the_file_follows_the_compose_specification() -> None:
+    program = Path(sys.executable).with_name("check-jsonschema")
+
+    checked = subprocess.run(
+        [program, "--builtin-schema", "vendor.compose-spec", COMPOSE], capture_output=True, text=True, check=False
+    )
+
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_its_services_run_the_commands_of_the_launcher(services: Document) -> None:
+    commands = {process.name: list(process.command) for process in PROCESSES} | {"migrate": list(MIGRATE)}
+
+    assert {VARIANTS.get(name, name) for name in ours(services)} == commands.keys()
+    for name, service in ours(services).items():
+        assert service["command"] == commands[VARIANTS.get(name, name)]
+
+
+def test_each_process_has_the_grace_and_the_check_of_the_launcher(services: Document) -> None:
+    processes = {process.name: process for process in PROCESSES}
+
+    for name, service in ours(services).items():
+        if name == "migrate":
+            continue
+        process = processes[VARIANTS.get(name, name)]
+        health = service["healthcheck"]
+        assert service["stop_grace_period"] == f"{process.grace_seconds}s"
+        assert health["test"] == ["CMD", "prelim", "ready", process.name]
+        assert int(health["start_period"].removesuffix("s")) >= process.ready_seconds
+
+
+@pytest.mark.parametrize("kind", ["networks", "secrets"])
+def test_every_named_thing_exists_and_is_used(compose: Document, services: Document, kind: str) -> None:
+    used = {name for service in services.values() for name in service.get(kind, [])}
+
+    assert used == compose[kind].keys()
+
+
+def test_every_named_volume_exists_and_is_used(compose: Document, services: Document) -> None:
+    sources = [volume.split(":")[0] for service in services.values() for volume in service.get("volumes", [])]
+
+    assert {source for source in sources if re.fullmatch(r"\w+", source)} == compose["volumes"].keys()
+
+
+def test_every_service_waits_for_services_that_exist_in_a_way_they_can_meet(services: Document) -> None:
+    for service in services.values():
+        for name, wait in service.get("depends_on", {}).items():
+            assert name in services
+            if wait["condition"] == "service_healthy":
+                assert "healthcheck" in services[name]
+            else:
+                assert wait["condition"] == "service_completed_successfully"
+                assert services[name]["restart"] == "no"
+
+
+def test_only_the_dicom_port_and_the_api_are_published_and_to_loopback(services: Document) -> None:
+    published = {name: service["ports"] for name, service in services.items() if "ports" in service}
+
+    assert published.keys() == {"listener", "api"}
+    for ports in published.values():
+        assert all(re.match(r"\$\{[A-Z]+_BIND:-127\.0\.0\.1\}:", port) for port in ports)
+
+
+def test_the_databases_are_out_of_reach_from_outside(compose: Document, services: Document) -> None:
+    assert compose["networks"]["inside"] == {"internal": True}
+    for name in DATABASES:
+        assert services[name]["networks"] == ["inside"]
+
+
+def test_every_environment_variable_and_secret_is_a_setting(services: Document) -> None:
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+
+    for service in ours(services).values():
+        assert set(service.get("environment", {})) <= known
+        assert {name.upper() for name in service["secrets"]} <= known
+        Settings(**{name.removeprefix(PREFIX).lower(): value for name, value in service["environment"].items()})
+
+
+def test_no_password_stands_in_the_file(services: Document) -> None:
+    for service in services.values():
+        names = [name for name in service.get("environment", {}) if "PASSWORD" in name]
+        assert all(name.endswith("_FILE") for name in names)
+        assert "requirepass" not in service["command"]
+    assert not re.search(r"://[^/\s]*@", COMPOSE.read_text())
+
+
+def test_the_secrets_script_makes_each_file_the_settings_read(compose: Document, tmp_path: Path) -> None:
+    subprocess.run([DOCKER / "make-secrets"], cwd=tmp_path, check=True)
+    folder = tmp_path / "secrets"
+    settings = Settings(_secrets_dir=folder)
+
+    assert {Path(secret["file"]).name for secret in compose["secrets"].values()} == {
+        path.name for path in folder.iterdir() if path.name != ".gitignore"
+    }
+    assert settings.database_url
+    assert settings.broker_url
+    password = (folder / "postgres_password").read_text().strip()
+    assert settings.database_url.get_secret_value() == f"postgresql+psycopg://prelim:{password}@postgres:5432/prelim"
+    assert (folder / "redis_conf").read_text().split()[1] in settings.broker_url.get_secret_value()
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_the_secrets_script_does_not_replace_secrets_in_use(tmp_path: Path) -> None:
+    subprocess.run([DOCKER / "make-secrets"], cwd=tmp_path, check=True)
+    before = (tmp_path / "secrets" / "redis_conf").read_text()
+
+    again = subprocess.run([DOCKER / "make-secrets"], cwd=tmp_path, capture_output=True, check=False)
+
+    assert again.returncode != 0
+    assert (tmp_path / "secrets" / "redis_conf").read_text() == before
+
+
+def test_the_image_takes_every_package_and_nothing_that_is_not_there() -> None:
+    lines = re.findall(r"^COPY (?!--from)(.*) \S+$", (DOCKER / "Dockerfile").read_text(), re.MULTILINE)
+    copied = {source for line in lines for source in line.split()}
+    ignored_not = set(re.findall(r"^!(.*)$", (DOCKER / "Dockerfile.dockerignore").read_text(), re.MULTILINE))
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    packages = {name.split(".")[0] for name in project["tool"]["setuptools"]["packages"]}
+
+    assert packages <= copied
+    assert copied == ignored_not
+    assert all((REPOSITORY / source).exists() for source in copied)
