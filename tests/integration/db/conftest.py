@@ -1,0 +1,73 @@
+"""A study and its files, as the indexer would record them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import uuid
+from dataclasses import dataclass, field
+
+import pytest
+
+from db import jobs, studies
+from db.session import transaction
+
+LEASE = {"lease_seconds": 30, "maximum_attempts": 3}
+NOW = {"quiet_seconds": 0, "quiet_rules": {}, "cap_seconds": 3600}
+
+
+@dataclass
+class Arrivals:
+    """Records made-up objects in a database; remembers one study."""
+
+    url: str
+    uid: str = field(default_factory=lambda: f"2.25.{uuid.uuid4().int}")
+    _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+
+    def image(self, **changes: object) -> studies.Recorded:
+        """Record one more image of the study, with some attributes changed."""
+        number = next(self._numbers)
+        values: dict[str, object] = {
+            "study": studies.StudyAttributes(self.uid, patient_id="PHANTOM-1", patient_name="PHANTOM^ONE"),
+            "sop_instance_uid": f"{self.uid}.{number}",
+            "sop_class_uid": "1.2.840.10008.5.1.4.1.1.2",
+            "transfer_syntax_uid": "1.2.840.10008.1.2.1",
+            "series_instance_uid": f"{self.uid}.0",
+            "modality": "CT",
+            "reportable": True,
+            "file_path": f"spool/store/{self.uid}-{number}.dcm",
+            "file_bytes": 100,
+            "sha256": f"{number:064d}",
+            "received_at": dt.datetime.now(dt.UTC),
+            "calling_ae_title": "CT_ER",
+        }
+        with transaction(self.url) as session:
+            return studies.record_instance(session, studies.ReceivedInstance(**(values | changes)))  # type: ignore[arg-type]
+
+    def settle(self, **changes: object) -> list[uuid.UUID]:
+        """Settle what is due; the ids of the jobs made."""
+        with transaction(self.url) as session:
+            return studies.settle_due(session, **(NOW | changes))  # type: ignore[arg-type]
+
+    def claim(self, job_id: uuid.UUID, **changes: object) -> jobs.Claim | None:
+        """Claim a job in a transaction of its own."""
+        with transaction(self.url) as session:
+            return jobs.claim(session, job_id, **({"owner": "test"} | LEASE | changes))  # type: ignore[arg-type]
+
+    def running_job(self) -> jobs.Claim:
+        """An image, settled, its job claimed."""
+        self.image()
+        (job_id,) = self.settle()
+        claim = self.claim(job_id)
+        assert claim is not None
+        return claim
+
+    def state(self) -> str:
+        """Where the study is in its life."""
+        with transaction(self.url) as session:
+            return studies.find(session, self.uid).state
+
+
+@pytest.fixture
+def arrivals(database_url: str) -> Arrivals:
+    return Arrivals(database_url)

@@ -1,0 +1,192 @@
+"""The fenced protocol, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import datetime as dt
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import select, update
+from sqlalchemy.exc import DBAPIError
+
+from db import jobs, reports
+from db.errors import StaleFence
+from db.models import Job, Report
+from db.session import transaction
+
+if TYPE_CHECKING:
+    import uuid
+
+    from tests.integration.db.conftest import Arrivals
+
+DRAFT = reports.Draft(
+    findings="No effusion.",
+    impression="Normal.",
+    basis="1 of 1 images",
+    prompt_version="1",
+    model_digest="d",
+    provenance={},
+    pictures=[reports.Shown(png=b"png", sop_instance_uid="2.25.1", frame=0, reason="only image", transform={})],
+)
+
+
+def finish(url: str, claim: jobs.Claim) -> None:
+    with transaction(url) as session:
+        jobs.finish(session, claim)
+        reports.save(session, claim, DRAFT)
+
+
+def let_lease_run_out(url: str, job_id: uuid.UUID) -> None:
+    with transaction(url) as session:
+        past = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
+        session.execute(update(Job).where(Job.id == job_id).values(lease_until=past))
+
+
+def test_a_finished_job_leaves_its_report(arrivals: Arrivals) -> None:
+    claim = arrivals.running_job()
+    finish(arrivals.url, claim)
+
+    assert arrivals.state() == "reported"
+    with transaction(arrivals.url) as session:
+        report = reports.current(session, claim.study_id)
+        assert report is not None
+        assert (report.version, report.revision, report.fence) == (1, 1, claim.fence)
+
+
+def test_a_claimed_job_cannot_be_claimed_again(arrivals: Arrivals) -> None:
+    claim = arrivals.running_job()
+
+    assert arrivals.claim(claim.job_id) is None
+
+
+def test_eight_claimers_on_forty_jobs_make_forty_claims(arrivals: Arrivals, database_url: str) -> None:
+    ids = []
+    for _ in range(40):
+        other = type(arrivals)(database_url)
+        other.image()
+        ids += other.settle()
+
+    with ThreadPoolExecutor(8) as pool:
+        claims = list(pool.map(arrivals.claim, ids * 8))
+
+    assert len([claim for claim in claims if claim]) == 40
+
+
+def test_a_job_whose_lease_ran_out_goes_to_the_next_worker_and_the_first_is_a_zombie(arrivals: Arrivals) -> None:
+    zombie = arrivals.running_job()
+    let_lease_run_out(arrivals.url, zombie.job_id)
+    successor = arrivals.claim(zombie.job_id)
+    assert successor is not None
+
+    with pytest.raises(StaleFence):
+        finish(arrivals.url, zombie)
+    finish(arrivals.url, successor)
+
+    with transaction(arrivals.url) as session:
+        assert [report.fence for report in session.scalars(select(Report))] == [successor.fence]
+
+
+def test_a_zombie_that_comes_back_after_the_end_writes_nothing(arrivals: Arrivals) -> None:
+    zombie = arrivals.running_job()
+    let_lease_run_out(arrivals.url, zombie.job_id)
+    successor = arrivals.claim(zombie.job_id)
+    assert successor is not None
+    finish(arrivals.url, successor)
+
+    with pytest.raises(StaleFence):
+        finish(arrivals.url, zombie)
+
+
+def test_a_heartbeat_of_a_superseded_job_tells_its_worker(arrivals: Arrivals) -> None:
+    claim = arrivals.running_job()
+    arrivals.image()
+
+    with pytest.raises(StaleFence), transaction(arrivals.url) as session:
+        jobs.heartbeat(session, claim, lease_seconds=30)
+
+
+def test_a_superseded_job_cannot_finish_and_the_next_revision_gets_version_one(arrivals: Arrivals) -> None:
+    old = arrivals.running_job()
+    arrivals.image()
+    with pytest.raises(StaleFence):
+        finish(arrivals.url, old)
+    (job_id,) = arrivals.settle()
+    new = arrivals.claim(job_id)
+    assert new is not None
+    finish(arrivals.url, new)
+
+    with transaction(arrivals.url) as session:
+        assert [(r.version, r.revision) for r in session.scalars(select(Report))] == [(1, 2)]
+
+
+def test_a_transient_failure_waits_before_the_next_try(arrivals: Arrivals) -> None:
+    claim = arrivals.running_job()
+    with transaction(arrivals.url) as session:
+        jobs.retry_later(session, claim, "busy", "later", pause_seconds=60, maximum_attempts=3)
+
+    assert arrivals.claim(claim.job_id) is None
+    assert arrivals.state() == "settled"
+
+
+def test_the_last_transient_failure_is_a_failure_that_says_how_often_it_was_tried(arrivals: Arrivals) -> None:
+    claim = arrivals.running_job()
+    with transaction(arrivals.url) as session:
+        jobs.retry_later(session, claim, "busy", "later", pause_seconds=60, maximum_attempts=1)
+
+    assert arrivals.state() == "failed"
+    with transaction(arrivals.url) as session:
+        assert session.get_one(Job, claim.job_id).detail == "later (after 1 attempts)"
+
+
+def test_rescue_queues_a_dead_workers_job_again(arrivals: Arrivals) -> None:
+    claim = arrivals.running_job()
+    let_lease_run_out(arrivals.url, claim.job_id)
+
+    with transaction(arrivals.url) as session:
+        assert jobs.rescue(session, maximum_attempts=3) == 1
+    with transaction(arrivals.url) as session:
+        assert [job.id for job in jobs.unsent(session, resend_after_seconds=None)] == [claim.job_id]
+
+
+def test_a_study_that_kills_every_worker_ends_as_failed(arrivals: Arrivals) -> None:
+    claim = arrivals.running_job()
+    let_lease_run_out(arrivals.url, claim.job_id)
+
+    with transaction(arrivals.url) as session:
+        jobs.rescue(session, maximum_attempts=1)
+
+    assert arrivals.state() == "failed"
+    assert arrivals.claim(claim.job_id) is None
+
+
+def test_rescue_leaves_a_living_worker_alone(arrivals: Arrivals) -> None:
+    arrivals.running_job()
+
+    with transaction(arrivals.url) as session:
+        assert jobs.rescue(session, maximum_attempts=3) == 0
+
+
+def test_a_job_used_up_cannot_be_claimed_even_before_it_is_rescued(arrivals: Arrivals) -> None:
+    claim = arrivals.running_job()
+    let_lease_run_out(arrivals.url, claim.job_id)
+
+    assert arrivals.claim(claim.job_id, maximum_attempts=1) is None
+
+
+def test_a_message_is_sent_once_until_it_is_overdue(arrivals: Arrivals) -> None:
+    arrivals.image()
+    arrivals.settle()
+    with transaction(arrivals.url) as session:
+        jobs.mark_sent(session, jobs.unsent(session, resend_after_seconds=60))
+
+    with transaction(arrivals.url) as session:
+        assert jobs.unsent(session, resend_after_seconds=60) == []
+        assert len(jobs.unsent(session, resend_after_seconds=0)) == 1
+
+
+def test_a_stored_report_cannot_be_changed(arrivals: Arrivals) -> None:
+    finish(arrivals.url, arrivals.running_job())
+
+    with pytest.raises(DBAPIError, match="immutable"), transaction(arrivals.url) as session:
+        session.execute(update(Report).values(findings="other"))

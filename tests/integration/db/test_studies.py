@@ -1,0 +1,133 @@
+"""A study's life, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import func, select
+
+from db import studies
+from db.errors import UnknownStudy
+from db.models import Instance, Job
+from db.session import transaction
+from db.studies import Recorded
+
+if TYPE_CHECKING:
+    from tests.integration.db.conftest import Arrivals
+
+
+def test_an_image_makes_its_study(arrivals: Arrivals) -> None:
+    assert arrivals.image() is Recorded.NEW
+    assert arrivals.state() == "receiving"
+
+
+def test_indexing_the_same_file_again_changes_nothing(arrivals: Arrivals) -> None:
+    same = {"sop_instance_uid": "2.25.1", "file_path": "spool/store/a.dcm", "sha256": "a"}
+    arrivals.image(**same)
+
+    assert arrivals.image(**same) is Recorded.ALREADY_INDEXED
+
+
+def test_the_same_object_sent_twice_is_a_duplicate(arrivals: Arrivals) -> None:
+    arrivals.image(sop_instance_uid="2.25.1", sha256="a")
+
+    assert arrivals.image(sop_instance_uid="2.25.1", sha256="a") is Recorded.DUPLICATE
+
+
+def test_another_object_under_the_same_uid_is_a_conflict_and_the_first_is_kept(arrivals: Arrivals) -> None:
+    arrivals.image(sop_instance_uid="2.25.1", sha256="first")
+
+    assert arrivals.image(sop_instance_uid="2.25.1", sha256="second") is Recorded.CONFLICT
+    with transaction(arrivals.url) as session:
+        assert session.scalars(select(Instance.sha256)).all() == ["first"]
+
+
+def test_a_quiet_study_settles_into_one_job_and_says_why(arrivals: Arrivals) -> None:
+    arrivals.image()
+    arrivals.image()
+
+    assert len(arrivals.settle()) == 1
+    assert arrivals.settle() == []
+    with transaction(arrivals.url) as session:
+        assert studies.find(session, arrivals.uid).settle_reason == "quiet for 0 s, with 2 images"
+
+
+def test_a_study_still_arriving_does_not_settle(arrivals: Arrivals) -> None:
+    arrivals.image()
+
+    assert arrivals.settle(quiet_seconds=60) == []
+    assert arrivals.state() == "receiving"
+
+
+def test_a_rule_for_the_ae_title_wins_over_the_modality_and_the_default(arrivals: Arrivals) -> None:
+    arrivals.image()
+
+    assert arrivals.settle(quiet_seconds=0, quiet_rules={"CT": 0, "CT_ER": 60}) == []
+    assert len(arrivals.settle(quiet_seconds=60, quiet_rules={"CT": 60, "CT_ER": 0})) == 1
+
+
+def test_a_study_carried_by_an_open_association_does_not_settle(arrivals: Arrivals) -> None:
+    arrivals.image(association_id="open-one")
+
+    assert arrivals.settle(open_associations=["open-one"]) == []
+    assert len(arrivals.settle(open_associations=["another"])) == 1
+
+
+def test_the_cap_settles_even_what_is_still_arriving(arrivals: Arrivals) -> None:
+    arrivals.image(association_id="open-one")
+
+    assert len(arrivals.settle(quiet_seconds=60, cap_seconds=0, open_associations=["open-one"])) == 1
+    with transaction(arrivals.url) as session:
+        assert studies.find(session, arrivals.uid).settle_reason == "still growing after 0 s, with 1 image"
+
+
+def test_a_study_without_images_ends_with_its_reason_and_no_job(arrivals: Arrivals) -> None:
+    arrivals.image(reportable=False)
+
+    assert arrivals.settle() == []
+    assert arrivals.state() == "not_reportable"
+
+
+def test_late_images_open_a_new_revision_and_supersede_the_running_job(arrivals: Arrivals) -> None:
+    claim = arrivals.running_job()
+    arrivals.image()
+
+    assert arrivals.state() == "receiving"
+    (second,) = arrivals.settle()
+    with transaction(arrivals.url) as session:
+        first = session.get_one(Job, claim.job_id)
+        assert (first.state, first.reason) == ("superseded", "late_images")
+        assert session.get_one(Job, second).revision == 2
+
+
+def test_a_late_object_without_pixels_changes_nothing(arrivals: Arrivals) -> None:
+    arrivals.running_job()
+    arrivals.image(reportable=False)
+
+    assert arrivals.state() == "settled"
+
+
+def test_an_unreadable_file_has_one_row_however_often_it_is_found(database_url: str) -> None:
+    import datetime as dt
+
+    from db.models import Quarantined
+
+    for _ in range(2):
+        with transaction(database_url) as session:
+            studies.quarantine(
+                session,
+                file_path="spool/quarantine/a.dcm",
+                file_bytes=1,
+                sha256="a",
+                reason="unreadable",
+                detail="cut short",
+                received_at=dt.datetime.now(dt.UTC),
+            )
+    with transaction(database_url) as session:
+        assert session.scalar(select(func.count()).select_from(Quarantined)) == 1
+
+
+def test_a_name_that_fits_no_study_is_an_error(database_url: str) -> None:
+    with transaction(database_url) as session, pytest.raises(UnknownStudy, match="no study"):
+        studies.find(session, "ACC-404")
