@@ -16,6 +16,7 @@ import os
 import pwd
 import shutil
 import stat
+import sys
 import tempfile
 from pathlib import Path
 
@@ -24,6 +25,15 @@ from deploy.leash import Account
 
 PROGRAM_CACHE = Path("/var/cache/prelim")
 ORDINARY_USERS = ("prelim", "nobody")  # an account of its own where the operator made one
+
+
+def require_linux() -> None:
+    """Raise ConfigurationError elsewhere: only Linux ends our children with us, whatever happens to us."""
+    if sys.platform != "linux":
+        raise ConfigurationError(
+            "`prelim up` and its databases run on Linux only: use docker-compose.yml, or start the processes one by "
+            "one (docs/deploy.md) with PRELIM_DATABASE_URL and PRELIM_BROKER_URL"
+        )
 
 
 def service_account() -> Account | None:

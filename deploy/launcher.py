@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from db.errors import PrelimError
+from deploy.accounts import require_linux
 from deploy.child import Child, Lines
 from deploy.interrupts import Interrupts, counted_interrupts
 from deploy.processes import MIGRATE, PROCESSES
@@ -176,8 +177,9 @@ def running(
 
     The block must call `run_once` now and then and leave when `stopping`: Ctrl-C, SIGTERM and SIGHUP are counted and
     interrupt nothing. *environment* is added to what the processes inherit; they must read the same *settings* from
-    it. Raises StartFailed, ServerError, AlreadyRunning.
+    it. Raises StartFailed, ServerError, AlreadyRunning, ConfigurationError.
     """
+    require_linux()
     with counted_interrupts() as interrupts, embedded(settings) as servers:
         launcher = Launcher(processes, servers, settings, interrupts, environment=environment)
         try:

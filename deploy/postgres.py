@@ -132,7 +132,11 @@ INITDB_WORDS = (
     "--pwfile=/dev/stdin",
     "--auth=scram-sha-256",
     "--encoding=UTF8",
-    "--locale=C",  # sorts by bytes, on every machine alike; no index to rebuild after a libc upgrade
+    "--locale=C",
+    # PostgreSQL's own: sorts by code point on every machine alike (no index to rebuild after a libc upgrade), yet knows
+    # the case of every letter, so that "é" finds "É"; plain C knows only ASCII's.
+    "--locale-provider=builtin",
+    "--builtin-locale=C.UTF-8",
 )
 
 

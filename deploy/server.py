@@ -5,15 +5,14 @@ from __future__ import annotations
 import secrets
 import socket
 import subprocess
-import sys
 import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Self
 
 import structlog
 
-from db.errors import ConfigurationError, PrelimError
-from deploy.accounts import private_directory, service_account
+from db.errors import PrelimError
+from deploy.accounts import private_directory, require_linux, service_account
 
 if TYPE_CHECKING:
     import signal
@@ -44,10 +43,7 @@ class Server(ABC):
     passing_faults: tuple[str, ...]  # what the log says when another try can help
 
     def __init__(self, directory: Path, port: int | None = None) -> None:
-        if not sys.platform.startswith("linux"):
-            raise ConfigurationError(
-                "Embedded servers run on Linux only: name yours in PRELIM_DATABASE_URL and PRELIM_BROKER_URL"
-            )
+        require_linux()
         self.directory = directory.absolute()
         self.account = service_account()
         self.process: subprocess.Popen[bytes] | None = None

@@ -8,7 +8,7 @@ import os
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from db.errors import PrelimError
+from db.errors import ConfigurationError, PrelimError
 from deploy.postgres import Postgres
 from deploy.redis import Redis
 
@@ -28,10 +28,17 @@ class AlreadyRunning(PrelimError):
 def embedded(settings: Settings) -> Iterator[list[Server]]:
     """Run what PRELIM_DATABASE_URL and PRELIM_BROKER_URL do not name, in starting order.
 
-    While it runs, `settings.embedded_services` tells the other processes where. Raises AlreadyRunning, or ServerError.
+    While it runs, `settings.embedded_services` tells the other processes where. Raises AlreadyRunning, ServerError, or
+    ConfigurationError where the data folder is another user's.
     """
     directory = settings.embedded_services.parent
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.chmod(0o700)
+    except PermissionError as error:
+        raise ConfigurationError(
+            f"{settings.data_dir} is another user's: be that user, or choose another folder with PRELIM_DATA_DIR"
+        ) from error
     with sole_user(directory / "lock"), ExitStack() as stack:
         servers = wanted(settings)
         for server in servers.values():

@@ -116,6 +116,11 @@ def test_postgres_returns_at_once_ten_times_over_with_clients_connected(own_post
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
+def test_postgres_knows_the_case_of_every_letter_and_sorts_by_code_point(own_postgres: Postgres) -> None:
+    with connect(own_postgres) as connection:
+        assert connection.execute("SELECT 'ÉTIENNE' ILIKE 'étienne', 'Z' < 'a', 'z' < 'é'").fetchone() == (True,) * 3
+
+
 def test_redis_keeps_what_it_held_over_a_kill(own_redis: Redis) -> None:
     with redis.Redis.from_url(own_redis.url) as client:
         client.rpush("queue", *range(ROWS))
