@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 REPOSITORY = Path(__file__).parents[3]
+PATH = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
 NOWHERE = {"PRELIM_DATABASE_URL": "postgresql+psycopg://nowhere/none", "PRELIM_BROKER_URL": "redis://nowhere/0"}
 
 #: Says its process id, is ready at once, and notes in the file `ended` that it was asked to end.
@@ -52,7 +53,7 @@ class Launched:
                 cwd=folder,
                 env={
                     **os.environ,
-                    "PYTHONPATH": str(REPOSITORY),
+                    "PYTHONPATH": PATH,
                     "PRELIM_DATA_DIR": str(folder / "data"),
                     **environment,
                 },
@@ -272,7 +273,7 @@ def test_a_reader_that_goes_away_does_not_stop_the_launcher_from_stopping_in_ord
     launcher = subprocess.Popen(
         [sys.executable, Path(__file__).with_name("launch.py"), "", table],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PRELIM_DATA_DIR": str(tmp_path / "data"), **NOWHERE},
+        env={**os.environ, "PYTHONPATH": PATH, "PRELIM_DATA_DIR": str(tmp_path / "data"), **NOWHERE},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
