@@ -36,3 +36,7 @@ class StaleFence(PrelimError):
 
 class UnknownStudy(PrelimError):
     """Raised when no study, or more than one, matches what the operator named."""
+
+
+class NotPossible(PrelimError):
+    """Raised when what an operator asked for does not fit the state of the study."""

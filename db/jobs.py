@@ -12,11 +12,12 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, func, or_, select, update
+from sqlalchemy import func, or_, select, update
 
 from db import studies
-from db.errors import StaleFence
+from db.errors import NotPossible, StaleFence
 from db.models import Job
+from db.urgency import urgent_at
 
 if TYPE_CHECKING:
     import uuid
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
+
+    from db.models import Study
 
 #: Most messages sent, or jobs rescued, in one transaction.
 BATCH = 100
@@ -44,24 +47,26 @@ class Claim:
     attempt: int
 
 
-def claim(
-    session: Session, job_id: uuid.UUID, *, owner: str, lease_seconds: float, maximum_attempts: int
-) -> Claim | None:
-    """Take the job if it waits, or if its owner let the lease run out; None where there is nothing to do.
+def claim_next(session: Session, *, owner: str, lease_seconds: float) -> Claim | None:
+    """Take the most urgent waiting job; None where none waits.
 
-    The attempt is counted here and not at the end, so that a study that kills its worker is counted too.
+    A Celery message says only that there is work. Which job is the most urgent is decided here and now, so a STAT study
+    overtakes whatever Redis holds in front of it. The attempt is counted at the claim and not at the end, so that a
+    study that kills its worker is counted too.
     """
     now = func.clock_timestamp()
+    first = (
+        select(Job.id)
+        .where(Job.state == "queued", Job.available_at <= now)
+        .order_by(Job.urgent_at)
+        .limit(1)
+        # Claimers step over each other's rows instead of waiting.
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
     row = session.execute(
         update(Job)
-        .where(
-            Job.id == job_id,
-            Job.attempt < maximum_attempts,
-            or_(
-                and_(Job.state == "queued", Job.available_at <= now),
-                and_(Job.state == "running", Job.lease_until < now),
-            ),
-        )
+        .where(Job.id == first)
         .values(
             state="running",
             fence=Job.fence + 1,
@@ -70,9 +75,9 @@ def claim(
             lease_until=now + dt.timedelta(seconds=lease_seconds),
             claimed_at=now,
         )
-        .returning(Job.study_id, Job.revision, Job.fence, Job.attempt)
+        .returning(Job.id, Job.study_id, Job.revision, Job.fence, Job.attempt)
     ).one_or_none()
-    return None if row is None else Claim(job_id, *row)
+    return None if row is None else Claim(*row)
 
 
 def heartbeat(session: Session, claim: Claim, *, lease_seconds: float) -> None:
@@ -118,6 +123,40 @@ def retry_later(
         reason=reason,
         detail=detail,
     )
+
+
+def retry(session: Session, study: Study) -> None:
+    """Queue a failed, cancelled or not reportable study's job again, with all its tries; by an operator.
+
+    *study* is locked. Raises NotPossible where the study has no such job.
+    """
+    job = _latest(session, study)
+    if job is None or study.state not in ("failed", "cancelled", "not_reportable"):
+        raise NotPossible(f"the study is {study.state}: only one that failed or was cancelled can be tried again")
+    job.state, job.attempt, job.owner, job.sent_at, job.finished_at = "queued", 0, None, None, None
+    job.available_at = job.queued_at = func.clock_timestamp()
+    job.urgent_at = urgent_at(job.priority)
+    job.reason, job.detail = "operator", "tried again by an operator"
+    study.state, study.reason, study.detail = "settled", None, None
+
+
+def cancel(session: Session, study: Study) -> None:
+    """End a waiting or running job without a report; by an operator. *study* is locked.
+
+    A worker that is at it finds out at its next heartbeat. Raises NotPossible where no job is open.
+    """
+    job = _latest(session, study)
+    if job is None or study.state != "settled":
+        raise NotPossible(f"the study is {study.state}: there is no open job to cancel")
+    job.state, job.lease_until, job.finished_at = "cancelled", None, func.clock_timestamp()
+    job.reason, job.detail = "operator", "cancelled by an operator"
+    study.state, study.reason, study.detail = "cancelled", job.reason, job.detail
+
+
+def _latest(session: Session, study: Study) -> Job | None:
+    return session.scalars(
+        select(Job).where(Job.study_id == study.id, Job.revision == study.revision).with_for_update()
+    ).one_or_none()
 
 
 def _end(session: Session, claim: Claim, state: str, reason: str, detail: str) -> None:
@@ -176,7 +215,7 @@ def unsent(session: Session, *, resend_after_seconds: float | None) -> Sequence[
     return session.scalars(
         select(Job)
         .where(Job.state == "queued", Job.available_at <= now, wanted)
-        .order_by(Job.priority.desc(), Job.queued_at)
+        .order_by(Job.urgent_at)
         .limit(BATCH)
         .with_for_update(skip_locked=True)
     ).all()

@@ -176,6 +176,8 @@ class Job(Base):
     lease_until: Mapped[dt.datetime | None]
     owner: Mapped[str | None]
     queued_at: Mapped[dt.datetime] = _now()
+    #: The order of the queue: when it was queued, less a head start for its priority (db.jobs.urgent_at).
+    urgent_at: Mapped[dt.datetime] = _now()
     #: Not to be claimed before; in the future after a transient failure.
     available_at: Mapped[dt.datetime] = _now()
     #: When its message was last sent; empty: to be sent.
@@ -197,7 +199,7 @@ class Job(Base):
             "state NOT IN ('not_reportable', 'failed', 'superseded', 'cancelled') OR reason IS NOT NULL",
             name="end_has_a_reason",
         ),
-        Index("jobs_queued", text("priority DESC"), "queued_at", postgresql_where=text("state = 'queued'")),
+        Index("jobs_queued", "urgent_at", postgresql_where=text("state = 'queued'")),
         Index("jobs_running", "lease_until", postgresql_where=text("state = 'running'")),
     )
 

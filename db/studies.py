@@ -18,6 +18,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from db.errors import UnknownStudy
 from db.models import Instance, Job, Quarantined, Study
+from db.urgency import urgent_at
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -249,10 +250,17 @@ def settle(session: Session, study: Study, why: str) -> uuid.UUID | None:
         study.detail = "the study holds no object a report can be about"
         return None
     study.state = "settled"
-    job = Job(id=uuid.uuid4(), study_id=study.id, revision=study.revision, priority=study.priority)
-    session.add(job)
-    session.flush()
-    return job.id
+    job_id = uuid.uuid4()
+    session.execute(
+        insert(Job).values(
+            id=job_id,
+            study_id=study.id,
+            revision=study.revision,
+            priority=study.priority,
+            urgent_at=urgent_at(study.priority),
+        )
+    )
+    return job_id
 
 
 def lock(session: Session, study_id: uuid.UUID) -> None:

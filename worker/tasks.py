@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-import uuid
 from typing import TYPE_CHECKING
 
 import structlog
@@ -74,31 +73,25 @@ def _beat(resident: Resident) -> None:
 
 @app.task(name=REPORT_TASK)  # type: ignore[untyped-decorator] # celery ships no types
 def report(job_id: str) -> None:
-    """Write the report of one job, if it is still to be written."""
+    """Write the most urgent waiting report. The message names a job, but only says that there is work."""
     if resident is None:
         raise RuntimeError("no model: the task runs only in a worker")
-    run(uuid.UUID(job_id), settings, resident.write)
+    if run(settings, resident.write) is None:
+        log.info("nothing_waits", job_id=job_id)
 
 
-def run(job_id: uuid.UUID, settings: Settings, write: Callable[[StudyToReport, Callable[[], None]], Draft]) -> str:
-    """Claim a job, write its report and store what became of it; returns the outcome, for tests and logs.
+def run(settings: Settings, write: Callable[[StudyToReport, Callable[[], None]], Draft]) -> str | None:
+    """Claim a job, write its report and store what became of it; returns the outcome, or None where none waited.
 
     *write* makes the draft and calls what it is given whenever the work has moved on.
     """
     with transaction() as session:
-        claim = jobs.claim(
-            session,
-            job_id,
-            owner=processes.name(),
-            lease_seconds=settings.lease_seconds,
-            maximum_attempts=settings.maximum_attempts,
-        )
-        study = None if claim is None else _study(session, claim, settings)
-    if claim is None or study is None:
-        log.info("nothing_to_claim", job_id=str(job_id))
-        return "not_claimed"
+        claim = jobs.claim_next(session, owner=processes.name(), lease_seconds=settings.lease_seconds)
+        if claim is None:
+            return None
+        study = _study(session, claim, settings)
     outcome = _attempt(claim, settings, lambda: write(study, Lease(claim, settings).extend))
-    log.info("job_done", job_id=str(job_id), fence=claim.fence, attempt=claim.attempt, outcome=outcome)
+    log.info("job_done", job_id=str(claim.job_id), fence=claim.fence, attempt=claim.attempt, outcome=outcome)
     return outcome
 
 

@@ -176,6 +176,7 @@ def upgrade() -> None:
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("owner", sa.Text(), nullable=True),
         sa.Column("queued_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False),
+        sa.Column("urgent_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False),
         sa.Column(
             "available_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
         ),
@@ -200,13 +201,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("study_id", "revision"),
     )
-    op.create_index(
-        "jobs_queued",
-        "jobs",
-        [sa.literal_column("priority DESC"), "queued_at"],
-        unique=False,
-        postgresql_where=sa.text("state = 'queued'"),
-    )
+    op.create_index("jobs_queued", "jobs", ["urgent_at"], unique=False, postgresql_where=sa.text("state = 'queued'"))
     op.create_index(
         "jobs_running", "jobs", ["lease_until"], unique=False, postgresql_where=sa.text("state = 'running'")
     )
@@ -264,9 +259,10 @@ def upgrade() -> None:
         CREATE FUNCTION refuse_update() RETURNS trigger LANGUAGE plpgsql AS
         $$ BEGIN RAISE EXCEPTION '% rows are immutable', TG_TABLE_NAME; END $$
     """)
-    op.execute(
-        "CREATE TRIGGER reports_immutable BEFORE UPDATE ON reports FOR EACH ROW EXECUTE FUNCTION refuse_update()"
-    )
+    op.execute("""
+        CREATE TRIGGER reports_immutable BEFORE UPDATE ON reports
+        FOR EACH ROW EXECUTE FUNCTION refuse_update()
+    """)
 
 
 def downgrade() -> None:

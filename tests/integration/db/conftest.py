@@ -12,7 +12,6 @@ import pytest
 from db import jobs, studies
 from db.session import transaction
 
-LEASE = {"lease_seconds": 30, "maximum_attempts": 3}
 NOW = {"quiet_seconds": 0, "quiet_rules": {}, "cap_seconds": 3600}
 
 
@@ -49,16 +48,16 @@ class Arrivals:
         with transaction(self.url) as session:
             return studies.settle_due(session, **(NOW | changes))  # type: ignore[arg-type]
 
-    def claim(self, job_id: uuid.UUID, **changes: object) -> jobs.Claim | None:
-        """Claim a job in a transaction of its own."""
+    def claim(self) -> jobs.Claim | None:
+        """Claim the most urgent waiting job in a transaction of its own."""
         with transaction(self.url) as session:
-            return jobs.claim(session, job_id, **({"owner": "test"} | LEASE | changes))  # type: ignore[arg-type]
+            return jobs.claim_next(session, owner="test", lease_seconds=30)
 
     def running_job(self) -> jobs.Claim:
         """An image, settled, its job claimed."""
         self.image()
-        (job_id,) = self.settle()
-        claim = self.claim(job_id)
+        self.settle()
+        claim = self.claim()
         assert claim is not None
         return claim
 

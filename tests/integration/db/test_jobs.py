@@ -10,10 +10,12 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.exc import DBAPIError
 
-from db import jobs, reports
-from db.errors import StaleFence
+from db import jobs, reports, studies
+from db.errors import NotPossible, StaleFence
 from db.models import Job, Report
 from db.session import transaction
+from db.studies import StudyAttributes
+from db.urgency import HEAD_START_SECONDS, STAT
 
 if TYPE_CHECKING:
     import uuid
@@ -37,6 +39,12 @@ def finish(url: str, claim: jobs.Claim) -> None:
         reports.save(session, claim, DRAFT)
 
 
+def let_worker_die(arrivals: Arrivals, claim: jobs.Claim, *, maximum_attempts: int = 3) -> None:
+    let_lease_run_out(arrivals.url, claim.job_id)
+    with transaction(arrivals.url) as session:
+        assert jobs.rescue(session, maximum_attempts=maximum_attempts) == 1
+
+
 def let_lease_run_out(url: str, job_id: uuid.UUID) -> None:
     with transaction(url) as session:
         past = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
@@ -55,28 +63,27 @@ def test_a_finished_job_leaves_its_report(arrivals: Arrivals) -> None:
 
 
 def test_a_claimed_job_cannot_be_claimed_again(arrivals: Arrivals) -> None:
-    claim = arrivals.running_job()
+    arrivals.running_job()
 
-    assert arrivals.claim(claim.job_id) is None
+    assert arrivals.claim() is None
 
 
 def test_eight_claimers_on_forty_jobs_make_forty_claims(arrivals: Arrivals, database_url: str) -> None:
-    ids = []
     for _ in range(40):
-        other = type(arrivals)(database_url)
-        other.image()
-        ids += other.settle()
+        type(arrivals)(database_url).image()
+    arrivals.settle()
 
     with ThreadPoolExecutor(8) as pool:
-        claims = list(pool.map(arrivals.claim, ids * 8))
+        claims = list(pool.map(lambda _: arrivals.claim(), range(320)))
 
-    assert len([claim for claim in claims if claim]) == 40
+    claimed = [claim.job_id for claim in claims if claim]
+    assert len(claimed) == len(set(claimed)) == 40
 
 
 def test_a_job_whose_lease_ran_out_goes_to_the_next_worker_and_the_first_is_a_zombie(arrivals: Arrivals) -> None:
     zombie = arrivals.running_job()
-    let_lease_run_out(arrivals.url, zombie.job_id)
-    successor = arrivals.claim(zombie.job_id)
+    let_worker_die(arrivals, zombie)
+    successor = arrivals.claim()
     assert successor is not None
 
     with pytest.raises(StaleFence):
@@ -89,8 +96,8 @@ def test_a_job_whose_lease_ran_out_goes_to_the_next_worker_and_the_first_is_a_zo
 
 def test_a_zombie_that_comes_back_after_the_end_writes_nothing(arrivals: Arrivals) -> None:
     zombie = arrivals.running_job()
-    let_lease_run_out(arrivals.url, zombie.job_id)
-    successor = arrivals.claim(zombie.job_id)
+    let_worker_die(arrivals, zombie)
+    successor = arrivals.claim()
     assert successor is not None
     finish(arrivals.url, successor)
 
@@ -111,8 +118,8 @@ def test_a_superseded_job_cannot_finish_and_the_next_revision_gets_version_one(a
     arrivals.image()
     with pytest.raises(StaleFence):
         finish(arrivals.url, old)
-    (job_id,) = arrivals.settle()
-    new = arrivals.claim(job_id)
+    arrivals.settle()
+    new = arrivals.claim()
     assert new is not None
     finish(arrivals.url, new)
 
@@ -125,7 +132,7 @@ def test_a_transient_failure_waits_before_the_next_try(arrivals: Arrivals) -> No
     with transaction(arrivals.url) as session:
         jobs.retry_later(session, claim, "busy", "later", pause_seconds=60, maximum_attempts=3)
 
-    assert arrivals.claim(claim.job_id) is None
+    assert arrivals.claim() is None
     assert arrivals.state() == "settled"
 
 
@@ -141,23 +148,18 @@ def test_the_last_transient_failure_is_a_failure_that_says_how_often_it_was_trie
 
 def test_rescue_queues_a_dead_workers_job_again(arrivals: Arrivals) -> None:
     claim = arrivals.running_job()
-    let_lease_run_out(arrivals.url, claim.job_id)
+    let_worker_die(arrivals, claim)
 
-    with transaction(arrivals.url) as session:
-        assert jobs.rescue(session, maximum_attempts=3) == 1
     with transaction(arrivals.url) as session:
         assert [job.id for job in jobs.unsent(session, resend_after_seconds=None)] == [claim.job_id]
 
 
 def test_a_study_that_kills_every_worker_ends_as_failed(arrivals: Arrivals) -> None:
     claim = arrivals.running_job()
-    let_lease_run_out(arrivals.url, claim.job_id)
-
-    with transaction(arrivals.url) as session:
-        jobs.rescue(session, maximum_attempts=1)
+    let_worker_die(arrivals, claim, maximum_attempts=1)
 
     assert arrivals.state() == "failed"
-    assert arrivals.claim(claim.job_id) is None
+    assert arrivals.claim() is None
 
 
 def test_rescue_leaves_a_living_worker_alone(arrivals: Arrivals) -> None:
@@ -167,11 +169,66 @@ def test_rescue_leaves_a_living_worker_alone(arrivals: Arrivals) -> None:
         assert jobs.rescue(session, maximum_attempts=3) == 0
 
 
-def test_a_job_used_up_cannot_be_claimed_even_before_it_is_rescued(arrivals: Arrivals) -> None:
-    claim = arrivals.running_job()
-    let_lease_run_out(arrivals.url, claim.job_id)
+def test_a_stat_study_overtakes_routine_ones_that_waited_longer(arrivals: Arrivals, database_url: str) -> None:
+    arrivals.image()
+    arrivals.settle()
+    stat = type(arrivals)(database_url)
+    stat.image(study=StudyAttributes(stat.uid, priority=STAT))
+    (urgent,) = stat.settle()
 
-    assert arrivals.claim(claim.job_id, maximum_attempts=1) is None
+    first = arrivals.claim()
+
+    assert first is not None
+    assert first.job_id == urgent
+
+
+def test_a_routine_study_that_waited_longer_than_the_head_start_is_not_overtaken(
+    arrivals: Arrivals, database_url: str
+) -> None:
+    arrivals.image()
+    (old,) = arrivals.settle()
+    with transaction(arrivals.url) as session:
+        waited = dt.timedelta(seconds=2 * HEAD_START_SECONDS + 1)
+        session.execute(update(Job).values(urgent_at=Job.urgent_at - waited))
+    stat = type(arrivals)(database_url)
+    stat.image(study=StudyAttributes(stat.uid, priority=STAT))
+    stat.settle()
+
+    first = arrivals.claim()
+
+    assert first is not None
+    assert first.job_id == old
+
+
+def test_an_operator_cancels_a_running_job_and_its_worker_finds_out(arrivals: Arrivals) -> None:
+    claim = arrivals.running_job()
+    with transaction(arrivals.url) as session:
+        jobs.cancel(session, studies.find(session, arrivals.uid, lock=True))
+
+    assert arrivals.state() == "cancelled"
+    with pytest.raises(StaleFence):
+        finish(arrivals.url, claim)
+
+
+def test_an_operator_tries_a_failed_study_again_with_all_its_tries(arrivals: Arrivals) -> None:
+    let_worker_die(arrivals, arrivals.running_job(), maximum_attempts=1)
+    with transaction(arrivals.url) as session:
+        jobs.retry(session, studies.find(session, arrivals.uid, lock=True))
+
+    again = arrivals.claim()
+
+    assert again is not None
+    assert again.attempt == 1
+    finish(arrivals.url, again)
+    assert arrivals.state() == "reported"
+
+
+def test_a_reported_study_cannot_be_tried_again_or_cancelled(arrivals: Arrivals) -> None:
+    finish(arrivals.url, arrivals.running_job())
+
+    for order in (jobs.retry, jobs.cancel):
+        with pytest.raises(NotPossible, match="reported"), transaction(arrivals.url) as session:
+            order(session, studies.find(session, arrivals.uid, lock=True))
 
 
 def test_a_message_is_sent_once_until_it_is_overdue(arrivals: Arrivals) -> None:
