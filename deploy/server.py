@@ -44,7 +44,7 @@ class Server(ABC):
 
     def __init__(self, directory: Path, port: int | None = None) -> None:
         require_linux()
-        self.directory = directory.absolute()
+        self.directory = private_directory(directory.absolute(), None)
         self.account = service_account()
         self.process: subprocess.Popen[bytes] | None = None
         self.port = port or free_port()
@@ -72,7 +72,6 @@ class Server(ABC):
         """The password, made at the first use and kept in a file that only we can read."""
         path = self.directory / "password"
         if not path.exists():
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             unfinished = path.with_suffix(".new")
             unfinished.touch(mode=0o600)
             unfinished.write_text(secrets.token_urlsafe(32))

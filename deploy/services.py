@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from db.errors import ConfigurationError, PrelimError
+from deploy.accounts import private_directory
 from deploy.postgres import Postgres
 from deploy.redis import Redis
 
@@ -33,8 +34,8 @@ def embedded(settings: Settings) -> Iterator[list[Server]]:
     """
     directory = settings.embedded_services.parent
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory.chmod(0o700)
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # patients' images will lie here
+        private_directory(directory, None)
     except PermissionError as error:
         raise ConfigurationError(
             f"{settings.data_dir} is another user's: be that user, or choose another folder with PRELIM_DATA_DIR"

@@ -77,6 +77,7 @@ def test_passwords_are_files_for_their_owner_alone_and_on_no_command_line(
         command_line = Path(f"/proc/{pid(server)}/cmdline").read_bytes()
         environment = Path(f"/proc/{pid(server)}/environ").read_bytes()
 
+        assert server.directory.stat().st_mode & 0o777 == 0o700
         assert (server.directory / "password").stat().st_mode & 0o777 == 0o600
         assert server.password.encode() not in command_line + environment
 
