@@ -118,3 +118,10 @@ def current(session: Session, study_id: uuid.UUID) -> Report | None:
 def evidence(session: Session, report_id: uuid.UUID) -> Sequence[Evidence]:
     """The earlier cases given to the model, the most similar first."""
     return session.scalars(select(Evidence).where(Evidence.report_id == report_id).order_by(Evidence.rank)).all()
+
+
+def pictures(session: Session, report_id: uuid.UUID) -> Sequence[ReportPicture]:
+    """The pictures the model saw, in its order."""
+    return session.scalars(
+        select(ReportPicture).where(ReportPicture.report_id == report_id).order_by(ReportPicture.ordinal)
+    ).all()

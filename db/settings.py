@@ -82,6 +82,13 @@ class Settings(BaseSettings):
         default=5, description="Pause before the second attempt; doubled, with jitter, for each further one."
     )
 
+    engine_stall_seconds: Seconds = Field(
+        default=120, description="A worker whose model makes no progress for this long says so and exits."
+    )
+    alarm_seconds: Seconds = Field(
+        default=300, description="Reports that wait this long while none is claimed or written raise an alarm."
+    )
+
     checkpoint: Path | None = Field(
         default=None,
         description="Directory of the model in the stock transformers layout; unset: `<data_dir>/checkpoint`.",

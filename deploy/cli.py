@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -13,6 +12,9 @@ from rich.console import Console
 from db import logs
 from db.errors import PrelimError
 from db.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,6 +28,9 @@ app.add_typer(checkpoint_app, name="checkpoint")
 app.add_typer(reference_app, name="reference")
 app.add_typer(key_app, name="key")
 console = Console()
+
+Study = Annotated[str, typer.Argument(help="Its id, Study Instance UID or accession number.")]
+Pictures = Annotated[Path | None, typer.Option(help="Draw what the model saw into this PNG.")]
 
 
 def main() -> None:
@@ -153,6 +158,38 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")
     from deploy.status import show
 
     show(load_settings(), console, as_json=as_json)
+
+
+@app.command()
+def show(study: Study, pictures: Pictures = None) -> None:
+    """Show one study: what arrived, what became of it, its report."""
+    from deploy.operate import show as show_study
+
+    show_study(load_settings(), console, study, pictures)
+
+
+@app.command()
+def retry(study: Study) -> None:
+    """Try again a study that failed, was cancelled or could not be reported."""
+    from deploy import operate
+
+    operate.change(load_settings(), study, operate.retry)
+
+
+@app.command()
+def cancel(study: Study) -> None:
+    """Give up the report that waits or is being written for a study."""
+    from deploy import operate
+
+    operate.change(load_settings(), study, operate.cancel)
+
+
+@app.command()
+def settle(study: Study) -> None:
+    """Judge a study complete now, without waiting for its quiet time."""
+    from deploy import operate
+
+    operate.change(load_settings(), study, operate.settle)
 
 
 @app.command("settings")

@@ -52,6 +52,11 @@ class Resident:
         """For the process table."""
         return {"model": self._model.digest, "slots": self._settings.worker_slots}
 
+    @property
+    def stalled_seconds(self) -> float:
+        """How long the engine has had work and made no progress; 0 when it has none."""
+        return self._model.engine.stalled_seconds
+
     def write(self, study: StudyToReport, on_progress: Callable[[], None]) -> Draft:
         """Write one study's report; see worker.reporter.write_report."""
         references = References(self._current_index(), _read_reports, self._settings.retrieved_cases)

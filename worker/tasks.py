@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
     from db.reports import Draft
     from db.settings import Settings
 
+#: How often the engine's progress is looked at, in seconds.
+STALL_LOOK_SECONDS = 1.0
+#: EX_SOFTWARE of sysexits.h: whoever supervises the worker starts it again.
+EXIT_STALLED = 70
+
 log = structlog.get_logger()
 settings = load_settings()
 app = make_app(settings.broker())
@@ -52,7 +58,8 @@ def _load(**_: object) -> None:
         # Celery logs and swallows exceptions of signal handlers; SystemExit it lets through.
         log.error("worker_cannot_start", problem=str(error))  # noqa: TRY400 - expected, no traceback
         raise SystemExit(2) from None
-    threading.Thread(target=_beat, args=(resident,), name="beat", daemon=True).start()
+    for loop in (_beat, _watch):
+        threading.Thread(target=loop, args=(resident,), name=loop.__name__, daemon=True).start()
 
 
 @worker_shutting_down.connect
@@ -69,6 +76,15 @@ def _beat(resident: Resident) -> None:
             log.warning("beat_failed", exc_info=True)
         if stopping.wait(processes.BEAT_SECONDS):
             return
+
+
+def _watch(resident: Resident) -> None:
+    """End the process when the model hangs: threads of a hung GPU cannot be ended, and the leases return the jobs."""
+    while not stopping.wait(STALL_LOOK_SECONDS):
+        stalled = resident.stalled_seconds
+        if stalled > settings.engine_stall_seconds:
+            log.critical("engine_stalled", seconds=round(stalled), limit=settings.engine_stall_seconds)
+            os._exit(EXIT_STALLED)
 
 
 @app.task(name=REPORT_TASK)  # type: ignore[untyped-decorator] # celery ships no types

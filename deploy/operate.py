@@ -1,0 +1,96 @@
+"""What an operator does to one study: look at it, try it again, cancel it, judge it complete."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from sqlalchemy import func, select
+
+from db import jobs, reports, studies
+from db.errors import NotPossible
+from db.models import Instance, Job
+from db.session import transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from rich.console import Console
+    from sqlalchemy.orm import Session
+
+    from db.models import Study
+    from db.settings import Settings
+
+
+def change(settings: Settings, name: str, order: Callable[[Session, Study], None]) -> None:
+    """Carry out *order* on the study of that name, locked; raises UnknownStudy, NotPossible."""
+    with transaction(settings.database()) as session:
+        order(session, studies.find(session, name, lock=True))
+
+
+def retry(session: Session, study: Study) -> None:
+    """Queue its job again."""
+    jobs.retry(session, study)
+
+
+def cancel(session: Session, study: Study) -> None:
+    """End its open job."""
+    jobs.cancel(session, study)
+
+
+def settle(session: Session, study: Study) -> None:
+    """Judge it complete."""
+    if study.state != "receiving":
+        raise NotPossible(f"the study is {study.state}: only one that is still receiving can be settled")
+    studies.settle(session, study, "settled by an operator")
+
+
+def show(settings: Settings, console: Console, name: str, pictures: Path | None) -> None:
+    """Print a study without its patient's attributes: its series, its jobs, its current report."""
+    with transaction(settings.database()) as session:
+        study = studies.find(session, name)
+        console.print(f"study {study.id}", study.study_instance_uid, highlight=False)
+        console.print(_state(study), highlight=False)
+        console.print(_series(session, study), _jobs(session, study))
+        report = reports.current(session, study.id)
+        if report is not None:
+            console.print(f"[bold]{reports.BANNER}[/bold]\nversion {report.version}, {report.basis}")
+            console.print(report.findings, report.impression, *report.remarks, sep="\n", markup=False, highlight=False)
+        if pictures is not None:
+            _draw(session, report, pictures)
+
+
+def _state(study: Study) -> str:
+    why = f": {study.detail} ({study.reason})" if study.reason else ""
+    return f"{study.state}, revision {study.revision}, {study.settle_reason or 'still receiving'}{why}"
+
+
+def _series(session: Session, study: Study) -> Table:
+    table = Table("series", "modality", "objects", "images")
+    rows = session.execute(
+        select(Instance.series_number, Instance.modality, func.count(), func.count().filter(Instance.reportable))
+        .where(Instance.study_id == study.id)
+        .group_by(Instance.series_instance_uid, Instance.series_number, Instance.modality)
+        .order_by(Instance.series_number)
+    )
+    for number, modality, objects, images in rows:
+        table.add_row("" if number is None else str(number), modality, str(objects), str(images))
+    return table
+
+
+def _jobs(session: Session, study: Study) -> Table:
+    table = Table("job", "revision", "state", "attempts", "reason")
+    for job in session.scalars(select(Job).where(Job.study_id == study.id).order_by(Job.revision)):
+        reason = f"{job.reason}: {job.detail}" if job.reason else ""
+        table.add_row(str(job.id), str(job.revision), job.state, str(job.attempt), reason)
+    return table
+
+
+def _draw(session: Session, report: reports.Report | None, path: Path) -> None:
+    if report is None:
+        raise NotPossible("there is no report yet, so there are no pictures of it")
+    shown = reports.pictures(session, report.id)
+    from worker.images.sheet import draw_sheet  # noqa: PLC0415 - only where pictures are asked for
+
+    draw_sheet([(picture.png, picture.reason) for picture in shown]).save(path)
