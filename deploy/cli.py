@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +15,8 @@ from db.errors import PrelimError
 from db.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from dicom_listener.scu import Node
+
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,6 +32,10 @@ app.add_typer(key_app, name="key")
 console = Console()
 
 Study = Annotated[str, typer.Argument(help="Its id, Study Instance UID or accession number.")]
+Host = Annotated[str | None, typer.Option(help="The other node; unset: our own listener.")]
+NodePort = Annotated[int | None, typer.Option("--port", help="Its port.")]
+Called = Annotated[str | None, typer.Option(help="Its AE title.")]
+Calling = Annotated[str, typer.Option(help="Our AE title.")]
 Pictures = Annotated[Path | None, typer.Option(help="Draw what the model saw into this PNG.")]
 
 
@@ -128,28 +134,36 @@ def flower() -> None:
 @app.command()
 def send(
     paths: Annotated[list[Path], typer.Argument(help="DICOM files, or folders of them.")],
-    host: Annotated[str | None, typer.Option(help="The receiver; unset: our own listener.")] = None,
-    port: Annotated[int | None, typer.Option(help="Its port.")] = None,
-    called: Annotated[str | None, typer.Option(help="Its AE title.")] = None,
-    calling: Annotated[str, typer.Option(help="Our AE title as sender.")] = "PRELIM_SCU",
+    host: Host = None,
+    port: NodePort = None,
+    called: Called = None,
+    calling: Calling = "PRELIM_SCU",
 ) -> None:
     """Send DICOM files by C-STORE, as a modality does; status 1 when one got no answer."""
     from dicom_listener import scu
 
-    raise typer.Exit(scu.send(paths, _peer(host, port, called, calling)))
+    raise typer.Exit(scu.send(paths, _node(host, port, called, calling)))
 
 
 @app.command()
-def echo(
-    host: Annotated[str | None, typer.Option(help="The receiver; unset: our own listener.")] = None,
-    port: Annotated[int | None, typer.Option(help="Its port.")] = None,
-    called: Annotated[str | None, typer.Option(help="Its AE title.")] = None,
-    calling: Annotated[str, typer.Option(help="Our AE title.")] = "PRELIM_SCU",
-) -> None:
+def echo(host: Host = None, port: NodePort = None, called: Called = None, calling: Calling = "PRELIM_SCU") -> None:
     """Ask a DICOM node whether it is there (C-ECHO); status 1 when it is not."""
     from dicom_listener import scu
 
-    raise typer.Exit(scu.echo(_peer(host, port, called, calling)))
+    raise typer.Exit(scu.echo(_node(host, port, called, calling)))
+
+
+def _node(host: str | None, port: int | None, called: str | None, calling: str) -> Node:
+    from deploy.processes import near
+    from dicom_listener.scu import Node
+
+    settings = load_settings()
+    return Node(
+        host=host or near(settings.dicom_host),
+        port=port or settings.dicom_port,
+        called=called or settings.ae_title,
+        calling=calling,
+    )
 
 
 @app.command()
@@ -158,6 +172,14 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")
     from deploy.status import show
 
     show(load_settings(), console, as_json=as_json)
+
+
+@app.command()
+def ready(process: Annotated[str, typer.Argument(help="listener, dispatcher, worker, api or flower.")]) -> None:
+    """Say whether a process of this machine works: status 0 or 1, for health checks."""
+    from deploy.processes import is_ready
+
+    raise typer.Exit(0 if is_ready(process, load_settings()) else 1)
 
 
 @app.command()
