@@ -1,0 +1,25 @@
+"""The words around a question, and the numbers around a picture, as MedDr was trained with them."""
+
+from __future__ import annotations
+
+#: MedDr's conversation template "Hermes-2" (sunanhe/MedDr src/model/internvl_chat/conversation.py): no newline
+#: between turns, no begin-of-sequence token. As in every InternVL directory of transformers a picture is one
+#: `<IMG_CONTEXT>` here; whoever fills in the template widens it to `<img>`, the picture's tokens, `</img>`.
+CHAT_TEMPLATE = (
+    "{{ '<|im_start|>system\\nAnswer the questions.<|im_end|>' }}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' }}"
+    "{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}{{ '<IMG_CONTEXT>\\n' }}"
+    "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}"
+    "{{ '<|im_end|>' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+#: Per-channel statistics of the pixels in [0, 1] (sunanhe/MedDr src/data/transform.py; not CLIP's, the image
+#: processor's default).
+IMAGENET_MEAN = [0.485, 0.456, 0.406]
+IMAGENET_STD = [0.229, 0.224, 0.225]

@@ -1,0 +1,328 @@
+"""Continuous batching: requests join and leave between decode steps of one resident model.
+
+A step retires what is over, shows the vision tower the next pictures, prefills a bounded piece of the next prompts and
+decodes one token for every running request. The bounds keep running requests flowing while new ones come in.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from itertools import pairwise
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+import torch
+
+from db.errors import PermanentFailure, TransientFailure
+from worker.model.metrics import Meter, Metrics
+from worker.model.turn import Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from concurrent.futures import Future
+
+    from worker.model.prompts import Prompt
+    from worker.model.request import FinishReason, Generation, Request
+
+log = structlog.get_logger()
+
+#: Prompt tokens read per step. A few hundred keep a GPU busy already; each further one delays those who run. (40 B
+#: parameters at 800 TFLOP/s: 85 us a token, so 1024 cost about as much as six decode steps.)
+PREFILL_TOKENS = 1024
+#: Pictures per vision batch, to the same end: some 15 ms each in that computation.
+VISION_TILES = 4
+
+
+class Arithmetic(Protocol):
+    """What the engine asks of a model; worker.model.runner.Runner is the real one."""
+
+    @property
+    def rows(self) -> int: ...  # noqa: D102 - documented in Runner, as the rest of this protocol
+    @property
+    def tokens(self) -> int: ...  # noqa: D102
+    def see(self, prompts: Sequence[Prompt], tiles: int) -> None: ...  # noqa: D102
+    def prefill(self, row: int, prompt: Prompt, start: int, count: int) -> int: ...  # noqa: D102
+    def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> list[int]: ...  # noqa: D102
+    def move(self, source: int, target: int, length: int) -> None: ...  # noqa: D102
+    def wipe(self, row: int) -> None: ...  # noqa: D102
+
+
+class Engine:
+    """Serves requests from any number of threads on one thread of its own.
+
+    Every turn in `_rows` owns the cache row of its index: first those that decode, then at most one whose prompt is
+    still being read. Only the engine's thread touches rows; `_lock` guards the queue alone.
+    """
+
+    def __init__(
+        self,
+        runner: Arithmetic,
+        *,
+        stop_tokens: frozenset[int],
+        detokenize: Callable[[list[int]], str],
+        prefill_tokens: int = PREFILL_TOKENS,
+        vision_tiles: int = VISION_TILES,
+    ) -> None:
+        self._runner = runner
+        self._stop_tokens = stop_tokens
+        self._detokenize = detokenize
+        self._prefill_tokens = prefill_tokens
+        self._vision_tiles = vision_tiles
+        self._row_limit = runner.rows
+        self._rows: list[Turn] = []
+        self._waiting: deque[Turn] = deque()
+        self._lock = threading.Condition()
+        self._closing = False
+        self._meter = Meter()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    def start(self) -> Engine:
+        """Begin to serve."""
+        self._thread.start()
+        return self
+
+    def submit(self, request: Request, prompt: Prompt) -> Future[Generation]:
+        """Queue a request; the future can be cancelled at any time.
+
+        The future raises PermanentFailure where the request does not fit a row, TransientFailure where the model
+        failed on it or the engine closed first.
+        """
+        turn = Turn(request, prompt)
+        if len(prompt) + request.max_new_tokens > self._runner.tokens:
+            turn.fail(PermanentFailure("prompt_too_long", self._too_long(turn)))
+            return turn.future
+        with self._lock:
+            if self._closing:
+                turn.fail(_stopped())
+            else:
+                self._waiting.append(turn)
+                self._lock.notify()
+        return turn.future
+
+    def close(self) -> None:
+        """Stop after the step under way; whoever still waits gets a TransientFailure."""
+        with self._lock:
+            self._closing = True
+            self._lock.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it serves; False for good after a fault of the device."""
+        return self._thread.is_alive() and not self._closing
+
+    @property
+    def progress(self) -> int:
+        """Grows with every step."""
+        return self._meter.steps
+
+    @property
+    def stalled_seconds(self) -> float:
+        """How long the step under way has taken; 0 while there is nothing to do."""
+        return self._meter.stalled_seconds if self._rows or self._waiting else 0.0
+
+    def metrics(self) -> Metrics:
+        """Figures of this moment."""
+        rows = list(self._rows)
+        return self._meter.read(
+            queued=len(self._waiting),
+            running=len(rows),
+            rows=self._row_limit,
+            kv_tokens_used=sum(turn.prefilled + len(turn.tokens) for turn in rows),
+            kv_tokens=self._runner.rows * self._runner.tokens,
+        )
+
+    def _run(self) -> None:
+        try:
+            while self._wait_for_work():
+                self.step()
+        except Exception:
+            # The thread's boundary: a fault that even freeing a row cannot survive (a lost device) ends the engine.
+            log.exception("engine_died")
+        finally:
+            self._abandon_all()
+
+    def _wait_for_work(self) -> bool:
+        with self._lock:
+            self._lock.wait_for(lambda: self._closing or self._waiting or self._rows)
+            self._meter.begin()
+            return not self._closing
+
+    def step(self) -> None:
+        """Do a bounded piece of work for everyone."""
+        self._retire_overdue()
+        self._see()
+        self._prefill()
+        self._decode()
+        self._meter.steps += 1
+
+    def _retire_overdue(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            overdue = [turn for turn in self._waiting if turn.overdue(now)]
+            self._waiting = deque(turn for turn in self._waiting if not turn.overdue(now))
+        for turn in overdue:
+            self._finish(turn, "deadline")
+        for row, turn in reversed(list(enumerate(self._rows))):
+            if turn.overdue(now):
+                self._vacate(row)
+                self._finish(turn, "deadline")
+
+    def _see(self) -> None:
+        """Show the tower the next pictures, of no more requests than could run next."""
+        turns = [turn for turn in self._next_turns() if turn.prompt.unseen]
+        if not turns:
+            return
+        started = time.monotonic()
+        try:
+            self._runner.see([turn.prompt for turn in turns], self._vision_tiles)
+        except Exception as error:  # noqa: BLE001 - the cause may be any of the batch's pictures: a request's boundary
+            self._see_alone(turns[0], error)
+        for turn in turns:
+            turn.spent_on_vision(time.monotonic() - started)
+
+    def _next_turns(self) -> list[Turn]:
+        with self._lock:
+            waiting = list(self._waiting)
+        return waiting[: self._runner.rows]
+
+    def _see_alone(self, turn: Turn, error: Exception) -> None:
+        """After a failed batch: go on with smaller ones; where one picture alone fails, its request does."""
+        if self._vision_tiles > 1 and isinstance(error, torch.OutOfMemoryError):
+            self._vision_tiles = max(1, self._vision_tiles // 2)
+            log.warning("vision_out_of_memory", tiles=self._vision_tiles)
+            return
+        try:
+            self._runner.see([turn.prompt], 1)
+        except Exception as alone:  # noqa: BLE001 - a request's boundary: it fails alone
+            with self._lock:
+                self._waiting.remove(turn)
+            turn.fail(_model_error(alone))
+
+    def _prefill(self) -> None:
+        budget = self._prefill_tokens
+        while budget > 0 and (turn := self._reading()) is not None:
+            budget -= self._read(turn, budget)
+
+    def _reading(self) -> Turn | None:
+        """The turn whose prompt is being read: the last row's, or the next in the queue if a row is free."""
+        if self._rows and not self._rows[-1].tokens:
+            return self._rows[-1]
+        with self._lock:
+            if not self._waiting or self._waiting[0].prompt.unseen or len(self._rows) >= self._row_limit:
+                return None
+            turn = self._waiting.popleft()
+        turn.start()
+        self._rows.append(turn)
+        return turn
+
+    def _read(self, turn: Turn, budget: int) -> int:
+        """Prefill up to *budget* tokens of the last row's prompt; returns how many (a whole prompt may exceed it)."""
+        left = len(turn.prompt) - turn.prefilled
+        count = min(left, budget) if turn.prompt.divisible else left
+        row, started = len(self._rows) - 1, time.monotonic()
+        try:
+            token = self._runner.prefill(row, turn.prompt, turn.prefilled, count)
+        except Exception as error:  # noqa: BLE001 - a request's boundary: it fails alone
+            self._recover(turn, error)
+            return count
+        turn.prefilled += count
+        turn.spent_on_prefill(time.monotonic() - started)
+        if count == left:
+            self._advance({row: token})
+        return count
+
+    def _recover(self, turn: Turn, error: Exception) -> None:
+        """A prompt could not be read: for want of memory it waits until others are done, else its request fails."""
+        row = self._rows.index(turn)
+        self._vacate(row)
+        if isinstance(error, torch.OutOfMemoryError) and row > 0:
+            self._shrink(turn)
+        else:
+            turn.fail(_model_error(error))
+
+    def _shrink(self, turn: Turn) -> None:
+        """Run one request less from now on; *turn*, off its row already, starts over as the next."""
+        self._row_limit = max(1, len(self._rows))
+        log.warning("out_of_memory", rows=self._row_limit)
+        turn.restart()
+        with self._lock:
+            self._waiting.appendleft(turn)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _decode(self) -> None:
+        turns = [turn for turn in self._rows if turn.tokens]
+        if not turns:
+            return
+        try:
+            tokens = self._runner.decode([turn.tokens[-1] for turn in turns], [turn.length - 1 for turn in turns])
+        except torch.OutOfMemoryError as error:
+            youngest = turns[-1]
+            self._recover(youngest, error)
+        except Exception as error:  # noqa: BLE001 - no telling whose fault it is: everyone in the batch fails
+            for turn in reversed(turns):
+                self._vacate(self._rows.index(turn))
+                turn.fail(_model_error(error))
+        else:
+            self._meter.decoded(len(tokens))
+            self._advance(dict(enumerate(tokens)))
+
+    def _advance(self, tokens: dict[int, int]) -> None:
+        """Append each row's new token, and let those go that are done."""
+        done: list[tuple[int, FinishReason]] = []
+        for row, token in tokens.items():
+            turn = self._rows[row]
+            turn.append(token)
+            if len(turn.tokens) == 1:
+                self._meter.first_token(turn.clock)
+            if token in self._stop_tokens:
+                done.append((row, "stop"))
+            elif len(turn.tokens) >= turn.request.max_new_tokens:
+                done.append((row, "length"))
+        for row, reason in reversed(done):
+            turn = self._rows[row]
+            self._vacate(row)
+            self._finish(turn, reason)
+
+    def _finish(self, turn: Turn, reason: FinishReason) -> None:
+        shown = turn.tokens[:-1] if reason == "stop" else turn.tokens
+        turn.finish(self._detokenize(shown), reason)
+
+    def _vacate(self, row: int) -> None:
+        """Free a row: the last decoding one moves into the hole, a prompt being read into that one's place."""
+        decoding = sum(1 for turn in self._rows if turn.tokens)
+        self._runner.wipe(row)
+        for hole, source in pairwise((row, max(row, decoding - 1), len(self._rows) - 1)):
+            if hole != source:
+                self._rows[hole] = self._rows[source]
+                self._runner.move(source, hole, self._rows[hole].length)
+        self._rows.pop()
+
+    def _abandon_all(self) -> None:
+        with self._lock:
+            self._closing = True
+            left = [*self._rows, *self._waiting]
+            self._rows.clear()
+            self._waiting.clear()
+        for turn in left:
+            turn.fail(_stopped())
+
+    def _too_long(self, turn: Turn) -> str:
+        return (
+            f"{len(turn.prompt)} prompt tokens and {turn.request.max_new_tokens} new ones exceed the "
+            f"{self._runner.tokens} tokens a request may have: show fewer pictures or quote less"
+        )
+
+
+def _stopped() -> TransientFailure:
+    return TransientFailure("engine_stopped", "the worker's engine stopped before the request was done")
+
+
+def _model_error(error: Exception) -> TransientFailure:
+    failure = TransientFailure("model_error", f"the model failed on this request ({type(error).__name__})")
+    failure.__cause__ = error
+    return failure

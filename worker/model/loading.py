@@ -1,0 +1,130 @@
+"""From a directory to a model in memory, or to one sentence that says why not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+from transformers.utils import is_flash_attn_2_available, logging
+
+from db.errors import ConfigurationError
+from worker.model import pixel_shuffle
+from worker.model.placement import device_map, quantizer
+from worker.model.prompts import InternVLPrompts, ProcessorPrompts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from worker.model.prompts import PromptMaker
+
+#: Layouts that InternVLPrompts serves.
+INTERNVL = ("internvl", pixel_shuffle.MODEL_TYPE)
+#: What a checkpoint can fail with on its way in; anything else is a fault of ours and keeps its traceback.
+UNUSABLE = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A loaded model and all that is needed to talk to it."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+    make_prompt: PromptMaker
+    stop_tokens: frozenset[int]
+
+
+def load_checkpoint(directory: Path, *, device: str, dtype: str, quantization: str | None = None) -> Checkpoint:
+    """Load a stock image-text-to-text checkpoint with a chat template; no code from the checkpoint is run.
+
+    Raises ConfigurationError where the directory cannot be used.
+    """
+    check_layout(directory)
+    logging.disable_progress_bar()
+    try:
+        model = _load_model(directory, device=device, dtype=dtype, quantization=quantization)
+        tokenizer, make_prompt = _load_prompts(directory, model)
+    except UNUSABLE as error:
+        raise ConfigurationError(f"the checkpoint {directory} cannot be loaded: {_first_line(error)}") from error
+    return Checkpoint(directory.name, model, tokenizer, make_prompt, _stop_tokens(model, tokenizer))
+
+
+def check_layout(directory: Path) -> dict[str, Any]:
+    """The directory's config.json; ConfigurationError where this is no checkpoint that can be loaded."""
+    try:
+        config: dict[str, Any] = json.loads((directory / "config.json").read_text())
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"there is no checkpoint at {directory}: point PRELIM_CHECKPOINT to a directory with a config.json"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{directory}/config.json cannot be read: {_first_line(error)}") from error
+    if config.get("model_type") == "internvl_chat":
+        raise ConfigurationError(
+            f"{directory} holds the published MedDr layout: run `prelim checkpoint convert {directory} DESTINATION` once"
+        )
+    return config
+
+
+def _load_model(directory: Path, *, device: str, dtype: str, quantization: str | None) -> Any:
+    config = AutoConfig.from_pretrained(directory, local_files_only=True)
+    model, loaded = AutoModelForImageTextToText.from_pretrained(
+        directory,
+        config=config,
+        dtype=dtype,
+        device_map=device_map(directory, device),
+        quantization_config=quantizer(quantization),
+        attn_implementation=_attention(config),
+        local_files_only=True,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    # from_pretrained invents what is missing and drops what it does not know, with a warning.
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if loaded[kind]:
+            raise ValueError(f"{kind.replace('_', ' ')}, the first of {len(loaded[kind])}: {sorted(loaded[kind])[0]}")
+    return model.eval()
+
+
+def _attention(config: Any) -> dict[str, str] | str:
+    """Flash attention for the vision tower where it is installed; a decoding batch needs masks, so sdpa for text."""
+    if not (torch.cuda.is_available() and is_flash_attn_2_available() and config.model_type in INTERNVL):
+        return "sdpa"
+    return {"vision_config": "flash_attention_2", "text_config": "sdpa"}
+
+
+def _load_prompts(directory: Path, model: Any) -> tuple[Any, PromptMaker]:
+    config = model.config
+    if config.model_type not in INTERNVL:
+        processor = AutoProcessor.from_pretrained(directory, local_files_only=True)
+        _check_template(processor)
+        return processor.tokenizer, ProcessorPrompts(processor)
+    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    _check_template(tokenizer)
+    # Pillow's resampling is what the pixels were checked against; torchvision's, the default where it is installed, differs.
+    image_processor = AutoImageProcessor.from_pretrained(directory, backend="pil", local_files_only=True)
+    prompts = InternVLPrompts(
+        tokenizer, image_processor, image_token_id=config.image_token_id, tokens_per_tile=config.image_seq_length
+    )
+    return tokenizer, prompts
+
+
+def _check_template(holder: Any) -> None:
+    if not holder.chat_template:
+        raise ValueError("it has no chat template (chat_template.jinja), so there is no telling how to ask it")
+
+
+def _stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    stop = model.generation_config.eos_token_id
+    if stop is None:
+        stop = tokenizer.eos_token_id
+    return frozenset([stop] if isinstance(stop, int) else stop or [])
+
+
+def _first_line(error: BaseException) -> str:
+    """The cause in one line, without the stack of hints that loaders append."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,98 @@
+"""Which device holds what, and how many requests fit beside the model."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate.utils import get_max_memory
+
+from db.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+#: Share of a device's memory that weights may take when a model is spread over several: the rest is cache and workspace.
+WEIGHTS_SHARE = 0.85
+#: Share of the memory left after loading that the cache may take: the rest is workspace of prefill and vision.
+CACHE_SHARE = 0.8
+#: Kept in the checkpoint's own precision: small beside the language model, and the first to suffer.
+NOT_QUANTIZED = ["vision_tower", "multi_modal_projector", "lm_head"]
+
+
+def device_map(directory: Path, device: str) -> Any:
+    """Where the weights go: the device asked for; for `auto` one GPU, several if one is too small, or the CPU."""
+    if device != "auto":
+        _check(device)
+        return {"": device}
+    free = gpu_memory()
+    if not free:
+        return {"": "cpu"}
+    roomiest = max(free, key=lambda number: free[number])
+    if weight_bytes(directory) <= WEIGHTS_SHARE * free[roomiest] or len(free) == 1:
+        return {"": f"cuda:{roomiest}"}
+    return "auto"
+
+
+def gpu_memory() -> dict[int, int]:
+    """Free bytes of each GPU."""
+    return {number: memory for number, memory in get_max_memory().items() if number not in ("cpu", "mps")}
+
+
+def weight_bytes(directory: Path) -> int:
+    """Size of the weights as stored."""
+    return sum(path.stat().st_size for path in directory.glob("*.safetensors"))
+
+
+def quantizer(name: str | None) -> Any:
+    """The transformers configuration for `int8` or `int4` weights; vision tower and projector are left alone."""
+    if name is None:
+        return None
+    if name not in ("int8", "int4"):
+        raise ConfigurationError(f"unknown quantization {name!r}: use int8 or int4, or leave it unset")
+    if find_spec("bitsandbytes") is None:
+        raise ConfigurationError(f"quantization {name} needs bitsandbytes: pip install bitsandbytes, or unset it")
+    from transformers import BitsAndBytesConfig
+
+    if name == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=NOT_QUANTIZED)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=NOT_QUANTIZED,
+    )
+
+
+def cache_bytes_per_token(cache: Any) -> dict[torch.device, int]:
+    """What one token costs on each device, read off a transformers cache that holds some."""
+    costs: dict[torch.device, int] = {}
+    for layer in cache.layers:
+        tokens = layer.keys.shape[0] * layer.keys.shape[2]
+        size = (layer.keys.nbytes + layer.values.nbytes) // tokens
+        costs[layer.keys.device] = costs.get(layer.keys.device, 0) + size
+    return costs
+
+
+def rows_that_fit(costs: dict[torch.device, int], row_tokens: int, free: dict[torch.device, int]) -> int:
+    """How many requests of *row_tokens* tokens the tightest device has room for."""
+    return min(int(CACHE_SHARE * free[device]) // (cost * row_tokens) for device, cost in costs.items())
+
+
+def free_memory(devices: Iterable[torch.device]) -> dict[torch.device, int]:
+    """Bytes that could be allocated on each device now."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    memory = get_max_memory()
+    return {device: memory["cpu" if device.type == "cpu" else device.index or 0] for device in devices}
+
+
+def _check(device: str) -> None:
+    try:
+        kind = torch.device(device)
+    except RuntimeError:
+        raise ConfigurationError(f"unknown device {device!r}: use auto, cpu, cuda or cuda:N") from None
+    if kind.type == "cuda" and (kind.index or 0) >= torch.cuda.device_count():
+        raise ConfigurationError(f"there is no device {device!r} here: {torch.cuda.device_count()} CUDA devices found")

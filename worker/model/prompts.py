@@ -1,0 +1,132 @@
+"""A question and its pictures -> what the model's forward takes, for each way a checkpoint wants its prompt."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+
+    Picture = npt.NDArray[np.uint8]
+
+
+@dataclass(slots=True, eq=False)
+class Prompt:
+    """One request in the model's own terms, on the CPU until it is its turn.
+
+    `input_ids` [tokens]; `pixel_values` [tiles, 3, height, width] float32 where the vision tower can run ahead of the
+    prompt; `extra` holds whatever else the checkpoint's own processor made. `features` [tiles, tokens, hidden] and
+    `embeddings` [tokens, hidden] are filled in by the runner.
+    """
+
+    input_ids: torch.Tensor
+    pixel_values: torch.Tensor | None = None
+    extra: dict[str, torch.Tensor] = field(default_factory=dict)
+    features: list[torch.Tensor] = field(default_factory=list)
+    embeddings: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return int(self.input_ids.shape[-1])
+
+    @property
+    def divisible(self) -> bool:
+        """Whether it may be prefilled in pieces: only where nothing but the tokens' embeddings goes in."""
+        return not self.extra
+
+    @property
+    def unseen(self) -> int:
+        """Tiles the vision tower has yet to look at."""
+        return 0 if self.pixel_values is None else len(self.pixel_values) - len(self.features)
+
+    def next_tiles(self, count: int) -> torch.Tensor:
+        """The first *count* of the unseen tiles."""
+        if self.pixel_values is None:
+            raise ValueError("a prompt without pictures has no tiles")
+        return self.pixel_values[len(self.features) : len(self.features) + count]
+
+
+class PromptMaker(Protocol):
+    """Turns words and pictures into a prompt; safe to call from any thread."""
+
+    def __call__(self, question: str, pictures: Sequence[Picture]) -> Prompt:
+        """Make the prompt of one user's turn."""
+
+    def tiles(self, picture: Picture) -> torch.Tensor:
+        """What the vision tower sees of *picture*: [tiles, 3, height, width] float32."""
+
+
+class InternVLPrompts:
+    """For InternVL layouts, MedDr's among them.
+
+    Stands in for transformers' InternVLProcessor, which cuts pictures into tiles unasked and cannot be built without
+    torchvision for its videos. Whether pictures are tiled is the checkpoint's preprocessor_config.json's to say.
+    """
+
+    def __init__(self, tokenizer: Any, image_processor: Any, *, image_token_id: int, tokens_per_tile: int) -> None:
+        self._tokenizer = tokenizer
+        self._image_processor = image_processor
+        self._image_token = tokenizer.convert_ids_to_tokens(image_token_id)
+        self._tokens_per_tile = tokens_per_tile
+
+    def __call__(self, question: str, pictures: Sequence[Picture]) -> Prompt:
+        tiles = [self.tiles(picture) for picture in pictures]
+        text = render(self._tokenizer, question, len(pictures))
+        text = self._widen(text, [len(tile) for tile in tiles])
+        ids = self._tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"][0]
+        return Prompt(ids, torch.cat(tiles) if tiles else None)
+
+    def tiles(self, picture: Picture) -> torch.Tensor:
+        """What the vision tower sees of *picture*: [tiles, 3, height, width] float32."""
+        pixels: torch.Tensor = self._image_processor(images=[picture], return_tensors="pt")["pixel_values"]
+        return pixels
+
+    def _widen(self, text: str, tiles: list[int]) -> str:
+        """Replace each picture's placeholder by `<img>`, its tokens, `</img>`."""
+        head, *rest = text.split(self._image_token)
+        start, end = self._tokenizer.start_image_token, self._tokenizer.end_image_token
+        for count, part in zip(tiles, rest, strict=True):
+            head += start + self._image_token * self._tokens_per_tile * count + end + part
+        return head
+
+
+class ProcessorPrompts:
+    """For every other architecture: the checkpoint's own processor and chat template decide."""
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+
+    def __call__(self, question: str, pictures: Sequence[Picture]) -> Prompt:
+        text = render(self._processor, question, len(pictures), self._processor.tokenizer)
+        made = self._processor(text=[text], images=[list(pictures)] if pictures else None, return_tensors="pt")
+        inputs = dict(made)
+        return Prompt(inputs.pop("input_ids")[0], extra=inputs)
+
+    def tiles(self, picture: Picture) -> torch.Tensor:
+        """What the vision tower sees of *picture*: [tiles, 3, height, width] float32."""
+        pixels = self._processor.image_processor(images=[picture], return_tensors="pt")["pixel_values"]
+        return torch.as_tensor(pixels).reshape(-1, *pixels.shape[-3:])
+
+
+def render(template: Any, question: str, pictures: int, tokenizer: Any = None) -> str:
+    """Fill in the chat template of *template* (a tokenizer or processor): pictures first, then the question."""
+    content = [{"type": "image"}] * pictures + [{"type": "text", "text": harmless(question, tokenizer or template)}]
+    text: str = template.apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+    )
+    return text
+
+
+def harmless(question: str, tokenizer: Any) -> str:
+    """Drop the tokenizer's control words, so that a quoted report cannot end the turn or pose as a picture."""
+    words = [token.content for token in tokenizer.added_tokens_decoder.values()]
+    pattern = re.compile("|".join(map(re.escape, sorted(words, key=len, reverse=True))))
+    while words and pattern.search(question):
+        question = pattern.sub("", question)
+    return question

@@ -1,0 +1,139 @@
+"""A tiny checkpoint with seeded random weights: every path runs on it, and what it writes means nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import GenerationConfig, InternVLConfig, InternVLForConditionalGeneration, PreTrainedTokenizerFast
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+
+from worker.model.chat import CHAT_TEMPLATE, IMAGENET_MEAN, IMAGENET_STD
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: In this order, so that id 0 pads and the image token is 5.
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>")
+
+#: What the model can say. Raw bytes and parts of words are read, never written, so its text can be shown.
+WORDS = (
+    "abdomen abnormality acute and are aorta apical atelectasis basal bilateral bone calcified cardiac chest clear "
+    "consolidation contour density diaphragm effusion enlarged evidence fluid focal fracture Findings: heart hilar "
+    "Impression: in infiltrate is lateral left lesion lobe lower lung lungs marking mass mediastinum middle mild "
+    "nodule no normal of opacity or pleural pneumonia pneumothorax pulmonary rib right seen shadow silhouette size "
+    "soft spine stable the there tissue unremarkable upper vascular view with within without . ,"
+).split()
+
+IMAGE_SIZE = 112  # pixels: 8 x 8 patches of 14, 16 image tokens
+CONTEXT_TOKENS = 4096
+
+
+def write_random_checkpoint(directory: Path, *, seed: int = 0) -> None:
+    """Write a stock InternVL directory of about 0.5 M parameters; the same *seed* gives the same bytes."""
+    directory.mkdir(parents=True, exist_ok=True)
+    tokenizer = _tokenizer()
+    model = _model(tokenizer, seed)
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    _image_processor().save_pretrained(directory)
+
+
+def _model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Any:
+    model = InternVLForConditionalGeneration(_config(len(tokenizer)))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in sorted(model.named_parameters()):
+            if parameter.ndim > 1:
+                # Wide enough that the pictures and the words before decide the next word; norms stay at one.
+                parameter.normal_(0.0, 1.5 / parameter.shape[-1] ** 0.5, generator=generator)
+            elif name.endswith("bias"):
+                parameter.zero_()
+        embeddings = model.get_input_embeddings().weight
+        embeddings.normal_(0.0, 0.5, generator=generator)
+        _silence(model.lm_head.weight, spoken=_spoken(tokenizer))
+    model.generation_config = GenerationConfig(eos_token_id=2, pad_token_id=0, do_sample=False)
+    return model
+
+
+def _silence(lm_head: torch.Tensor, *, spoken: list[int]) -> None:
+    """Leave every token outside *spoken* a logit of zero: the greatest of a hundred random ones is above it."""
+    mask = torch.zeros(lm_head.shape[0], 1)
+    mask[spoken] = 1.0
+    lm_head.mul_(mask)
+
+
+def _spoken(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    ids = tokenizer.convert_tokens_to_ids(["Ġ" + word for word in WORDS] + ["<|im_end|>"])
+    return [int(token) for token in ids]
+
+
+def _config(vocabulary: int) -> Any:
+    return InternVLConfig(
+        vision_config={
+            "hidden_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 128,
+            "image_size": IMAGE_SIZE,
+            "use_qk_norm": True,
+            "norm_type": "rms_norm",
+        },
+        text_config={
+            "model_type": "llama",
+            "vocab_size": vocabulary,
+            "hidden_size": 96,
+            "intermediate_size": 192,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 6,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": CONTEXT_TOKENS,
+            "rope_theta": 5e6,
+            "bos_token_id": None,
+            "eos_token_id": 2,
+            "pad_token_id": 0,
+        },
+        image_token_id=SPECIAL_TOKENS.index("<IMG_CONTEXT>"),
+        image_seq_length=16,
+        tie_word_embeddings=False,
+    )
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    """Bytes, and the words above as whole tokens; any text can be read."""
+    pieces, merges = _words_as_merges()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = [*SPECIAL_TOKENS, *alphabet, *pieces]
+    backend = Tokenizer(models.BPE(vocab={token: number for number, token in enumerate(tokens)}, merges=merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=CONTEXT_TOKENS,
+        clean_up_tokenization_spaces=False,
+        extra_special_tokens={
+            "start_image_token": "<img>",
+            "end_image_token": "</img>",
+            "context_image_token": "<IMG_CONTEXT>",
+        },
+    )
+
+
+def _words_as_merges() -> tuple[list[str], list[tuple[str, str]]]:
+    """Grow each word letter by letter from its leading space (written as U+0120 in byte-level vocabularies)."""
+    merges: dict[tuple[str, str], None] = {}
+    for word in sorted(WORDS):
+        for end in range(len(word)):
+            merges["Ġ" + word[:end], word[end]] = None
+    return [left + right for left, right in merges], list(merges)
+
+
+def _image_processor() -> Any:
+    size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    return GotOcr2ImageProcessorPil(size=size, image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD, crop_to_patches=False)

@@ -1,0 +1,49 @@
+"""What goes into the engine and what comes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+
+FinishReason = Literal["stop", "length", "deadline"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One user's turn. Pictures are [height, width, 3] uint8; the checkpoint's chat template wraps the question."""
+
+    question: str
+    pictures: Sequence[npt.NDArray[np.uint8]] = ()
+    max_new_tokens: int = 200
+    #: Counted from `submit`; what is written by then is the answer.
+    deadline_seconds: float = 300.0
+    #: Told, on the engine's thread, how many tokens there are so far: hand the number on and return.
+    on_progress: Callable[[int], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds; `first_token` and `total` count from `submit`, the others are the durations of their step."""
+
+    queue: float
+    vision: float
+    prefill: float
+    first_token: float
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """An answer. `token_ids` end with the stop token where `finish_reason` is "stop"; `text` does not show it."""
+
+    text: str
+    token_ids: list[int]
+    finish_reason: FinishReason
+    prompt_tokens: int
+    timings: Timings
