@@ -1,7 +1,8 @@
 """The words given to the model, versioned: a report says which version made it.
 
-The tasks are worded as MedDr was trained on them (sunanhe/MedDr, inference_meddr.py and inference_gsco.py): one line, no
-trailing space. MedDr gives retrieved cases as the labels of its neighbours; for reports we quote their text the same way.
+The tasks are worded as MedDr was trained on them (sunanhe/MedDr, inference_meddr.py and inference_gsco.py): one line,
+no trailing space. MedDr gives retrieved cases as the labels of its neighbours; for reports we quote their text the
+same way.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ PICTURES = {
 #: A quoted report is cut here, in characters: three of them and the pictures must fit the model's context.
 EXCERPT_CHARACTERS = 600
 
+SPOKEN_AS_VOWELS = ("a", "e", "i", "o", "u", "x-ray", "MR")
+
 _HEADINGS = re.compile(r"\b(findings|impression)\s*:\s*", re.IGNORECASE)
 
 
@@ -52,13 +55,11 @@ class Case:
 
 def report(modality: str, body_part: str, cases: Sequence[Case] = ()) -> str:
     """Ask for a report; *cases* are quoted the most similar first."""
-    picture = PICTURES.get(modality, "medical")
-    region = f"{body_part.lower()} " if body_part else ""
-    article = "an" if (region or picture)[0] in "aeiouxAEIOUX" and not (region or picture).startswith("u") else "a"
+    subject = f"{body_part.lower()} {PICTURES.get(modality, 'medical')}".strip()
+    article = "an" if subject.startswith(SPOKEN_AS_VOWELS) else "a"
     parts = [
         "You are a helpful medical assistant. Your task is report generation.",
-        f"You are given {article} {region}{picture} image"
-        " and you are required to generate a summary report about the image.",
+        (f"You are given {article} {subject} image and you are required to generate a summary report about the image."),
     ]
     if cases:
         quoted = " ".join(f"({rank}) {_excerpt(case.text)}" for rank, case in enumerate(cases, start=1))

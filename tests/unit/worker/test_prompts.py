@@ -1,0 +1,53 @@
+"""The words given to the model."""
+
+from __future__ import annotations
+
+from worker import prompts
+
+MEDDR_REPORT = (
+    "You are a helpful medical assistant. Your task is report generation. You are given a chest x-ray image"
+    " and you are required to generate a summary report about the image."
+)
+
+
+def test_a_chest_radiograph_is_asked_for_in_the_very_words_meddr_was_trained_on() -> None:
+    assert prompts.report("DX", "CHEST") == MEDDR_REPORT
+
+
+def test_every_modality_has_its_word_and_its_article() -> None:
+    assert "You are given an ultrasound image" in prompts.report("US", "")
+    assert "You are given an MR image" in prompts.report("MR", "")
+    assert "You are given a medical image" in prompts.report("OT", "")
+
+
+def test_similar_cases_follow_the_task_the_most_similar_first() -> None:
+    asked = prompts.report("CR", "CHEST", [prompts.Case("No\neffusion.", 0.9), prompts.Case("Effusion.", 0.7)])
+
+    assert asked == f"{MEDDR_REPORT} The reports of the most similar cases are: (1) No effusion. (2) Effusion."
+
+
+def test_a_long_case_is_cut_at_a_word() -> None:
+    asked = prompts.report("CR", "CHEST", [prompts.Case("effusion " * 200, 0.9)])
+
+    assert asked.endswith("effusion ...")
+    assert len(asked) < 1000
+
+
+def test_a_diagnosis_lists_its_options_and_the_neighbours_labels() -> None:
+    asked = prompts.diagnosis(["normal", "tumor"], ["tumor", "tumor"])
+
+    assert (
+        "The possible diagnoses are: 'normal', 'tumor'. The diagnoses of the most similar cases are tumor, tumor."
+        in asked
+    )
+    assert asked.endswith("The response should only contain one option.")
+
+
+def test_a_report_is_split_at_its_headings() -> None:
+    text = "FINDINGS: Clear lungs. No effusion.\n\nImpression: Normal."
+
+    assert prompts.split_report(text) == ("Clear lungs. No effusion.", "Normal.")
+
+
+def test_a_report_without_headings_is_all_findings() -> None:
+    assert prompts.split_report(" Clear lungs. ") == ("Clear lungs.", "")
