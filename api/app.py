@@ -10,8 +10,6 @@ from api.headers import SecurityHeaders
 from db.settings import Settings
 
 DESCRIPTION = "Preliminary radiology reports, what they rest on, and the state of every study. Reads only."
-#: Bytes; the only body anyone sends is a key.
-LARGEST_BODY = 16 * 1024
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -24,11 +22,11 @@ def create_app(settings: Settings) -> FastAPI:
         # Ours is in api.reference.
         docs_url=None,
         redoc_url=None,
-        max_body_size=LARGEST_BODY,
     )
     app.state.settings = settings
-    app.add_middleware(SecurityHeaders)
     errors.install(app)
+    # Last, so outermost: errors get the headers too.
+    app.add_middleware(SecurityHeaders)
     for module in (health, studies, login, pages, reference):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")

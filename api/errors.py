@@ -1,5 +1,7 @@
 """What a caller is told when there is nothing to hand over: one JSON shape for programs, one page for people."""
 
+import traceback
+from http import HTTPStatus
 from urllib.parse import urlencode
 
 import structlog
@@ -9,6 +11,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.schemas import Problem
 from api.templating import templates
@@ -62,7 +65,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     for unreachable in UNREACHABLE:
         app.add_exception_handler(unreachable, _no_database)
-    app.add_exception_handler(Exception, _unexpected)
+    app.add_middleware(LastResort)
 
 
 def _answer(request: Request, status: int, problem: Problem, headers: dict[str, str] | None = None) -> Response:
@@ -82,7 +85,7 @@ async def _api_error(request: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - see above
     hint = "the addresses of this API are listed at /docs"
-    code = str(error.detail).lower().replace(" ", "_")
+    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
     problem = Problem(error=code, message=str(error.detail), hint=hint)
     return _answer(request, error.status_code, problem, dict(error.headers or {}))
 
@@ -101,8 +104,22 @@ async def _no_database(request: Request, error: Exception) -> Response:
     return _answer(request, 503, Problem(error="unavailable", message=message, hint=hint), {"Retry-After": "5"})
 
 
-async def _unexpected(request: Request, error: Exception) -> Response:
-    # The text of an unforeseen exception may hold anything, a patient's name too; its type and place may not.
-    log.error("request.failed", error=type(error).__name__, path=request.url.path)
-    hint = "the log of `prelim serve` says where it happened; please report it"
-    return _answer(request, 500, Problem(error="internal_error", message="this is a fault of ours", hint=hint))
+class LastResort:
+    """ASGI middleware that answers 500 for what nobody foresaw, and logs its kind and place but not its text.
+
+    Starlette's own hands the exception on to the server, which logs the text; it may hold a patient's name.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; never raises what the application raised."""
+        try:
+            await self.app(scope, receive, send)
+        except Exception as error:  # noqa: BLE001 - the boundary of the process: one bad request must not end it
+            place = "".join(traceback.format_tb(error.__traceback__))
+            log.error("request.failed", error=type(error).__name__, path=scope["path"], place=place)  # noqa: TRY400 - no text
+            hint = "the log of `prelim serve` says where it happened; please report it"
+            problem = Problem(error="internal_error", message="this is a fault of ours", hint=hint)
+            await _answer(Request(scope), 500, problem)(scope, receive, send)

@@ -18,7 +18,13 @@ COOKIE_SECONDS = 12 * 3600
 #: Pages of ours one may be sent back to; anything else would let a link lead elsewhere.
 _OURS = re.compile(r"/(studies/[0-9a-f-]{36})?")
 
-router = APIRouter(include_in_schema=False)
+#: Bytes; a key has 50, an address of ours 50.
+LARGEST_FIELD = 1024
+
+# The forms are the only bodies anyone may send without a key.
+router = APIRouter(
+    include_in_schema=False, form_limits={"max_fields": 2, "max_files": 0, "max_part_size": LARGEST_FIELD}
+)
 
 
 def destination(to: str) -> str:

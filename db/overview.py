@@ -273,7 +273,7 @@ def last_error(session: Session) -> LastError | None:
     at = func.coalesce(Job.finished_at, Job.claimed_at)
     row = session.execute(
         select(at, Job.study_id, Job.reason, Job.detail)
-        .where(Job.state.in_(("failed", "queued")), Job.reason.is_not(None))
+        .where(Job.state.in_(("failed", "queued")), Job.reason != "operator")
         .order_by(at.desc())
         .limit(1)
     ).one_or_none()

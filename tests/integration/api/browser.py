@@ -1,0 +1,126 @@
+"""A real Chromium, spoken to over its debugging pipe (Chrome DevTools Protocol): no driver, no package."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any
+
+from tests.conftest import missing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+OPTIONS = (
+    "--headless",
+    # Root in a container has no sandbox of its own to offer.
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--remote-debugging-pipe",
+    "--window-size=1440,1000",
+)
+
+
+class Tab:
+    """One tab; *said* holds what it has complained of: console errors, blocked resources, broken requests."""
+
+    def __init__(self, requests: int, answers: int) -> None:
+        self._requests = requests
+        self._answers = answers
+        self._unread = b""
+        self._ids = itertools.count(1)
+        self._session: str | None = None
+        self.said: list[str] = []
+        target = self._call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self._call(f"{domain}.enable")
+
+    def open(self, url: str) -> None:
+        self._call("Page.navigate", url=url)
+        self.wait("document.readyState === 'complete'")
+
+    def ask(self, expression: str) -> Any:
+        return self._call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+
+    def wait(self, expression: str, seconds: float = 20) -> None:
+        deadline = time.monotonic() + seconds
+        while not self.ask(expression):
+            assert time.monotonic() < deadline, f"never true: {expression}; the browser said {self.said}"
+            time.sleep(0.05)
+
+    def without_scripts(self) -> None:
+        self._call("Emulation.setScriptExecutionDisabled", value=True)
+
+    def screenshot(self, path: Path) -> None:
+        shot = self._call("Page.captureScreenshot", captureBeyondViewport=True)["data"]
+        path.write_bytes(base64.b64decode(shot))
+
+    def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        number = next(self._ids)
+        message = {"id": number, "method": method, "params": parameters}
+        if self._session is not None:
+            message["sessionId"] = self._session
+        os.write(self._requests, json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self._receive()
+            if answer.get("id") == number:
+                assert "error" not in answer, answer
+                result: dict[str, Any] = answer["result"]
+                return result
+            self._note(answer)
+
+    def _receive(self) -> dict[str, Any]:
+        while b"\0" not in self._unread:
+            more = os.read(self._answers, 1 << 16)
+            assert more, "the browser has gone"
+            self._unread += more
+        answer, self._unread = self._unread.split(b"\0", 1)
+        received: dict[str, Any] = json.loads(answer)
+        return received
+
+    def _note(self, event: dict[str, Any]) -> None:
+        if event["method"] == "Log.entryAdded" and event["params"]["entry"]["level"] == "error":
+            self.said.append(event["params"]["entry"]["text"])
+        if event["method"] == "Runtime.exceptionThrown":
+            self.said.append(event["params"]["exceptionDetails"]["text"])
+
+
+@contextlib.contextmanager
+def chromium(profile: Path) -> Iterator[Tab]:
+    """A tab of a fresh browser; skips (or fails in CI) where there is none."""
+    program = next(filter(None, map(shutil.which, NAMES)), None)
+    if program is None:
+        missing("a Chromium")
+    to_browser, requests = os.pipe()
+    answers, from_browser = os.pipe()
+    # Chromium reads from its file descriptor 3 and writes to 4; the shell puts ours there.
+    command = f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}'
+    process = subprocess.Popen(
+        ["bash", "-c", command, str(program), *OPTIONS, f"--user-data-dir={profile}", "about:blank"],
+        pass_fds=(to_browser, from_browser),
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(to_browser)
+    os.close(from_browser)
+    try:
+        yield Tab(requests, answers)
+    finally:
+        # Closing the pipe ends the browser and all its children.
+        os.close(requests)
+        process.wait(timeout=20)
+        os.close(answers)
