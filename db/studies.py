@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 #: Most studies settled in one transaction: a backlog after an outage must not become one huge transaction.
 SETTLE_BATCH = 50
 
+#: Delays from here on are shown in minutes; in seconds.
+SHOWN_IN_MINUTES = 120
+
 
 @dataclass(frozen=True, slots=True)
 class StudyAttributes:
@@ -261,6 +264,28 @@ def settle(session: Session, study: Study, why: str) -> uuid.UUID | None:
         )
     )
     return job_id
+
+
+def late_arrivals(session: Session, study_id: uuid.UUID, revision: int) -> list[str]:
+    """What a revision has that the one before had not: "32 images of series 4 arrived 14 min later"."""
+    earlier = session.scalar(
+        select(func.max(Instance.received_at)).where(Instance.study_id == study_id, Instance.revision < revision)
+    )
+    late = session.execute(
+        select(Instance.series_number, func.count(), func.min(Instance.received_at))
+        .where(Instance.study_id == study_id, Instance.revision == revision, Instance.reportable)
+        .group_by(Instance.series_instance_uid, Instance.series_number)
+        .order_by(Instance.series_number)
+    )
+    if earlier is None:
+        return []
+    return [_late(number, count, (first - earlier).total_seconds()) for number, count, first in late]
+
+
+def _late(series_number: int | None, images: int, seconds: float) -> str:
+    series = "a series" if series_number is None else f"series {series_number}"
+    after = f"{seconds / 60:.0f} min" if seconds >= SHOWN_IN_MINUTES else f"{max(seconds, 0):.0f} s"
+    return f"{images} image{'' if images == 1 else 's'} of {series} arrived {after} later"
 
 
 def lock(session: Session, study_id: uuid.UUID) -> None:

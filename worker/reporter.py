@@ -8,6 +8,8 @@ from __future__ import annotations
 import io
 import time
 from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
 
 from PIL import Image
@@ -72,6 +74,8 @@ class StudyToReport:
     body_part: str = ""
     patient_hash: str = ""
     study_hash: str = ""
+    #: What came after the version before this one was written.
+    late_arrivals: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,16 @@ class References:
     #: Report texts by case id; a case erased since the snapshot is missing.
     read: Callable[[Sequence[uuid.UUID]], Mapping[uuid.UUID, str]]
     count: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What the steps of one run made."""
+
+    seen: StudyPictures
+    quoted: list[Quoted]
+    answer: Generation
+    seconds: Mapping[str, float]
 
 
 @dataclass(slots=True)
@@ -115,7 +129,8 @@ def write_report(
     question = prompts.report(seen.modality, seen.body_part, [prompts.Case(q.excerpt, q.similarity) for q in quoted])
     answer = _wait(model, question, seen, on_progress)
     timings.lap("generation")
-    return _draft(seen, quoted, answer, model, references, timings)
+    written = Written(seen, quoted, answer, timings.seconds)
+    return _draft(study, written, model, references)
 
 
 def _similar_cases(study: StudyToReport, seen: StudyPictures, model: Model, references: References) -> list[Quoted]:
@@ -160,22 +175,17 @@ def _wait(model: Model, question: str, seen: StudyPictures, on_progress: Callabl
         future.cancel()
 
 
-def _draft(
-    seen: StudyPictures,
-    quoted: list[Quoted],
-    answer: Generation,
-    model: Model,
-    references: References,
-    timings: Timings,
-) -> Draft:
+def _draft(study: StudyToReport, written: Written, model: Model, references: References) -> Draft:
+    seen, answer = written.seen, written.answer
     findings, impression = prompts.split_report(answer.text)
     if not findings and not impression:
         raise TransientFailure("empty_report", "the model gave no text")
+    remarks = [f"New in this version: {late}." for late in study.late_arrivals]
     return Draft(
         findings=findings,
         impression=impression,
         basis=seen.basis,
-        remarks=_remarks(seen, answer, references),
+        remarks=remarks + _remarks(seen, answer, references),
         prompt_version=prompts.VERSION,
         model_digest=model.digest,
         provenance={
@@ -184,11 +194,17 @@ def _draft(
             "modality": seen.modality,
             "body_part": seen.body_part,
             "index_snapshot": references.index.snapshot if references.index else None,
-            "seconds": timings.seconds,
+            "seconds": written.seconds,
+            "versions": _versions(),
         },
-        evidence=quoted,
+        evidence=written.quoted,
         pictures=[_shown(picture) for picture in seen.pictures],
     )
+
+
+@lru_cache(maxsize=1)
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("prelim", "torch", "transformers", "pydicom", "numpy", "pillow")}
 
 
 def _remarks(seen: StudyPictures, answer: Generation, references: References) -> list[str]:

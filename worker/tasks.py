@@ -11,7 +11,7 @@ import structlog
 from celery.signals import setup_logging, worker_init, worker_shutting_down
 from sqlalchemy import select
 
-from db import jobs, logs, processes, reports
+from db import jobs, logs, processes, reports, studies
 from db.errors import ConfigurationError, NotReportable, PermanentFailure, StaleFence, TransientFailure
 from db.jobqueue import REPORT_TASK, make_app
 from db.models import Instance, Study
@@ -187,4 +187,5 @@ def _study(session: Session, claim: jobs.Claim, settings: Settings) -> StudyToRe
         body_part=study.body_part,
         patient_hash=fingerprint(study.patient_id),
         study_hash=fingerprint(study.study_instance_uid),
+        late_arrivals=studies.late_arrivals(session, claim.study_id, claim.revision),
     )

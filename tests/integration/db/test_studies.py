@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import TYPE_CHECKING
 
 import pytest
@@ -109,7 +110,6 @@ def test_a_late_object_without_pixels_changes_nothing(arrivals: Arrivals) -> Non
 
 
 def test_an_unreadable_file_has_one_row_however_often_it_is_found(database_url: str) -> None:
-    import datetime as dt
 
     from db.models import Quarantined
 
@@ -131,3 +131,16 @@ def test_an_unreadable_file_has_one_row_however_often_it_is_found(database_url: 
 def test_a_name_that_fits_no_study_is_an_error(database_url: str) -> None:
     with transaction(database_url) as session, pytest.raises(UnknownStudy, match="no study"):
         studies.find(session, "ACC-404")
+
+
+def test_a_revision_says_what_came_late(arrivals: Arrivals) -> None:
+    start = dt.datetime(2026, 1, 1, 10, tzinfo=dt.UTC)
+    arrivals.image(received_at=start, series_number=1)
+    arrivals.settle()
+    for _ in range(2):
+        arrivals.image(received_at=start + dt.timedelta(minutes=14), series_number=4, series_instance_uid="2.25.4")
+
+    with transaction(arrivals.url) as session:
+        study = studies.find(session, arrivals.uid)
+        assert studies.late_arrivals(session, study.id, 2) == ["2 images of series 4 arrived 14 min later"]
+        assert studies.late_arrivals(session, study.id, 1) == []
