@@ -65,7 +65,7 @@ def check_layout(directory: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{directory}/config.json cannot be read: {_first_line(error)}") from error
     if config.get("model_type") == "internvl_chat":
         raise ConfigurationError(
-            f"{directory} holds the published MedDr layout: run `prelim checkpoint convert {directory} DESTINATION` once"
+            f"{directory} holds the published MedDr layout: run `prelim checkpoint convert {directory} DST` once"
         )
     return config
 
@@ -86,7 +86,7 @@ def _load_model(directory: Path, *, device: str, dtype: str, quantization: str |
     # from_pretrained invents what is missing and drops what it does not know, with a warning.
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if loaded[kind]:
-            raise ValueError(f"{kind.replace('_', ' ')}, the first of {len(loaded[kind])}: {sorted(loaded[kind])[0]}")
+            raise ValueError(f"{kind.replace('_', ' ')}, the first of {len(loaded[kind])}: {min(loaded[kind])}")
     return model.eval()
 
 
@@ -105,7 +105,7 @@ def _load_prompts(directory: Path, model: Any) -> tuple[Any, PromptMaker]:
         return processor.tokenizer, ProcessorPrompts(processor)
     tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
     _check_template(tokenizer)
-    # Pillow's resampling is what the pixels were checked against; torchvision's, the default where it is installed, differs.
+    # The pixels were checked with Pillow's resampling; torchvision's, the default where it is installed, differs.
     image_processor = AutoImageProcessor.from_pretrained(directory, backend="pil", local_files_only=True)
     prompts = InternVLPrompts(
         tokenizer, image_processor, image_token_id=config.image_token_id, tokens_per_tile=config.image_seq_length

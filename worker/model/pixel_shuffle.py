@@ -7,9 +7,8 @@ breaks on the first picture because STRATEGY is not one of its own and leaves it
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -18,17 +17,20 @@ from transformers import (
     InternVLModel,
 )
 
+if TYPE_CHECKING:
+    import torch
+
 MODEL_TYPE = "internvl_pixel_shuffle_v1"
 STRATEGY = "default_pixel_shuffle_v1"
 
 
-class InternVLV1Config(InternVLConfig):  # type: ignore[misc, unused-ignore]
+class InternVLV1Config(InternVLConfig):
     """An InternVL configuration whose features are shuffled as in v1."""
 
     model_type = MODEL_TYPE
 
 
-class InternVLV1Model(InternVLModel):  # type: ignore[misc, unused-ignore]
+class InternVLV1Model(InternVLModel):
     """InternVLModel, its grid of image tokens transposed."""
 
     config_class = InternVLV1Config
@@ -45,7 +47,7 @@ class InternVLV1Model(InternVLModel):  # type: ignore[misc, unused-ignore]
         return shuffled.transpose(1, 2).contiguous()
 
 
-class InternVLV1ForConditionalGeneration(InternVLForConditionalGeneration):  # type: ignore[misc, unused-ignore]
+class InternVLV1ForConditionalGeneration(InternVLForConditionalGeneration):
     """InternVLForConditionalGeneration over InternVLV1Model."""
 
     config_class = InternVLV1Config

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import get_max_memory
+from transformers import BitsAndBytesConfig
 
 from db.errors import ConfigurationError
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-#: Share of a device's memory that weights may take when a model is spread over several: the rest is cache and workspace.
+#: Share of a GPU's memory that weights may take before a model is spread over several: the rest is cache and work.
 WEIGHTS_SHARE = 0.85
 #: Share of the memory left after loading that the cache may take: the rest is workspace of prefill and vision.
 CACHE_SHARE = 0.8
@@ -54,8 +55,6 @@ def quantizer(name: str | None) -> Any:
         raise ConfigurationError(f"unknown quantization {name!r}: use int8 or int4, or leave it unset")
     if find_spec("bitsandbytes") is None:
         raise ConfigurationError(f"quantization {name} needs bitsandbytes: pip install bitsandbytes, or unset it")
-    from transformers import BitsAndBytesConfig
-
     if name == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=NOT_QUANTIZED)
     return BitsAndBytesConfig(

@@ -76,6 +76,7 @@ class InternVLPrompts:
         self._tokens_per_tile = tokens_per_tile
 
     def __call__(self, question: str, pictures: Sequence[Picture]) -> Prompt:
+        """Make the prompt of one user's turn."""
         tiles = [self.tiles(picture) for picture in pictures]
         text = render(self._tokenizer, question, len(pictures))
         text = self._widen(text, [len(tile) for tile in tiles])
@@ -103,6 +104,7 @@ class ProcessorPrompts:
         self._processor = processor
 
     def __call__(self, question: str, pictures: Sequence[Picture]) -> Prompt:
+        """Make the prompt of one user's turn."""
         text = render(self._processor, question, len(pictures), self._processor.tokenizer)
         made = self._processor(text=[text], images=[list(pictures)] if pictures else None, return_tensors="pt")
         inputs = dict(made)

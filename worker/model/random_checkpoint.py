@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,13 +18,14 @@ if TYPE_CHECKING:
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>")
 
 #: What the model can say. Raw bytes and parts of words are read, never written, so its text can be shown.
-WORDS = (
+_VOCABULARY = (
     "abdomen abnormality acute and are aorta apical atelectasis basal bilateral bone calcified cardiac chest clear "
     "consolidation contour density diaphragm effusion enlarged evidence fluid focal fracture Findings: heart hilar "
     "Impression: in infiltrate is lateral left lesion lobe lower lung lungs marking mass mediastinum middle mild "
     "nodule no normal of opacity or pleural pneumonia pneumothorax pulmonary rib right seen shadow silhouette size "
     "soft spine stable the there tissue unremarkable upper vascular view with within without . ,"
-).split()
+)
+WORDS = tuple(_VOCABULARY.split())
 
 IMAGE_SIZE = 112  # pixels: 8 x 8 patches of 14, 16 image tokens
 CONTEXT_TOKENS = 4096
@@ -112,8 +112,8 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
+        eos_token=SPECIAL_TOKENS[2],
+        pad_token=SPECIAL_TOKENS[0],
         chat_template=CHAT_TEMPLATE,
         model_max_length=CONTEXT_TOKENS,
         clean_up_tokenization_spaces=False,

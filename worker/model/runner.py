@@ -143,7 +143,7 @@ class StockRunner(Runner):
 
     def move(self, source: int, target: int, length: int) -> None:
         """See Runner; there is no second row to move to."""
-        raise AssertionError
+        raise NotImplementedError((source, target, length))
 
     def wipe(self, row: int) -> None:  # noqa: ARG002 - the only row
         """See Runner."""
