@@ -1,0 +1,132 @@
+"""From a C-STORE to the radiologist's page, through every real part."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+import redis
+from deploy.demo.studies import write_demo_studies
+from PIL import Image
+
+from db.jobqueue import QUEUE
+from db.reports import BANNER
+from tests.conftest import missing
+from tests.polling import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import httpx
+
+    from tests.e2e.conftest import House
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def reported(house: House, tmp_path_factory: pytest.TempPathFactory) -> House:
+    """The house after two studies were sent to it by DCMTK, a stranger's SCU."""
+    if shutil.which("storescu") is None:
+        missing("storescu (Debian package dcmtk)")
+    folder = tmp_path_factory.mktemp("studies")
+    write_demo_studies(folder, count=2, seed=1)
+    port, title = house.environment["PRELIM_DICOM_PORT"], "PRELIM"
+    storescu = ["storescu", "-aec", title, "-xs", "+sd", "+r", "127.0.0.1", port, str(folder), "+sp", "*.dcm"]
+    subprocess.run(storescu, check=True, capture_output=True, timeout=60)
+    wait_until(lambda: sum(house.status()["studies"].values()) == 2)
+    house.wait_for_reports()
+    return house
+
+
+@pytest.fixture
+def api(reported: House) -> httpx.Client:
+    return reported.api()
+
+
+def test_every_study_sent_has_its_report(reported: House) -> None:
+    counts = reported.status()["studies"]
+
+    assert counts["reported"] == 2
+    assert sum(counts.values()) == 2
+
+
+def test_the_api_gives_the_report_with_its_banner_and_what_it_rests_on(api: httpx.Client) -> None:
+    study = api.get("/v1/studies").json()["studies"][0]
+    report = api.get(f"/v1/studies/{study['id']}/report").json()
+
+    assert report["banner"] == BANNER
+    assert report["findings"] or report["impression"]
+    assert report["basis"]
+    assert len(report["model_digest"]) == 64
+
+
+def test_the_api_gives_the_very_pictures_the_model_saw(api: httpx.Client) -> None:
+    study = api.get("/v1/studies").json()["studies"][0]
+    picture = api.get(f"/v1/studies/{study['id']}/report/pictures/1")
+
+    assert picture.headers["content-type"] == "image/png"
+    assert Image.open(io.BytesIO(picture.content)).mode == "RGB"
+
+
+def test_without_a_key_nothing_is_told(reported: House) -> None:
+    with reported.api() as api:
+        del api.headers["Authorization"]
+        assert api.get("/v1/studies").status_code == 401
+        assert api.get("/v1/health").status_code == 200
+
+
+def test_status_names_what_is_alive(reported: House) -> None:
+    status = reported.status()
+
+    assert status["workers_alive"] == 1
+    assert {"dispatcher", "worker"} <= set(status["processes"])
+    assert status["last_error"] is None
+
+
+def test_flower_wants_a_password_and_shows_only_job_ids(reported: House) -> None:
+    import httpx
+
+    password = (reported.data_dir / "secrets" / "flower-password").read_text().strip()
+    address = f"http://127.0.0.1:{reported.environment['PRELIM_FLOWER_PORT']}/api/tasks"
+
+    assert httpx.get(address).status_code == 401
+    tasks = httpx.get(address, auth=("prelim", password)).json()
+    assert tasks
+    for task in tasks.values():
+        (argument,) = json.loads(task["args"].replace("'", '"').replace(",)", "]").replace("(", "["))
+        assert uuid.UUID(argument)
+        assert task["kwargs"] == "{}"
+        assert task["result"] in (None, "None")
+
+
+def test_redis_holds_nothing_of_a_patient(reported: House) -> None:
+    url = json.loads((reported.data_dir / "run" / "services.json").read_text())["broker_url"]
+    with redis.Redis.from_url(url) as client:
+        everything = b"".join(client.dump(key) or b"" for key in client.scan_iter())
+        assert client.llen(QUEUE) == 0
+
+    assert b"PHANTOM" not in everything
+
+
+def test_the_logs_hold_nothing_of_a_patient(reported: House) -> None:
+    assert "PHANTOM" not in reported.log.read_text()
+
+
+def test_the_same_files_sent_again_make_no_new_work(reported: House, tmp_path: Path) -> None:
+    write_demo_studies(tmp_path, count=2, seed=1)
+    reported.prelim("send", str(tmp_path))
+    inbox = reported.data_dir / "spool" / "inbox"
+    wait_until(lambda: not list(inbox.iterdir()))
+
+    counts = reported.status()["studies"]
+    assert (counts["reported"], sum(counts.values())) == (2, 2)
+
+
+def test_the_audit_finds_the_law_kept(reported: House) -> None:
+    assert reported.prelim("audit", check=False).returncode == 0
