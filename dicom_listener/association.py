@@ -1,0 +1,189 @@
+"""One association, from the TCP connection to its end: one thread, one loop, no polling."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from dicom_listener import dimse, negotiation
+from dicom_listener.peers import Peer
+from dicom_listener.upper_layer import (
+    ABORT,
+    ASSOCIATE_AC,
+    ASSOCIATE_RJ,
+    ASSOCIATE_RQ,
+    COMMAND,
+    INVALID_PARAMETER,
+    LAST,
+    P_DATA_TF,
+    RELEASE_RP,
+    RELEASE_RQ,
+    UNEXPECTED_PDU,
+    Abort,
+    PeerGone,
+    pdvs,
+)
+
+if TYPE_CHECKING:
+    from dicom_listener.dimse import Command
+    from dicom_listener.negotiation import Context, Proposal, Rejection
+    from dicom_listener.refusals import Refusal
+    from dicom_listener.upper_layer import Connection
+
+log = structlog.get_logger()
+
+#: Seconds for the A-ASSOCIATE-RQ to begin after the connection: ARTIM (PS3.8 9.1.5).
+ARTIM_SECONDS = 10
+#: Seconds an established association may be silent; scanners keep one open between two series.
+IDLE_SECONDS = 120
+#: An A-ABORT by the service provider (PS3.8 9.3.8).
+SERVICE_PROVIDER = 2
+
+
+class Answerer(Protocol):
+    """Takes the data set of one request, then answers it."""
+
+    refusal: Refusal | None
+
+    def write(self, fragment: memoryview) -> None: ...  # noqa: D102
+    def finish(self) -> int: ...  # noqa: D102
+    def drop(self) -> None: ...  # noqa: D102
+
+
+class Services(Protocol):
+    """What associations need of the listener."""
+
+    def admit(self, proposal: Proposal, peer: Peer) -> Rejection | None: ...  # noqa: D102
+    def accept(self, proposal: Proposal) -> tuple[bytes, dict[int, Context]]: ...  # noqa: D102
+    def begin(self, command: Command, context: Context, peer: Peer) -> Answerer: ...  # noqa: D102
+    def answered(self, peer: Peer) -> None: ...  # noqa: D102
+    def ended(self, peer: Peer) -> None: ...  # noqa: D102
+
+
+@dataclass(slots=True)
+class Request:
+    """A request whose data set, if it has one, is arriving."""
+
+    context_id: int
+    command: Command
+    answerer: Answerer
+
+
+class Association:
+    """Serves one connection."""
+
+    def __init__(self, connection: Connection, address: str, services: Services) -> None:
+        self._connection = connection
+        self._services = services
+        self._peer = Peer(uuid.uuid4().hex, calling_ae_title="", called_ae_title="", address=address)
+        self._contexts: dict[int, Context] = {}
+        self._peer_maximum = 0
+        self._command = bytearray()
+        self._request: Request | None = None
+        self._answers: Counter[str] = Counter()
+
+    def serve(self) -> None:
+        """Serve until the peer leaves; whatever the peer does ends in a log line, not in an exception."""
+        try:
+            how = self._serve_requests() if self._establish() else "rejected"
+            self._log("association.ended", how)
+        except PeerGone as gone:
+            self._log("association.lost", str(gone))
+        except Abort as abort:
+            self._log("association.aborted", str(abort))
+            with contextlib.suppress(PeerGone):
+                self._connection.send(ABORT, bytes((0, 0, SERVICE_PROVIDER, abort.reason)))
+        finally:
+            if self._request is not None:
+                self._request.answerer.drop()
+            self._services.ended(self._peer)
+
+    def _establish(self) -> bool:
+        kind, content = self._connection.read(ARTIM_SECONDS, associated=False)
+        if kind != ASSOCIATE_RQ:
+            raise Abort(f"PDU type {kind} before an association", UNEXPECTED_PDU)
+        proposal = negotiation.parse(content)
+        self._peer = Peer(
+            self._peer.association_id, proposal.calling_ae_title, proposal.called_ae_title, self._peer.address
+        )
+        rejection = self._services.admit(proposal, self._peer)
+        if rejection is not None:
+            self._answers[rejection.why] += 1
+            self._connection.send(ASSOCIATE_RJ, rejection.encode())
+            return False
+        answer, self._contexts = self._services.accept(proposal)
+        self._peer_maximum = proposal.maximum_pdu_bytes
+        self._connection.send(ASSOCIATE_AC, answer)
+        return True
+
+    def _serve_requests(self) -> str:
+        while True:
+            kind, content = self._connection.read(IDLE_SECONDS)
+            if kind == P_DATA_TF:
+                for context_id, control, fragment in pdvs(content):
+                    self._take(context_id, control, fragment)
+            elif kind == RELEASE_RQ:
+                self._connection.send(RELEASE_RP, bytes(4))
+                return "released"
+            elif kind == ABORT:
+                return "aborted by the peer"
+            else:
+                raise Abort(f"PDU type {kind} in an association", UNEXPECTED_PDU)
+
+    def _take(self, context_id: int, control: int, fragment: memoryview) -> None:
+        if bool(control & COMMAND) == (self._request is not None):
+            raise Abort("a command and a data set out of turn", UNEXPECTED_PDU)
+        if self._request is None:
+            self._take_command(context_id, control, fragment)
+        elif context_id != self._request.context_id:
+            raise Abort("a data set in another context than its command", INVALID_PARAMETER)
+        else:
+            self._request.answerer.write(fragment)
+        if (
+            control & LAST
+            and self._request is not None
+            and not (control & COMMAND and self._request.command.has_data_set)
+        ):
+            self._answer(self._request)
+
+    def _take_command(self, context_id: int, control: int, fragment: memoryview) -> None:
+        self._command += fragment
+        if len(self._command) > dimse.LONGEST_COMMAND:
+            raise Abort("an endless command set", INVALID_PARAMETER)
+        if not control & LAST:
+            return
+        command, self._command = dimse.Command(self._command), bytearray()
+        context = self._contexts.get(context_id)
+        if context is None:
+            raise Abort("a command in a context that was not accepted", INVALID_PARAMETER)
+        if command.field & dimse.RESPONSE or command.field == dimse.C_CANCEL_RQ:
+            raise Abort(f"unexpected command {command.field:#06x}", UNEXPECTED_PDU)
+        self._request = Request(context_id, command, self._services.begin(command, context, self._peer))
+
+    def _answer(self, request: Request) -> None:
+        status = request.answerer.finish()
+        self._request = None
+        refusal = request.answerer.refusal
+        if refusal is not None:
+            log.warning("request.refused", **self._ids(), status=f"{status:04X}", why=str(refusal))
+        self._answers[f"{status:04X}"] += 1
+        self._services.answered(self._peer)
+        answer = dimse.response(request.command, status, "" if refusal is None else str(refusal))
+        for pdv in dimse.fragments(request.context_id, answer, command=True, maximum=self._peer_maximum):
+            self._connection.send(P_DATA_TF, pdv)
+
+    def _log(self, event: str, how: str) -> None:
+        log.info(event, **self._ids(), how=how, answers=dict(self._answers))
+
+    def _ids(self) -> dict[str, str]:
+        return {
+            "association": self._peer.association_id,
+            "calling": self._peer.calling_ae_title,
+            "called": self._peer.called_ae_title,
+            "address": self._peer.address,
+        }

@@ -1,0 +1,254 @@
+"""The sending side, to test a site: `prelim echo` and `prelim send`.
+
+Files travel byte for byte in their own transfer syntax: nothing is decoded, so that odd files arrive as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydicom.config import disable_value_validation
+from pydicom.errors import InvalidDicomError
+from pynetdicom import AE
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.dsutils import split_dataset
+from pynetdicom.presentation import build_context
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from db.errors import PrelimError
+from dicom_listener import data_sets
+from dicom_listener.negotiation import MOST_CONTEXTS, VERIFICATION
+from dicom_listener.refusals import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from pynetdicom.association import Association
+    from pynetdicom.presentation import PresentationContext
+
+#: Largest PDU we take, in bytes. What we send is bounded by the receiver.
+PDU_BYTES = 131072
+#: Seconds to wait for a connection or an answer: a receiver that flushes to a slow disk needs some.
+ANSWER_SECONDS = 60
+#: Bytes read to learn a file's UIDs; they are among the first elements.
+HEAD_BYTES = 65536
+MEDIUM = 0  # the priority, PS3.7 9.3.1.1
+NO_ANSWER = "no answer"
+
+
+class NoAssociation(PrelimError):
+    """Raised when the receiver cannot be reached or does not want an association; says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A DICOM node to talk to, and the name we use."""
+
+    host: str
+    port: int
+    called: str
+    calling: str = "PRELIM_SCU"
+
+
+@dataclass(frozen=True, slots=True)
+class Sendable:
+    """A file with what a C-STORE must announce."""
+
+    path: Path
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    #: Where the data set begins, in bytes.
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one file: *status* is the receiver's, None where it gave none; *detail* says why."""
+
+    path: Path
+    status: int | None
+    detail: str = ""
+
+    @property
+    def was_sent(self) -> bool:
+        """Whether the file could be sent at all."""
+        return self.status is not None or self.detail == NO_ANSWER
+
+
+def echo(node: Node) -> int:
+    """Ask *node* whether it is there; prints the answer and returns the exit status."""
+    console = Console()
+    try:
+        with _associated(node, [(VERIFICATION, None)]) as association:
+            status = association.send_c_echo()
+    except NoAssociation as error:
+        console.print(f"{node.host}:{node.port}: {error}")
+        return 1
+    answered = "Status" in status
+    console.print(f"{node.host}:{node.port}: " + (f"answers with {status.Status:04X}" if answered else "no answer"))
+    return 0 if answered and status.Status == 0 else 1
+
+
+def send(paths: Sequence[Path], node: Node) -> int:
+    """Send files and folders to *node*, print what became of them, return 0 when every sendable one was answered."""
+    console = Console()
+    files = sorted(_files(paths))
+    results = []
+    for result in track(send_files(files, node), "Sending", total=len(files), console=console):
+        results.append(result)
+        if result.status != 0:
+            answer = "not sent" if result.status is None else f"{result.status:04X}"
+            console.print(f"{result.path}: {answer} {result.detail}", highlight=False)
+    console.print(_summary(results))
+    return 1 if any(result.was_sent and result.status is None for result in results) else 0
+
+
+def send_files(files: Iterable[Path], node: Node) -> Iterator[Result]:
+    """Send *files*, in as few associations as their presentation contexts allow."""
+    sendable = []
+    for path in files:
+        looked_at = _look_at(path)
+        if isinstance(looked_at, Result):
+            yield looked_at
+        else:
+            sendable.append(looked_at)
+    for batch in _batches(sendable):
+        yield from _send_batch(batch, node)
+
+
+def _files(paths: Iterable[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            yield from (inside for inside in path.rglob("*") if inside.is_file() and inside.suffix != ".csv")
+        else:
+            yield path
+
+
+def _look_at(path: Path) -> Sendable | Result:
+    try:
+        with disable_value_validation():  # what is odd is the receiver's to judge
+            meta, offset = split_dataset(path)
+        transfer_syntax_uid = str(meta.TransferSyntaxUID)
+        sop_class_uid, sop_instance_uid = _announced(path, offset, transfer_syntax_uid)
+    except (OSError, ValueError, KeyError, NotImplementedError, Refusal, InvalidDicomError) as error:
+        return Result(path, None, f"cannot be read as a DICOM file ({type(error).__name__})")
+    except AttributeError:
+        return Result(path, None, "has no File Meta Information that names its transfer syntax")
+    if not sop_class_uid or not sop_instance_uid:
+        return Result(path, None, "does not say which SOP class and instance it is")
+    return Sendable(path, sop_class_uid, sop_instance_uid, transfer_syntax_uid, offset)
+
+
+def _announced(path: Path, offset: int, transfer_syntax_uid: str) -> tuple[str, str]:
+    """What the data set calls itself: the File Meta Information of copied files is often another's."""
+    reader = data_sets.reader(transfer_syntax_uid, {data_sets.SOP_CLASS_UID, data_sets.SOP_INSTANCE_UID})
+    with path.open("rb") as file:
+        file.seek(offset)
+        reader.feed(file.read(HEAD_BYTES))
+    sop_class_uid, sop_instance_uid = (
+        reader.values.get(tag, b"").decode("latin-1").rstrip("\0 ")
+        for tag in (data_sets.SOP_CLASS_UID, data_sets.SOP_INSTANCE_UID)
+    )
+    return sop_class_uid, sop_instance_uid
+
+
+def _batches(files: Sequence[Sendable]) -> Iterator[list[Sendable]]:
+    """Files whose contexts fit into one association: one context for each pair of SOP class and transfer syntax."""
+    ordered = sorted(files, key=_context)
+    contexts = itertools.groupby(ordered, key=_context)
+    while batch := [list(group) for _, group in itertools.islice(contexts, MOST_CONTEXTS)]:
+        yield list(itertools.chain.from_iterable(batch))
+
+
+def _context(file: Sendable) -> tuple[str, str | None]:
+    return file.sop_class_uid, file.transfer_syntax_uid
+
+
+def _send_batch(files: Sequence[Sendable], node: Node) -> Iterator[Result]:
+    waiting = list(files)
+    try:
+        with _associated(node, sorted({_context(file) for file in files})) as association:
+            while waiting and association.is_established:
+                yield _send_one(association, waiting.pop(0))
+    except NoAssociation as error:
+        detail = str(error)
+    else:
+        detail = NO_ANSWER
+    yield from (Result(file.path, None, detail) for file in waiting)
+
+
+def _send_one(association: Association, file: Sendable) -> Result:
+    try:
+        with disable_value_validation():
+            request = _request(file)
+    except ValueError:
+        return Result(file.path, None, "its UIDs are longer than DICOM allows")
+    # As Association.send_c_store does with a path; that one announces the File Meta Information's UIDs.
+    request._dataset_path = (file.path, file.offset)  # noqa: SLF001
+    context = next((c for c in association.accepted_contexts if _offers(c, file)), None)
+    if context is None:
+        return Result(file.path, None, "the receiver does not accept its SOP class and transfer syntax")
+    with _reactor_paused(association), disable_value_validation():
+        association.dimse.send_msg(request, context.context_id or 0)
+        _, answer = association.dimse.get_msg(block=True)
+    if answer is None or answer.Status is None:
+        return Result(file.path, None, NO_ANSWER)
+    return Result(file.path, int(answer.Status), str(answer.ErrorComment or ""))
+
+
+def _request(file: Sendable) -> C_STORE:
+    request = C_STORE()
+    request.MessageID = 1
+    request.Priority = MEDIUM
+    request.AffectedSOPClassUID = file.sop_class_uid
+    request.AffectedSOPInstanceUID = file.sop_instance_uid
+    return request
+
+
+def _offers(context: PresentationContext, file: Sendable) -> bool:
+    return (context.abstract_syntax, context.transfer_syntax[0]) == (file.sop_class_uid, file.transfer_syntax_uid)
+
+
+@contextlib.contextmanager
+def _reactor_paused(association: Association) -> Iterator[None]:
+    """Keep pynetdicom's own loop from taking the answer; what each of its `send_*` does."""
+    association._reactor_checkpoint.clear()  # noqa: SLF001
+    while not association._is_paused:  # noqa: SLF001
+        time.sleep(0.0001)
+    try:
+        yield
+    finally:
+        association._reactor_checkpoint.set()  # noqa: SLF001
+
+
+@contextlib.contextmanager
+def _associated(node: Node, contexts: Sequence[tuple[str, str | None]]) -> Iterator[Any]:
+    ae = AE(node.calling)
+    ae.maximum_pdu_size = PDU_BYTES
+    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ANSWER_SECONDS
+    requested = [build_context(sop_class, syntax) for sop_class, syntax in contexts]
+    association = ae.associate(node.host, node.port, contexts=requested, ae_title=node.called)
+    if not association.is_established:
+        raise NoAssociation("rejects the association" if association.is_rejected else "cannot be reached")
+    try:
+        yield association
+    finally:
+        if association.is_established:
+            association.release()
+
+
+def _summary(results: Sequence[Result]) -> Table:
+    table = Table("answer", "files", title="What became of the files")
+    answers = Counter("not sent" if result.status is None else f"{result.status:04X}" for result in results)
+    for answer, files in sorted(answers.items()):
+        table.add_row("0000 success" if answer == "0000" else answer, str(files))
+    return table

@@ -1,0 +1,108 @@
+"""`prelim listen`: accepts connections and gives each its thread. Touches the spool, never Postgres or Redis."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Self
+
+import structlog
+
+from dicom_listener.association import Association
+from dicom_listener.services import Services
+from dicom_listener.upper_layer import TICK_SECONDS, Connection
+
+if TYPE_CHECKING:
+    from db.settings import Settings
+
+log = structlog.get_logger()
+
+#: Connections the kernel may hold for us: a modality's burst of associations.
+BACKLOG = 128
+#: Seconds that open associations may take to end after a stop was asked for.
+GRACE_SECONDS = 10
+
+
+class Listener:
+    """The DICOM listener: `start`, then `stop`; or `with`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._services = Services(settings)
+        self._stopping = threading.Event()
+        self._threads: set[threading.Thread] = set()
+        self._socket = socket.socket()
+        self._accepting = threading.Thread(target=self._accept, name="dicom-accept")
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def port(self) -> int:
+        """The TCP port it is bound to."""
+        return int(self._socket.getsockname()[1])
+
+    def start(self) -> None:
+        """Clean up after an earlier listener, and accept connections; raises OSError where the port is taken."""
+        self._services.spool.prepare()
+        unfinished = self._services.spool.clear_unfinished()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind((self._settings.dicom_host, self._settings.dicom_port))
+        self._socket.listen(BACKLOG)
+        self._socket.settimeout(TICK_SECONDS)
+        self._accepting.start()
+        log.info("listener.started", host=self._settings.dicom_host, port=self.port, unfinished_removed=unfinished)
+
+    def stop(self) -> None:
+        """Accept no more, and let the associations that are busy finish within the grace; twice is once."""
+        if self._stopping.is_set():
+            return
+        self._stopping.set()
+        self._accepting.join()
+        self._socket.close()
+        deadline = time.monotonic() + GRACE_SECONDS
+        for thread in list(self._threads):
+            thread.join(max(deadline - time.monotonic(), 0))
+        log.info("listener.stopped", cut_off=sum(thread.is_alive() for thread in self._threads))
+
+    def _accept(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                peer, address = self._socket.accept()
+            except TimeoutError:
+                continue
+            except OSError as error:  # too many open files, or a peer already gone
+                log.warning("listener.accept_failed", why=error.strerror)
+                time.sleep(TICK_SECONDS)
+                continue
+            thread = threading.Thread(
+                target=self._serve, args=(peer, address[0]), name="dicom-association", daemon=True
+            )
+            self._threads.add(thread)
+            thread.start()
+
+    def _serve(self, peer: socket.socket, address: str) -> None:
+        try:
+            with peer:
+                connection = Connection(peer, self._settings.maximum_pdu_bytes, self._stopping.is_set)
+                Association(connection, address, self._services).serve()
+        # A fault of ours must not go unseen in a thread; the others go on.
+        except Exception:
+            log.exception("association.failed", address=address)
+        finally:
+            self._threads.discard(threading.current_thread())
+
+
+def run(settings: Settings) -> None:
+    """Listen until SIGTERM or SIGINT."""
+    stop = threading.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: stop.set())
+    with Listener(settings):
+        stop.wait()

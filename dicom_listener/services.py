@@ -1,0 +1,93 @@
+"""What the listener offers: whom it admits, what it accepts, and who answers which request."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from dicom_listener import dimse, negotiation
+from dicom_listener.refusals import SUCCESS, Refusal
+from dicom_listener.storage import Inbox, Spool
+from dicom_listener.store import Store
+
+if TYPE_CHECKING:
+    from db.settings import Settings
+    from dicom_listener.association import Answerer
+    from dicom_listener.dimse import Command
+    from dicom_listener.negotiation import Context, Proposal, Rejection
+    from dicom_listener.peers import Peer
+
+
+class UnrecognizedOperation(Refusal):
+    """Raised when a command is asked that we do not serve (PS3.7 C.5.21)."""
+
+    status = dimse.UNRECOGNIZED_OPERATION
+
+
+class Echo:
+    """Answers C-ECHO (PS3.4 A): always with success."""
+
+    refusal: Refusal | None = None
+
+    def write(self, fragment: memoryview) -> None:
+        """A C-ECHO has no data set; one that comes all the same is ignored."""
+
+    def finish(self) -> int:
+        """Success."""
+        return SUCCESS
+
+    def drop(self) -> None:
+        """Nothing is held."""
+
+
+class Unrecognized(Echo):
+    """Answers what we do not serve."""
+
+    refusal: Refusal | None = UnrecognizedOperation("this operation is not supported")
+
+    def finish(self) -> int:
+        """Unrecognized operation."""
+        return UnrecognizedOperation.status
+
+
+class Services:
+    """The services of one listener, shared by its associations."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.spool = Spool(settings.spool)
+        self._settings = settings
+        self._inbox = Inbox(self.spool)
+        self._contexts = negotiation.supported(mpps=False)
+        self._lock = threading.Lock()
+        self._open: set[str] = set()
+
+    def admit(self, proposal: Proposal, peer: Peer) -> Rejection | None:
+        """Count the association in, or say why not."""
+        del proposal
+        with self._lock:
+            if len(self._open) >= self._settings.maximum_associations:
+                return negotiation.LOCAL_LIMIT_EXCEEDED
+            self._open.add(peer.association_id)
+        return None
+
+    def accept(self, proposal: Proposal) -> tuple[bytes, dict[int, Context]]:
+        """The content of the A-ASSOCIATE-AC, and the accepted contexts."""
+        return proposal.accept(self._contexts, self._settings.maximum_pdu_bytes)
+
+    def begin(self, command: Command, context: Context, peer: Peer) -> Answerer:
+        """Who takes the data set of this request and answers it."""
+        if command.field == dimse.C_STORE_RQ:
+            self.spool.mark_open(peer.association_id)
+            return Store(command, context, peer, self._inbox)
+        if command.field == dimse.C_ECHO_RQ:
+            return Echo()
+        return Unrecognized()
+
+    def answered(self, peer: Peer) -> None:
+        """Note that the association is active."""
+
+    def ended(self, peer: Peer) -> None:
+        """Count the association out."""
+        with self._lock:
+            self._open.discard(peer.association_id)
+        self.spool.mark_closed(peer.association_id)

@@ -1,0 +1,39 @@
+"""A listener of a test's own on a free port, and how to look at what it stored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydicom.data import get_testdata_file
+
+from db.settings import Settings
+from dicom_listener import file_meta
+from dicom_listener.scu import Node
+
+if TYPE_CHECKING:
+    from dicom_listener.server import Listener
+
+
+def settings_for(folder: Path, **values: Any) -> Settings:
+    """Settings of a listener whose spool lies in *folder*."""
+    return Settings(data_dir=folder, dicom_port=0, **values)
+
+
+def node(listener: Listener, **names: str) -> Node:
+    """The listener, as a sender sees it."""
+    return Node("127.0.0.1", listener.port, **{"called": "PRELIM", **names})
+
+
+def stored(settings: Settings) -> list[tuple[file_meta.FileMeta, bytes]]:
+    """What was acknowledged and waits for its rows: file meta and data set."""
+    contents = [path.read_bytes() for path in (settings.spool / "inbox").glob("*.dcm")]
+    metas = map(file_meta.decode, contents)
+    return [(meta, content[meta.length :]) for meta, content in zip(metas, contents, strict=True)]
+
+
+def file_of_pydicom(name: str) -> Path:
+    """A test file that pydicom ships."""
+    found = get_testdata_file(name, download=False)
+    assert isinstance(found, str)
+    return Path(found)

@@ -1,0 +1,84 @@
+"""C-ECHO and C-STORE over loopback, with pynetdicom as the sender."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pydicom
+import pytest
+from pynetdicom.dsutils import split_dataset
+
+from dicom_listener import scu
+from dicom_listener.server import Listener
+from tests.integration.dicom_listener.listening import file_of_pydicom, node, settings_for, stored
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from db.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return settings_for(tmp_path)
+
+
+@pytest.fixture
+def listener(settings: Settings) -> Iterator[Listener]:
+    with Listener(settings) as listener:
+        yield listener
+
+
+def test_a_c_echo_is_answered(listener: Listener) -> None:
+    assert scu.echo(node(listener)) == 0
+
+
+# pynetdicom leaves the socket of a refused connection to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_nobody_there_is_no_echo(listener: Listener) -> None:
+    gone = node(listener)
+    listener.stop()
+    assert scu.echo(gone) == 1
+
+
+def test_every_file_gets_the_status_its_manifest_implies(
+    listener: Listener, settings: Settings, test_data: Path
+) -> None:
+    with (test_data / "dicom" / "MANIFEST.csv").open(newline="") as file:
+        manifest = {test_data / "dicom" / row["file"]: row for row in csv.DictReader(file)}
+    sendable = {path for path, row in manifest.items() if row["sendable"] == "yes"}
+    refused = {path for path, row in manifest.items() if row["reject_stage"] == "at C-STORE"}
+
+    results = {result.path: result for result in scu.send_files(manifest, node(listener))}
+
+    assert results.keys() == manifest.keys()
+    assert {path for path in sendable if results[path].status == 0} == sendable - refused
+    assert {hex(results[path].status or 0)[:3] for path in refused} == {"0xc"}
+    kept = Counter(data_set for _, data_set in stored(settings))
+    assert kept == Counter(path.read_bytes()[split_dataset(path)[1] :] for path in sendable - refused)
+
+
+def test_the_data_set_is_kept_byte_for_byte(listener: Listener, settings: Settings) -> None:
+    source = file_of_pydicom("JPEG2000.dcm")
+    [result] = scu.send_files([source], node(listener, calling="CT_1"))
+
+    assert result.status == 0
+    [(meta, data_set)] = stored(settings)
+    source_meta, offset = split_dataset(source)
+    assert data_set == source.read_bytes()[offset:]
+    assert meta.transfer_syntax_uid == source_meta.TransferSyntaxUID
+    assert meta.reception.calling_ae_title == "CT_1"
+    assert meta.reception.called_ae_title == "PRELIM"
+
+
+def test_a_stored_file_is_a_dicom_file_with_an_empty_preamble(listener: Listener, settings: Settings) -> None:
+    list(scu.send_files([file_of_pydicom("CT_small.dcm")], node(listener)))
+
+    [path] = (settings.spool / "inbox").glob("*.dcm")
+    dataset = pydicom.dcmread(path)
+    assert dataset.preamble == bytes(128)
+    assert dataset.file_meta.SendingApplicationEntityTitle == "PRELIM_SCU"
+    assert dataset.pixel_array.shape == (128, 128)
