@@ -77,11 +77,13 @@ def test_a_full_last_page_has_none_after_it(arrivals: Arrivals) -> None:
 
 
 def test_a_page_of_one_state_holds_only_that_state(arrivals: Arrivals) -> None:
-    arrivals.receiving()
-    queued = arrivals.queued()
-    arrivals.running()
+    states = ("receiving", "queued", "running", "reported", "failed", "not_reportable")
+    made = {state: [getattr(arrivals, state)()] for state in states}
     with transaction(arrivals.url) as session:
-        assert [line.id for line in overview.page(session, limit=9, state="queued").studies] == [queued]
+        pages = {state: overview.page(session, limit=9, state=state) for state in overview.DISPLAYED_STATES}
+
+    shown = {state: [line.id for line in page.studies] for state, page in pages.items()}
+    assert shown == {state: made.get(state, []) for state in overview.DISPLAYED_STATES}
 
 
 def test_an_empty_house_has_nothing_to_say(database_url: str) -> None:
