@@ -1,17 +1,63 @@
-"""`prelim checkpoint ...`, as functions that print."""
+"""`prelim checkpoint ...`, as functions that print; each raises ConfigurationError with one sentence to show."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
 
+from db.errors import ConfigurationError
+from worker.model import sizing
+from worker.model.checkpoint import convert_checkpoint
+from worker.model.digest import checkpoint_digest
 from worker.model.random_checkpoint import write_random_checkpoint
+from worker.model.request import Request
+from worker.model.resident import ResidentModel
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 console = Console()
+
+#: Question and length of the trial that `verify` runs.
+TRIAL = Request("Describe the image.", [np.full((448, 448, 3), 127, np.uint8)], max_new_tokens=8)
+
+
+def convert(src: Path, dst: Path, dtype: str = "bfloat16") -> None:
+    """Turn the published MedDr layout in *src* into *dst*, which the worker loads."""
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("convert", total=None)
+        convert_checkpoint(
+            src, dst, dtype=dtype, on_bytes=lambda done, total: progress.update(bar, completed=done, total=total)
+        )
+    console.print(f"converted {src} to {dst}", highlight=False)
+
+
+def info(directory: Path) -> None:
+    """Print what the checkpoint is and what it takes to run it."""
+    facts = sizing.measure(directory)
+    table = Table(show_header=False, title=str(directory))
+    for name, value in facts.lines():
+        table.add_row(name, value)
+    console.print(table, highlight=False)
+
+
+def verify(directory: Path) -> None:
+    """Read every byte against the digests of the conversion, load the checkpoint and let it write a few tokens."""
+    digest = checkpoint_digest(directory, trust_record=False)
+    if digest != checkpoint_digest(directory):
+        raise ConfigurationError(f"the weights in {directory} are not those that were converted: convert them again")
+    model = ResidentModel.load(directory, slots=1)
+    try:
+        answer = model.submit(TRIAL).result()
+    finally:
+        model.close()
+    console.print(f"{directory} works: {len(answer.token_ids)} tokens in {answer.timings.total:.1f} s", highlight=False)
+    console.print(f"digest {digest}", highlight=False)
 
 
 def random(directory: Path, seed: int = 0) -> None:

@@ -1,0 +1,238 @@
+"""The published MedDr checkpoint -> a directory that the worker loads; done once, shard by shard."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+from transformers import AutoModelForImageTextToText, GenerationConfig
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+
+from db.errors import ConfigurationError
+from worker.model.chat import IMAGENET_MEAN, IMAGENET_STD
+from worker.model.digest import RECORD, file_digest
+from worker.model.published import LORA_SCALE, Published
+from worker.model.recipes import Recipe, recipes
+from worker.model.sentencepiece import IMAGE_TOKENS, convert_tokenizer
+from worker.model.shards import Shape, ShardWriter, Source, tensor_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+#: Largest shard written, in bytes: what the publication has, and small enough to copy and check one by one.
+SHARD_BYTES = 5 * 10**9
+#: Room on the disk beyond the weights, in bytes: tokenizer and configuration are a few MB.
+MARGIN_BYTES = 64 * 2**20
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+INDEX = "model.safetensors.index.json"
+
+
+@dataclass(slots=True)
+class Conversion:
+    """One run: what is read, what it becomes."""
+
+    source: Source
+    published: Published
+    dtype: torch.dtype
+    shard_bytes: int = SHARD_BYTES
+    recipes: dict[str, Recipe] = field(default_factory=dict)
+    shapes: dict[str, Shape] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        """Size of all weights to write."""
+        return sum(tensor_bytes(shape, self.dtype) for shape in self.shapes.values())
+
+    def shards(self) -> list[list[str]]:
+        """Stock names in groups of at most `shard_bytes`, in the order of the model."""
+        groups: list[list[str]] = [[]]
+        room = self.shard_bytes
+        for name, shape in self.shapes.items():
+            size = tensor_bytes(shape, self.dtype)
+            if size > room and groups[-1]:
+                groups.append([])
+                room = self.shard_bytes
+            groups[-1].append(name)
+            room -= size
+        return groups
+
+
+def convert_checkpoint(
+    source: Path,
+    target: Path,
+    *,
+    dtype: str = "bfloat16",
+    on_bytes: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005 - the protocol's names
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Convert the published layout in *source* to a stock one in *target*, which must not exist.
+
+    *target* appears whole or not at all. *on_bytes* is told the bytes written and their total. Raises
+    ConfigurationError, before anything is written wherever that can be known, where *source* is not exactly what is
+    expected or *target* has no room.
+    """
+    if dtype not in DTYPES:
+        raise ConfigurationError(f"unknown dtype {dtype!r}: use one of {', '.join(DTYPES)}")
+    if target.exists():
+        raise ConfigurationError(f"{target} exists already: remove it, or choose another destination")
+    published = Published.read(source)
+    tokenizer = convert_tokenizer(source)
+    config = _stock_config(published, tokenizer, dtype)
+    conversion = Conversion(Source(source), published, DTYPES[dtype], shard_bytes)
+    _plan(conversion, config)
+    _check_room(target.parent, conversion.bytes)
+    with _whole_or_nothing(target) as directory:
+        record = _record(source, conversion)
+        record["shards"] = _write_shards(directory, conversion, on_bytes)
+        tokenizer.save_pretrained(directory)
+        _image_processor(published).save_pretrained(directory)
+        _generation_config(config).save_pretrained(directory)
+        (directory / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+        config.save_pretrained(directory)
+
+
+def _stock_config(published: Published, tokenizer: Any, dtype: str) -> Any:
+    image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKENS["context_image_token"])
+    try:
+        config = published.stock(image_token_id)
+    except KeyError as error:
+        raise ConfigurationError(f"config.json lacks {error}: this is not the published MedDr layout") from error
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"config.json cannot be converted: {error}") from error
+    if len(tokenizer) > config.text_config.vocab_size:
+        raise ConfigurationError(
+            f"the tokenizer has {len(tokenizer)} tokens, the model knows {config.text_config.vocab_size}"
+        )
+    config.dtype = dtype
+    return config
+
+
+def _plan(conversion: Conversion, config: Any) -> None:
+    """Match the published tensors with those the model needs; everything must fit exactly."""
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    config.architectures = [type(model).__name__]
+    needed = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if config.tie_word_embeddings:
+        needed.pop("lm_head.weight")
+    found = recipes(conversion.source.shapes)
+    _check_lora(conversion, found)
+    if unknown := found.keys() - needed.keys():
+        raise ConfigurationError(f"{_several(unknown, found)} of the checkpoint is unknown to the MedDr layout")
+    if missing := needed.keys() - found.keys():
+        raise ConfigurationError(f"{_several(missing)} is missing from the checkpoint")
+    for name, shape in needed.items():
+        made = found[name].shape(conversion.source)
+        if made != shape:
+            raise ConfigurationError(f"{found[name].source} gives {made} where config.json asks for {shape}")
+    conversion.recipes, conversion.shapes = found, needed
+
+
+def _several(names: set[str], found: Mapping[str, Recipe] | None = None) -> str:
+    first = min(names)
+    shown = found[first].source if found else first
+    return shown if len(names) == 1 else f"{shown} (the first of {len(names)})"
+
+
+def _check_lora(conversion: Conversion, found: Mapping[str, Recipe]) -> None:
+    """Updates must be there, at the rank that config.json says, exactly where it says so."""
+    for part, prefix in (("llm", "language_model."), ("backbone", "vision_model.")):
+        expected = conversion.published.lora_rank(part)
+        updates = [r.update[0] for r in found.values() if r.update and r.source.startswith(prefix)]
+        ranks = {conversion.source.shapes[name][0] for name in updates} or {0}
+        if ranks != {expected}:
+            raise ConfigurationError(
+                f"config.json says use_{part}_lora = {expected}, but the checkpoint has LoRA tensors of rank "
+                f"{', '.join(map(str, sorted(ranks)))} there (0: none)"
+            )
+
+
+def _check_room(parent: Path, size: int) -> None:
+    existing = next(path for path in (parent.absolute(), *parent.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < size + MARGIN_BYTES:
+        raise ConfigurationError(
+            f"{existing} has {free / 1e9:.1f} GB free, the converted checkpoint needs {(size + MARGIN_BYTES) / 1e9:.1f}"
+        )
+
+
+@contextmanager
+def _whole_or_nothing(target: Path) -> Iterator[Path]:
+    """A directory beside *target* that becomes it at the end, or goes.
+
+    What a killed run leaves has a name of its own and no config.json until the last, so nothing loads it; the next
+    run clears it away.
+    """
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        os.sync()
+        partial.rename(target)
+    except OSError as error:
+        raise ConfigurationError(f"{target} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_shards(
+    directory: Path, conversion: Conversion, on_bytes: Callable[[int, int], None]
+) -> dict[str, dict[str, Any]]:
+    groups = conversion.shards()
+    total, done = conversion.bytes, 0
+    written: dict[str, dict[str, Any]] = {}
+    index: dict[str, str] = {}
+    for number, names in enumerate(groups, start=1):
+        file = "model.safetensors" if len(groups) == 1 else f"model-{number:05d}-of-{len(groups):05d}.safetensors"
+        writer = ShardWriter(directory / file, {n: conversion.shapes[n] for n in names}, conversion.dtype)
+        for name in names:
+            writer.add(name, conversion.recipes[name].make(conversion.source, LORA_SCALE))
+            done += tensor_bytes(conversion.shapes[name], conversion.dtype)
+            on_bytes(done, total)
+        shard = writer.close()
+        written[file] = {"bytes": shard.bytes, "sha256": shard.sha256}
+        index |= dict.fromkeys(names, file)
+    if len(groups) > 1:
+        content = {"metadata": {"total_size": total}, "weight_map": index}
+        (directory / INDEX).write_text(json.dumps(content, indent=2) + "\n")
+    return written
+
+
+def _record(source: Path, conversion: Conversion) -> dict[str, Any]:
+    merged = sum(1 for recipe in conversion.recipes.values() if recipe.update)
+    return {
+        "converted_from": {
+            path.name: file_digest(path)
+            for path in sorted([*conversion.source.files, source / "config.json", source / "tokenizer.model"])
+        },
+        "dtype": str(conversion.dtype).removeprefix("torch."),
+        "pixel_shuffle": conversion.published.shuffle,
+        "lora_tensors_merged": merged,
+        "lora_scale": LORA_SCALE if merged else None,
+        "transformers": transformers.__version__,
+    }
+
+
+def _image_processor(published: Published) -> Any:
+    size = {"height": published.image_size, "width": published.image_size}
+    return GotOcr2ImageProcessorPil(size=size, image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD, crop_to_patches=False)
+
+
+def _generation_config(config: Any) -> Any:
+    """Greedy, and only the end of the turn stops it, as in MedDr's `chat`."""
+    text = config.text_config
+    return GenerationConfig(
+        bos_token_id=text.bos_token_id,
+        eos_token_id=text.eos_token_id,
+        pad_token_id=text.pad_token_id,
+        do_sample=False,
+    )

@@ -1,0 +1,119 @@
+"""The published MedDr_0401 layout: what its config.json says, in transformers' terms."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from transformers import InternVLConfig
+
+from db.errors import ConfigurationError
+from worker.model.pixel_shuffle import STRATEGY, InternVLV1Config
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: The only conversation template whose words are known here; see worker.model.chat.
+TEMPLATE = "Hermes-2"
+#: wrap_llm_lora and wrap_backbone_lora set alpha to twice the rank (sunanhe/MedDr modeling_internvl_chat.py).
+LORA_SCALE = 2.0
+#: transformers' query and key norms have this epsilon built in.
+QK_NORM_EPSILON = 1e-6
+
+_TEXT_FIELDS = (
+    "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim "
+    "hidden_act max_position_embeddings initializer_range rms_norm_eps rope_theta rope_scaling attention_bias mlp_bias "
+    "bos_token_id eos_token_id pad_token_id tie_word_embeddings"
+)
+_VISION_FIELDS = (
+    "hidden_size num_hidden_layers num_attention_heads intermediate_size hidden_act layer_norm_eps patch_size "
+    "num_channels initializer_range"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A published config.json."""
+
+    values: dict[str, Any]
+
+    @classmethod
+    def read(cls, directory: Path) -> Published:
+        """Read it; ConfigurationError where *directory* is not in the published layout."""
+        try:
+            values = json.loads((directory / "config.json").read_text())
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"{directory}/config.json cannot be read: {error}") from error
+        published = cls(values)
+        published.check()
+        return published
+
+    def check(self) -> None:
+        """Refuse what would be converted into something else than was trained."""
+        text, vision = self._part("llm_config"), self._part("vision_config")
+        self._expect("architectures", self.values.get("architectures"), ["InternVLChatModel"])
+        self._expect("llm_config.architectures", text.get("architectures"), ["LlamaForCausalLM"])
+        self._expect("template", self.values.get("template"), TEMPLATE)
+        self._expect("pad2square", self.values.get("pad2square", False), False)
+        self._expect("dynamic_image_size", self.values.get("dynamic_image_size", False), False)
+        if self.shuffle not in ("v1", "v2"):
+            self._expect("ps_version", self.shuffle, "v1")
+        if vision.get("qk_normalization"):
+            self._expect("vision_config.layer_norm_eps", vision.get("layer_norm_eps"), QK_NORM_EPSILON)
+
+    @property
+    def shuffle(self) -> str:
+        """Version of the pixel shuffle; MedDr's code predates the field and computes v1."""
+        return str(self.values.get("ps_version", "v1"))
+
+    @property
+    def image_size(self) -> int:
+        """Pixels per side of the square that every picture is resized to."""
+        return int(self.values.get("force_image_size") or self._part("vision_config")["image_size"])
+
+    def lora_rank(self, part: str) -> int:
+        """Rank of the updates of `llm` or `backbone`; 0 where there are none."""
+        return int(self.values.get(f"use_{part}_lora") or 0)
+
+    def stock(self, image_token_id: int) -> Any:
+        """The transformers configuration."""
+        text, vision = self._part("llm_config"), self._part("vision_config")
+        ratio = self.values["downsample_ratio"]
+        grid = self.image_size // vision["patch_size"]
+        shuffled_v1 = self.shuffle == "v1"
+        kind = InternVLV1Config if shuffled_v1 else InternVLConfig
+        return kind(
+            text_config={"model_type": "llama", **_pick(text, _TEXT_FIELDS)},
+            vision_config=_pick(vision, _VISION_FIELDS)
+            | {
+                "image_size": self.image_size,
+                "attention_bias": vision["qkv_bias"],
+                "use_qk_norm": vision["qk_normalization"],
+                # Older configurations lack the field: their code knew RMSNorm only.
+                "norm_type": vision.get("norm_type") or "rms_norm",
+                # What leaves out transformers' final norm, which the original has not.
+                "use_mean_pooling": True,
+            },
+            downsample_ratio=ratio,
+            image_seq_length=int(grid * grid * ratio * ratio),
+            image_token_id=image_token_id,
+            vision_feature_layer=self.values["select_layer"],
+            vision_feature_select_strategy=STRATEGY if shuffled_v1 else "default",
+            # transformers ties the two by default, which would overwrite the output layer with the input one.
+            tie_word_embeddings=text.get("tie_word_embeddings", False),
+        )
+
+    def _part(self, name: str) -> dict[str, Any]:
+        part = self.values.get(name)
+        if not isinstance(part, dict):
+            raise ConfigurationError(f"config.json has no {name}: this is not the published MedDr layout")
+        return part
+
+    def _expect(self, name: str, found: object, expected: object) -> None:
+        if found != expected:
+            raise ConfigurationError(f"config.json says {name} = {found!r}, but only {expected!r} can be converted")
+
+
+def _pick(values: dict[str, Any], names: str) -> dict[str, Any]:
+    return {name: values[name] for name in names.split() if values.get(name) is not None}

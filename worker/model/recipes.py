@@ -1,0 +1,108 @@
+"""Which tensors of the published layout make each tensor of the stock layout.
+
+Names are those of sunanhe/MedDr's InternVLChatModel (src/model/internvl_chat) and of transformers' InternVL. The
+language model of the publication is still wrapped by peft, its low-rank updates beside the weights: left out in
+silence, they would leave a model that never saw a medical picture.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from db.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import torch
+
+    from worker.model.shards import Shape, Source
+
+#: Published prefix or part -> stock, applied in this order.
+_RENAMES = (
+    (r"^vision_model\.embeddings\.class_embedding$", "model.vision_tower.embeddings.cls_token"),
+    (r"^vision_model\.embeddings\.position_embedding$", "model.vision_tower.embeddings.position_embeddings"),
+    (r"^vision_model\.embeddings\.patch_embedding\.", "model.vision_tower.embeddings.patch_embeddings.projection."),
+    (r"^vision_model\.encoder\.layers\.", "model.vision_tower.encoder.layer."),
+    (r"\.attn\.([qk])_norm\.", r".attention.\1_norm."),
+    (r"\.attn\.proj\.", ".attention.projection_layer."),
+    (r"\.norm1\.", ".layernorm_before."),
+    (r"\.norm2\.", ".layernorm_after."),
+    (r"\.ls([12])$", r".lambda_\1"),
+    (r"^mlp1\.0\.", "model.multi_modal_projector.layer_norm."),
+    (r"^mlp1\.1\.", "model.multi_modal_projector.linear_1."),
+    (r"^mlp1\.3\.", "model.multi_modal_projector.linear_2."),
+    (r"^language_model\.lm_head\.", "lm_head."),
+    (r"^language_model\.model\.", "model.language_model."),
+)
+#: peft's wrapping: around the model, around a linear layer (from 0.7 on), and its own tensors.
+_WRAPPER = "base_model.model."
+_LORA = re.compile(r"\.lora_([AB])(?:\.default)?\.weight$")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How one stock tensor is made: a published one, its low-rank update added, a third of it taken."""
+
+    source: str
+    update: tuple[str, str] | None = None
+    third: int | None = None
+
+    def shape(self, source: Source) -> Shape:
+        """What it will be, from the shards' headers alone; ConfigurationError where the update does not fit."""
+        shape = source.shapes[self.source]
+        if self.update is not None:
+            down, up = (source.shapes[name] for name in self.update)
+            if (up[0], down[-1], up[-1]) != (*shape, down[0]):
+                raise ConfigurationError(f"{self.update[0]} {down} and {up} do not fit {self.source} {shape}")
+        return (shape[0] // 3, *shape[1:]) if self.third is not None else shape
+
+    def make(self, source: Source, scale: float) -> torch.Tensor:
+        """The tensor. An update is merged in float32, so that it is rounded once, on writing."""
+        tensor = source.read(self.source)
+        if self.update is not None:
+            down, up = (source.read(name).float() for name in self.update)
+            tensor = tensor.float().addmm_(up, down, alpha=scale)
+        return tensor if self.third is None else tensor.chunk(3)[self.third]
+
+
+def recipes(names: Iterable[str]) -> dict[str, Recipe]:
+    """Stock name -> recipe for all published *names*."""
+    plain, updates = _unwrap(names)
+    made: dict[str, Recipe] = {}
+    for name, source in plain.items():
+        update = updates.pop(name.removesuffix(".weight"), None) if name.endswith(".weight") else None
+        made |= _stock(name, source, update)
+    if updates:
+        raise ConfigurationError(f"the LoRA tensors of {min(updates)} belong to no weight of the checkpoint")
+    return made
+
+
+def _unwrap(names: Iterable[str]) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
+    """Names without peft's wrapping -> names as published, and each layer's pair of updates."""
+    plain: dict[str, str] = {}
+    halves: dict[str, dict[str, str]] = {}
+    for published in names:
+        name = published.replace(_WRAPPER, "", 1)
+        if match := _LORA.search(name):
+            halves.setdefault(name[: match.start()], {})[match[1]] = published
+        else:
+            plain[name.replace(".base_layer.", ".", 1)] = published
+    for layer, pair in halves.items():
+        if len(pair) < len("AB"):
+            raise ConfigurationError(f"{layer} has lora_{min(pair)} but not its other half")
+    return plain, {layer: (pair["A"], pair["B"]) for layer, pair in halves.items()}
+
+
+def _stock(name: str, source: str, update: tuple[str, str] | None) -> dict[str, Recipe]:
+    stock = name
+    for pattern, replacement in _RENAMES:
+        stock = re.sub(pattern, replacement, stock)
+    if ".attn.qkv." not in stock:
+        return {stock: Recipe(source, update)}
+    return {
+        stock.replace(".attn.qkv.", f".attention.{part}_proj."): Recipe(source, update, third)
+        for third, part in enumerate("qkv")
+    }
