@@ -22,8 +22,8 @@ PRIVATE_CREATOR_UID = "2.25.252160920937784604581597451954160424391"
 #: Zeroed, so that no stored object is at the same time a program (CVE-2019-11687), then the prefix.
 PREAMBLE = bytes(128) + b"DICM"
 GROUP_LENGTH_BYTES = 12
-#: Ours has some 500 bytes; a head that claims more is not ours.
-LONGEST_META = 65536
+#: Bytes to read for the whole head; ours has some 700.
+LONGEST_HEAD = 4096
 
 MEDIA_STORAGE_SOP_CLASS_UID = 0x00020002
 MEDIA_STORAGE_SOP_INSTANCE_UID = 0x00020003
@@ -84,7 +84,7 @@ def decode(head: bytes) -> FileMeta:
         raise ValueError("the file does not begin with a preamble, prefix and File Meta Information")
     (length,) = struct.unpack_from("<I", group, 8)
     end = GROUP_LENGTH_BYTES + length
-    if length > LONGEST_META or end > len(group):
+    if end > len(group):
         raise ValueError("the File Meta Information is longer than any of ours")
     reader = ElementReader(_WANTED)
     reader.feed(group[GROUP_LENGTH_BYTES:end])

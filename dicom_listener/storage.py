@@ -17,13 +17,13 @@ import os
 import threading
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dicom_listener.refusals import OutOfResources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
 PART = ".part"
 COMPLETE = ".dcm"
@@ -59,8 +59,10 @@ class Spool:
 
     def prepare(self) -> None:
         """Make the folders, readable by our user only, and make sure that they stay."""
-        for folder in (self.inbox, self.store, self.quarantine, self.associations):
+        shelves = (self.store / f"{number:02x}" for number in range(256))
+        for folder in (self.inbox, self.store, *shelves, self.quarantine, self.associations):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sync_directory(self.store)
         sync_directory(self.root.parent)
         sync_directory(self.root)
 
@@ -80,6 +82,20 @@ class Spool:
     def mark_closed(self, association_id: str) -> None:
         """Let the dispatcher know that no more come."""
         (self.associations / association_id).unlink(missing_ok=True)
+
+    def open_associations(self) -> list[str]:
+        """The associations in which objects may still come."""
+        return [marker.name for marker in self.associations.iterdir()]
+
+    def received(self, most: int) -> list[Path]:
+        """Acknowledged files that wait for their rows, the oldest first."""
+        with os.scandir(self.inbox) as entries:
+            waiting = [(entry.stat().st_mtime_ns, entry.path) for entry in entries if entry.name.endswith(COMPLETE)]
+        return [Path(path) for _, path in sorted(waiting)[:most]]
+
+    def place(self, received: Path) -> Path:
+        """Where an indexed file lies: 256 folders, so that none grows too long to list."""
+        return self.store / received.name[:2] / received.name
 
 
 def sync_directory(directory: Path) -> None:

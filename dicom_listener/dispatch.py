@@ -1,0 +1,112 @@
+"""`prelim dispatch`: rows from files, studies judged complete, their jobs announced to the workers.
+
+The listener never waits for this process, nor for the database and the broker that it talks to.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+from kombu.exceptions import OperationalError as BrokerError
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+
+from db import jobqueue, jobs, processes, studies
+from db.session import transaction
+from dicom_listener import index
+from dicom_listener.storage import Spool
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from db.settings import Settings
+
+log = structlog.get_logger()
+
+#: Seconds to wait when the database or the disk does not answer.
+PAUSE_AFTER_FAILURE_SECONDS = 2
+
+
+def run_once(settings: Settings, app: Celery) -> int:
+    """Take each step once; returns how many files, studies and jobs were moved.
+
+    Raises SQLAlchemyError where the database cannot be reached. A broker that cannot be reached is only logged: the
+    jobs are safe, and their messages are sent later.
+    """
+    indexed = index.run_once(settings)
+    # A study must not settle while files of it still wait for their rows.
+    settled = settle(settings) if indexed < index.BATCH else 0
+    return indexed + settled + rescue(settings) + announce(settings, app)
+
+
+def settle(settings: Settings) -> int:
+    """Judge complete what is quiet or too long in coming; returns how many jobs that made."""
+    with transaction(settings.database()) as session:
+        made = studies.settle_due(
+            session,
+            quiet_seconds=settings.settle_seconds,
+            quiet_rules=settings.settle_rules,
+            cap_seconds=settings.settle_cap_seconds,
+            open_associations=Spool(settings.spool).open_associations(),
+        )
+    for job_id in made:
+        log.info("job.queued", job=str(job_id))
+    return len(made)
+
+
+def rescue(settings: Settings) -> int:
+    """Queue again what dead workers held; returns how many jobs."""
+    with transaction(settings.database()) as session:
+        rescued = jobs.rescue(session, maximum_attempts=settings.maximum_attempts)
+    if rescued:
+        log.warning("jobs.rescued", jobs=rescued)
+    return rescued
+
+
+def announce(settings: Settings, app: Celery) -> int:
+    """Send the messages of waiting jobs; returns how many.
+
+    Sent first, marked after: a crash between the two sends a message twice, and the claim makes the second one idle.
+    """
+    sent = []
+    with transaction(settings.database()) as session:
+        try:
+            # Messages still in the queue are not lost, however long it is.
+            lost_after = None if jobqueue.depth(app) else settings.nudge_seconds
+            for job in jobs.unsent(session, resend_after_seconds=lost_after):
+                jobqueue.send(app, job.id)
+                sent.append(job)
+        except (BrokerError, RedisError) as error:
+            log.warning("broker.unreachable", why=type(error).__name__)
+        jobs.mark_sent(session, sent)
+    return len(sent)
+
+
+def run(settings: Settings) -> None:
+    """Dispatch until SIGTERM or SIGINT."""
+    stop = threading.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: stop.set())
+    Spool(settings.spool).prepare()
+    app = jobqueue.make_app(settings.broker())
+    beat_due = 0.0
+    while not stop.is_set():
+        try:
+            if time.monotonic() >= beat_due:
+                _beat(settings)
+                beat_due = time.monotonic() + processes.BEAT_SECONDS
+            moved = run_once(settings, app)
+            stop.wait(0 if moved else settings.dispatch_seconds)
+        except (SQLAlchemyError, OSError) as error:
+            # The files wait on the disk and the jobs in the database: nothing is lost but time.
+            log.error("dispatch.waiting", why=type(error).__name__)  # noqa: TRY400 - an outage, not a fault of ours
+            stop.wait(PAUSE_AFTER_FAILURE_SECONDS)
+
+
+def _beat(settings: Settings) -> None:
+    with transaction(settings.database()) as session:
+        processes.beat(session, "dispatcher")

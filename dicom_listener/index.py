@@ -1,0 +1,138 @@
+"""Stored files become rows: exactly once, after any crash, however long the database was away.
+
+A file leaves the inbox last of all. Whatever happens before that, it is indexed again, and finds what was done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import os
+from typing import TYPE_CHECKING
+
+import structlog
+from sqlalchemy.exc import DataError
+
+from db import studies
+from db.session import transaction
+from db.studies import Recorded
+from dicom_listener import headers
+from dicom_listener.refusals import Refusal
+from dicom_listener.storage import Spool, sync_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from sqlalchemy.orm import Session
+
+    from db.settings import Settings
+    from db.studies import ReceivedInstance
+
+log = structlog.get_logger()
+
+#: Files of one transaction: enough to share its flush, few enough that a crash repeats little.
+BATCH = 200
+
+
+def run_once(settings: Settings) -> int:
+    """Give rows to the oldest files of the inbox; returns how many left it, fewer than BATCH when it is empty.
+
+    Raises SQLAlchemyError where the database cannot be reached; the files wait.
+    """
+    indexer = Indexer(settings)
+    waiting = indexer.spool.received(BATCH)
+    try:
+        indexer.index(waiting)
+    except DataError:
+        # One header the database refuses must not stop the others: alone, each shows whether it is the one.
+        for path in waiting:
+            indexer.index_alone(path)
+    return len(waiting)
+
+
+class Indexer:
+    """Indexes files of one spool into one database."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.spool = Spool(settings.spool)
+        self._data_dir = settings.data_dir
+        self._url = settings.database()
+
+    def index(self, files: Iterable[Path]) -> None:
+        """Give *files* their rows in one transaction, then take them out of the inbox."""
+        read = {path: self._read(path) for path in files}
+        self._shelve(path for path, instance in read.items() if not isinstance(instance, str))
+        with transaction(self._url) as session:
+            outcomes = {path: self._record(session, path, instance) for path, instance in read.items()}
+        for path, outcome in outcomes.items():
+            if outcome not in (Recorded.NEW, Recorded.ALREADY_INDEXED):
+                self.spool.place(path).unlink(missing_ok=True)
+            path.unlink()
+
+    def index_alone(self, path: Path) -> None:
+        """Give one file its row, in `quarantine` where the database refuses what its header says."""
+        try:
+            self.index([path])
+        except DataError:
+            with transaction(self._url) as session:
+                self._quarantine(session, path, "unreadable", "its header holds a value that the database refuses")
+            self.spool.place(path).unlink(missing_ok=True)
+            path.unlink()
+
+    def _read(self, path: Path) -> ReceivedInstance | str:
+        """The instance, or why there is none."""
+        try:
+            return headers.read(path, self._relative(self.spool.place(path)))
+        except (ValueError, Refusal) as error:
+            return str(error)
+
+    def _shelve(self, files: Iterable[Path]) -> None:
+        shelves = set()
+        for path in files:
+            place = self.spool.place(path)
+            with contextlib.suppress(FileExistsError):  # an earlier try came this far
+                os.link(path, place)
+            shelves.add(place.parent)
+        for shelf in shelves:
+            sync_directory(shelf)
+
+    def _record(self, session: Session, path: Path, instance: ReceivedInstance | str) -> Recorded | None:
+        if isinstance(instance, str):
+            self._quarantine(session, path, "unreadable", instance)
+            return None
+        outcome = studies.record_instance(session, instance)
+        if outcome is Recorded.CONFLICT:
+            detail = "another object with this SOP Instance UID came before and is kept"
+            self._quarantine(session, path, "conflicting_sop_instance", detail, instance)
+        elif outcome is Recorded.DUPLICATE:
+            log.info("index.duplicate", sop_instance_uid=instance.sop_instance_uid)
+        return outcome
+
+    def _quarantine(
+        self, session: Session, path: Path, reason: str, detail: str, instance: ReceivedInstance | None = None
+    ) -> None:
+        place = self.spool.quarantine / path.name
+        with contextlib.suppress(FileExistsError):
+            os.link(path, place)
+        sync_directory(self.spool.quarantine)
+        digest = headers.digest(path)
+        log.warning("index.quarantined", file=path.name, reason=reason, detail=detail)
+        studies.quarantine(
+            session,
+            file_path=self._relative(place),
+            file_bytes=digest.file_bytes,
+            sha256=digest.sha256,
+            reason=reason,
+            detail=detail,
+            received_at=instance.received_at if instance else _written_at(path),
+            sop_instance_uid=instance.sop_instance_uid if instance else None,
+            calling_ae_title=instance.calling_ae_title if instance else "",
+        )
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self._data_dir).as_posix()
+
+
+def _written_at(path: Path) -> dt.datetime:
+    return dt.datetime.fromtimestamp(path.stat().st_mtime, dt.UTC)

@@ -1,0 +1,65 @@
+"""Synthetic DICOM objects, small and valid, and their way into a spool without a network."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import uuid
+from typing import TYPE_CHECKING
+
+from pydicom import Dataset, dcmwrite
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from dicom_listener import file_meta
+from dicom_listener.file_meta import Reception
+from dicom_listener.storage import Inbox, Spool
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from db.settings import Settings
+
+
+def image(**values: object) -> Dataset:
+    """A CT slice of 8 x 8 pixels in a study of its own, with *values* over the defaults."""
+    dataset = Dataset()
+    dataset.SpecificCharacterSet = "ISO_IR 192"
+    dataset.SOPClassUID = CTImageStorage
+    dataset.SOPInstanceUID = generate_uid()
+    dataset.StudyInstanceUID = generate_uid()
+    dataset.SeriesInstanceUID = generate_uid()
+    dataset.Modality = "CT"
+    dataset.PatientName = "Müller^Änne"
+    dataset.PatientID = "P-1"
+    dataset.InstanceNumber = 1
+    dataset.Rows = dataset.Columns = 8
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit, dataset.PixelRepresentation, dataset.SamplesPerPixel = 7, 0, 1
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.PixelData = bytes(64)
+    for name, value in values.items():
+        setattr(dataset, name, value)
+    return dataset
+
+
+def encode(dataset: Dataset) -> bytes:
+    """The data set in Explicit VR Little Endian."""
+    buffer = io.BytesIO()
+    dcmwrite(buffer, dataset, implicit_vr=False, little_endian=True, enforce_file_format=False)
+    return buffer.getvalue()
+
+
+def receive(settings: Settings, dataset: Dataset, *, data: bytes | None = None, **reception: str) -> Path:
+    """Put an object into the spool as the listener does; *data* replaces the encoded data set."""
+    spool = Spool(settings.spool)
+    spool.prepare()
+    head = file_meta.encode(dataset.SOPClassUID, dataset.SOPInstanceUID, ExplicitVRLittleEndian, received(**reception))
+    arrival = Inbox(spool).begin(head)
+    arrival.write(encode(dataset) if data is None else data)
+    return arrival.keep()
+
+
+def received(**values: str) -> Reception:
+    """How an object came in."""
+    names = {"association_id": uuid.uuid4().hex, "calling_ae_title": "CT_1", "called_ae_title": "PRELIM", **values}
+    return Reception(**names, peer="127.0.0.1", priority=0, received_at=dt.datetime.now(dt.UTC))

@@ -1,0 +1,117 @@
+"""From rows to jobs and their messages."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+import redis
+from pydantic import SecretStr
+from pydicom.uid import BasicTextSRStorage
+from sqlalchemy import select, text
+
+from db import jobqueue
+from db.models import Job, Study
+from db.session import transaction
+from dicom_listener import dispatch
+from dicom_listener.storage import Spool
+from tests.integration.dicom_listener.listening import settings_for
+from tests.integration.dicom_listener.objects import image, receive
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from celery import Celery
+
+    from db.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str, broker_url: str) -> Settings:
+    services = {"database_url": SecretStr(database_url), "broker_url": SecretStr(broker_url)}
+    settings = settings_for(tmp_path, **services, settle_seconds=0.01)
+    Spool(settings.spool).prepare()
+    return settings
+
+
+@pytest.fixture
+def app(settings: Settings) -> Celery:
+    return jobqueue.make_app(settings.broker())
+
+
+def messages(settings: Settings) -> list[str]:
+    """The job ids that wait in Redis."""
+    with redis.Redis.from_url(settings.broker()) as client:
+        return [json.loads(message)["headers"]["argsrepr"] for message in client.lrange(jobqueue.QUEUE, 0, -1)]
+
+
+def jobs(settings: Settings) -> list[Job]:
+    with transaction(settings.database()) as session:
+        return list(session.scalars(select(Job)))
+
+
+def study(settings: Settings) -> Study:
+    with transaction(settings.database()) as session:
+        return session.scalars(select(Study)).one()
+
+
+def test_a_quiet_study_becomes_one_job_and_one_message(settings: Settings, app: Celery) -> None:
+    receive(settings, image())
+    for _ in range(3):
+        dispatch.run_once(settings, app)
+
+    [job] = jobs(settings)
+    assert [str(job.id) in message for message in messages(settings)] == [True]
+    assert study(settings).settle_reason == "quiet for 0.01 s, with 1 image"
+
+
+def test_nothing_to_do_is_nothing_done(settings: Settings, app: Celery) -> None:
+    assert dispatch.run_once(settings, app) == 0
+
+
+def test_a_study_does_not_settle_while_an_open_association_carries_it(settings: Settings, app: Celery) -> None:
+    spool = Spool(settings.spool)
+    spool.mark_open("carrying")
+    receive(settings, image(), association_id="carrying")
+    dispatch.run_once(settings, app)
+    dispatch.run_once(settings, app)
+    assert study(settings).state == "receiving"
+
+    spool.mark_closed("carrying")
+    dispatch.run_once(settings, app)
+    assert study(settings).state == "settled"
+
+
+def test_a_study_without_images_ends_with_its_reason(settings: Settings, app: Celery) -> None:
+    receive(settings, image(SOPClassUID=BasicTextSRStorage))
+    dispatch.run_once(settings, app)
+    dispatch.run_once(settings, app)
+    assert (study(settings).state, study(settings).reason) == ("not_reportable", "no_images")
+    assert jobs(settings) == []
+
+
+def test_a_broker_that_is_away_delays_the_message_only(settings: Settings, app: Celery) -> None:
+    receive(settings, image())
+    away = jobqueue.make_app("redis://127.0.0.1:1/0")
+    dispatch.run_once(settings, away)
+    dispatch.run_once(settings, away)
+    assert len(jobs(settings)) == 1
+
+    dispatch.run_once(settings, app)
+    assert len(messages(settings)) == 1
+
+
+def test_a_message_the_broker_lost_is_sent_again(settings: Settings, app: Celery) -> None:
+    receive(settings, image())
+    dispatch.run_once(settings, app)
+    dispatch.run_once(settings, app)
+    with transaction(settings.database()) as session:
+        session.execute(text("UPDATE jobs SET sent_at = sent_at - interval '1 hour'"))
+    dispatch.run_once(settings, app)
+    assert len(messages(settings)) == 1, "sent again although it still waits in the queue"
+
+    with redis.Redis.from_url(settings.broker()) as client:
+        client.flushall()
+    dispatch.run_once(settings, app)
+    assert len(messages(settings)) == 1
