@@ -1,1 +1,9 @@
 """From DICOM objects to the pictures the model sees; numpy and PIL only, no torch."""
+
+import logging
+import warnings
+
+# pydicom writes values of the data set into its log and its warnings; a value may be a patient's. What matters of a
+# damaged object is raised here as Unreadable.
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom\.")

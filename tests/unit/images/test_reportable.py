@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from pydicom.uid import UID_dictionary
+from pydicom._uid_dict import UID_dictionary
 
 from db.reportable import _IMAGE_CLASSES, reportable
 

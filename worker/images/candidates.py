@@ -1,0 +1,96 @@
+"""The objects of a study that could be shown, and how good a choice each is, judged by its header alone."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from db.reportable import reportable
+from worker.images.decode import shape_of
+from worker.images.errors import Unreadable
+
+if TYPE_CHECKING:
+    from worker.images.header import Header
+    from worker.images.windows import Window
+
+
+class Tier(IntEnum):
+    """What a study is reported from, best first; a worse tier is used only where no better one is there."""
+
+    PRIMARY = 0
+    DERIVED = 1
+    SECONDARY = 2
+    LOCALIZER = 3
+
+
+#: How a report names what it had to make do with.
+NAMES = {
+    Tier.PRIMARY: "primary images",
+    Tier.DERIVED: "derived images",
+    Tier.SECONDARY: "secondary captures or projections",
+    Tier.LOCALIZER: "localizers",
+}
+
+_VOLUMES = frozenset({"CT", "MR", "PT"})
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7."
+_PROJECTIONS = frozenset({"MIP", "MINIP", "MAX_IP", "MIN_IP", "PROJECTION IMAGE", "SCREEN SAVE", "VOLREND", "CAPTURE"})
+_LOCALIZER = re.compile(r"\b(LOCALI[SZ]ER|LOC|SCOUT|TOPOGRAM|SURVIEW|SCANOGRAM|SURVEY)\b")
+#: The modality of an image class that names only one, for objects that leave Modality out.
+_MODALITIES = {
+    "1": "CR", "1.1": "DX", "1.1.1": "DX", "1.2": "MG", "1.2.1": "MG", "1.3": "IO", "1.3.1": "IO",
+    "2": "CT", "2.1": "CT", "2.2": "CT", "3": "US", "3.1": "US", "4": "MR", "4.1": "MR", "4.3": "MR", "4.4": "MR",
+    "5": "NM", "6": "US", "6.1": "US", "6.2": "US", "12.1": "XA", "12.1.1": "XA", "12.2": "RF", "12.2.1": "RF",
+    "13.1.3": "MG", "20": "NM", "77.1.1": "ES", "77.1.2": "GM", "77.1.4": "XC", "77.1.5.1": "OP", "77.1.5.2": "OP",
+    "77.1.5.4": "OPT", "77.1.6": "SM", "128": "PT", "128.1": "PT", "130": "PT",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One object that could be shown; *identity* is the SOP Instance UID it was stored under."""
+
+    identity: str
+    header: Header
+    modality: str
+    tier: Tier
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One picture to be drawn: which frame, why, and how.
+
+    *header* is the frame's own where frames differ; *window* replaces the header's; *whole* draws every frame of a
+    slide's level as the one picture it is.
+    """
+
+    identity: str
+    header: Header
+    frame: int
+    reason: str
+    window: Window | None = None
+    whole: bool = False
+
+
+def candidate(identity: str, header: Header) -> Candidate:
+    """Judge one object. Raises Unreadable where it is no image, or one that can never be shown."""
+    if not reportable(header.text("SOPClassUID")):
+        raise Unreadable("not_an_image", "the object is not an image a report can be about")
+    if "LABEL" in header.texts("ImageType"):
+        raise Unreadable("label", "the label of a slide names the patient")
+    shape_of(header)
+    modality = header.text("Modality").upper() or _MODALITIES.get(header.text("SOPClassUID")[26:], "OT")
+    return Candidate(identity, header, modality, _tier(header, modality))
+
+
+def _tier(header: Header, modality: str) -> Tier:
+    types = [part.upper() for part in header.texts("ImageType") or header.texts("FrameType")]
+    words = f"{header.text('SeriesDescription')} {header.text('ProtocolName')}".upper().replace("_", " ")
+    if {"LOCALIZER", "OVERVIEW"} & set(types) or (modality in _VOLUMES and _LOCALIZER.search(words)):
+        return Tier.LOCALIZER
+    if f"{header.text('SOPClassUID')}.".startswith(_SECONDARY_CAPTURE) or _PROJECTIONS & set(types):
+        return Tier.SECONDARY
+    if types[1:2] == ["SECONDARY"]:
+        return Tier.SECONDARY
+    return Tier.DERIVED if types[:1] == ["DERIVED"] and modality in _VOLUMES else Tier.PRIMARY

@@ -1,0 +1,113 @@
+"""What a compressed frame says of itself, read before any decoder sees it.
+
+A decoder believes its codestream: 910 bytes that claim 65535 x 65535 have made one allocate gigabytes, and some
+return a full-size picture for half a stream. So size, samples and the end marker are compared here first.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import Enum
+
+from worker.images.errors import Unreadable
+
+
+class Codec(Enum):
+    """The kinds of codestream, whatever the transfer syntax calls them."""
+
+    JPEG_8 = "JPEG"
+    JPEG_12 = "JPEG 12 bit"
+    JPEG_LOSSLESS = "JPEG lossless"
+    JPEG_LS = "JPEG-LS"
+    JPEG_2000 = "JPEG 2000"
+    HTJ2K = "HTJ2K"
+
+
+@dataclass(frozen=True, slots=True)
+class Codestream:
+    """The claims of one compressed frame."""
+
+    codec: Codec
+    rows: int
+    columns: int
+    samples: int
+    #: JPEG only: whether the stream is marked as RGB, as YCbCr, or not at all.
+    colour: str = ""
+
+
+_SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
+_J2K_START, _J2K_BOX = b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  "
+_DCT_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
+_LOSSLESS_FRAMES = frozenset({0xC3, 0xCB})
+_LS_FRAME = 0xF7
+_SCAN, _APP0, _APP14 = 0xDA, 0xE0, 0xEE
+#: An Adobe marker's transform byte: 0 is RGB, 1 is YCbCr.
+_ADOBE = {0: "RGB", 1: "YBR"}
+
+
+def inspect(frame: bytes) -> Codestream:
+    """Read the size and kind of a compressed frame (ITU-T T.81 B.2, T.87 C.2, T.800 A.5).
+
+    Raises Unreadable where it is no codestream at all, or has lost its end.
+    """
+    # Encoders pad to even length with zeros or with FF.
+    if not frame.rstrip(b"\0\xff").endswith(_EOI):
+        raise Unreadable("truncated", "the compressed picture has lost its end")
+    if frame.startswith(_SOI):
+        return _jpeg(frame)
+    start = frame.find(_J2K_START) if frame.startswith(_J2K_BOX) else 0
+    if frame[start : start + 4] != _J2K_START:
+        raise Unreadable("undecodable", "the compressed picture is of no known kind")
+    return _jpeg_2000(frame, start)
+
+
+def _jpeg(frame: bytes) -> Codestream:
+    position, colour = 2, ""
+    while position + 4 <= len(frame):
+        marker = frame[position + 1]
+        if frame[position] != 0xFF or marker == _SCAN:  # noqa: PLR2004 - every marker begins with FF
+            break
+        if marker == 0xFF:  # noqa: PLR2004 - a fill byte
+            position += 1
+            continue
+        length = int.from_bytes(frame[position + 2 : position + 4])
+        segment = frame[position + 4 : position + 2 + length]
+        codec = _jpeg_codec(marker, segment)
+        if codec:
+            rows, columns, samples = struct.unpack_from(">HHB", segment, 1)
+            return Codestream(codec, rows, columns, samples, colour or _by_ids(segment))
+        colour = _colour(marker, segment) or colour
+        position += 2 + length
+    raise Unreadable("undecodable", "the compressed picture has no frame header")
+
+
+def _jpeg_codec(marker: int, segment: bytes) -> Codec | None:
+    if len(segment) < 6:  # noqa: PLR2004 - precision, rows, columns, samples
+        return None
+    if marker in _DCT_FRAMES:
+        return Codec.JPEG_8 if segment[0] == 8 else Codec.JPEG_12  # noqa: PLR2004 - bits of precision
+    if marker in _LOSSLESS_FRAMES:
+        return Codec.JPEG_LOSSLESS
+    return Codec.JPEG_LS if marker == _LS_FRAME else None
+
+
+def _colour(marker: int, segment: bytes) -> str:
+    if marker == _APP14 and segment.startswith(b"Adobe") and len(segment) > 11:  # noqa: PLR2004 - T.872 6.5.3
+        return _ADOBE.get(segment[11], "")
+    return "YBR" if marker == _APP0 and segment.startswith(b"JFIF") else ""
+
+
+def _by_ids(segment: bytes) -> str:
+    """Component ids that spell RGB mean RGB; libjpeg writes them where it writes no marker."""
+    return "RGB" if segment[6::3][:3].upper() == b"RGB" else ""
+
+
+def _jpeg_2000(frame: bytes, start: int) -> Codestream:
+    if len(frame) < start + 42:
+        raise Unreadable("truncated", "the compressed picture has lost its header")
+    capabilities, right, bottom, left, top = struct.unpack_from(">HIIII", frame, start + 6)
+    (samples,) = struct.unpack_from(">H", frame, start + 40)
+    # Bit 14 of the capabilities: ITU-T T.814, high throughput.
+    codec = Codec.HTJ2K if capabilities & 0x4000 else Codec.JPEG_2000
+    return Codestream(codec, bottom - top, right - left, samples)

@@ -1,0 +1,57 @@
+"""The picture gate: what a picture cannot tell, said before any model looks at it.
+
+What cannot be decoded or trusted is refused elsewhere (Unreadable). A picture that decodes is never refused for what it
+shows, because a blank exposure is a finding for the radiographer; it is shown with a warning instead.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+BLANK = "blank: every pixel is the same"
+SATURATED = "saturated: nearly every pixel is white, or black and white only"
+NOISE = "noise: neighbouring pixels have nothing in common"
+SMALL = "small: fewer than 64 pixels a side"
+
+#: Warnings after which nothing in the picture can be a finding.
+WITHOUT_INFORMATION = frozenset({BLANK, SATURATED, NOISE})
+
+_SMALL_SIDE = 64
+#: Grey levels between which most of a blank picture lies; compression leaves a level or two.
+_BLANK_SPREAD = 2
+_SATURATED_SHARE = 0.98
+#: Correlation of each pixel with its right and lower neighbour; radiographs and ultrasound have 0.8 and more.
+_NOISE_CORRELATION = 0.1
+#: A side below which a correlation means nothing.
+_ENOUGH = 32
+
+
+def warnings_about(levels: npt.NDArray[np.uint8]) -> list[str]:
+    """What is wrong with a picture, uint8 [rows, columns] or [rows, columns, 3]; [] for most."""
+    grey = levels if levels.ndim == 2 else levels[..., 1]  # noqa: PLR2004 - green carries most of the luminance
+    found = [SMALL] if min(grey.shape) < _SMALL_SIDE else []
+    low, high = np.percentile(grey[:: max(1, len(grey) // 512)], (0.1, 99.9))
+    if high - low <= _BLANK_SPREAD and int(grey.max()) - int(grey.min()) <= 2 * _BLANK_SPREAD:
+        return [*found, BLANK]
+    white, black = np.mean(grey == 255), np.mean(grey == 0)  # noqa: PLR2004 - white
+    if white > _SATURATED_SHARE or (white > 0.2 and white + black > _SATURATED_SHARE):  # noqa: PLR2004 - not a mask
+        return [*found, SATURATED]
+    return [*found, NOISE] if _uncorrelated(grey) else found
+
+
+def _uncorrelated(grey: npt.NDArray[np.uint8]) -> bool:
+    if min(grey.shape) < _ENOUGH:
+        return False
+    rows, columns = (max(0, side // 2 - 256) for side in grey.shape)
+    middle = grey[rows : rows + 512, columns : columns + 512].astype(np.float32)
+    centred = middle - middle.mean()
+    energy = float((centred**2).mean())
+    if energy == 0:
+        return False
+    right, below = (centred[:, 1:] * centred[:, :-1]).mean(), (centred[1:] * centred[:-1]).mean()
+    return bool(max(right, below) / energy < _NOISE_CORRELATION)
