@@ -1,8 +1,8 @@
-"""The words given to the model, versioned: a report says which version made it.
+"""The words given to the model, versioned: MedDr's own wording, and a fixed form for retrieved cases.
 
-The tasks are worded as MedDr was trained on them (sunanhe/MedDr, inference_meddr.py and inference_gsco.py): one line,
-no trailing space. MedDr gives retrieved cases as the labels of its neighbours; for reports we quote their text the
-same way.
+Sources: sunanhe/MedDr `examples/instruction_prompt.txt` (report, question, diagnosis), `inference_meddr.py` (report of
+a chest x-ray), `inference_gsco.py` (diagnoses of similar cases). MedDr publishes no prompt for a report with retrieved
+cases: the sentence here follows its diagnosis prompt. The chat around the words belongs to the checkpoint.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: Raised with every change of a word, because a changed prompt is a changed model.
+#: Stored with every report. Raise it with every change of a word: the demo checkpoint has learnt exactly these.
 VERSION = "1"
 
-#: How a modality's picture is called in a sentence (DICOM PS3.3 C.7.3.1.1.1).
-PICTURES = {
+_ASSISTANT = "You are a helpful medical assistant."
+#: DICOM modality -> what MedDr calls such a picture.
+_IMAGES = {
     "CR": "x-ray",
     "DX": "x-ray",
+    "RG": "x-ray",
     "RF": "x-ray",
-    "XA": "x-ray",
+    "XA": "angiography",
     "MG": "mammography",
     "CT": "CT",
-    "MR": "MR",
+    "MR": "MRI",
     "US": "ultrasound",
     "NM": "nuclear medicine",
     "PT": "PET",
@@ -34,73 +36,84 @@ PICTURES = {
     "XC": "dermatology",
     "DMS": "dermatology",
     "OP": "retinography",
-    "OPT": "retinography",
+    "OPT": "retinal tomography",
     "ES": "endoscopy",
 }
-#: A quoted report is cut here, in characters: three of them and the pictures must fit the model's context.
-EXCERPT_CHARACTERS = 600
-
-SPOKEN_AS_VOWELS = ("a", "e", "i", "o", "u", "x-ray", "MR")
-
-_HEADINGS = re.compile(r"\b(findings|impression)\s*:\s*", re.IGNORECASE)
+#: For these MedDr's name already says the part of the body.
+_SAY_THE_PART = {"CR", "DX", "RG", "RF", "XA", "CT", "MR", "US", "NM", "PT"}
+_IMPRESSION = re.compile(r"\b(?:impressions?|conclusions?|beurteilung)\s*:", re.IGNORECASE)
+_FINDINGS = re.compile(r"^\s*findings?\s*:", re.IGNORECASE)
+#: Longest excerpt of one retrieved case, in characters: three of them stay a small part of 4096 positions.
+EXCERPT_CHARACTERS = 400
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An earlier case: its words, and its cosine similarity to the pictures in question."""
+    """A similar earlier case: its report, and how similar it is (cosine, -1 to 1)."""
 
-    text: str
+    report: str
     similarity: float
 
 
+def image_name(modality: str, body_part: str) -> str:
+    """What the prompt calls the picture: `chest x-ray`, `head CT`, `retinography`."""
+    name = _IMAGES.get(modality.upper(), "medical")
+    part = " ".join(re.findall(r"[a-z]+", body_part.lower()))
+    return f"{part} {name}" if part and modality.upper() in _SAY_THE_PART else name
+
+
 def report(modality: str, body_part: str, cases: Sequence[Case] = ()) -> str:
-    """Ask for a report; *cases* are quoted the most similar first."""
-    subject = f"{body_part.lower()} {PICTURES.get(modality, 'medical')}".strip()
-    article = "an" if subject.startswith(SPOKEN_AS_VOWELS) else "a"
-    parts = [
-        "You are a helpful medical assistant. Your task is report generation.",
-        (f"You are given {article} {subject} image and you are required to generate a summary report about the image."),
-    ]
-    if cases:
-        quoted = " ".join(f"({rank}) {_excerpt(case.text)}" for rank, case in enumerate(cases, start=1))
-        parts.append(f"The reports of the most similar cases are: {quoted}")
-    return " ".join(parts)
+    """Ask for a report; *cases* best first."""
+    image = image_name(modality, body_part)
+    if image == "chest x-ray":
+        task = f"You are given a {image} image and you are required to generate a summary report about the image."
+    else:
+        task = (
+            f"You are given a {image} image. You need to provide a medical report consisting of findings and"
+            " impressions. Findings list the observations in detail, and impressions outline the final diagnosis."
+        )
+    return " ".join((_ASSISTANT, "Your task is report generation.", task, *_reports_of(cases)))
 
 
-def diagnosis(options: Sequence[str], labels: Sequence[str] = ()) -> str:
-    """Ask which of *options* it is; *labels* are the diagnoses of similar cases, the most similar first."""
-    listed = ", ".join(f"'{option}'" for option in options)
-    parts = [
-        "You are a helpful medical assistant. Your task is disease diagnosis.",
-        f"You are given a medical image. The possible diagnoses are: {listed}.",
-    ]
-    if labels:
-        parts.append(f"The diagnoses of the most similar cases are {', '.join(labels)}.")
-    parts.append("The response should only contain one option.")
-    return " ".join(parts)
+def _reports_of(cases: Sequence[Case]) -> list[str]:
+    if not cases:
+        return []
+    quoted = (f"({number}, {case.similarity:.2f}) {excerpt(case.report)}" for number, case in enumerate(cases, start=1))
+    return ["The reports of the most similar cases are:", *quoted]
 
 
-def question(text: str) -> str:
-    """Ask a question about the pictures."""
-    return (
-        "You are a helpful medical assistant. Your task is visual question answering."
-        f" You are given a medical image and a question. {text.strip()}"
+def excerpt(text: str) -> str:
+    """The part of a case's report that is quoted: its impression, or all of it where there is none."""
+    _, impression = split_report(text)
+    words = " ".join((impression or text).split())
+    return words if len(words) <= EXCERPT_CHARACTERS else words[: EXCERPT_CHARACTERS - 3].rsplit(" ", 1)[0] + "..."
+
+
+def diagnosis(modality: str, body_part: str, options: Sequence[str], labels: Sequence[str] = ()) -> str:
+    """Ask for one of *options*; *labels* are the diagnoses of the most similar cases, best first."""
+    possible = ", ".join(f"'{option}'" for option in options)
+    similar = [f"The diagnoses of the most similar cases are {', '.join(labels)}."] if labels else []
+    return " ".join(
+        (
+            _ASSISTANT,
+            "Your task is disease diagnosis.",
+            f"You are given a {image_name(modality, body_part)} image.",
+            f"The possible diagnoses are: {possible}.",
+            *similar,
+            "The response should only contain one option.",
+        )
     )
 
 
+def question(modality: str, text: str) -> str:
+    """Ask a question about the picture."""
+    name = _IMAGES.get(modality.upper(), "medicine")
+    asked = f"You are required to answer the following question based on the images about {name}."
+    return f"{_ASSISTANT} {asked} Your answer should be concise. {text.strip()}"
+
+
 def split_report(text: str) -> tuple[str, str]:
-    """Findings and impression of a generated report; without headings all of it is findings."""
-    parts = _HEADINGS.split(text)
-    sections = {"findings": parts[0].strip(), "impression": ""}
-    for heading, body in zip(parts[1::2], parts[2::2], strict=True):
-        name = heading.lower()
-        sections[name] = f"{sections[name]} {body.strip()}".strip()
-    return sections["findings"], sections["impression"]
-
-
-def _excerpt(text: str) -> str:
-    """One line, cut at a word."""
-    line = " ".join(text.split())
-    if len(line) <= EXCERPT_CHARACTERS:
-        return line
-    return line[:EXCERPT_CHARACTERS].rsplit(" ", 1)[0] + " ..."
+    """Findings and impression of a report; without headings everything is findings."""
+    parts = _IMPRESSION.split(text, maxsplit=1)
+    findings = _FINDINGS.sub("", parts[0]).strip()
+    return findings, parts[1].strip() if len(parts) > 1 else ""

@@ -1,0 +1,150 @@
+"""What a phantom shows: the catalogue of findings per kind of picture, and the drawing of cases from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SIDES = ("left", "right")
+ZONES = ("upper", "middle", "lower")
+#: The name of an object that belongs to no finding of the catalogue; teaches the model to say that it does not know.
+UNCLASSIFIED = "unclassified abnormality"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A finding of the catalogue: its name, where it can be, and the words for how large it is."""
+
+    name: str
+    sided: bool = False
+    zoned: bool = False
+    sizes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A finding of a case; side is the patient's, empty where the kind has none."""
+
+    name: str
+    side: str = ""
+    zone: str = ""
+    size: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A picture's truth. `level` is the height of an axial slice, -1 (foot) to 1 (head), 0 elsewhere."""
+
+    picture: str
+    seed: int
+    findings: tuple[Finding, ...] = ()
+    level: float = 0.0
+    #: Findings no grammar names, drawn to be strange.
+    odd: bool = field(default=False)
+
+
+SMALL_LARGE = ("small", "large")
+MILD_MARKED = ("mild", "marked")
+FEW_MANY = ("few", "numerous")
+
+CHEST = (
+    Kind("cardiomegaly", sizes=MILD_MARKED),
+    Kind("pleural effusion", sided=True, sizes=SMALL_LARGE),
+    Kind("pneumothorax", sided=True, sizes=SMALL_LARGE),
+    Kind("consolidation", sided=True, zoned=True),
+    Kind("nodule", sided=True, zoned=True),
+    Kind("atelectasis", sided=True),
+    Kind("hilar enlargement", sided=True),
+    Kind("rib fracture", sided=True),
+    Kind("pacemaker", sided=True),
+    Kind("central venous line", sided=True),
+    Kind("tracheal tube"),
+)
+#: Each in about one of two hundred chest pictures, so that only similar earlier cases can teach their names well.
+CHEST_RARE = (
+    Kind("free air"),
+    Kind("subcutaneous emphysema", sided=True),
+    Kind("miliary opacities"),
+    Kind("spinal rods"),
+    Kind("hiatal hernia"),
+)
+HEAD = (
+    Kind("haemorrhage", sided=True),
+    Kind("subdural haematoma", sided=True),
+    Kind("infarct", sided=True),
+    Kind("mass", sided=True),
+    Kind("hydrocephalus"),
+)
+CATALOGUE: dict[str, tuple[Kind, ...]] = {
+    "chest": CHEST,
+    "ct": HEAD,
+    "mr": HEAD,
+    "retina": (
+        Kind("retinal haemorrhages", sizes=FEW_MANY),
+        Kind("exudates", sizes=FEW_MANY),
+        Kind("drusen"),
+        Kind("disc cupping"),
+    ),
+    "skin": (
+        Kind("benign naevus"),
+        Kind("irregular lesion"),
+        Kind("erythema"),
+        Kind("ulceration"),
+    ),
+    "endoscopy": (
+        Kind("polyp", sizes=SMALL_LARGE),
+        Kind("ulcer"),
+        Kind("bleeding"),
+        Kind("diverticulum"),
+    ),
+    "pathology": (
+        Kind("tumour"),
+        Kind("inflammation"),
+        Kind("necrosis"),
+    ),
+}
+#: Pairs that hide one another, or that would make the truth a matter of taste.
+_APART = (
+    {"benign naevus", "irregular lesion"},
+    {"spinal rods", "tracheal tube"},
+    {"pneumothorax", "subcutaneous emphysema"},
+    {"pneumothorax", "pleural effusion"},
+    {"haemorrhage", "hydrocephalus"},
+)
+_COUNT_CHEST = (0.28, 0.34, 0.24, 0.14)
+_COUNT_OTHER = (0.25, 0.45, 0.30)
+
+
+def draw_case(rng: np.random.Generator, picture: str, *, rare: str = "", odd: bool = False) -> Case:
+    """A random case of the kind of picture; *rare* adds that rare chest finding, *odd* an object without a name."""
+    count = rng.choice(4, p=_COUNT_CHEST) if picture == "chest" else rng.choice(3, p=_COUNT_OTHER)
+    if rare or odd:
+        count = min(int(count), 2)
+    findings = [_find(rng, _kind(rare))] if rare else []
+    kinds = CATALOGUE[picture]
+    for index in rng.permutation(len(kinds))[: int(count)]:
+        if _compatible(kinds[index], findings):
+            findings.append(_find(rng, kinds[index]))
+    level = float(rng.uniform(-0.3, 0.3)) if picture in {"ct", "mr"} else 0.0
+    ordered = tuple(sorted(findings, key=lambda finding: (finding.name, finding.side)))
+    return Case(picture, int(rng.integers(2**31)), ordered, level, odd)
+
+
+def _kind(name: str) -> Kind:
+    return next(kind for kind in CHEST_RARE if kind.name == name)
+
+
+def _compatible(kind: Kind, findings: list[Finding]) -> bool:
+    return not any({kind.name, finding.name} in _APART for finding in findings)
+
+
+def _find(rng: np.random.Generator, kind: Kind) -> Finding:
+    return Finding(
+        kind.name,
+        side=str(rng.choice(SIDES)) if kind.sided else "",
+        zone=str(rng.choice(ZONES)) if kind.zoned else "",
+        size=str(rng.choice(kind.sizes)) if kind.sizes else "",
+    )
