@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from typing import TYPE_CHECKING
 
 import structlog
@@ -42,6 +43,11 @@ def configure(settings: Settings) -> None:
     # pydicom warns with the values it stumbles over, which may be a patient's.
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     logging.captureWarnings(capture=False)
+
+
+def frames(error: BaseException) -> list[str]:
+    """Where an error came from, without its text: a library's message may quote a header, and with it a patient."""
+    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
 
 
 def _renderer(settings: Settings) -> Processor:

@@ -29,7 +29,12 @@ POOL_SIZE = 20
 def engine(url: str) -> Engine:
     """The one engine of this process for *url*; `pool_pre_ping` so that a restarted server costs no failed run."""
     return create_engine(
-        url, pool_size=POOL_SIZE, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_SECONDS}
+        url,
+        pool_size=POOL_SIZE,
+        pool_pre_ping=True,
+        # An error's text must not carry a row's values: they may be a patient's.
+        hide_parameters=True,
+        connect_args={"connect_timeout": CONNECT_SECONDS},
     )
 
 

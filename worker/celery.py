@@ -1,5 +1,6 @@
-"""What `celery -A worker` finds; all wiring is in worker.tasks."""
+"""What `celery -A worker` finds; all wiring is in worker.process."""
 
-from worker.tasks import app
+from db.settings import load_settings
+from worker.process import build
 
-__all__ = ["app"]
+app = build(load_settings())

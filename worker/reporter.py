@@ -66,6 +66,18 @@ class Index(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Sentence:
+    """Text that no model wrote."""
+
+    text: str
+    finish_reason: str = "stop"
+
+
+#: An empty picture must not inherit its neighbours' findings: the model is not asked about it.
+NOT_DIAGNOSTIC = Sentence("Findings: The images hold no diagnostic information. Impression: Not diagnostic.")
+
+
+@dataclass(frozen=True, slots=True)
 class StudyToReport:
     """What a run needs to know of a study; no patient attributes, only fingerprints to leave out the patient's own."""
 
@@ -123,6 +135,8 @@ def write_report(
     seen = pictures_of(study.instances, budget=budget)
     on_progress()
     timings.lap("pictures")
+    if not seen.informative:
+        return _draft(study, Written(seen, [], NOT_DIAGNOSTIC, timings.seconds), model, references)
     quoted = _similar_cases(study, seen, model, references)
     on_progress()
     timings.lap("retrieval")
@@ -208,7 +222,7 @@ def _versions() -> dict[str, str]:
 
 
 def _remarks(seen: StudyPictures, answer: Generation, references: References) -> list[str]:
-    remarks = [f"Left out: {left.detail}" for left in seen.left_out]
+    remarks = seen.remarks()
     remarks += [f"Picture {n}: {w}" for n, picture in enumerate(seen.pictures, start=1) for w in picture.warnings]
     if answer.finish_reason != "stop":
         remarks.append(f"The text was cut short ({answer.finish_reason}).")

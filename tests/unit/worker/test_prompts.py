@@ -14,32 +14,34 @@ def test_a_chest_radiograph_is_asked_for_in_the_very_words_meddr_was_trained_on(
     assert prompts.report("DX", "CHEST") == MEDDR_REPORT
 
 
-def test_every_modality_has_its_word_and_its_article() -> None:
-    assert "You are given an ultrasound image" in prompts.report("US", "")
-    assert "You are given an MR image" in prompts.report("MR", "")
-    assert "You are given a medical image" in prompts.report("OT", "")
+def test_other_pictures_are_called_by_their_own_name() -> None:
+    assert "You are given a head CT image." in prompts.report("CT", "HEAD")
+    assert "You are given a retinography image." in prompts.report("OP", "EYE")
+    assert "You are given a medical image." in prompts.report("OT", "")
 
 
 def test_similar_cases_follow_the_task_the_most_similar_first() -> None:
     asked = prompts.report("CR", "CHEST", [prompts.Case("No\neffusion.", 0.9), prompts.Case("Effusion.", 0.7)])
 
-    assert asked == f"{MEDDR_REPORT} The reports of the most similar cases are: (1) No effusion. (2) Effusion."
+    said = "The reports of the most similar cases are: (1, 0.90) No effusion. (2, 0.70) Effusion."
+    assert asked == f"{MEDDR_REPORT} {said}"
+
+
+def test_of_a_case_the_impression_is_quoted() -> None:
+    assert prompts.excerpt("Findings: Opacity on the left. Impression: Effusion.") == "Effusion."
 
 
 def test_a_long_case_is_cut_at_a_word() -> None:
-    asked = prompts.report("CR", "CHEST", [prompts.Case("effusion " * 200, 0.9)])
+    quoted = prompts.excerpt("effusion " * 200)
 
-    assert asked.endswith("effusion ...")
-    assert len(asked) < 1000
+    assert quoted.endswith("effusion...")
+    assert len(quoted) <= prompts.EXCERPT_CHARACTERS
 
 
 def test_a_diagnosis_lists_its_options_and_the_neighbours_labels() -> None:
-    asked = prompts.diagnosis(["normal", "tumor"], ["tumor", "tumor"])
+    asked = prompts.diagnosis("SM", "", ["normal", "tumor"], ["tumor", "tumor"])
 
-    assert (
-        "The possible diagnoses are: 'normal', 'tumor'. The diagnoses of the most similar cases are tumor, tumor."
-        in asked
-    )
+    assert "The possible diagnoses are: 'normal', 'tumor'. The diagnoses of the most similar cases are tumor" in asked
     assert asked.endswith("The response should only contain one option.")
 
 

@@ -1,0 +1,129 @@
+"""Every way a try can end becomes its state in the database."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import select, update
+
+from db.errors import NotReportable, PermanentFailure, TransientFailure
+from db.models import Job, Report
+from db.session import transaction
+from db.settings import Settings
+from tests.integration.db.conftest import Arrivals
+from tests.integration.db.test_jobs import DRAFT
+from worker import tasks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from db.reports import Draft
+    from worker.reporter import StudyToReport
+
+
+@pytest.fixture
+def arrivals(database_url: str) -> Arrivals:
+    waiting = Arrivals(database_url)
+    waiting.image()
+    waiting.settle()
+    return waiting
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Settings:
+    return Settings(data_dir=tmp_path, database_url=database_url, lease_seconds=30, retry_seconds=60)
+
+
+def written(_study: StudyToReport, _moved_on: Any) -> Draft:
+    return DRAFT
+
+
+def ending_with(outcome: Exception) -> Any:
+    def write(_study: StudyToReport, _moved_on: Any) -> Draft:
+        raise outcome
+
+    return write
+
+
+def job(url: str) -> Job:
+    with transaction(url) as session:
+        return session.scalars(select(Job)).one()
+
+
+def test_a_written_report_finishes_its_job(arrivals: Arrivals, settings: Settings) -> None:
+    assert tasks.run(settings, written) == "finished"
+    assert arrivals.state() == "reported"
+
+
+def test_nothing_waiting_is_no_work(settings: Settings) -> None:
+    assert tasks.run(settings, written) is None
+
+
+@pytest.mark.usefixtures("arrivals")
+def test_the_writer_is_told_where_the_files_are_and_no_patient(settings: Settings) -> None:
+    seen: list[StudyToReport] = []
+
+    def write(study: StudyToReport, _moved_on: Any) -> Draft:
+        seen.append(study)
+        return DRAFT
+
+    tasks.run(settings, write)
+
+    assert seen[0].instances[0].path.is_relative_to(settings.data_dir)
+    assert "PHANTOM" not in repr(seen)
+
+
+def test_images_that_cannot_make_a_report_end_the_study_with_the_reason(arrivals: Arrivals, settings: Settings) -> None:
+    assert tasks.run(settings, ending_with(NotReportable("video", "it is a film"))) == "not_reportable"
+    assert arrivals.state() == "not_reportable"
+    assert (job(arrivals.url).reason, job(arrivals.url).detail) == ("video", "it is a film")
+
+
+def test_a_permanent_failure_is_not_tried_again(arrivals: Arrivals, settings: Settings) -> None:
+    assert tasks.run(settings, ending_with(PermanentFailure("x", "y"))) == "failed"
+    assert arrivals.state() == "failed"
+
+
+def test_a_transient_failure_is_queued_again_with_its_reason(arrivals: Arrivals, settings: Settings) -> None:
+    assert tasks.run(settings, ending_with(TransientFailure("busy", "later"))) == "retry"
+    assert (job(arrivals.url).state, job(arrivals.url).reason) == ("queued", "busy")
+
+
+def test_an_unknown_fault_is_tried_again_and_its_text_is_kept_out_of_the_database(
+    arrivals: Arrivals, settings: Settings
+) -> None:
+    assert tasks.run(settings, ending_with(ValueError("bad value 'PHANTOM^ONE'"))) == "retry"
+    assert job(arrivals.url).detail == "ValueError; the worker's log has more"
+
+
+def test_a_study_that_got_late_images_meanwhile_drops_the_result(arrivals: Arrivals, settings: Settings) -> None:
+    def write(_study: StudyToReport, _moved_on: Any) -> Draft:
+        arrivals.image()
+        return DRAFT
+
+    assert tasks.run(settings, write) == "stale"
+    with transaction(arrivals.url) as session:
+        assert session.scalars(select(Report)).all() == []
+
+
+def test_the_lease_is_extended_while_the_work_moves_on(
+    arrivals: Arrivals, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("worker.tasks.time.monotonic", lambda: clock[0])
+
+    def write(_study: StudyToReport, moved_on: Any) -> Draft:
+        soon = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=1)
+        with transaction(arrivals.url) as session:
+            session.execute(update(Job).values(lease_until=soon))
+        clock[0] += 1
+        moved_on()
+        assert job(arrivals.url).lease_until == soon
+        clock[0] += settings.lease_seconds
+        moved_on()
+        assert job(arrivals.url).lease_until > soon
+        return DRAFT
+
+    assert tasks.run(settings, write) == "finished"

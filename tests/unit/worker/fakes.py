@@ -1,0 +1,57 @@
+"""A model and an index with state, in place of the heavy ones."""
+
+from __future__ import annotations
+
+import uuid
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from worker.retrieval.index import Neighbour
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+CASE = uuid.UUID(int=1)
+
+
+@dataclass
+class Answer:
+    text: str
+    finish_reason: str = "stop"
+
+
+@dataclass
+class FakeModel:
+    """Answers every question the same, at once, and remembers what it was asked and shown."""
+
+    text: str = "Findings: Clear lungs. Impression: Normal."
+    finish_reason: str = "stop"
+    digest: str = "d" * 64
+    questions: list[str] = field(default_factory=list)
+    shown: list[tuple[int, ...]] = field(default_factory=list)
+
+    def embed(self, pictures: Sequence[Any]) -> Any:
+        return np.ones((len(pictures), 4), dtype=np.float32)
+
+    def generate(self, question: str, pictures: Sequence[Any], on_progress: Callable[[int], None]) -> Future[Any]:
+        self.questions.append(question)
+        self.shown += [picture.shape for picture in pictures]
+        on_progress(1)
+        future: Future[Any] = Future()
+        future.set_result(Answer(self.text, self.finish_reason))
+        return future
+
+
+@dataclass
+class FakeIndex:
+    """Holds one case, similar to everything."""
+
+    snapshot: str = "s1"
+    searches: list[dict[str, Any]] = field(default_factory=list)
+
+    def search(self, _vector: Any, **asked: Any) -> list[Neighbour]:
+        self.searches.append(asked)
+        return [Neighbour(CASE, 0.9)]
