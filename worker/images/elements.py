@@ -8,22 +8,28 @@ header costs no more than its own length, and the headers of a 600-slice CT cost
 from __future__ import annotations
 
 import struct
+from string import ascii_uppercase
 from typing import TYPE_CHECKING, NamedTuple
 
 from worker.images.errors import Unreadable
 
 if TYPE_CHECKING:
     import mmap
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
 
     Buffer = mmap.mmap | bytes
 
 UNDEFINED = 0xFFFFFFFF
 PIXEL_DATA = 0x7FE00010
 
+#: For walk: any tag is wanted.
+EVERY_TAG = range(1 << 32)
+
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_ENDS = frozenset({_ITEM_END, _SEQUENCE_END})
 #: VRs whose length takes four bytes after two reserved ones (PS3.5 table 7.1-1).
 _LONG = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+_SHORT = frozenset(f"{a}{b}".encode() for a in ascii_uppercase for b in ascii_uppercase) - _LONG
 _TAG_LENGTH = {True: struct.Struct("<HHL"), False: struct.Struct(">HHL")}
 _TAG_VR_LENGTH = {True: struct.Struct("<HH2sH"), False: struct.Struct(">HH2sH")}
 _LENGTH = {True: struct.Struct("<L"), False: struct.Struct(">L")}
@@ -50,8 +56,10 @@ class Element(NamedTuple):
     end: int
 
 
-def walk(buffer: Buffer, position: int, encoding: Encoding, end: int | None = None) -> Iterator[Element]:
-    """The elements of one data set from *position* on, nested ones skipped; Pixel Data, if there is any, is the last.
+def walk(
+    buffer: Buffer, position: int, encoding: Encoding, *, end: int | None = None, wanted: Container[int] = EVERY_TAG
+) -> Iterator[Element]:
+    """The *wanted* elements of one data set from *position* on; Pixel Data, if there is any, is the last.
 
     Pixel Data of undefined length ends with the buffer here: its fragments are for the decoder to count.
     Raises Unreadable where an element runs past the end of the buffer.
@@ -59,17 +67,19 @@ def walk(buffer: Buffer, position: int, encoding: Encoding, end: int | None = No
     end, seen = len(buffer) if end is None else end, 0
     while position + 8 <= end:
         tag, vr, length, start = _head(buffer, position, encoding)
-        if tag in (_ITEM_END, _SEQUENCE_END):
-            return
         if tag == PIXEL_DATA:
             yield Element(tag, vr, start, length, end if length == UNDEFINED else start + length)
+            return
+        if tag in _ENDS:
             return
         position = start + length
         if length == UNDEFINED:
             position, seen = _past(buffer, start, inside(vr, encoding), seen)
-        if position > end or (seen := seen + 1) > _MAX_ELEMENTS:
+        seen += 1
+        if position > end or seen > _MAX_ELEMENTS:
             raise Unreadable("truncated", "the file ends within its header, or its header has no end")
-        yield Element(tag, vr, start, length, position)
+        if tag in wanted:
+            yield Element(tag, vr, start, length, position)
 
 
 def items(buffer: Buffer, start: int, end: int, encoding: Encoding) -> Iterator[tuple[int, int]]:
@@ -91,17 +101,16 @@ def inside(vr: bytes, encoding: Encoding) -> Encoding:
 
 
 def _head(buffer: Buffer, position: int, encoding: Encoding) -> tuple[int, bytes, int, int]:
-    """Tag, VR, length and start of the value. An element without a valid VR is read as implicit, as pydicom does."""
-    little = encoding.little_endian
+    """Tag, VR, length and start of the value. What has no VR of two letters is read as implicit, as pydicom does."""
+    implicit, little = encoding
     group, number, vr, length = _TAG_VR_LENGTH[little].unpack_from(buffer, position)
-    tag = group << 16 | number
-    if encoding.implicit or group == 0xFFFE or not (vr.isalpha() and vr.isupper()):  # noqa: PLR2004 - item tags
-        return tag, b"", _TAG_LENGTH[little].unpack_from(buffer, position)[2], position + 8
-    if vr in _LONG:
-        if position + 12 > len(buffer):
-            raise Unreadable("truncated", "the file ends within an element of its header")
-        return tag, vr, _LENGTH[little].unpack_from(buffer, position + 8)[0], position + 12
-    return tag, vr, length, position + 8
+    if vr in _SHORT and not implicit:
+        return group << 16 | number, vr, length, position + 8
+    if vr not in _LONG or implicit or group == _ITEM >> 16:
+        return group << 16 | number, b"", _TAG_LENGTH[little].unpack_from(buffer, position)[2], position + 8
+    if position + 12 > len(buffer):
+        raise Unreadable("truncated", "the file ends within an element of its header")
+    return group << 16 | number, vr, _LENGTH[little].unpack_from(buffer, position + 8)[0], position + 12
 
 
 def _past(buffer: Buffer, position: int, encoding: Encoding, seen: int) -> tuple[int, int]:
@@ -117,7 +126,7 @@ def _past(buffer: Buffer, position: int, encoding: Encoding, seen: int) -> tuple
             raise Unreadable("malformed", f"the header nests more than {_MAX_DEPTH} sequences")
         tag, vr, length, start = _head(buffer, position, opened[-1])
         position = start
-        if tag in (_ITEM_END, _SEQUENCE_END):
+        if tag in _ENDS:
             opened.pop()
         elif length != UNDEFINED:
             position += length

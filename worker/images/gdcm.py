@@ -12,6 +12,10 @@ from pydicom.uid import JPEGExtended12Bit
 
 from worker.images.errors import Unreadable
 
+# Its complaints go to the process's standard error, without a time or an object's name.
+for silence in (gdcm.Trace.WarningOff, gdcm.Trace.ErrorOff):
+    silence()
+
 
 def decode_12_bit(frame: bytes, *, rows: int, columns: int) -> bytes:
     """A 12-bit grayscale JPEG frame as native little endian uint16, rows x columns.

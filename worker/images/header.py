@@ -179,10 +179,10 @@ def read(path: Path) -> Header:
     """
     with opened(path) as (syntax, encoding, buffer, start):
         values, pixels = {}, None
-        for element in walk(buffer, start, encoding):
+        for element in walk(buffer, start, encoding, wanted=_WANTED):
             if element.tag == PIXEL_DATA:
                 pixels = element
-            elif element.tag in _WANTED and element.end - element.start <= _most(element.tag):
+            elif element.end - element.start <= _most(element.tag):
                 values[element.tag] = element, bytes(buffer[element.start : element.end])
         return Header(path=path, syntax=syntax, encoding=encoding, values=values, pixels=pixels)
 
@@ -238,15 +238,14 @@ def _inflated(buffer: Buffer, start: int) -> bytes:
 def _wanted(buffer: bytes, start: int, encoding: Encoding, end: int) -> dict[int, tuple[Element, bytes]]:
     return {
         element.tag: (element, buffer[element.start : element.end])
-        for element in walk(buffer, start, encoding, end)
-        if element.tag in _WANTED
+        for element in walk(buffer, start, encoding, end=end, wanted=_WANTED)
     }
 
 
 def _flat(buffer: bytes, start: int, encoding: Encoding, end: int) -> dict[int, tuple[Element, bytes]]:
     """The wanted elements of one functional group item: each macro is a sequence of one item, whose elements count."""
     flat: dict[int, tuple[Element, bytes]] = {}
-    for macro in walk(buffer, start, encoding, end):
+    for macro in walk(buffer, start, encoding, end=end):
         if macro.vr in (b"SQ", b""):
             for item in items(buffer, macro.start, macro.end, encoding):
                 flat.update(_wanted(buffer, item[0], encoding, item[1]))

@@ -24,7 +24,10 @@ WITHOUT_INFORMATION = frozenset({BLANK, SATURATED, NOISE})
 _SMALL_SIDE = 64
 #: Grey levels between which most of a blank picture lies; compression leaves a level or two.
 _BLANK_SPREAD = 2
+_MOST = (0.001, 0.999)
 _SATURATED_SHARE = 0.98
+#: Black and white alone say nothing where this much is white; less may be a few catheters on black.
+_MASK_SHARE = 0.2
 #: Correlation of each pixel with its right and lower neighbour; radiographs and ultrasound have 0.8 and more.
 _NOISE_CORRELATION = 0.1
 #: A side below which a correlation means nothing.
@@ -35,11 +38,13 @@ def warnings_about(levels: npt.NDArray[np.uint8]) -> list[str]:
     """What is wrong with a picture, uint8 [rows, columns] or [rows, columns, 3]; [] for most."""
     grey = levels if levels.ndim == 2 else levels[..., 1]  # noqa: PLR2004 - green carries most of the luminance
     found = [SMALL] if min(grey.shape) < _SMALL_SIDE else []
-    low, high = np.percentile(grey[:: max(1, len(grey) // 512)], (0.1, 99.9))
-    if high - low <= _BLANK_SPREAD and int(grey.max()) - int(grey.min()) <= 2 * _BLANK_SPREAD:
+    counts = np.bincount(grey.ravel(), minlength=256)
+    share = counts / grey.size
+    low, high = np.searchsorted(np.cumsum(share), _MOST)
+    if high - low <= _BLANK_SPREAD and np.ptp(np.flatnonzero(counts)) <= 2 * _BLANK_SPREAD:
         return [*found, BLANK]
-    white, black = np.mean(grey == 255), np.mean(grey == 0)  # noqa: PLR2004 - white
-    if white > _SATURATED_SHARE or (white > 0.2 and white + black > _SATURATED_SHARE):  # noqa: PLR2004 - not a mask
+    black, white = share[0], share[255]
+    if white > _SATURATED_SHARE or (white > _MASK_SHARE and white + black > _SATURATED_SHARE):
         return [*found, SATURATED]
     return [*found, NOISE] if _uncorrelated(grey) else found
 

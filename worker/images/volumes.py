@@ -6,6 +6,7 @@ reconstruction's whim: ImagePositionPatient projected on the normal of ImageOrie
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -77,10 +78,15 @@ def _slices(candidates: Iterable[Candidate]) -> dict[tuple[object, ...], list[Sl
     for item in candidates:
         for frame, header in enumerate(item.header.by_frame() or [item.header.shared()] * item.header.frames):
             normal = _normal(header)
-            origin = header.numbers("ImagePositionPatient")
-            place = float(np.dot(normal, origin)) if normal is not None and len(origin) == 3 else None  # noqa: PLR2004
+            place = _along(normal, header.numbers("ImagePositionPatient"))
             groups[_key(header, normal)].append(Slice(item.identity, header, frame, place))
     return groups
+
+
+def _along(normal: Sequence[float] | None, origin: Sequence[float]) -> float | None:
+    if normal is None or len(origin) != len(normal):
+        return None
+    return sum(a * b for a, b in zip(normal, origin, strict=True))
 
 
 def _key(header: Header, normal: Sequence[float] | None) -> tuple[object, ...]:
@@ -99,9 +105,10 @@ def _key(header: Header, normal: Sequence[float] | None) -> tuple[object, ...]:
 
 def _normal(header: Header) -> Sequence[float] | None:
     cosines = header.numbers("ImageOrientationPatient")
-    if len(cosines) != 6 or not np.isfinite(cosines).all():  # noqa: PLR2004 - two directions
+    if len(cosines) != 6 or not all(map(math.isfinite, cosines)):  # noqa: PLR2004 - two directions
         return None
-    return tuple(float(part) for part in np.cross(cosines[:3], cosines[3:]))
+    (a, b, c), (d, e, f) = cosines[:3], cosines[3:]
+    return b * f - c * e, c * d - a * f, a * e - b * d
 
 
 def _volumes(groups: dict[tuple[object, ...], list[Slice]]) -> list[Volume]:

@@ -1,0 +1,46 @@
+"""A contact sheet for people: every chosen picture with the reason it was chosen."""
+
+from __future__ import annotations
+
+from textwrap import wrap
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageDraw, ImageFont
+
+if TYPE_CHECKING:
+    from worker.images.study import Picture, StudyPictures
+
+#: Pixels: a cell holds a picture of at most this side, and its words below.
+_SIDE, _WORDS, _GAP = 320, 76, 12
+_COLUMNS = 4
+_LETTERS = 46
+_PAPER, _INK, _WARNING = (24, 24, 28), (230, 230, 230), (255, 176, 80)
+
+
+def contact_sheet(study: StudyPictures) -> Image.Image:
+    """Draw *study* as one RGB image: its basis above, then a cell for each picture, what was left out below."""
+    columns = min(_COLUMNS, max(1, len(study.pictures)))
+    rows = -(-len(study.pictures) // columns)
+    remarks = [line for remark in study.remarks() for line in wrap(remark, _LETTERS * columns)]
+    width = columns * (_SIDE + _GAP) + _GAP
+    height = 40 + rows * (_SIDE + _WORDS + _GAP) + 16 * len(remarks) + _GAP
+    sheet = Image.new("RGB", (width, height), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    title = " ".join(part for part in (study.modality, study.body_part, study.basis) if part)
+    draw.text((_GAP, _GAP), title, _INK, ImageFont.load_default(16))
+    for number, picture in enumerate(study.pictures):
+        left = _GAP + number % columns * (_SIDE + _GAP)
+        _cell(sheet, draw, picture, left, 40 + number // columns * (_SIDE + _WORDS + _GAP))
+    draw.multiline_text((_GAP, height - 16 * len(remarks) - _GAP), "\n".join(remarks), _WARNING, spacing=4)
+    return sheet
+
+
+def _cell(sheet: Image.Image, draw: ImageDraw.ImageDraw, picture: Picture, left: int, top: int) -> None:
+    image = Image.fromarray(picture.pixels)
+    image.thumbnail((_SIDE, _SIDE))
+    sheet.paste(image, (left + (_SIDE - image.width) // 2, top + (_SIDE - image.height) // 2))
+    line = top + _SIDE + 4
+    for text, colour in [(picture.reason, _INK), *((warning, _WARNING) for warning in picture.warnings)]:
+        for part in wrap(text, _LETTERS):
+            draw.text((left, line), part, colour)
+            line += 16
