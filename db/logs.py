@@ -39,7 +39,10 @@ def configure(settings: Settings) -> None:
             ],
         )
     )
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
+    # Two lines a task, with arguments and results; our own say what became of the job.
+    for name in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     # pydicom warns with the values it stumbles over, which may be a patient's.
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     logging.captureWarnings(capture=False)

@@ -111,6 +111,9 @@ class Settings(BaseSettings):
         default=None, description="Password of Flower's user `prelim`; unset: one is made in the data folder."
     )
 
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least important records that are written."
+    )
     log_format: Literal["console", "json"] = Field(default="console", description="`console` or `json` lines.")
 
     @field_validator("settle_rules", mode="before")

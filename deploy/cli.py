@@ -111,7 +111,16 @@ def work() -> None:
     settings = _process()
     slots = f"--concurrency={settings.worker_slots}"
     # exec: the process that is supervised is Celery itself, and gets the signals.
-    celery = ("celery", "-A", "worker", "worker", "--pool=threads", slots, "--loglevel=INFO", "--without-mingle")
+    celery = (
+        "celery",
+        "-A",
+        "worker",
+        "worker",
+        "--pool=threads",
+        slots,
+        f"--loglevel={settings.log_level}",
+        "--without-mingle",
+    )
     os.execv(sys.executable, (sys.executable, "-m", *celery))  # noqa: S606 - no shell is wanted
 
 

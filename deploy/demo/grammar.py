@@ -156,7 +156,10 @@ def _verb(name: str) -> str:
 
 def _one_by_one(*names: str) -> dict[str, Structure]:
     """A structure a finding, denied in the plain way."""
-    return {name: Structure((name,), (f"There {_verb(name)} no {name}.", f"No {name} {_verb(name)} seen.", f"No {name}.")) for name in names}
+    return {
+        name: Structure((name,), (f"There {_verb(name)} no {name}.", f"No {name} {_verb(name)} seen.", f"No {name}."))
+        for name in names
+    }
 
 
 STRUCTURES: dict[str, dict[str, Structure]] = {

@@ -10,6 +10,7 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from deploy.demo.studies import write_demo_studies, write_reference_cases
 from rich.console import Console
 from rich.live import Live
 
@@ -20,7 +21,6 @@ from db.settings import load_settings
 from deploy import welcome
 from deploy.child import find_program
 from deploy.demo.board import Board
-from deploy.demo.studies import write_demo_studies, write_reference_cases
 from deploy.launcher import running
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ def show(*, studies: Path | None, seed: int | None, leave: bool) -> int:
 def _settings() -> Settings:
     """The configured settings, with a short settle time and free ports where nothing else was asked for."""
     os.environ.setdefault("PRELIM_SETTLE_SECONDS", SETTLE_SECONDS)
+    # The table is what is to be seen; `prelim up` shows every process's lines.
+    os.environ.setdefault("PRELIM_LOG_LEVEL", "warning")
     settings = load_settings()
     for name in ("dicom_port", "api_port", "flower_port"):
         variable = f"PRELIM_{name.upper()}"
