@@ -60,7 +60,7 @@ def up() -> None:
     from deploy import welcome
     from deploy.launcher import running
 
-    settings = load_settings()
+    settings = _process()
     with running(settings) as launcher:
         welcome.greet(settings, launcher.say)
         launcher.run()

@@ -17,5 +17,9 @@ USER = "prelim"
 def run(settings: Settings) -> None:
     """Serve Flower until SIGTERM; always behind a password, which is handed over outside the command line."""
     os.environ["FLOWER_BASIC_AUTH"] = f"{USER}:{flower_password(settings)}"
-    arguments = [f"--address={settings.flower_host}", f"--port={settings.flower_port}"]
+    arguments = [
+        f"--address={settings.flower_host}",
+        f"--port={settings.flower_port}",
+        f"--logging={settings.log_level}",
+    ]
     make_app(settings.broker()).start(["flower", *arguments])

@@ -50,11 +50,13 @@ class Worker:
         self._stopping = threading.Event()
 
     def configure_logs(self, **_: object) -> None:
-        """In place of Celery's own."""
+        """In place of Celery's own, which would come back with its own format."""
         logs.configure(self._settings)
 
     def load(self, **_: object) -> None:
         """Load the model; a bad checkpoint ends the process with one clear line."""
+        # Celery sets its logging up only after this signal.
+        logs.configure(self._settings)
         try:
             self._resident = Resident.load(self._settings)
         except ConfigurationError as error:

@@ -10,20 +10,21 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from deploy.demo.studies import write_demo_studies, write_reference_cases
 from rich.console import Console
 from rich.live import Live
 
-from db import overview
+from db import logs, overview
 from db.errors import PrelimError
 from db.session import transaction
 from db.settings import load_settings
 from deploy import welcome
 from deploy.child import find_program
 from deploy.demo.board import Board
+from deploy.demo.studies import write_demo_studies, write_reference_cases
 from deploy.launcher import running
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from db.settings import Settings
@@ -46,13 +47,14 @@ class DemoFailed(PrelimError):
 def show(*, studies: Path | None, seed: int | None, leave: bool) -> int:
     """Run the demo; with *leave* it ends by itself, with 0 when every study has its report and 1 when one has not."""
     settings = _settings()
+    logs.configure(settings)
     seed = secrets.randbelow(2**31) if seed is None else seed
     _checkpoint(settings)
-    folder = studies or _made_up_studies(settings, seed)
+    folders = [studies] if studies else _made_up_studies(settings, seed)
     with running(settings) as launcher:
         _reference_set(settings)
         welcome.greet(settings, launcher.say)
-        status = _send_and_watch(settings, launcher, folder, leave=leave)
+        status = _send_and_watch(settings, launcher, folders, leave=leave)
     return status if leave else launcher.exit_status
 
 
@@ -92,10 +94,11 @@ def _checkpoint(settings: Settings) -> None:
         _prelim("checkpoint", "random", str(settings.checkpoint_directory))
 
 
-def _made_up_studies(settings: Settings, seed: int) -> Path:
+def _made_up_studies(settings: Settings, seed: int) -> list[Path]:
     folder = settings.data_dir / "demo" / f"studies-{seed}"
     write_demo_studies(folder, count=STUDIES, seed=seed)
-    return folder
+    # Beside them lies the truth, which nobody sends.
+    return sorted(path for path in folder.iterdir() if path.is_dir())
 
 
 def _reference_set(settings: Settings) -> None:
@@ -110,9 +113,9 @@ def _prelim(*arguments: str) -> None:
         raise DemoFailed(f"`prelim {' '.join(arguments)}` failed; its lines are above")
 
 
-def _send_and_watch(settings: Settings, launcher: Launcher, folder: Path, *, leave: bool) -> int:
+def _send_and_watch(settings: Settings, launcher: Launcher, folders: Sequence[Path], *, leave: bool) -> int:
     board = Board()
-    sender = subprocess.Popen([find_program("prelim"), "send", str(folder)])
+    sender = subprocess.Popen([find_program("prelim"), "send", *map(str, folders)])
     deadline = None
     with Live(board.table(), console=console, refresh_per_second=4) as live:
         while not launcher.stopping:
