@@ -55,9 +55,11 @@ class ElementReader:
         if self._skip >= len(fragment) or not self.understood:
             self._skip -= min(self._skip, len(fragment))
             return
-        data = self._pending + bytes(fragment[self._skip :])
+        data = memoryview(fragment)[self._skip :]
+        if self._pending:
+            data = memoryview(self._pending + bytes(data))
         self._skip = 0
-        self._pending = data[self._walk(data) :]
+        self._pending = bytes(data[self._walk(data) :])
 
     def finish(self) -> None:
         """Say that this was all; raises Truncated where the lengths promised more."""
@@ -67,13 +69,13 @@ class ElementReader:
         if self._skip or len(self._implicit) > 1 or self._pending.strip(b"\0"):
             raise Truncated("the data set ends before its lengths say it does")
 
-    def _walk(self, data: bytes) -> int:
+    def _walk(self, data: memoryview) -> int:
         """Read the elements that begin in *data*; returns how far it was understood."""
         if not self._implicit:
             if len(data) < 8:  # noqa: PLR2004 - tag, VR and length
                 return 0
             # What the bytes say counts more than what was negotiated: real senders mix the two up.
-            self._implicit.append(not _is_vr(data[4:6]))
+            self._implicit.append(not _is_vr(bytes(data[4:6])))
         offset = 0
         while offset + 8 <= len(data) and self.understood:
             following = self._element(data, offset)
@@ -84,7 +86,7 @@ class ElementReader:
             self._skip, offset = offset - len(data), len(data)
         return offset
 
-    def _element(self, data: bytes, offset: int) -> int | None:
+    def _element(self, data: memoryview, offset: int) -> int | None:
         """Read one element; returns where the next begins, None where *data* ends too early to say."""
         group, number = self._tag(data, offset)
         tag = group << 16 | number
@@ -100,16 +102,16 @@ class ElementReader:
         if tag in self._wanted and len(self._implicit) == 1 and length <= LONGEST_VALUE:
             if end > len(data):
                 return None
-            self.values.setdefault(tag, data[start:end])
+            self.values.setdefault(tag, bytes(data[start:end]))
         self._count()
         return end
 
-    def _header(self, data: bytes, offset: int, tag: int) -> tuple[int, int, bool]:
+    def _header(self, data: memoryview, offset: int, tag: int) -> tuple[int, int, bool]:
         """Where the value starts, its length, and whether VRs are left out inside it."""
         implicit = self._implicit[-1]
         if implicit or tag == ITEM:
             return offset + 8, self._long(data, offset + 4)[0], implicit
-        vr = data[offset + 4 : offset + 6]
+        vr = bytes(data[offset + 4 : offset + 6])
         if vr in SHORT_VRS:
             return offset + 8, self._short(data, offset + 6)[0], implicit
         self.understood = _is_vr(vr)

@@ -1,7 +1,8 @@
 """The head of a stored file: preamble, prefix and File Meta Information (PS3.10 7.1), written and read back.
 
 It says all that is needed to make the object's rows again from the file alone: who sent it, when, in which
-association and how urgently.
+association and how urgently. Its last bytes are the seal, written when the object is complete: size and CRC-32 of all
+the rest. A file with a broken seal is half a file, however it came about.
 """
 
 from __future__ import annotations
@@ -9,10 +10,15 @@ from __future__ import annotations
 import datetime as dt
 import json
 import struct
+import zlib
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from dicom_listener.elements import ElementReader
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 IMPLEMENTATION_CLASS_UID = "2.25.177700872978730742733091213152172090075"
 IMPLEMENTATION_VERSION_NAME = f"PRELIM_{version('prelim')}"[:16]
@@ -24,6 +30,11 @@ PREAMBLE = bytes(128) + b"DICM"
 GROUP_LENGTH_BYTES = 12
 #: Bytes to read for the whole head; ours has some 700.
 LONGEST_HEAD = 4096
+#: Size of the file and CRC-32 of everything but the seal, in hexadecimal: JSON may be followed by them unharmed.
+SEAL = struct.Struct("16s8s")
+UNSEALED = b"0" * SEAL.size
+#: Bytes read at a time.
+STEP = 2**20
 
 MEDIA_STORAGE_SOP_CLASS_UID = 0x00020002
 MEDIA_STORAGE_SOP_INSTANCE_UID = 0x00020003
@@ -55,10 +66,11 @@ class FileMeta:
     transfer_syntax_uid: str
     reception: Reception
     length: int
+    seal: bytes
 
 
 def encode(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, reception: Reception) -> bytes:
-    """Preamble, prefix and File Meta Information, in Explicit VR Little Endian."""
+    """Preamble, prefix and File Meta Information, in Explicit VR Little Endian, not yet sealed."""
     group = b"".join(
         (
             _long(0x0001, b"OB", b"\x00\x01"),
@@ -71,7 +83,7 @@ def encode(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, 
             _short(0x0017, b"AE", reception.calling_ae_title),
             _short(0x0018, b"AE", reception.called_ae_title),
             _short(0x0100, b"UI", PRIVATE_CREATOR_UID),
-            _long(0x0102, b"OB", _to_json(reception)),
+            _long(0x0102, b"OB", _to_json(reception) + UNSEALED),
         )
     )
     return PREAMBLE + struct.pack("<HH2sHI", 2, 0, b"UL", 4, len(group)) + group
@@ -95,9 +107,35 @@ def decode(head: bytes) -> FileMeta:
         _text(values[MEDIA_STORAGE_SOP_CLASS_UID]),
         _text(values[MEDIA_STORAGE_SOP_INSTANCE_UID]),
         _text(values[TRANSFER_SYNTAX_UID]),
-        _from_json(values[PRIVATE_INFORMATION]),
+        _from_json(values[PRIVATE_INFORMATION][: -SEAL.size]),
         len(PREAMBLE) + end,
+        values[PRIVATE_INFORMATION][-SEAL.size :],
     )
+
+
+def checksum(content: bytes | memoryview, so_far: int = 0) -> int:
+    """CRC-32, continued from *so_far*."""
+    return zlib.crc32(content, so_far)
+
+
+def seal(file_bytes: int, crc: int) -> bytes:
+    """The seal of a complete file; *crc* is the checksum of its head without the seal, then its data set."""
+    return SEAL.pack(b"%016x" % file_bytes, b"%08x" % crc)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether the file at *path* is complete, as its seal says; reads all of it."""
+    with path.open("rb") as file:
+        head = file.read(LONGEST_HEAD)
+        try:
+            meta = decode(head)
+        except ValueError:
+            return False
+        crc = checksum(head[: meta.length - SEAL.size])
+        file.seek(meta.length)
+        while step := file.read(STEP):
+            crc = checksum(step, crc)
+        return meta.seal == seal(file.tell(), crc)
 
 
 def _short(element: int, vr: bytes, text: str) -> bytes:

@@ -49,15 +49,21 @@ class Listener:
         return int(self._socket.getsockname()[1])
 
     def start(self) -> None:
-        """Clean up after an earlier listener, and accept connections; raises OSError where the port is taken."""
-        self._services.spool.prepare()
-        unfinished = self._services.spool.clear_unfinished()
+        """Accept connections, once the spool is ours.
+
+        Raises OSError where the port is taken, ConfigurationError where another listener has the spool.
+        """
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind((self._settings.dicom_host, self._settings.dicom_port))
+        try:
+            self._socket.bind((self._settings.dicom_host, self._settings.dicom_port))
+            self._services.open()
+        except BaseException:
+            self._socket.close()
+            raise
         self._socket.listen(BACKLOG)
         self._socket.settimeout(TICK_SECONDS)
         self._accepting.start()
-        log.info("listener.started", host=self._settings.dicom_host, port=self.port, unfinished_removed=unfinished)
+        log.info("listener.started", host=self._settings.dicom_host, port=self.port)
 
     def stop(self) -> None:
         """Accept no more, and let the associations that are busy finish within the grace; twice is once."""
@@ -69,6 +75,7 @@ class Listener:
         deadline = time.monotonic() + GRACE_SECONDS
         for thread in list(self._threads):
             thread.join(max(deadline - time.monotonic(), 0))
+        self._services.close()
         log.info("listener.stopped", cut_off=sum(thread.is_alive() for thread in self._threads))
 
     def _accept(self) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+import structlog
+
 from dicom_listener import dimse, negotiation
+from dicom_listener.inbox import Inbox
 from dicom_listener.refusals import SUCCESS, Refusal
-from dicom_listener.storage import Inbox, Spool
+from dicom_listener.storage import Spool
 from dicom_listener.store import Store
 
 if TYPE_CHECKING:
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
     from dicom_listener.dimse import Command
     from dicom_listener.negotiation import Context, Proposal, Rejection
     from dicom_listener.peers import Peer
+
+
+log = structlog.get_logger()
 
 
 class UnrecognizedOperation(Refusal):
@@ -60,6 +66,17 @@ class Services:
         self._contexts = negotiation.supported(mpps=False)
         self._lock = threading.Lock()
         self._open: set[str] = set()
+
+    def open(self) -> None:
+        """Take possession of the spool; raises ConfigurationError where another listener has it."""
+        self.spool.prepare()
+        complete, unfinished = self._inbox.open()
+        self.spool.forget_associations()
+        log.info("listener.opened", recovered=complete, unfinished_removed=unfinished)
+
+    def close(self) -> None:
+        """Give the spool free, after the last association."""
+        self._inbox.close()
 
     def admit(self, proposal: Proposal, peer: Peer) -> Rejection | None:
         """Count the association in, or say why not."""

@@ -1,34 +1,24 @@
 """The spool: bytes to disk, durably, under names that no sender can choose.
 
-    spool/inbox/<uuid>.part      being received
+    spool/inbox/<uuid>.part      made in advance, then being received
     spool/inbox/<uuid>.dcm       acknowledged, waits for its rows
     spool/store/<xx>/<uuid>.dcm  has its row in `instances`
     spool/quarantine/<uuid>.dcm  has its row in `quarantine`
     spool/associations/<id>      an open association that has sent objects
 
-An object is acknowledged only when POSIX guarantees that it survives a power cut: its bytes are synced, then it gets
-its final name, then the directory is synced.
+An object is acknowledged only when POSIX guarantees that it survives a power cut: its bytes are synced, and so is a
+directory that names them. dicom_listener.inbox does both with one flush for each object.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from dicom_listener.refusals import OutOfResources
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 PART = ".part"
 COMPLETE = ".dcm"
-#: Bytes that must stay free: the database and the logs often share the disk, and must be able to say that it is full.
-RESERVED_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +56,6 @@ class Spool:
         sync_directory(self.root.parent)
         sync_directory(self.root)
 
-    def clear_unfinished(self) -> int:
-        """Remove what an earlier listener did not acknowledge, and its open associations; returns how many files."""
-        for marker in self.associations.iterdir():
-            marker.unlink()
-        unfinished = list(self.inbox.glob(f"*{PART}"))
-        for part in unfinished:
-            part.unlink()
-        return len(unfinished)
-
     def mark_open(self, association_id: str) -> None:
         """Let the dispatcher know that objects are coming in this association; renewed by each."""
         (self.associations / association_id).touch()
@@ -82,6 +63,11 @@ class Spool:
     def mark_closed(self, association_id: str) -> None:
         """Let the dispatcher know that no more come."""
         (self.associations / association_id).unlink(missing_ok=True)
+
+    def forget_associations(self) -> None:
+        """None is open: an earlier listener is gone."""
+        for marker in self.associations.iterdir():
+            marker.unlink()
 
     def open_associations(self) -> list[str]:
         """The associations in which objects may still come."""
@@ -147,93 +133,3 @@ class DirectorySync:
         self._failure = failure
         self._flushed += 1
         self._condition.notify_all()
-
-
-class Inbox:
-    """Takes objects from the associations."""
-
-    def __init__(self, spool: Spool) -> None:
-        self._directory = spool.inbox
-        self._sync = DirectorySync(spool.inbox)
-
-    def begin(self, head: bytes) -> Arrival:
-        """Open a file for an object whose file begins with *head*; raises OutOfResources."""
-        with _disk_errors():
-            disk = os.statvfs(self._directory)
-            if disk.f_bavail * disk.f_frsize < RESERVED_BYTES:
-                raise OutOfResources("the disk is full")
-            return Arrival(self._directory / uuid.uuid4().hex, head, self._sync)
-
-
-class Arrival:
-    """One object on its way to the disk: `write` as it comes, then either `keep` or `drop`."""
-
-    def __init__(self, path: Path, head: bytes, sync: DirectorySync) -> None:
-        self._path = path
-        self._sync = sync
-        self._head = head
-        self._descriptor: int | None = os.open(
-            path.with_suffix(PART), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
-        )
-
-    def write(self, fragment: bytes | memoryview) -> None:
-        """Append bytes of the data set; raises OutOfResources."""
-        with _disk_errors():
-            if self._head:
-                _write_all(self._open, (self._head, fragment))
-                self._head = b""
-            else:
-                _write_all(self._open, (fragment,))
-
-    def keep(self) -> Path:
-        """Make the object durable under its final name; raises OutOfResources, and then it is not there."""
-        final = self._path.with_suffix(COMPLETE)
-        with _disk_errors(), self._dropped_on_error():
-            os.fsync(self._open)
-            self._close()
-            self._path.with_suffix(PART).rename(final)
-            self._sync()
-        return final
-
-    def drop(self) -> None:
-        """Remove the object; harmless after `keep` and when repeated."""
-        if self._descriptor is not None:
-            self._close()
-            self._path.with_suffix(PART).unlink(missing_ok=True)
-
-    @property
-    def _open(self) -> int:
-        assert self._descriptor is not None, "written to after keep or drop"  # noqa: S101 - a fault of ours
-        return self._descriptor
-
-    def _close(self) -> None:
-        descriptor, self._descriptor = self._open, None
-        os.close(descriptor)
-
-    @contextlib.contextmanager
-    def _dropped_on_error(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError:
-            # After a failed flush nobody knows what the file holds; the sender is told to send it again.
-            with contextlib.suppress(OSError):
-                self.drop()
-                self._path.with_suffix(COMPLETE).unlink(missing_ok=True)
-            raise
-
-
-def _write_all(descriptor: int, buffers: Sequence[bytes | memoryview]) -> None:
-    written = os.writev(descriptor, buffers)
-    missing = sum(map(len, buffers)) - written
-    if missing:
-        # Rare: a disk that fills up, or a signal. The next write says which.
-        rest = memoryview(b"".join(buffers))[written:]
-        _write_all(descriptor, (rest,))
-
-
-@contextlib.contextmanager
-def _disk_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutOfResources(f"the disk cannot hold the object: {error.strerror}") from error

@@ -13,9 +13,9 @@ from dicom_listener.refusals import SUCCESS, MissingUID, Refusal, SOPClassNotSup
 
 if TYPE_CHECKING:
     from dicom_listener.dimse import Command
+    from dicom_listener.inbox import Arrival, Inbox
     from dicom_listener.negotiation import Context
     from dicom_listener.peers import Peer
-    from dicom_listener.storage import Arrival, Inbox
 
 #: Bytes of one object: whole slides and long runs reach some GB; a sender that never ends must not fill the disk.
 LARGEST_OBJECT = 32 * 2**30

@@ -12,7 +12,8 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from dicom_listener import file_meta
 from dicom_listener.file_meta import Reception
-from dicom_listener.storage import Inbox, Spool
+from dicom_listener.inbox import Inbox
+from dicom_listener.storage import Spool
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,9 +55,13 @@ def receive(settings: Settings, dataset: Dataset, *, data: bytes | None = None, 
     spool = Spool(settings.spool)
     spool.prepare()
     head = file_meta.encode(dataset.SOPClassUID, dataset.SOPInstanceUID, ExplicitVRLittleEndian, received(**reception))
-    arrival = Inbox(spool).begin(head)
+    inbox = Inbox(spool)
+    inbox.open()
+    arrival = inbox.begin(head)
     arrival.write(encode(dataset) if data is None else data)
-    return arrival.keep()
+    path = arrival.keep()
+    inbox.close()
+    return path
 
 
 def received(**values: str) -> Reception:
