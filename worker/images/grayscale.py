@@ -145,7 +145,8 @@ def _voi_lut(header: Header, real: npt.NDArray[Any]) -> Levels:
 
 
 def _windowed(real: npt.NDArray[Any], window: Window) -> tuple[Levels, dict[str, Any]]:
-    levels: Levels = apply_windowing(real, window.as_voi())
+    with np.errstate(over="ignore"):  # far below a sigmoid, which is 0 there
+        levels: Levels = apply_windowing(real, window.as_voi())
     return levels, {"voi": "window", **window.recorded()}
 
 

@@ -36,6 +36,8 @@ _PROBED = 48
 _RESOLUTION = 0.001
 #: Share of the tiles, best first, from which those shown are spread.
 _BEST = 0.25
+#: A tile with less than this share of the best one's colour is mostly glass.
+_COLOURED = 0.3
 
 
 def choose_tiles(candidates: Sequence[Candidate], budget: int) -> tuple[list[Choice], str]:
@@ -110,7 +112,8 @@ def _tissue(detail: Candidate, whole: Header | None, budget: int) -> list[Choice
     """The tiles with most colour, spread over the slide: glass is grey, stained tissue is not."""
     places = _places(detail.header)
     scores = _seen_from_afar(whole, detail.header, places) if whole else _probed(detail.header, len(places))
-    best = sorted(sorted(scores, key=lambda frame: -scores[frame])[: max(budget, round(len(scores) * _BEST))])
+    ranked = sorted(scores, key=lambda frame: -scores[frame])[: max(budget, round(len(scores) * _BEST))]
+    best = sorted(frame for frame in ranked if scores[frame] >= _COLOURED * scores[ranked[0]])
     return [
         Choice(detail.identity, detail.header, best[place], f"tissue, tile {best[place] + 1} of {len(places)}")
         for place in spread(len(best), budget)

@@ -129,16 +129,21 @@ def _readable(instances: Sequence[StoredInstance]) -> tuple[list[Candidate], lis
 
 def _chosen(candidates: Sequence[Candidate], budget: int) -> tuple[list[Choice], str]:
     """Share the budget among the modalities of a study (PET and CT), the one with most objects first."""
-    counted = Counter(item.modality for item in candidates).most_common(budget)
+    counted = Counter(_read_as(item) for item in candidates).most_common(budget)
     choices: list[Choice] = []
     sentences = []
     for number, (modality, _) in enumerate(counted):
         share = budget // len(counted) + (number < budget % len(counted))
-        own = [item for item in candidates if item.modality == modality]
+        own = [item for item in candidates if _read_as(item) == modality]
         some, sentence = _chosen_from(modality, own, share)
         choices += some
         sentences.append(f"{modality}: {sentence}" if len(counted) > 1 else sentence)
     return choices, "; ".join(sentences)
+
+
+def _read_as(item: Candidate) -> str:
+    """CR and DX are one kind of picture from two kinds of detector."""
+    return "DX" if item.modality in ("CR", "DX", "RG") else item.modality
 
 
 def _chosen_from(modality: str, own: list[Candidate], share: int) -> tuple[list[Choice], str]:

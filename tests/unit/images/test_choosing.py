@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    DigitalXRayImageStorageForPresentation,
+    EnhancedMRImageStorage,
+    MRImageStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
+    UltrasoundMultiFrameImageStorage,
+    VLWholeSlideMicroscopyImageStorage,
+)
+
+from db.errors import NotReportable
+from worker.images.study import StoredInstance, StudyPictures, pictures_of
+from worker.images.volumes import spread
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+AXIAL, CORONAL = [1, 0, 0, 0, 1, 0], [1, 0, 0, 0, 0, -1]
+
+
+def textured(seed: int, side: int = 64) -> np.ndarray[Any, Any]:
+    """A smooth picture, different for each seed."""
+    y, x = np.mgrid[0:side, 0:side]
+    return (1000 + 500 * np.sin(x / 9 + seed) * np.cos(y / 7 + seed)).astype(np.int16)
+
+
+def ct(store: Any, count: int, **more: Any) -> list[StoredInstance]:
+    """A volume whose instance numbers run against its positions."""
+    return [
+        store(
+            textured(number),
+            ImageOrientationPatient=AXIAL,
+            ImagePositionPatient=[0, 0, 5.0 * number],
+            InstanceNumber=count - number,
+            RescaleSlope=1,
+            RescaleIntercept=-1000,
+            ImageType=["ORIGINAL", "PRIMARY", "AXIAL"],
+            **more,
+        )
+        for number in range(count)
+    ]
+
+
+def places(study: StudyPictures, stored: list[StoredInstance]) -> list[int]:
+    order = {item.sop_instance_uid: number for number, item in enumerate(stored)}
+    return [order[picture.sop_instance_uid] for picture in study.pictures]
+
+
+def test_slices_are_spread_by_position_not_by_instance_number(store: Any) -> None:
+    stored = ct(store, 40)
+
+    study = pictures_of(stored[::2] + stored[1::2], budget=5)
+
+    assert places(study, stored) == [4, 12, 20, 27, 35]
+    assert study.basis == "5 of 40 slices of series 3"
+    assert study.pictures[0].reason.startswith("slice 5 of 40 of series 3")
+
+
+def test_a_chest_ct_is_shown_in_mediastinal_and_lung_windows(store: Any) -> None:
+    study = pictures_of(ct(store, 40, BodyPartExamined="CHEST"), budget=8)
+
+    windows = [picture.transform["window"] for picture in study.pictures]
+    assert windows == ["mediastinum"] * 4 + ["lung"] * 4
+    assert study.basis == "4 of 40 slices of series 3"
+    assert (study.modality, study.body_part) == ("CT", "CHEST")
+
+
+def test_a_localizer_is_left_out_where_there_is_a_volume_and_used_with_a_word_where_there_is_not(store: Any) -> None:
+    scout = store(textured(99), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+
+    study = pictures_of([scout, *ct(store, 6)])
+    alone = pictures_of([scout])
+
+    assert scout.sop_instance_uid not in {picture.sop_instance_uid for picture in study.pictures}
+    assert [left.sop_instance_uid for left in study.left_out] == [scout.sop_instance_uid]
+    assert alone.basis.endswith("only localizers were sent")
+
+
+def test_a_screen_save_is_used_only_alone(store: Any) -> None:
+    save = store(textured(5), SOPClassUID=SecondaryCaptureImageStorage, ImageType=["DERIVED", "SECONDARY"])
+
+    assert save.sop_instance_uid in {left.sop_instance_uid for left in pictures_of([save, *ct(store, 4)]).left_out}
+    assert len(pictures_of([save]).pictures) == 1
+
+
+def test_orientations_in_one_series_are_separate_volumes_and_the_axial_one_is_shown(store: Any) -> None:
+    axial = ct(store, 6)
+    coronal = [
+        store(textured(50 + n), ImageOrientationPatient=CORONAL, ImagePositionPatient=[0, 5.0 * n, 0]) for n in range(9)
+    ]
+
+    study = pictures_of(coronal + axial)
+
+    assert study.basis == "6 of 6 slices of series 3"
+
+
+def test_phases_at_one_place_are_represented_by_the_first_acquired(store: Any) -> None:
+    early, late = ct(store, 5, AcquisitionNumber=1), ct(store, 5, AcquisitionNumber=2)
+
+    study = pictures_of(late + early)
+
+    assert study.basis == "5 of 5 slices of series 3"
+    assert {picture.sop_instance_uid for picture in study.pictures} == {item.sop_instance_uid for item in early}
+
+
+def test_several_contrasts_of_an_mr_study_share_the_budget(store: Any) -> None:
+    stored = [
+        store(
+            textured(10 * series + n),
+            SOPClassUID=MRImageStorage,
+            Modality="MR",
+            SeriesInstanceUID=f"1.2.{series}",
+            SeriesNumber=series,
+            ImageOrientationPatient=AXIAL,
+            ImagePositionPatient=[0, 0, 4.0 * n],
+        )
+        for series in (4, 2, 7)
+        for n in range(10)
+    ]
+
+    study = pictures_of(stored, budget=6)
+
+    assert study.basis == "6 of 30 slices of series 2, 4, 7"
+
+
+def test_frames_of_an_enhanced_object_are_ordered_by_their_own_positions(store: Any) -> None:
+    order = [3, 0, 4, 1, 2]
+    frames = []
+    for place in order:
+        position, orientation = Dataset(), Dataset()
+        position.ImagePositionPatient = [0, 0, 5.0 * place]
+        orientation.ImageOrientationPatient = AXIAL
+        frame = Dataset()
+        frame.PlanePositionSequence, frame.PlaneOrientationSequence = [position], [orientation]
+        frames.append(frame)
+    pixels = np.stack([textured(place) for place in order])
+    stored = store(pixels, SOPClassUID=EnhancedMRImageStorage, Modality="MR", PerFrameFunctionalGroupsSequence=frames)
+
+    study = pictures_of([stored])
+
+    assert [picture.frame for picture in study.pictures] == [1, 3, 4, 0, 2]
+
+
+def test_a_frontal_view_comes_before_a_lateral_and_processing_copies_are_dropped(store: Any) -> None:
+    def view(name: str, seed: int, intent: str = "FOR PRESENTATION") -> StoredInstance:
+        kind = DigitalXRayImageStorageForPresentation
+        written: StoredInstance = store(
+            textured(seed), SOPClassUID=kind, Modality="DX", ViewPosition=name, PresentationIntentType=intent
+        )
+        return written
+
+    lateral, raw, frontal = view("LL", 1), view("PA", 2, "FOR PROCESSING"), view("PA", 3)
+    study = pictures_of([lateral, raw, frontal])
+
+    assert [picture.sop_instance_uid for picture in study.pictures] == [
+        frontal.sop_instance_uid,
+        lateral.sop_instance_uid,
+    ]
+    assert study.basis == "2 of 2 views"
+
+
+def test_mammograms_are_hung_as_the_four_views(store: Any) -> None:
+    wanted = [("R", "CC"), ("L", "CC"), ("R", "MLO"), ("L", "MLO")]
+    stored = {
+        pair: store(textured(n), Modality="MG", ImageLaterality=pair[0], ViewPosition=pair[1])
+        for n, pair in enumerate(reversed(wanted))
+    }
+
+    study = pictures_of(list(stored.values()))
+
+    assert [p.sop_instance_uid for p in study.pictures] == [stored[pair].sop_instance_uid for pair in wanted]
+
+
+def test_a_cine_run_is_shown_by_frames_spread_over_it(store: Any) -> None:
+    run = np.stack([textured(n).astype(np.uint16) for n in range(30)])
+    stored = store(run, SOPClassUID=UltrasoundMultiFrameImageStorage, Modality="US")
+
+    study = pictures_of([stored], budget=4)
+
+    assert [picture.frame for picture in study.pictures] == [3, 11, 18, 26]
+    assert study.basis == "4 of 30 frames"
+
+
+def test_a_still_sent_twice_is_shown_once(store: Any) -> None:
+    study = pictures_of([store(textured(1), Modality="XC"), store(textured(1), Modality="XC")])
+
+    assert len(study.pictures) == 1
+    assert [left.reason for left in study.left_out] == ["duplicate"]
+
+
+def test_a_damaged_slice_is_left_out_and_another_takes_its_place(store: Any) -> None:
+    stored = ct(store, 20)
+    first = pictures_of(stored, budget=4)
+    damaged = next(item for item in stored if item.sop_instance_uid == first.pictures[1].sop_instance_uid)
+    damaged.path.write_bytes(damaged.path.read_bytes()[:-500])
+
+    study = pictures_of(stored, budget=4)
+
+    assert len(study.pictures) == 4
+    assert [(left.sop_instance_uid, left.reason) for left in study.left_out] == [
+        (damaged.sop_instance_uid, "truncated")
+    ]
+
+
+def slide(store: Any, tiles: np.ndarray[Any, Any], rows: int, columns: int) -> StoredInstance:
+    stored: StoredInstance = store(
+        tiles,
+        SOPClassUID=VLWholeSlideMicroscopyImageStorage,
+        Modality="SM",
+        ImageType=["ORIGINAL", "PRIMARY", "VOLUME", "NONE"],
+        TotalPixelMatrixRows=rows,
+        TotalPixelMatrixColumns=columns,
+        DimensionOrganizationType="TILED_FULL",
+    )
+    return stored
+
+
+def test_a_small_level_of_a_slide_is_assembled_from_its_tiles(store: Any) -> None:
+    tiles = np.stack([np.full((16, 16, 3), 40 * n, np.uint8) for n in range(6)])
+
+    picture = pictures_of([slide(store, tiles, 20, 40)]).pictures[0]
+
+    assert picture.pixels.shape == (20, 40, 3)
+    assert [int(picture.pixels[y, x, 0]) for y, x in ((0, 0), (0, 20), (0, 39), (19, 0), (19, 39))] == [
+        0,
+        40,
+        80,
+        120,
+        200,
+    ]
+
+
+def test_tissue_tiles_of_a_large_level_are_found_by_colour_and_most_tiles_never_decoded(store: Any) -> None:
+    tiles = np.full((16, 1024, 1024, 3), 240, np.uint8)
+    tissue = np.random.default_rng(1).integers(0, 80, (1024, 1024), np.uint8)
+    for n in (5, 10):
+        tiles[n, ..., 1] = tissue + n
+
+    study = pictures_of([slide(store, tiles, 4096, 4096)], budget=2)
+
+    assert [picture.frame for picture in study.pictures] == [5, 10]
+
+
+def test_the_label_of_a_slide_is_never_shown(store: Any) -> None:
+    label = store(
+        np.full((64, 64, 3), 9, np.uint8),
+        SOPClassUID=MultiFrameTrueColorSecondaryCaptureImageStorage,
+        Modality="SM",
+        ImageType=["ORIGINAL", "PRIMARY", "LABEL", "NONE"],
+    )
+
+    with pytest.raises(NotReportable, match="label"):
+        pictures_of([label])
+
+
+def test_a_study_without_images_says_so(tmp_path: Path) -> None:
+    (tmp_path / "note").write_bytes(b"no DICOM at all" * 20)
+
+    with pytest.raises(NotReportable, match="^no_images"):
+        pictures_of([])
+    with pytest.raises(NotReportable, match="^not_dicom"):
+        pictures_of([StoredInstance(tmp_path / "note", "1.2")])
+
+
+@pytest.mark.parametrize(
+    ("total", "count", "expected"), [(1, 8, [0]), (3, 8, [0, 1, 2]), (11, 1, [5]), (101, 3, [10, 50, 90])]
+)
+def test_spread_trims_the_ends_and_never_repeats(total: int, count: int, expected: list[int]) -> None:
+    assert spread(total, count) == expected

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+
+from db.errors import NotReportable
+from worker.images.codestream import inspect
+from worker.images.errors import Unreadable
+from worker.images.study import StoredInstance, pictures_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+META = b"\0" * 128 + b"DICM" + b"\2\0\x10\0UI"
+
+
+def file_of(path: Path, body: bytes, syntax: bytes = b"1.2.840.10008.1.2.1\0") -> StoredInstance:
+    path.write_bytes(META + struct.pack("<H", len(syntax)) + syntax + body)
+    return StoredInstance(path, "1.2.3")
+
+
+def refused(stored: StoredInstance) -> str:
+    with pytest.raises(NotReportable) as caught:
+        pictures_of([stored])
+    return caught.value.reason
+
+
+def test_dimensions_that_claim_gigabytes_are_refused_before_any_memory_is_taken(store: Any) -> None:
+    assert refused(store(np.zeros((64, 64), np.uint16), Rows=65535, Columns=65535)) == "too_large"
+    assert refused(store(np.zeros((64, 64), np.uint16), NumberOfFrames=2_000_000_000)) == "truncated"
+
+
+def test_fewer_pixels_than_claimed_are_refused(store: Any) -> None:
+    assert refused(store(np.zeros((64, 64), np.uint16), Rows=65)) == "truncated"
+    assert refused(store(np.zeros((64, 64), np.uint16), PixelData=b"")) == "no_pixels"
+
+
+def test_a_file_cut_within_its_pixels_is_refused(store: Any) -> None:
+    stored = store(np.zeros((64, 64), np.uint16))
+    stored.path.write_bytes(stored.path.read_bytes()[:-2])
+
+    assert refused(stored) == "truncated"
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless])
+@pytest.mark.parametrize("lost", [20, 400])
+def test_a_compressed_file_cut_anywhere_is_refused(store: Any, syntax: str, lost: int) -> None:
+    stored = store(np.random.default_rng(3).integers(0, 4096, (64, 64), np.uint16), syntax=syntax)
+    stored.path.write_bytes(stored.path.read_bytes()[:-lost])
+
+    assert refused(stored) == "truncated"
+
+
+def test_a_codestream_of_another_size_than_its_header_is_refused(store: Any) -> None:
+    stored = store(np.zeros((64, 64), np.uint16), syntax=JPEGLSLossless)
+    content = stored.path.read_bytes()
+    stored.path.write_bytes(content.replace(b"\x28\0\x10\0US\2\0\x40\0", b"\x28\0\x10\0US\2\0\xff\1"))
+
+    assert refused(stored) == "malformed"
+
+
+@pytest.mark.parametrize(
+    ("elements", "reason"),
+    [
+        ({"PhotometricInterpretation": "HSV"}, "unknown_photometric"),
+        ({"PhotometricInterpretation": "RGB"}, "malformed"),
+        ({"BitsAllocated": 12}, "malformed"),
+        ({"BitsStored": 17}, "malformed"),
+        ({"Rows": 4}, "too_small"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4"}, "not_an_image"),
+    ],
+)
+def test_claims_that_cannot_be_shown_have_their_own_reason(store: Any, elements: dict[str, Any], reason: str) -> None:
+    assert refused(store(np.zeros((64, 64), np.uint16), **elements)) == reason
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [b"1.2.840.10008.1.2.4.102", b"1.2.840.10008.1.2.4.106", b"1.2.840.10008.1.2.7.1\0", b"1.2.840.10008.1.2.4.100\0"],
+)
+def test_a_video_is_refused_as_one(store: Any, syntax: bytes) -> None:
+    stored = store(np.zeros((64, 64), np.uint16))
+    content = stored.path.read_bytes()
+    length = struct.unpack_from("<L", content, 140)[0]
+
+    assert refused(file_of(stored.path, content[144 + length :], syntax)) == "video"
+
+
+def test_a_deflate_bomb_stops_at_the_cap(tmp_path: Path) -> None:
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(300)) + packer.flush()
+
+    assert refused(file_of(tmp_path / "bomb", bomb, b"1.2.840.10008.1.2.1.99")) == "too_large"
+
+
+def test_deep_nesting_is_refused_without_recursion(tmp_path: Path) -> None:
+    nested = (b"\x08\0\x40\x11SQ\0\0" + b"\xff" * 4 + b"\xfe\xff\x00\xe0" + b"\xff" * 4) * 5000
+
+    assert refused(file_of(tmp_path / "deep", nested)) == "malformed"
+
+
+def test_a_header_whose_element_runs_past_the_end_is_refused(tmp_path: Path) -> None:
+    assert refused(file_of(tmp_path / "long", b"\x09\0\x10\0UN\0\0" + b"\xf0\xff\xff\x7f")) == "truncated"
+
+
+def test_every_prefix_of_a_file_is_refused_with_a_reason(store: Any) -> None:
+    stored = store(np.arange(4096, dtype=np.uint16).reshape(64, 64), WindowCenter=5, WindowWidth=7)
+    content = stored.path.read_bytes()
+
+    for length in range(0, len(content) - 1, 7):
+        stored.path.write_bytes(content[:length])
+        assert refused(stored)
+
+
+def test_flipped_bytes_give_pictures_or_reasons_never_other_errors(store: Any) -> None:
+    rng = np.random.default_rng(11)
+    for syntax in (RLELossless, JPEG2000Lossless, JPEGLSLossless, "1.2.840.10008.1.2.1"):
+        stored = store(rng.integers(0, 4096, (32, 32), np.uint16), syntax=syntax)
+        content = np.frombuffer(stored.path.read_bytes(), np.uint8)
+        for _ in range(60):
+            flipped = content.copy()
+            flipped[rng.integers(132, len(content), 4)] = rng.integers(0, 256, 4)
+            stored.path.write_bytes(flipped.tobytes())
+            try:
+                pictures_of([stored])
+            except NotReportable as refusal:
+                assert refusal.detail
+
+
+@pytest.mark.parametrize(
+    "frame", [b"", b"\xff\xd9", b"\xff\xd8\xff\xd9", b"\xff\xd8\xff\xc0\0\2\xff\xd9", b"\xff\x4f\xff\x51\xff\xd9"]
+)
+def test_something_that_only_ends_like_a_codestream_is_refused(frame: bytes) -> None:
+    with pytest.raises(Unreadable):
+        inspect(frame)
+
+
+def test_no_reason_holds_anything_of_the_patient(store: Any) -> None:
+    stored = store(np.zeros((64, 64), np.uint16), Rows=65, PatientName="Doe^Jane", PatientID="4711")
+
+    with pytest.raises(NotReportable) as caught:
+        pictures_of([stored])
+
+    assert "Doe" not in str(caught.value)
+    assert "4711" not in str(caught.value)
