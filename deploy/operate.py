@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING
 
+from PIL import Image
 from rich.table import Table
 from sqlalchemy import func, select
 
@@ -19,8 +21,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from sqlalchemy.orm import Session
 
-    from db.models import Study
+    from db.models import Report, Study
     from db.settings import Settings
+    from worker.images.study import StudyPictures
 
 
 def change(settings: Settings, name: str, order: Callable[[Session, Study], None]) -> None:
@@ -58,7 +61,7 @@ def show(settings: Settings, console: Console, name: str, pictures: Path | None)
             console.print(f"[bold]{reports.BANNER}[/bold]\nversion {report.version}, {report.basis}")
             console.print(report.findings, report.impression, *report.remarks, sep="\n", markup=False, highlight=False)
         if pictures is not None:
-            _draw(session, report, pictures)
+            _draw(session, study, report, pictures)
 
 
 def _state(study: Study) -> str:
@@ -87,10 +90,29 @@ def _jobs(session: Session, study: Study) -> Table:
     return table
 
 
-def _draw(session: Session, report: reports.Report | None, path: Path) -> None:
+def _draw(session: Session, study: Study, report: Report | None, path: Path) -> None:
     if report is None:
         raise NotPossible("there is no report yet, so there are no pictures of it")
-    shown = reports.pictures(session, report.id)
-    from worker.images.sheet import draw_sheet  # noqa: PLC0415 - only where pictures are asked for
+    from worker.images.sheet import contact_sheet  # noqa: PLC0415 - numpy and pydicom, only where pictures are wanted
 
-    draw_sheet([(picture.png, picture.reason) for picture in shown]).save(path)
+    contact_sheet(_seen(session, study, report)).save(path)
+
+
+def _seen(session: Session, study: Study, report: Report) -> StudyPictures:
+    """The stored pictures, as they were when the model saw them."""
+    import numpy as np  # noqa: PLC0415 - as above
+
+    from worker.images.study import Picture, StudyPictures  # noqa: PLC0415 - as above
+
+    pictures = [
+        Picture(
+            pixels=np.asarray(Image.open(io.BytesIO(row.png))),
+            sop_instance_uid=row.sop_instance_uid,
+            frame=row.frame,
+            reason=row.reason,
+            transform=row.transform,
+            warnings=row.warnings,
+        )
+        for row in reports.pictures(session, report.id)
+    ]
+    return StudyPictures(pictures, [], report.basis, study.modality, study.body_part)

@@ -36,14 +36,21 @@ LOOK_SECONDS = 0.5
 class Generation(Protocol):
     """What a model made of a request."""
 
-    text: str
-    finish_reason: str
+    @property
+    def text(self) -> str:
+        """The words."""
+
+    @property
+    def finish_reason(self) -> str:
+        """`stop` where the model ended by itself."""
 
 
 class Model(Protocol):
     """What the reporter needs of a model."""
 
-    digest: str
+    @property
+    def digest(self) -> str:
+        """Of the weights."""
 
     def embed(self, pictures: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
         """A vector per picture, for the search of similar cases."""

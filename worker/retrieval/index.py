@@ -89,9 +89,9 @@ def _flat_index(vectors: Vectors) -> faiss.Index:
 
 def _normalised(vectors: Vectors) -> Vectors:
     rows = np.ascontiguousarray(vectors, dtype=np.float32)
-    lengths: Vectors = np.linalg.norm(rows, axis=1, keepdims=True)
-    normalised: Vectors = rows / np.maximum(lengths, np.float32(1e-30))
-    return normalised
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True).astype(np.float32)
+    # A vector of zeros is similar to nothing.
+    return rows / np.maximum(lengths, np.float32(1e-30))
 
 
 class ReferenceIndex:
