@@ -54,6 +54,19 @@ class Settings(BaseSettings):
     maximum_pdu_bytes: int = Field(
         default=131072, ge=4096, le=1048576, description="Largest PDU we offer to receive, in bytes."
     )
+    peers_file: Path | None = Field(
+        default=None, description="TOML file of the AE titles and addresses that may associate; unset: everybody may."
+    )
+    tls_certificate: Path | None = Field(
+        default=None, description="PEM certificate of the listener; set: it speaks DICOM over TLS only."
+    )
+    tls_key: Path | None = Field(default=None, description="PEM private key, where the certificate does not hold it.")
+    tls_client_ca: Path | None = Field(
+        default=None, description="PEM certificates of who signs peers' certificates; set: peers must show one."
+    )
+    mpps: bool = Field(
+        default=False, description="Accept Modality Performed Procedure Step; COMPLETED settles a study at once."
+    )
 
     settle_seconds: Seconds = Field(
         default=30, description="Quiet time after its last image until a study is judged complete."
