@@ -1,7 +1,7 @@
 """The conservation law, checked from the database: everything acknowledged ends in exactly one place.
 
 Each check is one query for the rows that break the law; an intact house returns nothing. What lies on the disk is
-checked by dicom_listener.audit.
+checked by deploy.audit.
 """
 
 from __future__ import annotations

@@ -223,6 +223,14 @@ def settle(study: Study) -> None:
     operate.change(load_settings(), study, operate.settle)
 
 
+@app.command()
+def audit(repair: Annotated[bool, typer.Option("--repair", help="Mend what is safe to mend.")] = False) -> None:
+    """Prove from database and disk that nothing is lost and nothing twice; status 1 where it is."""
+    from deploy import audit as auditor
+
+    raise typer.Exit(1 if auditor.show(load_settings(), console, repair=repair) else 0)
+
+
 @app.command("settings")
 def show_settings() -> None:
     """Print every setting, as the README's table."""
