@@ -21,7 +21,13 @@ import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
-from pydicom.uid import CTImageStorage, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, RLELossless, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+    RLELossless,
+    generate_uid,
+)
 
 from worker.images.study import StoredInstance, pictures_of
 
@@ -53,7 +59,14 @@ def image(sop_class: str, pixels: npt.NDArray[np.uint16] | npt.NDArray[np.int16]
     dataset.SOPClassUID, dataset.SOPInstanceUID = sop_class, generate_uid()
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "1.2.3", "1.2.3.4"
     dataset.SeriesNumber = 3
-    for keyword in ("Manufacturer", "InstitutionName", "StationName", "StudyDescription", "SeriesDescription", "ProtocolName"):
+    for keyword in (
+        "Manufacturer",
+        "InstitutionName",
+        "StationName",
+        "StudyDescription",
+        "SeriesDescription",
+        "ProtocolName",
+    ):
         setattr(dataset, keyword, "something typical")
     for keyword in ("KVP", "ExposureTime", "XRayTubeCurrent", "Exposure", "SliceThickness", "TableHeight"):
         setattr(dataset, keyword, 100)
@@ -73,7 +86,7 @@ def write_ct(folder: Path, *, compressed: bool) -> list[StoredInstance]:
     rng = np.random.default_rng(7)
     y, x = np.mgrid[-1:1:512j, -1:1:512j]
     body = np.where(x**2 + (1.4 * y) ** 2 < 0.8, 40, -1000).astype(np.int16)
-    stored = []
+    stored: list[StoredInstance] = []
     for number in rng.permutation(SLICES):
         pixels = (body + rng.integers(-60, 60, body.shape)).astype(np.int16)
         dataset = image(CTImageStorage, pixels, 16)

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 MAX_SAMPLES = 96_000_000
 #: Frames above this many samples must not be smaller than a thousandth of it: no real picture compresses so well.
 _BOMB_SAMPLES, _BOMB_RATIO = 16_000_000, 1000
-#: Pixels of the shorter side. Whole-slide test tiles have 10; below this there is nothing to see.
-MIN_SIDE = 8
 
 GRAYSCALE = frozenset({"MONOCHROME1", "MONOCHROME2"})
 COLOUR = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT"})
@@ -98,7 +96,7 @@ class Frame:
 def shape_of(header: Header) -> Shape:
     """Read and check an object's shape, without touching its pixels.
 
-    Raises Unreadable: video, no pixels, a photometric interpretation nobody can show, too large, too small, truncated.
+    Raises Unreadable: video, no pixels, a photometric interpretation nobody can show, too large, malformed, truncated.
     """
     if header.syntax.startswith(_VIDEO):
         raise Unreadable("video", "the object is a video; pictures are not taken from videos")
@@ -134,8 +132,8 @@ def _check_claims(shape: Shape) -> None:
         raise Unreadable("unknown_photometric", "the photometric interpretation is none that can be shown")
     if shape.samples != expected or shape.allocated not in (1, 8, 16, 32) or not 0 < shape.stored <= shape.allocated:
         raise Unreadable("malformed", "bits, samples and photometric interpretation do not fit together")
-    if min(shape.rows, shape.columns) < MIN_SIDE:
-        raise Unreadable("too_small", f"the picture is smaller than {MIN_SIDE} pixels")
+    if min(shape.rows, shape.columns) < 1:
+        raise Unreadable("malformed", "the picture has no rows or no columns")
     if shape.total > MAX_SAMPLES:
         raise Unreadable("too_large", f"the picture claims more than {MAX_SAMPLES // 1_000_000} million samples")
 

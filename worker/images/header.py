@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import mmap
 import struct
 import zlib
@@ -31,6 +32,7 @@ MAX_VALUE = 4 << 20
 #: The functional groups of every frame: about 2 KiB a frame.
 MAX_GROUPS = 64 << 20
 
+_PIECE = 1 << 20
 _PREAMBLE = 128
 _META = Encoding(implicit=False, little_endian=True)
 _SYNTAX = 0x00020010
@@ -225,14 +227,19 @@ def _meta(buffer: Buffer) -> tuple[str, int]:
 
 
 def _inflated(buffer: Buffer, start: int) -> bytes:
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflater, body = zlib.decompressobj(-zlib.MAX_WBITS), io.BytesIO()
     try:
-        body = inflater.decompress(buffer[start:], MAX_INFLATED)
+        # Piece by piece on both sides: zlib holds what it returns twice, and copies what it has not consumed.
+        for begin in range(start, len(buffer), _PIECE):
+            rest = buffer[begin : begin + _PIECE]
+            while rest:
+                body.write(inflater.decompress(rest, _PIECE))
+                rest = inflater.unconsumed_tail
+                if body.tell() > MAX_INFLATED:
+                    raise Unreadable("too_large", f"the data set inflates to more than {MAX_INFLATED >> 20} MiB")
     except zlib.error:
         raise Unreadable("truncated", "the deflated data set is damaged") from None
-    if inflater.unconsumed_tail:
-        raise Unreadable("too_large", f"the data set inflates to more than {MAX_INFLATED >> 20} MiB")
-    return body
+    return body.getvalue()
 
 
 def _wanted(buffer: bytes, start: int, encoding: Encoding, end: int) -> dict[int, tuple[Element, bytes]]:

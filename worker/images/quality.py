@@ -17,11 +17,12 @@ BLANK = "blank: every pixel is the same"
 SATURATED = "saturated: nearly every pixel is white, or black and white only"
 NOISE = "noise: neighbouring pixels have nothing in common"
 SMALL = "small: fewer than 64 pixels a side"
+TINY = "tiny: fewer than 8 pixels a side"
 
 #: Warnings after which nothing in the picture can be a finding.
-WITHOUT_INFORMATION = frozenset({BLANK, SATURATED, NOISE})
+WITHOUT_INFORMATION = frozenset({BLANK, SATURATED, NOISE, TINY})
 
-_SMALL_SIDE = 64
+_SMALL_SIDE, _TINY_SIDE = 64, 8
 #: Grey levels between which most of a blank picture lies; compression leaves a level or two.
 _BLANK_SPREAD = 2
 _MOST = (0.001, 0.999)
@@ -37,7 +38,8 @@ _ENOUGH = 32
 def warnings_about(levels: npt.NDArray[np.uint8]) -> list[str]:
     """What is wrong with a picture, uint8 [rows, columns] or [rows, columns, 3]; [] for most."""
     grey = levels if levels.ndim == 2 else levels[..., 1]  # noqa: PLR2004 - green carries most of the luminance
-    found = [SMALL] if min(grey.shape) < _SMALL_SIDE else []
+    side = min(grey.shape)
+    found = [TINY] if side < _TINY_SIDE else [SMALL] if side < _SMALL_SIDE else []
     counts = np.bincount(grey.ravel(), minlength=256)
     share = counts / grey.size
     low, high = np.searchsorted(np.cumsum(share), _MOST)

@@ -28,7 +28,8 @@ AXIAL, CORONAL = [1, 0, 0, 0, 1, 0], [1, 0, 0, 0, 0, -1]
 def textured(seed: int, side: int = 64) -> np.ndarray[Any, Any]:
     """A smooth picture, different for each seed."""
     y, x = np.mgrid[0:side, 0:side]
-    return (1000 + 500 * np.sin(x / 9 + seed) * np.cos(y / 7 + seed)).astype(np.int16)
+    waves: np.ndarray[Any, Any] = 1000 + 500 * np.sin(x / 9 + seed) * np.cos(y / 7 + seed)
+    return waves.astype(np.int16)
 
 
 def ct(store: Any, count: int, **more: Any) -> list[StoredInstance]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,7 +72,7 @@ def test_a_codestream_of_another_size_than_its_header_is_refused(store: Any) -> 
         ({"PhotometricInterpretation": "RGB"}, "malformed"),
         ({"BitsAllocated": 12}, "malformed"),
         ({"BitsStored": 17}, "malformed"),
-        ({"Rows": 4}, "too_small"),
+        ({"Rows": 0}, "malformed"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4"}, "not_an_image"),
     ],
 )
@@ -126,10 +127,8 @@ def test_flipped_bytes_give_pictures_or_reasons_never_other_errors(store: Any) -
             flipped = content.copy()
             flipped[rng.integers(132, len(content), 4)] = rng.integers(0, 256, 4)
             stored.path.write_bytes(flipped.tobytes())
-            try:
-                pictures_of([stored])
-            except NotReportable as refusal:
-                assert refusal.detail
+            with suppress(NotReportable):
+                assert pictures_of([stored]).pictures
 
 
 @pytest.mark.parametrize(
