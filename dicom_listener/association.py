@@ -58,7 +58,7 @@ class Answerer(Protocol):
 class Services(Protocol):
     """What associations need of the listener."""
 
-    def admit(self, proposal: Proposal, peer: Peer) -> Rejection | None: ...  # noqa: D102
+    def admit(self, peer: Peer) -> Rejection | None: ...  # noqa: D102
     def accept(self, proposal: Proposal) -> tuple[bytes, dict[int, Context]]: ...  # noqa: D102
     def begin(self, command: Command, context: Context, peer: Peer) -> Answerer: ...  # noqa: D102
     def answered(self, peer: Peer) -> None: ...  # noqa: D102
@@ -111,11 +111,12 @@ class Association:
         self._peer = Peer(
             self._peer.association_id, proposal.calling_ae_title, proposal.called_ae_title, self._peer.address
         )
-        rejection = self._services.admit(proposal, self._peer)
+        rejection = self._services.admit(self._peer)
         if rejection is not None:
             self._answers[rejection.why] += 1
             self._connection.send(ASSOCIATE_RJ, rejection.encode())
             return False
+        self._connection.associated = True
         answer, self._contexts = self._services.accept(proposal)
         self._peer_maximum = proposal.maximum_pdu_bytes
         self._connection.send(ASSOCIATE_AC, answer)

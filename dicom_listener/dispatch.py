@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 import structlog
@@ -15,13 +16,17 @@ from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from db import jobqueue, jobs, processes, studies
+from db import jobqueue, jobs, nudges, processes, settling
 from db.session import transaction
 from dicom_listener import index
 from dicom_listener.storage import Spool
 
 if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Callable, Sequence
+
     from celery import Celery
+    from sqlalchemy.orm import Session
 
     from db.settings import Settings
 
@@ -46,12 +51,13 @@ def run_once(settings: Settings, app: Celery) -> int:
 def settle(settings: Settings) -> int:
     """Judge complete what is quiet or too long in coming; returns how many jobs that made."""
     with transaction(settings.database()) as session:
-        made = studies.settle_due(
+        made = settling.settle_due(
             session,
             quiet_seconds=settings.settle_seconds,
             quiet_rules=settings.settle_rules,
             cap_seconds=settings.settle_cap_seconds,
             open_associations=Spool(settings.spool).open_associations(),
+            maximum_revisions=settings.maximum_revisions,
         )
     for job_id in made:
         log.info("job.queued", job=str(job_id))
@@ -68,22 +74,36 @@ def rescue(settings: Settings) -> int:
 
 
 def announce(settings: Settings, app: Celery) -> int:
-    """Send the messages of waiting jobs; returns how many.
+    """Tell the workers of waiting jobs, and again where a message was lost; returns how many were sent."""
+    return _send(settings, app, nudges.take_unsent) + _send_again(settings, app)
 
-    Sent first, marked after: a crash between the two sends a message twice, and the claim makes the second one idle.
-    """
-    sent = []
+
+def _send_again(settings: Settings, app: Celery) -> int:
+    after = settings.nudge_seconds
     with transaction(settings.database()) as session:
-        try:
-            # Messages still in the queue are not lost, however long it is.
-            lost_after = None if jobqueue.depth(app) else settings.nudge_seconds
-            for job in jobs.unsent(session, resend_after_seconds=lost_after):
-                jobqueue.send(app, job.id)
-                sent.append(job)
-        except (BrokerError, RedisError) as error:
-            log.warning("broker.unreachable", why=type(error).__name__)
-        jobs.mark_sent(session, sent)
-    return len(sent)
+        if not nudges.overdue(session, after_seconds=after):
+            return 0
+    try:
+        in_queue = jobqueue.depth(app)
+    except (BrokerError, RedisError) as error:
+        log.warning("broker.unreachable", why=type(error).__name__)
+        return 0
+    return _send(settings, app, lambda session: nudges.take_lost(session, after_seconds=after, in_queue=in_queue))
+
+
+def _send(settings: Settings, app: Celery, take: Callable[[Session], Sequence[uuid.UUID]]) -> int:
+    with transaction(settings.database()) as session:
+        taken = deque(take(session))
+    count = len(taken)
+    try:
+        while taken:
+            jobqueue.send(app, taken[0])
+            taken.popleft()
+    except (BrokerError, RedisError) as error:
+        log.warning("broker.unreachable", why=type(error).__name__)
+        with transaction(settings.database()) as session:
+            nudges.not_sent(session, taken)
+    return count - len(taken)
 
 
 def run(settings: Settings) -> None:
@@ -93,6 +113,7 @@ def run(settings: Settings) -> None:
         signal.signal(signum, lambda *_: stop.set())
     Spool(settings.spool).prepare()
     app = jobqueue.make_app(settings.broker())
+    bell = nudges.Bell(settings.database())
     beat_due = 0.0
     while not stop.is_set():
         try:
@@ -100,11 +121,13 @@ def run(settings: Settings) -> None:
                 _beat(settings)
                 beat_due = time.monotonic() + processes.BEAT_SECONDS
             moved = run_once(settings, app)
-            stop.wait(0 if moved else settings.dispatch_seconds)
+            if not moved:
+                bell.wait(settings.dispatch_seconds, stop)
         except (SQLAlchemyError, OSError) as error:
             # The files wait on the disk and the jobs in the database: nothing is lost but time.
             log.error("dispatch.waiting", why=type(error).__name__)  # noqa: TRY400 - an outage, not a fault of ours
             stop.wait(PAUSE_AFTER_FAILURE_SECONDS)
+    bell.close()
 
 
 def _beat(settings: Settings) -> None:

@@ -49,6 +49,8 @@ class Rejection:
 
 CALLING_AE_TITLE_NOT_RECOGNIZED = Rejection(1, 1, 3, "calling AE title not recognized")
 CALLED_AE_TITLE_NOT_RECOGNIZED = Rejection(1, 1, 7, "called AE title not recognized")
+#: The title is known, so "not recognized" would send the reader to the wrong place.
+ADDRESS_NOT_ALLOWED = Rejection(1, 1, 1, "address not allowed for this calling AE title")
 LOCAL_LIMIT_EXCEEDED = Rejection(2, 3, 2, "as many associations as allowed")
 
 
@@ -108,8 +110,8 @@ def parse(content: memoryview) -> Proposal:
         pdu.decode(PDU_HEADER.pack(ASSOCIATE_RQ, len(content)) + bytes(content))
         primitive = pdu.to_primitive()
         proposal = Proposal(
-            str(primitive.calling_ae_title or "").strip(),
-            str(primitive.called_ae_title or "").strip(),
+            _title(primitive.calling_ae_title),
+            _title(primitive.called_ae_title),
             int(primitive.maximum_length_received or 0),
             primitive,
         )
@@ -127,6 +129,11 @@ def supported(*, mpps: bool) -> list[PresentationContext]:
     classes = [VERIFICATION, STORAGE_COMMITMENT_PUSH_MODEL] + [MODALITY_PERFORMED_PROCEDURE_STEP] * mpps
     syntaxes = [EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN]
     return [build_context(sop_class, syntaxes) for sop_class in classes]
+
+
+def _title(received: str | None) -> str:
+    """An AE title fit for a log: a peer may send control characters."""
+    return "".join(character for character in received or "" if " " <= character <= "~").strip()
 
 
 def _preferred_first(syntaxes: list[UID]) -> list[UID]:

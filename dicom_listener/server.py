@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import threading
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING, Self
 
 import structlog
 
+from dicom_listener import tls
 from dicom_listener.association import Association
 from dicom_listener.services import Services
-from dicom_listener.upper_layer import TICK_SECONDS, Connection
+from dicom_listener.upper_layer import TICK_SECONDS, Connection, PeerGone
 
 if TYPE_CHECKING:
     from db.settings import Settings
@@ -21,6 +23,9 @@ log = structlog.get_logger()
 
 #: Connections the kernel may hold for us: a modality's burst of associations.
 BACKLOG = 128
+#: Connections that have not (yet) associated: of one address, and of all. Each costs a thread for ARTIM's time.
+SILENT_PER_ADDRESS = 16
+SILENT = 128
 #: Seconds that open associations may take to end after a stop was asked for.
 GRACE_SECONDS = 10
 
@@ -32,7 +37,9 @@ class Listener:
         self._settings = settings
         self._services = Services(settings)
         self._stopping = threading.Event()
-        self._threads: set[threading.Thread] = set()
+        #: In the order of their connection: what `_make_room` cuts first.
+        self._serving: dict[threading.Thread, tuple[str, Connection]] = {}
+        self._tls = tls.server_context(settings)
         self._socket = socket.socket()
         self._accepting = threading.Thread(target=self._accept, name="dicom-accept")
 
@@ -70,13 +77,15 @@ class Listener:
         if self._stopping.is_set():
             return
         self._stopping.set()
+        with contextlib.suppress(OSError):  # wakes `accept`; not on every system
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._accepting.join()
         self._socket.close()
         deadline = time.monotonic() + GRACE_SECONDS
-        for thread in list(self._threads):
+        for thread in list(self._serving):
             thread.join(max(deadline - time.monotonic(), 0))
         self._services.close()
-        log.info("listener.stopped", cut_off=sum(thread.is_alive() for thread in self._threads))
+        log.info("listener.stopped", cut_off=sum(thread.is_alive() for thread in list(self._serving)))
 
     def _accept(self) -> None:
         while not self._stopping.is_set():
@@ -84,26 +93,44 @@ class Listener:
                 peer, address = self._socket.accept()
             except TimeoutError:
                 continue
-            except OSError as error:  # too many open files, or a peer already gone
+            except OSError as error:  # stopped, too many open files, or a peer already gone
+                if self._stopping.is_set():
+                    return
                 log.warning("listener.accept_failed", why=error.strerror)
                 time.sleep(TICK_SECONDS)
                 continue
-            thread = threading.Thread(
-                target=self._serve, args=(peer, address[0]), name="dicom-association", daemon=True
-            )
-            self._threads.add(thread)
-            thread.start()
+            self._begin(peer, address[0])
 
-    def _serve(self, peer: socket.socket, address: str) -> None:
+    def _begin(self, peer: socket.socket, address: str) -> None:
+        connection = Connection(peer, self._settings.maximum_pdu_bytes, self._stopping.is_set)
+        self._make_room(address)
+        thread = threading.Thread(target=self._serve, args=(connection, address), name="dicom-association", daemon=True)
+        self._serving[thread] = address, connection
+        thread.start()
+
+    def _make_room(self, address: str) -> None:
+        """Cut the oldest connections that have not associated, where there are too many.
+
+        The newcomer is let in: who only opens connections must not shut out a neighbour, nor a C-ECHO of his own.
+        """
+        silent = [(where, connection) for where, connection in self._serving.values() if not connection.associated]
+        from_there = [connection for where, connection in silent if where == address]
+        for connections, most in ((from_there, SILENT_PER_ADDRESS), ([c for _, c in silent], SILENT)):
+            for connection in connections[: len(connections) + 1 - most]:
+                connection.cut()
+
+    def _serve(self, connection: Connection, address: str) -> None:
         try:
-            with peer:
-                connection = Connection(peer, self._settings.maximum_pdu_bytes, self._stopping.is_set)
+            with contextlib.closing(connection):
+                connection.secure(self._tls)
                 Association(connection, address, self._services).serve()
+        except PeerGone as gone:
+            log.warning("connection.refused", address=address, why=str(gone))
         # A fault of ours must not go unseen in a thread; the others go on.
         except Exception:
             log.exception("association.failed", address=address)
         finally:
-            self._threads.discard(threading.current_thread())
+            del self._serving[threading.current_thread()]
 
 
 def run(settings: Settings) -> None:

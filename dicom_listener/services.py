@@ -9,6 +9,7 @@ import structlog
 
 from dicom_listener import dimse, negotiation
 from dicom_listener.inbox import Inbox
+from dicom_listener.peers import PeerDirectory
 from dicom_listener.refusals import SUCCESS, Refusal
 from dicom_listener.storage import Spool
 from dicom_listener.store import Store
@@ -64,6 +65,7 @@ class Services:
         self._settings = settings
         self._inbox = Inbox(self.spool)
         self._contexts = negotiation.supported(mpps=False)
+        self._peers = PeerDirectory(settings.peers_file)
         self._lock = threading.Lock()
         self._open: set[str] = set()
 
@@ -78,9 +80,11 @@ class Services:
         """Give the spool free, after the last association."""
         self._inbox.close()
 
-    def admit(self, proposal: Proposal, peer: Peer) -> Rejection | None:
+    def admit(self, peer: Peer) -> Rejection | None:
         """Count the association in, or say why not."""
-        del proposal
+        rejection = self._peers.rules().check(peer)
+        if rejection is not None:
+            return rejection
         with self._lock:
             if len(self._open) >= self._settings.maximum_associations:
                 return negotiation.LOCAL_LIMIT_EXCEEDED

@@ -5,6 +5,7 @@ Every length is checked against a limit before a byte is stored, and every PDU h
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import struct
@@ -30,6 +31,8 @@ LONGEST_ASSOCIATE_RQ = 256 * 1024
 PDU_SECONDS = 30
 #: How often a blocked read looks at its deadline and at the stop signal.
 TICK_SECONDS = 0.5
+#: Seconds for a TLS handshake, each step of it.
+HANDSHAKE_SECONDS = 10
 #: Seconds a peer may leave our answer unread.
 SEND_SECONDS = 30
 
@@ -47,7 +50,12 @@ class Abort(Exception):
 
 
 class Connection:
-    """Reads and writes whole PDUs; *stopping* is asked now and then, so that a stop need not wait for a silent peer."""
+    """Reads and writes whole PDUs; *stopping* is asked now and then, so that a stop need not wait for a silent peer.
+
+    *associated* is for the server: a connection that never becomes an association may be the first to go.
+    """
+
+    associated = False
 
     def __init__(self, peer: socket.socket, maximum_pdu_bytes: int, stopping: Callable[[], bool]) -> None:
         self._socket = peer
@@ -58,6 +66,22 @@ class Connection:
         # Resident only as far as it is used: a silent connection costs no memory.
         self._buffer = memoryview(bytearray(max(LONGEST_ASSOCIATE_RQ, 2 * maximum_pdu_bytes) + PDU_HEADER.size))
         self._start = self._end = 0
+
+    def secure(self, context: ssl.SSLContext | None) -> None:
+        """Become a TLS connection, where *context* is given; raises PeerGone."""
+        if context is None:
+            return
+        try:
+            self._socket.settimeout(HANDSHAKE_SECONDS)
+            self._socket = context.wrap_socket(self._socket, server_side=True, do_handshake_on_connect=False)
+            self._socket.do_handshake()
+            self._socket.settimeout(TICK_SECONDS)
+        except OSError as error:
+            raise PeerGone(f"no TLS connection: {getattr(error, 'reason', None) or type(error).__name__}") from error
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close()
 
     def read(self, wait_seconds: float, *, associated: bool = True) -> tuple[int, memoryview]:
         """The next PDU's type and content, which is valid until the next call.
@@ -84,6 +108,11 @@ class Connection:
             self._socket.settimeout(TICK_SECONDS)
         except OSError as error:
             raise PeerGone("the peer does not read our answers") from error
+
+    def cut(self) -> None:
+        """End the connection from another thread: whoever reads from it gets PeerGone."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def _fill(self, wanted: int, deadline: float) -> None:
         """Have *wanted* bytes from the start of the present PDU in the buffer."""

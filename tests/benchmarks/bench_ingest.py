@@ -31,11 +31,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from tests.benchmarks.dicom_client import associations_per_second, echoes_per_second
 from tests.benchmarks.synthetic import write_slice
+from tests.fuzz import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 #: Study name: instances and pixels of one side (16 bit).
 STUDIES = {"ct": (200, 512), "small": (1000, 101)}
@@ -51,6 +51,7 @@ JUDGED = (
 )
 NODELAY = {**os.environ, "TCP_NODELAY": "1"}
 START_SECONDS = 30
+TALK_SECONDS = 2.0
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -232,6 +233,34 @@ def small_talk(receivers: list[str], parent: Path) -> Table:
         with receiving(receiver, parent) as (port, _):
             table.add_row(receiver, f"{echoes_per_second(port):.0f}", f"{associations_per_second(port):.0f}")
     return table
+
+
+def echoes_per_second(port: int) -> float:
+    """C-ECHOs in one association."""
+    request = wire.pdu(wire.P_DATA_TF, wire.pdv(1, wire.COMMAND | wire.LAST, wire.c_echo_rq()))
+    with wire.Client(port) as client:
+        client.associate()
+        rate = per_second(lambda: client.ask(request))
+        client.release()
+    return rate
+
+
+def associations_per_second(port: int) -> float:
+    """Connections that associate and release, one after the other."""
+
+    def associate() -> None:
+        with wire.Client(port) as client:
+            client.associate().release()
+
+    return per_second(associate)
+
+
+def per_second(action: Callable[[], object]) -> float:
+    count, started = 0, time.perf_counter()
+    while time.perf_counter() - started < TALK_SECONDS:
+        action()
+        count += 1
+    return count / (time.perf_counter() - started)
 
 
 def ratios(measured: dict[tuple[str, str], list[Measurement]]) -> dict[str, float]:

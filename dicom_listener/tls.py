@@ -1,0 +1,32 @@
+"""DICOM over TLS (PS3.15 B.9 and B.10: BCP 195)."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING
+
+from db.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from db.settings import Settings
+
+
+def server_context(settings: Settings) -> ssl.SSLContext | None:
+    """The context of the listener; None where no certificate is configured.
+
+    With a client CA, only peers with a certificate it signed get as far as an association. Raises ConfigurationError.
+    """
+    if settings.tls_certificate is None:
+        if settings.tls_key or settings.tls_client_ca:
+            raise ConfigurationError("PRELIM_TLS_KEY and PRELIM_TLS_CLIENT_CA need PRELIM_TLS_CERTIFICATE")
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+        if settings.tls_client_ca is not None:
+            context.load_verify_locations(settings.tls_client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(f"the TLS certificate, key or client CA cannot be used: {error}") from error
+    return context

@@ -1,0 +1,167 @@
+"""DICOM on the wire, byte by byte: a client that can also say what no library would."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+ASSOCIATE_RQ, ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA_TF, RELEASE_RQ, RELEASE_RP, ABORT = range(1, 8)
+COMMAND, LAST = 1, 2
+VERIFICATION = "1.2.840.10008.1.1"
+CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
+IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
+EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+#: Context 1 for C-ECHO, context 3 for C-STORE.
+CONTEXTS = (
+    (1, VERIFICATION, (IMPLICIT_VR_LITTLE_ENDIAN,)),
+    (3, CT_IMAGE_STORAGE, (EXPLICIT_VR_LITTLE_ENDIAN,)),
+)
+Contexts = tuple[tuple[int, str, tuple[str, ...]], ...]
+
+
+def pdu(kind: int, content: bytes, length: int | None = None) -> bytes:
+    """A PDU; *length* lies about it."""
+    return struct.pack(">BxI", kind, len(content) if length is None else length) + content
+
+
+def item(kind: int, content: bytes) -> bytes:
+    return struct.pack(">BxH", kind, len(content)) + content
+
+
+def associate_rq(
+    contexts: Contexts = CONTEXTS, called: bytes = b"PRELIM", calling: bytes = b"FUZZ", maximum: int = 16384
+) -> bytes:
+    """An A-ASSOCIATE-RQ (PS3.8 9.3.2)."""
+    proposed = b"".join(
+        item(
+            0x20,
+            bytes((number, 0, 0, 0))
+            + item(0x30, abstract.encode())
+            + b"".join(item(0x40, syntax.encode()) for syntax in syntaxes),
+        )
+        for number, abstract, syntaxes in contexts
+    )
+    user = item(0x50, item(0x51, struct.pack(">I", maximum)) + item(0x52, b"1.2.826.0.1.3680043.10.1511"))
+    titles = called.ljust(16) + calling.ljust(16)
+    head = struct.pack(">HH", 1, 0) + titles + bytes(32) + item(0x10, b"1.2.840.10008.3.1.1.1")
+    return pdu(ASSOCIATE_RQ, head + proposed + user)
+
+
+def pdv(context_id: int, control: int, fragment: bytes, length: int | None = None) -> bytes:
+    """A presentation data value; *length* lies about it."""
+    return struct.pack(">IBB", len(fragment) + 2 if length is None else length, context_id, control) + fragment
+
+
+def command(values: dict[int, int | str]) -> bytes:
+    """A command set with its group length (PS3.7 6.3.1)."""
+    body = b"".join(_element(element, value) for element, value in sorted(values.items()))
+    return struct.pack("<HHII", 0, 0, 4, len(body)) + body
+
+
+def _element(element: int, value: int | str) -> bytes:
+    encoded = struct.pack("<H", value) if isinstance(value, int) else value.encode("latin-1")
+    encoded += b"\0" * (len(encoded) % 2)
+    return struct.pack("<HHI", 0, element, len(encoded)) + encoded
+
+
+def c_echo_rq(message_id: int = 1) -> bytes:
+    """The command set of a C-ECHO-RQ (PS3.7 9.3.5)."""
+    return command({0x0002: VERIFICATION, 0x0100: 0x0030, 0x0110: message_id, 0x0800: 0x0101})
+
+
+def c_store_rq(sop_instance_uid: str, sop_class_uid: str = CT_IMAGE_STORAGE) -> bytes:
+    """The command set of a C-STORE-RQ (PS3.7 9.3.1)."""
+    return command(
+        {0x0002: sop_class_uid, 0x0100: 0x0001, 0x0110: 1, 0x0700: 0, 0x0800: 0x0001, 0x1000: sop_instance_uid}
+    )
+
+
+def ct_slice(sop_instance_uid: str, pixels: int = 64, **uids: str) -> bytes:
+    """A CT object in Explicit VR Little Endian, as small as it can be; *study* and *series* replace its UIDs."""
+    values = (
+        (0x0008, 0x0016, b"UI", CT_IMAGE_STORAGE),
+        (0x0008, 0x0018, b"UI", sop_instance_uid),
+        (0x0020, 0x000D, b"UI", uids.get("study", "1.2.3.4")),
+        (0x0020, 0x000E, b"UI", uids.get("series", "1.2.3.4.5")),
+    )
+    encoded = b""
+    for group, element, vr, text in values:
+        value = text.encode("latin-1") + b"\0" * (len(text) % 2)
+        encoded += struct.pack("<HH2sH", group, element, vr, len(value)) + value
+    return encoded + struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OW", 0, pixels) + bytes(pixels)
+
+
+@dataclass
+class Client:
+    """One TCP connection to a listener."""
+
+    port: int
+    seconds: float = 10
+    connection: socket.socket = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.connection = socket.create_connection(("127.0.0.1", self.port), timeout=self.seconds)
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()
+
+    def send(self, content: bytes) -> None:
+        self.connection.sendall(content)
+
+    def read(self) -> tuple[int, bytes]:
+        """The next PDU; raises ConnectionError when the listener closed the connection."""
+        kind, length = struct.unpack(">BxI", self._receive(6))
+        return kind, self._receive(length)
+
+    def ask(self, content: bytes) -> tuple[int, bytes]:
+        self.send(content)
+        return self.read()
+
+    def associate(self, contexts: Contexts = CONTEXTS, **values: Any) -> Self:
+        kind, content = self.ask(associate_rq(contexts, **values))
+        assert kind == ASSOCIATE_AC, (kind, content)
+        return self
+
+    def echo(self) -> int:
+        """C-ECHO; returns the status."""
+        return status(self.ask(pdu(P_DATA_TF, pdv(1, COMMAND | LAST, c_echo_rq()))))
+
+    def store(self, sop_instance_uid: str, data_set: bytes, step: int = 16000) -> int:
+        """C-STORE in context 3; returns the status."""
+        self.send(pdu(P_DATA_TF, pdv(3, COMMAND | LAST, c_store_rq(sop_instance_uid))))
+        for offset in range(0, len(data_set), step):
+            fragment = data_set[offset : offset + step]
+            self.send(pdu(P_DATA_TF, pdv(3, LAST if offset + step >= len(data_set) else 0, fragment)))
+        return status(self.read())
+
+    def release(self) -> None:
+        assert self.ask(pdu(RELEASE_RQ, bytes(4)))[0] == RELEASE_RP
+
+    def _receive(self, size: int) -> bytes:
+        content = b""
+        while len(content) < size:
+            more = self.connection.recv(size - len(content))
+            if not more:
+                raise ConnectionError("the listener closed the connection")
+            content += more
+        return content
+
+
+def status(answer: tuple[int, bytes]) -> int:
+    """The status in a response PDU."""
+    kind, content = answer
+    assert kind == P_DATA_TF, answer
+    at = content.index(struct.pack("<HHI", 0, 0x0900, 2))
+    return int(struct.unpack_from("<H", content, at + 8)[0])
+
+
+def echoes(port: int) -> bool:
+    """Whether a good peer gets its C-ECHO answered."""
+    with Client(port) as client:
+        return client.associate().echo() == 0
