@@ -20,6 +20,7 @@ from tests.conftest import missing
 from tests.polling import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     import httpx
@@ -45,8 +46,9 @@ def reported(house: House, tmp_path_factory: pytest.TempPathFactory) -> House:
 
 
 @pytest.fixture
-def api(reported: House) -> httpx.Client:
-    return reported.api()
+def api(reported: House) -> Iterator[httpx.Client]:
+    with reported.api() as client:
+        yield client
 
 
 def test_every_study_sent_has_its_report(reported: House) -> None:
@@ -122,7 +124,7 @@ def test_the_same_files_sent_again_make_no_new_work(reported: House, tmp_path: P
     write_demo_studies(tmp_path, count=2, seed=1)
     reported.prelim("send", str(tmp_path))
     inbox = reported.data_dir / "spool" / "inbox"
-    wait_until(lambda: not list(inbox.iterdir()))
+    wait_until(lambda: not list(inbox.glob("*.dcm")))
 
     counts = reported.status()["studies"]
     assert (counts["reported"], sum(counts.values())) == (2, 2)

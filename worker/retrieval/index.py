@@ -91,7 +91,8 @@ def _normalised(vectors: Vectors) -> Vectors:
     rows = np.ascontiguousarray(vectors, dtype=np.float32)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True).astype(np.float32)
     # A vector of zeros is similar to nothing.
-    return rows / np.maximum(lengths, np.float32(1e-30))
+    normalised: Vectors = rows / np.maximum(lengths, np.float32(1e-30))
+    return normalised
 
 
 class ReferenceIndex:
