@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import mmap
 import struct
 import zlib
@@ -20,10 +21,13 @@ from worker.images.elements import PIXEL_DATA, UNDEFINED, Element, Encoding, ins
 from worker.images.errors import Unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from worker.images.elements import Buffer
+
+    #: Elements by tag, each with its bytes.
+    Values = dict[int, tuple[Element, bytes]]
 
 #: What a deflated object may grow to, in bytes: a study of deflated objects is small; a bomb of 1 MB becomes 1 GB.
 MAX_INFLATED = 128 << 20
@@ -72,7 +76,7 @@ class Header:
     path: Path
     syntax: str
     encoding: Encoding
-    values: dict[int, tuple[Element, bytes]]
+    values: Values
     pixels: Element | None
 
     def __contains__(self, keyword: str) -> bool:
@@ -96,12 +100,12 @@ class Header:
         layout = _BINARY.get(_VRS[keyword])
         try:
             if layout is None:
-                return [float(part) for part in self.texts(keyword)]
-            value = self.blob(keyword)
-            order = "<" if self.encoding.little_endian else ">"
-            return list(struct.unpack(f"{order}{len(value) // struct.calcsize(order + layout)}{layout}", value))
+                numbers = [float(part) for part in self.texts(keyword)]
+            else:
+                numbers = [float(part) for (part,) in struct.iter_unpack(self._order + layout, self.blob(keyword))]
         except (ValueError, struct.error):
             return []
+        return numbers if all(map(math.isfinite, numbers)) else []
 
     def number(self, keyword: str) -> float | None:
         """The first value of a numeric element."""
@@ -118,6 +122,10 @@ class Header:
         """The first value of a numeric element as an integer."""
         value = self.number(keyword)
         return int(value) if value is not None and abs(value) < 2**63 else default
+
+    @property
+    def _order(self) -> str:
+        return "<" if self.encoding.little_endian else ">"
 
     @property
     def frames(self) -> int:
@@ -141,13 +149,9 @@ class Header:
 
     def items(self, keyword: str) -> list[Header]:
         """The items of a sequence, each a header that knows its own elements only."""
-        if keyword not in self:
-            return []
-        element, value = self.values[_TAGS[keyword]]
-        encoding = inside(element.vr, self.encoding) if element.length == UNDEFINED else self.encoding
         return [
-            replace(self, encoding=encoding, values=_wanted(value, start, encoding, end), pixels=None)
-            for start, end in items(value, 0, len(value), encoding)
+            replace(self, encoding=self._inside(keyword), values=values, pixels=None)
+            for values in self._each(keyword, _wanted)
         ]
 
     def by_frame(self) -> list[Header]:
@@ -156,19 +160,27 @@ class Header:
         [] for an object without per-frame functional groups. PS3.3 C.7.6.16.
         """
         common = self.shared().values
-        return [replace(self, values={**common, **own}) for own in self._groups("PerFrameFunctionalGroupsSequence")]
+        own = self._each("PerFrameFunctionalGroupsSequence", _flat)
+        return [replace(self, values={**common, **values}) for values in own[: self.frames]]
 
     def shared(self) -> Header:
         """The header with the functional groups all frames share laid over it."""
-        groups = self._groups("SharedFunctionalGroupsSequence")
+        groups = self._each("SharedFunctionalGroupsSequence", _flat)
         return replace(self, values={**self.values, **groups[0]}) if groups else self
 
-    def _groups(self, keyword: str) -> list[dict[int, tuple[Element, bytes]]]:
+    def _inside(self, keyword: str) -> Encoding:
+        element, _ = self.values[_TAGS[keyword]]
+        return inside(element.vr, self.encoding) if element.length == UNDEFINED else self.encoding
+
+    def _each(self, keyword: str, values_of: Callable[[bytes, int, Encoding, int], Values]) -> list[Values]:
+        """What *values_of* finds in each item of a sequence; [] where it is absent or damaged."""
         if keyword not in self:
             return []
-        element, value = self.values[_TAGS[keyword]]
-        encoding = inside(element.vr, self.encoding) if element.length == UNDEFINED else self.encoding
-        return [_flat(value, start, encoding, end) for start, end in items(value, 0, len(value), encoding)]
+        encoding, value = self._inside(keyword), self.blob(keyword)
+        try:
+            return [values_of(value, start, encoding, end) for start, end in items(value, 0, len(value), encoding)]
+        except Unreadable:
+            return []
 
 
 _BINARY = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d", "US or SS": "H"}
@@ -242,16 +254,16 @@ def _inflated(buffer: Buffer, start: int) -> bytes:
     return body.getvalue()
 
 
-def _wanted(buffer: bytes, start: int, encoding: Encoding, end: int) -> dict[int, tuple[Element, bytes]]:
+def _wanted(buffer: bytes, start: int, encoding: Encoding, end: int) -> Values:
     return {
         element.tag: (element, buffer[element.start : element.end])
         for element in walk(buffer, start, encoding, end=end, wanted=_WANTED)
     }
 
 
-def _flat(buffer: bytes, start: int, encoding: Encoding, end: int) -> dict[int, tuple[Element, bytes]]:
+def _flat(buffer: bytes, start: int, encoding: Encoding, end: int) -> Values:
     """The wanted elements of one functional group item: each macro is a sequence of one item, whose elements count."""
-    flat: dict[int, tuple[Element, bytes]] = {}
+    flat: Values = {}
     for macro in walk(buffer, start, encoding, end=end):
         if macro.vr in (b"SQ", b""):
             for item in items(buffer, macro.start, macro.end, encoding):

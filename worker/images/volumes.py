@@ -6,7 +6,6 @@ reconstruction's whim: ImagePositionPatient projected on the normal of ImageOrie
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -105,7 +104,7 @@ def _key(header: Header, normal: Sequence[float] | None) -> tuple[object, ...]:
 
 def _normal(header: Header) -> Sequence[float] | None:
     cosines = header.numbers("ImageOrientationPatient")
-    if len(cosines) != 6 or not all(map(math.isfinite, cosines)):  # noqa: PLR2004 - two directions
+    if len(cosines) != 6:  # noqa: PLR2004 - two directions
         return None
     (a, b, c), (d, e, f) = cosines[:3], cosines[3:]
     return b * f - c * e, c * d - a * f, a * e - b * d
