@@ -53,6 +53,6 @@ def send(app: Celery, job_id: uuid.UUID) -> None:
 
 def depth(app: Celery) -> int:
     """How many messages wait in Redis."""
-    with app.connection_for_read() as connection:
+    with app.pool.acquire(block=True) as connection:
         channel: Any = connection.default_channel
         return int(channel.client.llen(QUEUE))

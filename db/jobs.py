@@ -12,7 +12,8 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import exists, func, or_, select, update
+from sqlalchemy.orm import aliased
 
 from db import studies
 from db.errors import NotPossible, StaleFence
@@ -21,19 +22,22 @@ from db.urgency import urgent_at
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Sequence
 
     from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
 
     from db.models import Study
 
-#: Most messages sent, or jobs rescued, in one transaction.
+#: Most jobs rescued in one transaction.
 BATCH = 100
 #: Retries are spread by up to this fraction, so that jobs that failed together do not come back together.
 JITTER = 0.25
 #: Longest pause before a retry, in seconds: past ten minutes an operator should look.
 LONGEST_PAUSE_SECONDS = 600
+#: The reason of a job whose worker died or hung. Until it ends it is a suspect: it may be what killed the worker.
+LEASE_EXPIRED = "lease_expired"
+#: A job nobody works on any more and nobody was told of yet.
+RETURNED: dict[str, Any] = {"state": "queued", "lease_until": None, "owner": None, "sent_at": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +56,13 @@ def claim_next(session: Session, *, owner: str, lease_seconds: float) -> Claim |
 
     A Celery message says only that there is work. Which job is the most urgent is decided here and now, so a STAT study
     overtakes whatever Redis holds in front of it. The attempt is counted at the claim and not at the end, so that a
-    study that kills its worker is counted too.
+    study that kills its worker is counted too. An *owner* works on one suspect at a time, so that a study that kills
+    its worker does not use up the tries of those that died beside it; its claims must not overlap.
     """
     now = func.clock_timestamp()
     first = (
         select(Job.id)
-        .where(Job.state == "queued", Job.available_at <= now)
+        .where(Job.state == "queued", Job.available_at <= now, _may_have(owner))
         .order_by(Job.urgent_at)
         .limit(1)
         # Claimers step over each other's rows instead of waiting.
@@ -78,6 +83,12 @@ def claim_next(session: Session, *, owner: str, lease_seconds: float) -> Claim |
         .returning(Job.id, Job.study_id, Job.revision, Job.fence, Job.attempt)
     ).one_or_none()
     return None if row is None else Claim(*row)
+
+
+def _may_have(owner: str) -> ColumnElement[bool]:
+    other = aliased(Job)
+    suspect = exists().where(other.state == "running", other.owner == owner, other.reason == LEASE_EXPIRED)
+    return or_(Job.reason.is_distinct_from(LEASE_EXPIRED), ~suspect)
 
 
 def heartbeat(session: Session, claim: Claim, *, lease_seconds: float) -> None:
@@ -102,12 +113,27 @@ def fail(session: Session, claim: Claim, reason: str, detail: str) -> None:
     _end(session, claim, "failed", reason, detail)
 
 
+def give_back(session: Session, claim: Claim) -> None:
+    """Return the job to the queue at once, because its worker was told to stop: not a try, and no fault of the job."""
+    _update(session, claim, **RETURNED, attempt=Job.attempt - 1)
+
+
 def retry_later(
-    session: Session, claim: Claim, reason: str, detail: str, *, pause_seconds: float, maximum_attempts: int
+    session: Session,
+    claim: Claim,
+    reason: str,
+    detail: str,
+    *,
+    pause_seconds: float,
+    maximum_attempts: int,
+    frames: list[str] | None = None,
 ) -> None:
-    """Give the job back for another try after a pause that doubles, or fail it when its tries are used up."""
+    """Give the job back for another try after a pause that doubles, or fail it when its tries are used up.
+
+    *frames* say where an unexpected error came from.
+    """
     if claim.attempt >= maximum_attempts:
-        fail(session, claim, reason, f"{detail} (after {claim.attempt} attempts)")
+        _end(session, claim, "failed", reason, f"{detail} (after {claim.attempt} attempts)", frames=frames)
         return
     pause = min(pause_seconds * 2 ** (claim.attempt - 1), LONGEST_PAUSE_SECONDS)
     # Not a secret: it only spreads the load.
@@ -115,13 +141,11 @@ def retry_later(
     _update(
         session,
         claim,
-        state="queued",
-        lease_until=None,
-        owner=None,
-        sent_at=None,
+        **RETURNED,
         available_at=func.clock_timestamp() + dt.timedelta(seconds=spread),
         reason=reason,
         detail=detail,
+        frames=frames,
     )
 
 
@@ -159,9 +183,9 @@ def _latest(session: Session, study: Study) -> Job | None:
     ).one_or_none()
 
 
-def _end(session: Session, claim: Claim, state: str, reason: str, detail: str) -> None:
+def _end(session: Session, claim: Claim, state: str, reason: str, detail: str, **more: Any) -> None:
     studies.lock(session, claim.study_id)
-    ended = {"state": state, "lease_until": None, "finished_at": func.clock_timestamp()}
+    ended = {"state": state, "lease_until": None, "finished_at": func.clock_timestamp(), **more}
     _update(session, claim, **ended, reason=reason, detail=detail)
     studies.end(session, claim, state, reason=reason, detail=detail)
 
@@ -196,32 +220,8 @@ def _give_up_or_requeue(session: Session, job: Job, maximum_attempts: int) -> No
     job.lease_until = None
     if job.attempt < maximum_attempts:
         job.state, job.owner, job.sent_at = "queued", None, None
-        job.reason, job.detail = "lease_expired", "its worker died or made no progress"
+        job.reason, job.detail = LEASE_EXPIRED, "its worker died or made no progress"
         return
     job.state, job.finished_at, job.reason = "failed", func.clock_timestamp(), "worker_lost"
     job.detail = f"its worker died or made no progress in each of {job.attempt} attempts"
     studies.end(session, job, "failed", reason=job.reason, detail=job.detail)
-
-
-def unsent(session: Session, *, resend_after_seconds: float | None) -> Sequence[Job]:
-    """Lock the waiting jobs whose message is to be sent, the most urgent first.
-
-    With *resend_after_seconds* also those whose message was sent so long ago that it must be lost.
-    """
-    now = func.clock_timestamp()
-    wanted: ColumnElement[bool] = Job.sent_at.is_(None)
-    if resend_after_seconds is not None:
-        wanted = or_(wanted, Job.sent_at < now - dt.timedelta(seconds=resend_after_seconds))
-    return session.scalars(
-        select(Job)
-        .where(Job.state == "queued", Job.available_at <= now, wanted)
-        .order_by(Job.urgent_at)
-        .limit(BATCH)
-        .with_for_update(skip_locked=True)
-    ).all()
-
-
-def mark_sent(session: Session, jobs: Sequence[Job]) -> None:
-    """Remember, on the database's clock, that the messages are out."""
-    if jobs:
-        session.execute(update(Job).where(Job.id.in_([job.id for job in jobs])).values(sent_at=func.clock_timestamp()))

@@ -33,6 +33,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 STUDY_STATES = ("receiving", "settled", "reported", "not_reportable", "failed", "cancelled")
 #: A job's states; all but the first two are final.
 JOB_STATES = ("queued", "running", "finished", "not_reportable", "failed", "superseded", "cancelled")
+#: A trigger notifies this channel whenever a job becomes `queued`, whoever did it.
+QUEUED_CHANNEL = "prelim_job_queued"
 
 
 class Base(DeclarativeBase):
@@ -186,6 +188,8 @@ class Job(Base):
     finished_at: Mapped[dt.datetime | None]
     reason: Mapped[str | None]
     detail: Mapped[str | None]
+    #: Where the last unexpected error came from, file and line, without its text: that could quote a patient.
+    frames: Mapped[list[str] | None]
 
     __table_args__ = (
         _one_of("state", JOB_STATES),

@@ -77,6 +77,11 @@ class Settings(BaseSettings):
     settle_cap_seconds: Seconds = Field(
         default=5400, description="A study still growing after this long is judged complete all the same."
     )
+    maximum_revisions: int = Field(
+        default=20,
+        ge=1,
+        description="Images that come late are reported this often by themselves; then an operator is asked.",
+    )
     dispatch_seconds: Seconds = Field(
         default=0.25, description="Pause of the dispatcher between two looks at the spool and the database."
     )
@@ -95,6 +100,9 @@ class Settings(BaseSettings):
         default=5, description="Pause before the second attempt; doubled, with jitter, for each further one."
     )
 
+    stop_seconds: Seconds = Field(
+        default=45, description="A worker told to stop gives back the reports it has not finished by then."
+    )
     engine_stall_seconds: Seconds = Field(
         default=120, description="A worker whose model makes no progress for this long says so and exits."
     )

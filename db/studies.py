@@ -13,22 +13,16 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from sqlalchemy import case, exists, func, or_, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from db.errors import UnknownStudy
 from db.models import Instance, Job, Quarantined, Study
-from db.urgency import urgent_at
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Collection, Mapping
 
-    from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
-
-#: Most studies settled in one transaction: a backlog after an outage must not become one huge transaction.
-SETTLE_BATCH = 50
 
 #: Delays from here on are shown in minutes; in seconds.
 SHOWN_IN_MINUTES = 120
@@ -197,73 +191,6 @@ def quarantine(
         )
         .on_conflict_do_nothing(index_elements=["file_path"])
     )
-
-
-def settle_due(
-    session: Session,
-    *,
-    quiet_seconds: float,
-    quiet_rules: Mapping[str, float],
-    cap_seconds: float,
-    open_associations: Collection[str] = (),
-) -> list[uuid.UUID]:
-    """Settle every study that is quiet, or has grown too long; returns the ids of the jobs made.
-
-    Quiet: its last object is *quiet_seconds* old (or what *quiet_rules* says for its AE title or modality) and no open
-    association has carried it. Too long: its first object of this revision is *cap_seconds* old.
-    """
-    quiet = _quiet_seconds(quiet_rules, quiet_seconds)
-    age = func.extract("epoch", func.clock_timestamp() - Study.last_received_at)
-    capped = func.extract("epoch", func.clock_timestamp() - Study.revision_started_at) >= cap_seconds
-    carried = exists().where(Instance.study_id == Study.id, Instance.association_id.in_(list(open_associations)))
-    due = session.execute(
-        select(Study, quiet.label("quiet"), capped.label("capped"))
-        .where(Study.state == "receiving", or_((age >= quiet) & ~carried, capped))
-        .order_by(Study.priority.desc(), Study.last_received_at)
-        .limit(SETTLE_BATCH)
-        # Several dispatchers share the work instead of waiting for each other.
-        .with_for_update(skip_locked=True)
-    ).all()
-    jobs = [
-        settle(
-            session, row.Study, f"still growing after {cap_seconds:g} s" if row.capped else f"quiet for {row.quiet:g} s"
-        )
-        for row in due
-    ]
-    return [job for job in jobs if job is not None]
-
-
-def _quiet_seconds(rules: Mapping[str, float], default: float) -> ColumnElement[float]:
-    by_ae_title = [(Study.calling_ae_title == name, seconds) for name, seconds in rules.items()]
-    by_modality = [(Study.modality == name, seconds) for name, seconds in rules.items()]
-    if not rules:
-        return func.coalesce(default)
-    return case(*by_ae_title, *by_modality, else_=default)
-
-
-def settle(session: Session, study: Study, why: str) -> uuid.UUID | None:
-    """Judge a locked, receiving study complete; returns its job's id, or None where it holds no image."""
-    images = session.scalar(
-        select(func.count()).select_from(Instance).where(Instance.study_id == study.id, Instance.reportable)
-    )
-    study.settled_at = func.clock_timestamp()
-    study.settle_reason = f"{why}, with {images} image{'' if images == 1 else 's'}"
-    if not images:
-        study.state, study.reason = "not_reportable", "no_images"
-        study.detail = "the study holds no object a report can be about"
-        return None
-    study.state = "settled"
-    job_id = uuid.uuid4()
-    session.execute(
-        insert(Job).values(
-            id=job_id,
-            study_id=study.id,
-            revision=study.revision,
-            priority=study.priority,
-            urgent_at=urgent_at(study.priority),
-        )
-    )
-    return job_id
 
 
 def late_arrivals(session: Session, study_id: uuid.UUID, revision: int) -> list[str]:

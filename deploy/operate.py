@@ -9,7 +9,7 @@ from PIL import Image
 from rich.table import Table
 from sqlalchemy import func, select
 
-from db import jobs, reports, studies
+from db import jobs, reports, settling, studies
 from db.errors import NotPossible
 from db.models import Instance, Job
 from db.session import transaction
@@ -46,7 +46,7 @@ def settle(session: Session, study: Study) -> None:
     """Judge it complete."""
     if study.state != "receiving":
         raise NotPossible(f"the study is {study.state}: only one that is still receiving can be settled")
-    studies.settle(session, study, "settled by an operator")
+    settling.settle(session, study, "settled by an operator")
 
 
 def show(settings: Settings, console: Console, name: str, pictures: Path | None) -> None:

@@ -5,10 +5,10 @@ The listener never waits for this process, nor for the database and the broker t
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
-from collections import deque
 from typing import TYPE_CHECKING
 
 import structlog
@@ -23,10 +23,9 @@ from dicom_listener.storage import Spool
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from celery import Celery
-    from sqlalchemy.orm import Session
 
     from db.settings import Settings
 
@@ -56,8 +55,8 @@ def settle(settings: Settings) -> int:
             quiet_seconds=settings.settle_seconds,
             quiet_rules=settings.settle_rules,
             cap_seconds=settings.settle_cap_seconds,
-            open_associations=Spool(settings.spool).open_associations(),
             maximum_revisions=settings.maximum_revisions,
+            open_associations=Spool(settings.spool).open_associations(),
         )
     for job_id in made:
         log.info("job.queued", job=str(job_id))
@@ -74,36 +73,34 @@ def rescue(settings: Settings) -> int:
 
 
 def announce(settings: Settings, app: Celery) -> int:
-    """Tell the workers of waiting jobs, and again where a message was lost; returns how many were sent."""
-    return _send(settings, app, nudges.take_unsent) + _send_again(settings, app)
-
-
-def _send_again(settings: Settings, app: Celery) -> int:
-    after = settings.nudge_seconds
+    """Tell the workers of waiting jobs: of each once, and again where Redis has lost the message; returns how many."""
     with transaction(settings.database()) as session:
-        if not nudges.overdue(session, after_seconds=after):
-            return 0
+        jobs_to_send = nudges.take_unsent(session)
+        lost = nudges.overdue(session, after_seconds=settings.nudge_seconds)
+    return _send(settings, app, jobs_to_send) + (_send_lost(settings, app) if lost else 0)
+
+
+def _send_lost(settings: Settings, app: Celery) -> int:
     try:
         in_queue = jobqueue.depth(app)
     except (BrokerError, RedisError) as error:
         log.warning("broker.unreachable", why=type(error).__name__)
         return 0
-    return _send(settings, app, lambda session: nudges.take_lost(session, after_seconds=after, in_queue=in_queue))
-
-
-def _send(settings: Settings, app: Celery, take: Callable[[Session], Sequence[uuid.UUID]]) -> int:
     with transaction(settings.database()) as session:
-        taken = deque(take(session))
-    count = len(taken)
-    try:
-        while taken:
-            jobqueue.send(app, taken[0])
-            taken.popleft()
-    except (BrokerError, RedisError) as error:
-        log.warning("broker.unreachable", why=type(error).__name__)
-        with transaction(settings.database()) as session:
-            nudges.not_sent(session, taken)
-    return count - len(taken)
+        lost = nudges.take_lost(session, after_seconds=settings.nudge_seconds, in_queue=in_queue)
+    return _send(settings, app, lost)
+
+
+def _send(settings: Settings, app: Celery, job_ids: Sequence[uuid.UUID]) -> int:
+    for number, job_id in enumerate(job_ids):
+        try:
+            jobqueue.send(app, job_id)
+        except (BrokerError, RedisError) as error:
+            log.warning("broker.unreachable", why=type(error).__name__)
+            with transaction(settings.database()) as session:
+                nudges.not_sent(session, job_ids[number:])
+            return number
+    return len(job_ids)
 
 
 def run(settings: Settings) -> None:
@@ -113,21 +110,23 @@ def run(settings: Settings) -> None:
         signal.signal(signum, lambda *_: stop.set())
     Spool(settings.spool).prepare()
     app = jobqueue.make_app(settings.broker())
-    bell = nudges.Bell(settings.database())
+    with contextlib.closing(nudges.Bell(settings.database())) as bell:
+        _loop(settings, app, bell, stop)
+
+
+def _loop(settings: Settings, app: Celery, bell: nudges.Bell, stop: threading.Event) -> None:
     beat_due = 0.0
     while not stop.is_set():
         try:
             if time.monotonic() >= beat_due:
                 _beat(settings)
                 beat_due = time.monotonic() + processes.BEAT_SECONDS
-            moved = run_once(settings, app)
-            if not moved:
+            if not run_once(settings, app):
                 bell.wait(settings.dispatch_seconds, stop)
         except (SQLAlchemyError, OSError) as error:
             # The files wait on the disk and the jobs in the database: nothing is lost but time.
             log.error("dispatch.waiting", why=type(error).__name__)  # noqa: TRY400 - an outage, not a fault of ours
             stop.wait(PAUSE_AFTER_FAILURE_SECONDS)
-    bell.close()
 
 
 def _beat(settings: Settings) -> None:

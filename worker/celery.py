@@ -2,5 +2,6 @@
 
 from db.settings import load_settings
 from worker.process import build
+from worker.resident import Resident
 
-app = build(load_settings())
+app = build(load_settings(), Resident.load)

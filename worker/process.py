@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING
+import time
+import uuid
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 from celery.signals import setup_logging, worker_init, worker_shutting_down
 
 from db import logs, processes
 from db.errors import ConfigurationError
-from db.jobqueue import REPORT_TASK, make_app
+from db.jobqueue import REPORT_TASK, make_app, send
 from db.session import transaction
-from worker import tasks
-from worker.resident import Resident
+from worker.tasks import Slots
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from celery import Celery
 
+    from db.reports import Draft
     from db.settings import Settings
+    from worker.reporter import StudyToReport
 
 #: How often the engine's progress is looked at, in seconds.
 STALL_LOOK_SECONDS = 1.0
@@ -29,10 +34,29 @@ EXIT_STALLED = 70
 log = structlog.get_logger()
 
 
-def build(settings: Settings) -> Celery:
-    """The application with its one task; the model is loaded by the worker's first signal, never on import."""
+#: How often a worker told to stop looks whether its reports are finished, in seconds.
+STOP_LOOK_SECONDS = 0.1
+
+
+class Writer(Protocol):
+    """What a worker holds for as long as it lives; worker.resident.Resident is the one that writes."""
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """For the process table."""
+
+    @property
+    def stalled_seconds(self) -> float:
+        """How long there has been work and no progress; 0 when there is none."""
+
+    def write(self, study: StudyToReport, on_progress: Callable[[], None]) -> Draft:
+        """Write one study's report."""
+
+
+def build(settings: Settings, load: Callable[[Settings], Writer]) -> Celery:
+    """The application with its one task; *load* is called by the worker's first signal, never on import."""
     app = make_app(settings.broker())
-    worker = Worker(settings)
+    worker = Worker(settings, load, app)
     # The threads pool sends worker_init only; weak=False because nothing else holds the methods.
     setup_logging.connect(worker.configure_logs, weak=False)
     worker_init.connect(worker.load, weak=False)
@@ -44,9 +68,12 @@ def build(settings: Settings) -> Celery:
 class Worker:
     """One process, one model."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, load: Callable[[Settings], Writer], app: Celery) -> None:
         self._settings = settings
-        self._resident: Resident | None = None
+        self._load = load
+        self._app = app
+        self._slots = Slots(settings)
+        self._writer: Writer | None = None
         self._stopping = threading.Event()
 
     def configure_logs(self, **_: object) -> None:
@@ -58,40 +85,54 @@ class Worker:
         # Celery sets its logging up only after this signal.
         logs.configure(self._settings)
         try:
-            self._resident = Resident.load(self._settings)
+            self._writer = self._load(self._settings)
         except ConfigurationError as error:
             # Celery logs and swallows exceptions of signal handlers; SystemExit it lets through.
             log.error("worker_cannot_start", problem=str(error))  # noqa: TRY400 - expected, no traceback
             raise SystemExit(2) from None
         for loop in (self._beat, self._watch):
-            threading.Thread(target=loop, args=(self._resident,), name=loop.__name__, daemon=True).start()
+            threading.Thread(target=loop, args=(self._writer,), name=loop.__name__, daemon=True).start()
 
     def stop(self, **_: object) -> None:
-        """Celery lets running reports finish; the threads end with the process."""
-        self._stopping.set()
+        """Celery takes no more messages and waits for running reports; not for longer than we want it to."""
+        if not self._stopping.is_set():
+            self._stopping.set()
+            threading.Thread(target=self._leave, name="leave", daemon=True).start()
 
     def report(self, job_id: str) -> None:
         """Write the most urgent waiting report. The message names a job, but only says that there is work."""
-        if self._resident is None:
+        if self._writer is None:
             raise RuntimeError("no model: the task runs only in a worker")
-        if tasks.run(self._settings, self._resident.write) is None:
+        if self._stopping.is_set():
+            # Taken from Redis before the stop and not begun: another worker shall have it.
+            send(self._app, uuid.UUID(job_id))
+        elif self._slots.run(self._writer.write) is None:
             log.info("nothing_waits", job_id=job_id)
 
-    def _beat(self, resident: Resident) -> None:
+    def _leave(self) -> None:
+        deadline = time.monotonic() + self._settings.stop_seconds
+        while self._slots.held():
+            if time.monotonic() > deadline:
+                # A thread cannot be ended: the process must, and what it writes from now on is dropped by the fence.
+                log.warning("reports_given_back", reports=self._slots.give_back())
+                os._exit(0)
+            time.sleep(STOP_LOOK_SECONDS)
+
+    def _beat(self, writer: Writer) -> None:
         while True:
             try:
                 with transaction(self._settings.database()) as session:
-                    processes.beat(session, "worker", resident.info)
+                    processes.beat(session, "worker", writer.info)
             except Exception:
                 log.warning("beat_failed", exc_info=True)
             if self._stopping.wait(processes.BEAT_SECONDS):
                 return
 
-    def _watch(self, resident: Resident) -> None:
+    def _watch(self, writer: Writer) -> None:
         """End the process when the model hangs: a thread stuck on a GPU cannot be ended, the leases return its jobs."""
         limit = self._settings.engine_stall_seconds
         while not self._stopping.wait(STALL_LOOK_SECONDS):
-            stalled = resident.stalled_seconds
+            stalled = writer.stalled_seconds
             if stalled > limit:
                 log.critical("engine_stalled", seconds=round(stalled), limit=limit)
                 os._exit(EXIT_STALLED)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -31,20 +33,47 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 
-def run(settings: Settings, write: Write) -> str | None:
-    """Claim a job, write its report and store what became of it; returns the outcome, or None where none waited.
+class Slots:
+    """The reports one process is writing: takes them one claim at a time, and can give them all back."""
 
-    *write* makes the draft and calls what it is given whenever the work has moved on.
-    """
-    with transaction(settings.database()) as session:
-        claim = jobs.claim_next(session, owner=processes.name(), lease_seconds=settings.lease_seconds)
-        if claim is None:
-            return None
-        study = _study(session, claim, settings)
-    attempt = Attempt(claim, settings)
-    outcome = attempt.end_with(lambda: write(study, attempt.moved_on))
-    log.info("job_done", job_id=str(claim.job_id), fence=claim.fence, attempt=claim.attempt, outcome=outcome)
-    return outcome
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        # See jobs.claim_next: the claims of one owner must not overlap.
+        self._claiming = threading.Lock()
+        self._held: set[jobs.Claim] = set()
+
+    def run(self, write: Write) -> str | None:
+        """Claim a job, write its report and store what became of it; returns the outcome, or None where none waited.
+
+        *write* makes the draft and calls what it is given whenever the work has moved on.
+        """
+        with self._claiming, transaction(self._settings.database()) as session:
+            claim = jobs.claim_next(session, owner=processes.name(), lease_seconds=self._settings.lease_seconds)
+            if claim is None:
+                return None
+            self._held.add(claim)
+            study = _study(session, claim, self._settings)
+        attempt = Attempt(claim, self._settings)
+        try:
+            outcome = attempt.end_with(lambda: write(study, attempt.moved_on))
+        finally:
+            self._held.discard(claim)
+        log.info("job_done", job_id=str(claim.job_id), fence=claim.fence, attempt=claim.attempt, outcome=outcome)
+        return outcome
+
+    def held(self) -> list[jobs.Claim]:
+        """What is being written now."""
+        return list(self._held)
+
+    def give_back(self) -> int:
+        """Return what is still being written to the queue; returns how many reports others will write."""
+        returned = 0
+        for claim in self.held():
+            # One by one: a report that was finished a moment ago must not keep the others.
+            with contextlib.suppress(StaleFence), transaction(self._settings.database()) as session:
+                jobs.give_back(session, claim)
+                returned += 1
+        return returned
 
 
 class Attempt:
@@ -86,7 +115,7 @@ class Attempt:
         except Exception as error:  # noqa: BLE001 - a process boundary: an unknown fault must not take the worker down
             name = type(error).__name__
             log.error("report_failed", job_id=str(self._claim.job_id), error=name, frames=frames(error))  # noqa: TRY400
-            return self._again(TransientFailure("unexpected", f"{name}; the worker's log has more"))
+            return self._again(TransientFailure("unexpected", f"{name}; the worker's log has more"), frames(error))
 
     def _finished(self, draft: Draft) -> str:
         with self._transaction() as session:
@@ -100,7 +129,7 @@ class Attempt:
             end(session, self._claim, outcome.reason, outcome.detail)
         return state
 
-    def _again(self, outcome: TransientFailure) -> str:
+    def _again(self, outcome: TransientFailure, where: list[str] | None = None) -> str:
         with self._transaction() as session:
             jobs.retry_later(
                 session,
@@ -109,6 +138,7 @@ class Attempt:
                 outcome.detail,
                 pause_seconds=self._settings.retry_seconds,
                 maximum_attempts=self._settings.maximum_attempts,
+                frames=where,
             )
         return "retry"
 

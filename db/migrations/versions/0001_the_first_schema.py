@@ -185,6 +185,7 @@ def upgrade() -> None:
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("detail", sa.Text(), nullable=True),
+        sa.Column("frames", postgresql.ARRAY(sa.Text()), nullable=True),
         sa.CheckConstraint(
             "(state = 'running') = (lease_until IS NOT NULL) AND (state <> 'running' OR owner IS NOT NULL)",
             name="running_has_a_lease",
@@ -263,6 +264,15 @@ def upgrade() -> None:
         CREATE TRIGGER reports_immutable BEFORE UPDATE ON reports
         FOR EACH ROW EXECUTE FUNCTION refuse_update()
     """)
+    # Dispatchers hear of a queued job at once, whoever queued it.
+    op.execute("""
+        CREATE FUNCTION notify_queued() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN NOTIFY prelim_job_queued; RETURN NULL; END $$
+    """)
+    op.execute("""
+        CREATE TRIGGER jobs_queued AFTER INSERT OR UPDATE OF state ON jobs
+        FOR EACH ROW WHEN (NEW.state = 'queued') EXECUTE FUNCTION notify_queued()
+    """)
 
 
 def downgrade() -> None:
@@ -285,3 +295,4 @@ def downgrade() -> None:
     op.drop_table("processes")
     op.drop_table("api_keys")
     op.execute("DROP FUNCTION refuse_update")
+    op.execute("DROP FUNCTION notify_queued")

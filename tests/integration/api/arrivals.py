@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from db import jobs, reports, studies
+from db import jobs, reports, settling, studies
 from db.models import Job, ReferenceCase, Study
 from db.session import transaction
 
@@ -44,7 +44,7 @@ class Arrivals:
     def queued(self, **attributes: str) -> uuid.UUID:
         study_id = self.receiving(**attributes)
         with transaction(self.url) as session:
-            studies.settle(session, session.get_one(Study, study_id), "quiet for 30 s")
+            settling.settle(session, session.get_one(Study, study_id), "quiet for 30 s")
         return study_id
 
     def running(self, **attributes: str) -> uuid.UUID:
@@ -79,7 +79,7 @@ class Arrivals:
 
     def settle_again(self, study_id: uuid.UUID) -> None:
         with transaction(self.url) as session:
-            studies.settle(session, session.get_one(Study, study_id), "quiet for 30 s")
+            settling.settle(session, session.get_one(Study, study_id), "quiet for 30 s")
 
     def claim(self, study_id: uuid.UUID) -> jobs.Claim:
         with transaction(self.url) as session:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from db import jobs, studies
+from db import jobs, settling, studies
 from db.session import transaction
 
-NOW = {"quiet_seconds": 0, "quiet_rules": {}, "cap_seconds": 3600}
+NOW = {"quiet_seconds": 0, "quiet_rules": {}, "cap_seconds": 3600, "maximum_revisions": 20}
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Arrivals:
     def settle(self, **changes: object) -> list[uuid.UUID]:
         """Settle what is due; the ids of the jobs made."""
         with transaction(self.url) as session:
-            return studies.settle_due(session, **(NOW | changes))  # type: ignore[arg-type]
+            return settling.settle_due(session, **(NOW | changes))  # type: ignore[arg-type]
 
     def claim(self) -> jobs.Claim | None:
         """Claim the most urgent waiting job in a transaction of its own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.exc import DBAPIError
 
-from db import jobs, reports, studies
+from db import jobs, nudges, reports, studies
 from db.errors import NotPossible, StaleFence
 from db.models import Job, Report
 from db.session import transaction
@@ -68,16 +69,19 @@ def test_a_claimed_job_cannot_be_claimed_again(arrivals: Arrivals) -> None:
     assert arrivals.claim() is None
 
 
-def test_eight_claimers_on_forty_jobs_make_forty_claims(arrivals: Arrivals, database_url: str) -> None:
-    for _ in range(40):
+def test_eight_claimers_on_four_hundred_jobs_make_four_hundred_claims(arrivals: Arrivals, database_url: str) -> None:
+    for _ in range(400):
         type(arrivals)(database_url).image()
-    arrivals.settle()
+    while arrivals.settle():
+        pass
+
+    def claim_all(_: int) -> list[uuid.UUID]:
+        return [claim.job_id for claim in iter(arrivals.claim, None)]
 
     with ThreadPoolExecutor(8) as pool:
-        claims = list(pool.map(lambda _: arrivals.claim(), range(320)))
+        claimed = list(itertools.chain.from_iterable(pool.map(claim_all, range(8))))
 
-    claimed = [claim.job_id for claim in claims if claim]
-    assert len(claimed) == len(set(claimed)) == 40
+    assert len(claimed) == len(set(claimed)) == 400
 
 
 def test_a_job_whose_lease_ran_out_goes_to_the_next_worker_and_the_first_is_a_zombie(arrivals: Arrivals) -> None:
@@ -151,7 +155,7 @@ def test_rescue_queues_a_dead_workers_job_again(arrivals: Arrivals) -> None:
     let_worker_die(arrivals, claim)
 
     with transaction(arrivals.url) as session:
-        assert [job.id for job in jobs.unsent(session, resend_after_seconds=None)] == [claim.job_id]
+        assert nudges.take_unsent(session) == [claim.job_id]
 
 
 def test_a_study_that_kills_every_worker_ends_as_failed(arrivals: Arrivals) -> None:
@@ -160,6 +164,40 @@ def test_a_study_that_kills_every_worker_ends_as_failed(arrivals: Arrivals) -> N
 
     assert arrivals.state() == "failed"
     assert arrivals.claim() is None
+
+
+def test_suspects_are_tried_one_at_a_time_so_that_the_innocent_keep_their_tries(
+    arrivals: Arrivals, database_url: str
+) -> None:
+    others = [type(arrivals)(database_url) for _ in range(3)]
+    for claim in [study.running_job() for study in others]:
+        let_worker_die(arrivals, claim)
+
+    suspect = arrivals.claim()
+    assert suspect is not None
+    assert arrivals.claim() is None
+    arrivals.image()
+    arrivals.settle()
+    fresh = arrivals.claim()
+    assert fresh is not None
+    assert fresh.attempt == 1
+    with transaction(database_url) as session:
+        assert jobs.claim_next(session, owner="another worker", lease_seconds=30) is not None
+    finish(database_url, suspect)
+    assert arrivals.claim() is not None
+
+
+def test_a_job_given_back_is_claimed_again_at_once_and_has_lost_no_try(arrivals: Arrivals) -> None:
+    claim = arrivals.running_job()
+    with transaction(arrivals.url) as session:
+        jobs.give_back(session, claim)
+
+    again = arrivals.claim()
+
+    assert again is not None
+    assert (again.attempt, again.fence) == (1, 2)
+    with pytest.raises(StaleFence):
+        finish(arrivals.url, claim)
 
 
 def test_rescue_leaves_a_living_worker_alone(arrivals: Arrivals) -> None:
@@ -229,17 +267,6 @@ def test_a_reported_study_cannot_be_tried_again_or_cancelled(arrivals: Arrivals)
     for order in (jobs.retry, jobs.cancel):
         with pytest.raises(NotPossible, match="reported"), transaction(arrivals.url) as session:
             order(session, studies.find(session, arrivals.uid, lock=True))
-
-
-def test_a_message_is_sent_once_until_it_is_overdue(arrivals: Arrivals) -> None:
-    arrivals.image()
-    arrivals.settle()
-    with transaction(arrivals.url) as session:
-        jobs.mark_sent(session, jobs.unsent(session, resend_after_seconds=60))
-
-    with transaction(arrivals.url) as session:
-        assert jobs.unsent(session, resend_after_seconds=60) == []
-        assert len(jobs.unsent(session, resend_after_seconds=0)) == 1
 
 
 def test_a_stored_report_cannot_be_changed(arrivals: Arrivals) -> None:

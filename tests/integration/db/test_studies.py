@@ -6,9 +6,9 @@ import datetime as dt
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
-from db import studies
+from db import audit, jobs, studies
 from db.errors import UnknownStudy
 from db.models import Instance, Job
 from db.session import transaction
@@ -144,3 +144,28 @@ def test_a_revision_says_what_came_late(arrivals: Arrivals) -> None:
         study = studies.find(session, arrivals.uid)
         assert studies.late_arrivals(session, study.id, 2) == ["2 images of series 4 arrived 14 min later"]
         assert studies.late_arrivals(session, study.id, 1) == []
+
+
+def test_each_revision_must_be_quiet_for_longer(arrivals: Arrivals) -> None:
+    arrivals.image()
+    arrivals.settle()
+    arrivals.image()
+    with transaction(arrivals.url) as session:
+        session.execute(text("UPDATE studies SET last_received_at = last_received_at - interval '15 s'"))
+
+    assert arrivals.settle(quiet_seconds=10) == []
+    assert len(arrivals.settle(quiet_seconds=7)) == 1
+
+
+def test_images_that_come_late_again_and_again_wait_for_an_operator(arrivals: Arrivals) -> None:
+    arrivals.image()
+    assert len(arrivals.settle(maximum_revisions=1)) == 1
+    arrivals.image()
+
+    assert arrivals.settle(maximum_revisions=1) == []
+    assert arrivals.state() == "cancelled"
+    assert arrivals.claim() is None
+    with transaction(arrivals.url) as session:
+        jobs.retry(session, studies.find(session, arrivals.uid, lock=True))
+        assert audit.check(session) == []
+    assert arrivals.claim() is not None

@@ -53,12 +53,12 @@ def job(url: str) -> Job:
 
 
 def test_a_written_report_finishes_its_job(arrivals: Arrivals, settings: Settings) -> None:
-    assert tasks.run(settings, written) == "finished"
+    assert tasks.Slots(settings).run(written) == "finished"
     assert arrivals.state() == "reported"
 
 
 def test_nothing_waiting_is_no_work(settings: Settings) -> None:
-    assert tasks.run(settings, written) is None
+    assert tasks.Slots(settings).run(written) is None
 
 
 @pytest.mark.usefixtures("arrivals")
@@ -69,32 +69,32 @@ def test_the_writer_is_told_where_the_files_are_and_no_patient(settings: Setting
         seen.append(study)
         return DRAFT
 
-    tasks.run(settings, write)
+    tasks.Slots(settings).run(write)
 
     assert seen[0].instances[0].path.is_relative_to(settings.data_dir)
     assert "PHANTOM" not in repr(seen)
 
 
 def test_images_that_cannot_make_a_report_end_the_study_with_the_reason(arrivals: Arrivals, settings: Settings) -> None:
-    assert tasks.run(settings, ending_with(NotReportable("video", "it is a film"))) == "not_reportable"
+    assert tasks.Slots(settings).run(ending_with(NotReportable("video", "it is a film"))) == "not_reportable"
     assert arrivals.state() == "not_reportable"
     assert (job(arrivals.url).reason, job(arrivals.url).detail) == ("video", "it is a film")
 
 
 def test_a_permanent_failure_is_not_tried_again(arrivals: Arrivals, settings: Settings) -> None:
-    assert tasks.run(settings, ending_with(PermanentFailure("x", "y"))) == "failed"
+    assert tasks.Slots(settings).run(ending_with(PermanentFailure("x", "y"))) == "failed"
     assert arrivals.state() == "failed"
 
 
 def test_a_transient_failure_is_queued_again_with_its_reason(arrivals: Arrivals, settings: Settings) -> None:
-    assert tasks.run(settings, ending_with(TransientFailure("busy", "later"))) == "retry"
+    assert tasks.Slots(settings).run(ending_with(TransientFailure("busy", "later"))) == "retry"
     assert (job(arrivals.url).state, job(arrivals.url).reason) == ("queued", "busy")
 
 
 def test_an_unknown_fault_is_tried_again_and_its_text_is_kept_out_of_the_database(
     arrivals: Arrivals, settings: Settings
 ) -> None:
-    assert tasks.run(settings, ending_with(ValueError("bad value 'PHANTOM^ONE'"))) == "retry"
+    assert tasks.Slots(settings).run(ending_with(ValueError("bad value 'PHANTOM^ONE'"))) == "retry"
     assert job(arrivals.url).detail == "ValueError; the worker's log has more"
 
 
@@ -103,7 +103,7 @@ def test_a_study_that_got_late_images_meanwhile_drops_the_result(arrivals: Arriv
         arrivals.image()
         return DRAFT
 
-    assert tasks.run(settings, write) == "stale"
+    assert tasks.Slots(settings).run(write) == "stale"
     with transaction(arrivals.url) as session:
         assert session.scalars(select(Report)).all() == []
 
@@ -126,4 +126,4 @@ def test_the_lease_is_extended_while_the_work_moves_on(
         assert job(arrivals.url).lease_until > soon
         return DRAFT
 
-    assert tasks.run(settings, write) == "finished"
+    assert tasks.Slots(settings).run(write) == "finished"
