@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModelForImageTextToText, GenerationConfig
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
 from db.errors import ConfigurationError
 from worker.model.chat import IMAGENET_MEAN, IMAGENET_STD
 from worker.model.digest import RECORD, file_digest
+from worker.model.loading import one_line
 from worker.model.published import LORA_SCALE, Published
 from worker.model.recipes import Recipe, recipes
 from worker.model.sentencepiece import IMAGE_TOKENS, convert_tokenizer
@@ -105,8 +107,8 @@ def _stock_config(published: Published, tokenizer: Any, dtype: str) -> Any:
         config = published.stock(image_token_id)
     except KeyError as error:
         raise ConfigurationError(f"config.json lacks {error}: this is not the published MedDr layout") from error
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"config.json cannot be converted: {error}") from error
+    except (TypeError, ValueError, StrictDataclassError) as error:
+        raise ConfigurationError(f"config.json cannot be converted: {one_line(error)}") from error
     if len(tokenizer) > config.text_config.vocab_size:
         raise ConfigurationError(
             f"the tokenizer has {len(tokenizer)} tokens, the model knows {config.text_config.vocab_size}"
@@ -146,13 +148,18 @@ def _check_lora(conversion: Conversion, found: Mapping[str, Recipe]) -> None:
     """Updates must be there, at the rank that config.json says, exactly where it says so."""
     for part, prefix in (("llm", "language_model."), ("backbone", "vision_model.")):
         expected = conversion.published.lora_rank(part)
-        updates = [r.update[0] for r in found.values() if r.update and r.source.startswith(prefix)]
-        ranks = {conversion.source.shapes[name][0] for name in updates} or {0}
+        # wrap_llm_lora and wrap_backbone_lora give one to every linear layer of their transformer.
+        layers = [r for r in found.values() if r.source.startswith(prefix) and _is_linear(r, conversion.source)]
+        ranks = {conversion.source.shapes[r.update[0]][0] if r.update else 0 for r in layers}
         if ranks != {expected}:
             raise ConfigurationError(
-                f"config.json says use_{part}_lora = {expected}, but the checkpoint has LoRA tensors of rank "
-                f"{', '.join(map(str, sorted(ranks)))} there (0: none)"
+                f"config.json says use_{part}_lora = {expected}, but the checkpoint's layers have LoRA tensors of rank "
+                f"{' and '.join(map(str, sorted(ranks)))} (0: none)"
             )
+
+
+def _is_linear(recipe: Recipe, source: Source) -> bool:
+    return ".layers." in recipe.source and len(source.shapes[recipe.source]) == len(("out", "in"))
 
 
 def _check_room(parent: Path, size: int) -> None:
@@ -193,12 +200,13 @@ def _write_shards(
     index: dict[str, str] = {}
     for number, names in enumerate(groups, start=1):
         file = "model.safetensors" if len(groups) == 1 else f"model-{number:05d}-of-{len(groups):05d}.safetensors"
-        writer = ShardWriter(directory / file, {n: conversion.shapes[n] for n in names}, conversion.dtype)
-        for name in names:
-            writer.add(name, conversion.recipes[name].make(conversion.source, LORA_SCALE))
-            done += tensor_bytes(conversion.shapes[name], conversion.dtype)
-            on_bytes(done, total)
-        shard = writer.close()
+        shapes = {name: conversion.shapes[name] for name in names}
+        with ShardWriter(directory / file, shapes, conversion.dtype) as writer:
+            for name, shape in shapes.items():
+                writer.add(name, conversion.recipes[name].make(conversion.source, LORA_SCALE))
+                done += tensor_bytes(shape, conversion.dtype)
+                on_bytes(done, total)
+            shard = writer.finish()
         written[file] = {"bytes": shard.bytes, "sha256": shard.sha256}
         index |= dict.fromkeys(names, file)
     if len(groups) > 1:

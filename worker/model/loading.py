@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 from transformers.utils import is_flash_attn_2_available, logging
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 #: Layouts that InternVLPrompts serves.
 INTERNVL = ("internvl", pixel_shuffle.MODEL_TYPE)
 #: What a checkpoint can fail with on its way in; anything else is a fault of ours and keeps its traceback.
-UNUSABLE = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
+UNUSABLE = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError, StrictDataclassError)
+#: Characters of a loader's error that are shown: the first sentence or two.
+LONGEST_MESSAGE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ def load_checkpoint(directory: Path, *, device: str, dtype: str, quantization: s
         model = _load_model(directory, device=device, dtype=dtype, quantization=quantization)
         tokenizer, make_prompt = _load_prompts(directory, model)
     except UNUSABLE as error:
-        raise ConfigurationError(f"the checkpoint {directory} cannot be loaded: {_first_line(error)}") from error
+        raise ConfigurationError(f"the checkpoint {directory} cannot be loaded: {one_line(error)}") from error
     return Checkpoint(directory.name, model, tokenizer, make_prompt, _stop_tokens(model, tokenizer))
 
 
@@ -62,7 +65,7 @@ def check_layout(directory: Path) -> dict[str, Any]:
             f"there is no checkpoint at {directory}: point PRELIM_CHECKPOINT to a directory with a config.json"
         ) from None
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{directory}/config.json cannot be read: {_first_line(error)}") from error
+        raise ConfigurationError(f"{directory}/config.json cannot be read: {one_line(error)}") from error
     if config.get("model_type") == "internvl_chat":
         raise ConfigurationError(
             f"{directory} holds the published MedDr layout: run `prelim checkpoint convert {directory} DST` once"
@@ -125,6 +128,6 @@ def _stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset([stop] if isinstance(stop, int) else stop or [])
 
 
-def _first_line(error: BaseException) -> str:
-    """The cause in one line, without the stack of hints that loaders append."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def one_line(error: BaseException) -> str:
+    """What an error says, without the stack of hints that loaders append."""
+    return " ".join(str(error).split())[:LONGEST_MESSAGE] or type(error).__name__

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -110,12 +110,17 @@ class ShardWriter:
         flat = tensor.to(self._dtype).contiguous().flatten()
         self._write(flat.view(torch.uint8).numpy().data)
 
-    def close(self) -> Written:
+    def finish(self) -> Written:
         """Make it durable."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._file.close()
         return Written(self._bytes, self._digest.hexdigest())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
     def _write(self, data: bytes | memoryview) -> None:
         self._file.write(data)

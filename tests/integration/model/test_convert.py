@@ -1,0 +1,381 @@
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText, InternVLForConditionalGeneration
+
+from db.errors import ConfigurationError
+from tests.integration.model.published_fixture import Publication
+from worker.model import checkpoint
+from worker.model.checkpoint import convert_checkpoint
+from worker.model.digest import checkpoint_digest
+from worker.model.resident import ResidentModel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.integration.model.conftest import Parity
+
+    Change = Callable[[Publication], object]
+
+LAYER = "language_model.base_model.model.model.layers.0"
+QUERY = f"{LAYER}.self_attn.q_proj"
+
+
+def weights(directory: Path) -> dict[str, torch.Tensor]:
+    loaded: dict[str, torch.Tensor] = {}
+    for shard in directory.glob("*.safetensors"):
+        loaded |= load_file(shard)
+    return loaded
+
+
+def refused(source: Path, target: Path, message: str, **options: Any) -> None:
+    """One clear sentence, and nothing left behind."""
+    before = set(target.parent.iterdir())
+    with pytest.raises(ConfigurationError, match=message) as raised:
+        convert_checkpoint(source, target, **options)
+    assert "\n" not in str(raised.value)
+    assert set(target.parent.iterdir()) == before
+
+
+def test_low_rank_updates_are_merged_in_float32_and_rounded_once(parity: Parity, tmp_path: Path) -> None:
+    tensors = Publication(parity.checkpoint).tensors
+    down, up = (tensors[f"{QUERY}.lora_{half}.default.weight"].float() for half in "AB")
+    merged = tensors[f"{QUERY}.base_layer.weight"].float() + 2.0 * (up @ down)
+
+    convert_checkpoint(parity.checkpoint, tmp_path / "converted")
+
+    found = weights(tmp_path / "converted")["model.language_model.layers.0.self_attn.q_proj.weight"]
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, merged.to(torch.bfloat16))
+
+
+def without_adapter_name(publication: Publication) -> None:
+    publication.rename(lambda name: name.replace(".default.weight", ".weight"))
+
+
+def without_base_layer(publication: Publication) -> None:
+    publication.rename(lambda name: name.replace(".base_layer.", "."))
+
+
+def without_wrapper(publication: Publication) -> None:
+    publication.rename(lambda name: name.replace("base_model.model.", ""))
+
+
+@pytest.mark.parametrize("change", [without_adapter_name, without_base_layer, without_wrapper])
+def test_every_way_peft_names_its_tensors_gives_the_same_weights(
+    parity: Parity, converted: Path, tmp_path: Path, change: Change
+) -> None:
+    publication = Publication(parity.checkpoint)
+    change(publication)
+
+    convert_checkpoint(publication.write(tmp_path / "published"), tmp_path / "converted", dtype="float32")
+
+    found, expected = weights(tmp_path / "converted"), weights(converted)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def merge_by_hand(publication: Publication) -> None:
+    """What a publication without updates would hold."""
+    tensors = {name: tensor.float() for name, tensor in publication.tensors.items()}
+    for name in [name for name in tensors if ".lora_A." in name]:
+        down, up = tensors.pop(name), tensors.pop(name.replace("lora_A", "lora_B"))
+        tensors[name.replace("lora_A.default", "base_layer")] += 2.0 * (up @ down)
+    publication.tensors = tensors
+    publication.rename(lambda name: name.replace(".base_layer.", ".").replace("base_model.model.", ""))
+    publication.config["use_llm_lora"] = 0
+
+
+def test_a_publication_without_lora_is_converted_as_it_is(parity: Parity, converted: Path, tmp_path: Path) -> None:
+    publication = Publication(parity.checkpoint)
+    merge_by_hand(publication)
+
+    convert_checkpoint(publication.write(tmp_path / "published"), tmp_path / "converted", dtype="float32")
+
+    expected = weights(converted)
+    assert all(torch.allclose(t, expected[n], atol=1e-6) for n, t in weights(tmp_path / "converted").items())
+
+
+def narrow(publication: Publication) -> None:
+    """Another rank, another depth of both towers and a smaller picture."""
+    tensors = publication.tensors
+    gone = re.compile(r"vision_model\.encoder\.layers\.2\.|\.model\.layers\.3\.")
+    publication.tensors = {name: tensor for name, tensor in tensors.items() if not gone.search(name)}
+    for name, tensor in publication.tensors.items():
+        if ".lora_A." in name:
+            publication.tensors[name] = tensor[:4].contiguous()
+        if ".lora_B." in name:
+            publication.tensors[name] = tensor[:, :4].contiguous()
+    position = "vision_model.embeddings.position_embedding"
+    publication.tensors[position] = tensors[position][:, : 1 + 16 * 16].contiguous()
+    publication.config |= {"use_llm_lora": 4, "force_image_size": 224}
+    publication.config["vision_config"] |= {"num_hidden_layers": 2, "image_size": 224}
+    publication.config["llm_config"] |= {"num_hidden_layers": 3}
+
+
+def test_other_dimensions_are_read_from_the_configuration(parity: Parity, tmp_path: Path) -> None:
+    publication = Publication(parity.checkpoint)
+    narrow(publication)
+    convert_checkpoint(publication.write(tmp_path / "published"), tmp_path / "converted")
+
+    model = ResidentModel.load(tmp_path / "converted", device="cpu", context_tokens=256)
+    prompt = model._make_prompt("", [parity.picture(parity.cases[0])])
+    model.close()
+
+    assert prompt.pixel_values is not None
+    assert prompt.pixel_values.shape == (1, 3, 224, 224)
+    assert prompt.input_ids.tolist().count(model._model.config.image_token_id) == 8 * 8
+
+
+def drop(name: str) -> Change:
+    return lambda publication: publication.tensors.pop(name)
+
+
+def add(name: str) -> Change:
+    return lambda publication: publication.tensors.update({name: torch.zeros(2)})
+
+
+def transpose(name: str) -> Change:
+    return lambda publication: publication.tensors.update({name: publication.tensors[name].T.contiguous()})
+
+
+def configure(**values: Any) -> Change:
+    return lambda publication: publication.config.update(values)
+
+
+def configure_text(**values: Any) -> Change:
+    return lambda publication: publication.config["llm_config"].update(values)
+
+
+def forget(key: str) -> Change:
+    return lambda publication: publication.config.pop(key)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (add("language_model.base_model.model.model.layers.0.surprise"), "surprise of the checkpoint is unknown"),
+        (drop("vision_model.encoder.layers.1.ls1"), "encoder.layer.1.lambda_1 is missing"),
+        (drop(f"{QUERY}.base_layer.weight"), "belong to no weight"),
+        (drop(f"{QUERY}.lora_A.default.weight"), "lora_B but not its other half"),
+        (drop("language_model.base_model.model.lm_head.weight"), "lm_head.weight is missing"),
+        (transpose("mlp1.1.weight"), r"mlp1.1.weight gives \(320, 96\) where config.json asks for \(96, 320\)"),
+        (transpose(f"{QUERY}.lora_B.default.weight"), "do not fit"),
+        (configure(use_llm_lora=16), "use_llm_lora = 16, but the checkpoint's layers have LoRA tensors of rank 8"),
+        (configure(use_llm_lora=0), "use_llm_lora = 0, but the checkpoint's layers have LoRA tensors of rank 8"),
+        (configure(architectures=["LlavaForConditionalGeneration"]), "architectures = .*InternVLChatModel"),
+        (configure_text(architectures=["InternLM2ForCausalLM"]), "only .*LlamaForCausalLM"),
+        (configure(template="internlm2-chat"), "template = 'internlm2-chat'"),
+        (configure(dynamic_image_size=True), "dynamic_image_size"),
+        (configure(ps_version="v3"), "ps_version"),
+        (configure_text(vocab_size=700), "729 tokens, the model knows 700"),
+        (configure_text(num_hidden_layers=5), "layers.4.*is missing"),
+        (configure_text(hidden_size="wide"), "config.json cannot be converted"),
+        (forget("vision_config"), "no vision_config"),
+        (forget("downsample_ratio"), "lacks 'downsample_ratio'"),
+    ],
+)
+def test_what_is_not_exactly_as_expected_is_refused(
+    parity: Parity, tmp_path: Path, change: Change, message: str
+) -> None:
+    publication = Publication(parity.checkpoint)
+    change(publication)
+
+    refused(publication.write(tmp_path / "published"), tmp_path / "converted", message)
+
+
+def test_a_layer_without_its_update_is_refused_where_the_others_have_one(parity: Parity, tmp_path: Path) -> None:
+    publication = Publication(parity.checkpoint)
+    for half in "AB":
+        publication.tensors.pop(f"{QUERY}.lora_{half}.default.weight")
+
+    refused(publication.write(tmp_path / "published"), tmp_path / "converted", "of rank 0 and 8")
+
+
+def test_truncated_and_damaged_shards_are_refused(parity: Parity, tmp_path: Path) -> None:
+    source = Publication(parity.checkpoint).write(tmp_path / "published")
+    shard = source / "model.safetensors"
+    whole = shard.read_bytes()
+
+    shard.write_bytes(whole[: len(whole) // 2])
+    refused(source, tmp_path / "converted", "model.safetensors is truncated or damaged")
+
+    shard.write_bytes(b"\xff" * 16 + whole[16:])
+    refused(source, tmp_path / "converted", "model.safetensors is truncated or damaged")
+
+    shard.write_bytes(whole[:-200] + b"\xff" * 200)
+    refused(source, tmp_path / "converted", "holds numbers that are not finite")
+
+
+def test_a_missing_shard_is_named(parity: Parity, tmp_path: Path) -> None:
+    source = Publication(parity.checkpoint).write(tmp_path / "published")
+    index = {"weight_map": {"mlp1.0.bias": "model-00002-of-00002.safetensors"}}
+    (source / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    refused(source, tmp_path / "converted", "model-00002-of-00002.safetensors is missing")
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.model", "tokenizer_config.json"])
+def test_a_missing_or_broken_side_file_is_named(parity: Parity, tmp_path: Path, name: str) -> None:
+    source = Publication(parity.checkpoint).write(tmp_path / "published")
+
+    (source / name).write_bytes(b"\x0a\xff{")
+    refused(source, tmp_path / "converted", name)
+
+    (source / name).unlink()
+    refused(source, tmp_path / "converted", name)
+
+
+def test_no_room_on_the_disk_is_said_before_anything_is_written(
+    parity: Parity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "MARGIN_BYTES", 10**18)
+
+    refused(parity.checkpoint, tmp_path / "converted", "GB free, the converted checkpoint needs")
+
+
+def test_an_existing_destination_is_left_alone(parity: Parity, tmp_path: Path) -> None:
+    (tmp_path / "converted").mkdir()
+
+    refused(parity.checkpoint, tmp_path / "converted", "exists already")
+
+
+def test_an_interrupted_conversion_leaves_nothing_behind(parity: Parity, tmp_path: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        if done > total // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert_checkpoint(parity.checkpoint, tmp_path / "converted", on_bytes=interrupt)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from worker.model.checkpoint import convert_checkpoint
+convert_checkpoint(Path(sys.argv[1]), Path(sys.argv[2]), shard_bytes=10**5,
+                   on_bytes=lambda done, total: (print(done, flush=True), time.sleep(0.05)))
+"""
+
+
+def test_a_killed_conversion_leaves_nothing_that_loads_and_can_be_run_again(parity: Parity, tmp_path: Path) -> None:
+    target = tmp_path / "converted"
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(parity.checkpoint), str(target)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        for _ in range(20):
+            assert process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+    process.wait(10)
+
+    (left,) = tmp_path.iterdir()
+    for directory in (left, target):
+        with pytest.raises(ConfigurationError):
+            ResidentModel.load(directory, device="cpu")
+    convert_checkpoint(parity.checkpoint, target)
+    assert list(tmp_path.iterdir()) == [target]
+
+
+MEASURED = """
+import resource, sys
+from pathlib import Path
+from worker.model.checkpoint import convert_checkpoint
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+convert_checkpoint(Path(sys.argv[1]), Path(sys.argv[2]))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+def widen(publication: Publication, directory: Path) -> int:
+    """Many layers in shards of 40 MB; returns a shard's size."""
+    layers, width, intermediate = 24, 512, 2048
+    config = publication.config["llm_config"]
+    config |= {"hidden_size": width, "intermediate_size": intermediate, "num_hidden_layers": layers, "head_dim": 64}
+    config |= {"num_attention_heads": 8, "num_key_value_heads": 8}
+    publication.config["use_llm_lora"] = 0
+    tensors = {n: t for n, t in publication.tensors.items() if n.startswith(("vision_model", "mlp1.0"))}
+    tensors |= {"mlp1.1.weight": torch.zeros(width, 320), "mlp1.1.bias": torch.zeros(width)}
+    tensors |= {"mlp1.3.weight": torch.zeros(width, width), "mlp1.3.bias": torch.zeros(width)}
+    tensors |= {"language_model.lm_head.weight": torch.zeros(729, width)}
+    tensors |= {"language_model.model.embed_tokens.weight": torch.zeros(729, width)}
+    tensors |= {"language_model.model.norm.weight": torch.zeros(width)}
+    publication.tensors = tensors
+    publication.write(directory)
+    shapes: dict[str, tuple[int, ...]] = {f"self_attn.{p}_proj": (width, width) for p in "qkvo"}
+    shapes |= {"mlp.gate_proj": (intermediate, width), "mlp.up_proj": (intermediate, width)}
+    shapes |= {
+        "mlp.down_proj": (width, intermediate),
+        "input_layernorm": (width,),
+        "post_attention_layernorm": (width,),
+    }
+    for layer in range(layers):
+        shard = {f"language_model.model.layers.{layer}.{n}.weight": torch.zeros(s) for n, s in shapes.items()}
+        save_file(shard, directory / f"model-{layer}.safetensors")
+    return (directory / "model-0.safetensors").stat().st_size
+
+
+def test_memory_stays_under_two_shards_and_the_largest_tensor(parity: Parity, tmp_path: Path) -> None:
+    shard = widen(Publication(parity.checkpoint), tmp_path / "published")
+    total = sum(path.stat().st_size for path in (tmp_path / "published").glob("*.safetensors"))
+
+    run = subprocess.run(
+        [sys.executable, "-c", MEASURED, tmp_path / "published", tmp_path / "converted"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert int(run.stdout) < 2 * shard + shard // 4 < total // 4
+
+
+def test_a_plain_load_that_would_shuffle_wrongly_does_not_get_through(converted: Path) -> None:
+    script = "import sys; from transformers import AutoModelForImageTextToText as A; A.from_pretrained(sys.argv[1])"
+    plain = subprocess.run([sys.executable, "-c", script, converted], capture_output=True, text=True, check=False)
+    assert plain.returncode != 0
+    assert "internvl_pixel_shuffle_v1" in plain.stderr
+
+    forced = InternVLForConditionalGeneration.from_pretrained(converted)
+    with pytest.raises(ValueError, match="select feature strategy"):
+        forced.get_image_features(torch.zeros(1, 3, 448, 448))
+
+
+def test_saving_and_loading_again_keeps_the_shuffle(converted: Path, tmp_path: Path) -> None:
+    model = AutoModelForImageTextToText.from_pretrained(converted)
+    model.save_pretrained(tmp_path)
+
+    again = AutoModelForImageTextToText.from_pretrained(tmp_path)
+
+    pixels = torch.randn(1, 3, 448, 448, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        features = [m.get_image_features(pixels).pooler_output for m in (model, again)]
+    assert torch.equal(*features)
+
+
+def test_the_record_says_what_was_done_and_the_digest_follows_the_weights(converted: Path, parity: Parity) -> None:
+    record = json.loads((converted / "prelim.json").read_text())
+
+    assert record["lora_tensors_merged"] == 4 * 7
+    assert record["pixel_shuffle"] == "v1"
+    assert len(record["converted_from"]) == len(list(parity.checkpoint.glob("*.safetensors"))) + 2
+    assert checkpoint_digest(converted) == checkpoint_digest(converted, trust_record=False)
+
+
+def test_a_converted_checkpoint_is_the_same_bytes_every_time(parity: Parity, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        convert_checkpoint(parity.checkpoint, tmp_path / name)
+
+    assert checkpoint_digest(tmp_path / "one") == checkpoint_digest(tmp_path / "two")
