@@ -19,6 +19,13 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 
+#: Attributes under which transformers' InternVL processor looks for its tokens.
+IMAGE_TOKENS = {
+    "start_image_token": "<img>",
+    "end_image_token": "</img>",
+    "context_image_token": "<IMG_CONTEXT>",
+}
+
 #: Per-channel statistics of the pixels in [0, 1] (sunanhe/MedDr src/data/transform.py; not CLIP's, the image
 #: processor's default).
 IMAGENET_MEAN = [0.485, 0.456, 0.406]

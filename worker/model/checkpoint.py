@@ -16,12 +16,12 @@ from transformers import AutoModelForImageTextToText, GenerationConfig
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
 from db.errors import ConfigurationError
-from worker.model.chat import IMAGENET_MEAN, IMAGENET_STD
+from worker.model.chat import IMAGE_TOKENS, IMAGENET_MEAN, IMAGENET_STD
 from worker.model.digest import RECORD, file_digest
 from worker.model.loading import one_line
 from worker.model.published import LORA_SCALE, Published
 from worker.model.recipes import Recipe, recipes
-from worker.model.sentencepiece import IMAGE_TOKENS, convert_tokenizer
+from worker.model.sentencepiece import convert_tokenizer
 from worker.model.shards import Shape, ShardWriter, Source, tensor_bytes
 
 if TYPE_CHECKING:

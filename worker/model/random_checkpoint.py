@@ -9,9 +9,10 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import GenerationConfig, InternVLConfig, InternVLForConditionalGeneration, PreTrainedTokenizerFast
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
-from worker.model.chat import CHAT_TEMPLATE, IMAGENET_MEAN, IMAGENET_STD
+from worker.model.chat import CHAT_TEMPLATE, IMAGE_TOKENS, IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 #: In this order, so that id 0 pads and the image token is 5.
@@ -102,27 +103,29 @@ def _config(vocabulary: int) -> Any:
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    """Bytes, and the words above as whole tokens; any text can be read."""
-    pieces, merges = _words_as_merges()
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens = [*SPECIAL_TOKENS, *alphabet, *pieces]
-    backend = Tokenizer(models.BPE(vocab={token: number for number, token in enumerate(tokens)}, merges=merges))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
+    return byte_tokenizer(
+        SPECIAL_TOKENS,
         eos_token=SPECIAL_TOKENS[2],
         pad_token=SPECIAL_TOKENS[0],
         chat_template=CHAT_TEMPLATE,
         model_max_length=CONTEXT_TOKENS,
-        clean_up_tokenization_spaces=False,
-        extra_special_tokens={
-            "start_image_token": "<img>",
-            "end_image_token": "</img>",
-            "context_image_token": "<IMG_CONTEXT>",
-        },
+        extra_special_tokens=IMAGE_TOKENS,
     )
+
+
+def byte_tokenizer(special_tokens: Sequence[str], **options: Any) -> PreTrainedTokenizerFast:
+    """Reads any text: *special_tokens* from number 0 on, the 256 bytes, and the words above as whole tokens.
+
+    *options* go to the tokenizer's constructor.
+    """
+    pieces, merges = _words_as_merges()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = [*special_tokens, *alphabet, *pieces]
+    backend = Tokenizer(models.BPE(vocab={token: number for number, token in enumerate(tokens)}, merges=merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special_tokens])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False, **options)
 
 
 def _words_as_merges() -> tuple[list[str], list[tuple[str, str]]]:

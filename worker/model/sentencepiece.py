@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import generate_merges
 
 from db.errors import ConfigurationError
-from worker.model.chat import CHAT_TEMPLATE
+from worker.model.chat import CHAT_TEMPLATE, IMAGE_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,13 +24,6 @@ if TYPE_CHECKING:
 
 #: SentencePiece writes a space as this letter.
 SPACE = "\u2581"
-#: Attributes under which transformers' InternVL processor looks for its tokens.
-IMAGE_TOKENS = {
-    "start_image_token": "<img>",
-    "end_image_token": "</img>",
-    "context_image_token": "<IMG_CONTEXT>",
-}
-
 # Numbers from sentencepiece_model.proto (github.com/google/sentencepiece): message fields and enum values.
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
 _PIECE, _SCORE, _TYPE = 1, 2, 3

@@ -1,0 +1,123 @@
+"""Stock checkpoints of other architectures, made on the spot, are served untouched."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3ImageProcessorPil,
+    Gemma3Processor,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    SiglipVisionConfig,
+)
+
+from worker.model.random_checkpoint import byte_tokenizer
+from worker.model.request import Request
+from worker.model.resident import ResidentModel
+from worker.model.runner import SlotRunner, StockRunner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Write = Callable[[Path], None]
+
+TEMPLATE = (
+    "{% for m in messages %}{% for part in m['content'] %}"
+    "{{ 'IMAGE' if part['type'] == 'image' else part['text'] }}"
+    "{% endfor %}{% endfor %}"
+)
+TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
+VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+def sharpen(model: Any) -> None:
+    """Weights wide enough that prompt and picture decide the tokens."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=1.5 / parameter.shape[-1] ** 0.5, generator=generator)
+
+
+def write_llava(directory: Path) -> None:
+    tokenizer = byte_tokenizer(["<image>"])
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(**VISION, image_size=28, patch_size=14),
+        text_config=LlamaConfig(**TEXT, vocab_size=len(tokenizer), num_key_value_heads=2),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=4,
+    )
+    model = LlavaForConditionalGeneration(config)
+    sharpen(model)
+    model.generation_config.eos_token_id = None
+    model.save_pretrained(directory)
+    LlavaProcessor(
+        image_processor=CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}),
+        tokenizer=tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=TEMPLATE.replace("IMAGE", "<image>"),
+    ).save_pretrained(directory)
+
+
+def write_gemma(directory: Path) -> None:
+    """As MedGemma is built: sliding windows, and pictures that look at all of themselves."""
+    names = {"boi_token": "<boi>", "eoi_token": "<eoi>", "image_token": "<image>"}
+    tokenizer = byte_tokenizer(list(names.values()), extra_special_tokens=names)
+    config = Gemma3Config(
+        vision_config=SiglipVisionConfig(**VISION, image_size=28, patch_size=14).to_dict(),
+        text_config={
+            **TEXT,
+            "vocab_size": len(tokenizer),
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "sliding_window": 8,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        },
+        mm_tokens_per_image=4,
+        boi_token_index=tokenizer.convert_tokens_to_ids("<boi>"),
+        eoi_token_index=tokenizer.convert_tokens_to_ids("<eoi>"),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    model = Gemma3ForConditionalGeneration(config)
+    sharpen(model)
+    model.generation_config.eos_token_id = None
+    model.save_pretrained(directory)
+    Gemma3Processor(
+        image_processor=Gemma3ImageProcessorPil(size={"height": 28, "width": 28}),
+        tokenizer=tokenizer,
+        image_seq_length=4,
+        chat_template=TEMPLATE.replace("IMAGE", "<boi>"),
+    ).save_pretrained(directory)
+
+
+@pytest.mark.parametrize(("write", "runner"), [(write_llava, SlotRunner), (write_gemma, StockRunner)])
+def test_another_architecture_answers_as_its_own_generate(tmp_path: Path, write: Write, runner: type) -> None:
+    write(tmp_path)
+    model = ResidentModel.load(tmp_path, device="cpu", slots=3, context_tokens=256)
+    pictures = [np.full((40, 30, 3), shade, np.uint8) for shade in (20, 120, 220)]
+
+    futures = [model.submit(Request("What is it?", [picture], max_new_tokens=24)) for picture in pictures]
+    answers = [future.result(60) for future in futures]
+    vectors = model.embed(pictures)
+    model.close()
+
+    assert isinstance(model.engine._runner, runner)
+    for picture, answer in zip(pictures, answers, strict=True):
+        prompt = model._make_prompt("What is it?", [picture])
+        generated = model._model.generate(input_ids=prompt.input_ids[None], **prompt.extra, max_new_tokens=24)
+        assert answer.token_ids == generated[0, len(prompt) :].tolist()
+    assert vectors.shape == (3, 32)
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1.0)
+    assert len({answer.text for answer in answers}) > 1, "the picture makes no difference"

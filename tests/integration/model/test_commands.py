@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from db.errors import ConfigurationError
+from worker.model import commands
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.integration.model.conftest import Parity
+
+
+def test_convert_info_and_verify_lead_from_the_publication_to_a_checked_checkpoint(
+    parity: Parity, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "converted"
+
+    commands.convert(parity.checkpoint, target)
+    commands.info(target)
+    commands.verify(target)
+
+    shown = capsys.readouterr().out
+    assert "converted" in shown
+    assert "768 bytes" in shown, "4 layers x 3 heads x 16 numbers x keys and values x 2 bytes"
+    assert "works" in shown
+
+
+def test_verify_notices_a_changed_shard(converted: Path, tmp_path: Path) -> None:
+    target = tmp_path / "changed"
+    target.mkdir()
+    for path in converted.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    shard = next(target.glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-4] + b"\0\0\0\1")
+
+    with pytest.raises(ConfigurationError, match="not those that were converted"):
+        commands.verify(target)
+
+
+def test_info_on_no_checkpoint_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="there is no checkpoint at"):
+        commands.info(tmp_path)
+
+
+def test_a_random_checkpoint_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
+    for name, seed in (("one", 3), ("two", 3), ("other", 4)):
+        commands.random(tmp_path / name, seed)
+
+    one, two, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two", "other"))
+    assert one == two != other
+    assert len(one) < 4_000_000
