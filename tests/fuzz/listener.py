@@ -1,0 +1,190 @@
+"""A stateful fuzzer for the DICOM listener: seeded, bounded, and each case can be run again by its number.
+
+    python -m tests.fuzz.listener --seed 1 --seconds 60
+    python -m tests.fuzz.listener --seed 1 --case 1234
+
+A listener is started in its own process. Every case is a sender's session, spoiled. After each, a good peer's C-ECHO
+must be answered; now and then and at the end, memory is back within MEMORY_BYTES, threads and file descriptors are
+back where they were, and everything that was acknowledged is on disk, whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+
+from dicom_listener import file_meta
+from tests.fuzz import wire
+from tests.fuzz.mutations import mutate, session
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MEMORY_BYTES = 64 * 2**20
+#: Cases between two looks at the process.
+LOOK_EVERY = 100
+#: Seconds for threads, descriptors and memory to come back.
+RECOVERY_SECONDS = 15
+START_SECONDS = 30
+#: Seconds without a word from the listener after which a case is left.
+PATIENCE_SECONDS = 3
+AFFECTED_SOP_INSTANCE_UID = struct.pack("<HH", 0, 0x1000)
+C_STORE_RSP_SUCCESS = (struct.pack("<HHIH", 0, 0x0100, 2, 0x8001), struct.pack("<HHIH", 0, 0x0900, 2, 0))
+
+
+class Broken(Exception):
+    """Raised when the listener broke a promise; names the case."""
+
+
+@dataclass
+class Subject:
+    """The listener under test."""
+
+    port: int
+    pid: int
+    spool: Path
+    #: SOP Instance UIDs of C-STOREs that were answered with success.
+    acknowledged: set[str] = field(default_factory=set)
+
+    def resources(self) -> tuple[int, int, int]:
+        """Resident bytes, threads, open descriptors."""
+        proc = Path(f"/proc/{self.pid}")
+        status = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
+        return int(status["VmRSS"].split()[0]) * 1024, int(status["Threads"]), len(list((proc / "fd").iterdir()))
+
+
+@contextlib.contextmanager
+def listening(folder: Path) -> Iterator[Subject]:
+    """A listener in its own process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    code = "from pathlib import Path; from db.settings import Settings; from dicom_listener import server; "
+    code += f"server.run(Settings(data_dir=Path({str(folder)!r}), dicom_port={port}))"
+    with (folder / "listener.log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not echoes(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise Broken(f"the listener does not start: {(folder / 'listener.log').read_text()}")
+            time.sleep(0.1)
+        yield Subject(port, process.pid, folder / "spool")
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def echoes(port: int) -> bool:
+    """Whether a good peer's C-ECHO is answered."""
+    try:
+        return wire.echoes(port)
+    except OSError:
+        return False
+
+
+def run_case(subject: Subject, seed: int, number: int) -> None:
+    """Run one case; raises Broken where a good peer is no longer served."""
+    random = Random(f"{seed}:{number}")
+    pdus = session(random)
+    names = mutate(pdus, random)
+    content = b"".join(one.encode() for one in pdus)
+    with contextlib.suppress(OSError), wire.Client(subject.port, PATIENCE_SECONDS) as client:
+        talk(subject, client, content, random)
+    if not echoes(subject.port):
+        raise Broken(f"case {number} ({', '.join(names)}): a good peer's C-ECHO is not answered")
+
+
+def talk(subject: Subject, client: wire.Client, content: bytes, random: Random) -> None:
+    """Send *content* in pieces of some size, and note what is acknowledged."""
+    step = random.choice((1, 7, 1000, len(content), len(content)))
+    # One byte at a time tests the reassembly; a whole image of it would only take long.
+    end = min(len(content), 3000 * step)
+    try:
+        for at in range(0, end, step):
+            client.send(content[at : min(at + step, end)])
+        client.connection.shutdown(socket.SHUT_WR)
+    finally:
+        # What came before the listener hung up counts too.
+        with contextlib.suppress(OSError, struct.error):
+            while True:
+                note_acknowledgements(subject, *client.read())
+
+
+def note_acknowledgements(subject: Subject, kind: int, content: bytes) -> None:
+    """Remember what a C-STORE-RSP with success names."""
+    if kind == wire.P_DATA_TF and all(element in content for element in C_STORE_RSP_SUCCESS):
+        at = content.index(AFFECTED_SOP_INSTANCE_UID)
+        (length,) = struct.unpack_from("<I", content, at + 4)
+        subject.acknowledged.add(content[at + 8 : at + 8 + length].decode().rstrip("\0"))
+
+
+def check_resources(subject: Subject, before: tuple[int, int, int]) -> None:
+    """Wait for what the cases used to come back; raises Broken where it does not."""
+    deadline = time.monotonic() + RECOVERY_SECONDS
+    while True:
+        memory, threads, descriptors = (now - then for now, then in zip(subject.resources(), before, strict=True))
+        if memory <= MEMORY_BYTES and threads <= 0 and descriptors <= 0:
+            return
+        if time.monotonic() > deadline:
+            raise Broken(f"not given back: {memory} bytes, {threads} threads, {descriptors} descriptors")
+        time.sleep(0.2)
+
+
+def check_disk(subject: Subject) -> None:
+    """Raise Broken where something acknowledged is missing, or something half is offered to the indexer."""
+    kept = set()
+    for path in (subject.spool / "inbox").glob("*.dcm"):
+        if not file_meta.is_whole(path):
+            raise Broken(f"{path.name} is not whole")
+        with path.open("rb") as file:
+            kept.add(file_meta.decode(file.read(file_meta.LONGEST_HEAD)).sop_instance_uid)
+    missing = subject.acknowledged - kept
+    if missing:
+        raise Broken(f"acknowledged, but not on disk: {sorted(missing)}")
+
+
+def fuzz(subject: Subject, seed: int, seconds: float) -> int:
+    """Run cases for *seconds*; returns how many. Raises Broken."""
+    for warm_up in range(20):
+        run_case(subject, seed, warm_up)
+    time.sleep(1)
+    before = subject.resources()
+    deadline, number = time.monotonic() + seconds, 0
+    while time.monotonic() < deadline:
+        run_case(subject, seed, number)
+        number += 1
+        if number % LOOK_EVERY == 0:
+            check_resources(subject, before)
+    check_resources(subject, before)
+    check_disk(subject)
+    return number
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--case", type=int, help="run this case alone")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name, listening(Path(name)) as subject:
+        if arguments.case is not None:
+            run_case(subject, arguments.seed, arguments.case)
+            cases = 1
+        else:
+            cases = fuzz(subject, arguments.seed, arguments.seconds)
+        sys.stdout.write(f"{cases} cases, {len(subject.acknowledged)} objects acknowledged, all kept\n")
+
+
+if __name__ == "__main__":
+    main()
