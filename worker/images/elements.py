@@ -66,11 +66,10 @@ def walk(
     """
     end, seen = len(buffer) if end is None else end, 0
     while position + 8 <= end:
-        tag, vr, length, start = _head(buffer, position, encoding)
-        if tag == PIXEL_DATA:
-            yield Element(tag, vr, start, length, end if length == UNDEFINED else start + length)
-            return
-        if tag in _ENDS:
+        tag, vr, length, start = head(buffer, position, encoding)
+        if tag >= PIXEL_DATA and (tag == PIXEL_DATA or tag in _ENDS):
+            if tag == PIXEL_DATA:
+                yield Element(tag, vr, start, length, end if length == UNDEFINED else start + length)
             return
         position = start + length
         if length == UNDEFINED:
@@ -85,7 +84,7 @@ def walk(
 def items(buffer: Buffer, start: int, end: int, encoding: Encoding) -> Iterator[tuple[int, int]]:
     """Where the items of a sequence's value begin and end."""
     while start + 8 <= end:
-        tag, _, length, start = _head(buffer, start, encoding)
+        tag, _, length, start = head(buffer, start, encoding)
         if tag != _ITEM:
             return
         after = _past(buffer, start, encoding, 0)[0] if length == UNDEFINED else start + length
@@ -100,8 +99,10 @@ def inside(vr: bytes, encoding: Encoding) -> Encoding:
     return Encoding(implicit=True, little_endian=True) if vr == b"UN" else encoding
 
 
-def _head(buffer: Buffer, position: int, encoding: Encoding) -> tuple[int, bytes, int, int]:
-    """Tag, VR, length and start of the value. What has no VR of two letters is read as implicit, as pydicom does."""
+def head(buffer: Buffer, position: int, encoding: Encoding) -> tuple[int, bytes, int, int]:
+    """Tag, VR, length and start of the value of the element at *position*. What has no VR of two letters is read as implicit, as pydicom does."""
+    if position + 8 > len(buffer):
+        raise Unreadable("truncated", "the file ends within its header")
     implicit, little = encoding
     group, number, vr, length = _TAG_VR_LENGTH[little].unpack_from(buffer, position)
     if vr in _SHORT and not implicit:
@@ -124,7 +125,7 @@ def _past(buffer: Buffer, position: int, encoding: Encoding, seen: int) -> tuple
             raise Unreadable("truncated", "a sequence of the header has no end")
         if len(opened) > _MAX_DEPTH:
             raise Unreadable("malformed", f"the header nests more than {_MAX_DEPTH} sequences")
-        tag, vr, length, start = _head(buffer, position, opened[-1])
+        tag, vr, length, start = head(buffer, position, opened[-1])
         position = start
         if tag in _ENDS:
             opened.pop()

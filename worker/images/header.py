@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from worker.images.elements import PIXEL_DATA, UNDEFINED, Element, Encoding, inside, items, walk
+from worker.images.elements import PIXEL_DATA, UNDEFINED, Element, Encoding, head, inside, items, walk
 from worker.images.errors import Unreadable
 
 if TYPE_CHECKING:
@@ -227,12 +227,10 @@ def _meta(buffer: Buffer) -> tuple[str, int]:
         raise Unreadable("not_dicom", "the file is not a DICOM file: it has no DICM prefix")
     syntax, start = "", _PREAMBLE + 4
     while buffer[start : start + 2] == b"\2\0":
-        element = next(walk(buffer, start, _META), None)
-        if element is None:
-            break
-        start = element.end
-        if element.tag == _SYNTAX:
-            syntax = bytes(buffer[element.start : element.end]).decode("latin-1").strip(" \0")
+        tag, _, length, value = head(buffer, start, _META)
+        start = value + length
+        if tag == _SYNTAX:
+            syntax = buffer[value:start].decode("latin-1").strip(" \0")
     if not syntax:
         raise Unreadable("no_transfer_syntax", "the file does not say how it is encoded")
     return syntax, start

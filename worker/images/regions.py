@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,16 +25,13 @@ _PATTERNS = {region: re.compile(rf"\b(?:{words})\b") for region, words in _WORDS
 
 
 def region_of(headers: Iterable[Header]) -> str:
-    """The body region most headers agree on, or an empty string.
+    """The body region most series agree on, or an empty string.
 
     What the scanner says (Body Part Examined, anatomic region) counts before what somebody typed.
     """
-    votes: dict[str, int] = {}
-    for header in headers:
-        region = _of(header)
-        if region:
-            votes[region] = votes.get(region, 0) + 1
-    return max(votes, key=lambda region: votes[region]) if votes else ""
+    series = {header.text("SeriesInstanceUID"): header for header in headers}
+    votes = Counter(filter(None, map(_of, series.values())))
+    return votes.most_common(1)[0][0] if votes else ""
 
 
 def _of(header: Header) -> str:
