@@ -6,7 +6,7 @@ DEMO_FLAGS ?=
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check format bench clean
+.PHONY: help install demo up test check format bench clean chaos fuzz-listener demo-checkpoint
 
 help: ## Show this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):.*## /\1\t/' | expand -t 20
@@ -34,6 +34,17 @@ check: install ## Run what CI checks: formatting, lint, types, architecture
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+SEED ?= 1
+SECONDS ?= 60
+chaos: install ## Break everything while studies arrive, and count (SEED=1)
+	$(BIN)/python -m tests.chaos --seed $(SEED)
+
+fuzz-listener: install ## Throw mutated associations at the listener (SEED=1 SECONDS=60)
+	$(BIN)/python -m tests.fuzz.listener --seed $(SEED) --seconds $(SECONDS)
+
+demo-checkpoint: install ## Train the demo checkpoint on phantoms
+	$(BIN)/python -m deploy.demo.train
 
 format: install ## Format and fix what can be fixed
 	$(BIN)/ruff check --fix .

@@ -239,12 +239,52 @@ def show_settings() -> None:
     print(settings_table())  # noqa: T201 - raw Markdown, without rich's wrapping
 
 
+@app.command()
+def phantoms(
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    count: Annotated[int, typer.Option(min=1, help="How many studies.")] = 8,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same studies.")] = 0,
+) -> None:
+    """Write made-up studies as DICOM files, with their truth beside them."""
+    from deploy.demo import commands
+
+    console.print(f"{commands.phantoms(count, seed, out)} files in {out}", highlight=False)
+
+
 @checkpoint_app.command("random")
 def checkpoint_random(directory: Path, seed: int = 0) -> None:
     """Write a tiny model with random weights: it runs everywhere and says nothing of sense."""
     from worker.model import commands
 
     commands.random(directory, seed)
+
+
+@checkpoint_app.command("convert")
+def checkpoint_convert(
+    source: Annotated[Path, typer.Argument(help="The published MedDr_0401 directory.")],
+    destination: Annotated[Path, typer.Argument(help="The new directory.")],
+    dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
+) -> None:
+    """Turn the published MedDr layout into what the worker loads; all of it appears, or nothing."""
+    from worker.model import commands
+
+    commands.convert(source, destination, dtype)
+
+
+@checkpoint_app.command("info")
+def checkpoint_info(directory: Path) -> None:
+    """Print a checkpoint's sizes, and what it takes to run it."""
+    from worker.model import commands
+
+    commands.info(directory)
+
+
+@checkpoint_app.command("verify")
+def checkpoint_verify(directory: Path) -> None:
+    """Check a checkpoint's bytes, load it and let it write a few tokens."""
+    from worker.model import commands
+
+    commands.verify(directory)
 
 
 @reference_app.command("build")
