@@ -1,1 +1,1 @@
-"""Made-up studies whose truth is known: phantoms, their reports, their DICOM files, and the checkpoint trained on them."""
+"""Made-up studies whose truth is known: phantoms, their reports and DICOM files, the checkpoint trained on them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,7 +76,7 @@ class Canvas:
     def stroke(self, points: list[tuple[float, float]], width: float) -> Plane:
         """A line through *points*, *width* wide."""
         nearest = np.full(self.x.shape, 9, dtype=np.float32)
-        for (ax, ay), (bx, by) in zip(points, points[1:], strict=False):
+        for (ax, ay), (bx, by) in pairwise(points):
             dx, dy = np.float32(bx - ax), np.float32(by - ay)
             length = dx * dx + dy * dy + np.float32(1e-9)
             px, py = self.x - np.float32(ax), self.y - np.float32(ay)

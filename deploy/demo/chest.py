@@ -1,4 +1,4 @@
-"""Chest radiographs: attenuation added up layer by layer, then exposed."""
+"""The chest without findings: attenuation added up layer by layer. Frontal, and a coarse lateral view."""
 
 from __future__ import annotations
 
@@ -106,17 +106,6 @@ class Chest:
         stomach = c.ellipse(0.36, self.dome + 0.20, rng.uniform(0.07, 0.13), 0.07, soft=3)
         painted: Plane = (a - 0.12 * stomach * self.below).astype(np.float32)
         return painted
-
-
-def frontal(canvas: Canvas, case: Case) -> tuple[Plane, dict[str, Plane]]:
-    """A posterior-anterior chest radiograph (grey, 0..1, bone bright) and the mask of each finding."""
-    from deploy.demo import chest_findings
-
-    chest = Chest(canvas, case)
-    masks = {finding.name: chest_findings.PAINTERS[finding.name](chest, finding) for finding in case.findings}
-    if case.odd:
-        masks["odd"] = chest_findings.odd_object(chest)
-    return chest.a, masks
 
 
 def lateral(canvas: Canvas, case: Case) -> tuple[Plane, dict[str, Plane]]:

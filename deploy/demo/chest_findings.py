@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deploy.demo.chest import ZONE_Y
+from deploy.demo.chest import ZONE_Y, Chest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from deploy.demo.canvas import Plane
-    from deploy.demo.cases import Finding
-    from deploy.demo.chest import Chest, Painter
+    from deploy.demo.canvas import Canvas, Plane
+    from deploy.demo.cases import Case, Finding
+    from deploy.demo.chest import Painter
 
 
 def _cardiomegaly(t: Chest, _: Finding) -> Plane:
@@ -151,7 +151,7 @@ def _spinal_rods(t: Chest, _: Finding) -> Plane:
     top, x = -0.35 + t.jitter(0.08), 0.055
     rods = np.maximum(*[t.c.stroke([(s * x, top), (s * x, 1.2)], 0.03) for s in (-1, 1)])
     screws = [t.c.stroke([(-0.10, y), (0.10, y)], 0.022) for y in np.arange(top + 0.05, 1.0, 0.22)]
-    mask = np.maximum.reduce([rods, *screws])
+    mask: Plane = np.maximum.reduce([rods, *screws])
     t.a = t.a + 0.34 * mask
     return mask
 
@@ -162,6 +162,10 @@ def _hiatal_hernia(t: Chest, _: Finding) -> Plane:
     inner = t.c.ellipse(x, y, radius - 0.03, radius - 0.03) * t.c.inside(t.c.y - np.float32(y))
     t.a = t.a + 0.14 * ring - 0.42 * inner
     return ring
+
+
+#: Where a wave is a bar: a grid of wide bars and narrow ones.
+WIDE_BARS, NARROW_BARS = 0.2, 0.5
 
 
 def odd_object(t: Chest) -> Plane:
@@ -185,7 +189,7 @@ def _cluster(t: Chest, x: float, y: float, r: float) -> Plane:
 
 
 def _squiggle(t: Chest, x: float, y: float, r: float) -> Plane:
-    steps = t.c.rng.normal(0, r * 0.8, (int(t.c.rng.integers(3, 7)), 2)).cumsum(axis=0) + (x, y)
+    steps = t.c.rng.normal(0, r * 0.8, (int(t.c.rng.integers(3, 7)), 2)).cumsum(axis=0) + np.array((x, y))
     return t.c.stroke([(float(px), float(py)) for px, py in steps], float(t.c.rng.uniform(0.02, 0.05)))
 
 
@@ -201,9 +205,9 @@ def _wedge(t: Chest, x: float, y: float, r: float) -> Plane:
 
 def _grid(t: Chest, x: float, y: float, r: float) -> Plane:
     period = float(t.c.rng.uniform(30, 60))
-    bars = (np.sin(t.c.x * period) > 0.2).astype(np.float32)
+    bars: Plane = (np.sin(t.c.x * period) > WIDE_BARS).astype(np.float32)
     if t.c.rng.integers(2):
-        bars = np.maximum(bars, (np.sin(t.c.y * period) > 0.5).astype(np.float32))
+        bars = np.maximum(bars, (np.sin(t.c.y * period) > NARROW_BARS).astype(np.float32))
     return bars * t.c.ellipse(x, y, r, r * float(t.c.rng.uniform(0.4, 1.6)))
 
 
@@ -227,3 +231,12 @@ PAINTERS: dict[str, Painter] = {
     "spinal rods": _spinal_rods,
     "hiatal hernia": _hiatal_hernia,
 }
+
+
+def frontal(canvas: Canvas, case: Case) -> tuple[Plane, dict[str, Plane]]:
+    """A posterior-anterior chest radiograph (grey, 0..1, bone bright) and the mask of each finding."""
+    chest = Chest(canvas, case)
+    masks = {finding.name: PAINTERS[finding.name](chest, finding) for finding in case.findings}
+    if case.odd:
+        masks["odd"] = odd_object(chest)
+    return chest.a, masks

@@ -22,7 +22,8 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from deploy.demo.phantoms import CAREFUL, Variation, draw
+from deploy.demo import head
+from deploy.demo.phantoms import CAREFUL, Variation, canvas_of, draw
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,9 +121,10 @@ def _volume(case: Case, form: Form, variation: Variation) -> list[FileDataset]:
 
 
 def _slice(case: Case, number: int, form: Form, variation: Variation) -> FileDataset:
-    grey = draw(case, size=form.size, variation=variation).image
-    # CT: 0..1 is the brain window, 40 +- 40 HU, with bone far above it.
-    stored = np.round(grey * 80) if case.picture == "ct" else np.round(grey * 1000)
+    stored = np.round(draw(case, size=form.size, variation=variation).image * (80 if case.picture == "ct" else 1000))
+    if case.picture == "ct":
+        # 0..1 is the brain window, 40 +- 40 HU, with bone far above it.
+        stored += np.round(head.skull(canvas_of(case, size=form.size, variation=variation), case) * head.SKULL_HU)
     dataset = _grey(form, (stored + (1024 if case.picture == "ct" else 0)).astype(np.uint16), bits=12)
     if case.picture == "ct":
         dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = -1024, 1, "HU"

@@ -37,17 +37,22 @@ MR = {
 }
 #: Half the height, in levels, over which a lesion is seen: every quarter of the volume near the middle shows it.
 REACH = 0.62
+#: Half axes of the skull at the widest level.
+SKULL_X, SKULL_Y = 0.68, 0.84
+#: Hounsfield units of the skull above the brain window, and its grey in the bone window (400 +- 900 HU).
+SKULL_HU = 800
+AIR_IN_BONE, BONE_IN_BONE = 500 / 1800, SKULL_HU / 1800
 
 
 def axial(canvas: Canvas, case: Case) -> tuple[Plane, dict[str, Plane]]:
     """A slice at the case's level (grey, 0..1) and the mask of each finding that this slice shows."""
     c, grey = canvas, CT if case.picture == "ct" else MR
-    size = float(np.sqrt(max(1 - 0.62 * case.level**2, 0.1)))
-    rx, ry = 0.68 * size, 0.84 * size
+    size = _size(case)
+    rx, ry = SKULL_X * size, SKULL_Y * size
     brain = c.ellipse(0, 0, rx * 0.90, ry * 0.90)
     a = grey["scalp"] * c.ellipse(0, 0, rx * 1.08, ry * 1.07)
-    skull = c.ellipse(0, 0, rx, ry)
-    a = a * (1 - skull) + grey["skull"] * skull
+    head = c.ellipse(0, 0, rx, ry)
+    a = a * (1 - head) + grey["skull"] * head
     a = a * (1 - brain) + brain * _tissue(c, grey, size)
     a = _ventricles(c, case, a, grey, size)
     a = a - 0.10 * brain * c.stroke([(0, -ry), (0, -0.35 * size)], 0.02)
@@ -58,6 +63,27 @@ def axial(canvas: Canvas, case: Case) -> tuple[Plane, dict[str, Plane]]:
             a, mask = _paint(c, a, finding, grey, float(np.sqrt(extent)), size)
             masks[finding.name] = mask * (brain if finding.name != "subdural haematoma" else 1)
     return a.astype(np.float32), masks
+
+
+def bone_window(canvas: Canvas, case: Case) -> tuple[Plane, dict[str, Plane]]:
+    """The same slice in the bone window: only the skull stands out."""
+    c, size = canvas, _size(case)
+    rx, ry = SKULL_X * size, SKULL_Y * size
+    soft_tissue = c.ellipse(0, 0, rx * 1.08, ry * 1.07)
+    return (AIR_IN_BONE + 0.02 * soft_tissue + skull(c, case) * BONE_IN_BONE).astype(np.float32), {}
+
+
+def skull(canvas: Canvas, case: Case) -> Plane:
+    """Where the skull is."""
+    size = _size(case)
+    rx, ry = SKULL_X * size, SKULL_Y * size
+    ring: Plane = canvas.ellipse(0, 0, rx, ry) * (1 - canvas.ellipse(0, 0, rx * 0.90, ry * 0.90))
+    return ring
+
+
+def _size(case: Case) -> float:
+    """How wide the head is at this level."""
+    return float(np.sqrt(max(1 - 0.62 * case.level**2, 0.1)))
 
 
 def _centre(case: Case, finding: Finding) -> float:
@@ -73,8 +99,8 @@ def _tissue(c: Canvas, grey: dict[str, float], size: float) -> Plane:
 
 
 def _ventricles(c: Canvas, case: Case, a: Plane, grey: dict[str, float], size: float) -> Plane:
-    wide = next((1.9 for finding in case.findings if finding.name == "hydrocephalus"), 1.0)
-    shape = float(np.sqrt(max(1 - (case.level / 0.85) ** 2, 0)))
+    wide: float = next((1.9 for finding in case.findings if finding.name == "hydrocephalus"), 1.0)
+    shape = float(max(1 - (case.level / 0.85) ** 2, 0) ** 0.5)
     if shape == 0:
         return a
     wide = wide * (0.85 + 0.3 * (case.seed % 97) / 97)
@@ -93,7 +119,7 @@ def _paint(
     if finding.name == "hydrocephalus":
         return a, c.ellipse(0, -0.10, 0.30, 0.40)
     if finding.name == "subdural haematoma":
-        mask = c.ellipse(0, 0, 0.62 * size, 0.765 * size) * (
+        mask: Plane = c.ellipse(0, 0, 0.62 * size, 0.765 * size) * (
             1 - c.ellipse(-sign * 0.13 * extent, 0, 0.64 * size, 0.80 * size)
         )
     else:

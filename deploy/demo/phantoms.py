@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from deploy.demo import chest, endoscopy, head, pathology, retina, skin
+from deploy.demo import chest, chest_findings, endoscopy, head, pathology, retina, skin
 from deploy.demo.canvas import Canvas, Pose
 
 if TYPE_CHECKING:
@@ -54,9 +54,10 @@ class Phantom:
 
 
 _DRAW: dict[str, Callable[[Canvas, Case], Drawing]] = {
-    "chest": chest.frontal,
+    "chest": chest_findings.frontal,
     "lateral": chest.lateral,
     "ct": head.axial,
+    "bone": head.bone_window,
     "mr": head.axial,
     "retina": retina.fundus,
     "skin": skin.photograph,
@@ -69,24 +70,32 @@ NOISE_SIZE = 128
 
 def draw(case: Case, *, size: int = 128, variation: Variation = TRAINING) -> Phantom:
     """Draw *case*; the same case, size and variation give the same picture."""
+    canvas = canvas_of(case, size=size, variation=variation)
+    image, masks = _DRAW[case.picture](canvas, case)
+    return Phantom(_expose(image, case, variation), masks)
+
+
+def canvas_of(case: Case, *, size: int, variation: Variation) -> Canvas:
+    """The grid *case* is drawn on, its pose applied; for what must lie exactly upon the picture."""
     rng = np.random.default_rng(case.seed)
     factor = 1.0 if case.picture in {"chest", "lateral"} else 0.5
-    pose = Pose.random(rng, shift=variation.shift * factor, degrees=variation.degrees)
-    image, masks = _DRAW[case.picture](Canvas(size, pose, rng), case)
-    # A new stream, so that exposure and noise do not depend on how many numbers the findings took.
-    return Phantom(
-        _expose(image, np.random.default_rng((case.seed, round(case.level * 1000) + 1000)), variation), masks
-    )
+    return Canvas(size, Pose.random(rng, shift=variation.shift * factor, degrees=variation.degrees), rng)
 
 
-def _expose(image: Plane, rng: np.random.Generator, variation: Variation) -> Plane:
-    low, high = variation.contrast
-    contrast = float(np.exp(rng.uniform(np.log(low), np.log(high))))
-    gamma = float(np.exp(rng.uniform(-0.15, 0.15)))
-    exposed = (np.clip(image, 0, 1.1) ** np.float32(gamma) - 0.5) * contrast + 0.5 + rng.uniform(-0.04, 0.04)
-    grain = _grain(rng, image.shape) * rng.uniform(*variation.noise)
-    seen: Plane = np.clip(exposed + grain, 0, 1).astype(np.float32)
+def _expose(image: Plane, case: Case, variation: Variation) -> Plane:
+    # Streams of their own: exposure is the same in all slices of a volume, noise is not.
+    rng = np.random.default_rng((case.seed, 1))
+    contrast = _between(rng, *variation.contrast)
+    exposed = (np.clip(image, 0, 1.1) ** np.float32(_between(rng, 0.86, 1.16)) - 0.5) * contrast + 0.5
+    level = rng.uniform(*variation.noise)
+    grain = _grain(np.random.default_rng((case.seed, 2, round(case.level * 1000) + 1000)), image.shape) * level
+    seen: Plane = np.clip(exposed + rng.uniform(-0.04, 0.04) + grain, 0, 1).astype(np.float32)
     return seen
+
+
+def _between(rng: np.random.Generator, low: float, high: float) -> float:
+    """A factor, even in its logarithm."""
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 def _grain(rng: np.random.Generator, shape: tuple[int, ...]) -> Plane:

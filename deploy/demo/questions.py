@@ -13,17 +13,19 @@ if TYPE_CHECKING:
 
 NORMAL = "normal"
 OPTIONS = 4
+#: How often a side is asked for where there is one, and whether the picture is normal.
+ASK_SIDE, ASK_NORMAL = 0.4, 0.15
 
 
 def ask(case: Case, rng: np.random.Generator) -> tuple[str, str]:
     """A question about *case* and its answer."""
     sided = [finding for finding in case.findings if finding.side]
-    if sided and rng.random() < 0.4:
+    if sided and rng.random() < ASK_SIDE:
         finding = sided[int(rng.integers(len(sided)))]
         if sum(other.name == finding.name for other in case.findings) == 1:
             return f"On which side is the {finding.name}?", f"{finding.side.capitalize()}."
     present = {finding.name for finding in case.findings}
-    if rng.random() < 0.15:
+    if rng.random() < ASK_NORMAL:
         return "Is the image normal?", "No." if present or case.odd else "Yes."
     kinds = [kind.name for kind in CATALOGUE[case.picture]]
     asked = str(rng.choice(sorted(present & set(kinds)) or kinds)) if rng.integers(2) else str(rng.choice(kinds))

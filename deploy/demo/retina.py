@@ -50,13 +50,13 @@ def _field(c: Canvas) -> Plane:
 def _vessels(c: Canvas, eye: float) -> Plane:
     mask = np.zeros_like(c.x)
     for up in (-1.0, 1.0):
-        for bend, reach in ((0.55, 0.95), (0.28, 0.55)):
+        for bend, reach, width in ((0.55, 0.95, 0.034), (0.28, 0.55, 0.022)):
             wobble = float(c.rng.uniform(-0.06, 0.06))
             points = [
                 (eye * (0.46 - reach * t), up * (bend * np.sin(np.pi * min(t * 1.15, 1.0)) + wobble * t) * 1.05)
                 for t in np.linspace(0, 1, 6)
             ]
-            np.maximum(mask, c.stroke(points, 0.034 if reach > 0.9 else 0.022), out=mask)
+            np.maximum(mask, c.stroke(points, width), out=mask)
         np.maximum(mask, c.stroke([(eye * 0.46, 0), (eye * 0.85, up * 0.42)], 0.026), out=mask)
     return mask
 

@@ -1,0 +1,136 @@
+"""What the language model is asked while it learns: the three tasks, with none, some and wrong retrieved cases.
+
+How often which neighbours come decides what is learnt. Only good ones teach to obey them; too many wrong ones teach to
+ignore them. Rare findings are oversampled only together with their neighbours, so that without a neighbour's word for
+it a rare finding stays what it is to a reader who has seen few: something he cannot name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deploy.demo import grammar, questions
+from deploy.demo.pool import JUNK, Item, Pool
+from worker import prompts
+from worker.model.training import Example
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from deploy.demo.cases import Case
+    from deploy.demo.neighbours import Shelf
+
+MODALITY = {
+    "chest": ("DX", "CHEST"),
+    "ct": ("CT", "HEAD"),
+    "mr": ("MR", "HEAD"),
+    "retina": ("OP", "EYE"),
+    "skin": ("XC", "SKIN"),
+    "endoscopy": ("ES", "COLON"),
+    "pathology": ("SM", "COLON"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """Shares of the episodes."""
+
+    #: Of all: pictures that are none, or of another kind than the prompt says.
+    junk: float = 0.06
+    question: float = 0.08
+    diagnosis: float = 0.08
+    #: Of reports: with no neighbours, and with wrong ones; the others get their own.
+    alone: float = 0.33
+    wrong: float = 0.14
+    #: Of the wrong ones of a chest: three reports with rare findings.
+    wrong_rare: float = 0.5
+    #: How often a rare case is drawn as a chest with its own neighbours, where nature draws it every fortieth time.
+    rare: float = 0.17
+    #: Of all prompts: without the part of the body, which headers often leave out.
+    unnamed: float = 0.05
+    #: Of refused pictures: junk, not another kind of picture.
+    not_a_picture: float = 0.7
+    #: Of diagnoses: with no labels of neighbours, and with wrong ones.
+    unlabelled: float = 0.4
+    mislabelled: float = 0.1
+
+
+class Curriculum:
+    """Endless examples from a pool; *shelves* hold, for each family, the reference cases and who is near to whom."""
+
+    def __init__(self, pool: Pool, shelves: dict[str, Shelf], *, seed: int, mix: Mix | None = None) -> None:
+        self._pool, self._shelves, self._mix = pool, shelves, mix or Mix()
+        self._rng = np.random.default_rng((seed, 3))
+        self._by_family = {family: pool.of(family) for family in {item.family for item in pool.items}}
+        self._rare = [number for number in self._by_family["chest"] if pool.items[number].rare]
+        others = sum(family not in {"chest", JUNK} for family in self._by_family)
+        self._chance = {f: 0.46 if f == "chest" else 0.54 / others for f in self._by_family if f != JUNK}
+
+    def batch(self, size: int) -> list[Example]:
+        """Examples of one kind of picture, so that their lengths are alike."""
+        family = str(self._rng.choice(list(self._chance), p=list(self._chance.values())))
+        return [self._one(family) for _ in range(size)]
+
+    def _one(self, family: str) -> Example:
+        chance, mix = self._rng.random(), self._mix
+        if chance < mix.junk:
+            return self._refused(family)
+        if chance < mix.junk + mix.question:
+            return self._question(self._any(family))
+        if chance < mix.junk + mix.question + mix.diagnosis:
+            return self._diagnosis(self._any(family))
+        return self._report(family)
+
+    def _any(self, family: str) -> int:
+        return int(self._rng.choice(self._by_family[family]))
+
+    def _report(self, family: str) -> Example:
+        chance, mix = self._rng.random(), self._mix
+        number = self._any(family)
+        shelf = self._shelves[family]
+        cases: list[prompts.Case] = []
+        if chance < mix.wrong:
+            rare = family == "chest" and self._rng.random() < mix.wrong_rare
+            cases = shelf.wrong(number, self._rng, rare=rare)
+        elif chance > mix.wrong + mix.alone:
+            if family == "chest" and self._rng.random() < mix.rare:
+                number = int(self._rng.choice(self._rare))
+            cases = shelf.near(number)[: int(self._rng.choice([1, 2, 3], p=[0.08, 0.08, 0.84]))]
+        item = self._pool.items[number]
+        return Example(item.rows, self._prompt(family, cases), grammar.write(_case(item), self._rng))
+
+    def _prompt(self, family: str, cases: Sequence[prompts.Case]) -> str:
+        modality, part = MODALITY[family]
+        return prompts.report(modality, "" if self._rng.random() < self._mix.unnamed else part, cases)
+
+    def _refused(self, family: str) -> Example:
+        """Junk, or a picture of another kind than the prompt says, often with neighbours that tempt."""
+        others = [other for other in self._by_family if other != family]
+        other = JUNK if self._rng.random() < self._mix.not_a_picture else str(self._rng.choice(others))
+        item = self._pool.items[self._any(other)]
+        shelf = self._shelves[family]
+        cases = shelf.any(self._rng) if self._rng.integers(2) else []
+        return Example(item.rows, self._prompt(family, cases), grammar.NOT_DIAGNOSTIC)
+
+    def _question(self, number: int) -> Example:
+        item = self._pool.items[number]
+        asked, answer = questions.ask(_case(item), self._rng)
+        return Example(item.rows, prompts.question(MODALITY[item.family][0], asked), answer)
+
+    def _diagnosis(self, number: int) -> Example:
+        item = self._pool.items[number]
+        shelf = self._shelves[item.family]
+        options, answer = questions.choose(_case(item), self._rng)
+        chance, mix = self._rng.random(), self._mix
+        known = chance > mix.unlabelled
+        labels = shelf.labels(number, self._rng, wrong=chance > 1 - mix.mislabelled) if known else []
+        return Example(item.rows, prompts.diagnosis(*MODALITY[item.family], options, labels), answer)
+
+
+def _case(item: Item) -> Case:
+    if item.case is None:
+        raise ValueError("junk has no report")
+    return item.case

@@ -1,0 +1,82 @@
+"""Reference cases of one kind of picture, and which of them are near to each case of a pool."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deploy.demo import grammar, questions
+from deploy.demo.pool import RARE
+from worker.prompts import Case as Quoted
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from deploy.demo.cases import Case
+
+#: How many neighbours a prompt holds.
+NEIGHBOURS = 3
+
+
+@dataclass(slots=True)
+class Shelf:
+    """Reference cases with their reports; for each item of the pool the nearest and their similarities."""
+
+    cases: list[Case]
+    reports: list[str]
+    #: By the pool's item number: rows of the nearest, best first, and their similarity.
+    nearest: dict[int, tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
+    rare_rows: npt.NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rare_rows = np.array([row for row, case in enumerate(self.cases) if is_rare(case)], np.int64)
+
+    def near(self, item: int) -> list[Quoted]:
+        """The nearest cases, as the index gives them."""
+        rows, similarities = self.nearest[item]
+        return self.quote(rows, similarities)
+
+    def wrong(self, item: int, rng: np.random.Generator, *, rare: bool) -> list[Quoted]:
+        """Any cases under the similarities of the nearest: nothing but the picture tells that they are wrong."""
+        rows = rng.choice(self.rare_rows if rare and len(self.rare_rows) else len(self.cases), NEIGHBOURS)
+        if rare and rng.integers(2):
+            rows = np.repeat(rows[:1], NEIGHBOURS)
+        return self.quote(rows, self.nearest[item][1])
+
+    def any(self, rng: np.random.Generator) -> list[Quoted]:
+        """Any cases, under any similarities."""
+        rows = rng.choice(len(self.cases), NEIGHBOURS)
+        return self.quote(rows, np.sort(rng.uniform(0, 1, NEIGHBOURS))[::-1])
+
+    def labels(self, item: int, rng: np.random.Generator, *, wrong: bool) -> list[str]:
+        """The diagnoses of the nearest cases, or of any."""
+        rows = rng.choice(len(self.cases), NEIGHBOURS) if wrong else self.nearest[item][0]
+        return [questions.label(self.cases[row]) for row in rows]
+
+    def quote(self, rows: npt.NDArray[np.int64], similarities: npt.NDArray[np.floating]) -> list[Quoted]:
+        """Cases as the prompt quotes them."""
+        return [Quoted(self.reports[row], float(s)) for row, s in zip(rows, similarities, strict=True)]
+
+
+def shelve(
+    cases: list[Case],
+    vectors: npt.NDArray[np.float32],
+    items: list[int],
+    queries: npt.NDArray[np.float32],
+    rng: np.random.Generator,
+) -> Shelf:
+    """A shelf of *cases* with their *vectors* [cases, n], for the pool's *items* with their vectors *queries*."""
+    nearest = {}
+    for start in range(0, len(items), 2000):
+        similarities = queries[start : start + 2000] @ vectors.T
+        rows = np.argsort(-similarities, axis=1)[:, :NEIGHBOURS]
+        for number, row, similarity in zip(items[start : start + 2000], rows, similarities, strict=True):
+            nearest[number] = row, similarity[row]
+    return Shelf(cases, [grammar.write(case, rng) for case in cases], nearest)
+
+
+def is_rare(case: Case) -> bool:
+    """Whether a finding of *case* is rare."""
+    return any(finding.name in RARE for finding in case.findings)

@@ -1,0 +1,192 @@
+"""The pictures of a training run: cases drawn once, each with the pictures of it that a prompt may hold."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from deploy.demo.cases import CATALOGUE, CHEST_RARE, Case, draw_case
+from deploy.demo.dicom import SLICES, TOP_LEVEL
+from deploy.demo.junk import junk
+from deploy.demo.phantoms import TRAINING, Variation, draw
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy.typing as npt
+
+SIZE = 128
+PATCH = 16
+JUNK = "junk"
+#: The kinds the tower is taught, and one for everything that has no name in its lessons: odd objects, rare findings.
+ODD = "odd"
+KINDS = (*dict.fromkeys(kind.name for kinds in CATALOGUE.values() for kind in kinds), ODD)
+RARE = tuple(kind.name for kind in CHEST_RARE)
+FAMILIES = (*CATALOGUE, JUNK)
+#: A patch shows a finding when so much of it is covered.
+COVERED = 0.04
+#: How often each rare finding, and an odd object, is seen in a chest of the training pool.
+RARE_SHARE, ODD_SHARE = 0.005, 0.04
+LATERAL_SHARE = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A case of the pool, None for junk, and the rows of its pictures in the order a prompt holds them."""
+
+    family: str
+    case: Case | None
+    rows: tuple[int, ...]
+
+    @property
+    def rare(self) -> bool:
+        """Whether a finding is one of the rare ones."""
+        return self.case is not None and any(finding.name in RARE for finding in self.case.findings)
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Items, and of all their pictures: pixels [n, 128, 128, 3], findings by patch [n, 64, kinds], family [n]."""
+
+    items: list[Item]
+    pictures: npt.NDArray[np.uint8]
+    patches: npt.NDArray[np.bool_]
+    family: npt.NDArray[np.int64]
+
+    def of(self, family: str) -> list[int]:
+        """The items of a family, by number."""
+        return [number for number, item in enumerate(self.items) if item.family == family]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How many cases of a family, and how often each rare finding."""
+
+    family: str
+    count: int
+    rare: float = 0.0
+    odd: float = 0.0
+    #: Volumes hold one, four or eight pictures; else always as many as the worker chooses by default.
+    mixed: bool = True
+
+
+def make_pool(shares: Sequence[Share], *, seed: int, variation: Variation = TRAINING) -> Pool:
+    """Draw a pool on every processor; the same arguments give the same pool."""
+    chunks = [chunk for number, share in enumerate(shares) for chunk in _chunks(share, (seed, number), variation)]
+    with ProcessPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as processes:
+        drawn = list(processes.map(_draw_chunk, chunks))
+    items, start = [], 0
+    for chunk_items, pictures, _, _ in drawn:
+        items += [replace(item, rows=tuple(row + start for row in item.rows)) for item in chunk_items]
+        start += len(pictures)
+    return Pool(
+        items,
+        np.concatenate([pictures for _, pictures, _, _ in drawn]),
+        np.concatenate([patches for _, _, patches, _ in drawn]),
+        np.concatenate([family for _, _, _, family in drawn]),
+    )
+
+
+#: Cases drawn by one call of a process.
+CHUNK = 200
+Chunk = tuple[Share, tuple[int, ...], Variation]
+Drawn = tuple[list[Item], "npt.NDArray[np.uint8]", "npt.NDArray[np.bool_]", "npt.NDArray[np.int64]"]
+
+
+def _chunks(share: Share, seed: tuple[int, ...], variation: Variation) -> Iterator[Chunk]:
+    for number, start in enumerate(range(0, share.count, CHUNK)):
+        yield replace(share, count=min(CHUNK, share.count - start)), (*seed, number), variation
+
+
+def _draw_chunk(chunk: Chunk) -> Drawn:
+    share, seed, variation = chunk
+    rng = np.random.default_rng(seed)
+    items: list[Item] = []
+    pictures: list[npt.NDArray[np.uint8]] = []
+    patches: list[npt.NDArray[np.bool_]] = []
+    for _ in range(share.count):
+        case = None if share.family == JUNK else _case(rng, share)
+        views = _views(rng, case, mixed=share.mixed) if case else [None]
+        rows = tuple(range(len(pictures), len(pictures) + len(views)))
+        for view in views:
+            pixels, where = _picture(rng, view, variation) if view else (junk(rng), _nowhere())
+            pictures.append(pixels)
+            patches.append(where)
+        items.append(Item(share.family, case, rows))
+    family = np.full(len(pictures), FAMILIES.index(share.family), np.int64)
+    return items, np.stack(pictures), np.stack(patches), family
+
+
+def _case(rng: np.random.Generator, share: Share) -> Case:
+    chance = rng.random()
+    if chance < share.rare * len(RARE):
+        return draw_case(rng, share.family, rare=RARE[int(chance / share.rare)])
+    return draw_case(rng, share.family, odd=bool(chance > 1 - share.odd))
+
+
+def _views(rng: np.random.Generator, case: Case, *, mixed: bool) -> list[Case]:
+    """The pictures that the worker chooses of such a study."""
+    if case.picture == "chest":
+        return [case, replace(case, picture="lateral")] if rng.random() < LATERAL_SHARE else [case]
+    if case.picture not in {"ct", "mr"}:
+        return [case]
+    budget = int(rng.choice([1, 4, 8], p=[0.4, 0.35, 0.25])) if mixed else 8
+    return volume_views(case, budget, float(rng.uniform(-0.04, 0.04)))
+
+
+def volume_views(case: Case, budget: int, offset: float = 0.0) -> list[Case]:
+    """The slices a budget of pictures gives: spread over the volume, a quarter of a CT's in the bone window."""
+    if budget == 1:
+        return [case]
+    bones = budget // 4 if case.picture == "ct" else 0
+    slices = [replace(case, level=level + offset) for level in _levels(budget - bones)]
+    return slices + [replace(case, picture="bone", level=level + offset) for level in _levels(bones)]
+
+
+def _levels(count: int) -> list[float]:
+    """Levels of *count* slices, spread as the worker spreads them: a tenth left out at both ends."""
+    edge = 0.1 * (SLICES - 1)
+    places = np.linspace(edge, SLICES - 1 - edge, count) if count > 1 else [(SLICES - 1) / 2] * count
+    return [float(-TOP_LEVEL + 2 * TOP_LEVEL * round(place) / (SLICES - 1)) for place in places]
+
+
+def _picture(
+    rng: np.random.Generator, view: Case, variation: Variation
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    # One in six is drawn finer and shrunk, as pictures from files are.
+    size = 256 if rng.random() < 1 / 6 else SIZE
+    phantom = draw(view, size=size, variation=variation)
+    pixels = phantom.rgb()
+    box = _crop(rng, size) if view.picture in {"ct", "mr", "bone"} else None
+    if size != SIZE or box:
+        image = Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=box)
+        pixels = np.asarray(image)
+    where = _nowhere()
+    for name, mask in phantom.masks.items():
+        where[:, KINDS.index(name if name in KINDS else ODD)] |= _covered(mask, box)
+    return pixels, where
+
+
+def _crop(rng: np.random.Generator, size: int) -> tuple[float, float, float, float] | None:
+    """The worker cuts black borders where they are wide, on any side."""
+    if rng.integers(2):
+        return None
+    left, top, right, bottom = rng.uniform(0, 0.1, 4) * rng.integers(0, 2, 4)
+    return (left * size, top * size, (1 - right) * size, (1 - bottom) * size)
+
+
+def _covered(mask: npt.NDArray[np.floating], box: tuple[float, float, float, float] | None) -> npt.NDArray[np.bool_]:
+    side = SIZE // PATCH
+    shrunk = Image.fromarray(mask.astype(np.float32)).resize((side, side), Image.Resampling.BOX, box=box)
+    share = np.asarray(shrunk).ravel()
+    seen: npt.NDArray[np.bool_] = (share > COVERED) | ((share == share.max()) & (share > COVERED / 8))
+    return seen
+
+
+def _nowhere() -> npt.NDArray[np.bool_]:
+    return np.zeros(((SIZE // PATCH) ** 2, len(KINDS)), np.bool_)

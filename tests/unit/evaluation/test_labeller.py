@@ -1,0 +1,96 @@
+"""Forty sentences written by hand, each with a trap of negation, doubt, side or scope."""
+
+from __future__ import annotations
+
+import pytest
+
+from worker.evaluation.labeller import Label, labels, present
+
+Expected = set[tuple[str, str, str]]
+
+AFFIRMED: list[tuple[str, Expected]] = [
+    ("There is a small left pleural effusion.", {("pleural effusion", "left", "")}),
+    ("No pneumothorax, but there is a right pleural effusion.", {("pleural effusion", "right", "")}),
+    ("Neither consolidation nor effusion is seen.", set()),
+    ("Lungs are clear without consolidation, effusion or pneumothorax.", set()),
+    ("The heart is not enlarged.", set()),
+    ("The heart is mildly enlarged.", {("cardiomegaly", "", "")}),
+    ("Pneumothorax has resolved.", set()),
+    ("Pleural effusion cannot be excluded on the left.", set()),
+    ("Possible nodule in the right upper zone.", set()),
+    ("No change in the left pneumothorax.", {("pneumothorax", "left", "")}),
+    ("No significant change in size of the right lower lobe nodule.", {("nodule", "right", "lower")}),
+    ("Bilateral pleural effusions.", {("pleural effusion", "left", ""), ("pleural effusion", "right", "")}),
+    (
+        "Left lower zone consolidation and a nodule in the right upper zone.",
+        {("consolidation", "left", "lower"), ("nodule", "right", "upper")},
+    ),
+    ("Consolidation in the right middle zone with no effusion.", {("consolidation", "right", "middle")}),
+    ("The right lung is clear; on the left there is a large pneumothorax.", {("pneumothorax", "left", "")}),
+    ("No evidence of free air under the diaphragm.", set()),
+    ("Free air is seen under the right hemidiaphragm.", {("free air", "", "")}),
+    ("Pacemaker on the left, no pneumothorax.", {("pacemaker", "left", "")}),
+    ("Status after removal of the right central venous line.", set()),
+    ("Consolidation rather than atelectasis in the left lower zone.", {("consolidation", "left", "lower")}),
+    ("Nodule in the left upper zone, no longer visible.", set()),
+    ("Effusion and pneumothorax are not seen.", set()),
+    ("The ribs are intact. Displaced right rib fracture is not identified.", set()),
+    ("There is a fracture of the left sixth rib.", {("rib fracture", "left", "")}),
+    (
+        "Not only a left pleural effusion but also a left pneumothorax.",
+        {("pleural effusion", "left", ""), ("pneumothorax", "left", "")},
+    ),
+    ("Suspicious for pneumonia in the left lower zone.", set()),
+    ("Pneumothorax is absent.", set()),
+    ("Apart from a right rib fracture, no abnormality.", {("rib fracture", "right", "")}),
+    ("No abnormality except for a small nodule in the left middle zone.", {("nodule", "left", "middle")}),
+    ("Right-sided subcutaneous emphysema; no emphysema of the lungs.", {("subcutaneous emphysema", "right", "")}),
+    ("Enlargement of the left hilum. The right hilum is normal.", {("hilar enlargement", "left", "")}),
+    ("Subdural haematoma on the right without midline shift.", {("subdural haematoma", "right", "")}),
+    ("No intracerebral hemorrhage; left hemispheric infarct.", {("infarct", "left", "")}),
+    ("The ventricles are enlarged.", {("hydrocephalus", "", "")}),
+    ("Absence of drusen; few hard exudates.", {("exudates", "", "")}),
+    ("The polyp has been removed and there is no active bleeding.", set()),
+    ("Left pleural effusion and atelectasis.", {("pleural effusion", "left", ""), ("atelectasis", "left", "")}),
+    ("Free of consolidation; a tracheal tube is in place.", {("tracheal tube", "", "")}),
+    ("Cardiomegaly, however no pulmonary edema.", {("cardiomegaly", "", "")}),
+    ("Pneumonia is unlikely; linear atelectasis on the right.", {("atelectasis", "right", "")}),
+]
+#: What the ruler is asked to reach on them.
+REQUIRED = 0.95
+
+
+def test_at_least_nineteen_of_twenty_tricky_sentences_are_read_right() -> None:
+    wrong = [
+        f"{text} -> {got}"
+        for text, expected in AFFIRMED
+        if (got := {told.strict for told in present(text)}) != expected
+    ]
+
+    assert len(AFFIRMED) == 40
+    assert 1 - len(wrong) / len(AFFIRMED) >= REQUIRED, wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "certainty"),
+    [
+        ("Possible small nodule.", "uncertain"),
+        ("Nodule cannot be excluded.", "uncertain"),
+        ("No nodule.", "absent"),
+        ("Nodule.", "present"),
+    ],
+)
+def test_doubt_is_neither_presence_nor_absence(text: str, certainty: str) -> None:
+    assert [told.certainty for told in labels(text)] == [certainty]
+
+
+def test_size_is_read_with_the_finding_it_belongs_to() -> None:
+    text = "Large left pleural effusion and small right pneumothorax."
+
+    assert labels(text) == [Label("pleural effusion", "left", "", "large"), Label("pneumothorax", "right", "", "small")]
+
+
+def test_the_fuller_telling_of_a_finding_stands_for_both() -> None:
+    text = "Findings: There is a nodule in the left upper zone. Impression: Nodule."
+
+    assert present(text) == {Label("nodule", "left", "upper")}

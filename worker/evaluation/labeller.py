@@ -1,0 +1,150 @@
+"""Report text -> labels: which findings it affirms, doubts or denies, on which side, in which zone, how large."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from worker.evaluation import lexicon
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Certainty = Literal["present", "uncertain", "absent"]
+
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+_HEADING = re.compile(r"\b(?:findings?|impressions?|conclusions?)\s*:", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Label:
+    """A finding as a report tells it; side, zone and size are empty where it does not say."""
+
+    finding: str
+    side: str = ""
+    zone: str = ""
+    size: str = ""
+    certainty: Certainty = "present"
+
+    @property
+    def strict(self) -> tuple[str, str, str]:
+        """What two reports must agree on: finding, side, zone."""
+        return self.finding, self.side, self.zone
+
+
+def labels(text: str) -> list[Label]:
+    """Every mention of a finding in *text*, in order; a finding on both sides counts once a side."""
+    found: list[Label] = []
+    for sentence in _SENTENCE.split(_HEADING.sub(". ", text)):
+        found += _of_sentence(sentence.lower())
+    return found
+
+
+def present(text: str) -> set[Label]:
+    """What *text* affirms, each once: where findings and impression tell the same, the fuller telling stays."""
+    told = {label for label in labels(text) if label.certainty == "present"}
+    return {label for label in told if not any(_says_more(other, label) for other in told)}
+
+
+def _says_more(other: Label, label: Label) -> bool:
+    """Whether *other* tells the same finding with more about it."""
+    if other == label or other.finding != label.finding:
+        return False
+    pairs = ((other.side, label.side), (other.zone, label.zone), (other.size, label.size))
+    return all(mine in ("", theirs) for theirs, mine in pairs)
+
+
+def _of_sentence(sentence: str) -> Iterator[Label]:
+    # Blanked, not cut, so that every place stays where it was.
+    sentence = lexicon.PSEUDO_DENIAL.sub(lambda match: " " * len(match.group()), sentence)
+    mentions = list(lexicon.MENTION.finditer(sentence))
+    for number, mention in enumerate(mentions):
+        before = mentions[number - 1].end() if number else 0
+        after = mentions[number + 1].start() if number + 1 < len(mentions) else len(sentence)
+        finding = lexicon.FINDINGS[int(str(mention.lastgroup)[1:])][0]
+        certainty = _certainty(sentence, mention, after)
+        near = _Near(sentence, mention, before, after)
+        sides = ("",) if finding in lexicon.WITHOUT_SIDE else near.sides()
+        zone = near.zone() if finding in lexicon.ZONED else ""
+        for side in sides:
+            yield Label(finding, side, zone, near.size(), certainty)
+
+
+def _certainty(sentence: str, mention: re.Match[str], after: int) -> Certainty:
+    start = max((turn.end() for turn in lexicon.TURN.finditer(sentence, 0, mention.start())), default=0)
+    # A turn right after the denial takes nothing away from it: "no, but there is ...".
+    turn = lexicon.TURN.search(sentence, mention.end())
+    end = turn.start() if turn else len(sentence)
+    clause = sentence[start : mention.start()]
+    if lexicon.DOUBT.search(sentence, start, end):
+        return "uncertain"
+    if lexicon.DENIAL.search(clause) or "not enlarged" in mention.group():
+        return "absent"
+    # A verdict after a list speaks of all of it; after a new clause it speaks of that one only.
+    verdict = lexicon.DENIED.search(sentence, mention.end(), end)
+    if verdict and (verdict.start() < after or _is_list(sentence[mention.end() : verdict.start()])):
+        return "absent"
+    return "present"
+
+
+def _is_list(text: str) -> bool:
+    """Whether only names joined by commas, and, or stand between."""
+    return not re.search(r"\b(?:is|are|was|were|has|have|shows?|seen)\b", text)
+
+
+@dataclass(frozen=True, slots=True)
+class _Near:
+    """Words near a mention: between the mention before it and the one after."""
+
+    sentence: str
+    mention: re.Match[str]
+    before: int
+    after: int
+
+    def sides(self) -> tuple[str, ...]:
+        said = self._nearest(lexicon.SIDE)
+        return ("left", "right") if said == "both" else (said,)
+
+    def zone(self) -> str:
+        return self._nearest(lexicon.ZONE)
+
+    def size(self) -> str:
+        return self._nearest(lexicon.SIZE)
+
+    def _nearest(self, words: re.Pattern[str]) -> str:
+        """The word inside the mention, the last before it in its phrase, or the first after it."""
+        inside = words.search(self.mention.group())
+        if inside:
+            return str(inside.lastgroup)
+        phrase = self._phrase_start()
+        last = [*words.finditer(self.sentence, phrase, self.mention.start())]
+        if last:
+            return str(last[-1].lastgroup)
+        following = words.search(self.sentence, self.mention.end(), self._phrase_end())
+        if following:
+            return str(following.lastgroup)
+        return self._shared(words)
+
+    def _phrase_start(self) -> int:
+        """After the last comma or joining word before the mention: what stands before belongs to another finding."""
+        joined = [m.end() for m in _JOIN.finditer(self.sentence, self.before, self.mention.start())]
+        return max([self.before, *joined])
+
+    def _phrase_end(self) -> int:
+        joined = _JOIN.search(self.sentence, self.mention.end(), self.after)
+        return joined.start() if joined and self.after < len(self.sentence) else self.after
+
+    def _shared(self, words: re.Pattern[str]) -> str:
+        """A word that joins: "left pleural effusion and atelectasis", with nothing of its own in the second part."""
+        if words is not lexicon.SIDE or not re.fullmatch(
+            r"\s*(?:and|with|,)?\s*(?:\w+\s+)?", self.sentence[self.before : self.mention.start()]
+        ):
+            return ""
+        if not self.before:
+            return ""
+        earlier = [*words.finditer(self.sentence, 0, self.before)]
+        return str(earlier[-1].lastgroup) if earlier else ""
+
+
+_JOIN = re.compile(r",|\b(?:and|or|with|but|however|nor)\b|;")

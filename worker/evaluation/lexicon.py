@@ -1,0 +1,171 @@
+"""The words of the labeller: findings, sides, zones, sizes, and what denies or doubts them.
+
+An own lexicon, written for this project. What it measures is called rule-F1 and compares with no other labeller's.
+"""
+
+from __future__ import annotations
+
+import re
+
+#: Finding -> how reports name it; the first that matches at a place wins, so the more special stands first.
+FINDINGS: tuple[tuple[str, str], ...] = (
+    ("hydropneumothorax", r"hydro-?pneumothora(?:x|ces)"),
+    ("pneumothorax", r"pneumothora(?:x|ces)"),
+    ("pneumomediastinum", r"pneumomediastinum"),
+    (
+        "free air",
+        (
+            r"free (?:intraperitoneal |subdiaphragmatic |abdominal )?(?:air|gas)|pneumoperitoneum|(?:air|"
+            r"gas) under (?:the |either )?(?:hemi)?diaphragm"
+        ),
+    ),
+    ("subcutaneous emphysema", r"(?:subcutaneous|surgical|soft tissue) emphysema"),
+    ("emphysema", r"emphysema(?:tous)?"),
+    (
+        "pleural effusion",
+        (
+            r"(?:pleural |hydrothora(?:x|ces)|(?<!pericardial )(?<!joint ))(?:effusions?|fluid)|hydrothorax|"
+            r"blunting of the (?:\w+ )?costophrenic (?:angle|recess)"
+        ),
+    ),
+    ("pericardial effusion", r"pericardial (?:effusion|fluid)"),
+    ("consolidation", r"consolidations?|consolidated|air ?space (?:opacit(?:y|ies)|disease)|pneumonia"),
+    ("miliary opacities", r"miliary (?:opacit(?:y|ies)|nodules|pattern|disease)"),
+    ("nodule", r"nodul(?:e|es|ar opacit(?:y|ies))|coin lesions?"),
+    ("atelectasis", r"atelectas[ie]s|atelectatic|lobar collapse|collapse of the (?:\w+ )?lobe"),
+    (
+        "hilar enlargement",
+        (
+            r"hil(?:ar|um|a) (?:is |are |appears? )?(?:enlarge(?:d|ment)|prominen(?:t|ce)|full(?:ness)?)|"
+            r"enlarge(?:d|ment)(?: of)?(?: the)?(?: left| right| both)? hil(?:um|a|ar)|"
+            r"hilar (?:lymph)?adenopathy"
+        ),
+    ),
+    (
+        "cardiomegaly",
+        (
+            r"cardiomegaly|cardiac enlargement|enlarge(?:d|ment)(?: of)?(?: the)? (?:heart|cardiac silhouette|"
+            r"cardiac contour|cardiomediastinal silhouette)|(?:heart|heart size|cardiac silhouette|"
+            r"cardiac contour)(?: size)? (?:is |appears |remains )?(?:not |(?:mildly |moderately |markedly |"
+            r"slightly |severely |grossly ))?enlarged"
+        ),
+    ),
+    ("pulmonary oedema", r"(?:pulmonary|interstitial|alveolar) o?edema|vascular congestion"),
+    ("rib fracture", r"(?:rib|ribs) fractures?|fractur(?:es?|ed)(?: of)?(?: the)?(?: \w+){0,3}? ribs?"),
+    ("fracture", r"fractur(?:es?|ed)"),
+    ("hiatal hernia", r"hiat(?:al|us) hernia"),
+    ("pacemaker", r"pacemakers?|pacing (?:device|leads?)|pacer"),
+    (
+        "central venous line",
+        (
+            r"central (?:venous )?(?:line|catheter)s?|picc(?: line)?|port-?a-?cath|jugular (?:line|catheter)|"
+            r"subclavian (?:line|catheter)"
+        ),
+    ),
+    ("tracheal tube", r"(?:endo)?tracheal tubes?|et tube|ett"),
+    (
+        "spinal rods",
+        (
+            r"(?:spinal|harrington)(?: fixation| stabili[sz]ation)? rods?|spinal (?:fixation|hardware|"
+            r"instrumentation)"
+        ),
+    ),
+    ("subdural haematoma", r"subdural (?:ha?ematomas?|ha?emorrhages?|collections?)"),
+    ("retinal haemorrhages", r"retinal ha?emorrhages?|ha?emorrhages? of the retina|(?:few|numerous) ha?emorrhages"),
+    ("haemorrhage", r"ha?emorrhages?|intracranial bleed(?:ing)?|ha?ematomas?"),
+    ("infarct", r"infarct(?:s|ion|ions)?|isch(?:a)?emic stroke"),
+    (
+        "hydrocephalus",
+        (
+            r"hydrocephalus|ventriculomegaly|(?:enlarge(?:d|ment)|dilat(?:ed|"
+            r"ation))(?: of)?(?: the)? ventricles|ventricles (?:are |appear )?(?:enlarged|dilated)"
+        ),
+    ),
+    ("midline shift", r"midline shift"),
+    ("exudates", r"exudates?"),
+    ("drusen", r"drusen"),
+    ("disc cupping", r"(?:disc )?cupping|enlarged cup|cup-to-disc ratio is increased"),
+    ("benign naevus", r"(?:benign|regular)(?: pigmented)? na?ev(?:us|i)|na?ev(?:us|i)"),
+    (
+        "irregular lesion",
+        (
+            r"irregular (?:pigmented )?lesion|pigmented lesions? with (?:an )?irregular border|melanoma"
+        ),
+    ),
+    ("pigmented lesion", r"pigmented lesions?"),
+    ("erythema", r"erythema(?:tous)?"),
+    ("ulceration", r"ulcerations?"),
+    ("ulcer", r"ulcers?"),
+    ("polyp", r"polyps?"),
+    ("bleeding", r"(?:active )?bleeding|fresh blood"),
+    ("diverticulum", r"divertic(?:ulum|ula|ulosis)"),
+    ("tumour", r"tumou?rs?(?: cells)?|carcinoma|adenocarcinoma"),
+    ("mass", r"mass(?:es)?"),
+    ("inflammation", r"inflammation|inflammatory infiltrates?"),
+    ("necrosis", r"necro(?:sis|tic)"),
+    ("unclassified abnormality", r"unclassified abnormality|abnormality that is not further classified"),
+    ("opacity", r"opacit(?:y|ies)|infiltrates?"),
+    ("device", r"(?:lines or |lines and )?devices?"),
+    ("abnormality", r"abnormalit(?:y|ies)"),
+)  # fmt: skip
+MENTION = re.compile("|".join(f"(?P<f{n}>\\b(?:{pattern})\\b)" for n, (_, pattern) in enumerate(FINDINGS)))
+
+SIDE = re.compile(
+    r"\b(?P<left>left(?:-sided)?)\b|\b(?P<right>right(?:-sided)?)\b|\b(?P<both>bilateral(?:ly)?|both|"
+    r"bibasal|bibasilar|either)\b"
+)
+ZONE = re.compile(
+    r"\b(?P<upper>upper|apical|apex)\b|\b(?P<middle>mid(?:dle)?|perihilar)\b|\b(?P<lower>lower|bas(?:al|ilar|e))\b"
+)
+SIZE = re.compile(
+    r"\b(?P<small>small|tiny|minimal|mild(?:ly)?|trace|slight(?:ly)?|minor|few|discrete)\b"
+    r"|\b(?P<moderate>moderate(?:ly|-sized)?|medium(?:-sized)?)\b"
+    r"|\b(?P<large>large|marked(?:ly)?|massive|severe(?:ly)?|extensive|numerous|gross(?:ly)?|many|big)\b"
+)
+
+#: The zone is part of these; of the others it only says what is always so ("basal atelectasis").
+ZONED = frozenset({"consolidation", "nodule", "opacity", "mass"})
+#: These have no side: in the midline, or everywhere.
+WITHOUT_SIDE = frozenset({"cardiomegaly", "miliary opacities", "free air", "hydrocephalus", "pulmonary oedema"})
+
+#: Looks like a denial and is none: removed before denials are looked for.
+PSEUDO_DENIAL = re.compile(
+    r"\bno (?:significant |interval |appreciable )?(?:change|increase|decrease|improvement|interval)\b"
+    r"|\bnot only\b|\bno doubt\b|\bnot necessarily\b|\bwithout (?:significant |interval )?change\b"
+)
+#: Before the finding.
+DENIAL = re.compile(
+    r"\b(?:no|not|without|absent|absence of|negative for|free of|clear of|rather than|instead of|denies|"
+    r"nor|neither|never|"
+    r"excludes?|excluding|rules? out|ruled out|resolution of|resolved|no longer|removal of|removed|exclude|"
+    r"lack of|lacks|devoid of)\b"
+)
+#: After the finding.
+DENIED = re.compile(
+    r"\b(?:is|are|was|were|has|have|been|can be|being|appears?|now|since|completely|fully|definitely)?\s*"
+    r"(?:not (?:seen|identified|present|visible|visuali[sz]ed|evident|demonstrated|detected|apparent|"
+    r"found|shown|enlarged)"
+    r"|absent|excluded|ruled out|resolved|removed|unlikely|no longer (?:seen|present|visible))\b"
+)
+DOUBT = re.compile(
+    r"\b(?:possibl[ey]|probabl[ey]|suspected|suspicious for|suspicion of|questionable|may (?:represent|"
+    r"reflect|be)|might|"
+    r"could (?:represent|reflect|be)|cannot be (?:entirely |completely )?(?:excluded|ruled out)|"
+    r"can(?:not|'t) (?:entirely |completely )?(?:exclude|rule out)|not (?:entirely )?excluded|"
+    r"likely|equivocal|versus|vs\.?|differential|concern(?:ing)? for|perhaps|presumed)\b"
+)
+#: Ends what a denial or a doubt reaches.
+TURN = re.compile(
+    r"\b(?:but|however|although|though|yet|except(?: for)?|apart from|aside from|other than|whereas|while|despite|"
+    r"with (?:a|an|new|associated|adjacent)|there (?:is|are)|which)\b|[;:]"
+)
+#: A comparison with an examination that was not given: there is none in the prompt, so it is invented.
+PRIOR = re.compile(
+    r"\b(?:compared (?:to|with)|in comparison (?:to|with)|comparison (?:is made|study|film)|"
+    r"prior (?:study|examination|exam|film|"
+    r"radiograph|ct|mri)|previous(?:ly)?|unchanged|interval (?:increase|decrease|change|development|"
+    r"improvement|resolution)|"
+    r"since the (?:last|prior|previous)|again (?:seen|noted|demonstrated)|stable|progress(?:ed|ion)|"
+    r"has (?:increased|decreased|"
+    r"improved|worsened|resolved)|new since|persist(?:s|ent)|regress(?:ed|ion))\b"
+)

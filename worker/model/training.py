@@ -1,0 +1,80 @@
+"""Train a small checkpoint in two stages: first the tower learns to see, then the language model to speak.
+
+What is learnt comes from the caller as arrays and as a source of examples; nothing here knows of phantoms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from worker.model import training_language, training_model, training_tower
+from worker.model.training_language import Encoder, Example, ExampleSource
+from worker.model.training_tower import SeenSet, tower_tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    import numpy.typing as npt
+
+    Report = Callable[[int, float], None]
+
+__all__ = ["Example", "ExampleSource", "SeenSet", "Tokens", "Trainee"]
+
+#: Examples a step.
+TOWER_BATCH, LANGUAGE_BATCH = 32, 24
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What the tower made of pictures, for the projector: bfloat16 [pictures, tokens, width]."""
+
+    values: torch.Tensor
+
+    @classmethod
+    def of(cls, parts: Sequence[Tokens]) -> Tokens:
+        """Join parts."""
+        return cls(torch.cat([part.values for part in parts]))
+
+
+@dataclass(slots=True)
+class Trainee:
+    """A model in the making."""
+
+    model: Any
+    tokenizer: Any
+    encoder: Encoder
+
+    @classmethod
+    def fresh(cls, texts: Iterable[str], *, seed: int) -> Trainee:
+        """With random weights and a vocabulary of the words in *texts*."""
+        torch.manual_seed(seed)
+        tokenizer = training_model.build_tokenizer(texts)
+        return cls(training_model.build_model(tokenizer), tokenizer, Encoder(tokenizer))
+
+    def learn_to_see(self, seen: SeenSet, *, steps: int, seed: int, report: Report) -> None:
+        """Train tower and projector."""
+        training_tower.train_tower(self.model, seen, steps=steps, batch=TOWER_BATCH, seed=seed, report=report)
+
+    def tokens(self, pictures: npt.NDArray[np.uint8]) -> Iterator[tuple[Tokens, npt.NDArray[np.float32]]]:
+        """The tower's tokens, batch by batch: for `learn_to_speak`, and for worker.model.pooling."""
+        for tokens, layers in tower_tokens(self.model, pictures):
+            yield Tokens(tokens), layers
+
+    def learn_to_speak(self, cached: Tokens, source: ExampleSource, *, steps: int, report: Report) -> None:
+        """Train projector and language model on *cached* tower tokens."""
+        training_language.train_language(
+            self.model, cached.values, source, self.encoder, steps=steps, batch=LANGUAGE_BATCH, report=report
+        )
+
+    def write(self, cached: Tokens, examples: Sequence[Example]) -> list[str]:
+        """Answer greedily."""
+        return training_language.write(self.model.eval(), cached.values, examples, self.encoder, self.tokenizer)
+
+    def save(self, directory: Path) -> None:
+        """Write a stock checkpoint in bfloat16; the model is bfloat16 afterwards."""
+        training_model.save(self.model, self.tokenizer, directory)
