@@ -76,9 +76,10 @@ class Inbox:
         self._closed = True
         self._wake.set()
         self._tending.join()
-        self._remove_kept()
-        for path in self._ready:
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what a broken disk leaves, the next start looks through
+            self._remove_kept()
+            for path in self._ready:
+                path.unlink(missing_ok=True)
         if self._lock is not None:
             os.close(self._lock)
 

@@ -1,0 +1,55 @@
+"""A listener or an indexer that kills itself with SIGKILL at a named step: run by test_killed.py.
+
+    python -m tests.integration.dicom_listener.killed listen FOLDER PORT STEP CALL
+    python -m tests.integration.dicom_listener.killed index FOLDER DATABASE_URL STEP CALL
+
+STEP is `before` or `after` a function, named by its module; CALL says in which of its calls.
+"""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from db.settings import Settings
+from dicom_listener import index, server
+
+
+def kill_at(when: str, name: str, number: int) -> None:
+    """Replace the function *name* by one that ends this process in its *number*-th call."""
+    module_name, _, attribute = name.rpartition(".")
+    owner = pkgutil.resolve_name(module_name)
+    original = getattr(owner, attribute)
+    calls = 0
+
+    def killing(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == number and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = original(*args, **kwargs)
+        if calls == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(owner, attribute, killing)
+
+
+def main() -> None:
+    what, folder, where, step, number = sys.argv[1:]
+    when, name = step.split(" ")
+    kill_at(when, name, int(number))
+    if what == "listen":
+        server.run(Settings(data_dir=Path(folder), dicom_port=int(where)))
+    else:
+        index.run_once(Settings(data_dir=Path(folder), database_url=SecretStr(where)))
+
+
+if __name__ == "__main__":
+    main()

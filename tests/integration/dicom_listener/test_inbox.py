@@ -1,0 +1,177 @@
+"""What a disk and a power cut can do to an object on its way into the inbox."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from db.errors import ConfigurationError
+from dicom_listener import file_meta, inbox
+from dicom_listener.inbox import AHEAD, Arrival, Inbox
+from dicom_listener.refusals import OutOfResources
+from dicom_listener.storage import Spool
+from tests.integration.dicom_listener.objects import received
+from tests.polling import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HEAD = file_meta.encode("1.2", "1.2.3", "1.2.840.10008.1.2.1", received())
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    spool = Spool(tmp_path / "spool")
+    spool.prepare()
+    return spool
+
+
+@pytest.fixture
+def box(spool: Spool) -> Iterator[Inbox]:
+    box = Inbox(spool)
+    box.open()
+    yield box
+    box.close()
+
+
+def keep(box: Inbox, content: bytes = b"data set") -> Path:
+    arrival = box.begin(HEAD)
+    arrival.write(content)
+    return arrival.keep()
+
+
+def write_and_keep(arrival: Arrival) -> None:
+    arrival.write(b"data")
+    arrival.keep()
+
+
+def names(spool: Spool, suffix: str) -> list[str]:
+    return sorted(path.stem for path in spool.inbox.glob(f"*{suffix}"))
+
+
+def restart(spool: Spool) -> tuple[int, int]:
+    """What a listener finds that starts after a crash."""
+    box = Inbox(spool)
+    found = box.open()
+    box.close()
+    return found
+
+
+def crashed(box: Inbox) -> None:
+    """Leave the inbox as kill -9 does: without tidying up."""
+    box._closed = True
+    box._wake.set()
+    box._tending.join()
+    assert box._lock is not None
+    os.close(box._lock)
+
+
+def test_a_kept_object_is_whole_and_says_so(spool: Spool, box: Inbox) -> None:
+    path = keep(box, b"x" * 100_000)
+    assert file_meta.is_whole(path)
+    assert path.read_bytes().endswith(b"x" * 100_000)
+    assert names(spool, ".dcm") == [path.stem]
+
+
+def test_more_objects_at_once_than_files_made_in_advance(spool: Spool, box: Inbox) -> None:
+    arrivals = [box.begin(HEAD) for _ in range(AHEAD * 3)]
+    for arrival in arrivals:
+        arrival.keep()
+    assert len(names(spool, ".dcm")) == AHEAD * 3
+
+
+def test_a_stop_leaves_nothing_but_the_objects(spool: Spool) -> None:
+    box = Inbox(spool)
+    box.open()
+    keep(box)
+    box.begin(HEAD).drop()
+    box.close()
+    assert len(list(spool.inbox.iterdir())) == 1
+
+
+def test_the_first_names_are_removed_in_time(spool: Spool, box: Inbox) -> None:
+    path = keep(box)
+    wait_until(lambda: path.stem not in names(spool, ".part"))
+    assert path.stat().st_nlink == 1
+
+
+def test_an_object_whose_second_name_was_lost_in_a_power_cut_is_found_again(spool: Spool) -> None:
+    box = Inbox(spool)
+    box.open()
+    kept = [keep(box), keep(box)]
+    box._kept.clear()
+    crashed(box)
+    kept[0].unlink()
+
+    assert restart(spool)[0] == 2
+    assert names(spool, ".dcm") == sorted(path.stem for path in kept)
+    assert names(spool, ".part") == []
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "unsealed", "empty"])
+def test_half_a_file_is_never_offered_to_the_indexer(spool: Spool, damage: str) -> None:
+    arrival_head = HEAD + b"data set"
+    sealed = file_meta.seal(len(arrival_head), file_meta.checksum(b"data set", file_meta.checksum(HEAD[:-24])))
+    whole = HEAD[:-24] + sealed + b"data set"
+    contents = {"cut": whole[:-1], "flip": whole[:-1] + b"T", "unsealed": HEAD + b"data set", "empty": b""}
+    (spool.inbox / "good.part").write_bytes(whole)
+    (spool.inbox / "half.part").write_bytes(contents[damage])
+
+    assert restart(spool) == (1, 1)
+    assert (names(spool, ".dcm"), names(spool, ".part")) == (["good"], [])
+
+
+@pytest.mark.parametrize("call", ["writev", "pwrite", "fdatasync", "link"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS])
+def test_a_disk_that_fails_is_said_and_leaves_nothing(
+    spool: Spool, box: Inbox, monkeypatch: pytest.MonkeyPatch, call: str, code: int
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    arrival = box.begin(HEAD)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        with pytest.raises(OutOfResources, match=os.strerror(code)):
+            write_and_keep(arrival)
+    arrival.drop()
+    assert names(spool, ".dcm") == []
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert keep(box).exists(), "the next object finds a disk that works again"
+
+
+def test_a_directory_that_cannot_be_flushed_takes_no_more(box: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    kept = keep(box)
+    with monkeypatch.context() as patch:
+        patch.setattr("dicom_listener.storage.sync_directory", fail)
+        with pytest.raises(OSError, match="flush"):
+            box._sync()
+    with pytest.raises(OutOfResources):
+        [box.begin(HEAD) for _ in range(AHEAD + 1)]
+    assert kept.exists()
+
+
+def test_a_short_write_is_completed(box: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    writev = os.writev
+    monkeypatch.setattr(os, "writev", lambda fd, buffers: writev(fd, [b"".join(map(bytes, buffers))[:1000]]))
+    assert file_meta.is_whole(keep(box, os.urandom(5000)))
+
+
+def test_a_reserve_is_left_on_the_disk(box: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox, "RESERVED_BYTES", 2**62)
+    with pytest.raises(OutOfResources, match="full"):
+        box.begin(HEAD)
+
+
+@pytest.mark.usefixtures("box")
+def test_two_listeners_cannot_share_a_spool(spool: Spool) -> None:
+    with pytest.raises(ConfigurationError, match="another listener"):
+        Inbox(spool).open()

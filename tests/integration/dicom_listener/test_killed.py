@@ -1,0 +1,124 @@
+"""kill -9 at every step, then a restart: no acknowledged object is lost, no half file indexed, no row made twice."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import func, select
+
+from db.models import Instance, Quarantined
+from db.session import transaction
+from dicom_listener import file_meta, index
+from dicom_listener.server import Listener
+from dicom_listener.storage import Spool
+from tests.fuzz.wire import Client, ct_slice
+from tests.integration.dicom_listener.listening import settings_for, stored
+from tests.integration.dicom_listener.objects import image, receive
+from tests.polling import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.slow
+
+#: Each step of taking an object, and its call in the third one, which comes in three fragments.
+RECEIVING = [
+    ("before os.writev", 8),
+    ("after os.writev", 8),
+    ("before os.pwrite", 3),
+    ("after os.pwrite", 3),
+    ("before os.fdatasync", 3),
+    ("after os.fdatasync", 3),
+    ("before os.link", 3),
+    ("after os.link", 3),
+    ("before dicom_listener.dimse.response", 3),
+    ("after dicom_listener.upper_layer.Connection.send", 4),
+    ("before dicom_listener.storage.Spool.mark_closed", 2),
+]
+#: Each step of giving files their rows: a new one, a duplicate and a conflict.
+INDEXING = [
+    ("before os.link", 1),
+    ("after os.link", 3),
+    ("before dicom_listener.index.sync_directory", 1),
+    ("after dicom_listener.index.sync_directory", 1),
+    ("before db.studies.record_instance", 1),
+    ("after db.studies.record_instance", 2),
+    ("after db.studies.quarantine", 1),
+    ("before pathlib.Path.unlink", 1),
+    ("after pathlib.Path.unlink", 1),
+    ("after pathlib.Path.unlink", 2),
+    ("after pathlib.Path.unlink", 3),
+]
+
+
+def run_until_killed(what: str, folder: Path, where: str, step: str, call: int) -> subprocess.Popen[bytes]:
+    module = "tests.integration.dicom_listener.killed"
+    return subprocess.Popen(
+        [sys.executable, "-m", module, what, str(folder), where, step, str(call)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def connects(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False
+
+
+@pytest.mark.parametrize(("step", "call"), RECEIVING)
+def test_an_acknowledged_object_survives_a_kill(tmp_path: Path, step: str, call: int) -> None:
+    port = free_port()
+    process = run_until_killed("listen", tmp_path, str(port), step, call)
+    acknowledged = []
+    wait_until(lambda: connects(port))
+    with contextlib.suppress(OSError), Client(port) as client:
+        client.associate()
+        for number in range(6):
+            uid = f"1.2.{number}"
+            if client.store(uid, ct_slice(uid, pixels=40_000)) == 0:
+                acknowledged.append(uid)
+        client.release()
+    assert process.wait(timeout=30) == -signal.SIGKILL
+    assert len(acknowledged) >= 2
+
+    settings = settings_for(tmp_path)
+    with Listener(settings):
+        pass
+    assert set(acknowledged) <= {meta.sop_instance_uid for meta, _ in stored(settings)}
+    inbox = Spool(settings.spool).inbox
+    assert all(file_meta.is_whole(path) for path in inbox.glob("*.dcm"))
+    assert list(inbox.glob("*.part")) == []
+    assert list(Spool(settings.spool).associations.iterdir()) == []
+
+
+@pytest.mark.parametrize(("step", "call"), INDEXING)
+def test_an_index_that_is_killed_is_made_good_by_the_next(
+    tmp_path: Path, database_url: str, step: str, call: int
+) -> None:
+    settings = settings_for(tmp_path, database_url=SecretStr(database_url))
+    first = image()
+    for dataset in (first, first, image(SOPInstanceUID=first.SOPInstanceUID), image()):
+        receive(settings, dataset)
+    process = run_until_killed("index", tmp_path, database_url, step, call)
+    assert process.wait(timeout=60) == -signal.SIGKILL
+
+    index.run_once(settings)
+    with transaction(database_url) as session:
+        counts = [session.scalar(select(func.count()).select_from(table)) for table in (Instance, Quarantined)]
+    spool = Spool(settings.spool)
+    files = [len(list(folder.rglob("*.dcm"))) for folder in (spool.inbox, spool.store, spool.quarantine)]
+    assert (counts, files) == ([2, 1], [0, 2, 1])
