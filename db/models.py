@@ -36,6 +36,9 @@ JOB_STATES = ("queued", "running", "finished", "not_reportable", "failed", "supe
 #: A trigger notifies this channel whenever a job becomes `queued`, whoever did it.
 QUEUED_CHANNEL = "prelim_job_queued"
 
+#: A procedure step's states (PS3.3 C.4.14); the last two are final.
+STEP_STATES = ("IN PROGRESS", "COMPLETED", "DISCONTINUED")
+
 
 class Base(DeclarativeBase):
     """Maps Python types to column types once."""
@@ -89,6 +92,8 @@ class Study(Base):
     last_received_at: Mapped[dt.datetime] = _now()
     #: When its current revision got its first image: the cap runs from here, on the database's clock.
     revision_started_at: Mapped[dt.datetime] = _now()
+    #: How many objects the sender says there are: Number of Study Related Instances (0020,1208).
+    announced: Mapped[int | None] = mapped_column(Integer)
     settled_at: Mapped[dt.datetime | None]
     settle_reason: Mapped[str | None]
     #: Why the study ended without a report: a stable code and a sentence without patient data.
@@ -158,6 +163,47 @@ class Quarantined(Base):
     detail: Mapped[str]
     received_at: Mapped[dt.datetime]
     indexed_at: Mapped[dt.datetime] = _now()
+
+
+class Commitment(Base):
+    """A modality's request to confirm that its objects are safe (storage commitment, PS3.4 J)."""
+
+    __tablename__ = "commitments"
+
+    #: Names the file in which the request was kept: recording it twice is one row.
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    transaction_uid: Mapped[str]
+    calling_ae_title: Mapped[str]
+    called_ae_title: Mapped[str]
+    #: The association it came in, where its report may go too.
+    association_id: Mapped[str]
+    #: Pairs of SOP class and SOP instance UID, as asked.
+    requested: Mapped[list[list[str]]] = mapped_column(JSONB)
+    received_at: Mapped[dt.datetime]
+    #: When its report is to be tried (again).
+    due_at: Mapped[dt.datetime] = _now()
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    delivered_at: Mapped[dt.datetime | None]
+    #: Why the last try failed.
+    detail: Mapped[str | None]
+
+    __table_args__ = (Index("commitments_due", "due_at", postgresql_where=text("delivered_at IS NULL")),)
+
+
+class ProcedureStep(Base):
+    """A Modality Performed Procedure Step (PS3.4 F.7), as far as it says when a study is complete."""
+
+    __tablename__ = "procedure_steps"
+
+    sop_instance_uid: Mapped[str] = mapped_column(primary_key=True)
+    study_instance_uid: Mapped[str] = mapped_column(index=True)
+    #: IN PROGRESS, COMPLETED or DISCONTINUED.
+    state: Mapped[str]
+    #: SOP Instance UIDs of the images it made, as far as it says.
+    images: Mapped[list[str]]
+    updated_at: Mapped[dt.datetime] = _now()
+
+    __table_args__ = (_one_of("state", STEP_STATES),)
 
 
 class Job(Base):

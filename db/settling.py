@@ -85,13 +85,21 @@ def _quiet_seconds(rules: Mapping[str, float], default: float) -> ColumnElement[
     return case(*by_ae_title, *by_modality, else_=default)
 
 
+def _announced(session: Session, study: Study) -> str:
+    """What the sender's own count says, where it says something else than what has come."""
+    here = session.scalar(select(func.count()).select_from(Instance).where(Instance.study_id == study.id))
+    if study.announced is None or study.announced == here:
+        return ""
+    return f" ({here} of {study.announced} objects announced)"
+
+
 def settle(session: Session, study: Study, why: str) -> uuid.UUID | None:
     """Judge a locked, receiving study complete; returns its job's id, or None where it holds no image."""
     images = session.scalar(
         select(func.count()).select_from(Instance).where(Instance.study_id == study.id, Instance.reportable)
     )
     study.settled_at = func.clock_timestamp()
-    study.settle_reason = f"{why}, with {images} image{'' if images == 1 else 's'}"
+    study.settle_reason = f"{why}, with {images} image{'' if images == 1 else 's'}{_announced(session, study)}"
     if not images:
         study.state, study.reason = "not_reportable", "no_images"
         study.detail = "the study holds no object a report can be about"

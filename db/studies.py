@@ -42,6 +42,8 @@ class StudyAttributes:
     study_description: str = field(default="", repr=False)
     #: Greater is more urgent; 0 is routine.
     priority: int = 0
+    #: Number of Study Related Instances (0020,1208), where the sender says it.
+    announced: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ def record_instance(session: Session, received: ReceivedInstance) -> Recorded:
         study.modality = study.modality or received.modality
         study.body_part = study.body_part or received.body_part
     study.priority = max(study.priority, received.study.priority)
+    study.announced = max(study.announced or 0, received.study.announced or 0) or None
     return Recorded.NEW
 
 
