@@ -119,6 +119,7 @@ class ResidentModel:
         """As many rows as asked for, or as fit beside the model."""
         if not batches(self._model, warm.cache):
             log.warning("requests_run_one_by_one", model_type=self._model.config.model_type)
+            warm.wipe(0)
             return warm
         costs = placement.cache_bytes_per_token(warm.cache)
         warm.wipe(0)
@@ -130,7 +131,7 @@ class ResidentModel:
             )
         if fit < slots:
             log.warning("fewer_slots_than_asked", slots=fit, asked=slots)
-        return SlotRunner(self._model, rows=min(slots, fit), tokens=self.context_tokens)
+        return SlotRunner(self._model, rows=min(slots, fit), tokens=self.context_tokens).warm_up()
 
     def _detokenize(self, tokens: list[int]) -> str:
         text: str = self._checkpoint.tokenizer.decode(tokens, skip_special_tokens=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
+import structlog
 import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from worker.model.graphs import FixedShapes, Graphs
 from worker.model.slots import SlotCache, Window
 
 if TYPE_CHECKING:
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 
 #: Columns of the mask are rounded up to this: fused attention on CUDA wants its stride to be a multiple of 8.
 ALIGNMENT = 8
+#: Steps compared before recordings are used.
+TRIAL_TOKENS = 8
+
+log = structlog.get_logger()
 
 
 class Runner(ABC):
@@ -93,6 +99,38 @@ class SlotRunner(Runner):
     def __init__(self, model: Any, *, rows: int, tokens: int) -> None:
         super().__init__(model, rows=rows, tokens=tokens)
         self._cache = SlotCache(model.config.get_text_config().num_hidden_layers, rows, tokens)
+        self._shapes: FixedShapes | None = None
+
+    def warm_up(self) -> Self:
+        """Allocate the cache; on a GPU let decode steps be recorded, if recordings prove to compute the same."""
+        self.decode([0], [0])
+        self.wipe(0)
+        if self._device.type == "cuda" and len(self._cache.devices) == 1:
+            self.use_if_equal(Graphs(self._step, self._device, rows=self.rows, tokens=self.tokens))
+        return self
+
+    def use_if_equal(self, shapes: FixedShapes) -> bool:
+        """Decode through *shapes* from now on if it gives the tokens that plain steps of the same shape give."""
+        plain = FixedShapes(self._step, self._device, rows=self.rows, tokens=self.tokens)
+        expected = self._trial(plain)
+        try:
+            found = self._trial(shapes)
+        except RuntimeError as error:
+            log.warning("cuda_graphs_unavailable", error=str(error))
+            return False
+        if found != expected:
+            log.warning("cuda_graphs_differ")
+            return False
+        self._shapes = shapes
+        return True
+
+    @torch.inference_mode()
+    def _trial(self, shapes: FixedShapes) -> list[int]:
+        tokens = [0]
+        for length in range(min(TRIAL_TOKENS, self.tokens)):
+            tokens += shapes.decode(tokens[-1:], [length])
+        self.wipe(0)
+        return tokens
 
     @torch.inference_mode()
     def prefill(self, row: int, prompt: Prompt, start: int, count: int) -> int:
@@ -102,16 +140,23 @@ class SlotRunner(Runner):
     @torch.inference_mode()
     def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> list[int]:
         """See Runner."""
-        positions = torch.tensor(lengths, device=self._device)
+        if self._shapes is not None:
+            return self._shapes.decode(tokens, lengths)
         width = min(self.tokens, -(-(max(lengths) + 1) // ALIGNMENT) * ALIGNMENT)
-        visible = torch.arange(width, device=self._device) <= positions[:, None]
+        inputs = torch.tensor([tokens, lengths], device=self._device)
+        return [int(token) for token in self._step(inputs, width).tolist()]
+
+    def _step(self, inputs: torch.Tensor, width: int) -> torch.Tensor:
+        """The tokens that follow those of rows 0..n-1, kept at `lengths`; reads the first *width* columns."""
+        tokens, lengths = inputs
+        visible = torch.arange(width, device=self._device) <= lengths[:, None]
         logits = self._forward(
-            self._cache.look_at(Window(width=width, positions=positions)),
-            input_ids=torch.tensor(tokens, device=self._device)[:, None],
-            position_ids=positions[:, None],
+            self._cache.look_at(Window(width=width, positions=lengths)),
+            input_ids=tokens[:, None],
+            position_ids=lengths[:, None],
             attention_mask=visible[:, None, None],
         )
-        return [int(token) for token in logits.argmax(-1).tolist()]
+        return logits.argmax(-1)
 
     @torch.inference_mode()
     def move(self, source: int, target: int, length: int) -> None:

@@ -24,12 +24,10 @@ class Window:
     positions: torch.Tensor | None = None
     _placed: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
-    def indices(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows and positions on a layer's own device (layers may be spread over several)."""
+    def places(self, positions: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows and *positions* on a layer's own device (layers may be spread over several)."""
         if device not in self._placed:
-            assert self.positions is not None  # noqa: S101 - only decode asks
-            rows = torch.arange(len(self.positions), device=device)
-            self._placed[device] = rows, self.positions.to(device)
+            self._placed[device] = torch.arange(len(positions), device=device), positions.to(device)
         return self._placed[device]
 
 
@@ -61,7 +59,7 @@ class SlotLayer(CacheLayerMixin):
             self.lazy_initialization(key_states, value_states)
         if self.window.positions is None:
             return self._prefill(key_states, value_states)
-        return self._decode(key_states, value_states)
+        return self._decode(key_states, value_states, self.window.positions)
 
     def _prefill(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         row, end = self.window.row, self.window.start + keys.shape[2]
@@ -70,8 +68,10 @@ class SlotLayer(CacheLayerMixin):
         read = slice(row, row + 1), slice(end)
         return self.keys[read].transpose(1, 2), self.values[read].transpose(1, 2)
 
-    def _decode(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        place = self.window.indices(keys.device)
+    def _decode(
+        self, keys: torch.Tensor, values: torch.Tensor, positions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        place = self.window.places(positions, keys.device)
         self.keys[place], self.values[place] = keys[:, :, 0], values[:, :, 0]
         read = slice(len(keys)), slice(self.window.width)
         return self.keys[read].transpose(1, 2), self.values[read].transpose(1, 2)
@@ -94,7 +94,11 @@ class SlotCache(Cache):
 
     def __init__(self, layers: int, rows: int, tokens: int) -> None:
         super().__init__(layers=[SlotLayer(rows, tokens) for _ in range(layers)])
-        self.rows, self.tokens = rows, tokens
+
+    @property
+    def devices(self) -> set[torch.device]:
+        """Where the layers allocated so far lie."""
+        return {layer.keys.device for layer in self.layers if layer.is_initialized}
 
     def look_at(self, window: Window) -> SlotCache:
         """Point every layer to *window* for the next forward."""
