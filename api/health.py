@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request, Response
 
 from api.errors import UNREACHABLE
 from api.schemas import Health
-from db import overview, processes
+from db import alarms, overview, processes
 from db.session import transaction
 
 router = APIRouter(prefix="/v1", tags=["health"])
@@ -12,13 +12,16 @@ router = APIRouter(prefix="/v1", tags=["health"])
 
 @router.get("/health", responses={503: {"model": Health}})
 def health(request: Request, response: Response) -> Health:
-    """Whether reports are being written: 200 when the database answers and a worker lives, else 503."""
+    """Whether reports are being written: 200 when the database answers, a worker lives and no alarm is raised."""
+    settings = request.app.state.settings
     try:
-        with transaction(request.app.state.settings.database()) as session:
+        with transaction(settings.database()) as session:
             workers = len(processes.alive(session, overview.WORKER_ROLE))
+            raised = [alarm.code for alarm in alarms.raised(session, after_seconds=settings.alarm_seconds)]
     except UNREACHABLE:
         response.status_code = 503
         return Health(status="degraded", database="unreachable", workers=0)
-    if not workers:
+    well = workers > 0 and not raised
+    if not well:
         response.status_code = 503
-    return Health(status="ok" if workers else "degraded", database="ok", workers=workers)
+    return Health(status="ok" if well else "degraded", database="ok", workers=workers, alarms=raised)

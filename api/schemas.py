@@ -35,6 +35,7 @@ class Health(Body):
     status: Literal["ok", "degraded"]
     database: Literal["ok", "unreachable"]
     workers: int = Field(description="Workers that gave a sign of life in the last 30 seconds.")
+    alarms: list[str] = Field(default=[], description="What needs a person: work that waits and does not get done.")
 
 
 class ReportSummary(Body):

@@ -26,6 +26,8 @@ WAITING_STATES = ("queued", "running")
 DISPLAYED_STATES = (*STUDY_STATES[:2], *WAITING_STATES, *STUDY_STATES[2:])
 #: Displayed states in which a report is still to come.
 PENDING_STATES = DISPLAYED_STATES[:4]
+#: The latest reports whose duration tells how long the next ones will take.
+FORECAST_REPORTS = 50
 #: The role under which workers give their signs of life.
 WORKER_ROLE = "worker"
 
@@ -138,6 +140,14 @@ class Overview:
     oldest_waiting_seconds: float | None
     workers_alive: int
     last_error: LastError | None
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Where a report stands in the queue, from 1; *seconds* until it is there, None where nothing is known to go by."""
+
+    position: int
+    seconds: float | None
 
 
 def _displayed_state() -> ColumnElement[str]:
@@ -263,6 +273,39 @@ def overview(session: Session) -> Overview:
         workers_alive=len(processes.alive(session, WORKER_ROLE)),
         last_error=last_error(session),
     )
+
+
+def forecast(session: Session, study_id: uuid.UUID) -> Forecast | None:
+    """Where a waiting study stands in the queue, and when to expect its report; None where its job does not wait."""
+    job = session.scalars(
+        select(Job)
+        .join(Study, and_(Study.id == Job.study_id, Study.revision == Job.revision))
+        .where(Job.study_id == study_id, Job.state == "queued")
+    ).one_or_none()
+    if job is None:
+        return None
+    before = select(func.count()).select_from(Job).where(Job.state == "queued", Job.urgent_at < job.urgent_at)
+    position = 1 + (session.scalar(before) or 0)
+    seconds, slots = _seconds_per_report(session), _slots(session)
+    # Every slot is taken once before the first of the queue has its turn: the cautious side.
+    rounds = None if not slots else 1 + -(-position // slots)
+    return Forecast(position, None if seconds is None or rounds is None else rounds * seconds)
+
+
+def _seconds_per_report(session: Session) -> float | None:
+    latest = (
+        select((Job.finished_at - Job.claimed_at).label("took"))
+        .where(Job.state == "finished")
+        .order_by(Job.finished_at.desc())
+        .limit(FORECAST_REPORTS)
+        .subquery()
+    )
+    seconds = session.scalar(select(func.extract("epoch", func.avg(latest.c.took))))
+    return None if seconds is None else float(seconds)
+
+
+def _slots(session: Session) -> int:
+    return sum(int(worker.info.get("slots", 1)) for worker in processes.alive(session, WORKER_ROLE))
 
 
 def counts(session: Session) -> dict[str, int]:

@@ -9,7 +9,7 @@ from PIL import Image
 from rich.table import Table
 from sqlalchemy import func, select
 
-from db import jobs, reports, settling, studies
+from db import jobs, overview, reports, settling, studies
 from db.errors import NotPossible
 from db.models import Instance, Job
 from db.session import transaction
@@ -54,7 +54,7 @@ def show(settings: Settings, console: Console, name: str, pictures: Path | None)
     with transaction(settings.database()) as session:
         study = studies.find(session, name)
         console.print(f"study {study.id}", study.study_instance_uid, highlight=False)
-        console.print(_state(study), highlight=False)
+        console.print(_state(study), _forecast(session, study), sep="", highlight=False)
         console.print(_series(session, study), _jobs(session, study))
         report = reports.current(session, study.id)
         if report is not None:
@@ -67,6 +67,14 @@ def show(settings: Settings, console: Console, name: str, pictures: Path | None)
 def _state(study: Study) -> str:
     why = f": {study.detail} ({study.reason})" if study.reason else ""
     return f"{study.state}, revision {study.revision}, {study.settle_reason or 'still receiving'}{why}"
+
+
+def _forecast(session: Session, study: Study) -> str:
+    forecast = overview.forecast(session, study.id)
+    if forecast is None:
+        return ""
+    when = "" if forecast.seconds is None else f", its report in about {forecast.seconds:.0f} s"
+    return f"\nnumber {forecast.position} of the queue{when}"
 
 
 def _series(session: Session, study: Study) -> Table:

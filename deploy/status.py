@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from db import overview, processes
+from db import alarms, overview, processes
 from db.session import transaction
 
 if TYPE_CHECKING:
@@ -22,17 +22,20 @@ if TYPE_CHECKING:
 
 
 def show(settings: Settings, console: Console, *, as_json: bool) -> None:
-    """Print studies by state, queue, processes and last error; raises ConfigurationError without a database."""
+    """Print studies by state, queue, processes, last error and alarms; raises ConfigurationError without a database."""
     with transaction(settings.database()) as session:
         facts = overview.overview(session)
         alive = processes.alive(session)
+        raised = alarms.raised(session, after_seconds=settings.alarm_seconds)
     if as_json:
-        roles = [process.role for process in alive]
-        console.print_json(json.dumps(dataclasses.asdict(facts) | {"processes": roles}, default=str))
+        more = {"processes": [process.role for process in alive], "alarms": [alarm.code for alarm in raised]}
+        console.print_json(json.dumps(dataclasses.asdict(facts) | more, default=str))
         return
     for table in (_studies(facts), _processes(alive)):
         console.print(table)
     console.print(_queue(facts), _last_error(facts), sep="\n", highlight=False)
+    for alarm in raised:
+        console.print(f"[bold red]ALARM {alarm.code}[/bold red]: {alarm.detail}", highlight=False)
 
 
 def _studies(facts: Overview) -> Table:

@@ -1,0 +1,79 @@
+"""`python -m tests.chaos --seed N`: play one seed, or several in a row, and print what was survived."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.chaos.run import Outcome, run
+
+console = Console(width=160)
+COLUMNS = (
+    *("seed", "held", "studies", "acknowledged", "unanswered", "refused", "faults"),
+    *("rescues", "zombies", "returned", "innocents", "recovery", "total", "memory"),
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1, help="the first seed")
+    parser.add_argument("--seeds", type=int, default=1, help="how many in a row")
+    parser.add_argument("--studies", type=int, default=200)
+    parser.add_argument("--minutes", type=float, default=3, help="how long studies are sent and faults strike")
+    parser.add_argument("--keep", type=Path, help="keep the houses, with their logs, in this folder")
+    wanted = parser.parse_args()
+    outcomes = []
+    for seed in range(wanted.seed, wanted.seed + wanted.seeds):
+        outcomes.append(_play(seed, wanted))
+        if outcomes[-1].broken:
+            break
+    console.print(_faults(outcomes))
+    return 1 if any(outcome.broken for outcome in outcomes) else 0
+
+
+def _play(seed: int, wanted: argparse.Namespace) -> Outcome:
+    if wanted.keep:
+        outcome = run(seed, wanted.studies, wanted.minutes * 60, wanted.keep / f"seed-{seed}")
+    else:
+        with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+            outcome = run(seed, wanted.studies, wanted.minutes * 60, Path(folder) / "house")
+    console.print(_runs([outcome]))
+    for law in outcome.broken:
+        console.print(f"BROKEN: {law}", highlight=False)
+    if outcome.broken:
+        again = f"--seed {seed} --studies {wanted.studies} --minutes {wanted.minutes:g}"
+        console.print(f"play it again: python -m tests.chaos {again}", highlight=False)
+    return outcome
+
+
+def _runs(outcomes: list[Outcome]) -> Table:
+    table = Table(*COLUMNS)
+    for o in outcomes:
+        table.add_row(
+            str(o.seed),
+            "no" if o.broken else "yes",
+            *map(str, (o.studies, o.acknowledged, o.unanswered, o.refused, o.faults.total())),
+            *map(str, (o.rescues, o.dropped_results, o.given_back, o.innocents_failed)),
+            f"{o.recovery_seconds:.1f} s",
+            f"{o.seconds:.0f} s",
+            f"{o.largest_bytes / 2**20:.0f} MiB",
+        )
+    return table
+
+
+def _faults(outcomes: list[Outcome]) -> Table:
+    table = Table("fault", "survived")
+    total = sum((outcome.faults for outcome in outcomes if not outcome.broken), Counter())
+    for name, count in sorted(total.items()):
+        table.add_row(name.replace("_", " "), str(count))
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

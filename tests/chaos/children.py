@@ -1,0 +1,116 @@
+"""What the forked children run: the real processes, with a fast engine and the faults that need help from inside."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import random
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from db import logs
+from db.reports import Draft
+from db.settings import Settings, load_settings
+from deploy.leash import PR_SET_PDEATHSIG
+from dicom_listener import dispatch, server
+from worker.process import build
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from worker.reporter import StudyToReport
+
+#: In the pixels of a study that kills the process that looks at it.
+POISON = b"POISON"
+#: In the pixels of a study whose report is never finished.
+ENDLESS = b"ENDLESS"
+#: While this file exists in the data folder, the listener's disk is full.
+DISK_FULL = "chaos-disk-full"
+#: Seconds by which a worker's clock is wrong, as text in this file of the data folder.
+CLOCK = "chaos-clock"
+STEP_SECONDS = 0.03
+STEPS = (1, 8)
+
+
+def start(role: str, environment: Mapping[str, str], log: str) -> None:
+    """The target of a child: become *role*, with *environment* and its output in *log*; gone with its parent."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.environ.update(environment)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    settings = load_settings()
+    logs.configure(settings)
+    ROLES[role](settings)
+
+
+def listen(settings: Settings) -> None:
+    flag = str(settings.data_dir / DISK_FULL)
+    for name in ("writev", "pwrite", "fdatasync"):
+        setattr(os, name, _failing(getattr(os, name), flag))
+    server.run(settings)
+
+
+def work(settings: Settings) -> None:
+    _skew_clock(settings.data_dir / CLOCK)
+    slots = f"--concurrency={settings.worker_slots}"
+    words = ["worker", "--pool=threads", slots, "--loglevel=info", "--without-mingle", "--without-gossip"]
+    build(settings, FakeWriter).worker_main(words)
+
+
+ROLES: dict[str, Callable[[Settings], None]] = {"listener": listen, "dispatcher": dispatch.run, "worker": work}
+
+
+class FakeWriter:
+    """Writes in well under a second, with progress on the way; reads every file, as the real one does."""
+
+    stalled_seconds = 0.0
+
+    def __init__(self, settings: Settings) -> None:
+        self.info = {"slots": settings.worker_slots}
+
+    def write(self, study: StudyToReport, on_progress: Callable[[], None]) -> Draft:
+        contents = [instance.path.read_bytes() for instance in study.instances]
+        steps = random.randint(*STEPS)
+        if any(ENDLESS in content for content in contents):
+            steps = sys.maxsize
+        for _ in range(steps):
+            time.sleep(STEP_SECONDS)
+            on_progress()
+        if any(POISON in content for content in contents):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Draft(
+            findings=f"{len(contents)} images.",
+            impression="Made by a fake engine.",
+            basis=f"{len(contents)} of {len(contents)} images",
+            prompt_version="chaos",
+            model_digest="0" * 64,
+            provenance={},
+            remarks=[f"New in this version: {late}." for late in study.late_arrivals],
+        )
+
+
+def _failing(write: Callable[..., Any], flag: str) -> Callable[..., Any]:
+    def full(*arguments: Any) -> Any:
+        if os.path.exists(flag):  # noqa: PTH110 - once a write
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(*arguments)
+
+    return full
+
+
+def _skew_clock(offset: Path) -> None:
+    """Give every module that asks for the time of day a clock that can be stepped; leases must not care."""
+    true_time = time.time
+
+    def skewed() -> float:
+        return true_time() + float(offset.read_text() if offset.exists() else 0)
+
+    for module in list(sys.modules.values()):
+        for name, value in list(vars(module).items()):
+            if value is true_time and module is not sys.modules[__name__]:
+                setattr(module, name, skewed)

@@ -1,0 +1,138 @@
+"""What must hold after the run, from the client's history, the database, the disk and the record of transitions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import func, select, text
+
+from db.models import Instance, Report, Study
+from db.session import transaction
+from deploy import audit
+from tests.chaos.house import MEMORY_LIMIT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Row
+    from sqlalchemy.orm import Session
+
+    from tests.chaos.house import House
+    from tests.chaos.modality import History, PlannedStudy
+
+ENDS = ("reported", "not_reportable", "failed", "cancelled")
+#: The named transitions of a study; into `receiving` only with the next revision.
+STUDY_TRANSITIONS = (
+    {("receiving", "settled"), ("receiving", "not_reportable"), ("settled", "receiving")}
+    | {("settled", end) for end in ENDS}
+    | {(end, "receiving") for end in ENDS}
+)
+JOB_TRANSITIONS = {("queued", "running"), ("running", "queued"), ("queued", "superseded"), ("queued", "cancelled")} | {
+    ("running", end) for end in ("finished", "not_reportable", "failed", "superseded", "cancelled")
+}
+RECORD = """
+CREATE TABLE chaos_history (
+    number bigserial, kind text, row_id uuid, before text, after text, count_before bigint, count_after bigint);
+CREATE FUNCTION chaos_study() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO chaos_history (kind, row_id, before, after, count_before, count_after)
+    VALUES ('study', NEW.id, OLD.state, NEW.state, OLD.revision, NEW.revision); RETURN NULL; END $$;
+CREATE FUNCTION chaos_job() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO chaos_history (kind, row_id, before, after, count_before, count_after)
+    VALUES ('job', NEW.id, OLD.state, NEW.state, OLD.fence, NEW.fence); RETURN NULL; END $$;
+CREATE TRIGGER chaos AFTER UPDATE ON studies FOR EACH ROW
+    WHEN (OLD.state <> NEW.state OR OLD.revision <> NEW.revision) EXECUTE FUNCTION chaos_study();
+CREATE TRIGGER chaos AFTER UPDATE ON jobs FOR EACH ROW
+    WHEN (OLD.state <> NEW.state OR OLD.fence <> NEW.fence) EXECUTE FUNCTION chaos_job();
+"""
+
+
+def record_transitions(house: House) -> None:
+    """Let the database write down every change of state, from before the first."""
+    with transaction(house.url) as session:
+        session.execute(text(RECORD))
+
+
+def all_ended(house: House, studies: list[PlannedStudy]) -> bool:
+    """Whether nothing waits any more: no file in the inbox, no study on its way."""
+    with transaction(house.url) as session:
+        ended = session.scalar(select(func.count()).select_from(Study).where(Study.state.in_(ENDS)))
+    return ended == len(studies) and not any((house.settings.spool / "inbox").glob("*.dcm"))
+
+
+def broken(house: House, studies: list[PlannedStudy], history: History) -> list[str]:
+    """Every law that does not hold, in words."""
+    with transaction(house.url) as session:
+        found = [
+            *_sent(studies, history),
+            *_acknowledged(session, history),
+            *_ends(session, studies),
+            *_transitions(session),
+        ]
+    found += [f"{violation.law}: {violation.subject}" for violation in audit.check(house.settings)]
+    found += [f"{name} grew to {used} bytes" for name, used in house.memory.items() if used > MEMORY_LIMIT]
+    return found
+
+
+def _sent(studies: list[PlannedStudy], history: History) -> Iterator[str]:
+    """A run in which a sender gave up proves nothing."""
+    for study in studies:
+        left = study.objects().keys() - history.acknowledged.keys()
+        if left:
+            yield f"{len(left)} objects of {study.kind} study {study.uid} were never acknowledged"
+
+
+def _acknowledged(session: Session, history: History) -> Iterator[str]:
+    rows: dict[str, str] = dict(session.execute(select(Instance.sop_instance_uid, Instance.sha256)).all())  # type: ignore[arg-type]
+    for uid, digest in history.acknowledged.items():
+        if rows.get(uid) != digest:
+            yield f"acknowledged object {uid} {'has another digest' if uid in rows else 'is lost'}"
+
+
+def _ends(session: Session, studies: list[PlannedStudy]) -> Iterator[str]:
+    current = select(func.max(Report.revision)).where(Report.study_id == Study.id).scalar_subquery()
+    rows = {row.study_instance_uid: row for row in session.execute(select(*_COLUMNS, current.label("reported")))}
+    for study in studies:
+        row = rows.get(study.uid)
+        if row is None:
+            yield f"{study.kind} study {study.uid} is lost"
+        elif not _ended_well(study.kind, row):
+            yield f"{study.kind} study {study.uid} is {row.state} at revision {row.revision}: {row.reason}"
+
+
+_COLUMNS = (Study.study_instance_uid, Study.state, Study.revision, Study.reason)
+
+
+def _ended_well(kind: str, row: Row[tuple[str, str, int, str | None, int]]) -> bool:
+    if kind == "poison":
+        return row.state == "failed" and row.reason == "worker_lost"
+    if kind == "document":
+        return row.state == "not_reportable" and row.reason == "no_images"
+    # An innocent study may run out of tries when the adversary strikes it five times; it then says so.
+    return (row.state == "reported" and row.reported == row.revision) or (row.state, row.reason) == (
+        "failed",
+        "worker_lost",
+    )
+
+
+def _transitions(session: Session) -> Iterator[str]:
+    for row in session.execute(text("SELECT * FROM chaos_history ORDER BY number")):
+        step = (row.before, row.after)
+        grown = row.count_after - row.count_before
+        if row.kind == "study":
+            named = step in STUDY_TRANSITIONS and grown == (row.after == "receiving")
+        else:
+            named = step in JOB_TRANSITIONS and grown == (row.after == "running")
+        if not named:
+            yield f"{row.kind} {row.row_id} went {row.before} -> {row.after}, its counter grew by {grown}"
+
+
+def innocents_failed(house: House, studies: list[PlannedStudy]) -> int:
+    """Studies that did no harm and still ran out of tries."""
+    harmless = [study.uid for study in studies if study.kind not in ("poison", "document")]
+    with transaction(house.url) as session:
+        count = (
+            select(func.count())
+            .select_from(Study)
+            .where(Study.state == "failed", Study.study_instance_uid.in_(harmless))
+        )
+        return session.scalar(count) or 0
