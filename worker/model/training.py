@@ -56,6 +56,12 @@ class Trainee:
         tokenizer = training_model.build_tokenizer(texts)
         return cls(training_model.build_model(tokenizer), tokenizer, Encoder(tokenizer))
 
+    @classmethod
+    def load(cls, directory: Path) -> Trainee:
+        """A checkpoint that was saved, as it is served but in float32."""
+        model, tokenizer = training_model.load(directory)
+        return cls(model, tokenizer, Encoder(tokenizer))
+
     def learn_to_see(self, seen: SeenSet, *, steps: int, seed: int, report: Report) -> None:
         """Train tower and projector."""
         training_tower.train_tower(self.model, seen, steps=steps, batch=TOWER_BATCH, seed=seed, report=report)

@@ -76,6 +76,12 @@ def save(model: Any, tokenizer: PreTrainedTokenizerFast, directory: Path) -> Non
     processor.save_pretrained(directory)
 
 
+def load(directory: Path) -> tuple[Any, PreTrainedTokenizerFast]:
+    """What `save` wrote: the model in float32, and its tokenizer."""
+    model = InternVLForConditionalGeneration.from_pretrained(directory, dtype=torch.float32, local_files_only=True)
+    return model.eval(), PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
+
+
 def build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     """Every word of *texts* is one token; all other text is read as bytes."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())

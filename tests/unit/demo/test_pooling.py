@@ -1,0 +1,87 @@
+"""Pooling: what is unusual at its place decides the vector, and how much of it there is decides z."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from db.errors import ConfigurationError
+from worker.model import pooling
+from worker.model.pooling import STRANGE, Usual
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RNG = np.random.default_rng(0)
+PLACES = RNG.normal(0, 3, (3, 16, 8))
+
+
+def tokens(count: int, seed: int) -> np.ndarray:  # type: ignore[type-arg]
+    return (PLACES + np.random.default_rng(seed).normal(0, 1, (count, 3, 16, 8))).astype(np.float32)
+
+
+def usual() -> Usual:
+    return pooling.fit([tokens(150, 1), tokens(150, 2)])
+
+
+def test_statistics_do_not_depend_on_how_the_pictures_are_batched() -> None:
+    whole = tokens(60, 3)
+
+    once, split = pooling.fit([whole]), pooling.fit([whole[:7], whole[7:]])
+
+    assert np.allclose(once.mean, split.mean, atol=1e-5)
+    assert np.allclose(once.spread, split.spread, atol=1e-5)
+
+
+def test_pictures_with_the_same_oddity_are_neighbours_wherever_else_they_differ() -> None:
+    pictures = tokens(40, 4)
+    pictures[:2, :, 5] += np.linspace(-6, 6, 8, dtype=np.float32)
+
+    vectors = pooling.embed(pictures, usual())
+
+    similarities = vectors @ vectors[0]
+    assert np.argsort(-similarities)[1] == 1
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_usual_pictures_have_a_z_of_about_one_and_others_are_strange() -> None:
+    known = usual()
+
+    assert np.allclose(pooling.z(tokens(50, 5), known), 1, atol=0.2)
+    assert (pooling.z(tokens(50, 6)[:, :, ::-1], known) > STRANGE).all()
+
+
+def test_a_few_reference_pictures_borrow_their_spread_from_everywhere() -> None:
+    few = pooling.fit([tokens(3, 7)])
+
+    assert few.spread.min() > 0.3
+    assert (pooling.z(tokens(20, 8), few) < STRANGE).mean() > 0.9
+
+
+def test_one_picture_is_too_few() -> None:
+    with pytest.raises(ConfigurationError, match="two reference cases"):
+        pooling.fit([tokens(1, 9)])
+
+
+def test_statistics_survive_the_disk(tmp_path: Path) -> None:
+    known = usual()
+    known.save(tmp_path / "usual.npz")
+
+    again = Usual.load(tmp_path / "usual.npz")
+
+    assert (pooling.embed(tokens(4, 10), again) == pooling.embed(tokens(4, 10), known)).all()
+    assert again.pictures == 300
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "usual.npz").write_bytes(b"rubbish")
+
+    with pytest.raises(ConfigurationError, match="build the reference index again"):
+        Usual.load(tmp_path / "usual.npz")
+
+
+def test_three_depths_of_any_tower_are_read() -> None:
+    assert pooling.layers_of(4) == (1, 3, 4)
+    assert pooling.layers_of(45) == (11, 33, 45)

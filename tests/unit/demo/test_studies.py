@@ -1,0 +1,72 @@
+"""DICOM studies of phantoms: valid, synthetic for anyone to see, and listed with their truth."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+
+from deploy.demo.cases import Case, draw_case
+from deploy.demo.dicom import write_study
+from deploy.demo.phantoms import CAREFUL, draw
+from deploy.demo.studies import write_demo_studies, write_reference_cases
+from worker.images.study import StoredInstance, pictures_of
+from worker.retrieval.build import read_cases
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_folder_of_demo_studies_lists_every_kind_of_picture(tmp_path: Path) -> None:
+    studies = write_demo_studies(tmp_path, count=7, seed=5)
+
+    listed = [json.loads(line) for line in (tmp_path / "cases.jsonl").read_text().splitlines()]
+    assert {study["modality"] for study in listed} >= {"CT", "MR", "OP", "XC", "ES", "SM"}
+    for study in studies:
+        for name in study.files:
+            dataset = dcmread(tmp_path / name)
+            assert dataset.StudyInstanceUID == study.study_instance_uid
+            assert str(dataset.PatientName).startswith("PHANTOM^")
+
+
+def test_the_same_seed_writes_the_same_bytes(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        write_demo_studies(tmp_path / folder, count=2, seed=9)
+
+    names = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.dcm"))
+    assert names
+    assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)
+
+
+def test_reference_cases_are_read_by_the_reference_build(tmp_path: Path) -> None:
+    write_reference_cases(tmp_path, count=3, seed=1)
+
+    cases = read_cases(tmp_path)
+
+    assert len(cases) == 3
+    assert all(case.report.startswith("Findings:") and case.labels for case in cases)
+
+
+@pytest.mark.parametrize("bone_black", [False, True])
+def test_a_radiograph_comes_out_of_the_file_as_it_was_drawn(tmp_path: Path, bone_black: bool) -> None:
+    seed = next(s for s in range(100) if (s % 5 == 0) == bone_black and s % 4)
+    case = Case("chest", seed, draw_case(np.random.default_rng(1), "chest").findings)
+
+    (path,) = write_study(case, tmp_path)
+
+    dataset = dcmread(path)
+    assert dataset.PhotometricInterpretation == ("MONOCHROME1" if bone_black else "MONOCHROME2")
+    seen = pictures_of([StoredInstance(path=path, sop_instance_uid=dataset.SOPInstanceUID)], budget=4)
+    drawn = draw(case, size=dataset.Rows, variation=CAREFUL).rgb()
+    assert np.abs(seen.pictures[0].pixels.astype(int) - drawn).max() <= 1
+
+
+def test_a_volume_has_its_slices_where_they_say(tmp_path: Path) -> None:
+    paths = write_study(Case("ct", 3), tmp_path)
+
+    places = [float(dcmread(path, stop_before_pixels=True).ImagePositionPatient[2]) for path in paths]
+    assert places == sorted(places)
+    assert len(set(places)) == len(paths) == 24

@@ -1,0 +1,154 @@
+"""`prelim evaluate`: a folder of cases with reference reports, a checkpoint, and how well the one reads the other.
+
+The whole way of a worker without its databases: DICOM files, chosen pictures, retrieval from a folder of reference
+cases, the prompt, the resident model. Nothing is downloaded and nothing is stored but the figures.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydicom import dcmread
+
+from db.errors import ConfigurationError, NotReportable, TransientFailure
+from worker.evaluation.evaluate import Measured, Result, Written, plot
+from worker.evaluation.evaluate import evaluate as run
+from worker.images.study import StoredInstance, pictures_of
+from worker.reporter import References, StudyToReport, write_report
+from worker.retrieval.build import Case, read_cases
+from worker.retrieval.index import IndexedCase, ReferenceIndex, write_snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from concurrent.futures import Future
+
+    import numpy.typing as npt
+
+    from worker.model.resident import ResidentModel
+
+#: Namespace of the ids that reference cases get for a run.
+_CASES = uuid.UUID("5e1c6f0e-7f0b-4b53-9d5d-8a6f5f6f0c11")
+#: Longest report, in tokens.
+MAXIMUM_NEW_TOKENS = 200
+#: The figures, and their picture, in the folder that `out` names.
+FIGURES, PLOT = "evaluation.json", "evaluation.png"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How reports are written while measuring."""
+
+    #: Folder of reference cases to retrieve from; None: no retrieval.
+    reference: Path | None = None
+    retrieved_cases: int = 3
+    pictures: int = 8
+    device: str = "auto"
+    dtype: str = "auto"
+
+
+def evaluate(cases: Path, checkpoint: Path, options: Options, *, out: Path | None = None) -> Result:
+    """Measure *checkpoint* on the folder *cases*; figures and plot are written into *out*.
+
+    Raises ConfigurationError where a folder or the checkpoint cannot be used.
+    """
+    from worker.model.resident import ResidentModel  # noqa: PLC0415 - torch is loaded only where a model is
+
+    model = ResidentModel.load(checkpoint, device=options.device, dtype=options.dtype)
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            writer = _Writer(cases, _Served(model), _references(options, model, Path(scratch)), options.pictures)
+            listed = [Measured(case, case.report, case.modality or "?") for case in read_cases(cases)]
+            result = run(listed, writer, failures=(NotReportable, TransientFailure))
+    finally:
+        model.close()
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        document = {**result.as_json(), "seconds_per_case": writer.median_seconds}
+        (out / FIGURES).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        plot(result, out / PLOT)
+    return result
+
+
+class _Served:
+    """A resident model as the reporter wants it."""
+
+    def __init__(self, model: ResidentModel) -> None:
+        self._model = model
+        self.digest = model.digest
+
+    def embed(self, pictures: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        return self._model.embed(pictures)
+
+    def generate(
+        self, question: str, pictures: Sequence[npt.NDArray[Any]], on_progress: Callable[[int], None]
+    ) -> Future[Any]:
+        from worker.model.resident import Request  # noqa: PLC0415 - as above
+
+        request = Request(question, pictures, max_new_tokens=MAXIMUM_NEW_TOKENS, on_progress=on_progress)
+        return self._model.submit(request)
+
+
+@dataclass(slots=True)
+class _Writer:
+    """Writes the report of a case and keeps how long each took."""
+
+    folder: Path
+    model: _Served
+    references: References
+    pictures: int
+    seconds: list[float] = field(default_factory=list)
+
+    def __call__(self, case: Case) -> Written:
+        started = time.monotonic()
+        study = StudyToReport(_instances(self.folder, case), case.modality, case.body_part)
+        draft = write_report(study, self.model, self.references, budget=self.pictures, on_progress=_nothing)
+        self.seconds.append(time.monotonic() - started)
+        text = f"Findings: {draft.findings} Impression: {draft.impression}"
+        return Written(text, [quoted.excerpt for quoted in draft.evidence])
+
+    @property
+    def median_seconds(self) -> float | None:
+        """Of one case, from its files to its report."""
+        return round(float(np.median(self.seconds)), 3) if self.seconds else None
+
+
+def _references(options: Options, model: ResidentModel, scratch: Path) -> References:
+    if options.reference is None:
+        return References(None, lambda _: {}, 0)
+    reports: dict[uuid.UUID, str] = {}
+    indexed, vectors = [], []
+    for case in read_cases(options.reference):
+        seen = pictures_of(_instances(options.reference, case), budget=options.pictures)
+        identity = uuid.uuid5(_CASES, case.case_id)
+        reports[identity] = case.report
+        indexed.append(IndexedCase(str(identity), case.modality or seen.modality))
+        vectors.append(model.embed([picture.pixels for picture in seen.pictures]).mean(axis=0))
+    if not indexed:
+        raise ConfigurationError(f"{options.reference} lists no reference cases")
+    snapshot = scratch / "index"
+    write_snapshot(snapshot, model_digest=model.digest, cases=indexed, vectors=np.stack(vectors))
+    index = ReferenceIndex(snapshot, model_digest=model.digest)
+    return References(index, _reader(reports), options.retrieved_cases)
+
+
+def _reader(reports: Mapping[uuid.UUID, str]) -> Callable[[Sequence[uuid.UUID]], Mapping[uuid.UUID, str]]:
+    return lambda case_ids: {case_id: reports[case_id] for case_id in case_ids}
+
+
+def _instances(folder: Path, case: Case) -> list[StoredInstance]:
+    paths = [folder / name for name in case.files]
+    return [
+        StoredInstance(path=path, sop_instance_uid=str(dcmread(path, stop_before_pixels=True).SOPInstanceUID))
+        for path in paths
+    ]
+
+
+def _nothing() -> None:
+    """No lease to extend."""
