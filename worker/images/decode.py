@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from worker.images.elements import Buffer
     from worker.images.header import Header
 
-#: Samples of one frame (rows x columns x samples per pixel). Mammograms have 30 million, a 32-megapixel photograph 96;
-#: a decoder takes up to 8 bytes a sample, so this keeps one frame below 1 GiB.
-MAX_SAMPLES = 96_000_000
+#: Samples of one frame (rows x columns x samples per pixel). Mammograms have 30 million, a 24-megapixel photograph 72;
+#: a decoder takes up to 8 bytes a sample, so this keeps one frame below 1 GiB. Pillow warns from 89 million pixels.
+MAX_SAMPLES = 88_000_000
 #: Frames above this many samples must not be smaller than a thousandth of it: no real picture compresses so well.
 _BOMB_SAMPLES, _BOMB_RATIO = 16_000_000, 1000
 
@@ -102,12 +102,11 @@ def shape_of(header: Header) -> Shape:
         raise Unreadable("video", "the object is a video; pictures are not taken from videos")
     if header.syntax in _REFERENCED:
         raise Unreadable("no_pixels", "the object only refers to pixels kept elsewhere")
-    if header.pixels is None or header.pixels.start == header.pixels.end:
-        raise Unreadable("no_pixels", "the object holds no picture")
+    pixels = header.where_pixels_are()
     shape = _claimed(header)
     _check_claims(shape)
     if header.syntax in _NATIVE:
-        return _check_length(header, shape)
+        return _check_length(header, shape, held=pixels.end - pixels.start)
     return shape
 
 
@@ -138,10 +137,8 @@ def _check_claims(shape: Shape) -> None:
         raise Unreadable("too_large", f"the picture claims more than {MAX_SAMPLES // 1_000_000} million samples")
 
 
-def _check_length(header: Header, shape: Shape) -> Shape:
+def _check_length(header: Header, shape: Shape, *, held: int) -> Shape:
     """Native pixels: the element must hold every frame it claims."""
-    assert header.pixels is not None  # noqa: S101 - for mypy; shape_of has looked
-    held = header.pixels.end - header.pixels.start
     if shape.photometric == "YBR_FULL_422":
         if held * 8 >= header.frames * shape.total * shape.allocated:
             return replace(shape, photometric="YBR_FULL")  # not subsampled, whatever it says
@@ -162,10 +159,7 @@ def decode(header: Header, index: int) -> Frame:
     if not 0 <= index < header.frames:
         raise Unreadable("malformed", "there is no such frame")
     with opened(header.path) as (_, _, buffer, _):
-        assert header.pixels is not None  # noqa: S101 - for mypy; shape_of has looked
         if header.syntax in _NATIVE:
-            if header.pixels.end > len(buffer):
-                raise Unreadable("truncated", "the file ends within its pixel data")
             return _native(header, shape, buffer, index)
         frame = frame_of(header, buffer, index, most=2 * shape.total * shape.allocated // 8 + (64 << 10))
     try:
@@ -176,9 +170,11 @@ def decode(header: Header, index: int) -> Frame:
 
 
 def _native(header: Header, shape: Shape, buffer: Buffer, index: int) -> Frame:
-    assert header.pixels is not None  # noqa: S101 - for mypy; shape_of has looked
+    pixels = header.where_pixels_are()
+    if pixels.end > len(buffer):
+        raise Unreadable("truncated", "the file ends within its pixel data")
     source = io.BytesIO(buffer) if isinstance(buffer, bytes) else buffer
-    source.seek(header.pixels.start)
+    source.seek(pixels.start)
     # An array over the bytes read: the unused bits are removed by the lookup table, not by passes over the pixels.
     samples, now = get_decoder(header.syntax).as_array(
         cast("Any", source),
@@ -191,7 +187,7 @@ def _native(header: Header, shape: Shape, buffer: Buffer, index: int) -> Frame:
             planar_configuration=header.integer("PlanarConfiguration"),
             view_only=True,
             correct_unused_bits=False,
-            pixel_vr=header.pixels.vr.decode() or "OW",
+            pixel_vr=pixels.vr.decode() or "OW",
         ),
     )
     return _stored(shape, samples, str(now["photometric_interpretation"]))

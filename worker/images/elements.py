@@ -100,7 +100,7 @@ def inside(vr: bytes, encoding: Encoding) -> Encoding:
 
 
 def head(buffer: Buffer, position: int, encoding: Encoding) -> tuple[int, bytes, int, int]:
-    """Tag, VR, length and start of the value of the element at *position*. What has no VR of two letters is read as implicit, as pydicom does."""
+    """Tag, VR, length and start of the value at *position*; without a VR of two letters read as implicit."""
     if position + 8 > len(buffer):
         raise Unreadable("truncated", "the file ends within its header")
     implicit, little = encoding

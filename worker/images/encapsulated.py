@@ -29,9 +29,8 @@ def frame_of(header: Header, buffer: Buffer, index: int, most: int) -> bytes:
 
     Raises Unreadable: cut short, without that frame, or larger than any honest picture of its size.
     """
-    if header.pixels is None:
-        raise Unreadable("no_pixels", "the object holds no picture")
-    start, end = header.pixels.start, min(header.pixels.end, len(buffer))
+    pixels = header.where_pixels_are()
+    start, end = pixels.start, min(pixels.end, len(buffer))
     table = next(_fragments(buffer, start, end), (start, start))
     first = table[1]
     parts = _listed(header, buffer, index, table, end) or _searched(buffer, first, end, header.frames, index)

@@ -19,7 +19,7 @@ MAX_PIXELS = 16_000_000
 #: A border narrower than this share of the side is left where it is.
 _BORDER = 0.05
 #: A border is cut only while at least this share of the picture's area remains: beyond, it is no border.
-_KEPT = 0.1
+_KEPT = 0.2
 #: Pixels less oblong than this count as square.
 _OBLONG = 0.02
 #: Levels above its corner a border may reach: compression ripples.

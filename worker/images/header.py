@@ -42,15 +42,15 @@ _META = Encoding(implicit=False, little_endian=True)
 _SYNTAX = 0x00020010
 
 _KEYWORDS = """
-    SpecificCharacterSet ImageType SOPClassUID SOPInstanceUID Modality StudyDescription SeriesDescription
+    ImageType SOPClassUID Modality StudyDescription SeriesDescription
     AnatomicRegionSequence BodyPartExamined SeriesInstanceUID SeriesNumber ProtocolName InstanceNumber
-    AcquisitionNumber TemporalPositionIdentifier TriggerTime EchoTime EchoNumbers EffectiveEchoTime DiffusionBValue
-    ImagePositionPatient ImageOrientationPatient SliceThickness SpacingBetweenSlices ViewPosition ImageLaterality
+    AcquisitionNumber TemporalPositionIdentifier EchoTime EffectiveEchoTime DiffusionBValue
+    ImagePositionPatient ImageOrientationPatient ViewPosition ImageLaterality
     Laterality FrameLaterality PresentationIntentType FrameType CodeMeaning
     SamplesPerPixel PhotometricInterpretation PlanarConfiguration NumberOfFrames Rows Columns PixelSpacing
     ImagerPixelSpacing PixelAspectRatio BitsAllocated BitsStored HighBit PixelRepresentation PixelPaddingValue
     PixelPaddingRangeLimit RescaleIntercept RescaleSlope ModalityLUTSequence VOILUTSequence WindowCenter WindowWidth
-    VOILUTFunction BurnedInAnnotation RedPaletteColorLookupTableDescriptor GreenPaletteColorLookupTableDescriptor
+    VOILUTFunction RedPaletteColorLookupTableDescriptor GreenPaletteColorLookupTableDescriptor
     BluePaletteColorLookupTableDescriptor RedPaletteColorLookupTableData GreenPaletteColorLookupTableData
     BluePaletteColorLookupTableData SegmentedRedPaletteColorLookupTableData SegmentedGreenPaletteColorLookupTableData
     SegmentedBluePaletteColorLookupTableData ICCProfile OpticalPathSequence SequenceOfUltrasoundRegions
@@ -131,6 +131,12 @@ class Header:
     def frames(self) -> int:
         """Number of Frames as claimed, at least 1."""
         return max(1, self.integer("NumberOfFrames", 1))
+
+    def where_pixels_are(self) -> Element:
+        """Pixel Data. Raises Unreadable where there is none, or it is empty."""
+        if self.pixels is None or self.pixels.start == self.pixels.end:
+            raise Unreadable("no_pixels", "the object holds no picture")
+        return self.pixels
 
     def elements(self, *keywords: str) -> Dataset:
         """These elements as pydicom knows them, for its lookup-table functions.

@@ -97,16 +97,19 @@ def pictures_of(instances: Sequence[StoredInstance], *, budget: int = 8) -> Stud
     """
     found, left_out = _readable(instances)
     drawn: dict[tuple[object, ...], Picture | Unreadable] = {}
+    failed: dict[tuple[str, int | None], LeftOut] = {}
     for _ in range(_ROUNDS):
         tier = min((item.tier for item in found), default=Tier.PRIMARY)
         best = [item for item in found if item.tier == tier]
         choices, basis = _chosen(best, budget)
-        pictures, failed = _draw(choices, drawn)
-        left_out += failed
-        broken = {left.sop_instance_uid for left in failed}
+        pictures, lost = _draw(choices, drawn)
+        failed |= {(left.sop_instance_uid, left.frame): left for left in lost}
+        # A run with one damaged frame still has the others.
+        broken = {left.sop_instance_uid for left in lost} - {picture.sop_instance_uid for picture in pictures}
         found = [item for item in found if item.identity not in broken]
         if not broken:
             break
+    left_out += failed.values()
     if not pictures:
         raise _nothing(left_out)
     left_out += [_passed_over(item) for item in found if item.tier > tier]
@@ -157,7 +160,7 @@ def _chosen_from(modality: str, own: list[Candidate], share: int) -> tuple[list[
 def _draw(
     choices: Sequence[Choice], drawn: dict[tuple[object, ...], Picture | Unreadable]
 ) -> tuple[list[Picture], list[LeftOut]]:
-    pictures, failed = [], []
+    pictures, lost = [], []
     for choice in choices:
         key = (choice.identity, choice.frame, choice.window, choice.whole)
         if key not in drawn:
@@ -166,8 +169,8 @@ def _draw(
         if isinstance(result, Picture):
             pictures.append(result)
         else:
-            failed.append(LeftOut(choice.identity, choice.frame, result.code, result.detail))
-    return pictures, failed
+            lost.append(LeftOut(choice.identity, choice.frame, result.code, result.detail))
+    return pictures, lost
 
 
 def _drawn(choice: Choice) -> Picture | Unreadable:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 
 CHILD = """
-import json, resource, sys, time
+import json, re, sys, time
 from pathlib import Path
 from db.errors import NotReportable
 from worker.images.study import StoredInstance, pictures_of
@@ -33,7 +33,8 @@ for name in sys.argv[1:]:
     except NotReportable as refusal:
         outcome = refusal.reason
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not ru_maxrss: it remembers the size of whoever forked this process.
+    peak = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
     print(json.dumps({"name": name, "outcome": outcome, "seconds": seconds, "peak": peak}))
 """
 

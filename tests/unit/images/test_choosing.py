@@ -8,6 +8,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import (
     DigitalXRayImageStorageForPresentation,
     EnhancedMRImageStorage,
+    JPEGLSLossless,
     MRImageStorage,
     MultiFrameTrueColorSecondaryCaptureImageStorage,
     SecondaryCaptureImageStorage,
@@ -208,6 +209,19 @@ def test_a_damaged_slice_is_left_out_and_another_takes_its_place(store: Any) -> 
     assert [(left.sop_instance_uid, left.reason) for left in study.left_out] == [
         (damaged.sop_instance_uid, "truncated")
     ]
+
+
+def test_a_run_with_one_damaged_frame_is_shown_without_it(store: Any) -> None:
+    run = np.stack([textured(n).astype(np.uint16) for n in range(4)])
+    stored = store(run, SOPClassUID=UltrasoundMultiFrameImageStorage, Modality="US", syntax=JPEGLSLossless)
+    content = stored.path.read_bytes()
+    second = content.index(b"\xff\xd8", content.index(b"\xff\xd9"))
+    stored.path.write_bytes(content[:second] + b"\0\0" + content[second + 2 :])
+
+    study = pictures_of([stored])
+
+    assert [picture.frame for picture in study.pictures] == [0, 2, 3]
+    assert [(left.frame, left.reason) for left in study.left_out] == [(1, "undecodable")]
 
 
 def slide(store: Any, tiles: np.ndarray[Any, Any], rows: int, columns: int) -> StoredInstance:
