@@ -12,6 +12,7 @@ import structlog
 
 from dicom_listener import dimse, negotiation
 from dicom_listener.peers import Peer
+from dicom_listener.refusals import SUCCESS
 from dicom_listener.upper_layer import (
     ABORT,
     ASSOCIATE_AC,
@@ -30,9 +31,12 @@ from dicom_listener.upper_layer import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dicom_listener.dimse import Command
     from dicom_listener.negotiation import Context, Proposal, Rejection
     from dicom_listener.refusals import Refusal
+    from dicom_listener.reports import Report
     from dicom_listener.upper_layer import Connection
 
 log = structlog.get_logger()
@@ -49,6 +53,7 @@ class Answerer(Protocol):
     """Takes the data set of one request, then answers it."""
 
     refusal: Refusal | None
+    sop_instance_uid: str
 
     def write(self, fragment: memoryview) -> None: ...  # noqa: D102
     def finish(self) -> int: ...  # noqa: D102
@@ -63,6 +68,7 @@ class Services(Protocol):
     def begin(self, command: Command, context: Context, peer: Peer) -> Answerer: ...  # noqa: D102
     def answered(self, peer: Peer) -> None: ...  # noqa: D102
     def ended(self, peer: Peer) -> None: ...  # noqa: D102
+    def report_for(self, peer: Peer) -> tuple[Path, Report] | None: ...  # noqa: D102
 
 
 @dataclass(slots=True)
@@ -86,6 +92,9 @@ class Association:
         self._command = bytearray()
         self._request: Request | None = None
         self._answers: Counter[str] = Counter()
+        #: The context in which storage commitment was asked for, and the report on its way to who asked.
+        self._commitment_context: int | None = None
+        self._reporting: Path | None = None
 
     def serve(self) -> None:
         """Serve until the peer leaves; whatever the peer does ends in a log line, not in an exception."""
@@ -162,6 +171,9 @@ class Association:
         context = self._contexts.get(context_id)
         if context is None:
             raise Abort("a command in a context that was not accepted", INVALID_PARAMETER)
+        if command.field == dimse.N_EVENT_REPORT_RSP and self._reporting is not None:
+            self._end_report(command)
+            return
         if command.field & dimse.RESPONSE or command.field == dimse.C_CANCEL_RQ:
             raise Abort(f"unexpected command {command.field:#06x}", UNEXPECTED_PDU)
         self._request = Request(context_id, command, self._services.begin(command, context, self._peer))
@@ -174,9 +186,32 @@ class Association:
             log.warning("request.refused", **self._ids(), status=f"{status:04X}", why=str(refusal))
         self._answers[f"{status:04X}"] += 1
         self._services.answered(self._peer)
-        answer = dimse.response(request.command, status, "" if refusal is None else str(refusal))
-        for pdv in dimse.fragments(request.context_id, answer, command=True, maximum=self._peer_maximum):
+        comment = "" if refusal is None else str(refusal)
+        self._send(
+            request.context_id, dimse.response(request.command, status, comment, request.answerer.sop_instance_uid)
+        )
+        if request.command.field == dimse.N_ACTION_RQ and refusal is None:
+            self._commitment_context = request.context_id
+            self._connection.when_idle = self._report
+
+    def _send(self, context_id: int, encoded: bytes, *, command: bool = True) -> None:
+        for pdv in dimse.fragments(context_id, encoded, command=command, maximum=self._peer_maximum):
             self._connection.send(P_DATA_TF, pdv)
+
+    def _report(self) -> None:
+        """Send a commitment report that waits for this association, when nothing else is going on in it."""
+        found = self._services.report_for(self._peer)
+        if found is None or self._commitment_context is None or self._request or self._command or self._reporting:
+            return
+        self._reporting, report = found
+        self._send(self._commitment_context, report.command(message_id=1))
+        data_set = report.encoded[self._contexts[self._commitment_context].transfer_syntax]
+        self._send(self._commitment_context, data_set, command=False)
+
+    def _end_report(self, answer: Command) -> None:
+        if answer.number(dimse.STATUS) == SUCCESS and self._reporting is not None:
+            self._reporting.unlink(missing_ok=True)
+        self._reporting = None
 
     def _log(self, event: str, how: str) -> None:
         log.info(event, **self._ids(), how=how, answers=dict(self._answers))

@@ -27,7 +27,9 @@ ACTION_TYPE_ID = 0x1008
 C_STORE_RQ, C_ECHO_RQ, C_CANCEL_RQ = 0x0001, 0x0030, 0x0FFF
 N_EVENT_REPORT_RQ, N_SET_RQ, N_ACTION_RQ, N_CREATE_RQ = 0x0100, 0x0120, 0x0130, 0x0140
 RESPONSE = 0x8000
+N_EVENT_REPORT_RSP = N_EVENT_REPORT_RQ | RESPONSE
 NO_DATA_SET = 0x0101
+WITH_DATA_SET = 0x0001
 #: General statuses (PS3.7 C.5).
 UNRECOGNIZED_OPERATION = 0x0211
 
@@ -99,8 +101,8 @@ def _encode_element(element: int, value: int | str) -> bytes:
     return _ELEMENT.pack(0, element, len(encoded)) + encoded
 
 
-def response(request: Command, status: int, comment: str = "") -> bytes:
-    """The answer to *request*, without a data set."""
+def response(request: Command, status: int, comment: str = "", sop_instance_uid: str = "") -> bytes:
+    """The answer to *request*, without a data set; *sop_instance_uid* where the request left it to us."""
     values: dict[int, int | str] = {
         COMMAND_FIELD: request.field | RESPONSE,
         MESSAGE_ID_BEING_RESPONDED_TO: request.number(MESSAGE_ID),
@@ -116,6 +118,8 @@ def response(request: Command, status: int, comment: str = "") -> bytes:
         uid = request.text(asked)
         if uid:
             values[answered] = uid
+    if sop_instance_uid:
+        values.setdefault(AFFECTED_SOP_INSTANCE_UID, sop_instance_uid)
     if comment:
         values[ERROR_COMMENT] = comment[:LONGEST_COMMENT]
     return encode(values)

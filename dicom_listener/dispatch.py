@@ -16,9 +16,9 @@ from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from db import jobqueue, jobs, nudges, processes, settling
+from db import jobqueue, jobs, modality, nudges, processes, settling
 from db.session import transaction
-from dicom_listener import index
+from dicom_listener import commitment, index
 from dicom_listener.storage import Spool
 
 if TYPE_CHECKING:
@@ -49,18 +49,20 @@ def run_once(settings: Settings, app: Celery) -> int:
 
 def settle(settings: Settings) -> int:
     """Judge complete what is quiet or too long in coming; returns how many jobs that made."""
+    open_associations = Spool(settings.spool).open_associations()
     with transaction(settings.database()) as session:
+        ended = modality.settle_ended_steps(session, open_associations) if settings.mpps else []
         made = settling.settle_due(
             session,
             quiet_seconds=settings.settle_seconds,
             quiet_rules=settings.settle_rules,
             cap_seconds=settings.settle_cap_seconds,
             maximum_revisions=settings.maximum_revisions,
-            open_associations=Spool(settings.spool).open_associations(),
+            open_associations=open_associations,
         )
-    for job_id in made:
+    for job_id in (*ended, *made):
         log.info("job.queued", job=str(job_id))
-    return len(made)
+    return len(ended) + len(made)
 
 
 def rescue(settings: Settings) -> int:
@@ -110,8 +112,14 @@ def run(settings: Settings) -> None:
         signal.signal(signum, lambda *_: stop.set())
     Spool(settings.spool).prepare()
     app = jobqueue.make_app(settings.broker())
-    with contextlib.closing(nudges.Bell(settings.database())) as bell:
-        _loop(settings, app, bell, stop)
+    committing = threading.Thread(target=commitment.run, args=(settings, stop), name="commitment")
+    committing.start()
+    try:
+        with contextlib.closing(nudges.Bell(settings.database())) as bell:
+            _loop(settings, app, bell, stop)
+    finally:
+        stop.set()
+        committing.join()
 
 
 def _loop(settings: Settings, app: Celery, bell: nudges.Bell, stop: threading.Event) -> None:

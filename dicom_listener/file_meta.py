@@ -36,6 +36,9 @@ UNSEALED = b"0" * SEAL.size
 #: Bytes read at a time.
 STEP = 2**20
 
+#: The operations whose data sets are kept.
+C_STORE, N_ACTION, N_CREATE, N_SET = "C-STORE", "N-ACTION", "N-CREATE", "N-SET"
+
 MEDIA_STORAGE_SOP_CLASS_UID = 0x00020002
 MEDIA_STORAGE_SOP_INSTANCE_UID = 0x00020003
 TRANSFER_SYNTAX_UID = 0x00020010
@@ -49,6 +52,7 @@ _WANTED = frozenset(
 class Reception:
     """How an object came to us. *priority* is that of the C-STORE: 0 medium, 1 high, 2 low (PS3.7 9.3.1.1)."""
 
+    operation: str
     association_id: str
     calling_ae_title: str
     called_ae_title: str

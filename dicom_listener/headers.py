@@ -31,6 +31,7 @@ PATIENT_SEX = 0x00100040
 BODY_PART_EXAMINED = 0x00180015
 SERIES_NUMBER = 0x00200011
 INSTANCE_NUMBER = 0x00200013
+NUMBER_OF_STUDY_RELATED_INSTANCES = 0x00201208
 WANTED = frozenset(data_sets.IDENTITY) | {
     SPECIFIC_CHARACTER_SET,
     STUDY_DATE,
@@ -44,6 +45,7 @@ WANTED = frozenset(data_sets.IDENTITY) | {
     BODY_PART_EXAMINED,
     SERIES_NUMBER,
     INSTANCE_NUMBER,
+    NUMBER_OF_STUDY_RELATED_INSTANCES,
 }
 
 #: Bytes read at a time.
@@ -64,13 +66,18 @@ class Digest:
     sha256: str
 
 
-def read(path: Path, file_path: str) -> ReceivedInstance:
-    """Read one of our files; *file_path* is what the row will say of where it lies.
+def read_meta(path: Path) -> file_meta.FileMeta:
+    """The head of one of our files; raises ValueError where it is none."""
+    with path.open("rb") as file:
+        return file_meta.decode(file.read(file_meta.LONGEST_HEAD))
 
-    Raises ValueError where the file is none of ours, Refusal where its data set is not an object's, OSError.
+
+def read(path: Path, meta: file_meta.FileMeta, file_path: str) -> ReceivedInstance:
+    """Read an object that came by C-STORE; *file_path* is what the row will say of where it lies.
+
+    Raises Refusal where the data set is not an object's, OSError.
     """
     with path.open("rb") as file:
-        meta = file_meta.decode(file.read(file_meta.LONGEST_HEAD))
         file.seek(meta.length)
         reader = data_sets.reader(meta.transfer_syntax_uid, WANTED)
         digest = hashlib.sha256(meta.transfer_syntax_uid.encode())
@@ -141,6 +148,7 @@ def _instance(texts: Texts, meta: file_meta.FileMeta, digest: Digest, file_path:
             study_date=texts[STUDY_DATE],
             study_description=texts[STUDY_DESCRIPTION],
             priority=PRIORITIES.get(reception.priority, 0),
+            announced=texts.number(NUMBER_OF_STUDY_RELATED_INSTANCES),
         ),
         sop_instance_uid=meta.sop_instance_uid,
         sop_class_uid=meta.sop_class_uid,

@@ -15,8 +15,9 @@ from sqlalchemy.exc import DataError
 
 from db import studies
 from db.session import transaction
-from db.studies import Recorded
-from dicom_listener import headers
+from db.studies import ReceivedInstance, Recorded
+from dicom_listener import headers, notices
+from dicom_listener.file_meta import C_STORE
 from dicom_listener.refusals import Refusal
 from dicom_listener.storage import Spool, sync_directory
 
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from db.settings import Settings
-    from db.studies import ReceivedInstance
+
+    #: An instance, what else gets its row, or why there is neither.
+    Found = ReceivedInstance | notices.Record | str
 
 log = structlog.get_logger()
 
@@ -62,9 +65,9 @@ class Indexer:
     def index(self, files: Iterable[Path]) -> None:
         """Give *files* their rows in one transaction, then take them out of the inbox."""
         read = {path: self._read(path) for path in files}
-        self._shelve(path for path, instance in read.items() if not isinstance(instance, str))
+        self._shelve(path for path, found in read.items() if isinstance(found, ReceivedInstance))
         with transaction(self._url) as session:
-            outcomes = {path: self._record(session, path, instance) for path, instance in read.items()}
+            outcomes = {path: self._record(session, path, found) for path, found in read.items()}
         for path, outcome in outcomes.items():
             if outcome not in (Recorded.NEW, Recorded.ALREADY_INDEXED):
                 self.spool.place(path).unlink(missing_ok=True)
@@ -80,10 +83,12 @@ class Indexer:
             self.spool.place(path).unlink(missing_ok=True)
             path.unlink()
 
-    def _read(self, path: Path) -> ReceivedInstance | str:
-        """The instance, or why there is none."""
+    def _read(self, path: Path) -> Found:
         try:
-            return headers.read(path, self._relative(self.spool.place(path)))
+            meta = headers.read_meta(path)
+            if meta.reception.operation != C_STORE:
+                return notices.read(path, meta)
+            return headers.read(path, meta, self._relative(self.spool.place(path)))
         except (ValueError, Refusal) as error:
             return str(error)
 
@@ -97,10 +102,16 @@ class Indexer:
         for shelf in shelves:
             sync_directory(shelf)
 
-    def _record(self, session: Session, path: Path, instance: ReceivedInstance | str) -> Recorded | None:
-        if isinstance(instance, str):
-            self._quarantine(session, path, "unreadable", instance)
+    def _record(self, session: Session, path: Path, found: Found) -> Recorded | None:
+        if isinstance(found, str):
+            self._quarantine(session, path, "unreadable", found)
             return None
+        if not isinstance(found, ReceivedInstance):
+            found(session)
+            return None
+        return self._record_instance(session, path, found)
+
+    def _record_instance(self, session: Session, path: Path, instance: ReceivedInstance) -> Recorded:
         outcome = studies.record_instance(session, instance)
         if outcome is Recorded.CONFLICT:
             detail = "another object with this SOP Instance UID came before and is kept"

@@ -6,8 +6,9 @@
     [[peer]]
     ae_title = "CT_1"
     addresses = ["10.1.2.0/24"]      # where it may call from; left out: anywhere
-    host = "10.1.2.7"                # where it takes storage commitment reports
-    port = 104
+    host = "10.1.2.7"                # where it takes storage commitment reports;
+    port = 104                       # left out: on the association in which it asked, and
+    same_association = false         # true: there although it has an address
 
 Without a file everybody is welcome. With one, only the peers it names.
 """
@@ -57,6 +58,8 @@ class KnownPeer:
     addresses: tuple[Network, ...] = ()
     host: str | None = None
     port: int | None = None
+    #: Takes commitment reports on the association in which it asked.
+    same_association: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,10 @@ class Rules:
             return ADDRESS_NOT_ALLOWED
         return None
 
+    def known(self, ae_title: str) -> KnownPeer:
+        """What the file says of *ae_title*; nothing, where it does not name it."""
+        return (self.peers or {}).get(ae_title, KnownPeer(ae_title))
+
 
 def read_rules(path: Path) -> Rules:
     """Read the file; raises ConfigurationError that says what is wrong in it."""
@@ -98,11 +105,17 @@ def _rules(content: dict[str, Any]) -> Rules:
 
 
 def _known_peer(
-    *, ae_title: str, addresses: tuple[str, ...] = (), host: str | None = None, port: int | None = None
+    *,
+    ae_title: str,
+    addresses: tuple[str, ...] = (),
+    host: str | None = None,
+    port: int | None = None,
+    same_association: bool = False,
 ) -> KnownPeer:
     if (host is None) != (port is None):
         raise ValueError(f"{ae_title} needs host and port, or neither")
-    return KnownPeer(ae_title, tuple(ipaddress.ip_network(address) for address in addresses), host, port)
+    networks = tuple(ipaddress.ip_network(address) for address in addresses)
+    return KnownPeer(ae_title, networks, host, port, same_association)
 
 
 class PeerDirectory:

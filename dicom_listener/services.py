@@ -11,18 +11,25 @@ from dicom_listener import dimse, negotiation
 from dicom_listener.inbox import Inbox
 from dicom_listener.peers import PeerDirectory
 from dicom_listener.refusals import SUCCESS, Refusal
+from dicom_listener.reports import Shelf
+from dicom_listener.requests import CommitmentRequest, StepCreation, StepStates, StepUpdate
 from dicom_listener.storage import Spool
 from dicom_listener.store import Store
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from db.settings import Settings
     from dicom_listener.association import Answerer
     from dicom_listener.dimse import Command
     from dicom_listener.negotiation import Context, Proposal, Rejection
     from dicom_listener.peers import Peer
+    from dicom_listener.reports import Report
 
 
 log = structlog.get_logger()
+
+STEP_REQUESTS = {dimse.N_CREATE_RQ: StepCreation, dimse.N_SET_RQ: StepUpdate}
 
 
 class UnrecognizedOperation(Refusal):
@@ -35,6 +42,7 @@ class Echo:
     """Answers C-ECHO (PS3.4 A): always with success."""
 
     refusal: Refusal | None = None
+    sop_instance_uid = ""
 
     def write(self, fragment: memoryview) -> None:
         """A C-ECHO has no data set; one that comes all the same is ignored."""
@@ -64,7 +72,9 @@ class Services:
         self.spool = Spool(settings.spool)
         self._settings = settings
         self._inbox = Inbox(self.spool)
-        self._contexts = negotiation.supported(mpps=False)
+        self._contexts = negotiation.supported(mpps=settings.mpps)
+        self._shelf = Shelf(self.spool.reports)
+        self._steps = StepStates(self.spool.procedure_steps)
         self._peers = PeerDirectory(settings.peers_file)
         self._lock = threading.Lock()
         self._open: set[str] = set()
@@ -102,10 +112,19 @@ class Services:
             return Store(command, context, peer, self._inbox)
         if command.field == dimse.C_ECHO_RQ:
             return Echo()
+        if command.field == dimse.N_ACTION_RQ:
+            self.spool.mark_open(peer.association_id)
+            return CommitmentRequest(command, context, peer, self._inbox)
+        if command.field in STEP_REQUESTS and self._settings.mpps:
+            return STEP_REQUESTS[command.field](command, context, peer, self._inbox, self._steps)
         return Unrecognized()
 
     def answered(self, peer: Peer) -> None:
         """Note that the association is active."""
+
+    def report_for(self, peer: Peer) -> tuple[Path, Report] | None:
+        """A commitment report that is to go out on this peer's association."""
+        return self._shelf.find(peer.association_id)
 
     def ended(self, peer: Peer) -> None:
         """Count the association out."""

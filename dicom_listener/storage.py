@@ -5,6 +5,8 @@
     spool/store/<xx>/<uuid>.dcm  has its row in `instances`
     spool/quarantine/<uuid>.dcm  has its row in `quarantine`
     spool/associations/<id>      an open association that has sent objects
+    spool/procedure_steps/<hash> the state of a procedure step
+    spool/reports/<ids>          a commitment report for an open association
 
 An object is acknowledged only when POSIX guarantees that it survives a power cut: its bytes are synced, and so is a
 directory that names them. dicom_listener.inbox does both with one flush for each object.
@@ -47,10 +49,21 @@ class Spool:
         """One empty file for each open association."""
         return self.root / "associations"
 
+    @property
+    def procedure_steps(self) -> Path:
+        """The state of each procedure step."""
+        return self.root / "procedure_steps"
+
+    @property
+    def reports(self) -> Path:
+        """Commitment reports that wait for their association."""
+        return self.root / "reports"
+
     def prepare(self) -> None:
         """Make the folders, readable by our user only, and make sure that they stay."""
         shelves = (self.store / f"{number:02x}" for number in range(256))
-        for folder in (self.inbox, self.store, *shelves, self.quarantine, self.associations):
+        kept = (self.inbox, self.store, *shelves, self.quarantine)
+        for folder in (*kept, self.associations, self.procedure_steps, self.reports):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         sync_directory(self.store)
         sync_directory(self.root.parent)
@@ -72,6 +85,10 @@ class Spool:
     def open_associations(self) -> list[str]:
         """The associations in which objects may still come."""
         return [marker.name for marker in self.associations.iterdir()]
+
+    def is_open(self, association_id: str) -> bool:
+        """Whether this association is open and has sent something."""
+        return (self.associations / association_id).exists()
 
     def received(self, most: int) -> list[Path]:
         """Acknowledged files that wait for their rows, the oldest first."""

@@ -56,6 +56,8 @@ class Connection:
     """
 
     associated = False
+    #: Called between two PDUs when the peer has been silent for a tick.
+    when_idle: Callable[[], None] | None = None
 
     def __init__(self, peer: socket.socket, maximum_pdu_bytes: int, stopping: Callable[[], bool]) -> None:
         self._socket = peer
@@ -138,6 +140,8 @@ class Connection:
             if received is not None:
                 self._acknowledge()
                 return received
+            if self.when_idle is not None and self._start == self._end:
+                self.when_idle()
 
     def _acknowledge(self) -> None:
         """Have the kernel acknowledge at once.

@@ -67,4 +67,6 @@ def receive(settings: Settings, dataset: Dataset, *, data: bytes | None = None, 
 def received(**values: str) -> Reception:
     """How an object came in."""
     names = {"association_id": uuid.uuid4().hex, "calling_ae_title": "CT_1", "called_ae_title": "PRELIM", **values}
-    return Reception(**names, peer="127.0.0.1", priority=0, received_at=dt.datetime.now(dt.UTC))
+    return Reception(
+        **names, operation=file_meta.C_STORE, peer="127.0.0.1", priority=0, received_at=dt.datetime.now(dt.UTC)
+    )
