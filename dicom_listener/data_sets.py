@@ -12,7 +12,8 @@ from dicom_listener.refusals import DataSetMismatch, ExpandsTooFar, MalformedUID
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
-DEFLATED = "1.2.840.10008.1.2.1.99"
+#: Deflated Explicit VR Little Endian, JPIP Referenced Deflate, JPIP HTJ2K Referenced Deflate.
+DEFLATED = frozenset(("1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"))
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
 SOP_CLASS_UID = 0x00080016
@@ -45,7 +46,7 @@ class Reader(Protocol):
 
 
 class InflatingReader:
-    """An ElementReader for the deflated transfer syntax (PS3.5 A.5), with a limit on what comes out."""
+    """An ElementReader for the deflated transfer syntaxes (PS3.5 A.5), with a limit on what comes out."""
 
     def __init__(self, wanted: AbstractSet[int]) -> None:
         self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
@@ -76,7 +77,7 @@ class InflatingReader:
 
 def reader(transfer_syntax_uid: str, wanted: AbstractSet[int]) -> Reader:
     """The reader for a transfer syntax, private and unknown ones included."""
-    if transfer_syntax_uid == DEFLATED:
+    if transfer_syntax_uid in DEFLATED:
         return InflatingReader(wanted)
     return ElementReader(wanted, big_endian=transfer_syntax_uid == BIG_ENDIAN)
 

@@ -125,6 +125,11 @@ def send_files(files: Iterable[Path], node: Node) -> Iterator[Result]:
         yield from _send_batch(batch, node)
 
 
+def sendable(paths: Sequence[Path]) -> list[Sendable]:
+    """The files among *paths* that can be sent."""
+    return [found for path in sorted(_files(paths)) if isinstance(found := _look_at(path), Sendable)]
+
+
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():

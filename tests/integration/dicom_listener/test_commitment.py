@@ -16,12 +16,13 @@ from sqlalchemy import select, text
 
 from db.models import Commitment, Instance
 from db.session import transaction
-from dicom_listener import commitment, index
+from dicom_listener import asking, commitment, index
 from dicom_listener.negotiation import STORAGE_COMMITMENT_PUSH_MODEL
 from dicom_listener.peers import PeerDirectory
 from dicom_listener.reports import STORAGE_COMMITMENT_INSTANCE
+from dicom_listener.scu import send_files
 from dicom_listener.server import Listener
-from tests.integration.dicom_listener.listening import settings_for
+from tests.integration.dicom_listener.listening import file_of_pydicom, node, settings_for
 from tests.integration.dicom_listener.objects import image
 from tests.polling import wait_until
 
@@ -225,3 +226,25 @@ def test_a_request_without_a_transaction_is_refused(listener: Listener, modality
     status, _ = association.send_n_action(request, 1, STORAGE_COMMITMENT_PUSH_MODEL, STORAGE_COMMITMENT_INSTANCE)
     association.release()
     assert status.Status == 0xC001
+
+
+def test_prelim_commit_shows_the_report(settings: Settings) -> None:
+    settings = settings.model_copy(update={"peers_file": None})
+    file = file_of_pydicom("CT_small.dcm")
+    stop = threading.Event()
+    with Listener(settings) as listener:
+        assert [result.status for result in send_files([file], node(listener))] == [0]
+        dispatching = threading.Thread(target=index_until, args=(settings, stop))
+        reporting = threading.Thread(target=commitment.run, args=(settings, stop))
+        for thread in (dispatching, reporting):
+            thread.start()
+        assert asking.commit([file], node(listener, calling="CT_1")) == 0
+        assert asking.commit([file_of_pydicom("MR_small.dcm")], node(listener, calling="CT_1")) == 1
+        stop.set()
+        for thread in (dispatching, reporting):
+            thread.join()
+
+
+def index_until(settings: Settings, stop: threading.Event) -> None:
+    while not stop.wait(0.1):
+        index.run_once(settings)

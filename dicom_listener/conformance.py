@@ -1,0 +1,147 @@
+"""`prelim conformance`: the DICOM conformance statement (PS3.2), from the configuration in force, as Markdown."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING
+
+from pydicom.uid import UID
+from pynetdicom import AllStoragePresentationContexts
+from pynetdicom._globals import ALL_TRANSFER_SYNTAXES
+
+from dicom_listener import association, data_sets, elements, negotiation, refusals, requests, server, services
+from dicom_listener.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_listener.peers import Rules, read_rules
+from dicom_listener.refusals import Refusal
+from dicom_listener.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
+
+    from db.settings import Settings
+
+
+def statement(settings: Settings) -> str:
+    """The conformance statement. Raises ConfigurationError where the peers file cannot be read."""
+    sections = (_overview, _services, _negotiation, _statuses, _storage, _security)
+    return "\n".join(line for section in sections for line in section(settings)) + "\n"
+
+
+def _overview(settings: Settings) -> Iterator[str]:
+    yield from ("# DICOM conformance statement", "")
+    yield from _table(
+        ("", ""),
+        ("Product", "Prelim, listener"),
+        ("Implementation Class UID", IMPLEMENTATION_CLASS_UID),
+        ("Implementation Version Name", IMPLEMENTATION_VERSION_NAME),
+        ("AE title", settings.ae_title),
+        ("TCP port", f"{settings.dicom_port}{' (TLS)' if settings.tls_certificate else ''}"),
+    )
+    yield from (
+        "Prelim keeps what it receives, writes a preliminary report about its images, and is no archive: it offers",
+        "no query and no retrieve.",
+        "",
+    )
+
+
+def _services(settings: Settings) -> Iterator[str]:
+    yield from ("## Services", "")
+    rows = [
+        ("Verification", "SCP", negotiation.VERIFICATION),
+        (
+            "Storage",
+            "SCP",
+            f"all {len(AllStoragePresentationContexts)} storage classes of PS3.4, retired, private, unknown",
+        ),
+        ("Storage Commitment Push Model", "SCP", negotiation.STORAGE_COMMITMENT_PUSH_MODEL),
+    ]
+    if settings.mpps:
+        rows.append(("Modality Performed Procedure Step", "SCP", negotiation.MODALITY_PERFORMED_PROCEDURE_STEP))
+    yield from _table(("Service class", "Role", "SOP classes"), *rows)
+    yield from (
+        "### Transfer syntaxes for storage",
+        "",
+        "Explicit VR Little Endian is chosen where it is offered, else",
+    )
+    yield from ("the first that is proposed. All are accepted, unknown and private ones too; the known ones are:", "")
+    yield from (f"- {UID(uid).name} ({uid})" for uid in ALL_TRANSFER_SYNTAXES)
+    yield ""
+
+
+def _negotiation(settings: Settings) -> Iterator[str]:
+    yield from ("## Associations", "")
+    yield from _table(
+        ("", ""),
+        ("Application context", "1.2.840.10008.3.1.1.1"),
+        (
+            "Associations at once",
+            f"{settings.maximum_associations}, more are rejected (transient, local limit exceeded)",
+        ),
+        ("Largest PDU received", f"{settings.maximum_pdu_bytes} bytes; a longer one aborts the association"),
+        ("Presentation contexts", f"up to {negotiation.MOST_CONTEXTS}"),
+        ("Asynchronous operations", "not used (1, 1)"),
+        ("Role selection", "not answered: default roles"),
+        ("ARTIM", f"{association.ARTIM_SECONDS} s"),
+        ("Idle association", f"aborted after {association.IDLE_SECONDS} s"),
+        ("Connections of one address that have not associated", f"{server.SILENT_PER_ADDRESS}; the oldest is cut"),
+    )
+
+
+def _statuses(_: Settings) -> Iterator[str]:
+    yield from ("## Statuses", "", "0000 is answered when the object would survive a power cut, and only then.", "")
+    refusals_of_all = sorted(_refusals(refusals, requests, services), key=lambda refusal: refusal.status)
+    rows = (
+        (f"{refusal.status:04X}", (refusal.__doc__ or "").removeprefix("Raised when ").rstrip("."))
+        for refusal in refusals_of_all
+    )
+    yield from _table(("Status", "Answered when"), *rows)
+
+
+def _refusals(*modules: ModuleType) -> Iterator[type[Refusal]]:
+    for module in modules:
+        for _, found in inspect.getmembers(module, inspect.isclass):
+            if issubclass(found, Refusal) and found is not Refusal and found.__module__ == module.__name__:
+                yield found
+
+
+def _storage(settings: Settings) -> Iterator[str]:
+    yield from ("## What becomes of an object", "")
+    yield from _table(
+        ("", ""),
+        ("Kept", "byte for byte as received; nothing is coerced. The preamble is zeroed"),
+        ("The same object again", "success; no new work"),
+        (
+            "Another object under a known SOP Instance UID",
+            "success; the first is kept, the second is quarantined and shown",
+        ),
+        ("Largest object", f"{Store.most_bytes} bytes"),
+        ("Deflated data sets", f"up to {data_sets.LARGEST_INFLATED} bytes inflated"),
+        (
+            "Nesting and elements",
+            f"up to {elements.DEEPEST} open sequences and items, {elements.MOST_ELEMENTS} elements",
+        ),
+        ("A study is complete", f"after {settings.settle_seconds:g} s of quiet, when no open association carried it"),
+        ("at the latest", f"after {settings.settle_cap_seconds:g} s"),
+    )
+
+
+def _security(settings: Settings) -> Iterator[str]:
+    rules = Rules() if settings.peers_file is None else read_rules(settings.peers_file)
+    peers = "anybody" if rules.peers is None else ", ".join(sorted(rules.peers)) or "nobody"
+    clients = "required" if settings.tls_client_ca else "not asked for"
+    tls = f"TLS 1.2 and later; client certificates {clients}" if settings.tls_certificate else "none"
+    yield from ("## Security", "")
+    yield from _table(
+        ("", ""),
+        ("Called AE titles", ", ".join(sorted(rules.called)) or "any"),
+        ("Calling AE titles", peers),
+        ("Encryption", tls),
+        ("Character sets", "all of PS3.5; stored unchanged, shown as Unicode"),
+    )
+
+
+def _table(head: tuple[str, ...], *rows: tuple[str, ...]) -> Iterator[str]:
+    for cells in (head, ("---",) * len(head), *rows):
+        yield f"| {' | '.join(cells)} |"
+    yield ""

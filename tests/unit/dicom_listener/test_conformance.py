@@ -1,0 +1,42 @@
+"""The conformance statement says what is configured, and what the code does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pynetdicom._globals import ALL_TRANSFER_SYNTAXES
+
+from db.settings import Settings
+from dicom_listener import negotiation
+from dicom_listener.conformance import statement
+from dicom_listener.refusals import Refusal
+
+
+def all_refusals(base: type[Refusal] = Refusal) -> list[type[Refusal]]:
+    return [found for kind in base.__subclasses__() for found in (kind, *all_refusals(kind))]
+
+
+def test_every_status_we_answer_is_stated() -> None:
+    text = statement(Settings())
+    assert all(f"| {refusal.status:04X} |" in text for refusal in all_refusals())
+
+
+def test_every_transfer_syntax_is_stated() -> None:
+    text = statement(Settings())
+    assert all(f"({uid})" in text for uid in ALL_TRANSFER_SYNTAXES)
+
+
+@pytest.mark.parametrize("mpps", [True, False])
+def test_procedure_steps_are_stated_where_they_are_on(*, mpps: bool) -> None:
+    assert (negotiation.MODALITY_PERFORMED_PROCEDURE_STEP in statement(Settings(mpps=mpps))) is mpps
+
+
+def test_what_is_configured_is_stated(tmp_path: Path) -> None:
+    peers = tmp_path / "peers.toml"
+    peers.write_text('called = ["HERE"]\n[[peer]]\nae_title = "CT_1"\n')
+    text = statement(Settings(dicom_port=4242, ae_title="HERE", peers_file=peers, tls_certificate=Path("x.pem")))
+    assert "| TCP port | 4242 (TLS) |" in text
+    assert "| Called AE titles | HERE |" in text
+    assert "| Calling AE titles | CT_1 |" in text
+    assert "TLS 1.2" in text
