@@ -9,20 +9,21 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from itertools import pairwise
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 import torch
 
 from db.errors import PermanentFailure, TransientFailure
 from worker.model.metrics import Meter, Metrics
+from worker.model.rows import Rows
 from worker.model.turn import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from concurrent.futures import Future
 
+    from worker.model.arithmetic import Arithmetic
     from worker.model.prompts import Prompt
     from worker.model.request import FinishReason, Generation, Request
 
@@ -35,25 +36,10 @@ PREFILL_TOKENS = 1024
 VISION_TILES = 4
 
 
-class Arithmetic(Protocol):
-    """What the engine asks of a model; worker.model.runner.Runner is the real one."""
-
-    @property
-    def rows(self) -> int: ...  # noqa: D102 - documented in Runner, as the rest of this protocol
-    @property
-    def tokens(self) -> int: ...  # noqa: D102
-    def see(self, prompts: Sequence[Prompt], tiles: int) -> None: ...  # noqa: D102
-    def prefill(self, row: int, prompt: Prompt, start: int, count: int) -> int: ...  # noqa: D102
-    def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> list[int]: ...  # noqa: D102
-    def move(self, source: int, target: int, length: int) -> None: ...  # noqa: D102
-    def wipe(self, row: int) -> None: ...  # noqa: D102
-
-
 class Engine:
     """Serves requests from any number of threads on one thread of its own.
 
-    Every turn in `_rows` owns the cache row of its index: first those that decode, then at most one whose prompt is
-    still being read. Only the engine's thread touches rows; `_lock` guards the queue alone.
+    Only that thread touches `_rows`; `_lock` guards the queue.
     """
 
     def __init__(
@@ -71,7 +57,7 @@ class Engine:
         self._prefill_tokens = prefill_tokens
         self._vision_tiles = vision_tiles
         self._row_limit = runner.rows
-        self._rows: list[Turn] = []
+        self._rows = Rows(runner)
         self._waiting: deque[Turn] = deque()
         self._lock = threading.Condition()
         self._closing = False
@@ -126,12 +112,11 @@ class Engine:
 
     def metrics(self) -> Metrics:
         """Figures of this moment."""
-        rows = list(self._rows)
         return self._meter.read(
             queued=len(self._waiting),
-            running=len(rows),
+            running=len(self._rows),
             rows=self._row_limit,
-            kv_tokens_used=sum(turn.prefilled + len(turn.tokens) for turn in rows),
+            kv_tokens_used=sum(turn.length for turn in self._rows),
             kv_tokens=self._runner.rows * self._runner.tokens,
         )
 
@@ -164,12 +149,12 @@ class Engine:
         with self._lock:
             overdue = [turn for turn in self._waiting if turn.overdue(now)]
             self._waiting = deque(turn for turn in self._waiting if not turn.overdue(now))
+        for turn in self._rows:
+            if turn.overdue(now):
+                self._rows.vacate(turn)
+                overdue.append(turn)
         for turn in overdue:
             self._finish(turn, "deadline")
-        for row, turn in reversed(list(enumerate(self._rows))):
-            if turn.overdue(now):
-                self._vacate(row)
-                self._finish(turn, "deadline")
 
     def _see(self) -> None:
         """Show the tower the next pictures, of no more requests than could run next."""
@@ -208,19 +193,19 @@ class Engine:
             budget -= self._read(turn, budget)
 
     def _reading(self) -> Turn | None:
-        """The turn whose prompt is being read: the last row's, or the next in the queue if a row is free."""
-        if self._rows and not self._rows[-1].tokens:
-            return self._rows[-1]
+        """The turn whose prompt is being read, or else the next in the queue if a row is free."""
+        if self._rows.reading is not None:
+            return self._rows.reading
         with self._lock:
             if not self._waiting or self._waiting[0].prompt.unseen or len(self._rows) >= self._row_limit:
                 return None
             turn = self._waiting.popleft()
         turn.start()
-        self._rows.append(turn)
+        self._rows.add(turn)
         return turn
 
     def _read(self, turn: Turn, budget: int) -> int:
-        """Prefill up to *budget* tokens of the last row's prompt; returns how many (a whole prompt may exceed it)."""
+        """Prefill up to *budget* tokens of a prompt; returns how many (one that is not divisible may exceed it)."""
         left = len(turn.prompt) - turn.prefilled
         count = min(left, budget) if turn.prompt.divisible else left
         row, started = len(self._rows) - 1, time.monotonic()
@@ -232,21 +217,20 @@ class Engine:
         turn.prefilled += count
         turn.spent_on_prefill(time.monotonic() - started)
         if count == left:
-            self._advance({row: token})
+            self._advance([turn], [token])
         return count
 
     def _recover(self, turn: Turn, error: Exception) -> None:
         """A prompt could not be read: for want of memory it waits until others are done, else its request fails."""
-        row = self._rows.index(turn)
-        self._vacate(row)
-        if isinstance(error, torch.OutOfMemoryError) and row > 0:
+        self._rows.vacate(turn)
+        if isinstance(error, torch.OutOfMemoryError) and len(self._rows):
             self._shrink(turn)
         else:
             turn.fail(_model_error(error))
 
     def _shrink(self, turn: Turn) -> None:
         """Run one request less from now on; *turn*, off its row already, starts over as the next."""
-        self._row_limit = max(1, len(self._rows))
+        self._row_limit = len(self._rows)
         log.warning("out_of_memory", rows=self._row_limit)
         turn.restart()
         with self._lock:
@@ -255,52 +239,40 @@ class Engine:
             torch.cuda.empty_cache()
 
     def _decode(self) -> None:
-        turns = [turn for turn in self._rows if turn.tokens]
+        turns = self._rows.decoding
         if not turns:
             return
         try:
             tokens = self._runner.decode([turn.tokens[-1] for turn in turns], [turn.length - 1 for turn in turns])
         except torch.OutOfMemoryError as error:
-            youngest = turns[-1]
-            self._recover(youngest, error)
+            self._recover(turns[-1], error)
         except Exception as error:  # noqa: BLE001 - no telling whose fault it is: everyone in the batch fails
-            for turn in reversed(turns):
-                self._vacate(self._rows.index(turn))
+            for turn in turns:
+                self._rows.vacate(turn)
                 turn.fail(_model_error(error))
         else:
             self._meter.decoded(len(tokens))
-            self._advance(dict(enumerate(tokens)))
+            self._advance(turns, tokens)
 
-    def _advance(self, tokens: dict[int, int]) -> None:
-        """Append each row's new token, and let those go that are done."""
-        done: list[tuple[int, FinishReason]] = []
-        for row, token in tokens.items():
-            turn = self._rows[row]
+    def _advance(self, turns: Sequence[Turn], tokens: Sequence[int]) -> None:
+        """Append each turn's new token, and let those go that are done."""
+        for turn, token in zip(turns, tokens, strict=True):
             turn.append(token)
             if len(turn.tokens) == 1:
                 self._meter.first_token(turn.clock)
+        for turn, token in zip(turns, tokens, strict=True):
             if token in self._stop_tokens:
-                done.append((row, "stop"))
+                self._leave(turn, "stop")
             elif len(turn.tokens) >= turn.request.max_new_tokens:
-                done.append((row, "length"))
-        for row, reason in reversed(done):
-            turn = self._rows[row]
-            self._vacate(row)
-            self._finish(turn, reason)
+                self._leave(turn, "length")
+
+    def _leave(self, turn: Turn, reason: FinishReason) -> None:
+        self._rows.vacate(turn)
+        self._finish(turn, reason)
 
     def _finish(self, turn: Turn, reason: FinishReason) -> None:
         shown = turn.tokens[:-1] if reason == "stop" else turn.tokens
         turn.finish(self._detokenize(shown), reason)
-
-    def _vacate(self, row: int) -> None:
-        """Free a row: the last decoding one moves into the hole, a prompt being read into that one's place."""
-        decoding = sum(1 for turn in self._rows if turn.tokens)
-        self._runner.wipe(row)
-        for hole, source in pairwise((row, max(row, decoding - 1), len(self._rows) - 1)):
-            if hole != source:
-                self._rows[hole] = self._rows[source]
-                self._runner.move(source, hole, self._rows[hole].length)
-        self._rows.pop()
 
     def _abandon_all(self) -> None:
         with self._lock:

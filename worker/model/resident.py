@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from worker.model.arithmetic import Arithmetic
     from worker.model.loading import Checkpoint
     from worker.model.prompts import Prompt
-    from worker.model.runner import Runner
 
 __all__ = ["Generation", "Request", "ResidentModel"]
 
@@ -115,7 +115,7 @@ class ResidentModel:
         runner.prefill(0, prompt, 0, len(prompt))
         return runner
 
-    def _size_batch(self, warm: StockRunner, slots: int) -> Runner:
+    def _size_batch(self, warm: StockRunner, slots: int) -> Arithmetic:
         """As many rows as asked for, or as fit beside the model."""
         if not batches(self._model, warm.cache):
             log.warning("requests_run_one_by_one", model_type=self._model.config.model_type)

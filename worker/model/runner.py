@@ -1,8 +1,7 @@
-"""The arithmetic: pictures, prompts and tokens through the model. Knows rows and tensors, no requests or threads."""
+"""The arithmetic on a transformers model; see worker.model.arithmetic."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Self
 
 import structlog
@@ -28,8 +27,8 @@ TRIAL_TOKENS = 8
 log = structlog.get_logger()
 
 
-class Runner(ABC):
-    """Runs a model over the rows of a cache, one thread at a time; `rows` requests of up to `tokens` tokens each."""
+class Runner:
+    """What both ways of keeping a cache share; see Arithmetic for what each method promises."""
 
     def __init__(self, model: Any, *, rows: int, tokens: int) -> None:
         self.rows = rows
@@ -39,28 +38,12 @@ class Runner(ABC):
 
     @torch.inference_mode()
     def see(self, prompts: Sequence[Prompt], tiles: int) -> None:
-        """Show the vision tower the next *tiles* pictures of *prompts*, in one batch."""
+        """See Arithmetic."""
         owners = [prompt for prompt in prompts for _ in range(prompt.unseen)][:tiles]
         pixels = [prompt.next_tiles(owners.count(prompt)) for prompt in dict.fromkeys(owners)]
         features = self._model.get_image_features(torch.cat(pixels).to(self._device, self._model.dtype)).pooler_output
         for prompt, tile in zip(owners, features, strict=True):
             prompt.features.append(tile)
-
-    @abstractmethod
-    def prefill(self, row: int, prompt: Prompt, start: int, count: int) -> int:
-        """Read *count* tokens of *prompt* from *start* on into *row*; returns the token that follows them."""
-
-    @abstractmethod
-    def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> list[int]:
-        """One step of rows 0..n-1: append *tokens* at *lengths*; returns the token that follows each."""
-
-    @abstractmethod
-    def move(self, source: int, target: int, length: int) -> None:
-        """Give the request in *source* the wiped row *target*; leaves *source* wiped."""
-
-    @abstractmethod
-    def wipe(self, row: int) -> None:
-        """Forget all that a row holds."""
 
     @property
     def _device(self) -> torch.device:
@@ -134,12 +117,12 @@ class SlotRunner(Runner):
 
     @torch.inference_mode()
     def prefill(self, row: int, prompt: Prompt, start: int, count: int) -> int:
-        """See Runner."""
+        """See Arithmetic."""
         return self._read(self._cache.look_at(Window(row=row, start=start)), prompt, start, count)
 
     @torch.inference_mode()
     def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> list[int]:
-        """See Runner."""
+        """See Arithmetic."""
         if self._shapes is not None:
             return self._shapes.decode(tokens, lengths)
         width = min(self.tokens, -(-(max(lengths) + 1) // ALIGNMENT) * ALIGNMENT)
@@ -160,12 +143,12 @@ class SlotRunner(Runner):
 
     @torch.inference_mode()
     def move(self, source: int, target: int, length: int) -> None:
-        """See Runner."""
+        """See Arithmetic."""
         self._cache.move(source, target, length)
 
     @torch.inference_mode()
     def wipe(self, row: int) -> None:
-        """See Runner."""
+        """See Arithmetic."""
         self._cache.wipe(row)
 
 
@@ -178,20 +161,20 @@ class StockRunner(Runner):
 
     @torch.inference_mode()
     def prefill(self, row: int, prompt: Prompt, start: int, count: int) -> int:  # noqa: ARG002 - the only row
-        """See Runner."""
+        """See Arithmetic."""
         return self._read(self.cache, prompt, start, count)
 
     @torch.inference_mode()
     def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> list[int]:  # noqa: ARG002 - the cache knows
-        """See Runner."""
+        """See Arithmetic."""
         return [int(self._forward(self.cache, input_ids=torch.tensor([tokens], device=self._device)).argmax(-1))]
 
     def move(self, source: int, target: int, length: int) -> None:
-        """See Runner; there is no second row to move to."""
+        """See Arithmetic; there is no second row to move to."""
         raise NotImplementedError((source, target, length))
 
     def wipe(self, row: int) -> None:  # noqa: ARG002 - the only row
-        """See Runner."""
+        """See Arithmetic."""
         self.cache = DynamicCache(config=self._model.config.get_text_config())
 
 

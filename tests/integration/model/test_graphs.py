@@ -5,9 +5,6 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-import pytest
-import torch
-
 from worker.model import graphs
 from worker.model.engine import Engine
 from worker.model.graphs import FixedShapes
@@ -15,6 +12,9 @@ from worker.model.request import Request
 from worker.model.runner import SlotRunner
 
 if TYPE_CHECKING:
+    import pytest
+    import torch
+
     from tests.integration.model.conftest import Parity
     from worker.model.resident import ResidentModel
 
@@ -41,7 +41,7 @@ class Wrong(Counted):
 class Unrecordable(Counted):
     """As where an operation cannot be captured."""
 
-    def _run(self, inputs: torch.Tensor, width: int) -> torch.Tensor:
+    def _run(self, inputs: torch.Tensor, width: int) -> torch.Tensor:  # noqa: ARG002 - fails for any
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
 
 

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from worker.model import placement
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GIB = 2**30
+
+
+def gpus(monkeypatch: pytest.MonkeyPatch, *free: int) -> None:
+    memory: dict[int | str, int] = {"cpu": 64 * GIB, **dict(enumerate(free))}
+    monkeypatch.setattr(placement, "get_max_memory", lambda: memory)
+
+
+@pytest.fixture
+def heavy(tmp_path: Path) -> Path:
+    """Weights of 10 GiB, none of them on the disk."""
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.truncate(10 * GIB)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("free", "expected"),
+    [
+        ((), {"": "cpu"}),
+        ((16 * GIB,), {"": "cuda:0"}),
+        ((8 * GIB,), {"": "cuda:0"}),
+        ((12 * GIB, 40 * GIB), {"": "cuda:1"}),
+        ((8 * GIB, 8 * GIB), "auto"),
+        ((11 * GIB, 11 * GIB), "auto"),
+    ],
+)
+def test_one_gpu_holds_the_model_if_one_can(
+    heavy: Path, monkeypatch: pytest.MonkeyPatch, free: tuple[int, ...], expected: object
+) -> None:
+    gpus(monkeypatch, *free)
+
+    assert placement.device_map(heavy, "auto") == expected
+
+
+def test_the_tightest_device_decides_how_many_requests_fit() -> None:
+    roomy, tight = torch.device("cuda:0"), torch.device("cuda:1")
+
+    rows = placement.rows_that_fit({roomy: 1000, tight: 3000}, 100, {roomy: 10**6, tight: 10**6})
+
+    assert rows == int(placement.CACHE_SHARE * 10**6) // (3000 * 100)
+
+
+@pytest.mark.parametrize("name", ["int8", "int4"])
+def test_quantized_weights_leave_the_vision_tower_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placement, "find_spec", lambda _: object())
+
+    quantizer = placement.quantizer(name)
+
+    assert quantizer.load_in_8bit == (name == "int8")
+    assert quantizer.load_in_4bit == (name == "int4")
+    assert {"vision_tower", "multi_modal_projector"} <= set(quantizer.llm_int8_skip_modules)
+
+
+def test_no_quantization_unless_asked_for() -> None:
+    assert placement.quantizer(None) is None
