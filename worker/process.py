@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 from celery.signals import setup_logging, worker_init, worker_shutting_down
 
-from db import logs, processes
+from db import logs, nudges, processes
 from db.errors import ConfigurationError
-from db.jobqueue import REPORT_TASK, make_app, send
+from db.jobqueue import REPORT_TASK, depth, make_app, send
 from db.session import transaction
 from worker.tasks import Slots
 
@@ -34,6 +34,10 @@ EXIT_STALLED = 70
 log = structlog.get_logger()
 
 
+#: Seconds Celery gets to say goodbye to the broker when the last report is finished.
+FAREWELL_SECONDS = 3.0
+#: A nudge that is due again for the second time and still not heard means that nobody listens here.
+LOST_AFTER_NUDGES = 2
 #: How often a worker told to stop looks whether its reports are finished, in seconds.
 STOP_LOOK_SECONDS = 0.1
 
@@ -75,6 +79,7 @@ class Worker:
         self._slots = Slots(settings)
         self._writer: Writer | None = None
         self._stopping = threading.Event()
+        self._heard = time.monotonic()
 
     def configure_logs(self, **_: object) -> None:
         """In place of Celery's own, which would come back with its own format."""
@@ -103,6 +108,7 @@ class Worker:
         """Write the most urgent waiting report. The message names a job, but only says that there is work."""
         if self._writer is None:
             raise RuntimeError("no model: the task runs only in a worker")
+        self._heard = time.monotonic()
         if self._stopping.is_set():
             # Taken from Redis before the stop and not begun: another worker shall have it.
             send(self._app, uuid.UUID(job_id))
@@ -117,16 +123,32 @@ class Worker:
                 log.warning("reports_given_back", reports=self._slots.give_back())
                 os._exit(0)
             time.sleep(STOP_LOOK_SECONDS)
+        time.sleep(FAREWELL_SECONDS)
+        # Still here: Celery waits for a broker that went away meanwhile.
+        os._exit(0)
 
     def _beat(self, writer: Writer) -> None:
         while True:
             try:
                 with transaction(self._settings.database()) as session:
                     processes.beat(session, "worker", writer.info)
+                self._leave_if_deaf()
             except Exception:
                 log.warning("beat_failed", exc_info=True)
             if self._stopping.wait(processes.BEAT_SECONDS):
                 return
+
+    def _leave_if_deaf(self) -> None:
+        """End a process that is connected and consumes nothing (celery issue 10302): only a new one hears again."""
+        after = LOST_AFTER_NUDGES * self._settings.nudge_seconds
+        silence = time.monotonic() - self._heard
+        if self._slots.held() or silence < after:
+            return
+        with transaction(self._settings.database()) as session:
+            unheard = nudges.overdue(session, after_seconds=self._settings.nudge_seconds / 2)
+        if unheard and depth(self._app):
+            log.critical("consumer_lost", seconds=round(silence), waiting=unheard)
+            os._exit(EXIT_STALLED)
 
     def _watch(self, writer: Writer) -> None:
         """End the process when the model hangs: a thread stuck on a GPU cannot be ended, the leases return its jobs."""
