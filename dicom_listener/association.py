@@ -21,6 +21,7 @@ from dicom_listener.upper_layer import (
     COMMAND,
     INVALID_PARAMETER,
     LAST,
+    NOT_SPECIFIED,
     P_DATA_TF,
     RELEASE_RP,
     RELEASE_RQ,
@@ -45,6 +46,8 @@ log = structlog.get_logger()
 ARTIM_SECONDS = 10
 #: Seconds an established association may be silent; scanners keep one open between two series.
 IDLE_SECONDS = 120
+#: Bytes in one association: a migration sends an archive's studies one by one; without end sends only a fault.
+LARGEST_ASSOCIATION = 2**40
 #: An A-ABORT by the service provider (PS3.8 9.3.8).
 SERVICE_PROVIDER = 2
 
@@ -66,7 +69,7 @@ class Services(Protocol):
     def admit(self, peer: Peer) -> Rejection | None: ...  # noqa: D102
     def accept(self, proposal: Proposal) -> tuple[bytes, dict[int, Context]]: ...  # noqa: D102
     def begin(self, command: Command, context: Context, peer: Peer) -> Answerer: ...  # noqa: D102
-    def answered(self, peer: Peer) -> None: ...  # noqa: D102
+    def refused(self, peer: Peer, why: str) -> None: ...  # noqa: D102
     def ended(self, peer: Peer) -> None: ...  # noqa: D102
     def report_for(self, peer: Peer) -> tuple[Path, Report] | None: ...  # noqa: D102
 
@@ -89,6 +92,7 @@ class Association:
         self._peer = Peer(uuid.uuid4().hex, calling_ae_title="", called_ae_title="", address=address)
         self._contexts: dict[int, Context] = {}
         self._peer_maximum = 0
+        self._received = 0
         self._command = bytearray()
         self._request: Request | None = None
         self._answers: Counter[str] = Counter()
@@ -122,6 +126,7 @@ class Association:
         )
         rejection = self._services.admit(self._peer)
         if rejection is not None:
+            self._services.refused(self._peer, rejection.why)
             self._answers[rejection.why] += 1
             self._connection.send(ASSOCIATE_RJ, rejection.encode())
             return False
@@ -135,6 +140,7 @@ class Association:
         while True:
             kind, content = self._connection.read(IDLE_SECONDS)
             if kind == P_DATA_TF:
+                self._count(len(content))
                 for context_id, control, fragment in pdvs(content):
                     self._take(context_id, control, fragment)
             elif kind == RELEASE_RQ:
@@ -144,6 +150,11 @@ class Association:
                 return "aborted by the peer"
             else:
                 raise Abort(f"PDU type {kind} in an association", UNEXPECTED_PDU)
+
+    def _count(self, received: int) -> None:
+        self._received += received
+        if self._received > LARGEST_ASSOCIATION:
+            raise Abort(f"more than {LARGEST_ASSOCIATION} bytes in one association", NOT_SPECIFIED)
 
     def _take(self, context_id: int, control: int, fragment: memoryview) -> None:
         if bool(control & COMMAND) == (self._request is not None):
@@ -184,8 +195,8 @@ class Association:
         refusal = request.answerer.refusal
         if refusal is not None:
             log.warning("request.refused", **self._ids(), status=f"{status:04X}", why=str(refusal))
+            self._services.refused(self._peer, str(refusal))
         self._answers[f"{status:04X}"] += 1
-        self._services.answered(self._peer)
         comment = "" if refusal is None else str(refusal)
         self._send(
             request.context_id, dimse.response(request.command, status, comment, request.answerer.sop_instance_uid)

@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db import jobqueue, jobs, modality, nudges, processes, settling
 from db.session import transaction
-from dicom_listener import commitment, index
+from dicom_listener import commitment, index, tally
 from dicom_listener.storage import Spool
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ log = structlog.get_logger()
 
 #: Seconds to wait when the database or the disk does not answer.
 PAUSE_AFTER_FAILURE_SECONDS = 2
+#: Kinds of refusals shown to operators.
+MOST_SHOWN = 20
 
 
 def run_once(settings: Settings, app: Celery) -> int:
@@ -138,5 +140,6 @@ def _loop(settings: Settings, app: Celery, bell: nudges.Bell, stop: threading.Ev
 
 
 def _beat(settings: Settings) -> None:
+    refused = tally.read(Spool(settings.spool).refusals)[:MOST_SHOWN]
     with transaction(settings.database()) as session:
-        processes.beat(session, "dispatcher")
+        processes.beat(session, "dispatcher", {"refused": refused})

@@ -40,7 +40,7 @@ class Listener:
         #: In the order of their connection: what `_make_room` cuts first.
         self._serving: dict[threading.Thread, tuple[str, Connection]] = {}
         self._tls = tls.server_context(settings)
-        self._socket = socket.socket()
+        self._socket = socket.socket(socket.AF_INET6 if ":" in settings.dicom_host else socket.AF_INET)
         self._accepting = threading.Thread(target=self._accept, name="dicom-accept")
 
     def __enter__(self) -> Self:
@@ -92,6 +92,7 @@ class Listener:
             try:
                 peer, address = self._socket.accept()
             except TimeoutError:
+                self._write_tally()
                 continue
             except OSError as error:  # stopped, too many open files, or a peer already gone
                 if self._stopping.is_set():
@@ -99,7 +100,14 @@ class Listener:
                 log.warning("listener.accept_failed", why=error.strerror)
                 time.sleep(TICK_SECONDS)
                 continue
-            self._begin(peer, address[0])
+            # An IPv6 socket names IPv4 peers ::ffff:10.1.2.3.
+            self._begin(peer, address[0].removeprefix("::ffff:"))
+
+    def _write_tally(self) -> None:
+        try:
+            self._services.write_tally()
+        except OSError as error:
+            log.warning("listener.tally_not_written", why=error.strerror)
 
     def _begin(self, peer: socket.socket, address: str) -> None:
         connection = Connection(peer, self._settings.maximum_pdu_bytes, self._stopping.is_set)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from dicom_listener.reports import Shelf
 from dicom_listener.requests import CommitmentRequest, StepCreation, StepStates, StepUpdate
 from dicom_listener.storage import Spool
 from dicom_listener.store import Store
+from dicom_listener.tally import Tally
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,6 +75,7 @@ class Services:
         self._settings = settings
         self._inbox = Inbox(self.spool)
         self._contexts = negotiation.supported(mpps=settings.mpps)
+        self._tally = Tally(self.spool.refusals)
         self._shelf = Shelf(self.spool.reports)
         self._steps = StepStates(self.spool.procedure_steps)
         self._peers = PeerDirectory(settings.peers_file)
@@ -88,6 +91,8 @@ class Services:
 
     def close(self) -> None:
         """Give the spool free, after the last association."""
+        with contextlib.suppress(OSError):
+            self._tally.write()
         self._inbox.close()
 
     def admit(self, peer: Peer) -> Rejection | None:
@@ -119,8 +124,13 @@ class Services:
             return STEP_REQUESTS[command.field](command, context, peer, self._inbox, self._steps)
         return Unrecognized()
 
-    def answered(self, peer: Peer) -> None:
-        """Note that the association is active."""
+    def refused(self, peer: Peer, why: str) -> None:
+        """Count a refused association or request."""
+        self._tally.add(peer.calling_ae_title, why)
+
+    def write_tally(self) -> None:
+        """Leave the counts of refusals where the dispatcher finds them; raises OSError."""
+        self._tally.write()
 
     def report_for(self, peer: Peer) -> tuple[Path, Report] | None:
         """A commitment report that is to go out on this peer's association."""

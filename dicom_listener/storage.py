@@ -59,6 +59,11 @@ class Spool:
         """Commitment reports that wait for their association."""
         return self.root / "reports"
 
+    @property
+    def refusals(self) -> Path:
+        """How often the listener refused whom, and why."""
+        return self.root / "refusals.json"
+
     def prepare(self) -> None:
         """Make the folders, readable by our user only, and make sure that they stay."""
         shelves = (self.store / f"{number:02x}" for number in range(256))

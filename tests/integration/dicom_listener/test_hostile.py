@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from dicom_listener import association, data_sets, inbox, server, upper_layer
+from dicom_listener import association, data_sets, inbox, server, tally, upper_layer
 from dicom_listener.server import Listener
+from dicom_listener.storage import Spool
 from tests.fuzz import wire
 from tests.fuzz.wire import ABORT, COMMAND, LAST, P_DATA_TF, Client, ct_slice, echoes, pdu, pdv
 from tests.integration.dicom_listener.listening import settings_for, stored
@@ -256,3 +258,56 @@ def test_control_characters_in_an_ae_title_do_no_harm(listener: Listener) -> Non
         client.send(wire.associate_rq(calling=bytes(range(16))))
         assert client.read()[0] in {wire.ASSOCIATE_AC, ABORT}
     assert echoes(listener.port)
+
+
+def test_refusals_are_counted_by_sender_and_reason(listener: Listener, settings: Settings) -> None:
+    with Client(listener.port) as client:
+        client.associate(calling=b"CT_1")
+        for _ in range(3):
+            client.store("1.2.3", ct_slice("1.2.4"))
+    why = "the SOP Instance UID of the data set is not the one announced"
+    wait_until(lambda: tally.read(Spool(settings.spool).refusals) == [("CT_1", why, 3)])
+
+
+def test_made_up_titles_do_not_fill_the_tally(tmp_path: Path) -> None:
+    counts = tally.Tally(tmp_path / "refusals.json")
+    for number in range(tally.MOST_KINDS + 500):
+        counts.add(f"AE{number}", "unknown")
+    counts.write()
+    rows = tally.read(tmp_path / "refusals.json")
+    assert len(rows) == tally.MOST_KINDS + 1
+    assert rows[0] == (tally.OTHERS, "", 500)
+
+
+def test_a_large_object_passes_through_without_staying_in_memory(listener: Listener, settings: Settings) -> None:
+    pixels = 200 * 2**20
+    before = resident_bytes()
+    head = ct_slice("1.2.3", pixels=0)
+    head = head[:-4] + struct.pack("<I", pixels)
+    chunk = pdu(P_DATA_TF, pdv(3, 0, bytes(100_000)))
+    with Client(listener.port) as client:
+        client.associate()
+        client.send(pdu(P_DATA_TF, STORE_RQ + pdv(3, 0, head)))
+        for _ in range(pixels // 100_000):
+            client.send(chunk)
+        rest = pixels % 100_000
+        assert wire.status(client.ask(pdu(P_DATA_TF, pdv(3, LAST, bytes(rest))))) == 0
+    assert resident_bytes() - before < 16 * 2**20
+    [path] = (settings.spool / "inbox").glob("*.dcm")
+    assert path.stat().st_size > pixels
+
+
+def test_a_sender_that_writes_in_pieces_and_leaves_nagle_on_is_not_stalled(listener: Listener) -> None:
+    """DCMTK writes the head of a PDU and its body apart; Nagle and a delayed acknowledgement make that 40 ms each."""
+    body = ct_slice("1.2.3", pixels=20_000)
+    with Client(listener.port) as client:
+        client.associate()
+        client.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+        began = time.monotonic()
+        for _ in range(25):
+            data = pdu(P_DATA_TF, pdv(3, LAST, body))
+            client.send(pdu(P_DATA_TF, STORE_RQ))
+            client.send(data[:12])
+            client.send(data[12:])
+            assert wire.status(client.read()) == 0
+    assert time.monotonic() - began < 25 * 0.04
