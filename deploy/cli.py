@@ -231,6 +231,17 @@ def audit(repair: Annotated[bool, typer.Option("--repair", help="Mend what is sa
     raise typer.Exit(1 if auditor.show(load_settings(), console, repair=repair) else 0)
 
 
+@app.command()
+def bundle(
+    study: Study, file: Annotated[Path, typer.Argument(help="Where to write it, as JSON.")] = Path("bundle.json")
+) -> None:
+    """Write down why a study failed, for a developer: headers, tries and versions, and nothing of its patient."""
+    from deploy import bundle as bundler
+
+    bundler.write(load_settings(), study, file)
+    console.print(f"wrote {file}")
+
+
 @app.command("settings")
 def show_settings() -> None:
     """Print every setting, as the README's table."""

@@ -107,7 +107,7 @@ def _ended_well(kind: str, row: Row[tuple[str, str, int, str | None, int]]) -> b
         return row.state == "failed" and row.reason == "worker_lost"
     if kind == "document":
         return row.state == "not_reportable" and row.reason == "no_images"
-    # An innocent study may run out of tries when the adversary strikes it five times; it then says so.
+    # An innocent study may run out of tries when the adversary strikes it at every one; it then says so.
     return (row.state == "reported" and row.reported == row.revision) or (row.state, row.reason) == (
         "failed",
         "worker_lost",

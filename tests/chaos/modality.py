@@ -26,7 +26,7 @@ ANSWER_SECONDS = 10
 #: Seconds after which a modality gives up a study; no fault lasts that long.
 PATIENCE_SECONDS = 60
 HIGH, MEDIUM = 1, 0
-KINDS = {"plain": 10, "late": 3, "stat": 2, "duplicate": 2, "poison": 1, "document": 1}
+KINDS = {"plain": 20, "late": 6, "stat": 4, "duplicate": 4, "poison": 1, "document": 2}
 
 
 @dataclass

@@ -20,7 +20,7 @@ MODALITIES = 2
 #: Seconds between two faults.
 BETWEEN_FAULTS = (0.3, 1.5)
 #: Seconds after the last fault and the last object until all must be done: the longest quiet time of a second
-#: revision, five leases for a poison study, restarts, and a machine that others use too.
+#: revision, three leases for each poison study, restarts, and a machine that others use too.
 RECOVERY_SECONDS = 90
 
 
