@@ -38,6 +38,8 @@ SLICES = 24
 TOP_LEVEL = 0.9
 SLICE_MM = 6.0
 SLIDE_PIXELS = 512
+#: Twice what the demo checkpoint looks at.
+SMALL_PIXELS = 256
 TILE_PIXELS = 256
 
 
@@ -64,10 +66,17 @@ FORMS = {
 CR = Form("CR", ComputedRadiographyImageStorage, "CHEST", 512)
 
 
-def write_study(case: Case, directory: Path, *, patient: int = 1, variation: Variation = CAREFUL) -> list[Path]:
-    """Write *case* as a study into *directory*: its files. The same arguments give the same bytes."""
+def write_study(
+    case: Case, directory: Path, *, patient: int = 1, variation: Variation = CAREFUL, small: bool = False
+) -> list[Path]:
+    """Write *case* as a study into *directory*: its files. The same arguments give the same bytes.
+
+    *small* pictures are drawn faster, and hold all that a model with a few hundred pixels a side can see.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     form = form_of(case)
+    if small and case.picture != "pathology":
+        form = replace(form, size=min(form.size, SMALL_PIXELS))
     writer = {"ct": _volume, "mr": _volume, "chest": _radiographs, "pathology": _slide}.get(case.picture, _colour)
     datasets = writer(case, form, variation)
     paths = []

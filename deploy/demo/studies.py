@@ -56,7 +56,7 @@ def write_demo_studies(
 def write_reference_cases(directory: Path, *, count: int, seed: int) -> list[DemoStudy]:
     """Write *count* earlier cases: half of them chests, a quarter of those with a finding rare elsewhere."""
     rng = np.random.default_rng((seed, 2))
-    return _write(directory, list(_references(rng, count)), rng, CAREFUL)
+    return _write(directory, list(_references(rng, count)), rng, CAREFUL, small=True)
 
 
 def _references(rng: np.random.Generator, count: int) -> Iterator[Case]:
@@ -70,11 +70,13 @@ def _references(rng: np.random.Generator, count: int) -> Iterator[Case]:
             yield draw_case(rng, "chest", rare=name)
 
 
-def _write(directory: Path, cases: list[Case], rng: np.random.Generator, variation: Variation) -> list[DemoStudy]:
+def _write(
+    directory: Path, cases: list[Case], rng: np.random.Generator, variation: Variation, *, small: bool = False
+) -> list[DemoStudy]:
     directory.mkdir(parents=True, exist_ok=True)
     studies = []
     for number, case in enumerate(cases, start=1):
-        paths = write_study(case, directory / f"{number:05}", patient=number, variation=variation)
+        paths = write_study(case, directory / f"{number:05}", patient=number, variation=variation, small=small)
         studies.append(
             DemoStudy(
                 study_instance_uid=study_uid(case, number),

@@ -5,15 +5,18 @@ compared with what is usual at its place: it is whitened with the mean and sprea
 What sticks out is kept: the strangest tokens of a shallow layer, and the greatest deviations of the deeper ones. The
 size of the deviations tells a picture of the kind from everything else.
 
-Tokens are float arrays [pictures, layers, patches, channels]; the first layer is the shallow one.
+Tokens are float arrays [pictures, layers, patches, channels], as `patch_tokens` takes them from an InternVL vision
+tower; the first layer is the shallow one. A whole search: `fit` on the reference pictures of one kind, `embed` theirs
+and the query's with it, inner product.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from db.errors import ConfigurationError
 
@@ -55,6 +58,21 @@ class Usual:
                 return cls(stored["mean"], stored["spread"], float(stored["usual_z"]), int(stored["pictures"]))
         except (OSError, KeyError, ValueError) as error:
             raise ConfigurationError(f"{path.name} cannot be read: build the reference index again") from error
+
+
+@torch.inference_mode()
+def patch_tokens(tower: Any, pixels: torch.Tensor) -> torch.Tensor:
+    """The tokens of pictures [n, 3, height, width]: [n, 3, patches, channels], in the tower's number format.
+
+    The blocks are run one by one, because only three of up to forty-five outputs are to be kept.
+    """
+    wanted = layers_of(len(tower.encoder.layer))
+    states, kept = tower.embeddings(pixels), []
+    for number, block in enumerate(tower.encoder.layer, start=1):
+        states = block(states)
+        # Twice where a very shallow tower has one block for two depths; the first token is no patch.
+        kept += [states[:, 1:]] * wanted.count(number)
+    return torch.stack(kept, dim=1)
 
 
 def fit(batches: Iterable[Array]) -> Usual:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from worker.model.chat import IMAGENET_MEAN, IMAGENET_STD
-from worker.model.pooling import layers_of
+from worker.model.pooling import patch_tokens
 from worker.model.training_model import PATCHES, WIDTH
 from worker.model.training_schedule import Schedule
 
@@ -109,13 +109,7 @@ def tower_tokens(
     model: Any, pictures: Picture, *, batch: int = 64
 ) -> Iterator[tuple[torch.Tensor, npt.NDArray[np.float32]]]:
     """For batches of pictures: tokens for the projector (bfloat16), and the layers that pooling reads."""
-    tower = model.model.vision_tower
-    wanted = layers_of(tower.config.num_hidden_layers)
     for start in range(0, len(pictures), batch):
-        layers = []
         with torch.autocast("cpu", torch.bfloat16):
-            states = tower.embeddings(pixel_values(pictures[start : start + batch]))
-            for number, block in enumerate(tower.encoder.layer, start=1):
-                states = block(states)
-                layers += [states[:, 1:]] * wanted.count(number)
-        yield shuffled(model, states[:, 1:]).to(torch.bfloat16), torch.stack(layers, dim=1).float().numpy()
+            layers = patch_tokens(model.model.vision_tower, pixel_values(pictures[start : start + batch]))
+        yield shuffled(model, layers[:, -1]).to(torch.bfloat16), layers.float().numpy()
