@@ -14,7 +14,7 @@ from transformers.utils import is_flash_attn_2_available, logging
 
 from db.errors import ConfigurationError
 from worker.model import pixel_shuffle
-from worker.model.placement import device_map, quantizer
+from worker.model.placement import place, quantizer
 from worker.model.prompts import InternVLPrompts, ProcessorPrompts
 
 if TYPE_CHECKING:
@@ -79,11 +79,11 @@ def _load_model(directory: Path, *, device: str, dtype: str, quantization: str |
         directory,
         config=config,
         dtype=dtype,
-        device_map=device_map(directory, device),
         quantization_config=quantizer(quantization),
         attn_implementation=_attention(config),
         local_files_only=True,
         use_safetensors=True,
+        **place(directory, device),
         output_loading_info=True,
     )
     # from_pretrained invents what is missing and drops what it does not know, with a warning.

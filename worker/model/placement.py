@@ -23,18 +23,22 @@ CACHE_SHARE = 0.8
 NOT_QUANTIZED = ["vision_tower", "multi_modal_projector", "lm_head"]
 
 
-def device_map(directory: Path, device: str) -> Any:
-    """Where the weights go: the device asked for; for `auto` one GPU, several if one is too small, or the CPU."""
+def place(directory: Path, device: str) -> dict[str, Any]:
+    """Where the weights go, as `from_pretrained` takes it.
+
+    The device asked for; for `auto` one GPU, several of them if one is too small, or the CPU.
+    """
     if device != "auto":
         _check(device)
-        return {"": device}
+        return {"device_map": {"": device}}
     free = gpu_memory()
     if not free:
-        return {"": "cpu"}
+        return {"device_map": {"": "cpu"}}
     roomiest = max(free, key=lambda number: free[number])
     if weight_bytes(directory) <= WEIGHTS_SHARE * free[roomiest] or len(free) == 1:
-        return {"": f"cuda:{roomiest}"}
-    return "auto"
+        return {"device_map": {"": f"cuda:{roomiest}"}}
+    # Without "cpu" among them: layers there would make every token wait for the bus.
+    return {"device_map": "auto", "max_memory": {number: int(WEIGHTS_SHARE * free[number]) for number in free}}
 
 
 def gpu_memory() -> dict[int, int]:

@@ -137,6 +137,29 @@ def test_other_dimensions_are_read_from_the_configuration(parity: Parity, tmp_pa
     assert prompt.input_ids.tolist().count(model._model.config.image_token_id) == 8 * 8
 
 
+def test_updates_of_the_vision_tower_are_merged_before_it_is_cut_in_three(parity: Parity, tmp_path: Path) -> None:
+    publication = Publication(parity.checkpoint)
+    linear = re.compile(r"(vision_model)(\.encoder\.layers\.\d+\.(?:attn\.(?:qkv|proj)|mlp\.fc[12]))\.weight")
+    generator = torch.Generator().manual_seed(0)
+    tensors = publication.tensors
+    for name in [name for name in tensors if linear.fullmatch(name)]:
+        out, into = tensors[name].shape
+        wrapped = linear.sub(r"\1.base_model.model\2", name)
+        tensors[f"{wrapped}.base_layer.weight"] = tensors.pop(name)
+        tensors[f"{wrapped}.lora_A.default.weight"] = torch.randn(4, into, generator=generator)
+        tensors[f"{wrapped}.lora_B.default.weight"] = torch.randn(out, 4, generator=generator)
+    publication.config["use_backbone_lora"] = 4
+    layer = "vision_model.base_model.model.encoder.layers.1.attn.qkv"
+    down, up = (tensors[f"{layer}.lora_{half}.default.weight"] for half in "AB")
+    merged = tensors[f"{layer}.base_layer.weight"].float() + 2.0 * (up @ down)
+
+    convert_checkpoint(publication.write(tmp_path / "published"), tmp_path / "converted", dtype="float32")
+
+    found = weights(tmp_path / "converted")
+    parts = [found[f"model.vision_tower.encoder.layer.1.attention.{part}_proj.weight"] for part in "qkv"]
+    assert torch.allclose(torch.cat(parts), merged, atol=1e-6)
+
+
 def drop(name: str) -> Change:
     return lambda publication: publication.tensors.pop(name)
 

@@ -42,7 +42,16 @@ def test_one_gpu_holds_the_model_if_one_can(
 ) -> None:
     gpus(monkeypatch, *free)
 
-    assert placement.device_map(heavy, "auto") == expected
+    assert placement.place(heavy, "auto")["device_map"] == expected
+
+
+def test_gpus_that_share_a_model_keep_room_for_its_cache(heavy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(monkeypatch, 8 * GIB, 8 * GIB)
+
+    limits = placement.place(heavy, "auto")["max_memory"]
+
+    assert limits.keys() == {0, 1}, "no layer goes to the CPU"
+    assert all(limit < 8 * GIB for limit in limits.values())
 
 
 def test_the_tightest_device_decides_how_many_requests_fit() -> None:
