@@ -96,7 +96,8 @@ def encode(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, 
 def decode(head: bytes) -> FileMeta:
     """Read back what `encode` wrote; raises ValueError where *head* is not the beginning of one of our files."""
     group = memoryview(head)[len(PREAMBLE) :]
-    if not head.startswith(PREAMBLE) or bytes(group[:8]) != struct.pack("<HH2sH", 2, 0, b"UL", 4):
+    begins = head.startswith(PREAMBLE) and bytes(group[:8]) == struct.pack("<HH2sH", 2, 0, b"UL", 4)
+    if not begins or len(group) < GROUP_LENGTH_BYTES:
         raise ValueError("the file does not begin with a preamble, prefix and File Meta Information")
     (length,) = struct.unpack_from("<I", group, 8)
     end = GROUP_LENGTH_BYTES + length

@@ -81,6 +81,8 @@ class Services:
         self._peers = PeerDirectory(settings.peers_file)
         self._lock = threading.Lock()
         self._open: set[str] = set()
+        #: Those of which the dispatcher knows.
+        self._marked: set[str] = set()
 
     def open(self) -> None:
         """Take possession of the spool; raises ConfigurationError where another listener has it."""
@@ -113,16 +115,21 @@ class Services:
     def begin(self, command: Command, context: Context, peer: Peer) -> Answerer:
         """Who takes the data set of this request and answers it."""
         if command.field == dimse.C_STORE_RQ:
-            self.spool.mark_open(peer.association_id)
+            self._mark_open(peer)
             return Store(command, context, peer, self._inbox)
         if command.field == dimse.C_ECHO_RQ:
             return Echo()
         if command.field == dimse.N_ACTION_RQ:
-            self.spool.mark_open(peer.association_id)
+            self._mark_open(peer)
             return CommitmentRequest(command, context, peer, self._inbox)
         if command.field in STEP_REQUESTS and self._settings.mpps:
             return STEP_REQUESTS[command.field](command, context, peer, self._inbox, self._steps)
         return Unrecognized()
+
+    def _mark_open(self, peer: Peer) -> None:
+        if peer.association_id not in self._marked:
+            self._marked.add(peer.association_id)
+            self.spool.mark_open(peer.association_id)
 
     def refused(self, peer: Peer, why: str) -> None:
         """Count a refused association or request."""
@@ -140,4 +147,6 @@ class Services:
         """Count the association out."""
         with self._lock:
             self._open.discard(peer.association_id)
-        self.spool.mark_closed(peer.association_id)
+        if peer.association_id in self._marked:
+            self._marked.discard(peer.association_id)
+            self.spool.mark_closed(peer.association_id)

@@ -75,7 +75,7 @@ class Spool:
         sync_directory(self.root)
 
     def mark_open(self, association_id: str) -> None:
-        """Let the dispatcher know that objects are coming in this association; renewed by each."""
+        """Let the dispatcher know that objects are coming in this association."""
         (self.associations / association_id).touch()
 
     def mark_closed(self, association_id: str) -> None:

@@ -104,12 +104,16 @@ class Connection:
 
     def send(self, kind: int, content: bytes) -> None:
         """Write one PDU; raises PeerGone."""
-        try:
-            self._socket.settimeout(SEND_SECONDS)
-            self._socket.sendall(PDU_HEADER.pack(kind, len(content)) + content)
-            self._socket.settimeout(TICK_SECONDS)
-        except OSError as error:
-            raise PeerGone("the peer does not read our answers") from error
+        rest = memoryview(PDU_HEADER.pack(kind, len(content)) + content)
+        deadline = time.monotonic() + SEND_SECONDS
+        while rest:
+            try:
+                rest = rest[self._socket.send(rest) :]
+            except TimeoutError:
+                if time.monotonic() > deadline:
+                    raise PeerGone("the peer does not read our answers") from None
+            except OSError as error:
+                raise PeerGone("the connection broke") from error
 
     def cut(self) -> None:
         """End the connection from another thread: whoever reads from it gets PeerGone."""

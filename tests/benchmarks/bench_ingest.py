@@ -203,6 +203,12 @@ def main() -> None:
     sys.stdout.write(json.dumps(ratios(measured)) + "\n")
 
 
+def taking_turns(rounds: int, cells: list[str], receivers: list[str]) -> list[tuple[str, str]]:
+    """The transfers, each round begun by another receiver: what one leaves on the disk must not always hit the same."""
+    first = [number % len(receivers) for number in range(rounds)]
+    return [(cell, who) for at in first for cell in cells for who in receivers[at:] + receivers[:at]]
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)

@@ -40,7 +40,7 @@ RECEIVING = [
     ("after os.link", 3),
     ("before dicom_listener.dimse.response", 3),
     ("after dicom_listener.upper_layer.Connection.send", 4),
-    ("before dicom_listener.storage.Spool.mark_closed", 2),
+    ("before dicom_listener.storage.Spool.mark_closed", 1),
 ]
 #: Each step of giving files their rows: a new one, a duplicate and a conflict.
 INDEXING = [
