@@ -156,7 +156,10 @@ def retry(session: Session, study: Study) -> None:
     """
     job = _latest(session, study)
     if job is None or study.state not in ("failed", "cancelled", "not_reportable"):
-        raise NotPossible(f"the study is {study.state}: only one that failed or was cancelled can be tried again")
+        raise NotPossible(
+            f"the study is {study.state}: only one whose report failed, was cancelled or was found not reportable"
+            " can be tried again"
+        )
     job.state, job.attempt, job.owner, job.sent_at, job.finished_at = "queued", 0, None, None, None
     job.available_at = job.queued_at = func.clock_timestamp()
     job.urgent_at = urgent_at(job.priority)

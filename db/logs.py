@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 if TYPE_CHECKING:
-    from structlog.typing import Processor
+    from structlog.typing import EventDict, Processor, WrappedLogger
 
     from db.settings import Settings
 
@@ -34,6 +34,7 @@ def configure(settings: Settings) -> None:
             foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _without_colours,
                 structlog.processors.format_exc_info,
                 _renderer(settings),
             ],
@@ -45,12 +46,19 @@ def configure(settings: Settings) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     # pydicom warns with the values it stumbles over, which may be a patient's.
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-    logging.captureWarnings(capture=False)
+    # The library's account of every association; ours is in dicom_listener.
+    logging.getLogger("pynetdicom").setLevel(logging.WARNING)
 
 
 def frames(error: BaseException) -> list[str]:
     """Where an error came from, without its text: a library's message may quote a header, and with it a patient."""
     return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
+
+
+def _without_colours(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+    """Uvicorn sends each message twice, once with terminal codes in it."""
+    event.pop("color_message", None)
+    return event
 
 
 def _renderer(settings: Settings) -> Processor:

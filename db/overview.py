@@ -16,6 +16,7 @@ from db.models import STUDY_STATES, Evidence, Instance, Job, ReferenceCase, Repo
 if TYPE_CHECKING:
     import datetime as dt
     import uuid
+    from collections.abc import Collection
 
     from sqlalchemy import Row, Select
     from sqlalchemy.orm import Session
@@ -210,6 +211,12 @@ def study(session: Session, study_id: uuid.UUID) -> StudyLine | None:
     """One study as it stands."""
     row = session.execute(_studies().where(Study.id == study_id)).one_or_none()
     return None if row is None else _line(row)
+
+
+def studies(session: Session, study_instance_uids: Collection[str]) -> list[StudyLine]:
+    """The studies of these Study Instance UIDs that have arrived, the newest first."""
+    query = _studies().where(Study.study_instance_uid.in_(list(study_instance_uids)))
+    return [_line(row) for row in session.execute(query.order_by(Study.first_received_at.desc(), Study.id.desc()))]
 
 
 def content(session: Session, study_id: uuid.UUID) -> Content:

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from db.errors import ConfigurationError
@@ -28,7 +28,7 @@ AETitle = Annotated[
     Field(min_length=1, max_length=16, pattern=r"^[\x20-\x5b\x5d-\x7e]*[!-\x5b\x5d-~][\x20-\x5b\x5d-\x7e]*$"),
 ]
 Port = Annotated[int, Field(ge=0, le=65535)]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     settle_seconds: Seconds = Field(
         default=30, description="Quiet time after its last image until a study is judged complete."
     )
-    settle_rules: Annotated[dict[str, float], NoDecode] = Field(
+    settle_rules: Annotated[dict[str, Seconds], NoDecode] = Field(
         default={}, description="Quiet time per AE title or modality, as `CT=20,ER_XRAY=5`; an AE title wins."
     )
     settle_cap_seconds: Seconds = Field(
@@ -114,7 +114,9 @@ class Settings(BaseSettings):
         default=None,
         description="Directory of the model in the stock transformers layout; unset: `<data_dir>/checkpoint`.",
     )
-    device: str = Field(default="auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
+    device: str = Field(
+        default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu`, `cuda` or `cuda:N`."
+    )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
         default="auto", description="Number format of the weights in memory; `auto`: as stored."
     )
@@ -136,6 +138,16 @@ class Settings(BaseSettings):
         default="info", description="The least important records that are written."
     )
     log_format: Literal["console", "json"] = Field(default="console", description="`console` or `json` lines.")
+
+    @field_validator("database_url", "broker_url")
+    @classmethod
+    def _refuse_other_servers(cls, value: SecretStr | None, field: ValidationInfo) -> SecretStr | None:
+        wanted = {"database_url": ("postgresql+psycopg://",), "broker_url": ("redis://", "rediss://")}[
+            str(field.field_name)
+        ]
+        if value is not None and not value.get_secret_value().startswith(wanted):
+            raise ValueError(f"must begin with {' or '.join(wanted)}")
+        return value
 
     @field_validator("settle_rules", mode="before")
     @classmethod

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from sqlalchemy.exc import OperationalError
 
 from db import logs
 from db.errors import PrelimError
@@ -29,7 +30,7 @@ key_app = typer.Typer(no_args_is_help=True, help="Bearer keys of the API.")
 app.add_typer(checkpoint_app, name="checkpoint")
 app.add_typer(reference_app, name="reference")
 app.add_typer(key_app, name="key")
-console = Console()
+console = Console(markup=False, highlight=False)
 
 Study = Annotated[str, typer.Argument(help="Its id, Study Instance UID or accession number.")]
 Host = Annotated[str | None, typer.Option(help="The other node; unset: our own listener.")]
@@ -41,11 +42,22 @@ Pictures = Annotated[Path | None, typer.Option(help="Draw what the model saw int
 
 def main() -> None:
     """Run a command; an expected error is one line on standard error and exit status 2."""
+    # Whatever is written below the data folder is for its owner only.
+    os.umask(0o077)
     try:
         app()
     except PrelimError as error:
-        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
-        sys.exit(2)
+        _refuse(str(error))
+    except OperationalError as error:
+        # The driver's words name the address and the cause, and no row.
+        _refuse(f"the database does not answer: {error.orig}".strip())
+    except OSError as error:
+        _refuse(f"{error.filename or 'the operating system'}: {error.strerror or error}")
+
+
+def _refuse(problem: str) -> NoReturn:
+    Console(stderr=True, markup=False, highlight=False).print(f"error: {problem}", soft_wrap=True)
+    sys.exit(2)
 
 
 def _process() -> Settings:
@@ -54,13 +66,22 @@ def _process() -> Settings:
     return settings
 
 
+def _server(name: str) -> Settings:
+    from deploy.preflight import check_port
+
+    settings = _process()
+    check_port(settings, f"{name}_host", f"{name}_port")
+    return settings
+
+
 @app.command()
 def up() -> None:
     """Run everything on this machine: databases, listener, dispatcher, worker, API and Flower."""
-    from deploy import welcome
+    from deploy import preflight, welcome
     from deploy.launcher import running
 
     settings = _process()
+    preflight.check(settings)
     with running(settings) as launcher:
         welcome.greet(settings, launcher.say)
         launcher.run()
@@ -94,7 +115,7 @@ def listen() -> None:
     """Receive studies: the DICOM listener."""
     from dicom_listener import server
 
-    server.run(_process())
+    server.run(_server("dicom"))
 
 
 @app.command()
@@ -129,7 +150,7 @@ def serve() -> None:
     """Serve the API and the radiologist's page."""
     from api import server
 
-    server.run(_process())
+    server.run(_server("api"))
 
 
 @app.command()
@@ -137,7 +158,7 @@ def flower() -> None:
     """Serve Flower, password protected, for operations."""
     from deploy import flower as flower_server
 
-    flower_server.run(_process())
+    flower_server.run(_server("flower"))
 
 
 @app.command()

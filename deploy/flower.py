@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -22,4 +23,6 @@ def run(settings: Settings) -> None:
         f"--port={settings.flower_port}",
         f"--logging={settings.log_level}",
     ]
+    # It asks the workers while they are still starting, and asks again when somebody looks.
+    logging.getLogger("flower.inspector").setLevel(logging.ERROR)
     make_app(settings.broker()).start(["flower", *arguments])

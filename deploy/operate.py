@@ -6,7 +6,7 @@ import io
 from typing import TYPE_CHECKING
 
 from PIL import Image
-from rich.table import Table
+from rich.table import Column, Table
 from sqlalchemy import func, select
 
 from db import jobs, overview, reports, settling, studies
@@ -58,7 +58,8 @@ def show(settings: Settings, console: Console, name: str, pictures: Path | None)
         console.print(_series(session, study), _jobs(session, study))
         report = reports.current(session, study.id)
         if report is not None:
-            console.print(f"[bold]{reports.BANNER}[/bold]\nversion {report.version}, {report.basis}")
+            console.print(reports.BANNER, style="bold")
+            console.print(f"version {report.version}, {report.basis}")
             console.print(report.findings, report.impression, *report.remarks, sep="\n", markup=False, highlight=False)
         if pictures is not None:
             _draw(session, study, report, pictures)
@@ -91,7 +92,7 @@ def _series(session: Session, study: Study) -> Table:
 
 
 def _jobs(session: Session, study: Study) -> Table:
-    table = Table("job", "revision", "state", "attempts", "reason")
+    table = Table(Column("job", min_width=36), "revision", "state", "attempts", "reason")
     for job in session.scalars(select(Job).where(Job.study_id == study.id).order_by(Job.revision)):
         reason = f"{job.reason}: {job.detail}" if job.reason else ""
         table.add_row(str(job.id), str(job.revision), job.state, str(job.attempt), reason)

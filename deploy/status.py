@@ -35,7 +35,7 @@ def show(settings: Settings, console: Console, *, as_json: bool) -> None:
         console.print(table)
     console.print(_queue(facts), _last_error(facts), sep="\n", highlight=False)
     for alarm in raised:
-        console.print(f"[bold red]ALARM {alarm.code}[/bold red]: {alarm.detail}", highlight=False)
+        console.print(f"ALARM {alarm.code}: {alarm.detail}", style="bold red", highlight=False)
 
 
 def _studies(facts: Overview) -> Table:

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from db.errors import PrelimError
+from db.errors import ConfigurationError, PrelimError
 from dicom_listener import data_sets
 from dicom_listener.negotiation import MOST_CONTEXTS, VERIFICATION
 from dicom_listener.refusals import Refusal
@@ -77,16 +77,13 @@ class Result:
     path: Path
     status: int | None
     detail: str = ""
-
-    @property
-    def was_sent(self) -> bool:
-        """Whether the file could be sent at all."""
-        return self.status is not None or self.detail == NO_ANSWER
+    #: Whether any SCU could have sent it.
+    sendable: bool = True
 
 
 def echo(node: Node) -> int:
     """Ask *node* whether it is there; prints the answer and returns the exit status."""
-    console = Console()
+    console = Console(markup=False, highlight=False)
     try:
         with _associated(node, [(VERIFICATION, None)]) as association:
             status = association.send_c_echo()
@@ -100,7 +97,7 @@ def echo(node: Node) -> int:
 
 def send(paths: Sequence[Path], node: Node) -> int:
     """Send files and folders to *node*, print what became of them, return 0 when every sendable one was answered."""
-    console = Console()
+    console = Console(markup=False, highlight=False)
     files = sorted(_files(paths))
     results = []
     for result in track(send_files(files, node), "Sending", total=len(files), console=console):
@@ -109,7 +106,7 @@ def send(paths: Sequence[Path], node: Node) -> int:
             answer = "not sent" if result.status is None else f"{result.status:04X}"
             console.print(f"{result.path}: {answer} {result.detail}", highlight=False)
     console.print(_summary(results))
-    return 1 if any(result.was_sent and result.status is None for result in results) else 0
+    return 1 if any(result.sendable and result.status is None for result in results) else 0
 
 
 def send_files(files: Iterable[Path], node: Node) -> Iterator[Result]:
@@ -132,6 +129,8 @@ def sendable(paths: Sequence[Path]) -> list[Sendable]:
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
+        if not path.exists():
+            raise ConfigurationError(f"{path} does not exist: name DICOM files, or folders of them")
         if path.is_dir():
             yield from (inside for inside in path.rglob("*") if inside.is_file() and inside.suffix != ".csv")
         else:
@@ -145,11 +144,11 @@ def _look_at(path: Path) -> Sendable | Result:
         transfer_syntax_uid = str(meta.TransferSyntaxUID)
         sop_class_uid, sop_instance_uid = _announced(path, offset, transfer_syntax_uid)
     except (OSError, ValueError, KeyError, NotImplementedError, Refusal, InvalidDicomError) as error:
-        return Result(path, None, f"cannot be read as a DICOM file ({type(error).__name__})")
+        return Result(path, None, f"cannot be read as a DICOM file ({type(error).__name__})", sendable=False)
     except AttributeError:
-        return Result(path, None, "has no File Meta Information that names its transfer syntax")
+        return Result(path, None, "has no File Meta Information that names its transfer syntax", sendable=False)
     if not sop_class_uid or not sop_instance_uid:
-        return Result(path, None, "does not say which SOP class and instance it is")
+        return Result(path, None, "does not say which SOP class and instance it is", sendable=False)
     return Sendable(path, sop_class_uid, sop_instance_uid, transfer_syntax_uid, offset)
 
 
@@ -196,7 +195,7 @@ def _send_one(association: Association, file: Sendable) -> Result:
         with disable_value_validation():
             request = _request(file)
     except ValueError:
-        return Result(file.path, None, "its UIDs are longer than DICOM allows")
+        return Result(file.path, None, "its UIDs are longer than DICOM allows", sendable=False)
     # As Association.send_c_store does with a path; that one announces the File Meta Information's UIDs.
     request._dataset_path = (file.path, file.offset)  # noqa: SLF001
     context = next((c for c in association.accepted_contexts if _offers(c, file)), None)

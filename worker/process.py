@@ -133,8 +133,8 @@ class Worker:
                 with transaction(self._settings.database()) as session:
                     processes.beat(session, "worker", writer.info)
                 self._leave_if_deaf()
-            except Exception:
-                log.warning("beat_failed", exc_info=True)
+            except Exception as error:  # noqa: BLE001 - a loop's boundary: it must outlive a lost connection
+                log.warning("beat_failed", why=type(error).__name__)
             if self._stopping.wait(processes.BEAT_SECONDS):
                 return
 

@@ -55,10 +55,12 @@ class Model(Protocol):
     def embed(self, pictures: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
         """A vector per picture, for the search of similar cases."""
 
-    def generate(
-        self, question: str, pictures: Sequence[npt.NDArray[Any]], on_progress: Callable[[int], None]
-    ) -> Future[Any]:
-        """Start to answer; `on_progress` is told the tokens made so far."""
+    @property
+    def progress(self) -> int:
+        """Grows whenever the engine moves on, with whichever request."""
+
+    def generate(self, question: str, pictures: Sequence[npt.NDArray[Any]]) -> Future[Any]:
+        """Start to answer."""
 
 
 class Index(Protocol):
@@ -139,7 +141,7 @@ def write_report(
     images cannot make a report, TransientFailure where the model gave none this time.
     """
     timings = Timings()
-    seen = pictures_of(study.instances, budget=budget)
+    seen = pictures_of(study.instances, budget=budget, on_progress=on_progress)
     on_progress()
     timings.lap("pictures")
     if not seen.informative:
@@ -171,15 +173,12 @@ def _similar_cases(study: StudyToReport, seen: StudyPictures, model: Model, refe
 
 
 def _wait(model: Model, question: str, seen: StudyPictures, on_progress: Callable[[], None]) -> Generation:
-    """Wait for the text; the lease is extended only while tokens come, so that a hung model loses it."""
-    produced = 0
+    """Wait for the text; the lease is extended only while the engine moves on, so that a hung one loses it.
 
-    def count(tokens: int) -> None:
-        nonlocal produced
-        produced = tokens
-
-    future = model.generate(question, [picture.pixels for picture in seen.pictures], count)
-    reported = 0
+    Its progress with any request counts, not our own tokens: a request that waits for a free slot is in no danger.
+    """
+    future = model.generate(question, [picture.pixels for picture in seen.pictures])
+    progress = model.progress
     try:
         while True:
             try:
@@ -187,8 +186,8 @@ def _wait(model: Model, question: str, seen: StudyPictures, on_progress: Callabl
             except TimeoutError:
                 if future.done():
                     raise
-                if produced > reported:
-                    reported = produced
+                if model.progress > progress:
+                    progress = model.progress
                     on_progress()
             else:
                 return answer

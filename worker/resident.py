@@ -71,16 +71,18 @@ class Resident:
         """A vector per picture."""
         return self._model.embed(pictures)
 
-    def generate(
-        self, question: str, pictures: Sequence[npt.NDArray[Any]], on_progress: Callable[[int], None]
-    ) -> Future[Any]:
+    @property
+    def progress(self) -> int:
+        """The engine's steps so far."""
+        return self._model.engine.progress
+
+    def generate(self, question: str, pictures: Sequence[npt.NDArray[Any]]) -> Future[Any]:
         """Hand a request to the engine."""
         request = Request(
             question=question,
             pictures=pictures,
             max_new_tokens=self._settings.maximum_new_tokens,
             deadline_seconds=self._settings.report_deadline_seconds,
-            on_progress=on_progress,
         )
         return self._model.submit(request)
 

@@ -37,7 +37,7 @@ class Board:
         return bool(self._lines) and all(line.state in ("reported", "not_reportable") for line in self._lines)
 
     def table(self) -> Table:
-        """The oldest first; obviously synthetic patients, so their names may stand here."""
+        """The oldest first; no patient's name, because the studies may be real ones."""
         table = Table("study", "modality", "state", "basis or reason", title="studies", title_justify="left")
         for line in reversed(self._lines):
             about = line.report.basis if line.report else line.detail or ""

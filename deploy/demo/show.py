@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
 import subprocess
 import time
-from contextlib import closing
 from typing import TYPE_CHECKING
 
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
 from rich.console import Console
 from rich.live import Live
 
 from db import logs, overview
-from db.errors import PrelimError
+from db.errors import ConfigurationError, PrelimError
 from db.session import transaction
 from db.settings import load_settings
 from deploy import welcome
@@ -22,9 +22,11 @@ from deploy.child import find_program
 from deploy.demo.board import Board
 from deploy.demo.studies import write_demo_studies, write_reference_cases
 from deploy.launcher import running
+from deploy.preflight import SERVERS, check, is_free
+from deploy.server import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from db.settings import Settings
@@ -37,7 +39,7 @@ SETTLE_SECONDS = "2"
 #: Longest wait for a report after the last study was sent, in seconds; a laptop writes one in about a second.
 PATIENCE_SECONDS = 600
 REFRESH_SECONDS = 0.5
-console = Console()
+console = Console(markup=False, highlight=False)
 
 
 class DemoFailed(PrelimError):
@@ -46,11 +48,13 @@ class DemoFailed(PrelimError):
 
 def show(*, studies: Path | None, seed: int | None, leave: bool) -> int:
     """Run the demo; with *leave* it ends by itself, with 0 when every study has its report and 1 when one has not."""
+    if studies is not None and not studies.is_dir():
+        raise ConfigurationError(f"{studies} is no folder: name one with DICOM files")
     settings = _settings()
     logs.configure(settings)
-    seed = secrets.randbelow(2**31) if seed is None else seed
     _checkpoint(settings)
-    folders = [studies] if studies else _made_up_studies(settings, seed)
+    check(settings)
+    folders = [studies] if studies else _made_up_studies(settings, secrets.randbelow(2**31) if seed is None else seed)
     with running(settings) as launcher:
         _reference_set(settings)
         welcome.greet(settings, launcher.say)
@@ -64,34 +68,19 @@ def _settings() -> Settings:
     # The table is what is to be seen; `prelim up` shows every process's lines.
     os.environ.setdefault("PRELIM_LOG_LEVEL", "warning")
     settings = load_settings()
-    for name in ("dicom_port", "api_port", "flower_port"):
+    for host, name in SERVERS:
         variable = f"PRELIM_{name.upper()}"
-        if variable not in os.environ and not _free(port := getattr(settings, name)):
-            os.environ[variable] = str(_any_port())
-            console.print(f"port {port} is taken: {variable}={os.environ[variable]}", highlight=False)
+        port = getattr(settings, name)
+        if variable not in os.environ and not is_free(getattr(settings, host), port):
+            os.environ[variable] = str(free_port())
+            console.print(f"port {port} is taken: {variable}={os.environ[variable]}")
     return load_settings()
 
 
-def _free(port: int) -> bool:
-    with closing(socket.socket()) as probe:
-        # As the servers do: a port in TIME_WAIT is free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
-
-
-def _any_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _checkpoint(settings: Settings) -> None:
-    if settings.checkpoint is None and not settings.checkpoint_directory.exists():
-        _prelim("checkpoint", "random", str(settings.checkpoint_directory))
+    directory = settings.checkpoint_directory
+    if settings.checkpoint is None and not (directory / "config.json").is_file():
+        _prelim("checkpoint", "random", str(directory))
 
 
 def _made_up_studies(settings: Settings, seed: int) -> list[Path]:
@@ -103,7 +92,8 @@ def _made_up_studies(settings: Settings, seed: int) -> list[Path]:
 
 def _reference_set(settings: Settings) -> None:
     folder = settings.data_dir / "demo" / "reference"
-    if not folder.exists():
+    # Written last: without it an interrupted run left a part, which is written again.
+    if not (folder / "cases.jsonl").is_file():
         write_reference_cases(folder, count=REFERENCE_CASES, seed=0)
     _prelim("reference", "build", str(folder))
 
@@ -115,22 +105,29 @@ def _prelim(*arguments: str) -> None:
 
 def _send_and_watch(settings: Settings, launcher: Launcher, folders: Sequence[Path], *, leave: bool) -> int:
     board = Board()
+    uids = set(_study_uids(folders))
     sender = subprocess.Popen([find_program("prelim"), "send", *map(str, folders)])
-    deadline = None
+    deadline = time.monotonic() + PATIENCE_SECONDS
     with Live(board.table(), console=console, refresh_per_second=4) as live:
         while not launcher.stopping:
             launcher.run_once()
+            # First whether all has come in, then the look: the other way round the last study could be missed.
+            arrived = sender.poll() is not None and not any((settings.spool / "inbox").glob("*.dcm"))
             with transaction(settings.database()) as session:
-                board.update(overview.page(session, limit=100).studies)
+                board.update(overview.studies(session, uids))
             live.update(board.table())
-            sent = sender.poll() is not None and not any((settings.spool / "inbox").glob("*.dcm"))
-            if sent and board.all_ended:
-                if leave:
-                    break
-            elif sent and deadline is None:
-                deadline = time.monotonic() + PATIENCE_SECONDS
-            elif deadline is not None and time.monotonic() > deadline and leave:
+            if leave and ((arrived and board.all_ended) or time.monotonic() > deadline):
                 break
             time.sleep(REFRESH_SECONDS)
-    sender.wait()
-    return 0 if board.all_reported else 1
+    sender.terminate()
+    return 0 if sender.wait() == 0 and board.all_reported else 1
+
+
+def _study_uids(folders: Iterable[Path]) -> Iterator[str]:
+    """The studies that are going to be sent; what cannot be read is not."""
+    for folder in folders:
+        for path in folder.rglob("*"):
+            try:
+                yield str(dcmread(path, specific_tags=["StudyInstanceUID"], stop_before_pixels=True).StudyInstanceUID)
+            except (OSError, InvalidDicomError, AttributeError, RecursionError, ValueError):
+                continue

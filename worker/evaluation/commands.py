@@ -86,13 +86,14 @@ class _Served:
     def embed(self, pictures: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
         return self._model.embed(pictures)
 
-    def generate(
-        self, question: str, pictures: Sequence[npt.NDArray[Any]], on_progress: Callable[[int], None]
-    ) -> Future[Any]:
+    @property
+    def progress(self) -> int:
+        return self._model.engine.progress
+
+    def generate(self, question: str, pictures: Sequence[npt.NDArray[Any]]) -> Future[Any]:
         from worker.model.resident import Request  # noqa: PLC0415 - as above
 
-        request = Request(question, pictures, max_new_tokens=MAXIMUM_NEW_TOKENS, on_progress=on_progress)
-        return self._model.submit(request)
+        return self._model.submit(Request(question, pictures, max_new_tokens=MAXIMUM_NEW_TOKENS))
 
 
 @dataclass(slots=True)

@@ -51,7 +51,7 @@ def choose_tiles(candidates: Sequence[Candidate], budget: int) -> tuple[list[Cho
     if detail not in small and min(detail.header.integer("Rows"), detail.header.integer("Columns")) >= _TILE:
         choices += _tissue(detail, small[-1].header if small else None, budget - len(choices))
     total = detail.header.frames
-    return choices, f"{len(choices)} pictures of a slide of {total} tiles"
+    return choices, f"{len(choices)} picture{'' if len(choices) == 1 else 's'} of a slide of {total} tiles"
 
 
 def assemble(header: Header) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:

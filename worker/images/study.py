@@ -24,7 +24,7 @@ from worker.images.views import XRAY, choose_frames, choose_views
 from worker.images.volumes import choose as choose_slices
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -90,12 +90,14 @@ class StudyPictures:
         return [f"{number} {'images' if number > 1 else 'image'} left out: {cause}" for cause, number in causes.items()]
 
 
-def pictures_of(instances: Sequence[StoredInstance], *, budget: int = 8) -> StudyPictures:
-    """Choose and draw at most *budget* pictures of a study.
+def pictures_of(
+    instances: Sequence[StoredInstance], *, budget: int = 8, on_progress: Callable[[], None] = lambda: None
+) -> StudyPictures:
+    """Choose and draw at most *budget* pictures of a study; *on_progress* is called after each object and each drawing.
 
     Raises NotReportable, with the reason most of its objects share, where none of them can be shown.
     """
-    found, left_out = _readable(instances)
+    found, left_out = _readable(instances, on_progress)
     drawn: dict[tuple[object, ...], Picture | Unreadable] = {}
     failed: dict[tuple[str, int | None], LeftOut] = {}
     for _ in range(_ROUNDS):
@@ -103,6 +105,7 @@ def pictures_of(instances: Sequence[StoredInstance], *, budget: int = 8) -> Stud
         best = [item for item in found if item.tier == tier]
         choices, basis = _chosen(best, budget)
         pictures, lost = _draw(choices, drawn)
+        on_progress()
         failed |= {(left.sop_instance_uid, left.frame): left for left in lost}
         # A run with one damaged frame still has the others.
         broken = {left.sop_instance_uid for left in lost} - {picture.sop_instance_uid for picture in pictures}
@@ -119,10 +122,13 @@ def pictures_of(instances: Sequence[StoredInstance], *, budget: int = 8) -> Stud
     return StudyPictures(shown, left_out, basis + _made_do(tier), modality, region)
 
 
-def _readable(instances: Sequence[StoredInstance]) -> tuple[list[Candidate], list[LeftOut]]:
+def _readable(
+    instances: Sequence[StoredInstance], on_progress: Callable[[], None]
+) -> tuple[list[Candidate], list[LeftOut]]:
     found: list[Candidate] = []
     left_out: list[LeftOut] = []
     for instance in instances:
+        on_progress()
         try:
             found.append(candidate(instance.sop_instance_uid, read(instance.path)))
         except Unreadable as problem:

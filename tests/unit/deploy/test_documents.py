@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -30,3 +31,19 @@ def test_every_dependency_is_pinned_as_the_lock_has_it() -> None:
     pins = [f"{pin.split('[')[0]}{pin.split(']')[1]}" if "[" in pin else pin for pin in pins]
 
     assert [pin for pin in pins if pin not in locked] == []
+
+
+def test_every_relative_link_of_the_documents_leads_somewhere() -> None:
+    documents = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")]
+    links = [
+        (document.name, target)
+        for document in documents
+        for target in re.findall(r"\]\(([^)#\s]+)", document.read_text())
+        if "://" not in target
+    ]
+
+    assert [
+        (name, target)
+        for name, target in links
+        if not any((d.parent / target).exists() for d in documents if d.name == name)
+    ] == []

@@ -12,7 +12,7 @@ import numpy as np
 from worker.retrieval.index import Neighbour
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 CASE = uuid.UUID(int=1)
 
@@ -30,16 +30,16 @@ class FakeModel:
     text: str = "Findings: Clear lungs. Impression: Normal."
     finish_reason: str = "stop"
     digest: str = "d" * 64
+    progress: int = 0
     questions: list[str] = field(default_factory=list)
     shown: list[tuple[int, ...]] = field(default_factory=list)
 
     def embed(self, pictures: Sequence[Any]) -> Any:
         return np.ones((len(pictures), 4), dtype=np.float32)
 
-    def generate(self, question: str, pictures: Sequence[Any], on_progress: Callable[[int], None]) -> Future[Any]:
+    def generate(self, question: str, pictures: Sequence[Any]) -> Future[Any]:
         self.questions.append(question)
         self.shown += [picture.shape for picture in pictures]
-        on_progress(1)
         future: Future[Any] = Future()
         future.set_result(Answer(self.text, self.finish_reason))
         return future

@@ -121,26 +121,27 @@ def test_a_job_that_was_taken_away_stops_the_work(tmp_path: Path) -> None:
         write([radiograph(tmp_path)], FakeModel(), on_progress=taken_away)
 
 
-def test_the_lease_is_extended_while_tokens_come_and_not_while_the_model_hangs(tmp_path: Path) -> None:
-    """Each look of the waiting thread counts only when the token count has grown since the last."""
-    model = HangingModel(looks_with_progress=2)
+def test_the_lease_is_extended_while_the_engine_moves_on_and_not_while_it_hangs(tmp_path: Path) -> None:
+    working, hanging = HangingModel(looks_with_progress=2), HangingModel(looks_with_progress=0)
     moved_on: list[None] = []
 
-    write([radiograph(tmp_path)], model, on_progress=lambda: moved_on.append(None))
+    write([radiograph(tmp_path)], hanging, on_progress=lambda: moved_on.append(None))
+    without_progress = len(moved_on)
+    moved_on.clear()
+    write([radiograph(tmp_path)], working, on_progress=lambda: moved_on.append(None))
 
-    before_generation = 2
-    assert len(moved_on) == before_generation + 2
+    assert len(moved_on) == without_progress + 2
 
 
 class HangingModel(FakeModel):
-    """Makes a token before each of the first looks, then hangs for some looks, then answers."""
+    """Moves on before each of the first looks, then hangs for some looks, then answers."""
 
     def __init__(self, looks_with_progress: int) -> None:
         super().__init__()
         self.remaining = looks_with_progress
 
-    def generate(self, question: str, pictures: Any, on_progress: Any) -> Future[Any]:
-        answered = super().generate(question, pictures, lambda _: None)
+    def generate(self, question: str, pictures: Any) -> Future[Any]:
+        answered = super().generate(question, pictures)
         model = self
 
         class Slow(Future[Any]):
@@ -149,7 +150,7 @@ class HangingModel(FakeModel):
             def result(self, timeout: float | None = None) -> Any:  # noqa: ARG002 - the looks are counted, not timed
                 self.looks += 1
                 if self.looks <= model.remaining:
-                    on_progress(self.looks)
+                    model.progress += 1
                 if self.looks <= model.remaining + 3:
                     raise TimeoutError
                 return answered.result()
