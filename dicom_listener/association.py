@@ -82,6 +82,10 @@ class Request:
     command: Command
     answerer: Answerer
 
+    def is_complete(self, control: int) -> bool:
+        """Whether nothing follows the last fragment of a kind, command or data set, that *control* says it is."""
+        return not (control & COMMAND and self.command.has_data_set)
+
 
 class Association:
     """Serves one connection."""
@@ -165,11 +169,7 @@ class Association:
             raise Abort("a data set in another context than its command", INVALID_PARAMETER)
         else:
             self._request.answerer.write(fragment)
-        if (
-            control & LAST
-            and self._request is not None
-            and not (control & COMMAND and self._request.command.has_data_set)
-        ):
+        if control & LAST and self._request is not None and self._request.is_complete(control):
             self._answer(self._request)
 
     def _take_command(self, context_id: int, control: int, fragment: memoryview) -> None:
@@ -211,8 +211,10 @@ class Association:
 
     def _report(self) -> None:
         """Send a commitment report that waits for this association, when nothing else is going on in it."""
+        if self._commitment_context is None or self._request or self._command or self._reporting:
+            return
         found = self._services.report_for(self._peer)
-        if found is None or self._commitment_context is None or self._request or self._command or self._reporting:
+        if found is None:
             return
         self._reporting, report = found
         self._send(self._commitment_context, report.command(message_id=1))

@@ -131,8 +131,8 @@ def _loop(settings: Settings, app: Celery, bell: nudges.Bell, stop: threading.Ev
             if time.monotonic() >= beat_due:
                 _beat(settings)
                 beat_due = time.monotonic() + processes.BEAT_SECONDS
-            if not run_once(settings, app):
-                bell.wait(settings.dispatch_seconds, stop)
+            if not run_once(settings, app) and bell.rings_within(settings.dispatch_seconds, stop):
+                announce(settings, app)
         except (SQLAlchemyError, OSError) as error:
             # The files wait on the disk and the jobs in the database: nothing is lost but time.
             log.error("dispatch.waiting", why=type(error).__name__)  # noqa: TRY400 - an outage, not a fault of ours

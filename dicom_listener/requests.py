@@ -19,6 +19,7 @@ from dicom_listener.dimse import (
     REQUESTED_SOP_CLASS_UID,
     REQUESTED_SOP_INSTANCE_UID,
 )
+from dicom_listener.inbox import disk_errors
 from dicom_listener.negotiation import MODALITY_PERFORMED_PROCEDURE_STEP
 from dicom_listener.refusals import Refusal
 from dicom_listener.reports import STORAGE_COMMITMENT_INSTANCE
@@ -126,6 +127,7 @@ class StepCreation(Keeper):
 
     def __init__(self, command: Command, context: Context, peer: Peer, inbox: Inbox, states: StepStates) -> None:
         self.states = states
+        self.state = IN_PROGRESS
         super().__init__(command, context, peer, inbox)
 
     def announce(self, command: Command) -> tuple[str, str]:
@@ -141,12 +143,10 @@ class StepCreation(Keeper):
         if _status(reader) != IN_PROGRESS:
             raise InvalidAttribute("a procedure step is created IN PROGRESS")
 
-    def finish(self) -> int:
-        """The status; remembers that the step exists."""
-        status = super().finish()
-        if self.refusal is None:
-            self.states[self.sop_instance_uid] = IN_PROGRESS
-        return status
+    def kept(self) -> None:
+        """Remember the step's state; raises OutOfResources."""
+        with disk_errors():
+            self.states[self.sop_instance_uid] = self.state
 
 
 class StepUpdate(StepCreation):
@@ -167,16 +167,9 @@ class StepUpdate(StepCreation):
     def check(self, reader: data_sets.Reader) -> None:
         """A status, where one is given, must be one."""
         reader.finish()
-        self._status = _status(reader) or IN_PROGRESS
-        if self._status not in {IN_PROGRESS, COMPLETED, DISCONTINUED}:
+        self.state = _status(reader) or IN_PROGRESS
+        if self.state not in {IN_PROGRESS, COMPLETED, DISCONTINUED}:
             raise InvalidAttribute("the status is none of a procedure step's")
-
-    def finish(self) -> int:
-        """The status; remembers the step's."""
-        status = Keeper.finish(self)
-        if self.refusal is None:
-            self.states[self.sop_instance_uid] = self._status
-        return status
 
 
 def _status(reader: data_sets.Reader) -> str:

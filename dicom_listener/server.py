@@ -100,8 +100,12 @@ class Listener:
                 log.warning("listener.accept_failed", why=error.strerror)
                 time.sleep(TICK_SECONDS)
                 continue
-            # An IPv6 socket names IPv4 peers ::ffff:10.1.2.3.
-            self._begin(peer, address[0].removeprefix("::ffff:"))
+            try:
+                # An IPv6 socket names IPv4 peers ::ffff:10.1.2.3.
+                self._begin(peer, address[0].removeprefix("::ffff:"))
+            except (OSError, RuntimeError) as error:  # the peer is gone, or there is no thread to be had
+                peer.close()
+                log.warning("connection.not_served", why=str(error))
 
     def _write_tally(self) -> None:
         try:
@@ -114,17 +118,24 @@ class Listener:
         self._make_room(address)
         thread = threading.Thread(target=self._serve, args=(connection, address), name="dicom-association", daemon=True)
         self._serving[thread] = address, connection
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:
+            del self._serving[thread]
+            raise
 
     def _make_room(self, address: str) -> None:
         """Cut the oldest connections that have not associated, where there are too many.
 
         The newcomer is let in: who only opens connections must not shut out a neighbour, nor a C-ECHO of his own.
         """
-        silent = [(where, connection) for where, connection in self._serving.values() if not connection.associated]
+        # Copied in one step: the threads leave the table on their own.
+        silent = [
+            (where, connection) for where, connection in list(self._serving.values()) if not connection.associated
+        ]
         from_there = [connection for where, connection in silent if where == address]
         for connections, most in ((from_there, SILENT_PER_ADDRESS), ([c for _, c in silent], SILENT)):
-            for connection in connections[: len(connections) + 1 - most]:
+            for connection in connections[: max(len(connections) + 1 - most, 0)]:
                 connection.cut()
 
     def _serve(self, connection: Connection, address: str) -> None:

@@ -129,7 +129,9 @@ class Services:
     def _mark_open(self, peer: Peer) -> None:
         if peer.association_id not in self._marked:
             self._marked.add(peer.association_id)
-            self.spool.mark_open(peer.association_id)
+            # A disk that cannot hold an empty file refuses the object itself, with the right status.
+            with contextlib.suppress(OSError):
+                self.spool.mark_open(peer.association_id)
 
     def refused(self, peer: Peer, why: str) -> None:
         """Count a refused association or request."""

@@ -51,6 +51,9 @@ class Keeper:
         """Look at the complete data set; raises Refusal."""
         raise NotImplementedError
 
+    def kept(self) -> None:
+        """Note that the request was kept; raises Refusal."""
+
     def write(self, fragment: memoryview) -> None:
         """Take the next bytes of the data set."""
         if self._arrival is None:
@@ -70,6 +73,7 @@ class Keeper:
             try:
                 self.check(self._reader)
                 self._arrival.keep()
+                self.kept()
             except Refusal as refusal:
                 self._refuse(refusal)
         return SUCCESS if self.refusal is None else self.refusal.status

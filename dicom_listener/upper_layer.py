@@ -139,8 +139,10 @@ class Connection:
                 raise PeerGone("the connection broke") from error
             if received == 0:
                 raise PeerGone("the peer closed the connection")
-            if time.monotonic() > deadline or (received is None and self._stopping()):
+            if time.monotonic() > deadline:
                 raise PeerGone("the peer was silent or slow for too long")
+            if received is None and self._stopping():
+                raise PeerGone("the listener stops")
             if received is not None:
                 self._acknowledge()
                 return received

@@ -63,6 +63,22 @@ def test_sixty_silent_connections_do_not_shut_out_a_c_echo(listener: Listener) -
         connection.close()
 
 
+def test_a_few_silent_connections_are_left_alone(listener: Listener) -> None:
+    waiting = [Client(listener.port) for _ in range(server.SILENT_PER_ADDRESS - 2)]
+    assert echoes(listener.port)
+    assert all(client.associate().echo() == 0 for client in waiting)
+    for client in waiting:
+        client.connection.close()
+
+
+def test_connections_that_come_and_go_at_once_do_not_stop_the_listener(listener: Listener) -> None:
+    for _ in range(300):
+        with socket.create_connection(("127.0.0.1", listener.port)) as connection:
+            # A reset instead of a polite end.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert echoes(listener.port)
+
+
 def test_an_association_survives_silent_newcomers(listener: Listener) -> None:
     with Client(listener.port) as client:
         client.associate()
