@@ -88,12 +88,13 @@ class Bell:
         self._url = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
         self._connection: psycopg.Connection[tuple[object, ...]] | None = None
 
-    def wait(self, seconds: float, stop: threading.Event) -> None:
-        """Return when it rings, when *stop* is set, or after *seconds*; while Postgres is away only the latter two."""
+    def rings_within(self, seconds: float, stop: threading.Event) -> bool:
+        """Whether it rang before *seconds* were over or *stop* was set; never while Postgres is away."""
         while seconds > 0 and not stop.is_set():
-            if self._rings_within(min(seconds, DEAF_SECONDS), stop):
-                return
+            if self._heard_within(min(seconds, DEAF_SECONDS), stop):
+                return True
             seconds -= DEAF_SECONDS
+        return False
 
     def close(self) -> None:
         """Hang up."""
@@ -101,13 +102,14 @@ class Bell:
             self._connection.close()
             self._connection = None
 
-    def _rings_within(self, seconds: float, stop: threading.Event) -> bool:
+    def _heard_within(self, seconds: float, stop: threading.Event) -> bool:
         try:
             return any(True for _ in self._listening().notifies(timeout=seconds, stop_after=1))
         except psycopg.Error as error:
             log.info("bell.silent", why=type(error).__name__)
             self.close()
-            return stop.wait(seconds)
+            stop.wait(seconds)
+            return False
 
     def _listening(self) -> psycopg.Connection[tuple[object, ...]]:
         if self._connection is None:

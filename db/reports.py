@@ -61,7 +61,8 @@ class Draft:
 
 def save(session: Session, claim: Claim, draft: Draft) -> Report:
     """Insert the next version; in the transaction that finishes its job (db.jobs.finish)."""
-    latest = session.scalar(select(func.max(Report.version)).where(Report.study_id == claim.study_id))
+    # A revision has one job and a job one report: before the first revision's there is none.
+    latest = None if claim.revision == 1 else _latest_version(session, claim.study_id)
     report = Report(
         id=uuid.uuid4(),
         study_id=claim.study_id,
@@ -82,6 +83,10 @@ def save(session: Session, claim: Claim, draft: Draft) -> Report:
     session.flush()
     session.add_all(_evidence(report.id, draft.evidence) + _pictures(report.id, draft.pictures))
     return report
+
+
+def _latest_version(session: Session, study_id: uuid.UUID) -> int | None:
+    return session.scalar(select(func.max(Report.version)).where(Report.study_id == study_id))
 
 
 def _evidence(report_id: uuid.UUID, quoted: Sequence[Quoted]) -> list[Evidence | ReportPicture]:

@@ -198,6 +198,8 @@ def quarantine(
 
 def late_arrivals(session: Session, study_id: uuid.UUID, revision: int) -> list[str]:
     """What a revision has that the one before had not: "32 images of series 4 arrived 14 min later"."""
+    if revision == 1:
+        return []
     earlier = session.scalar(
         select(func.max(Instance.received_at)).where(Instance.study_id == study_id, Instance.revision < revision)
     )

@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 
     from tests.chaos.house import House
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    # pynetdicom, in the sending modality, forgets its socket when the listener is down.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 #: Played first in the long form too: `python -m tests.chaos --seed 2026 --studies 40 --minutes 0.5`.
 SEED = 2026
 #: The promise: a killed worker's report is begun again within a minute.
@@ -49,7 +54,7 @@ def test_a_killed_workers_report_is_begun_again_within_a_minute_by_default(tmp_p
         killed = time.monotonic()
         house.signal("worker-1", signal.SIGKILL)
         tend_until(house, lambda: attempts(house) == 2, RECOVERY_SECONDS)
-        print(f"begun again {time.monotonic() - killed:.1f} s after the kill")
+        assert time.monotonic() - killed < RECOVERY_SECONDS
 
 
 def test_a_rolling_restart_under_load_costs_no_report_a_try(tmp_path: Path) -> None:

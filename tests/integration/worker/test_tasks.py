@@ -127,3 +127,24 @@ def test_the_lease_is_extended_while_the_work_moves_on(
         return DRAFT
 
     assert tasks.Slots(settings).run(write) == "finished"
+
+
+def test_a_worker_told_to_stop_gives_back_what_it_is_writing(arrivals: Arrivals, settings: Settings) -> None:
+    slots = tasks.Slots(settings)
+
+    def write(_study: StudyToReport, _moved_on: Any) -> Draft:
+        assert slots.give_back() == 1
+        return DRAFT
+
+    assert slots.run(write) == "stale"
+    assert slots.held() == []
+    assert (job(arrivals.url).state, job(arrivals.url).attempt) == ("queued", 0)
+
+
+def test_where_an_unknown_fault_came_from_is_kept(arrivals: Arrivals, settings: Settings) -> None:
+    tasks.Slots(settings).run(ending_with(ValueError("bad value 'PHANTOM^ONE'")))
+
+    frames = job(arrivals.url).frames
+    assert frames is not None
+    assert frames[-1].endswith(" write")
+    assert "PHANTOM" not in str(frames)
