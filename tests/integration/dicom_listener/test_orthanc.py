@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from dicom_listener import commitment, index, scu
 from dicom_listener.scu import Node
 from dicom_listener.server import Listener
+from tests.conftest import missing
 from tests.integration.dicom_listener.listening import file_of_pydicom, settings_for, stored
 from tests.integration.dicom_listener.test_killed import free_port
 from tests.polling import wait_until
@@ -25,10 +26,8 @@ if TYPE_CHECKING:
 
     from db.settings import Settings
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(shutil.which("Orthanc", path="/usr/sbin:/usr/bin") is None, reason="Orthanc is not here"),
-]
+pytestmark = pytest.mark.slow
+PROGRAM = shutil.which("Orthanc", path="/usr/sbin:/usr/bin")
 
 
 class Orthanc:
@@ -47,9 +46,8 @@ class Orthanc:
             "DicomModalities": {"prelim": prelim},
         }
         (folder / "orthanc.json").write_text(json.dumps(configuration))
-        program = shutil.which("Orthanc", path="/usr/sbin:/usr/bin") or ""
         with (folder / "log").open("wb") as log:
-            self.process = subprocess.Popen([program, folder / "orthanc.json"], stdout=log, stderr=log)
+            self.process = subprocess.Popen([PROGRAM or "", folder / "orthanc.json"], stdout=log, stderr=log)
 
     def ask(self, path: str, body: object = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
@@ -71,6 +69,8 @@ def settings(tmp_path: Path, database_url: str) -> Settings:
 
 @pytest.fixture
 def orthanc(settings: Settings) -> Iterator[Orthanc]:
+    if PROGRAM is None:
+        missing("Orthanc (Debian package orthanc)")
     assert settings.peers_file is not None
     settings.peers_file.write_text("")
     folder = settings.data_dir / "orthanc"

@@ -15,6 +15,7 @@ from db.errors import ConfigurationError
 from dicom_listener import upper_layer
 from dicom_listener.negotiation import VERIFICATION
 from dicom_listener.server import Listener
+from tests.conftest import missing
 from tests.fuzz.wire import Client
 from tests.integration.dicom_listener.listening import settings_for
 from tests.polling import wait_until
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Self-signed certificates with their keys, for the listener, a good peer and a stranger."""
     if shutil.which("openssl") is None:
-        pytest.skip("openssl is not here to make certificates")
+        missing("openssl, to make certificates,")
     folder = tmp_path_factory.mktemp("certificates")
     made = {name: folder / f"{name}.pem" for name in ("listener", "peer", "stranger")}
     for name, path in made.items():
