@@ -119,7 +119,7 @@ def _tracheal_tube(t: Chest, _: Finding) -> Plane:
 
 def _free_air(t: Chest, _: Finding) -> Plane:
     mask = np.zeros_like(t.a)
-    depth = float(t.c.rng.uniform(0.05, 0.09))
+    depth = float(t.c.rng.uniform(0.07, 0.12))
     for sign, reach in ((-1.0, 0.30), (1.0, float(t.c.rng.uniform(0.0, 0.22)))):
         dome = t.dome + 0.5 * (t.c.mirrored() - 0.42) ** 2 - 0.03 * (t.c.x < 0) + 0.015
         across = np.clip(1 - ((t.c.x - sign * 0.42) / np.float32(reach + 1e-3)) ** 2, 0, 1)
@@ -142,8 +142,8 @@ def _subcutaneous_emphysema(t: Chest, finding: Finding) -> Plane:
 def _miliary(t: Chest, _: Finding) -> Plane:
     count = int(t.c.rng.integers(110, 160))
     centres = np.stack([t.c.rng.uniform(-0.80, 0.80, count), t.c.rng.uniform(-0.62, 0.58, count)], axis=1)
-    mask = t.c.spots(centres, t.c.rng.uniform(0.010, 0.018, count)) * t.lungs
-    t.a = t.a + 0.17 * mask
+    mask = t.c.spots(centres, t.c.rng.uniform(0.022, 0.034, count)) * t.lungs
+    t.a = t.a + 0.20 * mask
     return t.lungs
 
 

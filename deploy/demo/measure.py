@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - typer reads it at run time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -200,7 +200,7 @@ def _names(text: str) -> set[str]:
 
 
 def _refusing(ruler: Ruler) -> dict[str, Any]:
-    """Pictures that are none, said to be chests, with three tempting reports: what is claimed, and what the gate sees."""
+    """Pictures that are none, said to be chests, with three tempting reports: what is claimed, what the gate sees."""
     rng = np.random.default_rng(ruler.seed + 4)
     rows: dict[str, Any] = {}
     for name, paint in {**TRAINED, **HELD_OUT}.items():

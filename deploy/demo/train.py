@@ -16,7 +16,7 @@ from deploy.demo import curves, grammar, questions
 from deploy.demo.cases import CATALOGUE
 from deploy.demo.curriculum import MODALITY, Curriculum
 from deploy.demo.neighbours import shelve
-from deploy.demo.pool import FAMILIES, JUNK, ODD_SHARE, RARE_SHARE, Pool, Share, make_pool
+from deploy.demo.pool import FAMILIES, JUNK, ODD_SHARE, RARE_SHARE, Item, Pool, Share, make_pool
 from worker import prompts
 from worker.model import pooling
 from worker.model.training import SeenSet, Tokens, Trainee
@@ -130,9 +130,16 @@ def usual_of(trainee: Trainee, references: Pool) -> dict[str, Usual]:
     """What is usual in each family of a reference set."""
     usual = {}
     for family in CATALOGUE:
-        rows = references.family == FAMILIES.index(family)
-        usual[family] = pooling.fit(layers for _, layers in trainee.tokens(references.pictures[rows]))
+        items = [references.items[number] for number in references.of(family)]
+        rows = [row for item in items for row in item.rows]
+        labels = [labels_of(item) for item in items for _ in item.rows]
+        usual[family] = pooling.fit((layers for _, layers in trainee.tokens(references.pictures[rows])), labels)
     return usual
+
+
+def labels_of(item: Item) -> set[str]:
+    """Findings with their sides, as the labeller reads them in a report."""
+    return {f"{finding.name} {finding.side}" for finding in item.case.findings} if item.case else set()
 
 
 def embed_items(
@@ -148,13 +155,14 @@ def embed_items(
         cached.append(tokens)
         families = pool.family[start : start + len(layers)]
         start += len(layers)
-        part = np.zeros((len(layers), layers.shape[1] * layers.shape[3]), np.float32)
+        part = np.zeros((len(layers), max(pooling.length(known) for known in usual.values())), np.float32)
         z = np.zeros(len(layers), np.float32)
         for number in np.unique(families):
             name = claimed or FAMILIES[number]
             if name in usual:
                 rows = families == number
-                part[rows], z[rows] = pooling.embed(layers[rows], usual[name]), pooling.z(layers[rows], usual[name])
+                part[rows, : pooling.length(usual[name])] = pooling.embed(layers[rows], usual[name])
+                z[rows] = pooling.z(layers[rows], usual[name])
         parts.append(part)
         strange.append(z)
     vectors = np.concatenate(parts)

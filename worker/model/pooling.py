@@ -1,9 +1,11 @@
 """Patch tokens of the vision tower -> a vector for the search, and how strange a picture is.
 
 The mean of the tokens says what kind of picture it is and hides what is wrong with it. Here each token is first
-compared with what is usual at its place: it is whitened with the mean and spread that a reference set shows there.
-What sticks out is kept: the strangest tokens of a shallow layer, and the greatest deviations of the deeper ones. The
-size of the deviations tells a picture of the kind from everything else.
+compared with what is usual at its place: it is whitened with the mean and spread that a reference set shows there. Two
+things are made of what sticks out. Where the reference cases have labels, a ridge regression from the whitened tokens
+to the labels says which deviations matter: cases with the same rare finding lie together although nobody taught the
+tower that finding. And the strangest tokens themselves are kept, for what no label names. The size of the deviations
+tells a picture of the kind from everything else.
 
 Tokens are float arrays [pictures, layers, patches, channels], as `patch_tokens` takes them from an InternVL vision
 tower; the first layer is the shallow one. A whole search: `fit` on the reference pictures of one kind, `embed` theirs
@@ -12,6 +14,7 @@ and the query's with it, inner product.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +24,7 @@ import torch
 from db.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -32,30 +35,45 @@ if TYPE_CHECKING:
 TEMPERATURE = 0.5
 #: Pictures that the spread over all places counts for at each single place: a small reference set knows few spreads.
 PRIOR_PICTURES = 16
+#: Patches on a side, and channels, that the regression sees of a tower with more: its cost must not grow with that.
+GRID, CHANNELS = 8, 192
+#: Reference pictures the regression is fitted on, the first ones: its matrix is that many on a side.
+FITTED = 4000
+#: Of the regression, in parts of the mean squared token.
+RIDGE = 0.05
+#: A label that fewer pictures have is left out: its direction would be one patient's.
+LEAST_LABELLED = 3
+#: Weight of the strangest tokens beside the labels.
+UNLABELLED = 0.3
 #: A picture stranger than this many times the usual z is none of the kind.
 STRANGE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Usual:
-    """What is usual at each place of one kind of picture: mean and spread [layers, patches, channels], and of z."""
+    """What is usual at each place of one kind of picture, and what deviations mean.
+
+    `mean` and `spread` [layers, patches, channels]; `usual_z` the median z of the reference pictures; `weights`
+    [features, labels], in units of each label's spread, no columns where the reference set has no labels.
+    """
 
     mean: Array
     spread: Array
-    #: Median z of the reference pictures, each judged by the others' statistics as nearly as one pass allows.
     usual_z: float
     pictures: int
+    weights: Array
 
     def save(self, path: Path) -> None:
         """Write to an .npz file."""
-        np.savez(path, mean=self.mean, spread=self.spread, usual_z=self.usual_z, pictures=self.pictures)
+        np.savez(path, **{name: getattr(self, name) for name in Usual.__dataclass_fields__})
 
     @classmethod
     def load(cls, path: Path) -> Usual:
         """Read what `save` wrote; raises ConfigurationError where it cannot be read."""
         try:
             with np.load(path, allow_pickle=False) as stored:
-                return cls(stored["mean"], stored["spread"], float(stored["usual_z"]), int(stored["pictures"]))
+                mean, spread, weights = stored["mean"], stored["spread"], stored["weights"]
+                return cls(mean, spread, float(stored["usual_z"]), int(stored["pictures"]), weights)
         except (OSError, KeyError, ValueError) as error:
             raise ConfigurationError(f"{path.name} cannot be read: build the reference index again") from error
 
@@ -75,31 +93,104 @@ def patch_tokens(tower: Any, pixels: torch.Tensor) -> torch.Tensor:
     return torch.stack(kept, dim=1)
 
 
-def fit(batches: Iterable[Array]) -> Usual:
-    """What is usual in the pictures of *batches*, read once; raises ConfigurationError for fewer than two pictures."""
-    count, mean, squares = 0, np.zeros(1, np.float64), np.zeros(1, np.float64)
-    shallow = []
+def fit(batches: Iterable[Array], labels: Sequence[Collection[str]] = ()) -> Usual:
+    """What is usual in the pictures of *batches*, read once, and what their *labels* (one set a picture) depend on.
+
+    Raises ConfigurationError for fewer than two pictures.
+    """
+    moments = _Moments()
+    shallow: list[npt.NDArray[np.float16]] = []
+    deep: list[npt.NDArray[np.float16]] = []
     for tokens in batches:
-        for picture in tokens.astype(np.float64):
-            count += 1
-            delta = picture - mean
-            mean = mean + delta / count
-            squares = squares + delta * (picture - mean)
+        for picture in tokens:
+            moments.add(picture.astype(np.float64))
             shallow.append(picture[0].astype(np.float16))
-    if count < 2:  # noqa: PLR2004 - a spread needs two
+            if len(deep) < min(len(labels), FITTED):
+                deep.append(picture[-1].astype(np.float16))
+    if moments.count < 2:  # noqa: PLR2004 - a spread needs two
         raise ConfigurationError("a kind of picture needs two reference cases or more")
-    variance = squares / count
-    everywhere = variance.mean(axis=1, keepdims=True)
-    variance = (variance * count + everywhere * PRIOR_PICTURES) / (count + PRIOR_PICTURES)
-    spread = np.sqrt(variance) + 1e-6
-    usual = Usual(mean.astype(np.float32), spread.astype(np.float32), 1.0, count)
-    own = [_rms((picture.astype(np.float32) - usual.mean[0]) / usual.spread[0]) for picture in shallow]
-    return Usual(usual.mean, usual.spread, float(np.median(own)) * np.sqrt(count / (count - 1)), count)
+    mean, spread = moments.mean.astype(np.float32), moments.spread().astype(np.float32)
+    own = [_rms((picture.astype(np.float32) - mean[0]) / spread[0]) for picture in shallow]
+    usual_z = float(np.median(own)) * float(np.sqrt(moments.count / (moments.count - 1)))
+    features = [_features(((picture.astype(np.float32) - mean[-1]) / spread[-1])[None])[0] for picture in deep]
+    return Usual(mean, spread, usual_z, moments.count, _regression(features, labels))
+
+
+class _Moments:
+    """Mean and variance at every place, picture by picture (Welford 1962)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean: npt.NDArray[np.float64] = np.zeros(1)
+        self._squares: npt.NDArray[np.float64] = np.zeros(1)
+
+    def add(self, picture: npt.NDArray[np.float64]) -> None:
+        self.count += 1
+        delta = picture - self.mean
+        self.mean = self.mean + delta / self.count
+        self._squares = self._squares + delta * (picture - self.mean)
+
+    def spread(self) -> npt.NDArray[np.float64]:
+        """Standard deviation, drawn towards that over all places where the pictures are few."""
+        variance = self._squares / self.count
+        everywhere = variance.mean(axis=1, keepdims=True)
+        drawn: npt.NDArray[np.float64] = (variance * self.count + everywhere * PRIOR_PICTURES) / (
+            self.count + PRIOR_PICTURES
+        )
+        return np.sqrt(drawn) + 1e-6
+
+
+def _regression(features: Sequence[Array], labels: Sequence[Collection[str]]) -> Array:
+    """Weights [features, labels] of a ridge regression in its dual form; columns by the labels' names."""
+    counts = Counter(name for told in labels[: len(features)] for name in set(told))
+    names = sorted(name for name, count in counts.items() if count >= LEAST_LABELLED)
+    if not names:
+        return np.zeros((0, 0), np.float32)
+    seen = np.stack(features)
+    wanted = np.array([[name in told for name in names] for told in labels[: len(features)]], np.float32)
+    wanted -= wanted.mean(axis=0)
+    kernel = seen @ seen.T / seen.shape[1]
+    kernel[np.diag_indices_from(kernel)] += RIDGE * np.trace(kernel) / len(kernel)
+    inverse = np.linalg.inv(kernel)
+    dual = inverse @ wanted
+    # What each picture would score without itself: in-sample scores would flatter the labels that are hard to see.
+    spared = wanted - dual / np.diag(inverse)[:, None]
+    weights: Array = (seen.T @ dual / seen.shape[1] / (spared.std(axis=0) + 1e-6)).astype(np.float32)
+    return weights
+
+
+def _features(white: Array) -> Array:
+    """Whitened tokens of the last layer [n, patches, channels] as the regression sees them: [n, features]."""
+    count, patches, channels = white.shape
+    side = int(patches**0.5)
+    if side > GRID:
+        step = side // GRID
+        square = white.reshape(count, side, side, channels)[:, : step * GRID, : step * GRID]
+        white = square.reshape(count, GRID, step, GRID, step, channels).mean(axis=(2, 4))
+        white = white.reshape(count, GRID * GRID, channels)
+    if channels > CHANNELS:
+        # Random directions keep distances (Johnson and Lindenstrauss); the seed is part of the format.
+        white = white @ np.random.default_rng(0).standard_normal((channels, CHANNELS), np.float32) / CHANNELS**0.5
+    return white.reshape(count, -1)
 
 
 def embed(tokens: Array, usual: Usual) -> Array:
-    """A vector of length 1 for each picture: float32 [pictures, layers * channels]."""
+    """A vector of length 1 for each picture: float32 [pictures, labels + layers * channels]."""
     white = _whiten(tokens, usual)
+    strange = UNLABELLED * _strangest(white)
+    if not usual.weights.size:
+        return _unit(strange).astype(np.float32)
+    scores = _unit(_features(white[:, -1]) @ usual.weights)
+    return _unit(np.concatenate([scores, strange], axis=1)).astype(np.float32)
+
+
+def length(usual: Usual) -> int:
+    """How long the vectors are."""
+    layers, _, channels = usual.mean.shape
+    return int(usual.weights.shape[-1] + layers * channels)
+
+
+def _strangest(white: Array) -> Array:
     norms = np.linalg.norm(white[:, 0], axis=-1) / np.sqrt(white.shape[-1])
     weights = np.exp((norms - norms.max(axis=1, keepdims=True)) / TEMPERATURE)
     weights /= weights.sum(axis=1, keepdims=True)
@@ -107,7 +198,7 @@ def embed(tokens: Array, usual: Usual) -> Array:
     for layer in range(1, white.shape[1]):
         strongest = np.abs(white[:, layer]).argmax(axis=1)
         parts.append(_unit(np.take_along_axis(white[:, layer], strongest[:, None], axis=1)[:, 0]))
-    return _unit(np.concatenate(parts, axis=1)).astype(np.float32)
+    return _unit(np.concatenate(parts, axis=1))
 
 
 def z(tokens: Array, usual: Usual) -> Array:
