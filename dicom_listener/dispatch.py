@@ -23,7 +23,7 @@ from dicom_listener.storage import Spool
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from celery import Celery
 
@@ -43,15 +43,16 @@ def run_once(settings: Settings, app: Celery) -> int:
     Raises SQLAlchemyError where the database cannot be reached. A broker that cannot be reached is only logged: the
     jobs are safe, and their messages are sent later.
     """
+    # Looked at before the inbox: the last objects of an association that is gone by now are in the inbox.
+    open_associations = Spool(settings.spool).open_associations()
     indexed = index.run_once(settings)
     # A study must not settle while files of it still wait for their rows.
-    settled = settle(settings) if indexed < index.BATCH else 0
+    settled = settle(settings, open_associations) if indexed < index.BATCH else 0
     return indexed + settled + rescue(settings) + announce(settings, app)
 
 
-def settle(settings: Settings) -> int:
+def settle(settings: Settings, open_associations: Collection[str]) -> int:
     """Judge complete what is quiet or too long in coming; returns how many jobs that made."""
-    open_associations = Spool(settings.spool).open_associations()
     with transaction(settings.database()) as session:
         ended = modality.settle_ended_steps(session, open_associations) if settings.mpps else []
         made = settling.settle_due(

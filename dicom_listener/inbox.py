@@ -103,6 +103,8 @@ class Inbox:
             return path
 
     def _prepare(self, count: int) -> None:
+        if count <= 0:
+            return
         made = [self._directory / f"{uuid.uuid4().hex}{PART}" for _ in range(count)]
         for path in made:
             path.touch(mode=0o600, exist_ok=False)
@@ -114,7 +116,7 @@ class Inbox:
             self._wake.wait(TEND_SECONDS)
             self._wake.clear()
             try:
-                self._prepare(max(AHEAD - len(self._ready), 0))
+                self._prepare(AHEAD - len(self._ready))
                 self._remove_kept()
             except OSError as error:
                 # The next object meets the same disk, and its sender is told.

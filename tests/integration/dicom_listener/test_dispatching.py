@@ -14,10 +14,11 @@ from sqlalchemy import select, text
 from db import jobqueue
 from db.models import Job, Study
 from db.session import transaction
-from dicom_listener import dispatch
+from dicom_listener import dispatch, index
 from dicom_listener.storage import Spool
 from tests.integration.dicom_listener.listening import settings_for
 from tests.integration.dicom_listener.objects import image, receive
+from tests.polling import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,6 +82,37 @@ def test_a_study_does_not_settle_while_an_open_association_carries_it(settings: 
     spool.mark_closed("carrying")
     dispatch.run_once(settings, app)
     assert study(settings).state == "settled"
+
+
+def test_the_last_object_of_an_association_that_just_ended_is_not_left_out(
+    settings: Settings, app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(settings.spool)
+    spool.mark_open("carrying")
+    first = image()
+    receive(settings, first, association_id="carrying")
+    dispatch.run_once(settings, app)
+    index_run_once = index.run_once
+
+    def last_object_comes_after(settings: Settings) -> int:
+        indexed = index_run_once(settings)
+        receive(settings, image(StudyInstanceUID=first.StudyInstanceUID), association_id="carrying")
+        spool.mark_closed("carrying")
+        return indexed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index, "run_once", last_object_comes_after)
+        dispatch.run_once(settings, app)
+    assert study(settings).state == "receiving"
+    dispatch.run_once(settings, app)
+    wait_until(lambda: bool(dispatch.run_once(settings, app) or study(settings).state == "settled"))
+    assert (study(settings).revision, study(settings).settle_reason) == (1, "quiet for 0.01 s, with 2 images")
+
+
+def test_the_count_a_sender_announced_is_in_the_reason(settings: Settings, app: Celery) -> None:
+    receive(settings, image(NumberOfStudyRelatedInstances=3))
+    wait_until(lambda: bool(dispatch.run_once(settings, app) and study(settings).state == "settled"))
+    assert study(settings).settle_reason == "quiet for 0.01 s, with 1 image (1 of 3 objects announced)"
 
 
 def test_a_study_without_images_ends_with_its_reason(settings: Settings, app: Celery) -> None:

@@ -78,7 +78,7 @@ def arrived(settings: Settings) -> Dataset:
 
 def settled(settings: Settings) -> str | None:
     index.run_once(settings)
-    dispatch.settle(settings)
+    dispatch.settle(settings, open_associations=())
     with transaction(settings.database()) as session:
         return session.scalars(select(Study.settle_reason)).one()
 
