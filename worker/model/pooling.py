@@ -180,7 +180,8 @@ def embed(tokens: Array, usual: Usual) -> Array:
     strange = UNLABELLED * _strangest(white)
     if not usual.weights.size:
         return _unit(strange).astype(np.float32)
-    scores = _unit(_features(white[:, -1]) @ usual.weights)
+    # Not brought to length 1: where no label speaks up, the strangest tokens decide.
+    scores = _features(white[:, -1]) @ usual.weights / np.float32(np.sqrt(usual.weights.shape[1]))
     return _unit(np.concatenate([scores, strange], axis=1)).astype(np.float32)
 
 

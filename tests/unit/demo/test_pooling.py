@@ -60,6 +60,33 @@ def test_a_few_reference_pictures_borrow_their_spread_from_everywhere() -> None:
     assert (pooling.z(tokens(20, 8), few) < STRANGE).mean() > 0.9
 
 
+def test_labels_bring_cases_together_that_louder_oddities_would_part() -> None:
+    marked, loud = np.zeros((200, 3, 16, 8), np.float32), np.zeros((200, 3, 16, 8), np.float32)
+    rng = np.random.default_rng(11)
+    marked[:20, :, 3, :4] = 5.0
+    loud[np.arange(200), :, rng.integers(0, 16, 200)] = rng.normal(0, 6, (200, 1, 8))
+    pictures = tokens(200, 12) + marked + loud
+    told = [{"coin"} if number < 20 else set() for number in range(200)]
+    query = tokens(1, 13) + marked[:1] + loud[150:151]
+
+    def neighbours(known: Usual) -> list[int]:
+        vectors = pooling.embed(pictures, known)
+        return [int(row) for row in np.argsort(-vectors @ pooling.embed(query, known)[0])[:3]]
+
+    assert sum(row < 20 for row in neighbours(pooling.fit([pictures], told))) >= 2
+    assert sum(row < 20 for row in neighbours(pooling.fit([pictures]))) < 2
+
+
+def test_a_larger_tower_costs_the_regression_no_more() -> None:
+    rng = np.random.default_rng(14)
+    large = rng.normal(0, 1, (6, 3, 1024, 200)).astype(np.float32)
+
+    known = pooling.fit([large], [{"nodule"}] * 3 + [set()] * 3)
+
+    assert known.weights.shape == (8 * 8 * 192, 1)
+    assert pooling.embed(large, known).shape == (6, pooling.length(known))
+
+
 def test_one_picture_is_too_few() -> None:
     with pytest.raises(ConfigurationError, match="two reference cases"):
         pooling.fit([tokens(1, 9)])
