@@ -183,12 +183,21 @@ def _whole_or_nothing(target: Path) -> Iterator[Path]:
     try:
         partial.mkdir(parents=True)
         yield partial
-        os.sync()
+        for path in (*partial.iterdir(), partial):
+            _make_durable(path)
         partial.rename(target)
     except OSError as error:
         raise ConfigurationError(f"{target} cannot be written: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _make_durable(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write_shards(

@@ -9,10 +9,9 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
-from db.errors import ConfigurationError
 from worker.model import sizing
 from worker.model.checkpoint import convert_checkpoint
-from worker.model.digest import checkpoint_digest
+from worker.model.digest import check_shards
 from worker.model.random_checkpoint import write_random_checkpoint
 from worker.model.request import Request
 from worker.model.resident import ResidentModel
@@ -48,16 +47,14 @@ def info(directory: Path) -> None:
 
 def verify(directory: Path) -> None:
     """Read every byte against the digests of the conversion, load the checkpoint and let it write a few tokens."""
-    digest = checkpoint_digest(directory, trust_record=False)
-    if digest != checkpoint_digest(directory):
-        raise ConfigurationError(f"the weights in {directory} are not those that were converted: convert them again")
+    check_shards(directory)
     model = ResidentModel.load(directory, slots=1)
     try:
         answer = model.submit(TRIAL).result()
     finally:
         model.close()
     console.print(f"{directory} works: {len(answer.token_ids)} tokens in {answer.timings.total:.1f} s", highlight=False)
-    console.print(f"digest {digest}", highlight=False)
+    console.print(f"digest {model.digest}", highlight=False)
 
 
 def random(directory: Path, seed: int = 0) -> None:

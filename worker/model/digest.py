@@ -6,6 +6,8 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from db.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -16,19 +18,27 @@ RECORD = "prelim.json"
 _DECISIVE = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 
 
-def checkpoint_digest(directory: Path, *, trust_record: bool = True) -> str:
+def checkpoint_digest(directory: Path) -> str:
     """SHA-256 over the names and contents of the files that decide what the model computes, in hexadecimal.
 
-    Reading 80 GB takes a minute or more, so shards of the size that the converter recorded are taken at its word
-    unless *trust_record* is off; small files are always read.
+    Reading 80 GB takes a minute or more, so shards of the size that the converter recorded are taken at its word;
+    `check_shards` reads them. Small files are always read.
     """
-    recorded = read_record(directory).get("shards", {}) if trust_record else {}
+    recorded = _recorded_shards(directory)
     digest = hashlib.sha256()
     for path in decisive_files(directory):
         known = recorded.get(path.name, {})
         content = known["sha256"] if known.get("bytes") == path.stat().st_size else file_digest(path)
         digest.update(f"{path.name} {content}\n".encode())
     return digest.hexdigest()
+
+
+def check_shards(directory: Path) -> None:
+    """Read every shard that the converter recorded; ConfigurationError where one is not as it was written."""
+    for name, recorded in _recorded_shards(directory).items():
+        path = directory / name
+        if not path.is_file() or file_digest(path) != recorded["sha256"]:
+            raise ConfigurationError(f"{path} is not what was converted: convert the checkpoint again")
 
 
 def decisive_files(directory: Path) -> list[Path]:
@@ -43,10 +53,12 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_record(directory: Path) -> dict[str, Any]:
-    """What the converter left beside the checkpoint; empty for a checkpoint from elsewhere."""
+def _recorded_shards(directory: Path) -> dict[str, dict[str, Any]]:
+    """Size and digest of each shard; none for a checkpoint from elsewhere."""
     try:
-        record: dict[str, Any] = json.loads((directory / RECORD).read_text())
+        shards: dict[str, dict[str, Any]] = json.loads((directory / RECORD).read_text())["shards"]
     except FileNotFoundError:
         return {}
-    return record
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(f"{directory / RECORD} cannot be read: convert the checkpoint again") from error
+    return shards

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -39,8 +38,11 @@ class Source:
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor; ConfigurationError where its numbers are damaged."""
-        with safe_open(self._homes[name], framework="pt") as shard:
-            tensor: torch.Tensor = shard.get_tensor(name)
+        try:
+            with safe_open(self._homes[name], framework="pt") as shard:
+                tensor: torch.Tensor = shard.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise ConfigurationError(f"{self._homes[name].name} cannot be read any more: {error}") from error
         if not torch.isfinite(tensor).all():
             raise ConfigurationError(f"{self._homes[name].name} is damaged: {name} holds numbers that are not finite")
         return tensor
@@ -111,9 +113,8 @@ class ShardWriter:
         self._write(flat.view(torch.uint8).numpy().data)
 
     def finish(self) -> Written:
-        """Make it durable."""
+        """The last tensor is written."""
         self._file.flush()
-        os.fsync(self._file.fileno())
         return Written(self._bytes, self._digest.hexdigest())
 
     def __enter__(self) -> Self:

@@ -36,7 +36,7 @@ def test_verify_notices_a_changed_shard(converted: Path, tmp_path: Path) -> None
     shard = next(target.glob("*.safetensors"))
     shard.write_bytes(shard.read_bytes()[:-4] + b"\0\0\0\1")
 
-    with pytest.raises(ConfigurationError, match="not those that were converted"):
+    with pytest.raises(ConfigurationError, match="not what was converted"):
         commands.verify(target)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from db.errors import ConfigurationError
 from tests.integration.model.published_fixture import Publication
 from worker.model import checkpoint
 from worker.model.checkpoint import convert_checkpoint
-from worker.model.digest import checkpoint_digest
+from worker.model.digest import check_shards, checkpoint_digest
 from worker.model.resident import ResidentModel
 
 if TYPE_CHECKING:
@@ -388,13 +389,25 @@ def test_saving_and_loading_again_keeps_the_shuffle(converted: Path, tmp_path: P
     assert torch.equal(*features)
 
 
-def test_the_record_says_what_was_done_and_the_digest_follows_the_weights(converted: Path, parity: Parity) -> None:
+def test_the_record_says_what_was_done(converted: Path, parity: Parity) -> None:
     record = json.loads((converted / "prelim.json").read_text())
 
     assert record["lora_tensors_merged"] == 4 * 7
     assert record["pixel_shuffle"] == "v1"
     assert len(record["converted_from"]) == len(list(parity.checkpoint.glob("*.safetensors"))) + 2
-    assert checkpoint_digest(converted) == checkpoint_digest(converted, trust_record=False)
+    check_shards(converted)
+
+
+def test_the_digest_follows_weights_configuration_and_tokenizer(converted: Path, tmp_path: Path) -> None:
+    digests = {checkpoint_digest(converted)}
+    for name in ("config.json", "tokenizer.json", "chat_template.jinja", "model-00001-of-00004.safetensors"):
+        changed = tmp_path / name
+        shutil.copytree(converted, changed)
+        with (changed / name).open("ab") as file:
+            file.write(b" ")
+        digests.add(checkpoint_digest(changed))
+
+    assert len(digests) == 5
 
 
 def test_a_converted_checkpoint_is_the_same_bytes_every_time(parity: Parity, tmp_path: Path) -> None:
