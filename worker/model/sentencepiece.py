@@ -29,7 +29,7 @@ _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
 _PIECE, _SCORE, _TYPE = 1, 2, 3
 _MODEL_TYPE, _BPE = 3, 2
 _CHARACTER_MAP, _DUMMY_PREFIX, _REMOVE_WHITESPACE = 2, 3, 4
-_NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def _backend(model: Model) -> Tokenizer:
     vocabulary = {piece.text: number for number, piece in enumerate(model.pieces)}
     scores = {piece.text: piece.score for piece in model.pieces if piece.kind == _NORMAL}
     merges = generate_merges({text: vocabulary[text] for text in scores}, scores)
-    unknown = next(piece.text for piece in model.pieces if piece.kind not in (_NORMAL, _USER_DEFINED))
+    unknown = next(piece.text for piece in model.pieces if piece.kind == _UNKNOWN)
     backend = Tokenizer(models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
     if model.character_map:
         backend.normalizer = normalizers.Precompiled(model.character_map)
