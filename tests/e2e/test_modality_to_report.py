@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 import redis
-from deploy.demo.studies import write_demo_studies
 from PIL import Image
 
 from db.jobqueue import QUEUE
 from db.reports import BANNER
+from deploy.demo.studies import write_demo_studies
 from tests.conftest import missing
 from tests.polling import wait_until
 

@@ -76,7 +76,7 @@ def _case(path: Path, number: int, line: str) -> Case:
 
 
 def build(folder: Path, data_dir: Path, model: Embedder, *, pictures_per_case: int) -> tuple[int, list[str]]:
-    """Embed the cases of *folder*, store their rows and a new snapshot; returns how many, and what was left out and why.
+    """Embed the cases of *folder*, store rows and a snapshot; returns how many, and what was left out and why.
 
     Raises ConfigurationError where no case could be used.
     """

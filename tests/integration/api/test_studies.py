@@ -20,8 +20,14 @@ def test_health_is_degraded_until_a_worker_lives(anonymous: TestClient, database
         processes.beat(session, "worker")
     staffed = anonymous.get("/v1/health")
 
-    assert (alone.status_code, alone.json()) == (503, {"status": "degraded", "database": "ok", "workers": 0, "alarms": []})
-    assert (staffed.status_code, staffed.json()) == (200, {"status": "ok", "database": "ok", "workers": 1, "alarms": []})
+    assert (alone.status_code, alone.json()) == (
+        503,
+        {"status": "degraded", "database": "ok", "workers": 0, "alarms": []},
+    )
+    assert (staffed.status_code, staffed.json()) == (
+        200,
+        {"status": "ok", "database": "ok", "workers": 1, "alarms": []},
+    )
 
 
 def test_the_list_shows_the_newest_study_first_with_what_its_report_rests_on(
