@@ -183,6 +183,29 @@ def echo(host: Host = None, port: NodePort = None, called: Called = None, callin
     raise typer.Exit(scu.echo(_node(host, port, called, calling)))
 
 
+@app.command()
+def commit(
+    paths: Annotated[list[Path], typer.Argument(help="DICOM files that were sent, or folders of them.")],
+    host: Host = None,
+    port: NodePort = None,
+    called: Called = None,
+    calling: Calling = "PRELIM_SCU",
+    listen_port: Annotated[int | None, typer.Option(help="Where we wait for the answer on a new association.")] = None,
+) -> None:
+    """Ask a DICOM node whether it keeps what was sent (storage commitment); status 1 when it does not."""
+    from dicom_listener import asking
+
+    raise typer.Exit(asking.commit(paths, _node(host, port, called, calling), listen_port=listen_port))
+
+
+@app.command()
+def conformance() -> None:
+    """Print the DICOM conformance statement of this configuration."""
+    from dicom_listener.conformance import statement
+
+    print(statement(load_settings()))  # noqa: T201 - raw Markdown, without rich's wrapping
+
+
 def _node(host: str | None, port: int | None, called: str | None, calling: str) -> Node:
     from deploy.processes import near
     from dicom_listener.scu import Node

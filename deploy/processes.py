@@ -45,6 +45,9 @@ def answers_echo(settings: Settings, _pid: int | None = None) -> bool:
     host = near(settings.dicom_host)
     if not accepts_tcp(host, settings.dicom_port):  # pynetdicom would log an error, and leave its socket open
         return False
+    if settings.tls_certificate is not None:
+        # We may hold no certificate that it takes: that it accepts connections must do.
+        return True
     ae = AE("PRELIM-CHECK")
     ae.add_requested_context(VERIFICATION)
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ANSWER_SECONDS

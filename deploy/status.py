@@ -12,7 +12,7 @@ from db import alarms, overview, processes
 from db.session import transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rich.console import Console
 
@@ -34,6 +34,8 @@ def show(settings: Settings, console: Console, *, as_json: bool) -> None:
     for table in (_studies(facts), _processes(alive)):
         console.print(table)
     console.print(_queue(facts), _last_error(facts), sep="\n", highlight=False)
+    for line in _refusals(alive):
+        console.print(line, highlight=False)
     for alarm in raised:
         console.print(f"ALARM {alarm.code}: {alarm.detail}", style="bold red", highlight=False)
 
@@ -50,6 +52,13 @@ def _processes(alive: Sequence[Process]) -> Table:
     for process in alive:
         table.add_row(process.role, process.name, f"{process.started_at:%Y-%m-%d %H:%M:%S %Z}")
     return table
+
+
+def _refusals(alive: Sequence[Process]) -> Iterator[str]:
+    """What the listener refused since it started, as the dispatcher passes it on."""
+    for process in alive:
+        for calling, reason, count in process.info.get("refused", ()):
+            yield f"refused {count} times from {calling}: {reason}"
 
 
 def _queue(facts: Overview) -> str:
