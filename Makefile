@@ -6,7 +6,7 @@ DEMO_FLAGS ?=
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check format bench clean chaos fuzz-listener demo-checkpoint
+.PHONY: help install demo up test test-slow check format bench clean chaos fuzz-listener demo-checkpoint
 
 help: ## Show this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):.*## /\1\t/' | expand -t 20
@@ -27,7 +27,10 @@ up: install ## Start everything and keep it running
 	$(BIN)/prelim up
 
 test: install ## Run the tests
-	$(BIN)/python -m pytest $(TEST_FLAGS)
+	$(BIN)/python -m pytest -m "not slow" $(TEST_FLAGS)
+
+test-slow: install ## Run the tests that take their time: kills, restarts, training (CI does)
+	$(BIN)/python -m pytest -m slow $(TEST_FLAGS)
 
 check: install ## Run what CI checks: formatting, lint, types, architecture
 	$(BIN)/ruff format --check .

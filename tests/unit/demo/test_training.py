@@ -1,4 +1,4 @@
-"""Training: a few steps make a stock checkpoint that a worker loads; a few minutes make one that reads."""
+"""Training: a few steps make a stock checkpoint that a worker loads."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from deploy.demo.measure import Size, measure
-from deploy.demo.train import SMOKE, Scale, train
+from deploy.demo.train import Scale, train
 from worker import prompts
 from worker.model.resident import Request, ResidentModel
-from worker.model.training import Trainee
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,13 +32,3 @@ def test_a_few_steps_make_a_checkpoint_that_a_worker_serves(tmp_path: Path) -> N
     assert answer.token_ids
     assert json.loads((tmp_path / "prelim.json").read_text())["demo"] is True
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 8_000_000
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_a_few_minutes_make_a_checkpoint_that_reads(tmp_path: Path) -> None:
-    train(tmp_path, seed=1, scale=SMOKE)
-
-    figures = measure(Trainee.load(tmp_path), Size(chests=100, others=24, rare=8, junk=8, references=300))
-
-    assert figures["reading"]["chest"]["strict_f1"] >= 0.85
