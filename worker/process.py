@@ -156,5 +156,5 @@ class Worker:
         while not self._stopping.wait(STALL_LOOK_SECONDS):
             stalled = writer.stalled_seconds
             if stalled > limit:
-                log.critical("engine_stalled", seconds=round(stalled), limit=limit)
+                log.critical("engine_stalled", seconds=f"{stalled:.0f}", limit=limit)
                 os._exit(EXIT_STALLED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +55,9 @@ class Resident:
 
     @property
     def stalled_seconds(self) -> float:
-        """How long the engine has had work and made no progress; 0 when it has none."""
-        return self._model.engine.stalled_seconds
+        """How long the engine has had work and made no progress; 0 when it has none, for ever once it is dead."""
+        engine = self._model.engine
+        return engine.stalled_seconds if engine.alive else math.inf
 
     def write(self, study: StudyToReport, on_progress: Callable[[], None]) -> Draft:
         """Write one study's report; see worker.reporter.write_report."""
