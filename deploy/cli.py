@@ -306,6 +306,19 @@ def phantoms(
     console.print(f"{commands.phantoms(count, seed, out)} files in {out}", highlight=False)
 
 
+@app.command()
+def evaluate(
+    cases: Annotated[Path, typer.Option(help="Folder with cases.jsonl and its DICOM files.")],
+    checkpoint: Annotated[Path, typer.Option(help="The model's directory.")],
+    reference: Annotated[Path | None, typer.Option(help="Folder of earlier cases to retrieve from.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the figures and their plot here.")] = None,
+) -> None:
+    """Measure how well a checkpoint reads cases with known reports, offline."""
+    from worker.evaluation import commands
+
+    console.print(commands.evaluate(cases, checkpoint, commands.Options(reference=reference), out=out).table())
+
+
 @checkpoint_app.command("random")
 def checkpoint_random(directory: Path, seed: int = 0) -> None:
     """Write a tiny model with random weights: it runs everywhere and says nothing of sense."""

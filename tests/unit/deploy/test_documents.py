@@ -47,3 +47,15 @@ def test_every_relative_link_of_the_documents_leads_somewhere() -> None:
         for name, target in links
         if not any((d.parent / target).exists() for d in documents if d.name == name)
     ] == []
+
+
+def test_every_package_of_the_house_is_in_the_distribution() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    houses = ("api", "db", "deploy", "dicom_listener", "worker")
+    found = {
+        ".".join(package.parent.relative_to(REPOSITORY).parts)
+        for house in houses
+        for package in (REPOSITORY / house).rglob("__init__.py")
+    }
+
+    assert set(project["tool"]["setuptools"]["packages"]) == found
