@@ -116,16 +116,22 @@ class Worker:
             log.info("nothing_waits", job_id=job_id)
 
     def _leave(self) -> None:
+        try:
+            self._finish_or_give_back()
+            # Only Celery is left now. Where its broker went away it would wait for ever.
+            time.sleep(FAREWELL_SECONDS)
+        finally:
+            # A thread cannot be ended: the process must, and what it writes from now on is dropped by the fence. Also
+            # where the database is gone and nothing can be given back: the leases return it.
+            os._exit(0)
+
+    def _finish_or_give_back(self) -> None:
         deadline = time.monotonic() + self._settings.stop_seconds
-        while self._slots.held():
-            if time.monotonic() > deadline:
-                # A thread cannot be ended: the process must, and what it writes from now on is dropped by the fence.
-                log.warning("reports_given_back", reports=self._slots.give_back())
-                os._exit(0)
+        while self._slots.held() and time.monotonic() < deadline:
             time.sleep(STOP_LOOK_SECONDS)
-        time.sleep(FAREWELL_SECONDS)
-        # Still here: Celery waits for a broker that went away meanwhile.
-        os._exit(0)
+        if self._slots.held():
+            log.warning("reports_given_back", reports=self._slots.give_back())
+            os._exit(0)
 
     def _beat(self, writer: Writer) -> None:
         while True:

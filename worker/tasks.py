@@ -47,14 +47,16 @@ class Slots:
 
         *write* makes the draft and calls what it is given whenever the work has moved on.
         """
-        with self._claiming, transaction(self._settings.database()) as session:
-            claim = jobs.claim_next(session, owner=processes.name(), lease_seconds=self._settings.lease_seconds)
-            if claim is None:
-                return None
-            self._held.add(claim)
-            study = _study(session, claim, self._settings)
-        attempt = Attempt(claim, self._settings)
+        claim = None
         try:
+            with self._claiming, transaction(self._settings.database()) as session:
+                claim = jobs.claim_next(session, owner=processes.name(), lease_seconds=self._settings.lease_seconds)
+                if claim is None:
+                    return None
+                # Before the commit: a stop between the two must find it. Where the commit fails it is not ours.
+                self._held.add(claim)
+                study = _study(session, claim, self._settings)
+            attempt = Attempt(claim, self._settings)
             outcome = attempt.end_with(lambda: write(study, attempt.moved_on))
         finally:
             self._held.discard(claim)

@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,8 @@ ENDLESS = b"ENDLESS"
 DISK_FULL = "chaos-disk-full"
 #: Seconds by which a worker's clock is wrong, as text in this file of the data folder.
 CLOCK = "chaos-clock"
+#: In the pixels of a study at which the engine hangs.
+HUNG = b"HUNG"
 STEP_SECONDS = 0.03
 STEPS = (1, 8)
 
@@ -68,13 +71,19 @@ ROLES: dict[str, Callable[[Settings], None]] = {"listener": listen, "dispatcher"
 class FakeWriter:
     """Writes in well under a second, with progress on the way; reads every file, as the real one does."""
 
-    stalled_seconds = 0.0
-
     def __init__(self, settings: Settings) -> None:
         self.info = {"slots": settings.worker_slots}
+        self._hung_since: float | None = None
+
+    @property
+    def stalled_seconds(self) -> float:
+        return 0.0 if self._hung_since is None else time.monotonic() - self._hung_since
 
     def write(self, study: StudyToReport, on_progress: Callable[[], None]) -> Draft:
         contents = [instance.path.read_bytes() for instance in study.instances]
+        if any(HUNG in content for content in contents):
+            self._hung_since = time.monotonic()
+            threading.Event().wait()
         steps = random.randint(*STEPS)
         if any(ENDLESS in content for content in contents):
             steps = sys.maxsize

@@ -141,6 +141,22 @@ def test_a_worker_told_to_stop_gives_back_what_it_is_writing(arrivals: Arrivals,
     assert (job(arrivals.url).state, job(arrivals.url).attempt) == ("queued", 0)
 
 
+def test_a_claim_that_could_not_be_stored_is_not_held(
+    arrivals: Arrivals, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken_off(*_: object) -> StudyToReport:
+        raise ConnectionResetError
+
+    slots = tasks.Slots(settings)
+    with monkeypatch.context() as outage:
+        outage.setattr(tasks, "_study", broken_off)
+        with pytest.raises(ConnectionResetError):
+            slots.run(written)
+    assert slots.held() == []
+    assert (job(arrivals.url).state, job(arrivals.url).attempt) == ("queued", 0)
+    assert slots.run(written) == "finished"
+
+
 def test_where_an_unknown_fault_came_from_is_kept(arrivals: Arrivals, settings: Settings) -> None:
     tasks.Slots(settings).run(ending_with(ValueError("bad value 'PHANTOM^ONE'")))
 
