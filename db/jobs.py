@@ -12,7 +12,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import exists, func, or_, select, update
+from sqlalchemy import exists, false, func, or_, select, update
 from sqlalchemy.orm import aliased
 
 from db import studies
@@ -49,6 +49,8 @@ class Claim:
     revision: int
     fence: int
     attempt: int
+    #: Its last worker died or hung over it; see claim_next.
+    suspect: bool = False
 
 
 def claim_next(session: Session, *, owner: str, lease_seconds: float) -> Claim | None:
@@ -80,7 +82,14 @@ def claim_next(session: Session, *, owner: str, lease_seconds: float) -> Claim |
             lease_until=now + dt.timedelta(seconds=lease_seconds),
             claimed_at=now,
         )
-        .returning(Job.id, Job.study_id, Job.revision, Job.fence, Job.attempt)
+        .returning(
+            Job.id,
+            Job.study_id,
+            Job.revision,
+            Job.fence,
+            Job.attempt,
+            func.coalesce(Job.reason == LEASE_EXPIRED, false()),
+        )
     ).one_or_none()
     return None if row is None else Claim(*row)
 

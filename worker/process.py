@@ -112,7 +112,7 @@ class Worker:
         if self._stopping.is_set():
             # Taken from Redis before the stop and not begun: another worker shall have it.
             send(self._app, uuid.UUID(job_id))
-        elif self._slots.run(self._writer.write) is None:
+        elif not self._slots.answer(self._writer.write, self._stopping):
             log.info("nothing_waits", job_id=job_id)
 
     def _leave(self) -> None:

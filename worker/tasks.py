@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -33,6 +34,14 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A try at a report is over: its outcome, and whether others of its kind may have waited for it to end."""
+
+    outcome: str
+    suspect: bool
+
+
 class Slots:
     """The reports one process is writing: takes them one claim at a time, and can give them all back."""
 
@@ -42,8 +51,19 @@ class Slots:
         self._claiming = threading.Lock()
         self._held: set[jobs.Claim] = set()
 
-    def run(self, write: Write) -> str | None:
-        """Claim a job, write its report and store what became of it; returns the outcome, or None where none waited.
+    def answer(self, write: Write, stopping: threading.Event) -> bool:
+        """Answer a message that there is work: write one report; returns whether any waited.
+
+        After a suspect the next one, too, until *stopping*: there was no place for it when its own message came, and
+        that found nothing.
+        """
+        ended = first = self.run(write)
+        while ended is not None and ended.suspect and not stopping.is_set():
+            ended = self.run(write)
+        return first is not None
+
+    def run(self, write: Write) -> Ended | None:
+        """Claim a job, write its report and store what became of it; returns None where none waited.
 
         *write* makes the draft and calls what it is given whenever the work has moved on.
         """
@@ -61,7 +81,7 @@ class Slots:
         finally:
             self._held.discard(claim)
         log.info("job_done", job_id=str(claim.job_id), fence=claim.fence, attempt=claim.attempt, outcome=outcome)
-        return outcome
+        return Ended(outcome, claim.suspect)
 
     def held(self) -> list[jobs.Claim]:
         """What is being written now."""

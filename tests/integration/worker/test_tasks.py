@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import select, update
 
+from db import jobs
 from db.errors import NotReportable, PermanentFailure, TransientFailure
 from db.models import Job, Report
 from db.session import transaction
@@ -36,6 +38,11 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
     return Settings(data_dir=tmp_path, database_url=database_url, lease_seconds=30, retry_seconds=60)
 
 
+def outcome(slots: tasks.Slots, write: Any) -> str | None:
+    ended = slots.run(write)
+    return None if ended is None else ended.outcome
+
+
 def written(_study: StudyToReport, _moved_on: Any) -> Draft:
     return DRAFT
 
@@ -53,12 +60,12 @@ def job(url: str) -> Job:
 
 
 def test_a_written_report_finishes_its_job(arrivals: Arrivals, settings: Settings) -> None:
-    assert tasks.Slots(settings).run(written) == "finished"
+    assert outcome(tasks.Slots(settings), written) == "finished"
     assert arrivals.state() == "reported"
 
 
 def test_nothing_waiting_is_no_work(settings: Settings) -> None:
-    assert tasks.Slots(settings).run(written) is None
+    assert outcome(tasks.Slots(settings), written) is None
 
 
 @pytest.mark.usefixtures("arrivals")
@@ -76,25 +83,25 @@ def test_the_writer_is_told_where_the_files_are_and_no_patient(settings: Setting
 
 
 def test_images_that_cannot_make_a_report_end_the_study_with_the_reason(arrivals: Arrivals, settings: Settings) -> None:
-    assert tasks.Slots(settings).run(ending_with(NotReportable("video", "it is a film"))) == "not_reportable"
+    assert outcome(tasks.Slots(settings), ending_with(NotReportable("video", "it is a film"))) == "not_reportable"
     assert arrivals.state() == "not_reportable"
     assert (job(arrivals.url).reason, job(arrivals.url).detail) == ("video", "it is a film")
 
 
 def test_a_permanent_failure_is_not_tried_again(arrivals: Arrivals, settings: Settings) -> None:
-    assert tasks.Slots(settings).run(ending_with(PermanentFailure("x", "y"))) == "failed"
+    assert outcome(tasks.Slots(settings), ending_with(PermanentFailure("x", "y"))) == "failed"
     assert arrivals.state() == "failed"
 
 
 def test_a_transient_failure_is_queued_again_with_its_reason(arrivals: Arrivals, settings: Settings) -> None:
-    assert tasks.Slots(settings).run(ending_with(TransientFailure("busy", "later"))) == "retry"
+    assert outcome(tasks.Slots(settings), ending_with(TransientFailure("busy", "later"))) == "retry"
     assert (job(arrivals.url).state, job(arrivals.url).reason) == ("queued", "busy")
 
 
 def test_an_unknown_fault_is_tried_again_and_its_text_is_kept_out_of_the_database(
     arrivals: Arrivals, settings: Settings
 ) -> None:
-    assert tasks.Slots(settings).run(ending_with(ValueError("bad value 'PHANTOM^ONE'"))) == "retry"
+    assert outcome(tasks.Slots(settings), ending_with(ValueError("bad value 'PHANTOM^ONE'"))) == "retry"
     assert job(arrivals.url).detail == "ValueError; the worker's log has more"
 
 
@@ -103,7 +110,7 @@ def test_a_study_that_got_late_images_meanwhile_drops_the_result(arrivals: Arriv
         arrivals.image()
         return DRAFT
 
-    assert tasks.Slots(settings).run(write) == "stale"
+    assert outcome(tasks.Slots(settings), write) == "stale"
     with transaction(arrivals.url) as session:
         assert session.scalars(select(Report)).all() == []
 
@@ -126,7 +133,7 @@ def test_the_lease_is_extended_while_the_work_moves_on(
         assert job(arrivals.url).lease_until > soon
         return DRAFT
 
-    assert tasks.Slots(settings).run(write) == "finished"
+    assert outcome(tasks.Slots(settings), write) == "finished"
 
 
 def test_a_worker_told_to_stop_gives_back_what_it_is_writing(arrivals: Arrivals, settings: Settings) -> None:
@@ -136,9 +143,33 @@ def test_a_worker_told_to_stop_gives_back_what_it_is_writing(arrivals: Arrivals,
         assert slots.give_back() == 1
         return DRAFT
 
-    assert slots.run(write) == "stale"
+    assert outcome(slots, write) == "stale"
     assert slots.held() == []
     assert (job(arrivals.url).state, job(arrivals.url).attempt) == ("queued", 0)
+
+
+def test_after_a_suspect_the_next_one_needs_no_message(database_url: str, settings: Settings) -> None:
+    studies = waiting_studies(database_url, 3)
+    with transaction(database_url) as session:
+        session.execute(update(Job).values(reason=jobs.LEASE_EXPIRED))
+    assert tasks.Slots(settings).answer(written, threading.Event())
+
+    assert [study.state() for study in studies] == ["reported"] * 3
+
+
+def test_one_message_is_one_report_where_no_suspects_wait(database_url: str, settings: Settings) -> None:
+    studies = waiting_studies(database_url, 3)
+    assert tasks.Slots(settings).answer(written, threading.Event())
+
+    assert sorted(study.state() for study in studies) == ["reported", "settled", "settled"]
+
+
+def waiting_studies(url: str, count: int) -> list[Arrivals]:
+    studies = [Arrivals(url) for _ in range(count)]
+    for study in studies:
+        study.image()
+        study.settle()
+    return studies
 
 
 def test_a_claim_that_could_not_be_stored_is_not_held(
@@ -154,7 +185,7 @@ def test_a_claim_that_could_not_be_stored_is_not_held(
             slots.run(written)
     assert slots.held() == []
     assert (job(arrivals.url).state, job(arrivals.url).attempt) == ("queued", 0)
-    assert slots.run(written) == "finished"
+    assert outcome(slots, written) == "finished"
 
 
 def test_where_an_unknown_fault_came_from_is_kept(arrivals: Arrivals, settings: Settings) -> None:
