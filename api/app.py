@@ -5,7 +5,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from api import errors, health, login, pages, reference, studies
+from api import errors, health, login, metrics, pages, reference, studies
 from api.headers import SecurityHeaders
 from db.settings import Settings
 
@@ -27,7 +27,7 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     # Last, so outermost: errors get the headers too.
     app.add_middleware(SecurityHeaders)
-    for module in (health, studies, login, pages, reference):
+    for module in (health, metrics, studies, login, pages, reference):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
     return app

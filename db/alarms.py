@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Select
     from sqlalchemy.orm import Session
 
+#: Every code that an alarm can have.
+CODES = ("no_worker", "nothing_claimed", "nothing_written", "no_dispatcher")
+
 
 @dataclass(frozen=True, slots=True)
 class Alarm:

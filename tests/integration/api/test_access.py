@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.integration.api.arrivals import Arrivals
 
-OPEN = {"/v1/health", "/login", "/logout", "/docs", "/openapi.json"}
+OPEN = {"/v1/health", "/metrics", "/login", "/logout", "/docs", "/openapi.json"}
 SOME = str(uuid.uuid4())
 GUARDED_API = [
     "/v1/studies",

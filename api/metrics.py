@@ -1,0 +1,66 @@
+"""What Prometheus scrapes: how many studies are in which state, who is alive, and the alarms. Numbers only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
+
+from api.access import Database  # noqa: TC001 - FastAPI reads it at run time
+from db import alarms, overview, processes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy.orm import Session
+
+router = APIRouter(tags=["health"])
+ROLES = ("worker", "dispatcher")
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {CONTENT_TYPE_LATEST: {}}}})
+def metrics(request: Request, session: Database) -> Response:
+    """The state of the house in Prometheus' text format; open to everyone, and says nothing about anyone."""
+    registry = CollectorRegistry()
+    registry.register(House(session, request.app.state.settings.alarm_seconds))
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+class House(Collector):
+    """Reads the database once a scrape: there is nothing to keep up to date between two."""
+
+    def __init__(self, session: Session, alarm_seconds: float) -> None:
+        self._session = session
+        self._alarm_seconds = alarm_seconds
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        """Nothing beforehand: registering must not read the database."""
+        return []
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Every alarm has its line at all times, so that a rule can be written before it is ever raised."""
+        raised = {alarm.code for alarm in alarms.raised(self._session, after_seconds=self._alarm_seconds)}
+        yield _gauge(
+            "prelim_alarm",
+            "1 where work is there and does not get done.",
+            "code",
+            {code: int(code in raised) for code in alarms.CODES},
+        )
+        yield _gauge("prelim_studies", "Studies by displayed state.", "state", overview.counts(self._session))
+        yield _gauge(
+            "prelim_processes_alive",
+            "Processes that gave a sign of life in the last 30 s.",
+            "role",
+            {role: len(processes.alive(self._session, role)) for role in ROLES},
+        )
+
+
+def _gauge(name: str, about: str, label: str, values: dict[str, int]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, about, labels=[label])
+    for value, count in values.items():
+        family.add_metric([value], count)
+    return family

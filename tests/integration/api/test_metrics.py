@@ -1,0 +1,50 @@
+"""What a Prometheus server reads."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING
+
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import update
+
+from db import alarms, processes
+from db.models import Job
+from db.session import transaction
+
+if TYPE_CHECKING:
+    from fastapi.testclient import TestClient
+
+    from tests.integration.api.arrivals import Arrivals
+
+LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+
+
+def scraped(client: TestClient, name: str) -> dict[str, float]:
+    text = client.get("/metrics").text
+    family = next(family for family in text_string_to_metric_families(text) if family.name == name)
+    return {value: sample.value for sample in family.samples for value in sample.labels.values()}
+
+
+def test_every_alarm_has_its_line_before_it_is_ever_raised(anonymous: TestClient) -> None:
+    assert scraped(anonymous, "prelim_alarm") == dict.fromkeys(alarms.CODES, 0)
+
+
+def test_work_that_is_not_done_shows_as_its_alarm(anonymous: TestClient, arrivals: Arrivals, database_url: str) -> None:
+    arrivals.queued()
+    with transaction(database_url) as session:
+        session.execute(update(Job).values(queued_at=LONG_AGO, available_at=LONG_AGO))
+    assert scraped(anonymous, "prelim_alarm") == dict.fromkeys(alarms.CODES, 0) | {"no_worker": 1}
+
+
+def test_studies_and_processes_are_counted(anonymous: TestClient, arrivals: Arrivals, database_url: str) -> None:
+    arrivals.queued()
+    with transaction(database_url) as session:
+        processes.beat(session, "worker")
+    assert scraped(anonymous, "prelim_studies")["queued"] == 1
+    assert scraped(anonymous, "prelim_processes_alive") == {"worker": 1, "dispatcher": 0}
+
+
+def test_nothing_about_a_patient_is_scraped(anonymous: TestClient, arrivals: Arrivals) -> None:
+    arrivals.queued()
+    assert "PHANTOM" not in anonymous.get("/metrics").text
