@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
 from db.settings import load_settings
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 5
 #: Most connections of one process: worker slots and the API's threads, with room to spare.
 POOL_SIZE = 20
+NOT_DURABLE = text("SET LOCAL synchronous_commit TO off")
 
 
 @lru_cache(maxsize=8)
@@ -39,15 +40,18 @@ def engine(url: str) -> Engine:
 
 
 @contextmanager
-def transaction(url: str | None = None) -> Iterator[Session]:
+def transaction(url: str | None = None, *, durable: bool = True) -> Iterator[Session]:
     """A session whose work is committed at the end of the block, or not at all.
 
-    *url* defaults to the configured database. Raises ConfigurationError where none is configured.
+    Not *durable* is for what a crash of Postgres may take back, such as signs of life: the commit does not wait for the
+    disk. *url* defaults to the configured database. Raises ConfigurationError where none is configured.
     """
     with (
         Session(engine(url or load_settings().database()), expire_on_commit=False) as session,
         session.begin(),
     ):
+        if not durable:
+            session.execute(NOT_DURABLE)
         yield session
 
 

@@ -48,7 +48,7 @@ def run_once(settings: Settings, app: Celery) -> int:
     indexed = index.run_once(settings)
     # A study must not settle while files of it still wait for their rows.
     settled = settle(settings, open_associations) if indexed < index.BATCH else 0
-    return indexed + settled + rescue(settings) + announce(settings, app)
+    return indexed + settled + rescue(settings) + announce(settings, app) + remind(settings, app)
 
 
 def settle(settings: Settings, open_associations: Collection[str]) -> int:
@@ -78,22 +78,27 @@ def rescue(settings: Settings) -> int:
 
 
 def announce(settings: Settings, app: Celery) -> int:
-    """Tell the workers of waiting jobs: of each once, and again where Redis has lost the message; returns how many."""
-    with transaction(settings.database()) as session:
+    """Tell the workers of each waiting job once; returns of how many."""
+    # What a crash of Postgres makes unsent is sent again.
+    with transaction(settings.database(), durable=False) as session:
         jobs_to_send = nudges.take_unsent(session)
+    return _send(settings, app, jobs_to_send)
+
+
+def remind(settings: Settings, app: Celery) -> int:
+    """Tell the workers again where Redis has lost the message; returns of how many."""
+    with transaction(settings.database()) as session:
         lost = nudges.overdue(session, after_seconds=settings.nudge_seconds)
-    return _send(settings, app, jobs_to_send) + (_send_lost(settings, app) if lost else 0)
-
-
-def _send_lost(settings: Settings, app: Celery) -> int:
+    if not lost:
+        return 0
     try:
         in_queue = jobqueue.depth(app)
     except (BrokerError, RedisError) as error:
         log.warning("broker.unreachable", why=type(error).__name__)
         return 0
-    with transaction(settings.database()) as session:
-        lost = nudges.take_lost(session, after_seconds=settings.nudge_seconds, in_queue=in_queue)
-    return _send(settings, app, lost)
+    with transaction(settings.database(), durable=False) as session:
+        jobs_to_send = nudges.take_lost(session, after_seconds=settings.nudge_seconds, in_queue=in_queue)
+    return _send(settings, app, jobs_to_send)
 
 
 def _send(settings: Settings, app: Celery, job_ids: Sequence[uuid.UUID]) -> int:
@@ -142,5 +147,5 @@ def _loop(settings: Settings, app: Celery, bell: nudges.Bell, stop: threading.Ev
 
 def _beat(settings: Settings) -> None:
     refused = tally.read(Spool(settings.spool).refusals)[:MOST_SHOWN]
-    with transaction(settings.database()) as session:
+    with transaction(settings.database(), durable=False) as session:
         processes.beat(session, "dispatcher", {"refused": refused})

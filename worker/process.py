@@ -136,7 +136,7 @@ class Worker:
     def _beat(self, writer: Writer) -> None:
         while True:
             try:
-                with transaction(self._settings.database()) as session:
+                with transaction(self._settings.database(), durable=False) as session:
                     processes.beat(session, "worker", writer.info)
                 self._leave_if_deaf()
             except Exception as error:  # noqa: BLE001 - a loop's boundary: it must outlive a lost connection
