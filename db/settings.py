@@ -125,6 +125,10 @@ class Settings(BaseSettings):
     report_deadline_seconds: Seconds = Field(default=300, description="Longest time one report may be generated.")
     pictures_per_study: int = Field(default=8, ge=1, description="Most pictures of one study shown to the model.")
     retrieved_cases: int = Field(default=3, ge=0, description="Similar earlier cases given to the model.")
+    refuse_strange: bool = Field(
+        default=True,
+        description="Pictures unlike all reference pictures of modality and body part get no findings, and say so.",
+    )
 
     api_host: str = Field(default="127.0.0.1", description="Address the API and the page bind.")
     api_port: Port = Field(default=8080, description="TCP port of the API and the page.")

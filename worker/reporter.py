@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from worker.images.study import Picture, StoredInstance, StudyPictures
-    from worker.retrieval.index import Neighbour
+    from worker.retrieval.index import Look, Neighbour
 
 #: How often the waiting thread looks whether the model has moved on, in seconds.
 LOOK_SECONDS = 0.5
@@ -52,8 +52,8 @@ class Model(Protocol):
     def digest(self) -> str:
         """Of the weights."""
 
-    def embed(self, pictures: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-        """A vector per picture, for the search of similar cases."""
+    def patch_tokens(self, pictures: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """What it sees at each place of each picture, for the search: [pictures, layers, patches, channels]."""
 
     @property
     def progress(self) -> int:
@@ -68,8 +68,11 @@ class Index(Protocol):
 
     snapshot: str
 
+    def look(self, tokens: npt.NDArray[Any], *, modality: str, body_part: str) -> Look | None:
+        """How pictures compare with the modality's reference pictures; None where there are too few."""
+
     def search(
-        self, vector: npt.NDArray[Any], *, modality: str, count: int, patient_hash: str, study_hash: str
+        self, tokens: npt.NDArray[Any], *, modality: str, count: int, patient_hash: str, study_hash: str
     ) -> list[Neighbour]:
         """The most similar earlier cases, best first."""
 
@@ -107,6 +110,18 @@ class References:
     #: Report texts by case id; a case erased since the snapshot is missing.
     read: Callable[[Sequence[uuid.UUID]], Mapping[uuid.UUID, str]]
     count: int = 3
+    #: Whether pictures that are unlike all reference pictures get no findings.
+    refuse_strange: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Grounding:
+    """What the reference cases say about a study's pictures."""
+
+    #: How the pictures compare; None where there is nothing to compare with.
+    look: Look | None = None
+    quoted: list[Quoted] = field(default_factory=list)
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +129,7 @@ class Written:
     """What the steps of one run made."""
 
     seen: StudyPictures
-    quoted: list[Quoted]
+    grounding: Grounding
     answer: Generation
     seconds: Mapping[str, float]
 
@@ -145,31 +160,47 @@ def write_report(
     on_progress()
     timings.lap("pictures")
     if not seen.informative:
-        return _draft(study, Written(seen, [], NOT_DIAGNOSTIC, timings.seconds), model, references)
-    quoted = _similar_cases(study, seen, model, references)
+        return _draft(study, Written(seen, Grounding(), NOT_DIAGNOSTIC, timings.seconds), model, references)
+    grounding = _ground(study, seen, model, references)
     on_progress()
     timings.lap("retrieval")
-    question = prompts.report(seen.modality, seen.body_part, [prompts.Case(q.excerpt, q.similarity) for q in quoted])
-    answer = _wait(model, question, seen, on_progress)
+    if grounding.refused:
+        return _draft(study, Written(seen, grounding, _strange(seen), timings.seconds), model, references)
+    cases = [prompts.Case(quoted.excerpt, quoted.similarity) for quoted in grounding.quoted]
+    answer = _wait(model, prompts.report(seen.modality, seen.body_part, cases), seen, on_progress)
     timings.lap("generation")
-    written = Written(seen, quoted, answer, timings.seconds)
-    return _draft(study, written, model, references)
+    return _draft(study, Written(seen, grounding, answer, timings.seconds), model, references)
 
 
-def _similar_cases(study: StudyToReport, seen: StudyPictures, model: Model, references: References) -> list[Quoted]:
-    if references.index is None or references.count == 0:
-        return []
-    # One vector a study: the mean over its pictures.
-    vector = model.embed([picture.pixels for picture in seen.pictures]).mean(axis=0)
-    found = references.index.search(
-        vector,
+def _ground(study: StudyToReport, seen: StudyPictures, model: Model, references: References) -> Grounding:
+    """Compare the pictures with the reference cases: are they of the kind, and which cases are similar."""
+    index = references.index
+    if index is None:
+        return Grounding()
+    tokens = model.patch_tokens([picture.pixels for picture in seen.pictures])
+    look = index.look(tokens, modality=seen.modality, body_part=seen.body_part)
+    if look is None:
+        return Grounding()
+    if not look.usual:
+        return Grounding(look, refused=references.refuse_strange and look.decides)
+    found = index.search(
+        # What is none of the kind would find its like: nothing.
+        tokens[look.usual],
         modality=seen.modality,
         count=references.count,
         patient_hash=study.patient_hash,
         study_hash=study.study_hash,
     )
     texts = references.read([neighbour.case_id for neighbour in found])
-    return [Quoted(n.case_id, n.similarity, texts[n.case_id]) for n in found if n.case_id in texts]
+    return Grounding(look, [Quoted(n.case_id, n.similarity, texts[n.case_id]) for n in found if n.case_id in texts])
+
+
+def _strange(seen: StudyPictures) -> Sentence:
+    image = prompts.image_name(seen.modality, seen.body_part)
+    return Sentence(
+        f"Findings: The images do not look like any {image} image of the reference set; nothing was read from them."
+        f" Impression: Not diagnostic as {image} image."
+    )
 
 
 def _wait(model: Model, question: str, seen: StudyPictures, on_progress: Callable[[], None]) -> Generation:
@@ -196,7 +227,7 @@ def _wait(model: Model, question: str, seen: StudyPictures, on_progress: Callabl
 
 
 def _draft(study: StudyToReport, written: Written, model: Model, references: References) -> Draft:
-    seen, answer = written.seen, written.answer
+    seen, answer, look = written.seen, written.answer, written.grounding.look
     findings, impression = prompts.split_report(answer.text)
     if not findings and not impression:
         raise TransientFailure("empty_report", "the model gave no text")
@@ -204,8 +235,8 @@ def _draft(study: StudyToReport, written: Written, model: Model, references: Ref
     return Draft(
         findings=findings,
         impression=impression,
-        basis=seen.basis,
-        remarks=remarks + _remarks(seen, answer, references),
+        basis=_basis(written),
+        remarks=remarks + _remarks(written, references),
         prompt_version=prompts.VERSION,
         model_digest=model.digest,
         provenance={
@@ -214,10 +245,11 @@ def _draft(study: StudyToReport, written: Written, model: Model, references: Ref
             "modality": seen.modality,
             "body_part": seen.body_part,
             "index_snapshot": references.index.snapshot if references.index else None,
+            "z": look.z if look else None,
             "seconds": written.seconds,
             "versions": _versions(),
         },
-        evidence=written.quoted,
+        evidence=written.grounding.quoted,
         pictures=[_shown(picture) for picture in seen.pictures],
     )
 
@@ -227,14 +259,48 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("prelim", "torch", "transformers", "pydicom", "numpy", "pillow")}
 
 
-def _remarks(seen: StudyPictures, answer: Generation, references: References) -> list[str]:
+def _basis(written: Written) -> str:
+    look = written.grounding.look
+    if look is None or not written.grounding.refused:
+        return written.seen.basis
+    return f"{written.seen.basis}, refused beside {look.pictures} reference pictures"
+
+
+def _remarks(written: Written, references: References) -> list[str]:
+    seen, answer = written.seen, written.answer
     remarks = seen.remarks()
     remarks += [f"Picture {n}: {w}" for n, picture in enumerate(seen.pictures, start=1) for w in picture.warnings]
     if answer.finish_reason != "stop":
         remarks.append(f"The text was cut short ({answer.finish_reason}).")
+    return remarks + _of_grounding(written, references)
+
+
+def _of_grounding(written: Written, references: References) -> list[str]:
+    """What a reader must know of the comparison with earlier cases."""
+    look = written.grounding.look
     if references.index is None:
-        remarks.append("Written without similar earlier cases: no reference index for this model.")
-    return remarks
+        return ["Written without similar earlier cases: no reference index for this model."]
+    if look is None:
+        few = f"Written without similar earlier cases: too few of {written.seen.modality} in the reference index."
+        return [few] if written.seen.informative else []
+    limit = f"limit {look.limit:g}"
+    if written.grounding.refused:
+        strangest = f"z {min(look.z):.1f} to {max(look.z):.1f}, {limit}"
+        return [
+            f"Refused, not read by the model: unlike every reference picture of {written.seen.modality} ({strangest}).",
+            "If the images are what they should be, they need a reader; PRELIM_REFUSE_STRANGE=false ends refusing.",
+        ]
+    if not look.usual:
+        return [
+            f"Unlike the reference pictures of {written.seen.modality} (z {min(look.z):.1f} or more, {limit}).",
+            "Written without similar earlier cases, to be read with care.",
+        ]
+    return [
+        f"Picture {number}: unlike the reference pictures of {written.seen.modality} (z {z:.1f}, {limit});"
+        " not used to find similar cases."
+        for number, z in enumerate(look.z, start=1)
+        if number - 1 not in look.usual
+    ]
 
 
 def _shown(picture: Picture) -> Shown:

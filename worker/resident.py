@@ -11,6 +11,7 @@ import structlog
 from db import reference
 from db.errors import ConfigurationError, TransientFailure
 from db.session import transaction
+from worker.evaluation.labeller import kinds
 from worker.model.resident import Request, ResidentModel
 from worker.reporter import References, StudyToReport, write_report
 from worker.retrieval.build import build
@@ -61,7 +62,12 @@ class Resident:
 
     def write(self, study: StudyToReport, on_progress: Callable[[], None]) -> Draft:
         """Write one study's report; see worker.reporter.write_report."""
-        references = References(self._current_index(), _read_reports, self._settings.retrieved_cases)
+        references = References(
+            self._current_index(),
+            _read_reports,
+            self._settings.retrieved_cases,
+            refuse_strange=self._settings.refuse_strange,
+        )
         return write_report(study, self, references, budget=self._settings.pictures_per_study, on_progress=on_progress)
 
     @property
@@ -69,9 +75,9 @@ class Resident:
         """Of the model's weights."""
         return self._model.digest
 
-    def embed(self, pictures: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-        """A vector per picture."""
-        return self._model.embed(pictures)
+    def patch_tokens(self, pictures: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """What it sees at each place of each picture."""
+        return self._model.patch_tokens(pictures)
 
     @property
     def progress(self) -> int:
@@ -118,6 +124,6 @@ def build_reference(folder: Path, settings: Settings) -> tuple[int, list[str]]:
     """Load *folder*'s cases and index them for the configured checkpoint; see worker.retrieval.build."""
     model = ResidentModel.load(settings.checkpoint_directory, device=settings.device, dtype=settings.dtype)
     try:
-        return build(folder, settings.data_dir, model, pictures_per_case=settings.pictures_per_study)
+        return build(folder, settings.data_dir, model, kinds, pictures_per_case=settings.pictures_per_study)
     finally:
         model.close()

@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydicom import dcmread
 
-from db.errors import ConfigurationError, NotReportable, TransientFailure
+from db.errors import NotReportable, TransientFailure
+from db.reference import fingerprint
 from worker.evaluation.evaluate import Measured, Result, Written, plot
 from worker.evaluation.evaluate import evaluate as run
-from worker.images.study import StoredInstance, pictures_of
+from worker.evaluation.labeller import kinds
 from worker.reporter import References, StudyToReport, write_report
-from worker.retrieval.build import Case, read_cases
-from worker.retrieval.index import IndexedCase, ReferenceIndex, write_snapshot
+from worker.retrieval.build import Case, collect, instances_of, read_cases
+from worker.retrieval.index import ReferenceIndex
+from worker.retrieval.snapshot import writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from worker.images.study import StudyPictures
     from worker.model.resident import ResidentModel
 
 #: Namespace of the ids that reference cases get for a run.
@@ -83,8 +85,8 @@ class _Served:
         self._model = model
         self.digest = model.digest
 
-    def embed(self, pictures: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-        return self._model.embed(pictures)
+    def patch_tokens(self, pictures: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        return self._model.patch_tokens(pictures)
 
     @property
     def progress(self) -> int:
@@ -108,7 +110,8 @@ class _Writer:
 
     def __call__(self, case: Case) -> Written:
         started = time.monotonic()
-        study = StudyToReport(_instances(self.folder, case), case.modality, case.body_part)
+        patient = fingerprint(case.patient)
+        study = StudyToReport(instances_of(self.folder, case), case.modality, case.body_part, patient_hash=patient)
         draft = write_report(study, self.model, self.references, budget=self.pictures, on_progress=_nothing)
         self.seconds.append(time.monotonic() - started)
         text = f"Findings: {draft.findings} Impression: {draft.impression}"
@@ -124,31 +127,22 @@ def _references(options: Options, model: ResidentModel, scratch: Path) -> Refere
     if options.reference is None:
         return References(None, lambda _: {}, 0)
     reports: dict[uuid.UUID, str] = {}
-    indexed, vectors = [], []
-    for case in read_cases(options.reference):
-        seen = pictures_of(_instances(options.reference, case), budget=options.pictures)
+
+    def keep(_folder: Path, case: Case, _seen: StudyPictures) -> uuid.UUID:
         identity = uuid.uuid5(_CASES, case.case_id)
         reports[identity] = case.report
-        indexed.append(IndexedCase(str(identity), case.modality or seen.modality))
-        vectors.append(model.embed([picture.pixels for picture in seen.pictures]).mean(axis=0))
-    if not indexed:
-        raise ConfigurationError(f"{options.reference} lists no reference cases")
-    snapshot = scratch / "index"
-    write_snapshot(snapshot, model_digest=model.digest, cases=indexed, vectors=np.stack(vectors))
-    index = ReferenceIndex(snapshot, model_digest=model.digest)
+        return identity
+
+    directory = scratch / "index"
+    with writing(directory, model_digest=model.digest) as snapshot:
+        collect(options.reference, snapshot, model, kinds, options.pictures, store=keep)
+        snapshot.write()
+    index = ReferenceIndex(directory, model_digest=model.digest)
     return References(index, _reader(reports), options.retrieved_cases)
 
 
 def _reader(reports: Mapping[uuid.UUID, str]) -> Callable[[Sequence[uuid.UUID]], Mapping[uuid.UUID, str]]:
     return lambda case_ids: {case_id: reports[case_id] for case_id in case_ids}
-
-
-def _instances(folder: Path, case: Case) -> list[StoredInstance]:
-    paths = [folder / name for name in case.files]
-    return [
-        StoredInstance(path=path, sop_instance_uid=str(dcmread(path, stop_before_pixels=True).SOPInstanceUID))
-        for path in paths
-    ]
 
 
 def _nothing() -> None:

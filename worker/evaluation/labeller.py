@@ -47,6 +47,11 @@ def present(text: str) -> set[Label]:
     return {label for label in told if not any(_says_more(other, label) for other in told)}
 
 
+def kinds(text: str) -> set[str]:
+    """The findings *text* affirms with their sides, as names: what a reference case is labelled with."""
+    return {f"{label.finding} {label.side}" for label in present(text)}
+
+
 def _says_more(other: Label, label: Label) -> bool:
     """Whether *other* tells the same finding with more about it."""
     if other == label or other.finding != label.finding:

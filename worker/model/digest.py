@@ -11,7 +11,7 @@ from db.errors import ConfigurationError
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: Written by the converter beside the checkpoint: where it came from, what was done, the digest of each shard.
+#: Beside the checkpoint: where it came from, what was done, and as far as known the digest of each shard.
 RECORD = "prelim.json"
 
 #: Whatever else lies in a directory (a README, a licence) does not change what the model computes.
@@ -53,12 +53,25 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_demo(directory: Path) -> bool:
+    """Whether the checkpoint's record says that it is for phantoms only, never for patients."""
+    return bool(_record(directory).get("demo", False))
+
+
 def _recorded_shards(directory: Path) -> dict[str, dict[str, Any]]:
     """Size and digest of each shard; none for a checkpoint from elsewhere."""
+    shards: dict[str, dict[str, Any]] = _record(directory).get("shards", {})
+    return shards
+
+
+def _record(directory: Path) -> dict[str, Any]:
+    """What was written down when the checkpoint was made; nothing for one from elsewhere."""
     try:
-        shards: dict[str, dict[str, Any]] = json.loads((directory / RECORD).read_text())["shards"]
+        record = json.loads((directory / RECORD).read_text())
     except FileNotFoundError:
         return {}
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         raise ConfigurationError(f"{directory / RECORD} cannot be read: convert the checkpoint again") from error
-    return shards
+    if not isinstance(record, dict):
+        raise ConfigurationError(f"{directory / RECORD} cannot be read: convert the checkpoint again")
+    return record

@@ -5,6 +5,7 @@ Its life: load the checkpoint, warm up, measure the memory left, size the batch,
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,10 @@ import structlog
 import torch
 
 from db.errors import ConfigurationError
-from worker.model import placement
-from worker.model.digest import checkpoint_digest
+from worker.model import placement, pooling
+from worker.model.digest import checkpoint_digest, is_demo
 from worker.model.engine import Engine
-from worker.model.loading import load_checkpoint
+from worker.model.loading import INTERNVL, load_checkpoint
 from worker.model.request import Generation, Request
 from worker.model.runner import SlotRunner, StockRunner, batches
 
@@ -37,18 +38,20 @@ log = structlog.get_logger()
 
 #: Longest request, prompt and answer together, unless the model or the caller wants it shorter: MedDr's positions.
 CONTEXT_TOKENS = 4096
-#: Pictures embedded at once.
-EMBED_BATCH = 8
 
 
 class ResidentModel:
-    """A loaded checkpoint that embeds pictures and answers questions about them, from any thread."""
+    """A loaded checkpoint that looks at pictures and answers questions about them, from any thread."""
 
-    def __init__(self, checkpoint: Checkpoint, digest: str, *, slots: int, context_tokens: int) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, digest: str, *, slots: int, context_tokens: int, demo: bool = False
+    ) -> None:
         self._checkpoint = checkpoint
         self._model = checkpoint.model
         self._make_prompt = checkpoint.make_prompt
         self.digest = digest
+        #: Whether it is for phantoms only, never for patients.
+        self.demo = demo
         self.name = checkpoint.name
         blank = np.zeros((64, 64, 3), np.uint8)
         prompt = self._make_prompt("", [blank])
@@ -81,7 +84,7 @@ class ResidentModel:
         started = time.monotonic()
         checkpoint = load_checkpoint(directory, device=device, dtype=dtype, quantization=quantization)
         digest = checkpoint_digest(directory)
-        resident = cls(checkpoint, digest, slots=slots, context_tokens=context_tokens)
+        resident = cls(checkpoint, digest, slots=slots, context_tokens=context_tokens, demo=is_demo(directory))
         log.info("checkpoint_loaded", digest=digest[:12], seconds=round(time.monotonic() - started, 1))
         return resident
 
@@ -90,22 +93,25 @@ class ResidentModel:
         return self.engine.submit(request, self._make_prompt(request.question, request.pictures))
 
     @torch.inference_mode()
-    def embed(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
-        """A vector per picture: the mean of the vision tower's last tokens, of length 1; [pictures, hidden]."""
-        vectors = [self._embed(pictures[start : start + EMBED_BATCH]) for start in range(0, len(pictures), EMBED_BATCH)]
-        return np.concatenate(vectors)
+    def patch_tokens(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+        """What the vision tower sees at each place of each picture, as worker.model.pooling takes it.
+
+        float32 [pictures, layers, patches, channels]; one picture at a time, so that a large tower's need little room.
+        """
+        return np.concatenate([self._look(picture).float().cpu().numpy() for picture in pictures])
 
     def close(self) -> None:
         """Stop serving; requests under way fail as transient."""
         self.engine.close()
 
-    def _embed(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
-        tiles = [self._make_prompt.tiles(picture) for picture in pictures]
-        pixels = torch.cat(tiles).to(self._model.device, self._model.dtype)
-        seen = self._model.get_image_features(pixels).last_hidden_state.float().mean(dim=1)
-        means = torch.stack([part.mean(dim=0) for part in seen.split([len(tile) for tile in tiles])])
-        vectors: npt.NDArray[np.float32] = torch.nn.functional.normalize(means, dim=-1).cpu().numpy()
-        return vectors
+    def _look(self, picture: npt.NDArray[np.uint8]) -> torch.Tensor:
+        # Where a picture is cut into tiles, the last one shows all of it: places must mean the same in every picture.
+        pixels = self._make_prompt.tiles(picture)[-1:].to(self._model.device, self._model.dtype)
+        if self._model.config.model_type in INTERNVL:
+            return _coarse(pooling.patch_tokens(self._model.model.vision_tower, pixels))
+        # Other towers are built otherwise: what they give in the end is all that is common to them.
+        last: torch.Tensor = self._model.get_image_features(pixels).last_hidden_state
+        return _coarse(last[-1:, None])
 
     def _warm_up(self, prompt: Prompt) -> StockRunner:
         """Run one prompt, so that kernels are chosen and workspaces taken before memory is measured."""
@@ -136,6 +142,16 @@ class ResidentModel:
     def _detokenize(self, tokens: list[int]) -> str:
         text: str = self._checkpoint.tokenizer.decode(tokens, skip_special_tokens=True)
         return text.strip()
+
+
+def _coarse(tokens: torch.Tensor) -> torch.Tensor:
+    """Tokens [1, layers, patches, channels] on no finer a grid than the pooling reads: means of neighbouring places."""
+    side = math.isqrt(tokens.shape[2])
+    if side <= pooling.GRID or side**2 != tokens.shape[2]:
+        return tokens
+    layers, patches, channels = tokens.shape[1:]
+    grid = tokens.float().transpose(2, 3).reshape(layers, channels, side, patches // side)
+    return torch.nn.functional.adaptive_avg_pool2d(grid, pooling.GRID).flatten(2).transpose(1, 2)[None]
 
 
 def _positions(model: object) -> int:

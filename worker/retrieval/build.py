@@ -11,7 +11,6 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 from pydicom import dcmread
 from rich.progress import track
 
@@ -19,27 +18,28 @@ from db import reference
 from db.errors import ConfigurationError, NotReportable
 from db.session import transaction
 from worker.images.study import StoredInstance, pictures_of
-from worker.retrieval.index import IndexedCase, write_snapshot
+from worker.retrieval.snapshot import IndexedCase, writing
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
 
     from worker.images.study import StudyPictures
+    from worker.retrieval.snapshot import SnapshotWriter
 
 CASES = "cases.jsonl"
 
 
-class Embedder(Protocol):
+class Looker(Protocol):
     """What the build needs of a model."""
 
     digest: str
 
-    def embed(self, pictures: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-        """A vector per picture: float32 [pictures, dimension]."""
+    def patch_tokens(self, pictures: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """What it sees at each place: float32 [pictures, layers, patches, channels]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,42 +75,56 @@ def _case(path: Path, number: int, line: str) -> Case:
         raise ConfigurationError(f"{path.name} line {number} is not a case: {error}") from error
 
 
-def build(folder: Path, data_dir: Path, model: Embedder, *, pictures_per_case: int) -> tuple[int, list[str]]:
-    """Embed the cases of *folder*, store rows and a snapshot; returns how many, and what was left out and why.
+def build(
+    folder: Path, data_dir: Path, model: Looker, label: Callable[[str], Collection[str]], *, pictures_per_case: int
+) -> tuple[int, list[str]]:
+    """Look at the cases of *folder*, store rows and a snapshot; returns how many, and what was left out and why.
 
-    Raises ConfigurationError where no case could be used.
+    *label* reads in a report what its pictures show. Raises ConfigurationError where no case could be used.
     """
-    cases = read_cases(folder)
-    indexed, vectors, left_out = [], [], []
-    for case in track(cases, description="reference cases"):
+    directory = f"reference/{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S%f}"
+    with writing(data_dir / directory, model_digest=model.digest) as snapshot:
+        indexed, left_out = collect(folder, snapshot, model, label, pictures_per_case, store=_add)
+        left_out += snapshot.write()
+    with transaction() as session:
+        reference.add_snapshot(session, directory=directory, model_digest=model.digest, cases=indexed)
+    return indexed, left_out
+
+
+def collect(
+    folder: Path,
+    snapshot: SnapshotWriter,
+    model: Looker,
+    label: Callable[[str], Collection[str]],
+    pictures_per_case: int,
+    *,
+    store: Callable[[Path, Case, StudyPictures], uuid.UUID],
+) -> tuple[int, list[str]]:
+    """Put the cases of *folder* into *snapshot* under the ids that *store* gives; how many, and who was left out."""
+    indexed, left_out = 0, []
+    for case in track(read_cases(folder), description="reference cases"):
         try:
-            entry, vector = _embed(folder, case, model, pictures_per_case)
+            seen = pictures_of(instances_of(folder, case), budget=pictures_per_case)
         except NotReportable as problem:
             left_out.append(f"{case.case_id}: {problem.detail}")
             continue
-        indexed.append(entry)
-        vectors.append(vector)
+        row = IndexedCase(
+            case_id=str(store(folder, case, seen)),
+            modality=case.modality or seen.modality,
+            patient_hash=reference.fingerprint(case.patient),
+            # As it will be read from a study's headers, not as the list has it.
+            body_part=seen.body_part,
+        )
+        snapshot.add(row, model.patch_tokens([picture.pixels for picture in seen.pictures]), label(case.report))
+        indexed += 1
     if not indexed:
         raise ConfigurationError(f"no case of {folder} could be used; the first: {(left_out or ['none is listed'])[0]}")
-    directory = f"reference/{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S%f}"
-    write_snapshot(data_dir / directory, model_digest=model.digest, cases=indexed, vectors=np.stack(vectors))
-    with transaction() as session:
-        reference.add_snapshot(session, directory=directory, model_digest=model.digest, cases=len(indexed))
-    return len(indexed), left_out
+    return indexed, left_out
 
 
-def _embed(
-    folder: Path, case: Case, model: Embedder, pictures_per_case: int
-) -> tuple[IndexedCase, npt.NDArray[np.float32]]:
-    instances = list(_instances(folder, case))
-    seen = pictures_of(instances, budget=pictures_per_case)
-    vector = model.embed([picture.pixels for picture in seen.pictures]).mean(axis=0)
-    row = IndexedCase(
-        case_id=str(_add(folder, case, seen)),
-        modality=case.modality or seen.modality,
-        patient_hash=reference.fingerprint(case.patient),
-    )
-    return row, vector
+def instances_of(folder: Path, case: Case) -> list[StoredInstance]:
+    """The files of a case; raises NotReportable where one is missing or lies outside of *folder*."""
+    return list(_instances(folder, case))
 
 
 def _instances(folder: Path, case: Case) -> Iterator[StoredInstance]:

@@ -1,45 +1,35 @@
 """Exact search over the vectors of the reference cases, in snapshots that are never changed.
 
 One flat FAISS index a modality: half-precision vectors, inner product of normalised vectors, which is the cosine
-similarity. Up to some 3e5 cases that costs tens of milliseconds beside seconds of generation, finds every neighbour,
+similarity. Up to some 1e5 cases that costs tens of milliseconds beside seconds of generation, finds every neighbour,
 gives the same answer every time and lets a case be left out; an approximate index would buy nothing and lose that.
+Beside each lies what is usual in the pictures of its modality: the vectors are made with it, and it tells pictures that
+are none of the kind (worker.model.pooling).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import uuid
-from collections import Counter, defaultdict
-from dataclasses import asdict, dataclass
+from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import faiss
 import numpy as np
 
 from db.errors import ConfigurationError
+from worker.model import pooling
+from worker.retrieval.snapshot import MANIFEST, IndexedCase, case_vector, kind_of, normalised
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
-    import numpy.typing as npt
+    from worker.retrieval.snapshot import Tokens
 
-    #: float32 [rows, dimension]
-    Vectors = npt.NDArray[np.float32]
-
-MANIFEST = "snapshot.json"
-
-
-@dataclass(frozen=True, slots=True)
-class IndexedCase:
-    """A reference case as the index knows it: where it may be shown, and for whom it must be left out."""
-
-    case_id: str
-    modality: str
-    patient_hash: str = ""
-    study_hash: str = ""
+#: With fewer reference pictures than these nobody can say that a picture is none of the kind.
+ENOUGH_TO_REFUSE = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,49 +40,32 @@ class Neighbour:
     similarity: float
 
 
-def write_snapshot(directory: Path, *, model_digest: str, cases: Sequence[IndexedCase], vectors: Vectors) -> None:
-    """Write the index of *cases* with their *vectors* [cases, dimension]; all of it appears at once, or nothing.
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a study's pictures compare with the reference pictures of their modality."""
 
-    Raises ConfigurationError where the two differ in length.
-    """
-    if len(cases) != len(vectors):
-        raise ConfigurationError(f"{len(cases)} reference cases but {len(vectors)} vectors")
-    partial = directory.with_name(directory.name + ".part")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    files: dict[str, dict[str, Any]] = {}
-    for modality, rows in _rows_by_modality(cases).items():
-        path = partial / f"{len(files)}.faiss"
-        faiss.write_index(_flat_index(vectors[rows]), str(path))
-        files[modality] = {
-            "file": path.name,
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-            "cases": [asdict(cases[row]) for row in rows],
-        }
-    manifest = {"model_digest": model_digest, "dimension": int(vectors.shape[1]), "modalities": files}
-    (partial / MANIFEST).write_text(json.dumps(manifest))
-    partial.rename(directory)
+    #: Of each picture: how strange it is, in units of the usual.
+    z: list[float]
+    #: Reference pictures it was compared with.
+    pictures: int
+    #: Whether they are enough, and of the same part of the body, so that a stranger may be refused.
+    decides: bool
+    limit: float = pooling.STRANGE
+
+    @property
+    def usual(self) -> list[int]:
+        """The pictures that are of the kind, by number from 0."""
+        return [number for number, z in enumerate(self.z) if z <= self.limit]
 
 
-def _rows_by_modality(cases: Sequence[IndexedCase]) -> dict[str, list[int]]:
-    rows: dict[str, list[int]] = defaultdict(list)
-    for row, case in enumerate(cases):
-        rows[case.modality].append(row)
-    return rows
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """The loaded part of one modality."""
 
-
-def _flat_index(vectors: Vectors) -> faiss.Index:
-    index = faiss.IndexScalarQuantizer(vectors.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-    index.add(_normalised(vectors))
-    return index
-
-
-def _normalised(vectors: Vectors) -> Vectors:
-    rows = np.ascontiguousarray(vectors, dtype=np.float32)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True).astype(np.float32)
-    # A vector of zeros is similar to nothing.
-    normalised: Vectors = rows / np.maximum(lengths, np.float32(1e-30))
-    return normalised
+    index: faiss.Index
+    usual: pooling.Usual
+    cases: list[IndexedCase]
+    body_parts: frozenset[str]
 
 
 class ReferenceIndex:
@@ -112,42 +85,60 @@ class ReferenceIndex:
                 f"the reference index {directory.name} was made with another model:"
                 " build one for this checkpoint with `prelim reference build`"
             )
-        self.dimension: int = manifest["dimension"]
-        self._indexes: dict[str, faiss.Index] = {}
-        self._cases: dict[str, list[IndexedCase]] = {}
-        for modality, entry in manifest["modalities"].items():
-            self._indexes[modality] = _read_checked(directory / entry["file"], entry["sha256"])
-            self._cases[modality] = [IndexedCase(**case) for case in entry["cases"]]
+        try:
+            entries = [(name, entry) for name, entry in manifest["modalities"].items() if entry["index"]]
+        except KeyError:
+            raise ConfigurationError(
+                f"the reference index {directory.name} was made by an earlier version: build it again"
+            ) from None
+        self._kinds = {name: _load(directory, entry) for name, entry in entries}
 
     def __len__(self) -> int:
-        return sum(len(cases) for cases in self._cases.values())
+        return sum(len(kind.cases) for kind in self._kinds.values())
+
+    def look(self, tokens: Tokens, *, modality: str, body_part: str) -> Look | None:
+        """How pictures, given as a model's patch tokens, compare with the modality's; None where it has too few."""
+        kind = self._kinds.get(kind_of(modality))
+        if kind is None:
+            return None
+        z = [float(pooling.z(tokens[row : row + 1], kind.usual)[0]) for row in range(len(tokens))]
+        decides = kind.usual.pictures >= ENOUGH_TO_REFUSE and body_part in kind.body_parts
+        return Look([round(value, 2) for value in z], kind.usual.pictures, decides)
 
     def search(
         self,
-        vector: Vectors,
+        tokens: Tokens,
         *,
         modality: str,
         count: int,
         patient_hash: str = "",
         study_hash: str = "",
     ) -> list[Neighbour]:
-        """The *count* most similar cases of the modality, best first, without the patient's own."""
-        cases = self._cases.get(modality)
-        if not cases or count < 1:
+        """The *count* most similar cases of the modality, best first, without the patient's own.
+
+        *tokens* are the patch tokens of the study's pictures.
+        """
+        kind = self._kinds.get(kind_of(modality))
+        if kind is None or count < 1 or not len(tokens):
             return []
-        own = self._own(modality, patient_hash, study_hash)
-        wanted = min(count + own, len(cases))
-        similarities, rows = self._indexes[modality].search(_normalised(vector.reshape(1, -1)), wanted)
+        own = Counter(_is_own(case, patient_hash, study_hash) for case in kind.cases)[True]
+        # So many more are asked for as are left out, which keeps the search exact.
+        wanted = min(count + own, len(kind.cases))
+        similarities, rows = kind.index.search(normalised(case_vector(tokens, kind.usual)[None]), wanted)
         neighbours = [
-            Neighbour(uuid.UUID(cases[row].case_id), float(similarity))
+            Neighbour(uuid.UUID(kind.cases[row].case_id), float(similarity))
             for similarity, row in zip(similarities[0], rows[0], strict=True)
-            if not _is_own(cases[row], patient_hash, study_hash)
+            if not _is_own(kind.cases[row], patient_hash, study_hash)
         ]
         return neighbours[:count]
 
-    def _own(self, modality: str, patient_hash: str, study_hash: str) -> int:
-        """How many rows are to be left out: so many more are asked for, which keeps the search exact."""
-        return Counter(_is_own(case, patient_hash, study_hash) for case in self._cases[modality])[True]
+
+def _load(directory: Path, entry: dict[str, Any]) -> _Kind:
+    index = faiss.deserialize_index(np.frombuffer(_checked(directory, entry["index"]), dtype=np.uint8))
+    _checked(directory, entry["usual"])
+    usual = pooling.Usual.load(directory / entry["usual"]["file"])
+    cases = [IndexedCase(**case) for case in entry["cases"]]
+    return _Kind(index, usual, cases, frozenset(entry["body_parts"]))
 
 
 def _is_own(case: IndexedCase, patient_hash: str, study_hash: str) -> bool:
@@ -155,11 +146,12 @@ def _is_own(case: IndexedCase, patient_hash: str, study_hash: str) -> bool:
     return same_patient or (bool(study_hash) and case.study_hash == study_hash)
 
 
-def _read_checked(path: Path, sha256: str) -> faiss.Index:
+def _checked(directory: Path, entry: dict[str, str]) -> bytes:
+    path = directory / entry["file"]
     try:
         content = path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"the reference index misses {path.name}: build it again") from error
-    if hashlib.sha256(content).hexdigest() != sha256:
+    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
         raise ConfigurationError(f"the reference index is damaged ({path.name}): build it again")
-    return faiss.deserialize_index(np.frombuffer(content, dtype=np.uint8))
+    return content

@@ -13,7 +13,7 @@ import torch
 from db.errors import ConfigurationError, PermanentFailure
 from worker.model import placement
 from worker.model.request import Request
-from worker.model.resident import ResidentModel
+from worker.model.resident import ResidentModel, _coarse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,6 +30,22 @@ def small(random_checkpoint: Path) -> Iterator[ResidentModel]:
 def pictures(count: int) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
     generator = np.random.default_rng(0)
     return [generator.integers(0, 256, (90 + 10 * n, 120, 3), dtype=np.uint8) for n in range(count)]
+
+
+@pytest.mark.parametrize("record", [{"demo": True, "seed": 1}, {"shards": {}}, None])
+def test_a_checkpoints_record_says_whether_it_is_for_phantoms_only(
+    random_checkpoint: Path, tmp_path: Path, record: dict[str, Any] | None
+) -> None:
+    directory = tmp_path / "checkpoint"
+    shutil.copytree(random_checkpoint, directory)
+    (directory / "prelim.json").unlink(missing_ok=True)
+    if record is not None:
+        (directory / "prelim.json").write_text(json.dumps(record))
+
+    model = ResidentModel.load(directory, device="cpu", slots=1)
+    model.close()
+
+    assert model.demo == bool(record and record.get("demo"))
 
 
 def test_it_knows_itself(small: ResidentModel, random_checkpoint: Path) -> None:
@@ -52,14 +68,23 @@ def test_a_stock_internvl_answers_as_its_own_generate(small: ResidentModel) -> N
         assert answer.text
 
 
-def test_pictures_become_vectors_of_length_one_that_tell_them_apart(small: ResidentModel) -> None:
-    vectors = small.embed(pictures(11))
+def test_pictures_become_tokens_of_three_depths_that_tell_them_apart(small: ResidentModel) -> None:
+    tokens = small.patch_tokens(pictures(5))
 
-    assert vectors.shape == (11, 64)
-    assert vectors.dtype == np.float32
-    assert np.allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
-    assert np.allclose(vectors[3], small.embed(pictures(4)[3:])[0], atol=1e-5)
-    assert len(np.unique(vectors.round(4), axis=0)) == 11
+    assert tokens.shape == (5, 3, 64, 64)
+    assert tokens.dtype == np.float32
+    assert np.allclose(tokens[3], small.patch_tokens(pictures(4)[3:])[0], atol=1e-5)
+    assert len(np.unique(tokens.mean(axis=(1, 2)).round(4), axis=0)) == 5
+
+
+def test_a_fine_grid_of_a_large_tower_is_brought_to_the_one_that_is_pooled() -> None:
+    tokens = torch.arange(2 * 32 * 32 * 5, dtype=torch.float32).reshape(1, 2, 32 * 32, 5)
+
+    coarse = _coarse(tokens)
+
+    assert coarse.shape == (1, 2, 64, 5)
+    corner = tokens[0].reshape(2, 32, 32, 5)[:, :4, :4].mean(dim=(1, 2))
+    assert torch.allclose(coarse[0, :, 0], corner)
 
 
 def test_quoted_text_can_neither_end_the_turn_nor_pose_as_a_picture(small: ResidentModel) -> None:
@@ -190,12 +215,12 @@ def test_bfloat16_runs_on_a_cpu(random_checkpoint: Path) -> None:
     model = ResidentModel.load(random_checkpoint, device="cpu", dtype="bfloat16")
 
     answer = model.submit(Request("Write a report.", pictures(1), max_new_tokens=8)).result(60)
-    vectors = model.embed(pictures(2))
+    tokens = model.patch_tokens(pictures(2))
     model.close()
 
     assert model._model.dtype == torch.bfloat16
     assert answer.token_ids
-    assert vectors.dtype == np.float32
+    assert tokens.dtype == np.float32
 
 
 def test_importing_the_room_does_not_import_torch() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from worker.retrieval.index import Neighbour
+from worker.retrieval.index import Look, Neighbour
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,8 +34,8 @@ class FakeModel:
     questions: list[str] = field(default_factory=list)
     shown: list[tuple[int, ...]] = field(default_factory=list)
 
-    def embed(self, pictures: Sequence[Any]) -> Any:
-        return np.ones((len(pictures), 4), dtype=np.float32)
+    def patch_tokens(self, pictures: Sequence[Any]) -> Any:
+        return np.ones((len(pictures), 3, 4, 2), dtype=np.float32)
 
     def generate(self, question: str, pictures: Sequence[Any]) -> Future[Any]:
         self.questions.append(question)
@@ -47,11 +47,15 @@ class FakeModel:
 
 @dataclass
 class FakeIndex:
-    """Holds one case, similar to everything."""
+    """Holds one case, similar to everything; *look_at* is what it thinks of any pictures."""
 
     snapshot: str = "s1"
+    look_at: Look | None = field(default_factory=lambda: Look(z=[1.0], pictures=100, decides=True))
     searches: list[dict[str, Any]] = field(default_factory=list)
 
-    def search(self, _vector: Any, **asked: Any) -> list[Neighbour]:
-        self.searches.append(asked)
+    def look(self, _tokens: Any, **_: Any) -> Look | None:
+        return self.look_at
+
+    def search(self, tokens: Any, **asked: Any) -> list[Neighbour]:
+        self.searches.append(asked | {"pictures": len(tokens)})
         return [Neighbour(CASE, 0.9)]

@@ -14,8 +14,10 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from db.errors import NotReportable, StaleFence, TransientFailure
 from tests.unit.worker.fakes import CASE, FakeIndex, FakeModel
+from worker.evaluation.labeller import present
 from worker.images.study import StoredInstance
 from worker.reporter import References, StudyToReport, write_report
+from worker.retrieval.index import Look
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
 
 
-def radiograph(folder: Path, *, blank: bool = False, name: str = "dx.dcm") -> StoredInstance:
+def radiograph(folder: Path, *, blank: bool = False, name: str = "dx.dcm", turned: bool = False) -> StoredInstance:
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.MediaStorageSOPClassUID = DX
@@ -38,7 +40,7 @@ def radiograph(folder: Path, *, blank: bool = False, name: str = "dx.dcm") -> St
     image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 12, 11, 0
     image.PhotometricInterpretation = "MONOCHROME2"
     ramp = np.add.outer(np.arange(96), np.arange(128)).astype(np.uint16) * 10
-    image.PixelData = (ramp * 0 if blank else ramp).tobytes()
+    image.PixelData = (ramp * 0 if blank else ramp[::-1] if turned else ramp).tobytes()
     image.save_as(folder / name, enforce_file_format=True)
     return StoredInstance(folder / name, image.SOPInstanceUID)
 
@@ -48,9 +50,11 @@ def write(
     model: Any,
     index: FakeIndex | None = None,
     on_progress: Any = lambda: None,
+    *,
+    refuse_strange: bool = True,
     **study: Any,
 ) -> Draft:
-    references = References(index, lambda ids: dict.fromkeys(ids, "No effusion."))
+    references = References(index, lambda ids: dict.fromkeys(ids, "No effusion."), refuse_strange=refuse_strange)
     return write_report(StudyToReport(instances, **study), model, references, budget=8, on_progress=on_progress)
 
 
@@ -82,6 +86,48 @@ def test_a_blank_picture_gets_no_words_of_the_model_or_of_its_neighbours(tmp_pat
     assert model.questions == []
     assert draft.evidence == []
     assert draft.impression == "Not diagnostic."
+
+
+def test_pictures_unlike_the_reference_set_get_no_words_of_the_model_and_say_why(tmp_path: Path) -> None:
+    model, index = FakeModel(), FakeIndex(look_at=Look(z=[4.2], pictures=250, decides=True))
+    draft = write([radiograph(tmp_path)], model, index)
+
+    assert (model.questions, draft.evidence, index.searches) == ([], [], [])
+    assert draft.impression == "Not diagnostic as chest x-ray image."
+    assert not present(draft.findings)
+    assert draft.basis.endswith("refused beside 250 reference pictures")
+    assert any("z 4.2 to 4.2, limit 2" in remark for remark in draft.remarks)
+    assert draft.provenance["z"] == [4.2]
+
+
+@pytest.mark.parametrize(("decides", "refuse"), [(False, True), (True, False)])
+def test_where_nothing_may_be_refused_a_strange_picture_is_read_alone_and_marked(
+    tmp_path: Path, decides: bool, refuse: bool
+) -> None:
+    model, index = FakeModel(), FakeIndex(look_at=Look(z=[4.2], pictures=5, decides=decides))
+    draft = write([radiograph(tmp_path)], model, index, refuse_strange=refuse)
+
+    assert draft.impression == "Normal."
+    assert index.searches == []
+    assert "Written without similar earlier cases, to be read with care." in draft.remarks
+
+
+def test_only_pictures_of_the_kind_look_for_similar_cases(tmp_path: Path) -> None:
+    index = FakeIndex(look_at=Look(z=[1.0, 3.0], pictures=100, decides=True))
+    draft = write(
+        [radiograph(tmp_path, name="a.dcm"), radiograph(tmp_path, name="b.dcm", turned=True)], FakeModel(), index
+    )
+
+    assert index.searches[0]["pictures"] == 1
+    assert len(draft.pictures) == 2
+    assert any(remark.startswith("Picture 2: unlike the reference pictures of DX (z 3.0") for remark in draft.remarks)
+
+
+def test_a_modality_without_reference_cases_is_reported_and_says_so(tmp_path: Path) -> None:
+    draft = write([radiograph(tmp_path)], FakeModel(), FakeIndex(look_at=None))
+
+    assert draft.impression == "Normal."
+    assert "Written without similar earlier cases: too few of DX in the reference index." in draft.remarks
 
 
 def test_a_report_says_that_it_was_written_without_similar_cases(tmp_path: Path) -> None:
