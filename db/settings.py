@@ -120,6 +120,10 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
         default="auto", description="Number format of the weights in memory; `auto`: as stored."
     )
+    demo_ae_titles: Annotated[tuple[AETitle, ...], NoDecode] = Field(
+        default=("PRELIM_DEMO",),
+        description="A demo checkpoint reports only what was sent to these AE titles of ours, as `A,B`; no patients.",
+    )
     worker_slots: int = Field(default=4, ge=1, description="Reports one worker process writes at once.")
     maximum_new_tokens: int = Field(default=200, ge=1, description="Longest report, in tokens.")
     report_deadline_seconds: Seconds = Field(default=300, description="Longest time one report may be generated.")
@@ -163,6 +167,11 @@ class Settings(BaseSettings):
             return {name.strip(): float(seconds) for name, seconds in pairs}
         except ValueError as error:
             raise ValueError("write it as NAME=SECONDS,NAME=SECONDS") from error
+
+    @field_validator("demo_ae_titles", mode="before")
+    @classmethod
+    def _parse_titles(cls, value: object) -> object:
+        return [title.strip() for title in value.split(",") if title.strip()] if isinstance(value, str) else value
 
     @property
     def spool(self) -> Path:

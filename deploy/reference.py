@@ -15,4 +15,6 @@ def settings_table() -> str:
 
 
 def _default(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"`{','.join(value)}`"
     return "" if value in (None, {}) else f"`{value}`"

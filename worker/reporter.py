@@ -98,6 +98,8 @@ class StudyToReport:
     body_part: str = ""
     patient_hash: str = ""
     study_hash: str = ""
+    #: Our AE titles that its images were sent to.
+    called_ae_titles: frozenset[str] = frozenset()
     #: What came after the version before this one was written.
     late_arrivals: Sequence[str] = ()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from db import reference
-from db.errors import ConfigurationError, TransientFailure
+from db.errors import ConfigurationError, PermanentFailure, TransientFailure
 from db.session import transaction
 from worker.evaluation.labeller import kinds
 from worker.model.resident import Request, ResidentModel
@@ -47,6 +47,12 @@ class Resident:
             settings.checkpoint_directory, device=settings.device, dtype=settings.dtype, slots=settings.worker_slots
         )
         log.info("model_loaded", digest=model.digest[:12], seconds=round(time.monotonic() - started, 1))
+        if model.demo:
+            log.warning(
+                "demo_checkpoint",
+                meaning="never for patients: studies not sent to a demo AE title fail",
+                demo_ae_titles=",".join(settings.demo_ae_titles),
+            )
         return cls(model, settings)
 
     @property
@@ -61,7 +67,12 @@ class Resident:
         return engine.stalled_seconds if engine.alive else math.inf
 
     def write(self, study: StudyToReport, on_progress: Callable[[], None]) -> Draft:
-        """Write one study's report; see worker.reporter.write_report."""
+        """Write one study's report; see worker.reporter.write_report.
+
+        Raises PermanentFailure where the checkpoint is a demo and the study may be a patient's.
+        """
+        if self._model.demo:
+            _refuse_patients(study, self._settings.demo_ae_titles)
         references = References(
             self._current_index(),
             _read_reports,
@@ -105,6 +116,17 @@ class Resident:
             self._index = _open(directory, self._model.digest)
             log.info("reference_index_loaded", snapshot=directory.name, cases=len(self._index))
         return self._index
+
+
+def _refuse_patients(study: StudyToReport, demo_ae_titles: Sequence[str]) -> None:
+    others = sorted(study.called_ae_titles - set(demo_ae_titles))
+    if others or not study.called_ae_titles:
+        raise PermanentFailure(
+            "demo_checkpoint",
+            f"the checkpoint is a demo and never reports patients; this study came to {', '.join(others) or 'nobody'}."
+            " Set PRELIM_CHECKPOINT to a real one and `prelim retry` it. A phantom: send it to one of"
+            f" PRELIM_DEMO_AE_TITLES ({', '.join(demo_ae_titles) or 'none is set'})",
+        )
 
 
 def _open(directory: Path, model_digest: str) -> ReferenceIndex:

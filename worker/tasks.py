@@ -172,12 +172,13 @@ def _study(session: Session, claim: jobs.Claim, settings: Settings) -> StudyToRe
     study = session.get_one(Study, claim.study_id)
     rows = session.scalars(
         select(Instance).where(Instance.study_id == claim.study_id, Instance.reportable).order_by(Instance.file_path)
-    )
+    ).all()
     return StudyToReport(
         instances=[StoredInstance(settings.data_dir / row.file_path, row.sop_instance_uid) for row in rows],
         modality=study.modality,
         body_part=study.body_part,
         patient_hash=fingerprint(study.patient_id),
         study_hash=fingerprint(study.study_instance_uid),
+        called_ae_titles=frozenset(row.called_ae_title.strip() for row in rows),
         late_arrivals=studies.late_arrivals(session, claim.study_id, claim.revision),
     )

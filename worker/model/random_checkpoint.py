@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +11,7 @@ from transformers import GenerationConfig, InternVLConfig, InternVLForConditiona
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
 from worker.model.chat import CHAT_TEMPLATE, IMAGE_TOKENS, IMAGENET_MEAN, IMAGENET_STD
+from worker.model.digest import RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +42,7 @@ def write_random_checkpoint(directory: Path, *, seed: int = 0) -> None:
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     _image_processor().save_pretrained(directory)
+    (directory / RECORD).write_text(json.dumps({"demo": True, "trained_on": "nothing: random weights"}) + "\n")
 
 
 def _model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Any:

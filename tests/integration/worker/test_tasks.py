@@ -82,6 +82,18 @@ def test_the_writer_is_told_where_the_files_are_and_no_patient(settings: Setting
     assert "PHANTOM" not in repr(seen)
 
 
+def test_the_writer_is_told_which_of_our_names_the_images_were_sent_to(database_url: str, settings: Settings) -> None:
+    waiting, seen = Arrivals(database_url), []
+    waiting.image(called_ae_title="PRELIM_DEMO")
+    waiting.image(called_ae_title="PRELIM")
+    waiting.image(called_ae_title="OTHER", reportable=False)
+    waiting.settle()
+
+    tasks.Slots(settings).run(lambda study, _: seen.append(study) or DRAFT)
+
+    assert seen[0].called_ae_titles == {"PRELIM_DEMO", "PRELIM"}
+
+
 def test_images_that_cannot_make_a_report_end_the_study_with_the_reason(arrivals: Arrivals, settings: Settings) -> None:
     assert outcome(tasks.Slots(settings), ending_with(NotReportable("video", "it is a film"))) == "not_reportable"
     assert arrivals.state() == "not_reportable"

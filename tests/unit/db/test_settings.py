@@ -77,3 +77,11 @@ def test_a_password_does_not_show_when_settings_are_printed(monkeypatch: pytest.
     monkeypatch.setenv("PRELIM_DATABASE_URL", "postgresql+psycopg://prelim:hunter2@db/prelim")
 
     assert "hunter2" not in repr(load_settings())
+
+
+def test_the_ae_titles_of_a_demo_are_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRELIM_DEMO_AE_TITLES", "PHANTOMS, PRELIM_DEMO")
+    assert load_settings().demo_ae_titles == ("PHANTOMS", "PRELIM_DEMO")
+
+    monkeypatch.setenv("PRELIM_DEMO_AE_TITLES", "")
+    assert load_settings().demo_ae_titles == ()

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from db.errors import PermanentFailure
 from db.settings import Settings
+from worker.reporter import StudyToReport
 from worker.resident import Resident
 
 if TYPE_CHECKING:
@@ -22,3 +24,18 @@ def test_a_dead_engine_counts_as_stalled_for_ever_so_that_the_watch_ends_its_pro
     model = SimpleNamespace(engine=SimpleNamespace(alive=alive, stalled_seconds=3.0))
 
     assert Resident(model, Settings(data_dir=tmp_path)).stalled_seconds == seconds
+
+
+@pytest.mark.parametrize("called", [{"PRELIM"}, {"PRELIM", "PRELIM_DEMO"}, set()])
+def test_a_demo_checkpoint_fails_a_study_that_was_not_sent_to_a_demo_and_says_what_to_do(
+    tmp_path: Path, called: set[str]
+) -> None:
+    demo = Resident(SimpleNamespace(demo=True), Settings(data_dir=tmp_path))
+    study = StudyToReport([], called_ae_titles=frozenset(called))
+
+    with pytest.raises(PermanentFailure) as refused:
+        demo.write(study, lambda: None)
+
+    assert refused.value.reason == "demo_checkpoint"
+    for word in ("PRELIM_CHECKPOINT", "prelim retry", "PRELIM_DEMO_AE_TITLES"):
+        assert word in refused.value.detail
