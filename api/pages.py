@@ -11,7 +11,7 @@ from api.access import Database, Reader
 from api.schemas import State
 from api.studies import position
 from api.templating import templates
-from db import overview
+from db import overview, truth
 
 #: Studies on one page of the list: about two screens.
 PAGE = 50
@@ -48,5 +48,6 @@ def study(request: Request, session: Database, study_id: uuid.UUID) -> Response:
         "content": overview.content(session, study_id),
         "report": reading.report(session, line),
         "pending": line.state in overview.PENDING_STATES,
+        "truth": truth.read(request.app.state.settings.data_dir, line.study_instance_uid),
     }
     return templates.TemplateResponse(request, "study.html", context)

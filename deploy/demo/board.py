@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from db.overview import PENDING_STATES
+from worker.evaluation.labeller import present
+from worker.prompts import split_report
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import uuid
+    from collections.abc import Mapping, Sequence
 
     from db.overview import StudyLine
 
@@ -17,14 +20,19 @@ STYLES = {"reported": "green", "failed": "red", "not_reportable": "yellow", "run
 
 
 class Board:
-    """The studies of the database as they stood at the last look."""
+    """The studies of the database as they stood at the last look; *truths* are true reports by Study Instance UID.
 
-    def __init__(self) -> None:
+    Without truths the studies may be patients': then neither reports nor names are shown.
+    """
+
+    def __init__(self, truths: Mapping[str, str] | None = None) -> None:
+        self._truths = truths or {}
         self._lines: Sequence[StudyLine] = ()
+        self._reports: Mapping[uuid.UUID, str] = {}
 
-    def update(self, lines: Sequence[StudyLine]) -> None:
-        """Take a new look."""
-        self._lines = lines
+    def update(self, lines: Sequence[StudyLine], reports: Mapping[uuid.UUID, str]) -> None:
+        """Take a new look; *reports* are the texts by the study's id."""
+        self._lines, self._reports = lines, reports
 
     @property
     def all_ended(self) -> bool:
@@ -37,9 +45,34 @@ class Board:
         return bool(self._lines) and all(line.state in ("reported", "not_reportable") for line in self._lines)
 
     def table(self) -> Table:
-        """The oldest first; no patient's name, because the studies may be real ones."""
-        table = Table("study", "modality", "state", "basis or reason", title="studies", title_justify="left")
+        """The oldest first; truth and report beside one another where the truth is known."""
+        beside = ("truth", "report", "findings") if self._truths else ("basis or reason",)
+        table = Table("study", "modality", "state", *beside, title="studies", title_justify="left", show_lines=True)
         for line in reversed(self._lines):
-            about = line.report.basis if line.report else line.detail or ""
-            table.add_row(str(line.id)[:8], line.modality, line.state, about, style=STYLES.get(line.state, ""))
+            about = self._beside(line) if self._truths else (_about(line),)
+            table.add_row(str(line.id)[:8], line.modality, line.state, *about, style=STYLES.get(line.state, ""))
         return table
+
+    def _beside(self, line: StudyLine) -> tuple[str, str, str]:
+        truth, report = self._truths.get(line.study_instance_uid, ""), self._reports.get(line.id)
+        if report is None:
+            return _impression(truth), line.detail or "", ""
+        return (
+            _impression(truth),
+            _impression(report),
+            "as drawn" if _findings(truth) == _findings(report) else "differ",
+        )
+
+
+def _about(line: StudyLine) -> str:
+    return line.report.basis if line.report else line.detail or ""
+
+
+def _impression(report: str) -> str:
+    findings, impression = split_report(report)
+    return impression or findings
+
+
+def _findings(report: str) -> set[tuple[str, str, str]]:
+    """As the ruler compares them: finding, side, zone."""
+    return {label.strict for label in present(report)}

@@ -38,8 +38,8 @@ SLICES = 24
 TOP_LEVEL = 0.9
 SLICE_MM = 6.0
 SLIDE_PIXELS = 512
-#: Twice what the demo checkpoint looks at.
-SMALL_PIXELS = 256
+#: Twice what the demo checkpoint looks at; and slices for more than a worker chooses.
+SMALL_PIXELS, SMALL_SLICES = 256, 12
 TILE_PIXELS = 256
 
 
@@ -77,8 +77,7 @@ def write_study(
     form = form_of(case)
     if small and case.picture != "pathology":
         form = replace(form, size=min(form.size, SMALL_PIXELS))
-    writer = {"ct": _volume, "mr": _volume, "chest": _radiographs, "pathology": _slide}.get(case.picture, _colour)
-    datasets = writer(case, form, variation)
+    datasets = _objects(case, form, variation, slices=SMALL_SLICES if small else SLICES)
     paths = []
     for number, dataset in enumerate(datasets, start=1):
         _identify(dataset, case, form, patient, number)
@@ -86,6 +85,12 @@ def write_study(
         dataset.save_as(path, enforce_file_format=True)
         paths.append(path)
     return paths
+
+
+def _objects(case: Case, form: Form, variation: Variation, *, slices: int) -> list[FileDataset]:
+    if case.picture in {"ct", "mr"}:
+        return _volume(case, form, variation, slices=slices)
+    return {"chest": _radiographs, "pathology": _slide}.get(case.picture, _colour)(case, form, variation)
 
 
 def form_of(case: Case) -> Form:
@@ -122,14 +127,15 @@ def _radiograph(view: str, case: Case, form: Form, variation: Variation, *, bone
     return dataset
 
 
-def _volume(case: Case, form: Form, variation: Variation) -> list[FileDataset]:
+def _volume(case: Case, form: Form, variation: Variation, *, slices: int) -> list[FileDataset]:
+    spacing = SLICE_MM * (SLICES - 1) / (slices - 1)
     return [
-        _slice(replace(case, level=float(level)), number, form, variation)
-        for number, level in enumerate(np.linspace(-TOP_LEVEL, TOP_LEVEL, SLICES))
+        _slice(replace(case, level=float(level)), round(number * spacing, 3), form, variation)
+        for number, level in enumerate(np.linspace(-TOP_LEVEL, TOP_LEVEL, slices))
     ]
 
 
-def _slice(case: Case, number: int, form: Form, variation: Variation) -> FileDataset:
+def _slice(case: Case, place: float, form: Form, variation: Variation) -> FileDataset:
     stored = np.round(draw(case, size=form.size, variation=variation).image * (80 if case.picture == "ct" else 1000))
     if case.picture == "ct":
         # 0..1 is the brain window, 40 +- 40 HU, with bone far above it.
@@ -147,8 +153,8 @@ def _slice(case: Case, number: int, form: Form, variation: Variation) -> FileDat
     dataset.PixelSpacing = [spacing, spacing]
     dataset.SliceThickness = SLICE_MM
     dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    dataset.ImagePositionPatient = [-110, -110, round(number * SLICE_MM, 3)]
-    dataset.SliceLocation = round(number * SLICE_MM, 3)
+    dataset.ImagePositionPatient = [-110, -110, place]
+    dataset.SliceLocation = place
     return dataset
 
 

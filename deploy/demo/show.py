@@ -6,6 +6,7 @@ import os
 import secrets
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydicom import dcmread
@@ -13,7 +14,7 @@ from pydicom.errors import InvalidDicomError
 from rich.console import Console
 from rich.live import Live
 
-from db import logs, overview
+from db import logs, overview, reference, reports, truth
 from db.errors import ConfigurationError, PrelimError
 from db.session import transaction
 from db.settings import load_settings
@@ -24,16 +25,23 @@ from deploy.demo.studies import write_demo_studies, write_reference_cases
 from deploy.launcher import running
 from deploy.preflight import SERVERS, check, is_free
 from deploy.server import free_port
+from worker.model.digest import checkpoint_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
+    import uuid
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from sqlalchemy.orm import Session
+
+    from db.overview import StudyLine
     from db.settings import Settings
     from deploy.launcher import Launcher
 
 STUDIES = 8
-REFERENCE_CASES = 64
+#: Enough that what is usual is known of every modality, and each rare finding is there some twenty times.
+REFERENCE_CASES = 640
+#: Shipped with Prelim; made by `make demo-checkpoint`.
+CHECKPOINT = Path(__file__).parent / "checkpoint"
 #: A folder of single files has no late images: a short quiet time shows reports sooner.
 SETTLE_SECONDS = "2"
 #: Longest wait for a report after the last study was sent, in seconds; a laptop writes one in about a second.
@@ -52,13 +60,19 @@ def show(*, studies: Path | None, seed: int | None, leave: bool) -> int:
         raise ConfigurationError(f"{studies} is no folder: name one with DICOM files")
     settings = _settings()
     logs.configure(settings)
-    _checkpoint(settings)
+    settings = _checkpoint(settings)
     check(settings)
-    folders = [studies] if studies else _made_up_studies(settings, secrets.randbelow(2**31) if seed is None else seed)
+    truths: dict[str, str] = {}
+    folders = [studies] if studies else []
+    if not studies:
+        folder, truths = _made_up_studies(settings, secrets.randbelow(2**31) if seed is None else seed)
+        # Beside them lies the truth, which nobody sends.
+        folders = sorted(path for path in folder.iterdir() if path.is_dir())
+    references = _reference_cases(settings)
     with running(settings) as launcher:
-        _reference_set(settings)
+        _reference_index(settings, references)
         welcome.greet(settings, launcher.say)
-        status = _send_and_watch(settings, launcher, folders, leave=leave)
+        status = _send_and_watch(settings, launcher, folders, Board(truths), leave=leave)
     return status if leave else launcher.exit_status
 
 
@@ -77,25 +91,45 @@ def _settings() -> Settings:
     return load_settings()
 
 
-def _checkpoint(settings: Settings) -> None:
+def _checkpoint(settings: Settings) -> Settings:
+    """The settings with a checkpoint: the configured one, else the one shipped, else one of random numbers."""
     directory = settings.checkpoint_directory
     if settings.checkpoint is None and not (directory / "config.json").is_file():
-        _prelim("checkpoint", "random", str(directory))
+        if not (CHECKPOINT / "config.json").is_file():
+            _prelim("checkpoint", "random", str(directory))
+            console.print("the demo checkpoint is missing: a random one is used, and its words mean nothing")
+            return settings
+        os.environ["PRELIM_CHECKPOINT"] = str(CHECKPOINT)
+        # It is stored in bfloat16, in which many processors are slow.
+        os.environ.setdefault("PRELIM_DTYPE", "float32")
+    return load_settings()
 
 
-def _made_up_studies(settings: Settings, seed: int) -> list[Path]:
+def _made_up_studies(settings: Settings, seed: int) -> tuple[Path, dict[str, str]]:
+    """The folder of studies, and their true reports by Study Instance UID."""
     folder = settings.data_dir / "demo" / f"studies-{seed}"
-    write_demo_studies(folder, count=STUDIES, seed=seed)
-    # Beside them lies the truth, which nobody sends.
-    return sorted(path for path in folder.iterdir() if path.is_dir())
+    made = write_demo_studies(folder, count=STUDIES, seed=seed)
+    for study in made:
+        truth.write(settings.data_dir, study.study_instance_uid, study.report)
+    return folder, {study.study_instance_uid: study.report for study in made}
 
 
-def _reference_set(settings: Settings) -> None:
-    folder = settings.data_dir / "demo" / "reference"
+def _reference_cases(settings: Settings) -> Path:
+    folder = settings.data_dir / "demo" / f"reference-{REFERENCE_CASES}"
     # Written last: without it an interrupted run left a part, which is written again.
     if not (folder / "cases.jsonl").is_file():
+        console.print(f"drawing {REFERENCE_CASES} earlier cases, once")
         write_reference_cases(folder, count=REFERENCE_CASES, seed=0)
-    _prelim("reference", "build", str(folder))
+    return folder
+
+
+def _reference_index(settings: Settings, folder: Path) -> None:
+    """Build the index unless this checkpoint has one: it may be of real cases."""
+    digest = checkpoint_digest(settings.checkpoint_directory)
+    with transaction(settings.database()) as session:
+        known = reference.current_snapshot(session, digest)
+    if known is None:
+        _prelim("reference", "build", str(folder))
 
 
 def _prelim(*arguments: str) -> None:
@@ -103,10 +137,11 @@ def _prelim(*arguments: str) -> None:
         raise DemoFailed(f"`prelim {' '.join(arguments)}` failed; its lines are above")
 
 
-def _send_and_watch(settings: Settings, launcher: Launcher, folders: Sequence[Path], *, leave: bool) -> int:
-    board = Board()
+def _send_and_watch(
+    settings: Settings, launcher: Launcher, folders: Sequence[Path], board: Board, *, leave: bool
+) -> int:
     uids = set(_study_uids(folders))
-    sender = subprocess.Popen([find_program("prelim"), "send", *map(str, folders)])
+    sender = subprocess.Popen([find_program("prelim"), "send", *_to_a_demo(settings), *map(str, folders)])
     deadline = time.monotonic() + PATIENCE_SECONDS
     with Live(board.table(), console=console, refresh_per_second=4) as live:
         while not launcher.stopping:
@@ -114,13 +149,24 @@ def _send_and_watch(settings: Settings, launcher: Launcher, folders: Sequence[Pa
             # First whether all has come in, then the look: the other way round the last study could be missed.
             arrived = sender.poll() is not None and not any((settings.spool / "inbox").glob("*.dcm"))
             with transaction(settings.database()) as session:
-                board.update(overview.studies(session, uids))
+                lines = overview.studies(session, uids)
+                board.update(lines, _texts(session, lines))
             live.update(board.table())
             if leave and ((arrived and board.all_ended) or time.monotonic() > deadline):
                 break
             time.sleep(REFRESH_SECONDS)
     sender.terminate()
     return 0 if sender.wait() == 0 and board.all_reported else 1
+
+
+def _to_a_demo(settings: Settings) -> Sequence[str]:
+    """The AE title that a demo checkpoint writes for; a real one writes for any."""
+    return ["--called", settings.demo_ae_titles[0]] if settings.demo_ae_titles else []
+
+
+def _texts(session: Session, lines: Sequence[StudyLine]) -> Mapping[uuid.UUID, str]:
+    current = ((line.id, reports.current(session, line.id)) for line in lines if line.report)
+    return {study: f"Findings: {row.findings} Impression: {row.impression}" for study, row in current if row}
 
 
 def _study_uids(folders: Iterable[Path]) -> Iterator[str]:

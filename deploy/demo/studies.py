@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +19,7 @@ from deploy.demo.dicom import form_of, study_uid, write_study
 from deploy.demo.phantoms import CAREFUL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from deploy.demo.cases import Case
@@ -24,6 +29,10 @@ if TYPE_CHECKING:
 CASES = "cases.jsonl"
 #: Of the reference cases of the chest, how many show a rare finding: a hospital's archive holds what a year has not.
 RARE_AMONG_REFERENCES = 0.25
+#: Numbers of the patients of reference cases begin here: nobody's own case may be quoted to him.
+REFERENCE_PATIENTS = 10_000
+#: From so many cases on, every processor draws.
+MANY = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,43 +62,65 @@ def write_demo_studies(
     return _write(directory, cases, rng, variation)
 
 
-def write_reference_cases(directory: Path, *, count: int, seed: int) -> list[DemoStudy]:
-    """Write *count* earlier cases: half of them chests, a quarter of those with a finding rare elsewhere."""
+def write_reference_cases(directory: Path, *, count: int, seed: int, variation: Variation = CAREFUL) -> list[DemoStudy]:
+    """Write *count* earlier cases: three quarters chests, a quarter of those with a finding rare elsewhere."""
     rng = np.random.default_rng((seed, 2))
-    return _write(directory, list(_references(rng, count)), rng, CAREFUL, small=True)
+    return _write(
+        directory, list(_references(rng, count)), rng, variation, first_patient=REFERENCE_PATIENTS, small=True
+    )
 
 
 def _references(rng: np.random.Generator, count: int) -> Iterator[Case]:
-    others = [picture for picture in CATALOGUE if picture != "chest"]
-    rare = [kind.name for kind in CHEST_RARE]
+    others = itertools.cycle(picture for picture in CATALOGUE if picture != "chest")
+    rare = itertools.cycle(kind.name for kind in CHEST_RARE)
     for number in range(count):
-        if number % 2:
-            yield draw_case(rng, others[number // 2 % len(others)])
+        if number % 4 == 3:  # noqa: PLR2004 - every fourth
+            yield draw_case(rng, next(others))
         else:
-            name = rare[number // 2 % len(rare)] if rng.random() < RARE_AMONG_REFERENCES else ""
-            yield draw_case(rng, "chest", rare=name)
+            yield draw_case(rng, "chest", rare=next(rare) if rng.random() < RARE_AMONG_REFERENCES else "")
 
 
 def _write(
-    directory: Path, cases: list[Case], rng: np.random.Generator, variation: Variation, *, small: bool = False
+    directory: Path,
+    cases: list[Case],
+    rng: np.random.Generator,
+    variation: Variation,
+    *,
+    first_patient: int = 1,
+    small: bool = False,
 ) -> list[DemoStudy]:
     directory.mkdir(parents=True, exist_ok=True)
+    draw = partial(_draw, directory=directory, first_patient=first_patient, variation=variation, small=small)
     studies = []
-    for number, case in enumerate(cases, start=1):
-        paths = write_study(case, directory / f"{number:05}", patient=number, variation=variation, small=small)
+    for number, (case, paths) in enumerate(zip(cases, _on_every_processor(draw, cases), strict=True), start=1):
+        patient = first_patient + number - 1
         studies.append(
             DemoStudy(
-                study_instance_uid=study_uid(case, number),
+                study_instance_uid=study_uid(case, patient),
                 case_id=f"{number:05}",
                 modality=form_of(case).modality,
                 body_part=form_of(case).body_part,
                 findings=[asdict(finding) for finding in case.findings],
                 report=grammar.write(case, rng),
                 labels=[finding.name for finding in case.findings] or [questions.NORMAL],
-                patient=f"PHANTOM-{number:04}",
+                patient=f"PHANTOM-{patient:04}",
                 files=[str(path.relative_to(directory)) for path in paths],
             )
         )
     lines = "".join(json.dumps(asdict(study)) + "\n" for study in studies)
     (directory / CASES).write_text(lines, encoding="utf-8")
     return studies
+
+
+def _draw(numbered: tuple[int, Case], *, directory: Path, first_patient: int, **options: Any) -> list[Path]:
+    number, case = numbered
+    return write_study(case, directory / f"{number:05}", patient=first_patient + number - 1, **options)
+
+
+def _on_every_processor(draw: Callable[[tuple[int, Case]], list[Path]], cases: list[Case]) -> Iterable[list[Path]]:
+    numbered = list(enumerate(cases, start=1))
+    if len(cases) < MANY:
+        return [draw(each) for each in numbered]
+    # Not forked: the caller may have threads.
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as processes:
+        return list(processes.map(draw, numbered, chunksize=8))

@@ -15,6 +15,8 @@ from db.settings import Settings
 from tests.integration.api.arrivals import Arrivals
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fastapi import FastAPI
 
 
@@ -30,8 +32,8 @@ def key(database_url: str) -> str:
 
 
 @pytest.fixture
-def app(database_url: str) -> FastAPI:
-    return create_app(Settings(database_url=SecretStr(database_url)))
+def app(database_url: str, tmp_path: Path) -> FastAPI:
+    return create_app(Settings(data_dir=tmp_path, database_url=SecretStr(database_url)))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pydicom import dcmread
 from deploy.demo.cases import Case, draw_case
 from deploy.demo.dicom import write_study
 from deploy.demo.phantoms import CAREFUL, draw
-from deploy.demo.studies import write_demo_studies, write_reference_cases
+from deploy.demo.studies import MANY, write_demo_studies, write_reference_cases
 from worker.images.study import StoredInstance, pictures_of
 from worker.retrieval.build import read_cases
 
@@ -48,6 +48,34 @@ def test_reference_cases_are_read_by_the_reference_build(tmp_path: Path) -> None
 
     assert len(cases) == 3
     assert all(case.report.startswith("Findings:") and case.labels for case in cases)
+
+
+def test_many_cases_are_drawn_on_every_processor_and_are_the_same(tmp_path: Path) -> None:
+    write_reference_cases(tmp_path / "few", count=2, seed=1)
+    many = write_reference_cases(tmp_path / "many", count=MANY, seed=1)
+
+    names = [path.relative_to(tmp_path / "few") for path in (tmp_path / "few").rglob("*.dcm")]
+    assert len(many) == MANY
+    assert names
+    assert all((tmp_path / "few" / name).read_bytes() == (tmp_path / "many" / name).read_bytes() for name in names)
+
+
+def test_nobody_of_the_reference_cases_is_a_patient_of_the_demo(tmp_path: Path) -> None:
+    sent = write_demo_studies(tmp_path / "sent", count=3, seed=1)
+    earlier = write_reference_cases(tmp_path / "earlier", count=3, seed=1)
+
+    assert not {study.patient for study in sent} & {case.patient for case in earlier}
+    assert earlier[0].patient == str(dcmread(tmp_path / "earlier" / earlier[0].files[0]).PatientID)
+
+
+def test_a_small_volume_covers_the_same_head_with_fewer_slices(tmp_path: Path) -> None:
+    places = [
+        sorted(float(dcmread(path).ImagePositionPatient[2]) for path in write_study(Case("mr", 3), folder, small=small))
+        for folder, small in ((tmp_path / "whole", False), (tmp_path / "small", True))
+    ]
+
+    assert (places[0][0], places[0][-1]) == (places[1][0], places[1][-1])
+    assert (len(places[0]), len(places[1])) == (24, 12)
 
 
 @pytest.mark.parametrize("bone_black", [False, True])
