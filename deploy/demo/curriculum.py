@@ -70,7 +70,7 @@ class Curriculum:
         self._chance = {f: 0.46 if f == "chest" else 0.54 / others for f in self._by_family if f != JUNK}
 
     def batch(self, size: int) -> list[Example]:
-        """Examples of one kind of picture, so that their lengths are alike."""
+        """Examples of one kind of picture."""
         family = str(self._rng.choice(list(self._chance), p=list(self._chance.values())))
         return [self._one(family) for _ in range(size)]
 

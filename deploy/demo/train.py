@@ -40,7 +40,7 @@ class Scale:
     others: int = 1_800
     references: int = 3_000
     tower_steps: int = 2_700
-    language_steps: int = 2_000
+    language_steps: int = 1_600
 
 
 FULL = Scale()
