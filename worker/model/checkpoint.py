@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +21,10 @@ from worker.model.published import LORA_SCALE, Published
 from worker.model.recipes import Recipe, recipes
 from worker.model.sentencepiece import convert_tokenizer
 from worker.model.shards import Shape, ShardWriter, Source, tensor_bytes
+from worker.model.whole import clear_leftovers, whole_or_nothing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 #: Largest shard written, in bytes: what the publication has, and small enough to copy and check one by one.
@@ -90,8 +89,10 @@ def convert_checkpoint(
     config = _stock_config(published, tokenizer, dtype)
     conversion = Conversion(Source(source), published, DTYPES[dtype], shard_bytes)
     _plan(conversion, config)
+    # First: what a killed run left takes the very room that this one needs.
+    clear_leftovers(target)
     _check_room(target.parent, conversion.bytes)
-    with _whole_or_nothing(target) as directory:
+    with whole_or_nothing(target) as directory:
         record = _record(source, conversion)
         record["shards"] = _write_shards(directory, conversion, on_bytes)
         tokenizer.save_pretrained(directory)
@@ -169,35 +170,6 @@ def _check_room(parent: Path, size: int) -> None:
         raise ConfigurationError(
             f"{existing} has {free / 1e9:.1f} GB free, the converted checkpoint needs {(size + MARGIN_BYTES) / 1e9:.1f}"
         )
-
-
-@contextmanager
-def _whole_or_nothing(target: Path) -> Iterator[Path]:
-    """A directory beside *target* that becomes it at the end, or goes.
-
-    What a killed run leaves has a name of its own and no config.json until the last, so nothing loads it; the next
-    run clears it away.
-    """
-    partial = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        for path in (*partial.iterdir(), partial):
-            _make_durable(path)
-        partial.rename(target)
-    except OSError as error:
-        raise ConfigurationError(f"{target} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _make_durable(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _write_shards(

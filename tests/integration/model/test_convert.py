@@ -15,7 +15,7 @@ from transformers import AutoModelForImageTextToText, InternVLForConditionalGene
 
 from db.errors import ConfigurationError
 from tests.integration.model.published_fixture import Publication
-from worker.model import checkpoint
+from worker.model import checkpoint, whole
 from worker.model.checkpoint import convert_checkpoint
 from worker.model.digest import check_shards, checkpoint_digest
 from worker.model.resident import ResidentModel
@@ -312,6 +312,55 @@ def test_a_killed_conversion_leaves_nothing_that_loads_and_can_be_run_again(pari
             ResidentModel.load(directory, device="cpu")
     convert_checkpoint(parity.checkpoint, target)
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_only_what_a_dead_conversion_left_is_cleared_away(parity: Parity, tmp_path: Path) -> None:
+    source = tmp_path / "meddr.partial"
+    shutil.copytree(parity.checkpoint, source)
+    others = [tmp_path / name for name in (".meddr.unfinished-mine", ".other.unfinished-1", "meddr.old")]
+    for other in others:
+        other.mkdir()
+        (other / "kept").touch()
+    (others[1] / whole.MARKER).touch()
+    dead = tmp_path / ".meddr.unfinished-1"
+    dead.mkdir()
+    (dead / whole.MARKER).touch()
+
+    convert_checkpoint(source, tmp_path / "meddr")
+
+    assert (source / "config.json").is_file()
+    assert all((other / "kept").exists() for other in others)
+    assert not dead.exists()
+
+
+def test_of_two_conversions_to_one_place_one_wins_and_the_other_says_so(parity: Parity, tmp_path: Path) -> None:
+    target = tmp_path / "converted"
+    second: list[bool] = []
+
+    def convert_meanwhile(done: int, total: int) -> None:
+        if done > total // 3 and not second:
+            second.append(True)
+            convert_checkpoint(parity.checkpoint, target, dtype="float32")
+
+    with pytest.raises(ConfigurationError, match="cannot be written: .*not empty"):
+        convert_checkpoint(parity.checkpoint, target, dtype="bfloat16", on_bytes=convert_meanwhile)
+
+    assert list(tmp_path.iterdir()) == [target]
+    assert not (target / whole.MARKER).exists()
+    assert {tensor.dtype for tensor in weights(target).values()} == {torch.float32}
+    check_shards(target)
+
+
+def test_room_that_a_killed_run_takes_counts_as_free(
+    parity: Parity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = tmp_path / ".converted.unfinished-1"
+    dead.mkdir()
+    (dead / whole.MARKER).touch()
+    full, roomy = shutil.disk_usage(tmp_path)._replace(free=0), shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full if dead.exists() else roomy)
+
+    convert_checkpoint(parity.checkpoint, tmp_path / "converted")
 
 
 MEASURED = """
