@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from db import jobqueue, jobs, modality, nudges, processes, settling
+from db.logs import frames
 from db.session import transaction
 from dicom_listener import commitment, index, tally
 from dicom_listener.storage import Spool
@@ -142,6 +143,10 @@ def _loop(settings: Settings, app: Celery, bell: nudges.Bell, stop: threading.Ev
         except (SQLAlchemyError, OSError) as error:
             # The files wait on the disk and the jobs in the database: nothing is lost but time.
             log.error("dispatch.waiting", why=type(error).__name__)  # noqa: TRY400 - an outage, not a fault of ours
+            stop.wait(PAUSE_AFTER_FAILURE_SECONDS)
+        # A fault of ours must not end the loop for good. Its text could quote a patient.
+        except Exception as error:  # noqa: BLE001
+            log.error("dispatch.failed", error=type(error).__name__, frames=frames(error))  # noqa: TRY400
             stop.wait(PAUSE_AFTER_FAILURE_SECONDS)
 
 

@@ -9,7 +9,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.charset import convert_encodings, decode_bytes, default_encoding, python_encoding
 
 from db.reportable import reportable
 from db.studies import ReceivedInstance, StudyAttributes
@@ -48,6 +48,8 @@ WANTED = frozenset(data_sets.IDENTITY) | {
     NUMBER_OF_STUDY_RELATED_INSTANCES,
 }
 
+#: Python's names of the character sets of PS3.3 C.12.1.1.2. pydicom takes every codec of Python's, `base64` too.
+ENCODINGS = frozenset(python_encoding.values())
 #: Bytes read at a time.
 STEP = 2**20
 #: From the C-STORE's priority (PS3.7 9.3.1.1: medium, high, low) to ours: greater is more urgent.
@@ -113,13 +115,18 @@ class Texts:
         self._values = values
         named = values.get(SPECIFIC_CHARACTER_SET, b"").decode("latin-1").strip("\0 ")
         with _quietly():
-            # An unknown name is read as the default set.
-            self._encodings = convert_encodings(named.split("\\") if named else "")
+            encodings = convert_encodings(named.split("\\") if named else "")
+        # An unknown name is read as the default set.
+        self._encodings = [name if name in ENCODINGS else default_encoding for name in encodings]
 
     def __getitem__(self, tag: int) -> str:
         """One line, without padding; empty where the element is missing."""
-        with _quietly():
-            text = decode_bytes(self._values.get(tag, b""), self._encodings, set(b"^="))
+        value = self._values.get(tag, b"")
+        try:
+            with _quietly():
+                text = decode_bytes(value, self._encodings, set(b"^="))
+        except (LookupError, ValueError):  # code extensions that lead nowhere
+            text = value.decode("latin-1")
         return CONTROL_CHARACTERS.sub("", text).strip()
 
     def number(self, tag: int) -> int | None:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import errno
 import os
 from typing import TYPE_CHECKING
 
 import structlog
-from sqlalchemy.exc import DataError
+from sqlalchemy import text
+from sqlalchemy.exc import DataError, DBAPIError
 
 from db import studies
+from db.logs import frames
 from db.session import transaction
 from db.studies import ReceivedInstance, Recorded
 from dicom_listener import headers, notices
@@ -36,6 +39,10 @@ log = structlog.get_logger()
 
 #: Files of one transaction: enough to share its flush, few enough that a crash repeats little.
 BATCH = 200
+#: Classes of SQLSTATE that blame a value: data exception, integrity, limits such as the size of an index row.
+VALUE_IS_TO_BLAME = frozenset(("22", "23", "54"))
+#: Files that fail alone before the database is blamed and all wait.
+MOST_FAILURES = 3
 
 
 def run_once(settings: Settings) -> int:
@@ -47,10 +54,10 @@ def run_once(settings: Settings) -> int:
     waiting = indexer.spool.received(BATCH)
     try:
         indexer.index(waiting)
-    except DataError:
-        # One header the database refuses must not stop the others: alone, each shows whether it is the one.
-        for path in waiting:
-            indexer.index_alone(path)
+    except DBAPIError:
+        indexer.reach_database()
+        # One file the database refuses must not stop the others: alone, each shows whether it is the one.
+        return indexer.index_each(waiting)
     return len(waiting)
 
 
@@ -73,11 +80,36 @@ class Indexer:
                 self.spool.place(path).unlink(missing_ok=True)
             path.unlink()
 
+    def reach_database(self) -> None:
+        """Raise SQLAlchemyError where the database does not answer."""
+        with transaction(self._url) as session:
+            session.execute(text("SELECT 1"))
+
+    def index_each(self, files: Iterable[Path]) -> int:
+        """Give each file its row by itself; returns how many have left the inbox.
+
+        What fails for no fault of the file's goes to the end of the queue; raises DBAPIError after a few of them.
+        """
+        moved = failed = 0
+        for path in files:
+            try:
+                self.index_alone(path)
+                moved += 1
+            except DBAPIError as error:
+                failed += 1
+                log.error("index.waiting", file=path.name, why=type(error.orig).__name__)  # noqa: TRY400 - no fault of ours
+                os.utime(path)
+                if failed > MOST_FAILURES:
+                    raise
+        return moved
+
     def index_alone(self, path: Path) -> None:
         """Give one file its row, in `quarantine` where the database refuses what its header says."""
         try:
             self.index([path])
-        except DataError:
+        except DBAPIError as error:
+            if not _blames_a_value(error):
+                raise
             with transaction(self._url) as session:
                 self._quarantine(session, path, "unreadable", "its header holds a value that the database refuses")
             self.spool.place(path).unlink(missing_ok=True)
@@ -91,6 +123,15 @@ class Indexer:
             return headers.read(path, meta, self._relative(self.spool.place(path)))
         except (ValueError, Refusal) as error:
             return str(error)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            # This file is damaged; an outage would concern all.
+            return "the disk does not give it back"
+        # No file may stop the others, whatever is in it. Its text could quote a patient.
+        except Exception as error:  # noqa: BLE001
+            log.error("index.failed", file=path.name, error=type(error).__name__, frames=frames(error))  # noqa: TRY400
+            return f"reading it failed ({type(error).__name__})"
 
     def _shelve(self, files: Iterable[Path]) -> None:
         shelves = set()
@@ -127,7 +168,7 @@ class Indexer:
         with contextlib.suppress(FileExistsError):
             os.link(path, place)
         sync_directory(self.spool.quarantine)
-        digest = headers.digest(path)
+        digest = _digest(path)
         log.warning("index.quarantined", file=path.name, reason=reason, detail=detail)
         studies.quarantine(
             session,
@@ -143,6 +184,19 @@ class Indexer:
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self._data_dir).as_posix()
+
+
+def _blames_a_value(error: DBAPIError) -> bool:
+    """Whether the database refuses what it was given; not, where it is full, locked or going down."""
+    sqlstate = getattr(error.orig, "sqlstate", None) or ""
+    return isinstance(error, DataError) or sqlstate[:2] in VALUE_IS_TO_BLAME
+
+
+def _digest(path: Path) -> headers.Digest:
+    try:
+        return headers.digest(path)
+    except OSError:
+        return headers.Digest(path.stat().st_size, "")
 
 
 def _written_at(path: Path) -> dt.datetime:

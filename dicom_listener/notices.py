@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import uuid
 import warnings
 from functools import partial
 from typing import TYPE_CHECKING
 
+import structlog
 from pydicom import dcmread
-from pydicom.errors import InvalidDicomError
 
 from db import modality
+from db.logs import frames
 from db.models import Commitment
-from dicom_listener import file_meta
+from dicom_listener import data_sets, file_meta
+from dicom_listener.headers import CONTROL_CHARACTERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,19 +28,24 @@ if TYPE_CHECKING:
 
     Record = Callable[[Session], None]
 
-#: What pydicom raises on malformed input.
-MALFORMED = (InvalidDicomError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError, RecursionError)
+log = structlog.get_logger()
 
 
 def read(path: Path, meta: FileMeta) -> Record:
-    """What gives the request at *path* its row, in a session; raises ValueError where the request makes no sense."""
+    """What gives the request at *path* its row, in a session.
+
+    Raises ValueError where the request makes no sense, OSError where the disk does not give it back.
+    """
+    # The listener has bounded its size. From memory: pydicom raises OSError for what is wrong with a data set, too.
+    encoded = io.BytesIO(path.read_bytes())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they quote values
-            # The listener has bounded its size, its depth and its elements.
-            dataset = dcmread(path)
+            dataset = dcmread(encoded)
             return READERS[meta.reception.operation](dataset, meta, uuid.UUID(path.stem))
-    except MALFORMED as error:
+    # pydicom raises whatever its parts stumble over.
+    except Exception as error:
+        log.warning("notice.malformed", file=path.name, error=type(error).__name__, frames=frames(error))
         raise ValueError(f"a malformed {meta.reception.operation} ({type(error).__name__})") from error
 
 
@@ -45,12 +53,12 @@ def _commitment(dataset: Dataset, meta: FileMeta, request_id: uuid.UUID) -> Reco
     reception = meta.reception
     commitment = Commitment(
         id=request_id,
-        transaction_uid=str(dataset.TransactionUID),
+        transaction_uid=_uid(dataset.TransactionUID),
         calling_ae_title=reception.calling_ae_title,
         called_ae_title=reception.called_ae_title,
         association_id=reception.association_id,
         requested=[
-            [str(item.ReferencedSOPClassUID), str(item.ReferencedSOPInstanceUID)]
+            [_cited(item.get("ReferencedSOPClassUID")), _cited(item.get("ReferencedSOPInstanceUID"))]
             for item in dataset.ReferencedSOPSequence
         ],
         received_at=reception.received_at,
@@ -59,7 +67,7 @@ def _commitment(dataset: Dataset, meta: FileMeta, request_id: uuid.UUID) -> Reco
 
 
 def _creation(dataset: Dataset, meta: FileMeta, _: uuid.UUID) -> Record:
-    studies = {str(item.StudyInstanceUID) for item in dataset.ScheduledStepAttributesSequence}
+    studies = {_uid(item.StudyInstanceUID) for item in dataset.ScheduledStepAttributesSequence}
     # A step for several studies is one in name only; the first is the one whose images it makes.
     return partial(
         modality.begin_step,
@@ -71,16 +79,26 @@ def _creation(dataset: Dataset, meta: FileMeta, _: uuid.UUID) -> Record:
 
 def _update(dataset: Dataset, meta: FileMeta, _: uuid.UUID) -> Record:
     images = [
-        str(image.ReferencedSOPInstanceUID)
+        _cited(image.get("ReferencedSOPInstanceUID"))
         for series in dataset.get("PerformedSeriesSequence") or ()
         for image in series.get("ReferencedImageSequence") or ()
     ]
     return partial(
         modality.update_step,
         sop_instance_uid=meta.sop_instance_uid,
-        state=dataset.get("PerformedProcedureStepStatus"),
+        state=str(dataset.get("PerformedProcedureStepStatus") or ""),
         images=images,
     )
+
+
+def _uid(value: object) -> str:
+    """A UID fit for a row: an index takes no more than some KB."""
+    return data_sets.parse_uid(str(value), "UID")
+
+
+def _cited(value: object) -> str:
+    """What a peer calls an object: where it is no UID, no object has it, and the report says so."""
+    return CONTROL_CHARACTERS.sub("", str(value or ""))[: data_sets.LONGEST_UID]
 
 
 READERS: dict[str, Callable[[Dataset, FileMeta, uuid.UUID], Record]] = {

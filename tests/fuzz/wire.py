@@ -66,6 +66,16 @@ def _element(element: int, value: int | str) -> bytes:
     return struct.pack("<HHI", 0, element, len(encoded)) + encoded
 
 
+def explicit(tag: int, vr: bytes, value: bytes) -> bytes:
+    """A data element in Explicit VR Little Endian, of a VR with a short length (PS3.5 7.1.2)."""
+    return struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, vr, len(value)) + value
+
+
+def implicit(tag: int, value: bytes) -> bytes:
+    """A data element, or an item, in Implicit VR Little Endian (PS3.5 7.1.3)."""
+    return struct.pack("<HHI", tag >> 16, tag & 0xFFFF, len(value)) + value
+
+
 def c_echo_rq(message_id: int = 1) -> bytes:
     """The command set of a C-ECHO-RQ (PS3.7 9.3.5)."""
     return command({0x0002: VERIFICATION, 0x0100: 0x0030, 0x0110: message_id, 0x0800: 0x0101})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +13,7 @@ from pydantic import SecretStr
 from pydicom.uid import BasicTextSRStorage
 from sqlalchemy import select, text
 
-from db import jobqueue
+from db import jobqueue, nudges
 from db.models import Job, Study
 from db.session import transaction
 from dicom_listener import dispatch, index
@@ -65,6 +67,26 @@ def test_a_quiet_study_becomes_one_job_and_one_message(settings: Settings, app: 
     [job] = jobs(settings)
     assert [str(job.id) in message for message in messages(settings)] == [True]
     assert study(settings).settle_reason == "quiet for 0.01 s, with 1 image"
+
+
+def test_a_fault_of_ours_does_not_end_the_dispatcher(
+    settings: Settings, app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "PAUSE_AFTER_FAILURE_SECONDS", 0.01)
+    stop = threading.Event()
+    rounds = iter((LookupError("unforeseen"), KeyError("again"), None))
+
+    def one_round(*_: object) -> int:
+        fault = next(rounds)
+        if fault is not None:
+            raise fault
+        stop.set()
+        return 0
+
+    monkeypatch.setattr(dispatch, "run_once", one_round)
+    with contextlib.closing(nudges.Bell(settings.database())) as bell:
+        dispatch._loop(settings, app, bell, stop)
+    assert list(rounds) == []
 
 
 def test_nothing_to_do_is_nothing_done(settings: Settings, app: Celery) -> None:

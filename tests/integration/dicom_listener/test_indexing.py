@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
+import struct
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic import SecretStr
-from pydicom.uid import generate_uid
-from sqlalchemy import select
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
+from sqlalchemy import select, text
 
 from db.models import Instance, Quarantined, Study
 from db.session import transaction
-from dicom_listener import index
+from dicom_listener import file_meta, headers, index
+from dicom_listener.inbox import Inbox
+from dicom_listener.negotiation import STORAGE_COMMITMENT_PUSH_MODEL
 from dicom_listener.storage import Spool
+from tests.fuzz.wire import explicit, implicit
 from tests.integration.dicom_listener.listening import settings_for
-from tests.integration.dicom_listener.objects import encode, image, receive
+from tests.integration.dicom_listener.objects import encode, image, receive, received
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -150,3 +156,116 @@ def test_objects_of_one_study_share_its_row(settings: Settings) -> None:
     index.run_once(settings)
     assert len(rows(settings, Study)) == 1
     assert len(rows(settings, Instance)) == 5
+
+
+def put(settings: Settings, operation: str, data: bytes, syntax: str = ImplicitVRLittleEndian) -> None:
+    """Put a request into the inbox as the listener does."""
+    reception = dataclasses.replace(received(), operation=operation)
+    inbox = Inbox(Spool(settings.spool))
+    inbox.open()
+    arrival = inbox.begin(file_meta.encode(STORAGE_COMMITMENT_PUSH_MODEL, "1.2.3", syntax, reception))
+    arrival.write(data)
+    arrival.keep()
+    inbox.close()
+
+
+def quarantined_beside_a_good_one(settings: Settings) -> str:
+    """Index what is there and one good image; why the first is in quarantine."""
+    receive(settings, image())
+    while index.run_once(settings):
+        pass
+    assert len(rows(settings, Instance)) == 1
+    assert files(settings)["inbox"] == 0
+    [row] = rows(settings, Quarantined)
+    return str(row.detail)
+
+
+@pytest.mark.parametrize("character_set", ["base64", "idna", "unicode_escape", "ISO 2022 IR 87", "no such set", "\\"])
+def test_a_character_set_of_any_name_does_not_stop_the_index(settings: Settings, character_set: str) -> None:
+    dataset = image(SpecificCharacterSet="ISO_IR 100", PatientID="0123456789")
+    data = encode(dataset).replace(b"0123456789", b"\x1b$B\xff\xfe\x1b$)C\\")
+    padded = character_set.ljust(len(character_set) + len(character_set) % 2).encode()
+    named = struct.pack("<HH2sH", 8, 5, b"CS", 10) + b"ISO_IR 100"
+    data = data.replace(named, struct.pack("<HH2sH", 8, 5, b"CS", len(padded)) + padded)
+    receive(settings, dataset, data=data)
+    receive(settings, image())
+    assert index.run_once(settings) == 2
+    assert len(rows(settings, Instance)) == 2
+
+
+@pytest.mark.parametrize(
+    ("operation", "syntax", "data"),
+    [
+        # pydicom calls it an OSError.
+        (
+            file_meta.N_ACTION,
+            ExplicitVRLittleEndian,
+            explicit(0x00081195, b"UI", b"1.2.3\0") + struct.pack("<HH2sHI", 8, 0x1199, b"SQ", 0, 2) + b"\xfe\xff",
+        ),
+        (file_meta.N_ACTION, ExplicitVRLittleEndian, b"\xff" * 40),
+        (
+            file_meta.N_CREATE,
+            ImplicitVRLittleEndian,
+            implicit(0x00400252, b"IN PROGRESS ")
+            + implicit(0x00400270, implicit(0xFFFEE000, implicit(0x0020000D, b"1" * 20_000))),
+        ),
+        (file_meta.N_CREATE, ImplicitVRLittleEndian, implicit(0x00400252, b"IN PROGRESS ")),
+    ],
+    ids=["cut sequence", "garbage", "long study UID", "no study"],
+)
+def test_a_malformed_request_is_quarantined_and_the_rest_indexed(
+    settings: Settings, operation: str, syntax: str, data: bytes
+) -> None:
+    put(settings, operation, data, syntax)
+    assert f"a malformed {operation}" in quarantined_beside_a_good_one(settings)
+
+
+def test_a_file_that_nobody_foresaw_is_quarantined_and_the_rest_indexed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = receive(settings, image())
+    read = headers.read
+
+    def stumble(path: Path, *more: Any) -> Any:
+        if path == odd:
+            raise LookupError("Müller^Änne")
+        return read(path, *more)
+
+    monkeypatch.setattr(headers, "read", stumble)
+    assert quarantined_beside_a_good_one(settings) == "reading it failed (LookupError)"
+
+
+def test_a_file_the_disk_does_not_give_back_is_quarantined_and_the_rest_indexed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = receive(settings, image())
+    open_path = type(odd).open
+
+    def bad_sector(path: Path, *mode: Any) -> Any:
+        if path == odd:
+            raise OSError(errno.EIO, "Input/output error")
+        return open_path(path, *mode)
+
+    monkeypatch.setattr("pathlib.Path.open", bad_sector)
+    assert quarantined_beside_a_good_one(settings) == "the disk does not give it back"
+
+
+def test_a_row_the_database_cannot_take_now_waits_and_the_rest_is_indexed(settings: Settings) -> None:
+    odd = receive(settings, image(PatientID="LOCKED"))
+    receive(settings, image())
+    with transaction(settings.database()) as session:
+        session.execute(
+            text(
+                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+                "IF NEW.patient_id = 'LOCKED' THEN RAISE 'not now' USING ERRCODE = '55P03'; END IF; RETURN NEW; END $$"
+            )
+        )
+        session.execute(text("CREATE TRIGGER refuse BEFORE INSERT ON studies FOR EACH ROW EXECUTE FUNCTION refuse()"))
+    assert index.run_once(settings) == 1
+    assert index.run_once(settings) == 0
+    assert odd.exists()
+    assert rows(settings, Quarantined) == []
+    with transaction(settings.database()) as session:
+        session.execute(text("DROP TRIGGER refuse ON studies"))
+    assert index.run_once(settings) == 1
+    assert len(rows(settings, Instance)) == 2
