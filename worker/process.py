@@ -86,7 +86,7 @@ class Worker:
         logs.configure(self._settings)
 
     def load(self, **_: object) -> None:
-        """Load the model; a bad checkpoint ends the process with one clear line."""
+        """Load the model; where that fails, with one clear line, the process ends."""
         # Celery sets its logging up only after this signal.
         logs.configure(self._settings)
         try:
@@ -95,6 +95,9 @@ class Worker:
             # Celery logs and swallows exceptions of signal handlers; SystemExit it lets through.
             log.error("worker_cannot_start", problem=str(error))  # noqa: TRY400 - expected, no traceback
             raise SystemExit(2) from None
+        except Exception as error:  # noqa: BLE001 - whatever it is: Celery would go on without a model
+            log.critical("worker_cannot_start", error=type(error).__name__, frames=logs.frames(error))
+            raise SystemExit(EXIT_STALLED) from None
         for loop in (self._beat, self._watch):
             threading.Thread(target=loop, args=(self._writer,), name=loop.__name__, daemon=True).start()
 

@@ -60,7 +60,11 @@ def is_demo(directory: Path) -> bool:
 
 def _recorded_shards(directory: Path) -> dict[str, dict[str, Any]]:
     """Size and digest of each shard; none for a checkpoint from elsewhere."""
-    shards: dict[str, dict[str, Any]] = _record(directory).get("shards", {})
+    shards = _record(directory).get("shards", {})
+    if not isinstance(shards, dict) or not all(
+        isinstance(s, dict) and {"bytes", "sha256"} <= s.keys() for s in shards.values()
+    ):
+        raise _unreadable(directory)
     return shards
 
 
@@ -70,8 +74,12 @@ def _record(directory: Path) -> dict[str, Any]:
         record = json.loads((directory / RECORD).read_text())
     except FileNotFoundError:
         return {}
-    except ValueError as error:
-        raise ConfigurationError(f"{directory / RECORD} cannot be read: convert the checkpoint again") from error
+    except (OSError, ValueError) as error:
+        raise _unreadable(directory) from error
     if not isinstance(record, dict):
-        raise ConfigurationError(f"{directory / RECORD} cannot be read: convert the checkpoint again")
+        raise _unreadable(directory)
     return record
+
+
+def _unreadable(directory: Path) -> ConfigurationError:
+    return ConfigurationError(f"{directory / RECORD} cannot be read: convert the checkpoint again")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 from transformers.utils import is_flash_attn_2_available, logging
 
@@ -18,14 +17,16 @@ from worker.model.placement import place, quantizer
 from worker.model.prompts import InternVLPrompts, ProcessorPrompts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from worker.model.prompts import PromptMaker
 
 #: Layouts that InternVLPrompts serves.
 INTERNVL = ("internvl", pixel_shuffle.MODEL_TYPE)
-#: What a checkpoint can fail with on its way in; anything else is a fault of ours and keeps its traceback.
-UNUSABLE = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError, StrictDataclassError)
+#: How everything is read: nothing from the network, and no code that lies in the directory. Unless told so,
+#: transformers asks on the terminal whether it may run such code.
+LOCAL_DATA_ONLY = {"local_files_only": True, "trust_remote_code": False}
 #: Characters of a loader's error that are shown: the first sentence or two.
 LONGEST_MESSAGE = 200
 
@@ -48,24 +49,38 @@ def load_checkpoint(directory: Path, *, device: str, dtype: str, quantization: s
     """
     check_layout(directory)
     logging.disable_progress_bar()
-    try:
+    with one_sentence(f"the checkpoint {directory} cannot be loaded"):
         model = _load_model(directory, device=device, dtype=dtype, quantization=quantization)
         tokenizer, make_prompt = _load_prompts(directory, model)
-    except UNUSABLE as error:
-        raise ConfigurationError(f"the checkpoint {directory} cannot be loaded: {one_line(error)}") from error
-    return Checkpoint(directory.name, model, tokenizer, make_prompt, _stop_tokens(model, tokenizer))
+        return Checkpoint(directory.name, model, tokenizer, make_prompt, _stop_tokens(model, tokenizer))
+
+
+@contextmanager
+def one_sentence(problem: str) -> Iterator[None]:
+    """Turn whatever is raised inside into a ConfigurationError that begins with *problem*.
+
+    For what reads a checkpoint's files: there is no end to what transformers raises for what may stand in them.
+    """
+    try:
+        yield
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        raise ConfigurationError(f"{problem}: {one_line(error)}") from error
 
 
 def check_layout(directory: Path) -> dict[str, Any]:
     """The directory's config.json; ConfigurationError where this is no checkpoint that can be loaded."""
     try:
-        config: dict[str, Any] = json.loads((directory / "config.json").read_text())
+        config = json.loads((directory / "config.json").read_text())
     except FileNotFoundError:
         raise ConfigurationError(
             f"there is no checkpoint at {directory}: point PRELIM_CHECKPOINT to a directory with a config.json"
         ) from None
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{directory}/config.json cannot be read: {one_line(error)}") from error
+    if not isinstance(config, dict):
+        raise ConfigurationError(f"{directory}/config.json cannot be used: it is no table of names and values")
     if config.get("model_type") == "internvl_chat":
         raise ConfigurationError(
             f"{directory} holds the published MedDr layout: run `prelim checkpoint convert {directory} DST` once"
@@ -74,15 +89,15 @@ def check_layout(directory: Path) -> dict[str, Any]:
 
 
 def _load_model(directory: Path, *, device: str, dtype: str, quantization: str | None) -> Any:
-    config = AutoConfig.from_pretrained(directory, local_files_only=True)
+    config = AutoConfig.from_pretrained(directory, **LOCAL_DATA_ONLY)
     model, loaded = AutoModelForImageTextToText.from_pretrained(
         directory,
         config=config,
         dtype=dtype,
         quantization_config=quantizer(quantization),
         attn_implementation=_attention(config),
-        local_files_only=True,
         use_safetensors=True,
+        **LOCAL_DATA_ONLY,
         **place(directory, device),
         output_loading_info=True,
     )
@@ -103,13 +118,13 @@ def _attention(config: Any) -> dict[str, str] | str:
 def _load_prompts(directory: Path, model: Any) -> tuple[Any, PromptMaker]:
     config = model.config
     if config.model_type not in INTERNVL:
-        processor = AutoProcessor.from_pretrained(directory, local_files_only=True)
+        processor = AutoProcessor.from_pretrained(directory, **LOCAL_DATA_ONLY)
         _check_template(processor)
         return processor.tokenizer, ProcessorPrompts(processor)
-    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(directory, **LOCAL_DATA_ONLY)
     _check_template(tokenizer)
     # The pixels were checked with Pillow's resampling; torchvision's, the default where it is installed, differs.
-    image_processor = AutoImageProcessor.from_pretrained(directory, backend="pil", local_files_only=True)
+    image_processor = AutoImageProcessor.from_pretrained(directory, backend="pil", **LOCAL_DATA_ONLY)
     prompts = InternVLPrompts(
         tokenizer, image_processor, image_token_id=config.image_token_id, tokens_per_tile=config.image_seq_length
     )
@@ -129,5 +144,6 @@ def _stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, without the stack of hints that loaders append."""
-    return " ".join(str(error).split())[:LONGEST_MESSAGE] or type(error).__name__
+    """What an error says, without the stack of hints that loaders append; its type too where it says little."""
+    text = " ".join(str(error).split())[:LONGEST_MESSAGE]
+    return text if " " in text else f"{type(error).__name__} {text}".strip()

@@ -73,6 +73,8 @@ class InternVLPrompts:
         self._tokenizer = tokenizer
         self._image_processor = image_processor
         self._image_token = tokenizer.convert_ids_to_tokens(image_token_id)
+        if self._image_token is None:
+            raise ValueError(f"the tokenizer has no token {image_token_id}, config.json's image_token_id")
         self._tokens_per_tile = tokens_per_tile
 
     def __call__(self, question: str, pictures: Sequence[Picture]) -> Prompt:
@@ -91,6 +93,8 @@ class InternVLPrompts:
     def _widen(self, text: str, tiles: list[int]) -> str:
         """Replace each picture's placeholder by `<img>`, its tokens, `</img>`."""
         head, *rest = text.split(self._image_token)
+        if len(rest) != len(tiles):
+            raise ValueError(f"the chat template shows {len(rest)} pictures as {self._image_token!r}, not {len(tiles)}")
         start, end = self._tokenizer.start_image_token, self._tokenizer.end_image_token
         for count, part in zip(tiles, rest, strict=True):
             head += start + self._image_token * self._tokens_per_tile * count + end + part

@@ -17,7 +17,7 @@ from db.errors import ConfigurationError
 from worker.model import placement, pooling
 from worker.model.digest import checkpoint_digest, is_demo
 from worker.model.engine import Engine
-from worker.model.loading import INTERNVL, load_checkpoint
+from worker.model.loading import INTERNVL, load_checkpoint, one_sentence
 from worker.model.request import Generation, Request
 from worker.model.runner import SlotRunner, StockRunner, batches
 
@@ -84,7 +84,8 @@ class ResidentModel:
         started = time.monotonic()
         checkpoint = load_checkpoint(directory, device=device, dtype=dtype, quantization=quantization)
         digest = checkpoint_digest(directory)
-        resident = cls(checkpoint, digest, slots=slots, context_tokens=context_tokens, demo=is_demo(directory))
+        with one_sentence(f"the checkpoint {directory} does not run"):
+            resident = cls(checkpoint, digest, slots=slots, context_tokens=context_tokens, demo=is_demo(directory))
         log.info("checkpoint_loaded", digest=digest[:12], seconds=round(time.monotonic() - started, 1))
         return resident
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoConfig
 
-from db.errors import ConfigurationError
 from worker.model import placement
-from worker.model.loading import UNUSABLE, check_layout
+from worker.model.loading import LOCAL_DATA_ONLY, check_layout, one_sentence
 from worker.model.shards import Source, tensor_bytes
 
 if TYPE_CHECKING:
@@ -67,10 +66,11 @@ def measure(directory: Path) -> Facts:
     """The facts of *directory*; ConfigurationError where it is no checkpoint."""
     check_layout(directory)
     source = Source(directory)
-    try:
-        config = AutoConfig.from_pretrained(directory, local_files_only=True)
-    except UNUSABLE as error:
-        raise ConfigurationError(f"{directory}/config.json cannot be used: {error}") from error
+    with one_sentence(f"{directory}/config.json cannot be used"):
+        return _facts(AutoConfig.from_pretrained(directory, **LOCAL_DATA_ONLY), source)
+
+
+def _facts(config: Any, source: Source) -> Facts:
     text = config.get_text_config()
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
