@@ -248,6 +248,7 @@ def _draft(study: StudyToReport, written: Written, model: Model, references: Ref
             "body_part": seen.body_part,
             "index_snapshot": references.index.snapshot if references.index else None,
             "z": look.z if look else None,
+            "refused": written.grounding.refused,
             "seconds": written.seconds,
             "versions": _versions(),
         },

@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy.demo.studies import write_demo_studies
+from deploy.demo.phantoms import TRAINING
+from deploy.demo.studies import write_demo_studies, write_reference_cases
+from worker.evaluation.commands import Options, evaluate
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from worker.evaluation.evaluate import Result
+
+#: Earlier cases that a measured model retrieves from.
+REFERENCE_CASES = 640
 
 
 def phantoms(count: int, seed: int, out: Path) -> int:
     """Write *count* made-up studies with their truth into *out*; returns how many files."""
     return sum(len(study.files) for study in write_demo_studies(out, count=count, seed=seed))
+
+
+def evaluate_phantoms(
+    count: int,
+    checkpoint: Path,
+    options: Options,
+    *,
+    seed: int,
+    retrieval: bool,
+    out: Path | None = None,
+    references: int = REFERENCE_CASES,
+) -> Result:
+    """Measure *checkpoint* on *count* phantoms, drawn as widely as those of the training, with or without retrieval."""
+    with tempfile.TemporaryDirectory() as folder:
+        cases, earlier = Path(folder) / "cases", Path(folder) / "reference"
+        write_demo_studies(cases, count=count, seed=seed, variation=TRAINING)
+        if retrieval:
+            write_reference_cases(earlier, count=references, seed=seed, variation=TRAINING)
+            options = replace(options, reference=earlier)
+        return evaluate(cases, checkpoint, options, out=out)

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich.progress import track
 
-from db.errors import NotReportable, TransientFailure
+from db.errors import NotReportable, PermanentFailure, TransientFailure
 from db.reference import fingerprint
 from worker.evaluation.evaluate import Measured, Result, Written, plot
 from worker.evaluation.evaluate import evaluate as run
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from db.settings import Settings
     from worker.images.study import StudyPictures
     from worker.model.resident import ResidentModel
 
@@ -55,6 +57,13 @@ class Options:
     dtype: str = "auto"
 
 
+def options_of(settings: Settings, reference: Path | None) -> Options:
+    """As a worker with these *settings* would write them."""
+    return Options(
+        reference, settings.retrieved_cases, settings.pictures_per_study, device=settings.device, dtype=settings.dtype
+    )
+
+
 def evaluate(cases: Path, checkpoint: Path, options: Options, *, out: Path | None = None) -> Result:
     """Measure *checkpoint* on the folder *cases*; figures and plot are written into *out*.
 
@@ -67,12 +76,17 @@ def evaluate(cases: Path, checkpoint: Path, options: Options, *, out: Path | Non
         with tempfile.TemporaryDirectory() as scratch:
             writer = _Writer(cases, _Served(model), _references(options, model, Path(scratch)), options.pictures)
             listed = [Measured(case, case.report, case.modality or "?") for case in read_cases(cases)]
-            result = run(listed, writer, failures=(NotReportable, TransientFailure))
+            result = run(track(listed, "cases"), writer, failures=(NotReportable, TransientFailure, PermanentFailure))
     finally:
         model.close()
     if out:
         out.mkdir(parents=True, exist_ok=True)
-        document = {**result.as_json(), "seconds_per_case": writer.median_seconds}
+        document = result.as_json() | {
+            "checkpoint": writer.model.digest,
+            "retrieval": options.reference is not None,
+            "refused": writer.refused,
+            "seconds_per_case": writer.median_seconds,
+        }
         (out / FIGURES).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         plot(result, out / PLOT)
     return result
@@ -107,6 +121,8 @@ class _Writer:
     references: References
     pictures: int
     seconds: list[float] = field(default_factory=list)
+    #: Cases whose pictures were unlike all reference pictures.
+    refused: list[str] = field(default_factory=list)
 
     def __call__(self, case: Case) -> Written:
         started = time.monotonic()
@@ -114,6 +130,8 @@ class _Writer:
         study = StudyToReport(instances_of(self.folder, case), case.modality, case.body_part, patient_hash=patient)
         draft = write_report(study, self.model, self.references, budget=self.pictures, on_progress=_nothing)
         self.seconds.append(time.monotonic() - started)
+        if draft.provenance["refused"]:
+            self.refused.append(case.case_id)
         text = f"Findings: {draft.findings} Impression: {draft.impression}"
         return Written(text, [quoted.excerpt for quoted in draft.evidence])
 

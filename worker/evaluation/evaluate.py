@@ -54,12 +54,24 @@ class Result:
         plain: dict[str, Any] = _without_nan(asdict(self))
         return plain
 
+    def tables(self) -> list[Table]:
+        """Everything for a terminal: the figures, each finding, and whether planted errors are seen."""
+        findings = Table("finding", "cases", "strict F1")
+        for name, (score, count) in sorted(self.findings.items(), key=lambda row: row[1][0]):
+            findings.add_row(name, str(count), _show(score))
+        planted = Table("planted error", "times", "seen")
+        for name, (share, count) in self.error_recall.items():
+            planted.add_row(name, str(count), _show(share))
+        return [self.table(), findings, planted]
+
     def table(self) -> Table:
-        """The figures for a terminal."""
+        """The figures, in all and by group."""
         table = Table("figure", "all", "95 % interval", *self.groups, title=f"{self.cases} cases (rule-F1)")
         for name, interval in self.figures.items():
             parts = [_show(group[name]) for group in self.groups.values()]
             table.add_row(name, _show(interval.value), f"{_show(interval.low)} to {_show(interval.high)}", *parts)
+        for name, value in self.support.items():
+            table.add_row(name, _show(value), "")
         return table
 
 
@@ -106,21 +118,35 @@ def measure(
 
 #: Size of the plot in pixels.
 _WIDTH, _LINE, _NAMES = 640, 20, 220
+_SCALE = _WIDTH - _NAMES - 60
+#: Figures of which more than one is possible, or less is better: no bars.
+_UNPLOTTED = {"edit_distance", "hallucinated"}
 
 
 def plot(result: Result, path: Path) -> None:
-    """Strict F1 of each finding as bars, the rarest last."""
-    rows = sorted(result.findings.items(), key=lambda row: -row[1][1])
-    image = Image.new("RGB", (_WIDTH, _LINE * (len(rows) + 2)), "white")
+    """Bars: the figures with their intervals, then strict F1 of each finding, the rarest last."""
+    figures = {name: interval for name, interval in result.figures.items() if name not in _UNPLOTTED}
+    findings = sorted(result.findings.items(), key=lambda row: -row[1][1])
+    image = Image.new("RGB", (_WIDTH, _LINE * (len(figures) + len(findings) + 3)), "white")
     pen = ImageDraw.Draw(image)
-    pen.text((8, 4), "strict rule-F1 by finding (cases)", "black")
-    for number, (name, (score, count)) in enumerate(rows, start=1):
-        top = number * _LINE + 6
-        pen.text((8, top), f"{name} ({count})", "black")
-        width = 0 if math.isnan(score) else score * (_WIDTH - _NAMES - 60)
-        pen.rectangle((_NAMES, top, _NAMES + width, top + _LINE - 8), fill="steelblue")
-        pen.text((_NAMES + width + 6, top), _show(score), "black")
+    pen.text((8, 4), f"{result.cases} cases, 95 % intervals", "black")
+    for number, (name, interval) in enumerate(figures.items(), start=1):
+        _bar(pen, number * _LINE + 6, name, interval.value)
+        if not math.isnan(interval.low):
+            middle = number * _LINE + 12
+            pen.line((_NAMES + interval.low * _SCALE, middle, _NAMES + interval.high * _SCALE, middle), "black", 3)
+    below = (len(figures) + 1) * _LINE
+    pen.text((8, below + 4), "strict rule-F1 by finding (cases)", "black")
+    for number, (name, (score, count)) in enumerate(findings, start=1):
+        _bar(pen, below + number * _LINE + 6, f"{name} ({count})", score)
     image.save(path, optimize=True)
+
+
+def _bar(pen: ImageDraw.ImageDraw, top: int, name: str, value: float) -> None:
+    pen.text((8, top), name, "black")
+    width = 0 if math.isnan(value) else value * _SCALE
+    pen.rectangle((_NAMES, top, _NAMES + width, top + _LINE - 8), fill="steelblue")
+    pen.text((_NAMES + width + 6, top), _show(value), "black")
 
 
 def _show(value: float) -> str:

@@ -132,7 +132,8 @@ def _instances(folder: Path, case: Case) -> Iterator[StoredInstance]:
         path = (folder / name).resolve()
         if not path.is_relative_to(folder.resolve()) or not path.is_file():
             raise NotReportable("missing_file", f"no file {name}")
-        yield StoredInstance(path=path, sop_instance_uid=str(dcmread(path, stop_before_pixels=True).SOPInstanceUID))
+        header = dcmread(path, stop_before_pixels=True, specific_tags=["SOPInstanceUID"])
+        yield StoredInstance(path=path, sop_instance_uid=str(header.SOPInstanceUID))
 
 
 def _add(folder: Path, case: Case, seen: StudyPictures) -> uuid.UUID:
