@@ -14,12 +14,23 @@ from api.access import Database  # noqa: TC001 - FastAPI reads it at run time
 from db import alarms, overview, processes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from sqlalchemy.orm import Session
 
 router = APIRouter(tags=["health"])
 ROLES = ("worker", "dispatcher")
+#: Figures of worker.model.metrics.Metrics, as the workers write them into the process table.
+ENGINE = {
+    "queued": "Requests that wait for a slot.",
+    "running": "Requests that hold a slot.",
+    "rows": "Slots.",
+    "mean_batch": "Requests per decode step, over all steps.",
+    "tokens_per_second": "Tokens written per second, over the last 10 s.",
+    "first_token_seconds": "Median time to the first token of the latest 100 requests.",
+    "kv_tokens_used": "Tokens in the cache.",
+    "kv_tokens": "Tokens that the cache has room for.",
+}
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {CONTENT_TYPE_LATEST: {}}}})
@@ -57,9 +68,18 @@ class House(Collector):
             "role",
             {role: len(processes.alive(self._session, role)) for role in ROLES},
         )
+        yield from self._engines()
+
+    def _engines(self) -> Iterable[GaugeMetricFamily]:
+        """What the workers' engines said of themselves with their last sign of life, by worker."""
+        workers = processes.alive(self._session, "worker")
+        engines = {worker.name: worker.info["engine"] for worker in workers if "engine" in worker.info}
+        for name, about in ENGINE.items():
+            values = {worker: figures[name] for worker, figures in engines.items() if name in figures}
+            yield _gauge(f"prelim_engine_{name}", about, "worker", values)
 
 
-def _gauge(name: str, about: str, label: str, values: dict[str, int]) -> GaugeMetricFamily:
+def _gauge(name: str, about: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:
     family = GaugeMetricFamily(name, about, labels=[label])
     for value, count in values.items():
         family.add_metric([value], count)

@@ -120,6 +120,17 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
         default="auto", description="Number format of the weights in memory; `auto`: as stored."
     )
+    quantization: Literal["none", "int8", "int4"] = Field(
+        default="none", description="Round the language model's weights to so many bits; needs bitsandbytes and a GPU."
+    )
+    context_tokens: int = Field(
+        default=4096,
+        ge=256,
+        description="Longest request, pictures, quoted cases and report together; a slot takes memory for all of it.",
+    )
+    gpu_memory_gib: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="Plan with no more of each GPU's memory; unset: all free."
+    )
     demo_ae_titles: Annotated[tuple[AETitle, ...], NoDecode] = Field(
         default=("PRELIM_DEMO",),
         description="A demo checkpoint reports only what was sent to these AE titles of ours, as `A,B`; no patients.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -43,9 +44,7 @@ class Resident:
     def load(cls, settings: Settings) -> Resident:
         """Load the configured checkpoint; raises ConfigurationError where it cannot be used."""
         started = time.monotonic()
-        model = ResidentModel.load(
-            settings.checkpoint_directory, device=settings.device, dtype=settings.dtype, slots=settings.worker_slots
-        )
+        model = _load_model(settings)
         log.info("model_loaded", digest=model.digest[:12], seconds=round(time.monotonic() - started, 1))
         if model.demo:
             log.warning(
@@ -58,7 +57,15 @@ class Resident:
     @property
     def info(self) -> dict[str, Any]:
         """For the process table."""
-        return {"model": self._model.digest, "slots": self._settings.worker_slots}
+        figures = self._model.engine.metrics()
+        quantization = self._settings.quantization
+        # Fewer than asked for where memory is short.
+        return {
+            "model": self._model.digest,
+            "quantization": quantization,
+            "slots": figures.rows,
+            "engine": asdict(figures),
+        }
 
     @property
     def stalled_seconds(self) -> float:
@@ -142,9 +149,21 @@ def _read_reports(case_ids: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, str]:
         return {case_id: case.report for case_id, case in reference.cases(session, case_ids).items()}
 
 
+def _load_model(settings: Settings) -> ResidentModel:
+    return ResidentModel.load(
+        settings.checkpoint_directory,
+        device=settings.device,
+        dtype=settings.dtype,
+        slots=settings.worker_slots,
+        context_tokens=settings.context_tokens,
+        quantization=settings.quantization,
+        gpu_memory_gib=settings.gpu_memory_gib,
+    )
+
+
 def build_reference(folder: Path, settings: Settings) -> tuple[int, list[str]]:
     """Load *folder*'s cases and index them for the configured checkpoint; see worker.retrieval.build."""
-    model = ResidentModel.load(settings.checkpoint_directory, device=settings.device, dtype=settings.dtype)
+    model = _load_model(settings)
     try:
         return build(folder, settings.data_dir, model, kinds, pictures_per_case=settings.pictures_per_study)
     finally:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
+from db.settings import load_settings
 from worker.model import sizing
 from worker.model.checkpoint import convert_checkpoint
 from worker.model.digest import check_shards
@@ -40,7 +41,7 @@ def info(directory: Path) -> None:
     """Print what the checkpoint is and what it takes to run it."""
     facts = sizing.measure(directory)
     table = Table(show_header=False, title=str(directory))
-    for name, value in facts.lines():
+    for name, value in facts.lines(load_settings().context_tokens):
         table.add_row(name, value)
     console.print(table, highlight=False)
 

@@ -42,7 +42,9 @@ class Checkpoint:
     stop_tokens: frozenset[int]
 
 
-def load_checkpoint(directory: Path, *, device: str, dtype: str, quantization: str | None = None) -> Checkpoint:
+def load_checkpoint(
+    directory: Path, *, device: str, dtype: str, quantization: str | None = None, gpu_memory: int | None = None
+) -> Checkpoint:
     """Load a stock image-text-to-text checkpoint with a chat template; no code from the checkpoint is run.
 
     Raises ConfigurationError where the directory cannot be used.
@@ -50,8 +52,9 @@ def load_checkpoint(directory: Path, *, device: str, dtype: str, quantization: s
     check_layout(directory)
     logging.disable_progress_bar()
     with one_sentence(f"the checkpoint {directory} cannot be loaded"):
-        model = _load_model(directory, device=device, dtype=dtype, quantization=quantization)
-        tokenizer, make_prompt = _load_prompts(directory, model)
+        quantized = quantizer(quantization)
+        model = _load_model(directory, dtype=dtype, quantized=quantized, where=place(directory, device, gpu_memory))
+        tokenizer, make_prompt = load_prompts(directory, model.config)
         return Checkpoint(directory.name, model, tokenizer, make_prompt, _stop_tokens(model, tokenizer))
 
 
@@ -88,17 +91,17 @@ def check_layout(directory: Path) -> dict[str, Any]:
     return config
 
 
-def _load_model(directory: Path, *, device: str, dtype: str, quantization: str | None) -> Any:
+def _load_model(directory: Path, *, dtype: str, quantized: Any, where: dict[str, Any]) -> Any:
     config = AutoConfig.from_pretrained(directory, **LOCAL_DATA_ONLY)
     model, loaded = AutoModelForImageTextToText.from_pretrained(
         directory,
         config=config,
         dtype=dtype,
-        quantization_config=quantizer(quantization),
+        quantization_config=quantized,
         attn_implementation=_attention(config),
         use_safetensors=True,
         **LOCAL_DATA_ONLY,
-        **place(directory, device),
+        **where,
         output_loading_info=True,
     )
     # from_pretrained invents what is missing and drops what it does not know, with a warning.
@@ -115,8 +118,8 @@ def _attention(config: Any) -> dict[str, str] | str:
     return {"vision_config": "flash_attention_2", "text_config": "sdpa"}
 
 
-def _load_prompts(directory: Path, model: Any) -> tuple[Any, PromptMaker]:
-    config = model.config
+def load_prompts(directory: Path, config: Any) -> tuple[Any, PromptMaker]:
+    """The directory's tokenizer, and what makes its prompts."""
     if config.model_type not in INTERNVL:
         processor = AutoProcessor.from_pretrained(directory, **LOCAL_DATA_ONLY)
         _check_template(processor)

@@ -23,15 +23,16 @@ CACHE_SHARE = 0.8
 NOT_QUANTIZED = ["vision_tower", "multi_modal_projector", "lm_head"]
 
 
-def place(directory: Path, device: str) -> dict[str, Any]:
+def place(directory: Path, device: str, limit: int | None = None) -> dict[str, Any]:
     """Where the weights go, as `from_pretrained` takes it.
 
-    The device asked for; for `auto` one GPU, several of them if one is too small, or the CPU.
+    The device asked for; for `auto` one GPU, several of them if one is too small, or the CPU. *limit* is the most
+    bytes to take on each GPU.
     """
     if device != "auto":
         _check(device)
         return {"device_map": {"": device}}
-    free = gpu_memory()
+    free = gpu_memory(limit)
     if not free:
         return {"device_map": {"": "cpu"}}
     roomiest = max(free, key=lambda number: free[number])
@@ -41,9 +42,10 @@ def place(directory: Path, device: str) -> dict[str, Any]:
     return {"device_map": "auto", "max_memory": {number: int(WEIGHTS_SHARE * free[number]) for number in free}}
 
 
-def gpu_memory() -> dict[int, int]:
-    """Free bytes of each GPU."""
-    return {number: memory for number, memory in get_max_memory().items() if number not in ("cpu", "mps")}
+def gpu_memory(limit: int | None = None) -> dict[int, int]:
+    """Free bytes of each GPU, at most *limit*."""
+    free = {number: memory for number, memory in get_max_memory().items() if number not in ("cpu", "mps")}
+    return free if limit is None else {number: min(memory, limit) for number, memory in free.items()}
 
 
 def weight_bytes(directory: Path) -> int:
@@ -53,7 +55,7 @@ def weight_bytes(directory: Path) -> int:
 
 def quantizer(name: str | None) -> Any:
     """The transformers configuration for `int8` or `int4` weights; vision tower and projector are left alone."""
-    if name is None:
+    if name in (None, "none"):
         return None
     if name not in ("int8", "int4"):
         raise ConfigurationError(f"unknown quantization {name!r}: use int8 or int4, or leave it unset")
@@ -84,12 +86,18 @@ def rows_that_fit(costs: dict[torch.device, int], row_tokens: int, free: dict[to
     return min(int(CACHE_SHARE * free[device]) // (cost * row_tokens) for device, cost in costs.items())
 
 
-def free_memory(devices: Iterable[torch.device]) -> dict[torch.device, int]:
-    """Bytes that could be allocated on each device now."""
+def free_memory(devices: Iterable[torch.device], limit: int | None = None) -> dict[torch.device, int]:
+    """Bytes that could be allocated on each device now; on a GPU until this process holds *limit* of them."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     memory = get_max_memory()
-    return {device: memory["cpu" if device.type == "cpu" else device.index or 0] for device in devices}
+    free = {device: memory["cpu" if device.type == "cpu" else device.index or 0] for device in devices}
+    if limit is None:
+        return free
+    return {
+        device: size if device.type == "cpu" else min(size, limit - torch.cuda.memory_allocated(device))
+        for device, size in free.items()
+    }
 
 
 def _check(device: str) -> None:

@@ -44,7 +44,14 @@ class ResidentModel:
     """A loaded checkpoint that looks at pictures and answers questions about them, from any thread."""
 
     def __init__(
-        self, checkpoint: Checkpoint, digest: str, *, slots: int, context_tokens: int, demo: bool = False
+        self,
+        checkpoint: Checkpoint,
+        digest: str,
+        *,
+        slots: int,
+        context_tokens: int,
+        gpu_memory: int | None = None,
+        demo: bool = False,
     ) -> None:
         self._checkpoint = checkpoint
         self._model = checkpoint.model
@@ -60,7 +67,7 @@ class ResidentModel:
         #: Tokens one request may have, prompt and answer together.
         self.context_tokens = min(context_tokens, _positions(self._model))
         self.engine = Engine(
-            self._size_batch(self._warm_up(prompt), slots),
+            self._size_batch(self._warm_up(prompt), slots, gpu_memory),
             stop_tokens=checkpoint.stop_tokens,
             detokenize=self._detokenize,
         ).start()
@@ -75,17 +82,27 @@ class ResidentModel:
         slots: int = 4,
         context_tokens: int = CONTEXT_TOKENS,
         quantization: str | None = None,
+        gpu_memory_gib: float | None = None,
     ) -> ResidentModel:
         """Load *directory* and begin to serve up to *slots* requests at once.
 
         *device* is `auto`, `cpu`, `cuda` or `cuda:N`; *dtype* `auto` (as stored) or a torch name; *quantization*
-        `int8` or `int4`. Raises ConfigurationError where the directory, the device or its memory will not do.
+        `int8` or `int4`; *gpu_memory_gib* is the most to plan with on each GPU. Raises ConfigurationError where the
+        directory, the device or its memory will not do.
         """
         started = time.monotonic()
-        checkpoint = load_checkpoint(directory, device=device, dtype=dtype, quantization=quantization)
+        limit = None if gpu_memory_gib is None else int(gpu_memory_gib * 2**30)
+        checkpoint = load_checkpoint(directory, device=device, dtype=dtype, quantization=quantization, gpu_memory=limit)
         digest = checkpoint_digest(directory)
         with one_sentence(f"the checkpoint {directory} does not run"):
-            resident = cls(checkpoint, digest, slots=slots, context_tokens=context_tokens, demo=is_demo(directory))
+            resident = cls(
+                checkpoint,
+                digest,
+                slots=slots,
+                context_tokens=context_tokens,
+                gpu_memory=limit,
+                demo=is_demo(directory),
+            )
         log.info("checkpoint_loaded", digest=digest[:12], seconds=round(time.monotonic() - started, 1))
         return resident
 
@@ -122,7 +139,7 @@ class ResidentModel:
         runner.prefill(0, prompt, 0, len(prompt))
         return runner
 
-    def _size_batch(self, warm: StockRunner, slots: int) -> Arithmetic:
+    def _size_batch(self, warm: StockRunner, slots: int, gpu_memory: int | None) -> Arithmetic:
         """As many rows as asked for, or as fit beside the model."""
         if not batches(self._model, warm.cache):
             log.warning("requests_run_one_by_one", model_type=self._model.config.model_type)
@@ -130,7 +147,7 @@ class ResidentModel:
             return warm
         costs = placement.cache_bytes_per_token(warm.cache)
         warm.wipe(0)
-        fit = placement.rows_that_fit(costs, self.context_tokens, placement.free_memory(costs))
+        fit = placement.rows_that_fit(costs, self.context_tokens, placement.free_memory(costs, gpu_memory))
         if fit < 1:
             raise ConfigurationError(
                 f"no memory is left for one request of {self.context_tokens} tokens "

@@ -9,19 +9,16 @@ import torch
 from transformers import AutoConfig
 
 from worker.model import placement
-from worker.model.loading import LOCAL_DATA_ONLY, check_layout, one_sentence
+from worker.model.loading import LOCAL_DATA_ONLY, check_layout, load_prompts, one_sentence
 from worker.model.shards import Source, tensor_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-GIB = 2**30
-#: Memory beyond weights and cache that prefill and vision were allowed for, in bytes; not measured on a GPU yet.
-WORKSPACE = 2 * GIB
-#: GPUs to answer "how many requests fit" for where none is here, in bytes as their driver reports them.
-CARDS = {"80 GB": 81_559 * 2**20, "2 x 48 GB": 2 * 49_140 * 2**20, "141 GB": 143_771 * 2**20}
-#: A request as reports are: one picture, three earlier reports, 200 new tokens.
-REQUEST_TOKENS = 1024
+#: Memory beside weights and cache that a GPU's context and libraries take, in bytes; a guess, not measured.
+OVERHEAD = 2**30
+#: GPUs to answer "how many requests fit" for where none is here: number, and bytes of each as its driver reports them.
+CARDS = {"80 GB": (1, 81_559 * 2**20), "2 x 48 GB": (2, 49_140 * 2**20), "141 GB": (1, 143_771 * 2**20)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,38 +33,41 @@ class Facts:
     context_tokens: int
     image_tokens: int | None
 
-    def lines(self) -> list[tuple[str, str]]:
-        """Name and value, for people."""
-        lines = [
+    def lines(self, slot_tokens: int) -> list[tuple[str, str]]:
+        """Name and value, for people; *slot_tokens* is the longest request that the worker makes room for."""
+        slot = min(slot_tokens, self.context_tokens)
+        here = {f"cuda:{number}": (1, free) for number, free in placement.gpu_memory().items()}
+        return [
             ("architecture", self.model_type),
-            ("parameters", f"{self.parameters / 1e9:.3f} B, {self.dtype}"),
-            ("weights", f"{self.weight_bytes / GIB:.2f} GiB"),
-            ("memory for one request", f"{self.needed(1) / GIB:.2f} GiB of {REQUEST_TOKENS} tokens"),
+            ("parameters", f"{self.parameters:,}, {self.dtype}"),
+            ("weights", _size(self.weight_bytes)),
             ("cache per token", f"{self.kv_bytes_per_token:,} bytes"),
-            ("longest request", f"{self.context_tokens} tokens"),
+            ("longest request", f"{slot} tokens (the model knows {self.context_tokens})"),
+            ("cache of one slot", _size(slot * self.kv_bytes_per_token)),
             ("tokens per picture", str(self.image_tokens or "the processor decides")),
+            *((f"slots on {name}", self._fit(slot, *cards)) for name, cards in (here or CARDS).items()),
         ]
-        cards = placement.gpu_memory()
-        known = {f"cuda:{number}": free for number, free in cards.items()} or CARDS
-        lines += [(f"requests on {card}", self._fit(memory)) for card, memory in known.items()]
-        return lines
 
-    def needed(self, requests: int) -> int:
-        """Bytes for the weights and *requests* requests."""
-        return self.weight_bytes + WORKSPACE + requests * REQUEST_TOKENS * self.kv_bytes_per_token
+    def _fit(self, slot: int, cards: int, memory: int) -> str:
+        """How many slots a worker makes on *cards* cards of *memory* bytes, layers spread evenly."""
+        left = int(placement.CACHE_SHARE * (memory - OVERHEAD - self.weight_bytes // cards))
+        count = left * cards // (slot * self.kv_bytes_per_token)
+        return f"{count} of {slot} tokens" if count > 0 else "does not fit"
 
-    def _fit(self, memory: int) -> str:
-        left = memory - self.needed(0)
-        count = left // (REQUEST_TOKENS * self.kv_bytes_per_token)
-        return f"{count} of {REQUEST_TOKENS} tokens" if count > 0 else "does not fit"
+
+def _size(count: int) -> str:
+    unit, name = next(((u, n) for u, n in ((2**30, "GiB"), (2**20, "MiB")) if count >= u), (2**10, "KiB"))
+    return f"{count / unit:.1f} {name}"
 
 
 def measure(directory: Path) -> Facts:
-    """The facts of *directory*; ConfigurationError where it is no checkpoint."""
+    """The facts of *directory*; ConfigurationError where it is no checkpoint, or lacks tokenizer or processor."""
     check_layout(directory)
     source = Source(directory)
-    with one_sentence(f"{directory}/config.json cannot be used"):
-        return _facts(AutoConfig.from_pretrained(directory, **LOCAL_DATA_ONLY), source)
+    with one_sentence(f"the checkpoint {directory} cannot be used"):
+        config = AutoConfig.from_pretrained(directory, **LOCAL_DATA_ONLY)
+        load_prompts(directory, config)
+        return _facts(config, source)
 
 
 def _facts(config: Any, source: Source) -> Facts:

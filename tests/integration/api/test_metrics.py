@@ -45,6 +45,17 @@ def test_studies_and_processes_are_counted(anonymous: TestClient, arrivals: Arri
     assert scraped(anonymous, "prelim_processes_alive") == {"worker": 1, "dispatcher": 0}
 
 
+def test_what_the_engines_say_of_themselves_is_scraped_by_worker(
+    anonymous: TestClient, arrivals: Arrivals, database_url: str
+) -> None:
+    del arrivals
+    with transaction(database_url) as session:
+        processes.beat(session, "worker", {"slots": 4, "engine": {"queued": 3, "rows": 4, "tokens_per_second": 41.5}})
+    assert scraped(anonymous, "prelim_engine_queued") == {processes.name(): 3}
+    assert scraped(anonymous, "prelim_engine_tokens_per_second") == {processes.name(): 41.5}
+    assert scraped(anonymous, "prelim_engine_kv_tokens") == {}
+
+
 def test_nothing_about_a_patient_is_scraped(anonymous: TestClient, arrivals: Arrivals) -> None:
     arrivals.queued()
     assert "PHANTOM" not in anonymous.get("/metrics").text

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
 from db.errors import ConfigurationError
-from worker.model import commands
+from worker.model import commands, placement, sizing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,6 +44,39 @@ def test_verify_notices_a_changed_shard(converted: Path, tmp_path: Path) -> None
 def test_info_on_no_checkpoint_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="there is no checkpoint at"):
         commands.info(tmp_path)
+
+
+def test_info_notices_that_a_checkpoint_has_no_tokenizer(random_checkpoint: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "checkpoint"
+    shutil.copytree(random_checkpoint, directory)
+    (directory / "tokenizer.json").unlink()
+
+    with pytest.raises(ConfigurationError, match="cannot be used"):
+        commands.info(directory)
+
+
+def test_info_shows_the_slots_that_a_worker_of_these_settings_makes(
+    random_checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 3 layers x 2 heads x 16 numbers x keys and values x 4 bytes
+    row, weights = 1000 * 3 * 2 * 16 * 2 * 4, (random_checkpoint / "model.safetensors").stat().st_size
+    free = sizing.OVERHEAD + weights + int(7.5 * row / placement.CACHE_SHARE)
+    monkeypatch.setattr(placement, "get_max_memory", lambda: {0: free, "cpu": 1})
+    monkeypatch.setenv("PRELIM_CONTEXT_TOKENS", "1000")
+
+    commands.info(random_checkpoint)
+
+    shown = capsys.readouterr().out
+    assert "7 of 1000 tokens" in shown
+    assert " 0.0" not in shown
+
+
+def test_two_cards_are_not_one_large_one() -> None:
+    facts = sizing.Facts("m", "bfloat16", 10**10, 60 * 2**30, 10**6, 4096, None)
+
+    apart, together = facts._fit(1024, 2, 48 * 2**30), facts._fit(1024, 1, 96 * 2**30)
+
+    assert int(apart.split()[0]) < int(together.split()[0])
 
 
 def test_a_random_checkpoint_is_the_same_for_the_same_seed(tmp_path: Path) -> None:

@@ -62,6 +62,15 @@ def test_the_tightest_device_decides_how_many_requests_fit() -> None:
     assert rows == int(placement.CACHE_SHARE * 10**6) // (3000 * 100)
 
 
+def test_a_limit_is_all_that_there_is_of_a_gpu(heavy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(monkeypatch, 40 * GIB, 40 * GIB)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 5 * GIB)
+    gpu, cpu = torch.device("cuda:0"), torch.device("cpu")
+
+    assert placement.place(heavy, "auto", limit=11 * GIB)["device_map"] == "auto"
+    assert placement.free_memory([gpu, cpu], 8 * GIB) == {gpu: 3 * GIB, cpu: 64 * GIB}
+
+
 @pytest.mark.parametrize("name", ["int8", "int4"])
 def test_quantized_weights_leave_the_vision_tower_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(placement, "find_spec", lambda _: object())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import pytest
 
 from db.errors import PermanentFailure
 from db.settings import Settings
+from worker.model.metrics import Meter
 from worker.reporter import StudyToReport
 from worker.resident import Resident
 
@@ -24,6 +26,17 @@ def test_a_dead_engine_counts_as_stalled_for_ever_so_that_the_watch_ends_its_pro
     model = SimpleNamespace(engine=SimpleNamespace(alive=alive, stalled_seconds=3.0))
 
     assert Resident(model, Settings(data_dir=tmp_path)).stalled_seconds == seconds
+
+
+def test_a_worker_tells_the_slots_it_really_has_and_how_its_engine_does(tmp_path: Path) -> None:
+    figures = Meter().read(queued=2, running=1, rows=3, kv_tokens_used=70, kv_tokens=300)
+    model = SimpleNamespace(digest="abc", engine=SimpleNamespace(metrics=lambda: figures))
+
+    info = Resident(model, Settings(data_dir=tmp_path, worker_slots=8)).info
+
+    assert info["slots"] == 3
+    assert info["engine"]["queued"] == 2
+    assert json.loads(json.dumps(info)) == info
 
 
 @pytest.mark.parametrize("called", [{"PRELIM"}, {"PRELIM", "PRELIM_DEMO"}, set()])
