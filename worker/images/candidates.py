@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from worker.images.decode import shape_of
 from worker.images.errors import Unreadable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
     from worker.images.header import Header
     from worker.images.windows import Window
 
@@ -37,6 +40,12 @@ _VOLUMES = frozenset({"CT", "MR", "PT"})
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7."
 _PROJECTIONS = frozenset({"MIP", "MINIP", "MAX_IP", "MIN_IP", "PROJECTION IMAGE", "SCREEN SAVE", "VOLREND", "CAPTURE"})
 _LOCALIZER = re.compile(r"\b(LOCALI[SZ]ER|LOC|SCOUT|TOPOGRAM|SURVIEW|SCANOGRAM|SURVEY)\b")
+#: Words count only where Image Type says nothing of it, in a series no longer than this or of several orientations: a
+#: bone survey is no survey scan.
+_FEW_SLICES = 5
+_SAYS_WHAT_IT_IS = frozenset({"AXIAL", "VOLUME", "LOCALIZER"})
+#: Derived images of a modality are used where there are fewer primary ones than this, and more derived.
+_ENOUGH = 3
 #: The modality of an image class that names only one, for objects that leave Modality out.
 _MODALITIES = {
     "1": "CR", "1.1": "DX", "1.1.1": "DX", "1.2": "MG", "1.2.1": "MG", "1.3": "IO", "1.3.1": "IO",
@@ -73,6 +82,11 @@ class Choice:
     whole: bool = False
 
 
+if TYPE_CHECKING:
+    #: Says, of the choices that became pictures, how many of how many they are.
+    Basis = Callable[[Sequence[Choice]], str]
+
+
 def candidate(identity: str, header: Header) -> Candidate:
     """Judge one object. Raises Unreadable where it is no image, or one that can never be shown."""
     if not reportable(header.text("SOPClassUID")):
@@ -80,14 +94,78 @@ def candidate(identity: str, header: Header) -> Candidate:
     if "LABEL" in header.texts("ImageType"):
         raise Unreadable("label", "the label of a slide names the patient")
     shape_of(header)
-    modality = header.text("Modality").upper() or _MODALITIES.get(header.text("SOPClassUID")[26:], "OT")
+    modality = header.code("Modality") or _MODALITIES.get(header.text("SOPClassUID")[26:], "OT")
     return Candidate(identity, header, modality, _tier(header, modality))
+
+
+def series_of(header: Header) -> str:
+    """The number of an object's series, for people."""
+    number = header.number("SeriesNumber")
+    return "?" if number is None else str(header.integer("SeriesNumber"))
+
+
+def read_as(item: Candidate) -> str:
+    """The modality an object is chosen with: CR and DX are one kind of picture from two kinds of detector."""
+    return "DX" if item.modality in ("CR", "DX", "RG") else item.modality
+
+
+def best_of(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The objects a study is reported from: of each modality the best tier that has enough.
+
+    Secondary captures, projections and localizers only where no modality has better.
+    """
+    found = _without_scouts(candidates)
+    counted: dict[str, Counter[Tier]] = defaultdict(Counter)
+    for item in found:
+        counted[read_as(item)][item.tier] += item.header.frames
+    tiers = {modality: _tier_of(counts) for modality, counts in counted.items()}
+    worst = max(Tier.DERIVED, min(tiers.values(), default=Tier.PRIMARY))
+    return [item for item in found if item.tier == tiers[read_as(item)] <= worst]
+
+
+def _tier_of(counts: Counter[Tier]) -> Tier:
+    primary, derived = counts[Tier.PRIMARY], counts[Tier.DERIVED]
+    return Tier.DERIVED if primary < min(_ENOUGH, derived) else min(tier for tier in Tier if counts[tier])
+
+
+def _without_scouts(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The same objects; those that only their description calls a localizer are put into that tier."""
+    series: dict[str, list[Candidate]] = defaultdict(list)
+    for item in candidates:
+        series[item.header.text("SeriesInstanceUID")].append(item)
+    scouts = {uid for uid, items in series.items() if _short(items)}
+    return [
+        replace(item, tier=Tier.LOCALIZER)
+        if item.header.text("SeriesInstanceUID") in scouts and _called_localizer(item)
+        else item
+        for item in candidates
+    ]
+
+
+def _short(items: Iterable[Candidate]) -> bool:
+    """Whether a series is as short as scouts are, or looks from several sides."""
+    frames, orientations = 0, set()
+    for item in items:
+        frames += item.header.frames
+        orientations.add(tuple(round(part, 1) for part in item.header.shared().numbers("ImageOrientationPatient")))
+    return frames <= _FEW_SLICES or len(orientations) > 1
+
+
+def _called_localizer(item: Candidate) -> bool:
+    header = item.header
+    if item.modality not in _VOLUMES or _SAYS_WHAT_IT_IS & _types(header):
+        return False
+    words = f"{header.text('SeriesDescription')} {header.text('ProtocolName')}".upper().replace("_", " ")
+    return bool(_LOCALIZER.search(words))
+
+
+def _types(header: Header) -> set[str]:
+    return {part.upper() for part in header.texts("ImageType") or header.texts("FrameType")}
 
 
 def _tier(header: Header, modality: str) -> Tier:
     types = [part.upper() for part in header.texts("ImageType") or header.texts("FrameType")]
-    words = f"{header.text('SeriesDescription')} {header.text('ProtocolName')}".upper().replace("_", " ")
-    if {"LOCALIZER", "OVERVIEW"} & set(types) or (modality in _VOLUMES and _LOCALIZER.search(words)):
+    if {"LOCALIZER", "OVERVIEW"} & set(types):
         return Tier.LOCALIZER
     if f"{header.text('SOPClassUID')}.".startswith(_SECONDARY_CAPTURE) or _PROJECTIONS & set(types):
         return Tier.SECONDARY

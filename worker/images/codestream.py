@@ -7,7 +7,7 @@ return a full-size picture for half a stream. So size, samples and the end marke
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from worker.images.errors import Unreadable
@@ -34,13 +34,19 @@ class Codestream:
     samples: int
     #: JPEG only: whether the stream is marked as RGB, as YCbCr, or not at all.
     colour: str = ""
+    progressive: bool = False
+    #: JPEG only: where the data of the first scan begin.
+    data: int = 0
 
 
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 _J2K_START, _J2K_BOX = b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  "
 _DCT_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
+_PROGRESSIVE_FRAMES = frozenset({0xC2, 0xCA})
 _LOSSLESS_FRAMES = frozenset({0xC3, 0xCB})
 _LS_FRAME = 0xF7
+#: Bytes behind the end of a picture that are let pass.
+_REMAINS = 64
 _SCAN, _APP0, _APP14 = 0xDA, 0xE0, 0xEE
 #: An Adobe marker's transform byte: 0 is RGB, 1 is YCbCr.
 _ADOBE = {0: "RGB", 1: "YBR"}
@@ -51,34 +57,33 @@ def inspect(frame: bytes) -> Codestream:
 
     Raises Unreadable where it is no codestream at all, or has lost its end.
     """
-    # Encoders pad to even length with zeros or with FF.
-    if not frame.rstrip(b"\0\xff").endswith(_EOI):
-        raise Unreadable("truncated", "the compressed picture has lost its end")
-    if frame.startswith(_SOI):
-        return _jpeg(frame)
     start = frame.find(_J2K_START) if frame.startswith(_J2K_BOX) else 0
-    if frame[start : start + 4] != _J2K_START:
+    if frame[start : start + 4] != _J2K_START and not frame.startswith(_SOI):
         raise Unreadable("undecodable", "the compressed picture is of no known kind")
-    return _jpeg_2000(frame, start)
+    # Encoders pad to even length with zeros or with FF, and some leave a few bytes behind.
+    if frame.rfind(_EOI, max(0, len(frame.rstrip(b"\0\xff")) - _REMAINS)) < 0:
+        raise Unreadable("truncated", "the compressed picture has lost its end")
+    return _jpeg(frame) if frame.startswith(_SOI) else _jpeg_2000(frame, start)
 
 
 def _jpeg(frame: bytes) -> Codestream:
-    position, colour = 2, ""
-    while position + 4 <= len(frame):
+    position, colour, found = 2, "", None
+    while position + 4 <= len(frame) and frame[position] == 0xFF:  # noqa: PLR2004 - every marker begins with FF
         marker = frame[position + 1]
-        if frame[position] != 0xFF or marker == _SCAN:  # noqa: PLR2004 - every marker begins with FF
-            break
         if marker == 0xFF:  # noqa: PLR2004 - a fill byte
             position += 1
             continue
         length = int.from_bytes(frame[position + 2 : position + 4])
         segment = frame[position + 4 : position + 2 + length]
         codec = _jpeg_codec(marker, segment)
+        position += 2 + length
+        if marker == _SCAN and found:
+            return replace(found, data=position)
         if codec:
             rows, columns, samples = struct.unpack_from(">HHB", segment, 1)
-            return Codestream(codec, rows, columns, samples, colour or _by_ids(segment))
+            colour = colour or _by_ids(segment)
+            found = Codestream(codec, rows, columns, samples, colour, marker in _PROGRESSIVE_FRAMES)
         colour = _colour(marker, segment) or colour
-        position += 2 + length
     raise Unreadable("undecodable", "the compressed picture has no frame header")
 
 

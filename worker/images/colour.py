@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageCms
-from pydicom.pixels.processing import apply_color_lut, convert_color_space
+from pydicom.pixels.processing import convert_color_space
 
 from worker.images.errors import Unreadable
+from worker.images.samples import each_looked_up, in_strips, stored_values
+from worker.images.tables import Table, table_in
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -17,13 +19,7 @@ if TYPE_CHECKING:
     from worker.images.decode import Frame
     from worker.images.header import Header
 
-#: Rows converted at a time: pydicom's conversion works in 32-bit floats.
-_STRIP = 256
-_PALETTE = tuple(
-    f"{kind}{colour}PaletteColorLookupTable{part}"
-    for colour in ("Red", "Green", "Blue")
-    for kind, part in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))
-)
+_COLOURS = ("Red", "Green", "Blue")
 
 
 def to_rgb(header: Header, frame: Frame, *, icc: bool = True) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
@@ -35,49 +31,66 @@ def to_rgb(header: Header, frame: Frame, *, icc: bool = True) -> tuple[npt.NDArr
     if frame.photometric == "PALETTE COLOR":
         rgb, steps["palette"] = _palette(header, frame), True
     else:
-        rgb = _eight_bits(frame.samples, frame.stored)
+        rgb = _eight_bits(frame)
         if frame.photometric.startswith("YBR_FULL"):
-            rgb, steps["colour_space"] = _from_ybr(rgb), "YBR_FULL to RGB"
+            rgb, steps["colour_space"] = in_strips(_from_ybr, rgb), "YBR_FULL to RGB"
     profile = _profile(header) if icc else b""
     if profile:
         rgb, steps["icc"] = _to_srgb(rgb, profile)
     return rgb, steps
 
 
-def _eight_bits(samples: npt.NDArray[Any], stored: int) -> npt.NDArray[np.uint8]:
-    """The most significant 8 of *stored* bits."""
-    if stored <= 8:  # noqa: PLR2004 - bits
-        scaled = samples if stored == 8 else samples * (255 // (2**stored - 1))  # noqa: PLR2004 - bits
-        return scaled.astype(np.uint8, copy=False)
-    return (samples >> (stored - 8)).astype(np.uint8)
+def _eight_bits(frame: Frame) -> npt.NDArray[np.uint8]:
+    """The most significant 8 of the stored bits; fewer are spread over all of 0 to 255."""
+    if frame.stored == 8 and not frame.left and frame.samples.dtype == np.uint8:  # noqa: PLR2004 - bits
+        return frame.samples
+    white = 2**frame.stored - 1
+
+    def scaled(samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        # Colours have no sign, whatever the header says.
+        return _scaled(stored_values(samples, frame).astype(np.int64) & white, frame.stored)
+
+    wide = frame.samples.dtype.itemsize > 2  # noqa: PLR2004 - 16 bits have 65 536 values
+    return in_strips(scaled, frame.samples) if wide else each_looked_up(scaled, frame.samples)
+
+
+def _scaled(values: npt.NDArray[np.int64], bits: int) -> npt.NDArray[np.uint8]:
+    levels = values >> (bits - 8) if bits >= 8 else values * 255 // (2**bits - 1)  # noqa: PLR2004 - bits
+    return levels.astype(np.uint8)
 
 
 def _from_ybr(samples: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    rgb = np.empty(samples.shape, np.uint8)
-    for start in range(0, len(samples), _STRIP):
-        rgb[start : start + _STRIP] = convert_color_space(samples[start : start + _STRIP], "YBR_FULL", "RGB")
-    return rgb
+    # pydicom works in 32-bit floats.
+    return convert_color_space(samples, "YBR_FULL", "RGB").astype(np.uint8, copy=False)
 
 
 def _palette(header: Header, frame: Frame) -> npt.NDArray[np.uint8]:
     """Look every possible sample up once, then every pixel in that table."""
-    size = frame.samples.dtype.itemsize
-    if size > 2:  # noqa: PLR2004 - a palette has at most 65 536 entries
+    if frame.samples.dtype.itemsize > 2:  # noqa: PLR2004 - a palette has at most 65 536 entries
         raise Unreadable("malformed", "a palette cannot have 32-bit indices")
-    every = np.arange(256**size, dtype=f"u{size}")
-    try:
-        coloured = apply_color_lut(every, header.elements(*_PALETTE))
-    except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
-        raise Unreadable("malformed", "the colour palette makes no sense") from error
-    if coloured.dtype.itemsize > 1 and not header.encoding.little_endian and _PALETTE[1] in header:
-        coloured = coloured.byteswap()  # pydicom reads the entries as little endian
-    # Some write 8-bit entries into the low byte of 16.
-    table = _eight_bits(coloured, 8 if coloured.max() < 256 else 16)  # noqa: PLR2004 - levels and bits
-    index = frame.samples.view(f"{frame.samples.dtype.str[0]}u{size}")
-    rgb = np.empty((*index.shape, 3), np.uint8)
-    for start in range(0, len(index), _STRIP):
-        np.take(table, index[start : start + _STRIP], axis=0, out=rgb[start : start + _STRIP])
-    return rgb
+    signed = header.integer("PixelRepresentation") == 1
+    tables = [
+        table_in(
+            header,
+            f"{colour}PaletteColorLookupTableDescriptor",
+            f"{colour}PaletteColorLookupTableData",
+            signed=signed,
+            segmented=f"Segmented{colour}PaletteColorLookupTableData",
+        )
+        for colour in _COLOURS
+    ]
+    bits = _bits(tables)
+
+    def coloured(samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        values = stored_values(samples, frame)
+        return np.stack([_scaled(table.of(values), bits) for table in tables], axis=-1)
+
+    return each_looked_up(coloured, frame.samples)
+
+
+def _bits(tables: list[Table]) -> int:
+    """How many bits the entries have: some write 8-bit entries into the low byte of 16."""
+    return 8 if all(table.entries.max() < 256 for table in tables) else max(table.bits for table in tables)  # noqa: PLR2004
 
 
 def _profile(header: Header) -> bytes:
@@ -91,8 +104,12 @@ def _to_srgb(rgb: npt.NDArray[np.uint8], profile: bytes) -> tuple[npt.NDArray[np
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if "sRGB" in (source.profile.profile_description or ""):
             return rgb, "already sRGB"
-        target = ImageCms.createProfile("sRGB")
-        image = ImageCms.profileToProfile(Image.fromarray(rgb), source, target)
+        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), "RGB", "RGB")
+
+        def converted(strip: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+            image = ImageCms.applyTransform(Image.fromarray(np.ascontiguousarray(strip)), transform)
+            return np.asarray(image)
+
+        return in_strips(converted, rgb), "converted to sRGB"
     except (ImageCms.PyCMSError, OSError, ValueError):
         return rgb, "profile cannot be used"
-    return np.asarray(image), f"converted to sRGB from {source.profile.profile_description or 'its profile'}"

@@ -83,11 +83,14 @@ def walk(
 
 def items(buffer: Buffer, start: int, end: int, encoding: Encoding) -> Iterator[tuple[int, int]]:
     """Where the items of a sequence's value begin and end."""
+    seen = 0
     while start + 8 <= end:
         tag, _, length, start = head(buffer, start, encoding)
         if tag != _ITEM:
             return
-        after = _past(buffer, start, encoding, 0)[0] if length == UNDEFINED else start + length
+        after = start + length
+        if length == UNDEFINED:
+            after, seen = _past(buffer, start, encoding, seen)
         if after > end:
             raise Unreadable("truncated", "an item of the header is longer than its sequence")
         yield start, after

@@ -38,8 +38,7 @@ def framed(header: Header, levels: Pixels) -> tuple[Pixels, dict[str, Any]]:
     rows, columns = levels.shape[:2]
     target = _bounded(*_squared(header, rows, columns))
     if target != (rows, columns):
-        image = Image.fromarray(np.ascontiguousarray(levels))
-        levels = np.asarray(image.resize((target[1], target[0]), Image.Resampling.BOX, reducing_gap=2.0))
+        levels = _resized(levels, target)
         steps["resized"] = list(target)
     return _three_channels(levels), steps
 
@@ -81,10 +80,11 @@ def _worth_it(box: tuple[int, int, int, int], levels: Pixels) -> tuple[int, int,
 
 def _squared(header: Header, rows: int, columns: int) -> tuple[int, int]:
     """The size at which a pixel is as high as it is wide (PS3.3 C.7.6.3.1.7); the longer side grows."""
-    pair = header.numbers("PixelSpacing") or header.numbers("ImagerPixelSpacing") or header.numbers("PixelAspectRatio")
-    if len(pair) != 2 or not all(0 < part < 1e6 for part in pair):  # noqa: PLR2004 - vertical, horizontal
-        return rows, columns
-    ratio = pair[0] / pair[1]
+    pairs = map(header.numbers, ("PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio"))
+    # Vertical, horizontal; some write zeros into what they do not know.
+    known = (pair for pair in pairs if len(pair) == 2 and all(0 < part < 1e6 for part in pair))  # noqa: PLR2004
+    vertical, horizontal = next(known, (1.0, 1.0))
+    ratio = vertical / horizontal
     if abs(ratio - 1) < _OBLONG or not 0.1 < ratio < 10:  # noqa: PLR2004 - beyond it is a mistake
         return rows, columns
     return (round(rows * ratio), columns) if ratio > 1 else (rows, round(columns / ratio))
@@ -93,6 +93,15 @@ def _squared(header: Header, rows: int, columns: int) -> tuple[int, int]:
 def _bounded(rows: int, columns: int) -> tuple[int, int]:
     factor = min(1.0, (MAX_PIXELS / (rows * columns)) ** 0.5)
     return max(1, int(rows * factor)), max(1, int(columns * factor))
+
+
+def _resized(levels: Pixels, target: tuple[int, int]) -> Pixels:
+    """A channel at a time: Pillow holds three as four, and copies them; one it takes as it lies."""
+    resized = np.empty((*target, *levels.shape[2:]), np.uint8)
+    for channel in np.ndindex(*levels.shape[2:]):
+        image = Image.fromarray(np.ascontiguousarray(levels[(..., *channel)]))
+        resized[(..., *channel)] = image.resize((target[1], target[0]), Image.Resampling.BOX, reducing_gap=2.0)
+    return resized
 
 
 def _three_channels(levels: Pixels) -> Pixels:

@@ -5,20 +5,48 @@ GDCM believes what it is told, so it is called only after the codestream's own s
 
 from __future__ import annotations
 
-from typing import cast
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, cast
 
 import gdcm
+import numpy as np
 from pydicom.uid import JPEGExtended12Bit
 
 from worker.images.errors import Unreadable
 
-# Its complaints go to the process's standard error, without a time or an object's name.
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+
+_STANDARD_ERROR = 2
+# Its complaints go to the process's standard error, without a time or an object's name; those of the libjpeg within it
+# cannot be turned off: see quiet.
 for silence in (gdcm.Trace.WarningOff, gdcm.Trace.ErrorOff):
     silence()
 
 
-def decode_12_bit(frame: bytes, *, rows: int, columns: int) -> bytes:
-    """A 12-bit grayscale JPEG frame as native little endian uint16, rows x columns.
+_alone = Lock()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the standard error of the process shut for as long as GDCM works: entropy.py hands it damaged pictures."""
+    with _alone, Path(os.devnull).open("w") as nowhere:
+        kept = os.dup(_STANDARD_ERROR)
+        try:
+            os.dup2(nowhere.fileno(), _STANDARD_ERROR)
+            yield
+        finally:
+            os.dup2(kept, _STANDARD_ERROR)
+            os.close(kept)
+
+
+def decode_12_bit(frame: bytes, *, rows: int, columns: int) -> npt.NDArray[np.uint16]:
+    """A 12-bit grayscale JPEG frame as uint16 [rows, columns].
 
     Raises Unreadable where GDCM returns nothing or another amount.
     """
@@ -32,10 +60,11 @@ def decode_12_bit(frame: bytes, *, rows: int, columns: int) -> bytes:
     image.SetTransferSyntax(gdcm.TransferSyntax(syntax))
     image.SetPixelFormat(gdcm.PixelFormat(1, 16, 12, 11, 0))
     # SWIG hands the bytes over as text.
-    pixels = cast("str", image.GetBuffer() or "").encode("utf-8", "surrogateescape")
+    with quiet():
+        pixels = cast("str", image.GetBuffer() or "").encode("utf-8", "surrogateescape")
     if len(pixels) != rows * columns * 2:
         raise Unreadable("undecodable", "the 12-bit JPEG picture cannot be decoded")
-    return pixels
+    return np.frombuffer(pixels, "<u2").reshape(rows, columns)
 
 
 def _encapsulated(frame: bytes) -> gdcm.DataElement:

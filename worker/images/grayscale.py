@@ -1,7 +1,8 @@
 """Stored values to grey levels: modality LUT, VOI LUT or window, MONOCHROME1, padding (PS3.3 C.11.1, C.11.2, C.7.6.3).
 
-The whole transform is a lookup table: it is computed once for every value a sample can hold, by pydicom's functions,
-and each pixel is one look into it. A radiograph of 7.5 million pixels costs 65 536 evaluations instead of 7.5 million.
+The view is chosen by a sample of the pixels. Up to 16 bits it is then computed once for every value a sample can hold,
+and each pixel is one look into that table: a radiograph of 7.5 million pixels costs 65 536 evaluations. Wider samples
+are computed a few rows at a time.
 """
 
 from __future__ import annotations
@@ -10,27 +11,29 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydicom.pixels.processing import apply_modality_lut, apply_voi, apply_windowing
+from pydicom.pixels.processing import apply_windowing
 
 from worker.images.errors import Unreadable
-from worker.images.windows import Window, header_windows
+from worker.images.samples import each_looked_up, in_strips, stored_values
+from worker.images.tables import table_in
+from worker.images.windows import LARGEST, Window, header_windows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import numpy.typing as npt
 
     from worker.images.decode import Frame
     from worker.images.header import Header
 
-    Levels = npt.NDArray[np.float64]
+    Values = npt.NDArray[Any]
+    Turn = Callable[[Values], Values]
+    Steps = dict[str, Any]
 
 #: Share of the pixels below and above a window made from the pixels themselves, in percent.
 _TAILS = (0.5, 99.5)
-#: Pixels looked at for the percentiles; more do not move them.
+#: Pixels looked at to choose a view; more do not move it.
 _SAMPLE = 1 << 18
-#: Rows turned at a time: numpy widens indices to 8 bytes each.
-_STRIP = 256
 #: A header's window that shows less than this share of the pixels between black and white hides the picture.
 _VISIBLE = 0.001
 
@@ -44,125 +47,126 @@ class Grey:
 
 
 def to_grey(header: Header, frame: Frame, window: Window | None = None) -> Grey:
-    """Turn a decoded grayscale frame into what a display would show, with *window* or the header's own.
-
-    Raises Unreadable where the lookup tables of the header make no sense.
-    """
-    index, patterns = _indices(frame)
-    values = _stored(patterns, frame)
-    real = _modality(header, values)
-    padding = _padding(header, values)
-    if window is None:
-        shown, steps = _displayed(header, frame, values, real, _occurring(index, padding))
+    """Turn a decoded grayscale frame into what a display would show, with *window* or the header's own."""
+    real, steps = _modality(header)
+    if window is not None:
+        view, shown = _windowed(window)
     else:
-        shown, steps = _windowed(real, window)
-    if frame.photometric == "MONOCHROME1":
-        shown, steps = 255 - shown, {**steps, "inverted": "MONOCHROME1"}
-    # Cut off, not rounded, as DCMTK does: both are within one level of the formula.
-    table = np.clip(shown, 0, 255).astype(np.uint8)
-    if padding.any():
-        table[padding] = 0
+        view, shown = _displayed(header, frame, real)
+    inverted = frame.photometric == "MONOCHROME1"
+    padding = _padding(header)
+
+    def levels_of(samples: Values) -> Values:
+        values = stored_values(samples, frame)
+        levels = view(real(values))
+        # Cut off, not rounded, as DCMTK does: both are within one level of the formula.
+        grey: Values = np.clip(255 - levels if inverted else levels, 0, 255).astype(np.uint8)
+        if padding:
+            grey[(values >= padding[0]) & (values <= padding[1])] = 0
+        return grey
+
+    if frame.samples.dtype.itemsize > 2:  # noqa: PLR2004 - 16 bits have 65 536 values
+        levels = in_strips(levels_of, frame.samples)
+    else:
+        levels = each_looked_up(levels_of, frame.samples)
+    steps |= shown
+    if inverted:
+        steps["inverted"] = "MONOCHROME1"
+    if padding:
         steps["padding"] = "black"
-    return Grey(_looked_up(table, index), steps)
+    return Grey(levels, steps)
 
 
-def _indices(frame: Frame) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Each pixel's place in the table, and the sample value every place of the table stands for."""
-    samples = frame.samples
-    if samples.dtype.itemsize <= 2:  # noqa: PLR2004 - 16 bits have 65 536 values
-        unsigned = samples.view(samples.dtype.str.replace("i", "u"))
-        every = np.arange(256**samples.dtype.itemsize, dtype=f"u{samples.dtype.itemsize}")
-        return unsigned, every.view(f"{samples.dtype.kind}{samples.dtype.itemsize}")
-    # 32 bits: the values that occur. There are at most as many as pixels.
-    every, index = np.unique(samples, return_inverse=True)
-    return index.reshape(samples.shape), every
+def _modality(header: Header) -> tuple[Turn, Steps]:
+    """Stored values to what they stand for; as they are where the header says nothing that makes sense."""
+    if "ModalityLUTSequence" in header:
+        try:
+            item = next(iter(header.items("ModalityLUTSequence")), header)
+            table = table_in(item, "LUTDescriptor", "LUTData", signed=header.integer("PixelRepresentation") == 1)
+        except Unreadable:
+            return _unchanged, {"modality": "lookup table cannot be used"}
+        return table.of, {}
+    slope, intercept = header.number("RescaleSlope"), header.number("RescaleIntercept") or 0.0
+    if not slope or max(abs(slope), abs(intercept)) > LARGEST:
+        return _unchanged, {}
+    return lambda values: values * slope + intercept, {}
 
 
-def _stored(patterns: npt.NDArray[Any], frame: Frame) -> npt.NDArray[Any]:
-    """Remove the bits that are not pixel and extend the sign (PS3.5 8.1.1)."""
-    if not frame.left and not frame.right:
-        return patterns
-    stored: npt.NDArray[Any] = np.right_shift(np.left_shift(patterns, frame.left), frame.right)
-    return stored
+def _unchanged(values: Values) -> Values:
+    return values
 
 
-def _modality(header: Header, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    if not header.number("RescaleSlope") and "ModalityLUTSequence" not in header:
-        return values
-    try:
-        if "ModalityLUTSequence" in header:
-            # pydicom subtracts in the type given; wide integers do not wrap.
-            return apply_modality_lut(values.astype(np.int64), header.elements("ModalityLUTSequence"))
-        return apply_modality_lut(values, header.elements("RescaleSlope", "RescaleIntercept"))
-    except (ValueError, KeyError, IndexError, AttributeError, TypeError, RecursionError) as error:
-        raise Unreadable("malformed", "the modality lookup table makes no sense") from error
-
-
-def _padding(header: Header, values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Which values are no pixels at all (PS3.3 C.7.5.1.1.2)."""
+def _padding(header: Header) -> tuple[int, int] | None:
+    """The values that are no pixels at all, from and to (PS3.3 C.7.5.1.1.2)."""
     limits = [header.padding(keyword) for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
     known = [limit for limit in limits if limit is not None]
     # On a slide the padding is the white of the glass, and stays white.
     if not known or limits[0] is None or header.text("Modality") == "SM":
-        return np.zeros(values.shape, np.bool_)
-    inside: npt.NDArray[np.bool_] = (values >= min(known)) & (values <= max(known))
-    return inside
+        return None
+    return min(known), max(known)
 
 
-def _displayed(
-    header: Header, frame: Frame, values: npt.NDArray[Any], real: npt.NDArray[Any], occurring: npt.NDArray[Any]
-) -> tuple[Levels, dict[str, Any]]:
-    """Levels from 0 to 255 for every value: the header's VOI where it shows something, else made from the pixels."""
+def _displayed(header: Header, frame: Frame, real: Turn) -> tuple[Turn, Steps]:
+    """Real values to levels from 0 to 255: the header's VOI where it shows something, else made from the pixels."""
     if frame.stored == 1:
-        return real * 255.0, {"voi": "one bit"}
-    for levels, steps in _views(header, real):
-        if occurring.size == 0 or _shows(levels[occurring]):
-            return levels, steps
-    if frame.stored == 8 and real is values:  # noqa: PLR2004 - bits
-        return values.astype(np.float64), {"voi": "as stored", **Window(128, 256).recorded()}
-    low, high = np.percentile(real[occurring], _TAILS) if occurring.size else (0.0, 0.0)
-    levels, steps = _windowed(real, Window.between(float(low), float(high)))
-    return levels, {**steps, "voi": f"percentiles {_TAILS[0]} to {_TAILS[1]}"}
+        return lambda values: (values != 0) * 255.0, {"voi": "one bit"}
+    seen = _seen(header, frame)
+    for view, steps in _views(header, frame, real):
+        if seen.size == 0 or _shows(view(real(seen))):
+            return view, steps
+    if frame.stored == 8 and real is _unchanged:  # noqa: PLR2004 - bits
+        return lambda values: values.astype(np.float64), {"voi": "as stored", **Window(128, 256).recorded()}
+    low, high = np.percentile(real(seen), _TAILS) if seen.size else (0.0, 0.0)
+    view, steps = _windowed(Window.between(float(low), float(high)))
+    return view, {**steps, "voi": f"percentiles {_TAILS[0]} to {_TAILS[1]}"}
 
 
-def _views(header: Header, real: npt.NDArray[Any]) -> Iterator[tuple[Levels, dict[str, Any]]]:
+def _seen(header: Header, frame: Frame) -> Values:
+    """The stored values of a regular sample of the pixels, padding apart."""
+    step = max(1, int((frame.samples.size / _SAMPLE) ** 0.5))
+    values = stored_values(frame.samples[::step, ::step].ravel(), frame)
+    padding = _padding(header)
+    return values[(values < padding[0]) | (values > padding[1])] if padding else values
+
+
+def _views(header: Header, frame: Frame, real: Turn) -> Iterator[tuple[Turn, Steps]]:
     """What the header offers, in its order: VOI LUTs before windows, as PS3.3 C.11.2 lets an application choose."""
-    if "VOILUTSequence" in header:
-        yield _voi_lut(header, real), {"voi": "lookup table"}
+    for item in header.items("VOILUTSequence")[:1]:
+        try:
+            yield _voi_lut(item, negative=_reaches_below_zero(frame, real))
+        except Unreadable:
+            continue  # the header may have a window as well
     for window in header_windows(header):
-        yield _windowed(real, window)
+        yield _windowed(window)
 
 
-def _voi_lut(header: Header, real: npt.NDArray[Any]) -> Levels:
-    try:
-        dataset = header.elements("VOILUTSequence")
-        depth = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
-        looked_up = apply_voi(np.rint(real).astype(np.int64), dataset)
-    except (ValueError, KeyError, IndexError, AttributeError, TypeError, RecursionError, NotImplementedError) as error:
-        raise Unreadable("malformed", "the VOI lookup table makes no sense") from error
-    levels: Levels = looked_up * (255.0 / (2**depth - 1))
-    return levels
+def _reaches_below_zero(frame: Frame, real: Turn) -> bool:
+    """Whether the modality LUT can give negative values: only then is a VOI LUT's first value signed (C.11.2.1.1)."""
+    half = 1 << (frame.stored - 1)
+    ends = (-half, half - 1) if frame.samples.dtype.kind == "i" else (0, 2 * half - 1)
+    return bool(real(np.array(ends, np.int64)).min() < 0)
 
 
-def _windowed(real: npt.NDArray[Any], window: Window) -> tuple[Levels, dict[str, Any]]:
-    with np.errstate(over="ignore"):  # far below a sigmoid, which is 0 there
-        levels: Levels = apply_windowing(real, window.as_voi())
-    return levels, {"voi": "window", **window.recorded()}
+def _voi_lut(item: Header, *, negative: bool) -> tuple[Turn, Steps]:
+    table = table_in(item, "LUTDescriptor", "LUTData", signed=negative)
+    white = 2.0**table.bits - 1
+
+    def view(values: Values) -> Values:
+        levels: Values = table.of(np.rint(values)) * (255.0 / white)
+        return levels
+
+    return view, {"voi": "lookup table"}
 
 
-def _shows(levels: Levels) -> bool:
+def _windowed(window: Window) -> tuple[Turn, Steps]:
+    voi = window.as_voi()
+
+    def view(values: Values) -> Values:
+        with np.errstate(over="ignore"):  # far below a sigmoid, which is 0 there
+            return apply_windowing(values, voi)
+
+    return view, {"voi": "window", **window.recorded()}
+
+
+def _shows(levels: Values) -> bool:
     return bool(np.mean((levels > 0) & (levels < 255)) >= _VISIBLE)  # noqa: PLR2004 - white
-
-
-def _occurring(index: npt.NDArray[Any], padding: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
-    """The table places of a regular sample of the pixels, padding apart."""
-    step = max(1, int((index.size / _SAMPLE) ** 0.5))
-    seen = index[::step, ::step].ravel().astype(np.intp)
-    return seen[~padding[seen]]
-
-
-def _looked_up(table: npt.NDArray[np.uint8], index: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    levels = np.empty(index.shape, np.uint8)
-    for start in range(0, len(index), _STRIP):
-        np.take(table, index[start : start + _STRIP], out=levels[start : start + _STRIP])
-    return levels

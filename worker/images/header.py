@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import math
 import mmap
+import re
 import struct
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
@@ -21,7 +23,7 @@ from worker.images.elements import PIXEL_DATA, UNDEFINED, Element, Encoding, hea
 from worker.images.errors import Unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
     from worker.images.elements import Buffer
@@ -36,6 +38,10 @@ MAX_VALUE = 4 << 20
 #: The functional groups of every frame: about 2 KiB a frame.
 MAX_GROUPS = 64 << 20
 
+#: Items looked at in a sequence that is no functional group: lookup tables, regions, codes.
+_MOST_ITEMS = 1000
+_CODE = re.compile(r"[A-Z0-9 _]{1,16}")
+
 _PIECE = 1 << 20
 _PREAMBLE = 128
 _META = Encoding(implicit=False, little_endian=True)
@@ -46,15 +52,16 @@ _KEYWORDS = """
     AnatomicRegionSequence BodyPartExamined SeriesInstanceUID SeriesNumber ProtocolName InstanceNumber
     AcquisitionNumber TemporalPositionIdentifier EchoTime EffectiveEchoTime DiffusionBValue
     ImagePositionPatient ImageOrientationPatient ViewPosition ImageLaterality
-    Laterality FrameLaterality PresentationIntentType FrameType CodeMeaning
+    Laterality FrameLaterality PresentationIntentType FrameType ViewCodeSequence CodeValue CodeMeaning
     SamplesPerPixel PhotometricInterpretation PlanarConfiguration NumberOfFrames Rows Columns PixelSpacing
     ImagerPixelSpacing PixelAspectRatio BitsAllocated BitsStored HighBit PixelRepresentation PixelPaddingValue
     PixelPaddingRangeLimit RescaleIntercept RescaleSlope ModalityLUTSequence VOILUTSequence WindowCenter WindowWidth
-    VOILUTFunction RedPaletteColorLookupTableDescriptor GreenPaletteColorLookupTableDescriptor
+    VOILUTFunction LUTDescriptor LUTData RedPaletteColorLookupTableDescriptor GreenPaletteColorLookupTableDescriptor
     BluePaletteColorLookupTableDescriptor RedPaletteColorLookupTableData GreenPaletteColorLookupTableData
     BluePaletteColorLookupTableData SegmentedRedPaletteColorLookupTableData SegmentedGreenPaletteColorLookupTableData
     SegmentedBluePaletteColorLookupTableData ICCProfile OpticalPathSequence SequenceOfUltrasoundRegions
-    TotalPixelMatrixColumns TotalPixelMatrixRows DimensionOrganizationType
+    TotalPixelMatrixColumns TotalPixelMatrixRows DimensionOrganizationType NumberOfOpticalPaths
+    TotalPixelMatrixFocalPlanes FrameOfReferenceUID
     ColumnPositionInTotalImagePixelMatrix RowPositionInTotalImagePixelMatrix
     RegionLocationMinX0 RegionLocationMinY0 RegionLocationMaxX1 RegionLocationMaxY1
     SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence ExtendedOffsetTable ExtendedOffsetTableLengths
@@ -86,6 +93,10 @@ class Header:
         """An element's bytes as they are; empty where it is absent."""
         return self.values[_TAGS[keyword]][1] if keyword in self else b""
 
+    def vr(self, keyword: str) -> bytes:
+        """The VR an element was written with; empty in implicit encodings and where it is absent."""
+        return self.values[_TAGS[keyword]][0].vr if keyword in self else b""
+
     def texts(self, keyword: str) -> list[str]:
         """The values of a text element, stripped; [] where it is absent."""
         value = self.blob(keyword)
@@ -94,6 +105,11 @@ class Header:
     def text(self, keyword: str) -> str:
         """The first value of a text element, or an empty string."""
         return next(iter(self.texts(keyword)), "")
+
+    def code(self, keyword: str) -> str:
+        """The first value of a code string in upper case; empty where it is anything else, and unfit to be repeated."""
+        code = self.text(keyword).upper()
+        return code if _CODE.fullmatch(code) else ""
 
     def numbers(self, keyword: str) -> list[float]:
         """The values of a numeric element; [] where it is absent or holds something else."""
@@ -154,39 +170,46 @@ class Header:
         return RawDataElement(BaseTag(element.tag), vr, len(value), value, 0, *encoding)
 
     def items(self, keyword: str) -> list[Header]:
-        """The items of a sequence, each a header that knows its own elements only."""
+        """The items of a sequence, each a header that knows its own elements only; of very many the first."""
         return [
             replace(self, encoding=self._inside(keyword), values=values, pixels=None)
-            for values in self._each(keyword, _wanted)
+            for values in self._each(keyword, _wanted, _MOST_ITEMS)
         ]
 
-    def by_frame(self) -> list[Header]:
+    def by_frame(self) -> Iterator[Header]:
         """One header a frame: the functional groups, shared and the frame's own, laid over the object's elements.
 
-        [] for an object without per-frame functional groups. PS3.3 C.7.6.16.
+        None for an object without per-frame functional groups. PS3.3 C.7.6.16. Made one after the other, because all of
+        them at once can be a hundred times the size of the object.
         """
         common = self.shared().values
-        own = self._each("PerFrameFunctionalGroupsSequence", _flat)
-        return [replace(self, values={**common, **values}) for values in own[: self.frames]]
+        for values in self._each("PerFrameFunctionalGroupsSequence", _flat, self.frames):
+            yield replace(self, values={**common, **values})
+
+    def of_frames(self, wanted: Collection[int]) -> dict[int, Header]:
+        """The headers of some frames: each its own, or the one all frames share."""
+        own = zip(range(max(wanted, default=-1) + 1), self.by_frame(), strict=False)
+        return {**dict.fromkeys(wanted, self.shared()), **{frame: each for frame, each in own if frame in wanted}}
 
     def shared(self) -> Header:
         """The header with the functional groups all frames share laid over it."""
-        groups = self._each("SharedFunctionalGroupsSequence", _flat)
-        return replace(self, values={**self.values, **groups[0]}) if groups else self
+        groups = next(self._each("SharedFunctionalGroupsSequence", _flat, 1), {})
+        return replace(self, values={**self.values, **groups}) if groups else self
 
     def _inside(self, keyword: str) -> Encoding:
         element, _ = self.values[_TAGS[keyword]]
         return inside(element.vr, self.encoding) if element.length == UNDEFINED else self.encoding
 
-    def _each(self, keyword: str, values_of: Callable[[bytes, int, Encoding, int], Values]) -> list[Values]:
-        """What *values_of* finds in each item of a sequence; [] where it is absent or damaged."""
+    def _each(
+        self, keyword: str, values_of: Callable[[bytes, int, Encoding, int], Values], most: int
+    ) -> Iterator[Values]:
+        """What *values_of* finds in the first *most* items of a sequence, as far as it is whole."""
         if keyword not in self:
-            return []
+            return
         encoding, value = self._inside(keyword), self.blob(keyword)
-        try:
-            return [values_of(value, start, encoding, end) for start, end in items(value, 0, len(value), encoding)]
-        except Unreadable:
-            return []
+        with suppress(Unreadable):
+            for start, end in islice(items(value, 0, len(value), encoding), most):
+                yield values_of(value, start, encoding, end)
 
 
 _BINARY = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d", "US or SS": "H"}
@@ -213,7 +236,11 @@ def opened(path: Path) -> Iterator[tuple[str, Encoding, Buffer, int]]:
 
     The bytes are mapped, not read: a header touches its first pages, a frame only its own.
     """
-    with path.open("rb") as file:
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise Unreadable("missing", "the stored file is not there any more") from None
+    with file:
         try:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError:

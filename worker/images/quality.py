@@ -31,6 +31,8 @@ _SATURATED_SHARE = 0.98
 _MASK_SHARE = 0.2
 #: Correlation of each pixel with its right and lower neighbour; radiographs and ultrasound have 0.8 and more.
 _NOISE_CORRELATION = 0.1
+#: Rows counted at a time.
+_STRIP = 128
 #: A side below which a correlation means nothing.
 _ENOUGH = 32
 
@@ -40,7 +42,9 @@ def warnings_about(levels: npt.NDArray[np.uint8]) -> list[str]:
     grey = levels if levels.ndim == 2 else levels[..., 1]  # noqa: PLR2004 - green carries most of the luminance
     side = min(grey.shape)
     found = [TINY] if side < _TINY_SIDE else [SMALL] if side < _SMALL_SIDE else []
-    counts = np.bincount(grey.ravel(), minlength=256)
+    # In strips: it widens what it counts to 8 bytes each.
+    strips = (grey[start : start + _STRIP] for start in range(0, len(grey), _STRIP))
+    counts = sum((np.bincount(strip.ravel(), minlength=256) for strip in strips), np.zeros(256, np.int64))
     share = counts / grey.size
     low, high = np.searchsorted(np.cumsum(share), _MOST)
     if high - low <= _BLANK_SPREAD and np.ptp(np.flatnonzero(counts)) <= 2 * _BLANK_SPREAD:

@@ -6,28 +6,32 @@ sample of tiles decides.
 
 from __future__ import annotations
 
+from collections import defaultdict
+from contextlib import suppress
 from dataclasses import replace
+from itertools import islice, product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from worker.images.candidates import Choice
-from worker.images.decode import decode
+from worker.images.candidates import Choice, series_of
+from worker.images.decode import decoding
 from worker.images.errors import Unreadable
-from worker.images.render import render, shown
-from worker.images.views import choose_frames
-from worker.images.volumes import spread
+from worker.images.render import shown
+from worker.images.runs import choose_frames, spread
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import numpy.typing as npt
 
-    from worker.images.candidates import Candidate
+    from worker.images.candidates import Basis, Candidate
     from worker.images.header import Header
 
 #: The largest level drawn as a whole, in pixels: 2048 x 2048, more than the model looks at.
 _WHOLE = 1 << 22
+#: Tiles of one level that are put together; its own tiles are seldom smaller than 64 x 64.
+_ASSEMBLED = 4096
 #: Tiles smaller than this, in pixels a side, show nothing that the whole does not.
 _TILE = 64
 #: Tiles decoded to look for tissue where no level fits as a whole.
@@ -40,32 +44,70 @@ _BEST = 0.25
 _COLOURED = 0.3
 
 
-def choose_tiles(candidates: Sequence[Candidate], budget: int) -> tuple[list[Choice], str]:
-    """The slide as a whole, then tissue tiles; plain frames where an object is not tiled."""
-    levels = sorted((item for item in candidates if _matrix(item.header)), key=lambda item: _pixels(item.header))
-    if not levels:
+def choose_tiles(candidates: Sequence[Candidate], budget: int) -> tuple[list[Choice], Basis]:
+    """Each slide as a whole, then its tissue tiles; plain frames where no object is tiled."""
+    slides: dict[str, list[Candidate]] = defaultdict(list)
+    for item in candidates:
+        if _matrix(item.header):
+            # Levels of one slide share a frame of reference; series may hold one level or all.
+            slides[item.header.text("FrameOfReferenceUID") or item.header.text("SeriesInstanceUID")].append(item)
+    if not slides:
         return choose_frames(candidates, budget)
+    choices: list[Choice] = []
+    totals: dict[str, tuple[str, int]] = {}
+    several = list(slides.values())[:budget]
+    for number, levels in enumerate(several):
+        share = budget // len(several) + (number < budget % len(several))
+        some, total = _of_one_slide(levels, share)
+        choices += some
+        totals |= {choice.identity: (series_of(levels[0].header), total) for choice in some}
+    passed_over = len(slides) - len(several)
+    return choices, lambda drawn: _basis(drawn, totals, passed_over)
+
+
+def _of_one_slide(candidates: Sequence[Candidate], budget: int) -> tuple[list[Choice], int]:
+    levels = sorted(candidates, key=lambda item: _pixels(item.header))
+    series = series_of(levels[0].header)
     small = [item for item in levels if _pixels(item.header) <= _WHOLE]
-    choices = [Choice(small[-1].identity, small[-1].header, 0, "the whole slide", whole=True)] if small else []
+    whole = f"the whole slide of series {series}"
+    choices = [Choice(small[-1].identity, small[-1].header, 0, whole, whole=True)] if small else []
     detail = _detailed(levels)
     if detail not in small and min(detail.header.integer("Rows"), detail.header.integer("Columns")) >= _TILE:
-        choices += _tissue(detail, small[-1].header if small else None, budget - len(choices))
-    total = detail.header.frames
-    return choices, f"{len(choices)} picture{'' if len(choices) == 1 else 's'} of a slide of {total} tiles"
+        try:
+            choices += _tissue(detail, small[-1].header if small else None, budget - len(choices))
+        except Unreadable:
+            # To be drawn, it fails again, and is left out with its reason.
+            choices.append(Choice(detail.identity, detail.header, 0, whole, whole=True))
+    return choices, detail.header.frames
+
+
+def _basis(choices: Iterable[Choice], totals: dict[str, tuple[str, int]], passed_over: int) -> str:
+    """How many pictures of which slides of how many tiles."""
+    counted: dict[tuple[str, int], int] = defaultdict(int)
+    for choice in choices:
+        counted[totals[choice.identity]] += 1
+    sentences = [
+        f"{count} picture{'' if count == 1 else 's'} of the slide of series {series} of {total} tiles"
+        for (series, total), count in counted.items()
+    ]
+    return "; ".join(sentences) + (f"; {passed_over} more slides are not shown" if passed_over else "")
 
 
 def assemble(header: Header) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
     """A level as the one picture it is: every tile in its place, then rendered at once. Raises Unreadable."""
     rows, columns = _matrix(header) or (0, 0)
     places = _places(header)
-    first = decode(header, 0)
-    # Glass is white; a grayscale slide is fluorescence, and dark where there is nothing.
-    empty = 255 if first.samples.ndim == 3 else 0  # noqa: PLR2004 - channels
-    whole = np.full((rows, columns, *first.samples.shape[2:]), empty, first.samples.dtype)
-    for frame, (top, left) in enumerate(places):
-        tile = decode(header, frame).samples if frame else first.samples
-        room = whole[top : top + len(tile), left : left + tile.shape[1]]
-        room[:] = tile[: len(room), : room.shape[1]]
+    if len(places) > _ASSEMBLED or rows * columns > _WHOLE:
+        raise Unreadable("too_large", f"the slide has more than {_ASSEMBLED} tiles or {_WHOLE >> 20} million pixels")
+    with decoding(header) as frame:
+        first = frame(0)
+        # Glass is white; a grayscale slide is fluorescence, and dark where there is nothing.
+        empty = 255 if first.samples.ndim == 3 else 0  # noqa: PLR2004 - channels
+        whole = np.full((rows, columns, *first.samples.shape[2:]), empty, first.samples.dtype)
+        for number, (top, left) in enumerate(places):
+            tile = frame(number).samples if number else first.samples
+            room = whole[top : top + len(tile), left : left + tile.shape[1]]
+            room[:] = tile[: len(room), : room.shape[1]]
     levels, steps = shown(header, replace(first, samples=whole))
     return levels, {**steps, "assembled": len(places)}
 
@@ -89,33 +131,47 @@ def _detailed(levels: Sequence[Candidate]) -> Candidate:
 
 
 def _places(header: Header) -> list[tuple[int, int]]:
-    """Where each frame lies, top and left from 0, in the order of the frames."""
+    """Where each frame lies, top and left from 0, in the order of the frames.
+
+    Raises Unreadable where there are more frames than places, or a place outside the slide.
+    """
     rows, columns = _matrix(header) or (0, 0)
     height, width = header.integer("Rows"), header.integer("Columns")
-    own = [] if header.text("DimensionOrganizationType") == "TILED_FULL" else header.by_frame()
-    placed = [
-        (
-            frame.integer("RowPositionInTotalImagePixelMatrix") - 1,
-            frame.integer("ColumnPositionInTotalImagePixelMatrix") - 1,
-        )
-        for frame in own
-        if "RowPositionInTotalImagePixelMatrix" in frame
-    ]
-    full = [(top, left) for top in range(0, rows, height) for left in range(0, columns, width)]
-    places = placed or full[: header.frames]
-    if any(top < 0 or left < 0 for top, left in places):
-        raise Unreadable("malformed", "tiles of the slide lie outside it")
-    return places
+    tops, lefts = range(0, rows, height), range(0, columns, width)
+    planes = max(1, header.integer("NumberOfOpticalPaths", 1)) * max(
+        1, header.integer("TotalPixelMatrixFocalPlanes", 1)
+    )
+    if header.text("DimensionOrganizationType") != "TILED_FULL":
+        placed = [
+            (
+                frame.integer("RowPositionInTotalImagePixelMatrix") - 1,
+                frame.integer("ColumnPositionInTotalImagePixelMatrix") - 1,
+            )
+            for frame in header.by_frame()
+            if "RowPositionInTotalImagePixelMatrix" in frame
+        ]
+        if any(not (0 <= top < rows and 0 <= left < columns) for top, left in placed):
+            raise Unreadable("malformed", "tiles of the slide lie outside it")
+        if placed:
+            return placed
+    if header.frames > len(tops) * len(lefts) * planes:
+        raise Unreadable("malformed", "the slide claims more tiles than it has room for")
+    # Tiles after the first plane repeat its places.
+    return list(islice(product(tops, lefts), header.frames))
 
 
 def _tissue(detail: Candidate, whole: Header | None, budget: int) -> list[Choice]:
     """The tiles with most colour, spread over the slide: glass is grey, stained tissue is not."""
     places = _places(detail.header)
-    scores = _seen_from_afar(whole, detail.header, places) if whole else _probed(detail.header, len(places))
+    try:
+        scores = _seen_from_afar(whole, detail.header, places) if whole else _probed(detail.header, len(places))
+    except Unreadable:
+        return []  # the level that cannot be read is found out when it is drawn; the next round chooses without it
     ranked = sorted(scores, key=lambda frame: -scores[frame])[: max(budget, round(len(scores) * _BEST))]
     best = sorted(frame for frame in ranked if scores[frame] >= _COLOURED * scores[ranked[0]])
+    where = f"of {len(places)} of series {series_of(detail.header)}"
     return [
-        Choice(detail.identity, detail.header, best[place], f"tissue, tile {best[place] + 1} of {len(places)}")
+        Choice(detail.identity, detail.header, best[place], f"tissue, tile {best[place] + 1} {where}")
         for place in spread(len(best), budget)
     ]
 
@@ -136,7 +192,12 @@ def _seen_from_afar(whole: Header, detail: Header, places: list[tuple[int, int]]
 
 
 def _probed(detail: Header, tiles: int) -> dict[int, float]:
-    return {frame: float(_saturation(render(detail, frame)[0]).mean()) for frame in spread(tiles, _PROBED)}
+    scores = dict.fromkeys(spread(tiles, _PROBED), 0.0)
+    with decoding(detail) as frame:
+        for number in scores:
+            with suppress(Unreadable):  # a damaged tile is no tissue
+                scores[number] = float(_saturation(shown(detail, frame(number))[0]).mean())
+    return scores
 
 
 def _saturation(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -7,20 +7,22 @@ replaced by the next best choice.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from db.errors import NotReportable
+from db.errors import NotReportable, Outcome, TransientFailure
 from worker.images import quality
-from worker.images.candidates import NAMES, Tier, candidate
+from worker.images.candidates import NAMES, Tier, best_of, candidate, read_as
 from worker.images.errors import Unreadable
 from worker.images.framing import framed
 from worker.images.header import read
 from worker.images.regions import region_of
 from worker.images.render import render
+from worker.images.runs import choose_frames
 from worker.images.slides import assemble, choose_tiles
-from worker.images.views import XRAY, choose_frames, choose_views
+from worker.images.views import XRAY, choose_views
 from worker.images.volumes import choose as choose_slices
 
 if TYPE_CHECKING:
@@ -30,7 +32,11 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from worker.images.candidates import Candidate, Choice
+    from worker.images.candidates import Basis, Candidate, Choice
+
+log = logging.getLogger(__name__)
+_Object = TypeVar("_Object")
+_Made = TypeVar("_Made")
 
 #: Times a study is chosen from again after chosen objects turned out to be damaged.
 _ROUNDS = 20
@@ -95,31 +101,33 @@ def pictures_of(
 ) -> StudyPictures:
     """Choose and draw at most *budget* pictures of a study; *on_progress* is called after each object and each drawing.
 
-    Raises NotReportable, with the reason most of its objects share, where none of them can be shown.
+    Raises NotReportable, with the reason most of its objects share, where none of them can be shown; TransientFailure
+    where its files are gone.
     """
     found, left_out = _readable(instances, on_progress)
     drawn: dict[tuple[object, ...], Picture | Unreadable] = {}
     failed: dict[tuple[str, int | None], LeftOut] = {}
     for _ in range(_ROUNDS):
-        tier = min((item.tier for item in found), default=Tier.PRIMARY)
-        best = [item for item in found if item.tier == tier]
+        best = best_of(found)
         choices, basis = _chosen(best, budget)
         pictures, lost = _draw(choices, drawn)
         on_progress()
         failed |= {(left.sop_instance_uid, left.frame): left for left in lost}
         # A run with one damaged frame still has the others.
-        broken = {left.sop_instance_uid for left in lost} - {picture.sop_instance_uid for picture in pictures}
+        broken = _useless(lost, best) - {picture.sop_instance_uid for picture in pictures}
         found = [item for item in found if item.identity not in broken]
         if not broken:
             break
     left_out += failed.values()
     if not pictures:
         raise _nothing(left_out)
-    left_out += [_passed_over(item) for item in found if item.tier > tier]
-    shown = _distinct(pictures, left_out)
-    modality = _modality_of(shown, best)
-    region = region_of(item.header for item in best)
-    return StudyPictures(shown, left_out, basis + _made_do(tier), modality, region)
+    used = {item.identity for item in best}
+    left_out += [_passed_over(item) for item in found if item.identity not in used]
+    shown = {(picture.sop_instance_uid, picture.frame) for picture in pictures}
+    sentence = basis([choice for choice in choices if (choice.identity, choice.frame) in shown])
+    return StudyPictures(
+        pictures, left_out, sentence, _modality_of(pictures, best), region_of(item.header for item in best)
+    )
 
 
 def _readable(
@@ -129,33 +137,63 @@ def _readable(
     left_out: list[LeftOut] = []
     for instance in instances:
         on_progress()
-        try:
-            found.append(candidate(instance.sop_instance_uid, read(instance.path)))
-        except Unreadable as problem:
-            left_out.append(LeftOut(instance.sop_instance_uid, None, problem.code, problem.detail))
+        read_or_not = _guarded(_judged, instance)
+        if isinstance(read_or_not, Unreadable):
+            left_out.append(LeftOut(instance.sop_instance_uid, None, read_or_not.code, read_or_not.detail))
+        else:
+            found.append(read_or_not)
     return found, left_out
 
 
-def _chosen(candidates: Sequence[Candidate], budget: int) -> tuple[list[Choice], str]:
+def _judged(instance: StoredInstance) -> Candidate:
+    return candidate(instance.sop_instance_uid, read(instance.path))
+
+
+def _guarded(work: Callable[[_Object], _Made], of: _Object) -> _Made | Unreadable:
+    """What *work* makes of one object, or why it cannot: one bad object must not cost the study its report.
+
+    Raises OSError and MemoryError: they are the machine's, and may pass.
+    """
+    try:
+        return work(of)
+    except Unreadable as problem:
+        return problem
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - objects are made by others; what nobody foresaw must stay with its object
+        log.warning("an object could not be used: %s", type(error).__name__)
+        return Unreadable("undecodable", "the object makes no sense")
+
+
+def _chosen(candidates: Sequence[Candidate], budget: int) -> tuple[list[Choice], Basis]:
     """Share the budget among the modalities of a study (PET and CT), the one with most objects first."""
-    counted = Counter(_read_as(item) for item in candidates).most_common(budget)
+    counted = Counter(read_as(item) for item in candidates).most_common(budget)
     choices: list[Choice] = []
-    sentences = []
+    parts: list[tuple[str, set[str], Basis]] = []
     for number, (modality, _) in enumerate(counted):
         share = budget // len(counted) + (number < budget % len(counted))
-        own = [item for item in candidates if _read_as(item) == modality]
-        some, sentence = _chosen_from(modality, own, share)
+        own = [item for item in candidates if read_as(item) == modality]
+        some, basis = _chosen_from(modality, own, share)
         choices += some
-        sentences.append(f"{modality}: {sentence}" if len(counted) > 1 else sentence)
-    return choices, "; ".join(sentences)
+        remark = _made_do(own[0].tier)
+        parts.append(
+            (f"{modality}: " if len(counted) > 1 else "", {item.identity for item in own}, _with(basis, remark))
+        )
+
+    def sentence(shown: Sequence[Choice]) -> str:
+        return "; ".join(
+            name + basis([choice for choice in shown if choice.identity in identities])
+            for name, identities, basis in parts
+        )
+
+    return choices, sentence
 
 
-def _read_as(item: Candidate) -> str:
-    """CR and DX are one kind of picture from two kinds of detector."""
-    return "DX" if item.modality in ("CR", "DX", "RG") else item.modality
+def _with(basis: Basis, remark: str) -> Basis:
+    return lambda shown: basis(shown) + remark
 
 
-def _chosen_from(modality: str, own: list[Candidate], share: int) -> tuple[list[Choice], str]:
+def _chosen_from(modality: str, own: list[Candidate], share: int) -> tuple[list[Choice], Basis]:
     if modality in _VOLUMES:
         return choose_slices(own, share, region_of(item.header for item in own))
     if modality == "SM":
@@ -166,51 +204,51 @@ def _chosen_from(modality: str, own: list[Candidate], share: int) -> tuple[list[
 def _draw(
     choices: Sequence[Choice], drawn: dict[tuple[object, ...], Picture | Unreadable]
 ) -> tuple[list[Picture], list[LeftOut]]:
-    pictures, lost = [], []
+    """The pictures of the choices, each once: stills are often sent twice under two UIDs."""
+    pictures, lost, seen = [], [], set()
     for choice in choices:
         key = (choice.identity, choice.frame, choice.window, choice.whole)
         if key not in drawn:
-            drawn[key] = _drawn(choice)
+            drawn[key] = _guarded(_drawn, choice)
         result = drawn[key]
         if isinstance(result, Picture):
-            pictures.append(result)
-        else:
+            digest = hashlib.sha256(result.pixels.data).digest()
+            if digest in seen:
+                result = drawn[key] = Unreadable("duplicate", "the same picture again")
+            else:
+                # The same frame may be chosen for another reason in a later round.
+                pictures.append(replace(result, reason=choice.reason))
+            seen.add(digest)
+        if isinstance(result, Unreadable):
             lost.append(LeftOut(choice.identity, choice.frame, result.code, result.detail))
     return pictures, lost
 
 
-def _drawn(choice: Choice) -> Picture | Unreadable:
-    try:
-        if choice.whole:
-            levels, steps = assemble(choice.header)
-        else:
-            levels, steps = render(choice.header, choice.frame, window=choice.window)
-    except Unreadable as problem:
-        return problem
+def _useless(lost: Sequence[LeftOut], candidates: Sequence[Candidate]) -> set[str]:
+    """The objects that lost pictures, apart from slices that look like others: a volume keeps them, in their places."""
+    slices = {item.identity for item in candidates if item.modality in _VOLUMES}
+    return {left.sop_instance_uid for left in lost if left.reason != "duplicate" or left.sop_instance_uid not in slices}
+
+
+def _drawn(choice: Choice) -> Picture:
+    if choice.whole:
+        levels, steps = assemble(choice.header)
+    else:
+        levels, steps = render(choice.header, choice.frame, window=choice.window)
     warnings = quality.warnings_about(levels)
     pixels, geometry = framed(choice.header, levels)
     return Picture(pixels, choice.identity, choice.frame, choice.reason, {**steps, **geometry}, warnings)
 
 
-def _distinct(pictures: list[Picture], left_out: list[LeftOut]) -> list[Picture]:
-    """Each picture once: stills are often sent twice under two UIDs."""
-    seen: set[bytes] = set()
-    distinct = []
-    for picture in pictures:
-        digest = hashlib.sha256(picture.pixels.data).digest()
-        if digest in seen:
-            left_out.append(LeftOut(picture.sop_instance_uid, picture.frame, "duplicate", "the same picture again"))
-        else:
-            distinct.append(picture)
-        seen.add(digest)
-    return distinct
-
-
 def _passed_over(item: Candidate) -> LeftOut:
+    if item.tier == Tier.PRIMARY:
+        return LeftOut(item.identity, None, "few_images", "too few primary images, and more derived ones")
     return LeftOut(item.identity, None, "better_images", f"{NAMES[item.tier]}, and there are better images")
 
 
 def _made_do(tier: Tier) -> str:
+    if tier == Tier.DERIVED:
+        return ", all of them derived images"
     return f"; only {NAMES[tier]} were sent" if tier in (Tier.SECONDARY, Tier.LOCALIZER) else ""
 
 
@@ -219,9 +257,12 @@ def _modality_of(pictures: Sequence[Picture], candidates: Sequence[Candidate]) -
     return Counter(modalities[picture.sop_instance_uid] for picture in pictures).most_common(1)[0][0]
 
 
-def _nothing(left_out: Sequence[LeftOut]) -> NotReportable:
+def _nothing(left_out: Sequence[LeftOut]) -> Outcome:
     causes = Counter((left.reason, left.detail) for left in left_out)
     if not causes:
         return NotReportable("no_images", "the study holds no images")
     (reason, detail), _ = causes.most_common(1)[0]
+    if reason == "missing":
+        # Of the storage, not of the study: it may come back.
+        return TransientFailure("missing_files", "the stored files of the study are not there")
     return NotReportable(reason, f"no image of the study can be shown; most often: {detail}")

@@ -1,39 +1,51 @@
-"""Choosing from projections, photographs and cine runs: whole pictures, in the order they are read."""
+"""Choosing from projections: every view once before any of them again, in the order they are read."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from worker.images.candidates import Choice
-from worker.images.volumes import spread
+from worker.images.runs import allotted, number_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from worker.images.candidates import Candidate
+    from worker.images.candidates import Basis, Candidate, Choice
 
 XRAY = frozenset({"CR", "DX", "IO", "PX", "RG", "MG"})
 _FRONTAL = frozenset({"PA", "AP", "FRONTAL"})
 _LATERAL = frozenset({"LL", "RL", "LAT", "LATERAL", "LLD", "RLD"})
 _MAMMOGRAM = {"CC": 0, "MLO": 1}
+_OTHER = 2
+#: View Code Sequence, in SNOMED CT and in the older SRT (PS3.16 CID 4010 and 4014).
+_VIEWS = {
+    "272479007": "PA", "R-40888": "PA", "399348003": "AP", "R-10206": "AP",
+    "399033003": "FRONTAL", "R-10202": "FRONTAL",
+    "399173006": "LL", "R-10236": "LL", "399198007": "RL", "R-10232": "RL",
+    "399067008": "LATERAL", "R-102CD": "LATERAL",
+    "399162004": "CC", "R-10242": "CC", "399368009": "MLO", "R-10226": "MLO",
+    "399260004": "ML", "R-10224": "ML", "399352003": "LM", "R-10228": "LM",
+}  # fmt: skip
 
 
-def choose_views(candidates: Sequence[Candidate], budget: int) -> tuple[list[Choice], str]:
+def choose_views(candidates: Sequence[Candidate], budget: int) -> tuple[list[Choice], Basis]:
     """Radiographs, frontal before lateral, and mammograms: the four views before any other."""
-    shown = _for_presentation(candidates)
-    ranked = sorted(shown, key=_rank)
-    choices = _allotted(ranked[:budget], budget, "view")
-    return choices, f"{min(len(ranked), budget)} of {len(ranked)} views"
+    ranked = sorted(_for_presentation(candidates), key=_rank)
+    earlier: Counter[tuple[object, ...]] = Counter()
+    repeats = []
+    for item in ranked:
+        kind = (item.header.code("BodyPartExamined"), item.header.frames > 1, _kind(item), _side(item))
+        repeats.append(earlier[kind])
+        earlier[kind] += 1
+    # Ten exposures of one side must not keep the other out.
+    hung = [item for _, item in sorted(zip(repeats, ranked, strict=True), key=lambda pair: pair[0])]
+    taken = hung[:budget]
+    names = [" ".join(filter(None, (_side(item), _view(item)))) for item in taken]
+    return allotted(taken, budget, "view", names), lambda shown: _basis(shown, len(ranked))
 
 
-def choose_frames(candidates: Sequence[Candidate], budget: int) -> tuple[list[Choice], str]:
-    """Stills and cine runs: one frame of each object, spread where they are many, then more of each run."""
-    ordered = sorted(candidates, key=_number)
-    taken = [ordered[place] for place in spread(len(ordered), budget)]
-    choices = _allotted(taken, budget, "image")
-    total = sum(item.header.frames for item in ordered)
-    noun = "images" if total == len(ordered) else "frames"
-    return choices, f"{len(choices)} of {total} {noun}"
+def _basis(shown: Sequence[Choice], total: int) -> str:
+    return f"{len({choice.identity for choice in shown})} of {total} views"
 
 
 def _for_presentation(candidates: Sequence[Candidate]) -> Sequence[Candidate]:
@@ -43,42 +55,26 @@ def _for_presentation(candidates: Sequence[Candidate]) -> Sequence[Candidate]:
 
 
 def _rank(item: Candidate) -> tuple[int, ...]:
-    header = item.header
-    view = header.text("ViewPosition").upper()
-    order = 0 if view in _FRONTAL else 1 if view in _LATERAL else 2
-    if item.modality == "MG":
-        order = _MAMMOGRAM.get(view, 2)
-    side = header.text("ImageLaterality") or header.text("Laterality") or header.text("FrameLaterality")
     # A tomosynthesis stack after the plain views; right before left, as they are hung.
-    return (header.frames > 1, order, "RL".find(side[:1] or "?"), *_number(item))
+    return (item.header.frames > 1, _order(item), "RL".find(_side(item)[:1] or "?"), *number_of(item))
 
 
-def _number(item: Candidate) -> tuple[int, int]:
-    return item.header.integer("SeriesNumber"), item.header.integer("InstanceNumber")
+def _order(item: Candidate) -> int:
+    view = _view(item)
+    if item.modality == "MG":
+        return _MAMMOGRAM.get(view, _OTHER)
+    return 0 if view in _FRONTAL else 1 if view in _LATERAL else _OTHER
 
 
-def _allotted(taken: Sequence[Candidate], budget: int, noun: str) -> list[Choice]:
-    """One frame each, and what is left of the budget to the objects that have more, in turn."""
-    shares = [1] * len(taken)
-    left = budget - len(taken)
-    while left > 0 and any(share < item.header.frames for share, item in zip(shares, taken, strict=True)):
-        for place, item in enumerate(taken):
-            if left > 0 and shares[place] < item.header.frames:
-                shares[place] += 1
-                left -= 1
-    return [
-        _choice(item, frame, f"{noun} {place + 1} of {len(taken)}")
-        for place, (item, share) in enumerate(zip(taken, shares, strict=True))
-        for frame in spread(item.header.frames, share)
-    ]
+def _kind(item: Candidate) -> object:
+    return _order(item) if _order(item) < _OTHER else _view(item)
 
 
-def _choice(item: Candidate, frame: int, reason: str) -> Choice:
-    header, frames = item.header, item.header.frames
-    view = header.text("ViewPosition").upper()
-    reason += f", {view}" if view else ""
-    if frames > 1:
-        reason += f", frame {frame + 1} of {frames}"
-        own = header.by_frame()
-        header = own[frame] if frame < len(own) else header.shared()
-    return Choice(item.identity, header, frame, reason)
+def _view(item: Candidate) -> str:
+    codes = (view.text("CodeValue") for view in item.header.shared().items("ViewCodeSequence"))
+    return item.header.code("ViewPosition") or next((_VIEWS[code] for code in codes if code in _VIEWS), "")
+
+
+def _side(item: Candidate) -> str:
+    header = item.header.shared()
+    return header.code("ImageLaterality") or header.code("Laterality") or header.code("FrameLaterality")

@@ -7,36 +7,40 @@ reconstruction's whim: ImagePositionPatient projected on the normal of ImageOrie
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from worker.images.candidates import Choice
+from worker.images.candidates import Choice, series_of
+from worker.images.runs import choose_frames, spread
 from worker.images.windows import Window, ct_windows, header_windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from worker.images.candidates import Candidate
+    from worker.images.candidates import Basis, Candidate
     from worker.images.header import Header
 
 #: Volumes of one MR study that share the budget: more would leave less than two slices each.
 _MR_VOLUMES = 4
-#: The ends of a volume show mostly air, shoulders or table; slices are spread over what is between.
-_TRIM = 0.1
 #: Volumes with fewer slices are scouts and test shots, where a fuller one is there.
 _FEW = 3
+#: An axial volume of less than this part of the fullest one's slices is not preferred to it.
+_SHARE = 4
+#: Squared length of a normal, and mm between the first and the last slice, below which they say nothing.
+_LEAST_NORMAL, _LEAST_SPREAD = 0.01, 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """One slice, from whatever kind of object: its place along the normal in mm, None where it does not say."""
+    """One slice, from whatever kind of object: its place along the normal in mm, None where it does not say.
 
-    identity: str
-    header: Header
+    *acquired* orders the slices of one place. The header is made again for those chosen: all of them would not fit.
+    """
+
+    item: Candidate
     frame: int
     place: float | None
+    acquired: tuple[float, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,41 +49,45 @@ class Volume:
 
     slices: list[Slice]
     axial: bool
+    #: Slices at places that others stand for.
+    repeated: int
 
     @property
     def series(self) -> str:
         """The number of its series, for people."""
-        return self.slices[0].header.text("SeriesNumber") or "?"
+        return series_of(self.slices[0].item.header)
 
 
-def choose(candidates: Sequence[Candidate], budget: int, region: str) -> tuple[list[Choice], str]:
-    """At most *budget* slices of the volumes of one modality, and the sentence that says how many of how many."""
-    volumes = _volumes(_slices(candidates))
-    chosen = _worth_showing(volumes, candidates[0].modality, budget)
+def choose(candidates: Sequence[Candidate], budget: int, region: str) -> tuple[list[Choice], Basis]:
+    """At most *budget* slices of the volumes of one modality, and what says how many of how many.
+
+    Runs of frames that say nothing of where they lie are shown as runs, where there is nothing else.
+    """
+    groups = _slices(candidates)
+    if not groups:
+        return choose_frames(candidates, budget)
+    chosen = _worth_showing(_volumes(groups), candidates[0].modality, budget)
     choices: list[Choice] = []
     for number, volume in enumerate(chosen):
         share = budget // len(chosen) + (number < budget % len(chosen))
         for window, count in _windows(volume, candidates[0].modality, region, share):
-            choices += [_choice(volume, place, window) for place in spread(len(volume.slices), count)]
-    return choices, _basis(choices, chosen)
-
-
-def spread(total: int, count: int) -> list[int]:
-    """At most *count* places of *total*, evenly over what is left when both ends are trimmed."""
-    if count >= total:
-        return list(range(total))
-    edge = (total - 1) * _TRIM if count > 1 else (total - 1) / 2
-    return sorted({round(place) for place in np.linspace(edge, total - 1 - edge, count)})
+            choices += _choices(volume, spread(len(volume.slices), count), window)
+    return choices, lambda shown: _basis(shown, chosen)
 
 
 def _slices(candidates: Iterable[Candidate]) -> dict[tuple[object, ...], list[Slice]]:
     groups: dict[tuple[object, ...], list[Slice]] = defaultdict(list)
     for item in candidates:
-        for frame, header in enumerate(item.header.by_frame() or [item.header.shared()] * item.header.frames):
+        for frame, header in enumerate(_headers(item.header)):
             normal = _normal(header)
             place = _along(normal, header.numbers("ImagePositionPatient"))
-            groups[_key(header, normal)].append(Slice(item.identity, header, frame, place))
+            acquired = header.number("AcquisitionNumber") or 0.0, header.integer("InstanceNumber"), frame
+            groups[_key(header, normal)].append(Slice(item, frame, place, acquired))
     return groups
+
+
+def _headers(header: Header) -> Iterable[Header]:
+    return header.of_frames([0]).values() if header.frames == 1 else header.by_frame()
 
 
 def _along(normal: Sequence[float] | None, origin: Sequence[float]) -> float | None:
@@ -107,59 +115,84 @@ def _normal(header: Header) -> Sequence[float] | None:
     if len(cosines) != 6:  # noqa: PLR2004 - two directions
         return None
     (a, b, c), (d, e, f) = cosines[:3], cosines[3:]
-    return b * f - c * e, c * d - a * f, a * e - b * d
+    normal = b * f - c * e, c * d - a * f, a * e - b * d
+    # Two directions that are none, or the same, have no normal.
+    return normal if sum(part * part for part in normal) > _LEAST_NORMAL else None
 
 
 def _volumes(groups: dict[tuple[object, ...], list[Slice]]) -> list[Volume]:
     volumes = []
     for (_, normal, *_), slices in groups.items():
-        ordered = sorted(slices, key=_by_place)
-        # Several at one place are phases nothing else told apart: the first acquired stands for them.
-        distinct = {(n if s.place is None else round(s.place, 2)): s for n, s in reversed(list(enumerate(ordered)))}
         axial = isinstance(normal, tuple) and normal.index(max(normal)) == 2  # noqa: PLR2004 - the z axis
-        volumes.append(Volume(list(reversed(distinct.values())), axial))
+        places = [item.place for item in slices if item.place is not None]
+        if len(places) < len(slices) or max(places) - min(places) < _LEAST_SPREAD:
+            unplaced = sorted((replace(item, place=None) for item in slices), key=lambda item: item.acquired)
+            volumes.append(Volume(unplaced, axial, 0))
+            continue
+        # Several at one place are phases nothing else told apart: the first acquired stands for them.
+        distinct: dict[float, Slice] = {}
+        for item in sorted(slices, key=lambda item: (item.place or 0.0, item.acquired)):
+            distinct.setdefault(round(item.place or 0.0, 2), item)
+        volumes.append(Volume(list(distinct.values()), axial, len(slices) - len(distinct)))
     return volumes
-
-
-def _by_place(item: Slice) -> tuple[float, float, int, int]:
-    header = item.header
-    place = 0.0 if item.place is None else item.place
-    return place, header.number("AcquisitionNumber") or 0.0, header.integer("InstanceNumber"), item.frame
 
 
 def _worth_showing(volumes: list[Volume], modality: str, budget: int) -> list[Volume]:
     """CT and PET: the fullest axial volume. MR: several contrasts, one volume of each series first."""
     fuller = [volume for volume in volumes if len(volume.slices) >= _FEW] or volumes
-    ranked = sorted(fuller, key=lambda volume: (volume.axial, len(volume.slices)), reverse=True)
+    fullest = max(len(volume.slices) for volume in fuller)
+    # An axial volume comes first unless it is a remnant beside another.
+    ranked = sorted(
+        fuller,
+        key=lambda volume: (volume.axial and len(volume.slices) * _SHARE >= fullest, len(volume.slices)),
+        reverse=True,
+    )
     if modality != "MR":
         return ranked[:1]
     first_of_series: dict[str, Volume] = {}
     for volume in ranked:
-        first_of_series.setdefault(volume.slices[0].header.text("SeriesInstanceUID"), volume)
+        first_of_series.setdefault(volume.slices[0].item.header.text("SeriesInstanceUID"), volume)
     several = list(first_of_series.values())[: max(1, min(_MR_VOLUMES, budget // 2))]
-    return sorted(several, key=lambda volume: volume.slices[0].header.integer("SeriesNumber"))
+    return sorted(several, key=lambda volume: volume.slices[0].item.header.integer("SeriesNumber"))
 
 
 def _windows(volume: Volume, modality: str, region: str, share: int) -> list[tuple[Window | None, int]]:
-    header = volume.slices[0].header
+    header = volume.slices[0].item.header
     hounsfield = modality == "CT" and "RescaleIntercept" in header
     if hounsfield and (region or not header_windows(header)):
         return [*ct_windows(region, share)]
     return [(None, share)]
 
 
-def _choice(volume: Volume, place: int, window: Window | None) -> Choice:
-    item = volume.slices[place]
+def _choices(volume: Volume, places: Sequence[int], window: Window | None) -> list[Choice]:
+    wanted: dict[str, list[int]] = defaultdict(list)
+    for place in places:
+        wanted[volume.slices[place].item.identity].append(volume.slices[place].frame)
+    objects = {volume.slices[place].item.identity: volume.slices[place].item.header for place in places}
+    headers = {identity: objects[identity].of_frames(frames) for identity, frames in wanted.items()}
+    return [
+        Choice(
+            item.item.identity,
+            headers[item.item.identity][item.frame],
+            item.frame,
+            _reason(volume, place, window),
+            window,
+        )
+        for place, item in ((place, volume.slices[place]) for place in places)
+    ]
+
+
+def _reason(volume: Volume, place: int, window: Window | None) -> str:
     reason = f"slice {place + 1} of {len(volume.slices)} of series {volume.series}"
-    if item.place is None and len(volume.slices) > 1:
-        reason += ", in stored order: the object does not say where it lies"
-    return Choice(
-        item.identity, item.header, item.frame, reason + (f", {window.name} window" if window else ""), window
-    )
+    if volume.slices[place].place is None and len(volume.slices) > 1:
+        reason += ", in the order of acquisition: the slices do not say where they lie"
+    return reason + (f", {window.name} window" if window else "")
 
 
-def _basis(choices: list[Choice], volumes: list[Volume]) -> str:
+def _basis(choices: Iterable[Choice], volumes: list[Volume]) -> str:
     shown = len({(choice.identity, choice.frame) for choice in choices})
     total = sum(len(volume.slices) for volume in volumes)
+    repeated = sum(volume.repeated for volume in volumes)
     series = ", ".join(sorted({volume.series for volume in volumes}, key=lambda number: (len(number), number)))
-    return f"{shown} of {total} slices of series {series}"
+    more = f", {repeated} more at the same places not shown" if repeated else ""
+    return f"{shown} of {total} slices of series {series}{more}"

@@ -11,6 +11,8 @@ from pydicom.dataset import Dataset
 if TYPE_CHECKING:
     from worker.images.header import Header
 
+#: Beyond it a slope, an intercept or a window is a mistake, and the arithmetic on it overflows.
+LARGEST = 1e30
 _FUNCTIONS = frozenset({"LINEAR", "LINEAR_EXACT", "SIGMOID"})
 
 
@@ -70,7 +72,8 @@ def header_windows(header: Header) -> list[Window]:
     function = function if function in _FUNCTIONS else "LINEAR"
     least = 1.0 if function == "LINEAR" else 1e-6
     pairs = zip_longest(header.numbers("WindowCenter"), header.numbers("WindowWidth"))
-    return [Window(c, w, function) for c, w in pairs if c is not None and w is not None and w >= least]
+    known = ((center, width) for center, width in pairs if center is not None and width is not None)
+    return [Window(c, w, function) for c, w in known if abs(c) <= LARGEST and least <= w <= LARGEST]
 
 
 def ct_windows(region: str, budget: int) -> list[tuple[Window, int]]:

@@ -61,8 +61,7 @@ def compared(test_data: Path, tools: list[str], tmp_path_factory: pytest.TempPat
             header = read(folder / name)
             if not reportable(header.text("SOPClassUID")):
                 continue
-            own = header.by_frame()
-            ours, transform = render(own[0] if own else header, 0, icc=False)
+            ours, transform = render(header.of_frames([0])[0], 0, icc=False)
         except Unreadable:
             continue
         theirs = by_dcmtk(tools, folder / name, target, transform)

@@ -17,8 +17,8 @@ from pydicom.uid import (
 )
 
 from db.errors import NotReportable
+from worker.images.runs import spread
 from worker.images.study import StoredInstance, StudyPictures, pictures_of
-from worker.images.volumes import spread
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,7 +108,7 @@ def test_phases_at_one_place_are_represented_by_the_first_acquired(store: Any) -
 
     study = pictures_of(late + early)
 
-    assert study.basis == "5 of 5 slices of series 3"
+    assert study.basis == "5 of 5 slices of series 3, 5 more at the same places not shown"
     assert {picture.sop_instance_uid for picture in study.pictures} == {item.sop_instance_uid for item in early}
 
 

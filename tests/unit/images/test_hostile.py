@@ -33,7 +33,7 @@ def refused(stored: StoredInstance) -> str:
 
 def test_dimensions_that_claim_gigabytes_are_refused_before_any_memory_is_taken(store: Any) -> None:
     assert refused(store(np.zeros((64, 64), np.uint16), Rows=65535, Columns=65535)) == "too_large"
-    assert refused(store(np.zeros((64, 64), np.uint16), NumberOfFrames=2_000_000_000)) == "truncated"
+    assert refused(store(np.zeros((64, 64), np.uint16), NumberOfFrames=2_000_000_000)) == "too_large"
 
 
 def test_fewer_pixels_than_claimed_are_refused(store: Any) -> None:
