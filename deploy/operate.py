@@ -6,6 +6,7 @@ import io
 from typing import TYPE_CHECKING
 
 from PIL import Image
+from rich.markup import escape
 from rich.table import Column, Table
 from sqlalchemy import func, select
 
@@ -59,7 +60,7 @@ def show(settings: Settings, console: Console, name: str, pictures: Path | None)
         report = reports.current(session, study.id)
         if report is not None:
             console.print(reports.BANNER, style="bold")
-            console.print(f"version {report.version}, {report.basis}")
+            console.print(f"version {report.version}, {report.basis}", markup=False, highlight=False)
             console.print(report.findings, report.impression, *report.remarks, sep="\n", markup=False, highlight=False)
         if pictures is not None:
             _draw(session, study, report, pictures)
@@ -87,7 +88,7 @@ def _series(session: Session, study: Study) -> Table:
         .order_by(Instance.series_number)
     )
     for number, modality, objects, images in rows:
-        table.add_row("" if number is None else str(number), modality, str(objects), str(images))
+        table.add_row("" if number is None else str(number), escape(modality), str(objects), str(images))
     return table
 
 
@@ -104,7 +105,7 @@ def _draw(session: Session, study: Study, report: Report | None, path: Path) -> 
         raise NotPossible("there is no report yet, so there are no pictures of it")
     from worker.images.sheet import contact_sheet  # noqa: PLC0415 - numpy and pydicom, only where pictures are wanted
 
-    contact_sheet(_seen(session, study, report)).save(path)
+    contact_sheet(_seen(session, study, report), report.remarks).save(path, format="PNG")
 
 
 def _seen(session: Session, study: Study, report: Report) -> StudyPictures:

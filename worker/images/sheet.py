@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw, ImageFont
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from worker.images.study import Picture, StudyPictures
 
 #: Pixels: a cell holds a picture of at most this side, and its words below.
@@ -17,13 +19,13 @@ _LETTERS = 46
 _PAPER, _INK, _WARNING = (24, 24, 28), (230, 230, 230), (255, 176, 80)
 
 
-def contact_sheet(study: StudyPictures) -> Image.Image:
-    """Draw *study* as one RGB image: its basis above, then a cell for each picture, what was left out below."""
+def contact_sheet(study: StudyPictures, remarks: Sequence[str] = ()) -> Image.Image:
+    """Draw *study* as one RGB image: its basis above, a cell for each picture; what was left out, *remarks*, below."""
     columns = min(_COLUMNS, max(1, len(study.pictures)))
     rows = -(-len(study.pictures) // columns)
-    remarks = [line for remark in study.remarks() for line in wrap(remark, _LETTERS * columns)]
+    lines = [line for remark in [*study.remarks(), *remarks] for line in wrap(remark, _LETTERS * columns)]
     width = columns * (_SIDE + _GAP) + _GAP
-    height = 40 + rows * (_SIDE + _WORDS + _GAP) + 16 * len(remarks) + _GAP
+    height = 40 + rows * (_SIDE + _WORDS + _GAP) + 16 * len(lines) + _GAP
     sheet = Image.new("RGB", (width, height), _PAPER)
     draw = ImageDraw.Draw(sheet)
     title = " ".join(part for part in (study.modality, study.body_part, study.basis) if part)
@@ -31,7 +33,7 @@ def contact_sheet(study: StudyPictures) -> Image.Image:
     for number, picture in enumerate(study.pictures):
         left = _GAP + number % columns * (_SIDE + _GAP)
         _cell(sheet, draw, picture, left, 40 + number // columns * (_SIDE + _WORDS + _GAP))
-    draw.multiline_text((_GAP, height - 16 * len(remarks) - _GAP), "\n".join(remarks), _WARNING, spacing=4)
+    draw.multiline_text((_GAP, height - 16 * len(lines) - _GAP), "\n".join(lines), _WARNING, spacing=4)
     return sheet
 
 
