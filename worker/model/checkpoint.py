@@ -9,22 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
-from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModelForImageTextToText, GenerationConfig
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
 from db.errors import ConfigurationError
 from worker.model.chat import IMAGE_TOKENS, IMAGENET_MEAN, IMAGENET_STD
 from worker.model.digest import RECORD, file_digest
-from worker.model.loading import one_line
+from worker.model.loading import one_sentence
 from worker.model.published import LORA_SCALE, Published
 from worker.model.recipes import Recipe, recipes
 from worker.model.sentencepiece import convert_tokenizer
-from worker.model.shards import Shape, ShardWriter, Source, tensor_bytes
+from worker.model.shards import INDEX, Shape, ShardWriter, Source, tensor_bytes
 from worker.model.whole import clear_leftovers, whole_or_nothing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
 #: Largest shard written, in bytes: what the publication has, and small enough to copy and check one by one.
@@ -32,8 +31,9 @@ SHARD_BYTES = 5 * 10**9
 #: Room on the disk beyond the weights, in bytes: tokenizer and configuration are a few MB.
 MARGIN_BYTES = 64 * 2**20
 
+#: Number formats of a published tensor, as safetensors calls them.
+FORMATS = ("BF16", "F16", "F32", "F64")
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-INDEX = "model.safetensors.index.json"
 
 
 @dataclass(slots=True)
@@ -76,7 +76,8 @@ def convert_checkpoint(
 ) -> None:
     """Convert the published layout in *source* to a stock one in *target*, which must not exist.
 
-    *target* appears whole or not at all. *on_bytes* is told the bytes written and their total. Raises
+    *target* appears whole or not at all. *on_bytes* is told the bytes done and their total: first those written, then
+    those read once more for their digests. Raises
     ConfigurationError, before anything is written wherever that can be known, where *source* is not exactly what is
     expected or *target* has no room.
     """
@@ -85,7 +86,8 @@ def convert_checkpoint(
     if target.exists():
         raise ConfigurationError(f"{target} exists already: remove it, or choose another destination")
     published = Published.read(source)
-    tokenizer = convert_tokenizer(source)
+    with one_sentence(f"the tokenizer in {source} cannot be converted"):
+        tokenizer = convert_tokenizer(source)
     config = _stock_config(published, tokenizer, dtype)
     conversion = Conversion(Source(source), published, DTYPES[dtype], shard_bytes)
     _plan(conversion, config)
@@ -93,8 +95,11 @@ def convert_checkpoint(
     clear_leftovers(target)
     _check_room(target.parent, conversion.bytes)
     with whole_or_nothing(target) as directory:
-        record = _record(source, conversion)
-        record["shards"] = _write_shards(directory, conversion, on_bytes)
+        sources = sorted([*conversion.source.files, source / "config.json", source / "tokenizer.model"])
+        total = conversion.bytes + sum(path.stat().st_size for path in sources)
+        shards = _write_shards(directory, conversion, lambda done: on_bytes(done, total))
+        digests = _digests(sources, lambda done: on_bytes(conversion.bytes + done, total))
+        record = {"converted_from": digests, **_what_was_done(conversion), "shards": shards}
         tokenizer.save_pretrained(directory)
         _image_processor(published).save_pretrained(directory)
         _generation_config(config).save_pretrained(directory)
@@ -104,12 +109,8 @@ def convert_checkpoint(
 
 def _stock_config(published: Published, tokenizer: Any, dtype: str) -> Any:
     image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKENS["context_image_token"])
-    try:
+    with one_sentence("config.json cannot be converted"):
         config = published.stock(image_token_id)
-    except KeyError as error:
-        raise ConfigurationError(f"config.json lacks {error}: this is not the published MedDr layout") from error
-    except (TypeError, ValueError, StrictDataclassError) as error:
-        raise ConfigurationError(f"config.json cannot be converted: {one_line(error)}") from error
     if len(tokenizer) > config.text_config.vocab_size:
         raise ConfigurationError(
             f"the tokenizer has {len(tokenizer)} tokens, the model knows {config.text_config.vocab_size}"
@@ -120,23 +121,30 @@ def _stock_config(published: Published, tokenizer: Any, dtype: str) -> Any:
 
 def _plan(conversion: Conversion, config: Any) -> None:
     """Match the published tensors with those the model needs; everything must fit exactly."""
-    with torch.device("meta"):
+    with one_sentence("config.json describes no model that can be built"), torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
     config.architectures = [type(model).__name__]
     needed = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if config.tie_word_embeddings:
         needed.pop("lm_head.weight")
+    _check_formats(conversion.source)
     found = recipes(conversion.source.shapes)
+    made = {name: recipe.shape(conversion.source) for name, recipe in found.items()}
     _check_lora(conversion, found)
     if unknown := found.keys() - needed.keys():
         raise ConfigurationError(f"{_several(unknown, found)} of the checkpoint is unknown to the MedDr layout")
     if missing := needed.keys() - found.keys():
         raise ConfigurationError(f"{_several(missing)} is missing from the checkpoint")
     for name, shape in needed.items():
-        made = found[name].shape(conversion.source)
-        if made != shape:
-            raise ConfigurationError(f"{found[name].source} gives {made} where config.json asks for {shape}")
+        if made[name] != shape:
+            raise ConfigurationError(f"{found[name].source} gives {made[name]} where config.json asks for {shape}")
     conversion.recipes, conversion.shapes = found, needed
+
+
+def _check_formats(source: Source) -> None:
+    for name, kind in source.formats.items():
+        if kind not in FORMATS:
+            raise ConfigurationError(f"{name} holds {kind} numbers, but only {', '.join(FORMATS)} can be converted")
 
 
 def _several(names: set[str], found: Mapping[str, Recipe] | None = None) -> str:
@@ -173,10 +181,10 @@ def _check_room(parent: Path, size: int) -> None:
 
 
 def _write_shards(
-    directory: Path, conversion: Conversion, on_bytes: Callable[[int, int], None]
+    directory: Path, conversion: Conversion, on_bytes: Callable[[int], None]
 ) -> dict[str, dict[str, Any]]:
     groups = conversion.shards()
-    total, done = conversion.bytes, 0
+    done = 0
     written: dict[str, dict[str, Any]] = {}
     index: dict[str, str] = {}
     for number, names in enumerate(groups, start=1):
@@ -186,23 +194,29 @@ def _write_shards(
             for name, shape in shapes.items():
                 writer.add(name, conversion.recipes[name].make(conversion.source, LORA_SCALE))
                 done += tensor_bytes(shape, conversion.dtype)
-                on_bytes(done, total)
+                on_bytes(done)
             shard = writer.finish()
         written[file] = {"bytes": shard.bytes, "sha256": shard.sha256}
         index |= dict.fromkeys(names, file)
     if len(groups) > 1:
-        content = {"metadata": {"total_size": total}, "weight_map": index}
+        content = {"metadata": {"total_size": conversion.bytes}, "weight_map": index}
         (directory / INDEX).write_text(json.dumps(content, indent=2) + "\n")
     return written
 
 
-def _record(source: Path, conversion: Conversion) -> dict[str, Any]:
+def _digests(paths: Iterable[Path], on_bytes: Callable[[int], None]) -> dict[str, str]:
+    digests: dict[str, str] = {}
+    done = 0
+    for path in paths:
+        digests[path.name] = file_digest(path)
+        done += path.stat().st_size
+        on_bytes(done)
+    return digests
+
+
+def _what_was_done(conversion: Conversion) -> dict[str, Any]:
     merged = sum(1 for recipe in conversion.recipes.values() if recipe.update)
     return {
-        "converted_from": {
-            path.name: file_digest(path)
-            for path in sorted([*conversion.source.files, source / "config.json", source / "tokenizer.model"])
-        },
         "dtype": str(conversion.dtype).removeprefix("torch."),
         "pixel_shuffle": conversion.published.shuffle,
         "lora_tensors_merged": merged,
@@ -217,11 +231,12 @@ def _image_processor(published: Published) -> Any:
 
 
 def _generation_config(config: Any) -> Any:
-    """Greedy, and only the end of the turn stops it, as in MedDr's `chat`."""
+    """Greedy, at least one token, and only the end of the turn stops it, as in MedDr's `chat`."""
     text = config.text_config
     return GenerationConfig(
         bos_token_id=text.bos_token_id,
         eos_token_id=text.eos_token_id,
         pad_token_id=text.pad_token_id,
         do_sample=False,
+        min_new_tokens=1,
     )

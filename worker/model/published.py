@@ -12,6 +12,7 @@ from db.errors import ConfigurationError
 from worker.model.pixel_shuffle import STRATEGY, InternVLV1Config
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 #: The only conversation template whose words are known here; see worker.model.chat.
@@ -21,6 +22,8 @@ LORA_SCALE = 2.0
 #: transformers' query and key norms have this epsilon built in.
 QK_NORM_EPSILON = 1e-6
 
+_TEXT_SIZES = "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads"
+_VISION_SIZES = "hidden_size intermediate_size num_hidden_layers num_attention_heads patch_size"
 _TEXT_FIELDS = (
     "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim "
     "hidden_act max_position_embeddings initializer_range rms_norm_eps rope_theta rope_scaling attention_bias mlp_bias "
@@ -45,6 +48,8 @@ class Published:
             values = json.loads((directory / "config.json").read_text())
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"{directory}/config.json cannot be read: {error}") from error
+        if not isinstance(values, dict):
+            raise ConfigurationError(f"{directory}/config.json cannot be used: it is no table of names and values")
         published = cls(values)
         published.check()
         return published
@@ -59,8 +64,36 @@ class Published:
         self._expect("dynamic_image_size", self.values.get("dynamic_image_size", False), False)
         if self.shuffle not in ("v1", "v2"):
             self._expect("ps_version", self.shuffle, "v1")
+        self._check_numbers(text, vision)
         if vision.get("qk_normalization"):
             self._expect("vision_config.layer_norm_eps", vision.get("layer_norm_eps"), QK_NORM_EPSILON)
+
+    def _check_numbers(self, text: dict[str, Any], vision: dict[str, Any]) -> None:
+        for part, values, names in (("llm_config", text, _TEXT_SIZES), ("vision_config", vision, _VISION_SIZES)):
+            for name in names.split():
+                self._demand(f"{part}.{name}", values.get(name), "a whole number above 0", _is_size)
+        for name in ("num_key_value_heads", "head_dim", "max_position_embeddings"):
+            self._demand(f"llm_config.{name}", text.get(name) or 1, "a whole number above 0", _is_size)
+        for name in ("qkv_bias", "qk_normalization"):
+            self._demand(f"vision_config.{name}", vision.get(name), "true or false", lambda v: isinstance(v, bool))
+        size = self.values.get("force_image_size") or vision.get("image_size")
+        self._demand("force_image_size", size, "a whole number above 0", _is_size)
+        for name in ("use_llm_lora", "use_backbone_lora"):
+            self._demand(name, self.values.get(name) or 0, "a rank", lambda rank: type(rank) is int and rank >= 0)
+        depth = vision["num_hidden_layers"]
+        self._demand(
+            "select_layer",
+            self.values.get("select_layer"),
+            f"a layer from {-depth - 1} to {depth}",
+            lambda layer: type(layer) is int and -depth - 1 <= layer <= depth,
+        )
+        grid = self.image_size // vision["patch_size"]
+        self._demand(
+            "downsample_ratio",
+            self.values.get("downsample_ratio"),
+            f"a share of a grid of {grid} x {grid}",
+            lambda ratio: isinstance(ratio, int | float) and 0 < ratio <= 1 and float(grid * ratio).is_integer(),
+        )
 
     @property
     def shuffle(self) -> str:
@@ -110,9 +143,19 @@ class Published:
             raise ConfigurationError(f"config.json has no {name}: this is not the published MedDr layout")
         return part
 
+    def _demand(self, name: str, found: object, what: str, holds: Callable[[Any], bool]) -> None:
+        if found is None:
+            raise ConfigurationError(f"config.json lacks {name}: this is not the published MedDr layout")
+        if not holds(found):
+            raise ConfigurationError(f"config.json says {name} = {found!r}, where {what} is needed")
+
     def _expect(self, name: str, found: object, expected: object) -> None:
         if found != expected:
             raise ConfigurationError(f"config.json says {name} = {found!r}, but only {expected!r} can be converted")
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and value > 0
 
 
 def _pick(values: dict[str, Any], names: str) -> dict[str, Any]:

@@ -37,6 +37,8 @@ _RENAMES = (
     (r"^language_model\.lm_head\.", "lm_head."),
     (r"^language_model\.model\.", "model.language_model."),
 )
+#: What lies in the tower's joint matrix, in this order.
+_THIRDS = "qkv"
 #: peft's wrapping: around the model, around a linear layer (from 0.7 on), and its own tensors.
 _WRAPPER = "base_model.model."
 _LORA = re.compile(r"\.lora_([AB])(?:\.default)?\.weight$")
@@ -53,11 +55,14 @@ class Recipe:
     def shape(self, source: Source) -> Shape:
         """What it will be, from the shards' headers alone; ConfigurationError where the update does not fit."""
         shape = source.shapes[self.source]
+        if self.third is not None and (not shape or shape[0] % len(_THIRDS)):
+            raise ConfigurationError(f"{self.source} {shape} cannot be cut in three")
         if self.update is not None:
             down, up = (source.shapes[name] for name in self.update)
-            if (up[0], down[-1], up[-1]) != (*shape, down[0]):
+            matrices = all(len(sides) == len(("out", "in")) for sides in (shape, down, up))
+            if not matrices or (up[0], down[1], up[1]) != (*shape, down[0]):
                 raise ConfigurationError(f"{self.update[0]} {down} and {up} do not fit {self.source} {shape}")
-        return (shape[0] // 3, *shape[1:]) if self.third is not None else shape
+        return (shape[0] // len(_THIRDS), *shape[1:]) if self.third is not None else shape
 
     def make(self, source: Source, scale: float) -> torch.Tensor:
         """The tensor. An update is merged in float32, so that it is rounded once, on writing."""
@@ -65,7 +70,7 @@ class Recipe:
         if self.update is not None:
             down, up = (source.read(name).float() for name in self.update)
             tensor = tensor.float().addmm_(up, down, alpha=scale)
-        return tensor if self.third is None else tensor.chunk(3)[self.third]
+        return tensor if self.third is None else tensor.chunk(len(_THIRDS))[self.third]
 
 
 def recipes(names: Iterable[str]) -> dict[str, Recipe]:
@@ -74,7 +79,9 @@ def recipes(names: Iterable[str]) -> dict[str, Recipe]:
     made: dict[str, Recipe] = {}
     for name, source in plain.items():
         update = updates.pop(name.removesuffix(".weight"), None) if name.endswith(".weight") else None
-        made |= _stock(name, source, update)
+        for stock, recipe in _stock(name, source, update).items():
+            _only_once(made.get(stock), recipe, stock)
+            made[stock] = recipe
     if updates:
         raise ConfigurationError(f"the LoRA tensors of {min(updates)} belong to no weight of the checkpoint")
     return made
@@ -87,13 +94,24 @@ def _unwrap(names: Iterable[str]) -> tuple[dict[str, str], dict[str, tuple[str, 
     for published in names:
         name = published.replace(_WRAPPER, "", 1)
         if match := _LORA.search(name):
-            halves.setdefault(name[: match.start()], {})[match[1]] = published
+            pair = halves.setdefault(name[: match.start()], {})
+            _only_once(pair.get(match[1]), published, name)
+            pair[match[1]] = published
         else:
-            plain[name.replace(".base_layer.", ".", 1)] = published
+            name = name.replace(".base_layer.", ".", 1)
+            _only_once(plain.get(name), published, name)
+            plain[name] = published
     for layer, pair in halves.items():
         if len(pair) < len("AB"):
             raise ConfigurationError(f"{layer} has lora_{min(pair)} but not its other half")
     return plain, {layer: (pair["A"], pair["B"]) for layer, pair in halves.items()}
+
+
+def _only_once(there: Recipe | str | None, other: Recipe | str, name: str) -> None:
+    """Two tensors for one place: there is no telling which was trained."""
+    if there is not None:
+        one, two = (found.source if isinstance(found, Recipe) else found for found in (there, other))
+        raise ConfigurationError(f"{one} and {two} are both {name}: only one can be converted")
 
 
 def _stock(name: str, source: str, update: tuple[str, str] | None) -> dict[str, Recipe]:
@@ -104,5 +122,5 @@ def _stock(name: str, source: str, update: tuple[str, str] | None) -> dict[str, 
         return {stock: Recipe(source, update)}
     return {
         stock.replace(".attn.qkv.", f".attention.{part}_proj."): Recipe(source, update, third)
-        for third, part in enumerate("qkv")
+        for third, part in enumerate(_THIRDS)
     }

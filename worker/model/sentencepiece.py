@@ -17,6 +17,7 @@ from transformers.tokenization_utils_base import generate_merges
 
 from db.errors import ConfigurationError
 from worker.model.chat import CHAT_TEMPLATE, IMAGE_TOKENS
+from worker.model.shards import refuse_lfs_pointer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,13 +56,16 @@ class Model:
     def read(cls, path: Path) -> Model:
         """Parse it; ConfigurationError where it is not what MedDr's tokenizer is: byte-pair encoding, text as it is."""
         try:
+            refuse_lfs_pointer(path)
             model = cls._parse(path.read_bytes())
-        except (OSError, IndexError, ValueError, struct.error) as error:
+        except (OSError, LookupError, TypeError, ValueError, struct.error) as error:
             raise ConfigurationError(f"{path} is no SentencePiece model: {error}") from error
         if model.model_type != _BPE or model.dummy_prefix or model.remove_whitespace:
             raise ConfigurationError(
                 f"{path} is not a tokenizer that can be converted: byte-pair encoding that leaves spaces alone"
             )
+        if not any(piece.kind == _UNKNOWN for piece in model.pieces):
+            raise ConfigurationError(f"{path} is no SentencePiece model: it has no piece for unknown text")
         return model
 
     @classmethod
@@ -91,6 +95,10 @@ def convert_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
         backend.add_special_tokens([AddedToken(token, special=True, normalized=False)])
         if backend.token_to_id(token) != number:
             raise ConfigurationError(f"the added token {token} has the number {number} but cannot be placed there")
+    for token in IMAGE_TOKENS.values():
+        # transformers would give it the next free number, not the one the model was trained with.
+        if backend.token_to_id(token) is None:
+            raise ConfigurationError(f"the tokenizer in {directory} has no token {token}")
     named = {name: _content(config[name]) for name in _NAMED if config.get(name) is not None}
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
@@ -123,9 +131,13 @@ def _backend(model: Model) -> Tokenizer:
 
 def _added(directory: Path, config: dict[str, Any]) -> list[tuple[int, str]]:
     """Tokens set apart from the text by transformers, with their numbers, in order."""
-    added = {int(number): _content(token) for number, token in config.get("added_tokens_decoder", {}).items()}
-    if not added:
-        added = {number: token for token, number in _read(directory / "added_tokens.json").items()}
+    listed = config.get("added_tokens_decoder") or {}
+    try:
+        added = {int(number): _content(token) for number, token in listed.items()}
+        if not added:
+            added = {int(number): token for token, number in _read(directory / "added_tokens.json").items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigurationError(f"{directory}: the list of added tokens gives no number or no text for one") from error
     return sorted(added.items())
 
 
@@ -135,9 +147,11 @@ def _content(token: Any) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values: dict[str, Any] = json.loads(path.read_text())
+        values = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigurationError(f"{path} cannot be read: it is no table of names and values")
     return values
 
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 #: Names of the number formats in a safetensors header (github.com/huggingface/safetensors, "Format").
 DTYPES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
 
+#: What a file begins with that Git LFS has not fetched yet.
+LFS_POINTER = b"version https://git-lfs"
+INDEX = "model.safetensors.index.json"
+
 Shape = tuple[int, ...]
 
 
@@ -31,6 +35,8 @@ class Source:
     def __init__(self, directory: Path) -> None:
         self._homes: dict[str, Path] = {}
         self.shapes: dict[str, Shape] = {}
+        #: Number formats, by their names in the headers.
+        self.formats: dict[str, str] = {}
         self.files = _shard_files(directory)
         for path in self.files:
             self._open(path)
@@ -54,14 +60,18 @@ class Source:
                     if name in self._homes:
                         raise ConfigurationError(f"{name} lies in both {self._homes[name].name} and {path.name}")
                     self._homes[name] = path
-                    self.shapes[name] = tuple(shard.get_slice(name).get_shape())
+                    part = shard.get_slice(name)
+                    self.shapes[name], self.formats[name] = tuple(part.get_shape()), part.get_dtype()
         except (SafetensorError, OSError) as error:
+            refuse_lfs_pointer(path)
             raise ConfigurationError(f"{path.name} is truncated or damaged: {error}") from error
 
     def _check_index(self, directory: Path) -> None:
-        for name in _index(directory):
+        for name, file in _index(directory).items():
             if name not in self._homes:
-                raise ConfigurationError(f"{name} is in model.safetensors.index.json but in none of the shards")
+                raise ConfigurationError(f"{name} is in {INDEX} but in none of the shards")
+            if self._homes[name].name != file:
+                raise ConfigurationError(f"{name} lies in {self._homes[name].name}, but {INDEX} says in {file}")
 
 
 def _shard_files(directory: Path) -> list[Path]:
@@ -70,18 +80,27 @@ def _shard_files(directory: Path) -> list[Path]:
         raise ConfigurationError(f"{directory} has no *.safetensors files")
     for path in sorted(named):
         if not path.is_file():
-            raise ConfigurationError(f"{path.name} is missing, though model.safetensors.index.json names it")
+            raise ConfigurationError(f"{path.name} is missing, though {INDEX} names it")
     return sorted(named)
 
 
 def _index(directory: Path) -> Mapping[str, str]:
     try:
-        index: dict[str, str] = json.loads((directory / "model.safetensors.index.json").read_text())["weight_map"]
+        index = json.loads((directory / INDEX).read_text())["weight_map"]
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigurationError(f"{directory}/model.safetensors.index.json cannot be read: {error}") from error
+        raise ConfigurationError(f"{directory}/{INDEX} cannot be read: {error}") from error
+    if not isinstance(index, dict) or not all(isinstance(file, str) and "/" not in file for file in index.values()):
+        raise ConfigurationError(f"{directory}/{INDEX} cannot be read: its weight_map does not give each tensor a file")
     return index
+
+
+def refuse_lfs_pointer(path: Path) -> None:
+    """Raise ConfigurationError where *path* only stands for a file that is still to be fetched."""
+    with path.open("rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise ConfigurationError(f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` there")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +129,9 @@ class ShardWriter:
         if (name, tuple(tensor.shape)) != expected:
             raise ValueError(f"{name} {tuple(tensor.shape)} comes where the header says {expected}")
         flat = tensor.to(self._dtype).contiguous().flatten()
+        if not torch.isfinite(flat).all():
+            kind = str(self._dtype).removeprefix("torch.")
+            raise ConfigurationError(f"{name} holds numbers too large for {kind}: choose another --dtype")
         self._write(flat.view(torch.uint8).numpy().data)
 
     def finish(self) -> Written:

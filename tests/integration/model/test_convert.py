@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     Change = Callable[[Publication], object]
 
+LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
 LAYER = "language_model.base_model.model.model.layers.0"
 QUERY = f"{LAYER}.self_attn.q_proj"
 
@@ -181,6 +182,14 @@ def configure_text(**values: Any) -> Change:
     return lambda publication: publication.config["llm_config"].update(values)
 
 
+def configure_vision(**values: Any) -> Change:
+    return lambda publication: publication.config["vision_config"].update(values)
+
+
+def put(name: str, tensor: torch.Tensor) -> Change:
+    return lambda publication: publication.tensors.update({name: tensor})
+
+
 def forget(key: str) -> Change:
     return lambda publication: publication.config.pop(key)
 
@@ -204,9 +213,28 @@ def forget(key: str) -> Change:
         (configure(ps_version="v3"), "ps_version"),
         (configure_text(vocab_size=700), "729 tokens, the model knows 700"),
         (configure_text(num_hidden_layers=5), "layers.4.*is missing"),
-        (configure_text(hidden_size="wide"), "config.json cannot be converted"),
+        (configure_text(hidden_size="wide"), "llm_config.hidden_size = 'wide', where a whole number above 0 is needed"),
+        (configure_text(num_attention_heads=0), "llm_config.num_attention_heads = 0"),
+        (configure_text(num_hidden_layers=-1), "llm_config.num_hidden_layers = -1"),
+        (configure_text(hidden_act="zork"), "describes no model that can be built: .*zork"),
+        (configure_text(rope_scaling="linear"), "config.json "),
+        (configure_vision(patch_size=0), "vision_config.patch_size = 0"),
+        (configure_vision(qk_normalization=None), "lacks vision_config.qk_normalization"),
+        (configure(force_image_size="large"), "force_image_size = 'large'"),
+        (configure(use_llm_lora="x"), "use_llm_lora = 'x', where a rank is needed"),
+        (configure(select_layer=99), "select_layer = 99, where a layer from -4 to 3"),
+        (configure(downsample_ratio=0.3), "downsample_ratio = 0.3"),
+        (put("vision_model.encoder.layers.0.attn.qkv.weight", torch.zeros(145, 48)), "cannot be cut in three"),
+        (put("vision_model.encoder.layers.0.attn.qkv.weight", torch.tensor(1.0)), "cannot be cut in three"),
+        (put(f"{QUERY}.lora_A.default.weight", torch.tensor(1.0)), "do not fit"),
+        (put("mlp1.0.bias", torch.ones(320, dtype=torch.int64)), "holds I64 numbers"),
+        (put("mlp1.0.bias", torch.ones(320).to(torch.float8_e4m3fn)), "holds F8_E4M3 numbers"),
+        (put(f"{QUERY}.weight", torch.zeros(2, 2)), "are both .*q_proj.weight: only one"),
+        (put(f"{QUERY}.lora_A.weight", torch.zeros(2, 2)), "are both .*q_proj.lora_A.weight: only one"),
+        (put("language_model.lm_head.weight", torch.zeros(2, 2)), "are both .*lm_head.weight: only one"),
+        (put("lm_head.weight", torch.zeros(2, 2)), "are both lm_head.weight: only one"),
         (forget("vision_config"), "no vision_config"),
-        (forget("downsample_ratio"), "lacks 'downsample_ratio'"),
+        (forget("downsample_ratio"), "lacks downsample_ratio"),
     ],
 )
 def test_what_is_not_exactly_as_expected_is_refused(
@@ -247,6 +275,70 @@ def test_a_missing_shard_is_named(parity: Parity, tmp_path: Path) -> None:
     (source / "model.safetensors.index.json").write_text(json.dumps(index))
 
     refused(source, tmp_path / "converted", "model-00002-of-00002.safetensors is missing")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", "[]", "config.json cannot be used: it is no table"),
+        ("config.json", "null", "config.json cannot be used: it is no table"),
+        ("tokenizer.model", LFS_POINTER, "tokenizer.model is a Git LFS pointer"),
+        ("model.safetensors", LFS_POINTER, "model.safetensors is a Git LFS pointer"),
+        ("tokenizer.model", "", "not a tokenizer that can be converted"),
+        ("tokenizer_config.json", "[]", "tokenizer_config.json cannot be read: it is no table"),
+        ("tokenizer_config.json", '{"added_tokens_decoder": [1]}', "list of added tokens"),
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"x": {"content": "q"}}}', "list of added tokens"),
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"730": {}}}', "list of added tokens"),
+        ("tokenizer_config.json", '{"eos_token": {}}', "tokenizer in .* cannot be converted"),
+        ("model.safetensors.index.json", '{"weight_map": ["mlp1.0.bias"]}', "index.json cannot be read"),
+        ("model.safetensors.index.json", '{"weight_map": null}', "index.json cannot be read"),
+        ("model.safetensors.index.json", '{"weight_map": {"mlp1.0.bias": 3}}', "index.json cannot be read"),
+        ("model.safetensors.index.json", '{"weight_map": {"mlp1.0.bias": "/etc/passwd"}}', "index.json cannot be read"),
+    ],
+)
+def test_a_file_of_another_kind_is_one_sentence(
+    parity: Parity, tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    source = Publication(parity.checkpoint).write(tmp_path / "published")
+    (source / name).write_text(content)
+
+    refused(source, tmp_path / "converted", message)
+
+
+def test_a_tokenizer_without_the_words_around_a_picture_is_refused(parity: Parity, tmp_path: Path) -> None:
+    source = Publication(parity.checkpoint).write(tmp_path / "published")
+    for name in ("tokenizer_config.json", "added_tokens.json"):
+        (source / name).write_text("{}")
+
+    refused(source, tmp_path / "converted", "has no token <img>")
+
+
+def test_an_index_that_names_the_wrong_shard_is_refused(parity: Parity, tmp_path: Path) -> None:
+    source = Publication(parity.checkpoint).write(tmp_path / "published")
+    save_file({"surprise": torch.zeros(1)}, source / "other.safetensors")
+    index = {"weight_map": {"mlp1.0.bias": "other.safetensors", "mlp1.0.weight": "model.safetensors"}}
+    (source / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    refused(source, tmp_path / "converted", "mlp1.0.bias lies in model.safetensors, but .* says in other.safetensors")
+
+
+def test_numbers_too_large_for_the_format_asked_for_are_refused(parity: Parity, tmp_path: Path) -> None:
+    publication = Publication(parity.checkpoint)
+    publication.tensors["mlp1.0.bias"][3] = 1e30
+    source = publication.write(tmp_path / "published")
+
+    refused(source, tmp_path / "converted", "too large for float16: choose another --dtype", dtype="float16")
+    convert_checkpoint(source, tmp_path / "converted", dtype="bfloat16")
+
+
+def test_progress_goes_on_while_the_publication_is_read_once_more(parity: Parity, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+
+    convert_checkpoint(parity.checkpoint, tmp_path / "converted", on_bytes=lambda *bytes_: told.append(bytes_))
+
+    done = [count for count, _ in told]
+    assert done == sorted(done)
+    assert {total for _, total in told} == {done[-1]}
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.model", "tokenizer_config.json"])
