@@ -28,10 +28,13 @@ if TYPE_CHECKING:
 _EOI = b"\xff\xd9"
 #: Bytes that are no markers and have no pattern.
 _NOISE = bytes((73 * number * number + 41 * number) % 251 for number in range(1, 257))
-#: Bytes of the end that are replaced: in them lie at most 64 blocks.
-_TAIL = 16
+#: Bytes of the end that are replaced: a few samples, or several blocks of nothing, which take six bits each; four times as
+#: many in colour, where the last unit of coding has up to six blocks, and some of them outside the picture.
+_TAIL, _FLAT_TAIL, _COLOUR = 16, 2, 4
 #: Rows compared: what is at the end of the stream is at the bottom. No unit of coding is higher.
 _BOTTOM = 32
+#: Ends tried before a picture counts as damaged; one that differs is enough to clear it.
+_TRIES = 4
 #: Samples in a row without any difference: what decoders make up looks like that.
 _FLAT = 8
 _FAILURES = (Unreadable, ValueError, RuntimeError, OSError, SyntaxError)
@@ -40,19 +43,24 @@ _FAILURES = (Unreadable, ValueError, RuntimeError, OSError, SyntaxError)
 def decoded_whole(frame: bytes, stream: Codestream, decode: Decode) -> npt.NDArray[Any]:
     """The picture *decode* makes of a JPEG frame. Raises Unreadable where the frame does not hold all of it."""
     body = frame[: frame.rfind(_EOI)].rstrip(b"\xff")
-    cut = body[:-_TAIL].rstrip(b"\xff")
-    spoiled = (_bottom(decode, cut + noise + _EOI) for noise in (_NOISE[:_TAIL], _NOISE[-_TAIL:]))
-    # In a progressive stream the end is the last bit of a few coefficients, which may change no pixel.
-    ends = not stream.progressive and len(cut) - stream.data > _TAIL
-    # Decoded before the picture, so that two are not held at once.
-    other = next(spoiled) if ends else None
     picture = _joined(decode(frame), stream.rows)
-    bottom = picture[-_BOTTOM:]
-    if (stream.progressive or _made_up(bottom)) and not _gives(picture, decode, body + _NOISE + _EOI):
+    flat = _made_up(picture[-_BOTTOM:])
+    if (stream.progressive or flat) and not _gives(picture, decode, body + _NOISE + _EOI):
         raise Unreadable("truncated", "the compressed picture is cut short")
-    if _same(other, bottom) and _same(next(spoiled), bottom):
+    # In a progressive stream the end is the last bit of a few coefficients, which may change no pixel.
+    tail = (_FLAT_TAIL if flat else _TAIL) * (_COLOUR if stream.samples > 1 else 1)
+    if not stream.progressive and _stops_early(picture, decode, body, stream.data, tail):
         raise Unreadable("undecodable", "the compressed picture is damaged: its data do not end where the picture does")
     return picture
+
+
+def _stops_early(picture: npt.NDArray[Any], decode: Decode, body: bytes, data: int, tail: int) -> bool:
+    """Whether the picture stays the same whatever its last *tail* bytes are."""
+    kept = body[:-tail].rstrip(b"\xff")
+    if len(kept) - data <= tail:
+        return False
+    ends = (_NOISE[start : start + tail] for start in range(0, _TRIES * tail, tail))
+    return all(_same(_bottom(decode, kept + end + _EOI), picture) for end in ends)
 
 
 def _joined(parts: Iterable[npt.NDArray[Any]], rows: int) -> npt.NDArray[Any]:
@@ -80,8 +88,8 @@ def _gives(picture: npt.NDArray[Any], decode: Decode, frame: bytes) -> bool:
     return True
 
 
-def _same(other: npt.NDArray[Any] | None, bottom: npt.NDArray[Any]) -> bool:
-    return other is not None and np.array_equal(other, bottom[-len(other) :])
+def _same(bottom: npt.NDArray[Any] | None, picture: npt.NDArray[Any]) -> bool:
+    return bottom is not None and np.array_equal(bottom, picture[-len(bottom) :])
 
 
 def _bottom(decode: Decode, frame: bytes) -> npt.NDArray[Any] | None:

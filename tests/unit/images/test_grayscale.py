@@ -138,3 +138,33 @@ def test_values_of_32_bits_are_shown_too(store: Any) -> None:
     assert levels[0, 0] == 0
     assert levels[-1, -1] >= 254
     assert (np.diff(levels.ravel().astype(int)) >= 0).all()
+
+
+@pytest.mark.parametrize(("stored_bits", "high_bit"), [(16, 0), (16, 7), (12, 7), (12, 200)])
+def test_a_high_bit_the_pixels_do_not_fit_below_is_not_believed(store: Any, stored_bits: int, high_bit: int) -> None:
+    pixels = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+
+    levels = drawn(store(pixels, BitsStored=stored_bits, HighBit=high_bit, WindowCenter=2048, WindowWidth=4096))
+
+    assert np.abs(levels.ravel() - np.arange(4096) / 16).max() < 2
+
+
+@pytest.mark.parametrize("shape", [(3, 13, 13), (9, 1, 5), (3, 2, 5), (2, 13, 1)])
+@pytest.mark.parametrize("sign", [0, 1])
+def test_frames_of_single_bits_follow_each_other_without_a_gap(
+    store: Any, shape: tuple[int, int, int], sign: int
+) -> None:
+    bits = np.random.default_rng(5).integers(0, 2, shape).astype(np.uint8)
+    packed = np.packbits(bits.ravel(), bitorder="little").tobytes()
+    stored = store(
+        bits,
+        BitsAllocated=1,
+        BitsStored=1,
+        HighBit=0,
+        PixelRepresentation=sign,
+        PixelData=packed + b"\0" * (len(packed) % 2),
+    )
+
+    header = read(stored.path)
+
+    assert all((render(header, frame)[0] == 255 * bits[frame]).all() for frame in range(len(bits)))
