@@ -25,7 +25,7 @@ from deploy.demo.studies import write_demo_studies, write_reference_cases
 from deploy.launcher import running
 from deploy.preflight import SERVERS, check, is_free
 from deploy.server import free_port
-from worker.model.digest import checkpoint_digest
+from worker.model.digest import checkpoint_digest, is_demo
 
 if TYPE_CHECKING:
     import uuid
@@ -62,6 +62,8 @@ def show(*, studies: Path | None, seed: int | None, leave: bool) -> int:
     logs.configure(settings)
     settings = _checkpoint(settings)
     check(settings)
+    if studies and is_demo(settings.checkpoint_directory):
+        console.print("a demo checkpoint knows phantoms only: what it writes about other images means nothing")
     truths: dict[str, str] = {}
     folders = [studies] if studies else []
     if not studies:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(700)
 def test_the_demo_reports_every_study_and_ends_with_status_0(tmp_path: Path) -> None:
     demo = subprocess.run(
         [PRELIM, "demo", "--exit", "--seed", "7"],
@@ -21,8 +21,10 @@ def test_the_demo_reports_every_study_and_ends_with_status_0(tmp_path: Path) -> 
         check=False,
         capture_output=True,
         text=True,
-        timeout=380,
+        timeout=680,
     )
 
     assert demo.returncode == 0, demo.stdout + demo.stderr
     assert "Flower" in demo.stdout
+    for column in ("truth", "report", "findings"):
+        assert column in demo.stdout
