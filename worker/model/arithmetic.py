@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from worker.model.prompts import Prompt
 
 
+#: In place of a token where the model computed no finite number: the request cannot go on.
+NO_TOKEN = -1
+
+
 class Arithmetic(Protocol):
     """A model over the rows of a cache, used by one thread at a time."""
 
@@ -25,7 +29,10 @@ class Arithmetic(Protocol):
         """Show the vision tower the next *tiles* pictures of *prompts*, in one batch."""
 
     def prefill(self, row: int, prompt: Prompt, start: int, count: int) -> int:
-        """Read *count* tokens of *prompt* from *start* on into *row*; returns the token that follows them."""
+        """Read *count* tokens of *prompt* from *start* on into *row*; returns the token that follows them.
+
+        That token is NO_TOKEN where the model computed no finite number; so in `decode`, for each row by itself.
+        """
 
     def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> list[int]:
         """One step of rows 0..n-1: append *tokens* at *lengths*; returns the token that follows each."""

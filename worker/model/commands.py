@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
+from db.errors import ConfigurationError, Outcome
 from db.settings import load_settings
 from worker.model import sizing
 from worker.model.checkpoint import convert_checkpoint
@@ -52,6 +53,8 @@ def verify(directory: Path) -> None:
     model = ResidentModel.load(directory, slots=1)
     try:
         answer = model.submit(TRIAL).result()
+    except Outcome as error:
+        raise ConfigurationError(f"{directory} does not work: {error.detail}") from error
     finally:
         model.close()
     console.print(f"{directory} works: {len(answer.token_ids)} tokens in {answer.timings.total:.1f} s", highlight=False)

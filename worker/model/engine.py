@@ -15,6 +15,7 @@ import structlog
 import torch
 
 from db.errors import PermanentFailure, TransientFailure
+from worker.model.arithmetic import NO_TOKEN
 from worker.model.metrics import Meter, Metrics
 from worker.model.rows import Rows
 from worker.model.turn import Turn
@@ -34,6 +35,9 @@ log = structlog.get_logger()
 PREFILL_TOKENS = 1024
 #: Pictures per vision batch, to the same end: some 15 ms each in that computation.
 VISION_TILES = 4
+#: Steps without trouble after which a batch that ran out of memory may grow by one again: half a minute or more, so
+#: that a request sent back for nothing, once in that time, costs little.
+GROW_AFTER = 1000
 
 
 class Engine:
@@ -55,12 +59,13 @@ class Engine:
         self._stop_tokens = stop_tokens
         self._detokenize = detokenize
         self._prefill_tokens = prefill_tokens
-        self._vision_tiles = vision_tiles
+        self._most_tiles = self._vision_tiles = vision_tiles
         self._row_limit = runner.rows
         self._rows = Rows(runner)
         self._waiting: deque[Turn] = deque()
         self._lock = threading.Condition()
         self._closing = False
+        self._clean_steps = 0
         self._meter = Meter()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -72,10 +77,13 @@ class Engine:
     def submit(self, request: Request, prompt: Prompt) -> Future[Generation]:
         """Queue a request; the future can be cancelled at any time.
 
-        The future raises PermanentFailure where the request does not fit a row, TransientFailure where the model
-        failed on it or the engine closed first.
+        The future raises PermanentFailure where the request does not fit a row or asks for nothing, TransientFailure
+        where the model failed on it or the engine closed first.
         """
         turn = Turn(request, prompt)
+        if request.max_new_tokens < 1:
+            turn.fail(PermanentFailure("nothing_asked", "a request asks for at least one new token"))
+            return turn.future
         if len(prompt) + request.max_new_tokens > self._runner.tokens:
             turn.fail(PermanentFailure("prompt_too_long", self._too_long(turn)))
             return turn.future
@@ -83,6 +91,9 @@ class Engine:
             if self._closing:
                 turn.fail(_stopped())
             else:
+                if not self._waiting and not self._rows:
+                    # The pause before was idle time, no stall, also until the engine's thread has woken up.
+                    self._meter.begin()
                 self._waiting.append(turn)
                 self._lock.notify()
         return turn.future
@@ -92,7 +103,9 @@ class Engine:
         with self._lock:
             self._closing = True
             self._lock.notify()
-        if self._thread.is_alive():
+        if self._thread.ident is None:
+            self._abandon_all()
+        elif self._thread.is_alive():
             self._thread.join()
 
     @property
@@ -142,6 +155,7 @@ class Engine:
         self._see()
         self._prefill()
         self._decode()
+        self._grow()
         self._meter.steps += 1
 
     def _retire_overdue(self) -> None:
@@ -149,12 +163,11 @@ class Engine:
         with self._lock:
             overdue = [turn for turn in self._waiting if turn.overdue(now)]
             self._waiting = deque(turn for turn in self._waiting if not turn.overdue(now))
-        for turn in self._rows:
-            if turn.overdue(now):
-                self._rows.vacate(turn)
-                overdue.append(turn)
         for turn in overdue:
             self._finish(turn, "deadline")
+        for turn in self._rows:
+            if turn.overdue(now):
+                self._leave(turn, "deadline")
 
     def _see(self) -> None:
         """Show the tower the next pictures, of no more requests than could run next."""
@@ -177,6 +190,7 @@ class Engine:
     def _see_alone(self, turn: Turn, error: Exception) -> None:
         """After a failed batch: go on with smaller ones; where one picture alone fails, its request does."""
         if self._vision_tiles > 1 and isinstance(error, torch.OutOfMemoryError):
+            self._clean_steps = 0
             self._vision_tiles = max(1, self._vision_tiles // 2)
             log.warning("vision_out_of_memory", tiles=self._vision_tiles)
             return
@@ -197,12 +211,17 @@ class Engine:
         if self._rows.reading is not None:
             return self._rows.reading
         with self._lock:
-            if not self._waiting or self._waiting[0].prompt.unseen or len(self._rows) >= self._row_limit:
+            if not self._waiting or not self._may_join(self._waiting[0]):
                 return None
             turn = self._waiting.popleft()
         turn.start()
         self._rows.add(turn)
         return turn
+
+    def _may_join(self, turn: Turn) -> bool:
+        if turn.prompt.unseen or len(self._rows) >= self._row_limit:
+            return False
+        return not self._rows or not (turn.alone or any(running.alone for running in self._rows))
 
     def _read(self, turn: Turn, budget: int) -> int:
         """Prefill up to *budget* tokens of a prompt; returns how many (one that is not divisible may exceed it)."""
@@ -229,14 +248,25 @@ class Engine:
             turn.fail(_model_error(error))
 
     def _shrink(self, turn: Turn) -> None:
-        """Run one request less from now on; *turn*, off its row already, starts over as the next."""
+        """Run one request less for a while; *turn*, off its row already, starts over as the next."""
+        self._clean_steps = 0
         self._row_limit = len(self._rows)
         log.warning("out_of_memory", rows=self._row_limit)
+        self._send_back(turn)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _send_back(self, turn: Turn) -> None:
         turn.restart()
         with self._lock:
             self._waiting.appendleft(turn)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+
+    def _grow(self) -> None:
+        """After a while without trouble try one request, and one picture, more."""
+        self._clean_steps += 1
+        if self._clean_steps % GROW_AFTER == 0:
+            self._row_limit = min(self._row_limit + 1, self._runner.rows)
+            self._vision_tiles = min(self._vision_tiles + 1, self._most_tiles)
 
     def _decode(self) -> None:
         turns = self._rows.decoding
@@ -246,22 +276,35 @@ class Engine:
             tokens = self._runner.decode([turn.tokens[-1] for turn in turns], [turn.length - 1 for turn in turns])
         except torch.OutOfMemoryError as error:
             self._recover(turns[-1], error)
-        except Exception as error:  # noqa: BLE001 - no telling whose fault it is: everyone in the batch fails
-            for turn in turns:
-                self._rows.vacate(turn)
-                turn.fail(_model_error(error))
+        except Exception as error:  # noqa: BLE001 - a request's boundary: it fails alone, once it is known which
+            self._suspect(turns, error)
         else:
             self._meter.decoded(len(tokens))
             self._advance(turns, tokens)
 
+    def _suspect(self, turns: Sequence[Turn], error: Exception) -> None:
+        """A step failed and there is no telling whose fault it was: each of *turns* starts over, by itself."""
+        log.warning("decode_failed", error=type(error).__name__, requests=len(turns))
+        for turn in reversed(turns):
+            self._rows.vacate(turn)
+            if len(turns) == 1:
+                turn.fail(_model_error(error))
+            else:
+                turn.alone = True
+                self._send_back(turn)
+
     def _advance(self, turns: Sequence[Turn], tokens: Sequence[int]) -> None:
-        """Append each turn's new token, and let those go that are done."""
+        """Append each turn's new token, and let those go that are done or cannot go on."""
         for turn, token in zip(turns, tokens, strict=True):
-            turn.append(token)
-            if len(turn.tokens) == 1:
-                self._meter.first_token(turn.clock)
+            if token != NO_TOKEN:
+                turn.append(token)
+                if len(turn.tokens) == 1:
+                    self._meter.first_token(turn.clock)
         for turn, token in zip(turns, tokens, strict=True):
-            if token in self._stop_tokens:
+            if token == NO_TOKEN:
+                self._rows.vacate(turn)
+                turn.fail(_model_error(FloatingPointError("it computed no finite numbers")))
+            elif token in self._stop_tokens:
                 self._leave(turn, "stop")
             elif len(turn.tokens) >= turn.request.max_new_tokens:
                 self._leave(turn, "length")
@@ -272,7 +315,12 @@ class Engine:
 
     def _finish(self, turn: Turn, reason: FinishReason) -> None:
         shown = turn.tokens[:-1] if reason == "stop" else turn.tokens
-        turn.finish(self._detokenize(shown), reason)
+        try:
+            text = self._detokenize(shown)
+        except Exception as error:  # noqa: BLE001 - a request's boundary: it fails alone
+            turn.fail(_model_error(error))
+        else:
+            turn.finish(text, reason)
 
     def _abandon_all(self) -> None:
         with self._lock:
@@ -295,6 +343,7 @@ def _stopped() -> TransientFailure:
 
 
 def _model_error(error: Exception) -> TransientFailure:
-    failure = TransientFailure("model_error", f"the model failed on this request ({type(error).__name__})")
+    why = str(error) if isinstance(error, FloatingPointError) else type(error).__name__
+    failure = TransientFailure("model_error", f"the model failed on this request ({why})")
     failure.__cause__ = error
     return failure

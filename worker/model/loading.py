@@ -40,6 +40,8 @@ class Checkpoint:
     tokenizer: Any
     make_prompt: PromptMaker
     stop_tokens: frozenset[int]
+    #: Tokens that no answer begins with.
+    not_first: frozenset[int]
 
 
 def load_checkpoint(
@@ -55,7 +57,9 @@ def load_checkpoint(
         quantized = quantizer(quantization)
         model = _load_model(directory, dtype=dtype, quantized=quantized, where=place(directory, device, gpu_memory))
         tokenizer, make_prompt = load_prompts(directory, model.config)
-        return Checkpoint(directory.name, model, tokenizer, make_prompt, _stop_tokens(model, tokenizer))
+        stop = _stop_tokens(model, tokenizer)
+        not_first = stop if model.generation_config.min_new_tokens else frozenset[int]()
+        return Checkpoint(directory.name, model, tokenizer, make_prompt, stop, not_first)
 
 
 @contextmanager

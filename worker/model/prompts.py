@@ -6,12 +6,15 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
+from PIL import Image
+
+from db.errors import PermanentFailure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     import numpy.typing as npt
 
     Picture = npt.NDArray[np.uint8]
@@ -58,8 +61,8 @@ class PromptMaker(Protocol):
     def __call__(self, question: str, pictures: Sequence[Picture]) -> Prompt:
         """Make the prompt of one user's turn."""
 
-    def tiles(self, picture: Picture) -> torch.Tensor:
-        """What the vision tower sees of *picture*: [tiles, 3, height, width] float32."""
+    def seen(self, picture: Picture) -> dict[str, torch.Tensor]:
+        """What the model's `get_image_features` takes of *picture*, `pixel_values` and what belongs to them."""
 
 
 class InternVLPrompts:
@@ -79,16 +82,16 @@ class InternVLPrompts:
 
     def __call__(self, question: str, pictures: Sequence[Picture]) -> Prompt:
         """Make the prompt of one user's turn."""
-        tiles = [self.tiles(picture) for picture in pictures]
+        tiles = [self.seen(picture)["pixel_values"] for picture in pictures]
         text = render(self._tokenizer, question, len(pictures))
         text = self._widen(text, [len(tile) for tile in tiles])
         ids = self._tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"][0]
         return Prompt(ids, torch.cat(tiles) if tiles else None)
 
-    def tiles(self, picture: Picture) -> torch.Tensor:
-        """What the vision tower sees of *picture*: [tiles, 3, height, width] float32."""
-        pixels: torch.Tensor = self._image_processor(images=[picture], return_tensors="pt")["pixel_values"]
-        return pixels
+    def seen(self, picture: Picture) -> dict[str, torch.Tensor]:
+        """See PromptMaker; [tiles, 3, height, width] float32. Where there are several, the last shows all of it."""
+        pixels = self._image_processor(images=[image_of(picture)], return_tensors="pt")["pixel_values"]
+        return {"pixel_values": pixels}
 
     def _widen(self, text: str, tiles: list[int]) -> str:
         """Replace each picture's placeholder by `<img>`, its tokens, `</img>`."""
@@ -110,14 +113,27 @@ class ProcessorPrompts:
     def __call__(self, question: str, pictures: Sequence[Picture]) -> Prompt:
         """Make the prompt of one user's turn."""
         text = render(self._processor, question, len(pictures), self._processor.tokenizer)
-        made = self._processor(text=[text], images=[list(pictures)] if pictures else None, return_tensors="pt")
+        images = [[image_of(picture) for picture in pictures]] if pictures else None
+        made = self._processor(text=[text], images=images, return_tensors="pt")
         inputs = dict(made)
         return Prompt(inputs.pop("input_ids")[0], extra=inputs)
 
-    def tiles(self, picture: Picture) -> torch.Tensor:
-        """What the vision tower sees of *picture*: [tiles, 3, height, width] float32."""
-        pixels = self._processor.image_processor(images=[picture], return_tensors="pt")["pixel_values"]
-        return torch.as_tensor(pixels).reshape(-1, *pixels.shape[-3:])
+    def seen(self, picture: Picture) -> dict[str, torch.Tensor]:
+        """See PromptMaker."""
+        made = self._processor.image_processor(images=[[image_of(picture)]], return_tensors="pt")
+        return {name: value for name, value in made.items() if isinstance(value, torch.Tensor)}
+
+
+def image_of(picture: Picture) -> Image.Image:
+    """The picture as Pillow's: of an array processors guess which axis is colour, and take 3 rows for 3 colours.
+
+    Raises PermanentFailure where it is not [height, width, 3] uint8.
+    """
+    if picture.dtype != np.uint8 or picture.ndim != len("hwc") or picture.shape[2] != len("rgb") or not picture.size:
+        raise PermanentFailure(
+            "not_a_picture", f"a picture is {picture.dtype} {picture.shape}, not uint8 (height, width, 3)"
+        )
+    return Image.fromarray(picture)
 
 
 def render(template: Any, question: str, pictures: int, tokenizer: Any = None) -> str:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 import time
+from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 import numpy as np
 import structlog
 import torch
 
-from db.errors import ConfigurationError
+from db.errors import ConfigurationError, PermanentFailure
 from worker.model import placement, pooling
+from worker.model.arithmetic import NO_TOKEN
 from worker.model.digest import checkpoint_digest, is_demo
 from worker.model.engine import Engine
 from worker.model.loading import INTERNVL, load_checkpoint, one_sentence
@@ -23,7 +25,6 @@ from worker.model.runner import SlotRunner, StockRunner, batches
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from concurrent.futures import Future
     from pathlib import Path
 
     import numpy.typing as npt
@@ -63,7 +64,7 @@ class ResidentModel:
         blank = np.zeros((64, 64, 3), np.uint8)
         prompt = self._make_prompt("", [blank])
         #: Prompt tokens that one picture takes.
-        self.image_tokens = len(prompt) - len(self._make_prompt("", []))
+        self.image_tokens = len(self._make_prompt("", [blank, blank])) - len(prompt)
         #: Tokens one request may have, prompt and answer together.
         self.context_tokens = min(context_tokens, _positions(self._model))
         self.engine = Engine(
@@ -108,7 +109,13 @@ class ResidentModel:
 
     def submit(self, request: Request) -> Future[Generation]:
         """Queue a request; see Engine.submit. The prompt is made here, on the caller's thread."""
-        return self.engine.submit(request, self._make_prompt(request.question, request.pictures))
+        try:
+            prompt = self._make_prompt(request.question, request.pictures)
+        except Exception as error:  # noqa: BLE001 - a request's boundary: what its pictures break is its own
+            refused: Future[Generation] = Future()
+            refused.set_exception(_unfit(error))
+            return refused
+        return self.engine.submit(request, prompt)
 
     @torch.inference_mode()
     def patch_tokens(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
@@ -124,19 +131,26 @@ class ResidentModel:
 
     def _look(self, picture: npt.NDArray[np.uint8]) -> torch.Tensor:
         # Where a picture is cut into tiles, the last one shows all of it: places must mean the same in every picture.
-        pixels = self._make_prompt.tiles(picture)[-1:].to(self._model.device, self._model.dtype)
+        seen = self._make_prompt.seen(picture)
         if self._model.config.model_type in INTERNVL:
+            pixels = seen["pixel_values"][-1:].to(self._model.device, self._model.dtype)
             return _coarse(pooling.patch_tokens(self._model.model.vision_tower, pixels))
         # Other towers are built otherwise: what they give in the end is all that is common to them.
-        last: torch.Tensor = self._model.get_image_features(pixels).last_hidden_state
+        seen = {name: value.to(self._model.device) for name, value in seen.items()}
+        seen["pixel_values"] = seen["pixel_values"].to(self._model.dtype)
+        last: torch.Tensor = self._model.get_image_features(**seen).last_hidden_state
         return _coarse(last[-1:, None])
 
     def _warm_up(self, prompt: Prompt) -> StockRunner:
         """Run one prompt, so that kernels are chosen and workspaces taken before memory is measured."""
-        runner = StockRunner(self._model, tokens=self.context_tokens)
+        runner = StockRunner(self._model, tokens=self.context_tokens, not_first=self._checkpoint.not_first)
         if prompt.unseen:
             runner.see([prompt], prompt.unseen)
-        runner.prefill(0, prompt, 0, len(prompt))
+        if runner.prefill(0, prompt, 0, len(prompt)) == NO_TOKEN:
+            raise ConfigurationError(
+                f"the checkpoint {self.name} computes no finite numbers: its weights are damaged, or too large for "
+                f"{str(self._model.dtype).removeprefix('torch.')}"
+            )
         return runner
 
     def _size_batch(self, warm: StockRunner, slots: int, gpu_memory: int | None) -> Arithmetic:
@@ -155,11 +169,20 @@ class ResidentModel:
             )
         if fit < slots:
             log.warning("fewer_slots_than_asked", slots=fit, asked=slots)
-        return SlotRunner(self._model, rows=min(slots, fit), tokens=self.context_tokens).warm_up()
+        rows, not_first = min(slots, fit), self._checkpoint.not_first
+        return SlotRunner(self._model, rows=rows, tokens=self.context_tokens, not_first=not_first).warm_up()
 
     def _detokenize(self, tokens: list[int]) -> str:
         text: str = self._checkpoint.tokenizer.decode(tokens, skip_special_tokens=True)
         return text.strip()
+
+
+def _unfit(error: Exception) -> PermanentFailure:
+    if isinstance(error, PermanentFailure):
+        return error
+    failure = PermanentFailure("prompt_failed", f"no prompt can be made of this request ({type(error).__name__})")
+    failure.__cause__ = error
+    return failure
 
 
 def _coarse(tokens: torch.Tensor) -> torch.Tensor:

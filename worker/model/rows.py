@@ -45,11 +45,14 @@ class Rows:
     def vacate(self, turn: Turn) -> None:
         """Free a row: the last decoding turn moves into the hole, a prompt being read into that one's place."""
         row = self._turns.index(turn)
+        chain = pairwise((row, max(row, len(self.decoding) - 1), len(self) - 1))
+        moves = [(hole, source) for hole, source in chain if hole != source]
+        # The device first: where it fails, every turn is still known and can be told.
         self._runner.wipe(row)
-        for hole, source in pairwise((row, max(row, len(self.decoding) - 1), len(self) - 1)):
-            if hole != source:
-                self._turns[hole] = self._turns[source]
-                self._runner.move(source, hole, self._turns[hole].length)
+        for hole, source in moves:
+            self._runner.move(source, hole, self._turns[source].length)
+        for hole, source in moves:
+            self._turns[hole] = self._turns[source]
         self._turns.pop()
 
     def clear(self) -> None:

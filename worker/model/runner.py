@@ -9,11 +9,12 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from worker.model.arithmetic import NO_TOKEN
 from worker.model.graphs import FixedShapes, Graphs
 from worker.model.slots import SlotCache, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from transformers import Cache
 
@@ -30,9 +31,11 @@ log = structlog.get_logger()
 class Runner:
     """What both ways of keeping a cache share; see Arithmetic for what each method promises."""
 
-    def __init__(self, model: Any, *, rows: int, tokens: int) -> None:
+    #: *not_first* are tokens that no answer begins with.
+    def __init__(self, model: Any, *, rows: int, tokens: int, not_first: Iterable[int] = ()) -> None:
         self.rows = rows
         self.tokens = tokens
+        self._not_first = list(not_first)
         self._model = model
         self._embed = model.get_input_embeddings()
 
@@ -56,7 +59,9 @@ class Runner:
         else:
             inputs = {name: value.to(self._device) for name, value in prompt.extra.items()}
             inputs["input_ids"] = prompt.input_ids[None].to(self._device)
-        return int(self._forward(cache, **inputs).argmax(-1))
+        logits = self._forward(cache, **inputs)
+        logits[:, self._not_first] = -torch.inf
+        return int(_greatest(logits))
 
     def _forward(self, cache: Cache, **inputs: torch.Tensor) -> torch.Tensor:
         """Logits of the last position, [rows, vocabulary]."""
@@ -72,6 +77,9 @@ class Runner:
             if prompt.features:
                 features = torch.cat(prompt.features).to(prompt.embeddings)
                 pictured = (ids == self._model.config.image_token_id)[:, None]
+                if len(features) != pictured.sum():
+                    # masked_scatter would take the first ones and say nothing.
+                    raise ValueError(f"{len(features)} features for {int(pictured.sum())} places in the prompt")
                 prompt.embeddings = prompt.embeddings.masked_scatter(pictured, features)
         return prompt.embeddings
 
@@ -79,8 +87,8 @@ class Runner:
 class SlotRunner(Runner):
     """All rows decode together, each at its own position, over a cache allocated once."""
 
-    def __init__(self, model: Any, *, rows: int, tokens: int) -> None:
-        super().__init__(model, rows=rows, tokens=tokens)
+    def __init__(self, model: Any, *, rows: int, tokens: int, not_first: Iterable[int] = ()) -> None:
+        super().__init__(model, rows=rows, tokens=tokens, not_first=not_first)
         self._cache = SlotCache(model.config.get_text_config().num_hidden_layers, rows, tokens)
         self._shapes: FixedShapes | None = None
 
@@ -111,7 +119,7 @@ class SlotRunner(Runner):
     def _trial(self, shapes: FixedShapes) -> list[int]:
         tokens = [0]
         for length in range(min(TRIAL_TOKENS, self.tokens)):
-            tokens += shapes.decode(tokens[-1:], [length])
+            tokens += shapes.decode([max(tokens[-1], 0)], [length])
         self.wipe(0)
         return tokens
 
@@ -139,7 +147,7 @@ class SlotRunner(Runner):
             position_ids=lengths[:, None],
             attention_mask=visible[:, None, None],
         )
-        return logits.argmax(-1)
+        return _greatest(logits)
 
     @torch.inference_mode()
     def move(self, source: int, target: int, length: int) -> None:
@@ -155,8 +163,8 @@ class SlotRunner(Runner):
 class StockRunner(Runner):
     """One request at a time over transformers' own cache: for models with sliding windows or positions of their own."""
 
-    def __init__(self, model: Any, *, tokens: int) -> None:
-        super().__init__(model, rows=1, tokens=tokens)
+    def __init__(self, model: Any, *, tokens: int, not_first: Iterable[int] = ()) -> None:
+        super().__init__(model, rows=1, tokens=tokens, not_first=not_first)
         self.wipe(0)
 
     @torch.inference_mode()
@@ -167,7 +175,7 @@ class StockRunner(Runner):
     @torch.inference_mode()
     def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> list[int]:  # noqa: ARG002 - the cache knows
         """See Arithmetic."""
-        return [int(self._forward(self.cache, input_ids=torch.tensor([tokens], device=self._device)).argmax(-1))]
+        return [int(_greatest(self._forward(self.cache, input_ids=torch.tensor([tokens], device=self._device))))]
 
     def move(self, source: int, target: int, length: int) -> None:
         """See Arithmetic; there is no second row to move to."""
@@ -176,6 +184,12 @@ class StockRunner(Runner):
     def wipe(self, row: int) -> None:  # noqa: ARG002 - the only row
         """See Arithmetic."""
         self.cache = DynamicCache(config=self._model.config.get_text_config())
+
+
+def _greatest(logits: torch.Tensor) -> torch.Tensor:
+    """The token of the greatest logit in each row; NO_TOKEN where that is no finite number."""
+    values, tokens = logits.max(-1)
+    return torch.where(values.isfinite(), tokens, NO_TOKEN)
 
 
 def batches(model: Any, cache: Cache) -> bool:

@@ -53,6 +53,8 @@ class Turn:
     future: Future[Generation] = field(default_factory=Future)
     prefilled: int = 0
     tokens: list[int] = field(default_factory=list)
+    #: Suspected of breaking a batch: it runs with nobody beside it.
+    alone: bool = False
 
     @property
     def length(self) -> int:

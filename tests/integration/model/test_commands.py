@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import math
 import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from db.errors import ConfigurationError
 from worker.model import commands, placement, sizing
+from worker.model.resident import ResidentModel
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.integration.model.conftest import Parity
@@ -39,6 +44,32 @@ def test_verify_notices_a_changed_shard(converted: Path, tmp_path: Path) -> None
 
     with pytest.raises(ConfigurationError, match="not what was converted"):
         commands.verify(target)
+
+
+def with_tensor(source: Path, target: Path, change: Callable[[torch.Tensor], torch.Tensor]) -> Path:
+    """A copy of a checkpoint, one tensor changed."""
+    shutil.copytree(source, target)
+    tensors = load_file(target / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("multi_modal_projector.linear_2.bias"))
+    save_file(tensors | {name: change(tensors[name])}, target / "model.safetensors", metadata={"format": "pt"})
+    return target
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_verify_notices_weights_that_are_no_numbers(random_checkpoint: Path, tmp_path: Path, number: float) -> None:
+    damaged = with_tensor(random_checkpoint, tmp_path / "damaged", lambda tensor: torch.full_like(tensor, number))
+
+    with pytest.raises(ConfigurationError, match="computes no finite numbers: its weights are damaged"):
+        commands.verify(damaged)
+
+
+def test_weights_too_large_for_the_format_asked_for_are_noticed_at_the_start(
+    random_checkpoint: Path, tmp_path: Path
+) -> None:
+    large = with_tensor(random_checkpoint, tmp_path / "large", lambda tensor: torch.full_like(tensor, 1e30))
+
+    with pytest.raises(ConfigurationError, match="or too large for float16"):
+        ResidentModel.load(large, device="cpu", dtype="float16")
 
 
 def test_info_on_no_checkpoint_is_one_sentence(tmp_path: Path) -> None:

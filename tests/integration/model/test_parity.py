@@ -34,7 +34,7 @@ def test_the_pixels_are_identical(resident: ResidentModel, parity: Parity, name:
     case = next(case for case in parity.cases if case["name"] == name)
     expected = parity.arrays[f"{name}/pixel_values_sample"]
 
-    pixels = resident._make_prompt.tiles(parity.picture(case))[0].numpy()
+    pixels = resident._make_prompt.seen(parity.picture(case))["pixel_values"][0].numpy()
 
     step = pixels.shape[-1] // expected.shape[-1]
     assert np.array_equal(pixels[:, ::step, ::step], expected)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from transformers import GenerationConfig
 
-from db.errors import ConfigurationError, PermanentFailure
+from db.errors import ConfigurationError, PermanentFailure, TransientFailure
 from worker.model import placement
 from worker.model.request import Request
 from worker.model.resident import ResidentModel, _coarse
@@ -101,6 +102,70 @@ def test_a_request_longer_than_the_context_is_refused(small: ResidentModel) -> N
 
     with pytest.raises(PermanentFailure, match="show fewer pictures or quote less"):
         future.result()
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        np.zeros((20, 20), np.uint8),
+        np.zeros((3, 20, 20), np.uint8),
+        np.zeros((20, 20, 4), np.uint8),
+        np.zeros((0, 0, 3), np.uint8),
+        np.full((20, 20, 3), 0.5, np.float32),
+        np.full((20, 20, 3), 40000, np.uint16),
+    ],
+    ids=lambda picture: f"{picture.dtype}{picture.shape}",
+)
+def test_what_is_no_picture_is_refused_in_the_future(small: ResidentModel, picture: Any) -> None:
+    with pytest.raises(PermanentFailure, match="not_a_picture"):
+        small.submit(Request("What is it?", [picture])).result()
+
+
+@pytest.mark.parametrize("height", [1, 3])
+def test_a_picture_of_few_rows_is_not_taken_for_one_of_few_colours(small: ResidentModel, height: int) -> None:
+    stripes = np.zeros((height, 90, 3), np.uint8)
+    stripes[:, :45] = 255
+
+    pixels = small._make_prompt.seen(stripes)["pixel_values"][0]
+
+    assert pixels[:, :, 0].min() > 0 > pixels[:, :, -1].max()
+
+
+def test_a_question_that_no_prompt_can_be_made_of_is_refused_in_the_future(small: ResidentModel) -> None:
+    with pytest.raises(PermanentFailure, match="prompt_failed"):
+        small.submit(Request("half a \udc80 letter")).result()
+
+
+@pytest.mark.parametrize("count", [0, -5])
+def test_nothing_asked_for_is_refused(small: ResidentModel, count: int) -> None:
+    with pytest.raises(PermanentFailure, match="at least one new token"):
+        small.submit(Request("What is it?", max_new_tokens=count)).result()
+
+
+def test_an_answer_begins_with_a_word_where_the_checkpoint_asks_for_one(
+    random_checkpoint: Path, small: ResidentModel, tmp_path: Path
+) -> None:
+    request = Request("Write a report.", pictures(1), max_new_tokens=5)
+    first = small.submit(request).result(60).token_ids[0]
+    answers = []
+    for least in (None, 1):
+        directory = tmp_path / str(least)
+        shutil.copytree(random_checkpoint, directory)
+        GenerationConfig(eos_token_id=first, min_new_tokens=least).save_pretrained(directory)
+        model = ResidentModel.load(directory, device="cpu", slots=1)
+        answers.append(model.submit(request).result(60))
+        model.close()
+
+    assert answers[0].token_ids == [first]
+    assert answers[1].token_ids[0] != first
+
+
+def test_features_that_do_not_fill_their_places_fail_the_request(small: ResidentModel) -> None:
+    prompt = small._make_prompt("What is it?", pictures(1))
+    prompt.input_ids = prompt.input_ids[prompt.input_ids != 5]
+
+    with pytest.raises(TransientFailure, match="model_error"):
+        small.engine.submit(Request("", max_new_tokens=3), prompt).result(60)
 
 
 def test_a_model_is_closed_once_and_stays_closed(random_checkpoint: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from worker.model.arithmetic import NO_TOKEN
 from worker.model.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ class FakeRunner:
     memory: int = 100
     #: Prompts that start with one of these tokens break the model.
     poison: set[int] = field(default_factory=set)
+    #: Such prompts can be read, but break every decode step that they take part in.
+    late_poison: set[int] = field(default_factory=set)
+    #: Nothing finite comes out after prompts that start with one of these, from the third token on.
+    infinite: set[int] = field(default_factory=set)
     stop_after: dict[int, int] = field(default_factory=dict)
     held: dict[int, list[int]] = field(default_factory=dict)
     batches: list[int] = field(default_factory=list)
@@ -72,6 +77,8 @@ class FakeRunner:
     def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> list[int]:
         if len(tokens) > self.memory:
             raise torch.OutOfMemoryError
+        if any(self.held[row][0] in self.late_poison for row in range(len(tokens))):
+            raise ValueError("a row that cannot be decoded")
         self.batches.append(len(tokens))
         for row, (token, length) in enumerate(zip(tokens, lengths, strict=True)):
             assert len(self.held[row]) == length
@@ -87,4 +94,6 @@ class FakeRunner:
         self.held[row] = []
 
     def _next(self, held: Sequence[int]) -> int:
+        if held[0] in self.infinite and len(held) > len("ab"):
+            return NO_TOKEN
         return STOP if len(held) == self.stop_after.get(held[0], -1) else next_token(held)

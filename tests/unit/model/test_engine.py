@@ -9,6 +9,7 @@ import pytest
 
 from db.errors import PermanentFailure, TransientFailure
 from tests.unit.model.fake_runner import STOP, FakeRunner, answer, prompt
+from worker.model import engine as engine_module
 from worker.model.engine import Engine
 from worker.model.request import Request
 
@@ -156,6 +157,52 @@ def test_out_of_memory_shrinks_the_batch_and_loses_no_one() -> None:
     assert served.metrics().rows == 2
 
 
+def test_after_a_while_without_trouble_the_batches_grow_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = FakeRunner(rows=4, memory=1)
+    served = engine(runner, vision_tiles=3)
+    drive(served, *[ask(served, prompt(n, tiles=3)) for n in (1, 2, 3)])
+    assert served.metrics().rows == 1
+
+    monkeypatch.setattr(engine_module, "GROW_AFTER", 10)
+    runner.memory = 100
+    runner.visions.clear()
+    for _ in range(50):
+        served.step()
+    drive(served, *[ask(served, prompt(n, tiles=3)) for n in (1, 2, 3, 4)])
+
+    assert served.metrics().rows == 4
+    assert max(runner.visions) == 3
+    assert max(runner.batches) == 4
+
+
+def test_of_a_batch_that_fails_only_the_one_to_blame_does() -> None:
+    served = engine(FakeRunner(late_poison={9}))
+
+    before = [ask(served, prompt(n)) for n in (1, 2)]
+    bad = ask(served, prompt(9))
+    after = [ask(served, prompt(n)) for n in (3, 4, 5)]
+    drive(served, *before, bad, *after)
+
+    with pytest.raises(TransientFailure, match="ValueError"):
+        bad.result()
+    assert [future.result().token_ids for future in [*before, *after]] == [answer([n], 5) for n in (1, 2, 3, 4, 5)]
+
+
+@pytest.mark.parametrize("content", [(9, 1, 1), (9,)])
+def test_a_request_that_gives_no_finite_numbers_fails_alone(content: tuple[int, ...]) -> None:
+    runner = FakeRunner(infinite={9})
+    served = engine(runner)
+
+    good = [ask(served, prompt(n)) for n in (1, 2)]
+    bad = ask(served, prompt(*content))
+    drive(served, *good, bad)
+
+    with pytest.raises(TransientFailure, match="no finite numbers"):
+        bad.result()
+    assert [future.result().token_ids for future in good] == [answer([n], 5) for n in (1, 2)]
+    assert not any(runner.held.values())
+
+
 def test_out_of_memory_shrinks_the_vision_batch() -> None:
     runner = FakeRunner(memory=1)
     served = engine(runner, vision_tiles=4)
@@ -282,6 +329,40 @@ def test_a_stalled_step_can_be_seen_from_outside() -> None:
     served.close()
 
 
+def test_a_pause_is_no_stall() -> None:
+    served = engine(FakeRunner())
+    threading.Event().wait(0.2)
+
+    ask(served, prompt(1))
+
+    assert served.stalled_seconds < 0.1
+
+
+def test_a_text_that_cannot_be_made_fails_its_request_alone() -> None:
+    def detokenize(ids: list[int]) -> str:
+        if len(ids) == 3:
+            raise ValueError("no such token")
+        return "text"
+
+    served = Engine(FakeRunner(), stop_tokens=frozenset({STOP}), detokenize=detokenize)
+    good, bad = ask(served, prompt(1), count=5), ask(served, prompt(2), count=3)
+    drive(served, good, bad)
+
+    assert good.result().text == "text"
+    with pytest.raises(TransientFailure, match="model_error"):
+        bad.result()
+
+
+def test_an_engine_closed_before_it_was_started_tells_whoever_waits() -> None:
+    served = engine(FakeRunner())
+    future = ask(served, prompt(1))
+
+    served.close()
+
+    with pytest.raises(TransientFailure, match="engine_stopped"):
+        future.result(timeout=1)
+
+
 class LostDevice(FakeRunner):
     """After the first decode nothing works any more, not even freeing a row."""
 
@@ -290,6 +371,38 @@ class LostDevice(FakeRunner):
 
     def wipe(self, row: int) -> None:  # noqa: ARG002 - never used
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+class LostWhileFreeing(FakeRunner):
+    """Rows can neither be wiped nor moved once there are tokens in them."""
+
+    fault = "wipe"
+
+    def wipe(self, row: int) -> None:
+        if self.fault == "wipe":
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        super().wipe(row)
+
+    def move(self, source: int, target: int, length: int) -> None:  # noqa: ARG002 - never used
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+@pytest.mark.parametrize("fault", ["wipe", "move"])
+def test_nobody_is_forgotten_where_a_row_cannot_be_freed(fault: str) -> None:
+    runner = LostWhileFreeing(rows=2)
+    runner.fault = fault
+    served = engine(runner)
+    running = [ask(served, prompt(n), count=30, deadline_seconds=seconds) for n, seconds in ((1, 0.3), (2, 60))]
+    served.step()
+    waiting = [ask(served, prompt(n), deadline_seconds=seconds) for n, seconds in ((3, 0.01), (4, 60))]
+    threading.Event().wait(0.3)
+    served.start()
+
+    failures = [future.exception(timeout=5) for future in [*running, *waiting]]
+    assert all(failure is None or isinstance(failure, TransientFailure) for failure in failures)
+    assert failures[2] is None, "it was past its deadline before the fault"
+    served.close()
+    assert not served.alive
 
 
 def test_a_lost_device_ends_the_engine_and_everyone_hears_of_it() -> None:
