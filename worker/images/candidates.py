@@ -114,13 +114,12 @@ def best_of(candidates: Sequence[Candidate]) -> list[Candidate]:
 
     Secondary captures, projections and localizers only where no modality has better.
     """
-    found = _without_scouts(candidates)
     counted: dict[str, Counter[Tier]] = defaultdict(Counter)
-    for item in found:
+    for item in candidates:
         counted[read_as(item)][item.tier] += item.header.frames
     tiers = {modality: _tier_of(counts) for modality, counts in counted.items()}
     worst = max(Tier.DERIVED, min(tiers.values(), default=Tier.PRIMARY))
-    return [item for item in found if item.tier == tiers[read_as(item)] <= worst]
+    return [item for item in candidates if item.tier == tiers[read_as(item)] <= worst]
 
 
 def _tier_of(counts: Counter[Tier]) -> Tier:
@@ -128,7 +127,7 @@ def _tier_of(counts: Counter[Tier]) -> Tier:
     return Tier.DERIVED if primary < min(_ENOUGH, derived) else min(tier for tier in Tier if counts[tier])
 
 
-def _without_scouts(candidates: Sequence[Candidate]) -> list[Candidate]:
+def without_scouts(candidates: Sequence[Candidate]) -> list[Candidate]:
     """The same objects; those that only their description calls a localizer are put into that tier."""
     series: dict[str, list[Candidate]] = defaultdict(list)
     for item in candidates:

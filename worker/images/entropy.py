@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 _EOI = b"\xff\xd9"
 #: Bytes that are no markers and have no pattern.
 _NOISE = bytes((73 * number * number + 41 * number) % 251 for number in range(1, 257))
-#: Bytes of the end that are replaced: a few samples, or several blocks of nothing, which take six bits each; four times as
-#: many in colour, where the last unit of coding has up to six blocks, and some of them outside the picture.
+#: Bytes of the end that are replaced: a few samples, or several blocks of nothing, which take six bits each. In colour
+#: more, as the last unit of coding has up to six blocks, and some of them outside the picture.
 _TAIL, _FLAT_TAIL, _COLOUR = 16, 2, 4
 #: Rows compared: what is at the end of the stream is at the bottom. No unit of coding is higher.
 _BOTTOM = 32
@@ -57,7 +57,8 @@ def decoded_whole(frame: bytes, stream: Codestream, decode: Decode) -> npt.NDArr
 def _stops_early(picture: npt.NDArray[Any], decode: Decode, body: bytes, data: int, tail: int) -> bool:
     """Whether the picture stays the same whatever its last *tail* bytes are."""
     kept = body[:-tail].rstrip(b"\xff")
-    if len(kept) - data <= tail:
+    # A picture of one colour may have codes for nothing else, so that no other end means anything.
+    if len(kept) - data <= tail or len(set(body[-_TAIL:])) == 1:
         return False
     ends = (_NOISE[start : start + tail] for start in range(0, _TRIES * tail, tail))
     return all(_same(_bottom(decode, kept + end + _EOI), picture) for end in ends)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from db.errors import NotReportable, Outcome, TransientFailure
 from worker.images import quality
-from worker.images.candidates import NAMES, Tier, best_of, candidate, read_as
+from worker.images.candidates import NAMES, Tier, best_of, candidate, read_as, without_scouts
 from worker.images.errors import Unreadable
 from worker.images.framing import framed
 from worker.images.header import read
@@ -142,7 +142,7 @@ def _readable(
             left_out.append(LeftOut(instance.sop_instance_uid, None, read_or_not.code, read_or_not.detail))
         else:
             found.append(read_or_not)
-    return found, left_out
+    return without_scouts(found), left_out
 
 
 def _judged(instance: StoredInstance) -> Candidate:

@@ -289,3 +289,159 @@ def test_a_study_without_images_says_so(tmp_path: Path) -> None:
 )
 def test_spread_trims_the_ends_and_never_repeats(total: int, count: int, expected: list[int]) -> None:
     assert spread(total, count) == expected
+
+
+def test_two_slides_of_a_study_are_both_shown_and_named(store: Any) -> None:
+    stored = []
+    for series in (4, 7):
+        tiles = np.random.default_rng(series).integers(0, 255, (4, 64, 64, 3), np.uint8)
+        stored.append(
+            store(
+                tiles,
+                SOPClassUID=VLWholeSlideMicroscopyImageStorage,
+                Modality="SM",
+                SeriesNumber=series,
+                SeriesInstanceUID=f"1.2.{series}",
+                TotalPixelMatrixRows=128,
+                TotalPixelMatrixColumns=128,
+                DimensionOrganizationType="TILED_FULL",
+            )
+        )
+
+    study = pictures_of(stored)
+
+    assert [picture.reason for picture in study.pictures] == [
+        "the whole slide of series 4",
+        "the whole slide of series 7",
+    ]
+    assert study.basis == (
+        "1 picture of the slide of series 4 of 4 tiles; 1 picture of the slide of series 7 of 4 tiles"
+    )
+
+
+def test_a_bone_survey_is_no_scout(store: Any) -> None:
+    survey = ct(store, 12, SeriesDescription="Bone Survey 2.0")
+    reformatted = store(textured(99), ImageType=["DERIVED", "PRIMARY", "MPR"])
+
+    assert pictures_of([*survey, reformatted]).basis == "8 of 12 slices of series 3"
+
+
+def test_a_short_series_called_scout_is_one_where_its_image_type_says_nothing(store: Any) -> None:
+    scouts = [
+        store(
+            textured(90 + n),
+            SeriesDescription="3-plane loc",
+            SeriesInstanceUID="1.2.9",
+            ImageOrientationPatient=orientation,
+        )
+        for n, orientation in enumerate((AXIAL, CORONAL, [0, 1, 0, 0, 0, -1]))
+    ]
+
+    study = pictures_of([*scouts, *ct(store, 4)])
+
+    assert study.basis == "4 of 4 slices of series 3"
+    assert {left.detail for left in study.left_out} == {"localizers, and there are better images"}
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"ImagePositionPatient": [0, 0, 0]},
+        {"ImageOrientationPatient": [0] * 6},
+        {"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]},
+    ],
+)
+def test_slices_that_all_claim_one_place_are_kept_and_their_order_explained(
+    store: Any, elements: dict[str, Any]
+) -> None:
+    study = pictures_of([store_slice(store, n, **elements) for n in range(6)])
+
+    assert study.basis == "6 of 6 slices of series 3"
+    assert "do not say where they lie" in study.pictures[0].reason
+
+
+def store_slice(store: Any, number: int, **elements: Any) -> StoredInstance:
+    usual = {
+        "ImageOrientationPatient": AXIAL,
+        "ImagePositionPatient": [0, 0, 5.0 * number],
+        "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
+    }
+    written: StoredInstance = store(textured(number), InstanceNumber=number, **usual | elements)
+    return written
+
+
+def test_slices_without_a_position_among_others_are_not_lost(store: Any) -> None:
+    stored = [store_slice(store, n, **({} if n % 2 else {"ImagePositionPatient": None})) for n in range(8)]
+
+    assert pictures_of(stored).basis == "8 of 8 slices of series 3"
+
+
+def test_a_full_coronal_volume_comes_before_a_remnant_of_an_axial_one(store: Any) -> None:
+    coronal = [
+        store_slice(store, n, ImageOrientationPatient=CORONAL, ImagePositionPatient=[0, 5.0 * n, 0]) for n in range(20)
+    ]
+
+    assert pictures_of(ct(store, 3) + coronal).basis == "8 of 20 slices of series 3"
+
+
+def test_derived_slices_are_used_where_there_are_too_few_primary_ones_and_said_to_be_derived(store: Any) -> None:
+    derived = [store_slice(store, n, ImageType=["DERIVED", "PRIMARY", "AXIAL"]) for n in range(9)]
+    primary = store_slice(store, 50)
+
+    study = pictures_of([*derived, primary])
+
+    assert study.basis == "7 of 9 slices of series 3, all of them derived images"
+    assert [left.detail for left in study.left_out] == ["too few primary images, and more derived ones"]
+
+
+def test_each_modality_is_shown_by_the_best_it_has(store: Any) -> None:
+    mr = [
+        store(textured(70 + n), SOPClassUID=MRImageStorage, Modality="MR", ImageType=["DERIVED", "PRIMARY"])
+        for n in range(3)
+    ]
+    save = store(textured(5), SOPClassUID=SecondaryCaptureImageStorage, Modality="OT")
+
+    study = pictures_of([*ct(store, 6), *mr, save], budget=6)
+
+    assert study.basis == "CT: 3 of 6 slices of series 3; MR: 3 of 3 slices of series 3, all of them derived images"
+
+
+def test_repeated_views_do_not_crowd_out_the_others(store: Any) -> None:
+    mammograms = [
+        store(textured(n), Modality="MG", ViewPosition="CC", ImageLaterality="RL"[n % 2], InstanceNumber=n)
+        for n in range(8)
+    ] + [store(textured(20 + n), Modality="MG", ViewPosition="MLO", ImageLaterality="RL"[n]) for n in range(2)]
+    chest = [store(textured(30 + n), Modality="DX", ViewPosition="PA", InstanceNumber=n) for n in range(8)]
+    lateral = store(textured(40), Modality="DX", ViewPosition="LL", InstanceNumber=99)
+
+    hung = [picture.reason for picture in pictures_of(mammograms, budget=4).pictures]
+    seen = pictures_of([*chest, lateral], budget=2)
+
+    assert hung == ["view 1 of 4, R CC", "view 2 of 4, L CC", "view 3 of 4, R MLO", "view 4 of 4, L MLO"]
+    assert seen.pictures[1].sop_instance_uid == lateral.sop_instance_uid
+    assert seen.basis == "2 of 9 views"
+
+
+def test_views_named_only_by_a_code_are_ordered_too(store: Any) -> None:
+    def coded(seed: int, code: str) -> StoredInstance:
+        view = Dataset()
+        view.CodeValue, view.CodingSchemeDesignator, view.CodeMeaning = code, "SCT", "a view"
+        written: StoredInstance = store(textured(seed), Modality="DX", ViewCodeSequence=[view], InstanceNumber=seed)
+        return written
+
+    lateral, frontal = coded(1, "399173006"), coded(2, "272479007")
+
+    assert [picture.reason for picture in pictures_of([lateral, frontal]).pictures] == [
+        "view 1 of 2, PA",
+        "view 2 of 2, LL",
+    ]
+
+
+def test_stills_sent_twice_do_not_use_up_the_budget(store: Any) -> None:
+    stored = [store(textured(n // 2), Modality="XC", InstanceNumber=n) for n in range(16)]
+
+    study = pictures_of(stored, budget=8)
+
+    assert len(study.pictures) == 8
+    assert study.basis == f"8 of {16 - len(study.left_out)} images"
+    assert {left.reason for left in study.left_out} == {"duplicate"}

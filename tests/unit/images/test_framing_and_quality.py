@@ -21,6 +21,12 @@ def test_oblong_pixels_are_made_square(store: Any) -> None:
     assert steps["resized"] == [400, 200]
 
 
+def test_a_spacing_of_zeros_does_not_hide_the_aspect_ratio(store: Any) -> None:
+    header = read(store(BODY, PixelSpacing=[0, 0], PixelAspectRatio=[2, 1]).path)
+
+    assert framed(header, BODY)[1]["resized"] == [400, 200]
+
+
 def test_a_black_border_is_cut_and_the_cut_recorded(store: Any) -> None:
     bordered = np.pad(BODY, ((40, 0), (30, 50)))
 
