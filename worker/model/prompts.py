@@ -115,7 +115,8 @@ class ProcessorPrompts:
         text = render(self._processor, question, len(pictures), self._processor.tokenizer)
         images = [[image_of(picture) for picture in pictures]] if pictures else None
         made = self._processor(text=[text], images=images, return_tensors="pt")
-        inputs = dict(made)
+        # Some processors make training targets unasked.
+        inputs = {name: value for name, value in made.items() if name != "labels"}
         return Prompt(inputs.pop("input_ids")[0], extra=inputs)
 
     def seen(self, picture: Picture) -> dict[str, torch.Tensor]:

@@ -68,7 +68,7 @@ class ResidentModel:
         #: Tokens one request may have, prompt and answer together.
         self.context_tokens = min(context_tokens, _positions(self._model))
         self.engine = Engine(
-            self._size_batch(self._warm_up(prompt), slots, gpu_memory),
+            self._size_batch(self._warm_up(prompt), len(prompt), slots, gpu_memory),
             stop_tokens=checkpoint.stop_tokens,
             detokenize=self._detokenize,
         ).start()
@@ -138,8 +138,10 @@ class ResidentModel:
         # Other towers are built otherwise: what they give in the end is all that is common to them.
         seen = {name: value.to(self._model.device) for name, value in seen.items()}
         seen["pixel_values"] = seen["pixel_values"].to(self._model.dtype)
-        last: torch.Tensor = self._model.get_image_features(**seen).last_hidden_state
-        return _coarse(last[-1:, None])
+        tiles: torch.Tensor = self._model.get_image_features(**seen).last_hidden_state
+        # Of several tiles one shows the whole picture: LLaVA's first (it takes sizes beside the pixels), Idefics' last.
+        whole = tiles[:1] if "image_sizes" in seen else tiles[-1:]
+        return _coarse(whole[:, None])
 
     def _warm_up(self, prompt: Prompt) -> StockRunner:
         """Run one prompt, so that kernels are chosen and workspaces taken before memory is measured."""
@@ -153,9 +155,9 @@ class ResidentModel:
             )
         return runner
 
-    def _size_batch(self, warm: StockRunner, slots: int, gpu_memory: int | None) -> Arithmetic:
+    def _size_batch(self, warm: StockRunner, prompt_tokens: int, slots: int, gpu_memory: int | None) -> Arithmetic:
         """As many rows as asked for, or as fit beside the model."""
-        if not batches(self._model, warm.cache):
+        if not batches(self._model, warm, prompt_tokens):
             log.warning("requests_run_one_by_one", model_type=self._model.config.model_type)
             warm.wipe(0)
             return warm

@@ -192,7 +192,29 @@ def _greatest(logits: torch.Tensor) -> torch.Tensor:
     return torch.where(values.isfinite(), tokens, NO_TOKEN)
 
 
-def batches(model: Any, cache: Cache) -> bool:
-    """Whether SlotRunner computes what *model* does: every layer keeps all tokens, positions are plain counts."""
+def batches(model: Any, read: StockRunner, length: int) -> bool:
+    """Whether SlotRunner computes what *model* does: every layer keeps all tokens, positions are plain counts.
+
+    *read* has read a prompt of *length* tokens; it decodes one more to see.
+    """
     rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
-    return all(type(layer) is DynamicLayer for layer in cache.layers) and "mrope_section" not in rope
+    if "mrope_section" in rope or not all(type(layer) is DynamicLayer for layer in read.cache.layers):
+        return False
+    return _positions_of_a_step(model, read, length) <= {length}
+
+
+def _positions_of_a_step(model: Any, read: StockRunner, length: int) -> set[int]:
+    """The positions that *model* gives the next token where it is left to itself: PaliGemma's begin at 1."""
+    given: set[int] = set()
+
+    def listen(_module: Any, _args: Any, named: dict[str, Any]) -> None:
+        if named.get("position_ids") is not None:
+            given.update(int(position) for position in named["position_ids"].flatten())
+
+    hooks = [module.register_forward_pre_hook(listen, with_kwargs=True) for module in model.modules()]
+    try:
+        read.decode([0], [length])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return given

@@ -14,10 +14,22 @@ from transformers import (
     Gemma3ForConditionalGeneration,
     Gemma3ImageProcessorPil,
     Gemma3Processor,
+    Idefics3Config,
+    Idefics3ForConditionalGeneration,
+    Idefics3ImageProcessorPil,
+    Idefics3Processor,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextImageProcessorPil,
+    LlavaNextProcessor,
     LlavaProcessor,
+    PaliGemmaConfig,
+    PaliGemmaForConditionalGeneration,
+    PaliGemmaProcessor,
+    SiglipImageProcessorPil,
     SiglipVisionConfig,
 )
 
@@ -102,7 +114,97 @@ def write_gemma(directory: Path) -> None:
     ).save_pretrained(directory)
 
 
-@pytest.mark.parametrize(("write", "runner"), [(write_llava, SlotRunner), (write_gemma, StockRunner)])
+def write_llava_next(directory: Path) -> None:
+    """Cut into tiles; what `get_image_features` needs beside the pixels is their sizes."""
+    names = {"image_token": "<image>", "video_token": "<video>"}
+    tokenizer = byte_tokenizer(list(names.values()), extra_special_tokens=names)
+    grid = [[28, 56], [56, 28], [56, 56]]
+    config = LlavaNextConfig(
+        vision_config=CLIPVisionConfig(**VISION, image_size=28, patch_size=14),
+        text_config=LlamaConfig(**TEXT, vocab_size=len(tokenizer), num_key_value_heads=2),
+        image_token_index=0,
+        image_grid_pinpoints=grid,
+    )
+    model = LlavaNextForConditionalGeneration(config)
+    sharpen(model)
+    model.generation_config.eos_token_id = None
+    model.save_pretrained(directory)
+    LlavaNextProcessor(
+        image_processor=LlavaNextImageProcessorPil(
+            size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}, image_grid_pinpoints=grid
+        ),
+        tokenizer=tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=TEMPLATE.replace("IMAGE", "<image>"),
+    ).save_pretrained(directory)
+
+
+def write_idefics(directory: Path) -> None:
+    """As SmolVLM is built: pixels of one dimension more, and a mask over them."""
+    tokenizer = byte_tokenizer(
+        ["<pad>", "<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"], pad_token="<pad>"
+    )
+    text = {"model_type": "llama", **TEXT, "vocab_size": len(tokenizer) + 60, "num_key_value_heads": 2}
+    config = Idefics3Config(
+        vision_config={**VISION, "image_size": 56, "patch_size": 14},
+        text_config={**text, "bos_token_id": None, "eos_token_id": None, "pad_token_id": 0},
+        image_token_id=1,
+        scale_factor=2,
+        pad_token_id=0,
+    )
+    model = Idefics3ForConditionalGeneration(config)
+    sharpen(model)
+    model.generation_config.eos_token_id = None
+    model.save_pretrained(directory)
+    Idefics3Processor(
+        image_processor=Idefics3ImageProcessorPil(size={"longest_edge": 112}, max_image_size={"longest_edge": 56}),
+        tokenizer=tokenizer,
+        image_seq_len=4,
+        chat_template=TEMPLATE.replace("IMAGE", "<image>"),
+    ).save_pretrained(directory)
+
+
+def write_paligemma(directory: Path) -> None:
+    """Positions that begin at 1, no prompt without a picture, training targets made unasked."""
+    tokenizer = byte_tokenizer(
+        ["<pad>", "<bos>", "<image>"],
+        extra_special_tokens={"image_token": "<image>"},
+        bos_token="<bos>",
+        pad_token="<pad>",
+    )
+    text = {"model_type": "gemma", **TEXT, "head_dim": 8, "vocab_size": len(tokenizer) + 1100}
+    vision = SiglipVisionConfig(**VISION, image_size=28, patch_size=14, projection_dim=32, vision_use_head=False)
+    config = PaliGemmaConfig(
+        vision_config=vision.to_dict(),
+        text_config={**text, "num_key_value_heads": 1, "bos_token_id": 1, "eos_token_id": None, "pad_token_id": 0},
+        projection_dim=32,
+        image_token_index=2,
+    )
+    model = PaliGemmaForConditionalGeneration(config)
+    sharpen(model)
+    model.generation_config.eos_token_id = None
+    model.save_pretrained(directory)
+    image_processor = SiglipImageProcessorPil(size={"height": 28, "width": 28})
+    image_processor.image_seq_length = 4
+    PaliGemmaProcessor(
+        image_processor=image_processor, tokenizer=tokenizer, chat_template=TEMPLATE.replace("IMAGE", "<image>")
+    ).save_pretrained(directory)
+
+
+# PaliGemma's own processor gives numpy a tensor the old way.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("write", "runner"),
+    [
+        (write_llava, SlotRunner),
+        (write_llava_next, SlotRunner),
+        (write_idefics, SlotRunner),
+        (write_gemma, StockRunner),
+        (write_paligemma, StockRunner),
+    ],
+)
 def test_another_architecture_answers_as_its_own_generate(tmp_path: Path, write: Write, runner: type) -> None:
     write(tmp_path)
     model = ResidentModel.load(tmp_path, device="cpu", slots=3, context_tokens=256)
