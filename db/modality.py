@@ -5,18 +5,21 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING
 
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import ARRAY, Text, any_, cast, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from db.models import Commitment, Instance, ProcedureStep, Study
+from db.models import Commitment, Instance, ProcedureStep, Quarantined, Study
 from db.settling import settle
 
 if TYPE_CHECKING:
     import uuid
     from collections.abc import Collection, Sequence
 
+    from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
 
+#: The reason in `quarantine` of a second object under a known SOP Instance UID.
+CONFLICTING = "conflicting_sop_instance"
 #: Pause after the first failed delivery of a commitment report, in seconds; doubled for each further one.
 FIRST_PAUSE_SECONDS = 10
 #: A modality may be switched off over a holiday; an hour later is soon enough then.
@@ -30,11 +33,17 @@ def record_commitment(session: Session, commitment: Commitment) -> None:
     session.execute(insert(Commitment).values(**values, attempts=0).on_conflict_do_nothing())
 
 
-def take_due_commitment(session: Session) -> Commitment | None:
-    """The next request whose report is due; it is due again later, whatever happens to who takes it now."""
+def take_due_commitment(
+    session: Session, *, besides: Collection[str] = (), waiting: Collection[uuid.UUID] = ()
+) -> Commitment | None:
+    """The next request whose report is due; it is due again later, whatever happens to who takes it now.
+
+    None of the AE titles *besides*, and none that is *waiting* for its association.
+    """
     commitment = session.scalars(
         select(Commitment)
         .where(Commitment.delivered_at.is_(None), Commitment.due_at <= func.clock_timestamp())
+        .where(Commitment.calling_ae_title.not_in(list(besides)), Commitment.id.not_in(list(waiting)))
         .order_by(Commitment.due_at)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -62,8 +71,26 @@ def _update(session: Session, commitment_id: uuid.UUID, **values: object) -> Non
 
 def instances(session: Session, sop_instance_uids: Collection[str]) -> dict[str, Instance]:
     """The rows of these objects, as far as there are any."""
-    rows = session.scalars(select(Instance).where(Instance.sop_instance_uid.in_(sop_instance_uids)))
+    rows = session.scalars(select(Instance).where(Instance.sop_instance_uid == _any_of(sop_instance_uids)))
     return {row.sop_instance_uid: row for row in rows}
+
+
+def conflicting(session: Session, calling_ae_title: str, sop_instance_uids: Collection[str]) -> set[str]:
+    """Of which of these *calling_ae_title* has sent another object than the one that is kept."""
+    return set(
+        session.scalars(
+            select(Quarantined.sop_instance_uid).where(
+                Quarantined.sop_instance_uid == _any_of(sop_instance_uids),
+                Quarantined.reason == CONFLICTING,
+                Quarantined.calling_ae_title == calling_ae_title,
+            )
+        )
+    )
+
+
+def _any_of(texts: Collection[str]) -> ColumnElement[bool]:
+    """One parameter, however many there are: a statement has at most 65,535."""
+    return any_(cast(list(texts), ARRAY(Text)))
 
 
 def begin_step(session: Session, sop_instance_uid: str, study_instance_uid: str, state: str) -> None:

@@ -37,6 +37,8 @@ Host = Annotated[str | None, typer.Option(help="The other node; unset: our own l
 NodePort = Annotated[int | None, typer.Option("--port", help="Its port.")]
 Called = Annotated[str | None, typer.Option(help="Its AE title.")]
 Calling = Annotated[str, typer.Option(help="Our AE title.")]
+Tls = Annotated[bool | None, typer.Option("--tls/--no-tls", help="Speak TLS; unset: as our own listener, if it is it.")]
+Authority = Annotated[Path | None, typer.Option("--ca", help="PEM certificate that its certificate must be signed by.")]
 Pictures = Annotated[Path | None, typer.Option(help="Draw what the model saw into this PNG.")]
 
 
@@ -168,19 +170,28 @@ def send(
     port: NodePort = None,
     called: Called = None,
     calling: Calling = "PRELIM_SCU",
+    tls: Tls = None,
+    ca: Authority = None,
 ) -> None:
-    """Send DICOM files by C-STORE, as a modality does; status 1 when one got no answer."""
+    """Send DICOM files by C-STORE, as a modality does; status 1 when one was not taken."""
     from dicom_listener import scu
 
-    raise typer.Exit(scu.send(paths, _node(host, port, called, calling)))
+    raise typer.Exit(scu.send(paths, _node(host, port, called, calling, tls=tls, ca=ca)))
 
 
 @app.command()
-def echo(host: Host = None, port: NodePort = None, called: Called = None, calling: Calling = "PRELIM_SCU") -> None:
+def echo(
+    host: Host = None,
+    port: NodePort = None,
+    called: Called = None,
+    calling: Calling = "PRELIM_SCU",
+    tls: Tls = None,
+    ca: Authority = None,
+) -> None:
     """Ask a DICOM node whether it is there (C-ECHO); status 1 when it is not."""
     from dicom_listener import scu
 
-    raise typer.Exit(scu.echo(_node(host, port, called, calling)))
+    raise typer.Exit(scu.echo(_node(host, port, called, calling, tls=tls, ca=ca)))
 
 
 @app.command()
@@ -190,12 +201,15 @@ def commit(
     port: NodePort = None,
     called: Called = None,
     calling: Calling = "PRELIM_SCU",
+    tls: Tls = None,
+    ca: Authority = None,
     listen_port: Annotated[int | None, typer.Option(help="Where we wait for the answer on a new association.")] = None,
 ) -> None:
     """Ask a DICOM node whether it keeps what was sent (storage commitment); status 1 when it does not."""
     from dicom_listener import asking
 
-    raise typer.Exit(asking.commit(paths, _node(host, port, called, calling), listen_port=listen_port))
+    node = _node(host, port, called, calling, tls=tls, ca=ca)
+    raise typer.Exit(asking.commit(paths, node, listen_port=listen_port))
 
 
 @app.command()
@@ -206,16 +220,22 @@ def conformance() -> None:
     print(statement(load_settings()))  # noqa: T201 - raw Markdown, without rich's wrapping
 
 
-def _node(host: str | None, port: int | None, called: str | None, calling: str) -> Node:
+def _node(
+    host: str | None, port: int | None, called: str | None, calling: str, *, tls: bool | None, ca: Path | None
+) -> Node:
     from deploy.processes import near
     from dicom_listener.scu import Node
+    from dicom_listener.tls import client_context
 
     settings = load_settings()
+    if tls is None:
+        tls = ca is not None or (host is None and settings.tls_certificate is not None)
     return Node(
         host=host or near(settings.dicom_host),
         port=port or settings.dicom_port,
         called=called or settings.ae_title,
         calling=calling,
+        tls=client_context(settings, ca) if tls else None,
     )
 
 

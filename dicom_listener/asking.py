@@ -50,7 +50,9 @@ def commit(paths: Several[Path], node: Node, *, listen_port: int | None = None) 
 def _ask(ae: AE, node: Node, paths: Several[Path], handlers: list[Any], reports: queue.Queue[Dataset]) -> Dataset | str:
     """The report, or why there is none."""
     contexts = [build_context(STORAGE_COMMITMENT_PUSH_MODEL)]
-    association = ae.associate(node.host, node.port, contexts=contexts, ae_title=node.called, evt_handlers=handlers)
+    association = ae.associate(
+        node.host, node.port, contexts=contexts, ae_title=node.called, evt_handlers=handlers, tls_args=node.tls_args
+    )
     if not association.is_established:
         return f"{node.host}:{node.port} does not take storage commitment requests"
     try:

@@ -13,6 +13,7 @@ import structlog
 from dicom_listener import dimse, negotiation
 from dicom_listener.peers import Peer
 from dicom_listener.refusals import SUCCESS
+from dicom_listener.reports import Shelf
 from dicom_listener.upper_layer import (
     ABORT,
     ASSOCIATE_AC,
@@ -63,6 +64,23 @@ class Answerer(Protocol):
     def drop(self) -> None: ...  # noqa: D102
 
 
+class Ignoring:
+    """Takes a data set that nobody looks at."""
+
+    refusal: Refusal | None = None
+    sop_instance_uid = ""
+
+    def write(self, fragment: memoryview) -> None:
+        """Throw it away."""
+
+    def finish(self) -> int:
+        """Success."""
+        return SUCCESS
+
+    def drop(self) -> None:
+        """Nothing is held."""
+
+
 class Services(Protocol):
     """What associations need of the listener."""
 
@@ -98,11 +116,13 @@ class Association:
         self._peer_maximum = 0
         self._received = 0
         self._command = bytearray()
+        self._command_context = 0
         self._request: Request | None = None
         self._answers: Counter[str] = Counter()
         #: The context in which storage commitment was asked for, and the report on its way to who asked.
         self._commitment_context: int | None = None
         self._reporting: Path | None = None
+        self._reports = 0
 
     def serve(self) -> None:
         """Serve until the peer leaves; whatever the peer does ends in a log line, not in an exception."""
@@ -173,6 +193,9 @@ class Association:
             self._answer(self._request)
 
     def _take_command(self, context_id: int, control: int, fragment: memoryview) -> None:
+        if self._command and context_id != self._command_context:
+            raise Abort("a command in two contexts", INVALID_PARAMETER)
+        self._command_context = context_id
         self._command += fragment
         if len(self._command) > dimse.LONGEST_COMMAND:
             raise Abort("an endless command set", INVALID_PARAMETER)
@@ -182,14 +205,20 @@ class Association:
         context = self._contexts.get(context_id)
         if context is None:
             raise Abort("a command in a context that was not accepted", INVALID_PARAMETER)
-        if command.field == dimse.N_EVENT_REPORT_RSP and self._reporting is not None:
-            self._end_report(command)
+        if command.field == dimse.C_CANCEL_RQ:
+            return  # every request is answered before the next one is read: there is nothing to cancel
+        if command.field == dimse.N_EVENT_REPORT_RSP and self._answers_report(command):
+            self._request = Request(context_id, command, Ignoring())
             return
-        if command.field & dimse.RESPONSE or command.field == dimse.C_CANCEL_RQ:
+        if command.field & dimse.RESPONSE:
             raise Abort(f"unexpected command {command.field:#06x}", UNEXPECTED_PDU)
         self._request = Request(context_id, command, self._services.begin(command, context, self._peer))
 
     def _answer(self, request: Request) -> None:
+        if request.command.field == dimse.N_EVENT_REPORT_RSP:
+            self._request = None
+            self._end_report(request.command)
+            return
         status = request.answerer.finish()
         self._request = None
         refusal = request.answerer.refusal
@@ -217,13 +246,19 @@ class Association:
         if found is None:
             return
         self._reporting, report = found
-        self._send(self._commitment_context, report.command(message_id=1))
+        self._reports += 1
+        self._send(self._commitment_context, report.command(self._reports))
         data_set = report.encoded[self._contexts[self._commitment_context].transfer_syntax]
         self._send(self._commitment_context, data_set, command=False)
 
+    def _answers_report(self, answer: Command) -> bool:
+        return self._reporting is not None and answer.number(dimse.MESSAGE_ID_BEING_RESPONDED_TO) == self._reports
+
     def _end_report(self, answer: Command) -> None:
-        if answer.number(dimse.STATUS) == SUCCESS and self._reporting is not None:
-            self._reporting.unlink(missing_ok=True)
+        # Gone, where the dispatcher has given up waiting.
+        with contextlib.suppress(OSError):
+            if self._reporting is not None:
+                Shelf.take(self._reporting, accepted=answer.number(dimse.STATUS) == SUCCESS)
         self._reporting = None
 
     def _log(self, event: str, how: str) -> None:

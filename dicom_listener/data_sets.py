@@ -40,6 +40,7 @@ class Reader(Protocol):
     """What both readers of encoded data sets have."""
 
     values: dict[int, bytes]
+    present: set[int]
 
     def feed(self, fragment: bytes | memoryview) -> None: ...  # noqa: D102
     def finish(self) -> None: ...  # noqa: D102
@@ -52,7 +53,7 @@ class InflatingReader:
         self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         self._reader = ElementReader(wanted)
         self._inflated = 0
-        self.values = self._reader.values
+        self.values, self.present = self._reader.values, self._reader.present
 
     def feed(self, fragment: bytes | memoryview) -> None:
         """Take the next deflated bytes; raises ExpandsTooFar and TooComplex."""
@@ -92,12 +93,18 @@ def parse_uid(value: bytes | str, name: str) -> str:
     return text
 
 
-def check_identity(values: dict[int, bytes], sop_class_uid: str, sop_instance_uid: str) -> None:
+def check_identity(reader: Reader, sop_class_uid: str, sop_instance_uid: str) -> None:
     """Compare a data set with the command that announced it.
 
     Raises MissingUID, MalformedUID and DataSetMismatch.
     """
-    said = {tag: parse_uid(values.get(tag, b""), name) for tag, name in IDENTITY.items()}
+    said = {tag: _identity(reader, tag) for tag in IDENTITY}
     for tag, announced in ((SOP_CLASS_UID, sop_class_uid), (SOP_INSTANCE_UID, sop_instance_uid)):
         if said[tag] != announced:
             raise DataSetMismatch(f"the {IDENTITY[tag]} of the data set is not the one announced")
+
+
+def _identity(reader: Reader, tag: int) -> str:
+    if tag in reader.present and tag not in reader.values:
+        raise MalformedUID(f"the {IDENTITY[tag]} is malformed")
+    return parse_uid(reader.values.get(tag, b""), IDENTITY[tag])

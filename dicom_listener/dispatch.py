@@ -20,6 +20,7 @@ from db import jobqueue, jobs, modality, nudges, processes, settling
 from db.logs import frames
 from db.session import transaction
 from dicom_listener import commitment, index, tally
+from dicom_listener.peers import PeerDirectory
 from dicom_listener.storage import Spool
 
 if TYPE_CHECKING:
@@ -115,13 +116,14 @@ def _send(settings: Settings, app: Celery, job_ids: Sequence[uuid.UUID]) -> int:
 
 
 def run(settings: Settings) -> None:
-    """Dispatch until SIGTERM or SIGINT."""
+    """Dispatch until SIGTERM or SIGINT; raises ConfigurationError where the peers file cannot be read."""
+    peers = PeerDirectory(settings.peers_file)
     stop = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())
     Spool(settings.spool).prepare()
     app = jobqueue.make_app(settings.broker())
-    committing = threading.Thread(target=commitment.run, args=(settings, stop), name="commitment")
+    committing = threading.Thread(target=commitment.run, args=(settings, peers, stop), name="commitment")
     committing.start()
     try:
         with contextlib.closing(nudges.Bell(settings.database())) as bell:

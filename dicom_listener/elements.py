@@ -32,12 +32,15 @@ MOST_ELEMENTS = 1_000_000
 class ElementReader:
     """Reads the elements of one data set, fed in fragments of any size.
 
-    *values* holds the top-level elements among *wanted* as raw bytes. A data set in which the reader loses its way
-    (real objects carry every kind of oddity) is no longer *understood*: what was found stays, the rest is not judged.
+    *values* holds the top-level elements among *wanted* as raw bytes; *present* also names those longer than we keep. A
+    data set in which the reader loses its way (real objects carry every kind of oddity) is no longer *understood*: what
+    was found stays, the rest is not judged.
     """
 
     def __init__(self, wanted: AbstractSet[int], *, big_endian: bool = False) -> None:
         self.values: dict[int, bytes] = {}
+        #: The wanted elements that are there with a value, however long.
+        self.present: set[int] = set()
         self.understood = True
         self._wanted = wanted
         order = ">" if big_endian else "<"
@@ -95,11 +98,14 @@ class ElementReader:
         start, length, implicit_inside = self._header(data, offset, tag)
         if start > len(data):
             return None
+        wanted = tag in self._wanted and len(self._implicit) == 1
+        if wanted and length:
+            self.present.add(tag)
         if length == UNDEFINED_LENGTH:
             self._enter(implicit=implicit_inside)
             return start
         end = start + length
-        if tag in self._wanted and len(self._implicit) == 1 and length <= LONGEST_VALUE:
+        if wanted and length <= LONGEST_VALUE:
             if end > len(data):
                 return None
             self.values.setdefault(tag, bytes(data[start:end]))

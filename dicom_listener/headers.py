@@ -87,7 +87,7 @@ def read(path: Path, meta: file_meta.FileMeta, file_path: str) -> ReceivedInstan
             digest.update(step)
             reader.feed(step)
         size = file.tell()
-    data_sets.check_identity(reader.values, meta.sop_class_uid, meta.sop_instance_uid)
+    data_sets.check_identity(reader, meta.sop_class_uid, meta.sop_instance_uid)
     if reportable(meta.sop_class_uid):
         reader.finish()
     return _instance(Texts(reader.values), meta, Digest(size, digest.hexdigest()), file_path)

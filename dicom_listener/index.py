@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import DataError, DBAPIError
 
-from db import studies
+from db import modality, studies
 from db.logs import frames
 from db.session import transaction
 from db.studies import ReceivedInstance, Recorded
@@ -156,7 +156,7 @@ class Indexer:
         outcome = studies.record_instance(session, instance)
         if outcome is Recorded.CONFLICT:
             detail = "another object with this SOP Instance UID came before and is kept"
-            self._quarantine(session, path, "conflicting_sop_instance", detail, instance)
+            self._quarantine(session, path, modality.CONFLICTING, detail, instance)
         elif outcome is Recorded.DUPLICATE:
             log.info("index.duplicate", sop_instance_uid=instance.sop_instance_uid)
         return outcome

@@ -9,6 +9,7 @@
     host = "10.1.2.7"                # where it takes storage commitment reports;
     port = 104                       # left out: on the association in which it asked, and
     same_association = false         # true: there although it has an address
+    tls = false                      # true: it takes them over TLS
 
 Without a file everybody is welcome. With one, only the peers it names.
 """
@@ -37,6 +38,17 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+PEER_FIELDS: dict[str, type] = {
+    "ae_title": str,
+    "addresses": list,
+    "host": str,
+    "port": int,
+    "same_association": bool,
+    "tls": bool,
+}
+TYPE_NAMES = {str: "a text", int: "a number", bool: "true or false", list: "a list"}
+LONGEST_AE_TITLE = 16
+LAST_PORT = 65535
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -60,6 +72,7 @@ class KnownPeer:
     port: int | None = None
     #: Takes commitment reports on the association in which it asked.
     same_association: bool = False
+    tls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,25 +110,46 @@ def read_rules(path: Path) -> Rules:
 
 
 def _rules(content: dict[str, Any]) -> Rules:
-    unknown = content.keys() - {"called", "peer"}
-    if unknown:
-        raise ValueError(f"{', '.join(sorted(unknown))} is none of called, peer")
-    peers = [_known_peer(**entry) for entry in content.get("peer", [])]
-    return Rules(frozenset(content.get("called", ())), {peer.ae_title: peer for peer in peers})
+    _check(content, {"called": list, "peer": list})
+    peers: dict[str, KnownPeer] = {}
+    for entry in content.get("peer", []):
+        peer = _known_peer(entry)
+        if peer.ae_title in peers:
+            raise ValueError(f"{peer.ae_title} is named twice")
+        peers[peer.ae_title] = peer
+    return Rules(frozenset(_texts(content, "called")), peers)
 
 
-def _known_peer(
-    *,
-    ae_title: str,
-    addresses: tuple[str, ...] = (),
-    host: str | None = None,
-    port: int | None = None,
-    same_association: bool = False,
-) -> KnownPeer:
-    if (host is None) != (port is None):
+def _known_peer(entry: dict[str, Any]) -> KnownPeer:
+    if not isinstance(entry, dict):
+        raise TypeError("write each peer as [[peer]]")
+    _check(entry, PEER_FIELDS)
+    ae_title = entry.get("ae_title", "").strip()
+    if not 0 < len(ae_title) <= LONGEST_AE_TITLE:
+        raise ValueError("each peer needs an ae_title of 1 to 16 characters")
+    if ("host" in entry) != ("port" in entry):
         raise ValueError(f"{ae_title} needs host and port, or neither")
-    networks = tuple(ipaddress.ip_network(address) for address in addresses)
-    return KnownPeer(ae_title, networks, host, port, same_association)
+    if not 0 < entry.get("port", 1) <= LAST_PORT:
+        raise ValueError(f"the port of {ae_title} is none")
+    networks = tuple(ipaddress.ip_network(address) for address in _texts(entry, "addresses"))
+    return KnownPeer(**{**entry, "ae_title": ae_title, "addresses": networks})
+
+
+def _check(table: dict[str, Any], fields: dict[str, type]) -> None:
+    unknown = table.keys() - fields
+    if unknown:
+        raise ValueError(f"{', '.join(sorted(unknown))} is none of {', '.join(fields)}")
+    for name, value in table.items():
+        # Exactly: true is an int to Python.
+        if type(value) is not fields[name]:
+            raise TypeError(f"{name} must be {TYPE_NAMES[fields[name]]}")
+
+
+def _texts(table: dict[str, Any], name: str) -> list[str]:
+    texts: list[str] = table.get(name, [])
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"{name} must be a list of texts")
+    return texts
 
 
 class PeerDirectory:

@@ -1,6 +1,6 @@
 """Commitment reports that go out on the association that asked: from the dispatcher to the listener, over the spool.
 
-spool/reports/<association id>.<commitment id>   waits; gone once the requester has taken it
+spool/reports/<association id>.<commitment id>   waits; gone once the requester has taken it, or ends in `.refused`
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 #: The well-known instance that storage commitment is asked of (PS3.4 J.3.5).
 STORAGE_COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
+REFUSED = ".refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +57,30 @@ class Shelf:
         fresh.replace(path)
         return path
 
+    @staticmethod
+    def was_taken(path: Path) -> bool | None:
+        """Whether the requester took the report that was left at *path* or refused it; None while it waits."""
+        if path.exists():
+            return None
+        refused = path.with_name(path.name + REFUSED)
+        if not refused.exists():
+            return True
+        refused.unlink()
+        return False
+
+    @staticmethod
+    def take(path: Path, *, accepted: bool) -> None:
+        """Note what the requester said to the report at *path*; raises OSError."""
+        if accepted:
+            path.unlink(missing_ok=True)
+        else:
+            path.replace(path.with_name(path.name + REFUSED))
+
     def find(self, association_id: str) -> tuple[Path, Report] | None:
         """A report for this association."""
         for path in self._directory.glob(f"{association_id}.*"):
+            if path.suffix == REFUSED:
+                continue
             content = json.loads(path.read_text())
             encoded = {syntax: bytes.fromhex(data_set) for syntax, data_set in content["encoded"].items()}
             return path, Report(content["event_type"], encoded)

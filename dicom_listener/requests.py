@@ -20,8 +20,8 @@ from dicom_listener.dimse import (
     REQUESTED_SOP_INSTANCE_UID,
 )
 from dicom_listener.inbox import disk_errors
-from dicom_listener.negotiation import MODALITY_PERFORMED_PROCEDURE_STEP
-from dicom_listener.refusals import Refusal
+from dicom_listener.negotiation import MODALITY_PERFORMED_PROCEDURE_STEP, STORAGE_COMMITMENT_PUSH_MODEL
+from dicom_listener.refusals import Refusal, SOPClassNotSupported
 from dicom_listener.reports import STORAGE_COMMITMENT_INSTANCE
 from dicom_listener.store import Keeper
 
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 
 REQUEST_COMMITMENT = 1  # the action type, PS3.4 J.3.2
 TRANSACTION_UID = 0x00081195
+REFERENCED_SOP_SEQUENCE = 0x00081199
 PERFORMED_PROCEDURE_STEP_STATUS = 0x00400252
+SCHEDULED_STEP_ATTRIBUTES_SEQUENCE = 0x00400270
 IN_PROGRESS, COMPLETED, DISCONTINUED = "IN PROGRESS", "COMPLETED", "DISCONTINUED"
 
 
@@ -63,6 +65,12 @@ class InvalidAttribute(Refusal):
     status = 0x0106
 
 
+class MissingAttribute(Refusal):
+    """Raised when a request lacks what it is about (PS3.7 C.5.13)."""
+
+    status = 0x0120
+
+
 class NoLongerUpdatable(Refusal):
     """Raised when a procedure step is changed after its end (PS3.4 F.7.2.2.2)."""
 
@@ -73,7 +81,7 @@ class CommitmentRequest(Keeper):
     """Answers the N-ACTION of storage commitment: the request is kept; its report comes later."""
 
     operation = file_meta.N_ACTION
-    wanted = frozenset((TRANSACTION_UID,))
+    wanted = frozenset((TRANSACTION_UID, REFERENCED_SOP_SEQUENCE))
     #: Some 30,000 instances.
     most_bytes = 4 * 2**20
 
@@ -83,12 +91,16 @@ class CommitmentRequest(Keeper):
             raise NoSuchInstance("storage commitment is asked of its well-known instance")
         if command.number(ACTION_TYPE_ID, default=0) != REQUEST_COMMITMENT:
             raise NoSuchAction("the only action is to request storage commitment")
-        return command.text(REQUESTED_SOP_CLASS_UID), STORAGE_COMMITMENT_INSTANCE
+        if command.text(REQUESTED_SOP_CLASS_UID) != STORAGE_COMMITMENT_PUSH_MODEL:
+            raise SOPClassNotSupported("the requested SOP class is not storage commitment")
+        return STORAGE_COMMITMENT_PUSH_MODEL, STORAGE_COMMITMENT_INSTANCE
 
     def check(self, reader: data_sets.Reader) -> None:
-        """A transaction must have its UID."""
+        """A transaction must have its UID, and be about something."""
         reader.finish()
         data_sets.parse_uid(reader.values.get(TRANSACTION_UID, b""), "Transaction UID")
+        if REFERENCED_SOP_SEQUENCE not in reader.present:
+            raise MissingAttribute("the request names no objects")
 
 
 class StepStates:
@@ -121,7 +133,7 @@ class StepCreation(Keeper):
     """Answers the N-CREATE of a procedure step."""
 
     operation = file_meta.N_CREATE
-    wanted = frozenset((PERFORMED_PROCEDURE_STEP_STATUS,))
+    wanted = frozenset((PERFORMED_PROCEDURE_STEP_STATUS, SCHEDULED_STEP_ATTRIBUTES_SEQUENCE))
     #: A step with the references of some thousand images.
     most_bytes = 4 * 2**20
 
@@ -138,8 +150,10 @@ class StepCreation(Keeper):
         return MODALITY_PERFORMED_PROCEDURE_STEP, uid
 
     def check(self, reader: data_sets.Reader) -> None:
-        """A step begins in progress (PS3.4 F.7.2.1.2)."""
+        """A step begins in progress (PS3.4 F.7.2.1.2), and says of which study."""
         reader.finish()
+        if SCHEDULED_STEP_ATTRIBUTES_SEQUENCE not in reader.present:
+            raise MissingAttribute("the procedure step names no study")
         if _status(reader) != IN_PROGRESS:
             raise InvalidAttribute("a procedure step is created IN PROGRESS")
 

@@ -25,9 +25,10 @@ from rich.table import Table
 from db.errors import ConfigurationError, PrelimError
 from dicom_listener import data_sets
 from dicom_listener.negotiation import MOST_CONTEXTS, VERIFICATION
-from dicom_listener.refusals import Refusal
+from dicom_listener.refusals import SUCCESS, Refusal
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
@@ -42,6 +43,8 @@ ANSWER_SECONDS = 60
 HEAD_BYTES = 65536
 MEDIUM = 0  # the priority, PS3.7 9.3.1.1
 NO_ANSWER = "no answer"
+#: Statuses B000 to BFFF.
+WARNING = 0xB000
 
 
 class NoAssociation(PrelimError):
@@ -56,6 +59,12 @@ class Node:
     port: int
     called: str
     calling: str = "PRELIM_SCU"
+    tls: ssl.SSLContext | None = None
+
+    @property
+    def tls_args(self) -> tuple[ssl.SSLContext, str] | None:
+        """What pynetdicom's `associate` takes."""
+        return None if self.tls is None else (self.tls, self.host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +89,11 @@ class Result:
     #: Whether any SCU could have sent it.
     sendable: bool = True
 
+    @property
+    def taken(self) -> bool:
+        """Whether the receiver has it: success, or a warning (PS3.4 B.2.3)."""
+        return self.status is not None and (self.status == SUCCESS or self.status & 0xF000 == WARNING)
+
 
 def echo(node: Node) -> int:
     """Ask *node* whether it is there; prints the answer and returns the exit status."""
@@ -96,7 +110,7 @@ def echo(node: Node) -> int:
 
 
 def send(paths: Sequence[Path], node: Node) -> int:
-    """Send files and folders to *node*, print what became of them, return 0 when every sendable one was answered."""
+    """Send files and folders to *node*, print what became of them, return 0 when every sendable one was taken."""
     console = Console(markup=False, highlight=False)
     files = sorted(_files(paths))
     results = []
@@ -106,7 +120,7 @@ def send(paths: Sequence[Path], node: Node) -> int:
             answer = "not sent" if result.status is None else f"{result.status:04X}"
             console.print(f"{result.path}: {answer} {result.detail}", highlight=False)
     console.print(_summary(results))
-    return 1 if any(result.sendable and result.status is None for result in results) else 0
+    return 1 if any(result.sendable and not result.taken for result in results) else 0
 
 
 def send_files(files: Iterable[Path], node: Node) -> Iterator[Result]:
@@ -201,9 +215,8 @@ def _send_one(association: Association, file: Sendable) -> Result:
     context = next((c for c in association.accepted_contexts if _offers(c, file)), None)
     if context is None:
         return Result(file.path, None, "the receiver does not accept its SOP class and transfer syntax")
-    with _reactor_paused(association), disable_value_validation():
-        association.dimse.send_msg(request, context.context_id or 0)
-        _, answer = association.dimse.get_msg(block=True)
+    with disable_value_validation():
+        answer = exchange(association, request, context.context_id or 0)
     if answer is None or answer.Status is None:
         return Result(file.path, None, NO_ANSWER)
     return Result(file.path, int(answer.Status), str(answer.ErrorComment or ""))
@@ -220,6 +233,13 @@ def _request(file: Sendable) -> C_STORE:
 
 def _offers(context: PresentationContext, file: Sendable) -> bool:
     return (context.abstract_syntax, context.transfer_syntax[0]) == (file.sop_class_uid, file.transfer_syntax_uid)
+
+
+def exchange(association: Association, request: Any, context_id: int) -> Any:
+    """Send a DIMSE request as it is, and return its answer; None where none comes in time."""
+    with _reactor_paused(association):
+        association.dimse.send_msg(request, context_id)
+        return association.dimse.get_msg(block=True)[1]
 
 
 @contextlib.contextmanager
@@ -240,14 +260,21 @@ def _associated(node: Node, contexts: Sequence[tuple[str, str | None]]) -> Itera
     ae.maximum_pdu_size = PDU_BYTES
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ANSWER_SECONDS
     requested = [build_context(sop_class, syntax) for sop_class, syntax in contexts]
-    association = ae.associate(node.host, node.port, contexts=requested, ae_title=node.called)
+    association = ae.associate(node.host, node.port, contexts=requested, ae_title=node.called, tls_args=node.tls_args)
     if not association.is_established:
-        raise NoAssociation("rejects the association" if association.is_rejected else "cannot be reached")
+        raise NoAssociation(_why_not(association))
     try:
         yield association
     finally:
         if association.is_established:
             association.release()
+
+
+def _why_not(association: Any) -> str:
+    if not association.is_rejected:
+        return "cannot be reached"
+    said = association.acceptor.primitive
+    return f"rejects the association ({said.result_str}: {said.reason_str})".lower()
 
 
 def _summary(results: Sequence[Result]) -> Table:

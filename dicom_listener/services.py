@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dicom_listener import dimse, negotiation
+from dicom_listener.association import Ignoring
 from dicom_listener.inbox import Inbox
 from dicom_listener.peers import PeerDirectory
-from dicom_listener.refusals import SUCCESS, Refusal
+from dicom_listener.refusals import Refusal
 from dicom_listener.reports import Shelf
 from dicom_listener.requests import CommitmentRequest, StepCreation, StepStates, StepUpdate
 from dicom_listener.storage import Spool
@@ -40,24 +41,11 @@ class UnrecognizedOperation(Refusal):
     status = dimse.UNRECOGNIZED_OPERATION
 
 
-class Echo:
-    """Answers C-ECHO (PS3.4 A): always with success."""
-
-    refusal: Refusal | None = None
-    sop_instance_uid = ""
-
-    def write(self, fragment: memoryview) -> None:
-        """A C-ECHO has no data set; one that comes all the same is ignored."""
-
-    def finish(self) -> int:
-        """Success."""
-        return SUCCESS
-
-    def drop(self) -> None:
-        """Nothing is held."""
+class Echo(Ignoring):
+    """Answers C-ECHO (PS3.4 A): always with success. It has no data set; one that comes all the same is ignored."""
 
 
-class Unrecognized(Echo):
+class Unrecognized(Ignoring):
     """Answers what we do not serve."""
 
     refusal: Refusal | None = UnrecognizedOperation("this operation is not supported")

@@ -131,4 +131,4 @@ class Store(Keeper):
         """
         if reportable(self.sop_class_uid):
             reader.finish()
-        data_sets.check_identity(reader.values, self.sop_class_uid, self.sop_instance_uid)
+        data_sets.check_identity(reader, self.sop_class_uid, self.sop_instance_uid)

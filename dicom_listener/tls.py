@@ -8,7 +8,31 @@ from typing import TYPE_CHECKING
 from db.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from db.settings import Settings
+
+
+def client_context(settings: Settings, trusted: Path | None = None) -> ssl.SSLContext:
+    """The context of the calling side, with our certificate where we have one.
+
+    A peer must show a certificate that *trusted*, PRELIM_TLS_CLIENT_CA or our own signed; where there is none of them,
+    one that the system's authorities signed for its host name. Raises ConfigurationError.
+    """
+    authorities = [path for path in (trusted, settings.tls_client_ca, settings.tls_certificate) if path is not None]
+    context = ssl.create_default_context() if not authorities else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Modalities are called by address; whom the site's own authority signed is who we want (PS3.15 B.9).
+    context.check_hostname = not authorities
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    try:
+        for path in authorities:
+            context.load_verify_locations(path)
+        if settings.tls_certificate is not None:
+            context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(f"the TLS certificate, key or authorities cannot be used: {error}") from error
+    return context
 
 
 def server_context(settings: Settings) -> ssl.SSLContext | None:

@@ -150,6 +150,12 @@ class Client:
             self.send(pdu(P_DATA_TF, pdv(3, LAST if offset + step >= len(data_set) else 0, fragment)))
         return status(self.read())
 
+    def request(self, context_id: int, command_set: bytes, data_set: bytes) -> int:
+        """Any request with a data set; returns the status."""
+        return status(
+            self.ask(pdu(P_DATA_TF, pdv(context_id, COMMAND | LAST, command_set) + pdv(context_id, LAST, data_set)))
+        )
+
     def release(self) -> None:
         assert self.ask(pdu(RELEASE_RQ, bytes(4)))[0] == RELEASE_RP
 

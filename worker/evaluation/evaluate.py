@@ -146,7 +146,8 @@ def _bar(pen: ImageDraw.ImageDraw, top: int, name: str, value: float) -> None:
     pen.text((8, top), name, "black")
     width = 0 if math.isnan(value) else value * _SCALE
     pen.rectangle((_NAMES, top, _NAMES + width, top + _LINE - 8), fill="steelblue")
-    pen.text((_NAMES + width + 6, top), _show(value), "black")
+    # In a column, where no interval is drawn over them.
+    pen.text((_NAMES + _SCALE + 10, top), _show(value), "black")
 
 
 def _show(value: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Resamplings of the cases for a 95 % interval.
 RESAMPLES = 500
+#: Texts whose words are counted once.
+REMEMBERED = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,8 @@ def bleu4(pairs: Sequence[Pair]) -> float:
     return math.exp(sum(logs) / 4 + min(0.0, 1 - reference / written))
 
 
+# The bootstrap asks for the same texts hundreds of times.
+@lru_cache(maxsize=REMEMBERED)
 def _grams(text: str, n: int) -> Counter[tuple[str, ...]]:
     words = text.lower().split()
     return Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
@@ -143,10 +148,12 @@ def _grams(text: str, n: int) -> Counter[tuple[str, ...]]:
 
 def rouge_l(pairs: Sequence[Pair]) -> float:
     """Mean F of the longest common subsequence of words (Lin 2004), beta 1."""
-    return float(np.mean([_rouge(pair.reference.lower().split(), pair.written.lower().split()) for pair in pairs]))
+    return float(np.mean([_rouge(pair.reference, pair.written) for pair in pairs]))
 
 
-def _rouge(reference: list[str], written: list[str]) -> float:
+@lru_cache(maxsize=REMEMBERED)
+def _rouge(reference_text: str, written_text: str) -> float:
+    reference, written = reference_text.lower().split(), written_text.lower().split()
     if not reference or not written:
         return 0.0
     row = [0] * (len(written) + 1)
@@ -159,10 +166,12 @@ def _rouge(reference: list[str], written: list[str]) -> float:
 
 def edit_distance(pairs: Sequence[Pair]) -> float:
     """Mean word edits from the written report to the reference, for each word of the reference."""
-    return float(np.mean([_edits(p.reference.lower().split(), p.written.lower().split()) for p in pairs]))
+    return float(np.mean([_edits(pair.reference, pair.written) for pair in pairs]))
 
 
-def _edits(reference: list[str], written: list[str]) -> float:
+@lru_cache(maxsize=REMEMBERED)
+def _edits(reference_text: str, written_text: str) -> float:
+    reference, written = reference_text.lower().split(), written_text.lower().split()
     row = list(range(len(written) + 1))
     for number, word in enumerate(reference, start=1):
         diagonal, row[0] = row[0], number

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic import SecretStr
 from pydicom import Dataset, Sequence
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
-from pynetdicom import AE, evt
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRImageStorage, generate_uid
+from pynetdicom import AE, DEFAULT_TRANSFER_SYNTAXES, evt
 from pynetdicom.presentation import build_context
 from sqlalchemy import select, text
 
 from db.models import Commitment, Instance
 from db.session import transaction
-from dicom_listener import asking, commitment, index
+from dicom_listener import asking, commitment, index, verifying
 from dicom_listener.negotiation import STORAGE_COMMITMENT_PUSH_MODEL
 from dicom_listener.peers import PeerDirectory
 from dicom_listener.reports import STORAGE_COMMITMENT_INSTANCE
 from dicom_listener.scu import send_files
 from dicom_listener.server import Listener
+from tests.fuzz import wire
+from tests.fuzz.wire import COMMAND, LAST, P_DATA_TF, Client, pdu, pdv
 from tests.integration.dicom_listener.listening import file_of_pydicom, node, settings_for
 from tests.integration.dicom_listener.objects import image
 from tests.polling import wait_until
@@ -32,16 +36,21 @@ if TYPE_CHECKING:
 
     from db.settings import Settings
 
+# pynetdicom leaves the socket of a refused connection to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 class Modality:
     """A modality that stores objects, asks for commitment and takes the report."""
 
-    def __init__(self) -> None:
+    def __init__(self, ae_title: str = "CT_1", transfer_syntaxes: list[str] | None = None) -> None:
         self.reports: list[tuple[int, Dataset]] = []
         self.answer = 0x0000
-        self.ae = AE("CT_1")
+        self.ae = AE(ae_title)
         self.handlers: list[Any] = [(evt.EVT_N_EVENT_REPORT, self._take)]
-        self.ae.add_supported_context(STORAGE_COMMITMENT_PUSH_MODEL, scu_role=True, scp_role=True)
+        self.ae.add_supported_context(
+            STORAGE_COMMITMENT_PUSH_MODEL, transfer_syntaxes or DEFAULT_TRANSFER_SYNTAXES, scu_role=True, scp_role=True
+        )
         self.server: Any = self.ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=self.handlers)
 
     @property
@@ -110,9 +119,27 @@ def _meta() -> Any:
     return meta
 
 
+def peers(settings: Settings) -> PeerDirectory:
+    return PeerDirectory(settings.peers_file)
+
+
 def report_once(settings: Settings) -> int:
-    index.run_once(settings)
-    return commitment.run_once(settings, PeerDirectory(settings.peers_file))
+    """Report on one request that is due, where there is one; how many there were."""
+    while index.run_once(settings):
+        pass
+    with commitment.Reporter(settings, peers(settings)) as reporter:
+        return reporter.step()
+
+
+def due_now(settings: Settings) -> None:
+    with transaction(settings.database()) as session:
+        session.execute(text("UPDATE commitments SET due_at = now()"))
+
+
+def detail(settings: Settings) -> str:
+    """Why the last try to report failed."""
+    with transaction(settings.database()) as session:
+        return session.scalars(select(Commitment.detail)).one() or ""
 
 
 def failures(report: Dataset) -> dict[str, int]:
@@ -151,10 +178,10 @@ def test_what_is_not_safe_is_named_with_its_reason(settings: Settings, listener:
     [(event_type, report)] = modality.reports
     assert event_type == 2
     assert failures(report) == {
-        damaged.SOPInstanceUID: commitment.PROCESSING_FAILURE,
-        gone.SOPInstanceUID: commitment.PROCESSING_FAILURE,
-        unknown: commitment.NO_SUCH_OBJECT_INSTANCE,
-        good.SOPInstanceUID: commitment.CLASS_INSTANCE_CONFLICT,
+        damaged.SOPInstanceUID: verifying.PROCESSING_FAILURE,
+        gone.SOPInstanceUID: verifying.PROCESSING_FAILURE,
+        unknown: verifying.NO_SUCH_OBJECT_INSTANCE,
+        good.SOPInstanceUID: verifying.CLASS_INSTANCE_CONFLICT,
     }
 
 
@@ -194,7 +221,7 @@ def test_without_an_address_the_report_comes_on_the_association_that_asked(
         assert association.send_c_store(dataset).Status == 0
         assert modality.ask(association, [(dataset.SOPClassUID, dataset.SOPInstanceUID)]) == 0
         index.run_once(settings)
-        reporting = threading.Thread(target=commitment.run, args=(settings, stop))
+        reporting = threading.Thread(target=commitment.run, args=(settings, peers(settings), stop))
         reporting.start()
         wait_until(lambda: len(modality.reports) == 1)
         wait_until(lambda: delivered(settings))
@@ -235,7 +262,7 @@ def test_prelim_commit_shows_the_report(settings: Settings) -> None:
     with Listener(settings) as listener:
         assert [result.status for result in send_files([file], node(listener))] == [0]
         dispatching = threading.Thread(target=index_until, args=(settings, stop))
-        reporting = threading.Thread(target=commitment.run, args=(settings, stop))
+        reporting = threading.Thread(target=commitment.run, args=(settings, peers(settings), stop))
         for thread in (dispatching, reporting):
             thread.start()
         assert asking.commit([file], node(listener, calling="CT_1")) == 0
@@ -243,6 +270,176 @@ def test_prelim_commit_shows_the_report(settings: Settings) -> None:
         stop.set()
         for thread in (dispatching, reporting):
             thread.join()
+
+
+def test_the_object_in_quarantine_is_not_committed(settings: Settings, listener: Listener, modality: Modality) -> None:
+    first = image()
+    send(modality, listener, [first])
+    assert report_once(settings) == 1
+    send(modality, listener, [image(SOPInstanceUID=first.SOPInstanceUID)])
+    assert report_once(settings) == 1
+    assert [event_type for event_type, _ in modality.reports] == [1, 2]
+    assert failures(modality.reports[1][1]) == {first.SOPInstanceUID: verifying.PROCESSING_FAILURE}
+
+
+def test_seventy_thousand_objects_are_one_request(settings: Settings, listener: Listener, modality: Modality) -> None:
+    dataset = image()
+    transaction_uid = send(modality, listener, [dataset])
+    index.run_once(settings)
+    with transaction(settings.database()) as session:
+        request = session.scalars(select(Commitment)).one()
+        request.requested = [*request.requested, *([CTImageStorage, f"1.2.{number}"] for number in range(70_000))]
+    assert report_once(settings) == 1
+    [(event_type, report)] = modality.reports
+    assert (event_type, report.TransactionUID, len(report.FailedSOPSequence)) == (2, transaction_uid, 70_000)
+    assert [item.ReferencedSOPInstanceUID for item in report.ReferencedSOPSequence] == [dataset.SOPInstanceUID]
+
+
+def test_a_request_that_fails_is_tried_again_later_and_does_not_block_the_next(
+    settings: Settings, listener: Listener, modality: Modality, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(modality, listener, [image()])
+    verify = verifying.verify
+
+    def stumble(*_: Any) -> Any:
+        raise LookupError("unforeseen")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(verifying, "verify", stumble)
+        assert report_once(settings) == 1
+    assert detail(settings) == "reporting failed (LookupError)"
+    assert report_once(settings) == 0, "not at once"
+    send(modality, listener, [image()])
+    assert verifying.verify is verify
+    assert report_once(settings) == 1
+    assert [event_type for event_type, _ in modality.reports] == [1]
+
+
+def test_a_requester_that_does_not_answer_keeps_nobody_waiting(
+    settings: Settings, listener: Listener, modality: Modality
+) -> None:
+    assert settings.peers_file is not None
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent_peer = f'[[peer]]\nae_title = "SILENT"\nhost = "127.0.0.1"\nport = {silent.getsockname()[1]}\n'
+        settings.peers_file.write_text(settings.peers_file.read_text() + silent_peer)
+        sleepy = Modality("SILENT")
+        for _ in range(3):
+            send(sleepy, listener, [image()])
+        send(modality, listener, [image()])
+        index.run_once(settings)
+        with commitment.Reporter(settings, peers(settings)) as reporter:
+            began = time.monotonic()
+            wait_until(lambda: not reporter.step() and len(modality.reports) == 1)
+            assert time.monotonic() - began < commitment.ANSWER_SECONDS / 2
+            # A connection that ends is an answer, too.
+            silent.accept()[0].close()
+    sleepy.server.shutdown()
+
+
+def test_a_requester_that_speaks_only_the_default_transfer_syntax_gets_its_report(
+    settings: Settings, listener: Listener
+) -> None:
+    modality = Modality(transfer_syntaxes=[ImplicitVRLittleEndian])
+    assert settings.peers_file is not None
+    settings.peers_file.write_text(f'[[peer]]\nae_title = "CT_1"\nhost = "127.0.0.1"\nport = {modality.port}\n')
+    send(modality, listener, [image()])
+    assert report_once(settings) == 1
+    assert [event_type for event_type, _ in modality.reports] == [1]
+    modality.server.shutdown()
+
+
+def test_a_report_refused_on_the_association_that_asked_is_not_sent_again_at_once(
+    settings: Settings, modality: Modality
+) -> None:
+    settings = settings.model_copy(update={"peers_file": None})
+    modality.answer = 0x0110
+    with Listener(settings) as listener, commitment.Reporter(settings, peers(settings)) as reporter:
+        association = modality.associate(listener.port)
+        assert modality.ask(association, [(CTImageStorage, "1.2.3")]) == 0
+        index.run_once(settings)
+        assert reporter.step()
+        wait_until(lambda: not reporter.step() and "refuses" in detail(settings))
+        assert len(modality.reports) == 1
+        modality.answer = 0x0000
+        due_now(settings)
+        wait_until(lambda: not reporter.step() and delivered(settings))
+        assert len(modality.reports) == 2
+        association.release()
+
+
+def test_an_answer_with_a_data_set_is_an_answer(settings: Settings) -> None:
+    """And one that answers another message is none."""
+    settings = settings.model_copy(update={"peers_file": None})
+    answer = {0x0100: 0x8100, 0x0120: 1, 0x0800: 1, 0x0900: 0}
+    contexts = (*wire.CONTEXTS, (5, STORAGE_COMMITMENT_PUSH_MODEL, (ImplicitVRLittleEndian,)))
+    with (
+        Listener(settings) as listener,
+        commitment.Reporter(settings, peers(settings)) as reporter,
+        Client(listener.port) as client,
+    ):
+        client.associate(contexts)
+        assert client.request(5, n_action(), commitment_request()) == 0
+        index.run_once(settings)
+        assert reporter.step()
+        assert [client.read()[0], client.read()[0]] == [P_DATA_TF, P_DATA_TF]
+        client.send(pdu(P_DATA_TF, pdv(5, COMMAND | LAST, wire.command(answer)) + pdv(5, LAST, b"\x08\0\0\0")))
+        assert client.echo() == 0
+        wait_until(lambda: not reporter.step() and delivered(settings))
+        client.send(pdu(P_DATA_TF, pdv(5, COMMAND | LAST, wire.command({**answer, 0x0120: 7, 0x0800: 0x0101}))))
+        assert client.read()[0] == wire.ABORT
+
+
+def n_action(sop_class: str = STORAGE_COMMITMENT_PUSH_MODEL) -> bytes:
+    values: dict[int, int | str] = {0x0003: sop_class, 0x0100: 0x0130, 0x0110: 7, 0x0800: 1, 0x1008: 1}
+    return wire.command({**values, 0x1001: STORAGE_COMMITMENT_INSTANCE})
+
+
+def commitment_request(*, references: bool = True) -> bytes:
+    pair = wire.implicit(0x00081150, CTImageStorage.encode() + b"\0") + wire.implicit(0x00081155, b"1.2.3\0")
+    sequence = wire.implicit(0x00081199, wire.implicit(0xFFFEE000, pair))
+    return wire.implicit(0x00081195, b"1.2.3.4\0") + (sequence if references else b"")
+
+
+@pytest.mark.parametrize(
+    ("context_id", "sop_class", "references", "expected"),
+    [
+        (5, STORAGE_COMMITMENT_PUSH_MODEL, True, 0),
+        (5, STORAGE_COMMITMENT_PUSH_MODEL, False, 0x0120),
+        (3, STORAGE_COMMITMENT_PUSH_MODEL, True, 0x0122),
+        (3, CTImageStorage, True, 0x0122),
+    ],
+)
+def test_what_can_never_be_reported_is_refused(
+    listener: Listener, context_id: int, sop_class: str, references: bool, expected: int
+) -> None:
+    with Client(listener.port) as client:
+        client.associate(
+            (*wire.CONTEXTS, (5, STORAGE_COMMITMENT_PUSH_MODEL, (ImplicitVRLittleEndian,))), calling=b"CT_1"
+        )
+        assert client.request(context_id, n_action(sop_class), commitment_request(references=references)) == expected
+
+
+def test_a_fault_of_ours_does_not_end_the_service(
+    settings: Settings, listener: Listener, modality: Modality, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = iter((LookupError("unforeseen"), TypeError("again")))
+    step = commitment.Reporter.step
+
+    def stumble(reporter: commitment.Reporter) -> bool:
+        for fault in faults:
+            raise fault
+        return step(reporter)
+
+    monkeypatch.setattr(commitment, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(commitment.Reporter, "step", stumble)
+    send(modality, listener, [image()])
+    index.run_once(settings)
+    stop = threading.Event()
+    reporting = threading.Thread(target=commitment.run, args=(settings, peers(settings), stop))
+    reporting.start()
+    wait_until(lambda: len(modality.reports) == 1)
+    stop.set()
+    reporting.join()
 
 
 def index_until(settings: Settings, stop: threading.Event) -> None:

@@ -124,6 +124,13 @@ def test_what_a_step_does_not_allow_is_refused(association: Any) -> None:
     assert update(association, step, "IN PROGRESS") == 0x0110
 
 
+def test_a_step_of_no_study_is_refused(association: Any) -> None:
+    creation = Dataset()
+    creation.PerformedProcedureStepStatus = "IN PROGRESS"
+    status, _ = association.send_n_create(creation, MODALITY_PERFORMED_PROCEDURE_STEP, generate_uid())
+    assert status.Status == 0x0120
+
+
 def test_a_step_is_not_offered_unless_it_is_switched_on(tmp_path: Path) -> None:
     ae = AE("CT_1")
     ae.add_requested_context(MODALITY_PERFORMED_PROCEDURE_STEP)

@@ -13,6 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 from dicom_listener import commitment, index, scu
+from dicom_listener.peers import PeerDirectory
 from dicom_listener.scu import Node
 from dicom_listener.server import Listener
 from tests.conftest import missing
@@ -98,7 +99,7 @@ def test_orthanc_sends_and_gets_its_commitment(orthanc: Orthanc, settings: Setti
     asked = orthanc.ask("/modalities/prelim/storage-commitment", {"DicomInstances": objects})
     index.run_once(settings)
     stop = threading.Event()
-    reporting = threading.Thread(target=commitment.run, args=(settings, stop))
+    reporting = threading.Thread(target=commitment.run, args=(settings, PeerDirectory(settings.peers_file), stop))
     reporting.start()
     try:
         wait_until(lambda: orthanc.ask(asked["Path"])["Status"] != "Pending")

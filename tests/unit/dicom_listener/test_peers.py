@@ -74,6 +74,17 @@ def test_a_peer_can_be_called_back_where_the_file_says(tmp_path: Path) -> None:
         "[[peer]]\nae_title = 'CT'\naddresses = ['10.1.2.3/8']",
         "[[peer]]\nae_title = 'CT'\nhost = 'ct'",
         "no toml",
+        "called = 'PRELIM'",
+        "called = [1]",
+        "[peer]\nae_title = 'CT'",
+        "[[peer]]\nae_title = 'CT'\nhost = 'ct'\nport = '104'",
+        "[[peer]]\nae_title = 'CT'\nhost = 'ct'\nport = true",
+        "[[peer]]\nae_title = 'CT'\nhost = 'ct'\nport = 70000",
+        "[[peer]]\nae_title = 'CT'\nsame_association = 1",
+        "[[peer]]\nae_title = 'CT'\naddresses = '10.1.2.3'",
+        "[[peer]]\nae_title = 'CT'\n[[peer]]\nae_title = 'CT'",
+        "[[peer]]\nae_title = ''",
+        "[[peer]]\naddresses = []",
     ],
 )
 def test_a_wrong_file_is_named(tmp_path: Path, text: str) -> None:
