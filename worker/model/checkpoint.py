@@ -196,7 +196,7 @@ def _write_shards(
                 done += tensor_bytes(shape, conversion.dtype)
                 on_bytes(done)
             shard = writer.finish()
-        written[file] = {"bytes": shard.bytes, "sha256": shard.sha256}
+        written[file] = {**shard.identity, "sha256": shard.sha256}
         index |= dict.fromkeys(names, file)
     if len(groups) > 1:
         content = {"metadata": {"total_size": conversion.bytes}, "weight_map": index}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 from db.errors import ConfigurationError
+from worker.model.shards import identity
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,24 +23,34 @@ _DECISIVE = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 def checkpoint_digest(directory: Path) -> str:
     """SHA-256 over the names and contents of the files that decide what the model computes, in hexadecimal.
 
-    Reading 80 GB takes a minute or more, so shards of the size that the converter recorded are taken at its word;
-    `check_shards` reads them. Small files are always read.
+    Reading 80 GB takes a minute or more, so shards that nobody touched since they were recorded (size, time of change,
+    inode) are taken at that word; `check_shards` reads them. All others are always read.
     """
     recorded = _recorded_shards(directory)
     digest = hashlib.sha256()
     for path in decisive_files(directory):
         known = recorded.get(path.name, {})
-        content = known["sha256"] if known.get("bytes") == path.stat().st_size else file_digest(path)
+        untouched = identity(path).items() <= known.items()
+        content = known["sha256"] if untouched else file_digest(path)
         digest.update(f"{path.name} {content}\n".encode())
     return digest.hexdigest()
 
 
 def check_shards(directory: Path) -> None:
-    """Read every shard that the converter recorded; ConfigurationError where one is not as it was written."""
-    for name, recorded in _recorded_shards(directory).items():
+    """Read every shard that the converter recorded; ConfigurationError where one is not as it was written.
+
+    Shards that were copied or moved, and so would be read at every start, are recorded anew.
+    """
+    shards = _recorded_shards(directory)
+    for name, recorded in shards.items():
         path = directory / name
         if not path.is_file() or file_digest(path) != recorded["sha256"]:
             raise ConfigurationError(f"{path} is not what was converted: convert the checkpoint again")
+    found = {name: {**identity(directory / name), "sha256": shard["sha256"]} for name, shard in shards.items()}
+    if found != shards and os.access(directory, os.W_OK):
+        fresh = directory / f".{RECORD}.new"
+        fresh.write_text(json.dumps(_record(directory) | {"shards": found}, indent=2) + "\n")
+        fresh.replace(directory / RECORD)
 
 
 def decisive_files(directory: Path) -> list[Path]:

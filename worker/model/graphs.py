@@ -2,7 +2,7 @@
 
 A graph has fixed shapes and addresses, so batches are filled up to the next of a few sizes. Filling up is tested on a
 CPU; the recording itself follows CUDA's documentation and has not run yet, no GPU was at hand. Therefore SlotRunner
-compares before it uses one.
+compares one with plain steps before it uses any.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import GenerationConfig, InternVLConfig, InternVLForConditionalGeneration, PreTrainedTokenizerFast
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
+from db.errors import ConfigurationError
 from worker.model.chat import CHAT_TEMPLATE, IMAGE_TOKENS, IMAGENET_MEAN, IMAGENET_STD
 from worker.model.digest import RECORD
 
@@ -35,8 +36,13 @@ CONTEXT_TOKENS = 4096
 
 
 def write_random_checkpoint(directory: Path, *, seed: int = 0) -> None:
-    """Write a stock InternVL directory of about 0.5 M parameters; the same *seed* gives the same bytes."""
+    """Write a stock InternVL directory of about 0.5 M parameters; the same *seed* gives the same bytes.
+
+    Raises ConfigurationError where something lies in *directory* already: it may be somebody's model.
+    """
     directory.mkdir(parents=True, exist_ok=True)
+    if any(directory.iterdir()):
+        raise ConfigurationError(f"{directory} is not empty: choose another destination")
     tokenizer = _tokenizer()
     model = _model(tokenizer, seed)
     model.save_pretrained(directory)

@@ -101,7 +101,10 @@ class SlotRunner(Runner):
         return self
 
     def use_if_equal(self, shapes: FixedShapes) -> bool:
-        """Decode through *shapes* from now on if it gives the tokens that plain steps of the same shape give."""
+        """Decode through *shapes* from now on if it gives the tokens that plain steps of the same shape give.
+
+        Compared is a single row over the narrowest cache; other batch sizes and widths are taken on trust.
+        """
         plain = FixedShapes(self._step, self._device, rows=self.rows, tokens=self.tokens)
         expected = self._trial(plain)
         try:

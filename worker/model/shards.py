@@ -107,8 +107,14 @@ def refuse_lfs_pointer(path: Path) -> None:
 class Written:
     """A finished shard."""
 
-    bytes: int
     sha256: str
+    identity: dict[str, int]
+
+
+def identity(path: Path) -> dict[str, int]:
+    """What changes when somebody writes to a file or puts another in its place."""
+    found = path.stat()
+    return {"bytes": found.st_size, "mtime_ns": found.st_mtime_ns, "inode": found.st_ino}
 
 
 class ShardWriter:
@@ -118,7 +124,7 @@ class ShardWriter:
         self._expected = list(shapes.items())
         self._dtype = dtype
         self._digest = hashlib.sha256()
-        self._bytes = 0
+        self._path = path
         self._file = path.open("xb")
         header = _header(shapes, dtype)
         self._write(len(header).to_bytes(8, "little") + header)
@@ -137,7 +143,7 @@ class ShardWriter:
     def finish(self) -> Written:
         """The last tensor is written."""
         self._file.flush()
-        return Written(self._bytes, self._digest.hexdigest())
+        return Written(self._digest.hexdigest(), identity(self._path))
 
     def __enter__(self) -> Self:
         return self
@@ -148,7 +154,6 @@ class ShardWriter:
     def _write(self, data: bytes | memoryview) -> None:
         self._file.write(data)
         self._digest.update(data)
-        self._bytes += len(data)
 
 
 def _header(shapes: Mapping[str, Shape], dtype: torch.dtype) -> bytes:

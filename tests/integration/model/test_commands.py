@@ -110,6 +110,15 @@ def test_two_cards_are_not_one_large_one() -> None:
     assert int(apart.split()[0]) < int(together.split()[0])
 
 
+def test_a_random_checkpoint_overwrites_nothing(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_text("somebody's")
+
+    with pytest.raises(ConfigurationError, match="is not empty"):
+        commands.random(tmp_path)
+
+    assert (tmp_path / "model.safetensors").read_text() == "somebody's"
+
+
 def test_a_random_checkpoint_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
     for name, seed in (("one", 3), ("two", 3), ("other", 4)):
         commands.random(tmp_path / name, seed)

@@ -15,9 +15,9 @@ from transformers import AutoModelForImageTextToText, InternVLForConditionalGene
 
 from db.errors import ConfigurationError
 from tests.integration.model.published_fixture import Publication
-from worker.model import checkpoint, whole
+from worker.model import checkpoint, digest, whole
 from worker.model.checkpoint import convert_checkpoint
-from worker.model.digest import check_shards, checkpoint_digest
+from worker.model.digest import check_shards, checkpoint_digest, file_digest
 from worker.model.resident import ResidentModel
 
 if TYPE_CHECKING:
@@ -549,6 +549,41 @@ def test_the_digest_follows_weights_configuration_and_tokenizer(converted: Path,
         digests.add(checkpoint_digest(changed))
 
     assert len(digests) == 5
+
+
+def test_weights_changed_in_place_change_the_digest(converted: Path, tmp_path: Path) -> None:
+    changed = tmp_path / "changed"
+    shutil.copytree(converted, changed)
+    check_shards(changed)
+    before = checkpoint_digest(changed)
+    shard = changed / "model-00001-of-00004.safetensors"
+    with shard.open("r+b") as file:
+        file.seek(-1, 2)
+        last = file.read(1)[0]
+        file.seek(-1, 2)
+        file.write(bytes([last ^ 1]))
+
+    assert checkpoint_digest(changed) != before == checkpoint_digest(converted)
+
+
+def test_shards_that_nobody_touched_are_not_read_at_every_start(
+    converted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(directory: Path) -> set[str]:
+        """Of the shards."""
+        names: set[str] = set()
+        monkeypatch.setattr(digest, "file_digest", lambda path: names.add(path.name) or file_digest(path))
+        checkpoint_digest(directory)
+        monkeypatch.undo()
+        return {name for name in names if name.endswith(".safetensors")}
+
+    copied = tmp_path / "copied"
+    shutil.copytree(converted, copied)
+
+    assert read(converted) == set()
+    assert len(read(copied)) == 4
+    check_shards(copied)
+    assert read(copied) == set()
 
 
 def test_a_converted_checkpoint_is_the_same_bytes_every_time(parity: Parity, tmp_path: Path) -> None:
