@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import replace
-from itertools import islice, product
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -156,8 +156,8 @@ def _places(header: Header) -> list[tuple[int, int]]:
             return placed
     if header.frames > len(tops) * len(lefts) * planes:
         raise Unreadable("malformed", "the slide claims more tiles than it has room for")
-    # Tiles after the first plane repeat its places.
-    return list(islice(product(tops, lefts), header.frames))
+    # One after the other: all the places there are can be billions. Tiles after the first plane have none of their own.
+    return list(islice(((top, left) for top in tops for left in lefts), header.frames))
 
 
 def _tissue(detail: Candidate, whole: Header | None, budget: int) -> list[Choice]:

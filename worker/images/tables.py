@@ -53,8 +53,10 @@ def table_in(header: Header, descriptor: str, data: str, *, signed: bool, segmen
         first -= 1 << 16
     if data in header:
         entries = _entries(header, data, order, count)
+    elif segmented and segmented in header:
+        entries = np.array(_expanded(header, segmented, order, bits, count))
     else:
-        entries = np.array(_expanded(header, segmented, order, bits, count) if segmented in header else [])
+        raise Unreadable("malformed", "a lookup table has no entries")
     if len(entries) < count:
         raise Unreadable("malformed", "a lookup table is shorter than it claims")
     kept = entries[:count].astype(np.int64)

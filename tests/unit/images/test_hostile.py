@@ -67,11 +67,16 @@ def test_a_slide_that_claims_more_tiles_than_it_has_room_for_is_refused(store: A
     assert refused(slide(store, tiles, rows=100, columns=100)) == "malformed"
 
 
-def test_a_slide_of_four_million_pixels_a_side_costs_no_more_than_its_four_tiles(store: Any) -> None:
+def test_a_slide_of_four_milliard_pixels_a_side_costs_no_more_than_its_four_tiles(store: Any) -> None:
     tiles = np.random.default_rng(1).integers(0, 255, (4, 64, 64, 3), np.uint8)
-    stored = slide(store, tiles, rows=4_000_000, columns=4_000_000)
+    stored = slide(store, tiles, rows=4_000_000_000, columns=4_000_000_000)
+    tracemalloc.start()
 
     assert len(pictures_of([stored]).pictures) == 4
+
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20 << 20
 
 
 def test_a_slide_of_thousands_of_tiny_tiles_is_refused(store: Any) -> None:

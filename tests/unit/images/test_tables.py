@@ -95,6 +95,15 @@ def test_a_table_that_is_too_short_gives_way_to_the_window(store: Any) -> None:
     assert np.abs(voi[0].ravel() - np.arange(4096) / 16).max() < 2
 
 
+def test_a_table_without_entries_gives_way_to_the_window(store: Any) -> None:
+    empty = Dataset()
+    empty.add_new("LUTDescriptor", "US", [4096, 0, 12])
+
+    _, transform = shown(store(TWELVE, VOILUTSequence=[empty], WindowCenter=2048, WindowWidth=4096))
+
+    assert transform["voi"] == "window"
+
+
 def test_entries_above_what_their_depth_allows_are_shown_by_the_depth_they_have(store: Any) -> None:
     levels, _ = shown(store(TWELVE, VOILUTSequence=[item(0, 8, CURVE * 257)]))
 
