@@ -70,15 +70,17 @@ class Indexer:
         self._url = settings.database()
 
     def index(self, files: Iterable[Path]) -> None:
-        """Give *files* their rows in one transaction, then take them out of the inbox."""
-        read = {path: self._read(path) for path in files}
-        self._shelve(path for path, found in read.items() if isinstance(found, ReceivedInstance))
+        """Give *files* their rows in one transaction, then take them out of the inbox.
+
+        What another dispatcher takes out meanwhile has its row and is left alone.
+        """
+        read = self._shelve({path: found for path in files if (found := self._read(path)) is not None})
         with transaction(self._url) as session:
             outcomes = {path: self._record(session, path, found) for path, found in read.items()}
         for path, outcome in outcomes.items():
             if outcome not in (Recorded.NEW, Recorded.ALREADY_INDEXED):
                 self.spool.place(path).unlink(missing_ok=True)
-            path.unlink()
+            path.unlink(missing_ok=True)
 
     def reach_database(self) -> None:
         """Raise SQLAlchemyError where the database does not answer."""
@@ -113,9 +115,9 @@ class Indexer:
             with transaction(self._url) as session:
                 self._quarantine(session, path, "unreadable", "its header holds a value that the database refuses")
             self.spool.place(path).unlink(missing_ok=True)
-            path.unlink()
+            path.unlink(missing_ok=True)
 
-    def _read(self, path: Path) -> Found:
+    def _read(self, path: Path) -> Found | None:
         try:
             meta = headers.read_meta(path)
             if meta.reception.operation != C_STORE:
@@ -123,6 +125,8 @@ class Indexer:
             return headers.read(path, meta, self._relative(self.spool.place(path)))
         except (ValueError, Refusal) as error:
             return str(error)
+        except FileNotFoundError:
+            return None
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
@@ -133,15 +137,21 @@ class Indexer:
             log.error("index.failed", file=path.name, error=type(error).__name__, frames=frames(error))  # noqa: TRY400
             return f"reading it failed ({type(error).__name__})"
 
-    def _shelve(self, files: Iterable[Path]) -> None:
-        shelves = set()
-        for path in files:
-            place = self.spool.place(path)
-            with contextlib.suppress(FileExistsError):  # an earlier try came this far
-                os.link(path, place)
-            shelves.add(place.parent)
-        for shelf in shelves:
+    def _shelve(self, read: dict[Path, Found]) -> dict[Path, Found]:
+        """Give the instances their durable places; returns *read* without what is gone from the inbox by now."""
+        left = {path: found for path, found in read.items() if self._is_placed(path, found)}
+        for shelf in {self.spool.place(path).parent for path, found in left.items() if _is_instance(found)}:
             sync_directory(shelf)
+        return left
+
+    def _is_placed(self, path: Path, found: Found) -> bool:
+        try:
+            if _is_instance(found):
+                with contextlib.suppress(FileExistsError):  # an earlier try came this far
+                    os.link(path, self.spool.place(path))
+        except FileNotFoundError:
+            return False
+        return True
 
     def _record(self, session: Session, path: Path, found: Found) -> Recorded | None:
         if isinstance(found, str):
@@ -184,6 +194,10 @@ class Indexer:
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self._data_dir).as_posix()
+
+
+def _is_instance(found: Found) -> bool:
+    return isinstance(found, ReceivedInstance)
 
 
 def _blames_a_value(error: DBAPIError) -> bool:

@@ -14,6 +14,7 @@ directory that names them. dicom_listener.inbox does both with one flush for eac
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from dataclasses import dataclass
@@ -97,8 +98,13 @@ class Spool:
 
     def received(self, most: int) -> list[Path]:
         """Acknowledged files that wait for their rows, the oldest first."""
+        waiting = []
         with os.scandir(self.inbox) as entries:
-            waiting = [(entry.stat().st_mtime_ns, entry.path) for entry in entries if entry.name.endswith(COMPLETE)]
+            for entry in entries:
+                # Another dispatcher may take it out between the two calls.
+                with contextlib.suppress(FileNotFoundError):
+                    if entry.name.endswith(COMPLETE):
+                        waiting.append((entry.stat().st_mtime_ns, entry.path))
         return [Path(path) for _, path in sorted(waiting)[:most]]
 
     def place(self, received: Path) -> Path:

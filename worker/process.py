@@ -9,7 +9,7 @@ import uuid
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
-from celery.signals import setup_logging, worker_init, worker_shutting_down
+from celery.signals import setup_logging, worker_init, worker_ready, worker_shutting_down
 
 from db import logs, nudges, processes
 from db.errors import ConfigurationError
@@ -38,6 +38,10 @@ log = structlog.get_logger()
 FAREWELL_SECONDS = 3.0
 #: A nudge that is due again for the second time and still not heard means that nobody listens here.
 LOST_AFTER_NUDGES = 2
+#: The shortest silence that proves anything: Celery itself pauses for 2, then 4 s before it connects again.
+LEAST_SILENCE_SECONDS = 10
+#: Seconds that Celery may take, on a busy machine, from the loaded model to the first message.
+STARTING_SECONDS = 60
 #: How often a worker told to stop looks whether its reports are finished, in seconds.
 STOP_LOOK_SECONDS = 0.1
 
@@ -64,6 +68,7 @@ def build(settings: Settings, load: Callable[[Settings], Writer]) -> Celery:
     # The threads pool sends worker_init only; weak=False because nothing else holds the methods.
     setup_logging.connect(worker.configure_logs, weak=False)
     worker_init.connect(worker.load, weak=False)
+    worker_ready.connect(worker.listen, weak=False)
     worker_shutting_down.connect(worker.stop, weak=False)
     app.task(name=REPORT_TASK)(worker.report)
     return app
@@ -98,8 +103,13 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - whatever it is: Celery would go on without a model
             log.critical("worker_cannot_start", error=type(error).__name__, frames=logs.frames(error))
             raise SystemExit(EXIT_STALLED) from None
+        self._heard = time.monotonic() + STARTING_SECONDS
         for loop in (self._beat, self._watch):
             threading.Thread(target=loop, args=(self._writer,), name=loop.__name__, daemon=True).start()
+
+    def listen(self, **_: object) -> None:
+        """From now on silence means something: before, Celery could not hear."""
+        self._heard = time.monotonic()
 
     def stop(self, **_: object) -> None:
         """Celery takes no more messages and waits for running reports; not for longer than we want it to."""
@@ -149,7 +159,7 @@ class Worker:
 
     def _leave_if_deaf(self) -> None:
         """End a process that is connected and consumes nothing (celery issue 10302): only a new one hears again."""
-        after = LOST_AFTER_NUDGES * self._settings.nudge_seconds
+        after = max(LOST_AFTER_NUDGES * self._settings.nudge_seconds, LEAST_SILENCE_SECONDS)
         silence = time.monotonic() - self._heard
         if self._slots.held() or silence < after:
             return

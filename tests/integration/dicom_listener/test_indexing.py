@@ -140,6 +140,27 @@ def test_a_crash_at_any_step_is_made_good_by_indexing_again(
     assert files(settings) == {"inbox": 0, "store": 1, "quarantine": 1}
 
 
+@pytest.mark.parametrize("step", ["_read", "_shelve", "_record"])
+def test_what_another_dispatcher_takes_meanwhile_is_left_to_it(
+    settings: Settings, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = image()
+    receive(settings, first)
+    receive(settings, first)
+    take_step = getattr(index.Indexer, step)
+
+    def other_is_faster(indexer: index.Indexer, *arguments: object) -> object:
+        monkeypatch.setattr(index.Indexer, step, take_step)
+        index.run_once(settings)
+        return take_step(indexer, *arguments)
+
+    monkeypatch.setattr(index.Indexer, step, other_is_faster)
+    index.run_once(settings)
+
+    assert (len(rows(settings, Instance)), len(rows(settings, Quarantined))) == (1, 0)
+    assert files(settings) == {"inbox": 0, "store": 1, "quarantine": 0}
+
+
 def test_a_database_that_is_away_costs_nothing_but_time(settings: Settings) -> None:
     away = settings.model_copy(update={"database_url": SecretStr("postgresql+psycopg://x:x@127.0.0.1:1/x")})
     receive(settings, image())
