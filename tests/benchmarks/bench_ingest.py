@@ -6,16 +6,16 @@
 The same sender (dcmsend, TCP_NODELAY) sends the same study to each receiver in turn, in every round of one run; each
 receiver is started afresh for each transfer, into an empty folder of the same disk. Needs the Debian packages dcmtk
 and orthanc. Sender and receivers share the machine: compare ratios, not figures of other machines.
+
+A sender waits for each answer and we answer after a flush. So one association can at best reach storescp's time for an
+instance plus the disk's for one flush: the table says how much of that bound is reached.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
-import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -31,28 +31,21 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from tests.benchmarks.receivers import NODELAY, RECEIVERS, cpu_seconds, receiving
 from tests.benchmarks.synthetic import write_slice
 from tests.fuzz import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Sequence
 
 #: Study name: instances and pixels of one side (16 bit).
 STUDIES = {"ct": (200, 512), "small": (1000, 101)}
 CELLS = ("ct_1", "ct_4", "ct_8", "small_1", "small_4", "small_8")
-#: The figures by which the listener is judged: this cell, prelim against that receiver.
-JUDGED = (
-    ("ct_1", "storescp"),
-    ("ct_4", "storescp"),
-    ("small_4", "storescp"),
-    ("ct_1", "orthanc"),
-    ("small_4", "orthanc"),
-    ("ct_4", "orthanc"),
-)
-NODELAY = {**os.environ, "TCP_NODELAY": "1"}
-START_SECONDS = 30
+#: The figures by which the listener is judged, each prelim against that receiver.
+JUDGED = tuple(f"{cell}_vs_{other}" for other in ("storescp", "orthanc") for cell in CELLS)
 TALK_SECONDS = 2.0
-TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+#: Flushes measured in each round.
+FLUSHES = 50
 
 
 @dataclass(frozen=True)
@@ -65,68 +58,13 @@ class Measurement:
     #: The receiver's CPU time, in seconds.
     cpu: float
 
-
-def prelim(folder: Path, port: int) -> list[str]:
-    """The listener, by its own command."""
-    code = "from db.settings import Settings; from dicom_listener import server; from pathlib import Path; "
-    return [sys.executable, "-c", code + f"server.run(Settings(data_dir=Path({str(folder)!r}), dicom_port={port}))"]
-
-
-def storescp(folder: Path, port: int) -> list[str]:
-    """DCMTK's, at its largest PDU."""
-    return ["storescp", "-pdu", "131072", "+xa", "-od", str(folder), str(port)]
+    @property
+    def rate(self) -> float:
+        """Instances a second."""
+        return self.instances / self.seconds
 
 
-def orthanc(folder: Path, port: int) -> list[str]:
-    """Orthanc with its defaults, SyncStorageArea among them."""
-    configuration = {
-        "Name": "bench",
-        "StorageDirectory": str(folder),
-        "IndexDirectory": str(folder),
-        "HttpServerEnabled": False,
-        "DicomAet": "ANY-SCP",
-        "DicomPort": port,
-        "MaximumPduLength": 131072,
-        "SyncStorageArea": True,
-    }
-    file = folder / "orthanc.json"
-    file.write_text(json.dumps(configuration))
-    return [shutil.which("Orthanc") or "/usr/sbin/Orthanc", str(file)]
-
-
-RECEIVERS = {"prelim": prelim, "storescp": storescp, "orthanc": orthanc}
-
-
-@contextlib.contextmanager
-def receiving(name: str, parent: Path) -> Iterator[tuple[int, int]]:
-    """Start a receiver in an empty folder; yields its port and process id, and leaves nothing behind."""
-    folder = Path(tempfile.mkdtemp(dir=parent))
-    port = free_port()
-    process = subprocess.Popen(
-        RECEIVERS[name](folder, port), env=NODELAY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        wait_for(port, process)
-        yield port, process.pid
-    finally:
-        process.terminate()
-        process.wait()
-        shutil.rmtree(folder)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        if subprocess.run(["echoscu", "127.0.0.1", str(port)], capture_output=True, check=False).returncode == 0:
-            return
-        time.sleep(0.05)
-    raise SystemExit(f"{process.args!r} does not answer")
+Measured = dict[tuple[str, str], list[Measurement]]
 
 
 def make_studies(folder: Path) -> dict[str, list[Path]]:
@@ -160,53 +98,43 @@ def measure(receiver: str, files: list[Path], associations: int, parent: Path) -
     return Measurement(len(files), seconds, sum(path.stat().st_size for path in files) / 1e6, cpu)
 
 
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / TICKS_PER_SECOND
-
-
-def flushes_per_second(parent: Path, size: int) -> float:
-    """The disk's own rate for writing *size* bytes to a new file and syncing it and its directory."""
+def flush_seconds(parent: Path, size: int) -> float:
+    """Median time of the disk for one fdatasync of *size* bytes just written to a file that had none."""
     folder = Path(tempfile.mkdtemp(dir=parent))
-    directory = os.open(folder, os.O_RDONLY)
-    content, count, started = os.urandom(size), 50, time.perf_counter()
-    for number in range(count):
-        with (folder / str(number)).open("wb") as file:
-            file.write(content)
-            file.flush()
+    content, seconds = os.urandom(size), []
+    for number in range(FLUSHES):
+        with (folder / str(number)).open("wb", buffering=0) as file:
             os.fsync(file.fileno())
-        os.fsync(directory)
-    rate = count / (time.perf_counter() - started)
-    os.close(directory)
-    shutil.rmtree(folder)
-    return rate
+            file.write(content)
+            started = time.perf_counter()
+            os.fdatasync(file.fileno())
+            seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
 
 
 def main() -> None:
     arguments = parse_arguments()
-    console = Console()
+    console = Console(width=110)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         parent = Path(name)
         studies = make_studies(parent)
-        measured: dict[tuple[str, str], list[Measurement]] = {}
-        turns = [
-            (cell, who) for _ in range(arguments.rounds) for cell in arguments.cells for who in arguments.receivers
-        ]
+        measured: Measured = {}
+        flushes: dict[str, list[float]] = {study: [] for study in studies}
+        turns = taking_turns(arguments.rounds, arguments.cells, arguments.receivers)
         for cell, receiver in track(turns, "Sending", console=console):
             study, associations = cell.split("_")
+            flushes[study].append(flush_seconds(parent, studies[study][0].stat().st_size))
             result = measure(receiver, studies[study], int(associations), parent)
             measured.setdefault((cell, receiver), []).append(result)
-        console.print(transfers(measured))
-        console.print(small_talk(arguments.receivers, parent))
-        for size in (20_000, 525_000):
-            console.print(f"the disk: {flushes_per_second(parent, size):.0f} files of {size} bytes a second, synced")
+        flush = {study: statistics.median(seconds) for study, seconds in flushes.items() if seconds}
+        console.print(transfers(measured, flush), disk(flushes), small_talk(arguments.receivers, parent))
     sys.stdout.write(json.dumps(ratios(measured)) + "\n")
 
 
-def taking_turns(rounds: int, cells: list[str], receivers: list[str]) -> list[tuple[str, str]]:
+def taking_turns(rounds: int, cells: Sequence[str], receivers: Sequence[str]) -> list[tuple[str, str]]:
     """The transfers, each round begun by another receiver: what one leaves on the disk must not always hit the same."""
     first = [number % len(receivers) for number in range(rounds)]
-    return [(cell, who) for at in first for cell in cells for who in receivers[at:] + receivers[:at]]
+    return [(cell, who) for at in first for cell in cells for who in (*receivers[at:], *receivers[:at])]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -218,10 +146,13 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def transfers(measured: dict[tuple[str, str], list[Measurement]]) -> Table:
-    table = Table("study x associations", "receiver", "instances/s", "[min - max]", "MB/s", "receiver CPU ms/instance")
+def transfers(measured: Measured, flush: dict[str, float]) -> Table:
+    table = Table(
+        "study x associations", "receiver", "instances/s", "[min - max]", "MB/s", "CPU ms each", "of the bound"
+    )
     for (cell, receiver), results in sorted(measured.items()):
-        rates = [result.instances / result.seconds for result in results]
+        rates = [result.rate for result in results]
+        of_bound = share_of_bound(measured, cell, flush) if receiver == "prelim" else None
         table.add_row(
             cell.replace("_", " x "),
             receiver,
@@ -229,11 +160,31 @@ def transfers(measured: dict[tuple[str, str], list[Measurement]]) -> Table:
             f"{min(rates):.0f} - {max(rates):.0f}",
             f"{statistics.median(result.megabytes / result.seconds for result in results):.0f}",
             f"{statistics.median(1000 * result.cpu / result.instances for result in results):.2f}",
+            "" if of_bound is None else f"{of_bound:.2f}",
         )
     return table
 
 
-def small_talk(receivers: list[str], parent: Path) -> Table:
+def share_of_bound(measured: Measured, cell: str, flush: dict[str, float]) -> float | None:
+    """Our rate, in parts of what one association can reach that waits for a flush after each instance."""
+    study, associations = cell.split("_")
+    unsynced = measured.get((cell, "storescp"))
+    if associations != "1" or not unsynced:
+        return None
+    bound = 1 / (1 / statistics.median(result.rate for result in unsynced) + flush[study])
+    return statistics.median(result.rate for result in measured[cell, "prelim"]) / bound
+
+
+def disk(flushes: dict[str, list[float]]) -> Table:
+    table = Table("the disk's own", "flushes/s, one after the other", "[min - max]")
+    for study, seconds in flushes.items():
+        if seconds:
+            rates = sorted(1 / each for each in seconds)
+            table.add_row(study, f"{statistics.median(rates):.0f}", f"{rates[0]:.0f} - {rates[-1]:.0f}")
+    return table
+
+
+def small_talk(receivers: Sequence[str], parent: Path) -> Table:
     table = Table("receiver", "C-ECHO/s", "associations/s")
     for receiver in receivers:
         with receiving(receiver, parent) as (port, _):
@@ -269,14 +220,15 @@ def per_second(action: Callable[[], object]) -> float:
     return count / (time.perf_counter() - started)
 
 
-def ratios(measured: dict[tuple[str, str], list[Measurement]]) -> dict[str, float]:
+def ratios(measured: Measured) -> dict[str, float]:
     """Medians over the rounds of the ratio within a round, so that a busy minute hits both sides."""
     found = {}
-    for cell, other in JUDGED:
+    for name in JUDGED:
+        cell, _, other = name.partition("_vs_")
         pairs = zip(measured.get((cell, "prelim"), []), measured.get((cell, other), []), strict=False)
-        quotients = [theirs.seconds / ours.seconds for ours, theirs in pairs]
+        quotients = [ours.rate / theirs.rate for ours, theirs in pairs]
         if quotients:
-            found[f"{cell}_vs_{other}"] = round(statistics.median(quotients), 2)
+            found[name] = round(statistics.median(quotients), 2)
     return found
 
 
