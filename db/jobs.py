@@ -12,8 +12,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import exists, false, func, or_, select, update
-from sqlalchemy.orm import aliased
+from sqlalchemy import func, select, text, update
 
 from db import studies
 from db.errors import NotPossible, StaleFence
@@ -23,7 +22,6 @@ from db.urgency import urgent_at
 if TYPE_CHECKING:
     import uuid
 
-    from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
 
     from db.models import Study
@@ -53,51 +51,36 @@ class Claim:
     suspect: bool = False
 
 
-def claim_next(session: Session, *, owner: str, lease_seconds: float) -> Claim | None:
+#: One statement on the database's clock. Claimers step over each other's rows instead of waiting.
+CLAIM = text("""
+    UPDATE jobs
+    SET state = 'running', fence = fence + 1, attempt = attempt + 1, owner = :owner, claimed_at = clock_timestamp(),
+        lease_until = clock_timestamp() + make_interval(secs => :lease_seconds)
+    WHERE id = (
+        SELECT id FROM jobs
+        WHERE state = 'queued' AND available_at <= clock_timestamp()
+            AND (reason IS DISTINCT FROM 'lease_expired' OR :suspects AND NOT EXISTS (
+                SELECT FROM jobs AS other
+                WHERE other.state = 'running' AND other.owner = :owner AND other.reason = 'lease_expired'))
+        ORDER BY urgent_at
+        LIMIT 1
+        FOR UPDATE SKIP LOCKED)
+    RETURNING id, study_id, revision, fence, attempt, reason IS NOT DISTINCT FROM 'lease_expired'
+""")
+
+
+def claim_next(session: Session, *, owner: str, lease_seconds: float, suspects: bool = True) -> Claim | None:
     """Take the most urgent waiting job; None where none waits.
 
     A Celery message says only that there is work. Which job is the most urgent is decided here and now, so a STAT study
     overtakes whatever Redis holds in front of it. The attempt is counted at the claim and not at the end, so that a
     study that kills its worker is counted too. An *owner* works on one suspect at a time, so that a study that kills
-    its worker does not use up the tries of those that died beside it; its claims must not overlap.
+    its worker does not use up the tries of those that died beside it; its claims must not overlap, except those that
+    leave *suspects* alone.
     """
-    now = func.clock_timestamp()
-    first = (
-        select(Job.id)
-        .where(Job.state == "queued", Job.available_at <= now, _may_have(owner))
-        .order_by(Job.urgent_at)
-        .limit(1)
-        # Claimers step over each other's rows instead of waiting.
-        .with_for_update(skip_locked=True)
-        .scalar_subquery()
-    )
-    row = session.execute(
-        update(Job)
-        .where(Job.id == first)
-        .values(
-            state="running",
-            fence=Job.fence + 1,
-            attempt=Job.attempt + 1,
-            owner=owner,
-            lease_until=now + dt.timedelta(seconds=lease_seconds),
-            claimed_at=now,
-        )
-        .returning(
-            Job.id,
-            Job.study_id,
-            Job.revision,
-            Job.fence,
-            Job.attempt,
-            func.coalesce(Job.reason == LEASE_EXPIRED, false()),
-        )
-    ).one_or_none()
+    found = session.execute(CLAIM, {"owner": owner, "lease_seconds": lease_seconds, "suspects": suspects})
+    row = found.one_or_none()
     return None if row is None else Claim(*row)
-
-
-def _may_have(owner: str) -> ColumnElement[bool]:
-    other = aliased(Job)
-    suspect = exists().where(other.state == "running", other.owner == owner, other.reason == LEASE_EXPIRED)
-    return or_(Job.reason.is_distinct_from(LEASE_EXPIRED), ~suspect)
 
 
 def heartbeat(session: Session, claim: Claim, *, lease_seconds: float) -> None:
@@ -105,11 +88,28 @@ def heartbeat(session: Session, claim: Claim, *, lease_seconds: float) -> None:
     _update(session, claim, lease_until=func.clock_timestamp() + dt.timedelta(seconds=lease_seconds))
 
 
+#: First the study, then its job, as everybody does (studies.lock). Whoever waited for the lock sees what has changed.
+FINISH = text("""
+    WITH study AS (
+        SELECT id FROM studies WHERE id = :study_id FOR UPDATE
+    ), job AS (
+        UPDATE jobs SET state = 'finished', lease_until = NULL, finished_at = clock_timestamp()
+        FROM study
+        WHERE jobs.id = :job_id AND jobs.study_id = study.id AND jobs.fence = :fence AND jobs.state = 'running'
+        RETURNING jobs.study_id, jobs.revision
+    )
+    UPDATE studies SET state = 'reported', reason = NULL, detail = NULL
+    FROM job
+    WHERE studies.id = job.study_id AND studies.revision = job.revision AND studies.state = 'settled'
+    RETURNING studies.id
+""")
+
+
 def finish(session: Session, claim: Claim) -> None:
     """Mark the job done; in the transaction that saves its report. Raises StaleFence: roll back, drop the result."""
-    studies.lock(session, claim.study_id)
-    _update(session, claim, state="finished", lease_until=None, finished_at=func.clock_timestamp())
-    studies.end(session, claim, "reported", reason=None, detail=None)
+    names = {"study_id": claim.study_id, "job_id": claim.job_id, "fence": claim.fence}
+    if session.execute(FINISH, names).one_or_none() is None:
+        raise _stale(claim)
 
 
 def not_reportable(session: Session, claim: Claim, reason: str, detail: str) -> None:
@@ -210,7 +210,11 @@ def _update(session: Session, claim: Claim, **values: Any) -> None:
         .returning(Job.id)
     ).one_or_none()
     if updated is None:
-        raise StaleFence(f"job {claim.job_id} is no longer ours under fence {claim.fence}")
+        raise _stale(claim)
+
+
+def _stale(claim: Claim) -> StaleFence:
+    return StaleFence(f"job {claim.job_id} is no longer ours under fence {claim.fence}")
 
 
 def rescue(session: Session, *, maximum_attempts: int) -> int:

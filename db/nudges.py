@@ -6,12 +6,11 @@ is sent again only where there are fewer in Redis than jobs that wait.
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import TYPE_CHECKING
 
 import psycopg
 import structlog
-from sqlalchemy import func, make_url, select, update
+from sqlalchemy import make_url, text, update
 
 from db.models import QUEUED_CHANNEL, Job
 from db.session import CONNECT_SECONDS
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     import uuid
     from collections.abc import Collection, Sequence
 
-    from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
 
 log = structlog.get_logger()
@@ -32,53 +30,50 @@ BATCH = 100
 DEAF_SECONDS = 0.5
 
 
+WAITING = "state = 'queued' AND available_at <= clock_timestamp()"
+SENT_BEFORE = "sent_at < clock_timestamp() - make_interval(secs => :seconds)"
+#: Marks the most urgent as sent now; several dispatchers share the work.
+TAKE = """
+    WITH taken AS (
+        SELECT id FROM jobs WHERE {which} ORDER BY urgent_at LIMIT :most FOR UPDATE SKIP LOCKED
+    ), told AS (
+        UPDATE jobs SET sent_at = clock_timestamp() FROM taken WHERE jobs.id = taken.id RETURNING jobs.id, urgent_at
+    )
+    SELECT id FROM told ORDER BY urgent_at
+"""
+TAKE_UNSENT = text(TAKE.format(which=f"{WAITING} AND sent_at IS NULL"))
+TAKE_SENT = text(TAKE.format(which=f"{WAITING} AND {SENT_BEFORE}"))
+COUNT = "SELECT count(*) FROM jobs WHERE {which}"
+COUNT_WAITING = text(COUNT.format(which=WAITING))
+COUNT_SENT = text(COUNT.format(which=f"{WAITING} AND {SENT_BEFORE}"))
+
+
 def take_unsent(session: Session) -> Sequence[uuid.UUID]:
     """The waiting jobs nobody was told of, the most urgent first; they count as sent from now on.
 
     Commit, then send: a claim steps over rows that are locked, so that a worker told too early would find nothing. A
     crash between the two costs the time after which a nudge is taken for lost.
     """
-    return _take(session, Job.sent_at.is_(None), BATCH)
+    return session.scalars(TAKE_UNSENT, {"most": BATCH}).all()
 
 
 def overdue(session: Session, *, after_seconds: float) -> int:
     """How many jobs wait although their nudge was sent *after_seconds* ago: lost, or the queue is long."""
-    return session.scalar(select(func.count()).select_from(Job).where(*_waiting(), _sent_before(after_seconds))) or 0
+    return session.scalar(COUNT_SENT, {"seconds": after_seconds}) or 0
 
 
 def take_lost(session: Session, *, after_seconds: float, in_queue: int) -> Sequence[uuid.UUID]:
     """The jobs whose nudge must be sent again, given that *in_queue* are on their way: as many as are missing."""
-    waiting = session.scalar(select(func.count()).select_from(Job).where(*_waiting())) or 0
+    waiting = session.scalar(COUNT_WAITING) or 0
     missing = min(waiting - in_queue, BATCH)
-    return _take(session, _sent_before(after_seconds), missing) if missing > 0 else []
+    if missing <= 0:
+        return []
+    return session.scalars(TAKE_SENT, {"most": missing, "seconds": after_seconds}).all()
 
 
 def not_sent(session: Session, jobs: Collection[uuid.UUID]) -> None:
     """Take back that they were sent: the broker did not answer."""
     session.execute(update(Job).where(Job.id.in_(jobs), Job.state == "queued").values(sent_at=None))
-
-
-def _waiting() -> tuple[ColumnElement[bool], ...]:
-    return Job.state == "queued", Job.available_at <= func.clock_timestamp()
-
-
-def _sent_before(seconds: float) -> ColumnElement[bool]:
-    return Job.sent_at < func.clock_timestamp() - dt.timedelta(seconds=seconds)
-
-
-def _take(session: Session, which: ColumnElement[bool], most: int) -> Sequence[uuid.UUID]:
-    rows = (
-        select(Job.id)
-        .where(*_waiting(), which)
-        .order_by(Job.urgent_at)
-        .limit(most)
-        # Several dispatchers share the work.
-        .with_for_update(skip_locked=True)
-    )
-    taken = session.scalars(rows).all()
-    if taken:
-        session.execute(update(Job).where(Job.id.in_(taken)).values(sent_at=func.clock_timestamp()))
-    return taken
 
 
 class Bell:

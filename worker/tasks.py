@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import text
 
 from db import jobs, processes, reports, studies
 from db.errors import NotReportable, PermanentFailure, StaleFence, TransientFailure
 from db.logs import frames
-from db.models import Instance, Study
 from db.reference import fingerprint
 from db.session import transaction
 from worker.images.study import StoredInstance
@@ -47,8 +46,9 @@ class Slots:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        # See jobs.claim_next: the claims of one owner must not overlap.
-        self._claiming = threading.Lock()
+        self._url = settings.database()
+        # See jobs.claim_next: the claims of one owner must not overlap where they may take a suspect.
+        self._suspects = threading.Lock()
         self._held: set[jobs.Claim] = set()
 
     def answer(self, write: Write, stopping: threading.Event) -> bool:
@@ -67,21 +67,46 @@ class Slots:
 
         *write* makes the draft and calls what it is given whenever the work has moved on.
         """
-        claim = None
+        taken = self._take_turns()
+        if taken is None:
+            return None
+        claim, study = taken
         try:
-            with self._claiming, transaction(self._settings.database()) as session:
-                claim = jobs.claim_next(session, owner=processes.name(), lease_seconds=self._settings.lease_seconds)
-                if claim is None:
-                    return None
-                # Before the commit: a stop between the two must find it. Where the commit fails it is not ours.
-                self._held.add(claim)
-                study = _study(session, claim, self._settings)
             attempt = Attempt(claim, self._settings)
             outcome = attempt.end_with(lambda: write(study, attempt.moved_on))
         finally:
             self._held.discard(claim)
         log.info("job_done", job_id=str(claim.job_id), fence=claim.fence, attempt=claim.attempt, outcome=outcome)
         return Ended(outcome, claim.suspect)
+
+    def _take_turns(self) -> tuple[jobs.Claim, StudyToReport] | None:
+        """Claim beside the others where one of them may take a suspect; where that finds nothing, after them."""
+        if not self._suspects.acquire(blocking=False):
+            taken = self._take(suspects=False)
+            if taken is not None:
+                return taken
+            self._suspects.acquire()
+        try:
+            return self._take(suspects=True)
+        finally:
+            self._suspects.release()
+
+    def _take(self, *, suspects: bool) -> tuple[jobs.Claim, StudyToReport] | None:
+        claim = None
+        lease = self._settings.lease_seconds
+        try:
+            with transaction(self._url) as session:
+                claim = jobs.claim_next(session, owner=processes.name(), lease_seconds=lease, suspects=suspects)
+                if claim is None:
+                    return None
+                # Before the commit: a stop between the two must find it.
+                self._held.add(claim)
+                study = _study(session, claim, self._settings)
+        except BaseException:
+            # Not stored, so it is not ours.
+            self._held.discard(claim)
+            raise
+        return claim, study
 
     def held(self) -> list[jobs.Claim]:
         """What is being written now."""
@@ -92,7 +117,7 @@ class Slots:
         returned = 0
         for claim in self.held():
             # One by one: a report that was finished a moment ago must not keep the others.
-            with contextlib.suppress(StaleFence), transaction(self._settings.database()) as session:
+            with contextlib.suppress(StaleFence), transaction(self._url) as session:
                 jobs.give_back(session, claim)
                 returned += 1
         return returned
@@ -104,6 +129,7 @@ class Attempt:
     def __init__(self, claim: jobs.Claim, settings: Settings) -> None:
         self._claim = claim
         self._settings = settings
+        self._url = settings.database()
         self._extended = time.monotonic()
 
     def moved_on(self) -> None:
@@ -165,20 +191,28 @@ class Attempt:
         return "retry"
 
     def _transaction(self) -> AbstractContextManager[Session]:
-        return transaction(self._settings.database())
+        return transaction(self._url)
+
+
+#: A study and its images in one look.
+STUDY = text("""
+    SELECT patient_id, study_instance_uid, studies.modality, studies.body_part,
+        file_path, sop_instance_uid, called_ae_title
+    FROM studies LEFT JOIN instances ON instances.study_id = studies.id AND instances.reportable
+    WHERE studies.id = :study_id
+    ORDER BY file_path
+""")
 
 
 def _study(session: Session, claim: jobs.Claim, settings: Settings) -> StudyToReport:
-    study = session.get_one(Study, claim.study_id)
-    rows = session.scalars(
-        select(Instance).where(Instance.study_id == claim.study_id, Instance.reportable).order_by(Instance.file_path)
-    ).all()
+    rows = session.execute(STUDY, {"study_id": claim.study_id}).all()
+    study, images = rows[0], [row for row in rows if row.file_path is not None]
     return StudyToReport(
-        instances=[StoredInstance(settings.data_dir / row.file_path, row.sop_instance_uid) for row in rows],
+        instances=[StoredInstance(settings.data_dir / row.file_path, row.sop_instance_uid) for row in images],
         modality=study.modality,
         body_part=study.body_part,
         patient_hash=fingerprint(study.patient_id),
         study_hash=fingerprint(study.study_instance_uid),
-        called_ae_titles=frozenset(row.called_ae_title.strip() for row in rows),
+        called_ae_titles=frozenset(row.called_ae_title.strip() for row in images),
         late_arrivals=studies.late_arrivals(session, claim.study_id, claim.revision),
     )
