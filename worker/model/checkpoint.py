@@ -83,7 +83,7 @@ def convert_checkpoint(
     """
     if dtype not in DTYPES:
         raise ConfigurationError(f"unknown dtype {dtype!r}: use one of {', '.join(DTYPES)}")
-    if target.exists():
+    if target.exists() or target.is_symlink():
         raise ConfigurationError(f"{target} exists already: remove it, or choose another destination")
     published = Published.read(source)
     with one_sentence(f"the tokenizer in {source} cannot be converted"):
@@ -130,11 +130,11 @@ def _plan(conversion: Conversion, config: Any) -> None:
     _check_formats(conversion.source)
     found = recipes(conversion.source.shapes)
     made = {name: recipe.shape(conversion.source) for name, recipe in found.items()}
-    _check_lora(conversion, found)
     if unknown := found.keys() - needed.keys():
         raise ConfigurationError(f"{_several(unknown, found)} of the checkpoint is unknown to the MedDr layout")
     if missing := needed.keys() - found.keys():
         raise ConfigurationError(f"{_several(missing)} is missing from the checkpoint")
+    _check_lora(conversion, found)
     for name, shape in needed.items():
         if made[name] != shape:
             raise ConfigurationError(f"{found[name].source} gives {made[name]} where config.json asks for {shape}")

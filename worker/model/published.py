@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+#: What the publication calls itself and its vision tower.
+MODEL_TYPE, TOWER = "internvl_chat", "InternVisionModel"
 #: The only conversation template whose words are known here; see worker.model.chat.
 TEMPLATE = "Hermes-2"
 #: wrap_llm_lora and wrap_backbone_lora set alpha to twice the rank (sunanhe/MedDr modeling_internvl_chat.py).
@@ -58,7 +60,12 @@ class Published:
         """Refuse what would be converted into something else than was trained."""
         text, vision = self._part("llm_config"), self._part("vision_config")
         self._expect("architectures", self.values.get("architectures"), ["InternVLChatModel"])
+        self._expect("model_type", self.values.get("model_type") or MODEL_TYPE, MODEL_TYPE)
         self._expect("llm_config.architectures", text.get("architectures"), ["LlamaForCausalLM"])
+        self._expect("llm_config.model_type", text.get("model_type") or "llama", "llama")
+        # Stretched positions are computed otherwise by every version of transformers.
+        self._expect("llm_config.rope_scaling", text.get("rope_scaling"), None)
+        self._expect("vision_config.architectures", vision.get("architectures") or [TOWER], [TOWER])
         self._expect("template", self.values.get("template"), TEMPLATE)
         self._expect("pad2square", self.values.get("pad2square", False), False)
         self._expect("dynamic_image_size", self.values.get("dynamic_image_size", False), False)
@@ -66,7 +73,7 @@ class Published:
             self._expect("ps_version", self.shuffle, "v1")
         self._check_numbers(text, vision)
         if vision.get("qk_normalization"):
-            self._expect("vision_config.layer_norm_eps", vision.get("layer_norm_eps"), QK_NORM_EPSILON)
+            self._expect("vision_config.layer_norm_eps", vision.get("layer_norm_eps", QK_NORM_EPSILON), QK_NORM_EPSILON)
 
     def _check_numbers(self, text: dict[str, Any], vision: dict[str, Any]) -> None:
         for part, values, names in (("llm_config", text, _TEXT_SIZES), ("vision_config", vision, _VISION_SIZES)):
@@ -74,6 +81,9 @@ class Published:
                 self._demand(f"{part}.{name}", values.get(name), "a whole number above 0", _is_size)
         for name in ("num_key_value_heads", "head_dim", "max_position_embeddings"):
             self._demand(f"llm_config.{name}", text.get(name) or 1, "a whole number above 0", _is_size)
+        stop = text.get("eos_token_id", 0)
+        in_vocabulary = f"a token below {text['vocab_size']}"
+        self._demand("llm_config.eos_token_id", stop, in_vocabulary, lambda token: _is_below(token, text["vocab_size"]))
         for name in ("qkv_bias", "qk_normalization"):
             self._demand(f"vision_config.{name}", vision.get(name), "true or false", lambda v: isinstance(v, bool))
         size = self.values.get("force_image_size") or vision.get("image_size")
@@ -156,6 +166,10 @@ class Published:
 
 def _is_size(value: object) -> bool:
     return type(value) is int and value > 0
+
+
+def _is_below(value: object, end: int) -> bool:
+    return type(value) is int and 0 <= value < end
 
 
 def _pick(values: dict[str, Any], names: str) -> dict[str, Any]:

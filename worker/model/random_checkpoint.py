@@ -13,6 +13,7 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2Im
 from db.errors import ConfigurationError
 from worker.model.chat import CHAT_TEMPLATE, IMAGE_TOKENS, IMAGENET_MEAN, IMAGENET_STD
 from worker.model.digest import RECORD
+from worker.model.whole import open_to_readers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +50,7 @@ def write_random_checkpoint(directory: Path, *, seed: int = 0) -> None:
     tokenizer.save_pretrained(directory)
     _image_processor().save_pretrained(directory)
     (directory / RECORD).write_text(json.dumps({"demo": True, "trained_on": "nothing: random weights"}) + "\n")
+    open_to_readers(directory)
 
 
 def _model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Any:

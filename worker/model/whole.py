@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 
 from db.errors import ConfigurationError
@@ -22,6 +22,7 @@ MARKER = ".prelim-unfinished"
 @contextmanager
 def whole_or_nothing(target: Path) -> Iterator[Path]:
     """A directory of its own beside *target* that becomes it at the end, or goes."""
+    missing = [parent for parent in target.parents if not parent.exists()]
     try:
         partial = target.with_name(f"{_prefix(target)}{uuid.uuid4().hex[:12]}")
         partial.mkdir(parents=True)
@@ -29,12 +30,14 @@ def whole_or_nothing(target: Path) -> Iterator[Path]:
             with (partial / MARKER).open("wb") as marker:
                 _lock(marker)
                 yield partial
+                open_to_readers(partial)
                 _make_durable([*partial.iterdir(), partial])
                 partial.rename(target)
                 _make_durable([target.parent])
             (target / MARKER).unlink()
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+            _remove_empty(missing)
     except OSError as error:
         raise ConfigurationError(f"{target} cannot be written: {error}") from error
 
@@ -44,6 +47,22 @@ def clear_leftovers(target: Path) -> None:
     for marker in target.parent.glob(f"*/{MARKER}"):
         if marker.parent.name.startswith(_prefix(target)) and _is_abandoned(marker):
             shutil.rmtree(marker.parent, ignore_errors=True)
+
+
+def open_to_readers(directory: Path) -> None:
+    """Let every user read a directory of files, whatever the umask.
+
+    A checkpoint is converted by one user and run by another, in a container for instance; it holds no patient data.
+    """
+    for path in directory.iterdir():
+        path.chmod(0o644)
+    directory.chmod(0o755)
+
+
+def _remove_empty(directories: list[Path]) -> None:
+    for directory in directories:
+        with suppress(OSError):
+            directory.rmdir()
 
 
 def _prefix(target: Path) -> str:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,7 @@ from tests.integration.model.published_fixture import Publication
 from worker.model import checkpoint, digest, whole
 from worker.model.checkpoint import convert_checkpoint
 from worker.model.digest import check_shards, checkpoint_digest, file_digest
+from worker.model.random_checkpoint import write_random_checkpoint
 from worker.model.resident import ResidentModel
 
 if TYPE_CHECKING:
@@ -208,6 +211,11 @@ def forget(key: str) -> Change:
         (configure(use_llm_lora=0), "use_llm_lora = 0, but the checkpoint's layers have LoRA tensors of rank 8"),
         (configure(architectures=["LlavaForConditionalGeneration"]), "architectures = .*InternVLChatModel"),
         (configure_text(architectures=["InternLM2ForCausalLM"]), "only .*LlamaForCausalLM"),
+        (configure(model_type="llava"), "model_type = 'llava'"),
+        (configure_text(model_type="qwen2"), "llm_config.model_type = 'qwen2'"),
+        (configure_text(rope_scaling={"type": "linear", "factor": 2.0}), "llm_config.rope_scaling = .*only None"),
+        (configure_text(eos_token_id=99_999), "eos_token_id = 99999, where a token below 729 is needed"),
+        (configure_vision(architectures=["CLIPVisionModel"]), "vision_config.architectures"),
         (configure(template="internlm2-chat"), "template = 'internlm2-chat'"),
         (configure(dynamic_image_size=True), "dynamic_image_size"),
         (configure(ps_version="v3"), "ps_version"),
@@ -275,6 +283,14 @@ def test_a_missing_shard_is_named(parity: Parity, tmp_path: Path) -> None:
     (source / "model.safetensors.index.json").write_text(json.dumps(index))
 
     refused(source, tmp_path / "converted", "model-00002-of-00002.safetensors is missing")
+
+
+def test_layers_that_are_missing_are_said_before_their_updates(parity: Parity, tmp_path: Path) -> None:
+    publication = Publication(parity.checkpoint)
+    for name in [name for name in publication.tensors if "layers.3.mlp" in name]:
+        del publication.tensors[name]
+
+    refused(publication.write(tmp_path / "published"), tmp_path / "converted", "layers.3.mlp.*is missing")
 
 
 @pytest.mark.parametrize(
@@ -364,6 +380,36 @@ def test_an_existing_destination_is_left_alone(parity: Parity, tmp_path: Path) -
     (tmp_path / "converted").mkdir()
 
     refused(parity.checkpoint, tmp_path / "converted", "exists already")
+
+
+def test_a_destination_that_leads_nowhere_is_refused_before_anything_is_read(parity: Parity, tmp_path: Path) -> None:
+    (tmp_path / "converted").symlink_to(tmp_path / "nowhere" / "converted")
+
+    refused(parity.checkpoint, tmp_path / "converted", "exists already")
+
+
+def test_folders_made_for_a_conversion_that_fails_go_with_it(parity: Parity, tmp_path: Path) -> None:
+    publication = Publication(parity.checkpoint)
+    publication.tensors["mlp1.0.bias"][3] = torch.nan
+    source = publication.write(tmp_path / "published")
+
+    with pytest.raises(ConfigurationError, match="not finite"):
+        convert_checkpoint(source, tmp_path / "models" / "new" / "converted")
+
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_a_converted_checkpoint_can_be_read_by_the_user_who_runs_the_worker(parity: Parity, tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        convert_checkpoint(parity.checkpoint, tmp_path / "converted")
+        write_random_checkpoint(tmp_path / "random")
+    finally:
+        os.umask(before)
+
+    for directory in (tmp_path / "converted", tmp_path / "random"):
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o755
+        assert {stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()} == {0o644}
 
 
 def test_an_interrupted_conversion_leaves_nothing_behind(parity: Parity, tmp_path: Path) -> None:
