@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from db.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 #: Names of the number formats in a safetensors header (github.com/huggingface/safetensors, "Format").
@@ -22,6 +22,8 @@ DTYPES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
 #: What a file begins with that Git LFS has not fetched yet.
 LFS_POINTER = b"version https://git-lfs"
 INDEX = "model.safetensors.index.json"
+#: Numbers looked at and rounded at a time: a few MB, where a copy of the largest tensor would take 2 GB.
+PIECE = 2**21
 
 Shape = tuple[int, ...]
 
@@ -49,7 +51,7 @@ class Source:
                 tensor: torch.Tensor = shard.get_tensor(name)
         except (SafetensorError, OSError) as error:
             raise ConfigurationError(f"{self._homes[name].name} cannot be read any more: {error}") from error
-        if not torch.isfinite(tensor).all():
+        if not all(piece.isfinite().all() for piece in _pieces(tensor)):
             raise ConfigurationError(f"{self._homes[name].name} is damaged: {name} holds numbers that are not finite")
         return tensor
 
@@ -134,11 +136,12 @@ class ShardWriter:
         expected = self._expected.pop(0)
         if (name, tuple(tensor.shape)) != expected:
             raise ValueError(f"{name} {tuple(tensor.shape)} comes where the header says {expected}")
-        flat = tensor.to(self._dtype).contiguous().flatten()
-        if not torch.isfinite(flat).all():
-            kind = str(self._dtype).removeprefix("torch.")
-            raise ConfigurationError(f"{name} holds numbers too large for {kind}: choose another --dtype")
-        self._write(flat.view(torch.uint8).numpy().data)
+        for piece in _pieces(tensor):
+            rounded = piece.to(self._dtype)
+            if not rounded.isfinite().all():
+                kind = str(self._dtype).removeprefix("torch.")
+                raise ConfigurationError(f"{name} holds numbers too large for {kind}: choose another --dtype")
+            self._write(rounded.view(torch.uint8).numpy().data)
 
     def finish(self) -> Written:
         """The last tensor is written."""
@@ -154,6 +157,10 @@ class ShardWriter:
     def _write(self, data: bytes | memoryview) -> None:
         self._file.write(data)
         self._digest.update(data)
+
+
+def _pieces(tensor: torch.Tensor) -> Iterable[torch.Tensor]:
+    return tensor.reshape(-1).split(PIECE)
 
 
 def _header(shapes: Mapping[str, Shape], dtype: torch.dtype) -> bytes:
