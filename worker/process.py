@@ -122,11 +122,12 @@ class Worker:
         if self._writer is None:
             raise RuntimeError("no model: the task runs only in a worker")
         self._heard = time.monotonic()
-        if self._stopping.is_set():
-            # Taken from Redis before the stop and not begun: another worker shall have it.
-            send(self._app, uuid.UUID(job_id))
-        elif not self._slots.answer(self._writer.write, self._stopping):
-            log.info("nothing_waits", job_id=job_id)
+        with self._slots.at_work():
+            if self._stopping.is_set():
+                # Taken from Redis before the stop and not begun: another worker shall have it.
+                send(self._app, uuid.UUID(job_id))
+            elif not self._slots.answer(self._writer.write, self._stopping):
+                log.info("nothing_waits", job_id=job_id)
 
     def _leave(self) -> None:
         try:
@@ -140,7 +141,7 @@ class Worker:
 
     def _finish_or_give_back(self) -> None:
         deadline = time.monotonic() + self._settings.stop_seconds
-        while self._slots.held() and time.monotonic() < deadline:
+        while self._slots.busy and time.monotonic() < deadline:
             time.sleep(STOP_LOOK_SECONDS)
         if self._slots.held():
             log.warning("reports_given_back", reports=self._slots.give_back())
@@ -161,7 +162,7 @@ class Worker:
         """End a process that is connected and consumes nothing (celery issue 10302): only a new one hears again."""
         after = max(LOST_AFTER_NUDGES * self._settings.nudge_seconds, LEAST_SILENCE_SECONDS)
         silence = time.monotonic() - self._heard
-        if self._slots.held() or silence < after:
+        if self._slots.busy or silence < after:
             return
         with transaction(self._settings.database()) as session:
             unheard = nudges.overdue(session, after_seconds=self._settings.nudge_seconds / 2)

@@ -15,12 +15,12 @@ from db import jobs, processes, reports, studies
 from db.errors import NotReportable, PermanentFailure, StaleFence, TransientFailure
 from db.logs import frames
 from db.reference import fingerprint
-from db.session import transaction
+from db.session import statements, transaction
 from worker.images.study import StoredInstance
 from worker.reporter import StudyToReport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from sqlalchemy.orm import Session
@@ -50,6 +50,7 @@ class Slots:
         # See jobs.claim_next: the claims of one owner must not overlap where they may take a suspect.
         self._suspects = threading.Lock()
         self._held: set[jobs.Claim] = set()
+        self._busy: set[int] = set()
 
     def answer(self, write: Write, stopping: threading.Event) -> bool:
         """Answer a message that there is work: write one report; returns whether any waited.
@@ -67,46 +68,50 @@ class Slots:
 
         *write* makes the draft and calls what it is given whenever the work has moved on.
         """
-        taken = self._take_turns()
-        if taken is None:
+        claim = self._claim()
+        if claim is None:
             return None
-        claim, study = taken
         try:
             attempt = Attempt(claim, self._settings)
-            outcome = attempt.end_with(lambda: write(study, attempt.moved_on))
+            outcome = attempt.end_with(lambda: write(_study(claim, self._settings), attempt.moved_on))
         finally:
             self._held.discard(claim)
         log.info("job_done", job_id=str(claim.job_id), fence=claim.fence, attempt=claim.attempt, outcome=outcome)
         return Ended(outcome, claim.suspect)
 
-    def _take_turns(self) -> tuple[jobs.Claim, StudyToReport] | None:
+    def _claim(self) -> jobs.Claim | None:
         """Claim beside the others where one of them may take a suspect; where that finds nothing, after them."""
         if not self._suspects.acquire(blocking=False):
-            taken = self._take(suspects=False)
-            if taken is not None:
-                return taken
+            claim = self._claim_next(suspects=False)
+            if claim is not None:
+                return claim
             self._suspects.acquire()
         try:
-            return self._take(suspects=True)
+            return self._claim_next(suspects=True)
         finally:
             self._suspects.release()
 
-    def _take(self, *, suspects: bool) -> tuple[jobs.Claim, StudyToReport] | None:
-        claim = None
+    def _claim_next(self, *, suspects: bool) -> jobs.Claim | None:
         lease = self._settings.lease_seconds
+        with statements(self._url) as session:
+            claim = jobs.claim_next(session, owner=processes.name(), lease_seconds=lease, suspects=suspects)
+        if claim is not None:
+            self._held.add(claim)
+        return claim
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """This thread answers a message; a stop waits for it although it holds nothing yet: it may be claiming."""
+        self._busy.add(threading.get_ident())
         try:
-            with transaction(self._url) as session:
-                claim = jobs.claim_next(session, owner=processes.name(), lease_seconds=lease, suspects=suspects)
-                if claim is None:
-                    return None
-                # Before the commit: a stop between the two must find it.
-                self._held.add(claim)
-                study = _study(session, claim, self._settings)
-        except BaseException:
-            # Not stored, so it is not ours.
-            self._held.discard(claim)
-            raise
-        return claim, study
+            yield
+        finally:
+            self._busy.discard(threading.get_ident())
+
+    @property
+    def busy(self) -> bool:
+        """Whether any message is being answered."""
+        return bool(self._busy)
 
     def held(self) -> list[jobs.Claim]:
         """What is being written now."""
@@ -204,8 +209,10 @@ STUDY = text("""
 """)
 
 
-def _study(session: Session, claim: jobs.Claim, settings: Settings) -> StudyToReport:
-    rows = session.execute(STUDY, {"study_id": claim.study_id}).all()
+def _study(claim: jobs.Claim, settings: Settings) -> StudyToReport:
+    with statements(settings.database()) as session:
+        rows = session.execute(STUDY, {"study_id": claim.study_id}).all()
+        late_arrivals = studies.late_arrivals(session, claim.study_id, claim.revision)
     study, images = rows[0], [row for row in rows if row.file_path is not None]
     return StudyToReport(
         instances=[StoredInstance(settings.data_dir / row.file_path, row.sop_instance_uid) for row in images],
@@ -214,5 +221,5 @@ def _study(session: Session, claim: jobs.Claim, settings: Settings) -> StudyToRe
         patient_hash=fingerprint(study.patient_id),
         study_hash=fingerprint(study.study_instance_uid),
         called_ae_titles=frozenset(row.called_ae_title.strip() for row in images),
-        late_arrivals=studies.late_arrivals(session, claim.study_id, claim.revision),
+        late_arrivals=late_arrivals,
     )

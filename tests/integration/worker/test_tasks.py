@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -187,17 +188,79 @@ def waiting_studies(url: str, count: int) -> list[Arrivals]:
 def test_a_claim_that_could_not_be_stored_is_not_held(
     arrivals: Arrivals, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken_off(*_: object) -> StudyToReport:
+    def broken_off(*_: object, **__: object) -> jobs.Claim:
         raise ConnectionResetError
 
     slots = tasks.Slots(settings)
     with monkeypatch.context() as outage:
-        outage.setattr(tasks, "_study", broken_off)
+        outage.setattr(jobs, "claim_next", broken_off)
         with pytest.raises(ConnectionResetError):
             slots.run(written)
     assert slots.held() == []
     assert (job(arrivals.url).state, job(arrivals.url).attempt) == ("queued", 0)
     assert outcome(slots, written) == "finished"
+
+
+def test_a_study_that_cannot_be_read_after_its_claim_is_tried_again(
+    arrivals: Arrivals, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken_off(*_: object) -> StudyToReport:
+        raise ConnectionResetError
+
+    monkeypatch.setattr(tasks, "_study", broken_off)
+    slots = tasks.Slots(settings)
+
+    assert outcome(slots, written) == "retry"
+    assert slots.held() == []
+    assert (job(arrivals.url).state, job(arrivals.url).reason) == ("queued", "unexpected")
+
+
+def test_a_stop_waits_for_a_claim_that_is_under_way(
+    arrivals: Arrivals, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claiming, go_on = threading.Event(), threading.Event()
+    claim_next = jobs.claim_next
+
+    def slowly(*arguments: Any, **named: Any) -> jobs.Claim | None:
+        claiming.set()
+        assert go_on.wait(30)
+        return claim_next(*arguments, **named)
+
+    monkeypatch.setattr(jobs, "claim_next", slowly)
+    slots = tasks.Slots(settings)
+
+    def answer() -> None:
+        with slots.at_work():
+            slots.answer(written, threading.Event())
+
+    with ThreadPoolExecutor(1) as pool:
+        answering = pool.submit(answer)
+        assert claiming.wait(30)
+        assert slots.busy
+        go_on.set()
+        answering.result()
+    assert not slots.busy
+    assert arrivals.state() == "reported"
+
+
+def test_claims_do_not_wait_for_each_other_and_still_one_suspect_is_written_at_a_time(
+    database_url: str, settings: Settings
+) -> None:
+    waiting_studies(database_url, 8)
+    with transaction(database_url) as session:
+        suspects = session.scalars(select(Job.id).limit(4)).all()
+        session.execute(update(Job).where(Job.id.in_(suspects)).values(reason=jobs.LEASE_EXPIRED))
+    slots, held_at_once = tasks.Slots(settings), []
+
+    def write(_study: StudyToReport, _moved_on: Any) -> Draft:
+        held_at_once.append(sum(claim.suspect for claim in slots.held()))
+        return DRAFT
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: slots.answer(write, threading.Event()), range(8)))
+
+    assert len(held_at_once) == 8
+    assert max(held_at_once) == 1
 
 
 def test_where_an_unknown_fault_came_from_is_kept(arrivals: Arrivals, settings: Settings) -> None:
