@@ -39,6 +39,7 @@ NAMES = {
 _VOLUMES = frozenset({"CT", "MR", "PT"})
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7."
 _PROJECTIONS = frozenset({"MIP", "MINIP", "MAX_IP", "MIN_IP", "PROJECTION IMAGE", "SCREEN SAVE", "VOLREND", "CAPTURE"})
+_OVERVIEWS = frozenset({"LOCALIZER", "OVERVIEW"})
 _LOCALIZER = re.compile(r"\b(LOCALI[SZ]ER|LOC|SCOUT|TOPOGRAM|SURVIEW|SCANOGRAM|SURVEY)\b")
 #: Words count only where Image Type says nothing of it, in a series no longer than this or of several orientations: a
 #: bone survey is no survey scan.
@@ -91,11 +92,12 @@ def candidate(identity: str, header: Header) -> Candidate:
     """Judge one object. Raises Unreadable where it is no image, or one that can never be shown."""
     if not reportable(header.text("SOPClassUID")):
         raise Unreadable("not_an_image", "the object is not an image a report can be about")
-    if "LABEL" in header.texts("ImageType"):
+    types = _types(header)
+    if "LABEL" in types:
         raise Unreadable("label", "the label of a slide names the patient")
     shape_of(header)
     modality = header.code("Modality") or _MODALITIES.get(header.text("SOPClassUID")[26:], "OT")
-    return Candidate(identity, header, modality, _tier(header, modality))
+    return Candidate(identity, header, modality, _tier(header, types, modality))
 
 
 def series_of(header: Header) -> str:
@@ -129,13 +131,16 @@ def _tier_of(counts: Counter[Tier]) -> Tier:
 
 def without_scouts(candidates: Sequence[Candidate]) -> list[Candidate]:
     """The same objects; those that only their description calls a localizer are put into that tier."""
+    called = {item.identity for item in candidates if _called_localizer(item)}
+    if not called:
+        return list(candidates)
     series: dict[str, list[Candidate]] = defaultdict(list)
     for item in candidates:
         series[item.header.text("SeriesInstanceUID")].append(item)
     scouts = {uid for uid, items in series.items() if _short(items)}
     return [
         replace(item, tier=Tier.LOCALIZER)
-        if item.header.text("SeriesInstanceUID") in scouts and _called_localizer(item)
+        if item.identity in called and item.header.text("SeriesInstanceUID") in scouts
         else item
         for item in candidates
     ]
@@ -152,21 +157,20 @@ def _short(items: Iterable[Candidate]) -> bool:
 
 def _called_localizer(item: Candidate) -> bool:
     header = item.header
-    if item.modality not in _VOLUMES or _SAYS_WHAT_IT_IS & _types(header):
+    if item.modality not in _VOLUMES or not _SAYS_WHAT_IT_IS.isdisjoint(_types(header)):
         return False
     words = f"{header.text('SeriesDescription')} {header.text('ProtocolName')}".upper().replace("_", " ")
     return bool(_LOCALIZER.search(words))
 
 
-def _types(header: Header) -> set[str]:
-    return {part.upper() for part in header.texts("ImageType") or header.texts("FrameType")}
+def _types(header: Header) -> list[str]:
+    return [part.upper() for part in header.texts("ImageType") or header.texts("FrameType")]
 
 
-def _tier(header: Header, modality: str) -> Tier:
-    types = [part.upper() for part in header.texts("ImageType") or header.texts("FrameType")]
-    if {"LOCALIZER", "OVERVIEW"} & set(types):
+def _tier(header: Header, types: list[str], modality: str) -> Tier:
+    if not _OVERVIEWS.isdisjoint(types):
         return Tier.LOCALIZER
-    if f"{header.text('SOPClassUID')}.".startswith(_SECONDARY_CAPTURE) or _PROJECTIONS & set(types):
+    if f"{header.text('SOPClassUID')}.".startswith(_SECONDARY_CAPTURE) or not _PROJECTIONS.isdisjoint(types):
         return Tier.SECONDARY
     if types[1:2] == ["SECONDARY"]:
         return Tier.SECONDARY

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import struct
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from PIL import Image
@@ -27,7 +27,7 @@ from worker.images.elements import UNDEFINED
 from worker.images.encapsulated import Codestreams
 from worker.images.entropy import decoded_whole
 from worker.images.errors import Unreadable
-from worker.images.header import opened
+from worker.images.files import opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,6 +52,7 @@ _RUN_LENGTH_RATIO = 64
 GRAYSCALE = frozenset({"MONOCHROME1", "MONOCHROME2"})
 COLOUR = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT"})
 _PALETTE = "PALETTE COLOR"
+_PHOTOMETRIC = GRAYSCALE | COLOUR | {_PALETTE}
 
 _NATIVE = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"})
 _JPEG_FAMILY = "1.2.840.10008.1.2.4."
@@ -76,8 +77,7 @@ _MOST_PROGRESSIVE = 48_000_000
 _PART = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(NamedTuple):
     """The Image Pixel module as far as it decides sizes (PS3.3 C.7.6.3)."""
 
     rows: int
@@ -160,7 +160,7 @@ def _claimed(header: Header) -> Shape:
 
 def _check_claims(shape: Shape) -> None:
     expected = 3 if shape.photometric in COLOUR else 1
-    if shape.photometric not in GRAYSCALE | COLOUR | {_PALETTE}:
+    if shape.photometric not in _PHOTOMETRIC:
         raise Unreadable("unknown_photometric", "the photometric interpretation is none that can be shown")
     if shape.samples != expected or shape.allocated not in (1, 8, 16, 32) or not 0 < shape.stored <= shape.allocated:
         raise Unreadable("malformed", "bits, samples and photometric interpretation do not fit together")
@@ -174,7 +174,7 @@ def _check_length(header: Header, shape: Shape, *, held: int) -> Shape:
     """Native pixels: the element must hold every frame it claims."""
     if shape.photometric == "YBR_FULL_422":
         if held * 8 >= header.frames * shape.total * shape.allocated:
-            return replace(shape, photometric="YBR_FULL")  # not subsampled, whatever it says
+            return shape._replace(photometric="YBR_FULL")  # not subsampled, whatever it says
         needed = header.frames * shape.total * shape.allocated * 2 // 3
     else:
         needed = header.frames * shape.total * shape.allocated

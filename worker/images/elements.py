@@ -15,21 +15,21 @@ from worker.images.errors import Unreadable
 
 if TYPE_CHECKING:
     import mmap
-    from collections.abc import Container, Iterator
+    from collections.abc import Iterator, Mapping
 
     Buffer = mmap.mmap | bytes
+    #: Elements by tag: the VR each was written with, whether its length was undefined, and its bytes.
+    Values = dict[int, tuple[bytes, bool, bytes]]
 
 UNDEFINED = 0xFFFFFFFF
 PIXEL_DATA = 0x7FE00010
-
-#: For walk: any tag is wanted.
-EVERY_TAG = range(1 << 32)
 
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _ENDS = frozenset({_ITEM_END, _SEQUENCE_END})
 #: VRs whose length takes four bytes after two reserved ones (PS3.5 table 7.1-1).
 _LONG = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 _SHORT = frozenset(f"{a}{b}".encode() for a in ascii_uppercase for b in ascii_uppercase) - _LONG
+_NONE: frozenset[bytes] = frozenset()
 _TAG_LENGTH = {True: struct.Struct("<HHL"), False: struct.Struct(">HHL")}
 _TAG_VR_LENGTH = {True: struct.Struct("<HH2sH"), False: struct.Struct(">HH2sH")}
 _LENGTH = {True: struct.Struct("<L"), False: struct.Struct(">L")}
@@ -56,20 +56,50 @@ class Element(NamedTuple):
     end: int
 
 
-def walk(
-    buffer: Buffer, position: int, encoding: Encoding, *, end: int | None = None, wanted: Container[int] = EVERY_TAG
-) -> Iterator[Element]:
-    """The *wanted* elements of one data set from *position* on; Pixel Data, if there is any, is the last.
+def collect(
+    buffer: Buffer, position: int, encoding: Encoding, *, end: int, wanted: Mapping[int, int]
+) -> tuple[Values, Element | None]:
+    """The *wanted* elements of one data set from *position* on, and its Pixel Data, where it stops.
 
-    Pixel Data of undefined length ends with the buffer here: its fragments are for the decoder to count.
-    Raises Unreadable where an element runs past the end of the buffer.
+    *wanted* says for each tag how long its value may be; longer ones are passed over. *end* may lie behind the end of
+    the buffer. Pixel Data of undefined length ends there: its fragments are for the decoder to count. Raises Unreadable
+    where an element runs past *end*, or any but Pixel Data past the buffer.
     """
-    end, seen = len(buffer) if end is None else end, 0
+    values: Values = {}
+    # What is common is written out: calls, generators and named tuples take two thirds of the time.
+    unpack, short = _TAG_VR_LENGTH[encoding.little_endian].unpack_from, _NONE if encoding.implicit else _SHORT
+    held, seen = len(buffer), 0
+    last = min(end, held) - 8
+    while position <= last:
+        group, number, vr, length = unpack(buffer, position)
+        if vr in short:
+            tag, start = group << 16 | number, position + 8
+        else:
+            tag, vr, length, start = head(buffer, position, encoding)
+        if tag >= PIXEL_DATA and (tag == PIXEL_DATA or tag in _ENDS):
+            stop = end if length == UNDEFINED else start + length
+            return values, Element(tag, vr, start, length, stop) if tag == PIXEL_DATA else None
+        position = start + length
+        if length == UNDEFINED:
+            position, seen = _past(buffer, start, inside(vr, encoding), seen)
+        seen += 1
+        if position > end or seen > _MAX_ELEMENTS:
+            raise Unreadable("truncated", "the file ends within its header, or its header has no end")
+        if tag in wanted and position - start <= wanted[tag]:
+            if position > held:
+                raise Unreadable("truncated", "the file ends within its header")
+            values[tag] = vr, length == UNDEFINED, buffer[start:position]
+    if position + 8 <= end:
+        raise Unreadable("truncated", "the file ends within its header")
+    return values, None
+
+
+def walk(buffer: Buffer, position: int, encoding: Encoding, *, end: int) -> Iterator[Element]:
+    """Every element of one data set from *position* up to Pixel Data. Raises Unreadable where one runs past *end*."""
+    seen = 0
     while position + 8 <= end:
         tag, vr, length, start = head(buffer, position, encoding)
-        if tag >= PIXEL_DATA and (tag == PIXEL_DATA or tag in _ENDS):
-            if tag == PIXEL_DATA:
-                yield Element(tag, vr, start, length, end if length == UNDEFINED else start + length)
+        if tag == PIXEL_DATA or tag in _ENDS:
             return
         position = start + length
         if length == UNDEFINED:
@@ -77,8 +107,7 @@ def walk(
         seen += 1
         if position > end or seen > _MAX_ELEMENTS:
             raise Unreadable("truncated", "the file ends within its header, or its header has no end")
-        if tag in wanted:
-            yield Element(tag, vr, start, length, position)
+        yield Element(tag, vr, start, length, position)
 
 
 def items(buffer: Buffer, start: int, end: int, encoding: Encoding) -> Iterator[tuple[int, int]]:

@@ -2,50 +2,37 @@
 
 from __future__ import annotations
 
-import io
 import math
-import mmap
 import re
 import struct
-import zlib
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
-from pydicom.dataelem import RawDataElement
-from pydicom.dataset import Dataset
-from pydicom.tag import BaseTag
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from worker.images.elements import PIXEL_DATA, UNDEFINED, Element, Encoding, head, inside, items, walk
+from worker.images.elements import Element, Encoding, collect, inside, items, walk
 from worker.images.errors import Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
-    from worker.images.elements import Buffer
+    from worker.images.elements import Values
 
-    #: Elements by tag, each with its bytes.
-    Values = dict[int, tuple[Element, bytes]]
-
-#: What a deflated object may grow to, in bytes: a study of deflated objects is small; a bomb of 1 MB becomes 1 GB.
-MAX_INFLATED = 128 << 20
 #: The largest value kept from a header, in bytes. Palettes are 128 KiB, colour profiles about 1 MiB.
-MAX_VALUE = 4 << 20
+_MAX_VALUE = 4 << 20
 #: The functional groups of every frame: about 2 KiB a frame.
-MAX_GROUPS = 64 << 20
+_MAX_GROUPS = 64 << 20
 
 #: Items looked at in a sequence that is no functional group: lookup tables, regions, codes.
 _MOST_ITEMS = 1000
 _CODE = re.compile(r"[A-Z0-9 _]{1,16}")
 
-_PIECE = 1 << 20
-_PREAMBLE = 128
-_META = Encoding(implicit=False, little_endian=True)
-_SYNTAX = 0x00020010
+#: Bytes of a value whose conversion is kept: sixteen numbers of text.
+_SHORT = 128
 
 _KEYWORDS = """
     ImageType SOPClassUID Modality StudyDescription SeriesDescription
@@ -67,9 +54,11 @@ _KEYWORDS = """
     SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence ExtendedOffsetTable ExtendedOffsetTableLengths
 """.split()  # noqa: SIM905 - eighty quoted words are harder to read
 _TAGS = {keyword: tag_for_keyword(keyword) or 0 for keyword in _KEYWORDS}
-_WANTED = frozenset(_TAGS.values())
+#: The largest value of each element that is kept.
+WANTED = dict.fromkeys(_TAGS.values(), _MAX_VALUE)
+for _groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+    WANTED[_TAGS[_groups]] = _MAX_GROUPS
 _VRS = {keyword: dictionary_VR(tag) for keyword, tag in _TAGS.items()}
-_GROUPS = frozenset({_TAGS["SharedFunctionalGroupsSequence"], _TAGS["PerFrameFunctionalGroupsSequence"]})
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +80,13 @@ class Header:
 
     def blob(self, keyword: str) -> bytes:
         """An element's bytes as they are; empty where it is absent."""
-        return self.values[_TAGS[keyword]][1] if keyword in self else b""
+        found = self.values.get(_TAGS[keyword])
+        return found[2] if found else b""
 
     def vr(self, keyword: str) -> bytes:
         """The VR an element was written with; empty in implicit encodings and where it is absent."""
-        return self.values[_TAGS[keyword]][0].vr if keyword in self else b""
+        found = self.values.get(_TAGS[keyword])
+        return found[0] if found else b""
 
     def texts(self, keyword: str) -> list[str]:
         """The values of a text element, stripped; [] where it is absent."""
@@ -104,28 +95,24 @@ class Header:
 
     def text(self, keyword: str) -> str:
         """The first value of a text element, or an empty string."""
-        return next(iter(self.texts(keyword)), "")
+        return self.blob(keyword).partition(b"\\")[0].decode("latin-1").strip(" \0")
 
     def code(self, keyword: str) -> str:
         """The first value of a code string in upper case; empty where it is anything else, and unfit to be repeated."""
         code = self.text(keyword).upper()
         return code if _CODE.fullmatch(code) else ""
 
-    def numbers(self, keyword: str) -> list[float]:
-        """The values of a numeric element; [] where it is absent or holds something else."""
-        layout = _BINARY.get(_VRS[keyword])
-        try:
-            if layout is None:
-                numbers = [float(part) for part in self.texts(keyword)]
-            else:
-                numbers = [float(part) for (part,) in struct.iter_unpack(self._order + layout, self.blob(keyword))]
-        except (ValueError, struct.error):
-            return []
-        return numbers if all(map(math.isfinite, numbers)) else []
+    def numbers(self, keyword: str) -> tuple[float, ...]:
+        """The values of a numeric element; () where it is absent or holds something else."""
+        value = self.blob(keyword)
+        # The slices of a series repeat each other: what is short is converted once.
+        convert = _numbers if len(value) <= _SHORT else _numbers.__wrapped__
+        return convert(value, _VRS[keyword], self.encoding.little_endian)
 
     def number(self, keyword: str) -> float | None:
         """The first value of a numeric element."""
-        return next(iter(self.numbers(keyword)), None)
+        values = self.numbers(keyword)
+        return values[0] if values else None
 
     def padding(self, keyword: str) -> int | None:
         """Pixel Padding Value or its range limit, read with the sign of the pixels whatever its VR says."""
@@ -136,12 +123,8 @@ class Header:
 
     def integer(self, keyword: str, default: int = 0) -> int:
         """The first value of a numeric element as an integer."""
-        value = self.number(keyword)
-        return int(value) if value is not None and abs(value) < 2**63 else default
-
-    @property
-    def _order(self) -> str:
-        return "<" if self.encoding.little_endian else ">"
+        values = self.numbers(keyword)
+        return int(values[0]) if values and abs(values[0]) < 2**63 else default
 
     @property
     def frames(self) -> int:
@@ -153,21 +136,6 @@ class Header:
         if self.pixels is None or self.pixels.start == self.pixels.end:
             raise Unreadable("no_pixels", "the object holds no picture")
         return self.pixels
-
-    def elements(self, *keywords: str) -> Dataset:
-        """These elements as pydicom knows them, for its lookup-table functions.
-
-        Raises Unreadable where pydicom cannot make sense of them.
-        """
-        found = (self.values[_TAGS[keyword]] for keyword in keywords if keyword in self)
-        dataset = Dataset({BaseTag(element.tag): self._raw(element, value) for element, value in found})
-        dataset.set_original_encoding(*self.encoding)
-        return dataset
-
-    def _raw(self, element: Element, value: bytes) -> RawDataElement:
-        encoding = inside(element.vr, self.encoding) if element.length == UNDEFINED else self.encoding
-        vr = element.vr.decode() if element.vr and element.vr != b"UN" else None
-        return RawDataElement(BaseTag(element.tag), vr, len(value), value, 0, *encoding)
 
     def items(self, keyword: str) -> list[Header]:
         """The items of a sequence, each a header that knows its own elements only; of very many the first."""
@@ -188,17 +156,21 @@ class Header:
 
     def of_frames(self, wanted: Collection[int]) -> dict[int, Header]:
         """The headers of some frames: each its own, or the one all frames share."""
+        if "PerFrameFunctionalGroupsSequence" not in self:
+            return dict.fromkeys(wanted, self.shared())
         own = zip(range(max(wanted, default=-1) + 1), self.by_frame(), strict=False)
         return {**dict.fromkeys(wanted, self.shared()), **{frame: each for frame, each in own if frame in wanted}}
 
     def shared(self) -> Header:
         """The header with the functional groups all frames share laid over it."""
+        if "SharedFunctionalGroupsSequence" not in self:
+            return self
         groups = next(self._each("SharedFunctionalGroupsSequence", _flat, 1), {})
-        return replace(self, values={**self.values, **groups}) if groups else self
+        return replace(self, values={**self.values, **groups})
 
     def _inside(self, keyword: str) -> Encoding:
-        element, _ = self.values[_TAGS[keyword]]
-        return inside(element.vr, self.encoding) if element.length == UNDEFINED else self.encoding
+        vr, undefined, _ = self.values[_TAGS[keyword]]
+        return inside(vr, self.encoding) if undefined else self.encoding
 
     def _each(
         self, keyword: str, values_of: Callable[[bytes, int, Encoding, int], Values], most: int
@@ -212,84 +184,27 @@ class Header:
                 yield values_of(value, start, encoding, end)
 
 
+#: How binary numbers lie, and the bytes of one.
 _BINARY = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d", "US or SS": "H"}
 
 
-def read(path: Path) -> Header:
-    """Read the header of a DICOM file (PS3.10).
-
-    Raises Unreadable: not DICOM, no transfer syntax, cut within its header.
-    """
-    with opened(path) as (syntax, encoding, buffer, start):
-        values, pixels = {}, None
-        for element in walk(buffer, start, encoding, wanted=_WANTED):
-            if element.tag == PIXEL_DATA:
-                pixels = element
-            elif element.end - element.start <= _most(element.tag):
-                values[element.tag] = element, bytes(buffer[element.start : element.end])
-        return Header(path=path, syntax=syntax, encoding=encoding, values=values, pixels=pixels)
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[tuple[str, Encoding, Buffer, int]]:
-    """A file's transfer syntax, its encoding, its bytes (inflated where it is deflated), and where its data set begins.
-
-    The bytes are mapped, not read: a header touches its first pages, a frame only its own.
-    """
+@lru_cache(maxsize=4096)
+def _numbers(value: bytes, vr: str, little_endian: bool) -> tuple[float, ...]:
+    layout = _BINARY.get(vr)
     try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        raise Unreadable("missing", "the stored file is not there any more") from None
-    with file:
-        try:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except ValueError:
-            raise Unreadable("not_dicom", "the file is empty") from None
-    with mapped:
-        syntax, start = _meta(mapped)
-        encoding = Encoding(implicit=syntax == ImplicitVRLittleEndian, little_endian=syntax != ExplicitVRBigEndian)
-        if syntax == DeflatedExplicitVRLittleEndian:
-            yield syntax, encoding, _inflated(mapped, start), 0
+        if layout is None:
+            numbers = tuple(float(part.strip(" \0")) for part in value.decode("latin-1").split("\\")) if value else ()
         else:
-            yield syntax, encoding, mapped, start
-
-
-def _meta(buffer: Buffer) -> tuple[str, int]:
-    """The transfer syntax, and where the data set after the file meta information (group 0002) begins."""
-    if buffer[_PREAMBLE : _PREAMBLE + 4] != b"DICM":
-        raise Unreadable("not_dicom", "the file is not a DICOM file: it has no DICM prefix")
-    syntax, start = "", _PREAMBLE + 4
-    while buffer[start : start + 2] == b"\2\0":
-        tag, _, length, value = head(buffer, start, _META)
-        start = value + length
-        if tag == _SYNTAX:
-            syntax = buffer[value:start].decode("latin-1").strip(" \0")
-    if not syntax:
-        raise Unreadable("no_transfer_syntax", "the file does not say how it is encoded")
-    return syntax, start
-
-
-def _inflated(buffer: Buffer, start: int) -> bytes:
-    inflater, body = zlib.decompressobj(-zlib.MAX_WBITS), io.BytesIO()
-    try:
-        # Piece by piece on both sides: zlib holds what it returns twice, and copies what it has not consumed.
-        for begin in range(start, len(buffer), _PIECE):
-            rest = buffer[begin : begin + _PIECE]
-            while rest:
-                body.write(inflater.decompress(rest, _PIECE))
-                rest = inflater.unconsumed_tail
-                if body.tell() > MAX_INFLATED:
-                    raise Unreadable("too_large", f"the data set inflates to more than {MAX_INFLATED >> 20} MiB")
-    except zlib.error:
-        raise Unreadable("truncated", "the deflated data set is damaged") from None
-    return body.getvalue()
+            numbers = struct.unpack(
+                f"{'<' if little_endian else '>'}{len(value) // struct.calcsize(f'<{layout}')}{layout}", value
+            )
+    except (ValueError, struct.error):
+        return ()
+    return tuple(map(float, numbers)) if all(map(math.isfinite, numbers)) else ()
 
 
 def _wanted(buffer: bytes, start: int, encoding: Encoding, end: int) -> Values:
-    return {
-        element.tag: (element, buffer[element.start : element.end])
-        for element in walk(buffer, start, encoding, end=end, wanted=_WANTED)
-    }
+    return collect(buffer, start, encoding, end=end, wanted=WANTED)[0]
 
 
 def _flat(buffer: bytes, start: int, encoding: Encoding, end: int) -> Values:
@@ -301,7 +216,3 @@ def _flat(buffer: bytes, start: int, encoding: Encoding, end: int) -> Values:
                 flat.update(_wanted(buffer, item[0], encoding, item[1]))
                 break
     return flat
-
-
-def _most(tag: int) -> int:
-    return MAX_GROUPS if tag in _GROUPS else MAX_VALUE

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -31,8 +32,6 @@ _SATURATED_SHARE = 0.98
 _MASK_SHARE = 0.2
 #: Correlation of each pixel with its right and lower neighbour; radiographs and ultrasound have 0.8 and more.
 _NOISE_CORRELATION = 0.1
-#: Rows counted at a time.
-_STRIP = 128
 #: A side below which a correlation means nothing.
 _ENOUGH = 32
 
@@ -42,9 +41,8 @@ def warnings_about(levels: npt.NDArray[np.uint8]) -> list[str]:
     grey = levels if levels.ndim == 2 else levels[..., 1]  # noqa: PLR2004 - green carries most of the luminance
     side = min(grey.shape)
     found = [TINY] if side < _TINY_SIDE else [SMALL] if side < _SMALL_SIDE else []
-    # In strips: it widens what it counts to 8 bytes each.
-    strips = (grey[start : start + _STRIP] for start in range(0, len(grey), _STRIP))
-    counts = sum((np.bincount(strip.ravel(), minlength=256) for strip in strips), np.zeros(256, np.int64))
+    # By Pillow: numpy widens what it counts to 8 bytes each.
+    counts = np.array(Image.fromarray(np.ascontiguousarray(grey)).histogram())
     share = counts / grey.size
     low, high = np.searchsorted(np.cumsum(share), _MOST)
     if high - low <= _BLANK_SPREAD and np.ptp(np.flatnonzero(counts)) <= 2 * _BLANK_SPREAD:
@@ -61,8 +59,13 @@ def _uncorrelated(grey: npt.NDArray[np.uint8]) -> bool:
     rows, columns = (max(0, side // 2 - 256) for side in grey.shape)
     middle = grey[rows : rows + 512, columns : columns + 512].astype(np.float32)
     centred = middle - middle.mean()
-    energy = float((centred**2).mean())
+    energy = _product(centred, centred)
     if energy == 0:
         return False
-    right, below = (centred[:, 1:] * centred[:, :-1]).mean(), (centred[1:] * centred[:-1]).mean()
-    return bool(max(right, below) / energy < _NOISE_CORRELATION)
+    right, below = _product(centred[:, 1:], centred[:, :-1]), _product(centred[1:], centred[:-1])
+    return max(right, below) / energy < _NOISE_CORRELATION
+
+
+def _product(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
+    """The mean of the products of each two pixels."""
+    return float(np.einsum("ij,ij->", a, b)) / a.size

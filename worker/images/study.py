@@ -16,8 +16,8 @@ from db.errors import NotReportable, Outcome, TransientFailure
 from worker.images import quality
 from worker.images.candidates import NAMES, Tier, best_of, candidate, read_as, without_scouts
 from worker.images.errors import Unreadable
+from worker.images.files import read
 from worker.images.framing import framed
-from worker.images.header import read
 from worker.images.regions import region_of
 from worker.images.render import render
 from worker.images.runs import choose_frames

@@ -7,10 +7,11 @@ reconstruction's whim: ImagePositionPatient projected on the normal of ImageOrie
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 from worker.images.candidates import Choice, series_of
+from worker.images.directions import Directions, along
 from worker.images.runs import choose_frames, spread
 from worker.images.windows import Window, ct_windows, header_windows
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from worker.images.candidates import Basis, Candidate
+    from worker.images.directions import Direction
     from worker.images.header import Header
 
 #: Volumes of one MR study that share the budget: more would leave less than two slices each.
@@ -26,12 +28,11 @@ _MR_VOLUMES = 4
 _FEW = 3
 #: An axial volume of less than this part of the fullest one's slices is not preferred to it.
 _SHARE = 4
-#: Squared length of a normal, and mm between the first and the last slice, below which they say nothing.
-_LEAST_NORMAL, _LEAST_SPREAD = 0.01, 0.1
+#: Millimetres between the first and the last slice below which their places say nothing.
+_LEAST_SPREAD = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
+class Slice(NamedTuple):
     """One slice, from whatever kind of object: its place along the normal in mm, None where it does not say.
 
     *acquired* orders the slices of one place. The header is made again for those chosen: all of them would not fit.
@@ -77,10 +78,11 @@ def choose(candidates: Sequence[Candidate], budget: int, region: str) -> tuple[l
 
 def _slices(candidates: Iterable[Candidate]) -> dict[tuple[object, ...], list[Slice]]:
     groups: dict[tuple[object, ...], list[Slice]] = defaultdict(list)
+    directions = Directions()
     for item in candidates:
         for frame, header in enumerate(_headers(item.header)):
-            normal = _normal(header)
-            place = _along(normal, header.numbers("ImagePositionPatient"))
+            normal = directions.of(header.numbers("ImageOrientationPatient"))
+            place = along(normal, header.numbers("ImagePositionPatient"))
             acquired = header.number("AcquisitionNumber") or 0.0, header.integer("InstanceNumber"), frame
             groups[_key(header, normal)].append(Slice(item, frame, place, acquired))
     return groups
@@ -90,17 +92,11 @@ def _headers(header: Header) -> Iterable[Header]:
     return header.of_frames([0]).values() if header.frames == 1 else header.by_frame()
 
 
-def _along(normal: Sequence[float] | None, origin: Sequence[float]) -> float | None:
-    if normal is None or len(origin) != len(normal):
-        return None
-    return sum(a * b for a, b in zip(normal, origin, strict=True))
-
-
-def _key(header: Header, normal: Sequence[float] | None) -> tuple[object, ...]:
+def _key(header: Header, normal: Direction | None) -> tuple[object, ...]:
     """What separates the volumes that one series may hold."""
     return (
         header.text("SeriesInstanceUID"),
-        None if normal is None else tuple(round(abs(part), 1) for part in normal),
+        normal,
         header.integer("Rows"),
         header.integer("Columns"),
         header.number("EffectiveEchoTime") or header.number("EchoTime"),
@@ -110,23 +106,13 @@ def _key(header: Header, normal: Sequence[float] | None) -> tuple[object, ...]:
     )
 
 
-def _normal(header: Header) -> Sequence[float] | None:
-    cosines = header.numbers("ImageOrientationPatient")
-    if len(cosines) != 6:  # noqa: PLR2004 - two directions
-        return None
-    (a, b, c), (d, e, f) = cosines[:3], cosines[3:]
-    normal = b * f - c * e, c * d - a * f, a * e - b * d
-    # Two directions that are none, or the same, have no normal.
-    return normal if sum(part * part for part in normal) > _LEAST_NORMAL else None
-
-
 def _volumes(groups: dict[tuple[object, ...], list[Slice]]) -> list[Volume]:
     volumes = []
     for (_, normal, *_), slices in groups.items():
-        axial = isinstance(normal, tuple) and normal.index(max(normal)) == 2  # noqa: PLR2004 - the z axis
+        axial = isinstance(normal, tuple) and abs(normal[2]) >= max(map(abs, normal))
         places = [item.place for item in slices if item.place is not None]
         if len(places) < len(slices) or max(places) - min(places) < _LEAST_SPREAD:
-            unplaced = sorted((replace(item, place=None) for item in slices), key=lambda item: item.acquired)
+            unplaced = sorted((item._replace(place=None) for item in slices), key=lambda item: item.acquired)
             volumes.append(Volume(unplaced, axial, 0))
             continue
         # Several at one place are phases nothing else told apart: the first acquired stands for them.

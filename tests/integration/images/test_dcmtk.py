@@ -14,7 +14,7 @@ from PIL import Image
 from db.reportable import reportable
 from tests.conftest import missing
 from worker.images.errors import Unreadable
-from worker.images.header import read
+from worker.images.files import read
 from worker.images.render import render
 
 if TYPE_CHECKING:

@@ -103,6 +103,23 @@ def test_orientations_in_one_series_are_separate_volumes_and_the_axial_one_is_sh
     assert study.basis == "6 of 6 slices of series 3"
 
 
+def test_a_volume_whose_orientation_differs_in_the_last_digits_or_is_turned_over_stays_one(store: Any) -> None:
+    tilts = [0.05, 0.0501, 0.0499, 0.05]
+    stored = [
+        store(
+            textured(n),
+            ImageOrientationPatient=[1, 0, 0, 0, (-1 if n % 2 else 1) * (1 - tilts[n % 4] ** 2) ** 0.5, tilts[n % 4]],
+            ImagePositionPatient=[0, 0, 5.0 * n],
+        )
+        for n in range(6)
+    ]
+
+    study = pictures_of(stored[::-1])
+
+    assert study.basis == "6 of 6 slices of series 3"
+    assert [picture.sop_instance_uid for picture in study.pictures] == [item.sop_instance_uid for item in stored]
+
+
 def test_phases_at_one_place_are_represented_by_the_first_acquired(store: Any) -> None:
     early, late = ct(store, 5, AcquisitionNumber=1), ct(store, 5, AcquisitionNumber=2)
 

@@ -11,7 +11,7 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels.processing import convert_color_space
 from pydicom.uid import ExplicitVRBigEndian, JPEGBaseline8Bit, SecondaryCaptureImageStorage
 
-from worker.images.header import read
+from worker.images.files import read
 from worker.images.render import render
 
 if TYPE_CHECKING:

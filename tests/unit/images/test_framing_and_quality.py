@@ -7,8 +7,8 @@ import pytest
 from pydicom.dataset import Dataset
 
 from worker.images import quality
+from worker.images.files import read
 from worker.images.framing import MAX_PIXELS, framed
-from worker.images.header import read
 from worker.images.study import pictures_of
 
 BODY = (120 + 80 * np.sin(np.mgrid[0:200, 0:200].sum(axis=0) / 15)).astype(np.uint8)

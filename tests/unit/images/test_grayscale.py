@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
-from worker.images.header import read
+from worker.images.files import read
 from worker.images.render import render
 from worker.images.windows import Window
 

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from db.errors import NotReportable
-from worker.images.header import read
+from worker.images.files import read
 from worker.images.render import render
 from worker.images.study import pictures_of
 from worker.images.windows import Window
