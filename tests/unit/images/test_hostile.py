@@ -16,6 +16,7 @@ from db.errors import NotReportable, TransientFailure
 from worker.images import study
 from worker.images.codestream import inspect
 from worker.images.errors import Unreadable
+from worker.images.render import render
 from worker.images.study import StoredInstance, pictures_of
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def test_one_object_that_breaks_what_nobody_foresaw_is_left_out_alone(
     good, bad = (
         store(np.random.default_rng(seed).integers(0, 4096, (64, 64), np.uint16), Modality="XC") for seed in (1, 2)
     )
-    decode = study.render
+    decode = render
 
     def breaking(header: Any, *arguments: Any, **options: Any) -> Any:
         if header.path == bad.path:
