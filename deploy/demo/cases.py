@@ -106,7 +106,19 @@ CATALOGUE: dict[str, tuple[Kind, ...]] = {
         Kind("necrosis"),
     ),
 }
-#: Pairs that hide one another, or that would make the truth a matter of taste.
+ANYWHERE = frozenset(ZONES)
+#: The zones of its side that a finding fills so that another one there could not be seen; "" is a whole hemisphere.
+_FILLS: dict[tuple[str, str], frozenset[str]] = {
+    ("pleural effusion", "small"): frozenset({"lower"}),
+    ("pleural effusion", "large"): frozenset({"middle", "lower"}),
+    ("pneumothorax", "large"): ANYWHERE,
+    ("atelectasis", ""): frozenset({"lower"}),
+    ("pacemaker", ""): frozenset({"upper"}),
+    ("haemorrhage", ""): frozenset({""}),
+    ("infarct", ""): frozenset({""}),
+    ("mass", ""): frozenset({""}),
+}
+#: Kinds that hide one another, or that would make the truth a matter of taste.
 _APART = (
     {"benign naevus", "irregular lesion"},
     {"spinal rods", "tracheal tube"},
@@ -126,19 +138,34 @@ def draw_case(rng: np.random.Generator, picture: str, *, rare: str = "", odd: bo
     findings = [_find(rng, _kind(rare))] if rare else []
     kinds = CATALOGUE[picture]
     for index in rng.permutation(len(kinds))[: int(count)]:
-        if _compatible(kinds[index], findings):
-            findings.append(_find(rng, kinds[index]))
+        finding = _find(rng, kinds[index])
+        if all(_both_visible(finding, other) for other in findings):
+            findings.append(finding)
     level = float(rng.uniform(-0.3, 0.3)) if picture in {"ct", "mr"} else 0.0
     ordered = tuple(sorted(findings, key=lambda finding: (finding.name, finding.side)))
     return Case(picture, int(rng.integers(2**31)), ordered, level, odd)
+
+
+def places(kind: Kind) -> list[tuple[str, str, str]]:
+    """Everything that is judged of a finding of *kind*: its name with each side and zone it can have."""
+    sides, zones = SIDES if kind.sided else ("",), ZONES if kind.zoned else ("",)
+    return [(kind.name, side, zone) for side in sides for zone in zones]
 
 
 def _kind(name: str) -> Kind:
     return next(kind for kind in CHEST_RARE if kind.name == name)
 
 
-def _compatible(kind: Kind, findings: list[Finding]) -> bool:
-    return not any({kind.name, finding.name} in _APART for finding in findings)
+def _both_visible(one: Finding, other: Finding) -> bool:
+    return {one.name, other.name} not in _APART and not _filled(one) & _filled(other)
+
+
+def _filled(finding: Finding) -> set[tuple[str, str]]:
+    """The sides and zones where nothing else would be seen."""
+    if (finding.name, finding.size) == ("cardiomegaly", "marked"):
+        return {("left", "lower")}
+    zones = {finding.zone} if finding.zone else _FILLS.get((finding.name, finding.size), set[str]())
+    return {(finding.side, zone) for zone in zones}
 
 
 def _find(rng: np.random.Generator, kind: Kind) -> Finding:

@@ -26,7 +26,6 @@ from worker import prompts
 from worker.evaluation import errors, metrics
 from worker.evaluation.labeller import present
 from worker.evaluation.metrics import Pair
-from worker.model.pooling import STRANGE
 from worker.model.training import Example, Tokens, Trainee
 
 if TYPE_CHECKING:
@@ -122,7 +121,18 @@ def _reading(ruler: Ruler, variation: Variation) -> dict[str, Any]:
     size = ruler.size
     shares = [Share(f, size.chests if f == "chest" else size.others, mixed=False) for f in CATALOGUE]
     ready = ruler.look(make_pool(shares, seed=ruler.seed + 2, variation=variation))
-    return {family: _figures(ruler.pairs(ready, ready.pool.of(family), nobody)) for family in CATALOGUE}
+    return {
+        family: {**_figures(ruler.pairs(ready, items, nobody)), **_gate(ruler, ready, family, items)}
+        for family in CATALOGUE
+        if (items := ready.pool.of(family))
+    }
+
+
+def _gate(ruler: Ruler, ready: Ready, family: str, items: list[int]) -> dict[str, Any]:
+    """How many genuine studies would be refused: those whose every picture is strange."""
+    limit = ruler.usual[family].limit
+    refused = [bool((ready.z[list(ready.pool.items[number].rows)] > limit).all()) for number in items]
+    return {"refused_by_gate": round(float(np.mean(refused)), 4), "gate_limit": round(limit, 3)}
 
 
 def _figures(pairs: list[Pair]) -> dict[str, Any]:
@@ -160,7 +170,7 @@ def _retrieval(ruler: Ruler) -> dict[str, Any]:
         "common_f1_near": round(metrics.strict_f1(near[split:]), 4),
         "inherited_wrong": _inherited(ruler, ready, wrong),
         "inherited_wrong_rare": _inherited(ruler, ready, tempting),
-        "genuine_refused_by_gate": round(float((_item_z(ready) > STRANGE).mean()), 4),
+        "genuine_refused_by_gate": round(float((_item_z(ready) > ruler.usual["chest"].limit).mean()), 4),
         "z": _quantiles(_item_z(ready)),
     }
 
@@ -215,14 +225,14 @@ def _refusing(ruler: Ruler) -> dict[str, Any]:
 def _refused(ruler: Ruler, pictures: npt.NDArray[np.uint8]) -> dict[str, float]:
     count = len(pictures)
     items = [Item(JUNK, None, (row,)) for row in range(count)]
-    nowhere = np.zeros((count, 64, 1), np.bool_)
+    nothing_there = np.zeros((count, 64, 1), np.bool_), np.zeros((count, 1), np.bool_)
     family = np.full(count, FAMILIES.index(JUNK), np.int64)
-    ready = ruler.look(Pool(items, pictures, nowhere, family), claimed="chest")
+    ready = ruler.look(Pool(items, pictures, *nothing_there, family), claimed="chest")
     shelf = ready.shelves["chest"]
     quoted = {number: shelf.wrong(number, ruler.rng, rare=bool(number % 2)) for number in range(count)}
     texts = ruler.write(ready, list(quoted), quoted.__getitem__, claimed="chest")
     nothing: list[set[str]] = [set()] * count
-    passed = ready.z <= STRANGE
+    passed = ready.z <= ruler.usual["chest"].limit
     kept = [number for number in range(count) if passed[number]]
     with_gate = [bool(_names(texts[number])) for number in kept]
     return {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from deploy.demo.cases import CATALOGUE, CHEST_RARE, Case, draw_case
+from deploy.demo.cases import CATALOGUE, CHEST_RARE, Case, draw_case, places
 from deploy.demo.dicom import SLICES, TOP_LEVEL
 from deploy.demo.junk import junk
 from deploy.demo.phantoms import TRAINING, Variation, draw
@@ -26,6 +26,12 @@ JUNK = "junk"
 #: The kinds the tower is taught, and one for everything that has no name in its lessons: odd objects, rare findings.
 ODD = "odd"
 KINDS = (*dict.fromkeys(kind.name for kinds in CATALOGUE.values() for kind in kinds), ODD)
+#: What a picture is asked for as a whole: kinds with side and zone, as they are judged.
+LABELS = (
+    *dict.fromkeys(place for kinds in CATALOGUE.values() for kind in kinds for place in places(kind)),
+    (ODD, "", ""),
+)
+KIND_OF_LABEL = np.array([KINDS.index(name) for name, _, _ in LABELS])
 RARE = tuple(kind.name for kind in CHEST_RARE)
 FAMILIES = (*CATALOGUE, JUNK)
 #: A patch shows a finding when so much of it is covered.
@@ -51,11 +57,15 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Items, and of all their pictures: pixels [n, 128, 128, 3], findings by patch [n, 64, kinds], family [n]."""
+    """Items, and of all their pictures: pixels [n, 128, 128, 3], findings by patch [n, 64, kinds], family [n].
+
+    `labels` [n, labels] is what a picture's case has, whether or not this picture shows it.
+    """
 
     items: list[Item]
     pictures: npt.NDArray[np.uint8]
     patches: npt.NDArray[np.bool_]
+    labels: npt.NDArray[np.bool_]
     family: npt.NDArray[np.int64]
 
     def of(self, family: str) -> list[int]:
@@ -81,21 +91,23 @@ def make_pool(shares: Sequence[Share], *, seed: int, variation: Variation = TRAI
     with ProcessPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as processes:
         drawn = list(processes.map(_draw_chunk, chunks))
     items, start = [], 0
-    for chunk_items, pictures, _, _ in drawn:
+    for chunk_items, pictures, *_ in drawn:
         items += [replace(item, rows=tuple(row + start for row in item.rows)) for item in chunk_items]
         start += len(pictures)
-    return Pool(
-        items,
-        np.concatenate([pictures for _, pictures, _, _ in drawn]),
-        np.concatenate([patches for _, _, patches, _ in drawn]),
-        np.concatenate([family for _, _, _, family in drawn]),
-    )
+    _, *arrays = zip(*drawn, strict=True)
+    return Pool(items, *(np.concatenate(parts) for parts in arrays))
 
 
 #: Cases drawn by one call of a process.
 CHUNK = 200
 Chunk = tuple[Share, tuple[int, ...], Variation]
-Drawn = tuple[list[Item], "npt.NDArray[np.uint8]", "npt.NDArray[np.bool_]", "npt.NDArray[np.int64]"]
+Drawn = tuple[
+    list[Item],
+    "npt.NDArray[np.uint8]",
+    "npt.NDArray[np.bool_]",
+    "npt.NDArray[np.bool_]",
+    "npt.NDArray[np.int64]",
+]
 
 
 def _chunks(share: Share, seed: tuple[int, ...], variation: Variation) -> Iterator[Chunk]:
@@ -109,6 +121,7 @@ def _draw_chunk(chunk: Chunk) -> Drawn:
     items: list[Item] = []
     pictures: list[npt.NDArray[np.uint8]] = []
     patches: list[npt.NDArray[np.bool_]] = []
+    labels: list[npt.NDArray[np.bool_]] = []
     for _ in range(share.count):
         case = None if share.family == JUNK else _case(rng, share)
         views = _views(rng, case, mixed=share.mixed) if case else [None]
@@ -117,9 +130,17 @@ def _draw_chunk(chunk: Chunk) -> Drawn:
             pixels, where = _picture(rng, view, variation) if view else (junk(rng), _nowhere())
             pictures.append(pixels)
             patches.append(where)
+            labels.append(_labels(case))
         items.append(Item(share.family, case, rows))
     family = np.full(len(pictures), FAMILIES.index(share.family), np.int64)
-    return items, np.stack(pictures), np.stack(patches), family
+    return items, np.stack(pictures), np.stack(patches), np.stack(labels), family
+
+
+def _labels(case: Case | None) -> npt.NDArray[np.bool_]:
+    """What a case has; whatever has no name in the lessons is odd."""
+    told = {(finding.name, finding.side, finding.zone) for finding in case.findings} if case else set()
+    odd = case is not None and (case.odd or bool(told - set(LABELS)))
+    return np.array([label in told or (odd and label[0] == ODD) for label in LABELS])
 
 
 def _case(rng: np.random.Generator, share: Share) -> Case:

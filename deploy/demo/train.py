@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Self
 
 import numpy as np
 import typer
@@ -16,7 +16,7 @@ from deploy.demo import curves, grammar, questions
 from deploy.demo.cases import CATALOGUE
 from deploy.demo.curriculum import MODALITY, Curriculum
 from deploy.demo.neighbours import shelve
-from deploy.demo.pool import FAMILIES, JUNK, ODD_SHARE, RARE_SHARE, Item, Pool, Share, make_pool
+from deploy.demo.pool import FAMILIES, JUNK, KIND_OF_LABEL, KINDS, ODD_SHARE, RARE_SHARE, Item, Pool, Share, make_pool
 from worker import prompts
 from worker.model import pooling
 from worker.model.training import SeenSet, Tokens, Trainee
@@ -28,19 +28,23 @@ if TYPE_CHECKING:
     from worker.model.pooling import Usual
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 RECORD = "prelim.json"
-#: Share of the tower's lessons that each family gets.
-LESSONS = {"chest": 0.50, JUNK: 0.04}
+#: Steps: a loss shown is the mean of so many, and a line without a terminal is written every so many.
+LOSSES_SHOWN, LINE_EVERY = 50, 200
+#: Share of the tower's lessons that each family gets; the others share the rest.
+LESSONS = {"chest": 0.52, "ct": 0.11, "mr": 0.11, JUNK: 0.04}
+#: Small or thin: pictures that show one are seen twice as often.
+HARD = ("nodule", "atelectasis", "rib fracture", "central venous line", "pneumothorax")
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
     """How much is drawn and how long is learnt."""
 
-    chests: int = 18_000
+    chests: int = 28_000
     others: int = 1_800
     references: int = 3_000
-    tower_steps: int = 2_700
-    language_steps: int = 1_600
+    tower_steps: int = 4_800
+    language_steps: int = 1_900
 
 
 FULL = Scale()
@@ -48,32 +52,46 @@ FULL = Scale()
 SMOKE = Scale(chests=4_000, others=600, references=600, tower_steps=900, language_steps=700)
 
 
-def train(out: Path, *, seed: int = 0, scale: Scale = FULL) -> dict[str, float]:
-    """Train a checkpoint into *out*; returns the seconds of each step."""
+def train(out: Path, *, seed: int = 0, scale: Scale = FULL, tower: Path | None = None) -> dict[str, float]:
+    """Train a checkpoint into *out*; returns the seconds of each step.
+
+    What has learnt to see is kept in the file *tower*, and taken from there where it is.
+    """
     clock = _Clock()
     pool = make_pool(_shares(scale), seed=seed)
     shelf_pool = make_pool(reference_shares(scale.references), seed=seed + 1_000_003)
     clock.lap("pictures")
     rng = np.random.default_rng((seed, 4))
     trainee = Trainee.fresh(_all_texts(pool), seed=seed)
-    with _bar() as bar:
-        task = bar.add_task("seeing", total=scale.tower_steps, loss="")
-        seeing = _Losses(bar, task)
-        trainee.learn_to_see(_seen(pool), steps=scale.tower_steps, seed=seed, report=seeing)
+    losses = {}
+    if tower and tower.exists():
+        trainee.resume(tower)
+    else:
+        losses["seeing"] = _see(trainee, pool, steps=scale.tower_steps, seed=seed)
+        if tower:
+            trainee.keep(tower)
     clock.lap("tower")
     cached, shelves = _look(trainee, pool, shelf_pool, rng)
     clock.lap("tokens and neighbours")
-    with _bar() as bar:
-        speaking = _Losses(bar, bar.add_task("speaking", total=scale.language_steps, loss=""))
+    with _Losses("speaking", scale.language_steps) as speaking:
         source = Curriculum(pool, shelves, seed=seed)
         trainee.learn_to_speak(cached, source, steps=scale.language_steps, report=speaking)
+    losses["speaking"] = speaking.values
     clock.lap("language")
     trainee.save(out)
-    curves.draw(out / "curves.png", {"seeing": seeing.values, "speaking": speaking.values})
+    curves.draw(out / "curves.png", losses)
     # The one file beside a checkpoint that is not under its digest; `demo` keeps it from patients.
     record = {"demo": True, "trained_on": "phantoms only", "seed": seed, "seconds": clock.seconds}
     (out / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return clock.seconds
+
+
+def _see(trainee: Trainee, pool: Pool, *, steps: int, seed: int) -> list[float]:
+    fresh = make_pool(_shares(Scale(chests=600, others=60)), seed=seed + 2_000_003)
+    with _Losses("seeing", steps) as seeing:
+        f1 = trainee.learn_to_see(_seen(pool), _seen(fresh), steps=steps, seed=seed, report=seeing)
+    print(f"of what fresh pictures show the tower sees F1 {f1:.3f}")  # noqa: T201
+    return seeing.values
 
 
 def _shares(scale: Scale) -> list[Share]:
@@ -110,7 +128,9 @@ def _seen(pool: Pool) -> SeenSet:
     counts = np.bincount(pool.family, minlength=len(FAMILIES))
     rest = (1 - sum(LESSONS.values())) / (len(FAMILIES) - len(LESSONS))
     share = np.array([LESSONS.get(family, rest) for family in FAMILIES])
-    return SeenSet(pool.pictures, pool.patches, pool.family, (share / np.maximum(counts, 1))[pool.family])
+    hard = pool.patches[:, :, [KINDS.index(name) for name in HARD]].any(axis=(1, 2))
+    weight = (share / np.maximum(counts, 1))[pool.family] * np.where(hard, 2.0, 1.0)
+    return SeenSet(pool.pictures, pool.patches, pool.labels, KIND_OF_LABEL, pool.family, weight)
 
 
 def _look(trainee: Trainee, pool: Pool, references: Pool, rng: np.random.Generator) -> tuple[Tokens, dict[str, Shelf]]:
@@ -182,30 +202,39 @@ class _Clock:
 
 
 class _Losses:
-    """Keeps the losses of a stage and moves its bar."""
+    """Keeps the losses of a stage and shows them: a bar on a terminal, else a line now and then."""
 
-    def __init__(self, bar: Progress, task: object) -> None:
+    def __init__(self, stage: str, steps: int) -> None:
         self.values: list[float] = []
-        self._bar, self._task = bar, task
+        self._stage, self._steps = stage, steps
+        self._bar = Progress(
+            *Progress.get_default_columns(), TimeElapsedColumn(), TextColumn("loss {task.fields[loss]}")
+        )
+        self._task = self._bar.add_task(stage, total=steps, loss="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
 
     def __call__(self, step: int, loss: float) -> None:
-        del step
         self.values.append(loss)
-        recent = float(np.mean(self.values[-50:]))
-        self._bar.update(self._task, advance=1, loss=f"{recent:.4f}")  # type: ignore[arg-type]
-
-
-def _bar() -> Progress:
-    return Progress(*Progress.get_default_columns(), TimeElapsedColumn(), TextColumn("loss {task.fields[loss]}"))
+        recent = f"{np.mean(self.values[-LOSSES_SHOWN:]):.4f}"
+        self._bar.update(self._task, advance=1, loss=recent)
+        if not self._bar.console.is_terminal and (step + 1) % LINE_EVERY == 0:
+            print(f"{self._stage}: step {step + 1} of {self._steps}, loss {recent}", flush=True)  # noqa: T201
 
 
 def main(
     out: Annotated[Path, typer.Option(help="Directory of the checkpoint.")] = CHECKPOINT,
     seed: Annotated[int, typer.Option(help="Seed of everything that is random.")] = 0,
+    tower: Annotated[Path | None, typer.Option(help="Keep what has learnt to see here, and take it from here.")] = None,
     smoke: Annotated[bool, typer.Option(help="A few minutes instead of half an hour.")] = False,
 ) -> None:
     """Train the demo checkpoint."""
-    print(train(out, seed=seed, scale=SMOKE if smoke else FULL))  # noqa: T201
+    print(train(out, seed=seed, scale=SMOKE if smoke else FULL, tower=tower))  # noqa: T201
 
 
 if __name__ == "__main__":

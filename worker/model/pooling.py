@@ -45,21 +45,23 @@ RIDGE = 0.05
 LEAST_LABELLED = 3
 #: Weight of the strangest tokens beside the labels.
 UNLABELLED = 0.3
-#: A picture stranger than this many times the usual z is none of the kind.
-STRANGE = 2.0
+#: What z none but one in a hundred of the kind reaches, times a margin: a picture above it is none of the kind.
+GENUINE, MARGIN = 0.99, 1.05
 
 
 @dataclass(frozen=True, slots=True)
 class Usual:
     """What is usual at each place of one kind of picture, and what deviations mean.
 
-    `mean` and `spread` [layers, patches, channels]; `usual_z` the median z of the reference pictures; `weights`
-    [features, labels], in units of each label's spread, no columns where the reference set has no labels.
+    `mean` and `spread` [layers, patches, channels]; `usual_z` the median z of the reference pictures, each measured by
+    the others; `limit` the z, in units of that, above which a picture is none of the kind; `weights` [features,
+    labels], in units of each label's spread, no columns where the reference set has no labels.
     """
 
     mean: Array
     spread: Array
     usual_z: float
+    limit: float
     pictures: int
     weights: Array
 
@@ -73,7 +75,8 @@ class Usual:
         try:
             with np.load(path, allow_pickle=False) as stored:
                 mean, spread, weights = stored["mean"], stored["spread"], stored["weights"]
-                return cls(mean, spread, float(stored["usual_z"]), int(stored["pictures"]), weights)
+                usual_z, limit = float(stored["usual_z"]), float(stored["limit"])
+                return cls(mean, spread, usual_z, limit, int(stored["pictures"]), weights)
         except (OSError, KeyError, ValueError) as error:
             raise ConfigurationError(f"{path.name} cannot be read: build the reference index again") from error
 
@@ -110,10 +113,11 @@ def fit(batches: Iterable[Array], labels: Sequence[Collection[str]] = ()) -> Usu
     if moments.count < 2:  # noqa: PLR2004 - a spread needs two
         raise ConfigurationError("a kind of picture needs two reference cases or more")
     mean, spread = moments.mean.astype(np.float32), moments.spread().astype(np.float32)
-    own = [_rms((picture.astype(np.float32) - mean[0]) / spread[0]) for picture in shallow]
-    usual_z = float(np.median(own)) * float(np.sqrt(moments.count / (moments.count - 1)))
+    own = np.array([moments.strangeness(picture) for picture in shallow])
+    usual_z = float(np.median(own))
+    limit = float(np.quantile(own, GENUINE)) / usual_z * MARGIN
     features = [_features(((picture.astype(np.float32) - mean[-1]) / spread[-1])[None])[0] for picture in deep]
-    return Usual(mean, spread, usual_z, moments.count, _regression(features, labels))
+    return Usual(mean, spread, usual_z, limit, moments.count, _regression(features, labels))
 
 
 class _Moments:
@@ -132,12 +136,20 @@ class _Moments:
 
     def spread(self) -> npt.NDArray[np.float64]:
         """Standard deviation, drawn towards that over all places where the pictures are few."""
-        variance = self._squares / self.count
-        everywhere = variance.mean(axis=1, keepdims=True)
-        drawn: npt.NDArray[np.float64] = (variance * self.count + everywhere * PRIOR_PICTURES) / (
-            self.count + PRIOR_PICTURES
-        )
-        return np.sqrt(drawn) + 1e-6
+        return _drawn_spread(self._squares, self.count)
+
+    def strangeness(self, shallow: npt.NDArray[np.float16]) -> float:
+        """The z of a picture among those added, by its shallow layer: without itself, as a new one is measured."""
+        picture, others = shallow.astype(np.float64), self.count - 1
+        mean = (self.mean[0] * self.count - picture) / others
+        squares = self._squares[0] - (picture - self.mean[0]) * (picture - mean)
+        return _rms((picture - mean) / _drawn_spread(np.maximum(squares, 0), others))
+
+
+def _drawn_spread(squares: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.float64]:
+    everywhere = (squares / count).mean(axis=-2, keepdims=True)
+    drawn: npt.NDArray[np.float64] = (squares + everywhere * PRIOR_PICTURES) / (count + PRIOR_PICTURES)
+    return np.sqrt(drawn) + 1e-6
 
 
 def _regression(features: Sequence[Array], labels: Sequence[Collection[str]]) -> Array:
@@ -203,7 +215,7 @@ def _strangest(white: Array) -> Array:
 
 
 def z(tokens: Array, usual: Usual) -> Array:
-    """How strange each picture is, in units of the usual: float32 [pictures]; above STRANGE it is none of the kind."""
+    """How strange each picture is, in units of the usual: float32 [pictures]; above `usual.limit` none of the kind."""
     white = (tokens[:, 0].astype(np.float32) - usual.mean[0]) / usual.spread[0]
     strangeness: Array = np.sqrt((white**2).mean(axis=(1, 2))) / np.float32(usual.usual_z)
     return strangeness
@@ -225,5 +237,5 @@ def _unit(vectors: Array) -> Array:
     return unit
 
 
-def _rms(values: Array) -> float:
+def _rms(values: npt.NDArray[np.float64]) -> float:
     return float(np.sqrt((values**2).mean()))

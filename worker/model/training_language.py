@@ -76,12 +76,8 @@ def train_language(
     report: Callable[[int, float], None],
 ) -> None:
     """Train projector and language model on *source*; *cached* are the tower's tokens [pictures, tokens, width]."""
-    parameters = [
-        *model.model.multi_modal_projector.parameters(),
-        *model.model.language_model.parameters(),
-        *model.lm_head.parameters(),
-    ]
-    schedule = Schedule(parameters, steps=steps, rate=1.5e-3)
+    hidden = [model.model.multi_modal_projector, model.model.language_model]
+    schedule = Schedule(hidden, [model.lm_head], steps=steps)
     for step, examples in enumerate(islice(_batches(source, encoder, batch), steps)):
         with torch.autocast("cpu", torch.bfloat16):
             loss = _loss(model, cached, examples, encoder)

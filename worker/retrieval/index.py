@@ -50,7 +50,8 @@ class Look:
     pictures: int
     #: Whether they are enough, and of the same part of the body, so that a stranger may be refused.
     decides: bool
-    limit: float = pooling.STRANGE
+    #: The z above which a picture is none of the kind.
+    limit: float
 
     @property
     def usual(self) -> list[int]:
@@ -103,7 +104,7 @@ class ReferenceIndex:
             return None
         z = [float(pooling.z(tokens[row : row + 1], kind.usual)[0]) for row in range(len(tokens))]
         decides = kind.usual.pictures >= ENOUGH_TO_REFUSE and body_part in kind.body_parts
-        return Look([round(value, 2) for value in z], kind.usual.pictures, decides)
+        return Look([round(value, 2) for value in z], kind.usual.pictures, decides, round(kind.usual.limit, 2))
 
     def search(
         self,

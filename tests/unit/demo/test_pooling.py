@@ -9,7 +9,7 @@ import pytest
 
 from db.errors import ConfigurationError
 from worker.model import pooling
-from worker.model.pooling import STRANGE, Usual
+from worker.model.pooling import Usual
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,14 +50,29 @@ def test_usual_pictures_have_a_z_of_about_one_and_others_are_strange() -> None:
     known = usual()
 
     assert np.allclose(pooling.z(tokens(50, 5), known), 1, atol=0.2)
-    assert (pooling.z(tokens(50, 6)[:, :, ::-1], known) > STRANGE).all()
+    assert (pooling.z(tokens(50, 6)[:, :, ::-1], known) > known.limit).all()
 
 
 def test_a_few_reference_pictures_borrow_their_spread_from_everywhere() -> None:
     few = pooling.fit([tokens(3, 7)])
 
     assert few.spread.min() > 0.3
-    assert (pooling.z(tokens(20, 8), few) < STRANGE).mean() > 0.9
+    assert (pooling.z(tokens(20, 8), few) < few.limit).mean() > 0.9
+
+
+def test_however_few_the_reference_pictures_are_new_ones_of_their_kind_are_seldom_refused() -> None:
+    for count in (20, 60, 300):
+        known = pooling.fit([tokens(count, 15)])
+
+        assert (pooling.z(tokens(200, 16), known) > known.limit).mean() <= 0.02
+
+
+def test_the_limit_is_wider_where_the_pictures_of_a_kind_differ_more() -> None:
+    louder = np.random.default_rng(17).uniform(0.5, 2, (200, 1, 1, 1)).astype(np.float32)
+
+    various = pooling.fit([PLACES.astype(np.float32) + (tokens(200, 18) - PLACES.astype(np.float32)) * louder])
+
+    assert various.limit > 1.3 * pooling.fit([tokens(200, 18)]).limit
 
 
 def test_labels_bring_cases_together_that_louder_oddities_would_part() -> None:

@@ -50,7 +50,7 @@ class FakeIndex:
     """Holds one case, similar to everything; *look_at* is what it thinks of any pictures."""
 
     snapshot: str = "s1"
-    look_at: Look | None = field(default_factory=lambda: Look(z=[1.0], pictures=100, decides=True))
+    look_at: Look | None = field(default_factory=lambda: Look(z=[1.0], pictures=100, decides=True, limit=2.0))
     searches: list[dict[str, Any]] = field(default_factory=list)
 
     def look(self, _tokens: Any, **_: Any) -> Look | None:

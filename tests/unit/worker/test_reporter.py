@@ -89,7 +89,7 @@ def test_a_blank_picture_gets_no_words_of_the_model_or_of_its_neighbours(tmp_pat
 
 
 def test_pictures_unlike_the_reference_set_get_no_words_of_the_model_and_say_why(tmp_path: Path) -> None:
-    model, index = FakeModel(), FakeIndex(look_at=Look(z=[4.2], pictures=250, decides=True))
+    model, index = FakeModel(), FakeIndex(look_at=Look(z=[4.2], pictures=250, decides=True, limit=2.0))
     draft = write([radiograph(tmp_path)], model, index)
 
     assert (model.questions, draft.evidence, index.searches) == ([], [], [])
@@ -104,7 +104,7 @@ def test_pictures_unlike_the_reference_set_get_no_words_of_the_model_and_say_why
 def test_where_nothing_may_be_refused_a_strange_picture_is_read_alone_and_marked(
     tmp_path: Path, decides: bool, refuse: bool
 ) -> None:
-    model, index = FakeModel(), FakeIndex(look_at=Look(z=[4.2], pictures=5, decides=decides))
+    model, index = FakeModel(), FakeIndex(look_at=Look(z=[4.2], pictures=5, decides=decides, limit=2.0))
     draft = write([radiograph(tmp_path)], model, index, refuse_strange=refuse)
 
     assert draft.impression == "Normal."
@@ -113,7 +113,7 @@ def test_where_nothing_may_be_refused_a_strange_picture_is_read_alone_and_marked
 
 
 def test_only_pictures_of_the_kind_look_for_similar_cases(tmp_path: Path) -> None:
-    index = FakeIndex(look_at=Look(z=[1.0, 3.0], pictures=100, decides=True))
+    index = FakeIndex(look_at=Look(z=[1.0, 3.0], pictures=100, decides=True, limit=2.0))
     draft = write(
         [radiograph(tmp_path, name="a.dcm"), radiograph(tmp_path, name="b.dcm", turned=True)], FakeModel(), index
     )
