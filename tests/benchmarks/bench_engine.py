@@ -7,7 +7,7 @@ computed ahead for all three; "with vision" is end to end, beside what its parts
 Times are CPU seconds of one thread: on an idle machine the same as the clock's, on a busy one still comparable. The
 ways take turns within a round, and ratios are medians over rounds.
 
-    python -m tests.benchmarks.bench_engine [--requests 24] [--rounds 3] [--slots 16]
+    python -m tests.benchmarks.bench_engine [--requests 48] [--rounds 1] [--slots 16]
 """
 
 from __future__ import annotations
@@ -210,8 +210,8 @@ def parts(model: Any, work: list[Work], slots: int) -> float:
 def main() -> None:
     """Run, print a table, then one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--requests", type=int, default=24)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--requests", type=int, default=48)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--slots", type=int, default=16)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -52,6 +52,8 @@ class Graphs(FixedShapes):
 
     def __init__(self, step: Step, device: torch.device, *, rows: int, tokens: int) -> None:
         super().__init__(step, device, rows=rows, tokens=tokens)
+        # One at a time runs, and its tokens are read before the next: all may work in the same memory.
+        self._pool = torch.cuda.graph_pool_handle()
         self._recordings: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor, torch.cuda.CUDAGraph]] = {}
 
     def _run(self, inputs: torch.Tensor, width: int) -> torch.Tensor:
@@ -73,7 +75,7 @@ class Graphs(FixedShapes):
         current.wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
         # Other threads may embed pictures on this device meanwhile: only this one's calls belong to the recording.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             followers = self._step(buffer, width)
         return buffer, followers, graph
 

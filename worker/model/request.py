@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -23,6 +24,8 @@ class Request:
     max_new_tokens: int = 200
     #: Counted from `submit`; what is written by then is the answer.
     deadline_seconds: float = 300.0
+    #: Counted from when the request leaves the queue, to the same effect.
+    running_seconds: float = math.inf
     #: Told, on the engine's thread, how many tokens there are so far: hand the number on and return.
     on_progress: Callable[[int], None] | None = None
 

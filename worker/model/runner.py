@@ -143,12 +143,14 @@ class SlotRunner(Runner):
     def _step(self, inputs: torch.Tensor, width: int) -> torch.Tensor:
         """The tokens that follow those of rows 0..n-1, kept at `lengths`; reads the first *width* columns."""
         tokens, lengths = inputs
-        visible = torch.arange(width, device=self._device) <= lengths[:, None]
+        # Numbers to add rather than True and False, which attention would turn into numbers in every layer.
+        hidden = torch.arange(width, device=self._device) > lengths[:, None]
+        mask = torch.zeros(hidden.shape, dtype=self._embed.weight.dtype, device=self._device)
         logits = self._forward(
             self._cache.look_at(Window(width=width, positions=lengths)),
             input_ids=tokens[:, None],
             position_ids=lengths[:, None],
-            attention_mask=visible[:, None, None],
+            attention_mask=mask.masked_fill_(hidden, -torch.inf)[:, None, None],
         )
         return _greatest(logits)
 

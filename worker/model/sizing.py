@@ -44,9 +44,15 @@ class Facts:
             ("cache per token", f"{self.kv_bytes_per_token:,} bytes"),
             ("longest request", f"{slot} tokens (the model knows {self.context_tokens})"),
             ("cache of one slot", _size(slot * self.kv_bytes_per_token)),
+            ("memory for one slot", f"{self._needed(slot, 1)} on one device, {self._needed(slot, 2)} on each of two"),
             ("tokens per picture", str(self.image_tokens or "the processor decides")),
             *((f"slots on {name}", self._fit(slot, *cards)) for name, cards in (here or CARDS).items()),
         ]
+
+    def _needed(self, slot: int, cards: int) -> str:
+        """The least memory of each of *cards* devices, layers spread evenly."""
+        cache = slot * self.kv_bytes_per_token / placement.CACHE_SHARE
+        return _size(OVERHEAD + int(self.weight_bytes + cache) // cards)
 
     def _fit(self, slot: int, cards: int, memory: int) -> str:
         """How many slots a worker makes on *cards* cards of *memory* bytes, layers spread evenly."""

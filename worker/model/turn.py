@@ -63,7 +63,12 @@ class Turn:
 
     def overdue(self, now: float) -> bool:
         """Whether nobody waits for it any more, or its time is up."""
-        return self.future.cancelled() or now - self.clock.submitted >= self.request.deadline_seconds
+        running = now - self.clock.started if self.clock.started else 0.0
+        return (
+            self.future.cancelled()
+            or now - self.clock.submitted >= self.request.deadline_seconds
+            or running >= self.request.running_seconds
+        )
 
     def start(self) -> None:
         """Leave the queue."""

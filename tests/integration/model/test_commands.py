@@ -102,6 +102,15 @@ def test_info_shows_the_slots_that_a_worker_of_these_settings_makes(
     assert " 0.0" not in shown
 
 
+def test_what_info_says_is_needed_is_just_enough_for_one_slot() -> None:
+    facts = sizing.Facts("m", "bfloat16", 10**10, 60 * 2**30, 10**6, 4096, None)
+    gib = {cards: float(facts._needed(1024, cards).removesuffix(" GiB")) for cards in (1, 2)}
+
+    for cards, needed in gib.items():
+        assert facts._fit(1024, cards, int((needed + 0.1) * 2**30)).startswith("1 of")
+        assert facts._fit(1024, cards, int((needed - 0.1) * 2**30)) == "does not fit"
+
+
 def test_two_cards_are_not_one_large_one() -> None:
     facts = sizing.Facts("m", "bfloat16", 10**10, 60 * 2**30, 10**6, 4096, None)
 

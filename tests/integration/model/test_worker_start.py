@@ -41,6 +41,10 @@ def environment(checkpoint: Path, data: Path) -> dict[str, str]:
     return {**os.environ, **{f"PRELIM_{name}": str(value) for name, value in given.items()}}
 
 
+def remove(directory: Path) -> None:
+    shutil.rmtree(directory)
+
+
 def break_template(directory: Path) -> None:
     (directory / "chat_template.jinja").write_text("{% for %}")
 
@@ -65,6 +69,7 @@ def change(directory: Path, name: str, **values: Any) -> None:
 @pytest.mark.parametrize(
     ("damage", "problem"),
     [
+        (remove, "there is no checkpoint at "),
         (break_template, "does not run: "),
         (misplace_image_token, "the tokenizer has no token 99999"),
         (forget_digests, "prelim.json cannot be read"),

@@ -262,6 +262,24 @@ def test_at_its_deadline_a_request_ends_with_what_it_has() -> None:
     assert (waiting.result().finish_reason, waiting.result().token_ids) == ("deadline", [])
 
 
+def test_seconds_of_running_are_counted_from_when_it_leaves_the_queue() -> None:
+    served = engine(FakeRunner(rows=1))
+    first = ask(served, prompt(1), count=2)
+    limited = ask(served, prompt(2), count=60, running_seconds=0.05)
+
+    threading.Event().wait(0.06)
+    drive(served, first)
+    served.step()
+    served.step()
+    assert not limited.done(), "it has only begun"
+    threading.Event().wait(0.06)
+    served.step()
+
+    result = limited.result()
+    assert result.finish_reason == "deadline"
+    assert result.token_ids == answer([2], 60)[: len(result.token_ids)] != []
+
+
 def test_progress_is_told_and_its_owners_faults_stay_with_the_owner() -> None:
     served = engine(FakeRunner())
     told: list[int] = []
