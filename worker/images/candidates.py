@@ -174,4 +174,6 @@ def _tier(header: Header, types: list[str], modality: str) -> Tier:
         return Tier.SECONDARY
     if types[1:2] == ["SECONDARY"]:
         return Tier.SECONDARY
-    return Tier.DERIVED if types[:1] == ["DERIVED"] and modality in _VOLUMES else Tier.PRIMARY
+    # A mosaic is a volume on one sheet, each slice of it the size of a stamp.
+    derived = types[:1] == ["DERIVED"] or "MOSAIC" in types
+    return Tier.DERIVED if derived and modality in _VOLUMES else Tier.PRIMARY

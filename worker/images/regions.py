@@ -30,7 +30,7 @@ def region_of(headers: Iterable[Header]) -> str:
     What the scanner says (Body Part Examined, anatomic region) counts before what somebody typed.
     """
     series = {header.text("SeriesInstanceUID"): header for header in headers}
-    votes = Counter(filter(None, map(_of, series.values())))
+    votes = Counter(filter(None, (_of(header.shared()) for header in series.values())))
     return votes.most_common(1)[0][0] if votes else ""
 
 

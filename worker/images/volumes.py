@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from worker.images.directions import Direction
     from worker.images.header import Header
 
+    Key = tuple[Direction | None, *tuple[object, ...]]
+
 #: Volumes of one MR study that share the budget: more would leave less than two slices each.
 _MR_VOLUMES = 4
 #: Volumes with fewer slices are scouts and test shots, where a fuller one is there.
@@ -44,14 +46,24 @@ class Slice(NamedTuple):
     acquired: tuple[float, int, int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Volume:
     """Slices of one orientation, echo and phase of one series, in order, one for each place."""
 
     slices: list[Slice]
-    axial: bool
+    direction: Direction | None
     #: Slices at places that others stand for.
     repeated: int
+
+    @property
+    def axial(self) -> bool:
+        """Whether its slices lie across the body."""
+        return self.direction is not None and abs(self.direction[2]) >= max(map(abs, self.direction))
+
+    @property
+    def uid(self) -> str:
+        """Series Instance UID."""
+        return self.slices[0].item.header.text("SeriesInstanceUID")
 
     @property
     def series(self) -> str:
@@ -67,17 +79,20 @@ def choose(candidates: Sequence[Candidate], budget: int, region: str) -> tuple[l
     groups = _slices(candidates)
     if not groups:
         return choose_frames(candidates, budget)
-    chosen = _worth_showing(_volumes(groups), candidates[0].modality, budget)
+    volumes = _volumes(groups)
+    chosen = _worth_showing(volumes, candidates[0].modality, budget)
     choices: list[Choice] = []
     for number, volume in enumerate(chosen):
         share = budget // len(chosen) + (number < budget % len(chosen))
         for window, count in _windows(volume, candidates[0].modality, region, share):
             choices += _choices(volume, spread(len(volume.slices), count), window)
-    return choices, lambda shown: _basis(shown, chosen)
+    used = {volume.uid for volume in chosen}
+    others = sum(len(volume.slices) for volume in volumes if volume not in chosen and volume.uid in used)
+    return choices, lambda shown: _basis(shown, chosen, others)
 
 
-def _slices(candidates: Iterable[Candidate]) -> dict[tuple[object, ...], list[Slice]]:
-    groups: dict[tuple[object, ...], list[Slice]] = defaultdict(list)
+def _slices(candidates: Iterable[Candidate]) -> dict[Key, list[Slice]]:
+    groups: dict[Key, list[Slice]] = defaultdict(list)
     directions = Directions()
     for item in candidates:
         for frame, header in enumerate(_headers(item.header)):
@@ -92,11 +107,11 @@ def _headers(header: Header) -> Iterable[Header]:
     return header.of_frames([0]).values() if header.frames == 1 else header.by_frame()
 
 
-def _key(header: Header, normal: Direction | None) -> tuple[object, ...]:
+def _key(header: Header, normal: Direction | None) -> Key:
     """What separates the volumes that one series may hold."""
     return (
-        header.text("SeriesInstanceUID"),
         normal,
+        header.text("SeriesInstanceUID"),
         header.integer("Rows"),
         header.integer("Columns"),
         header.number("EffectiveEchoTime") or header.number("EchoTime"),
@@ -106,25 +121,24 @@ def _key(header: Header, normal: Direction | None) -> tuple[object, ...]:
     )
 
 
-def _volumes(groups: dict[tuple[object, ...], list[Slice]]) -> list[Volume]:
+def _volumes(groups: dict[Key, list[Slice]]) -> list[Volume]:
     volumes = []
-    for (_, normal, *_), slices in groups.items():
-        axial = isinstance(normal, tuple) and abs(normal[2]) >= max(map(abs, normal))
+    for (direction, *_), slices in groups.items():
         places = [item.place for item in slices if item.place is not None]
         if len(places) < len(slices) or max(places) - min(places) < _LEAST_SPREAD:
             unplaced = sorted((item._replace(place=None) for item in slices), key=lambda item: item.acquired)
-            volumes.append(Volume(unplaced, axial, 0))
+            volumes.append(Volume(unplaced, direction, 0))
             continue
         # Several at one place are phases nothing else told apart: the first acquired stands for them.
         distinct: dict[float, Slice] = {}
         for item in sorted(slices, key=lambda item: (item.place or 0.0, item.acquired)):
             distinct.setdefault(round(item.place or 0.0, 2), item)
-        volumes.append(Volume(list(distinct.values()), axial, len(slices) - len(distinct)))
+        volumes.append(Volume(list(distinct.values()), direction, len(slices) - len(distinct)))
     return volumes
 
 
 def _worth_showing(volumes: list[Volume], modality: str, budget: int) -> list[Volume]:
-    """CT and PET: the fullest axial volume. MR: several contrasts, one volume of each series first."""
+    """CT and PET: the fullest axial volume. MR: one of each series, then what else looks from another side."""
     fuller = [volume for volume in volumes if len(volume.slices) >= _FEW] or volumes
     fullest = max(len(volume.slices) for volume in fuller)
     # An axial volume comes first unless it is a remnant beside another.
@@ -135,15 +149,19 @@ def _worth_showing(volumes: list[Volume], modality: str, budget: int) -> list[Vo
     )
     if modality != "MR":
         return ranked[:1]
-    first_of_series: dict[str, Volume] = {}
+    of_series: dict[object, Volume] = {}
+    of_side: dict[object, Volume] = {}
     for volume in ranked:
-        first_of_series.setdefault(volume.slices[0].item.header.text("SeriesInstanceUID"), volume)
-    several = list(first_of_series.values())[: max(1, min(_MR_VOLUMES, budget // 2))]
+        of_series.setdefault(volume.uid, volume)
+        of_side.setdefault((volume.uid, volume.direction), volume)
+    firsts = list(dict.fromkeys([*of_series.values(), *of_side.values()]))
+    several = firsts[: max(1, min(_MR_VOLUMES, budget // 2))]
     return sorted(several, key=lambda volume: volume.slices[0].item.header.integer("SeriesNumber"))
 
 
 def _windows(volume: Volume, modality: str, region: str, share: int) -> list[tuple[Window | None, int]]:
-    header = volume.slices[0].item.header
+    first = volume.slices[0]
+    header = first.item.header.of_frames([first.frame])[first.frame]
     hounsfield = modality == "CT" and "RescaleIntercept" in header
     if hounsfield and (region or not header_windows(header)):
         return [*ct_windows(region, share)]
@@ -175,10 +193,11 @@ def _reason(volume: Volume, place: int, window: Window | None) -> str:
     return reason + (f", {window.name} window" if window else "")
 
 
-def _basis(choices: Iterable[Choice], volumes: list[Volume]) -> str:
+def _basis(choices: Iterable[Choice], volumes: list[Volume], others: int) -> str:
     shown = len({(choice.identity, choice.frame) for choice in choices})
     total = sum(len(volume.slices) for volume in volumes)
     repeated = sum(volume.repeated for volume in volumes)
     series = ", ".join(sorted({volume.series for volume in volumes}, key=lambda number: (len(number), number)))
     more = f", {repeated} more at the same places not shown" if repeated else ""
-    return f"{shown} of {total} slices of series {series}{more}"
+    apart = f", {others} more of other orientations or contrasts not shown" if others else ""
+    return f"{shown} of {total} slices of series {series}{more}{apart}"

@@ -7,6 +7,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     DigitalXRayImageStorageForPresentation,
+    EnhancedCTImageStorage,
     EnhancedMRImageStorage,
     JPEGLSLossless,
     MRImageStorage,
@@ -21,6 +22,7 @@ from worker.images.runs import spread
 from worker.images.study import StoredInstance, StudyPictures, pictures_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 AXIAL, CORONAL = [1, 0, 0, 0, 1, 0], [1, 0, 0, 0, 0, -1]
@@ -100,7 +102,7 @@ def test_orientations_in_one_series_are_separate_volumes_and_the_axial_one_is_sh
 
     study = pictures_of(coronal + axial)
 
-    assert study.basis == "6 of 6 slices of series 3"
+    assert study.basis == "6 of 6 slices of series 3, 9 more of other orientations or contrasts not shown"
 
 
 def test_a_volume_whose_orientation_differs_in_the_last_digits_or_is_turned_over_stays_one(store: Any) -> None:
@@ -149,16 +151,70 @@ def test_several_contrasts_of_an_mr_study_share_the_budget(store: Any) -> None:
     assert study.basis == "6 of 30 slices of series 2, 4, 7"
 
 
+def positioned(place: Sequence[float], orientation: Sequence[float], **macros: Dataset) -> Dataset:
+    """The functional groups of one frame."""
+    position, facing, frame = Dataset(), Dataset(), Dataset()
+    position.ImagePositionPatient, facing.ImageOrientationPatient = list(place), list(orientation)
+    frame.PlanePositionSequence, frame.PlaneOrientationSequence = [position], [facing]
+    for name, macro in macros.items():
+        setattr(frame, name, [macro])
+    return frame
+
+
+def test_the_stacks_of_one_enhanced_mr_object_are_all_shown(store: Any) -> None:
+    frames = [
+        positioned([5.0 * n * (axis == side) for axis in range(3)], orientation)
+        for side, orientation in ((2, AXIAL), (1, CORONAL), (0, [0, 1, 0, 0, 0, -1]))
+        for n in range(6)
+    ]
+    pixels = np.stack([textured(number) for number in range(18)])
+    stored = store(pixels, SOPClassUID=EnhancedMRImageStorage, Modality="MR", PerFrameFunctionalGroupsSequence=frames)
+
+    study = pictures_of([stored], budget=6)
+
+    assert [picture.frame // 6 for picture in study.pictures] == [0, 0, 1, 1, 2, 2]
+    assert study.basis == "6 of 18 slices of series 3"
+
+
+def test_an_enhanced_ct_is_shown_in_the_windows_of_the_region_its_functional_groups_name(store: Any) -> None:
+    rescale, anatomy, region, shared = Dataset(), Dataset(), Dataset(), Dataset()
+    rescale.RescaleIntercept, rescale.RescaleSlope, rescale.RescaleType = -1000, 1, "HU"
+    region.CodeValue, region.CodingSchemeDesignator, region.CodeMeaning = "51185008", "SCT", "Thorax"
+    anatomy.FrameLaterality, anatomy.AnatomicRegionSequence = "U", [region]
+    shared.FrameAnatomySequence = [anatomy]
+    stored = store(
+        np.stack([textured(number) for number in range(9)]),
+        SOPClassUID=EnhancedCTImageStorage,
+        SharedFunctionalGroupsSequence=[shared],
+        PerFrameFunctionalGroupsSequence=[
+            positioned([0, 0, 5.0 * n], AXIAL, PixelValueTransformationSequence=rescale) for n in range(9)
+        ],
+    )
+
+    study = pictures_of([stored])
+
+    assert study.body_part == "CHEST"
+    assert {picture.transform["window"] for picture in study.pictures} == {"mediastinum", "lung"}
+
+
+def test_a_mosaic_is_shown_only_where_there_are_no_slices(store: Any) -> None:
+    def mr(seed: int, *types: str) -> StoredInstance:
+        place = {"ImageOrientationPatient": AXIAL, "ImagePositionPatient": [0, 0, 5.0 * seed]}
+        kinds = ["ORIGINAL", "PRIMARY", *types]
+        written: StoredInstance = store(
+            textured(seed), SOPClassUID=MRImageStorage, Modality="MR", ImageType=kinds, **place
+        )
+        return written
+
+    slices, mosaics = [mr(n, "M") for n in range(4)], [mr(n, "M", "MOSAIC") for n in range(5, 9)]
+
+    assert places(pictures_of(slices + mosaics), slices) == [0, 1, 2, 3]
+    assert len(pictures_of(mosaics).pictures) == 4
+
+
 def test_frames_of_an_enhanced_object_are_ordered_by_their_own_positions(store: Any) -> None:
     order = [3, 0, 4, 1, 2]
-    frames = []
-    for place in order:
-        position, orientation = Dataset(), Dataset()
-        position.ImagePositionPatient = [0, 0, 5.0 * place]
-        orientation.ImageOrientationPatient = AXIAL
-        frame = Dataset()
-        frame.PlanePositionSequence, frame.PlaneOrientationSequence = [position], [orientation]
-        frames.append(frame)
+    frames = [positioned([0, 0, 5.0 * place], AXIAL) for place in order]
     pixels = np.stack([textured(place) for place in order])
     stored = store(pixels, SOPClassUID=EnhancedMRImageStorage, Modality="MR", PerFrameFunctionalGroupsSequence=frames)
 
