@@ -454,7 +454,7 @@ def test_a_full_coronal_volume_comes_before_a_remnant_of_an_axial_one(store: Any
         store_slice(store, n, ImageOrientationPatient=CORONAL, ImagePositionPatient=[0, 5.0 * n, 0]) for n in range(20)
     ]
 
-    assert pictures_of(ct(store, 3) + coronal).basis == "8 of 20 slices of series 3"
+    assert pictures_of(ct(store, 3) + coronal).basis.startswith("8 of 20 slices of series 3, 3 more")
 
 
 def test_derived_slices_are_used_where_there_are_too_few_primary_ones_and_said_to_be_derived(store: Any) -> None:
