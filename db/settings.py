@@ -74,6 +74,10 @@ class Settings(BaseSettings):
     settle_rules: Annotated[dict[str, Seconds], NoDecode] = Field(
         default={}, description="Quiet time per AE title or modality, as `CT=20,ER_XRAY=5`; an AE title wins."
     )
+    priority_rules: Annotated[dict[str, Literal["LOW", "ROUTINE", "HIGH", "STAT"]], NoDecode] = Field(
+        default={},
+        description="Priority of what an AE title sends, or is sent to one of ours, as `ER_XRAY=STAT,RESEARCH=LOW`.",
+    )
     settle_cap_seconds: Seconds = Field(
         default=5400, description="A study still growing after this long is judged complete all the same."
     )
@@ -178,6 +182,14 @@ class Settings(BaseSettings):
             return {name.strip(): float(seconds) for name, seconds in pairs}
         except ValueError as error:
             raise ValueError("write it as NAME=SECONDS,NAME=SECONDS") from error
+
+    @field_validator("priority_rules", mode="before")
+    @classmethod
+    def _parse_priorities(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = (pair.partition("=") for pair in value.split(",") if pair.strip())
+        return {name.strip(): level.strip().upper() for name, _, level in pairs}
 
     @field_validator("demo_ae_titles", mode="before")
     @classmethod

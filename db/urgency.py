@@ -12,8 +12,15 @@ if TYPE_CHECKING:
 
 #: Priorities of a study, as modalities and orders name them (DICOM PS3.7 E.1-1 LOW/MEDIUM/HIGH; (0040,1003)).
 LOW, ROUTINE, HIGH, STAT = -1, 0, 1, 2
+#: By the names that sites and (0040,1003) Requested Procedure Priority (PS3.3 C.4.11) give them.
+LEVELS = {"LOW": LOW, "ROUTINE": ROUTINE, "MEDIUM": ROUTINE, "HIGH": HIGH, "STAT": STAT}
 #: One step of priority counts as having waited this much longer: an hour is more than a usual queue of urgent studies.
 HEAD_START_SECONDS = 3600
+
+
+def agreed(*said: int) -> int:
+    """The priority on which several sources agree: routine says nothing, of the others the highest counts."""
+    return max((priority for priority in said if priority != ROUTINE), default=ROUTINE)
 
 
 def urgent_at(priority: int) -> ColumnElement[dt.datetime]:

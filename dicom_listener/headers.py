@@ -7,16 +7,18 @@ import hashlib
 import re
 import warnings
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pydicom.charset import convert_encodings, decode_bytes, default_encoding, python_encoding
 
+from db import urgency
 from db.reportable import reportable
 from db.studies import ReceivedInstance, StudyAttributes
 from dicom_listener import data_sets, file_meta
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 SPECIFIC_CHARACTER_SET = 0x00080005
@@ -32,6 +34,7 @@ BODY_PART_EXAMINED = 0x00180015
 SERIES_NUMBER = 0x00200011
 INSTANCE_NUMBER = 0x00200013
 NUMBER_OF_STUDY_RELATED_INSTANCES = 0x00201208
+REQUESTED_PROCEDURE_PRIORITY = 0x00401003
 WANTED = frozenset(data_sets.IDENTITY) | {
     SPECIFIC_CHARACTER_SET,
     STUDY_DATE,
@@ -46,6 +49,7 @@ WANTED = frozenset(data_sets.IDENTITY) | {
     SERIES_NUMBER,
     INSTANCE_NUMBER,
     NUMBER_OF_STUDY_RELATED_INSTANCES,
+    REQUESTED_PROCEDURE_PRIORITY,
 }
 
 #: Python's names of the character sets of PS3.3 C.12.1.1.2. pydicom takes every codec of Python's, `base64` too.
@@ -54,6 +58,7 @@ ENCODINGS = frozenset(python_encoding.values())
 STEP = 2**20
 #: From the C-STORE's priority (PS3.7 9.3.1.1: medium, high, low) to ours: greater is more urgent.
 PRIORITIES = {0: 0, 1: 1, 2: -1}
+NO_RULES: Mapping[str, str] = MappingProxyType({})
 #: IS values beyond are nonsense (PS3.5 6.2).
 LARGEST_IS = 2**31 - 1
 #: What a text of one line cannot contain; Postgres refuses NUL.
@@ -74,8 +79,12 @@ def read_meta(path: Path) -> file_meta.FileMeta:
         return file_meta.decode(file.read(file_meta.LONGEST_HEAD))
 
 
-def read(path: Path, meta: file_meta.FileMeta, file_path: str) -> ReceivedInstance:
+def read(
+    path: Path, meta: file_meta.FileMeta, file_path: str, priority_rules: Mapping[str, str] = NO_RULES
+) -> ReceivedInstance:
     """Read an object that came by C-STORE; *file_path* is what the row will say of where it lies.
+
+    *priority_rules* name the priority of some AE titles.
 
     Raises Refusal where the data set is not an object's, OSError.
     """
@@ -90,7 +99,9 @@ def read(path: Path, meta: file_meta.FileMeta, file_path: str) -> ReceivedInstan
     data_sets.check_identity(reader, meta.sop_class_uid, meta.sop_instance_uid)
     if reportable(meta.sop_class_uid):
         reader.finish()
-    return _instance(Texts(reader.values), meta, Digest(size, digest.hexdigest()), file_path)
+    texts = Texts(reader.values)
+    priority = _priority(texts, meta.reception, priority_rules)
+    return _instance(texts, meta, Digest(size, digest.hexdigest()), file_path, priority)
 
 
 def digest(path: Path) -> Digest:
@@ -142,7 +153,22 @@ class Texts:
         return self._values[tag].decode("latin-1").rstrip("\0 ")
 
 
-def _instance(texts: Texts, meta: file_meta.FileMeta, digest: Digest, file_path: str) -> ReceivedInstance:
+def _priority(texts: Texts, reception: file_meta.Reception, rules: Mapping[str, str]) -> int:
+    """What the C-STORE, the order and the site's rules for both AE titles agree on."""
+    said = (
+        texts[REQUESTED_PROCEDURE_PRIORITY].upper(),
+        *(rules.get(title.strip(), "") for title in _titles(reception)),
+    )
+    return urgency.agreed(PRIORITIES.get(reception.priority, 0), *(urgency.LEVELS.get(word, 0) for word in said))
+
+
+def _titles(reception: file_meta.Reception) -> tuple[str, str]:
+    return reception.calling_ae_title, reception.called_ae_title
+
+
+def _instance(
+    texts: Texts, meta: file_meta.FileMeta, digest: Digest, file_path: str, priority: int
+) -> ReceivedInstance:
     reception = meta.reception
     return ReceivedInstance(
         study=StudyAttributes(
@@ -154,7 +180,7 @@ def _instance(texts: Texts, meta: file_meta.FileMeta, digest: Digest, file_path:
             accession_number=texts[ACCESSION_NUMBER],
             study_date=texts[STUDY_DATE],
             study_description=texts[STUDY_DESCRIPTION],
-            priority=PRIORITIES.get(reception.priority, 0),
+            priority=priority,
             announced=texts.number(NUMBER_OF_STUDY_RELATED_INSTANCES),
         ),
         sop_instance_uid=meta.sop_instance_uid,

@@ -68,6 +68,7 @@ class Indexer:
         self.spool = Spool(settings.spool)
         self._data_dir = settings.data_dir
         self._url = settings.database()
+        self._priority_rules = settings.priority_rules
 
     def index(self, files: Iterable[Path]) -> None:
         """Give *files* their rows in one transaction, then take them out of the inbox.
@@ -122,7 +123,8 @@ class Indexer:
             meta = headers.read_meta(path)
             if meta.reception.operation != C_STORE:
                 return notices.read(path, meta)
-            return headers.read(path, meta, self._relative(self.spool.place(path)))
+            place = self._relative(self.spool.place(path))
+            return headers.read(path, meta, place, self._priority_rules)
         except (ValueError, Refusal) as error:
             return str(error)
         except FileNotFoundError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydicom import Dataset, dcmwrite
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
@@ -50,7 +50,7 @@ def encode(dataset: Dataset) -> bytes:
     return buffer.getvalue()
 
 
-def receive(settings: Settings, dataset: Dataset, *, data: bytes | None = None, **reception: str) -> Path:
+def receive(settings: Settings, dataset: Dataset, *, data: bytes | None = None, **reception: Any) -> Path:
     """Put an object into the spool as the listener does; *data* replaces the encoded data set."""
     spool = Spool(settings.spool)
     spool.prepare()
@@ -64,9 +64,9 @@ def receive(settings: Settings, dataset: Dataset, *, data: bytes | None = None, 
     return path
 
 
-def received(**values: str) -> Reception:
+def received(**values: Any) -> Reception:
     """How an object came in."""
-    names = {"association_id": uuid.uuid4().hex, "calling_ae_title": "CT_1", "called_ae_title": "PRELIM", **values}
+    names = {"association_id": uuid.uuid4().hex, "calling_ae_title": "CT_1", "called_ae_title": "PRELIM", "priority": 0}
     return Reception(
-        **names, operation=file_meta.C_STORE, peer="127.0.0.1", priority=0, received_at=dt.datetime.now(dt.UTC)
+        **(names | values), operation=file_meta.C_STORE, peer="127.0.0.1", received_at=dt.datetime.now(dt.UTC)
     )

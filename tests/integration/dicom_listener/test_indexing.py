@@ -14,6 +14,7 @@ from sqlalchemy import select, text
 
 from db.models import Instance, Quarantined, Study
 from db.session import transaction
+from db.urgency import HIGH, LOW, ROUTINE, STAT
 from dicom_listener import file_meta, headers, index
 from dicom_listener.inbox import Inbox
 from dicom_listener.negotiation import STORAGE_COMMITMENT_PUSH_MODEL
@@ -138,6 +139,40 @@ def test_a_crash_at_any_step_is_made_good_by_indexing_again(
 
     assert (len(rows(settings, Instance)), len(rows(settings, Quarantined))) == (1, 1)
     assert files(settings) == {"inbox": 0, "store": 1, "quarantine": 1}
+
+
+@pytest.mark.parametrize(
+    ("reception", "requested", "priority"),
+    [
+        ({}, "", ROUTINE),
+        ({"priority": 1}, "", HIGH),
+        ({"priority": 2}, "", LOW),
+        ({}, "STAT", STAT),
+        ({}, "MEDIUM", ROUTINE),
+        ({}, "AT ONCE", ROUTINE),
+        ({"priority": 1}, "STAT", STAT),
+        ({"calling_ae_title": "ER"}, "", STAT),
+        ({"called_ae_title": "PRELIM_STUDY"}, "", LOW),
+        ({"called_ae_title": "PRELIM_STUDY", "priority": 1}, "ROUTINE", HIGH),
+    ],
+)
+def test_how_urgent_a_study_is_by_what_the_sender_the_order_and_the_site_say(
+    settings: Settings, reception: dict[str, object], requested: str, priority: int
+) -> None:
+    rules = {"priority_rules": {"ER": "STAT", "PRELIM_STUDY": "LOW"}}
+    receive(settings, image(RequestedProcedurePriority=requested), **reception)
+    index.run_once(settings.model_copy(update=rules))
+
+    assert [study.priority for study in rows(settings, Study)] == [priority]
+
+
+def test_a_study_becomes_urgent_with_its_first_urgent_object(settings: Settings) -> None:
+    study = generate_uid()
+    for requested in ("", "STAT", ""):
+        receive(settings, image(StudyInstanceUID=study, RequestedProcedurePriority=requested))
+    index.run_once(settings)
+
+    assert [study.priority for study in rows(settings, Study)] == [STAT]
 
 
 @pytest.mark.parametrize("step", ["_read", "_shelve", "_record"])

@@ -46,6 +46,20 @@ def test_settle_rules_are_read_as_seconds_per_name(monkeypatch: pytest.MonkeyPat
     assert load_settings().settle_rules == {"CT": 20.0, "ER_XRAY": 5.0}
 
 
+def test_priority_rules_are_read_as_a_level_per_ae_title(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRELIM_PRIORITY_RULES", "ER XRAY=stat, RESEARCH=LOW")
+
+    assert load_settings().priority_rules == {"ER XRAY": "STAT", "RESEARCH": "LOW"}
+
+
+@pytest.mark.parametrize("rules", ["ER", "ER=SOON", "ER="])
+def test_a_priority_that_there_is_not_is_refused(monkeypatch: pytest.MonkeyPatch, rules: str) -> None:
+    monkeypatch.setenv("PRELIM_PRIORITY_RULES", rules)
+
+    with pytest.raises(ConfigurationError, match="PRELIM_PRIORITY_RULES.*STAT"):
+        load_settings()
+
+
 def test_settle_rules_that_are_no_rules_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRELIM_SETTLE_RULES", "CT")
 
