@@ -41,13 +41,15 @@ if TYPE_CHECKING:
 
     from worker.reporter import StudyToReport
 
-JOBS = 200
+JOBS = 500
 ROUNDS = 3
 IDLE_JOBS = 50
 THREADS = 8
 #: Milliseconds between two jobs of the idle measurement: nothing is left of the one before.
 IDLE_PAUSE_SECONDS = 0.1
 DONE_SECONDS = 120
+#: Between two looks whether the queue is empty: seldom enough to cost those that are measured nothing.
+LOOK_SECONDS = 0.02
 PLAIN_QUEUE = "plain"
 DRAFT = Draft("No effusion.", "Normal.", "1 of 1 images", "bench", "0" * 64, {})
 
@@ -201,7 +203,7 @@ def wait_until(done: Callable[[], bool]) -> None:
     while not done():
         if time.monotonic() > deadline:
             raise TimeoutError("the queue was not drained in time")
-        time.sleep(0.005)
+        time.sleep(LOOK_SECONDS)
 
 
 def count(url: str, query: str) -> int:
