@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from db import jobs, nudges, reports, studies
@@ -17,6 +17,7 @@ from db.models import Job, Report
 from db.session import transaction
 from db.studies import StudyAttributes
 from db.urgency import HEAD_START_SECONDS, STAT
+from tests.polling import wait_until
 
 if TYPE_CHECKING:
     import uuid
@@ -274,3 +275,38 @@ def test_a_stored_report_cannot_be_changed(arrivals: Arrivals) -> None:
 
     with pytest.raises(DBAPIError, match="immutable"), transaction(arrivals.url) as session:
         session.execute(update(Report).values(findings="other"))
+
+
+def test_a_worker_that_waited_for_its_study_finishes_where_nothing_of_the_job_has_changed(arrivals: Arrivals) -> None:
+    claim = arrivals.running_job()
+    with ThreadPoolExecutor(1) as pool:
+        with transaction(arrivals.url) as session:
+            studies.find(session, arrivals.uid, lock=True).priority = STAT
+            session.flush()
+            finishing = pool.submit(finish, arrivals.url, claim)
+            wait_until(lambda: somebody_waits_for_a_lock(arrivals.url))
+        finishing.result(timeout=30)
+
+    assert arrivals.state() == "reported"
+
+
+def test_a_worker_that_waited_for_its_study_drops_the_result_where_late_images_came_first(arrivals: Arrivals) -> None:
+    claim = arrivals.running_job()
+    with ThreadPoolExecutor(1) as pool:
+        with transaction(arrivals.url) as session:
+            study = studies.find(session, arrivals.uid, lock=True)
+            studies._reopen(session, study)
+            session.flush()
+            finishing = pool.submit(finish, arrivals.url, claim)
+            wait_until(lambda: somebody_waits_for_a_lock(arrivals.url))
+        with pytest.raises(StaleFence):
+            finishing.result(timeout=30)
+
+    assert arrivals.state() == "receiving"
+    with transaction(arrivals.url) as session:
+        assert session.scalars(select(Report)).all() == []
+
+
+def somebody_waits_for_a_lock(url: str) -> bool:
+    with transaction(url) as session:
+        return bool(session.scalar(text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")))
