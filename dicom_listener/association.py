@@ -59,7 +59,7 @@ class Answerer(Protocol):
     refusal: Refusal | None
     sop_instance_uid: str
 
-    def write(self, fragment: memoryview) -> None: ...  # noqa: D102
+    def write(self, fragment: memoryview, *, last: bool) -> None: ...  # noqa: D102
     def finish(self) -> int: ...  # noqa: D102
     def drop(self) -> None: ...  # noqa: D102
 
@@ -70,7 +70,7 @@ class Ignoring:
     refusal: Refusal | None = None
     sop_instance_uid = ""
 
-    def write(self, fragment: memoryview) -> None:
+    def write(self, fragment: memoryview, *, last: bool) -> None:
         """Throw it away."""
 
     def finish(self) -> int:
@@ -188,7 +188,7 @@ class Association:
         elif context_id != self._request.context_id:
             raise Abort("a data set in another context than its command", INVALID_PARAMETER)
         else:
-            self._request.answerer.write(fragment)
+            self._request.answerer.write(fragment, last=bool(control & LAST))
         if control & LAST and self._request is not None and self._request.is_complete(control):
             self._answer(self._request)
 

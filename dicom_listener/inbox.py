@@ -14,8 +14,10 @@ import contextlib
 import fcntl
 import os
 import threading
+import time
 import uuid
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -39,6 +41,21 @@ AHEAD = 64
 TEND_SECONDS = 1.0
 #: Bytes that must stay free: the database and the logs often share the disk, and must be able to say that it is full.
 RESERVED_BYTES = 512 * 2**20
+#: Seconds for which a look at the free space holds: in so short a time no network fills a tenth of the reserve.
+ROOM_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """An empty file whose name is durable, open for writing."""
+
+    path: Path
+    descriptor: int
+
+    def remove(self) -> None:
+        """Close and remove it."""
+        os.close(self.descriptor)
+        self.path.unlink(missing_ok=True)
 
 
 class Inbox:
@@ -49,11 +66,12 @@ class Inbox:
         self._lock_path = spool.root / "listener.lock"
         self._lock: int | None = None
         self._sync = DirectorySync(spool.inbox)
-        self._ready: deque[Path] = deque()
+        self._ready: deque[Part] = deque()
         self._kept: deque[Path] = deque()
         self._tending = threading.Thread(target=self._tend, name="dicom-inbox")
         self._wake = threading.Event()
         self._closed = False
+        self._look_again = 0.0
 
     def open(self) -> tuple[int, int]:
         """Take possession; returns how many objects of an earlier listener were found complete, and how many not.
@@ -78,37 +96,50 @@ class Inbox:
         self._tending.join()
         with contextlib.suppress(OSError):  # what a broken disk leaves, the next start looks through
             self._remove_kept()
-            for path in self._ready:
-                path.unlink(missing_ok=True)
+            while self._ready:
+                self._ready.popleft().remove()
         if self._lock is not None:
             os.close(self._lock)
 
     def begin(self, head: bytes) -> Arrival:
         """A file for an object whose file begins with *head*; raises OutOfResources."""
         with disk_errors():
-            disk = os.statvfs(self._directory)
-            if disk.f_bavail * disk.f_frsize < RESERVED_BYTES:
-                raise OutOfResources("the disk is full")
+            self._look_for_room()
             return Arrival(self._take(), head, self._kept)
 
-    def _take(self) -> Path:
+    def _look_for_room(self) -> None:
+        now = time.monotonic()
+        if now < self._look_again:
+            return
+        disk = os.statvfs(self._directory)
+        if disk.f_bavail * disk.f_frsize < RESERVED_BYTES:
+            raise OutOfResources("the disk is full")
+        self._look_again = now + ROOM_SECONDS
+
+    def _take(self) -> Part:
         while True:
             try:
-                path = self._ready.popleft()
+                part = self._ready.popleft()
             except IndexError:  # a burst: who comes now waits for a flush of his own, shared with the others
                 self._prepare(1)
                 continue
             if len(self._ready) < AHEAD // 2:
                 self._wake.set()
-            return path
+            return part
 
     def _prepare(self, count: int) -> None:
         if count <= 0:
             return
-        made = [self._directory / f"{uuid.uuid4().hex}{PART}" for _ in range(count)]
-        for path in made:
-            path.touch(mode=0o600, exist_ok=False)
-        self._sync()
+        made: list[Part] = []
+        try:
+            for _ in range(count):
+                path = self._directory / f"{uuid.uuid4().hex}{PART}"
+                made.append(Part(path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)))
+            self._sync()
+        except OSError:
+            for part in made:
+                os.close(part.descriptor)  # their names: the next start removes them
+            raise
         self._ready.extend(made)
 
     def _tend(self) -> None:
@@ -146,28 +177,30 @@ class Inbox:
 class Arrival:
     """One object on its way to the disk: `write` as it comes, then either `keep` or `drop`."""
 
-    def __init__(self, part: Path, head: bytes, kept: deque[Path]) -> None:
-        self._part = part
+    def __init__(self, part: Part, head: bytes, kept: deque[Path]) -> None:
+        self._part = part.path
+        self._descriptor: int | None = part.descriptor
         self._kept = kept
-        self._head: bytes = head
+        self._head = head
         self._seal_at = len(head) - file_meta.SEAL.size
         self._crc = file_meta.checksum(head[: self._seal_at])
         self._bytes = 0
-        self._descriptor: int | None = os.open(part, os.O_WRONLY | os.O_CLOEXEC)
+        #: Received, not yet given to the disk.
+        self._unwritten: list[bytes | memoryview] = [head]
 
-    def write(self, fragment: bytes | memoryview) -> None:
-        """Append bytes of the data set; raises OutOfResources."""
+    def write(self, fragment: bytes | memoryview, *, last: bool = False) -> None:
+        """Append bytes of the data set, the *last* ones no sooner than in `keep`; raises OutOfResources."""
         self._crc = file_meta.checksum(fragment, self._crc)
-        with disk_errors():
-            self._append((self._head, fragment))
-        self._head = b""
+        self._unwritten.append(fragment)
+        if not last:
+            with disk_errors():
+                self._append()
 
     def keep(self) -> Path:
         """Make the object durable and let the indexer find it; raises OutOfResources, and then it is not there."""
         final = self._part.with_suffix(COMPLETE)
         with disk_errors(), self._dropped_on_error():
-            self._append((self._head,))
-            os.pwrite(self._open, file_meta.seal(self._bytes, self._crc), self._seal_at)
+            self._append_sealed()
             os.fdatasync(self._open)
             self._close()
             os.link(self._part, final)
@@ -185,12 +218,23 @@ class Arrival:
         assert self._descriptor is not None, "written to after keep or drop"  # noqa: S101 - a fault of ours
         return self._descriptor
 
-    def _append(self, buffers: Sequence[bytes | memoryview]) -> None:
-        wanted = sum(map(len, buffers))
-        written = os.writev(self._open, buffers) if wanted else 0
-        self._bytes += written
-        if written < wanted:  # a disk that fills up: the next write says so
-            self._append((memoryview(b"".join(buffers))[written:],))
+    def _append_sealed(self) -> None:
+        size = self._bytes + _size(self._unwritten)
+        seal = file_meta.seal(size, self._crc)
+        if self._bytes:
+            self._append()
+            os.pwrite(self._open, seal, self._seal_at)
+        else:  # all of it at once, as small objects come
+            self._unwritten[0] = self._head[: self._seal_at] + seal
+            self._append()
+
+    def _append(self) -> None:
+        while self._unwritten:
+            written = os.writev(self._open, self._unwritten)
+            self._bytes += written
+            # Less than all: a disk that fills up. The next write says so.
+            rest = memoryview(b"".join(self._unwritten))[written:] if written < _size(self._unwritten) else b""
+            self._unwritten = [rest] if rest else []
 
     def _close(self) -> None:
         descriptor, self._descriptor = self._open, None
@@ -206,6 +250,10 @@ class Arrival:
                 self.drop()
                 self._part.unlink(missing_ok=True)
             raise
+
+
+def _size(buffers: Sequence[bytes | memoryview]) -> int:
+    return sum(map(len, buffers))
 
 
 @contextlib.contextmanager

@@ -54,15 +54,15 @@ class Keeper:
     def kept(self) -> None:
         """Note that the request was kept; raises Refusal."""
 
-    def write(self, fragment: memoryview) -> None:
-        """Take the next bytes of the data set."""
+    def write(self, fragment: memoryview, *, last: bool) -> None:
+        """Take the next bytes of the data set; the *last* must stay as they are until `finish`."""
         if self._arrival is None:
             return
         try:
             self.bytes += len(fragment)
             if self.bytes > self.most_bytes:
                 raise TooLarge(f"the data set is larger than {self.most_bytes} bytes")
-            self._arrival.write(fragment)
+            self._arrival.write(fragment, last=last)
             self._reader.feed(fragment)
         except Refusal as refusal:
             self._refuse(refusal)

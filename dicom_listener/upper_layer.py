@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import ssl
 import struct
 import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator
 
 ASSOCIATE_RQ, ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA_TF, RELEASE_RQ, RELEASE_RP, ABORT = range(1, 8)
@@ -31,6 +31,7 @@ LONGEST_ASSOCIATE_RQ = 256 * 1024
 PDU_SECONDS = 30
 #: How often a blocked read looks at its deadline and at the stop signal.
 TICK_SECONDS = 0.5
+TIMEVAL = struct.Struct("@ll")
 #: Seconds for a TLS handshake, each step of it.
 HANDSHAKE_SECONDS = 10
 #: Seconds a peer may leave our answer unread.
@@ -63,16 +64,22 @@ class Connection:
         self._socket = peer
         self._stopping = stopping
         self._maximum = maximum_pdu_bytes
-        peer.settimeout(TICK_SECONDS)
+        # The kernel keeps the time: with Python's own timeouts each call is preceded by a poll.
+        peer.settimeout(None)
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            peer.setsockopt(socket.SOL_SOCKET, option, TIMEVAL.pack(0, int(TICK_SECONDS * 1e6)))
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # Resident only as far as it is used: a silent connection costs no memory.
         self._buffer = memoryview(bytearray(max(LONGEST_ASSOCIATE_RQ, 2 * maximum_pdu_bytes) + PDU_HEADER.size))
         self._start = self._end = 0
+        #: Where the system lets us; a TLS record is written in one piece.
+        self._acknowledges = hasattr(socket, "TCP_QUICKACK")
 
     def secure(self, context: ssl.SSLContext | None) -> None:
         """Become a TLS connection, where *context* is given; raises PeerGone."""
         if context is None:
             return
+        self._acknowledges = False
         try:
             self._socket.settimeout(HANDSHAKE_SECONDS)
             self._socket = context.wrap_socket(self._socket, server_side=True, do_handshake_on_connect=False)
@@ -109,7 +116,7 @@ class Connection:
         while rest:
             try:
                 rest = rest[self._socket.send(rest) :]
-            except TimeoutError:
+            except (TimeoutError, BlockingIOError):
                 if time.monotonic() > deadline:
                     raise PeerGone("the peer does not read our answers") from None
             except OSError as error:
@@ -133,7 +140,7 @@ class Connection:
         while True:
             try:
                 received = self._socket.recv_into(self._buffer[self._end :])
-            except TimeoutError:
+            except (TimeoutError, BlockingIOError):
                 received = None
             except OSError as error:
                 raise PeerGone("the connection broke") from error
@@ -155,7 +162,7 @@ class Connection:
         Senders that write a PDU in two pieces and leave Nagle's algorithm on (DCMTK does) hold the second piece until
         the first is acknowledged, which Linux delays by 40 ms: 48 ms for each instance, measured.
         """
-        if not isinstance(self._socket, ssl.SSLSocket) and hasattr(socket, "TCP_QUICKACK"):
+        if self._acknowledges:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 

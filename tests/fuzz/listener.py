@@ -24,6 +24,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from dicom_listener import file_meta
+from dicom_listener.inbox import TEND_SECONDS
 from tests.fuzz import wire
 from tests.fuzz.mutations import mutate, session
 
@@ -158,7 +159,7 @@ def fuzz(subject: Subject, seed: int, seconds: float) -> int:
     """Run cases for *seconds*; returns how many. Raises Broken."""
     for warm_up in range(20):
         run_case(subject, seed, warm_up)
-    time.sleep(1)
+    time.sleep(2 * TEND_SECONDS)  # until all files that are made in advance are there again
     before = subject.resources()
     deadline, number = time.monotonic() + seconds, 0
     while time.monotonic() < deadline:

@@ -53,6 +53,11 @@ def names(spool: Spool, suffix: str) -> list[str]:
     return sorted(path.stem for path in spool.inbox.glob(f"*{suffix}"))
 
 
+def descriptors() -> int:
+    """Open ones of this process, the files made in advance among them."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def restart(spool: Spool) -> tuple[int, int]:
     """What a listener finds that starts after a crash."""
     box = Inbox(spool)
@@ -75,6 +80,26 @@ def test_a_kept_object_is_whole_and_says_so(spool: Spool, box: Inbox) -> None:
     assert file_meta.is_whole(path)
     assert path.read_bytes().endswith(b"x" * 100_000)
     assert names(spool, ".dcm") == [path.stem]
+
+
+@pytest.mark.parametrize("fragments", [[b"small"], [b"in ", b"three ", b"pieces"], [b"", b"the last is empty", b""]])
+def test_an_object_is_the_same_in_however_many_pieces_it_comes(box: Inbox, fragments: list[bytes]) -> None:
+    arrival = box.begin(HEAD)
+    for number, fragment in enumerate(fragments, 1):
+        arrival.write(fragment, last=number == len(fragments))
+    path = arrival.keep()
+    assert file_meta.is_whole(path)
+    assert path.read_bytes()[len(HEAD) :] == b"".join(fragments)
+
+
+def test_an_object_that_comes_in_one_piece_is_one_write(box: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = []
+    writev = os.writev
+    monkeypatch.setattr(os, "writev", lambda fd, buffers: written.append(writev(fd, buffers)) or written[-1])
+    arrival = box.begin(HEAD)
+    arrival.write(b"small", last=True)
+    assert written == []
+    assert arrival.keep().stat().st_size == written[0]
 
 
 def test_more_objects_at_once_than_files_made_in_advance(spool: Spool, box: Inbox) -> None:
@@ -133,7 +158,7 @@ def test_a_disk_that_fails_is_said_and_leaves_nothing(
     def fail(*_: object) -> None:
         raise OSError(code, os.strerror(code))
 
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = descriptors()
     arrival = box.begin(HEAD)
     with monkeypatch.context() as patch:
         patch.setattr(os, call, fail)
@@ -141,7 +166,7 @@ def test_a_disk_that_fails_is_said_and_leaves_nothing(
             write_and_keep(arrival)
     arrival.drop()
     assert names(spool, ".dcm") == []
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    wait_until(lambda: descriptors() == before)
     assert keep(box).exists(), "the next object finds a disk that works again"
 
 

@@ -28,19 +28,24 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-#: Each step of taking an object, and its call in the third one, which comes in three fragments.
+#: Bytes of an object that comes in three fragments, and of one that comes in one.
+LARGE, SMALL = 40_000, 400
+#: Each step of taking an object, and its call in the third one.
 RECEIVING = [
-    ("before os.writev", 8),
-    ("after os.writev", 8),
-    ("before os.pwrite", 3),
-    ("after os.pwrite", 3),
-    ("before os.fdatasync", 3),
-    ("after os.fdatasync", 3),
-    ("before os.link", 3),
-    ("after os.link", 3),
-    ("before dicom_listener.dimse.response", 3),
-    ("after dicom_listener.upper_layer.Connection.send", 4),
-    ("before dicom_listener.storage.Spool.mark_closed", 1),
+    ("before os.writev", 8, LARGE),
+    ("after os.writev", 8, LARGE),
+    ("before os.pwrite", 3, LARGE),
+    ("after os.pwrite", 3, LARGE),
+    ("before os.fdatasync", 3, LARGE),
+    ("after os.fdatasync", 3, LARGE),
+    ("before os.link", 3, LARGE),
+    ("after os.link", 3, LARGE),
+    ("before dicom_listener.dimse.response", 3, LARGE),
+    ("after dicom_listener.upper_layer.Connection.send", 4, LARGE),
+    ("before dicom_listener.storage.Spool.mark_closed", 1, LARGE),
+    ("before os.writev", 3, SMALL),
+    ("after os.writev", 3, SMALL),
+    ("after os.fdatasync", 3, SMALL),
 ]
 #: Each step of giving files their rows: a new one, a duplicate and a conflict.
 INDEXING = [
@@ -79,8 +84,8 @@ def connects(port: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize(("step", "call"), RECEIVING)
-def test_an_acknowledged_object_survives_a_kill(tmp_path: Path, step: str, call: int) -> None:
+@pytest.mark.parametrize(("step", "call", "size"), RECEIVING)
+def test_an_acknowledged_object_survives_a_kill(tmp_path: Path, step: str, call: int, size: int) -> None:
     port = free_port()
     process = run_until_killed("listen", tmp_path, str(port), step, call)
     acknowledged = []
@@ -89,7 +94,7 @@ def test_an_acknowledged_object_survives_a_kill(tmp_path: Path, step: str, call:
         client.associate()
         for number in range(6):
             uid = f"1.2.{number}"
-            if client.store(uid, ct_slice(uid, pixels=40_000)) == 0:
+            if client.store(uid, ct_slice(uid, pixels=size)) == 0:
                 acknowledged.append(uid)
         client.release()
     assert process.wait(timeout=30) == -signal.SIGKILL
