@@ -28,7 +28,7 @@ def contact_sheet(study: StudyPictures, remarks: Sequence[str] = ()) -> Image.Im
     height = 40 + rows * (_SIDE + _WORDS + _GAP) + 16 * len(lines) + _GAP
     sheet = Image.new("RGB", (width, height), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    title = " ".join(part for part in (study.modality, study.body_part, study.basis) if part)
+    title = f"{study.modality} {study.body_part}".rstrip() + f": {study.basis}"
     draw.text((_GAP, _GAP), title, _INK, ImageFont.load_default(16))
     for number, picture in enumerate(study.pictures):
         left = _GAP + number % columns * (_SIDE + _GAP)
@@ -40,8 +40,9 @@ def contact_sheet(study: StudyPictures, remarks: Sequence[str] = ()) -> Image.Im
 def _cell(sheet: Image.Image, draw: ImageDraw.ImageDraw, picture: Picture, left: int, top: int) -> None:
     image = Image.fromarray(picture.pixels)
     image.thumbnail((_SIDE, _SIDE))
-    sheet.paste(image, (left + (_SIDE - image.width) // 2, top + (_SIDE - image.height) // 2))
-    line = top + _SIDE + 4
+    # At the top of its cell, so that its words stand right below it.
+    sheet.paste(image, (left, top))
+    line = top + image.height + 4
     for text, colour in [(picture.reason, _INK), *((warning, _WARNING) for warning in picture.warnings)]:
         for part in wrap(text, _LETTERS):
             draw.text((left, line), part, colour)
