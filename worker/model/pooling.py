@@ -15,13 +15,15 @@ and the query's with it, inner product.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from db.errors import ConfigurationError
+from worker.model import strangeness
+from worker.model.strangeness import Gate, Moments, reduced
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -33,10 +35,6 @@ if TYPE_CHECKING:
 
 #: How sharply the mean of the shallow layer turns to its strangest patches.
 TEMPERATURE = 0.5
-#: Pictures that the spread over all places counts for at each single place: a small reference set knows few spreads.
-PRIOR_PICTURES = 16
-#: Patches on a side, and channels, that the regression sees of a tower with more: its cost must not grow with that.
-GRID, CHANNELS = 8, 192
 #: Reference pictures the regression is fitted on, the first ones: its matrix is that many on a side.
 FITTED = 4000
 #: Of the regression, in parts of the mean squared token.
@@ -45,38 +43,44 @@ RIDGE = 0.05
 LEAST_LABELLED = 3
 #: Weight of the strangest tokens beside the labels.
 UNLABELLED = 0.3
-#: What z none but one in a hundred of the kind reaches, times a margin: a picture above it is none of the kind.
-GENUINE, MARGIN = 0.99, 1.05
+#: Of the three layers, the one that tells pictures of the kind from others: measured, the shallow one lets through
+#: fifty times as many upside down, and the last knows only what the tower was asked.
+STRANGE_LAYER = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Usual:
     """What is usual at each place of one kind of picture, and what deviations mean.
 
-    `mean` and `spread` [layers, patches, channels]; `usual_z` the median z of the reference pictures, each measured by
-    the others; `limit` the z, in units of that, above which a picture is none of the kind; `weights` [features,
+    `mean` and `spread` [layers, patches, channels]; `gate` tells what is none of the kind; `weights` [features,
     labels], in units of each label's spread, no columns where the reference set has no labels.
     """
 
     mean: Array
     spread: Array
-    usual_z: float
-    limit: float
+    gate: Gate
     pictures: int
     weights: Array
 
+    @property
+    def limit(self) -> float:
+        """The z above which a picture is none of the kind."""
+        return self.gate.limit
+
     def save(self, path: Path) -> None:
         """Write to an .npz file."""
-        np.savez(path, **{name: getattr(self, name) for name in Usual.__dataclass_fields__})
+        own = {name: getattr(self, name) for name in ("mean", "spread", "pictures", "weights")}
+        np.savez(path, **own, **{f"gate_{name}": value for name, value in asdict(self.gate).items()})
 
     @classmethod
     def load(cls, path: Path) -> Usual:
         """Read what `save` wrote; raises ConfigurationError where it cannot be read."""
         try:
             with np.load(path, allow_pickle=False) as stored:
+                gate = [stored[f"gate_{name}"] for name in ("mean", "spread", "metric")]
+                limits = [float(stored[f"gate_{name}"]) for name in ("usual", "limit")]
                 mean, spread, weights = stored["mean"], stored["spread"], stored["weights"]
-                usual_z, limit = float(stored["usual_z"]), float(stored["limit"])
-                return cls(mean, spread, usual_z, limit, int(stored["pictures"]), weights)
+                return cls(mean, spread, Gate(*gate, *limits), int(stored["pictures"]), weights)
         except (OSError, KeyError, ValueError) as error:
             raise ConfigurationError(f"{path.name} cannot be read: build the reference index again") from error
 
@@ -101,55 +105,20 @@ def fit(batches: Iterable[Array], labels: Sequence[Collection[str]] = ()) -> Usu
 
     Raises ConfigurationError for fewer than two pictures.
     """
-    moments = _Moments()
-    shallow: list[npt.NDArray[np.float16]] = []
+    moments = Moments()
+    kept: list[Array] = []
     deep: list[npt.NDArray[np.float16]] = []
     for tokens in batches:
         for picture in tokens:
             moments.add(picture.astype(np.float64))
-            shallow.append(picture[0].astype(np.float16))
+            kept.append(reduced(picture[None, STRANGE_LAYER])[0])
             if len(deep) < min(len(labels), FITTED):
                 deep.append(picture[-1].astype(np.float16))
     if moments.count < 2:  # noqa: PLR2004 - a spread needs two
         raise ConfigurationError("a kind of picture needs two reference cases or more")
     mean, spread = moments.mean.astype(np.float32), moments.spread().astype(np.float32)
-    own = np.array([moments.strangeness(picture) for picture in shallow])
-    usual_z = float(np.median(own))
-    limit = float(np.quantile(own, GENUINE)) / usual_z * MARGIN
     features = [_features(((picture.astype(np.float32) - mean[-1]) / spread[-1])[None])[0] for picture in deep]
-    return Usual(mean, spread, usual_z, limit, moments.count, _regression(features, labels))
-
-
-class _Moments:
-    """Mean and variance at every place, picture by picture (Welford 1962)."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean: npt.NDArray[np.float64] = np.zeros(1)
-        self._squares: npt.NDArray[np.float64] = np.zeros(1)
-
-    def add(self, picture: npt.NDArray[np.float64]) -> None:
-        self.count += 1
-        delta = picture - self.mean
-        self.mean = self.mean + delta / self.count
-        self._squares = self._squares + delta * (picture - self.mean)
-
-    def spread(self) -> npt.NDArray[np.float64]:
-        """Standard deviation, drawn towards that over all places where the pictures are few."""
-        return _drawn_spread(self._squares, self.count)
-
-    def strangeness(self, shallow: npt.NDArray[np.float16]) -> float:
-        """The z of a picture among those added, by its shallow layer: without itself, as a new one is measured."""
-        picture, others = shallow.astype(np.float64), self.count - 1
-        mean = (self.mean[0] * self.count - picture) / others
-        squares = self._squares[0] - (picture - self.mean[0]) * (picture - mean)
-        return _rms((picture - mean) / _drawn_spread(np.maximum(squares, 0), others))
-
-
-def _drawn_spread(squares: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.float64]:
-    everywhere = (squares / count).mean(axis=-2, keepdims=True)
-    drawn: npt.NDArray[np.float64] = (squares + everywhere * PRIOR_PICTURES) / (count + PRIOR_PICTURES)
-    return np.sqrt(drawn) + 1e-6
+    return Usual(mean, spread, strangeness.fit(kept), moments.count, _regression(features, labels))
 
 
 def _regression(features: Sequence[Array], labels: Sequence[Collection[str]]) -> Array:
@@ -173,17 +142,7 @@ def _regression(features: Sequence[Array], labels: Sequence[Collection[str]]) ->
 
 def _features(white: Array) -> Array:
     """Whitened tokens of the last layer [n, patches, channels] as the regression sees them: [n, features]."""
-    count, patches, channels = white.shape
-    side = int(patches**0.5)
-    if side > GRID:
-        step = side // GRID
-        square = white.reshape(count, side, side, channels)[:, : step * GRID, : step * GRID]
-        white = square.reshape(count, GRID, step, GRID, step, channels).mean(axis=(2, 4))
-        white = white.reshape(count, GRID * GRID, channels)
-    if channels > CHANNELS:
-        # Random directions keep distances (Johnson and Lindenstrauss); the seed is part of the format.
-        white = white @ np.random.default_rng(0).standard_normal((channels, CHANNELS), np.float32) / CHANNELS**0.5
-    return white.reshape(count, -1)
+    return reduced(white).reshape(len(white), -1)
 
 
 def embed(tokens: Array, usual: Usual) -> Array:
@@ -216,9 +175,7 @@ def _strangest(white: Array) -> Array:
 
 def z(tokens: Array, usual: Usual) -> Array:
     """How strange each picture is, in units of the usual: float32 [pictures]; above `usual.limit` none of the kind."""
-    white = (tokens[:, 0].astype(np.float32) - usual.mean[0]) / usual.spread[0]
-    strangeness: Array = np.sqrt((white**2).mean(axis=(1, 2))) / np.float32(usual.usual_z)
-    return strangeness
+    return strangeness.z(reduced(tokens[:, STRANGE_LAYER]), usual.gate)
 
 
 def layers_of(depth: int) -> tuple[int, int, int]:
@@ -235,7 +192,3 @@ def _unit(vectors: Array) -> Array:
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     unit: Array = vectors / np.maximum(lengths, 1e-12)
     return unit
-
-
-def _rms(values: npt.NDArray[np.float64]) -> float:
-    return float(np.sqrt((values**2).mean()))
