@@ -23,7 +23,7 @@ import torch
 
 from db.errors import ConfigurationError
 from worker.model import strangeness
-from worker.model.strangeness import Gate, Moments, reduced
+from worker.model.strangeness import GRID, Gate, Moments, reduced
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Array = npt.NDArray[np.float32]
+
+__all__ = ["GRID", "Usual", "embed", "fit", "layers_of", "length", "patch_tokens", "z"]
 
 #: How sharply the mean of the shallow layer turns to its strangest patches.
 TEMPERATURE = 0.5
