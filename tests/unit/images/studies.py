@@ -1,0 +1,54 @@
+"""Makes the objects of a study, so that each test says only what is special about its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from worker.images.study import StoredInstance, StudyPictures
+
+AXIAL, CORONAL = [1, 0, 0, 0, 1, 0], [1, 0, 0, 0, 0, -1]
+
+
+def textured(seed: int, side: int = 64) -> np.ndarray[Any, Any]:
+    """A smooth picture, different for each seed."""
+    y, x = np.mgrid[0:side, 0:side]
+    waves: np.ndarray[Any, Any] = 1000 + 500 * np.sin(x / 9 + seed) * np.cos(y / 7 + seed)
+    return waves.astype(np.int16)
+
+
+def ct(store: Any, count: int, **more: Any) -> list[StoredInstance]:
+    """A volume whose instance numbers run against its positions."""
+    return [
+        store(
+            textured(number),
+            ImageOrientationPatient=AXIAL,
+            ImagePositionPatient=[0, 0, 5.0 * number],
+            InstanceNumber=count - number,
+            RescaleSlope=1,
+            RescaleIntercept=-1000,
+            ImageType=["ORIGINAL", "PRIMARY", "AXIAL"],
+            **more,
+        )
+        for number in range(count)
+    ]
+
+
+def places(study: StudyPictures, stored: list[StoredInstance]) -> list[int]:
+    order = {item.sop_instance_uid: number for number, item in enumerate(stored)}
+    return [order[picture.sop_instance_uid] for picture in study.pictures]
+
+
+def positioned(place: Sequence[float], orientation: Sequence[float], **macros: Dataset) -> Dataset:
+    """The functional groups of one frame."""
+    position, facing, frame = Dataset(), Dataset(), Dataset()
+    position.ImagePositionPatient, facing.ImageOrientationPatient = list(place), list(orientation)
+    frame.PlanePositionSequence, frame.PlaneOrientationSequence = [position], [facing]
+    for name, macro in macros.items():
+        setattr(frame, name, [macro])
+    return frame
