@@ -138,7 +138,8 @@ class Inbox:
             self._sync()
         except OSError:
             for part in made:
-                os.close(part.descriptor)  # their names: the next start removes them
+                with contextlib.suppress(OSError):  # what stays is removed by the next start
+                    part.remove()
             raise
         self._ready.extend(made)
 

@@ -182,6 +182,7 @@ def test_a_directory_that_cannot_be_flushed_takes_no_more(box: Inbox, monkeypatc
     with pytest.raises(OutOfResources):
         [box.begin(HEAD) for _ in range(AHEAD + 1)]
     assert kept.exists()
+    assert len(list(kept.parent.glob("*.part"))) <= AHEAD + 1, "nothing more is made in advance"
 
 
 def test_a_short_write_is_completed(box: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
