@@ -61,13 +61,17 @@ class Mix:
 class Curriculum:
     """Endless examples from a pool; *shelves* hold, for each family, the reference cases and who is near to whom."""
 
-    def __init__(self, pool: Pool, shelves: dict[str, Shelf], *, seed: int, mix: Mix | None = None) -> None:
+    def __init__(
+        self, pool: Pool, shelves: dict[str, Shelf], *, seed: int, about_chests: float, mix: Mix | None = None
+    ) -> None:
         self._pool, self._shelves, self._mix = pool, shelves, mix or Mix()
         self._rng = np.random.default_rng((seed, 3))
         self._by_family = {family: pool.of(family) for family in {item.family for item in pool.items}}
         self._rare = [number for number in self._by_family["chest"] if pool.items[number].rare]
         others = sum(family not in {"chest", JUNK} for family in self._by_family)
-        self._chance = {f: 0.46 if f == "chest" else 0.54 / others for f in self._by_family if f != JUNK}
+        self._chance = {
+            f: about_chests if f == "chest" else (1 - about_chests) / others for f in self._by_family if f != JUNK
+        }
 
     def batch(self, size: int) -> list[Example]:
         """Examples of one kind of picture."""

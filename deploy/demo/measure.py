@@ -108,23 +108,25 @@ def measure(trainee: Trainee, size: Size, *, seed: int = SEED) -> dict[str, Any]
     """Every figure of the model card."""
     ruler = Ruler(trainee, size, seed)
     return {
-        "reading": _reading(ruler, TRAINING),
-        "reading_wider": _reading(ruler, WIDER),
+        "reading": reading(ruler, TRAINING),
+        "reading_wider": reading(ruler, WIDER),
         "retrieval": _retrieval(ruler),
         "refusing": _refusing(ruler),
         "errors": _error_recall(ruler),
     }
 
 
-def _reading(ruler: Ruler, variation: Variation) -> dict[str, Any]:
-    """Without retrieval: every family, under *variation*."""
+def reading(ruler: Ruler, variation: Variation, families: Sequence[str] = tuple(CATALOGUE)) -> dict[str, Any]:
+    """Without retrieval: the figures of each family, under *variation*."""
     size = ruler.size
-    shares = [Share(f, size.chests if f == "chest" else size.others, mixed=False) for f in CATALOGUE]
+    shares = [Share(f, size.chests if f == "chest" else size.others, mixed=False) for f in families]
     ready = ruler.look(make_pool(shares, seed=ruler.seed + 2, variation=variation))
     return {
-        family: {**_figures(ruler.pairs(ready, items, nobody)), **_gate(ruler, ready, family, items)}
-        for family in CATALOGUE
-        if (items := ready.pool.of(family))
+        family: {
+            **_figures(ruler.pairs(ready, ready.pool.of(family), nobody)),
+            **_gate(ruler, ready, family, ready.pool.of(family)),
+        }
+        for family in families
     }
 
 
