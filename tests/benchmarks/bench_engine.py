@@ -154,19 +154,19 @@ def run_static(model: Any, work: list[Work]) -> float:
     return time.process_time() - started
 
 
-def engine_steps(model: Any, work: list[Work]) -> float:
-    """Seconds of one engine step with a full static batch decoding."""
+def engine_step(model: Any, work: list[Work]) -> Callable[[], None]:
+    """One step of an engine whose full batch is decoding."""
     runner = SlotRunner(model, rows=len(work), tokens=640)
     engine = Engine(runner, stop_tokens=frozenset(), detokenize=str, prefill_tokens=10**6)
     for item in work:
         engine.submit(Request("", max_new_tokens=200), item.prompt(ahead=True))
     engine.step()
-    return _median_step(engine.step)
+    return engine.step
 
 
 @torch.inference_mode()
-def forward_steps(model: Any, work: list[Work]) -> float:
-    """Seconds of a bare `model.forward` of the same batch at the same lengths, over transformers' own cache."""
+def forward_step(model: Any, work: list[Work]) -> Callable[[], None]:
+    """A bare `model.forward` of the same batch at the same lengths, over transformers' own cache."""
     longest = max(len(item.ids) for item in work)
     cache = DynamicCache(config=model.config.get_text_config())
     embeddings = torch.stack([torch.nn.functional.pad(i.embeddings, (0, 0, longest - len(i.ids), 0)) for i in work])
@@ -174,22 +174,25 @@ def forward_steps(model: Any, work: list[Work]) -> float:
     model(inputs_embeds=embeddings, attention_mask=mask, past_key_values=cache, logits_to_keep=1)
     token = torch.ones(len(work), 1, dtype=torch.long)
 
+    @torch.inference_mode()
     def step() -> None:
         nonlocal mask
         mask = torch.cat([mask, token], dim=1)
         position = mask.sum(dim=1, keepdim=True) - 1
         model(input_ids=token, attention_mask=mask, position_ids=position, past_key_values=cache, logits_to_keep=1)
 
-    return _median_step(step)
+    return step
 
 
-def _median_step(step: Callable[[], None]) -> float:
-    times = []
+def median_seconds(*steps: Callable[[], None]) -> list[float]:
+    """Of each of *steps*, which take turns."""
+    times: list[list[float]] = [[] for _ in steps]
     for _ in range(STEPS):
-        started = time.process_time()
-        step()
-        times.append(time.process_time() - started)
-    return median(times)
+        for step, taken in zip(steps, times, strict=True):
+            started = time.process_time()
+            step()
+            taken.append(time.process_time() - started)
+    return [median(taken) for taken in times]
 
 
 @torch.inference_mode()
@@ -204,7 +207,8 @@ def parts(model: Any, work: list[Work], slots: int) -> float:
         runner.prefill(row % slots, prompt, 0, len(prompt))
     seconds = time.process_time() - started
     batch = (work * slots)[:slots]
-    return seconds + forward_steps(model, batch) * sum(item.length for item in work) / slots
+    (step,) = median_seconds(forward_step(model, batch))
+    return seconds + step * sum(item.length for item in work) / slots
 
 
 def main() -> None:
@@ -225,8 +229,11 @@ def main() -> None:
         rounds["static"].append(run_static(model, work))
         rounds["all"].append(run_engine(model, work, options.slots, ahead=False))
         rounds["parts"].append(parts(model, work, options.slots))
-        steps["engine"].append(engine_steps(model, work[:STATIC_BATCH]))
-        steps["forward"].append(forward_steps(model, work[:STATIC_BATCH]))
+        eight = work[:STATIC_BATCH]
+        for name, seconds in zip(
+            steps, median_seconds(engine_step(model, eight), forward_step(model, eight)), strict=True
+        ):
+            steps[name].append(seconds)
     show(model, options, rounds, steps)
 
 

@@ -54,7 +54,8 @@ class Roofline:
     bandwidth: float
     flops: float
     weight_bytes: float
-    tower_flops: float
+    output_bytes: float
+    picture_flops: float
     layers: int
     hidden: int
     kv_bytes: float
@@ -68,11 +69,12 @@ class Roofline:
 
     def prefill(self, tokens: int) -> float:
         """Seconds to read a prompt; the output layer sees its last token only."""
-        return (self.weight_bytes * tokens + 2 * self.layers * tokens**2 * self.hidden) / self.flops
+        products = (self.weight_bytes - self.output_bytes) * tokens + self.output_bytes
+        return (products + 2 * self.layers * tokens**2 * self.hidden) / self.flops
 
     def vision(self) -> float:
         """Seconds for one picture."""
-        return self.tower_flops / self.flops
+        return self.picture_flops / self.flops
 
     def latency(self, prompt: int) -> float:
         """Seconds for a study that has the device to itself: one step after the other."""
@@ -131,14 +133,20 @@ class Bench:
         left = torch.randn(side, side, dtype=torch.bfloat16, device=self.device)
         product = self.seconds(lambda: [left @ left for _ in range(10)]) / 10
         read = [*self.model.model.language_model.layers.parameters(), *self.model.lm_head.parameters()]
-        tower = sum(parameter.numel() for parameter in self.model.model.vision_tower.parameters())
+        tower, projector = (
+            sum(parameter.numel() for parameter in part.parameters())
+            for part in (self.model.model.vision_tower, self.model.model.multi_modal_projector)
+        )
         vision = self.config.vision_config
         patches = (vision.image_size[0] // vision.patch_size[0]) ** 2 + 1
         return Roofline(
             bandwidth=2 * source.nbytes / copy,
             flops=2 * side**3 / product,
             weight_bytes=float(sum(parameter.nbytes for parameter in read)),
-            tower_flops=2.0 * tower * patches + 4.0 * vision.num_hidden_layers * patches**2 * vision.hidden_size,
+            output_bytes=float(self.model.lm_head.weight.nbytes),
+            picture_flops=2.0 * tower * patches
+            + 4.0 * vision.num_hidden_layers * patches**2 * vision.hidden_size
+            + 2.0 * projector * self.config.image_seq_length,
             layers=text.num_hidden_layers,
             hidden=text.num_attention_heads * text.head_dim,
             kv_bytes=4.0 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim,

@@ -160,7 +160,8 @@ class ShardWriter:
 
 
 def _pieces(tensor: torch.Tensor) -> Iterable[torch.Tensor]:
-    return tensor.reshape(-1).split(PIECE)
+    flat = tensor.reshape(-1)
+    return (flat[start : start + PIECE] for start in range(0, flat.numel(), PIECE))
 
 
 def _header(shapes: Mapping[str, Shape], dtype: torch.dtype) -> bytes:

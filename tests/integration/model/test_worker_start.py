@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 WORKER = [sys.executable, "-m", "celery", "-A", "worker", "worker", "--pool=threads", "--concurrency=3"]
 NOBODY_LISTENS = "redis://127.0.0.1:1/0"
+NOWHERE = "postgresql+psycopg://nobody@127.0.0.1:1/nothing"
 
 #: A worker whose model's loading raises what nobody thought of.
 SURPRISED = """
@@ -30,14 +31,16 @@ from worker.process import build
 def load(settings):
     raise RuntimeError("CUDA error: the name of a patient")
 
-build(Settings(broker_url="redis://127.0.0.1:1/0"), load)
+nowhere = "postgresql+psycopg://nobody@127.0.0.1:1/nothing"
+build(Settings(broker_url="redis://127.0.0.1:1/0", database_url=nowhere), load)
 worker_init.send(sender=None)
 print("went on")
 """
 
 
 def environment(checkpoint: Path, data: Path) -> dict[str, str]:
-    given = {"CHECKPOINT": checkpoint, "DATA_DIR": data, "BROKER_URL": NOBODY_LISTENS, "DEVICE": "cpu"}
+    given = {"CHECKPOINT": checkpoint, "DATA_DIR": data, "DEVICE": "cpu"}
+    given |= {"BROKER_URL": NOBODY_LISTENS, "DATABASE_URL": NOWHERE}
     return {**os.environ, **{f"PRELIM_{name}": str(value) for name, value in given.items()}}
 
 
