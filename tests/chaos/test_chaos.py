@@ -90,7 +90,9 @@ def test_a_worker_whose_engine_hangs_leaves_and_the_study_fails_with_the_reason(
 
 def test_a_worker_that_no_longer_hears_leaves_and_a_new_one_writes_the_report(tmp_path: Path) -> None:
     with running_house(tmp_path / "house", ONE_WORKER) as house:
-        make_app(house.settings.broker()).control.cancel_consumer(QUEUE)
+        control = make_app(house.settings.broker()).control
+        # Its sign of life comes before it listens to anybody.
+        tend_until(house, lambda: bool(control.cancel_consumer(QUEUE, reply=True)), 60)
         studies = plain_studies(1)
         send(house, studies, seconds=0)
         tend_until(house, lambda: all_ended(house, studies), 60)
