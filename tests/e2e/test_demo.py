@@ -1,4 +1,4 @@
-"""`prelim demo --exit` is what a newcomer types first."""
+"""The demo: what a newcomer types first, and right words from the C-STORE to the page."""
 
 from __future__ import annotations
 
@@ -7,17 +7,35 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.conftest import PRELIM, environment_in
+from deploy.demo.cases import Case, Finding
+from deploy.demo.dicom import study_uid, write_study
+from deploy.demo.show import CHECKPOINT, STUDIES
+from tests.e2e.conftest import PRELIM, environment_in, running_house
+from tests.polling import wait_until
+from worker.evaluation.labeller import present
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.e2e.conftest import House
+
+#: What is drawn, and the words of it that a page must hold.
+DRAWN = (
+    (Case("chest", 11, (Finding("pleural effusion", side="left", size="large"),)), "left"),
+    (Case("chest", 12, (Finding("pneumothorax", side="right", size="large"),)), "right"),
+    (Case("chest", 13, (Finding("cardiomegaly", size="marked"), Finding("pacemaker", side="left"))), "pacemaker"),
+    (Case("chest", 14), "normal"),
+    (Case("ct", 15, (Finding("subdural haematoma", side="right"),)), "subdural haematoma"),
+    (Case("pathology", 16, (Finding("tumour"),)), "tumour"),
+)
 
 
 @pytest.mark.timeout(700)
-def test_the_demo_reports_every_study_and_ends_with_status_0(tmp_path: Path) -> None:
+def test_the_demo_reports_every_study_and_nearly_all_as_drawn(tmp_path: Path) -> None:
     demo = subprocess.run(
         [PRELIM, "demo", "--exit", "--seed", "7"],
-        env=environment_in(tmp_path),
+        env={**environment_in(tmp_path), "PRELIM_MAXIMUM_NEW_TOKENS": "256", "COLUMNS": "200"},
         check=False,
         capture_output=True,
         text=True,
@@ -28,3 +46,34 @@ def test_the_demo_reports_every_study_and_ends_with_status_0(tmp_path: Path) -> 
     assert "Flower" in demo.stdout
     for column in ("truth", "report", "findings"):
         assert column in demo.stdout
+    assert demo.stdout.count("as drawn") >= STUDIES - 1, demo.stdout
+
+
+@pytest.fixture(scope="module")
+def demo_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """An installation with the shipped checkpoint, after the drawn studies were sent to it."""
+    folder = tmp_path_factory.mktemp("demo")
+    for number, (case, _) in enumerate(DRAWN):
+        write_study(case, folder / "studies" / str(number), patient=number)
+    changes = {"PRELIM_CHECKPOINT": str(CHECKPOINT), "PRELIM_DTYPE": "float32", "PRELIM_MAXIMUM_NEW_TOKENS": "256"}
+    with running_house(folder, **changes) as house:
+        house.prelim("send", str(folder / "studies"))
+        wait_until(lambda: sum(house.status()["studies"].values()) == len(DRAWN))
+        house.wait_for_reports()
+        yield house
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("number", range(len(DRAWN)))
+def test_the_report_says_what_was_drawn_because_it_was_drawn(demo_house: House, number: int) -> None:
+    case, word = DRAWN[number]
+    with demo_house.api() as api:
+        studies = api.get("/v1/studies").json()["studies"]
+        study = next(row for row in studies if row["study_instance_uid"] == study_uid(case, number))
+        report = api.get(f"/v1/studies/{study['id']}/report").json()
+        page = api.get(f"/studies/{study['id']}").text
+
+    told = {label.strict for label in present(f"Findings: {report['findings']} Impression: {report['impression']}")}
+    assert told == {(finding.name, finding.side, finding.zone) for finding in case.findings}
+    assert report["impression"] in page
+    assert word in page.lower()
