@@ -26,6 +26,8 @@ PRIOR_PICTURES = 16
 GRID, CHANNELS = 8, 192
 #: How much of the covariance is taken from a sphere: directions that hardly vary in few pictures may vary in others.
 SPHERE = 0.1
+#: Reference pictures that are all the same have no spread at all.
+TINY = 1e-6
 #: The limit: the z that all but one in a hundred of the kind stay below, with a margin that shrinks with the root of
 #: their number. Twenty pictures know little: new ones reach up to 1.4 times that z, with three hundred 1.03 times.
 GENUINE, MARGIN = 0.99, 1.5
@@ -76,7 +78,7 @@ class Moments:
 def _spread(squares: Exact, count: int) -> Exact:
     everywhere = (squares / count).mean(axis=-2, keepdims=True)
     drawn: Exact = (squares + everywhere * PRIOR_PICTURES) / (count + PRIOR_PICTURES)
-    return np.sqrt(drawn) + 1e-6
+    return np.sqrt(drawn) + TINY
 
 
 def fit(pictures: Sequence[Array]) -> Gate:
@@ -87,8 +89,8 @@ def fit(pictures: Sequence[Array]) -> Gate:
         moments.add(picture)
     metric = _metric(exact, moments)
     own = np.array([_distance(picture, *moments.without(picture), metric) for picture in exact])
-    usual = float(np.median(own))
-    limit = float(np.quantile(own, GENUINE)) / usual * (1 + MARGIN / len(own) ** 0.5)
+    usual = max(float(np.median(own)), TINY)
+    limit = max(float(np.quantile(own, GENUINE)) / usual, 1.0) * (1 + MARGIN / len(own) ** 0.5)
     mean, spread = moments.mean.astype(np.float32), moments.spread().astype(np.float32)
     return Gate(mean, spread, metric.astype(np.float32), usual, limit)
 
@@ -100,7 +102,7 @@ def _metric(pictures: Sequence[Exact], moments: Moments) -> Exact:
         white = (picture - moments.mean) / spread
         covariance += white.T @ white / len(white) / len(pictures)
     sphere = np.eye(len(covariance)) * np.trace(covariance) / len(covariance)
-    metric: Exact = np.linalg.inv((1 - SPHERE) * covariance + SPHERE * sphere)
+    metric: Exact = np.linalg.inv((1 - SPHERE) * covariance + SPHERE * sphere + TINY * np.eye(len(covariance)))
     return metric
 
 

@@ -127,3 +127,12 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
 def test_three_depths_of_any_tower_are_read() -> None:
     assert pooling.layers_of(4) == (1, 3, 4)
     assert pooling.layers_of(45) == (11, 33, 45)
+
+
+def test_reference_pictures_that_are_all_the_same_know_each_other_and_nobody_else() -> None:
+    same = np.repeat(tokens(1, 19), 25, axis=0)
+
+    known = pooling.fit([same])
+
+    assert (pooling.z(same, known) <= known.limit).all()
+    assert (pooling.z(tokens(5, 20), known) > known.limit).all()
