@@ -28,6 +28,8 @@ class Directions:
 
     def of(self, cosines: tuple[float, ...]) -> Direction | None:
         """The normal of a slice, or the earlier one nearly the same or its opposite; None where there is none."""
+        if len(cosines) != 6:  # noqa: PLR2004 - two directions
+            return None
         if cosines not in self._known:
             normal = _normal(cosines)
             self._known[cosines] = None if normal is None else self._earlier(normal)
@@ -49,8 +51,6 @@ def along(normal: Direction | None, origin: Sequence[float]) -> float | None:
 
 
 def _normal(cosines: tuple[float, ...]) -> Direction | None:
-    if len(cosines) != 6:  # noqa: PLR2004 - two directions
-        return None
     (a, b, c), (d, e, f) = cosines[:3], cosines[3:]
     across = b * f - c * e, c * d - a * f, a * e - b * d
     length = math.hypot(*across) * math.copysign(1.0, max(across, key=abs))

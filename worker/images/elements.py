@@ -137,9 +137,11 @@ def head(buffer: Buffer, position: int, encoding: Encoding) -> tuple[int, bytes,
         raise Unreadable("truncated", "the file ends within its header")
     implicit, little = encoding
     group, number, vr, length = _TAG_VR_LENGTH[little].unpack_from(buffer, position)
-    if vr in _SHORT and not implicit:
+    # Items have no VR: the lower half of an item's length may well spell two letters.
+    written = not implicit and group != _ITEM >> 16
+    if written and vr in _SHORT:
         return group << 16 | number, vr, length, position + 8
-    if vr not in _LONG or implicit or group == _ITEM >> 16:
+    if not written or vr not in _LONG:
         return group << 16 | number, b"", _TAG_LENGTH[little].unpack_from(buffer, position)[2], position + 8
     if position + 12 > len(buffer):
         raise Unreadable("truncated", "the file ends within an element of its header")

@@ -110,11 +110,14 @@ def _inflated(buffer: Buffer, start: int) -> bytes:
         # Piece by piece on both sides: zlib holds what it returns twice, and copies what it has not consumed.
         for begin in range(start, len(buffer), _PIECE):
             rest = buffer[begin : begin + _PIECE]
-            while rest:
+            # What follows the end of the stream, a byte of padding (PS3.5 A.5), stays unconsumed for ever.
+            while rest and not inflater.eof:
                 body.write(inflater.decompress(rest, _PIECE))
                 rest = inflater.unconsumed_tail
                 if body.tell() > MAX_INFLATED:
                     raise Unreadable("too_large", f"the data set inflates to more than {MAX_INFLATED >> 20} MiB")
+            if inflater.eof:
+                return body.getvalue()
     except zlib.error:
         raise Unreadable("truncated", "the deflated data set is damaged") from None
-    return body.getvalue()
+    raise Unreadable("truncated", "the deflated data set has no end")

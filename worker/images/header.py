@@ -27,6 +27,10 @@ _MAX_VALUE = 4 << 20
 #: The functional groups of every frame: about 2 KiB a frame.
 _MAX_GROUPS = 64 << 20
 
+#: The same of words and a few numbers.
+_MAX_WORDS = 4 << 10
+#: VRs of what may be larger: lookup tables, profiles, offset tables, sequences.
+_TABLES = frozenset({"OB", "OV", "OW", "SQ", "US or OW"})
 #: Items looked at in a sequence that is no functional group: lookup tables, regions, codes.
 _MOST_ITEMS = 1000
 _CODE = re.compile(r"[A-Z0-9 _]{1,16}")
@@ -55,7 +59,7 @@ _KEYWORDS = """
 """.split()  # noqa: SIM905 - eighty quoted words are harder to read
 _TAGS = {keyword: tag_for_keyword(keyword) or 0 for keyword in _KEYWORDS}
 #: The largest value of each element that is kept.
-WANTED = dict.fromkeys(_TAGS.values(), _MAX_VALUE)
+WANTED = {tag: _MAX_VALUE if dictionary_VR(tag) in _TABLES else _MAX_WORDS for tag in _TAGS.values()}
 for _groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
     WANTED[_TAGS[_groups]] = _MAX_GROUPS
 _VRS = {keyword: dictionary_VR(tag) for keyword, tag in _TAGS.items()}
@@ -77,6 +81,11 @@ class Header:
 
     def __contains__(self, keyword: str) -> bool:
         return _TAGS[keyword] in self.values
+
+    @property
+    def bytes_kept(self) -> int:
+        """What the wanted elements take in memory, in bytes."""
+        return sum(len(value) for _, _, value in self.values.values())
 
     def blob(self, keyword: str) -> bytes:
         """An element's bytes as they are; empty where it is absent."""

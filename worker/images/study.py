@@ -10,6 +10,7 @@ import hashlib
 import logging
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from db.errors import NotReportable, Outcome, TransientFailure
@@ -40,6 +41,8 @@ _Made = TypeVar("_Made")
 
 #: Times a study is chosen from again after chosen objects turned out to be damaged.
 _ROUNDS = 20
+#: Bytes of headers kept while a study is chosen from: thousands of slices take 10 MB, 100 000 frames of a slide 20 MB.
+_MAX_HEADERS = 128 << 20
 _VOLUMES = frozenset({"CT", "MR", "PT", "OPT"})
 
 
@@ -135,18 +138,23 @@ def _readable(
 ) -> tuple[list[Candidate], list[LeftOut]]:
     found: list[Candidate] = []
     left_out: list[LeftOut] = []
+    room = _MAX_HEADERS
     for instance in instances:
         on_progress()
-        read_or_not = _guarded(_judged, instance)
+        read_or_not = _guarded(partial(_judged, room=room), instance)
         if isinstance(read_or_not, Unreadable):
             left_out.append(LeftOut(instance.sop_instance_uid, None, read_or_not.code, read_or_not.detail))
         else:
             found.append(read_or_not)
+            room -= read_or_not.header.bytes_kept
     return without_scouts(found), left_out
 
 
-def _judged(instance: StoredInstance) -> Candidate:
-    return candidate(instance.sop_instance_uid, read(instance.path))
+def _judged(instance: StoredInstance, *, room: int) -> Candidate:
+    header = read(instance.path)
+    if header.bytes_kept > room:
+        raise Unreadable("too_large", f"the headers of the study are larger than {_MAX_HEADERS >> 20} MiB")
+    return candidate(instance.sop_instance_uid, header)
 
 
 def _guarded(work: Callable[[_Object], _Made], of: _Object) -> _Made | Unreadable:

@@ -99,7 +99,7 @@ def _slices(candidates: Iterable[Candidate]) -> dict[Key, list[Slice]]:
             normal = directions.of(header.numbers("ImageOrientationPatient"))
             place = along(normal, header.numbers("ImagePositionPatient"))
             acquired = header.number("AcquisitionNumber") or 0.0, header.integer("InstanceNumber"), frame
-            groups[_key(header, normal)].append(Slice(item, frame, place, acquired))
+            groups[(*_key(header, normal), place is None)].append(Slice(item, frame, place, acquired))
     return groups
 
 
@@ -123,18 +123,48 @@ def _key(header: Header, normal: Direction | None) -> Key:
 
 def _volumes(groups: dict[Key, list[Slice]]) -> list[Volume]:
     volumes = []
-    for (direction, *_), slices in groups.items():
+    for direction, slices in ((key[0], part) for key, group in groups.items() for part in _acquisitions(group)):
         places = [item.place for item in slices if item.place is not None]
-        if len(places) < len(slices) or max(places) - min(places) < _LEAST_SPREAD:
+        if not places or max(places) - min(places) < _LEAST_SPREAD:
             unplaced = sorted((item._replace(place=None) for item in slices), key=lambda item: item.acquired)
             volumes.append(Volume(unplaced, direction, 0))
             continue
         # Several at one place are phases nothing else told apart: the first acquired stands for them.
         distinct: dict[float, Slice] = {}
         for item in sorted(slices, key=lambda item: (item.place or 0.0, item.acquired)):
-            distinct.setdefault(round(item.place or 0.0, 2), item)
+            distinct.setdefault(_rounded(item), item)
         volumes.append(Volume(list(distinct.values()), direction, len(slices) - len(distinct)))
     return volumes
+
+
+def _acquisitions(slices: list[Slice]) -> list[list[Slice]]:
+    """Slices by acquisition where two went through the same part of the body at places of their own; else together.
+
+    AcquisitionNumber alone does not tell: some scanners count every slice, and one may go on where another ended.
+    """
+    parts: dict[float, list[Slice]] = defaultdict(list)
+    for item in slices:
+        parts[item.acquired[0]].append(item)
+    sizes = [len(part) for part in parts.values()]
+    if len(parts) == 1 or min(sizes) < _FEW or len({_rounded(item) for item in slices}) == max(sizes):
+        return [slices]
+    spans = sorted(_span(part) for part in parts.values())
+    return [parts[number] for number in sorted(parts)] if any(map(_same_part, spans, spans[1:])) else [slices]
+
+
+def _rounded(item: Slice) -> float:
+    return round(item.place or 0.0, 2)
+
+
+def _span(slices: list[Slice]) -> tuple[float, float]:
+    places = [item.place or 0.0 for item in slices]
+    return min(places), max(places)
+
+
+def _same_part(one: tuple[float, float], next_one: tuple[float, float]) -> bool:
+    """Whether more than half of the shorter span is in both; *next_one* begins later."""
+    common = min(one[1], next_one[1]) - next_one[0]
+    return common > 0 and common * 2 > min(one[1] - one[0], next_one[1] - next_one[0])
 
 
 def _worth_showing(volumes: list[Volume], modality: str, budget: int) -> list[Volume]:
@@ -199,5 +229,5 @@ def _basis(choices: Iterable[Choice], volumes: list[Volume], others: int) -> str
     repeated = sum(volume.repeated for volume in volumes)
     series = ", ".join(sorted({volume.series for volume in volumes}, key=lambda number: (len(number), number)))
     more = f", {repeated} more at the same places not shown" if repeated else ""
-    apart = f", {others} more of other orientations or contrasts not shown" if others else ""
+    apart = f", {others} more of other volumes not shown" if others else ""
     return f"{shown} of {total} slices of series {series}{more}{apart}"

@@ -8,6 +8,7 @@ from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
+from worker.images.errors import Unreadable
 from worker.images.files import read
 from worker.images.render import render
 
@@ -93,3 +94,39 @@ def test_nothing_of_the_patient_is_kept(store: Any) -> None:
 
     assert b"Doe" not in kept
     assert b"4711" not in kept
+
+
+@pytest.mark.parametrize("length", [0x4142, 0x4E42, 0x5A5A])
+@pytest.mark.parametrize("undefined", [False, True])
+def test_an_item_whose_length_spells_two_letters_is_an_item(store: Any, length: int, undefined: bool) -> None:
+    # A text fills the item up to *length* bytes: 8 + 6, 12 + 8192 and the 12 of its own head are taken.
+    table = Dataset()
+    table.LUTDescriptor = [4096, 0, 16]
+    table.StrainDescription = "x" * (length - 14 - 12 - 8192 - 12)
+    table.add_new("LUTData", "OW", np.arange(4096, dtype=np.uint16)[::-1].tobytes())
+    stored = store(np.arange(4096, dtype=np.uint16).reshape(64, 64), VOILUTSequence=[table])
+    dataset = dcmread(stored.path)
+    dataset["VOILUTSequence"].is_undefined_length = undefined
+    dataset.save_as(stored.path)
+    assert length.to_bytes(4, "little") in stored.path.read_bytes()
+
+    assert (np.diff(render(read(stored.path), 0)[0].ravel().astype(int)) <= 0).all()
+
+
+@pytest.mark.parametrize("size", [512, 800, 1024])
+@pytest.mark.parametrize("padding", [0, 1, 2, 3])
+def test_what_follows_the_end_of_a_deflated_data_set_is_let_alone(store: Any, size: int, padding: int) -> None:
+    stored = store(np.zeros((size, size), np.uint16))
+    rewritten(stored.path, DeflatedExplicitVRLittleEndian)
+    stored.path.write_bytes(stored.path.read_bytes() + b"\0" * padding)
+
+    assert read(stored.path).integer("Rows") == size
+
+
+def test_a_deflated_data_set_that_has_no_end_is_refused(store: Any) -> None:
+    stored = store(np.random.default_rng(1).integers(0, 4096, (64, 64), np.uint16))
+    rewritten(stored.path, DeflatedExplicitVRLittleEndian)
+    stored.path.write_bytes(stored.path.read_bytes()[:-100])
+
+    with pytest.raises(Unreadable, match="no end"):
+        read(stored.path)

@@ -42,7 +42,7 @@ def test_orientations_in_one_series_are_separate_volumes_and_the_axial_one_is_sh
 
     study = pictures_of(coronal + axial)
 
-    assert study.basis == "6 of 6 slices of series 3, 9 more of other orientations or contrasts not shown"
+    assert study.basis == "6 of 6 slices of series 3, 9 more of other volumes not shown"
 
 
 def test_a_volume_whose_orientation_differs_in_the_last_digits_or_is_turned_over_stays_one(store: Any) -> None:
@@ -69,6 +69,40 @@ def test_phases_at_one_place_are_represented_by_the_first_acquired(store: Any) -
 
     assert study.basis == "5 of 5 slices of series 3, 5 more at the same places not shown"
     assert {picture.sop_instance_uid for picture in study.pictures} == {item.sop_instance_uid for item in early}
+
+
+@pytest.mark.parametrize("shift", [0.005, 0.3])
+def test_two_acquisitions_of_the_same_part_are_not_mixed(store: Any, shift: float) -> None:
+    early = ct(store, 20, AcquisitionNumber=1)
+    late = [
+        store(
+            textured(100 + number),
+            ImageOrientationPatient=AXIAL,
+            ImagePositionPatient=[0, 0, 5.0 * number + shift],
+            AcquisitionNumber=2,
+        )
+        for number in range(20)
+    ]
+
+    study = pictures_of(early + late)
+
+    assert {picture.sop_instance_uid for picture in study.pictures} <= {item.sop_instance_uid for item in early}
+    assert study.basis == "8 of 20 slices of series 3, 20 more of other volumes not shown"
+
+
+def test_a_volume_acquired_in_two_goes_stays_one(store: Any) -> None:
+    stored = [store_slice(store, number, AcquisitionNumber=1 + number // 10) for number in range(20)]
+
+    assert pictures_of(stored).basis == "8 of 20 slices of series 3"
+
+
+def test_a_slice_that_does_not_say_where_it_lies_leaves_the_others_in_their_order(store: Any) -> None:
+    stored = ct(store, 40)
+    lost = store(textured(99), ImageOrientationPatient=AXIAL, InstanceNumber=7)
+
+    study = pictures_of([lost, *stored[::2], *stored[1::2]], budget=5)
+
+    assert places(study, stored) == [4, 12, 20, 27, 35]
 
 
 def test_several_contrasts_of_an_mr_study_share_the_budget(store: Any) -> None:
@@ -194,10 +228,10 @@ def store_slice(store: Any, number: int, **elements: Any) -> StoredInstance:
     return written
 
 
-def test_slices_without_a_position_among_others_are_not_lost(store: Any) -> None:
+def test_slices_without_a_position_among_others_are_counted(store: Any) -> None:
     stored = [store_slice(store, n, **({} if n % 2 else {"ImagePositionPatient": None})) for n in range(8)]
 
-    assert pictures_of(stored).basis == "8 of 8 slices of series 3"
+    assert pictures_of(stored).basis == "4 of 4 slices of series 3, 4 more of other volumes not shown"
 
 
 def test_a_full_coronal_volume_comes_before_a_remnant_of_an_axial_one(store: Any) -> None:
