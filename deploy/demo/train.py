@@ -51,7 +51,7 @@ class Scale:
 
 
 FULL = Scale()
-#: Keeps the code alive in continuous integration.
+#: A look at whether training works at all. How well it reads, and that it takes a few minutes, is not yet shown.
 SMOKE = Scale(
     chests=5_000, others=200, references=600, tower_steps=1_000, language_steps=450, chests_seen=0.9, chests_told=0.9
 )

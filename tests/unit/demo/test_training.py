@@ -8,12 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from deploy.demo.measure import Ruler, Size, reading
-from deploy.demo.phantoms import TRAINING
-from deploy.demo.train import SMOKE, Scale, train
+from deploy.demo.train import Scale, train
 from worker import prompts
 from worker.model.resident import Request, ResidentModel
-from worker.model.training import Trainee
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,12 +32,3 @@ def test_a_few_steps_make_a_checkpoint_that_a_worker_serves(tmp_path: Path) -> N
     assert answer.token_ids
     assert json.loads((tmp_path / "prelim.json").read_text())["demo"] is True
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 8_000_000
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_in_a_few_minutes_a_model_learns_to_read_chests(tmp_path: Path) -> None:
-    train(tmp_path, seed=2, scale=SMOKE)
-
-    ruler = Ruler(Trainee.load(tmp_path), Size(chests=200, others=8, references=100))
-    assert reading(ruler, TRAINING, ["chest"])["chest"]["strict_f1"] >= 0.85
