@@ -29,7 +29,7 @@ up: install ## Start everything and keep it running
 test: install ## Run the tests
 	$(BIN)/python -m pytest -m "not slow" $(TEST_FLAGS)
 
-test-slow: install ## Run the tests that take their time: kills, restarts, training (CI does)
+test-slow: install ## Run the tests that take their time: kills, restarts, training
 	$(BIN)/python -m pytest -m slow $(TEST_FLAGS)
 
 check: install ## Run what CI checks: formatting, lint, types, architecture
