@@ -136,9 +136,11 @@ class Association:
             with contextlib.suppress(PeerGone):
                 self._connection.send(ABORT, bytes((0, 0, SERVICE_PROVIDER, abort.reason)))
         finally:
-            if self._request is not None:
-                self._request.answerer.drop()
-            self._services.ended(self._peer)
+            try:
+                if self._request is not None:
+                    self._request.answerer.drop()
+            finally:
+                self._services.ended(self._peer)
 
     def _establish(self) -> bool:
         kind, content = self._connection.read(ARTIM_SECONDS, associated=False)

@@ -120,10 +120,30 @@ class ElementReader:
         vr = bytes(data[offset + 4 : offset + 6])
         if vr in SHORT_VRS:
             return offset + 8, self._short(data, offset + 6)[0], implicit
-        self.understood = _is_vr(vr)
+        if not _is_vr(vr):
+            return self._header_of_no_vr(data, offset, implicit=implicit)
         if offset + 12 > len(data):
             return offset + 12, 0, implicit
         return offset + 12, self._long(data, offset + 8)[0], vr == b"UN"
+
+    def _header_of_no_vr(self, data: memoryview, offset: int, *, implicit: bool) -> tuple[int, int, bool]:
+        """As `_header`, for the `??` of some writers: with a length of 16 bits, or zeros and one of 32."""
+        self.understood = bytes(data[offset + 4 : offset + 6]).decode("latin-1").isprintable()
+        length = self._short(data, offset + 6)[0]
+        if length:
+            return offset + 8, length, implicit
+        if offset + 16 > len(data):
+            return offset + 16, 0, implicit
+        # Either nothing, and the next element follows at once, or a value.
+        if self._begins_after(data, offset + 8, self._tag(data, offset)):
+            return offset + 8, 0, implicit
+        return offset + 12, self._long(data, offset + 8)[0], implicit
+
+    def _begins_after(self, data: memoryview, offset: int, previous: tuple[int, int]) -> bool:
+        """Whether what is at *offset* looks like an element behind the *previous* one."""
+        group, number = self._tag(data, offset)
+        delimits = (group << 16 | number) in DELIMITERS
+        return delimits or ((group, number) > previous and _is_vr(bytes(data[offset + 4 : offset + 6])))
 
     def _enter(self, *, implicit: bool) -> None:
         self._implicit.append(implicit)
@@ -132,9 +152,11 @@ class ElementReader:
             raise TooComplex(f"sequences are nested deeper than {DEEPEST}")
 
     def _leave(self, following: int) -> int:
-        self.understood = len(self._implicit) > 1
-        if self.understood:
+        # One that delimits nothing is an oddity, no reason to look away from what follows.
+        if len(self._implicit) > 1:
             self._implicit.pop()
+        else:
+            self._count()
         return following
 
     def _count(self) -> None:

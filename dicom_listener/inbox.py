@@ -158,21 +158,27 @@ class Inbox:
     def _remove_kept(self) -> None:
         """Remove the first names of objects whose second names are durable by now."""
         kept = [self._kept.popleft() for _ in range(len(self._kept))]
-        if kept:
-            self._sync()
-        for path in kept:
-            path.unlink(missing_ok=True)
+        try:
+            if kept:
+                self._sync()
+            while kept:
+                kept[-1].unlink(missing_ok=True)
+                kept.pop()
+        finally:
+            self._kept.extend(kept)
 
     def _recover(self) -> tuple[int, int]:
         parts = list(self._directory.glob(f"*{PART}"))
-        whole = [path for path in parts if file_meta.is_whole(path)]
+        judged = {path: _is_whole(path) for path in parts}
+        whole = [path for path in parts if judged[path]]
         for path in whole:
             with contextlib.suppress(FileExistsError):
                 os.link(path, path.with_suffix(COMPLETE))
         self._sync()
         for path in parts:
-            path.unlink()
-        return len(whole), len(parts) - len(whole)
+            if judged[path] is not None:
+                path.unlink()
+        return len(whole), sum(found is False for found in judged.values())
 
 
 class Arrival:
@@ -210,9 +216,15 @@ class Arrival:
 
     def drop(self) -> None:
         """Remove the object; harmless after `keep` and when repeated."""
-        if self._descriptor is not None:
-            self._close()
-            self._part.unlink(missing_ok=True)
+        if self._descriptor is None:
+            return
+        try:
+            try:
+                self._close()
+            finally:
+                self._part.unlink(missing_ok=True)
+        except OSError as error:  # what stays is removed by the next start
+            log.warning("inbox.part_not_removed", why=error.strerror)
 
     @property
     def _open(self) -> int:
@@ -251,6 +263,15 @@ class Arrival:
                 self.drop()
                 self._part.unlink(missing_ok=True)
             raise
+
+
+def _is_whole(path: Path) -> bool | None:
+    """Whether it is an object; None where the disk does not say: one bad block must not keep the listener down."""
+    try:
+        return file_meta.is_whole(path)
+    except OSError as error:
+        log.error("inbox.part_unreadable", file=path.name, why=error.strerror)  # noqa: TRY400 - not a fault of ours
+        return None
 
 
 def _size(buffers: Sequence[bytes | memoryview]) -> int:

@@ -139,4 +139,7 @@ class Services:
             self._open.discard(peer.association_id)
         if peer.association_id in self._marked:
             self._marked.discard(peer.association_id)
-            self.spool.mark_closed(peer.association_id)
+            try:
+                self.spool.mark_closed(peer.association_id)
+            except OSError as error:  # its studies settle by the cap, or at the next start
+                log.warning("association.marker_not_removed", association=peer.association_id, why=error.strerror)

@@ -15,6 +15,7 @@ directory that names them. dicom_listener.inbox does both with one flush for eac
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import threading
 from dataclasses import dataclass
@@ -69,11 +70,17 @@ class Spool:
         """Make the folders, readable by our user only, and make sure that they stay."""
         shelves = (self.store / f"{number:02x}" for number in range(256))
         kept = (self.inbox, self.store, *shelves, self.quarantine)
+        above = self._above()
         for folder in (*kept, self.associations, self.procedure_steps, self.reports):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        sync_directory(self.store)
-        sync_directory(self.root.parent)
-        sync_directory(self.root)
+        for folder in (self.store, self.root, self.root.parent, *above):
+            sync_directory(folder)
+
+    def _above(self) -> list[Path]:
+        """The folders that name the data directory and those made above it: up to the first that is there."""
+        above = list(self.root.parent.parents)
+        missing = sum(1 for _ in itertools.takewhile(lambda folder: not folder.exists(), above))
+        return above[: missing + 1]
 
     def mark_open(self, association_id: str) -> None:
         """Let the dispatcher know that objects are coming in this association."""
@@ -125,7 +132,8 @@ class DirectorySync:
     """Makes the names in one directory durable, with one flush for all who wait at the same time.
 
     A flush that has failed once fails for ever: the kernel reports a lost write to one caller only, so that nobody can
-    know afterwards what is on the disk. A restart looks again.
+    know afterwards what is on the disk. A restart looks again. A directory that cannot be opened, for want of
+    descriptors, has lost nothing: the next call tries again.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -151,13 +159,23 @@ class DirectorySync:
     def _flush(self) -> None:
         self._flushing = True
         self._condition.release()
-        failure = None
         try:
-            sync_directory(self._directory)
-        except OSError as error:
-            failure = error
-        self._condition.acquire()
-        self._flushing = False
+            failure = _failure_of_flush(self._directory)
+        finally:
+            self._condition.acquire()
+            self._flushing = False
+            self._condition.notify_all()
         self._failure = failure
         self._flushed += 1
-        self._condition.notify_all()
+
+
+def _failure_of_flush(directory: Path) -> OSError | None:
+    """Flush it and return what the flush failed of; raises OSError where there was none to fail."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        return error
+    finally:
+        os.close(descriptor)
+    return None

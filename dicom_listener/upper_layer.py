@@ -168,6 +168,8 @@ class Connection:
 
 def pdvs(content: memoryview) -> Iterator[tuple[int, int, memoryview]]:
     """The presentation data values of a P-DATA-TF: context id, control header, fragment; raises Abort."""
+    if not content:  # says nothing, but would keep an idle association open
+        raise Abort("a P-DATA-TF without a PDV", INVALID_PARAMETER)
     offset = 0
     while offset < len(content):
         if offset + PDV_HEADER.size > len(content):

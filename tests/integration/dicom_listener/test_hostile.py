@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -149,6 +150,7 @@ STORE_RQ = pdv(3, COMMAND | LAST, wire.c_store_rq("1.2.3"))
         pdv(1, COMMAND | LAST, b"x", length=1),
         pdv(1, COMMAND | LAST, b"x", length=2**31),
         b"\0\0",
+        b"",
     ],
 )
 def test_a_message_out_of_order_is_aborted(listener: Listener, settings: Settings, content: bytes) -> None:
@@ -192,6 +194,20 @@ def test_an_idle_association_is_cut_off(listener: Listener, monkeypatch: pytest.
     with Client(listener.port) as client:
         client.associate()
         assert is_cut_off(client)
+
+
+def test_a_disk_that_removes_nothing_costs_no_association(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with Listener(settings_for(tmp_path, maximum_associations=1)) as listener:
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", fail)
+            with Client(listener.port) as client:
+                client.associate()
+                client.send(pdu(P_DATA_TF, STORE_RQ + pdv(3, 0, bytes(5000))))
+            wait_until(lambda: not listener._serving)
+        assert echoes(listener.port)
 
 
 def test_one_more_association_than_allowed_is_rejected_for_now(tmp_path: Path) -> None:

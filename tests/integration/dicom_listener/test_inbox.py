@@ -5,20 +5,20 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from db.errors import ConfigurationError
-from dicom_listener import file_meta, inbox
+from dicom_listener import file_meta, inbox, storage
 from dicom_listener.inbox import AHEAD, Arrival, Inbox
 from dicom_listener.refusals import OutOfResources
-from dicom_listener.storage import Spool
+from dicom_listener.storage import DirectorySync, Spool
 from tests.integration.dicom_listener.objects import received
 from tests.polling import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 HEAD = file_meta.encode("1.2", "1.2.3", "1.2.840.10008.1.2.1", received())
 
@@ -47,6 +47,15 @@ def keep(box: Inbox, content: bytes = b"data set") -> Path:
 def write_and_keep(arrival: Arrival) -> None:
     arrival.write(b"data")
     arrival.keep()
+
+
+def failing(code: int) -> Callable[..., Any]:
+    """A call of the system that fails."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return fail
 
 
 def names(spool: Spool, suffix: str) -> list[str]:
@@ -155,13 +164,10 @@ def test_half_a_file_is_never_offered_to_the_indexer(spool: Spool, damage: str) 
 def test_a_disk_that_fails_is_said_and_leaves_nothing(
     spool: Spool, box: Inbox, monkeypatch: pytest.MonkeyPatch, call: str, code: int
 ) -> None:
-    def fail(*_: object) -> None:
-        raise OSError(code, os.strerror(code))
-
     before = descriptors()
     arrival = box.begin(HEAD)
     with monkeypatch.context() as patch:
-        patch.setattr(os, call, fail)
+        patch.setattr(os, call, failing(code))
         with pytest.raises(OutOfResources, match=os.strerror(code)):
             write_and_keep(arrival)
     arrival.drop()
@@ -171,18 +177,75 @@ def test_a_disk_that_fails_is_said_and_leaves_nothing(
 
 
 def test_a_directory_that_cannot_be_flushed_takes_no_more(box: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
     kept = keep(box)
     with monkeypatch.context() as patch:
-        patch.setattr("dicom_listener.storage.sync_directory", fail)
+        patch.setattr(os, "fsync", failing(errno.EIO))
         with pytest.raises(OSError, match="flush"):
             box._sync()
     with pytest.raises(OutOfResources):
         [box.begin(HEAD) for _ in range(AHEAD + 1)]
     assert kept.exists()
-    assert len(list(kept.parent.glob("*.part"))) <= AHEAD + 1, "nothing more is made in advance"
+    # What is tried to be made in advance is removed again.
+    wait_until(lambda: len(list(kept.parent.glob("*.part"))) <= AHEAD + 1)
+
+
+def test_a_directory_that_cannot_be_opened_for_a_moment_is_flushed_later(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = DirectorySync(spool.inbox)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", failing(errno.EMFILE))
+        with pytest.raises(OSError, match="open files"):
+            sync()
+    sync()
+
+
+def test_a_file_that_cannot_be_removed_is_no_reason_to_fail(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    box = Inbox(spool)
+    box.open()
+    arrival = box.begin(HEAD)
+    arrival.write(b"half of it")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", failing(errno.EROFS))
+        arrival.drop()
+    crashed(box)
+    assert restart(spool)[0] == 0
+    assert names(spool, ".part") == []
+
+
+def test_first_names_that_could_not_be_removed_are_removed_later(
+    spool: Spool, box: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = keep(box)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", failing(errno.EIO))
+        with pytest.raises(OSError, match="error"):
+            box._remove_kept()
+    wait_until(lambda: path.stem not in names(spool, ".part"))
+
+
+def test_one_unreadable_file_does_not_keep_the_listener_down(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    box = Inbox(spool)
+    box.open()
+    kept = keep(box)
+    box._kept.clear()
+    crashed(box)
+    kept.unlink()
+    (spool.inbox / "bad.part").write_bytes(b"on a bad block")
+    is_whole = file_meta.is_whole
+    monkeypatch.setattr(
+        file_meta, "is_whole", lambda path: failing(errno.EIO)() if path.stem == "bad" else is_whole(path)
+    )
+    assert restart(spool)[0] == 1
+    assert (names(spool, ".dcm"), names(spool, ".part")) == ([kept.stem], ["bad"])
+
+
+def test_every_folder_made_for_the_spool_is_made_to_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(storage, "sync_directory", synced.append)
+    Spool(tmp_path / "new" / "deep" / "data" / "spool").prepare()
+    assert {tmp_path, tmp_path / "new", tmp_path / "new" / "deep", tmp_path / "new" / "deep" / "data"} <= set(synced)
+    assert tmp_path.parent not in synced
 
 
 def test_a_short_write_is_completed(box: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:

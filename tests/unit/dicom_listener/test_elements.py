@@ -102,6 +102,30 @@ def test_endless_tiny_elements_are_refused() -> None:
         reader.feed(chunk)
 
 
+@pytest.mark.parametrize(
+    "oddity",
+    [
+        struct.pack("<HHI", 0xFFFE, 0xE00D, 0),
+        struct.pack("<HHI", 0xFFFE, 0xE0DD, 0),
+        struct.pack("<HHI", 0xFFFE, 0xE000, 0),
+        struct.pack("<HH2sH", 0x0029, 0x1010, b"??", 0),
+        struct.pack("<HH2sH", 0x0029, 0x1010, b"??", 6) + b"VALUES",
+        struct.pack("<HH2sHI", 0x0029, 0x1010, b"??", 0, 0),
+        struct.pack("<HH2sHI", 0x0029, 0x1010, b"??", 0, 6) + b"VALUES",
+        struct.pack("<HH2sHI", 0x0029, 0x1010, b"ZZ", 0, 6) + b"VALUES",
+    ],
+)
+@pytest.mark.parametrize("step", [1, 4096])
+def test_an_oddity_does_not_hide_that_the_pixels_are_cut(oddity: bytes, step: int) -> None:
+    pixels = struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OW", 0, 100) + bytes(100)
+    whole = encoded(nested()) + oddity + pixels
+    reader = read(whole, step)
+    reader.finish()
+    assert reader.understood
+    with pytest.raises(Truncated):
+        read(whole[:-1], step).finish()
+
+
 def test_nonsense_after_the_identity_is_not_judged() -> None:
     reader = read(encoded(nested()) + b"\x99\x99\x99\x99\0\0\0\0garbage", 4096)
     reader.finish()
