@@ -67,7 +67,8 @@ class Inbox:
         self._lock: int | None = None
         self._sync = DirectorySync(spool.inbox)
         self._ready: deque[Part] = deque()
-        self._kept: deque[Path] = deque()
+        #: First names of objects that have a second one.
+        self.kept: deque[Path] = deque()
         self._tending = threading.Thread(target=self._tend, name="dicom-inbox")
         self._wake = threading.Event()
         self._closed = False
@@ -96,18 +97,25 @@ class Inbox:
         self._tending.join()
         with contextlib.suppress(OSError):  # what a broken disk leaves, the next start looks through
             self._remove_kept()
-            while self._ready:
-                self._ready.popleft().remove()
+        self.forget_prepared()
         if self._lock is not None:
             os.close(self._lock)
 
     def begin(self, head: bytes) -> Arrival:
         """A file for an object whose file begins with *head*; raises OutOfResources."""
         with disk_errors():
-            self._look_for_room()
-            return Arrival(self._take(), head, self._kept)
+            self.look_for_room()
+            return Arrival(self._take(), head, self)
 
-    def _look_for_room(self) -> None:
+    def forget_prepared(self) -> None:
+        """Remove the files made in advance: nobody comes any more, or their folder is not there any more."""
+        for _ in range(len(self._ready)):
+            # Another thread may have taken the last; what stays is removed by the next start.
+            with contextlib.suppress(OSError, IndexError):
+                self._ready.popleft().remove()
+
+    def look_for_room(self) -> None:
+        """Raise OutOfResources where no more than the reserve is free, at a look not long ago."""
         now = time.monotonic()
         if now < self._look_again:
             return
@@ -157,7 +165,7 @@ class Inbox:
 
     def _remove_kept(self) -> None:
         """Remove the first names of objects whose second names are durable by now."""
-        kept = [self._kept.popleft() for _ in range(len(self._kept))]
+        kept = [self.kept.popleft() for _ in range(len(self.kept))]
         try:
             if kept:
                 self._sync()
@@ -165,7 +173,7 @@ class Inbox:
                 kept[-1].unlink(missing_ok=True)
                 kept.pop()
         finally:
-            self._kept.extend(kept)
+            self.kept.extend(kept)
 
     def _recover(self) -> tuple[int, int]:
         parts = list(self._directory.glob(f"*{PART}"))
@@ -184,10 +192,10 @@ class Inbox:
 class Arrival:
     """One object on its way to the disk: `write` as it comes, then either `keep` or `drop`."""
 
-    def __init__(self, part: Part, head: bytes, kept: deque[Path]) -> None:
+    def __init__(self, part: Part, head: bytes, inbox: Inbox) -> None:
         self._part = part.path
         self._descriptor: int | None = part.descriptor
-        self._kept = kept
+        self._inbox = inbox
         self._head = head
         self._seal_at = len(head) - file_meta.SEAL.size
         self._crc = file_meta.checksum(head[: self._seal_at])
@@ -211,7 +219,7 @@ class Arrival:
             os.fdatasync(self._open)
             self._close()
             os.link(self._part, final)
-        self._kept.append(self._part)
+        self._inbox.kept.append(self._part)
         return final
 
     def drop(self) -> None:
@@ -242,6 +250,7 @@ class Arrival:
             self._append()
 
     def _append(self) -> None:
+        self._inbox.look_for_room()
         while self._unwritten:
             written = os.writev(self._open, self._unwritten)
             self._bytes += written
@@ -257,10 +266,12 @@ class Arrival:
     def _dropped_on_error(self) -> Iterator[None]:
         try:
             yield
-        except OSError:
+        except (OSError, OutOfResources) as error:
+            if isinstance(error, FileNotFoundError):  # somebody replaced the folder, and took all of them away
+                self._inbox.forget_prepared()
             # After a failed flush nobody knows what the file holds; the sender is told to send it again.
+            self.drop()
             with contextlib.suppress(OSError):
-                self.drop()
                 self._part.unlink(missing_ok=True)
             raise
 

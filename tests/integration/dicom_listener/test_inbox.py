@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,7 +138,7 @@ def test_an_object_whose_second_name_was_lost_in_a_power_cut_is_found_again(spoo
     box = Inbox(spool)
     box.open()
     kept = [keep(box), keep(box)]
-    box._kept.clear()
+    box.kept.clear()
     crashed(box)
     kept[0].unlink()
 
@@ -228,7 +229,7 @@ def test_one_unreadable_file_does_not_keep_the_listener_down(spool: Spool, monke
     box = Inbox(spool)
     box.open()
     kept = keep(box)
-    box._kept.clear()
+    box.kept.clear()
     crashed(box)
     kept.unlink()
     (spool.inbox / "bad.part").write_bytes(b"on a bad block")
@@ -258,6 +259,29 @@ def test_a_reserve_is_left_on_the_disk(box: Inbox, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(inbox, "RESERVED_BYTES", 2**62)
     with pytest.raises(OutOfResources, match="full"):
         box.begin(HEAD)
+
+
+def test_an_object_that_would_eat_the_reserve_is_refused_while_it_comes(
+    spool: Spool, box: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrival = box.begin(HEAD)
+    arrival.write(b"there is room")
+    monkeypatch.setattr(inbox, "RESERVED_BYTES", 2**62)
+    box._look_again = 0
+    with pytest.raises(OutOfResources, match="full"):
+        arrival.write(b"no more")
+    with pytest.raises(OutOfResources, match="full"):
+        arrival.keep()
+    assert names(spool, ".dcm") == []
+
+
+def test_a_folder_that_was_replaced_costs_one_refusal(spool: Spool, box: Inbox) -> None:
+    shutil.rmtree(spool.inbox)
+    spool.inbox.mkdir()
+    with pytest.raises(OutOfResources, match="No such file"):
+        keep(box)
+    kept = [keep(box) for _ in range(AHEAD)]
+    assert all(file_meta.is_whole(path) for path in kept)
 
 
 @pytest.mark.usefixtures("box")
