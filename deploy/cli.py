@@ -132,6 +132,9 @@ def dispatch() -> None:
 def work() -> None:
     """Write reports: a Celery worker with the model in memory."""
     settings = _process()
+    # Said here, before Celery and the model's libraries are imported.
+    settings.broker()
+    settings.database()
     slots = f"--concurrency={settings.worker_slots}"
     # exec: the process that is supervised is Celery itself, and gets the signals.
     celery = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,9 @@ SHARD_BYTES = 5 * 10**9
 #: Room on the disk beyond the weights, in bytes: tokenizer and configuration are a few MB.
 MARGIN_BYTES = 64 * 2**20
 
+#: Where a published tensor's name has the number of its layer.
+LLM_LAYER = re.compile(r"language_model\..*?\blayers\.(\d{1,9})\.")
+VISION_LAYER = re.compile(r"vision_model\..*?\blayers\.(\d{1,9})\.")
 #: Number formats of a published tensor, as safetensors calls them.
 FORMATS = ("BF16", "F16", "F32", "F64")
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -121,6 +125,7 @@ def _stock_config(published: Published, tokenizer: Any, dtype: str) -> Any:
 
 def _plan(conversion: Conversion, config: Any) -> None:
     """Match the published tensors with those the model needs; everything must fit exactly."""
+    _check_layers(conversion)
     with one_sentence("config.json describes no model that can be built"), torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
     config.architectures = [type(model).__name__]
@@ -139,6 +144,18 @@ def _plan(conversion: Conversion, config: Any) -> None:
         if made[name] != shape:
             raise ConfigurationError(f"{found[name].source} gives {made[name]} where config.json asks for {shape}")
     conversion.recipes, conversion.shapes = found, needed
+
+
+def _check_layers(conversion: Conversion) -> None:
+    """Before the model is built: one of far too many layers would not come to an end."""
+    for part, pattern in (("llm_config", LLM_LAYER), ("vision_config", VISION_LAYER)):
+        said = conversion.published.layers(part)
+        numbers = [int(found[1]) for name in conversion.source.shapes if (found := pattern.search(name))]
+        last = max(numbers, default=-1)
+        if said != last + 1:
+            raise ConfigurationError(
+                f"config.json says {part}.num_hidden_layers = {said}, but the checkpoint has {last + 1} layers"
+            )
 
 
 def _check_formats(source: Source) -> None:

@@ -86,7 +86,7 @@ def _record(directory: Path) -> dict[str, Any]:
         record = json.loads((directory / RECORD).read_text())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(directory) from error
     if not isinstance(record, dict):
         raise _unreadable(directory)

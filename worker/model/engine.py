@@ -17,6 +17,7 @@ import torch
 from db.errors import PermanentFailure, TransientFailure
 from worker.model.arithmetic import NO_TOKEN
 from worker.model.metrics import Meter, Metrics
+from worker.model.request import refusal
 from worker.model.rows import Rows
 from worker.model.turn import Turn
 
@@ -77,12 +78,12 @@ class Engine:
     def submit(self, request: Request, prompt: Prompt) -> Future[Generation]:
         """Queue a request; the future can be cancelled at any time.
 
-        The future raises PermanentFailure where the request does not fit a row or asks for nothing, TransientFailure
-        where the model failed on it or the engine closed first.
+        The future raises PermanentFailure where the request does not fit a row or its limits will not do,
+        TransientFailure where the model failed on it or the engine closed first.
         """
         turn = Turn(request, prompt)
-        if request.max_new_tokens < 1:
-            turn.fail(PermanentFailure("nothing_asked", "a request asks for at least one new token"))
+        if (refused := refusal(request)) is not None:
+            turn.fail(refused)
             return turn.future
         if len(prompt) + request.max_new_tokens > self._runner.tokens:
             turn.fail(PermanentFailure("prompt_too_long", self._too_long(turn)))
@@ -160,9 +161,13 @@ class Engine:
 
     def _retire_overdue(self) -> None:
         now = time.monotonic()
+        overdue: list[Turn] = []
+        waiting: deque[Turn] = deque()
         with self._lock:
-            overdue = [turn for turn in self._waiting if turn.overdue(now)]
-            self._waiting = deque(turn for turn in self._waiting if not turn.overdue(now))
+            # Each is asked once: it may be cancelled at any moment, and must be in one of the two.
+            for turn in self._waiting:
+                (overdue if turn.overdue(now) else waiting).append(turn)
+            self._waiting = waiting
         for turn in overdue:
             self._finish(turn, "deadline")
         for turn in self._rows:

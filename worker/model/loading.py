@@ -84,7 +84,7 @@ def check_layout(directory: Path) -> dict[str, Any]:
         raise ConfigurationError(
             f"there is no checkpoint at {directory}: point PRELIM_CHECKPOINT to a directory with a config.json"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{directory}/config.json cannot be read: {one_line(error)}") from error
     if not isinstance(config, dict):
         raise ConfigurationError(f"{directory}/config.json cannot be used: it is no table of names and values")

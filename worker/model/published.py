@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +24,14 @@ TEMPLATE = "Hermes-2"
 LORA_SCALE = 2.0
 #: transformers' query and key norms have this epsilon built in.
 QK_NORM_EPSILON = 1e-6
+#: Positions as they are, in the words of transformers 5.
+PLAIN_ROPE = {"rope_type": "default"}
 
 _TEXT_SIZES = "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads"
 _VISION_SIZES = "hidden_size intermediate_size num_hidden_layers num_attention_heads patch_size"
 _TEXT_FIELDS = (
     "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim "
-    "hidden_act max_position_embeddings initializer_range rms_norm_eps rope_theta rope_scaling attention_bias mlp_bias "
+    "hidden_act max_position_embeddings initializer_range rms_norm_eps attention_bias mlp_bias "
     "bos_token_id eos_token_id pad_token_id tie_word_embeddings"
 )
 _VISION_FIELDS = (
@@ -48,7 +51,7 @@ class Published:
         """Read it; ConfigurationError where *directory* is not in the published layout."""
         try:
             values = json.loads((directory / "config.json").read_text())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ConfigurationError(f"{directory}/config.json cannot be read: {error}") from error
         if not isinstance(values, dict):
             raise ConfigurationError(f"{directory}/config.json cannot be used: it is no table of names and values")
@@ -65,6 +68,7 @@ class Published:
         self._expect("llm_config.model_type", text.get("model_type") or "llama", "llama")
         # Stretched positions are computed otherwise by every version of transformers.
         self._expect("llm_config.rope_scaling", text.get("rope_scaling"), None)
+        self._demand("llm_config.rope_theta", self.rope_theta, "a number above 0", _is_positive)
         self._expect("vision_config.architectures", vision.get("architectures") or [TOWER], [TOWER])
         self._expect("template", self.values.get("template"), TEMPLATE)
         self._expect("pad2square", self.values.get("pad2square", False), False)
@@ -81,9 +85,11 @@ class Published:
                 self._demand(f"{part}.{name}", values.get(name), "a whole number above 0", _is_size)
         for name in ("num_key_value_heads", "head_dim", "max_position_embeddings"):
             self._demand(f"llm_config.{name}", text.get(name) or 1, "a whole number above 0", _is_size)
-        stop = text.get("eos_token_id", 0)
-        in_vocabulary = f"a token below {text['vocab_size']}"
-        self._demand("llm_config.eos_token_id", stop, in_vocabulary, lambda token: _is_below(token, text["vocab_size"]))
+        tokens = {"eos_token_id": text.get("eos_token_id", 0)}
+        tokens |= {name: text[name] for name in ("bos_token_id", "pad_token_id") if text.get(name) is not None}
+        size = text["vocab_size"]
+        for name, token in tokens.items():
+            self._demand(f"llm_config.{name}", token, f"a token below {size}", lambda token: _is_below(token, size))
         for name in ("qkv_bias", "qk_normalization"):
             self._demand(f"vision_config.{name}", vision.get(name), "true or false", lambda v: isinstance(v, bool))
         size = self.values.get("force_image_size") or vision.get("image_size")
@@ -102,7 +108,7 @@ class Published:
             "downsample_ratio",
             self.values.get("downsample_ratio"),
             f"a share of a grid of {grid} x {grid}",
-            lambda ratio: isinstance(ratio, int | float) and 0 < ratio <= 1 and float(grid * ratio).is_integer(),
+            lambda ratio: _is_positive(ratio) and ratio <= 1 and float(grid * ratio).is_integer(),
         )
 
     @property
@@ -115,6 +121,29 @@ class Published:
         """Pixels per side of the square that every picture is resized to."""
         return int(self.values.get("force_image_size") or self._part("vision_config")["image_size"])
 
+    @property
+    def rope_theta(self) -> Any:
+        """Base of the positions' angles, None where it is not given: transformers 4 and 5 write it in two places.
+
+        Raises ConfigurationError where the two say different things, or the angles are not the plain ones.
+        """
+        text = self._part("llm_config")
+        given, parameters = text.get("rope_theta"), text.get("rope_parameters")
+        if parameters is None:
+            return given
+        name = "llm_config.rope_parameters"
+        self._demand(name, parameters, "a table of names and values", lambda found: isinstance(found, dict))
+        rest = {key: value for key, value in parameters.items() if key != "rope_theta"}
+        self._expect(name, rest or PLAIN_ROPE, PLAIN_ROPE)
+        newer = parameters.get("rope_theta", given)
+        if given is not None:
+            self._expect(f"{name}.rope_theta", newer, given)
+        return newer
+
+    def layers(self, part: str) -> int:
+        """How many layers `llm_config` or `vision_config` says there are."""
+        return int(self._part(part)["num_hidden_layers"])
+
     def lora_rank(self, part: str) -> int:
         """Rank of the updates of `llm` or `backbone`; 0 where there are none."""
         return int(self.values.get(f"use_{part}_lora") or 0)
@@ -122,12 +151,12 @@ class Published:
     def stock(self, image_token_id: int) -> Any:
         """The transformers configuration."""
         text, vision = self._part("llm_config"), self._part("vision_config")
-        ratio = self.values["downsample_ratio"]
+        ratio = float(self.values["downsample_ratio"])
         grid = self.image_size // vision["patch_size"]
         shuffled_v1 = self.shuffle == "v1"
         kind = InternVLV1Config if shuffled_v1 else InternVLConfig
         return kind(
-            text_config={"model_type": "llama", **_pick(text, _TEXT_FIELDS)},
+            text_config={"model_type": "llama", "rope_theta": self.rope_theta, **_pick(text, _TEXT_FIELDS)},
             vision_config=_pick(vision, _VISION_FIELDS)
             | {
                 "image_size": self.image_size,
@@ -166,6 +195,10 @@ class Published:
 
 def _is_size(value: object) -> bool:
     return type(value) is int and value > 0
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def _is_below(value: object, end: int) -> bool:

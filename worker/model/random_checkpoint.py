@@ -13,7 +13,8 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2Im
 from db.errors import ConfigurationError
 from worker.model.chat import CHAT_TEMPLATE, IMAGE_TOKENS, IMAGENET_MEAN, IMAGENET_STD
 from worker.model.digest import RECORD
-from worker.model.whole import open_to_readers
+from worker.model.loading import one_sentence
+from worker.model.whole import clear_leftovers, whole_or_nothing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,18 +40,21 @@ CONTEXT_TOKENS = 4096
 def write_random_checkpoint(directory: Path, *, seed: int = 0) -> None:
     """Write a stock InternVL directory of about 0.5 M parameters; the same *seed* gives the same bytes.
 
-    Raises ConfigurationError where something lies in *directory* already: it may be somebody's model.
+    It appears whole or not at all. Raises ConfigurationError where it cannot be written, or something lies in
+    *directory* already: it may be somebody's model.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    if any(directory.iterdir()):
+    target = directory.resolve()
+    if target.is_file() or (target.is_dir() and any(target.iterdir())):
         raise ConfigurationError(f"{directory} is not empty: choose another destination")
     tokenizer = _tokenizer()
     model = _model(tokenizer, seed)
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    _image_processor().save_pretrained(directory)
-    (directory / RECORD).write_text(json.dumps({"demo": True, "trained_on": "nothing: random weights"}) + "\n")
-    open_to_readers(directory)
+    clear_leftovers(target)
+    # The writer of the weights has errors of its own for what the system refuses.
+    with one_sentence(f"{directory} cannot be written"), whole_or_nothing(target) as partial:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        _image_processor().save_pretrained(partial)
+        (partial / RECORD).write_text(json.dumps({"demo": True, "trained_on": "nothing: random weights"}) + "\n")
 
 
 def _model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Any:

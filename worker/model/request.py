@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from db.errors import PermanentFailure
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -28,6 +30,17 @@ class Request:
     running_seconds: float = math.inf
     #: Told, on the engine's thread, how many tokens there are so far: hand the number on and return.
     on_progress: Callable[[int], None] | None = None
+
+
+def refusal(request: Request) -> PermanentFailure | None:
+    """Why a request's limits will not do: on the engine's thread a wrong one would end everybody's answers."""
+    count: object = request.max_new_tokens
+    if not isinstance(count, int) or count < 1:
+        return PermanentFailure("nothing_asked", "a request asks for at least one new token")
+    limits: tuple[object, ...] = (request.deadline_seconds, request.running_seconds)
+    if any(not isinstance(seconds, int | float) or math.isnan(seconds) for seconds in limits):
+        return PermanentFailure("no_deadline", "a request's seconds are numbers")
+    return None
 
 
 @dataclass(frozen=True, slots=True)

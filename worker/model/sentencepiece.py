@@ -58,8 +58,10 @@ class Model:
         try:
             refuse_lfs_pointer(path)
             model = cls._parse(path.read_bytes())
-        except (OSError, LookupError, TypeError, ValueError, struct.error) as error:
-            raise ConfigurationError(f"{path} is no SentencePiece model: {error}") from error
+        except OSError as error:
+            raise ConfigurationError(f"{path} cannot be read: {error.strerror or error}") from error
+        except (LookupError, TypeError, ValueError, AttributeError, struct.error) as error:
+            raise ConfigurationError(f"{path} is no SentencePiece model, or it is damaged") from error
         if model.model_type != _BPE or model.dummy_prefix or model.remove_whitespace:
             raise ConfigurationError(
                 f"{path} is not a tokenizer that can be converted: byte-pair encoding that leaves spaces alone"
@@ -148,7 +150,7 @@ def _content(token: Any) -> str:
 def _read(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from error
     if not isinstance(values, dict):
         raise ConfigurationError(f"{path} cannot be read: it is no table of names and values")

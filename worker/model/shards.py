@@ -77,12 +77,16 @@ class Source:
 
 
 def _shard_files(directory: Path) -> list[Path]:
-    named = {directory / name for name in _index(directory).values()} or set(directory.glob("*.safetensors"))
+    there = set(directory.glob("*.safetensors"))
+    named = {directory / name for name in _index(directory).values()} or there
     if not named:
         raise ConfigurationError(f"{directory} has no *.safetensors files")
     for path in sorted(named):
         if not path.is_file():
             raise ConfigurationError(f"{path.name} is missing, though {INDEX} names it")
+    if unnamed := there - named:
+        # There is no telling whether it belongs to the weights.
+        raise ConfigurationError(f"{min(unnamed).name} lies among the shards, but {INDEX} does not name it")
     return sorted(named)
 
 
@@ -91,7 +95,7 @@ def _index(directory: Path) -> Mapping[str, str]:
         index = json.loads((directory / INDEX).read_text())["weight_map"]
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigurationError(f"{directory}/{INDEX} cannot be read: {error}") from error
     if not isinstance(index, dict) or not all(isinstance(file, str) and "/" not in file for file in index.values()):
         raise ConfigurationError(f"{directory}/{INDEX} cannot be read: its weight_map does not give each tensor a file")

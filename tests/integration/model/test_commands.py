@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import math
 import shutil
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from db.errors import ConfigurationError
-from worker.model import commands, placement, sizing
+from worker.model import commands, placement, sizing, whole
 from worker.model.resident import ResidentModel
 
 if TYPE_CHECKING:
@@ -126,6 +128,38 @@ def test_a_random_checkpoint_overwrites_nothing(tmp_path: Path) -> None:
         commands.random(tmp_path)
 
     assert (tmp_path / "model.safetensors").read_text() == "somebody's"
+
+
+def test_a_random_checkpoint_may_go_into_an_empty_folder(tmp_path: Path) -> None:
+    commands.random(tmp_path)
+
+    assert (tmp_path / "model.safetensors").is_file()
+    assert not (tmp_path / whole.MARKER).exists()
+
+
+#: Nothing larger than a page can be written: the weights cannot.
+WITHOUT_ROOM = """
+import resource, sys
+from pathlib import Path
+from db.errors import ConfigurationError
+from worker.model import commands
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    commands.random(Path(sys.argv[1]))
+except ConfigurationError as error:
+    print("refused:", error)
+"""
+
+
+def test_a_random_checkpoint_that_cannot_be_written_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
+    target = tmp_path / "models" / "random"
+
+    run = subprocess.run(
+        [sys.executable, "-c", WITHOUT_ROOM, target], capture_output=True, text=True, check=True, timeout=120
+    )
+
+    assert f"refused: {target} cannot be written" in run.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_random_checkpoint_is_the_same_for_the_same_seed(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -13,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForImageTextToText, InternVLForConditionalGeneration
+from transformers import AutoConfig, AutoModelForImageTextToText, InternVLForConditionalGeneration
 
 from db.errors import ConfigurationError
 from tests.integration.model.published_fixture import Publication
 from worker.model import checkpoint, digest, whole
 from worker.model.checkpoint import convert_checkpoint
 from worker.model.digest import check_shards, checkpoint_digest, file_digest
+from worker.model.published import Published
 from worker.model.random_checkpoint import write_random_checkpoint
 from worker.model.resident import ResidentModel
 
@@ -185,6 +187,12 @@ def configure_text(**values: Any) -> Change:
     return lambda publication: publication.config["llm_config"].update(values)
 
 
+def newer_rope(**values: Any) -> Change:
+    """The base of the positions' angles where transformers 5 writes it."""
+    parameters = {"rope_theta": 5e6, "rope_type": "default", **values}
+    return lambda publication: publication.config["llm_config"].update(rope_theta=None, rope_parameters=parameters)
+
+
 def configure_vision(**values: Any) -> Change:
     return lambda publication: publication.config["vision_config"].update(values)
 
@@ -220,7 +228,24 @@ def forget(key: str) -> Change:
         (configure(dynamic_image_size=True), "dynamic_image_size"),
         (configure(ps_version="v3"), "ps_version"),
         (configure_text(vocab_size=700), "729 tokens, the model knows 700"),
-        (configure_text(num_hidden_layers=5), "layers.4.*is missing"),
+        (configure_text(num_hidden_layers=5), "llm_config.num_hidden_layers = 5, but the checkpoint has 4 layers"),
+        (configure_text(num_hidden_layers=10**9), "llm_config.num_hidden_layers = 10+, but the checkpoint has 4"),
+        (configure_vision(num_hidden_layers=10**9), "vision_config.num_hidden_layers = 10+, but the checkpoint has 3"),
+        (configure_text(rope_theta=None), "lacks llm_config.rope_theta"),
+        (configure_text(rope_theta=0), "rope_theta = 0, where a number above 0"),
+        (configure_text(rope_theta=-5e6), "rope_theta = -5000000.0, where a number above 0"),
+        (configure_text(rope_theta=math.inf), "rope_theta = inf, where a number above 0"),
+        (configure_text(rope_theta="5e6"), "rope_theta = '5e6', where a number above 0"),
+        (newer_rope(rope_theta=None), "lacks llm_config.rope_theta"),
+        (newer_rope(rope_theta=0), "rope_theta = 0, where a number above 0"),
+        (newer_rope(rope_type="linear", factor=2.0), "llm_config.rope_parameters = .*linear.*, but only"),
+        (
+            configure_text(rope_parameters={"rope_theta": 1e4}),
+            "rope_parameters.rope_theta = 10000.0, but only 50+",
+        ),
+        (configure_text(rope_parameters=[5e6]), "rope_parameters = .*, where a table"),
+        (configure_text(pad_token_id=-7), "llm_config.pad_token_id = -7, where a token below 729"),
+        (configure_text(bos_token_id=729), "llm_config.bos_token_id = 729, where a token below 729"),
         (configure_text(hidden_size="wide"), "llm_config.hidden_size = 'wide', where a whole number above 0 is needed"),
         (configure_text(num_attention_heads=0), "llm_config.num_attention_heads = 0"),
         (configure_text(num_hidden_layers=-1), "llm_config.num_hidden_layers = -1"),
@@ -252,6 +277,32 @@ def test_what_is_not_exactly_as_expected_is_refused(
     change(publication)
 
     refused(publication.write(tmp_path / "published"), tmp_path / "converted", message)
+
+
+@pytest.mark.parametrize(
+    "change", [newer_rope(), configure_text(rope_parameters={"rope_theta": 5e6, "rope_type": "default"})]
+)
+def test_the_base_of_the_positions_is_read_from_where_either_transformers_writes_it(
+    parity: Parity, tmp_path: Path, change: Change
+) -> None:
+    publication = Publication(parity.checkpoint)
+    change(publication)
+
+    convert_checkpoint(publication.write(tmp_path / "published"), tmp_path / "converted")
+
+    text = AutoConfig.from_pretrained(tmp_path / "converted").text_config
+    assert text.rope_parameters == {"rope_theta": 5e6, "rope_type": "default"}
+
+
+def test_a_ratio_of_one_may_be_written_as_a_whole_number(parity: Parity) -> None:
+    publication = Publication(parity.checkpoint)
+    publication.config["downsample_ratio"] = 1
+    published = Published(publication.config)
+    published.check()
+
+    ratio = published.stock(0).downsample_ratio
+
+    assert (ratio, type(ratio)) == (1.0, float)
 
 
 def test_a_layer_without_its_update_is_refused_where_the_others_have_one(parity: Parity, tmp_path: Path) -> None:
@@ -300,6 +351,8 @@ def test_layers_that_are_missing_are_said_before_their_updates(parity: Parity, t
         ("config.json", "null", "config.json cannot be used: it is no table"),
         ("tokenizer.model", LFS_POINTER, "tokenizer.model is a Git LFS pointer"),
         ("model.safetensors", LFS_POINTER, "model.safetensors is a Git LFS pointer"),
+        ("config.json", "[" * 100_000, "config.json cannot be read"),
+        ("tokenizer.model", "\x0f", "tokenizer.model is no SentencePiece model, or it is damaged"),
         ("tokenizer.model", "", "not a tokenizer that can be converted"),
         ("tokenizer_config.json", "[]", "tokenizer_config.json cannot be read: it is no table"),
         ("tokenizer_config.json", '{"added_tokens_decoder": [1]}', "list of added tokens"),
@@ -336,6 +389,16 @@ def test_an_index_that_names_the_wrong_shard_is_refused(parity: Parity, tmp_path
     (source / "model.safetensors.index.json").write_text(json.dumps(index))
 
     refused(source, tmp_path / "converted", "mlp1.0.bias lies in model.safetensors, but .* says in other.safetensors")
+
+
+def test_a_shard_that_the_index_does_not_name_is_refused(parity: Parity, tmp_path: Path) -> None:
+    publication = Publication(parity.checkpoint)
+    source = publication.write(tmp_path / "published")
+    index = {"weight_map": dict.fromkeys(publication.tensors, "model.safetensors")}
+    (source / "model.safetensors.index.json").write_text(json.dumps(index))
+    save_file({"surprise": torch.zeros(1)}, source / "other.safetensors")
+
+    refused(source, tmp_path / "converted", "other.safetensors lies among the shards, but .* does not name it")
 
 
 def test_numbers_too_large_for_the_format_asked_for_are_refused(parity: Parity, tmp_path: Path) -> None:

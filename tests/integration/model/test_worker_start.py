@@ -60,6 +60,10 @@ def forget_digests(directory: Path) -> None:
     (directory / "prelim.json").write_text(json.dumps({"shards": {"model.safetensors": {"bytes": 5}}}))
 
 
+def nest_record(directory: Path) -> None:
+    (directory / "prelim.json").write_text("[" * 100_000)
+
+
 def list_configuration(directory: Path) -> None:
     (directory / "config.json").write_text("[]")
 
@@ -76,6 +80,7 @@ def change(directory: Path, name: str, **values: Any) -> None:
         (break_template, "does not run: "),
         (misplace_image_token, "the tokenizer has no token 99999"),
         (forget_digests, "prelim.json cannot be read"),
+        (nest_record, "prelim.json cannot be read"),
         (list_configuration, "no table of names and values"),
     ],
 )
@@ -98,6 +103,29 @@ def test_a_checkpoint_that_will_not_do_ends_the_worker_with_one_line(
 
     assert ended.returncode == 2, ended.stdout + ended.stderr
     (line,) = [line for line in (ended.stdout + ended.stderr).splitlines() if "worker_cannot_start" in line]
+    assert problem in line
+
+
+@pytest.mark.parametrize("command", [WORKER, [sys.executable, "-m", "deploy.cli", "work"]])
+@pytest.mark.parametrize(
+    ("unset", "extra", "problem"),
+    [
+        ("PRELIM_DATABASE_URL", {}, "no database_url: "),
+        ("PRELIM_BROKER_URL", {}, "no broker_url: "),
+        (None, {"PRELIM_DATABASE_ULR": NOWHERE}, "PRELIM_DATABASE_ULR is not a setting"),
+    ],
+)
+def test_settings_that_will_not_do_end_the_worker_with_one_line(
+    tmp_path: Path, command: list[str], unset: str | None, extra: dict[str, str], problem: str
+) -> None:
+    variables = environment(tmp_path, tmp_path) | extra
+    variables.pop(unset or "", None)
+
+    ended = subprocess.run(command, env=variables, capture_output=True, text=True, check=False, timeout=120)
+
+    assert ended.returncode == 2, ended.stdout + ended.stderr
+    (line,) = (ended.stdout + ended.stderr).splitlines()
+    assert line.startswith("error: ")
     assert problem in line
 
 

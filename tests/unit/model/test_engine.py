@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import random
 import threading
 from dataclasses import dataclass, field
@@ -234,6 +235,41 @@ def test_a_request_that_fits_no_row_is_refused_with_its_numbers() -> None:
 
     with pytest.raises(PermanentFailure, match="7 prompt tokens and 5 new ones exceed the 8"):
         future.result()
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"count": None},
+        {"count": math.nan},
+        {"count": 0},
+        {"deadline_seconds": None},
+        {"deadline_seconds": math.nan},
+        {"running_seconds": "60"},
+    ],
+)
+def test_limits_that_are_no_numbers_fail_their_request_alone(limits: dict[str, Any]) -> None:
+    served = engine(FakeRunner())
+    good = ask(served, prompt(1))
+
+    bad = ask(served, prompt(2), **limits)
+    drive(served, good)
+
+    with pytest.raises(PermanentFailure):
+        bad.result(timeout=1)
+    assert good.result().token_ids == answer([1], 5)
+
+
+def test_a_request_cancelled_while_it_is_looked_at_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    served = engine(FakeRunner(rows=1))
+    first, second = ask(served, prompt(1), count=30), ask(served, prompt(2))
+    looks = iter([False])
+    monkeypatch.setattr(second, "cancelled", lambda: next(looks, True))
+
+    served.step()
+
+    assert served.metrics().queued == 1
+    drive(served, first)
 
 
 def test_a_cancelled_request_leaves_its_row_to_the_next() -> None:
