@@ -16,6 +16,7 @@ from db.errors import NotReportable, TransientFailure
 from worker.images import study
 from worker.images.codestream import inspect
 from worker.images.errors import Unreadable
+from worker.images.files import read
 from worker.images.render import render
 from worker.images.study import StoredInstance, pictures_of
 
@@ -289,3 +290,22 @@ def test_no_reason_holds_anything_of_the_patient(store: Any) -> None:
 
     assert "Doe" not in str(caught.value)
     assert "4711" not in str(caught.value)
+
+
+def test_a_description_longer_than_any_is_not_kept(store: Any) -> None:
+    stored = store(np.arange(4096, dtype=np.uint16).reshape(64, 64))
+    content = stored.path.read_bytes()
+    at = 144 + struct.unpack_from("<L", content, 140)[0]
+    numbers = b"1\\0\\" * 500_000
+    header = read(file_of(stored.path, element(0x00200037, numbers) + content[at:], b"1.2.840.10008.1.2.1\0").path)
+
+    assert "ImageOrientationPatient" not in header
+    assert header.bytes_kept < 10_000
+
+
+def test_headers_too_large_together_leave_objects_out(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "_MAX_HEADERS", 2000)
+    ramp = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    stored = [store(ramp + n, ICCProfile=bytes(1500)) for n in range(3)]
+
+    assert [left.reason for left in pictures_of(stored).left_out] == ["too_large", "too_large"]
