@@ -7,11 +7,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from celery import Celery
+from kombu.exceptions import OperationalError as BrokerError
+from redis.exceptions import RedisError
 
 if TYPE_CHECKING:
     import uuid
 
+log = structlog.get_logger()
+
+#: A broker that does not answer. kombu hides most of Redis's own errors, not all.
+BROKER_ERRORS = (BrokerError, RedisError)
 REPORT_TASK = "prelim.report"
 QUEUE = "prelim"
 #: Seconds until a dead Redis is noticed; kombu would wait for ever.
@@ -37,6 +44,8 @@ def make_app(broker_url: str) -> Celery:
         task_send_sent_event=True,
         broker_connection_retry_on_startup=True,
         broker_transport_options={
+            # Or kombu pauses for 2, then 4 s, before it says that Redis is away, and whoever asked waits with it.
+            "max_retries": 0,
             "visibility_timeout": VISIBILITY_SECONDS,
             "socket_timeout": SOCKET_SECONDS,
             "socket_connect_timeout": SOCKET_SECONDS,
@@ -46,13 +55,18 @@ def make_app(broker_url: str) -> Celery:
     return app
 
 
-def send(app: Celery, job_id: uuid.UUID) -> None:
-    """Send the nudge for one job; raises kombu's OperationalError where Redis does not answer."""
-    app.send_task(REPORT_TASK, args=[str(job_id)], retry=False)
+def send(app: Celery, job_id: uuid.UUID) -> bool:
+    """Send the nudge for one job; returns whether Redis took it."""
+    try:
+        app.send_task(REPORT_TASK, args=[str(job_id)], retry=False)
+    except BROKER_ERRORS as error:
+        log.warning("broker.unreachable", why=type(error).__name__)
+        return False
+    return True
 
 
 def depth(app: Celery) -> int:
-    """How many messages wait in Redis."""
+    """How many messages wait in Redis; raises one of BROKER_ERRORS where it does not answer."""
     with app.pool.acquire(block=True) as connection:
         channel: Any = connection.default_channel
         return int(channel.client.llen(QUEUE))

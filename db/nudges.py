@@ -1,7 +1,7 @@
 """Which jobs to tell the workers about, and how a dispatcher learns of them without asking all the time.
 
-A nudge says only that there is work. One for each waiting job is enough, so that is the most there ever are: a nudge
-is sent again only where there are fewer in Redis than jobs that wait.
+A nudge says only that there is work: whoever hears it writes reports for as long as any wait. So a nudge for each
+waiting job is more than enough, and a few are enough for many: there are MOST_IN_QUEUE at most, however many jobs wait.
 """
 
 from __future__ import annotations
@@ -20,55 +20,64 @@ if TYPE_CHECKING:
     import uuid
     from collections.abc import Collection, Sequence
 
+    from sqlalchemy import TextClause
     from sqlalchemy.orm import Session
 
 log = structlog.get_logger()
 
-#: Most nudges sent in one go.
-BATCH = 100
+#: Most nudges that wait in Redis: every free slot finds one, and those that find nothing are soon out of the way.
+MOST_IN_QUEUE = 32
 #: Longest sleep in which a request to stop goes unheard, in seconds.
 DEAF_SECONDS = 0.5
 
 
-WAITING = "state = 'queued' AND available_at <= clock_timestamp()"
-SENT_BEFORE = "sent_at < clock_timestamp() - make_interval(secs => :seconds)"
-#: Marks the most urgent as sent now; several dispatchers share the work.
-TAKE = """
+def _query(words: str) -> TextClause:
+    """*words* with what it means that a job waits, and how long ago a nudge is taken for lost."""
+    return text(
+        words.format(
+            waiting="state = 'queued' AND available_at <= clock_timestamp()",
+            long_ago="clock_timestamp() - make_interval(secs => :seconds)",
+        )
+    )
+
+
+#: As many as are missing, the most urgent first; several dispatchers share the work.
+TAKE = _query("""
     WITH taken AS (
-        SELECT id FROM jobs WHERE {which} ORDER BY urgent_at LIMIT :most FOR UPDATE SKIP LOCKED
+        SELECT id FROM jobs
+        WHERE {waiting} AND (sent_at IS NULL OR sent_at < {long_ago})
+        ORDER BY urgent_at
+        LIMIT greatest(least((SELECT count(*) FROM jobs WHERE {waiting}), :most) - :in_queue, 0)
+        FOR UPDATE SKIP LOCKED
     ), told AS (
         UPDATE jobs SET sent_at = clock_timestamp() FROM taken WHERE jobs.id = taken.id RETURNING jobs.id, urgent_at
     )
     SELECT id FROM told ORDER BY urgent_at
-"""
-TAKE_UNSENT = text(TAKE.format(which=f"{WAITING} AND sent_at IS NULL"))
-TAKE_SENT = text(TAKE.format(which=f"{WAITING} AND {SENT_BEFORE}"))
-COUNT = "SELECT count(*) FROM jobs WHERE {which}"
-COUNT_WAITING = text(COUNT.format(which=WAITING))
-COUNT_SENT = text(COUNT.format(which=f"{WAITING} AND {SENT_BEFORE}"))
+""")
+OVERDUE = _query("SELECT count(*) FROM jobs WHERE {waiting} AND coalesce(sent_at, available_at) < {long_ago}")
+NEXT = _query("SELECT id FROM jobs WHERE {waiting} ORDER BY urgent_at LIMIT 1")
 
 
-def take_unsent(session: Session) -> Sequence[uuid.UUID]:
-    """The waiting jobs nobody was told of, the most urgent first; they count as sent from now on.
+def take(session: Session, *, in_queue: int, lost_after_seconds: float) -> Sequence[uuid.UUID]:
+    """The jobs to tell the workers of, given that *in_queue* nudges wait in Redis; they count as sent from now on.
 
-    Commit, then send: a claim steps over rows that are locked, so that a worker told too early would find nothing. A
-    crash between the two costs the time after which a nudge is taken for lost.
+    A nudge sent *lost_after_seconds* ago may have been lost. Commit, then send: a claim steps over rows that are
+    locked, so that a worker told too early would find nothing. A crash between the two costs the time after which a
+    nudge is taken for lost.
     """
-    return session.scalars(TAKE_UNSENT, {"most": BATCH}).all()
+    names = {"in_queue": in_queue, "most": MOST_IN_QUEUE, "seconds": lost_after_seconds}
+    return session.scalars(TAKE, names).all()
+
+
+def next_waiting(session: Session) -> uuid.UUID | None:
+    """The most urgent job that waits, if any does."""
+    found: uuid.UUID | None = session.scalar(NEXT)
+    return found
 
 
 def overdue(session: Session, *, after_seconds: float) -> int:
-    """How many jobs wait although their nudge was sent *after_seconds* ago: lost, or the queue is long."""
-    return session.scalar(COUNT_SENT, {"seconds": after_seconds}) or 0
-
-
-def take_lost(session: Session, *, after_seconds: float, in_queue: int) -> Sequence[uuid.UUID]:
-    """The jobs whose nudge must be sent again, given that *in_queue* are on their way: as many as are missing."""
-    waiting = session.scalar(COUNT_WAITING) or 0
-    missing = min(waiting - in_queue, BATCH)
-    if missing <= 0:
-        return []
-    return session.scalars(TAKE_SENT, {"most": missing, "seconds": after_seconds}).all()
+    """How many jobs wait although their nudge was sent *after_seconds* ago, or others were on their way since."""
+    return session.scalar(OVERDUE, {"seconds": after_seconds}) or 0
 
 
 def not_sent(session: Session, jobs: Collection[uuid.UUID]) -> None:

@@ -12,8 +12,6 @@ import time
 from typing import TYPE_CHECKING
 
 import structlog
-from kombu.exceptions import OperationalError as BrokerError
-from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from db import jobqueue, jobs, modality, nudges, processes, settling
@@ -50,7 +48,7 @@ def run_once(settings: Settings, app: Celery) -> int:
     indexed = index.run_once(settings)
     # A study must not settle while files of it still wait for their rows.
     settled = settle(settings, open_associations) if indexed < index.BATCH else 0
-    return indexed + settled + rescue(settings) + announce(settings, app) + remind(settings, app)
+    return indexed + settled + rescue(settings) + announce(settings, app)
 
 
 def settle(settings: Settings, open_associations: Collection[str]) -> int:
@@ -80,35 +78,21 @@ def rescue(settings: Settings) -> int:
 
 
 def announce(settings: Settings, app: Celery) -> int:
-    """Tell the workers of each waiting job once; returns of how many."""
-    # What a crash of Postgres makes unsent is sent again.
-    with transaction(settings.database(), durable=False) as session:
-        jobs_to_send = nudges.take_unsent(session)
-    return _send(settings, app, jobs_to_send)
-
-
-def remind(settings: Settings, app: Celery) -> int:
-    """Tell the workers again where Redis has lost the message; returns of how many."""
-    with transaction(settings.database()) as session:
-        lost = nudges.overdue(session, after_seconds=settings.nudge_seconds)
-    if not lost:
-        return 0
+    """Tell the workers of the jobs that wait, again where Redis has lost the message; returns of how many."""
     try:
         in_queue = jobqueue.depth(app)
-    except (BrokerError, RedisError) as error:
+    except jobqueue.BROKER_ERRORS as error:
         log.warning("broker.unreachable", why=type(error).__name__)
         return 0
+    # What a crash of Postgres makes unsent is sent again.
     with transaction(settings.database(), durable=False) as session:
-        jobs_to_send = nudges.take_lost(session, after_seconds=settings.nudge_seconds, in_queue=in_queue)
+        jobs_to_send = nudges.take(session, in_queue=in_queue, lost_after_seconds=settings.nudge_seconds)
     return _send(settings, app, jobs_to_send)
 
 
 def _send(settings: Settings, app: Celery, job_ids: Sequence[uuid.UUID]) -> int:
     for number, job_id in enumerate(job_ids):
-        try:
-            jobqueue.send(app, job_id)
-        except (BrokerError, RedisError) as error:
-            log.warning("broker.unreachable", why=type(error).__name__)
+        if not jobqueue.send(app, job_id):
             with transaction(settings.database()) as session:
                 nudges.not_sent(session, job_ids[number:])
             return number

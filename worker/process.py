@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
@@ -118,7 +119,7 @@ class Worker:
             threading.Thread(target=self._leave, name="leave", daemon=True).start()
 
     def report(self, job_id: str) -> None:
-        """Write the most urgent waiting report. The message names a job, but only says that there is work."""
+        """Write the most urgent waiting reports. The message names a job, but only says that there is work."""
         if self._writer is None:
             raise RuntimeError("no model: the task runs only in a worker")
         self._heard = time.monotonic()
@@ -126,7 +127,7 @@ class Worker:
             if self._stopping.is_set():
                 # Taken from Redis before the stop and not begun: another worker shall have it.
                 send(self._app, uuid.UUID(job_id))
-            elif not self._slots.answer(self._writer.write, self._stopping):
+            elif not self._slots.answer(self._writer.write, functools.partial(send, self._app), self._stopping):
                 log.info("nothing_waits", job_id=job_id)
 
     def _leave(self) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 from sqlalchemy import text
 
-from db import jobs, processes, reports, studies
+from db import jobs, nudges, processes, reports, studies
 from db.errors import NotReportable, PermanentFailure, StaleFence, TransientFailure
 from db.logs import frames
 from db.reference import fingerprint
@@ -20,6 +19,7 @@ from worker.images.study import StoredInstance
 from worker.reporter import StudyToReport
 
 if TYPE_CHECKING:
+    import uuid
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
@@ -32,13 +32,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A try at a report is over: its outcome, and whether others of its kind may have waited for it to end."""
-
-    outcome: str
-    suspect: bool
+#: Seconds in which a message is good for any number of reports. A real report takes longer, and has a task of its own
+#: for Flower to show; a worker that no longer hears runs out of work, which is how it is found out.
+TURN_SECONDS = 1.0
 
 
 class Slots:
@@ -52,19 +48,28 @@ class Slots:
         self._held: set[jobs.Claim] = set()
         self._busy: set[int] = set()
 
-    def answer(self, write: Write, stopping: threading.Event) -> bool:
-        """Answer a message that there is work: write one report; returns whether any waited.
+    def answer(self, write: Write, nudge: Callable[[uuid.UUID], bool], stopping: threading.Event) -> int:
+        """Answer a message that there is work: write reports while any wait; returns how many.
 
-        After a suspect the next one, too, until *stopping*: there was no place for it when its own message came, and
-        that found nothing.
+        When its turn is over, the rest is left to the next message, which is sent first by *nudge*: there is always one
+        for a slot to hear, whatever became of the others. Where the broker does not take it, the turn goes on.
         """
-        ended = first = self.run(write)
-        while ended is not None and ended.suspect and not stopping.is_set():
-            ended = self.run(write)
-        return first is not None
+        turn_ends = time.monotonic() + TURN_SECONDS
+        written = 0
+        while self.run(write) is not None:
+            written += 1
+            over = stopping.is_set() or time.monotonic() > turn_ends
+            if over and (self._left_to_others(nudge) or stopping.is_set()):
+                break
+        return written
 
-    def run(self, write: Write) -> Ended | None:
-        """Claim a job, write its report and store what became of it; returns None where none waited.
+    def _left_to_others(self, nudge: Callable[[uuid.UUID], bool]) -> bool:
+        with statements(self._url) as session:
+            waiting = nudges.next_waiting(session)
+        return waiting is None or nudge(waiting)
+
+    def run(self, write: Write) -> str | None:
+        """Claim a job, write its report and store what became of it; returns the outcome, None where none waited.
 
         *write* makes the draft and calls what it is given whenever the work has moved on.
         """
@@ -77,7 +82,7 @@ class Slots:
         finally:
             self._held.discard(claim)
         log.info("job_done", job_id=str(claim.job_id), fence=claim.fence, attempt=claim.attempt, outcome=outcome)
-        return Ended(outcome, claim.suspect)
+        return outcome
 
     def _claim(self) -> jobs.Claim | None:
         """Claim beside the others where one of them may take a suspect; where that finds nothing, after them."""

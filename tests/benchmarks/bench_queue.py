@@ -28,6 +28,7 @@ from rich.table import Table
 from sqlalchemy import text
 
 from db import logs, processes, settling, studies
+from db.jobqueue import QUEUE
 from db.reports import Draft
 from db.session import migrate, transaction
 from db.settings import Settings
@@ -51,6 +52,8 @@ DONE_SECONDS = 120
 #: Between two looks whether the queue is empty: seldom enough to cost those that are measured nothing.
 LOOK_SECONDS = 0.02
 PLAIN_QUEUE = "plain"
+#: Where kombu keeps what a worker has taken and not begun.
+TAKEN_MESSAGES = "unacked"
 DRAFT = Draft("No effusion.", "Normal.", "1 of 1 images", "bench", "0" * 64, {})
 
 
@@ -155,9 +158,10 @@ def overhead_ms(url: str, client: redis.Redis) -> list[float]:
     return found
 
 
-def drain_ours(url: str) -> float:
+def drain_ours(url: str, client: redis.Redis) -> float:
+    """Until every job is done and every message is gone: those that find nothing are ours too."""
     queue_jobs(url, JOBS)
-    return rate(lambda: count(url, "SELECT count(*) FROM jobs WHERE state = 'queued' OR state = 'running'") == 0)
+    return rate(lambda: open_jobs(url) == 0 and client.llen(QUEUE) + client.hlen(TAKEN_MESSAGES) == 0)
 
 
 def drain_celery(broker: str, client: redis.Redis) -> float:
@@ -206,9 +210,9 @@ def wait_until(done: Callable[[], bool]) -> None:
         time.sleep(LOOK_SECONDS)
 
 
-def count(url: str, query: str) -> int:
+def open_jobs(url: str) -> int:
     with transaction(url) as session:
-        return int(session.scalar(text(query)) or 0)
+        return int(session.scalar(text("SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')")) or 0)
 
 
 def main() -> None:
@@ -233,11 +237,11 @@ def measure(root: Path, url: str, broker: str) -> None:
     with child(run_worker, environment), child(run_dispatcher, environment), child(run_plain, broker):
         wait_until(lambda: everyone_is_here(url))
         drain_celery(broker, client)  # the first round warms up; nobody counts it
-        drain_ours(url)
+        drain_ours(url, client)
         overhead = overhead_ms(url, client)
         for _ in range(ROUNDS):
             drained["celery"].append(drain_celery(broker, client))
-            drained["prelim"].append(drain_ours(url))
+            drained["prelim"].append(drain_ours(url, client))
             drained["skip locked"].append(drain_skip_locked(url))
     show(overhead, drained)
 

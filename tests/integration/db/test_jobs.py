@@ -156,7 +156,7 @@ def test_rescue_queues_a_dead_workers_job_again(arrivals: Arrivals) -> None:
     let_worker_die(arrivals, claim)
 
     with transaction(arrivals.url) as session:
-        assert nudges.take_unsent(session) == [claim.job_id]
+        assert nudges.take(session, in_queue=0, lost_after_seconds=60) == [claim.job_id]
 
 
 def test_a_study_that_kills_every_worker_ends_as_failed(arrivals: Arrivals) -> None:

@@ -1,4 +1,4 @@
-"""One nudge for each waiting job: never none for long, never a pile."""
+"""A nudge for each of a few waiting jobs: never none for long, never a pile."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ from db import nudges
 from db.session import transaction
 
 if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Sequence
+
+    from sqlalchemy.orm import Session
+
     from tests.integration.db.conftest import Arrivals
 
 
@@ -24,51 +29,76 @@ def waiting(arrivals: Arrivals) -> Arrivals:
         type(arrivals)(arrivals.url).image()
     arrivals.settle()
     with transaction(arrivals.url) as session:
-        assert len(nudges.take_unsent(session)) == 5
+        assert len(taken(session)) == 5
         session.execute(text("UPDATE jobs SET sent_at = sent_at - interval '1 hour'"))
     return arrivals
 
 
-def lost(url: str, *, in_queue: int) -> int:
+def taken(session: Session, *, in_queue: int = 0) -> Sequence[uuid.UUID]:
+    return nudges.take(session, in_queue=in_queue, lost_after_seconds=60)
+
+
+def sent(url: str, *, in_queue: int) -> int:
     with transaction(url) as session:
-        return len(nudges.take_lost(session, after_seconds=60, in_queue=in_queue))
+        return len(taken(session, in_queue=in_queue))
 
 
-def test_a_nudge_is_sent_once(waiting: Arrivals) -> None:
-    with transaction(waiting.url) as session:
-        assert nudges.take_unsent(session) == []
+def test_a_nudge_is_sent_once(arrivals: Arrivals) -> None:
+    arrivals.image()
+    arrivals.settle()
+    assert [sent(arrivals.url, in_queue=0) for _ in range(2)] == [1, 0]
+
+
+def test_many_waiting_jobs_need_a_few_nudges_only(arrivals: Arrivals) -> None:
+    for _ in range(nudges.MOST_IN_QUEUE + 3):
+        type(arrivals)(arrivals.url).image()
+    arrivals.settle()
+
+    assert sent(arrivals.url, in_queue=2) == nudges.MOST_IN_QUEUE - 2
+    assert sent(arrivals.url, in_queue=nudges.MOST_IN_QUEUE) == 0
+    assert sent(arrivals.url, in_queue=0) == 5, "the others were sent a moment ago"
+
+
+def test_a_job_that_waits_behind_the_nudges_of_others_is_overdue_in_time(arrivals: Arrivals) -> None:
+    arrivals.image()
+    arrivals.settle()
+    assert sent(arrivals.url, in_queue=1) == 0
+    with transaction(arrivals.url) as session:
+        assert nudges.overdue(session, after_seconds=60) == 0
+        session.execute(text("UPDATE jobs SET available_at = available_at - interval '1 hour'"))
+        assert nudges.overdue(session, after_seconds=60) == 1
 
 
 def test_nudges_that_still_wait_in_redis_are_not_sent_again_however_old(waiting: Arrivals) -> None:
-    assert lost(waiting.url, in_queue=5) == 0
-    assert lost(waiting.url, in_queue=9) == 0
+    assert sent(waiting.url, in_queue=5) == 0
+    assert sent(waiting.url, in_queue=9) == 0
 
 
 def test_only_as_many_are_sent_again_as_are_missing(waiting: Arrivals) -> None:
-    assert lost(waiting.url, in_queue=3) == 2
+    assert sent(waiting.url, in_queue=3) == 2
 
 
 def test_what_was_sent_again_is_not_overdue_at_once(waiting: Arrivals) -> None:
-    assert lost(waiting.url, in_queue=0) == 5
-    assert lost(waiting.url, in_queue=0) == 0
+    assert sent(waiting.url, in_queue=0) == 5
+    assert sent(waiting.url, in_queue=0) == 0
     with transaction(waiting.url) as session:
         assert nudges.overdue(session, after_seconds=60) == 0
 
 
 def test_what_the_broker_did_not_take_is_sent_by_the_next_look(waiting: Arrivals) -> None:
     with transaction(waiting.url) as session:
-        taken = nudges.take_lost(session, after_seconds=60, in_queue=0)
-        nudges.not_sent(session, taken[:2])
+        told = taken(session)
+        nudges.not_sent(session, told[:2])
 
     with transaction(waiting.url) as session:
-        assert set(nudges.take_unsent(session)) == set(taken[:2])
+        assert set(taken(session)) == set(told[:2])
 
 
 def test_a_worker_told_of_a_job_can_claim_it(arrivals: Arrivals) -> None:
     arrivals.image()
     arrivals.settle()
     with transaction(arrivals.url) as session:
-        nudges.take_unsent(session)
+        taken(session)
 
     assert arrivals.claim() is not None
 

@@ -150,8 +150,7 @@ class Protocol(RuleBasedStateMachine):
     @rule()
     def a_dispatcher_tells_the_workers(self) -> None:
         with transaction(self.url) as session:
-            nudges.take_unsent(session)
-            nudges.take_lost(session, after_seconds=0, in_queue=1)
+            nudges.take(session, in_queue=0, lost_after_seconds=0)
 
     @invariant()
     def the_law_is_kept(self) -> None:

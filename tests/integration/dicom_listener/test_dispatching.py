@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -148,9 +149,11 @@ def test_a_study_without_images_ends_with_its_reason(settings: Settings, app: Ce
 def test_a_broker_that_is_away_delays_the_message_only(settings: Settings, app: Celery) -> None:
     receive(settings, image())
     away = jobqueue.make_app("redis://127.0.0.1:1/0")
+    began = time.monotonic()
     dispatch.run_once(settings, away)
     dispatch.run_once(settings, away)
     assert len(jobs(settings)) == 1
+    assert time.monotonic() - began < 4, "kombu would pause for 6 s at each look, and the spool would wait with it"
 
     dispatch.run_once(settings, app)
     assert len(messages(settings)) == 1

@@ -20,6 +20,7 @@ from tests.integration.db.test_jobs import DRAFT
 from worker import tasks
 
 if TYPE_CHECKING:
+    import uuid
     from pathlib import Path
 
     from db.reports import Draft
@@ -39,11 +40,6 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
     return Settings(data_dir=tmp_path, database_url=database_url, lease_seconds=30, retry_seconds=60)
 
 
-def outcome(slots: tasks.Slots, write: Any) -> str | None:
-    ended = slots.run(write)
-    return None if ended is None else ended.outcome
-
-
 def written(_study: StudyToReport, _moved_on: Any) -> Draft:
     return DRAFT
 
@@ -61,12 +57,12 @@ def job(url: str) -> Job:
 
 
 def test_a_written_report_finishes_its_job(arrivals: Arrivals, settings: Settings) -> None:
-    assert outcome(tasks.Slots(settings), written) == "finished"
+    assert tasks.Slots(settings).run(written) == "finished"
     assert arrivals.state() == "reported"
 
 
 def test_nothing_waiting_is_no_work(settings: Settings) -> None:
-    assert outcome(tasks.Slots(settings), written) is None
+    assert tasks.Slots(settings).run(written) is None
 
 
 @pytest.mark.usefixtures("arrivals")
@@ -96,25 +92,25 @@ def test_the_writer_is_told_which_of_our_names_the_images_were_sent_to(database_
 
 
 def test_images_that_cannot_make_a_report_end_the_study_with_the_reason(arrivals: Arrivals, settings: Settings) -> None:
-    assert outcome(tasks.Slots(settings), ending_with(NotReportable("video", "it is a film"))) == "not_reportable"
+    assert tasks.Slots(settings).run(ending_with(NotReportable("video", "it is a film"))) == "not_reportable"
     assert arrivals.state() == "not_reportable"
     assert (job(arrivals.url).reason, job(arrivals.url).detail) == ("video", "it is a film")
 
 
 def test_a_permanent_failure_is_not_tried_again(arrivals: Arrivals, settings: Settings) -> None:
-    assert outcome(tasks.Slots(settings), ending_with(PermanentFailure("x", "y"))) == "failed"
+    assert tasks.Slots(settings).run(ending_with(PermanentFailure("x", "y"))) == "failed"
     assert arrivals.state() == "failed"
 
 
 def test_a_transient_failure_is_queued_again_with_its_reason(arrivals: Arrivals, settings: Settings) -> None:
-    assert outcome(tasks.Slots(settings), ending_with(TransientFailure("busy", "later"))) == "retry"
+    assert tasks.Slots(settings).run(ending_with(TransientFailure("busy", "later"))) == "retry"
     assert (job(arrivals.url).state, job(arrivals.url).reason) == ("queued", "busy")
 
 
 def test_an_unknown_fault_is_tried_again_and_its_text_is_kept_out_of_the_database(
     arrivals: Arrivals, settings: Settings
 ) -> None:
-    assert outcome(tasks.Slots(settings), ending_with(ValueError("bad value 'PHANTOM^ONE'"))) == "retry"
+    assert tasks.Slots(settings).run(ending_with(ValueError("bad value 'PHANTOM^ONE'"))) == "retry"
     assert job(arrivals.url).detail == "ValueError; the worker's log has more"
 
 
@@ -123,7 +119,7 @@ def test_a_study_that_got_late_images_meanwhile_drops_the_result(arrivals: Arriv
         arrivals.image()
         return DRAFT
 
-    assert outcome(tasks.Slots(settings), write) == "stale"
+    assert tasks.Slots(settings).run(write) == "stale"
     with transaction(arrivals.url) as session:
         assert session.scalars(select(Report)).all() == []
 
@@ -146,7 +142,7 @@ def test_the_lease_is_extended_while_the_work_moves_on(
         assert job(arrivals.url).lease_until > soon
         return DRAFT
 
-    assert outcome(tasks.Slots(settings), write) == "finished"
+    assert tasks.Slots(settings).run(write) == "finished"
 
 
 def test_a_worker_told_to_stop_gives_back_what_it_is_writing(arrivals: Arrivals, settings: Settings) -> None:
@@ -156,25 +152,79 @@ def test_a_worker_told_to_stop_gives_back_what_it_is_writing(arrivals: Arrivals,
         assert slots.give_back() == 1
         return DRAFT
 
-    assert outcome(slots, write) == "stale"
+    assert slots.run(write) == "stale"
     assert slots.held() == []
     assert (job(arrivals.url).state, job(arrivals.url).attempt) == ("queued", 0)
 
 
-def test_after_a_suspect_the_next_one_needs_no_message(database_url: str, settings: Settings) -> None:
+class Broker:
+    """Takes nudges for as long as it is there."""
+
+    def __init__(self, *, there: bool = True) -> None:
+        self.there = there
+        self.nudges: list[uuid.UUID] = []
+
+    def nudge(self, job_id: uuid.UUID) -> bool:
+        if self.there:
+            self.nudges.append(job_id)
+        return self.there
+
+
+@pytest.fixture
+def no_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every report takes longer than a turn."""
+    monkeypatch.setattr(tasks, "TURN_SECONDS", 0.0)
+
+
+def answer(settings: Settings, broker: Broker, *, stopping: bool = False) -> int:
+    stop = threading.Event()
+    if stopping:
+        stop.set()
+    return tasks.Slots(settings).answer(written, broker.nudge, stop)
+
+
+@pytest.mark.parametrize("reason", [None, jobs.LEASE_EXPIRED])
+def test_one_message_is_enough_for_all_the_short_work_that_waits(
+    database_url: str, settings: Settings, reason: str | None
+) -> None:
     studies = waiting_studies(database_url, 3)
     with transaction(database_url) as session:
-        session.execute(update(Job).values(reason=jobs.LEASE_EXPIRED))
-    assert tasks.Slots(settings).answer(written, threading.Event())
+        session.execute(update(Job).values(reason=reason))
+    broker = Broker()
+    assert answer(settings, broker) == 3
 
     assert [study.state() for study in studies] == ["reported"] * 3
+    assert broker.nudges == []
 
 
-def test_one_message_is_one_report_where_no_suspects_wait(database_url: str, settings: Settings) -> None:
-    studies = waiting_studies(database_url, 3)
-    assert tasks.Slots(settings).answer(written, threading.Event())
+@pytest.mark.usefixtures("no_turns")
+def test_after_a_long_report_the_next_one_gets_a_message_of_its_own(database_url: str, settings: Settings) -> None:
+    waiting_studies(database_url, 2)
+    broker = Broker()
+    assert answer(settings, broker) == 1
+    assert broker.nudges == [waiting_job(database_url)]
 
-    assert sorted(study.state() for study in studies) == ["reported", "settled", "settled"]
+    assert answer(settings, broker) == 1
+    assert len(broker.nudges) == 1, "nothing waits any more"
+
+
+@pytest.mark.usefixtures("no_turns")
+def test_while_the_broker_is_away_a_worker_goes_on_without_messages(database_url: str, settings: Settings) -> None:
+    waiting_studies(database_url, 3)
+    assert answer(settings, Broker(there=False)) == 3
+
+
+def test_a_worker_told_to_stop_leaves_what_waits_to_another(database_url: str, settings: Settings) -> None:
+    waiting_studies(database_url, 2)
+    broker = Broker()
+    assert answer(settings, broker, stopping=True) == 1
+    assert broker.nudges == [waiting_job(database_url)]
+    assert answer(settings, Broker(there=False), stopping=True) == 1
+
+
+def waiting_job(url: str) -> uuid.UUID:
+    with transaction(url) as session:
+        return session.scalars(select(Job.id).where(Job.state == "queued")).one()
 
 
 def waiting_studies(url: str, count: int) -> list[Arrivals]:
@@ -198,7 +248,7 @@ def test_a_claim_that_could_not_be_stored_is_not_held(
             slots.run(written)
     assert slots.held() == []
     assert (job(arrivals.url).state, job(arrivals.url).attempt) == ("queued", 0)
-    assert outcome(slots, written) == "finished"
+    assert slots.run(written) == "finished"
 
 
 def test_a_study_that_cannot_be_read_after_its_claim_is_tried_again(
@@ -210,7 +260,7 @@ def test_a_study_that_cannot_be_read_after_its_claim_is_tried_again(
     monkeypatch.setattr(tasks, "_study", broken_off)
     slots = tasks.Slots(settings)
 
-    assert outcome(slots, written) == "retry"
+    assert slots.run(written) == "retry"
     assert slots.held() == []
     assert (job(arrivals.url).state, job(arrivals.url).reason) == ("queued", "unexpected")
 
@@ -229,12 +279,12 @@ def test_a_stop_waits_for_a_claim_that_is_under_way(
     monkeypatch.setattr(jobs, "claim_next", slowly)
     slots = tasks.Slots(settings)
 
-    def answer() -> None:
+    def at_work() -> None:
         with slots.at_work():
-            slots.answer(written, threading.Event())
+            slots.run(written)
 
     with ThreadPoolExecutor(1) as pool:
-        answering = pool.submit(answer)
+        answering = pool.submit(at_work)
         assert claiming.wait(30)
         assert slots.busy
         go_on.set()
@@ -257,7 +307,7 @@ def test_claims_do_not_wait_for_each_other_and_still_one_suspect_is_written_at_a
         return DRAFT
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: slots.answer(write, threading.Event()), range(8)))
+        list(pool.map(lambda _: slots.answer(write, Broker().nudge, threading.Event()), range(8)))
 
     assert len(held_at_once) == 8
     assert max(held_at_once) == 1
