@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 from celery.signals import setup_logging, worker_init, worker_ready, worker_shutting_down
+from sqlalchemy.exc import OperationalError
 
 from db import logs, nudges, processes
 from db.errors import ConfigurationError
@@ -43,6 +44,8 @@ LOST_AFTER_NUDGES = 2
 LEAST_SILENCE_SECONDS = 10
 #: Seconds that Celery may take, on a busy machine, from the loaded model to the first message.
 STARTING_SECONDS = 60
+#: Between two looks whether the database is back, in seconds.
+DATABASE_PAUSE_SECONDS = 1.0
 #: How often a worker told to stop looks whether its reports are finished, in seconds.
 STOP_LOOK_SECONDS = 0.1
 
@@ -124,11 +127,22 @@ class Worker:
             raise RuntimeError("no model: the task runs only in a worker")
         self._heard = time.monotonic()
         with self._slots.at_work():
-            if self._stopping.is_set():
+            if not self._answered(self._writer, job_id):
                 # Taken from Redis before the stop and not begun: another worker shall have it.
                 send(self._app, uuid.UUID(job_id))
-            elif not self._slots.answer(self._writer.write, functools.partial(send, self._app), self._stopping):
-                log.info("nothing_waits", job_id=job_id)
+
+    def _answered(self, writer: Writer, job_id: str) -> bool:
+        """Whether the message is done with, other than by a stop. A database that is away does not use it up."""
+        while not self._stopping.is_set():
+            try:
+                if not self._slots.answer(writer.write, functools.partial(send, self._app), self._stopping):
+                    log.info("nothing_waits", job_id=job_id)
+            except OperationalError as error:
+                log.warning("database.unreachable", why=type(error.orig).__name__)
+                self._stopping.wait(DATABASE_PAUSE_SECONDS)
+            else:
+                return True
+        return False
 
     def _leave(self) -> None:
         try:

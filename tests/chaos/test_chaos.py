@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import func, select
 
-from db.jobqueue import QUEUE, make_app
+from db.jobqueue import QUEUE, depth, make_app
 from db.models import Job, Study
 from db.session import transaction
 from deploy import audit
@@ -19,6 +19,7 @@ from tests.chaos.house import running_house
 from tests.chaos.laws import all_ended
 from tests.chaos.modality import History, Modality, PlannedStudy, plan
 from tests.chaos.run import run
+from tests.polling import wait_until
 from worker.process import FAREWELL_SECONDS
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ pytestmark = [
 RECOVERY_SECONDS = 60
 #: For a machine that others use too.
 GRACE_SECONDS = 10
-ONE_WORKER = {"listener": "listener", "dispatcher-1": "dispatcher", "worker-1": "worker"}
+NO_WORKER = {"listener": "listener", "dispatcher-1": "dispatcher"}
+ONE_WORKER = {**NO_WORKER, "worker-1": "worker"}
 SEED = 1
 
 
@@ -99,6 +101,22 @@ def test_a_worker_that_no_longer_hears_leaves_and_a_new_one_writes_the_report(tm
 
         assert ends(house) == {studies[0].uid: ("reported", None)}
         assert house.logged("consumer_lost") == 1
+
+
+def test_a_message_heard_while_the_database_is_away_is_not_used_up(tmp_path: Path) -> None:
+    with running_house(tmp_path / "house", dict(NO_WORKER), PRELIM_NUDGE_SECONDS="600") as house:
+        studies = plain_studies(1)
+        send(house, studies, seconds=0)
+        broker = make_app(house.settings.broker())
+        tend_until(house, lambda: depth(broker) == 1, 30)
+        house.postgres.stop()
+        house.crew["worker-1"] = "worker"
+        house.start("worker-1")
+        wait_until(lambda: house.logged("database.unreachable") > 0, 60)
+        house.postgres.start()
+        tend_until(house, lambda: all_ended(house, studies), 60)
+
+        assert ends(house) == {studies[0].uid: ("reported", None)}
 
 
 def test_a_worker_told_to_stop_gives_back_in_time_what_it_cannot_finish(tmp_path: Path) -> None:
