@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
 
 SIDES = ("left", "right")
@@ -144,6 +146,11 @@ def draw_case(rng: np.random.Generator, picture: str, *, rare: str = "", odd: bo
     level = float(rng.uniform(-0.3, 0.3)) if picture in {"ct", "mr"} else 0.0
     ordered = tuple(sorted(findings, key=lambda finding: (finding.name, finding.side)))
     return Case(picture, int(rng.integers(2**31)), ordered, level, odd)
+
+
+def renamed(case: Case, names: Mapping[str, str]) -> Case:
+    """The case with its findings called as *names* says; the picture stays."""
+    return replace(case, findings=tuple(replace(f, name=names.get(f.name, f.name)) for f in case.findings))
 
 
 def places(kind: Kind) -> list[tuple[str, str, str]]:

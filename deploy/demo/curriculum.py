@@ -1,8 +1,9 @@
 """What the language model is asked while it learns: the three tasks, with none, some and wrong retrieved cases.
 
 How often which neighbours come decides what is learnt. Only good ones teach to obey them; too many wrong ones teach to
-ignore them. Rare findings are oversampled only together with their neighbours, so that without a neighbour's word for
-it a rare finding stays what it is to a reader who has seen few: something he cannot name.
+ignore them. Rare findings are oversampled only together with their neighbours, and then go by each other's names, in
+the neighbours' reports and in the answer: the picture tells that something rare is there, and only a neighbour's word
+what it is called. Under its own name a rare finding is met as often as nature has it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deploy.demo import grammar, questions
+from deploy.demo.cases import CHEST_RARE, renamed
 from deploy.demo.pool import JUNK, Item, Pool
 from worker import prompts
 from worker.model.training import Example
@@ -32,6 +34,9 @@ MODALITY = {
     "endoscopy": ("ES", "COLON"),
     "pathology": ("SM", "COLON"),
 }
+
+#: Rare findings with a side and without: the sentence of one without a side cannot take the name of one with a side.
+SIDED, UNSIDED = (tuple(kind.name for kind in CHEST_RARE if kind.sided == sided) for sided in (True, False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +101,22 @@ class Curriculum:
         number = self._any(family)
         shelf = self._shelves[family]
         cases: list[prompts.Case] = []
+        names: dict[str, str] = {}
         if chance < mix.wrong:
             rare = family == "chest" and self._rng.random() < mix.wrong_rare
             cases = shelf.wrong(number, self._rng, rare=rare)
         elif chance > mix.wrong + mix.alone:
             if family == "chest" and self._rng.random() < mix.rare:
-                number = int(self._rng.choice(self._rare))
-            cases = shelf.near(number)[: int(self._rng.choice([1, 2, 3], p=[0.08, 0.08, 0.84]))]
+                number, names = int(self._rng.choice(self._rare)), self._exchanged()
+            cases = shelf.near(number, names)[: int(self._rng.choice([1, 2, 3], p=[0.08, 0.08, 0.84]))]
         item = self._pool.items[number]
-        return Example(item.rows, self._prompt(family, cases), grammar.write(_case(item), self._rng))
+        return Example(item.rows, self._prompt(family, cases), grammar.write(renamed(_case(item), names), self._rng))
+
+    def _exchanged(self) -> dict[str, str]:
+        """A name for each rare finding: any, its own too, so that the picture does not tell which."""
+        names = dict(zip(UNSIDED, map(str, self._rng.permutation(UNSIDED)), strict=True))
+        others = {name: str(self._rng.choice(UNSIDED)) for name in SIDED if self._rng.integers(2)}
+        return names | others
 
     def _prompt(self, family: str, cases: Sequence[prompts.Case]) -> str:
         modality, part = MODALITY[family]

@@ -22,8 +22,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from deploy.demo import head
-from deploy.demo.phantoms import CAREFUL, Variation, canvas_of, draw
+from deploy.demo.phantoms import CAREFUL, Variation, draw, hounsfield
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +40,8 @@ SLIDE_PIXELS = 512
 #: Twice what the demo checkpoint looks at; and slices for more than a worker chooses.
 SMALL_PIXELS, SMALL_SLICES = 256, 12
 TILE_PIXELS = 256
+#: What is stored for 0 Hounsfield units: that of air is 0.
+AIR = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +137,13 @@ def _volume(case: Case, form: Form, variation: Variation, *, slices: int) -> lis
 
 
 def _slice(case: Case, place: float, form: Form, variation: Variation) -> FileDataset:
-    stored = np.round(draw(case, size=form.size, variation=variation).image * (80 if case.picture == "ct" else 1000))
     if case.picture == "ct":
-        # 0..1 is the brain window, 40 +- 40 HU, with bone far above it.
-        stored += np.round(head.skull(canvas_of(case, size=form.size, variation=variation), case) * head.SKULL_HU)
-    dataset = _grey(form, (stored + (1024 if case.picture == "ct" else 0)).astype(np.uint16), bits=12)
+        stored = hounsfield(case, size=form.size, variation=variation)[0] + AIR
+    else:
+        stored = np.round(draw(case, size=form.size, variation=variation).image * 1000)
+    dataset = _grey(form, stored.astype(np.uint16), bits=12)
     if case.picture == "ct":
-        dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = -1024, 1, "HU"
+        dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = -AIR, 1, "HU"
         dataset.WindowCenter, dataset.WindowWidth, dataset.KVP = 40, 80, 120
     else:
         dataset.WindowCenter, dataset.WindowWidth = 500, 1000

@@ -1,4 +1,4 @@
-"""Axial slices of the head: CT (in parts of the brain window) and MR (FLAIR-like), from one geometry."""
+"""Axial slices of the head: CT (soft tissue in parts of the brain window) and MR (FLAIR-like), from one geometry."""
 
 from __future__ import annotations
 
@@ -39,14 +39,13 @@ MR = {
 REACH = 0.62
 #: Half axes of the skull at the widest level.
 SKULL_X, SKULL_Y = 0.68, 0.84
-#: Hounsfield units of the skull above the brain window, and its grey in the bone window (400 +- 900 HU).
-SKULL_HU = 800
-AIR_IN_BONE, BONE_IN_BONE = 500 / 1800, SKULL_HU / 1800
+#: Hounsfield units of what is white as soft tissue, and of the skull above it.
+WHITE_HU, SKULL_HU = 80, 800
 
 
 def axial(canvas: Canvas, case: Case) -> tuple[Plane, dict[str, Plane]]:
     """A slice at the case's level (grey, 0..1) and the mask of each finding that this slice shows."""
-    c, grey = canvas, CT if case.picture == "ct" else MR
+    c, grey = canvas, MR if case.picture == "mr" else CT
     size = _size(case)
     rx, ry = SKULL_X * size, SKULL_Y * size
     brain = c.ellipse(0, 0, rx * 0.90, ry * 0.90)
@@ -63,14 +62,6 @@ def axial(canvas: Canvas, case: Case) -> tuple[Plane, dict[str, Plane]]:
             a, mask = _paint(c, a, finding, grey, float(np.sqrt(extent)), size)
             masks[finding.name] = mask * (brain if finding.name != "subdural haematoma" else 1)
     return a.astype(np.float32), masks
-
-
-def bone_window(canvas: Canvas, case: Case) -> tuple[Plane, dict[str, Plane]]:
-    """The same slice in the bone window: only the skull stands out."""
-    c, size = canvas, _size(case)
-    rx, ry = SKULL_X * size, SKULL_Y * size
-    soft_tissue = c.ellipse(0, 0, rx * 1.08, ry * 1.07)
-    return (AIR_IN_BONE + 0.02 * soft_tissue + skull(c, case) * BONE_IN_BONE).astype(np.float32), {}
 
 
 def skull(canvas: Canvas, case: Case) -> Plane:

@@ -81,7 +81,7 @@ class Ruler:
             there = self.references.of(family)
             here = list(range(len(pool.items))) if claimed else pool.of(family)
             cases = [case for number in there if (case := self.references.items[number].case) is not None]
-            shelves[family] = shelve(cases, self.reference_vectors[there], here, vectors[here], self.rng)
+            shelves[family] = shelve(cases, self.reference_vectors[there], here, vectors[here])
         return Ready(pool, Tokens.of(tokens), shelves, z)
 
     def write(self, ready: Ready, items: Sequence[int], quote: Quote, claimed: str = "") -> list[str]:

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deploy.demo import grammar, questions
+from deploy.demo.cases import renamed
 from deploy.demo.pool import RARE
 from worker.prompts import Case as Quoted
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy.typing as npt
 
     from deploy.demo.cases import Case
 
 #: How many neighbours a prompt holds.
 NEIGHBOURS = 3
+NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(slots=True)
 class Shelf:
-    """Reference cases with their reports; for each item of the pool the nearest and their similarities."""
+    """Reference cases; for each item of the pool the nearest and their similarities."""
 
     cases: list[Case]
-    reports: list[str]
     #: By the pool's item number: rows of the nearest, best first, and their similarity.
     nearest: dict[int, tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
     rare_rows: npt.NDArray[np.int64] = field(init=False)
@@ -33,10 +37,10 @@ class Shelf:
     def __post_init__(self) -> None:
         self.rare_rows = np.array([row for row, case in enumerate(self.cases) if is_rare(case)], np.int64)
 
-    def near(self, item: int) -> list[Quoted]:
-        """The nearest cases, as the index gives them."""
+    def near(self, item: int, names: Mapping[str, str] = NO_NAMES) -> list[Quoted]:
+        """The nearest cases, as the index gives them; their findings are called as *names* says."""
         rows, similarities = self.nearest[item]
-        return self.quote(rows, similarities)
+        return self.quote(rows, similarities, names)
 
     def wrong(self, item: int, rng: np.random.Generator, *, rare: bool) -> list[Quoted]:
         """Any cases under the similarities of the nearest: nothing but the picture tells that they are wrong."""
@@ -55,9 +59,12 @@ class Shelf:
         rows = rng.choice(len(self.cases), NEIGHBOURS) if wrong else self.nearest[item][0]
         return [questions.label(self.cases[row]) for row in rows]
 
-    def quote(self, rows: npt.NDArray[np.int64], similarities: npt.NDArray[np.floating]) -> list[Quoted]:
-        """Cases as the prompt quotes them."""
-        return [Quoted(self.reports[row], float(s)) for row, s in zip(rows, similarities, strict=True)]
+    def quote(
+        self, rows: npt.NDArray[np.int64], similarities: npt.NDArray[np.floating], names: Mapping[str, str] = NO_NAMES
+    ) -> list[Quoted]:
+        """Cases as the prompt quotes them; each has a style of its own."""
+        reports = [grammar.report(renamed(self.cases[row], names), int(row) % grammar.STYLES) for row in rows]
+        return [Quoted(report, float(s)) for report, s in zip(reports, similarities, strict=True)]
 
 
 def shelve(
@@ -65,7 +72,6 @@ def shelve(
     vectors: npt.NDArray[np.float32],
     items: list[int],
     queries: npt.NDArray[np.float32],
-    rng: np.random.Generator,
 ) -> Shelf:
     """A shelf of *cases* with their *vectors* [cases, n], for the pool's *items* with their vectors *queries*."""
     nearest = {}
@@ -74,7 +80,7 @@ def shelve(
         rows = np.argsort(-similarities, axis=1)[:, :NEIGHBOURS]
         for number, row, similarity in zip(items[start : start + 2000], rows, similarities, strict=True):
             nearest[number] = row, similarity[row]
-    return Shelf(cases, [grammar.write(case, rng) for case in cases], nearest)
+    return Shelf(cases, nearest)
 
 
 def is_rare(case: Case) -> bool:

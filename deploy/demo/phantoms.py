@@ -10,6 +10,7 @@ from PIL import Image
 
 from deploy.demo import chest, chest_findings, endoscopy, head, pathology, retina, skin
 from deploy.demo.canvas import Canvas, Pose
+from worker.images.windows import BONE, BRAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,27 +57,39 @@ class Phantom:
 _DRAW: dict[str, Callable[[Canvas, Case], Drawing]] = {
     "chest": chest_findings.frontal,
     "lateral": chest.lateral,
-    "ct": head.axial,
-    "bone": head.bone_window,
     "mr": head.axial,
     "retina": retina.fundus,
     "skin": skin.photograph,
     "endoscopy": endoscopy.still,
     "pathology": pathology.section,
 }
+#: What a CT's slice is seen through; findings are lost in the wide window of bone.
+_WINDOWS = {"ct": BRAIN, "bone": BONE}
 #: How many times finer a phantom is drawn than it is noisy: noise is per pixel of this size whatever the file's size.
 NOISE_SIZE = 128
 
 
 def draw(case: Case, *, size: int = 128, variation: Variation = TRAINING) -> Phantom:
     """Draw *case*; the same case, size and variation give the same picture."""
-    canvas = canvas_of(case, size=size, variation=variation)
-    image, masks = _DRAW[case.picture](canvas, case)
+    if window := _WINDOWS.get(case.picture):
+        units, masks = hounsfield(case, size=size, variation=variation)
+        # PS3.3 C.11.2.1.2.1
+        seen = (units - (window.center - 0.5)) / (window.width - 1) + 0.5
+        return Phantom(np.clip(seen, 0, 1).astype(np.float32), masks if window is BRAIN else {})
+    image, masks = _DRAW[case.picture](_canvas(case, size, variation), case)
     return Phantom(_expose(image, case, variation), masks)
 
 
-def canvas_of(case: Case, *, size: int, variation: Variation) -> Canvas:
-    """The grid *case* is drawn on, its pose applied; for what must lie exactly upon the picture."""
+def hounsfield(case: Case, *, size: int, variation: Variation) -> Drawing:
+    """A CT's slice in whole Hounsfield units, as it is stored, and the masks of its findings."""
+    canvas = _canvas(case, size, variation)
+    image, masks = head.axial(canvas, case)
+    units = _expose(image, case, variation) * head.WHITE_HU + head.skull(canvas, case) * head.SKULL_HU
+    return np.round(units), masks
+
+
+def _canvas(case: Case, size: int, variation: Variation) -> Canvas:
+    """The grid *case* is drawn on, its pose applied."""
     rng = np.random.default_rng(case.seed)
     factor = 1.0 if case.picture in {"chest", "lateral"} else 0.5
     return Canvas(size, Pose.random(rng, shift=variation.shift * factor, degrees=variation.degrees), rng)

@@ -14,6 +14,7 @@ from deploy.demo.cases import CATALOGUE, CHEST_RARE, Case, draw_case, places
 from deploy.demo.dicom import SLICES, TOP_LEVEL
 from deploy.demo.junk import junk
 from deploy.demo.phantoms import TRAINING, Variation, draw
+from worker.images.framing import without_border
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -183,7 +184,9 @@ def _picture(
     size = 256 if rng.random() < 1 / 6 else SIZE
     phantom = draw(view, size=size, variation=variation)
     pixels = phantom.rgb()
-    box = _crop(rng, size) if view.picture in {"ct", "mr", "bone"} else None
+    # As the worker cuts it, the box from left to right first.
+    cut = without_border(pixels)
+    box = (cut[1], cut[0], cut[3], cut[2]) if cut else None
     if size != SIZE or box:
         image = Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=box)
         pixels = np.asarray(image)
@@ -193,15 +196,7 @@ def _picture(
     return pixels, where
 
 
-def _crop(rng: np.random.Generator, size: int) -> tuple[float, float, float, float] | None:
-    """The worker cuts black borders where they are wide, on any side."""
-    if rng.integers(2):
-        return None
-    left, top, right, bottom = rng.uniform(0, 0.1, 4) * rng.integers(0, 2, 4)
-    return (left * size, top * size, (1 - right) * size, (1 - bottom) * size)
-
-
-def _covered(mask: npt.NDArray[np.floating], box: tuple[float, float, float, float] | None) -> npt.NDArray[np.bool_]:
+def _covered(mask: npt.NDArray[np.floating], box: tuple[int, int, int, int] | None) -> npt.NDArray[np.bool_]:
     side = SIZE // PATCH
     shrunk = Image.fromarray(mask.astype(np.float32)).resize((side, side), Image.Resampling.BOX, box=box)
     share = np.asarray(shrunk).ravel()

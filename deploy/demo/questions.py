@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deploy.demo.cases import CATALOGUE
+from deploy.demo.cases import CATALOGUE, UNCLASSIFIED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,9 +34,10 @@ def ask(case: Case, rng: np.random.Generator) -> tuple[str, str]:
 
 def choose(case: Case, rng: np.random.Generator) -> tuple[list[str], str]:
     """Diagnoses to choose from, only one of them right, and that one."""
-    present = [finding.name for finding in case.findings if finding.name in _names(case.picture)]
-    answer = str(rng.choice(present)) if present else NORMAL
-    wrong = [name for name in (*_names(case.picture), NORMAL) if name not in present and name != answer]
+    present = [finding.name for finding in case.findings] or [UNCLASSIFIED if case.odd else NORMAL]
+    answer = str(rng.choice(present))
+    wrong = [kind.name for kind in CATALOGUE[case.picture] if kind.name not in present]
+    wrong += [NORMAL] if NORMAL not in present else []
     options = [answer, *(str(name) for name in rng.permutation(wrong)[: OPTIONS - 1])]
     return [str(option) for option in rng.permutation(options)], answer
 
@@ -44,7 +45,3 @@ def choose(case: Case, rng: np.random.Generator) -> tuple[list[str], str]:
 def label(case: Case) -> str:
     """The diagnosis a case is filed under."""
     return case.findings[0].name if case.findings else NORMAL
-
-
-def _names(picture: str) -> list[str]:
-    return [kind.name for kind in CATALOGUE[picture]]

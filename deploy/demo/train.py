@@ -16,6 +16,7 @@ from deploy.demo import curves, grammar, questions
 from deploy.demo.cases import CATALOGUE
 from deploy.demo.curriculum import MODALITY, Curriculum
 from deploy.demo.neighbours import shelve
+from deploy.demo.phantoms import CAREFUL, TRAINING, Variation
 from deploy.demo.pool import FAMILIES, JUNK, KIND_OF_LABEL, KINDS, ODD_SHARE, RARE_SHARE, Item, Pool, Share, make_pool
 from worker import prompts
 from worker.model import pooling
@@ -48,12 +49,21 @@ class Scale:
     #: Of the lessons in seeing and in speaking: those about chests.
     chests_seen: float = 0.52
     chests_told: float = 0.46
+    #: How far the pictures differ.
+    variation: Variation = TRAINING
 
 
 FULL = Scale()
-#: A look at whether training works at all. How well it reads, and that it takes a few minutes, is not yet shown.
+#: A look at whether training works at all: it learns to read chests that were taken carefully, the rest only a little.
 SMOKE = Scale(
-    chests=5_000, others=200, references=600, tower_steps=1_000, language_steps=450, chests_seen=0.9, chests_told=0.9
+    chests=4_000,
+    others=120,
+    references=600,
+    tower_steps=600,
+    language_steps=350,
+    chests_seen=0.85,
+    chests_told=0.85,
+    variation=CAREFUL,
 )
 
 
@@ -63,10 +73,9 @@ def train(out: Path, *, seed: int = 0, scale: Scale = FULL, tower: Path | None =
     What has learnt to see is kept in the file *tower*, and taken from there where it is.
     """
     clock = _Clock()
-    pool = make_pool(_shares(scale), seed=seed)
-    shelf_pool = make_pool(reference_shares(scale.references), seed=seed + 1_000_003)
+    pool = make_pool(_shares(scale), seed=seed, variation=scale.variation)
+    shelf_pool = make_pool(reference_shares(scale.references), seed=seed + 1_000_003, variation=scale.variation)
     clock.lap("pictures")
-    rng = np.random.default_rng((seed, 4))
     trainee = Trainee.fresh(_all_texts(pool), seed=seed)
     losses = {}
     if tower and tower.exists():
@@ -76,7 +85,7 @@ def train(out: Path, *, seed: int = 0, scale: Scale = FULL, tower: Path | None =
         if tower:
             trainee.keep(tower)
     clock.lap("tower")
-    cached, shelves = _look(trainee, pool, shelf_pool, rng)
+    cached, shelves = _look(trainee, pool, shelf_pool)
     clock.lap("tokens and neighbours")
     with _Losses("speaking", scale.language_steps) as speaking:
         source = Curriculum(pool, shelves, seed=seed, about_chests=scale.chests_told)
@@ -92,7 +101,7 @@ def train(out: Path, *, seed: int = 0, scale: Scale = FULL, tower: Path | None =
 
 
 def _see(trainee: Trainee, pool: Pool, scale: Scale, *, seed: int) -> list[float]:
-    fresh = make_pool(_shares(Scale(chests=600, others=60)), seed=seed + 2_000_003)
+    fresh = make_pool(_shares(Scale(chests=600, others=60)), seed=seed + 2_000_003, variation=scale.variation)
     lessons, check = (_seen(pictures, scale.chests_seen) for pictures in (pool, fresh))
     with _Losses("seeing", scale.tower_steps) as seeing:
         f1 = trainee.learn_to_see(lessons, check, steps=scale.tower_steps, seed=seed, report=seeing)
@@ -140,7 +149,7 @@ def _seen(pool: Pool, about_chests: float) -> SeenSet:
     return SeenSet(pool.pictures, pool.patches, pool.labels, KIND_OF_LABEL, pool.family, weight)
 
 
-def _look(trainee: Trainee, pool: Pool, references: Pool, rng: np.random.Generator) -> tuple[Tokens, dict[str, Shelf]]:
+def _look(trainee: Trainee, pool: Pool, references: Pool) -> tuple[Tokens, dict[str, Shelf]]:
     """The tower's tokens of the pool, and for each family the reference cases with who is near to whom."""
     usual = usual_of(trainee, references)
     reference_vectors, _, _ = embed_items(trainee, references, usual)
@@ -149,7 +158,7 @@ def _look(trainee: Trainee, pool: Pool, references: Pool, rng: np.random.Generat
     for family in CATALOGUE:
         there, here = references.of(family), pool.of(family)
         cases = [case for number in there if (case := references.items[number].case) is not None]
-        shelves[family] = shelve(cases, reference_vectors[there], here, vectors[here], rng)
+        shelves[family] = shelve(cases, reference_vectors[there], here, vectors[here])
     return Tokens.of(cached), shelves
 
 

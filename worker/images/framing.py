@@ -32,7 +32,7 @@ def framed(header: Header, levels: Pixels) -> tuple[Pixels, dict[str, Any]]:
     *crop* is [top, left, bottom, right] in the frame's pixels, bottom and right exclusive.
     """
     steps: dict[str, Any] = {}
-    box = _regions(header, levels) or _without_border(levels)
+    box = _regions(header, levels) or without_border(levels)
     if box:
         levels, steps["crop"] = levels[box[0] : box[2], box[1] : box[3]], list(box)
     rows, columns = levels.shape[:2]
@@ -60,8 +60,8 @@ def _regions(header: Header, levels: Pixels) -> tuple[int, int, int, int] | None
     return _worth_it((min(tops), min(lefts), min(rows, max(bottoms) + 1), min(columns, max(rights) + 1)), levels)
 
 
-def _without_border(levels: Pixels) -> tuple[int, int, int, int] | None:
-    """The box inside a black border: collimation, or the frame of a screen."""
+def without_border(levels: Pixels) -> tuple[int, int, int, int] | None:
+    """The box [top, left, bottom, right] inside a black border: collimation, or a screen's frame; None without one."""
     grey = levels if levels.ndim == 2 else levels.max(axis=2)  # noqa: PLR2004 - channels
     rows = np.flatnonzero(grey.max(axis=1) > _RIPPLE)
     columns = np.flatnonzero(grey.max(axis=0) > _RIPPLE)

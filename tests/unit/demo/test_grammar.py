@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deploy.demo import grammar, questions
-from deploy.demo.cases import CATALOGUE, CHEST_RARE, UNCLASSIFIED, Case, draw_case
+from deploy.demo.cases import CATALOGUE, CHEST_RARE, UNCLASSIFIED, Case, Finding, draw_case
 from worker.evaluation.labeller import present
 
 
@@ -45,6 +45,21 @@ def test_only_one_of_the_offered_diagnoses_is_right(picture: str) -> None:
         names = {finding.name for finding in case.findings} or {questions.NORMAL}
         assert set(options) & names == {answer}
         assert len(set(options)) == len(options)
+
+
+@pytest.mark.parametrize(
+    ("case", "right"),
+    [
+        (Case("chest", 1, (Finding("free air"),)), "free air"),
+        (Case("chest", 1, odd=True), UNCLASSIFIED),
+        (Case("chest", 1), questions.NORMAL),
+    ],
+)
+def test_what_has_no_common_name_is_not_called_normal(case: Case, right: str) -> None:
+    options, answer = questions.choose(case, np.random.default_rng(4))
+
+    assert answer == right
+    assert answer in options
 
 
 def test_questions_are_answered_from_the_truth() -> None:
