@@ -110,7 +110,7 @@ def measure(trainee: Trainee, size: Size, *, seed: int = SEED) -> dict[str, Any]
     return {
         "reading": reading(ruler, TRAINING),
         "reading_wider": reading(ruler, WIDER),
-        "retrieval": _retrieval(ruler),
+        "retrieval": retrieval(ruler),
         "refusing": _refusing(ruler),
         "errors": _error_recall(ruler),
     }
@@ -149,7 +149,7 @@ def _figures(pairs: list[Pair]) -> dict[str, Any]:
     }
 
 
-def _retrieval(ruler: Ruler) -> dict[str, Any]:
+def retrieval(ruler: Ruler) -> dict[str, Any]:
     """What retrieved cases are worth for rare findings, and what they cost for common ones."""
     size = ruler.size
     shares = [Share("chest", size.rare * len(RARE), rare=1 / len(RARE)), Share("chest", size.chests // 2)]

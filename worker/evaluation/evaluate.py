@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CaseT = TypeVar("CaseT")
+#: The figures shown for each group, and what they are called in few letters.
+_BY_GROUP = {
+    "strict_f1": "strict F1",
+    "finding_f1": "finding F1",
+    "laterality": "side",
+    "normality": "normal",
+    "exact_set": "exact set",
+    "hallucinated": "invented",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +71,22 @@ class Result:
         planted = Table("planted error", "times", "seen")
         for name, (share, count) in self.error_recall.items():
             planted.add_row(name, str(count), _show(share))
-        return [self.table(), findings, planted]
+        return [self.table(), self.group_table(), findings, planted]
 
     def table(self) -> Table:
-        """The figures, in all and by group."""
-        table = Table("figure", "all", "95 % interval", *self.groups, title=f"{self.cases} cases (rule-F1)")
+        """The figures of all cases."""
+        table = Table("figure", "all", "95 % interval", title=f"{self.cases} cases (rule-F1)")
         for name, interval in self.figures.items():
-            parts = [_show(group[name]) for group in self.groups.values()]
-            table.add_row(name, _show(interval.value), f"{_show(interval.low)} to {_show(interval.high)}", *parts)
+            table.add_row(name, _show(interval.value), f"{_show(interval.low)} to {_show(interval.high)}")
         for name, value in self.support.items():
             table.add_row(name, _show(value), "")
+        return table
+
+    def group_table(self) -> Table:
+        """A line for each group, with the figures that fit 80 columns; the others are in the JSON."""
+        table = Table("", *_BY_GROUP.values())
+        for group, figures in self.groups.items():
+            table.add_row(group, *(_show(figures[name]) for name in _BY_GROUP))
         return table
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.demo.measure import Ruler, Size, reading
+from deploy.demo.measure import Ruler, Size, reading, retrieval
 from deploy.demo.phantoms import TRAINING
 from deploy.demo.show import CHECKPOINT
 from worker.model.digest import is_demo
@@ -23,3 +23,12 @@ def test_it_reads_pictures_it_has_never_seen() -> None:
     assert figures["chest"]["strict_f1"] >= 0.93
     assert figures["chest"]["laterality"] >= 0.95
     assert min(figures[kind]["strict_f1"] for kind in ("ct", "skin")) >= 0.85
+
+
+def test_similar_cases_tell_it_the_names_of_rare_findings() -> None:
+    ruler = Ruler(Trainee.load(CHECKPOINT), Size(chests=80, rare=10, references=600), seed=3_900_000)
+
+    figures = retrieval(ruler)
+
+    assert figures["rare_f1_near"]["all"] >= figures["rare_f1_alone"]["all"] + 0.2
+    assert figures["inherited_wrong_rare"] <= 0.1

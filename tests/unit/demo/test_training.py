@@ -1,4 +1,4 @@
-"""Training: a few steps make a stock checkpoint that a worker loads."""
+"""Training: a few steps make a stock checkpoint that a worker loads, a few minutes one that reads chests."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from deploy.demo.train import Scale, train
+from deploy.demo.measure import Ruler, Size, reading
+from deploy.demo.phantoms import CAREFUL
+from deploy.demo.train import SMOKE, Scale, train
 from worker import prompts
 from worker.model.resident import Request, ResidentModel
+from worker.model.training import Trainee
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,3 +35,14 @@ def test_a_few_steps_make_a_checkpoint_that_a_worker_serves(tmp_path: Path) -> N
     assert answer.token_ids
     assert json.loads((tmp_path / "prelim.json").read_text())["demo"] is True
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 8_000_000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_short_form_reads_fresh_chests_that_were_taken_carefully(tmp_path: Path) -> None:
+    train(tmp_path, seed=1, scale=SMOKE)
+
+    ruler = Ruler(Trainee.load(tmp_path), Size(chests=150, references=240))
+    chests = reading(ruler, CAREFUL, ["chest"])["chest"]
+    assert chests["strict_f1"] >= 0.85
+    assert chests["hallucinated"] <= 0.1

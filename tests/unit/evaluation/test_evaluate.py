@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from rich.console import Console
 
 from worker.evaluation.evaluate import Measured, Written, evaluate, plot
 
@@ -60,3 +64,19 @@ def test_the_table_shows_a_line_for_each_figure() -> None:
     result = evaluate(CASES, lambda case: Written(ANSWERS[case]))
 
     assert result.table().row_count == len(result.figures)
+
+
+def test_every_figure_of_eight_kinds_of_picture_is_readable_in_80_columns() -> None:
+    result = evaluate(CASES, lambda case: Written(ANSWERS[case]))
+    figures = {name: interval.value for name, interval in result.figures.items()}
+    result = replace(result, groups=dict.fromkeys(("CR", "CT", "DX", "ES", "MR", "OP", "SM", "XC"), figures))
+    page = io.StringIO()
+    console = Console(width=80, file=page)
+
+    for table in result.tables():
+        console.print(table)
+
+    printed = page.getvalue()
+    assert "…" not in printed
+    for group in result.groups:
+        assert group in printed
