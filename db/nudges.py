@@ -27,6 +27,9 @@ log = structlog.get_logger()
 
 #: Most nudges that wait in Redis: every free slot finds one, and those that find nothing are soon out of the way.
 MOST_IN_QUEUE = 32
+#: A nudge that left Redis and moved nothing for so many seconds is held by a worker without a free slot, which takes
+#: some in advance, while another worker may be idle. One more costs nearly nothing.
+HELD_SECONDS = 1.0
 #: Longest sleep in which a request to stop goes unheard, in seconds.
 DEAF_SECONDS = 0.5
 
@@ -54,6 +57,7 @@ TAKE = _query("""
     )
     SELECT id FROM told ORDER BY urgent_at
 """)
+UNSENT = _query("SELECT EXISTS (SELECT FROM jobs WHERE {waiting} AND (sent_at IS NULL OR sent_at < {long_ago}))")
 OVERDUE = _query("SELECT count(*) FROM jobs WHERE {waiting} AND coalesce(sent_at, available_at) < {long_ago}")
 NEXT = _query("SELECT id FROM jobs WHERE {waiting} ORDER BY urgent_at LIMIT 1")
 
@@ -61,12 +65,18 @@ NEXT = _query("SELECT id FROM jobs WHERE {waiting} ORDER BY urgent_at LIMIT 1")
 def take(session: Session, *, in_queue: int, lost_after_seconds: float) -> Sequence[uuid.UUID]:
     """The jobs to tell the workers of, given that *in_queue* nudges wait in Redis; they count as sent from now on.
 
-    A nudge sent *lost_after_seconds* ago may have been lost. Commit, then send: a claim steps over rows that are
-    locked, so that a worker told too early would find nothing. A crash between the two costs the time after which a
-    nudge is taken for lost.
+    A nudge sent *lost_after_seconds* ago may have been lost, where none wait in Redis one sent HELD_SECONDS ago.
+    Commit, then send: a claim steps over rows that are locked, so that a worker told too early would find nothing. A
+    crash between the two costs the time after which a nudge is taken for lost.
     """
-    names = {"in_queue": in_queue, "most": MOST_IN_QUEUE, "seconds": lost_after_seconds}
+    seconds = lost_after_seconds if in_queue else min(HELD_SECONDS, lost_after_seconds)
+    names = {"in_queue": in_queue, "most": MOST_IN_QUEUE, "seconds": seconds}
     return session.scalars(TAKE, names).all()
+
+
+def any_to_tell(session: Session) -> bool:
+    """Whether a job waits that `take` may return: without one, nobody need ask Redis how many nudges it has."""
+    return bool(session.scalar(UNSENT, {"seconds": HELD_SECONDS}))
 
 
 def next_waiting(session: Session) -> uuid.UUID | None:

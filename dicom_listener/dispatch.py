@@ -79,6 +79,9 @@ def rescue(settings: Settings) -> int:
 
 def announce(settings: Settings, app: Celery) -> int:
     """Tell the workers of the jobs that wait, again where Redis has lost the message; returns of how many."""
+    with transaction(settings.database()) as session:
+        if not nudges.any_to_tell(session):
+            return 0
     try:
         in_queue = jobqueue.depth(app)
     except jobqueue.BROKER_ERRORS as error:

@@ -74,6 +74,30 @@ def test_nudges_that_still_wait_in_redis_are_not_sent_again_however_old(waiting:
     assert sent(waiting.url, in_queue=9) == 0
 
 
+def test_a_nudge_that_left_redis_and_moved_nothing_is_sent_again_soon(arrivals: Arrivals) -> None:
+    arrivals.image()
+    arrivals.settle()
+    assert sent(arrivals.url, in_queue=0) == 1
+    with transaction(arrivals.url) as session:
+        session.execute(text("UPDATE jobs SET sent_at = sent_at - interval '2 seconds'"))
+
+    assert sent(arrivals.url, in_queue=1) == 0, "it still waits there"
+    assert sent(arrivals.url, in_queue=0) == 1, "a worker without a free slot may hold it, and another be idle"
+
+
+def test_there_is_somebody_to_tell_only_while_a_job_waits_of_which_nobody_was_told(arrivals: Arrivals) -> None:
+    def any_to_tell() -> bool:
+        with transaction(arrivals.url) as session:
+            return nudges.any_to_tell(session)
+
+    assert not any_to_tell()
+    arrivals.image()
+    arrivals.settle()
+    assert any_to_tell()
+    assert sent(arrivals.url, in_queue=0) == 1
+    assert not any_to_tell()
+
+
 def test_only_as_many_are_sent_again_as_are_missing(waiting: Arrivals) -> None:
     assert sent(waiting.url, in_queue=3) == 2
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def settings(tmp_path: Path, database_url: str, broker_url: str) -> Settings:
     services = {"database_url": SecretStr(database_url), "broker_url": SecretStr(broker_url)}
-    settings = settings_for(tmp_path, **services, settle_seconds=0.01)
+    settings = settings_for(tmp_path, **services, settle_seconds=0.001)
     Spool(settings.spool).prepare()
     return settings
 
@@ -67,7 +67,7 @@ def test_a_quiet_study_becomes_one_job_and_one_message(settings: Settings, app: 
 
     [job] = jobs(settings)
     assert [str(job.id) in message for message in messages(settings)] == [True]
-    assert study(settings).settle_reason == "quiet for 0.01 s, with 1 image"
+    assert study(settings).settle_reason == "quiet for 0.001 s, with 1 image"
 
 
 def test_a_fault_of_ours_does_not_end_the_dispatcher(
@@ -129,13 +129,13 @@ def test_the_last_object_of_an_association_that_just_ended_is_not_left_out(
     assert study(settings).state == "receiving"
     dispatch.run_once(settings, app)
     wait_until(lambda: bool(dispatch.run_once(settings, app) or study(settings).state == "settled"))
-    assert (study(settings).revision, study(settings).settle_reason) == (1, "quiet for 0.01 s, with 2 images")
+    assert (study(settings).revision, study(settings).settle_reason) == (1, "quiet for 0.001 s, with 2 images")
 
 
 def test_the_count_a_sender_announced_is_in_the_reason(settings: Settings, app: Celery) -> None:
     receive(settings, image(NumberOfStudyRelatedInstances=3))
     wait_until(lambda: bool(dispatch.run_once(settings, app) and study(settings).state == "settled"))
-    assert study(settings).settle_reason == "quiet for 0.01 s, with 1 image (1 of 3 objects announced)"
+    assert study(settings).settle_reason == "quiet for 0.001 s, with 1 image (1 of 3 objects announced)"
 
 
 def test_a_study_without_images_ends_with_its_reason(settings: Settings, app: Celery) -> None:
