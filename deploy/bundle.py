@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydicom import dcmread
 from pydicom.config import disable_value_validation
-from pydicom.errors import InvalidDicomError
 from sqlalchemy import select
 
 from db import processes, studies
@@ -23,6 +22,7 @@ from db.session import transaction
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pydicom import Dataset
     from sqlalchemy.orm import Session
 
     from db.models import Study
@@ -78,7 +78,22 @@ def _header(path: Path) -> dict[str, Any]:
     try:
         with disable_value_validation():
             dataset = dcmread(path, stop_before_pixels=True, specific_tags=list(ELEMENTS))
-            return {name: str(dataset[name].value)[:LONGEST_VALUE] for name in ELEMENTS if name in dataset}
-    # A file that kills its reader is what this is for; the kind of the fault is part of the answer.
-    except (OSError, InvalidDicomError, ValueError, AttributeError, NotImplementedError, RecursionError) as error:
-        return {"unreadable": type(error).__name__}
+            return {name: _value(dataset, name) for name in ELEMENTS if name in dataset}
+    # A boundary: a file that breaks its reader, in whatever way, is what a bundle is for.
+    except Exception as error:  # noqa: BLE001
+        return _unreadable(error)
+
+
+def _value(dataset: Dataset, name: str) -> str | dict[str, str]:
+    try:
+        return str(dataset[name].value)[:LONGEST_VALUE]
+    # A boundary, as in _header: one broken element hides none of the others.
+    except Exception as error:  # noqa: BLE001
+        return _unreadable(error)
+
+
+def _unreadable(error: Exception) -> dict[str, str]:
+    """The kind of an error without its text, which may quote the patient."""
+    kind = type(error)
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    return {"unreadable": f"{module}{kind.__qualname__}"}
