@@ -17,7 +17,7 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from db.errors import UnknownStudy
-from db.models import Instance, Job, Quarantined, Study
+from db.models import Instance, Job, Quarantined, Report, Study
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -197,15 +197,31 @@ def quarantine(
 
 
 def late_arrivals(session: Session, study_id: uuid.UUID, revision: int) -> list[str]:
-    """What a revision has that the one before had not: "32 images of series 4 arrived 14 min later"."""
+    """What a revision has that the last report had not: "32 images of series 4 arrived 14 min later".
+
+    A revision whose report was superseded or failed was seen by nobody, so it is no measure of what is new; before the
+    first report nothing is.
+    """
     if revision == 1:
         return []
+    seen = session.scalar(
+        select(func.max(Report.revision)).where(Report.study_id == study_id, Report.revision < revision)
+    )
+    return [] if seen is None else _since(session, study_id, seen, revision)
+
+
+def _since(session: Session, study_id: uuid.UUID, seen: int, revision: int) -> list[str]:
     earlier = session.scalar(
-        select(func.max(Instance.received_at)).where(Instance.study_id == study_id, Instance.revision < revision)
+        select(func.max(Instance.received_at)).where(Instance.study_id == study_id, Instance.revision <= seen)
     )
     late = session.execute(
         select(Instance.series_number, func.count(), func.min(Instance.received_at))
-        .where(Instance.study_id == study_id, Instance.revision == revision, Instance.reportable)
+        .where(
+            Instance.study_id == study_id,
+            Instance.revision > seen,
+            Instance.revision <= revision,
+            Instance.reportable,
+        )
         .group_by(Instance.series_instance_uid, Instance.series_number)
         .order_by(Instance.series_number)
     )

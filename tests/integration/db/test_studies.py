@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import func, select, text
 
-from db import audit, jobs, studies
+from db import audit, jobs, reports, studies
 from db.errors import UnknownStudy
 from db.models import Instance, Job
 from db.session import transaction
@@ -133,17 +133,64 @@ def test_a_name_that_fits_no_study_is_an_error(database_url: str) -> None:
         studies.find(session, "ACC-404")
 
 
-def test_a_revision_says_what_came_late(arrivals: Arrivals) -> None:
-    start = dt.datetime(2026, 1, 1, 10, tzinfo=dt.UTC)
-    arrivals.image(received_at=start, series_number=1)
-    arrivals.settle()
-    for _ in range(2):
-        arrivals.image(received_at=start + dt.timedelta(minutes=14), series_number=4, series_instance_uid="2.25.4")
+START = dt.datetime(2026, 1, 1, 10, tzinfo=dt.UTC)
 
+
+def series(arrivals: Arrivals, number: int, *, images: int, minutes: int) -> None:
+    """Images of one more series, received *minutes* after the start; then the study is quiet."""
+    for _ in range(images):
+        arrivals.image(
+            received_at=START + dt.timedelta(minutes=minutes),
+            series_number=number,
+            series_instance_uid=f"{arrivals.uid}.0.{number}",
+        )
+    arrivals.settle()
+
+
+def report(arrivals: Arrivals) -> None:
+    claim = arrivals.claim()
+    assert claim is not None
     with transaction(arrivals.url) as session:
-        study = studies.find(session, arrivals.uid)
-        assert studies.late_arrivals(session, study.id, 2) == ["2 images of series 4 arrived 14 min later"]
-        assert studies.late_arrivals(session, study.id, 1) == []
+        jobs.finish(session, claim)
+        reports.save(session, claim, reports.Draft("No effusion.", "Normal.", "1 of 1 images", "1", "d", {}))
+
+
+def late_arrivals(arrivals: Arrivals, revision: int) -> list[str]:
+    with transaction(arrivals.url) as session:
+        return studies.late_arrivals(session, studies.find(session, arrivals.uid).id, revision)
+
+
+def test_a_revision_says_what_came_late(arrivals: Arrivals) -> None:
+    series(arrivals, 1, images=1, minutes=0)
+    report(arrivals)
+    series(arrivals, 4, images=2, minutes=14)
+
+    assert late_arrivals(arrivals, 2) == ["2 images of series 4 arrived 14 min later"]
+    assert late_arrivals(arrivals, 1) == []
+
+
+def test_what_came_late_is_told_since_the_last_report_and_not_since_a_superseded_one(arrivals: Arrivals) -> None:
+    series(arrivals, 1, images=1, minutes=0)
+    report(arrivals)
+    series(arrivals, 4, images=3, minutes=14)
+    assert arrivals.claim() is not None
+    series(arrivals, 5, images=1, minutes=20)
+
+    assert late_arrivals(arrivals, 3) == [
+        "3 images of series 4 arrived 14 min later",
+        "1 image of series 5 arrived 20 min later",
+    ]
+    report(arrivals)
+    series(arrivals, 6, images=1, minutes=30)
+    assert late_arrivals(arrivals, 4) == ["1 image of series 6 arrived 10 min later"]
+
+
+def test_the_first_report_of_a_study_calls_no_image_late(arrivals: Arrivals) -> None:
+    series(arrivals, 1, images=1, minutes=0)
+    assert arrivals.claim() is not None
+    series(arrivals, 4, images=3, minutes=14)
+
+    assert late_arrivals(arrivals, 2) == []
 
 
 def test_each_revision_must_be_quiet_for_longer(arrivals: Arrivals) -> None:
