@@ -17,7 +17,7 @@ from db import logs, nudges, processes
 from db.errors import ConfigurationError
 from db.jobqueue import REPORT_TASK, depth, make_app, send
 from db.session import transaction
-from worker.tasks import Slots
+from worker.tasks import DATABASE_PAUSE_SECONDS, Slots
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,8 +44,6 @@ LOST_AFTER_NUDGES = 2
 LEAST_SILENCE_SECONDS = 10
 #: Seconds that Celery may take, on a busy machine, from the loaded model to the first message.
 STARTING_SECONDS = 60
-#: Between two looks whether the database is back, in seconds.
-DATABASE_PAUSE_SECONDS = 1.0
 #: How often a worker told to stop looks whether its reports are finished, in seconds.
 STOP_LOOK_SECONDS = 0.1
 

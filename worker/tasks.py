@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from db import jobs, nudges, processes, reports, studies
 from db.errors import NotReportable, PermanentFailure, StaleFence, TransientFailure
@@ -35,6 +36,8 @@ log = structlog.get_logger()
 #: Seconds in which a message is good for any number of reports. A real report takes longer, and has a task of its own
 #: for Flower to show; a worker that no longer hears runs out of work, which is how it is found out.
 TURN_SECONDS = 1.0
+#: Between two looks whether the database is back, in seconds.
+DATABASE_PAUSE_SECONDS = 1.0
 
 
 class Slots:
@@ -140,16 +143,26 @@ class Attempt:
         self._claim = claim
         self._settings = settings
         self._url = settings.database()
+        self._lease = settings.lease_seconds
         self._extended = time.monotonic()
+        self._extend_at = self._extended + self._lease / 3
 
     def moved_on(self) -> None:
-        """Extend the lease when a third of it is used; raises StaleFence where the job was taken away."""
-        lease = self._settings.lease_seconds
-        if time.monotonic() - self._extended < lease / 3:
+        """Extend the lease when a third of it is used; raises StaleFence where the job was taken away.
+
+        The work goes on while the database is away: it may be back before the lease ends; the fence sees to the rest.
+        """
+        if time.monotonic() < self._extend_at:
             return
-        with self._transaction() as session:
-            jobs.heartbeat(session, self._claim, lease_seconds=lease)
-        self._extended = time.monotonic()
+        try:
+            with self._transaction() as session:
+                jobs.heartbeat(session, self._claim, lease_seconds=self._lease)
+        except OperationalError as error:
+            _say_unreachable(error)
+            self._extend_at = time.monotonic() + DATABASE_PAUSE_SECONDS
+        else:
+            self._extended = time.monotonic()
+            self._extend_at = self._extended + self._lease / 3
 
     def end_with(self, write: Callable[[], Draft]) -> str:
         """Outcome -> state: every way a try can end has its line here."""
@@ -176,10 +189,19 @@ class Attempt:
             return self._again(TransientFailure("unexpected", f"{name}; the worker's log has more"), frames(error))
 
     def _finished(self, draft: Draft) -> str:
-        with self._transaction() as session:
-            jobs.finish(session, self._claim)
-            reports.save(session, self._claim, draft)
-        return "finished"
+        """Store the report; again while the database is away and the lease may hold, which the fence makes safe."""
+        while True:
+            try:
+                with self._transaction() as session:
+                    jobs.finish(session, self._claim)
+                    reports.save(session, self._claim, draft)
+            except OperationalError as error:
+                if time.monotonic() - self._extended > self._lease:
+                    raise
+                _say_unreachable(error)
+                time.sleep(DATABASE_PAUSE_SECONDS)
+            else:
+                return "finished"
 
     def _ended(self, state: str, outcome: NotReportable | PermanentFailure) -> str:
         end = jobs.not_reportable if state == "not_reportable" else jobs.fail
@@ -202,6 +224,10 @@ class Attempt:
 
     def _transaction(self) -> AbstractContextManager[Session]:
         return transaction(self._url)
+
+
+def _say_unreachable(error: OperationalError) -> None:
+    log.warning("database.unreachable", why=type(error.orig).__name__)
 
 
 #: A study and its images in one look.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import select, update
+from sqlalchemy.exc import OperationalError
 
 from db import jobs
 from db.errors import NotReportable, PermanentFailure, TransientFailure
@@ -320,3 +322,48 @@ def test_where_an_unknown_fault_came_from_is_kept(arrivals: Arrivals, settings: 
     assert frames is not None
     assert frames[-1].endswith(" write")
     assert "PHANTOM" not in str(frames)
+
+
+class Away:
+    """A database that cannot be reached the first *times* it is asked."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+
+    def __call__(self, url: str) -> Any:
+        if self.times:
+            self.times -= 1
+            raise OperationalError("", None, ConnectionError())
+        return transaction(url)
+
+
+def test_a_database_that_is_away_for_a_moment_costs_no_try_and_no_report(
+    arrivals: Arrivals, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "DATABASE_PAUSE_SECONDS", 0.01)
+    slots = tasks.Slots(settings.model_copy(update={"lease_seconds": 3}))
+    away = Away(times=0)
+    monkeypatch.setattr(tasks, "transaction", away)
+
+    def write(_study: StudyToReport, moved_on: Any) -> Draft:
+        time.sleep(1.1)  # a third of the lease
+        away.times = 1
+        moved_on()
+        assert away.times == 0, "the lease was not due"
+        away.times = 2  # and again when the report is stored
+        return DRAFT
+
+    assert slots.run(write) == "finished"
+    assert (arrivals.state(), job(arrivals.url).attempt) == ("reported", 1)
+
+
+def test_a_database_that_stays_away_longer_than_the_lease_is_not_waited_for(
+    arrivals: Arrivals, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "DATABASE_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(tasks, "transaction", Away(times=10**9))
+
+    with pytest.raises(OperationalError):
+        tasks.Slots(settings.model_copy(update={"lease_seconds": 0.2})).run(written)
+
+    assert job(arrivals.url).state == "running", "until its lease is rescued"
