@@ -17,11 +17,13 @@ def health(request: Request, response: Response) -> Health:
     try:
         with transaction(settings.database()) as session:
             workers = len(processes.alive(session, overview.WORKER_ROLE))
-            raised = [alarm.code for alarm in alarms.raised(session, after_seconds=settings.alarm_seconds)]
+            raised = alarms.raised(
+                session, after_seconds=settings.alarm_seconds, cap_seconds=settings.settle_cap_seconds
+            )
     except UNREACHABLE:
         response.status_code = 503
         return Health(status="degraded", database="unreachable", workers=0)
     well = workers > 0 and not raised
     if not well:
         response.status_code = 503
-    return Health(status="ok" if well else "degraded", database="ok", workers=workers, alarms=raised)
+    return Health(status="ok" if well else "degraded", database="ok", workers=workers, alarms=[a.code for a in raised])

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
+    from db.settings import Settings
+
 router = APIRouter(tags=["health"])
 ROLES = ("worker", "dispatcher")
 #: Figures of worker.model.metrics.Metrics, as the workers write them into the process table.
@@ -38,16 +40,16 @@ ENGINE = {
 def metrics(request: Request, session: Database) -> Response:
     """The state of the house in Prometheus' text format; open to everyone, and says nothing about anyone."""
     registry = CollectorRegistry()
-    registry.register(House(session, request.app.state.settings.alarm_seconds))
+    registry.register(House(session, request.app.state.settings))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
 class House(Collector):
     """Reads the database once a scrape: there is nothing to keep up to date between two."""
 
-    def __init__(self, session: Session, alarm_seconds: float) -> None:
+    def __init__(self, session: Session, settings: Settings) -> None:
         self._session = session
-        self._alarm_seconds = alarm_seconds
+        self._settings = settings
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """Nothing beforehand: registering must not read the database."""
@@ -55,7 +57,8 @@ class House(Collector):
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """Every alarm has its line at all times, so that a rule can be written before it is ever raised."""
-        raised = {alarm.code for alarm in alarms.raised(self._session, after_seconds=self._alarm_seconds)}
+        after, cap = self._settings.alarm_seconds, self._settings.settle_cap_seconds
+        raised = {alarm.code for alarm in alarms.raised(self._session, after_seconds=after, cap_seconds=cap)}
         yield _gauge(
             "prelim_alarm",
             "1 where work is there and does not get done.",

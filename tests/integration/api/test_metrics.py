@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import update
 
 from db import alarms, processes
-from db.models import Job
+from db.models import Job, Study
 from db.session import transaction
 
 if TYPE_CHECKING:
@@ -34,7 +34,18 @@ def test_work_that_is_not_done_shows_as_its_alarm(anonymous: TestClient, arrival
     arrivals.queued()
     with transaction(database_url) as session:
         session.execute(update(Job).values(queued_at=LONG_AGO, available_at=LONG_AGO))
-    assert scraped(anonymous, "prelim_alarm") == dict.fromkeys(alarms.CODES, 0) | {"no_worker": 1}
+    raised = {"no_worker": 1, "no_dispatcher": 1}
+    assert scraped(anonymous, "prelim_alarm") == dict.fromkeys(alarms.CODES, 0) | raised
+
+
+def test_a_study_that_is_not_judged_complete_shows_as_its_alarm(
+    anonymous: TestClient, arrivals: Arrivals, database_url: str
+) -> None:
+    arrivals.receiving()
+    with transaction(database_url) as session:
+        processes.beat(session, "dispatcher")
+        session.execute(update(Study).values(revision_started_at=LONG_AGO))
+    assert scraped(anonymous, "prelim_alarm") == dict.fromkeys(alarms.CODES, 0) | {"nothing_settled": 1}
 
 
 def test_studies_and_processes_are_counted(anonymous: TestClient, arrivals: Arrivals, database_url: str) -> None:

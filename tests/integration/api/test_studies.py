@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from db import processes, reports
+from db.models import Process
 from db.session import transaction
 from tests.integration.api.arrivals import Arrivals, png
 
@@ -14,15 +15,22 @@ if TYPE_CHECKING:
     from fastapi.testclient import TestClient
 
 
-def test_health_is_degraded_until_a_worker_lives(anonymous: TestClient, database_url: str) -> None:
+def test_health_is_degraded_until_a_worker_and_a_dispatcher_live(anonymous: TestClient, database_url: str) -> None:
     alone = anonymous.get("/v1/health")
     with transaction(database_url) as session:
         processes.beat(session, "worker")
+    without_dispatcher = anonymous.get("/v1/health")
+    with transaction(database_url) as session:
+        session.add(Process(name="host:2", role="dispatcher"))
     staffed = anonymous.get("/v1/health")
 
     assert (alone.status_code, alone.json()) == (
         503,
         {"status": "degraded", "database": "ok", "workers": 0, "alarms": []},
+    )
+    assert (without_dispatcher.status_code, without_dispatcher.json()) == (
+        503,
+        {"status": "degraded", "database": "ok", "workers": 1, "alarms": ["no_dispatcher"]},
     )
     assert (staffed.status_code, staffed.json()) == (
         200,
