@@ -164,6 +164,8 @@ def retry(session: Session, study: Study) -> None:
     *study* is locked. Raises NotPossible where the study has no such job.
     """
     job = _latest(session, study)
+    if job is None and study.state == "not_reportable":
+        raise NotPossible("the study holds no image that could be reported")
     if job is None or study.state not in ("failed", "cancelled", "not_reportable"):
         raise NotPossible(
             f"the study is {study.state}: only one whose report failed, was cancelled or was found not reportable"

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import func, select, text
 
 from db import audit, jobs, reports, studies
-from db.errors import UnknownStudy
+from db.errors import NotPossible, UnknownStudy
 from db.models import Instance, Job
 from db.session import transaction
 from db.studies import Recorded
@@ -202,6 +202,17 @@ def test_each_revision_must_be_quiet_for_longer(arrivals: Arrivals) -> None:
 
     assert arrivals.settle(quiet_seconds=10) == []
     assert len(arrivals.settle(quiet_seconds=7)) == 1
+
+
+def test_a_study_without_images_cannot_be_tried_again_and_says_why(arrivals: Arrivals) -> None:
+    arrivals.image(reportable=False)
+    arrivals.settle()
+
+    with (
+        pytest.raises(NotPossible, match="^the study holds no image that could be reported$"),
+        transaction(arrivals.url) as session,
+    ):
+        jobs.retry(session, studies.find(session, arrivals.uid, lock=True))
 
 
 def test_images_that_come_late_again_and_again_wait_for_an_operator(arrivals: Arrivals) -> None:
