@@ -95,7 +95,9 @@ def demo(
     studies: Annotated[
         Path | None, typer.Option(help="Send this folder of DICOM files instead of made-up studies.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the made-up studies; unset: new ones each time.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of the made-up studies; unset: new ones each time.")
+    ] = None,
     leave: Annotated[bool, typer.Option("--exit", help="Stop when every study has its report.")] = False,
 ) -> None:
     """See it work: start everything, send sample studies over DICOM, watch their reports appear."""
@@ -321,7 +323,7 @@ def show_settings() -> None:
 def phantoms(
     out: Annotated[Path, typer.Option(help="The folder to write.")],
     count: Annotated[int, typer.Option(min=1, help="How many studies.")] = 8,
-    seed: Annotated[int, typer.Option(help="The same seed makes the same studies.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same studies.")] = 0,
 ) -> None:
     """Write made-up studies as DICOM files, with their truth beside them."""
     from deploy.demo import commands
@@ -336,7 +338,7 @@ def evaluate(
     phantoms: Annotated[int | None, typer.Option(min=1, help="Instead of a folder: so many made-up studies.")] = None,
     reference: Annotated[Path | None, typer.Option(help="Folder of earlier cases to retrieve from.")] = None,
     retrieval: Annotated[bool, typer.Option(help="Whether similar earlier cases are given to the model.")] = True,
-    seed: Annotated[int, typer.Option(help="Of the made-up studies.")] = 3_100_000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the made-up studies.")] = 3_100_000,
     out: Annotated[Path | None, typer.Option(help="Write the figures and their plot here.")] = None,
 ) -> None:
     """Measure how well a checkpoint reads cases with known reports, offline."""

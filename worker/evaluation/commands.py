@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.progress import track
 
-from db.errors import NotReportable, PermanentFailure, TransientFailure
-from db.reference import fingerprint
+from db.errors import ConfigurationError, NotReportable, PermanentFailure, TransientFailure
 from worker.evaluation.evaluate import Measured, Result, Written, plot
 from worker.evaluation.evaluate import evaluate as run
 from worker.evaluation.labeller import kinds
 from worker.reporter import References, StudyToReport, write_report
-from worker.retrieval.build import Case, collect, instances_of, read_cases
+from worker.retrieval.build import Case, collect, instances_of, owner_of, read_cases
 from worker.retrieval.index import ReferenceIndex
 from worker.retrieval.snapshot import writing
 
@@ -71,16 +70,18 @@ def evaluate(cases: Path, checkpoint: Path, options: Options, *, out: Path | Non
     """
     from worker.model.resident import ResidentModel  # noqa: PLC0415 - torch is loaded only where a model is
 
+    # What can be refused is refused before hours of work.
+    listed = [Measured(case, case.report, case.modality or "?") for case in read_cases(cases)]
+    if out:
+        _make(out)
     model = ResidentModel.load(checkpoint, device=options.device, dtype=options.dtype)
     try:
         with tempfile.TemporaryDirectory() as scratch:
             writer = _Writer(cases, _Served(model), _references(options, model, Path(scratch)), options.pictures)
-            listed = [Measured(case, case.report, case.modality or "?") for case in read_cases(cases)]
             result = run(track(listed, "cases"), writer, failures=(NotReportable, TransientFailure, PermanentFailure))
     finally:
         model.close()
     if out:
-        out.mkdir(parents=True, exist_ok=True)
         document = result.as_json() | {
             "checkpoint": writer.model.digest,
             "retrieval": options.reference is not None,
@@ -90,6 +91,13 @@ def evaluate(cases: Path, checkpoint: Path, options: Options, *, out: Path | Non
         (out / FIGURES).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         plot(result, out / PLOT)
     return result
+
+
+def _make(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"{out} cannot be made a folder for the figures: {error.strerror}") from error
 
 
 class _Served:
@@ -126,8 +134,8 @@ class _Writer:
 
     def __call__(self, case: Case) -> Written:
         started = time.monotonic()
-        patient = fingerprint(case.patient)
-        study = StudyToReport(instances_of(self.folder, case), case.modality, case.body_part, patient_hash=patient)
+        owner = owner_of(self.folder, case)
+        study = StudyToReport(instances_of(self.folder, case), case.modality, case.body_part, *owner)
         draft = write_report(study, self.model, self.references, budget=self.pictures, on_progress=_nothing)
         self.seconds.append(time.monotonic() - started)
         if draft.provenance["refused"]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
 from rich.progress import track
 
 from db import reference
@@ -26,11 +28,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
+    from pydicom import Dataset
 
     from worker.images.study import StudyPictures
     from worker.retrieval.snapshot import SnapshotWriter
 
 CASES = "cases.jsonl"
+REQUIRED = ("case_id", "files", "report")
 
 
 class Looker(Protocol):
@@ -55,24 +59,58 @@ class Case:
     patient: str = ""
 
 
+class Owner(NamedTuple):
+    """Whose a case is, as fingerprints: what keeps a study from being quoted its own report."""
+
+    patient_hash: str
+    study_hash: str
+
+
 def read_cases(folder: Path) -> list[Case]:
-    """The cases of a folder; raises ConfigurationError that names the line that is wrong."""
-    path = folder / CASES
+    """The cases of a folder, one at least; raises ConfigurationError that names the line that is wrong."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Some editors put a byte order mark first.
+        lines = (folder / CASES).read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise ConfigurationError(
             f"{folder} holds no {CASES}: one JSON object a line, with case_id, files, report"
         ) from error
-    return [_case(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{CASES} is not written in UTF-8: save it so") from error
+    cases = [_case(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not cases:
+        raise ConfigurationError(f"{CASES} lists no case: one JSON object a line, with case_id, files, report")
+    twice = [name for name, times in Counter(case.case_id for case in cases).items() if times > 1]
+    if twice:
+        raise ConfigurationError(f"{CASES} lists the case_id {twice[0]} more than once")
+    return cases
 
 
-def _case(path: Path, number: int, line: str) -> Case:
+def _case(number: int, line: str) -> Case:
+    """The case of a line; what is wrong with it is said without its values, which may be a patient's."""
     try:
         fields = json.loads(line)
-        return Case(**{name: fields[name] for name in Case.__dataclass_fields__ if name in fields})
-    except (json.JSONDecodeError, TypeError) as error:
-        raise ConfigurationError(f"{path.name} line {number} is not a case: {error}") from error
+    except json.JSONDecodeError as error:
+        raise _not_a_case(number, f"no JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise _not_a_case(number, "it is no JSON object")
+    known = {name: fields[name] for name in Case.__dataclass_fields__ if name in fields}
+    for name in REQUIRED:
+        if not known.get(name):
+            raise _not_a_case(number, f"it has no {name}")
+    for name, value in known.items():
+        many = name in {"files", "labels"}
+        if not (_all_text(value) if many else isinstance(value, str)):
+            raise _not_a_case(number, f"its {name} must be {'a list of texts' if many else 'a text'}")
+    return Case(**known)
+
+
+def _all_text(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(part, str) for part in value)
+
+
+def _not_a_case(number: int, problem: str) -> ConfigurationError:
+    return ConfigurationError(f"{CASES} line {number} is not a case: {problem}")
 
 
 def build(
@@ -108,10 +146,12 @@ def collect(
         except NotReportable as problem:
             left_out.append(f"{case.case_id}: {problem.detail}")
             continue
+        owner = owner_of(folder, case)
         row = IndexedCase(
             case_id=str(store(folder, case, seen)),
             modality=case.modality or seen.modality,
-            patient_hash=reference.fingerprint(case.patient),
+            patient_hash=owner.patient_hash,
+            study_hash=owner.study_hash,
             # As it will be read from a study's headers, not as the list has it.
             body_part=seen.body_part,
         )
@@ -132,11 +172,29 @@ def _instances(folder: Path, case: Case) -> Iterator[StoredInstance]:
         path = (folder / name).resolve()
         if not path.is_relative_to(folder.resolve()) or not path.is_file():
             raise NotReportable("missing_file", f"no file {name}")
-        header = dcmread(path, stop_before_pixels=True, specific_tags=["SOPInstanceUID"])
-        yield StoredInstance(path=path, sop_instance_uid=str(header.SOPInstanceUID))
+        yield StoredInstance(path=path, sop_instance_uid=_header(path, name).get("SOPInstanceUID", name))
+
+
+def owner_of(folder: Path, case: Case) -> Owner:
+    """Whose *case* is. The list's word for the patient counts, else that of the files.
+
+    Raises NotReportable where there is no file to ask.
+    """
+    first = instances_of(folder, replace(case, files=case.files[:1]))[0]
+    header = _header(first.path, case.files[0])
+    patient = case.patient or str(header.get("PatientID", ""))
+    return Owner(reference.fingerprint(patient), reference.fingerprint(str(header.get("StudyInstanceUID", ""))))
+
+
+def _header(path: Path, name: str) -> Dataset:
+    try:
+        return dcmread(path, stop_before_pixels=True, specific_tags=["SOPInstanceUID", "PatientID", "StudyInstanceUID"])
+    except InvalidDicomError as error:
+        raise NotReportable("not_dicom", f"{name} is no DICOM file") from error
 
 
 def _add(folder: Path, case: Case, seen: StudyPictures) -> uuid.UUID:
+    owner = owner_of(folder, case)
     with transaction() as session:
         return reference.add_case(
             session,
@@ -144,8 +202,8 @@ def _add(folder: Path, case: Case, seen: StudyPictures) -> uuid.UUID:
             source_case=case.case_id,
             modality=case.modality or seen.modality,
             body_part=case.body_part or seen.body_part,
-            patient_hash=reference.fingerprint(case.patient),
-            study_hash="",
+            patient_hash=owner.patient_hash,
+            study_hash=owner.study_hash,
             report=case.report,
             labels=case.labels,
         )

@@ -91,6 +91,27 @@ def test_a_patients_own_earlier_case_is_not_quoted_to_him(checkpoint: Path, tmp_
     assert result.support == {}
 
 
+def test_a_study_is_not_quoted_its_own_report_where_the_list_names_no_patient(checkpoint: Path, tmp_path: Path) -> None:
+    write_demo_studies(tmp_path, count=3, seed=3)
+    lines = [json.loads(line) for line in (tmp_path / "cases.jsonl").read_text().splitlines()]
+    for line in lines:
+        del line["patient"]
+    again = [lines[0] | {"case_id": f"again {number}"} for number in range(3)]
+    (tmp_path / "cases.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [lines[0], *again]))
+
+    result = evaluate(tmp_path, checkpoint, Options(reference=tmp_path, device="cpu"))
+
+    assert result.support == {}
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    write_demo_studies(tmp_path / "cases", count=1, seed=3)
+    (tmp_path / "out").write_text("a file")
+
+    with pytest.raises(ConfigurationError, match="out cannot be made a folder"):
+        evaluate(tmp_path / "cases", tmp_path / "no checkpoint", Options(device="cpu"), out=tmp_path / "out")
+
+
 def test_a_folder_without_cases_is_refused_with_what_it_should_hold(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"cases\.jsonl"):
         evaluate(tmp_path, checkpoint, Options(device="cpu"))
