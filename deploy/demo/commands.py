@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from db.errors import ConfigurationError
 from deploy.demo.phantoms import TRAINING
 from deploy.demo.studies import write_demo_studies, write_reference_cases
 from worker.evaluation.commands import Options, evaluate
@@ -19,7 +20,12 @@ REFERENCE_CASES = 640
 
 
 def phantoms(count: int, seed: int, out: Path) -> int:
-    """Write *count* made-up studies with their truth into *out*; returns how many files."""
+    """Write *count* made-up studies with their truth into *out*; returns how many files.
+
+    Raises ConfigurationError where something lies in *out*: old slices would be sent as part of a new study.
+    """
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise ConfigurationError(f"{out} is not empty: choose another folder")
     return sum(len(study.files) for study in write_demo_studies(out, count=count, seed=seed))
 
 

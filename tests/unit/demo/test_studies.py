@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
+from db.errors import ConfigurationError
 from deploy.demo.cases import Case, draw_case
+from deploy.demo.commands import phantoms
 from deploy.demo.dicom import write_study
 from deploy.demo.phantoms import CAREFUL, draw
 from deploy.demo.studies import MANY, write_demo_studies, write_reference_cases
@@ -98,3 +100,10 @@ def test_a_volume_has_its_slices_where_they_say(tmp_path: Path) -> None:
     places = [float(dcmread(path, stop_before_pixels=True).ImagePositionPatient[2]) for path in paths]
     assert places == sorted(places)
     assert len(set(places)) == len(paths) == 24
+
+
+def test_phantoms_are_not_written_among_other_files(tmp_path: Path) -> None:
+    phantoms(1, 1, tmp_path / "new")
+
+    with pytest.raises(ConfigurationError, match="new is not empty"):
+        phantoms(1, 2, tmp_path / "new")
