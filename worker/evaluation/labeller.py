@@ -81,16 +81,37 @@ def _certainty(sentence: str, mention: re.Match[str], after: int) -> Certainty:
     # A turn right after the denial takes nothing away from it: "no, but there is ...".
     turn = lexicon.TURN.search(sentence, mention.end())
     end = turn.start() if turn else len(sentence)
-    clause = sentence[start : mention.start()]
     if lexicon.DOUBT.search(sentence, start, end):
         return "uncertain"
-    if lexicon.DENIAL.search(clause) or "not enlarged" in mention.group():
+    if lexicon.VERDICT.match(sentence, mention.end()) or _is_denied(sentence[start:end], mention, start):
         return "absent"
     # A verdict after a list speaks of all of it; after a new clause it speaks of that one only.
     verdict = lexicon.DENIED.search(sentence, mention.end(), end)
     if verdict and (verdict.start() < after or _is_list(sentence[mention.end() : verdict.start()])):
         return "absent"
     return "present"
+
+
+def _is_denied(clause: str, mention: re.Match[str], start: int) -> bool:
+    """Whether a denial in *clause*, which begins at *start*, reaches the mention.
+
+    It reaches through a list ("no effusion, consolidation or nodule"), and not into what has a side or a verb of its
+    own after a comma ("no effusion, left nodule").
+    """
+    if _NOT_ENLARGED.search(mention.group()):
+        return True
+    here = mention.start() - start
+    denials = [*lexicon.DENIAL.finditer(clause, 0, here)]
+    if not denials:
+        return False
+    comma = clause.rfind(",", denials[-1].end(), here)
+    if comma < 0:
+        return True
+    own, rest = clause[comma + 1 : here], clause[comma + 1 :].split(",", maxsplit=1)[0]
+    if lexicon.CLAUSE.match(own) or lexicon.ASSERTED.search(own):
+        return False
+    joined = _LIST_END.search(clause, denials[-1].end())
+    return bool(joined) or not any(words.search(rest) for words in (lexicon.SIDE, lexicon.ZONE, lexicon.SIZE))
 
 
 def _is_list(text: str) -> bool:
@@ -108,8 +129,15 @@ class _Near:
     after: int
 
     def sides(self) -> tuple[str, ...]:
-        said = self._nearest(lexicon.SIDE)
+        if lexicon.LEFT_AND_RIGHT.search(self.sentence[self.before : self.mention.start()]):
+            return "left", "right"
+        said = self._nearest(lexicon.SIDE) or self._leading()
         return ("left", "right") if said == "both" else (said,)
+
+    def _leading(self) -> str:
+        """The side a clause begins with: "on the left, effusion and consolidation"."""
+        lead = lexicon.LEADING_SIDE.match(self.sentence, self.sentence.rfind(";", 0, self.mention.start()) + 1)
+        return lead["side"] if lead else ""
 
     def zone(self) -> str:
         return self._nearest(lexicon.ZONE)
@@ -152,4 +180,7 @@ class _Near:
         return str(earlier[-1].lastgroup) if earlier else ""
 
 
+_NOT_ENLARGED = re.compile(r"\bnot\b.*\benlarged")
+#: The last of a list that is denied as a whole.
+_LIST_END = re.compile(r"\b(?:or|nor|and)\b")
 _JOIN = re.compile(r",|\b(?:and|or|with|but|however|nor)\b|;")

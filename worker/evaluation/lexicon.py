@@ -24,8 +24,9 @@ FINDINGS: tuple[tuple[str, str], ...] = (
     (
         "pleural effusion",
         (
-            r"(?:pleural |hydrothora(?:x|ces)|(?<!pericardial )(?<!joint ))(?:effusions?|fluid)|hydrothorax|"
-            r"blunting of the (?:\w+ )?costophrenic (?:angle|recess)"
+            r"(?:pleural |(?<!pericardial )(?<!joint ))effusions?|pleural fluid|hydrothora(?:x|ces)|"
+            r"fluid in the (?:\w+ )?pleural (?:space|cavity)|blunting of the (?:\w+ )?costophrenic (?:angle|recess)|"
+            r"costophrenic (?:angle|recess) (?:is |appears )?blunt(?:ed|ing)"
         ),
     ),
     ("pericardial effusion", r"pericardial (?:effusion|fluid)"),
@@ -46,8 +47,9 @@ FINDINGS: tuple[tuple[str, str], ...] = (
         (
             r"cardiomegaly|cardiac enlargement|enlarge(?:d|ment)(?: of)?(?: the)? (?:heart|cardiac silhouette|"
             r"cardiac contour|cardiomediastinal silhouette)|(?:heart|heart size|cardiac silhouette|"
-            r"cardiac contour)(?: size)? (?:is |appears |remains )?(?:not |(?:mildly |moderately |markedly |"
-            r"slightly |severely |grossly ))?enlarged"
+            r"cardiac contour|cardiomediastinal silhouette)(?: size)? (?:is |appears |remains )?"
+            r"(?:not )?(?:significantly )?"
+            r"(?:(?:mildly|moderately|markedly|slightly|severely|grossly) (?:to )?){0,2}enlarged"
         ),
     ),
     ("pulmonary oedema", r"(?:pulmonary|interstitial|alveolar) o?edema|vascular congestion"),
@@ -114,6 +116,12 @@ SIDE = re.compile(
     r"\b(?P<left>left(?:-sided)?)\b|\b(?P<right>right(?:-sided)?)\b|\b(?P<both>bilateral(?:ly)?|both|"
     r"bibasal|bibasilar|either)\b"
 )
+#: One finding on either side, told with a word for each: "left and right", "large left and small right".
+LEFT_AND_RIGHT = re.compile(
+    r"\b(?P<one>left|right)(?:-sided)? (?:and|or) (?:\w+ )?(?!(?P=one)\b)(?:left|right)(?:-sided)?\b[^,;]*$"
+)
+#: A side at the beginning of a clause, for all in it that has none of its own.
+LEADING_SIDE = re.compile(r"\s*(?:on|in) the (?P<side>left|right)\b")
 ZONE = re.compile(
     r"\b(?P<upper>upper|apical|apex)\b|\b(?P<middle>mid(?:dle)?|perihilar)\b|\b(?P<lower>lower|bas(?:al|ilar|e))\b"
 )
@@ -130,28 +138,35 @@ WITHOUT_SIDE = frozenset({"cardiomegaly", "miliary opacities", "free air", "hydr
 
 #: Looks like a denial and is none: removed before denials are looked for.
 PSEUDO_DENIAL = re.compile(
-    r"\bno (?:significant |interval |appreciable )?(?:change|increase|decrease|improvement|interval)\b"
-    r"|\bnot only\b|\bno doubt\b|\bnot necessarily\b|\bwithout (?:significant |interval )?change\b"
+    r"\bno (?:significant |interval |appreciable )?"
+    r"(?:change|increase|decrease|improvement|worsening|progression|interval)\b"
+    r"|\bnot only\b|\bno (?:doubt|question|reason to doubt)\b|\bnot necessarily\b"
+    r"|\bwithout (?:significant |interval )?change\b"
 )
 #: Before the finding.
 DENIAL = re.compile(
     r"\b(?:no|not|without|absent|absence of|negative for|free of|clear of|rather than|instead of|denies|"
-    r"nor|neither|never|"
-    r"excludes?|excluding|rules? out|ruled out|resolution of|resolved|no longer|removal of|removed|exclude|"
+    r"nor|neither|never|\w+n't|nothing to suggest|fail(?:s|ed) to|history of|"
+    r"excludes?|excluding|rules out|ruled out|resolution of|resolved|no longer|removal of|removed|exclude|"
     r"lack of|lacks|devoid of)\b"
 )
 #: After the finding.
 DENIED = re.compile(
     r"\b(?:is|are|was|were|has|have|been|can be|being|appears?|now|since|completely|fully|definitely)?\s*"
-    r"(?:not (?:seen|identified|present|visible|visuali[sz]ed|evident|demonstrated|detected|apparent|"
-    r"found|shown|enlarged)"
-    r"|absent|excluded|ruled out|resolved|removed|unlikely|no longer (?:seen|present|visible))\b"
+    r"(?:(?:not|cannot|\w+n't) (?:be )?(?:clearly |definitely )?"
+    r"(?:seen|identified|present|visible|visuali[sz]ed|evident|demonstrated|detected|apparent|found|shown|enlarged)"
+    r"|absent|excluded|ruled out|resolved|removed|unlikely|no longer \w+|seen neither)\b"
 )
+#: Right after the finding, as in a list of findings and verdicts.
+VERDICT = re.compile(r"\s*[:=\u2013-]?\s*(?:none|nil|absent|negative|no)\s*(?:[.,;]|$)|[- ]free\b")
+#: After a comma: what begins a clause of its own, which a denial before it does not reach.
+CLAUSE = re.compile(r"\s*and (?:an?|the)\b")
+ASSERTED = re.compile(r"\b(?:shows?|demonstrates?|contains?|has|have)\b")
 DOUBT = re.compile(
     r"\b(?:possibl[ey]|probabl[ey]|suspected|suspicious for|suspicion of|questionable|may (?:represent|"
     r"reflect|be)|might|"
-    r"could (?:represent|reflect|be)|cannot be (?:entirely |completely )?(?:excluded|ruled out)|"
-    r"can(?:not|'t) (?:entirely |completely )?(?:exclude|rule out)|not (?:entirely )?excluded|"
+    r"could (?:represent|reflect|be)|can(?:not|'t) be (?:entirely |completely )?(?:excluded|ruled out)|"
+    r"(?:can(?:not|'t)|unable to) (?:entirely |completely )?(?:exclude|rule out)|not (?:entirely )?excluded|rule out|"
     r"likely|equivocal|versus|vs\.?|differential|concern(?:ing)? for|perhaps|presumed)\b"
 )
 #: Ends what a denial or a doubt reaches.

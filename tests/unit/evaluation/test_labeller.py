@@ -60,15 +60,77 @@ AFFIRMED: list[tuple[str, Expected]] = [
 REQUIRED = 0.95
 
 
-def test_at_least_nineteen_of_twenty_tricky_sentences_are_read_right() -> None:
+#: What a second reader wrote to break the rules that had passed the sentences above, and what he meant by it.
+SECOND_READER: list[tuple[str, Expected]] = [
+    ("Pneumothorax: none.", set()),
+    ("Pleural effusion: absent. Pneumothorax: no.", set()),
+    ("Effusion - none.", set()),
+    ("Drusen none.", set()),
+    ("Previously noted nodule is no longer identified.", set()),
+    ("Pneumothorax cannot be seen.", set()),
+    ("Pneumothorax on the right could not be identified.", set()),
+    ("There isn't a pneumothorax.", set()),
+    ("Pneumothorax isn't seen.", set()),
+    ("Left lung doesn't show consolidation.", set()),
+    ("Nothing to suggest pneumothorax.", set()),
+    ("Failed to demonstrate pneumothorax.", set()),
+    ("Effusion is seen neither on the left nor on the right.", set()),
+    ("Tumour-free margins.", set()),
+    ("History of pneumonia. Lungs are clear.", set()),
+    ("The stomach contains fluid.", set()),
+    ("A left pneumothorax can't be excluded.", set()),
+    ("Unable to exclude a small right pleural effusion.", set()),
+    ("Rule out pneumonia.", set()),
+    ("The lungs do not show any nodules.", set()),
+    ("No pneumothorax, pleural effusion, or consolidation is seen.", set()),
+    ("No effusion, left nodule present.", {("nodule", "left", "")}),
+    ("Consolidation, no effusion, nodule on the left.", {("consolidation", "", ""), ("nodule", "left", "")}),
+    (
+        "There is no pneumothorax or left pleural effusion, and a right nodule in the upper zone is seen.",
+        {("nodule", "right", "upper")},
+    ),
+    ("Without evidence of effusion, the left lung shows a nodule.", {("nodule", "left", "")}),
+    ("Exudates absent, haemorrhages few.", {("haemorrhage", "", "")}),
+    ("Absent left breast shadow, right nodule.", {("nodule", "right", "")}),
+    ("No worsening of the left effusion.", {("pleural effusion", "left", "")}),
+    ("There is no question of a left pneumothorax.", {("pneumothorax", "left", "")}),
+    ("Left and right pleural effusions.", {("pleural effusion", "left", ""), ("pleural effusion", "right", "")}),
+    ("Large left and small right effusions.", {("pleural effusion", "left", ""), ("pleural effusion", "right", "")}),
+    (
+        "Right and left lower zone consolidation.",
+        {("consolidation", "left", "lower"), ("consolidation", "right", "lower")},
+    ),
+    (
+        "On the left, effusion and consolidation; on the right, pneumothorax.",
+        {("pleural effusion", "left", ""), ("consolidation", "left", ""), ("pneumothorax", "right", "")},
+    ),
+    ("The heart is moderately to severely enlarged.", {("cardiomegaly", "", "")}),
+    ("Cardiomediastinal silhouette is enlarged.", {("cardiomegaly", "", "")}),
+    ("The heart is not significantly enlarged.", set()),
+    ("Left costophrenic angle blunting.", {("pleural effusion", "left", "")}),
+    ("No left but a right pneumothorax.", {("pneumothorax", "right", "")}),
+    # Known to be read wrongly.
+    (
+        "Consolidation in the left upper and right lower zones.",
+        {("consolidation", "left", "upper"), ("consolidation", "right", "lower")},
+    ),
+    (
+        "The lungs are free of consolidation and the left costophrenic angle is blunted.",
+        {("pleural effusion", "left", "")},
+    ),
+]
+
+
+@pytest.mark.parametrize("sentences", [AFFIRMED, SECOND_READER])
+def test_at_least_nineteen_of_twenty_tricky_sentences_are_read_right(sentences: list[tuple[str, Expected]]) -> None:
     wrong = [
         f"{text} -> {got}"
-        for text, expected in AFFIRMED
+        for text, expected in sentences
         if (got := {told.strict for told in present(text)}) != expected
     ]
 
-    assert len(AFFIRMED) == 40
-    assert 1 - len(wrong) / len(AFFIRMED) >= REQUIRED, wrong
+    assert len(sentences) == 40
+    assert 1 - len(wrong) / len(sentences) >= REQUIRED, wrong
 
 
 @pytest.mark.parametrize(
