@@ -159,8 +159,9 @@ def retrieval(ruler: Ruler) -> dict[str, Any]:
     common = [number for number, item in enumerate(items) if not item.rare]
     everyone = [*rare, *common]
     alone, near = ruler.pairs(ready, everyone, nobody), ruler.pairs(ready, everyone, shelf.near)
-    wrong = {number: shelf.wrong(number, ruler.rng, rare=False) for number in common}
-    tempting = {number: shelf.wrong(number, ruler.rng, rare=True) for number in common}
+    wrong, tempting = (
+        {number: shelf.wrong(number, ruler.rng, rare=only_rare) for number in everyone} for only_rare in (False, True)
+    )
     split = len(rare)
     return {
         "rare_cases": len(rare),
@@ -170,8 +171,10 @@ def retrieval(ruler: Ruler) -> dict[str, Any]:
         "rare_f1_near": {"all": _rare_f1(near, RARE), **{name: _rare_f1(near, [name]) for name in RARE}},
         "common_f1_alone": round(metrics.strict_f1(alone[split:]), 4),
         "common_f1_near": round(metrics.strict_f1(near[split:]), 4),
-        "inherited_wrong": _inherited(ruler, ready, wrong),
-        "inherited_wrong_rare": _inherited(ruler, ready, tempting),
+        "inherited_wrong": _inherited(ruler, ready, {number: wrong[number] for number in common}),
+        "inherited_wrong_rare": _inherited(ruler, ready, {number: tempting[number] for number in common}),
+        "rare_inherited_wrong": _inherited(ruler, ready, {number: wrong[number] for number in rare}),
+        "rare_inherited_wrong_rare": _inherited(ruler, ready, {number: tempting[number] for number in rare}),
         "genuine_refused_by_gate": round(float((_item_z(ready) > ruler.usual["chest"].limit).mean()), 4),
         "z": _quantiles(_item_z(ready)),
     }
