@@ -47,8 +47,6 @@ class Claim:
     revision: int
     fence: int
     attempt: int
-    #: Its last worker died or hung over it; see claim_next.
-    suspect: bool = False
 
 
 #: One statement on the database's clock. Claimers step over each other's rows instead of waiting.
@@ -65,7 +63,7 @@ CLAIM = text("""
         ORDER BY urgent_at
         LIMIT 1
         FOR UPDATE SKIP LOCKED)
-    RETURNING id, study_id, revision, fence, attempt, reason IS NOT DISTINCT FROM 'lease_expired'
+    RETURNING id, study_id, revision, fence, attempt
 """)
 
 

@@ -69,7 +69,7 @@ def take(session: Session, *, in_queue: int, lost_after_seconds: float) -> Seque
     Commit, then send: a claim steps over rows that are locked, so that a worker told too early would find nothing. A
     crash between the two costs the time after which a nudge is taken for lost.
     """
-    seconds = lost_after_seconds if in_queue else min(HELD_SECONDS, lost_after_seconds)
+    seconds = lost_after_seconds if in_queue else HELD_SECONDS
     names = {"in_queue": in_queue, "most": MOST_IN_QUEUE, "seconds": seconds}
     return session.scalars(TAKE, names).all()
 

@@ -17,7 +17,7 @@ from db import logs, nudges, processes
 from db.errors import ConfigurationError
 from db.jobqueue import REPORT_TASK, depth, make_app, send
 from db.session import transaction
-from worker.tasks import DATABASE_PAUSE_SECONDS, Slots
+from worker.tasks import DATABASE_PAUSE_SECONDS, Slots, say_unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,7 +136,7 @@ class Worker:
                 if not self._slots.answer(writer.write, functools.partial(send, self._app), self._stopping):
                     log.info("nothing_waits", job_id=job_id)
             except OperationalError as error:
-                log.warning("database.unreachable", why=type(error.orig).__name__)
+                say_unreachable(error)
                 self._stopping.wait(DATABASE_PAUSE_SECONDS)
             else:
                 return True

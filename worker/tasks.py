@@ -158,7 +158,7 @@ class Attempt:
             with self._transaction() as session:
                 jobs.heartbeat(session, self._claim, lease_seconds=self._lease)
         except OperationalError as error:
-            _say_unreachable(error)
+            say_unreachable(error)
             self._extend_at = time.monotonic() + DATABASE_PAUSE_SECONDS
         else:
             self._extended = time.monotonic()
@@ -198,7 +198,7 @@ class Attempt:
             except OperationalError as error:
                 if time.monotonic() - self._extended > self._lease:
                     raise
-                _say_unreachable(error)
+                say_unreachable(error)
                 time.sleep(DATABASE_PAUSE_SECONDS)
             else:
                 return "finished"
@@ -226,7 +226,8 @@ class Attempt:
         return transaction(self._url)
 
 
-def _say_unreachable(error: OperationalError) -> None:
+def say_unreachable(error: OperationalError) -> None:
+    """Log that the database is away, and of what kind the error was."""
     log.warning("database.unreachable", why=type(error.orig).__name__)
 
 

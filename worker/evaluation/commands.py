@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from db.settings import Settings
     from worker.images.study import StudyPictures
     from worker.model.resident import ResidentModel
+    from worker.retrieval.build import Owner
 
 #: Namespace of the ids that reference cases get for a run.
 _CASES = uuid.UUID("5e1c6f0e-7f0b-4b53-9d5d-8a6f5f6f0c11")
@@ -73,7 +74,7 @@ def evaluate(cases: Path, checkpoint: Path, options: Options, *, out: Path | Non
     # What can be refused is refused before hours of work.
     listed = [Measured(case, case.report, case.modality or "?") for case in read_cases(cases)]
     if out:
-        _make(out)
+        _make_folder(out)
     model = ResidentModel.load(checkpoint, device=options.device, dtype=options.dtype)
     try:
         with tempfile.TemporaryDirectory() as scratch:
@@ -93,7 +94,7 @@ def evaluate(cases: Path, checkpoint: Path, options: Options, *, out: Path | Non
     return result
 
 
-def _make(out: Path) -> None:
+def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -154,7 +155,7 @@ def _references(options: Options, model: ResidentModel, scratch: Path) -> Refere
         return References(None, lambda _: {}, 0)
     reports: dict[uuid.UUID, str] = {}
 
-    def keep(_folder: Path, case: Case, _seen: StudyPictures) -> uuid.UUID:
+    def keep(_folder: Path, case: Case, _seen: StudyPictures, _owner: Owner) -> uuid.UUID:
         identity = uuid.uuid5(_CASES, case.case_id)
         reports[identity] = case.report
         return identity

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pydicom import dcmread
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
 CASES = "cases.jsonl"
 REQUIRED = ("case_id", "files", "report")
+IDENTITY = ("SOPInstanceUID", "PatientID", "StudyInstanceUID")
 
 
 class Looker(Protocol):
@@ -80,9 +80,8 @@ def read_cases(folder: Path) -> list[Case]:
     cases = [_case(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     if not cases:
         raise ConfigurationError(f"{CASES} lists no case: one JSON object a line, with case_id, files, report")
-    twice = [name for name, times in Counter(case.case_id for case in cases).items() if times > 1]
-    if twice:
-        raise ConfigurationError(f"{CASES} lists the case_id {twice[0]} more than once")
+    if len({case.case_id for case in cases}) < len(cases):
+        raise ConfigurationError(f"{CASES} lists a case_id more than once")
     return cases
 
 
@@ -136,7 +135,7 @@ def collect(
     label: Callable[[str], Collection[str]],
     pictures_per_case: int,
     *,
-    store: Callable[[Path, Case, StudyPictures], uuid.UUID],
+    store: Callable[[Path, Case, StudyPictures, Owner], uuid.UUID],
 ) -> tuple[int, list[str]]:
     """Put the cases of *folder* into *snapshot* under the ids that *store* gives; how many, and who was left out."""
     indexed, left_out = 0, []
@@ -148,7 +147,7 @@ def collect(
             continue
         owner = owner_of(folder, case)
         row = IndexedCase(
-            case_id=str(store(folder, case, seen)),
+            case_id=str(store(folder, case, seen, owner)),
             modality=case.modality or seen.modality,
             patient_hash=owner.patient_hash,
             study_hash=owner.study_hash,
@@ -169,32 +168,32 @@ def instances_of(folder: Path, case: Case) -> list[StoredInstance]:
 
 def _instances(folder: Path, case: Case) -> Iterator[StoredInstance]:
     for name in case.files:
-        path = (folder / name).resolve()
-        if not path.is_relative_to(folder.resolve()) or not path.is_file():
-            raise NotReportable("missing_file", f"no file {name}")
-        yield StoredInstance(path=path, sop_instance_uid=_header(path, name).get("SOPInstanceUID", name))
+        path, header = _header(folder, name)
+        yield StoredInstance(path=path, sop_instance_uid=str(header.get("SOPInstanceUID", name)))
 
 
 def owner_of(folder: Path, case: Case) -> Owner:
     """Whose *case* is. The list's word for the patient counts, else that of the files.
 
-    Raises NotReportable where there is no file to ask.
+    Raises NotReportable where its first file cannot be asked.
     """
-    first = instances_of(folder, replace(case, files=case.files[:1]))[0]
-    header = _header(first.path, case.files[0])
+    _, header = _header(folder, case.files[0])
     patient = case.patient or str(header.get("PatientID", ""))
     return Owner(reference.fingerprint(patient), reference.fingerprint(str(header.get("StudyInstanceUID", ""))))
 
 
-def _header(path: Path, name: str) -> Dataset:
+def _header(folder: Path, name: str) -> tuple[Path, Dataset]:
+    """Where a file of a case is, and what of its header says which and whose it is."""
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()) or not path.is_file():
+        raise NotReportable("missing_file", f"no file {name}")
     try:
-        return dcmread(path, stop_before_pixels=True, specific_tags=["SOPInstanceUID", "PatientID", "StudyInstanceUID"])
+        return path, dcmread(path, stop_before_pixels=True, specific_tags=list(IDENTITY))
     except InvalidDicomError as error:
         raise NotReportable("not_dicom", f"{name} is no DICOM file") from error
 
 
-def _add(folder: Path, case: Case, seen: StudyPictures) -> uuid.UUID:
-    owner = owner_of(folder, case)
+def _add(folder: Path, case: Case, seen: StudyPictures, owner: Owner) -> uuid.UUID:
     with transaction() as session:
         return reference.add_case(
             session,

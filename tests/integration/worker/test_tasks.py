@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,34 +14,20 @@ from db import jobs
 from db.errors import NotReportable, PermanentFailure, TransientFailure
 from db.models import Job, Report
 from db.session import transaction
-from db.settings import Settings
 from tests.integration.db.conftest import Arrivals
 from tests.integration.db.test_jobs import DRAFT
+from tests.integration.worker.conftest import written
 from worker import tasks
 
 if TYPE_CHECKING:
-    import uuid
-    from pathlib import Path
-
     from db.reports import Draft
+    from db.settings import Settings
     from worker.reporter import StudyToReport
 
 
-@pytest.fixture
-def arrivals(database_url: str) -> Arrivals:
-    waiting = Arrivals(database_url)
-    waiting.image()
-    waiting.settle()
-    return waiting
-
-
-@pytest.fixture
-def settings(database_url: str, tmp_path: Path) -> Settings:
-    return Settings(data_dir=tmp_path, database_url=database_url, lease_seconds=30, retry_seconds=60)
-
-
-def written(_study: StudyToReport, _moved_on: Any) -> Draft:
-    return DRAFT
+def job(url: str) -> Job:
+    with transaction(url) as session:
+        return session.scalars(select(Job)).one()
 
 
 def ending_with(outcome: Exception) -> Any:
@@ -51,11 +35,6 @@ def ending_with(outcome: Exception) -> Any:
         raise outcome
 
     return write
-
-
-def job(url: str) -> Job:
-    with transaction(url) as session:
-        return session.scalars(select(Job)).one()
 
 
 def test_a_written_report_finishes_its_job(arrivals: Arrivals, settings: Settings) -> None:
@@ -159,84 +138,6 @@ def test_a_worker_told_to_stop_gives_back_what_it_is_writing(arrivals: Arrivals,
     assert (job(arrivals.url).state, job(arrivals.url).attempt) == ("queued", 0)
 
 
-class Broker:
-    """Takes nudges for as long as it is there."""
-
-    def __init__(self, *, there: bool = True) -> None:
-        self.there = there
-        self.nudges: list[uuid.UUID] = []
-
-    def nudge(self, job_id: uuid.UUID) -> bool:
-        if self.there:
-            self.nudges.append(job_id)
-        return self.there
-
-
-@pytest.fixture
-def no_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every report takes longer than a turn."""
-    monkeypatch.setattr(tasks, "TURN_SECONDS", 0.0)
-
-
-def answer(settings: Settings, broker: Broker, *, stopping: bool = False) -> int:
-    stop = threading.Event()
-    if stopping:
-        stop.set()
-    return tasks.Slots(settings).answer(written, broker.nudge, stop)
-
-
-@pytest.mark.parametrize("reason", [None, jobs.LEASE_EXPIRED])
-def test_one_message_is_enough_for_all_the_short_work_that_waits(
-    database_url: str, settings: Settings, reason: str | None
-) -> None:
-    studies = waiting_studies(database_url, 3)
-    with transaction(database_url) as session:
-        session.execute(update(Job).values(reason=reason))
-    broker = Broker()
-    assert answer(settings, broker) == 3
-
-    assert [study.state() for study in studies] == ["reported"] * 3
-    assert broker.nudges == []
-
-
-@pytest.mark.usefixtures("no_turns")
-def test_after_a_long_report_the_next_one_gets_a_message_of_its_own(database_url: str, settings: Settings) -> None:
-    waiting_studies(database_url, 2)
-    broker = Broker()
-    assert answer(settings, broker) == 1
-    assert broker.nudges == [waiting_job(database_url)]
-
-    assert answer(settings, broker) == 1
-    assert len(broker.nudges) == 1, "nothing waits any more"
-
-
-@pytest.mark.usefixtures("no_turns")
-def test_while_the_broker_is_away_a_worker_goes_on_without_messages(database_url: str, settings: Settings) -> None:
-    waiting_studies(database_url, 3)
-    assert answer(settings, Broker(there=False)) == 3
-
-
-def test_a_worker_told_to_stop_leaves_what_waits_to_another(database_url: str, settings: Settings) -> None:
-    waiting_studies(database_url, 2)
-    broker = Broker()
-    assert answer(settings, broker, stopping=True) == 1
-    assert broker.nudges == [waiting_job(database_url)]
-    assert answer(settings, Broker(there=False), stopping=True) == 1
-
-
-def waiting_job(url: str) -> uuid.UUID:
-    with transaction(url) as session:
-        return session.scalars(select(Job.id).where(Job.state == "queued")).one()
-
-
-def waiting_studies(url: str, count: int) -> list[Arrivals]:
-    studies = [Arrivals(url) for _ in range(count)]
-    for study in studies:
-        study.image()
-        study.settle()
-    return studies
-
-
 def test_a_claim_that_could_not_be_stored_is_not_held(
     arrivals: Arrivals, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,54 +166,6 @@ def test_a_study_that_cannot_be_read_after_its_claim_is_tried_again(
     assert slots.run(written) == "retry"
     assert slots.held() == []
     assert (job(arrivals.url).state, job(arrivals.url).reason) == ("queued", "unexpected")
-
-
-def test_a_stop_waits_for_a_claim_that_is_under_way(
-    arrivals: Arrivals, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    claiming, go_on = threading.Event(), threading.Event()
-    claim_next = jobs.claim_next
-
-    def slowly(*arguments: Any, **named: Any) -> jobs.Claim | None:
-        claiming.set()
-        assert go_on.wait(30)
-        return claim_next(*arguments, **named)
-
-    monkeypatch.setattr(jobs, "claim_next", slowly)
-    slots = tasks.Slots(settings)
-
-    def at_work() -> None:
-        with slots.at_work():
-            slots.run(written)
-
-    with ThreadPoolExecutor(1) as pool:
-        answering = pool.submit(at_work)
-        assert claiming.wait(30)
-        assert slots.busy
-        go_on.set()
-        answering.result()
-    assert not slots.busy
-    assert arrivals.state() == "reported"
-
-
-def test_claims_do_not_wait_for_each_other_and_still_one_suspect_is_written_at_a_time(
-    database_url: str, settings: Settings
-) -> None:
-    waiting_studies(database_url, 8)
-    with transaction(database_url) as session:
-        suspects = session.scalars(select(Job.id).limit(4)).all()
-        session.execute(update(Job).where(Job.id.in_(suspects)).values(reason=jobs.LEASE_EXPIRED))
-    slots, held_at_once = tasks.Slots(settings), []
-
-    def write(_study: StudyToReport, _moved_on: Any) -> Draft:
-        held_at_once.append(sum(claim.suspect for claim in slots.held()))
-        return DRAFT
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: slots.answer(write, Broker().nudge, threading.Event()), range(8)))
-
-    assert len(held_at_once) == 8
-    assert max(held_at_once) == 1
 
 
 def test_where_an_unknown_fault_came_from_is_kept(arrivals: Arrivals, settings: Settings) -> None:
