@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     import numpy as np
 
@@ -151,6 +151,12 @@ def draw_case(rng: np.random.Generator, picture: str, *, rare: str = "", odd: bo
 def renamed(case: Case, names: Mapping[str, str]) -> Case:
     """The case with its findings called as *names* says; the picture stays."""
     return replace(case, findings=tuple(replace(f, name=names.get(f.name, f.name)) for f in case.findings))
+
+
+def unclassified(case: Case, names: Collection[str]) -> Case:
+    """The case without the findings of these *names*; what is left of them is an object without a name."""
+    kept = tuple(finding for finding in case.findings if finding.name not in names)
+    return replace(case, findings=kept, odd=case.odd or len(kept) < len(case.findings))
 
 
 def places(kind: Kind) -> list[tuple[str, str, str]]:

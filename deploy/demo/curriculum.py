@@ -1,9 +1,10 @@
 """What the language model is asked while it learns: the three tasks, with none, some and wrong retrieved cases.
 
 How often which neighbours come decides what is learnt. Only good ones teach to obey them; too many wrong ones teach to
-ignore them. Rare findings are oversampled only together with their neighbours, and then go by each other's names, in
-the neighbours' reports and in the answer: the picture tells that something rare is there, and only a neighbour's word
-what it is called. Under its own name a rare finding is met as often as nature has it.
+ignore them. Rare findings are oversampled only beside neighbours. There they mostly go by each other's names, in the
+neighbours' reports and in the answer: the picture tells that something rare is there, and a neighbour's word what it
+is called. Where no neighbour names it, or the neighbours are wrong, the answer is that it is not classified. Under its
+own name without neighbours a rare finding is met as often as nature has it.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deploy.demo import grammar, questions
-from deploy.demo.cases import CHEST_RARE, renamed
-from deploy.demo.pool import JUNK, Item, Pool
+from deploy.demo.cases import CHEST_RARE, renamed, unclassified
+from deploy.demo.junk import ON_ITS_HEAD
+from deploy.demo.neighbours import NO_NAMES
+from deploy.demo.pool import JUNK, RARE, Item, Pool
 from worker import prompts
+from worker.evaluation.labeller import present
 from worker.model.training import Example
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from deploy.demo.cases import Case
     from deploy.demo.neighbours import Shelf
@@ -39,6 +43,10 @@ MODALITY = {
 SIDED, UNSIDED = (tuple(kind.name for kind in CHEST_RARE if kind.sided == sided) for sided in (True, False))
 
 
+#: The other modality of the same part of the body.
+_HEADS = {"ct": "mr", "mr": "ct"}
+
+
 @dataclass(frozen=True, slots=True)
 class Mix:
     """Shares of the episodes."""
@@ -50,14 +58,22 @@ class Mix:
     #: Of reports: with no neighbours, and with wrong ones; the others get their own.
     alone: float = 0.33
     wrong: float = 0.14
-    #: Of the wrong ones of a chest: three reports with rare findings.
+    #: Of the wrong ones of a chest: three reports with rare findings; of all: under the similarities of the nearest.
     wrong_rare: float = 0.5
-    #: How often a rare case is drawn as a chest with its own neighbours, where nature draws it every fortieth time.
+    disguised: float = 0.5
+    #: How often a rare case is drawn as a chest with its own neighbours, where nature draws it every fortieth time;
+    #: and how often of these findings go by each other's names.
     rare: float = 0.17
+    exchanged: float = 0.7
+    #: Of the wrong ones of a chest: how often it shows something rare, or without a name, that they do not name.
+    doubted: float = 0.3
     #: Of all prompts: without the part of the body, which headers often leave out.
     unnamed: float = 0.05
-    #: Of refused pictures: junk, not another kind of picture.
+    #: Of refused pictures: junk, not another kind of picture; of junk: of the kind the prompt says, on its head.
     not_a_picture: float = 0.7
+    on_its_head: float = 0.3
+    #: Of other kinds of picture beside a head: the head of the other modality.
+    other_head: float = 0.5
     #: Of diagnoses: with no labels of neighbours, and with wrong ones.
     unlabelled: float = 0.4
     mislabelled: float = 0.1
@@ -73,6 +89,10 @@ class Curriculum:
         self._rng = np.random.default_rng((seed, 3))
         self._by_family = {family: pool.of(family) for family in {item.family for item in pool.items}}
         self._rare = [number for number in self._by_family["chest"] if pool.items[number].rare]
+        self._nameless = [number for number in self._by_family["chest"] if pool.items[number].nameless]
+        self._junk = {
+            name: [n for n in self._by_family[JUNK] if pool.items[n].junk == name] for name in ON_ITS_HEAD.values()
+        }
         others = sum(family not in {"chest", JUNK} for family in self._by_family)
         self._chance = {
             f: about_chests if f == "chest" else (1 - about_chests) / others for f in self._by_family if f != JUNK
@@ -98,19 +118,46 @@ class Curriculum:
 
     def _report(self, family: str) -> Example:
         chance, mix = self._rng.random(), self._mix
-        number = self._any(family)
-        shelf = self._shelves[family]
-        cases: list[prompts.Case] = []
-        names: dict[str, str] = {}
         if chance < mix.wrong:
-            rare = family == "chest" and self._rng.random() < mix.wrong_rare
-            cases = shelf.wrong(number, self._rng, rare=rare)
-        elif chance > mix.wrong + mix.alone:
-            if family == "chest" and self._rng.random() < mix.rare:
-                number, names = int(self._rng.choice(self._rare)), self._exchanged()
-            cases = shelf.near(number, names)[: int(self._rng.choice([1, 2, 3], p=[0.08, 0.08, 0.84]))]
+            return self._beside_wrong_ones(family)
+        if chance < mix.wrong + mix.alone:
+            return self._told(self._any(family), [])
+        return self._beside_its_own(family)
+
+    def _beside_its_own(self, family: str) -> Example:
+        mix, names = self._mix, dict[str, str]()
+        number = self._any(family)
+        oversampled = family == "chest" and self._rng.random() < mix.rare
+        if oversampled:
+            number = int(self._rng.choice(self._rare))
+            names = self._exchanged() if self._rng.random() < mix.exchanged else names
+        count = int(self._rng.choice([1, 2, 3], p=[0.08, 0.08, 0.84]))
+        cases = self._shelves[family].near(number, names)[:count]
+        return self._told(number, cases, names, nameless=oversampled)
+
+    def _beside_wrong_ones(self, family: str) -> Example:
+        mix = self._mix
+        doubted = family == "chest" and self._rng.random() < mix.doubted
+        number = int(self._rng.choice(self._nameless)) if doubted else self._any(family)
+        rare = family == "chest" and self._rng.random() < mix.wrong_rare
+        disguised = self._rng.random() < mix.disguised
+        cases = self._shelves[family].wrong(number, self._rng, rare=rare, disguised=disguised)
+        return self._told(number, cases, nameless=doubted)
+
+    def _told(
+        self,
+        number: int,
+        cases: Sequence[prompts.Case],
+        names: Mapping[str, str] = NO_NAMES,
+        *,
+        nameless: bool = False,
+    ) -> Example:
+        """The report of an item; *nameless* rare findings are named only if *cases* do."""
         item = self._pool.items[number]
-        return Example(item.rows, self._prompt(family, cases), grammar.write(renamed(_case(item), names), self._rng))
+        case = renamed(_case(item), names)
+        if nameless:
+            case = unclassified(case, set(RARE) - _named(cases))
+        return Example(item.rows, self._prompt(item.family, cases), grammar.write(case, self._rng))
 
     def _exchanged(self) -> dict[str, str]:
         """A name for each rare finding: any, its own too, so that the picture does not tell which."""
@@ -124,12 +171,20 @@ class Curriculum:
 
     def _refused(self, family: str) -> Example:
         """Junk, or a picture of another kind than the prompt says, often with neighbours that tempt."""
-        others = [other for other in self._by_family if other != family]
-        other = JUNK if self._rng.random() < self._mix.not_a_picture else str(self._rng.choice(others))
-        item = self._pool.items[self._any(other)]
+        item = self._pool.items[self._none_of(family)]
         shelf = self._shelves[family]
         cases = shelf.any(self._rng) if self._rng.integers(2) else []
         return Example(item.rows, self._prompt(family, cases), grammar.NOT_DIAGNOSTIC)
+
+    def _none_of(self, family: str) -> int:
+        """Junk, or a picture of another kind, by number."""
+        chance, mix = self._rng.random(), self._mix
+        if self._rng.random() < mix.not_a_picture:
+            own = self._junk.get(ON_ITS_HEAD.get(family, ""), [])
+            return int(self._rng.choice(own)) if own and chance < mix.on_its_head else self._any(JUNK)
+        if family in _HEADS and chance < mix.other_head:
+            return self._any(_HEADS[family])
+        return self._any(str(self._rng.choice([other for other in self._by_family if other not in {family, JUNK}])))
 
     def _question(self, number: int) -> Example:
         item = self._pool.items[number]
@@ -150,3 +205,8 @@ def _case(item: Item) -> Case:
     if item.case is None:
         raise ValueError("junk has no report")
     return item.case
+
+
+def _named(cases: Sequence[prompts.Case]) -> set[str]:
+    """The findings that quoted reports affirm."""
+    return {label.finding for case in cases for label in present(case.report)}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Rgb = npt.NDArray[np.uint8]
+    Painter = Callable[[np.random.Generator], Rgb]
 
 SIZE = 128
 _UPRIGHT = Pose()
@@ -74,8 +75,11 @@ def _text(rng: np.random.Generator) -> Rgb:
     return _grey(image)
 
 
-def _upside_down(rng: np.random.Generator) -> Rgb:
-    return np.ascontiguousarray(_chest(rng)[::-1])
+def _upside_down(picture: str) -> Painter:
+    def paint(rng: np.random.Generator) -> Rgb:
+        return np.ascontiguousarray(draw(draw_case(rng, picture)).rgb()[::-1])
+
+    return paint
 
 
 def _negative(rng: np.random.Generator) -> Rgb:
@@ -102,8 +106,10 @@ def _grey(image: npt.NDArray[np.floating]) -> Rgb:
     return np.repeat(np.clip(image, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
+#: Kinds of picture that have a head and a foot, and what they are called upside down.
+ON_ITS_HEAD = {"chest": "chest upside down", "ct": "CT upside down", "mr": "MR upside down"}
 #: What the checkpoint is trained to refuse.
-TRAINED: dict[str, Callable[[np.random.Generator], Rgb]] = {
+TRAINED: dict[str, Painter] = {
     "constant": _constant,
     "noise": _noise,
     "clouds": _clouds,
@@ -111,13 +117,14 @@ TRAINED: dict[str, Callable[[np.random.Generator], Rgb]] = {
     "checkerboard": _checkerboard,
     "gradient": _gradient,
     "text": _text,
-    "upside down": _upside_down,
+    **{name: _upside_down(picture) for picture, name in ON_ITS_HEAD.items()},
     "negative": _negative,
 }
 #: Never trained on: what refusing is measured with, too.
-HELD_OUT: dict[str, Callable[[np.random.Generator], Rgb]] = {"shuffled": _shuffled, "stripes": _stripes}
+HELD_OUT: dict[str, Painter] = {"shuffled": _shuffled, "stripes": _stripes}
 
 
-def junk(rng: np.random.Generator) -> Rgb:
-    """A picture of a random trained kind."""
-    return TRAINED[str(rng.choice(list(TRAINED)))](rng)
+def junk(rng: np.random.Generator) -> tuple[str, Rgb]:
+    """A picture of a random trained kind, and which."""
+    name = str(rng.choice(list(TRAINED)))
+    return name, TRAINED[name](rng)

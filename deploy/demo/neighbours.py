@@ -27,27 +27,34 @@ NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(slots=True)
 class Shelf:
-    """Reference cases; for each item of the pool the nearest and their similarities."""
+    """Reference cases and their vectors [cases, n]; by the pool's item number the vector of each item."""
 
     cases: list[Case]
-    #: By the pool's item number: rows of the nearest, best first, and their similarity.
-    nearest: dict[int, tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
+    vectors: npt.NDArray[np.float32]
+    queries: dict[int, npt.NDArray[np.float32]]
     rare_rows: npt.NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
         self.rare_rows = np.array([row for row, case in enumerate(self.cases) if is_rare(case)], np.int64)
 
+    def nearest(self, item: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Rows of the nearest cases, best first, and their similarities."""
+        similarities = self.vectors @ self.queries[item]
+        rows = np.argsort(-similarities)[:NEIGHBOURS]
+        return rows, similarities[rows]
+
     def near(self, item: int, names: Mapping[str, str] = NO_NAMES) -> list[Quoted]:
         """The nearest cases, as the index gives them; their findings are called as *names* says."""
-        rows, similarities = self.nearest[item]
+        rows, similarities = self.nearest(item)
         return self.quote(rows, similarities, names)
 
-    def wrong(self, item: int, rng: np.random.Generator, *, rare: bool) -> list[Quoted]:
-        """Any cases under the similarities of the nearest: nothing but the picture tells that they are wrong."""
+    def wrong(self, item: int, rng: np.random.Generator, *, rare: bool, disguised: bool) -> list[Quoted]:
+        """Any cases; *disguised* under the similarities of the nearest: only the picture tells that they are wrong."""
         rows = rng.choice(self.rare_rows if rare and len(self.rare_rows) else len(self.cases), NEIGHBOURS)
         if rare and rng.integers(2):
             rows = np.repeat(rows[:1], NEIGHBOURS)
-        return self.quote(rows, self.nearest[item][1])
+        similarities = self.nearest(item)[1] if disguised else np.sort(self.vectors[rows] @ self.queries[item])[::-1]
+        return self.quote(rows, similarities)
 
     def any(self, rng: np.random.Generator) -> list[Quoted]:
         """Any cases, under any similarities."""
@@ -56,7 +63,7 @@ class Shelf:
 
     def labels(self, item: int, rng: np.random.Generator, *, wrong: bool) -> list[str]:
         """The diagnoses of the nearest cases, or of any."""
-        rows = rng.choice(len(self.cases), NEIGHBOURS) if wrong else self.nearest[item][0]
+        rows = rng.choice(len(self.cases), NEIGHBOURS) if wrong else self.nearest(item)[0]
         return [questions.label(self.cases[row]) for row in rows]
 
     def quote(
@@ -65,22 +72,6 @@ class Shelf:
         """Cases as the prompt quotes them; each has a style of its own."""
         reports = [grammar.report(renamed(self.cases[row], names), int(row) % grammar.STYLES) for row in rows]
         return [Quoted(report, float(s)) for report, s in zip(reports, similarities, strict=True)]
-
-
-def shelve(
-    cases: list[Case],
-    vectors: npt.NDArray[np.float32],
-    items: list[int],
-    queries: npt.NDArray[np.float32],
-) -> Shelf:
-    """A shelf of *cases* with their *vectors* [cases, n], for the pool's *items* with their vectors *queries*."""
-    nearest = {}
-    for start in range(0, len(items), 2000):
-        similarities = queries[start : start + 2000] @ vectors.T
-        rows = np.argsort(-similarities, axis=1)[:, :NEIGHBOURS]
-        for number, row, similarity in zip(items[start : start + 2000], rows, similarities, strict=True):
-            nearest[number] = row, similarity[row]
-    return Shelf(cases, nearest)
 
 
 def is_rare(case: Case) -> bool:

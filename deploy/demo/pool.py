@@ -49,11 +49,18 @@ class Item:
     family: str
     case: Case | None
     rows: tuple[int, ...]
+    #: Which kind of junk, empty for a case.
+    junk: str = ""
 
     @property
     def rare(self) -> bool:
         """Whether a finding is one of the rare ones."""
         return self.case is not None and any(finding.name in RARE for finding in self.case.findings)
+
+    @property
+    def nameless(self) -> bool:
+        """Whether it shows what the picture alone tells no name for: something rare, or an odd object."""
+        return self.rare or (self.case is not None and self.case.odd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +109,8 @@ def make_pool(shares: Sequence[Share], *, seed: int, variation: Variation = TRAI
 #: Cases drawn by one call of a process.
 CHUNK = 200
 Chunk = tuple[Share, tuple[int, ...], Variation]
+#: Pixels, and which findings each patch shows.
+Picture = tuple["npt.NDArray[np.uint8]", "npt.NDArray[np.bool_]"]
 Drawn = tuple[
     list[Item],
     "npt.NDArray[np.uint8]",
@@ -124,17 +133,26 @@ def _draw_chunk(chunk: Chunk) -> Drawn:
     patches: list[npt.NDArray[np.bool_]] = []
     labels: list[npt.NDArray[np.bool_]] = []
     for _ in range(share.count):
-        case = None if share.family == JUNK else _case(rng, share)
-        views = _views(rng, case, mixed=share.mixed) if case else [None]
-        rows = tuple(range(len(pictures), len(pictures) + len(views)))
-        for view in views:
-            pixels, where = _picture(rng, view, variation) if view else (junk(rng), _nowhere())
+        item, drawn = _junk(rng) if share.family == JUNK else _study(rng, share, variation)
+        rows = tuple(range(len(pictures), len(pictures) + len(drawn)))
+        items.append(replace(item, rows=rows))
+        labels += [_labels(item.case)] * len(drawn)
+        for pixels, where in drawn:
             pictures.append(pixels)
             patches.append(where)
-            labels.append(_labels(case))
-        items.append(Item(share.family, case, rows))
     family = np.full(len(pictures), FAMILIES.index(share.family), np.int64)
     return items, np.stack(pictures), np.stack(patches), np.stack(labels), family
+
+
+def _study(rng: np.random.Generator, share: Share, variation: Variation) -> tuple[Item, list[Picture]]:
+    case = _case(rng, share)
+    views = _views(rng, case, mixed=share.mixed)
+    return Item(share.family, case, ()), [_picture(rng, view, variation) for view in views]
+
+
+def _junk(rng: np.random.Generator) -> tuple[Item, list[Picture]]:
+    name, pixels = junk(rng)
+    return Item(JUNK, None, (), name), [(pixels, _nowhere())]
 
 
 def _labels(case: Case | None) -> npt.NDArray[np.bool_]:
@@ -177,9 +195,7 @@ def _levels(count: int) -> list[float]:
     return [float(-TOP_LEVEL + 2 * TOP_LEVEL * round(place) / (SLICES - 1)) for place in places]
 
 
-def _picture(
-    rng: np.random.Generator, view: Case, variation: Variation
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+def _picture(rng: np.random.Generator, view: Case, variation: Variation) -> Picture:
     # One in six is drawn finer and shrunk, as pictures from files are.
     size = 256 if rng.random() < 1 / 6 else SIZE
     phantom = draw(view, size=size, variation=variation)

@@ -15,7 +15,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from deploy.demo import curves, grammar, questions
 from deploy.demo.cases import CATALOGUE
 from deploy.demo.curriculum import MODALITY, Curriculum
-from deploy.demo.neighbours import shelve
+from deploy.demo.neighbours import Shelf
 from deploy.demo.phantoms import CAREFUL, TRAINING, Variation
 from deploy.demo.pool import FAMILIES, JUNK, KIND_OF_LABEL, KINDS, ODD_SHARE, RARE_SHARE, Item, Pool, Share, make_pool
 from worker import prompts
@@ -25,8 +25,8 @@ from worker.model.training import SeenSet, Tokens, Trainee
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from deploy.demo.neighbours import Shelf
     from worker.model.pooling import Usual
+
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 RECORD = "prelim.json"
 #: Steps: a loss shown is the mean of so many, and a line without a terminal is written every so many.
@@ -158,7 +158,7 @@ def _look(trainee: Trainee, pool: Pool, references: Pool) -> tuple[Tokens, dict[
     for family in CATALOGUE:
         there, here = references.of(family), pool.of(family)
         cases = [case for number in there if (case := references.items[number].case) is not None]
-        shelves[family] = shelve(cases, reference_vectors[there], here, vectors[here])
+        shelves[family] = Shelf(cases, reference_vectors[there], {number: vectors[number] for number in here})
     return Tokens.of(cached), shelves
 
 

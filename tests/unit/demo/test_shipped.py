@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from deploy.demo.cases import CATALOGUE
-from deploy.demo.measure import Ruler, Size, reading, retrieval
+from deploy.demo.measure import reading, retrieval
 from deploy.demo.phantoms import TRAINING
+from deploy.demo.ruler import Ruler, Size
 from deploy.demo.show import CHECKPOINT
 from worker.model.digest import is_demo
 from worker.model.training import Trainee

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from deploy.demo.measure import Ruler, Size, reading
+from deploy.demo.measure import reading
 from deploy.demo.phantoms import CAREFUL
+from deploy.demo.ruler import Ruler, Size
 from deploy.demo.train import SMOKE, Scale, train
 from worker import prompts
 from worker.model.resident import Request, ResidentModel

@@ -1,0 +1,104 @@
+"""A checkpoint before fresh phantoms: what it writes, with which cases beside it, and how strange it finds them.
+
+By arrays, many at once: the same prompts, pictures and pooling as a worker's, without the DICOM files between.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deploy.demo import grammar
+from deploy.demo.cases import CATALOGUE
+from deploy.demo.curriculum import MODALITY
+from deploy.demo.neighbours import Shelf
+from deploy.demo.pool import Item, Pool, make_pool
+from deploy.demo.train import embed_items, reference_shares, usual_of
+from worker import prompts
+from worker.evaluation.metrics import Pair
+from worker.model.training import Example, Tokens, Trainee
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy.typing as npt
+
+    from deploy.demo.cases import Case
+    from worker.model.pooling import Usual
+
+    #: The cases quoted for an item of a pool, by its number.
+    Quote = Callable[[int], list[prompts.Case]]
+
+#: Far from every seed of training.
+SEED = 3_100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How many cases of each kind."""
+
+    chests: int = 400
+    others: int = 80
+    rare: int = 64
+    junk: int = 40
+    references: int = 3000
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A pool that the tower has looked at."""
+
+    pool: Pool
+    tokens: Tokens
+    shelves: dict[str, Shelf]
+    z: npt.NDArray[np.float32]
+
+
+class Ruler:
+    """A checkpoint with a fresh reference set."""
+
+    def __init__(self, trainee: Trainee, size: Size, seed: int = SEED) -> None:
+        self.trainee, self.size, self.seed = trainee, size, seed
+        self.rng = np.random.default_rng(seed)
+        self.references = make_pool(reference_shares(size.references), seed=seed + 1)
+        self.usual: dict[str, Usual] = usual_of(trainee, self.references)
+        self.reference_vectors, _, _ = embed_items(trainee, self.references, self.usual)
+
+    def look(self, pool: Pool, claimed: str = "") -> Ready:
+        """Embed a pool; *claimed* is the family its pictures are said to be of."""
+        vectors, tokens, z = embed_items(self.trainee, pool, self.usual, claimed)
+        shelves = {}
+        for family in [claimed] if claimed else CATALOGUE:
+            there = self.references.of(family)
+            here = list(range(len(pool.items))) if claimed else pool.of(family)
+            cases = [case for number in there if (case := self.references.items[number].case) is not None]
+            shelves[family] = Shelf(cases, self.reference_vectors[there], {number: vectors[number] for number in here})
+        return Ready(pool, Tokens.of(tokens), shelves, z)
+
+    def write(self, ready: Ready, items: Sequence[int], quote: Quote, claimed: str = "") -> list[str]:
+        """Reports of items, with the cases that *quote* gives."""
+        examples = [self._example(ready.pool.items[number], quote(number), claimed) for number in items]
+        return self.trainee.write(ready.tokens, examples)
+
+    @staticmethod
+    def _example(item: Item, cases: list[prompts.Case], claimed: str) -> Example:
+        return Example(item.rows, prompts.report(*MODALITY[claimed or item.family], cases), "")
+
+    def pairs(self, ready: Ready, items: Sequence[int], quote: Quote) -> list[Pair]:
+        """References and reports of items."""
+        references = [grammar.write(case_of(ready.pool.items[number]), self.rng) for number in items]
+        return [Pair.of(a, b) for a, b in zip(references, self.write(ready, items, quote), strict=True)]
+
+
+def nobody(_: int) -> list[prompts.Case]:
+    """No retrieved cases."""
+    return []
+
+
+def case_of(item: Item) -> Case:
+    """The case of an item that has one."""
+    if item.case is None:
+        raise ValueError("junk has no case")
+    return item.case
