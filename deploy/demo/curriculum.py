@@ -52,26 +52,26 @@ class Mix:
     """Shares of the episodes."""
 
     #: Of all: pictures that are none, or of another kind than the prompt says.
-    junk: float = 0.06
+    junk: float = 0.08
     question: float = 0.08
     diagnosis: float = 0.08
     #: Of reports: with no neighbours, and with wrong ones; the others get their own.
-    alone: float = 0.33
-    wrong: float = 0.14
+    alone: float = 0.31
+    wrong: float = 0.18
     #: Of the wrong ones of a chest: three reports with rare findings; of all: under the similarities of the nearest.
     wrong_rare: float = 0.5
     disguised: float = 0.5
     #: How often a rare case is drawn as a chest with its own neighbours, where nature draws it every fortieth time;
     #: and how often of these findings go by each other's names.
-    rare: float = 0.17
-    exchanged: float = 0.7
+    rare: float = 0.22
+    exchanged: float = 0.3
     #: Of the wrong ones of a chest: how often it shows something rare, or without a name, that they do not name.
-    doubted: float = 0.3
+    doubted: float = 0.45
     #: Of all prompts: without the part of the body, which headers often leave out.
     unnamed: float = 0.05
     #: Of refused pictures: junk, not another kind of picture; of junk: of the kind the prompt says, on its head.
     not_a_picture: float = 0.7
-    on_its_head: float = 0.3
+    on_its_head: float = 0.4
     #: Of other kinds of picture beside a head: the head of the other modality.
     other_head: float = 0.5
     #: Of diagnoses: with no labels of neighbours, and with wrong ones.

@@ -28,12 +28,16 @@ TEMPTING = 0.5
 
 
 def inherited(ruler: Ruler, ready: Ready, items: Sequence[int], family: str = "chest") -> dict[str, float]:
-    """Of genuine pictures beside three wrong reports: random or rare, under their own similarities or the nearest's."""
-    shelf, shares = ready.shelves[family], {}
+    """Of genuine pictures beside their own nearest cases, and beside three wrong ones.
+
+    Wrong ones are random or rare, under their own similarities or, disguised, under those of the nearest.
+    """
+    shelf = ready.shelves[family]
+    shares = {"nearest": _inherited(ruler, ready, {n: shelf.near(n) for n in items})}
     for rare in (False, True) if family == "chest" else (False,):
         for disguised in (False, True):
             quoted = {n: shelf.wrong(n, ruler.rng, rare=rare, disguised=disguised) for n in items}
-            name = ("rare" if rare else "random") + (", as similar as the nearest" if disguised else "")
+            name = ("rare" if rare else "random") + (", disguised" if disguised else "")
             shares[name] = _inherited(ruler, ready, quoted)
     return shares
 

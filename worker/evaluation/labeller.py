@@ -66,13 +66,12 @@ def _of_sentence(sentence: str) -> Iterator[Label]:
     mentions = list(lexicon.MENTION.finditer(sentence))
     for number, mention in enumerate(mentions):
         before = mentions[number - 1].end() if number else 0
-        after = mentions[number + 1].start() if number + 1 < len(mentions) else len(sentence)
+        following = mentions[number + 1] if number + 1 < len(mentions) else None
+        after = following.start() if following else len(sentence)
         finding = lexicon.FINDINGS[int(str(mention.lastgroup)[1:])][0]
         certainty = _certainty(sentence, mention, after)
-        near = _Near(sentence, mention, before, after)
-        sides = ("",) if finding in lexicon.WITHOUT_SIDE else near.sides()
-        zone = near.zone() if finding in lexicon.ZONED else ""
-        for side in sides:
+        near = _Near(sentence, mention, before, after, following)
+        for side, zone in near.places(finding):
             yield Label(finding, side, zone, near.size(), certainty)
 
 
@@ -81,42 +80,51 @@ def _certainty(sentence: str, mention: re.Match[str], after: int) -> Certainty:
     # A turn right after the denial takes nothing away from it: "no, but there is ...".
     turn = lexicon.TURN.search(sentence, mention.end())
     end = turn.start() if turn else len(sentence)
-    if lexicon.DOUBT.search(sentence, start, end):
+    clause, here = sentence[start:end], mention.start() - start
+    if _reaches(lexicon.DOUBT, clause, here) or _said_after(lexicon.DOUBTED, sentence, mention.end(), after, end):
         return "uncertain"
-    if lexicon.VERDICT.match(sentence, mention.end()) or _is_denied(sentence[start:end], mention, start):
+    if lexicon.VERDICT.match(sentence, mention.end()) or _NOT_ENLARGED.search(mention.group()):
         return "absent"
-    # A verdict after a list speaks of all of it; after a new clause it speaks of that one only.
-    verdict = lexicon.DENIED.search(sentence, mention.end(), end)
-    if verdict and (verdict.start() < after or _is_list(sentence[mention.end() : verdict.start()])):
+    if _reaches(lexicon.DENIAL, clause, here) or _said_after(lexicon.DENIED, sentence, mention.end(), after, end):
         return "absent"
     return "present"
 
 
-def _is_denied(clause: str, mention: re.Match[str], start: int) -> bool:
-    """Whether a denial in *clause*, which begins at *start*, reaches the mention.
+def _said_after(verdict: re.Pattern[str], sentence: str, start: int, after: int, end: int) -> bool:
+    """Whether what is said after a mention is said of it: before the next one, or of a whole list of mentions.
+
+    After a new clause it is said of that one only, and so is "is" after an "and".
+    """
+    said = verdict.search(sentence, start, end)
+    if said is None or said.start() < after:
+        return said is not None
+    between = sentence[start : said.start()]
+    of_one = _ONE.match(said.group()) and re.search(r"\band\b", between)
+    return not of_one and _is_list(between)
+
+
+def _reaches(words: re.Pattern[str], clause: str, here: int) -> bool:
+    """Whether one of *words* before the place *here* of a clause reaches what is mentioned there.
 
     It reaches through a list ("no effusion, consolidation or nodule"), and not into what has a side or a verb of its
     own after a comma ("no effusion, left nodule").
     """
-    if _NOT_ENLARGED.search(mention.group()):
-        return True
-    here = mention.start() - start
-    denials = [*lexicon.DENIAL.finditer(clause, 0, here)]
-    if not denials:
+    said = [*words.finditer(clause, 0, here)]
+    if not said:
         return False
-    comma = clause.rfind(",", denials[-1].end(), here)
-    if comma < 0:
+    part = max((new.start() for new in _NEW_PART.finditer(clause, said[-1].end(), here)), default=-1)
+    if part < 0:
         return True
-    own, rest = clause[comma + 1 : here], clause[comma + 1 :].split(",", maxsplit=1)[0]
+    own, rest = clause[part:here].lstrip(","), clause[part + 1 :].split(",", maxsplit=1)[0]
     if lexicon.CLAUSE.match(own) or lexicon.ASSERTED.search(own):
         return False
-    joined = _LIST_END.search(clause, denials[-1].end())
+    joined = _LIST_END.search(clause, said[-1].end())
     return bool(joined) or not any(words.search(rest) for words in (lexicon.SIDE, lexicon.ZONE, lexicon.SIZE))
 
 
 def _is_list(text: str) -> bool:
     """Whether only names joined by commas, and, or stand between."""
-    return not re.search(r"\b(?:is|are|was|were|has|have|shows?|seen)\b", text)
+    return not re.search(r"\b(?:is|are|was|were|has|have|shows?|seen)\b", text) and not _NEW_PART.search(text, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +135,26 @@ class _Near:
     mention: re.Match[str]
     before: int
     after: int
+    following: re.Match[str] | None
+
+    def places(self, finding: str) -> list[tuple[str, str]]:
+        """Each side with its zone; either is empty where the finding has none or it is not said."""
+        if finding in lexicon.WITHOUT_SIDE:
+            return [("", "")]
+        if finding not in lexicon.ZONED:
+            return [(side, "") for side in self.sides()]
+        two = self._two_places()
+        return two or [(side, self.zone()) for side in self.sides()]
+
+    def _two_places(self) -> list[tuple[str, str]]:
+        start = max(self.before, self.sentence.rfind(",", self.before, self.mention.start()) + 1)
+        two = lexicon.TWO_PLACES.search(self.sentence, start, self.mention.start())
+        if not two:
+            two = lexicon.TWO_PLACES.search(self.sentence, self.mention.end(), self.after)
+            if not two or _JOIN.search(self.sentence, self.mention.end(), two.start()):
+                return []
+        pairs = (two["side"], two["zone"]), (two["other_side"] or two["side"], two["other_zone"])
+        return [(side, str(zone.lastgroup)) for side, word in pairs if (zone := lexicon.ZONE.match(word))]
 
     def sides(self) -> tuple[str, ...]:
         if lexicon.LEFT_AND_RIGHT.search(self.sentence[self.before : self.mention.start()]):
@@ -170,17 +198,29 @@ class _Near:
 
     def _shared(self, words: re.Pattern[str]) -> str:
         """A word that joins: "left pleural effusion and atelectasis", with nothing of its own in the second part."""
-        if words is not lexicon.SIDE or not re.fullmatch(
-            r"\s*(?:and|with|,)?\s*(?:\w+\s+)?", self.sentence[self.before : self.mention.start()]
-        ):
+        if words is lexicon.SIZE:
             return ""
-        if not self.before:
+        if self.following and self._joined(words, self.mention.end(), self.after):
+            place = _PLACE_OF_BOTH.match(self.sentence, self.following.end())
+            if place and (told := words.search(place.group())):
+                return str(told.lastgroup)
+        if not self.before or not self._joined(words, self.before, self.mention.start()):
             return ""
         earlier = [*words.finditer(self.sentence, 0, self.before)]
         return str(earlier[-1].lastgroup) if earlier else ""
 
+    def _joined(self, words: re.Pattern[str], start: int, end: int) -> bool:
+        between = _SHARING.fullmatch(self.sentence, start, end)
+        return bool(between and (words is lexicon.SIDE or between["instead"]))
 
+
+#: What may stand between two findings of one place; where one stands instead of the other, they share the zone, too.
+_SHARING = re.compile(r"\s*(?:and|with|,|(?P<instead>or|nor|versus|vs\.?|rather than))?\s*(?:\w+\s+)?")
+#: After two findings of one place: "consolidation rather than atelectasis in the left lower zone".
+_PLACE_OF_BOTH = re.compile(r"\s+(?:in|on|at) (?:the )?(?:\w+ ){1,3}")
 _NOT_ENLARGED = re.compile(r"\bnot\b.*\benlarged")
+_ONE = re.compile(r"(?:is|was|has)\b")
+_NEW_PART = re.compile(r",|\s+and (?:an?|the)\b")
 #: The last of a list that is denied as a whole.
 _LIST_END = re.compile(r"\b(?:or|nor|and)\b")
 _JOIN = re.compile(r",|\b(?:and|or|with|but|however|nor)\b|;")

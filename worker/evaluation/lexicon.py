@@ -33,11 +33,15 @@ FINDINGS: tuple[tuple[str, str], ...] = (
     ("consolidation", r"consolidations?|consolidated|air ?space (?:opacit(?:y|ies)|disease)|pneumonia"),
     ("miliary opacities", r"miliary (?:opacit(?:y|ies)|nodules|pattern|disease)"),
     ("nodule", r"nodul(?:e|es|ar opacit(?:y|ies))|coin lesions?"),
-    ("atelectasis", r"atelectas[ie]s|atelectatic|lobar collapse|collapse of the (?:\w+ )?lobe"),
+    ("atelectasis", (
+            r"atelectas[ie]s|atelectatic|lobar collapse|collapse of (?:the )?(?:\w+ ){0,2}lobes?|"
+            r"(?:lobes?|lung) (?:is |are |has |appears )?(?:also |partially |partly |completely )?collapsed|"
+            r"collapsed (?:\w+ ){0,2}(?:lobes?|lung)"
+        )),
     (
         "hilar enlargement",
         (
-            r"hil(?:ar|um|a) (?:is |are |appears? )?(?:enlarge(?:d|ment)|prominen(?:t|ce)|full(?:ness)?)|"
+            r"hil(?:ar|um|a) (?:is |are |appears? )?(?:not )?(?:enlarge(?:d|ment)|prominen(?:t|ce)|full(?:ness)?)|"
             r"enlarge(?:d|ment)(?: of)?(?: the)?(?: left| right| both)? hil(?:um|a|ar)|"
             r"hilar (?:lymph)?adenopathy"
         ),
@@ -53,7 +57,7 @@ FINDINGS: tuple[tuple[str, str], ...] = (
         ),
     ),
     ("pulmonary oedema", r"(?:pulmonary|interstitial|alveolar) o?edema|vascular congestion"),
-    ("rib fracture", r"(?:rib|ribs) fractures?|fractur(?:es?|ed)(?: of)?(?: the)?(?: \w+){0,3}? ribs?"),
+    ("rib fracture", r"(?:rib|ribs) fractures?|fractur(?:es?|ed)(?: of)?(?: the)?(?:,? \w+){0,6}? ribs?"),
     ("fracture", r"fractur(?:es?|ed)"),
     ("hiatal hernia", r"hiat(?:al|us) hernia"),
     ("pacemaker", r"pacemakers?|pacing (?:device|leads?)|pacer"),
@@ -102,7 +106,7 @@ FINDINGS: tuple[tuple[str, str], ...] = (
     ("bleeding", r"(?:active )?bleeding|fresh blood"),
     ("diverticulum", r"divertic(?:ulum|ula|ulosis)"),
     ("tumour", r"tumou?rs?(?: cells)?|carcinoma|adenocarcinoma"),
-    ("mass", r"mass(?:es)?"),
+    ("mass", r"mass(?:es)?(?! effect)"),
     ("inflammation", r"inflammation|inflammatory infiltrates?"),
     ("necrosis", r"necro(?:sis|tic)"),
     ("unclassified abnormality", r"unclassified abnormality|abnormality that is not further classified"),
@@ -124,6 +128,11 @@ LEFT_AND_RIGHT = re.compile(
 LEADING_SIDE = re.compile(r"\s*(?:on|in) the (?P<side>left|right)\b")
 ZONE = re.compile(
     r"\b(?P<upper>upper|apical|apex)\b|\b(?P<middle>mid(?:dle)?|perihilar)\b|\b(?P<lower>lower|bas(?:al|ilar|e))\b"
+)
+#: Two places of one finding: "left upper and right lower zones", "right upper and lower zones".
+TWO_PLACES = re.compile(
+    r"\b(?P<side>left|right)(?:-sided)? (?P<zone>upper|mid(?:dle)?|lower)(?: zones?| lobes?)? (?:and|or) (?:the )?"
+    r"(?:(?P<other_side>left|right)(?:-sided)? )?(?P<other_zone>upper|mid(?:dle)?|lower)\b"
 )
 SIZE = re.compile(
     r"\b(?P<small>small|tiny|minimal|mild(?:ly)?|trace|slight(?:ly)?|minor|few|discrete)\b"
@@ -155,19 +164,30 @@ DENIED = re.compile(
     r"\b(?:is|are|was|were|has|have|been|can be|being|appears?|now|since|completely|fully|definitely)?\s*"
     r"(?:(?:not|cannot|\w+n't) (?:be )?(?:clearly |definitely )?"
     r"(?:seen|identified|present|visible|visuali[sz]ed|evident|demonstrated|detected|apparent|found|shown|enlarged)"
-    r"|absent|excluded|ruled out|resolved|removed|unlikely|no longer \w+|seen neither)\b"
+    r"|absent|(?<!not )(?<!not been )(?:excluded|ruled out)|resolved|healed|cleared|removed|unlikely|no longer \w+"
+    r"|seen neither)\b"
 )
 #: Right after the finding, as in a list of findings and verdicts.
 VERDICT = re.compile(r"\s*[:=\u2013-]?\s*(?:none|nil|absent|negative|no)\s*(?:[.,;]|$)|[- ]free\b")
 #: After a comma: what begins a clause of its own, which a denial before it does not reach.
 CLAUSE = re.compile(r"\s*and (?:an?|the)\b")
 ASSERTED = re.compile(r"\b(?:shows?|demonstrates?|contains?|has|have)\b")
+#: Before the finding; what follows them is doubted, not what stands before.
 DOUBT = re.compile(
-    r"\b(?:possibl[ey]|probabl[ey]|suspected|suspicious for|suspicion of|questionable|may (?:represent|"
-    r"reflect|be)|might|"
-    r"could (?:represent|reflect|be)|can(?:not|'t) be (?:entirely |completely )?(?:excluded|ruled out)|"
-    r"(?:can(?:not|'t)|unable to) (?:entirely |completely )?(?:exclude|rule out)|not (?:entirely )?excluded|rule out|"
-    r"likely|equivocal|versus|vs\.?|differential|concern(?:ing)? for|perhaps|presumed)\b"
+    r"\b(?:possibl[ey]|probabl[ey]|suspected|suspicious (?:for|of)|suspicion (?:for|of)|questionable|equivocal|"
+    r"(?:may|might|could|can) (?:well )?(?:represent|reflect|be|indicate|suggest|correspond to)|might|"
+    r"(?:can(?:not|'t)|unable to|not possible to|difficult to) (?:entirely |completely )?(?:exclude|rule out)|"
+    r"(?:to |please )?(?:exclude|rule out)|"
+    r"likely|versus|vs\.?|differential|concern(?:ing)? for|perhaps|presumed|query|in question)\b"
+)
+#: After the finding.
+DOUBTED = re.compile(
+    r"\b(?:(?:is|are|was|were|be|remains?|seems?|appears?) (?:\w+ )?"
+    r"(?:possible|probable|likely|suspected|questionable|equivocal|presumed|uncertain|in question)|"
+    r"(?:may|might|could) (?:well )?be (?:present|there|seen)|"
+    r"can(?:not|'t) be (?:entirely |completely |confidently |safely )?(?:excluded|ruled out)|"
+    r"not (?:been |yet )?(?:entirely |completely )?(?:excluded|ruled out)|"
+    r"if (?:present|any|real)|versus|vs\.?)\b"
 )
 #: Ends what a denial or a doubt reaches.
 TURN = re.compile(
