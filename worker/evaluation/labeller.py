@@ -118,6 +118,8 @@ def _reaches(words: re.Pattern[str], clause: str, here: int) -> bool:
     own, rest = clause[part:here].lstrip(","), clause[part + 1 :].split(",", maxsplit=1)[0]
     if lexicon.CLAUSE.match(own) or lexicon.ASSERTED.search(own):
         return False
+    if _AND.match(own) and "," not in clause[said[-1].end() : part]:
+        return False
     joined = _LIST_END.search(clause, said[-1].end())
     return bool(joined) or not any(words.search(rest) for words in (lexicon.SIDE, lexicon.ZONE, lexicon.SIZE))
 
@@ -220,6 +222,8 @@ _SHARING = re.compile(r"\s*(?:and|with|,|(?P<instead>or|nor|versus|vs\.?|rather 
 _PLACE_OF_BOTH = re.compile(r"\s+(?:in|on|at) (?:the )?(?:\w+ ){1,3}")
 _NOT_ENLARGED = re.compile(r"\bnot\b.*\benlarged")
 _ONE = re.compile(r"(?:is|was|has)\b")
+#: After a comma that is the first: "no effusion, and cardiomegaly" is no list, "no effusion, nodule, and mass" is one.
+_AND = re.compile(r"\s*and\b")
 _NEW_PART = re.compile(r",|\s+and (?:an?|the)\b")
 #: The last of a list that is denied as a whole.
 _LIST_END = re.compile(r"\b(?:or|nor|and)\b")

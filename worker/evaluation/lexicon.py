@@ -25,8 +25,9 @@ FINDINGS: tuple[tuple[str, str], ...] = (
         "pleural effusion",
         (
             r"(?:pleural |(?<!pericardial )(?<!joint ))effusions?|pleural fluid|hydrothora(?:x|ces)|"
-            r"fluid in the (?:\w+ )?pleural (?:space|cavity)|blunting of the (?:\w+ )?costophrenic (?:angle|recess)|"
-            r"costophrenic (?:angle|recess) (?:is |appears )?blunt(?:ed|ing)"
+            r"fluid in the (?:\w+ )?pleural (?:space|cavity)|"
+            r"blunting of (?:\w+ ){0,2}costophrenic (?:angles?|recess(?:es)?)|"
+            r"costophrenic (?:angles?|recess(?:es)?) (?:is |are |appears? )?blunt(?:ed|ing)"
         ),
     ),
     ("pericardial effusion", r"pericardial (?:effusion|fluid)"),
@@ -51,7 +52,7 @@ FINDINGS: tuple[tuple[str, str], ...] = (
         (
             r"cardiomegaly|cardiac enlargement|enlarge(?:d|ment)(?: of)?(?: the)? (?:heart|cardiac silhouette|"
             r"cardiac contour|cardiomediastinal silhouette)|(?:heart|heart size|cardiac silhouette|"
-            r"cardiac contour|cardiomediastinal silhouette)(?: size)? (?:is |appears |remains )?"
+            r"cardiac contour|cardiomediastinal silhouette)(?: size)?:? (?:is |appears |remains )?"
             r"(?:not )?(?:significantly )?"
             r"(?:(?:mildly|moderately|markedly|slightly|severely|grossly) (?:to )?){0,2}enlarged"
         ),
@@ -127,7 +128,7 @@ LEFT_AND_RIGHT = re.compile(
 #: A side at the beginning of a clause, for all in it that has none of its own.
 LEADING_SIDE = re.compile(r"\s*(?:on|in) the (?P<side>left|right)\b")
 ZONE = re.compile(
-    r"\b(?P<upper>upper|apical|apex)\b|\b(?P<middle>mid(?:dle)?|perihilar)\b|\b(?P<lower>lower|bas(?:al|ilar|e))\b"
+    r"\b(?P<upper>upper|apical|apex)\b|\b(?P<middle>mid(?:dle|-?zones?)?|perihilar)\b|\b(?P<lower>lower|bas(?:al|ilar|e))\b"
 )
 #: Two places of one finding: "left upper and right lower zones", "right upper and lower zones".
 TWO_PLACES = re.compile(
@@ -178,7 +179,7 @@ DOUBT = re.compile(
     r"(?:may|might|could|can) (?:well )?(?:represent|reflect|be|indicate|suggest|correspond to)|might|"
     r"(?:can(?:not|'t)|unable to|not possible to|difficult to) (?:entirely |completely )?(?:exclude|rule out)|"
     r"(?:to |please )?(?:exclude|rule out)|"
-    r"likely|versus|vs\.?|differential|concern(?:ing)? for|perhaps|presumed|query|in question)\b"
+    r"likely|versus|vs\.?|differential|concern(?:ing)? for|perhaps|presumed|query|in question)\b|\?\s?$"
 )
 #: After the finding.
 DOUBTED = re.compile(
@@ -192,7 +193,7 @@ DOUBTED = re.compile(
 #: Ends what a denial or a doubt reaches.
 TURN = re.compile(
     r"\b(?:but|however|although|though|yet|except(?: for)?|apart from|aside from|other than|whereas|while|despite|"
-    r"with (?:a|an|new|associated|adjacent)|there (?:is|are)|which)\b|[;:]"
+    r"with (?:a|an|new|associated|adjacent|persistent|residual|persisting)|there (?:is|are)|which)\b|[;:]"
 )
 #: A comparison with an examination that was not given: there is none in the prompt, so it is invented.
 PRIOR = re.compile(
