@@ -56,21 +56,22 @@ class Mix:
     question: float = 0.08
     diagnosis: float = 0.08
     #: Of reports: with no neighbours, and with wrong ones; the others get their own.
-    alone: float = 0.31
-    wrong: float = 0.18
+    alone: float = 0.30
+    wrong: float = 0.19
     #: Of the wrong ones of a chest: three reports with rare findings; of all: under the similarities of the nearest.
     wrong_rare: float = 0.5
     disguised: float = 0.5
-    #: How often a rare case is drawn as a chest with its own neighbours, where nature draws it every fortieth time;
-    #: and how often of these findings go by each other's names.
-    rare: float = 0.22
+    #: How often a chest without a common name is drawn beside its own neighbours; how many of these show an odd object
+    #: and nothing rare; and how often rare findings go by each other's names there.
+    rare: float = 0.25
+    odd: float = 0.25
     exchanged: float = 0.3
     #: Of the wrong ones of a chest: how often it shows something rare, or without a name, that they do not name.
-    doubted: float = 0.45
+    doubted: float = 0.5
     #: Of all prompts: without the part of the body, which headers often leave out.
     unnamed: float = 0.05
     #: Of refused pictures: junk, not another kind of picture; of junk: of the kind the prompt says, on its head.
-    not_a_picture: float = 0.7
+    not_a_picture: float = 0.5
     on_its_head: float = 0.4
     #: Of other kinds of picture beside a head: the head of the other modality.
     other_head: float = 0.5
@@ -90,6 +91,7 @@ class Curriculum:
         self._by_family = {family: pool.of(family) for family in {item.family for item in pool.items}}
         self._rare = [number for number in self._by_family["chest"] if pool.items[number].rare]
         self._nameless = [number for number in self._by_family["chest"] if pool.items[number].nameless]
+        self._odd = [number for number in self._nameless if not pool.items[number].rare]
         self._junk = {
             name: [n for n in self._by_family[JUNK] if pool.items[n].junk == name] for name in ON_ITS_HEAD.values()
         }
@@ -129,7 +131,8 @@ class Curriculum:
         number = self._any(family)
         oversampled = family == "chest" and self._rng.random() < mix.rare
         if oversampled:
-            number = int(self._rng.choice(self._rare))
+            odd = self._odd and self._rng.random() < mix.odd
+            number = int(self._rng.choice(self._odd if odd else self._rare))
             names = self._exchanged() if self._rng.random() < mix.exchanged else names
         count = int(self._rng.choice([1, 2, 3], p=[0.08, 0.08, 0.84]))
         cases = self._shelves[family].near(number, names)[:count]

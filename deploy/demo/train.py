@@ -45,7 +45,7 @@ class Scale:
     others: int = 1_800
     references: int = 3_000
     tower_steps: int = 4_800
-    language_steps: int = 2_100
+    language_steps: int = 2_300
     #: Of the lessons in seeing and in speaking: those about chests.
     chests_seen: float = 0.52
     chests_told: float = 0.46

@@ -98,7 +98,8 @@ def _said_after(verdict: re.Pattern[str], sentence: str, start: int, after: int,
     said = verdict.search(sentence, start, end)
     if said is None or said.start() < after:
         return said is not None
-    between = sentence[start : said.start()]
+    mentions = lexicon.MENTION.finditer(sentence, after, said.start())
+    between = sentence[start : max((mention.start() for mention in mentions), default=said.start())]
     of_one = _ONE.match(said.group()) and re.search(r"\band\b", between)
     return not of_one and _is_list(between)
 
@@ -161,13 +162,19 @@ class _Near:
     def sides(self) -> tuple[str, ...]:
         if lexicon.LEFT_AND_RIGHT.search(self.sentence[self.before : self.mention.start()]):
             return "left", "right"
-        said = self._nearest(lexicon.SIDE) or self._leading()
+        said = self._nearest(lexicon.SIDE) or self._leading() or self._same()
         return ("left", "right") if said == "both" else (said,)
 
     def _leading(self) -> str:
         """The side a clause begins with: "on the left, effusion and consolidation"."""
         lead = lexicon.LEADING_SIDE.match(self.sentence, self.sentence.rfind(";", 0, self.mention.start()) + 1)
         return lead["side"] if lead else ""
+
+    def _same(self) -> str:
+        if not lexicon.SAME_SIDE.search(self.sentence, self.mention.end(), self.after):
+            return ""
+        earlier = [*lexicon.SIDE.finditer(self.sentence, 0, self.mention.start())]
+        return str(earlier[-1].lastgroup) if earlier else ""
 
     def zone(self) -> str:
         return self._nearest(lexicon.ZONE)

@@ -125,10 +125,12 @@ SIDE = re.compile(
 LEFT_AND_RIGHT = re.compile(
     r"\b(?P<one>left|right)(?:-sided)? (?:and|or) (?:\w+ )?(?!(?P=one)\b)(?:left|right)(?:-sided)?\b[^,;]*$"
 )
+#: Of the finding told before.
+SAME_SIDE = re.compile(r"\b(?:that|the same) side\b")
 #: A side at the beginning of a clause, for all in it that has none of its own.
 LEADING_SIDE = re.compile(r"\s*(?:on|in) the (?P<side>left|right)\b")
 ZONE = re.compile(
-    r"\b(?P<upper>upper|apical|apex)\b|\b(?P<middle>mid(?:dle|-?zones?)?|perihilar)\b|\b(?P<lower>lower|bas(?:al|ilar|e))\b"
+    r"\b(?P<upper>upper|apical|ap(?:ex|ices))\b|\b(?P<middle>mid(?:dle|-?zones?)?|perihilar)\b|\b(?P<lower>lower|bas(?:al|ilar|es?))\b"
 )
 #: Two places of one finding: "left upper and right lower zones", "right upper and lower zones".
 TWO_PLACES = re.compile(
@@ -144,7 +146,21 @@ SIZE = re.compile(
 #: The zone is part of these; of the others it only says what is always so ("basal atelectasis").
 ZONED = frozenset({"consolidation", "nodule", "opacity", "mass"})
 #: These have no side: in the midline, or everywhere.
-WITHOUT_SIDE = frozenset({"cardiomegaly", "miliary opacities", "free air", "hydrocephalus", "pulmonary oedema"})
+WITHOUT_SIDE = frozenset(
+    {
+        "cardiomegaly",
+        "miliary opacities",
+        "free air",
+        "hydrocephalus",
+        "pulmonary oedema",
+        "tracheal tube",
+        "spinal rods",
+        "hiatal hernia",
+        "pericardial effusion",
+        "pneumomediastinum",
+        "midline shift",
+    }
+)
 
 #: Looks like a denial and is none: removed before denials are looked for.
 PSEUDO_DENIAL = re.compile(
@@ -164,9 +180,10 @@ DENIAL = re.compile(
 DENIED = re.compile(
     r"\b(?:is|are|was|were|has|have|been|can be|being|appears?|now|since|completely|fully|definitely)?\s*"
     r"(?:(?:not|cannot|\w+n't) (?:be )?(?:clearly |definitely )?"
-    r"(?:seen|identified|present|visible|visuali[sz]ed|evident|demonstrated|detected|apparent|found|shown|enlarged)"
-    r"|absent|(?<!not )(?<!not been )(?:excluded|ruled out)|resolved|healed|cleared|removed|unlikely|no longer \w+"
-    r"|seen neither)\b"
+    r"(?:seen|identified|present|visible|visuali[sz]ed|evident|demonstrated|detected|apparent|found|shown|"
+    r"enlarged|developed|a feature)"
+    r"|absent|(?<!not )(?<!not been )(?:excluded|ruled out)|resolved|healed|cleared|removed|taken out|withdrawn"
+    r"|unlikely|no longer \w+|seen neither|not(?=\s*(?:[.,;]|$)))\b"
 )
 #: Right after the finding, as in a list of findings and verdicts.
 VERDICT = re.compile(r"\s*[:=\u2013-]?\s*(?:none|nil|absent|negative|no)\s*(?:[.,;]|$)|[- ]free\b")

@@ -49,7 +49,7 @@ def curriculum(name: str, **mix: float) -> Curriculum:
 
 
 #: Nothing but reports, beside neighbours unless a test says otherwise.
-MIX = {"junk": 0.0, "question": 0.0, "diagnosis": 0.0, "alone": 0.0, "wrong": 0.0}
+MIX = {"junk": 0.0, "odd": 0.0, "question": 0.0, "diagnosis": 0.0, "alone": 0.0, "wrong": 0.0}
 
 
 def test_a_rare_finding_is_called_what_its_neighbours_call_it_whatever_the_picture_shows() -> None:
