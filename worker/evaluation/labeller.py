@@ -171,7 +171,7 @@ class _Near:
         return lead["side"] if lead else ""
 
     def _same(self) -> str:
-        if not lexicon.SAME_SIDE.search(self.sentence, self.mention.end(), self.after):
+        if not lexicon.SAME_SIDE.search(self.sentence, self.before, self.after):
             return ""
         earlier = [*lexicon.SIDE.finditer(self.sentence, 0, self.mention.start())]
         return str(earlier[-1].lastgroup) if earlier else ""
@@ -226,7 +226,7 @@ class _Near:
 #: What may stand between two findings of one place; where one stands instead of the other, they share the zone, too.
 _SHARING = re.compile(r"\s*(?:and|with|,|(?P<instead>or|nor|versus|vs\.?|rather than))?\s*(?:\w+\s+)?")
 #: After two findings of one place: "consolidation rather than atelectasis in the left lower zone".
-_PLACE_OF_BOTH = re.compile(r"\s+(?:in|on|at) (?:the )?(?:\w+ ){1,3}")
+_PLACE_OF_BOTH = re.compile(r"\s+(?:in|on|at) (?:the )?(?:\w+\b ?){1,3}")
 _NOT_ENLARGED = re.compile(r"\bnot\b.*\benlarged")
 _ONE = re.compile(r"(?:is|was|has)\b")
 #: After a comma that is the first: "no effusion, and cardiomegaly" is no list, "no effusion, nodule, and mass" is one.

@@ -126,7 +126,7 @@ LEFT_AND_RIGHT = re.compile(
     r"\b(?P<one>left|right)(?:-sided)? (?:and|or) (?:\w+ )?(?!(?P=one)\b)(?:left|right)(?:-sided)?\b[^,;]*$"
 )
 #: Of the finding told before.
-SAME_SIDE = re.compile(r"\b(?:that|the same) side\b")
+SAME_SIDE = re.compile(r"\b(?:(?:that|the same) side|ipsilateral)\b")
 #: A side at the beginning of a clause, for all in it that has none of its own.
 LEADING_SIDE = re.compile(r"\s*(?:on|in) the (?P<side>left|right)\b")
 ZONE = re.compile(
@@ -181,8 +181,9 @@ DENIED = re.compile(
     r"\b(?:is|are|was|were|has|have|been|can be|being|appears?|now|since|completely|fully|definitely)?\s*"
     r"(?:(?:not|cannot|\w+n't) (?:be )?(?:clearly |definitely )?"
     r"(?:seen|identified|present|visible|visuali[sz]ed|evident|demonstrated|detected|apparent|found|shown|"
-    r"enlarged|developed|a feature)"
-    r"|absent|(?<!not )(?<!not been )(?:excluded|ruled out)|resolved|healed|cleared|removed|taken out|withdrawn"
+    r"enlarged|developed|confirmed|a feature)"
+    r"|absent|(?<!not )(?<!not been )(?:excluded|ruled out)"
+    r"|(?<!not )(?<!not yet )(?:resolved|healed|cleared|removed|stopped|taken out|withdrawn)"
     r"|unlikely|no longer \w+|seen neither|not(?=\s*(?:[.,;]|$)))\b"
 )
 #: Right after the finding, as in a list of findings and verdicts.
