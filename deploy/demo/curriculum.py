@@ -83,10 +83,8 @@ class Mix:
 class Curriculum:
     """Endless examples from a pool; *shelves* hold, for each family, the reference cases and who is near to whom."""
 
-    def __init__(
-        self, pool: Pool, shelves: dict[str, Shelf], *, seed: int, about_chests: float, mix: Mix | None = None
-    ) -> None:
-        self._pool, self._shelves, self._mix = pool, shelves, mix or Mix()
+    def __init__(self, pool: Pool, shelves: dict[str, Shelf], *, seed: int, about_chests: float, mix: Mix) -> None:
+        self._pool, self._shelves, self._mix = pool, shelves, mix
         self._rng = np.random.default_rng((seed, 3))
         self._by_family = {family: pool.of(family) for family in {item.family for item in pool.items}}
         self._rare = [number for number in self._by_family["chest"] if pool.items[number].rare]
