@@ -36,7 +36,10 @@ def inherited(ruler: Ruler, ready: Ready, items: Sequence[int], family: str = "c
     shares = {"nearest": _inherited(ruler, ready, {n: shelf.near(n) for n in items})}
     for rare in (False, True) if family == "chest" else (False,):
         for disguised in (False, True):
-            quoted = {n: shelf.wrong(n, ruler.rng, rare=rare, disguised=disguised) for n in items}
+            quoted = {
+                n: shelf.wrong(n, ruler.rng, rare=rare, disguised=disguised, unlike=_rare(ready.pool.items[n]))
+                for n in items
+            }
             name = ("rare" if rare else "random") + (", disguised" if disguised else "")
             shares[name] = _inherited(ruler, ready, quoted)
     return shares
@@ -51,6 +54,11 @@ def _inherited(ruler: Ruler, ready: Ready, quoted: dict[int, list[prompts.Case]]
 def _truth(item: Item) -> set[str]:
     """What may be said of an item; of something without a common name also that it is not classified."""
     return {finding.name for finding in case_of(item).findings} | ({UNCLASSIFIED} if item.nameless else set())
+
+
+def _rare(item: Item) -> set[str]:
+    """The rare findings of an item: a case with one of them is no wrong neighbour."""
+    return {finding.name for finding in case_of(item).findings} & set(RARE)
 
 
 def _share(texts: list[str], quoted: list[list[prompts.Case]], truths: list[set[str]]) -> float:

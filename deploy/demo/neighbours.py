@@ -14,7 +14,7 @@ from deploy.demo.pool import RARE
 from worker.prompts import Case as Quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     import numpy.typing as npt
 
@@ -48,13 +48,24 @@ class Shelf:
         rows, similarities = self.nearest(item)
         return self.quote(rows, similarities, names)
 
-    def wrong(self, item: int, rng: np.random.Generator, *, rare: bool, disguised: bool) -> list[Quoted]:
-        """Any cases; *disguised* under the similarities of the nearest: only the picture tells that they are wrong."""
-        rows = rng.choice(self.rare_rows if rare and len(self.rare_rows) else len(self.cases), NEIGHBOURS)
+    def wrong(
+        self, item: int, rng: np.random.Generator, *, rare: bool, disguised: bool, unlike: Collection[str] = ()
+    ) -> list[Quoted]:
+        """Any cases but those with a finding in *unlike*.
+
+        *disguised* under the similarities of the nearest: only the picture tells that they are wrong.
+        """
+        rows = self.rare_rows if rare and len(self.rare_rows) else np.arange(len(self.cases))
+        if unlike:
+            rows = np.array([row for row in rows if not any(f.name in unlike for f in self.cases[row].findings)])
+        rows = rng.choice(rows, NEIGHBOURS)
         if rare and rng.integers(2):
             rows = np.repeat(rows[:1], NEIGHBOURS)
-        similarities = self.nearest(item)[1] if disguised else np.sort(self.vectors[rows] @ self.queries[item])[::-1]
-        return self.quote(rows, similarities)
+        if disguised:
+            return self.quote(rows, self.nearest(item)[1])
+        similarities = self.vectors[rows] @ self.queries[item]
+        best_first = np.argsort(-similarities)
+        return self.quote(rows[best_first], similarities[best_first])
 
     def any(self, rng: np.random.Generator) -> list[Quoted]:
         """Any cases, under any similarities."""

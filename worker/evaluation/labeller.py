@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 Certainty = Literal["present", "uncertain", "absent"]
 
-_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+# Not after a question mark that stands before what is asked: "? nodule".
+_SENTENCE = re.compile(r"(?<=[.!])\s+|(?<=\w\?)\s+|\n+")
 _HEADING = re.compile(r"\b(?:findings?|impressions?|conclusions?)\s*:", re.IGNORECASE)
 
 
@@ -81,6 +82,8 @@ def _certainty(sentence: str, mention: re.Match[str], after: int) -> Certainty:
     turn = lexicon.TURN.search(sentence, mention.end())
     end = turn.start() if turn else len(sentence)
     clause, here = sentence[start:end], mention.start() - start
+    if sentence.rstrip().endswith("?"):
+        return "uncertain"
     if _reaches(lexicon.DOUBT, clause, here) or _said_after(lexicon.DOUBTED, sentence, mention.end(), after, end):
         return "uncertain"
     if lexicon.VERDICT.match(sentence, mention.end()) or _NOT_ENLARGED.search(mention.group()):
@@ -96,12 +99,26 @@ def _said_after(verdict: re.Pattern[str], sentence: str, start: int, after: int,
     After a new clause it is said of that one only, and so is "is" after an "and".
     """
     said = verdict.search(sentence, start, end)
-    if said is None or said.start() < after:
-        return said is not None
+    if said is None:
+        return False
+    if said.start() < after:
+        return _of_it(sentence, start, said, after)
     mentions = lexicon.MENTION.finditer(sentence, after, said.start())
     between = sentence[start : max((mention.start() for mention in mentions), default=said.start())]
     of_one = _ONE.match(said.group()) and re.search(r"\band\b", between)
     return not of_one and _is_list(between)
+
+
+def _of_it(sentence: str, start: int, said: re.Match[str], after: int) -> bool:
+    """Whether a verdict before the next mention is not another subject's ("effusion, drain was removed") or its own.
+
+    A participle right before the next mention belongs to that one: "effusion, healed rib fracture".
+    """
+    joins = [*_JOIN.finditer(sentence, start, said.start())]
+    if joins and not lexicon.PLACE.fullmatch(sentence, joins[-1].end(), said.start()):
+        return False
+    bare = lexicon.PARTICIPLE.match(said.group().strip())
+    return not (bare and after < len(sentence) and re.fullmatch(r"\s+(?:\w+\s+){0,3}", sentence[said.end() : after]))
 
 
 def _reaches(words: re.Pattern[str], clause: str, here: int) -> bool:

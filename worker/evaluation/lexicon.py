@@ -166,6 +166,8 @@ WITHOUT_SIDE = frozenset(
 PSEUDO_DENIAL = re.compile(
     r"\bno (?:significant |interval |appreciable )?"
     r"(?:change|increase|decrease|improvement|worsening|progression|interval)\b"
+    r"|\b(?:not (?:yet )?(?:been )?(?:\w+ly )?|(?:partially|partly|incompletely|nearly|almost|largely|mostly) )"
+    r"(?:resolved|cleared|healed|removed|stopped|withdrawn|taken out)\b"
     r"|\bnot only\b|\bno (?:doubt|question|reason to doubt)\b|\bnot necessarily\b"
     r"|\bwithout (?:significant |interval )?change\b"
 )
@@ -174,17 +176,25 @@ DENIAL = re.compile(
     r"\b(?:no|not|without|absent|absence of|negative for|free of|clear of|rather than|instead of|denies|"
     r"nor|neither|never|\w+n't|nothing to suggest|fail(?:s|ed) to|history of|"
     r"excludes?|excluding|rules out|ruled out|resolution of|resolved|no longer|removal of|removed|exclude|"
-    r"lack of|lacks|devoid of)\b"
+    r"lack of|lacks|devoid of|unlikely|cleared)\b"
 )
 #: After the finding.
 DENIED = re.compile(
     r"\b(?:is|are|was|were|has|have|been|can be|being|appears?|now|since|completely|fully|definitely)?\s*"
     r"(?:(?:not|cannot|\w+n't) (?:be )?(?:clearly |definitely )?"
     r"(?:seen|identified|present|visible|visuali[sz]ed|evident|demonstrated|detected|apparent|found|shown|"
-    r"enlarged|developed|confirmed|a feature)"
-    r"|absent|(?<!not )(?<!not been )(?:excluded|ruled out)"
-    r"|(?<!not )(?<!not yet )(?:resolved|healed|cleared|removed|stopped|taken out|withdrawn)"
-    r"|unlikely|no longer \w+|seen neither|not(?=\s*(?:[.,;]|$)))\b"
+    r"developed|confirmed|a feature)"
+    r"|absent|(?<!not )(?<!not been )(?<!not yet )(?:excluded|ruled out)"
+    r"|(?:resolved|healed|cleared|removed|stopped|taken out|withdrawn)"
+    r"|unlikely|no longer \w+|seen neither|not(?=\s*[.,;]))\b"
+)
+#: The same without a verb: "pneumothorax, resolved".
+PARTICIPLE = re.compile(
+    r"(?:absent|excluded|ruled out|resolved|healed|cleared|removed|stopped|taken|withdrawn|unlikely)\b"
+)
+#: What may stand between a joining word and a verdict on the finding before it.
+PLACE = re.compile(
+    r"(?:\s*(?:in|on|at|of|the|left|right|both|upper|middle|mid|lower|zones?|lobes?|lungs?|bases?|sides?)\b)*\s*"
 )
 #: Right after the finding, as in a list of findings and verdicts.
 VERDICT = re.compile(r"\s*[:=\u2013-]?\s*(?:none|nil|absent|negative|no)\s*(?:[.,;]|$)|[- ]free\b")
@@ -197,7 +207,7 @@ DOUBT = re.compile(
     r"(?:may|might|could|can) (?:well )?(?:represent|reflect|be|indicate|suggest|correspond to)|might|"
     r"(?:can(?:not|'t)|unable to|not possible to|difficult to) (?:entirely |completely )?(?:exclude|rule out)|"
     r"(?:to |please )?(?:exclude|rule out)|"
-    r"likely|versus|vs\.?|differential|concern(?:ing)? for|perhaps|presumed|query|in question)\b|\?\s?$"
+    r"likely|versus|vs\.?|differential|concern(?:ing)? for|perhaps|presumed|query|in question)\b|\?\s*(?:\w+\s+)*$"
 )
 #: After the finding.
 DOUBTED = re.compile(
@@ -210,7 +220,8 @@ DOUBTED = re.compile(
 )
 #: Ends what a denial or a doubt reaches.
 TURN = re.compile(
-    r"\b(?:but|however|although|though|yet|except(?: for)?|apart from|aside from|other than|whereas|while|despite|"
+    r"\b(?:but|however|although|though|(?<!not )yet|except(?: for)?|apart from|aside from|other than|whereas|while|"
+    r"despite|"
     r"with (?:a|an|new|associated|adjacent|persistent|residual|persisting)|there (?:is|are)|which)\b|[;:]"
 )
 #: A comparison with an examination that was not given: there is none in the prompt, so it is invented.

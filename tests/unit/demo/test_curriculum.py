@@ -19,6 +19,8 @@ from worker.evaluation.labeller import present
 
 #: Of the fixture's cases: those with the same rare finding, and those with others.
 SIMILAR, UNLIKE = 0.9, 0.1
+#: A case in a prompt: its similarity and what is quoted of its report.
+QUOTED = r"\(\d, (-?[\d.]+)\) (.*?)(?= \(\d, |$)"
 
 
 @cache
@@ -87,8 +89,10 @@ def test_wrong_neighbours_come_as_similar_as_they_are_or_disguised_as_the_neares
     for disguised, expected in ((0, {UNLIKE, SIMILAR}), (1, {SIMILAR})):
         examples = curriculum("free air", wrong=1, wrong_rare=1, disguised=disguised).batch(40)
 
-        told = {float(s) for example in examples for s in re.findall(r"\(\d, (-?[\d.]+)\)", example.question)}
-        assert told == expected
+        quoted = [case for example in examples for case in re.findall(QUOTED, example.question)]
+        assert {float(similarity) for similarity, _ in quoted} == expected
+        if not disguised:
+            assert all((float(s) == SIMILAR) == (rare_names(report) == {"free air"}) for s, report in quoted)
 
 
 def test_a_picture_on_its_head_is_refused() -> None:

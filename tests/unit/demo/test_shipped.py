@@ -47,7 +47,9 @@ def test_it_believes_the_picture_more_than_wrong_reports() -> None:
 
     assert taken["chest"]["random, disguised"] <= 0.03
     assert taken["chest"]["rare, disguised"] <= 0.1
-    assert mean(taken[kind]["random, disguised"] for kind in CATALOGUE) <= 0.03
+    for kind in CATALOGUE:
+        # One of twelve is 0.083.
+        assert taken[kind]["random, disguised"] <= 0.09, kind
 
 
 def test_it_says_nothing_of_pictures_that_are_none() -> None:
@@ -55,3 +57,5 @@ def test_it_says_nothing_of_pictures_that_are_none() -> None:
 
     for said_to_be, pictures in refusing(ruler).items():
         assert mean(row["inherited_with_gate"] for row in pictures.values()) <= 0.02, said_to_be
+        # One of eight is 0.125.
+        assert max(row["inherited_with_gate"] for row in pictures.values()) <= 0.13, said_to_be

@@ -178,6 +178,28 @@ def test_doubt_is_neither_presence_nor_absence(text: str, certainty: str) -> Non
     assert [told.certainty for told in labels(text)] == [certainty]
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("Left effusion, healed right rib fracture.", ["present", "present"]),
+        ("Left effusion, drain taken out.", ["present"]),
+        ("Left effusion and resolved right pneumothorax.", ["present", "absent"]),
+        ("Cardiomegaly, unlikely pneumothorax.", ["present", "absent"]),
+        ("Left effusion, now resolved.", ["absent"]),
+        ("Left effusion, heart not enlarged.", ["present", "absent"]),
+        ("The nodule has not enlarged.", ["present"]),
+        ("The left pneumothorax has not yet resolved.", ["present"]),
+        ("Left pneumothorax is not yet excluded.", ["uncertain"]),
+        ("The effusion has partially resolved.", ["present"]),
+        ("The central line has not been removed.", ["present"]),
+        ("Is there a left nodule?", ["uncertain"]),
+        ("? left nodule.", ["uncertain"]),
+    ],
+)
+def test_a_verdict_belongs_to_the_finding_it_is_said_of(text: str, told: list[str]) -> None:
+    assert [label.certainty for label in labels(text)] == told
+
+
 def test_size_is_read_with_the_finding_it_belongs_to() -> None:
     text = "Large left pleural effusion and small right pneumothorax."
 
