@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from statistics import mean
 
+import pytest
+
 from deploy.demo.cases import CATALOGUE
 from deploy.demo.inheritance import by_kind, refusing
 from deploy.demo.measure import reading, retrieval
@@ -40,6 +42,7 @@ def test_similar_cases_tell_it_the_names_of_rare_findings() -> None:
     assert figures["common_f1_near"] >= figures["common_f1_alone"] - 0.02
 
 
+@pytest.mark.slow
 def test_it_believes_the_picture_more_than_wrong_reports() -> None:
     ruler = Ruler(Trainee.load(CHECKPOINT), Size(chests=80, others=12, rare=4, references=240), seed=3_900_000)
 
@@ -52,6 +55,7 @@ def test_it_believes_the_picture_more_than_wrong_reports() -> None:
         assert taken[kind]["random, disguised"] <= 0.09, kind
 
 
+@pytest.mark.slow
 def test_it_says_nothing_of_pictures_that_are_none() -> None:
     ruler = Ruler(Trainee.load(CHECKPOINT), Size(junk=8, references=240), seed=3_900_000)
 
