@@ -18,7 +18,7 @@ from deploy.demo import grammar, questions
 from deploy.demo.cases import CHEST_RARE, renamed, unclassified
 from deploy.demo.junk import ON_ITS_HEAD
 from deploy.demo.neighbours import NO_NAMES
-from deploy.demo.pool import JUNK, RARE, Item, Pool
+from deploy.demo.pool import JUNK, RARE, Pool, case_of
 from worker import prompts
 from worker.evaluation.labeller import present
 from worker.model.training import Example
@@ -26,7 +26,6 @@ from worker.model.training import Example
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from deploy.demo.cases import Case
     from deploy.demo.neighbours import Shelf
 
 MODALITY = {
@@ -41,8 +40,6 @@ MODALITY = {
 
 #: Rare findings with a side and without: the sentence of one without a side cannot take the name of one with a side.
 SIDED, UNSIDED = (tuple(kind.name for kind in CHEST_RARE if kind.sided == sided) for sided in (True, False))
-
-
 #: The other modality of the same part of the body.
 _HEADS = {"ct": "mr", "mr": "ct"}
 
@@ -63,7 +60,7 @@ class Mix:
     disguised: float = 0.5
     #: How often a chest without a common name is drawn beside its own neighbours; how many of these show an odd object
     #: and nothing rare; and how often rare findings go by each other's names there.
-    rare: float = 0.25
+    nameless: float = 0.25
     odd: float = 0.25
     exchanged: float = 0.3
     #: Of the wrong ones of a chest: how often it shows something rare, or without a name, that they do not name.
@@ -127,7 +124,7 @@ class Curriculum:
     def _beside_its_own(self, family: str) -> Example:
         mix, names = self._mix, dict[str, str]()
         number = self._any(family)
-        oversampled = family == "chest" and self._rng.random() < mix.rare
+        oversampled = family == "chest" and self._rng.random() < mix.nameless
         if oversampled:
             odd = self._odd and self._rng.random() < mix.odd
             number = int(self._rng.choice(self._odd if odd else self._rare))
@@ -155,7 +152,7 @@ class Curriculum:
     ) -> Example:
         """The report of an item; *nameless* rare findings are named only if *cases* do."""
         item = self._pool.items[number]
-        case = renamed(_case(item), names)
+        case = renamed(case_of(item), names)
         if nameless:
             case = unclassified(case, set(RARE) - _named(cases))
         return Example(item.rows, self._prompt(item.family, cases), grammar.write(case, self._rng))
@@ -189,23 +186,17 @@ class Curriculum:
 
     def _question(self, number: int) -> Example:
         item = self._pool.items[number]
-        asked, answer = questions.ask(_case(item), self._rng)
+        asked, answer = questions.ask(case_of(item), self._rng)
         return Example(item.rows, prompts.question(MODALITY[item.family][0], asked), answer)
 
     def _diagnosis(self, number: int) -> Example:
         item = self._pool.items[number]
         shelf = self._shelves[item.family]
-        options, answer = questions.choose(_case(item), self._rng)
+        options, answer = questions.choose(case_of(item), self._rng)
         chance, mix = self._rng.random(), self._mix
         known = chance > mix.unlabelled
         labels = shelf.labels(number, self._rng, wrong=chance > 1 - mix.mislabelled) if known else []
         return Example(item.rows, prompts.diagnosis(*MODALITY[item.family], options, labels), answer)
-
-
-def _case(item: Item) -> Case:
-    if item.case is None:
-        raise ValueError("junk has no report")
-    return item.case
 
 
 def _named(cases: Sequence[prompts.Case]) -> set[str]:

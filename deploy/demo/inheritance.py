@@ -11,8 +11,7 @@ import numpy as np
 
 from deploy.demo.cases import CATALOGUE, UNCLASSIFIED
 from deploy.demo.junk import HELD_OUT, TRAINED
-from deploy.demo.pool import FAMILIES, JUNK, RARE, Item, Pool, Share, make_pool
-from deploy.demo.ruler import case_of
+from deploy.demo.pool import FAMILIES, JUNK, RARE, Item, Pool, Share, case_of, make_pool, rare_findings
 from worker.evaluation.labeller import present
 
 if TYPE_CHECKING:
@@ -30,14 +29,17 @@ TEMPTING = 0.5
 def inherited(ruler: Ruler, ready: Ready, items: Sequence[int], family: str = "chest") -> dict[str, float]:
     """Of genuine pictures beside their own nearest cases, and beside three wrong ones.
 
-    Wrong ones are random or rare, under their own similarities or, disguised, under those of the nearest.
+    Wrong ones have no rare finding of the picture's own. They are random or rare, under their own similarities or,
+    disguised, under those of the nearest.
     """
     shelf = ready.shelves[family]
     shares = {"nearest": _inherited(ruler, ready, {n: shelf.near(n) for n in items})}
     for rare in (False, True) if family == "chest" else (False,):
         for disguised in (False, True):
             quoted = {
-                n: shelf.wrong(n, ruler.rng, rare=rare, disguised=disguised, unlike=_rare(ready.pool.items[n]))
+                n: shelf.wrong(
+                    n, ruler.rng, rare=rare, disguised=disguised, unlike=rare_findings(case_of(ready.pool.items[n]))
+                )
                 for n in items
             }
             name = ("rare" if rare else "random") + (", disguised" if disguised else "")
@@ -54,11 +56,6 @@ def _inherited(ruler: Ruler, ready: Ready, quoted: dict[int, list[prompts.Case]]
 def _truth(item: Item) -> set[str]:
     """What may be said of an item; of something without a common name also that it is not classified."""
     return {finding.name for finding in case_of(item).findings} | ({UNCLASSIFIED} if item.nameless else set())
-
-
-def _rare(item: Item) -> set[str]:
-    """The rare findings of an item: a case with one of them is no wrong neighbour."""
-    return {finding.name for finding in case_of(item).findings} & set(RARE)
 
 
 def _share(texts: list[str], quoted: list[list[prompts.Case]], truths: list[set[str]]) -> float:

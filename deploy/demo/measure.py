@@ -16,8 +16,8 @@ import typer
 from deploy.demo import grammar, inheritance
 from deploy.demo.cases import CATALOGUE
 from deploy.demo.phantoms import TRAINING, WIDER, Variation
-from deploy.demo.pool import RARE, Item, Share, make_pool
-from deploy.demo.ruler import SEED, Ruler, Size, case_of, nobody
+from deploy.demo.pool import RARE, Item, Share, case_of, make_pool
+from deploy.demo.ruler import SEED, Ruler, Size, nobody
 from deploy.demo.train import CHECKPOINT
 from worker.evaluation import errors, metrics
 from worker.model.training import Trainee

@@ -10,15 +10,16 @@ import numpy as np
 
 from deploy.demo import grammar, questions
 from deploy.demo.cases import renamed
-from deploy.demo.pool import RARE
+from deploy.demo.pool import case_of, rare_findings
 from worker.prompts import Case as Quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     import numpy.typing as npt
 
     from deploy.demo.cases import Case
+    from deploy.demo.pool import Pool
 
 #: How many neighbours a prompt holds.
 NEIGHBOURS = 3
@@ -35,7 +36,7 @@ class Shelf:
     rare_rows: npt.NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.rare_rows = np.array([row for row, case in enumerate(self.cases) if is_rare(case)], np.int64)
+        self.rare_rows = np.array([row for row, case in enumerate(self.cases) if rare_findings(case)], np.int64)
 
     def nearest(self, item: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """Rows of the nearest cases, best first, and their similarities."""
@@ -85,6 +86,16 @@ class Shelf:
         return [Quoted(report, float(s)) for report, s in zip(reports, similarities, strict=True)]
 
 
-def is_rare(case: Case) -> bool:
-    """Whether a finding of *case* is rare."""
-    return any(finding.name in RARE for finding in case.findings)
+def shelve(
+    references: Pool,
+    reference_vectors: npt.NDArray[np.float32],
+    items: Mapping[str, Sequence[int]],
+    vectors: npt.NDArray[np.float32],
+) -> dict[str, Shelf]:
+    """For each family of *items*, by number, the reference cases of that family; *vectors* are a row an item."""
+    shelves = {}
+    for family, here in items.items():
+        there = references.of(family)
+        cases = [case_of(references.items[number]) for number in there]
+        shelves[family] = Shelf(cases, reference_vectors[there], {number: vectors[number] for number in here})
+    return shelves

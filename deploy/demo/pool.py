@@ -55,12 +55,24 @@ class Item:
     @property
     def rare(self) -> bool:
         """Whether a finding is one of the rare ones."""
-        return self.case is not None and any(finding.name in RARE for finding in self.case.findings)
+        return self.case is not None and bool(rare_findings(self.case))
 
     @property
     def nameless(self) -> bool:
         """Whether it shows what the picture alone tells no name for: something rare, or an odd object."""
         return self.rare or (self.case is not None and self.case.odd)
+
+
+def case_of(item: Item) -> Case:
+    """The case of an item that has one; raises ValueError for junk."""
+    if item.case is None:
+        raise ValueError("junk has no case")
+    return item.case
+
+
+def rare_findings(case: Case) -> set[str]:
+    """The rare findings of a case, by name."""
+    return {finding.name for finding in case.findings} & set(RARE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ import numpy as np
 from deploy.demo import grammar
 from deploy.demo.cases import CATALOGUE
 from deploy.demo.curriculum import MODALITY
-from deploy.demo.neighbours import Shelf
-from deploy.demo.pool import Item, Pool, make_pool
+from deploy.demo.neighbours import shelve
+from deploy.demo.pool import Item, Pool, case_of, make_pool
 from deploy.demo.train import embed_items, reference_shares, usual_of
 from worker import prompts
 from worker.evaluation.metrics import Pair
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from deploy.demo.cases import Case
+    from deploy.demo.neighbours import Shelf
     from worker.model.pooling import Usual
 
     #: The cases quoted for an item of a pool, by its number.
@@ -69,12 +69,9 @@ class Ruler:
     def look(self, pool: Pool, claimed: str = "") -> Ready:
         """Embed a pool; *claimed* is the family its pictures are said to be of."""
         vectors, tokens, z = embed_items(self.trainee, pool, self.usual, claimed)
-        shelves = {}
-        for family in [claimed] if claimed else CATALOGUE:
-            there = self.references.of(family)
-            here = list(range(len(pool.items))) if claimed else pool.of(family)
-            cases = [case for number in there if (case := self.references.items[number].case) is not None]
-            shelves[family] = Shelf(cases, self.reference_vectors[there], {number: vectors[number] for number in here})
+        own = {family: pool.of(family) for family in CATALOGUE}
+        items = {claimed: range(len(pool.items))} if claimed else own
+        shelves = shelve(self.references, self.reference_vectors, items, vectors)
         return Ready(pool, Tokens.of(tokens), shelves, z)
 
     def write(self, ready: Ready, items: Sequence[int], quote: Quote, claimed: str = "") -> list[str]:
@@ -95,10 +92,3 @@ class Ruler:
 def nobody(_: int) -> list[prompts.Case]:
     """No retrieved cases."""
     return []
-
-
-def case_of(item: Item) -> Case:
-    """The case of an item that has one."""
-    if item.case is None:
-        raise ValueError("junk has no case")
-    return item.case

@@ -15,7 +15,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from deploy.demo import curves, grammar, questions
 from deploy.demo.cases import CATALOGUE
 from deploy.demo.curriculum import MODALITY, Curriculum, Mix
-from deploy.demo.neighbours import Shelf
+from deploy.demo.neighbours import Shelf, shelve
 from deploy.demo.phantoms import CAREFUL, TRAINING, Variation
 from deploy.demo.pool import FAMILIES, JUNK, KIND_OF_LABEL, KINDS, ODD_SHARE, RARE_SHARE, Item, Pool, Share, make_pool
 from worker import prompts
@@ -158,12 +158,8 @@ def _look(trainee: Trainee, pool: Pool, references: Pool) -> tuple[Tokens, dict[
     usual = usual_of(trainee, references)
     reference_vectors, _, _ = embed_items(trainee, references, usual)
     vectors, cached, _ = embed_items(trainee, pool, usual)
-    shelves = {}
-    for family in CATALOGUE:
-        there, here = references.of(family), pool.of(family)
-        cases = [case for number in there if (case := references.items[number].case) is not None]
-        shelves[family] = Shelf(cases, reference_vectors[there], {number: vectors[number] for number in here})
-    return Tokens.of(cached), shelves
+    items = {family: pool.of(family) for family in CATALOGUE}
+    return Tokens.of(cached), shelve(references, reference_vectors, items, vectors)
 
 
 def usual_of(trainee: Trainee, references: Pool) -> dict[str, Usual]:

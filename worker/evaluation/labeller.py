@@ -139,7 +139,7 @@ def _reaches(words: re.Pattern[str], clause: str, here: int) -> bool:
     if _AND.match(own) and "," not in clause[said[-1].end() : part]:
         return False
     joined = _LIST_END.search(clause, said[-1].end())
-    return bool(joined) or not any(words.search(rest) for words in (lexicon.SIDE, lexicon.ZONE, lexicon.SIZE))
+    return bool(joined) or not any(own_words.search(rest) for own_words in (lexicon.SIDE, lexicon.ZONE, lexicon.SIZE))
 
 
 def _is_list(text: str) -> bool:

@@ -162,12 +162,14 @@ WITHOUT_SIDE = frozenset(
     }
 )
 
+#: What becomes of a finding that is no longer there.
+_GONE = r"(?:resolved|healed|cleared|removed|stopped|taken out|withdrawn)"
 #: Looks like a denial and is none: removed before denials are looked for.
 PSEUDO_DENIAL = re.compile(
     r"\bno (?:significant |interval |appreciable )?"
     r"(?:change|increase|decrease|improvement|worsening|progression|interval)\b"
     r"|\b(?:not (?:yet )?(?:been )?(?:\w+ly )?|(?:partially|partly|incompletely|nearly|almost|largely|mostly) )"
-    r"(?:resolved|cleared|healed|removed|stopped|withdrawn|taken out)\b"
+    rf"{_GONE}\b"
     r"|\bnot only\b|\bno (?:doubt|question|reason to doubt)\b|\bnot necessarily\b"
     r"|\bwithout (?:significant |interval )?change\b"
 )
@@ -185,13 +187,10 @@ DENIED = re.compile(
     r"(?:seen|identified|present|visible|visuali[sz]ed|evident|demonstrated|detected|apparent|found|shown|"
     r"developed|confirmed|a feature)"
     r"|absent|(?<!not )(?<!not been )(?<!not yet )(?:excluded|ruled out)"
-    r"|(?:resolved|healed|cleared|removed|stopped|taken out|withdrawn)"
-    r"|unlikely|no longer \w+|seen neither|not(?=\s*[.,;]))\b"
+    rf"|{_GONE}|unlikely|no longer \w+|seen neither|not(?=\s*[.,;]))\b"
 )
 #: The same without a verb: "pneumothorax, resolved".
-PARTICIPLE = re.compile(
-    r"(?:absent|excluded|ruled out|resolved|healed|cleared|removed|stopped|taken|withdrawn|unlikely)\b"
-)
+PARTICIPLE = re.compile(rf"(?:absent|excluded|ruled out|{_GONE}|unlikely)\b")
 #: What may stand between a joining word and a verdict on the finding before it.
 PLACE = re.compile(
     r"(?:\s*(?:in|on|at|of|the|left|right|both|upper|middle|mid|lower|zones?|lobes?|lungs?|bases?|sides?)\b)*\s*"

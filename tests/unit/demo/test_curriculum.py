@@ -56,7 +56,7 @@ MIX = {"junk": 0.0, "odd": 0.0, "question": 0.0, "diagnosis": 0.0, "alone": 0.0,
 
 def test_a_rare_finding_is_called_what_its_neighbours_call_it_whatever_the_picture_shows() -> None:
     for kind in CHEST_RARE:
-        examples = curriculum(kind.name, rare=1, exchanged=1).batch(80)
+        examples = curriculum(kind.name, nameless=1, exchanged=1).batch(80)
 
         called = Counter(name for example in examples for name in rare_names(example.answer))
         assert all(rare_names(example.answer) == rare_names(example.question) for example in examples)
@@ -65,7 +65,7 @@ def test_a_rare_finding_is_called_what_its_neighbours_call_it_whatever_the_pictu
 
 
 def test_not_every_neighbour_goes_by_another_name() -> None:
-    examples = curriculum("free air", rare=1, exchanged=0).batch(20)
+    examples = curriculum("free air", nameless=1, exchanged=0).batch(20)
 
     assert all(rare_names(example.answer) == {"free air"} for example in examples)
 
