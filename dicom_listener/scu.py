@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydicom.config import disable_value_validation
 from pydicom.errors import InvalidDicomError
 from pynetdicom import AE
+from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import split_dataset
 from pynetdicom.presentation import build_context
@@ -236,22 +236,21 @@ def _offers(context: PresentationContext, file: Sendable) -> bool:
 
 
 def exchange(association: Association, request: Any, context_id: int) -> Any:
-    """Send a DIMSE request as it is, and return its answer; None where none comes in time."""
-    with _reactor_paused(association):
-        association.dimse.send_msg(request, context_id)
-        return association.dimse.get_msg(block=True)[1]
+    """Send a DIMSE request as it is, and return its answer; None where none comes in time.
 
-
-@contextlib.contextmanager
-def _reactor_paused(association: Association) -> Iterator[None]:
-    """Keep pynetdicom's own loop from taking the answer; what each of its `send_*` does."""
-    association._reactor_checkpoint.clear()  # noqa: SLF001
-    while not association._is_paused:  # noqa: SLF001
-        time.sleep(0.0001)
-    try:
-        yield
-    finally:
-        association._reactor_checkpoint.set()  # noqa: SLF001
+    Then the association is aborted: a late answer would be taken for that of the next request.
+    """
+    # pynetdicom's own loop asks for what has arrived without waiting, and drops answers. It can be paused, but its flag
+    # still says so for a moment after it was woken, and then it takes the next answer from us; so it is told of none.
+    take = DIMSEServiceProvider.get_msg
+    association.dimse.get_msg = (  # type: ignore[method-assign]
+        lambda block=False: take(association.dimse, block=True) if block else (None, None)
+    )
+    association.dimse.send_msg(request, context_id)
+    answer = association.dimse.get_msg(block=True)[1]
+    if answer is None:
+        association.abort()
+    return answer
 
 
 @contextlib.contextmanager

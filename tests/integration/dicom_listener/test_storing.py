@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import gc
+import threading
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pydicom
 import pytest
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pynetdicom import AE, evt
 from pynetdicom.dsutils import split_dataset
 
 from dicom_listener import scu
@@ -42,6 +46,50 @@ def test_nobody_there_is_no_echo(listener: Listener) -> None:
     gone = node(listener)
     listener.stop()
     assert scu.echo(gone) == 1
+
+
+class NeverPaused(threading.Event):
+    """Of pynetdicom's own loop: it runs on beside the sender, as it may for a moment after each answer."""
+
+    def clear(self) -> None:
+        return
+
+
+def test_no_answer_is_lost_to_the_loop_that_runs_beside_the_sender(listener: Listener) -> None:
+    (file,) = scu.sendable([file_of_pydicom("CT_small.dcm")])
+    with scu._associated(node(listener), [scu._context(file)]) as association:
+        pausing, association._reactor_checkpoint = association._reactor_checkpoint, NeverPaused()
+        association._reactor_checkpoint.set()
+        association.dimse_timeout = 3
+        answers = [scu._send_one(association, file).status for _ in range(300)]
+        # The release has to pause it.
+        association._reactor_checkpoint = pausing
+
+    assert answers == [0] * 300
+
+
+# pynetdicom leaves the socket of an aborted association to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_receiver_that_falls_silent_ends_the_sending_and_every_file_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+
+    def store(_: evt.Event) -> int:
+        go_on.wait(60)
+        return 0
+
+    receiver = AE("SILENT")
+    receiver.add_supported_context(CTImageStorage, ExplicitVRLittleEndian)
+    server: Any = receiver.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
+    monkeypatch.setattr(scu, "ANSWER_SECONDS", 1)
+    try:
+        silent = scu.Node("127.0.0.1", int(server.server_address[1]), "SILENT")
+        sent = list(scu.send_files([file_of_pydicom("CT_small.dcm")] * 3, silent))
+    finally:
+        go_on.set()
+        server.shutdown()
+        gc.collect()
+
+    assert [(result.status, result.detail) for result in sent] == [(None, scu.NO_ANSWER)] * 3
 
 
 def test_every_file_gets_the_status_its_manifest_implies(
