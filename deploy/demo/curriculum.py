@@ -17,15 +17,15 @@ import numpy as np
 from deploy.demo import grammar, questions
 from deploy.demo.cases import CHEST_RARE, renamed, unclassified
 from deploy.demo.junk import ON_ITS_HEAD
-from deploy.demo.neighbours import NO_NAMES
 from deploy.demo.pool import JUNK, RARE, Pool, case_of
 from worker import prompts
 from worker.evaluation.labeller import present
 from worker.model.training import Example
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
+    from deploy.demo.cases import Case
     from deploy.demo.neighbours import Shelf
 
 MODALITY = {
@@ -63,7 +63,7 @@ class Mix:
     nameless: float = 0.25
     odd: float = 0.25
     exchanged: float = 0.3
-    #: Of the wrong ones of a chest: how often it shows something rare, or without a name, that they do not name.
+    #: Of the wrong ones of a chest: how often it shows something rare, or without a name.
     doubted: float = 0.5
     #: Of all prompts: without the part of the body, which headers often leave out.
     unnamed: float = 0.05
@@ -71,7 +71,7 @@ class Mix:
     not_a_picture: float = 0.5
     on_its_head: float = 0.4
     #: Of other kinds of picture beside a head: the head of the other modality.
-    other_head: float = 0.5
+    other_head: float = 0.7
     #: Of diagnoses: with no labels of neighbours, and with wrong ones.
     unlabelled: float = 0.4
     mislabelled: float = 0.1
@@ -122,16 +122,20 @@ class Curriculum:
         return self._beside_its_own(family)
 
     def _beside_its_own(self, family: str) -> Example:
-        mix, names = self._mix, dict[str, str]()
+        mix, shelf = self._mix, self._shelves[family]
         number = self._any(family)
-        oversampled = family == "chest" and self._rng.random() < mix.nameless
-        if oversampled:
-            odd = self._odd and self._rng.random() < mix.odd
-            number = int(self._rng.choice(self._odd if odd else self._rare))
-            names = self._exchanged() if self._rng.random() < mix.exchanged else names
         count = int(self._rng.choice([1, 2, 3], p=[0.08, 0.08, 0.84]))
-        cases = self._shelves[family].near(number, names)[:count]
-        return self._told(number, cases, names, nameless=oversampled)
+        if family != "chest" or self._rng.random() >= mix.nameless:
+            return self._told(number, shelf.near(number)[:count])
+        odd = self._odd and self._rng.random() < mix.odd
+        number = int(self._rng.choice(self._odd if odd else self._rare))
+        cases = shelf.near(number)[:count]
+        if self._rng.random() >= mix.exchanged:
+            return self._told(number, cases)
+        # Whether they are like the picture is asked by their own names: by the others two may share one.
+        names = self._exchanged()
+        case = renamed(_as_named(case_of(self._pool.items[number]), cases), names)
+        return self._written(number, case, shelf.near(number, names)[:count])
 
     def _beside_wrong_ones(self, family: str) -> Example:
         mix = self._mix
@@ -140,21 +144,15 @@ class Curriculum:
         rare = family == "chest" and self._rng.random() < mix.wrong_rare
         disguised = self._rng.random() < mix.disguised
         cases = self._shelves[family].wrong(number, self._rng, rare=rare, disguised=disguised)
-        return self._told(number, cases, nameless=doubted)
+        return self._told(number, cases)
 
-    def _told(
-        self,
-        number: int,
-        cases: Sequence[prompts.Case],
-        names: Mapping[str, str] = NO_NAMES,
-        *,
-        nameless: bool = False,
-    ) -> Example:
-        """The report of an item; *nameless* rare findings are named only if *cases* do."""
+    def _told(self, number: int, cases: Sequence[prompts.Case]) -> Example:
+        """The report of an item; beside *cases* its rare findings are named only if they do."""
+        case = case_of(self._pool.items[number])
+        return self._written(number, _as_named(case, cases) if cases else case, cases)
+
+    def _written(self, number: int, case: Case, cases: Sequence[prompts.Case]) -> Example:
         item = self._pool.items[number]
-        case = renamed(case_of(item), names)
-        if nameless:
-            case = unclassified(case, set(RARE) - _named(cases))
         return Example(item.rows, self._prompt(item.family, cases), grammar.write(case, self._rng))
 
     def _exchanged(self) -> dict[str, str]:
@@ -199,6 +197,7 @@ class Curriculum:
         return Example(item.rows, prompts.diagnosis(*MODALITY[item.family], options, labels), answer)
 
 
-def _named(cases: Sequence[prompts.Case]) -> set[str]:
-    """The findings that quoted reports affirm."""
-    return {label.finding for case in cases for label in present(case.report)}
+def _as_named(case: Case, quoted: Sequence[prompts.Case]) -> Case:
+    """The case with those of its rare findings unclassified that no quoted report affirms."""
+    affirmed = {label.finding for one in quoted for label in present(one.report)}
+    return unclassified(case, set(RARE) - affirmed)

@@ -34,7 +34,7 @@ def ask(case: Case, rng: np.random.Generator) -> tuple[str, str]:
 
 def choose(case: Case, rng: np.random.Generator) -> tuple[list[str], str]:
     """Diagnoses to choose from, only one of them right, and that one."""
-    present = [finding.name for finding in case.findings] or [UNCLASSIFIED if case.odd else NORMAL]
+    present = [finding.name for finding in case.findings] or [label(case)]
     answer = str(rng.choice(present))
     wrong = [kind.name for kind in CATALOGUE[case.picture] if kind.name not in present]
     wrong += [NORMAL] if NORMAL not in present else []
@@ -44,4 +44,6 @@ def choose(case: Case, rng: np.random.Generator) -> tuple[list[str], str]:
 
 def label(case: Case) -> str:
     """The diagnosis a case is filed under."""
-    return case.findings[0].name if case.findings else NORMAL
+    if case.findings:
+        return case.findings[0].name
+    return UNCLASSIFIED if case.odd else NORMAL

@@ -102,7 +102,7 @@ def _write(
                 body_part=form_of(case).body_part,
                 findings=[asdict(finding) for finding in case.findings],
                 report=grammar.write(case, rng),
-                labels=[finding.name for finding in case.findings] or [questions.NORMAL],
+                labels=[finding.name for finding in case.findings] or [questions.label(case)],
                 patient=f"PHANTOM-{patient:04}",
                 files=[str(path.relative_to(directory)) for path in paths],
             )

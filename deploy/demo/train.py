@@ -13,7 +13,7 @@ import typer
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from deploy.demo import curves, grammar, questions
-from deploy.demo.cases import CATALOGUE
+from deploy.demo.cases import CATALOGUE, UNCLASSIFIED
 from deploy.demo.curriculum import MODALITY, Curriculum, Mix
 from deploy.demo.neighbours import Shelf, shelve
 from deploy.demo.phantoms import CAREFUL, TRAINING, Variation
@@ -175,7 +175,10 @@ def usual_of(trainee: Trainee, references: Pool) -> dict[str, Usual]:
 
 def labels_of(item: Item) -> set[str]:
     """Findings with their sides, as the labeller reads them in a report."""
-    return {f"{finding.name} {finding.side}" for finding in item.case.findings} if item.case else set()
+    if item.case is None:
+        return set()
+    odd = {f"{UNCLASSIFIED} "} if item.case.odd else set[str]()
+    return {f"{finding.name} {finding.side}" for finding in item.case.findings} | odd
 
 
 def embed_items(

@@ -70,6 +70,31 @@ def test_not_every_neighbour_goes_by_another_name() -> None:
     assert all(rare_names(example.answer) == {"free air"} for example in examples)
 
 
+def test_a_rare_finding_that_no_neighbour_shows_is_not_classified_however_often_it_was_drawn() -> None:
+    for oversampled in (0, 1):
+        lessons = curriculum("free air", nameless=oversampled, exchanged=0)
+        for number, query in lessons._shelves["chest"].queries.items():
+            lessons._shelves["chest"].queries[number] = query[::-1]
+
+        examples = lessons.batch(20)
+
+        assert all(rare_names(example.question) for example in examples)
+        assert not any(rare_names(example.answer) for example in examples)
+        assert all(UNCLASSIFIED in findings(example.answer) for example in examples)
+
+
+def test_a_neighbour_that_shows_something_else_names_nothing_even_where_it_goes_by_the_same_name() -> None:
+    lessons = curriculum("free air", nameless=1, exchanged=1)
+    for number, query in lessons._shelves["chest"].queries.items():
+        lessons._shelves["chest"].queries[number] = query[::-1]
+    lessons._exchanged = lambda: dict.fromkeys(RARE, "free air")  # type: ignore[method-assign]
+
+    examples = lessons.batch(20)
+
+    assert all(rare_names(example.question) == {"free air"} for example in examples)
+    assert all(UNCLASSIFIED in findings(example.answer) for example in examples)
+
+
 def test_alone_a_rare_finding_has_its_own_name() -> None:
     examples = curriculum("free air", alone=1).batch(20)
 

@@ -58,7 +58,7 @@ def test_only_one_of_the_offered_diagnoses_is_right(picture: str) -> None:
 def test_what_has_no_common_name_is_not_called_normal(case: Case, right: str) -> None:
     options, answer = questions.choose(case, np.random.default_rng(4))
 
-    assert answer == right
+    assert answer == right == questions.label(case)
     assert answer in options
 
 
