@@ -236,21 +236,27 @@ def _offers(context: PresentationContext, file: Sendable) -> bool:
 
 
 def exchange(association: Association, request: Any, context_id: int) -> Any:
-    """Send a DIMSE request as it is, and return its answer; None where none comes in time.
+    """Send a DIMSE request as it is on an `alone` association, and return its answer; None where none comes in time.
 
     Then the association is aborted: a late answer would be taken for that of the next request.
     """
-    # pynetdicom's own loop asks for what has arrived without waiting, and drops answers. It can be paused, but its flag
-    # still says so for a moment after it was woken, and then it takes the next answer from us; so it is told of none.
+    association.dimse.send_msg(request, context_id)
+    answer = association.dimse.get_msg(block=True)[1]
+    if answer is None and association.is_established:
+        association.abort()
+    return answer
+
+
+def alone(association: Association) -> None:
+    """Keep pynetdicom's own loop, which drops whatever it does not expect, from taking answers.
+
+    It can be paused, as its `send_*` do, but its flag still says so for a moment after it was woken, and then it takes
+    the next answer from us. So it is told of none: it asks without waiting, and we wait.
+    """
     take = DIMSEServiceProvider.get_msg
     association.dimse.get_msg = (  # type: ignore[method-assign]
         lambda block=False: take(association.dimse, block=True) if block else (None, None)
     )
-    association.dimse.send_msg(request, context_id)
-    answer = association.dimse.get_msg(block=True)[1]
-    if answer is None:
-        association.abort()
-    return answer
 
 
 @contextlib.contextmanager
@@ -258,10 +264,13 @@ def _associated(node: Node, contexts: Sequence[tuple[str, str | None]]) -> Itera
     ae = AE(node.calling)
     ae.maximum_pdu_size = PDU_BYTES
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ANSWER_SECONDS
+    # Counts from the answer before: it would end a wait that has only begun.
+    ae.network_timeout = None
     requested = [build_context(sop_class, syntax) for sop_class, syntax in contexts]
     association = ae.associate(node.host, node.port, contexts=requested, ae_title=node.called, tls_args=node.tls_args)
     if not association.is_established:
         raise NoAssociation(_why_not(association))
+    alone(association)
     try:
         yield association
     finally:

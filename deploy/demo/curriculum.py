@@ -1,10 +1,10 @@
 """What the language model is asked while it learns: the three tasks, with none, some and wrong retrieved cases.
 
 How often which neighbours come decides what is learnt. Only good ones teach to obey them; too many wrong ones teach to
-ignore them. Rare findings are oversampled only beside neighbours. There three in ten go by each other's names, in the
-neighbours' reports and in the answer: the picture tells that something rare is there, and a neighbour's word what it
-is called. Where no neighbour names it, or the neighbours are wrong, the answer is that it is not classified. Under its
-own name without neighbours a rare finding is met as often as nature has it.
+ignore them. Rare findings are oversampled only beside cases, their own nearest or wrong ones. Beside their nearest,
+three in ten go by each other's names, in the neighbours' reports and in the answer: the picture tells that something
+rare is there, and a neighbour's word what it is called. Where no case beside it shows it, the answer is that it is not
+classified. Under its own name without neighbours a rare finding is met as often as nature has it.
 """
 
 from __future__ import annotations
