@@ -30,7 +30,7 @@ from dicom_listener.negotiation import (
 )
 from dicom_listener.refusals import SUCCESS
 from dicom_listener.reports import STORAGE_COMMITMENT_INSTANCE, Shelf
-from dicom_listener.scu import alone, exchange
+from dicom_listener.scu import exchange, keep_answers
 from dicom_listener.storage import Spool
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def call(peer: KnownPeer, our_ae_title: str, report: Report, context: ssl.SSLCon
     )
     if not association.is_established:
         raise NotDelivered(f"{where} does not take the call")
-    alone(association)
+    keep_answers(association)
     try:
         _tell(association, where, report)
     finally:

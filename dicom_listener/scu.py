@@ -236,9 +236,9 @@ def _offers(context: PresentationContext, file: Sendable) -> bool:
 
 
 def exchange(association: Association, request: Any, context_id: int) -> Any:
-    """Send a DIMSE request as it is on an `alone` association, and return its answer; None where none comes in time.
+    """Send a DIMSE request as it is, and return its answer; None where none comes, and the association is over.
 
-    Then the association is aborted: a late answer would be taken for that of the next request.
+    A late answer would be taken for that of the next request. The association must be one of `keep_answers`.
     """
     association.dimse.send_msg(request, context_id)
     answer = association.dimse.get_msg(block=True)[1]
@@ -247,8 +247,8 @@ def exchange(association: Association, request: Any, context_id: int) -> Any:
     return answer
 
 
-def alone(association: Association) -> None:
-    """Keep pynetdicom's own loop, which drops whatever it does not expect, from taking answers.
+def keep_answers(association: Association) -> None:
+    """Keep answers from pynetdicom's own loop, which drops whatever it does not expect.
 
     It can be paused, as its `send_*` do, but its flag still says so for a moment after it was woken, and then it takes
     the next answer from us. So it is told of none: it asks without waiting, and we wait.
@@ -270,7 +270,7 @@ def _associated(node: Node, contexts: Sequence[tuple[str, str | None]]) -> Itera
     association = ae.associate(node.host, node.port, contexts=requested, ae_title=node.called, tls_args=node.tls_args)
     if not association.is_established:
         raise NoAssociation(_why_not(association))
-    alone(association)
+    keep_answers(association)
     try:
         yield association
     finally:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import subprocess
+import sys
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,7 +24,6 @@ from tests.polling import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     import httpx
 
@@ -33,12 +35,15 @@ pytestmark = pytest.mark.timeout(300)
 @pytest.fixture(scope="module")
 def reported(house: House, tmp_path_factory: pytest.TempPathFactory) -> House:
     """The house after two studies were sent to it by DCMTK, a stranger's SCU."""
-    if shutil.which("storescu") is None:
+    # An activated virtual environment has a storescu too: pynetdicom's, which is no stranger.
+    ours = Path(sys.executable).parent
+    dcmtk = shutil.which("storescu", path=os.pathsep.join(p for p in os.get_exec_path() if Path(p) != ours))
+    if dcmtk is None:
         missing("storescu (Debian package dcmtk)")
     folder = tmp_path_factory.mktemp("studies")
     write_demo_studies(folder, count=2, seed=1)
     port, title = house.environment["PRELIM_DICOM_PORT"], "PRELIM"
-    storescu = ["storescu", "-aec", title, "-xs", "+sd", "+r", "127.0.0.1", port, str(folder), "+sp", "*.dcm"]
+    storescu = [dcmtk, "-aec", title, "-xs", "+sd", "+r", "127.0.0.1", port, str(folder), "+sp", "*.dcm"]
     subprocess.run(storescu, check=True, capture_output=True, timeout=60)
     wait_until(lambda: sum(house.status()["studies"].values()) == 2)
     house.wait_for_reports()

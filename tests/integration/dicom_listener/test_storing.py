@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gc
 import threading
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,32 @@ def test_no_answer_is_lost_to_the_loop_that_runs_beside_the_sender(listener: Lis
         association._reactor_checkpoint = pausing
 
     assert answers == [0] * 300
+
+
+class Impatient(AE):
+    """Of pynetdicom's idle timer, which waits a minute: a second."""
+
+    def __init__(self, ae_title: str) -> None:
+        super().__init__(ae_title)
+        self.network_timeout = 1
+
+
+def test_an_answer_may_take_longer_than_an_association_may_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    def store(_: evt.Event) -> int:
+        time.sleep(2.5)
+        return 0
+
+    receiver = AE("SLOW")
+    receiver.add_supported_context(CTImageStorage, ExplicitVRLittleEndian)
+    server: Any = receiver.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
+    monkeypatch.setattr(scu, "AE", Impatient)
+    try:
+        slow = scu.Node("127.0.0.1", int(server.server_address[1]), "SLOW")
+        sent = list(scu.send_files([file_of_pydicom("CT_small.dcm")], slow))
+    finally:
+        server.shutdown()
+
+    assert [result.status for result in sent] == [0]
 
 
 # pynetdicom leaves the socket of an aborted association to the garbage collector.
