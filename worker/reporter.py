@@ -16,7 +16,7 @@ from PIL import Image
 
 from db.errors import TransientFailure
 from db.reports import Draft, Quoted, Shown
-from worker import prompts
+from worker import prompts, remarks
 from worker.images.study import pictures_of
 
 if TYPE_CHECKING:
@@ -124,6 +124,8 @@ class Grounding:
     look: Look | None = None
     quoted: list[Quoted] = field(default_factory=list)
     refused: bool = False
+    #: Similarity of the nearest case, where that is too little for any to be quoted.
+    too_little: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +195,11 @@ def _ground(study: StudyToReport, seen: StudyPictures, model: Model, references:
         patient_hash=study.patient_hash,
         study_hash=study.study_hash,
     )
-    texts = references.read([neighbour.case_id for neighbour in found])
-    return Grounding(look, [Quoted(n.case_id, n.similarity, texts[n.case_id]) for n in found if n.case_id in texts])
+    similar = [neighbour for neighbour in found if neighbour.similarity >= look.least_similarity]
+    if found and not similar:
+        return Grounding(look, too_little=found[0].similarity)
+    texts = references.read([neighbour.case_id for neighbour in similar])
+    return Grounding(look, [Quoted(n.case_id, n.similarity, texts[n.case_id]) for n in similar if n.case_id in texts])
 
 
 def _strange(seen: StudyPictures) -> Sentence:
@@ -233,12 +238,12 @@ def _draft(study: StudyToReport, written: Written, model: Model, references: Ref
     findings, impression = prompts.split_report(answer.text)
     if not findings and not impression:
         raise TransientFailure("empty_report", "the model gave no text")
-    remarks = [f"New in this version: {late}." for late in study.late_arrivals]
+    news = [f"New in this version: {late}." for late in study.late_arrivals]
     return Draft(
         findings=findings,
         impression=impression,
-        basis=_basis(written),
-        remarks=remarks + _remarks(written, references),
+        basis=remarks.basis(written),
+        remarks=news + remarks.remarks(written, references),
         prompt_version=prompts.VERSION,
         model_digest=model.digest,
         provenance={
@@ -248,6 +253,7 @@ def _draft(study: StudyToReport, written: Written, model: Model, references: Ref
             "body_part": seen.body_part,
             "index_snapshot": references.index.snapshot if references.index else None,
             "z": look.z if look else None,
+            "least_similarity": look.least_similarity if look else None,
             "refused": written.grounding.refused,
             "seconds": written.seconds,
             "versions": _versions(),
@@ -260,50 +266,6 @@ def _draft(study: StudyToReport, written: Written, model: Model, references: Ref
 @lru_cache(maxsize=1)
 def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("prelim", "torch", "transformers", "pydicom", "numpy", "pillow")}
-
-
-def _basis(written: Written) -> str:
-    look = written.grounding.look
-    if look is None or not written.grounding.refused:
-        return written.seen.basis
-    return f"{written.seen.basis}, refused beside {look.pictures} reference pictures"
-
-
-def _remarks(written: Written, references: References) -> list[str]:
-    seen, answer = written.seen, written.answer
-    remarks = seen.remarks()
-    remarks += [f"Picture {n}: {w}" for n, picture in enumerate(seen.pictures, start=1) for w in picture.warnings]
-    if answer.finish_reason != "stop":
-        remarks.append(f"The text was cut short ({answer.finish_reason}).")
-    return remarks + _of_grounding(written, references)
-
-
-def _of_grounding(written: Written, references: References) -> list[str]:
-    """What a reader must know of the comparison with earlier cases."""
-    look = written.grounding.look
-    if references.index is None:
-        return ["Written without similar earlier cases: no reference index for this model."]
-    if look is None:
-        few = f"Written without similar earlier cases: too few of {written.seen.modality} in the reference index."
-        return [few] if written.seen.informative else []
-    limit = f"limit {look.limit:g}"
-    if written.grounding.refused:
-        strangest = f"z {min(look.z):.1f} to {max(look.z):.1f}, {limit}"
-        return [
-            f"Refused, not read by the model: unlike every reference picture of {written.seen.modality} ({strangest}).",
-            "If the images are what they should be, they need a reader; PRELIM_REFUSE_STRANGE=false ends refusing.",
-        ]
-    if not look.usual:
-        return [
-            f"Unlike the reference pictures of {written.seen.modality} (z {min(look.z):.1f} or more, {limit}).",
-            "Written without similar earlier cases, to be read with care.",
-        ]
-    return [
-        f"Picture {number}: unlike the reference pictures of {written.seen.modality} (z {z:.1f}, {limit});"
-        " not used to find similar cases."
-        for number, z in enumerate(look.z, start=1)
-        if number - 1 not in look.usual
-    ]
 
 
 def _shown(picture: Picture) -> Shown:

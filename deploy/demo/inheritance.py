@@ -29,11 +29,12 @@ TEMPTING = 0.5
 def inherited(ruler: Ruler, ready: Ready, items: Sequence[int], family: str = "chest") -> dict[str, float]:
     """Of genuine pictures beside their own nearest cases, and beside three wrong ones.
 
-    Wrong ones have no rare finding of the picture's own. They are random or rare, under their own similarities or,
-    disguised, under those of the nearest.
+    Wrong ones have no rare finding of the picture's own. They are random or rare: as a worker quotes them, which leaves
+    out what is too unlike; all of them, under their own similarities; or, disguised, under those of the nearest.
     """
     shelf = ready.shelves[family]
-    shares = {"nearest": _inherited(ruler, ready, {n: shelf.near(n) for n in items})}
+    nearest = {n: shelf.near(n) for n in items}
+    shares = {"nearest": _inherited(ruler, ready, nearest, {n: shelf.similar(cases) for n, cases in nearest.items()})}
     for rare in (False, True) if family == "chest" else (False,):
         for disguised in (False, True):
             quoted = {
@@ -42,15 +43,21 @@ def inherited(ruler: Ruler, ready: Ready, items: Sequence[int], family: str = "c
                 )
                 for n in items
             }
-            name = ("rare" if rare else "random") + (", disguised" if disguised else "")
-            shares[name] = _inherited(ruler, ready, quoted)
+            name = "rare" if rare else "random"
+            shares[name + (", disguised" if disguised else ", all quoted")] = _inherited(ruler, ready, quoted, quoted)
+            if not disguised:
+                similar = {n: shelf.similar(cases) for n, cases in quoted.items()}
+                shares[name] = _inherited(ruler, ready, quoted, similar)
     return shares
 
 
-def _inherited(ruler: Ruler, ready: Ready, quoted: dict[int, list[prompts.Case]]) -> float:
+def _inherited(
+    ruler: Ruler, ready: Ready, cases: dict[int, list[prompts.Case]], quoted: dict[int, list[prompts.Case]]
+) -> float:
+    """The share that affirms what only *cases* have, of reports beside those of them that are *quoted*."""
     texts = ruler.write(ready, list(quoted), quoted.__getitem__)
-    truths = [_truth(ready.pool.items[number]) for number in quoted]
-    return _share(texts, list(quoted.values()), truths)
+    truths = [_truth(ready.pool.items[number]) for number in cases]
+    return _share(texts, list(cases.values()), truths)
 
 
 def _truth(item: Item) -> set[str]:

@@ -87,11 +87,13 @@ def retrieval(ruler: Ruler) -> dict[str, Any]:
     rare = [number for number, item in enumerate(items) if item.rare]
     common = [number for number, item in enumerate(items) if not item.rare]
     everyone = [*rare, *common]
-    alone, near = ruler.pairs(ready, everyone, nobody), ruler.pairs(ready, everyone, shelf.near)
+    alone = ruler.pairs(ready, everyone, nobody)
+    near = ruler.pairs(ready, everyone, lambda number: shelf.similar(shelf.near(number)))
     split = len(rare)
     return {
         "rare_cases": len(rare),
         "common_cases": len(common),
+        "least_similarity": round(shelf.least_similarity, 3),
         "recall_at_3": {name: round(_recall(shelf, items, rare, name), 3) for name in RARE},
         "rare_f1_alone": {"all": _rare_f1(alone, RARE), **{name: _rare_f1(alone, [name]) for name in RARE}},
         "rare_f1_near": {"all": _rare_f1(near, RARE), **{name: _rare_f1(near, [name]) for name in RARE}},

@@ -11,6 +11,7 @@ import numpy as np
 from deploy.demo import grammar, questions
 from deploy.demo.cases import renamed
 from deploy.demo.pool import case_of, rare_findings
+from worker.model import pooling
 from worker.prompts import Case as Quoted
 
 if TYPE_CHECKING:
@@ -34,15 +35,22 @@ class Shelf:
     vectors: npt.NDArray[np.float32]
     queries: dict[int, npt.NDArray[np.float32]]
     rare_rows: npt.NDArray[np.int64] = field(init=False)
+    #: Below it a worker quotes nobody.
+    least_similarity: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.rare_rows = np.array([row for row, case in enumerate(self.cases) if rare_findings(case)], np.int64)
+        self.least_similarity = pooling.least_similarity(self.vectors)
 
     def nearest(self, item: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """Rows of the nearest cases, best first, and their similarities."""
         similarities = self.vectors @ self.queries[item]
         rows = np.argsort(-similarities)[:NEIGHBOURS]
         return rows, similarities[rows]
+
+    def similar(self, cases: Sequence[Quoted]) -> list[Quoted]:
+        """Those of *cases* that a worker would quote."""
+        return [case for case in cases if case.similarity >= self.least_similarity]
 
     def near(self, item: int, names: Mapping[str, str] = NO_NAMES) -> list[Quoted]:
         """The nearest cases, as the index gives them; their findings are called as *names* says."""

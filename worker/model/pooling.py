@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[np.float32]
 
-__all__ = ["GRID", "Usual", "embed", "fit", "layers_of", "length", "patch_tokens", "z"]
+__all__ = ["GRID", "Usual", "embed", "fit", "layers_of", "least_similarity", "length", "patch_tokens", "z"]
 
 #: How sharply the mean of the shallow layer turns to its strangest patches.
 TEMPERATURE = 0.5
@@ -45,6 +45,12 @@ RIDGE = 0.05
 LEAST_LABELLED = 3
 #: Weight of the strangest tokens beside the labels.
 UNLABELLED = 0.3
+#: With fewer reference cases nobody can say how similar two of them usually are.
+ENOUGH_TO_COMPARE = 20
+#: Reference cases, evenly chosen, that are compared with all others: the medians of more are the same.
+COMPARED = 500
+#: More similarity is asked of no case: where most are alike, the few others are less like their neighbours than those.
+SIMILAR_ENOUGH = 0.5
 #: Of the three layers, the one that tells pictures of the kind from others: measured, the shallow one lets through
 #: fifty times as many upside down, and the last knows only what the tower was asked.
 STRANGE_LAYER = 1
@@ -156,6 +162,22 @@ def embed(tokens: Array, usual: Usual) -> Array:
     # Not brought to length 1: where no label speaks up, the strangest tokens decide.
     scores = _features(white[:, -1]) @ usual.weights / np.float32(np.sqrt(usual.weights.shape[1]))
     return _unit(np.concatenate([scores, strange], axis=1)).astype(np.float32)
+
+
+def least_similarity(vectors: Array) -> float:
+    """The cosine from which a case is similar: halfway between any two reference cases and two nearest ones.
+
+    *vectors* are those of all reference cases of a kind [cases, n], of length 1; the medians of both are meant. At most
+    SIMILAR_ENOUGH; -1, which lets every case be similar, where they are too few to tell.
+    """
+    if len(vectors) < ENOUGH_TO_COMPARE:
+        return -1.0
+    anyone, nearest = [], []
+    for row in np.unique(np.linspace(0, len(vectors) - 1, min(len(vectors), COMPARED)).astype(int)):
+        others = np.delete(vectors @ vectors[row], row)
+        anyone.append(np.median(others))
+        nearest.append(others.max())
+    return min(float(np.median(anyone) + np.median(nearest)) / 2, SIMILAR_ENOUGH)
 
 
 def length(usual: Usual) -> int:

@@ -4,7 +4,7 @@ One flat FAISS index a modality: half-precision vectors, inner product of normal
 similarity. Up to some 1e5 cases that costs tens of milliseconds beside seconds of generation, finds every neighbour,
 gives the same answer every time and lets a case be left out; an approximate index would buy nothing and lose that.
 Beside each lies what is usual in the pictures of its modality: the vectors are made with it, and it tells pictures that
-are none of the kind (worker.model.pooling).
+are none of the kind, and cases that are only the nearest of many unlike ones (worker.model.pooling).
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ class Look:
     decides: bool
     #: The z above which a picture is none of the kind.
     limit: float
+    #: The cosine below which a case is not similar, though none be nearer.
+    least_similarity: float = -1.0
 
     @property
     def usual(self) -> list[int]:
@@ -67,6 +69,7 @@ class _Kind:
     usual: pooling.Usual
     cases: list[IndexedCase]
     body_parts: frozenset[str]
+    least_similarity: float
 
 
 class ReferenceIndex:
@@ -88,11 +91,11 @@ class ReferenceIndex:
             )
         try:
             entries = [(name, entry) for name, entry in manifest["modalities"].items() if entry["index"]]
+            self._kinds = {name: _load(directory, entry) for name, entry in entries}
         except KeyError:
             raise ConfigurationError(
                 f"the reference index {directory.name} was made by an earlier version: build it again"
             ) from None
-        self._kinds = {name: _load(directory, entry) for name, entry in entries}
 
     def __len__(self) -> int:
         return sum(len(kind.cases) for kind in self._kinds.values())
@@ -104,7 +107,8 @@ class ReferenceIndex:
             return None
         z = [float(pooling.z(tokens[row : row + 1], kind.usual)[0]) for row in range(len(tokens))]
         decides = kind.usual.pictures >= ENOUGH_TO_REFUSE and body_part in kind.body_parts
-        return Look([round(value, 2) for value in z], kind.usual.pictures, decides, round(kind.usual.limit, 2))
+        rounded, limit = [round(value, 2) for value in z], round(kind.usual.limit, 2)
+        return Look(rounded, kind.usual.pictures, decides, limit, kind.least_similarity)
 
     def search(
         self,
@@ -139,7 +143,7 @@ def _load(directory: Path, entry: dict[str, Any]) -> _Kind:
     _checked(directory, entry["usual"])
     usual = pooling.Usual.load(directory / entry["usual"]["file"])
     cases = [IndexedCase(**case) for case in entry["cases"]]
-    return _Kind(index, usual, cases, frozenset(entry["body_parts"]))
+    return _Kind(index, usual, cases, frozenset(entry["body_parts"]), entry["least_similarity"])
 
 
 def _is_own(case: IndexedCase, patient_hash: str, study_hash: str) -> bool:

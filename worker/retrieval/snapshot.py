@@ -120,6 +120,7 @@ class SnapshotWriter:
             "body_parts": sorted({case.body_part for case in kind.cases}),
             "index": None,
             "usual": None,
+            "least_similarity": None,
         }
         if len(kind.labels) < FEWEST:
             return entry
@@ -129,7 +130,11 @@ class SnapshotWriter:
         vectors = np.stack([case_vector(tokens[start:end], usual) for start, end in kind.rows])
         usual.save(self._partial / f"{number}.npz")
         faiss.write_index(_flat_index(vectors), str(self._partial / f"{number}.faiss"))
-        return entry | {"index": self._file(f"{number}.faiss"), "usual": self._file(f"{number}.npz")}
+        return entry | {
+            "index": self._file(f"{number}.faiss"),
+            "usual": self._file(f"{number}.npz"),
+            "least_similarity": round(pooling.least_similarity(vectors), 3),
+        }
 
     def _file(self, name: str) -> dict[str, str]:
         with (self._partial / name).open("rb") as file:

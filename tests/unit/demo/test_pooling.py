@@ -136,3 +136,33 @@ def test_reference_pictures_that_are_all_the_same_know_each_other_and_nobody_els
 
     assert (pooling.z(same, known) <= known.limit).all()
     assert (pooling.z(tokens(5, 20), known) > known.limit).all()
+
+
+def test_similar_begins_halfway_between_any_two_cases_and_two_nearest_ones() -> None:
+    axes = np.eye(60, dtype=np.float32)
+    pairs = np.concatenate([axes[:30], 0.8 * axes[:30] + 0.6 * axes[30:]])
+
+    assert pooling.least_similarity(pairs) == pytest.approx(0.4)
+
+
+def test_what_is_similar_is_learnt_from_as_many_cases_as_can_be_compared_soon() -> None:
+    rng = np.random.default_rng(21)
+    kinds = rng.normal(0, 1, (20, 50))
+    cases = np.repeat(kinds, 60, axis=0) + rng.normal(0, 0.3, (1200, 50))
+    vectors = (cases / np.linalg.norm(cases, axis=1, keepdims=True)).astype(np.float32)
+
+    least = pooling.least_similarity(vectors)
+
+    same = np.arange(1200)[:, None] // 60 == np.arange(1200) // 60
+    assert ((vectors @ vectors.T >= least) == same).mean() > 0.99
+
+
+def test_where_most_cases_are_alike_the_few_others_may_still_be_similar() -> None:
+    axes = np.eye(10, dtype=np.float32)
+    pair = np.stack([axes[1], 0.6 * axes[1] + 0.8 * axes[2]])
+
+    assert pooling.least_similarity(np.concatenate([np.repeat(axes[:1], 40, axis=0), pair])) < 0.6
+
+
+def test_too_few_cases_cannot_tell_what_is_similar() -> None:
+    assert pooling.least_similarity(np.eye(pooling.ENOUGH_TO_COMPARE - 1, dtype=np.float32)) == -1

@@ -48,6 +48,11 @@ def test_it_believes_the_picture_more_than_wrong_reports() -> None:
 
     taken = by_kind(ruler)
 
+    # As a worker quotes them.
+    for shown in ("chest", "chest, rare", "chest, without a name"):
+        assert taken[shown]["random"] <= 0.03, shown
+        assert taken[shown]["rare"] <= 0.1, shown
+
     assert taken["chest"]["random, disguised"] <= 0.03
     assert taken["chest"]["rare, disguised"] <= 0.1
     for kind in CATALOGUE:

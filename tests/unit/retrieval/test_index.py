@@ -142,6 +142,28 @@ def test_pictures_of_the_kind_are_usual_and_others_are_not(tmp_path: Path) -> No
     assert (look.pictures, look.decides) == (60, True)
 
 
+def test_a_case_with_the_same_oddity_is_similar_and_the_nearest_of_unlike_ones_is_not(tmp_path: Path) -> None:
+    index = snapshot(tmp_path, [(case(n), odd(n % 15, n)) for n in range(60)])
+    known, unknown = odd(2, 90), pictures(1, 91)
+    unknown[:, :, 15] += np.array([8, -8, -8, 8, 8, -8, -8, 8], np.float32)
+
+    (like,) = index.search(known, modality="DX", count=1)
+    (unlike,) = index.search(unknown, modality="DX", count=1)
+    look = index.look(known, modality="DX", body_part="CHEST")
+
+    assert look is not None
+    assert like.similarity > look.least_similarity > unlike.similarity
+
+
+def test_in_a_small_reference_set_any_case_is_similar(tmp_path: Path) -> None:
+    index = snapshot(tmp_path, [(case(n), pictures(1, n)) for n in range(5)])
+
+    look = index.look(pictures(1, 50), modality="DX", body_part="CHEST")
+
+    assert look is not None
+    assert look.least_similarity == -1
+
+
 def test_another_part_of_the_body_than_the_references_show_is_never_refused(tmp_path: Path) -> None:
     index = snapshot(tmp_path, archive())
 
@@ -217,6 +239,17 @@ def test_a_snapshot_of_an_earlier_version_is_refused_with_what_to_do(tmp_path: P
 
     with pytest.raises(ConfigurationError, match="build it again"):
         ReferenceIndex(tmp_path, model_digest=DIGEST)
+
+
+def test_a_snapshot_that_does_not_know_what_is_similar_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    snapshot(tmp_path, archive())
+    manifest = tmp_path / "s1" / "snapshot.json"
+    old = json.loads(manifest.read_text())
+    del old["modalities"]["DX"]["least_similarity"]
+    manifest.write_text(json.dumps(old))
+
+    with pytest.raises(ConfigurationError, match="build it again"):
+        ReferenceIndex(tmp_path / "s1", model_digest=DIGEST)
 
 
 def test_a_folder_that_is_no_snapshot_is_refused_with_the_way_to_make_one(tmp_path: Path) -> None:

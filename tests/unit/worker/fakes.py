@@ -47,10 +47,11 @@ class FakeModel:
 
 @dataclass
 class FakeIndex:
-    """Holds one case, similar to everything; *look_at* is what it thinks of any pictures."""
+    """Holds one case, similar to everything, and *others*; *look_at* is what it thinks of any pictures."""
 
     snapshot: str = "s1"
     look_at: Look | None = field(default_factory=lambda: Look(z=[1.0], pictures=100, decides=True, limit=2.0))
+    others: list[Neighbour] = field(default_factory=list)
     searches: list[dict[str, Any]] = field(default_factory=list)
 
     def look(self, _tokens: Any, **_: Any) -> Look | None:
@@ -58,4 +59,4 @@ class FakeIndex:
 
     def search(self, tokens: Any, **asked: Any) -> list[Neighbour]:
         self.searches.append(asked | {"pictures": len(tokens)})
-        return [Neighbour(CASE, 0.9)]
+        return [Neighbour(CASE, 0.9), *self.others]

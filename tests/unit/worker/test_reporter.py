@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import uuid
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from tests.unit.worker.fakes import CASE, FakeIndex, FakeModel
 from worker.evaluation.labeller import present
 from worker.images.study import StoredInstance
 from worker.reporter import References, StudyToReport, write_report
-from worker.retrieval.index import Look
+from worker.retrieval.index import Look, Neighbour
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,6 +122,26 @@ def test_only_pictures_of_the_kind_look_for_similar_cases(tmp_path: Path) -> Non
     assert index.searches[0]["pictures"] == 1
     assert len(draft.pictures) == 2
     assert any(remark.startswith("Picture 2: unlike the reference pictures of DX (z 3.0") for remark in draft.remarks)
+
+
+def test_a_case_that_is_only_the_nearest_of_unlike_ones_is_not_quoted_and_the_report_says_so(tmp_path: Path) -> None:
+    unlike = Look(z=[1.0], pictures=100, decides=True, limit=2.0, least_similarity=0.95)
+    model = FakeModel()
+    draft = write([radiograph(tmp_path)], model, FakeIndex(look_at=unlike))
+
+    assert "No effusion." not in model.questions[0]
+    assert draft.evidence == []
+    assert "Written without similar earlier cases: none of DX is similar enough (0.90, least 0.95)." in draft.remarks
+    assert draft.provenance["least_similarity"] == 0.95
+
+
+def test_of_the_nearest_cases_only_similar_ones_are_quoted(tmp_path: Path) -> None:
+    between = Look(z=[1.0], pictures=100, decides=True, limit=2.0, least_similarity=0.5)
+    index = FakeIndex(look_at=between, others=[Neighbour(uuid.UUID(int=2), 0.49)])
+    draft = write([radiograph(tmp_path)], FakeModel(), index)
+
+    assert [quoted.case_id for quoted in draft.evidence] == [CASE]
+    assert not any("similar" in remark for remark in draft.remarks)
 
 
 def test_a_modality_without_reference_cases_is_reported_and_says_so(tmp_path: Path) -> None:
