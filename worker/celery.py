@@ -3,12 +3,19 @@
 import sys
 
 from db.errors import ConfigurationError
-from db.settings import load_settings
-from worker.process import build
-from worker.resident import Resident
+from db.settings import Settings, load_settings
+from worker.process import Writer, build
+
+
+def _load(settings: Settings) -> Writer:
+    # Torch takes seconds to import: not before the settings are known to be good, and never for an `inspect`.
+    from worker.resident import Resident  # noqa: PLC0415 - see above
+
+    return Resident.load(settings)
+
 
 try:
-    app = build(load_settings(), Resident.load)
+    app = build(load_settings(), _load)
 except ConfigurationError as error:
     # Celery shows any other error with fifty lines of traceback around it.
     sys.stderr.write(f"error: {error}\n")

@@ -51,9 +51,10 @@ ENOUGH_TO_COMPARE = 20
 COMPARED = 500
 #: More similarity is asked of no case: where most are alike, the few others are less like their neighbours than those.
 SIMILAR_ENOUGH = 0.5
-#: Of the three layers, the one that tells pictures of the kind from others: measured, the shallow one lets through
-#: fifty times as many upside down, and the last knows only what the tower was asked.
-STRANGE_LAYER = 1
+#: Of the three layers, those that tell pictures of the kind from others. Measured: by the middle one alone every second
+#: MR of a head passes for a CT, by both none does; the last alone knows only what the tower was asked, and lets some
+#: shuffled pictures pass; to the shallow one a head upside down is a head.
+STRANGE_LAYERS = (1, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ def fit(batches: Iterable[Array], labels: Sequence[Collection[str]] = ()) -> Usu
     for tokens in batches:
         for picture in tokens:
             moments.add(picture.astype(np.float64))
-            kept.append(reduced(picture[None, STRANGE_LAYER])[0])
+            kept.append(_told_by(picture[None])[0])
             if len(deep) < min(len(labels), FITTED):
                 deep.append(picture[-1].astype(np.float16))
     if moments.count < 2:  # noqa: PLR2004 - a spread needs two
@@ -199,7 +200,12 @@ def _strangest(white: Array) -> Array:
 
 def z(tokens: Array, usual: Usual) -> Array:
     """How strange each picture is, in units of the usual: float32 [pictures]; above `usual.limit` none of the kind."""
-    return strangeness.z(reduced(tokens[:, STRANGE_LAYER]), usual.gate)
+    return strangeness.z(_told_by(tokens), usual.gate)
+
+
+def _told_by(tokens: Array) -> Array:
+    """What the gate looks at: the deep tokens side by side, so that it knows how the layers vary together."""
+    return np.concatenate([reduced(tokens[:, layer]) for layer in STRANGE_LAYERS], axis=-1)
 
 
 def layers_of(depth: int) -> tuple[int, int, int]:

@@ -29,8 +29,8 @@ SPHERE = 0.1
 #: Reference pictures that are all the same have no spread at all.
 TINY = 1e-6
 #: The limit: the z that all but one in a hundred of the kind stay below, with a margin that shrinks with the root of
-#: their number. Twenty pictures know little: new ones reach up to 1.4 times that z, with three hundred 1.03 times.
-GENUINE, MARGIN = 0.99, 1.5
+#: their number, and one that shrinks with their number, for how channels vary together is fitted to the same pictures.
+GENUINE, MARGIN, FITTED_MARGIN = 0.99, 1.5, 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,8 @@ def fit(pictures: Sequence[Array]) -> Gate:
     metric = _metric(exact, moments)
     own = np.array([_distance(picture, *moments.without(picture), metric) for picture in exact])
     usual = max(float(np.median(own)), TINY)
-    limit = max(float(np.quantile(own, GENUINE)) / usual, 1.0) * (1 + MARGIN / len(own) ** 0.5)
+    margin = MARGIN / len(own) ** 0.5 + FITTED_MARGIN / len(own)
+    limit = max(float(np.quantile(own, GENUINE)) / usual, 1.0) * (1 + margin)
     mean, spread = moments.mean.astype(np.float32), moments.spread().astype(np.float32)
     return Gate(mean, spread, metric.astype(np.float32), usual, limit)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import shutil
 import subprocess
@@ -12,6 +13,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from db.errors import ConfigurationError
+from db.settings import Settings
+from worker.resident import Resident
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,12 +89,21 @@ def change(directory: Path, name: str, **values: Any) -> None:
         (list_configuration, "no table of names and values"),
     ],
 )
-def test_a_checkpoint_that_will_not_do_ends_the_worker_with_one_line(
+def test_a_checkpoint_that_will_not_do_is_refused_with_what_is_wrong(
     random_checkpoint: Path, tmp_path: Path, damage: Callable[[Path], None], problem: str
 ) -> None:
     directory = tmp_path / "checkpoint"
     shutil.copytree(random_checkpoint, directory)
     damage(directory)
+
+    with pytest.raises(ConfigurationError, match=re.escape(problem)):
+        Resident.load(Settings(checkpoint=directory, device="cpu"))
+
+
+def test_a_refused_checkpoint_ends_the_worker_with_one_line(random_checkpoint: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "checkpoint"
+    shutil.copytree(random_checkpoint, directory)
+    break_template(directory)
 
     ended = subprocess.run(
         WORKER,
@@ -103,7 +117,7 @@ def test_a_checkpoint_that_will_not_do_ends_the_worker_with_one_line(
 
     assert ended.returncode == 2, ended.stdout + ended.stderr
     (line,) = [line for line in (ended.stdout + ended.stderr).splitlines() if "worker_cannot_start" in line]
-    assert problem in line
+    assert "does not run: " in line
 
 
 @pytest.mark.parametrize("command", [WORKER, [sys.executable, "-m", "deploy.cli", "work"]])
@@ -143,9 +157,14 @@ def test_an_error_that_nobody_thought_of_ends_the_worker_and_does_not_quote(tmp_
 def test_the_model_is_loaded_once_by_the_worker_and_never_on_import(random_checkpoint: Path, tmp_path: Path) -> None:
     variables = environment(random_checkpoint, tmp_path)
     imported = subprocess.run(
-        [sys.executable, "-c", "import worker.celery"], env=variables, capture_output=True, text=True, check=True
+        [sys.executable, "-c", "import sys, worker.celery; print('torch' in sys.modules)"],
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    assert "loaded" not in imported.stdout + imported.stderr
+    assert imported.stdout.split() == ["False"]
+    assert "loaded" not in imported.stderr
 
     with subprocess.Popen(
         WORKER, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True

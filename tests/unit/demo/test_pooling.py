@@ -53,6 +53,14 @@ def test_usual_pictures_have_a_z_of_about_one_and_others_are_strange() -> None:
     assert (pooling.z(tokens(50, 6)[:, :, ::-1], known) > known.limit).all()
 
 
+@pytest.mark.parametrize("layer", pooling.STRANGE_LAYERS)
+def test_a_picture_is_strange_that_is_unlike_at_either_depth(layer: int) -> None:
+    known, pictures = usual(), tokens(20, 22)
+    pictures[:, layer] = pictures[:, layer, ::-1]
+
+    assert (pooling.z(pictures, known) > known.limit).all()
+
+
 def test_a_few_reference_pictures_borrow_their_spread_from_everywhere() -> None:
     few = pooling.fit([tokens(3, 7)])
 
