@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from worker.retrieval.index import Look
 
 
-def basis(written: Written) -> str:
+def basis_of(written: Written) -> str:
     """Which of the study's pictures the report rests on, and whether they were refused."""
     look = written.grounding.look
     if look is None or not written.grounding.refused:
@@ -17,7 +17,7 @@ def basis(written: Written) -> str:
     return f"{written.seen.basis}, refused beside {look.pictures} reference pictures"
 
 
-def remarks(written: Written, references: References) -> list[str]:
+def remarks_on(written: Written, references: References) -> list[str]:
     """Sentences about the pictures, the text and the earlier cases, where they are not as they should be."""
     seen, answer = written.seen, written.answer
     said = seen.remarks()
@@ -59,5 +59,5 @@ def _of_the_nearest(written: Written, look: Look) -> list[str]:
     nearest = written.grounding.too_little
     if nearest is None:
         return []
-    compared = f"{nearest:.2f}, least {look.least_similarity:.2f}"
+    compared = f"{nearest:.3f}, least {look.least_similarity:.3f}"
     return [f"Written without similar earlier cases: none of {written.seen.modality} is similar enough ({compared})."]

@@ -12,12 +12,14 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 from PIL import Image
 
 from db.errors import TransientFailure
 from db.reports import Draft, Quoted, Shown
-from worker import prompts, remarks
+from worker import prompts
 from worker.images.study import pictures_of
+from worker.remarks import basis_of, remarks_on
 
 if TYPE_CHECKING:
     import uuid
@@ -182,6 +184,8 @@ def _ground(study: StudyToReport, seen: StudyPictures, model: Model, references:
     if index is None:
         return Grounding()
     tokens = model.patch_tokens([picture.pixels for picture in seen.pictures])
+    if not np.isfinite(tokens).all():
+        raise TransientFailure("model_error", "the model's vision tower computed no finite numbers")
     look = index.look(tokens, modality=seen.modality, body_part=seen.body_part)
     if look is None:
         return Grounding()
@@ -238,12 +242,12 @@ def _draft(study: StudyToReport, written: Written, model: Model, references: Ref
     findings, impression = prompts.split_report(answer.text)
     if not findings and not impression:
         raise TransientFailure("empty_report", "the model gave no text")
-    news = [f"New in this version: {late}." for late in study.late_arrivals]
+    arrivals = [f"New in this version: {late}." for late in study.late_arrivals]
     return Draft(
         findings=findings,
         impression=impression,
-        basis=remarks.basis(written),
-        remarks=news + remarks.remarks(written, references),
+        basis=basis_of(written),
+        remarks=arrivals + remarks_on(written, references),
         prompt_version=prompts.VERSION,
         model_digest=model.digest,
         provenance={

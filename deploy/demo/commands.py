@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING
 
 from db.errors import ConfigurationError
 from deploy.demo.phantoms import TRAINING
-from deploy.demo.studies import write_demo_studies, write_reference_cases
+from deploy.demo.studies import REFERENCE_CASES, write_demo_studies, write_reference_cases
 from worker.evaluation.commands import Options, evaluate
 
 if TYPE_CHECKING:
     from worker.evaluation.evaluate import Result
-
-#: Earlier cases that a measured model retrieves from.
-REFERENCE_CASES = 640
 
 
 def phantoms(count: int, seed: int, out: Path) -> int:

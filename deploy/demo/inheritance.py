@@ -30,7 +30,8 @@ def inherited(ruler: Ruler, ready: Ready, items: Sequence[int], family: str = "c
     """Of genuine pictures beside their own nearest cases, and beside three wrong ones.
 
     Wrong ones have no rare finding of the picture's own. They are random or rare: as a worker quotes them, which leaves
-    out what is too unlike; all of them, under their own similarities; or, disguised, under those of the nearest.
+    out what is too unlike; all of them, under their own similarities; or, disguised, under those of the nearest. Beside
+    the shares, how many of the wrong ones a worker quotes.
     """
     shelf = ready.shelves[family]
     nearest = {n: shelf.near(n) for n in items}
@@ -48,6 +49,7 @@ def inherited(ruler: Ruler, ready: Ready, items: Sequence[int], family: str = "c
             if not disguised:
                 similar = {n: shelf.similar(cases) for n, cases in quoted.items()}
                 shares[name] = _inherited(ruler, ready, quoted, similar)
+                shares[f"{name}, quoted"] = sum(map(len, similar.values())) / sum(map(len, quoted.values()))
     return shares
 
 

@@ -40,7 +40,7 @@ class Shelf:
 
     def __post_init__(self) -> None:
         self.rare_rows = np.array([row for row, case in enumerate(self.cases) if rare_findings(case)], np.int64)
-        self.least_similarity = pooling.least_similarity(self.vectors)
+        self.least_similarity = pooling.least_similarity(self.vectors, np.arange(len(self.cases)))
 
     def nearest(self, item: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """Rows of the nearest cases, best first, and their similarities."""

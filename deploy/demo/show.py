@@ -21,7 +21,7 @@ from db.settings import load_settings
 from deploy import welcome
 from deploy.child import find_program
 from deploy.demo.board import Board
-from deploy.demo.studies import write_demo_studies, write_reference_cases
+from deploy.demo.studies import REFERENCE_CASES, write_demo_studies, write_reference_cases
 from deploy.launcher import running
 from deploy.preflight import SERVERS, check, is_free
 from deploy.server import free_port
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from deploy.launcher import Launcher
 
 STUDIES = 8
-#: Enough that what is usual is known of every modality, and each rare finding is there some twenty times.
-REFERENCE_CASES = 640
 #: Shipped with Prelim; made by `make demo-checkpoint`.
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 #: A folder of single files has no late images: a short quiet time shows reports sooner.
@@ -132,6 +130,14 @@ def _reference_index(settings: Settings, folder: Path) -> None:
         known = reference.current_snapshot(session, digest)
     if known is None:
         _prelim("reference", "build", str(folder))
+        return
+    # Imports torch, which the demo's own process does not need otherwise.
+    from worker.retrieval.index import ReferenceIndex  # noqa: PLC0415 - see above
+
+    try:
+        ReferenceIndex(settings.data_dir / known.directory, model_digest=digest)
+    except ConfigurationError as problem:
+        raise ConfigurationError(f"{problem}; with the demo's own cases: prelim reference build {folder}") from problem
 
 
 def _prelim(*arguments: str) -> None:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 #: What every folder of cases lists them in: one JSON object a line, as `prelim reference build` and `evaluate` read it.
 CASES = "cases.jsonl"
+#: How many earlier cases a demo retrieves from: enough of every kind that strangers may be refused, and each rare
+#: finding some twenty times.
+REFERENCE_CASES = 720
 #: Of the reference cases of the chest, how many show a rare finding: a hospital's archive holds what a year has not.
 RARE_AMONG_REFERENCES = 0.25
 #: Numbers of the patients of reference cases begin here: nobody's own case may be quoted to him.
@@ -63,18 +66,19 @@ def write_demo_studies(
 
 
 def write_reference_cases(directory: Path, *, count: int, seed: int, variation: Variation = CAREFUL) -> list[DemoStudy]:
-    """Write *count* earlier cases: three quarters chests, a quarter of those with a finding rare elsewhere."""
+    """Write *count* earlier cases: two thirds chests, a quarter of those with a finding rare elsewhere."""
     rng = np.random.default_rng((seed, 2))
     return _write(
-        directory, list(_references(rng, count)), rng, variation, first_patient=REFERENCE_PATIENTS, small=True
+        directory, list(reference_cases(rng, count)), rng, variation, first_patient=REFERENCE_PATIENTS, small=True
     )
 
 
-def _references(rng: np.random.Generator, count: int) -> Iterator[Case]:
+def reference_cases(rng: np.random.Generator, count: int) -> Iterator[Case]:
+    """Draw *count* earlier cases, every third of another kind than a chest."""
     others = itertools.cycle(picture for picture in CATALOGUE if picture != "chest")
     rare = itertools.cycle(kind.name for kind in CHEST_RARE)
     for number in range(count):
-        if number % 4 == 3:  # noqa: PLR2004 - every fourth
+        if number % 3 == 2:  # noqa: PLR2004 - every third
             yield draw_case(rng, next(others))
         else:
             yield draw_case(rng, "chest", rare=next(rare) if rng.random() < RARE_AMONG_REFERENCES else "")

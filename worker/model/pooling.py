@@ -45,16 +45,16 @@ RIDGE = 0.05
 LEAST_LABELLED = 3
 #: Weight of the strangest tokens beside the labels.
 UNLABELLED = 0.3
-#: With fewer reference cases nobody can say how similar two of them usually are.
+#: With cases of fewer patients nobody can say how similar two of them usually are.
 ENOUGH_TO_COMPARE = 20
 #: Reference cases, evenly chosen, that are compared with all others: the medians of more are the same.
 COMPARED = 500
 #: More similarity is asked of no case: where most are alike, the few others are less like their neighbours than those.
 SIMILAR_ENOUGH = 0.5
-#: Of the three layers, those that tell pictures of the kind from others. Measured: by the middle one alone every second
-#: MR of a head passes for a CT, by both none does; the last alone knows only what the tower was asked, and lets some
-#: shuffled pictures pass; to the shallow one a head upside down is a head.
-STRANGE_LAYERS = (1, 2)
+#: The first of the layers by which pictures of the kind are told from others. Measured on three: to the shallow one a
+#: head upside down is a head; by the middle one alone every second MR of a head passes for a CT, by both deep ones none
+#: does; the last alone knows only what the tower was asked, and lets some shuffled pictures pass.
+FIRST_DEEP = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def fit(batches: Iterable[Array], labels: Sequence[Collection[str]] = ()) -> Usu
     for tokens in batches:
         for picture in tokens:
             moments.add(picture.astype(np.float64))
-            kept.append(_told_by(picture[None])[0])
+            kept.append(_deep(picture[None])[0])
             if len(deep) < min(len(labels), FITTED):
                 deep.append(picture[-1].astype(np.float16))
     if moments.count < 2:  # noqa: PLR2004 - a spread needs two
@@ -165,17 +165,18 @@ def embed(tokens: Array, usual: Usual) -> Array:
     return _unit(np.concatenate([scores, strange], axis=1)).astype(np.float32)
 
 
-def least_similarity(vectors: Array) -> float:
+def least_similarity(vectors: Array, owners: npt.NDArray[np.integer]) -> float:
     """The cosine from which a case is similar: halfway between any two reference cases and two nearest ones.
 
-    *vectors* are those of all reference cases of a kind [cases, n], of length 1; the medians of both are meant. At most
-    SIMILAR_ENOUGH; -1, which lets every case be similar, where they are too few to tell.
+    *vectors* are those of all reference cases of a kind [cases, n], of length 1; the medians of both are meant.
+    *owners* [cases] say whose they are: a patient's own are never quoted to him, and do not count. At most
+    SIMILAR_ENOUGH; -1, which lets every case be similar, where the patients are too few to tell.
     """
-    if len(vectors) < ENOUGH_TO_COMPARE:
+    if len(np.unique(owners)) < ENOUGH_TO_COMPARE:
         return -1.0
     anyone, nearest = [], []
     for row in np.unique(np.linspace(0, len(vectors) - 1, min(len(vectors), COMPARED)).astype(int)):
-        others = np.delete(vectors @ vectors[row], row)
+        others = (vectors @ vectors[row])[owners != owners[row]]
         anyone.append(np.median(others))
         nearest.append(others.max())
     return min(float(np.median(anyone) + np.median(nearest)) / 2, SIMILAR_ENOUGH)
@@ -200,12 +201,14 @@ def _strangest(white: Array) -> Array:
 
 def z(tokens: Array, usual: Usual) -> Array:
     """How strange each picture is, in units of the usual: float32 [pictures]; above `usual.limit` none of the kind."""
-    return strangeness.z(_told_by(tokens), usual.gate)
+    return strangeness.z(_deep(tokens), usual.gate)
 
 
-def _told_by(tokens: Array) -> Array:
-    """What the gate looks at: the deep tokens side by side, so that it knows how the layers vary together."""
-    return np.concatenate([reduced(tokens[:, layer]) for layer in STRANGE_LAYERS], axis=-1)
+def _deep(tokens: Array) -> Array:
+    """What the gate looks at: the deep layers side by side, so that it knows how they vary together."""
+    # Towers built otherwise than InternVL's give one layer.
+    layers = range(min(FIRST_DEEP, tokens.shape[1] - 1), tokens.shape[1])
+    return np.concatenate([reduced(tokens[:, layer]) for layer in layers], axis=-1)
 
 
 def layers_of(depth: int) -> tuple[int, int, int]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: Pictures that the spread over all places counts for at each single place: a small reference set knows few spreads.
 PRIOR_PICTURES = 16
-#: Patches on a side, and channels, that are looked at of a tower with more: the cost must not grow with that.
+#: Patches on a side, and channels of a layer, that are looked at of a tower with more: the cost must not grow with it.
 GRID, CHANNELS = 8, 192
 #: How much of the covariance is taken from a sphere: directions that hardly vary in few pictures may vary in others.
 SPHERE = 0.1

@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import numpy as np
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 from rich.progress import track
@@ -145,6 +146,11 @@ def collect(
         except NotReportable as problem:
             left_out.append(f"{case.case_id}: {problem.detail}")
             continue
+        tokens = model.patch_tokens([picture.pixels for picture in seen.pictures])
+        if not np.isfinite(tokens).all():
+            # One such vector would spoil what is known of its whole modality.
+            left_out.append(f"{case.case_id}: the model's vision tower computed no finite numbers")
+            continue
         owner = owner_of(folder, case)
         row = IndexedCase(
             case_id=str(store(folder, case, seen, owner)),
@@ -154,7 +160,7 @@ def collect(
             # As it will be read from a study's headers, not as the list has it.
             body_part=seen.body_part,
         )
-        snapshot.add(row, model.patch_tokens([picture.pixels for picture in seen.pictures]), label(case.report))
+        snapshot.add(row, tokens, label(case.report))
         indexed += 1
     if not indexed:
         raise ConfigurationError(f"no case of {folder} could be used; the first: {(left_out or ['none is listed'])[0]}")

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from worker.retrieval.snapshot import Tokens
 
-#: With fewer reference pictures than these nobody can say that a picture is none of the kind: measured on phantoms,
-#: forty refuse up to two genuine pictures in a hundred, twenty up to nine.
+#: With pictures of fewer patients than these nobody can say that a picture is none of the kind: measured on phantoms,
+#: chests of forty refuse up to two genuine ones in a hundred, of twenty up to nine. Slices of one head are one witness.
 ENOUGH_TO_REFUSE = 40
 
 
@@ -49,12 +49,12 @@ class Look:
     z: list[float]
     #: Reference pictures it was compared with.
     pictures: int
-    #: Whether they are enough, and of the same part of the body, so that a stranger may be refused.
+    #: Whether they are of enough patients, and of the same part of the body, so that a stranger may be refused.
     decides: bool
     #: The z above which a picture is none of the kind.
     limit: float
     #: The cosine below which a case is not similar, though none be nearer.
-    least_similarity: float = -1.0
+    least_similarity: float
 
     @property
     def usual(self) -> list[int]:
@@ -107,7 +107,7 @@ class ReferenceIndex:
         if kind is None:
             return None
         z = [float(pooling.z(tokens[row : row + 1], kind.usual)[0]) for row in range(len(tokens))]
-        decides = kind.usual.pictures >= ENOUGH_TO_REFUSE and body_part in kind.body_parts
+        decides = len({case.owner for case in kind.cases}) >= ENOUGH_TO_REFUSE and body_part in kind.body_parts
         rounded, limit = [round(value, 2) for value in z], round(kind.usual.limit, 2)
         return Look(rounded, kind.usual.pictures, decides, limit, kind.least_similarity)
 

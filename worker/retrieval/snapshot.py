@@ -55,6 +55,11 @@ class IndexedCase:
     study_hash: str = ""
     body_part: str = ""
 
+    @property
+    def owner(self) -> str:
+        """Whose it is: the patient, else the study, else nobody else's."""
+        return self.patient_hash or self.study_hash or self.case_id
+
 
 @dataclass(slots=True)
 class _Kind:
@@ -128,12 +133,13 @@ class SnapshotWriter:
         chosen = np.unique(np.linspace(0, len(tokens) - 1, min(len(tokens), FITTED)).astype(int))
         usual = pooling.fit((tokens[row : row + 1] for row in chosen), [kind.labels[row] for row in chosen])
         vectors = np.stack([case_vector(tokens[start:end], usual) for start, end in kind.rows])
+        owners = np.unique([case.owner for case in kind.cases], return_inverse=True)[1]
         usual.save(self._partial / f"{number}.npz")
         faiss.write_index(_flat_index(vectors), str(self._partial / f"{number}.faiss"))
         return entry | {
             "index": self._file(f"{number}.faiss"),
             "usual": self._file(f"{number}.npz"),
-            "least_similarity": round(pooling.least_similarity(vectors), 3),
+            "least_similarity": round(pooling.least_similarity(vectors, owners), 3),
         }
 
     def _file(self, name: str) -> dict[str, str]:

@@ -10,13 +10,14 @@ import pytest
 from pydicom import dcmread
 
 from db.errors import ConfigurationError
-from deploy.demo.cases import Case, draw_case
+from deploy.demo.cases import CATALOGUE, Case, draw_case
 from deploy.demo.commands import phantoms
 from deploy.demo.dicom import write_study
 from deploy.demo.phantoms import CAREFUL, draw
-from deploy.demo.studies import MANY, write_demo_studies, write_reference_cases
+from deploy.demo.studies import MANY, REFERENCE_CASES, reference_cases, write_demo_studies, write_reference_cases
 from worker.images.study import StoredInstance, pictures_of
 from worker.retrieval.build import read_cases
+from worker.retrieval.index import ENOUGH_TO_REFUSE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +42,12 @@ def test_the_same_seed_writes_the_same_bytes(tmp_path: Path) -> None:
     names = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.dcm"))
     assert names
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)
+
+
+def test_a_demo_has_enough_earlier_cases_of_every_kind_to_refuse_strangers() -> None:
+    cases = list(reference_cases(np.random.default_rng(0), REFERENCE_CASES))
+
+    assert min(sum(case.picture == kind for case in cases) for kind in CATALOGUE) >= ENOUGH_TO_REFUSE
 
 
 def test_reference_cases_are_read_by_the_reference_build(tmp_path: Path) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import uuid
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from db.errors import ConfigurationError, NotReportable
-from worker.retrieval.build import Case, instances_of, read_cases
+from deploy.demo.studies import write_reference_cases
+from worker.retrieval.build import Case, collect, instances_of, read_cases
+from worker.retrieval.snapshot import writing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,3 +79,27 @@ def test_a_file_that_is_no_dicom_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(NotReportable, match=r"1\.dcm is no DICOM file"):
         instances_of(tmp_path, Case(**GOOD))
+
+
+class Overflowing:
+    """A model whose tower computes no numbers for the second study it looks at."""
+
+    digest = "d" * 64
+
+    def __init__(self) -> None:
+        self._looked = 0
+
+    def patch_tokens(self, pictures: Any) -> Any:
+        self._looked += 1
+        return np.full((len(pictures), 3, 4, 2), np.nan if self._looked == 2 else self._looked, np.float32)
+
+
+def test_a_case_that_the_model_computes_no_numbers_for_is_left_out_and_named(tmp_path: Path) -> None:
+    write_reference_cases(tmp_path / "cases", count=3, seed=1)
+
+    with writing(tmp_path / "s1", model_digest=Overflowing.digest) as snapshot:
+        indexed, left_out = collect(
+            tmp_path / "cases", snapshot, Overflowing(), lambda _: [], 8, store=lambda *_: uuid.uuid4()
+        )
+
+    assert (indexed, left_out) == (2, ["00002: the model's vision tower computed no finite numbers"])

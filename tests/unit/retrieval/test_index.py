@@ -11,7 +11,7 @@ import pytest
 
 from db.errors import ConfigurationError
 from worker.model import pooling
-from worker.retrieval.index import ENOUGH_TO_REFUSE, Look, ReferenceIndex
+from worker.retrieval.index import Look, ReferenceIndex
 from worker.retrieval.snapshot import IndexedCase, writing
 
 if TYPE_CHECKING:
@@ -176,13 +176,15 @@ def test_another_part_of_the_body_than_the_references_show_is_never_refused(tmp_
 
 
 def test_a_small_reference_set_refuses_nothing(tmp_path: Path) -> None:
-    few = ENOUGH_TO_REFUSE - 1
-    index = snapshot(tmp_path, [(case(n), pictures(1, n)) for n in range(few)])
+    def decides(name: str, cases: list[IndexedCase]) -> bool:
+        index = snapshot(tmp_path / name, [(one, pictures(3, n)) for n, one in enumerate(cases)])
+        look = index.look(pictures(1, 50), modality="DX", body_part="CHEST")
+        assert look is not None
+        return look.decides
 
-    look = index.look(pictures(1, 50), modality="DX", body_part="CHEST")
-
-    assert look is not None
-    assert not look.decides
+    assert decides("enough", [case(n) for n in range(40)])
+    assert not decides("few", [case(n) for n in range(39)])
+    assert not decides("few patients", [case(n, patient=f"p{n % 20}") for n in range(60)])
 
 
 def test_a_single_picture_of_a_modality_is_kept_but_nothing_is_compared_with_it(tmp_path: Path) -> None:

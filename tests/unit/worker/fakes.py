@@ -50,7 +50,9 @@ class FakeIndex:
     """Holds one case, similar to everything, and *others*; *look_at* is what it thinks of any pictures."""
 
     snapshot: str = "s1"
-    look_at: Look | None = field(default_factory=lambda: Look(z=[1.0], pictures=100, decides=True, limit=2.0))
+    look_at: Look | None = field(
+        default_factory=lambda: Look(z=[1.0], pictures=100, decides=True, limit=2.0, least_similarity=-1)
+    )
     others: list[Neighbour] = field(default_factory=list)
     searches: list[dict[str, Any]] = field(default_factory=list)
 

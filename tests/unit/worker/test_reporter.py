@@ -90,7 +90,10 @@ def test_a_blank_picture_gets_no_words_of_the_model_or_of_its_neighbours(tmp_pat
 
 
 def test_pictures_unlike_the_reference_set_get_no_words_of_the_model_and_say_why(tmp_path: Path) -> None:
-    model, index = FakeModel(), FakeIndex(look_at=Look(z=[4.2], pictures=250, decides=True, limit=2.0))
+    model, index = (
+        FakeModel(),
+        FakeIndex(look_at=Look(z=[4.2], pictures=250, decides=True, limit=2.0, least_similarity=-1)),
+    )
     draft = write([radiograph(tmp_path)], model, index)
 
     assert (model.questions, draft.evidence, index.searches) == ([], [], [])
@@ -105,7 +108,10 @@ def test_pictures_unlike_the_reference_set_get_no_words_of_the_model_and_say_why
 def test_where_nothing_may_be_refused_a_strange_picture_is_read_alone_and_marked(
     tmp_path: Path, decides: bool, refuse: bool
 ) -> None:
-    model, index = FakeModel(), FakeIndex(look_at=Look(z=[4.2], pictures=5, decides=decides, limit=2.0))
+    model, index = (
+        FakeModel(),
+        FakeIndex(look_at=Look(z=[4.2], pictures=5, decides=decides, limit=2.0, least_similarity=-1)),
+    )
     draft = write([radiograph(tmp_path)], model, index, refuse_strange=refuse)
 
     assert draft.impression == "Normal."
@@ -114,7 +120,7 @@ def test_where_nothing_may_be_refused_a_strange_picture_is_read_alone_and_marked
 
 
 def test_only_pictures_of_the_kind_look_for_similar_cases(tmp_path: Path) -> None:
-    index = FakeIndex(look_at=Look(z=[1.0, 3.0], pictures=100, decides=True, limit=2.0))
+    index = FakeIndex(look_at=Look(z=[1.0, 3.0], pictures=100, decides=True, limit=2.0, least_similarity=-1))
     draft = write(
         [radiograph(tmp_path, name="a.dcm"), radiograph(tmp_path, name="b.dcm", turned=True)], FakeModel(), index
     )
@@ -131,7 +137,7 @@ def test_a_case_that_is_only_the_nearest_of_unlike_ones_is_not_quoted_and_the_re
 
     assert "No effusion." not in model.questions[0]
     assert draft.evidence == []
-    assert "Written without similar earlier cases: none of DX is similar enough (0.90, least 0.95)." in draft.remarks
+    assert "Written without similar earlier cases: none of DX is similar enough (0.900, least 0.950)." in draft.remarks
     assert draft.provenance["least_similarity"] == 0.95
 
 
@@ -142,6 +148,15 @@ def test_of_the_nearest_cases_only_similar_ones_are_quoted(tmp_path: Path) -> No
 
     assert [quoted.case_id for quoted in draft.evidence] == [CASE]
     assert not any("similar" in remark for remark in draft.remarks)
+
+
+def test_a_tower_that_computes_no_numbers_fails_the_run_instead_of_spoiling_its_report(tmp_path: Path) -> None:
+    class Overflowing(FakeModel):
+        def patch_tokens(self, pictures: Any) -> Any:
+            return super().patch_tokens(pictures) * np.nan
+
+    with pytest.raises(TransientFailure, match="no finite numbers"):
+        write([radiograph(tmp_path)], Overflowing(), FakeIndex())
 
 
 def test_a_modality_without_reference_cases_is_reported_and_says_so(tmp_path: Path) -> None:
