@@ -49,7 +49,7 @@ def inherited(ruler: Ruler, ready: Ready, items: Sequence[int], family: str = "c
             if not disguised:
                 similar = {n: shelf.similar(cases) for n, cases in quoted.items()}
                 shares[name] = _inherited(ruler, ready, quoted, similar)
-                shares[f"{name}, quoted"] = sum(map(len, similar.values())) / sum(map(len, quoted.values()))
+                shares[f"{name}, quoted"] = round(sum(map(len, similar.values())) / sum(map(len, quoted.values())), 4)
     return shares
 
 
