@@ -47,7 +47,7 @@ LEAST_LABELLED = 3
 UNLABELLED = 0.3
 #: With cases of fewer patients nobody can say how similar two of them usually are.
 ENOUGH_TO_COMPARE = 20
-#: Reference cases, evenly chosen, that are compared with all others: the medians of more are the same.
+#: Reference cases, evenly chosen, that are compared with all others: medians need no more.
 COMPARED = 500
 #: More similarity is asked of no case: where most are alike, the few others are less like their neighbours than those.
 SIMILAR_ENOUGH = 0.5

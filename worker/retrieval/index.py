@@ -70,6 +70,7 @@ class _Kind:
     usual: pooling.Usual
     cases: list[IndexedCase]
     body_parts: frozenset[str]
+    patients: int
     least_similarity: float
 
 
@@ -107,7 +108,7 @@ class ReferenceIndex:
         if kind is None:
             return None
         z = [float(pooling.z(tokens[row : row + 1], kind.usual)[0]) for row in range(len(tokens))]
-        decides = len({case.owner for case in kind.cases}) >= ENOUGH_TO_REFUSE and body_part in kind.body_parts
+        decides = kind.patients >= ENOUGH_TO_REFUSE and body_part in kind.body_parts
         rounded, limit = [round(value, 2) for value in z], round(kind.usual.limit, 2)
         return Look(rounded, kind.usual.pictures, decides, limit, kind.least_similarity)
 
@@ -144,7 +145,8 @@ def _load(directory: Path, entry: dict[str, Any]) -> _Kind:
     _checked(directory, entry["usual"])
     usual = pooling.Usual.load(directory / entry["usual"]["file"])
     cases = [IndexedCase(**case) for case in entry["cases"]]
-    return _Kind(index, usual, cases, frozenset(entry["body_parts"]), entry["least_similarity"])
+    patients = len({case.owner for case in cases})
+    return _Kind(index, usual, cases, frozenset(entry["body_parts"]), patients, entry["least_similarity"])
 
 
 def _is_own(case: IndexedCase, patient_hash: str, study_hash: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gc
 import threading
@@ -20,7 +21,7 @@ from dicom_listener.server import Listener
 from tests.integration.dicom_listener.listening import file_of_pydicom, node, settings_for, stored
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from db.settings import Settings
@@ -77,20 +78,26 @@ class Impatient(AE):
         self.network_timeout = 1
 
 
+@contextlib.contextmanager
+def receiver(store: Callable[[evt.Event], int]) -> Iterator[scu.Node]:
+    """Somebody else's receiver, which answers C-STORE as *store* does."""
+    ae = AE("RECEIVER")
+    ae.add_supported_context(CTImageStorage, ExplicitVRLittleEndian)
+    server: Any = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
+    try:
+        yield scu.Node("127.0.0.1", int(server.server_address[1]), "RECEIVER")
+    finally:
+        server.shutdown()
+
+
 def test_an_answer_may_take_longer_than_an_association_may_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     def store(_: evt.Event) -> int:
         time.sleep(2.5)
         return 0
 
-    receiver = AE("SLOW")
-    receiver.add_supported_context(CTImageStorage, ExplicitVRLittleEndian)
-    server: Any = receiver.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
     monkeypatch.setattr(scu, "AE", Impatient)
-    try:
-        slow = scu.Node("127.0.0.1", int(server.server_address[1]), "SLOW")
+    with receiver(store) as slow:
         sent = list(scu.send_files([file_of_pydicom("CT_small.dcm")], slow))
-    finally:
-        server.shutdown()
 
     assert [result.status for result in sent] == [0]
 
@@ -104,17 +111,13 @@ def test_a_receiver_that_falls_silent_ends_the_sending_and_every_file_says_so(mo
         go_on.wait(60)
         return 0
 
-    receiver = AE("SILENT")
-    receiver.add_supported_context(CTImageStorage, ExplicitVRLittleEndian)
-    server: Any = receiver.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
     monkeypatch.setattr(scu, "ANSWER_SECONDS", 1)
-    try:
-        silent = scu.Node("127.0.0.1", int(server.server_address[1]), "SILENT")
-        sent = list(scu.send_files([file_of_pydicom("CT_small.dcm")] * 3, silent))
-    finally:
-        go_on.set()
-        server.shutdown()
-        gc.collect()
+    with receiver(store) as silent:
+        try:
+            sent = list(scu.send_files([file_of_pydicom("CT_small.dcm")] * 3, silent))
+        finally:
+            go_on.set()
+    gc.collect()
 
     assert [(result.status, result.detail) for result in sent] == [(None, scu.NO_ANSWER)] * 3
 
