@@ -137,7 +137,9 @@ def _reference_index(settings: Settings, folder: Path) -> None:
     try:
         ReferenceIndex(settings.data_dir / known.directory, model_digest=digest)
     except ConfigurationError as problem:
-        raise ConfigurationError(f"{problem}; with the demo's own cases: prelim reference build {folder}") from problem
+        # The index may be of real cases: it is not for the demo to build another over it.
+        another = "while `prelim up` runs on this data folder, or name the demo another one with PRELIM_DATA_DIR"
+        raise ConfigurationError(f"{problem}, {another}") from problem
 
 
 def _prelim(*arguments: str) -> None:
