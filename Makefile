@@ -47,7 +47,7 @@ fuzz-listener: install ## Throw mutated associations at the listener (SEED=1 SEC
 	$(BIN)/python -m tests.fuzz.listener --seed $(SEED) --seconds $(SECONDS)
 
 demo-checkpoint: install ## Train the demo checkpoint on phantoms
-	$(BIN)/python -m deploy.demo.train
+	$(BIN)/python -m worker.training.train
 
 format: install ## Format and fix what can be fixed
 	$(BIN)/ruff check --fix .

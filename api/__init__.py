@@ -1,1 +1,1 @@
-"""The read API and the radiologist's page. Reads; never changes a study."""
+"""Serve the read API and the page."""

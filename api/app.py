@@ -5,8 +5,10 @@ from pathlib import Path
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from api import errors, health, login, metrics, pages, reference, studies
+from api import errors
 from api.headers import SecurityHeaders
+from api.page import login, openapi, pages
+from api.v1 import health, metrics, studies
 from db.settings import Settings
 
 DESCRIPTION = "Preliminary radiology reports, what they rest on, and the state of every study. Reads only."
@@ -19,7 +21,7 @@ def create_app(settings: Settings) -> FastAPI:
         description=DESCRIPTION,
         # Of the interface, as in its addresses; not of the distribution.
         version="1",
-        # Ours is in api.reference.
+        # Ours is in api.page.openapi.
         docs_url=None,
         redoc_url=None,
     )
@@ -27,7 +29,7 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     # Last, so outermost: errors get the headers too.
     app.add_middleware(SecurityHeaders)
-    for module in (health, metrics, studies, login, pages, reference):
+    for module in (health, metrics, studies, login, pages, openapi):
         app.include_router(module.router)
-    app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
+    app.mount("/static", StaticFiles(directory=Path(__file__).parent / "page" / "static"), name="static")
     return app

@@ -13,8 +13,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.schemas import Problem
-from api.templating import templates
+from api.page.templating import templates
+from api.v1.schemas import Problem
 from db.errors import ConfigurationError
 
 log = structlog.get_logger()

@@ -1,1 +1,1 @@
-"""What the processes share: settings, tables, the life of a study, the job protocol."""
+"""Keep what the processes share: settings, errors, tables and the queries on them."""

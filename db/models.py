@@ -132,7 +132,7 @@ class Instance(Base):
     instance_number: Mapped[int | None]
     modality: Mapped[str] = mapped_column(default="")
     body_part: Mapped[str] = mapped_column(default="")
-    #: Whether a report can be about it: an image SOP class (db.reportable).
+    #: Whether a report can be about it: an image SOP class (db.studies.sop_classes).
     reportable: Mapped[bool]
     #: The study's revision it arrived in.
     revision: Mapped[int] = mapped_column(Integer)
@@ -224,7 +224,7 @@ class Job(Base):
     lease_until: Mapped[dt.datetime | None]
     owner: Mapped[str | None]
     queued_at: Mapped[dt.datetime] = _now()
-    #: The order of the queue: when it was queued, less a head start for its priority (db.jobs.urgent_at).
+    #: The order of the queue: when it was queued, less a head start for its priority (db.jobs.claims.urgent_at).
     urgent_at: Mapped[dt.datetime] = _now()
     #: Not to be claimed before; in the future after a transient failure.
     available_at: Mapped[dt.datetime] = _now()

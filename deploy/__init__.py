@@ -1,1 +1,1 @@
-"""Starts the other packages: the command line, the embedded services, the demo."""
+"""Install, start and operate the processes."""

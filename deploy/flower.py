@@ -6,8 +6,8 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from db.jobqueue import make_app
-from deploy.credentials import flower_password
+from db.jobs.celery_app import make_app
+from deploy.embedded.credentials import flower_password
 
 if TYPE_CHECKING:
     from db.settings import Settings

@@ -1,1 +1,1 @@
-"""From the modality to the queue: receives, keeps, indexes and dispatches studies."""
+"""From the modality to the queue: receive, spool, index, settle, dispatch."""

@@ -9,11 +9,12 @@ from pydicom.uid import UID
 from pynetdicom import AllStoragePresentationContexts
 from pynetdicom._globals import ALL_TRANSFER_SYNTAXES
 
-from dicom_listener import association, data_sets, elements, negotiation, refusals, requests, server, services
-from dicom_listener.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from dicom_listener.peers import Rules, read_rules
-from dicom_listener.refusals import Refusal
-from dicom_listener.store import Store
+from dicom_listener.indexing import elements
+from dicom_listener.receive import association, data_sets, listener, n_services, negotiation, services, statuses
+from dicom_listener.receive.c_store import Store
+from dicom_listener.receive.peers import Rules, read_rules
+from dicom_listener.receive.statuses import Refusal
+from dicom_listener.spool.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,13 +85,13 @@ def _negotiation(settings: Settings) -> Iterator[str]:
         ("Role selection", "not answered: default roles"),
         ("ARTIM", f"{association.ARTIM_SECONDS} s"),
         ("Idle association", f"aborted after {association.IDLE_SECONDS} s"),
-        ("Connections of one address that have not associated", f"{server.SILENT_PER_ADDRESS}; the oldest is cut"),
+        ("Connections of one address that have not associated", f"{listener.SILENT_PER_ADDRESS}; the oldest is cut"),
     )
 
 
 def _statuses(_: Settings) -> Iterator[str]:
     yield from ("## Statuses", "", "0000 is answered when the object would survive a power cut, and only then.", "")
-    refusals_of_all = sorted(_refusals(refusals, requests, services), key=lambda refusal: refusal.status)
+    refusals_of_all = sorted(_refusals(statuses, n_services, services), key=lambda refusal: refusal.status)
     rows = (
         (f"{refusal.status:04X}", (refusal.__doc__ or "").removeprefix("Raised when ").rstrip("."))
         for refusal in refusals_of_all

@@ -14,12 +14,16 @@ from typing import TYPE_CHECKING
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from db import jobqueue, jobs, modality, nudges, processes, settling
+from db.jobs import celery_app, claims, wakeups
 from db.logs import frames
+from db.operations import heartbeats
 from db.session import transaction
-from dicom_listener import commitment, index, tally
-from dicom_listener.peers import PeerDirectory
-from dicom_listener.storage import Spool
+from db.studies import commitments, settling
+from dicom_listener.commitment import deliver
+from dicom_listener.indexing import indexer
+from dicom_listener.receive import counters
+from dicom_listener.receive.peers import PeerDirectory
+from dicom_listener.spool.durable import Spool
 
 if TYPE_CHECKING:
     import uuid
@@ -45,16 +49,16 @@ def run_once(settings: Settings, app: Celery) -> int:
     """
     # Looked at before the inbox: the last objects of an association that is gone by now are in the inbox.
     open_associations = Spool(settings.spool).open_associations()
-    indexed = index.run_once(settings)
+    indexed = indexer.run_once(settings)
     # A study must not settle while files of it still wait for their rows.
-    settled = settle(settings, open_associations) if indexed < index.BATCH else 0
+    settled = settle(settings, open_associations) if indexed < indexer.BATCH else 0
     return indexed + settled + rescue(settings) + announce(settings, app)
 
 
 def settle(settings: Settings, open_associations: Collection[str]) -> int:
     """Judge complete what is quiet or too long in coming; returns how many jobs that made."""
     with transaction(settings.database()) as session:
-        ended = modality.settle_ended_steps(session, open_associations) if settings.mpps else []
+        ended = commitments.settle_ended_steps(session, open_associations) if settings.mpps else []
         made = settling.settle_due(
             session,
             quiet_seconds=settings.settle_seconds,
@@ -71,7 +75,7 @@ def settle(settings: Settings, open_associations: Collection[str]) -> int:
 def rescue(settings: Settings) -> int:
     """Queue again what dead workers held; returns how many jobs."""
     with transaction(settings.database()) as session:
-        rescued = jobs.rescue(session, maximum_attempts=settings.maximum_attempts)
+        rescued = claims.rescue(session, maximum_attempts=settings.maximum_attempts)
     if rescued:
         log.warning("jobs.rescued", jobs=rescued)
     return rescued
@@ -80,24 +84,24 @@ def rescue(settings: Settings) -> int:
 def announce(settings: Settings, app: Celery) -> int:
     """Tell the workers of the jobs that wait, again where Redis has lost the message; returns of how many."""
     with transaction(settings.database()) as session:
-        if not nudges.any_to_tell(session):
+        if not wakeups.any_to_tell(session):
             return 0
     try:
-        in_queue = jobqueue.depth(app)
-    except jobqueue.BROKER_ERRORS as error:
+        in_queue = celery_app.depth(app)
+    except celery_app.BROKER_ERRORS as error:
         log.warning("broker.unreachable", why=type(error).__name__)
         return 0
     # What a crash of Postgres makes unsent is sent again.
     with transaction(settings.database(), durable=False) as session:
-        jobs_to_send = nudges.take(session, in_queue=in_queue, lost_after_seconds=settings.nudge_seconds)
+        jobs_to_send = wakeups.take(session, in_queue=in_queue, lost_after_seconds=settings.nudge_seconds)
     return _send(settings, app, jobs_to_send)
 
 
 def _send(settings: Settings, app: Celery, job_ids: Sequence[uuid.UUID]) -> int:
     for number, job_id in enumerate(job_ids):
-        if not jobqueue.send(app, job_id):
+        if not celery_app.send(app, job_id):
             with transaction(settings.database()) as session:
-                nudges.not_sent(session, job_ids[number:])
+                wakeups.not_sent(session, job_ids[number:])
             return number
     return len(job_ids)
 
@@ -109,24 +113,24 @@ def run(settings: Settings) -> None:
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())
     Spool(settings.spool).prepare()
-    app = jobqueue.make_app(settings.broker())
-    committing = threading.Thread(target=commitment.run, args=(settings, peers, stop), name="commitment")
+    app = celery_app.make_app(settings.broker())
+    committing = threading.Thread(target=deliver.run, args=(settings, peers, stop), name="commitment")
     committing.start()
     try:
-        with contextlib.closing(nudges.Bell(settings.database())) as bell:
+        with contextlib.closing(wakeups.Bell(settings.database())) as bell:
             _loop(settings, app, bell, stop)
     finally:
         stop.set()
         committing.join()
 
 
-def _loop(settings: Settings, app: Celery, bell: nudges.Bell, stop: threading.Event) -> None:
+def _loop(settings: Settings, app: Celery, bell: wakeups.Bell, stop: threading.Event) -> None:
     beat_due = 0.0
     while not stop.is_set():
         try:
             if time.monotonic() >= beat_due:
                 _beat(settings)
-                beat_due = time.monotonic() + processes.BEAT_SECONDS
+                beat_due = time.monotonic() + heartbeats.BEAT_SECONDS
             if not run_once(settings, app) and bell.rings_within(settings.dispatch_seconds, stop):
                 announce(settings, app)
         except (SQLAlchemyError, OSError) as error:
@@ -140,6 +144,6 @@ def _loop(settings: Settings, app: Celery, bell: nudges.Bell, stop: threading.Ev
 
 
 def _beat(settings: Settings) -> None:
-    refused = tally.read(Spool(settings.spool).refusals)[:MOST_SHOWN]
+    refused = counters.read(Spool(settings.spool).refusals)[:MOST_SHOWN]
     with transaction(settings.database(), durable=False) as session:
-        processes.beat(session, "dispatcher", {"refused": refused})
+        heartbeats.beat(session, "dispatcher", {"refused": refused})

@@ -17,8 +17,8 @@ from sqlalchemy import make_url
 
 from db.errors import ConfigurationError
 from db.session import engine, migrate
-from deploy.postgres import Postgres
-from deploy.redis import Redis
+from deploy.embedded.postgres import Postgres
+from deploy.embedded.redis import Redis
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

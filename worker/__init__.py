@@ -1,1 +1,1 @@
-"""From a queued job to a stored preliminary report."""
+"""From a job to a report."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker.evaluation.lexicon import PRIOR
+from worker.findings.lexicon import PRIOR
 
 
 def mentions_prior(text: str) -> bool:

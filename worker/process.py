@@ -13,20 +13,22 @@ import structlog
 from celery.signals import setup_logging, worker_init, worker_ready, worker_shutting_down
 from sqlalchemy.exc import OperationalError
 
-from db import logs, nudges, processes
+from db import logs
 from db.errors import ConfigurationError
-from db.jobqueue import REPORT_TASK, depth, make_app, send
+from db.jobs import wakeups
+from db.jobs.celery_app import REPORT_TASK, depth, make_app, send
+from db.operations import heartbeats
 from db.session import transaction
-from worker.tasks import DATABASE_PAUSE_SECONDS, Slots, say_unreachable
+from worker.claim_loop import DATABASE_PAUSE_SECONDS, Slots, say_unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from celery import Celery
 
-    from db.reports import Draft
+    from db.reports.versions import Draft
     from db.settings import Settings
-    from worker.reporter import StudyToReport
+    from worker.pipeline import StudyToReport
 
 #: How often the engine's progress is looked at, in seconds.
 STALL_LOOK_SECONDS = 1.0
@@ -164,11 +166,11 @@ class Worker:
         while True:
             try:
                 with transaction(self._settings.database(), durable=False) as session:
-                    processes.beat(session, "worker", writer.info)
+                    heartbeats.beat(session, "worker", writer.info)
                 self._leave_if_deaf()
             except Exception as error:  # noqa: BLE001 - a loop's boundary: it must outlive a lost connection
                 log.warning("beat_failed", why=type(error).__name__)
-            if self._stopping.wait(processes.BEAT_SECONDS):
+            if self._stopping.wait(heartbeats.BEAT_SECONDS):
                 return
 
     def _leave_if_deaf(self) -> None:
@@ -178,7 +180,7 @@ class Worker:
         if self._slots.busy or silence < after:
             return
         with transaction(self._settings.database()) as session:
-            unheard = nudges.overdue(session, after_seconds=self._settings.nudge_seconds / 2)
+            unheard = wakeups.overdue(session, after_seconds=self._settings.nudge_seconds / 2)
         if unheard and depth(self._app):
             log.critical("consumer_lost", seconds=round(silence), waiting=unheard)
             os._exit(EXIT_STALLED)

@@ -12,9 +12,9 @@ import structlog
 from db import reference
 from db.errors import ConfigurationError, PermanentFailure, TransientFailure
 from db.session import transaction
-from worker.evaluation.labeller import kinds
-from worker.model.resident import Request, ResidentModel
-from worker.reporter import References, StudyToReport, write_report
+from worker.findings.labeller import kinds
+from worker.model.resident_model import Request, ResidentModel
+from worker.pipeline import References, StudyToReport, write_report
 from worker.retrieval.build import build
 from worker.retrieval.index import ReferenceIndex
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from db.reports import Draft
+    from db.reports.versions import Draft
     from db.settings import Settings
 
 log = structlog.get_logger()
@@ -74,7 +74,7 @@ class Resident:
         return engine.stalled_seconds if engine.alive else math.inf
 
     def write(self, study: StudyToReport, on_progress: Callable[[], None]) -> Draft:
-        """Write one study's report; see worker.reporter.write_report.
+        """Write one study's report; see worker.pipeline.write_report.
 
         Raises PermanentFailure where the checkpoint is a demo and the study may be a patient's.
         """

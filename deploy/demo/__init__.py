@@ -1,1 +1,1 @@
-"""Made-up studies whose truth is known: phantoms, their reports and DICOM files, the checkpoint trained on them."""
+"""Run `prelim demo` and hold the checkpoint shipped for it."""

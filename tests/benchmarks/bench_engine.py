@@ -24,10 +24,10 @@ from rich.console import Console
 from rich.table import Table
 from transformers import DynamicCache, InternVLConfig, InternVLForConditionalGeneration
 
-from worker.model.engine import VISION_TILES, Engine
-from worker.model.prompts import Prompt
-from worker.model.request import Request
-from worker.model.runner import SlotRunner
+from worker.model.engine.engine import VISION_TILES, Engine
+from worker.model.engine.request import Request
+from worker.model.engine.runner import SlotRunner
+from worker.model.inputs import Prompt
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,11 +22,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from worker.model.engine import Engine
+from worker.model.engine.engine import Engine
+from worker.model.engine.request import Request
+from worker.model.engine.runner import SlotRunner
+from worker.model.inputs import Prompt
 from worker.model.pixel_shuffle import InternVLV1Config, InternVLV1ForConditionalGeneration
-from worker.model.prompts import Prompt
-from worker.model.request import Request
-from worker.model.runner import SlotRunner
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -27,20 +27,22 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import text
 
-from db import logs, processes, settling, studies
-from db.jobqueue import QUEUE
-from db.reports import Draft
+from db import logs
+from db.jobs.celery_app import QUEUE
+from db.operations import heartbeats
+from db.reports.versions import Draft
 from db.session import migrate, transaction
 from db.settings import Settings
-from deploy.postgres import Postgres
-from deploy.redis import Redis
+from db.studies import lifecycle, settling
+from deploy.embedded.postgres import Postgres
+from deploy.embedded.redis import Redis
 from dicom_listener import dispatch
 from worker.process import build
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from worker.reporter import StudyToReport
+    from worker.pipeline import StudyToReport
 
 JOBS = 500
 ROUNDS = 3
@@ -122,16 +124,16 @@ def queue_jobs(url: str, count: int) -> list[str]:
     uids = [f"2.25.{uuid.uuid4().int}" for _ in range(count)]
     with transaction(url) as session:
         for uid in uids:
-            studies.record_instance(session, received(uid))
+            lifecycle.record_instance(session, received(uid))
         session.flush()
         for uid in uids:
-            settling.settle(session, studies.find(session, uid), "bench")
+            settling.settle(session, lifecycle.find(session, uid), "bench")
     return uids
 
 
-def received(uid: str) -> studies.ReceivedInstance:
-    return studies.ReceivedInstance(
-        study=studies.StudyAttributes(uid),
+def received(uid: str) -> lifecycle.ReceivedInstance:
+    return lifecycle.ReceivedInstance(
+        study=lifecycle.StudyAttributes(uid),
         sop_instance_uid=f"{uid}.1",
         sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
         transfer_syntax_uid="1.2.840.10008.1.2.1",
@@ -248,7 +250,7 @@ def measure(root: Path, url: str, broker: str) -> None:
 
 def everyone_is_here(url: str) -> bool:
     with transaction(url) as session:
-        return {process.role for process in processes.alive(session)} >= {"worker", "dispatcher"}
+        return {process.role for process in heartbeats.alive(session)} >= {"worker", "dispatcher"}
 
 
 def show(overhead: list[float], drained: dict[str, list[float]]) -> None:

@@ -13,17 +13,18 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from db import logs
-from db.reports import Draft
+from db.reports.versions import Draft
 from db.settings import Settings, load_settings
-from deploy.leash import PR_SET_PDEATHSIG
-from dicom_listener import dispatch, server
+from deploy.launcher.spawn import PR_SET_PDEATHSIG
+from dicom_listener import dispatch
+from dicom_listener.receive import listener
 from worker.process import build
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from worker.reporter import StudyToReport
+    from worker.pipeline import StudyToReport
 
 #: In the pixels of a study that kills the process that looks at it.
 POISON = b"POISON"
@@ -55,7 +56,7 @@ def listen(settings: Settings) -> None:
     flag = str(settings.data_dir / DISK_FULL)
     for name in ("writev", "pwrite", "fdatasync"):
         setattr(os, name, _failing(getattr(os, name), flag))
-    server.run(settings)
+    listener.run(settings)
 
 
 def work(settings: Settings) -> None:

@@ -14,9 +14,9 @@ from sqlalchemy import text
 
 from db.session import engine, migrate, transaction
 from db.settings import Settings
-from deploy.postgres import Postgres
-from deploy.redis import Redis
-from deploy.server import free_port
+from deploy.embedded.postgres import Postgres
+from deploy.embedded.redis import Redis
+from deploy.embedded.server_process import free_port
 from tests.chaos import children
 from tests.polling import wait_until
 

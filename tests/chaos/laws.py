@@ -8,7 +8,7 @@ from sqlalchemy import func, select, text
 
 from db.models import Instance, Report, Study
 from db.session import transaction
-from deploy import audit
+from deploy.operate import audit
 from tests.chaos.house import MEMORY_LIMIT
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import func, select
 
-from db.jobqueue import QUEUE, depth, make_app
+from db.jobs.celery_app import QUEUE, depth, make_app
 from db.models import Job, Study
 from db.session import transaction
-from deploy import audit
+from deploy.operate import audit
 from tests.chaos.children import ENDLESS, HUNG
 from tests.chaos.house import running_house
 from tests.chaos.laws import all_ended

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from deploy.server import free_port
+from deploy.embedded.server_process import free_port
 from tests.polling import wait_until
 
 if TYPE_CHECKING:

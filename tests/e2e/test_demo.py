@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deploy.demo.cases import Case, Finding
-from deploy.demo.dicom import study_uid, write_study
-from deploy.demo.show import CHECKPOINT, STUDIES
+from deploy.demo.demo import CHECKPOINT, STUDIES
 from tests.e2e.conftest import PRELIM, environment_in, running_house
 from tests.polling import wait_until
-from worker.evaluation.labeller import present
+from worker.findings.labeller import present
+from worker.phantoms.cases import Case, Finding
+from worker.phantoms.dicom_files import study_uid, write_study
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,11 +16,11 @@ import pytest
 import redis
 from PIL import Image
 
-from db.jobqueue import QUEUE
-from db.reports import BANNER
-from deploy.demo.studies import write_demo_studies
+from db.jobs.celery_app import QUEUE
+from db.reports.versions import BANNER
 from tests.conftest import missing
 from tests.polling import wait_until
+from worker.phantoms.datasets import write_demo_studies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

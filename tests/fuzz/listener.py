@@ -23,8 +23,8 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
-from dicom_listener import file_meta
-from dicom_listener.inbox import TEND_SECONDS
+from dicom_listener.spool import file_meta
+from dicom_listener.spool.inbox import TEND_SECONDS
 from tests.fuzz import wire
 from tests.fuzz.mutations import mutate, session
 

@@ -1,1 +1,1 @@
-"""The ruler: labels from report texts, figures from labels, and errors planted to see whether they are seen."""
+"""Measure a checkpoint on cases with known reports."""

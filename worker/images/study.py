@@ -14,17 +14,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from db.errors import NotReportable, Outcome, TransientFailure
-from worker.images import quality
-from worker.images.candidates import NAMES, Tier, best_of, candidate, read_as, without_scouts
+from worker.images.decode.files import read
 from worker.images.errors import Unreadable
-from worker.images.files import read
-from worker.images.framing import framed
-from worker.images.regions import region_of
-from worker.images.render import render
-from worker.images.runs import choose_frames
-from worker.images.slides import assemble, choose_tiles
-from worker.images.views import XRAY, choose_views
-from worker.images.volumes import choose as choose_slices
+from worker.images.render import quality
+from worker.images.render.framing import framed
+from worker.images.render.render import render
+from worker.images.select.body_parts import region_of
+from worker.images.select.candidates import NAMES, Tier, best_of, candidate, read_as, without_scouts
+from worker.images.select.runs import choose_frames
+from worker.images.select.slides import assemble, choose_tiles
+from worker.images.select.views import XRAY, choose_views
+from worker.images.select.volumes import choose as choose_slices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from worker.images.candidates import Basis, Candidate, Choice
+    from worker.images.select.candidates import Basis, Candidate, Choice
 
 log = logging.getLogger(__name__)
 _Object = TypeVar("_Object")

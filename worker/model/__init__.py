@@ -1,1 +1,1 @@
-"""The model: checkpoint conversion, the resident model, the engine. The only room with torch in it."""
+"""Load the checkpoint and keep it resident; the only serving code that imports torch."""

@@ -13,14 +13,14 @@ from transformers.utils import is_flash_attn_2_available, logging
 
 from db.errors import ConfigurationError
 from worker.model import pixel_shuffle
+from worker.model.inputs import InternVLPrompts, ProcessorPrompts
 from worker.model.placement import place, quantizer
-from worker.model.prompts import InternVLPrompts, ProcessorPrompts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from worker.model.prompts import PromptMaker
+    from worker.model.inputs import PromptMaker
 
 #: Layouts that InternVLPrompts serves.
 INTERNVL = ("internvl", pixel_shuffle.MODEL_TYPE)

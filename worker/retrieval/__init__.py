@@ -1,1 +1,1 @@
-"""Similar earlier cases: the reference index and its search. The only room with faiss in it."""
+"""Search similar earlier cases and detect out-of-distribution images; faiss and numpy."""

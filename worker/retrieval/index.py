@@ -4,7 +4,7 @@ One flat FAISS index a modality: half-precision vectors, inner product of normal
 similarity. Up to some 1e5 cases that costs tens of milliseconds beside seconds of generation, finds every neighbour,
 gives the same answer every time and lets a case be left out; an approximate index would buy nothing and lose that.
 Beside each lies what is usual in the pictures of its modality: the vectors are made with it, and it tells pictures that
-are none of the kind, and cases that are only the nearest of many unlike ones (worker.model.pooling).
+are none of the kind, and cases that are only the nearest of many unlike ones (worker.retrieval.features).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import faiss
 import numpy as np
 
 from db.errors import ConfigurationError
-from worker.model import pooling
+from worker.retrieval import features
 from worker.retrieval.snapshot import MANIFEST, IndexedCase, case_vector, kind_of, normalised
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class _Kind:
     """The loaded part of one modality."""
 
     index: faiss.Index
-    usual: pooling.Usual
+    usual: features.Usual
     cases: list[IndexedCase]
     body_parts: frozenset[str]
     patients: int
@@ -107,7 +107,7 @@ class ReferenceIndex:
         kind = self._kinds.get(kind_of(modality))
         if kind is None:
             return None
-        z = [float(pooling.z(tokens[row : row + 1], kind.usual)[0]) for row in range(len(tokens))]
+        z = [float(features.z(tokens[row : row + 1], kind.usual)[0]) for row in range(len(tokens))]
         decides = kind.patients >= ENOUGH_TO_REFUSE and body_part in kind.body_parts
         rounded, limit = [round(value, 2) for value in z], round(kind.usual.limit, 2)
         return Look(rounded, kind.usual.pictures, decides, limit, kind.least_similarity)
@@ -143,7 +143,7 @@ class ReferenceIndex:
 def _load(directory: Path, entry: dict[str, Any]) -> _Kind:
     index = faiss.deserialize_index(np.frombuffer(_checked(directory, entry["index"]), dtype=np.uint8))
     _checked(directory, entry["usual"])
-    usual = pooling.Usual.load(directory / entry["usual"]["file"])
+    usual = features.Usual.load(directory / entry["usual"]["file"])
     cases = [IndexedCase(**case) for case in entry["cases"]]
     patients = len({case.owner for case in cases})
     return _Kind(index, usual, cases, frozenset(entry["body_parts"]), patients, entry["least_similarity"])

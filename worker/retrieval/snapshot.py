@@ -19,7 +19,7 @@ import faiss
 import numpy as np
 
 from db.errors import ConfigurationError
-from worker.model import pooling
+from worker.retrieval import features
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -35,7 +35,7 @@ MANIFEST = "snapshot.json"
 #: Two generations of detectors, one kind of picture: an archive of the one serves the other.
 _SAME_KIND = {"CR": "DX"}
 #: Pictures from which it is learnt what is usual in a modality: that many show it, and their tokens lie in memory.
-FITTED = pooling.FITTED
+FITTED = features.FITTED
 #: A spread needs two pictures.
 FEWEST = 2
 
@@ -131,7 +131,7 @@ class SnapshotWriter:
             return entry
         tokens, number = kind.read(), list(self._kinds).index(name)
         chosen = np.unique(np.linspace(0, len(tokens) - 1, min(len(tokens), FITTED)).astype(int))
-        usual = pooling.fit((tokens[row : row + 1] for row in chosen), [kind.labels[row] for row in chosen])
+        usual = features.fit((tokens[row : row + 1] for row in chosen), [kind.labels[row] for row in chosen])
         vectors = np.stack([case_vector(tokens[start:end], usual) for start, end in kind.rows])
         owners = np.unique([case.owner for case in kind.cases], return_inverse=True)[1]
         usual.save(self._partial / f"{number}.npz")
@@ -139,7 +139,7 @@ class SnapshotWriter:
         return entry | {
             "index": self._file(f"{number}.faiss"),
             "usual": self._file(f"{number}.npz"),
-            "least_similarity": round(pooling.least_similarity(vectors, owners), 3),
+            "least_similarity": round(features.least_similarity(vectors, owners), 3),
         }
 
     def _file(self, name: str) -> dict[str, str]:
@@ -162,10 +162,10 @@ def writing(directory: Path, *, model_digest: str) -> Iterator[SnapshotWriter]:
         partial.rename(directory)
 
 
-def case_vector(tokens: Tokens, usual: pooling.Usual) -> Vectors:
+def case_vector(tokens: Tokens, usual: features.Usual) -> Vectors:
     """One vector of length 1 for the pictures of a case: the mean of theirs."""
     # Picture by picture: a large tower's whitened tokens are copies of some megabytes each.
-    vectors = np.stack([pooling.embed(tokens[row : row + 1], usual)[0] for row in range(len(tokens))])
+    vectors = np.stack([features.embed(tokens[row : row + 1], usual)[0] for row in range(len(tokens))])
     vector: Vectors = normalised(vectors.mean(axis=0)[None])[0]
     return vector
 

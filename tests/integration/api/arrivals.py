@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from db import jobs, reports, settling, studies
+from db.jobs import claims
 from db.models import Job, ReferenceCase, Study
+from db.reports import versions
 from db.session import transaction
+from db.studies import lifecycle, settling
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -56,54 +58,54 @@ class Arrivals:
         study_id = self.queued(**attributes)
         claim = self.claim(study_id)
         with transaction(self.url) as session:
-            jobs.fail(session, claim, "broken", "the model broke")
+            claims.fail(session, claim, "broken", "the model broke")
         return study_id
 
     def not_reportable(self, **attributes: str) -> uuid.UUID:
         study_id = self.queued(**attributes)
         claim = self.claim(study_id)
         with transaction(self.url) as session:
-            jobs.not_reportable(session, claim, "no_pixels", "its images hold no pixels")
+            claims.not_reportable(session, claim, "no_pixels", "its images hold no pixels")
         return study_id
 
-    def reported(self, draft: reports.Draft | None = None, **attributes: str) -> uuid.UUID:
+    def reported(self, draft: versions.Draft | None = None, **attributes: str) -> uuid.UUID:
         study_id = self.queued(**attributes)
         self.report(study_id, draft)
         return study_id
 
-    def report(self, study_id: uuid.UUID, draft: reports.Draft | None = None) -> None:
+    def report(self, study_id: uuid.UUID, draft: versions.Draft | None = None) -> None:
         claim = self.claim(study_id)
         with transaction(self.url) as session:
-            reports.save(session, claim, draft or self.draft())
-            jobs.finish(session, claim)
+            versions.save(session, claim, draft or self.draft())
+            claims.finish(session, claim)
 
     def settle_again(self, study_id: uuid.UUID) -> None:
         with transaction(self.url) as session:
             settling.settle(session, session.get_one(Study, study_id), "quiet for 30 s")
 
-    def claim(self, study_id: uuid.UUID) -> jobs.Claim:
+    def claim(self, study_id: uuid.UUID) -> claims.Claim:
         with transaction(self.url) as session:
             # The most urgent of all, so that this one is claimed whatever else waits.
             first = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
             session.query(Job).filter_by(study_id=study_id, state="queued").update({"urgent_at": first})
-            claim = jobs.claim_next(session, owner="test", lease_seconds=60)
+            claim = claims.claim_next(session, owner="test", lease_seconds=60)
         assert claim is not None
         assert claim.study_id == study_id
         return claim
 
-    def draft(self, pictures: list[bytes] | None = None, **text: str) -> reports.Draft:
+    def draft(self, pictures: list[bytes] | None = None, **text: str) -> versions.Draft:
         shown = [
-            reports.Shown(picture, "1.2.3", frame, "the only frame", {"window": [40, 400]}, ["burned-in text"])
+            versions.Shown(picture, "1.2.3", frame, "the only frame", {"window": [40, 400]}, ["burned-in text"])
             for frame, picture in enumerate(pictures or [png()])
         ]
         words = {"findings": "The lungs are clear.", "impression": "No acute finding.", "basis": "1 of 1 images"}
-        return reports.Draft(
+        return versions.Draft(
             **(words | text),
             prompt_version="report/1",
             model_digest="sha256:abc",
             provenance={"torch": "2.13.0"},
             remarks=["cut short at 200 tokens"],
-            evidence=[reports.Quoted(self._case(), 0.91, "Clear lungs in an earlier case.")],
+            evidence=[versions.Quoted(self._case(), 0.91, "Clear lungs in an earlier case.")],
             pictures=shown,
         )
 
@@ -124,10 +126,10 @@ class Arrivals:
     def _image(self, session: Session, study_uid: str, modality: str, attributes: dict[str, str]) -> None:
         named = {"patient_name": "Doe^Jane", "patient_id": "P-17", "patient_birth_date": "19610203"} | attributes
         sop_uid = f"2.25.{uuid.uuid4().int}"
-        studies.record_instance(
+        lifecycle.record_instance(
             session,
-            studies.ReceivedInstance(
-                study=studies.StudyAttributes(study_instance_uid=study_uid, **named),  # type: ignore[arg-type]
+            lifecycle.ReceivedInstance(
+                study=lifecycle.StudyAttributes(study_instance_uid=study_uid, **named),  # type: ignore[arg-type]
                 sop_instance_uid=sop_uid,
                 sop_class_uid="1.2.840.10008.5.1.4.1.1.1.1",
                 transfer_syntax_uid="1.2.840.10008.1.2.1",

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from api.app import create_app
-from db import keys
+from db.access import keys
 from db.session import transaction
 from db.settings import Settings
 from tests.integration.api.arrivals import Arrivals

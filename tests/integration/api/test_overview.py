@@ -4,8 +4,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from db import jobs, overview, processes, reports
+from db.jobs import claims
 from db.models import ReferenceCase, Study
+from db.operations import heartbeats, overview
+from db.reports import versions
 from db.session import transaction
 
 if TYPE_CHECKING:
@@ -105,7 +107,7 @@ def test_the_overview_counts_queue_and_workers_and_names_the_last_error(arrivals
     arrivals.failed()
     latest = arrivals.failed()
     with transaction(arrivals.url) as session:
-        processes.beat(session, "worker")
+        heartbeats.beat(session, "worker")
         house = overview.overview(session)
 
     assert (house.queue_depth, house.workers_alive) == (2, 1)
@@ -119,7 +121,7 @@ def test_a_try_that_will_be_repeated_is_an_error_too(arrivals: Arrivals) -> None
     study_id = arrivals.queued()
     claim = arrivals.claim(study_id)
     with transaction(arrivals.url) as session:
-        jobs.retry_later(session, claim, "out_of_memory", "the GPU was full", pause_seconds=5, maximum_attempts=3)
+        claims.retry_later(session, claim, "out_of_memory", "the GPU was full", pause_seconds=5, maximum_attempts=3)
         error = overview.last_error(session)
 
     assert error is not None
@@ -131,7 +133,7 @@ def test_erasing_a_reference_case_leaves_what_was_quoted_from_it(arrivals: Arriv
     with transaction(arrivals.url) as session:
         session.query(ReferenceCase).delete()
     with transaction(arrivals.url) as session:
-        report = reports.current(session, study_id)
+        report = versions.current(session, study_id)
         assert report is not None
         (case,) = overview.evidence(session, report.id)
 
@@ -150,5 +152,5 @@ def test_patient_attributes_do_not_show_when_a_line_is_printed(arrivals: Arrival
 def test_what_an_operator_did_is_no_error(arrivals: Arrivals) -> None:
     study_id = arrivals.failed()
     with transaction(arrivals.url) as session:
-        jobs.retry(session, session.get_one(Study, study_id, with_for_update=True))
+        claims.retry(session, session.get_one(Study, study_id, with_for_update=True))
         assert overview.last_error(session) is None

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from db import jobs, settling, studies
+from db.jobs import claims
 from db.session import transaction
+from db.studies import lifecycle, settling
 
 NOW = {"quiet_seconds": 0, "quiet_rules": {}, "cap_seconds": 3600, "maximum_revisions": 20}
 
@@ -23,11 +24,11 @@ class Arrivals:
     uid: str = field(default_factory=lambda: f"2.25.{uuid.uuid4().int}")
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
-    def image(self, **changes: object) -> studies.Recorded:
+    def image(self, **changes: object) -> lifecycle.Recorded:
         """Record one more image of the study, with some attributes changed."""
         number = next(self._numbers)
         values: dict[str, object] = {
-            "study": studies.StudyAttributes(self.uid, patient_id="PHANTOM-1", patient_name="PHANTOM^ONE"),
+            "study": lifecycle.StudyAttributes(self.uid, patient_id="PHANTOM-1", patient_name="PHANTOM^ONE"),
             "sop_instance_uid": f"{self.uid}.{number}",
             "sop_class_uid": "1.2.840.10008.5.1.4.1.1.2",
             "transfer_syntax_uid": "1.2.840.10008.1.2.1",
@@ -41,19 +42,19 @@ class Arrivals:
             "calling_ae_title": "CT_ER",
         }
         with transaction(self.url) as session:
-            return studies.record_instance(session, studies.ReceivedInstance(**(values | changes)))  # type: ignore[arg-type]
+            return lifecycle.record_instance(session, lifecycle.ReceivedInstance(**(values | changes)))  # type: ignore[arg-type]
 
     def settle(self, **changes: object) -> list[uuid.UUID]:
         """Settle what is due; the ids of the jobs made."""
         with transaction(self.url) as session:
             return settling.settle_due(session, **(NOW | changes))  # type: ignore[arg-type]
 
-    def claim(self) -> jobs.Claim | None:
+    def claim(self) -> claims.Claim | None:
         """Claim the most urgent waiting job in a transaction of its own."""
         with transaction(self.url) as session:
-            return jobs.claim_next(session, owner="test", lease_seconds=30)
+            return claims.claim_next(session, owner="test", lease_seconds=30)
 
-    def running_job(self) -> jobs.Claim:
+    def running_job(self) -> claims.Claim:
         """An image, settled, its job claimed."""
         self.image()
         self.settle()
@@ -64,7 +65,7 @@ class Arrivals:
     def state(self) -> str:
         """Where the study is in its life."""
         with transaction(self.url) as session:
-            return studies.find(session, self.uid).state
+            return lifecycle.find(session, self.uid).state
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from typing import Any
 from pydantic import SecretStr
 
 from db.settings import Settings
-from dicom_listener import index, server
+from dicom_listener.indexing import indexer
+from dicom_listener.receive import listener
 
 
 def kill_at(when: str, name: str, number: int) -> None:
@@ -46,9 +47,9 @@ def main() -> None:
     when, name = step.split(" ")
     kill_at(when, name, int(number))
     if what == "listen":
-        server.run(Settings(data_dir=Path(folder), dicom_port=int(where)))
+        listener.run(Settings(data_dir=Path(folder), dicom_port=int(where)))
     else:
-        index.run_once(Settings(data_dir=Path(folder), database_url=SecretStr(where)))
+        indexer.run_once(Settings(data_dir=Path(folder), database_url=SecretStr(where)))
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from pydicom.data import get_testdata_file
 
 from db.settings import Settings
-from dicom_listener import file_meta
-from dicom_listener.scu import Node
+from dicom_listener.scu.send import Node
+from dicom_listener.spool import file_meta
 
 if TYPE_CHECKING:
-    from dicom_listener.server import Listener
+    from dicom_listener.receive.listener import Listener
 
 
 def settings_for(folder: Path, **values: Any) -> Settings:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from pydicom import Dataset, dcmwrite
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from dicom_listener import file_meta
-from dicom_listener.file_meta import Reception
-from dicom_listener.inbox import Inbox
-from dicom_listener.storage import Spool
+from dicom_listener.spool import file_meta
+from dicom_listener.spool.durable import Spool
+from dicom_listener.spool.file_meta import Reception
+from dicom_listener.spool.inbox import Inbox
 
 if TYPE_CHECKING:
     from pathlib import Path

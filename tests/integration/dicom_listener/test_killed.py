@@ -15,9 +15,10 @@ from sqlalchemy import func, select
 
 from db.models import Instance, Quarantined
 from db.session import transaction
-from dicom_listener import file_meta, index
-from dicom_listener.server import Listener
-from dicom_listener.storage import Spool
+from dicom_listener.indexing import indexer
+from dicom_listener.receive.listener import Listener
+from dicom_listener.spool import file_meta
+from dicom_listener.spool.durable import Spool
 from tests.fuzz.wire import Client, ct_slice
 from tests.integration.dicom_listener.listening import settings_for, stored
 from tests.integration.dicom_listener.objects import image, receive
@@ -40,9 +41,9 @@ RECEIVING = [
     ("after os.fdatasync", 3, LARGE),
     ("before os.link", 3, LARGE),
     ("after os.link", 3, LARGE),
-    ("before dicom_listener.dimse.response", 3, LARGE),
-    ("after dicom_listener.upper_layer.Connection.send", 4, LARGE),
-    ("before dicom_listener.storage.Spool.mark_closed", 1, LARGE),
+    ("before dicom_listener.receive.dimse.response", 3, LARGE),
+    ("after dicom_listener.receive.upper_layer.Connection.send", 4, LARGE),
+    ("before dicom_listener.spool.durable.Spool.mark_closed", 1, LARGE),
     ("before os.writev", 3, SMALL),
     ("after os.writev", 3, SMALL),
     ("after os.fdatasync", 3, SMALL),
@@ -51,11 +52,11 @@ RECEIVING = [
 INDEXING = [
     ("before os.link", 1),
     ("after os.link", 3),
-    ("before dicom_listener.index.sync_directory", 1),
-    ("after dicom_listener.index.sync_directory", 1),
-    ("before db.studies.record_instance", 1),
-    ("after db.studies.record_instance", 2),
-    ("after db.studies.quarantine", 1),
+    ("before dicom_listener.indexing.indexer.sync_directory", 1),
+    ("after dicom_listener.indexing.indexer.sync_directory", 1),
+    ("before db.studies.lifecycle.record_instance", 1),
+    ("after db.studies.lifecycle.record_instance", 2),
+    ("after db.studies.lifecycle.quarantine", 1),
     ("before pathlib.Path.unlink", 1),
     ("after pathlib.Path.unlink", 1),
     ("after pathlib.Path.unlink", 2),
@@ -121,7 +122,7 @@ def test_an_index_that_is_killed_is_made_good_by_the_next(
     process = run_until_killed("index", tmp_path, database_url, step, call)
     assert process.wait(timeout=60) == -signal.SIGKILL
 
-    index.run_once(settings)
+    indexer.run_once(settings)
     with transaction(database_url) as session:
         counts = [session.scalar(select(func.count()).select_from(table)) for table in (Instance, Quarantined)]
     spool = Spool(settings.spool)

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import SecretStr
 
-from dicom_listener import commitment, index, scu
-from dicom_listener.peers import PeerDirectory
-from dicom_listener.scu import Node
-from dicom_listener.server import Listener
+from dicom_listener.commitment import deliver
+from dicom_listener.indexing import indexer
+from dicom_listener.receive.listener import Listener
+from dicom_listener.receive.peers import PeerDirectory
+from dicom_listener.scu import send
+from dicom_listener.scu.send import Node
 from tests.conftest import missing
 from tests.integration.dicom_listener.listening import file_of_pydicom, settings_for, stored
 from tests.integration.dicom_listener.test_killed import free_port
@@ -90,16 +92,16 @@ def orthanc(settings: Settings) -> Iterator[Orthanc]:
 
 def test_orthanc_sends_and_gets_its_commitment(orthanc: Orthanc, settings: Settings) -> None:
     files = [file_of_pydicom("CT_small.dcm"), file_of_pydicom("MR_small.dcm")]
-    sent = list(scu.send_files(files, Node("127.0.0.1", orthanc.dicom_port, "ORTHANC")))
+    sent = list(send.send_files(files, Node("127.0.0.1", orthanc.dicom_port, "ORTHANC")))
     assert [result.status for result in sent] == [0, 0]
     orthanc.ask("/modalities/prelim/store", orthanc.ask("/instances"))
     objects = [[meta.sop_class_uid, meta.sop_instance_uid] for meta, _ in stored(settings)]
     assert len(objects) == 2
 
     asked = orthanc.ask("/modalities/prelim/storage-commitment", {"DicomInstances": objects})
-    index.run_once(settings)
+    indexer.run_once(settings)
     stop = threading.Event()
-    reporting = threading.Thread(target=commitment.run, args=(settings, PeerDirectory(settings.peers_file), stop))
+    reporting = threading.Thread(target=deliver.run, args=(settings, PeerDirectory(settings.peers_file), stop))
     reporting.start()
     try:
         wait_until(lambda: orthanc.ask(asked["Path"])["Status"] != "Pending")

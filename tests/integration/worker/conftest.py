@@ -8,13 +8,13 @@ import pytest
 
 from db.settings import Settings
 from tests.integration.db.conftest import Arrivals
-from tests.integration.db.test_jobs import DRAFT
+from tests.integration.db.jobs.test_claims import DRAFT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from db.reports import Draft
-    from worker.reporter import StudyToReport
+    from db.reports.versions import Draft
+    from worker.pipeline import StudyToReport
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from db.settings import PREFIX, Settings
-from deploy.processes import MIGRATE, PROCESSES
+from deploy.launcher.processes import MIGRATE, PROCESSES
 
 REPOSITORY = Path(__file__).parents[3]
 COMPOSE = REPOSITORY / "docker-compose.yml"
@@ -156,7 +156,7 @@ def test_the_image_takes_every_package_and_nothing_that_is_not_there() -> None:
     copied = {source for line in lines for source in line.split()}
     ignored_not = set(re.findall(r"^!(.*)$", (DOCKER / "Dockerfile.dockerignore").read_text(), re.MULTILINE))
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
-    packages = {name.split(".")[0] for name in project["tool"]["setuptools"]["packages"]}
+    packages = {name.rstrip("*") for name in project["tool"]["setuptools"]["packages"]["find"]["include"]}
 
     assert packages <= copied
     assert copied == ignored_not

@@ -6,7 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from deploy.reference import settings_table
+from deploy.operate.settings_table import settings_table
 
 REPOSITORY = Path(__file__).parents[3]
 

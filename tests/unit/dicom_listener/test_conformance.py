@@ -8,9 +8,9 @@ import pytest
 from pynetdicom._globals import ALL_TRANSFER_SYNTAXES
 
 from db.settings import Settings
-from dicom_listener import negotiation
 from dicom_listener.conformance import statement
-from dicom_listener.refusals import Refusal
+from dicom_listener.receive import negotiation
+from dicom_listener.receive.statuses import Refusal
 
 
 def all_refusals(base: type[Refusal] = Refusal) -> list[type[Refusal]]:

@@ -11,8 +11,8 @@ import pytest
 
 from db.errors import PermanentFailure
 from db.settings import Settings
-from worker.model.metrics import Meter
-from worker.reporter import StudyToReport
+from worker.model.engine.metrics import Meter
+from worker.pipeline import StudyToReport
 from worker.resident import Resident
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Render the page that radiologists read, as HTML."""

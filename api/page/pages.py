@@ -1,0 +1,54 @@
+"""The pages for people: the work list, and one study with its pictures and report."""
+
+import datetime as dt
+import uuid
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from api.access.authenticate import Database, Reader
+from api.page.templating import templates
+from api.v1 import cursor, reading
+from api.v1.schemas import State
+from api.v1.studies import position
+from db import truth
+from db.operations import overview
+
+#: Studies on one page of the list: about two screens.
+PAGE = 50
+
+router = APIRouter(dependencies=[Reader], include_in_schema=False)
+
+
+@router.get("/")
+def worklist(
+    request: Request,
+    session: Database,
+    state: Annotated[State | None, Query()] = None,
+    after: Annotated[str | None, Query()] = None,
+) -> Response:
+    """The work list, the newest study first."""
+    page = overview.page(session, limit=PAGE, state=state, after=position(after))
+    context = {
+        "page": page,
+        "following": None if page.following is None else cursor.encode(page.following),
+        "first": after is None,
+        "state": state,
+        "house": overview.overview(session),
+        "now": dt.datetime.now(dt.UTC),
+    }
+    return templates.TemplateResponse(request, "worklist.html", context)
+
+
+@router.get("/studies/{study_id}")
+def study(request: Request, session: Database, study_id: uuid.UUID) -> Response:
+    """One study: who, what has arrived, the report and what it rests on."""
+    line = reading.study(session, study_id)
+    context = {
+        "study": line,
+        "content": overview.content(session, study_id),
+        "report": reading.report(session, line),
+        "pending": line.state in overview.PENDING_STATES,
+        "truth": truth.read(request.app.state.settings.data_dir, line.study_instance_uid),
+    }
+    return templates.TemplateResponse(request, "study.html", context)

@@ -1,0 +1,34 @@
+"""The one Jinja environment: everything is escaped, and a name that does not exist is an error."""
+
+from pathlib import Path
+
+from fastapi.templating import Jinja2Templates
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from api.page import display
+from db.reports.versions import BANNER
+
+HERE = Path(__file__).parent
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        person=display.person,
+        date=display.date,
+        moment=display.moment,
+        state=display.state,
+        paragraphs=display.paragraphs,
+        pretty=display.pretty,
+    )
+    environment.globals["BANNER"] = BANNER
+    return environment
+
+
+templates = Jinja2Templates(env=_environment())

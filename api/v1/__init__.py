@@ -1,0 +1,1 @@
+"""Answer the JSON routes under /v1, health checks and metrics."""

@@ -1,0 +1,29 @@
+"""Is the house well? Open to everyone, and says nothing about anyone."""
+
+from fastapi import APIRouter, Request, Response
+
+from api.errors import UNREACHABLE
+from api.v1.schemas import Health
+from db.operations import alarms, heartbeats, overview
+from db.session import transaction
+
+router = APIRouter(prefix="/v1", tags=["health"])
+
+
+@router.get("/health", responses={503: {"model": Health}})
+def health(request: Request, response: Response) -> Health:
+    """Whether reports are being written: 200 when the database answers, a worker lives and no alarm is raised."""
+    settings = request.app.state.settings
+    try:
+        with transaction(settings.database()) as session:
+            workers = len(heartbeats.alive(session, overview.WORKER_ROLE))
+            raised = alarms.raised(
+                session, after_seconds=settings.alarm_seconds, cap_seconds=settings.settle_cap_seconds
+            )
+    except UNREACHABLE:
+        response.status_code = 503
+        return Health(status="degraded", database="unreachable", workers=0)
+    well = workers > 0 and not raised
+    if not well:
+        response.status_code = 503
+    return Health(status="ok" if well else "degraded", database="ok", workers=workers, alarms=[a.code for a in raised])

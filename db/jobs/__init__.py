@@ -1,0 +1,1 @@
+"""Claim, finish and announce jobs: rows in PostgreSQL, wake-up messages in Redis."""

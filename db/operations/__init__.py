@@ -1,0 +1,1 @@
+"""Answer what operations ask: heartbeats, alarms, invariants, overview."""

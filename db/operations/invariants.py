@@ -1,0 +1,89 @@
+"""The conservation law, checked from the database: everything acknowledged ends in exactly one place.
+
+Each check is one query for the rows that break the law; an intact house returns nothing. What lies on the disk is
+checked by deploy.operate.audit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import and_, func, not_, or_, select
+
+from db.models import Job, Report, Study
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import ColumnElement
+    from sqlalchemy.orm import Session
+
+OPEN = ("queued", "running")
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A row or a file that breaks the law: which law, and what to look at."""
+
+    law: str
+    subject: str
+
+
+def check(session: Session) -> list[Violation]:
+    """Every violation; the session should be one transaction, so that it sees one moment."""
+    return [*_studies(session), *_jobs(session), *_reports(session)]
+
+
+def _studies(session: Session) -> Iterator[Violation]:
+    job = and_(Job.study_id == Study.id, Job.revision == Study.revision)
+    query = select(Study.id).outerjoin(Job, job)
+    laws: dict[str, ColumnElement[bool]] = {
+        "a receiving study has no job of its revision": and_(Study.state == "receiving", Job.id.is_not(None)),
+        "a settled study has one open job": and_(
+            Study.state == "settled", or_(Job.id.is_(None), not_(Job.state.in_(OPEN)))
+        ),
+        "a reported study's job is finished": and_(
+            Study.state == "reported", or_(Job.id.is_(None), Job.state != "finished")
+        ),
+        "a study that failed or was cancelled has such a job": and_(
+            Study.state.in_(("failed", "cancelled")), or_(Job.id.is_(None), Job.state != Study.state)
+        ),
+        "a not reportable study has no images or such a job": and_(
+            Study.state == "not_reportable",
+            Study.reason != "no_images",
+            or_(Job.id.is_(None), Job.state != Study.state),
+        ),
+    }
+    for law, broken in laws.items():
+        yield from (Violation(law, f"study {study_id}") for study_id in session.scalars(query.where(broken)))
+
+
+def _jobs(session: Session) -> Iterator[Violation]:
+    outdated = (
+        select(Job.id)
+        .join(Study, Study.id == Job.study_id)
+        .where(Job.state.in_(OPEN), or_(Job.revision != Study.revision, Study.state != "settled"))
+    )
+    for job_id in session.scalars(outdated):
+        yield Violation("an open job belongs to a settled study's revision", f"job {job_id}")
+    unreported = (
+        select(Job.id)
+        .outerjoin(Report, Report.job_id == Job.id)
+        .where((Job.state == "finished") != Report.id.is_not(None))
+    )
+    for job_id in session.scalars(unreported):
+        yield Violation("a finished job, and only that, has a report", f"job {job_id}")
+
+
+def _reports(session: Session) -> Iterator[Violation]:
+    stale = (
+        select(Report.id)
+        .join(Job, Job.id == Report.job_id)
+        .where(or_(Report.fence != Job.fence, Report.revision != Job.revision, Report.study_id != Job.study_id))
+    )
+    for report_id in session.scalars(stale):
+        yield Violation("a report was written under its job's last fence", f"report {report_id}")
+    gaps = select(Report.study_id).group_by(Report.study_id).having(func.max(Report.version) != func.count())
+    for study_id in session.scalars(gaps):
+        yield Violation("a study's report versions are 1, 2, ...", f"study {study_id}")

@@ -1,0 +1,339 @@
+"""Read what people look at: the work list, one study as it stands, its report, and how the house is doing.
+
+Shared by the API and `prelim status`, so that both say the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import ColumnElement, and_, case, func, select, true, tuple_
+
+from db.models import STUDY_STATES, Evidence, Instance, Job, ReferenceCase, Report, ReportPicture, Study
+from db.operations import heartbeats
+
+if TYPE_CHECKING:
+    import datetime as dt
+    import uuid
+    from collections.abc import Collection
+
+    from sqlalchemy import Row, Select
+    from sqlalchemy.orm import Session
+
+#: States of a job that say more than its study's `settled`.
+WAITING_STATES = ("queued", "running")
+#: What a study is shown as: its own states, and its job's while it waits for a report.
+DISPLAYED_STATES = (*STUDY_STATES[:2], *WAITING_STATES, *STUDY_STATES[2:])
+#: Displayed states in which a report is still to come.
+PENDING_STATES = DISPLAYED_STATES[:4]
+#: The latest reports whose duration tells how long the next ones will take.
+FORECAST_REPORTS = 50
+#: The role under which workers give their signs of life.
+WORKER_ROLE = "worker"
+
+
+class Position(NamedTuple):
+    """Where a page of the work list ended."""
+
+    received_at: dt.datetime
+    study_id: uuid.UUID
+
+
+@dataclass(frozen=True, slots=True)
+class ReportLine:
+    """What the work list says of a study's current report."""
+
+    version: int
+    basis: str
+    created_at: dt.datetime
+    #: Images have arrived that it knows nothing of.
+    outdated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StudyLine:
+    """A study as the work list shows it."""
+
+    id: uuid.UUID
+    study_instance_uid: str
+    state: str
+    modality: str
+    body_part: str
+    patient_id: str = field(repr=False)
+    patient_name: str = field(repr=False)
+    patient_birth_date: str = field(repr=False)
+    patient_sex: str = field(repr=False)
+    accession_number: str = field(repr=False)
+    study_date: str = field(repr=False)
+    study_description: str = field(repr=False)
+    priority: int
+    revision: int
+    received_at: dt.datetime
+    last_received_at: dt.datetime
+    settled_at: dt.datetime | None
+    settle_reason: str | None
+    reason: str | None
+    detail: str | None
+    report: ReportLine | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of the work list; *following* is where the next one begins, if there is one."""
+
+    studies: list[StudyLine]
+    following: Position | None
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """How much of a study has arrived; *images* are the objects a report can be about."""
+
+    series: int
+    instances: int
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceLine:
+    """An earlier case given to the model; *source*, *modality*, *body_part* are None once the case is erased."""
+
+    rank: int
+    case_id: uuid.UUID | None
+    similarity: float
+    excerpt: str
+    source: str | None
+    modality: str | None
+    body_part: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PictureLine:
+    """A picture given to the model, without its pixels."""
+
+    ordinal: int
+    sop_instance_uid: str
+    frame: int
+    reason: str
+    transform: dict[str, Any]
+    warnings: list[str]
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class LastError:
+    """The latest failed try; *at* is when its job ended, or when the try began where another one follows."""
+
+    at: dt.datetime
+    study_id: uuid.UUID
+    reason: str | None
+    detail: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """How the house is doing, from the database alone."""
+
+    #: By displayed state, every state named.
+    studies: dict[str, int]
+    queue_depth: int
+    oldest_waiting_seconds: float | None
+    workers_alive: int
+    last_error: LastError | None
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Where a report stands in the queue, from 1; *seconds* until it is there, None where nothing is known to go by."""
+
+    position: int
+    seconds: float | None
+
+
+def _displayed_state() -> ColumnElement[str]:
+    waiting = and_(Study.state == "settled", Job.state.in_(WAITING_STATES))
+    return case((waiting, Job.state), else_=Study.state)
+
+
+def _is_displayed_as(state: str) -> ColumnElement[bool]:
+    """Plain comparisons instead of the CASE: the planner knows from them how few rows there will be."""
+    if state in WAITING_STATES:
+        return and_(Study.state == "settled", Job.state == state)
+    return and_(Study.state == state, _displayed_state() == state)
+
+
+def _studies() -> Select[Any]:
+    current = (
+        select(Report.version, Report.basis, Report.created_at, Report.revision)
+        .where(Report.study_id == Study.id)
+        .order_by(Report.version.desc())
+        .limit(1)
+        .lateral()
+    )
+    return (
+        select(
+            Study,
+            _displayed_state().label("displayed_state"),
+            current.c.version,
+            current.c.basis,
+            current.c.created_at,
+            (current.c.revision < Study.revision).label("outdated"),
+        )
+        .outerjoin(Job, and_(Job.study_id == Study.id, Job.revision == Study.revision))
+        .outerjoin(current, true())
+    )
+
+
+def _line(row: Row[Any]) -> StudyLine:
+    study: Study = row.Study
+    same = {name: getattr(study, name) for name in StudyLine.__dataclass_fields__ if name in Study.__table__.columns}
+    report = None if row.version is None else ReportLine(row.version, row.basis, row.created_at, row.outdated)
+    shown = {"state": row.displayed_state, "received_at": study.first_received_at, "report": report}
+    return StudyLine(**(same | shown))
+
+
+def page(session: Session, *, limit: int, state: str | None = None, after: Position | None = None) -> Page:
+    """At most *limit* studies, the newest first, of one displayed state if asked, after a position if given."""
+    newest = Study.first_received_at.desc(), Study.id.desc()
+    query = _studies().order_by(*newest).limit(limit + 1)
+    if state is not None:
+        query = query.where(_is_displayed_as(state))
+    if after is not None:
+        query = query.where(tuple_(Study.first_received_at, Study.id) < tuple_(after.received_at, after.study_id))
+    lines = [_line(row) for row in session.execute(query)]
+    shown = lines[:limit]
+    more = len(lines) > limit
+    return Page(shown, Position(shown[-1].received_at, shown[-1].id) if more else None)
+
+
+def study(session: Session, study_id: uuid.UUID) -> StudyLine | None:
+    """One study as it stands."""
+    row = session.execute(_studies().where(Study.id == study_id)).one_or_none()
+    return None if row is None else _line(row)
+
+
+def studies(session: Session, study_instance_uids: Collection[str]) -> list[StudyLine]:
+    """The studies of these Study Instance UIDs that have arrived, the newest first."""
+    query = _studies().where(Study.study_instance_uid.in_(list(study_instance_uids)))
+    return [_line(row) for row in session.execute(query.order_by(Study.first_received_at.desc(), Study.id.desc()))]
+
+
+def content(session: Session, study_id: uuid.UUID) -> Content:
+    """How much of a study has arrived."""
+    counts = session.execute(
+        select(
+            func.count(Instance.series_instance_uid.distinct()),
+            func.count(),
+            func.count().filter(Instance.reportable),
+        ).where(Instance.study_id == study_id)
+    ).one()
+    return Content(*counts)
+
+
+def evidence(session: Session, report_id: uuid.UUID) -> list[EvidenceLine]:
+    """The earlier cases given to the model for a report, the most similar first."""
+    rows = session.execute(
+        select(
+            Evidence.rank,
+            Evidence.case_id,
+            Evidence.similarity,
+            Evidence.excerpt,
+            ReferenceCase.source,
+            ReferenceCase.modality,
+            ReferenceCase.body_part,
+        )
+        .outerjoin(ReferenceCase, ReferenceCase.id == Evidence.case_id)
+        .where(Evidence.report_id == report_id)
+        .order_by(Evidence.rank)
+    )
+    return [EvidenceLine(*row) for row in rows]
+
+
+def pictures(session: Session, report_id: uuid.UUID) -> list[PictureLine]:
+    """The pictures of a report in the order the model got them; their pixels stay in the database."""
+    columns = [getattr(ReportPicture, name) for name in PictureLine.__dataclass_fields__]
+    rows = session.execute(select(*columns).where(ReportPicture.report_id == report_id).order_by(ReportPicture.ordinal))
+    return [PictureLine(*row) for row in rows]
+
+
+def picture(session: Session, study_id: uuid.UUID, version: int, ordinal: int) -> ReportPicture | None:
+    """One picture exactly as the model saw it for that version of the study's report."""
+    return session.scalars(
+        select(ReportPicture)
+        .join(Report, Report.id == ReportPicture.report_id)
+        .where(Report.study_id == study_id, Report.version == version, ReportPicture.ordinal == ordinal)
+    ).one_or_none()
+
+
+def overview(session: Session) -> Overview:
+    """Studies by displayed state, the queue, the workers, the last error."""
+    depth, oldest = session.execute(
+        select(func.count(), func.extract("epoch", func.clock_timestamp() - func.min(Job.queued_at))).where(
+            Job.state == "queued"
+        )
+    ).one()
+    return Overview(
+        studies=counts(session),
+        queue_depth=depth,
+        oldest_waiting_seconds=None if oldest is None else float(oldest),
+        workers_alive=len(heartbeats.alive(session, WORKER_ROLE)),
+        last_error=last_error(session),
+    )
+
+
+def forecast(session: Session, study_id: uuid.UUID) -> Forecast | None:
+    """Where a waiting study stands in the queue, and when to expect its report; None where its job does not wait."""
+    job = session.scalars(
+        select(Job)
+        .join(Study, and_(Study.id == Job.study_id, Study.revision == Job.revision))
+        .where(Job.study_id == study_id, Job.state == "queued")
+    ).one_or_none()
+    if job is None:
+        return None
+    before = select(func.count()).select_from(Job).where(Job.state == "queued", Job.urgent_at < job.urgent_at)
+    position = 1 + (session.scalar(before) or 0)
+    seconds, slots = _seconds_per_report(session), _slots(session)
+    # Every slot is taken once before the first of the queue has its turn: the cautious side.
+    rounds = None if not slots else 1 + -(-position // slots)
+    return Forecast(position, None if seconds is None or rounds is None else rounds * seconds)
+
+
+def _seconds_per_report(session: Session) -> float | None:
+    latest = (
+        select((Job.finished_at - Job.claimed_at).label("took"))
+        .where(Job.state == "finished")
+        .order_by(Job.finished_at.desc())
+        .limit(FORECAST_REPORTS)
+        .subquery()
+    )
+    seconds = session.scalar(select(func.extract("epoch", func.avg(latest.c.took))))
+    return None if seconds is None else float(seconds)
+
+
+def _slots(session: Session) -> int:
+    return sum(int(worker.info.get("slots", 1)) for worker in heartbeats.alive(session, WORKER_ROLE))
+
+
+def counts(session: Session) -> dict[str, int]:
+    """How many studies are in each displayed state; every state is named."""
+    state = _displayed_state()
+    found = session.execute(
+        select(state, func.count())
+        .select_from(Study)
+        .outerjoin(Job, and_(Job.study_id == Study.id, Job.revision == Study.revision))
+        .group_by(state)
+    )
+    return dict.fromkeys(DISPLAYED_STATES, 0) | dict(found.all())
+
+
+def last_error(session: Session) -> LastError | None:
+    """The latest try that failed, whether its job has ended or waits for another try."""
+    at = func.coalesce(Job.finished_at, Job.claimed_at)
+    row = session.execute(
+        select(at, Job.study_id, Job.reason, Job.detail)
+        .where(Job.state.in_(("failed", "queued")), Job.reason != "operator")
+        .order_by(at.desc())
+        .limit(1)
+    ).one_or_none()
+    return None if row is None else LastError(*row)

@@ -1,0 +1,1 @@
+"""Store and read the versions of a report."""

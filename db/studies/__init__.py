@@ -1,0 +1,1 @@
+"""Move a study through its states, from its first instance to its last revision."""

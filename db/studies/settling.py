@@ -1,0 +1,118 @@
+"""When a study is complete: what is quiet, or has grown too long, gets its job.
+
+Late images make a new revision. Each one has to be quiet for longer than the one before, so that a sender that drips
+does not get a report for every drop, and after a number of revisions a person is asked.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+from sqlalchemy import case, exists, func, or_, select
+from sqlalchemy.dialects.postgresql import insert
+
+from db.models import Instance, Job, Study
+from db.studies.priority import urgent_at
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from sqlalchemy import ColumnElement
+    from sqlalchemy.orm import Session
+
+#: Most studies settled in one transaction: a backlog after an outage must not become one huge transaction.
+BATCH = 50
+#: The quiet time grows by itself with each revision, up to this many times.
+LONGEST_DEBOUNCE = 10
+
+
+def settle_due(
+    session: Session,
+    *,
+    quiet_seconds: float,
+    quiet_rules: Mapping[str, float],
+    cap_seconds: float,
+    maximum_revisions: int,
+    open_associations: Collection[str] = (),
+) -> list[uuid.UUID]:
+    """Settle every study that is quiet, or has grown too long; returns the ids of the jobs made.
+
+    Quiet: its last object is *quiet_seconds* old (or what *quiet_rules* says for its AE title or modality), times its
+    revision, and no open association has carried it. Too long: its first object of this revision is *cap_seconds* old.
+    A revision beyond *maximum_revisions* waits for an operator.
+    """
+    quiet = _quiet_seconds(quiet_rules, quiet_seconds) * func.least(Study.revision, LONGEST_DEBOUNCE)
+    age = func.extract("epoch", func.clock_timestamp() - Study.last_received_at)
+    capped = func.extract("epoch", func.clock_timestamp() - Study.revision_started_at) >= cap_seconds
+    carried = exists().where(Instance.study_id == Study.id, Instance.association_id.in_(list(open_associations)))
+    due = session.execute(
+        select(Study, quiet.label("quiet"), capped.label("capped"))
+        .where(Study.state == "receiving", or_((age >= quiet) & ~carried, capped))
+        .order_by(Study.priority.desc(), Study.last_received_at)
+        .limit(BATCH)
+        # Several dispatchers share the work instead of waiting for each other.
+        .with_for_update(skip_locked=True)
+    ).all()
+    jobs = [
+        _settle_or_ask(
+            session,
+            row.Study,
+            f"still growing after {cap_seconds:g} s" if row.capped else f"quiet for {row.quiet:g} s",
+            maximum_revisions,
+        )
+        for row in due
+    ]
+    return [job for job in jobs if job is not None]
+
+
+def _settle_or_ask(session: Session, study: Study, why: str, maximum_revisions: int) -> uuid.UUID | None:
+    job_id = settle(session, study, why)
+    if job_id is None or study.revision <= maximum_revisions:
+        return job_id
+    job = session.get_one(Job, job_id)
+    job.state, job.finished_at, job.reason = "cancelled", func.clock_timestamp(), "too_many_revisions"
+    job.detail = f"images came late {study.revision - 1} times: `prelim retry` writes a report about all there is"
+    study.state, study.reason, study.detail = "cancelled", job.reason, job.detail
+    return None
+
+
+def _quiet_seconds(rules: Mapping[str, float], default: float) -> ColumnElement[float]:
+    by_ae_title = [(Study.calling_ae_title == name, seconds) for name, seconds in rules.items()]
+    by_modality = [(Study.modality == name, seconds) for name, seconds in rules.items()]
+    if not rules:
+        return func.coalesce(default)
+    return case(*by_ae_title, *by_modality, else_=default)
+
+
+def _announced(session: Session, study: Study) -> str:
+    """What the sender's own count says, where it says something else than what has come."""
+    here = session.scalar(select(func.count()).select_from(Instance).where(Instance.study_id == study.id))
+    if study.announced is None or study.announced == here:
+        return ""
+    return f" ({here} of {study.announced} objects announced)"
+
+
+def settle(session: Session, study: Study, why: str) -> uuid.UUID | None:
+    """Judge a locked, receiving study complete; returns its job's id, or None where it holds no image."""
+    images = session.scalar(
+        select(func.count()).select_from(Instance).where(Instance.study_id == study.id, Instance.reportable)
+    )
+    study.settled_at = func.clock_timestamp()
+    study.settle_reason = f"{why}, with {images} image{'' if images == 1 else 's'}{_announced(session, study)}"
+    if not images:
+        study.state, study.reason = "not_reportable", "no_images"
+        study.detail = "the study holds no object a report can be about"
+        return None
+    study.state = "settled"
+    job_id = uuid.uuid4()
+    session.execute(
+        insert(Job).values(
+            id=job_id,
+            study_id=study.id,
+            revision=study.revision,
+            priority=study.priority,
+            urgent_at=urgent_at(study.priority),
+        )
+    )
+    return job_id

@@ -1,0 +1,1 @@
+"""Parse the `prelim` commands, call, translate errors; one file a subject."""

@@ -1,0 +1,1 @@
+"""Start the PostgreSQL and Redis servers that come with Prelim."""

@@ -1,0 +1,137 @@
+"""What Prelim is made of while it runs: one table, for `prelim up` and, word for word, for docker-compose.yml."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from db.errors import ConfigurationError
+from db.operations.heartbeats import alive
+from db.session import transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from db.settings import Settings
+
+    Check = Callable[[Settings, int | None], bool]
+
+ANSWER_SECONDS = 2.0
+VERIFICATION = "1.2.840.10008.1.1"  # DICOM PS3.4 A.4
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process: its command, how to see from outside that it works, and how long it may take to come and to go.
+
+    `ready(settings, pid)` never raises for a process that is not there yet; a *pid* of None means any on this machine.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    ready: Check
+    ready_seconds: float = 60
+    grace_seconds: float = 15
+
+
+def answers_echo(settings: Settings, _pid: int | None = None) -> bool:
+    """Whether the listener answers C-ECHO, or says in DICOM that it does not want to (its peers may be listed)."""
+    from pynetdicom import AE  # noqa: PLC0415 - half a second, for one process of five
+
+    host = near(settings.dicom_host)
+    if not accepts_tcp(host, settings.dicom_port):  # pynetdicom would log an error, and leave its socket open
+        return False
+    if settings.tls_certificate is not None:
+        # We may hold no certificate that it takes: that it accepts connections must do.
+        return True
+    ae = AE("PRELIM-CHECK")
+    ae.add_requested_context(VERIFICATION)
+    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ANSWER_SECONDS
+    association = ae.associate(host, settings.dicom_port, ae_title=settings.ae_title)
+    if not association.is_established:
+        return bool(association.is_rejected)
+    status = association.send_c_echo()
+    association.release()
+    return "Status" in status and status.Status == 0
+
+
+def accepts_tcp(host: str, port: int) -> bool:
+    """Whether somebody listens there."""
+    try:
+        socket.create_connection((host, port), ANSWER_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+def answers_http(host: str, port: int, path: str, statuses: tuple[int, ...] = (200,)) -> bool:
+    """Whether GET *path* is answered with one of *statuses*."""
+    connection = http.client.HTTPConnection(near(host), port, timeout=ANSWER_SECONDS)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status in statuses
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def gives_signs(role: str) -> Check:
+    """A check that a process of this machine has lately written its sign of life as *role*."""
+
+    def check(settings: Settings, pid: int | None = None) -> bool:
+        here = f"{socket.gethostname()}:{'' if pid is None else pid}"
+        try:
+            with transaction(settings.database()) as session:
+                names = [process.name for process in alive(session, role)]
+        except (SQLAlchemyError, ConfigurationError):
+            return False
+        return any(name == here or (pid is None and name.startswith(here)) for name in names)
+
+    return check
+
+
+def near(host: str) -> str:
+    """Where to reach a server of this machine that binds *host*."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+
+
+def check_api(settings: Settings, _pid: int | None = None) -> bool:
+    """Whether the API answers; its 503 says that the database or a worker is missing, which is not its own fault."""
+    return answers_http(settings.api_host, settings.api_port, "/v1/health", (200, 503))
+
+
+def check_flower(settings: Settings, _pid: int | None = None) -> bool:
+    """Whether Flower says that it is well; this path needs no password."""
+    return answers_http(settings.flower_host, settings.flower_port, "/healthcheck")
+
+
+#: Runs to its end before the others start.
+MIGRATE = ("prelim", "migrate")
+
+#: In starting order; they are stopped in reverse, so that what still arrives is kept to the last.
+PROCESSES = (
+    Process("listener", ("prelim", "listen"), answers_echo),
+    Process("dispatcher", ("prelim", "dispatch"), gives_signs("dispatcher")),
+    Process(
+        "worker",
+        ("prelim", "work"),
+        gives_signs("worker"),
+        ready_seconds=900,  # 80 GB of weights from a slow disk (100 MB/s)
+        grace_seconds=60,  # most reports; one cut off is written again by another worker
+    ),
+    Process("api", ("prelim", "serve"), check_api),
+    Process("flower", ("prelim", "flower"), check_flower),
+)
+
+
+def is_ready(name: str, settings: Settings) -> bool:
+    """Whether the process *name* of this machine works; raises ConfigurationError for an unknown name."""
+    for process in PROCESSES:
+        if process.name == name:
+            return process.ready(settings, None)
+    raise ConfigurationError(f"{name} is none of {', '.join(process.name for process in PROCESSES)}")

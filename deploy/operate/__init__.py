@@ -1,0 +1,1 @@
+"""Carry out the operator's commands: status, audit, bundle, one study."""

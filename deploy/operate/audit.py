@@ -1,0 +1,135 @@
+"""`prelim audit`: the conservation law, from the database (db.operations.invariants) and from the disk.
+
+May run beside everything else: what is in motion while it looks is looked at again before it is called a violation.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from sqlalchemy import exists, select
+
+from db.models import Instance, Quarantined
+from db.operations import invariants
+from db.operations.invariants import Violation
+from db.session import transaction
+from dicom_listener.indexing import headers
+from dicom_listener.spool import file_meta
+from dicom_listener.spool.durable import COMPLETE, PART, Spool, sync_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from db.settings import Settings
+
+    Rows = type[Instance | Quarantined]
+
+#: A file that is still being received after this many seconds without a byte belongs to nobody: associations end
+#: sooner. Younger ones, and the empty ones that the listener makes in advance, are its own business.
+STALE_SECONDS = 3600
+#: Rows read at a time.
+PAGE = 1000
+
+NO_FILE = "every row has its file"
+OTHER_SIZE = "every file has the size its row says"
+OTHER_DIGEST = "every file has the digest its row says"
+NO_ROW = "every stored file has a row, or waits in the inbox"
+STALE = "no file is left half received"
+
+
+def show(settings: Settings, console: Console, *, repair: bool) -> int:
+    """Print what breaks the law, repair what is safe if asked; returns how many violations remain."""
+    found = check(settings)
+    left = [violation for violation in found if not (repair and mend(settings, violation))]
+    for violation in found:
+        mended = "" if violation in left else " (mended)"
+        console.print(f"broken: {violation.law}: {violation.subject}{mended}", highlight=False, soft_wrap=True)
+    if not found:
+        console.print("the law is kept: every acknowledged object has its file and its row, every study its end")
+    return len(left)
+
+
+def check(settings: Settings) -> list[Violation]:
+    """Every violation, in the database and on the disk; reads every stored file."""
+    with transaction(settings.database()) as session:
+        found = invariants.check(session)
+    for rows in (Instance, Quarantined):
+        found += _files_of(rows, settings)
+    return found + list(_without_row(settings)) + list(_half_received(settings))
+
+
+def mend(settings: Settings, violation: Violation) -> bool:
+    """Repair *violation* where nothing can be lost by it; whether it was."""
+    mending: dict[str, Callable[[Path, Spool], None]] = {NO_ROW: _back_to_inbox, STALE: _recover}
+    if violation.law not in mending:
+        return False
+    mending[violation.law](settings.data_dir / violation.subject, Spool(settings.spool))
+    return True
+
+
+def _files_of(rows: Rows, settings: Settings) -> Iterator[Violation]:
+    with transaction(settings.database()) as session:
+        listed = session.execute(select(rows.file_path, rows.file_bytes, rows.sha256).execution_options(yield_per=PAGE))
+        for file_path, file_bytes, sha256 in listed:
+            law = _broken(settings.data_dir / file_path, headers.Digest(file_bytes, sha256))
+            if law:
+                yield Violation(law, file_path)
+
+
+def _broken(path: Path, said: headers.Digest) -> str | None:
+    try:
+        if path.stat().st_size != said.file_bytes:
+            return OTHER_SIZE
+        return None if headers.digest(path) == said else OTHER_DIGEST
+    except FileNotFoundError:
+        return NO_FILE
+
+
+def _without_row(settings: Settings) -> Iterator[Violation]:
+    spool = Spool(settings.spool)
+    homes: tuple[tuple[Rows, Path], ...] = ((Instance, spool.store), (Quarantined, spool.quarantine))
+    for rows, home in homes:
+        for path in home.rglob(f"*{COMPLETE}"):
+            file_path = path.relative_to(settings.data_dir).as_posix()
+            if not _accounted_for(rows, file_path, path, settings):
+                yield Violation(NO_ROW, file_path)
+
+
+def _accounted_for(rows: Rows, file_path: str, path: Path, settings: Settings) -> bool:
+    # In this order: the indexer commits the row before it takes the file out of the inbox, and removes a copy that
+    # it does not need before that.
+    if (settings.spool / "inbox" / path.name).exists() or not path.exists():
+        return True
+    with transaction(settings.database()) as session:
+        return bool(session.scalar(select(exists().where(rows.file_path == file_path))))
+
+
+def _half_received(settings: Settings) -> Iterator[Violation]:
+    for path in Spool(settings.spool).inbox.glob(f"*{PART}"):
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            continue
+        if status.st_size and time.time() - status.st_mtime > STALE_SECONDS:
+            yield Violation(STALE, path.relative_to(settings.data_dir).as_posix())
+
+
+def _back_to_inbox(path: Path, spool: Spool) -> None:
+    """Let the indexer find it again: it makes the row, or finds that another file holds the object."""
+    os.link(path, spool.inbox / path.name)
+    if path.parent == spool.quarantine:
+        path.unlink()
+    sync_directory(spool.inbox)
+
+
+def _recover(path: Path, spool: Spool) -> None:
+    """Do what the listener does when it starts: an unbroken seal makes it an object, anything else was never ours."""
+    if file_meta.is_whole(path):
+        os.link(path, path.with_suffix(COMPLETE))
+        sync_directory(spool.inbox)
+    path.unlink()

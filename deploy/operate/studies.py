@@ -1,0 +1,131 @@
+"""What an operator does to one study: look at it, try it again, cancel it, judge it complete."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from PIL import Image
+from rich.markup import escape
+from rich.table import Column, Table
+from sqlalchemy import func, select
+
+from db.errors import NotPossible
+from db.jobs import claims
+from db.models import Instance, Job
+from db.operations import overview
+from db.reports import versions
+from db.session import transaction
+from db.studies import lifecycle, settling
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from rich.console import Console
+    from sqlalchemy.orm import Session
+
+    from db.models import Report, Study
+    from db.settings import Settings
+    from worker.images.study import StudyPictures
+
+
+def change(settings: Settings, name: str, order: Callable[[Session, Study], None]) -> None:
+    """Carry out *order* on the study of that name, locked; raises UnknownStudy, NotPossible."""
+    with transaction(settings.database()) as session:
+        order(session, lifecycle.find(session, name, lock=True))
+
+
+def retry(session: Session, study: Study) -> None:
+    """Queue its job again."""
+    claims.retry(session, study)
+
+
+def cancel(session: Session, study: Study) -> None:
+    """End its open job."""
+    claims.cancel(session, study)
+
+
+def settle(session: Session, study: Study) -> None:
+    """Judge it complete."""
+    if study.state != "receiving":
+        raise NotPossible(f"the study is {study.state}: only one that is still receiving can be settled")
+    settling.settle(session, study, "settled by an operator")
+
+
+def show(settings: Settings, console: Console, name: str, pictures: Path | None) -> None:
+    """Print a study without its patient's attributes: its series, its jobs, its current report."""
+    with transaction(settings.database()) as session:
+        study = lifecycle.find(session, name)
+        console.print(f"study {study.id}", study.study_instance_uid, highlight=False)
+        console.print(_state(study), _forecast(session, study), sep="", highlight=False)
+        console.print(_series(session, study), _jobs(session, study))
+        report = versions.current(session, study.id)
+        if report is not None:
+            console.print(versions.BANNER, style="bold")
+            console.print(f"version {report.version}, {report.basis}", markup=False, highlight=False)
+            console.print(report.findings, report.impression, *report.remarks, sep="\n", markup=False, highlight=False)
+        if pictures is not None:
+            _draw(session, study, report, pictures)
+
+
+def _state(study: Study) -> str:
+    why = f": {study.detail} ({study.reason})" if study.reason else ""
+    return f"{study.state}, revision {study.revision}, {study.settle_reason or 'still receiving'}{why}"
+
+
+def _forecast(session: Session, study: Study) -> str:
+    forecast = overview.forecast(session, study.id)
+    if forecast is None:
+        return ""
+    when = "" if forecast.seconds is None else f", its report in about {forecast.seconds:.0f} s"
+    return f"\nnumber {forecast.position} of the queue{when}"
+
+
+def _series(session: Session, study: Study) -> Table:
+    table = Table("series", "modality", "objects", "images")
+    rows = session.execute(
+        select(Instance.series_number, Instance.modality, func.count(), func.count().filter(Instance.reportable))
+        .where(Instance.study_id == study.id)
+        .group_by(Instance.series_instance_uid, Instance.series_number, Instance.modality)
+        .order_by(Instance.series_number)
+    )
+    for number, modality, objects, images in rows:
+        table.add_row("" if number is None else str(number), escape(modality), str(objects), str(images))
+    return table
+
+
+def _jobs(session: Session, study: Study) -> Table:
+    table = Table(Column("job", min_width=36), "revision", "state", "attempts", "reason")
+    for job in session.scalars(select(Job).where(Job.study_id == study.id).order_by(Job.revision)):
+        reason = f"{job.reason}: {job.detail}" if job.reason else ""
+        table.add_row(str(job.id), str(job.revision), job.state, str(job.attempt), reason)
+    return table
+
+
+def _draw(session: Session, study: Study, report: Report | None, path: Path) -> None:
+    if report is None:
+        raise NotPossible("there is no report yet, so there are no pictures of it")
+    from worker.images.render.contact_sheet import contact_sheet  # noqa: PLC0415 - numpy and pydicom, only where pictures are wanted
+
+    contact_sheet(_seen(session, study, report), report.remarks).save(path, format="PNG")
+
+
+def _seen(session: Session, study: Study, report: Report) -> StudyPictures:
+    """The stored pictures, as they were when the model saw them."""
+    import numpy as np  # noqa: PLC0415 - as above
+
+    from worker.images.study import Picture, StudyPictures  # noqa: PLC0415 - as above
+
+    pictures = [
+        Picture(
+            pixels=np.asarray(Image.open(io.BytesIO(row.png))),
+            sop_instance_uid=row.sop_instance_uid,
+            frame=row.frame,
+            reason=row.reason,
+            transform=row.transform,
+            warnings=row.warnings,
+        )
+        for row in versions.pictures(session, report.id)
+    ]
+    return StudyPictures(pictures, [], report.basis, study.modality, study.body_part)

@@ -1,0 +1,1 @@
+"""Verify and deliver storage commitment results."""

@@ -1,0 +1,169 @@
+"""Walk the elements of an encoded data set as it arrives: in constant memory, without decoding a value.
+
+Two questions are answered: what do a few wanted elements say, and does the data set end where its lengths say it
+ends? pydicom answers neither for hostile input: it reads a cut data set without complaint, runs out of stack on deep
+nesting, and needs the whole object. Encoding: DICOM PS3.5 section 7.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from dicom_listener.receive.statuses import TooComplex, Truncated
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
+UNDEFINED_LENGTH = 0xFFFFFFFF
+ITEM = 0xFFFEE000
+#: Item Delimitation and Sequence Delimitation.
+DELIMITERS = frozenset((0xFFFEE00D, 0xFFFEE0DD))
+#: VRs with a 16-bit length; every other, known today or not, has 32 bits (PS3.5 7.1.2).
+SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
+#: Bytes kept of a wanted value: the longest we use are names, 3 x 64 characters of up to 4 bytes.
+LONGEST_VALUE = 1024
+#: Open sequences and items. SR trees reach 20 or so; pydicom's recursion ends near 200.
+DEEPEST = 64
+#: Elements of one data set. Enhanced objects of some thousand frames have 100,000; a million tiny ones cost a second.
+MOST_ELEMENTS = 1_000_000
+
+
+class ElementReader:
+    """Reads the elements of one data set, fed in fragments of any size.
+
+    *values* holds the top-level elements among *wanted* as raw bytes; *present* also names those longer than we keep. A
+    data set in which the reader loses its way (real objects carry every kind of oddity) is no longer *understood*: what
+    was found stays, the rest is not judged.
+    """
+
+    def __init__(self, wanted: AbstractSet[int], *, big_endian: bool = False) -> None:
+        self.values: dict[int, bytes] = {}
+        #: The wanted elements that are there with a value, however long.
+        self.present: set[int] = set()
+        self.understood = True
+        self._wanted = wanted
+        order = ">" if big_endian else "<"
+        self._tag = struct.Struct(f"{order}HH").unpack_from
+        self._short = struct.Struct(f"{order}H").unpack_from
+        self._long = struct.Struct(f"{order}I").unpack_from
+        #: Whether VRs are left out, for each open level: inside UN of undefined length they are (PS3.5 6.2.2).
+        self._implicit: list[bool] = []
+        self._elements = 0
+        self._skip = 0
+        self._pending = b""
+
+    def feed(self, fragment: bytes | memoryview) -> None:
+        """Take the next bytes; raises TooComplex."""
+        if self._skip >= len(fragment) or not self.understood:
+            self._skip -= min(self._skip, len(fragment))
+            return
+        data = memoryview(fragment)[self._skip :]
+        if self._pending:
+            data = memoryview(self._pending + bytes(data))
+        self._skip = 0
+        self._pending = bytes(data[self._walk(data) :])
+
+    def finish(self) -> None:
+        """Say that this was all; raises Truncated where the lengths promised more."""
+        if not self.understood:
+            return
+        # Fewer zeros than make an element are padding, not the start of one.
+        if self._skip or len(self._implicit) > 1 or self._pending.strip(b"\0"):
+            raise Truncated("the data set ends before its lengths say it does")
+
+    def _walk(self, data: memoryview) -> int:
+        """Read the elements that begin in *data*; returns how far it was understood."""
+        if not self._implicit:
+            if len(data) < 8:  # noqa: PLR2004 - tag, VR and length
+                return 0
+            # What the bytes say counts more than what was negotiated: real senders mix the two up.
+            self._implicit.append(not _is_vr(bytes(data[4:6])))
+        offset = 0
+        while offset + 8 <= len(data) and self.understood:
+            following = self._element(data, offset)
+            if following is None:
+                break
+            offset = following
+        if offset > len(data):
+            self._skip, offset = offset - len(data), len(data)
+        return offset
+
+    def _element(self, data: memoryview, offset: int) -> int | None:
+        """Read one element; returns where the next begins, None where *data* ends too early to say."""
+        group, number = self._tag(data, offset)
+        tag = group << 16 | number
+        if tag in DELIMITERS:
+            return self._leave(offset + 8)
+        start, length, implicit_inside = self._header(data, offset, tag)
+        if start > len(data):
+            return None
+        wanted = tag in self._wanted and len(self._implicit) == 1
+        if wanted and length:
+            self.present.add(tag)
+        if length == UNDEFINED_LENGTH:
+            self._enter(implicit=implicit_inside)
+            return start
+        end = start + length
+        if wanted and length <= LONGEST_VALUE:
+            if end > len(data):
+                return None
+            self.values.setdefault(tag, bytes(data[start:end]))
+        self._count()
+        return end
+
+    def _header(self, data: memoryview, offset: int, tag: int) -> tuple[int, int, bool]:
+        """Where the value starts, its length, and whether VRs are left out inside it."""
+        implicit = self._implicit[-1]
+        if implicit or tag == ITEM:
+            return offset + 8, self._long(data, offset + 4)[0], implicit
+        vr = bytes(data[offset + 4 : offset + 6])
+        if vr in SHORT_VRS:
+            return offset + 8, self._short(data, offset + 6)[0], implicit
+        if not _is_vr(vr):
+            return self._header_of_no_vr(data, offset, implicit=implicit)
+        if offset + 12 > len(data):
+            return offset + 12, 0, implicit
+        return offset + 12, self._long(data, offset + 8)[0], vr == b"UN"
+
+    def _header_of_no_vr(self, data: memoryview, offset: int, *, implicit: bool) -> tuple[int, int, bool]:
+        """As `_header`, for the `??` of some writers: with a length of 16 bits, or zeros and one of 32."""
+        self.understood = bytes(data[offset + 4 : offset + 6]).decode("latin-1").isprintable()
+        length = self._short(data, offset + 6)[0]
+        if length:
+            return offset + 8, length, implicit
+        if offset + 16 > len(data):
+            return offset + 16, 0, implicit
+        # Either nothing, and the next element follows at once, or a value.
+        if self._begins_after(data, offset + 8, self._tag(data, offset)):
+            return offset + 8, 0, implicit
+        return offset + 12, self._long(data, offset + 8)[0], implicit
+
+    def _begins_after(self, data: memoryview, offset: int, previous: tuple[int, int]) -> bool:
+        """Whether what is at *offset* looks like an element behind the *previous* one."""
+        group, number = self._tag(data, offset)
+        delimits = (group << 16 | number) in DELIMITERS
+        return delimits or ((group, number) > previous and _is_vr(bytes(data[offset + 4 : offset + 6])))
+
+    def _enter(self, *, implicit: bool) -> None:
+        self._implicit.append(implicit)
+        self._count()
+        if len(self._implicit) > DEEPEST:
+            raise TooComplex(f"sequences are nested deeper than {DEEPEST}")
+
+    def _leave(self, following: int) -> int:
+        # One that delimits nothing is an oddity, no reason to look away from what follows.
+        if len(self._implicit) > 1:
+            self._implicit.pop()
+        else:
+            self._count()
+        return following
+
+    def _count(self) -> None:
+        self._elements += 1
+        if self._elements > MOST_ELEMENTS:
+            raise TooComplex(f"the data set has more than {MOST_ELEMENTS} elements")
+
+
+def _is_vr(two: bytes) -> bool:
+    return two.isalpha() and two.isupper()

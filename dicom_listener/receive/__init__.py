@@ -1,0 +1,1 @@
+"""Serve associations: from the TCP connection to the response of each DIMSE request."""

@@ -1,0 +1,110 @@
+"""What a data set must say before it is taken, checked while it streams past."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from typing import TYPE_CHECKING, Protocol
+
+from dicom_listener.indexing.elements import ElementReader
+from dicom_listener.receive.statuses import DataSetMismatch, ExpandsTooFar, MalformedUID, MissingUID, Truncated
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
+#: Deflated Explicit VR Little Endian, JPIP Referenced Deflate, JPIP HTJ2K Referenced Deflate.
+DEFLATED = frozenset(("1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"))
+BIG_ENDIAN = "1.2.840.10008.1.2.2"
+
+SOP_CLASS_UID = 0x00080016
+SOP_INSTANCE_UID = 0x00080018
+STUDY_INSTANCE_UID = 0x0020000D
+SERIES_INSTANCE_UID = 0x0020000E
+IDENTITY = {
+    SOP_CLASS_UID: "SOP Class UID",
+    SOP_INSTANCE_UID: "SOP Instance UID",
+    STUDY_INSTANCE_UID: "Study Instance UID",
+    SERIES_INSTANCE_UID: "Series Instance UID",
+}
+
+#: PS3.5 9.1 also forbids leading zeros; equipment sends them all the same and they do no harm.
+UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+LONGEST_UID = 64
+#: Bytes a deflated data set may grow to. Deflate reaches 1:1000, so that 1 MB could become 1 GB; what is sent deflated
+#: in practice is text and small images.
+LARGEST_INFLATED = 256 * 2**20
+INFLATE_STEP = 256 * 1024
+
+
+class Reader(Protocol):
+    """What both readers of encoded data sets have."""
+
+    values: dict[int, bytes]
+    present: set[int]
+
+    def feed(self, fragment: bytes | memoryview) -> None: ...  # noqa: D102
+    def finish(self) -> None: ...  # noqa: D102
+
+
+class InflatingReader:
+    """An ElementReader for the deflated transfer syntaxes (PS3.5 A.5), with a limit on what comes out."""
+
+    def __init__(self, wanted: AbstractSet[int]) -> None:
+        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        self._reader = ElementReader(wanted)
+        self._inflated = 0
+        self.values, self.present = self._reader.values, self._reader.present
+
+    def feed(self, fragment: bytes | memoryview) -> None:
+        """Take the next deflated bytes; raises ExpandsTooFar and TooComplex."""
+        rest, inflated = bytes(fragment), b""
+        while not self._inflater.eof and (rest or len(inflated) == INFLATE_STEP):
+            try:
+                inflated = self._inflater.decompress(rest, INFLATE_STEP)
+            except zlib.error as error:
+                raise ExpandsTooFar("the data set cannot be inflated") from error
+            rest = self._inflater.unconsumed_tail
+            self._inflated += len(inflated)
+            if self._inflated > LARGEST_INFLATED:
+                raise ExpandsTooFar(f"the data set inflates to more than {LARGEST_INFLATED} bytes")
+            self._reader.feed(inflated)
+
+    def finish(self) -> None:
+        """Say that this was all; raises Truncated where the stream or the lengths promised more."""
+        if not self._inflater.eof:
+            raise Truncated("the deflated data set ends before its end")
+        self._reader.finish()
+
+
+def reader(transfer_syntax_uid: str, wanted: AbstractSet[int]) -> Reader:
+    """The reader for a transfer syntax, private and unknown ones included."""
+    if transfer_syntax_uid in DEFLATED:
+        return InflatingReader(wanted)
+    return ElementReader(wanted, big_endian=transfer_syntax_uid == BIG_ENDIAN)
+
+
+def parse_uid(value: bytes | str, name: str) -> str:
+    """The UID in a padded value; raises MissingUID where it is empty and MalformedUID where it is none."""
+    text = (value if isinstance(value, str) else value.decode("latin-1")).rstrip("\0 ")
+    if not text:
+        raise MissingUID(f"the {name} is missing")
+    if len(text) > LONGEST_UID or not UID.fullmatch(text):
+        raise MalformedUID(f"the {name} is malformed")
+    return text
+
+
+def check_identity(reader: Reader, sop_class_uid: str, sop_instance_uid: str) -> None:
+    """Compare a data set with the command that announced it.
+
+    Raises MissingUID, MalformedUID and DataSetMismatch.
+    """
+    said = {tag: _identity(reader, tag) for tag in IDENTITY}
+    for tag, announced in ((SOP_CLASS_UID, sop_class_uid), (SOP_INSTANCE_UID, sop_instance_uid)):
+        if said[tag] != announced:
+            raise DataSetMismatch(f"the {IDENTITY[tag]} of the data set is not the one announced")
+
+
+def _identity(reader: Reader, tag: int) -> str:
+    if tag in reader.present and tag not in reader.values:
+        raise MalformedUID(f"the {IDENTITY[tag]} is malformed")
+    return parse_uid(reader.values.get(tag, b""), IDENTITY[tag])

@@ -1,0 +1,134 @@
+"""DIMSE command sets, always Implicit VR Little Endian (PS3.7 6.3.1 and E)."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from dicom_listener.receive.upper_layer import COMMAND, INVALID_PARAMETER, LAST, PDV_HEADER, Abort
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+AFFECTED_SOP_CLASS_UID = 0x0002
+REQUESTED_SOP_CLASS_UID = 0x0003
+COMMAND_FIELD = 0x0100
+MESSAGE_ID = 0x0110
+MESSAGE_ID_BEING_RESPONDED_TO = 0x0120
+PRIORITY = 0x0700
+COMMAND_DATA_SET_TYPE = 0x0800
+STATUS = 0x0900
+ERROR_COMMENT = 0x0902
+AFFECTED_SOP_INSTANCE_UID = 0x1000
+REQUESTED_SOP_INSTANCE_UID = 0x1001
+EVENT_TYPE_ID = 0x1002
+ACTION_TYPE_ID = 0x1008
+
+C_STORE_RQ, C_ECHO_RQ, C_CANCEL_RQ = 0x0001, 0x0030, 0x0FFF
+N_EVENT_REPORT_RQ, N_SET_RQ, N_ACTION_RQ, N_CREATE_RQ = 0x0100, 0x0120, 0x0130, 0x0140
+RESPONSE = 0x8000
+N_EVENT_REPORT_RSP = N_EVENT_REPORT_RQ | RESPONSE
+NO_DATA_SET = 0x0101
+WITH_DATA_SET = 0x0001
+#: General statuses (PS3.7 C.5).
+UNRECOGNIZED_OPERATION = 0x0211
+
+#: Longest command set, in bytes; the longest real one, a C-STORE-RQ, has some 300.
+LONGEST_COMMAND = 16384
+#: Of an Error Comment, VR LO.
+LONGEST_COMMENT = 64
+
+_ELEMENT = struct.Struct("<HHI")
+_SHORT = struct.Struct("<H")
+
+
+class Command:
+    """A received command set."""
+
+    def __init__(self, encoded: bytes | bytearray) -> None:
+        """Raise Abort where *encoded* is none."""
+        self._values = dict(_elements(encoded))
+
+    @property
+    def field(self) -> int:
+        """What is asked."""
+        return self.number(COMMAND_FIELD)
+
+    @property
+    def has_data_set(self) -> bool:
+        """Whether a data set follows."""
+        return self.number(COMMAND_DATA_SET_TYPE) != NO_DATA_SET
+
+    def number(self, element: int, default: int | None = None) -> int:
+        """A US value; raises Abort where it is missing and has no default."""
+        value = self._values.get(element, b"")
+        if len(value) == _SHORT.size:
+            return int(_SHORT.unpack(value)[0])
+        if default is None:
+            raise Abort(f"a command without (0000,{element:04X})", INVALID_PARAMETER)
+        return default
+
+    def text(self, element: int) -> str:
+        """A UI, AE or LO value without its padding; empty where it is missing."""
+        return self._values.get(element, b"").decode("latin-1").rstrip("\0 ")
+
+
+def _elements(encoded: bytes | bytearray) -> Iterator[tuple[int, bytes]]:
+    offset = 0
+    while offset < len(encoded):
+        if offset + _ELEMENT.size > len(encoded):
+            raise Abort("a command set that ends in an element", INVALID_PARAMETER)
+        group, element, length = _ELEMENT.unpack_from(encoded, offset)
+        offset += _ELEMENT.size
+        if group != 0 or length > len(encoded) - offset:
+            raise Abort("a malformed command set", INVALID_PARAMETER)
+        yield element, bytes(encoded[offset : offset + length])
+        offset += length
+
+
+def encode(values: dict[int, int | str]) -> bytes:
+    """A command set with its group length; numbers are US, texts UIDs or LO."""
+    body = b"".join(_encode_element(element, values[element]) for element in sorted(values))
+    return _ELEMENT.pack(0, 0, 4) + struct.pack("<I", len(body)) + body
+
+
+def _encode_element(element: int, value: int | str) -> bytes:
+    if isinstance(value, int):
+        encoded = _SHORT.pack(value)
+    else:
+        encoded = value.encode("latin-1")
+        encoded += (b" " if element == ERROR_COMMENT else b"\0") * (len(encoded) % 2)
+    return _ELEMENT.pack(0, element, len(encoded)) + encoded
+
+
+def response(request: Command, status: int, comment: str = "", sop_instance_uid: str = "") -> bytes:
+    """The answer to *request*, without a data set; *sop_instance_uid* where the request left it to us."""
+    values: dict[int, int | str] = {
+        COMMAND_FIELD: request.field | RESPONSE,
+        MESSAGE_ID_BEING_RESPONDED_TO: request.number(MESSAGE_ID),
+        COMMAND_DATA_SET_TYPE: NO_DATA_SET,
+        STATUS: status,
+    }
+    for asked, answered in (
+        (AFFECTED_SOP_CLASS_UID, AFFECTED_SOP_CLASS_UID),
+        (AFFECTED_SOP_INSTANCE_UID, AFFECTED_SOP_INSTANCE_UID),
+        (REQUESTED_SOP_CLASS_UID, AFFECTED_SOP_CLASS_UID),
+        (REQUESTED_SOP_INSTANCE_UID, AFFECTED_SOP_INSTANCE_UID),
+    ):
+        uid = request.text(asked)
+        if uid:
+            values[answered] = uid
+    if sop_instance_uid:
+        values.setdefault(AFFECTED_SOP_INSTANCE_UID, sop_instance_uid)
+    if comment:
+        values[ERROR_COMMENT] = comment[:LONGEST_COMMENT]
+    return encode(values)
+
+
+def fragments(context_id: int, encoded: bytes, *, command: bool, maximum: int) -> Iterator[bytes]:
+    """*encoded* as the contents of P-DATA-TF PDUs that the peer can take: at most *maximum* bytes, 0 for any size."""
+    step = max(maximum - PDV_HEADER.size, 1) if maximum else max(len(encoded), 1)
+    for offset in range(0, max(len(encoded), 1), step):
+        fragment = encoded[offset : offset + step]
+        control = (COMMAND if command else 0) | (LAST if offset + step >= len(encoded) else 0)
+        yield PDV_HEADER.pack(len(fragment) + 2, context_id, control) + fragment

@@ -1,0 +1,151 @@
+"""Association negotiation (PS3.8 7.1, PS3.7 D): coded and decided by pynetdicom, bounded by us."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pydicom.uid import UID
+from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
+from pynetdicom.pdu_primitives import (
+    A_ASSOCIATE,
+    ImplementationClassUIDNotification,
+    ImplementationVersionNameNotification,
+    MaximumLengthNotification,
+)
+from pynetdicom.presentation import build_context, negotiate_unrestricted
+
+from dicom_listener.receive.upper_layer import ASSOCIATE_RQ, INVALID_PARAMETER, PDU_HEADER, Abort
+from dicom_listener.spool.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pynetdicom.presentation import PresentationContext
+
+VERIFICATION = "1.2.840.10008.1.1"
+STORAGE_COMMITMENT_PUSH_MODEL = "1.2.840.10008.1.20.1"
+MODALITY_PERFORMED_PROCEDURE_STEP = "1.2.840.10008.3.1.2.3.3"
+
+EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
+#: Context ids are the odd numbers below 256 (PS3.8 9.3.2.2).
+MOST_CONTEXTS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """An A-ASSOCIATE-RJ: result, source and reason (PS3.8 9.3.4), and the same for the log."""
+
+    result: int
+    source: int
+    reason: int
+    why: str
+
+    def encode(self) -> bytes:
+        """The content of the PDU."""
+        return bytes((0, self.result, self.source, self.reason))
+
+
+CALLING_AE_TITLE_NOT_RECOGNIZED = Rejection(1, 1, 3, "calling AE title not recognized")
+CALLED_AE_TITLE_NOT_RECOGNIZED = Rejection(1, 1, 7, "called AE title not recognized")
+#: The title is known, so "not recognized" would send the reader to the wrong place.
+ADDRESS_NOT_ALLOWED = Rejection(1, 1, 1, "address not allowed for this calling AE title")
+LOCAL_LIMIT_EXCEEDED = Rejection(2, 3, 2, "as many associations as allowed")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """An accepted presentation context."""
+
+    abstract_syntax: str
+    transfer_syntax: str
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What the peer asks for in its A-ASSOCIATE-RQ."""
+
+    calling_ae_title: str
+    called_ae_title: str
+    #: Most bytes of a P-DATA-TF it takes from us; 0 is no limit.
+    maximum_pdu_bytes: int
+    _primitive: Any = field(repr=False)
+
+    def accept(self, ours: Sequence[PresentationContext], maximum_pdu_bytes: int) -> tuple[bytes, dict[int, Context]]:
+        """The content of the A-ASSOCIATE-AC, and the contexts accepted in it.
+
+        Storage, private and unknown SOP classes are accepted with every transfer syntax, *ours* with those they name.
+        Proposed roles are left unanswered, which stands for the default ones (PS3.7 D.3.3.4).
+        """
+        proposed = self._primitive.presentation_context_definition_list
+        for context in proposed:
+            context.transfer_syntax = _preferred_first(context.transfer_syntax)
+        results, _ = negotiate_unrestricted(proposed, list(ours), None)
+        accepted = {
+            int(context.context_id or 0): Context(str(context.abstract_syntax), str(context.transfer_syntax[0]))
+            for context in results
+            if context.result == 0
+        }
+        return self._answer(results, maximum_pdu_bytes), accepted
+
+    def _answer(self, results: Sequence[PresentationContext], maximum_pdu_bytes: int) -> bytes:
+        answer = A_ASSOCIATE()
+        answer.application_context_name = self._primitive.application_context_name
+        answer.calling_ae_title = self._primitive.calling_ae_title
+        answer.called_ae_title = self._primitive.called_ae_title
+        answer.result, answer.result_source = 0, 1
+        answer.presentation_context_definition_results_list = list(results)
+        answer.user_information = _user_information(maximum_pdu_bytes)
+        pdu = A_ASSOCIATE_AC()
+        pdu.from_primitive(answer)
+        encoded: bytes = pdu.encode()
+        return encoded[PDU_HEADER.size :]
+
+
+def parse(content: memoryview) -> Proposal:
+    """Decode an A-ASSOCIATE-RQ; raises Abort where it is malformed."""
+    try:
+        pdu = A_ASSOCIATE_RQ()
+        pdu.decode(PDU_HEADER.pack(ASSOCIATE_RQ, len(content)) + bytes(content))
+        primitive = pdu.to_primitive()
+        proposal = Proposal(
+            _title(primitive.calling_ae_title),
+            _title(primitive.called_ae_title),
+            int(primitive.maximum_length_received or 0),
+            primitive,
+        )
+        contexts = primitive.presentation_context_definition_list
+    # pynetdicom's decoder raises whatever its parts stumble over.
+    except Exception as error:
+        raise Abort(f"a malformed A-ASSOCIATE-RQ ({type(error).__name__})", INVALID_PARAMETER) from error
+    if not 0 < len(contexts) <= MOST_CONTEXTS or not all(context.transfer_syntax for context in contexts):
+        raise Abort(f"{len(contexts)} presentation contexts", INVALID_PARAMETER)
+    return proposal
+
+
+def supported(*, mpps: bool) -> list[PresentationContext]:
+    """What we support beside storage."""
+    classes = [VERIFICATION, STORAGE_COMMITMENT_PUSH_MODEL] + [MODALITY_PERFORMED_PROCEDURE_STEP] * mpps
+    syntaxes = [EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN]
+    return [build_context(sop_class, syntaxes) for sop_class in classes]
+
+
+def _title(received: str | None) -> str:
+    """An AE title fit for a log: a peer may send control characters."""
+    return "".join(character for character in received or "" if " " <= character <= "~").strip()
+
+
+def _preferred_first(syntaxes: list[UID]) -> list[UID]:
+    """Explicit VR Little Endian where it is offered: nothing is lost, and it is the cheapest to read."""
+    return sorted(syntaxes, key=lambda syntax: syntax != EXPLICIT_VR_LITTLE_ENDIAN)
+
+
+def _user_information(maximum_pdu_bytes: int) -> list[Any]:
+    length = MaximumLengthNotification()
+    length.maximum_length_received = maximum_pdu_bytes
+    implementation = ImplementationClassUIDNotification()
+    implementation.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
+    name = ImplementationVersionNameNotification()
+    name.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    return [length, implementation, name]

@@ -1,0 +1,1 @@
+"""Send DICOM requests to other nodes: C-STORE, C-ECHO, storage commitment."""

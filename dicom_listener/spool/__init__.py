@@ -1,0 +1,1 @@
+"""Write received objects to disk, durably."""

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+from sqlalchemy import select
+
+from db.access import keys
+from db.models import ApiKey
+from db.session import transaction
+
+
+def test_a_new_key_is_valid_and_names_its_holder_and_scopes(database_url: str) -> None:
+    with transaction(database_url) as session:
+        key = keys.create(session, "reading room")
+        holder = keys.verify(session, key)
+
+    assert holder is not None
+    assert (holder.name, set(holder.scopes)) == ("reading room", {"read"})
+
+
+def test_a_key_is_a_prefix_and_32_random_bytes(database_url: str) -> None:
+    with transaction(database_url) as session:
+        first, second = keys.create(session, "first"), keys.create(session, "second")
+
+    assert first != second
+    assert first.startswith("prelim_")
+    assert len(first) == len("prelim_") + 43
+
+
+def test_only_the_digest_of_a_key_is_kept(database_url: str) -> None:
+    with transaction(database_url) as session:
+        key = keys.create(session, "reading room")
+        row = session.scalars(select(ApiKey)).one()
+
+    assert row.key_sha256 == hashlib.sha256(key.encode()).hexdigest()
+    assert key not in str(vars(row))
+
+
+def test_another_key_is_nobodys(database_url: str) -> None:
+    with transaction(database_url) as session:
+        key = keys.create(session, "reading room")
+        assert keys.verify(session, key[:-1]) is None
+        assert keys.verify(session, "") is None
+
+
+def test_a_revoked_key_is_worthless(database_url: str) -> None:
+    with transaction(database_url) as session:
+        key = keys.create(session, "reading room")
+        keys.revoke(session, "reading room")
+        assert keys.verify(session, key) is None
+
+
+def test_revoking_twice_says_that_there_is_no_such_key(database_url: str) -> None:
+    with transaction(database_url) as session:
+        keys.create(session, "reading room")
+        keys.revoke(session, "reading room")
+        with pytest.raises(keys.UnknownKey, match="reading room"):
+            keys.revoke(session, "reading room")
+
+
+def test_a_name_is_given_once(database_url: str) -> None:
+    with transaction(database_url) as session:
+        keys.create(session, "reading room")
+        with pytest.raises(keys.KeyNameTaken, match="replace"):
+            keys.create(session, "reading room")
+
+
+def test_replacing_a_revoked_key_makes_the_new_one_valid_and_leaves_the_old_one_worthless(database_url: str) -> None:
+    with transaction(database_url) as session:
+        old = keys.create(session, "demo")
+        keys.revoke(session, "demo")
+        new = keys.create(session, "demo", replace=True)
+        assert keys.verify(session, old) is None
+        assert keys.verify(session, new) is not None
+
+
+def test_a_scope_that_does_not_exist_is_refused(database_url: str) -> None:
+    with transaction(database_url) as session, pytest.raises(keys.UnknownScope, match="write"):
+        keys.create(session, "reading room", ["write"])

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+
+from db import truth
+from db.models import Study
+from db.operations import heartbeats
+from db.reports import versions
+from db.session import transaction
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from fastapi.testclient import TestClient
+
+    from tests.integration.api.arrivals import Arrivals
+
+
+def test_an_empty_list_says_what_to_do(visitor: TestClient) -> None:
+    assert "No study has arrived yet" in visitor.get("/").text
+
+
+def test_the_list_shows_state_patient_and_basis(visitor: TestClient, arrivals: Arrivals) -> None:
+    study_id = arrivals.reported(patient_name="Doe^Jane", patient_sex="F")
+    page = visitor.get("/").text
+
+    assert f'href="/studies/{study_id}">Doe, Jane</a>' in page
+    assert "P-17 · F · 1961-02-03" in page
+    assert '<span class="state reported">Preliminary</span>' in page
+    assert "1 of 1 images" in page
+
+
+def test_the_list_warns_when_nobody_writes_reports(visitor: TestClient, database_url: str) -> None:
+    warning = "No worker is alive"
+    alone = visitor.get("/").text
+    with transaction(database_url) as session:
+        heartbeats.beat(session, "worker")
+
+    assert warning in alone
+    assert warning not in visitor.get("/").text
+
+
+def test_the_list_of_one_state_pages_within_it(visitor: TestClient, arrivals: Arrivals) -> None:
+    for _ in range(51):
+        arrivals.receiving()
+    arrivals.queued()
+    first = visitor.get("/", params={"state": "receiving"}).text
+    older = first.split('rel="next" href="')[1].split('"')[0].replace("&amp;", "&")
+    second = visitor.get(older).text
+
+    assert (first.count('class="state receiving"'), second.count('class="state receiving"')) == (50, 1)
+    assert "state queued" not in first + second
+
+
+def test_a_study_without_a_name_can_still_be_opened(visitor: TestClient, arrivals: Arrivals) -> None:
+    study_id = arrivals.receiving(patient_name="", patient_id="", patient_birth_date="")
+
+    assert f'href="/studies/{study_id}">No name</a>' in visitor.get("/").text
+
+
+def test_a_reports_page_shows_banner_text_pictures_and_evidence(visitor: TestClient, arrivals: Arrivals) -> None:
+    study_id = arrivals.reported()
+    page = visitor.get(f"/studies/{study_id}").text
+
+    assert versions.BANNER in page
+    for text in ("The lungs are clear.", "No acute finding.", "cut short at 200 tokens", "Clear lungs in an earlier"):
+        assert text in page
+    assert f'<img src="/v1/studies/{study_id}/report/pictures/1?version=1"' in page
+    assert "data-refresh" not in page
+
+
+def test_words_of_the_model_and_of_the_header_are_text_and_never_markup(
+    visitor: TestClient, arrivals: Arrivals
+) -> None:
+    evil = "<script>alert(1)</script>"
+    study_id = arrivals.reported(arrivals.draft(findings=evil, impression=evil, basis=evil), patient_name=evil)
+
+    assert evil not in visitor.get("/").text
+    assert evil not in visitor.get(f"/studies/{study_id}").text
+
+
+@pytest.mark.parametrize("state", ["receiving", "queued", "running"])
+def test_a_page_without_a_report_yet_keeps_itself_current(visitor: TestClient, arrivals: Arrivals, state: str) -> None:
+    page = visitor.get(f"/studies/{getattr(arrivals, state)()}").text
+
+    assert "The report is on its way" in page
+    assert "data-refresh" in page
+    assert '<noscript><meta http-equiv="refresh"' in page
+
+
+@pytest.mark.parametrize(("state", "why"), [("failed", "the model broke"), ("not_reportable", "hold no pixels")])
+def test_a_page_without_a_report_says_why(visitor: TestClient, arrivals: Arrivals, state: str, why: str) -> None:
+    page = visitor.get(f"/studies/{getattr(arrivals, state)()}").text
+
+    assert why in page
+    assert "There is no report." in page
+
+
+def test_an_outdated_report_is_shown_with_a_warning(visitor: TestClient, arrivals: Arrivals) -> None:
+    study_id = arrivals.reported()
+    arrivals.late_image(study_id)
+    page = visitor.get(f"/studies/{study_id}").text
+
+    assert "Images arrived after this report was written." in page
+    assert "The lungs are clear." in page
+
+
+def test_no_patient_stands_in_a_title_or_an_address(visitor: TestClient, arrivals: Arrivals) -> None:
+    study_id = arrivals.reported(patient_name="Doe^Jane")
+    page = visitor.get(f"/studies/{study_id}").text
+
+    assert "Doe" not in page.split("</title>")[0]
+
+
+def test_an_unknown_study_is_a_page_of_its_own(visitor: TestClient) -> None:
+    answer = visitor.get(f"/studies/{uuid.uuid4()}")
+
+    assert answer.status_code == 404
+    assert "there is no such study" in answer.text
+    assert answer.headers["Content-Type"].startswith("text/html")
+
+
+def test_a_typing_error_in_an_address_is_a_page_too(visitor: TestClient) -> None:
+    answer = visitor.get("/", params={"after": "AAAA"})
+
+    assert answer.status_code == 422
+    assert "not a cursor of this list" in answer.text
+
+
+def test_the_truth_of_a_phantom_stands_beside_its_report_and_no_other_studys(
+    visitor: TestClient, arrivals: Arrivals, app: FastAPI, database_url: str
+) -> None:
+    phantom, patient = arrivals.reported(), arrivals.reported()
+    with transaction(database_url) as session:
+        uid = session.get_one(Study, phantom).study_instance_uid
+    truth.write(app.state.settings.data_dir, uid, "A <b>coin</b> in the stomach.")
+
+    page = visitor.get(f"/studies/{phantom}").text
+    assert "Truth of the phantom" in page
+    assert "A &lt;b&gt;coin&lt;/b&gt; in the stomach." in page
+    assert "Truth of the phantom" not in visitor.get(f"/studies/{patient}").text

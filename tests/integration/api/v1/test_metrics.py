@@ -1,0 +1,72 @@
+"""What a Prometheus server reads."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING
+
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import update
+
+from db.models import Job, Study
+from db.operations import alarms, heartbeats
+from db.session import transaction
+
+if TYPE_CHECKING:
+    from fastapi.testclient import TestClient
+
+    from tests.integration.api.arrivals import Arrivals
+
+LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+
+
+def scraped(client: TestClient, name: str) -> dict[str, float]:
+    text = client.get("/metrics").text
+    family = next(family for family in text_string_to_metric_families(text) if family.name == name)
+    return {value: sample.value for sample in family.samples for value in sample.labels.values()}
+
+
+def test_every_alarm_has_its_line_before_it_is_ever_raised(anonymous: TestClient) -> None:
+    assert scraped(anonymous, "prelim_alarm") == dict.fromkeys(alarms.CODES, 0)
+
+
+def test_work_that_is_not_done_shows_as_its_alarm(anonymous: TestClient, arrivals: Arrivals, database_url: str) -> None:
+    arrivals.queued()
+    with transaction(database_url) as session:
+        session.execute(update(Job).values(queued_at=LONG_AGO, available_at=LONG_AGO))
+    raised = {"no_worker": 1, "no_dispatcher": 1}
+    assert scraped(anonymous, "prelim_alarm") == dict.fromkeys(alarms.CODES, 0) | raised
+
+
+def test_a_study_that_is_not_judged_complete_shows_as_its_alarm(
+    anonymous: TestClient, arrivals: Arrivals, database_url: str
+) -> None:
+    arrivals.receiving()
+    with transaction(database_url) as session:
+        heartbeats.beat(session, "dispatcher")
+        session.execute(update(Study).values(revision_started_at=LONG_AGO))
+    assert scraped(anonymous, "prelim_alarm") == dict.fromkeys(alarms.CODES, 0) | {"nothing_settled": 1}
+
+
+def test_studies_and_processes_are_counted(anonymous: TestClient, arrivals: Arrivals, database_url: str) -> None:
+    arrivals.queued()
+    with transaction(database_url) as session:
+        heartbeats.beat(session, "worker")
+    assert scraped(anonymous, "prelim_studies")["queued"] == 1
+    assert scraped(anonymous, "prelim_processes_alive") == {"worker": 1, "dispatcher": 0}
+
+
+def test_what_the_engines_say_of_themselves_is_scraped_by_worker(
+    anonymous: TestClient, arrivals: Arrivals, database_url: str
+) -> None:
+    del arrivals
+    with transaction(database_url) as session:
+        heartbeats.beat(session, "worker", {"slots": 4, "engine": {"queued": 3, "rows": 4, "tokens_per_second": 41.5}})
+    assert scraped(anonymous, "prelim_engine_queued") == {heartbeats.name(): 3}
+    assert scraped(anonymous, "prelim_engine_tokens_per_second") == {heartbeats.name(): 41.5}
+    assert scraped(anonymous, "prelim_engine_kv_tokens") == {}
+
+
+def test_nothing_about_a_patient_is_scraped(anonymous: TestClient, arrivals: Arrivals) -> None:
+    arrivals.queued()
+    assert "PHANTOM" not in anonymous.get("/metrics").text

@@ -1,0 +1,314 @@
+"""The fenced protocol, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import select, text, update
+from sqlalchemy.exc import DBAPIError
+
+from db.errors import NotPossible, StaleFence
+from db.jobs import claims, wakeups
+from db.models import Job, Report
+from db.reports import versions
+from db.session import transaction
+from db.studies import lifecycle
+from db.studies.lifecycle import StudyAttributes
+from db.studies.priority import HEAD_START_SECONDS, STAT
+from tests.polling import wait_until
+
+if TYPE_CHECKING:
+    import uuid
+
+    from tests.integration.db.conftest import Arrivals
+
+DRAFT = versions.Draft(
+    findings="No effusion.",
+    impression="Normal.",
+    basis="1 of 1 images",
+    prompt_version="1",
+    model_digest="d",
+    provenance={},
+    pictures=[versions.Shown(png=b"png", sop_instance_uid="2.25.1", frame=0, reason="only image", transform={})],
+)
+
+
+def finish(url: str, claim: claims.Claim) -> None:
+    with transaction(url) as session:
+        claims.finish(session, claim)
+        versions.save(session, claim, DRAFT)
+
+
+def let_worker_die(arrivals: Arrivals, claim: claims.Claim, *, maximum_attempts: int = 3) -> None:
+    let_lease_run_out(arrivals.url, claim.job_id)
+    with transaction(arrivals.url) as session:
+        assert claims.rescue(session, maximum_attempts=maximum_attempts) == 1
+
+
+def let_lease_run_out(url: str, job_id: uuid.UUID) -> None:
+    with transaction(url) as session:
+        past = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
+        session.execute(update(Job).where(Job.id == job_id).values(lease_until=past))
+
+
+def test_a_finished_job_leaves_its_report(arrivals: Arrivals) -> None:
+    claim = arrivals.running_job()
+    finish(arrivals.url, claim)
+
+    assert arrivals.state() == "reported"
+    with transaction(arrivals.url) as session:
+        report = versions.current(session, claim.study_id)
+        assert report is not None
+        assert (report.version, report.revision, report.fence) == (1, 1, claim.fence)
+
+
+def test_a_claimed_job_cannot_be_claimed_again(arrivals: Arrivals) -> None:
+    arrivals.running_job()
+
+    assert arrivals.claim() is None
+
+
+def test_eight_claimers_on_four_hundred_jobs_make_four_hundred_claims(arrivals: Arrivals, database_url: str) -> None:
+    for _ in range(400):
+        type(arrivals)(database_url).image()
+    while arrivals.settle():
+        pass
+
+    def claim_all(_: int) -> list[uuid.UUID]:
+        return [claim.job_id for claim in iter(arrivals.claim, None)]
+
+    with ThreadPoolExecutor(8) as pool:
+        claimed = list(itertools.chain.from_iterable(pool.map(claim_all, range(8))))
+
+    assert len(claimed) == len(set(claimed)) == 400
+
+
+def test_a_job_whose_lease_ran_out_goes_to_the_next_worker_and_the_first_is_a_zombie(arrivals: Arrivals) -> None:
+    zombie = arrivals.running_job()
+    let_worker_die(arrivals, zombie)
+    successor = arrivals.claim()
+    assert successor is not None
+
+    with pytest.raises(StaleFence):
+        finish(arrivals.url, zombie)
+    finish(arrivals.url, successor)
+
+    with transaction(arrivals.url) as session:
+        assert [report.fence for report in session.scalars(select(Report))] == [successor.fence]
+
+
+def test_a_zombie_that_comes_back_after_the_end_writes_nothing(arrivals: Arrivals) -> None:
+    zombie = arrivals.running_job()
+    let_worker_die(arrivals, zombie)
+    successor = arrivals.claim()
+    assert successor is not None
+    finish(arrivals.url, successor)
+
+    with pytest.raises(StaleFence):
+        finish(arrivals.url, zombie)
+
+
+def test_a_heartbeat_of_a_superseded_job_tells_its_worker(arrivals: Arrivals) -> None:
+    claim = arrivals.running_job()
+    arrivals.image()
+
+    with pytest.raises(StaleFence), transaction(arrivals.url) as session:
+        claims.heartbeat(session, claim, lease_seconds=30)
+
+
+def test_a_superseded_job_cannot_finish_and_the_next_revision_gets_version_one(arrivals: Arrivals) -> None:
+    old = arrivals.running_job()
+    arrivals.image()
+    with pytest.raises(StaleFence):
+        finish(arrivals.url, old)
+    arrivals.settle()
+    new = arrivals.claim()
+    assert new is not None
+    finish(arrivals.url, new)
+
+    with transaction(arrivals.url) as session:
+        assert [(r.version, r.revision) for r in session.scalars(select(Report))] == [(1, 2)]
+
+
+def test_a_transient_failure_waits_before_the_next_try(arrivals: Arrivals) -> None:
+    claim = arrivals.running_job()
+    with transaction(arrivals.url) as session:
+        claims.retry_later(session, claim, "busy", "later", pause_seconds=60, maximum_attempts=3)
+
+    assert arrivals.claim() is None
+    assert arrivals.state() == "settled"
+
+
+def test_the_last_transient_failure_is_a_failure_that_says_how_often_it_was_tried(arrivals: Arrivals) -> None:
+    claim = arrivals.running_job()
+    with transaction(arrivals.url) as session:
+        claims.retry_later(session, claim, "busy", "later", pause_seconds=60, maximum_attempts=1)
+
+    assert arrivals.state() == "failed"
+    with transaction(arrivals.url) as session:
+        assert session.get_one(Job, claim.job_id).detail == "later (after 1 attempts)"
+
+
+def test_rescue_queues_a_dead_workers_job_again(arrivals: Arrivals) -> None:
+    claim = arrivals.running_job()
+    let_worker_die(arrivals, claim)
+
+    with transaction(arrivals.url) as session:
+        assert wakeups.take(session, in_queue=0, lost_after_seconds=60) == [claim.job_id]
+
+
+def test_a_study_that_kills_every_worker_ends_as_failed(arrivals: Arrivals) -> None:
+    claim = arrivals.running_job()
+    let_worker_die(arrivals, claim, maximum_attempts=1)
+
+    assert arrivals.state() == "failed"
+    assert arrivals.claim() is None
+
+
+def test_suspects_are_tried_one_at_a_time_so_that_the_innocent_keep_their_tries(
+    arrivals: Arrivals, database_url: str
+) -> None:
+    others = [type(arrivals)(database_url) for _ in range(3)]
+    for claim in [study.running_job() for study in others]:
+        let_worker_die(arrivals, claim)
+
+    suspect = arrivals.claim()
+    assert suspect is not None
+    assert arrivals.claim() is None
+    arrivals.image()
+    arrivals.settle()
+    fresh = arrivals.claim()
+    assert fresh is not None
+    assert fresh.attempt == 1
+    with transaction(database_url) as session:
+        assert claims.claim_next(session, owner="another worker", lease_seconds=30) is not None
+    finish(database_url, suspect)
+    assert arrivals.claim() is not None
+
+
+def test_a_job_given_back_is_claimed_again_at_once_and_has_lost_no_try(arrivals: Arrivals) -> None:
+    claim = arrivals.running_job()
+    with transaction(arrivals.url) as session:
+        claims.give_back(session, claim)
+
+    again = arrivals.claim()
+
+    assert again is not None
+    assert (again.attempt, again.fence) == (1, 2)
+    with pytest.raises(StaleFence):
+        finish(arrivals.url, claim)
+
+
+def test_rescue_leaves_a_living_worker_alone(arrivals: Arrivals) -> None:
+    arrivals.running_job()
+
+    with transaction(arrivals.url) as session:
+        assert claims.rescue(session, maximum_attempts=3) == 0
+
+
+def test_a_stat_study_overtakes_routine_ones_that_waited_longer(arrivals: Arrivals, database_url: str) -> None:
+    arrivals.image()
+    arrivals.settle()
+    stat = type(arrivals)(database_url)
+    stat.image(study=StudyAttributes(stat.uid, priority=STAT))
+    (urgent,) = stat.settle()
+
+    first = arrivals.claim()
+
+    assert first is not None
+    assert first.job_id == urgent
+
+
+def test_a_routine_study_that_waited_longer_than_the_head_start_is_not_overtaken(
+    arrivals: Arrivals, database_url: str
+) -> None:
+    arrivals.image()
+    (old,) = arrivals.settle()
+    with transaction(arrivals.url) as session:
+        waited = dt.timedelta(seconds=2 * HEAD_START_SECONDS + 1)
+        session.execute(update(Job).values(urgent_at=Job.urgent_at - waited))
+    stat = type(arrivals)(database_url)
+    stat.image(study=StudyAttributes(stat.uid, priority=STAT))
+    stat.settle()
+
+    first = arrivals.claim()
+
+    assert first is not None
+    assert first.job_id == old
+
+
+def test_an_operator_cancels_a_running_job_and_its_worker_finds_out(arrivals: Arrivals) -> None:
+    claim = arrivals.running_job()
+    with transaction(arrivals.url) as session:
+        claims.cancel(session, lifecycle.find(session, arrivals.uid, lock=True))
+
+    assert arrivals.state() == "cancelled"
+    with pytest.raises(StaleFence):
+        finish(arrivals.url, claim)
+
+
+def test_an_operator_tries_a_failed_study_again_with_all_its_tries(arrivals: Arrivals) -> None:
+    let_worker_die(arrivals, arrivals.running_job(), maximum_attempts=1)
+    with transaction(arrivals.url) as session:
+        claims.retry(session, lifecycle.find(session, arrivals.uid, lock=True))
+
+    again = arrivals.claim()
+
+    assert again is not None
+    assert again.attempt == 1
+    finish(arrivals.url, again)
+    assert arrivals.state() == "reported"
+
+
+def test_a_reported_study_cannot_be_tried_again_or_cancelled(arrivals: Arrivals) -> None:
+    finish(arrivals.url, arrivals.running_job())
+
+    for order in (claims.retry, claims.cancel):
+        with pytest.raises(NotPossible, match="reported"), transaction(arrivals.url) as session:
+            order(session, lifecycle.find(session, arrivals.uid, lock=True))
+
+
+def test_a_stored_report_cannot_be_changed(arrivals: Arrivals) -> None:
+    finish(arrivals.url, arrivals.running_job())
+
+    with pytest.raises(DBAPIError, match="immutable"), transaction(arrivals.url) as session:
+        session.execute(update(Report).values(findings="other"))
+
+
+def test_a_worker_that_waited_for_its_study_finishes_where_nothing_of_the_job_has_changed(arrivals: Arrivals) -> None:
+    claim = arrivals.running_job()
+    with ThreadPoolExecutor(1) as pool:
+        with transaction(arrivals.url) as session:
+            lifecycle.find(session, arrivals.uid, lock=True).priority = STAT
+            session.flush()
+            finishing = pool.submit(finish, arrivals.url, claim)
+            wait_until(lambda: somebody_waits_for_a_lock(arrivals.url))
+        finishing.result(timeout=30)
+
+    assert arrivals.state() == "reported"
+
+
+def test_a_worker_that_waited_for_its_study_drops_the_result_where_late_images_came_first(arrivals: Arrivals) -> None:
+    claim = arrivals.running_job()
+    with ThreadPoolExecutor(1) as pool:
+        with transaction(arrivals.url) as session:
+            study = lifecycle.find(session, arrivals.uid, lock=True)
+            lifecycle._reopen(session, study)
+            session.flush()
+            finishing = pool.submit(finish, arrivals.url, claim)
+            wait_until(lambda: somebody_waits_for_a_lock(arrivals.url))
+        with pytest.raises(StaleFence):
+            finishing.result(timeout=30)
+
+    assert arrivals.state() == "receiving"
+    with transaction(arrivals.url) as session:
+        assert session.scalars(select(Report)).all() == []
+
+
+def somebody_waits_for_a_lock(url: str) -> bool:
+    with transaction(url) as session:
+        return bool(session.scalar(text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")))

@@ -1,0 +1,68 @@
+"""The audit sees every way the conservation law can be broken, and nothing in an intact house."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import text
+
+from db.jobs import claims
+from db.operations import invariants
+from db.reports import versions
+from db.session import transaction
+from tests.integration.db.jobs.test_claims import DRAFT
+
+if TYPE_CHECKING:
+    from tests.integration.db.conftest import Arrivals
+
+
+def violations(url: str) -> set[str]:
+    with transaction(url) as session:
+        return {violation.law for violation in invariants.check(session)}
+
+
+@pytest.fixture
+def reported(arrivals: Arrivals) -> Arrivals:
+    claim = arrivals.running_job()
+    with transaction(arrivals.url) as session:
+        claims.finish(session, claim)
+        versions.save(session, claim, DRAFT)
+    return arrivals
+
+
+def test_an_intact_house_has_no_violation(reported: Arrivals) -> None:
+    other = type(reported)(reported.url)
+    other.image()
+    late = type(reported)(reported.url)
+    late.running_job()
+    late.image()
+
+    assert violations(reported.url) == set()
+
+
+@pytest.mark.parametrize(
+    ("damage", "law"),
+    [
+        ("UPDATE studies SET state = 'receiving'", "a receiving study has no job of its revision"),
+        ("UPDATE studies SET state = 'settled'", "a settled study has one open job"),
+        ("UPDATE studies SET state = 'failed', reason = 'x'", "a study that failed or was cancelled has such a job"),
+        (
+            "UPDATE studies SET state = 'not_reportable', reason = 'x'",
+            "a not reportable study has no images or such a job",
+        ),
+        ("UPDATE jobs SET state = 'queued'", "an open job belongs to a settled study's revision"),
+        ("UPDATE jobs SET state = 'queued'", "a reported study's job is finished"),
+        ("DELETE FROM reports", "a finished job, and only that, has a report"),
+        ("UPDATE jobs SET fence = 9", "a report was written under its job's last fence"),
+        (
+            "ALTER TABLE reports DISABLE TRIGGER reports_immutable; UPDATE reports SET version = 2",
+            "a study's report versions are 1, 2, ...",
+        ),
+    ],
+)
+def test_each_damage_breaks_its_law(reported: Arrivals, damage: str, law: str) -> None:
+    with transaction(reported.url) as session:
+        session.execute(text(damage))
+
+    assert law in violations(reported.url)

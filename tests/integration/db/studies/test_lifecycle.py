@@ -1,0 +1,232 @@
+"""A study's life, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import func, select, text
+
+from db.errors import NotPossible, UnknownStudy
+from db.jobs import claims
+from db.models import Instance, Job
+from db.operations import invariants
+from db.reports import versions
+from db.session import transaction
+from db.studies import lifecycle
+from db.studies.lifecycle import Recorded
+
+if TYPE_CHECKING:
+    from tests.integration.db.conftest import Arrivals
+
+
+def test_an_image_makes_its_study(arrivals: Arrivals) -> None:
+    assert arrivals.image() is Recorded.NEW
+    assert arrivals.state() == "receiving"
+
+
+def test_indexing_the_same_file_again_changes_nothing(arrivals: Arrivals) -> None:
+    same = {"sop_instance_uid": "2.25.1", "file_path": "spool/store/a.dcm", "sha256": "a"}
+    arrivals.image(**same)
+
+    assert arrivals.image(**same) is Recorded.ALREADY_INDEXED
+
+
+def test_the_same_object_sent_twice_is_a_duplicate(arrivals: Arrivals) -> None:
+    arrivals.image(sop_instance_uid="2.25.1", sha256="a")
+
+    assert arrivals.image(sop_instance_uid="2.25.1", sha256="a") is Recorded.DUPLICATE
+
+
+def test_another_object_under_the_same_uid_is_a_conflict_and_the_first_is_kept(arrivals: Arrivals) -> None:
+    arrivals.image(sop_instance_uid="2.25.1", sha256="first")
+
+    assert arrivals.image(sop_instance_uid="2.25.1", sha256="second") is Recorded.CONFLICT
+    with transaction(arrivals.url) as session:
+        assert session.scalars(select(Instance.sha256)).all() == ["first"]
+
+
+def test_a_quiet_study_settles_into_one_job_and_says_why(arrivals: Arrivals) -> None:
+    arrivals.image()
+    arrivals.image()
+
+    assert len(arrivals.settle()) == 1
+    assert arrivals.settle() == []
+    with transaction(arrivals.url) as session:
+        assert lifecycle.find(session, arrivals.uid).settle_reason == "quiet for 0 s, with 2 images"
+
+
+def test_a_study_still_arriving_does_not_settle(arrivals: Arrivals) -> None:
+    arrivals.image()
+
+    assert arrivals.settle(quiet_seconds=60) == []
+    assert arrivals.state() == "receiving"
+
+
+def test_a_rule_for_the_ae_title_wins_over_the_modality_and_the_default(arrivals: Arrivals) -> None:
+    arrivals.image()
+
+    assert arrivals.settle(quiet_seconds=0, quiet_rules={"CT": 0, "CT_ER": 60}) == []
+    assert len(arrivals.settle(quiet_seconds=60, quiet_rules={"CT": 60, "CT_ER": 0})) == 1
+
+
+def test_a_study_carried_by_an_open_association_does_not_settle(arrivals: Arrivals) -> None:
+    arrivals.image(association_id="open-one")
+
+    assert arrivals.settle(open_associations=["open-one"]) == []
+    assert len(arrivals.settle(open_associations=["another"])) == 1
+
+
+def test_the_cap_settles_even_what_is_still_arriving(arrivals: Arrivals) -> None:
+    arrivals.image(association_id="open-one")
+
+    assert len(arrivals.settle(quiet_seconds=60, cap_seconds=0, open_associations=["open-one"])) == 1
+    with transaction(arrivals.url) as session:
+        assert lifecycle.find(session, arrivals.uid).settle_reason == "still growing after 0 s, with 1 image"
+
+
+def test_a_study_without_images_ends_with_its_reason_and_no_job(arrivals: Arrivals) -> None:
+    arrivals.image(reportable=False)
+
+    assert arrivals.settle() == []
+    assert arrivals.state() == "not_reportable"
+
+
+def test_late_images_open_a_new_revision_and_supersede_the_running_job(arrivals: Arrivals) -> None:
+    claim = arrivals.running_job()
+    arrivals.image()
+
+    assert arrivals.state() == "receiving"
+    (second,) = arrivals.settle()
+    with transaction(arrivals.url) as session:
+        first = session.get_one(Job, claim.job_id)
+        assert (first.state, first.reason) == ("superseded", "late_images")
+        assert session.get_one(Job, second).revision == 2
+
+
+def test_a_late_object_without_pixels_changes_nothing(arrivals: Arrivals) -> None:
+    arrivals.running_job()
+    arrivals.image(reportable=False)
+
+    assert arrivals.state() == "settled"
+
+
+def test_an_unreadable_file_has_one_row_however_often_it_is_found(database_url: str) -> None:
+
+    from db.models import Quarantined
+
+    for _ in range(2):
+        with transaction(database_url) as session:
+            lifecycle.quarantine(
+                session,
+                file_path="spool/quarantine/a.dcm",
+                file_bytes=1,
+                sha256="a",
+                reason="unreadable",
+                detail="cut short",
+                received_at=dt.datetime.now(dt.UTC),
+            )
+    with transaction(database_url) as session:
+        assert session.scalar(select(func.count()).select_from(Quarantined)) == 1
+
+
+def test_a_name_that_fits_no_study_is_an_error(database_url: str) -> None:
+    with transaction(database_url) as session, pytest.raises(UnknownStudy, match="no study"):
+        lifecycle.find(session, "ACC-404")
+
+
+START = dt.datetime(2026, 1, 1, 10, tzinfo=dt.UTC)
+
+
+def series(arrivals: Arrivals, number: int, *, images: int, minutes: int) -> None:
+    """Images of one more series, received *minutes* after the start; then the study is quiet."""
+    for _ in range(images):
+        arrivals.image(
+            received_at=START + dt.timedelta(minutes=minutes),
+            series_number=number,
+            series_instance_uid=f"{arrivals.uid}.0.{number}",
+        )
+    arrivals.settle()
+
+
+def report(arrivals: Arrivals) -> None:
+    claim = arrivals.claim()
+    assert claim is not None
+    with transaction(arrivals.url) as session:
+        claims.finish(session, claim)
+        versions.save(session, claim, versions.Draft("No effusion.", "Normal.", "1 of 1 images", "1", "d", {}))
+
+
+def late_arrivals(arrivals: Arrivals, revision: int) -> list[str]:
+    with transaction(arrivals.url) as session:
+        return lifecycle.late_arrivals(session, lifecycle.find(session, arrivals.uid).id, revision)
+
+
+def test_a_revision_says_what_came_late(arrivals: Arrivals) -> None:
+    series(arrivals, 1, images=1, minutes=0)
+    report(arrivals)
+    series(arrivals, 4, images=2, minutes=14)
+
+    assert late_arrivals(arrivals, 2) == ["2 images of series 4 arrived 14 min later"]
+    assert late_arrivals(arrivals, 1) == []
+
+
+def test_what_came_late_is_told_since_the_last_report_and_not_since_a_superseded_one(arrivals: Arrivals) -> None:
+    series(arrivals, 1, images=1, minutes=0)
+    report(arrivals)
+    series(arrivals, 4, images=3, minutes=14)
+    assert arrivals.claim() is not None
+    series(arrivals, 5, images=1, minutes=20)
+
+    assert late_arrivals(arrivals, 3) == [
+        "3 images of series 4 arrived 14 min later",
+        "1 image of series 5 arrived 20 min later",
+    ]
+    report(arrivals)
+    series(arrivals, 6, images=1, minutes=30)
+    assert late_arrivals(arrivals, 4) == ["1 image of series 6 arrived 10 min later"]
+
+
+def test_the_first_report_of_a_study_calls_no_image_late(arrivals: Arrivals) -> None:
+    series(arrivals, 1, images=1, minutes=0)
+    assert arrivals.claim() is not None
+    series(arrivals, 4, images=3, minutes=14)
+
+    assert late_arrivals(arrivals, 2) == []
+
+
+def test_each_revision_must_be_quiet_for_longer(arrivals: Arrivals) -> None:
+    arrivals.image()
+    arrivals.settle()
+    arrivals.image()
+    with transaction(arrivals.url) as session:
+        session.execute(text("UPDATE studies SET last_received_at = last_received_at - interval '15 s'"))
+
+    assert arrivals.settle(quiet_seconds=10) == []
+    assert len(arrivals.settle(quiet_seconds=7)) == 1
+
+
+def test_a_study_without_images_cannot_be_tried_again_and_says_why(arrivals: Arrivals) -> None:
+    arrivals.image(reportable=False)
+    arrivals.settle()
+
+    with (
+        pytest.raises(NotPossible, match="^the study holds no image that could be reported$"),
+        transaction(arrivals.url) as session,
+    ):
+        claims.retry(session, lifecycle.find(session, arrivals.uid, lock=True))
+
+
+def test_images_that_come_late_again_and_again_wait_for_an_operator(arrivals: Arrivals) -> None:
+    arrivals.image()
+    assert len(arrivals.settle(maximum_revisions=1)) == 1
+    arrivals.image()
+
+    assert arrivals.settle(maximum_revisions=1) == []
+    assert arrivals.state() == "cancelled"
+    assert arrivals.claim() is None
+    with transaction(arrivals.url) as session:
+        claims.retry(session, lifecycle.find(session, arrivals.uid, lock=True))
+        assert invariants.check(session) == []
+    assert arrivals.claim() is not None

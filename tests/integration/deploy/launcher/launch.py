@@ -1,0 +1,39 @@
+"""A program for the tests: launches fake processes, described in JSON, as `prelim up` launches ours."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from db.errors import PrelimError
+from db.settings import load_settings
+from deploy.launcher.launcher import running
+from deploy.launcher.processes import Process
+
+
+def fake(name: str, *, code: str, ready_seconds: float = 20, grace_seconds: float = 20) -> Process:
+    """A process that runs the Python *code* and is ready when the file NAME.ready is there."""
+    folder = Path.cwd()
+    return Process(
+        name,
+        (sys.executable, "-I", "-S", "-u", "-c", code, name),
+        lambda _settings, _pid: (folder / f"{name}.ready").exists(),
+        ready_seconds,
+        grace_seconds,
+    )
+
+
+def main(migration: str, table: str) -> int:
+    processes = [fake(name, **rest) for name, rest in json.loads(table).items()]
+    try:
+        with running(load_settings(), processes=processes, migration=(sys.executable, "-c", migration)) as launcher:
+            launcher.run()
+    except PrelimError as error:
+        print(error, flush=True)  # noqa: T201 - what the console command does
+        return 1
+    return launcher.exit_status
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

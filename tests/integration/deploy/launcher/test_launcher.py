@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+import redis
+
+from tests.polling import runs, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+REPOSITORY = Path(__file__).parents[4]
+PATH = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
+NOWHERE = {"PRELIM_DATABASE_URL": "postgresql+psycopg://nowhere/none", "PRELIM_BROKER_URL": "redis://nowhere/0"}
+
+#: Says its process id, is ready at once, and notes in the file `ended` that it was asked to end.
+OBEDIENT = """
+import os, pathlib, signal, sys, time
+def end(*_):
+    with open("ended", "a") as file:
+        file.write(sys.argv[1] + "\\n")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+pathlib.Path(sys.argv[1] + ".ready").touch()
+print("pid", os.getpid(), flush=True)
+while True:
+    time.sleep(0.05)
+"""
+STUBBORN = OBEDIENT.replace("signal.signal(signal.SIGTERM, end)", "signal.signal(signal.SIGTERM, signal.SIG_IGN)")
+SILENT = OBEDIENT.replace("pathlib.Path(sys.argv[1] + '.ready').touch()", "").replace('".ready"', '".other"')
+FORKING = OBEDIENT.replace("while True:", "if os.fork() == 0: print('pid', os.getpid(), flush=True)\nwhile True:")
+FAILING = "print('no checkpoint there'); raise SystemExit(7)"
+
+
+class Launched:
+    """A launcher in a process of its own, with what it has said so far."""
+
+    def __init__(self, folder: Path, environment: dict[str, str], migration: str, table: dict[str, Any]) -> None:
+        self.output = folder / "output"
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, Path(__file__).with_name("launch.py"), migration, json.dumps(table)],
+                cwd=folder,
+                env={
+                    **os.environ,
+                    "PYTHONPATH": PATH,
+                    "PRELIM_DATA_DIR": str(folder / "data"),
+                    **environment,
+                },
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def words(self) -> str:
+        return self.output.read_text()
+
+    def pids(self, name: str = r"\w+") -> list[int]:
+        return [int(pid) for pid in re.findall(rf"^{name} +\| pid (\d+)$", self.words, re.MULTILINE)]
+
+    def wait_for(self, words: str) -> None:
+        wait_until(lambda: words in self.words or self.process.poll() is not None)
+        assert words in self.words
+
+    def end(self, *signals: signal.Signals) -> int:
+        for number in signals:
+            self.process.send_signal(number)
+            time.sleep(0.3)  # two signals at once are one
+        return self.process.wait(30)
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
+    launched: list[Launched] = []
+
+    def start(environment: dict[str, str] | None = None, migration: str = "", **table: dict[str, Any]) -> Launched:
+        launched.append(Launched(tmp_path, NOWHERE if environment is None else environment, migration, table))
+        return launched[-1]
+
+    yield start
+    for each in launched:
+        each.process.kill()
+        each.process.wait()
+
+
+def test_every_line_says_which_process_it_comes_from(launch: Callable[..., Launched]) -> None:
+    launched = launch(first={"code": OBEDIENT}, other_one={"code": OBEDIENT})
+    launched.wait_for("everything is ready")
+
+    assert launched.end(signal.SIGINT) == 0
+    assert all(re.match(r"(prelim   |first    |other_one) \| ", line) for line in launched.words.splitlines())
+    assert len(launched.pids("first")) == len(launched.pids("other_one")) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_in_reverse_order_and_leaves_nothing(
+    launch: Callable[..., Launched], tmp_path: Path, number: signal.Signals
+) -> None:
+    launched = launch(a={"code": OBEDIENT}, b={"code": OBEDIENT}, c={"code": OBEDIENT})
+    launched.wait_for("everything is ready")
+    time.sleep(0.2)  # the last one's handler was there before its file; its first line may not be
+
+    assert launched.end(number) == 0
+    assert (tmp_path / "ended").read_text().split() == ["c", "b", "a"]
+    assert len(launched.pids()) == 3
+    assert not any(map(runs, launched.pids()))
+
+
+def test_a_second_ctrl_c_kills_what_does_not_obey(launch: Callable[..., Launched]) -> None:
+    launched = launch(a={"code": OBEDIENT}, b={"code": STUBBORN, "grace_seconds": 100})
+    launched.wait_for("everything is ready")
+
+    assert launched.end(signal.SIGINT, signal.SIGINT) == 130
+    assert "b was killed" in launched.words
+    assert not any(map(runs, launched.pids()))
+
+
+def test_grace_runs_out_without_a_second_ctrl_c(launch: Callable[..., Launched], tmp_path: Path) -> None:
+    launched = launch(a={"code": OBEDIENT}, b={"code": STUBBORN, "grace_seconds": 0.5})
+    launched.wait_for("everything is ready")
+
+    assert launched.end(signal.SIGINT) == 0
+    assert "b was killed" in launched.words
+    assert (tmp_path / "ended").read_text().split() == ["a"]
+
+
+def test_what_a_process_started_itself_ends_with_it(launch: Callable[..., Launched]) -> None:
+    launched = launch(a={"code": FORKING})
+    launched.wait_for("everything is ready")
+    wait_until(lambda: len(launched.pids()) == 2)
+
+    launched.end(signal.SIGINT)
+
+    assert not any(map(runs, launched.pids()))
+
+
+def test_a_process_that_dies_is_announced_and_started_again(launch: Callable[..., Launched]) -> None:
+    launched = launch(a={"code": OBEDIENT}, b={"code": OBEDIENT})
+    launched.wait_for("everything is ready")
+    wait_until(lambda: len(launched.pids("b")) == 1)
+
+    os.kill(launched.pids("b")[0], signal.SIGKILL)
+    wait_until(lambda: len(launched.pids("b")) == 2)
+    os.kill(launched.pids("b")[1], signal.SIGKILL)
+    wait_until(lambda: len(launched.pids("b")) == 3)
+
+    assert "b ended with status -9; starting it again now" in launched.words
+    assert "b ended with status -9; starting it again in 1 s" in launched.words
+    assert len(launched.pids("a")) == 1
+    assert launched.end(signal.SIGINT) == 0
+
+
+def test_a_process_that_never_gets_ready_ends_the_start_and_is_named(launch: Callable[..., Launched]) -> None:
+    launched = launch(a={"code": OBEDIENT}, b={"code": SILENT, "ready_seconds": 1})
+
+    assert launched.process.wait(30) == 1
+    assert "b is not ready after 1 s" in launched.words
+    assert len(launched.pids()) == 2
+    assert not any(map(runs, launched.pids()))
+
+
+def test_a_process_that_ends_before_it_is_ready_ends_the_start_at_once(launch: Callable[..., Launched]) -> None:
+    launched = launch(a={"code": SILENT, "ready_seconds": 100}, b={"code": FAILING})
+
+    assert launched.process.wait(30) == 1
+    assert "b      | no checkpoint there" in launched.words
+    assert "b ended with status 7 before all were ready" in launched.words
+    assert not any(map(runs, launched.pids()))
+
+
+def test_nothing_starts_when_the_migration_fails(launch: Callable[..., Launched]) -> None:
+    launched = launch(migration="raise SystemExit('no such table')", a={"code": OBEDIENT})
+
+    assert launched.process.wait(30) == 1
+    assert "prelim | no such table" in launched.words
+    assert "ended with status 1; its lines are above" in launched.words
+    assert launched.pids() == []
+
+
+def test_ctrl_c_while_starting_stops_what_was_started(launch: Callable[..., Launched]) -> None:
+    launched = launch(a={"code": OBEDIENT}, b={"code": SILENT, "ready_seconds": 100})
+    wait_until(lambda: len(launched.pids()) == 2)
+
+    assert launched.end(signal.SIGINT) == 0
+    assert not any(map(runs, launched.pids()))
+
+
+def test_nothing_outlives_a_killed_launcher(launch: Callable[..., Launched]) -> None:
+    launched = launch({}, a={"code": OBEDIENT}, b={"code": STUBBORN})
+    launched.wait_for("everything is ready")
+    wait_until(lambda: len(launched.pids()) == 2)
+    servers = server_pids(launched)
+
+    launched.end(signal.SIGKILL)
+
+    assert len(servers) == 2
+    wait_until(lambda: not any(map(runs, [*launched.pids(), *servers])))
+
+
+def test_killed_databases_come_back_where_they_were_with_what_they_held(
+    launch: Callable[..., Launched], tmp_path: Path
+) -> None:
+    launched = launch({}, a={"code": OBEDIENT})
+    launched.wait_for("everything is ready")
+    services = json.loads((tmp_path / "data/run/services.json").read_text())
+    database_url = services["database_url"].replace("+psycopg", "")
+    with psycopg.connect(database_url) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 42 AS n")
+    with redis.Redis.from_url(services["broker_url"]) as client:
+        client.set("kept", 42)
+
+    for pid in server_pids(launched):
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: launched.words.count("server_started") == 4)
+
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("SELECT n FROM kept").fetchone() == (42,)
+    with redis.Redis.from_url(services["broker_url"]) as client:
+        assert client.get("kept") == b"42"
+    assert "postgres ended; starting it again now" in launched.words
+    assert "redis ended; starting it again now" in launched.words
+    assert launched.end(signal.SIGINT) == 0
+    assert not any(map(runs, server_pids(launched)))
+
+
+def test_other_commands_find_the_databases_while_they_run(launch: Callable[..., Launched], tmp_path: Path) -> None:
+    launched = launch({}, a={"code": OBEDIENT})
+    launched.wait_for("everything is ready")
+    services = tmp_path / "data/run/services.json"
+
+    assert services.stat().st_mode & 0o777 == 0o600
+    assert services.parent.stat().st_mode & 0o777 == (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+    assert json.loads(services.read_text()).keys() == {"database_url", "broker_url"}
+    launched.end(signal.SIGINT)
+    assert not services.exists()
+
+
+def test_a_database_named_by_a_setting_is_not_started(launch: Callable[..., Launched], tmp_path: Path) -> None:
+    launched = launch({"PRELIM_DATABASE_URL": NOWHERE["PRELIM_DATABASE_URL"]}, a={"code": OBEDIENT})
+    launched.wait_for("everything is ready")
+
+    assert json.loads((tmp_path / "data/run/services.json").read_text()).keys() == {"broker_url"}
+    assert not (tmp_path / "data/postgres").exists()
+    assert launched.end(signal.SIGINT) == 0
+
+
+def test_a_second_launcher_on_the_same_folder_is_refused(launch: Callable[..., Launched], tmp_path: Path) -> None:
+    first = launch(a={"code": OBEDIENT})
+    first.wait_for("everything is ready")
+    words = first.words
+    pid = first.process.pid
+
+    second = launch(a={"code": OBEDIENT})
+
+    assert second.process.wait(30) == 1
+    assert f"process {pid} already runs on {tmp_path / 'data'}" in second.words
+    assert "everything is ready" in words
+    assert first.end(signal.SIGINT) == 0
+
+
+def test_a_reader_that_goes_away_does_not_stop_the_launcher_from_stopping_in_order(tmp_path: Path) -> None:
+    table = json.dumps({"a": {"code": OBEDIENT}})
+    launcher = subprocess.Popen(
+        [sys.executable, Path(__file__).with_name("launch.py"), "", table],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": PATH, "PRELIM_DATA_DIR": str(tmp_path / "data"), **NOWHERE},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert launcher.stdout
+    launcher.stdout.close()
+    wait_until((tmp_path / "a.ready").exists)
+
+    launcher.send_signal(signal.SIGTERM)
+    launcher.wait(30)
+
+    assert (tmp_path / "ended").read_text().split() == ["a"]
+
+
+def server_pids(launched: Launched) -> list[int]:
+    return [int(pid) for pid in re.findall(r"server_started\b.*\bpid=(\d+)", launched.words)]

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import os
+import socket
+
+from db.operations.heartbeats import beat
+from db.session import transaction
+from db.settings import Settings
+from deploy.launcher.processes import gives_signs, is_ready
+
+
+def test_a_worker_is_ready_once_its_own_sign_of_life_is_there(database_url: str) -> None:
+    settings = Settings(database_url=database_url)
+    before = is_ready("worker", settings)
+    with transaction(database_url) as session:
+        beat(session, "worker")
+
+    assert not before
+    assert is_ready("worker", settings)
+    assert gives_signs("worker")(settings, os.getpid())
+    assert not gives_signs("worker")(settings, os.getpid() + 1), f"another process of {socket.gethostname()}"
+    assert not is_ready("dispatcher", settings)

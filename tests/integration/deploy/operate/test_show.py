@@ -1,0 +1,59 @@
+"""`prelim show STUDY --pictures FILE`: what an operator sees of the pictures of a report."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from db.jobs import claims
+from db.reports import versions
+from db.session import transaction
+from db.settings import Settings
+from deploy.operate.studies import show
+from tests.integration.db.conftest import Arrivals
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_INK = np.array((255, 176, 80))
+
+
+def reported(arrivals: Arrivals, basis: str, remarks: list[str]) -> None:
+    """A report on one grey picture."""
+    png = io.BytesIO()
+    Image.new("RGB", (90, 90), (120, 120, 120)).save(png, "PNG")
+    shown = versions.Shown(png.getvalue(), sop_instance_uid="2.25.1", frame=0, reason="only image", transform={})
+    draft = versions.Draft("No effusion.", "Normal.", basis, "1", "d", {}, remarks=remarks, pictures=[shown])
+    claim = arrivals.running_job()
+    with transaction(arrivals.url) as session:
+        claims.finish(session, claim)
+        versions.save(session, claim, draft)
+
+
+@pytest.mark.parametrize("name", ["sheet.png", "sheet", "sheet.xyz"])
+def test_the_sheet_is_a_png_whatever_its_name_and_shows_what_was_left_out(
+    database_url: str, tmp_path: Path, name: str
+) -> None:
+    arrivals = Arrivals(database_url)
+    reported(arrivals, "1 of 2 images", ["1 image left out: the picture cannot be decoded"])
+
+    show(Settings(database_url=database_url), Console(file=io.StringIO()), arrivals.uid, tmp_path / name)
+
+    sheet = Image.open(tmp_path / name)
+    below = np.asarray(sheet).astype(int)[-40:]
+    assert sheet.format == "PNG"
+    assert (np.abs(below - _INK).sum(axis=2) < 60).any()
+
+
+def test_a_basis_is_printed_as_it_is(database_url: str) -> None:
+    arrivals, printed = Arrivals(database_url), io.StringIO()
+    reported(arrivals, "1 of 1 slices of series 3[/b]", [])
+
+    show(Settings(database_url=database_url), Console(file=printed), arrivals.uid, None)
+
+    assert "series 3[/b]" in printed.getvalue()

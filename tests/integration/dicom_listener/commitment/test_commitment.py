@@ -1,0 +1,449 @@
+"""Storage commitment, with a requester made of pynetdicom."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import SecretStr
+from pydicom import Dataset, Sequence
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRImageStorage, generate_uid
+from pynetdicom import AE, DEFAULT_TRANSFER_SYNTAXES, evt
+from pynetdicom.presentation import build_context
+from sqlalchemy import select, text
+
+from db.models import Commitment, Instance
+from db.session import transaction
+from dicom_listener.commitment import deliver, verify
+from dicom_listener.commitment.outbox import STORAGE_COMMITMENT_INSTANCE
+from dicom_listener.indexing import indexer
+from dicom_listener.receive.listener import Listener
+from dicom_listener.receive.negotiation import STORAGE_COMMITMENT_PUSH_MODEL
+from dicom_listener.receive.peers import PeerDirectory
+from dicom_listener.scu import commit
+from dicom_listener.scu.send import send_files
+from tests.fuzz import wire
+from tests.fuzz.wire import COMMAND, LAST, P_DATA_TF, Client, pdu, pdv
+from tests.integration.dicom_listener.listening import file_of_pydicom, node, settings_for
+from tests.integration.dicom_listener.objects import image
+from tests.polling import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from db.settings import Settings
+
+# pynetdicom leaves the socket of a refused connection to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+class Modality:
+    """A modality that stores objects, asks for commitment and takes the report."""
+
+    def __init__(self, ae_title: str = "CT_1", transfer_syntaxes: list[str] | None = None) -> None:
+        self.reports: list[tuple[int, Dataset]] = []
+        self.answer = 0x0000
+        self.ae = AE(ae_title)
+        self.handlers: list[Any] = [(evt.EVT_N_EVENT_REPORT, self._take)]
+        self.ae.add_supported_context(
+            STORAGE_COMMITMENT_PUSH_MODEL, transfer_syntaxes or DEFAULT_TRANSFER_SYNTAXES, scu_role=True, scp_role=True
+        )
+        self.server: Any = self.ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=self.handlers)
+
+    @property
+    def port(self) -> int:
+        return int(self.server.server_address[1])
+
+    def _take(self, event: Any) -> tuple[int, None]:
+        self.reports.append((event.request.EventTypeID, event.event_information))
+        return self.answer, None
+
+    def associate(self, port: int) -> Any:
+        contexts = [build_context(CTImageStorage), build_context(STORAGE_COMMITMENT_PUSH_MODEL)]
+        return self.ae.associate("127.0.0.1", port, contexts=contexts, ae_title="PRELIM", evt_handlers=self.handlers)
+
+    def ask(self, association: Any, objects: list[tuple[str, str]], transaction_uid: str | None = None) -> int:
+        request = Dataset()
+        request.TransactionUID = transaction_uid or generate_uid()
+        request.ReferencedSOPSequence = Sequence([_reference(*pair) for pair in objects])
+        status, _ = association.send_n_action(request, 1, STORAGE_COMMITMENT_PUSH_MODEL, STORAGE_COMMITMENT_INSTANCE)
+        return int(status.Status)
+
+
+def _reference(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
+    reference = Dataset()
+    reference.ReferencedSOPClassUID = sop_class_uid
+    reference.ReferencedSOPInstanceUID = sop_instance_uid
+    return reference
+
+
+@pytest.fixture
+def modality() -> Iterator[Modality]:
+    modality = Modality()
+    yield modality
+    modality.server.shutdown()
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str, modality: Modality) -> Settings:
+    peers = tmp_path / "peers.toml"
+    peers.write_text(f'[[peer]]\nae_title = "CT_1"\nhost = "127.0.0.1"\nport = {modality.port}\n')
+    return settings_for(tmp_path, database_url=SecretStr(database_url), peers_file=peers)
+
+
+@pytest.fixture
+def listener(settings: Settings) -> Iterator[Listener]:
+    with Listener(settings) as listener:
+        yield listener
+
+
+def send(modality: Modality, listener: Listener, datasets: list[Dataset], *extra: tuple[str, str]) -> str:
+    """Store, ask for commitment of what was stored and of *extra*, and leave; returns the transaction."""
+    transaction_uid = generate_uid()
+    association = modality.associate(listener.port)
+    for dataset in datasets:
+        dataset.file_meta = _meta()
+        assert association.send_c_store(dataset).Status == 0
+    objects = [(dataset.SOPClassUID, dataset.SOPInstanceUID) for dataset in datasets]
+    assert modality.ask(association, [*objects, *extra], transaction_uid) == 0
+    association.release()
+    return transaction_uid
+
+
+def _meta() -> Any:
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return meta
+
+
+def peers(settings: Settings) -> PeerDirectory:
+    return PeerDirectory(settings.peers_file)
+
+
+def report_once(settings: Settings) -> int:
+    """Report on one request that is due, where there is one; how many there were."""
+    while indexer.run_once(settings):
+        pass
+    with deliver.Reporter(settings, peers(settings)) as reporter:
+        return reporter.step()
+
+
+def due_now(settings: Settings) -> None:
+    with transaction(settings.database()) as session:
+        session.execute(text("UPDATE commitments SET due_at = now()"))
+
+
+def detail(settings: Settings) -> str:
+    """Why the last try to report failed."""
+    with transaction(settings.database()) as session:
+        return session.scalars(select(Commitment.detail)).one() or ""
+
+
+def failures(report: Dataset) -> dict[str, int]:
+    return {item.ReferencedSOPInstanceUID: item.FailureReason for item in report.get("FailedSOPSequence", ())}
+
+
+def test_what_is_safe_is_committed_on_a_new_association(
+    settings: Settings, listener: Listener, modality: Modality
+) -> None:
+    datasets = [image(), image()]
+    transaction_uid = send(modality, listener, datasets)
+    assert report_once(settings) == 1
+
+    [(event_type, report)] = modality.reports
+    assert (event_type, report.TransactionUID) == (1, transaction_uid)
+    assert {item.ReferencedSOPInstanceUID for item in report.ReferencedSOPSequence} == {
+        dataset.SOPInstanceUID for dataset in datasets
+    }
+    assert "FailedSOPSequence" not in report
+    assert report_once(settings) == 0, "reported twice"
+
+
+def test_what_is_not_safe_is_named_with_its_reason(settings: Settings, listener: Listener, modality: Modality) -> None:
+    good, damaged, gone, other = image(), image(), image(), image()
+    unknown = generate_uid()
+    send(modality, listener, [good, damaged, gone], (CTImageStorage, unknown), (MRImageStorage, good.SOPInstanceUID))
+    indexer.run_once(settings)
+    with transaction(settings.database()) as session:
+        paths = {row.sop_instance_uid: settings.data_dir / row.file_path for row in session.scalars(select(Instance))}
+    content = paths[damaged.SOPInstanceUID].read_bytes()
+    paths[damaged.SOPInstanceUID].write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    paths[gone.SOPInstanceUID].unlink()
+    del other
+    assert report_once(settings) == 1
+
+    [(event_type, report)] = modality.reports
+    assert event_type == 2
+    assert failures(report) == {
+        damaged.SOPInstanceUID: verify.PROCESSING_FAILURE,
+        gone.SOPInstanceUID: verify.PROCESSING_FAILURE,
+        unknown: verify.NO_SUCH_OBJECT_INSTANCE,
+        good.SOPInstanceUID: verify.CLASS_INSTANCE_CONFLICT,
+    }
+
+
+def test_a_report_nobody_takes_is_tried_again(settings: Settings, listener: Listener, modality: Modality) -> None:
+    modality.answer = 0x0110
+    send(modality, listener, [image()])
+    assert report_once(settings) == 1
+    assert report_once(settings) == 0, "not at once"
+    modality.answer = 0x0000
+    with transaction(settings.database()) as session:
+        assert "refuses" in (session.scalars(select(Commitment.detail)).one() or "")
+        session.execute(text("UPDATE commitments SET due_at = now()"))
+    assert report_once(settings) == 1
+    assert len(modality.reports) == 2
+    with transaction(settings.database()) as session:
+        assert session.scalars(select(Commitment.delivered_at)).one() is not None
+
+
+def test_a_request_survives_a_restart_of_the_listener(
+    settings: Settings, listener: Listener, modality: Modality
+) -> None:
+    send(modality, listener, [image()])
+    listener.stop()
+    with Listener(settings):
+        assert report_once(settings) == 1
+    assert [event_type for event_type, _ in modality.reports] == [1]
+
+
+def test_without_an_address_the_report_comes_on_the_association_that_asked(
+    settings: Settings, modality: Modality
+) -> None:
+    settings = settings.model_copy(update={"peers_file": None})
+    stop = threading.Event()
+    with Listener(settings) as listener:
+        association = modality.associate(listener.port)
+        dataset = image(file_meta=_meta())
+        assert association.send_c_store(dataset).Status == 0
+        assert modality.ask(association, [(dataset.SOPClassUID, dataset.SOPInstanceUID)]) == 0
+        indexer.run_once(settings)
+        reporting = threading.Thread(target=deliver.run, args=(settings, peers(settings), stop))
+        reporting.start()
+        wait_until(lambda: len(modality.reports) == 1)
+        wait_until(lambda: delivered(settings))
+        stop.set()
+        reporting.join()
+        association.release()
+    assert modality.reports[0][0] == 1
+
+
+def delivered(settings: Settings) -> bool:
+    with transaction(settings.database()) as session:
+        return session.scalars(select(Commitment.delivered_at)).one() is not None
+
+
+def test_an_association_that_ended_without_an_address_is_said(settings: Settings, modality: Modality) -> None:
+    settings = settings.model_copy(update={"peers_file": None})
+    with Listener(settings) as listener:
+        send(modality, listener, [image()])
+        wait_until(lambda: not list((settings.spool / "associations").iterdir()))
+        assert report_once(settings) == 1
+    with transaction(settings.database()) as session:
+        assert "peers file" in (session.scalars(select(Commitment.detail)).one() or "")
+
+
+def test_a_request_without_a_transaction_is_refused(listener: Listener, modality: Modality) -> None:
+    association = modality.associate(listener.port)
+    request = Dataset()
+    request.ReferencedSOPSequence = Sequence([_reference(CTImageStorage, "1.2.3")])
+    status, _ = association.send_n_action(request, 1, STORAGE_COMMITMENT_PUSH_MODEL, STORAGE_COMMITMENT_INSTANCE)
+    association.release()
+    assert status.Status == 0xC001
+
+
+def test_prelim_commit_shows_the_report(settings: Settings) -> None:
+    settings = settings.model_copy(update={"peers_file": None})
+    file = file_of_pydicom("CT_small.dcm")
+    stop = threading.Event()
+    with Listener(settings) as listener:
+        assert [result.status for result in send_files([file], node(listener))] == [0]
+        dispatching = threading.Thread(target=index_until, args=(settings, stop))
+        reporting = threading.Thread(target=deliver.run, args=(settings, peers(settings), stop))
+        for thread in (dispatching, reporting):
+            thread.start()
+        assert commit.commit([file], node(listener, calling="CT_1")) == 0
+        assert commit.commit([file_of_pydicom("MR_small.dcm")], node(listener, calling="CT_1")) == 1
+        stop.set()
+        for thread in (dispatching, reporting):
+            thread.join()
+
+
+def test_the_object_in_quarantine_is_not_committed(settings: Settings, listener: Listener, modality: Modality) -> None:
+    first = image()
+    send(modality, listener, [first])
+    assert report_once(settings) == 1
+    send(modality, listener, [image(SOPInstanceUID=first.SOPInstanceUID)])
+    assert report_once(settings) == 1
+    assert [event_type for event_type, _ in modality.reports] == [1, 2]
+    assert failures(modality.reports[1][1]) == {first.SOPInstanceUID: verify.PROCESSING_FAILURE}
+
+
+def test_seventy_thousand_objects_are_one_request(settings: Settings, listener: Listener, modality: Modality) -> None:
+    dataset = image()
+    transaction_uid = send(modality, listener, [dataset])
+    indexer.run_once(settings)
+    with transaction(settings.database()) as session:
+        request = session.scalars(select(Commitment)).one()
+        request.requested = [*request.requested, *([CTImageStorage, f"1.2.{number}"] for number in range(70_000))]
+    assert report_once(settings) == 1
+    [(event_type, report)] = modality.reports
+    assert (event_type, report.TransactionUID, len(report.FailedSOPSequence)) == (2, transaction_uid, 70_000)
+    assert [item.ReferencedSOPInstanceUID for item in report.ReferencedSOPSequence] == [dataset.SOPInstanceUID]
+
+
+def test_a_request_that_fails_is_tried_again_later_and_does_not_block_the_next(
+    settings: Settings, listener: Listener, modality: Modality, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(modality, listener, [image()])
+    original = verify.verify
+
+    def stumble(*_: Any) -> Any:
+        raise LookupError("unforeseen")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(verify, "verify", stumble)
+        assert report_once(settings) == 1
+    assert detail(settings) == "reporting failed (LookupError)"
+    assert report_once(settings) == 0, "not at once"
+    send(modality, listener, [image()])
+    assert verify.verify is original
+    assert report_once(settings) == 1
+    assert [event_type for event_type, _ in modality.reports] == [1]
+
+
+def test_a_requester_that_does_not_answer_keeps_nobody_waiting(
+    settings: Settings, listener: Listener, modality: Modality
+) -> None:
+    assert settings.peers_file is not None
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent_peer = f'[[peer]]\nae_title = "SILENT"\nhost = "127.0.0.1"\nport = {silent.getsockname()[1]}\n'
+        settings.peers_file.write_text(settings.peers_file.read_text() + silent_peer)
+        sleepy = Modality("SILENT")
+        for _ in range(3):
+            send(sleepy, listener, [image()])
+        send(modality, listener, [image()])
+        indexer.run_once(settings)
+        with deliver.Reporter(settings, peers(settings)) as reporter:
+            began = time.monotonic()
+            wait_until(lambda: not reporter.step() and len(modality.reports) == 1)
+            assert time.monotonic() - began < deliver.ANSWER_SECONDS / 2
+            # A connection that ends is an answer, too.
+            silent.accept()[0].close()
+    sleepy.server.shutdown()
+
+
+def test_a_requester_that_speaks_only_the_default_transfer_syntax_gets_its_report(
+    settings: Settings, listener: Listener
+) -> None:
+    modality = Modality(transfer_syntaxes=[ImplicitVRLittleEndian])
+    assert settings.peers_file is not None
+    settings.peers_file.write_text(f'[[peer]]\nae_title = "CT_1"\nhost = "127.0.0.1"\nport = {modality.port}\n')
+    send(modality, listener, [image()])
+    assert report_once(settings) == 1
+    assert [event_type for event_type, _ in modality.reports] == [1]
+    modality.server.shutdown()
+
+
+def test_a_report_refused_on_the_association_that_asked_is_not_sent_again_at_once(
+    settings: Settings, modality: Modality
+) -> None:
+    settings = settings.model_copy(update={"peers_file": None})
+    modality.answer = 0x0110
+    with Listener(settings) as listener, deliver.Reporter(settings, peers(settings)) as reporter:
+        association = modality.associate(listener.port)
+        assert modality.ask(association, [(CTImageStorage, "1.2.3")]) == 0
+        indexer.run_once(settings)
+        assert reporter.step()
+        wait_until(lambda: not reporter.step() and "refuses" in detail(settings))
+        assert len(modality.reports) == 1
+        modality.answer = 0x0000
+        due_now(settings)
+        wait_until(lambda: not reporter.step() and delivered(settings))
+        assert len(modality.reports) == 2
+        association.release()
+
+
+def test_an_answer_with_a_data_set_is_an_answer(settings: Settings) -> None:
+    """And one that answers another message is none."""
+    settings = settings.model_copy(update={"peers_file": None})
+    answer = {0x0100: 0x8100, 0x0120: 1, 0x0800: 1, 0x0900: 0}
+    contexts = (*wire.CONTEXTS, (5, STORAGE_COMMITMENT_PUSH_MODEL, (ImplicitVRLittleEndian,)))
+    with (
+        Listener(settings) as listener,
+        deliver.Reporter(settings, peers(settings)) as reporter,
+        Client(listener.port) as client,
+    ):
+        client.associate(contexts)
+        assert client.request(5, n_action(), commitment_request()) == 0
+        indexer.run_once(settings)
+        assert reporter.step()
+        assert [client.read()[0], client.read()[0]] == [P_DATA_TF, P_DATA_TF]
+        client.send(pdu(P_DATA_TF, pdv(5, COMMAND | LAST, wire.command(answer)) + pdv(5, LAST, b"\x08\0\0\0")))
+        assert client.echo() == 0
+        wait_until(lambda: not reporter.step() and delivered(settings))
+        client.send(pdu(P_DATA_TF, pdv(5, COMMAND | LAST, wire.command({**answer, 0x0120: 7, 0x0800: 0x0101}))))
+        assert client.read()[0] == wire.ABORT
+
+
+def n_action(sop_class: str = STORAGE_COMMITMENT_PUSH_MODEL) -> bytes:
+    values: dict[int, int | str] = {0x0003: sop_class, 0x0100: 0x0130, 0x0110: 7, 0x0800: 1, 0x1008: 1}
+    return wire.command({**values, 0x1001: STORAGE_COMMITMENT_INSTANCE})
+
+
+def commitment_request(*, references: bool = True) -> bytes:
+    pair = wire.implicit(0x00081150, CTImageStorage.encode() + b"\0") + wire.implicit(0x00081155, b"1.2.3\0")
+    sequence = wire.implicit(0x00081199, wire.implicit(0xFFFEE000, pair))
+    return wire.implicit(0x00081195, b"1.2.3.4\0") + (sequence if references else b"")
+
+
+@pytest.mark.parametrize(
+    ("context_id", "sop_class", "references", "expected"),
+    [
+        (5, STORAGE_COMMITMENT_PUSH_MODEL, True, 0),
+        (5, STORAGE_COMMITMENT_PUSH_MODEL, False, 0x0120),
+        (3, STORAGE_COMMITMENT_PUSH_MODEL, True, 0x0122),
+        (3, CTImageStorage, True, 0x0122),
+    ],
+)
+def test_what_can_never_be_reported_is_refused(
+    listener: Listener, context_id: int, sop_class: str, references: bool, expected: int
+) -> None:
+    with Client(listener.port) as client:
+        client.associate(
+            (*wire.CONTEXTS, (5, STORAGE_COMMITMENT_PUSH_MODEL, (ImplicitVRLittleEndian,))), calling=b"CT_1"
+        )
+        assert client.request(context_id, n_action(sop_class), commitment_request(references=references)) == expected
+
+
+def test_a_fault_of_ours_does_not_end_the_service(
+    settings: Settings, listener: Listener, modality: Modality, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = iter((LookupError("unforeseen"), TypeError("again")))
+    step = deliver.Reporter.step
+
+    def stumble(reporter: deliver.Reporter) -> bool:
+        for fault in faults:
+            raise fault
+        return step(reporter)
+
+    monkeypatch.setattr(deliver, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(deliver.Reporter, "step", stumble)
+    send(modality, listener, [image()])
+    indexer.run_once(settings)
+    stop = threading.Event()
+    reporting = threading.Thread(target=deliver.run, args=(settings, peers(settings), stop))
+    reporting.start()
+    wait_until(lambda: len(modality.reports) == 1)
+    stop.set()
+    reporting.join()
+
+
+def index_until(settings: Settings, stop: threading.Event) -> None:
+    while not stop.wait(0.1):
+        indexer.run_once(settings)

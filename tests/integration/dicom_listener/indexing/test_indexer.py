@@ -1,0 +1,330 @@
+"""From files to rows: exactly once, whatever happens in between."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import struct
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import SecretStr
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
+from sqlalchemy import select, text
+
+from db.models import Instance, Quarantined, Study
+from db.session import transaction
+from db.studies.priority import HIGH, LOW, ROUTINE, STAT
+from dicom_listener.indexing import headers, indexer
+from dicom_listener.receive.negotiation import STORAGE_COMMITMENT_PUSH_MODEL
+from dicom_listener.spool import file_meta
+from dicom_listener.spool.durable import Spool
+from dicom_listener.spool.inbox import Inbox
+from tests.fuzz.wire import explicit, implicit
+from tests.integration.dicom_listener.listening import settings_for
+from tests.integration.dicom_listener.objects import encode, image, receive, received
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from db.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str) -> Settings:
+    settings = settings_for(tmp_path, database_url=SecretStr(database_url))
+    Spool(settings.spool).prepare()
+    return settings
+
+
+def rows(settings: Settings, table: type[Study | Instance | Quarantined]) -> list[Any]:
+    with transaction(settings.database()) as session:
+        return list(session.scalars(select(table)))
+
+
+def files(settings: Settings) -> dict[str, int]:
+    spool = Spool(settings.spool)
+    return {folder.name: len(list(folder.rglob("*.*"))) for folder in (spool.inbox, spool.store, spool.quarantine)}
+
+
+def test_a_received_file_becomes_a_row_of_its_study(settings: Settings) -> None:
+    dataset = image(AccessionNumber="A1", BodyPartExamined="CHEST", InstanceNumber=7)
+    receive(settings, dataset)
+
+    assert indexer.run_once(settings) == 1
+
+    [study], [instance] = rows(settings, Study), rows(settings, Instance)
+    assert (study.patient_name, study.accession_number) == ("Müller^Änne", "A1")
+    assert (study.study_instance_uid, study.modality) == (dataset.StudyInstanceUID, "CT")
+    assert (instance.sop_instance_uid, instance.instance_number) == (dataset.SOPInstanceUID, 7)
+    assert (instance.body_part, instance.calling_ae_title, instance.reportable) == ("CHEST", "CT_1", True)
+    stored = settings.data_dir / instance.file_path
+    assert stored.read_bytes().endswith(encode(dataset))
+    assert stored.stat().st_size == instance.file_bytes
+    assert files(settings) == {"inbox": 0, "store": 1, "quarantine": 0}
+
+
+def test_the_same_object_again_is_no_new_row_and_no_file(settings: Settings) -> None:
+    dataset = image()
+    for _ in range(2):
+        receive(settings, dataset)
+        indexer.run_once(settings)
+    receive(settings, dataset)
+    receive(settings, dataset)
+    indexer.run_once(settings)
+
+    assert len(rows(settings, Instance)) == 1
+    assert files(settings) == {"inbox": 0, "store": 1, "quarantine": 0}
+
+
+def test_another_object_under_a_known_uid_is_quarantined_and_the_first_kept(settings: Settings) -> None:
+    first = image()
+    receive(settings, first)
+    receive(settings, image(SOPInstanceUID=first.SOPInstanceUID))
+    indexer.run_once(settings)
+
+    [instance], [other] = rows(settings, Instance), rows(settings, Quarantined)
+    assert (settings.data_dir / instance.file_path).read_bytes().endswith(encode(first))
+    assert (other.reason, other.sop_instance_uid) == ("conflicting_sop_instance", first.SOPInstanceUID)
+    assert (settings.data_dir / other.file_path).stat().st_size == other.file_bytes
+    assert files(settings) == {"inbox": 0, "store": 1, "quarantine": 1}
+
+
+@pytest.mark.parametrize("content", [b"", b"no DICOM", bytes(128) + b"DICM" + bytes(600)])
+def test_a_file_that_is_none_of_ours_is_quarantined(settings: Settings, content: bytes) -> None:
+    (Spool(settings.spool).inbox / "odd.dcm").write_bytes(content)
+    indexer.run_once(settings)
+
+    [odd] = rows(settings, Quarantined)
+    assert (odd.reason, odd.file_bytes) == ("unreadable", len(content))
+    assert files(settings) == {"inbox": 0, "store": 0, "quarantine": 1}
+
+
+def test_an_image_damaged_after_it_was_acknowledged_is_quarantined(settings: Settings) -> None:
+    path = receive(settings, image())
+    path.write_bytes(path.read_bytes()[:-10])
+    receive(settings, image())
+    indexer.run_once(settings)
+
+    assert [row.reason for row in rows(settings, Quarantined)] == ["unreadable"]
+    assert len(rows(settings, Instance)) == 1
+
+
+def test_control_characters_in_a_name_do_not_stop_the_index(settings: Settings) -> None:
+    dataset = image()
+    name = encode(dataset).replace("Müller^Änne".encode(), b"A\0\x1b[2J\xff\xfe^Anne"[:13])
+    receive(settings, dataset, data=name)
+    assert indexer.run_once(settings) == 1
+    assert "\0" not in rows(settings, Study)[0].patient_name
+
+
+@pytest.mark.parametrize("step", ["_shelve", "_record", "unlink"])
+def test_a_crash_at_any_step_is_made_good_by_indexing_again(
+    settings: Settings, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Crash(BaseException):
+        pass
+
+    def crash(*_: object, **__: object) -> None:
+        raise Crash
+
+    first = image()
+    receive(settings, first)
+    receive(settings, first)
+    receive(settings, image(SOPInstanceUID=first.SOPInstanceUID))
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "pathlib.Path.unlink" if step == "unlink" else f"dicom_listener.indexing.indexer.Indexer.{step}", crash
+        )
+        with pytest.raises(Crash):
+            indexer.run_once(settings)
+    indexer.run_once(settings)
+
+    assert (len(rows(settings, Instance)), len(rows(settings, Quarantined))) == (1, 1)
+    assert files(settings) == {"inbox": 0, "store": 1, "quarantine": 1}
+
+
+@pytest.mark.parametrize(
+    ("reception", "requested", "priority"),
+    [
+        ({}, "", ROUTINE),
+        ({"priority": 1}, "", HIGH),
+        ({"priority": 2}, "", LOW),
+        ({}, "STAT", STAT),
+        ({}, "MEDIUM", ROUTINE),
+        ({}, "AT ONCE", ROUTINE),
+        ({"priority": 1}, "STAT", STAT),
+        ({"calling_ae_title": "ER"}, "", STAT),
+        ({"called_ae_title": "PRELIM_STUDY"}, "", LOW),
+        ({"called_ae_title": "PRELIM_STUDY", "priority": 1}, "ROUTINE", HIGH),
+    ],
+)
+def test_how_urgent_a_study_is_by_what_the_sender_the_order_and_the_site_say(
+    settings: Settings, reception: dict[str, object], requested: str, priority: int
+) -> None:
+    rules = {"priority_rules": {"ER": "STAT", "PRELIM_STUDY": "LOW"}}
+    receive(settings, image(RequestedProcedurePriority=requested), **reception)
+    indexer.run_once(settings.model_copy(update=rules))
+
+    assert [study.priority for study in rows(settings, Study)] == [priority]
+
+
+def test_a_study_becomes_urgent_with_its_first_urgent_object(settings: Settings) -> None:
+    study = generate_uid()
+    for requested in ("", "STAT", ""):
+        receive(settings, image(StudyInstanceUID=study, RequestedProcedurePriority=requested))
+    indexer.run_once(settings)
+
+    assert [study.priority for study in rows(settings, Study)] == [STAT]
+
+
+@pytest.mark.parametrize("step", ["_read", "_shelve", "_record"])
+def test_what_another_dispatcher_takes_meanwhile_is_left_to_it(
+    settings: Settings, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = image()
+    receive(settings, first)
+    receive(settings, first)
+    take_step = getattr(indexer.Indexer, step)
+
+    def other_is_faster(slower: indexer.Indexer, *arguments: object) -> object:
+        monkeypatch.setattr(indexer.Indexer, step, take_step)
+        indexer.run_once(settings)
+        return take_step(slower, *arguments)
+
+    monkeypatch.setattr(indexer.Indexer, step, other_is_faster)
+    indexer.run_once(settings)
+
+    assert (len(rows(settings, Instance)), len(rows(settings, Quarantined))) == (1, 0)
+    assert files(settings) == {"inbox": 0, "store": 1, "quarantine": 0}
+
+
+def test_a_database_that_is_away_costs_nothing_but_time(settings: Settings) -> None:
+    away = settings.model_copy(update={"database_url": SecretStr("postgresql+psycopg://x:x@127.0.0.1:1/x")})
+    receive(settings, image())
+    with pytest.raises(Exception, match="refused"):
+        indexer.run_once(away)
+    assert files(settings)["inbox"] == 1
+    assert indexer.run_once(settings) == 1
+
+
+def test_objects_of_one_study_share_its_row(settings: Settings) -> None:
+    study = generate_uid()
+    for number in range(5):
+        receive(settings, image(StudyInstanceUID=study, InstanceNumber=number))
+    indexer.run_once(settings)
+    assert len(rows(settings, Study)) == 1
+    assert len(rows(settings, Instance)) == 5
+
+
+def put(settings: Settings, operation: str, data: bytes, syntax: str = ImplicitVRLittleEndian) -> None:
+    """Put a request into the inbox as the listener does."""
+    reception = dataclasses.replace(received(), operation=operation)
+    inbox = Inbox(Spool(settings.spool))
+    inbox.open()
+    arrival = inbox.begin(file_meta.encode(STORAGE_COMMITMENT_PUSH_MODEL, "1.2.3", syntax, reception))
+    arrival.write(data)
+    arrival.keep()
+    inbox.close()
+
+
+def quarantined_beside_a_good_one(settings: Settings) -> str:
+    """Index what is there and one good image; why the first is in quarantine."""
+    receive(settings, image())
+    while indexer.run_once(settings):
+        pass
+    assert len(rows(settings, Instance)) == 1
+    assert files(settings)["inbox"] == 0
+    [row] = rows(settings, Quarantined)
+    return str(row.detail)
+
+
+@pytest.mark.parametrize("character_set", ["base64", "idna", "unicode_escape", "ISO 2022 IR 87", "no such set", "\\"])
+def test_a_character_set_of_any_name_does_not_stop_the_index(settings: Settings, character_set: str) -> None:
+    dataset = image(SpecificCharacterSet="ISO_IR 100", PatientID="0123456789")
+    data = encode(dataset).replace(b"0123456789", b"\x1b$B\xff\xfe\x1b$)C\\")
+    padded = character_set.ljust(len(character_set) + len(character_set) % 2).encode()
+    named = struct.pack("<HH2sH", 8, 5, b"CS", 10) + b"ISO_IR 100"
+    data = data.replace(named, struct.pack("<HH2sH", 8, 5, b"CS", len(padded)) + padded)
+    receive(settings, dataset, data=data)
+    receive(settings, image())
+    assert indexer.run_once(settings) == 2
+    assert len(rows(settings, Instance)) == 2
+
+
+@pytest.mark.parametrize(
+    ("operation", "syntax", "data"),
+    [
+        # pydicom calls it an OSError.
+        (
+            file_meta.N_ACTION,
+            ExplicitVRLittleEndian,
+            explicit(0x00081195, b"UI", b"1.2.3\0") + struct.pack("<HH2sHI", 8, 0x1199, b"SQ", 0, 2) + b"\xfe\xff",
+        ),
+        (file_meta.N_ACTION, ExplicitVRLittleEndian, b"\xff" * 40),
+        (
+            file_meta.N_CREATE,
+            ImplicitVRLittleEndian,
+            implicit(0x00400252, b"IN PROGRESS ")
+            + implicit(0x00400270, implicit(0xFFFEE000, implicit(0x0020000D, b"1" * 20_000))),
+        ),
+        (file_meta.N_CREATE, ImplicitVRLittleEndian, implicit(0x00400252, b"IN PROGRESS ")),
+    ],
+    ids=["cut sequence", "garbage", "long study UID", "no study"],
+)
+def test_a_malformed_request_is_quarantined_and_the_rest_indexed(
+    settings: Settings, operation: str, syntax: str, data: bytes
+) -> None:
+    put(settings, operation, data, syntax)
+    assert f"a malformed {operation}" in quarantined_beside_a_good_one(settings)
+
+
+def test_a_file_that_nobody_foresaw_is_quarantined_and_the_rest_indexed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = receive(settings, image())
+    read = headers.read
+
+    def stumble(path: Path, *more: Any) -> Any:
+        if path == odd:
+            raise LookupError("Müller^Änne")
+        return read(path, *more)
+
+    monkeypatch.setattr(headers, "read", stumble)
+    assert quarantined_beside_a_good_one(settings) == "reading it failed (LookupError)"
+
+
+def test_a_file_the_disk_does_not_give_back_is_quarantined_and_the_rest_indexed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = receive(settings, image())
+    open_path = type(odd).open
+
+    def bad_sector(path: Path, *mode: Any) -> Any:
+        if path == odd:
+            raise OSError(errno.EIO, "Input/output error")
+        return open_path(path, *mode)
+
+    monkeypatch.setattr("pathlib.Path.open", bad_sector)
+    assert quarantined_beside_a_good_one(settings) == "the disk does not give it back"
+
+
+def test_a_row_the_database_cannot_take_now_waits_and_the_rest_is_indexed(settings: Settings) -> None:
+    odd = receive(settings, image(PatientID="LOCKED"))
+    receive(settings, image())
+    with transaction(settings.database()) as session:
+        session.execute(
+            text(
+                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+                "IF NEW.patient_id = 'LOCKED' THEN RAISE 'not now' USING ERRCODE = '55P03'; END IF; RETURN NEW; END $$"
+            )
+        )
+        session.execute(text("CREATE TRIGGER refuse BEFORE INSERT ON studies FOR EACH ROW EXECUTE FUNCTION refuse()"))
+    assert indexer.run_once(settings) == 1
+    assert indexer.run_once(settings) == 0
+    assert odd.exists()
+    assert rows(settings, Quarantined) == []
+    with transaction(settings.database()) as session:
+        session.execute(text("DROP TRIGGER refuse ON studies"))
+    assert indexer.run_once(settings) == 1
+    assert len(rows(settings, Instance)) == 2

@@ -1,0 +1,140 @@
+"""Modality Performed Procedure Step: when a modality says that it is done, nobody waits for silence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import SecretStr
+from pydicom import Dataset, Sequence
+from pydicom.uid import generate_uid
+from pynetdicom import AE
+from sqlalchemy import select
+
+from db.models import Study
+from db.session import transaction
+from dicom_listener import dispatch
+from dicom_listener.indexing import indexer
+from dicom_listener.receive.listener import Listener
+from dicom_listener.receive.negotiation import MODALITY_PERFORMED_PROCEDURE_STEP
+from tests.integration.dicom_listener.listening import settings_for
+from tests.integration.dicom_listener.objects import image, receive
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from db.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str) -> Settings:
+    return settings_for(tmp_path, database_url=SecretStr(database_url), mpps=True)
+
+
+@pytest.fixture
+def association(settings: Settings) -> Iterator[Any]:
+    ae = AE("CT_1")
+    ae.add_requested_context(MODALITY_PERFORMED_PROCEDURE_STEP)
+    with Listener(settings) as listener:
+        association = ae.associate("127.0.0.1", listener.port)
+        assert association.is_established
+        yield association
+        association.release()
+
+
+def create(association: Any, step: str, study: str, state: str = "IN PROGRESS") -> int:
+    scheduled = Dataset()
+    scheduled.StudyInstanceUID = study
+    creation = Dataset()
+    creation.ScheduledStepAttributesSequence = Sequence([scheduled])
+    creation.PerformedProcedureStepStatus = state
+    status, _ = association.send_n_create(creation, MODALITY_PERFORMED_PROCEDURE_STEP, step)
+    return int(status.Status)
+
+
+def update(association: Any, step: str, state: str, images: tuple[str, ...] = ()) -> int:
+    series = Dataset()
+    series.ReferencedImageSequence = Sequence([_reference(uid) for uid in images])
+    modification = Dataset()
+    modification.PerformedProcedureStepStatus = state
+    modification.PerformedSeriesSequence = Sequence([series])
+    status, _ = association.send_n_set(modification, MODALITY_PERFORMED_PROCEDURE_STEP, step)
+    return int(status.Status)
+
+
+def _reference(uid: str) -> Dataset:
+    reference = Dataset()
+    reference.ReferencedSOPInstanceUID = uid
+    return reference
+
+
+@pytest.fixture
+def arrived(settings: Settings) -> Dataset:
+    """A study with one image, received before the listener started."""
+    dataset = image()
+    receive(settings, dataset)
+    return dataset
+
+
+def settled(settings: Settings) -> str | None:
+    indexer.run_once(settings)
+    dispatch.settle(settings, open_associations=())
+    with transaction(settings.database()) as session:
+        return session.scalars(select(Study.settle_reason)).one()
+
+
+def test_a_completed_step_settles_its_study_at_once(settings: Settings, arrived: Dataset, association: Any) -> None:
+    step = generate_uid()
+    assert create(association, step, arrived.StudyInstanceUID) == 0
+    assert settled(settings) is None
+    assert update(association, step, "COMPLETED", (arrived.SOPInstanceUID,)) == 0
+    assert settled(settings) == "the modality completed the procedure, with 1 image"
+
+
+def test_a_completed_step_waits_for_the_images_it_names(settings: Settings, arrived: Dataset, association: Any) -> None:
+    step = generate_uid()
+    create(association, step, arrived.StudyInstanceUID)
+    update(association, step, "COMPLETED", (arrived.SOPInstanceUID, generate_uid()))
+    assert settled(settings) is None
+
+
+def test_a_discontinued_step_is_marked(settings: Settings, arrived: Dataset, association: Any) -> None:
+    step = generate_uid()
+    create(association, step, arrived.StudyInstanceUID)
+    assert update(association, step, "DISCONTINUED") == 0
+    assert settled(settings) == "the modality discontinued the procedure, with 1 image"
+
+
+def test_a_step_in_progress_holds_the_other_back(settings: Settings, arrived: Dataset, association: Any) -> None:
+    first, second = generate_uid(), generate_uid()
+    create(association, first, arrived.StudyInstanceUID)
+    create(association, second, arrived.StudyInstanceUID)
+    update(association, first, "COMPLETED")
+    assert settled(settings) is None
+
+
+def test_what_a_step_does_not_allow_is_refused(association: Any) -> None:
+    step, study = generate_uid(), generate_uid()
+    assert update(association, step, "COMPLETED") == 0x0112
+    assert create(association, step, study, "COMPLETED") == 0x0106
+    assert create(association, step, study) == 0
+    assert create(association, step, study) == 0x0111
+    assert update(association, step, "FINISHED") == 0x0106
+    assert update(association, step, "COMPLETED") == 0
+    assert update(association, step, "IN PROGRESS") == 0x0110
+
+
+def test_a_step_of_no_study_is_refused(association: Any) -> None:
+    creation = Dataset()
+    creation.PerformedProcedureStepStatus = "IN PROGRESS"
+    status, _ = association.send_n_create(creation, MODALITY_PERFORMED_PROCEDURE_STEP, generate_uid())
+    assert status.Status == 0x0120
+
+
+def test_a_step_is_not_offered_unless_it_is_switched_on(tmp_path: Path) -> None:
+    ae = AE("CT_1")
+    ae.add_requested_context(MODALITY_PERFORMED_PROCEDURE_STEP)
+    with Listener(settings_for(tmp_path)) as listener:
+        association = ae.associate("127.0.0.1", listener.port)
+        assert association.accepted_contexts == []

@@ -1,0 +1,162 @@
+"""C-ECHO and C-STORE over loopback, with pynetdicom as the sender."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gc
+import threading
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pydicom
+import pytest
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pynetdicom import AE, evt
+from pynetdicom.dsutils import split_dataset
+
+from dicom_listener.receive.listener import Listener
+from dicom_listener.scu import send
+from tests.integration.dicom_listener.listening import file_of_pydicom, node, settings_for, stored
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from db.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return settings_for(tmp_path)
+
+
+@pytest.fixture
+def listener(settings: Settings) -> Iterator[Listener]:
+    with Listener(settings) as listener:
+        yield listener
+
+
+def test_a_c_echo_is_answered(listener: Listener) -> None:
+    assert send.echo(node(listener)) == 0
+
+
+# pynetdicom leaves the socket of a refused connection to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_nobody_there_is_no_echo(listener: Listener) -> None:
+    gone = node(listener)
+    listener.stop()
+    assert send.echo(gone) == 1
+
+
+class NeverPaused(threading.Event):
+    """Of pynetdicom's own loop: it runs on beside the sender, as it may for a moment after each answer."""
+
+    def clear(self) -> None:
+        return
+
+
+def test_no_answer_is_lost_to_the_loop_that_runs_beside_the_sender(listener: Listener) -> None:
+    (file,) = send.sendable([file_of_pydicom("CT_small.dcm")])
+    with send._associated(node(listener), [send._context(file)]) as association:
+        pausing, association._reactor_checkpoint = association._reactor_checkpoint, NeverPaused()
+        association._reactor_checkpoint.set()
+        association.dimse_timeout = 3
+        answers = [send._send_one(association, file).status for _ in range(300)]
+        # The release has to pause it.
+        association._reactor_checkpoint = pausing
+
+    assert answers == [0] * 300
+
+
+class Impatient(AE):
+    """Of pynetdicom's idle timer, which waits a minute: a second."""
+
+    def __init__(self, ae_title: str) -> None:
+        super().__init__(ae_title)
+        self.network_timeout = 1
+
+
+@contextlib.contextmanager
+def receiver(store: Callable[[evt.Event], int]) -> Iterator[send.Node]:
+    """Somebody else's receiver, which answers C-STORE as *store* does."""
+    ae = AE("RECEIVER")
+    ae.add_supported_context(CTImageStorage, ExplicitVRLittleEndian)
+    server: Any = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
+    try:
+        yield send.Node("127.0.0.1", int(server.server_address[1]), "RECEIVER")
+    finally:
+        server.shutdown()
+
+
+def test_an_answer_may_take_longer_than_an_association_may_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    def store(_: evt.Event) -> int:
+        time.sleep(2.5)
+        return 0
+
+    monkeypatch.setattr(send, "AE", Impatient)
+    with receiver(store) as slow:
+        sent = list(send.send_files([file_of_pydicom("CT_small.dcm")], slow))
+
+    assert [result.status for result in sent] == [0]
+
+
+# pynetdicom leaves the socket of an aborted association to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_receiver_that_falls_silent_ends_the_sending_and_every_file_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+
+    def store(_: evt.Event) -> int:
+        go_on.wait(60)
+        return 0
+
+    monkeypatch.setattr(send, "ANSWER_SECONDS", 1)
+    with receiver(store) as silent:
+        try:
+            sent = list(send.send_files([file_of_pydicom("CT_small.dcm")] * 3, silent))
+        finally:
+            go_on.set()
+    gc.collect()
+
+    assert [(result.status, result.detail) for result in sent] == [(None, send.NO_ANSWER)] * 3
+
+
+def test_every_file_gets_the_status_its_manifest_implies(
+    listener: Listener, settings: Settings, test_data: Path
+) -> None:
+    with (test_data / "dicom" / "MANIFEST.csv").open(newline="") as file:
+        manifest = {test_data / "dicom" / row["file"]: row for row in csv.DictReader(file)}
+    sendable = {path for path, row in manifest.items() if row["sendable"] == "yes"}
+    refused = {path for path, row in manifest.items() if row["reject_stage"] == "at C-STORE"}
+
+    results = {result.path: result for result in send.send_files(manifest, node(listener))}
+
+    assert results.keys() == manifest.keys()
+    assert {path for path in sendable if results[path].status == 0} == sendable - refused
+    assert {hex(results[path].status or 0)[:3] for path in refused} == {"0xc"}
+    kept = Counter(data_set for _, data_set in stored(settings))
+    assert kept == Counter(path.read_bytes()[split_dataset(path)[1] :] for path in sendable - refused)
+
+
+def test_the_data_set_is_kept_byte_for_byte(listener: Listener, settings: Settings) -> None:
+    source = file_of_pydicom("JPEG2000.dcm")
+    [result] = send.send_files([source], node(listener, calling="CT_1"))
+
+    assert result.status == 0
+    [(meta, data_set)] = stored(settings)
+    source_meta, offset = split_dataset(source)
+    assert data_set == source.read_bytes()[offset:]
+    assert meta.transfer_syntax_uid == source_meta.TransferSyntaxUID
+    assert meta.reception.calling_ae_title == "CT_1"
+    assert meta.reception.called_ae_title == "PRELIM"
+
+
+def test_a_stored_file_is_a_dicom_file_with_an_empty_preamble(listener: Listener, settings: Settings) -> None:
+    list(send.send_files([file_of_pydicom("CT_small.dcm")], node(listener)))
+
+    [path] = (settings.spool / "inbox").glob("*.dcm")
+    dataset = pydicom.dcmread(path)
+    assert dataset.preamble == bytes(128)
+    assert dataset.file_meta.SendingApplicationEntityTitle == "PRELIM_SCU"
+    assert dataset.pixel_array.shape == (128, 128)

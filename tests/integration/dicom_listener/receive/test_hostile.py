@@ -1,0 +1,355 @@
+"""Peers that break the rules: each is answered or cut off, costs little, and harms nobody else."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dicom_listener.receive import association, counters, data_sets, upper_layer
+from dicom_listener.receive.listener import SILENT_PER_ADDRESS, Listener
+from dicom_listener.spool import inbox
+from dicom_listener.spool.durable import Spool
+from tests.fuzz import wire
+from tests.fuzz.wire import ABORT, COMMAND, LAST, P_DATA_TF, Client, ct_slice, echoes, pdu, pdv
+from tests.integration.dicom_listener.listening import settings_for, stored
+from tests.polling import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from db.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return settings_for(tmp_path)
+
+
+@pytest.fixture
+def listener(settings: Settings) -> Iterator[Listener]:
+    with Listener(settings) as listener:
+        yield listener
+
+
+def resident_bytes() -> int:
+    """Memory of this process, the listener in it."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
+
+
+def is_cut_off(client: Client) -> bool:
+    """Whether the listener says A-ABORT, or nothing, and closes."""
+    try:
+        kind, _ = client.read()
+    except ConnectionError:
+        return True
+    return kind == ABORT
+
+
+def parts(settings: Settings) -> int:
+    """Files in which something is being received."""
+    with os.scandir(settings.spool / "inbox") as entries:
+        return sum(size_of(entry) > 0 for entry in entries if entry.name.endswith(".part"))
+
+
+def size_of(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size
+    except FileNotFoundError:  # removed between the look into the folder and the look at the file
+        return 0
+
+
+def test_sixty_silent_connections_do_not_shut_out_a_c_echo(listener: Listener) -> None:
+    silent = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(60)]
+    assert echoes(listener.port)
+    wait_until(lambda: len(listener._serving) <= SILENT_PER_ADDRESS + 1)
+    for connection in silent:
+        connection.close()
+
+
+def test_a_few_silent_connections_are_left_alone(listener: Listener) -> None:
+    waiting = [Client(listener.port) for _ in range(SILENT_PER_ADDRESS - 2)]
+    assert echoes(listener.port)
+    assert all(client.associate().echo() == 0 for client in waiting)
+    for client in waiting:
+        client.connection.close()
+
+
+def test_connections_that_come_and_go_at_once_do_not_stop_the_listener(listener: Listener) -> None:
+    for _ in range(300):
+        with socket.create_connection(("127.0.0.1", listener.port)) as connection:
+            # A reset instead of a polite end.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert echoes(listener.port)
+
+
+def test_an_association_survives_silent_newcomers(listener: Listener) -> None:
+    with Client(listener.port) as client:
+        client.associate()
+        silent = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(60)]
+        assert client.echo() == 0
+        for connection in silent:
+            connection.close()
+
+
+@pytest.mark.parametrize("kind", [wire.ASSOCIATE_RQ, P_DATA_TF])
+def test_a_header_that_claims_four_gigabytes_costs_no_memory(listener: Listener, kind: int) -> None:
+    before = resident_bytes()
+    with Client(listener.port) as client:
+        client.send(pdu(kind, b"", length=4_000_000_000))
+        assert is_cut_off(client)
+    assert resident_bytes() - before < 8 * 2**20
+    assert echoes(listener.port)
+
+
+def test_a_pdu_beyond_the_negotiated_length_is_aborted(listener: Listener, settings: Settings) -> None:
+    with Client(listener.port) as client:
+        client.associate()
+        client.send(pdu(P_DATA_TF, b"", length=settings.maximum_pdu_bytes + 1))
+        assert client.read() == (ABORT, bytes((0, 0, 2, upper_layer.INVALID_PARAMETER)))
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"GET / HTTP/1.1\r\n\r\n", bytes(64), pdu(9, b""), pdu(wire.ASSOCIATE_RQ, b""), pdu(P_DATA_TF, bytes(10))],
+    ids=["http", "zeros", "unknown", "empty request", "data first"],
+)
+def test_what_is_no_association_request_is_cut_off(listener: Listener, garbage: bytes) -> None:
+    with Client(listener.port) as client:
+        client.send(garbage)
+        assert is_cut_off(client)
+
+
+def test_a_hundred_and_twenty_nine_contexts_are_too_many(listener: Listener) -> None:
+    with Client(listener.port) as client:
+        contexts = tuple((1, wire.VERIFICATION, (wire.IMPLICIT_VR_LITTLE_ENDIAN,)) for _ in range(129))
+        client.send(wire.associate_rq(contexts))
+        assert is_cut_off(client)
+
+
+STORE_RQ = pdv(3, COMMAND | LAST, wire.c_store_rq("1.2.3"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pdv(3, LAST, b"data before any command"),
+        STORE_RQ + STORE_RQ,
+        STORE_RQ + pdv(1, LAST, b"data in another context"),
+        pdv(5, COMMAND | LAST, wire.c_store_rq("1.2.3")),
+        pdv(1, COMMAND | LAST, b"\0\0\2\0\xff\xff\xff\xff"),
+        pdv(1, COMMAND | LAST, b""),
+        pdv(1, COMMAND | LAST, wire.command({0x0100: 0x8001, 0x0110: 1, 0x0800: 0x0101})),
+        pdv(1, COMMAND, bytes(20_000)),
+        pdv(1, COMMAND | LAST, b"x", length=1),
+        pdv(1, COMMAND | LAST, b"x", length=2**31),
+        b"\0\0",
+        b"",
+    ],
+)
+def test_a_message_out_of_order_is_aborted(listener: Listener, settings: Settings, content: bytes) -> None:
+    with Client(listener.port) as client:
+        client.associate()
+        client.send(pdu(P_DATA_TF, content))
+        assert is_cut_off(client)
+    assert echoes(listener.port)
+    wait_until(lambda: parts(settings) == 0)
+
+
+def test_a_connection_lost_in_the_middle_leaves_nothing(listener: Listener, settings: Settings) -> None:
+    with Client(listener.port) as client:
+        client.associate()
+        client.send(pdu(P_DATA_TF, STORE_RQ + pdv(3, 0, bytes(5000))))
+        wait_until(lambda: parts(settings) == 1)
+    wait_until(lambda: parts(settings) == 0)
+    assert stored(settings) == []
+    wait_until(lambda: not list((settings.spool / "associations").iterdir()))
+
+
+def test_a_release_in_the_middle_of_an_object_leaves_nothing(listener: Listener, settings: Settings) -> None:
+    with Client(listener.port) as client:
+        client.associate()
+        client.send(pdu(P_DATA_TF, STORE_RQ + pdv(3, 0, bytes(5000))))
+        client.release()
+    wait_until(lambda: parts(settings) == 0)
+    assert stored(settings) == []
+
+
+def test_a_sender_of_one_byte_a_second_is_cut_off(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upper_layer, "PDU_SECONDS", 0.5)
+    with Client(listener.port) as client:
+        client.associate()
+        client.send(pdu(P_DATA_TF, b"", length=1000))
+        assert is_cut_off(client)
+
+
+def test_an_idle_association_is_cut_off(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(association, "IDLE_SECONDS", 0.5)
+    with Client(listener.port) as client:
+        client.associate()
+        assert is_cut_off(client)
+
+
+def test_a_disk_that_removes_nothing_costs_no_association(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with Listener(settings_for(tmp_path, maximum_associations=1)) as listener:
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", fail)
+            with Client(listener.port) as client:
+                client.associate()
+                client.send(pdu(P_DATA_TF, STORE_RQ + pdv(3, 0, bytes(5000))))
+            wait_until(lambda: not listener._serving)
+        assert echoes(listener.port)
+
+
+def test_one_more_association_than_allowed_is_rejected_for_now(tmp_path: Path) -> None:
+    with Listener(settings_for(tmp_path, maximum_associations=1)) as listener, Client(listener.port) as first:
+        first.associate()
+        with Client(listener.port) as second:
+            assert second.ask(wire.associate_rq()) == (wire.ASSOCIATE_RJ, bytes((0, 2, 3, 2)))
+        first.release()
+        wait_until(lambda: echoes_or_not(listener.port))
+
+
+def echoes_or_not(port: int) -> bool:
+    try:
+        return echoes(port)
+    except AssertionError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("uid", "study", "expected"),
+    [
+        ("../../../etc/passwd", "1.2", 0xC002),
+        ("1.2/3", "1.2", 0xC002),
+        ("1.2\0.3", "1.2", 0xC002),
+        ("1." + "2" * 64, "1.2", 0xC002),
+        ("1.2.3", "/etc/passwd", 0xC002),
+        ("1.2.3", "", 0xC001),
+        ("", "1.2", 0xC001),
+    ],
+)
+def test_a_uid_that_is_none_is_refused(
+    listener: Listener, settings: Settings, uid: str, study: str, expected: int
+) -> None:
+    with Client(listener.port) as client:
+        assert client.associate().store(uid, ct_slice(uid, study=study)) == expected
+        assert client.store("1.2.3.4", ct_slice("1.2.3.4")) == 0, "the association goes on"
+    assert [meta.sop_instance_uid for meta, _ in stored(settings)] == ["1.2.3.4"]
+
+
+def test_a_data_set_of_another_instance_is_refused(listener: Listener) -> None:
+    with Client(listener.port) as client:
+        assert client.associate().store("1.2.3", ct_slice("1.2.4")) == 0xA900
+
+
+def test_a_data_set_of_another_class_is_refused(listener: Listener) -> None:
+    mismatch = ct_slice("1.2.3").replace(wire.CT_IMAGE_STORAGE.encode(), b"1.2.840.10008.5.1.4.1.1.4")
+    with Client(listener.port) as client:
+        assert client.associate().store("1.2.3", mismatch) == 0xA900
+
+
+def test_a_class_other_than_its_context_is_refused(listener: Listener) -> None:
+    request = pdv(3, COMMAND | LAST, wire.c_store_rq("1.2.3", "1.2.840.10008.5.1.4.1.1.4"))
+    with Client(listener.port) as client:
+        client.associate()
+        assert wire.status(client.ask(pdu(P_DATA_TF, request + pdv(3, LAST, ct_slice("1.2.3"))))) == 0x0122
+
+
+def test_a_cut_image_is_refused(listener: Listener, settings: Settings) -> None:
+    with Client(listener.port) as client:
+        assert client.associate().store("1.2.3", ct_slice("1.2.3", pixels=5000)[:-1]) == 0xC003
+    assert stored(settings) == []
+
+
+def test_deep_nesting_and_a_deflate_bomb_are_refused(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_sets, "LARGEST_INFLATED", 2**20)
+    level = struct.pack("<HH2sHIHHI", 0x0040, 0xA730, b"SQ", 0, 0xFFFFFFFF, 0xFFFE, 0xE000, 0xFFFFFFFF)
+    with Client(listener.port) as client:
+        assert client.associate().store("1.2.3", ct_slice("1.2.3") + level * 2000) == 0xC004
+
+
+def test_an_unknown_operation_is_answered(listener: Listener) -> None:
+    find = wire.command({0x0002: wire.VERIFICATION, 0x0100: 0x0020, 0x0110: 1, 0x0800: 0x0101})
+    with Client(listener.port) as client:
+        client.associate()
+        assert wire.status(client.ask(pdu(P_DATA_TF, pdv(1, COMMAND | LAST, find)))) == 0x0211
+
+
+def test_a_full_disk_is_said_and_passes(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Client(listener.port) as client:
+        client.associate()
+        with monkeypatch.context() as patch:
+            patch.setattr(inbox, "RESERVED_BYTES", 2**62)
+            assert client.store("1.2.3", ct_slice("1.2.3")) == 0xA700
+        assert client.store("1.2.3", ct_slice("1.2.3")) == 0
+
+
+def test_control_characters_in_an_ae_title_do_no_harm(listener: Listener) -> None:
+    with Client(listener.port) as client:
+        client.send(wire.associate_rq(calling=bytes(range(16))))
+        assert client.read()[0] in {wire.ASSOCIATE_AC, ABORT}
+    assert echoes(listener.port)
+
+
+def test_refusals_are_counted_by_sender_and_reason(listener: Listener, settings: Settings) -> None:
+    with Client(listener.port) as client:
+        client.associate(calling=b"CT_1")
+        for _ in range(3):
+            client.store("1.2.3", ct_slice("1.2.4"))
+    why = "the SOP Instance UID of the data set is not the one announced"
+    wait_until(lambda: counters.read(Spool(settings.spool).refusals) == [("CT_1", why, 3)])
+
+
+def test_made_up_titles_do_not_fill_the_tally(tmp_path: Path) -> None:
+    counts = counters.Tally(tmp_path / "refusals.json")
+    for number in range(counters.MOST_KINDS + 500):
+        counts.add(f"AE{number}", "unknown")
+    counts.write()
+    rows = counters.read(tmp_path / "refusals.json")
+    assert len(rows) == counters.MOST_KINDS + 1
+    assert rows[0] == (counters.OTHERS, "", 500)
+
+
+def test_a_large_object_passes_through_without_staying_in_memory(listener: Listener, settings: Settings) -> None:
+    pixels = 200 * 2**20
+    before = resident_bytes()
+    head = ct_slice("1.2.3", pixels=0)
+    head = head[:-4] + struct.pack("<I", pixels)
+    chunk = pdu(P_DATA_TF, pdv(3, 0, bytes(100_000)))
+    with Client(listener.port) as client:
+        client.associate()
+        client.send(pdu(P_DATA_TF, STORE_RQ + pdv(3, 0, head)))
+        for _ in range(pixels // 100_000):
+            client.send(chunk)
+        rest = pixels % 100_000
+        assert wire.status(client.ask(pdu(P_DATA_TF, pdv(3, LAST, bytes(rest))))) == 0
+    assert resident_bytes() - before < 16 * 2**20
+    [path] = (settings.spool / "inbox").glob("*.dcm")
+    assert path.stat().st_size > pixels
+
+
+def test_a_sender_that_writes_in_pieces_and_leaves_nagle_on_is_not_stalled(listener: Listener) -> None:
+    """DCMTK writes the head of a PDU and its body apart; Nagle and a delayed acknowledgement make that 40 ms each."""
+    body = ct_slice("1.2.3", pixels=20_000)
+    with Client(listener.port) as client:
+        client.associate()
+        client.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+        began = time.monotonic()
+        for _ in range(25):
+            data = pdu(P_DATA_TF, pdv(3, LAST, body))
+            client.send(pdu(P_DATA_TF, STORE_RQ))
+            client.send(data[:12])
+            client.send(data[12:])
+            assert wire.status(client.read()) == 0
+    assert time.monotonic() - began < 25 * 0.04

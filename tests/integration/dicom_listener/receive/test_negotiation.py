@@ -1,0 +1,134 @@
+"""What a modality may propose, and what it gets."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless
+from pynetdicom import AE, evt
+from pynetdicom.pdu_primitives import AsynchronousOperationsWindowNegotiation, UserIdentityNegotiation
+from pynetdicom.presentation import build_context, build_role
+
+from dicom_listener.receive.listener import Listener
+from dicom_listener.receive.negotiation import STORAGE_COMMITMENT_PUSH_MODEL, VERIFICATION
+from tests.fuzz import wire
+from tests.fuzz.wire import Client, ct_slice
+from tests.integration.dicom_listener.listening import settings_for, stored
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from db.settings import Settings
+
+QUERY = "1.2.840.10008.5.1.4.1.2.2.1"
+RETIRED_ULTRASOUND = "1.2.840.10008.5.1.4.1.1.6"
+PRIVATE = "1.3.46.670589.2.3.1.1"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return settings_for(tmp_path)
+
+
+@pytest.fixture
+def listener(settings: Settings) -> Iterator[Listener]:
+    with Listener(settings) as listener:
+        yield listener
+
+
+def associate(listener: Listener, *contexts: Any, **more: Any) -> Any:
+    association = AE("CT_1").associate("127.0.0.1", listener.port, contexts=list(contexts), **more)
+    assert association.is_established
+    return association
+
+
+@pytest.mark.parametrize(
+    ("proposed", "chosen"),
+    [
+        ([ImplicitVRLittleEndian, ExplicitVRLittleEndian], ExplicitVRLittleEndian),
+        ([ImplicitVRLittleEndian], ImplicitVRLittleEndian),
+        ([JPEG2000Lossless, ImplicitVRLittleEndian], JPEG2000Lossless),
+        (["1.3.46.670589.33.1"], "1.3.46.670589.33.1"),
+    ],
+)
+def test_explicit_vr_little_endian_is_preferred_and_everything_taken(
+    listener: Listener, proposed: list[str], chosen: str
+) -> None:
+    association = associate(listener, build_context(CTImageStorage, proposed))
+    assert [context.transfer_syntax for context in association.accepted_contexts] == [[chosen]]
+    association.release()
+
+
+@pytest.mark.parametrize(
+    "sop_class", [RETIRED_ULTRASOUND, PRIVATE, "1.2.3.4.5", VERIFICATION, STORAGE_COMMITMENT_PUSH_MODEL]
+)
+def test_storage_classes_of_every_kind_are_accepted(listener: Listener, sop_class: str) -> None:
+    association = associate(listener, build_context(sop_class))
+    assert [context.abstract_syntax for context in association.accepted_contexts] == [sop_class]
+    association.release()
+
+
+def test_what_is_not_offered_is_rejected_beside_what_is(listener: Listener) -> None:
+    association = associate(listener, build_context(QUERY), build_context(CTImageStorage))
+    assert [context.abstract_syntax for context in association.accepted_contexts] == [CTImageStorage]
+    assert [context.result for context in association.rejected_contexts] == [3]
+    association.release()
+
+
+def test_extended_negotiation_is_no_obstacle(listener: Listener) -> None:
+    window = AsynchronousOperationsWindowNegotiation()
+    window.maximum_number_operations_invoked = window.maximum_number_operations_performed = 5
+    identity = UserIdentityNegotiation()
+    identity.user_identity_type, identity.primary_field = 1, b"technologist"
+    identity.positive_response_requested = False
+    roles = build_role(CTImageStorage, scu_role=True, scp_role=True)
+    association = associate(
+        listener, build_context(CTImageStorage), build_context(VERIFICATION), ext_neg=[window, identity, roles]
+    )
+    assert association.send_c_echo().Status == 0
+    assert [context.as_scu for context in association.accepted_contexts] == [True, True]
+    association.release()
+
+
+def test_our_largest_pdu_is_the_configured_one(tmp_path: Path) -> None:
+    with Listener(settings_for(tmp_path, maximum_pdu_bytes=65536)) as listener:
+        association = associate(listener, build_context(VERIFICATION))
+        assert association.acceptor.maximum_length == 65536
+        association.release()
+
+
+def test_a_peer_with_tiny_pdus_gets_its_answer_in_pieces(listener: Listener) -> None:
+    answers: list[bytes] = []
+    handlers: list[Any] = [(evt.EVT_DATA_RECV, lambda event: answers.append(event.data))]
+    association = associate(listener, build_context(VERIFICATION), max_pdu=32, evt_handlers=handlers)
+    assert association.send_c_echo().Status == 0
+    association.release()
+    pieces = [answer for answer in answers if answer[0] == wire.P_DATA_TF]
+    assert len(pieces) > 1
+    assert max(map(len, pieces)) <= 32 + 6
+
+
+def test_many_associations_store_at_once(listener: Listener, settings: Settings) -> None:
+    answers: list[int] = []
+
+    def send(sender: int) -> None:
+        with Client(listener.port) as client:
+            client.associate()
+            for number in range(20):
+                uid = f"1.2.{sender}.{number}"
+                answers.append(client.store(uid, ct_slice(uid, pixels=30_000)))
+            client.release()
+
+    senders = [threading.Thread(target=send, args=(sender,)) for sender in range(1, 9)]
+    for thread in senders:
+        thread.start()
+    for thread in senders:
+        thread.join()
+    assert answers == [0] * 160
+    kept = {meta.sop_instance_uid: data_set for meta, data_set in stored(settings)}
+    assert kept == {
+        uid: ct_slice(uid, pixels=30_000) for uid in (f"1.2.{s}.{n}" for s in range(1, 9) for n in range(20))
+    }

@@ -1,0 +1,107 @@
+"""DICOM over TLS."""
+
+from __future__ import annotations
+
+import shutil
+import ssl
+import subprocess
+import warnings
+from typing import TYPE_CHECKING
+
+import pytest
+from pynetdicom import AE
+
+from db.errors import ConfigurationError
+from dicom_listener.receive import upper_layer
+from dicom_listener.receive.listener import Listener
+from dicom_listener.receive.negotiation import VERIFICATION
+from tests.conftest import missing
+from tests.fuzz.wire import Client
+from tests.integration.dicom_listener.listening import settings_for
+from tests.polling import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# pynetdicom leaves the socket of a refused connection to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Self-signed certificates with their keys, for the listener, a good peer and a stranger."""
+    if shutil.which("openssl") is None:
+        missing("openssl, to make certificates,")
+    folder = tmp_path_factory.mktemp("certificates")
+    made = {name: folder / f"{name}.pem" for name in ("listener", "peer", "stranger")}
+    for name, path in made.items():
+        request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"]
+        subprocess.run([*request, "-keyout", path, "-out", f"{path}.crt"], check=True, capture_output=True)
+        path.write_bytes(path.read_bytes() + path.with_name(f"{path.name}.crt").read_bytes())
+    return made
+
+
+@pytest.fixture
+def listener(tmp_path: Path, certificates: dict[str, Path]) -> Iterator[Listener]:
+    settings = settings_for(tmp_path, tls_certificate=certificates["listener"], tls_client_ca=certificates["peer"])
+    with Listener(settings) as listener:
+        yield listener
+
+
+def client_context(certificates: dict[str, Path], who: str | None) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.load_verify_locations(certificates["listener"])
+    if who is not None:
+        context.load_cert_chain(certificates[who])
+    return context
+
+
+def echoes(listener: Listener, context: ssl.SSLContext | None) -> bool:
+    ae = AE()
+    ae.add_requested_context(VERIFICATION)
+    ae.connection_timeout = ae.acse_timeout = 5
+    tls = None if context is None else (context, "listener")
+    association = ae.associate("127.0.0.1", listener.port, tls_args=tls)
+    if not association.is_established:
+        return False
+    status = association.send_c_echo()
+    association.release()
+    return bool("Status" in status and status.Status == 0)
+
+
+def test_a_peer_with_a_good_certificate_is_served(listener: Listener, certificates: dict[str, Path]) -> None:
+    assert echoes(listener, client_context(certificates, "peer"))
+
+
+@pytest.mark.parametrize("who", ["stranger", None])
+def test_a_peer_without_a_good_certificate_is_not(
+    listener: Listener, certificates: dict[str, Path], who: str | None
+) -> None:
+    assert not echoes(listener, client_context(certificates, who))
+
+
+def test_a_peer_without_tls_is_not_served(listener: Listener) -> None:
+    assert not echoes(listener, None)
+
+
+def test_tls_before_1_2_is_not_spoken(listener: Listener, certificates: dict[str, Path]) -> None:
+    context = client_context(certificates, "peer")
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "TLSVersion.TLSv1 is deprecated": the point of this test
+        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    assert not echoes(listener, context)
+
+
+def test_a_handshake_that_never_comes_is_not_waited_for(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upper_layer, "HANDSHAKE_SECONDS", 0.2)
+    with Client(listener.port):
+        wait_until(lambda: not listener._serving)
+
+
+def test_a_key_without_a_certificate_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="PRELIM_TLS_CERTIFICATE"):
+        Listener(settings_for(tmp_path, tls_key=tmp_path))

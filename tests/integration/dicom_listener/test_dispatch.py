@@ -1,0 +1,175 @@
+"""From rows to jobs and their messages."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+import redis
+from pydantic import SecretStr
+from pydicom.uid import BasicTextSRStorage
+from sqlalchemy import select, text
+
+from db.jobs import celery_app, wakeups
+from db.models import Job, Study
+from db.session import transaction
+from dicom_listener import dispatch
+from dicom_listener.indexing import indexer
+from dicom_listener.spool.durable import Spool
+from tests.integration.dicom_listener.listening import settings_for
+from tests.integration.dicom_listener.objects import image, receive
+from tests.polling import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from celery import Celery
+
+    from db.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str, broker_url: str) -> Settings:
+    services = {"database_url": SecretStr(database_url), "broker_url": SecretStr(broker_url)}
+    settings = settings_for(tmp_path, **services, settle_seconds=0.001)
+    Spool(settings.spool).prepare()
+    return settings
+
+
+@pytest.fixture
+def app(settings: Settings) -> Celery:
+    return celery_app.make_app(settings.broker())
+
+
+def messages(settings: Settings) -> list[str]:
+    """The job ids that wait in Redis."""
+    with redis.Redis.from_url(settings.broker()) as client:
+        return [json.loads(message)["headers"]["argsrepr"] for message in client.lrange(celery_app.QUEUE, 0, -1)]
+
+
+def jobs(settings: Settings) -> list[Job]:
+    with transaction(settings.database()) as session:
+        return list(session.scalars(select(Job)))
+
+
+def study(settings: Settings) -> Study:
+    with transaction(settings.database()) as session:
+        return session.scalars(select(Study)).one()
+
+
+def test_a_quiet_study_becomes_one_job_and_one_message(settings: Settings, app: Celery) -> None:
+    receive(settings, image())
+    for _ in range(3):
+        dispatch.run_once(settings, app)
+
+    [job] = jobs(settings)
+    assert [str(job.id) in message for message in messages(settings)] == [True]
+    assert study(settings).settle_reason == "quiet for 0.001 s, with 1 image"
+
+
+def test_a_fault_of_ours_does_not_end_the_dispatcher(
+    settings: Settings, app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "PAUSE_AFTER_FAILURE_SECONDS", 0.01)
+    stop = threading.Event()
+    rounds = iter((LookupError("unforeseen"), KeyError("again"), None))
+
+    def one_round(*_: object) -> int:
+        fault = next(rounds)
+        if fault is not None:
+            raise fault
+        stop.set()
+        return 0
+
+    monkeypatch.setattr(dispatch, "run_once", one_round)
+    with contextlib.closing(wakeups.Bell(settings.database())) as bell:
+        dispatch._loop(settings, app, bell, stop)
+    assert list(rounds) == []
+
+
+def test_nothing_to_do_is_nothing_done(settings: Settings, app: Celery) -> None:
+    assert dispatch.run_once(settings, app) == 0
+
+
+def test_a_study_does_not_settle_while_an_open_association_carries_it(settings: Settings, app: Celery) -> None:
+    spool = Spool(settings.spool)
+    spool.mark_open("carrying")
+    receive(settings, image(), association_id="carrying")
+    dispatch.run_once(settings, app)
+    dispatch.run_once(settings, app)
+    assert study(settings).state == "receiving"
+
+    spool.mark_closed("carrying")
+    dispatch.run_once(settings, app)
+    assert study(settings).state == "settled"
+
+
+def test_the_last_object_of_an_association_that_just_ended_is_not_left_out(
+    settings: Settings, app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(settings.spool)
+    spool.mark_open("carrying")
+    first = image()
+    receive(settings, first, association_id="carrying")
+    dispatch.run_once(settings, app)
+    index_run_once = indexer.run_once
+
+    def last_object_comes_after(settings: Settings) -> int:
+        indexed = index_run_once(settings)
+        receive(settings, image(StudyInstanceUID=first.StudyInstanceUID), association_id="carrying")
+        spool.mark_closed("carrying")
+        return indexed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(indexer, "run_once", last_object_comes_after)
+        dispatch.run_once(settings, app)
+    assert study(settings).state == "receiving"
+    dispatch.run_once(settings, app)
+    wait_until(lambda: bool(dispatch.run_once(settings, app) or study(settings).state == "settled"))
+    assert (study(settings).revision, study(settings).settle_reason) == (1, "quiet for 0.001 s, with 2 images")
+
+
+def test_the_count_a_sender_announced_is_in_the_reason(settings: Settings, app: Celery) -> None:
+    receive(settings, image(NumberOfStudyRelatedInstances=3))
+    wait_until(lambda: bool(dispatch.run_once(settings, app) and study(settings).state == "settled"))
+    assert study(settings).settle_reason == "quiet for 0.001 s, with 1 image (1 of 3 objects announced)"
+
+
+def test_a_study_without_images_ends_with_its_reason(settings: Settings, app: Celery) -> None:
+    receive(settings, image(SOPClassUID=BasicTextSRStorage))
+    dispatch.run_once(settings, app)
+    dispatch.run_once(settings, app)
+    assert (study(settings).state, study(settings).reason) == ("not_reportable", "no_images")
+    assert jobs(settings) == []
+
+
+def test_a_broker_that_is_away_delays_the_message_only(settings: Settings, app: Celery) -> None:
+    receive(settings, image())
+    away = celery_app.make_app("redis://127.0.0.1:1/0")
+    began = time.monotonic()
+    dispatch.run_once(settings, away)
+    dispatch.run_once(settings, away)
+    assert len(jobs(settings)) == 1
+    assert time.monotonic() - began < 4, "kombu would pause for 6 s at each look, and the spool would wait with it"
+
+    dispatch.run_once(settings, app)
+    assert len(messages(settings)) == 1
+
+
+def test_a_message_the_broker_lost_is_sent_again(settings: Settings, app: Celery) -> None:
+    receive(settings, image())
+    dispatch.run_once(settings, app)
+    dispatch.run_once(settings, app)
+    with transaction(settings.database()) as session:
+        session.execute(text("UPDATE jobs SET sent_at = sent_at - interval '1 hour'"))
+    dispatch.run_once(settings, app)
+    assert len(messages(settings)) == 1, "sent again although it still waits in the queue"
+
+    with redis.Redis.from_url(settings.broker()) as client:
+        client.flushall()
+    dispatch.run_once(settings, app)
+    assert len(messages(settings)) == 1

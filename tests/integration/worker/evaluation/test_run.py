@@ -1,0 +1,117 @@
+"""`prelim evaluate` from the command line, with a model whose words mean nothing: the way there, not the figures."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from db.errors import ConfigurationError
+from deploy.cli import app
+from worker.evaluation import phantom_cases as demo
+from worker.evaluation.run import Options, evaluate
+from worker.model.checkpoint.random_weights import write_random_checkpoint
+from worker.phantoms.datasets import write_demo_studies, write_reference_cases
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("checkpoints") / "random"
+    write_random_checkpoint(directory)
+    return directory
+
+
+def test_a_folder_of_cases_is_measured_with_table_json_and_plot(checkpoint: Path, tmp_path: Path) -> None:
+    write_demo_studies(tmp_path / "cases", count=4, seed=3)
+    write_reference_cases(tmp_path / "earlier", count=8, seed=3)
+
+    options = Options(reference=tmp_path / "earlier", device="cpu")
+    result = evaluate(tmp_path / "cases", checkpoint, options, out=tmp_path / "out")
+
+    figures = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert (result.cases, result.failed) == (4, [])
+    assert set(figures["figures"]["strict_f1"]) == {"value", "low", "high"}
+    assert figures["retrieval"] is True
+    assert figures["seconds_per_case"] > 0
+    with Image.open(tmp_path / "out" / "evaluation.png") as picture:
+        assert picture.size[0] == 640
+
+
+def test_nothing_is_retrieved_where_nothing_shall_be(checkpoint: Path, tmp_path: Path) -> None:
+    options = Options(device="cpu")
+    with_it = demo.evaluate_phantoms(2, checkpoint, options, seed=1, retrieval=True, references=24)
+    without = demo.evaluate_phantoms(2, checkpoint, options, seed=1, retrieval=False, out=tmp_path)
+
+    assert "support@3" in with_it.support
+    assert without.support == {}
+    assert json.loads((tmp_path / "evaluation.json").read_text())["retrieval"] is False
+
+
+def test_the_command_prints_every_table(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRELIM_DEVICE", "cpu")
+    arguments = [
+        "evaluate",
+        "--phantoms",
+        "2",
+        "--no-retrieval",
+        "--checkpoint",
+        str(checkpoint),
+        "--out",
+        str(tmp_path),
+    ]
+    ran = CliRunner().invoke(app.app, arguments)
+
+    assert ran.exit_code == 0, ran.output
+    for word in ("strict_f1", "95 % interval", "planted error", "negation"):
+        assert word in ran.output
+
+
+@pytest.mark.parametrize("arguments", [[], ["--phantoms", "2", "--cases", "somewhere"]])
+def test_either_a_folder_or_a_number_of_phantoms_is_named(checkpoint: Path, arguments: list[str]) -> None:
+    ran = CliRunner().invoke(app.app, ["evaluate", "--checkpoint", str(checkpoint), *arguments])
+
+    assert ran.exit_code == 2
+    assert "--cases or --phantoms" in ran.output
+
+
+def test_a_patients_own_earlier_case_is_not_quoted_to_him(checkpoint: Path, tmp_path: Path) -> None:
+    write_demo_studies(tmp_path, count=3, seed=3)
+    lines = [json.loads(line) for line in (tmp_path / "cases.jsonl").read_text().splitlines()]
+    own = [lines[0] | {"case_id": f"again {number}"} for number in range(3)]
+    (tmp_path / "cases.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [lines[0], *own]))
+
+    result = evaluate(tmp_path, checkpoint, Options(reference=tmp_path, device="cpu"))
+
+    assert result.support == {}
+
+
+def test_a_study_is_not_quoted_its_own_report_where_the_list_names_no_patient(checkpoint: Path, tmp_path: Path) -> None:
+    write_demo_studies(tmp_path, count=3, seed=3)
+    lines = [json.loads(line) for line in (tmp_path / "cases.jsonl").read_text().splitlines()]
+    for line in lines:
+        del line["patient"]
+    again = [lines[0] | {"case_id": f"again {number}"} for number in range(3)]
+    (tmp_path / "cases.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [lines[0], *again]))
+
+    result = evaluate(tmp_path, checkpoint, Options(reference=tmp_path, device="cpu"))
+
+    assert result.support == {}
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    write_demo_studies(tmp_path / "cases", count=1, seed=3)
+    (tmp_path / "out").write_text("a file")
+
+    with pytest.raises(ConfigurationError, match="out cannot be made a folder"):
+        evaluate(tmp_path / "cases", tmp_path / "no checkpoint", Options(device="cpu"), out=tmp_path / "out")
+
+
+def test_a_folder_without_cases_is_refused_with_what_it_should_hold(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"cases\.jsonl"):
+        evaluate(tmp_path, checkpoint, Options(device="cpu"))

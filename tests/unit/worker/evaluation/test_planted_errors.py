@@ -1,0 +1,59 @@
+"""Planted errors: the labeller and the checks see nearly all of them, and none where there is none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from worker.evaluation import planted_errors
+from worker.phantoms import grammar
+from worker.phantoms.cases import CATALOGUE, draw_case
+
+REQUIRED = 0.9
+
+
+@pytest.fixture(scope="module")
+def reports() -> list[str]:
+    rng = np.random.default_rng(7)
+    return [grammar.write(draw_case(rng, picture), rng) for picture in CATALOGUE for _ in range(40)]
+
+
+@pytest.mark.parametrize("kind", planted_errors.ERRORS)
+def test_nine_of_ten_planted_errors_are_seen(kind: str, reports: list[str]) -> None:
+    recall, planted = planted_errors.recall(reports)[kind]
+
+    assert planted >= 30
+    assert recall >= REQUIRED
+
+
+def test_a_report_in_another_style_is_no_error() -> None:
+    rng = np.random.default_rng(8)
+    for _ in range(30):
+        case = draw_case(rng, "chest")
+        reports = [grammar.report(case, style) for style in range(grammar.STYLES)]
+        told = [
+            {label.strict for label in planted_errors.labels(report) if label.certainty == "present"}
+            for report in reports
+        ]
+
+        assert told[0] == told[1] == told[2]
+
+
+def test_sides_sizes_and_negations_are_exchanged_in_place() -> None:
+    rng = np.random.default_rng(0)
+
+    assert planted_errors.swap_side("Left nodule. Right pacemaker.", rng) == "Right nodule. Left pacemaker."
+    assert planted_errors.change_size("Small effusion.", rng) == "Large effusion."
+    assert planted_errors.flip_negation("There is no nodule.", rng) == "There is nodule."
+    assert planted_errors.drop_finding("Nodule. Drusen are seen.", np.random.default_rng(1)) in (
+        "Nodule.",
+        "Drusen are seen.",
+    )
+
+
+def test_what_cannot_be_spoilt_is_not_counted() -> None:
+    rng = np.random.default_rng(0)
+
+    assert planted_errors.swap_side("Normal study.", rng) is None
+    assert planted_errors.change_size("Normal study.", rng) is None
+    assert planted_errors.drop_finding("Normal study.", rng) is None

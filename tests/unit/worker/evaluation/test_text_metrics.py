@@ -1,0 +1,78 @@
+"""Figures: known pairs give known values."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from worker.evaluation import text_metrics
+from worker.evaluation.text_metrics import Pair
+
+EFFUSION_LEFT = "Small left pleural effusion."
+EFFUSION_RIGHT = "Small right pleural effusion."
+NORMAL = "Normal study."
+
+
+def pairs(*texts: tuple[str, str]) -> list[Pair]:
+    return [Pair.of(reference, written) for reference, written in texts]
+
+
+def test_the_wrong_side_is_a_finding_but_not_a_strict_one() -> None:
+    wrong_side = pairs((EFFUSION_LEFT, EFFUSION_RIGHT))
+
+    assert text_metrics.finding_f1(wrong_side) == 1
+    assert text_metrics.strict_f1(wrong_side) == 0
+    assert text_metrics.laterality(wrong_side) == 0
+    assert text_metrics.hallucinated(wrong_side) == 0
+
+
+def test_one_of_two_right_findings_with_an_invented_one() -> None:
+    half = pairs(("Nodule in the left upper zone. Cardiomegaly.", "Cardiomegaly. Hiatal hernia."))
+
+    assert text_metrics.strict_f1(half) == pytest.approx(0.5)
+    assert text_metrics.hallucinated(half) == pytest.approx(0.5)
+    assert text_metrics.exact_set(half) == 0
+
+
+def test_macro_f1_weighs_rare_findings_like_common_ones() -> None:
+    uneven = pairs(*[(EFFUSION_LEFT, EFFUSION_LEFT)] * 9, ("Drusen.", NORMAL))
+
+    assert text_metrics.macro_f1(uneven) == pytest.approx(0.5)
+    assert text_metrics.strict_f1(uneven) > 0.9
+
+
+def test_normality_is_agreement_on_whether_there_is_anything() -> None:
+    assert (
+        text_metrics.normality(pairs((NORMAL, NORMAL), (EFFUSION_LEFT, EFFUSION_RIGHT), (NORMAL, "Drusen."))) == 2 / 3
+    )
+
+
+def test_word_figures_of_known_texts() -> None:
+    texts = pairs(("the cat sat on the mat", "the cat lay on the mat"))
+
+    assert text_metrics.rouge_l(texts) == pytest.approx(5 / 6)
+    assert text_metrics.edit_distance(texts) == pytest.approx(1 / 6)
+    assert text_metrics.bleu4(texts) == 0
+    assert text_metrics.bleu4(pairs(("a b c d e", "a b c d e"))) == pytest.approx(1)
+
+
+def test_a_short_text_is_punished_for_its_brevity() -> None:
+    assert text_metrics.bleu4(pairs(("a b c d e f g h", "a b c d"))) == pytest.approx(math.exp(-1))
+
+
+def test_support_counts_findings_that_a_quoted_report_affirms() -> None:
+    written = pairs((NORMAL, "Drusen. Cardiomegaly."))
+
+    assert text_metrics.support_at([["No drusen.", "Drusen."]], written, 1) == 0
+    assert text_metrics.support_at([["No drusen.", "Drusen."]], written, 2) == 0.5
+
+
+def test_the_interval_holds_the_figure_and_shrinks_with_certainty() -> None:
+    mixed = pairs(*[(EFFUSION_LEFT, EFFUSION_LEFT), (EFFUSION_LEFT, NORMAL)] * 20)
+
+    interval = text_metrics.bootstrap(text_metrics.strict_f1, mixed, resamples=100)
+
+    assert interval.low < interval.value < interval.high
+    sure = text_metrics.bootstrap(text_metrics.strict_f1, pairs(*[(EFFUSION_LEFT, EFFUSION_LEFT)] * 20), resamples=100)
+    assert sure.low == sure.high == 1

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from pydicom import dcmread, dcmwrite
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+
+from worker.images.decode.files import read
+from worker.images.errors import Unreadable
+from worker.images.render.render import render
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def rewritten(path: Path, syntax: str, *, undefined: bool = False) -> None:
+    dataset = dcmread(path)
+    implicit, little = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
+    dataset.file_meta.TransferSyntaxUID = UID(syntax)
+    if not little:
+        dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").astype(">u2").tobytes()
+    if undefined:
+        for sequence in ("SharedFunctionalGroupsSequence", "ReferencedStudySequence"):
+            dataset[sequence].is_undefined_length = True
+            dataset[sequence].value[0].is_undefined_length_sequence_item = True
+    dcmwrite(path, dataset, implicit_vr=implicit, little_endian=little, force_encoding=True)
+
+
+@pytest.fixture
+def nested() -> dict[str, Any]:
+    """A shared functional group, and a sequence nobody wants that holds a decoy."""
+    spacing, group, decoy = Dataset(), Dataset(), Dataset()
+    spacing.PixelSpacing = [0.5, 0.25]
+    group.PixelMeasuresSequence = [spacing]
+    decoy.Rows, decoy.PixelData = 9999, b"\1\2"
+    decoy["PixelData"].VR = "OW"
+    return {"SharedFunctionalGroupsSequence": [group], "ReferencedStudySequence": [decoy]}
+
+
+@pytest.mark.parametrize("undefined", [False, True])
+@pytest.mark.parametrize(
+    "syntax",
+    [
+        "1.2.840.10008.1.2.1",
+        ImplicitVRLittleEndian,
+        ExplicitVRBigEndian,
+        DeflatedExplicitVRLittleEndian,
+    ],
+)
+def test_every_native_encoding_reads_the_same(store: Any, nested: dict[str, Any], syntax: str, undefined: bool) -> None:
+    pixels = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    stored = store(pixels, WindowCenter=[2047.5, 9], WindowWidth=[4096, 2], ImageType=["ORIGINAL", "PRIMARY"], **nested)
+    rewritten(stored.path, syntax, undefined=undefined)
+
+    header = read(stored.path)
+
+    assert (header.integer("Rows"), header.numbers("WindowCenter"), header.texts("ImageType")) == (
+        64,
+        (2047.5, 9.0),
+        ["ORIGINAL", "PRIMARY"],
+    )
+    assert header.shared().numbers("PixelSpacing") == (0.5, 0.25)
+    assert (np.diff(render(header, 0)[0].ravel().astype(int)) >= 0).all()
+
+
+def test_a_header_reads_the_same_wherever_the_first_part_of_the_file_ends(store: Any) -> None:
+    # Rows and Columns, a sequence and Pixel Data come to lie across byte 16384, one byte after the other.
+    item = Dataset()
+    item.CodeMeaning = "wrist"
+    pixels = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    for padding in range(15600, 16300, 2):
+        stored = store(pixels, PixelSpacing=[0.5, 0.25], AnatomicRegionSequence=[item], StrainDescription="x" * padding)
+        header = read(stored.path)
+        assert (header.integer("Rows"), header.numbers("PixelSpacing")) == (64, (0.5, 0.25))
+        assert header.items("AnatomicRegionSequence")[0].text("CodeMeaning") == "wrist"
+        assert header.where_pixels_are().end == stored.path.stat().st_size
+        stored.path.unlink()
+
+
+def test_values_that_are_no_numbers_read_as_absent(store: Any) -> None:
+    stored = store(np.zeros((64, 64), np.uint16), WindowCenter=40, WindowWidth=400)
+    stored.path.write_bytes(stored.path.read_bytes().replace(b"\x50\x10DS\4\x0040.0", b"\x50\x10DS\4\x00wide"))
+
+    assert read(stored.path).numbers("WindowCenter") == ()
+
+
+def test_nothing_of_the_patient_is_kept(store: Any) -> None:
+    stored = store(np.zeros((64, 64), np.uint16), PatientName="Doe^Jane", PatientID="4711", AccessionNumber="A1")
+
+    kept = b"".join(value for _, _, value in read(stored.path).values.values())
+
+    assert b"Doe" not in kept
+    assert b"4711" not in kept
+
+
+@pytest.mark.parametrize("length", [0x4142, 0x4E42, 0x5A5A])
+@pytest.mark.parametrize("undefined", [False, True])
+def test_an_item_whose_length_spells_two_letters_is_an_item(store: Any, length: int, undefined: bool) -> None:
+    # A text fills the item up to *length* bytes: 8 + 6, 12 + 8192 and the 12 of its own head are taken.
+    table = Dataset()
+    table.LUTDescriptor = [4096, 0, 16]
+    table.StrainDescription = "x" * (length - 14 - 12 - 8192 - 12)
+    table.add_new("LUTData", "OW", np.arange(4096, dtype=np.uint16)[::-1].tobytes())
+    stored = store(np.arange(4096, dtype=np.uint16).reshape(64, 64), VOILUTSequence=[table])
+    dataset = dcmread(stored.path)
+    dataset["VOILUTSequence"].is_undefined_length = undefined
+    dataset.save_as(stored.path)
+    assert length.to_bytes(4, "little") in stored.path.read_bytes()
+
+    assert (np.diff(render(read(stored.path), 0)[0].ravel().astype(int)) <= 0).all()
+
+
+@pytest.mark.parametrize("size", [512, 800, 1024])
+@pytest.mark.parametrize("padding", [0, 1, 2, 3])
+def test_what_follows_the_end_of_a_deflated_data_set_is_let_alone(store: Any, size: int, padding: int) -> None:
+    stored = store(np.zeros((size, size), np.uint16))
+    rewritten(stored.path, DeflatedExplicitVRLittleEndian)
+    stored.path.write_bytes(stored.path.read_bytes() + b"\0" * padding)
+
+    assert read(stored.path).integer("Rows") == size
+
+
+def test_a_deflated_data_set_that_has_no_end_is_refused(store: Any) -> None:
+    stored = store(np.random.default_rng(1).integers(0, 4096, (64, 64), np.uint16))
+    rewritten(stored.path, DeflatedExplicitVRLittleEndian)
+    stored.path.write_bytes(stored.path.read_bytes()[:-100])
+
+    with pytest.raises(Unreadable, match="no end"):
+        read(stored.path)

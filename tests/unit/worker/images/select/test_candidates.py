@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    DigitalXRayImageStorageForPresentation,
+    JPEGLSLossless,
+    MRImageStorage,
+    SecondaryCaptureImageStorage,
+    UltrasoundMultiFrameImageStorage,
+)
+
+from db.errors import NotReportable
+from tests.unit.worker.images.studies import AXIAL, CORONAL, ct, textured
+from worker.images.select.runs import spread
+from worker.images.study import StoredInstance, pictures_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_localizer_is_left_out_where_there_is_a_volume_and_used_with_a_word_where_there_is_not(store: Any) -> None:
+    scout = store(textured(99), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+
+    study = pictures_of([scout, *ct(store, 6)])
+    alone = pictures_of([scout])
+
+    assert scout.sop_instance_uid not in {picture.sop_instance_uid for picture in study.pictures}
+    assert [left.sop_instance_uid for left in study.left_out] == [scout.sop_instance_uid]
+    assert alone.basis.endswith("only localizers were sent")
+
+
+def test_a_screen_save_is_used_only_alone(store: Any) -> None:
+    save = store(textured(5), SOPClassUID=SecondaryCaptureImageStorage, ImageType=["DERIVED", "SECONDARY"])
+
+    assert save.sop_instance_uid in {left.sop_instance_uid for left in pictures_of([save, *ct(store, 4)]).left_out}
+    assert len(pictures_of([save]).pictures) == 1
+
+
+def test_a_frontal_view_comes_before_a_lateral_and_processing_copies_are_dropped(store: Any) -> None:
+    def view(name: str, seed: int, intent: str = "FOR PRESENTATION") -> StoredInstance:
+        kind = DigitalXRayImageStorageForPresentation
+        written: StoredInstance = store(
+            textured(seed), SOPClassUID=kind, Modality="DX", ViewPosition=name, PresentationIntentType=intent
+        )
+        return written
+
+    lateral, raw, frontal = view("LL", 1), view("PA", 2, "FOR PROCESSING"), view("PA", 3)
+    study = pictures_of([lateral, raw, frontal])
+
+    assert [picture.sop_instance_uid for picture in study.pictures] == [
+        frontal.sop_instance_uid,
+        lateral.sop_instance_uid,
+    ]
+    assert study.basis == "2 of 2 views"
+
+
+def test_mammograms_are_hung_as_the_four_views(store: Any) -> None:
+    wanted = [("R", "CC"), ("L", "CC"), ("R", "MLO"), ("L", "MLO")]
+    stored = {
+        pair: store(textured(n), Modality="MG", ImageLaterality=pair[0], ViewPosition=pair[1])
+        for n, pair in enumerate(reversed(wanted))
+    }
+
+    study = pictures_of(list(stored.values()))
+
+    assert [p.sop_instance_uid for p in study.pictures] == [stored[pair].sop_instance_uid for pair in wanted]
+
+
+def test_a_cine_run_is_shown_by_frames_spread_over_it(store: Any) -> None:
+    run = np.stack([textured(n).astype(np.uint16) for n in range(30)])
+    stored = store(run, SOPClassUID=UltrasoundMultiFrameImageStorage, Modality="US")
+
+    study = pictures_of([stored], budget=4)
+
+    assert [picture.frame for picture in study.pictures] == [3, 11, 18, 26]
+    assert study.basis == "4 of 30 frames"
+
+
+def test_a_still_sent_twice_is_shown_once(store: Any) -> None:
+    study = pictures_of([store(textured(1), Modality="XC"), store(textured(1), Modality="XC")])
+
+    assert len(study.pictures) == 1
+    assert [left.reason for left in study.left_out] == ["duplicate"]
+
+
+def test_a_run_with_one_damaged_frame_is_shown_without_it(store: Any) -> None:
+    run = np.stack([textured(n).astype(np.uint16) for n in range(4)])
+    stored = store(run, SOPClassUID=UltrasoundMultiFrameImageStorage, Modality="US", syntax=JPEGLSLossless)
+    content = stored.path.read_bytes()
+    second = content.index(b"\xff\xd8", content.index(b"\xff\xd9"))
+    stored.path.write_bytes(content[:second] + b"\0\0" + content[second + 2 :])
+
+    study = pictures_of([stored])
+
+    assert [picture.frame for picture in study.pictures] == [0, 2, 3]
+    assert [(left.frame, left.reason) for left in study.left_out] == [(1, "undecodable")]
+
+
+def test_a_study_without_images_says_so(tmp_path: Path) -> None:
+    (tmp_path / "note").write_bytes(b"no DICOM at all" * 20)
+
+    with pytest.raises(NotReportable, match="^no_images"):
+        pictures_of([])
+    with pytest.raises(NotReportable, match="^not_dicom"):
+        pictures_of([StoredInstance(tmp_path / "note", "1.2")])
+
+
+@pytest.mark.parametrize(
+    ("total", "count", "expected"), [(1, 8, [0]), (3, 8, [0, 1, 2]), (11, 1, [5]), (101, 3, [10, 50, 90])]
+)
+def test_spread_trims_the_ends_and_never_repeats(total: int, count: int, expected: list[int]) -> None:
+    assert spread(total, count) == expected
+
+
+def test_a_bone_survey_is_no_scout(store: Any) -> None:
+    survey = ct(store, 12, SeriesDescription="Bone Survey 2.0")
+    reformatted = store(textured(99), ImageType=["DERIVED", "PRIMARY", "MPR"])
+
+    assert pictures_of([*survey, reformatted]).basis == "8 of 12 slices of series 3"
+
+
+def test_a_short_series_called_scout_is_one_where_its_image_type_says_nothing(store: Any) -> None:
+    scouts = [
+        store(
+            textured(90 + n),
+            SeriesDescription="3-plane loc",
+            SeriesInstanceUID="1.2.9",
+            ImageOrientationPatient=orientation,
+        )
+        for n, orientation in enumerate((AXIAL, CORONAL, [0, 1, 0, 0, 0, -1]))
+    ]
+
+    study = pictures_of([*scouts, *ct(store, 4)])
+
+    assert study.basis == "4 of 4 slices of series 3"
+    assert {left.detail for left in study.left_out} == {"localizers, and there are better images"}
+
+
+def test_each_modality_is_shown_by_the_best_it_has(store: Any) -> None:
+    mr = [
+        store(textured(70 + n), SOPClassUID=MRImageStorage, Modality="MR", ImageType=["DERIVED", "PRIMARY"])
+        for n in range(3)
+    ]
+    save = store(textured(5), SOPClassUID=SecondaryCaptureImageStorage, Modality="OT")
+
+    study = pictures_of([*ct(store, 6), *mr, save], budget=6)
+
+    assert study.basis == "CT: 3 of 6 slices of series 3; MR: 3 of 3 slices of series 3, all of them derived images"
+
+
+def test_repeated_views_do_not_crowd_out_the_others(store: Any) -> None:
+    mammograms = [
+        store(textured(n), Modality="MG", ViewPosition="CC", ImageLaterality="RL"[n % 2], InstanceNumber=n)
+        for n in range(8)
+    ] + [store(textured(20 + n), Modality="MG", ViewPosition="MLO", ImageLaterality="RL"[n]) for n in range(2)]
+    chest = [store(textured(30 + n), Modality="DX", ViewPosition="PA", InstanceNumber=n) for n in range(8)]
+    lateral = store(textured(40), Modality="DX", ViewPosition="LL", InstanceNumber=99)
+
+    hung = [picture.reason for picture in pictures_of(mammograms, budget=4).pictures]
+    seen = pictures_of([*chest, lateral], budget=2)
+
+    assert hung == ["view 1 of 4, R CC", "view 2 of 4, L CC", "view 3 of 4, R MLO", "view 4 of 4, L MLO"]
+    assert seen.pictures[1].sop_instance_uid == lateral.sop_instance_uid
+    assert seen.basis == "2 of 9 views"
+
+
+def test_views_named_only_by_a_code_are_ordered_too(store: Any) -> None:
+    def coded(seed: int, code: str) -> StoredInstance:
+        view = Dataset()
+        view.CodeValue, view.CodingSchemeDesignator, view.CodeMeaning = code, "SCT", "a view"
+        written: StoredInstance = store(textured(seed), Modality="DX", ViewCodeSequence=[view], InstanceNumber=seed)
+        return written
+
+    lateral, frontal = coded(1, "399173006"), coded(2, "272479007")
+
+    assert [picture.reason for picture in pictures_of([lateral, frontal]).pictures] == [
+        "view 1 of 2, PA",
+        "view 2 of 2, LL",
+    ]
+
+
+def test_stills_sent_twice_do_not_use_up_the_budget(store: Any) -> None:
+    stored = [store(textured(n // 2), Modality="XC", InstanceNumber=n) for n in range(16)]
+
+    study = pictures_of(stored, budget=8)
+
+    assert len(study.pictures) == 8
+    assert study.basis == f"8 of {16 - len(study.left_out)} images"
+    assert {left.reason for left in study.left_out} == {"duplicate"}

@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+import struct
+import time
+import tracemalloc
+import zlib
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless, VLWholeSlideMicroscopyImageStorage
+
+from db.errors import NotReportable, TransientFailure
+from worker.images import study
+from worker.images.decode.codestream import inspect
+from worker.images.decode.files import read
+from worker.images.errors import Unreadable
+from worker.images.render.render import render
+from worker.images.study import StoredInstance, pictures_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+META = b"\0" * 128 + b"DICM" + b"\2\0\x10\0UI"
+
+
+def file_of(path: Path, body: bytes, syntax: bytes = b"1.2.840.10008.1.2.1\0") -> StoredInstance:
+    path.write_bytes(META + struct.pack("<H", len(syntax)) + syntax + body)
+    return StoredInstance(path, "1.2.3")
+
+
+def refused(stored: StoredInstance) -> str:
+    with pytest.raises(NotReportable) as caught:
+        pictures_of([stored])
+    return caught.value.reason
+
+
+def test_dimensions_that_claim_gigabytes_are_refused_before_any_memory_is_taken(store: Any) -> None:
+    assert refused(store(np.zeros((64, 64), np.uint16), Rows=65535, Columns=65535)) == "too_large"
+    assert refused(store(np.zeros((64, 64), np.uint16), NumberOfFrames=2_000_000_000)) == "too_large"
+
+
+def test_more_frames_than_compressed_pixels_can_hold_are_refused(store: Any) -> None:
+    stored = store(np.arange(4096, dtype=np.uint16).reshape(64, 64), syntax=JPEGLSLossless)
+    dataset = dcmread(stored.path)
+    dataset.NumberOfFrames = 200_000
+    dataset.save_as(stored.path)
+
+    assert refused(stored) == "truncated"
+
+
+def test_a_run_that_says_nothing_of_where_it_lies_is_a_run_and_not_a_slice_for_every_frame(store: Any) -> None:
+    frames = np.arange(200_000, dtype=np.uint32).astype(np.uint8).reshape(200_000, 1, 1)
+    tracemalloc.start()
+
+    basis = pictures_of([store(frames)]).basis
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert basis.endswith("of 200000 frames")
+    assert peak < 20 << 20
+
+
+def test_a_slide_that_claims_more_tiles_than_it_has_room_for_is_refused(store: Any) -> None:
+    tiles = np.random.default_rng(1).integers(0, 255, (30, 64, 64, 3), np.uint8)
+
+    assert refused(slide(store, tiles, rows=100, columns=100)) == "malformed"
+
+
+def test_a_slide_of_four_milliard_pixels_a_side_costs_no_more_than_its_four_tiles(store: Any) -> None:
+    tiles = np.random.default_rng(1).integers(0, 255, (4, 64, 64, 3), np.uint8)
+    stored = slide(store, tiles, rows=4_000_000_000, columns=4_000_000_000)
+    tracemalloc.start()
+
+    assert len(pictures_of([stored]).pictures) == 4
+
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20 << 20
+
+
+def test_a_slide_of_thousands_of_tiny_tiles_is_refused(store: Any) -> None:
+    tiles = np.zeros((20_000, 1, 1, 3), np.uint8)
+
+    assert refused(slide(store, tiles, rows=100, columns=200)) == "too_large"
+
+
+def test_a_deflated_slide_is_inflated_once(store: Any) -> None:
+    tiles = np.random.default_rng(1).integers(0, 255, (1, 64, 64, 3), np.uint8).repeat(256, axis=0)
+    stored = slide(store, tiles, rows=1024, columns=1024)
+    content = stored.path.read_bytes()
+    at = 144 + struct.unpack_from("<L", content, 140)[0]
+    packer = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
+    body = packer.compress(content[at:] + element(0x00FF0010, bytes(90 << 20))) + packer.flush()
+    deflated = file_of(stored.path, body, b"1.2.840.10008.1.2.1.99")
+    start = time.perf_counter()
+
+    assert pictures_of([deflated]).pictures[0].transform["assembled"] == 256
+    assert time.perf_counter() - start < 10
+
+
+def element(tag: int, value: bytes) -> bytes:
+    return struct.pack("<HH2sHL", tag >> 16, tag & 0xFFFF, b"OB", 0, len(value)) + value
+
+
+def slide(store: Any, tiles: Any, rows: int, columns: int) -> StoredInstance:
+    stored: StoredInstance = store(
+        tiles,
+        SOPClassUID=VLWholeSlideMicroscopyImageStorage,
+        Modality="SM",
+        TotalPixelMatrixRows=rows,
+        TotalPixelMatrixColumns=columns,
+        DimensionOrganizationType="TILED_FULL",
+    )
+    return stored
+
+
+def test_runs_that_are_shorter_than_any_run_of_their_picture_are_refused(store: Any) -> None:
+    stored = store(np.zeros((512, 512), np.uint16), syntax=RLELossless)
+    content = stored.path.read_bytes()
+    claimed = content.replace(b"\x28\0\x10\0US\2\0\0\2", b"\x28\0\x10\0US\2\0\0\4")
+    stored.path.write_bytes(claimed)
+
+    assert claimed != content
+    assert refused(stored) == "truncated"
+
+
+def test_one_object_that_breaks_what_nobody_foresaw_is_left_out_alone(
+    store: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, bad = (
+        store(np.random.default_rng(seed).integers(0, 4096, (64, 64), np.uint16), Modality="XC") for seed in (1, 2)
+    )
+    decode = render
+
+    def breaking(header: Any, *arguments: Any, **options: Any) -> Any:
+        if header.path == bad.path:
+            raise ZeroDivisionError("DOE^JANE")
+        return decode(header, *arguments, **options)
+
+    monkeypatch.setattr(study, "render", breaking)
+    shown = pictures_of([good, bad])
+
+    assert [(left.sop_instance_uid, left.reason) for left in shown.left_out] == [(bad.sop_instance_uid, "undecodable")]
+    assert "ZeroDivisionError" in caplog.text
+    assert "DOE" not in caplog.text
+
+
+def test_a_missing_file_is_left_out_and_a_study_without_its_files_is_tried_again(store: Any) -> None:
+    good, gone = (store(np.random.default_rng(seed).integers(0, 99, (64, 64), np.uint8)) for seed in (1, 2))
+    gone.path.unlink()
+
+    assert [left.reason for left in pictures_of([good, gone]).left_out] == ["missing"]
+    with pytest.raises(TransientFailure, match="missing_files"):
+        pictures_of([gone])
+
+
+def test_what_people_typed_is_not_repeated_as_it_is(store: Any) -> None:
+    pixels = np.random.default_rng(1).integers(0, 4096, (64, 64), np.uint16)
+    stored = [
+        store(pixels, Modality="CT", SeriesNumber=3),
+        store(pixels[::-1].copy(), Modality="DX", ViewPosition="AP", SOPClassUID="1.2.840.10008.5.1.4.1.1.1.1"),
+    ]
+    spoil(stored[0], b"\x20\0\x11\0IS", b"3\x1b[31mDOE^JANE\0\0 ")
+    spoil(stored[1], b"\x18\0\x01\x51CS", b"<b>DOE^JANE\0x")
+
+    shown = pictures_of(stored)
+
+    assert shown.basis == "CT: 1 of 1 slices of series ?; DX: 1 of 1 views"
+    assert [picture.reason for picture in shown.pictures] == ["slice 1 of 1 of series ?", "view 1 of 1"]
+
+
+def spoil(stored: StoredInstance, head: bytes, value: bytes) -> None:
+    content = stored.path.read_bytes()
+    at = content.index(head) + len(head)
+    length = int.from_bytes(content[at : at + 2], "little")
+    stored.path.write_bytes(content[:at] + len(value).to_bytes(2, "little") + value + content[at + 2 + length :])
+
+
+def test_fewer_pixels_than_claimed_are_refused(store: Any) -> None:
+    assert refused(store(np.zeros((64, 64), np.uint16), Rows=65)) == "truncated"
+    assert refused(store(np.zeros((64, 64), np.uint16), PixelData=b"")) == "no_pixels"
+
+
+def test_a_file_cut_within_its_pixels_is_refused(store: Any) -> None:
+    stored = store(np.zeros((64, 64), np.uint16))
+    stored.path.write_bytes(stored.path.read_bytes()[:-2])
+
+    assert refused(stored) == "truncated"
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless])
+@pytest.mark.parametrize("lost", [20, 400])
+def test_a_compressed_file_cut_anywhere_is_refused(store: Any, syntax: str, lost: int) -> None:
+    stored = store(np.random.default_rng(3).integers(0, 4096, (64, 64), np.uint16), syntax=syntax)
+    stored.path.write_bytes(stored.path.read_bytes()[:-lost])
+
+    assert refused(stored) == "truncated"
+
+
+def test_a_codestream_of_another_size_than_its_header_is_refused(store: Any) -> None:
+    stored = store(np.zeros((64, 64), np.uint16), syntax=JPEGLSLossless)
+    content = stored.path.read_bytes()
+    stored.path.write_bytes(content.replace(b"\x28\0\x10\0US\2\0\x40\0", b"\x28\0\x10\0US\2\0\xff\1"))
+
+    assert refused(stored) == "malformed"
+
+
+@pytest.mark.parametrize(
+    ("elements", "reason"),
+    [
+        ({"PhotometricInterpretation": "HSV"}, "unknown_photometric"),
+        ({"PhotometricInterpretation": "RGB"}, "malformed"),
+        ({"BitsAllocated": 12}, "malformed"),
+        ({"BitsStored": 17}, "malformed"),
+        ({"Rows": 0}, "malformed"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4"}, "not_an_image"),
+    ],
+)
+def test_claims_that_cannot_be_shown_have_their_own_reason(store: Any, elements: dict[str, Any], reason: str) -> None:
+    assert refused(store(np.zeros((64, 64), np.uint16), **elements)) == reason
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [b"1.2.840.10008.1.2.4.102", b"1.2.840.10008.1.2.4.106", b"1.2.840.10008.1.2.7.1\0", b"1.2.840.10008.1.2.4.100\0"],
+)
+def test_a_video_is_refused_as_one(store: Any, syntax: bytes) -> None:
+    stored = store(np.zeros((64, 64), np.uint16))
+    content = stored.path.read_bytes()
+    length = struct.unpack_from("<L", content, 140)[0]
+
+    assert refused(file_of(stored.path, content[144 + length :], syntax)) == "video"
+
+
+def test_a_deflate_bomb_stops_at_the_cap(tmp_path: Path) -> None:
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(300)) + packer.flush()
+
+    assert refused(file_of(tmp_path / "bomb", bomb, b"1.2.840.10008.1.2.1.99")) == "too_large"
+
+
+def test_deep_nesting_is_refused_without_recursion(tmp_path: Path) -> None:
+    nested = (b"\x08\0\x40\x11SQ\0\0" + b"\xff" * 4 + b"\xfe\xff\x00\xe0" + b"\xff" * 4) * 5000
+
+    assert refused(file_of(tmp_path / "deep", nested)) == "malformed"
+
+
+def test_a_header_whose_element_runs_past_the_end_is_refused(tmp_path: Path) -> None:
+    assert refused(file_of(tmp_path / "long", b"\x09\0\x10\0UN\0\0" + b"\xf0\xff\xff\x7f")) == "truncated"
+
+
+def test_every_prefix_of_a_file_is_refused_with_a_reason(store: Any) -> None:
+    stored = store(np.arange(4096, dtype=np.uint16).reshape(64, 64), WindowCenter=5, WindowWidth=7)
+    content = stored.path.read_bytes()
+
+    for length in range(0, len(content) - 1, 7):
+        stored.path.write_bytes(content[:length])
+        assert refused(stored)
+
+
+def test_flipped_bytes_give_pictures_or_reasons_never_other_errors(store: Any) -> None:
+    rng = np.random.default_rng(11)
+    for syntax in (RLELossless, JPEG2000Lossless, JPEGLSLossless, "1.2.840.10008.1.2.1"):
+        stored = store(rng.integers(0, 4096, (32, 32), np.uint16), syntax=syntax)
+        content = np.frombuffer(stored.path.read_bytes(), np.uint8)
+        for _ in range(60):
+            flipped = content.copy()
+            flipped[rng.integers(132, len(content), 4)] = rng.integers(0, 256, 4)
+            stored.path.write_bytes(flipped.tobytes())
+            with suppress(NotReportable):
+                assert pictures_of([stored]).pictures
+
+
+@pytest.mark.parametrize(
+    "frame", [b"", b"\xff\xd9", b"\xff\xd8\xff\xd9", b"\xff\xd8\xff\xc0\0\2\xff\xd9", b"\xff\x4f\xff\x51\xff\xd9"]
+)
+def test_something_that_only_ends_like_a_codestream_is_refused(frame: bytes) -> None:
+    with pytest.raises(Unreadable):
+        inspect(frame)
+
+
+def test_no_reason_holds_anything_of_the_patient(store: Any) -> None:
+    stored = store(np.zeros((64, 64), np.uint16), Rows=65, PatientName="Doe^Jane", PatientID="4711")
+
+    with pytest.raises(NotReportable) as caught:
+        pictures_of([stored])
+
+    assert "Doe" not in str(caught.value)
+    assert "4711" not in str(caught.value)
+
+
+def test_a_description_longer_than_any_is_not_kept(store: Any) -> None:
+    stored = store(np.arange(4096, dtype=np.uint16).reshape(64, 64))
+    content = stored.path.read_bytes()
+    at = 144 + struct.unpack_from("<L", content, 140)[0]
+    numbers = b"1\\0\\" * 500_000
+    header = read(file_of(stored.path, element(0x00200037, numbers) + content[at:], b"1.2.840.10008.1.2.1\0").path)
+
+    assert "ImageOrientationPatient" not in header
+    assert header.bytes_kept < 10_000
+
+
+def test_headers_too_large_together_leave_objects_out(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "_MAX_HEADERS", 2000)
+    ramp = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    stored = [store(ramp + n, ICCProfile=bytes(1500)) for n in range(3)]
+
+    assert [left.reason for left in pictures_of(stored).left_out] == ["too_large", "too_large"]

@@ -1,0 +1,471 @@
+from __future__ import annotations
+
+import math
+import random
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from db.errors import PermanentFailure, TransientFailure
+from tests.unit.worker.model.engine.fake_runner import STOP, FakeRunner, answer, prompt
+from worker.model.engine import engine as engine_module
+from worker.model.engine.engine import Engine
+from worker.model.engine.request import Request
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from worker.model.engine.request import Generation
+    from worker.model.inputs import Prompt
+
+
+def engine(runner: FakeRunner, **options: Any) -> Engine:
+    """Not started: a test drives its steps."""
+    return Engine(runner, stop_tokens=frozenset({STOP}), detokenize=lambda ids: " ".join(map(str, ids)), **options)
+
+
+def ask(served: Engine, of: Prompt, count: int = 5, **limits: Any) -> Future[Generation]:
+    return served.submit(Request("", max_new_tokens=count, **limits), of)
+
+
+def drive(served: Engine, *futures: Future[Generation]) -> None:
+    for _ in range(500):
+        if all(future.done() for future in futures):
+            return
+        served.step()
+    pytest.fail("the engine does not get done")
+
+
+def test_a_request_gets_the_tokens_that_follow_its_prompt() -> None:
+    served = engine(FakeRunner())
+
+    future = ask(served, prompt(5, 6, 7), count=4)
+    drive(served, future)
+
+    result = future.result()
+    assert result.token_ids == answer([5, 6, 7], 4)
+    assert (result.finish_reason, result.prompt_tokens) == ("length", 3)
+    assert result.text == " ".join(map(str, result.token_ids))
+
+
+def test_a_stop_token_ends_the_answer_and_is_not_shown() -> None:
+    served = engine(FakeRunner(stop_after={5: 5}))
+
+    future = ask(served, prompt(5, 6, 7), count=40)
+    drive(served, future)
+
+    result = future.result()
+    assert result.finish_reason == "stop"
+    assert result.token_ids == [*answer([5, 6, 7], 2), STOP]
+    assert result.text == " ".join(map(str, result.token_ids[:-1]))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_arrivals_cancellations_and_lengths_change_no_answer(seed: int) -> None:
+    chance = random.Random(seed)
+    runner = FakeRunner(rows=chance.randint(1, 5))
+    served = engine(runner, prefill_tokens=chance.randint(1, 12), vision_tiles=chance.randint(1, 3))
+    asked: list[tuple[list[int], int, Future[Generation]]] = []
+    for _ in range(30):
+        content, count = [chance.randint(1, 9) for _ in range(chance.randint(1, 20))], chance.randint(1, 15)
+        asked.append((content, count, ask(served, prompt(*content, tiles=chance.randint(0, 3)), count)))
+        for _ in range(chance.randint(0, 4)):
+            served.step()
+        if chance.random() < 0.2:
+            chance.choice(asked)[2].cancel()
+
+    drive(served, *(future for _, _, future in asked))
+
+    for content, count, future in asked:
+        assert future.cancelled() or future.result().token_ids == answer(content, count)
+    served.step()
+    assert not any(runner.held.values()), "a row was not wiped"
+
+
+def test_requests_join_a_running_batch() -> None:
+    runner = FakeRunner()
+    served = engine(runner)
+    first = ask(served, prompt(1), count=20)
+    served.step()
+
+    second = ask(served, prompt(2), count=3)
+    drive(served, second)
+
+    assert not first.done()
+    assert max(runner.batches) == 2
+
+
+def test_no_more_run_than_there_are_rows() -> None:
+    runner = FakeRunner(rows=2)
+    served = engine(runner)
+
+    futures = [ask(served, prompt(n), count=6) for n in range(1, 7)]
+    drive(served, *futures)
+
+    assert max(runner.batches) == 2
+
+
+def test_a_long_prompt_is_read_in_pieces_while_others_go_on() -> None:
+    runner = FakeRunner()
+    served = engine(runner, prefill_tokens=4)
+    running = ask(served, prompt(1), count=40)
+    served.step()
+    before = len(runner.batches)
+
+    late = ask(served, prompt(*range(1, 21)), count=2)
+    drive(served, late)
+
+    assert max(runner.chunks) == 4
+    assert len(runner.batches) - before >= 5, "the running request had to wait"
+    assert not running.done()
+
+
+def test_pictures_are_looked_at_in_batches_over_requests() -> None:
+    runner = FakeRunner()
+    served = engine(runner, vision_tiles=4)
+
+    futures = [ask(served, prompt(n, tiles=2), count=2) for n in (1, 2, 3)]
+    drive(served, *futures)
+
+    assert runner.visions == [4, 2]
+
+
+@pytest.mark.parametrize("tiles", [0, 1])
+def test_a_request_that_breaks_the_model_fails_alone(tiles: int) -> None:
+    served = engine(FakeRunner(poison={9}))
+
+    good = [ask(served, prompt(n, tiles=tiles)) for n in (1, 2)]
+    bad = ask(served, prompt(9, tiles=tiles))
+    more = ask(served, prompt(3, tiles=tiles))
+    drive(served, *good, bad, more)
+
+    with pytest.raises(TransientFailure, match="model_error") as raised:
+        bad.result()
+    assert isinstance(raised.value.__cause__, ValueError)
+    assert [future.result().token_ids for future in [*good, more]] == [answer([n], 5) for n in (1, 2, 3)]
+
+
+def test_out_of_memory_shrinks_the_batch_and_loses_no_one() -> None:
+    runner = FakeRunner(rows=4, memory=2)
+    served = engine(runner)
+
+    futures = [ask(served, prompt(n), count=6) for n in (1, 2, 3, 4)]
+    drive(served, *futures)
+
+    assert [future.result().token_ids for future in futures] == [answer([n], 6) for n in (1, 2, 3, 4)]
+    assert served.metrics().rows == 2
+
+
+def test_after_a_while_without_trouble_the_batches_grow_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = FakeRunner(rows=4, memory=1)
+    served = engine(runner, vision_tiles=3)
+    drive(served, *[ask(served, prompt(n, tiles=3)) for n in (1, 2, 3)])
+    assert served.metrics().rows == 1
+
+    monkeypatch.setattr(engine_module, "GROW_AFTER", 10)
+    runner.memory = 100
+    runner.visions.clear()
+    for _ in range(50):
+        served.step()
+    drive(served, *[ask(served, prompt(n, tiles=3)) for n in (1, 2, 3, 4)])
+
+    assert served.metrics().rows == 4
+    assert max(runner.visions) == 3
+    assert max(runner.batches) == 4
+
+
+def test_of_a_batch_that_fails_only_the_one_to_blame_does() -> None:
+    served = engine(FakeRunner(late_poison={9}))
+
+    before = [ask(served, prompt(n)) for n in (1, 2)]
+    bad = ask(served, prompt(9))
+    after = [ask(served, prompt(n)) for n in (3, 4, 5)]
+    drive(served, *before, bad, *after)
+
+    with pytest.raises(TransientFailure, match="ValueError"):
+        bad.result()
+    assert [future.result().token_ids for future in [*before, *after]] == [answer([n], 5) for n in (1, 2, 3, 4, 5)]
+
+
+@pytest.mark.parametrize("content", [(9, 1, 1), (9,)])
+def test_a_request_that_gives_no_finite_numbers_fails_alone(content: tuple[int, ...]) -> None:
+    runner = FakeRunner(infinite={9})
+    served = engine(runner)
+
+    good = [ask(served, prompt(n)) for n in (1, 2)]
+    bad = ask(served, prompt(*content))
+    drive(served, *good, bad)
+
+    with pytest.raises(TransientFailure, match="no finite numbers"):
+        bad.result()
+    assert [future.result().token_ids for future in good] == [answer([n], 5) for n in (1, 2)]
+    assert not any(runner.held.values())
+
+
+def test_out_of_memory_shrinks_the_vision_batch() -> None:
+    runner = FakeRunner(memory=1)
+    served = engine(runner, vision_tiles=4)
+
+    future = ask(served, prompt(1, tiles=4))
+    drive(served, future)
+
+    assert future.result().token_ids == answer([1], 5)
+    assert set(runner.visions) == {1}
+
+
+def test_a_request_without_room_for_itself_fails_and_the_next_is_served() -> None:
+    runner = FakeRunner(memory=0)
+    served = engine(runner)
+
+    future = ask(served, prompt(1))
+    drive(served, future)
+
+    with pytest.raises(TransientFailure):
+        future.result()
+    runner.memory = 1
+    after = ask(served, prompt(2))
+    drive(served, after)
+    assert after.result().token_ids == answer([2], 5)
+
+
+def test_a_request_that_fits_no_row_is_refused_with_its_numbers() -> None:
+    future = ask(engine(FakeRunner(tokens=8)), prompt(*range(1, 8)), count=5)
+
+    with pytest.raises(PermanentFailure, match="7 prompt tokens and 5 new ones exceed the 8"):
+        future.result()
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"count": None},
+        {"count": math.nan},
+        {"count": 0},
+        {"deadline_seconds": None},
+        {"deadline_seconds": math.nan},
+        {"running_seconds": "60"},
+    ],
+)
+def test_limits_that_are_no_numbers_fail_their_request_alone(limits: dict[str, Any]) -> None:
+    served = engine(FakeRunner())
+    good = ask(served, prompt(1))
+
+    bad = ask(served, prompt(2), **limits)
+    drive(served, good)
+
+    with pytest.raises(PermanentFailure):
+        bad.result(timeout=1)
+    assert good.result().token_ids == answer([1], 5)
+
+
+def test_a_request_cancelled_while_it_is_looked_at_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    served = engine(FakeRunner(rows=1))
+    first, second = ask(served, prompt(1), count=30), ask(served, prompt(2))
+    looks = iter([False])
+    monkeypatch.setattr(second, "cancelled", lambda: next(looks, True))
+
+    served.step()
+
+    assert served.metrics().queued == 1
+    drive(served, first)
+
+
+def test_a_cancelled_request_leaves_its_row_to_the_next() -> None:
+    served = engine(FakeRunner(rows=1))
+    first, second = ask(served, prompt(1), count=30), ask(served, prompt(2))
+    served.step()
+
+    assert first.cancel()
+    drive(served, second)
+
+    assert second.result().token_ids == answer([2], 5)
+
+
+def test_at_its_deadline_a_request_ends_with_what_it_has() -> None:
+    served = engine(FakeRunner(rows=1))
+    running = ask(served, prompt(1), count=30, deadline_seconds=0.05)
+    waiting = ask(served, prompt(2), count=30, deadline_seconds=0.05)
+    served.step()
+
+    threading.Event().wait(0.06)
+    served.step()
+
+    result = running.result()
+    assert result.finish_reason == "deadline"
+    assert result.token_ids == answer([1], 30)[: len(result.token_ids)] != []
+    assert (waiting.result().finish_reason, waiting.result().token_ids) == ("deadline", [])
+
+
+def test_seconds_of_running_are_counted_from_when_it_leaves_the_queue() -> None:
+    served = engine(FakeRunner(rows=1))
+    first = ask(served, prompt(1), count=2)
+    limited = ask(served, prompt(2), count=60, running_seconds=0.05)
+
+    threading.Event().wait(0.06)
+    drive(served, first)
+    served.step()
+    served.step()
+    assert not limited.done(), "it has only begun"
+    threading.Event().wait(0.06)
+    served.step()
+
+    result = limited.result()
+    assert result.finish_reason == "deadline"
+    assert result.token_ids == answer([2], 60)[: len(result.token_ids)] != []
+
+
+def test_progress_is_told_and_its_owners_faults_stay_with_the_owner() -> None:
+    served = engine(FakeRunner())
+    told: list[int] = []
+
+    def complain(_: int) -> None:
+        raise RuntimeError("the owner's fault")
+
+    heard = ask(served, prompt(1), on_progress=told.append)
+    broken = ask(served, prompt(2), on_progress=complain)
+    drive(served, heard, broken)
+
+    assert told == [1, 2, 3, 4, 5]
+    assert broken.result().token_ids == answer([2], 5)
+
+
+def test_it_serves_threads_and_counts_what_it_does() -> None:
+    served = engine(FakeRunner(rows=3)).start()
+
+    futures = [ask(served, prompt(n), count=9) for n in range(1, 9)]
+    results = [future.result(timeout=10) for future in futures]
+    metrics = served.metrics()
+    served.close()
+
+    assert [result.token_ids for result in results] == [answer([n], 9) for n in range(1, 9)]
+    assert metrics.tokens == 8 * 8, "the first of nine tokens comes with the prompt"
+    assert 1.0 < metrics.mean_batch <= 3.0
+    assert served.progress > 0
+    assert results[0].timings.total >= results[0].timings.first_token > 0
+
+
+def test_closing_fails_whoever_waits_and_refuses_whoever_comes() -> None:
+    served = engine(FakeRunner(tokens=10**6)).start()
+    endless = ask(served, prompt(1), count=900_000)
+
+    served.close()
+
+    for future in (endless, ask(served, prompt(2))):
+        with pytest.raises(TransientFailure, match="engine_stopped"):
+            future.result(timeout=10)
+    assert not served.alive
+
+
+@dataclass
+class Stuck(FakeRunner):
+    """Hangs in decode until released."""
+
+    release: threading.Event = field(default_factory=threading.Event)
+
+    def decode(self, tokens: Any, lengths: Any) -> list[int]:
+        self.release.wait(10)
+        return super().decode(tokens, lengths)
+
+
+def test_a_stalled_step_can_be_seen_from_outside() -> None:
+    runner = Stuck()
+    served = engine(runner).start()
+    assert served.stalled_seconds == 0.0
+
+    future = ask(served, prompt(1))
+    threading.Event().wait(0.2)
+
+    assert served.stalled_seconds > 0.1
+    runner.release.set()
+    future.result(timeout=10)
+    served.close()
+
+
+def test_a_pause_is_no_stall() -> None:
+    served = engine(FakeRunner())
+    threading.Event().wait(0.2)
+
+    ask(served, prompt(1))
+
+    assert served.stalled_seconds < 0.1
+
+
+def test_a_text_that_cannot_be_made_fails_its_request_alone() -> None:
+    def detokenize(ids: list[int]) -> str:
+        if len(ids) == 3:
+            raise ValueError("no such token")
+        return "text"
+
+    served = Engine(FakeRunner(), stop_tokens=frozenset({STOP}), detokenize=detokenize)
+    good, bad = ask(served, prompt(1), count=5), ask(served, prompt(2), count=3)
+    drive(served, good, bad)
+
+    assert good.result().text == "text"
+    with pytest.raises(TransientFailure, match="model_error"):
+        bad.result()
+
+
+def test_an_engine_closed_before_it_was_started_tells_whoever_waits() -> None:
+    served = engine(FakeRunner())
+    future = ask(served, prompt(1))
+
+    served.close()
+
+    with pytest.raises(TransientFailure, match="engine_stopped"):
+        future.result(timeout=1)
+
+
+class LostDevice(FakeRunner):
+    """After the first decode nothing works any more, not even freeing a row."""
+
+    def decode(self, tokens: Any, lengths: Any) -> list[int]:  # noqa: ARG002 - never used
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    def wipe(self, row: int) -> None:  # noqa: ARG002 - never used
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+class LostWhileFreeing(FakeRunner):
+    """Rows can neither be wiped nor moved once there are tokens in them."""
+
+    fault = "wipe"
+
+    def wipe(self, row: int) -> None:
+        if self.fault == "wipe":
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        super().wipe(row)
+
+    def move(self, source: int, target: int, length: int) -> None:  # noqa: ARG002 - never used
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+@pytest.mark.parametrize("fault", ["wipe", "move"])
+def test_nobody_is_forgotten_where_a_row_cannot_be_freed(fault: str) -> None:
+    runner = LostWhileFreeing(rows=2)
+    runner.fault = fault
+    served = engine(runner)
+    running = [ask(served, prompt(n), count=30, deadline_seconds=seconds) for n, seconds in ((1, 0.3), (2, 60))]
+    served.step()
+    waiting = [ask(served, prompt(n), deadline_seconds=seconds) for n, seconds in ((3, 0.01), (4, 60))]
+    threading.Event().wait(0.3)
+    served.start()
+
+    failures = [future.exception(timeout=5) for future in [*running, *waiting]]
+    assert all(failure is None or isinstance(failure, TransientFailure) for failure in failures)
+    assert failures[2] is None, "it was past its deadline before the fault"
+    served.close()
+    assert not served.alive
+
+
+def test_a_lost_device_ends_the_engine_and_everyone_hears_of_it() -> None:
+    served = engine(LostDevice()).start()
+
+    futures = [ask(served, prompt(n)) for n in (1, 2, 3)]
+
+    for future in futures:
+        with pytest.raises(TransientFailure):
+            future.result(timeout=10)
+    served.close()
+    assert not served.alive

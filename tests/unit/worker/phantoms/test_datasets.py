@@ -1,0 +1,116 @@
+"""DICOM studies of phantoms: valid, synthetic for anyone to see, and listed with their truth."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+
+from db.errors import ConfigurationError
+from worker.evaluation.phantom_cases import phantoms
+from worker.images.study import StoredInstance, pictures_of
+from worker.phantoms.cases import CATALOGUE, Case, draw_case
+from worker.phantoms.datasets import MANY, REFERENCE_CASES, reference_cases, write_demo_studies, write_reference_cases
+from worker.phantoms.dicom_files import write_study
+from worker.phantoms.phantoms import CAREFUL, draw
+from worker.retrieval.build import read_cases
+from worker.retrieval.index import ENOUGH_TO_REFUSE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_folder_of_demo_studies_lists_every_kind_of_picture(tmp_path: Path) -> None:
+    studies = write_demo_studies(tmp_path, count=7, seed=5)
+
+    listed = [json.loads(line) for line in (tmp_path / "cases.jsonl").read_text().splitlines()]
+    assert {study["modality"] for study in listed} >= {"CT", "MR", "OP", "XC", "ES", "SM"}
+    for study in studies:
+        for name in study.files:
+            dataset = dcmread(tmp_path / name)
+            assert dataset.StudyInstanceUID == study.study_instance_uid
+            assert str(dataset.PatientName).startswith("PHANTOM^")
+
+
+def test_the_same_seed_writes_the_same_bytes(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        write_demo_studies(tmp_path / folder, count=2, seed=9)
+
+    names = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.dcm"))
+    assert names
+    assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)
+
+
+def test_a_demo_has_enough_earlier_cases_of_every_kind_to_refuse_strangers() -> None:
+    cases = list(reference_cases(np.random.default_rng(0), REFERENCE_CASES))
+
+    assert min(sum(case.picture == kind for case in cases) for kind in CATALOGUE) >= ENOUGH_TO_REFUSE
+
+
+def test_reference_cases_are_read_by_the_reference_build(tmp_path: Path) -> None:
+    write_reference_cases(tmp_path, count=3, seed=1)
+
+    cases = read_cases(tmp_path)
+
+    assert len(cases) == 3
+    assert all(case.report.startswith("Findings:") and case.labels for case in cases)
+
+
+def test_many_cases_are_drawn_on_every_processor_and_are_the_same(tmp_path: Path) -> None:
+    write_reference_cases(tmp_path / "few", count=2, seed=1)
+    many = write_reference_cases(tmp_path / "many", count=MANY, seed=1)
+
+    names = [path.relative_to(tmp_path / "few") for path in (tmp_path / "few").rglob("*.dcm")]
+    assert len(many) == MANY
+    assert names
+    assert all((tmp_path / "few" / name).read_bytes() == (tmp_path / "many" / name).read_bytes() for name in names)
+
+
+def test_nobody_of_the_reference_cases_is_a_patient_of_the_demo(tmp_path: Path) -> None:
+    sent = write_demo_studies(tmp_path / "sent", count=3, seed=1)
+    earlier = write_reference_cases(tmp_path / "earlier", count=3, seed=1)
+
+    assert not {study.patient for study in sent} & {case.patient for case in earlier}
+    assert earlier[0].patient == str(dcmread(tmp_path / "earlier" / earlier[0].files[0]).PatientID)
+
+
+def test_a_small_volume_covers_the_same_head_with_fewer_slices(tmp_path: Path) -> None:
+    places = [
+        sorted(float(dcmread(path).ImagePositionPatient[2]) for path in write_study(Case("mr", 3), folder, small=small))
+        for folder, small in ((tmp_path / "whole", False), (tmp_path / "small", True))
+    ]
+
+    assert (places[0][0], places[0][-1]) == (places[1][0], places[1][-1])
+    assert (len(places[0]), len(places[1])) == (24, 12)
+
+
+@pytest.mark.parametrize("bone_black", [False, True])
+def test_a_radiograph_comes_out_of_the_file_as_it_was_drawn(tmp_path: Path, bone_black: bool) -> None:
+    seed = next(s for s in range(100) if (s % 5 == 0) == bone_black and s % 4)
+    case = Case("chest", seed, draw_case(np.random.default_rng(1), "chest").findings)
+
+    (path,) = write_study(case, tmp_path)
+
+    dataset = dcmread(path)
+    assert dataset.PhotometricInterpretation == ("MONOCHROME1" if bone_black else "MONOCHROME2")
+    seen = pictures_of([StoredInstance(path=path, sop_instance_uid=dataset.SOPInstanceUID)], budget=4)
+    drawn = draw(case, size=dataset.Rows, variation=CAREFUL).rgb()
+    assert np.abs(seen.pictures[0].pixels.astype(int) - drawn).max() <= 1
+
+
+def test_a_volume_has_its_slices_where_they_say(tmp_path: Path) -> None:
+    paths = write_study(Case("ct", 3), tmp_path)
+
+    places = [float(dcmread(path, stop_before_pixels=True).ImagePositionPatient[2]) for path in paths]
+    assert places == sorted(places)
+    assert len(set(places)) == len(paths) == 24
+
+
+def test_phantoms_are_not_written_among_other_files(tmp_path: Path) -> None:
+    phantoms(1, 1, tmp_path / "new")
+
+    with pytest.raises(ConfigurationError, match="new is not empty"):
+        phantoms(1, 2, tmp_path / "new")

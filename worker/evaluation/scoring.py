@@ -1,0 +1,177 @@
+"""Measure a report writer on cases with reference reports: a table, a JSON and a plot of figures with intervals."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from PIL import Image, ImageDraw
+from rich.table import Table
+
+from worker.evaluation import planted_errors
+from worker.evaluation.text_metrics import FIGURES, Interval, Pair, bootstrap, f1_by_finding, support_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+CaseT = TypeVar("CaseT")
+#: The figures shown for each group, and what they are called in few letters.
+_BY_GROUP = {
+    "strict_f1": "strict F1",
+    "finding_f1": "finding F1",
+    "laterality": "side",
+    "normality": "normal",
+    "exact_set": "exact set",
+    "hallucinated": "invented",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was written for a case: the text, and the reports that were quoted to the model, best first."""
+
+    text: str
+    quoted: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Measured(Generic[CaseT]):
+    """A case and its reference report; *group* splits the table, by modality as a rule."""
+
+    case: CaseT
+    reference: str
+    group: str
+
+
+@dataclass(slots=True)
+class Result:
+    """The figures of a run, in all and by group."""
+
+    cases: int
+    figures: dict[str, Interval]
+    groups: dict[str, dict[str, float]]
+    findings: dict[str, tuple[float, int]]
+    support: dict[str, float]
+    error_recall: dict[str, tuple[float, int]]
+    #: Cases for which nothing was written, and why.
+    failed: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; nan as null."""
+        plain: dict[str, Any] = _without_nan(asdict(self))
+        return plain
+
+    def tables(self) -> list[Table]:
+        """Everything for a terminal: the figures, each finding, and whether planted errors are seen."""
+        findings = Table("finding", "cases", "strict F1")
+        for name, (score, count) in sorted(self.findings.items(), key=lambda row: row[1][0]):
+            findings.add_row(name, str(count), _show(score))
+        planted = Table("planted error", "times", "seen")
+        for name, (share, count) in self.error_recall.items():
+            planted.add_row(name, str(count), _show(share))
+        return [self.table(), self.group_table(), findings, planted]
+
+    def table(self) -> Table:
+        """The figures of all cases."""
+        table = Table("figure", "all", "95 % interval", title=f"{self.cases} cases (rule-F1)")
+        for name, interval in self.figures.items():
+            table.add_row(name, _show(interval.value), f"{_show(interval.low)} to {_show(interval.high)}")
+        for name, value in self.support.items():
+            table.add_row(name, _show(value), "")
+        return table
+
+    def group_table(self) -> Table:
+        """A line for each group, with the figures that fit 80 columns; the others are in the JSON."""
+        table = Table("", *_BY_GROUP.values())
+        for group, figures in self.groups.items():
+            table.add_row(group, *(_show(figures[name]) for name in _BY_GROUP))
+        return table
+
+
+def evaluate(
+    cases: Iterable[Measured[CaseT]],
+    write: Callable[[CaseT], Written],
+    *,
+    failures: tuple[type[Exception], ...] = (),
+    progress: Callable[[], None] = lambda: None,
+) -> Result:
+    """Let *write* report every case and compare; a case that raises one of *failures* counts as an empty report."""
+    pairs, groups, quoted, failed = [], [], [], []
+    for item in cases:
+        try:
+            written = write(item.case)
+        except failures as error:
+            failed.append(str(error))
+            written = Written("")
+        pairs.append(Pair.of(item.reference, written.text))
+        groups.append(item.group)
+        quoted.append(written.quoted)
+        progress()
+    return measure(pairs, groups, quoted, failed)
+
+
+def measure(
+    pairs: Sequence[Pair], groups: Sequence[str], quoted: Sequence[Sequence[str]] = (), failed: Sequence[str] = ()
+) -> Result:
+    """The figures of pairs already written."""
+    by_group = {
+        name: [p for p, group in zip(pairs, groups, strict=True) if group == name] for name in sorted(set(groups))
+    }
+    quoting = any(quoted)
+    return Result(
+        cases=len(pairs),
+        figures={name: bootstrap(figure, pairs) for name, figure in FIGURES.items()},
+        groups={name: {f: figure(part) for f, figure in FIGURES.items()} for name, part in by_group.items()},
+        findings=f1_by_finding(pairs),
+        support={f"support@{k}": support_at(quoted, pairs, k) for k in (1, 3)} if quoting else {},
+        error_recall=planted_errors.recall([pair.reference for pair in pairs]),
+        failed=list(failed),
+    )
+
+
+#: Size of the plot in pixels.
+_WIDTH, _LINE, _NAMES = 640, 20, 220
+_SCALE = _WIDTH - _NAMES - 60
+#: Figures of which more than one is possible, or less is better: no bars.
+_UNPLOTTED = {"edit_distance", "hallucinated"}
+
+
+def plot(result: Result, path: Path) -> None:
+    """Bars: the figures with their intervals, then strict F1 of each finding, the rarest last."""
+    figures = {name: interval for name, interval in result.figures.items() if name not in _UNPLOTTED}
+    findings = sorted(result.findings.items(), key=lambda row: -row[1][1])
+    image = Image.new("RGB", (_WIDTH, _LINE * (len(figures) + len(findings) + 3)), "white")
+    pen = ImageDraw.Draw(image)
+    pen.text((8, 4), f"{result.cases} cases, 95 % intervals", "black")
+    for number, (name, interval) in enumerate(figures.items(), start=1):
+        _bar(pen, number * _LINE + 6, name, interval.value)
+        if not math.isnan(interval.low):
+            middle = number * _LINE + 12
+            pen.line((_NAMES + interval.low * _SCALE, middle, _NAMES + interval.high * _SCALE, middle), "black", 3)
+    below = (len(figures) + 1) * _LINE
+    pen.text((8, below + 4), "strict rule-F1 by finding (cases)", "black")
+    for number, (name, (score, count)) in enumerate(findings, start=1):
+        _bar(pen, below + number * _LINE + 6, f"{name} ({count})", score)
+    image.save(path, optimize=True)
+
+
+def _bar(pen: ImageDraw.ImageDraw, top: int, name: str, value: float) -> None:
+    pen.text((8, top), name, "black")
+    width = 0 if math.isnan(value) else value * _SCALE
+    pen.rectangle((_NAMES, top, _NAMES + width, top + _LINE - 8), fill="steelblue")
+    # In a column, where no interval is drawn over them.
+    pen.text((_NAMES + _SCALE + 10, top), _show(value), "black")
+
+
+def _show(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.3f}"
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(part) for part in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

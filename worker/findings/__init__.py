@@ -1,0 +1,1 @@
+"""Read findings from the sentences of a report."""

@@ -1,0 +1,130 @@
+"""Compressed frames out of encapsulated Pixel Data (PS3.5 A.4).
+
+pydicom's get_frame returns what is left of a truncated fragment and lists any number of fragments; here a fragment that
+runs past the end is an error, and so is a list longer than any picture needs.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from worker.images.errors import Unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+
+    from worker.images.decode.elements import Buffer
+    from worker.images.decode.header import Header
+
+    Part = tuple[int, int]
+
+_ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
+_END_OF_IMAGE = b"\xff\xd9"
+#: Fragments to look through where no offset table says where a frame lies. A slide has a few 100 000 tiles.
+_MAX_FRAGMENTS = 1_000_000
+
+
+class Codestreams:
+    """The compressed frames of one open object; where they lie is found out once."""
+
+    def __init__(self, header: Header, buffer: Buffer) -> None:
+        pixels = header.where_pixels_are()
+        self._header, self._buffer = header, buffer
+        self._end = min(pixels.end, len(buffer))
+        self._table = next(self._fragments(pixels.start), (pixels.start, pixels.start))
+
+    def of(self, index: int, most: int) -> bytes:
+        """The codestream of frame *index*, counted from 0, of at most *most* bytes.
+
+        Raises Unreadable: cut short, without that frame, or larger than any honest picture of its size.
+        """
+        parts = self._extended(index) or self._listed(index) or self._searched[index]
+        if sum(stop - begin for begin, stop in parts) > most:
+            raise Unreadable("too_large", "the compressed picture is larger than the same picture uncompressed")
+        return b"".join(self._buffer[begin:stop] for begin, stop in parts)
+
+    def _fragments(self, position: int) -> Iterator[Part]:
+        """Where each fragment's bytes begin and end; the first item is the Basic Offset Table."""
+        for _ in range(_MAX_FRAGMENTS):
+            tag = self._buffer[position : position + 4]
+            if tag == _END:
+                return
+            if tag != _ITEM:
+                raise Unreadable(
+                    "truncated", "the pixel data is not a sequence of compressed fragments, or is cut short"
+                )
+            start = position + 8
+            position = start + int.from_bytes(self._buffer[position + 4 : start], "little")
+            if position > self._end:
+                raise Unreadable("truncated", "the file ends within its compressed pixel data")
+            yield start, position
+        raise Unreadable("too_large", f"the pixel data is in more than {_MAX_FRAGMENTS} pieces")
+
+    def _extended(self, index: int) -> list[Part]:
+        """The one fragment an extended offset table gives for a frame; [] without a table."""
+        if self._offsets_extended is None:
+            return []
+        begin = self._table[1] + 8 + int(self._offsets_extended[index])
+        stop = begin + int(self._lengths_extended[index])
+        if stop > self._end:
+            raise Unreadable("truncated", "the file ends within its compressed pixel data")
+        return [(begin, stop)]
+
+    def _listed(self, index: int) -> list[Part]:
+        """The fragments the basic offset table gives for a frame; [] without a table."""
+        if self._offsets is None:
+            return []
+        first, found = self._table[1], []
+        last = index + 1 == len(self._offsets)
+        after = self._end if last else first + int(self._offsets[index + 1])
+        for part in self._fragments(first + int(self._offsets[index])):
+            found.append(part)
+            if part[1] >= after:
+                break
+        return found
+
+    @cached_property
+    def _offsets(self) -> npt.NDArray[np.uint32] | None:
+        begin, stop = self._table
+        if stop - begin != 4 * self._header.frames:
+            return None
+        return _rising(np.frombuffer(self._buffer[begin:stop], "<u4"))
+
+    @cached_property
+    def _offsets_extended(self) -> npt.NDArray[np.uint64] | None:
+        offsets = self._header.blob("ExtendedOffsetTable")
+        if len(offsets) != 8 * self._header.frames or len(self._lengths_extended) != self._header.frames:
+            return None
+        return _rising(np.frombuffer(offsets, "<u8"))
+
+    @cached_property
+    def _lengths_extended(self) -> npt.NDArray[np.uint64]:
+        lengths = self._header.blob("ExtendedOffsetTableLengths")
+        return np.frombuffer(lengths[: len(lengths) // 8 * 8], "<u8")
+
+    @cached_property
+    def _searched(self) -> list[list[Part]]:
+        """Without a table: one fragment a frame, or all for the only frame, or split after each end of image."""
+        parts, frames = list(self._fragments(self._table[1])), self._header.frames
+        if frames == 1:
+            return [parts]
+        if len(parts) == frames:
+            return [[part] for part in parts]
+        found: list[list[Part]] = [[]]
+        for begin, stop in parts:
+            found[-1].append((begin, stop))
+            if _END_OF_IMAGE in self._buffer[max(begin, stop - 10) : stop]:
+                found.append([])
+        if len(found) <= frames:
+            raise Unreadable("truncated", "the pixel data holds fewer frames than it claims")
+        return found
+
+
+def _rising(offsets: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
+    """Offsets that can be true: some write zeros for every frame."""
+    return offsets if (offsets[1:] > offsets[:-1]).all() else None

@@ -1,0 +1,115 @@
+"""Decoded colour samples to 8-bit RGB: palettes, YCbCr, bit depths, ICC profiles (PS3.3 C.7.6.3.1, C.11.15)."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageCms
+from pydicom.pixels.processing import convert_color_space
+
+from worker.images.decode.samples import each_looked_up, in_strips, stored_values
+from worker.images.errors import Unreadable
+from worker.images.render.lookup_tables import Table, table_in
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from worker.images.decode.frames import Frame
+    from worker.images.decode.header import Header
+
+_COLOURS = ("Red", "Green", "Blue")
+
+
+def to_rgb(header: Header, frame: Frame, *, icc: bool = True) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
+    """8-bit RGB [rows, columns, 3] of a decoded colour frame, and the steps that made it.
+
+    *icc* converts to sRGB by the object's own profile. Raises Unreadable where a palette makes no sense.
+    """
+    steps: dict[str, Any] = {}
+    if frame.photometric == "PALETTE COLOR":
+        rgb, steps["palette"] = _palette(header, frame), True
+    else:
+        rgb = _eight_bits(frame)
+        if frame.photometric.startswith("YBR_FULL"):
+            rgb, steps["colour_space"] = in_strips(_from_ybr, rgb), "YBR_FULL to RGB"
+    profile = _profile(header) if icc else b""
+    if profile:
+        rgb, steps["icc"] = _to_srgb(rgb, profile)
+    return rgb, steps
+
+
+def _eight_bits(frame: Frame) -> npt.NDArray[np.uint8]:
+    """The most significant 8 of the stored bits; fewer are spread over all of 0 to 255."""
+    if frame.stored == 8 and not frame.left and frame.samples.dtype == np.uint8:  # noqa: PLR2004 - bits
+        return frame.samples
+    white = 2**frame.stored - 1
+
+    def scaled(samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        # Colours have no sign, whatever the header says.
+        return _scaled(stored_values(samples, frame).astype(np.int64) & white, frame.stored)
+
+    wide = frame.samples.dtype.itemsize > 2  # noqa: PLR2004 - 16 bits have 65 536 values
+    return in_strips(scaled, frame.samples) if wide else each_looked_up(scaled, frame.samples)
+
+
+def _scaled(values: npt.NDArray[np.int64], bits: int) -> npt.NDArray[np.uint8]:
+    levels = values >> (bits - 8) if bits >= 8 else values * 255 // (2**bits - 1)  # noqa: PLR2004 - bits
+    return levels.astype(np.uint8)
+
+
+def _from_ybr(samples: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    # pydicom works in 32-bit floats.
+    return convert_color_space(samples, "YBR_FULL", "RGB").astype(np.uint8, copy=False)
+
+
+def _palette(header: Header, frame: Frame) -> npt.NDArray[np.uint8]:
+    """Look every possible sample up once, then every pixel in that table."""
+    if frame.samples.dtype.itemsize > 2:  # noqa: PLR2004 - a palette has at most 65 536 entries
+        raise Unreadable("malformed", "a palette cannot have 32-bit indices")
+    signed = header.integer("PixelRepresentation") == 1
+    tables = [
+        table_in(
+            header,
+            f"{colour}PaletteColorLookupTableDescriptor",
+            f"{colour}PaletteColorLookupTableData",
+            signed=signed,
+            segmented=f"Segmented{colour}PaletteColorLookupTableData",
+        )
+        for colour in _COLOURS
+    ]
+    bits = _bits(tables)
+
+    def coloured(samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        values = stored_values(samples, frame)
+        return np.stack([_scaled(table.of(values), bits) for table in tables], axis=-1)
+
+    return each_looked_up(coloured, frame.samples)
+
+
+def _bits(tables: list[Table]) -> int:
+    """How many bits the entries have: some write 8-bit entries into the low byte of 16."""
+    return 8 if all(table.entries.max() < 256 for table in tables) else max(table.bits for table in tables)  # noqa: PLR2004
+
+
+def _profile(header: Header) -> bytes:
+    """The object's ICC profile, or that of its first optical path."""
+    paths = header.items("OpticalPathSequence")
+    return header.blob("ICCProfile") or next((path.blob("ICCProfile") for path in paths), b"")
+
+
+def _to_srgb(rgb: npt.NDArray[np.uint8], profile: bytes) -> tuple[npt.NDArray[np.uint8], str]:
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "sRGB" in (source.profile.profile_description or ""):
+            return rgb, "already sRGB"
+        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), "RGB", "RGB")
+
+        def converted(strip: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+            image = ImageCms.applyTransform(Image.fromarray(np.ascontiguousarray(strip)), transform)
+            return np.asarray(image)
+
+        return in_strips(converted, rgb), "converted to sRGB"
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return rgb, "profile cannot be used"

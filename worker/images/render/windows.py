@@ -1,0 +1,87 @@
+"""Windows: the header's, and those a CT is read with (PS3.3 C.11.2.1.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
+
+from pydicom.dataset import Dataset
+
+if TYPE_CHECKING:
+    from worker.images.decode.header import Header
+
+#: Beyond it a slope, an intercept or a window is a mistake, and the arithmetic on it overflows.
+LARGEST = 1e30
+_FUNCTIONS = frozenset({"LINEAR", "LINEAR_EXACT", "SIGMOID"})
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A window in the units the modality LUT gives, Hounsfield units for a CT."""
+
+    center: float
+    width: float
+    function: str = "LINEAR"
+    name: str = ""
+
+    @classmethod
+    def between(cls, low: float, high: float) -> Window:
+        """The window whose black is *low* and whose white is *high*."""
+        return cls((low + high + 1) / 2, high - low + 1)
+
+    def as_voi(self) -> Dataset:
+        """The VOI LUT module of this window alone, so that pydicom gives levels from 0 to 255."""
+        voi = Dataset()
+        voi.PhotometricInterpretation = "MONOCHROME2"
+        voi.BitsStored = 8
+        voi.PixelRepresentation = 0
+        voi.WindowCenter = self.center
+        voi.WindowWidth = self.width
+        voi.VOILUTFunction = self.function
+        return voi
+
+    def recorded(self) -> dict[str, Any]:
+        """The window as the transform keeps it."""
+        named = {"window": self.name} if self.name else {}
+        return {"center": self.center, "width": self.width, "function": self.function, **named}
+
+
+LUNG = Window(-600, 1500, name="lung")
+MEDIASTINUM = Window(40, 400, name="mediastinum")
+ABDOMEN = Window(50, 400, name="abdomen")
+BRAIN = Window(40, 80, name="brain")
+BONE = Window(400, 1800, name="bone")
+SOFT_TISSUE = Window(40, 400, name="soft tissue")
+
+#: How each region's CT is looked at, and how often: the first number of pictures out of every eight, and so on.
+_REGIONS: dict[str, tuple[tuple[Window, int], ...]] = {
+    "CHEST": ((MEDIASTINUM, 4), (LUNG, 4)),
+    "HEAD": ((BRAIN, 6), (BONE, 2)),
+    "ABDOMEN": ((ABDOMEN, 8),),
+    "SPINE": ((BONE, 5), (SOFT_TISSUE, 3)),
+    "EXTREMITY": ((BONE, 5), (SOFT_TISSUE, 3)),
+    "NECK": ((SOFT_TISSUE, 6), (BONE, 2)),
+    "": ((SOFT_TISSUE, 8),),
+}
+
+
+def header_windows(header: Header) -> list[Window]:
+    """The windows an object brings, those that cannot be applied left out."""
+    function = header.text("VOILUTFunction").upper()
+    function = function if function in _FUNCTIONS else "LINEAR"
+    least = 1.0 if function == "LINEAR" else 1e-6
+    pairs = zip_longest(header.numbers("WindowCenter"), header.numbers("WindowWidth"))
+    known = ((center, width) for center, width in pairs if center is not None and width is not None)
+    return [Window(c, w, function) for c, w in known if abs(c) <= LARGEST and least <= w <= LARGEST]
+
+
+def ct_windows(region: str, budget: int) -> list[tuple[Window, int]]:
+    """Which windows a CT of a body region is shown in, and in how many of *budget* pictures each."""
+    plan = _REGIONS.get(region, _REGIONS[""])
+    if budget < len(plan):
+        return [(window, 1) for window, _ in plan[:budget]]
+    shares = [(window, max(1, budget * parts // 8)) for window, parts in plan]
+    rest = budget - sum(count for _, count in shares)
+    (first, count), *others = shares
+    return [(first, count + rest), *others]

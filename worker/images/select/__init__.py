@@ -1,0 +1,1 @@
+"""Select which images of a study the model sees."""

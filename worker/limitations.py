@@ -1,0 +1,63 @@
+"""What a reader must know beside the words of a report: what it rests on, and how it came to be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from worker.pipeline import References, Written
+    from worker.retrieval.index import Look
+
+
+def basis_of(written: Written) -> str:
+    """Which of the study's pictures the report rests on, and whether they were refused."""
+    look = written.grounding.look
+    if look is None or not written.grounding.refused:
+        return written.seen.basis
+    return f"{written.seen.basis}, refused beside {look.pictures} reference pictures"
+
+
+def remarks_on(written: Written, references: References) -> list[str]:
+    """Sentences about the pictures, the text and the earlier cases, where they are not as they should be."""
+    seen, answer = written.seen, written.answer
+    said = seen.remarks()
+    said += [f"Picture {n}: {w}" for n, picture in enumerate(seen.pictures, start=1) for w in picture.warnings]
+    if answer.finish_reason != "stop":
+        said.append(f"The text was cut short ({answer.finish_reason}).")
+    return said + _of_grounding(written, references)
+
+
+def _of_grounding(written: Written, references: References) -> list[str]:
+    """What a reader must know of the comparison with earlier cases."""
+    look, modality = written.grounding.look, written.seen.modality
+    if references.index is None:
+        return ["Written without similar earlier cases: no reference index for this model."]
+    if look is None:
+        few = f"Written without similar earlier cases: too few of {modality} in the reference index."
+        return [few] if written.seen.informative else []
+    limit = f"limit {look.limit:g}"
+    if written.grounding.refused:
+        strangest = f"z {min(look.z):.1f} to {max(look.z):.1f}, {limit}"
+        return [
+            f"Refused, not read by the model: unlike every reference picture of {modality} ({strangest}).",
+            "If the images are what they should be, they need a reader; PRELIM_REFUSE_STRANGE=false ends refusing.",
+        ]
+    if not look.usual:
+        return [
+            f"Unlike the reference pictures of {modality} (z {min(look.z):.1f} or more, {limit}).",
+            "Written without similar earlier cases, to be read with care.",
+        ]
+    return _of_the_nearest(written, look) + [
+        f"Picture {number}: unlike the reference pictures of {modality} (z {z:.1f}, {limit});"
+        " not used to find similar cases."
+        for number, z in enumerate(look.z, start=1)
+        if number - 1 not in look.usual
+    ]
+
+
+def _of_the_nearest(written: Written, look: Look) -> list[str]:
+    nearest = written.grounding.too_little
+    if nearest is None:
+        return []
+    compared = f"{nearest:.3f}, least {look.least_similarity:.3f}"
+    return [f"Written without similar earlier cases: none of {written.seen.modality} is similar enough ({compared})."]

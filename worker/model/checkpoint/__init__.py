@@ -1,0 +1,1 @@
+"""Convert, inspect, verify and write checkpoint directories."""

@@ -1,0 +1,157 @@
+"""A tiny checkpoint with seeded random weights: every path runs on it, and what it writes means nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import GenerationConfig, InternVLConfig, InternVLForConditionalGeneration, PreTrainedTokenizerFast
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+
+from db.errors import ConfigurationError
+from worker.model.chat import CHAT_TEMPLATE, IMAGE_TOKENS, IMAGENET_MEAN, IMAGENET_STD
+from worker.model.checkpoint.atomic import clear_leftovers, whole_or_nothing
+from worker.model.checkpoint.digest import RECORD
+from worker.model.loading import one_sentence
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+#: In this order, so that id 0 pads and the image token is 5.
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>")
+
+#: What the model can say. Raw bytes and parts of words are read, never written, so its text can be shown.
+_VOCABULARY = (
+    "abdomen abnormality acute and are aorta apical atelectasis basal bilateral bone calcified cardiac chest clear "
+    "consolidation contour density diaphragm effusion enlarged evidence fluid focal fracture Findings: heart hilar "
+    "Impression: in infiltrate is lateral left lesion lobe lower lung lungs marking mass mediastinum middle mild "
+    "nodule no normal of opacity or pleural pneumonia pneumothorax pulmonary rib right seen shadow silhouette size "
+    "soft spine stable the there tissue unremarkable upper vascular view with within without . ,"
+)
+WORDS = tuple(_VOCABULARY.split())
+
+IMAGE_SIZE = 112  # pixels: 8 x 8 patches of 14, 16 image tokens
+CONTEXT_TOKENS = 4096
+
+
+def write_random_checkpoint(directory: Path, *, seed: int = 0) -> None:
+    """Write a stock InternVL directory of about 0.5 M parameters; the same *seed* gives the same bytes.
+
+    It appears whole or not at all. Raises ConfigurationError where it cannot be written, or something lies in
+    *directory* already: it may be somebody's model.
+    """
+    target = directory.resolve()
+    if target.is_file() or (target.is_dir() and any(target.iterdir())):
+        raise ConfigurationError(f"{directory} is not empty: choose another destination")
+    tokenizer = _tokenizer()
+    model = _model(tokenizer, seed)
+    clear_leftovers(target)
+    # The writer of the weights has errors of its own for what the system refuses.
+    with one_sentence(f"{directory} cannot be written"), whole_or_nothing(target) as partial:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        _image_processor().save_pretrained(partial)
+        (partial / RECORD).write_text(json.dumps({"demo": True, "trained_on": "nothing: random weights"}) + "\n")
+
+
+def _model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Any:
+    model = InternVLForConditionalGeneration(_config(len(tokenizer)))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in sorted(model.named_parameters()):
+            if parameter.ndim > 1:
+                # Wide enough that the pictures and the words before decide the next word; norms stay at one.
+                parameter.normal_(0.0, 1.5 / parameter.shape[-1] ** 0.5, generator=generator)
+            elif name.endswith("bias"):
+                parameter.zero_()
+        embeddings = model.get_input_embeddings().weight
+        embeddings.normal_(0.0, 0.5, generator=generator)
+        _silence(model.lm_head.weight, spoken=_spoken(tokenizer))
+    model.generation_config = GenerationConfig(eos_token_id=2, pad_token_id=0, do_sample=False)
+    return model
+
+
+def _silence(lm_head: torch.Tensor, *, spoken: list[int]) -> None:
+    """Leave every token outside *spoken* a logit of zero: the greatest of a hundred random ones is above it."""
+    mask = torch.zeros(lm_head.shape[0], 1)
+    mask[spoken] = 1.0
+    lm_head.mul_(mask)
+
+
+def _spoken(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    ids = tokenizer.convert_tokens_to_ids(["Ġ" + word for word in WORDS] + ["<|im_end|>"])
+    return [int(token) for token in ids]
+
+
+def _config(vocabulary: int) -> Any:
+    return InternVLConfig(
+        vision_config={
+            "hidden_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 128,
+            "image_size": IMAGE_SIZE,
+            "use_qk_norm": True,
+            "norm_type": "rms_norm",
+        },
+        text_config={
+            "model_type": "llama",
+            "vocab_size": vocabulary,
+            "hidden_size": 96,
+            "intermediate_size": 192,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 6,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": CONTEXT_TOKENS,
+            "rope_theta": 5e6,
+            "bos_token_id": None,
+            "eos_token_id": 2,
+            "pad_token_id": 0,
+        },
+        image_token_id=SPECIAL_TOKENS.index("<IMG_CONTEXT>"),
+        image_seq_length=16,
+        tie_word_embeddings=False,
+    )
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    return byte_tokenizer(
+        SPECIAL_TOKENS,
+        eos_token=SPECIAL_TOKENS[2],
+        pad_token=SPECIAL_TOKENS[0],
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=CONTEXT_TOKENS,
+        extra_special_tokens=IMAGE_TOKENS,
+    )
+
+
+def byte_tokenizer(special_tokens: Sequence[str], **options: Any) -> PreTrainedTokenizerFast:
+    """Reads any text: *special_tokens* from number 0 on, the 256 bytes, and the words above as whole tokens.
+
+    *options* go to the tokenizer's constructor.
+    """
+    pieces, merges = _words_as_merges()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = [*special_tokens, *alphabet, *pieces]
+    backend = Tokenizer(models.BPE(vocab={token: number for number, token in enumerate(tokens)}, merges=merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special_tokens])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False, **options)
+
+
+def _words_as_merges() -> tuple[list[str], list[tuple[str, str]]]:
+    """Grow each word letter by letter from its leading space (written as U+0120 in byte-level vocabularies)."""
+    merges: dict[tuple[str, str], None] = {}
+    for word in sorted(WORDS):
+        for end in range(len(word)):
+            merges["Ġ" + word[:end], word[end]] = None
+    return [left + right for left, right in merges], list(merges)
+
+
+def _image_processor() -> Any:
+    size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    return GotOcr2ImageProcessorPil(size=size, image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD, crop_to_patches=False)

@@ -1,0 +1,190 @@
+"""A `tokenizer.model` of the SentencePiece library -> the fast tokenizer that splits text exactly as it did.
+
+transformers reads such files too, but neither way it offers is MedDr's: by itself it inserts spaces after special
+tokens and shatters user-defined pieces such as `<|im_start|>` into bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+from transformers.tokenization_utils_base import generate_merges
+
+from db.errors import ConfigurationError
+from worker.model.chat import CHAT_TEMPLATE, IMAGE_TOKENS
+from worker.model.checkpoint.shards import refuse_lfs_pointer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+#: SentencePiece writes a space as this letter.
+SPACE = "\u2581"
+# Numbers from sentencepiece_model.proto (github.com/google/sentencepiece): message fields and enum values.
+_PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
+_PIECE, _SCORE, _TYPE = 1, 2, 3
+_MODEL_TYPE, _BPE = 3, 2
+_CHARACTER_MAP, _DUMMY_PREFIX, _REMOVE_WHITESPACE = 2, 3, 4
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One entry of the vocabulary."""
+
+    text: str
+    score: float
+    kind: int
+
+
+@dataclass(slots=True)
+class Model:
+    """What a `tokenizer.model` says. The defaults are those of the format for fields left out."""
+
+    pieces: list[Piece] = field(default_factory=list)
+    model_type: int = 1
+    character_map: bytes = b""
+    dummy_prefix: bool = True
+    remove_whitespace: bool = True
+
+    @classmethod
+    def read(cls, path: Path) -> Model:
+        """Parse it; ConfigurationError where it is not what MedDr's tokenizer is: byte-pair encoding, text as it is."""
+        try:
+            refuse_lfs_pointer(path)
+            model = cls._parse(path.read_bytes())
+        except OSError as error:
+            raise ConfigurationError(f"{path} cannot be read: {error.strerror or error}") from error
+        except (LookupError, TypeError, ValueError, AttributeError, struct.error) as error:
+            raise ConfigurationError(f"{path} is no SentencePiece model, or it is damaged") from error
+        if model.model_type != _BPE or model.dummy_prefix or model.remove_whitespace:
+            raise ConfigurationError(
+                f"{path} is not a tokenizer that can be converted: byte-pair encoding that leaves spaces alone"
+            )
+        if not any(piece.kind == _UNKNOWN for piece in model.pieces):
+            raise ConfigurationError(f"{path} is no SentencePiece model: it has no piece for unknown text")
+        return model
+
+    @classmethod
+    def _parse(cls, data: bytes) -> Model:
+        model = cls()
+        for number, value in _fields(data):
+            if number == _PIECES:
+                model.pieces.append(_piece(value))
+            elif number == _TRAINER:
+                model.model_type = dict(_fields(value)).get(_MODEL_TYPE, model.model_type)
+            elif number == _NORMALIZER:
+                normalizer = dict(_fields(value))
+                model.character_map = normalizer.get(_CHARACTER_MAP, b"")
+                model.dummy_prefix = bool(normalizer.get(_DUMMY_PREFIX, 1))
+                model.remove_whitespace = bool(normalizer.get(_REMOVE_WHITESPACE, 1))
+        return model
+
+
+def convert_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
+    """The fast tokenizer of a published checkpoint directory."""
+    model = Model.read(directory / "tokenizer.model")
+    config = _read(directory / "tokenizer_config.json")
+    backend = _backend(model)
+    backend.add_tokens([AddedToken(p.text, normalized=False) for p in model.pieces if p.kind == _USER_DEFINED])
+    for number, token in _added(directory, config):
+        # SentencePiece's own pieces stand in the decoded text, as the original wrote it; these do not.
+        backend.add_special_tokens([AddedToken(token, special=True, normalized=False)])
+        if backend.token_to_id(token) != number:
+            raise ConfigurationError(f"the added token {token} has the number {number} but cannot be placed there")
+    for token in IMAGE_TOKENS.values():
+        # transformers would give it the next free number, not the one the model was trained with.
+        if backend.token_to_id(token) is None:
+            raise ConfigurationError(f"the tokenizer in {directory} has no token {token}")
+    named = {name: _content(config[name]) for name in _NAMED if config.get(name) is not None}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=config.get("model_max_length", 2048),
+        extra_special_tokens=IMAGE_TOKENS,
+        **named,
+    )
+
+
+_NAMED = ("bos_token", "eos_token", "unk_token", "pad_token")
+
+
+def _backend(model: Model) -> Tokenizer:
+    vocabulary = {piece.text: number for number, piece in enumerate(model.pieces)}
+    scores = {piece.text: piece.score for piece in model.pieces if piece.kind == _NORMAL}
+    merges = generate_merges({text: vocabulary[text] for text in scores}, scores)
+    unknown = next(piece.text for piece in model.pieces if piece.kind == _UNKNOWN)
+    backend = Tokenizer(models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
+    if model.character_map:
+        backend.normalizer = normalizers.Precompiled(model.character_map)
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend_scheme="never", split=False)
+    # Control pieces are never seen in a text and never shown in one.
+    silent = [decoders.Replace(piece.text, "") for piece in model.pieces if piece.kind == _CONTROL]
+    spoken = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    backend.decoder = decoders.Sequence([*silent, *spoken])
+    return backend
+
+
+def _added(directory: Path, config: dict[str, Any]) -> list[tuple[int, str]]:
+    """Tokens set apart from the text by transformers, with their numbers, in order."""
+    listed = config.get("added_tokens_decoder") or {}
+    try:
+        added = {int(number): _content(token) for number, token in listed.items()}
+        if not added:
+            added = {int(number): token for token, number in _read(directory / "added_tokens.json").items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigurationError(f"{directory}: the list of added tokens gives no number or no text for one") from error
+    return sorted(added.items())
+
+
+def _content(token: Any) -> str:
+    return str(token["content"] if isinstance(token, dict) else token)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigurationError(f"{path} cannot be read: it is no table of names and values")
+    return values
+
+
+def _piece(data: bytes) -> Piece:
+    values = dict(_fields(data))
+    return Piece(values[_PIECE].decode(), struct.unpack("<f", values.get(_SCORE, bytes(4)))[0], values.get(_TYPE, 1))
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
+    """Number and value of each field of a protocol buffer message: an integer, or bytes.
+
+    Two dozen lines instead of the protobuf and sentencepiece packages in every worker's image for one conversion.
+    """
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        number, wire_type = key >> 3, key & 7
+        if wire_type == 0:
+            value, at = _varint(data, at)
+            yield number, value
+            continue
+        length, at = _varint(data, at) if wire_type == 2 else ({1: 8, 5: 4}[wire_type], at)  # noqa: PLR2004
+        if at + length > len(data):
+            raise ValueError("it ends early")
+        yield number, data[at : at + length]
+        at += length
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while data[at] & 0x80:
+        value |= (data[at] & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+    return value | data[at] << shift, at + 1

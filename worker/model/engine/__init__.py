@@ -1,0 +1,1 @@
+"""Generate text with continuous batching: requests, KV cache, decode steps."""

@@ -1,0 +1,1 @@
+"""Generate synthetic studies: cases, reports and DICOM files."""

@@ -1,0 +1,130 @@
+"""Folders of made-up studies with their truth: to send, to ground reports in, and to measure with."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from worker.phantoms import grammar, questions
+from worker.phantoms.cases import CATALOGUE, CHEST_RARE, draw_case
+from worker.phantoms.dicom_files import form_of, study_uid, write_study
+from worker.phantoms.phantoms import CAREFUL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from worker.phantoms.cases import Case
+    from worker.phantoms.phantoms import Variation
+
+#: What every folder of cases lists them in: one JSON object a line, as `prelim reference build` and `evaluate` read it.
+CASES = "cases.jsonl"
+#: How many earlier cases a demo retrieves from: enough of every kind that strangers may be refused, and each rare
+#: finding some twenty times.
+REFERENCE_CASES = 720
+#: Of the reference cases of the chest, how many show a rare finding: a hospital's archive holds what a year has not.
+RARE_AMONG_REFERENCES = 0.25
+#: Numbers of the patients of reference cases begin here: nobody's own case may be quoted to him.
+REFERENCE_PATIENTS = 10_000
+#: From so many cases on, every processor draws.
+MANY = 32
+
+
+@dataclass(frozen=True, slots=True)
+class DemoStudy:
+    """A study on disk and its truth."""
+
+    study_instance_uid: str
+    case_id: str
+    modality: str
+    body_part: str
+    findings: list[dict[str, str]]
+    report: str
+    labels: list[str]
+    patient: str
+    #: Relative to the folder.
+    files: list[str]
+
+
+def write_demo_studies(
+    directory: Path, *, count: int = 8, seed: int, variation: Variation = CAREFUL
+) -> list[DemoStudy]:
+    """Write *count* studies, each in a folder of its own, every kind of picture in turn; lists them in cases.jsonl."""
+    rng = np.random.default_rng((seed, 1))
+    pictures = list(CATALOGUE)
+    # A chest first and last: it is what most people send.
+    cases = [draw_case(rng, pictures[number % len(pictures)]) for number in range(count)]
+    return _write(directory, cases, rng, variation)
+
+
+def write_reference_cases(directory: Path, *, count: int, seed: int, variation: Variation = CAREFUL) -> list[DemoStudy]:
+    """Write *count* earlier cases: two thirds chests, a quarter of those with a finding rare elsewhere."""
+    rng = np.random.default_rng((seed, 2))
+    return _write(
+        directory, list(reference_cases(rng, count)), rng, variation, first_patient=REFERENCE_PATIENTS, small=True
+    )
+
+
+def reference_cases(rng: np.random.Generator, count: int) -> Iterator[Case]:
+    """Draw *count* earlier cases, every third of another kind than a chest."""
+    others = itertools.cycle(picture for picture in CATALOGUE if picture != "chest")
+    rare = itertools.cycle(kind.name for kind in CHEST_RARE)
+    for number in range(count):
+        if number % 3 == 2:  # noqa: PLR2004 - every third
+            yield draw_case(rng, next(others))
+        else:
+            yield draw_case(rng, "chest", rare=next(rare) if rng.random() < RARE_AMONG_REFERENCES else "")
+
+
+def _write(
+    directory: Path,
+    cases: list[Case],
+    rng: np.random.Generator,
+    variation: Variation,
+    *,
+    first_patient: int = 1,
+    small: bool = False,
+) -> list[DemoStudy]:
+    directory.mkdir(parents=True, exist_ok=True)
+    draw = partial(_draw, directory=directory, first_patient=first_patient, variation=variation, small=small)
+    studies = []
+    for number, (case, paths) in enumerate(zip(cases, _on_every_processor(draw, cases), strict=True), start=1):
+        patient = first_patient + number - 1
+        studies.append(
+            DemoStudy(
+                study_instance_uid=study_uid(case, patient),
+                case_id=f"{number:05}",
+                modality=form_of(case).modality,
+                body_part=form_of(case).body_part,
+                findings=[asdict(finding) for finding in case.findings],
+                report=grammar.write(case, rng),
+                labels=[finding.name for finding in case.findings] or [questions.label(case)],
+                patient=f"PHANTOM-{patient:04}",
+                files=[str(path.relative_to(directory)) for path in paths],
+            )
+        )
+    lines = "".join(json.dumps(asdict(study)) + "\n" for study in studies)
+    (directory / CASES).write_text(lines, encoding="utf-8")
+    return studies
+
+
+def _draw(numbered: tuple[int, Case], *, directory: Path, first_patient: int, **options: Any) -> list[Path]:
+    number, case = numbered
+    return write_study(case, directory / f"{number:05}", patient=first_patient + number - 1, **options)
+
+
+def _on_every_processor(draw: Callable[[tuple[int, Case]], list[Path]], cases: list[Case]) -> Iterable[list[Path]]:
+    numbered = list(enumerate(cases, start=1))
+    if len(cases) < MANY:
+        return [draw(each) for each in numbered]
+    # Not forked: the caller may have threads.
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as processes:
+        return list(processes.map(draw, numbered, chunksize=8))

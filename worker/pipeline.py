@@ -1,0 +1,285 @@
+"""Study -> report: a plain function over a model and an index, so that both can be fakes.
+
+pictures -> similar cases -> prompt -> generation -> draft. Nothing here knows Celery, Postgres or torch.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from db.errors import TransientFailure
+from db.reports.versions import Draft, Quoted, Shown
+from worker.images.study import pictures_of
+from worker.limitations import basis_of, remarks_on
+from worker.prompting import wording
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Callable, Mapping, Sequence
+    from concurrent.futures import Future
+
+    import numpy.typing as npt
+
+    from worker.images.study import Picture, StoredInstance, StudyPictures
+    from worker.retrieval.index import Look, Neighbour
+
+#: How often the waiting thread looks whether the model has moved on, in seconds.
+LOOK_SECONDS = 0.5
+
+
+class Generation(Protocol):
+    """What a model made of a request."""
+
+    @property
+    def text(self) -> str:
+        """The words."""
+
+    @property
+    def finish_reason(self) -> str:
+        """`stop` where the model ended by itself."""
+
+
+class Model(Protocol):
+    """What the reporter needs of a model."""
+
+    @property
+    def digest(self) -> str:
+        """Of the weights."""
+
+    def patch_tokens(self, pictures: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """What it sees at each place of each picture, for the search: [pictures, layers, patches, channels]."""
+
+    @property
+    def progress(self) -> int:
+        """Grows whenever the engine moves on, with whichever request."""
+
+    def generate(self, question: str, pictures: Sequence[npt.NDArray[Any]]) -> Future[Any]:
+        """Start to answer."""
+
+
+class Index(Protocol):
+    """What the reporter needs of a reference index."""
+
+    snapshot: str
+
+    def look(self, tokens: npt.NDArray[Any], *, modality: str, body_part: str) -> Look | None:
+        """How pictures compare with the modality's reference pictures; None where there are too few."""
+
+    def search(
+        self, tokens: npt.NDArray[Any], *, modality: str, count: int, patient_hash: str, study_hash: str
+    ) -> list[Neighbour]:
+        """The most similar earlier cases, best first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """Text that no model wrote."""
+
+    text: str
+    finish_reason: str = "stop"
+
+
+#: An empty picture must not inherit its neighbours' findings: the model is not asked about it.
+NOT_DIAGNOSTIC = Sentence("Findings: The images hold no diagnostic information. Impression: Not diagnostic.")
+
+
+@dataclass(frozen=True, slots=True)
+class StudyToReport:
+    """What a run needs to know of a study; no patient attributes, only fingerprints to leave out the patient's own."""
+
+    instances: Sequence[StoredInstance]
+    modality: str = ""
+    body_part: str = ""
+    patient_hash: str = ""
+    study_hash: str = ""
+    #: Our AE titles that its images were sent to.
+    called_ae_titles: frozenset[str] = frozenset()
+    #: What came after the version before this one was written.
+    late_arrivals: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """The earlier cases at hand: the index, and how to read the reports it points to."""
+
+    index: Index | None
+    #: Report texts by case id; a case erased since the snapshot is missing.
+    read: Callable[[Sequence[uuid.UUID]], Mapping[uuid.UUID, str]]
+    count: int = 3
+    #: Whether pictures that are unlike all reference pictures get no findings.
+    refuse_strange: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Grounding:
+    """What the reference cases say about a study's pictures."""
+
+    #: How the pictures compare; None where there is nothing to compare with.
+    look: Look | None = None
+    quoted: list[Quoted] = field(default_factory=list)
+    refused: bool = False
+    #: Similarity of the nearest case, where that is too little for any to be quoted.
+    too_little: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What the steps of one run made."""
+
+    seen: StudyPictures
+    grounding: Grounding
+    answer: Generation
+    seconds: Mapping[str, float]
+
+
+@dataclass(slots=True)
+class Timings:
+    """Seconds per step, kept with the report."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    _since: float = field(default_factory=time.monotonic)
+
+    def lap(self, step: str) -> None:
+        """End a step."""
+        now = time.monotonic()
+        self.seconds[step], self._since = round(now - self._since, 4), now
+
+
+def write_report(
+    study: StudyToReport, model: Model, references: References, *, budget: int, on_progress: Callable[[], None]
+) -> Draft:
+    """Write the report of a study.
+
+    *on_progress* is called when the work has moved on; what it raises ends the run. Raises NotReportable where the
+    images cannot make a report, TransientFailure where the model gave none this time.
+    """
+    timings = Timings()
+    seen = pictures_of(study.instances, budget=budget, on_progress=on_progress)
+    on_progress()
+    timings.lap("pictures")
+    if not seen.informative:
+        return _draft(study, Written(seen, Grounding(), NOT_DIAGNOSTIC, timings.seconds), model, references)
+    grounding = _ground(study, seen, model, references)
+    on_progress()
+    timings.lap("retrieval")
+    if grounding.refused:
+        return _draft(study, Written(seen, grounding, _strange(seen), timings.seconds), model, references)
+    cases = [wording.Case(quoted.excerpt, quoted.similarity) for quoted in grounding.quoted]
+    answer = _wait(model, wording.report(seen.modality, seen.body_part, cases), seen, on_progress)
+    timings.lap("generation")
+    return _draft(study, Written(seen, grounding, answer, timings.seconds), model, references)
+
+
+def _ground(study: StudyToReport, seen: StudyPictures, model: Model, references: References) -> Grounding:
+    """Compare the pictures with the reference cases: are they of the kind, and which cases are similar."""
+    index = references.index
+    if index is None:
+        return Grounding()
+    tokens = model.patch_tokens([picture.pixels for picture in seen.pictures])
+    if not np.isfinite(tokens).all():
+        raise TransientFailure("model_error", "the model's vision tower computed no finite numbers")
+    look = index.look(tokens, modality=seen.modality, body_part=seen.body_part)
+    if look is None:
+        return Grounding()
+    if not look.usual:
+        return Grounding(look, refused=references.refuse_strange and look.decides)
+    found = index.search(
+        # What is none of the kind would find its like: nothing.
+        tokens[look.usual],
+        modality=seen.modality,
+        count=references.count,
+        patient_hash=study.patient_hash,
+        study_hash=study.study_hash,
+    )
+    similar = [neighbour for neighbour in found if neighbour.similarity >= look.least_similarity]
+    if found and not similar:
+        return Grounding(look, too_little=found[0].similarity)
+    texts = references.read([neighbour.case_id for neighbour in similar])
+    return Grounding(look, [Quoted(n.case_id, n.similarity, texts[n.case_id]) for n in similar if n.case_id in texts])
+
+
+def _strange(seen: StudyPictures) -> Sentence:
+    image = wording.image_name(seen.modality, seen.body_part)
+    return Sentence(
+        f"Findings: The images do not look like any {image} image of the reference set; nothing was read from them."
+        f" Impression: Not diagnostic as {image} image."
+    )
+
+
+def _wait(model: Model, question: str, seen: StudyPictures, on_progress: Callable[[], None]) -> Generation:
+    """Wait for the text; the lease is extended only while the engine moves on, so that a hung one loses it.
+
+    Its progress with any request counts, not our own tokens: a request that waits for a free slot is in no danger.
+    """
+    future = model.generate(question, [picture.pixels for picture in seen.pictures])
+    progress = model.progress
+    try:
+        while True:
+            try:
+                answer: Generation = future.result(timeout=LOOK_SECONDS)
+            except TimeoutError:
+                if future.done():
+                    raise
+                if model.progress > progress:
+                    progress = model.progress
+                    on_progress()
+            else:
+                return answer
+    finally:
+        future.cancel()
+
+
+def _draft(study: StudyToReport, written: Written, model: Model, references: References) -> Draft:
+    seen, answer, look = written.seen, written.answer, written.grounding.look
+    findings, impression = wording.split_report(answer.text)
+    if not findings and not impression:
+        raise TransientFailure("empty_report", "the model gave no text")
+    arrivals = [f"New in this version: {late}." for late in study.late_arrivals]
+    return Draft(
+        findings=findings,
+        impression=impression,
+        basis=basis_of(written),
+        remarks=arrivals + remarks_on(written, references),
+        prompt_version=wording.VERSION,
+        model_digest=model.digest,
+        provenance={
+            "text": answer.text,
+            "finish_reason": answer.finish_reason,
+            "modality": seen.modality,
+            "body_part": seen.body_part,
+            "index_snapshot": references.index.snapshot if references.index else None,
+            "z": look.z if look else None,
+            "least_similarity": look.least_similarity if look else None,
+            "refused": written.grounding.refused,
+            "seconds": written.seconds,
+            "versions": _versions(),
+        },
+        evidence=written.grounding.quoted,
+        pictures=[_shown(picture) for picture in seen.pictures],
+    )
+
+
+@lru_cache(maxsize=1)
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("prelim", "torch", "transformers", "pydicom", "numpy", "pillow")}
+
+
+def _shown(picture: Picture) -> Shown:
+    png = io.BytesIO()
+    Image.fromarray(picture.pixels).save(png, format="PNG")
+    return Shown(
+        png=png.getvalue(),
+        sop_instance_uid=picture.sop_instance_uid,
+        frame=picture.frame,
+        reason=picture.reason,
+        transform=picture.transform,
+        warnings=list(picture.warnings),
+    )

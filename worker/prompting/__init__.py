@@ -1,0 +1,1 @@
+"""Word the prompts, in versions."""
