@@ -273,7 +273,7 @@ class Report(Base):
     fence: Mapped[int]
     findings: Mapped[str]
     impression: Mapped[str]
-    #: What a reader must know beside the text: pictures left out, cut short, not diagnostic ...
+    #: What a reader must know beside the text: images left out, cut short, not diagnostic ...
     remarks: Mapped[list[str]]
     #: "8 of 240 slices of series 3": what the report rests on.
     basis: Mapped[str]
@@ -287,7 +287,7 @@ class Report(Base):
 
 
 class Evidence(Base):
-    """An earlier case that was given to the model with the study's pictures."""
+    """An earlier case that was given to the model with the study's images."""
 
     __tablename__ = "report_evidence"
 
@@ -302,8 +302,8 @@ class Evidence(Base):
     excerpt: Mapped[str]
 
 
-class ReportPicture(Base):
-    """A picture exactly as the model saw it.
+class ReportImage(Base):
+    """An image exactly as the model saw it.
 
     In the database and not beside the spool: written in the report's own transaction, read rarely, some 100 KB each.
     """

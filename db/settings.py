@@ -130,7 +130,7 @@ class Settings(BaseSettings):
     context_tokens: int = Field(
         default=4096,
         ge=256,
-        description="Longest request, pictures, quoted cases and report together; a slot takes memory for all of it.",
+        description="Longest request, images, quoted cases and report together; a slot takes memory for all of it.",
     )
     gpu_memory_gib: float | None = Field(
         default=None, gt=0, allow_inf_nan=False, description="Plan with no more of each GPU's memory; unset: all free."
@@ -142,11 +142,11 @@ class Settings(BaseSettings):
     worker_slots: int = Field(default=4, ge=1, description="Reports one worker process writes at once.")
     maximum_new_tokens: int = Field(default=200, ge=1, description="Longest report, in tokens.")
     report_deadline_seconds: Seconds = Field(default=300, description="Longest time one report may be generated.")
-    pictures_per_study: int = Field(default=8, ge=1, description="Most pictures of one study shown to the model.")
+    images_per_study: int = Field(default=8, ge=1, description="Most images of one study shown to the model.")
     retrieved_cases: int = Field(default=3, ge=0, description="Similar earlier cases given to the model.")
     refuse_strange: bool = Field(
         default=True,
-        description="Pictures unlike all reference pictures of modality and body part get no findings, and say so.",
+        description="Images unlike all reference images of modality and body part get no findings, and say so.",
     )
 
     api_host: str = Field(default="127.0.0.1", description="Address the API and the page bind.")

@@ -10,18 +10,18 @@ if TYPE_CHECKING:
 
 
 def basis_of(written: Written) -> str:
-    """Which of the study's pictures the report rests on, and whether they were refused."""
+    """Which of the study's images the report rests on, and whether they were refused."""
     look = written.grounding.look
     if look is None or not written.grounding.refused:
         return written.seen.basis
-    return f"{written.seen.basis}, refused beside {look.pictures} reference pictures"
+    return f"{written.seen.basis}, refused beside {look.images} reference images"
 
 
 def remarks_on(written: Written, references: References) -> list[str]:
-    """Sentences about the pictures, the text and the earlier cases, where they are not as they should be."""
+    """Sentences about the images, the text and the earlier cases, where they are not as they should be."""
     seen, answer = written.seen, written.answer
     said = seen.remarks()
-    said += [f"Picture {n}: {w}" for n, picture in enumerate(seen.pictures, start=1) for w in picture.warnings]
+    said += [f"Image {n}: {w}" for n, image in enumerate(seen.images, start=1) for w in image.warnings]
     if answer.finish_reason != "stop":
         said.append(f"The text was cut short ({answer.finish_reason}).")
     return said + _of_grounding(written, references)
@@ -39,16 +39,16 @@ def _of_grounding(written: Written, references: References) -> list[str]:
     if written.grounding.refused:
         strangest = f"z {min(look.z):.1f} to {max(look.z):.1f}, {limit}"
         return [
-            f"Refused, not read by the model: unlike every reference picture of {modality} ({strangest}).",
+            f"Refused, not read by the model: unlike every reference image of {modality} ({strangest}).",
             "If the images are what they should be, they need a reader; PRELIM_REFUSE_STRANGE=false ends refusing.",
         ]
     if not look.usual:
         return [
-            f"Unlike the reference pictures of {modality} (z {min(look.z):.1f} or more, {limit}).",
+            f"Unlike the reference images of {modality} (z {min(look.z):.1f} or more, {limit}).",
             "Written without similar earlier cases, to be read with care.",
         ]
     return _of_the_nearest(written, look) + [
-        f"Picture {number}: unlike the reference pictures of {modality} (z {z:.1f}, {limit});"
+        f"Image {number}: unlike the reference images of {modality} (z {z:.1f}, {limit});"
         " not used to find similar cases."
         for number, z in enumerate(look.z, start=1)
         if number - 1 not in look.usual

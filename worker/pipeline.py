@@ -1,6 +1,6 @@
 """Study -> report: a plain function over a model and an index, so that both can be fakes.
 
-pictures -> similar cases -> prompt -> generation -> draft. Nothing here knows Celery, Postgres or torch.
+images -> similar cases -> prompt -> generation -> draft. Nothing here knows Celery, Postgres or torch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from PIL import Image
 
 from db.errors import TransientFailure
 from db.reports.versions import Draft, Quoted, Shown
-from worker.images.study import pictures_of
+from worker.images.study import images_of
 from worker.limitations import basis_of, remarks_on
 from worker.prompting import wording
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from worker.images.study import Picture, StoredInstance, StudyPictures
+    from worker.images.study import RenderedImage, StoredInstance, StudyImages
     from worker.retrieval.index import Look, Neighbour
 
 #: How often the waiting thread looks whether the model has moved on, in seconds.
@@ -54,14 +54,14 @@ class Model(Protocol):
     def digest(self) -> str:
         """Of the weights."""
 
-    def patch_tokens(self, pictures: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-        """What it sees at each place of each picture, for the search: [pictures, layers, patches, channels]."""
+    def patch_tokens(self, images: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """What it sees at each place of each image, for the search: [images, layers, patches, channels]."""
 
     @property
     def progress(self) -> int:
         """Grows whenever the engine moves on, with whichever request."""
 
-    def generate(self, question: str, pictures: Sequence[npt.NDArray[Any]]) -> Future[Any]:
+    def generate(self, question: str, images: Sequence[npt.NDArray[Any]]) -> Future[Any]:
         """Start to answer."""
 
 
@@ -71,7 +71,7 @@ class Index(Protocol):
     snapshot: str
 
     def look(self, tokens: npt.NDArray[Any], *, modality: str, body_part: str) -> Look | None:
-        """How pictures compare with the modality's reference pictures; None where there are too few."""
+        """How images compare with the modality's reference images; None where there are too few."""
 
     def search(
         self, tokens: npt.NDArray[Any], *, modality: str, count: int, patient_hash: str, study_hash: str
@@ -87,7 +87,7 @@ class Sentence:
     finish_reason: str = "stop"
 
 
-#: An empty picture must not inherit its neighbours' findings: the model is not asked about it.
+#: An empty image must not inherit its neighbours' findings: the model is not asked about it.
 NOT_DIAGNOSTIC = Sentence("Findings: The images hold no diagnostic information. Impression: Not diagnostic.")
 
 
@@ -114,15 +114,15 @@ class References:
     #: Report texts by case id; a case erased since the snapshot is missing.
     read: Callable[[Sequence[uuid.UUID]], Mapping[uuid.UUID, str]]
     count: int = 3
-    #: Whether pictures that are unlike all reference pictures get no findings.
+    #: Whether images that are unlike all reference images get no findings.
     refuse_strange: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Grounding:
-    """What the reference cases say about a study's pictures."""
+    """What the reference cases say about a study's images."""
 
-    #: How the pictures compare; None where there is nothing to compare with.
+    #: How the images compare; None where there is nothing to compare with.
     look: Look | None = None
     quoted: list[Quoted] = field(default_factory=list)
     refused: bool = False
@@ -134,7 +134,7 @@ class Grounding:
 class Written:
     """What the steps of one run made."""
 
-    seen: StudyPictures
+    seen: StudyImages
     grounding: Grounding
     answer: Generation
     seconds: Mapping[str, float]
@@ -162,9 +162,9 @@ def write_report(
     images cannot make a report, TransientFailure where the model gave none this time.
     """
     timings = Timings()
-    seen = pictures_of(study.instances, budget=budget, on_progress=on_progress)
+    seen = images_of(study.instances, budget=budget, on_progress=on_progress)
     on_progress()
-    timings.lap("pictures")
+    timings.lap("images")
     if not seen.informative:
         return _draft(study, Written(seen, Grounding(), NOT_DIAGNOSTIC, timings.seconds), model, references)
     grounding = _ground(study, seen, model, references)
@@ -178,12 +178,12 @@ def write_report(
     return _draft(study, Written(seen, grounding, answer, timings.seconds), model, references)
 
 
-def _ground(study: StudyToReport, seen: StudyPictures, model: Model, references: References) -> Grounding:
-    """Compare the pictures with the reference cases: are they of the kind, and which cases are similar."""
+def _ground(study: StudyToReport, seen: StudyImages, model: Model, references: References) -> Grounding:
+    """Compare the images with the reference cases: are they of the kind, and which cases are similar."""
     index = references.index
     if index is None:
         return Grounding()
-    tokens = model.patch_tokens([picture.pixels for picture in seen.pictures])
+    tokens = model.patch_tokens([image.pixels for image in seen.images])
     if not np.isfinite(tokens).all():
         raise TransientFailure("model_error", "the model's vision tower computed no finite numbers")
     look = index.look(tokens, modality=seen.modality, body_part=seen.body_part)
@@ -206,7 +206,7 @@ def _ground(study: StudyToReport, seen: StudyPictures, model: Model, references:
     return Grounding(look, [Quoted(n.case_id, n.similarity, texts[n.case_id]) for n in similar if n.case_id in texts])
 
 
-def _strange(seen: StudyPictures) -> Sentence:
+def _strange(seen: StudyImages) -> Sentence:
     image = wording.image_name(seen.modality, seen.body_part)
     return Sentence(
         f"Findings: The images do not look like any {image} image of the reference set; nothing was read from them."
@@ -214,12 +214,12 @@ def _strange(seen: StudyPictures) -> Sentence:
     )
 
 
-def _wait(model: Model, question: str, seen: StudyPictures, on_progress: Callable[[], None]) -> Generation:
+def _wait(model: Model, question: str, seen: StudyImages, on_progress: Callable[[], None]) -> Generation:
     """Wait for the text; the lease is extended only while the engine moves on, so that a hung one loses it.
 
     Its progress with any request counts, not our own tokens: a request that waits for a free slot is in no danger.
     """
-    future = model.generate(question, [picture.pixels for picture in seen.pictures])
+    future = model.generate(question, [image.pixels for image in seen.images])
     progress = model.progress
     try:
         while True:
@@ -263,7 +263,7 @@ def _draft(study: StudyToReport, written: Written, model: Model, references: Ref
             "versions": _versions(),
         },
         evidence=written.grounding.quoted,
-        pictures=[_shown(picture) for picture in seen.pictures],
+        images=[_shown(image) for image in seen.images],
     )
 
 
@@ -272,14 +272,14 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("prelim", "torch", "transformers", "pydicom", "numpy", "pillow")}
 
 
-def _shown(picture: Picture) -> Shown:
+def _shown(image: RenderedImage) -> Shown:
     png = io.BytesIO()
-    Image.fromarray(picture.pixels).save(png, format="PNG")
+    Image.fromarray(image.pixels).save(png, format="PNG")
     return Shown(
         png=png.getvalue(),
-        sop_instance_uid=picture.sop_instance_uid,
-        frame=picture.frame,
-        reason=picture.reason,
-        transform=picture.transform,
-        warnings=list(picture.warnings),
+        sop_instance_uid=image.sop_instance_uid,
+        frame=image.frame,
+        reason=image.reason,
+        transform=image.transform,
+        warnings=list(image.warnings),
     )

@@ -86,27 +86,27 @@ class Resident:
             self._settings.retrieved_cases,
             refuse_strange=self._settings.refuse_strange,
         )
-        return write_report(study, self, references, budget=self._settings.pictures_per_study, on_progress=on_progress)
+        return write_report(study, self, references, budget=self._settings.images_per_study, on_progress=on_progress)
 
     @property
     def digest(self) -> str:
         """Of the model's weights."""
         return self._model.digest
 
-    def patch_tokens(self, pictures: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-        """What it sees at each place of each picture."""
-        return self._model.patch_tokens(pictures)
+    def patch_tokens(self, images: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """What it sees at each place of each image."""
+        return self._model.patch_tokens(images)
 
     @property
     def progress(self) -> int:
         """The engine's steps so far."""
         return self._model.engine.progress
 
-    def generate(self, question: str, pictures: Sequence[npt.NDArray[Any]]) -> Future[Any]:
+    def generate(self, question: str, images: Sequence[npt.NDArray[Any]]) -> Future[Any]:
         """Hand a request to the engine."""
         request = Request(
             question=question,
-            pictures=pictures,
+            images=images,
             max_new_tokens=self._settings.maximum_new_tokens,
             deadline_seconds=self._settings.report_deadline_seconds,
         )
@@ -165,6 +165,6 @@ def build_reference(folder: Path, settings: Settings) -> tuple[int, list[str]]:
     """Load *folder*'s cases and index them for the configured checkpoint; see worker.retrieval.build."""
     model = _load_model(settings)
     try:
-        return build(folder, settings.data_dir, model, kinds, pictures_per_case=settings.pictures_per_study)
+        return build(folder, settings.data_dir, model, kinds, images_per_case=settings.images_per_study)
     finally:
         model.close()

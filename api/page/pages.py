@@ -1,4 +1,4 @@
-"""The pages for people: the work list, and one study with its pictures and report."""
+"""The pages for people: the work list, and one study with its images and report."""
 
 import datetime as dt
 import uuid

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from db.models import ReportPicture
+    from db.models import ReportImage
 
 
 def study(session: Session, study_id: uuid.UUID) -> overview.StudyLine:
@@ -41,7 +41,7 @@ def report(session: Session, line: overview.StudyLine) -> Report | None:
     same = {name: getattr(row, name) for name in Report.model_fields if name in row.__table__.columns}
     pictures = [
         Picture.model_validate(asdict(p) | {"url": picture_url(line.id, row.version, p.ordinal)})
-        for p in overview.pictures(session, row.id)
+        for p in overview.images(session, row.id)
     ]
     evidence = [Evidence.model_validate(case) for case in overview.evidence(session, row.id)]
     return Report(**same, outdated=row.revision < line.revision, pictures=pictures, evidence=evidence)
@@ -52,11 +52,11 @@ def picture_url(study_id: uuid.UUID, version: int, ordinal: int) -> str:
     return f"/v1/studies/{study_id}/report/pictures/{ordinal}?version={version}"
 
 
-def picture(session: Session, study_id: uuid.UUID, version: int | None, ordinal: int) -> ReportPicture:
+def picture(session: Session, study_id: uuid.UUID, version: int | None, ordinal: int) -> ReportImage:
     """One picture of a version of the study's report, the current one if none is named."""
     line = study(session, study_id)
     wanted = version or (line.report.version if line.report else None)
-    found = None if wanted is None else overview.picture(session, study_id, wanted, ordinal)
+    found = None if wanted is None else overview.image(session, study_id, wanted, ordinal)
     if found is None:
         raise NotFound("this report has no such picture", "the report lists its pictures")
     return found

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import ColumnElement, and_, case, func, select, true, tuple_
 
-from db.models import STUDY_STATES, Evidence, Instance, Job, ReferenceCase, Report, ReportPicture, Study
+from db.models import STUDY_STATES, Evidence, Instance, Job, ReferenceCase, Report, ReportImage, Study
 from db.operations import heartbeats
 
 if TYPE_CHECKING:
@@ -109,8 +109,8 @@ class EvidenceLine:
 
 
 @dataclass(frozen=True, slots=True)
-class PictureLine:
-    """A picture given to the model, without its pixels."""
+class ImageLine:
+    """An image given to the model, without its pixels."""
 
     ordinal: int
     sop_instance_uid: str
@@ -250,19 +250,19 @@ def evidence(session: Session, report_id: uuid.UUID) -> list[EvidenceLine]:
     return [EvidenceLine(*row) for row in rows]
 
 
-def pictures(session: Session, report_id: uuid.UUID) -> list[PictureLine]:
-    """The pictures of a report in the order the model got them; their pixels stay in the database."""
-    columns = [getattr(ReportPicture, name) for name in PictureLine.__dataclass_fields__]
-    rows = session.execute(select(*columns).where(ReportPicture.report_id == report_id).order_by(ReportPicture.ordinal))
-    return [PictureLine(*row) for row in rows]
+def images(session: Session, report_id: uuid.UUID) -> list[ImageLine]:
+    """The images of a report in the order the model got them; their pixels stay in the database."""
+    columns = [getattr(ReportImage, name) for name in ImageLine.__dataclass_fields__]
+    rows = session.execute(select(*columns).where(ReportImage.report_id == report_id).order_by(ReportImage.ordinal))
+    return [ImageLine(*row) for row in rows]
 
 
-def picture(session: Session, study_id: uuid.UUID, version: int, ordinal: int) -> ReportPicture | None:
-    """One picture exactly as the model saw it for that version of the study's report."""
+def image(session: Session, study_id: uuid.UUID, version: int, ordinal: int) -> ReportImage | None:
+    """One image exactly as the model saw it for that version of the study's report."""
     return session.scalars(
-        select(ReportPicture)
-        .join(Report, Report.id == ReportPicture.report_id)
-        .where(Report.study_id == study_id, Report.version == version, ReportPicture.ordinal == ordinal)
+        select(ReportImage)
+        .join(Report, Report.id == ReportImage.report_id)
+        .where(Report.study_id == study_id, Report.version == version, ReportImage.ordinal == ordinal)
     ).one_or_none()
 
 

@@ -1,4 +1,4 @@
-"""Save and read report versions, their evidence and the pictures they rest on."""
+"""Save and read report versions, their evidence and the images they rest on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, func, insert, select
 
-from db.models import Evidence, Report, ReportPicture
+from db.models import Evidence, Report, ReportImage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +34,7 @@ class Quoted:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A picture as it was given to the model."""
+    """An image as it was given to the model."""
 
     png: bytes = field(repr=False)
     sop_instance_uid: str
@@ -56,7 +56,7 @@ class Draft:
     provenance: dict[str, Any]
     remarks: list[str] = field(default_factory=list)
     evidence: list[Quoted] = field(default_factory=list)
-    pictures: list[Shown] = field(default_factory=list)
+    images: list[Shown] = field(default_factory=list)
 
 
 #: A study's reports are written in turn, under its lock (db.jobs.claims.finish): the next number is nobody else's.
@@ -86,19 +86,19 @@ def save(session: Session, claim: Claim, draft: Draft) -> None:
         "provenance": draft.provenance,
     }
     session.execute(INSERT, row)
-    session.add_all(_evidence(report_id, draft.evidence) + _pictures(report_id, draft.pictures))
+    session.add_all(_evidence(report_id, draft.evidence) + _images(report_id, draft.images))
 
 
-def _evidence(report_id: uuid.UUID, quoted: Sequence[Quoted]) -> list[Evidence | ReportPicture]:
+def _evidence(report_id: uuid.UUID, quoted: Sequence[Quoted]) -> list[Evidence | ReportImage]:
     return [
         Evidence(report_id=report_id, rank=rank, case_id=q.case_id, similarity=q.similarity, excerpt=q.excerpt)
         for rank, q in enumerate(quoted, start=1)
     ]
 
 
-def _pictures(report_id: uuid.UUID, shown: Sequence[Shown]) -> list[Evidence | ReportPicture]:
+def _images(report_id: uuid.UUID, shown: Sequence[Shown]) -> list[Evidence | ReportImage]:
     return [
-        ReportPicture(
+        ReportImage(
             report_id=report_id,
             ordinal=ordinal,
             sop_instance_uid=s.sop_instance_uid,
@@ -125,8 +125,8 @@ def evidence(session: Session, report_id: uuid.UUID) -> Sequence[Evidence]:
     return session.scalars(select(Evidence).where(Evidence.report_id == report_id).order_by(Evidence.rank)).all()
 
 
-def pictures(session: Session, report_id: uuid.UUID) -> Sequence[ReportPicture]:
-    """The pictures the model saw, in its order."""
+def images(session: Session, report_id: uuid.UUID) -> Sequence[ReportImage]:
+    """The images the model saw, in its order."""
     return session.scalars(
-        select(ReportPicture).where(ReportPicture.report_id == report_id).order_by(ReportPicture.ordinal)
+        select(ReportImage).where(ReportImage.report_id == report_id).order_by(ReportImage.ordinal)
     ).all()

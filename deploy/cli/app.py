@@ -39,7 +39,7 @@ Called = Annotated[str | None, typer.Option(help="Its AE title.")]
 Calling = Annotated[str, typer.Option(help="Our AE title.")]
 Tls = Annotated[bool | None, typer.Option("--tls/--no-tls", help="Speak TLS; unset: as our own listener, if it is it.")]
 Authority = Annotated[Path | None, typer.Option("--ca", help="PEM certificate that its certificate must be signed by.")]
-Pictures = Annotated[Path | None, typer.Option(help="Draw what the model saw into this PNG.")]
+Images = Annotated[Path | None, typer.Option(help="Draw what the model saw into this PNG.")]
 
 
 def main() -> None:
@@ -262,11 +262,11 @@ def ready(process: Annotated[str, typer.Argument(help="listener, dispatcher, wor
 
 
 @app.command()
-def show(study: Study, pictures: Pictures = None) -> None:
+def show(study: Study, images: Images = None) -> None:
     """Show one study: what arrived, what became of it, its report."""
     from deploy.operate.studies import show as show_study
 
-    show_study(load_settings(), console, study, pictures)
+    show_study(load_settings(), console, study, images)
 
 
 @app.command()

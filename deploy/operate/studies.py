@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from db.models import Report, Study
     from db.settings import Settings
-    from worker.images.study import StudyPictures
+    from worker.images.study import StudyImages
 
 
 def change(settings: Settings, name: str, order: Callable[[Session, Study], None]) -> None:
@@ -53,7 +53,7 @@ def settle(session: Session, study: Study) -> None:
     settling.settle(session, study, "settled by an operator")
 
 
-def show(settings: Settings, console: Console, name: str, pictures: Path | None) -> None:
+def show(settings: Settings, console: Console, name: str, images: Path | None) -> None:
     """Print a study without its patient's attributes: its series, its jobs, its current report."""
     with transaction(settings.database()) as session:
         study = lifecycle.find(session, name)
@@ -65,8 +65,8 @@ def show(settings: Settings, console: Console, name: str, pictures: Path | None)
             console.print(versions.BANNER, style="bold")
             console.print(f"version {report.version}, {report.basis}", markup=False, highlight=False)
             console.print(report.findings, report.impression, *report.remarks, sep="\n", markup=False, highlight=False)
-        if pictures is not None:
-            _draw(session, study, report, pictures)
+        if images is not None:
+            _draw(session, study, report, images)
 
 
 def _state(study: Study) -> str:
@@ -105,20 +105,20 @@ def _jobs(session: Session, study: Study) -> Table:
 
 def _draw(session: Session, study: Study, report: Report | None, path: Path) -> None:
     if report is None:
-        raise NotPossible("there is no report yet, so there are no pictures of it")
-    from worker.images.render.contact_sheet import contact_sheet  # noqa: PLC0415 - numpy and pydicom, only where pictures are wanted
+        raise NotPossible("there is no report yet, so there are no images of it")
+    from worker.images.render.contact_sheet import contact_sheet  # noqa: PLC0415 - numpy and pydicom, only where images are wanted
 
     contact_sheet(_seen(session, study, report), report.remarks).save(path, format="PNG")
 
 
-def _seen(session: Session, study: Study, report: Report) -> StudyPictures:
-    """The stored pictures, as they were when the model saw them."""
+def _seen(session: Session, study: Study, report: Report) -> StudyImages:
+    """The stored images, as they were when the model saw them."""
     import numpy as np  # noqa: PLC0415 - as above
 
-    from worker.images.study import Picture, StudyPictures  # noqa: PLC0415 - as above
+    from worker.images.study import RenderedImage, StudyImages  # noqa: PLC0415 - as above
 
-    pictures = [
-        Picture(
+    images = [
+        RenderedImage(
             pixels=np.asarray(Image.open(io.BytesIO(row.png))),
             sop_instance_uid=row.sop_instance_uid,
             frame=row.frame,
@@ -126,6 +126,6 @@ def _seen(session: Session, study: Study, report: Report) -> StudyPictures:
             transform=row.transform,
             warnings=row.warnings,
         )
-        for row in versions.pictures(session, report.id)
+        for row in versions.images(session, report.id)
     ]
-    return StudyPictures(pictures, [], report.basis, study.modality, study.body_part)
+    return StudyImages(images, [], report.basis, study.modality, study.body_part)

@@ -1,7 +1,7 @@
 """The engine against `generate`, one request after another and in static batches, on this machine's CPU.
 
-A random InternVL of about 50 M parameters; each request has one picture, a question of its own length and an answer of
-20 to 200 tokens. Vision gains nothing from batching on a CPU, so the headline is taken with the pictures' features
+A random InternVL of about 50 M parameters; each request has one image, a question of its own length and an answer of
+20 to 200 tokens. Vision gains nothing from batching on a CPU, so the headline is taken with the images' features
 computed ahead for all three; "with vision" is end to end, beside what its parts take by themselves.
 
 Times are CPU seconds of one thread: on an idle machine the same as the clock's, on a busy one still comparable. The
@@ -41,7 +41,7 @@ STEPS = 40
 
 @dataclass(slots=True)
 class Work:
-    """One request: its prompt's tokens, its picture and how many tokens it is to write."""
+    """One request: its prompt's tokens, its image and how many tokens it is to write."""
 
     ids: torch.Tensor
     pixels: torch.Tensor
@@ -50,7 +50,7 @@ class Work:
     embeddings: torch.Tensor = field(default_factory=lambda: torch.empty(0))
 
     def prompt(self, *, ahead: bool) -> Prompt:
-        """For the engine; with the picture's features if they are computed *ahead*."""
+        """For the engine; with the image's features if they are computed *ahead*."""
         prompt = Prompt(self.ids, self.pixels)
         if ahead and self.features is not None:
             prompt.features.append(self.features)
@@ -108,7 +108,7 @@ def draw(model: Any, count: int) -> list[Work]:
 
 @torch.inference_mode()
 def look(model: Any, work: list[Work]) -> None:
-    """Compute every picture's features and every prompt's embeddings."""
+    """Compute every image's features and every prompt's embeddings."""
     for item in work:
         item.features = model.get_image_features(item.pixels).pooler_output[0]
         embeddings = model.get_input_embeddings()(item.ids)

@@ -31,7 +31,7 @@ from worker.model.pixel_shuffle import InternVLV1Config, InternVLV1ForConditiona
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: A study: one picture, three retrieved reports of 120 tokens, 90 tokens of instruction; 200 tokens of report.
+#: A study: one image, three retrieved reports of 120 tokens, 90 tokens of instruction; 200 tokens of report.
 TEXT_TOKENS, NEW_TOKENS = 3 * 120 + 90, 200
 BATCHES = (1, 8, 16, 32, 64)
 STEPS = 30
@@ -55,7 +55,7 @@ class Roofline:
     flops: float
     weight_bytes: float
     output_bytes: float
-    picture_flops: float
+    image_flops: float
     layers: int
     hidden: int
     kv_bytes: float
@@ -73,8 +73,8 @@ class Roofline:
         return (products + 2 * self.layers * tokens**2 * self.hidden) / self.flops
 
     def vision(self) -> float:
-        """Seconds for one picture."""
-        return self.picture_flops / self.flops
+        """Seconds for one image."""
+        return self.image_flops / self.flops
 
     def latency(self, prompt: int) -> float:
         """Seconds for a study that has the device to itself: one step after the other."""
@@ -97,8 +97,8 @@ class Bench:
         self.config = self.model.config
         generator = torch.Generator().manual_seed(0)
         words = torch.randint(1, 900, (TEXT_TOKENS,), generator=generator)
-        picture = torch.full((self.config.image_seq_length,), self.config.image_token_id)
-        self.ids = torch.cat([words[:10], picture, words[10:]])
+        image = torch.full((self.config.image_seq_length,), self.config.image_token_id)
+        self.ids = torch.cat([words[:10], image, words[10:]])
         side = SHAPES[shape]["image_size"]
         self.pixels = torch.randn(1, 3, side, side, generator=generator)
 
@@ -144,7 +144,7 @@ class Bench:
             flops=2 * side**3 / product,
             weight_bytes=float(sum(parameter.nbytes for parameter in read)),
             output_bytes=float(self.model.lm_head.weight.nbytes),
-            picture_flops=2.0 * tower * patches
+            image_flops=2.0 * tower * patches
             + 4.0 * vision.num_hidden_layers * patches**2 * vision.hidden_size
             + 2.0 * projector * self.config.image_seq_length,
             layers=text.num_hidden_layers,
@@ -159,19 +159,19 @@ class Bench:
         return self.seconds(lambda: runner.decode([1] * batch, [length] * batch), STEPS)
 
     def prefill(self) -> float:
-        """Seconds to read a study's prompt, its picture seen already."""
+        """Seconds to read a study's prompt, its image seen already."""
         runner = SlotRunner(self.model, rows=1, tokens=self.context).warm_up()
         prompt = self.prompt()
         runner.see([prompt], 1)
         return self.seconds(lambda: runner.prefill(0, prompt, 0, len(prompt)))
 
     def vision(self) -> float:
-        """Seconds per picture in batches of four."""
+        """Seconds per image in batches of four."""
         runner = SlotRunner(self.model, rows=1, tokens=self.context)
         return self.seconds(lambda: runner.see([self.prompt() for _ in range(4)], 4)) / 4
 
     def studies(self, rows: int, count: int) -> float:
-        """Seconds for *count* studies through an engine of *rows* rows, pictures and all."""
+        """Seconds for *count* studies through an engine of *rows* rows, images and all."""
         runner = SlotRunner(self.model, rows=rows, tokens=self.context).warm_up()
         engine = Engine(runner, stop_tokens=frozenset(), detokenize=str).start()
         started = time.perf_counter()
@@ -255,7 +255,7 @@ def measure(bench: Bench, console: Console) -> dict[str, float]:
         table.add_row(f"decode tokens/s, batch {batch}", f"{found:.0f}", f"{bound:.0f}", f"{found / bound:.2f}")
     for name, found, bound in (
         ("prefill ms", bench.prefill(), roof.prefill(prompt)),
-        ("vision ms per picture", bench.vision(), roof.vision()),
+        ("vision ms per image", bench.vision(), roof.vision()),
         ("one study alone, ms", bench.studies(1, 1), roof.latency(prompt)),
     ):
         table.add_row(name, f"{found * 1e3:.1f}", f"{bound * 1e3:.1f}", f"{bound / found:.2f}")

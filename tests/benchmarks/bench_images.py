@@ -1,9 +1,9 @@
-"""How fast a study becomes pictures, against bare pydicom in the same run. `make bench-images`.
+"""How fast a study becomes images, against bare pydicom in the same run. `make bench-images`.
 
-- ct: 600 slices of 512 x 512, 16 bit, native, to 8 pictures; against decoding every slice, and against reading every
+- ct: 600 slices of 512 x 512, 16 bit, native, to 8 images; against decoding every slice, and against reading every
   header plus decoding the 8 chosen.
 - ct_rle: the same, RLE compressed.
-- dx: a radiograph of 3000 x 2500, 12 of 16 bits, to its picture; against decoding it and applying its LUTs.
+- dx: a radiograph of 3000 x 2500, 12 of 16 bits, to its image; against decoding it and applying its LUTs.
 
 Every figure is the best of several runs over files in the page cache. The last line is JSON.
 """
@@ -29,7 +29,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from worker.images.study import StoredInstance, pictures_of
+from worker.images.study import StoredInstance, images_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,10 +133,10 @@ def displayed(stored: StoredInstance) -> npt.NDArray[np.generic]:
 def measure_ct(stored: list[StoredInstance]) -> dict[str, float]:
     """Seconds of one CT: ours, all slices, headers alone, headers and the chosen."""
     by_uid = {item.sop_instance_uid: item for item in stored}
-    chosen = {picture.sop_instance_uid for picture in pictures_of(stored, budget=BUDGET).pictures}
+    chosen = {image.sop_instance_uid for image in images_of(stored, budget=BUDGET).images}
     headers = best(lambda: [dcmread(item.path, stop_before_pixels=True) for item in stored])
     return {
-        "pictures": best(lambda: pictures_of(stored, budget=BUDGET)),
+        "images": best(lambda: images_of(stored, budget=BUDGET)),
         "decode all": best(lambda: [decoded(item) for item in stored], 3),
         "decode and LUT all": best(lambda: [displayed(item) for item in stored], 2),
         "headers": headers,
@@ -153,16 +153,16 @@ def main() -> None:
             folder.mkdir()
             tables[kind] = measure_ct(write_ct(folder, compressed=kind == "ct_rle"))
         dx = write_dx(Path(name))
-        tables["dx"] = {"pictures": best(lambda: pictures_of([dx])), "decode and LUT": best(lambda: displayed(dx))}
+        tables["dx"] = {"images": best(lambda: images_of([dx])), "decode and LUT": best(lambda: displayed(dx))}
     for kind, seconds in tables.items():
         for what, value in seconds.items():
             sys.stdout.write(f"{kind:8} {what:20} {value * 1000:9.1f} ms\n")
     ct, figures = tables["ct"], {}
-    figures["vs_decode_all"] = ct["decode all"] / ct["pictures"]
-    figures["vs_headers_plus_chosen"] = ct["pictures"] / ct["headers + chosen"]
-    figures["dx_vs_bare"] = tables["dx"]["pictures"] / tables["dx"]["decode and LUT"]
-    figures["vs_draw_all"] = ct["decode and LUT all"] / ct["pictures"]
-    figures["vs_decode_all_rle"] = tables["ct_rle"]["decode all"] / tables["ct_rle"]["pictures"]
+    figures["vs_decode_all"] = ct["decode all"] / ct["images"]
+    figures["vs_headers_plus_chosen"] = ct["images"] / ct["headers + chosen"]
+    figures["dx_vs_bare"] = tables["dx"]["images"] / tables["dx"]["decode and LUT"]
+    figures["vs_draw_all"] = ct["decode and LUT all"] / ct["images"]
+    figures["vs_decode_all_rle"] = tables["ct_rle"]["decode all"] / tables["ct_rle"]["images"]
     sys.stdout.write(json.dumps({key: round(value, 3) for key, value in figures.items()}) + "\n")
 
 

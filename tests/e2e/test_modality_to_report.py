@@ -73,12 +73,12 @@ def test_the_api_gives_the_report_with_its_banner_and_what_it_rests_on(api: http
     assert len(report["model_digest"]) == 64
 
 
-def test_the_api_gives_the_very_pictures_the_model_saw(api: httpx.Client) -> None:
+def test_the_api_gives_the_very_images_the_model_saw(api: httpx.Client) -> None:
     study = api.get("/v1/studies").json()["studies"][0]
-    picture = api.get(f"/v1/studies/{study['id']}/report/pictures/1")
+    image = api.get(f"/v1/studies/{study['id']}/report/pictures/1")
 
-    assert picture.headers["content-type"] == "image/png"
-    assert Image.open(io.BytesIO(picture.content)).mode == "RGB"
+    assert image.headers["content-type"] == "image/png"
+    assert Image.open(io.BytesIO(image.content)).mode == "RGB"
 
 
 def test_without_a_key_nothing_is_told(reported: House) -> None:

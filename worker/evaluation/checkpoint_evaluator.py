@@ -1,6 +1,6 @@
 """A checkpoint before fresh phantoms: what it writes, with which cases beside it, and how strange it finds them.
 
-By arrays, many at once: the same prompts, pictures and pooling as a worker's, without the DICOM files between.
+By arrays, many at once: the same prompts, images and pooling as a worker's, without the DICOM files between.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Ruler:
         self.reference_vectors, _, _ = embed_items(trainee, self.references, self.usual)
 
     def look(self, pool: Pool, claimed: str = "") -> Ready:
-        """Embed a pool; *claimed* is the family its pictures are said to be of."""
+        """Embed a pool; *claimed* is the family its images are said to be of."""
         vectors, tokens, z = embed_items(self.trainee, pool, self.usual, claimed)
         own = {family: pool.of(family) for family in CATALOGUE}
         items = {claimed: range(len(pool.items))} if claimed else own

@@ -1,6 +1,6 @@
-"""What a checkpoint takes over from cases quoted beside a picture: of genuine pictures, and of pictures that are none.
+"""What a checkpoint takes over from cases quoted beside an image: of genuine images, and of images that are none.
 
-A report inherits where it affirms a finding that the quoted cases have and the picture has not.
+A report inherits where it affirms a finding that the quoted cases have and the image has not.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from worker.evaluation.checkpoint_evaluator import Ready, Ruler
     from worker.prompting import wording
 
-#: Of pictures that are none, in this share are the quoted reports those of rare findings.
+#: Of images that are none, in this share are the quoted reports those of rare findings.
 TEMPTING = 0.5
 
 
 def inherited(ruler: Ruler, ready: Ready, items: Sequence[int], family: str = "chest") -> dict[str, float]:
-    """Of genuine pictures beside their own nearest cases, and beside three wrong ones.
+    """Of genuine images beside their own nearest cases, and beside three wrong ones.
 
-    Wrong ones have no rare finding of the picture's own. They are random or rare: as a worker quotes them, which leaves
+    Wrong ones have no rare finding of the image's own. They are random or rare: as a worker quotes them, which leaves
     out what is too unlike; all of them, under their own similarities; or, disguised, under those of the nearest. Beside
     the shares, how many of the wrong ones a worker quotes.
     """
@@ -80,7 +80,7 @@ def _names(text: str) -> set[str]:
 
 
 def by_kind(ruler: Ruler) -> dict[str, dict[str, float]]:
-    """What genuine pictures inherit: of every kind, and apart of chests that show something rare or without a name."""
+    """What genuine images inherit: of every kind, and apart of chests that show something rare or without a name."""
     size = ruler.size
     shares = [Share(family, size.others, mixed=False) for family in CATALOGUE if family != "chest"]
     chests = Share("chest", size.chests), Share("chest", size.rare * len(RARE), rare=1 / len(RARE))
@@ -94,30 +94,30 @@ def by_kind(ruler: Ruler) -> dict[str, dict[str, float]]:
 
 
 def refusing(ruler: Ruler) -> dict[str, dict[str, Any]]:
-    """Pictures that are none of the kind they are said to be, by that kind and what they are."""
+    """Images that are none of the kind they are said to be, by that kind and what they are."""
     rng = np.random.default_rng(ruler.seed + 4)
     count = ruler.size.junk
     junk = {name: np.stack([paint(rng) for _ in range(count)]) for name, paint in {**TRAINED, **HELD_OUT}.items()}
     others = {}
     for family in CATALOGUE:
         pool = make_pool([Share(family, count)], seed=ruler.seed + 5)
-        others[family] = pool.pictures[[item.rows[0] for item in pool.items]]
+        others[family] = pool.images[[item.rows[0] for item in pool.items]]
     return {
         claimed: {
-            **{name: _refused(ruler, pictures, claimed) for name, pictures in junk.items()},
-            **{name: _refused(ruler, pictures, claimed) for name, pictures in others.items() if name != claimed},
+            **{name: _refused(ruler, images, claimed) for name, images in junk.items()},
+            **{name: _refused(ruler, images, claimed) for name, images in others.items() if name != claimed},
         }
         for claimed in CATALOGUE
     }
 
 
-def _refused(ruler: Ruler, pictures: npt.NDArray[np.uint8], claimed: str) -> dict[str, float]:
+def _refused(ruler: Ruler, images: npt.NDArray[np.uint8], claimed: str) -> dict[str, float]:
     """With three tempting reports: what is claimed, and what is left of that where the gate refuses first."""
-    count = len(pictures)
+    count = len(images)
     items = [Item(JUNK, None, (row,)) for row in range(count)]
     nothing_there = np.zeros((count, 64, 1), np.bool_), np.zeros((count, 1), np.bool_)
     family = np.full(count, FAMILIES.index(JUNK), np.int64)
-    ready = ruler.look(Pool(items, pictures, *nothing_there, family), claimed=claimed)
+    ready = ruler.look(Pool(items, images, *nothing_there, family), claimed=claimed)
     shelf = ready.shelves[claimed]
     quoted = {
         number: shelf.wrong(number, ruler.rng, rare=number < count * TEMPTING, disguised=True)

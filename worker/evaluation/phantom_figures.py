@@ -60,7 +60,7 @@ def reading(ruler: Ruler, variation: Variation, families: Sequence[str] = tuple(
 
 
 def _gate(ruler: Ruler, ready: Ready, family: str, items: list[int]) -> dict[str, Any]:
-    """How many genuine studies would be refused: those whose every picture is strange."""
+    """How many genuine studies would be refused: those whose every image is strange."""
     limit = ruler.usual[family].limit
     refused = [bool((ready.z[list(ready.pool.items[number].rows)] > limit).all()) for number in items]
     return {"refused_by_gate": round(float(np.mean(refused)), 4), "gate_limit": round(limit, 3)}
@@ -120,7 +120,7 @@ def _rare_f1(pairs: list[Pair], names: Sequence[str]) -> float:
 
 
 def _item_z(ready: Ready) -> npt.NDArray[np.float32]:
-    """Of each item the z of its first picture."""
+    """Of each item the z of its first image."""
     return ready.z[[item.rows[0] for item in ready.pool.items]]
 
 

@@ -1,6 +1,6 @@
 """`prelim evaluate`: a folder of cases with reference reports, a checkpoint, and how well the one reads the other.
 
-The whole way of a worker without its databases: DICOM files, chosen pictures, retrieval from a folder of reference
+The whole way of a worker without its databases: DICOM files, chosen images, retrieval from a folder of reference
 cases, the prompt, the resident model. Nothing is downloaded and nothing is stored but the figures.
 """
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from db.settings import Settings
-    from worker.images.study import StudyPictures
+    from worker.images.study import StudyImages
     from worker.model.resident_model import ResidentModel
     from worker.retrieval.build import Owner
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _CASES = uuid.UUID("5e1c6f0e-7f0b-4b53-9d5d-8a6f5f6f0c11")
 #: Longest report, in tokens.
 MAXIMUM_NEW_TOKENS = 200
-#: The figures, and their picture, in the folder that `out` names.
+#: The figures, and their image, in the folder that `out` names.
 FIGURES, PLOT = "evaluation.json", "evaluation.png"
 
 
@@ -52,7 +52,7 @@ class Options:
     #: Folder of reference cases to retrieve from; None: no retrieval.
     reference: Path | None = None
     retrieved_cases: int = 3
-    pictures: int = 8
+    images: int = 8
     device: str = "auto"
     dtype: str = "auto"
 
@@ -60,7 +60,7 @@ class Options:
 def options_of(settings: Settings, reference: Path | None) -> Options:
     """As a worker with these *settings* would write them."""
     return Options(
-        reference, settings.retrieved_cases, settings.pictures_per_study, device=settings.device, dtype=settings.dtype
+        reference, settings.retrieved_cases, settings.images_per_study, device=settings.device, dtype=settings.dtype
     )
 
 
@@ -78,7 +78,7 @@ def evaluate(cases: Path, checkpoint: Path, options: Options, *, out: Path | Non
     model = ResidentModel.load(checkpoint, device=options.device, dtype=options.dtype)
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            writer = _Writer(cases, _Served(model), _references(options, model, Path(scratch)), options.pictures)
+            writer = _Writer(cases, _Served(model), _references(options, model, Path(scratch)), options.images)
             result = run(track(listed, "cases"), writer, failures=(NotReportable, TransientFailure, PermanentFailure))
     finally:
         model.close()
@@ -108,17 +108,17 @@ class _Served:
         self._model = model
         self.digest = model.digest
 
-    def patch_tokens(self, pictures: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-        return self._model.patch_tokens(pictures)
+    def patch_tokens(self, images: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        return self._model.patch_tokens(images)
 
     @property
     def progress(self) -> int:
         return self._model.engine.progress
 
-    def generate(self, question: str, pictures: Sequence[npt.NDArray[Any]]) -> Future[Any]:
+    def generate(self, question: str, images: Sequence[npt.NDArray[Any]]) -> Future[Any]:
         from worker.model.resident_model import Request  # noqa: PLC0415 - as above
 
-        return self._model.submit(Request(question, pictures, max_new_tokens=MAXIMUM_NEW_TOKENS))
+        return self._model.submit(Request(question, images, max_new_tokens=MAXIMUM_NEW_TOKENS))
 
 
 @dataclass(slots=True)
@@ -128,16 +128,16 @@ class _Writer:
     folder: Path
     model: _Served
     references: References
-    pictures: int
+    images: int
     seconds: list[float] = field(default_factory=list)
-    #: Cases whose pictures were unlike all reference pictures.
+    #: Cases whose images were unlike all reference images.
     refused: list[str] = field(default_factory=list)
 
     def __call__(self, case: Case) -> Written:
         started = time.monotonic()
         owner = owner_of(self.folder, case)
         study = StudyToReport(instances_of(self.folder, case), case.modality, case.body_part, *owner)
-        draft = write_report(study, self.model, self.references, budget=self.pictures, on_progress=_nothing)
+        draft = write_report(study, self.model, self.references, budget=self.images, on_progress=_nothing)
         self.seconds.append(time.monotonic() - started)
         if draft.provenance["refused"]:
             self.refused.append(case.case_id)
@@ -155,14 +155,14 @@ def _references(options: Options, model: ResidentModel, scratch: Path) -> Refere
         return References(None, lambda _: {}, 0)
     reports: dict[uuid.UUID, str] = {}
 
-    def keep(_folder: Path, case: Case, _seen: StudyPictures, _owner: Owner) -> uuid.UUID:
+    def keep(_folder: Path, case: Case, _seen: StudyImages, _owner: Owner) -> uuid.UUID:
         identity = uuid.uuid5(_CASES, case.case_id)
         reports[identity] = case.report
         return identity
 
     directory = scratch / "index"
     with writing(directory, model_digest=model.digest) as snapshot:
-        collect(options.reference, snapshot, model, kinds, options.pictures, store=keep)
+        collect(options.reference, snapshot, model, kinds, options.images, store=keep)
         snapshot.write()
     index = ReferenceIndex(directory, model_digest=model.digest)
     return References(index, _reader(reports), options.retrieved_cases)

@@ -1,4 +1,4 @@
-"""From DICOM objects to the pictures the model sees; numpy and PIL only, no torch."""
+"""From DICOM objects to the images the model sees; numpy and PIL only, no torch."""
 
 import logging
 import warnings

@@ -1,4 +1,4 @@
-"""Why a picture cannot be had."""
+"""Why an image cannot be had."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from db.errors import PrelimError
 
 
 class Unreadable(PrelimError):
-    """Raised when one object or frame cannot become a picture; the study may still have others.
+    """Raised when one object or frame cannot become an image; the study may still have others.
 
     *code* is short and stable, *detail* says it to a person; neither holds anything from the patient's data.
     """

@@ -1,6 +1,6 @@
-"""A study's objects -> the pictures the model sees, and why these.
+"""A study's objects -> the images the model sees, and why these.
 
-headers -> candidates -> choices -> pictures. Only what was chosen is decoded; what fails is left out, said so, and
+headers -> candidates -> choices -> images. Only what was chosen is decoded; what fails is left out, said so, and
 replaced by the next best choice.
 """
 
@@ -55,7 +55,7 @@ class StoredInstance:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class RenderedImage:
     """What the model is shown: *pixels* is uint8 [rows, columns, 3]; *transform* says how they were made."""
 
     pixels: npt.NDArray[np.uint8]
@@ -77,10 +77,10 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True)
-class StudyPictures:
-    """The pictures of a study, what they stand for, and what was left out."""
+class StudyImages:
+    """The images of a study, what they stand for, and what was left out."""
 
-    pictures: list[Picture]
+    images: list[RenderedImage]
     left_out: list[LeftOut]
     #: "8 of 240 slices of series 3"
     basis: str
@@ -90,8 +90,8 @@ class StudyPictures:
 
     @property
     def informative(self) -> bool:
-        """Whether at least one picture can show anything at all."""
-        return any(not quality.WITHOUT_INFORMATION & set(picture.warnings) for picture in self.pictures)
+        """Whether at least one image can show anything at all."""
+        return any(not quality.WITHOUT_INFORMATION & set(image.warnings) for image in self.images)
 
     def remarks(self) -> list[str]:
         """What was left out, as sentences, one for each cause."""
@@ -99,38 +99,36 @@ class StudyPictures:
         return [f"{number} {'images' if number > 1 else 'image'} left out: {cause}" for cause, number in causes.items()]
 
 
-def pictures_of(
+def images_of(
     instances: Sequence[StoredInstance], *, budget: int = 8, on_progress: Callable[[], None] = lambda: None
-) -> StudyPictures:
-    """Choose and draw at most *budget* pictures of a study; *on_progress* is called after each object and each drawing.
+) -> StudyImages:
+    """Choose and draw at most *budget* images of a study; *on_progress* is called after each object and each drawing.
 
     Raises NotReportable, with the reason most of its objects share, where none of them can be shown; TransientFailure
     where its files are gone.
     """
     found, left_out = _readable(instances, on_progress)
-    drawn: dict[tuple[object, ...], Picture | Unreadable] = {}
+    drawn: dict[tuple[object, ...], RenderedImage | Unreadable] = {}
     failed: dict[tuple[str, int | None], LeftOut] = {}
     for _ in range(_ROUNDS):
         best = best_of(found)
         choices, basis = _chosen(best, budget)
-        pictures, lost = _draw(choices, drawn)
+        images, lost = _draw(choices, drawn)
         on_progress()
         failed |= {(left.sop_instance_uid, left.frame): left for left in lost}
         # A run with one damaged frame still has the others.
-        broken = _useless(lost, best) - {picture.sop_instance_uid for picture in pictures}
+        broken = _useless(lost, best) - {image.sop_instance_uid for image in images}
         found = [item for item in found if item.identity not in broken]
         if not broken:
             break
     left_out += failed.values()
-    if not pictures:
+    if not images:
         raise _nothing(left_out)
     used = {item.identity for item in best}
     left_out += [_passed_over(item) for item in found if item.identity not in used]
-    shown = {(picture.sop_instance_uid, picture.frame) for picture in pictures}
+    shown = {(image.sop_instance_uid, image.frame) for image in images}
     sentence = basis([choice for choice in choices if (choice.identity, choice.frame) in shown])
-    return StudyPictures(
-        pictures, left_out, sentence, _modality_of(pictures, best), region_of(item.header for item in best)
-    )
+    return StudyImages(images, left_out, sentence, _modality_of(images, best), region_of(item.header for item in best))
 
 
 def _readable(
@@ -210,42 +208,42 @@ def _chosen_from(modality: str, own: list[Candidate], share: int) -> tuple[list[
 
 
 def _draw(
-    choices: Sequence[Choice], drawn: dict[tuple[object, ...], Picture | Unreadable]
-) -> tuple[list[Picture], list[LeftOut]]:
-    """The pictures of the choices, each once: stills are often sent twice under two UIDs."""
-    pictures, lost, seen = [], [], set()
+    choices: Sequence[Choice], drawn: dict[tuple[object, ...], RenderedImage | Unreadable]
+) -> tuple[list[RenderedImage], list[LeftOut]]:
+    """The images of the choices, each once: stills are often sent twice under two UIDs."""
+    images, lost, seen = [], [], set()
     for choice in choices:
         key = (choice.identity, choice.frame, choice.window, choice.whole)
         if key not in drawn:
             drawn[key] = _guarded(_drawn, choice)
         result = drawn[key]
-        if isinstance(result, Picture):
+        if isinstance(result, RenderedImage):
             digest = hashlib.sha256(result.pixels.data).digest()
             if digest in seen:
-                result = drawn[key] = Unreadable("duplicate", "the same picture again")
+                result = drawn[key] = Unreadable("duplicate", "the same image again")
             else:
                 # The same frame may be chosen for another reason in a later round.
-                pictures.append(replace(result, reason=choice.reason))
+                images.append(replace(result, reason=choice.reason))
             seen.add(digest)
         if isinstance(result, Unreadable):
             lost.append(LeftOut(choice.identity, choice.frame, result.code, result.detail))
-    return pictures, lost
+    return images, lost
 
 
 def _useless(lost: Sequence[LeftOut], candidates: Sequence[Candidate]) -> set[str]:
-    """The objects that lost pictures, apart from slices that look like others: a volume keeps them, in their places."""
+    """The objects that lost images, apart from slices that look like others: a volume keeps them, in their places."""
     slices = {item.identity for item in candidates if item.modality in _VOLUMES}
     return {left.sop_instance_uid for left in lost if left.reason != "duplicate" or left.sop_instance_uid not in slices}
 
 
-def _drawn(choice: Choice) -> Picture:
+def _drawn(choice: Choice) -> RenderedImage:
     if choice.whole:
         levels, steps = assemble(choice.header)
     else:
         levels, steps = render(choice.header, choice.frame, window=choice.window)
     warnings = quality.warnings_about(levels)
     pixels, geometry = framed(choice.header, levels)
-    return Picture(pixels, choice.identity, choice.frame, choice.reason, {**steps, **geometry}, warnings)
+    return RenderedImage(pixels, choice.identity, choice.frame, choice.reason, {**steps, **geometry}, warnings)
 
 
 def _passed_over(item: Candidate) -> LeftOut:
@@ -260,9 +258,9 @@ def _made_do(tier: Tier) -> str:
     return f"; only {NAMES[tier]} were sent" if tier in (Tier.SECONDARY, Tier.LOCALIZER) else ""
 
 
-def _modality_of(pictures: Sequence[Picture], candidates: Sequence[Candidate]) -> str:
+def _modality_of(images: Sequence[RenderedImage], candidates: Sequence[Candidate]) -> str:
     modalities = {item.identity: item.modality for item in candidates}
-    return Counter(modalities[picture.sop_instance_uid] for picture in pictures).most_common(1)[0][0]
+    return Counter(modalities[image.sop_instance_uid] for image in images).most_common(1)[0][0]
 
 
 def _nothing(left_out: Sequence[LeftOut]) -> Outcome:

@@ -1,10 +1,10 @@
-"""The words around a question, and the numbers around a picture, as MedDr was trained with them."""
+"""The words around a question, and the numbers around an image, as MedDr was trained with them."""
 
 from __future__ import annotations
 
 #: MedDr's conversation template "Hermes-2" (sunanhe/MedDr src/model/internvl_chat/conversation.py): no newline
-#: between turns, no begin-of-sequence token. As in every InternVL directory of transformers a picture is one
-#: `<IMG_CONTEXT>` here; whoever fills in the template widens it to `<img>`, the picture's tokens, `</img>`.
+#: between turns, no begin-of-sequence token. As in every InternVL directory of transformers an image is one
+#: `<IMG_CONTEXT>` here; whoever fills in the template widens it to `<img>`, the image's tokens, `</img>`.
 CHAT_TEMPLATE = (
     "{{ '<|im_start|>system\\nAnswer the questions.<|im_end|>' }}"
     "{% for message in messages %}"

@@ -12,7 +12,7 @@ GRID = 8
 
 @torch.inference_mode()
 def patch_tokens(tower: Any, pixels: torch.Tensor) -> torch.Tensor:
-    """The tokens of pictures [n, 3, height, width]: [n, 3, patches, channels], in the tower's number format.
+    """The tokens of images [n, 3, height, width]: [n, 3, patches, channels], in the tower's number format.
 
     The blocks are run one by one, because only three of up to forty-five outputs are to be kept.
     """

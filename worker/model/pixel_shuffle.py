@@ -2,7 +2,7 @@
 
 The layout says so by its `model_type`, which transformers knows once this module is imported. A plain load cannot go
 wrong unseen: the Auto classes refuse the unknown type, and InternVLForConditionalGeneration, which only warns of it,
-breaks on the first picture because STRATEGY is not one of its own and leaves it a token too many.
+breaks on the first image because STRATEGY is not one of its own and leaves it a token too many.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ CONTEXT_TOKENS = 4096
 
 
 class ResidentModel:
-    """A loaded checkpoint that looks at pictures and answers questions about them, from any thread."""
+    """A loaded checkpoint that looks at images and answers questions about them, from any thread."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class ResidentModel:
         self.name = checkpoint.name
         blank = np.zeros((64, 64, 3), np.uint8)
         prompt = self._make_prompt("", [blank])
-        #: Prompt tokens that one picture takes.
+        #: Prompt tokens that one image takes.
         self.image_tokens = len(self._make_prompt("", [blank, blank])) - len(prompt)
         #: Tokens one request may have, prompt and answer together.
         self.context_tokens = min(context_tokens, _positions(self._model))
@@ -111,28 +111,28 @@ class ResidentModel:
     def submit(self, request: Request) -> Future[Generation]:
         """Queue a request; see Engine.submit. The prompt is made here, on the caller's thread."""
         try:
-            prompt = self._make_prompt(request.question, request.pictures)
-        except Exception as error:  # noqa: BLE001 - a request's boundary: what its pictures break is its own
+            prompt = self._make_prompt(request.question, request.images)
+        except Exception as error:  # noqa: BLE001 - a request's boundary: what its images break is its own
             refused: Future[Generation] = Future()
             refused.set_exception(_unfit(error))
             return refused
         return self.engine.submit(request, prompt)
 
     @torch.inference_mode()
-    def patch_tokens(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
-        """What the vision tower sees at each place of each picture, as worker.retrieval.features takes it.
+    def patch_tokens(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+        """What the vision tower sees at each place of each image, as worker.retrieval.features takes it.
 
-        float32 [pictures, layers, patches, channels]; one picture at a time, so that a large tower's need little room.
+        float32 [images, layers, patches, channels]; one image at a time, so that a large tower's need little room.
         """
-        return np.concatenate([self._look(picture).float().cpu().numpy() for picture in pictures])
+        return np.concatenate([self._look(image).float().cpu().numpy() for image in images])
 
     def close(self) -> None:
         """Stop serving; requests under way fail as transient."""
         self.engine.close()
 
-    def _look(self, picture: npt.NDArray[np.uint8]) -> torch.Tensor:
-        # Where a picture is cut into tiles, the last one shows all of it: places must mean the same in every picture.
-        seen = self._make_prompt.seen(picture)
+    def _look(self, image: npt.NDArray[np.uint8]) -> torch.Tensor:
+        # Where an image is cut into tiles, the last one shows all of it: places must mean the same in every image.
+        seen = self._make_prompt.seen(image)
         if self._model.config.model_type in INTERNVL:
             pixels = seen["pixel_values"][-1:].to(self._model.device, self._model.dtype)
             return _coarse(patch_tokens(self._model.model.vision_tower, pixels))
@@ -140,7 +140,7 @@ class ResidentModel:
         seen = {name: value.to(self._model.device) for name, value in seen.items()}
         seen["pixel_values"] = seen["pixel_values"].to(self._model.dtype)
         tiles: torch.Tensor = self._model.get_image_features(**seen).last_hidden_state
-        # Of several tiles one shows the whole picture: LLaVA's first (it takes sizes beside the pixels), Idefics' last.
+        # Of several tiles one shows the whole image: LLaVA's first (it takes sizes beside the pixels), Idefics' last.
         whole = tiles[:1] if "image_sizes" in seen else tiles[-1:]
         return _coarse(whole[:, None])
 

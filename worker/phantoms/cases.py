@@ -1,4 +1,4 @@
-"""What a phantom shows: the catalogue of findings per kind of picture, and the drawing of cases from it."""
+"""What a phantom shows: the catalogue of findings per kind of image, and the drawing of cases from it."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A picture's truth. `level` is the height of an axial slice, -1 (foot) to 1 (head), 0 elsewhere."""
+    """An image's truth. `level` is the height of an axial slice, -1 (foot) to 1 (head), 0 elsewhere."""
 
-    picture: str
+    image: str
     seed: int
     findings: tuple[Finding, ...] = ()
     level: float = 0.0
@@ -65,7 +65,7 @@ CHEST = (
     Kind("central venous line", sided=True),
     Kind("tracheal tube"),
 )
-#: Each in about one of two hundred chest pictures, so that only similar earlier cases can teach their names well.
+#: Each in about one of two hundred chest images, so that only similar earlier cases can teach their names well.
 CHEST_RARE = (
     Kind("free air"),
     Kind("subcutaneous emphysema", sided=True),
@@ -132,24 +132,24 @@ _COUNT_CHEST = (0.28, 0.34, 0.24, 0.14)
 _COUNT_OTHER = (0.25, 0.45, 0.30)
 
 
-def draw_case(rng: np.random.Generator, picture: str, *, rare: str = "", odd: bool = False) -> Case:
-    """A random case of the kind of picture; *rare* adds that rare chest finding, *odd* an object without a name."""
-    count = rng.choice(4, p=_COUNT_CHEST) if picture == "chest" else rng.choice(3, p=_COUNT_OTHER)
+def draw_case(rng: np.random.Generator, image: str, *, rare: str = "", odd: bool = False) -> Case:
+    """A random case of the kind of image; *rare* adds that rare chest finding, *odd* an object without a name."""
+    count = rng.choice(4, p=_COUNT_CHEST) if image == "chest" else rng.choice(3, p=_COUNT_OTHER)
     if rare or odd:
         count = min(int(count), 2)
     findings = [_find(rng, _kind(rare))] if rare else []
-    kinds = CATALOGUE[picture]
+    kinds = CATALOGUE[image]
     for index in rng.permutation(len(kinds))[: int(count)]:
         finding = _find(rng, kinds[index])
         if all(_both_visible(finding, other) for other in findings):
             findings.append(finding)
-    level = float(rng.uniform(-0.3, 0.3)) if picture in {"ct", "mr"} else 0.0
+    level = float(rng.uniform(-0.3, 0.3)) if image in {"ct", "mr"} else 0.0
     ordered = tuple(sorted(findings, key=lambda finding: (finding.name, finding.side)))
-    return Case(picture, int(rng.integers(2**31)), ordered, level, odd)
+    return Case(image, int(rng.integers(2**31)), ordered, level, odd)
 
 
 def renamed(case: Case, names: Mapping[str, str]) -> Case:
-    """The case with its findings called as *names* says; the picture stays."""
+    """The case with its findings called as *names* says; the image stays."""
     return replace(case, findings=tuple(replace(f, name=names.get(f.name, f.name)) for f in case.findings))
 
 

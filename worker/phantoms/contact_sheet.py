@@ -1,4 +1,4 @@
-"""A contact sheet for people: a row for each kind of picture, one finding a cell, named below."""
+"""A contact sheet for people: a row for each kind of image, one finding a cell, named below."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ CELL, CAPTION, COLUMNS = 128, 14, 9
 
 
 def write_sheet(path: Path, *, seed: int = 0) -> None:
-    """Write the sheet as a picture of its file name's format."""
+    """Write the sheet as an image of its file name's format."""
     rng = np.random.default_rng(seed)
-    cells = [_row(rng, picture) for picture in CATALOGUE]
+    cells = [_row(rng, image) for image in CATALOGUE]
     rows = [part[start : start + COLUMNS] for part in cells for start in range(0, len(part), COLUMNS)]
     sheet = Image.new("RGB", (COLUMNS * CELL, len(rows) * (CELL + CAPTION)), "white")
     pen = ImageDraw.Draw(sheet)
@@ -32,12 +32,12 @@ def write_sheet(path: Path, *, seed: int = 0) -> None:
     sheet.save(path, optimize=True, quality=80)
 
 
-def _row(rng: np.random.Generator, picture: str) -> list[tuple[str, Case]]:
-    """A normal picture, then one of every finding; for the chest the rare ones and an object without a name, too."""
-    kinds = CATALOGUE[picture] + (CHEST_RARE if picture == "chest" else ())
+def _row(rng: np.random.Generator, image: str) -> list[tuple[str, Case]]:
+    """A normal image, then one of every finding; for the chest the rare ones and an object without a name, too."""
+    kinds = CATALOGUE[image] + (CHEST_RARE if image == "chest" else ())
     findings = [()] + [(_example(rng, kind),) for kind in kinds]
-    named = [(_name(picture, shown), Case(picture, int(rng.integers(2**31)), shown)) for shown in findings]
-    odd = [(UNCLASSIFIED, Case(picture, int(rng.integers(2**31)), odd=True))] if picture == "chest" else []
+    named = [(_name(image, shown), Case(image, int(rng.integers(2**31)), shown)) for shown in findings]
+    odd = [(UNCLASSIFIED, Case(image, int(rng.integers(2**31)), odd=True))] if image == "chest" else []
     return named + odd
 
 
@@ -47,6 +47,6 @@ def _example(rng: np.random.Generator, kind: Kind) -> Finding:
     return Finding(kind.name, side, zone, str(rng.choice(kind.sizes)) if kind.sizes else "")
 
 
-def _name(picture: str, findings: tuple[Finding, ...]) -> str:
-    words = " ".join(grammar.phrase(finding, 2) for finding in findings) or f"{picture}, normal"
+def _name(image: str, findings: tuple[Finding, ...]) -> str:
+    words = " ".join(grammar.phrase(finding, 2) for finding in findings) or f"{image}, normal"
     return words if len(words) <= CELL // 5 else words[: CELL // 5 - 2] + ".."

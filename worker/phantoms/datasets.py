@@ -57,11 +57,11 @@ class DemoStudy:
 def write_demo_studies(
     directory: Path, *, count: int = 8, seed: int, variation: Variation = CAREFUL
 ) -> list[DemoStudy]:
-    """Write *count* studies, each in a folder of its own, every kind of picture in turn; lists them in cases.jsonl."""
+    """Write *count* studies, each in a folder of its own, every kind of image in turn; lists them in cases.jsonl."""
     rng = np.random.default_rng((seed, 1))
-    pictures = list(CATALOGUE)
+    images = list(CATALOGUE)
     # A chest first and last: it is what most people send.
-    cases = [draw_case(rng, pictures[number % len(pictures)]) for number in range(count)]
+    cases = [draw_case(rng, images[number % len(images)]) for number in range(count)]
     return _write(directory, cases, rng, variation)
 
 
@@ -75,7 +75,7 @@ def write_reference_cases(directory: Path, *, count: int, seed: int, variation: 
 
 def reference_cases(rng: np.random.Generator, count: int) -> Iterator[Case]:
     """Draw *count* earlier cases, every third of another kind than a chest."""
-    others = itertools.cycle(picture for picture in CATALOGUE if picture != "chest")
+    others = itertools.cycle(image for image in CATALOGUE if image != "chest")
     rare = itertools.cycle(kind.name for kind in CHEST_RARE)
     for number in range(count):
         if number % 3 == 2:  # noqa: PLR2004 - every third

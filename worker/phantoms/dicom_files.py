@@ -46,7 +46,7 @@ AIR = 1024
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How a kind of picture is stored."""
+    """How a kind of image is stored."""
 
     modality: str
     sop_class: UID
@@ -72,11 +72,11 @@ def write_study(
 ) -> list[Path]:
     """Write *case* as a study into *directory*: its files. The same arguments give the same bytes.
 
-    *small* pictures are drawn faster, and hold all that a model with a few hundred pixels a side can see.
+    *small* images are drawn faster, and hold all that a model with a few hundred pixels a side can see.
     """
     directory.mkdir(parents=True, exist_ok=True)
     form = form_of(case)
-    if small and case.picture != "pathology":
+    if small and case.image != "pathology":
         form = replace(form, size=min(form.size, SMALL_PIXELS))
     datasets = _objects(case, form, variation, slices=SMALL_SLICES if small else SLICES)
     paths = []
@@ -89,26 +89,26 @@ def write_study(
 
 
 def _objects(case: Case, form: Form, variation: Variation, *, slices: int) -> list[FileDataset]:
-    if case.picture in {"ct", "mr"}:
+    if case.image in {"ct", "mr"}:
         return _volume(case, form, variation, slices=slices)
-    return {"chest": _radiographs, "pathology": _slide}.get(case.picture, _colour)(case, form, variation)
+    return {"chest": _radiographs, "pathology": _slide}.get(case.image, _colour)(case, form, variation)
 
 
 def form_of(case: Case) -> Form:
     """How *case* is stored; every third chest is computed radiography."""
-    return CR if case.picture == "chest" and case.seed % 3 == 0 else FORMS[case.picture]
+    return CR if case.image == "chest" and case.seed % 3 == 0 else FORMS[case.image]
 
 
 def study_uid(case: Case, patient: int) -> str:
     """The Study Instance UID a case gets."""
-    return generate_uid(entropy_srcs=["prelim phantom study", case.picture, str(case.seed), str(patient)])
+    return generate_uid(entropy_srcs=["prelim phantom study", case.image, str(case.seed), str(patient)])
 
 
 def _radiographs(case: Case, form: Form, variation: Variation) -> list[FileDataset]:
     """A frontal view; of every fourth patient a lateral one too. Every fifth is stored bone black."""
     views = [("PA", case)]
     if case.seed % 4 == 0:
-        views.append(("LL", replace(case, picture="lateral")))
+        views.append(("LL", replace(case, image="lateral")))
     return [_radiograph(view, seen, form, variation, bone_black=case.seed % 5 == 0) for view, seen in views]
 
 
@@ -137,12 +137,12 @@ def _volume(case: Case, form: Form, variation: Variation, *, slices: int) -> lis
 
 
 def _slice(case: Case, place: float, form: Form, variation: Variation) -> FileDataset:
-    if case.picture == "ct":
+    if case.image == "ct":
         stored = hounsfield(case, size=form.size, variation=variation)[0] + AIR
     else:
         stored = np.round(draw(case, size=form.size, variation=variation).image * 1000)
     dataset = _grey(form, stored.astype(np.uint16), bits=12)
-    if case.picture == "ct":
+    if case.image == "ct":
         dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = -AIR, 1, "HU"
         dataset.WindowCenter, dataset.WindowWidth, dataset.KVP = 40, 80, 120
     else:

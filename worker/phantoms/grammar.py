@@ -25,7 +25,7 @@ STYLES = 2 * WORDINGS
 
 _POSITIVE = ("There is {article}{phrase}.", "{Phrase} is seen.", "{Phrase}.")
 _NORMAL = ("No acute abnormality.", "Normal study.", "No abnormality.")
-#: What is said of a picture that is none: of every kind alike.
+#: What is said of an image that is none: of every kind alike.
 NOT_DIAGNOSTIC = "Findings: The image is not diagnostic. Impression: Not diagnostic."
 
 
@@ -37,23 +37,23 @@ def write(case: Case, rng: np.random.Generator) -> str:
 def report(case: Case, style: int) -> str:
     """The report of *case* in one of the STYLES."""
     findings = case.findings + ((Finding(UNCLASSIFIED),) if case.odd else ())
-    structures = STRUCTURES[case.picture]
+    structures = STRUCTURES[case.image]
     second, wording = divmod(style, WORDINGS)
-    order = _order(case.picture, wording + second)
+    order = _order(case.image, wording + second)
     present = [finding for name in order for finding in _of(structures[name], findings)]
     said: list[str] = []
     for name in order:
         here = _of(structures[name], findings)
         said += [_sentence(finding, wording) for finding in here] or [structures[name].clear[wording]]
-    told = " ".join([VIEW[case.picture][style], *(_joined(said) if second else said)])
+    told = " ".join([VIEW[case.image][style], *(_joined(said) if second else said)])
     impression = " ".join(_capital(phrase(finding, wording)) + "." for finding in present) or _NORMAL[wording]
     return f"Findings: {told} Impression: {impression}"
 
 
-def _order(picture: str, number: int) -> tuple[str, ...]:
+def _order(image: str, number: int) -> tuple[str, ...]:
     """The structures as they are told: in the order given, or the last first."""
-    given = tuple(STRUCTURES[picture])
-    orders = ORDERS.get(picture, (given, (given[-1], *given[:-1])))
+    given = tuple(STRUCTURES[image])
+    orders = ORDERS.get(image, (given, (given[-1], *given[:-1])))
     return orders[number % len(orders)]
 
 

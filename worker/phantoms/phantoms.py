@@ -1,4 +1,4 @@
-"""A case -> its picture: drawn, exposed, blurred and noisy as its seed says, with the masks of its findings."""
+"""A case -> its image: drawn, exposed, blurred and noisy as its seed says, with the masks of its findings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Variation:
-    """How far pictures may differ: shift in parts of the width, rotation in degrees, contrast as a factor."""
+    """How far images may differ: shift in parts of the width, rotation in degrees, contrast as a factor."""
 
     shift: float = 0.08
     degrees: float = 4.0
@@ -43,7 +43,7 @@ CAREFUL = Variation(shift=0.03, degrees=2.0, contrast=(0.9, 1.1), noise=(0.008, 
 
 @dataclass(frozen=True, slots=True)
 class Phantom:
-    """A picture [size, size] or [size, size, 3] float32 in 0..1, and where its findings are, by name."""
+    """An image [size, size] or [size, size, 3] float32 in 0..1, and where its findings are, by name."""
 
     image: Plane
     masks: dict[str, Plane]
@@ -70,13 +70,13 @@ NOISE_SIZE = 128
 
 
 def draw(case: Case, *, size: int = 128, variation: Variation = TRAINING) -> Phantom:
-    """Draw *case*; the same case, size and variation give the same picture."""
-    if window := _WINDOWS.get(case.picture):
+    """Draw *case*; the same case, size and variation give the same image."""
+    if window := _WINDOWS.get(case.image):
         units, masks = hounsfield(case, size=size, variation=variation)
         # PS3.3 C.11.2.1.2.1
         seen = (units - (window.center - 0.5)) / (window.width - 1) + 0.5
         return Phantom(np.clip(seen, 0, 1).astype(np.float32), masks if window is BRAIN else {})
-    image, masks = _DRAW[case.picture](_canvas(case, size, variation), case)
+    image, masks = _DRAW[case.image](_canvas(case, size, variation), case)
     return Phantom(_expose(image, case, variation), masks)
 
 
@@ -91,7 +91,7 @@ def hounsfield(case: Case, *, size: int, variation: Variation) -> Drawing:
 def _canvas(case: Case, size: int, variation: Variation) -> Canvas:
     """The grid *case* is drawn on, its pose applied."""
     rng = np.random.default_rng(case.seed)
-    factor = 1.0 if case.picture in {"chest", "lateral"} else 0.5
+    factor = 1.0 if case.image in {"chest", "lateral"} else 0.5
     return Canvas(size, Pose.random(rng, shift=variation.shift * factor, degrees=variation.degrees), rng)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 NORMAL = "normal"
 OPTIONS = 4
-#: How often a side is asked for where there is one, and whether the picture is normal.
+#: How often a side is asked for where there is one, and whether the image is normal.
 ASK_SIDE, ASK_NORMAL = 0.4, 0.15
 
 
@@ -27,7 +27,7 @@ def ask(case: Case, rng: np.random.Generator) -> tuple[str, str]:
     present = {finding.name for finding in case.findings}
     if rng.random() < ASK_NORMAL:
         return "Is the image normal?", "No." if present or case.odd else "Yes."
-    kinds = [kind.name for kind in CATALOGUE[case.picture]]
+    kinds = [kind.name for kind in CATALOGUE[case.image]]
     asked = str(rng.choice(sorted(present & set(kinds)) or kinds)) if rng.integers(2) else str(rng.choice(kinds))
     return f"Is there {asked}?", "Yes." if asked in present else "No."
 
@@ -36,7 +36,7 @@ def choose(case: Case, rng: np.random.Generator) -> tuple[list[str], str]:
     """Diagnoses to choose from, only one of them right, and that one."""
     present = [finding.name for finding in case.findings] or [label(case)]
     answer = str(rng.choice(present))
-    wrong = [kind.name for kind in CATALOGUE[case.picture] if kind.name not in present]
+    wrong = [kind.name for kind in CATALOGUE[case.image] if kind.name not in present]
     wrong += [NORMAL] if NORMAL not in present else []
     options = [answer, *(str(name) for name in rng.permutation(wrong)[: OPTIONS - 1])]
     return [str(option) for option in rng.permutation(options)], answer

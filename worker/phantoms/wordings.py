@@ -9,7 +9,7 @@ from worker.phantoms.cases import UNCLASSIFIED
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """A part of the picture: the findings it can have, and how each wording says that it has none."""
+    """A part of the image: the findings it can have, and how each wording says that it has none."""
 
     findings: tuple[str, ...]
     clear: tuple[str, str, str]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 VERSION = "1"
 
 _ASSISTANT = "You are a helpful medical assistant."
-#: DICOM modality -> what MedDr calls such a picture.
+#: DICOM modality -> what MedDr calls such an image.
 _IMAGES = {
     "CR": "x-ray",
     "DX": "x-ray",
@@ -56,7 +56,7 @@ class Case:
 
 
 def image_name(modality: str, body_part: str) -> str:
-    """What the prompt calls the picture: `chest x-ray`, `head CT`, `retinography`."""
+    """What the prompt calls the image: `chest x-ray`, `head CT`, `retinography`."""
     name = _IMAGES.get(modality.upper(), "medical")
     part = " ".join(re.findall(r"[a-z]+", body_part.lower()))
     return f"{part} {name}" if part and modality.upper() in _SAY_THE_PART else name
@@ -106,7 +106,7 @@ def diagnosis(modality: str, body_part: str, options: Sequence[str], labels: Seq
 
 
 def question(modality: str, text: str) -> str:
-    """Ask a question about the picture."""
+    """Ask a question about the image."""
     name = _IMAGES.get(modality.upper(), "medicine")
     asked = f"You are required to answer the following question based on the images about {name}."
     return f"{_ASSISTANT} {asked} Your answer should be concise. {text.strip()}"

@@ -19,7 +19,7 @@ from rich.progress import track
 from db import reference
 from db.errors import ConfigurationError, NotReportable
 from db.session import transaction
-from worker.images.study import StoredInstance, pictures_of
+from worker.images.study import StoredInstance, images_of
 from worker.retrieval.snapshot import IndexedCase, writing
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from pydicom import Dataset
 
-    from worker.images.study import StudyPictures
+    from worker.images.study import StudyImages
     from worker.retrieval.snapshot import SnapshotWriter
 
 CASES = "cases.jsonl"
@@ -43,8 +43,8 @@ class Looker(Protocol):
 
     digest: str
 
-    def patch_tokens(self, pictures: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-        """What it sees at each place: float32 [pictures, layers, patches, channels]."""
+    def patch_tokens(self, images: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """What it sees at each place: float32 [images, layers, patches, channels]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +114,15 @@ def _not_a_case(number: int, problem: str) -> ConfigurationError:
 
 
 def build(
-    folder: Path, data_dir: Path, model: Looker, label: Callable[[str], Collection[str]], *, pictures_per_case: int
+    folder: Path, data_dir: Path, model: Looker, label: Callable[[str], Collection[str]], *, images_per_case: int
 ) -> tuple[int, list[str]]:
     """Look at the cases of *folder*, store rows and a snapshot; returns how many, and what was left out and why.
 
-    *label* reads in a report what its pictures show. Raises ConfigurationError where no case could be used.
+    *label* reads in a report what its images show. Raises ConfigurationError where no case could be used.
     """
     directory = f"reference/{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S%f}"
     with writing(data_dir / directory, model_digest=model.digest) as snapshot:
-        indexed, left_out = collect(folder, snapshot, model, label, pictures_per_case, store=_add)
+        indexed, left_out = collect(folder, snapshot, model, label, images_per_case, store=_add)
         left_out += snapshot.write()
     with transaction() as session:
         reference.add_snapshot(session, directory=directory, model_digest=model.digest, cases=indexed)
@@ -134,19 +134,19 @@ def collect(
     snapshot: SnapshotWriter,
     model: Looker,
     label: Callable[[str], Collection[str]],
-    pictures_per_case: int,
+    images_per_case: int,
     *,
-    store: Callable[[Path, Case, StudyPictures, Owner], uuid.UUID],
+    store: Callable[[Path, Case, StudyImages, Owner], uuid.UUID],
 ) -> tuple[int, list[str]]:
     """Put the cases of *folder* into *snapshot* under the ids that *store* gives; how many, and who was left out."""
     indexed, left_out = 0, []
     for case in track(read_cases(folder), description="reference cases"):
         try:
-            seen = pictures_of(instances_of(folder, case), budget=pictures_per_case)
+            seen = images_of(instances_of(folder, case), budget=images_per_case)
         except NotReportable as problem:
             left_out.append(f"{case.case_id}: {problem.detail}")
             continue
-        tokens = model.patch_tokens([picture.pixels for picture in seen.pictures])
+        tokens = model.patch_tokens([image.pixels for image in seen.images])
         if not np.isfinite(tokens).all():
             # One such vector would spoil what is known of its whole modality.
             left_out.append(f"{case.case_id}: the model's vision tower computed no finite numbers")
@@ -199,7 +199,7 @@ def _header(folder: Path, name: str) -> tuple[Path, Dataset]:
         raise NotReportable("not_dicom", f"{name} is no DICOM file") from error
 
 
-def _add(folder: Path, case: Case, seen: StudyPictures, owner: Owner) -> uuid.UUID:
+def _add(folder: Path, case: Case, seen: StudyImages, owner: Owner) -> uuid.UUID:
     with transaction() as session:
         return reference.add_case(
             session,

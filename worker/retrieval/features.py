@@ -1,14 +1,14 @@
-"""Patch tokens of the vision tower -> a vector for the search, and how strange a picture is.
+"""Patch tokens of the vision tower -> a vector for the search, and how strange an image is.
 
-The mean of the tokens says what kind of picture it is and hides what is wrong with it. Here each token is first
+The mean of the tokens says what kind of image it is and hides what is wrong with it. Here each token is first
 compared with what is usual at its place: it is whitened with the mean and spread that a reference set shows there. Two
 things are made of what sticks out. Where the reference cases have labels, a ridge regression from the whitened tokens
 to the labels says which deviations matter: cases with the same rare finding lie together although nobody taught the
 tower that finding. And the strangest tokens themselves are kept, for what no label names. The size of the deviations
-tells a picture of the kind from everything else.
+tells an image of the kind from everything else.
 
-Tokens are float arrays [pictures, layers, patches, channels], as `patch_tokens` takes them from an InternVL vision
-tower; the first layer is the shallow one. A whole search: `fit` on the reference pictures of one kind, `embed` theirs
+Tokens are float arrays [images, layers, patches, channels], as `patch_tokens` takes them from an InternVL vision
+tower; the first layer is the shallow one. A whole search: `fit` on the reference images of one kind, `embed` theirs
 and the query's with it, inner product.
 """
 
@@ -36,11 +36,11 @@ __all__ = ["GRID", "Usual", "embed", "fit", "least_similarity", "length", "z"]
 
 #: How sharply the mean of the shallow layer turns to its strangest patches.
 TEMPERATURE = 0.5
-#: Reference pictures the regression is fitted on, the first ones: its matrix is that many on a side.
+#: Reference images the regression is fitted on, the first ones: its matrix is that many on a side.
 FITTED = 4000
 #: Of the regression, in parts of the mean squared token.
 RIDGE = 0.05
-#: A label that fewer pictures have is left out: its direction would be one patient's.
+#: A label that fewer images have is left out: its direction would be one patient's.
 LEAST_LABELLED = 3
 #: Weight of the strangest tokens beside the labels.
 UNLABELLED = 0.3
@@ -50,15 +50,15 @@ ENOUGH_TO_COMPARE = 20
 COMPARED = 500
 #: More similarity is asked of no case: where most are alike, the few others are less like their neighbours than those.
 SIMILAR_ENOUGH = 0.5
-#: The first of the layers by which pictures of the kind are told from others. Measured on three: to the shallow one a
+#: The first of the layers by which images of the kind are told from others. Measured on three: to the shallow one a
 #: head upside down is a head; by the middle one alone every second MR of a head passes for a CT, by both deep ones none
-#: does; the last alone knows only what the tower was asked, and lets some shuffled pictures pass.
+#: does; the last alone knows only what the tower was asked, and lets some shuffled images pass.
 FIRST_DEEP = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Usual:
-    """What is usual at each place of one kind of picture, and what deviations mean.
+    """What is usual at each place of one kind of image, and what deviations mean.
 
     `mean` and `spread` [layers, patches, channels]; `gate` tells what is none of the kind; `weights` [features,
     labels], in units of each label's spread, no columns where the reference set has no labels.
@@ -67,18 +67,20 @@ class Usual:
     mean: Array
     spread: Array
     gate: Gate
-    pictures: int
+    images: int
     weights: Array
 
     @property
     def limit(self) -> float:
-        """The z above which a picture is none of the kind."""
+        """The z above which an image is none of the kind."""
         return self.gate.limit
 
     def save(self, path: Path) -> None:
         """Write to an .npz file."""
-        own = {name: getattr(self, name) for name in ("mean", "spread", "pictures", "weights")}
-        np.savez(path, **own, **{f"gate_{name}": value for name, value in asdict(self.gate).items()})
+        own = {name: getattr(self, name) for name in ("mean", "spread", "weights")}
+        np.savez(
+            path, **own, pictures=self.images, **{f"gate_{name}": value for name, value in asdict(self.gate).items()}
+        )
 
     @classmethod
     def load(cls, path: Path) -> Usual:
@@ -94,23 +96,23 @@ class Usual:
 
 
 def fit(batches: Iterable[Array], labels: Sequence[Collection[str]] = ()) -> Usual:
-    """What is usual in the pictures of *batches*, read once, and what their *labels* (one set a picture) depend on.
+    """What is usual in the images of *batches*, read once, and what their *labels* (one set an image) depend on.
 
-    Raises ConfigurationError for fewer than two pictures.
+    Raises ConfigurationError for fewer than two images.
     """
     moments = Moments()
     kept: list[Array] = []
     deep: list[npt.NDArray[np.float16]] = []
     for tokens in batches:
-        for picture in tokens:
-            moments.add(picture.astype(np.float64))
-            kept.append(_deep(picture[None])[0])
+        for image in tokens:
+            moments.add(image.astype(np.float64))
+            kept.append(_deep(image[None])[0])
             if len(deep) < min(len(labels), FITTED):
-                deep.append(picture[-1].astype(np.float16))
+                deep.append(image[-1].astype(np.float16))
     if moments.count < 2:  # noqa: PLR2004 - a spread needs two
-        raise ConfigurationError("a kind of picture needs two reference cases or more")
+        raise ConfigurationError("a kind of image needs two reference cases or more")
     mean, spread = moments.mean.astype(np.float32), moments.spread().astype(np.float32)
-    features = [_features(((picture.astype(np.float32) - mean[-1]) / spread[-1])[None])[0] for picture in deep]
+    features = [_features(((image.astype(np.float32) - mean[-1]) / spread[-1])[None])[0] for image in deep]
     return Usual(mean, spread, out_of_distribution.fit(kept), moments.count, _regression(features, labels))
 
 
@@ -127,7 +129,7 @@ def _regression(features: Sequence[Array], labels: Sequence[Collection[str]]) ->
     kernel[np.diag_indices_from(kernel)] += RIDGE * np.trace(kernel) / len(kernel)
     inverse = np.linalg.inv(kernel)
     dual = inverse @ wanted
-    # What each picture would score without itself: in-sample scores would flatter the labels that are hard to see.
+    # What each image would score without itself: in-sample scores would flatter the labels that are hard to see.
     spared = wanted - dual / np.diag(inverse)[:, None]
     weights: Array = (seen.T @ dual / seen.shape[1] / (spared.std(axis=0) + 1e-6)).astype(np.float32)
     return weights
@@ -139,7 +141,7 @@ def _features(white: Array) -> Array:
 
 
 def embed(tokens: Array, usual: Usual) -> Array:
-    """A vector of length 1 for each picture: float32 [pictures, labels + layers * channels]."""
+    """A vector of length 1 for each image: float32 [images, labels + layers * channels]."""
     white = _whiten(tokens, usual)
     strange = UNLABELLED * _strangest(white)
     if not usual.weights.size:
@@ -184,7 +186,7 @@ def _strangest(white: Array) -> Array:
 
 
 def z(tokens: Array, usual: Usual) -> Array:
-    """How strange each picture is, in units of the usual: float32 [pictures]; above `usual.limit` none of the kind."""
+    """How strange each image is, in units of the usual: float32 [images]; above `usual.limit` none of the kind."""
     return out_of_distribution.z(_deep(tokens), usual.gate)
 
 

@@ -3,7 +3,7 @@
 One flat FAISS index a modality: half-precision vectors, inner product of normalised vectors, which is the cosine
 similarity. Up to some 1e5 cases that costs tens of milliseconds beside seconds of generation, finds every neighbour,
 gives the same answer every time and lets a case be left out; an approximate index would buy nothing and lose that.
-Beside each lies what is usual in the pictures of its modality: the vectors are made with it, and it tells pictures that
+Beside each lies what is usual in the images of its modality: the vectors are made with it, and it tells images that
 are none of the kind, and cases that are only the nearest of many unlike ones (worker.retrieval.features).
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from worker.retrieval.snapshot import Tokens
 
-#: With pictures of fewer patients than these nobody can say that a picture is none of the kind: measured on phantoms,
+#: With images of fewer patients than these nobody can say that an image is none of the kind: measured on phantoms,
 #: chests of forty refuse up to two genuine ones in a hundred, of twenty up to nine. Slices of one head are one witness.
 ENOUGH_TO_REFUSE = 40
 
@@ -43,22 +43,22 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a study's pictures compare with the reference pictures of their modality."""
+    """How a study's images compare with the reference images of their modality."""
 
-    #: Of each picture: how strange it is, in units of the usual.
+    #: Of each image: how strange it is, in units of the usual.
     z: list[float]
-    #: Reference pictures it was compared with.
-    pictures: int
+    #: Reference images it was compared with.
+    images: int
     #: Whether they are of enough patients, and of the same part of the body, so that a stranger may be refused.
     decides: bool
-    #: The z above which a picture is none of the kind.
+    #: The z above which an image is none of the kind.
     limit: float
     #: The cosine below which a case is not similar, though none be nearer.
     least_similarity: float
 
     @property
     def usual(self) -> list[int]:
-        """The pictures that are of the kind, by number from 0."""
+        """The images that are of the kind, by number from 0."""
         return [number for number, z in enumerate(self.z) if z <= self.limit]
 
 
@@ -103,14 +103,14 @@ class ReferenceIndex:
         return sum(len(kind.cases) for kind in self._kinds.values())
 
     def look(self, tokens: Tokens, *, modality: str, body_part: str) -> Look | None:
-        """How pictures, given as a model's patch tokens, compare with the modality's; None where it has too few."""
+        """How images, given as a model's patch tokens, compare with the modality's; None where it has too few."""
         kind = self._kinds.get(kind_of(modality))
         if kind is None:
             return None
         z = [float(features.z(tokens[row : row + 1], kind.usual)[0]) for row in range(len(tokens))]
         decides = kind.patients >= ENOUGH_TO_REFUSE and body_part in kind.body_parts
         rounded, limit = [round(value, 2) for value in z], round(kind.usual.limit, 2)
-        return Look(rounded, kind.usual.pictures, decides, limit, kind.least_similarity)
+        return Look(rounded, kind.usual.images, decides, limit, kind.least_similarity)
 
     def search(
         self,
@@ -123,7 +123,7 @@ class ReferenceIndex:
     ) -> list[Neighbour]:
         """The *count* most similar cases of the modality, best first, without the patient's own.
 
-        *tokens* are the patch tokens of the study's pictures.
+        *tokens* are the patch tokens of the study's images.
         """
         kind = self._kinds.get(kind_of(modality))
         if kind is None or count < 1 or not len(tokens):

@@ -1,6 +1,6 @@
-"""Write a snapshot of the reference index: for each modality its vectors, and what is usual in its pictures.
+"""Write a snapshot of the reference index: for each modality its vectors, and what is usual in its images.
 
-The tokens of a picture pass through a file: what is usual must be known before the first vector can be made, and all
+The tokens of an image pass through a file: what is usual must be known before the first vector can be made, and all
 tokens of a large reference set do not fit into memory.
 """
 
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    #: float32 [pictures, layers, patches, channels]
+    #: float32 [images, layers, patches, channels]
     Tokens = npt.NDArray[np.float32]
     #: float32 [rows, dimension]
     Vectors = npt.NDArray[np.float32]
 
 MANIFEST = "snapshot.json"
-#: Two generations of detectors, one kind of picture: an archive of the one serves the other.
+#: Two generations of detectors, one kind of image: an archive of the one serves the other.
 _SAME_KIND = {"CR": "DX"}
-#: Pictures from which it is learnt what is usual in a modality: that many show it, and their tokens lie in memory.
+#: Images from which it is learnt what is usual in a modality: that many show it, and their tokens lie in memory.
 FITTED = features.FITTED
-#: A spread needs two pictures.
+#: A spread needs two images.
 FEWEST = 2
 
 
 def kind_of(modality: str) -> str:
-    """The modality under which a picture is compared with others."""
+    """The modality under which an image is compared with others."""
     return _SAME_KIND.get(modality, modality)
 
 
@@ -63,14 +63,14 @@ class IndexedCase:
 
 @dataclass(slots=True)
 class _Kind:
-    """What has come in of one kind of picture."""
+    """What has come in of one kind of image."""
 
     tokens: BinaryIO
     shape: tuple[int, ...]
     cases: list[IndexedCase] = field(default_factory=list)
     #: Of each case: its first row among the tokens, and the row after its last.
     rows: list[tuple[int, int]] = field(default_factory=list)
-    #: Of each picture.
+    #: Of each image.
     labels: list[Collection[str]] = field(default_factory=list)
 
     def add(self, case: IndexedCase, tokens: Tokens, labels: Collection[str]) -> None:
@@ -96,7 +96,7 @@ class SnapshotWriter:
         self._kinds: dict[str, _Kind] = {}
 
     def add(self, case: IndexedCase, tokens: Tokens, labels: Collection[str] = ()) -> None:
-        """Take a case, the tokens of its pictures [pictures, layers, patches, channels] and its labels.
+        """Take a case, the tokens of its images [images, layers, patches, channels] and its labels.
 
         Raises ConfigurationError where the tokens of two cases cannot be compared.
         """
@@ -105,7 +105,7 @@ class SnapshotWriter:
             file = self._files.enter_context((self._scratch / str(len(self._kinds))).open("wb"))
             self._kinds[name] = _Kind(file, tokens.shape[1:])
         if self._kinds[name].shape != tokens.shape[1:]:
-            raise ConfigurationError("this model looks at every picture at other places: it cannot have an index")
+            raise ConfigurationError("this model looks at every image at other places: it cannot have an index")
         self._kinds[name].add(case, tokens, labels)
 
     def write(self) -> list[str]:
@@ -114,7 +114,7 @@ class SnapshotWriter:
         manifest = {"model_digest": self._model_digest, "modalities": modalities}
         (self._partial / MANIFEST).write_text(json.dumps(manifest))
         return [
-            f"{name}: a single picture says nothing about what is usual; nothing is retrieved for it"
+            f"{name}: a single image says nothing about what is usual; nothing is retrieved for it"
             for name, entry in modalities.items()
             if entry["index"] is None
         ]
@@ -163,8 +163,8 @@ def writing(directory: Path, *, model_digest: str) -> Iterator[SnapshotWriter]:
 
 
 def case_vector(tokens: Tokens, usual: features.Usual) -> Vectors:
-    """One vector of length 1 for the pictures of a case: the mean of theirs."""
-    # Picture by picture: a large tower's whitened tokens are copies of some megabytes each.
+    """One vector of length 1 for the images of a case: the mean of theirs."""
+    # Image by image: a large tower's whitened tokens are copies of some megabytes each.
     vectors = np.stack([features.embed(tokens[row : row + 1], usual)[0] for row in range(len(tokens))])
     vector: Vectors = normalised(vectors.mean(axis=0)[None])[0]
     return vector

@@ -2,7 +2,7 @@
 
 How often which neighbours come decides what is learnt. Only good ones teach to obey them; too many wrong ones teach to
 ignore them. Rare findings are oversampled only beside cases, their own nearest or wrong ones. Beside their nearest,
-three in ten go by each other's names, in the neighbours' reports and in the answer: the picture tells that something
+three in ten go by each other's names, in the neighbours' reports and in the answer: the image tells that something
 rare is there, and a neighbour's word what it is called. Where no case beside it shows it, the answer is that it is not
 classified. Under its own name without neighbours a rare finding is met as often as nature has it.
 """
@@ -48,7 +48,7 @@ _HEADS = {"ct": "mr", "mr": "ct"}
 class Mix:
     """Shares of the episodes."""
 
-    #: Of all: pictures that are none, or of another kind than the prompt says.
+    #: Of all: images that are none, or of another kind than the prompt says.
     junk: float = 0.08
     question: float = 0.08
     diagnosis: float = 0.08
@@ -67,10 +67,10 @@ class Mix:
     doubted: float = 0.5
     #: Of all prompts: without the part of the body, which headers often leave out.
     unnamed: float = 0.05
-    #: Of refused pictures: junk, not another kind of picture; of junk: of the kind the prompt says, on its head.
-    not_a_picture: float = 0.5
+    #: Of refused images: junk, not another kind of image; of junk: of the kind the prompt says, on its head.
+    not_a_image: float = 0.5
     on_its_head: float = 0.4
-    #: Of other kinds of picture beside a head: the head of the other modality.
+    #: Of other kinds of image beside a head: the head of the other modality.
     other_head: float = 0.7
     #: Of diagnoses: with no labels of neighbours, and with wrong ones.
     unlabelled: float = 0.4
@@ -96,7 +96,7 @@ class Curriculum:
         }
 
     def batch(self, size: int) -> list[Example]:
-        """Examples of one kind of picture."""
+        """Examples of one kind of image."""
         family = str(self._rng.choice(list(self._chance), p=list(self._chance.values())))
         return [self._one(family) for _ in range(size)]
 
@@ -132,7 +132,7 @@ class Curriculum:
         cases = shelf.near(number)[:count]
         if self._rng.random() >= mix.exchanged:
             return self._told(number, cases)
-        # Whether they are like the picture is asked by their own names: by the others two may share one.
+        # Whether they are like the image is asked by their own names: by the others two may share one.
         names = self._exchanged()
         case = renamed(_as_named(case_of(self._pool.items[number]), cases), names)
         return self._written(number, case, shelf.near(number, names)[:count])
@@ -156,7 +156,7 @@ class Curriculum:
         return Example(item.rows, self._prompt(item.family, cases), grammar.write(case, self._rng))
 
     def _exchanged(self) -> dict[str, str]:
-        """A name for each rare finding: any, its own too, so that the picture does not tell which."""
+        """A name for each rare finding: any, its own too, so that the image does not tell which."""
         names = dict(zip(UNSIDED, map(str, self._rng.permutation(UNSIDED)), strict=True))
         others = {name: str(self._rng.choice(UNSIDED)) for name in SIDED if self._rng.integers(2)}
         return names | others
@@ -166,16 +166,16 @@ class Curriculum:
         return wording.report(modality, "" if self._rng.random() < self._mix.unnamed else part, cases)
 
     def _refused(self, family: str) -> Example:
-        """Junk, or a picture of another kind than the prompt says, often with neighbours that tempt."""
+        """Junk, or an image of another kind than the prompt says, often with neighbours that tempt."""
         item = self._pool.items[self._none_of(family)]
         shelf = self._shelves[family]
         cases = shelf.any(self._rng) if self._rng.integers(2) else []
         return Example(item.rows, self._prompt(family, cases), grammar.NOT_DIAGNOSTIC)
 
     def _none_of(self, family: str) -> int:
-        """Junk, or a picture of another kind, by number."""
+        """Junk, or an image of another kind, by number."""
         chance, mix = self._rng.random(), self._mix
-        if self._rng.random() < mix.not_a_picture:
+        if self._rng.random() < mix.not_a_image:
             own = self._junk.get(ON_ITS_HEAD.get(family, ""), [])
             return int(self._rng.choice(own)) if own and chance < mix.on_its_head else self._any(JUNK)
         if family in _HEADS and chance < mix.other_head:

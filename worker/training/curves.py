@@ -1,4 +1,4 @@
-"""Curves of losses as a picture."""
+"""Curves of losses as an image."""
 
 from __future__ import annotations
 

@@ -27,9 +27,9 @@ SORTED_BATCHES = 8
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A user's turn and its answer; *pictures* are rows of the cached tokens."""
+    """A user's turn and its answer; *images* are rows of the cached tokens."""
 
-    pictures: Sequence[int]
+    images: Sequence[int]
     question: str
     answer: str
 
@@ -51,9 +51,9 @@ class Encoder:
         self.stop_id = int(tokenizer.convert_tokens_to_ids("<|im_end|>"))
         self._known: dict[str, list[int]] = {}
 
-    def prompt(self, question: str, pictures: int) -> list[int]:
-        """The ids of a prompt, each picture widened to its tokens."""
-        text = render(self._tokenizer, question, pictures)
+    def prompt(self, question: str, images: int) -> list[int]:
+        """The ids of a prompt, each image widened to its tokens."""
+        text = render(self._tokenizer, question, images)
         return self._ids(text.replace(self._image, "<img>" + self._image * IMAGE_TOKENS + "</img>"))
 
     def answer(self, text: str) -> list[int]:
@@ -75,7 +75,7 @@ def train_language(
     batch: int,
     report: Callable[[int, float], None],
 ) -> None:
-    """Train projector and language model on *source*; *cached* are the tower's tokens [pictures, tokens, width]."""
+    """Train projector and language model on *source*; *cached* are the tower's tokens [images, tokens, width]."""
     hidden = [model.model.multi_modal_projector, model.model.language_model]
     schedule = Schedule(hidden, [model.lm_head], steps=steps)
     for step, examples in enumerate(islice(_batches(source, encoder, batch), steps)):
@@ -90,7 +90,7 @@ def _batches(source: ExampleSource, encoder: Encoder, size: int) -> Iterator[lis
     order = random.Random(0)  # noqa: S311 - not a secret
     while True:
         examples = [example for _ in range(SORTED_BATCHES) for example in source.batch(size)]
-        examples.sort(key=lambda e: len(encoder.prompt(e.question, len(e.pictures))) + len(encoder.answer(e.answer)))
+        examples.sort(key=lambda e: len(encoder.prompt(e.question, len(e.images))) + len(encoder.answer(e.answer)))
         batches = [examples[start : start + size] for start in range(0, len(examples), size)]
         order.shuffle(batches)
         yield from batches
@@ -99,7 +99,7 @@ def _batches(source: ExampleSource, encoder: Encoder, size: int) -> Iterator[lis
 def _loss(model: Any, cached: torch.Tensor, examples: list[Example], encoder: Encoder) -> torch.Tensor:
     ids, targets = _padded(examples, encoder)
     embeddings = model.get_input_embeddings()(ids)
-    rows = torch.tensor([row for example in examples for row in example.pictures])
+    rows = torch.tensor([row for example in examples for row in example.images])
     features = model.model.multi_modal_projector(cached[rows].float()).reshape(-1, embeddings.shape[-1])
     embeddings = embeddings.masked_scatter((ids == encoder.image_id)[..., None], features.to(embeddings.dtype))
     # Padded on the right under a causal mask: no token sees the padding, so no mask of ours is needed.
@@ -110,7 +110,7 @@ def _loss(model: Any, cached: torch.Tensor, examples: list[Example], encoder: En
 
 def _padded(examples: list[Example], encoder: Encoder) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids [n, longest] and, at each position, the answer's next token or IGNORED."""
-    prompts = [encoder.prompt(example.question, len(example.pictures)) for example in examples]
+    prompts = [encoder.prompt(example.question, len(example.images)) for example in examples]
     answers = [encoder.answer(example.answer) for example in examples]
     longest = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)) - 1
     ids = torch.zeros(len(examples), longest, dtype=torch.long)
@@ -128,7 +128,7 @@ def write(
 ) -> list[str]:
     """Answer *examples* greedily, for measuring; their own answers are not looked at."""
     order = sorted(
-        range(len(examples)), key=lambda n: len(encoder.prompt(examples[n].question, len(examples[n].pictures)))
+        range(len(examples)), key=lambda n: len(encoder.prompt(examples[n].question, len(examples[n].images)))
     )
     texts = [""] * len(examples)
     for start in range(0, len(order), batch):
@@ -141,14 +141,14 @@ def write(
 
 
 def _write(model: Any, cached: torch.Tensor, examples: list[Example], encoder: Encoder, tokenizer: Any) -> list[str]:
-    prompts = [encoder.prompt(example.question, len(example.pictures)) for example in examples]
+    prompts = [encoder.prompt(example.question, len(example.images)) for example in examples]
     longest = max(map(len, prompts))
     ids = torch.zeros(len(prompts), longest, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for row, prompt in enumerate(prompts):
         ids[row, longest - len(prompt) :] = torch.tensor(prompt)
         mask[row, longest - len(prompt) :] = 1
-    rows = torch.tensor([row for example in examples for row in example.pictures])
+    rows = torch.tensor([row for example in examples for row in example.images])
     features = model.model.multi_modal_projector(cached[rows].to(model.dtype)).reshape(-1, model.lm_head.in_features)
     embeddings = model.get_input_embeddings()(ids)
     embeddings = embeddings.masked_scatter((ids == encoder.image_id)[..., None], features.to(embeddings.dtype))

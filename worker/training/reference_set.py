@@ -1,4 +1,4 @@
-"""Reference cases of one kind of picture, and which of them are near to each case of a pool."""
+"""Reference cases of one kind of image, and which of them are near to each case of a pool."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Shelf:
     ) -> list[Quoted]:
         """Any cases but those with a finding in *unlike*.
 
-        *disguised* under the similarities of the nearest: only the picture tells that they are wrong.
+        *disguised* under the similarities of the nearest: only the image tells that they are wrong.
         """
         rows = self.rare_rows if rare and len(self.rare_rows) else np.arange(len(self.cases))
         if unlike:

@@ -1,4 +1,4 @@
-"""The pictures of a training run: cases drawn once, each with the pictures of it that a prompt may hold."""
+"""The images of a training run: cases drawn once, each with the images of it that a prompt may hold."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ JUNK = "junk"
 #: The kinds the tower is taught, and one for everything that has no name in its lessons: odd objects, rare findings.
 ODD = "odd"
 KINDS = (*dict.fromkeys(kind.name for kinds in CATALOGUE.values() for kind in kinds), ODD)
-#: What a picture is asked for as a whole: kinds with side and zone, as they are judged.
+#: What an image is asked for as a whole: kinds with side and zone, as they are judged.
 LABELS = (
     *dict.fromkeys(place for kinds in CATALOGUE.values() for kind in kinds for place in places(kind)),
     (ODD, "", ""),
@@ -44,7 +44,7 @@ LATERAL_SHARE = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A case of the pool, None for junk, and the rows of its pictures in the order a prompt holds them."""
+    """A case of the pool, None for junk, and the rows of its images in the order a prompt holds them."""
 
     family: str
     case: Case | None
@@ -59,7 +59,7 @@ class Item:
 
     @property
     def nameless(self) -> bool:
-        """Whether it shows what the picture alone tells no name for: something rare, or an odd object."""
+        """Whether it shows what the image alone tells no name for: something rare, or an odd object."""
         return self.rare or (self.case is not None and self.case.odd)
 
 
@@ -77,13 +77,13 @@ def rare_findings(case: Case) -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Items, and of all their pictures: pixels [n, 128, 128, 3], findings by patch [n, 64, kinds], family [n].
+    """Items, and of all their images: pixels [n, 128, 128, 3], findings by patch [n, 64, kinds], family [n].
 
-    `labels` [n, labels] is what a picture's case has, whether or not this picture shows it.
+    `labels` [n, labels] is what an image's case has, whether or not this image shows it.
     """
 
     items: list[Item]
-    pictures: npt.NDArray[np.uint8]
+    images: npt.NDArray[np.uint8]
     patches: npt.NDArray[np.bool_]
     labels: npt.NDArray[np.bool_]
     family: npt.NDArray[np.int64]
@@ -101,7 +101,7 @@ class Share:
     count: int
     rare: float = 0.0
     odd: float = 0.0
-    #: Volumes hold one, four or eight pictures; else always as many as the worker chooses by default.
+    #: Volumes hold one, four or eight images; else always as many as the worker chooses by default.
     mixed: bool = True
 
 
@@ -111,9 +111,9 @@ def make_pool(shares: Sequence[Share], *, seed: int, variation: Variation = TRAI
     with ProcessPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as processes:
         drawn = list(processes.map(_draw_chunk, chunks))
     items, start = [], 0
-    for chunk_items, pictures, *_ in drawn:
+    for chunk_items, images, *_ in drawn:
         items += [replace(item, rows=tuple(row + start for row in item.rows)) for item in chunk_items]
-        start += len(pictures)
+        start += len(images)
     _, *arrays = zip(*drawn, strict=True)
     return Pool(items, *(np.concatenate(parts) for parts in arrays))
 
@@ -122,7 +122,7 @@ def make_pool(shares: Sequence[Share], *, seed: int, variation: Variation = TRAI
 CHUNK = 200
 Chunk = tuple[Share, tuple[int, ...], Variation]
 #: Pixels, and which findings each patch shows.
-Picture = tuple["npt.NDArray[np.uint8]", "npt.NDArray[np.bool_]"]
+RenderedImage = tuple["npt.NDArray[np.uint8]", "npt.NDArray[np.bool_]"]
 Drawn = tuple[
     list[Item],
     "npt.NDArray[np.uint8]",
@@ -141,28 +141,28 @@ def _draw_chunk(chunk: Chunk) -> Drawn:
     share, seed, variation = chunk
     rng = np.random.default_rng(seed)
     items: list[Item] = []
-    pictures: list[npt.NDArray[np.uint8]] = []
+    images: list[npt.NDArray[np.uint8]] = []
     patches: list[npt.NDArray[np.bool_]] = []
     labels: list[npt.NDArray[np.bool_]] = []
     for _ in range(share.count):
         item, drawn = _junk(rng) if share.family == JUNK else _study(rng, share, variation)
-        rows = tuple(range(len(pictures), len(pictures) + len(drawn)))
+        rows = tuple(range(len(images), len(images) + len(drawn)))
         items.append(replace(item, rows=rows))
         labels += [_labels(item.case)] * len(drawn)
         for pixels, where in drawn:
-            pictures.append(pixels)
+            images.append(pixels)
             patches.append(where)
-    family = np.full(len(pictures), FAMILIES.index(share.family), np.int64)
-    return items, np.stack(pictures), np.stack(patches), np.stack(labels), family
+    family = np.full(len(images), FAMILIES.index(share.family), np.int64)
+    return items, np.stack(images), np.stack(patches), np.stack(labels), family
 
 
-def _study(rng: np.random.Generator, share: Share, variation: Variation) -> tuple[Item, list[Picture]]:
+def _study(rng: np.random.Generator, share: Share, variation: Variation) -> tuple[Item, list[RenderedImage]]:
     case = _case(rng, share)
     views = _views(rng, case, mixed=share.mixed)
-    return Item(share.family, case, ()), [_picture(rng, view, variation) for view in views]
+    return Item(share.family, case, ()), [_image(rng, view, variation) for view in views]
 
 
-def _junk(rng: np.random.Generator) -> tuple[Item, list[Picture]]:
+def _junk(rng: np.random.Generator) -> tuple[Item, list[RenderedImage]]:
     name, pixels = junk(rng)
     return Item(JUNK, None, (), name), [(pixels, _nowhere())]
 
@@ -182,22 +182,22 @@ def _case(rng: np.random.Generator, share: Share) -> Case:
 
 
 def _views(rng: np.random.Generator, case: Case, *, mixed: bool) -> list[Case]:
-    """The pictures that the worker chooses of such a study."""
-    if case.picture == "chest":
-        return [case, replace(case, picture="lateral")] if rng.random() < LATERAL_SHARE else [case]
-    if case.picture not in {"ct", "mr"}:
+    """The images that the worker chooses of such a study."""
+    if case.image == "chest":
+        return [case, replace(case, image="lateral")] if rng.random() < LATERAL_SHARE else [case]
+    if case.image not in {"ct", "mr"}:
         return [case]
     budget = int(rng.choice([1, 4, 8], p=[0.4, 0.35, 0.25])) if mixed else 8
     return volume_views(case, budget, float(rng.uniform(-0.04, 0.04)))
 
 
 def volume_views(case: Case, budget: int, offset: float = 0.0) -> list[Case]:
-    """The slices a budget of pictures gives: spread over the volume, a quarter of a CT's in the bone window."""
+    """The slices a budget of images gives: spread over the volume, a quarter of a CT's in the bone window."""
     if budget == 1:
         return [case]
-    bones = budget // 4 if case.picture == "ct" else 0
+    bones = budget // 4 if case.image == "ct" else 0
     slices = [replace(case, level=level + offset) for level in _levels(budget - bones)]
-    return slices + [replace(case, picture="bone", level=level + offset) for level in _levels(bones)]
+    return slices + [replace(case, image="bone", level=level + offset) for level in _levels(bones)]
 
 
 def _levels(count: int) -> list[float]:
@@ -207,8 +207,8 @@ def _levels(count: int) -> list[float]:
     return [float(-TOP_LEVEL + 2 * TOP_LEVEL * round(place) / (SLICES - 1)) for place in places]
 
 
-def _picture(rng: np.random.Generator, view: Case, variation: Variation) -> Picture:
-    # One in six is drawn finer and shrunk, as pictures from files are.
+def _image(rng: np.random.Generator, view: Case, variation: Variation) -> RenderedImage:
+    # One in six is drawn finer and shrunk, as images from files are.
     size = 256 if rng.random() < 1 / 6 else SIZE
     phantom = draw(view, size=size, variation=variation)
     pixels = phantom.rgb()

@@ -23,7 +23,7 @@ WEIGHT_DECAY = 0.05
 class Schedule:
     """Muon over the matrices of *hidden* and AdamW over all else, for *steps* steps.
 
-    On the same pictures the tower's loss after 300 steps was 0.14 with Muon and 0.24 with AdamW alone, at a quarter
+    On the same images the tower's loss after 300 steps was 0.14 with Muon and 0.24 with AdamW alone, at a quarter
     more time a step. *heads* are read from, not passed on: their matrices are AdamW's.
     """
 

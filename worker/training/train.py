@@ -45,7 +45,7 @@ RECORD = "prelim.json"
 LOSSES_SHOWN, LINE_EVERY = 50, 200
 #: Of the tower's lessons that are not about chests: the share of each family; the others share the rest.
 LESSONS = {"ct": 11 / 48, "mr": 11 / 48, JUNK: 4 / 48}
-#: Small or thin: pictures that show one are seen twice as often.
+#: Small or thin: images that show one are seen twice as often.
 HARD = ("nodule", "atelectasis", "rib fracture", "central venous line", "pneumothorax")
 
 
@@ -61,7 +61,7 @@ class Scale:
     #: Of the lessons in seeing and in speaking: those about chests.
     chests_seen: float = 0.52
     chests_told: float = 0.46
-    #: How far the pictures differ.
+    #: How far the images differ.
     variation: Variation = TRAINING
     #: Of the lessons in speaking: what is asked how often, with which neighbours.
     mix: Mix = field(default_factory=Mix)
@@ -91,7 +91,7 @@ def train(out: Path, *, seed: int = 0, scale: Scale = FULL, tower: Path | None =
     clock = _Clock()
     pool = make_pool(_shares(scale), seed=seed, variation=scale.variation)
     shelf_pool = make_pool(reference_shares(scale.references), seed=seed + 1_000_003, variation=scale.variation)
-    clock.lap("pictures")
+    clock.lap("images")
     trainee = Trainee.fresh(_all_texts(pool), seed=seed)
     losses = {}
     if tower and tower.exists():
@@ -118,10 +118,10 @@ def train(out: Path, *, seed: int = 0, scale: Scale = FULL, tower: Path | None =
 
 def _see(trainee: Trainee, pool: Pool, scale: Scale, *, seed: int) -> list[float]:
     fresh = make_pool(_shares(Scale(chests=600, others=60)), seed=seed + 2_000_003, variation=scale.variation)
-    lessons, check = (_seen(pictures, scale.chests_seen) for pictures in (pool, fresh))
+    lessons, check = (_seen(images, scale.chests_seen) for images in (pool, fresh))
     with _Losses("seeing", scale.tower_steps) as seeing:
         f1 = trainee.learn_to_see(lessons, check, steps=scale.tower_steps, seed=seed, report=seeing)
-    print(f"of what fresh pictures show the tower sees F1 {f1:.3f}")  # noqa: T201
+    print(f"of what fresh images show the tower sees F1 {f1:.3f}")  # noqa: T201
     return seeing.values
 
 
@@ -162,7 +162,7 @@ def _seen(pool: Pool, about_chests: float) -> SeenSet:
     share = np.array([{**others, "chest": about_chests}[family] for family in FAMILIES])
     hard = pool.patches[:, :, [KINDS.index(name) for name in HARD]].any(axis=(1, 2))
     weight = (share / np.maximum(counts, 1))[pool.family] * np.where(hard, 2.0, 1.0)
-    return SeenSet(pool.pictures, pool.patches, pool.labels, KIND_OF_LABEL, pool.family, weight)
+    return SeenSet(pool.images, pool.patches, pool.labels, KIND_OF_LABEL, pool.family, weight)
 
 
 def _look(trainee: Trainee, pool: Pool, references: Pool) -> tuple[Tokens, dict[str, Shelf]]:
@@ -181,7 +181,7 @@ def usual_of(trainee: Trainee, references: Pool) -> dict[str, Usual]:
         items = [references.items[number] for number in references.of(family)]
         rows = [row for item in items for row in item.rows]
         labels = [labels_of(item) for item in items for _ in item.rows]
-        usual[family] = features.fit((layers for _, layers in trainee.tokens(references.pictures[rows])), labels)
+        usual[family] = features.fit((layers for _, layers in trainee.tokens(references.images[rows])), labels)
     return usual
 
 
@@ -196,13 +196,13 @@ def labels_of(item: Item) -> set[str]:
 def embed_items(
     trainee: Trainee, pool: Pool, usual: dict[str, Usual], claimed: str = ""
 ) -> tuple[npt.NDArray[np.float32], list[Tokens], npt.NDArray[np.float32]]:
-    """Of a pool: a vector an item, the tokens of its pictures for the language model, and each picture's z.
+    """Of a pool: a vector an item, the tokens of its images for the language model, and each image's z.
 
-    *claimed* is the family the pictures are said to be of, where that is not the truth.
+    *claimed* is the family the images are said to be of, where that is not the truth.
     """
-    vectors = np.zeros((len(pool.pictures), 0), np.float32)
+    vectors = np.zeros((len(pool.images), 0), np.float32)
     parts, cached, strange, start = [], [], [], 0
-    for tokens, layers in trainee.tokens(pool.pictures):
+    for tokens, layers in trainee.tokens(pool.images):
         cached.append(tokens)
         families = pool.family[start : start + len(layers)]
         start += len(layers)

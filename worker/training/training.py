@@ -31,7 +31,7 @@ TOWER_BATCH, LANGUAGE_BATCH = 32, 24
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What the tower made of pictures, for the projector: bfloat16 [pictures, tokens, width]."""
+    """What the tower made of images, for the projector: bfloat16 [images, tokens, width]."""
 
     values: torch.Tensor
 
@@ -55,7 +55,7 @@ class Trainee:
         torch.manual_seed(seed)
         tokenizer = architecture.build_tokenizer(texts)
         model = architecture.build_model(tokenizer)
-        # Of so few tokens the plain form of attention learns 136 pictures a second where the fused one learns 95.
+        # Of so few tokens the plain form of attention learns 136 images a second where the fused one learns 95.
         model.set_attn_implementation("eager")
         return cls(model, tokenizer, Encoder(tokenizer))
 
@@ -70,9 +70,9 @@ class Trainee:
         heads = vision.train_tower(self.model, seen, steps=steps, batch=TOWER_BATCH, seed=seed, report=report)
         return vision.seen_f1(self.model, heads, fresh)
 
-    def tokens(self, pictures: npt.NDArray[np.uint8]) -> Iterator[tuple[Tokens, npt.NDArray[np.float32]]]:
+    def tokens(self, images: npt.NDArray[np.uint8]) -> Iterator[tuple[Tokens, npt.NDArray[np.float32]]]:
         """The tower's tokens, batch by batch: for `learn_to_speak`, and for worker.retrieval.features."""
-        for tokens, layers in tower_tokens(self.model, pictures):
+        for tokens, layers in tower_tokens(self.model, images):
             yield Tokens(tokens), layers
 
     def learn_to_speak(self, cached: Tokens, source: ExampleSource, *, steps: int, report: Report) -> None:

@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    Picture = npt.NDArray[np.uint8]
+    RenderedImage = npt.NDArray[np.uint8]
 
 #: A patch shows any one finding rarely: what it does show counts so many times.
 PRESENT_WEIGHT = 10.0
-#: Of the losses by patch and by token; that of the whole picture counts once.
+#: Of the losses by patch and by token; that of the whole image counts once.
 PLACE_WEIGHT, FAMILY_WEIGHT = 4.0, 0.2
 #: What heads say of anything at first: that it is not there. Unlearning one half takes a hundred steps.
 FIRST_LOGIT = -4.0
-#: Pictures whose patches the first layer is fitted on.
+#: Images whose patches the first layer is fitted on.
 FITTED = 2_000
 #: Components of patches weaker than the one of this rank are noise, and not made louder.
 LOUDEST = 30
@@ -38,12 +38,12 @@ LOUDEST = 30
 class SeenSet:
     """What the tower learns from.
 
-    `pictures` uint8 [n, 128, 128, 3]; `patches` bool [n, 64, kinds], where each finding is; `labels` bool [n, labels],
-    what a picture shows, in more detail than kinds, and `kinds` int64 [labels] the kind of each label; `family` int64
-    [n], the kind of picture; `weight` float64 [n], how often each is shown.
+    `images` uint8 [n, 128, 128, 3]; `patches` bool [n, 64, kinds], where each finding is; `labels` bool [n, labels],
+    what an image shows, in more detail than kinds, and `kinds` int64 [labels] the kind of each label; `family` int64
+    [n], the kind of image; `weight` float64 [n], how often each is shown.
     """
 
-    pictures: npt.NDArray[np.uint8]
+    images: npt.NDArray[np.uint8]
     patches: npt.NDArray[np.bool_]
     labels: npt.NDArray[np.bool_]
     kinds: npt.NDArray[np.int64]
@@ -76,12 +76,12 @@ def train_tower(
     """Train tower and projector for *steps* batches; *report* is told the step and its loss."""
     rng = np.random.default_rng(seed)
     probability = seen.weight / seen.weight.sum()
-    whiten(model, seen.pictures[rng.choice(len(seen.pictures), FITTED, p=probability)])
+    whiten(model, seen.images[rng.choice(len(seen.images), FITTED, p=probability)])
     heads = Heads(seen.patches.shape[2], seen.labels.shape[1], int(seen.family.max()) + 1)
     hidden = [model.model.vision_tower, model.model.multi_modal_projector]
     schedule = Schedule(hidden, [heads], steps=steps)
     for step in range(steps):
-        rows = rng.choice(len(seen.pictures), batch, p=probability)
+        rows = rng.choice(len(seen.images), batch, p=probability)
         with torch.autocast("cpu", torch.bfloat16):
             loss = _loss(model, heads, seen, rows)
         schedule.step(loss)
@@ -91,17 +91,17 @@ def train_tower(
 
 @torch.inference_mode()
 def seen_f1(model: Any, heads: Heads, fresh: SeenSet) -> float:
-    """F1 over the labels of pictures never trained on: how much of what is there the image tokens say."""
+    """F1 over the labels of images never trained on: how much of what is there the image tokens say."""
     hit = told = there = 0
-    for start in range(0, len(fresh.pictures), 64):
-        rows = np.arange(start, min(start + 64, len(fresh.pictures)))
-        logits = heads.token(see(model, pixel_values(fresh.pictures[rows]))[1]).logsumexp(dim=1)
+    for start in range(0, len(fresh.images), 64):
+        rows = np.arange(start, min(start + 64, len(fresh.images)))
+        logits = heads.token(see(model, pixel_values(fresh.images[rows]))[1]).logsumexp(dim=1)
         said, shown = (logits > 0).numpy(), fresh.tokens(rows).any(axis=1)
         hit, told, there = hit + (said & shown).sum(), told + said.sum(), there + shown.sum()
     return float(2 * hit / max(told + there, 1))
 
 
-def whiten(model: Any, pictures: Picture) -> None:
+def whiten(model: Any, images: RenderedImage) -> None:
     """Start the first layer as the whitened principal components of patches.
 
     Brightness and its slope are ten thousand times the variance of what makes a nodule; a layer that starts with
@@ -109,7 +109,7 @@ def whiten(model: Any, pictures: Picture) -> None:
     """
     layer = model.model.vision_tower.embeddings.patch_embeddings.projection
     size = layer.weight.shape[-1]
-    patches = pixel_values(pictures).unfold(2, size, size).unfold(3, size, size).permute(0, 2, 3, 1, 4, 5)
+    patches = pixel_values(images).unfold(2, size, size).unfold(3, size, size).permute(0, 2, 3, 1, 4, 5)
     flat = patches.reshape(-1, layer.weight[0].numel()).double()
     mean = flat.mean(dim=0)
     variances, components = torch.linalg.eigh((flat - mean).T @ (flat - mean) / len(flat))
@@ -121,7 +121,7 @@ def whiten(model: Any, pictures: Picture) -> None:
 
 
 def _loss(model: Any, heads: Heads, seen: SeenSet, rows: npt.NDArray[np.int64]) -> torch.Tensor:
-    patches, tokens = see(model, pixel_values(seen.pictures[rows]))
+    patches, tokens = see(model, pixel_values(seen.images[rows]))
     by_token, shown = heads.token(tokens).float(), torch.from_numpy(seen.tokens(rows)).float()
     by_place = _where(heads.patch(patches).float(), torch.from_numpy(seen.patches[rows]).float())
     by_place = by_place + _where(by_token, shown)
@@ -135,10 +135,10 @@ def _where(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return functional.binary_cross_entropy_with_logits(logits, target, pos_weight=weight)
 
 
-def pixel_values(pictures: Picture) -> torch.Tensor:
-    """What the image processor makes of pictures that already have the model's size: [n, 3, height, width]."""
+def pixel_values(images: RenderedImage) -> torch.Tensor:
+    """What the image processor makes of images that already have the model's size: [n, 3, height, width]."""
     mean, deviation = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
-    scaled = (torch.from_numpy(np.ascontiguousarray(pictures)).float() / 255 - mean) / deviation
+    scaled = (torch.from_numpy(np.ascontiguousarray(images)).float() / 255 - mean) / deviation
     return scaled.permute(0, 3, 1, 2).contiguous()
 
 
@@ -158,10 +158,10 @@ def shuffled(model: Any, patches: torch.Tensor) -> torch.Tensor:
 
 @torch.inference_mode()
 def tower_tokens(
-    model: Any, pictures: Picture, *, batch: int = 64
+    model: Any, images: RenderedImage, *, batch: int = 64
 ) -> Iterator[tuple[torch.Tensor, npt.NDArray[np.float32]]]:
-    """For batches of pictures: tokens for the projector (bfloat16), and the layers that pooling reads."""
-    for start in range(0, len(pictures), batch):
+    """For batches of images: tokens for the projector (bfloat16), and the layers that pooling reads."""
+    for start in range(0, len(images), batch):
         with torch.autocast("cpu", torch.bfloat16):
-            layers = patch_tokens(model.model.vision_tower, pixel_values(pictures[start : start + batch]))
+            layers = patch_tokens(model.model.vision_tower, pixel_values(images[start : start + batch]))
         yield shuffled(model, layers[:, -1]).to(torch.bfloat16), layers.float().numpy()

@@ -106,7 +106,7 @@ class Arrivals:
             provenance={"torch": "2.13.0"},
             remarks=["cut short at 200 tokens"],
             evidence=[versions.Quoted(self._case(), 0.91, "Clear lungs in an earlier case.")],
-            pictures=shown,
+            images=shown,
         )
 
     def _case(self) -> uuid.UUID:

@@ -6,6 +6,8 @@ import re
 import tomllib
 from pathlib import Path
 
+from setuptools import find_packages
+
 from deploy.operate.settings_table import settings_table
 
 REPOSITORY = Path(__file__).parents[3]
@@ -49,13 +51,13 @@ def test_every_relative_link_of_the_documents_leads_somewhere() -> None:
     ] == []
 
 
-def test_every_package_of_the_house_is_in_the_distribution() -> None:
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
-    houses = ("api", "db", "deploy", "dicom_listener", "worker")
+def test_every_package_is_in_the_distribution() -> None:
+    find = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]
+    top = [pattern.rstrip("*") for pattern in find["include"]]
     found = {
         ".".join(package.parent.relative_to(REPOSITORY).parts)
-        for house in houses
-        for package in (REPOSITORY / house).rglob("__init__.py")
+        for folder in top
+        for package in (REPOSITORY / folder).rglob("__init__.py")
     }
 
-    assert set(project["tool"]["setuptools"]["packages"]) == found
+    assert set(find_packages(str(REPOSITORY), include=find["include"])) == found

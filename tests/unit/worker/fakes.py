@@ -34,12 +34,12 @@ class FakeModel:
     questions: list[str] = field(default_factory=list)
     shown: list[tuple[int, ...]] = field(default_factory=list)
 
-    def patch_tokens(self, pictures: Sequence[Any]) -> Any:
-        return np.ones((len(pictures), 3, 4, 2), dtype=np.float32)
+    def patch_tokens(self, images: Sequence[Any]) -> Any:
+        return np.ones((len(images), 3, 4, 2), dtype=np.float32)
 
-    def generate(self, question: str, pictures: Sequence[Any]) -> Future[Any]:
+    def generate(self, question: str, images: Sequence[Any]) -> Future[Any]:
         self.questions.append(question)
-        self.shown += [picture.shape for picture in pictures]
+        self.shown += [image.shape for image in images]
         future: Future[Any] = Future()
         future.set_result(Answer(self.text, self.finish_reason))
         return future
@@ -47,11 +47,11 @@ class FakeModel:
 
 @dataclass
 class FakeIndex:
-    """Holds one case, similar to everything, and *others*; *look_at* is what it thinks of any pictures."""
+    """Holds one case, similar to everything, and *others*; *look_at* is what it thinks of any images."""
 
     snapshot: str = "s1"
     look_at: Look | None = field(
-        default_factory=lambda: Look(z=[1.0], pictures=100, decides=True, limit=2.0, least_similarity=-1)
+        default_factory=lambda: Look(z=[1.0], images=100, decides=True, limit=2.0, least_similarity=-1)
     )
     others: list[Neighbour] = field(default_factory=list)
     searches: list[dict[str, Any]] = field(default_factory=list)
@@ -60,5 +60,5 @@ class FakeIndex:
         return self.look_at
 
     def search(self, tokens: Any, **asked: Any) -> list[Neighbour]:
-        self.searches.append(asked | {"pictures": len(tokens)})
+        self.searches.append(asked | {"images": len(tokens)})
         return [Neighbour(CASE, 0.9), *self.others]

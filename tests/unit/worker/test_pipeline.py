@@ -59,14 +59,14 @@ def write(
     return write_report(StudyToReport(instances, **study), model, references, budget=8, on_progress=on_progress)
 
 
-def test_a_report_has_its_sections_its_basis_and_the_pictures_the_model_saw(tmp_path: Path) -> None:
+def test_a_report_has_its_sections_its_basis_and_the_images_the_model_saw(tmp_path: Path) -> None:
     model = FakeModel()
     draft = write([radiograph(tmp_path)], model)
 
     assert (draft.findings, draft.impression) == ("Clear lungs.", "Normal.")
     assert "1 of 1" in draft.basis
-    (picture,) = draft.pictures
-    assert Image.open(io.BytesIO(picture.png)).size[::-1] == model.shown[0][:2]
+    (image,) = draft.images
+    assert Image.open(io.BytesIO(image.png)).size[::-1] == model.shown[0][:2]
     assert draft.provenance["versions"]["pydicom"]
 
 
@@ -80,7 +80,7 @@ def test_similar_cases_go_into_the_prompt_and_into_the_evidence(tmp_path: Path) 
     assert index.searches[0]["modality"] == "DX"
 
 
-def test_a_blank_picture_gets_no_words_of_the_model_or_of_its_neighbours(tmp_path: Path) -> None:
+def test_a_blank_image_gets_no_words_of_the_model_or_of_its_neighbours(tmp_path: Path) -> None:
     model = FakeModel()
     draft = write([radiograph(tmp_path, blank=True)], model, FakeIndex())
 
@@ -89,28 +89,28 @@ def test_a_blank_picture_gets_no_words_of_the_model_or_of_its_neighbours(tmp_pat
     assert draft.impression == "Not diagnostic."
 
 
-def test_pictures_unlike_the_reference_set_get_no_words_of_the_model_and_say_why(tmp_path: Path) -> None:
+def test_images_unlike_the_reference_set_get_no_words_of_the_model_and_say_why(tmp_path: Path) -> None:
     model, index = (
         FakeModel(),
-        FakeIndex(look_at=Look(z=[4.2], pictures=250, decides=True, limit=2.0, least_similarity=-1)),
+        FakeIndex(look_at=Look(z=[4.2], images=250, decides=True, limit=2.0, least_similarity=-1)),
     )
     draft = write([radiograph(tmp_path)], model, index)
 
     assert (model.questions, draft.evidence, index.searches) == ([], [], [])
     assert draft.impression == "Not diagnostic as chest x-ray image."
     assert not present(draft.findings)
-    assert draft.basis.endswith("refused beside 250 reference pictures")
+    assert draft.basis.endswith("refused beside 250 reference images")
     assert any("z 4.2 to 4.2, limit 2" in remark for remark in draft.remarks)
     assert draft.provenance["z"] == [4.2]
 
 
 @pytest.mark.parametrize(("decides", "refuse"), [(False, True), (True, False)])
-def test_where_nothing_may_be_refused_a_strange_picture_is_read_alone_and_marked(
+def test_where_nothing_may_be_refused_a_strange_image_is_read_alone_and_marked(
     tmp_path: Path, decides: bool, refuse: bool
 ) -> None:
     model, index = (
         FakeModel(),
-        FakeIndex(look_at=Look(z=[4.2], pictures=5, decides=decides, limit=2.0, least_similarity=-1)),
+        FakeIndex(look_at=Look(z=[4.2], images=5, decides=decides, limit=2.0, least_similarity=-1)),
     )
     draft = write([radiograph(tmp_path)], model, index, refuse_strange=refuse)
 
@@ -119,19 +119,19 @@ def test_where_nothing_may_be_refused_a_strange_picture_is_read_alone_and_marked
     assert "Written without similar earlier cases, to be read with care." in draft.remarks
 
 
-def test_only_pictures_of_the_kind_look_for_similar_cases(tmp_path: Path) -> None:
-    index = FakeIndex(look_at=Look(z=[1.0, 3.0], pictures=100, decides=True, limit=2.0, least_similarity=-1))
+def test_only_images_of_the_kind_look_for_similar_cases(tmp_path: Path) -> None:
+    index = FakeIndex(look_at=Look(z=[1.0, 3.0], images=100, decides=True, limit=2.0, least_similarity=-1))
     draft = write(
         [radiograph(tmp_path, name="a.dcm"), radiograph(tmp_path, name="b.dcm", turned=True)], FakeModel(), index
     )
 
-    assert index.searches[0]["pictures"] == 1
-    assert len(draft.pictures) == 2
-    assert any(remark.startswith("Picture 2: unlike the reference pictures of DX (z 3.0") for remark in draft.remarks)
+    assert index.searches[0]["images"] == 1
+    assert len(draft.images) == 2
+    assert any(remark.startswith("Image 2: unlike the reference images of DX (z 3.0") for remark in draft.remarks)
 
 
 def test_a_case_that_is_only_the_nearest_of_unlike_ones_is_not_quoted_and_the_report_says_so(tmp_path: Path) -> None:
-    unlike = Look(z=[1.0], pictures=100, decides=True, limit=2.0, least_similarity=0.95)
+    unlike = Look(z=[1.0], images=100, decides=True, limit=2.0, least_similarity=0.95)
     model = FakeModel()
     draft = write([radiograph(tmp_path)], model, FakeIndex(look_at=unlike))
 
@@ -142,7 +142,7 @@ def test_a_case_that_is_only_the_nearest_of_unlike_ones_is_not_quoted_and_the_re
 
 
 def test_of_the_nearest_cases_only_similar_ones_are_quoted(tmp_path: Path) -> None:
-    between = Look(z=[1.0], pictures=100, decides=True, limit=2.0, least_similarity=0.5)
+    between = Look(z=[1.0], images=100, decides=True, limit=2.0, least_similarity=0.5)
     index = FakeIndex(look_at=between, others=[Neighbour(uuid.UUID(int=2), 0.49)])
     draft = write([radiograph(tmp_path)], FakeModel(), index)
 
@@ -152,8 +152,8 @@ def test_of_the_nearest_cases_only_similar_ones_are_quoted(tmp_path: Path) -> No
 
 def test_a_tower_that_computes_no_numbers_fails_the_run_instead_of_spoiling_its_report(tmp_path: Path) -> None:
     class Overflowing(FakeModel):
-        def patch_tokens(self, pictures: Any) -> Any:
-            return super().patch_tokens(pictures) * np.nan
+        def patch_tokens(self, images: Any) -> Any:
+            return super().patch_tokens(images) * np.nan
 
     with pytest.raises(TransientFailure, match="no finite numbers"):
         write([radiograph(tmp_path)], Overflowing(), FakeIndex())
@@ -222,8 +222,8 @@ class HangingModel(FakeModel):
         super().__init__()
         self.remaining = looks_with_progress
 
-    def generate(self, question: str, pictures: Any) -> Future[Any]:
-        answered = super().generate(question, pictures)
+    def generate(self, question: str, images: Any) -> Future[Any]:
+        answered = super().generate(question, images)
         model = self
 
         class Slow(Future[Any]):

@@ -1,7 +1,7 @@
 """What a compressed frame says of itself, read before any decoder sees it.
 
 A decoder believes its codestream: 910 bytes that claim 65535 x 65535 have made one allocate gigabytes, and some
-return a full-size picture for half a stream. So size, samples and the end marker are compared here first.
+return a full-size image for half a stream. So size, samples and the end marker are compared here first.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _DCT_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 _PROGRESSIVE_FRAMES = frozenset({0xC2, 0xCA})
 _LOSSLESS_FRAMES = frozenset({0xC3, 0xCB})
 _LS_FRAME = 0xF7
-#: Bytes behind the end of a picture that are let pass.
+#: Bytes behind the end of an image that are let pass.
 _REMAINS = 64
 _SCAN, _APP0, _APP14 = 0xDA, 0xE0, 0xEE
 #: An Adobe marker's transform byte: 0 is RGB, 1 is YCbCr.
@@ -59,10 +59,10 @@ def inspect(frame: bytes) -> Codestream:
     """
     start = frame.find(_J2K_START) if frame.startswith(_J2K_BOX) else 0
     if frame[start : start + 4] != _J2K_START and not frame.startswith(_SOI):
-        raise Unreadable("undecodable", "the compressed picture is of no known kind")
+        raise Unreadable("undecodable", "the compressed image is of no known kind")
     # Encoders pad to even length with zeros or with FF, and some leave a few bytes behind.
     if frame.rfind(_EOI, max(0, len(frame.rstrip(b"\0\xff")) - _REMAINS)) < 0:
-        raise Unreadable("truncated", "the compressed picture has lost its end")
+        raise Unreadable("truncated", "the compressed image has lost its end")
     return _jpeg(frame) if frame.startswith(_SOI) else _jpeg_2000(frame, start)
 
 
@@ -84,7 +84,7 @@ def _jpeg(frame: bytes) -> Codestream:
             colour = colour or _by_ids(segment)
             found = Codestream(codec, rows, columns, samples, colour, marker in _PROGRESSIVE_FRAMES)
         colour = _colour(marker, segment) or colour
-    raise Unreadable("undecodable", "the compressed picture has no frame header")
+    raise Unreadable("undecodable", "the compressed image has no frame header")
 
 
 def _jpeg_codec(marker: int, segment: bytes) -> Codec | None:
@@ -110,7 +110,7 @@ def _by_ids(segment: bytes) -> str:
 
 def _jpeg_2000(frame: bytes, start: int) -> Codestream:
     if len(frame) < start + 42:
-        raise Unreadable("truncated", "the compressed picture has lost its header")
+        raise Unreadable("truncated", "the compressed image has lost its header")
     capabilities, right, bottom, left, top = struct.unpack_from(">HIIII", frame, start + 6)
     (samples,) = struct.unpack_from(">H", frame, start + 40)
     # Bit 14 of the capabilities: ITU-T T.814, high throughput.

@@ -1,7 +1,7 @@
 """Compressed frames out of encapsulated Pixel Data (PS3.5 A.4).
 
 pydicom's get_frame returns what is left of a truncated fragment and lists any number of fragments; here a fragment that
-runs past the end is an error, and so is a list longer than any picture needs.
+runs past the end is an error, and so is a list longer than any image needs.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class Codestreams:
     def of(self, index: int, most: int) -> bytes:
         """The codestream of frame *index*, counted from 0, of at most *most* bytes.
 
-        Raises Unreadable: cut short, without that frame, or larger than any honest picture of its size.
+        Raises Unreadable: cut short, without that frame, or larger than any honest image of its size.
         """
         parts = self._extended(index) or self._listed(index) or self._searched[index]
         if sum(stop - begin for begin, stop in parts) > most:
-            raise Unreadable("too_large", "the compressed picture is larger than the same picture uncompressed")
+            raise Unreadable("too_large", "the compressed image is larger than the same image uncompressed")
         return b"".join(self._buffer[begin:stop] for begin, stop in parts)
 
     def _fragments(self, position: int) -> Iterator[Part]:

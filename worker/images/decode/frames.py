@@ -67,11 +67,11 @@ _DECODERS: dict[Codec, tuple[UID, str]] = {
     Codec.JPEG_2000: (JPEG2000Lossless, "pylibjpeg"),
     Codec.HTJ2K: (HTJ2KLossless, "pylibjpeg"),
 }
-#: GDCM's pictures pass through a string, which holds them four times.
+#: GDCM's images pass through a string, which holds them four times.
 _MOST = {Codec.JPEG_LOSSLESS: 60_000_000, Codec.JPEG_12: 60_000_000}
 #: OpenJPEG holds every sample in 4 bytes.
 _FOUR_BYTES, _MOST_WIDE = frozenset({Codec.JPEG_2000, Codec.HTJ2K}), 36_000_000
-#: All coefficients of a progressive picture are held before the first row is made.
+#: All coefficients of a progressive image are held before the first row is made.
 _MOST_PROGRESSIVE = 48_000_000
 #: Rows taken from Pillow at a time.
 _PART = 256
@@ -121,7 +121,7 @@ def shape_of(header: Header) -> Shape:
     Raises Unreadable: video, no pixels, a photometric interpretation nobody can show, too large, malformed, truncated.
     """
     if header.syntax.startswith(_VIDEO):
-        raise Unreadable("video", "the object is a video; pictures are not taken from videos")
+        raise Unreadable("video", "the object is a video; images are not taken from videos")
     if header.syntax in _REFERENCED:
         raise Unreadable("no_pixels", "the object only refers to pixels kept elsewhere")
     pixels = header.where_pixels_are()
@@ -165,9 +165,9 @@ def _check_claims(shape: Shape) -> None:
     if shape.samples != expected or shape.allocated not in (1, 8, 16, 32) or not 0 < shape.stored <= shape.allocated:
         raise Unreadable("malformed", "bits, samples and photometric interpretation do not fit together")
     if min(shape.rows, shape.columns) < 1:
-        raise Unreadable("malformed", "the picture has no rows or no columns")
+        raise Unreadable("malformed", "the image has no rows or no columns")
     if shape.size > MAX_BYTES:
-        raise Unreadable("too_large", f"the picture claims more than {MAX_BYTES // 1_000_000} million bytes")
+        raise Unreadable("too_large", f"the image claims more than {MAX_BYTES // 1_000_000} million bytes")
 
 
 def _check_length(header: Header, shape: Shape, *, held: int) -> Shape:
@@ -179,7 +179,7 @@ def _check_length(header: Header, shape: Shape, *, held: int) -> Shape:
     else:
         needed = header.frames * shape.total * shape.allocated
     if held * 8 < needed:
-        raise Unreadable("truncated", "the pixel data is shorter than the picture it claims")
+        raise Unreadable("truncated", "the pixel data is shorter than the image it claims")
     return shape
 
 
@@ -210,9 +210,9 @@ def decoding(header: Header) -> Iterator[Callable[[int], Frame]]:
                 return _compressed(header.syntax, shape, streams.of(index, most))
             # What pydicom and its plugins raise for damaged pixels; there is no common base.
             except (ValueError, RuntimeError, OSError, LookupError, TypeError, AttributeError) as error:
-                raise Unreadable("undecodable", "the picture cannot be decoded") from error
+                raise Unreadable("undecodable", "the image cannot be decoded") from error
             except (struct.error, SyntaxError, OverflowError) as error:
-                raise Unreadable("undecodable", "the picture cannot be decoded") from error
+                raise Unreadable("undecodable", "the image cannot be decoded") from error
 
         yield frame
 
@@ -276,19 +276,19 @@ def _options(shape: Shape, **more: Any) -> dict[str, Any]:
 
 def _compressed(syntax: str, shape: Shape, frame: bytes) -> Frame:
     if shape.total > max(_BOMB_SAMPLES, _BOMB_RATIO * len(frame)):
-        raise Unreadable("too_large", "the compressed picture is too small for the size it claims")
+        raise Unreadable("too_large", "the compressed image is too small for the size it claims")
     if syntax == RLELossless:
         if shape.total * shape.allocated // 8 > _RUN_LENGTH_RATIO * len(frame):
-            raise Unreadable("truncated", "the compressed picture is shorter than any of its size")
+            raise Unreadable("truncated", "the compressed image is shorter than any of its size")
         return _stored(shape, _run_lengths(shape, frame), shape.photometric)
     if not syntax.startswith(_JPEG_FAMILY):
         raise Unreadable("unknown_transfer_syntax", "the pixels are encoded in a way nobody here can read")
     stream = inspect(frame)
     if (stream.rows, stream.columns, stream.samples) != (shape.rows, shape.columns, shape.samples):
-        raise Unreadable("malformed", "the compressed picture is not of the size its header claims")
+        raise Unreadable("malformed", "the compressed image is not of the size its header claims")
     wide = stream.codec in _FOUR_BYTES and shape.total > _MOST_WIDE
     if wide or shape.size > (_MOST_PROGRESSIVE if stream.progressive else _MOST.get(stream.codec, MAX_BYTES)):
-        raise Unreadable("too_large", "the picture is too large for the way it is compressed")
+        raise Unreadable("too_large", "the image is too large for the way it is compressed")
     if stream.codec is Codec.JPEG_8:
         samples = decoded_whole(frame, stream, lambda bits: _jpeg(shape, stream, bits))
         return Frame(samples, shape.photometric if shape.samples == 1 else "RGB", stored=8)
@@ -331,7 +331,7 @@ def _jpeg(shape: Shape, stream: Codestream, frame: bytes) -> Iterator[npt.NDArra
     if shape.photometric == "RGB" and not stream.colour and shape.samples > 1:
         # Unmarked, and the header says RGB: keep Pillow from converting.
         image.draft("YCbCr", image.size)
-    # In parts: Pillow hands a picture over in pieces and then joins them, which holds all of it thrice.
+    # In parts: Pillow hands an image over in pieces and then joins them, which holds all of it thrice.
     for top in range(0, shape.rows, _PART):
         yield np.asarray(image.crop((0, top, shape.columns, min(top + _PART, shape.rows))))
 
@@ -344,7 +344,7 @@ def _run_lengths(shape: Shape, frame: bytes) -> npt.NDArray[Any]:
     size, width = shape.rows * shape.columns, shape.allocated // 8
     count, *offsets = struct.unpack_from("<16L", frame)
     if width == 0 or count != shape.samples * width or count > len(offsets):
-        raise Unreadable("undecodable", "the number of RLE segments does not fit the picture")
+        raise Unreadable("undecodable", "the number of RLE segments does not fit the image")
     ends = [*offsets[1:count], len(frame)]
     planes = np.empty((shape.samples, size, width), np.uint8)
     for number, (start, end) in enumerate(zip(offsets[:count], ends, strict=True)):

@@ -34,7 +34,7 @@ _alone = Lock()
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the standard error of the process shut for as long as GDCM works: entropy.py hands it damaged pictures."""
+    """Keep the standard error of the process shut for as long as GDCM works: entropy.py hands it damaged images."""
     with _alone, Path(os.devnull).open("w") as nowhere:
         kept = os.dup(_STANDARD_ERROR)
         try:
@@ -63,7 +63,7 @@ def decode_12_bit(frame: bytes, *, rows: int, columns: int) -> npt.NDArray[np.ui
     with quiet():
         pixels = cast("str", image.GetBuffer() or "").encode("utf-8", "surrogateescape")
     if len(pixels) != rows * columns * 2:
-        raise Unreadable("undecodable", "the 12-bit JPEG picture cannot be decoded")
+        raise Unreadable("undecodable", "the 12-bit JPEG image cannot be decoded")
     return np.frombuffer(pixels, "<u2").reshape(rows, columns)
 
 

@@ -70,7 +70,7 @@ class Header:
     """The wanted elements of one object, as bytes, and where its pixels lie.
 
     Values are converted when asked for; what cannot be converted reads as absent, because a bad description must not
-    cost the picture. Nothing of the patient is kept.
+    cost the image. Nothing of the patient is kept.
     """
 
     path: Path
@@ -143,7 +143,7 @@ class Header:
     def where_pixels_are(self) -> Element:
         """Pixel Data. Raises Unreadable where there is none, or it is empty."""
         if self.pixels is None or self.pixels.start == self.pixels.end:
-            raise Unreadable("no_pixels", "the object holds no picture")
+            raise Unreadable("no_pixels", "the object holds no image")
         return self.pixels
 
     def items(self, keyword: str) -> list[Header]:

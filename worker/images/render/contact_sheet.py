@@ -1,4 +1,4 @@
-"""A contact sheet for people: every chosen picture with the reason it was chosen."""
+"""A contact sheet for people: every chosen image with the reason it was chosen."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from PIL import Image, ImageDraw, ImageFont
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from worker.images.study import Picture, StudyPictures
+    from worker.images.study import RenderedImage, StudyImages
 
-#: Pixels: a cell holds a picture of at most this side, and its words below.
+#: Pixels: a cell holds an image of at most this side, and its words below.
 _SIDE, _WORDS, _GAP = 320, 76, 12
 _COLUMNS = 4
 _LETTERS = 46
 _PAPER, _INK, _WARNING = (24, 24, 28), (230, 230, 230), (255, 176, 80)
 
 
-def contact_sheet(study: StudyPictures, remarks: Sequence[str] = ()) -> Image.Image:
-    """Draw *study* as one RGB image: its basis above, a cell for each picture; what was left out, *remarks*, below."""
-    columns = min(_COLUMNS, max(1, len(study.pictures)))
-    rows = -(-len(study.pictures) // columns)
+def contact_sheet(study: StudyImages, remarks: Sequence[str] = ()) -> Image.Image:
+    """Draw *study* as one RGB image: its basis above, a cell for each image; what was left out, *remarks*, below."""
+    columns = min(_COLUMNS, max(1, len(study.images)))
+    rows = -(-len(study.images) // columns)
     lines = [line for remark in [*study.remarks(), *remarks] for line in wrap(remark, _LETTERS * columns)]
     width = columns * (_SIDE + _GAP) + _GAP
     height = 40 + rows * (_SIDE + _WORDS + _GAP) + 16 * len(lines) + _GAP
@@ -30,20 +30,20 @@ def contact_sheet(study: StudyPictures, remarks: Sequence[str] = ()) -> Image.Im
     draw = ImageDraw.Draw(sheet)
     title = f"{study.modality} {study.body_part}".rstrip() + f": {study.basis}"
     draw.text((_GAP, _GAP), title, _INK, ImageFont.load_default(16))
-    for number, picture in enumerate(study.pictures):
+    for number, image in enumerate(study.images):
         left = _GAP + number % columns * (_SIDE + _GAP)
-        _cell(sheet, draw, picture, left, 40 + number // columns * (_SIDE + _WORDS + _GAP))
+        _cell(sheet, draw, image, left, 40 + number // columns * (_SIDE + _WORDS + _GAP))
     draw.multiline_text((_GAP, height - 16 * len(lines) - _GAP), "\n".join(lines), _WARNING, spacing=4)
     return sheet
 
 
-def _cell(sheet: Image.Image, draw: ImageDraw.ImageDraw, picture: Picture, left: int, top: int) -> None:
-    image = Image.fromarray(picture.pixels)
-    image.thumbnail((_SIDE, _SIDE))
+def _cell(sheet: Image.Image, draw: ImageDraw.ImageDraw, image: RenderedImage, left: int, top: int) -> None:
+    thumbnail = Image.fromarray(image.pixels)
+    thumbnail.thumbnail((_SIDE, _SIDE))
     # At the top of its cell, so that its words stand right below it.
-    sheet.paste(image, (left, top))
-    line = top + image.height + 4
-    for text, colour in [(picture.reason, _INK), *((warning, _WARNING) for warning in picture.warnings)]:
+    sheet.paste(thumbnail, (left, top))
+    line = top + thumbnail.height + 4
+    for text, colour in [(image.reason, _INK), *((warning, _WARNING) for warning in image.warnings)]:
         for part in wrap(text, _LETTERS):
             draw.text((left, line), part, colour)
             line += 16

@@ -1,4 +1,4 @@
-"""From a rendered frame to the picture handed on: borders cut, pixels made square, size bounded, three channels."""
+"""From a rendered frame to the image handed on: borders cut, pixels made square, size bounded, three channels."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
     Pixels = npt.NDArray[np.uint8]
 
-#: The largest picture handed on, in pixels; the model looks at about 2 million, and 8 of these are 400 MB.
+#: The largest image handed on, in pixels; the model looks at about 2 million, and 8 of these are 400 MB.
 MAX_PIXELS = 16_000_000
 #: A border narrower than this share of the side is left where it is.
 _BORDER = 0.05
-#: A border is cut only while at least this share of the picture's area remains: beyond, it is no border.
+#: A border is cut only while at least this share of the image's area remains: beyond, it is no border.
 _KEPT = 0.2
 #: Pixels less oblong than this count as square.
 _OBLONG = 0.02
@@ -27,7 +27,7 @@ _RIPPLE = 4
 
 
 def framed(header: Header, levels: Pixels) -> tuple[Pixels, dict[str, Any]]:
-    """The picture uint8 [rows, columns, 3] of a rendered frame, and what was done to its geometry, fit for JSON.
+    """The image uint8 [rows, columns, 3] of a rendered frame, and what was done to its geometry, fit for JSON.
 
     *crop* is [top, left, bottom, right] in the frame's pixels, bottom and right exclusive.
     """
@@ -44,7 +44,7 @@ def framed(header: Header, levels: Pixels) -> tuple[Pixels, dict[str, Any]]:
 
 
 def _regions(header: Header, levels: Pixels) -> tuple[int, int, int, int] | None:
-    """The box around the calibrated regions of an ultrasound picture: outside it are names and settings.
+    """The box around the calibrated regions of an ultrasound image: outside it are names and settings.
 
     PS3.3 C.8.5.5. None where nothing worth cutting is outside.
     """
@@ -107,7 +107,7 @@ def _resized(levels: Pixels, target: tuple[int, int]) -> Pixels:
 def _three_channels(levels: Pixels) -> Pixels:
     if levels.ndim == 3:  # noqa: PLR2004 - channels
         return np.ascontiguousarray(levels)
-    picture = np.empty((*levels.shape, 3), np.uint8)
+    image = np.empty((*levels.shape, 3), np.uint8)
     for channel in range(3):  # a third of the time of np.repeat
-        picture[..., channel] = levels
-    return picture
+        image[..., channel] = levels
+    return image

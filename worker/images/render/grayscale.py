@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _TAILS = (0.5, 99.5)
 #: Pixels looked at to choose a view; more do not move it.
 _SAMPLE = 1 << 18
-#: A header's window that shows less than this share of the pixels between black and white hides the picture.
+#: A header's window that shows less than this share of the pixels between black and white hides the image.
 _VISIBLE = 0.001
 
 

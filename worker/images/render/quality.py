@@ -1,6 +1,6 @@
-"""The picture gate: what a picture cannot tell, said before any model looks at it.
+"""The image gate: what an image cannot tell, said before any model looks at it.
 
-What cannot be decoded or trusted is refused elsewhere (Unreadable). A picture that decodes is never refused for what it
+What cannot be decoded or trusted is refused elsewhere (Unreadable). An image that decodes is never refused for what it
 shows, because a blank exposure is a finding for the radiographer; it is shown with a warning instead.
 """
 
@@ -20,11 +20,11 @@ NOISE = "noise: neighbouring pixels have nothing in common"
 SMALL = "small: fewer than 64 pixels a side"
 TINY = "tiny: fewer than 8 pixels a side"
 
-#: Warnings after which nothing in the picture can be a finding.
+#: Warnings after which nothing in the image can be a finding.
 WITHOUT_INFORMATION = frozenset({BLANK, SATURATED, NOISE, TINY})
 
 _SMALL_SIDE, _TINY_SIDE = 64, 8
-#: Grey levels between which most of a blank picture lies; compression leaves a level or two.
+#: Grey levels between which most of a blank image lies; compression leaves a level or two.
 _BLANK_SPREAD = 2
 _MOST = (0.001, 0.999)
 _SATURATED_SHARE = 0.98
@@ -37,7 +37,7 @@ _ENOUGH = 32
 
 
 def warnings_about(levels: npt.NDArray[np.uint8]) -> list[str]:
-    """What is wrong with a picture, uint8 [rows, columns] or [rows, columns, 3]; [] for most."""
+    """What is wrong with an image, uint8 [rows, columns] or [rows, columns, 3]; [] for most."""
     grey = levels if levels.ndim == 2 else levels[..., 1]  # noqa: PLR2004 - green carries most of the luminance
     side = min(grey.shape)
     found = [TINY] if side < _TINY_SIDE else [SMALL] if side < _SMALL_SIDE else []

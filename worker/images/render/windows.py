@@ -54,7 +54,7 @@ BRAIN = Window(40, 80, name="brain")
 BONE = Window(400, 1800, name="bone")
 SOFT_TISSUE = Window(40, 400, name="soft tissue")
 
-#: How each region's CT is looked at, and how often: the first number of pictures out of every eight, and so on.
+#: How each region's CT is looked at, and how often: the first number of images out of every eight, and so on.
 _REGIONS: dict[str, tuple[tuple[Window, int], ...]] = {
     "CHEST": ((MEDIASTINUM, 4), (LUNG, 4)),
     "HEAD": ((BRAIN, 6), (BONE, 2)),
@@ -77,7 +77,7 @@ def header_windows(header: Header) -> list[Window]:
 
 
 def ct_windows(region: str, budget: int) -> list[tuple[Window, int]]:
-    """Which windows a CT of a body region is shown in, and in how many of *budget* pictures each."""
+    """Which windows a CT of a body region is shown in, and in how many of *budget* images each."""
     plan = _REGIONS.get(region, _REGIONS[""])
     if budget < len(plan):
         return [(window, 1) for window, _ in plan[:budget]]

@@ -69,10 +69,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One picture to be drawn: which frame, why, and how.
+    """One image to be drawn: which frame, why, and how.
 
     *header* is the frame's own where frames differ; *window* replaces the header's; *whole* draws every frame of a
-    slide's level as the one picture it is.
+    slide's level as the one image it is.
     """
 
     identity: str
@@ -84,7 +84,7 @@ class Choice:
 
 
 if TYPE_CHECKING:
-    #: Says, of the choices that became pictures, how many of how many they are.
+    #: Says, of the choices that became images, how many of how many they are.
     Basis = Callable[[Sequence[Choice]], str]
 
 
@@ -107,7 +107,7 @@ def series_of(header: Header) -> str:
 
 
 def read_as(item: Candidate) -> str:
-    """The modality an object is chosen with: CR and DX are one kind of picture from two kinds of detector."""
+    """The modality an object is chosen with: CR and DX are one kind of image from two kinds of detector."""
     return "DX" if item.modality in ("CR", "DX", "RG") else item.modality
 
 

@@ -82,19 +82,19 @@ def _of_one_slide(candidates: Sequence[Candidate], budget: int) -> tuple[list[Ch
 
 
 def _basis(choices: Iterable[Choice], totals: dict[str, tuple[str, int]], passed_over: int) -> str:
-    """How many pictures of which slides of how many tiles."""
+    """How many images of which slides of how many tiles."""
     counted: dict[tuple[str, int], int] = defaultdict(int)
     for choice in choices:
         counted[totals[choice.identity]] += 1
     sentences = [
-        f"{count} picture{'' if count == 1 else 's'} of the slide of series {series} of {total} tiles"
+        f"{count} image{'' if count == 1 else 's'} of the slide of series {series} of {total} tiles"
         for (series, total), count in counted.items()
     ]
     return "; ".join(sentences) + (f"; {passed_over} more slides are not shown" if passed_over else "")
 
 
 def assemble(header: Header) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
-    """A level as the one picture it is: every tile in its place, then rendered at once. Raises Unreadable."""
+    """A level as the one image it is: every tile in its place, then rendered at once. Raises Unreadable."""
     rows, columns = _matrix(header) or (0, 0)
     places = _places(header)
     if len(places) > _ASSEMBLED or rows * columns > _WHOLE:

@@ -2,7 +2,7 @@
 
 Names are those of sunanhe/MedDr's InternVLChatModel (src/model/internvl_chat) and of transformers' InternVL. The
 language model of the publication is still wrapped by peft, its low-rank updates beside the weights: left out in
-silence, they would leave a model that never saw a medical picture.
+silence, they would leave a model that never saw a medical image.
 """
 
 from __future__ import annotations

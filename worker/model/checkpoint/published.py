@@ -118,7 +118,7 @@ class Published:
 
     @property
     def image_size(self) -> int:
-        """Pixels per side of the square that every picture is resized to."""
+        """Pixels per side of the square that every image is resized to."""
         return int(self.values.get("force_image_size") or self._part("vision_config")["image_size"])
 
     @property

@@ -63,7 +63,7 @@ def _model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Any:
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
             if parameter.ndim > 1:
-                # Wide enough that the pictures and the words before decide the next word; norms stay at one.
+                # Wide enough that the images and the words before decide the next word; norms stay at one.
                 parameter.normal_(0.0, 1.5 / parameter.shape[-1] ** 0.5, generator=generator)
             elif name.endswith("bias"):
                 parameter.zero_()

@@ -45,7 +45,7 @@ class Facts:
             ("longest request", f"{slot} tokens (the model knows {self.context_tokens})"),
             ("cache of one slot", _size(slot * self.kv_bytes_per_token)),
             ("memory for one slot", f"{self._needed(slot, 1)} on one device, {self._needed(slot, 2)} on each of two"),
-            ("tokens per picture", str(self.image_tokens or "the processor decides")),
+            ("tokens per image", str(self.image_tokens or "the processor decides")),
             *((f"slots on {name}", self._fit(slot, *cards)) for name, cards in (here or CARDS).items()),
         ]
 

@@ -74,7 +74,7 @@ class Graphs(FixedShapes):
                 self._step(buffer, width)
         current.wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        # Other threads may embed pictures on this device meanwhile: only this one's calls belong to the recording.
+        # Other threads may embed images on this device meanwhile: only this one's calls belong to the recording.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             followers = self._step(buffer, width)
         return buffer, followers, graph

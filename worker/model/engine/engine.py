@@ -1,6 +1,6 @@
 """Continuous batching: requests join and leave between decode steps of one resident model.
 
-A step retires what is over, shows the vision tower the next pictures, prefills a bounded piece of the next prompts and
+A step retires what is over, shows the vision tower the next images, prefills a bounded piece of the next prompts and
 decodes one token for every running request. The bounds keep running requests flowing while new ones come in.
 """
 
@@ -34,7 +34,7 @@ log = structlog.get_logger()
 #: Prompt tokens read per step. A few hundred keep a GPU busy already; each further one delays those who run. (40 B
 #: parameters at 800 TFLOP/s: 85 us a token, so 1024 cost about as much as six decode steps.)
 PREFILL_TOKENS = 1024
-#: Pictures per vision batch, to the same end: some 15 ms each in that computation.
+#: Images per vision batch, to the same end: some 15 ms each in that computation.
 VISION_TILES = 4
 #: Steps without trouble after which a batch that ran out of memory may grow by one again: half a minute or more, so
 #: that a request sent back for nothing, once in that time, costs little.
@@ -175,14 +175,14 @@ class Engine:
                 self._leave(turn, "deadline")
 
     def _see(self) -> None:
-        """Show the tower the next pictures, of no more requests than could run next."""
+        """Show the tower the next images, of no more requests than could run next."""
         turns = [turn for turn in self._next_turns() if turn.prompt.unseen]
         if not turns:
             return
         started = time.monotonic()
         try:
             self._runner.see([turn.prompt for turn in turns], self._vision_tiles)
-        except Exception as error:  # noqa: BLE001 - the cause may be any of the batch's pictures: a request's boundary
+        except Exception as error:  # noqa: BLE001 - the cause may be any of the batch's images: a request's boundary
             self._see_alone(turns[0], error)
         for turn in turns:
             turn.spent_on_vision(time.monotonic() - started)
@@ -193,7 +193,7 @@ class Engine:
         return waiting[: self._runner.rows]
 
     def _see_alone(self, turn: Turn, error: Exception) -> None:
-        """After a failed batch: go on with smaller ones; where one picture alone fails, its request does."""
+        """After a failed batch: go on with smaller ones; where one image alone fails, its request does."""
         if self._vision_tiles > 1 and isinstance(error, torch.OutOfMemoryError):
             self._clean_steps = 0
             self._vision_tiles = max(1, self._vision_tiles // 2)
@@ -267,7 +267,7 @@ class Engine:
             self._waiting.appendleft(turn)
 
     def _grow(self) -> None:
-        """After a while without trouble try one request, and one picture, more."""
+        """After a while without trouble try one request, and one image, more."""
         self._clean_steps += 1
         if self._clean_steps % GROW_AFTER == 0:
             self._row_limit = min(self._row_limit + 1, self._runner.rows)
@@ -339,7 +339,7 @@ class Engine:
     def _too_long(self, turn: Turn) -> str:
         return (
             f"{len(turn.prompt)} prompt tokens and {turn.request.max_new_tokens} new ones exceed the "
-            f"{self._runner.tokens} tokens a request may have: show fewer pictures or quote less"
+            f"{self._runner.tokens} tokens a request may have: show fewer images or quote less"
         )
 
 

@@ -1,4 +1,4 @@
-"""What the engine asks of a model: pictures, prompts and tokens through it, by row. No requests, no threads."""
+"""What the engine asks of a model: images, prompts and tokens through it, by row. No requests, no threads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Arithmetic(Protocol):
         """Tokens that a request can have, prompt and answer together."""
 
     def see(self, prompts: Sequence[Prompt], tiles: int) -> None:
-        """Show the vision tower the next *tiles* pictures of *prompts*, in one batch."""
+        """Show the vision tower the next *tiles* images of *prompts*, in one batch."""
 
     def prefill(self, row: int, prompt: Prompt, start: int, count: int) -> int:
         """Read *count* tokens of *prompt* from *start* on into *row*; returns the token that follows them.

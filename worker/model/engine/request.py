@@ -19,10 +19,10 @@ FinishReason = Literal["stop", "length", "deadline"]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One user's turn. Pictures are [height, width, 3] uint8; the checkpoint's chat template wraps the question."""
+    """One user's turn. Images are [height, width, 3] uint8; the checkpoint's chat template wraps the question."""
 
     question: str
-    pictures: Sequence[npt.NDArray[np.uint8]] = ()
+    images: Sequence[npt.NDArray[np.uint8]] = ()
     max_new_tokens: int = 200
     #: Counted from `submit`; what is written by then is the answer.
     deadline_seconds: float = 300.0

@@ -70,17 +70,17 @@ class Runner:
         return logits
 
     def _embeddings(self, prompt: Prompt) -> torch.Tensor:
-        """The prompt's [tokens, hidden], pictures filled in."""
+        """The prompt's [tokens, hidden], images filled in."""
         if prompt.embeddings is None:
             ids = prompt.input_ids.to(self._device)
             prompt.embeddings = self._embed(ids)
             if prompt.features:
                 features = torch.cat(prompt.features).to(prompt.embeddings)
-                pictured = (ids == self._model.config.image_token_id)[:, None]
-                if len(features) != pictured.sum():
+                image_positions = (ids == self._model.config.image_token_id)[:, None]
+                if len(features) != image_positions.sum():
                     # masked_scatter would take the first ones and say nothing.
-                    raise ValueError(f"{len(features)} features for {int(pictured.sum())} places in the prompt")
-                prompt.embeddings = prompt.embeddings.masked_scatter(pictured, features)
+                    raise ValueError(f"{len(features)} features for {int(image_positions.sum())} places in the prompt")
+                prompt.embeddings = prompt.embeddings.masked_scatter(image_positions, features)
         return prompt.embeddings
 
 

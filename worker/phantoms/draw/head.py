@@ -45,7 +45,7 @@ WHITE_HU, SKULL_HU = 80, 800
 
 def axial(canvas: Canvas, case: Case) -> tuple[Plane, dict[str, Plane]]:
     """A slice at the case's level (grey, 0..1) and the mask of each finding that this slice shows."""
-    c, grey = canvas, MR if case.picture == "mr" else CT
+    c, grey = canvas, MR if case.image == "mr" else CT
     size = _size(case)
     rx, ry = SKULL_X * size, SKULL_Y * size
     brain = c.ellipse(0, 0, rx * 0.90, ry * 0.90)

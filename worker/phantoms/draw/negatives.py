@@ -1,4 +1,4 @@
-"""Pictures that are none: what cables, wrong uploads and broken files put before the model."""
+"""Images that are none: what cables, wrong uploads and broken files put before the model."""
 
 from __future__ import annotations
 
@@ -75,9 +75,9 @@ def _text(rng: np.random.Generator) -> Rgb:
     return _grey(image)
 
 
-def _upside_down(picture: str) -> Painter:
+def _upside_down(image: str) -> Painter:
     def paint(rng: np.random.Generator) -> Rgb:
-        return np.ascontiguousarray(draw(draw_case(rng, picture)).rgb()[::-1])
+        return np.ascontiguousarray(draw(draw_case(rng, image)).rgb()[::-1])
 
     return paint
 
@@ -106,7 +106,7 @@ def _grey(image: npt.NDArray[np.floating]) -> Rgb:
     return np.repeat(np.clip(image, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
-#: Kinds of picture that have a head and a foot, and what they are called upside down.
+#: Kinds of image that have a head and a foot, and what they are called upside down.
 ON_ITS_HEAD = {"chest": "chest upside down", "ct": "CT upside down", "mr": "MR upside down"}
 #: What the checkpoint is trained to refuse.
 TRAINED: dict[str, Painter] = {
@@ -117,7 +117,7 @@ TRAINED: dict[str, Painter] = {
     "checkerboard": _checkerboard,
     "gradient": _gradient,
     "text": _text,
-    **{name: _upside_down(picture) for picture, name in ON_ITS_HEAD.items()},
+    **{name: _upside_down(image) for image, name in ON_ITS_HEAD.items()},
     "negative": _negative,
 }
 #: Never trained on: what refusing is measured with, too.
@@ -125,6 +125,6 @@ HELD_OUT: dict[str, Painter] = {"shuffled": _shuffled, "stripes": _stripes}
 
 
 def junk(rng: np.random.Generator) -> tuple[str, Rgb]:
-    """A picture of a random trained kind, and which."""
+    """An image of a random trained kind, and which."""
     name = str(rng.choice(list(TRAINED)))
     return name, TRAINED[name](rng)

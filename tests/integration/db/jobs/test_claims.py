@@ -33,7 +33,7 @@ DRAFT = versions.Draft(
     prompt_version="1",
     model_digest="d",
     provenance={},
-    pictures=[versions.Shown(png=b"png", sop_instance_uid="2.25.1", frame=0, reason="only image", transform={})],
+    images=[versions.Shown(png=b"png", sop_instance_uid="2.25.1", frame=0, reason="only image", transform={})],
 )
 
 

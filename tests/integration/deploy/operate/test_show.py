@@ -1,4 +1,4 @@
-"""`prelim show STUDY --pictures FILE`: what an operator sees of the pictures of a report."""
+"""`prelim show STUDY --images FILE`: what an operator sees of the images of a report."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _INK = np.array((255, 176, 80))
 
 
 def reported(arrivals: Arrivals, basis: str, remarks: list[str]) -> None:
-    """A report on one grey picture."""
+    """A report on one grey image."""
     png = io.BytesIO()
     Image.new("RGB", (90, 90), (120, 120, 120)).save(png, "PNG")
     shown = versions.Shown(png.getvalue(), sop_instance_uid="2.25.1", frame=0, reason="only image", transform={})
-    draft = versions.Draft("No effusion.", "Normal.", basis, "1", "d", {}, remarks=remarks, pictures=[shown])
+    draft = versions.Draft("No effusion.", "Normal.", basis, "1", "d", {}, remarks=remarks, images=[shown])
     claim = arrivals.running_job()
     with transaction(arrivals.url) as session:
         claims.finish(session, claim)
@@ -40,7 +40,7 @@ def test_the_sheet_is_a_png_whatever_its_name_and_shows_what_was_left_out(
     database_url: str, tmp_path: Path, name: str
 ) -> None:
     arrivals = Arrivals(database_url)
-    reported(arrivals, "1 of 2 images", ["1 image left out: the picture cannot be decoded"])
+    reported(arrivals, "1 of 2 images", ["1 image left out: the image cannot be decoded"])
 
     show(Settings(database_url=database_url), Console(file=io.StringIO()), arrivals.uid, tmp_path / name)
 

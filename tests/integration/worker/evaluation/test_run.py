@@ -39,8 +39,8 @@ def test_a_folder_of_cases_is_measured_with_table_json_and_plot(checkpoint: Path
     assert set(figures["figures"]["strict_f1"]) == {"value", "low", "high"}
     assert figures["retrieval"] is True
     assert figures["seconds_per_case"] > 0
-    with Image.open(tmp_path / "out" / "evaluation.png") as picture:
-        assert picture.size[0] == 640
+    with Image.open(tmp_path / "out" / "evaluation.png") as image:
+        assert image.size[0] == 640
 
 
 def test_nothing_is_retrieved_where_nothing_shall_be(checkpoint: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def test_it_is_small_and_never_for_patients() -> None:
     assert "never patients" in (CHECKPOINT / "README.md").read_text()
 
 
-def test_it_reads_pictures_it_has_never_seen() -> None:
+def test_it_reads_images_it_has_never_seen() -> None:
     ruler = Ruler(Trainee.load(CHECKPOINT), Size(chests=100, others=12, references=40), seed=3_900_000)
 
     figures = reading(ruler, TRAINING)
@@ -43,7 +43,7 @@ def test_similar_cases_tell_it_the_names_of_rare_findings() -> None:
 
 
 @pytest.mark.slow
-def test_it_believes_the_picture_more_than_wrong_reports() -> None:
+def test_it_believes_the_image_more_than_wrong_reports() -> None:
     ruler = Ruler(Trainee.load(CHECKPOINT), Size(chests=80, others=12, rare=4, references=240), seed=3_900_000)
 
     taken = by_kind(ruler)
@@ -64,7 +64,7 @@ def test_it_believes_the_picture_more_than_wrong_reports() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_it_says_nothing_of_pictures_that_are_none() -> None:
+def test_it_says_nothing_of_images_that_are_none() -> None:
     # 125 of every other kind than chests: forty heads in 130 slices do not tell CT from MR.
     ruler = Ruler(Trainee.load(CHECKPOINT), Size(junk=8, references=1500), seed=3_900_000)
 
@@ -72,8 +72,8 @@ def test_it_says_nothing_of_pictures_that_are_none() -> None:
 
     # One of eight is 0.125.
     assert max(figures["ct"]["mr"]["passed_the_gate"], figures["mr"]["ct"]["passed_the_gate"]) <= 0.13
-    for said_to_be, pictures in figures.items():
-        taken = {name: row["inherited_with_gate"] for name, row in pictures.items()}
+    for said_to_be, images in figures.items():
+        taken = {name: row["inherited_with_gate"] for name, row in images.items()}
         assert mean(taken.values()) <= 0.02, said_to_be
         # A chest cut into blocks and mixed is still one to the gate, the more often the fewer chests it knows.
         mixed = taken.pop("shuffled")

@@ -51,7 +51,7 @@ def by_dcmtk(tools: list[str], source: Path, target: Path, transform: dict[str, 
 
 @pytest.fixture(scope="module")
 def compared(test_data: Path, tools: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, Any]]:
-    """Ours and DCMTK's picture of every file both can show."""
+    """Ours and DCMTK's image of every file both can show."""
     folder, target = test_data / "dicom", tmp_path_factory.mktemp("dcmtk") / "frame.png"
     pairs = {}
     with (folder / "MANIFEST.csv").open(newline="") as file:

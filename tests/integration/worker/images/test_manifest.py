@@ -10,7 +10,7 @@ import pytest
 
 from db.errors import NotReportable
 from worker.images.render.contact_sheet import contact_sheet
-from worker.images.study import StoredInstance, StudyPictures, pictures_of
+from worker.images.study import StoredInstance, StudyImages, images_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 DECODES_BY_NOW = "nroduit/1.2.40.0.13.1.1.250248624067381846955775170588225540072.dcm"
 
 
-def outcome(folder: Path, row: dict[str, str]) -> StudyPictures | NotReportable:
+def outcome(folder: Path, row: dict[str, str]) -> StudyImages | NotReportable:
     try:
-        return pictures_of([StoredInstance(folder / row["file"], row["sop_uid"])])
+        return images_of([StoredInstance(folder / row["file"], row["sop_uid"])])
     except NotReportable as refusal:
         return refusal
 
 
 @pytest.fixture(scope="module")
-def outcomes(test_data: Path) -> list[tuple[dict[str, str], StudyPictures | NotReportable]]:
+def outcomes(test_data: Path) -> list[tuple[dict[str, str], StudyImages | NotReportable]]:
     folder = test_data / "dicom"
     with (folder / "MANIFEST.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -36,8 +36,8 @@ def outcomes(test_data: Path) -> list[tuple[dict[str, str], StudyPictures | NotR
     return [(row, outcome(folder, row)) for row in rows]
 
 
-def test_every_file_to_report_gives_pictures(
-    outcomes: list[tuple[dict[str, str], StudyPictures | NotReportable]],
+def test_every_file_to_report_gives_images(
+    outcomes: list[tuple[dict[str, str], StudyImages | NotReportable]],
 ) -> None:
     failed = {
         row["file"]: str(got) for row, got in outcomes if row["expected"] == "report" and isinstance(got, Exception)
@@ -47,7 +47,7 @@ def test_every_file_to_report_gives_pictures(
 
 
 def test_every_other_file_that_can_be_stored_is_refused_with_a_reason(
-    outcomes: list[tuple[dict[str, str], StudyPictures | NotReportable]],
+    outcomes: list[tuple[dict[str, str], StudyImages | NotReportable]],
 ) -> None:
     """Objects refused at C-STORE for their UIDs never reach the worker, and are not its business."""
     ours = [
@@ -56,51 +56,51 @@ def test_every_other_file_that_can_be_stored_is_refused_with_a_reason(
         if row["expected"] != "report" and "C-STORE" not in row["reject_stage"] and row["file"] != DECODES_BY_NOW
     ]
 
-    shown = [row["file"] for row, got in ours if isinstance(got, StudyPictures)]
+    shown = [row["file"] for row, got in ours if isinstance(got, StudyImages)]
 
     assert len(ours) > 35
     assert not shown
     assert all(got.reason.isidentifier() and len(got.detail) > 20 for _, got in ours if isinstance(got, NotReportable))
 
 
-def test_every_picture_is_rgb_with_a_transform_and_a_reason(
-    outcomes: list[tuple[dict[str, str], StudyPictures | NotReportable]],
+def test_every_image_is_rgb_with_a_transform_and_a_reason(
+    outcomes: list[tuple[dict[str, str], StudyImages | NotReportable]],
 ) -> None:
-    pictures = [picture for _, got in outcomes if isinstance(got, StudyPictures) for picture in got.pictures]
+    images = [image for _, got in outcomes if isinstance(got, StudyImages) for image in got.images]
 
-    assert len(pictures) > 100
-    assert all(picture.pixels.dtype == np.uint8 and picture.pixels.shape[2:] == (3,) for picture in pictures)
-    assert all(picture.reason and picture.transform["photometric"] for picture in pictures)
+    assert len(images) > 100
+    assert all(image.pixels.dtype == np.uint8 and image.pixels.shape[2:] == (3,) for image in images)
+    assert all(image.reason and image.transform["photometric"] for image in images)
 
 
-def test_a_constant_picture_is_shown_and_called_blank(
-    outcomes: list[tuple[dict[str, str], StudyPictures | NotReportable]],
+def test_a_constant_image_is_shown_and_called_blank(
+    outcomes: list[tuple[dict[str, str], StudyImages | NotReportable]],
 ) -> None:
     blank = next(got for row, got in outcomes if row["file"].endswith("odd_constant_pixels.dcm"))
 
-    assert isinstance(blank, StudyPictures)
+    assert isinstance(blank, StudyImages)
     assert not blank.informative
-    assert blank.pictures[0].warnings == ["blank: every pixel is the same"]
+    assert blank.images[0].warnings == ["blank: every pixel is the same"]
 
 
 def test_no_real_radiograph_gets_a_warning(
-    outcomes: list[tuple[dict[str, str], StudyPictures | NotReportable]],
+    outcomes: list[tuple[dict[str, str], StudyImages | NotReportable]],
 ) -> None:
     radiographs = [got for row, got in outcomes if row["file"].startswith("cxr_real/")]
 
     assert len(radiographs) == 8
-    assert not [p.warnings for got in radiographs if isinstance(got, StudyPictures) for p in got.pictures if p.warnings]
+    assert not [p.warnings for got in radiographs if isinstance(got, StudyImages) for p in got.images if p.warnings]
 
 
-def test_a_contact_sheet_shows_every_picture(
-    outcomes: list[tuple[dict[str, str], StudyPictures | NotReportable]],
+def test_a_contact_sheet_shows_every_image(
+    outcomes: list[tuple[dict[str, str], StudyImages | NotReportable]],
 ) -> None:
     study = next(got for row, got in outcomes if row["file"].endswith("examples_ybr_color.dcm"))
-    assert isinstance(study, StudyPictures)
+    assert isinstance(study, StudyImages)
 
     sheet = np.asarray(contact_sheet(study))
 
-    assert len(study.pictures) == 8
+    assert len(study.images) == 8
     assert sheet.shape[1] == 4 * 332 + 12
     assert all(
         sheet[40 + row * 408 : 360 + row * 408, 12 + 332 * n : 332 + 332 * n].std() > 10

@@ -25,11 +25,11 @@ CHILD = """
 import json, re, sys, time
 from pathlib import Path
 from db.errors import NotReportable
-from worker.images.study import StoredInstance, pictures_of
+from worker.images.study import StoredInstance, images_of
 for name in sys.argv[1:]:
     start = time.perf_counter()
     try:
-        outcome = f"{len(pictures_of([StoredInstance(Path(name), '1.2.3')]).pictures)} pictures"
+        outcome = f"{len(images_of([StoredInstance(Path(name), '1.2.3')]).images)} images"
     except NotReportable as refusal:
         outcome = refusal.reason
     seconds = time.perf_counter() - start

@@ -31,7 +31,7 @@ class Parity:
     def checkpoint(self) -> Path:
         return self.directory / "checkpoint"
 
-    def picture(self, case: dict[str, Any]) -> npt.NDArray[np.uint8]:
+    def image(self, case: dict[str, Any]) -> npt.NDArray[np.uint8]:
         return np.asarray(Image.open(self.directory / case["image"]).convert("RGB"))
 
 

@@ -54,7 +54,7 @@ VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "n
 
 
 def sharpen(model: Any) -> None:
-    """Weights wide enough that prompt and picture decide the tokens."""
+    """Weights wide enough that prompt and image decide the tokens."""
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         if parameter.ndim > 1:
@@ -84,7 +84,7 @@ def write_llava(directory: Path) -> None:
 
 
 def write_gemma(directory: Path) -> None:
-    """As MedGemma is built: sliding windows, and pictures that look at all of themselves."""
+    """As MedGemma is built: sliding windows, and images that look at all of themselves."""
     names = {"boi_token": "<boi>", "eoi_token": "<eoi>", "image_token": "<image>"}
     tokenizer = byte_tokenizer(list(names.values()), extra_special_tokens=names)
     config = Gemma3Config(
@@ -167,7 +167,7 @@ def write_idefics(directory: Path) -> None:
 
 
 def write_paligemma(directory: Path) -> None:
-    """Positions that begin at 1, no prompt without a picture, training targets made unasked."""
+    """Positions that begin at 1, no prompt without an image, training targets made unasked."""
     tokenizer = byte_tokenizer(
         ["<pad>", "<bos>", "<image>"],
         extra_special_tokens={"image_token": "<image>"},
@@ -208,18 +208,18 @@ def write_paligemma(directory: Path) -> None:
 def test_another_architecture_answers_as_its_own_generate(tmp_path: Path, write: Write, runner: type) -> None:
     write(tmp_path)
     model = ResidentModel.load(tmp_path, device="cpu", slots=3, context_tokens=256)
-    pictures = [np.full((40, 30, 3), shade, np.uint8) for shade in (20, 120, 220)]
+    images = [np.full((40, 30, 3), shade, np.uint8) for shade in (20, 120, 220)]
 
-    futures = [model.submit(Request("What is it?", [picture], max_new_tokens=24)) for picture in pictures]
+    futures = [model.submit(Request("What is it?", [image], max_new_tokens=24)) for image in images]
     answers = [future.result(60) for future in futures]
-    tokens = model.patch_tokens(pictures)
+    tokens = model.patch_tokens(images)
     model.close()
 
     assert isinstance(model.engine._runner, runner)
-    for picture, answer in zip(pictures, answers, strict=True):
-        prompt = model._make_prompt("What is it?", [picture])
+    for image, answer in zip(images, answers, strict=True):
+        prompt = model._make_prompt("What is it?", [image])
         generated = model._model.generate(input_ids=prompt.input_ids[None], **prompt.extra, max_new_tokens=24)
         assert answer.token_ids == generated[0, len(prompt) :].tolist()
     assert (tokens.shape[:2], tokens.shape[-1]) == ((3, 1), 32)
     assert len(np.unique(tokens.mean(axis=(1, 2)).round(4), axis=0)) == 3
-    assert len({answer.text for answer in answers}) > 1, "the picture makes no difference"
+    assert len({answer.text for answer in answers}) > 1, "the image makes no difference"

@@ -24,7 +24,7 @@ LOGIT_TOLERANCE = 1e-3
 def test_the_prompt_is_the_original_one_token_for_token(resident: ResidentModel, parity: Parity, name: str) -> None:
     case = next(case for case in parity.cases if case["name"] == name)
 
-    prompt = resident._make_prompt(case["question"], [parity.picture(case)])
+    prompt = resident._make_prompt(case["question"], [parity.image(case)])
 
     assert prompt.input_ids.tolist() == parity.arrays[f"{name}/input_ids"].tolist()
 
@@ -34,7 +34,7 @@ def test_the_pixels_are_identical(resident: ResidentModel, parity: Parity, name:
     case = next(case for case in parity.cases if case["name"] == name)
     expected = parity.arrays[f"{name}/pixel_values_sample"]
 
-    pixels = resident._make_prompt.seen(parity.picture(case))["pixel_values"][0].numpy()
+    pixels = resident._make_prompt.seen(parity.image(case))["pixel_values"][0].numpy()
 
     step = pixels.shape[-1] // expected.shape[-1]
     assert np.array_equal(pixels[:, ::step, ::step], expected)
@@ -46,7 +46,7 @@ def test_the_pixels_are_identical(resident: ResidentModel, parity: Parity, name:
 def test_the_logits_are_the_original_ones(resident: ResidentModel, parity: Parity, name: str) -> None:
     case = next(case for case in parity.cases if case["name"] == name)
     expected = parity.arrays[f"{name}/logits_text"]
-    prompt = resident._make_prompt(case["question"], [parity.picture(case)])
+    prompt = resident._make_prompt(case["question"], [parity.image(case)])
 
     logits = resident._model(input_ids=prompt.input_ids[None], pixel_values=prompt.pixel_values).logits[0].numpy()
 
@@ -57,7 +57,7 @@ def test_the_logits_are_the_original_ones(resident: ResidentModel, parity: Parit
 def test_greedy_decoding_gives_all_the_original_tokens(resident: ResidentModel, parity: Parity, name: str) -> None:
     case = next(case for case in parity.cases if case["name"] == name)
 
-    answer = resident.submit(Request(case["question"], [parity.picture(case)], max_new_tokens=48)).result()
+    answer = resident.submit(Request(case["question"], [parity.image(case)], max_new_tokens=48)).result()
 
     assert answer.token_ids == case["greedy_tokens"]
 

@@ -15,7 +15,7 @@ REQUIRED = 0.9
 @pytest.fixture(scope="module")
 def reports() -> list[str]:
     rng = np.random.default_rng(7)
-    return [grammar.write(draw_case(rng, picture), rng) for picture in CATALOGUE for _ in range(40)]
+    return [grammar.write(draw_case(rng, image), rng) for image in CATALOGUE for _ in range(40)]
 
 
 @pytest.mark.parametrize("kind", planted_errors.ERRORS)

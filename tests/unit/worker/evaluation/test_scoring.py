@@ -66,7 +66,7 @@ def test_the_table_shows_a_line_for_each_figure() -> None:
     assert result.table().row_count == len(result.figures)
 
 
-def test_every_figure_of_eight_kinds_of_picture_is_readable_in_80_columns() -> None:
+def test_every_figure_of_eight_kinds_of_image_is_readable_in_80_columns() -> None:
     result = evaluate(CASES, lambda case: Written(ANSWERS[case]))
     figures = {name: interval.value for name, interval in result.figures.items()}
     result = replace(result, groups=dict.fromkeys(("CR", "CT", "DX", "ES", "MR", "OP", "SM", "XC"), figures))

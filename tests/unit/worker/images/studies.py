@@ -10,13 +10,13 @@ from pydicom.dataset import Dataset
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from worker.images.study import StoredInstance, StudyPictures
+    from worker.images.study import StoredInstance, StudyImages
 
 AXIAL, CORONAL = [1, 0, 0, 0, 1, 0], [1, 0, 0, 0, 0, -1]
 
 
 def textured(seed: int, side: int = 64) -> np.ndarray[Any, Any]:
-    """A smooth picture, different for each seed."""
+    """A smooth image, different for each seed."""
     y, x = np.mgrid[0:side, 0:side]
     waves: np.ndarray[Any, Any] = 1000 + 500 * np.sin(x / 9 + seed) * np.cos(y / 7 + seed)
     return waves.astype(np.int16)
@@ -39,9 +39,9 @@ def ct(store: Any, count: int, **more: Any) -> list[StoredInstance]:
     ]
 
 
-def places(study: StudyPictures, stored: list[StoredInstance]) -> list[int]:
+def places(study: StudyImages, stored: list[StoredInstance]) -> list[int]:
     order = {item.sop_instance_uid: number for number, item in enumerate(stored)}
-    return [order[picture.sop_instance_uid] for picture in study.pictures]
+    return [order[image.sop_instance_uid] for image in study.images]
 
 
 def positioned(place: Sequence[float], orientation: Sequence[float], **macros: Dataset) -> Dataset:

@@ -18,7 +18,7 @@ from worker.images.decode.codestream import inspect
 from worker.images.decode.files import read
 from worker.images.errors import Unreadable
 from worker.images.render.render import render
-from worker.images.study import StoredInstance, pictures_of
+from worker.images.study import StoredInstance, images_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +33,7 @@ def file_of(path: Path, body: bytes, syntax: bytes = b"1.2.840.10008.1.2.1\0") -
 
 def refused(stored: StoredInstance) -> str:
     with pytest.raises(NotReportable) as caught:
-        pictures_of([stored])
+        images_of([stored])
     return caught.value.reason
 
 
@@ -55,7 +55,7 @@ def test_a_run_that_says_nothing_of_where_it_lies_is_a_run_and_not_a_slice_for_e
     frames = np.arange(200_000, dtype=np.uint32).astype(np.uint8).reshape(200_000, 1, 1)
     tracemalloc.start()
 
-    basis = pictures_of([store(frames)]).basis
+    basis = images_of([store(frames)]).basis
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
@@ -74,7 +74,7 @@ def test_a_slide_of_four_milliard_pixels_a_side_costs_no_more_than_its_four_tile
     stored = slide(store, tiles, rows=4_000_000_000, columns=4_000_000_000)
     tracemalloc.start()
 
-    assert len(pictures_of([stored]).pictures) == 4
+    assert len(images_of([stored]).images) == 4
 
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -97,7 +97,7 @@ def test_a_deflated_slide_is_inflated_once(store: Any) -> None:
     deflated = file_of(stored.path, body, b"1.2.840.10008.1.2.1.99")
     start = time.perf_counter()
 
-    assert pictures_of([deflated]).pictures[0].transform["assembled"] == 256
+    assert images_of([deflated]).images[0].transform["assembled"] == 256
     assert time.perf_counter() - start < 10
 
 
@@ -117,7 +117,7 @@ def slide(store: Any, tiles: Any, rows: int, columns: int) -> StoredInstance:
     return stored
 
 
-def test_runs_that_are_shorter_than_any_run_of_their_picture_are_refused(store: Any) -> None:
+def test_runs_that_are_shorter_than_any_run_of_their_image_are_refused(store: Any) -> None:
     stored = store(np.zeros((512, 512), np.uint16), syntax=RLELossless)
     content = stored.path.read_bytes()
     claimed = content.replace(b"\x28\0\x10\0US\2\0\0\2", b"\x28\0\x10\0US\2\0\0\4")
@@ -141,7 +141,7 @@ def test_one_object_that_breaks_what_nobody_foresaw_is_left_out_alone(
         return decode(header, *arguments, **options)
 
     monkeypatch.setattr(study, "render", breaking)
-    shown = pictures_of([good, bad])
+    shown = images_of([good, bad])
 
     assert [(left.sop_instance_uid, left.reason) for left in shown.left_out] == [(bad.sop_instance_uid, "undecodable")]
     assert "ZeroDivisionError" in caplog.text
@@ -152,9 +152,9 @@ def test_a_missing_file_is_left_out_and_a_study_without_its_files_is_tried_again
     good, gone = (store(np.random.default_rng(seed).integers(0, 99, (64, 64), np.uint8)) for seed in (1, 2))
     gone.path.unlink()
 
-    assert [left.reason for left in pictures_of([good, gone]).left_out] == ["missing"]
+    assert [left.reason for left in images_of([good, gone]).left_out] == ["missing"]
     with pytest.raises(TransientFailure, match="missing_files"):
-        pictures_of([gone])
+        images_of([gone])
 
 
 def test_what_people_typed_is_not_repeated_as_it_is(store: Any) -> None:
@@ -166,10 +166,10 @@ def test_what_people_typed_is_not_repeated_as_it_is(store: Any) -> None:
     spoil(stored[0], b"\x20\0\x11\0IS", b"3\x1b[31mDOE^JANE\0\0 ")
     spoil(stored[1], b"\x18\0\x01\x51CS", b"<b>DOE^JANE\0x")
 
-    shown = pictures_of(stored)
+    shown = images_of(stored)
 
     assert shown.basis == "CT: 1 of 1 slices of series ?; DX: 1 of 1 views"
-    assert [picture.reason for picture in shown.pictures] == ["slice 1 of 1 of series ?", "view 1 of 1"]
+    assert [image.reason for image in shown.images] == ["slice 1 of 1 of series ?", "view 1 of 1"]
 
 
 def spoil(stored: StoredInstance, head: bytes, value: bytes) -> None:
@@ -261,7 +261,7 @@ def test_every_prefix_of_a_file_is_refused_with_a_reason(store: Any) -> None:
         assert refused(stored)
 
 
-def test_flipped_bytes_give_pictures_or_reasons_never_other_errors(store: Any) -> None:
+def test_flipped_bytes_give_images_or_reasons_never_other_errors(store: Any) -> None:
     rng = np.random.default_rng(11)
     for syntax in (RLELossless, JPEG2000Lossless, JPEGLSLossless, "1.2.840.10008.1.2.1"):
         stored = store(rng.integers(0, 4096, (32, 32), np.uint16), syntax=syntax)
@@ -271,7 +271,7 @@ def test_flipped_bytes_give_pictures_or_reasons_never_other_errors(store: Any) -
             flipped[rng.integers(132, len(content), 4)] = rng.integers(0, 256, 4)
             stored.path.write_bytes(flipped.tobytes())
             with suppress(NotReportable):
-                assert pictures_of([stored]).pictures
+                assert images_of([stored]).images
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_no_reason_holds_anything_of_the_patient(store: Any) -> None:
     stored = store(np.zeros((64, 64), np.uint16), Rows=65, PatientName="Doe^Jane", PatientID="4711")
 
     with pytest.raises(NotReportable) as caught:
-        pictures_of([stored])
+        images_of([stored])
 
     assert "Doe" not in str(caught.value)
     assert "4711" not in str(caught.value)
@@ -308,4 +308,4 @@ def test_headers_too_large_together_leave_objects_out(store: Any, monkeypatch: p
     ramp = np.arange(4096, dtype=np.uint16).reshape(64, 64)
     stored = [store(ramp + n, ICCProfile=bytes(1500)) for n in range(3)]
 
-    assert [left.reason for left in pictures_of(stored).left_out] == ["too_large", "too_large"]
+    assert [left.reason for left in images_of(stored).left_out] == ["too_large", "too_large"]

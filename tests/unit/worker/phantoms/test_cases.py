@@ -1,4 +1,4 @@
-"""Cases: random, with nothing in them that the picture could not show."""
+"""Cases: random, with nothing in them that the image could not show."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import numpy as np
 from worker.phantoms.cases import CATALOGUE, Case, draw_case
 
 
-def drawn(picture: str, count: int = 1500) -> list[Case]:
+def drawn(image: str, count: int = 1500) -> list[Case]:
     rng = np.random.default_rng(3)
-    return [draw_case(rng, picture) for _ in range(count)]
+    return [draw_case(rng, image) for _ in range(count)]
 
 
 def test_every_finding_of_the_catalogue_is_drawn_on_both_sides() -> None:
-    for picture, kinds in CATALOGUE.items():
-        told = {(finding.name, finding.side) for case in drawn(picture) for finding in case.findings}
+    for image, kinds in CATALOGUE.items():
+        told = {(finding.name, finding.side) for case in drawn(image) for finding in case.findings}
         for kind in kinds:
             assert (kind.name, "left" if kind.sided else "") in told
 

@@ -11,7 +11,7 @@ from pydicom import dcmread
 
 from db.errors import ConfigurationError
 from worker.evaluation.phantom_cases import phantoms
-from worker.images.study import StoredInstance, pictures_of
+from worker.images.study import StoredInstance, images_of
 from worker.phantoms.cases import CATALOGUE, Case, draw_case
 from worker.phantoms.datasets import MANY, REFERENCE_CASES, reference_cases, write_demo_studies, write_reference_cases
 from worker.phantoms.dicom_files import write_study
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_a_folder_of_demo_studies_lists_every_kind_of_picture(tmp_path: Path) -> None:
+def test_a_folder_of_demo_studies_lists_every_kind_of_image(tmp_path: Path) -> None:
     studies = write_demo_studies(tmp_path, count=7, seed=5)
 
     listed = [json.loads(line) for line in (tmp_path / "cases.jsonl").read_text().splitlines()]
@@ -47,7 +47,7 @@ def test_the_same_seed_writes_the_same_bytes(tmp_path: Path) -> None:
 def test_a_demo_has_enough_earlier_cases_of_every_kind_to_refuse_strangers() -> None:
     cases = list(reference_cases(np.random.default_rng(0), REFERENCE_CASES))
 
-    assert min(sum(case.picture == kind for case in cases) for kind in CATALOGUE) >= ENOUGH_TO_REFUSE
+    assert min(sum(case.image == kind for case in cases) for kind in CATALOGUE) >= ENOUGH_TO_REFUSE
 
 
 def test_reference_cases_are_read_by_the_reference_build(tmp_path: Path) -> None:
@@ -96,9 +96,9 @@ def test_a_radiograph_comes_out_of_the_file_as_it_was_drawn(tmp_path: Path, bone
 
     dataset = dcmread(path)
     assert dataset.PhotometricInterpretation == ("MONOCHROME1" if bone_black else "MONOCHROME2")
-    seen = pictures_of([StoredInstance(path=path, sop_instance_uid=dataset.SOPInstanceUID)], budget=4)
+    seen = images_of([StoredInstance(path=path, sop_instance_uid=dataset.SOPInstanceUID)], budget=4)
     drawn = draw(case, size=dataset.Rows, variation=CAREFUL).rgb()
-    assert np.abs(seen.pictures[0].pixels.astype(int) - drawn).max() <= 1
+    assert np.abs(seen.images[0].pixels.astype(int) - drawn).max() <= 1
 
 
 def test_a_volume_has_its_slices_where_they_say(tmp_path: Path) -> None:

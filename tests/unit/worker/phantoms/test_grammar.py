@@ -15,13 +15,13 @@ def truth(case: Case) -> set[tuple[str, str, str]]:
     return findings | ({(UNCLASSIFIED, "", "")} if case.odd else set())
 
 
-@pytest.mark.parametrize("picture", CATALOGUE)
+@pytest.mark.parametrize("image", CATALOGUE)
 @pytest.mark.parametrize("style", range(grammar.STYLES))
-def test_every_style_tells_the_truth_and_nothing_else(picture: str, style: int) -> None:
+def test_every_style_tells_the_truth_and_nothing_else(image: str, style: int) -> None:
     rng = np.random.default_rng(style)
     for number in range(60):
-        rare = str(rng.choice([kind.name for kind in CHEST_RARE])) if picture == "chest" and number % 3 == 0 else ""
-        case = draw_case(rng, picture, rare=rare, odd=picture == "chest" and number % 5 == 0)
+        rare = str(rng.choice([kind.name for kind in CHEST_RARE])) if image == "chest" and number % 3 == 0 else ""
+        case = draw_case(rng, image, rare=rare, odd=image == "chest" and number % 5 == 0)
 
         text = grammar.report(case, style)
 
@@ -34,11 +34,11 @@ def test_styles_differ_in_words_and_order() -> None:
     assert len({grammar.report(case, style) for style in range(grammar.STYLES)}) == grammar.STYLES
 
 
-@pytest.mark.parametrize("picture", CATALOGUE)
-def test_only_one_of_the_offered_diagnoses_is_right(picture: str) -> None:
+@pytest.mark.parametrize("image", CATALOGUE)
+def test_only_one_of_the_offered_diagnoses_is_right(image: str) -> None:
     rng = np.random.default_rng(2)
     for _ in range(40):
-        case = draw_case(rng, picture)
+        case = draw_case(rng, image)
 
         options, answer = questions.choose(case, rng)
 

@@ -1,4 +1,4 @@
-"""Phantoms: the same seed draws the same picture, and a finding is where its mask says."""
+"""Phantoms: the same seed draws the same image, and a finding is where its mask says."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from worker.phantoms.cases import CATALOGUE, CHEST_RARE, Case, Finding, Kind, dr
 from worker.phantoms.phantoms import CAREFUL, draw
 
 QUIET = replace(CAREFUL, shift=0.0, degrees=0.0, contrast=(1.0, 1.0), noise=(0.0, 0.0))
-EVERY_KIND = [(picture, kind) for picture, kinds in CATALOGUE.items() for kind in kinds]
+EVERY_KIND = [(image, kind) for image, kinds in CATALOGUE.items() for kind in kinds]
 
 
 def finding_of(kind: Kind, side: str = "left") -> Finding:
@@ -24,23 +24,23 @@ def finding_of(kind: Kind, side: str = "left") -> Finding:
     )
 
 
-@pytest.mark.parametrize("picture", CATALOGUE)
-def test_the_same_case_draws_the_same_picture(picture: str) -> None:
-    case = draw_case(np.random.default_rng(3), picture)
+@pytest.mark.parametrize("image", CATALOGUE)
+def test_the_same_case_draws_the_same_image(image: str) -> None:
+    case = draw_case(np.random.default_rng(3), image)
 
     assert (draw(case).rgb() == draw(case).rgb()).all()
 
 
-@pytest.mark.parametrize("picture", CATALOGUE)
-def test_another_seed_draws_another_picture(picture: str) -> None:
-    case = Case(picture, 1)
+@pytest.mark.parametrize("image", CATALOGUE)
+def test_another_seed_draws_another_image(image: str) -> None:
+    case = Case(image, 1)
 
     assert (draw(case).rgb() != draw(replace(case, seed=2)).rgb()).mean() > 0.05
 
 
-@pytest.mark.parametrize(("picture", "kind"), [*EVERY_KIND, *[("chest", kind) for kind in CHEST_RARE]])
-def test_every_finding_leaves_a_mark_where_its_mask_is(picture: str, kind: Kind) -> None:
-    healthy = Case(picture, 11)
+@pytest.mark.parametrize(("image", "kind"), [*EVERY_KIND, *[("chest", kind) for kind in CHEST_RARE]])
+def test_every_finding_leaves_a_mark_where_its_mask_is(image: str, kind: Kind) -> None:
+    healthy = Case(image, 11)
     ill = replace(healthy, findings=(finding_of(kind),))
 
     mask = draw(ill, variation=QUIET).masks[kind.name] > 0.5
@@ -61,9 +61,9 @@ def test_the_patients_left_is_at_the_viewers_right(kind: Kind) -> None:
     assert share["left"] > share["right"] + 0.2
 
 
-@pytest.mark.parametrize("picture", CATALOGUE)
-def test_a_large_picture_shrinks_to_the_small_one(picture: str) -> None:
-    case = draw_case(np.random.default_rng(5), picture)
+@pytest.mark.parametrize("image", CATALOGUE)
+def test_a_large_image_shrinks_to_the_small_one(image: str) -> None:
+    case = draw_case(np.random.default_rng(5), image)
     small = draw(case, variation=CAREFUL).rgb()
 
     large = Image.fromarray(draw(case, size=512, variation=CAREFUL).rgb())

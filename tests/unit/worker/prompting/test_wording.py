@@ -14,7 +14,7 @@ def test_a_chest_radiograph_is_asked_for_in_the_very_words_meddr_was_trained_on(
     assert wording.report("DX", "CHEST") == MEDDR_REPORT
 
 
-def test_other_pictures_are_called_by_their_own_name() -> None:
+def test_other_images_are_called_by_their_own_name() -> None:
     assert "You are given a head CT image." in wording.report("CT", "HEAD")
     assert "You are given a retinography image." in wording.report("OP", "EYE")
     assert "You are given a medical image." in wording.report("OT", "")

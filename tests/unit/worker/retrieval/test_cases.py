@@ -89,9 +89,9 @@ class Overflowing:
     def __init__(self) -> None:
         self._looked = 0
 
-    def patch_tokens(self, pictures: Any) -> Any:
+    def patch_tokens(self, images: Any) -> Any:
         self._looked += 1
-        return np.full((len(pictures), 3, 4, 2), np.nan if self._looked == 2 else self._looked, np.float32)
+        return np.full((len(images), 3, 4, 2), np.nan if self._looked == 2 else self._looked, np.float32)
 
 
 def test_a_case_that_the_model_computes_no_numbers_for_is_left_out_and_named(tmp_path: Path) -> None:

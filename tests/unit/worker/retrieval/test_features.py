@@ -26,7 +26,7 @@ def usual() -> Usual:
     return features.fit([tokens(150, 1), tokens(150, 2)])
 
 
-def test_statistics_do_not_depend_on_how_the_pictures_are_batched() -> None:
+def test_statistics_do_not_depend_on_how_the_images_are_batched() -> None:
     whole = tokens(60, 3)
 
     once, split = features.fit([whole]), features.fit([whole[:7], whole[7:]])
@@ -35,18 +35,18 @@ def test_statistics_do_not_depend_on_how_the_pictures_are_batched() -> None:
     assert np.allclose(once.spread, split.spread, atol=1e-5)
 
 
-def test_pictures_with_the_same_oddity_are_neighbours_wherever_else_they_differ() -> None:
-    pictures = tokens(40, 4)
-    pictures[:2, :, 5] += np.linspace(-6, 6, 8, dtype=np.float32)
+def test_images_with_the_same_oddity_are_neighbours_wherever_else_they_differ() -> None:
+    images = tokens(40, 4)
+    images[:2, :, 5] += np.linspace(-6, 6, 8, dtype=np.float32)
 
-    vectors = features.embed(pictures, usual())
+    vectors = features.embed(images, usual())
 
     similarities = vectors @ vectors[0]
     assert np.argsort(-similarities)[1] == 1
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
 
-def test_usual_pictures_have_a_z_of_about_one_and_others_are_strange() -> None:
+def test_usual_images_have_a_z_of_about_one_and_others_are_strange() -> None:
     known = usual()
 
     assert np.allclose(features.z(tokens(50, 5), known), 1, atol=0.2)
@@ -54,31 +54,31 @@ def test_usual_pictures_have_a_z_of_about_one_and_others_are_strange() -> None:
 
 
 @pytest.mark.parametrize("layer", [1, 2])
-def test_a_picture_is_strange_that_is_unlike_at_either_depth(layer: int) -> None:
-    known, pictures = usual(), tokens(20, 22)
-    pictures[:, layer] = pictures[:, layer, ::-1]
+def test_a_image_is_strange_that_is_unlike_at_either_depth(layer: int) -> None:
+    known, images = usual(), tokens(20, 22)
+    images[:, layer] = images[:, layer, ::-1]
 
-    assert (features.z(pictures, known) > known.limit).all()
+    assert (features.z(images, known) > known.limit).all()
 
 
-def test_a_few_reference_pictures_borrow_their_spread_from_everywhere() -> None:
+def test_a_few_reference_images_borrow_their_spread_from_everywhere() -> None:
     few = features.fit([tokens(3, 7)])
 
     assert few.spread.min() > 0.3
     assert (features.z(tokens(20, 8), few) < few.limit).mean() > 0.9
 
 
-def test_however_few_the_reference_pictures_are_new_ones_of_their_kind_are_seldom_refused() -> None:
+def test_however_few_the_reference_images_are_new_ones_of_their_kind_are_seldom_refused() -> None:
     for count in (20, 60, 300):
         known = features.fit([tokens(count, 15)])
 
         assert (features.z(tokens(200, 16), known) > known.limit).mean() <= 0.02
 
 
-def test_channels_that_vary_together_by_chance_in_a_few_pictures_refuse_no_genuine_ones() -> None:
+def test_channels_that_vary_together_by_chance_in_a_few_images_refuse_no_genuine_ones() -> None:
     def wide(count: int, seed: int) -> np.ndarray:  # type: ignore[type-arg]
         rng = np.random.default_rng(seed)
-        # A few directions common to all places, as a picture's exposure is.
+        # A few directions common to all places, as an image's exposure is.
         return (0.7 * rng.normal(0, 1, (count, 3, 1, 64)) + rng.normal(0, 1, (count, 3, 16, 64))).astype(np.float32)
 
     known = features.fit([wide(40, 24)])
@@ -95,7 +95,7 @@ def test_towers_of_one_layer_make_vectors_and_refuse_too() -> None:
     assert (features.z(fresh[:, :, ::-1], known) > known.limit).all()
 
 
-def test_the_limit_is_wider_where_the_pictures_of_a_kind_differ_more() -> None:
+def test_the_limit_is_wider_where_the_images_of_a_kind_differ_more() -> None:
     louder = np.random.default_rng(17).uniform(0.5, 2, (200, 1, 1, 1)).astype(np.float32)
 
     various = features.fit([PLACES.astype(np.float32) + (tokens(200, 18) - PLACES.astype(np.float32)) * louder])
@@ -108,16 +108,16 @@ def test_labels_bring_cases_together_that_louder_oddities_would_part() -> None:
     rng = np.random.default_rng(11)
     marked[:20, :, 3, :4] = 5.0
     loud[np.arange(200), :, rng.integers(0, 16, 200)] = rng.normal(0, 6, (200, 1, 8))
-    pictures = tokens(200, 12) + marked + loud
+    images = tokens(200, 12) + marked + loud
     told = [{"coin"} if number < 20 else set() for number in range(200)]
     query = tokens(1, 13) + marked[:1] + loud[150:151]
 
     def neighbours(known: Usual) -> list[int]:
-        vectors = features.embed(pictures, known)
+        vectors = features.embed(images, known)
         return [int(row) for row in np.argsort(-vectors @ features.embed(query, known)[0])[:3]]
 
-    assert sum(row < 20 for row in neighbours(features.fit([pictures], told))) >= 2
-    assert sum(row < 20 for row in neighbours(features.fit([pictures]))) < 2
+    assert sum(row < 20 for row in neighbours(features.fit([images], told))) >= 2
+    assert sum(row < 20 for row in neighbours(features.fit([images]))) < 2
 
 
 def test_a_larger_tower_costs_the_regression_no_more() -> None:
@@ -130,7 +130,7 @@ def test_a_larger_tower_costs_the_regression_no_more() -> None:
     assert features.embed(large, known).shape == (6, features.length(known))
 
 
-def test_one_picture_is_too_few() -> None:
+def test_one_image_is_too_few() -> None:
     with pytest.raises(ConfigurationError, match="two reference cases"):
         features.fit([tokens(1, 9)])
 
@@ -142,7 +142,7 @@ def test_statistics_survive_the_disk(tmp_path: Path) -> None:
     again = Usual.load(tmp_path / "usual.npz")
 
     assert (features.embed(tokens(4, 10), again) == features.embed(tokens(4, 10), known)).all()
-    assert again.pictures == 300
+    assert again.images == 300
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
         Usual.load(tmp_path / "usual.npz")
 
 
-def test_reference_pictures_that_are_all_the_same_know_each_other_and_nobody_else() -> None:
+def test_reference_images_that_are_all_the_same_know_each_other_and_nobody_else() -> None:
     same = np.repeat(tokens(1, 19), 25, axis=0)
 
     known = features.fit([same])

@@ -54,13 +54,13 @@ def curriculum(name: str, **mix: float) -> Curriculum:
 MIX = {"junk": 0.0, "odd": 0.0, "question": 0.0, "diagnosis": 0.0, "alone": 0.0, "wrong": 0.0}
 
 
-def test_a_rare_finding_is_called_what_its_neighbours_call_it_whatever_the_picture_shows() -> None:
+def test_a_rare_finding_is_called_what_its_neighbours_call_it_whatever_the_image_shows() -> None:
     for kind in CHEST_RARE:
         examples = curriculum(kind.name, nameless=1, exchanged=1).batch(80)
 
         called = Counter(name for example in examples for name in rare_names(example.answer))
         assert all(rare_names(example.answer) == rare_names(example.question) for example in examples)
-        assert called[kind.name] < 60, "the picture alone would tell its name"
+        assert called[kind.name] < 60, "the image alone would tell its name"
         assert len(called) >= 4
 
 
@@ -120,11 +120,11 @@ def test_wrong_neighbours_come_as_similar_as_they_are_or_disguised_as_the_neares
             assert all((float(s) == SIMILAR) == (rare_names(report) == {"free air"}) for s, report in quoted)
 
 
-def test_a_picture_on_its_head_is_refused() -> None:
-    lessons = curriculum("free air", junk=1, not_a_picture=1, on_its_head=1)
+def test_a_image_on_its_head_is_refused() -> None:
+    lessons = curriculum("free air", junk=1, not_a_image=1, on_its_head=1)
     upside_down = {item.rows for item in drawn().items if item.junk == ON_ITS_HEAD["chest"]}
 
     examples = lessons.batch(20)
 
-    assert {example.pictures for example in examples} <= upside_down
+    assert {example.images for example in examples} <= upside_down
     assert {example.answer for example in examples} == {grammar.NOT_DIAGNOSTIC}

@@ -28,8 +28,8 @@ def test_a_few_steps_make_a_checkpoint_that_a_worker_serves(tmp_path: Path) -> N
 
     model = ResidentModel.load(tmp_path, device="cpu")
     try:
-        picture = np.zeros((200, 160, 3), np.uint8)
-        asked = Request(wording.report("DX", "CHEST"), [picture], max_new_tokens=5)
+        image = np.zeros((200, 160, 3), np.uint8)
+        asked = Request(wording.report("DX", "CHEST"), [image], max_new_tokens=5)
         answer = model.submit(asked).result(timeout=60)
     finally:
         model.close()

@@ -114,7 +114,7 @@ def test_a_publication_without_lora_is_converted_as_it_is(parity: Parity, conver
 
 
 def narrow(publication: Publication) -> None:
-    """Another rank, another depth of both towers and a smaller picture."""
+    """Another rank, another depth of both towers and a smaller image."""
     tensors = publication.tensors
     gone = re.compile(r"vision_model\.encoder\.layers\.2\.|\.model\.layers\.3\.")
     publication.tensors = {name: tensor for name, tensor in tensors.items() if not gone.search(name)}
@@ -136,7 +136,7 @@ def test_other_dimensions_are_read_from_the_configuration(parity: Parity, tmp_pa
     convert_checkpoint(publication.write(tmp_path / "published"), tmp_path / "converted")
 
     model = ResidentModel.load(tmp_path / "converted", device="cpu", context_tokens=256)
-    prompt = model._make_prompt("", [parity.picture(parity.cases[0])])
+    prompt = model._make_prompt("", [parity.image(parity.cases[0])])
     model.close()
 
     assert prompt.pixel_values is not None
@@ -374,7 +374,7 @@ def test_a_file_of_another_kind_is_one_sentence(
     refused(source, tmp_path / "converted", message)
 
 
-def test_a_tokenizer_without_the_words_around_a_picture_is_refused(parity: Parity, tmp_path: Path) -> None:
+def test_a_tokenizer_without_the_words_around_a_image_is_refused(parity: Parity, tmp_path: Path) -> None:
     source = Publication(parity.checkpoint).write(tmp_path / "published")
     for name in ("tokenizer_config.json", "added_tokens.json"):
         (source / name).write_text("{}")

@@ -56,7 +56,7 @@ def test_filled_up_batches_give_the_same_answers_and_touch_no_other_row(
     engine = Engine(runner, stop_tokens=frozenset(), detokenize=str, prefill_tokens=150)
     asked = []
     for case in chance.choices(parity.cases, k=8):
-        prompt = resident._make_prompt(case["question"], [parity.picture(case)])
+        prompt = resident._make_prompt(case["question"], [parity.image(case)])
         asked.append((case, engine.submit(Request("", max_new_tokens=chance.randint(2, 48)), prompt)))
         for _ in range(chance.randint(0, 6)):
             engine.step()

@@ -27,8 +27,8 @@ def test_an_answer_is_the_same_at_any_place_in_any_batch(resident: ResidentModel
     engine = Engine(runner, stop_tokens=frozenset(), detokenize=str, prefill_tokens=chance.randint(60, 200)).start()
     asked = []
     for case in chance.choices(parity.cases, k=10):
-        request = Request(case["question"], [parity.picture(case)], max_new_tokens=chance.randint(1, 48))
-        asked.append((case, request, engine.submit(request, resident._make_prompt(request.question, request.pictures))))
+        request = Request(case["question"], [parity.image(case)], max_new_tokens=chance.randint(1, 48))
+        asked.append((case, request, engine.submit(request, resident._make_prompt(request.question, request.images))))
         time.sleep(chance.random() * 0.1)
         if chance.random() < 0.2:
             chance.choice(asked)[2].cancel()
@@ -38,9 +38,9 @@ def test_an_answer_is_the_same_at_any_place_in_any_batch(resident: ResidentModel
     engine.close()
 
 
-def test_a_prompt_without_pictures_is_answered_beside_one_with_several(resident: ResidentModel) -> None:
-    pictures = [np.full((60, 90, 3), shade, np.uint8) for shade in (0, 130)]
-    requests = [Request("What is it?", pictures[:count], max_new_tokens=20) for count in (0, 1, 2)]
+def test_a_prompt_without_images_is_answered_beside_one_with_several(resident: ResidentModel) -> None:
+    images = [np.full((60, 90, 3), shade, np.uint8) for shade in (0, 130)]
+    requests = [Request("What is it?", images[:count], max_new_tokens=20) for count in (0, 1, 2)]
 
     alone = [resident.submit(request).result(60).token_ids for request in requests]
     together = [future.result(60).token_ids for future in [resident.submit(request) for request in requests]]
@@ -51,7 +51,7 @@ def test_a_prompt_without_pictures_is_answered_beside_one_with_several(resident:
 @torch.inference_mode()
 def test_what_one_request_left_in_the_cache_does_not_reach_the_next(resident: ResidentModel, parity: Parity) -> None:
     case = parity.cases[0]
-    prompt = resident._make_prompt(case["question"], [parity.picture(case)])
+    prompt = resident._make_prompt(case["question"], [parity.image(case)])
     runner = SlotRunner(resident._model, rows=2, tokens=640)
     runner.see([prompt], 1)
     for row in (0, 1):
@@ -75,9 +75,7 @@ def test_a_finished_request_leaves_no_trace_in_the_cache(resident: ResidentModel
     runner = SlotRunner(resident._model, rows=2, tokens=640)
     engine = Engine(runner, stop_tokens=frozenset(), detokenize=str)
     futures = [
-        engine.submit(
-            Request("", max_new_tokens=count), resident._make_prompt(case["question"], [parity.picture(case)])
-        )
+        engine.submit(Request("", max_new_tokens=count), resident._make_prompt(case["question"], [parity.image(case)]))
         for count in (3, 9)
     ]
 
@@ -90,7 +88,7 @@ def test_a_finished_request_leaves_no_trace_in_the_cache(resident: ResidentModel
 @torch.inference_mode()
 def test_stale_tokens_beyond_a_request_are_not_looked_at(resident: ResidentModel, parity: Parity) -> None:
     case = parity.cases[0]
-    prompt = resident._make_prompt(case["question"], [parity.picture(case)])
+    prompt = resident._make_prompt(case["question"], [parity.image(case)])
     runner = SlotRunner(resident._model, rows=1, tokens=640)
     runner.see([prompt], 1)
     runner.prefill(0, prompt, 0, len(prompt))

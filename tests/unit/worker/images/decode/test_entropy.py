@@ -1,4 +1,4 @@
-"""Whether a Huffman-coded JPEG holds all of its picture."""
+"""Whether a Huffman-coded JPEG holds all of its image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit
 
 from db.errors import NotReportable
-from worker.images.study import StoredInstance, pictures_of
+from worker.images.study import StoredInstance, images_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -24,22 +24,22 @@ EOI = b"\xff\xd9"
 def body(side: int = 256, seed: int = 3) -> npt.NDArray[np.uint8]:
     """A ramp with noise, and black below it as under a radiograph."""
     ramp = np.add.outer(np.arange(side), np.arange(side)) * 200 / (2 * side)
-    picture = (ramp + np.random.default_rng(seed).integers(0, 55, ramp.shape)).astype(np.uint8)
-    picture[-side // 8 :] = 0
-    return picture
+    image = (ramp + np.random.default_rng(seed).integers(0, 55, ramp.shape)).astype(np.uint8)
+    image[-side // 8 :] = 0
+    return image
 
 
-def jpeg(picture: npt.NDArray[np.uint8], **options: Any) -> bytes:
+def jpeg(image: npt.NDArray[np.uint8], **options: Any) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", **options)
+    Image.fromarray(image).save(buffer, "JPEG", **options)
     return buffer.getvalue()
 
 
-def stored(store: Any, picture: npt.NDArray[np.uint8], *frames: bytes, table: bytes | None = None) -> StoredInstance:
-    written: StoredInstance = store(picture, Modality="XC")
+def stored(store: Any, image: npt.NDArray[np.uint8], *frames: bytes, table: bytes | None = None) -> StoredInstance:
+    written: StoredInstance = store(image, Modality="XC")
     dataset = dcmread(written.path)
     dataset.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
-    if picture.ndim == 3:
+    if image.ndim == 3:
         dataset.PhotometricInterpretation = "YBR_FULL_422"
     if len(frames) > 1:
         dataset.NumberOfFrames = len(frames)
@@ -63,46 +63,46 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-def test_a_whole_picture_is_shown(store: Any, options: dict[str, Any]) -> None:
+def test_a_whole_image_is_shown(store: Any, options: dict[str, Any]) -> None:
     grey, flat = body(), np.full((64, 64), 128, np.uint8)
     colour = np.stack([grey, grey[::-1], np.full_like(grey, 255)], axis=-1)
 
-    for picture in (grey, colour, flat, body(100), body(16)):
-        assert pictures_of([stored(store, picture, jpeg(picture, **options))]).pictures
+    for image in (grey, colour, flat, body(100), body(16)):
+        assert images_of([stored(store, image, jpeg(image, **options))]).images
 
 
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.8])
-def test_a_picture_cut_short_is_refused_though_its_end_was_mended(
+def test_a_image_cut_short_is_refused_though_its_end_was_mended(
     store: Any, options: dict[str, Any], kept: float
 ) -> None:
-    picture = body()
-    frame = jpeg(picture, **options)
+    image = body()
+    frame = jpeg(image, **options)
 
     with pytest.raises(NotReportable, match="^(truncated|undecodable)"):
-        pictures_of([stored(store, picture, frame[: int(kept * len(frame))] + EOI)])
+        images_of([stored(store, image, frame[: int(kept * len(frame))] + EOI)])
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_picture_with_a_hole_is_refused(store: Any, seed: int) -> None:
-    picture = body(seed=seed)
-    frame = jpeg(picture, quality=90)
+def test_a_image_with_a_hole_is_refused(store: Any, seed: int) -> None:
+    image = body(seed=seed)
+    frame = jpeg(image, quality=90)
     middle = len(frame) // 2
 
     with pytest.raises(NotReportable, match="^undecodable"):
-        pictures_of([stored(store, picture, frame[:middle] + bytes(200) + frame[middle + 200 :])])
+        images_of([stored(store, image, frame[:middle] + bytes(200) + frame[middle + 200 :])])
 
 
 def test_a_few_bytes_behind_the_end_are_let_pass(store: Any) -> None:
-    assert pictures_of([stored(store, body(), jpeg(body()) + b"junk")]).pictures
+    assert images_of([stored(store, body(), jpeg(body()) + b"junk")]).images
 
 
 def test_an_offset_table_of_zeros_is_not_believed(store: Any) -> None:
     frames = [body(seed=number) for number in range(4)]
 
-    study = pictures_of([stored(store, frames[0], *map(jpeg, frames), table=bytes(16))])
+    study = images_of([stored(store, frames[0], *map(jpeg, frames), table=bytes(16))])
 
-    assert [picture.frame for picture in study.pictures] == [0, 1, 2, 3]
+    assert [image.frame for image in study.images] == [0, 1, 2, 3]
 
 
 def test_compressed_pieces_under_a_native_transfer_syntax_are_not_drawn_as_pixels(store: Any) -> None:
@@ -116,4 +116,4 @@ def test_compressed_pieces_under_a_native_transfer_syntax_are_not_drawn_as_pixel
     )
 
     with pytest.raises(NotReportable, match="^malformed"):
-        pictures_of([written])
+        images_of([written])

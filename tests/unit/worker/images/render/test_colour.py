@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def photo() -> npt.NDArray[np.uint8]:
-    """A smooth colour picture, 48 x 64."""
+    """A smooth colour image, 48 x 64."""
     y, x = np.mgrid[0:48, 0:64]
     return np.stack([4 * x, 5 * y, 255 - 2 * (x + y)], axis=-1).clip(0, 255).astype(np.uint8)
 
@@ -81,14 +81,14 @@ def test_a_palette_is_looked_up_in_either_byte_order(store: Any, big_endian: boo
     assert (rgb == np.stack([entries[name][pixels] for name in entries], axis=-1)).all()
 
 
-def jpeg(picture: npt.NDArray[np.uint8], **options: Any) -> bytes:
+def jpeg(image: npt.NDArray[np.uint8], **options: Any) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=95, subsampling=0, **options)
+    Image.fromarray(image).save(buffer, "JPEG", quality=95, subsampling=0, **options)
     return buffer.getvalue()
 
 
-def as_jpeg(store: Any, picture: npt.NDArray[np.uint8], frame: bytes, photometric: str) -> StoredInstance:
-    stored: StoredInstance = store(picture, PhotometricInterpretation=photometric)
+def as_jpeg(store: Any, image: npt.NDArray[np.uint8], frame: bytes, photometric: str) -> StoredInstance:
+    stored: StoredInstance = store(image, PhotometricInterpretation=photometric)
     dataset = dcmread(stored.path)
     dataset.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
     dataset.SOPClassUID = SecondaryCaptureImageStorage

@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 from worker.images.decode.files import read
 from worker.images.render import quality
 from worker.images.render.framing import MAX_PIXELS, framed
-from worker.images.study import pictures_of
+from worker.images.study import images_of
 
 BODY = (120 + 80 * np.sin(np.mgrid[0:200, 0:200].sum(axis=0) / 15)).astype(np.uint8)
 
@@ -36,7 +36,7 @@ def test_a_black_border_is_cut_and_the_cut_recorded(store: Any) -> None:
     assert (cut[..., 0] == BODY).all()
 
 
-def test_a_narrow_border_and_a_nearly_empty_picture_are_left_alone(store: Any) -> None:
+def test_a_narrow_border_and_a_nearly_empty_image_are_left_alone(store: Any) -> None:
     narrow, empty = np.pad(BODY, 5), np.zeros((200, 200), np.uint8)
     empty[100:110, 100:110] = 200
 
@@ -49,18 +49,18 @@ def test_what_is_outside_the_regions_of_an_ultrasound_is_cut(store: Any) -> None
     region.RegionLocationMinX0, region.RegionLocationMinY0 = 20, 50
     region.RegionLocationMaxX1, region.RegionLocationMaxY1 = 179, 199
 
-    picture = pictures_of([store(BODY, Modality="US", SequenceOfUltrasoundRegions=[region])]).pictures[0]
+    image = images_of([store(BODY, Modality="US", SequenceOfUltrasoundRegions=[region])]).images[0]
 
-    assert picture.transform["crop"] == [50, 20, 200, 180]
-    assert picture.pixels.shape == (150, 160, 3)
+    assert image.transform["crop"] == [50, 20, 200, 180]
+    assert image.pixels.shape == (150, 160, 3)
 
 
-def test_a_very_large_picture_is_reduced(store: Any) -> None:
+def test_a_very_large_image_is_reduced(store: Any) -> None:
     large = np.repeat(np.repeat(BODY, 30, axis=0), 30, axis=1)
 
-    picture, _ = framed(read(store(BODY).path), large)
+    image, _ = framed(read(store(BODY).path), large)
 
-    assert MAX_PIXELS * 0.99 < picture.shape[0] * picture.shape[1] <= MAX_PIXELS
+    assert MAX_PIXELS * 0.99 < image.shape[0] * image.shape[1] <= MAX_PIXELS
 
 
 @pytest.mark.parametrize(
@@ -74,11 +74,11 @@ def test_a_very_large_picture_is_reduced(store: Any) -> None:
         (BODY[:3, :3], [quality.TINY]),
     ],
 )
-def test_the_gate_says_what_a_picture_cannot_tell(levels: np.ndarray[Any, Any], warnings: list[str]) -> None:
+def test_the_gate_says_what_a_image_cannot_tell(levels: np.ndarray[Any, Any], warnings: list[str]) -> None:
     assert quality.warnings_about(levels) == warnings
 
 
-def test_a_bright_spot_on_black_is_a_picture_not_a_fault() -> None:
+def test_a_bright_spot_on_black_is_a_image_not_a_fault() -> None:
     y, x = np.mgrid[0:256, 0:256]
     scan = (250 * np.exp(-((x - 90) ** 2 + (y - 140) ** 2) / 200)).astype(np.uint8)
 

@@ -15,7 +15,7 @@ from db.errors import NotReportable
 from worker.images.decode.files import read
 from worker.images.render.render import render
 from worker.images.render.windows import Window
-from worker.images.study import pictures_of
+from worker.images.study import images_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -190,7 +190,7 @@ def test_a_segmented_palette_is_expanded_with_its_indirect_segments(store: Any) 
 )
 def test_a_segmented_palette_that_makes_no_sense_is_refused(store: Any, words: list[int]) -> None:
     with pytest.raises(NotReportable, match="^malformed"):
-        pictures_of([store(SAMPLES, **segmented(words))])
+        images_of([store(SAMPLES, **segmented(words))])
 
 
 def test_few_bits_of_colour_reach_white(store: Any) -> None:

@@ -16,7 +16,7 @@ from pydicom.uid import (
 from db.errors import NotReportable
 from tests.unit.worker.images.studies import AXIAL, CORONAL, ct, textured
 from worker.images.select.runs import spread
-from worker.images.study import StoredInstance, pictures_of
+from worker.images.study import StoredInstance, images_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 def test_a_localizer_is_left_out_where_there_is_a_volume_and_used_with_a_word_where_there_is_not(store: Any) -> None:
     scout = store(textured(99), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
 
-    study = pictures_of([scout, *ct(store, 6)])
-    alone = pictures_of([scout])
+    study = images_of([scout, *ct(store, 6)])
+    alone = images_of([scout])
 
-    assert scout.sop_instance_uid not in {picture.sop_instance_uid for picture in study.pictures}
+    assert scout.sop_instance_uid not in {image.sop_instance_uid for image in study.images}
     assert [left.sop_instance_uid for left in study.left_out] == [scout.sop_instance_uid]
     assert alone.basis.endswith("only localizers were sent")
 
@@ -36,8 +36,8 @@ def test_a_localizer_is_left_out_where_there_is_a_volume_and_used_with_a_word_wh
 def test_a_screen_save_is_used_only_alone(store: Any) -> None:
     save = store(textured(5), SOPClassUID=SecondaryCaptureImageStorage, ImageType=["DERIVED", "SECONDARY"])
 
-    assert save.sop_instance_uid in {left.sop_instance_uid for left in pictures_of([save, *ct(store, 4)]).left_out}
-    assert len(pictures_of([save]).pictures) == 1
+    assert save.sop_instance_uid in {left.sop_instance_uid for left in images_of([save, *ct(store, 4)]).left_out}
+    assert len(images_of([save]).images) == 1
 
 
 def test_a_frontal_view_comes_before_a_lateral_and_processing_copies_are_dropped(store: Any) -> None:
@@ -49,9 +49,9 @@ def test_a_frontal_view_comes_before_a_lateral_and_processing_copies_are_dropped
         return written
 
     lateral, raw, frontal = view("LL", 1), view("PA", 2, "FOR PROCESSING"), view("PA", 3)
-    study = pictures_of([lateral, raw, frontal])
+    study = images_of([lateral, raw, frontal])
 
-    assert [picture.sop_instance_uid for picture in study.pictures] == [
+    assert [image.sop_instance_uid for image in study.images] == [
         frontal.sop_instance_uid,
         lateral.sop_instance_uid,
     ]
@@ -65,25 +65,25 @@ def test_mammograms_are_hung_as_the_four_views(store: Any) -> None:
         for n, pair in enumerate(reversed(wanted))
     }
 
-    study = pictures_of(list(stored.values()))
+    study = images_of(list(stored.values()))
 
-    assert [p.sop_instance_uid for p in study.pictures] == [stored[pair].sop_instance_uid for pair in wanted]
+    assert [p.sop_instance_uid for p in study.images] == [stored[pair].sop_instance_uid for pair in wanted]
 
 
 def test_a_cine_run_is_shown_by_frames_spread_over_it(store: Any) -> None:
     run = np.stack([textured(n).astype(np.uint16) for n in range(30)])
     stored = store(run, SOPClassUID=UltrasoundMultiFrameImageStorage, Modality="US")
 
-    study = pictures_of([stored], budget=4)
+    study = images_of([stored], budget=4)
 
-    assert [picture.frame for picture in study.pictures] == [3, 11, 18, 26]
+    assert [image.frame for image in study.images] == [3, 11, 18, 26]
     assert study.basis == "4 of 30 frames"
 
 
 def test_a_still_sent_twice_is_shown_once(store: Any) -> None:
-    study = pictures_of([store(textured(1), Modality="XC"), store(textured(1), Modality="XC")])
+    study = images_of([store(textured(1), Modality="XC"), store(textured(1), Modality="XC")])
 
-    assert len(study.pictures) == 1
+    assert len(study.images) == 1
     assert [left.reason for left in study.left_out] == ["duplicate"]
 
 
@@ -94,9 +94,9 @@ def test_a_run_with_one_damaged_frame_is_shown_without_it(store: Any) -> None:
     second = content.index(b"\xff\xd8", content.index(b"\xff\xd9"))
     stored.path.write_bytes(content[:second] + b"\0\0" + content[second + 2 :])
 
-    study = pictures_of([stored])
+    study = images_of([stored])
 
-    assert [picture.frame for picture in study.pictures] == [0, 2, 3]
+    assert [image.frame for image in study.images] == [0, 2, 3]
     assert [(left.frame, left.reason) for left in study.left_out] == [(1, "undecodable")]
 
 
@@ -104,9 +104,9 @@ def test_a_study_without_images_says_so(tmp_path: Path) -> None:
     (tmp_path / "note").write_bytes(b"no DICOM at all" * 20)
 
     with pytest.raises(NotReportable, match="^no_images"):
-        pictures_of([])
+        images_of([])
     with pytest.raises(NotReportable, match="^not_dicom"):
-        pictures_of([StoredInstance(tmp_path / "note", "1.2")])
+        images_of([StoredInstance(tmp_path / "note", "1.2")])
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_a_bone_survey_is_no_scout(store: Any) -> None:
     survey = ct(store, 12, SeriesDescription="Bone Survey 2.0")
     reformatted = store(textured(99), ImageType=["DERIVED", "PRIMARY", "MPR"])
 
-    assert pictures_of([*survey, reformatted]).basis == "8 of 12 slices of series 3"
+    assert images_of([*survey, reformatted]).basis == "8 of 12 slices of series 3"
 
 
 def test_a_short_series_called_scout_is_one_where_its_image_type_says_nothing(store: Any) -> None:
@@ -134,7 +134,7 @@ def test_a_short_series_called_scout_is_one_where_its_image_type_says_nothing(st
         for n, orientation in enumerate((AXIAL, CORONAL, [0, 1, 0, 0, 0, -1]))
     ]
 
-    study = pictures_of([*scouts, *ct(store, 4)])
+    study = images_of([*scouts, *ct(store, 4)])
 
     assert study.basis == "4 of 4 slices of series 3"
     assert {left.detail for left in study.left_out} == {"localizers, and there are better images"}
@@ -147,7 +147,7 @@ def test_each_modality_is_shown_by_the_best_it_has(store: Any) -> None:
     ]
     save = store(textured(5), SOPClassUID=SecondaryCaptureImageStorage, Modality="OT")
 
-    study = pictures_of([*ct(store, 6), *mr, save], budget=6)
+    study = images_of([*ct(store, 6), *mr, save], budget=6)
 
     assert study.basis == "CT: 3 of 6 slices of series 3; MR: 3 of 3 slices of series 3, all of them derived images"
 
@@ -160,11 +160,11 @@ def test_repeated_views_do_not_crowd_out_the_others(store: Any) -> None:
     chest = [store(textured(30 + n), Modality="DX", ViewPosition="PA", InstanceNumber=n) for n in range(8)]
     lateral = store(textured(40), Modality="DX", ViewPosition="LL", InstanceNumber=99)
 
-    hung = [picture.reason for picture in pictures_of(mammograms, budget=4).pictures]
-    seen = pictures_of([*chest, lateral], budget=2)
+    hung = [image.reason for image in images_of(mammograms, budget=4).images]
+    seen = images_of([*chest, lateral], budget=2)
 
     assert hung == ["view 1 of 4, R CC", "view 2 of 4, L CC", "view 3 of 4, R MLO", "view 4 of 4, L MLO"]
-    assert seen.pictures[1].sop_instance_uid == lateral.sop_instance_uid
+    assert seen.images[1].sop_instance_uid == lateral.sop_instance_uid
     assert seen.basis == "2 of 9 views"
 
 
@@ -177,7 +177,7 @@ def test_views_named_only_by_a_code_are_ordered_too(store: Any) -> None:
 
     lateral, frontal = coded(1, "399173006"), coded(2, "272479007")
 
-    assert [picture.reason for picture in pictures_of([lateral, frontal]).pictures] == [
+    assert [image.reason for image in images_of([lateral, frontal]).images] == [
         "view 1 of 2, PA",
         "view 2 of 2, LL",
     ]
@@ -186,8 +186,8 @@ def test_views_named_only_by_a_code_are_ordered_too(store: Any) -> None:
 def test_stills_sent_twice_do_not_use_up_the_budget(store: Any) -> None:
     stored = [store(textured(n // 2), Modality="XC", InstanceNumber=n) for n in range(16)]
 
-    study = pictures_of(stored, budget=8)
+    study = images_of(stored, budget=8)
 
-    assert len(study.pictures) == 8
+    assert len(study.images) == 8
     assert study.basis == f"8 of {16 - len(study.left_out)} images"
     assert {left.reason for left in study.left_out} == {"duplicate"}

@@ -10,7 +10,7 @@ from pydicom.uid import (
 )
 
 from db.errors import NotReportable
-from worker.images.study import StoredInstance, pictures_of
+from worker.images.study import StoredInstance, images_of
 
 
 def slide(store: Any, tiles: np.ndarray[Any, Any], rows: int, columns: int) -> StoredInstance:
@@ -29,10 +29,10 @@ def slide(store: Any, tiles: np.ndarray[Any, Any], rows: int, columns: int) -> S
 def test_a_small_level_of_a_slide_is_assembled_from_its_tiles(store: Any) -> None:
     tiles = np.stack([np.full((16, 16, 3), 40 * n, np.uint8) for n in range(6)])
 
-    picture = pictures_of([slide(store, tiles, 20, 40)]).pictures[0]
+    image = images_of([slide(store, tiles, 20, 40)]).images[0]
 
-    assert picture.pixels.shape == (20, 40, 3)
-    assert [int(picture.pixels[y, x, 0]) for y, x in ((0, 0), (0, 20), (0, 39), (19, 0), (19, 39))] == [
+    assert image.pixels.shape == (20, 40, 3)
+    assert [int(image.pixels[y, x, 0]) for y, x in ((0, 0), (0, 20), (0, 39), (19, 0), (19, 39))] == [
         0,
         40,
         80,
@@ -47,9 +47,9 @@ def test_tissue_tiles_of_a_large_level_are_found_by_colour_and_most_tiles_never_
     for n in (5, 10):
         tiles[n, ..., 1] = tissue + n
 
-    study = pictures_of([slide(store, tiles, 4096, 4096)], budget=2)
+    study = images_of([slide(store, tiles, 4096, 4096)], budget=2)
 
-    assert [picture.frame for picture in study.pictures] == [5, 10]
+    assert [image.frame for image in study.images] == [5, 10]
 
 
 def test_the_label_of_a_slide_is_never_shown(store: Any) -> None:
@@ -61,7 +61,7 @@ def test_the_label_of_a_slide_is_never_shown(store: Any) -> None:
     )
 
     with pytest.raises(NotReportable, match="label"):
-        pictures_of([label])
+        images_of([label])
 
 
 def test_two_slides_of_a_study_are_both_shown_and_named(store: Any) -> None:
@@ -81,12 +81,10 @@ def test_two_slides_of_a_study_are_both_shown_and_named(store: Any) -> None:
             )
         )
 
-    study = pictures_of(stored)
+    study = images_of(stored)
 
-    assert [picture.reason for picture in study.pictures] == [
+    assert [image.reason for image in study.images] == [
         "the whole slide of series 4",
         "the whole slide of series 7",
     ]
-    assert study.basis == (
-        "1 picture of the slide of series 4 of 4 tiles; 1 picture of the slide of series 7 of 4 tiles"
-    )
+    assert study.basis == ("1 image of the slide of series 4 of 4 tiles; 1 image of the slide of series 7 of 4 tiles")

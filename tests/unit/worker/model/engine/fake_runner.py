@@ -58,7 +58,7 @@ class FakeRunner:
         if len(owners) > self.memory:
             raise torch.OutOfMemoryError
         if any(int(prompt.input_ids[0]) in self.poison for prompt in owners):
-            raise ValueError("a picture that cannot be looked at")
+            raise ValueError("an image that cannot be looked at")
         self.visions.append(len(owners))
         for owner in owners:
             owner.features.append(torch.zeros(1))

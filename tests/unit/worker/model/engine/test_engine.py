@@ -122,7 +122,7 @@ def test_a_long_prompt_is_read_in_pieces_while_others_go_on() -> None:
     assert not running.done()
 
 
-def test_pictures_are_looked_at_in_batches_over_requests() -> None:
+def test_images_are_looked_at_in_batches_over_requests() -> None:
     runner = FakeRunner()
     served = engine(runner, vision_tiles=4)
 

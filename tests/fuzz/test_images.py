@@ -5,17 +5,17 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from tests.fuzz.pictures import fuzz, run, sources
+from tests.fuzz.images import fuzz, run, sources
 
 SECONDS = 8
 
 
-def test_the_good_objects_become_pictures() -> None:
+def test_the_good_objects_become_images() -> None:
     with tempfile.TemporaryDirectory() as folder:
         assert all(run(Path(folder) / "good.dcm", good, f"source {number}") for number, good in enumerate(sources()))
 
 
-def test_spoiled_objects_become_pictures_or_refusals() -> None:
+def test_spoiled_objects_become_images_or_refusals() -> None:
     cases, shown = fuzz(seed=20260101, seconds=SECONDS)
 
     assert cases > 50

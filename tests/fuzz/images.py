@@ -1,10 +1,10 @@
-"""A fuzzer for the way from files to pictures: seeded, bounded, and each case can be run again by its number.
+"""A fuzzer for the way from files to images: seeded, bounded, and each case can be run again by its number.
 
-    python -m tests.fuzz.pictures --seed 1 --seconds 60
-    python -m tests.fuzz.pictures --seed 1 --case 1234 --keep spoiled.dcm
+    python -m tests.fuzz.images --seed 1 --seconds 60
+    python -m tests.fuzz.images --seed 1 --case 1234 --keep spoiled.dcm
 
-Every case is a good object with a few bytes changed, lost or doubled. It must become a picture or be refused with a
-reason: in time, in memory, and without another exception anywhere, the ones that pictures_of catches included.
+Every case is a good object with a few bytes changed, lost or doubled. It must become an image or be refused with a
+reason: in time, in memory, and without another exception anywhere, the ones that images_of catches included.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from pydicom.uid import (
 from db.errors import NotReportable
 from worker.images import study
 from worker.images.errors import Unreadable
-from worker.images.study import StoredInstance, pictures_of
+from worker.images.study import StoredInstance, images_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +56,7 @@ _COLOUR = np.stack([_GREY % 256, _GREY // 4 % 256, _GREY // 16], axis=-1).astype
 
 
 class Broken(Exception):
-    """Raised when an object became neither a picture nor a refusal; names the case."""
+    """Raised when an object became neither an image nor a refusal; names the case."""
 
 
 def written(pixels: npt.NDArray[Any], syntax: str = ExplicitVRLittleEndian, **elements: Any) -> bytes:
@@ -227,11 +227,11 @@ def case(goods: list[bytes], seed: int, number: int) -> bytes:
 
 
 def run(path: Path, content: bytes, name: str) -> bool:
-    """Whether *content* became pictures. Raises Broken where it became nothing that was foreseen, or took too long."""
+    """Whether *content* became images. Raises Broken where it became nothing that was foreseen, or took too long."""
     path.write_bytes(content)
     before, start = resident(), time.perf_counter()
     try:
-        pictures_of([StoredInstance(path, "1.2.3")])
+        images_of([StoredInstance(path, "1.2.3")])
         shown = True
     except NotReportable:
         shown = False
@@ -260,7 +260,7 @@ def unguarded(work: Callable[[Any], Any], of: Any) -> Any:
 
 
 def fuzz(seed: int, seconds: float) -> tuple[int, int]:
-    """Run cases for so long; how many, and how many of them became pictures. Raises Broken."""
+    """Run cases for so long; how many, and how many of them became images. Raises Broken."""
     goods, shown, guard = sources(), 0, study._guarded
     study._guarded = unguarded
     try:
@@ -285,14 +285,14 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.case is None:
         cases, shown = fuzz(arguments.seed, arguments.seconds)
-        sys.stdout.write(f"{cases} cases, {shown} with pictures, {resident() >> 20} MiB\n")
+        sys.stdout.write(f"{cases} cases, {shown} with images, {resident() >> 20} MiB\n")
         return
     study._guarded = unguarded
     content = case(sources(), arguments.seed, arguments.case)
     if arguments.keep:
         arguments.keep.write_bytes(content)
     with tempfile.TemporaryDirectory() as folder:
-        sys.stdout.write(f"pictures: {run(Path(folder) / 'case.dcm', content, 'this case')}\n")
+        sys.stdout.write(f"images: {run(Path(folder) / 'case.dcm', content, 'this case')}\n")
 
 
 if __name__ == "__main__":
