@@ -14,16 +14,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from db.errors import NotReportable, Outcome, TransientFailure
+from db.studies.modalities import PROJECTION_RADIOGRAPHS
 from worker.images.decode.files import read
 from worker.images.errors import Unreadable
 from worker.images.render import quality
 from worker.images.render.framing import framed
 from worker.images.render.render import render
 from worker.images.select.body_parts import region_of
-from worker.images.select.candidates import NAMES, Tier, best_of, candidate, read_as, without_scouts
+from worker.images.select.candidates import NAMES, Tier, best_of, candidate, without_scouts
 from worker.images.select.runs import choose_frames
 from worker.images.select.slides import assemble, choose_tiles
-from worker.images.select.views import XRAY, choose_views
+from worker.images.select.views import choose_views
 from worker.images.select.volumes import choose as choose_slices
 
 if TYPE_CHECKING:
@@ -173,12 +174,12 @@ def _guarded(work: Callable[[_Object], _Made], of: _Object) -> _Made | Unreadabl
 
 def _chosen(candidates: Sequence[Candidate], budget: int) -> tuple[list[Choice], Basis]:
     """Share the budget among the modalities of a study (PET and CT), the one with most objects first."""
-    counted = Counter(read_as(item) for item in candidates).most_common(budget)
+    counted = Counter(item.family for item in candidates).most_common(budget)
     choices: list[Choice] = []
     parts: list[tuple[str, set[str], Basis]] = []
     for number, (modality, _) in enumerate(counted):
         share = budget // len(counted) + (number < budget % len(counted))
-        own = [item for item in candidates if read_as(item) == modality]
+        own = [item for item in candidates if item.family == modality]
         some, basis = _chosen_from(modality, own, share)
         choices += some
         remark = _made_do(own[0].tier)
@@ -204,7 +205,7 @@ def _chosen_from(modality: str, own: list[Candidate], share: int) -> tuple[list[
         return choose_slices(own, share, region_of(item.header for item in own))
     if modality == "SM":
         return choose_tiles(own, share)
-    return choose_views(own, share) if modality in XRAY else choose_frames(own, share)
+    return choose_views(own, share) if modality in PROJECTION_RADIOGRAPHS else choose_frames(own, share)
 
 
 def _draw(

@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from db.studies.modalities import family_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -18,11 +20,9 @@ if TYPE_CHECKING:
 VERSION = "1"
 
 _ASSISTANT = "You are a helpful medical assistant."
-#: DICOM modality -> what MedDr calls such an image.
+#: Family of DICOM modalities -> MedDr's name for such an image.
 _IMAGES = {
-    "CR": "x-ray",
     "DX": "x-ray",
-    "RG": "x-ray",
     "RF": "x-ray",
     "XA": "angiography",
     "MG": "mammography",
@@ -40,7 +40,7 @@ _IMAGES = {
     "ES": "endoscopy",
 }
 #: For these MedDr's name already says the part of the body.
-_SAY_THE_PART = {"CR", "DX", "RG", "RF", "XA", "CT", "MR", "US", "NM", "PT"}
+_SAY_THE_PART = {"DX", "RF", "XA", "CT", "MR", "US", "NM", "PT"}
 _IMPRESSION = re.compile(r"\b(?:impressions?|conclusions?|beurteilung)\s*:", re.IGNORECASE)
 _FINDINGS = re.compile(r"^\s*findings?\s*:", re.IGNORECASE)
 #: Longest excerpt of one retrieved case, in characters: three of them stay a small part of 4096 positions.
@@ -57,9 +57,10 @@ class Case:
 
 def image_name(modality: str, body_part: str) -> str:
     """What the prompt calls the image: `chest x-ray`, `head CT`, `retinography`."""
-    name = _IMAGES.get(modality.upper(), "medical")
+    family = family_of(modality)
+    name = _IMAGES.get(family, "medical")
     part = " ".join(re.findall(r"[a-z]+", body_part.lower()))
-    return f"{part} {name}" if part and modality.upper() in _SAY_THE_PART else name
+    return f"{part} {name}" if part and family in _SAY_THE_PART else name
 
 
 def report(modality: str, body_part: str, cases: Sequence[Case] = ()) -> str:
@@ -107,7 +108,7 @@ def diagnosis(modality: str, body_part: str, options: Sequence[str], labels: Seq
 
 def question(modality: str, text: str) -> str:
     """Ask a question about the image."""
-    name = _IMAGES.get(modality.upper(), "medicine")
+    name = _IMAGES.get(family_of(modality), "medicine")
     asked = f"You are required to answer the following question based on the images about {name}."
     return f"{_ASSISTANT} {asked} Your answer should be concise. {text.strip()}"
 

@@ -20,8 +20,9 @@ import faiss
 import numpy as np
 
 from db.errors import ConfigurationError
+from db.studies.modalities import family_of
 from worker.retrieval import features
-from worker.retrieval.snapshot import MANIFEST, IndexedCase, case_vector, kind_of, normalised
+from worker.retrieval.snapshot import MANIFEST, IndexedCase, case_vector, normalised
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,7 +105,7 @@ class ReferenceIndex:
 
     def look(self, tokens: Tokens, *, modality: str, body_part: str) -> Look | None:
         """How images, given as a model's patch tokens, compare with the modality's; None where it has too few."""
-        kind = self._kinds.get(kind_of(modality))
+        kind = self._kinds.get(family_of(modality))
         if kind is None:
             return None
         z = [float(features.z(tokens[row : row + 1], kind.usual)[0]) for row in range(len(tokens))]
@@ -125,7 +126,7 @@ class ReferenceIndex:
 
         *tokens* are the patch tokens of the study's images.
         """
-        kind = self._kinds.get(kind_of(modality))
+        kind = self._kinds.get(family_of(modality))
         if kind is None or count < 1 or not len(tokens):
             return []
         own = Counter(_is_own(case, patient_hash, study_hash) for case in kind.cases)[True]

@@ -19,6 +19,7 @@ import faiss
 import numpy as np
 
 from db.errors import ConfigurationError
+from db.studies.modalities import family_of
 from worker.retrieval import features
 
 if TYPE_CHECKING:
@@ -32,17 +33,10 @@ if TYPE_CHECKING:
     Vectors = npt.NDArray[np.float32]
 
 MANIFEST = "snapshot.json"
-#: Two generations of detectors, one kind of image: an archive of the one serves the other.
-_SAME_KIND = {"CR": "DX"}
 #: Images from which it is learnt what is usual in a modality: that many show it, and their tokens lie in memory.
 FITTED = features.FITTED
 #: A spread needs two images.
 FEWEST = 2
-
-
-def kind_of(modality: str) -> str:
-    """The modality under which an image is compared with others."""
-    return _SAME_KIND.get(modality, modality)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +94,7 @@ class SnapshotWriter:
 
         Raises ConfigurationError where the tokens of two cases cannot be compared.
         """
-        name = kind_of(case.modality)
+        name = family_of(case.modality)
         if name not in self._kinds:
             file = self._files.enter_context((self._scratch / str(len(self._kinds))).open("wb"))
             self._kinds[name] = _Kind(file, tokens.shape[1:])

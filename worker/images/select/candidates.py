@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from db.studies.modalities import family_of
 from db.studies.sop_classes import reportable
 from worker.images.decode.frames import shape_of
 from worker.images.errors import Unreadable
@@ -66,6 +67,11 @@ class Candidate:
     modality: str
     tier: Tier
 
+    @property
+    def family(self) -> str:
+        """The family of modalities the object is selected with."""
+        return family_of(self.modality)
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -106,11 +112,6 @@ def series_of(header: Header) -> str:
     return "?" if number is None else str(header.integer("SeriesNumber"))
 
 
-def read_as(item: Candidate) -> str:
-    """The modality an object is chosen with: CR and DX are one kind of image from two kinds of detector."""
-    return "DX" if item.modality in ("CR", "DX", "RG") else item.modality
-
-
 def best_of(candidates: Sequence[Candidate]) -> list[Candidate]:
     """The objects a study is reported from: of each modality the best tier that has enough.
 
@@ -118,10 +119,10 @@ def best_of(candidates: Sequence[Candidate]) -> list[Candidate]:
     """
     counted: dict[str, Counter[Tier]] = defaultdict(Counter)
     for item in candidates:
-        counted[read_as(item)][item.tier] += item.header.frames
-    tiers = {modality: _tier_of(counts) for modality, counts in counted.items()}
+        counted[item.family][item.tier] += item.header.frames
+    tiers = {family: _tier_of(counts) for family, counts in counted.items()}
     worst = max(Tier.DERIVED, min(tiers.values(), default=Tier.PRIMARY))
-    return [item for item in candidates if item.tier == tiers[read_as(item)] <= worst]
+    return [item for item in candidates if item.tier == tiers[item.family] <= worst]
 
 
 def _tier_of(counts: Counter[Tier]) -> Tier:

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
     from worker.images.select.candidates import Basis, Candidate, Choice
 
-XRAY = frozenset({"CR", "DX", "IO", "PX", "RG", "MG"})
 _FRONTAL = frozenset({"PA", "AP", "FRONTAL"})
 _LATERAL = frozenset({"LL", "RL", "LAT", "LATERAL", "LLD", "RLD"})
 _MAMMOGRAM = {"CC": 0, "MLO": 1}

@@ -11,7 +11,7 @@ MEDDR_REPORT = (
 
 
 def test_a_chest_radiograph_is_asked_for_in_the_very_words_meddr_was_trained_on() -> None:
-    assert wording.report("DX", "CHEST") == MEDDR_REPORT
+    assert {wording.report(modality, "CHEST") for modality in ("CR", "DX", "RG")} == {MEDDR_REPORT}
 
 
 def test_other_images_are_called_by_their_own_name() -> None:

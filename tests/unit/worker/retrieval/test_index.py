@@ -94,10 +94,14 @@ def test_only_cases_of_the_same_modality_are_found(tmp_path: Path) -> None:
     assert found(index, odd(3, 1), modality="US") == []
 
 
-def test_computed_and_digital_radiographs_are_one_kind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("modality", ["CR", "DX", "RG"])
+def test_every_radiograph_is_compared_with_the_dx_partition(tmp_path: Path, modality: str) -> None:
     index = snapshot(tmp_path, archive((case(1, "CR"), odd(3, 1))))
 
-    assert found(index, odd(3, 4), count=1) == found(index, odd(3, 4), count=1, modality="CR") == [1]
+    assert found(index, odd(3, 4), count=1, modality=modality) == [1]
+    look = index.look(odd(3, 4), modality=modality, body_part="CHEST")
+    assert look is not None
+    assert look.images == 61
 
 
 def test_the_patients_own_cases_are_left_out_and_others_take_their_place(tmp_path: Path) -> None:
