@@ -20,7 +20,7 @@ def basis_of(written: Written) -> str:
 def remarks_on(written: Written, references: References) -> list[str]:
     """Sentences about the images, the text and the earlier cases, where they are not as they should be."""
     seen, answer = written.seen, written.answer
-    said = seen.remarks()
+    said = seen.limitations()
     said += [f"Image {n}: {w}" for n, image in enumerate(seen.images, start=1) for w in image.warnings]
     if answer.finish_reason != "stop":
         said.append(f"The text was cut short ({answer.finish_reason}).")

@@ -94,10 +94,10 @@ class StudyImages:
         """Whether at least one image can show anything at all."""
         return any(not quality.WITHOUT_INFORMATION & set(image.warnings) for image in self.images)
 
-    def remarks(self) -> list[str]:
-        """What was left out, as sentences, one for each cause."""
+    def limitations(self) -> list[str]:
+        """Sentences about the images left out, one for each cause."""
         causes = Counter(left.detail for left in self.left_out)
-        return [f"{number} {'images' if number > 1 else 'image'} left out: {cause}" for cause, number in causes.items()]
+        return [f"{n} {'images were' if n > 1 else 'image was'} not used: {cause}." for cause, n in causes.items()]
 
 
 def images_of(
@@ -152,7 +152,7 @@ def _readable(
 def _judged(instance: StoredInstance, *, room: int) -> Candidate:
     header = read(instance.path)
     if header.bytes_kept > room:
-        raise Unreadable("too_large", f"the headers of the study are larger than {_MAX_HEADERS >> 20} MiB")
+        raise Unreadable("too_large", f"the headers of the study exceed {_MAX_HEADERS >> 20} MiB")
     return candidate(instance.sop_instance_uid, header)
 
 
@@ -169,7 +169,7 @@ def _guarded(work: Callable[[_Object], _Made], of: _Object) -> _Made | Unreadabl
         raise
     except Exception as error:  # noqa: BLE001 - objects are made by others; what nobody foresaw must stay with its object
         log.warning("an object could not be used: %s", type(error).__name__)
-        return Unreadable("undecodable", "the object makes no sense")
+        return Unreadable("undecodable", "the object could not be processed")
 
 
 def _chosen(candidates: Sequence[Candidate], budget: int) -> tuple[list[Choice], Basis]:
@@ -221,7 +221,7 @@ def _draw(
         if isinstance(result, RenderedImage):
             digest = hashlib.sha256(result.pixels.data).digest()
             if digest in seen:
-                result = drawn[key] = Unreadable("duplicate", "the same image again")
+                result = drawn[key] = Unreadable("duplicate", "the image is a duplicate")
             else:
                 # The same frame may be chosen for another reason in a later round.
                 images.append(replace(result, reason=choice.reason))
@@ -249,14 +249,14 @@ def _drawn(choice: Choice) -> RenderedImage:
 
 def _passed_over(item: Candidate) -> LeftOut:
     if item.tier == Tier.PRIMARY:
-        return LeftOut(item.identity, None, "few_images", "too few primary images, and more derived ones")
-    return LeftOut(item.identity, None, "better_images", f"{NAMES[item.tier]}, and there are better images")
+        return LeftOut(item.identity, None, "few_images", "too few primary images exist, and derived images were used")
+    return LeftOut(item.identity, None, "better_images", f"better images than {NAMES[item.tier]} exist")
 
 
 def _made_do(tier: Tier) -> str:
     if tier == Tier.DERIVED:
-        return ", all of them derived images"
-    return f"; only {NAMES[tier]} were sent" if tier in (Tier.SECONDARY, Tier.LOCALIZER) else ""
+        return " (derived images)"
+    return f" (only {NAMES[tier]} were received)" if tier in (Tier.SECONDARY, Tier.LOCALIZER) else ""
 
 
 def _modality_of(images: Sequence[RenderedImage], candidates: Sequence[Candidate]) -> str:
@@ -267,9 +267,9 @@ def _modality_of(images: Sequence[RenderedImage], candidates: Sequence[Candidate
 def _nothing(left_out: Sequence[LeftOut]) -> Outcome:
     causes = Counter((left.reason, left.detail) for left in left_out)
     if not causes:
-        return NotReportable("no_images", "the study holds no images")
+        return NotReportable("no_images", "the study contains no images")
     (reason, detail), _ = causes.most_common(1)[0]
     if reason == "missing":
         # Of the storage, not of the study: it may come back.
-        return TransientFailure("missing_files", "the stored files of the study are not there")
-    return NotReportable(reason, f"no image of the study can be shown; most often: {detail}")
+        return TransientFailure("missing_files", "the stored files of the study are missing")
+    return NotReportable(reason, f"no image of the study can be used; most frequent cause: {detail}")

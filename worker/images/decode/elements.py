@@ -84,13 +84,13 @@ def collect(
             position, seen = _past(buffer, start, inside(vr, encoding), seen)
         seen += 1
         if position > end or seen > _MAX_ELEMENTS:
-            raise Unreadable("truncated", "the file ends within its header, or its header has no end")
+            raise Unreadable("truncated", "the header is truncated")
         if tag in wanted and position - start <= wanted[tag]:
             if position > held:
-                raise Unreadable("truncated", "the file ends within its header")
+                raise Unreadable("truncated", "the header is truncated")
             values[tag] = vr, length == UNDEFINED, buffer[start:position]
     if position + 8 <= end:
-        raise Unreadable("truncated", "the file ends within its header")
+        raise Unreadable("truncated", "the header is truncated")
     return values, None
 
 
@@ -106,7 +106,7 @@ def walk(buffer: Buffer, position: int, encoding: Encoding, *, end: int) -> Iter
             position, seen = _past(buffer, start, inside(vr, encoding), seen)
         seen += 1
         if position > end or seen > _MAX_ELEMENTS:
-            raise Unreadable("truncated", "the file ends within its header, or its header has no end")
+            raise Unreadable("truncated", "the header is truncated")
         yield Element(tag, vr, start, length, position)
 
 
@@ -121,7 +121,7 @@ def items(buffer: Buffer, start: int, end: int, encoding: Encoding) -> Iterator[
         if length == UNDEFINED:
             after, seen = _past(buffer, start, encoding, seen)
         if after > end:
-            raise Unreadable("truncated", "an item of the header is longer than its sequence")
+            raise Unreadable("truncated", "a sequence item is longer than its sequence")
         yield start, after
         start = after
 
@@ -134,7 +134,7 @@ def inside(vr: bytes, encoding: Encoding) -> Encoding:
 def head(buffer: Buffer, position: int, encoding: Encoding) -> tuple[int, bytes, int, int]:
     """Tag, VR, length and start of the value at *position*; without a VR of two letters read as implicit."""
     if position + 8 > len(buffer):
-        raise Unreadable("truncated", "the file ends within its header")
+        raise Unreadable("truncated", "the header is truncated")
     implicit, little = encoding
     group, number, vr, length = _TAG_VR_LENGTH[little].unpack_from(buffer, position)
     # Items have no VR: the lower half of an item's length may well spell two letters.
@@ -144,7 +144,7 @@ def head(buffer: Buffer, position: int, encoding: Encoding) -> tuple[int, bytes,
     if not written or vr not in _LONG:
         return group << 16 | number, b"", _TAG_LENGTH[little].unpack_from(buffer, position)[2], position + 8
     if position + 12 > len(buffer):
-        raise Unreadable("truncated", "the file ends within an element of its header")
+        raise Unreadable("truncated", "the header is truncated within an element")
     return group << 16 | number, vr, _LENGTH[little].unpack_from(buffer, position + 8)[0], position + 12
 
 
@@ -156,9 +156,9 @@ def _past(buffer: Buffer, position: int, encoding: Encoding, seen: int) -> tuple
     opened = [encoding]
     while opened:
         if position + 8 > len(buffer) or (seen := seen + 1) > _MAX_ELEMENTS:
-            raise Unreadable("truncated", "a sequence of the header has no end")
+            raise Unreadable("truncated", "a sequence in the header has no end")
         if len(opened) > _MAX_DEPTH:
-            raise Unreadable("malformed", f"the header nests more than {_MAX_DEPTH} sequences")
+            raise Unreadable("malformed", f"sequences are nested more than {_MAX_DEPTH} levels deep")
         tag, vr, length, start = head(buffer, position, opened[-1])
         position = start
         if tag in _ENDS:

@@ -46,11 +46,11 @@ def decoded_whole(frame: bytes, stream: Codestream, decode: Decode) -> npt.NDArr
     image = _joined(decode(frame), stream.rows)
     flat = _made_up(image[-_BOTTOM:])
     if (stream.progressive or flat) and not _gives(image, decode, body + _NOISE + _EOI):
-        raise Unreadable("truncated", "the compressed image is cut short")
+        raise Unreadable("truncated", "the compressed image is truncated")
     # In a progressive stream the end is the last bit of a few coefficients, which may change no pixel.
     tail = (_FLAT_TAIL if flat else _TAIL) * (_COLOUR if stream.samples > 1 else 1)
     if not stream.progressive and _stops_early(image, decode, body, stream.data, tail):
-        raise Unreadable("undecodable", "the compressed image is damaged: its data do not end where the image does")
+        raise Unreadable("undecodable", "the compressed image is damaged")
     return image
 
 

@@ -55,7 +55,7 @@ def _read_beginning(path: Path) -> Header:
         os.close(file)
     syntax, start = _meta(beginning)
     if syntax == DeflatedExplicitVRLittleEndian:
-        raise Unreadable("too_large", "what is deflated is read as a whole")
+        raise Unreadable("too_large", "the deflated file is too large")
     encoding = _encoding(syntax)
     values, pixels = collect(beginning, start, encoding, end=size, wanted=WANTED)
     return Header(path, syntax, encoding, values, pixels)
@@ -74,7 +74,7 @@ def opened(path: Path) -> Iterator[tuple[str, Encoding, Buffer, int]]:
     try:
         file = path.open("rb")
     except FileNotFoundError:
-        raise Unreadable("missing", "the stored file is not there any more") from None
+        raise Unreadable("missing", "the stored file is missing") from None
     with file:
         try:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -92,7 +92,7 @@ def opened(path: Path) -> Iterator[tuple[str, Encoding, Buffer, int]]:
 def _meta(buffer: Buffer) -> tuple[str, int]:
     """The transfer syntax, and where the data set after the file meta information (group 0002) begins."""
     if buffer[_PREAMBLE : _PREAMBLE + 4] != b"DICM":
-        raise Unreadable("not_dicom", "the file is not a DICOM file: it has no DICM prefix")
+        raise Unreadable("not_dicom", "the file is not a DICOM file (DICM prefix missing)")
     syntax, start = "", _PREAMBLE + 4
     while buffer[start : start + 2] == b"\2\0":
         tag, _, length, value = head(buffer, start, _META)
@@ -100,7 +100,7 @@ def _meta(buffer: Buffer) -> tuple[str, int]:
         if tag == _SYNTAX:
             syntax = buffer[value:start].decode("latin-1").strip(" \0")
     if not syntax:
-        raise Unreadable("no_transfer_syntax", "the file does not say how it is encoded")
+        raise Unreadable("no_transfer_syntax", "the Transfer Syntax UID is missing")
     return syntax, start
 
 
@@ -115,9 +115,9 @@ def _inflated(buffer: Buffer, start: int) -> bytes:
                 body.write(inflater.decompress(rest, _PIECE))
                 rest = inflater.unconsumed_tail
                 if body.tell() > MAX_INFLATED:
-                    raise Unreadable("too_large", f"the data set inflates to more than {MAX_INFLATED >> 20} MiB")
+                    raise Unreadable("too_large", f"the inflated data set exceeds {MAX_INFLATED >> 20} MiB")
             if inflater.eof:
                 return body.getvalue()
     except zlib.error:
         raise Unreadable("truncated", "the deflated data set is damaged") from None
-    raise Unreadable("truncated", "the deflated data set has no end")
+    raise Unreadable("truncated", "the deflated data set is truncated")

@@ -143,7 +143,7 @@ class Header:
     def where_pixels_are(self) -> Element:
         """Pixel Data. Raises Unreadable where there is none, or it is empty."""
         if self.pixels is None or self.pixels.start == self.pixels.end:
-            raise Unreadable("no_pixels", "the object holds no image")
+            raise Unreadable("no_pixels", "the object contains no pixel data")
         return self.pixels
 
     def items(self, keyword: str) -> list[Header]:

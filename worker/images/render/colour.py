@@ -67,7 +67,7 @@ def _from_ybr(samples: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 def _palette(header: Header, frame: Frame) -> npt.NDArray[np.uint8]:
     """Look every possible sample up once, then every pixel in that table."""
     if frame.samples.dtype.itemsize > 2:  # noqa: PLR2004 - a palette has at most 65 536 entries
-        raise Unreadable("malformed", "a palette cannot have 32-bit indices")
+        raise Unreadable("malformed", "32-bit palette indices are not supported")
     signed = header.integer("PixelRepresentation") == 1
     tables = [
         table_in(

@@ -19,11 +19,11 @@ _LETTERS = 46
 _PAPER, _INK, _WARNING = (24, 24, 28), (230, 230, 230), (255, 176, 80)
 
 
-def contact_sheet(study: StudyImages, remarks: Sequence[str] = ()) -> Image.Image:
-    """Draw *study* as one RGB image: its basis above, a cell for each image; what was left out, *remarks*, below."""
+def contact_sheet(study: StudyImages, limitations: Sequence[str] = ()) -> Image.Image:
+    """Draw *study* as one RGB image: its basis above, a cell for each image, *limitations* below."""
     columns = min(_COLUMNS, max(1, len(study.images)))
     rows = -(-len(study.images) // columns)
-    lines = [line for remark in [*study.remarks(), *remarks] for line in wrap(remark, _LETTERS * columns)]
+    lines = [line for sentence in [*study.limitations(), *limitations] for line in wrap(sentence, _LETTERS * columns)]
     width = columns * (_SIDE + _GAP) + _GAP
     height = 40 + rows * (_SIDE + _WORDS + _GAP) + 16 * len(lines) + _GAP
     sheet = Image.new("RGB", (width, height), _PAPER)

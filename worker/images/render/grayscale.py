@@ -84,7 +84,7 @@ def _modality(header: Header) -> tuple[Turn, Steps]:
             item = next(iter(header.items("ModalityLUTSequence")), header)
             table = table_in(item, "LUTDescriptor", "LUTData", signed=header.integer("PixelRepresentation") == 1)
         except Unreadable:
-            return _unchanged, {"modality": "lookup table cannot be used"}
+            return _unchanged, {"modality": "lookup table not usable"}
         return table.of, {}
     slope, intercept = header.number("RescaleSlope"), header.number("RescaleIntercept") or 0.0
     if not slope or max(abs(slope), abs(intercept)) > LARGEST:

@@ -14,11 +14,11 @@ from PIL import Image
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-BLANK = "blank: every pixel is the same"
-SATURATED = "saturated: nearly every pixel is white, or black and white only"
-NOISE = "noise: neighbouring pixels have nothing in common"
-SMALL = "small: fewer than 64 pixels a side"
-TINY = "tiny: fewer than 8 pixels a side"
+BLANK = "blank (all pixels have the same value)"
+SATURATED = "saturated (nearly all pixels are white, or only black and white)"
+NOISE = "noise only (adjacent pixels are uncorrelated)"
+SMALL = "small (fewer than 64 pixels on the shorter side)"
+TINY = "tiny (fewer than 8 pixels on the shorter side)"
 
 #: Warnings after which nothing in the image can be a finding.
 WITHOUT_INFORMATION = frozenset({BLANK, SATURATED, NOISE, TINY})

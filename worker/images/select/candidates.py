@@ -97,10 +97,10 @@ if TYPE_CHECKING:
 def candidate(identity: str, header: Header) -> Candidate:
     """Judge one object. Raises Unreadable where it is no image, or one that can never be shown."""
     if not reportable(header.text("SOPClassUID")):
-        raise Unreadable("not_an_image", "the object is not an image a report can be about")
+        raise Unreadable("not_an_image", "the object is not an image that can be reported")
     types = _types(header)
     if "LABEL" in types:
-        raise Unreadable("label", "the label of a slide names the patient")
+        raise Unreadable("label", "the label of a slide can identify the patient")
     shape_of(header)
     modality = header.code("Modality") or _MODALITIES.get(header.text("SOPClassUID")[26:], "OT")
     return Candidate(identity, header, modality, _tier(header, types, modality))
@@ -109,7 +109,7 @@ def candidate(identity: str, header: Header) -> Candidate:
 def series_of(header: Header) -> str:
     """The number of an object's series, for people."""
     number = header.number("SeriesNumber")
-    return "?" if number is None else str(header.integer("SeriesNumber"))
+    return "without number" if number is None else str(header.integer("SeriesNumber"))
 
 
 def best_of(candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -69,7 +69,7 @@ def _of_one_slide(candidates: Sequence[Candidate], budget: int) -> tuple[list[Ch
     levels = sorted(candidates, key=lambda item: _pixels(item.header))
     series = series_of(levels[0].header)
     small = [item for item in levels if _pixels(item.header) <= _WHOLE]
-    whole = f"the whole slide of series {series}"
+    whole = f"overview of the slide of series {series}"
     choices = [Choice(small[-1].identity, small[-1].header, 0, whole, whole=True)] if small else []
     detail = _detailed(levels)
     if detail not in small and min(detail.header.integer("Rows"), detail.header.integer("Columns")) >= _TILE:
@@ -87,10 +87,10 @@ def _basis(choices: Iterable[Choice], totals: dict[str, tuple[str, int]], passed
     for choice in choices:
         counted[totals[choice.identity]] += 1
     sentences = [
-        f"{count} image{'' if count == 1 else 's'} of the slide of series {series} of {total} tiles"
+        f"{count} image{'' if count == 1 else 's'} from the slide of series {series} ({total} tiles)"
         for (series, total), count in counted.items()
     ]
-    return "; ".join(sentences) + (f"; {passed_over} more slides are not shown" if passed_over else "")
+    return "; ".join(sentences) + (f"; {passed_over} further slides not shown" if passed_over else "")
 
 
 def assemble(header: Header) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
@@ -98,7 +98,7 @@ def assemble(header: Header) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
     rows, columns = _matrix(header) or (0, 0)
     places = _places(header)
     if len(places) > _ASSEMBLED or rows * columns > _WHOLE:
-        raise Unreadable("too_large", f"the slide has more than {_ASSEMBLED} tiles or {_WHOLE >> 20} million pixels")
+        raise Unreadable("too_large", f"the slide overview exceeds {_ASSEMBLED} tiles or {_WHOLE >> 20} million pixels")
     with decoding(header) as frame:
         first = frame(0)
         # Glass is white; a grayscale slide is fluorescence, and dark where there is nothing.
@@ -151,11 +151,11 @@ def _places(header: Header) -> list[tuple[int, int]]:
             if "RowPositionInTotalImagePixelMatrix" in frame
         ]
         if any(not (0 <= top < rows and 0 <= left < columns) for top, left in placed):
-            raise Unreadable("malformed", "tiles of the slide lie outside it")
+            raise Unreadable("malformed", "tile positions lie outside the slide")
         if placed:
             return placed
     if header.frames > len(tops) * len(lefts) * planes:
-        raise Unreadable("malformed", "the slide claims more tiles than it has room for")
+        raise Unreadable("malformed", "the slide declares more tiles than fit into it")
     # One after the other: all the places there are can be billions. Tiles after the first plane have none of their own.
     return list(islice(((top, left) for top in tops for left in lefts), header.frames))
 
@@ -171,7 +171,7 @@ def _tissue(detail: Candidate, whole: Header | None, budget: int) -> list[Choice
     best = sorted(frame for frame in ranked if scores[frame] >= _COLOURED * scores[ranked[0]])
     where = f"of {len(places)} of series {series_of(detail.header)}"
     return [
-        Choice(detail.identity, detail.header, best[place], f"tissue, tile {best[place] + 1} {where}")
+        Choice(detail.identity, detail.header, best[place], f"tissue tile {best[place] + 1} {where}")
         for place in spread(len(best), budget)
     ]
 

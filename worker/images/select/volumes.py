@@ -219,7 +219,7 @@ def _choices(volume: Volume, places: Sequence[int], window: Window | None) -> li
 def _reason(volume: Volume, place: int, window: Window | None) -> str:
     reason = f"slice {place + 1} of {len(volume.slices)} of series {volume.series}"
     if volume.slices[place].place is None and len(volume.slices) > 1:
-        reason += ", in the order of acquisition: the slices do not say where they lie"
+        reason += ", in acquisition order (slice positions missing)"
     return reason + (f", {window.name} window" if window else "")
 
 
@@ -228,6 +228,6 @@ def _basis(choices: Iterable[Choice], volumes: list[Volume], others: int) -> str
     total = sum(len(volume.slices) for volume in volumes)
     repeated = sum(volume.repeated for volume in volumes)
     series = ", ".join(sorted({volume.series for volume in volumes}, key=lambda number: (len(number), number)))
-    more = f", {repeated} more at the same places not shown" if repeated else ""
-    apart = f", {others} more of other volumes not shown" if others else ""
+    more = f"; {repeated} further slices at the same positions not shown" if repeated else ""
+    apart = f"; {others} further slices of other volumes not shown" if others else ""
     return f"{shown} of {total} slices of series {series}{more}{apart}"

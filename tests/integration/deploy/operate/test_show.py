@@ -40,7 +40,7 @@ def test_the_sheet_is_a_png_whatever_its_name_and_shows_what_was_left_out(
     database_url: str, tmp_path: Path, name: str
 ) -> None:
     arrivals = Arrivals(database_url)
-    reported(arrivals, "1 of 2 images", ["1 image left out: the image cannot be decoded"])
+    reported(arrivals, "1 of 2 images", ["1 image was not used: the image cannot be decoded."])
 
     show(Settings(database_url=database_url), Console(file=io.StringIO()), arrivals.uid, tmp_path / name)
 

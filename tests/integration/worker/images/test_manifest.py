@@ -80,7 +80,7 @@ def test_a_constant_image_is_shown_and_called_blank(
 
     assert isinstance(blank, StudyImages)
     assert not blank.informative
-    assert blank.images[0].warnings == ["blank: every pixel is the same"]
+    assert blank.images[0].warnings == ["blank (all pixels have the same value)"]
 
 
 def test_no_real_radiograph_gets_a_warning(

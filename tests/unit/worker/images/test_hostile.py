@@ -168,8 +168,8 @@ def test_what_people_typed_is_not_repeated_as_it_is(store: Any) -> None:
 
     shown = images_of(stored)
 
-    assert shown.basis == "CT: 1 of 1 slices of series ?; DX: 1 of 1 views"
-    assert [image.reason for image in shown.images] == ["slice 1 of 1 of series ?", "view 1 of 1"]
+    assert shown.basis == "CT: 1 of 1 slices of series without number; DX: 1 of 1 views"
+    assert [image.reason for image in shown.images] == ["slice 1 of 1 of series without number", "view 1 of 1"]
 
 
 def spoil(stored: StoredInstance, head: bytes, value: bytes) -> None:

@@ -30,7 +30,7 @@ def test_a_localizer_is_left_out_where_there_is_a_volume_and_used_with_a_word_wh
 
     assert scout.sop_instance_uid not in {image.sop_instance_uid for image in study.images}
     assert [left.sop_instance_uid for left in study.left_out] == [scout.sop_instance_uid]
-    assert alone.basis.endswith("only localizers were sent")
+    assert alone.basis.endswith("(only localizers were received)")
 
 
 def test_a_screen_save_is_used_only_alone(store: Any) -> None:
@@ -137,7 +137,7 @@ def test_a_short_series_called_scout_is_one_where_its_image_type_says_nothing(st
     study = images_of([*scouts, *ct(store, 4)])
 
     assert study.basis == "4 of 4 slices of series 3"
-    assert {left.detail for left in study.left_out} == {"localizers, and there are better images"}
+    assert {left.detail for left in study.left_out} == {"better images than localizers exist"}
 
 
 def test_each_modality_is_shown_by_the_best_it_has(store: Any) -> None:
@@ -149,7 +149,7 @@ def test_each_modality_is_shown_by_the_best_it_has(store: Any) -> None:
 
     study = images_of([*ct(store, 6), *mr, save], budget=6)
 
-    assert study.basis == "CT: 3 of 6 slices of series 3; MR: 3 of 3 slices of series 3, all of them derived images"
+    assert study.basis == "CT: 3 of 6 slices of series 3; MR: 3 of 3 slices of series 3 (derived images)"
 
 
 def test_repeated_views_do_not_crowd_out_the_others(store: Any) -> None:

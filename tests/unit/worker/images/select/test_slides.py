@@ -84,7 +84,7 @@ def test_two_slides_of_a_study_are_both_shown_and_named(store: Any) -> None:
     study = images_of(stored)
 
     assert [image.reason for image in study.images] == [
-        "the whole slide of series 4",
-        "the whole slide of series 7",
+        "overview of the slide of series 4",
+        "overview of the slide of series 7",
     ]
-    assert study.basis == ("1 image of the slide of series 4 of 4 tiles; 1 image of the slide of series 7 of 4 tiles")
+    assert study.basis == ("1 image from the slide of series 4 (4 tiles); 1 image from the slide of series 7 (4 tiles)")

@@ -42,7 +42,7 @@ def test_orientations_in_one_series_are_separate_volumes_and_the_axial_one_is_sh
 
     study = images_of(coronal + axial)
 
-    assert study.basis == "6 of 6 slices of series 3, 9 more of other volumes not shown"
+    assert study.basis == "6 of 6 slices of series 3; 9 further slices of other volumes not shown"
 
 
 def test_a_volume_whose_orientation_differs_in_the_last_digits_or_is_turned_over_stays_one(store: Any) -> None:
@@ -67,7 +67,7 @@ def test_phases_at_one_place_are_represented_by_the_first_acquired(store: Any) -
 
     study = images_of(late + early)
 
-    assert study.basis == "5 of 5 slices of series 3, 5 more at the same places not shown"
+    assert study.basis == "5 of 5 slices of series 3; 5 further slices at the same positions not shown"
     assert {image.sop_instance_uid for image in study.images} == {item.sop_instance_uid for item in early}
 
 
@@ -87,7 +87,7 @@ def test_two_acquisitions_of_the_same_part_are_not_mixed(store: Any, shift: floa
     study = images_of(early + late)
 
     assert {image.sop_instance_uid for image in study.images} <= {item.sop_instance_uid for item in early}
-    assert study.basis == "8 of 20 slices of series 3, 20 more of other volumes not shown"
+    assert study.basis == "8 of 20 slices of series 3; 20 further slices of other volumes not shown"
 
 
 def test_a_volume_acquired_in_two_goes_stays_one(store: Any) -> None:
@@ -215,7 +215,7 @@ def test_slices_that_all_claim_one_place_are_kept_and_their_order_explained(
     study = images_of([store_slice(store, n, **elements) for n in range(6)])
 
     assert study.basis == "6 of 6 slices of series 3"
-    assert "do not say where they lie" in study.images[0].reason
+    assert "in acquisition order" in study.images[0].reason
 
 
 def store_slice(store: Any, number: int, **elements: Any) -> StoredInstance:
@@ -231,7 +231,7 @@ def store_slice(store: Any, number: int, **elements: Any) -> StoredInstance:
 def test_slices_without_a_position_among_others_are_counted(store: Any) -> None:
     stored = [store_slice(store, n, **({} if n % 2 else {"ImagePositionPatient": None})) for n in range(8)]
 
-    assert images_of(stored).basis == "4 of 4 slices of series 3, 4 more of other volumes not shown"
+    assert images_of(stored).basis == "4 of 4 slices of series 3; 4 further slices of other volumes not shown"
 
 
 def test_a_full_coronal_volume_comes_before_a_remnant_of_an_axial_one(store: Any) -> None:
@@ -239,7 +239,7 @@ def test_a_full_coronal_volume_comes_before_a_remnant_of_an_axial_one(store: Any
         store_slice(store, n, ImageOrientationPatient=CORONAL, ImagePositionPatient=[0, 5.0 * n, 0]) for n in range(20)
     ]
 
-    assert images_of(ct(store, 3) + coronal).basis.startswith("8 of 20 slices of series 3, 3 more")
+    assert images_of(ct(store, 3) + coronal).basis.startswith("8 of 20 slices of series 3; 3 further")
 
 
 def test_derived_slices_are_used_where_there_are_too_few_primary_ones_and_said_to_be_derived(store: Any) -> None:
@@ -248,5 +248,5 @@ def test_derived_slices_are_used_where_there_are_too_few_primary_ones_and_said_t
 
     study = images_of([*derived, primary])
 
-    assert study.basis == "7 of 9 slices of series 3, all of them derived images"
-    assert [left.detail for left in study.left_out] == ["too few primary images, and more derived ones"]
+    assert study.basis == "7 of 9 slices of series 3 (derived images)"
+    assert [left.detail for left in study.left_out] == ["too few primary images exist, and derived images were used"]
