@@ -9,16 +9,15 @@ from pydicom.uid import UID
 from pynetdicom import AllStoragePresentationContexts
 from pynetdicom._globals import ALL_TRANSFER_SYNTAXES
 
-from dicom_listener.indexing import elements
-from dicom_listener.receive import association, data_sets, listener, n_services, negotiation, services, statuses
+from dicom_listener.dicom import data_sets, elements, statuses, uids
+from dicom_listener.dicom.statuses import Refusal
+from dicom_listener.receive import association, listener, negotiation
 from dicom_listener.receive.c_store import Store
 from dicom_listener.receive.peers import Rules, read_rules
-from dicom_listener.receive.statuses import Refusal
 from dicom_listener.spool.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import ModuleType
 
     from db.settings import Settings
 
@@ -49,16 +48,16 @@ def _overview(settings: Settings) -> Iterator[str]:
 def _services(settings: Settings) -> Iterator[str]:
     yield from ("## Services", "")
     rows = [
-        ("Verification", "SCP", negotiation.VERIFICATION),
+        ("Verification", "SCP", uids.VERIFICATION),
         (
             "Storage",
             "SCP",
             f"all {len(AllStoragePresentationContexts)} storage classes of PS3.4, retired, private, unknown",
         ),
-        ("Storage Commitment Push Model", "SCP", negotiation.STORAGE_COMMITMENT_PUSH_MODEL),
+        ("Storage Commitment Push Model", "SCP", uids.STORAGE_COMMITMENT_PUSH_MODEL),
     ]
     if settings.mpps:
-        rows.append(("Modality Performed Procedure Step", "SCP", negotiation.MODALITY_PERFORMED_PROCEDURE_STEP))
+        rows.append(("Modality Performed Procedure Step", "SCP", uids.MODALITY_PERFORMED_PROCEDURE_STEP))
     yield from _table(("Service class", "Role", "SOP classes"), *rows)
     yield from (
         "### Transfer syntaxes for storage",
@@ -91,7 +90,7 @@ def _negotiation(settings: Settings) -> Iterator[str]:
 
 def _statuses(_: Settings) -> Iterator[str]:
     yield from ("## Statuses", "", "0000 is answered when the object would survive a power cut, and only then.", "")
-    refusals_of_all = sorted(_refusals(statuses, n_services, services), key=lambda refusal: refusal.status)
+    refusals_of_all = sorted(_refusals(), key=lambda refusal: refusal.status)
     rows = (
         (f"{refusal.status:04X}", (refusal.__doc__ or "").removeprefix("Raised when ").rstrip("."))
         for refusal in refusals_of_all
@@ -99,11 +98,10 @@ def _statuses(_: Settings) -> Iterator[str]:
     yield from _table(("Status", "Answered when"), *rows)
 
 
-def _refusals(*modules: ModuleType) -> Iterator[type[Refusal]]:
-    for module in modules:
-        for _, found in inspect.getmembers(module, inspect.isclass):
-            if issubclass(found, Refusal) and found is not Refusal and found.__module__ == module.__name__:
-                yield found
+def _refusals() -> Iterator[type[Refusal]]:
+    for _, found in inspect.getmembers(statuses, inspect.isclass):
+        if issubclass(found, Refusal) and found is not Refusal:
+            yield found
 
 
 def _storage(settings: Settings) -> Iterator[str]:

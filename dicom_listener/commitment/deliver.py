@@ -23,14 +23,15 @@ from db.logs import frames
 from db.session import transaction
 from db.studies import commitments
 from dicom_listener.commitment import verify
-from dicom_listener.commitment.outbox import STORAGE_COMMITMENT_INSTANCE, Shelf
-from dicom_listener.receive import tls
-from dicom_listener.receive.negotiation import (
+from dicom_listener.commitment.outbox import Shelf
+from dicom_listener.dicom.statuses import SUCCESS
+from dicom_listener.dicom.uids import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
+    STORAGE_COMMITMENT_INSTANCE,
     STORAGE_COMMITMENT_PUSH_MODEL,
 )
-from dicom_listener.receive.statuses import SUCCESS
+from dicom_listener.receive import tls
 from dicom_listener.scu.send import exchange, keep_answers
 from dicom_listener.spool.durable import Spool
 

@@ -9,14 +9,12 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dicom_listener.dicom.uids import STORAGE_COMMITMENT_INSTANCE, STORAGE_COMMITMENT_PUSH_MODEL
 from dicom_listener.receive import dimse
-from dicom_listener.receive.negotiation import STORAGE_COMMITMENT_PUSH_MODEL
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: The well-known instance that storage commitment is asked of (PS3.4 J.3.5).
-STORAGE_COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
 REFUSED = ".refused"
 
 

@@ -6,9 +6,9 @@ import struct
 from typing import TYPE_CHECKING
 
 from dicom_listener.commitment.outbox import Report
+from dicom_listener.dicom.elements import ITEM, SHORT_VRS
+from dicom_listener.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from dicom_listener.indexing import headers
-from dicom_listener.indexing.elements import ITEM, SHORT_VRS
-from dicom_listener.receive.negotiation import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping

@@ -15,7 +15,7 @@ from pydicom.charset import convert_encodings, decode_bytes, default_encoding, p
 from db.studies import priority
 from db.studies.lifecycle import ReceivedInstance, StudyAttributes
 from db.studies.sop_classes import reportable
-from dicom_listener.receive import data_sets
+from dicom_listener.dicom import data_sets
 from dicom_listener.spool import file_meta
 
 if TYPE_CHECKING:

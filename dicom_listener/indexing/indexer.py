@@ -19,8 +19,8 @@ from db.logs import frames
 from db.session import transaction
 from db.studies import commitments, lifecycle
 from db.studies.lifecycle import ReceivedInstance, Recorded
+from dicom_listener.dicom.statuses import Refusal
 from dicom_listener.indexing import headers, n_service_events
-from dicom_listener.receive.statuses import Refusal
 from dicom_listener.spool.durable import Spool, sync_directory
 from dicom_listener.spool.file_meta import C_STORE
 

@@ -14,8 +14,8 @@ from pydicom import dcmread
 from db.logs import frames
 from db.models import Commitment
 from db.studies import commitments
+from dicom_listener.dicom import data_sets
 from dicom_listener.indexing.headers import CONTROL_CHARACTERS
-from dicom_listener.receive import data_sets
 from dicom_listener.spool import file_meta
 
 if TYPE_CHECKING:

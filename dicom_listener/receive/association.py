@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from dicom_listener.commitment.outbox import Shelf
+from dicom_listener.dicom.statuses import SUCCESS
 from dicom_listener.receive import dimse, negotiation
 from dicom_listener.receive.peers import Peer
-from dicom_listener.receive.statuses import SUCCESS
 from dicom_listener.receive.upper_layer import (
     ABORT,
     ASSOCIATE_AC,
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dicom_listener.commitment.outbox import Report
+    from dicom_listener.dicom.statuses import Refusal
     from dicom_listener.receive.dimse import Command
     from dicom_listener.receive.negotiation import Context, Proposal, Rejection
-    from dicom_listener.receive.statuses import Refusal
     from dicom_listener.receive.upper_layer import Connection
 
 log = structlog.get_logger()

@@ -6,9 +6,9 @@ import datetime as dt
 from typing import TYPE_CHECKING
 
 from db.studies.sop_classes import reportable
-from dicom_listener.receive import data_sets
+from dicom_listener.dicom import data_sets
+from dicom_listener.dicom.statuses import SUCCESS, MissingUID, Refusal, SOPClassNotSupported, TooLarge
 from dicom_listener.receive.dimse import AFFECTED_SOP_CLASS_UID, AFFECTED_SOP_INSTANCE_UID, PRIORITY
-from dicom_listener.receive.statuses import SUCCESS, MissingUID, Refusal, SOPClassNotSupported, TooLarge
 from dicom_listener.spool import file_meta
 from dicom_listener.spool.file_meta import Reception
 

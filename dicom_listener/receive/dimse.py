@@ -30,8 +30,6 @@ RESPONSE = 0x8000
 N_EVENT_REPORT_RSP = N_EVENT_REPORT_RQ | RESPONSE
 NO_DATA_SET = 0x0101
 WITH_DATA_SET = 0x0001
-#: General statuses (PS3.7 C.5).
-UNRECOGNIZED_OPERATION = 0x0211
 
 #: Longest command set, in bytes; the longest real one, a C-STORE-RQ, has some 300.
 LONGEST_COMMAND = 16384

@@ -12,8 +12,21 @@ from typing import TYPE_CHECKING
 
 from pydicom.uid import generate_uid
 
-from dicom_listener.commitment.outbox import STORAGE_COMMITMENT_INSTANCE
-from dicom_listener.receive import data_sets
+from dicom_listener.dicom import data_sets
+from dicom_listener.dicom.statuses import (
+    DuplicateInstance,
+    InvalidAttribute,
+    MissingAttribute,
+    NoLongerUpdatable,
+    NoSuchAction,
+    NoSuchInstance,
+    SOPClassNotSupported,
+)
+from dicom_listener.dicom.uids import (
+    MODALITY_PERFORMED_PROCEDURE_STEP,
+    STORAGE_COMMITMENT_INSTANCE,
+    STORAGE_COMMITMENT_PUSH_MODEL,
+)
 from dicom_listener.receive.c_store import Keeper
 from dicom_listener.receive.dimse import (
     ACTION_TYPE_ID,
@@ -21,8 +34,6 @@ from dicom_listener.receive.dimse import (
     REQUESTED_SOP_CLASS_UID,
     REQUESTED_SOP_INSTANCE_UID,
 )
-from dicom_listener.receive.negotiation import MODALITY_PERFORMED_PROCEDURE_STEP, STORAGE_COMMITMENT_PUSH_MODEL
-from dicom_listener.receive.statuses import Refusal, SOPClassNotSupported
 from dicom_listener.spool import file_meta
 from dicom_listener.spool.inbox import disk_errors
 
@@ -40,42 +51,6 @@ REFERENCED_SOP_SEQUENCE = 0x00081199
 PERFORMED_PROCEDURE_STEP_STATUS = 0x00400252
 SCHEDULED_STEP_ATTRIBUTES_SEQUENCE = 0x00400270
 IN_PROGRESS, COMPLETED, DISCONTINUED = "IN PROGRESS", "COMPLETED", "DISCONTINUED"
-
-
-class NoSuchAction(Refusal):
-    """Raised when an N-ACTION asks for something else than storage commitment (PS3.7 C.5.9)."""
-
-    status = 0x0123
-
-
-class NoSuchInstance(Refusal):
-    """Raised when a request is about an instance that is not there (PS3.7 C.5.12)."""
-
-    status = 0x0112
-
-
-class DuplicateInstance(Refusal):
-    """Raised when a procedure step is created that exists (PS3.7 C.5.6)."""
-
-    status = 0x0111
-
-
-class InvalidAttribute(Refusal):
-    """Raised when an attribute has a value the request cannot have (PS3.7 C.5.11)."""
-
-    status = 0x0106
-
-
-class MissingAttribute(Refusal):
-    """Raised when a request lacks what it is about (PS3.7 C.5.13)."""
-
-    status = 0x0120
-
-
-class NoLongerUpdatable(Refusal):
-    """Raised when a procedure step is changed after its end (PS3.4 F.7.2.2.2)."""
-
-    status = 0x0110
 
 
 class CommitmentRequest(Keeper):

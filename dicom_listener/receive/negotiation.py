@@ -15,6 +15,13 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.presentation import build_context, negotiate_unrestricted
 
+from dicom_listener.dicom.uids import (
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    MODALITY_PERFORMED_PROCEDURE_STEP,
+    STORAGE_COMMITMENT_PUSH_MODEL,
+    VERIFICATION,
+)
 from dicom_listener.receive.upper_layer import ASSOCIATE_RQ, INVALID_PARAMETER, PDU_HEADER, Abort
 from dicom_listener.spool.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
@@ -23,12 +30,6 @@ if TYPE_CHECKING:
 
     from pynetdicom.presentation import PresentationContext
 
-VERIFICATION = "1.2.840.10008.1.1"
-STORAGE_COMMITMENT_PUSH_MODEL = "1.2.840.10008.1.20.1"
-MODALITY_PERFORMED_PROCEDURE_STEP = "1.2.840.10008.3.1.2.3.3"
-
-EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
-IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 #: Context ids are the odd numbers below 256 (PS3.8 9.3.2.2).
 MOST_CONTEXTS = 128
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dicom_listener.commitment.outbox import Shelf
+from dicom_listener.dicom.statuses import Refusal, UnrecognizedOperation
 from dicom_listener.receive import dimse, negotiation
 from dicom_listener.receive.association import Ignoring
 from dicom_listener.receive.c_store import Store
 from dicom_listener.receive.counters import Tally
 from dicom_listener.receive.n_services import CommitmentRequest, StepCreation, StepStates, StepUpdate
 from dicom_listener.receive.peers import PeerDirectory
-from dicom_listener.receive.statuses import Refusal
 from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.inbox import Inbox
 
@@ -33,12 +33,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 STEP_REQUESTS = {dimse.N_CREATE_RQ: StepCreation, dimse.N_SET_RQ: StepUpdate}
-
-
-class UnrecognizedOperation(Refusal):
-    """Raised when a command is asked that we do not serve (PS3.7 C.5.21)."""
-
-    status = dimse.UNRECOGNIZED_OPERATION
 
 
 class Echo(Ignoring):

@@ -12,8 +12,7 @@ from pynetdicom.presentation import build_context
 from rich.console import Console
 from rich.table import Table
 
-from dicom_listener.commitment.outbox import STORAGE_COMMITMENT_INSTANCE
-from dicom_listener.receive.negotiation import STORAGE_COMMITMENT_PUSH_MODEL
+from dicom_listener.dicom.uids import STORAGE_COMMITMENT_INSTANCE, STORAGE_COMMITMENT_PUSH_MODEL
 from dicom_listener.scu.send import ANSWER_SECONDS, Node, sendable
 
 if TYPE_CHECKING:

@@ -23,9 +23,10 @@ from rich.progress import track
 from rich.table import Table
 
 from db.errors import ConfigurationError, PrelimError
-from dicom_listener.receive import data_sets
-from dicom_listener.receive.negotiation import MOST_CONTEXTS, VERIFICATION
-from dicom_listener.receive.statuses import SUCCESS, Refusal
+from dicom_listener.dicom import data_sets
+from dicom_listener.dicom.statuses import SUCCESS, Refusal
+from dicom_listener.dicom.uids import VERIFICATION
+from dicom_listener.receive.negotiation import MOST_CONTEXTS
 
 if TYPE_CHECKING:
     import ssl

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from dicom_listener.indexing.elements import ElementReader
+from dicom_listener.dicom.elements import ElementReader
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from db.errors import ConfigurationError
-from dicom_listener.receive.statuses import OutOfResources
+from dicom_listener.dicom.statuses import OutOfResources
 from dicom_listener.spool import file_meta
 from dicom_listener.spool.durable import COMPLETE, PART, DirectorySync
 

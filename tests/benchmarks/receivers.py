@@ -25,8 +25,8 @@ TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 def prelim(folder: Path, port: int) -> list[str]:
     """The listener, by its own command."""
-    code = "from db.settings import Settings; from dicom_listener import server; from pathlib import Path; "
-    return [sys.executable, "-c", code + f"server.run(Settings(data_dir=Path({str(folder)!r}), dicom_port={port}))"]
+    code = "from db.settings import Settings; from dicom_listener.receive import listener; from pathlib import Path; "
+    return [sys.executable, "-c", code + f"listener.run(Settings(data_dir=Path({str(folder)!r}), dicom_port={port}))"]
 
 
 def storescp(folder: Path, port: int) -> list[str]:

@@ -70,8 +70,8 @@ def listening(folder: Path) -> Iterator[Subject]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    code = "from pathlib import Path; from db.settings import Settings; from dicom_listener import server; "
-    code += f"server.run(Settings(data_dir=Path({str(folder)!r}), dicom_port={port}))"
+    code = "from pathlib import Path; from db.settings import Settings; from dicom_listener.receive import listener; "
+    code += f"listener.run(Settings(data_dir=Path({str(folder)!r}), dicom_port={port}))"
     with (folder / "listener.log").open("wb") as log:
         process = subprocess.Popen([sys.executable, "-c", code], stdout=log, stderr=log)
     try:

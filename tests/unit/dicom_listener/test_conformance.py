@@ -9,8 +9,8 @@ from pynetdicom._globals import ALL_TRANSFER_SYNTAXES
 
 from db.settings import Settings
 from dicom_listener.conformance import statement
-from dicom_listener.receive import negotiation
-from dicom_listener.receive.statuses import Refusal
+from dicom_listener.dicom import uids
+from dicom_listener.dicom.statuses import Refusal
 
 
 def all_refusals(base: type[Refusal] = Refusal) -> list[type[Refusal]]:
@@ -29,7 +29,7 @@ def test_every_transfer_syntax_is_stated() -> None:
 
 @pytest.mark.parametrize("mpps", [True, False])
 def test_procedure_steps_are_stated_where_they_are_on(*, mpps: bool) -> None:
-    assert (negotiation.MODALITY_PERFORMED_PROCEDURE_STEP in statement(Settings(mpps=mpps))) is mpps
+    assert (uids.MODALITY_PERFORMED_PROCEDURE_STEP in statement(Settings(mpps=mpps))) is mpps
 
 
 def test_what_is_configured_is_stated(tmp_path: Path) -> None:

@@ -19,10 +19,9 @@ from sqlalchemy import select, text
 from db.models import Commitment, Instance
 from db.session import transaction
 from dicom_listener.commitment import deliver, verify
-from dicom_listener.commitment.outbox import STORAGE_COMMITMENT_INSTANCE
+from dicom_listener.dicom.uids import STORAGE_COMMITMENT_INSTANCE, STORAGE_COMMITMENT_PUSH_MODEL
 from dicom_listener.indexing import indexer
 from dicom_listener.receive.listener import Listener
-from dicom_listener.receive.negotiation import STORAGE_COMMITMENT_PUSH_MODEL
 from dicom_listener.receive.peers import PeerDirectory
 from dicom_listener.scu import commit
 from dicom_listener.scu.send import send_files

@@ -15,8 +15,8 @@ from sqlalchemy import select, text
 from db.models import Instance, Quarantined, Study
 from db.session import transaction
 from db.studies.priority import HIGH, LOW, ROUTINE, STAT
+from dicom_listener.dicom.uids import STORAGE_COMMITMENT_PUSH_MODEL
 from dicom_listener.indexing import headers, indexer
-from dicom_listener.receive.negotiation import STORAGE_COMMITMENT_PUSH_MODEL
 from dicom_listener.spool import file_meta
 from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.inbox import Inbox

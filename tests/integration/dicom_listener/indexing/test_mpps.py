@@ -14,9 +14,9 @@ from sqlalchemy import select
 from db.models import Study
 from db.session import transaction
 from dicom_listener import dispatch
+from dicom_listener.dicom.uids import MODALITY_PERFORMED_PROCEDURE_STEP
 from dicom_listener.indexing import indexer
 from dicom_listener.receive.listener import Listener
-from dicom_listener.receive.negotiation import MODALITY_PERFORMED_PROCEDURE_STEP
 from tests.integration.dicom_listener.listening import settings_for
 from tests.integration.dicom_listener.objects import image, receive
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dicom_listener.receive import association, counters, data_sets, upper_layer
+from dicom_listener.dicom import data_sets
+from dicom_listener.receive import association, counters, upper_layer
 from dicom_listener.receive.listener import SILENT_PER_ADDRESS, Listener
 from dicom_listener.spool import inbox
 from dicom_listener.spool.durable import Spool

@@ -11,8 +11,8 @@ from pynetdicom import AE, evt
 from pynetdicom.pdu_primitives import AsynchronousOperationsWindowNegotiation, UserIdentityNegotiation
 from pynetdicom.presentation import build_context, build_role
 
+from dicom_listener.dicom.uids import STORAGE_COMMITMENT_PUSH_MODEL, VERIFICATION
 from dicom_listener.receive.listener import Listener
-from dicom_listener.receive.negotiation import STORAGE_COMMITMENT_PUSH_MODEL, VERIFICATION
 from tests.fuzz import wire
 from tests.fuzz.wire import Client, ct_slice
 from tests.integration.dicom_listener.listening import settings_for, stored

@@ -12,9 +12,9 @@ import pytest
 from pynetdicom import AE
 
 from db.errors import ConfigurationError
+from dicom_listener.dicom.uids import VERIFICATION
 from dicom_listener.receive import upper_layer
 from dicom_listener.receive.listener import Listener
-from dicom_listener.receive.negotiation import VERIFICATION
 from tests.conftest import missing
 from tests.fuzz.wire import Client
 from tests.integration.dicom_listener.listening import settings_for

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from db.errors import ConfigurationError
-from dicom_listener.receive.statuses import OutOfResources
+from dicom_listener.dicom.statuses import OutOfResources
 from dicom_listener.spool import durable, file_meta, inbox
 from dicom_listener.spool.durable import DirectorySync, Spool
 from dicom_listener.spool.inbox import AHEAD, Arrival, Inbox

@@ -70,3 +70,45 @@ class TooLarge(Refusal):
     """Raised when an object is larger than the site allows."""
 
     status = 0xA701
+
+
+class NoSuchAction(Refusal):
+    """Raised when an N-ACTION asks for something else than storage commitment (PS3.7 C.5.9)."""
+
+    status = 0x0123
+
+
+class NoSuchInstance(Refusal):
+    """Raised when a request is about an instance that is not there (PS3.7 C.5.12)."""
+
+    status = 0x0112
+
+
+class DuplicateInstance(Refusal):
+    """Raised when a procedure step is created that exists (PS3.7 C.5.6)."""
+
+    status = 0x0111
+
+
+class InvalidAttribute(Refusal):
+    """Raised when an attribute has a value the request cannot have (PS3.7 C.5.11)."""
+
+    status = 0x0106
+
+
+class MissingAttribute(Refusal):
+    """Raised when a request lacks what it is about (PS3.7 C.5.13)."""
+
+    status = 0x0120
+
+
+class NoLongerUpdatable(Refusal):
+    """Raised when a procedure step is changed after its end (PS3.4 F.7.2.2.2)."""
+
+    status = 0x0110
+
+
+class UnrecognizedOperation(Refusal):
+    """Raised when a command is asked that we do not serve (PS3.7 C.5.21)."""
+
+    status = 0x0211

@@ -10,9 +10,9 @@ import pytest
 from pydicom import Dataset, Sequence, dcmwrite
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from dicom_listener.indexing.elements import DEEPEST, MOST_ELEMENTS, ElementReader
-from dicom_listener.receive import data_sets
-from dicom_listener.receive.statuses import ExpandsTooFar, TooComplex, Truncated
+from dicom_listener.dicom import data_sets
+from dicom_listener.dicom.elements import DEEPEST, MOST_ELEMENTS, ElementReader
+from dicom_listener.dicom.statuses import ExpandsTooFar, TooComplex, Truncated
 
 STUDY = 0x0020000D
 NAME = 0x00100010

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from dicom_listener.receive.statuses import TooComplex, Truncated
+from dicom_listener.dicom.statuses import TooComplex, Truncated
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet

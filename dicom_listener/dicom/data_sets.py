@@ -6,15 +6,12 @@ import re
 import zlib
 from typing import TYPE_CHECKING, Protocol
 
-from dicom_listener.indexing.elements import ElementReader
-from dicom_listener.receive.statuses import DataSetMismatch, ExpandsTooFar, MalformedUID, MissingUID, Truncated
+from dicom_listener.dicom.elements import ElementReader
+from dicom_listener.dicom.statuses import DataSetMismatch, ExpandsTooFar, MalformedUID, MissingUID, Truncated
+from dicom_listener.dicom.uids import DEFLATED, EXPLICIT_VR_BIG_ENDIAN
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
-
-#: Deflated Explicit VR Little Endian, JPIP Referenced Deflate, JPIP HTJ2K Referenced Deflate.
-DEFLATED = frozenset(("1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"))
-BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
 SOP_CLASS_UID = 0x00080016
 SOP_INSTANCE_UID = 0x00080018
@@ -80,7 +77,7 @@ def reader(transfer_syntax_uid: str, wanted: AbstractSet[int]) -> Reader:
     """The reader for a transfer syntax, private and unknown ones included."""
     if transfer_syntax_uid in DEFLATED:
         return InflatingReader(wanted)
-    return ElementReader(wanted, big_endian=transfer_syntax_uid == BIG_ENDIAN)
+    return ElementReader(wanted, big_endian=transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN)
 
 
 def parse_uid(value: bytes | str, name: str) -> str:
