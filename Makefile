@@ -6,7 +6,7 @@ DEMO_FLAGS ?=
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test test-slow check format bench clean chaos fuzz-listener demo-checkpoint
+.PHONY: help install demo up test test-slow check format bench clean chaos fuzz-listener demo-checkpoint docs
 
 help: ## Show this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):.*## /\1\t/' | expand -t 20
@@ -59,6 +59,12 @@ bench: $(BENCHES) ## Run every benchmark; bench-NAME runs one
 
 $(BENCHES): bench-%: install
 	$(BIN)/python -m tests.benchmarks.bench_$*
+
+record-%: install ## Run bench-% and append its figures to docs/measurements/benches.jsonl
+	$(BIN)/python -m tests.benchmarks.bench_$* | $(BIN)/python -m tests.benchmarks.record $*
+
+docs: install ## Write the generated parts of the documents
+	$(BIN)/python -m tests.documents
 
 clean: ## Remove what the build made; never data
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Hold the migrations, one file each, in order."""

@@ -1,0 +1,87 @@
+"""The figures that the benches print as JSON: their meaning, their aims, and the table of the latest ones."""
+
+from __future__ import annotations
+
+import json
+import operator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+#: One JSON object a line, appended by `make record-NAME`: bench, date, commit, machine, figures.
+RECORDS = Path(__file__).parents[2] / "docs" / "measurements" / "benches.jsonl"
+
+
+class Figure(NamedTuple):
+    """Meaning of a figure, and its aim as a bound: ">= 0.5" or "<= 10"; empty: no aim."""
+
+    meaning: str
+    aim: str = ""
+
+
+FIGURES: dict[str, dict[str, Figure]] = {
+    "ingest": {
+        "ct_1_vs_storescp": Figure("CT study, 1 association: rate as a multiple of storescp's", ">= 0.5"),
+        "ct_4_vs_storescp": Figure("CT study, 4 associations: of storescp's", ">= 0.7"),
+        "small_4_vs_storescp": Figure("small objects, 4 associations: of storescp's", ">= 1.2"),
+        "small_4_vs_storescp_fork": Figure("small objects, 4 associations: of storescp's with `--fork`"),
+        "ct_1_vs_orthanc": Figure("CT study, 1 association: of Orthanc's", ">= 1.8"),
+        "small_4_vs_orthanc": Figure("small objects, 4 associations: of Orthanc's", ">= 1.8"),
+        "cpu_ms_small_4": Figure("small objects, 4 associations: CPU milliseconds an object"),
+    },
+    "queue": {
+        "overhead_p50_ms": Figure("from a committed job to the engine, idle: median milliseconds", "<= 10"),
+        "overhead_p99_ms": Figure("the same, 99th percentile", "<= 50"),
+        "drain_vs_celery": Figure("jobs drained a second, as a multiple of plain Celery's", ">= 0.5"),
+        "drain_vs_skip_locked": Figure("the same, of a bare SKIP LOCKED loop's"),
+    },
+    "images": {
+        "vs_decode_all": Figure("600-slice CT to 8 images, native: times faster than decoding every slice", ">= 10"),
+        "vs_decode_all_rle": Figure("the same, RLE", ">= 10"),
+        "vs_draw_all": Figure("the same, native: times faster than rendering every slice"),
+        "vs_headers_plus_chosen": Figure("the same: time as a multiple of pydicom's for headers, 8 slices", "<= 1.5"),
+        "dx_vs_bare": Figure("3000 x 2500 DX: time as a multiple of pydicom's decode and LUT", "<= 1.3"),
+    },
+    "engine": {
+        "vs_sequential": Figure("times faster than one `generate` after another", ">= 3"),
+        "vs_static_batch": Figure("times faster than left-padded batches of 8", ">= 1.4"),
+        "overhead_vs_forward": Figure("an engine step longer than a bare `forward`, as a fraction", "<= 0.15"),
+        "end_to_end": Figure("of the rate that the parts' own times allow", ">= 0.85"),
+    },
+    "gpu": {
+        "roofline_batch1": Figure("decode, batch of 1: fraction of the roofline"),
+        "roofline_batch32": Figure("decode, batch of 32: fraction of the roofline"),
+        "studies_per_minute": Figure("studies reported a minute"),
+    },
+}
+
+
+def latest_records() -> dict[str, dict[str, Any]]:
+    """Return the last record of each bench."""
+    records = [json.loads(line) for line in RECORDS.read_text().splitlines()]
+    return {record["bench"]: record for record in records}
+
+
+def figures_table() -> str:
+    """Return the latest figures of every bench, as Markdown tables."""
+    latest = latest_records()
+    return "\n\n".join(_table(bench, latest.get(bench)) for bench in FIGURES)
+
+
+def _table(bench: str, record: dict[str, Any] | None) -> str:
+    if record is None:
+        return f"**`make bench-{bench}`**: not measured yet."
+    title = f"**`make bench-{bench}`**, {record['date']}, commit {record['commit']}, {record['machine']}."
+    rows = [
+        _row(figure, record["figures"][name]) for name, figure in FIGURES[bench].items() if name in record["figures"]
+    ]
+    return "\n".join([title, "", "| Figure | Measured | Aim | Met |", "| --- | --- | --- | --- |", *rows])
+
+
+def _row(figure: Figure, value: float) -> str:
+    met = "" if not figure.aim else "yes" if _is_met(figure.aim, value) else "**no**"
+    return f"| {figure.meaning} | {value:g} | {figure.aim} | {met} |"
+
+
+def _is_met(aim: str, value: float) -> bool:
+    relation, bound = aim.split()
+    return {">=": operator.ge, "<=": operator.le}[relation](value, float(bound))
