@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from worker.images.study import RenderedImage, StoredInstance, StudyImages
-    from worker.retrieval.index import Look, Neighbour
+    from worker.retrieval.index import Neighbour
+    from worker.retrieval.out_of_distribution import OodResult
 
 #: How often the waiting thread looks whether the model has moved on, in seconds.
 LOOK_SECONDS = 0.5
@@ -70,8 +71,8 @@ class Index(Protocol):
 
     snapshot: str
 
-    def look(self, tokens: npt.NDArray[Any], *, modality: str, body_part: str) -> Look | None:
-        """How images compare with the modality's reference images; None where there are too few."""
+    def compare(self, tokens: npt.NDArray[Any], *, modality: str, body_part: str) -> OodResult | None:
+        """Score images against the modality's reference images; None if there are too few."""
 
     def search(
         self, tokens: npt.NDArray[Any], *, modality: str, count: int, patient_hash: str, study_hash: str
@@ -122,8 +123,8 @@ class References:
 class Grounding:
     """What the reference cases say about a study's images."""
 
-    #: How the images compare; None where there is nothing to compare with.
-    look: Look | None = None
+    #: Comparison with the reference images; None if there are none to compare with.
+    ood: OodResult | None = None
     quoted: list[Quoted] = field(default_factory=list)
     refused: bool = False
     #: Similarity of the nearest case, where that is too little for any to be quoted.
@@ -186,24 +187,24 @@ def _ground(study: StudyToReport, seen: StudyImages, model: Model, references: R
     tokens = model.patch_tokens([image.pixels for image in seen.images])
     if not np.isfinite(tokens).all():
         raise TransientFailure("model_error", "the model's vision tower computed no finite numbers")
-    look = index.look(tokens, modality=seen.modality, body_part=seen.body_part)
-    if look is None:
+    ood = index.compare(tokens, modality=seen.modality, body_part=seen.body_part)
+    if ood is None:
         return Grounding()
-    if not look.usual:
-        return Grounding(look, refused=references.refuse_strange and look.decides)
+    if not ood.in_distribution:
+        return Grounding(ood, refused=references.refuse_strange and ood.can_reject)
     found = index.search(
-        # What is none of the kind would find its like: nothing.
-        tokens[look.usual],
+        # The neighbours of an out-of-distribution image mean nothing.
+        tokens[ood.in_distribution],
         modality=seen.modality,
         count=references.count,
         patient_hash=study.patient_hash,
         study_hash=study.study_hash,
     )
-    similar = [neighbour for neighbour in found if neighbour.similarity >= look.least_similarity]
+    similar = [neighbour for neighbour in found if neighbour.similarity >= ood.min_similarity]
     if found and not similar:
-        return Grounding(look, too_little=found[0].similarity)
+        return Grounding(ood, too_little=found[0].similarity)
     texts = references.read([neighbour.case_id for neighbour in similar])
-    return Grounding(look, [Quoted(n.case_id, n.similarity, texts[n.case_id]) for n in similar if n.case_id in texts])
+    return Grounding(ood, [Quoted(n.case_id, n.similarity, texts[n.case_id]) for n in similar if n.case_id in texts])
 
 
 def _strange(seen: StudyImages) -> Sentence:
@@ -238,7 +239,7 @@ def _wait(model: Model, question: str, seen: StudyImages, on_progress: Callable[
 
 
 def _draft(study: StudyToReport, written: Written, model: Model, references: References) -> Draft:
-    seen, answer, look = written.seen, written.answer, written.grounding.look
+    seen, answer, ood = written.seen, written.answer, written.grounding.ood
     findings, impression = wording.split_report(answer.text)
     if not findings and not impression:
         raise TransientFailure("empty_report", "the model gave no text")
@@ -256,8 +257,8 @@ def _draft(study: StudyToReport, written: Written, model: Model, references: Ref
             "modality": seen.modality,
             "body_part": seen.body_part,
             "index_snapshot": references.index.snapshot if references.index else None,
-            "z": look.z if look else None,
-            "least_similarity": look.least_similarity if look else None,
+            "z": ood.scores if ood else None,
+            "least_similarity": ood.min_similarity if ood else None,
             "refused": written.grounding.refused,
             "seconds": written.seconds,
             "versions": _versions(),

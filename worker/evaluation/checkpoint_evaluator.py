@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from worker.retrieval.features import Usual
+    from worker.retrieval.features import FeatureStats
     from worker.training.reference_set import Shelf
 
     #: The cases quoted for an item of a pool, by its number.
@@ -63,7 +63,7 @@ class Ruler:
         self.trainee, self.size, self.seed = trainee, size, seed
         self.rng = np.random.default_rng(seed)
         self.references = make_pool(reference_shares(size.references), seed=seed + 1)
-        self.usual: dict[str, Usual] = usual_of(trainee, self.references)
+        self.usual: dict[str, FeatureStats] = usual_of(trainee, self.references)
         self.reference_vectors, _, _ = embed_items(trainee, self.references, self.usual)
 
     def look(self, pool: Pool, claimed: str = "") -> Ready:

@@ -125,7 +125,7 @@ def _refused(ruler: Ruler, images: npt.NDArray[np.uint8], claimed: str) -> dict[
     }
     texts = ruler.write(ready, list(quoted), quoted.__getitem__, claimed=claimed)
     nothing: list[set[str]] = [set()] * count
-    passed = ready.z <= ruler.usual[claimed].limit
+    passed = ready.z <= ruler.usual[claimed].threshold
     read = [text if through else "" for text, through in zip(texts, passed, strict=True)]
     return {
         "claimed": _claimed(texts),

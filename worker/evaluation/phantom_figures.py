@@ -61,7 +61,7 @@ def reading(ruler: Ruler, variation: Variation, families: Sequence[str] = tuple(
 
 def _gate(ruler: Ruler, ready: Ready, family: str, items: list[int]) -> dict[str, Any]:
     """How many genuine studies would be refused: those whose every image is strange."""
-    limit = ruler.usual[family].limit
+    limit = ruler.usual[family].threshold
     refused = [bool((ready.z[list(ready.pool.items[number].rows)] > limit).all()) for number in items]
     return {"refused_by_gate": round(float(np.mean(refused)), 4), "gate_limit": round(limit, 3)}
 
@@ -93,13 +93,13 @@ def retrieval(ruler: Ruler) -> dict[str, Any]:
     return {
         "rare_cases": len(rare),
         "common_cases": len(common),
-        "least_similarity": round(shelf.least_similarity, 3),
+        "min_similarity": round(shelf.min_similarity, 3),
         "recall_at_3": {name: round(_recall(shelf, items, rare, name), 3) for name in RARE},
         "rare_f1_alone": {"all": _rare_f1(alone, RARE), **{name: _rare_f1(alone, [name]) for name in RARE}},
         "rare_f1_near": {"all": _rare_f1(near, RARE), **{name: _rare_f1(near, [name]) for name in RARE}},
         "common_f1_alone": round(text_metrics.strict_f1(alone[split:]), 4),
         "common_f1_near": round(text_metrics.strict_f1(near[split:]), 4),
-        "genuine_refused_by_gate": round(float((_item_z(ready) > ruler.usual["chest"].limit).mean()), 4),
+        "genuine_refused_by_gate": round(float((_item_z(ready) > ruler.usual["chest"].threshold).mean()), 4),
         "z": _quantiles(_item_z(ready)),
     }
 

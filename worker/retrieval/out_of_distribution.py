@@ -1,8 +1,9 @@
-"""How strange an image is for its kind: how far its tokens lie from what a reference set shows at their places.
+"""Detect out-of-distribution images: Mahalanobis distance of an image's tokens from those of a reference set.
 
-Tokens are compared with the mean and spread at their place, and then with how channels vary together: an image of
-another kind breaks that even where no single channel is unusual. What is strange is measured, not chosen: each
-reference image is compared with the others, and the limit lies above nearly all of them.
+Tokens are standardised with the mean and standard deviation at their patch position, then compared by the covariance
+of their channels: an image of another type breaks the correlations even if no single channel is unusual. The threshold
+is measured, not configured: each reference image is scored against the others, and the threshold lies above nearly all
+of them.
 """
 
 from __future__ import annotations
@@ -18,107 +19,134 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Array = npt.NDArray[np.float32]
-    Exact = npt.NDArray[np.float64]
+    Float64Array = npt.NDArray[np.float64]
 
-#: Images that the spread over all places counts for at each single place: a small reference set knows few spreads.
+#: Weight, in images, of the variance over all positions in the variance at each position: steadies small sets.
 PRIOR_IMAGES = 16
-#: Patches on a side, and channels of a layer, that are looked at of a tower with more: the cost must not grow with it.
+#: Finest grid of patches, on a side, and most channels of a layer: bound the cost for larger towers.
 GRID, CHANNELS = 8, 192
-#: How much of the covariance is taken from a sphere: directions that hardly vary in few images may vary in others.
-SPHERE = 0.1
-#: Reference images that are all the same have no spread at all.
-TINY = 1e-6
-#: The limit: the z that all but one in a hundred of the kind stay below, with a margin that shrinks with the root of
-#: their number, and one that shrinks with their number, for how channels vary together is fitted to the same images.
-GENUINE, MARGIN, FITTED_MARGIN = 0.99, 1.5, 5.0
+#: Shrinkage of the covariance towards a sphere: directions without variance in few images may vary in others.
+SHRINKAGE = 0.1
+#: Keeps standard deviations and the covariance invertible when all reference images are identical.
+EPSILON = 1e-6
+#: The threshold is this quantile of the leave-one-out scores, times 1 + MARGIN / sqrt(images) for the error of the
+#: quantile + FITTED_MARGIN / images because the covariance is fitted to the same images.
+QUANTILE, MARGIN, FITTED_MARGIN = 0.99, 1.5, 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
-    """What tells images of a kind from others.
+class OodResult:
+    """Comparison of a study's images with the reference images of their modality."""
 
-    `mean` and `spread` [places, channels]; `metric` [channels, channels] the inverse covariance of whitened tokens;
-    `usual` the median distance of the reference images, each measured by the others; `limit` in units of it.
+    #: Score of each image: Mahalanobis distance in units of the reference images' median distance.
+    scores: list[float]
+    #: Number of reference images.
+    reference_images: int
+    #: True if the reference set has enough patients and shows this body part, so that images may be rejected.
+    can_reject: bool
+    #: Score above which an image is out of distribution.
+    threshold: float
+    #: Cosine similarity below which a reference case is not similar, even if it is the nearest.
+    min_similarity: float
+
+    @property
+    def in_distribution(self) -> list[int]:
+        """Indices of the images at or below the threshold."""
+        return [index for index, score in enumerate(self.scores) if score <= self.threshold]
+
+
+@dataclass(frozen=True, slots=True)
+class OodDetector:
+    """Detector fitted to the reference images of one modality family.
+
+    `mean` and `std` [positions, channels]; `precision` [channels, channels], the inverse covariance of standardised
+    tokens; `median_distance` of the reference images, each measured against the others; `threshold` in units of it.
     """
 
     mean: Array
-    spread: Array
-    metric: Array
-    usual: float
-    limit: float
+    std: Array
+    precision: Array
+    median_distance: float
+    threshold: float
+
+    @classmethod
+    def fit(cls, images: Sequence[Array]) -> OodDetector:
+        """Fit to the reduced tokens [positions, channels] of two reference images or more."""
+        exact = [image.astype(np.float64) for image in images]
+        moments = Moments()
+        for image in exact:
+            moments.add(image)
+        precision = _precision(exact, moments)
+        distances = np.array([mahalanobis(image, *moments.without(image), precision) for image in exact])
+        median = max(float(np.median(distances)), EPSILON)
+        margin = MARGIN / len(distances) ** 0.5 + FITTED_MARGIN / len(distances)
+        threshold = max(float(np.quantile(distances, QUANTILE)) / median, 1.0) * (1 + margin)
+        mean, std = moments.mean.astype(np.float32), moments.std().astype(np.float32)
+        return cls(mean, std, precision.astype(np.float32), median, threshold)
+
+    def score(self, tokens: Array) -> Array:
+        """Score each image's reduced tokens [images, positions, channels]: float32 [images]."""
+        distances = [mahalanobis(image, self.mean, self.std, self.precision) for image in tokens]
+        return np.array(distances, np.float32) / self.median_distance
 
 
 class Moments:
-    """Mean and variance at every place, image by image (Welford 1962)."""
+    """Mean and variance at every position, updated image by image (Welford 1962).
+
+    Not scikit-learn's StandardScaler: it has no prior and no statistics without one of its images. Figures in
+    docs/decisions/feature-statistics.md.
+    """
 
     def __init__(self) -> None:
         self.count = 0
-        self.mean: Exact = np.zeros(1)
-        self._squares: Exact = np.zeros(1)
+        self.mean: Float64Array = np.zeros(1)
+        self._squares: Float64Array = np.zeros(1)
 
-    def add(self, image: Exact) -> None:
-        """Take one image's tokens."""
+    def add(self, image: Float64Array) -> None:
+        """Add the tokens of one image."""
         self.count += 1
         delta = image - self.mean
         self.mean = self.mean + delta / self.count
         self._squares = self._squares + delta * (image - self.mean)
 
-    def spread(self) -> Exact:
-        """Standard deviation, drawn towards that over all places where the images are few."""
-        return _spread(self._squares, self.count)
+    def std(self) -> Float64Array:
+        """Return the standard deviation, shrunk towards that over all positions."""
+        return _shrunk_std(self._squares, self.count)
 
-    def without(self, image: Exact) -> tuple[Exact, Exact]:
-        """Mean and spread of the others: by them an image is measured as a new one is."""
+    def without(self, image: Float64Array) -> tuple[Float64Array, Float64Array]:
+        """Return mean and standard deviation of the other images, so that *image* is scored like a new one."""
         others = self.count - 1
         mean = (self.mean * self.count - image) / others
         squares = self._squares - (image - self.mean) * (image - mean)
-        return mean, _spread(np.maximum(squares, 0), others)
+        return mean, _shrunk_std(np.maximum(squares, 0), others)
 
 
-def _spread(squares: Exact, count: int) -> Exact:
-    everywhere = (squares / count).mean(axis=-2, keepdims=True)
-    drawn: Exact = (squares + everywhere * PRIOR_IMAGES) / (count + PRIOR_IMAGES)
-    return np.sqrt(drawn) + TINY
+def _shrunk_std(squares: Float64Array, count: int) -> Float64Array:
+    overall = (squares / count).mean(axis=-2, keepdims=True)
+    variance: Float64Array = (squares + overall * PRIOR_IMAGES) / (count + PRIOR_IMAGES)
+    return np.sqrt(variance) + EPSILON
 
 
-def fit(images: Sequence[Array]) -> Gate:
-    """The gate of a kind from the reduced tokens [places, channels] of two reference images or more."""
-    exact = [image.astype(np.float64) for image in images]
-    moments = Moments()
-    for image in exact:
-        moments.add(image)
-    metric = _metric(exact, moments)
-    own = np.array([_distance(image, *moments.without(image), metric) for image in exact])
-    usual = max(float(np.median(own)), TINY)
-    margin = MARGIN / len(own) ** 0.5 + FITTED_MARGIN / len(own)
-    limit = max(float(np.quantile(own, GENUINE)) / usual, 1.0) * (1 + margin)
-    mean, spread = moments.mean.astype(np.float32), moments.spread().astype(np.float32)
-    return Gate(mean, spread, metric.astype(np.float32), usual, limit)
-
-
-def _metric(images: Sequence[Exact], moments: Moments) -> Exact:
-    covariance: Exact = np.zeros((images[0].shape[1],) * 2)
-    spread = moments.spread()
+def _precision(images: Sequence[Float64Array], moments: Moments) -> Float64Array:
+    covariance: Float64Array = np.zeros((images[0].shape[1],) * 2)
+    std = moments.std()
     for image in images:
-        white = (image - moments.mean) / spread
-        covariance += white.T @ white / len(white) / len(images)
+        standardised = (image - moments.mean) / std
+        covariance += standardised.T @ standardised / len(standardised) / len(images)
     sphere = np.eye(len(covariance)) * np.trace(covariance) / len(covariance)
-    metric: Exact = np.linalg.inv((1 - SPHERE) * covariance + SPHERE * sphere + TINY * np.eye(len(covariance)))
-    return metric
+    shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * sphere + EPSILON * np.eye(len(covariance))
+    precision: Float64Array = np.linalg.inv(shrunk)
+    return precision
 
 
-def _distance(image: npt.NDArray[Any], mean: npt.NDArray[Any], spread: npt.NDArray[Any], metric: Any) -> float:
-    white = (image - mean) / spread
-    return float(np.sqrt(((white @ metric) * white).mean()))
+def mahalanobis(image: npt.NDArray[Any], mean: npt.NDArray[Any], std: npt.NDArray[Any], precision: Any) -> float:
+    """Return the root mean square over positions of the Mahalanobis distance of tokens [positions, channels]."""
+    standardised = (image - mean) / std
+    return float(np.sqrt(((standardised @ precision) * standardised).mean()))
 
 
-def z(tokens: Array, gate: Gate) -> Array:
-    """The distance of each image's reduced tokens [images, places, channels], in units of the usual one."""
-    return np.array([_distance(p, gate.mean, gate.spread, gate.metric) for p in tokens], np.float32) / gate.usual
-
-
-def reduced(tokens: Array) -> Array:
-    """Tokens [images, patches, channels] of at most GRID * GRID places and CHANNELS channels."""
+def reduce_tokens(tokens: Array) -> Array:
+    """Reduce tokens [images, patches, channels] to at most GRID * GRID positions and CHANNELS channels."""
     count, patches, channels = tokens.shape
     side = int(patches**0.5)
     if side > GRID:
@@ -127,6 +155,7 @@ def reduced(tokens: Array) -> Array:
         tokens = square.reshape(count, GRID, step, GRID, step, channels).mean(axis=(2, 4))
         tokens = tokens.reshape(count, GRID * GRID, channels)
     if channels > CHANNELS:
-        # Random directions keep distances (Johnson and Lindenstrauss); the seed is part of the format.
+        # Random directions keep distances (Johnson and Lindenstrauss 1984). The seed is part of the file format:
+        # GaussianRandomProjection draws other directions, and snapshots on disk were made with these.
         tokens = tokens @ np.random.default_rng(0).standard_normal((channels, CHANNELS), np.float32) / CHANNELS**0.5
     return tokens.astype(np.float32)

@@ -1,7 +1,7 @@
-"""Write a snapshot of the reference index: for each modality its vectors, and what is usual in its images.
+"""Write a snapshot of the reference index: the vectors and the feature statistics of each modality family.
 
-The tokens of an image pass through a file: what is usual must be known before the first vector can be made, and all
-tokens of a large reference set do not fit into memory.
+Tokens are buffered in a file: the statistics must be fitted before the first vector can be made, and the tokens of a
+large reference set do not fit into memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 from db.errors import ConfigurationError
 from db.studies.modalities import family_of
-from worker.retrieval import features
+from worker.retrieval.features import MAX_FITTED_IMAGES, FeatureStats, min_similarity
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -33,15 +33,13 @@ if TYPE_CHECKING:
     Vectors = npt.NDArray[np.float32]
 
 MANIFEST = "snapshot.json"
-#: Images from which it is learnt what is usual in a modality: that many show it, and their tokens lie in memory.
-FITTED = features.FITTED
-#: A spread needs two images.
-FEWEST = 2
+#: A standard deviation needs two.
+MIN_IMAGES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class IndexedCase:
-    """A reference case as the index knows it: where it may be shown, and for whom it must be left out."""
+    """A reference case in the index: its id, modality and body part, and the patient it must not be shown for."""
 
     case_id: str
     modality: str
@@ -51,20 +49,20 @@ class IndexedCase:
 
     @property
     def owner(self) -> str:
-        """Whose it is: the patient, else the study, else nobody else's."""
+        """Key of the patient; if unknown, of the study; if that is unknown too, of the case."""
         return self.patient_hash or self.study_hash or self.case_id
 
 
 @dataclass(slots=True)
-class _Kind:
-    """What has come in of one kind of image."""
+class _Family:
+    """Cases added so far of one modality family."""
 
     tokens: BinaryIO
     shape: tuple[int, ...]
     cases: list[IndexedCase] = field(default_factory=list)
-    #: Of each case: its first row among the tokens, and the row after its last.
+    #: First row of each case among the tokens, and the row after its last.
     rows: list[tuple[int, int]] = field(default_factory=list)
-    #: Of each image.
+    #: Labels of each image.
     labels: list[Collection[str]] = field(default_factory=list)
 
     def add(self, case: IndexedCase, tokens: Tokens, labels: Collection[str]) -> None:
@@ -80,60 +78,63 @@ class _Kind:
 
 
 class SnapshotWriter:
-    """Takes reference cases one by one; see `writing`."""
+    """Collects reference cases, then writes the snapshot; made by `writing`."""
 
     def __init__(self, partial: Path, model_digest: str, scratch: Path, files: ExitStack) -> None:
         self._partial = partial
         self._model_digest = model_digest
         self._scratch = scratch
         self._files = files
-        self._kinds: dict[str, _Kind] = {}
+        self._families: dict[str, _Family] = {}
 
     def add(self, case: IndexedCase, tokens: Tokens, labels: Collection[str] = ()) -> None:
-        """Take a case, the tokens of its images [images, layers, patches, channels] and its labels.
+        """Add a case, the tokens of its images [images, layers, patches, channels] and its labels.
 
-        Raises ConfigurationError where the tokens of two cases cannot be compared.
+        Raises ConfigurationError if the tokens differ in shape from those of an earlier case.
         """
         name = family_of(case.modality)
-        if name not in self._kinds:
-            file = self._files.enter_context((self._scratch / str(len(self._kinds))).open("wb"))
-            self._kinds[name] = _Kind(file, tokens.shape[1:])
-        if self._kinds[name].shape != tokens.shape[1:]:
-            raise ConfigurationError("this model looks at every image at other places: it cannot have an index")
-        self._kinds[name].add(case, tokens, labels)
+        if name not in self._families:
+            file = self._files.enter_context((self._scratch / str(len(self._families))).open("wb"))
+            self._families[name] = _Family(file, tokens.shape[1:])
+        if self._families[name].shape != tokens.shape[1:]:
+            raise ConfigurationError(
+                "unsupported checkpoint: its patch grid varies from image to image, so it cannot have a reference index"
+            )
+        self._families[name].add(case, tokens, labels)
 
     def write(self) -> list[str]:
-        """Write the files; returns what must be said about modalities that cannot be searched."""
-        modalities = {name: self._write(name, kind) for name, kind in self._kinds.items()}
+        """Write the files; returns a message for each modality family that cannot be searched."""
+        modalities = {name: self._write(name, family) for name, family in self._families.items()}
         manifest = {"model_digest": self._model_digest, "modalities": modalities}
         (self._partial / MANIFEST).write_text(json.dumps(manifest))
         return [
-            f"{name}: a single image says nothing about what is usual; nothing is retrieved for it"
+            f"{name}: not searchable with a single image; add reference cases of this modality"
             for name, entry in modalities.items()
             if entry["index"] is None
         ]
 
-    def _write(self, name: str, kind: _Kind) -> dict[str, Any]:
+    def _write(self, name: str, family: _Family) -> dict[str, Any]:
+        # Keys of the file format are older than the names in the code; snapshots on disk have them.
         entry: dict[str, Any] = {
-            "cases": [asdict(case) for case in kind.cases],
-            "body_parts": sorted({case.body_part for case in kind.cases}),
+            "cases": [asdict(case) for case in family.cases],
+            "body_parts": sorted({case.body_part for case in family.cases}),
             "index": None,
             "usual": None,
             "least_similarity": None,
         }
-        if len(kind.labels) < FEWEST:
+        if len(family.labels) < MIN_IMAGES:
             return entry
-        tokens, number = kind.read(), list(self._kinds).index(name)
-        chosen = np.unique(np.linspace(0, len(tokens) - 1, min(len(tokens), FITTED)).astype(int))
-        usual = features.fit((tokens[row : row + 1] for row in chosen), [kind.labels[row] for row in chosen])
-        vectors = np.stack([case_vector(tokens[start:end], usual) for start, end in kind.rows])
-        owners = np.unique([case.owner for case in kind.cases], return_inverse=True)[1]
-        usual.save(self._partial / f"{number}.npz")
+        tokens, number = family.read(), list(self._families).index(name)
+        fitted = np.unique(np.linspace(0, len(tokens) - 1, min(len(tokens), MAX_FITTED_IMAGES)).astype(int))
+        stats = FeatureStats.fit((tokens[row : row + 1] for row in fitted), [family.labels[row] for row in fitted])
+        vectors = np.stack([case_vector(tokens[start:end], stats) for start, end in family.rows])
+        owners = np.unique([case.owner for case in family.cases], return_inverse=True)[1]
+        stats.save(self._partial / f"{number}.npz")
         faiss.write_index(_flat_index(vectors), str(self._partial / f"{number}.faiss"))
         return entry | {
             "index": self._file(f"{number}.faiss"),
             "usual": self._file(f"{number}.npz"),
-            "least_similarity": round(features.least_similarity(vectors, owners), 3),
+            "least_similarity": round(min_similarity(vectors, owners), 3),
         }
 
     def _file(self, name: str) -> dict[str, str]:
@@ -143,29 +144,29 @@ class SnapshotWriter:
 
 @contextmanager
 def writing(directory: Path, *, model_digest: str) -> Iterator[SnapshotWriter]:
-    """Collect cases and call `write`; *directory* appears whole after the block, or not at all."""
+    """Collect cases and call `write`; *directory* appears complete after the block, or not at all."""
     partial = directory.with_name(directory.name + ".part")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     with ExitStack() as files:
         # Beside the snapshot, not in /tmp: it can be larger than memory.
         scratch = files.enter_context(tempfile.TemporaryDirectory(prefix="tokens-", dir=directory.parent))
-        # After the rename there is nothing left to remove.
+        # No effect after the rename.
         files.callback(shutil.rmtree, partial, ignore_errors=True)
         yield SnapshotWriter(partial, model_digest, Path(scratch), files)
         partial.rename(directory)
 
 
-def case_vector(tokens: Tokens, usual: features.Usual) -> Vectors:
-    """One vector of length 1 for the images of a case: the mean of theirs."""
-    # Image by image: a large tower's whitened tokens are copies of some megabytes each.
-    vectors = np.stack([features.embed(tokens[row : row + 1], usual)[0] for row in range(len(tokens))])
+def case_vector(tokens: Tokens, stats: FeatureStats) -> Vectors:
+    """Return one vector of length 1 for the images of a case: the mean of theirs."""
+    # Image by image: each standardised copy of a large tower's tokens takes several megabytes.
+    vectors = np.stack([stats.embed(tokens[row : row + 1])[0] for row in range(len(tokens))])
     vector: Vectors = normalised(vectors.mean(axis=0)[None])[0]
     return vector
 
 
 def normalised(vectors: Vectors) -> Vectors:
-    """Rows of length 1; a row of zeros stays, it is similar to nothing."""
+    """Scale rows to length 1; a row of zeros stays and is similar to nothing."""
     rows = np.ascontiguousarray(vectors, dtype=np.float32)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True).astype(np.float32)
     unit: Vectors = rows / np.maximum(lengths, np.float32(1e-30))

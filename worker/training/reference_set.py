@@ -36,11 +36,11 @@ class Shelf:
     queries: dict[int, npt.NDArray[np.float32]]
     rare_rows: npt.NDArray[np.int64] = field(init=False)
     #: Below it a worker quotes nobody.
-    least_similarity: float = field(init=False)
+    min_similarity: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.rare_rows = np.array([row for row, case in enumerate(self.cases) if rare_findings(case)], np.int64)
-        self.least_similarity = features.least_similarity(self.vectors, np.arange(len(self.cases)))
+        self.min_similarity = features.min_similarity(self.vectors, np.arange(len(self.cases)))
 
     def nearest(self, item: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """Rows of the nearest cases, best first, and their similarities."""
@@ -50,7 +50,7 @@ class Shelf:
 
     def similar(self, cases: Sequence[Quoted]) -> list[Quoted]:
         """Those of *cases* that a worker would quote."""
-        return [case for case in cases if case.similarity >= self.least_similarity]
+        return [case for case in cases if case.similarity >= self.min_similarity]
 
     def near(self, item: int, names: Mapping[str, str] = NO_NAMES) -> list[Quoted]:
         """The nearest cases, as the index gives them; their findings are called as *names* says."""

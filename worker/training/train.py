@@ -16,7 +16,7 @@ from worker.phantoms import grammar, questions
 from worker.phantoms.cases import CATALOGUE, UNCLASSIFIED
 from worker.phantoms.phantoms import CAREFUL, TRAINING, Variation
 from worker.prompting import wording
-from worker.retrieval import features
+from worker.retrieval.features import FeatureStats
 from worker.training import curves
 from worker.training.curriculum import MODALITY, Curriculum, Mix
 from worker.training.reference_set import Shelf, shelve
@@ -37,7 +37,6 @@ from worker.training.training import SeenSet, Tokens, Trainee
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from worker.retrieval.features import Usual
 
 CHECKPOINT = Path(__file__).parents[2] / "deploy" / "demo" / "checkpoint"
 RECORD = "prelim.json"
@@ -174,14 +173,14 @@ def _look(trainee: Trainee, pool: Pool, references: Pool) -> tuple[Tokens, dict[
     return Tokens.of(cached), shelve(references, reference_vectors, items, vectors)
 
 
-def usual_of(trainee: Trainee, references: Pool) -> dict[str, Usual]:
+def usual_of(trainee: Trainee, references: Pool) -> dict[str, FeatureStats]:
     """What is usual in each family of a reference set."""
     usual = {}
     for family in CATALOGUE:
         items = [references.items[number] for number in references.of(family)]
         rows = [row for item in items for row in item.rows]
         labels = [labels_of(item) for item in items for _ in item.rows]
-        usual[family] = features.fit((layers for _, layers in trainee.tokens(references.images[rows])), labels)
+        usual[family] = FeatureStats.fit((layers for _, layers in trainee.tokens(references.images[rows])), labels)
     return usual
 
 
@@ -194,7 +193,7 @@ def labels_of(item: Item) -> set[str]:
 
 
 def embed_items(
-    trainee: Trainee, pool: Pool, usual: dict[str, Usual], claimed: str = ""
+    trainee: Trainee, pool: Pool, usual: dict[str, FeatureStats], claimed: str = ""
 ) -> tuple[npt.NDArray[np.float32], list[Tokens], npt.NDArray[np.float32]]:
     """Of a pool: a vector an item, the tokens of its images for the language model, and each image's z.
 
@@ -206,14 +205,14 @@ def embed_items(
         cached.append(tokens)
         families = pool.family[start : start + len(layers)]
         start += len(layers)
-        part = np.zeros((len(layers), max(features.length(known) for known in usual.values())), np.float32)
+        part = np.zeros((len(layers), max(known.vector_length for known in usual.values())), np.float32)
         z = np.zeros(len(layers), np.float32)
         for number in np.unique(families):
             name = claimed or FAMILIES[number]
             if name in usual:
                 rows = families == number
-                part[rows, : features.length(usual[name])] = features.embed(layers[rows], usual[name])
-                z[rows] = features.z(layers[rows], usual[name])
+                part[rows, : usual[name].vector_length] = usual[name].embed(layers[rows])
+                z[rows] = usual[name].score(layers[rows])
         parts.append(part)
         strange.append(z)
     vectors = np.concatenate(parts)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from worker.retrieval.index import Look, Neighbour
+from worker.retrieval.index import Neighbour
+from worker.retrieval.out_of_distribution import OodResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,17 +48,19 @@ class FakeModel:
 
 @dataclass
 class FakeIndex:
-    """Holds one case, similar to everything, and *others*; *look_at* is what it thinks of any images."""
+    """Holds one case, similar to everything, and *others*; *ood* is its comparison of any images."""
 
     snapshot: str = "s1"
-    look_at: Look | None = field(
-        default_factory=lambda: Look(z=[1.0], images=100, decides=True, limit=2.0, least_similarity=-1)
+    ood: OodResult | None = field(
+        default_factory=lambda: OodResult(
+            scores=[1.0], reference_images=100, can_reject=True, threshold=2.0, min_similarity=-1
+        )
     )
     others: list[Neighbour] = field(default_factory=list)
     searches: list[dict[str, Any]] = field(default_factory=list)
 
-    def look(self, _tokens: Any, **_: Any) -> Look | None:
-        return self.look_at
+    def compare(self, _tokens: Any, **_: Any) -> OodResult | None:
+        return self.ood
 
     def search(self, tokens: Any, **asked: Any) -> list[Neighbour]:
         self.searches.append(asked | {"images": len(tokens)})

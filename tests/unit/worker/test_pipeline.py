@@ -18,7 +18,8 @@ from tests.unit.worker.fakes import CASE, FakeIndex, FakeModel
 from worker.findings.labeller import present
 from worker.images.study import StoredInstance
 from worker.pipeline import References, StudyToReport, write_report
-from worker.retrieval.index import Look, Neighbour
+from worker.retrieval.index import Neighbour
+from worker.retrieval.out_of_distribution import OodResult
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,7 +93,7 @@ def test_a_blank_image_gets_no_words_of_the_model_or_of_its_neighbours(tmp_path:
 def test_images_unlike_the_reference_set_get_no_words_of_the_model_and_say_why(tmp_path: Path) -> None:
     model, index = (
         FakeModel(),
-        FakeIndex(look_at=Look(z=[4.2], images=250, decides=True, limit=2.0, least_similarity=-1)),
+        FakeIndex(ood=OodResult(scores=[4.2], reference_images=250, can_reject=True, threshold=2.0, min_similarity=-1)),
     )
     draft = write([radiograph(tmp_path)], model, index)
 
@@ -104,13 +105,15 @@ def test_images_unlike_the_reference_set_get_no_words_of_the_model_and_say_why(t
     assert draft.provenance["z"] == [4.2]
 
 
-@pytest.mark.parametrize(("decides", "refuse"), [(False, True), (True, False)])
+@pytest.mark.parametrize(("can_reject", "refuse"), [(False, True), (True, False)])
 def test_where_nothing_may_be_refused_a_strange_image_is_read_alone_and_marked(
-    tmp_path: Path, decides: bool, refuse: bool
+    tmp_path: Path, can_reject: bool, refuse: bool
 ) -> None:
     model, index = (
         FakeModel(),
-        FakeIndex(look_at=Look(z=[4.2], images=5, decides=decides, limit=2.0, least_similarity=-1)),
+        FakeIndex(
+            ood=OodResult(scores=[4.2], reference_images=5, can_reject=can_reject, threshold=2.0, min_similarity=-1)
+        ),
     )
     draft = write([radiograph(tmp_path)], model, index, refuse_strange=refuse)
 
@@ -120,7 +123,9 @@ def test_where_nothing_may_be_refused_a_strange_image_is_read_alone_and_marked(
 
 
 def test_only_images_of_the_kind_look_for_similar_cases(tmp_path: Path) -> None:
-    index = FakeIndex(look_at=Look(z=[1.0, 3.0], images=100, decides=True, limit=2.0, least_similarity=-1))
+    index = FakeIndex(
+        ood=OodResult(scores=[1.0, 3.0], reference_images=100, can_reject=True, threshold=2.0, min_similarity=-1)
+    )
     draft = write(
         [radiograph(tmp_path, name="a.dcm"), radiograph(tmp_path, name="b.dcm", turned=True)], FakeModel(), index
     )
@@ -131,9 +136,9 @@ def test_only_images_of_the_kind_look_for_similar_cases(tmp_path: Path) -> None:
 
 
 def test_a_case_that_is_only_the_nearest_of_unlike_ones_is_not_quoted_and_the_report_says_so(tmp_path: Path) -> None:
-    unlike = Look(z=[1.0], images=100, decides=True, limit=2.0, least_similarity=0.95)
+    unlike = OodResult(scores=[1.0], reference_images=100, can_reject=True, threshold=2.0, min_similarity=0.95)
     model = FakeModel()
-    draft = write([radiograph(tmp_path)], model, FakeIndex(look_at=unlike))
+    draft = write([radiograph(tmp_path)], model, FakeIndex(ood=unlike))
 
     assert "No effusion." not in model.questions[0]
     assert draft.evidence == []
@@ -142,8 +147,8 @@ def test_a_case_that_is_only_the_nearest_of_unlike_ones_is_not_quoted_and_the_re
 
 
 def test_of_the_nearest_cases_only_similar_ones_are_quoted(tmp_path: Path) -> None:
-    between = Look(z=[1.0], images=100, decides=True, limit=2.0, least_similarity=0.5)
-    index = FakeIndex(look_at=between, others=[Neighbour(uuid.UUID(int=2), 0.49)])
+    between = OodResult(scores=[1.0], reference_images=100, can_reject=True, threshold=2.0, min_similarity=0.5)
+    index = FakeIndex(ood=between, others=[Neighbour(uuid.UUID(int=2), 0.49)])
     draft = write([radiograph(tmp_path)], FakeModel(), index)
 
     assert [quoted.case_id for quoted in draft.evidence] == [CASE]
@@ -160,7 +165,7 @@ def test_a_tower_that_computes_no_numbers_fails_the_run_instead_of_spoiling_its_
 
 
 def test_a_modality_without_reference_cases_is_reported_and_says_so(tmp_path: Path) -> None:
-    draft = write([radiograph(tmp_path)], FakeModel(), FakeIndex(look_at=None))
+    draft = write([radiograph(tmp_path)], FakeModel(), FakeIndex(ood=None))
 
     assert draft.impression == "Normal."
     assert "Written without similar earlier cases: too few of DX in the reference index." in draft.remarks

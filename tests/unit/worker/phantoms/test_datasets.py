@@ -17,7 +17,7 @@ from worker.phantoms.datasets import MANY, REFERENCE_CASES, reference_cases, wri
 from worker.phantoms.dicom_files import write_study
 from worker.phantoms.phantoms import CAREFUL, draw
 from worker.retrieval.build import read_cases
-from worker.retrieval.index import ENOUGH_TO_REFUSE
+from worker.retrieval.index import MIN_PATIENTS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +47,7 @@ def test_the_same_seed_writes_the_same_bytes(tmp_path: Path) -> None:
 def test_a_demo_has_enough_earlier_cases_of_every_kind_to_refuse_strangers() -> None:
     cases = list(reference_cases(np.random.default_rng(0), REFERENCE_CASES))
 
-    assert min(sum(case.image == kind for case in cases) for kind in CATALOGUE) >= ENOUGH_TO_REFUSE
+    assert min(sum(case.image == kind for case in cases) for kind in CATALOGUE) >= MIN_PATIENTS
 
 
 def test_reference_cases_are_read_by_the_reference_build(tmp_path: Path) -> None:
