@@ -86,7 +86,7 @@ def up() -> None:
     settings = _process()
     preflight.check(settings)
     with running(settings) as launcher:
-        addresses.greet(settings, launcher.say)
+        addresses.print_addresses(settings, launcher.print_line)
         launcher.run()
     raise typer.Exit(launcher.exit_status)
 
@@ -164,7 +164,7 @@ def serve() -> None:
 @app.command()
 def flower() -> None:
     """Serve Flower, password protected, for operations."""
-    from deploy import flower as flower_server
+    from deploy.operate import flower as flower_server
 
     flower_server.run(_server("flower"))
 
@@ -229,7 +229,7 @@ def conformance() -> None:
 def _node(
     host: str | None, port: int | None, called: str | None, calling: str, *, tls: bool | None, ca: Path | None
 ) -> Node:
-    from deploy.launcher.processes import near
+    from deploy.launcher.processes import loopback_address
     from dicom_listener.receive.tls import client_context
     from dicom_listener.scu.send import Node
 
@@ -237,7 +237,7 @@ def _node(
     if tls is None:
         tls = ca is not None or (host is None and settings.tls_certificate is not None)
     return Node(
-        host=host or near(settings.dicom_host),
+        host=host or loopback_address(settings.dicom_host),
         port=port or settings.dicom_port,
         called=called or settings.ae_title,
         calling=calling,

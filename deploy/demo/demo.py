@@ -73,7 +73,7 @@ def show(*, studies: Path | None, seed: int | None, leave: bool) -> int:
     references = _reference_cases(settings)
     with running(settings) as launcher:
         _reference_index(settings, references)
-        addresses.greet(settings, launcher.say)
+        addresses.print_addresses(settings, launcher.print_line)
         status = _send_and_watch(settings, launcher, folders, Board(truths), leave=leave)
     return status if leave else launcher.exit_status
 

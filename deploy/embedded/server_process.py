@@ -1,4 +1,4 @@
-"""A server of our own, started in its directory: what PostgreSQL and Redis have in common."""
+"""Base class of the embedded PostgreSQL and Redis: start, stop, password, port and log of one server process."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ log = structlog.get_logger()
 START_SECONDS = 60.0  # crash recovery replays at most max_wal_size, 1 GB: seconds on any disk
 STOP_SECONDS = 20.0  # a fast shutdown writes one checkpoint of at most shared_buffers
 POLL_SECONDS = 0.02
-RETRY_SECONDS = 0.2  # the processes of a killed server need about this long to go
+RETRY_SECONDS = 0.2  # the processes of a killed server need about this long to end
 LOOPBACK = "127.0.0.1"
 
 
 class ServerError(PrelimError):
-    """Raised when an embedded server cannot be started; carries the end of its log."""
+    """Raised when an embedded server cannot be started; its text holds the end of the server's log."""
 
 
 class Server(ABC):
     """One server process on loopback with its files below *directory*, which no other user may enter.
 
-    `start` and `stop` at will, from the main thread; the port stays the same. A *port* of None is any free one. After
-    a crash `start` brings it back.
+    Call `start` and `stop` in any order, from the main thread; the port stays the same. A *port* of None means any
+    free one. After a crash `start` restarts the server.
     """
 
     name: str
-    stop_signals: tuple[signal.Signals, ...]  # from gentle to certain
-    passing_faults: tuple[str, ...]  # what the log says when another try can help
+    stop_signals: tuple[signal.Signals, ...]  # in order of force
+    transient_errors: tuple[str, ...]  # log texts after which another start can succeed
 
     def __init__(self, directory: Path, port: int | None = None) -> None:
         require_linux()
@@ -53,23 +53,23 @@ class Server(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """Where clients find it, password included."""
+        """URL for clients, password included."""
 
     @abstractmethod
     def prepare(self) -> None:
-        """Make on disk what the first start needs; nothing when it is there."""
+        """Create on disk what the first start needs; do nothing if it exists."""
 
     @abstractmethod
     def launch(self) -> subprocess.Popen[bytes]:
-        """Start the process, its output appended to the log."""
+        """Start the process with its output appended to the log."""
 
     @abstractmethod
-    def answers(self) -> bool:
-        """Whether it serves a client that knows the password."""
+    def is_ready(self) -> bool:
+        """Return whether the server accepts a client with the password."""
 
     @property
     def password(self) -> str:
-        """The password, made at the first use and kept in a file that only we can read."""
+        """Password, generated at first use and stored in a file that only its owner can read."""
         path = self.directory / "password"
         if not path.exists():
             unfinished = path.with_suffix(".new")
@@ -80,12 +80,12 @@ class Server(ABC):
 
     @property
     def alive(self) -> bool:
-        """Whether it has been started and has not ended."""
+        """True if the process has been started and has not ended."""
         return self.process is not None and self.process.poll() is None
 
     @property
     def log_path(self) -> Path:
-        """Where the server writes what it has to say."""
+        """File that takes the server's output."""
         return self.directory / "log"
 
     def __enter__(self) -> Self:
@@ -96,27 +96,27 @@ class Server(ABC):
         self.stop()
 
     def start(self) -> None:
-        """Return when it answers; raise ServerError when it ends before, or takes more than START_SECONDS.
+        """Return when the server is ready; raise ServerError if it ends first or takes more than START_SECONDS.
 
-        A process that was started before is stopped and, dead or alive, waited for: as a zombie it would still be
-        "running" to PostgreSQL, whose lock file names it.
+        A process started before is stopped and, dead or alive, waited for: PostgreSQL, whose lock file names it, would
+        count a zombie as running.
         """
         self.stop()
         self.prepare()
         deadline = time.monotonic() + START_SECONDS
         while True:
-            said = self.log_path.stat().st_size if self.log_path.exists() else 0
+            log_offset = self.log_path.stat().st_size if self.log_path.exists() else 0
             self.process = self.launch()
-            if self._answers_before(deadline):
+            if self._is_ready_before(deadline):
                 break
             self.stop()
-            self._raise_unless_passing(said, deadline)
+            self._raise_unless_transient(log_offset, deadline)
             time.sleep(RETRY_SECONDS)
-        self._port_is_ours = False  # clients know it now
-        log.info("server_started", server=self.name, port=self.port, pid=self.process.pid)
+        self._port_is_ours = False  # clients may hold it now
+        log.info("server.started", server=self.name, port=self.port, pid=self.process.pid)
 
     def stop(self) -> None:
-        """Return when the process is gone; clients are cut off, what they committed is kept."""
+        """Return when the process has ended; clients are disconnected, committed data is kept."""
         process = self.process
         if process is None:
             return
@@ -127,20 +127,20 @@ class Server(ABC):
             wait_for_end(process, STOP_SECONDS)
         self.process = None
 
-    def _answers_before(self, deadline: float) -> bool:
+    def _is_ready_before(self, deadline: float) -> bool:
         while self.alive and time.monotonic() < deadline:
-            if self.answers():
+            if self.is_ready():
                 return True
             time.sleep(POLL_SECONDS)
         return False
 
-    def _raise_unless_passing(self, said: int, deadline: float) -> None:
-        """Raise what the log says since byte *said*, unless that passes and there is time left."""
+    def _raise_unless_transient(self, log_offset: int, deadline: float) -> None:
+        """Raise ServerError with the log from *log_offset*, unless its error is transient and time is left."""
         with self.log_path.open("rb") as file:
-            file.seek(said)
-            words = file.read().decode(errors="replace")
-        if time.monotonic() > deadline or not any(fault in words for fault in self.passing_faults):
-            raise ServerError(f"{self.name} did not start; {self.log_path} ends with:\n{words[-2000:]}")
+            file.seek(log_offset)
+            output = file.read().decode(errors="replace")
+        if time.monotonic() > deadline or not any(error in output for error in self.transient_errors):
+            raise ServerError(f"{self.name} did not start; {self.log_path} ends with:\n{output[-2000:]}")
         if self._port_is_ours:
             self.port = free_port()
 
@@ -149,14 +149,14 @@ class Server(ABC):
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nobody held a moment ago."""
+    """Return a TCP port on loopback that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
 
 
 def wait_for_end(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Whether *process* ended within *seconds*; if so it leaves no zombie."""
+    """Return whether *process* ended within *seconds*; if so it leaves no zombie."""
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:

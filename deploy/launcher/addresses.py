@@ -1,12 +1,11 @@
-"""Where to look, told to the person who started it."""
+"""Print the addresses of a running installation, and the files that hold its secrets."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deploy.embedded.credentials import local_api_key
-from deploy.flower import USER
-from deploy.launcher.processes import near
+from deploy.embedded.credentials import FLOWER_USER, local_api_key
+from deploy.launcher.processes import loopback_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,18 +14,18 @@ if TYPE_CHECKING:
 
 
 def addresses(settings: Settings) -> list[tuple[str, str]]:
-    """What is where: name and address."""
-    api = f"http://{near(settings.api_host)}:{settings.api_port}"
-    flower = f"http://{near(settings.flower_host)}:{settings.flower_port}"
+    """Return name and address of each interface."""
+    api = f"http://{loopback_address(settings.api_host)}:{settings.api_port}"
+    flower = f"http://{loopback_address(settings.flower_host)}:{settings.flower_port}"
     return [
         ("DICOM", f"AE title {settings.ae_title} at {settings.dicom_host}:{settings.dicom_port}"),
         ("page", f"{api}/   (key: {local_api_key(settings)})"),
         ("API", f"{api}/docs"),
-        ("Flower", f"{flower}/   (user {USER}, password: {settings.data_dir / 'secrets' / 'flower-password'})"),
+        ("Flower", f"{flower}/   (user {FLOWER_USER}, password: {settings.data_dir / 'secrets' / 'flower-password'})"),
     ]
 
 
-def greet(settings: Settings, say: Callable[[str], None]) -> None:
-    """Say where everything is; secrets are named by their file, never printed."""
+def print_addresses(settings: Settings, print_line: Callable[[str], None]) -> None:
+    """Print one line per interface; secrets are named by their file, never printed."""
     for name, address in addresses(settings):
-        say(f"{name:<7}{address}")
+        print_line(f"{name:<7}{address}")

@@ -1,4 +1,4 @@
-"""`prelim up`: every process of Prelim on one machine, started, watched and stopped together."""
+"""Run every process of Prelim on one machine (`prelim up`): start, watch, restart and stop them together."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ LAUNCHER = "prelim"
 POLL_SECONDS = 0.1
 PROGRESS_SECONDS = 5.0
 MIGRATE_SECONDS = 600.0
-FORCED_STATUS = 130  # what a shell says of a program that Ctrl-C ended
+FORCED_STATUS = 130  # a shell's status of a program that Ctrl-C ended
 
 
 class StartFailed(PrelimError):
-    """Raised when a process ended, or stayed silent, before it was ready."""
+    """Raised when a process ended, or its time ran out, before it was ready."""
 
 
 class Launcher:
-    """Starts *processes* in order and stops them in reverse; `running` adds the databases and the signals.
+    """Supervisor that starts *processes* in order and stops them in reverse; `running` adds databases and signals.
 
-    `run_once` keeps them (and *servers*, which are running already) alive and must be called regularly from the
-    thread that called `start`: the children end with that thread. `stopping` says that the operator wants an end;
-    asked twice, it takes all grace away.
+    `run_once` restarts ended processes and *servers* (which are running already); call it regularly from the thread
+    that called `start`, because the children end with that thread. The first stop signal sets `stopping`; the second
+    ends all grace times.
     """
 
     def __init__(
@@ -60,109 +60,109 @@ class Launcher:
 
     @property
     def stopping(self) -> bool:
-        """Whether the operator asked for an end."""
+        """True after a stop signal."""
         return self._interrupts.count > 0
 
     @property
     def exit_status(self) -> int:
-        """0 after an orderly stop, FORCED_STATUS after one that the operator hurried."""
-        return FORCED_STATUS if self._hurry() else 0
+        """0 after an orderly stop, FORCED_STATUS after a second stop signal."""
+        return FORCED_STATUS if self._force() else 0
 
-    def say(self, line: str) -> None:
-        """Tell the operator."""
+    def print_line(self, line: str) -> None:
+        """Print *line* under the launcher's own name."""
         self._lines.write(LAUNCHER, line)
 
     def migrate(self, command: Sequence[str]) -> None:
-        """Run *command* to its end; raise StartFailed when it fails."""
+        """Run *command* to its end; raise StartFailed if it fails."""
         child = Child(LAUNCHER, command, self._lines, self._environment)
         child.start()
         deadline = time.monotonic() + MIGRATE_SECONDS
         while child.alive and time.monotonic() < deadline and not self.stopping:
             time.sleep(POLL_SECONDS)
-        late = child.alive
-        child.bury()
+        timed_out = child.alive
+        child.reap()
         if child.status != 0 and not self.stopping:
-            after = f"took longer than {MIGRATE_SECONDS:.0f} s" if late else f"ended with status {child.status}"
+            after = f"took longer than {MIGRATE_SECONDS:.0f} s" if timed_out else f"ended with status {child.status}"
             raise StartFailed(f"`{' '.join(command)}` {after}; its lines are above")
 
     def start(self) -> None:
-        """Start all, and return when all are ready or the operator asks to stop; raises StartFailed."""
+        """Start all processes; return when all are ready or on a stop signal. Raises StartFailed."""
         for child in self._children:
             if not self.stopping:
                 child.start()
-                self._restarts[child.name].began()
-        began = time.monotonic()
+                self._restarts[child.name].record_start()
+        started = time.monotonic()
         for child in self._children:
-            self._wait_until_ready(child, began)
+            self._wait_until_ready(child, started)
         if not self.stopping:
-            self.say("everything is ready; Ctrl-C stops it")
+            self.print_line("everything is ready; press Ctrl-C to stop")
 
     def run(self) -> None:
-        """Keep everything alive until the operator asks to stop."""
+        """Restart ended processes until a stop signal."""
         while not self.stopping:
             self.run_once()
             time.sleep(POLL_SECONDS)
 
     def run_once(self) -> int:
-        """Start again what has ended and waited its time; how many."""
-        return sum(self._revive(watched) for watched in self._watched if not watched.alive)
+        """Restart ended processes whose pause is over; return their number."""
+        return sum(self._restart(watched) for watched in self._watched if not watched.alive)
 
     def stop(self) -> None:
-        """Stop the processes, the last first; who does not go in its grace time is killed."""
+        """Stop the processes in reverse order; kill those that exceed their grace time."""
         for child in reversed(self._children):
             if child.process is None:
                 continue
-            self.say(f"stopping {child.name}")
-            if not child.end(self._processes[child.name].grace_seconds, self._hurry):
-                self.say(f"{child.name} was killed")
+            self.print_line(f"stopping {child.name}")
+            if not child.end(self._processes[child.name].grace_seconds, self._force):
+                self.print_line(f"{child.name} was killed")
 
-    def _hurry(self) -> bool:
+    def _force(self) -> bool:
         return self._interrupts.count > 1
 
-    def _wait_until_ready(self, child: Child, began: float) -> None:
+    def _wait_until_ready(self, child: Child, started: float) -> None:
         process = self._processes[child.name]
-        shown = began
+        shown = started
         while not self.stopping:
             self._raise_if_any_ended()
             if child.process and process.ready(self._settings, child.process.pid):
-                self.say(f"{child.name} is ready ({time.monotonic() - began:.1f} s)")
+                self.print_line(f"{child.name} is ready ({time.monotonic() - started:.1f} s)")
                 return
             now = time.monotonic()
-            if now > began + process.ready_seconds:
+            if now > started + process.ready_seconds:
                 raise StartFailed(f"{child.name} is not ready after {process.ready_seconds:.0f} s; its lines are above")
             if now > shown + PROGRESS_SECONDS:
                 shown = now
-                self.say(f"waiting for {child.name} ({now - began:.0f} s)")
+                self.print_line(f"waiting for {child.name} ({now - started:.0f} s)")
             time.sleep(POLL_SECONDS)
 
     def _raise_if_any_ended(self) -> None:
         for child in self._children:
             if not child.alive:
-                child.bury()
+                child.reap()
                 raise StartFailed(
                     f"{child.name} ended with status {child.status} before all were ready; its lines are above"
                 )
 
-    def _revive(self, watched: Child | Server) -> bool:
+    def _restart(self, watched: Child | Server) -> bool:
         restarts = self._restarts[watched.name]
         if restarts.due is None:
-            self._announce_end(watched, restarts.plan())
+            self._print_end(watched, restarts.schedule())
         if restarts.due is None or time.monotonic() < restarts.due:
             return False
         try:
             watched.start()
         except PrelimError as error:
-            self.say(f"{error}\ntrying again in {restarts.plan():.0f} s")
+            self.print_line(f"{error}\ntrying again in {restarts.schedule():.0f} s")
             return False
-        restarts.began()
+        restarts.record_start()
         return True
 
-    def _announce_end(self, watched: Child | Server, pause: float) -> None:
+    def _print_end(self, watched: Child | Server, pause: float) -> None:
         status = ""
         if isinstance(watched, Child):
-            watched.bury()
+            watched.reap()
             status = f" with status {watched.status}"
-        self.say(f"{watched.name} ended{status}; starting it again {f'in {pause:.0f} s' if pause else 'now'}")
+        self.print_line(f"{watched.name} ended{status}; restarting {f'in {pause:.0f} s' if pause else 'now'}")
 
 
 @contextmanager
@@ -173,10 +173,10 @@ def running(
     migration: Sequence[str] = MIGRATE,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Launcher]:
-    """Everything `prelim up` runs, ready on entry and gone on exit.
+    """Run everything that `prelim up` runs: ready on entry, stopped on exit.
 
-    The block must call `run_once` now and then and leave when `stopping`: Ctrl-C, SIGTERM and SIGHUP are counted and
-    interrupt nothing. *environment* is added to what the processes inherit; they must read the same *settings* from
+    The block must call `run_once` regularly and return when `stopping`: Ctrl-C, SIGTERM and SIGHUP are counted and
+    interrupt nothing. *environment* is added to the inherited one; the processes must read the same *settings* from
     it. Raises StartFailed, ServerError, AlreadyRunning, ConfigurationError.
     """
     require_linux()

@@ -1,4 +1,4 @@
-"""What Prelim is made of while it runs: one table, for `prelim up` and, word for word, for docker-compose.yml."""
+"""List the processes of Prelim and their readiness checks: one table for `prelim up` and docker-compose.yml."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ VERIFICATION = "1.2.840.10008.1.1"  # DICOM PS3.4 A.4
 
 @dataclass(frozen=True)
 class Process:
-    """One process: its command, how to see from outside that it works, and how long it may take to come and to go.
+    """One process: command, readiness check, and time limits of its start and stop.
 
-    `ready(settings, pid)` never raises for a process that is not there yet; a *pid* of None means any on this machine.
+    `ready(settings, pid)` returns False, and never raises, for a process that has not started; a *pid* of None means
+    any on this machine.
     """
 
     name: str
@@ -39,14 +40,14 @@ class Process:
 
 
 def answers_echo(settings: Settings, _pid: int | None = None) -> bool:
-    """Whether the listener answers C-ECHO, or says in DICOM that it does not want to (its peers may be listed)."""
-    from pynetdicom import AE  # noqa: PLC0415 - half a second, for one process of five
+    """Return whether the listener answers C-ECHO or rejects the association (PRELIM_PEERS_FILE may list its peers)."""
+    from pynetdicom import AE  # noqa: PLC0415 - half a second, needed for one process of five
 
-    host = near(settings.dicom_host)
-    if not accepts_tcp(host, settings.dicom_port):  # pynetdicom would log an error, and leave its socket open
+    host = loopback_address(settings.dicom_host)
+    if not accepts_tcp(host, settings.dicom_port):  # pynetdicom would log an error and leave its socket open
         return False
     if settings.tls_certificate is not None:
-        # We may hold no certificate that it takes: that it accepts connections must do.
+        # The check has no client certificate, which the listener may require: an accepted connection is enough.
         return True
     ae = AE("PRELIM-CHECK")
     ae.add_requested_context(VERIFICATION)
@@ -60,7 +61,7 @@ def answers_echo(settings: Settings, _pid: int | None = None) -> bool:
 
 
 def accepts_tcp(host: str, port: int) -> bool:
-    """Whether somebody listens there."""
+    """Return whether a TCP connection to the address is accepted."""
     try:
         socket.create_connection((host, port), ANSWER_SECONDS).close()
     except OSError:
@@ -69,8 +70,8 @@ def accepts_tcp(host: str, port: int) -> bool:
 
 
 def answers_http(host: str, port: int, path: str, statuses: tuple[int, ...] = (200,)) -> bool:
-    """Whether GET *path* is answered with one of *statuses*."""
-    connection = http.client.HTTPConnection(near(host), port, timeout=ANSWER_SECONDS)
+    """Return whether GET *path* is answered with one of *statuses*."""
+    connection = http.client.HTTPConnection(loopback_address(host), port, timeout=ANSWER_SECONDS)
     try:
         connection.request("GET", path)
         return connection.getresponse().status in statuses
@@ -80,8 +81,8 @@ def answers_http(host: str, port: int, path: str, statuses: tuple[int, ...] = (2
         connection.close()
 
 
-def gives_signs(role: str) -> Check:
-    """A check that a process of this machine has lately written its sign of life as *role*."""
+def has_heartbeat(role: str) -> Check:
+    """Return a check for a recent heartbeat of a process of this machine as *role*."""
 
     def check(settings: Settings, pid: int | None = None) -> bool:
         here = f"{socket.gethostname()}:{'' if pid is None else pid}"
@@ -95,34 +96,34 @@ def gives_signs(role: str) -> Check:
     return check
 
 
-def near(host: str) -> str:
-    """Where to reach a server of this machine that binds *host*."""
+def loopback_address(host: str) -> str:
+    """Return the address at which this machine reaches its own server that binds *host*."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
 
 
 def check_api(settings: Settings, _pid: int | None = None) -> bool:
-    """Whether the API answers; its 503 says that the database or a worker is missing, which is not its own fault."""
+    """Return whether the API answers; 503 counts, because it reports a missing database or worker."""
     return answers_http(settings.api_host, settings.api_port, "/v1/health", (200, 503))
 
 
 def check_flower(settings: Settings, _pid: int | None = None) -> bool:
-    """Whether Flower says that it is well; this path needs no password."""
+    """Return whether Flower is healthy; this path needs no password."""
     return answers_http(settings.flower_host, settings.flower_port, "/healthcheck")
 
 
-#: Runs to its end before the others start.
+#: Command that must end before the processes start.
 MIGRATE = ("prelim", "migrate")
 
-#: In starting order; they are stopped in reverse, so that what still arrives is kept to the last.
+#: In starting order; stopped in reverse, so that the listener stores arriving objects to the last.
 PROCESSES = (
     Process("listener", ("prelim", "listen"), answers_echo),
-    Process("dispatcher", ("prelim", "dispatch"), gives_signs("dispatcher")),
+    Process("dispatcher", ("prelim", "dispatch"), has_heartbeat("dispatcher")),
     Process(
         "worker",
         ("prelim", "work"),
-        gives_signs("worker"),
+        has_heartbeat("worker"),
         ready_seconds=900,  # 80 GB of weights from a slow disk (100 MB/s)
-        grace_seconds=60,  # most reports; one cut off is written again by another worker
+        grace_seconds=60,  # enough for most reports; an interrupted one is written again by another worker
     ),
     Process("api", ("prelim", "serve"), check_api),
     Process("flower", ("prelim", "flower"), check_flower),
@@ -130,8 +131,8 @@ PROCESSES = (
 
 
 def is_ready(name: str, settings: Settings) -> bool:
-    """Whether the process *name* of this machine works; raises ConfigurationError for an unknown name."""
+    """Return whether the process *name* of this machine is ready; raises ConfigurationError for an unknown name."""
     for process in PROCESSES:
         if process.name == name:
             return process.ready(settings, None)
-    raise ConfigurationError(f"{name} is none of {', '.join(process.name for process in PROCESSES)}")
+    raise ConfigurationError(f"unknown process {name}: expected {', '.join(process.name for process in PROCESSES)}")

@@ -1,4 +1,4 @@
-"""Ctrl-C and its kin, counted instead of raised: a stop in order must not be torn by an exception from anywhere."""
+"""Count Ctrl-C, SIGTERM and SIGHUP instead of raising: an exception could interrupt an orderly stop anywhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupts:
-    """How often the operator has asked for an end."""
+    """Number of stop signals received."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -26,10 +26,10 @@ class Interrupts:
 
 @contextmanager
 def counted_interrupts() -> Iterator[Interrupts]:
-    """Count the signals that ask for an end, within the block."""
+    """Count stop signals within the block."""
     interrupts = Interrupts()
-    ours = [number for number in SIGNALS if not is_nohup(number)]
-    before = {number: signal.signal(number, interrupts.handle) for number in ours}
+    handled = [number for number in SIGNALS if not is_nohup(number)]
+    before = {number: signal.signal(number, interrupts.handle) for number in handled}
     try:
         yield interrupts
     finally:
@@ -38,5 +38,5 @@ def counted_interrupts() -> Iterator[Interrupts]:
 
 
 def is_nohup(number: signal.Signals) -> bool:
-    """Whether *number* is SIGHUP and nohup(1) told us to survive it."""
+    """Return whether *number* is SIGHUP and ignored, as nohup(1) sets it."""
     return number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN

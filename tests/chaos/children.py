@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from db import logs
 from db.reports.versions import Draft
 from db.settings import Settings, load_settings
-from deploy.launcher.spawn import PR_SET_PDEATHSIG
+from deploy.spawn import PR_SET_PDEATHSIG
 from dicom_listener import dispatch
 from dicom_listener.receive import listener
 from worker.process import build

@@ -31,7 +31,7 @@ ROWS = 5000
 
 @pytest.fixture(scope="module")
 def own_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    """A server that these tests may kill."""
+    """Server that these tests may kill."""
     with Postgres(tmp_path_factory.mktemp("postgres")) as server:
         yield server
 
@@ -55,14 +55,14 @@ def kill(server: Server) -> None:
     os.kill(pid(server), signal.SIGKILL)
 
 
-def test_postgres_refuses_a_wrong_password(own_postgres: Postgres) -> None:
+def test_postgres_rejects_a_wrong_password(own_postgres: Postgres) -> None:
     url = own_postgres.url.replace("+psycopg", "").replace(own_postgres.password, "wrong")
 
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(url)
 
 
-def test_redis_refuses_a_wrong_password(own_redis: Redis) -> None:
+def test_redis_rejects_a_wrong_password(own_redis: Redis) -> None:
     with (
         redis.Redis.from_url(own_redis.url.replace(own_redis.password, "wrong")) as client,
         pytest.raises(redis.AuthenticationError),
@@ -70,9 +70,7 @@ def test_redis_refuses_a_wrong_password(own_redis: Redis) -> None:
         client.ping()
 
 
-def test_passwords_are_files_for_their_owner_alone_and_on_no_command_line(
-    own_postgres: Postgres, own_redis: Redis
-) -> None:
+def test_passwords_are_private_files_and_on_no_command_line(own_postgres: Postgres, own_redis: Redis) -> None:
     for server in (own_postgres, own_redis):
         command_line = Path(f"/proc/{pid(server)}/cmdline").read_bytes()
         environment = Path(f"/proc/{pid(server)}/environ").read_bytes()
@@ -92,7 +90,7 @@ def test_servers_listen_on_loopback_only(own_postgres: Postgres, own_redis: Redi
     assert addresses == {("0100007F", port) for port in ports}  # 127.0.0.1, little-endian
 
 
-def test_postgres_keeps_every_committed_row_over_a_kill_of_its_postmaster(own_postgres: Postgres) -> None:
+def test_postgres_keeps_committed_rows_after_its_postmaster_is_killed(own_postgres: Postgres) -> None:
     with connect(own_postgres) as connection:
         connection.execute("CREATE TABLE kept (n int)")
         for n in range(ROWS):
@@ -106,7 +104,7 @@ def test_postgres_keeps_every_committed_row_over_a_kill_of_its_postmaster(own_po
     assert row == (ROWS,)
 
 
-def test_postgres_returns_at_once_ten_times_over_with_clients_connected(own_postgres: Postgres) -> None:
+def test_postgres_restarts_ten_times_with_clients_connected(own_postgres: Postgres) -> None:
     for _ in range(10):
         with connect(own_postgres) as connection:
             connection.execute("SELECT 1")
@@ -117,12 +115,12 @@ def test_postgres_returns_at_once_ten_times_over_with_clients_connected(own_post
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_postgres_knows_the_case_of_every_letter_and_sorts_by_code_point(own_postgres: Postgres) -> None:
+def test_postgres_folds_unicode_case_and_sorts_by_code_point(own_postgres: Postgres) -> None:
     with connect(own_postgres) as connection:
         assert connection.execute("SELECT 'ÉTIENNE' ILIKE 'étienne', 'Z' < 'a', 'z' < 'é'").fetchone() == (True,) * 3
 
 
-def test_redis_keeps_what_it_held_over_a_kill(own_redis: Redis) -> None:
+def test_redis_keeps_its_data_after_a_kill(own_redis: Redis) -> None:
     with redis.Redis.from_url(own_redis.url) as client:
         client.rpush("queue", *range(ROWS))
     kill(own_redis)
@@ -133,13 +131,13 @@ def test_redis_keeps_what_it_held_over_a_kill(own_redis: Redis) -> None:
         assert client.llen("queue") == ROWS
 
 
-def test_redis_refuses_writes_when_full_instead_of_forgetting(own_redis: Redis) -> None:
+def test_redis_rejects_writes_when_full_instead_of_evicting(own_redis: Redis) -> None:
     with redis.Redis.from_url(own_redis.url) as client:
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
         assert client.config_get("appendonly") == {"appendonly": "yes"}
 
 
-def test_a_stopped_server_leaves_no_process_and_starts_again_on_its_port(tmp_path: Path) -> None:
+def test_stopped_server_leaves_no_process_and_restarts_on_its_port(tmp_path: Path) -> None:
     server = Postgres(tmp_path)
     server.start()
     members = family(pid(server))
@@ -153,14 +151,14 @@ def test_a_stopped_server_leaves_no_process_and_starts_again_on_its_port(tmp_pat
         assert server.port == port
 
 
-def test_two_instances_live_side_by_side(own_postgres: Postgres, tmp_path: Path) -> None:
+def test_two_instances_run_side_by_side(own_postgres: Postgres, tmp_path: Path) -> None:
     with Postgres(tmp_path) as second, connect(own_postgres) as here, connect(second) as there:
         here.execute("CREATE TABLE mine ()")
 
         assert there.execute("SELECT to_regclass('mine')").fetchone() == (None,)
 
 
-def test_a_taken_port_is_named_in_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_names_a_port_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deploy.embedded.server_process.START_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         server = Redis(tmp_path, taken.getsockname()[1])
@@ -171,7 +169,7 @@ def test_a_taken_port_is_named_in_the_error(tmp_path: Path, monkeypatch: pytest.
     assert server.process is None
 
 
-def test_an_unfinished_first_start_is_begun_again(tmp_path: Path) -> None:
+def test_interrupted_first_start_is_repeated(tmp_path: Path) -> None:
     (tmp_path / "cluster.new" / "base").mkdir(parents=True)
 
     with Postgres(tmp_path) as server, connect(server) as connection:
@@ -183,8 +181,8 @@ def test_an_unfinished_first_start_is_begun_again(tmp_path: Path) -> None:
 ORPHANS = """
 import sys, time
 from pathlib import Path
-from deploy.postgres import Postgres
-from deploy.redis import Redis
+from deploy.embedded.postgres import Postgres
+from deploy.embedded.redis import Redis
 servers = [Postgres(Path(sys.argv[1], "postgres")), Redis(Path(sys.argv[1], "redis"))]
 for server in servers:
     server.start()
@@ -193,7 +191,7 @@ time.sleep(100)
 """
 
 
-def test_servers_end_with_a_killed_parent_and_their_data_serves_the_next(tmp_path: Path) -> None:
+def test_servers_end_with_a_killed_parent_and_their_data_stays_usable(tmp_path: Path) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", ORPHANS, tmp_path], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
@@ -222,7 +220,7 @@ class TestAsRoot:
         assert 0 not in owners
         assert closed.stat().st_mode & 0o777 == 0o700
 
-    def test_programs_out_of_reach_are_copied_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_inaccessible_programs_are_copied_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         wheel = closed_copy_of_the_wheel(tmp_path / "closed")
         cache = Path("/var/tmp", f"prelim-test-{os.getpid()}")
         monkeypatch.setattr(postgres_module, "wheel_directory", lambda: wheel)
@@ -262,7 +260,7 @@ AS_NOBODY = """
 import sys
 from pathlib import Path
 import psycopg
-from deploy.postgres import Postgres
+from deploy.embedded.postgres import Postgres
 with Postgres(Path(sys.argv[1])) as server:
     owner = Path(f"/proc/{server.process.pid}").stat().st_uid
     with psycopg.connect(server.url.replace("+psycopg", "")) as connection:
@@ -271,7 +269,7 @@ with Postgres(Path(sys.argv[1])) as server:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a test as another user")
-def test_postgres_runs_for_an_ordinary_user_as_that_user() -> None:
+def test_postgres_runs_as_the_ordinary_user_who_starts_it() -> None:
     python = public_python()
     nobody = pwd.getpwnam("nobody")
     folder = Path(tempfile.mkdtemp())  # tmp_path is below a directory of root's
@@ -297,7 +295,7 @@ def test_postgres_runs_for_an_ordinary_user_as_that_user() -> None:
 
 
 def public_python() -> Path:
-    """A Python like ours that any user may run, with our packages readable."""
+    """A Python of this version that any user may run, with the packages readable."""
     named = Path("/usr/bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
     readable = accounts.is_public(postgres_module.wheel_directory()) and accounts.is_public(REPOSITORY)
     for python in (Path(sys.executable), named):

@@ -154,8 +154,8 @@ def test_a_process_that_dies_is_announced_and_started_again(launch: Callable[...
     os.kill(launched.pids("b")[1], signal.SIGKILL)
     wait_until(lambda: len(launched.pids("b")) == 3)
 
-    assert "b ended with status -9; starting it again now" in launched.words
-    assert "b ended with status -9; starting it again in 1 s" in launched.words
+    assert "b ended with status -9; restarting now" in launched.words
+    assert "b ended with status -9; restarting in 1 s" in launched.words
     assert len(launched.pids("a")) == 1
     assert launched.end(signal.SIGINT) == 0
 
@@ -221,14 +221,14 @@ def test_killed_databases_come_back_where_they_were_with_what_they_held(
 
     for pid in server_pids(launched):
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: launched.words.count("server_started") == 4)
+    wait_until(lambda: launched.words.count("server.started") == 4)
 
     with psycopg.connect(database_url) as connection:
         assert connection.execute("SELECT n FROM kept").fetchone() == (42,)
     with redis.Redis.from_url(services["broker_url"]) as client:
         assert client.get("kept") == b"42"
-    assert "postgres ended; starting it again now" in launched.words
-    assert "redis ended; starting it again now" in launched.words
+    assert "postgres ended; restarting now" in launched.words
+    assert "redis ended; restarting now" in launched.words
     assert launched.end(signal.SIGINT) == 0
     assert not any(map(runs, server_pids(launched)))
 
@@ -288,4 +288,4 @@ def test_a_reader_that_goes_away_does_not_stop_the_launcher_from_stopping_in_ord
 
 
 def server_pids(launched: Launched) -> list[int]:
-    return [int(pid) for pid in re.findall(r"server_started\b.*\bpid=(\d+)", launched.words)]
+    return [int(pid) for pid in re.findall(r"server.started\b.*\bpid=(\d+)", launched.words)]

@@ -6,10 +6,10 @@ import socket
 from db.operations.heartbeats import beat
 from db.session import transaction
 from db.settings import Settings
-from deploy.launcher.processes import gives_signs, is_ready
+from deploy.launcher.processes import has_heartbeat, is_ready
 
 
-def test_a_worker_is_ready_once_its_own_sign_of_life_is_there(database_url: str) -> None:
+def test_worker_is_ready_once_its_own_heartbeat_is_stored(database_url: str) -> None:
     settings = Settings(database_url=database_url)
     before = is_ready("worker", settings)
     with transaction(database_url) as session:
@@ -17,6 +17,6 @@ def test_a_worker_is_ready_once_its_own_sign_of_life_is_there(database_url: str)
 
     assert not before
     assert is_ready("worker", settings)
-    assert gives_signs("worker")(settings, os.getpid())
-    assert not gives_signs("worker")(settings, os.getpid() + 1), f"another process of {socket.gethostname()}"
+    assert has_heartbeat("worker")(settings, os.getpid())
+    assert not has_heartbeat("worker")(settings, os.getpid() + 1), f"another process of {socket.gethostname()}"
     assert not is_ready("dispatcher", settings)

@@ -9,9 +9,9 @@ import pytest
 from db.errors import ConfigurationError
 from db.settings import Settings
 from deploy.embedded import accounts
-from deploy.embedded.accounts import is_public, require_linux, within_reach
+from deploy.embedded.accounts import accessible_copy, is_public, require_linux
 from deploy.embedded.databases import embedded
-from deploy.launcher.spawn import Account
+from deploy.spawn import Account
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +21,7 @@ ANYONE = Account(65534, 65534)
 
 @pytest.fixture
 def programs(tmp_path: Path) -> Path:
-    """A wheel with a program and a library, in a folder that only its owner may enter."""
+    """Wheel with a program and a library, in a folder that only its owner may enter."""
     closed = tmp_path / "closed"
     (closed / "lib").mkdir(parents=True)
     closed.chmod(0o700)
@@ -42,8 +42,8 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_a_copy_is_whole_and_anyone_may_use_but_not_change_it(programs: Path, cache: Path) -> None:
-    copy = within_reach(programs, ("server", "lib"), ANYONE)
+def test_copy_is_complete_and_readable_but_not_writable_by_all(programs: Path, cache: Path) -> None:
+    copy = accessible_copy(programs, ("server", "lib"), ANYONE)
 
     assert copy.parent == cache
     assert (copy / "server").read_text() == "one"
@@ -56,38 +56,38 @@ def test_a_copy_is_whole_and_anyone_may_use_but_not_change_it(programs: Path, ca
     assert mode(programs) == 0o700
 
 
-def test_the_same_program_is_copied_once_and_another_version_again(programs: Path, cache: Path) -> None:
-    first = within_reach(programs, ("server", "lib"), ANYONE)
-    again = within_reach(programs, ("server", "lib"), ANYONE)
+def test_each_version_of_a_program_is_copied_once(programs: Path, cache: Path) -> None:
+    first = accessible_copy(programs, ("server", "lib"), ANYONE)
+    again = accessible_copy(programs, ("server", "lib"), ANYONE)
     (programs / "server").write_text("two")
-    other = within_reach(programs, ("server", "lib"), ANYONE)
+    other = accessible_copy(programs, ("server", "lib"), ANYONE)
 
     assert first == again
     assert set(cache.iterdir()) == {first, other}
 
 
-def test_nothing_is_copied_for_ourselves(programs: Path, cache: Path) -> None:
-    assert within_reach(programs, ("server", "lib"), None) == programs
+def test_nothing_is_copied_for_the_caller_itself(programs: Path, cache: Path) -> None:
+    assert accessible_copy(programs, ("server", "lib"), None) == programs
     assert not cache.exists()
 
 
-def test_a_program_is_public_only_if_each_folder_above_it_is(programs: Path) -> None:
+def test_program_is_public_only_if_each_parent_folder_is(programs: Path) -> None:
     (programs / "server").chmod(0o755)
 
     assert not is_public(programs / "server")
 
 
-def test_elsewhere_than_on_linux_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_systems_than_linux_are_rejected_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
 
     with pytest.raises(ConfigurationError, match=r"Linux only: use docker-compose\.yml"):
         require_linux()
 
 
-def test_a_data_folder_where_we_may_not_write_is_named() -> None:
+def test_error_names_an_unwritable_data_folder() -> None:
     with (
-        pytest.raises(ConfigurationError, match="another user's"),
-        # Root may write nearly everywhere, but not here.
+        pytest.raises(ConfigurationError, match="belongs to another user"),
+        # Not writable even by root.
         embedded(Settings(data_dir="/sys/prelim")),
     ):
         pass

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from deploy.launcher.backoff import LONGEST_PAUSE_SECONDS, STEADY_SECONDS, Restarts
+from deploy.launcher.backoff import MAX_PAUSE_SECONDS, STEADY_SECONDS, Restarts
 
 
 class Clock:
@@ -22,23 +22,23 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_the_first_restart_is_at_once_and_the_pauses_then_double_up_to_a_limit(clock: Clock) -> None:
+def test_first_restart_is_immediate_and_later_pauses_double_up_to_a_limit(clock: Clock) -> None:
     restarts = Restarts()
     pauses = []
     for _ in range(8):
-        restarts.began()
+        restarts.record_start()
         clock.now += 0.1
-        pauses.append(restarts.plan())
+        pauses.append(restarts.schedule())
 
-    assert pauses == [0, 1, 2, 4, 8, 16, LONGEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS]
-    assert restarts.due == clock.now + LONGEST_PAUSE_SECONDS
+    assert pauses == [0, 1, 2, 4, 8, 16, MAX_PAUSE_SECONDS, MAX_PAUSE_SECONDS]
+    assert restarts.due == clock.now + MAX_PAUSE_SECONDS
 
 
-def test_a_steady_life_forgives_earlier_ends(clock: Clock) -> None:
+def test_long_run_resets_the_pause(clock: Clock) -> None:
     restarts = Restarts()
-    restarts.plan()
-    restarts.plan()
-    restarts.began()
+    restarts.schedule()
+    restarts.schedule()
+    restarts.record_start()
     clock.now += STEADY_SECONDS + 1
 
-    assert restarts.plan() == 0
+    assert restarts.schedule() == 0

@@ -18,7 +18,7 @@ class ClosedPipe(io.StringIO):
         raise BrokenPipeError
 
 
-def test_prefixes_are_as_wide_as_the_longest_name() -> None:
+def test_prefixes_are_padded_to_the_longest_name() -> None:
     stream = io.StringIO()
     lines = Lines(["api", "listener"], stream)
 
@@ -28,7 +28,7 @@ def test_prefixes_are_as_wide_as_the_longest_name() -> None:
     assert stream.getvalue() == "api      | hello\nlistener | \n"
 
 
-def test_a_terminal_shows_each_name_in_a_colour_of_its_own() -> None:
+def test_each_name_has_its_own_colour_on_a_terminal() -> None:
     stream = Terminal()
     lines = Lines(["api", "worker"], stream)
 
@@ -38,10 +38,10 @@ def test_a_terminal_shows_each_name_in_a_colour_of_its_own() -> None:
     assert stream.getvalue() == "\x1b[36mapi    | \x1b[0mhello\n\x1b[33mworker | \x1b[0mhello\n"
 
 
-def test_a_reader_that_is_gone_is_no_error() -> None:
+def test_closed_pipe_is_ignored() -> None:
     Lines(["api"], ClosedPipe()).write("api", "hello")
 
 
-def test_a_missing_program_is_named() -> None:
-    with pytest.raises(ConfigurationError, match="no program prelim-nowhere"):
+def test_error_names_a_missing_program() -> None:
+    with pytest.raises(ConfigurationError, match="program not found: prelim-nowhere"):
         find_program("prelim-nowhere")

@@ -10,26 +10,34 @@ from pynetdicom import AE, evt
 from db.errors import ConfigurationError
 from db.settings import Settings
 from deploy.embedded.server_process import free_port
-from deploy.launcher.processes import VERIFICATION, answers_echo, check_api, check_flower, gives_signs, is_ready, near
+from deploy.launcher.processes import (
+    VERIFICATION,
+    answers_echo,
+    check_api,
+    check_flower,
+    has_heartbeat,
+    is_ready,
+    loopback_address,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Answers(BaseHTTPRequestHandler):
-    """An API without worker, and no Flower."""
+class FakeApi(BaseHTTPRequestHandler):
+    """API without a worker; any other path is not found."""
 
     def do_GET(self) -> None:
         self.send_response(503 if self.path == "/v1/health" else 404)
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Keep quiet."""
+        """Write no access log."""
 
 
 @pytest.fixture
 def http_port() -> Iterator[int]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), FakeApi) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server.server_port
@@ -46,7 +54,7 @@ def listener(port: int, **options: object) -> AE:
     return ae
 
 
-def test_a_listener_is_ready_when_it_answers_an_echo() -> None:
+def test_listener_that_answers_echo_is_ready() -> None:
     settings = Settings(dicom_port=free_port())
     before = answers_echo(settings)
     ae = listener(settings.dicom_port)
@@ -57,7 +65,7 @@ def test_a_listener_is_ready_when_it_answers_an_echo() -> None:
         ae.shutdown()
 
 
-def test_a_listener_that_rejects_strangers_is_ready_all_the_same() -> None:
+def test_listener_that_rejects_unlisted_callers_is_ready() -> None:
     settings = Settings(dicom_port=free_port())
     ae = listener(settings.dicom_port, require_calling_aet=["FRIEND"])
     try:
@@ -66,25 +74,29 @@ def test_a_listener_that_rejects_strangers_is_ready_all_the_same() -> None:
         ae.shutdown()
 
 
-def test_an_api_without_worker_is_ready(http_port: int) -> None:
+def test_api_without_worker_is_ready(http_port: int) -> None:
     assert check_api(Settings(api_port=http_port))
 
 
-def test_http_checks_want_an_answer_and_the_right_one(http_port: int) -> None:
+def test_http_checks_need_the_expected_status(http_port: int) -> None:
     assert not check_api(Settings(api_port=free_port()))
     assert not check_flower(Settings(flower_port=http_port))
 
 
-def test_a_sign_of_life_needs_a_database() -> None:
-    nowhere = f"postgresql+psycopg://nobody@127.0.0.1:{free_port()}/none"
+def test_heartbeat_check_fails_without_a_database() -> None:
+    nowhere = f"postgresql+psycopg://user@127.0.0.1:{free_port()}/none"
 
-    assert not gives_signs("worker")(Settings(database_url=nowhere), None)
-
-
-def test_servers_that_bind_every_address_are_asked_on_loopback() -> None:
-    assert [near("0.0.0.0"), near("::"), near("10.1.2.3")] == ["127.0.0.1", "::1", "10.1.2.3"]
+    assert not has_heartbeat("worker")(Settings(database_url=nowhere), None)
 
 
-def test_an_unknown_process_is_an_error() -> None:
-    with pytest.raises(ConfigurationError, match="listner is none of listener, dispatcher"):
+def test_servers_that_bind_every_address_are_reached_on_loopback() -> None:
+    assert [loopback_address("0.0.0.0"), loopback_address("::"), loopback_address("10.1.2.3")] == [
+        "127.0.0.1",
+        "::1",
+        "10.1.2.3",
+    ]
+
+
+def test_unknown_process_is_rejected() -> None:
+    with pytest.raises(ConfigurationError, match="unknown process listner: expected listener, dispatcher"):
         is_ready("listner", Settings())

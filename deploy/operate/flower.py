@@ -1,4 +1,4 @@
-"""Flower, for operations: what Celery's queue does. The record of what became of a study is the database."""
+"""Serve Flower, which shows Celery's queue; the record of a study is the database."""
 
 from __future__ import annotations
 
@@ -7,22 +7,20 @@ import os
 from typing import TYPE_CHECKING
 
 from db.jobs.celery_app import make_app
-from deploy.embedded.credentials import flower_password
+from deploy.embedded.credentials import FLOWER_USER, flower_password
 
 if TYPE_CHECKING:
     from db.settings import Settings
 
-USER = "prelim"
-
 
 def run(settings: Settings) -> None:
-    """Serve Flower until SIGTERM; always behind a password, which is handed over outside the command line."""
-    os.environ["FLOWER_BASIC_AUTH"] = f"{USER}:{flower_password(settings)}"
+    """Serve Flower until SIGTERM, always with a password, which is kept off the command line."""
+    os.environ["FLOWER_BASIC_AUTH"] = f"{FLOWER_USER}:{flower_password(settings)}"
     arguments = [
         f"--address={settings.flower_host}",
         f"--port={settings.flower_port}",
         f"--logging={settings.log_level}",
     ]
-    # It asks the workers while they are still starting, and asks again when somebody looks.
+    # It queries the workers while they are still starting, and again on every page.
     logging.getLogger("flower.inspector").setLevel(logging.ERROR)
     make_app(settings.broker()).start(["flower", *arguments])
