@@ -1,4 +1,4 @@
-"""A program for the tests: launches fake processes, described in JSON, as `prelim up` launches ours."""
+"""Launch fake processes, described in JSON, as `prelim up` launches the real ones; run by the tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from deploy.launcher.processes import Process
 
 
 def fake(name: str, *, code: str, ready_seconds: float = 20, grace_seconds: float = 20) -> Process:
-    """A process that runs the Python *code* and is ready when the file NAME.ready is there."""
+    """A process that runs the Python *code* and is ready once the file NAME.ready exists."""
     folder = Path.cwd()
     return Process(
         name,
@@ -30,7 +30,7 @@ def main(migration: str, table: str) -> int:
         with running(load_settings(), processes=processes, migration=(sys.executable, "-c", migration)) as launcher:
             launcher.run()
     except PrelimError as error:
-        print(error, flush=True)  # noqa: T201 - what the console command does
+        print(error, flush=True)  # noqa: T201 - as the command line does
         return 1
     return launcher.exit_status
 

@@ -23,7 +23,7 @@ REPOSITORY = Path(__file__).parents[4]
 PATH = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
 NOWHERE = {"PRELIM_DATABASE_URL": "postgresql+psycopg://nowhere/none", "PRELIM_BROKER_URL": "redis://nowhere/0"}
 
-#: Says its process id, is ready at once, and notes in the file `ended` that it was asked to end.
+#: Prints its process id, is ready at once, and records SIGTERM in the file `ended`.
 OBEDIENT = """
 import os, pathlib, signal, sys, time
 def end(*_):
@@ -43,7 +43,7 @@ FAILING = "print('no checkpoint there'); raise SystemExit(7)"
 
 
 class Launched:
-    """A launcher in a process of its own, with what it has said so far."""
+    """A launcher in its own process, and its output so far."""
 
     def __init__(self, folder: Path, environment: dict[str, str], migration: str, table: dict[str, Any]) -> None:
         self.output = folder / "output"
@@ -62,15 +62,15 @@ class Launched:
             )
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         return self.output.read_text()
 
     def pids(self, name: str = r"\w+") -> list[int]:
-        return [int(pid) for pid in re.findall(rf"^{name} +\| pid (\d+)$", self.words, re.MULTILINE)]
+        return [int(pid) for pid in re.findall(rf"^{name} +\| pid (\d+)$", self.text, re.MULTILINE)]
 
-    def wait_for(self, words: str) -> None:
-        wait_until(lambda: words in self.words or self.process.poll() is not None)
-        assert words in self.words
+    def wait_for(self, text: str) -> None:
+        wait_until(lambda: text in self.text or self.process.poll() is not None)
+        assert text in self.text
 
     def end(self, *signals: signal.Signals) -> int:
         for number in signals:
@@ -93,22 +93,22 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
         each.process.wait()
 
 
-def test_every_line_says_which_process_it_comes_from(launch: Callable[..., Launched]) -> None:
+def test_every_line_names_its_process(launch: Callable[..., Launched]) -> None:
     launched = launch(first={"code": OBEDIENT}, other_one={"code": OBEDIENT})
     launched.wait_for("everything is ready")
 
     assert launched.end(signal.SIGINT) == 0
-    assert all(re.match(r"(prelim   |first    |other_one) \| ", line) for line in launched.words.splitlines())
+    assert all(re.match(r"(prelim   |first    |other_one) \| ", line) for line in launched.text.splitlines())
     assert len(launched.pids("first")) == len(launched.pids("other_one")) == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_stops_in_reverse_order_and_leaves_nothing(
+def test_stop_signal_ends_all_processes_in_reverse_order(
     launch: Callable[..., Launched], tmp_path: Path, number: signal.Signals
 ) -> None:
     launched = launch(a={"code": OBEDIENT}, b={"code": OBEDIENT}, c={"code": OBEDIENT})
     launched.wait_for("everything is ready")
-    time.sleep(0.2)  # the last one's handler was there before its file; its first line may not be
+    time.sleep(0.2)  # its handler is set before its ready file; its first line may come later
 
     assert launched.end(number) == 0
     assert (tmp_path / "ended").read_text().split() == ["c", "b", "a"]
@@ -116,25 +116,25 @@ def test_a_signal_stops_in_reverse_order_and_leaves_nothing(
     assert not any(map(runs, launched.pids()))
 
 
-def test_a_second_ctrl_c_kills_what_does_not_obey(launch: Callable[..., Launched]) -> None:
+def test_second_ctrl_c_kills_a_process_that_ignores_sigterm(launch: Callable[..., Launched]) -> None:
     launched = launch(a={"code": OBEDIENT}, b={"code": STUBBORN, "grace_seconds": 100})
     launched.wait_for("everything is ready")
 
     assert launched.end(signal.SIGINT, signal.SIGINT) == 130
-    assert "b was killed" in launched.words
+    assert "b was killed" in launched.text
     assert not any(map(runs, launched.pids()))
 
 
-def test_grace_runs_out_without_a_second_ctrl_c(launch: Callable[..., Launched], tmp_path: Path) -> None:
+def test_process_that_exceeds_its_grace_time_is_killed(launch: Callable[..., Launched], tmp_path: Path) -> None:
     launched = launch(a={"code": OBEDIENT}, b={"code": STUBBORN, "grace_seconds": 0.5})
     launched.wait_for("everything is ready")
 
     assert launched.end(signal.SIGINT) == 0
-    assert "b was killed" in launched.words
+    assert "b was killed" in launched.text
     assert (tmp_path / "ended").read_text().split() == ["a"]
 
 
-def test_what_a_process_started_itself_ends_with_it(launch: Callable[..., Launched]) -> None:
+def test_children_of_a_process_end_with_it(launch: Callable[..., Launched]) -> None:
     launched = launch(a={"code": FORKING})
     launched.wait_for("everything is ready")
     wait_until(lambda: len(launched.pids()) == 2)
@@ -144,7 +144,7 @@ def test_what_a_process_started_itself_ends_with_it(launch: Callable[..., Launch
     assert not any(map(runs, launched.pids()))
 
 
-def test_a_process_that_dies_is_announced_and_started_again(launch: Callable[..., Launched]) -> None:
+def test_process_that_dies_is_restarted(launch: Callable[..., Launched]) -> None:
     launched = launch(a={"code": OBEDIENT}, b={"code": OBEDIENT})
     launched.wait_for("everything is ready")
     wait_until(lambda: len(launched.pids("b")) == 1)
@@ -154,40 +154,40 @@ def test_a_process_that_dies_is_announced_and_started_again(launch: Callable[...
     os.kill(launched.pids("b")[1], signal.SIGKILL)
     wait_until(lambda: len(launched.pids("b")) == 3)
 
-    assert "b ended with status -9; restarting now" in launched.words
-    assert "b ended with status -9; restarting in 1 s" in launched.words
+    assert "b ended with status -9; restarting now" in launched.text
+    assert "b ended with status -9; restarting in 1 s" in launched.text
     assert len(launched.pids("a")) == 1
     assert launched.end(signal.SIGINT) == 0
 
 
-def test_a_process_that_never_gets_ready_ends_the_start_and_is_named(launch: Callable[..., Launched]) -> None:
+def test_start_fails_and_names_a_process_that_is_never_ready(launch: Callable[..., Launched]) -> None:
     launched = launch(a={"code": OBEDIENT}, b={"code": SILENT, "ready_seconds": 1})
 
     assert launched.process.wait(30) == 1
-    assert "b is not ready after 1 s" in launched.words
+    assert "b is not ready after 1 s" in launched.text
     assert len(launched.pids()) == 2
     assert not any(map(runs, launched.pids()))
 
 
-def test_a_process_that_ends_before_it_is_ready_ends_the_start_at_once(launch: Callable[..., Launched]) -> None:
+def test_start_fails_at_once_when_a_process_ends_before_it_is_ready(launch: Callable[..., Launched]) -> None:
     launched = launch(a={"code": SILENT, "ready_seconds": 100}, b={"code": FAILING})
 
     assert launched.process.wait(30) == 1
-    assert "b      | no checkpoint there" in launched.words
-    assert "b ended with status 7 before all were ready" in launched.words
+    assert "b      | no checkpoint there" in launched.text
+    assert "b ended with status 7 before all were ready" in launched.text
     assert not any(map(runs, launched.pids()))
 
 
-def test_nothing_starts_when_the_migration_fails(launch: Callable[..., Launched]) -> None:
+def test_failed_migration_starts_nothing(launch: Callable[..., Launched]) -> None:
     launched = launch(migration="raise SystemExit('no such table')", a={"code": OBEDIENT})
 
     assert launched.process.wait(30) == 1
-    assert "prelim | no such table" in launched.words
-    assert "ended with status 1; its lines are above" in launched.words
+    assert "prelim | no such table" in launched.text
+    assert "ended with status 1; its lines are above" in launched.text
     assert launched.pids() == []
 
 
-def test_ctrl_c_while_starting_stops_what_was_started(launch: Callable[..., Launched]) -> None:
+def test_ctrl_c_during_the_start_stops_started_processes(launch: Callable[..., Launched]) -> None:
     launched = launch(a={"code": OBEDIENT}, b={"code": SILENT, "ready_seconds": 100})
     wait_until(lambda: len(launched.pids()) == 2)
 
@@ -195,7 +195,7 @@ def test_ctrl_c_while_starting_stops_what_was_started(launch: Callable[..., Laun
     assert not any(map(runs, launched.pids()))
 
 
-def test_nothing_outlives_a_killed_launcher(launch: Callable[..., Launched]) -> None:
+def test_no_process_outlives_a_killed_launcher(launch: Callable[..., Launched]) -> None:
     launched = launch({}, a={"code": OBEDIENT}, b={"code": STUBBORN})
     launched.wait_for("everything is ready")
     wait_until(lambda: len(launched.pids()) == 2)
@@ -207,7 +207,7 @@ def test_nothing_outlives_a_killed_launcher(launch: Callable[..., Launched]) -> 
     wait_until(lambda: not any(map(runs, [*launched.pids(), *servers])))
 
 
-def test_killed_databases_come_back_where_they_were_with_what_they_held(
+def test_killed_databases_restart_on_their_ports_with_their_data(
     launch: Callable[..., Launched], tmp_path: Path
 ) -> None:
     launched = launch({}, a={"code": OBEDIENT})
@@ -221,19 +221,19 @@ def test_killed_databases_come_back_where_they_were_with_what_they_held(
 
     for pid in server_pids(launched):
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: launched.words.count("server.started") == 4)
+    wait_until(lambda: launched.text.count("server.started") == 4)
 
     with psycopg.connect(database_url) as connection:
         assert connection.execute("SELECT n FROM kept").fetchone() == (42,)
     with redis.Redis.from_url(services["broker_url"]) as client:
         assert client.get("kept") == b"42"
-    assert "postgres ended; restarting now" in launched.words
-    assert "redis ended; restarting now" in launched.words
+    assert "postgres ended; restarting now" in launched.text
+    assert "redis ended; restarting now" in launched.text
     assert launched.end(signal.SIGINT) == 0
     assert not any(map(runs, server_pids(launched)))
 
 
-def test_other_commands_find_the_databases_while_they_run(launch: Callable[..., Launched], tmp_path: Path) -> None:
+def test_other_commands_find_running_databases(launch: Callable[..., Launched], tmp_path: Path) -> None:
     launched = launch({}, a={"code": OBEDIENT})
     launched.wait_for("everything is ready")
     services = tmp_path / "data/run/services.json"
@@ -245,7 +245,7 @@ def test_other_commands_find_the_databases_while_they_run(launch: Callable[..., 
     assert not services.exists()
 
 
-def test_a_database_named_by_a_setting_is_not_started(launch: Callable[..., Launched], tmp_path: Path) -> None:
+def test_database_named_by_a_setting_is_not_started(launch: Callable[..., Launched], tmp_path: Path) -> None:
     launched = launch({"PRELIM_DATABASE_URL": NOWHERE["PRELIM_DATABASE_URL"]}, a={"code": OBEDIENT})
     launched.wait_for("everything is ready")
 
@@ -254,21 +254,21 @@ def test_a_database_named_by_a_setting_is_not_started(launch: Callable[..., Laun
     assert launched.end(signal.SIGINT) == 0
 
 
-def test_a_second_launcher_on_the_same_folder_is_refused(launch: Callable[..., Launched], tmp_path: Path) -> None:
+def test_second_launcher_on_a_data_folder_is_refused(launch: Callable[..., Launched], tmp_path: Path) -> None:
     first = launch(a={"code": OBEDIENT})
     first.wait_for("everything is ready")
-    words = first.words
+    text = first.text
     pid = first.process.pid
 
     second = launch(a={"code": OBEDIENT})
 
     assert second.process.wait(30) == 1
-    assert f"process {pid} already runs on {tmp_path / 'data'}" in second.words
-    assert "everything is ready" in words
+    assert f"process {pid} already runs on {tmp_path / 'data'}" in second.text
+    assert "everything is ready" in text
     assert first.end(signal.SIGINT) == 0
 
 
-def test_a_reader_that_goes_away_does_not_stop_the_launcher_from_stopping_in_order(tmp_path: Path) -> None:
+def test_launcher_stops_in_order_after_its_output_pipe_is_closed(tmp_path: Path) -> None:
     table = json.dumps({"a": {"code": OBEDIENT}})
     launcher = subprocess.Popen(
         [sys.executable, Path(__file__).with_name("launch.py"), "", table],
@@ -288,4 +288,4 @@ def test_a_reader_that_goes_away_does_not_stop_the_launcher_from_stopping_in_ord
 
 
 def server_pids(launched: Launched) -> list[int]:
-    return [int(pid) for pid in re.findall(r"server.started\b.*\bpid=(\d+)", launched.words)]
+    return [int(pid) for pid in re.findall(r"server.started\b.*\bpid=(\d+)", launched.text)]
