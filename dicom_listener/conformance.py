@@ -9,7 +9,8 @@ from pydicom.uid import UID
 from pynetdicom import AllStoragePresentationContexts
 from pynetdicom._globals import ALL_TRANSFER_SYNTAXES
 
-from dicom_listener.dicom import data_sets, elements, statuses, uids
+from db.limits import MAX_ELEMENTS, MAX_INFLATED_BYTES, MAX_NESTING
+from dicom_listener.dicom import statuses, uids
 from dicom_listener.dicom.statuses import Refusal
 from dicom_listener.receive import association, listener, negotiation
 from dicom_listener.receive.c_store import Store
@@ -115,10 +116,10 @@ def _storage(settings: Settings) -> Iterator[str]:
             "success; the first is kept, the second is quarantined and shown",
         ),
         ("Largest object", f"{Store.most_bytes} bytes"),
-        ("Deflated data sets", f"up to {data_sets.LARGEST_INFLATED} bytes inflated"),
+        ("Deflated data sets", f"up to {MAX_INFLATED_BYTES} bytes inflated"),
         (
             "Nesting and elements",
-            f"up to {elements.DEEPEST} open sequences and items, {elements.MOST_ELEMENTS} elements",
+            f"up to {MAX_NESTING} open sequences and items, {MAX_ELEMENTS} elements",
         ),
         ("A study is complete", f"after {settings.settle_seconds:g} s of quiet, when no open association carried it"),
         ("at the latest", f"after {settings.settle_cap_seconds:g} s"),

@@ -6,6 +6,7 @@ import re
 import zlib
 from typing import TYPE_CHECKING, Protocol
 
+from db.limits import MAX_INFLATED_BYTES
 from dicom_listener.dicom.elements import ElementReader
 from dicom_listener.dicom.statuses import DataSetMismatch, ExpandsTooFar, MalformedUID, MissingUID, Truncated
 from dicom_listener.dicom.uids import DEFLATED, EXPLICIT_VR_BIG_ENDIAN
@@ -27,9 +28,6 @@ IDENTITY = {
 #: PS3.5 9.1 also forbids leading zeros; equipment sends them all the same and they do no harm.
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 LONGEST_UID = 64
-#: Bytes a deflated data set may grow to. Deflate reaches 1:1000, so that 1 MB could become 1 GB; what is sent deflated
-#: in practice is text and small images.
-LARGEST_INFLATED = 256 * 2**20
 INFLATE_STEP = 256 * 1024
 
 
@@ -62,8 +60,8 @@ class InflatingReader:
                 raise ExpandsTooFar("the data set cannot be inflated") from error
             rest = self._inflater.unconsumed_tail
             self._inflated += len(inflated)
-            if self._inflated > LARGEST_INFLATED:
-                raise ExpandsTooFar(f"the data set inflates to more than {LARGEST_INFLATED} bytes")
+            if self._inflated > MAX_INFLATED_BYTES:
+                raise ExpandsTooFar(f"the data set inflates to more than {MAX_INFLATED_BYTES} bytes")
             self._reader.feed(inflated)
 
     def finish(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+from db.limits import MAX_ELEMENTS, MAX_NESTING
 from dicom_listener.dicom.statuses import TooComplex, Truncated
 
 if TYPE_CHECKING:
@@ -23,10 +24,6 @@ DELIMITERS = frozenset((0xFFFEE00D, 0xFFFEE0DD))
 SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 #: Bytes kept of a wanted value: the longest we use are names, 3 x 64 characters of up to 4 bytes.
 LONGEST_VALUE = 1024
-#: Open sequences and items. SR trees reach 20 or so; pydicom's recursion ends near 200.
-DEEPEST = 64
-#: Elements of one data set. Enhanced objects of some thousand frames have 100,000; a million tiny ones cost a second.
-MOST_ELEMENTS = 1_000_000
 
 
 class ElementReader:
@@ -148,8 +145,8 @@ class ElementReader:
     def _enter(self, *, implicit: bool) -> None:
         self._implicit.append(implicit)
         self._count()
-        if len(self._implicit) > DEEPEST:
-            raise TooComplex(f"sequences are nested deeper than {DEEPEST}")
+        if len(self._implicit) - 1 > MAX_NESTING:
+            raise TooComplex(f"sequences are nested deeper than {MAX_NESTING}")
 
     def _leave(self, following: int) -> int:
         # One that delimits nothing is an oddity, no reason to look away from what follows.
@@ -161,8 +158,8 @@ class ElementReader:
 
     def _count(self) -> None:
         self._elements += 1
-        if self._elements > MOST_ELEMENTS:
-            raise TooComplex(f"the data set has more than {MOST_ELEMENTS} elements")
+        if self._elements > MAX_ELEMENTS:
+            raise TooComplex(f"the data set has more than {MAX_ELEMENTS} elements")
 
 
 def _is_vr(two: bytes) -> bool:

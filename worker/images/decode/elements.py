@@ -11,6 +11,7 @@ import struct
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, NamedTuple
 
+from db.limits import MAX_ELEMENTS, MAX_NESTING
 from worker.images.errors import Unreadable
 
 if TYPE_CHECKING:
@@ -33,10 +34,6 @@ _NONE: frozenset[bytes] = frozenset()
 _TAG_LENGTH = {True: struct.Struct("<HHL"), False: struct.Struct(">HHL")}
 _TAG_VR_LENGTH = {True: struct.Struct("<HH2sH"), False: struct.Struct(">HH2sH")}
 _LENGTH = {True: struct.Struct("<L"), False: struct.Struct(">L")}
-#: Elements of one header, nested ones included. A multi-frame object of 5000 frames has about 250 000.
-_MAX_ELEMENTS = 1_000_000
-#: Sequences within sequences. Structured reports reach a dozen; the standard's image objects half of that.
-_MAX_DEPTH = 100
 
 
 class Encoding(NamedTuple):
@@ -83,7 +80,7 @@ def collect(
         if length == UNDEFINED:
             position, seen = _past(buffer, start, inside(vr, encoding), seen)
         seen += 1
-        if position > end or seen > _MAX_ELEMENTS:
+        if position > end or seen > MAX_ELEMENTS:
             raise Unreadable("truncated", "the header is truncated")
         if tag in wanted and position - start <= wanted[tag]:
             if position > held:
@@ -105,7 +102,7 @@ def walk(buffer: Buffer, position: int, encoding: Encoding, *, end: int) -> Iter
         if length == UNDEFINED:
             position, seen = _past(buffer, start, inside(vr, encoding), seen)
         seen += 1
-        if position > end or seen > _MAX_ELEMENTS:
+        if position > end or seen > MAX_ELEMENTS:
             raise Unreadable("truncated", "the header is truncated")
         yield Element(tag, vr, start, length, position)
 
@@ -155,15 +152,17 @@ def _past(buffer: Buffer, position: int, encoding: Encoding, seen: int) -> tuple
     """
     opened = [encoding]
     while opened:
-        if position + 8 > len(buffer) or (seen := seen + 1) > _MAX_ELEMENTS:
+        if position + 8 > len(buffer) or seen > MAX_ELEMENTS:
             raise Unreadable("truncated", "a sequence in the header has no end")
-        if len(opened) > _MAX_DEPTH:
-            raise Unreadable("malformed", f"sequences are nested more than {_MAX_DEPTH} levels deep")
+        if len(opened) > MAX_NESTING:
+            raise Unreadable("malformed", f"sequences are nested more than {MAX_NESTING} levels deep")
         tag, vr, length, start = head(buffer, position, opened[-1])
         position = start
         if tag in _ENDS:
             opened.pop()
-        elif length != UNDEFINED:
+            continue
+        seen += 1
+        if length != UNDEFINED:
             position += length
         else:
             opened.append(inside(vr, opened[-1]))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from db.limits import MAX_ELEMENTS
 from worker.images.errors import Unreadable
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 _ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _END_OF_IMAGE = b"\xff\xd9"
-#: Fragments to look through where no offset table says where a frame lies. A slide has a few 100 000 tiles.
-_MAX_FRAGMENTS = 1_000_000
 
 
 class Codestreams:
@@ -50,7 +49,7 @@ class Codestreams:
 
     def _fragments(self, position: int) -> Iterator[Part]:
         """Where each fragment's bytes begin and end; the first item is the Basic Offset Table."""
-        for _ in range(_MAX_FRAGMENTS):
+        for _ in range(MAX_ELEMENTS):
             tag = self._buffer[position : position + 4]
             if tag == _END:
                 return
@@ -61,7 +60,7 @@ class Codestreams:
             if position > self._end:
                 raise Unreadable("truncated", "the compressed pixel data is truncated")
             yield start, position
-        raise Unreadable("too_large", f"the pixel data has more than {_MAX_FRAGMENTS} fragments")
+        raise Unreadable("too_large", f"the pixel data has more than {MAX_ELEMENTS} fragments")
 
     def _extended(self, index: int) -> list[Part]:
         """The one fragment an extended offset table gives for a frame; [] without a table."""

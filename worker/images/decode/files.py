@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import mmap
 import os
 import zlib
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
+from db.limits import MAX_INFLATED_BYTES
 from worker.images.decode.elements import Encoding, collect, head
 from worker.images.decode.header import WANTED, Header
 from worker.images.errors import Unreadable
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from worker.images.decode.elements import Buffer
 
-#: What a deflated object may grow to, in bytes: a study of deflated objects is small; a bomb of 1 MB becomes 1 GB.
-MAX_INFLATED = 128 << 20
 _PIECE = 1 << 20
 #: Bytes of a file read to find its header: most of CT and MR take 2 to 10 KiB, those with private protocols more.
 _BEGINNING = 16 << 10
@@ -66,7 +64,7 @@ def _encoding(syntax: str) -> Encoding:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[str, Encoding, Buffer, int]]:
+def opened(path: Path) -> Iterator[tuple[str, Encoding, mmap.mmap, int]]:
     """A file's transfer syntax, its encoding, its bytes (inflated where it is deflated), and where its data set begins.
 
     The bytes are mapped, not read: a header touches its first pages, a frame only its own.
@@ -104,20 +102,32 @@ def _meta(buffer: Buffer) -> tuple[str, int]:
     return syntax, start
 
 
-def _inflated(buffer: Buffer, start: int) -> bytes:
-    inflater, body = zlib.decompressobj(-zlib.MAX_WBITS), io.BytesIO()
+def _inflated(buffer: Buffer, start: int) -> mmap.mmap:
+    """The inflated data set. It is inflated twice, first to measure it, so that a bomb takes no memory."""
+    size = 0
+    for piece in _inflated_pieces(buffer, start):
+        size += len(piece)
+        if size > MAX_INFLATED_BYTES:
+            raise Unreadable("too_large", f"the inflated data set exceeds {MAX_INFLATED_BYTES >> 20} MiB")
+    inflated = mmap.mmap(-1, max(1, size))
+    for piece in _inflated_pieces(buffer, start):
+        inflated.write(piece)
+    return inflated
+
+
+def _inflated_pieces(buffer: Buffer, start: int) -> Iterator[bytes]:
+    """The inflated data set in pieces of at most 1 MiB. Raises Unreadable if it is damaged or has no end."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        # Piece by piece on both sides: zlib holds what it returns twice, and copies what it has not consumed.
+        # In pieces on both sides: zlib holds its output twice, and copies its unconsumed input.
         for begin in range(start, len(buffer), _PIECE):
             rest = buffer[begin : begin + _PIECE]
-            # What follows the end of the stream, a byte of padding (PS3.5 A.5), stays unconsumed for ever.
+            # The stream may be followed by a byte of padding (PS3.5 A.5), which is never consumed.
             while rest and not inflater.eof:
-                body.write(inflater.decompress(rest, _PIECE))
+                yield inflater.decompress(rest, _PIECE)
                 rest = inflater.unconsumed_tail
-                if body.tell() > MAX_INFLATED:
-                    raise Unreadable("too_large", f"the inflated data set exceeds {MAX_INFLATED >> 20} MiB")
             if inflater.eof:
-                return body.getvalue()
+                return
     except zlib.error:
         raise Unreadable("truncated", "the deflated data set is damaged") from None
     raise Unreadable("truncated", "the deflated data set is truncated")

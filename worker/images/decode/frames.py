@@ -30,11 +30,11 @@ from worker.images.decode.files import opened
 from worker.images.errors import Unreadable
 
 if TYPE_CHECKING:
+    import mmap
     from collections.abc import Callable, Iterator
 
     import numpy.typing as npt
 
-    from worker.images.decode.elements import Buffer
     from worker.images.decode.header import Header
 
 #: Bytes of one decoded frame. A 24-megapixel photograph has 72 million, a mammogram of 16 bits 60 million. Decoding
@@ -215,17 +215,16 @@ def decoding(header: Header) -> Iterator[Callable[[int], Frame]]:
         yield frame
 
 
-def _native(header: Header, shape: Shape, buffer: Buffer, index: int) -> Frame:
+def _native(header: Header, shape: Shape, buffer: mmap.mmap, index: int) -> Frame:
     pixels = header.where_pixels_are()
     if pixels.end > len(buffer):
         raise Unreadable("truncated", "the pixel data is truncated")
     if shape.allocated == 1:
         return Frame(_single_bits(shape, buffer, pixels.start, index), shape.photometric, stored=1)
-    source = io.BytesIO(buffer) if isinstance(buffer, bytes) else buffer
-    source.seek(pixels.start)
+    buffer.seek(pixels.start)
     # An array over the bytes read: the unused bits are removed by the lookup table, not by passes over the pixels.
     samples, now = get_decoder(header.syntax).as_array(
-        cast("Any", source),
+        cast("Any", buffer),
         index=index,
         raw=True,
         validate=False,
@@ -241,7 +240,7 @@ def _native(header: Header, shape: Shape, buffer: Buffer, index: int) -> Frame:
     return _stored(shape, samples, str(now["photometric_interpretation"]))
 
 
-def _single_bits(shape: Shape, buffer: Buffer, start: int, index: int) -> npt.NDArray[np.uint8]:
+def _single_bits(shape: Shape, buffer: mmap.mmap, start: int, index: int) -> npt.NDArray[np.uint8]:
     """Eight pixels a byte, the first in the lowest bit; frames follow each other without a gap (PS3.5 8.1.1)."""
     first, last = index * shape.total, (index + 1) * shape.total
     packed = np.frombuffer(buffer[start + first // 8 : start - (-last // 8)], np.uint8)

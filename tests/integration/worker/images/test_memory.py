@@ -15,6 +15,8 @@ import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
+from db.limits import MAX_INFLATED_BYTES
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -82,7 +84,7 @@ def claims(rows: int, columns: int, bits: int = 16) -> bytes:
 def deflate_bomb(path: Path) -> Path:
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     body = packer.compress(claims(60000, 60000))
-    body += b"".join(packer.compress(bytes(4 * MIB)) for _ in range(64)) + packer.flush()
+    body += b"".join(packer.compress(bytes(4 * MIB)) for _ in range(MAX_INFLATED_BYTES // (4 * MIB))) + packer.flush()
     return dicom(path, body, "1.2.840.10008.1.2.1.99")
 
 

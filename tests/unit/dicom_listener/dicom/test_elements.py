@@ -10,8 +10,9 @@ import pytest
 from pydicom import Dataset, Sequence, dcmwrite
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from db.limits import MAX_ELEMENTS, MAX_NESTING
 from dicom_listener.dicom import data_sets
-from dicom_listener.dicom.elements import DEEPEST, MOST_ELEMENTS, ElementReader
+from dicom_listener.dicom.elements import ElementReader
 from dicom_listener.dicom.statuses import ExpandsTooFar, TooComplex, Truncated
 
 STUDY = 0x0020000D
@@ -90,13 +91,13 @@ def test_deep_nesting_is_refused() -> None:
         "<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF
     )
     with pytest.raises(TooComplex):
-        read(level * DEEPEST, 4096)
+        read(level * MAX_NESTING, 4096)
 
 
 def test_endless_tiny_elements_are_refused() -> None:
     reader = ElementReader(frozenset())
     chunk = struct.pack("<HH2sH", 0x0009, 0x0010, b"LO", 0) * 10_000
-    for _ in range(MOST_ELEMENTS // 10_000):
+    for _ in range(MAX_ELEMENTS // 10_000):
         reader.feed(chunk)
     with pytest.raises(TooComplex):
         reader.feed(chunk)
@@ -160,7 +161,7 @@ def test_a_deflated_data_set_that_ends_early_is_noticed() -> None:
 
 
 def test_a_deflate_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_sets, "LARGEST_INFLATED", 2**20)
+    monkeypatch.setattr(data_sets, "MAX_INFLATED_BYTES", 2**20)
     bomb = deflated(b"\xe0\x7f\x10\x00OB\0\0" + struct.pack("<I", 2**21) + bytes(2**21))
     with pytest.raises(ExpandsTooFar):
         data_sets.InflatingReader({STUDY}).feed(bomb)
