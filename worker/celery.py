@@ -1,4 +1,4 @@
-"""What `celery -A worker` finds; all wiring is in worker.process."""
+"""The application that `celery -A worker` loads; all wiring is in worker.process."""
 
 import sys
 
@@ -8,7 +8,7 @@ from worker.process import Writer, build
 
 
 def _load(settings: Settings) -> Writer:
-    # Torch takes seconds to import: not before the settings are known to be good, and never for an `inspect`.
+    # Importing torch takes seconds: not before the settings have been checked, and never for `celery inspect`.
     from worker.resident import Resident  # noqa: PLC0415 - see above
 
     return Resident.load(settings)

@@ -20,7 +20,7 @@ from tests.chaos.laws import all_ended
 from tests.chaos.modality import History, Modality, PlannedStudy, plan
 from tests.chaos.run import run
 from tests.polling import wait_until
-from worker.process import FAREWELL_SECONDS
+from worker.process import SHUTDOWN_GRACE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,7 +87,7 @@ def test_a_worker_whose_engine_hangs_leaves_and_the_study_fails_with_the_reason(
         tend_until(house, lambda: all_ended(house, studies), 60)
 
         assert ends(house) == {studies[0].uid: ("failed", "worker_lost"), studies[1].uid: ("reported", None)}
-        assert house.logged("engine_stalled") >= 1
+        assert house.logged("engine.stalled") >= 1
 
 
 def test_a_worker_that_no_longer_hears_leaves_and_a_new_one_writes_the_report(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_worker_that_no_longer_hears_leaves_and_a_new_one_writes_the_report(tm
         tend_until(house, lambda: all_ended(house, studies), 60)
 
         assert ends(house) == {studies[0].uid: ("reported", None)}
-        assert house.logged("consumer_lost") == 1
+        assert house.logged("consumer.lost") == 1
 
 
 def test_a_message_heard_while_the_database_is_away_is_not_used_up(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def stop_for_good(house: House, name: str) -> None:
     """SIGTERM; the process must be gone in the time that it promises, and soon after."""
     house.down.add(name)
     house.signal(name, signal.SIGTERM)
-    house.children[name].join(house.settings.stop_seconds + FAREWELL_SECONDS + GRACE_SECONDS)
+    house.children[name].join(house.settings.stop_seconds + SHUTDOWN_GRACE_SECONDS + GRACE_SECONDS)
     assert house.children[name].exitcode == 0
 
 

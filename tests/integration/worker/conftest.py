@@ -1,4 +1,4 @@
-"""Work that waits, and a writer who has finished as soon as he is asked."""
+"""A waiting job, and a writer that finishes at once."""
 
 from __future__ import annotations
 
@@ -30,5 +30,5 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
     return Settings(data_dir=tmp_path, database_url=database_url, lease_seconds=30, retry_seconds=60)
 
 
-def written(_study: StudyToReport, _moved_on: Any) -> Draft:
+def written(_study: StudyToReport, _on_progress: Any) -> Draft:
     return DRAFT

@@ -1,4 +1,4 @@
-"""Every way a try can end becomes its state in the database."""
+"""Every way an attempt can end becomes a state in the database."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from db.session import transaction
 from tests.integration.db.conftest import Arrivals
 from tests.integration.db.jobs.test_claims import DRAFT
 from tests.integration.worker.conftest import written
-from worker import claim_loop
+from worker import attempt
+from worker.claim_loop import ClaimLoop
 
 if TYPE_CHECKING:
     from db.reports.versions import Draft
@@ -31,145 +32,147 @@ def job(url: str) -> Job:
 
 
 def ending_with(outcome: Exception) -> Any:
-    def write(_study: StudyToReport, _moved_on: Any) -> Draft:
+    def write(_study: StudyToReport, _on_progress: Any) -> Draft:
         raise outcome
 
     return write
 
 
-def test_a_written_report_finishes_its_job(arrivals: Arrivals, settings: Settings) -> None:
-    assert claim_loop.Slots(settings).run(written) == "finished"
+def test_written_report_finishes_its_job(arrivals: Arrivals, settings: Settings) -> None:
+    assert ClaimLoop(settings).run_once(written) == "finished"
     assert arrivals.state() == "reported"
 
 
-def test_nothing_waiting_is_no_work(settings: Settings) -> None:
-    assert claim_loop.Slots(settings).run(written) is None
+def test_empty_queue_is_no_work(settings: Settings) -> None:
+    assert ClaimLoop(settings).run_once(written) is None
 
 
 @pytest.mark.usefixtures("arrivals")
-def test_the_writer_is_told_where_the_files_are_and_no_patient(settings: Settings) -> None:
-    seen: list[StudyToReport] = []
+def test_writer_gets_file_paths_and_no_patient_data(settings: Settings) -> None:
+    studies: list[StudyToReport] = []
 
-    def write(study: StudyToReport, _moved_on: Any) -> Draft:
-        seen.append(study)
+    def write(study: StudyToReport, _on_progress: Any) -> Draft:
+        studies.append(study)
         return DRAFT
 
-    claim_loop.Slots(settings).run(write)
+    ClaimLoop(settings).run_once(write)
 
-    assert seen[0].instances[0].path.is_relative_to(settings.data_dir)
-    assert "PHANTOM" not in repr(seen)
+    assert studies[0].instances[0].path.is_relative_to(settings.data_dir)
+    assert "PHANTOM" not in repr(studies)
 
 
-def test_the_writer_is_told_which_of_our_names_the_images_were_sent_to(database_url: str, settings: Settings) -> None:
-    waiting, seen = Arrivals(database_url), []
+def test_writer_gets_the_called_ae_titles_of_the_reportable_images(database_url: str, settings: Settings) -> None:
+    waiting, studies = Arrivals(database_url), []
     waiting.image(called_ae_title="PRELIM_DEMO")
     waiting.image(called_ae_title="PRELIM")
     waiting.image(called_ae_title="OTHER", reportable=False)
     waiting.settle()
 
-    claim_loop.Slots(settings).run(lambda study, _: seen.append(study) or DRAFT)
+    ClaimLoop(settings).run_once(lambda study, _: studies.append(study) or DRAFT)
 
-    assert seen[0].called_ae_titles == {"PRELIM_DEMO", "PRELIM"}
+    assert studies[0].called_ae_titles == {"PRELIM_DEMO", "PRELIM"}
 
 
-def test_images_that_cannot_make_a_report_end_the_study_with_the_reason(arrivals: Arrivals, settings: Settings) -> None:
-    assert claim_loop.Slots(settings).run(ending_with(NotReportable("video", "it is a film"))) == "not_reportable"
+def test_unusable_images_end_the_study_as_not_reportable_with_the_reason(
+    arrivals: Arrivals, settings: Settings
+) -> None:
+    assert ClaimLoop(settings).run_once(ending_with(NotReportable("video", "it is a film"))) == "not_reportable"
     assert arrivals.state() == "not_reportable"
     assert (job(arrivals.url).reason, job(arrivals.url).detail) == ("video", "it is a film")
 
 
-def test_a_permanent_failure_is_not_tried_again(arrivals: Arrivals, settings: Settings) -> None:
-    assert claim_loop.Slots(settings).run(ending_with(PermanentFailure("x", "y"))) == "failed"
+def test_permanent_failure_is_not_retried(arrivals: Arrivals, settings: Settings) -> None:
+    assert ClaimLoop(settings).run_once(ending_with(PermanentFailure("x", "y"))) == "failed"
     assert arrivals.state() == "failed"
 
 
-def test_a_transient_failure_is_queued_again_with_its_reason(arrivals: Arrivals, settings: Settings) -> None:
-    assert claim_loop.Slots(settings).run(ending_with(TransientFailure("busy", "later"))) == "retry"
+def test_transient_failure_is_queued_again_with_its_reason(arrivals: Arrivals, settings: Settings) -> None:
+    assert ClaimLoop(settings).run_once(ending_with(TransientFailure("busy", "later"))) == "retry"
     assert (job(arrivals.url).state, job(arrivals.url).reason) == ("queued", "busy")
 
 
-def test_an_unknown_fault_is_tried_again_and_its_text_is_kept_out_of_the_database(
+def test_unexpected_error_is_retried_and_its_text_is_kept_out_of_the_database(
     arrivals: Arrivals, settings: Settings
 ) -> None:
-    assert claim_loop.Slots(settings).run(ending_with(ValueError("bad value 'PHANTOM^ONE'"))) == "retry"
-    assert job(arrivals.url).detail == "ValueError; the worker's log has more"
+    assert ClaimLoop(settings).run_once(ending_with(ValueError("bad value 'PHANTOM^ONE'"))) == "retry"
+    assert job(arrivals.url).detail == "ValueError; see the worker's log"
 
 
-def test_a_study_that_got_late_images_meanwhile_drops_the_result(arrivals: Arrivals, settings: Settings) -> None:
-    def write(_study: StudyToReport, _moved_on: Any) -> Draft:
+def test_late_images_during_an_attempt_drop_its_result(arrivals: Arrivals, settings: Settings) -> None:
+    def write(_study: StudyToReport, _on_progress: Any) -> Draft:
         arrivals.image()
         return DRAFT
 
-    assert claim_loop.Slots(settings).run(write) == "stale"
+    assert ClaimLoop(settings).run_once(write) == "stale"
     with transaction(arrivals.url) as session:
         assert session.scalars(select(Report)).all() == []
 
 
-def test_the_lease_is_extended_while_the_work_moves_on(
+def test_lease_is_extended_by_progress_once_a_third_is_used(
     arrivals: Arrivals, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr("worker.claim_loop.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("worker.attempt.time.monotonic", lambda: clock[0])
 
-    def write(_study: StudyToReport, moved_on: Any) -> Draft:
+    def write(_study: StudyToReport, on_progress: Any) -> Draft:
         soon = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=1)
         with transaction(arrivals.url) as session:
             session.execute(update(Job).values(lease_until=soon))
         clock[0] += 1
-        moved_on()
+        on_progress()
         assert job(arrivals.url).lease_until == soon
         clock[0] += settings.lease_seconds
-        moved_on()
+        on_progress()
         assert job(arrivals.url).lease_until > soon
         return DRAFT
 
-    assert claim_loop.Slots(settings).run(write) == "finished"
+    assert ClaimLoop(settings).run_once(write) == "finished"
 
 
-def test_a_worker_told_to_stop_gives_back_what_it_is_writing(arrivals: Arrivals, settings: Settings) -> None:
-    slots = claim_loop.Slots(settings)
+def test_stopped_worker_gives_back_its_jobs_without_counting_an_attempt(arrivals: Arrivals, settings: Settings) -> None:
+    jobs = ClaimLoop(settings)
 
-    def write(_study: StudyToReport, _moved_on: Any) -> Draft:
-        assert slots.give_back() == 1
+    def write(_study: StudyToReport, _on_progress: Any) -> Draft:
+        assert jobs.give_back() == 1
         return DRAFT
 
-    assert slots.run(write) == "stale"
-    assert slots.held() == []
+    assert jobs.run_once(write) == "stale"
+    assert jobs.held() == []
     assert (job(arrivals.url).state, job(arrivals.url).attempt) == ("queued", 0)
 
 
-def test_a_claim_that_could_not_be_stored_is_not_held(
+def test_claim_that_could_not_be_committed_is_not_held(
     arrivals: Arrivals, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken_off(*_: object, **__: object) -> claims.Claim:
         raise ConnectionResetError
 
-    slots = claim_loop.Slots(settings)
+    jobs = ClaimLoop(settings)
     with monkeypatch.context() as outage:
         outage.setattr(claims, "claim_next", broken_off)
         with pytest.raises(ConnectionResetError):
-            slots.run(written)
-    assert slots.held() == []
+            jobs.run_once(written)
+    assert jobs.held() == []
     assert (job(arrivals.url).state, job(arrivals.url).attempt) == ("queued", 0)
-    assert slots.run(written) == "finished"
+    assert jobs.run_once(written) == "finished"
 
 
-def test_a_study_that_cannot_be_read_after_its_claim_is_tried_again(
+def test_study_that_cannot_be_loaded_after_its_claim_is_retried(
     arrivals: Arrivals, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken_off(*_: object) -> StudyToReport:
+    def broken_off(_url: str) -> Any:
         raise ConnectionResetError
 
-    monkeypatch.setattr(claim_loop, "_study", broken_off)
-    slots = claim_loop.Slots(settings)
+    monkeypatch.setattr(attempt, "statements", broken_off)
+    jobs = ClaimLoop(settings)
 
-    assert slots.run(written) == "retry"
-    assert slots.held() == []
+    assert jobs.run_once(written) == "retry"
+    assert jobs.held() == []
     assert (job(arrivals.url).state, job(arrivals.url).reason) == ("queued", "unexpected")
 
 
-def test_where_an_unknown_fault_came_from_is_kept(arrivals: Arrivals, settings: Settings) -> None:
-    claim_loop.Slots(settings).run(ending_with(ValueError("bad value 'PHANTOM^ONE'")))
+def test_stack_frames_of_an_unexpected_error_are_stored(arrivals: Arrivals, settings: Settings) -> None:
+    ClaimLoop(settings).run_once(ending_with(ValueError("bad value 'PHANTOM^ONE'")))
 
     frames = job(arrivals.url).frames
     assert frames is not None
@@ -177,8 +180,8 @@ def test_where_an_unknown_fault_came_from_is_kept(arrivals: Arrivals, settings: 
     assert "PHANTOM" not in str(frames)
 
 
-class Away:
-    """A database that cannot be reached the first *times* it is asked."""
+class Outage:
+    """A database that cannot be reached the first *times* it is used."""
 
     def __init__(self, times: int) -> None:
         self.times = times
@@ -190,33 +193,33 @@ class Away:
         return transaction(url)
 
 
-def test_a_database_that_is_away_for_a_moment_costs_no_try_and_no_report(
+def test_short_database_outage_costs_no_attempt_and_no_report(
     arrivals: Arrivals, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claim_loop, "DATABASE_PAUSE_SECONDS", 0.01)
-    slots = claim_loop.Slots(settings.model_copy(update={"lease_seconds": 3}))
-    away = Away(times=0)
-    monkeypatch.setattr(claim_loop, "transaction", away)
+    monkeypatch.setattr(attempt, "DATABASE_PAUSE_SECONDS", 0.01)
+    jobs = ClaimLoop(settings.model_copy(update={"lease_seconds": 3}))
+    outage = Outage(times=0)
+    monkeypatch.setattr(attempt, "transaction", outage)
 
-    def write(_study: StudyToReport, moved_on: Any) -> Draft:
+    def write(_study: StudyToReport, on_progress: Any) -> Draft:
         time.sleep(1.1)  # a third of the lease
-        away.times = 1
-        moved_on()
-        assert away.times == 0, "the lease was not due"
-        away.times = 2  # and again when the report is stored
+        outage.times = 1
+        on_progress()
+        assert outage.times == 0, "the lease was not due"
+        outage.times = 2  # and again when the report is stored
         return DRAFT
 
-    assert slots.run(write) == "finished"
+    assert jobs.run_once(write) == "finished"
     assert (arrivals.state(), job(arrivals.url).attempt) == ("reported", 1)
 
 
-def test_a_database_that_stays_away_longer_than_the_lease_is_not_waited_for(
+def test_database_outage_longer_than_the_lease_is_not_waited_for(
     arrivals: Arrivals, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claim_loop, "DATABASE_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(claim_loop, "transaction", Away(times=10**9))
+    monkeypatch.setattr(attempt, "DATABASE_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(attempt, "transaction", Outage(times=10**9))
 
     with pytest.raises(OperationalError):
-        claim_loop.Slots(settings.model_copy(update={"lease_seconds": 0.2})).run(written)
+        ClaimLoop(settings.model_copy(update={"lease_seconds": 0.2})).run_once(written)
 
     assert job(arrivals.url).state == "running", "until its lease is rescued"

@@ -1,14 +1,19 @@
-"""What a slot does with a message: how much it writes for it, and what it leaves to whom."""
+"""One wake-up message: the attempts made for it, and the jobs left to another message."""
 
 from __future__ import annotations
 
+import io
+import json
+import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import structlog
 from sqlalchemy import func, select, update
 
+from db import logs
 from db.jobs import claims
 from db.models import Job
 from db.session import transaction
@@ -16,9 +21,11 @@ from tests.integration.db.conftest import Arrivals
 from tests.integration.db.jobs.test_claims import DRAFT
 from tests.integration.worker.conftest import written
 from worker import claim_loop
+from worker.claim_loop import ClaimLoop
 
 if TYPE_CHECKING:
     import uuid
+    from collections.abc import Iterator
 
     from db.reports.versions import Draft
     from db.settings import Settings
@@ -26,68 +33,66 @@ if TYPE_CHECKING:
 
 
 class Broker:
-    """Takes nudges for as long as it is there."""
+    """Takes wake-up messages while it is reachable."""
 
-    def __init__(self, *, there: bool = True) -> None:
-        self.there = there
-        self.nudges: list[uuid.UUID] = []
+    def __init__(self, *, reachable: bool = True) -> None:
+        self.reachable = reachable
+        self.messages: list[uuid.UUID] = []
 
-    def nudge(self, job_id: uuid.UUID) -> bool:
-        if self.there:
-            self.nudges.append(job_id)
-        return self.there
+    def wake(self, job_id: uuid.UUID) -> bool:
+        if self.reachable:
+            self.messages.append(job_id)
+        return self.reachable
 
 
 @pytest.fixture
-def no_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every report takes longer than a turn."""
-    monkeypatch.setattr(claim_loop, "TURN_SECONDS", 0.0)
+def long_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every report takes longer than one message may be used for."""
+    monkeypatch.setattr(claim_loop, "DRAIN_SECONDS", 0.0)
 
 
-def answer(settings: Settings, broker: Broker, *, stopping: bool = False) -> int:
+def drain(settings: Settings, broker: Broker, *, stopping: bool = False) -> int:
     stop = threading.Event()
     if stopping:
         stop.set()
-    return claim_loop.Slots(settings).answer(written, broker.nudge, stop)
+    return ClaimLoop(settings).drain(written, broker.wake, stop)
 
 
 @pytest.mark.parametrize("reason", [None, claims.LEASE_EXPIRED])
-def test_one_message_is_enough_for_all_the_short_work_that_waits(
-    database_url: str, settings: Settings, reason: str | None
-) -> None:
+def test_one_message_serves_all_short_jobs(database_url: str, settings: Settings, reason: str | None) -> None:
     studies = waiting_studies(database_url, 3)
     with transaction(database_url) as session:
         session.execute(update(Job).values(reason=reason))
     broker = Broker()
-    assert answer(settings, broker) == 3
+    assert drain(settings, broker) == 3
 
     assert [study.state() for study in studies] == ["reported"] * 3
-    assert broker.nudges == []
+    assert broker.messages == []
 
 
-@pytest.mark.usefixtures("no_turns")
-def test_after_a_long_report_the_next_one_gets_a_message_of_its_own(database_url: str, settings: Settings) -> None:
+@pytest.mark.usefixtures("long_reports")
+def test_next_job_after_a_long_report_gets_its_own_message(database_url: str, settings: Settings) -> None:
     waiting_studies(database_url, 2)
     broker = Broker()
-    assert answer(settings, broker) == 1
-    assert broker.nudges == [waiting_job(database_url)]
+    assert drain(settings, broker) == 1
+    assert broker.messages == [waiting_job(database_url)]
 
-    assert answer(settings, broker) == 1
-    assert len(broker.nudges) == 1, "nothing waits any more"
+    assert drain(settings, broker) == 1
+    assert len(broker.messages) == 1, "no job waits any more"
 
 
-@pytest.mark.usefixtures("no_turns")
-def test_while_the_broker_is_away_a_worker_goes_on_without_messages(database_url: str, settings: Settings) -> None:
+@pytest.mark.usefixtures("long_reports")
+def test_worker_continues_without_messages_while_the_broker_is_away(database_url: str, settings: Settings) -> None:
     waiting_studies(database_url, 3)
-    assert answer(settings, Broker(there=False)) == 3
+    assert drain(settings, Broker(reachable=False)) == 3
 
 
-def test_a_worker_told_to_stop_leaves_what_waits_to_another(database_url: str, settings: Settings) -> None:
+def test_stopping_worker_leaves_waiting_jobs_to_another(database_url: str, settings: Settings) -> None:
     waiting_studies(database_url, 2)
     broker = Broker()
-    assert answer(settings, broker, stopping=True) == 1
-    assert broker.nudges == [waiting_job(database_url)]
-    assert answer(settings, Broker(there=False), stopping=True) == 1
+    assert drain(settings, broker, stopping=True) == 1
+    assert broker.messages == [waiting_job(database_url)]
+    assert drain(settings, Broker(reachable=False), stopping=True) == 1
 
 
 def waiting_job(url: str) -> uuid.UUID:
@@ -103,7 +108,7 @@ def waiting_studies(url: str, count: int) -> list[Arrivals]:
     return studies
 
 
-def test_a_stop_waits_for_a_claim_that_is_under_way(
+def test_stop_waits_for_a_claim_in_progress(
     arrivals: Arrivals, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claiming, go_on = threading.Event(), threading.Event()
@@ -115,40 +120,90 @@ def test_a_stop_waits_for_a_claim_that_is_under_way(
         return claim_next(*arguments, **named)
 
     monkeypatch.setattr(claims, "claim_next", slowly)
-    slots = claim_loop.Slots(settings)
+    jobs = ClaimLoop(settings)
 
-    def at_work() -> None:
-        with slots.at_work():
-            slots.run(written)
+    def serve() -> None:
+        with jobs.serving():
+            jobs.run_once(written)
 
     with ThreadPoolExecutor(1) as pool:
-        answering = pool.submit(at_work)
+        serving = pool.submit(serve)
         assert claiming.wait(30)
-        assert slots.busy
+        assert jobs.busy
         go_on.set()
-        answering.result()
-    assert not slots.busy
+        serving.result()
+    assert not jobs.busy
     assert arrivals.state() == "reported"
 
 
-def test_claims_do_not_wait_for_each_other_and_still_one_suspect_is_written_at_a_time(
-    database_url: str, settings: Settings
-) -> None:
+def test_claims_run_in_parallel_and_poison_candidates_one_at_a_time(database_url: str, settings: Settings) -> None:
     waiting_studies(database_url, 8)
     with transaction(database_url) as session:
-        suspects = session.scalars(select(Job.id).limit(4)).all()
-        session.execute(update(Job).where(Job.id.in_(suspects)).values(reason=claims.LEASE_EXPIRED))
-    slots, running_at_once = claim_loop.Slots(settings), []
+        candidates = session.scalars(select(Job.id).limit(4)).all()
+        session.execute(update(Job).where(Job.id.in_(candidates)).values(reason=claims.LEASE_EXPIRED))
+    jobs, running_at_once = ClaimLoop(settings), []
 
-    def write(_study: StudyToReport, _moved_on: Any) -> Draft:
-        # Asked of the database: a slot still holds for a moment what is finished there, while the next one is claimed.
+    def write(_study: StudyToReport, _on_progress: Any) -> Draft:
+        # From the database: a thread still holds a finished job for a moment while the next one is claimed.
         with transaction(database_url) as session:
-            running = select(func.count()).where(Job.id.in_(suspects), Job.state == "running")
+            running = select(func.count()).where(Job.id.in_(candidates), Job.state == "running")
             running_at_once.append(session.scalars(running).one())
         return DRAFT
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: slots.answer(write, Broker().nudge, threading.Event()), range(8)))
+        list(pool.map(lambda _: jobs.drain(write, Broker().wake, threading.Event()), range(8)))
 
     assert len(running_at_once) == 8
     assert max(running_at_once) == 1
+
+
+@pytest.fixture
+def log_lines(settings: Settings) -> Iterator[io.StringIO]:
+    """Lines of the standard library's loggers, rendered as a worker renders them."""
+    root, lines = logging.getLogger(), io.StringIO()
+    handlers, level = root.handlers[:], root.level
+    logs.configure(settings.model_copy(update={"log_format": "json", "log_level": "info"}))
+    # A cached logger would keep this configuration for the tests after this one.
+    structlog.configure(cache_logger_on_first_use=False)
+    root.handlers[0].setStream(lines)  # type: ignore[attr-defined]
+    yield lines
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def test_library_log_lines_of_an_attempt_carry_its_ids(
+    arrivals: Arrivals, settings: Settings, log_lines: io.StringIO
+) -> None:
+    def write(_study: StudyToReport, _on_progress: Any) -> Draft:
+        logging.getLogger("a.library").warning("slow")
+        return DRAFT
+
+    ClaimLoop(settings).run_once(write)
+    logging.getLogger("a.library").warning("idle")
+
+    during, after = (
+        line for line in map(json.loads, log_lines.getvalue().splitlines()) if line["event"] in ("slow", "idle")
+    )
+    with transaction(arrivals.url) as session:
+        job = session.scalars(select(Job)).one()
+    ids = {"job_id": str(job.id), "study_id": str(job.study_id), "fence": 1, "attempt": 1}
+    assert during.items() >= ids.items()
+    assert not ids.keys() & after.keys()
+
+
+@pytest.mark.usefixtures("arrivals")
+def test_ids_of_an_attempt_do_not_reach_other_threads(settings: Settings) -> None:
+    elsewhere: list[dict[str, Any]] = []
+
+    def write(_study: StudyToReport, _on_progress: Any) -> Draft:
+        other = threading.Thread(target=lambda: elsewhere.append(structlog.contextvars.get_contextvars()))
+        other.start()
+        other.join()
+        assert structlog.contextvars.get_contextvars()["attempt"] == 1
+        return DRAFT
+
+    ClaimLoop(settings).run_once(write)
+
+    assert elsewhere == [{}]
+    assert structlog.contextvars.get_contextvars() == {}

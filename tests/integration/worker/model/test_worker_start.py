@@ -116,7 +116,7 @@ def test_a_refused_checkpoint_ends_the_worker_with_one_line(random_checkpoint: P
     )
 
     assert ended.returncode == 2, ended.stdout + ended.stderr
-    (line,) = [line for line in (ended.stdout + ended.stderr).splitlines() if "worker_cannot_start" in line]
+    (line,) = [line for line in (ended.stdout + ended.stderr).splitlines() if "worker.start_failed" in line]
     assert "does not run: " in line
 
 
@@ -149,7 +149,7 @@ def test_an_error_that_nobody_thought_of_ends_the_worker_and_does_not_quote(tmp_
     )
 
     assert ended.returncode == 70
-    assert "worker_cannot_start" in ended.stdout + ended.stderr
+    assert "worker.start_failed" in ended.stdout + ended.stderr
     assert "patient" not in ended.stdout + ended.stderr
     assert "went on" not in ended.stdout
 

@@ -1,0 +1,160 @@
+"""One attempt at a job: load its study, extend its lease while work progresses, store how it ended."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Literal
+
+import structlog
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from db.errors import NotReportable, PermanentFailure, StaleFence, TransientFailure
+from db.jobs import claims
+from db.logs import frames
+from db.reference import fingerprint
+from db.reports import versions
+from db.session import statements, transaction
+from db.studies import lifecycle
+from worker.images.study import StoredInstance
+from worker.pipeline import StudyToReport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from sqlalchemy.orm import Session
+
+    from db.reports.versions import Draft
+    from db.settings import Settings
+
+    #: Writes the draft of a study; calls its second argument whenever the work has progressed.
+    Write = Callable[[StudyToReport, Callable[[], None]], Draft]
+
+Outcome = Literal["finished", "not_reportable", "failed", "retry", "stale"]
+
+log = structlog.get_logger()
+
+#: Pause before an unreachable database is tried again: short beside a lease, long beside a connection attempt.
+DATABASE_PAUSE_SECONDS = 1.0
+
+#: A study and its reportable instances in one round trip.
+STUDY = text("""
+    SELECT patient_id, study_instance_uid, studies.modality, studies.body_part,
+        file_path, sop_instance_uid, called_ae_title
+    FROM studies LEFT JOIN instances ON instances.study_id = studies.id AND instances.reportable
+    WHERE studies.id = :study_id
+    ORDER BY file_path
+""")
+
+
+class Attempt:
+    """The work on one claim. Its log lines carry the claim's ids, which the claim loop has bound."""
+
+    def __init__(self, claim: claims.Claim, settings: Settings) -> None:
+        self._claim = claim
+        self._settings = settings
+        self._url = settings.database()
+        self._lease = settings.lease_seconds
+        self._extended = time.monotonic()
+        self._extend_at = self._extended + self._lease / 3
+
+    def execute(self, write: Write) -> Outcome:
+        """Write the report and store the outcome: every way an attempt can end has its line here or in `_outcome`."""
+        try:
+            return self._outcome(write)
+        except StaleFence:
+            log.info("result.dropped")
+            return "stale"
+
+    def _outcome(self, write: Write) -> Outcome:
+        try:
+            return self._finish(write(self._load_study(), self.extend_lease))
+        except StaleFence:
+            raise
+        except NotReportable as outcome:
+            return self._end("not_reportable", outcome)
+        except PermanentFailure as outcome:
+            return self._end("failed", outcome)
+        except TransientFailure as outcome:
+            return self._retry(outcome)
+        except Exception as error:  # noqa: BLE001 - a process boundary: an unknown fault must not take the worker down
+            name = type(error).__name__
+            log.error("attempt.failed", error=name, frames=frames(error))  # noqa: TRY400 - its text may hold a patient's data
+            return self._retry(TransientFailure("unexpected", f"{name}; see the worker's log"), frames(error))
+
+    def extend_lease(self) -> None:
+        """Extend the lease once a third of it is used; raises StaleFence if the job was taken away.
+
+        An unreachable database does not stop the work: it may be back before the lease ends, and the fence rejects the
+        result otherwise.
+        """
+        if time.monotonic() < self._extend_at:
+            return
+        try:
+            with self._transaction() as session:
+                claims.heartbeat(session, self._claim, lease_seconds=self._lease)
+        except OperationalError as error:
+            log_unreachable(error)
+            self._extend_at = time.monotonic() + DATABASE_PAUSE_SECONDS
+        else:
+            self._extended = time.monotonic()
+            self._extend_at = self._extended + self._lease / 3
+
+    def _load_study(self) -> StudyToReport:
+        claim = self._claim
+        with statements(self._url) as session:
+            rows = session.execute(STUDY, {"study_id": claim.study_id}).all()
+            late_arrivals = lifecycle.late_arrivals(session, claim.study_id, claim.revision)
+        study, images = rows[0], [row for row in rows if row.file_path is not None]
+        return StudyToReport(
+            instances=[StoredInstance(self._settings.data_dir / row.file_path, row.sop_instance_uid) for row in images],
+            modality=study.modality,
+            body_part=study.body_part,
+            patient_hash=fingerprint(study.patient_id),
+            study_hash=fingerprint(study.study_instance_uid),
+            called_ae_titles=frozenset(row.called_ae_title.strip() for row in images),
+            late_arrivals=late_arrivals,
+        )
+
+    def _finish(self, draft: Draft) -> Outcome:
+        """Store the report; retry while the database is away and the lease may hold, which the fence makes safe."""
+        while True:
+            try:
+                with self._transaction() as session:
+                    claims.finish(session, self._claim)
+                    versions.save(session, self._claim, draft)
+            except OperationalError as error:
+                if time.monotonic() - self._extended > self._lease:
+                    raise
+                log_unreachable(error)
+                time.sleep(DATABASE_PAUSE_SECONDS)
+            else:
+                return "finished"
+
+    def _end(self, state: Literal["not_reportable", "failed"], outcome: NotReportable | PermanentFailure) -> Outcome:
+        end = claims.not_reportable if state == "not_reportable" else claims.fail
+        with self._transaction() as session:
+            end(session, self._claim, outcome.reason, outcome.detail)
+        return state
+
+    def _retry(self, outcome: TransientFailure, where: list[str] | None = None) -> Outcome:
+        with self._transaction() as session:
+            claims.retry_later(
+                session,
+                self._claim,
+                outcome.reason,
+                outcome.detail,
+                pause_seconds=self._settings.retry_seconds,
+                maximum_attempts=self._settings.maximum_attempts,
+                frames=where,
+            )
+        return "retry"
+
+    def _transaction(self) -> AbstractContextManager[Session]:
+        return transaction(self._url)
+
+
+def log_unreachable(error: OperationalError) -> None:
+    """Log that the database cannot be reached, with the type of the error only: its text may hold a password."""
+    log.warning("database.unreachable", error=type(error.orig).__name__)
