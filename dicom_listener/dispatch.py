@@ -146,4 +146,4 @@ def _loop(settings: Settings, app: Celery, bell: wakeups.Bell, stop: threading.E
 def _beat(settings: Settings) -> None:
     refused = counters.read(Spool(settings.spool).refusals)[:MOST_SHOWN]
     with transaction(settings.database(), durable=False) as session:
-        heartbeats.beat(session, "dispatcher", {"refused": refused})
+        heartbeats.beat(session, heartbeats.Role.DISPATCHER, {"refused": refused})

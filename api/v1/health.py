@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request, Response
 
 from api.errors import UNREACHABLE
 from api.v1.schemas import Health
-from db.operations import alarms, heartbeats, overview
+from db.operations import alarms, heartbeats
 from db.session import transaction
 
 router = APIRouter(prefix="/v1", tags=["health"])
@@ -16,7 +16,7 @@ def health(request: Request, response: Response) -> Health:
     settings = request.app.state.settings
     try:
         with transaction(settings.database()) as session:
-            workers = len(heartbeats.alive(session, overview.WORKER_ROLE))
+            workers = len(heartbeats.alive(session, heartbeats.Role.WORKER))
             raised = alarms.raised(
                 session, after_seconds=settings.alarm_seconds, cap_seconds=settings.settle_cap_seconds
             )

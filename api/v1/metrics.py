@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from api.access.authenticate import Database  # noqa: TC001 - FastAPI reads it at run time
 from db.operations import alarms, heartbeats, overview
+from db.operations.heartbeats import Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from db.settings import Settings
 
 router = APIRouter(tags=["health"])
-ROLES = ("worker", "dispatcher")
+ROLES = (Role.WORKER, Role.DISPATCHER)
 #: Figures of worker.model.engine.metrics.Metrics, as the workers write them into the process table.
 ENGINE = {
     "queued": "Requests that wait for a slot.",
@@ -76,7 +77,7 @@ class House(Collector):
 
     def _engines(self) -> Iterable[GaugeMetricFamily]:
         """What the workers' engines said of themselves with their last sign of life, by worker."""
-        workers = heartbeats.alive(self._session, "worker")
+        workers = heartbeats.alive(self._session, Role.WORKER)
         engines = {worker.name: worker.info["engine"] for worker in workers if "engine" in worker.info}
         for name, about in ENGINE.items():
             values = {worker: figures[name] for worker, figures in engines.items() if name in figures}

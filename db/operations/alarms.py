@@ -14,6 +14,7 @@ from sqlalchemy import exists, func, or_, select
 
 from db.models import Job, Process, Report, Study
 from db.operations import heartbeats
+from db.operations.heartbeats import Role
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Select
@@ -64,7 +65,7 @@ def _waiting(session: Session, after_seconds: float) -> Alarm | None:
     waiting = _seconds_since(session, oldest, Job.state == "queued")
     if waiting is None or waiting < after_seconds:
         return None
-    if not heartbeats.alive(session, "worker"):
+    if not heartbeats.alive(session, Role.WORKER):
         return Alarm("no_worker", f"a report waits for {waiting:.0f} s and no worker is alive: start `prelim work`")
     if not _within(_seconds_since(session, select(func.max(Job.claimed_at))), after_seconds):
         return Alarm(
@@ -112,7 +113,7 @@ def _not_rescued(session: Session, after_seconds: float) -> Alarm | None:
 def _no_dispatcher(session: Session) -> Alarm | None:
     """Without one nothing is indexed, settled or rescued; a house where nothing has happened yet may lack it."""
     in_use = select(or_(exists(select(Process.name)), exists(select(Study.id))))
-    if heartbeats.alive(session, "dispatcher") or not session.scalar(in_use):
+    if heartbeats.alive(session, Role.DISPATCHER) or not session.scalar(in_use):
         return None
     return Alarm("no_dispatcher", "no dispatcher is alive, what arrives gets no report: start `prelim dispatch`")
 

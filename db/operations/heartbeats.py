@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select
@@ -21,12 +22,22 @@ ALIVE_SECONDS = 30
 BEAT_SECONDS = 10
 
 
+class Role(StrEnum):
+    """Processes of an installation; DISPATCHER and WORKER write heartbeats."""
+
+    LISTENER = "listener"
+    DISPATCHER = "dispatcher"
+    WORKER = "worker"
+    API = "api"
+    FLOWER = "flower"
+
+
 def name() -> str:
     """This process, for the `owner` of a job and for its own row."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def beat(session: Session, role: str, info: dict[str, Any] | None = None) -> None:
+def beat(session: Session, role: Role, info: dict[str, Any] | None = None) -> None:
     """Say that this process is alive."""
     row = insert(Process).values(name=name(), role=role, info=info or {})
     session.execute(
@@ -37,7 +48,7 @@ def beat(session: Session, role: str, info: dict[str, Any] | None = None) -> Non
     )
 
 
-def alive(session: Session, role: str | None = None) -> Sequence[Process]:
+def alive(session: Session, role: Role | None = None) -> Sequence[Process]:
     """The processes that gave a sign within ALIVE_SECONDS, by role and name."""
     age = func.extract("epoch", func.clock_timestamp() - Process.seen_at)
     query = select(Process).where(age < ALIVE_SECONDS).order_by(Process.role, Process.name)

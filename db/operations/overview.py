@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, and_, case, func, select, true, tuple_
 
 from db.models import STUDY_STATES, Evidence, Instance, Job, ReferenceCase, Report, ReportImage, Study
 from db.operations import heartbeats
+from db.operations.heartbeats import Role
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -29,8 +30,6 @@ DISPLAYED_STATES = (*STUDY_STATES[:2], *WAITING_STATES, *STUDY_STATES[2:])
 PENDING_STATES = DISPLAYED_STATES[:4]
 #: The latest reports whose duration tells how long the next ones will take.
 FORECAST_REPORTS = 50
-#: The role under which workers give their signs of life.
-WORKER_ROLE = "worker"
 
 
 class Position(NamedTuple):
@@ -277,7 +276,7 @@ def overview(session: Session) -> Overview:
         studies=counts(session),
         queue_depth=depth,
         oldest_waiting_seconds=None if oldest is None else float(oldest),
-        workers_alive=len(heartbeats.alive(session, WORKER_ROLE)),
+        workers_alive=len(heartbeats.alive(session, Role.WORKER)),
         last_error=last_error(session),
     )
 
@@ -312,7 +311,7 @@ def _seconds_per_report(session: Session) -> float | None:
 
 
 def _slots(session: Session) -> int:
-    return sum(int(worker.info.get("slots", 1)) for worker in heartbeats.alive(session, WORKER_ROLE))
+    return sum(int(worker.info.get("slots", 1)) for worker in heartbeats.alive(session, Role.WORKER))
 
 
 def counts(session: Session) -> dict[str, int]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.errors import ConfigurationError
-from db.operations.heartbeats import alive
+from db.operations.heartbeats import Role, alive
 from db.session import transaction
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def answers_http(host: str, port: int, path: str, statuses: tuple[int, ...] = (2
         connection.close()
 
 
-def has_heartbeat(role: str) -> Check:
+def has_heartbeat(role: Role) -> Check:
     """Return a check for a recent heartbeat of a process of this machine as *role*."""
 
     def check(settings: Settings, pid: int | None = None) -> bool:
@@ -116,17 +116,17 @@ MIGRATE = ("prelim", "migrate")
 
 #: In starting order; stopped in reverse, so that the listener stores arriving objects to the last.
 PROCESSES = (
-    Process("listener", ("prelim", "listen"), answers_echo),
-    Process("dispatcher", ("prelim", "dispatch"), has_heartbeat("dispatcher")),
+    Process(Role.LISTENER, ("prelim", "listen"), answers_echo),
+    Process(Role.DISPATCHER, ("prelim", "dispatch"), has_heartbeat(Role.DISPATCHER)),
     Process(
-        "worker",
+        Role.WORKER,
         ("prelim", "work"),
-        has_heartbeat("worker"),
+        has_heartbeat(Role.WORKER),
         ready_seconds=900,  # 80 GB of weights from a slow disk (100 MB/s)
         grace_seconds=60,  # enough for most reports; an interrupted one is written again by another worker
     ),
-    Process("api", ("prelim", "serve"), check_api),
-    Process("flower", ("prelim", "flower"), check_flower),
+    Process(Role.API, ("prelim", "serve"), check_api),
+    Process(Role.FLOWER, ("prelim", "flower"), check_flower),
 )
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import text
 from db.jobs import claims
 from db.models import Process, Study
 from db.operations import alarms, overview
+from db.operations.heartbeats import Role
 from db.reports import versions
 from db.session import transaction
 from db.settings import Settings
@@ -29,7 +30,7 @@ def raised(url: str) -> list[str]:
         return [alarm.code for alarm in alarms.raised(session, after_seconds=300, cap_seconds=5400)]
 
 
-def beat(url: str, role: str) -> None:
+def beat(url: str, role: Role) -> None:
     """A sign of life of a process of its own: this one is one process, and beats in one role."""
     with transaction(url) as session:
         session.merge(Process(name=f"host:{role}", role=role, info={"slots": 2}))
@@ -82,15 +83,15 @@ def let_it_grow(url: str, seconds: float) -> None:
 @pytest.fixture
 def staffed(arrivals: Arrivals) -> Arrivals:
     """A worker and a dispatcher are alive."""
-    beat(arrivals.url, "worker")
-    beat(arrivals.url, "dispatcher")
+    beat(arrivals.url, Role.WORKER)
+    beat(arrivals.url, Role.DISPATCHER)
     return arrivals
 
 
 @pytest.fixture
 def waiting(arrivals: Arrivals) -> Arrivals:
     """A report has waited for an hour; the dispatcher is alive."""
-    beat(arrivals.url, "dispatcher")
+    beat(arrivals.url, Role.DISPATCHER)
     arrivals.image()
     arrivals.settle()
     let_time_pass(arrivals.url)
@@ -113,13 +114,13 @@ def test_without_a_worker_there_is_an_alarm(waiting: Arrivals) -> None:
 
 
 def test_workers_that_live_and_claim_nothing_raise_an_alarm(waiting: Arrivals) -> None:
-    beat(waiting.url, "worker")
+    beat(waiting.url, Role.WORKER)
 
     assert raised(waiting.url) == ["nothing_claimed"]
 
 
 def test_reports_that_are_claimed_and_never_written_raise_an_alarm(waiting: Arrivals) -> None:
-    beat(waiting.url, "worker")
+    beat(waiting.url, Role.WORKER)
     type(waiting)(waiting.url).image()
     waiting.settle()
     let_time_pass(waiting.url)
@@ -129,7 +130,7 @@ def test_reports_that_are_claimed_and_never_written_raise_an_alarm(waiting: Arri
 
 
 def test_a_long_queue_that_moves_raises_no_alarm(waiting: Arrivals) -> None:
-    beat(waiting.url, "worker")
+    beat(waiting.url, Role.WORKER)
     type(waiting)(waiting.url).image()
     waiting.settle()
     let_time_pass(waiting.url)
@@ -146,7 +147,7 @@ def test_a_study_that_arrives_without_a_dispatcher_raises_an_alarm(arrivals: Arr
     arrivals.image()
     assert raised(arrivals.url) == ["no_dispatcher"]
 
-    beat(arrivals.url, "dispatcher")
+    beat(arrivals.url, Role.DISPATCHER)
     assert raised(arrivals.url) == []
 
 
@@ -276,7 +277,7 @@ def test_every_alarm_names_itself_by_one_of_the_known_codes(staffed: Arrivals) -
 
 
 def test_the_queue_position_and_the_time_to_the_report_are_known(arrivals: Arrivals) -> None:
-    beat(arrivals.url, "worker")
+    beat(arrivals.url, Role.WORKER)
     claim = arrivals.running_job()
     with transaction(arrivals.url) as session:
         claims.finish(session, claim)

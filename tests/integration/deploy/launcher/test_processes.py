@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import socket
 
-from db.operations.heartbeats import beat
+from db.operations.heartbeats import Role, beat
 from db.session import transaction
 from db.settings import Settings
 from deploy.launcher.processes import has_heartbeat, is_ready
@@ -13,10 +13,10 @@ def test_worker_is_ready_once_its_own_heartbeat_is_stored(database_url: str) -> 
     settings = Settings(database_url=database_url)
     before = is_ready("worker", settings)
     with transaction(database_url) as session:
-        beat(session, "worker")
+        beat(session, Role.WORKER)
 
     assert not before
     assert is_ready("worker", settings)
-    assert has_heartbeat("worker")(settings, os.getpid())
-    assert not has_heartbeat("worker")(settings, os.getpid() + 1), f"another process of {socket.gethostname()}"
+    assert has_heartbeat(Role.WORKER)(settings, os.getpid())
+    assert not has_heartbeat(Role.WORKER)(settings, os.getpid() + 1), f"another process of {socket.gethostname()}"
     assert not is_ready("dispatcher", settings)

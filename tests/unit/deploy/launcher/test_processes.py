@@ -8,6 +8,7 @@ import pytest
 from pynetdicom import AE, evt
 
 from db.errors import ConfigurationError
+from db.operations.heartbeats import Role
 from db.settings import Settings
 from deploy.embedded.server_process import free_port
 from deploy.launcher.processes import (
@@ -86,7 +87,7 @@ def test_http_checks_need_the_expected_status(http_port: int) -> None:
 def test_heartbeat_check_fails_without_a_database() -> None:
     nowhere = f"postgresql+psycopg://user@127.0.0.1:{free_port()}/none"
 
-    assert not has_heartbeat("worker")(Settings(database_url=nowhere), None)
+    assert not has_heartbeat(Role.WORKER)(Settings(database_url=nowhere), None)
 
 
 def test_servers_that_bind_every_address_are_reached_on_loopback() -> None:
