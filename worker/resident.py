@@ -12,10 +12,9 @@ import structlog
 from db import reference
 from db.errors import ConfigurationError, PermanentFailure, TransientFailure
 from db.session import transaction
-from worker.findings.labeller import kinds
+from worker import reference_build
 from worker.model.resident_model import Request, ResidentModel
 from worker.pipeline import References, StudyToReport, write_report
-from worker.retrieval.build import build
 from worker.retrieval.index import ReferenceIndex
 
 if TYPE_CHECKING:
@@ -162,9 +161,9 @@ def _load_model(settings: Settings) -> ResidentModel:
 
 
 def build_reference(folder: Path, settings: Settings) -> tuple[int, list[str]]:
-    """Load *folder*'s cases and index them for the configured checkpoint; see worker.retrieval.build."""
+    """Load the configured checkpoint and index the cases of *folder* for it; see worker.reference_build."""
     model = _load_model(settings)
     try:
-        return build(folder, settings.data_dir, model, kinds, images_per_case=settings.images_per_study)
+        return reference_build.build_reference(folder, model, settings)
     finally:
         model.close()

@@ -28,6 +28,7 @@ from deploy.launcher.launcher import running
 from deploy.operate.preflight import SERVERS, check, is_free
 from worker.model.checkpoint.digest import checkpoint_digest, is_demo
 from worker.phantoms.datasets import REFERENCE_CASES, write_demo_studies, write_reference_cases
+from worker.retrieval.cases import CASES
 
 if TYPE_CHECKING:
     import uuid
@@ -119,7 +120,7 @@ def _made_up_studies(settings: Settings, seed: int) -> tuple[Path, dict[str, str
 def _reference_cases(settings: Settings) -> Path:
     folder = settings.data_dir / "demo" / f"reference-{REFERENCE_CASES}"
     # Written last: without it an interrupted run left a part, which is written again.
-    if not (folder / "cases.jsonl").is_file():
+    if not (folder / CASES).is_file():
         console.print(f"drawing {REFERENCE_CASES} earlier cases, once")
         write_reference_cases(folder, count=REFERENCE_CASES, seed=0)
     return folder

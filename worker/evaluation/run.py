@@ -21,10 +21,12 @@ from db.errors import ConfigurationError, NotReportable, PermanentFailure, Trans
 from worker.evaluation.scoring import Measured, Result, Written, plot
 from worker.evaluation.scoring import evaluate as run
 from worker.findings.labeller import kinds
+from worker.images.study import StoredInstance
 from worker.pipeline import References, StudyToReport, write_report
-from worker.retrieval.build import Case, collect, instances_of, owner_of, read_cases
+from worker.reference_build import case_encoder
+from worker.retrieval.build import EncodedCase, Steps, build
+from worker.retrieval.cases import Case, Owner, files_of, owner_of, read_cases
 from worker.retrieval.index import ReferenceIndex
-from worker.retrieval.snapshot import writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -33,9 +35,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from db.settings import Settings
-    from worker.images.study import StudyImages
     from worker.model.resident_model import ResidentModel
-    from worker.retrieval.build import Owner
 
 #: Namespace of the ids that reference cases get for a run.
 _CASES = uuid.UUID("5e1c6f0e-7f0b-4b53-9d5d-8a6f5f6f0c11")
@@ -136,7 +136,8 @@ class _Writer:
     def __call__(self, case: Case) -> Written:
         started = time.monotonic()
         owner = owner_of(self.folder, case)
-        study = StudyToReport(instances_of(self.folder, case), case.modality, case.body_part, *owner)
+        instances = [StoredInstance(*file) for file in files_of(self.folder, case)]
+        study = StudyToReport(instances, case.modality, case.body_part, *owner)
         draft = write_report(study, self.model, self.references, budget=self.images, on_progress=_nothing)
         self.seconds.append(time.monotonic() - started)
         if draft.provenance["refused"]:
@@ -155,15 +156,14 @@ def _references(options: Options, model: ResidentModel, scratch: Path) -> Refere
         return References(None, lambda _: {}, 0)
     reports: dict[uuid.UUID, str] = {}
 
-    def keep(_folder: Path, case: Case, _seen: StudyImages, _owner: Owner) -> uuid.UUID:
+    def store(case: Case, _encoded: EncodedCase, _owner: Owner) -> uuid.UUID:
         identity = uuid.uuid5(_CASES, case.case_id)
         reports[identity] = case.report
         return identity
 
     directory = scratch / "index"
-    with writing(directory, model_digest=model.digest) as snapshot:
-        collect(options.reference, snapshot, model, kinds, options.images, store=keep)
-        snapshot.write()
+    steps = Steps(case_encoder(model.patch_tokens, images_per_case=options.images), kinds, store)
+    build(options.reference, directory, steps, model_digest=model.digest)
     index = ReferenceIndex(directory, model_digest=model.digest)
     return References(index, _reader(reports), options.retrieved_cases)
 

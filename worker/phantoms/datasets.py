@@ -17,6 +17,7 @@ from worker.phantoms import grammar, questions
 from worker.phantoms.cases import CATALOGUE, CHEST_RARE, draw_case
 from worker.phantoms.dicom_files import form_of, study_uid, write_study
 from worker.phantoms.phantoms import CAREFUL
+from worker.retrieval.cases import CASES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from worker.phantoms.cases import Case
     from worker.phantoms.phantoms import Variation
 
-#: What every folder of cases lists them in: one JSON object a line, as `prelim reference build` and `evaluate` read it.
-CASES = "cases.jsonl"
 #: How many earlier cases a demo retrieves from: enough of every kind that strangers may be refused, and each rare
 #: finding some twenty times.
 REFERENCE_CASES = 720

@@ -16,7 +16,7 @@ from worker.phantoms.cases import CATALOGUE, Case, draw_case
 from worker.phantoms.datasets import MANY, REFERENCE_CASES, reference_cases, write_demo_studies, write_reference_cases
 from worker.phantoms.dicom_files import write_study
 from worker.phantoms.phantoms import CAREFUL, draw
-from worker.retrieval.build import read_cases
+from worker.retrieval.cases import read_cases
 from worker.retrieval.index import MIN_PATIENTS
 
 if TYPE_CHECKING:

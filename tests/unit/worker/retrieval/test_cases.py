@@ -1,4 +1,4 @@
-"""A list of cases that somebody wrote by hand: read, or refused with what is wrong in which line."""
+"""A hand-written cases.jsonl is read, or rejected with the number and the problem of the line."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pytest
 
 from db.errors import ConfigurationError, NotReportable
 from worker.phantoms.datasets import write_reference_cases
-from worker.retrieval.build import Case, collect, instances_of, read_cases
-from worker.retrieval.snapshot import writing
+from worker.reference_build import case_encoder
+from worker.retrieval.build import Steps, build
+from worker.retrieval.cases import Case, files_of, read_cases
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,78 +29,77 @@ def listed(folder: Path, *lines: Any) -> Path:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"report": None}, "it has no report"),
-        ({"report": ""}, "it has no report"),
-        ({"files": []}, "it has no files"),
-        ({"files": "1.dcm"}, "its files must be a list of texts"),
-        ({"files": [1]}, "its files must be a list of texts"),
-        ({"patient": 12}, "its patient must be a text"),
-        ({"patient": None}, "its patient must be a text"),
-        ({"modality": 5}, "its modality must be a text"),
-        ({"case_id": 7}, "its case_id must be a text"),
+        ({"report": None}, "report is missing or empty"),
+        ({"report": ""}, "report is missing or empty"),
+        ({"files": []}, "files is missing or empty"),
+        ({"files": "1.dcm"}, "files must be a list of strings"),
+        ({"files": [1]}, "files must be a list of strings"),
+        ({"patient": 12}, "patient must be a string"),
+        ({"patient": None}, "patient must be a string"),
+        ({"modality": 5}, "modality must be a string"),
+        ({"case_id": 7}, "case_id must be a string"),
     ],
 )
-def test_a_line_that_is_no_case_is_named_with_its_fault(tmp_path: Path, change: dict[str, Any], problem: str) -> None:
+def test_an_invalid_line_is_named_with_its_problem(tmp_path: Path, change: dict[str, Any], problem: str) -> None:
     listed(tmp_path, GOOD, GOOD | {"case_id": "2"} | change)
 
-    with pytest.raises(ConfigurationError, match=f"cases.jsonl line 2 is not a case: {problem}"):
+    with pytest.raises(ConfigurationError, match=f"invalid line 2 of cases.jsonl: {problem}"):
         read_cases(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"", "lists no case"),
-        (b"\n\n", "lists no case"),
-        (b"[1]\n", "line 1 is not a case: it is no JSON object"),
-        (b"{\n", "line 1 is not a case: no JSON"),
-        ('{"case_id": "ä"}'.encode("latin-1"), "is not written in UTF-8"),
+        (b"", "no case in cases.jsonl"),
+        (b"\n\n", "no case in cases.jsonl"),
+        (b"[1]\n", "invalid line 1 of cases.jsonl: not a JSON object"),
+        (b"{\n", "invalid line 1 of cases.jsonl: not JSON"),
+        ('{"case_id": "ä"}'.encode("latin-1"), "save it as UTF-8"),
     ],
 )
-def test_a_list_that_cannot_be_read_says_why(tmp_path: Path, content: bytes, problem: str) -> None:
+def test_an_unreadable_list_names_the_problem(tmp_path: Path, content: bytes, problem: str) -> None:
     (tmp_path / "cases.jsonl").write_bytes(content)
 
     with pytest.raises(ConfigurationError, match=problem):
         read_cases(tmp_path)
 
 
-def test_a_case_listed_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="lists a case_id more than once"):
+def test_a_duplicate_case_id_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="duplicate case_id"):
         read_cases(listed(tmp_path, GOOD, GOOD))
 
 
-def test_a_byte_order_mark_and_what_is_not_known_are_read_over(tmp_path: Path) -> None:
+def test_a_byte_order_mark_and_unknown_fields_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "cases.jsonl").write_bytes(b"\xef\xbb\xbf" + json.dumps(GOOD | {"comment": 1}).encode())
 
     assert read_cases(tmp_path) == [Case(**GOOD)]
 
 
-def test_a_file_that_is_no_dicom_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_dicom_is_named(tmp_path: Path) -> None:
     (tmp_path / "1.dcm").write_text("a letter")
 
-    with pytest.raises(NotReportable, match=r"1\.dcm is no DICOM file"):
-        instances_of(tmp_path, Case(**GOOD))
+    with pytest.raises(NotReportable, match=r"not a DICOM file: 1\.dcm"):
+        files_of(tmp_path, Case(**GOOD))
 
 
-class Overflowing:
-    """A model whose tower computes no numbers for the second study it looks at."""
-
-    digest = "d" * 64
-
-    def __init__(self) -> None:
-        self._looked = 0
-
-    def patch_tokens(self, images: Any) -> Any:
-        self._looked += 1
-        return np.full((len(images), 3, 4, 2), np.nan if self._looked == 2 else self._looked, np.float32)
-
-
-def test_a_case_that_the_model_computes_no_numbers_for_is_left_out_and_named(tmp_path: Path) -> None:
+def test_a_case_with_non_finite_tokens_is_excluded_and_named(tmp_path: Path) -> None:
     write_reference_cases(tmp_path / "cases", count=3, seed=1)
+    values = iter([1, np.nan, 3])
 
-    with writing(tmp_path / "s1", model_digest=Overflowing.digest) as snapshot:
-        indexed, left_out = collect(
-            tmp_path / "cases", snapshot, Overflowing(), lambda _: [], 8, store=lambda *_: uuid.uuid4()
-        )
+    def patch_tokens(images: Any) -> Any:
+        return np.full((len(images), 3, 4, 2), next(values), np.float32)
 
-    assert (indexed, left_out) == (2, ["00002: the model's vision tower computed no finite numbers"])
+    steps = Steps(case_encoder(patch_tokens, images_per_case=8), lambda _: [], lambda *_: uuid.uuid4())
+    indexed, excluded = build(tmp_path / "cases", tmp_path / "s1", steps, model_digest="d" * 64)
+
+    assert (indexed, excluded) == (2, ["00002: the model's vision tower returned non-finite numbers"])
+
+
+def test_a_folder_without_a_usable_case_leaves_no_snapshot(tmp_path: Path) -> None:
+    listed(tmp_path, GOOD)
+    steps = Steps(case_encoder(lambda _: None, images_per_case=8), lambda _: [], lambda *_: uuid.uuid4())
+
+    with pytest.raises(ConfigurationError, match=r"no usable case in .*: no file 1\.dcm"):
+        build(tmp_path, tmp_path / "s1", steps, model_digest="d" * 64)
+
+    assert not (tmp_path / "s1").exists()

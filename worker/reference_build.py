@@ -1,0 +1,66 @@
+"""Build the reference index of the configured checkpoint: files -> images -> patch tokens -> rows and a snapshot."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Any
+
+from db import reference
+from db.session import transaction
+from worker.findings.labeller import kinds
+from worker.images.study import StoredInstance, images_of
+from worker.retrieval.build import EncodedCase, Steps, build
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from db.settings import Settings
+    from worker.model.resident_model import ResidentModel
+    from worker.retrieval.cases import Case, CaseFile, Owner
+
+    PatchTokens = Callable[[Sequence[npt.NDArray[Any]]], npt.NDArray[Any]]
+
+
+def build_reference(folder: Path, model: ResidentModel, settings: Settings) -> tuple[int, list[str]]:
+    """Index the cases of *folder* and make the snapshot the current one of *model*.
+
+    A folder that was indexed before updates its rows. Returns the number of indexed cases and a message for each
+    exclusion; raises ConfigurationError if no case could be indexed.
+    """
+    url = settings.database()
+
+    def store(case: Case, encoded: EncodedCase, owner: Owner) -> uuid.UUID:
+        with transaction(url) as session:
+            return reference.add_case(
+                session,
+                source=folder.name,
+                source_case=case.case_id,
+                modality=case.modality or encoded.modality,
+                body_part=case.body_part or encoded.body_part,
+                patient_hash=owner.patient_hash,
+                study_hash=owner.study_hash,
+                report=case.report,
+                # Not read yet: grounding will compare a report's findings with them.
+                labels=case.labels,
+            )
+
+    directory = f"reference/{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S%f}"
+    steps = Steps(case_encoder(model.patch_tokens, images_per_case=settings.images_per_study), kinds, store)
+    indexed, excluded = build(folder, settings.data_dir / directory, steps, model_digest=model.digest)
+    with transaction(url) as session:
+        reference.add_snapshot(session, directory=directory, model_digest=model.digest, cases=indexed)
+    return indexed, excluded
+
+
+def case_encoder(patch_tokens: PatchTokens, *, images_per_case: int) -> Callable[[Sequence[CaseFile]], EncodedCase]:
+    """Return a function that selects and renders the images of a case and encodes them with *patch_tokens*."""
+
+    def encode(files: Sequence[CaseFile]) -> EncodedCase:
+        study = images_of([StoredInstance(*file) for file in files], budget=images_per_case)
+        return EncodedCase(patch_tokens([image.pixels for image in study.images]), study.modality, study.body_part)
+
+    return encode
