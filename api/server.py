@@ -20,11 +20,11 @@ GRACE_SECONDS = 5
 
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; the process has set up its logging before (db.logs)."""
-    log.info("api.starting", host=settings.api_host, port=settings.api_port)
+    log.info("api.starting", host=settings.api.api_host, port=settings.api.api_port)
     uvicorn.run(
         create_app(settings),
-        host=settings.api_host,
-        port=settings.api_port,
+        host=settings.api.api_host,
+        port=settings.api.api_port,
         # Who looked at which study belongs into an audit trail, not into a log.
         access_log=False,
         log_config=None,

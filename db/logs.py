@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from db.environment import OLD_NAMES, old_names, variable
+
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor, WrappedLogger
 
@@ -45,7 +47,9 @@ def configure(settings: Settings) -> None:
             ],
         )
     )
-    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
+    logging.basicConfig(level=settings.operations.log_level.upper(), handlers=[handler], force=True)
+    for name in old_names():
+        structlog.get_logger().warning("setting.renamed", old=variable(name), new=variable(OLD_NAMES[name]))
     # Two lines a task, with arguments and results; our own say what became of the job.
     for name in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -67,6 +71,6 @@ def _without_colours(_logger: WrappedLogger, _name: str, event: EventDict) -> Ev
 
 
 def _renderer(settings: Settings) -> Processor:
-    if settings.log_format == "json":
+    if settings.operations.log_format == "json":
         return structlog.processors.JSONRenderer()
     return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)

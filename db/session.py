@@ -15,7 +15,7 @@ from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.orm import Session
 
-from db.settings import load_settings
+from db.environment import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

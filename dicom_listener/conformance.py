@@ -36,8 +36,8 @@ def _overview(settings: Settings) -> Iterator[str]:
         ("Product", "Prelim, listener"),
         ("Implementation Class UID", IMPLEMENTATION_CLASS_UID),
         ("Implementation Version Name", IMPLEMENTATION_VERSION_NAME),
-        ("AE title", settings.ae_title),
-        ("TCP port", f"{settings.dicom_port}{' (TLS)' if settings.tls_certificate else ''}"),
+        ("AE title", settings.dicom.ae_title),
+        ("TCP port", f"{settings.dicom.dicom_port}{' (TLS)' if settings.dicom.tls_certificate else ''}"),
     )
     yield from (
         "Prelim keeps what it receives, writes a preliminary report about its images, and is no archive: it offers",
@@ -57,7 +57,7 @@ def _services(settings: Settings) -> Iterator[str]:
         ),
         ("Storage Commitment Push Model", "SCP", uids.STORAGE_COMMITMENT_PUSH_MODEL),
     ]
-    if settings.mpps:
+    if settings.dicom.mpps:
         rows.append(("Modality Performed Procedure Step", "SCP", uids.MODALITY_PERFORMED_PROCEDURE_STEP))
     yield from _table(("Service class", "Role", "SOP classes"), *rows)
     yield from (
@@ -77,9 +77,9 @@ def _negotiation(settings: Settings) -> Iterator[str]:
         ("Application context", "1.2.840.10008.3.1.1.1"),
         (
             "Associations at once",
-            f"{settings.maximum_associations}, more are rejected (transient, local limit exceeded)",
+            f"{settings.dicom.max_associations}, more are rejected (transient, local limit exceeded)",
         ),
-        ("Largest PDU received", f"{settings.maximum_pdu_bytes} bytes; a longer one aborts the association"),
+        ("Largest PDU received", f"{settings.dicom.max_pdu_bytes} bytes; a longer one aborts the association"),
         ("Presentation contexts", f"up to {negotiation.MOST_CONTEXTS}"),
         ("Asynchronous operations", "not used (1, 1)"),
         ("Role selection", "not answered: default roles"),
@@ -121,16 +121,19 @@ def _storage(settings: Settings) -> Iterator[str]:
             "Nesting and elements",
             f"up to {MAX_NESTING} open sequences and items, {MAX_ELEMENTS} elements",
         ),
-        ("A study is complete", f"after {settings.settle_seconds:g} s of quiet, when no open association carried it"),
-        ("at the latest", f"after {settings.settle_cap_seconds:g} s"),
+        (
+            "A study is complete",
+            f"after {settings.study.settle_seconds:g} s of quiet, when no open association carried it",
+        ),
+        ("at the latest", f"after {settings.study.settle_cap_seconds:g} s"),
     )
 
 
 def _security(settings: Settings) -> Iterator[str]:
-    rules = Rules() if settings.peers_file is None else read_rules(settings.peers_file)
+    rules = Rules() if settings.dicom.peers_file is None else read_rules(settings.dicom.peers_file)
     peers = "anybody" if rules.peers is None else ", ".join(sorted(rules.peers)) or "nobody"
-    clients = "required" if settings.tls_client_ca else "not asked for"
-    tls = f"TLS 1.2 and later; client certificates {clients}" if settings.tls_certificate else "none"
+    clients = "required" if settings.dicom.tls_client_ca else "not asked for"
+    tls = f"TLS 1.2 and later; client certificates {clients}" if settings.dicom.tls_certificate else "none"
     yield from ("## Security", "")
     yield from _table(
         ("", ""),

@@ -58,13 +58,13 @@ def run_once(settings: Settings, app: Celery) -> int:
 def settle(settings: Settings, open_associations: Collection[str]) -> int:
     """Judge complete what is quiet or too long in coming; returns how many jobs that made."""
     with transaction(settings.database()) as session:
-        ended = commitments.settle_ended_steps(session, open_associations) if settings.mpps else []
+        ended = commitments.settle_ended_steps(session, open_associations) if settings.dicom.mpps else []
         made = settling.settle_due(
             session,
-            quiet_seconds=settings.settle_seconds,
-            quiet_rules=settings.settle_rules,
-            cap_seconds=settings.settle_cap_seconds,
-            maximum_revisions=settings.maximum_revisions,
+            quiet_seconds=settings.study.settle_seconds,
+            quiet_rules=settings.study.settle_rules,
+            cap_seconds=settings.study.settle_cap_seconds,
+            max_revisions=settings.study.max_revisions,
             open_associations=open_associations,
         )
     for job_id in (*ended, *made):
@@ -75,7 +75,7 @@ def settle(settings: Settings, open_associations: Collection[str]) -> int:
 def rescue(settings: Settings) -> int:
     """Queue again what dead workers held; returns how many jobs."""
     with transaction(settings.database()) as session:
-        rescued = claims.rescue(session, maximum_attempts=settings.maximum_attempts)
+        rescued = claims.rescue(session, max_attempts=settings.queue.max_attempts)
     if rescued:
         log.warning("jobs.rescued", jobs=rescued)
     return rescued
@@ -93,7 +93,7 @@ def announce(settings: Settings, app: Celery) -> int:
         return 0
     # What a crash of Postgres makes unsent is sent again.
     with transaction(settings.database(), durable=False) as session:
-        jobs_to_send = wakeups.take(session, in_queue=in_queue, lost_after_seconds=settings.nudge_seconds)
+        jobs_to_send = wakeups.take(session, in_queue=in_queue, lost_after_seconds=settings.queue.redeliver_seconds)
     return _send(settings, app, jobs_to_send)
 
 
@@ -108,7 +108,7 @@ def _send(settings: Settings, app: Celery, job_ids: Sequence[uuid.UUID]) -> int:
 
 def run(settings: Settings) -> None:
     """Dispatch until SIGTERM or SIGINT; raises ConfigurationError where the peers file cannot be read."""
-    peers = PeerDirectory(settings.peers_file)
+    peers = PeerDirectory(settings.dicom.peers_file)
     stop = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())
@@ -131,7 +131,7 @@ def _loop(settings: Settings, app: Celery, bell: wakeups.Bell, stop: threading.E
             if time.monotonic() >= beat_due:
                 _beat(settings)
                 beat_due = time.monotonic() + heartbeats.BEAT_SECONDS
-            if not run_once(settings, app) and bell.rings_within(settings.dispatch_seconds, stop):
+            if not run_once(settings, app) and bell.rings_within(settings.queue.dispatch_seconds, stop):
                 announce(settings, app)
         except (SQLAlchemyError, OSError) as error:
             # The files wait on the disk and the jobs in the database: nothing is lost but time.

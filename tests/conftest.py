@@ -20,15 +20,15 @@ REPOSITORY = Path(__file__).parent.parent
 
 def missing(what: str) -> None:
     """Skip on a developer's machine, fail where absence would hide a fault (CI)."""
-    if os.environ.get("PRELIM_REQUIRE_TEST_DATA") == "1":
-        pytest.fail(f"{what} is required here (PRELIM_REQUIRE_TEST_DATA=1)")
+    if os.environ.get("TESTS_REQUIRE_DATA") == "1":
+        pytest.fail(f"{what} is required here (TESTS_REQUIRE_DATA=1)")
     pytest.skip(f"{what} is not here")
 
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """The folder of real and odd files that the repository does not contain."""
-    folder = Path(os.environ.get("PRELIM_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    folder = Path(os.environ.get("TESTS_DATA_DIR", REPOSITORY.parent / "shared" / "data"))
     if not (folder / "dicom" / "MANIFEST.csv").is_file():
         missing(f"the test data folder {folder}")
     return folder

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deploy.operate.settings_table import first_settings_table, settings_tables
 from tests.benchmarks.figures import figures_table
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def packages_table() -> str:
 PARTS: dict[tuple[str, str], Callable[[], str]] = {
     ("docs/architecture.md", "packages"): packages_table,
     ("docs/performance.md", "figures"): figures_table,
+    ("docs/settings.md", "settings"): settings_tables,
+    ("README.md", "settings"): first_settings_table,
 }
 
 

@@ -55,7 +55,7 @@ class Attempt:
         self._claim = claim
         self._settings = settings
         self._url = settings.database()
-        self._lease = settings.lease_seconds
+        self._lease = settings.queue.lease_seconds
         self._extended = time.monotonic()
         self._extend_at = self._extended + self._lease / 3
 
@@ -108,7 +108,10 @@ class Attempt:
             late_arrivals = lifecycle.late_arrivals(session, claim.study_id, claim.revision)
         study, images = rows[0], [row for row in rows if row.file_path is not None]
         return StudyToReport(
-            instances=[StoredInstance(self._settings.data_dir / row.file_path, row.sop_instance_uid) for row in images],
+            instances=[
+                StoredInstance(self._settings.operations.data_dir / row.file_path, row.sop_instance_uid)
+                for row in images
+            ],
             modality=study.modality,
             body_part=study.body_part,
             patient_hash=fingerprint(study.patient_id),
@@ -145,8 +148,8 @@ class Attempt:
                 self._claim,
                 outcome.reason,
                 outcome.detail,
-                pause_seconds=self._settings.retry_seconds,
-                maximum_attempts=self._settings.maximum_attempts,
+                pause_seconds=self._settings.queue.retry_seconds,
+                max_attempts=self._settings.queue.max_attempts,
                 frames=where,
             )
         return "retry"

@@ -2,8 +2,9 @@
 
 import sys
 
+from db.environment import load_settings
 from db.errors import ConfigurationError
-from db.settings import Settings, load_settings
+from db.settings import Settings
 from worker.process import Writer, build
 
 

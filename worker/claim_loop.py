@@ -93,7 +93,7 @@ class ClaimLoop:
             self._poison_lock.release()
 
     def _claim_next(self, *, suspects: bool) -> claims.Claim | None:
-        lease = self._settings.lease_seconds
+        lease = self._settings.queue.lease_seconds
         with statements(self._url) as session:
             claim = claims.claim_next(session, owner=heartbeats.name(), lease_seconds=lease, suspects=suspects)
         if claim is not None:

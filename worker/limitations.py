@@ -40,7 +40,7 @@ def _of_grounding(written: Written, references: References) -> list[str]:
         strangest = f"z {min(ood.scores):.1f} to {max(ood.scores):.1f}, {limit}"
         return [
             f"Refused, not read by the model: unlike every reference image of {modality} ({strangest}).",
-            "If the images are what they should be, they need a reader; PRELIM_REFUSE_STRANGE=false ends refusing.",
+            "If the images are what they should be, they need a reader; PRELIM_OOD_REJECT=false ends refusing.",
         ]
     if not ood.in_distribution:
         return [

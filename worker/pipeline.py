@@ -116,7 +116,7 @@ class References:
     read: Callable[[Sequence[uuid.UUID]], Mapping[uuid.UUID, str]]
     count: int = 3
     #: Whether images that are unlike all reference images get no findings.
-    refuse_strange: bool = True
+    ood_reject: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +191,7 @@ def _ground(study: StudyToReport, seen: StudyImages, model: Model, references: R
     if ood is None:
         return Grounding()
     if not ood.in_distribution:
-        return Grounding(ood, refused=references.refuse_strange and ood.can_reject)
+        return Grounding(ood, refused=references.ood_reject and ood.can_reject)
     found = index.search(
         # The neighbours of an out-of-distribution image mean nothing.
         tokens[ood.in_distribution],

@@ -154,7 +154,7 @@ class Worker:
             os._exit(0)
 
     def _finish_or_give_back(self) -> None:
-        deadline = time.monotonic() + self._settings.stop_seconds
+        deadline = time.monotonic() + self._settings.operations.stop_seconds
         while self._jobs.busy and time.monotonic() < deadline:
             time.sleep(STOP_POLL_SECONDS)
         if self._jobs.held():
@@ -174,19 +174,19 @@ class Worker:
 
     def _exit_if_consumer_lost(self) -> None:
         """End a process that is connected and consumes nothing (celery issue 10302): only a new one consumes again."""
-        after = max(MISSED_DELIVERIES * self._settings.nudge_seconds, MIN_SILENCE_SECONDS)
+        after = max(MISSED_DELIVERIES * self._settings.queue.redeliver_seconds, MIN_SILENCE_SECONDS)
         silence = time.monotonic() - self._last_message
         if self._jobs.busy or silence < after:
             return
         with transaction(self._settings.database()) as session:
-            overdue = wakeups.overdue(session, after_seconds=self._settings.nudge_seconds / 2)
+            overdue = wakeups.overdue(session, after_seconds=self._settings.queue.redeliver_seconds / 2)
         if overdue and depth(self._app):
             log.critical("consumer.lost", seconds=round(silence), overdue=overdue)
             os._exit(EXIT_STALLED)
 
     def _watchdog(self, writer: Writer) -> None:
         """End the process if the model hangs: a thread stuck on a GPU cannot be ended, its jobs' leases expire."""
-        limit = self._settings.engine_stall_seconds
+        limit = self._settings.operations.engine_stall_seconds
         while not self._stopping.wait(STALL_POLL_SECONDS):
             stalled = writer.stalled_seconds
             if stalled > limit:

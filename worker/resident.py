@@ -49,7 +49,7 @@ class Resident:
             log.warning(
                 "demo_checkpoint",
                 meaning="never for patients: studies not sent to a demo AE title fail",
-                demo_ae_titles=",".join(settings.demo_ae_titles),
+                demo_ae_titles=",".join(settings.model.demo_ae_titles),
             )
         return cls(model, settings)
 
@@ -57,7 +57,7 @@ class Resident:
     def info(self) -> dict[str, Any]:
         """For the process table."""
         figures = self._model.engine.metrics()
-        quantization = self._settings.quantization
+        quantization = self._settings.model.quantization
         # Fewer than asked for where memory is short.
         return {
             "model": self._model.digest,
@@ -78,14 +78,16 @@ class Resident:
         Raises PermanentFailure where the checkpoint is a demo and the study may be a patient's.
         """
         if self._model.demo:
-            _refuse_patients(study, self._settings.demo_ae_titles)
+            _refuse_patients(study, self._settings.model.demo_ae_titles)
         references = References(
             self._current_index(),
             _read_reports,
-            self._settings.retrieved_cases,
-            refuse_strange=self._settings.refuse_strange,
+            self._settings.retrieval.retrieved_cases,
+            ood_reject=self._settings.retrieval.ood_reject,
         )
-        return write_report(study, self, references, budget=self._settings.images_per_study, on_progress=on_progress)
+        return write_report(
+            study, self, references, budget=self._settings.model.images_per_study, on_progress=on_progress
+        )
 
     @property
     def digest(self) -> str:
@@ -106,8 +108,8 @@ class Resident:
         request = Request(
             question=question,
             images=images,
-            max_new_tokens=self._settings.maximum_new_tokens,
-            deadline_seconds=self._settings.report_deadline_seconds,
+            max_new_tokens=self._settings.model.max_new_tokens,
+            deadline_seconds=self._settings.model.report_deadline_seconds,
         )
         return self._model.submit(request)
 
@@ -117,7 +119,7 @@ class Resident:
             row = reference.current_snapshot(session, self._model.digest)
         if row is None:
             return None
-        directory = self._settings.data_dir / row.directory
+        directory = self._settings.operations.data_dir / row.directory
         if self._index is None or self._index.snapshot != directory.name:
             self._index = _open(directory, self._model.digest)
             log.info("reference_index_loaded", snapshot=directory.name, cases=len(self._index))
@@ -151,12 +153,12 @@ def _read_reports(case_ids: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, str]:
 def _load_model(settings: Settings) -> ResidentModel:
     return ResidentModel.load(
         settings.checkpoint_directory,
-        device=settings.device,
-        dtype=settings.dtype,
-        slots=settings.worker_slots,
-        context_tokens=settings.context_tokens,
-        quantization=settings.quantization,
-        gpu_memory_gib=settings.gpu_memory_gib,
+        device=settings.model.device,
+        dtype=settings.model.dtype,
+        slots=settings.queue.worker_slots,
+        context_tokens=settings.model.context_tokens,
+        quantization=settings.model.quantization,
+        gpu_memory_gib=settings.model.gpu_memory_gib,
     )
 
 

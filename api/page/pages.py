@@ -49,6 +49,6 @@ def study(request: Request, session: Database, study_id: uuid.UUID) -> Response:
         "content": overview.content(session, study_id),
         "report": reading.report(session, line),
         "pending": line.state in overview.PENDING_STATES,
-        "truth": truth.read(request.app.state.settings.data_dir, line.study_instance_uid),
+        "truth": truth.read(request.app.state.settings.operations.data_dir, line.study_instance_uid),
     }
     return templates.TemplateResponse(request, "study.html", context)

@@ -18,7 +18,7 @@ def health(request: Request, response: Response) -> Health:
         with transaction(settings.database()) as session:
             workers = len(heartbeats.alive(session, heartbeats.Role.WORKER))
             raised = alarms.raised(
-                session, after_seconds=settings.alarm_seconds, cap_seconds=settings.settle_cap_seconds
+                session, after_seconds=settings.operations.alarm_seconds, cap_seconds=settings.study.settle_cap_seconds
             )
     except UNREACHABLE:
         response.status_code = 503

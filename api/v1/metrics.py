@@ -58,7 +58,7 @@ class House(Collector):
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """Every alarm has its line at all times, so that a rule can be written before it is ever raised."""
-        after, cap = self._settings.alarm_seconds, self._settings.settle_cap_seconds
+        after, cap = self._settings.operations.alarm_seconds, self._settings.study.settle_cap_seconds
         raised = {alarm.code for alarm in alarms.raised(self._session, after_seconds=after, cap_seconds=cap)}
         yield _gauge(
             "prelim_alarm",

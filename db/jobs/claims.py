@@ -132,14 +132,14 @@ def retry_later(
     detail: str,
     *,
     pause_seconds: float,
-    maximum_attempts: int,
+    max_attempts: int,
     frames: list[str] | None = None,
 ) -> None:
     """Give the job back for another try after a pause that doubles, or fail it when its tries are used up.
 
     *frames* say where an unexpected error came from.
     """
-    if claim.attempt >= maximum_attempts:
+    if claim.attempt >= max_attempts:
         _end(session, claim, "failed", reason, f"{detail} (after {claim.attempt} attempts)", frames=frames)
         return
     pause = min(pause_seconds * 2 ** (claim.attempt - 1), LONGEST_PAUSE_SECONDS)
@@ -217,7 +217,7 @@ def _stale(claim: Claim) -> StaleFence:
     return StaleFence(f"job {claim.job_id} is no longer ours under fence {claim.fence}")
 
 
-def rescue(session: Session, *, maximum_attempts: int) -> int:
+def rescue(session: Session, *, max_attempts: int) -> int:
     """Queue again what a dead or hung worker held, or fail it when its tries are used up; returns how many."""
     expired = Job.state == "running", Job.lease_until < func.clock_timestamp()
     found = session.execute(select(Job.id, Job.study_id).where(*expired).order_by(Job.lease_until).limit(BATCH)).all()
@@ -227,14 +227,14 @@ def rescue(session: Session, *, maximum_attempts: int) -> int:
         # Looked at again under the lock: its owner may have finished, or another dispatcher was faster.
         job = session.scalars(select(Job).where(Job.id == job_id, *expired).with_for_update()).one_or_none()
         if job is not None:
-            _give_up_or_requeue(session, job, maximum_attempts)
+            _give_up_or_requeue(session, job, max_attempts)
             rescued += 1
     return rescued
 
 
-def _give_up_or_requeue(session: Session, job: Job, maximum_attempts: int) -> None:
+def _give_up_or_requeue(session: Session, job: Job, max_attempts: int) -> None:
     job.lease_until = None
-    if job.attempt < maximum_attempts:
+    if job.attempt < max_attempts:
         job.state, job.owner, job.sent_at = "queued", None, None
         job.reason, job.detail = LEASE_EXPIRED, "its worker died or made no progress"
         return

@@ -33,14 +33,14 @@ def settle_due(
     quiet_seconds: float,
     quiet_rules: Mapping[str, float],
     cap_seconds: float,
-    maximum_revisions: int,
+    max_revisions: int,
     open_associations: Collection[str] = (),
 ) -> list[uuid.UUID]:
     """Settle every study that is quiet, or has grown too long; returns the ids of the jobs made.
 
     Quiet: its last object is *quiet_seconds* old (or what *quiet_rules* says for its AE title or modality), times its
     revision, and no open association has carried it. Too long: its first object of this revision is *cap_seconds* old.
-    A revision beyond *maximum_revisions* waits for an operator.
+    A revision beyond *max_revisions* waits for an operator.
     """
     quiet = _quiet_seconds(quiet_rules, quiet_seconds) * func.least(Study.revision, LONGEST_DEBOUNCE)
     age = func.extract("epoch", func.clock_timestamp() - Study.last_received_at)
@@ -59,16 +59,16 @@ def settle_due(
             session,
             row.Study,
             f"still growing after {cap_seconds:g} s" if row.capped else f"quiet for {row.quiet:g} s",
-            maximum_revisions,
+            max_revisions,
         )
         for row in due
     ]
     return [job for job in jobs if job is not None]
 
 
-def _settle_or_ask(session: Session, study: Study, why: str, maximum_revisions: int) -> uuid.UUID | None:
+def _settle_or_ask(session: Session, study: Study, why: str, max_revisions: int) -> uuid.UUID | None:
     job_id = settle(session, study, why)
-    if job_id is None or study.revision <= maximum_revisions:
+    if job_id is None or study.revision <= max_revisions:
         return job_id
     job = session.get_one(Job, job_id)
     job.state, job.finished_at, job.reason = "cancelled", func.clock_timestamp(), "too_many_revisions"

@@ -12,10 +12,11 @@ from rich.console import Console
 from sqlalchemy.exc import OperationalError
 
 from db import logs
+from db.environment import load_settings
 from db.errors import PrelimError
-from db.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from db.settings import Settings
     from dicom_listener.scu.send import Node
 
 
@@ -138,7 +139,7 @@ def work() -> None:
     # Said here, before Celery and the model's libraries are imported.
     settings.broker()
     settings.database()
-    slots = f"--concurrency={settings.worker_slots}"
+    slots = f"--concurrency={settings.queue.worker_slots}"
     # exec: the process that is supervised is Celery itself, and gets the signals.
     celery = (
         "celery",
@@ -147,7 +148,7 @@ def work() -> None:
         "worker",
         "--pool=threads",
         slots,
-        f"--loglevel={settings.log_level}",
+        f"--loglevel={settings.operations.log_level}",
         "--without-mingle",
     )
     os.execv(sys.executable, (sys.executable, "-m", *celery))  # noqa: S606 - no shell is wanted
@@ -235,11 +236,11 @@ def _node(
 
     settings = load_settings()
     if tls is None:
-        tls = ca is not None or (host is None and settings.tls_certificate is not None)
+        tls = ca is not None or (host is None and settings.dicom.tls_certificate is not None)
     return Node(
-        host=host or loopback_address(settings.dicom_host),
-        port=port or settings.dicom_port,
-        called=called or settings.ae_title,
+        host=host or loopback_address(settings.dicom.dicom_host),
+        port=port or settings.dicom.dicom_port,
+        called=called or settings.dicom.ae_title,
         calling=calling,
         tls=client_context(settings, ca) if tls else None,
     )
@@ -314,10 +315,10 @@ def bundle(
 
 @app.command("settings")
 def show_settings() -> None:
-    """Print every setting, as the README's table."""
-    from deploy.operate.settings_table import settings_table
+    """Print every setting with its default and meaning, in Markdown."""
+    from deploy.operate.settings_table import settings_tables
 
-    print(settings_table())  # noqa: T201 - raw Markdown, without rich's wrapping
+    print(settings_tables())  # noqa: T201 - raw Markdown, without rich's wrapping
 
 
 @app.command()

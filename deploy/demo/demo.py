@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.live import Live
 
 from db import logs, reference, truth
+from db.environment import load_settings
 from db.errors import ConfigurationError, PrelimError
 from db.operations import overview
 from db.reports import versions
 from db.session import transaction
-from db.settings import load_settings
 from deploy.demo.table import Board
 from deploy.embedded.server_process import free_port
 from deploy.launcher import addresses
@@ -84,11 +84,11 @@ def _settings() -> Settings:
     os.environ.setdefault("PRELIM_SETTLE_SECONDS", SETTLE_SECONDS)
     # The table is what is to be seen; `prelim up` shows every process's lines.
     os.environ.setdefault("PRELIM_LOG_LEVEL", "warning")
-    settings = load_settings()
+    values = load_settings().by_name()
     for host, name in SERVERS:
         variable = f"PRELIM_{name.upper()}"
-        port = getattr(settings, name)
-        if variable not in os.environ and not is_free(getattr(settings, host), port):
+        port = values[name]
+        if variable not in os.environ and not is_free(values[host], port):
             os.environ[variable] = str(free_port())
             console.print(f"port {port} is taken: {variable}={os.environ[variable]}")
     return load_settings()
@@ -97,7 +97,7 @@ def _settings() -> Settings:
 def _checkpoint(settings: Settings) -> Settings:
     """The settings with a checkpoint: the configured one, else the one shipped, else one of random numbers."""
     directory = settings.checkpoint_directory
-    if settings.checkpoint is None and not (directory / "config.json").is_file():
+    if settings.model.checkpoint is None and not (directory / "config.json").is_file():
         if not (CHECKPOINT / "config.json").is_file():
             _prelim("checkpoint", "random", str(directory))
             console.print("the demo checkpoint is missing: a random one is used, and its words mean nothing")
@@ -110,15 +110,15 @@ def _checkpoint(settings: Settings) -> Settings:
 
 def _made_up_studies(settings: Settings, seed: int) -> tuple[Path, dict[str, str]]:
     """The folder of studies, and their true reports by Study Instance UID."""
-    folder = settings.data_dir / "demo" / f"studies-{seed}"
+    folder = settings.operations.data_dir / "demo" / f"studies-{seed}"
     made = write_demo_studies(folder, count=STUDIES, seed=seed)
     for study in made:
-        truth.write(settings.data_dir, study.study_instance_uid, study.report)
+        truth.write(settings.operations.data_dir, study.study_instance_uid, study.report)
     return folder, {study.study_instance_uid: study.report for study in made}
 
 
 def _reference_cases(settings: Settings) -> Path:
-    folder = settings.data_dir / "demo" / f"reference-{REFERENCE_CASES}"
+    folder = settings.operations.data_dir / "demo" / f"reference-{REFERENCE_CASES}"
     # Written last: without it an interrupted run left a part, which is written again.
     if not (folder / CASES).is_file():
         console.print(f"drawing {REFERENCE_CASES} earlier cases, once")
@@ -138,7 +138,7 @@ def _reference_index(settings: Settings, folder: Path) -> None:
     from worker.retrieval.index import ReferenceIndex  # noqa: PLC0415 - see above
 
     try:
-        ReferenceIndex(settings.data_dir / known.directory, model_digest=digest)
+        ReferenceIndex(settings.operations.data_dir / known.directory, model_digest=digest)
     except ConfigurationError as problem:
         # The index may be of real cases: it is not for the demo to build another over it.
         another = "while `prelim up` runs on this data folder, or name the demo another one with PRELIM_DATA_DIR"
@@ -174,7 +174,7 @@ def _send_and_watch(
 
 def _to_a_demo(settings: Settings) -> Sequence[str]:
     """The AE title that a demo checkpoint writes for; a real one writes for any."""
-    return ["--called", settings.demo_ae_titles[0]] if settings.demo_ae_titles else []
+    return ["--called", settings.model.demo_ae_titles[0]] if settings.model.demo_ae_titles else []
 
 
 def _texts(session: Session, lines: Sequence[StudyLine]) -> Mapping[uuid.UUID, str]:

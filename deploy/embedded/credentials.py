@@ -24,14 +24,16 @@ FLOWER_USER = "prelim"
 
 def flower_password(settings: Settings) -> str:
     """Return the configured password of Flower, or one generated on first use and stored."""
-    if settings.flower_password is not None:
-        return settings.flower_password.get_secret_value()
-    return _stored(settings.data_dir / "secrets" / "flower-password", lambda: secrets.token_urlsafe(PASSWORD_BYTES))
+    if settings.operations.flower_password is not None:
+        return settings.operations.flower_password.get_secret_value()
+    return _stored(
+        settings.operations.data_dir / "secrets" / "flower-password", lambda: secrets.token_urlsafe(PASSWORD_BYTES)
+    )
 
 
 def local_api_key(settings: Settings) -> Path:
     """Return the file with this installation's own API key; a key is created if the file or its row is missing."""
-    path = settings.data_dir / "secrets" / "api-key"
+    path = settings.operations.data_dir / "secrets" / "api-key"
     with transaction(settings.database()) as session:
         if not path.is_file() or keys.verify(session, path.read_text().strip()) is None:
             path.unlink(missing_ok=True)

@@ -34,11 +34,11 @@ def embedded(settings: Settings) -> Iterator[list[Server]]:
     """
     directory = settings.embedded_services.parent
     try:
-        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # it will hold patients' images
+        settings.operations.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # it will hold patients' images
         private_directory(directory, None)
     except PermissionError as error:
         raise ConfigurationError(
-            f"{settings.data_dir} belongs to another user: run as that user, or set PRELIM_DATA_DIR to another folder"
+            f"{settings.operations.data_dir} belongs to another user: run as that user, or set PRELIM_DATA_DIR"
         ) from error
     with exclusive_lock(directory / "lock"), ExitStack() as stack:
         servers = servers_to_run(settings)
@@ -52,10 +52,10 @@ def embedded(settings: Settings) -> Iterator[list[Server]]:
 def servers_to_run(settings: Settings) -> dict[str, Server]:
     """Return the servers to run, by the setting that would name another one."""
     servers: dict[str, Server] = {}
-    if settings.database_url is None:
-        servers["database_url"] = Postgres(settings.data_dir / "postgres")
-    if settings.broker_url is None:
-        servers["broker_url"] = Redis(settings.data_dir / "redis")
+    if settings.operations.database_url is None:
+        servers["database_url"] = Postgres(settings.operations.data_dir / "postgres")
+    if settings.operations.broker_url is None:
+        servers["broker_url"] = Redis(settings.operations.data_dir / "redis")
     return servers
 
 

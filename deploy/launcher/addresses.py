@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
 def addresses(settings: Settings) -> list[tuple[str, str]]:
     """Return name and address of each interface."""
-    api = f"http://{loopback_address(settings.api_host)}:{settings.api_port}"
-    flower = f"http://{loopback_address(settings.flower_host)}:{settings.flower_port}"
+    api = f"http://{loopback_address(settings.api.api_host)}:{settings.api.api_port}"
+    password = settings.operations.data_dir / "secrets" / "flower-password"
+    flower = f"http://{loopback_address(settings.operations.flower_host)}:{settings.operations.flower_port}"
     return [
-        ("DICOM", f"AE title {settings.ae_title} at {settings.dicom_host}:{settings.dicom_port}"),
+        ("DICOM", f"AE title {settings.dicom.ae_title} at {settings.dicom.dicom_host}:{settings.dicom.dicom_port}"),
         ("page", f"{api}/   (key: {local_api_key(settings)})"),
         ("API", f"{api}/docs"),
-        ("Flower", f"{flower}/   (user {FLOWER_USER}, password: {settings.data_dir / 'secrets' / 'flower-password'})"),
+        ("Flower", f"{flower}/   (user {FLOWER_USER}, password: {password})"),
     ]
 
 

@@ -52,7 +52,7 @@ class Launcher:
         self._settings = settings
         self._interrupts = interrupts
         self._lines = Lines([LAUNCHER, *(process.name for process in processes)])
-        self._environment = {"PRELIM_DATA_DIR": str(settings.data_dir.absolute()), **(environment or {})}
+        self._environment = {"PRELIM_DATA_DIR": str(settings.operations.data_dir.absolute()), **(environment or {})}
         self._processes = {process.name: process for process in processes}
         self._children = [Child(p.name, p.command, self._lines, self._environment) for p in processes]
         self._watched: list[Child | Server] = [*servers, *self._children]

@@ -43,16 +43,16 @@ def answers_echo(settings: Settings, _pid: int | None = None) -> bool:
     """Return whether the listener answers C-ECHO or rejects the association (PRELIM_PEERS_FILE may list its peers)."""
     from pynetdicom import AE  # noqa: PLC0415 - half a second, needed for one process of five
 
-    host = loopback_address(settings.dicom_host)
-    if not accepts_tcp(host, settings.dicom_port):  # pynetdicom would log an error and leave its socket open
+    host = loopback_address(settings.dicom.dicom_host)
+    if not accepts_tcp(host, settings.dicom.dicom_port):  # pynetdicom would log an error and leave its socket open
         return False
-    if settings.tls_certificate is not None:
+    if settings.dicom.tls_certificate is not None:
         # The check has no client certificate, which the listener may require: an accepted connection is enough.
         return True
     ae = AE("PRELIM-CHECK")
     ae.add_requested_context(VERIFICATION)
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ANSWER_SECONDS
-    association = ae.associate(host, settings.dicom_port, ae_title=settings.ae_title)
+    association = ae.associate(host, settings.dicom.dicom_port, ae_title=settings.dicom.ae_title)
     if not association.is_established:
         return bool(association.is_rejected)
     status = association.send_c_echo()
@@ -103,12 +103,12 @@ def loopback_address(host: str) -> str:
 
 def check_api(settings: Settings, _pid: int | None = None) -> bool:
     """Return whether the API answers; 503 counts, because it reports a missing database or worker."""
-    return answers_http(settings.api_host, settings.api_port, "/v1/health", (200, 503))
+    return answers_http(settings.api.api_host, settings.api.api_port, "/v1/health", (200, 503))
 
 
 def check_flower(settings: Settings, _pid: int | None = None) -> bool:
     """Return whether Flower is healthy; this path needs no password."""
-    return answers_http(settings.flower_host, settings.flower_port, "/healthcheck")
+    return answers_http(settings.operations.flower_host, settings.operations.flower_port, "/healthcheck")
 
 
 #: Command that must end before the processes start.

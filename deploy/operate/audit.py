@@ -68,7 +68,7 @@ def mend(settings: Settings, violation: Violation) -> bool:
     mending: dict[str, Callable[[Path, Spool], None]] = {NO_ROW: _back_to_inbox, STALE: _recover}
     if violation.law not in mending:
         return False
-    mending[violation.law](settings.data_dir / violation.subject, Spool(settings.spool))
+    mending[violation.law](settings.operations.data_dir / violation.subject, Spool(settings.spool))
     return True
 
 
@@ -76,7 +76,7 @@ def _files_of(rows: Rows, settings: Settings) -> Iterator[Violation]:
     with transaction(settings.database()) as session:
         listed = session.execute(select(rows.file_path, rows.file_bytes, rows.sha256).execution_options(yield_per=PAGE))
         for file_path, file_bytes, sha256 in listed:
-            law = _broken(settings.data_dir / file_path, headers.Digest(file_bytes, sha256))
+            law = _broken(settings.operations.data_dir / file_path, headers.Digest(file_bytes, sha256))
             if law:
                 yield Violation(law, file_path)
 
@@ -95,7 +95,7 @@ def _without_row(settings: Settings) -> Iterator[Violation]:
     homes: tuple[tuple[Rows, Path], ...] = ((Instance, spool.store), (Quarantined, spool.quarantine))
     for rows, home in homes:
         for path in home.rglob(f"*{COMPLETE}"):
-            file_path = path.relative_to(settings.data_dir).as_posix()
+            file_path = path.relative_to(settings.operations.data_dir).as_posix()
             if not _accounted_for(rows, file_path, path, settings):
                 yield Violation(NO_ROW, file_path)
 
@@ -116,7 +116,7 @@ def _half_received(settings: Settings) -> Iterator[Violation]:
         except FileNotFoundError:
             continue
         if status.st_size and time.time() - status.st_mtime > STALE_SECONDS:
-            yield Violation(STALE, path.relative_to(settings.data_dir).as_posix())
+            yield Violation(STALE, path.relative_to(settings.operations.data_dir).as_posix())
 
 
 def _back_to_inbox(path: Path, spool: Spool) -> None:

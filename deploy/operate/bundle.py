@@ -48,7 +48,7 @@ def write(settings: Settings, name: str, path: Path) -> None:
         bundle = {
             "study": _study(study),
             "jobs": [_job(job) for job in _of(session, Job, study)],
-            "instances": [_instance(row, settings.data_dir) for row in _of(session, Instance, study)],
+            "instances": [_instance(row, settings.operations.data_dir) for row in _of(session, Instance, study)],
             "workers": [process.info for process in heartbeats.alive(session, heartbeats.Role.WORKER)],
             "versions": {name: version(name) for name in DISTRIBUTIONS},
             "machine": {"python": platform.python_version(), "kernel": platform.release(), "cores": os.cpu_count()},

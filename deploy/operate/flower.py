@@ -17,9 +17,9 @@ def run(settings: Settings) -> None:
     """Serve Flower until SIGTERM, always with a password, which is kept off the command line."""
     os.environ["FLOWER_BASIC_AUTH"] = f"{FLOWER_USER}:{flower_password(settings)}"
     arguments = [
-        f"--address={settings.flower_host}",
-        f"--port={settings.flower_port}",
-        f"--logging={settings.log_level}",
+        f"--address={settings.operations.flower_host}",
+        f"--port={settings.operations.flower_port}",
+        f"--logging={settings.operations.log_level}",
     ]
     # It queries the workers while they are still starting, and again on every page.
     logging.getLogger("flower.inspector").setLevel(logging.ERROR)

@@ -27,7 +27,8 @@ def check(settings: Settings) -> None:
 
 def check_port(settings: Settings, host: str, port: str) -> None:
     """Raise ConfigurationError, with the setting's name, where the port cannot be bound."""
-    address, number = getattr(settings, host), getattr(settings, port)
+    values = settings.by_name()
+    address, number = values[host], values[port]
     if not is_free(address, number):
         raise ConfigurationError(f"port {number} of {address} is taken: choose another with PRELIM_{port.upper()}")
 

@@ -52,7 +52,7 @@ def _failure(settings: Settings, row: Instance | None, sop_class_uid: str) -> in
     if row.sop_class_uid != sop_class_uid:
         return CLASS_INSTANCE_CONFLICT
     try:
-        digest = headers.digest(settings.data_dir / row.file_path)
+        digest = headers.digest(settings.operations.data_dir / row.file_path)
     except OSError:
         return PROCESSING_FAILURE
     return None if digest == headers.Digest(row.file_bytes, row.sha256) else PROCESSING_FAILURE

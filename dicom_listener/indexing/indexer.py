@@ -66,9 +66,9 @@ class Indexer:
 
     def __init__(self, settings: Settings) -> None:
         self.spool = Spool(settings.spool)
-        self._data_dir = settings.data_dir
+        self._data_dir = settings.operations.data_dir
         self._url = settings.database()
-        self._priority_rules = settings.priority_rules
+        self._priority_rules = settings.study.priority_rules
 
     def index(self, files: Iterable[Path]) -> None:
         """Give *files* their rows in one transaction, then take them out of the inbox.

@@ -158,7 +158,7 @@ class Association:
             return False
         self._connection.associated = True
         answer, self._contexts = self._services.accept(proposal)
-        self._peer_maximum = proposal.maximum_pdu_bytes
+        self._peer_maximum = proposal.max_pdu_bytes
         self._connection.send(ASSOCIATE_AC, answer)
         return True
 

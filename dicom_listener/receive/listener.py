@@ -40,7 +40,7 @@ class Listener:
         #: In the order of their connection: what `_make_room` cuts first.
         self._serving: dict[threading.Thread, tuple[str, Connection]] = {}
         self._tls = tls.server_context(settings)
-        self._socket = socket.socket(socket.AF_INET6 if ":" in settings.dicom_host else socket.AF_INET)
+        self._socket = socket.socket(socket.AF_INET6 if ":" in settings.dicom.dicom_host else socket.AF_INET)
         self._accepting = threading.Thread(target=self._accept, name="dicom-accept")
 
     def __enter__(self) -> Self:
@@ -62,7 +62,7 @@ class Listener:
         """
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            self._socket.bind((self._settings.dicom_host, self._settings.dicom_port))
+            self._socket.bind((self._settings.dicom.dicom_host, self._settings.dicom.dicom_port))
             self._services.open()
         except BaseException:
             self._socket.close()
@@ -70,7 +70,7 @@ class Listener:
         self._socket.listen(BACKLOG)
         self._socket.settimeout(TICK_SECONDS)
         self._accepting.start()
-        log.info("listener.started", host=self._settings.dicom_host, port=self.port)
+        log.info("listener.started", host=self._settings.dicom.dicom_host, port=self.port)
 
     def stop(self) -> None:
         """Accept no more, and let the associations that are busy finish within the grace; twice is once."""
@@ -114,7 +114,7 @@ class Listener:
             log.warning("listener.tally_not_written", why=error.strerror)
 
     def _begin(self, peer: socket.socket, address: str) -> None:
-        connection = Connection(peer, self._settings.maximum_pdu_bytes, self._stopping.is_set)
+        connection = Connection(peer, self._settings.dicom.max_pdu_bytes, self._stopping.is_set)
         self._make_room(address)
         thread = threading.Thread(target=self._serve, args=(connection, address), name="dicom-association", daemon=True)
         self._serving[thread] = address, connection

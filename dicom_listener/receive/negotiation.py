@@ -70,10 +70,10 @@ class Proposal:
     calling_ae_title: str
     called_ae_title: str
     #: Most bytes of a P-DATA-TF it takes from us; 0 is no limit.
-    maximum_pdu_bytes: int
+    max_pdu_bytes: int
     _primitive: Any = field(repr=False)
 
-    def accept(self, ours: Sequence[PresentationContext], maximum_pdu_bytes: int) -> tuple[bytes, dict[int, Context]]:
+    def accept(self, ours: Sequence[PresentationContext], max_pdu_bytes: int) -> tuple[bytes, dict[int, Context]]:
         """The content of the A-ASSOCIATE-AC, and the contexts accepted in it.
 
         Storage, private and unknown SOP classes are accepted with every transfer syntax, *ours* with those they name.
@@ -88,16 +88,16 @@ class Proposal:
             for context in results
             if context.result == 0
         }
-        return self._answer(results, maximum_pdu_bytes), accepted
+        return self._answer(results, max_pdu_bytes), accepted
 
-    def _answer(self, results: Sequence[PresentationContext], maximum_pdu_bytes: int) -> bytes:
+    def _answer(self, results: Sequence[PresentationContext], max_pdu_bytes: int) -> bytes:
         answer = A_ASSOCIATE()
         answer.application_context_name = self._primitive.application_context_name
         answer.calling_ae_title = self._primitive.calling_ae_title
         answer.called_ae_title = self._primitive.called_ae_title
         answer.result, answer.result_source = 0, 1
         answer.presentation_context_definition_results_list = list(results)
-        answer.user_information = _user_information(maximum_pdu_bytes)
+        answer.user_information = _user_information(max_pdu_bytes)
         pdu = A_ASSOCIATE_AC()
         pdu.from_primitive(answer)
         encoded: bytes = pdu.encode()
@@ -142,9 +142,9 @@ def _preferred_first(syntaxes: list[UID]) -> list[UID]:
     return sorted(syntaxes, key=lambda syntax: syntax != EXPLICIT_VR_LITTLE_ENDIAN)
 
 
-def _user_information(maximum_pdu_bytes: int) -> list[Any]:
+def _user_information(max_pdu_bytes: int) -> list[Any]:
     length = MaximumLengthNotification()
-    length.maximum_length_received = maximum_pdu_bytes
+    length.maximum_length_received = max_pdu_bytes
     implementation = ImplementationClassUIDNotification()
     implementation.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
     name = ImplementationVersionNameNotification()

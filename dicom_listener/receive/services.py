@@ -56,11 +56,11 @@ class Services:
         self.spool = Spool(settings.spool)
         self._settings = settings
         self._inbox = Inbox(self.spool)
-        self._contexts = negotiation.supported(mpps=settings.mpps)
+        self._contexts = negotiation.supported(mpps=settings.dicom.mpps)
         self._tally = Tally(self.spool.refusals)
         self._shelf = Shelf(self.spool.reports)
         self._steps = StepStates(self.spool.procedure_steps)
-        self._peers = PeerDirectory(settings.peers_file)
+        self._peers = PeerDirectory(settings.dicom.peers_file)
         self._lock = threading.Lock()
         self._open: set[str] = set()
         #: Those of which the dispatcher knows.
@@ -85,14 +85,14 @@ class Services:
         if rejection is not None:
             return rejection
         with self._lock:
-            if len(self._open) >= self._settings.maximum_associations:
+            if len(self._open) >= self._settings.dicom.max_associations:
                 return negotiation.LOCAL_LIMIT_EXCEEDED
             self._open.add(peer.association_id)
         return None
 
     def accept(self, proposal: Proposal) -> tuple[bytes, dict[int, Context]]:
         """The content of the A-ASSOCIATE-AC, and the accepted contexts."""
-        return proposal.accept(self._contexts, self._settings.maximum_pdu_bytes)
+        return proposal.accept(self._contexts, self._settings.dicom.max_pdu_bytes)
 
     def begin(self, command: Command, context: Context, peer: Peer) -> Answerer:
         """Who takes the data set of this request and answers it."""
@@ -104,7 +104,7 @@ class Services:
         if command.field == dimse.N_ACTION_RQ:
             self._mark_open(peer)
             return CommitmentRequest(command, context, peer, self._inbox)
-        if command.field in STEP_REQUESTS and self._settings.mpps:
+        if command.field in STEP_REQUESTS and self._settings.dicom.mpps:
             return STEP_REQUESTS[command.field](command, context, peer, self._inbox, self._steps)
         return Unrecognized()
 

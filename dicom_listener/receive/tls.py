@@ -19,7 +19,9 @@ def client_context(settings: Settings, trusted: Path | None = None) -> ssl.SSLCo
     A peer must show a certificate that *trusted*, PRELIM_TLS_CLIENT_CA or our own signed; where there is none of them,
     one that the system's authorities signed for its host name. Raises ConfigurationError.
     """
-    authorities = [path for path in (trusted, settings.tls_client_ca, settings.tls_certificate) if path is not None]
+    authorities = [
+        path for path in (trusted, settings.dicom.tls_client_ca, settings.dicom.tls_certificate) if path is not None
+    ]
     context = ssl.create_default_context() if not authorities else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # Modalities are called by address; whom the site's own authority signed is who we want (PS3.15 B.9).
@@ -28,8 +30,8 @@ def client_context(settings: Settings, trusted: Path | None = None) -> ssl.SSLCo
     try:
         for path in authorities:
             context.load_verify_locations(path)
-        if settings.tls_certificate is not None:
-            context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+        if settings.dicom.tls_certificate is not None:
+            context.load_cert_chain(settings.dicom.tls_certificate, settings.dicom.tls_key)
     except (OSError, ssl.SSLError) as error:
         raise ConfigurationError(f"the TLS certificate, key or authorities cannot be used: {error}") from error
     return context
@@ -40,16 +42,16 @@ def server_context(settings: Settings) -> ssl.SSLContext | None:
 
     With a client CA, only peers with a certificate it signed get as far as an association. Raises ConfigurationError.
     """
-    if settings.tls_certificate is None:
-        if settings.tls_key or settings.tls_client_ca:
+    if settings.dicom.tls_certificate is None:
+        if settings.dicom.tls_key or settings.dicom.tls_client_ca:
             raise ConfigurationError("PRELIM_TLS_KEY and PRELIM_TLS_CLIENT_CA need PRELIM_TLS_CERTIFICATE")
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
-        if settings.tls_client_ca is not None:
-            context.load_verify_locations(settings.tls_client_ca)
+        context.load_cert_chain(settings.dicom.tls_certificate, settings.dicom.tls_key)
+        if settings.dicom.tls_client_ca is not None:
+            context.load_verify_locations(settings.dicom.tls_client_ca)
             context.verify_mode = ssl.CERT_REQUIRED
     except (OSError, ssl.SSLError) as error:
         raise ConfigurationError(f"the TLS certificate, key or client CA cannot be used: {error}") from error

@@ -60,17 +60,17 @@ class Connection:
     #: Called between two PDUs when the peer has been silent for a tick.
     when_idle: Callable[[], None] | None = None
 
-    def __init__(self, peer: socket.socket, maximum_pdu_bytes: int, stopping: Callable[[], bool]) -> None:
+    def __init__(self, peer: socket.socket, max_pdu_bytes: int, stopping: Callable[[], bool]) -> None:
         self._socket = peer
         self._stopping = stopping
-        self._maximum = maximum_pdu_bytes
+        self._maximum = max_pdu_bytes
         # The kernel keeps the time: with Python's own timeouts each call is preceded by a poll.
         peer.settimeout(None)
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             peer.setsockopt(socket.SOL_SOCKET, option, TIMEVAL.pack(0, int(TICK_SECONDS * 1e6)))
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # Resident only as far as it is used: a silent connection costs no memory.
-        self._buffer = memoryview(bytearray(max(LONGEST_ASSOCIATE_RQ, 2 * maximum_pdu_bytes) + PDU_HEADER.size))
+        self._buffer = memoryview(bytearray(max(LONGEST_ASSOCIATE_RQ, 2 * max_pdu_bytes) + PDU_HEADER.size))
         self._start = self._end = 0
         #: Where the system lets us; a TLS record is written in one piece.
         self._acknowledges = hasattr(socket, "TCP_QUICKACK")

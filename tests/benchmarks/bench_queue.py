@@ -28,11 +28,11 @@ from rich.table import Table
 from sqlalchemy import text
 
 from db import logs
+from db.environment import load_settings
 from db.jobs.celery_app import QUEUE
 from db.operations import heartbeats
 from db.reports.versions import Draft
 from db.session import migrate, transaction
-from db.settings import Settings
 from db.studies import lifecycle, settling
 from deploy.embedded.postgres import Postgres
 from deploy.embedded.redis import Redis
@@ -42,6 +42,7 @@ from worker.process import build
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from db.settings import Settings
     from worker.pipeline import StudyToReport
 
 JOBS = 500
@@ -65,7 +66,7 @@ class NoOp:
     stalled_seconds = 0.0
 
     def __init__(self, settings: Settings) -> None:
-        self.info = {"slots": settings.worker_slots}
+        self.info = {"slots": settings.queue.worker_slots}
         self._redis = redis.Redis.from_url(settings.broker())
 
     def write(self, study: StudyToReport, _on_progress: Callable[[], None]) -> Draft:
@@ -75,14 +76,14 @@ class NoOp:
 
 def run_worker(environment: dict[str, str]) -> None:
     os.environ.update(environment)
-    settings = Settings()
+    settings = load_settings()
     logs.configure(settings)
     build(settings, NoOp).worker_main(words())
 
 
 def run_dispatcher(environment: dict[str, str]) -> None:
     os.environ.update(environment)
-    dispatch.run(Settings())
+    dispatch.run(load_settings())
 
 
 def run_plain(broker: str) -> None:

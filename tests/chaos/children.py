@@ -13,8 +13,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from db import logs
+from db.environment import load_settings
 from db.reports.versions import Draft
-from db.settings import Settings, load_settings
+from db.settings import Settings
 from deploy.spawn import PR_SET_PDEATHSIG
 from dicom_listener import dispatch
 from dicom_listener.receive import listener
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from db.settings import Settings
     from worker.pipeline import StudyToReport
 
 #: In the pixels of a study that kills the process that looks at it.
@@ -53,15 +55,15 @@ def start(role: str, environment: Mapping[str, str], log: str) -> None:
 
 
 def listen(settings: Settings) -> None:
-    flag = str(settings.data_dir / DISK_FULL)
+    flag = str(settings.operations.data_dir / DISK_FULL)
     for name in ("writev", "pwrite", "fdatasync"):
         setattr(os, name, _failing(getattr(os, name), flag))
     listener.run(settings)
 
 
 def work(settings: Settings) -> None:
-    _skew_clock(settings.data_dir / CLOCK)
-    slots = f"--concurrency={settings.worker_slots}"
+    _skew_clock(settings.operations.data_dir / CLOCK)
+    slots = f"--concurrency={settings.queue.worker_slots}"
     words = ["worker", "--pool=threads", slots, "--loglevel=info", "--without-mingle", "--without-gossip"]
     build(settings, FakeWriter).worker_main(words)
 
@@ -73,7 +75,7 @@ class FakeWriter:
     """Writes in well under a second, with progress on the way; reads every file, as the real one does."""
 
     def __init__(self, settings: Settings) -> None:
-        self.info = {"slots": settings.worker_slots}
+        self.info = {"slots": settings.queue.worker_slots}
         self._hung_since: float | None = None
 
     @property

@@ -32,7 +32,7 @@ RESTART_SECONDS = 0.3
 IMPATIENT = {
     "PRELIM_SETTLE_SECONDS": "0.8",
     "PRELIM_DISPATCH_SECONDS": "0.1",
-    "PRELIM_NUDGE_SECONDS": "2",
+    "PRELIM_REDELIVER_SECONDS": "2",
     "PRELIM_LEASE_SECONDS": "2.5",
     "PRELIM_RETRY_SECONDS": "0.2",
     "PRELIM_STOP_SECONDS": "1",
@@ -66,7 +66,7 @@ class House:
     @property
     def settings(self) -> Settings:
         names = {name.removeprefix("PRELIM_").lower(): value for name, value in self.environment.items()}
-        return Settings(**names)  # type: ignore[arg-type]
+        return Settings(**names)
 
     @property
     def url(self) -> str:

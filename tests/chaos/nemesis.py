@@ -41,12 +41,12 @@ def freeze_worker(house: House, rng: random.Random) -> None:
     """Longer than its lease: when it wakes up, another has its jobs."""
     name = rng.choice(["worker-1", "worker-2"])
     house.signal(name, signal.SIGSTOP)
-    house.tend_for(house.settings.lease_seconds * 1.5)
+    house.tend_for(house.settings.queue.lease_seconds * 1.5)
     house.signal(name, signal.SIGCONT)
 
 
 def step_clock(house: House, rng: random.Random) -> None:
-    (house.settings.data_dir / CLOCK).write_text(str(rng.choice([-86400, -30, 30, 7200, 0])))
+    (house.settings.operations.data_dir / CLOCK).write_text(str(rng.choice([-86400, -30, 30, 7200, 0])))
 
 
 def kill_redis(house: House, _: random.Random) -> None:
@@ -76,7 +76,7 @@ def kill_postgres(house: House, _: random.Random) -> None:
 
 
 def fill_disk(house: House, rng: random.Random) -> None:
-    flag = house.settings.data_dir / DISK_FULL
+    flag = house.settings.operations.data_dir / DISK_FULL
     flag.touch()
     house.tend_for(rng.uniform(0.5, 1.5))
     flag.unlink()

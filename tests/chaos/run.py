@@ -76,7 +76,7 @@ def run(seed: int, studies: int, seconds: float, folder: Path) -> Outcome:
 def _send_and_strike(
     house: House, planned: list[PlannedStudy], seconds: float, history: History, nemesis: Nemesis, rng: random.Random
 ) -> None:
-    port = house.settings.dicom_port
+    port = house.settings.dicom.dicom_port
     modalities = [Modality(f"MODALITY_{n}", port, planned[n::MODALITIES], seconds, history) for n in range(MODALITIES)]
     for modality in modalities:
         modality.start()

@@ -49,7 +49,7 @@ def test_nothing_is_lost_and_nothing_written_twice_while_everything_breaks(tmp_p
 
 
 def test_a_killed_workers_report_is_begun_again_within_a_minute_by_default(tmp_path: Path) -> None:
-    defaults = {"PRELIM_LEASE_SECONDS": "", "PRELIM_NUDGE_SECONDS": "", "PRELIM_DISPATCH_SECONDS": ""}
+    defaults = {"PRELIM_LEASE_SECONDS": "", "PRELIM_REDELIVER_SECONDS": "", "PRELIM_DISPATCH_SECONDS": ""}
     with running_house(tmp_path / "house", ONE_WORKER, **defaults) as house:
         study = endless(plan(6, random.Random(1)))
         send(house, [study], seconds=0)
@@ -61,7 +61,7 @@ def test_a_killed_workers_report_is_begun_again_within_a_minute_by_default(tmp_p
 
 
 def test_a_rolling_restart_under_load_costs_no_report_a_try(tmp_path: Path) -> None:
-    with running_house(tmp_path / "house", PRELIM_LEASE_SECONDS="30", PRELIM_NUDGE_SECONDS="5") as house:
+    with running_house(tmp_path / "house", PRELIM_LEASE_SECONDS="30", PRELIM_REDELIVER_SECONDS="5") as house:
         studies = [study for study in plan(60, random.Random(2)) if study.kind == "plain"]
         senders = send(house, studies, seconds=8)
         for name in ("worker-1", "dispatcher-1", "worker-2", "dispatcher-2", "listener"):
@@ -79,7 +79,7 @@ def test_a_rolling_restart_under_load_costs_no_report_a_try(tmp_path: Path) -> N
 
 
 def test_a_worker_whose_engine_hangs_leaves_and_the_study_fails_with_the_reason(tmp_path: Path) -> None:
-    changes = {"PRELIM_ENGINE_STALL_SECONDS": "2", "PRELIM_MAXIMUM_ATTEMPTS": "2"}
+    changes = {"PRELIM_ENGINE_STALL_SECONDS": "2", "PRELIM_MAX_ATTEMPTS": "2"}
     with running_house(tmp_path / "house", ONE_WORKER, **changes) as house:
         studies = plain_studies(2)
         with_pixels(studies[0], HUNG)
@@ -104,7 +104,7 @@ def test_a_worker_that_no_longer_hears_leaves_and_a_new_one_writes_the_report(tm
 
 
 def test_a_message_heard_while_the_database_is_away_is_not_used_up(tmp_path: Path) -> None:
-    with running_house(tmp_path / "house", dict(NO_WORKER), PRELIM_NUDGE_SECONDS="600") as house:
+    with running_house(tmp_path / "house", dict(NO_WORKER), PRELIM_REDELIVER_SECONDS="600") as house:
         studies = plain_studies(1)
         send(house, studies, seconds=0)
         broker = make_app(house.settings.broker())
@@ -153,12 +153,12 @@ def stop_for_good(house: House, name: str) -> None:
     """SIGTERM; the process must be gone in the time that it promises, and soon after."""
     house.down.add(name)
     house.signal(name, signal.SIGTERM)
-    house.children[name].join(house.settings.stop_seconds + SHUTDOWN_GRACE_SECONDS + GRACE_SECONDS)
+    house.children[name].join(house.settings.operations.stop_seconds + SHUTDOWN_GRACE_SECONDS + GRACE_SECONDS)
     assert house.children[name].exitcode == 0
 
 
 def send(house: House, studies: list[PlannedStudy], seconds: float) -> list[Modality]:
-    modality = Modality("MODALITY", house.settings.dicom_port, studies, seconds, History())
+    modality = Modality("MODALITY", house.settings.dicom.dicom_port, studies, seconds, History())
     modality.start()
     return [modality]
 

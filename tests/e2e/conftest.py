@@ -73,7 +73,7 @@ def environment_in(folder: Path, **changes: str) -> dict[str, str]:
             "PRELIM_API_PORT": str(free_port()),
             "PRELIM_FLOWER_PORT": str(free_port()),
             "PRELIM_SETTLE_SECONDS": "1",
-            "PRELIM_MAXIMUM_NEW_TOKENS": "24",
+            "PRELIM_MAX_NEW_TOKENS": "24",
             # The checkpoint is random: it writes for no other.
             "PRELIM_DEMO_AE_TITLES": "PRELIM",
             # One core a process: torch would start a thread per core in each.

@@ -35,7 +35,7 @@ DRAWN = (
 def test_the_demo_reports_every_study_and_nearly_all_as_drawn(tmp_path: Path) -> None:
     demo = subprocess.run(
         [PRELIM, "demo", "--exit", "--seed", "7"],
-        env={**environment_in(tmp_path), "PRELIM_MAXIMUM_NEW_TOKENS": "256", "COLUMNS": "200"},
+        env={**environment_in(tmp_path), "PRELIM_MAX_NEW_TOKENS": "256", "COLUMNS": "200"},
         check=False,
         capture_output=True,
         text=True,
@@ -55,7 +55,7 @@ def demo_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("demo")
     for number, (case, _) in enumerate(DRAWN):
         write_study(case, folder / "studies" / str(number), patient=number)
-    changes = {"PRELIM_CHECKPOINT": str(CHECKPOINT), "PRELIM_DTYPE": "float32", "PRELIM_MAXIMUM_NEW_TOKENS": "256"}
+    changes = {"PRELIM_CHECKPOINT": str(CHECKPOINT), "PRELIM_DTYPE": "float32", "PRELIM_MAX_NEW_TOKENS": "256"}
     with running_house(folder, **changes) as house:
         house.prelim("send", str(folder / "studies"))
         wait_until(lambda: sum(house.status()["studies"].values()) == len(DRAWN))

@@ -60,7 +60,11 @@ class Options:
 def options_of(settings: Settings, reference: Path | None) -> Options:
     """As a worker with these *settings* would write them."""
     return Options(
-        reference, settings.retrieved_cases, settings.images_per_study, device=settings.device, dtype=settings.dtype
+        reference,
+        settings.retrieval.retrieved_cases,
+        settings.model.images_per_study,
+        device=settings.model.device,
+        dtype=settings.model.dtype,
     )
 
 

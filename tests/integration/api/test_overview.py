@@ -121,7 +121,7 @@ def test_a_try_that_will_be_repeated_is_an_error_too(arrivals: Arrivals) -> None
     study_id = arrivals.queued()
     claim = arrivals.claim(study_id)
     with transaction(arrivals.url) as session:
-        claims.retry_later(session, claim, "out_of_memory", "the GPU was full", pause_seconds=5, maximum_attempts=3)
+        claims.retry_later(session, claim, "out_of_memory", "the GPU was full", pause_seconds=5, max_attempts=3)
         error = overview.last_error(session)
 
     assert error is not None

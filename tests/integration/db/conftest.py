@@ -13,7 +13,7 @@ from db.jobs import claims
 from db.session import transaction
 from db.studies import lifecycle, settling
 
-NOW = {"quiet_seconds": 0, "quiet_rules": {}, "cap_seconds": 3600, "maximum_revisions": 20}
+NOW = {"quiet_seconds": 0, "quiet_rules": {}, "cap_seconds": 3600, "max_revisions": 20}
 
 
 @dataclass

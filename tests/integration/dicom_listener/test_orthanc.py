@@ -74,14 +74,14 @@ def settings(tmp_path: Path, database_url: str) -> Settings:
 def orthanc(settings: Settings) -> Iterator[Orthanc]:
     if PROGRAM is None:
         missing("Orthanc (Debian package orthanc)")
-    assert settings.peers_file is not None
-    settings.peers_file.write_text("")
-    folder = settings.data_dir / "orthanc"
+    assert settings.dicom.peers_file is not None
+    settings.dicom.peers_file.write_text("")
+    folder = settings.operations.data_dir / "orthanc"
     folder.mkdir()
     with Listener(settings) as listener:
         orthanc = Orthanc(folder, listener.port)
         peer = f'[[peer]]\nae_title = "ORTHANC"\nhost = "127.0.0.1"\nport = {orthanc.dicom_port}\n'
-        settings.peers_file.write_text(peer)
+        settings.dicom.peers_file.write_text(peer)
         try:
             wait_until(orthanc.answers)
             yield orthanc
@@ -101,7 +101,7 @@ def test_orthanc_sends_and_gets_its_commitment(orthanc: Orthanc, settings: Setti
     asked = orthanc.ask("/modalities/prelim/storage-commitment", {"DicomInstances": objects})
     indexer.run_once(settings)
     stop = threading.Event()
-    reporting = threading.Thread(target=deliver.run, args=(settings, PeerDirectory(settings.peers_file), stop))
+    reporting = threading.Thread(target=deliver.run, args=(settings, PeerDirectory(settings.dicom.peers_file), stop))
     reporting.start()
     try:
         wait_until(lambda: orthanc.ask(asked["Path"])["Status"] != "Pending")

@@ -57,7 +57,7 @@ def test_writer_gets_file_paths_and_no_patient_data(settings: Settings) -> None:
 
     ClaimLoop(settings).run_once(write)
 
-    assert studies[0].instances[0].path.is_relative_to(settings.data_dir)
+    assert studies[0].instances[0].path.is_relative_to(settings.operations.data_dir)
     assert "PHANTOM" not in repr(studies)
 
 
@@ -121,7 +121,7 @@ def test_lease_is_extended_by_progress_once_a_third_is_used(
         clock[0] += 1
         on_progress()
         assert job(arrivals.url).lease_until == soon
-        clock[0] += settings.lease_seconds
+        clock[0] += settings.queue.lease_seconds
         on_progress()
         assert job(arrivals.url).lease_until > soon
         return DRAFT
@@ -197,7 +197,7 @@ def test_short_database_outage_costs_no_attempt_and_no_report(
     arrivals: Arrivals, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attempt, "DATABASE_PAUSE_SECONDS", 0.01)
-    jobs = ClaimLoop(settings.model_copy(update={"lease_seconds": 3}))
+    jobs = ClaimLoop(settings.replace(lease_seconds=3))
     outage = Outage(times=0)
     monkeypatch.setattr(attempt, "transaction", outage)
 
@@ -220,6 +220,6 @@ def test_database_outage_longer_than_the_lease_is_not_waited_for(
     monkeypatch.setattr(attempt, "transaction", Outage(times=10**9))
 
     with pytest.raises(OperationalError):
-        ClaimLoop(settings.model_copy(update={"lease_seconds": 0.2})).run_once(written)
+        ClaimLoop(settings.replace(lease_seconds=0.2)).run_once(written)
 
     assert job(arrivals.url).state == "running", "until its lease is rescued"

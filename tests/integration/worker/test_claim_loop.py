@@ -162,7 +162,7 @@ def log_lines(settings: Settings) -> Iterator[io.StringIO]:
     """Lines of the standard library's loggers, rendered as a worker renders them."""
     root, lines = logging.getLogger(), io.StringIO()
     handlers, level = root.handlers[:], root.level
-    logs.configure(settings.model_copy(update={"log_format": "json", "log_level": "info"}))
+    logs.configure(settings.replace(log_format="json", log_level="info"))
     # A cached logger would keep this configuration for the tests after this one.
     structlog.configure(cache_logger_on_first_use=False)
     root.handlers[0].setStream(lines)  # type: ignore[attr-defined]

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from db.settings import PREFIX, Settings
+from db.environment import load_settings
+from db.settings import PREFIX, SECTION_OF, Settings
 from deploy.launcher.processes import MIGRATE, PROCESSES
 
 REPOSITORY = Path(__file__).parents[3]
@@ -109,7 +110,7 @@ def test_the_databases_are_out_of_reach_from_outside(compose: Document, services
 
 
 def test_every_environment_variable_and_secret_is_a_setting(services: Document) -> None:
-    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    known = {f"{PREFIX}{name}".upper() for name in SECTION_OF}
 
     for service in ours(services).values():
         assert set(service.get("environment", {})) <= known
@@ -128,16 +129,14 @@ def test_no_password_stands_in_the_file(services: Document) -> None:
 def test_the_secrets_script_makes_each_file_the_settings_read(compose: Document, tmp_path: Path) -> None:
     subprocess.run([DOCKER / "make-secrets"], cwd=tmp_path, check=True)
     folder = tmp_path / "secrets"
-    settings = Settings(_secrets_dir=folder)
+    settings = load_settings(folder)
 
     assert {Path(secret["file"]).name for secret in compose["secrets"].values()} == {
         path.name for path in folder.iterdir() if path.name != ".gitignore"
     }
-    assert settings.database_url
-    assert settings.broker_url
     password = (folder / "postgres_password").read_text().strip()
-    assert settings.database_url.get_secret_value() == f"postgresql+psycopg://prelim:{password}@postgres:5432/prelim"
-    assert (folder / "redis_conf").read_text().split()[1] in settings.broker_url.get_secret_value()
+    assert settings.database() == f"postgresql+psycopg://prelim:{password}@postgres:5432/prelim"
+    assert (folder / "redis_conf").read_text().split()[1] in settings.broker()
     assert folder.stat().st_mode & 0o777 == 0o700
 
 

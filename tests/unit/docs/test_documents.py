@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from setuptools import find_packages
 
-from deploy.operate.settings_table import settings_table
 from tests.documents import PARTS, with_part
 
 REPOSITORY = Path(__file__).parents[3]
@@ -90,10 +89,6 @@ def test_the_readme_links_every_page() -> None:
     linked = set(re.findall(r"\]\(docs/([\w-]+\.md)[)#]", (REPOSITORY / "README.md").read_text()))
 
     assert {page.name for page in (REPOSITORY / "docs").glob("*.md")} - linked == set()
-
-
-def test_the_readme_lists_every_setting_with_its_default() -> None:
-    assert settings_table() in (REPOSITORY / "README.md").read_text()
 
 
 def test_every_dependency_has_its_reason() -> None:

@@ -53,10 +53,10 @@ def write(
     index: FakeIndex | None = None,
     on_progress: Any = lambda: None,
     *,
-    refuse_strange: bool = True,
+    ood_reject: bool = True,
     **study: Any,
 ) -> Draft:
-    references = References(index, lambda ids: dict.fromkeys(ids, "No effusion."), refuse_strange=refuse_strange)
+    references = References(index, lambda ids: dict.fromkeys(ids, "No effusion."), ood_reject=ood_reject)
     return write_report(StudyToReport(instances, **study), model, references, budget=8, on_progress=on_progress)
 
 
@@ -115,7 +115,7 @@ def test_where_nothing_may_be_refused_a_strange_image_is_read_alone_and_marked(
             ood=OodResult(scores=[4.2], reference_images=5, can_reject=can_reject, threshold=2.0, min_similarity=-1)
         ),
     )
-    draft = write([radiograph(tmp_path)], model, index, refuse_strange=refuse)
+    draft = write([radiograph(tmp_path)], model, index, ood_reject=refuse)
 
     assert draft.impression == "Normal."
     assert index.searches == []

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
+from db.environment import load_settings
 from db.errors import ConfigurationError, Outcome
-from db.settings import load_settings
 from worker.model.checkpoint import sizing
 from worker.model.checkpoint.convert import convert_checkpoint
 from worker.model.checkpoint.digest import check_shards
@@ -42,7 +42,7 @@ def info(directory: Path) -> None:
     """Print what the checkpoint is and what it takes to run it."""
     facts = sizing.measure(directory)
     table = Table(show_header=False, title=str(directory))
-    for name, value in facts.lines(load_settings().context_tokens):
+    for name, value in facts.lines(load_settings().model.context_tokens):
         table.add_row(name, value)
     console.print(table, highlight=False)
 

@@ -135,7 +135,7 @@ def test_the_truth_of_a_phantom_stands_beside_its_report_and_no_other_studys(
     phantom, patient = arrivals.reported(), arrivals.reported()
     with transaction(database_url) as session:
         uid = session.get_one(Study, phantom).study_instance_uid
-    truth.write(app.state.settings.data_dir, uid, "A <b>coin</b> in the stomach.")
+    truth.write(app.state.settings.operations.data_dir, uid, "A <b>coin</b> in the stomach.")
 
     page = visitor.get(f"/studies/{phantom}").text
     assert "Truth of the phantom" in page

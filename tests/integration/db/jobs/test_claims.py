@@ -43,10 +43,10 @@ def finish(url: str, claim: claims.Claim) -> None:
         versions.save(session, claim, DRAFT)
 
 
-def let_worker_die(arrivals: Arrivals, claim: claims.Claim, *, maximum_attempts: int = 3) -> None:
+def let_worker_die(arrivals: Arrivals, claim: claims.Claim, *, max_attempts: int = 3) -> None:
     let_lease_run_out(arrivals.url, claim.job_id)
     with transaction(arrivals.url) as session:
-        assert claims.rescue(session, maximum_attempts=maximum_attempts) == 1
+        assert claims.rescue(session, max_attempts=max_attempts) == 1
 
 
 def let_lease_run_out(url: str, job_id: uuid.UUID) -> None:
@@ -137,7 +137,7 @@ def test_a_superseded_job_cannot_finish_and_the_next_revision_gets_version_one(a
 def test_a_transient_failure_waits_before_the_next_try(arrivals: Arrivals) -> None:
     claim = arrivals.running_job()
     with transaction(arrivals.url) as session:
-        claims.retry_later(session, claim, "busy", "later", pause_seconds=60, maximum_attempts=3)
+        claims.retry_later(session, claim, "busy", "later", pause_seconds=60, max_attempts=3)
 
     assert arrivals.claim() is None
     assert arrivals.state() == "settled"
@@ -146,7 +146,7 @@ def test_a_transient_failure_waits_before_the_next_try(arrivals: Arrivals) -> No
 def test_the_last_transient_failure_is_a_failure_that_says_how_often_it_was_tried(arrivals: Arrivals) -> None:
     claim = arrivals.running_job()
     with transaction(arrivals.url) as session:
-        claims.retry_later(session, claim, "busy", "later", pause_seconds=60, maximum_attempts=1)
+        claims.retry_later(session, claim, "busy", "later", pause_seconds=60, max_attempts=1)
 
     assert arrivals.state() == "failed"
     with transaction(arrivals.url) as session:
@@ -163,7 +163,7 @@ def test_rescue_queues_a_dead_workers_job_again(arrivals: Arrivals) -> None:
 
 def test_a_study_that_kills_every_worker_ends_as_failed(arrivals: Arrivals) -> None:
     claim = arrivals.running_job()
-    let_worker_die(arrivals, claim, maximum_attempts=1)
+    let_worker_die(arrivals, claim, max_attempts=1)
 
     assert arrivals.state() == "failed"
     assert arrivals.claim() is None
@@ -207,7 +207,7 @@ def test_rescue_leaves_a_living_worker_alone(arrivals: Arrivals) -> None:
     arrivals.running_job()
 
     with transaction(arrivals.url) as session:
-        assert claims.rescue(session, maximum_attempts=3) == 0
+        assert claims.rescue(session, max_attempts=3) == 0
 
 
 def test_a_stat_study_overtakes_routine_ones_that_waited_longer(arrivals: Arrivals, database_url: str) -> None:
@@ -252,7 +252,7 @@ def test_an_operator_cancels_a_running_job_and_its_worker_finds_out(arrivals: Ar
 
 
 def test_an_operator_tries_a_failed_study_again_with_all_its_tries(arrivals: Arrivals) -> None:
-    let_worker_die(arrivals, arrivals.running_job(), maximum_attempts=1)
+    let_worker_die(arrivals, arrivals.running_job(), max_attempts=1)
     with transaction(arrivals.url) as session:
         claims.retry(session, lifecycle.find(session, arrivals.uid, lock=True))
 

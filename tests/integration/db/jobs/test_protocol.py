@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-MAXIMUM_ATTEMPTS = 3
+MAX_ATTEMPTS = 3
 WORKERS = ("worker-1", "worker-2", "worker-3")
 
 
@@ -84,7 +84,7 @@ class Protocol(RuleBasedStateMachine):
     @rule(choice=st.integers(0, 99))
     def a_worker_fails_for_now(self, choice: int) -> None:
         def again(session: Session, claim: claims.Claim) -> None:
-            claims.retry_later(session, claim, "busy", "later", pause_seconds=0, maximum_attempts=MAXIMUM_ATTEMPTS)
+            claims.retry_later(session, claim, "busy", "later", pause_seconds=0, max_attempts=MAX_ATTEMPTS)
 
         self.use(choice, again)
 
@@ -122,7 +122,7 @@ class Protocol(RuleBasedStateMachine):
             past = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
             session.execute(update(Job).where(Job.id == dead.claim.job_id).values(lease_until=past))
         with transaction(self.url) as session:
-            assert claims.rescue(session, maximum_attempts=MAXIMUM_ATTEMPTS) == 1
+            assert claims.rescue(session, max_attempts=MAX_ATTEMPTS) == 1
 
     @rule(choice=st.integers(0, 99))
     def late_images_arrive(self, choice: int) -> None:
@@ -161,7 +161,7 @@ class Protocol(RuleBasedStateMachine):
             assert invariants.check(session) == []
             stored = dict(session.execute(select(Report.job_id, Report.fence)).all())
             for job in session.scalars(select(Job)):
-                assert job.attempt <= MAXIMUM_ATTEMPTS
+                assert job.attempt <= MAX_ATTEMPTS
         assert {job: fence for job, fence in stored.items() if job in self.written} == self.written
 
 

@@ -220,10 +220,10 @@ def test_a_study_without_images_cannot_be_tried_again_and_says_why(arrivals: Arr
 
 def test_images_that_come_late_again_and_again_wait_for_an_operator(arrivals: Arrivals) -> None:
     arrivals.image()
-    assert len(arrivals.settle(maximum_revisions=1)) == 1
+    assert len(arrivals.settle(max_revisions=1)) == 1
     arrivals.image()
 
-    assert arrivals.settle(maximum_revisions=1) == []
+    assert arrivals.settle(max_revisions=1) == []
     assert arrivals.state() == "cancelled"
     assert arrivals.claim() is None
     with transaction(arrivals.url) as session:

@@ -6,8 +6,8 @@ import json
 import sys
 from pathlib import Path
 
+from db.environment import load_settings
 from db.errors import PrelimError
-from db.settings import load_settings
 from deploy.launcher.launcher import running
 from deploy.launcher.processes import Process
 

@@ -52,7 +52,7 @@ def failed_study(settings: Settings, *, odd_rows: bytes = b"") -> str:
     claim = arrivals.claim()
     assert claim is not None
     with transaction(settings.database()) as session:
-        again = {"pause_seconds": 1, "maximum_attempts": 1, "frames": ["worker/pipeline.py:7 write"]}
+        again = {"pause_seconds": 1, "max_attempts": 1, "frames": ["worker/pipeline.py:7 write"]}
         claims.retry_later(session, claim, "unexpected", "ValueError", **again)
     return str(sent.StudyInstanceUID)
 
@@ -113,7 +113,7 @@ def test_an_element_that_cannot_be_read_is_named_by_its_error_and_never_quoted(
 def test_a_deflated_file_that_was_cut_short_is_named_by_its_error(settings: Settings, tmp_path: Path) -> None:
     uid = failed_study(settings)
     with transaction(settings.database()) as session:
-        deflate_and_cut_short(settings.data_dir / session.scalars(select(Instance.file_path)).one())
+        deflate_and_cut_short(settings.operations.data_dir / session.scalars(select(Instance.file_path)).one())
     bundle.write(settings, uid, tmp_path / "bundle.json")
 
     written = json.loads((tmp_path / "bundle.json").read_text())

@@ -121,7 +121,7 @@ def _meta() -> Any:
 
 
 def peers(settings: Settings) -> PeerDirectory:
-    return PeerDirectory(settings.peers_file)
+    return PeerDirectory(settings.dicom.peers_file)
 
 
 def report_once(settings: Settings) -> int:
@@ -169,7 +169,10 @@ def test_what_is_not_safe_is_named_with_its_reason(settings: Settings, listener:
     send(modality, listener, [good, damaged, gone], (CTImageStorage, unknown), (MRImageStorage, good.SOPInstanceUID))
     indexer.run_once(settings)
     with transaction(settings.database()) as session:
-        paths = {row.sop_instance_uid: settings.data_dir / row.file_path for row in session.scalars(select(Instance))}
+        paths = {
+            row.sop_instance_uid: settings.operations.data_dir / row.file_path
+            for row in session.scalars(select(Instance))
+        }
     content = paths[damaged.SOPInstanceUID].read_bytes()
     paths[damaged.SOPInstanceUID].write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     paths[gone.SOPInstanceUID].unlink()
@@ -214,7 +217,7 @@ def test_a_request_survives_a_restart_of_the_listener(
 def test_without_an_address_the_report_comes_on_the_association_that_asked(
     settings: Settings, modality: Modality
 ) -> None:
-    settings = settings.model_copy(update={"peers_file": None})
+    settings = settings.replace(peers_file=None)
     stop = threading.Event()
     with Listener(settings) as listener:
         association = modality.associate(listener.port)
@@ -238,7 +241,7 @@ def delivered(settings: Settings) -> bool:
 
 
 def test_an_association_that_ended_without_an_address_is_said(settings: Settings, modality: Modality) -> None:
-    settings = settings.model_copy(update={"peers_file": None})
+    settings = settings.replace(peers_file=None)
     with Listener(settings) as listener:
         send(modality, listener, [image()])
         wait_until(lambda: not list((settings.spool / "associations").iterdir()))
@@ -257,7 +260,7 @@ def test_a_request_without_a_transaction_is_refused(listener: Listener, modality
 
 
 def test_prelim_commit_shows_the_report(settings: Settings) -> None:
-    settings = settings.model_copy(update={"peers_file": None})
+    settings = settings.replace(peers_file=None)
     file = file_of_pydicom("CT_small.dcm")
     stop = threading.Event()
     with Listener(settings) as listener:
@@ -319,10 +322,10 @@ def test_a_request_that_fails_is_tried_again_later_and_does_not_block_the_next(
 def test_a_requester_that_does_not_answer_keeps_nobody_waiting(
     settings: Settings, listener: Listener, modality: Modality
 ) -> None:
-    assert settings.peers_file is not None
+    assert settings.dicom.peers_file is not None
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent_peer = f'[[peer]]\nae_title = "SILENT"\nhost = "127.0.0.1"\nport = {silent.getsockname()[1]}\n'
-        settings.peers_file.write_text(settings.peers_file.read_text() + silent_peer)
+        settings.dicom.peers_file.write_text(settings.dicom.peers_file.read_text() + silent_peer)
         sleepy = Modality("SILENT")
         for _ in range(3):
             send(sleepy, listener, [image()])
@@ -341,8 +344,8 @@ def test_a_requester_that_speaks_only_the_default_transfer_syntax_gets_its_repor
     settings: Settings, listener: Listener
 ) -> None:
     modality = Modality(transfer_syntaxes=[ImplicitVRLittleEndian])
-    assert settings.peers_file is not None
-    settings.peers_file.write_text(f'[[peer]]\nae_title = "CT_1"\nhost = "127.0.0.1"\nport = {modality.port}\n')
+    assert settings.dicom.peers_file is not None
+    settings.dicom.peers_file.write_text(f'[[peer]]\nae_title = "CT_1"\nhost = "127.0.0.1"\nport = {modality.port}\n')
     send(modality, listener, [image()])
     assert report_once(settings) == 1
     assert [event_type for event_type, _ in modality.reports] == [1]
@@ -352,7 +355,7 @@ def test_a_requester_that_speaks_only_the_default_transfer_syntax_gets_its_repor
 def test_a_report_refused_on_the_association_that_asked_is_not_sent_again_at_once(
     settings: Settings, modality: Modality
 ) -> None:
-    settings = settings.model_copy(update={"peers_file": None})
+    settings = settings.replace(peers_file=None)
     modality.answer = 0x0110
     with Listener(settings) as listener, deliver.Reporter(settings, peers(settings)) as reporter:
         association = modality.associate(listener.port)
@@ -370,7 +373,7 @@ def test_a_report_refused_on_the_association_that_asked_is_not_sent_again_at_onc
 
 def test_an_answer_with_a_data_set_is_an_answer(settings: Settings) -> None:
     """And one that answers another message is none."""
-    settings = settings.model_copy(update={"peers_file": None})
+    settings = settings.replace(peers_file=None)
     answer = {0x0100: 0x8100, 0x0120: 1, 0x0800: 1, 0x0900: 0}
     contexts = (*wire.CONTEXTS, (5, STORAGE_COMMITMENT_PUSH_MODEL, (ImplicitVRLittleEndian,)))
     with (

@@ -58,7 +58,7 @@ def test_a_received_file_becomes_a_row_of_its_study(settings: Settings) -> None:
     assert (study.study_instance_uid, study.modality) == (dataset.StudyInstanceUID, "CT")
     assert (instance.sop_instance_uid, instance.instance_number) == (dataset.SOPInstanceUID, 7)
     assert (instance.body_part, instance.calling_ae_title, instance.reportable) == ("CHEST", "CT_1", True)
-    stored = settings.data_dir / instance.file_path
+    stored = settings.operations.data_dir / instance.file_path
     assert stored.read_bytes().endswith(encode(dataset))
     assert stored.stat().st_size == instance.file_bytes
     assert files(settings) == {"inbox": 0, "store": 1, "quarantine": 0}
@@ -84,9 +84,9 @@ def test_another_object_under_a_known_uid_is_quarantined_and_the_first_kept(sett
     indexer.run_once(settings)
 
     [instance], [other] = rows(settings, Instance), rows(settings, Quarantined)
-    assert (settings.data_dir / instance.file_path).read_bytes().endswith(encode(first))
+    assert (settings.operations.data_dir / instance.file_path).read_bytes().endswith(encode(first))
     assert (other.reason, other.sop_instance_uid) == ("conflicting_sop_instance", first.SOPInstanceUID)
-    assert (settings.data_dir / other.file_path).stat().st_size == other.file_bytes
+    assert (settings.operations.data_dir / other.file_path).stat().st_size == other.file_bytes
     assert files(settings) == {"inbox": 0, "store": 1, "quarantine": 1}
 
 
@@ -164,7 +164,7 @@ def test_how_urgent_a_study_is_by_what_the_sender_the_order_and_the_site_say(
 ) -> None:
     rules = {"priority_rules": {"ER": "STAT", "PRELIM_STUDY": "LOW"}}
     receive(settings, image(RequestedProcedurePriority=requested), **reception)
-    indexer.run_once(settings.model_copy(update=rules))
+    indexer.run_once(settings.replace(**rules))
 
     assert [study.priority for study in rows(settings, Study)] == [priority]
 
@@ -200,7 +200,7 @@ def test_what_another_dispatcher_takes_meanwhile_is_left_to_it(
 
 
 def test_a_database_that_is_away_costs_nothing_but_time(settings: Settings) -> None:
-    away = settings.model_copy(update={"database_url": SecretStr("postgresql+psycopg://x:x@127.0.0.1:1/x")})
+    away = settings.replace(database_url=SecretStr("postgresql+psycopg://x:x@127.0.0.1:1/x"))
     receive(settings, image())
     with pytest.raises(Exception, match="refused"):
         indexer.run_once(away)

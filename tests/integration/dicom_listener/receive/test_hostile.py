@@ -112,7 +112,7 @@ def test_a_header_that_claims_four_gigabytes_costs_no_memory(listener: Listener,
 def test_a_pdu_beyond_the_negotiated_length_is_aborted(listener: Listener, settings: Settings) -> None:
     with Client(listener.port) as client:
         client.associate()
-        client.send(pdu(P_DATA_TF, b"", length=settings.maximum_pdu_bytes + 1))
+        client.send(pdu(P_DATA_TF, b"", length=settings.dicom.max_pdu_bytes + 1))
         assert client.read() == (ABORT, bytes((0, 0, 2, upper_layer.INVALID_PARAMETER)))
 
 
@@ -201,7 +201,7 @@ def test_a_disk_that_removes_nothing_costs_no_association(tmp_path: Path, monkey
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    with Listener(settings_for(tmp_path, maximum_associations=1)) as listener:
+    with Listener(settings_for(tmp_path, max_associations=1)) as listener:
         with monkeypatch.context() as patch:
             patch.setattr(Path, "unlink", fail)
             with Client(listener.port) as client:
@@ -212,7 +212,7 @@ def test_a_disk_that_removes_nothing_costs_no_association(tmp_path: Path, monkey
 
 
 def test_one_more_association_than_allowed_is_rejected_for_now(tmp_path: Path) -> None:
-    with Listener(settings_for(tmp_path, maximum_associations=1)) as listener, Client(listener.port) as first:
+    with Listener(settings_for(tmp_path, max_associations=1)) as listener, Client(listener.port) as first:
         first.associate()
         with Client(listener.port) as second:
             assert second.ask(wire.associate_rq()) == (wire.ASSOCIATE_RJ, bytes((0, 2, 3, 2)))

@@ -94,7 +94,7 @@ def test_extended_negotiation_is_no_obstacle(listener: Listener) -> None:
 
 
 def test_our_largest_pdu_is_the_configured_one(tmp_path: Path) -> None:
-    with Listener(settings_for(tmp_path, maximum_pdu_bytes=65536)) as listener:
+    with Listener(settings_for(tmp_path, max_pdu_bytes=65536)) as listener:
         association = associate(listener, build_context(VERIFICATION))
         assert association.acceptor.maximum_length == 65536
         association.release()

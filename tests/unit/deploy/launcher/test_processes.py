@@ -58,7 +58,7 @@ def listener(port: int, **options: object) -> AE:
 def test_listener_that_answers_echo_is_ready() -> None:
     settings = Settings(dicom_port=free_port())
     before = answers_echo(settings)
-    ae = listener(settings.dicom_port)
+    ae = listener(settings.dicom.dicom_port)
     try:
         assert not before
         assert answers_echo(settings)
@@ -68,7 +68,7 @@ def test_listener_that_answers_echo_is_ready() -> None:
 
 def test_listener_that_rejects_unlisted_callers_is_ready() -> None:
     settings = Settings(dicom_port=free_port())
-    ae = listener(settings.dicom_port, require_calling_aet=["FRIEND"])
+    ae = listener(settings.dicom.dicom_port, require_calling_aet=["FRIEND"])
     try:
         assert answers_echo(settings)
     finally:
