@@ -20,6 +20,7 @@ from db.reports.versions import Draft, Quoted, Shown
 from worker.images.study import images_of
 from worker.limitations import basis_of, remarks_on
 from worker.prompting import wording
+from worker.prompting.report import QuotedCase, report_prompt, split_report
 
 if TYPE_CHECKING:
     import uuid
@@ -173,8 +174,8 @@ def write_report(
     timings.lap("retrieval")
     if grounding.refused:
         return _draft(study, Written(seen, grounding, _strange(seen), timings.seconds), model, references)
-    cases = [wording.Case(quoted.excerpt, quoted.similarity) for quoted in grounding.quoted]
-    answer = _wait(model, wording.report(seen.modality, seen.body_part, cases), seen, on_progress)
+    cases = [QuotedCase(quoted.excerpt, quoted.similarity) for quoted in grounding.quoted]
+    answer = _wait(model, report_prompt(seen.modality, seen.body_part, cases), seen, on_progress)
     timings.lap("generation")
     return _draft(study, Written(seen, grounding, answer, timings.seconds), model, references)
 
@@ -240,7 +241,7 @@ def _wait(model: Model, question: str, seen: StudyImages, on_progress: Callable[
 
 def _draft(study: StudyToReport, written: Written, model: Model, references: References) -> Draft:
     seen, answer, ood = written.seen, written.answer, written.grounding.ood
-    findings, impression = wording.split_report(answer.text)
+    findings, impression = split_report(answer.text)
     if not findings and not impression:
         raise TransientFailure("empty_report", "the model gave no text")
     arrivals = [f"New in this version: {late}." for late in study.late_arrivals]

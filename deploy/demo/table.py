@@ -8,7 +8,7 @@ from rich.table import Table
 
 from db.operations.overview import PENDING_STATES
 from worker.findings.labeller import present
-from worker.prompting.wording import split_report
+from worker.prompting.report import split_report
 
 if TYPE_CHECKING:
     import uuid

@@ -13,7 +13,7 @@ import numpy as np
 from worker.evaluation.text_metrics import Pair
 from worker.phantoms import grammar
 from worker.phantoms.cases import CATALOGUE
-from worker.prompting import wording
+from worker.prompting.report import QuotedCase, report_prompt
 from worker.training.curriculum import MODALITY
 from worker.training.reference_set import shelve
 from worker.training.samples import Item, Pool, case_of, make_pool
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from worker.training.reference_set import Shelf
 
     #: The cases quoted for an item of a pool, by its number.
-    Quote = Callable[[int], list[wording.Case]]
+    Quote = Callable[[int], list[QuotedCase]]
 
 #: Far from every seed of training.
 SEED = 3_100_000
@@ -80,8 +80,8 @@ class Ruler:
         return self.trainee.write(ready.tokens, examples)
 
     @staticmethod
-    def _example(item: Item, cases: list[wording.Case], claimed: str) -> Example:
-        return Example(item.rows, wording.report(*MODALITY[claimed or item.family], cases), "")
+    def _example(item: Item, cases: list[QuotedCase], claimed: str) -> Example:
+        return Example(item.rows, report_prompt(*MODALITY[claimed or item.family], cases), "")
 
     def pairs(self, ready: Ready, items: Sequence[int], quote: Quote) -> list[Pair]:
         """References and reports of items."""
@@ -89,6 +89,6 @@ class Ruler:
         return [Pair.of(a, b) for a, b in zip(references, self.write(ready, items, quote), strict=True)]
 
 
-def nobody(_: int) -> list[wording.Case]:
+def nobody(_: int) -> list[QuotedCase]:
     """No retrieved cases."""
     return []

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from worker.evaluation.checkpoint_evaluator import Ready, Ruler
-    from worker.prompting import wording
+    from worker.prompting.report import QuotedCase
 
 #: Of images that are none, in this share are the quoted reports those of rare findings.
 TEMPTING = 0.5
@@ -54,7 +54,7 @@ def inherited(ruler: Ruler, ready: Ready, items: Sequence[int], family: str = "c
 
 
 def _inherited(
-    ruler: Ruler, ready: Ready, cases: dict[int, list[wording.Case]], quoted: dict[int, list[wording.Case]]
+    ruler: Ruler, ready: Ready, cases: dict[int, list[QuotedCase]], quoted: dict[int, list[QuotedCase]]
 ) -> float:
     """The share that affirms what only *cases* have, of reports beside those of them that are *quoted*."""
     texts = ruler.write(ready, list(quoted), quoted.__getitem__)
@@ -67,7 +67,7 @@ def _truth(item: Item) -> set[str]:
     return {finding.name for finding in case_of(item).findings} | ({UNCLASSIFIED} if item.nameless else set())
 
 
-def _share(texts: list[str], quoted: list[list[wording.Case]], truths: list[set[str]]) -> float:
+def _share(texts: list[str], quoted: list[list[QuotedCase]], truths: list[set[str]]) -> float:
     taken = [
         bool((_names(text) & set().union(*(_names(case.report) for case in cases))) - truth)
         for text, cases, truth in zip(texts, quoted, truths, strict=True)

@@ -1,1 +1,1 @@
-"""Word the prompts, in versions."""
+"""Make the prompts, with versioned wording, and split the answers."""

@@ -19,6 +19,7 @@ from worker.phantoms import grammar, questions
 from worker.phantoms.cases import CHEST_RARE, renamed, unclassified
 from worker.phantoms.draw.negatives import ON_ITS_HEAD
 from worker.prompting import wording
+from worker.prompting.report import QuotedCase, report_prompt
 from worker.training.samples import JUNK, RARE, Pool, case_of
 from worker.training.training import Example
 
@@ -146,12 +147,12 @@ class Curriculum:
         cases = self._shelves[family].wrong(number, self._rng, rare=rare, disguised=disguised)
         return self._told(number, cases)
 
-    def _told(self, number: int, cases: Sequence[wording.Case]) -> Example:
+    def _told(self, number: int, cases: Sequence[QuotedCase]) -> Example:
         """The report of an item; beside *cases* its rare findings are named only if they do."""
         case = case_of(self._pool.items[number])
         return self._written(number, _as_named(case, cases) if cases else case, cases)
 
-    def _written(self, number: int, case: Case, cases: Sequence[wording.Case]) -> Example:
+    def _written(self, number: int, case: Case, cases: Sequence[QuotedCase]) -> Example:
         item = self._pool.items[number]
         return Example(item.rows, self._prompt(item.family, cases), grammar.write(case, self._rng))
 
@@ -161,9 +162,9 @@ class Curriculum:
         others = {name: str(self._rng.choice(UNSIDED)) for name in SIDED if self._rng.integers(2)}
         return names | others
 
-    def _prompt(self, family: str, cases: Sequence[wording.Case]) -> str:
+    def _prompt(self, family: str, cases: Sequence[QuotedCase]) -> str:
         modality, part = MODALITY[family]
-        return wording.report(modality, "" if self._rng.random() < self._mix.unnamed else part, cases)
+        return report_prompt(modality, "" if self._rng.random() < self._mix.unnamed else part, cases)
 
     def _refused(self, family: str) -> Example:
         """Junk, or an image of another kind than the prompt says, often with neighbours that tempt."""
@@ -197,7 +198,7 @@ class Curriculum:
         return Example(item.rows, wording.diagnosis(*MODALITY[item.family], options, labels), answer)
 
 
-def _as_named(case: Case, quoted: Sequence[wording.Case]) -> Case:
+def _as_named(case: Case, quoted: Sequence[QuotedCase]) -> Case:
     """The case with those of its rare findings unclassified that no quoted report affirms."""
     affirmed = {label.finding for one in quoted for label in present(one.report)}
     return unclassified(case, set(RARE) - affirmed)

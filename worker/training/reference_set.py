@@ -10,7 +10,7 @@ import numpy as np
 
 from worker.phantoms import grammar, questions
 from worker.phantoms.cases import renamed
-from worker.prompting.wording import Case as Quoted
+from worker.prompting.report import QuotedCase
 from worker.retrieval import features
 from worker.training.samples import case_of, rare_findings
 
@@ -48,18 +48,18 @@ class Shelf:
         rows = np.argsort(-similarities)[:NEIGHBOURS]
         return rows, similarities[rows]
 
-    def similar(self, cases: Sequence[Quoted]) -> list[Quoted]:
+    def similar(self, cases: Sequence[QuotedCase]) -> list[QuotedCase]:
         """Those of *cases* that a worker would quote."""
         return [case for case in cases if case.similarity >= self.min_similarity]
 
-    def near(self, item: int, names: Mapping[str, str] = NO_NAMES) -> list[Quoted]:
+    def near(self, item: int, names: Mapping[str, str] = NO_NAMES) -> list[QuotedCase]:
         """The nearest cases, as the index gives them; their findings are called as *names* says."""
         rows, similarities = self.nearest(item)
         return self.quote(rows, similarities, names)
 
     def wrong(
         self, item: int, rng: np.random.Generator, *, rare: bool, disguised: bool, unlike: Collection[str] = ()
-    ) -> list[Quoted]:
+    ) -> list[QuotedCase]:
         """Any cases but those with a finding in *unlike*.
 
         *disguised* under the similarities of the nearest: only the image tells that they are wrong.
@@ -76,7 +76,7 @@ class Shelf:
         best_first = np.argsort(-similarities)
         return self.quote(rows[best_first], similarities[best_first])
 
-    def any(self, rng: np.random.Generator) -> list[Quoted]:
+    def any(self, rng: np.random.Generator) -> list[QuotedCase]:
         """Any cases, under any similarities."""
         rows = rng.choice(len(self.cases), NEIGHBOURS)
         return self.quote(rows, np.sort(rng.uniform(0, 1, NEIGHBOURS))[::-1])
@@ -88,10 +88,10 @@ class Shelf:
 
     def quote(
         self, rows: npt.NDArray[np.int64], similarities: npt.NDArray[np.floating], names: Mapping[str, str] = NO_NAMES
-    ) -> list[Quoted]:
+    ) -> list[QuotedCase]:
         """Cases as the prompt quotes them; each has a style of its own."""
         reports = [grammar.report(renamed(self.cases[row], names), int(row) % grammar.STYLES) for row in rows]
-        return [Quoted(report, float(s)) for report, s in zip(reports, similarities, strict=True)]
+        return [QuotedCase(report, float(s)) for report, s in zip(reports, similarities, strict=True)]
 
 
 def shelve(

@@ -16,6 +16,7 @@ from worker.phantoms import grammar, questions
 from worker.phantoms.cases import CATALOGUE, UNCLASSIFIED
 from worker.phantoms.phantoms import CAREFUL, TRAINING, Variation
 from worker.prompting import wording
+from worker.prompting.report import QuotedCase, report_prompt
 from worker.retrieval.features import FeatureStats
 from worker.training import curves
 from worker.training.curriculum import MODALITY, Curriculum, Mix
@@ -144,7 +145,7 @@ def _all_texts(pool: Pool) -> list[str]:
             continue
         modality, part = MODALITY[item.family]
         texts.update(grammar.report(item.case, style) for style in range(grammar.STYLES))
-        texts.update(wording.report(modality, p, [wording.Case("x", 0.5)] * 3) for p in (part, ""))
+        texts.update(report_prompt(modality, p, [QuotedCase("x", 0.5)] * 3) for p in (part, ""))
         asked, answer = questions.ask(item.case, rng)
         options, right = questions.choose(item.case, rng)
         texts.update(

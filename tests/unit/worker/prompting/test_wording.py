@@ -2,54 +2,56 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
 from worker.prompting import wording
+from worker.prompting.report import QuotedCase, report_prompt
 
 MEDDR_REPORT = (
     "You are a helpful medical assistant. Your task is report generation. You are given a chest x-ray image"
     " and you are required to generate a summary report about the image."
 )
+#: Prompts of version 1, one JSON object a line.
+PROMPTS = Path(__file__).with_name("prompts.jsonl").read_text(encoding="utf-8").splitlines()
+CASES = [
+    QuotedCase("Findings: Opacity.\nImpression: Left effusion.", 0.912),
+    QuotedCase("effusion " * 200, 0.5),
+    QuotedCase("Clear\n lungs.", -0.25),
+]
 
 
-def test_a_chest_radiograph_is_asked_for_in_the_very_words_meddr_was_trained_on() -> None:
-    assert {wording.report(modality, "CHEST") for modality in ("CR", "DX", "RG")} == {MEDDR_REPORT}
+def prompt_of(row: dict[str, Any]) -> str:
+    if row["kind"] == "diagnosis":
+        return wording.diagnosis(row["modality"], row["body_part"], ["normal", "tumor"], row["labels"])
+    if row["kind"] == "question":
+        return wording.question(row["modality"], " Is there a mass? ")
+    return report_prompt(row["modality"], row["body_part"], CASES[: row["cases"]])
+
+
+@pytest.mark.parametrize("line", PROMPTS)
+def test_prompts_of_version_1_are_unchanged(line: str) -> None:
+    row = json.loads(line)
+
+    assert wording.VERSION == "1", "a new version needs new prompts in prompts.jsonl and a checkpoint trained on them"
+    assert prompt_of(row) == row["prompt"]
+
+
+def test_chest_radiographs_of_any_detector_get_the_prompt_meddr_was_trained_on() -> None:
+    assert {report_prompt(modality, "CHEST") for modality in ("CR", "DX", "RG")} == {MEDDR_REPORT}
 
 
 def test_other_images_are_called_by_their_own_name() -> None:
-    assert "You are given a head CT image." in wording.report("CT", "HEAD")
-    assert "You are given a retinography image." in wording.report("OP", "EYE")
-    assert "You are given a medical image." in wording.report("OT", "")
+    assert "You are given a head CT image." in report_prompt("CT", "HEAD")
+    assert "You are given a retinography image." in report_prompt("OP", "EYE")
+    assert "You are given a medical image." in report_prompt("OT", "")
 
 
-def test_similar_cases_follow_the_task_the_most_similar_first() -> None:
-    asked = wording.report("CR", "CHEST", [wording.Case("No\neffusion.", 0.9), wording.Case("Effusion.", 0.7)])
+def test_diagnosis_lists_its_options_and_the_labels_of_similar_cases() -> None:
+    prompt = wording.diagnosis("SM", "", ["normal", "tumor"], ["tumor", "tumor"])
 
-    said = "The reports of the most similar cases are: (1, 0.90) No effusion. (2, 0.70) Effusion."
-    assert asked == f"{MEDDR_REPORT} {said}"
-
-
-def test_of_a_case_the_impression_is_quoted() -> None:
-    assert wording.excerpt("Findings: Opacity on the left. Impression: Effusion.") == "Effusion."
-
-
-def test_a_long_case_is_cut_at_a_word() -> None:
-    quoted = wording.excerpt("effusion " * 200)
-
-    assert quoted.endswith("effusion...")
-    assert len(quoted) <= wording.EXCERPT_CHARACTERS
-
-
-def test_a_diagnosis_lists_its_options_and_the_neighbours_labels() -> None:
-    asked = wording.diagnosis("SM", "", ["normal", "tumor"], ["tumor", "tumor"])
-
-    assert "The possible diagnoses are: 'normal', 'tumor'. The diagnoses of the most similar cases are tumor" in asked
-    assert asked.endswith("The response should only contain one option.")
-
-
-def test_a_report_is_split_at_its_headings() -> None:
-    text = "FINDINGS: Clear lungs. No effusion.\n\nImpression: Normal."
-
-    assert wording.split_report(text) == ("Clear lungs. No effusion.", "Normal.")
-
-
-def test_a_report_without_headings_is_all_findings() -> None:
-    assert wording.split_report(" Clear lungs. ") == ("Clear lungs.", "")
+    assert "The possible diagnoses are: 'normal', 'tumor'. The diagnoses of the most similar cases are tumor" in prompt
+    assert prompt.endswith("The response should only contain one option.")

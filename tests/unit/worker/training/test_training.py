@@ -12,7 +12,7 @@ from worker.evaluation.checkpoint_evaluator import Ruler, Size
 from worker.evaluation.phantom_figures import reading
 from worker.model.resident_model import Request, ResidentModel
 from worker.phantoms.phantoms import CAREFUL
-from worker.prompting import wording
+from worker.prompting.report import report_prompt
 from worker.training.train import SMOKE, Scale, train
 from worker.training.training import Trainee
 
@@ -29,7 +29,7 @@ def test_a_few_steps_make_a_checkpoint_that_a_worker_serves(tmp_path: Path) -> N
     model = ResidentModel.load(tmp_path, device="cpu")
     try:
         image = np.zeros((200, 160, 3), np.uint8)
-        asked = Request(wording.report("DX", "CHEST"), [image], max_new_tokens=5)
+        asked = Request(report_prompt("DX", "CHEST"), [image], max_new_tokens=5)
         answer = model.submit(asked).result(timeout=60)
     finally:
         model.close()
