@@ -54,13 +54,15 @@ def _read_beginning(path: Path) -> Header:
     syntax, start = _meta(beginning)
     if syntax == DeflatedExplicitVRLittleEndian:
         raise Unreadable("too_large", "the deflated file is too large")
-    encoding = _encoding(syntax)
+    encoding = _encoding(syntax, beginning[start + 4 : start + 6])
     values, pixels = collect(beginning, start, encoding, end=size, wanted=WANTED)
     return Header(path, syntax, encoding, values, pixels)
 
 
-def _encoding(syntax: str) -> Encoding:
-    return Encoding(implicit=syntax == ImplicitVRLittleEndian, little_endian=syntax != ExplicitVRBigEndian)
+def _encoding(syntax: str, first_vr: bytes) -> Encoding:
+    """The encoding of a data set, as the listener reads it: VRs that are there count more than the transfer syntax."""
+    implicit = syntax == ImplicitVRLittleEndian and not (first_vr.isalpha() and first_vr.isupper())
+    return Encoding(implicit, little_endian=syntax != ExplicitVRBigEndian)
 
 
 @contextmanager
@@ -80,7 +82,7 @@ def opened(path: Path) -> Iterator[tuple[str, Encoding, mmap.mmap, int]]:
             raise Unreadable("not_dicom", "the file is empty") from None
     with mapped:
         syntax, start = _meta(mapped)
-        encoding = _encoding(syntax)
+        encoding = _encoding(syntax, mapped[start + 4 : start + 6])
         if syntax == DeflatedExplicitVRLittleEndian:
             yield syntax, encoding, _inflated(mapped, start), 0
         else:

@@ -66,6 +66,15 @@ def test_every_native_encoding_reads_the_same(store: Any, nested: dict[str, Any]
     assert (np.diff(render(header, 0)[0].ravel().astype(int)) >= 0).all()
 
 
+def test_explicit_vrs_count_more_than_an_implicit_transfer_syntax(store: Any) -> None:
+    stored = store(np.arange(4096, dtype=np.uint16).reshape(64, 64))
+    content = stored.path.read_bytes()
+    stored.path.write_bytes(content.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2\0\0\0", 1))
+    assert stored.path.read_bytes() != content
+
+    assert (np.diff(render(read(stored.path), 0)[0].ravel().astype(int)) >= 0).all()
+
+
 def test_a_header_reads_the_same_wherever_the_first_part_of_the_file_ends(store: Any) -> None:
     # Rows and Columns, a sequence and Pixel Data come to lie across byte 16384, one byte after the other.
     item = Dataset()
