@@ -123,10 +123,11 @@ def _inflated_pieces(buffer: Buffer, start: int) -> Iterator[bytes]:
     try:
         # In pieces on both sides: zlib holds its output twice, and copies its unconsumed input.
         for begin in range(start, len(buffer), _PIECE):
-            rest = buffer[begin : begin + _PIECE]
-            # The stream may be followed by a byte of padding (PS3.5 A.5), which is never consumed.
-            while rest and not inflater.eof:
-                yield inflater.decompress(rest, _PIECE)
+            rest, piece = buffer[begin : begin + _PIECE], b""
+            # A full piece may leave output behind although its input is consumed. The stream may be followed by a byte
+            # of padding (PS3.5 A.5), which is never consumed.
+            while not inflater.eof and (rest or len(piece) == _PIECE):
+                yield (piece := inflater.decompress(rest, _PIECE))
                 rest = inflater.unconsumed_tail
             if inflater.eof:
                 return

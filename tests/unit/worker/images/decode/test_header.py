@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import struct
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -130,6 +132,18 @@ def test_what_follows_the_end_of_a_deflated_data_set_is_let_alone(store: Any, si
     stored.path.write_bytes(stored.path.read_bytes() + b"\0" * padding)
 
     assert read(stored.path).integer("Rows") == size
+
+
+def test_deflated_data_set_that_ends_behind_a_full_piece_is_read(tmp_path: Path) -> None:
+    # Some zeros more than 1 MiB: zlib holds them back when all input is consumed.
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    filler = struct.pack("<HH2sHL", 0x0009, 0x1001, b"OB", 0, 1 << 20) + bytes(1 << 20)
+    body = packer.compress(filler + bytes(100)) + packer.flush()
+    syntax = DeflatedExplicitVRLittleEndian.encode()
+    path = tmp_path / "deflated.dcm"
+    path.write_bytes(bytes(128) + b"DICM" + struct.pack("<HH2sH", 2, 0x10, b"UI", len(syntax)) + syntax + body)
+
+    assert read(path).pixels is None
 
 
 def test_truncated_deflated_data_set_is_rejected(store: Any) -> None:
