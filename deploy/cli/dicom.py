@@ -1,0 +1,105 @@
+"""Commands that act as a DICOM client (SCU), and the conformance statement."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from db.environment import load_settings
+
+if TYPE_CHECKING:
+    from dicom_listener.scu.send import Node
+
+app = typer.Typer()
+command = partial(app.command, rich_help_panel="DICOM")
+
+Files = Annotated[list[Path], typer.Argument(help="DICOM files, or folders of them.")]
+Host = Annotated[str | None, typer.Option(help="Host of the other node.", show_default="local listener")]
+NodePort = Annotated[int | None, typer.Option("--port", help="Its port.", show_default="PRELIM_DICOM_PORT")]
+Called = Annotated[str | None, typer.Option(help="Its AE title.", show_default="PRELIM_AE_TITLE")]
+Calling = Annotated[str, typer.Option(help="AE title of this client.")]
+Tls = Annotated[bool | None, typer.Option("--tls/--no-tls", help="Use TLS.", show_default="as the local listener")]
+Authority = Annotated[
+    Path | None, typer.Option("--ca", help="PEM certificate of the authority of the node's certificate; implies --tls.")
+]
+
+
+@command()
+def send(
+    paths: Files,
+    host: Host = None,
+    port: NodePort = None,
+    called: Called = None,
+    calling: Calling = "PRELIM_SCU",
+    tls: Tls = None,
+    ca: Authority = None,
+) -> None:
+    """Send DICOM files by C-STORE; exit 1 if any was not accepted."""
+    from dicom_listener.scu import send
+
+    raise typer.Exit(send.send(paths, _node(host, port, called, calling, tls=tls, ca=ca)))
+
+
+@command()
+def echo(
+    host: Host = None,
+    port: NodePort = None,
+    called: Called = None,
+    calling: Calling = "PRELIM_SCU",
+    tls: Tls = None,
+    ca: Authority = None,
+) -> None:
+    """Verify a DICOM node by C-ECHO; exit 1 if it fails."""
+    from dicom_listener.scu import send
+
+    raise typer.Exit(send.echo(_node(host, port, called, calling, tls=tls, ca=ca)))
+
+
+@command()
+def commit(
+    paths: Files,
+    host: Host = None,
+    port: NodePort = None,
+    called: Called = None,
+    calling: Calling = "PRELIM_SCU",
+    tls: Tls = None,
+    ca: Authority = None,
+    listen_port: Annotated[
+        int | None, typer.Option(help="Accept the result on a new association to this port.")
+    ] = None,
+) -> None:
+    """Request storage commitment for files sent before; exit 1 if any is not committed."""
+    from dicom_listener.scu import commit
+
+    node = _node(host, port, called, calling, tls=tls, ca=ca)
+    raise typer.Exit(commit.commit(paths, node, listen_port=listen_port))
+
+
+@command()
+def conformance() -> None:
+    """Print the DICOM conformance statement of this configuration."""
+    from dicom_listener.conformance import statement
+
+    print(statement(load_settings()))  # noqa: T201 - raw Markdown, without rich's wrapping
+
+
+def _node(
+    host: str | None, port: int | None, called: str | None, calling: str, *, tls: bool | None, ca: Path | None
+) -> Node:
+    from deploy.launcher.processes import loopback_address
+    from dicom_listener.receive.tls import client_context
+    from dicom_listener.scu.send import Node
+
+    settings = load_settings()
+    if tls is None:
+        tls = ca is not None or (host is None and settings.dicom.tls_certificate is not None)
+    return Node(
+        host=host or loopback_address(settings.dicom.dicom_host),
+        port=port or settings.dicom.dicom_port,
+        called=called or settings.dicom.ae_title,
+        calling=calling,
+        tls=client_context(settings, ca) if tls else None,
+    )

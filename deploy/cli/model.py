@@ -1,0 +1,107 @@
+"""Commands for the model: checkpoints, the reference index, phantoms, evaluation."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deploy.cli.startup import console, process_settings
+
+PANEL = "Model"
+app = typer.Typer()
+checkpoint_app = typer.Typer(no_args_is_help=True, help="Create, convert and inspect model checkpoints.")
+reference_app = typer.Typer(no_args_is_help=True, help="Manage the reference cases that reports quote.")
+command = partial(app.command, rich_help_panel=PANEL)
+
+Cases = Annotated[Path, typer.Argument(help="Folder with cases.jsonl and its DICOM files.")]
+
+
+@command()
+def phantoms(
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    count: Annotated[int, typer.Option(min=1, help="Number of studies.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed; the same seed writes the same studies.")] = 0,
+) -> None:
+    """Write phantom studies as DICOM files, with their reference reports."""
+    from worker.evaluation import phantom_cases
+
+    console.print(f"{phantom_cases.phantoms(count, seed, out)} files in {out}", highlight=False)
+
+
+@command()
+def evaluate(
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint directory.")],
+    cases: Annotated[Path | None, typer.Option(help="Folder with cases.jsonl and its DICOM files.")] = None,
+    phantoms: Annotated[int | None, typer.Option(min=1, help="Number of phantom studies, instead of a folder.")] = None,
+    reference: Annotated[Path | None, typer.Option(help="Folder of reference cases to retrieve from.")] = None,
+    retrieval: Annotated[bool, typer.Option(help="Give similar reference cases to the model.")] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the phantom studies.")] = 3_100_000,
+    out: Annotated[Path | None, typer.Option(help="Folder for the figures and their plot.")] = None,
+) -> None:
+    """Evaluate a checkpoint on cases with known reports, offline."""
+    from worker.evaluation import phantom_cases
+    from worker.evaluation import run as evaluation
+
+    if (cases is None) == (phantoms is None):
+        raise typer.BadParameter("expected either --cases or --phantoms")
+    options = evaluation.options_of(process_settings(), reference if retrieval else None)
+    if cases is not None:
+        result = evaluation.evaluate(cases, checkpoint, options, out=out)
+    else:
+        result = phantom_cases.evaluate_phantoms(
+            phantoms or 0, checkpoint, options, seed=seed, retrieval=retrieval, out=out
+        )
+    for table in result.tables():
+        console.print(table)
+    for line in result.failed:
+        console.print(f"not reported: {line}", highlight=False)
+
+
+@checkpoint_app.command("random")
+def random_checkpoint(directory: Path, seed: int = 0) -> None:
+    """Create a tiny random-weight model for smoke tests."""
+    from worker.model.checkpoint import commands
+
+    commands.random(directory, seed)
+
+
+@checkpoint_app.command("convert")
+def convert_checkpoint(
+    source: Annotated[Path, typer.Argument(help="Directory in the published MedDr_0401 layout.")],
+    destination: Annotated[Path, typer.Argument(help="Directory to create.")],
+    dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
+) -> None:
+    """Convert the published MedDr layout to the layout that the worker loads, completely or not at all."""
+    from worker.model.checkpoint import commands
+
+    commands.convert(source, destination, dtype)
+
+
+@checkpoint_app.command("info")
+def show_checkpoint(directory: Path) -> None:
+    """Print the sizes of a checkpoint and the memory it needs."""
+    from worker.model.checkpoint import commands
+
+    commands.info(directory)
+
+
+@checkpoint_app.command("verify")
+def verify_checkpoint(directory: Path) -> None:
+    """Verify the digests of a checkpoint, load it and generate a few tokens."""
+    from worker.model.checkpoint import commands
+
+    commands.verify(directory)
+
+
+@reference_app.command("build")
+def build_reference_index(folder: Cases) -> None:
+    """Import reference cases and build the index of the configured checkpoint."""
+    from worker.resident import build_reference
+
+    count, left_out = build_reference(folder, process_settings())
+    for line in left_out:
+        console.print(f"left out: {line}", highlight=False)
+    console.print(f"{count} cases indexed")

@@ -1,0 +1,106 @@
+"""Commands that run processes: all of them, the demo, or one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deploy.cli.startup import process_settings, server_settings
+
+app = typer.Typer()
+command = partial(app.command, rich_help_panel="Run")
+
+
+@command()
+def up() -> None:
+    """Run all processes on this machine: databases, listener, dispatcher, worker, API and Flower."""
+    from deploy.launcher import addresses
+    from deploy.launcher.launcher import running
+    from deploy.operate import preflight
+
+    settings = process_settings()
+    preflight.check(settings)
+    with running(settings) as launcher:
+        addresses.print_addresses(settings, launcher.print_line)
+        launcher.run()
+    raise typer.Exit(launcher.exit_status)
+
+
+@command()
+def demo(
+    studies: Annotated[Path | None, typer.Option(help="Send this folder of DICOM files instead of phantoms.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of the phantoms.", show_default="a new one each time")
+    ] = None,
+    leave: Annotated[bool, typer.Option("--exit", help="Stop once every study has its report.")] = False,
+) -> None:
+    """Run all processes, send sample studies by DICOM and show their reports as they are written."""
+    from deploy.demo.demo import show
+
+    raise typer.Exit(show(studies=studies, seed=seed, leave=leave))
+
+
+@command()
+def migrate() -> None:
+    """Upgrade the database schema to this version."""
+    from db.session import migrate as upgrade
+
+    upgrade(process_settings().database())
+
+
+@command()
+def listen() -> None:
+    """Run the DICOM listener, which receives studies."""
+    from dicom_listener.receive import listener
+
+    listener.run(server_settings("dicom"))
+
+
+@command()
+def dispatch() -> None:
+    """Run the dispatcher, which indexes received files, settles studies and queues their jobs."""
+    from dicom_listener import dispatch as dispatcher
+
+    dispatcher.run(process_settings())
+
+
+@command()
+def work() -> None:
+    """Run a worker, which holds the model and writes reports (Celery)."""
+    settings = process_settings()
+    # A missing service is reported here, before Celery and the model's libraries are imported.
+    settings.broker()
+    settings.database()
+    celery = (
+        "celery",
+        "-A",
+        "worker",
+        "worker",
+        "--pool=threads",
+        f"--concurrency={settings.queue.worker_slots}",
+        f"--loglevel={settings.operations.log_level}",
+        "--without-mingle",
+    )
+    # exec: the supervised process is Celery itself and receives the signals.
+    os.execv(sys.executable, (sys.executable, "-m", *celery))  # noqa: S606 - no shell is wanted
+
+
+@command()
+def serve() -> None:
+    """Run the API and the page."""
+    from api import server
+
+    server.run(server_settings("api"))
+
+
+@command()
+def flower() -> None:
+    """Run Flower, which shows the Celery queue; requires a password."""
+    from deploy.operate import flower as flower_server
+
+    flower_server.run(server_settings("flower"))
