@@ -1,1 +1,1 @@
-"""From the modality to the queue: receive, spool, index, settle, dispatch."""
+"""Receive studies from modalities and queue them: receive, spool, index, settle, dispatch."""

@@ -1,1 +1,1 @@
-"""From a job to a report."""
+"""Turn a job into a report version: images, retrieval, prompt, model, limitations."""

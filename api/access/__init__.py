@@ -1,1 +1,1 @@
-"""Decide who may read."""
+"""Authenticate requests and authorize reads."""

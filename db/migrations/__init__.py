@@ -1,1 +1,1 @@
-"""The schema's history (alembic)."""
+"""Migrate the schema with Alembic."""

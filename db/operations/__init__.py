@@ -1,1 +1,1 @@
-"""Answer what operations ask: heartbeats, alarms, invariants, overview."""
+"""Query the state of the system for operators: heartbeats, alarms, invariants, overview."""

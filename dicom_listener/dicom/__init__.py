@@ -1,1 +1,1 @@
-"""Define what the rooms share of DICOM: UIDs, statuses, the reader of encoded data sets."""
+"""Define the shared parts of DICOM: UIDs, statuses, the reader of encoded data sets."""

@@ -1,4 +1,4 @@
-"""From DICOM objects to the images the model sees; numpy and PIL only, no torch."""
+"""Turn DICOM objects into the images that the model receives; numpy and Pillow only, no torch."""
 
 import logging
 import warnings

@@ -1,1 +1,1 @@
-"""Select which images of a study the model sees."""
+"""Select the frames of a study that become images."""
