@@ -1,4 +1,35 @@
-"""What can go wrong, as types. Each first line says when it is raised."""
+"""States, reasons and errors shared by the processes."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class StudyState(StrEnum):
+    """State of a study. While it is SETTLED, the state of its job says whether it waits or runs."""
+
+    RECEIVING = "receiving"
+    SETTLED = "settled"
+    REPORTED = "reported"
+    NOT_REPORTABLE = "not_reportable"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class JobState(StrEnum):
+    """State of a job; all but the first two are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    FINISHED = "finished"
+    NOT_REPORTABLE = "not_reportable"
+    FAILED = "failed"
+    SUPERSEDED = "superseded"
+    CANCELLED = "cancelled"
+
+
+#: States of a job that can still become a report.
+OPEN_JOBS = (JobState.QUEUED, JobState.RUNNING)
 
 
 class PrelimError(Exception):

@@ -12,7 +12,8 @@ import psycopg
 import structlog
 from sqlalchemy import make_url, text, update
 
-from db.models import QUEUED_CHANNEL, Job
+from db.models import Job
+from db.models.jobs import QUEUED_CHANNEL
 from db.session import CONNECT_SECONDS
 
 if TYPE_CHECKING:

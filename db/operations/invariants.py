@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import and_, func, not_, or_, select
 
+from db.errors import OPEN_JOBS
 from db.models import Job, Report, Study
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
-
-OPEN = ("queued", "running")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ def _studies(session: Session) -> Iterator[Violation]:
     laws: dict[str, ColumnElement[bool]] = {
         "a receiving study has no job of its revision": and_(Study.state == "receiving", Job.id.is_not(None)),
         "a settled study has one open job": and_(
-            Study.state == "settled", or_(Job.id.is_(None), not_(Job.state.in_(OPEN)))
+            Study.state == "settled", or_(Job.id.is_(None), not_(Job.state.in_(OPEN_JOBS)))
         ),
         "a reported study's job is finished": and_(
             Study.state == "reported", or_(Job.id.is_(None), Job.state != "finished")
@@ -63,7 +62,7 @@ def _jobs(session: Session) -> Iterator[Violation]:
     outdated = (
         select(Job.id)
         .join(Study, Study.id == Job.study_id)
-        .where(Job.state.in_(OPEN), or_(Job.revision != Study.revision, Study.state != "settled"))
+        .where(Job.state.in_(OPEN_JOBS), or_(Job.revision != Study.revision, Study.state != "settled"))
     )
     for job_id in session.scalars(outdated):
         yield Violation("an open job belongs to a settled study's revision", f"job {job_id}")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import ColumnElement, and_, case, func, select, true, tuple_
 
-from db.models import STUDY_STATES, Evidence, Instance, Job, ReferenceCase, Report, ReportImage, Study
+from db.errors import OPEN_JOBS, StudyState
+from db.models import Evidence, Instance, Job, ReferenceCase, Report, ReportImage, Study
 from db.operations import heartbeats
 from db.operations.heartbeats import Role
 
@@ -22,10 +23,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Row, Select
     from sqlalchemy.orm import Session
 
-#: States of a job that say more than its study's `settled`.
-WAITING_STATES = ("queued", "running")
-#: What a study is shown as: its own states, and its job's while it waits for a report.
-DISPLAYED_STATES = (*STUDY_STATES[:2], *WAITING_STATES, *STUDY_STATES[2:])
+#: Displayed states of a study: its own, and its job's while it waits for a report.
+DISPLAYED_STATES = (*tuple(StudyState)[:2], *OPEN_JOBS, *tuple(StudyState)[2:])
 #: Displayed states in which a report is still to come.
 PENDING_STATES = DISPLAYED_STATES[:4]
 #: The latest reports whose duration tells how long the next ones will take.
@@ -151,13 +150,13 @@ class Forecast:
 
 
 def _displayed_state() -> ColumnElement[str]:
-    waiting = and_(Study.state == "settled", Job.state.in_(WAITING_STATES))
+    waiting = and_(Study.state == "settled", Job.state.in_(OPEN_JOBS))
     return case((waiting, Job.state), else_=Study.state)
 
 
 def _is_displayed_as(state: str) -> ColumnElement[bool]:
     """Plain comparisons instead of the CASE: the planner knows from them how few rows there will be."""
-    if state in WAITING_STATES:
+    if state in OPEN_JOBS:
         return and_(Study.state == "settled", Job.state == state)
     return and_(Study.state == state, _displayed_state() == state)
 

@@ -1,0 +1,34 @@
+"""Tables, with the reason of each CHECK, index and ON DELETE.
+
+Times are written by the database's clock (``clock_timestamp()``), never by a process's: leases and settle times
+compare them, and the clocks of two machines differ. The one exception is ``received_at``, written by the listener,
+which must not wait for the database.
+"""
+
+from db.models.access import ApiKey
+from db.models.base import Base
+from db.models.commitments import Commitment
+from db.models.instances import Instance, Quarantined
+from db.models.jobs import Job
+from db.models.operations import Process
+from db.models.procedure_steps import ProcedureStep
+from db.models.reference import ReferenceCase, ReferenceSnapshot
+from db.models.reports import Evidence, Report, ReportImage
+from db.models.studies import Study
+
+__all__ = [
+    "ApiKey",
+    "Base",
+    "Commitment",
+    "Evidence",
+    "Instance",
+    "Job",
+    "ProcedureStep",
+    "Process",
+    "Quarantined",
+    "ReferenceCase",
+    "ReferenceSnapshot",
+    "Report",
+    "ReportImage",
+    "Study",
+]

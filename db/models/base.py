@@ -1,0 +1,43 @@
+"""Base class of the tables and the parts that several of them share."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, LargeBinary, Text, Uuid, func
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import DeclarativeBase, mapped_column
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Base(DeclarativeBase):
+    """Column types by Python type."""
+
+    type_annotation_map = {  # noqa: RUF012 - required by SQLAlchemy
+        str: Text,
+        int: BigInteger,
+        dt.datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB,
+        list[str]: ARRAY(Text),
+        uuid.UUID: Uuid,
+        bytes: LargeBinary,
+    }
+
+
+def database_time() -> Any:
+    """Column filled with the time of the database's clock."""
+    return mapped_column(server_default=func.clock_timestamp())
+
+
+def one_of(column: str, values: Iterable[str]) -> CheckConstraint:
+    """Constraint on the values of a text column."""
+    return CheckConstraint(f"{column} IN ({quoted(values)})", name=f"{column}_known")
+
+
+def quoted(values: Iterable[str]) -> str:
+    """Comma-separated SQL literals of constants without quotes."""
+    return ", ".join(f"'{value}'" for value in values)

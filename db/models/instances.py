@@ -1,0 +1,61 @@
+"""Acknowledged files: instances of a study, and files in quarantine."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+
+from sqlalchemy import ForeignKey, Integer
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.models.base import Base, database_time
+
+
+class Instance(Base):
+    """One acknowledged SOP instance: one durable file, one row."""
+
+    __tablename__ = "instances"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    # RESTRICT: a DELETE must not orphan files; erasing a study removes its files first.
+    study_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("studies.id", ondelete="RESTRICT"), index=True)
+    #: Globally unique by DICOM PS3.5 section 9; the second object under one UID goes to `quarantine`.
+    sop_instance_uid: Mapped[str] = mapped_column(unique=True)
+    sop_class_uid: Mapped[str]
+    transfer_syntax_uid: Mapped[str]
+    series_instance_uid: Mapped[str]
+    series_number: Mapped[int | None]
+    instance_number: Mapped[int | None]
+    modality: Mapped[str] = mapped_column(default="")
+    body_part: Mapped[str] = mapped_column(default="")
+    #: True for an image SOP class (db.studies.sop_classes).
+    reportable: Mapped[bool]
+    #: Revision of the study in which it arrived.
+    revision: Mapped[int] = mapped_column(Integer)
+    #: Relative to the data directory. Unique: indexing a file twice makes one row.
+    file_path: Mapped[str] = mapped_column(unique=True)
+    file_bytes: Mapped[int]
+    #: SHA-256, in hex, of transfer syntax and data set as received: equal for identical objects.
+    sha256: Mapped[str]
+    association_id: Mapped[str] = mapped_column(default="")
+    calling_ae_title: Mapped[str] = mapped_column(default="")
+    called_ae_title: Mapped[str] = mapped_column(default="")
+    received_at: Mapped[dt.datetime]
+    indexed_at: Mapped[dt.datetime] = database_time()
+
+
+class Quarantined(Base):
+    """An acknowledged file that became no instance: unreadable, or another object of a known SOP Instance UID."""
+
+    __tablename__ = "quarantine"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    file_path: Mapped[str] = mapped_column(unique=True)
+    file_bytes: Mapped[int]
+    sha256: Mapped[str]
+    sop_instance_uid: Mapped[str | None]
+    calling_ae_title: Mapped[str] = mapped_column(default="")
+    reason: Mapped[str]
+    detail: Mapped[str]
+    received_at: Mapped[dt.datetime]
+    indexed_at: Mapped[dt.datetime] = database_time()

@@ -1,0 +1,64 @@
+"""The queue: one job for each revision of a study."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Integer, SmallInteger, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.errors import JobState
+from db.models.base import Base, database_time, one_of, quoted
+
+#: A trigger notifies this channel of every job that becomes `queued`.
+QUEUED_CHANNEL = "prelim_job_queued"
+ENDED_WITHOUT_REPORT = (JobState.NOT_REPORTABLE, JobState.FAILED, JobState.SUPERSEDED, JobState.CANCELLED)
+
+
+class Job(Base):
+    """One report to be written, for one revision of one study; the Celery message only wakes a worker."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    # CASCADE: a job without its study has no meaning.
+    study_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"))
+    revision: Mapped[int] = mapped_column(Integer)
+    state: Mapped[str] = mapped_column(default=JobState.QUEUED)
+    priority: Mapped[int] = mapped_column(SmallInteger, default=0)
+    #: Incremented by every claim; a write must name the current one.
+    fence: Mapped[int] = mapped_column(default=0)
+    #: Claims so far, counted at the claim: a study that kills its worker is counted too.
+    attempt: Mapped[int] = mapped_column(Integer, default=0)
+    lease_until: Mapped[dt.datetime | None]
+    owner: Mapped[str | None]
+    queued_at: Mapped[dt.datetime] = database_time()
+    #: Order of the queue: time of queueing minus a head start for the priority (db.studies.priority).
+    urgent_at: Mapped[dt.datetime] = database_time()
+    #: Earliest time of a claim; in the future after a transient failure.
+    available_at: Mapped[dt.datetime] = database_time()
+    #: Time its Celery message was last sent; NULL: not sent yet.
+    sent_at: Mapped[dt.datetime | None]
+    claimed_at: Mapped[dt.datetime | None]
+    finished_at: Mapped[dt.datetime | None]
+    reason: Mapped[str | None]
+    detail: Mapped[str | None]
+    #: File and line of the last unexpected error's frames, without its text, which could quote a patient.
+    frames: Mapped[list[str] | None]
+
+    __table_args__ = (
+        one_of("state", JobState),
+        # One job per revision: two dispatchers that settle the same study make one.
+        UniqueConstraint("study_id", "revision"),
+        CheckConstraint(
+            "(state = 'running') = (lease_until IS NOT NULL) AND (state <> 'running' OR owner IS NOT NULL)",
+            name="running_has_a_lease",
+        ),
+        CheckConstraint(
+            f"state NOT IN ({quoted(ENDED_WITHOUT_REPORT)}) OR reason IS NOT NULL",
+            name="end_has_a_reason",
+        ),
+        Index("jobs_queued", "urgent_at", postgresql_where=text("state = 'queued'")),
+        Index("jobs_running", "lease_until", postgresql_where=text("state = 'running'")),
+    )

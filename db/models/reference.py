@@ -1,0 +1,45 @@
+"""Earlier cases and the index snapshots built from them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+
+from sqlalchemy import UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.models.base import Base, database_time
+
+
+class ReferenceCase(Base):
+    """An earlier case with its signed report; its vectors are in the index snapshots."""
+
+    __tablename__ = "reference_cases"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    #: Collection and name of the case in it; loading a collection twice adds nothing.
+    source: Mapped[str]
+    source_case: Mapped[str]
+    modality: Mapped[str]
+    body_part: Mapped[str] = mapped_column(default="")
+    #: SHA-256 of the Patient ID: enough to exclude cases of the same patient, and not reversible.
+    patient_hash: Mapped[str] = mapped_column(default="")
+    study_hash: Mapped[str] = mapped_column(default="")
+    report: Mapped[str]
+    labels: Mapped[list[str]]
+    created_at: Mapped[dt.datetime] = database_time()
+
+    __table_args__ = (UniqueConstraint("source", "source_case"),)
+
+
+class ReferenceSnapshot(Base):
+    """An index on disk; the newest with the resident model's digest is used."""
+
+    __tablename__ = "reference_snapshots"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    #: Relative to the data directory.
+    directory: Mapped[str]
+    model_digest: Mapped[str] = mapped_column(index=True)
+    cases: Mapped[int]
+    created_at: Mapped[dt.datetime] = database_time()

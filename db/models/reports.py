@@ -1,0 +1,83 @@
+"""Versions of reports, the cases they quote and the images they rest on."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from typing import Any
+
+from sqlalchemy import ForeignKey, Integer, SmallInteger, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.models.base import Base, database_time
+
+
+class Report(Base):
+    """One immutable version of a study's preliminary report; a trigger refuses UPDATE.
+
+    DELETE is not refused: erasing a patient must be possible.
+    """
+
+    __tablename__ = "reports"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    # RESTRICT: a report is never deleted as a side effect.
+    study_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("studies.id", ondelete="RESTRICT"))
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="RESTRICT"), unique=True)
+    #: 1, 2, ... within the study; the highest is current and supersedes the others.
+    version: Mapped[int] = mapped_column(Integer)
+    revision: Mapped[int] = mapped_column(Integer)
+    #: The job's fence under which it was written.
+    fence: Mapped[int]
+    findings: Mapped[str]
+    impression: Mapped[str]
+    #: Sentences for the reader: why the text may be incomplete or wrong.
+    remarks: Mapped[list[str]]
+    #: Images the report is based on: "8 of 240 slices of series 3".
+    basis: Mapped[str]
+    prompt_version: Mapped[str]
+    model_digest: Mapped[str]
+    #: Digests of images and weights, index snapshot, library versions, timings: enough to reproduce it.
+    provenance: Mapped[dict[str, Any]]
+    created_at: Mapped[dt.datetime] = database_time()
+
+    __table_args__ = (UniqueConstraint("study_id", "version"),)
+
+
+class Evidence(Base):
+    """An earlier case given to the model with the study's images."""
+
+    __tablename__ = "report_evidence"
+
+    # CASCADE: part of its report.
+    report_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("reports.id", ondelete="CASCADE"), primary_key=True)
+    #: 1 is the most similar.
+    rank: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    # SET NULL: a reference case can be erased; the excerpt stays with the report that quoted it.
+    case_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("reference_cases.id", ondelete="SET NULL"))
+    #: Cosine similarity, -1 to 1.
+    similarity: Mapped[float]
+    excerpt: Mapped[str]
+
+
+class ReportImage(Base):
+    """An image exactly as it was given to the model.
+
+    In the database and not beside the spool: written in the report's transaction, read rarely, about 100 KB each.
+    """
+
+    __tablename__ = "report_pictures"
+
+    report_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("reports.id", ondelete="CASCADE"), primary_key=True)
+    #: Position among the model's images, from 1.
+    ordinal: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    sop_instance_uid: Mapped[str]
+    #: Frame number, from 0.
+    frame: Mapped[int] = mapped_column(Integer)
+    #: Reason of the selection, for the reader.
+    reason: Mapped[str]
+    #: Rendering steps from stored values to pixels.
+    transform: Mapped[dict[str, Any]]
+    warnings: Mapped[list[str]]
+    png: Mapped[bytes]
+    sha256: Mapped[str]

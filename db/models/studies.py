@@ -1,0 +1,66 @@
+"""The study, as far as it has arrived."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+
+from sqlalchemy import CheckConstraint, Index, Integer, SmallInteger, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.errors import StudyState
+from db.models.base import Base, database_time, one_of, quoted
+
+ENDED_WITHOUT_REPORT = (StudyState.NOT_REPORTABLE, StudyState.FAILED, StudyState.CANCELLED)
+
+
+class Study(Base):
+    """A DICOM study as far as it has arrived; one row per Study Instance UID.
+
+    Patient attributes are in this table only, so that there is one place to protect and to erase.
+    """
+
+    __tablename__ = "studies"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    study_instance_uid: Mapped[str] = mapped_column(unique=True)
+    patient_id: Mapped[str] = mapped_column(default="")
+    patient_name: Mapped[str] = mapped_column(default="")
+    patient_birth_date: Mapped[str] = mapped_column(default="")
+    patient_sex: Mapped[str] = mapped_column(default="")
+    accession_number: Mapped[str] = mapped_column(default="")
+    study_date: Mapped[str] = mapped_column(default="")
+    study_description: Mapped[str] = mapped_column(default="")
+    calling_ae_title: Mapped[str] = mapped_column(default="")
+    modality: Mapped[str] = mapped_column(default="")
+    body_part: Mapped[str] = mapped_column(default="")
+    priority: Mapped[int] = mapped_column(SmallInteger, default=0)
+    state: Mapped[str] = mapped_column(default=StudyState.RECEIVING)
+    #: Number of times the study became complete; a report belongs to one revision.
+    revision: Mapped[int] = mapped_column(Integer, default=1)
+    first_received_at: Mapped[dt.datetime] = database_time()
+    #: Start of the quiet time: when the latest object was indexed.
+    last_received_at: Mapped[dt.datetime] = database_time()
+    #: Start of the cap: when the current revision received its first image.
+    revision_started_at: Mapped[dt.datetime] = database_time()
+    #: Number of Study Related Instances (0020,1208), if the sender gave it.
+    announced: Mapped[int | None] = mapped_column(Integer)
+    settled_at: Mapped[dt.datetime | None]
+    settle_reason: Mapped[str | None]
+    #: A stable code (db.errors.Reason) and a sentence without patient data, if the study ended without a report.
+    reason: Mapped[str | None]
+    detail: Mapped[str | None]
+
+    __table_args__ = (
+        one_of("state", StudyState),
+        # A study that ended without a report has its reason.
+        CheckConstraint(
+            f"state NOT IN ({quoted(ENDED_WITHOUT_REPORT)}) OR reason IS NOT NULL",
+            name="end_has_a_reason",
+        ),
+        CheckConstraint("state = 'receiving' OR settle_reason IS NOT NULL", name="settled_has_a_reason"),
+        # The dispatcher reads only the few studies that are still arriving.
+        Index("studies_receiving", "last_received_at", postgresql_where=text("state = 'receiving'")),
+        # The work list: newest first.
+        Index("studies_newest", text("first_received_at DESC")),
+    )
