@@ -18,7 +18,8 @@ import numpy as np
 from rich.progress import track
 
 from db.errors import ConfigurationError, NotReportable, PermanentFailure, TransientFailure
-from worker.evaluation.scoring import Measured, Result, Written, plot
+from worker.evaluation.plot import plot
+from worker.evaluation.scoring import Measured, Result, Written
 from worker.evaluation.scoring import evaluate as run
 from worker.findings.labeller import kinds
 from worker.images.study import StoredInstance

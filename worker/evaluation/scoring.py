@@ -6,7 +6,6 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from PIL import Image, ImageDraw
 from rich.table import Table
 
 from worker.evaluation import planted_errors
@@ -14,7 +13,6 @@ from worker.evaluation.text_metrics import FIGURES, Interval, Pair, bootstrap, f
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
 
 CaseT = TypeVar("CaseT")
 #: The figures shown for each group, and what they are called in few letters.
@@ -129,40 +127,6 @@ def measure(
         error_recall=planted_errors.recall([pair.reference for pair in pairs]),
         failed=list(failed),
     )
-
-
-#: Size of the plot in pixels.
-_WIDTH, _LINE, _NAMES = 640, 20, 220
-_SCALE = _WIDTH - _NAMES - 60
-#: Figures of which more than one is possible, or less is better: no bars.
-_UNPLOTTED = {"edit_distance", "hallucinated"}
-
-
-def plot(result: Result, path: Path) -> None:
-    """Bars: the figures with their intervals, then strict F1 of each finding, the rarest last."""
-    figures = {name: interval for name, interval in result.figures.items() if name not in _UNPLOTTED}
-    findings = sorted(result.findings.items(), key=lambda row: -row[1][1])
-    image = Image.new("RGB", (_WIDTH, _LINE * (len(figures) + len(findings) + 3)), "white")
-    pen = ImageDraw.Draw(image)
-    pen.text((8, 4), f"{result.cases} cases, 95 % intervals", "black")
-    for number, (name, interval) in enumerate(figures.items(), start=1):
-        _bar(pen, number * _LINE + 6, name, interval.value)
-        if not math.isnan(interval.low):
-            middle = number * _LINE + 12
-            pen.line((_NAMES + interval.low * _SCALE, middle, _NAMES + interval.high * _SCALE, middle), "black", 3)
-    below = (len(figures) + 1) * _LINE
-    pen.text((8, below + 4), "strict rule-F1 by finding (cases)", "black")
-    for number, (name, (score, count)) in enumerate(findings, start=1):
-        _bar(pen, below + number * _LINE + 6, f"{name} ({count})", score)
-    image.save(path, optimize=True)
-
-
-def _bar(pen: ImageDraw.ImageDraw, top: int, name: str, value: float) -> None:
-    pen.text((8, top), name, "black")
-    width = 0 if math.isnan(value) else value * _SCALE
-    pen.rectangle((_NAMES, top, _NAMES + width, top + _LINE - 8), fill="steelblue")
-    # In a column, where no interval is drawn over them.
-    pen.text((_NAMES + _SCALE + 10, top), _show(value), "black")
 
 
 def _show(value: float) -> str:

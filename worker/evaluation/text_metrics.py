@@ -1,4 +1,7 @@
-"""Figures from pairs of texts, with bootstrap confidence intervals; no downloads, no lists of stop words."""
+"""Figures from pairs of texts, with bootstrap confidence intervals; offline.
+
+Words are lower-cased and separated by white space in all word figures; docs/decisions/text-metrics.md compares.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from db.errors import ConfigurationError
 from worker.findings.labeller import Label, present
+
+try:
+    from rapidfuzz.distance import LCSseq, Levenshtein
+    from sacrebleu.metrics.bleu import BLEU
+except ImportError as error:
+    raise ConfigurationError("missing packages for evaluation: pip install 'prelim[evaluate]'") from error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-#: Resamplings of the cases for a 95 % interval.
+#: Resamples of the cases for a 95 % interval.
 RESAMPLES = 500
-#: Texts whose words are counted once.
-REMEMBERED = 16_384
+#: Pairs of texts whose word figures are kept: more than one run has.
+MAX_CACHED_TEXTS = 16_384
+# The effective order concerns only the score of a single sentence, which is not used.
+_BLEU = BLEU(lowercase=True, tokenize="none", smooth_method="none", effective_order=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,26 +136,17 @@ def hallucinated(pairs: Sequence[Pair]) -> float:
 
 def bleu4(pairs: Sequence[Pair]) -> float:
     """Corpus BLEU up to four words, one reference, no smoothing (Papineni et al. 2002)."""
-    logs = []
-    for n in range(1, 5):
-        hit = total = 0
-        for pair in pairs:
-            wanted, got = _grams(pair.reference, n), _grams(pair.written, n)
-            hit += sum((wanted & got).values())
-            total += sum(got.values())
-        if not hit:
-            return 0.0
-        logs.append(math.log(hit / total))
-    reference = sum(len(pair.reference.split()) for pair in pairs)
-    written = sum(len(pair.written.split()) for pair in pairs)
-    return math.exp(sum(logs) / 4 + min(0.0, 1 - reference / written))
+    counts = np.sum([_bleu_counts(pair.reference, pair.written) for pair in pairs], axis=0).tolist()
+    score = BLEU.compute_bleu(counts[0:4], counts[4:8], counts[8], counts[9], smooth_method="none")
+    return float(score.score) / 100
 
 
-# The bootstrap asks for the same texts hundreds of times.
-@lru_cache(maxsize=REMEMBERED)
-def _grams(text: str, n: int) -> Counter[tuple[str, ...]]:
-    words = text.lower().split()
-    return Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
+# The bootstrap asks for the same texts hundreds of times; sacrebleu's own corpus score would count them every time.
+@lru_cache(maxsize=MAX_CACHED_TEXTS)
+def _bleu_counts(reference: str, written: str) -> tuple[int, ...]:
+    """Matching and total n-grams for n = 1 to 4, then the lengths of both texts in words."""
+    score = _BLEU.sentence_score(written, [reference])
+    return (*score.counts, *score.totals, score.sys_len, score.ref_len)
 
 
 def rouge_l(pairs: Sequence[Pair]) -> float:
@@ -151,34 +154,25 @@ def rouge_l(pairs: Sequence[Pair]) -> float:
     return float(np.mean([_rouge(pair.reference, pair.written) for pair in pairs]))
 
 
-@lru_cache(maxsize=REMEMBERED)
-def _rouge(reference_text: str, written_text: str) -> float:
-    reference, written = reference_text.lower().split(), written_text.lower().split()
-    if not reference or not written:
-        return 0.0
-    row = [0] * (len(written) + 1)
-    for word in reference:
-        diagonal = 0
-        for column, other in enumerate(written, start=1):
-            diagonal, row[column] = row[column], (diagonal + 1 if word == other else max(row[column], row[column - 1]))
-    return 2 * row[-1] / (len(reference) + len(written))
+@lru_cache(maxsize=MAX_CACHED_TEXTS)
+def _rouge(reference: str, written: str) -> float:
+    wanted, got = _words(reference), _words(written)
+    return 2 * LCSseq.similarity(wanted, got) / (len(wanted) + len(got)) if wanted and got else 0.0
 
 
 def edit_distance(pairs: Sequence[Pair]) -> float:
-    """Mean word edits from the written report to the reference, for each word of the reference."""
+    """Mean number of word edits from the written report to the reference, per word of the reference."""
     return float(np.mean([_edits(pair.reference, pair.written) for pair in pairs]))
 
 
-@lru_cache(maxsize=REMEMBERED)
-def _edits(reference_text: str, written_text: str) -> float:
-    reference, written = reference_text.lower().split(), written_text.lower().split()
-    row = list(range(len(written) + 1))
-    for number, word in enumerate(reference, start=1):
-        diagonal, row[0] = row[0], number
-        for column, other in enumerate(written, start=1):
-            replaced = diagonal + (word != other)
-            diagonal, row[column] = row[column], min(replaced, row[column] + 1, row[column - 1] + 1)
-    return row[-1] / max(len(reference), 1)
+@lru_cache(maxsize=MAX_CACHED_TEXTS)
+def _edits(reference: str, written: str) -> float:
+    wanted = _words(reference)
+    return Levenshtein.distance(wanted, _words(written)) / max(len(wanted), 1)
+
+
+def _words(text: str) -> list[str]:
+    return text.lower().split()
 
 
 def support_at(quoted: Sequence[Sequence[str]], pairs: Sequence[Pair], count: int) -> float:
@@ -208,7 +202,8 @@ FIGURES: dict[str, Callable[[Sequence[Pair]], float]] = {
 def bootstrap(
     figure: Callable[[Sequence[Pair]], float], pairs: Sequence[Pair], *, seed: int = 0, resamples: int = RESAMPLES
 ) -> Interval:
-    """The figure with its percentile interval over resampled cases."""
+    """Return the figure with its percentile interval over resampled cases."""
+    # Not scipy.stats.bootstrap: it needs two cases, and one resample without the figure makes the interval nan.
     rng = np.random.default_rng(seed)
     values = [figure([pairs[row] for row in rng.integers(len(pairs), size=len(pairs))]) for _ in range(resamples)]
     low, high = np.nanpercentile(values, [2.5, 97.5]) if not np.isnan(values).all() else (math.nan, math.nan)

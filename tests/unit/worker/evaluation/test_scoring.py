@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from worker.evaluation.scoring import Measured, Written, evaluate, plot
+from worker.evaluation.plot import plot
+from worker.evaluation.scoring import Measured, Written, evaluate
 
 if TYPE_CHECKING:
     from pathlib import Path
