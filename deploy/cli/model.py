@@ -26,9 +26,9 @@ def phantoms(
     seed: Annotated[int, typer.Option(min=0, help="Random seed; the same seed writes the same studies.")] = 0,
 ) -> None:
     """Write phantom studies as DICOM files, with their reference reports."""
-    from worker.evaluation import phantom_cases
+    from worker.phantoms.datasets import write_phantoms
 
-    console.print(f"{phantom_cases.phantoms(count, seed, out)} files in {out}", highlight=False)
+    console.print(f"{write_phantoms(out, count=count, seed=seed)} files in {out}", highlight=False)
 
 
 @command()

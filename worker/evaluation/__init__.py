@@ -1,1 +1,10 @@
 """Measure a checkpoint on cases with known reports."""
+
+from db.errors import ConfigurationError
+
+try:
+    import matplotlib as mpl  # noqa: F401 - only to tell what is missing before any module here fails
+    import rapidfuzz  # noqa: F401
+    import sacrebleu  # noqa: F401
+except ImportError as error:
+    raise ConfigurationError("missing packages for evaluation: pip install 'prelim[evaluate]'") from error

@@ -1,4 +1,4 @@
-"""What the command line runs."""
+"""Evaluate a checkpoint on phantoms."""
 
 from __future__ import annotations
 
@@ -7,23 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from db.errors import ConfigurationError
 from worker.evaluation.run import Options, evaluate
 from worker.phantoms.datasets import REFERENCE_CASES, write_demo_studies, write_reference_cases
 from worker.phantoms.phantoms import TRAINING
 
 if TYPE_CHECKING:
     from worker.evaluation.scoring import Result
-
-
-def phantoms(count: int, seed: int, out: Path) -> int:
-    """Write *count* made-up studies with their truth into *out*; returns how many files.
-
-    Raises ConfigurationError where something lies in *out*: old slices would be sent as part of a new study.
-    """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise ConfigurationError(f"{out} is not empty: choose another folder")
-    return sum(len(study.files) for study in write_demo_studies(out, count=count, seed=seed))
 
 
 def evaluate_phantoms(
@@ -36,7 +25,7 @@ def evaluate_phantoms(
     out: Path | None = None,
     references: int = REFERENCE_CASES,
 ) -> Result:
-    """Measure *checkpoint* on *count* phantoms, drawn as widely as those of the training, with or without retrieval."""
+    """Measure *checkpoint* on *count* phantoms with the variation of the training, with or without retrieval."""
     with tempfile.TemporaryDirectory() as folder:
         cases, earlier = Path(folder) / "cases", Path(folder) / "reference"
         write_demo_studies(cases, count=count, seed=seed, variation=TRAINING)

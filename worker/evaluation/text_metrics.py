@@ -12,15 +12,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+from rapidfuzz.distance import LCSseq, Levenshtein
+from sacrebleu.metrics.bleu import BLEU
 
-from db.errors import ConfigurationError
 from worker.findings.labeller import Label, present
-
-try:
-    from rapidfuzz.distance import LCSseq, Levenshtein
-    from sacrebleu.metrics.bleu import BLEU
-except ImportError as error:
-    raise ConfigurationError("missing packages for evaluation: pip install 'prelim[evaluate]'") from error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from db.errors import ConfigurationError
 from worker.phantoms import grammar, questions
 from worker.phantoms.cases import CATALOGUE, CHEST_RARE, draw_case
 from worker.phantoms.dicom_files import form_of, study_uid, write_study
@@ -51,6 +52,16 @@ class DemoStudy:
     patient: str
     #: Relative to the folder.
     files: list[str]
+
+
+def write_phantoms(directory: Path, *, count: int, seed: int) -> int:
+    """Write *count* phantom studies and their reference reports; returns the number of DICOM files.
+
+    Raises ConfigurationError if *directory* is not empty: files of an older study would be sent with a new one.
+    """
+    if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
+        raise ConfigurationError(f"{directory} is not empty: choose another folder")
+    return sum(len(study.files) for study in write_demo_studies(directory, count=count, seed=seed))
 
 
 def write_demo_studies(

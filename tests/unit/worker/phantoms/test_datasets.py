@@ -10,10 +10,16 @@ import pytest
 from pydicom import dcmread
 
 from db.errors import ConfigurationError
-from worker.evaluation.phantom_cases import phantoms
 from worker.images.study import StoredInstance, images_of
 from worker.phantoms.cases import CATALOGUE, Case, draw_case
-from worker.phantoms.datasets import MANY, REFERENCE_CASES, reference_cases, write_demo_studies, write_reference_cases
+from worker.phantoms.datasets import (
+    MANY,
+    REFERENCE_CASES,
+    reference_cases,
+    write_demo_studies,
+    write_phantoms,
+    write_reference_cases,
+)
 from worker.phantoms.dicom_files import write_study
 from worker.phantoms.phantoms import CAREFUL, draw
 from worker.retrieval.cases import read_cases
@@ -110,7 +116,7 @@ def test_a_volume_has_its_slices_where_they_say(tmp_path: Path) -> None:
 
 
 def test_phantoms_are_not_written_among_other_files(tmp_path: Path) -> None:
-    phantoms(1, 1, tmp_path / "new")
+    write_phantoms(tmp_path / "new", count=1, seed=1)
 
     with pytest.raises(ConfigurationError, match="new is not empty"):
-        phantoms(1, 2, tmp_path / "new")
+        write_phantoms(tmp_path / "new", count=1, seed=2)
