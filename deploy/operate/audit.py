@@ -1,6 +1,6 @@
-"""`prelim audit`: the conservation law, from the database (db.operations.invariants) and from the disk.
+"""Verify the invariants of the database (db.operations.invariants) and of the stored files (`prelim audit`).
 
-May run beside everything else: what is in motion while it looks is looked at again before it is called a violation.
+May run beside all other processes: a file that moves meanwhile is checked again before it counts as a violation.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     Rows = type[Instance | Quarantined]
 
-#: A file that is still being received after this many seconds without a byte belongs to nobody: associations end
-#: sooner. Younger ones, and the empty ones that the listener makes in advance, are its own business.
+#: Seconds without a new byte after which a part file is abandoned: associations end sooner. Younger ones, and the
+#: empty ones that the listener creates in advance, are in use.
 STALE_SECONDS = 3600
 #: Rows read at a time.
 PAGE = 1000
@@ -43,19 +43,19 @@ STALE = "no file is left half received"
 
 
 def show(settings: Settings, console: Console, *, repair: bool) -> int:
-    """Print what breaks the law, repair what is safe if asked; returns how many violations remain."""
+    """Print the violations, with *repair* repair those that can be without loss; return how many remain."""
     found = check(settings)
-    left = [violation for violation in found if not (repair and mend(settings, violation))]
+    left = [violation for violation in found if not (repair and repair_violation(settings, violation))]
     for violation in found:
-        mended = "" if violation in left else " (mended)"
-        console.print(f"broken: {violation.law}: {violation.subject}{mended}", highlight=False, soft_wrap=True)
+        repaired = "" if violation in left else " (repaired)"
+        console.print(f"violation: {violation.law}: {violation.subject}{repaired}", highlight=False, soft_wrap=True)
     if not found:
-        console.print("the law is kept: every acknowledged object has its file and its row, every study its end")
+        console.print("audit passed: 0 violations")
     return len(left)
 
 
 def check(settings: Settings) -> list[Violation]:
-    """Every violation, in the database and on the disk; reads every stored file."""
+    """Return the violations in the database and on disk; reads every stored file."""
     with transaction(settings.database()) as session:
         found = invariants.check(session)
     for rows in (Instance, Quarantined):
@@ -63,12 +63,12 @@ def check(settings: Settings) -> list[Violation]:
     return found + list(_without_row(settings)) + list(_half_received(settings))
 
 
-def mend(settings: Settings, violation: Violation) -> bool:
-    """Repair *violation* where nothing can be lost by it; whether it was."""
-    mending: dict[str, Callable[[Path, Spool], None]] = {NO_ROW: _back_to_inbox, STALE: _recover}
-    if violation.law not in mending:
+def repair_violation(settings: Settings, violation: Violation) -> bool:
+    """Repair *violation* if nothing can be lost by it; return whether it was repaired."""
+    repairs: dict[str, Callable[[Path, Spool], None]] = {NO_ROW: _back_to_inbox, STALE: _recover}
+    if violation.law not in repairs:
         return False
-    mending[violation.law](settings.operations.data_dir / violation.subject, Spool(settings.spool))
+    repairs[violation.law](settings.operations.data_dir / violation.subject, Spool(settings.spool))
     return True
 
 
@@ -76,33 +76,33 @@ def _files_of(rows: Rows, settings: Settings) -> Iterator[Violation]:
     with transaction(settings.database()) as session:
         listed = session.execute(select(rows.file_path, rows.file_bytes, rows.sha256).execution_options(yield_per=PAGE))
         for file_path, file_bytes, sha256 in listed:
-            law = _broken(settings.operations.data_dir / file_path, headers.Digest(file_bytes, sha256))
+            law = _violated(settings.operations.data_dir / file_path, headers.Digest(file_bytes, sha256))
             if law:
                 yield Violation(law, file_path)
 
 
-def _broken(path: Path, said: headers.Digest) -> str | None:
+def _violated(path: Path, recorded: headers.Digest) -> str | None:
     try:
-        if path.stat().st_size != said.file_bytes:
+        if path.stat().st_size != recorded.file_bytes:
             return OTHER_SIZE
-        return None if headers.digest(path) == said else OTHER_DIGEST
+        return None if headers.digest(path) == recorded else OTHER_DIGEST
     except FileNotFoundError:
         return NO_FILE
 
 
 def _without_row(settings: Settings) -> Iterator[Violation]:
     spool = Spool(settings.spool)
-    homes: tuple[tuple[Rows, Path], ...] = ((Instance, spool.store), (Quarantined, spool.quarantine))
-    for rows, home in homes:
-        for path in home.rglob(f"*{COMPLETE}"):
+    folders: tuple[tuple[Rows, Path], ...] = ((Instance, spool.store), (Quarantined, spool.quarantine))
+    for rows, folder in folders:
+        for path in folder.rglob(f"*{COMPLETE}"):
             file_path = path.relative_to(settings.operations.data_dir).as_posix()
             if not _accounted_for(rows, file_path, path, settings):
                 yield Violation(NO_ROW, file_path)
 
 
 def _accounted_for(rows: Rows, file_path: str, path: Path, settings: Settings) -> bool:
-    # In this order: the indexer commits the row before it takes the file out of the inbox, and removes a copy that
-    # it does not need before that.
+    # In this order: the indexer commits the row before it removes the file from the inbox, and removes a copy that it
+    # does not need before that.
     if (settings.spool / "inbox" / path.name).exists() or not path.exists():
         return True
     with transaction(settings.database()) as session:
@@ -120,7 +120,7 @@ def _half_received(settings: Settings) -> Iterator[Violation]:
 
 
 def _back_to_inbox(path: Path, spool: Spool) -> None:
-    """Let the indexer find it again: it makes the row, or finds that another file holds the object."""
+    """Return the file to the inbox: the indexer inserts its row, or finds the object in another file."""
     os.link(path, spool.inbox / path.name)
     if path.parent == spool.quarantine:
         path.unlink()
@@ -128,7 +128,7 @@ def _back_to_inbox(path: Path, spool: Spool) -> None:
 
 
 def _recover(path: Path, spool: Spool) -> None:
-    """Do what the listener does when it starts: an unbroken seal makes it an object, anything else was never ours."""
+    """Recover as the listener does at its start: a valid seal makes an object, any other file was not acknowledged."""
     if file_meta.is_whole(path):
         os.link(path, path.with_suffix(COMPLETE))
         sync_directory(spool.inbox)

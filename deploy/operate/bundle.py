@@ -1,6 +1,6 @@
-"""`prelim bundle`: what a developer needs to know of a study that failed, and nothing of its patient.
+"""Write a de-identified diagnostic bundle of one study for a developer (`prelim bundle`).
 
-Headers are an allow-list: how the pixels are stored and what made them, never a name, date, identifier or free text.
+Header elements are an allow-list: pixel encoding and device kind, never a name, date, identifier or free text.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from db.models import Study
     from db.settings import Settings
 
-#: Elements that decide how an image is decoded and shown (PS3.3 C.7.6.3, C.11), and the kind of its maker.
+#: Elements that determine how an image is decoded and displayed (PS3.3 C.7.6.3, C.11), and the device kind.
 ELEMENTS = (
     *("SOPClassUID", "Modality", "Manufacturer", "ImageType", "SamplesPerPixel", "PhotometricInterpretation"),
     *("PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit"),
@@ -37,12 +37,12 @@ ELEMENTS = (
     *("PixelSpacing", "SliceThickness", "LossyImageCompression", "PixelPaddingValue"),
 )
 DISTRIBUTIONS = ("prelim", "torch", "transformers", "pydicom", "numpy", "pillow", "celery", "sqlalchemy")
-#: The longest value of a header shown: none of ours is longer, a misused element may be.
-LONGEST_VALUE = 64
+#: Characters of a header value; valid values of these elements are shorter, a misused element may hold free text.
+MAX_VALUE_CHARACTERS = 64
 
 
 def write(settings: Settings, name: str, path: Path) -> None:
-    """Write the bundle of the study of that *name* to *path* as JSON; raises UnknownStudy."""
+    """Write the bundle of the study *name* to *path* as JSON; raises UnknownStudy."""
     with transaction(settings.database()) as session:
         study = lifecycle.find(session, name)
         bundle = {
@@ -61,18 +61,18 @@ def _of(session: Session, rows: type[Any], study: Study) -> list[Any]:
 
 
 def _study(study: Study) -> dict[str, Any]:
-    shown = ("id", "modality", "state", "revision", "priority", "settle_reason", "reason", "detail")
-    return {name: getattr(study, name) for name in shown}
+    fields = ("id", "modality", "state", "revision", "priority", "settle_reason", "reason", "detail")
+    return {name: getattr(study, name) for name in fields}
 
 
 def _job(job: Job) -> dict[str, Any]:
-    shown = ("id", "revision", "state", "fence", "attempt", "owner", "queued_at", "claimed_at", "finished_at")
-    return {name: getattr(job, name) for name in (*shown, "reason", "detail", "frames")}
+    fields = ("id", "revision", "state", "fence", "attempt", "owner", "queued_at", "claimed_at", "finished_at")
+    return {name: getattr(job, name) for name in (*fields, "reason", "detail", "frames")}
 
 
 def _instance(row: Instance, data_dir: Path) -> dict[str, Any]:
-    shown = ("id", "sop_class_uid", "transfer_syntax_uid", "file_bytes", "sha256", "reportable", "revision")
-    return {name: getattr(row, name) for name in shown} | {"header": _header(data_dir / row.file_path)}
+    fields = ("id", "sop_class_uid", "transfer_syntax_uid", "file_bytes", "sha256", "reportable", "revision")
+    return {name: getattr(row, name) for name in fields} | {"header": _header(data_dir / row.file_path)}
 
 
 def _header(path: Path) -> dict[str, Any]:
@@ -80,21 +80,21 @@ def _header(path: Path) -> dict[str, Any]:
         with disable_value_validation():
             dataset = dcmread(path, stop_before_pixels=True, specific_tags=list(ELEMENTS))
             return {name: _value(dataset, name) for name in ELEMENTS if name in dataset}
-    # A boundary: a file that breaks its reader, in whatever way, is what a bundle is for.
+    # A boundary: any error of the reader belongs into the bundle.
     except Exception as error:  # noqa: BLE001
         return _unreadable(error)
 
 
 def _value(dataset: Dataset, name: str) -> str | dict[str, str]:
     try:
-        return str(dataset[name].value)[:LONGEST_VALUE]
-    # A boundary, as in _header: one broken element hides none of the others.
+        return str(dataset[name].value)[:MAX_VALUE_CHARACTERS]
+    # A boundary, as in _header: one invalid element must not hide the others.
     except Exception as error:  # noqa: BLE001
         return _unreadable(error)
 
 
 def _unreadable(error: Exception) -> dict[str, str]:
-    """The kind of an error without its text, which may quote the patient."""
+    """Return the type of an error without its text, which may quote patient data."""
     kind = type(error)
     module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
     return {"unreadable": f"{module}{kind.__qualname__}"}

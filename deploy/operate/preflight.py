@@ -1,4 +1,4 @@
-"""What can be known to be wrong before anything is started: said in a second, with what to do about it."""
+"""Check the checkpoint and the ports before any process starts."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from db.errors import ConfigurationError
 if TYPE_CHECKING:
     from db.settings import Settings
 
-#: Host and port settings of the servers we start.
+#: Host and port settings of the servers of `prelim up`.
 SERVERS = (("dicom_host", "dicom_port"), ("api_host", "api_port"), ("flower_host", "flower_port"))
 
 
 def check(settings: Settings) -> None:
-    """Raise ConfigurationError where the checkpoint is missing or a port is taken.
+    """Raise ConfigurationError if the checkpoint is missing or a port is in use.
 
-    A taken port must be seen here: whoever has it could answer in our place and look ready.
+    A port in use must be found here: the other server could answer readiness checks instead.
     """
     _check_checkpoint(settings)
     for host, port in SERVERS:
@@ -26,17 +26,17 @@ def check(settings: Settings) -> None:
 
 
 def check_port(settings: Settings, host: str, port: str) -> None:
-    """Raise ConfigurationError, with the setting's name, where the port cannot be bound."""
+    """Raise ConfigurationError, with the setting's name, if the port cannot be bound."""
     values = settings.by_name()
     address, number = values[host], values[port]
     if not is_free(address, number):
-        raise ConfigurationError(f"port {number} of {address} is taken: choose another with PRELIM_{port.upper()}")
+        raise ConfigurationError(f"port {number} of {address} is in use: set PRELIM_{port.upper()} to another")
 
 
 def is_free(host: str, port: int) -> bool:
-    """Whether a server could bind the port now."""
+    """Return whether a server could bind the port now."""
     with closing(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)) as probe:
-        # As the servers do: a port in TIME_WAIT is free.
+        # As the servers do: a port in TIME_WAIT can be bound.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
@@ -49,7 +49,7 @@ def _check_checkpoint(settings: Settings) -> None:
     directory = settings.checkpoint_directory
     if not (directory / "config.json").is_file():
         raise ConfigurationError(
-            f"there is no checkpoint in {directory}: make one of the published model with"
-            f" `prelim checkpoint convert SOURCE {directory}`, name another with PRELIM_CHECKPOINT,"
-            f" or try the machinery with `prelim checkpoint random {directory}`, whose words mean nothing"
+            f"no checkpoint in {directory}: convert the published model with"
+            f" `prelim checkpoint convert SOURCE {directory}`, set PRELIM_CHECKPOINT to another directory,"
+            f" or create a random-weight model for smoke tests with `prelim checkpoint random {directory}`"
         )

@@ -1,4 +1,4 @@
-"""`prelim status`: how the house is doing, from the database alone."""
+"""Print the state of the system from the database alone (`prelim status`)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 def show(settings: Settings, console: Console, *, as_json: bool) -> None:
-    """Print studies by state, queue, processes, last error and alarms; raises ConfigurationError without a database."""
+    """Print studies by state, queue, processes, last error and alarms.
+
+    Raises ConfigurationError if no database is configured.
+    """
     with transaction(settings.database()) as session:
         facts = overview.overview(session)
         alive = heartbeats.alive(session)
@@ -57,7 +60,7 @@ def _processes(alive: Sequence[Process]) -> Table:
 
 
 def _refusals(alive: Sequence[Process]) -> Iterator[str]:
-    """What the listener refused since it started, as the dispatcher passes it on."""
+    """Yield the listener's refusals since its start, from the dispatcher's heartbeat."""
     for process in alive:
         for calling, reason, count in process.info.get("refused", ()):
             yield f"refused {count} times from {calling}: {reason}"
@@ -65,8 +68,8 @@ def _refusals(alive: Sequence[Process]) -> Iterator[str]:
 
 def _queue(facts: Overview) -> str:
     waiting = facts.oldest_waiting_seconds
-    oldest = "" if waiting is None else f", the oldest for {waiting:.0f} s"
-    return f"{facts.queue_depth} waiting for a worker{oldest}; {facts.workers_alive} workers alive"
+    oldest = "" if waiting is None else f", oldest for {waiting:.0f} s"
+    return f"{facts.queue_depth} jobs queued{oldest}; {facts.workers_alive} workers alive"
 
 
 def _last_error(facts: Overview) -> str:

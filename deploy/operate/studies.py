@@ -1,4 +1,4 @@
-"""What an operator does to one study: look at it, try it again, cancel it, judge it complete."""
+"""Show, retry, cancel or settle one study."""
 
 from __future__ import annotations
 
@@ -30,31 +30,34 @@ if TYPE_CHECKING:
     from worker.images.study import StudyImages
 
 
-def change(settings: Settings, name: str, order: Callable[[Session, Study], None]) -> None:
-    """Carry out *order* on the study of that name, locked; raises UnknownStudy, NotPossible."""
+def change(settings: Settings, name: str, operation: Callable[[Session, Study], None]) -> None:
+    """Apply *operation* to the study *name*, locked; raises UnknownStudy, NotPossible."""
     with transaction(settings.database()) as session:
-        order(session, lifecycle.find(session, name, lock=True))
+        operation(session, lifecycle.find(session, name, lock=True))
 
 
 def retry(session: Session, study: Study) -> None:
-    """Queue its job again."""
+    """Queue a new attempt of its job."""
     claims.retry(session, study)
 
 
 def cancel(session: Session, study: Study) -> None:
-    """End its open job."""
+    """Cancel its open job."""
     claims.cancel(session, study)
 
 
 def settle(session: Session, study: Study) -> None:
-    """Judge it complete."""
+    """Settle it now; raises NotPossible if it is not receiving."""
     if study.state != "receiving":
-        raise NotPossible(f"the study is {study.state}: only one that is still receiving can be settled")
+        raise NotPossible(f"the study is {study.state}: only a receiving study can be settled")
     settling.settle(session, study, "settled by an operator")
 
 
 def show(settings: Settings, console: Console, name: str, images: Path | None) -> None:
-    """Print a study without its patient's attributes: its series, its jobs, its current report."""
+    """Print series, jobs and current report of a study, without patient attributes.
+
+    With *images*, write the report's images to that PNG file. Raises UnknownStudy, NotPossible.
+    """
     with transaction(settings.database()) as session:
         study = lifecycle.find(session, name)
         console.print(f"study {study.id}", study.study_instance_uid, highlight=False)
@@ -70,16 +73,16 @@ def show(settings: Settings, console: Console, name: str, images: Path | None) -
 
 
 def _state(study: Study) -> str:
-    why = f": {study.detail} ({study.reason})" if study.reason else ""
-    return f"{study.state}, revision {study.revision}, {study.settle_reason or 'still receiving'}{why}"
+    reason = f": {study.detail} ({study.reason})" if study.reason else ""
+    return f"{study.state}, revision {study.revision}, {study.settle_reason or 'still receiving'}{reason}"
 
 
 def _forecast(session: Session, study: Study) -> str:
     forecast = overview.forecast(session, study.id)
     if forecast is None:
         return ""
-    when = "" if forecast.seconds is None else f", its report in about {forecast.seconds:.0f} s"
-    return f"\nnumber {forecast.position} of the queue{when}"
+    when = "" if forecast.seconds is None else f", report expected in about {forecast.seconds:.0f} s"
+    return f"\nqueue position {forecast.position}{when}"
 
 
 def _series(session: Session, study: Study) -> Table:
@@ -105,14 +108,14 @@ def _jobs(session: Session, study: Study) -> Table:
 
 def _draw(session: Session, study: Study, report: Report | None, path: Path) -> None:
     if report is None:
-        raise NotPossible("there is no report yet, so there are no images of it")
+        raise NotPossible("the study has no report yet, and images are stored with a report")
     from worker.images.render.contact_sheet import contact_sheet  # noqa: PLC0415 - numpy and pydicom, only where images are wanted
 
-    contact_sheet(_seen(session, study, report), report.remarks).save(path, format="PNG")
+    contact_sheet(_images(session, study, report), report.remarks).save(path, format="PNG")
 
 
-def _seen(session: Session, study: Study, report: Report) -> StudyImages:
-    """The stored images, as they were when the model saw them."""
+def _images(session: Session, study: Study, report: Report) -> StudyImages:
+    """Return the stored images as the model received them."""
     import numpy as np  # noqa: PLC0415 - as above
 
     from worker.images.study import RenderedImage, StudyImages  # noqa: PLC0415 - as above

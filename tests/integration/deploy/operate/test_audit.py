@@ -1,4 +1,4 @@
-"""What `prelim audit` sees on the disk, and what it can mend."""
+"""`prelim audit` on stored files: what it finds and what it can repair."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def settings(tmp_path: Path, database_url: str) -> Settings:
-    """A house with an image in its store and one in quarantine."""
+    """An installation with one object in its store and one in quarantine."""
     settings = settings_for(tmp_path, database_url=SecretStr(database_url))
     first = image()
     receive(settings, first)
@@ -34,7 +34,7 @@ def settings(tmp_path: Path, database_url: str) -> Settings:
     return settings
 
 
-def laws(settings: Settings) -> list[str]:
+def violated(settings: Settings) -> list[str]:
     return [violation.law for violation in audit.check(settings)]
 
 
@@ -43,56 +43,56 @@ def stored(settings: Settings) -> Path:
     return path
 
 
-def test_an_intact_house_breaks_no_law(settings: Settings) -> None:
+def test_intact_spool_has_no_violations(settings: Settings) -> None:
     receive(settings, image())
 
-    assert laws(settings) == []
+    assert violated(settings) == []
 
 
-def test_a_lost_file_is_found(settings: Settings) -> None:
+def test_missing_file_is_found(settings: Settings) -> None:
     stored(settings).unlink()
 
-    assert laws(settings) == [audit.NO_FILE]
+    assert violated(settings) == [audit.NO_FILE]
 
 
-def test_a_cut_file_is_found(settings: Settings) -> None:
+def test_truncated_file_is_found(settings: Settings) -> None:
     os.truncate(stored(settings), 100)
 
-    assert laws(settings) == [audit.OTHER_SIZE]
+    assert violated(settings) == [audit.OTHER_SIZE]
 
 
-def test_a_flipped_bit_is_found(settings: Settings) -> None:
+def test_flipped_bit_is_found(settings: Settings) -> None:
     content = bytearray(stored(settings).read_bytes())
     content[-1] ^= 1
     stored(settings).write_bytes(content)
 
-    assert laws(settings) == [audit.OTHER_DIGEST]
+    assert violated(settings) == [audit.OTHER_DIGEST]
 
 
 @pytest.mark.parametrize("table", ["instances", "quarantine"])
-def test_a_file_without_a_row_is_found_and_mended_by_indexing_it_again(settings: Settings, table: str) -> None:
+def test_file_without_a_row_is_repaired_by_indexing_it_again(settings: Settings, table: str) -> None:
     with transaction(settings.database()) as session:
         session.execute(text(f"DELETE FROM {table}"))
-    assert laws(settings) == [audit.NO_ROW]
+    assert violated(settings) == [audit.NO_ROW]
 
     assert audit.show(settings, Console(quiet=True), repair=True) == 0
     indexer.run_once(settings)
 
-    assert laws(settings) == []
+    assert violated(settings) == []
 
 
-def test_a_file_left_half_received_is_found_and_removed(settings: Settings) -> None:
+def test_abandoned_part_file_is_removed(settings: Settings) -> None:
     part = Spool(settings.spool).inbox / "left.part"
     part.write_bytes(b"half")
-    assert laws(settings) == []
+    assert violated(settings) == []
     os.utime(part, (0, 0))
 
-    assert laws(settings) == [audit.STALE]
+    assert violated(settings) == [audit.STALE]
     assert audit.show(settings, Console(quiet=True), repair=True) == 0
     assert not part.exists()
 
 
-def test_a_loss_cannot_be_mended_and_stays_listed(settings: Settings) -> None:
+def test_missing_file_cannot_be_repaired_and_stays_listed(settings: Settings) -> None:
     stored(settings).unlink()
 
     assert audit.show(settings, Console(quiet=True), repair=True) == 1

@@ -1,4 +1,4 @@
-"""A bundle says all about a study that failed, and nothing about its patient."""
+"""A bundle describes a failed study and holds no patient data."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def settings(tmp_path: Path, database_url: str) -> Settings:
 
 
 def failed_study(settings: Settings, *, odd_rows: bytes = b"") -> str:
-    """A study whose only try met an unexpected error; its UID. *odd_rows* are what its image has for its Rows."""
+    """UID of a study whose only attempt had an unexpected error; *odd_rows* is its value of Rows (0028,0010)."""
     sent = image(**PATIENT)
     receive(settings, sent, data=with_rows(encode(sent), odd_rows) if odd_rows else None)
     indexer.run_once(settings)
@@ -70,7 +70,7 @@ def deflate_and_cut_short(stored: Path) -> None:
     stored.write_bytes(stored.read_bytes()[:-20])
 
 
-def test_a_bundle_holds_headers_tries_and_versions(settings: Settings, tmp_path: Path) -> None:
+def test_bundle_holds_headers_attempts_and_versions(settings: Settings, tmp_path: Path) -> None:
     bundle.write(settings, failed_study(settings), tmp_path / "bundle.json")
 
     written = json.loads((tmp_path / "bundle.json").read_text())
@@ -80,7 +80,7 @@ def test_a_bundle_holds_headers_tries_and_versions(settings: Settings, tmp_path:
     assert written["versions"]["prelim"]
 
 
-def test_a_bundle_holds_nothing_of_the_patient(settings: Settings, tmp_path: Path) -> None:
+def test_bundle_holds_no_patient_data(settings: Settings, tmp_path: Path) -> None:
     uid = failed_study(settings)
     bundle.write(settings, uid, tmp_path / "bundle.json")
 
@@ -88,7 +88,7 @@ def test_a_bundle_holds_nothing_of_the_patient(settings: Settings, tmp_path: Pat
     assert not [value for value in (*PATIENT.values(), "Phantom", uid) if value in written]
 
 
-def test_a_file_that_cannot_be_read_is_part_of_the_answer(settings: Settings, tmp_path: Path) -> None:
+def test_unreadable_file_is_listed(settings: Settings, tmp_path: Path) -> None:
     uid = failed_study(settings)
     with transaction(settings.database()) as session:
         session.execute(text("UPDATE instances SET file_path = 'gone'"))
@@ -98,9 +98,7 @@ def test_a_file_that_cannot_be_read_is_part_of_the_answer(settings: Settings, tm
     assert written["instances"][0]["header"] == {"unreadable": "FileNotFoundError"}
 
 
-def test_an_element_that_cannot_be_read_is_named_by_its_error_and_never_quoted(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_unreadable_element_is_listed_by_its_error_and_not_quoted(settings: Settings, tmp_path: Path) -> None:
     uid = failed_study(settings, odd_rows=b"Ada")
     bundle.write(settings, uid, tmp_path / "bundle.json")
 
@@ -110,7 +108,7 @@ def test_an_element_that_cannot_be_read_is_named_by_its_error_and_never_quoted(
     assert "Ada" not in written
 
 
-def test_a_deflated_file_that_was_cut_short_is_named_by_its_error(settings: Settings, tmp_path: Path) -> None:
+def test_truncated_deflated_file_is_listed_by_its_error(settings: Settings, tmp_path: Path) -> None:
     uid = failed_study(settings)
     with transaction(settings.database()) as session:
         deflate_and_cut_short(settings.operations.data_dir / session.scalars(select(Instance.file_path)).one())
@@ -120,6 +118,6 @@ def test_a_deflated_file_that_was_cut_short_is_named_by_its_error(settings: Sett
     assert written["instances"][0]["header"] == {"unreadable": "zlib.error"}
 
 
-def test_an_unknown_study_has_no_bundle(settings: Settings, tmp_path: Path) -> None:
+def test_unknown_study_has_no_bundle(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(UnknownStudy):
-        bundle.write(settings, "nobody", tmp_path / "bundle.json")
+        bundle.write(settings, "unknown", tmp_path / "bundle.json")

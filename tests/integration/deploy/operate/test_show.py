@@ -1,4 +1,4 @@
-"""`prelim show STUDY --images FILE`: what an operator sees of the images of a report."""
+"""`prelim show STUDY --images FILE`: the images of a report as a contact sheet."""
 
 from __future__ import annotations
 
@@ -36,9 +36,7 @@ def reported(arrivals: Arrivals, basis: str, remarks: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", ["sheet.png", "sheet", "sheet.xyz"])
-def test_the_sheet_is_a_png_whatever_its_name_and_shows_what_was_left_out(
-    database_url: str, tmp_path: Path, name: str
-) -> None:
+def test_sheet_is_a_png_under_any_name_and_shows_limitations(database_url: str, tmp_path: Path, name: str) -> None:
     arrivals = Arrivals(database_url)
     reported(arrivals, "1 of 2 images", ["1 image was not used: the image cannot be decoded."])
 
@@ -50,7 +48,7 @@ def test_the_sheet_is_a_png_whatever_its_name_and_shows_what_was_left_out(
     assert (np.abs(below - _INK).sum(axis=2) < 60).any()
 
 
-def test_a_basis_is_printed_as_it_is(database_url: str) -> None:
+def test_basis_is_printed_without_markup(database_url: str) -> None:
     arrivals, printed = Arrivals(database_url), io.StringIO()
     reported(arrivals, "1 of 1 slices of series 3[/b]", [])
 
