@@ -1,4 +1,4 @@
-"""`prelim demo`: start everything, send studies from a process of their own, watch their reports appear."""
+"""Run `prelim demo`: start all processes, send sample studies and show their reports as they are written."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import secrets
 import subprocess
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +16,13 @@ from rich.console import Console
 from rich.live import Live
 
 from db import logs, reference, truth
-from db.environment import load_settings
+from db.environment import load_settings, variable
 from db.errors import ConfigurationError, PrelimError
 from db.operations import overview
 from db.reports import versions
 from db.session import transaction
-from deploy.demo.table import Board
+from db.settings import SECTION_OF
+from deploy.demo.table import DemoTable
 from deploy.embedded.server_process import free_port
 from deploy.launcher import addresses
 from deploy.launcher.child import find_program
@@ -32,7 +34,7 @@ from worker.retrieval.cases import CASES
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from sqlalchemy.orm import Session
 
@@ -41,98 +43,110 @@ if TYPE_CHECKING:
     from deploy.launcher.launcher import Launcher
 
 STUDIES = 8
-#: Shipped with Prelim; made by `make demo-checkpoint`.
+#: Shipped with Prelim; trained by `make demo-checkpoint`.
 CHECKPOINT = Path(__file__).parent / "checkpoint"
-#: A folder of single files has no late images: a short quiet time shows reports sooner.
-SETTLE_SECONDS = "2"
-#: Longest wait for a report after the last study was sent, in seconds; a laptop writes one in about a second.
-PATIENCE_SECONDS = 600
+#: Settings of the demo unless set by the user: a short quiet time shows reports sooner and a folder of files has no
+#: late images; `prelim up` shows the log lines that would interrupt the table.
+DEFAULTS = {"settle_seconds": 2.0, "log_level": "warning"}
+#: Seconds to wait for the last report; a laptop writes one in about a second.
+MAX_WAIT_SECONDS = 600
 REFRESH_SECONDS = 0.5
 console = Console(markup=False, highlight=False)
 
 
 class DemoFailed(PrelimError):
-    """Raised when a step of the demo ended badly; its own lines say why."""
+    """Raised when a step of the demo failed; its own lines hold the cause."""
 
 
 def show(*, studies: Path | None, seed: int | None, leave: bool) -> int:
-    """Run the demo; with *leave* it ends by itself, with 0 when every study has its report and 1 when one has not."""
+    """Run the demo and return its exit status.
+
+    With *leave* it ends by itself: 0 if every study has its report, else 1. Raises ConfigurationError, DemoFailed.
+    """
     if studies is not None and not studies.is_dir():
-        raise ConfigurationError(f"{studies} is no folder: name one with DICOM files")
-    settings = _settings()
+        raise ConfigurationError(f"not a directory: {studies}; expected one with DICOM files")
+    given = load_settings()
+    settings = demo_settings(given)
     logs.configure(settings)
-    settings = _checkpoint(settings)
     check(settings)
     if studies and is_demo(settings.checkpoint_directory):
-        console.print("a demo checkpoint knows phantoms only: what it writes about other images means nothing")
-    truths: dict[str, str] = {}
-    folders = [studies] if studies else []
-    if not studies:
-        folder, truths = _made_up_studies(settings, secrets.randbelow(2**31) if seed is None else seed)
-        # Beside them lies the truth, which nobody sends.
-        folders = sorted(path for path in folder.iterdir() if path.is_dir())
+        console.print("the demo checkpoint reads phantoms only: its reports on other images mean nothing")
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    folders, reports = ([studies], {}) if studies else _phantom_studies(settings, seed)
     references = _reference_cases(settings)
-    with running(settings) as launcher:
-        _reference_index(settings, references)
+    environment = environment_of(settings, given)
+    with running(settings, environment=environment) as launcher:
+        _reference_index(settings, references, environment)
         addresses.print_addresses(settings, launcher.print_line)
-        status = _send_and_watch(settings, launcher, folders, Board(truths), leave=leave)
+        sender = ["send", *_demo_title(settings), *map(str, folders)]
+        with _started(sender, environment) as sending:
+            table = DemoTable(reports)
+            status = _watch(settings, launcher, sending, set(_study_uids(folders)), table, leave=leave)
     return status if leave else launcher.exit_status
 
 
-def _settings() -> Settings:
-    """The configured settings, with a short settle time and free ports where nothing else was asked for."""
-    os.environ.setdefault("PRELIM_SETTLE_SECONDS", SETTLE_SECONDS)
-    # The table is what is to be seen; `prelim up` shows every process's lines.
-    os.environ.setdefault("PRELIM_LOG_LEVEL", "warning")
-    values = load_settings().by_name()
-    for host, name in SERVERS:
-        variable = f"PRELIM_{name.upper()}"
-        port = values[name]
-        if variable not in os.environ and not is_free(values[host], port):
-            os.environ[variable] = str(free_port())
-            console.print(f"port {port} is taken: {variable}={os.environ[variable]}")
-    return load_settings()
+def demo_settings(given: Settings) -> Settings:
+    """Return *given* with the demo's defaults, free ports and a checkpoint wherever the user set none."""
+    changes = {name: value for name, value in DEFAULTS.items() if not _is_set(given, name)}
+    for host, port in SERVERS:
+        values = given.by_name()
+        if not _is_set(given, port) and not is_free(values[host], values[port]):
+            changes[port] = free_port()
+            console.print(f"port {values[port]} is in use: {variable(port)}={changes[port]}")
+    return given.replace(**changes, **_checkpoint(given))
 
 
-def _checkpoint(settings: Settings) -> Settings:
-    """The settings with a checkpoint: the configured one, else the one shipped, else one of random numbers."""
-    directory = settings.checkpoint_directory
-    if settings.model.checkpoint is None and not (directory / "config.json").is_file():
-        if not (CHECKPOINT / "config.json").is_file():
-            _prelim("checkpoint", "random", str(directory))
-            console.print("the demo checkpoint is missing: a random one is used, and its words mean nothing")
-            return settings
-        os.environ["PRELIM_CHECKPOINT"] = str(CHECKPOINT)
-        # It is stored in bfloat16, in which many processors are slow.
-        os.environ.setdefault("PRELIM_DTYPE", "float32")
-    return load_settings()
+def environment_of(settings: Settings, given: Settings) -> dict[str, str]:
+    """Return the variables with which another process reads *settings* where this one has read *given*."""
+    before = given.by_name()
+    return {variable(name): str(value) for name, value in settings.by_name().items() if value != before[name]}
 
 
-def _made_up_studies(settings: Settings, seed: int) -> tuple[Path, dict[str, str]]:
-    """The folder of studies, and their true reports by Study Instance UID."""
+def _is_set(settings: Settings, name: str) -> bool:
+    return name in getattr(settings, SECTION_OF[name]).model_fields_set
+
+
+def _checkpoint(given: Settings) -> dict[str, object]:
+    """Return the settings of the shipped checkpoint if none is configured; create a random one if it is missing."""
+    directory = given.checkpoint_directory
+    if given.model.checkpoint is not None or (directory / "config.json").is_file():
+        return {}
+    if not (CHECKPOINT / "config.json").is_file():
+        _prelim("checkpoint", "random", str(directory))
+        console.print("the demo checkpoint is missing: a random-weight one is used, and its reports mean nothing")
+        return {}
+    # Stored in bfloat16, which many CPUs compute slowly.
+    dtype = {} if _is_set(given, "dtype") else {"dtype": "float32"}
+    return {"checkpoint": CHECKPOINT, **dtype}
+
+
+def _phantom_studies(settings: Settings, seed: int) -> tuple[list[Path], dict[str, str]]:
+    """Return the folders of the studies, and their reference reports by Study Instance UID."""
     folder = settings.operations.data_dir / "demo" / f"studies-{seed}"
     made = write_demo_studies(folder, count=STUDIES, seed=seed)
     for study in made:
         truth.write(settings.operations.data_dir, study.study_instance_uid, study.report)
-    return folder, {study.study_instance_uid: study.report for study in made}
+    # Only the folders of DICOM files: the reference reports beside them are not sent.
+    folders = sorted(path for path in folder.iterdir() if path.is_dir())
+    return folders, {study.study_instance_uid: study.report for study in made}
 
 
 def _reference_cases(settings: Settings) -> Path:
     folder = settings.operations.data_dir / "demo" / f"reference-{REFERENCE_CASES}"
-    # Written last: without it an interrupted run left a part, which is written again.
+    # Written last: if it is missing, an earlier run was interrupted and the folder is written again.
     if not (folder / CASES).is_file():
-        console.print(f"drawing {REFERENCE_CASES} earlier cases, once")
+        console.print(f"drawing {REFERENCE_CASES} reference cases (first run only)")
         write_reference_cases(folder, count=REFERENCE_CASES, seed=0)
     return folder
 
 
-def _reference_index(settings: Settings, folder: Path) -> None:
-    """Build the index unless this checkpoint has one: it may be of real cases."""
+def _reference_index(settings: Settings, folder: Path, environment: Mapping[str, str]) -> None:
+    """Build the index unless this checkpoint has one, which may hold real cases."""
     digest = checkpoint_digest(settings.checkpoint_directory)
     with transaction(settings.database()) as session:
         known = reference.current_snapshot(session, digest)
     if known is None:
-        _prelim("reference", "build", str(folder))
+        _prelim("reference", "build", str(folder), environment=environment)
         return
     # Imports torch, which the demo's own process does not need otherwise.
     from worker.retrieval.index import ReferenceIndex  # noqa: PLC0415 - see above
@@ -140,40 +154,55 @@ def _reference_index(settings: Settings, folder: Path) -> None:
     try:
         ReferenceIndex(settings.operations.data_dir / known.directory, model_digest=digest)
     except ConfigurationError as problem:
-        # The index may be of real cases: it is not for the demo to build another over it.
-        another = "while `prelim up` runs on this data folder, or name the demo another one with PRELIM_DATA_DIR"
-        raise ConfigurationError(f"{problem}, {another}") from problem
+        # Not rebuilt here: the index may hold real cases.
+        advice = "while `prelim up` runs on this data folder, or set PRELIM_DATA_DIR to another one for the demo"
+        raise ConfigurationError(f"{problem}, {advice}") from problem
 
 
-def _prelim(*arguments: str) -> None:
-    if subprocess.run([find_program("prelim"), *arguments], check=False).returncode != 0:
+def _prelim(*arguments: str, environment: Mapping[str, str] | None = None) -> None:
+    command = [find_program("prelim"), *arguments]
+    if subprocess.run(command, env={**os.environ, **(environment or {})}, check=False).returncode != 0:
         raise DemoFailed(f"`prelim {' '.join(arguments)}` failed; its lines are above")
 
 
-def _send_and_watch(
-    settings: Settings, launcher: Launcher, folders: Sequence[Path], board: Board, *, leave: bool
+@contextmanager
+def _started(arguments: Sequence[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a prelim command beside the block and end it with the block."""
+    process = subprocess.Popen([find_program("prelim"), *arguments], env={**os.environ, **environment})
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _watch(
+    settings: Settings,
+    launcher: Launcher,
+    sender: subprocess.Popen[bytes],
+    uids: Collection[str],
+    table: DemoTable,
+    *,
+    leave: bool,
 ) -> int:
-    uids = set(_study_uids(folders))
-    sender = subprocess.Popen([find_program("prelim"), "send", *_to_a_demo(settings), *map(str, folders)])
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    with Live(board.table(), console=console, refresh_per_second=4) as live:
+    deadline = time.monotonic() + MAX_WAIT_SECONDS
+    with Live(table.render(), console=console, refresh_per_second=4) as live:
         while not launcher.stopping:
             launcher.run_once()
-            # First whether all has come in, then the look: the other way round the last study could be missed.
+            # Checked before the database is read: in the other order the last study could be missed.
             arrived = sender.poll() is not None and not any((settings.spool / "inbox").glob("*.dcm"))
             with transaction(settings.database()) as session:
                 lines = overview.studies(session, uids)
-                board.update(lines, _texts(session, lines))
-            live.update(board.table())
-            if leave and ((arrived and board.all_ended) or time.monotonic() > deadline):
+                table.update(lines, _texts(session, lines))
+            live.update(table.render())
+            if leave and ((arrived and table.all_ended) or time.monotonic() > deadline):
                 break
             time.sleep(REFRESH_SECONDS)
-    sender.terminate()
-    return 0 if sender.wait() == 0 and board.all_reported else 1
+    return 0 if sender.poll() == 0 and table.all_reported else 1
 
 
-def _to_a_demo(settings: Settings) -> Sequence[str]:
-    """The AE title that a demo checkpoint writes for; a real one writes for any."""
+def _demo_title(settings: Settings) -> Sequence[str]:
+    """Return the option for an AE title that a demo checkpoint reports for; other checkpoints report for any."""
     return ["--called", settings.model.demo_ae_titles[0]] if settings.model.demo_ae_titles else []
 
 
@@ -183,7 +212,7 @@ def _texts(session: Session, lines: Sequence[StudyLine]) -> Mapping[uuid.UUID, s
 
 
 def _study_uids(folders: Iterable[Path]) -> Iterator[str]:
-    """The studies that are going to be sent; what cannot be read is not."""
+    """Yield the Study Instance UIDs in *folders*; unreadable files are skipped, as the sender skips them."""
     for folder in folders:
         for path in folder.rglob("*"):
             try:

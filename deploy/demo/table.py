@@ -1,4 +1,4 @@
-"""The live table of the demo: a line for each study, from its arrival to its report."""
+"""Live table of the demo: one line per study, from its arrival to its report."""
 
 from __future__ import annotations
 
@@ -19,49 +19,46 @@ if TYPE_CHECKING:
 STYLES = {"reported": "green", "failed": "red", "not_reportable": "yellow", "running": "cyan"}
 
 
-class Board:
-    """The studies of the database as they stood at the last look; *truths* are true reports by Study Instance UID.
+class DemoTable:
+    """Studies at the last update; *reference_reports* by Study Instance UID.
 
-    Without truths the studies may be patients': then neither reports nor names are shown.
+    Without reference reports the studies may be of patients: neither reports nor names are shown.
     """
 
-    def __init__(self, truths: Mapping[str, str] | None = None) -> None:
-        self._truths = truths or {}
+    def __init__(self, reference_reports: Mapping[str, str] | None = None) -> None:
+        self._reference_reports = reference_reports or {}
         self._lines: Sequence[StudyLine] = ()
         self._reports: Mapping[uuid.UUID, str] = {}
 
     def update(self, lines: Sequence[StudyLine], reports: Mapping[uuid.UUID, str]) -> None:
-        """Take a new look; *reports* are the texts by the study's id."""
+        """Replace the studies; *reports* are their report texts by study id."""
         self._lines, self._reports = lines, reports
 
     @property
     def all_ended(self) -> bool:
-        """Whether there are studies, and none has a report still to come."""
+        """True if there are studies and none is pending."""
         return bool(self._lines) and not any(line.state in PENDING_STATES for line in self._lines)
 
     @property
     def all_reported(self) -> bool:
-        """Whether every study has its report, or a lasting reason why it can have none."""
+        """True if every study is reported or not reportable."""
         return bool(self._lines) and all(line.state in ("reported", "not_reportable") for line in self._lines)
 
-    def table(self) -> Table:
-        """The oldest first; truth and report beside one another where the truth is known."""
-        beside = ("truth", "report", "findings") if self._truths else ("basis or reason",)
-        table = Table("study", "modality", "state", *beside, title="studies", title_justify="left", show_lines=True)
+    def render(self) -> Table:
+        """Return the table, oldest study first, with reference report and report side by side."""
+        columns = ("reference report", "report", "findings") if self._reference_reports else ("basis or reason",)
+        table = Table("study", "modality", "state", *columns, title="studies", title_justify="left", show_lines=True)
         for line in reversed(self._lines):
-            about = self._beside(line) if self._truths else (_about(line),)
-            table.add_row(str(line.id)[:8], line.modality, line.state, *about, style=STYLES.get(line.state, ""))
+            cells = self._compared(line) if self._reference_reports else (_about(line),)
+            table.add_row(str(line.id)[:8], line.modality, line.state, *cells, style=STYLES.get(line.state, ""))
         return table
 
-    def _beside(self, line: StudyLine) -> tuple[str, str, str]:
-        truth, report = self._truths.get(line.study_instance_uid, ""), self._reports.get(line.id)
+    def _compared(self, line: StudyLine) -> tuple[str, str, str]:
+        reference, report = self._reference_reports.get(line.study_instance_uid, ""), self._reports.get(line.id)
         if report is None:
-            return _impression(truth), line.detail or "", ""
-        return (
-            _impression(truth),
-            _impression(report),
-            "as drawn" if _findings(truth) == _findings(report) else "differ",
-        )
+            return _impression(reference), line.detail or "", ""
+        same = _findings(reference) == _findings(report)
+        return _impression(reference), _impression(report), "as drawn" if same else "differ"
 
 
 def _about(line: StudyLine) -> str:
@@ -74,5 +71,5 @@ def _impression(report: str) -> str:
 
 
 def _findings(report: str) -> set[tuple[str, str, str]]:
-    """As the ruler compares them: finding, side, zone."""
+    """Return finding, side and zone of each affirmed finding, as the evaluation compares them."""
     return {label.strict for label in present(report)}

@@ -44,7 +44,7 @@ def test_the_demo_reports_every_study_and_nearly_all_as_drawn(tmp_path: Path) ->
 
     assert demo.returncode == 0, demo.stdout + demo.stderr
     assert "Flower" in demo.stdout
-    for column in ("truth", "report", "findings"):
+    for column in ("reference report", "report", "findings"):
         assert column in demo.stdout
     assert demo.stdout.count("as drawn") >= STUDIES - 1, demo.stdout
 
