@@ -1,63 +1,97 @@
-"""What a reader must know beside the words of a report: what it rests on, and how it came to be."""
+"""The sentences of a report that no model wrote: its basis, its limitations, and texts in place of findings.
+
+Each is listed in docs/report-sentences.md with its cause and the consequence for the reader.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from worker.prompting.wording import image_name
+
 if TYPE_CHECKING:
-    from worker.pipeline import References, Written
+    from collections.abc import Iterator, Sequence
+
+    from worker.images.study import StudyImages
+    from worker.model.engine.request import FinishReason
     from worker.retrieval.out_of_distribution import OodResult
+    from worker.retrieval.retrieve import Retrieval
+
+_CUT_OFF = {
+    "length": "The text was cut off at the token limit.",
+    "deadline": "The text was cut off at the time limit.",
+}
+_NOT_QUOTED = "No similar earlier cases were quoted"
 
 
-def basis_of(written: Written) -> str:
-    """Which of the study's images the report rests on, and whether they were refused."""
-    ood = written.grounding.ood
-    if ood is None or not written.grounding.refused:
-        return written.seen.basis
-    return f"{written.seen.basis}, refused beside {ood.reference_images} reference images"
+def fixed_text(images: StudyImages, retrieval: Retrieval) -> str | None:
+    """Return the report of a study that the model must not read; None for any other.
+
+    The model would describe findings in an empty image, and would take them from the quoted cases.
+    """
+    if not images.informative:
+        return "Findings: The images contain no diagnostic information. Impression: Not diagnostic."
+    if retrieval.ood is None or not retrieval.rejected:
+        return None
+    return f"Findings: Not analysed: {_out_of_distribution(images, retrieval.ood)}. Impression: Not diagnostic."
 
 
-def remarks_on(written: Written, references: References) -> list[str]:
-    """Sentences about the images, the text and the earlier cases, where they are not as they should be."""
-    seen, answer = written.seen, written.answer
-    said = seen.limitations()
-    said += [f"Image {n}: {w}" for n, image in enumerate(seen.images, start=1) for w in image.warnings]
-    if answer.finish_reason != "stop":
-        said.append(f"The text was cut short ({answer.finish_reason}).")
-    return said + _of_grounding(written, references)
+def basis_of(images: StudyImages, retrieval: Retrieval) -> str:
+    """Return the phrase for the images a report is based on: "8 of 240 slices of series 3"."""
+    if retrieval.ood is None or not retrieval.rejected:
+        return images.basis
+    return f"{images.basis}; not analysed: {_out_of_distribution(images, retrieval.ood)}"
 
 
-def _of_grounding(written: Written, references: References) -> list[str]:
-    """What a reader must know of the comparison with earlier cases."""
-    ood, modality = written.grounding.ood, written.seen.modality
-    if references.index is None:
-        return ["Written without similar earlier cases: no reference index for this model."]
+def _out_of_distribution(images: StudyImages, ood: OodResult) -> str:
+    name = image_name(images.modality, images.body_part)
+    return f"the images are out of distribution for {name} images (reference set: {ood.reference_images} images)"
+
+
+def limitations(
+    images: StudyImages,
+    retrieval: Retrieval,
+    *,
+    indexed: bool,
+    finish_reason: FinishReason,
+    late_arrivals: Sequence[str],
+) -> list[str]:
+    """Return the reasons why a report may be incomplete or wrong, as sentences.
+
+    *indexed* is false if the model has no reference index; *late_arrivals* as db.studies.lifecycle gives them.
+    """
+    sentences = [f"New in this version: {late}." for late in late_arrivals] + images.limitations()
+    for number, image in enumerate(images.images, start=1):
+        sentences += [f"Image {number} is {warning}." for warning in image.warnings]
+    if finish_reason in _CUT_OFF:
+        sentences.append(_CUT_OFF[finish_reason])
+    if not indexed:
+        return [*sentences, f"{_NOT_QUOTED}: no reference index exists for this model."]
+    # A study without diagnostic information is not compared.
+    return sentences + (list(_of_retrieval(images.modality, retrieval)) if images.informative else [])
+
+
+def _of_retrieval(modality: str, retrieval: Retrieval) -> Iterator[str]:
+    ood = retrieval.ood
     if ood is None:
-        few = f"Written without similar earlier cases: too few of {modality} in the reference index."
-        return [few] if written.seen.informative else []
-    limit = f"limit {ood.threshold:g}"
-    if written.grounding.refused:
-        strangest = f"z {min(ood.scores):.1f} to {max(ood.scores):.1f}, {limit}"
-        return [
-            f"Refused, not read by the model: unlike every reference image of {modality} ({strangest}).",
-            "If the images are what they should be, they need a reader; PRELIM_OOD_REJECT=false ends refusing.",
-        ]
-    if not ood.in_distribution:
-        return [
-            f"Unlike the reference images of {modality} (z {min(ood.scores):.1f} or more, {limit}).",
-            "Written without similar earlier cases, to be read with care.",
-        ]
-    return _of_the_nearest(written, ood) + [
-        f"Image {number}: unlike the reference images of {modality} (z {score:.1f}, {limit});"
-        " not used to find similar cases."
-        for number, score in enumerate(ood.scores, start=1)
-        if number - 1 not in ood.in_distribution
-    ]
+        yield f"{_NOT_QUOTED}: the reference index has too few cases of modality {modality}."
+    elif retrieval.rejected:
+        yield f"The images were not analysed: all are out of distribution for modality {modality} ({_scores(ood)})."
+        yield "If the images are correct, the study must be read without a preliminary report; contact the operator."
+    elif not ood.in_distribution:
+        yield f"All images are out of distribution for modality {modality} ({_scores(ood)})."
+        yield f"{_NOT_QUOTED}: no image is in distribution; the report may be unreliable."
+    else:
+        if retrieval.below_threshold is not None:
+            similarity = f"similarity {retrieval.below_threshold:.3f}, threshold {ood.min_similarity:.3f}"
+            yield f"{_NOT_QUOTED}: the nearest case of modality {modality} is not similar enough ({similarity})."
+        for number, score in enumerate(ood.scores, start=1):
+            if number - 1 not in ood.in_distribution:
+                measured = f"score {score:.2f}, threshold {ood.threshold:.2f}"
+                yield f"Image {number} was not used for retrieval: out of distribution ({measured})."
 
 
-def _of_the_nearest(written: Written, ood: OodResult) -> list[str]:
-    nearest = written.grounding.too_little
-    if nearest is None:
-        return []
-    compared = f"{nearest:.3f}, least {ood.min_similarity:.3f}"
-    return [f"Written without similar earlier cases: none of {written.seen.modality} is similar enough ({compared})."]
+def _scores(ood: OodResult) -> str:
+    low, high = f"{min(ood.scores):.2f}", f"{max(ood.scores):.2f}"
+    scores = f"score {low}" if low == high else f"scores {low} to {high}"
+    return f"{scores}, threshold {ood.threshold:.2f}"

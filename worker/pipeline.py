@@ -1,6 +1,6 @@
-"""Study -> report: a plain function over a model and an index, so that both can be fakes.
+"""Study -> draft of a report: images, similar cases, prompt, generation.
 
-images -> similar cases -> prompt -> generation -> draft. Nothing here knows Celery, Postgres or torch.
+A plain class over a model and an index, both fakeable. Without Celery, Postgres and torch.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
@@ -18,9 +18,11 @@ from PIL import Image
 from db.errors import TransientFailure
 from db.reports.versions import Draft, Quoted, Shown
 from worker.images.study import images_of
-from worker.limitations import basis_of, remarks_on
+from worker.limitations import basis_of, fixed_text, limitations
+from worker.model.engine.request import Request
 from worker.prompting import wording
 from worker.prompting.report import QuotedCase, report_prompt, split_report
+from worker.retrieval.retrieve import Query, Retrieval, retrieve
 
 if TYPE_CHECKING:
     import uuid
@@ -29,244 +31,215 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from db.settings import Settings
     from worker.images.study import RenderedImage, StoredInstance, StudyImages
-    from worker.retrieval.index import Neighbour
-    from worker.retrieval.out_of_distribution import OodResult
+    from worker.model.engine.request import FinishReason, Generation
+    from worker.retrieval.retrieve import Index
 
-#: How often the waiting thread looks whether the model has moved on, in seconds.
-LOOK_SECONDS = 0.5
+    #: Report texts by case id; a case deleted since the snapshot was built is missing.
+    ReadReports = Callable[[Sequence[uuid.UUID]], Mapping[uuid.UUID, str]]
 
-
-class Generation(Protocol):
-    """What a model made of a request."""
-
-    @property
-    def text(self) -> str:
-        """The words."""
-
-    @property
-    def finish_reason(self) -> str:
-        """`stop` where the model ended by itself."""
+#: Interval at which the waiting thread checks the engine's progress, in seconds: a small part of any lease.
+PROGRESS_POLL_SECONDS = 0.5
 
 
 class Model(Protocol):
-    """What the reporter needs of a model."""
+    """A model that serves requests: worker.model.resident_model.ResidentModel, or a fake."""
 
     @property
     def digest(self) -> str:
-        """Of the weights."""
-
-    def patch_tokens(self, images: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-        """What it sees at each place of each image, for the search: [images, layers, patches, channels]."""
+        """Digest of the weights."""
 
     @property
     def progress(self) -> int:
-        """Grows whenever the engine moves on, with whichever request."""
+        """Counter of the engine's steps, with any request."""
 
-    def generate(self, question: str, images: Sequence[npt.NDArray[Any]]) -> Future[Any]:
-        """Start to answer."""
+    def patch_tokens(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+        """Return vision tokens for retrieval: [images, layers, patches, channels]."""
 
-
-class Index(Protocol):
-    """What the reporter needs of a reference index."""
-
-    snapshot: str
-
-    def compare(self, tokens: npt.NDArray[Any], *, modality: str, body_part: str) -> OodResult | None:
-        """Score images against the modality's reference images; None if there are too few."""
-
-    def search(
-        self, tokens: npt.NDArray[Any], *, modality: str, count: int, patient_hash: str, study_hash: str
-    ) -> list[Neighbour]:
-        """The most similar earlier cases, best first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sentence:
-    """Text that no model wrote."""
-
-    text: str
-    finish_reason: str = "stop"
-
-
-#: An empty image must not inherit its neighbours' findings: the model is not asked about it.
-NOT_DIAGNOSTIC = Sentence("Findings: The images hold no diagnostic information. Impression: Not diagnostic.")
+    def submit(self, request: Request) -> Future[Generation]:
+        """Start to generate an answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class StudyToReport:
-    """What a run needs to know of a study; no patient attributes, only fingerprints to leave out the patient's own."""
+    """A study's files and attributes; of the patient only fingerprints, by which its own cases are not quoted."""
 
     instances: Sequence[StoredInstance]
     modality: str = ""
     body_part: str = ""
     patient_hash: str = ""
     study_hash: str = ""
-    #: Our AE titles that its images were sent to.
+    #: AE titles of ours that its images were sent to.
     called_ae_titles: frozenset[str] = frozenset()
-    #: What came after the version before this one was written.
+    #: Images added since the previous version, as db.studies.lifecycle words them.
     late_arrivals: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class References:
-    """The earlier cases at hand: the index, and how to read the reports it points to."""
+class Options:
+    """Limits and choices of a report; the settings of the same names have the same defaults."""
 
-    index: Index | None
-    #: Report texts by case id; a case erased since the snapshot is missing.
-    read: Callable[[Sequence[uuid.UUID]], Mapping[uuid.UUID, str]]
-    count: int = 3
-    #: Whether images that are unlike all reference images get no findings.
+    images_per_study: int = 8
+    retrieved_cases: int = 3
     ood_reject: bool = True
+    max_new_tokens: int = 200
+    report_deadline_seconds: float = 300.0
+
+    @classmethod
+    def of(cls, settings: Settings) -> Options:
+        """Return the options that a worker with these *settings* uses."""
+        model, retrieval = settings.model, settings.retrieval
+        return cls(
+            images_per_study=model.images_per_study,
+            retrieved_cases=retrieval.retrieved_cases,
+            ood_reject=retrieval.ood_reject,
+            max_new_tokens=model.max_new_tokens,
+            report_deadline_seconds=model.report_deadline_seconds,
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class Grounding:
-    """What the reference cases say about a study's images."""
-
-    #: Comparison with the reference images; None if there are none to compare with.
-    ood: OodResult | None = None
-    quoted: list[Quoted] = field(default_factory=list)
-    refused: bool = False
-    #: Similarity of the nearest case, where that is too little for any to be quoted.
-    too_little: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What the steps of one run made."""
-
-    seen: StudyImages
-    grounding: Grounding
-    answer: Generation
-    seconds: Mapping[str, float]
+class _Answer(NamedTuple):
+    text: str
+    finish_reason: FinishReason = "stop"
 
 
 @dataclass(slots=True)
-class Timings:
-    """Seconds per step, kept with the report."""
+class _Run:
+    """Results of the steps of one run."""
+
+    study: StudyToReport
+    images: StudyImages
+    retrieval: Retrieval
+    quoted: list[Quoted]
+    answer: _Answer
+    seconds: dict[str, float]
+
+
+@dataclass(slots=True)
+class _Timer:
+    """Seconds of each step, stored with the report."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     _since: float = field(default_factory=time.monotonic)
 
     def lap(self, step: str) -> None:
-        """End a step."""
         now = time.monotonic()
         self.seconds[step], self._since = round(now - self._since, 4), now
 
 
-def write_report(
-    study: StudyToReport, model: Model, references: References, *, budget: int, on_progress: Callable[[], None]
-) -> Draft:
-    """Write the report of a study.
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """The steps from a study to its draft, over one model and the reference index made with it, if there is one."""
 
-    *on_progress* is called when the work has moved on; what it raises ends the run. Raises NotReportable where the
-    images cannot make a report, TransientFailure where the model gave none this time.
-    """
-    timings = Timings()
-    seen = images_of(study.instances, budget=budget, on_progress=on_progress)
-    on_progress()
-    timings.lap("images")
-    if not seen.informative:
-        return _draft(study, Written(seen, Grounding(), NOT_DIAGNOSTIC, timings.seconds), model, references)
-    grounding = _ground(study, seen, model, references)
-    on_progress()
-    timings.lap("retrieval")
-    if grounding.refused:
-        return _draft(study, Written(seen, grounding, _strange(seen), timings.seconds), model, references)
-    cases = [QuotedCase(quoted.excerpt, quoted.similarity) for quoted in grounding.quoted]
-    answer = _wait(model, report_prompt(seen.modality, seen.body_part, cases), seen, on_progress)
-    timings.lap("generation")
-    return _draft(study, Written(seen, grounding, answer, timings.seconds), model, references)
+    model: Model
+    index: Index | None
+    read_reports: ReadReports
+    options: Options
 
+    def run(self, study: StudyToReport, on_progress: Callable[[], None]) -> Draft:
+        """Write the report of *study*.
 
-def _ground(study: StudyToReport, seen: StudyImages, model: Model, references: References) -> Grounding:
-    """Compare the images with the reference cases: are they of the kind, and which cases are similar."""
-    index = references.index
-    if index is None:
-        return Grounding()
-    tokens = model.patch_tokens([image.pixels for image in seen.images])
-    if not np.isfinite(tokens).all():
-        raise TransientFailure("model_error", "the model's vision tower computed no finite numbers")
-    ood = index.compare(tokens, modality=seen.modality, body_part=seen.body_part)
-    if ood is None:
-        return Grounding()
-    if not ood.in_distribution:
-        return Grounding(ood, refused=references.ood_reject and ood.can_reject)
-    found = index.search(
-        # The neighbours of an out-of-distribution image mean nothing.
-        tokens[ood.in_distribution],
-        modality=seen.modality,
-        count=references.count,
-        patient_hash=study.patient_hash,
-        study_hash=study.study_hash,
-    )
-    similar = [neighbour for neighbour in found if neighbour.similarity >= ood.min_similarity]
-    if found and not similar:
-        return Grounding(ood, too_little=found[0].similarity)
-    texts = references.read([neighbour.case_id for neighbour in similar])
-    return Grounding(ood, [Quoted(n.case_id, n.similarity, texts[n.case_id]) for n in similar if n.case_id in texts])
+        *on_progress* is called whenever the work has progressed; its errors end the run. Raises NotReportable if the
+        images cannot make a report, TransientFailure if the model gave none this time.
+        """
+        timer = _Timer()
+        images = images_of(study.instances, budget=self.options.images_per_study, on_progress=on_progress)
+        timer.lap("images")
+        on_progress()
+        retrieval = self._retrieve(study, images)
+        quoted = self._quote(retrieval)
+        timer.lap("retrieval")
+        on_progress()
+        text = fixed_text(images, retrieval)
+        answer = self._generate(images, quoted, on_progress) if text is None else _Answer(text)
+        timer.lap("generation")
+        return self._draft(_Run(study, images, retrieval, quoted, answer, timer.seconds))
 
+    def _retrieve(self, study: StudyToReport, images: StudyImages) -> Retrieval:
+        if self.index is None or not images.informative:
+            return Retrieval()
+        tokens = self.model.patch_tokens([image.pixels for image in images.images])
+        if not np.isfinite(tokens).all():
+            raise TransientFailure("model_error", "the model's vision tower returned non-finite numbers")
+        query = Query(tokens, images.modality, images.body_part, study.patient_hash, study.study_hash)
+        options = self.options
+        return retrieve(self.index, query, count=options.retrieved_cases, ood_reject=options.ood_reject)
 
-def _strange(seen: StudyImages) -> Sentence:
-    image = wording.image_name(seen.modality, seen.body_part)
-    return Sentence(
-        f"Findings: The images do not look like any {image} image of the reference set; nothing was read from them."
-        f" Impression: Not diagnostic as {image} image."
-    )
+    def _quote(self, retrieval: Retrieval) -> list[Quoted]:
+        if not retrieval.similar:
+            return []
+        texts = self.read_reports([case.case_id for case in retrieval.similar])
+        similar = [case for case in retrieval.similar if case.case_id in texts]
+        return [Quoted(case.case_id, case.similarity, texts[case.case_id]) for case in similar]
 
+    def _generate(self, images: StudyImages, quoted: Sequence[Quoted], on_progress: Callable[[], None]) -> _Answer:
+        cases = [QuotedCase(case.excerpt, case.similarity) for case in quoted]
+        request = Request(
+            report_prompt(images.modality, images.body_part, cases),
+            [image.pixels for image in images.images],
+            max_new_tokens=self.options.max_new_tokens,
+            deadline_seconds=self.options.report_deadline_seconds,
+        )
+        generation = self._wait(self.model.submit(request), on_progress)
+        return _Answer(generation.text, generation.finish_reason)
 
-def _wait(model: Model, question: str, seen: StudyImages, on_progress: Callable[[], None]) -> Generation:
-    """Wait for the text; the lease is extended only while the engine moves on, so that a hung one loses it.
+    def _wait(self, future: Future[Generation], on_progress: Callable[[], None]) -> Generation:
+        """Wait for the answer; report progress only while the engine steps, so that a hung one loses its leases.
 
-    Its progress with any request counts, not our own tokens: a request that waits for a free slot is in no danger.
-    """
-    future = model.generate(question, [image.pixels for image in seen.images])
-    progress = model.progress
-    try:
-        while True:
-            try:
-                answer: Generation = future.result(timeout=LOOK_SECONDS)
-            except TimeoutError:
-                if future.done():
-                    raise
-                if model.progress > progress:
-                    progress = model.progress
-                    on_progress()
-            else:
-                return answer
-    finally:
-        future.cancel()
+        Steps with any request count, not this one's tokens: a request that waits for a free slot is in no danger.
+        """
+        progress = self.model.progress
+        try:
+            while True:
+                try:
+                    return future.result(timeout=PROGRESS_POLL_SECONDS)
+                except TimeoutError:
+                    if future.done():
+                        raise
+                    if self.model.progress > progress:
+                        progress = self.model.progress
+                        on_progress()
+        finally:
+            future.cancel()
 
+    def _draft(self, run: _Run) -> Draft:
+        findings, impression = split_report(run.answer.text)
+        if not findings and not impression:
+            raise TransientFailure("empty_report", "the model returned no text")
+        return Draft(
+            findings=findings,
+            impression=impression,
+            basis=basis_of(run.images, run.retrieval),
+            remarks=limitations(
+                run.images,
+                run.retrieval,
+                indexed=self.index is not None,
+                finish_reason=run.answer.finish_reason,
+                late_arrivals=run.study.late_arrivals,
+            ),
+            prompt_version=wording.VERSION,
+            model_digest=self.model.digest,
+            provenance=self._provenance(run),
+            evidence=run.quoted,
+            images=[_shown(image) for image in run.images.images],
+        )
 
-def _draft(study: StudyToReport, written: Written, model: Model, references: References) -> Draft:
-    seen, answer, ood = written.seen, written.answer, written.grounding.ood
-    findings, impression = split_report(answer.text)
-    if not findings and not impression:
-        raise TransientFailure("empty_report", "the model gave no text")
-    arrivals = [f"New in this version: {late}." for late in study.late_arrivals]
-    return Draft(
-        findings=findings,
-        impression=impression,
-        basis=basis_of(written),
-        remarks=arrivals + remarks_on(written, references),
-        prompt_version=wording.VERSION,
-        model_digest=model.digest,
-        provenance={
-            "text": answer.text,
-            "finish_reason": answer.finish_reason,
-            "modality": seen.modality,
-            "body_part": seen.body_part,
-            "index_snapshot": references.index.snapshot if references.index else None,
+    def _provenance(self, run: _Run) -> dict[str, Any]:
+        # Keys are published by the API: stable.
+        ood = run.retrieval.ood
+        return {
+            "text": run.answer.text,
+            "finish_reason": run.answer.finish_reason,
+            "modality": run.images.modality,
+            "body_part": run.images.body_part,
+            "index_snapshot": self.index.snapshot if self.index else None,
             "z": ood.scores if ood else None,
             "least_similarity": ood.min_similarity if ood else None,
-            "refused": written.grounding.refused,
-            "seconds": written.seconds,
+            "refused": run.retrieval.rejected,
+            "seconds": run.seconds,
             "versions": _versions(),
-        },
-        evidence=written.grounding.quoted,
-        images=[_shown(image) for image in seen.images],
-    )
+        }
 
 
 @lru_cache(maxsize=1)

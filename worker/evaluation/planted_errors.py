@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from worker.checks import mentions_prior
-from worker.findings.labeller import Label, labels
+from worker.findings.labeller import Label, labels, mentions_prior
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -53,6 +53,11 @@ def kinds(text: str) -> set[str]:
     return {f"{label.finding} {label.side}" for label in present(text)}
 
 
+def mentions_prior(text: str) -> bool:
+    """Return whether *text* compares with an earlier examination; the model is given none, so it is invented."""
+    return lexicon.PRIOR.search(text.lower()) is not None
+
+
 def _says_more(other: Label, label: Label) -> bool:
     """Whether *other* tells the same finding with more about it."""
     if other == label or other.finding != label.finding:

@@ -108,6 +108,11 @@ class ResidentModel:
         log.info("checkpoint_loaded", digest=digest[:12], seconds=round(time.monotonic() - started, 1))
         return resident
 
+    @property
+    def progress(self) -> int:
+        """Counter of the engine's steps, with any request."""
+        return self.engine.progress
+
     def submit(self, request: Request) -> Future[Generation]:
         """Queue a request; see Engine.submit. The prompt is made here, on the caller's thread."""
         try:

@@ -1,0 +1,122 @@
+"""The sentences of a report that no model wrote, and their list in the documentation."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from tests.unit.worker.fakes import compared
+from worker.images.render import quality
+from worker.images.study import LeftOut, RenderedImage, StudyImages
+from worker.limitations import basis_of, fixed_text, limitations
+from worker.retrieval.retrieve import Retrieval
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[3]
+DOCUMENT = (ROOT / "docs" / "report-sentences.md").read_text(encoding="utf-8")
+#: A variable part in a documented sentence, and in one made by an f-string.
+VARIABLE = re.compile(r"\{[^}]*\}")
+
+REJECTED = Retrieval(compared(3.0, 4.2, reference_images=250), rejected=True)
+
+
+def study(*warnings: str, left_out: tuple[str, ...] = ()) -> StudyImages:
+    image = RenderedImage(np.zeros((8, 8, 3), np.uint8), "2.25.1", 0, "view 1 of 1", {}, list(warnings))
+    omitted = [LeftOut("2.25.2", None, "undecodable", detail) for detail in left_out]
+    return StudyImages([image, image], omitted, "2 of 2 views", "DX", "CHEST")
+
+
+def sentences(images: StudyImages | None = None, retrieval: Retrieval | None = None, **changes: Any) -> list[str]:
+    values: dict[str, Any] = {"indexed": True, "finish_reason": "stop", "late_arrivals": []}
+    found = Retrieval(compared(1.0, 1.5)) if retrieval is None else retrieval
+    return limitations(images or study(), found, **values | changes)
+
+
+def test_normal_report_has_no_limitations_and_no_fixed_text() -> None:
+    retrieval = Retrieval(compared(1.0, 1.5))
+
+    assert sentences() == []
+    assert fixed_text(study(), retrieval) is None
+    assert basis_of(study(), retrieval) == "2 of 2 views"
+
+
+def test_rejected_study_names_scores_and_threshold() -> None:
+    measured = "scores 3.00 to 4.20, threshold 2.00"
+    assert sentences(retrieval=REJECTED) == [
+        f"The images were not analysed: all are out of distribution for modality DX ({measured}).",
+        "If the images are correct, the study must be read without a preliminary report; contact the operator.",
+    ]
+
+
+def test_equal_scores_are_named_once() -> None:
+    assert "(score 3.00, threshold 2.00)" in sentences(retrieval=Retrieval(compared(3.0, 3.0)))[0]
+
+
+def test_image_out_of_distribution_is_named_by_its_number() -> None:
+    assert sentences(retrieval=Retrieval(compared(1.0, 3.0))) == [
+        "Image 2 was not used for retrieval: out of distribution (score 3.00, threshold 2.00)."
+    ]
+
+
+def test_study_without_diagnostic_information_is_not_compared() -> None:
+    blank = study(quality.BLANK)
+
+    assert sentences(blank, Retrieval()) == [
+        "Image 1 is blank (all pixels have the same value).",
+        "Image 2 is blank (all pixels have the same value).",
+    ]
+    assert fixed_text(blank, Retrieval()) is not None
+
+
+def test_omitted_images_are_counted_by_cause() -> None:
+    omitted = study(left_out=("the file is empty", "the image cannot be decoded", "the file is empty"))
+
+    assert sentences(omitted) == [
+        "2 images were not used: the file is empty.",
+        "1 image was not used: the image cannot be decoded.",
+    ]
+
+
+def every_sentence() -> Iterator[str]:
+    warnings = [quality.BLANK, quality.SATURATED, quality.NOISE, quality.SMALL, quality.TINY]
+    late = ["2 images of series 4 arrived 14 min later"]
+    yield from sentences(study(*warnings, left_out=("the file is empty",)), late_arrivals=late)
+    for reason in ("length", "deadline"):
+        yield from sentences(indexed=False, finish_reason=reason)
+    for ood in (None, compared(3.0, 3.0), compared(3.0, 4.0), compared(1.0, 3.0)):
+        yield from sentences(retrieval=Retrieval(ood))
+    yield from sentences(retrieval=REJECTED)
+    yield from sentences(retrieval=Retrieval(compared(1.0, 1.0, min_similarity=0.95), below_threshold=0.9))
+    yield basis_of(study(), REJECTED)
+    for images, retrieval in ((study(quality.BLANK), Retrieval()), (study(), REJECTED)):
+        yield from re.split(r" (?=Impression:)", str(fixed_text(images, retrieval)))
+
+
+@pytest.mark.parametrize("sentence", sorted(set(every_sentence())))
+def test_every_sentence_is_documented(sentence: str) -> None:
+    documented = re.findall(r"^\| `([^`]+)` \|", DOCUMENT, re.MULTILINE)
+    patterns = [".+".join(map(re.escape, VARIABLE.split(line))) for line in documented]
+
+    assert any(re.fullmatch(pattern, sentence) for pattern in patterns)
+
+
+def causes() -> Iterator[str]:
+    """Causes for which an object cannot be used, from the source."""
+    for path in sorted((ROOT / "worker" / "images").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Unreadable", "LeftOut"):
+                detail = node.args[-1]
+                if isinstance(detail, (ast.Constant, ast.JoinedStr)):
+                    yield VARIABLE.sub("{}", ast.unparse(detail).removeprefix("f")[1:-1])
+
+
+@pytest.mark.parametrize("cause", sorted(set(causes())))
+def test_every_cause_of_an_unused_image_is_documented(cause: str) -> None:
+    assert f"| `{cause}` |" in VARIABLE.sub("{}", DOCUMENT)

@@ -1,0 +1,70 @@
+"""Compare a study's images with the reference index and select the similar cases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from worker.retrieval.index import Neighbour
+    from worker.retrieval.out_of_distribution import OodResult
+    from worker.retrieval.snapshot import Tokens
+
+
+class Index(Protocol):
+    """A reference index: worker.retrieval.index.ReferenceIndex, or a fake."""
+
+    snapshot: str
+
+    def compare(self, tokens: Tokens, *, modality: str, body_part: str) -> OodResult | None:
+        """Score images against the modality's reference images; None if there are too few."""
+
+    def search(
+        self, tokens: Tokens, *, modality: str, count: int, patient_hash: str, study_hash: str
+    ) -> list[Neighbour]:
+        """Return the most similar reference cases, best first, without those of the same patient."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A study as it is compared: patch tokens [images, layers, patches, channels] and what the headers tell."""
+
+    tokens: Tokens
+    modality: str
+    body_part: str
+    patient_hash: str = ""
+    study_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """Result of a comparison; the defaults are those of a study that was not compared."""
+
+    #: None if the reference index has too few images of the modality, or the study was not compared.
+    ood: OodResult | None = None
+    #: True if no image is in distribution and such studies are rejected.
+    rejected: bool = False
+    similar: Sequence[Neighbour] = ()
+    #: Similarity of the nearest case, if even that one is not similar enough.
+    below_threshold: float | None = None
+
+
+def retrieve(index: Index, query: Query, *, count: int, ood_reject: bool) -> Retrieval:
+    """Return at most *count* similar cases; none for a study whose images are all out of distribution."""
+    ood = index.compare(query.tokens, modality=query.modality, body_part=query.body_part)
+    if ood is None:
+        return Retrieval()
+    if not ood.in_distribution:
+        return Retrieval(ood, rejected=ood_reject and ood.can_reject)
+    found = index.search(
+        # The neighbours of an out-of-distribution image mean nothing.
+        query.tokens[ood.in_distribution],
+        modality=query.modality,
+        count=count,
+        patient_hash=query.patient_hash,
+        study_hash=query.study_hash,
+    )
+    similar = [neighbour for neighbour in found if neighbour.similarity >= ood.min_similarity]
+    return Retrieval(ood, similar=similar, below_threshold=found[0].similarity if found and not similar else None)
