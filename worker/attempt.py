@@ -13,7 +13,6 @@ from db.errors import NotReportable, PermanentFailure, StaleFence, TransientFail
 from db.jobs import claims
 from db.logs import frames
 from db.reference import fingerprint
-from db.reports import versions
 from db.session import statements, transaction
 from db.studies import lifecycle
 from worker.images.study import StoredInstance
@@ -125,8 +124,7 @@ class Attempt:
         while True:
             try:
                 with self._transaction() as session:
-                    claims.finish(session, self._claim)
-                    versions.save(session, self._claim, draft)
+                    claims.finish(session, self._claim, draft)
             except OperationalError as error:
                 if time.monotonic() - self._extended > self._lease:
                     raise

@@ -16,6 +16,7 @@ from sqlalchemy import func, select, text, update
 
 from db.errors import NotPossible, StaleFence
 from db.models import Job
+from db.reports import versions
 from db.studies import lifecycle
 from db.studies.priority import urgent_at
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from db.models import Study
+    from db.reports.versions import Draft
 
 #: Most jobs rescued in one transaction.
 BATCH = 100
@@ -103,11 +105,12 @@ FINISH = text("""
 """)
 
 
-def finish(session: Session, claim: Claim) -> None:
-    """Mark the job done; in the transaction that saves its report. Raises StaleFence: roll back, drop the result."""
+def finish(session: Session, claim: Claim, draft: Draft) -> None:
+    """End the job with its report, whose version is the study's next one; raises StaleFence if it was taken away."""
     names = {"study_id": claim.study_id, "job_id": claim.job_id, "fence": claim.fence}
     if session.execute(FINISH, names).one_or_none() is None:
         raise _stale(claim)
+    versions.insert(session, claim, draft)
 
 
 def not_reportable(session: Session, claim: Claim, reason: str, detail: str) -> None:

@@ -7,7 +7,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, func, insert, select
+from sqlalchemy import bindparam, func, select
 
 from db.models import Evidence, Report, ReportImage
 
@@ -59,16 +59,16 @@ class Draft:
     images: list[Shown] = field(default_factory=list)
 
 
-#: A study's reports are written in turn, under its lock (db.jobs.claims.finish): the next number is nobody else's.
+#: Under the study's lock (db.jobs.claims.finish), so that no two reports take the same number.
 NEXT_VERSION = func.coalesce(
     select(func.max(Report.version)).where(Report.study_id == bindparam("its_study")).scalar_subquery(), 0
 )
 #: Built once: building a statement takes longer than executing it.
-INSERT = insert(Report.__table__).values(version=NEXT_VERSION + 1)  # type: ignore[arg-type]
+INSERT = Report.__table__.insert().values(version=NEXT_VERSION + 1)  # type: ignore[attr-defined]
 
 
-def save(session: Session, claim: Claim, draft: Draft) -> None:
-    """Insert the next version; in the transaction that finishes its job (db.jobs.claims.finish)."""
+def insert(session: Session, claim: Claim, draft: Draft) -> None:
+    """Insert the next version; called by db.jobs.claims.finish, which holds the study's lock."""
     report_id = uuid.uuid4()
     row = {
         "id": report_id,

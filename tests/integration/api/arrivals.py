@@ -76,8 +76,7 @@ class Arrivals:
     def report(self, study_id: uuid.UUID, draft: versions.Draft | None = None) -> None:
         claim = self.claim(study_id)
         with transaction(self.url) as session:
-            versions.save(session, claim, draft or self.draft())
-            claims.finish(session, claim)
+            claims.finish(session, claim, draft or self.draft())
 
     def settle_again(self, study_id: uuid.UUID) -> None:
         with transaction(self.url) as session:

@@ -39,8 +39,7 @@ DRAFT = versions.Draft(
 
 def finish(url: str, claim: claims.Claim) -> None:
     with transaction(url) as session:
-        claims.finish(session, claim)
-        versions.save(session, claim, DRAFT)
+        claims.finish(session, claim, DRAFT)
 
 
 def let_worker_die(arrivals: Arrivals, claim: claims.Claim, *, max_attempts: int = 3) -> None:

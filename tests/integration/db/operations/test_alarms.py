@@ -14,7 +14,6 @@ from db.jobs import claims
 from db.models import Process, Study
 from db.operations import alarms, overview
 from db.operations.heartbeats import Role
-from db.reports import versions
 from db.session import transaction
 from db.settings import Settings
 from db.studies import lifecycle
@@ -60,8 +59,7 @@ def report(arrivals: Arrivals) -> None:
     """One more study arrives and gets its report."""
     claim = type(arrivals)(arrivals.url).running_job()
     with transaction(arrivals.url) as session:
-        claims.finish(session, claim)
-        versions.save(session, claim, DRAFT)
+        claims.finish(session, claim, DRAFT)
 
 
 def let_the_leases_run_out(url: str, ago: str) -> None:
@@ -137,8 +135,7 @@ def test_a_long_queue_that_moves_raises_no_alarm(waiting: Arrivals) -> None:
     claim = waiting.claim()
     assert claim is not None
     with transaction(waiting.url) as session:
-        claims.finish(session, claim)
-        versions.save(session, claim, DRAFT)
+        claims.finish(session, claim, DRAFT)
 
     assert raised(waiting.url) == []
 
@@ -280,8 +277,7 @@ def test_the_queue_position_and_the_time_to_the_report_are_known(arrivals: Arriv
     beat(arrivals.url, Role.WORKER)
     claim = arrivals.running_job()
     with transaction(arrivals.url) as session:
-        claims.finish(session, claim)
-        versions.save(session, claim, DRAFT)
+        claims.finish(session, claim, DRAFT)
         session.execute(text("UPDATE jobs SET claimed_at = finished_at - interval '10 s'"))
     queue = [type(arrivals)(arrivals.url) for _ in range(3)]
     for study in queue:

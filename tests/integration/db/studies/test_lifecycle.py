@@ -154,8 +154,7 @@ def report(arrivals: Arrivals) -> None:
     claim = arrivals.claim()
     assert claim is not None
     with transaction(arrivals.url) as session:
-        claims.finish(session, claim)
-        versions.save(session, claim, versions.Draft("No effusion.", "Normal.", "1 of 1 images", "1", "d", {}))
+        claims.finish(session, claim, versions.Draft("No effusion.", "Normal.", "1 of 1 images", "1", "d", {}))
 
 
 def late_arrivals(arrivals: Arrivals, revision: int) -> list[str]:

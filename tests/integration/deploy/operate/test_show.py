@@ -31,8 +31,7 @@ def reported(arrivals: Arrivals, basis: str, remarks: list[str]) -> None:
     draft = versions.Draft("No effusion.", "Normal.", basis, "1", "d", {}, remarks=remarks, images=[shown])
     claim = arrivals.running_job()
     with transaction(arrivals.url) as session:
-        claims.finish(session, claim)
-        versions.save(session, claim, draft)
+        claims.finish(session, claim, draft)
 
 
 @pytest.mark.parametrize("name", ["sheet.png", "sheet", "sheet.xyz"])
