@@ -93,8 +93,13 @@ def _autocommitting(url: str) -> Engine:
 
 
 def migrate(url: str, revision: str = "head") -> None:
-    """Bring the schema at *url* to *revision*; nothing happens where it is there already."""
+    """Upgrade the schema to *revision*; nothing happens if it is there already."""
+    command.upgrade(alembic_config(url), revision)
+
+
+def alembic_config(url: str) -> Config:
+    """Alembic's configuration for the database at *url*."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["url"] = url
-    command.upgrade(config, revision)
+    return config

@@ -211,7 +211,7 @@ class Pipeline:
             findings=findings,
             impression=impression,
             basis=basis_of(run.images, run.retrieval),
-            remarks=limitations(
+            limitations=limitations(
                 run.images,
                 run.retrieval,
                 indexed=self.index is not None,

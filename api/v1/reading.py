@@ -44,6 +44,7 @@ def report(session: Session, line: overview.StudyLine) -> Report | None:
         for p in overview.images(session, row.id)
     ]
     evidence = [Evidence.model_validate(case) for case in overview.evidence(session, row.id)]
+    same["remarks"] = row.limitations
     return Report(**same, outdated=row.revision < line.revision, pictures=pictures, evidence=evidence)
 
 

@@ -32,7 +32,7 @@ class Report(Base):
     findings: Mapped[str]
     impression: Mapped[str]
     #: Sentences for the reader: why the text may be incomplete or wrong.
-    remarks: Mapped[list[str]]
+    limitations: Mapped[list[str]]
     #: Images the report is based on: "8 of 240 slices of series 3".
     basis: Mapped[str]
     prompt_version: Mapped[str]
@@ -66,7 +66,7 @@ class ReportImage(Base):
     In the database and not beside the spool: written in the report's transaction, read rarely, about 100 KB each.
     """
 
-    __tablename__ = "report_pictures"
+    __tablename__ = "report_images"
 
     report_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("reports.id", ondelete="CASCADE"), primary_key=True)
     #: Position among the model's images, from 1.

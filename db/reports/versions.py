@@ -54,7 +54,7 @@ class Draft:
     prompt_version: str
     model_digest: str
     provenance: dict[str, Any]
-    remarks: list[str] = field(default_factory=list)
+    limitations: list[str] = field(default_factory=list)
     evidence: list[Quoted] = field(default_factory=list)
     images: list[Shown] = field(default_factory=list)
 
@@ -79,7 +79,7 @@ def insert(session: Session, claim: Claim, draft: Draft) -> None:
         "fence": claim.fence,
         "findings": draft.findings,
         "impression": draft.impression,
-        "remarks": draft.remarks,
+        "limitations": draft.limitations,
         "basis": draft.basis,
         "prompt_version": draft.prompt_version,
         "model_digest": draft.model_digest,

@@ -67,7 +67,9 @@ def show(settings: Settings, console: Console, name: str, images: Path | None) -
         if report is not None:
             console.print(versions.BANNER, style="bold")
             console.print(f"version {report.version}, {report.basis}", markup=False, highlight=False)
-            console.print(report.findings, report.impression, *report.remarks, sep="\n", markup=False, highlight=False)
+            console.print(
+                report.findings, report.impression, *report.limitations, sep="\n", markup=False, highlight=False
+            )
         if images is not None:
             _draw(session, study, report, images)
 
@@ -111,7 +113,7 @@ def _draw(session: Session, study: Study, report: Report | None, path: Path) -> 
         raise NotPossible("the study has no report yet, and images are stored with a report")
     from worker.images.render.contact_sheet import contact_sheet  # noqa: PLC0415 - numpy and pydicom, only where images are wanted
 
-    contact_sheet(_images(session, study, report), report.remarks).save(path, format="PNG")
+    contact_sheet(_images(session, study, report), report.limitations).save(path, format="PNG")
 
 
 def _images(session: Session, study: Study, report: Report) -> StudyImages:

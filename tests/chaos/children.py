@@ -102,7 +102,7 @@ class FakeWriter:
             prompt_version="chaos",
             model_digest="0" * 64,
             provenance={},
-            remarks=[f"New in this version: {late}." for late in study.late_arrivals],
+            limitations=[f"New in this version: {late}." for late in study.late_arrivals],
         )
 
 

@@ -103,7 +103,7 @@ class Arrivals:
             prompt_version="report/1",
             model_digest="sha256:abc",
             provenance={"torch": "2.13.0"},
-            remarks=["cut short at 200 tokens"],
+            limitations=["cut short at 200 tokens"],
             evidence=[versions.Quoted(self._case(), 0.91, "Clear lungs in an earlier case.")],
             images=shown,
         )

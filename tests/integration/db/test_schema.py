@@ -1,15 +1,24 @@
-"""The migrations and the models are one schema."""
+"""Migrations and models describe one schema."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import text
 
+from db.jobs import claims
 from db.models import Base
-from db.session import engine, migrate
+from db.reports.versions import Draft
+from db.session import alembic_config, engine, migrate, transaction
+
+if TYPE_CHECKING:
+    from tests.integration.db.conftest import Arrivals
 
 
-def test_the_migrations_make_exactly_the_tables_of_the_models(database_url: str) -> None:
+def test_migrations_make_the_tables_of_the_models(database_url: str) -> None:
     with engine(database_url).connect() as connection:
         differences = compare_metadata(MigrationContext.configure(connection), Base.metadata)
 
@@ -18,3 +27,26 @@ def test_the_migrations_make_exactly_the_tables_of_the_models(database_url: str)
 
 def test_migrating_again_changes_nothing(database_url: str) -> None:
     migrate(database_url)
+
+
+def test_renamed_column_and_table_keep_their_rows(arrivals: Arrivals) -> None:
+    claim = arrivals.running_job()
+    with transaction(arrivals.url) as session:
+        draft = Draft("No effusion.", "Normal.", "1 of 1 images", "1", "d", {}, limitations=["The text was cut off."])
+        claims.finish(session, claim, draft)
+
+    command.downgrade(alembic_config(arrivals.url), "0002")
+    with transaction(arrivals.url) as session:
+        assert session.scalar(text("SELECT remarks FROM reports")) == ["The text was cut off."]
+        assert session.scalar(text("SELECT count(*) FROM report_pictures")) == 0
+    migrate(arrivals.url)
+
+    with transaction(arrivals.url) as session:
+        assert session.scalar(text("SELECT limitations FROM reports")) == ["The text was cut off."]
+
+
+def test_every_migration_can_be_undone(database_url: str) -> None:
+    command.downgrade(alembic_config(database_url), "base")
+    migrate(database_url)
+
+    test_migrations_make_the_tables_of_the_models(database_url)

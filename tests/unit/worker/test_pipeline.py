@@ -116,7 +116,7 @@ def test_out_of_distribution_study_that_may_not_be_rejected_is_read_without_simi
 
     assert draft.impression == "Normal."
     assert index.searches == []
-    assert any("the report may be unreliable" in sentence for sentence in draft.remarks)
+    assert any("the report may be unreliable" in sentence for sentence in draft.limitations)
 
 
 def test_only_in_distribution_images_are_used_for_retrieval(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_nearest_case_below_the_similarity_threshold_is_not_quoted(tmp_path: Pat
 
     assert "No effusion." not in model.requests[0].question
     assert draft.evidence == []
-    assert any("similarity 0.900, threshold 0.950" in sentence for sentence in draft.remarks)
+    assert any("similarity 0.900, threshold 0.950" in sentence for sentence in draft.limitations)
     assert draft.provenance["least_similarity"] == 0.95
 
 
@@ -144,7 +144,7 @@ def test_only_similar_cases_of_the_nearest_are_quoted(tmp_path: Path) -> None:
     draft = write([radiograph(tmp_path)], FakeModel(), index)
 
     assert [quoted.case_id for quoted in draft.evidence] == [CASE]
-    assert draft.remarks == []
+    assert draft.limitations == []
 
 
 def test_case_deleted_since_the_snapshot_is_not_quoted(tmp_path: Path) -> None:
@@ -170,13 +170,13 @@ def test_modality_without_reference_cases_is_reported(tmp_path: Path) -> None:
     draft = write([radiograph(tmp_path)], FakeModel(), FakeIndex(ood=None))
 
     assert draft.impression == "Normal."
-    assert any("too few cases of modality DX" in sentence for sentence in draft.remarks)
+    assert any("too few cases of modality DX" in sentence for sentence in draft.limitations)
 
 
 def test_missing_index_and_token_limit_are_limitations(tmp_path: Path) -> None:
     draft = write([radiograph(tmp_path)], FakeModel(finish_reason="length"))
 
-    assert draft.remarks == [
+    assert draft.limitations == [
         "The text was cut off at the token limit.",
         "No similar earlier cases were quoted: no reference index exists for this model.",
     ]
@@ -185,7 +185,7 @@ def test_missing_index_and_token_limit_are_limitations(tmp_path: Path) -> None:
 def test_late_arrivals_come_first_among_the_limitations(tmp_path: Path) -> None:
     draft = write([radiograph(tmp_path)], FakeModel(), late_arrivals=["2 images of series 4 arrived 14 min later"])
 
-    assert draft.remarks[0] == "New in this version: 2 images of series 4 arrived 14 min later."
+    assert draft.limitations[0] == "New in this version: 2 images of series 4 arrived 14 min later."
 
 
 def test_empty_text_is_a_transient_failure(tmp_path: Path) -> None:

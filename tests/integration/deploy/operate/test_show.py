@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 _INK = np.array((255, 176, 80))
 
 
-def reported(arrivals: Arrivals, basis: str, remarks: list[str]) -> None:
+def reported(arrivals: Arrivals, basis: str, limitations: list[str]) -> None:
     """A report on one grey image."""
     png = io.BytesIO()
     Image.new("RGB", (90, 90), (120, 120, 120)).save(png, "PNG")
     shown = versions.Shown(png.getvalue(), sop_instance_uid="2.25.1", frame=0, reason="only image", transform={})
-    draft = versions.Draft("No effusion.", "Normal.", basis, "1", "d", {}, remarks=remarks, images=[shown])
+    draft = versions.Draft("No effusion.", "Normal.", basis, "1", "d", {}, limitations=limitations, images=[shown])
     claim = arrivals.running_job()
     with transaction(arrivals.url) as session:
         claims.finish(session, claim, draft)
