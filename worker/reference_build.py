@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from db import reference
 from db.session import transaction
-from worker.findings.labeller import kinds
+from worker.findings.labeller import finding_names
 from worker.images.study import StoredInstance, images_of
 from worker.retrieval.build import EncodedCase, Steps, build
 
@@ -49,7 +49,9 @@ def build_reference(folder: Path, model: ResidentModel, settings: Settings) -> t
             )
 
     directory = f"reference/{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S%f}"
-    steps = Steps(case_encoder(model.patch_tokens, images_per_case=settings.model.images_per_study), kinds, store)
+    steps = Steps(
+        case_encoder(model.patch_tokens, images_per_case=settings.model.images_per_study), finding_names, store
+    )
     indexed, excluded = build(folder, settings.operations.data_dir / directory, steps, model_digest=model.digest)
     with transaction(url) as session:
         reference.add_snapshot(session, directory=directory, model_digest=model.digest, cases=indexed)

@@ -20,7 +20,7 @@ from db.errors import ConfigurationError, NotReportable, PermanentFailure, Trans
 from worker.evaluation.plot import plot
 from worker.evaluation.scoring import Measured, Result, Written
 from worker.evaluation.scoring import evaluate as run
-from worker.findings.labeller import kinds
+from worker.findings.labeller import finding_names
 from worker.images.study import StoredInstance
 from worker.pipeline import Options as PipelineOptions
 from worker.pipeline import Pipeline, StudyToReport
@@ -132,6 +132,8 @@ def _pipeline(options: Options, model: ResidentModel, scratch: Path) -> Pipeline
         return identity
 
     directory = scratch / "index"
-    steps = Steps(case_encoder(model.patch_tokens, images_per_case=options.pipeline.images_per_study), kinds, store)
+    steps = Steps(
+        case_encoder(model.patch_tokens, images_per_case=options.pipeline.images_per_study), finding_names, store
+    )
     build(options.reference, directory, steps, model_digest=model.digest)
     return Pipeline(model, ReferenceIndex(directory, model_digest=model.digest), lambda _: reports, options.pipeline)

@@ -1,4 +1,8 @@
-"""Report text -> labels: which findings it affirms, doubts or denies, on which side, in which zone, how large."""
+"""Report text -> labels: its findings with certainty, side, zone and size.
+
+Rules in the manner of NegEx (Chapman et al. 2001): a negation or an uncertainty reaches from its trigger to a
+termination.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +17,14 @@ if TYPE_CHECKING:
 
 Certainty = Literal["present", "uncertain", "absent"]
 
-# Not after a question mark that stands before what is asked: "? nodule".
+# Not after a question mark that precedes its finding: "? nodule".
 _SENTENCE = re.compile(r"(?<=[.!])\s+|(?<=\w\?)\s+|\n+")
 _HEADING = re.compile(r"\b(?:findings?|impressions?|conclusions?)\s*:", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Label:
-    """A finding as a report tells it; side, zone and size are empty where it does not say."""
+    """A mention of a finding; side, zone and size are empty if not stated."""
 
     finding: str
     side: str = ""
@@ -30,12 +34,12 @@ class Label:
 
     @property
     def strict(self) -> tuple[str, str, str]:
-        """What two reports must agree on: finding, side, zone."""
+        """Finding, side and zone, in which two reports must agree."""
         return self.finding, self.side, self.zone
 
 
 def labels(text: str) -> list[Label]:
-    """Every mention of a finding in *text*, in order; a finding on both sides counts once a side."""
+    """Return every mention of a finding in *text*, in order; a finding on both sides has one label for each."""
     found: list[Label] = []
     for sentence in _SENTENCE.split(_HEADING.sub(". ", text)):
         found += _of_sentence(sentence.lower())
@@ -43,23 +47,23 @@ def labels(text: str) -> list[Label]:
 
 
 def present(text: str) -> set[Label]:
-    """What *text* affirms, each once: where findings and impression tell the same, the fuller telling stays."""
-    told = {label for label in labels(text) if label.certainty == "present"}
-    return {label for label in told if not any(_says_more(other, label) for other in told)}
+    """Return the affirmed findings, each once: of a mention in findings and one in impression the more specific."""
+    affirmed = {label for label in labels(text) if label.certainty == "present"}
+    return {label for label in affirmed if not any(_is_more_specific(other, label) for other in affirmed)}
 
 
-def kinds(text: str) -> set[str]:
-    """The findings *text* affirms with their sides, as names: what a reference case is labelled with."""
+def finding_names(text: str) -> set[str]:
+    """Return the affirmed findings as "name side": the labels of a reference case."""
     return {f"{label.finding} {label.side}" for label in present(text)}
 
 
 def mentions_prior(text: str) -> bool:
     """Return whether *text* compares with an earlier examination; the model is given none, so it is invented."""
-    return lexicon.PRIOR.search(text.lower()) is not None
+    return lexicon.PRIOR_STUDY.search(text.lower()) is not None
 
 
-def _says_more(other: Label, label: Label) -> bool:
-    """Whether *other* tells the same finding with more about it."""
+def _is_more_specific(other: Label, label: Label) -> bool:
+    """Return whether *other* is the same finding with more attributes."""
     if other == label or other.finding != label.finding:
         return False
     pairs = ((other.side, label.side), (other.zone, label.zone), (other.size, label.size))
@@ -67,8 +71,8 @@ def _says_more(other: Label, label: Label) -> bool:
 
 
 def _of_sentence(sentence: str) -> Iterator[Label]:
-    # Blanked, not cut, so that every place stays where it was.
-    sentence = lexicon.PSEUDO_DENIAL.sub(lambda match: " " * len(match.group()), sentence)
+    # Blanked, not removed, so that offsets stay valid.
+    sentence = lexicon.PSEUDO_NEGATION.sub(lambda match: " " * len(match.group()), sentence)
     mentions = list(lexicon.MENTION.finditer(sentence))
     for number, mention in enumerate(mentions):
         before = mentions[number - 1].end() if number else 0
@@ -76,85 +80,89 @@ def _of_sentence(sentence: str) -> Iterator[Label]:
         after = following.start() if following else len(sentence)
         finding = lexicon.FINDINGS[int(str(mention.lastgroup)[1:])][0]
         certainty = _certainty(sentence, mention, after)
-        near = _Near(sentence, mention, before, after, following)
-        for side, zone in near.places(finding):
-            yield Label(finding, side, zone, near.size(), certainty)
+        context = _Context(sentence, mention, before, after, following)
+        for side, zone in context.places(finding):
+            yield Label(finding, side, zone, context.size(), certainty)
 
 
 def _certainty(sentence: str, mention: re.Match[str], after: int) -> Certainty:
-    start = max((turn.end() for turn in lexicon.TURN.finditer(sentence, 0, mention.start())), default=0)
-    # A turn right after the denial takes nothing away from it: "no, but there is ...".
-    turn = lexicon.TURN.search(sentence, mention.end())
-    end = turn.start() if turn else len(sentence)
+    start = max((found.end() for found in lexicon.TERMINATION.finditer(sentence, 0, mention.start())), default=0)
+    # From the mention on: "no, but there is an effusion" must not end the negation at its own trigger.
+    termination = lexicon.TERMINATION.search(sentence, mention.end())
+    end = termination.start() if termination else len(sentence)
     clause, here = sentence[start:end], mention.start() - start
     if sentence.rstrip().endswith("?"):
         return "uncertain"
-    if _reaches(lexicon.DOUBT, clause, here) or _said_after(lexicon.DOUBTED, sentence, mention.end(), after, end):
+    if _reaches(lexicon.UNCERTAINTY, clause, here) or _follows(
+        lexicon.POST_UNCERTAINTY, sentence, mention.end(), after, end
+    ):
         return "uncertain"
-    if lexicon.VERDICT.match(sentence, mention.end()) or _NOT_ENLARGED.search(mention.group()):
+    if lexicon.LIST_NEGATION.match(sentence, mention.end()) or _NOT_ENLARGED.search(mention.group()):
         return "absent"
-    if _reaches(lexicon.DENIAL, clause, here) or _said_after(lexicon.DENIED, sentence, mention.end(), after, end):
+    if _reaches(lexicon.NEGATION, clause, here) or _follows(lexicon.POST_NEGATION, sentence, mention.end(), after, end):
         return "absent"
     return "present"
 
 
-def _said_after(verdict: re.Pattern[str], sentence: str, start: int, after: int, end: int) -> bool:
-    """Whether what is said after a mention is said of it: before the next one, or of a whole list of mentions.
+def _follows(triggers: re.Pattern[str], sentence: str, start: int, after: int, end: int) -> bool:
+    """Return whether a trigger after a mention applies to it: before the next mention, or to a list of mentions.
 
-    After a new clause it is said of that one only, and so is "is" after an "and".
+    After a new clause it applies to that clause only, as does a singular verb after "and".
     """
-    said = verdict.search(sentence, start, end)
-    if said is None:
+    trigger = triggers.search(sentence, start, end)
+    if trigger is None:
         return False
-    if said.start() < after:
-        return _of_it(sentence, start, said, after)
-    mentions = lexicon.MENTION.finditer(sentence, after, said.start())
-    between = sentence[start : max((mention.start() for mention in mentions), default=said.start())]
-    of_one = _ONE.match(said.group()) and re.search(r"\band\b", between)
-    return not of_one and _is_list(between)
+    if trigger.start() < after:
+        return _applies(sentence, start, trigger, after)
+    mentions = lexicon.MENTION.finditer(sentence, after, trigger.start())
+    between = sentence[start : max((mention.start() for mention in mentions), default=trigger.start())]
+    to_the_last = _SINGULAR.match(trigger.group()) and re.search(r"\band\b", between)
+    return not to_the_last and _is_list(between)
 
 
-def _of_it(sentence: str, start: int, said: re.Match[str], after: int) -> bool:
-    """Whether a verdict before the next mention is not another subject's ("effusion, drain was removed") or its own.
+def _applies(sentence: str, start: int, trigger: re.Match[str], after: int) -> bool:
+    """Return whether a trigger before the next mention has no other subject ("effusion, drain was removed").
 
     A participle right before the next mention belongs to that one: "effusion, healed rib fracture".
     """
-    joins = [*_JOIN.finditer(sentence, start, said.start())]
-    if joins and not lexicon.PLACE.fullmatch(sentence, joins[-1].end(), said.start()):
+    joins = [*_JOIN.finditer(sentence, start, trigger.start())]
+    if joins and not lexicon.PLACE.fullmatch(sentence, joins[-1].end(), trigger.start()):
         return False
-    bare = lexicon.PARTICIPLE.match(said.group().strip())
-    return not (bare and after < len(sentence) and re.fullmatch(r"\s+(?:\w+\s+){0,3}", sentence[said.end() : after]))
+    bare = lexicon.PARTICIPLE.match(trigger.group().strip())
+    rest = sentence[trigger.end() : after]
+    return not (bare and after < len(sentence) and re.fullmatch(r"\s+(?:\w+\s+){0,3}", rest))
 
 
-def _reaches(words: re.Pattern[str], clause: str, here: int) -> bool:
-    """Whether one of *words* before the place *here* of a clause reaches what is mentioned there.
+def _reaches(triggers: re.Pattern[str], clause: str, here: int) -> bool:
+    """Return whether a trigger before offset *here* of a clause reaches the mention there.
 
-    It reaches through a list ("no effusion, consolidation or nodule"), and not into what has a side or a verb of its
-    own after a comma ("no effusion, left nodule").
+    It reaches through a list ("no effusion, consolidation or nodule"), but no part with its own side or verb after a
+    comma ("no effusion, left nodule").
     """
-    said = [*words.finditer(clause, 0, here)]
-    if not said:
+    found = [*triggers.finditer(clause, 0, here)]
+    if not found:
         return False
-    part = max((new.start() for new in _NEW_PART.finditer(clause, said[-1].end(), here)), default=-1)
+    trigger = found[-1].end()
+    part = max((new.start() for new in _NEW_PART.finditer(clause, trigger, here)), default=-1)
     if part < 0:
         return True
     own, rest = clause[part:here].lstrip(","), clause[part + 1 :].split(",", maxsplit=1)[0]
     if lexicon.CLAUSE.match(own) or lexicon.ASSERTED.search(own):
         return False
-    if _AND.match(own) and "," not in clause[said[-1].end() : part]:
+    if _AND.match(own) and "," not in clause[trigger:part]:
         return False
-    joined = _LIST_END.search(clause, said[-1].end())
+    joined = _LIST_END.search(clause, trigger)
     return bool(joined) or not any(own_words.search(rest) for own_words in (lexicon.SIDE, lexicon.ZONE, lexicon.SIZE))
 
 
 def _is_list(text: str) -> bool:
-    """Whether only names joined by commas, and, or stand between."""
+    """Return whether *text* holds only names joined by commas, "and" or "or"."""
     return not re.search(r"\b(?:is|are|was|were|has|have|shows?|seen)\b", text) and not _NEW_PART.search(text, 1)
 
 
 @dataclass(frozen=True, slots=True)
-class _Near:
-    """Words near a mention: between the mention before it and the one after."""
+class _Context:
+    """Words around a mention, from the mention before it to the one after."""
 
     sentence: str
     mention: re.Match[str]
@@ -163,7 +171,7 @@ class _Near:
     following: re.Match[str] | None
 
     def places(self, finding: str) -> list[tuple[str, str]]:
-        """Each side with its zone; either is empty where the finding has none or it is not said."""
+        """Return each side with its zone; empty if the finding has none or it is not stated."""
         if finding in lexicon.WITHOUT_SIDE:
             return [("", "")]
         if finding not in lexicon.ZONED:
@@ -184,11 +192,11 @@ class _Near:
     def sides(self) -> tuple[str, ...]:
         if lexicon.LEFT_AND_RIGHT.search(self.sentence[self.before : self.mention.start()]):
             return "left", "right"
-        said = self._nearest(lexicon.SIDE) or self._leading() or self._same()
-        return ("left", "right") if said == "both" else (said,)
+        side = self._nearest(lexicon.SIDE) or self._leading() or self._same()
+        return ("left", "right") if side == "both" else (side,)
 
     def _leading(self) -> str:
-        """The side a clause begins with: "on the left, effusion and consolidation"."""
+        """Return the side a clause begins with: "on the left, effusion and consolidation"."""
         lead = lexicon.LEADING_SIDE.match(self.sentence, self.sentence.rfind(";", 0, self.mention.start()) + 1)
         return lead["side"] if lead else ""
 
@@ -205,7 +213,7 @@ class _Near:
         return self._nearest(lexicon.SIZE)
 
     def _nearest(self, words: re.Pattern[str]) -> str:
-        """The word inside the mention, the last before it in its phrase, or the first after it."""
+        """Return the word inside the mention, else the last before it in its phrase, else the first after it."""
         inside = words.search(self.mention.group())
         if inside:
             return str(inside.lastgroup)
@@ -219,7 +227,7 @@ class _Near:
         return self._shared(words)
 
     def _phrase_start(self) -> int:
-        """After the last comma or joining word before the mention: what stands before belongs to another finding."""
+        """Return the offset after the last comma or conjunction: earlier words belong to another finding."""
         joined = [m.end() for m in _JOIN.finditer(self.sentence, self.before, self.mention.start())]
         return max([self.before, *joined])
 
@@ -228,13 +236,13 @@ class _Near:
         return joined.start() if joined and self.after < len(self.sentence) else self.after
 
     def _shared(self, words: re.Pattern[str]) -> str:
-        """A word that joins: "left pleural effusion and atelectasis", with nothing of its own in the second part."""
+        """Return a word shared by two mentions: "left pleural effusion and atelectasis"."""
         if words is lexicon.SIZE:
             return ""
         if self.following and self._joined(words, self.mention.end(), self.after):
             place = _PLACE_OF_BOTH.match(self.sentence, self.following.end())
-            if place and (told := words.search(place.group())):
-                return str(told.lastgroup)
+            if place and (shared := words.search(place.group())):
+                return str(shared.lastgroup)
         if not self.before or not self._joined(words, self.before, self.mention.start()):
             return ""
         earlier = [*words.finditer(self.sentence, 0, self.before)]
@@ -242,18 +250,18 @@ class _Near:
 
     def _joined(self, words: re.Pattern[str], start: int, end: int) -> bool:
         between = _SHARING.fullmatch(self.sentence, start, end)
-        return bool(between and (words is lexicon.SIDE or between["instead"]))
+        return bool(between and (words is lexicon.SIDE or between["alternative"]))
 
 
-#: What may stand between two findings of one place; where one stands instead of the other, they share the zone, too.
-_SHARING = re.compile(r"\s*(?:and|with|,|(?P<instead>or|nor|versus|vs\.?|rather than))?\s*(?:\w+\s+)?")
-#: After two findings of one place: "consolidation rather than atelectasis in the left lower zone".
+#: Words between two findings with one side; alternatives share the zone, too.
+_SHARING = re.compile(r"\s*(?:and|with|,|(?P<alternative>or|nor|versus|vs\.?|rather than))?\s*(?:\w+\s+)?")
+#: Place after two findings: "consolidation rather than atelectasis in the left lower zone".
 _PLACE_OF_BOTH = re.compile(r"\s+(?:in|on|at) (?:the )?(?:\w+\b ?){1,3}")
 _NOT_ENLARGED = re.compile(r"\bnot\b.*\benlarged")
-_ONE = re.compile(r"(?:is|was|has)\b")
-#: After a comma that is the first: "no effusion, and cardiomegaly" is no list, "no effusion, nodule, and mass" is one.
+_SINGULAR = re.compile(r"(?:is|was|has)\b")
+#: After the first comma: "no effusion, and cardiomegaly" is not a list, "no effusion, nodule, and mass" is one.
 _AND = re.compile(r"\s*and\b")
 _NEW_PART = re.compile(r",|\s+and (?:an?|the)\b")
-#: The last of a list that is denied as a whole.
+#: Before the last item of a list that is negated as a whole.
 _LIST_END = re.compile(r"\b(?:or|nor|and)\b")
 _JOIN = re.compile(r",|\b(?:and|or|with|but|however|nor)\b|;")

@@ -1,13 +1,13 @@
-"""The words of the labeller: findings, sides, zones, sizes, and what denies or doubts them.
+"""The labeller's words: findings, sides, zones, sizes, and triggers of negation and uncertainty.
 
-An own lexicon, written for this project. What it measures is called rule-F1 and compares with no other labeller's.
+Written for this project. Scores measured with it are called rule-F1 and cannot be compared with other labellers'.
 """
 
 from __future__ import annotations
 
 import re
 
-#: Finding -> how reports name it; the first that matches at a place wins, so the more special stands first.
+#: Finding -> its names in reports. The first match at an offset wins, so the more specific name comes first.
 FINDINGS: tuple[tuple[str, str], ...] = (
     ("hydropneumothorax", r"hydro-?pneumothora(?:x|ces)"),
     ("pneumothorax", r"pneumothora(?:x|ces)"),
@@ -121,13 +121,13 @@ SIDE = re.compile(
     r"\b(?P<left>left(?:-sided)?)\b|\b(?P<right>right(?:-sided)?)\b|\b(?P<both>bilateral(?:ly)?|both|"
     r"bibasal|bibasilar|either)\b"
 )
-#: One finding on either side, told with a word for each: "left and right", "large left and small right".
+#: One finding on both sides, with a word for each: "left and right", "large left and small right".
 LEFT_AND_RIGHT = re.compile(
     r"\b(?P<one>left|right)(?:-sided)? (?:and|or) (?:\w+ )?(?!(?P=one)\b)(?:left|right)(?:-sided)?\b[^,;]*$"
 )
-#: Of the finding told before.
+#: Refers to the side of an earlier finding.
 SAME_SIDE = re.compile(r"\b(?:(?:that|the same) side|ipsilateral)\b")
-#: A side at the beginning of a clause, for all in it that has none of its own.
+#: Side at the beginning of a clause, for all mentions in it without their own.
 LEADING_SIDE = re.compile(r"\s*(?:on|in) the (?P<side>left|right)\b")
 ZONE = re.compile(
     r"\b(?P<upper>upper|apical|ap(?:ex|ices))\b|\b(?P<middle>mid(?:dle|-?zones?)?|perihilar)\b|\b(?P<lower>lower|bas(?:al|ilar|es?))\b"
@@ -143,9 +143,9 @@ SIZE = re.compile(
     r"|\b(?P<large>large|marked(?:ly)?|massive|severe(?:ly)?|extensive|numerous|gross(?:ly)?|many|big)\b"
 )
 
-#: The zone is part of these; of the others it only says what is always so ("basal atelectasis").
+#: Findings told apart by zone; for others the zone is implied ("basal atelectasis").
 ZONED = frozenset({"consolidation", "nodule", "opacity", "mass"})
-#: These have no side: in the midline, or everywhere.
+#: Findings without a side: midline or diffuse.
 WITHOUT_SIDE = frozenset(
     {
         "cardiomegaly",
@@ -162,46 +162,46 @@ WITHOUT_SIDE = frozenset(
     }
 )
 
-#: What becomes of a finding that is no longer there.
-_GONE = r"(?:resolved|healed|cleared|removed|stopped|taken out|withdrawn)"
-#: Looks like a denial and is none: removed before denials are looked for.
-PSEUDO_DENIAL = re.compile(
+#: Participles of a finding that is no longer present.
+_RESOLVED = r"(?:resolved|healed|cleared|removed|stopped|taken out|withdrawn)"
+#: Looks like a negation but is none; removed before negations are searched.
+PSEUDO_NEGATION = re.compile(
     r"\bno (?:significant |interval |appreciable )?"
     r"(?:change|increase|decrease|improvement|worsening|progression|interval)\b"
     r"|\b(?:not (?:yet )?(?:been )?(?:\w+ly )?|(?:partially|partly|incompletely|nearly|almost|largely|mostly) )"
-    rf"{_GONE}\b"
+    rf"{_RESOLVED}\b"
     r"|\bnot only\b|\bno (?:doubt|question|reason to doubt)\b|\bnot necessarily\b"
     r"|\bwithout (?:significant |interval )?change\b"
 )
 #: Before the finding.
-DENIAL = re.compile(
+NEGATION = re.compile(
     r"\b(?:no|not|without|absent|absence of|negative for|free of|clear of|rather than|instead of|denies|"
     r"nor|neither|never|\w+n't|nothing to suggest|fail(?:s|ed) to|history of|"
     r"excludes?|excluding|rules out|ruled out|resolution of|resolved|no longer|removal of|removed|exclude|"
     r"lack of|lacks|devoid of|unlikely|cleared)\b"
 )
 #: After the finding.
-DENIED = re.compile(
+POST_NEGATION = re.compile(
     r"\b(?:is|are|was|were|has|have|been|can be|being|appears?|now|since|completely|fully|definitely)?\s*"
     r"(?:(?:not|cannot|\w+n't) (?:be )?(?:clearly |definitely )?"
     r"(?:seen|identified|present|visible|visuali[sz]ed|evident|demonstrated|detected|apparent|found|shown|"
     r"developed|confirmed|a feature)"
     r"|absent|(?<!not )(?<!not been )(?<!not yet )(?:excluded|ruled out)"
-    rf"|{_GONE}|unlikely|no longer \w+|seen neither|not(?=\s*[.,;]))\b"
+    rf"|{_RESOLVED}|unlikely|no longer \w+|seen neither|not(?=\s*[.,;]))\b"
 )
 #: The same without a verb: "pneumothorax, resolved".
-PARTICIPLE = re.compile(rf"(?:absent|excluded|ruled out|{_GONE}|unlikely)\b")
-#: What may stand between a joining word and a verdict on the finding before it.
+PARTICIPLE = re.compile(rf"(?:absent|excluded|ruled out|{_RESOLVED}|unlikely)\b")
+#: Words between a conjunction and a trigger that applies to the finding before it.
 PLACE = re.compile(
     r"(?:\s*(?:in|on|at|of|the|left|right|both|upper|middle|mid|lower|zones?|lobes?|lungs?|bases?|sides?)\b)*\s*"
 )
-#: Right after the finding, as in a list of findings and verdicts.
-VERDICT = re.compile(r"\s*[:=\u2013-]?\s*(?:none|nil|absent|negative|no)\s*(?:[.,;]|$)|[- ]free\b")
-#: After a comma: what begins a clause of its own, which a denial before it does not reach.
+#: Right after the finding, as in "Pneumothorax: none".
+LIST_NEGATION = re.compile(r"\s*[:=\u2013-]?\s*(?:none|nil|absent|negative|no)\s*(?:[.,;]|$)|[- ]free\b")
+#: Begins a new clause after a comma, which an earlier negation does not reach.
 CLAUSE = re.compile(r"\s*and (?:an?|the)\b")
 ASSERTED = re.compile(r"\b(?:shows?|demonstrates?|contains?|has|have)\b")
-#: Before the finding; what follows them is doubted, not what stands before.
-DOUBT = re.compile(
+#: Before the finding.
+UNCERTAINTY = re.compile(
     r"\b(?:possibl[ey]|probabl[ey]|suspected|suspicious (?:for|of)|suspicion (?:for|of)|questionable|equivocal|"
     r"(?:may|might|could|can) (?:well )?(?:represent|reflect|be|indicate|suggest|correspond to)|might|"
     r"(?:can(?:not|'t)|unable to|not possible to|difficult to) (?:entirely |completely )?(?:exclude|rule out)|"
@@ -209,7 +209,7 @@ DOUBT = re.compile(
     r"likely|versus|vs\.?|differential|concern(?:ing)? for|perhaps|presumed|query|in question)\b|\?\s*(?:\w+\s+)*$"
 )
 #: After the finding.
-DOUBTED = re.compile(
+POST_UNCERTAINTY = re.compile(
     r"\b(?:(?:is|are|was|were|be|remains?|seems?|appears?) (?:\w+ )?"
     r"(?:possible|probable|likely|suspected|questionable|equivocal|presumed|uncertain|in question)|"
     r"(?:may|might|could) (?:well )?be (?:present|there|seen)|"
@@ -217,14 +217,14 @@ DOUBTED = re.compile(
     r"not (?:been |yet )?(?:entirely |completely )?(?:excluded|ruled out)|"
     r"if (?:present|any|real)|versus|vs\.?)\b"
 )
-#: Ends what a denial or a doubt reaches.
-TURN = re.compile(
+#: Ends the scope of a negation or uncertainty.
+TERMINATION = re.compile(
     r"\b(?:but|however|although|though|(?<!not )yet|except(?: for)?|apart from|aside from|other than|whereas|while|"
     r"despite|"
     r"with (?:a|an|new|associated|adjacent|persistent|residual|persisting)|there (?:is|are)|which)\b|[;:]"
 )
-#: A comparison with an examination that was not given: there is none in the prompt, so it is invented.
-PRIOR = re.compile(
+#: Comparison with an earlier examination: the prompt contains none, so it is invented.
+PRIOR_STUDY = re.compile(
     r"\b(?:compared (?:to|with)|in comparison (?:to|with)|comparison (?:is made|study|film)|"
     r"prior (?:study|examination|exam|film|"
     r"radiograph|ct|mri)|previous(?:ly)?|unchanged|interval (?:increase|decrease|change|development|"

@@ -1,4 +1,4 @@
-"""What a worker holds tells when it can do no more."""
+"""The resident: heartbeat figures, stalls, and the guard of a demo checkpoint."""
 
 from __future__ import annotations
 
@@ -20,15 +20,13 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize(("alive", "seconds"), [(True, 3.0), (False, math.inf)])
-def test_a_dead_engine_counts_as_stalled_for_ever_so_that_the_watch_ends_its_process(
-    tmp_path: Path, alive: bool, seconds: float
-) -> None:
+def test_dead_engine_counts_as_stalled_without_limit(tmp_path: Path, alive: bool, seconds: float) -> None:
     model = SimpleNamespace(engine=SimpleNamespace(alive=alive, stalled_seconds=3.0))
 
     assert Resident(model, Settings(data_dir=tmp_path)).stalled_seconds == seconds
 
 
-def test_a_worker_tells_the_slots_it_really_has_and_how_its_engine_does(tmp_path: Path) -> None:
+def test_heartbeat_figures_are_the_actual_slots_and_engine_metrics(tmp_path: Path) -> None:
     figures = Meter().read(queued=2, running=1, rows=3, kv_tokens_used=70, kv_tokens=300)
     model = SimpleNamespace(digest="abc", engine=SimpleNamespace(metrics=lambda: figures))
 
@@ -40,15 +38,13 @@ def test_a_worker_tells_the_slots_it_really_has_and_how_its_engine_does(tmp_path
 
 
 @pytest.mark.parametrize("called", [{"PRELIM"}, {"PRELIM", "PRELIM_DEMO"}, set()])
-def test_a_demo_checkpoint_fails_a_study_that_was_not_sent_to_a_demo_and_says_what_to_do(
-    tmp_path: Path, called: set[str]
-) -> None:
+def test_demo_checkpoint_rejects_studies_sent_to_other_ae_titles(tmp_path: Path, called: set[str]) -> None:
     demo = Resident(SimpleNamespace(demo=True), Settings(data_dir=tmp_path))
     study = StudyToReport([], called_ae_titles=frozenset(called))
 
-    with pytest.raises(PermanentFailure) as refused:
+    with pytest.raises(PermanentFailure) as rejected:
         demo.write(study, lambda: None)
 
-    assert refused.value.reason == "demo_checkpoint"
+    assert rejected.value.reason == "demo_checkpoint"
     for word in ("PRELIM_CHECKPOINT", "prelim retry", "PRELIM_DEMO_AE_TITLES"):
-        assert word in refused.value.detail
+        assert word in rejected.value.detail

@@ -1,4 +1,4 @@
-"""Sentences written by hand, each with a trap of negation, doubt, side or scope."""
+"""Hand-written sentences, each difficult by negation, uncertainty, side or scope."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from worker.findings.labeller import Label, labels, present
 
 Expected = set[tuple[str, str, str]]
 #: Finding, side, zone, certainty.
-Told = tuple[str, str, str, str]
-#: A sentence a line with every label it has, by readers who were not shown the lexicon (docs/evaluation.md).
+Flat = tuple[str, str, str, str]
+#: One sentence a line with all its labels, written by readers without access to the lexicon (docs/evaluation.md).
 SENTENCES = Path(__file__).parent / "sentences.jsonl"
 NO_FINDING = {"opacity", "abnormality"}
 
@@ -64,11 +64,11 @@ AFFIRMED: list[tuple[str, Expected]] = [
     ("Cardiomegaly, however no pulmonary edema.", {("cardiomegaly", "", "")}),
     ("Pneumonia is unlikely; linear atelectasis on the right.", {("atelectasis", "right", "")}),
 ]
-#: What the ruler is asked to reach on them.
+#: Required share of sentences labelled as expected.
 REQUIRED = 0.95
 
 
-#: What a second reader wrote to break the rules that had passed the sentences above, and what he meant by it.
+#: Written by a second reader against rules that had passed the sentences above, with the intended labels.
 SECOND_READER: list[tuple[str, Expected]] = [
     ("Pneumothorax: none.", set()),
     ("Pleural effusion: absent. Pneumothorax: no.", set()),
@@ -117,7 +117,7 @@ SECOND_READER: list[tuple[str, Expected]] = [
     ("The heart is not significantly enlarged.", set()),
     ("Left costophrenic angle blunting.", {("pleural effusion", "left", "")}),
     ("No left but a right pneumothorax.", {("pneumothorax", "right", "")}),
-    # Known to be read wrongly.
+    # Known to be labelled wrongly.
     (
         "Consolidation in the left upper and right lower zones.",
         {("consolidation", "left", "upper"), ("consolidation", "right", "lower")},
@@ -129,23 +129,23 @@ SECOND_READER: list[tuple[str, Expected]] = [
 ]
 
 
-def read(line: str) -> tuple[str, str, set[Told], set[Told]]:
-    """A sentence's reader and text, what he meant, and what the labeller reads in it.
+def read(line: str) -> tuple[str, str, set[Flat], set[Flat]]:
+    """Reader, text, intended labels and the labeller's labels of a sentence.
 
-    Where a finding is denied its place is not compared, and words that name no finding are not.
+    The place of a denied finding is not compared, nor are words that name no finding.
     """
     case = json.loads(line)
     meant = {(finding, side, zone, certainty) for finding, side, zone, certainty in case["labels"]}
-    got = {(*told.strict, told.certainty) for told in labels(case["text"]) if told.finding not in NO_FINDING}
+    got = {(*label.strict, label.certainty) for label in labels(case["text"]) if label.finding not in NO_FINDING}
     return case["reader"], case["text"], set(map(placed, meant)), set(map(placed, got))
 
 
-def placed(told: Told) -> Told:
-    finding, _, _, certainty = told
-    return told if certainty != "absent" else (finding, "", "", certainty)
+def placed(label: Flat) -> Flat:
+    finding, _, _, certainty = label
+    return label if certainty != "absent" else (finding, "", "", certainty)
 
 
-def test_of_the_sentences_of_readers_who_did_not_know_the_rules_nineteen_of_twenty_are_read_right() -> None:
+def test_95_percent_of_sentences_by_independent_readers_are_labelled_as_intended() -> None:
     lines = [read(line) for line in SENTENCES.read_text(encoding="utf-8").splitlines()]
     wrong = [f"{text} -> {got}" for _, text, meant, got in lines if meant != got]
 
@@ -154,11 +154,11 @@ def test_of_the_sentences_of_readers_who_did_not_know_the_rules_nineteen_of_twen
 
 
 @pytest.mark.parametrize("sentences", [AFFIRMED, SECOND_READER])
-def test_at_least_nineteen_of_twenty_tricky_sentences_are_read_right(sentences: list[tuple[str, Expected]]) -> None:
+def test_95_percent_of_difficult_sentences_are_labelled_as_intended(sentences: list[tuple[str, Expected]]) -> None:
     wrong = [
         f"{text} -> {got}"
         for text, expected in sentences
-        if (got := {told.strict for told in present(text)}) != expected
+        if (got := {label.strict for label in present(text)}) != expected
     ]
 
     assert len(sentences) == 40
@@ -174,12 +174,12 @@ def test_at_least_nineteen_of_twenty_tricky_sentences_are_read_right(sentences: 
         ("Nodule.", "present"),
     ],
 )
-def test_doubt_is_neither_presence_nor_absence(text: str, certainty: str) -> None:
-    assert [told.certainty for told in labels(text)] == [certainty]
+def test_uncertain_finding_is_neither_present_nor_absent(text: str, certainty: str) -> None:
+    assert [label.certainty for label in labels(text)] == [certainty]
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "certainties"),
     [
         ("Left effusion, healed right rib fracture.", ["present", "present"]),
         ("Left effusion, drain taken out.", ["present"]),
@@ -196,17 +196,17 @@ def test_doubt_is_neither_presence_nor_absence(text: str, certainty: str) -> Non
         ("? left nodule.", ["uncertain"]),
     ],
 )
-def test_a_verdict_belongs_to_the_finding_it_is_said_of(text: str, told: list[str]) -> None:
-    assert [label.certainty for label in labels(text)] == told
+def test_trigger_applies_to_its_own_finding_only(text: str, certainties: list[str]) -> None:
+    assert [label.certainty for label in labels(text)] == certainties
 
 
-def test_size_is_read_with_the_finding_it_belongs_to() -> None:
+def test_size_belongs_to_its_own_finding() -> None:
     text = "Large left pleural effusion and small right pneumothorax."
 
     assert labels(text) == [Label("pleural effusion", "left", "", "large"), Label("pneumothorax", "right", "", "small")]
 
 
-def test_the_fuller_telling_of_a_finding_stands_for_both() -> None:
+def test_more_specific_of_two_mentions_is_kept() -> None:
     text = "Findings: There is a nodule in the left upper zone. Impression: Nodule."
 
     assert present(text) == {Label("nodule", "left", "upper")}
