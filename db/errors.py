@@ -1,73 +1,111 @@
-"""States, reasons and errors shared by the processes."""
+"""Errors as types, and the reasons why a study or a job ended without a report."""
 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Self
 
 
-class StudyState(StrEnum):
-    """State of a study. While it is SETTLED, the state of its job says whether it waits or runs."""
+class Reason(StrEnum):
+    """Stable code of why a job, a study, an image or a file ended without a result; *meaning* explains it."""
 
-    RECEIVING = "receiving"
-    SETTLED = "settled"
-    REPORTED = "reported"
-    NOT_REPORTABLE = "not_reportable"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
+    meaning: str
 
+    def __new__(cls, code: str, meaning: str) -> Self:
+        """Take the code, which is stored and published, and its meaning, which is documented."""
+        member = str.__new__(cls, code)
+        member._value_ = code
+        member.meaning = meaning
+        return member
 
-class JobState(StrEnum):
-    """State of a job; all but the first two are final."""
+    # The queue and the life of a study.
+    LEASE_EXPIRED = "lease_expired", "the worker died or made no progress; another worker gets the job"
+    WORKER_LOST = "worker_lost", "the worker died or made no progress in every attempt"
+    LATE_IMAGES = (
+        "late_images",
+        "images arrived after the study was complete; a new revision replaces the job",
+    )
+    TOO_MANY_REVISIONS = "too_many_revisions", "images arrived late more often than `PRELIM_MAX_REVISIONS` allows"
+    OPERATOR = "operator", "an operator cancelled or retried the job"
+    UNEXPECTED = "unexpected", "an unexpected error; the worker's log has its type and place"
 
-    QUEUED = "queued"
-    RUNNING = "running"
-    FINISHED = "finished"
-    NOT_REPORTABLE = "not_reportable"
-    FAILED = "failed"
-    SUPERSEDED = "superseded"
-    CANCELLED = "cancelled"
+    # The study as a whole.
+    NO_IMAGES = "no_images", "the study contains no image that can be reported"
+    MISSING_FILES = "missing_files", "stored files of the study are missing on disk"
+    DEMO_CHECKPOINT = "demo_checkpoint", "a demo checkpoint reports only studies sent to `PRELIM_DEMO_AE_TITLES`"
 
+    # The model.
+    EMPTY_REPORT = "empty_report", "the model returned no text"
+    ENGINE_STOPPED = "engine_stopped", "the worker's engine stopped before the report was finished"
+    MODEL_ERROR = "model_error", "the model failed, or returned non-finite numbers"
+    NO_DEADLINE = "no_deadline", "a request to the model has an invalid deadline"
+    NOTHING_ASKED = "nothing_asked", "a request to the model allows no new token"
+    PROMPT_FAILED = "prompt_failed", "the prompt could not be built"
+    PROMPT_TOO_LONG = "prompt_too_long", "images, quoted cases and report exceed `PRELIM_CONTEXT_TOKENS`"
+    REFERENCE_INDEX = "reference_index", "the reference index could not be read"
 
-#: States of a job that can still become a report.
-OPEN_JOBS = (JobState.QUEUED, JobState.RUNNING)
+    # One image: the reason of a study if no image is left.
+    BETTER_IMAGES = "better_images", "the study contains better images, such as originals beside derived images"
+    DUPLICATE = "duplicate", "the image is a duplicate of another one of the study"
+    FEW_IMAGES = "few_images", "derived images were used because the study contains too few primary images"
+    LABEL = "label", "the image is the label of a slide, which can identify the patient"
+    MALFORMED = "malformed", "sizes, bits, samples, tables or codestream are inconsistent"
+    MISSING = "missing", "the stored file is missing on disk"
+    NO_PIXELS = "no_pixels", "the object contains no pixel data"
+    NO_TRANSFER_SYNTAX = "no_transfer_syntax", "the Transfer Syntax UID is missing"
+    NOT_AN_IMAGE = "not_an_image", "the object is not an image that can be reported"
+    NOT_DICOM = "not_dicom", "the file is not a DICOM file"
+    TOO_LARGE = "too_large", "the image or its file exceeds a limit"
+    TRUNCATED = "truncated", "header, pixel data or codestream ends early"
+    UNDECODABLE = "undecodable", "the decoder rejects the pixel data"
+    UNKNOWN_PHOTOMETRIC = "unknown_photometric", "the Photometric Interpretation is not supported"
+    UNKNOWN_TRANSFER_SYNTAX = "unknown_transfer_syntax", "the transfer syntax is not supported"
+    VIDEO = "video", "the object is a video"
+
+    # A file in quarantine.
+    CONFLICTING_SOP_INSTANCE = (
+        "conflicting_sop_instance",
+        "another object has this SOP Instance UID; the first is kept",
+    )
+    UNREADABLE = "unreadable", "the file cannot be indexed"
 
 
 class PrelimError(Exception):
-    """Base of every error Prelim raises on purpose; its text is fit for an operator and holds no patient data."""
+    """Base of every error that Prelim raises on purpose; its text is for an operator and holds no patient data."""
 
 
 class ConfigurationError(PrelimError):
-    """Raised when a setting, file or service named in the configuration cannot be used; says what to change."""
+    """Raised when a setting, file or service named in the configuration cannot be used; tells what to change."""
 
 
 class Outcome(PrelimError):
-    """Base of the ways a run ends without a report; *reason* is a short stable code, *detail* says it to a person."""
+    """Base of the ways an attempt ends without a report; *detail* is a sentence without patient data."""
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: Reason, detail: str) -> None:
         self.reason = reason
         self.detail = detail
         super().__init__(f"{reason}: {detail}")
 
 
 class NotReportable(Outcome):
-    """Raised when a study can never become a report: a lasting property of its images, not a fault of ours."""
+    """Raised when a study can never become a report: a lasting property of its images, not an error of Prelim."""
 
 
 class TransientFailure(Outcome):
-    """Raised when a run failed for a reason that may pass: the job is tried again later."""
+    """Raised when an attempt failed for a reason that may pass: the job is tried again later."""
 
 
 class PermanentFailure(Outcome):
-    """Raised when a run failed and another try would fail the same way: the job ends as failed."""
+    """Raised when another attempt would fail the same way: the job ends as failed."""
 
 
 class StaleFence(PrelimError):
-    """Raised when a worker writes for a job it no longer owns: it is a zombie and must drop its result."""
+    """Raised when a worker writes for a job it no longer owns: it must drop its result."""
 
 
 class UnknownStudy(PrelimError):
-    """Raised when no study, or more than one, matches what the operator named."""
+    """Raised when no study, or more than one, matches the name an operator gave."""
 
 
 class NotPossible(PrelimError):
-    """Raised when what an operator asked for does not fit the state of the study."""
+    """Raised when an operator's request does not fit the state of the study."""

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from db.errors import Reason
 from deploy.operate.settings_table import first_settings_table, settings_tables
 from tests.benchmarks.figures import figures_table
 
@@ -27,10 +28,17 @@ def packages_table() -> str:
     return "\n".join(rows)
 
 
+def reasons_table() -> str:
+    """Return every reason code with its meaning, as a Markdown table."""
+    rows = (f"| `{reason}` | {reason.meaning} |" for reason in Reason)
+    return "\n".join(("| Reason | Meaning |", "| --- | --- |", *rows))
+
+
 #: Document and name of each generated part -> the function that makes its text.
 PARTS: dict[tuple[str, str], Callable[[], str]] = {
     ("docs/architecture.md", "packages"): packages_table,
     ("docs/performance.md", "figures"): figures_table,
+    ("docs/api.md", "reasons"): reasons_table,
     ("docs/settings.md", "settings"): settings_tables,
     ("README.md", "settings"): first_settings_table,
 }

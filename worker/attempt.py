@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from db.errors import NotReportable, PermanentFailure, StaleFence, TransientFailure
+from db.errors import NotReportable, PermanentFailure, Reason, StaleFence, TransientFailure
 from db.jobs import claims
 from db.logs import frames
 from db.reference import fingerprint
@@ -80,7 +80,7 @@ class Attempt:
         except Exception as error:  # noqa: BLE001 - a process boundary: an unknown fault must not take the worker down
             name = type(error).__name__
             log.error("attempt.failed", error=name, frames=frames(error))  # noqa: TRY400 - its text may hold a patient's data
-            return self._retry(TransientFailure("unexpected", f"{name}; see the worker's log"), frames(error))
+            return self._retry(TransientFailure(Reason.UNEXPECTED, f"{name}; see the worker's log"), frames(error))
 
     def extend_lease(self) -> None:
         """Extend the lease once a third of it is used; raises StaleFence if the job was taken away.

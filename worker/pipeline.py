@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
-from db.errors import TransientFailure
+from db.errors import Reason, TransientFailure
 from db.reports.versions import Draft, Quoted, Shown
 from worker.images.study import images_of
 from worker.limitations import basis_of, fixed_text, limitations
@@ -161,7 +161,7 @@ class Pipeline:
             return Retrieval()
         tokens = self.model.patch_tokens([image.pixels for image in images.images])
         if not np.isfinite(tokens).all():
-            raise TransientFailure("model_error", "the model's vision tower returned non-finite numbers")
+            raise TransientFailure(Reason.MODEL_ERROR, "the model's vision tower returned non-finite numbers")
         query = Query(tokens, images.modality, images.body_part, study.patient_hash, study.study_hash)
         options = self.options
         return retrieve(self.index, query, count=options.retrieved_cases, ood_reject=options.ood_reject)
@@ -206,7 +206,7 @@ class Pipeline:
     def _draft(self, run: _Run) -> Draft:
         findings, impression = split_report(run.answer.text)
         if not findings and not impression:
-            raise TransientFailure("empty_report", "the model returned no text")
+            raise TransientFailure(Reason.EMPTY_REPORT, "the model returned no text")
         return Draft(
             findings=findings,
             impression=impression,

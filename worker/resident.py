@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from db import reference
-from db.errors import ConfigurationError, PermanentFailure, TransientFailure
+from db.errors import ConfigurationError, PermanentFailure, Reason, TransientFailure
 from db.session import transaction
 from worker import reference_build
 from worker.model.resident_model import ResidentModel
@@ -97,7 +97,7 @@ def _reject_patients(study: StudyToReport, demo_ae_titles: Sequence[str]) -> Non
     others = sorted(study.called_ae_titles - set(demo_ae_titles))
     if others or not study.called_ae_titles:
         raise PermanentFailure(
-            "demo_checkpoint",
+            Reason.DEMO_CHECKPOINT,
             f"a demo checkpoint never reports on patients; this study was sent to {', '.join(others) or 'no AE title'}."
             " Patient's study: set PRELIM_CHECKPOINT to a clinical checkpoint, then `prelim retry`. Phantom: send it to"
             f" one of PRELIM_DEMO_AE_TITLES ({', '.join(demo_ae_titles) or 'not set'})",
@@ -109,7 +109,7 @@ def _open(directory: Path, model_digest: str) -> ReferenceIndex:
         return ReferenceIndex(directory, model_digest=model_digest)
     except ConfigurationError as error:
         # Visible and repairable: the jobs wait for an operator instead of being written without similar cases.
-        raise TransientFailure("reference_index", str(error)) from error
+        raise TransientFailure(Reason.REFERENCE_INDEX, str(error)) from error
 
 
 def _load_model(settings: Settings) -> ResidentModel:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from db.states import DisplayedState
+
 if TYPE_CHECKING:
     import datetime as dt
 
 #: What the displayed states of a study are called.
 STATES = {
-    "receiving": "Receiving",
-    "settled": "Complete",
-    "queued": "Queued",
-    "running": "Writing",
-    "reported": "Preliminary",
-    "not_reportable": "Not reportable",
-    "failed": "Failed",
-    "cancelled": "Cancelled",
+    DisplayedState.RECEIVING: "Receiving",
+    DisplayedState.SETTLED: "Complete",
+    DisplayedState.QUEUED: "Queued",
+    DisplayedState.RUNNING: "Writing",
+    DisplayedState.REPORTED: "Preliminary",
+    DisplayedState.NOT_REPORTABLE: "Not reportable",
+    DisplayedState.FAILED: "Failed",
+    DisplayedState.CANCELLED: "Cancelled",
 }
 
 
@@ -43,7 +45,7 @@ def moment(value: dt.datetime) -> str:
 
 def state(value: str) -> str:
     """A displayed state in words."""
-    return STATES[value]
+    return STATES[DisplayedState(value)]
 
 
 def paragraphs(text: str) -> list[str]:

@@ -13,6 +13,7 @@ from api.v1.schemas import State
 from api.v1.studies import position
 from db import truth
 from db.operations import overview
+from db.states import PENDING
 
 #: Studies on one page of the list: about two screens.
 PAGE = 50
@@ -48,7 +49,7 @@ def study(request: Request, session: Database, study_id: uuid.UUID) -> Response:
         "study": line,
         "content": overview.content(session, study_id),
         "report": reading.report(session, line),
-        "pending": line.state in overview.PENDING_STATES,
+        "pending": line.state in PENDING,
         "truth": truth.read(request.app.state.settings.operations.data_dir, line.study_instance_uid),
     }
     return templates.TemplateResponse(request, "study.html", context)

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from db.reports.versions import BANNER
+from db.states import DisplayedState
 
-State = Literal["receiving", "settled", "queued", "running", "reported", "not_reportable", "failed", "cancelled"]
+State = DisplayedState
 Banner = Annotated[str, Field(description="To be shown wherever anything of the report is shown.")]
 
 

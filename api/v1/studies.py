@@ -10,6 +10,7 @@ from api.errors import ApiError
 from api.v1 import cursor, reading
 from api.v1.schemas import Problem, Report, State, Study, StudyPage, StudyWithContent
 from db.operations import overview
+from db.states import PENDING
 
 #: Most studies on one page.
 LARGEST_PAGE = 100
@@ -68,7 +69,7 @@ def current_report(session: Database, study_id: uuid.UUID) -> Report:
 
 
 def _no_report(line: overview.StudyLine) -> ApiError:
-    pending = line.state in overview.PENDING_STATES
+    pending = line.state in PENDING
     problem = {
         "error": "no_report_yet" if pending else "no_report",
         "message": f"the study is {line.state.replace('_', ' ')}",

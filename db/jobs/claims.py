@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select, text, update
 
-from db.errors import NotPossible, StaleFence
+from db.errors import NotPossible, Reason, StaleFence
 from db.models import Job
+from db.models.studies import ENDED_WITHOUT_REPORT
 from db.reports import versions
+from db.states import JobState, StudyState
 from db.studies import lifecycle
 from db.studies.priority import urgent_at
 
@@ -34,10 +36,8 @@ BATCH = 100
 JITTER = 0.25
 #: Longest pause before a retry, in seconds: past ten minutes an operator should look.
 LONGEST_PAUSE_SECONDS = 600
-#: The reason of a job whose worker died or hung. Until it ends it is a suspect: it may be what killed the worker.
-LEASE_EXPIRED = "lease_expired"
 #: A job nobody works on any more and nobody was told of yet.
-RETURNED: dict[str, Any] = {"state": "queued", "lease_until": None, "owner": None, "sent_at": None}
+RETURNED: dict[str, Any] = {"state": JobState.QUEUED, "lease_until": None, "owner": None, "sent_at": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +113,14 @@ def finish(session: Session, claim: Claim, draft: Draft) -> None:
     versions.insert(session, claim, draft)
 
 
-def not_reportable(session: Session, claim: Claim, reason: str, detail: str) -> None:
+def not_reportable(session: Session, claim: Claim, reason: Reason, detail: str) -> None:
     """End the job because its images can never make a report; raises StaleFence."""
-    _end(session, claim, "not_reportable", reason, detail)
+    _end(session, claim, StudyState.NOT_REPORTABLE, reason, detail)
 
 
-def fail(session: Session, claim: Claim, reason: str, detail: str) -> None:
+def fail(session: Session, claim: Claim, reason: Reason, detail: str) -> None:
     """End the job because another try would fail the same way; raises StaleFence."""
-    _end(session, claim, "failed", reason, detail)
+    _end(session, claim, StudyState.FAILED, reason, detail)
 
 
 def give_back(session: Session, claim: Claim) -> None:
@@ -131,7 +131,7 @@ def give_back(session: Session, claim: Claim) -> None:
 def retry_later(
     session: Session,
     claim: Claim,
-    reason: str,
+    reason: Reason,
     detail: str,
     *,
     pause_seconds: float,
@@ -143,7 +143,7 @@ def retry_later(
     *frames* say where an unexpected error came from.
     """
     if claim.attempt >= max_attempts:
-        _end(session, claim, "failed", reason, f"{detail} (after {claim.attempt} attempts)", frames=frames)
+        _end(session, claim, StudyState.FAILED, reason, f"{detail} (after {claim.attempt} attempts)", frames=frames)
         return
     pause = min(pause_seconds * 2 ** (claim.attempt - 1), LONGEST_PAUSE_SECONDS)
     # Not a secret: it only spreads the load.
@@ -165,18 +165,18 @@ def retry(session: Session, study: Study) -> None:
     *study* is locked. Raises NotPossible where the study has no such job.
     """
     job = _latest(session, study)
-    if job is None and study.state == "not_reportable":
+    if job is None and study.state == StudyState.NOT_REPORTABLE:
         raise NotPossible("the study holds no image that could be reported")
-    if job is None or study.state not in ("failed", "cancelled", "not_reportable"):
+    if job is None or study.state not in ENDED_WITHOUT_REPORT:
         raise NotPossible(
             f"the study is {study.state}: only one whose report failed, was cancelled or was found not reportable"
             " can be tried again"
         )
-    job.state, job.attempt, job.owner, job.sent_at, job.finished_at = "queued", 0, None, None, None
+    job.state, job.attempt, job.owner, job.sent_at, job.finished_at = JobState.QUEUED, 0, None, None, None
     job.available_at = job.queued_at = func.clock_timestamp()
     job.urgent_at = urgent_at(job.priority)
-    job.reason, job.detail = "operator", "tried again by an operator"
-    study.state, study.reason, study.detail = "settled", None, None
+    job.reason, job.detail = Reason.OPERATOR, "tried again by an operator"
+    study.state, study.reason, study.detail = StudyState.SETTLED, None, None
 
 
 def cancel(session: Session, study: Study) -> None:
@@ -185,11 +185,11 @@ def cancel(session: Session, study: Study) -> None:
     A worker that is at it finds out at its next heartbeat. Raises NotPossible where no job is open.
     """
     job = _latest(session, study)
-    if job is None or study.state != "settled":
+    if job is None or study.state != StudyState.SETTLED:
         raise NotPossible(f"the study is {study.state}: there is no open job to cancel")
-    job.state, job.lease_until, job.finished_at = "cancelled", None, func.clock_timestamp()
-    job.reason, job.detail = "operator", "cancelled by an operator"
-    study.state, study.reason, study.detail = "cancelled", job.reason, job.detail
+    job.state, job.lease_until, job.finished_at = JobState.CANCELLED, None, func.clock_timestamp()
+    job.reason, job.detail = Reason.OPERATOR, "cancelled by an operator"
+    study.state, study.reason, study.detail = StudyState.CANCELLED, job.reason, job.detail
 
 
 def _latest(session: Session, study: Study) -> Job | None:
@@ -198,7 +198,7 @@ def _latest(session: Session, study: Study) -> Job | None:
     ).one_or_none()
 
 
-def _end(session: Session, claim: Claim, state: str, reason: str, detail: str, **more: Any) -> None:
+def _end(session: Session, claim: Claim, state: StudyState, reason: Reason, detail: str, **more: Any) -> None:
     lifecycle.lock(session, claim.study_id)
     ended = {"state": state, "lease_until": None, "finished_at": func.clock_timestamp(), **more}
     _update(session, claim, **ended, reason=reason, detail=detail)
@@ -208,7 +208,7 @@ def _end(session: Session, claim: Claim, state: str, reason: str, detail: str, *
 def _update(session: Session, claim: Claim, **values: Any) -> None:
     updated = session.execute(
         update(Job)
-        .where(Job.id == claim.job_id, Job.fence == claim.fence, Job.state == "running")
+        .where(Job.id == claim.job_id, Job.fence == claim.fence, Job.state == JobState.RUNNING)
         .values(**values)
         .returning(Job.id)
     ).one_or_none()
@@ -222,7 +222,7 @@ def _stale(claim: Claim) -> StaleFence:
 
 def rescue(session: Session, *, max_attempts: int) -> int:
     """Queue again what a dead or hung worker held, or fail it when its tries are used up; returns how many."""
-    expired = Job.state == "running", Job.lease_until < func.clock_timestamp()
+    expired = Job.state == JobState.RUNNING, Job.lease_until < func.clock_timestamp()
     found = session.execute(select(Job.id, Job.study_id).where(*expired).order_by(Job.lease_until).limit(BATCH)).all()
     rescued = 0
     for job_id, study_id in found:
@@ -238,9 +238,9 @@ def rescue(session: Session, *, max_attempts: int) -> int:
 def _give_up_or_requeue(session: Session, job: Job, max_attempts: int) -> None:
     job.lease_until = None
     if job.attempt < max_attempts:
-        job.state, job.owner, job.sent_at = "queued", None, None
-        job.reason, job.detail = LEASE_EXPIRED, "its worker died or made no progress"
+        job.state, job.owner, job.sent_at = JobState.QUEUED, None, None
+        job.reason, job.detail = Reason.LEASE_EXPIRED, "its worker died or made no progress"
         return
-    job.state, job.finished_at, job.reason = "failed", func.clock_timestamp(), "worker_lost"
+    job.state, job.finished_at, job.reason = JobState.FAILED, func.clock_timestamp(), Reason.WORKER_LOST
     job.detail = f"its worker died or made no progress in each of {job.attempt} attempts"
-    lifecycle.end(session, job, "failed", reason=job.reason, detail=job.detail)
+    lifecycle.end(session, job, StudyState.FAILED, reason=job.reason, detail=job.detail)

@@ -15,6 +15,7 @@ from sqlalchemy import make_url, text, update
 from db.models import Job
 from db.models.jobs import QUEUED_CHANNEL
 from db.session import CONNECT_SECONDS
+from db.states import JobState
 
 if TYPE_CHECKING:
     import threading
@@ -93,7 +94,7 @@ def overdue(session: Session, *, after_seconds: float) -> int:
 
 def not_sent(session: Session, jobs: Collection[uuid.UUID]) -> None:
     """Take back that they were sent: the broker did not answer."""
-    session.execute(update(Job).where(Job.id.in_(jobs), Job.state == "queued").values(sent_at=None))
+    session.execute(update(Job).where(Job.id.in_(jobs), Job.state == JobState.QUEUED).values(sent_at=None))
 
 
 class Bell:

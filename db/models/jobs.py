@@ -8,8 +8,8 @@ import uuid
 from sqlalchemy import CheckConstraint, ForeignKey, Index, Integer, SmallInteger, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.errors import JobState
 from db.models.base import Base, database_time, one_of, quoted
+from db.states import JobState
 
 #: A trigger notifies this channel of every job that becomes `queued`.
 QUEUED_CHANNEL = "prelim_job_queued"

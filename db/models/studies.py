@@ -8,8 +8,8 @@ import uuid
 from sqlalchemy import CheckConstraint, Index, Integer, SmallInteger, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.errors import StudyState
 from db.models.base import Base, database_time, one_of, quoted
+from db.states import StudyState
 
 ENDED_WITHOUT_REPORT = (StudyState.NOT_REPORTABLE, StudyState.FAILED, StudyState.CANCELLED)
 

@@ -15,6 +15,7 @@ from sqlalchemy import exists, func, or_, select
 from db.models import Job, Process, Report, Study
 from db.operations import heartbeats
 from db.operations.heartbeats import Role
+from db.states import JobState, StudyState
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Select
@@ -62,7 +63,7 @@ def raised(session: Session, *, after_seconds: float, cap_seconds: float) -> lis
 def _waiting(session: Session, after_seconds: float) -> Alarm | None:
     """The first of the steps to a waiting report that is not taken."""
     oldest = select(func.min(func.greatest(Job.queued_at, Job.available_at)))
-    waiting = _seconds_since(session, oldest, Job.state == "queued")
+    waiting = _seconds_since(session, oldest, Job.state == JobState.QUEUED)
     if waiting is None or waiting < after_seconds:
         return None
     if not heartbeats.alive(session, Role.WORKER):
@@ -86,11 +87,11 @@ def _failing(session: Session) -> Alarm | None:
         select(Job.state)
         .join(Study, (Study.id == Job.study_id) & (Study.revision == Job.revision))
         # now() and not clock_timestamp(), which changes from row to row: no index helps to find what it is compared to.
-        .where(Study.first_received_at > func.now() - RECENT, Job.state.in_(("finished", "failed")))
+        .where(Study.first_received_at > func.now() - RECENT, Job.state.in_((JobState.FINISHED, JobState.FAILED)))
         .order_by(Job.finished_at.desc())
         .limit(FAILED_IN_A_ROW)
     )
-    if session.scalars(ended).all() != ["failed"] * FAILED_IN_A_ROW:
+    if session.scalars(ended).all() != [JobState.FAILED] * FAILED_IN_A_ROW:
         return None
     return Alarm(
         "everything_fails",
@@ -100,7 +101,7 @@ def _failing(session: Session) -> Alarm | None:
 
 
 def _not_rescued(session: Session, after_seconds: float) -> Alarm | None:
-    expired = _seconds_since(session, select(func.min(Job.lease_until)), Job.state == "running")
+    expired = _seconds_since(session, select(func.min(Job.lease_until)), Job.state == JobState.RUNNING)
     if expired is None or expired < after_seconds:
         return None
     return Alarm(
@@ -119,7 +120,7 @@ def _no_dispatcher(session: Session) -> Alarm | None:
 
 
 def _unsettled(session: Session, after_seconds: float) -> Alarm | None:
-    arriving = _seconds_since(session, select(func.min(Study.revision_started_at)), Study.state == "receiving")
+    arriving = _seconds_since(session, select(func.min(Study.revision_started_at)), Study.state == StudyState.RECEIVING)
     if arriving is None or arriving < after_seconds:
         return None
     return Alarm(

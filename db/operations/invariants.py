@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import and_, func, not_, or_, select
 
-from db.errors import OPEN_JOBS
+from db.errors import Reason
 from db.models import Job, Report, Study
+from db.states import OPEN_JOBS, JobState, StudyState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,19 +39,19 @@ def _studies(session: Session) -> Iterator[Violation]:
     job = and_(Job.study_id == Study.id, Job.revision == Study.revision)
     query = select(Study.id).outerjoin(Job, job)
     laws: dict[str, ColumnElement[bool]] = {
-        "a receiving study has no job of its revision": and_(Study.state == "receiving", Job.id.is_not(None)),
+        "a receiving study has no job of its revision": and_(Study.state == StudyState.RECEIVING, Job.id.is_not(None)),
         "a settled study has one open job": and_(
-            Study.state == "settled", or_(Job.id.is_(None), not_(Job.state.in_(OPEN_JOBS)))
+            Study.state == StudyState.SETTLED, or_(Job.id.is_(None), not_(Job.state.in_(OPEN_JOBS)))
         ),
         "a reported study's job is finished": and_(
-            Study.state == "reported", or_(Job.id.is_(None), Job.state != "finished")
+            Study.state == StudyState.REPORTED, or_(Job.id.is_(None), Job.state != JobState.FINISHED)
         ),
         "a study that failed or was cancelled has such a job": and_(
-            Study.state.in_(("failed", "cancelled")), or_(Job.id.is_(None), Job.state != Study.state)
+            Study.state.in_((StudyState.FAILED, StudyState.CANCELLED)), or_(Job.id.is_(None), Job.state != Study.state)
         ),
         "a not reportable study has no images or such a job": and_(
-            Study.state == "not_reportable",
-            Study.reason != "no_images",
+            Study.state == StudyState.NOT_REPORTABLE,
+            Study.reason != Reason.NO_IMAGES,
             or_(Job.id.is_(None), Job.state != Study.state),
         ),
     }
@@ -62,14 +63,14 @@ def _jobs(session: Session) -> Iterator[Violation]:
     outdated = (
         select(Job.id)
         .join(Study, Study.id == Job.study_id)
-        .where(Job.state.in_(OPEN_JOBS), or_(Job.revision != Study.revision, Study.state != "settled"))
+        .where(Job.state.in_(OPEN_JOBS), or_(Job.revision != Study.revision, Study.state != StudyState.SETTLED))
     )
     for job_id in session.scalars(outdated):
         yield Violation("an open job belongs to a settled study's revision", f"job {job_id}")
     unreported = (
         select(Job.id)
         .outerjoin(Report, Report.job_id == Job.id)
-        .where((Job.state == "finished") != Report.id.is_not(None))
+        .where((Job.state == JobState.FINISHED) != Report.id.is_not(None))
     )
     for job_id in session.scalars(unreported):
         yield Violation("a finished job, and only that, has a report", f"job {job_id}")

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import ColumnElement, and_, case, func, select, true, tuple_
 
-from db.errors import OPEN_JOBS, StudyState
+from db.errors import Reason
 from db.models import Evidence, Instance, Job, ReferenceCase, Report, ReportImage, Study
 from db.operations import heartbeats
 from db.operations.heartbeats import Role
+from db.states import OPEN_JOBS, DisplayedState, JobState, StudyState
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Row, Select
     from sqlalchemy.orm import Session
 
-#: Displayed states of a study: its own, and its job's while it waits for a report.
-DISPLAYED_STATES = (*tuple(StudyState)[:2], *OPEN_JOBS, *tuple(StudyState)[2:])
-#: Displayed states in which a report is still to come.
-PENDING_STATES = DISPLAYED_STATES[:4]
 #: The latest reports whose duration tells how long the next ones will take.
 FORECAST_REPORTS = 50
 
@@ -55,7 +52,7 @@ class StudyLine:
 
     id: uuid.UUID
     study_instance_uid: str
-    state: str
+    state: DisplayedState
     modality: str
     body_part: str
     patient_id: str = field(repr=False)
@@ -150,14 +147,14 @@ class Forecast:
 
 
 def _displayed_state() -> ColumnElement[str]:
-    waiting = and_(Study.state == "settled", Job.state.in_(OPEN_JOBS))
+    waiting = and_(Study.state == StudyState.SETTLED, Job.state.in_(OPEN_JOBS))
     return case((waiting, Job.state), else_=Study.state)
 
 
 def _is_displayed_as(state: str) -> ColumnElement[bool]:
     """Plain comparisons instead of the CASE: the planner knows from them how few rows there will be."""
     if state in OPEN_JOBS:
-        return and_(Study.state == "settled", Job.state == state)
+        return and_(Study.state == StudyState.SETTLED, Job.state == state)
     return and_(Study.state == state, _displayed_state() == state)
 
 
@@ -187,7 +184,7 @@ def _line(row: Row[Any]) -> StudyLine:
     study: Study = row.Study
     same = {name: getattr(study, name) for name in StudyLine.__dataclass_fields__ if name in Study.__table__.columns}
     report = None if row.version is None else ReportLine(row.version, row.basis, row.created_at, row.outdated)
-    shown = {"state": row.displayed_state, "received_at": study.first_received_at, "report": report}
+    shown = {"state": DisplayedState(row.displayed_state), "received_at": study.first_received_at, "report": report}
     return StudyLine(**(same | shown))
 
 
@@ -268,7 +265,7 @@ def overview(session: Session) -> Overview:
     """Studies by displayed state, the queue, the workers, the last error."""
     depth, oldest = session.execute(
         select(func.count(), func.extract("epoch", func.clock_timestamp() - func.min(Job.queued_at))).where(
-            Job.state == "queued"
+            Job.state == JobState.QUEUED
         )
     ).one()
     return Overview(
@@ -285,11 +282,11 @@ def forecast(session: Session, study_id: uuid.UUID) -> Forecast | None:
     job = session.scalars(
         select(Job)
         .join(Study, and_(Study.id == Job.study_id, Study.revision == Job.revision))
-        .where(Job.study_id == study_id, Job.state == "queued")
+        .where(Job.study_id == study_id, Job.state == JobState.QUEUED)
     ).one_or_none()
     if job is None:
         return None
-    before = select(func.count()).select_from(Job).where(Job.state == "queued", Job.urgent_at < job.urgent_at)
+    before = select(func.count()).select_from(Job).where(Job.state == JobState.QUEUED, Job.urgent_at < job.urgent_at)
     position = 1 + (session.scalar(before) or 0)
     seconds, slots = _seconds_per_report(session), _slots(session)
     # Every slot is taken once before the first of the queue has its turn: the cautious side.
@@ -300,7 +297,7 @@ def forecast(session: Session, study_id: uuid.UUID) -> Forecast | None:
 def _seconds_per_report(session: Session) -> float | None:
     latest = (
         select((Job.finished_at - Job.claimed_at).label("took"))
-        .where(Job.state == "finished")
+        .where(Job.state == JobState.FINISHED)
         .order_by(Job.finished_at.desc())
         .limit(FORECAST_REPORTS)
         .subquery()
@@ -322,7 +319,7 @@ def counts(session: Session) -> dict[str, int]:
         .outerjoin(Job, and_(Job.study_id == Study.id, Job.revision == Study.revision))
         .group_by(state)
     )
-    return dict.fromkeys(DISPLAYED_STATES, 0) | dict(found.all())
+    return dict.fromkeys(map(str, DisplayedState), 0) | dict(found.all())
 
 
 def last_error(session: Session) -> LastError | None:
@@ -330,7 +327,7 @@ def last_error(session: Session) -> LastError | None:
     at = func.coalesce(Job.finished_at, Job.claimed_at)
     row = session.execute(
         select(at, Job.study_id, Job.reason, Job.detail)
-        .where(Job.state.in_(("failed", "queued")), Job.reason != "operator")
+        .where(Job.state.in_((JobState.FAILED, JobState.QUEUED)), Job.reason != Reason.OPERATOR)
         .order_by(at.desc())
         .limit(1)
     ).one_or_none()

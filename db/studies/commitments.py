@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from sqlalchemy import ARRAY, Text, any_, cast, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from db.errors import Reason
 from db.models import Commitment, Instance, ProcedureStep, Quarantined, Study
+from db.states import StudyState
 from db.studies.settling import settle
 
 if TYPE_CHECKING:
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
 
-#: The reason in `quarantine` of a second object under a known SOP Instance UID.
-CONFLICTING = "conflicting_sop_instance"
 #: Pause after the first failed delivery of a commitment report, in seconds; doubled for each further one.
 FIRST_PAUSE_SECONDS = 10
 #: A modality may be switched off over a holiday; an hour later is soon enough then.
@@ -81,7 +81,7 @@ def conflicting(session: Session, calling_ae_title: str, sop_instance_uids: Coll
         session.scalars(
             select(Quarantined.sop_instance_uid).where(
                 Quarantined.sop_instance_uid == _any_of(sop_instance_uids),
-                Quarantined.reason == CONFLICTING,
+                Quarantined.reason == Reason.CONFLICTING_SOP_INSTANCE,
                 Quarantined.calling_ae_title == calling_ae_title,
             )
         )
@@ -123,7 +123,7 @@ def settle_ended_steps(session: Session, open_associations: Collection[str]) -> 
         ProcedureStep.study_instance_uid == Study.study_instance_uid, ProcedureStep.state == "IN PROGRESS"
     )
     candidates = session.scalars(
-        select(Study).where(Study.state == "receiving", ended, ~running).with_for_update(skip_locked=True)
+        select(Study).where(Study.state == StudyState.RECEIVING, ended, ~running).with_for_update(skip_locked=True)
     ).all()
     jobs = [_settle_if_all_here(session, study, open_associations) for study in candidates]
     return [job for job in jobs if job is not None]

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Protocol
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from db.errors import UnknownStudy
+from db.errors import Reason, UnknownStudy
 from db.models import Instance, Job, Quarantined, Report, Study
+from db.states import OPEN_JOBS, JobState, StudyState
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -96,7 +97,7 @@ def record_instance(session: Session, received: ReceivedInstance) -> Recorded:
     if known is not None:
         return known
     study = _locked_study(session, received)
-    if received.reportable and study.state != "receiving":
+    if received.reportable and study.state != StudyState.RECEIVING:
         _reopen(session, study)
     if not _insert(session, received, study):
         # Another indexer was faster between our look and our insert.
@@ -152,16 +153,16 @@ def _reopen(session: Session, study: Study) -> None:
     """Images came after the study was judged complete: a new revision; a report in the making is superseded."""
     session.execute(
         update(Job)
-        .where(Job.study_id == study.id, Job.state.in_(("queued", "running")))
+        .where(Job.study_id == study.id, Job.state.in_(OPEN_JOBS))
         .values(
-            state="superseded",
-            reason="late_images",
+            state=JobState.SUPERSEDED,
+            reason=Reason.LATE_IMAGES,
             detail="images of the study arrived after it was judged complete",
             lease_until=None,
             finished_at=func.clock_timestamp(),
         )
     )
-    study.state = "receiving"
+    study.state = StudyState.RECEIVING
     study.revision += 1
     study.revision_started_at = func.clock_timestamp()
     study.settled_at = study.settle_reason = study.reason = study.detail = None
@@ -173,7 +174,7 @@ def quarantine(
     file_path: str,
     file_bytes: int,
     sha256: str,
-    reason: str,
+    reason: Reason,
     detail: str,
     received_at: dt.datetime,
     sop_instance_uid: str | None = None,
@@ -241,11 +242,11 @@ def lock(session: Session, study_id: uuid.UUID) -> None:
     session.execute(select(Study.id).where(Study.id == study_id).with_for_update())
 
 
-def end(session: Session, owner: EndedJob, state: str, *, reason: str | None, detail: str | None) -> None:
+def end(session: Session, owner: EndedJob, state: StudyState, *, reason: Reason, detail: str) -> None:
     """Bring a settled study to its end; nothing happens where a newer revision has begun."""
     session.execute(
         update(Study)
-        .where(Study.id == owner.study_id, Study.revision == owner.revision, Study.state == "settled")
+        .where(Study.id == owner.study_id, Study.revision == owner.revision, Study.state == StudyState.SETTLED)
         .values(state=state, reason=reason, detail=detail)
     )
 

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 from sqlalchemy import case, exists, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
+from db.errors import Reason
 from db.models import Instance, Job, Study
+from db.states import JobState, StudyState
 from db.studies.priority import urgent_at
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ def settle_due(
     carried = exists().where(Instance.study_id == Study.id, Instance.association_id.in_(list(open_associations)))
     due = session.execute(
         select(Study, quiet.label("quiet"), capped.label("capped"))
-        .where(Study.state == "receiving", or_((age >= quiet) & ~carried, capped))
+        .where(Study.state == StudyState.RECEIVING, or_((age >= quiet) & ~carried, capped))
         .order_by(Study.priority.desc(), Study.last_received_at)
         .limit(BATCH)
         # Several dispatchers share the work instead of waiting for each other.
@@ -71,9 +73,9 @@ def _settle_or_ask(session: Session, study: Study, why: str, max_revisions: int)
     if job_id is None or study.revision <= max_revisions:
         return job_id
     job = session.get_one(Job, job_id)
-    job.state, job.finished_at, job.reason = "cancelled", func.clock_timestamp(), "too_many_revisions"
+    job.state, job.finished_at, job.reason = JobState.CANCELLED, func.clock_timestamp(), Reason.TOO_MANY_REVISIONS
     job.detail = f"images came late {study.revision - 1} times: `prelim retry` writes a report about all there is"
-    study.state, study.reason, study.detail = "cancelled", job.reason, job.detail
+    study.state, study.reason, study.detail = StudyState.CANCELLED, job.reason, job.detail
     return None
 
 
@@ -101,10 +103,10 @@ def settle(session: Session, study: Study, why: str) -> uuid.UUID | None:
     study.settled_at = func.clock_timestamp()
     study.settle_reason = f"{why}, with {images} image{'' if images == 1 else 's'}{_announced(session, study)}"
     if not images:
-        study.state, study.reason = "not_reportable", "no_images"
+        study.state, study.reason = StudyState.NOT_REPORTABLE, Reason.NO_IMAGES
         study.detail = "the study holds no object a report can be about"
         return None
-    study.state = "settled"
+    study.state = StudyState.SETTLED
     job_id = uuid.uuid4()
     session.execute(
         insert(Job).values(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from db.operations.overview import PENDING_STATES
+from db.states import PENDING, DisplayedState
 from worker.findings.labeller import present
 from worker.prompting.report import split_report
 
@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
     from db.operations.overview import StudyLine
 
-STYLES = {"reported": "green", "failed": "red", "not_reportable": "yellow", "running": "cyan"}
+STYLES = {
+    DisplayedState.REPORTED: "green",
+    DisplayedState.FAILED: "red",
+    DisplayedState.NOT_REPORTABLE: "yellow",
+    DisplayedState.RUNNING: "cyan",
+}
 
 
 class DemoTable:
@@ -37,12 +42,14 @@ class DemoTable:
     @property
     def all_ended(self) -> bool:
         """True if there are studies and none is pending."""
-        return bool(self._lines) and not any(line.state in PENDING_STATES for line in self._lines)
+        return bool(self._lines) and not any(line.state in PENDING for line in self._lines)
 
     @property
     def all_reported(self) -> bool:
         """True if every study is reported or not reportable."""
-        return bool(self._lines) and all(line.state in ("reported", "not_reportable") for line in self._lines)
+        return bool(self._lines) and all(
+            line.state in (DisplayedState.REPORTED, DisplayedState.NOT_REPORTABLE) for line in self._lines
+        )
 
     def render(self) -> Table:
         """Return the table, oldest study first, with reference report and report side by side."""

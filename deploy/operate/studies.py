@@ -16,6 +16,7 @@ from db.models import Instance, Job
 from db.operations import overview
 from db.reports import versions
 from db.session import transaction
+from db.states import StudyState
 from db.studies import lifecycle, settling
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def cancel(session: Session, study: Study) -> None:
 
 def settle(session: Session, study: Study) -> None:
     """Settle it now; raises NotPossible if it is not receiving."""
-    if study.state != "receiving":
+    if study.state != StudyState.RECEIVING:
         raise NotPossible(f"the study is {study.state}: only a receiving study can be settled")
     settling.settle(session, study, "settled by an operator")
 

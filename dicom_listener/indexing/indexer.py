@@ -15,9 +15,10 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import DataError, DBAPIError
 
+from db.errors import Reason
 from db.logs import frames
 from db.session import transaction
-from db.studies import commitments, lifecycle
+from db.studies import lifecycle
 from db.studies.lifecycle import ReceivedInstance, Recorded
 from dicom_listener.dicom.statuses import Refusal
 from dicom_listener.indexing import headers, n_service_events
@@ -114,7 +115,7 @@ class Indexer:
             if not _blames_a_value(error):
                 raise
             with transaction(self._url) as session:
-                self._quarantine(session, path, "unreadable", "its header holds a value that the database refuses")
+                self._quarantine(session, path, Reason.UNREADABLE, "its header holds a value that the database refuses")
             self.spool.place(path).unlink(missing_ok=True)
             path.unlink(missing_ok=True)
 
@@ -157,7 +158,7 @@ class Indexer:
 
     def _record(self, session: Session, path: Path, found: Found) -> Recorded | None:
         if isinstance(found, str):
-            self._quarantine(session, path, "unreadable", found)
+            self._quarantine(session, path, Reason.UNREADABLE, found)
             return None
         if not isinstance(found, ReceivedInstance):
             found(session)
@@ -168,13 +169,13 @@ class Indexer:
         outcome = lifecycle.record_instance(session, instance)
         if outcome is Recorded.CONFLICT:
             detail = "another object with this SOP Instance UID came before and is kept"
-            self._quarantine(session, path, commitments.CONFLICTING, detail, instance)
+            self._quarantine(session, path, Reason.CONFLICTING_SOP_INSTANCE, detail, instance)
         elif outcome is Recorded.DUPLICATE:
             log.info("index.duplicate", sop_instance_uid=instance.sop_instance_uid)
         return outcome
 
     def _quarantine(
-        self, session: Session, path: Path, reason: str, detail: str, instance: ReceivedInstance | None = None
+        self, session: Session, path: Path, reason: Reason, detail: str, instance: ReceivedInstance | None = None
     ) -> None:
         place = self.spool.quarantine / path.name
         with contextlib.suppress(FileExistsError):

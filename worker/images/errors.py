@@ -1,17 +1,22 @@
-"""Why an image cannot be had."""
+"""Error of one image."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from db.errors import PrelimError
+
+if TYPE_CHECKING:
+    from db.errors import Reason
 
 
 class Unreadable(PrelimError):
     """Raised when one object or frame cannot become an image; the study may still have others.
 
-    *code* is short and stable, *detail* says it to a person; neither holds anything from the patient's data.
+    *detail* is a sentence without patient data.
     """
 
-    def __init__(self, code: str, detail: str) -> None:
-        self.code = code
+    def __init__(self, reason: Reason, detail: str) -> None:
+        self.reason = reason
         self.detail = detail
-        super().__init__(f"{code}: {detail}")
+        super().__init__(f"{reason}: {detail}")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from db.errors import NotReportable, Outcome, TransientFailure
+from db.errors import NotReportable, Outcome, Reason, TransientFailure
 from db.studies.modalities import PROJECTION_RADIOGRAPHS
 from worker.images.decode.files import read
 from worker.images.errors import Unreadable
@@ -73,7 +73,7 @@ class LeftOut:
 
     sop_instance_uid: str
     frame: int | None
-    reason: str
+    reason: Reason
     detail: str
 
 
@@ -142,7 +142,7 @@ def _readable(
         on_progress()
         read_or_not = _guarded(partial(_judged, room=room), instance)
         if isinstance(read_or_not, Unreadable):
-            left_out.append(LeftOut(instance.sop_instance_uid, None, read_or_not.code, read_or_not.detail))
+            left_out.append(LeftOut(instance.sop_instance_uid, None, read_or_not.reason, read_or_not.detail))
         else:
             found.append(read_or_not)
             room -= read_or_not.header.bytes_kept
@@ -152,7 +152,7 @@ def _readable(
 def _judged(instance: StoredInstance, *, room: int) -> Candidate:
     header = read(instance.path)
     if header.bytes_kept > room:
-        raise Unreadable("too_large", f"the headers of the study exceed {_MAX_HEADERS >> 20} MiB")
+        raise Unreadable(Reason.TOO_LARGE, f"the headers of the study exceed {_MAX_HEADERS >> 20} MiB")
     return candidate(instance.sop_instance_uid, header)
 
 
@@ -169,7 +169,7 @@ def _guarded(work: Callable[[_Object], _Made], of: _Object) -> _Made | Unreadabl
         raise
     except Exception as error:  # noqa: BLE001 - objects are made by others; what nobody foresaw must stay with its object
         log.warning("an object could not be used: %s", type(error).__name__)
-        return Unreadable("undecodable", "the object could not be processed")
+        return Unreadable(Reason.UNDECODABLE, "the object could not be processed")
 
 
 def _chosen(candidates: Sequence[Candidate], budget: int) -> tuple[list[Choice], Basis]:
@@ -221,20 +221,22 @@ def _draw(
         if isinstance(result, RenderedImage):
             digest = hashlib.sha256(result.pixels.data).digest()
             if digest in seen:
-                result = drawn[key] = Unreadable("duplicate", "the image is a duplicate")
+                result = drawn[key] = Unreadable(Reason.DUPLICATE, "the image is a duplicate")
             else:
                 # The same frame may be chosen for another reason in a later round.
                 images.append(replace(result, reason=choice.reason))
             seen.add(digest)
         if isinstance(result, Unreadable):
-            lost.append(LeftOut(choice.identity, choice.frame, result.code, result.detail))
+            lost.append(LeftOut(choice.identity, choice.frame, result.reason, result.detail))
     return images, lost
 
 
 def _useless(lost: Sequence[LeftOut], candidates: Sequence[Candidate]) -> set[str]:
     """The objects that lost images, apart from slices that look like others: a volume keeps them, in their places."""
     slices = {item.identity for item in candidates if item.modality in _VOLUMES}
-    return {left.sop_instance_uid for left in lost if left.reason != "duplicate" or left.sop_instance_uid not in slices}
+    return {
+        left.sop_instance_uid for left in lost if left.reason != Reason.DUPLICATE or left.sop_instance_uid not in slices
+    }
 
 
 def _drawn(choice: Choice) -> RenderedImage:
@@ -249,8 +251,9 @@ def _drawn(choice: Choice) -> RenderedImage:
 
 def _passed_over(item: Candidate) -> LeftOut:
     if item.tier == Tier.PRIMARY:
-        return LeftOut(item.identity, None, "few_images", "too few primary images exist, and derived images were used")
-    return LeftOut(item.identity, None, "better_images", f"better images than {NAMES[item.tier]} exist")
+        detail = "too few primary images exist, and derived images were used"
+        return LeftOut(item.identity, None, Reason.FEW_IMAGES, detail)
+    return LeftOut(item.identity, None, Reason.BETTER_IMAGES, f"better images than {NAMES[item.tier]} exist")
 
 
 def _made_do(tier: Tier) -> str:
@@ -267,9 +270,9 @@ def _modality_of(images: Sequence[RenderedImage], candidates: Sequence[Candidate
 def _nothing(left_out: Sequence[LeftOut]) -> Outcome:
     causes = Counter((left.reason, left.detail) for left in left_out)
     if not causes:
-        return NotReportable("no_images", "the study contains no images")
+        return NotReportable(Reason.NO_IMAGES, "the study contains no images")
     (reason, detail), _ = causes.most_common(1)[0]
-    if reason == "missing":
+    if reason == Reason.MISSING:
         # Of the storage, not of the study: it may come back.
-        return TransientFailure("missing_files", "the stored files of the study are missing")
+        return TransientFailure(Reason.MISSING_FILES, "the stored files of the study are missing")
     return NotReportable(reason, f"no image of the study can be used; most frequent cause: {detail}")

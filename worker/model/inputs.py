@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from db.errors import PermanentFailure
+from db.errors import PermanentFailure, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,7 +131,9 @@ def image_of(image: RenderedImage) -> Image.Image:
     Raises PermanentFailure where it is not [height, width, 3] uint8.
     """
     if image.dtype != np.uint8 or image.ndim != len("hwc") or image.shape[2] != len("rgb") or not image.size:
-        raise PermanentFailure("not_an_image", f"an image is {image.dtype} {image.shape}, not uint8 (height, width, 3)")
+        raise PermanentFailure(
+            Reason.NOT_AN_IMAGE, f"an image is {image.dtype} {image.shape}, not uint8 (height, width, 3)"
+        )
     return Image.fromarray(image)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import structlog
 import torch
 
-from db.errors import ConfigurationError, PermanentFailure
+from db.errors import ConfigurationError, PermanentFailure, Reason
 from worker.model import placement
 from worker.model.checkpoint.digest import checkpoint_digest, is_demo
 from worker.model.engine.engine import Engine
@@ -188,7 +188,7 @@ class ResidentModel:
 def _unfit(error: Exception) -> PermanentFailure:
     if isinstance(error, PermanentFailure):
         return error
-    failure = PermanentFailure("prompt_failed", f"no prompt can be made of this request ({type(error).__name__})")
+    failure = PermanentFailure(Reason.PROMPT_FAILED, f"no prompt can be made of this request ({type(error).__name__})")
     failure.__cause__ = error
     return failure
 

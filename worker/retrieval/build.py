@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.progress import track
 
-from db.errors import ConfigurationError, NotReportable
+from db.errors import ConfigurationError, NotReportable, Reason
 from worker.retrieval.cases import files_of, owner_of, read_cases
 from worker.retrieval.snapshot import IndexedCase, writing
 
@@ -69,7 +69,7 @@ def _add(folder: Path, case: Case, snapshot: SnapshotWriter, steps: Steps) -> No
     encoded = steps.encode(files_of(folder, case))
     if not np.isfinite(encoded.tokens).all():
         # One such vector would invalidate the statistics of its whole modality family.
-        raise NotReportable("model_error", "the model's vision tower returned non-finite numbers")
+        raise NotReportable(Reason.MODEL_ERROR, "the model's vision tower returned non-finite numbers")
     owner = owner_of(folder, case)
     row = IndexedCase(
         case_id=str(steps.store(case, encoded, owner)),

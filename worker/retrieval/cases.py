@@ -14,7 +14,7 @@ from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
 from db import reference
-from db.errors import ConfigurationError, NotReportable
+from db.errors import ConfigurationError, NotReportable, Reason
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,8 +121,8 @@ def _header(folder: Path, name: str) -> tuple[Path, Dataset]:
     """Path of a file and the identifiers in its header."""
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()) or not path.is_file():
-        raise NotReportable("missing_file", f"no file {name}")
+        raise NotReportable(Reason.MISSING, f"no file {name}")
     try:
         return path, dcmread(path, stop_before_pixels=True, specific_tags=list(IDENTITY))
     except InvalidDicomError as error:
-        raise NotReportable("not_dicom", f"not a DICOM file: {name}") from error
+        raise NotReportable(Reason.NOT_DICOM, f"not a DICOM file: {name}") from error

@@ -9,6 +9,7 @@ from db.models import ReferenceCase, Study
 from db.operations import heartbeats, overview
 from db.reports import versions
 from db.session import transaction
+from db.states import DisplayedState
 
 if TYPE_CHECKING:
     from tests.integration.api.arrivals import Arrivals
@@ -24,7 +25,7 @@ def test_a_study_is_shown_in_the_state_it_is_in(arrivals: Arrivals, state: str) 
 
     assert line is not None
     assert line.state == state
-    assert counts == dict.fromkeys(overview.DISPLAYED_STATES, 0) | {state: 1}
+    assert counts == dict.fromkeys(DisplayedState, 0) | {state: 1}
 
 
 def test_late_images_make_a_report_outdated_until_its_successor_is_there(arrivals: Arrivals) -> None:
@@ -82,10 +83,10 @@ def test_a_page_of_one_state_holds_only_that_state(arrivals: Arrivals) -> None:
     states = ("receiving", "queued", "running", "reported", "failed", "not_reportable")
     made = {state: [getattr(arrivals, state)()] for state in states}
     with transaction(arrivals.url) as session:
-        pages = {state: overview.page(session, limit=9, state=state) for state in overview.DISPLAYED_STATES}
+        pages = {state: overview.page(session, limit=9, state=state) for state in DisplayedState}
 
     shown = {state: [line.id for line in page.studies] for state, page in pages.items()}
-    assert shown == {state: made.get(state, []) for state in overview.DISPLAYED_STATES}
+    assert shown == {state: made.get(state, []) for state in DisplayedState}
 
 
 def test_an_empty_house_has_nothing_to_say(database_url: str) -> None:

@@ -14,6 +14,7 @@ import structlog
 from sqlalchemy import func, select, update
 
 from db import logs
+from db.errors import Reason
 from db.jobs import claims
 from db.models import Job
 from db.session import transaction
@@ -58,7 +59,7 @@ def drain(settings: Settings, broker: Broker, *, stopping: bool = False) -> int:
     return ClaimLoop(settings).drain(written, broker.wake, stop)
 
 
-@pytest.mark.parametrize("reason", [None, claims.LEASE_EXPIRED])
+@pytest.mark.parametrize("reason", [None, Reason.LEASE_EXPIRED])
 def test_one_message_serves_all_short_jobs(database_url: str, settings: Settings, reason: str | None) -> None:
     studies = waiting_studies(database_url, 3)
     with transaction(database_url) as session:
@@ -140,7 +141,7 @@ def test_claims_run_in_parallel_and_poison_candidates_one_at_a_time(database_url
     waiting_studies(database_url, 8)
     with transaction(database_url) as session:
         candidates = session.scalars(select(Job.id).limit(4)).all()
-        session.execute(update(Job).where(Job.id.in_(candidates)).values(reason=claims.LEASE_EXPIRED))
+        session.execute(update(Job).where(Job.id.in_(candidates)).values(reason=Reason.LEASE_EXPIRED))
     jobs, running_at_once = ClaimLoop(settings), []
 
     def write(_study: StudyToReport, _on_progress: Any) -> Draft:

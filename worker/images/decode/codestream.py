@@ -10,6 +10,7 @@ import struct
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from db.errors import Reason
 from worker.images.errors import Unreadable
 
 
@@ -59,10 +60,10 @@ def inspect(frame: bytes) -> Codestream:
     """
     start = frame.find(_J2K_START) if frame.startswith(_J2K_BOX) else 0
     if frame[start : start + 4] != _J2K_START and not frame.startswith(_SOI):
-        raise Unreadable("undecodable", "the compression format is unknown")
+        raise Unreadable(Reason.UNDECODABLE, "the compression format is unknown")
     # Encoders pad to even length with zeros or with FF, and some leave a few bytes behind.
     if frame.rfind(_EOI, max(0, len(frame.rstrip(b"\0\xff")) - _REMAINS)) < 0:
-        raise Unreadable("truncated", "the end of the compressed image is missing")
+        raise Unreadable(Reason.TRUNCATED, "the end of the compressed image is missing")
     return _jpeg(frame) if frame.startswith(_SOI) else _jpeg_2000(frame, start)
 
 
@@ -84,7 +85,7 @@ def _jpeg(frame: bytes) -> Codestream:
             colour = colour or _by_ids(segment)
             found = Codestream(codec, rows, columns, samples, colour, marker in _PROGRESSIVE_FRAMES)
         colour = _colour(marker, segment) or colour
-    raise Unreadable("undecodable", "the frame header of the compressed image is missing")
+    raise Unreadable(Reason.UNDECODABLE, "the frame header of the compressed image is missing")
 
 
 def _jpeg_codec(marker: int, segment: bytes) -> Codec | None:
@@ -110,7 +111,7 @@ def _by_ids(segment: bytes) -> str:
 
 def _jpeg_2000(frame: bytes, start: int) -> Codestream:
     if len(frame) < start + 42:
-        raise Unreadable("truncated", "the header of the compressed image is truncated")
+        raise Unreadable(Reason.TRUNCATED, "the header of the compressed image is truncated")
     capabilities, right, bottom, left, top = struct.unpack_from(">HIIII", frame, start + 6)
     (samples,) = struct.unpack_from(">H", frame, start + 40)
     # Bit 14 of the capabilities: ITU-T T.814, high throughput.

@@ -11,6 +11,7 @@ import struct
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, NamedTuple
 
+from db.errors import Reason
 from db.limits import MAX_ELEMENTS, MAX_NESTING
 from worker.images.errors import Unreadable
 
@@ -81,13 +82,13 @@ def collect(
             position, seen = _past(buffer, start, inside(vr, encoding), seen)
         seen += 1
         if position > end or seen > MAX_ELEMENTS:
-            raise Unreadable("truncated", "the header is truncated")
+            raise Unreadable(Reason.TRUNCATED, "the header is truncated")
         if tag in wanted and position - start <= wanted[tag]:
             if position > held:
-                raise Unreadable("truncated", "the header is truncated")
+                raise Unreadable(Reason.TRUNCATED, "the header is truncated")
             values[tag] = vr, length == UNDEFINED, buffer[start:position]
     if position + 8 <= end:
-        raise Unreadable("truncated", "the header is truncated")
+        raise Unreadable(Reason.TRUNCATED, "the header is truncated")
     return values, None
 
 
@@ -103,7 +104,7 @@ def walk(buffer: Buffer, position: int, encoding: Encoding, *, end: int) -> Iter
             position, seen = _past(buffer, start, inside(vr, encoding), seen)
         seen += 1
         if position > end or seen > MAX_ELEMENTS:
-            raise Unreadable("truncated", "the header is truncated")
+            raise Unreadable(Reason.TRUNCATED, "the header is truncated")
         yield Element(tag, vr, start, length, position)
 
 
@@ -118,7 +119,7 @@ def items(buffer: Buffer, start: int, end: int, encoding: Encoding) -> Iterator[
         if length == UNDEFINED:
             after, seen = _past(buffer, start, encoding, seen)
         if after > end:
-            raise Unreadable("truncated", "a sequence item is longer than its sequence")
+            raise Unreadable(Reason.TRUNCATED, "a sequence item is longer than its sequence")
         yield start, after
         start = after
 
@@ -131,7 +132,7 @@ def inside(vr: bytes, encoding: Encoding) -> Encoding:
 def head(buffer: Buffer, position: int, encoding: Encoding) -> tuple[int, bytes, int, int]:
     """Tag, VR, length and start of the value at *position*; without a VR of two letters read as implicit."""
     if position + 8 > len(buffer):
-        raise Unreadable("truncated", "the header is truncated")
+        raise Unreadable(Reason.TRUNCATED, "the header is truncated")
     implicit, little = encoding
     group, number, vr, length = _TAG_VR_LENGTH[little].unpack_from(buffer, position)
     # Items have no VR: the lower half of an item's length may well spell two letters.
@@ -141,7 +142,7 @@ def head(buffer: Buffer, position: int, encoding: Encoding) -> tuple[int, bytes,
     if not written or vr not in _LONG:
         return group << 16 | number, b"", _TAG_LENGTH[little].unpack_from(buffer, position)[2], position + 8
     if position + 12 > len(buffer):
-        raise Unreadable("truncated", "the header is truncated within an element")
+        raise Unreadable(Reason.TRUNCATED, "the header is truncated within an element")
     return group << 16 | number, vr, _LENGTH[little].unpack_from(buffer, position + 8)[0], position + 12
 
 
@@ -153,9 +154,9 @@ def _past(buffer: Buffer, position: int, encoding: Encoding, seen: int) -> tuple
     opened = [encoding]
     while opened:
         if position + 8 > len(buffer) or seen > MAX_ELEMENTS:
-            raise Unreadable("truncated", "a sequence in the header has no end")
+            raise Unreadable(Reason.TRUNCATED, "a sequence in the header has no end")
         if len(opened) > MAX_NESTING:
-            raise Unreadable("malformed", f"sequences are nested more than {MAX_NESTING} levels deep")
+            raise Unreadable(Reason.MALFORMED, f"sequences are nested more than {MAX_NESTING} levels deep")
         tag, vr, length, start = head(buffer, position, opened[-1])
         position = start
         if tag in _ENDS:

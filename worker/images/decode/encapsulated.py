@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from db.errors import Reason
 from db.limits import MAX_ELEMENTS
 from worker.images.errors import Unreadable
 
@@ -44,7 +45,7 @@ class Codestreams:
         """
         parts = self._extended(index) or self._listed(index) or self._searched[index]
         if sum(stop - begin for begin, stop in parts) > most:
-            raise Unreadable("too_large", "the compressed image is larger than the uncompressed image")
+            raise Unreadable(Reason.TOO_LARGE, "the compressed image is larger than the uncompressed image")
         return b"".join(self._buffer[begin:stop] for begin, stop in parts)
 
     def _fragments(self, position: int) -> Iterator[Part]:
@@ -54,13 +55,13 @@ class Codestreams:
             if tag == _END:
                 return
             if tag != _ITEM:
-                raise Unreadable("truncated", "the compressed pixel data is damaged or truncated")
+                raise Unreadable(Reason.TRUNCATED, "the compressed pixel data is damaged or truncated")
             start = position + 8
             position = start + int.from_bytes(self._buffer[position + 4 : start], "little")
             if position > self._end:
-                raise Unreadable("truncated", "the compressed pixel data is truncated")
+                raise Unreadable(Reason.TRUNCATED, "the compressed pixel data is truncated")
             yield start, position
-        raise Unreadable("too_large", f"the pixel data has more than {MAX_ELEMENTS} fragments")
+        raise Unreadable(Reason.TOO_LARGE, f"the pixel data has more than {MAX_ELEMENTS} fragments")
 
     def _extended(self, index: int) -> list[Part]:
         """The one fragment an extended offset table gives for a frame; [] without a table."""
@@ -69,7 +70,7 @@ class Codestreams:
         begin = self._table[1] + 8 + int(self._offsets_extended[index])
         stop = begin + int(self._lengths_extended[index])
         if stop > self._end:
-            raise Unreadable("truncated", "the compressed pixel data is truncated")
+            raise Unreadable(Reason.TRUNCATED, "the compressed pixel data is truncated")
         return [(begin, stop)]
 
     def _listed(self, index: int) -> list[Part]:
@@ -118,7 +119,7 @@ class Codestreams:
             if _END_OF_IMAGE in self._buffer[max(begin, stop - 10) : stop]:
                 found.append([])
         if len(found) <= frames:
-            raise Unreadable("truncated", "the pixel data contains fewer frames than declared")
+            raise Unreadable(Reason.TRUNCATED, "the pixel data contains fewer frames than declared")
         return found
 
 

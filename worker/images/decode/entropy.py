@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from db.errors import Reason
 from worker.images.errors import Unreadable
 
 if TYPE_CHECKING:
@@ -46,11 +47,11 @@ def decoded_whole(frame: bytes, stream: Codestream, decode: Decode) -> npt.NDArr
     image = _joined(decode(frame), stream.rows)
     flat = _made_up(image[-_BOTTOM:])
     if (stream.progressive or flat) and not _gives(image, decode, body + _NOISE + _EOI):
-        raise Unreadable("truncated", "the compressed image is truncated")
+        raise Unreadable(Reason.TRUNCATED, "the compressed image is truncated")
     # In a progressive stream the end is the last bit of a few coefficients, which may change no pixel.
     tail = (_FLAT_TAIL if flat else _TAIL) * (_COLOUR if stream.samples > 1 else 1)
     if not stream.progressive and _stops_early(image, decode, body, stream.data, tail):
-        raise Unreadable("undecodable", "the compressed image is damaged")
+        raise Unreadable(Reason.UNDECODABLE, "the compressed image is damaged")
     return image
 
 

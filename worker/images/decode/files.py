@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
+from db.errors import Reason
 from db.limits import MAX_INFLATED_BYTES
 from worker.images.decode.elements import Encoding, collect, head
 from worker.images.decode.header import WANTED, Header
@@ -53,7 +54,7 @@ def _read_beginning(path: Path) -> Header:
         os.close(file)
     syntax, start = _meta(beginning)
     if syntax == DeflatedExplicitVRLittleEndian:
-        raise Unreadable("too_large", "the deflated file is too large")
+        raise Unreadable(Reason.TOO_LARGE, "the deflated file is too large")
     encoding = _encoding(syntax, beginning[start + 4 : start + 6])
     values, pixels = collect(beginning, start, encoding, end=size, wanted=WANTED)
     return Header(path, syntax, encoding, values, pixels)
@@ -74,12 +75,12 @@ def opened(path: Path) -> Iterator[tuple[str, Encoding, mmap.mmap, int]]:
     try:
         file = path.open("rb")
     except FileNotFoundError:
-        raise Unreadable("missing", "the stored file is missing") from None
+        raise Unreadable(Reason.MISSING, "the stored file is missing") from None
     with file:
         try:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError:
-            raise Unreadable("not_dicom", "the file is empty") from None
+            raise Unreadable(Reason.NOT_DICOM, "the file is empty") from None
     with mapped:
         syntax, start = _meta(mapped)
         encoding = _encoding(syntax, mapped[start + 4 : start + 6])
@@ -92,7 +93,7 @@ def opened(path: Path) -> Iterator[tuple[str, Encoding, mmap.mmap, int]]:
 def _meta(buffer: Buffer) -> tuple[str, int]:
     """The transfer syntax, and where the data set after the file meta information (group 0002) begins."""
     if buffer[_PREAMBLE : _PREAMBLE + 4] != b"DICM":
-        raise Unreadable("not_dicom", "the file is not a DICOM file (DICM prefix missing)")
+        raise Unreadable(Reason.NOT_DICOM, "the file is not a DICOM file (DICM prefix missing)")
     syntax, start = "", _PREAMBLE + 4
     while buffer[start : start + 2] == b"\2\0":
         tag, _, length, value = head(buffer, start, _META)
@@ -100,7 +101,7 @@ def _meta(buffer: Buffer) -> tuple[str, int]:
         if tag == _SYNTAX:
             syntax = buffer[value:start].decode("latin-1").strip(" \0")
     if not syntax:
-        raise Unreadable("no_transfer_syntax", "the Transfer Syntax UID is missing")
+        raise Unreadable(Reason.NO_TRANSFER_SYNTAX, "the Transfer Syntax UID is missing")
     return syntax, start
 
 
@@ -110,7 +111,7 @@ def _inflated(buffer: Buffer, start: int) -> mmap.mmap:
     for piece in _inflated_pieces(buffer, start):
         size += len(piece)
         if size > MAX_INFLATED_BYTES:
-            raise Unreadable("too_large", f"the inflated data set exceeds {MAX_INFLATED_BYTES >> 20} MiB")
+            raise Unreadable(Reason.TOO_LARGE, f"the inflated data set exceeds {MAX_INFLATED_BYTES >> 20} MiB")
     inflated = mmap.mmap(-1, max(1, size))
     for piece in _inflated_pieces(buffer, start):
         inflated.write(piece)
@@ -132,5 +133,5 @@ def _inflated_pieces(buffer: Buffer, start: int) -> Iterator[bytes]:
             if inflater.eof:
                 return
     except zlib.error:
-        raise Unreadable("truncated", "the deflated data set is damaged") from None
-    raise Unreadable("truncated", "the deflated data set is truncated")
+        raise Unreadable(Reason.TRUNCATED, "the deflated data set is damaged") from None
+    raise Unreadable(Reason.TRUNCATED, "the deflated data set is truncated")

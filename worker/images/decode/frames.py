@@ -21,6 +21,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from db.errors import Reason
 from worker.images.decode import gdcm
 from worker.images.decode.codestream import Codec, Codestream, inspect
 from worker.images.decode.elements import UNDEFINED
@@ -121,21 +122,23 @@ def shape_of(header: Header) -> Shape:
     Raises Unreadable: video, no pixels, a photometric interpretation nobody can show, too large, malformed, truncated.
     """
     if header.syntax.startswith(_VIDEO):
-        raise Unreadable("video", "the object is a video, which is not supported")
+        raise Unreadable(Reason.VIDEO, "the object is a video, which is not supported")
     if header.syntax in _REFERENCED:
-        raise Unreadable("no_pixels", "the pixel data is stored outside the object")
+        raise Unreadable(Reason.NO_PIXELS, "the pixel data is stored outside the object")
     pixels = header.where_pixels_are()
     shape = _claimed(header)
     _check_claims(shape)
     if header.frames > MAX_FRAMES:
-        raise Unreadable("too_large", f"the object declares more than {MAX_FRAMES} frames")
+        raise Unreadable(Reason.TOO_LARGE, f"the object declares more than {MAX_FRAMES} frames")
     held = pixels.end - pixels.start
     if header.syntax in _NATIVE:
         if pixels.length == UNDEFINED:
-            raise Unreadable("malformed", "the pixel data is compressed although the transfer syntax is uncompressed")
+            raise Unreadable(
+                Reason.MALFORMED, "the pixel data is compressed although the transfer syntax is uncompressed"
+            )
         return _check_length(header, shape, held=held)
     if held < header.frames * _LEAST_FRAME:
-        raise Unreadable("truncated", "the pixel data is shorter than the declared frames")
+        raise Unreadable(Reason.TRUNCATED, "the pixel data is shorter than the declared frames")
     return shape
 
 
@@ -159,13 +162,15 @@ def _claimed(header: Header) -> Shape:
 def _check_claims(shape: Shape) -> None:
     expected = 3 if shape.photometric in COLOUR else 1
     if shape.photometric not in _PHOTOMETRIC:
-        raise Unreadable("unknown_photometric", "the photometric interpretation is not supported")
+        raise Unreadable(Reason.UNKNOWN_PHOTOMETRIC, "the photometric interpretation is not supported")
     if shape.samples != expected or shape.allocated not in (1, 8, 16, 32) or not 0 < shape.stored <= shape.allocated:
-        raise Unreadable("malformed", "bit depth, samples per pixel and photometric interpretation are inconsistent")
+        raise Unreadable(
+            Reason.MALFORMED, "bit depth, samples per pixel and photometric interpretation are inconsistent"
+        )
     if min(shape.rows, shape.columns) < 1:
-        raise Unreadable("malformed", "the number of rows or columns is zero")
+        raise Unreadable(Reason.MALFORMED, "the number of rows or columns is zero")
     if shape.size > MAX_BYTES:
-        raise Unreadable("too_large", f"the image exceeds {MAX_BYTES // 1_000_000} million bytes")
+        raise Unreadable(Reason.TOO_LARGE, f"the image exceeds {MAX_BYTES // 1_000_000} million bytes")
 
 
 def _check_length(header: Header, shape: Shape, *, held: int) -> Shape:
@@ -177,7 +182,7 @@ def _check_length(header: Header, shape: Shape, *, held: int) -> Shape:
     else:
         needed = header.frames * shape.total * shape.allocated
     if held * 8 < needed:
-        raise Unreadable("truncated", "the pixel data is shorter than the declared image")
+        raise Unreadable(Reason.TRUNCATED, "the pixel data is shorter than the declared image")
     return shape
 
 
@@ -200,7 +205,7 @@ def decoding(header: Header) -> Iterator[Callable[[int], Frame]]:
 
         def frame(index: int) -> Frame:
             if not 0 <= index < header.frames:
-                raise Unreadable("malformed", "the frame does not exist")
+                raise Unreadable(Reason.MALFORMED, "the frame does not exist")
             try:
                 if streams is None:
                     return _native(header, shape, buffer, index)
@@ -208,9 +213,9 @@ def decoding(header: Header) -> Iterator[Callable[[int], Frame]]:
                 return _compressed(header.syntax, shape, streams.of(index, most))
             # What pydicom and its plugins raise for damaged pixels; there is no common base.
             except (ValueError, RuntimeError, OSError, LookupError, TypeError, AttributeError) as error:
-                raise Unreadable("undecodable", "the image cannot be decoded") from error
+                raise Unreadable(Reason.UNDECODABLE, "the image cannot be decoded") from error
             except (struct.error, SyntaxError, OverflowError) as error:
-                raise Unreadable("undecodable", "the image cannot be decoded") from error
+                raise Unreadable(Reason.UNDECODABLE, "the image cannot be decoded") from error
 
         yield frame
 
@@ -218,7 +223,7 @@ def decoding(header: Header) -> Iterator[Callable[[int], Frame]]:
 def _native(header: Header, shape: Shape, buffer: mmap.mmap, index: int) -> Frame:
     pixels = header.where_pixels_are()
     if pixels.end > len(buffer):
-        raise Unreadable("truncated", "the pixel data is truncated")
+        raise Unreadable(Reason.TRUNCATED, "the pixel data is truncated")
     if shape.allocated == 1:
         return Frame(_single_bits(shape, buffer, pixels.start, index), shape.photometric, stored=1)
     buffer.seek(pixels.start)
@@ -273,19 +278,19 @@ def _options(shape: Shape, **more: Any) -> dict[str, Any]:
 
 def _compressed(syntax: str, shape: Shape, frame: bytes) -> Frame:
     if shape.total > max(_BOMB_SAMPLES, _BOMB_RATIO * len(frame)):
-        raise Unreadable("too_large", "the compressed data is too small for the declared image size")
+        raise Unreadable(Reason.TOO_LARGE, "the compressed data is too small for the declared image size")
     if syntax == RLELossless:
         if shape.total * shape.allocated // 8 > _RUN_LENGTH_RATIO * len(frame):
-            raise Unreadable("truncated", "the compressed data is too short for the declared image size")
+            raise Unreadable(Reason.TRUNCATED, "the compressed data is too short for the declared image size")
         return _stored(shape, _run_lengths(shape, frame), shape.photometric)
     if not syntax.startswith(_JPEG_FAMILY):
-        raise Unreadable("unknown_transfer_syntax", "the transfer syntax is not supported")
+        raise Unreadable(Reason.UNKNOWN_TRANSFER_SYNTAX, "the transfer syntax is not supported")
     stream = inspect(frame)
     if (stream.rows, stream.columns, stream.samples) != (shape.rows, shape.columns, shape.samples):
-        raise Unreadable("malformed", "the size of the compressed image differs from its header")
+        raise Unreadable(Reason.MALFORMED, "the size of the compressed image differs from its header")
     wide = stream.codec in _FOUR_BYTES and shape.total > _MOST_WIDE
     if wide or shape.size > (_MOST_PROGRESSIVE if stream.progressive else _MOST.get(stream.codec, MAX_BYTES)):
-        raise Unreadable("too_large", "the image is too large for its compression")
+        raise Unreadable(Reason.TOO_LARGE, "the image is too large for its compression")
     if stream.codec is Codec.JPEG_8:
         samples = decoded_whole(frame, stream, lambda bits: _jpeg(shape, stream, bits))
         return Frame(samples, shape.photometric if shape.samples == 1 else "RGB", stored=8)
@@ -341,7 +346,7 @@ def _run_lengths(shape: Shape, frame: bytes) -> npt.NDArray[Any]:
     size, width = shape.rows * shape.columns, shape.allocated // 8
     count, *offsets = struct.unpack_from("<16L", frame)
     if width == 0 or count != shape.samples * width or count > len(offsets):
-        raise Unreadable("undecodable", "the number of RLE segments does not match the image")
+        raise Unreadable(Reason.UNDECODABLE, "the number of RLE segments does not match the image")
     ends = [*offsets[1:count], len(frame)]
     planes = np.empty((shape.samples, size, width), np.uint8)
     for number, (start, end) in enumerate(zip(offsets[:count], ends, strict=True)):

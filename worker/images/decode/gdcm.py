@@ -15,6 +15,7 @@ import gdcm
 import numpy as np
 from pydicom.uid import JPEGExtended12Bit
 
+from db.errors import Reason
 from worker.images.errors import Unreadable
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def decode_12_bit(frame: bytes, *, rows: int, columns: int) -> npt.NDArray[np.ui
     with quiet():
         pixels = cast("str", image.GetBuffer() or "").encode("utf-8", "surrogateescape")
     if len(pixels) != rows * columns * 2:
-        raise Unreadable("undecodable", "the 12-bit JPEG image cannot be decoded")
+        raise Unreadable(Reason.UNDECODABLE, "the 12-bit JPEG image cannot be decoded")
     return np.frombuffer(pixels, "<u2").reshape(rows, columns)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
+from db.errors import Reason
 from worker.images.decode.elements import Element, Encoding, collect, inside, items, walk
 from worker.images.errors import Unreadable
 
@@ -143,7 +144,7 @@ class Header:
     def where_pixels_are(self) -> Element:
         """Pixel Data. Raises Unreadable where there is none, or it is empty."""
         if self.pixels is None or self.pixels.start == self.pixels.end:
-            raise Unreadable("no_pixels", "the object contains no pixel data")
+            raise Unreadable(Reason.NO_PIXELS, "the object contains no pixel data")
         return self.pixels
 
     def items(self, keyword: str) -> list[Header]:

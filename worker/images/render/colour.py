@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageCms
 from pydicom.pixels.processing import convert_color_space
 
+from db.errors import Reason
 from worker.images.decode.samples import each_looked_up, in_strips, stored_values
 from worker.images.errors import Unreadable
 from worker.images.render.lookup_tables import Table, table_in
@@ -67,7 +68,7 @@ def _from_ybr(samples: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 def _palette(header: Header, frame: Frame) -> npt.NDArray[np.uint8]:
     """Look every possible sample up once, then every pixel in that table."""
     if frame.samples.dtype.itemsize > 2:  # noqa: PLR2004 - a palette has at most 65 536 entries
-        raise Unreadable("malformed", "32-bit palette indices are not supported")
+        raise Unreadable(Reason.MALFORMED, "32-bit palette indices are not supported")
     signed = header.integer("PixelRepresentation") == 1
     tables = [
         table_in(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from db.errors import Reason
 from worker.images.errors import Unreadable
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def table_in(header: Header, descriptor: str, data: str, *, signed: bool, segmen
     order = "<" if header.encoding.little_endian else ">"
     described = np.frombuffer(header.blob(descriptor)[:6], f"{order}u2")
     if len(described) != 3:  # noqa: PLR2004 - number of entries, first value, bits
-        raise Unreadable("malformed", "the descriptor of a lookup table is missing")
+        raise Unreadable(Reason.MALFORMED, "the descriptor of a lookup table is missing")
     count, first, bits = (int(part) for part in described)
     count = count or 1 << 16
     if first >= 1 << 15 and (signed or header.vr(descriptor) == b"SS"):
@@ -56,9 +57,9 @@ def table_in(header: Header, descriptor: str, data: str, *, signed: bool, segmen
     elif segmented and segmented in header:
         entries = np.array(_expanded(header, segmented, order, bits, count))
     else:
-        raise Unreadable("malformed", "a lookup table is empty")
+        raise Unreadable(Reason.MALFORMED, "a lookup table is empty")
     if len(entries) < count:
-        raise Unreadable("malformed", "a lookup table is shorter than declared")
+        raise Unreadable(Reason.MALFORMED, "a lookup table is shorter than declared")
     kept = entries[:count].astype(np.int64)
     # A depth that the entries themselves contradict is wrong.
     return Table(first, max(bits if bits <= _MOST_BITS else 1, int(kept.max()).bit_length(), 1), kept)
@@ -95,7 +96,7 @@ def _expanded(header: Header, segmented: str, order: str, bits: int, most: int) 
             segments, seen = segments - 1, seen + 1
             kind, length = codes[at], codes[at + 1]
             if len(entries) + length > most or seen > _MOST_SEGMENTS:
-                raise Unreadable("malformed", "a segmented palette has more entries than declared")
+                raise Unreadable(Reason.MALFORMED, "a segmented palette has more entries than declared")
             if kind == _DISCRETE:
                 entries.extend(codes[at + 2 : at + 2 + length])
                 at += 2 + length
@@ -107,7 +108,7 @@ def _expanded(header: Header, segmented: str, order: str, bits: int, most: int) 
                 expand(_target(codes, at + 2, wide=wide), length, nested=True)
                 at += 4 if wide else 6
             else:
-                raise Unreadable("malformed", "the segments of a palette are invalid")
+                raise Unreadable(Reason.MALFORMED, "the segments of a palette are invalid")
 
     expand(0, -1, nested=False)
     return entries

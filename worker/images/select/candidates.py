@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from db.errors import Reason
 from db.studies.modalities import family_of
 from db.studies.sop_classes import reportable
 from worker.images.decode.frames import shape_of
@@ -97,10 +98,10 @@ if TYPE_CHECKING:
 def candidate(identity: str, header: Header) -> Candidate:
     """Judge one object. Raises Unreadable where it is no image, or one that can never be shown."""
     if not reportable(header.text("SOPClassUID")):
-        raise Unreadable("not_an_image", "the object is not an image that can be reported")
+        raise Unreadable(Reason.NOT_AN_IMAGE, "the object is not an image that can be reported")
     types = _types(header)
     if "LABEL" in types:
-        raise Unreadable("label", "the label of a slide can identify the patient")
+        raise Unreadable(Reason.LABEL, "the label of a slide can identify the patient")
     shape_of(header)
     modality = header.code("Modality") or _MODALITIES.get(header.text("SOPClassUID")[26:], "OT")
     return Candidate(identity, header, modality, _tier(header, types, modality))

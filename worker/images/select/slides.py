@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from db.errors import Reason
 from worker.images.decode.frames import decoding
 from worker.images.errors import Unreadable
 from worker.images.render.render import shown
@@ -98,7 +99,9 @@ def assemble(header: Header) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
     rows, columns = _matrix(header) or (0, 0)
     places = _places(header)
     if len(places) > _ASSEMBLED or rows * columns > _WHOLE:
-        raise Unreadable("too_large", f"the slide overview exceeds {_ASSEMBLED} tiles or {_WHOLE >> 20} million pixels")
+        raise Unreadable(
+            Reason.TOO_LARGE, f"the slide overview exceeds {_ASSEMBLED} tiles or {_WHOLE >> 20} million pixels"
+        )
     with decoding(header) as frame:
         first = frame(0)
         # Glass is white; a grayscale slide is fluorescence, and dark where there is nothing.
@@ -151,11 +154,11 @@ def _places(header: Header) -> list[tuple[int, int]]:
             if "RowPositionInTotalImagePixelMatrix" in frame
         ]
         if any(not (0 <= top < rows and 0 <= left < columns) for top, left in placed):
-            raise Unreadable("malformed", "tile positions lie outside the slide")
+            raise Unreadable(Reason.MALFORMED, "tile positions lie outside the slide")
         if placed:
             return placed
     if header.frames > len(tops) * len(lefts) * planes:
-        raise Unreadable("malformed", "the slide declares more tiles than fit into it")
+        raise Unreadable(Reason.MALFORMED, "the slide declares more tiles than fit into it")
     # One after the other: all the places there are can be billions. Tiles after the first plane have none of their own.
     return list(islice(((top, left) for top in tops for left in lefts), header.frames))
 

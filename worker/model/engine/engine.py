@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 import torch
 
-from db.errors import PermanentFailure, TransientFailure
+from db.errors import PermanentFailure, Reason, TransientFailure
 from worker.model.engine.batch import Rows
 from worker.model.engine.metrics import Meter, Metrics
 from worker.model.engine.model_runner import NO_TOKEN
@@ -86,7 +86,7 @@ class Engine:
             turn.fail(refused)
             return turn.future
         if len(prompt) + request.max_new_tokens > self._runner.tokens:
-            turn.fail(PermanentFailure("prompt_too_long", self._too_long(turn)))
+            turn.fail(PermanentFailure(Reason.PROMPT_TOO_LONG, self._too_long(turn)))
             return turn.future
         with self._lock:
             if self._closing:
@@ -344,11 +344,11 @@ class Engine:
 
 
 def _stopped() -> TransientFailure:
-    return TransientFailure("engine_stopped", "the worker's engine stopped before the request was done")
+    return TransientFailure(Reason.ENGINE_STOPPED, "the worker's engine stopped before the request was done")
 
 
 def _model_error(error: Exception) -> TransientFailure:
     why = str(error) if isinstance(error, FloatingPointError) else type(error).__name__
-    failure = TransientFailure("model_error", f"the model failed on this request ({why})")
+    failure = TransientFailure(Reason.MODEL_ERROR, f"the model failed on this request ({why})")
     failure.__cause__ = error
     return failure

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from db.errors import PermanentFailure
+from db.errors import PermanentFailure, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,10 +36,10 @@ def refusal(request: Request) -> PermanentFailure | None:
     """Why a request's limits will not do: on the engine's thread a wrong one would end everybody's answers."""
     count: object = request.max_new_tokens
     if not isinstance(count, int) or count < 1:
-        return PermanentFailure("nothing_asked", "a request asks for at least one new token")
+        return PermanentFailure(Reason.NOTHING_ASKED, "a request asks for at least one new token")
     limits: tuple[object, ...] = (request.deadline_seconds, request.running_seconds)
     if any(not isinstance(seconds, int | float) or math.isnan(seconds) for seconds in limits):
-        return PermanentFailure("no_deadline", "a request's seconds are numbers")
+        return PermanentFailure(Reason.NO_DEADLINE, "a request's seconds are numbers")
     return None
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from api.page import display
-from db.operations.overview import DISPLAYED_STATES
+from db.states import DisplayedState
 
 
 @pytest.mark.parametrize(
@@ -44,13 +44,13 @@ def test_a_time_names_its_zone() -> None:
 
 
 def test_every_displayed_state_has_a_word() -> None:
-    assert set(display.STATES) == set(DISPLAYED_STATES)
+    assert set(display.STATES) == set(DisplayedState)
 
 
 def test_every_displayed_state_has_its_look() -> None:
     css = (Path(display.__file__).parent / "static" / "style.css").read_text()
 
-    assert not [state for state in DISPLAYED_STATES if f".state.{state}" not in css]
+    assert not [state for state in DisplayedState if f".state.{state}" not in css]
 
 
 def test_blank_lines_are_no_paragraphs() -> None:

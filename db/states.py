@@ -1,0 +1,47 @@
+"""States of studies and jobs: the only list of them, for tables, queries, API and page."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class StudyState(StrEnum):
+    """State of a study. While it is SETTLED, its job is queued or running."""
+
+    RECEIVING = "receiving"
+    SETTLED = "settled"
+    REPORTED = "reported"
+    NOT_REPORTABLE = "not_reportable"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class JobState(StrEnum):
+    """State of a job; all but the first two are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    FINISHED = "finished"
+    NOT_REPORTABLE = "not_reportable"
+    FAILED = "failed"
+    SUPERSEDED = "superseded"
+    CANCELLED = "cancelled"
+
+
+class DisplayedState(StrEnum):
+    """State of a study as the API and the page show it: its own, or its job's while the job is open."""
+
+    RECEIVING = StudyState.RECEIVING
+    SETTLED = StudyState.SETTLED
+    QUEUED = JobState.QUEUED
+    RUNNING = JobState.RUNNING
+    REPORTED = StudyState.REPORTED
+    NOT_REPORTABLE = StudyState.NOT_REPORTABLE
+    FAILED = StudyState.FAILED
+    CANCELLED = StudyState.CANCELLED
+
+
+#: States of a job that can still become a report.
+OPEN_JOBS = (JobState.QUEUED, JobState.RUNNING)
+#: Displayed states of a study whose report is still to come.
+PENDING = (DisplayedState.RECEIVING, DisplayedState.SETTLED, DisplayedState.QUEUED, DisplayedState.RUNNING)
