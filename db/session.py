@@ -1,4 +1,4 @@
-"""The engine, and ``with transaction() as session``: leaving by an exception rolls back."""
+"""Engines, sessions and the schema's migrations."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.orm import Session
 
-from db.environment import load_settings
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -24,27 +22,27 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
-#: Seconds to wait for a TCP connection; a dead database is noticed, a slow one survives.
+#: Seconds to wait for a TCP connection: longer than a slow server takes, shorter than a user waits.
 CONNECT_SECONDS = 5
-#: Most connections of one process: worker slots and the API's threads, with room to spare.
+#: Connections of one process: worker slots and the API's threads, and some to spare.
 POOL_SIZE = 20
-#: A connection used this many seconds ago is trusted: a server takes longer to come back.
-TRUSTED_SECONDS = 1.0
+#: Seconds for which a connection used last is not checked: a restart of the server takes longer.
+UNCHECKED_SECONDS = 1.0
 NOT_DURABLE = text("SET LOCAL synchronous_commit TO off")
 
 
 @lru_cache(maxsize=8)
 def engine(url: str) -> Engine:
-    """The one engine of this process for *url*; a server that was restarted meanwhile costs no failed run."""
+    """Return the process's engine for *url*, whose connections survive a restart of the server."""
     made = create_engine(
         url,
         pool_size=POOL_SIZE,
-        # An error's text must not carry a row's values: they may be a patient's.
+        # The values of a row must not be in an error's text: they may be patient data.
         hide_parameters=True,
         connect_args={"connect_timeout": CONNECT_SECONDS},
     )
     event.listen(made, "checkin", _note_use)
-    event.listen(made, "checkout", _ask_whether_it_lives)
+    event.listen(made, "checkout", _check_connection)
     return made
 
 
@@ -52,29 +50,25 @@ def _note_use(_: object, record: ConnectionPoolEntry) -> None:
     record.info["used"] = time.monotonic()
 
 
-def _ask_whether_it_lives(connection: DBAPIConnection, record: ConnectionPoolEntry, _: object) -> None:
-    """`pool_pre_ping`, without its round trip for connections just used: that is most of them, when there is work."""
-    if time.monotonic() - record.info.get("used", 0) < TRUSTED_SECONDS:
+def _check_connection(connection: DBAPIConnection, record: ConnectionPoolEntry, _: object) -> None:
+    """Check as `pool_pre_ping` does, but not connections used just now: under load that is most of them."""
+    if time.monotonic() - record.info.get("used", 0) < UNCHECKED_SECONDS:
         return
     try:
         connection.execute("SELECT 1")
         connection.rollback()
     except psycopg.Error as error:
-        # The pool puts another in its place.
+        # The pool replaces the connection.
         raise DisconnectionError from error
 
 
 @contextmanager
-def transaction(url: str | None = None, *, durable: bool = True) -> Iterator[Session]:
-    """A session whose work is committed at the end of the block, or not at all.
+def transaction(url: str, *, durable: bool = True) -> Iterator[Session]:
+    """Session whose work is committed at the end of the block, or rolled back by an exception.
 
-    Not *durable* is for what a crash of Postgres may take back, such as signs of life: the commit does not wait for the
-    disk. *url* defaults to the configured database. Raises ConfigurationError where none is configured.
+    Without *durable* the commit does not wait for the disk: for rows that a crash of Postgres may lose, as heartbeats.
     """
-    with (
-        Session(engine(url or load_settings().database()), expire_on_commit=False) as session,
-        session.begin(),
-    ):
+    with Session(engine(url), expire_on_commit=False) as session, session.begin():
         if not durable:
             session.execute(NOT_DURABLE)
         yield session
@@ -82,7 +76,7 @@ def transaction(url: str | None = None, *, durable: bool = True) -> Iterator[Ses
 
 @contextmanager
 def statements(url: str) -> Iterator[Session]:
-    """A session in which each statement is a transaction of its own: one round trip where a transaction takes three."""
+    """Session in which each statement is its own transaction: one round trip instead of three."""
     with Session(_autocommitting(url)) as session:
         yield session
 

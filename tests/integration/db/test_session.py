@@ -1,4 +1,4 @@
-"""Connections to a database that goes away and comes back, and the two ways to commit."""
+"""Connections to a restarted server, and the two ways to commit."""
 
 from __future__ import annotations
 
@@ -27,17 +27,15 @@ def end_backend(url: str, pid: int) -> None:
         connection.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
 
 
-def test_a_connection_that_the_server_ended_meanwhile_costs_no_failed_run(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(database, "TRUSTED_SECONDS", 0)
+def test_connection_closed_by_the_server_is_replaced(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "UNCHECKED_SECONDS", 0)
     ended = backend(database_url)
     end_backend(database_url, ended)
 
     assert backend(database_url) != ended
 
 
-def test_a_connection_is_used_again(database_url: str) -> None:
+def test_connection_is_reused(database_url: str) -> None:
     assert backend(database_url) == backend(database_url)
 
 
@@ -47,21 +45,21 @@ def break_off(opened: AbstractContextManager[Session], words: str) -> None:
         raise LookupError
 
 
-def test_what_is_left_by_an_exception_is_rolled_back(database_url: str) -> None:
+def test_exception_rolls_a_transaction_back(database_url: str) -> None:
     with pytest.raises(LookupError):
         break_off(transaction(database_url), "CREATE TABLE left_over ()")
 
     assert not exists(database_url, "left_over")
 
 
-def test_each_of_the_statements_is_committed_by_itself(database_url: str) -> None:
+def test_each_statement_is_committed_by_itself(database_url: str) -> None:
     with pytest.raises(LookupError):
         break_off(statements(database_url), "CREATE TABLE kept ()")
     assert exists(database_url, "kept")
 
     with pytest.raises(LookupError):
         break_off(transaction(database_url), "DROP TABLE kept")
-    assert exists(database_url, "kept"), "the connection forgot to go back to transactions"
+    assert exists(database_url, "kept"), "the connection is still in autocommit mode"
 
 
 def exists(url: str, table: str) -> bool:
