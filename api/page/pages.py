@@ -11,8 +11,8 @@ from api.page.templating import templates
 from api.v1 import cursor, reading
 from api.v1.schemas import State
 from api.v1.studies import position
-from db import truth
 from db.operations import overview
+from db.reports import reference_reports
 from db.states import PENDING
 
 #: Studies on one page of the list: about two screens.
@@ -45,11 +45,12 @@ def worklist(
 def study(request: Request, session: Database, study_id: uuid.UUID) -> Response:
     """One study: who, what has arrived, the report and what it rests on."""
     line = reading.study(session, study_id)
+    data_dir = request.app.state.settings.operations.data_dir
     context = {
         "study": line,
         "content": overview.content(session, study_id),
         "report": reading.report(session, line),
         "pending": line.state in PENDING,
-        "truth": truth.read(request.app.state.settings.operations.data_dir, line.study_instance_uid),
+        "reference_report": reference_reports.read(data_dir, line.study_instance_uid),
     }
     return templates.TemplateResponse(request, "study.html", context)

@@ -1,4 +1,4 @@
-"""What a phantom shows, kept for people: files in the data folder, so that no header brings it before a model."""
+"""Reference reports of phantoms, for readers: files in the data directory, not in a header the model could get."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+#: Relative to the data directory; the name of earlier releases, whose demo studies stay readable.
+DIRECTORY = "demo/truth"
+
 
 def write(data_dir: Path, study_instance_uid: str, report: str) -> None:
-    """Keep the true report of a phantom study that is going to be sent."""
+    """Store the reference report of a phantom study."""
     path = _path(data_dir, study_instance_uid)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(report, encoding="utf-8")
 
 
 def read(data_dir: Path, study_instance_uid: str) -> str | None:
-    """The true report of a phantom study; None for every other study."""
+    """Return the reference report of a phantom study, None for every other study."""
     try:
         return _path(data_dir, study_instance_uid).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -25,5 +28,5 @@ def read(data_dir: Path, study_instance_uid: str) -> str | None:
 
 
 def _path(data_dir: Path, study_instance_uid: str) -> Path:
-    # The UID comes from a header, where anything can stand: it names no file.
-    return data_dir / "demo" / "truth" / f"{hashlib.sha256(study_instance_uid.encode()).hexdigest()}.txt"
+    # Hashed: the UID comes from a header and may hold any characters.
+    return data_dir / DIRECTORY / f"{hashlib.sha256(study_instance_uid.encode()).hexdigest()}.txt"

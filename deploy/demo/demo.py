@@ -15,11 +15,11 @@ from pydicom.errors import InvalidDicomError
 from rich.console import Console
 from rich.live import Live
 
-from db import logs, reference, truth
+from db import logs, reference
 from db.environment import load_settings, variable
 from db.errors import ConfigurationError, PrelimError
 from db.operations import overview
-from db.reports import versions
+from db.reports import reference_reports, versions
 from db.session import transaction
 from db.settings import SECTION_OF
 from deploy.demo.table import DemoTable
@@ -125,7 +125,7 @@ def _phantom_studies(settings: Settings, seed: int) -> tuple[list[Path], dict[st
     folder = settings.operations.data_dir / "demo" / f"studies-{seed}"
     made = write_demo_studies(folder, count=STUDIES, seed=seed)
     for study in made:
-        truth.write(settings.operations.data_dir, study.study_instance_uid, study.report)
+        reference_reports.write(settings.operations.data_dir, study.study_instance_uid, study.report)
     # Only the folders of DICOM files: the reference reports beside them are not sent.
     folders = sorted(path for path in folder.iterdir() if path.is_dir())
     return folders, {study.study_instance_uid: study.report for study in made}

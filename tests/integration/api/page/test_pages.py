@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from db import truth
 from db.models import Study
 from db.operations import heartbeats
-from db.reports import versions
+from db.reports import reference_reports, versions
 from db.session import transaction
 
 if TYPE_CHECKING:
@@ -129,15 +128,15 @@ def test_a_typing_error_in_an_address_is_a_page_too(visitor: TestClient) -> None
     assert "not a cursor of this list" in answer.text
 
 
-def test_the_truth_of_a_phantom_stands_beside_its_report_and_no_other_studys(
+def test_reference_report_is_shown_only_for_its_phantom(
     visitor: TestClient, arrivals: Arrivals, app: FastAPI, database_url: str
 ) -> None:
     phantom, patient = arrivals.reported(), arrivals.reported()
     with transaction(database_url) as session:
         uid = session.get_one(Study, phantom).study_instance_uid
-    truth.write(app.state.settings.operations.data_dir, uid, "A <b>coin</b> in the stomach.")
+    reference_reports.write(app.state.settings.operations.data_dir, uid, "A <b>coin</b> in the stomach.")
 
     page = visitor.get(f"/studies/{phantom}").text
-    assert "Truth of the phantom" in page
+    assert "Reference report of the phantom" in page
     assert "A &lt;b&gt;coin&lt;/b&gt; in the stomach." in page
-    assert "Truth of the phantom" not in visitor.get(f"/studies/{patient}").text
+    assert "Reference report of the phantom" not in visitor.get(f"/studies/{patient}").text
