@@ -1,4 +1,4 @@
-"""`prelim conformance`: the DICOM conformance statement (PS3.2), from the configuration in force, as Markdown."""
+"""Print the DICOM conformance statement (PS3.2) of the running configuration, as Markdown (`prelim conformance`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from db.limits import MAX_ELEMENTS, MAX_INFLATED_BYTES, MAX_NESTING
 from dicom_listener.dicom import statuses, uids
 from dicom_listener.dicom.statuses import Refusal
 from dicom_listener.receive import association, listener, negotiation
-from dicom_listener.receive.c_store import Store
+from dicom_listener.receive.c_store import CStoreHandler
 from dicom_listener.receive.peers import Rules, read_rules
 from dicom_listener.spool.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def statement(settings: Settings) -> str:
-    """The conformance statement. Raises ConfigurationError where the peers file cannot be read."""
+    """Return the conformance statement; raises ConfigurationError if the peers file is invalid."""
     sections = (_overview, _services, _negotiation, _statuses, _storage, _security)
     return "\n".join(line for section in sections for line in section(settings)) + "\n"
 
@@ -40,8 +40,8 @@ def _overview(settings: Settings) -> Iterator[str]:
         ("TCP port", f"{settings.dicom.dicom_port}{' (TLS)' if settings.dicom.tls_certificate else ''}"),
     )
     yield from (
-        "Prelim keeps what it receives, writes a preliminary report about its images, and is no archive: it offers",
-        "no query and no retrieve.",
+        "Prelim stores received objects and writes preliminary reports on their images. It is not an archive: query",
+        "and retrieve are not supported.",
         "",
     )
 
@@ -53,7 +53,7 @@ def _services(settings: Settings) -> Iterator[str]:
         (
             "Storage",
             "SCP",
-            f"all {len(AllStoragePresentationContexts)} storage classes of PS3.4, retired, private, unknown",
+            f"all {len(AllStoragePresentationContexts)} storage classes of PS3.4; retired, private and unknown ones",
         ),
         ("Storage Commitment Push Model", "SCP", uids.STORAGE_COMMITMENT_PUSH_MODEL),
     ]
@@ -63,9 +63,10 @@ def _services(settings: Settings) -> Iterator[str]:
     yield from (
         "### Transfer syntaxes for storage",
         "",
-        "Explicit VR Little Endian is chosen where it is offered, else",
+        "Explicit VR Little Endian is accepted if proposed, else the first one proposed. All are accepted, unknown and",
+        "private ones too. The known ones are:",
+        "",
     )
-    yield from ("the first that is proposed. All are accepted, unknown and private ones too; the known ones are:", "")
     yield from (f"- {UID(uid).name} ({uid})" for uid in ALL_TRANSFER_SYNTAXES)
     yield ""
 
@@ -76,27 +77,30 @@ def _negotiation(settings: Settings) -> Iterator[str]:
         ("", ""),
         ("Application context", "1.2.840.10008.3.1.1.1"),
         (
-            "Associations at once",
-            f"{settings.dicom.max_associations}, more are rejected (transient, local limit exceeded)",
+            "Concurrent associations",
+            f"{settings.dicom.max_associations}; more are rejected (transient, local limit exceeded)",
         ),
-        ("Largest PDU received", f"{settings.dicom.max_pdu_bytes} bytes; a longer one aborts the association"),
-        ("Presentation contexts", f"up to {negotiation.MOST_CONTEXTS}"),
-        ("Asynchronous operations", "not used (1, 1)"),
-        ("Role selection", "not answered: default roles"),
+        ("Maximum PDU length received", f"{settings.dicom.max_pdu_bytes} bytes; a longer one aborts the association"),
+        ("Presentation contexts", f"up to {negotiation.MAX_CONTEXTS}"),
+        ("Asynchronous operations", "not supported (1, 1)"),
+        ("Role selection", "no response: default roles"),
         ("ARTIM", f"{association.ARTIM_SECONDS} s"),
         ("Idle association", f"aborted after {association.IDLE_SECONDS} s"),
-        ("Connections of one address that have not associated", f"{listener.SILENT_PER_ADDRESS}; the oldest is cut"),
+        (
+            "Pending connections of one address",
+            f"{listener.MAX_PENDING_PER_ADDRESS}; one more closes the oldest",
+        ),
     )
 
 
 def _statuses(_: Settings) -> Iterator[str]:
-    yield from ("## Statuses", "", "0000 is answered when the object would survive a power cut, and only then.", "")
+    yield from ("## Statuses", "", "0000 is returned only if the object survives a power cut.", "")
     refusals_of_all = sorted(_refusals(), key=lambda refusal: refusal.status)
     rows = (
         (f"{refusal.status:04X}", (refusal.__doc__ or "").removeprefix("Raised when ").rstrip("."))
         for refusal in refusals_of_all
     )
-    yield from _table(("Status", "Answered when"), *rows)
+    yield from _table(("Status", "Returned when"), *rows)
 
 
 def _refusals() -> Iterator[type[Refusal]]:
@@ -106,16 +110,16 @@ def _refusals() -> Iterator[type[Refusal]]:
 
 
 def _storage(settings: Settings) -> Iterator[str]:
-    yield from ("## What becomes of an object", "")
+    yield from ("## Storage", "")
     yield from _table(
         ("", ""),
-        ("Kept", "byte for byte as received; nothing is coerced. The preamble is zeroed"),
-        ("The same object again", "success; no new work"),
+        ("Stored", "byte for byte as received, without coercion; the preamble is zeroed"),
+        ("The same object again", "success; no new report"),
         (
             "Another object under a known SOP Instance UID",
-            "success; the first is kept, the second is quarantined and shown",
+            "success; the first is used, the second is quarantined",
         ),
-        ("Largest object", f"{Store.most_bytes} bytes"),
+        ("Maximum size of a data set", f"{CStoreHandler.max_bytes} bytes"),
         ("Deflated data sets", f"up to {MAX_INFLATED_BYTES} bytes inflated"),
         (
             "Nesting and elements",
@@ -123,16 +127,16 @@ def _storage(settings: Settings) -> Iterator[str]:
         ),
         (
             "A study is complete",
-            f"after {settings.study.settle_seconds:g} s of quiet, when no open association carried it",
+            f"{settings.study.settle_seconds:g} s after its last object, if no open association has sent any of it",
         ),
-        ("at the latest", f"after {settings.study.settle_cap_seconds:g} s"),
+        ("at the latest", f"{settings.study.settle_cap_seconds:g} s after its first object"),
     )
 
 
 def _security(settings: Settings) -> Iterator[str]:
     rules = Rules() if settings.dicom.peers_file is None else read_rules(settings.dicom.peers_file)
-    peers = "anybody" if rules.peers is None else ", ".join(sorted(rules.peers)) or "nobody"
-    clients = "required" if settings.dicom.tls_client_ca else "not asked for"
+    peers = "any" if rules.peers is None else ", ".join(sorted(rules.peers)) or "none"
+    clients = "required" if settings.dicom.tls_client_ca else "not requested"
     tls = f"TLS 1.2 and later; client certificates {clients}" if settings.dicom.tls_certificate else "none"
     yield from ("## Security", "")
     yield from _table(
@@ -140,7 +144,7 @@ def _security(settings: Settings) -> Iterator[str]:
         ("Called AE titles", ", ".join(sorted(rules.called)) or "any"),
         ("Calling AE titles", peers),
         ("Encryption", tls),
-        ("Character sets", "all of PS3.5; stored unchanged, shown as Unicode"),
+        ("Character sets", "all of PS3.5; stored unchanged, displayed as Unicode"),
     )
 
 

@@ -1,6 +1,6 @@
-"""`prelim dispatch`: rows from files, studies judged complete, their jobs announced to the workers.
+"""Index received files, settle complete studies and announce their jobs to the workers (`prelim dispatch`).
 
-The listener never waits for this process, nor for the database and the broker that it talks to.
+The listener does not depend on this process, nor on the database and the broker it uses.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-#: Seconds to wait when the database or the disk does not answer.
+#: Seconds between two attempts while the database or the disk fails.
 PAUSE_AFTER_FAILURE_SECONDS = 2
-#: Kinds of refusals shown to operators.
-MOST_SHOWN = 20
+#: Pairs of calling AE title and cause shown to operators.
+MAX_REFUSALS_SHOWN = 20
 
 
 def run_once(settings: Settings, app: Celery) -> int:
-    """Take each step once; returns how many files, studies and jobs were moved.
+    """Run each step once; returns the number of files, studies and jobs moved.
 
-    Raises SQLAlchemyError where the database cannot be reached. A broker that cannot be reached is only logged: the
-    jobs are safe, and their messages are sent later.
+    Raises SQLAlchemyError if the database cannot be reached, OSError if the spool fails. An unreachable broker is only
+    logged: the jobs are durable, and their messages are sent later.
     """
-    # Looked at before the inbox: the last objects of an association that is gone by now are in the inbox.
+    # Before the inbox is read: it then contains the last objects of every association that has ended.
     open_associations = Spool(settings.spool).open_associations()
     indexed = indexer.run_once(settings)
-    # A study must not settle while files of it still wait for their rows.
+    # A study must not settle while files of it are not yet indexed.
     settled = settle(settings, open_associations) if indexed < indexer.BATCH else 0
     return indexed + settled + rescue(settings) + announce(settings, app)
 
 
 def settle(settings: Settings, open_associations: Collection[str]) -> int:
-    """Judge complete what is quiet or too long in coming; returns how many jobs that made."""
+    """Settle studies that are quiet, ended by MPPS or at the cap; returns the number of jobs made."""
     with transaction(settings.database()) as session:
         ended = commitments.settle_ended_steps(session, open_associations) if settings.dicom.mpps else []
         made = settling.settle_due(
@@ -68,12 +68,12 @@ def settle(settings: Settings, open_associations: Collection[str]) -> int:
             open_associations=open_associations,
         )
     for job_id in (*ended, *made):
-        log.info("job.queued", job=str(job_id))
+        log.info("job.queued", job_id=str(job_id))
     return len(ended) + len(made)
 
 
 def rescue(settings: Settings) -> int:
-    """Queue again what dead workers held; returns how many jobs."""
+    """Queue the jobs of dead workers again; returns their number."""
     with transaction(settings.database()) as session:
         rescued = claims.rescue(session, max_attempts=settings.queue.max_attempts)
     if rescued:
@@ -82,16 +82,16 @@ def rescue(settings: Settings) -> int:
 
 
 def announce(settings: Settings, app: Celery) -> int:
-    """Tell the workers of the jobs that wait, again where Redis has lost the message; returns of how many."""
+    """Send wake-up messages for waiting jobs, again if Redis has lost them; returns the number sent."""
     with transaction(settings.database()) as session:
         if not wakeups.any_to_tell(session):
             return 0
     try:
         in_queue = celery_app.depth(app)
     except celery_app.BROKER_ERRORS as error:
-        log.warning("broker.unreachable", why=type(error).__name__)
+        log.warning("broker.unreachable", error=type(error).__name__)
         return 0
-    # What a crash of Postgres makes unsent is sent again.
+    # Not durable: after a crash of PostgreSQL the messages are sent once more.
     with transaction(settings.database(), durable=False) as session:
         jobs_to_send = wakeups.take(session, in_queue=in_queue, lost_after_seconds=settings.queue.redeliver_seconds)
     return _send(settings, app, jobs_to_send)
@@ -107,7 +107,7 @@ def _send(settings: Settings, app: Celery, job_ids: Sequence[uuid.UUID]) -> int:
 
 
 def run(settings: Settings) -> None:
-    """Dispatch until SIGTERM or SIGINT; raises ConfigurationError where the peers file cannot be read."""
+    """Run the dispatcher until SIGTERM or SIGINT; raises ConfigurationError if the peers file is invalid."""
     peers = PeerDirectory(settings.dicom.peers_file)
     stop = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -125,25 +125,25 @@ def run(settings: Settings) -> None:
 
 
 def _loop(settings: Settings, app: Celery, bell: wakeups.Bell, stop: threading.Event) -> None:
-    beat_due = 0.0
+    heartbeat_due = 0.0
     while not stop.is_set():
         try:
-            if time.monotonic() >= beat_due:
-                _beat(settings)
-                beat_due = time.monotonic() + heartbeats.BEAT_SECONDS
+            if time.monotonic() >= heartbeat_due:
+                _write_heartbeat(settings)
+                heartbeat_due = time.monotonic() + heartbeats.BEAT_SECONDS
             if not run_once(settings, app) and bell.rings_within(settings.queue.dispatch_seconds, stop):
                 announce(settings, app)
         except (SQLAlchemyError, OSError) as error:
-            # The files wait on the disk and the jobs in the database: nothing is lost but time.
-            log.error("dispatch.waiting", why=type(error).__name__)  # noqa: TRY400 - an outage, not a fault of ours
+            # Files wait in the spool and jobs in the database: nothing is lost.
+            log.error("dispatch.waiting", error=type(error).__name__)  # noqa: TRY400 - an outage, no fault of the program
             stop.wait(PAUSE_AFTER_FAILURE_SECONDS)
-        # A fault of ours must not end the loop for good. Its text could quote a patient.
+        # The boundary of the process: a fault must not end the loop. The text could quote a patient.
         except Exception as error:  # noqa: BLE001
             log.error("dispatch.failed", error=type(error).__name__, frames=frames(error))  # noqa: TRY400
             stop.wait(PAUSE_AFTER_FAILURE_SECONDS)
 
 
-def _beat(settings: Settings) -> None:
-    refused = counters.read(Spool(settings.spool).refusals)[:MOST_SHOWN]
+def _write_heartbeat(settings: Settings) -> None:
+    refused = counters.read(Spool(settings.spool).refusals)[:MAX_REFUSALS_SHOWN]
     with transaction(settings.database(), durable=False) as session:
         heartbeats.beat(session, heartbeats.Role.DISPATCHER, {"refused": refused})

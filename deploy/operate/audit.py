@@ -129,7 +129,7 @@ def _back_to_inbox(path: Path, spool: Spool) -> None:
 
 def _recover(path: Path, spool: Spool) -> None:
     """Recover as the listener does at its start: a valid seal makes an object, any other file was not acknowledged."""
-    if file_meta.is_whole(path):
+    if file_meta.is_complete(path):
         os.link(path, path.with_suffix(COMPLETE))
         sync_directory(spool.inbox)
     path.unlink()

@@ -1,8 +1,8 @@
-"""Storage commitment reports: what is asked is verified, and told to who asked (PS3.4 J.3.3).
+"""Deliver storage commitment results to their requesters (PS3.4 J.3.3).
 
-Delivered on a new association to where the peers file says, or on the one that asked, where the file says so or knows
-no address. Tried again until it is taken. Several requesters are served at a time, each with one report at a time: one
-that does not answer keeps nobody else waiting.
+On a new association to the address in the peers file; or on the association of the request, if the file says so or has
+no address. Repeated until the result is accepted. Several requesters are served at once, with one result at a time
+each, so that one that does not respond does not delay the others.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pynetdicom import AE
 from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.presentation import build_context, build_role
 from sqlalchemy.exc import SQLAlchemyError
+from structlog.contextvars import bound_contextvars
 
 from db.logs import frames
 from db.session import transaction
 from db.studies import commitments
 from dicom_listener.commitment import verify
-from dicom_listener.commitment.outbox import Shelf
 from dicom_listener.dicom.statuses import SUCCESS
 from dicom_listener.dicom.uids import (
     EXPLICIT_VR_LITTLE_ENDIAN,
@@ -32,72 +32,73 @@ from dicom_listener.dicom.uids import (
     STORAGE_COMMITMENT_PUSH_MODEL,
 )
 from dicom_listener.receive import tls
-from dicom_listener.scu.send import exchange, keep_answers
+from dicom_listener.scu.send import exchange, take_over_responses
+from dicom_listener.spool.commitment_outbox import CommitmentOutbox, State
 from dicom_listener.spool.durable import Spool
 
 if TYPE_CHECKING:
     import ssl
     import threading
     import uuid
-    from pathlib import Path
     from typing import Self
 
     from db.models import Commitment
     from db.settings import Settings
-    from dicom_listener.commitment.outbox import Report
+    from dicom_listener.dicom.commitment_result import CommitmentResult
     from dicom_listener.receive.peers import KnownPeer, PeerDirectory
 
 log = structlog.get_logger()
 
-#: Seconds for a requester to take the call, and to answer it.
-ANSWER_SECONDS = 15
-#: Seconds between two looks for requests.
-PAUSE_SECONDS = 1
-#: Requesters served at a time.
-REQUESTERS = 8
+#: Seconds for a requester to accept an association, and to respond.
+RESPONSE_SECONDS = 15
+#: Seconds between two queries for due requests.
+POLL_SECONDS = 1
+#: Requesters served at once.
+MAX_REQUESTERS = 8
 
 
-class NotDelivered(Exception):
-    """Raised when a requester did not take its report; says why."""
+class DeliveryFailed(Exception):
+    """Raised when a requester did not accept its result, with the cause."""
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """A report that lies where the listener finds it, for the association that asked."""
+class HandedOver:
+    """A result in the outbox; *deadline* in seconds of time.monotonic."""
 
-    path: Path
+    key: str
     association_id: str
     deadline: float
 
 
 def run(settings: Settings, peers: PeerDirectory, stop: threading.Event) -> None:
-    """Report until *stop* is set: beside the dispatcher's loop, because a requester may take its time."""
-    with Reporter(settings, peers) as reporter:
+    """Deliver results until *stop* is set; in its own thread, because a requester may respond slowly."""
+    with CommitmentDelivery(settings, peers) as delivery:
         while not stop.is_set():
             try:
-                if not reporter.step():
-                    stop.wait(PAUSE_SECONDS)
+                if not delivery.run_once():
+                    stop.wait(POLL_SECONDS)
             except (SQLAlchemyError, OSError) as error:
-                log.warning("commitment.waiting", why=type(error).__name__)
-                stop.wait(PAUSE_SECONDS)
-            # A fault of ours must not end the service for good.
+                log.warning("commitment.waiting", error=type(error).__name__)
+                stop.wait(POLL_SECONDS)
+            # The boundary of the thread: a fault of the program must not end the service.
             except Exception as error:  # noqa: BLE001
                 log.error("commitment.failed", error=type(error).__name__, frames=frames(error))  # noqa: TRY400
-                stop.wait(PAUSE_SECONDS)
+                stop.wait(POLL_SECONDS)
 
 
-class Reporter:
-    """Takes the requests that are due and reports on them."""
+class CommitmentDelivery:
+    """Verify the requests that are due, and deliver their results."""
 
     def __init__(self, settings: Settings, peers: PeerDirectory) -> None:
         self._settings = settings
         self._peers = peers
         self._spool = Spool(settings.spool)
-        self._pool = ThreadPoolExecutor(REQUESTERS, thread_name_prefix="commitment")
-        #: By AE title.
-        self._busy: dict[str, Future[None]] = {}
-        #: By commitment.
-        self._waiting: dict[uuid.UUID, Waiting] = {}
+        self._outbox = CommitmentOutbox(self._spool.commitments)
+        self._pool = ThreadPoolExecutor(MAX_REQUESTERS, thread_name_prefix="commitment")
+        #: Running deliveries by AE title.
+        self._running: dict[str, Future[None]] = {}
+        #: Results in the outbox by commitment.
+        self._handed_over: dict[uuid.UUID, HandedOver] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -105,90 +106,92 @@ class Reporter:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def step(self) -> bool:
-        """Begin to report on one request that is due; returns whether there was one. Raises SQLAlchemyError."""
-        self._busy = {title: future for title, future in self._busy.items() if not future.done()}
-        self._look_after_waiting()
-        if len(self._busy) >= REQUESTERS:
-            return False
-        # Committed before anything else is tried: what fails is due again later, and blocks nobody.
+    def run_once(self) -> int:
+        """Begin to serve one request that is due; returns 0 if there is none. Raises SQLAlchemyError or OSError."""
+        self._running = {title: future for title, future in self._running.items() if not future.done()}
+        for commitment_id, handed_over in list(self._handed_over.items()):
+            with bound_contextvars(commitment_id=str(commitment_id)):
+                self._check_outbox(commitment_id, handed_over)
+        if len(self._running) >= MAX_REQUESTERS:
+            return 0
+        # Committed first: a request that fails is due again later, and does not block the others.
         with transaction(self._settings.database()) as session:
-            commitment = commitments.take_due_commitment(session, besides=self._busy, waiting=self._waiting)
+            commitment = commitments.take_due_commitment(session, besides=self._running, waiting=self._handed_over)
         if commitment is None:
-            return False
-        self._busy[commitment.calling_ae_title] = self._pool.submit(self._serve, commitment)
-        return True
+            return 0
+        self._running[commitment.calling_ae_title] = self._pool.submit(self._serve, commitment)
+        return 1
 
     def _serve(self, commitment: Commitment) -> None:
-        try:
-            self._report(commitment)
-        except NotDelivered as reason:
-            self._not_delivered(commitment.id, str(reason))
-        except SQLAlchemyError as error:
-            log.warning("commitment.waiting", why=type(error).__name__)
-        # Nobody looks at what a thread of the pool raises. It is due again by itself.
-        except Exception as error:  # noqa: BLE001
-            log.error(  # noqa: TRY400 - its text could quote a patient
-                "commitment.failed", id=str(commitment.id), error=type(error).__name__, frames=frames(error)
-            )
-            self._not_delivered(commitment.id, f"reporting failed ({type(error).__name__})")
+        ids = {"commitment_id": str(commitment.id), "association_id": commitment.association_id}
+        with bound_contextvars(**ids):
+            try:
+                self._deliver(commitment)
+            except DeliveryFailed as cause:
+                self._record_failure(commitment.id, str(cause))
+            except SQLAlchemyError as error:
+                log.warning("commitment.waiting", error=type(error).__name__)
+            # The boundary of the thread: the pool drops exceptions. The text could quote a patient.
+            except Exception as error:  # noqa: BLE001
+                log.error("commitment.failed", error=type(error).__name__, frames=frames(error))  # noqa: TRY400
+                self._record_failure(commitment.id, f"verification failed ({type(error).__name__})")
 
-    def _report(self, commitment: Commitment) -> None:
-        asked = [instance for _, instance in commitment.requested]
+    def _deliver(self, commitment: Commitment) -> None:
+        requested = [instance for _, instance in commitment.requested]
         with transaction(self._settings.database()) as session:
-            known = commitments.instances(session, asked)
-            conflicting = commitments.conflicting(session, commitment.calling_ae_title, asked)
-        failures = verify.verify(self._settings, commitment, known, conflicting)
-        report = verify.report(commitment, failures)
-        log.info("commitment.verified", id=str(commitment.id), asked=len(asked), failed=len(failures))
+            known = commitments.instances(session, requested)
+            conflicting = commitments.conflicting(session, commitment.calling_ae_title, requested)
+        result = verify.verify(self._settings, commitment, known, conflicting)
+        log.info("commitment.verified", committed=len(result.committed), failed=len(result.failed))
         peer = self._peers.rules().known(commitment.calling_ae_title)
         if peer.host is None or peer.port is None or peer.same_association:
-            self._leave(commitment, report)
+            self._hand_over(commitment, result)
             return
-        call(peer, commitment.called_ae_title, report, tls.client_context(self._settings) if peer.tls else None)
-        self._delivered(commitment.id)
+        call(peer, commitment.called_ae_title, result, tls.client_context(self._settings) if peer.tls else None)
+        self._record_delivery(commitment.id)
 
-    def _leave(self, commitment: Commitment, report: Report) -> None:
-        """Leave the report to the listener, which has the association that asked; raises NotDelivered."""
+    def _hand_over(self, commitment: Commitment, result: CommitmentResult) -> None:
+        """Put the result into the outbox for the association of the request; raises DeliveryFailed if it has ended."""
         if not self._spool.is_open(commitment.association_id):
-            raise NotDelivered("the association that asked has ended, and the peers file names no host and port")
-        path = Shelf(self._spool.reports).leave(commitment.association_id, str(commitment.id), report)
-        self._waiting[commitment.id] = Waiting(path, commitment.association_id, time.monotonic() + ANSWER_SECONDS)
+            raise DeliveryFailed("the association of the request has ended, and the peers file has no host and port")
+        key = self._outbox.put(commitment.association_id, str(commitment.id), result)
+        deadline = time.monotonic() + RESPONSE_SECONDS
+        self._handed_over[commitment.id] = HandedOver(key, commitment.association_id, deadline)
 
-    def _look_after_waiting(self) -> None:
-        for commitment_id, waiting in list(self._waiting.items()):
-            late = time.monotonic() > waiting.deadline or not self._spool.is_open(waiting.association_id)
-            taken = Shelf.was_taken(waiting.path)
-            if taken is None and not late:
-                continue
-            del self._waiting[commitment_id]
-            if taken:
-                self._delivered(commitment_id)
-                continue
-            waiting.path.unlink(missing_ok=True)
-            why = "does not take the report" if taken is None else "refuses the report"
-            self._not_delivered(commitment_id, f"the requester {why} on the association that asked")
+    def _check_outbox(self, commitment_id: uuid.UUID, handed_over: HandedOver) -> None:
+        """End the hand-over of a result after its response, the deadline or the end of the association."""
+        expired = time.monotonic() > handed_over.deadline or not self._spool.is_open(handed_over.association_id)
+        state = self._outbox.state(handed_over.key)
+        if state is State.WAITING and not expired:
+            return
+        self._outbox.remove(handed_over.key)
+        del self._handed_over[commitment_id]
+        if state is State.ACCEPTED:
+            self._record_delivery(commitment_id)
+        else:
+            outcome = "refused" if state is State.REFUSED else "not answered"
+            self._record_failure(commitment_id, f"result {outcome} on the association of the request")
 
-    def _delivered(self, commitment_id: uuid.UUID) -> None:
-        log.info("commitment.delivered", id=str(commitment_id))
+    def _record_delivery(self, commitment_id: uuid.UUID) -> None:
+        log.info("commitment.delivered")
         with transaction(self._settings.database()) as session:
             commitments.commitment_delivered(session, commitment_id)
 
-    def _not_delivered(self, commitment_id: uuid.UUID, why: str) -> None:
-        log.warning("commitment.not_delivered", id=str(commitment_id), why=why)
+    def _record_failure(self, commitment_id: uuid.UUID, cause: str) -> None:
+        log.warning("commitment.not_delivered", cause=cause)
         try:
             with transaction(self._settings.database()) as session:
-                commitments.commitment_failed(session, commitment_id, why)
-        except SQLAlchemyError as error:  # only the reason is lost
-            log.warning("commitment.waiting", why=type(error).__name__)
+                commitments.commitment_failed(session, commitment_id, cause)
+        except SQLAlchemyError as error:  # only the cause is lost
+            log.warning("commitment.waiting", error=type(error).__name__)
 
 
-def call(peer: KnownPeer, our_ae_title: str, report: Report, context: ssl.SSLContext | None) -> None:
-    """Deliver on a new association, in which we are the SCP although we call (PS3.4 J.3.3); raises NotDelivered."""
-    where = f"{peer.host}:{peer.port}"
-    ae = AE(our_ae_title or "PRELIM")
-    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ANSWER_SECONDS
-    # PS3.5 10.1 wants the default transfer syntax, Implicit VR Little Endian, in every proposal.
+def call(peer: KnownPeer, calling: str, result: CommitmentResult, context: ssl.SSLContext | None) -> None:
+    """Deliver on a new association, as its requestor in the role of the SCP (PS3.4 J.3.3); raises DeliveryFailed."""
+    address = f"{peer.host}:{peer.port}"
+    ae = AE(calling or "PRELIM")
+    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = RESPONSE_SECONDS
+    # PS3.5 10.1 requires the default transfer syntax, Implicit VR Little Endian, in every proposal.
     syntaxes = [EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN]
     association = ae.associate(
         peer.host or "",
@@ -199,26 +202,26 @@ def call(peer: KnownPeer, our_ae_title: str, report: Report, context: ssl.SSLCon
         tls_args=None if context is None else (context, peer.host or ""),
     )
     if not association.is_established:
-        raise NotDelivered(f"{where} does not take the call")
-    keep_answers(association)
+        raise DeliveryFailed(f"{address} does not accept the association")
+    take_over_responses(association)
     try:
-        _tell(association, where, report)
+        _send(association, address, result)
     finally:
         association.release()
 
 
-def _tell(association: Any, where: str, report: Report) -> None:
+def _send(association: Any, address: str, result: CommitmentResult) -> None:
     context = next((context for context in association.accepted_contexts if context.as_scp), None)
     if context is None:
-        raise NotDelivered(f"{where} does not accept storage commitment reports")
+        raise DeliveryFailed(f"{address} does not accept storage commitment results")
     request = N_EVENT_REPORT()
     request.MessageID = 1
     request.AffectedSOPClassUID = STORAGE_COMMITMENT_PUSH_MODEL
     request.AffectedSOPInstanceUID = STORAGE_COMMITMENT_INSTANCE
-    request.EventTypeID = report.event_type
-    request.EventInformation = io.BytesIO(report.encoded[str(context.transfer_syntax[0])])
-    answer = exchange(association, request, context.context_id)
-    if answer is None or answer.Status is None:
-        raise NotDelivered(f"{where} does not answer the report")
-    if answer.Status != SUCCESS:
-        raise NotDelivered(f"{where} refuses the report with {answer.Status:04X}")
+    request.EventTypeID = result.event_type
+    request.EventInformation = io.BytesIO(result.encode(str(context.transfer_syntax[0])))
+    response = exchange(association, request, context.context_id)
+    if response is None or response.Status is None:
+        raise DeliveryFailed(f"{address} does not respond to the result")
+    if response.Status != SUCCESS:
+        raise DeliveryFailed(f"{address} refused the result with status {response.Status:04X}")

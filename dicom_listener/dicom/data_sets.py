@@ -1,4 +1,4 @@
-"""What a data set must say before it is taken, checked while it streams past."""
+"""Read and check the identity of an encoded data set while it streams past."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ IDENTITY = {
     SERIES_INSTANCE_UID: "Series Instance UID",
 }
 
-#: PS3.5 9.1 also forbids leading zeros; equipment sends them all the same and they do no harm.
+#: PS3.5 9.1 also forbids leading zeros; equipment sends them nevertheless and they do no harm.
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")
-LONGEST_UID = 64
+MAX_UID_CHARACTERS = 64
+#: Bytes inflated at a time.
 INFLATE_STEP = 256 * 1024
 
 
 class Reader(Protocol):
-    """What both readers of encoded data sets have."""
+    """Interface of the two readers of encoded data sets."""
 
     values: dict[int, bytes]
     present: set[int]
@@ -42,7 +43,7 @@ class Reader(Protocol):
 
 
 class InflatingReader:
-    """An ElementReader for the deflated transfer syntaxes (PS3.5 A.5), with a limit on what comes out."""
+    """An ElementReader for the deflated transfer syntaxes (PS3.5 A.5), with a limit on the inflated bytes."""
 
     def __init__(self, wanted: AbstractSet[int]) -> None:
         self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
@@ -51,7 +52,10 @@ class InflatingReader:
         self.values, self.present = self._reader.values, self._reader.present
 
     def feed(self, fragment: bytes | memoryview) -> None:
-        """Take the next deflated bytes; raises ExpandsTooFar and TooComplex."""
+        """Read the next deflated bytes.
+
+        Raises ExpandsTooFar if they cannot be inflated or exceed the limit, TooComplex as ElementReader does.
+        """
         rest, inflated = bytes(fragment), b""
         while not self._inflater.eof and (rest or len(inflated) == INFLATE_STEP):
             try:
@@ -65,41 +69,41 @@ class InflatingReader:
             self._reader.feed(inflated)
 
     def finish(self) -> None:
-        """Say that this was all; raises Truncated where the stream or the lengths promised more."""
+        """End the data set; raises Truncated if the deflated stream or an element is not complete."""
         if not self._inflater.eof:
-            raise Truncated("the deflated data set ends before its end")
+            raise Truncated("the deflated data set is truncated")
         self._reader.finish()
 
 
 def reader(transfer_syntax_uid: str, wanted: AbstractSet[int]) -> Reader:
-    """The reader for a transfer syntax, private and unknown ones included."""
+    """Return a reader for a transfer syntax, private and unknown ones included."""
     if transfer_syntax_uid in DEFLATED:
         return InflatingReader(wanted)
     return ElementReader(wanted, big_endian=transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN)
 
 
 def parse_uid(value: bytes | str, name: str) -> str:
-    """The UID in a padded value; raises MissingUID where it is empty and MalformedUID where it is none."""
+    """Return the UID in a padded value; raises MissingUID if it is empty, MalformedUID if it is not a UID."""
     text = (value if isinstance(value, str) else value.decode("latin-1")).rstrip("\0 ")
     if not text:
         raise MissingUID(f"the {name} is missing")
-    if len(text) > LONGEST_UID or not UID.fullmatch(text):
+    if len(text) > MAX_UID_CHARACTERS or not UID.fullmatch(text):
         raise MalformedUID(f"the {name} is malformed")
     return text
 
 
 def check_identity(reader: Reader, sop_class_uid: str, sop_instance_uid: str) -> None:
-    """Compare a data set with the command that announced it.
+    """Check that all UIDs are present and those of the SOP equal to the command's.
 
-    Raises MissingUID, MalformedUID and DataSetMismatch.
+    Raises MissingUID, MalformedUID or DataSetMismatch.
     """
-    said = {tag: _identity(reader, tag) for tag in IDENTITY}
-    for tag, announced in ((SOP_CLASS_UID, sop_class_uid), (SOP_INSTANCE_UID, sop_instance_uid)):
-        if said[tag] != announced:
-            raise DataSetMismatch(f"the {IDENTITY[tag]} of the data set is not the one announced")
+    found = {tag: _uid(reader, tag) for tag in IDENTITY}
+    for tag, expected in ((SOP_CLASS_UID, sop_class_uid), (SOP_INSTANCE_UID, sop_instance_uid)):
+        if found[tag] != expected:
+            raise DataSetMismatch(f"the {IDENTITY[tag]} differs from the command's")
 
 
-def _identity(reader: Reader, tag: int) -> str:
+def _uid(reader: Reader, tag: int) -> str:
     if tag in reader.present and tag not in reader.values:
         raise MalformedUID(f"the {IDENTITY[tag]} is malformed")
     return parse_uid(reader.values.get(tag, b""), IDENTITY[tag])

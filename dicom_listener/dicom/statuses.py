@@ -1,6 +1,7 @@
-"""Why an object is not taken: one cause, one DICOM status (PS3.4 B.2.3, PS3.7 C).
+"""Causes of refusal, each with its DICOM status (PS3.4 B.2.3, PS3.7 C): one cause, one status.
 
-The sender sees the status and the first 64 characters of the text (0000,0902); so do the log and the counters.
+The sender gets the status and the first 64 characters of the text as Error Comment (0000,0902); log and counters get
+the text. The docstrings below are rows of the conformance statement.
 """
 
 from __future__ import annotations
@@ -13,102 +14,102 @@ SUCCESS = 0x0000
 
 
 class Refusal(PrelimError):
-    """Base of the causes for which a C-STORE is answered with a failure; *status* goes to the sender."""
+    """Base of the causes for which a request is answered with a failure; *status* goes to the sender."""
 
     status: ClassVar[int]
 
 
 class OutOfResources(Refusal):
-    """Raised when the disk cannot hold the object: full, read-only or broken."""
+    """Raised when the disk cannot store the object: full, read-only or broken."""
 
     status = 0xA700
 
 
+class TooLarge(Refusal):
+    """Raised when a data set is larger than the limit of its service."""
+
+    status = 0xA701
+
+
 class DataSetMismatch(Refusal):
-    """Raised when the data set is not the object that the command announced."""
+    """Raised when a UID in the data set differs from the one in the command."""
 
     status = 0xA900
 
 
-class SOPClassNotSupported(Refusal):
-    """Raised when the SOP class is not that of the presentation context it was sent in."""
-
-    status = 0x0122
-
-
 class MissingUID(Refusal):
-    """Raised when an object does not say which SOP class, instance, study or series it is."""
+    """Raised when a SOP Class, SOP Instance, Study or Series Instance UID is missing."""
 
     status = 0xC001
 
 
 class MalformedUID(Refusal):
-    """Raised when a UID is no UID: other characters than digits and dots, or longer than 64 (PS3.5 9.1)."""
+    """Raised when a UID has characters other than digits and dots, or more than 64 (PS3.5 9.1)."""
 
     status = 0xC002
 
 
 class Truncated(Refusal):
-    """Raised when a data set ends before its own lengths say it does."""
+    """Raised when a data set is shorter than its element lengths."""
 
     status = 0xC003
 
 
 class TooComplex(Refusal):
-    """Raised when a data set is nested deeper, or has more elements, than any real object."""
+    """Raised when a data set exceeds the limit of nesting or of elements."""
 
     status = 0xC004
 
 
 class ExpandsTooFar(Refusal):
-    """Raised when a deflated data set cannot be inflated, or grows beyond every real object."""
+    """Raised when a deflated data set cannot be inflated, or exceeds the limit of inflated bytes."""
 
     status = 0xC005
 
 
-class TooLarge(Refusal):
-    """Raised when an object is larger than the site allows."""
-
-    status = 0xA701
-
-
-class NoSuchAction(Refusal):
-    """Raised when an N-ACTION asks for something else than storage commitment (PS3.7 C.5.9)."""
-
-    status = 0x0123
-
-
-class NoSuchInstance(Refusal):
-    """Raised when a request is about an instance that is not there (PS3.7 C.5.12)."""
-
-    status = 0x0112
-
-
-class DuplicateInstance(Refusal):
-    """Raised when a procedure step is created that exists (PS3.7 C.5.6)."""
-
-    status = 0x0111
-
-
-class InvalidAttribute(Refusal):
-    """Raised when an attribute has a value the request cannot have (PS3.7 C.5.11)."""
-
-    status = 0x0106
-
-
-class MissingAttribute(Refusal):
-    """Raised when a request lacks what it is about (PS3.7 C.5.13)."""
-
-    status = 0x0120
-
-
 class NoLongerUpdatable(Refusal):
-    """Raised when a procedure step is changed after its end (PS3.4 F.7.2.2.2)."""
+    """Raised when a procedure step is updated after its end (PS3.4 F.7.2.2.2)."""
 
     status = 0x0110
 
 
+class DuplicateInstance(Refusal):
+    """Raised when a procedure step is created that already exists (PS3.7 C.5.6)."""
+
+    status = 0x0111
+
+
+class NoSuchInstance(Refusal):
+    """Raised when the requested SOP instance does not exist (PS3.7 C.5.12)."""
+
+    status = 0x0112
+
+
+class MissingAttribute(Refusal):
+    """Raised when a request lacks a required attribute (PS3.7 C.5.13)."""
+
+    status = 0x0120
+
+
+class InvalidAttribute(Refusal):
+    """Raised when an attribute has a value that the request does not allow (PS3.7 C.5.11)."""
+
+    status = 0x0106
+
+
+class SOPClassNotSupported(Refusal):
+    """Raised when the SOP class differs from that of its presentation context."""
+
+    status = 0x0122
+
+
+class NoSuchAction(Refusal):
+    """Raised when an N-ACTION requests an action other than storage commitment (PS3.7 C.5.9)."""
+
+    status = 0x0123
+
+
 class UnrecognizedOperation(Refusal):
-    """Raised when a command is asked that we do not serve (PS3.7 C.5.21)."""
+    """Raised when a command belongs to no supported service (PS3.7 C.5.21)."""
 
     status = 0x0211

@@ -1,4 +1,4 @@
-"""What the rows need of an object, read from its file without trusting it: bounded, and no pixel is touched."""
+"""Read the attributes for an object's rows from its file: within limits, without pixel data, trusting no value."""
 
 from __future__ import annotations
 
@@ -53,16 +53,16 @@ WANTED = frozenset(data_sets.IDENTITY) | {
     REQUESTED_PROCEDURE_PRIORITY,
 }
 
-#: Python's names of the character sets of PS3.3 C.12.1.1.2. pydicom takes every codec of Python's, `base64` too.
+#: Python's names of the character sets of PS3.3 C.12.1.1.2: pydicom accepts every codec of Python, `base64` too.
 ENCODINGS = frozenset(python_encoding.values())
 #: Bytes read at a time.
-STEP = 2**20
-#: From the C-STORE's priority (PS3.7 9.3.1.1: medium, high, low) to ours: greater is more urgent.
+READ_BYTES = 2**20
+#: From the priority of C-STORE (PS3.7 9.3.1.1: medium, high, low) to that of a study: greater is more urgent.
 PRIORITIES = {0: 0, 1: 1, 2: -1}
 NO_RULES: Mapping[str, str] = MappingProxyType({})
-#: IS values beyond are nonsense (PS3.5 6.2).
-LARGEST_IS = 2**31 - 1
-#: What a text of one line cannot contain; Postgres refuses NUL.
+#: The largest IS value (PS3.5 6.2).
+MAX_INTEGER_STRING = 2**31 - 1
+#: Characters that a text of one line cannot contain; PostgreSQL refuses NUL.
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
@@ -75,25 +75,24 @@ class Digest:
 
 
 def read_meta(path: Path) -> file_meta.FileMeta:
-    """The head of one of our files; raises ValueError where it is none."""
+    """Return the decoded header of a stored file; raises ValueError if it has none, OSError."""
     with path.open("rb") as file:
-        return file_meta.decode(file.read(file_meta.LONGEST_HEAD))
+        return file_meta.decode(file.read(file_meta.MAX_HEADER_BYTES))
 
 
 def read(
     path: Path, meta: file_meta.FileMeta, file_path: str, priority_rules: Mapping[str, str] = NO_RULES
 ) -> ReceivedInstance:
-    """Read an object that came by C-STORE; *file_path* is what the row will say of where it lies.
+    """Read an object received by C-STORE; *file_path* is its path for the row.
 
-    *priority_rules* name the priority of some AE titles.
-
-    Raises Refusal where the data set is not an object's, OSError.
+    *priority_rules* have the priority of some AE titles. Raises Refusal as the listener does, because the file may have
+    been damaged since; OSError.
     """
     with path.open("rb") as file:
         file.seek(meta.length)
         reader = data_sets.reader(meta.transfer_syntax_uid, WANTED)
         digest = hashlib.sha256(meta.transfer_syntax_uid.encode())
-        while step := file.read(STEP):
+        while step := file.read(READ_BYTES):
             digest.update(step)
             reader.feed(step)
         size = file.tell()
@@ -106,61 +105,61 @@ def read(
 
 
 def digest(path: Path) -> Digest:
-    """Digest a file as `read` does; of a file that is none of ours, all of it."""
+    """Digest a file as `read` does; all of it if it has no header of a stored file. Raises OSError."""
     with path.open("rb") as file:
-        head = file.read(file_meta.LONGEST_HEAD)
+        head = file.read(file_meta.MAX_HEADER_BYTES)
         syntax, start = "", 0
         with contextlib.suppress(ValueError):
             meta = file_meta.decode(head)
             syntax, start = meta.transfer_syntax_uid, meta.length
         file.seek(start)
         sha256 = hashlib.sha256(syntax.encode())
-        while step := file.read(STEP):
+        while step := file.read(READ_BYTES):
             sha256.update(step)
         return Digest(file.tell(), sha256.hexdigest())
 
 
 class Texts:
-    """The wanted values as text, in the data set's own character sets."""
+    """Values of elements as text, in the character sets of their data set."""
 
     def __init__(self, values: dict[int, bytes]) -> None:
         self._values = values
         named = values.get(SPECIFIC_CHARACTER_SET, b"").decode("latin-1").strip("\0 ")
-        with _quietly():
+        with _no_warnings():
             encodings = convert_encodings(named.split("\\") if named else "")
-        # An unknown name is read as the default set.
+        # An unknown character set is read as the default one.
         self._encodings = [name if name in ENCODINGS else default_encoding for name in encodings]
 
     def __getitem__(self, tag: int) -> str:
-        """One line, without padding; empty where the element is missing."""
+        """Return one line without padding; empty if the element is missing."""
         value = self._values.get(tag, b"")
         try:
-            with _quietly():
+            with _no_warnings():
                 text = decode_bytes(value, self._encodings, set(b"^="))
-        except (LookupError, ValueError):  # code extensions that lead nowhere
+        except (LookupError, ValueError):  # invalid code extensions
             text = value.decode("latin-1")
         return CONTROL_CHARACTERS.sub("", text).strip()
 
     def number(self, tag: int) -> int | None:
-        """An IS value, None where there is none to be read."""
+        """Return an IS value; None if it is missing or invalid."""
         try:
             number = int(self[tag])
         except ValueError:
             return None
-        return number if abs(number) <= LARGEST_IS else None
+        return number if abs(number) <= MAX_INTEGER_STRING else None
 
     def uid(self, tag: int) -> str:
-        """A UI value."""
+        """Return a UI value; raises KeyError if it is missing."""
         return self._values[tag].decode("latin-1").rstrip("\0 ")
 
 
 def _priority(texts: Texts, reception: file_meta.Reception, rules: Mapping[str, str]) -> int:
-    """What the C-STORE, the order and the site's rules for both AE titles agree on."""
-    said = (
+    """Return the priority by C-STORE, requested procedure and the site's rules for both AE titles."""
+    levels = (
         texts[REQUESTED_PROCEDURE_PRIORITY].upper(),
         *(rules.get(title.strip(), "") for title in _titles(reception)),
     )
-    return priority.agreed(PRIORITIES.get(reception.priority, 0), *(priority.LEVELS.get(word, 0) for word in said))
+    return priority.agreed(PRIORITIES.get(reception.priority, 0), *(priority.LEVELS.get(word, 0) for word in levels))
 
 
 def _titles(reception: file_meta.Reception) -> tuple[str, str]:
@@ -202,8 +201,8 @@ def _instance(texts: Texts, meta: file_meta.FileMeta, digest: Digest, file_path:
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Without pydicom's warnings: they quote the values."""
+def _no_warnings() -> Iterator[None]:
+    """Suppress pydicom's warnings: they quote values, which may be a patient's."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

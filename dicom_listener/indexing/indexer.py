@@ -1,6 +1,6 @@
-"""Stored files become rows: exactly once, after any crash, however long the database was away.
+"""Make rows from received files: exactly once, after any crash and any outage of the database.
 
-A file leaves the inbox last of all. Whatever happens before that, it is indexed again, and finds what was done.
+A file is removed from the inbox last. After any failure before that, it is indexed again, which is idempotent.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import DataError, DBAPIError
+from structlog.contextvars import bound_contextvars
 
 from db.errors import Reason
 from db.logs import frames
@@ -33,23 +34,23 @@ if TYPE_CHECKING:
 
     from db.settings import Settings
 
-    #: An instance, what else gets its row, or why there is neither.
+    #: An instance, another record, or the cause of quarantine.
     Found = ReceivedInstance | n_service_events.Record | str
 
 log = structlog.get_logger()
 
-#: Files of one transaction: enough to share its flush, few enough that a crash repeats little.
+#: Files of one transaction: enough to share its flush, few enough that little is repeated after a crash.
 BATCH = 200
-#: Classes of SQLSTATE that blame a value: data exception, integrity, limits such as the size of an index row.
-VALUE_IS_TO_BLAME = frozenset(("22", "23", "54"))
-#: Files that fail alone before the database is blamed and all wait.
-MOST_FAILURES = 3
+#: Classes of SQLSTATE caused by a value: data exception, integrity, limits such as the size of an index row.
+VALUE_ERROR_CLASSES = frozenset(("22", "23", "54"))
+#: Files that fail by themselves in one batch; after more, the database is at fault, and all files wait.
+MAX_FAILURES = 3
 
 
 def run_once(settings: Settings) -> int:
-    """Give rows to the oldest files of the inbox; returns how many left it, fewer than BATCH when it is empty.
+    """Index the oldest files of the inbox; returns how many left it, fewer than BATCH when it is empty.
 
-    Raises SQLAlchemyError where the database cannot be reached; the files wait.
+    Raises SQLAlchemyError if the database cannot be reached; the files wait.
     """
     indexer = Indexer(settings)
     waiting = indexer.spool.received(BATCH)
@@ -57,13 +58,13 @@ def run_once(settings: Settings) -> int:
         indexer.index(waiting)
     except DBAPIError:
         indexer.reach_database()
-        # One file the database refuses must not stop the others: alone, each shows whether it is the one.
+        # One file with a value that the database refuses must not stop the others.
         return indexer.index_each(waiting)
     return len(waiting)
 
 
 class Indexer:
-    """Indexes files of one spool into one database."""
+    """Index files of one spool into one database."""
 
     def __init__(self, settings: Settings) -> None:
         self.spool = Spool(settings.spool)
@@ -72,27 +73,28 @@ class Indexer:
         self._priority_rules = settings.study.priority_rules
 
     def index(self, files: Iterable[Path]) -> None:
-        """Give *files* their rows in one transaction, then take them out of the inbox.
+        """Index *files* in one transaction, then remove them from the inbox.
 
-        What another dispatcher takes out meanwhile has its row and is left alone.
+        Files that another dispatcher removes meanwhile have their rows and are skipped.
         """
-        read = self._shelve({path: found for path in files if (found := self._read(path)) is not None})
+        read = self._place({path: found for path in files if (found := self._read(path)) is not None})
         with transaction(self._url) as session:
             outcomes = {path: self._record(session, path, found) for path, found in read.items()}
         for path, outcome in outcomes.items():
             if outcome not in (Recorded.NEW, Recorded.ALREADY_INDEXED):
-                self.spool.place(path).unlink(missing_ok=True)
+                self.spool.stored_path(path).unlink(missing_ok=True)
             path.unlink(missing_ok=True)
 
     def reach_database(self) -> None:
-        """Raise SQLAlchemyError where the database does not answer."""
+        """Raise SQLAlchemyError if the database cannot be reached."""
         with transaction(self._url) as session:
             session.execute(text("SELECT 1"))
 
     def index_each(self, files: Iterable[Path]) -> int:
-        """Give each file its row by itself; returns how many have left the inbox.
+        """Index each file in a transaction of its own; returns how many have left the inbox.
 
-        What fails for no fault of the file's goes to the end of the queue; raises DBAPIError after a few of them.
+        A file that fails for another reason than its values goes to the end of the queue. Raises DBAPIError after more
+        than MAX_FAILURES of them.
         """
         moved = failed = 0
         for path in files:
@@ -101,31 +103,36 @@ class Indexer:
                 moved += 1
             except DBAPIError as error:
                 failed += 1
-                log.error("index.waiting", file=path.name, why=type(error.orig).__name__)  # noqa: TRY400 - no fault of ours
+                reason = type(error.orig).__name__
+                log.error("index.waiting", file=path.name, error=reason)  # noqa: TRY400 - no fault of the program
                 os.utime(path)
-                if failed > MOST_FAILURES:
+                if failed > MAX_FAILURES:
                     raise
         return moved
 
     def index_alone(self, path: Path) -> None:
-        """Give one file its row, in `quarantine` where the database refuses what its header says."""
+        """Index one file; to `quarantine` if the database refuses a value of it."""
         try:
             self.index([path])
         except DBAPIError as error:
-            if not _blames_a_value(error):
+            if not _is_value_error(error):
                 raise
             with transaction(self._url) as session:
-                self._quarantine(session, path, Reason.UNREADABLE, "its header holds a value that the database refuses")
-            self.spool.place(path).unlink(missing_ok=True)
+                self._quarantine(session, path, Reason.UNREADABLE, "a value in its header is refused by the database")
+            self.spool.stored_path(path).unlink(missing_ok=True)
             path.unlink(missing_ok=True)
 
     def _read(self, path: Path) -> Found | None:
+        with bound_contextvars(file=path.name):
+            return self._parse(path)
+
+    def _parse(self, path: Path) -> Found | None:
         try:
             meta = headers.read_meta(path)
             if meta.reception.operation != C_STORE:
                 return n_service_events.read(path, meta)
-            place = self._relative(self.spool.place(path))
-            return headers.read(path, meta, place, self._priority_rules)
+            stored_path = self._relative(self.spool.stored_path(path))
+            return headers.read(path, meta, stored_path, self._priority_rules)
         except (ValueError, Refusal) as error:
             return str(error)
         except FileNotFoundError:
@@ -133,25 +140,25 @@ class Indexer:
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
-            # This file is damaged; an outage would concern all.
-            return "the disk does not give it back"
-        # No file may stop the others, whatever is in it. Its text could quote a patient.
+            # A damaged file; an outage would concern all.
+            return "file unreadable (I/O error)"
+        # The boundary of one file: it must not stop the others. The text could quote a patient.
         except Exception as error:  # noqa: BLE001
-            log.error("index.failed", file=path.name, error=type(error).__name__, frames=frames(error))  # noqa: TRY400
-            return f"reading it failed ({type(error).__name__})"
+            log.error("index.failed", error=type(error).__name__, frames=frames(error))  # noqa: TRY400
+            return f"indexing failed ({type(error).__name__})"
 
-    def _shelve(self, read: dict[Path, Found]) -> dict[Path, Found]:
-        """Give the instances their durable places; returns *read* without what is gone from the inbox by now."""
+    def _place(self, read: dict[Path, Found]) -> dict[Path, Found]:
+        """Link the instances to their durable paths; returns *read* without files removed from the inbox since."""
         left = {path: found for path, found in read.items() if self._is_placed(path, found)}
-        for shelf in {self.spool.place(path).parent for path, found in left.items() if _is_instance(found)}:
-            sync_directory(shelf)
+        for directory in {self.spool.stored_path(path).parent for path, found in left.items() if _is_instance(found)}:
+            sync_directory(directory)
         return left
 
     def _is_placed(self, path: Path, found: Found) -> bool:
         try:
             if _is_instance(found):
-                with contextlib.suppress(FileExistsError):  # an earlier try came this far
-                    os.link(path, self.spool.place(path))
+                with contextlib.suppress(FileExistsError):  # from an interrupted run
+                    os.link(path, self.spool.stored_path(path))
         except FileNotFoundError:
             return False
         return True
@@ -163,29 +170,30 @@ class Indexer:
         if not isinstance(found, ReceivedInstance):
             found(session)
             return None
-        return self._record_instance(session, path, found)
+        with bound_contextvars(file=path.name, association_id=found.association_id):
+            return self._record_instance(session, path, found)
 
     def _record_instance(self, session: Session, path: Path, instance: ReceivedInstance) -> Recorded:
         outcome = lifecycle.record_instance(session, instance)
         if outcome is Recorded.CONFLICT:
-            detail = "another object with this SOP Instance UID came before and is kept"
+            detail = "another object with this SOP Instance UID was received first"
             self._quarantine(session, path, Reason.CONFLICTING_SOP_INSTANCE, detail, instance)
         elif outcome is Recorded.DUPLICATE:
-            log.info("index.duplicate", sop_instance_uid=instance.sop_instance_uid)
+            log.info("index.duplicate")
         return outcome
 
     def _quarantine(
         self, session: Session, path: Path, reason: Reason, detail: str, instance: ReceivedInstance | None = None
     ) -> None:
-        place = self.spool.quarantine / path.name
+        quarantined = self.spool.quarantine / path.name
         with contextlib.suppress(FileExistsError):
-            os.link(path, place)
+            os.link(path, quarantined)
         sync_directory(self.spool.quarantine)
         digest = _digest(path)
         log.warning("index.quarantined", file=path.name, reason=reason, detail=detail)
         lifecycle.quarantine(
             session,
-            file_path=self._relative(place),
+            file_path=self._relative(quarantined),
             file_bytes=digest.file_bytes,
             sha256=digest.sha256,
             reason=reason,
@@ -203,10 +211,10 @@ def _is_instance(found: Found) -> bool:
     return isinstance(found, ReceivedInstance)
 
 
-def _blames_a_value(error: DBAPIError) -> bool:
-    """Whether the database refuses what it was given; not, where it is full, locked or going down."""
+def _is_value_error(error: DBAPIError) -> bool:
+    """Return whether *error* is caused by a value; not, if the database is full, locked or shutting down."""
     sqlstate = getattr(error.orig, "sqlstate", None) or ""
-    return isinstance(error, DataError) or sqlstate[:2] in VALUE_IS_TO_BLAME
+    return isinstance(error, DataError) or sqlstate[:2] in VALUE_ERROR_CLASSES
 
 
 def _digest(path: Path) -> headers.Digest:

@@ -1,4 +1,4 @@
-"""Kept requests become rows: storage commitment and procedure steps, in the process for which nobody waits."""
+"""Make rows from received requests of storage commitment and procedure steps."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ log = structlog.get_logger()
 
 
 def read(path: Path, meta: FileMeta) -> Record:
-    """What gives the request at *path* its row, in a session.
+    """Return a function that makes the row of the request at *path* in a session.
 
-    Raises ValueError where the request makes no sense, OSError where the disk does not give it back.
+    Raises ValueError if the request is malformed, OSError if the file cannot be read.
     """
-    # The listener has bounded its size. From memory: pydicom raises OSError for what is wrong with a data set, too.
+    # The listener has limited its size. Decoded from memory: pydicom raises OSError for malformed data sets, too.
     encoded = io.BytesIO(path.read_bytes())
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they quote values
+            warnings.simplefilter("ignore")  # they quote values, which may be a patient's
             dataset = dcmread(encoded)
             return READERS[meta.reception.operation](dataset, meta, uuid.UUID(path.stem))
-    # pydicom raises whatever its parts stumble over.
+    # pydicom raises many types of exceptions for malformed data sets.
     except Exception as error:
-        log.warning("notice.malformed", file=path.name, error=type(error).__name__, frames=frames(error))
-        raise ValueError(f"a malformed {meta.reception.operation} ({type(error).__name__})") from error
+        log.warning("request.malformed", error=type(error).__name__, frames=frames(error))
+        raise ValueError(f"malformed {meta.reception.operation} ({type(error).__name__})") from error
 
 
 def _commitment(dataset: Dataset, meta: FileMeta, request_id: uuid.UUID) -> Record:
@@ -59,7 +59,7 @@ def _commitment(dataset: Dataset, meta: FileMeta, request_id: uuid.UUID) -> Reco
         called_ae_title=reception.called_ae_title,
         association_id=reception.association_id,
         requested=[
-            [_cited(item.get("ReferencedSOPClassUID")), _cited(item.get("ReferencedSOPInstanceUID"))]
+            [_referenced_uid(item.get("ReferencedSOPClassUID")), _referenced_uid(item.get("ReferencedSOPInstanceUID"))]
             for item in dataset.ReferencedSOPSequence
         ],
         received_at=reception.received_at,
@@ -69,7 +69,7 @@ def _commitment(dataset: Dataset, meta: FileMeta, request_id: uuid.UUID) -> Reco
 
 def _creation(dataset: Dataset, meta: FileMeta, _: uuid.UUID) -> Record:
     studies = {_uid(item.StudyInstanceUID) for item in dataset.ScheduledStepAttributesSequence}
-    # A step for several studies is one in name only; the first is the one whose images it makes.
+    # A step rarely has several studies; images belong to one of them. The same one after any retry.
     return partial(
         commitments.begin_step,
         sop_instance_uid=meta.sop_instance_uid,
@@ -80,7 +80,7 @@ def _creation(dataset: Dataset, meta: FileMeta, _: uuid.UUID) -> Record:
 
 def _update(dataset: Dataset, meta: FileMeta, _: uuid.UUID) -> Record:
     images = [
-        _cited(image.get("ReferencedSOPInstanceUID"))
+        _referenced_uid(image.get("ReferencedSOPInstanceUID"))
         for series in dataset.get("PerformedSeriesSequence") or ()
         for image in series.get("ReferencedImageSequence") or ()
     ]
@@ -93,13 +93,13 @@ def _update(dataset: Dataset, meta: FileMeta, _: uuid.UUID) -> Record:
 
 
 def _uid(value: object) -> str:
-    """A UID fit for a row: an index takes no more than some KB."""
+    """Return a valid UID: an index of the database is limited to a few KB a row. Raises Refusal."""
     return data_sets.parse_uid(str(value), "UID")
 
 
-def _cited(value: object) -> str:
-    """What a peer calls an object: where it is no UID, no object has it, and the report says so."""
-    return CONTROL_CHARACTERS.sub("", str(value or ""))[: data_sets.LONGEST_UID]
+def _referenced_uid(value: object) -> str:
+    """Return a UID that a peer refers to; a malformed one too, because no object has it and the result says so."""
+    return CONTROL_CHARACTERS.sub("", str(value or ""))[: data_sets.MAX_UID_CHARACTERS]
 
 
 READERS: dict[str, Callable[[Dataset, FileMeta, uuid.UUID], Record]] = {

@@ -1,18 +1,20 @@
-"""One association, from the TCP connection to its end: one thread, one loop, no polling."""
+"""Serve one association, from the TCP connection to its end: one thread, one loop."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import uuid
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import structlog
+from structlog.contextvars import bind_contextvars, bound_contextvars
 
-from dicom_listener.commitment.outbox import Shelf
 from dicom_listener.dicom.statuses import SUCCESS
 from dicom_listener.receive import dimse, negotiation
+from dicom_listener.receive.handlers import NullHandler
 from dicom_listener.receive.peers import Peer
 from dicom_listener.receive.upper_layer import (
     ABORT,
@@ -28,248 +30,225 @@ from dicom_listener.receive.upper_layer import (
     RELEASE_RQ,
     UNEXPECTED_PDU,
     Abort,
-    PeerGone,
+    ConnectionClosed,
     pdvs,
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from dicom_listener.commitment.outbox import Report
-    from dicom_listener.dicom.statuses import Refusal
     from dicom_listener.receive.dimse import Command
-    from dicom_listener.receive.negotiation import Context, Proposal, Rejection
+    from dicom_listener.receive.handlers import RequestHandler
+    from dicom_listener.receive.negotiation import Context
+    from dicom_listener.receive.services import Services
     from dicom_listener.receive.upper_layer import Connection
 
 log = structlog.get_logger()
 
-#: Seconds for the A-ASSOCIATE-RQ to begin after the connection: ARTIM (PS3.8 9.1.5).
+#: Seconds from the connection to the A-ASSOCIATE-RQ: ARTIM (PS3.8 9.1.5).
 ARTIM_SECONDS = 10
-#: Seconds an established association may be silent; scanners keep one open between two series.
+#: Seconds between two PDUs of the peer; scanners keep an association open between two series.
 IDLE_SECONDS = 120
-#: Bytes in one association: a migration sends an archive's studies one by one; without end sends only a fault.
-LARGEST_ASSOCIATION = 2**40
-#: An A-ABORT by the service provider (PS3.8 9.3.8).
+#: Bytes received in one association: an archive migration stays far below; only a fault exceeds it.
+MAX_ASSOCIATION_BYTES = 2**40
+#: Source of an A-ABORT: the service provider (PS3.8 9.3.8).
 SERVICE_PROVIDER = 2
 
 
-class Answerer(Protocol):
-    """Takes the data set of one request, then answers it."""
-
-    refusal: Refusal | None
-    sop_instance_uid: str
-
-    def write(self, fragment: memoryview, *, last: bool) -> None: ...  # noqa: D102
-    def finish(self) -> int: ...  # noqa: D102
-    def drop(self) -> None: ...  # noqa: D102
-
-
-class Ignoring:
-    """Takes a data set that nobody looks at."""
-
-    refusal: Refusal | None = None
-    sop_instance_uid = ""
-
-    def write(self, fragment: memoryview, *, last: bool) -> None:
-        """Throw it away."""
-
-    def finish(self) -> int:
-        """Success."""
-        return SUCCESS
-
-    def drop(self) -> None:
-        """Nothing is held."""
-
-
-class Services(Protocol):
-    """What associations need of the listener."""
-
-    def admit(self, peer: Peer) -> Rejection | None: ...  # noqa: D102
-    def accept(self, proposal: Proposal) -> tuple[bytes, dict[int, Context]]: ...  # noqa: D102
-    def begin(self, command: Command, context: Context, peer: Peer) -> Answerer: ...  # noqa: D102
-    def refused(self, peer: Peer, why: str) -> None: ...  # noqa: D102
-    def ended(self, peer: Peer) -> None: ...  # noqa: D102
-    def report_for(self, peer: Peer) -> tuple[Path, Report] | None: ...  # noqa: D102
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Request:
-    """A request whose data set, if it has one, is arriving."""
+    """A request whose data set, if it has one, is being received."""
 
     context_id: int
     command: Command
-    answerer: Answerer
+    handler: RequestHandler
 
-    def is_complete(self, control: int) -> bool:
-        """Whether nothing follows the last fragment of a kind, command or data set, that *control* says it is."""
+    def ends_with(self, control: int) -> bool:
+        """Return whether the last fragment of its kind with this *control* header ends the request."""
         return not (control & COMMAND and self.command.has_data_set)
 
 
 class Association:
-    """Serves one connection."""
+    """One association of a peer; *established* is False until it is accepted."""
 
     def __init__(self, connection: Connection, address: str, services: Services) -> None:
+        self.peer = Peer(uuid.uuid4().hex, calling_ae_title="", called_ae_title="", address=address)
+        self.established = False
         self._connection = connection
         self._services = services
-        self._peer = Peer(uuid.uuid4().hex, calling_ae_title="", called_ae_title="", address=address)
         self._contexts: dict[int, Context] = {}
-        self._peer_maximum = 0
+        #: Bytes of a P-DATA-TF that the peer accepts.
+        self._max_pdu_bytes = 0
         self._received = 0
         self._command = bytearray()
         self._command_context = 0
         self._request: Request | None = None
-        self._answers: Counter[str] = Counter()
-        #: The context in which storage commitment was asked for, and the report on its way to who asked.
+        self._statuses: Counter[str] = Counter()
+        #: The context in which storage commitment was requested; the key of the result sent last, until its response.
         self._commitment_context: int | None = None
-        self._reporting: Path | None = None
-        self._reports = 0
+        self._sent_result: str | None = None
+        self._results = 0
+
+    def shutdown(self) -> None:
+        """End the connection from another thread."""
+        self._connection.shutdown()
 
     def serve(self) -> None:
-        """Serve until the peer leaves; whatever the peer does ends in a log line, not in an exception."""
-        try:
-            how = self._serve_requests() if self._establish() else "rejected"
-            self._log("association.ended", how)
-        except PeerGone as gone:
-            self._log("association.lost", str(gone))
-        except Abort as abort:
-            self._log("association.aborted", str(abort))
-            with contextlib.suppress(PeerGone):
-                self._connection.send(ABORT, bytes((0, 0, SERVICE_PROVIDER, abort.reason)))
-        finally:
+        """Serve the association until its end, which is logged; the peer cannot cause an exception."""
+        peer = self.peer
+        ids = {"association_id": peer.association_id, "address": peer.address}
+        with bound_contextvars(**ids, calling_ae_title="", called_ae_title=""):
             try:
-                if self._request is not None:
-                    self._request.answerer.drop()
+                self._serve()
+            except ConnectionClosed as closed:
+                self._log("association.lost", str(closed))
+            except Abort as abort:
+                self._log("association.aborted", str(abort))
+                with contextlib.suppress(ConnectionClosed):
+                    self._connection.send(ABORT, bytes((0, 0, SERVICE_PROVIDER, abort.reason)))
             finally:
-                self._services.ended(self._peer)
+                try:
+                    if self._request is not None:
+                        self._request.handler.discard()
+                finally:
+                    self._services.release(self.peer)
 
-    def _establish(self) -> bool:
+    def _serve(self) -> None:
+        rejection = self._negotiate()
+        if rejection is not None:
+            self._log("association.rejected", rejection)
+        elif self._serve_requests():
+            self._log("association.released")
+        else:
+            self._log("association.aborted", "A-ABORT of the peer")
+
+    def _negotiate(self) -> str | None:
+        """Accept or reject the association; returns the cause of a rejection."""
         kind, content = self._connection.read(ARTIM_SECONDS, associated=False)
         if kind != ASSOCIATE_RQ:
             raise Abort(f"PDU type {kind} before an association", UNEXPECTED_PDU)
         proposal = negotiation.parse(content)
-        self._peer = Peer(
-            self._peer.association_id, proposal.calling_ae_title, proposal.called_ae_title, self._peer.address
-        )
-        rejection = self._services.admit(self._peer)
+        titles = {"calling_ae_title": proposal.calling_ae_title, "called_ae_title": proposal.called_ae_title}
+        self.peer = dataclasses.replace(self.peer, **titles)
+        bind_contextvars(**titles)
+        rejection = self._services.admit(self.peer)
         if rejection is not None:
-            self._services.refused(self._peer, rejection.why)
-            self._answers[rejection.why] += 1
+            self._services.count_refusal(self.peer, rejection.cause)
             self._connection.send(ASSOCIATE_RJ, rejection.encode())
-            return False
-        self._connection.associated = True
-        answer, self._contexts = self._services.accept(proposal)
-        self._peer_maximum = proposal.max_pdu_bytes
-        self._connection.send(ASSOCIATE_AC, answer)
-        return True
+            return rejection.cause
+        self.established = True
+        response, self._contexts = self._services.accept(proposal)
+        self._max_pdu_bytes = proposal.max_pdu_bytes
+        self._connection.send(ASSOCIATE_AC, response)
+        return None
 
-    def _serve_requests(self) -> str:
+    def _serve_requests(self) -> bool:
+        """Serve requests until the association is released; returns False if the peer aborts it."""
         while True:
-            kind, content = self._connection.read(IDLE_SECONDS)
+            kind, content = self._connection.read(IDLE_SECONDS, on_idle=self._send_commitment_result)
             if kind == P_DATA_TF:
                 self._count(len(content))
                 for context_id, control, fragment in pdvs(content):
-                    self._take(context_id, control, fragment)
+                    self._receive(context_id, control, fragment)
             elif kind == RELEASE_RQ:
                 self._connection.send(RELEASE_RP, bytes(4))
-                return "released"
+                return True
             elif kind == ABORT:
-                return "aborted by the peer"
+                return False
             else:
                 raise Abort(f"PDU type {kind} in an association", UNEXPECTED_PDU)
 
     def _count(self, received: int) -> None:
         self._received += received
-        if self._received > LARGEST_ASSOCIATION:
-            raise Abort(f"more than {LARGEST_ASSOCIATION} bytes in one association", NOT_SPECIFIED)
+        if self._received > MAX_ASSOCIATION_BYTES:
+            raise Abort(f"more than {MAX_ASSOCIATION_BYTES} bytes in one association", NOT_SPECIFIED)
 
-    def _take(self, context_id: int, control: int, fragment: memoryview) -> None:
+    def _receive(self, context_id: int, control: int, fragment: memoryview) -> None:
         if bool(control & COMMAND) == (self._request is not None):
-            raise Abort("a command and a data set out of turn", UNEXPECTED_PDU)
+            raise Abort("command and data set out of order", UNEXPECTED_PDU)
         if self._request is None:
-            self._take_command(context_id, control, fragment)
+            self._receive_command(context_id, control, fragment)
         elif context_id != self._request.context_id:
-            raise Abort("a data set in another context than its command", INVALID_PARAMETER)
+            raise Abort("data set in another context than its command", INVALID_PARAMETER)
         else:
-            self._request.answerer.write(fragment, last=bool(control & LAST))
-        if control & LAST and self._request is not None and self._request.is_complete(control):
-            self._answer(self._request)
+            self._request.handler.write(fragment, last=bool(control & LAST))
+        if control & LAST and self._request is not None and self._request.ends_with(control):
+            self._respond(self._request)
 
-    def _take_command(self, context_id: int, control: int, fragment: memoryview) -> None:
+    def _receive_command(self, context_id: int, control: int, fragment: memoryview) -> None:
         if self._command and context_id != self._command_context:
-            raise Abort("a command in two contexts", INVALID_PARAMETER)
+            raise Abort("command in two contexts", INVALID_PARAMETER)
         self._command_context = context_id
         self._command += fragment
-        if len(self._command) > dimse.LONGEST_COMMAND:
-            raise Abort("an endless command set", INVALID_PARAMETER)
-        if not control & LAST:
-            return
-        command, self._command = dimse.Command(self._command), bytearray()
+        if len(self._command) > dimse.MAX_COMMAND_BYTES:
+            raise Abort(f"command set longer than {dimse.MAX_COMMAND_BYTES} bytes", INVALID_PARAMETER)
+        if control & LAST:
+            command, self._command = dimse.Command(self._command), bytearray()
+            self._begin(context_id, command)
+
+    def _begin(self, context_id: int, command: Command) -> None:
         context = self._contexts.get(context_id)
         if context is None:
-            raise Abort("a command in a context that was not accepted", INVALID_PARAMETER)
+            raise Abort("command in a context that was not accepted", INVALID_PARAMETER)
         if command.field == dimse.C_CANCEL_RQ:
             return  # every request is answered before the next one is read: there is nothing to cancel
-        if command.field == dimse.N_EVENT_REPORT_RSP and self._answers_report(command):
-            self._request = Request(context_id, command, Ignoring())
+        if self._answers_result(command):
+            self._request = Request(context_id, command, NullHandler())
             return
         if command.field & dimse.RESPONSE:
             raise Abort(f"unexpected command {command.field:#06x}", UNEXPECTED_PDU)
-        self._request = Request(context_id, command, self._services.begin(command, context, self._peer))
+        self._request = Request(context_id, command, self._services.handler(command, context, self.peer))
 
-    def _answer(self, request: Request) -> None:
+    def _respond(self, request: Request) -> None:
         if request.command.field == dimse.N_EVENT_REPORT_RSP:
             self._request = None
-            self._end_report(request.command)
+            self._record_response(request.command)
             return
-        status = request.answerer.finish()
+        status = request.handler.finish()
         self._request = None
-        refusal = request.answerer.refusal
-        if refusal is not None:
-            log.warning("request.refused", **self._ids(), status=f"{status:04X}", why=str(refusal))
-            self._services.refused(self._peer, str(refusal))
-        self._answers[f"{status:04X}"] += 1
+        self._statuses[f"{status:04X}"] += 1
+        refusal = request.handler.refusal
         comment = "" if refusal is None else str(refusal)
+        if refusal is not None:
+            log.warning("request.refused", status=f"{status:04X}", cause=comment)
+            self._services.count_refusal(self.peer, comment)
         self._send(
-            request.context_id, dimse.response(request.command, status, comment, request.answerer.sop_instance_uid)
+            request.context_id, dimse.response(request.command, status, comment, request.handler.sop_instance_uid)
         )
         if request.command.field == dimse.N_ACTION_RQ and refusal is None:
             self._commitment_context = request.context_id
-            self._connection.when_idle = self._report
 
     def _send(self, context_id: int, encoded: bytes, *, command: bool = True) -> None:
-        for pdv in dimse.fragments(context_id, encoded, command=command, maximum=self._peer_maximum):
+        for pdv in dimse.fragments(context_id, encoded, command=command, maximum=self._max_pdu_bytes):
             self._connection.send(P_DATA_TF, pdv)
 
-    def _report(self) -> None:
-        """Send a commitment report that waits for this association, when nothing else is going on in it."""
-        if self._commitment_context is None or self._request or self._command or self._reporting:
+    def _send_commitment_result(self) -> None:
+        """Send a storage commitment result that waits for this association, unless another message is in progress."""
+        if self._commitment_context is None or self._request or self._command or self._sent_result:
             return
-        found = self._services.report_for(self._peer)
+        found = self._services.commitment_outbox.find(self.peer.association_id)
         if found is None:
             return
-        self._reporting, report = found
-        self._reports += 1
-        self._send(self._commitment_context, report.command(self._reports))
-        data_set = report.encoded[self._contexts[self._commitment_context].transfer_syntax]
+        self._sent_result, result = found
+        self._results += 1
+        self._send(self._commitment_context, dimse.commitment_result(self._results, result.event_type))
+        data_set = result.encode(self._contexts[self._commitment_context].transfer_syntax)
         self._send(self._commitment_context, data_set, command=False)
 
-    def _answers_report(self, answer: Command) -> bool:
-        return self._reporting is not None and answer.number(dimse.MESSAGE_ID_BEING_RESPONDED_TO) == self._reports
+    def _answers_result(self, command: Command) -> bool:
+        return (
+            self._sent_result is not None
+            and command.field == dimse.N_EVENT_REPORT_RSP
+            and command.number(dimse.MESSAGE_ID_BEING_RESPONDED_TO) == self._results
+        )
 
-    def _end_report(self, answer: Command) -> None:
-        # Gone, where the dispatcher has given up waiting.
-        with contextlib.suppress(OSError):
-            if self._reporting is not None:
-                Shelf.take(self._reporting, accepted=answer.number(dimse.STATUS) == SUCCESS)
-        self._reporting = None
+    def _record_response(self, response: Command) -> None:
+        if self._sent_result is None:
+            return
+        accepted = response.number(dimse.STATUS) == SUCCESS
+        try:
+            self._services.commitment_outbox.record(self._sent_result, accepted=accepted)
+        except OSError as error:  # the dispatcher sends the result again
+            log.warning("commitment.response_not_recorded", error=error.strerror)
+        self._sent_result = None
 
-    def _log(self, event: str, how: str) -> None:
-        log.info(event, **self._ids(), how=how, answers=dict(self._answers))
-
-    def _ids(self) -> dict[str, str]:
-        return {
-            "association": self._peer.association_id,
-            "calling": self._peer.calling_ae_title,
-            "called": self._peer.called_ae_title,
-            "address": self._peer.address,
-        }
+    def _log(self, event: str, cause: str | None = None) -> None:
+        log.info(event, **({} if cause is None else {"cause": cause}), statuses=dict(self._statuses))

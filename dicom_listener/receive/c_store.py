@@ -1,4 +1,4 @@
-"""Requests whose data set is kept in the inbox, C-STORE first of all (PS3.4 B)."""
+"""Handle requests by writing their data set to the spool: base of these handlers, and C-STORE (PS3.4 B)."""
 
 from __future__ import annotations
 
@@ -18,79 +18,80 @@ if TYPE_CHECKING:
     from dicom_listener.receive.dimse import Command
     from dicom_listener.receive.negotiation import Context
     from dicom_listener.receive.peers import Peer
-    from dicom_listener.spool.inbox import Arrival, Inbox
+    from dicom_listener.spool.inbox import Inbox
+    from dicom_listener.spool.writer import SpoolWriter
 
 
-class Keeper:
-    """Takes the data set of one request as it comes, and keeps it durably.
+class SpoolingHandler:
+    """Write the data set of one request to the inbox while it is received, and make it durable.
 
-    The first cause of refusal decides the status; what still comes is read and thrown away, because the sender looks
-    for the answer only when it has sent everything. Subclasses say what must be right.
+    The first cause of refusal determines the status; the rest of the data set is discarded, because a sender reads the
+    response only after its last byte. Subclasses define the checks.
     """
 
     operation = ""
-    #: Top-level elements that `check` looks at.
+    #: Top-level elements for `check`.
     wanted: AbstractSet[int] = frozenset()
-    most_bytes = 0
+    max_bytes = 0
 
     def __init__(self, command: Command, context: Context, peer: Peer, inbox: Inbox) -> None:
         self.refusal: Refusal | None = None
         self.sop_class_uid = self.sop_instance_uid = ""
         self.bytes = 0
-        self._arrival: Arrival | None = None
+        self._writer: SpoolWriter | None = None
         self._reader = data_sets.reader(context.transfer_syntax, self.wanted)
         try:
             self._begin(command, context, peer, inbox)
         except Refusal as refusal:
             self._refuse(refusal)
 
-    def announce(self, command: Command) -> tuple[str, str]:
-        """SOP class and SOP instance that *command* is about; raises Refusal."""
+    def identify(self, command: Command) -> tuple[str, str]:
+        """Return SOP class and SOP instance UID of the request; raises Refusal."""
         raise NotImplementedError
 
     def check(self, reader: data_sets.Reader) -> None:
-        """Look at the complete data set; raises Refusal."""
+        """Check the complete data set; raises Refusal."""
         raise NotImplementedError
 
-    def kept(self) -> None:
-        """Note that the request was kept; raises Refusal."""
+    def on_stored(self) -> None:
+        """Act on the durable request; raises Refusal."""
 
     def write(self, fragment: memoryview, *, last: bool) -> None:
-        """Take the next bytes of the data set; the *last* must stay as they are until `finish`."""
-        if self._arrival is None:
+        """Write the next bytes of the data set; the *last* must stay unchanged until `finish`."""
+        if self._writer is None:
             return
         try:
             self.bytes += len(fragment)
-            if self.bytes > self.most_bytes:
-                raise TooLarge(f"the data set is larger than {self.most_bytes} bytes")
-            self._arrival.write(fragment, last=last)
+            if self.bytes > self.max_bytes:
+                raise TooLarge(f"data set larger than {self.max_bytes} bytes")
+            self._writer.write(fragment, last=last)
             self._reader.feed(fragment)
         except Refusal as refusal:
             self._refuse(refusal)
 
     def finish(self) -> int:
-        """The status, after the last byte: success only when what was sent would survive a power cut."""
-        if self._arrival is not None:
+        """Return the status, after the last byte: success only if the data set survives a power cut."""
+        if self._writer is not None:
             try:
                 self.check(self._reader)
-                self._arrival.keep()
-                self.kept()
+                self._writer.commit()
+                self.on_stored()
             except Refusal as refusal:
                 self._refuse(refusal)
         return SUCCESS if self.refusal is None else self.refusal.status
 
-    def drop(self) -> None:
-        """Forget what came, unless it was kept."""
-        if self._arrival is not None:
-            self._arrival.drop()
-            self._arrival = None
+    def discard(self) -> None:
+        """Remove the data set, unless it is durable."""
+        if self._writer is not None:
+            self._writer.discard()
+            self._writer = None
 
     def _begin(self, command: Command, context: Context, peer: Peer, inbox: Inbox) -> None:
-        self.sop_class_uid, self.sop_instance_uid = self.announce(command)
+        self.sop_class_uid, self.sop_instance_uid = self.identify(command)
         if self.sop_class_uid != context.abstract_syntax:
-            raise SOPClassNotSupported("the SOP class is not that of its presentation context")
+            raise SOPClassNotSupported("SOP class differs from its presentation context")
         if not command.has_data_set:
-            raise MissingUID("there is no data set")
+            raise MissingUID("no data set")
         reception = Reception(
             operation=self.operation,
             association_id=peer.association_id,
@@ -100,35 +101,35 @@ class Keeper:
             priority=command.number(PRIORITY, default=0),
             received_at=dt.datetime.now(dt.UTC),
         )
-        self._arrival = inbox.begin(
+        self._writer = inbox.begin(
             file_meta.encode(self.sop_class_uid, self.sop_instance_uid, context.transfer_syntax, reception)
         )
 
     def _refuse(self, refusal: Refusal) -> None:
         self.refusal = refusal
-        self.drop()
+        self.discard()
 
 
-class Store(Keeper):
-    """Answers C-STORE: one cause, one status."""
+class CStoreHandler(SpoolingHandler):
+    """Handler of C-STORE."""
 
     operation = file_meta.C_STORE
     wanted = data_sets.IDENTITY.keys()
-    #: Whole slides and long runs reach some GB; a sender that never ends must not fill the disk.
-    most_bytes = 32 * 2**30
+    #: Whole-slide images and long cine runs reach some GB; an endless data set must not fill the disk.
+    max_bytes = 32 * 2**30
 
-    def announce(self, command: Command) -> tuple[str, str]:
-        """The Affected SOP Class and Instance UIDs."""
+    def identify(self, command: Command) -> tuple[str, str]:
+        """Return the Affected SOP Class and Instance UIDs."""
         return (
             data_sets.parse_uid(command.text(AFFECTED_SOP_CLASS_UID), "Affected SOP Class UID"),
             data_sets.parse_uid(command.text(AFFECTED_SOP_INSTANCE_UID), "Affected SOP Instance UID"),
         )
 
     def check(self, reader: data_sets.Reader) -> None:
-        """Raise Refusal where the object is not the one announced, or a cut image.
+        """Raise Refusal if the object has other UIDs than the command, or is a truncated image.
 
-        A report on a cut image would speak of what is not there. Anything else is only kept, byte for byte as its
-        sender has it: cut reports and plans exist, in archives that cannot repair them and would send them for ever.
+        A report on a truncated image would be wrong. Other truncated objects are stored as they are: archives have such
+        reports and plans, cannot repair them, and would send them again and again.
         """
         if reportable(self.sop_class_uid):
             reader.finish()

@@ -1,4 +1,4 @@
-"""Refusals counted by sender and reason, for operators: kept in memory, left in one small file now and then."""
+"""Count refusals by calling AE title and cause, for operators."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: Senders and reasons told apart; AE titles are free for anybody to make up.
-MOST_KINDS = 1000
+#: Pairs of calling AE title and cause; a peer can make up any number of AE titles.
+MAX_KEYS = 1000
 OTHERS = "(others)"
 
 
-class Tally:
-    """Counts since the listener started."""
+class RefusalCounter:
+    """Refusals of one listener since its start; handed over to the dispatcher as the file `spool/refusals.json`.
+
+    A file, because the listener runs without PostgreSQL. It has one owner: only the listener writes it, atomically,
+    between two connections. The dispatcher reads it with `read` for its heartbeat, where `prelim status` finds it.
+    The content is a list of [calling AE title, cause, count], the most frequent first.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -24,19 +29,19 @@ class Tally:
         self._counts: Counter[tuple[str, str]] = Counter()
         self._written = 0
 
-    def add(self, calling_ae_title: str, why: str) -> None:
+    def add(self, calling_ae_title: str, cause: str) -> None:
         """Count one refusal."""
         with self._lock:
-            kind = calling_ae_title, why
-            if kind not in self._counts and len(self._counts) >= MOST_KINDS:
-                kind = OTHERS, why[:0]
-            self._counts[kind] += 1
+            key = calling_ae_title, cause
+            if key not in self._counts and len(self._counts) >= MAX_KEYS:
+                key = OTHERS, ""
+            self._counts[key] += 1
 
     def write(self) -> None:
-        """Leave the counts for the dispatcher, where they have changed; raises OSError."""
+        """Write the file if the counts have changed; raises OSError."""
         with self._lock:
             total = self._counts.total()
-            rows = [[calling, why, count] for (calling, why), count in self._counts.most_common()]
+            rows = [[calling, cause, count] for (calling, cause), count in self._counts.most_common()]
         if total != self._written:
             fresh = self._path.with_suffix(".new")
             fresh.write_text(json.dumps(rows))
@@ -45,8 +50,8 @@ class Tally:
 
 
 def read(path: Path) -> list[tuple[str, str, int]]:
-    """Calling AE title, reason and count, the most frequent first; nothing where nothing was refused."""
+    """Return calling AE title, cause and count, the most frequent first; empty if there is no file."""
     try:
-        return [(calling, why, count) for calling, why, count in json.loads(path.read_text())]
+        return [(calling, cause, count) for calling, cause, count in json.loads(path.read_text())]
     except FileNotFoundError:
         return []

@@ -1,10 +1,11 @@
-"""DIMSE command sets, always Implicit VR Little Endian (PS3.7 6.3.1 and E)."""
+"""Encode and decode DIMSE command sets, always in Implicit VR Little Endian (PS3.7 6.3.1 and E)."""
 
 from __future__ import annotations
 
 import struct
 from typing import TYPE_CHECKING
 
+from dicom_listener.dicom.uids import STORAGE_COMMITMENT_INSTANCE, STORAGE_COMMITMENT_PUSH_MODEL
 from dicom_listener.receive.upper_layer import COMMAND, INVALID_PARAMETER, LAST, PDV_HEADER, Abort
 
 if TYPE_CHECKING:
@@ -31,10 +32,10 @@ N_EVENT_REPORT_RSP = N_EVENT_REPORT_RQ | RESPONSE
 NO_DATA_SET = 0x0101
 WITH_DATA_SET = 0x0001
 
-#: Longest command set, in bytes; the longest real one, a C-STORE-RQ, has some 300.
-LONGEST_COMMAND = 16384
-#: Of an Error Comment, VR LO.
-LONGEST_COMMENT = 64
+#: Bytes of a command set; the longest real one, a C-STORE-RQ, has about 300.
+MAX_COMMAND_BYTES = 16384
+#: Characters of an Error Comment, VR LO.
+MAX_COMMENT_CHARACTERS = 64
 
 _ELEMENT = struct.Struct("<HHI")
 _SHORT = struct.Struct("<H")
@@ -44,30 +45,30 @@ class Command:
     """A received command set."""
 
     def __init__(self, encoded: bytes | bytearray) -> None:
-        """Raise Abort where *encoded* is none."""
+        """Decode a command set; raises Abort if *encoded* is malformed."""
         self._values = dict(_elements(encoded))
 
     @property
     def field(self) -> int:
-        """What is asked."""
+        """Command Field (0000,0100)."""
         return self.number(COMMAND_FIELD)
 
     @property
     def has_data_set(self) -> bool:
-        """Whether a data set follows."""
+        """True if a data set follows."""
         return self.number(COMMAND_DATA_SET_TYPE) != NO_DATA_SET
 
     def number(self, element: int, default: int | None = None) -> int:
-        """A US value; raises Abort where it is missing and has no default."""
+        """Return a US value; raises Abort if it is missing or malformed and there is no *default*."""
         value = self._values.get(element, b"")
         if len(value) == _SHORT.size:
             return int(_SHORT.unpack(value)[0])
         if default is None:
-            raise Abort(f"a command without (0000,{element:04X})", INVALID_PARAMETER)
+            raise Abort(f"command set without (0000,{element:04X})", INVALID_PARAMETER)
         return default
 
     def text(self, element: int) -> str:
-        """A UI, AE or LO value without its padding; empty where it is missing."""
+        """Return a UI, AE or LO value without padding; empty if it is missing."""
         return self._values.get(element, b"").decode("latin-1").rstrip("\0 ")
 
 
@@ -75,17 +76,17 @@ def _elements(encoded: bytes | bytearray) -> Iterator[tuple[int, bytes]]:
     offset = 0
     while offset < len(encoded):
         if offset + _ELEMENT.size > len(encoded):
-            raise Abort("a command set that ends in an element", INVALID_PARAMETER)
+            raise Abort("truncated command set", INVALID_PARAMETER)
         group, element, length = _ELEMENT.unpack_from(encoded, offset)
         offset += _ELEMENT.size
         if group != 0 or length > len(encoded) - offset:
-            raise Abort("a malformed command set", INVALID_PARAMETER)
+            raise Abort("malformed command set", INVALID_PARAMETER)
         yield element, bytes(encoded[offset : offset + length])
         offset += length
 
 
 def encode(values: dict[int, int | str]) -> bytes:
-    """A command set with its group length; numbers are US, texts UIDs or LO."""
+    """Return a command set with its group length; numbers become US, texts UI or LO."""
     body = b"".join(_encode_element(element, values[element]) for element in sorted(values))
     return _ELEMENT.pack(0, 0, 4) + struct.pack("<I", len(body)) + body
 
@@ -100,31 +101,45 @@ def _encode_element(element: int, value: int | str) -> bytes:
 
 
 def response(request: Command, status: int, comment: str = "", sop_instance_uid: str = "") -> bytes:
-    """The answer to *request*, without a data set; *sop_instance_uid* where the request left it to us."""
+    """Return the response to *request*, without a data set; *sop_instance_uid* if the request has none."""
     values: dict[int, int | str] = {
         COMMAND_FIELD: request.field | RESPONSE,
         MESSAGE_ID_BEING_RESPONDED_TO: request.number(MESSAGE_ID),
         COMMAND_DATA_SET_TYPE: NO_DATA_SET,
         STATUS: status,
     }
-    for asked, answered in (
+    for requested, affected in (
         (AFFECTED_SOP_CLASS_UID, AFFECTED_SOP_CLASS_UID),
         (AFFECTED_SOP_INSTANCE_UID, AFFECTED_SOP_INSTANCE_UID),
         (REQUESTED_SOP_CLASS_UID, AFFECTED_SOP_CLASS_UID),
         (REQUESTED_SOP_INSTANCE_UID, AFFECTED_SOP_INSTANCE_UID),
     ):
-        uid = request.text(asked)
+        uid = request.text(requested)
         if uid:
-            values[answered] = uid
+            values[affected] = uid
     if sop_instance_uid:
         values.setdefault(AFFECTED_SOP_INSTANCE_UID, sop_instance_uid)
     if comment:
-        values[ERROR_COMMENT] = comment[:LONGEST_COMMENT]
+        values[ERROR_COMMENT] = comment[:MAX_COMMENT_CHARACTERS]
     return encode(values)
 
 
+def commitment_result(message_id: int, event_type: int) -> bytes:
+    """Return the command set of an N-EVENT-REPORT-RQ of storage commitment (PS3.7 10.3.1, PS3.4 J.3.3)."""
+    return encode(
+        {
+            AFFECTED_SOP_CLASS_UID: STORAGE_COMMITMENT_PUSH_MODEL,
+            COMMAND_FIELD: N_EVENT_REPORT_RQ,
+            MESSAGE_ID: message_id,
+            COMMAND_DATA_SET_TYPE: WITH_DATA_SET,
+            AFFECTED_SOP_INSTANCE_UID: STORAGE_COMMITMENT_INSTANCE,
+            EVENT_TYPE_ID: event_type,
+        }
+    )
+
+
 def fragments(context_id: int, encoded: bytes, *, command: bool, maximum: int) -> Iterator[bytes]:
-    """*encoded* as the contents of P-DATA-TF PDUs that the peer can take: at most *maximum* bytes, 0 for any size."""
+    """Yield *encoded* as contents of P-DATA-TF PDUs of at most *maximum* bytes, the peer's limit; 0 is no limit."""
     step = max(maximum - PDV_HEADER.size, 1) if maximum else max(len(encoded), 1)
     for offset in range(0, max(len(encoded), 1), step):
         fragment = encoded[offset : offset + step]

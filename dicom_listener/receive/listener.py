@@ -1,4 +1,4 @@
-"""`prelim listen`: accepts connections and gives each its thread. Touches the spool, never Postgres or Redis."""
+"""Accept connections, one thread each (`prelim listen`). Uses the spool, never PostgreSQL or Redis."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ import structlog
 from dicom_listener.receive import tls
 from dicom_listener.receive.association import Association
 from dicom_listener.receive.services import Services
-from dicom_listener.receive.upper_layer import TICK_SECONDS, Connection, PeerGone
+from dicom_listener.receive.upper_layer import TICK_SECONDS, Connection, ConnectionClosed
 
 if TYPE_CHECKING:
     from db.settings import Settings
 
 log = structlog.get_logger()
 
-#: Connections the kernel may hold for us: a modality's burst of associations.
+#: Connections queued by the kernel: a modality's burst of associations.
 BACKLOG = 128
-#: Connections that have not (yet) associated: of one address, and of all. Each costs a thread for ARTIM's time.
-SILENT_PER_ADDRESS = 16
-SILENT = 128
-#: Seconds that open associations may take to end after a stop was asked for.
+#: Pending connections, without an accepted association, of one address and of all: each costs a thread until ARTIM.
+MAX_PENDING_PER_ADDRESS = 16
+MAX_PENDING = 128
+#: Seconds for open associations to end after a stop.
 GRACE_SECONDS = 10
 
 
 class Listener:
-    """The DICOM listener: `start`, then `stop`; or `with`."""
+    """The DICOM listener; `start` and `stop` it, or use it as a context manager."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._services = Services(settings)
         self._stopping = threading.Event()
-        #: In the order of their connection: what `_make_room` cuts first.
-        self._serving: dict[threading.Thread, tuple[str, Connection]] = {}
+        #: In the order of connection.
+        self._serving: dict[threading.Thread, Association] = {}
         self._tls = tls.server_context(settings)
         self._socket = socket.socket(socket.AF_INET6 if ":" in settings.dicom.dicom_host else socket.AF_INET)
         self._accepting = threading.Thread(target=self._accept, name="dicom-accept")
@@ -52,13 +52,13 @@ class Listener:
 
     @property
     def port(self) -> int:
-        """The TCP port it is bound to."""
+        """TCP port the socket is bound to."""
         return int(self._socket.getsockname()[1])
 
     def start(self) -> None:
-        """Accept connections, once the spool is ours.
+        """Lock the spool and accept connections.
 
-        Raises OSError where the port is taken, ConfigurationError where another listener has the spool.
+        Raises OSError if the port is in use, ConfigurationError if another listener has locked the spool.
         """
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -73,7 +73,7 @@ class Listener:
         log.info("listener.started", host=self._settings.dicom.dicom_host, port=self.port)
 
     def stop(self) -> None:
-        """Accept no more, and let the associations that are busy finish within the grace; twice is once."""
+        """Stop accepting and wait GRACE_SECONDS for open associations; no effect the second time."""
         if self._stopping.is_set():
             return
         self._stopping.set()
@@ -85,75 +85,76 @@ class Listener:
         for thread in list(self._serving):
             thread.join(max(deadline - time.monotonic(), 0))
         self._services.close()
-        log.info("listener.stopped", cut_off=sum(thread.is_alive() for thread in list(self._serving)))
+        log.info("listener.stopped", unfinished=sum(thread.is_alive() for thread in list(self._serving)))
 
     def _accept(self) -> None:
         while not self._stopping.is_set():
             try:
                 peer, address = self._socket.accept()
             except TimeoutError:
-                self._write_tally()
+                self._write_refusals()
                 continue
-            except OSError as error:  # stopped, too many open files, or a peer already gone
+            except OSError as error:  # stopped, too many open files, or the peer has closed
                 if self._stopping.is_set():
                     return
-                log.warning("listener.accept_failed", why=error.strerror)
+                log.warning("listener.accept_failed", error=error.strerror)
                 time.sleep(TICK_SECONDS)
                 continue
             try:
                 # An IPv6 socket names IPv4 peers ::ffff:10.1.2.3.
                 self._begin(peer, address[0].removeprefix("::ffff:"))
-            except (OSError, RuntimeError) as error:  # the peer is gone, or there is no thread to be had
+            except (OSError, RuntimeError) as error:  # the peer has closed, or no thread can be started
                 peer.close()
-                log.warning("connection.not_served", why=str(error))
+                log.warning("connection.dropped", error=str(error))
 
-    def _write_tally(self) -> None:
+    def _write_refusals(self) -> None:
         try:
-            self._services.write_tally()
+            self._services.write_refusals()
         except OSError as error:
-            log.warning("listener.tally_not_written", why=error.strerror)
+            log.warning("listener.refusals_not_written", error=error.strerror)
 
     def _begin(self, peer: socket.socket, address: str) -> None:
         connection = Connection(peer, self._settings.dicom.max_pdu_bytes, self._stopping.is_set)
-        self._make_room(address)
-        thread = threading.Thread(target=self._serve, args=(connection, address), name="dicom-association", daemon=True)
-        self._serving[thread] = address, connection
+        self._evict_oldest(address)
+        association = Association(connection, address, self._services)
+        thread = threading.Thread(
+            target=self._serve, args=(connection, association), name="dicom-association", daemon=True
+        )
+        self._serving[thread] = association
         try:
             thread.start()
         except RuntimeError:
             del self._serving[thread]
             raise
 
-    def _make_room(self, address: str) -> None:
-        """Cut the oldest connections that have not associated, where there are too many.
+    def _evict_oldest(self, address: str) -> None:
+        """Close the oldest pending connections, of *address* and of all, if one more would exceed a limit.
 
-        The newcomer is let in: who only opens connections must not shut out a neighbour, nor a C-ECHO of his own.
+        Not the new one: a peer that only opens connections must not exclude others, nor its own C-ECHO.
         """
-        # Copied in one step: the threads leave the table on their own.
-        silent = [
-            (where, connection) for where, connection in list(self._serving.values()) if not connection.associated
-        ]
-        from_there = [connection for where, connection in silent if where == address]
-        for connections, most in ((from_there, SILENT_PER_ADDRESS), ([c for _, c in silent], SILENT)):
-            for connection in connections[: max(len(connections) + 1 - most, 0)]:
-                connection.cut()
+        # Copied in one step: the threads remove themselves.
+        pending = [association for association in list(self._serving.values()) if not association.established]
+        same_address = [association for association in pending if association.peer.address == address]
+        for associations, limit in ((same_address, MAX_PENDING_PER_ADDRESS), (pending, MAX_PENDING)):
+            for association in associations[: max(len(associations) + 1 - limit, 0)]:
+                association.shutdown()
 
-    def _serve(self, connection: Connection, address: str) -> None:
+    def _serve(self, connection: Connection, association: Association) -> None:
         try:
             with contextlib.closing(connection):
                 connection.secure(self._tls)
-                Association(connection, address, self._services).serve()
-        except PeerGone as gone:
-            log.warning("connection.refused", address=address, why=str(gone))
-        # A fault of ours must not go unseen in a thread; the others go on.
+                association.serve()
+        except ConnectionClosed as closed:
+            log.warning("connection.refused", address=association.peer.address, cause=str(closed))
+        # The boundary of the thread: a fault of the program is logged, and the other associations go on.
         except Exception:
-            log.exception("association.failed", address=address)
+            log.exception("association.failed", association_id=association.peer.association_id)
         finally:
             del self._serving[threading.current_thread()]
 
 
 def run(settings: Settings) -> None:
-    """Listen until SIGTERM or SIGINT."""
+    """Run the listener until SIGTERM or SIGINT."""
     stop = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())

@@ -1,7 +1,7 @@
-"""What modalities ask and say beside images: storage commitment (PS3.4 J) and performed procedure steps (PS3.4 F.7).
+"""Handle requests of storage commitment (PS3.4 J) and modality performed procedure steps (PS3.4 F.7).
 
-Here, in the listener, a request is only looked at as far as its answer needs, and kept;
-dicom_listener.indexing.n_service_events reads it later, where nobody waits.
+The listener checks only the elements that determine the status, and stores the request;
+dicom_listener.indexing.n_service_events reads it later.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dicom_listener.dicom.uids import (
     STORAGE_COMMITMENT_INSTANCE,
     STORAGE_COMMITMENT_PUSH_MODEL,
 )
-from dicom_listener.receive.c_store import Keeper
+from dicom_listener.receive.c_store import SpoolingHandler
 from dicom_listener.receive.dimse import (
     ACTION_TYPE_ID,
     AFFECTED_SOP_INSTANCE_UID,
@@ -35,7 +35,7 @@ from dicom_listener.receive.dimse import (
     REQUESTED_SOP_INSTANCE_UID,
 )
 from dicom_listener.spool import file_meta
-from dicom_listener.spool.inbox import disk_errors
+from dicom_listener.spool.writer import disk_errors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from dicom_listener.receive.peers import Peer
     from dicom_listener.spool.inbox import Inbox
 
-REQUEST_COMMITMENT = 1  # the action type, PS3.4 J.3.2
+REQUEST_STORAGE_COMMITMENT = 1  # Action Type ID, PS3.4 J.3.2
 TRANSACTION_UID = 0x00081195
 REFERENCED_SOP_SEQUENCE = 0x00081199
 PERFORMED_PROCEDURE_STEP_STATUS = 0x00400252
@@ -53,37 +53,37 @@ SCHEDULED_STEP_ATTRIBUTES_SEQUENCE = 0x00400270
 IN_PROGRESS, COMPLETED, DISCONTINUED = "IN PROGRESS", "COMPLETED", "DISCONTINUED"
 
 
-class CommitmentRequest(Keeper):
-    """Answers the N-ACTION of storage commitment: the request is kept; its report comes later."""
+class CommitmentRequestHandler(SpoolingHandler):
+    """Handler of the N-ACTION of storage commitment: stores the request; the result follows later."""
 
     operation = file_meta.N_ACTION
     wanted = frozenset((TRANSACTION_UID, REFERENCED_SOP_SEQUENCE))
-    #: Some 30,000 instances.
-    most_bytes = 4 * 2**20
+    #: About 30,000 references.
+    max_bytes = 4 * 2**20
 
-    def announce(self, command: Command) -> tuple[str, str]:
-        """The well-known instance that commitment is asked of."""
+    def identify(self, command: Command) -> tuple[str, str]:
+        """Return the well-known SOP instance of storage commitment."""
         if command.text(REQUESTED_SOP_INSTANCE_UID) != STORAGE_COMMITMENT_INSTANCE:
-            raise NoSuchInstance("storage commitment is asked of its well-known instance")
-        if command.number(ACTION_TYPE_ID, default=0) != REQUEST_COMMITMENT:
-            raise NoSuchAction("the only action is to request storage commitment")
+            raise NoSuchInstance("not the well-known instance of storage commitment")
+        if command.number(ACTION_TYPE_ID, default=0) != REQUEST_STORAGE_COMMITMENT:
+            raise NoSuchAction("the only action is Request Storage Commitment (1)")
         if command.text(REQUESTED_SOP_CLASS_UID) != STORAGE_COMMITMENT_PUSH_MODEL:
             raise SOPClassNotSupported("the requested SOP class is not storage commitment")
         return STORAGE_COMMITMENT_PUSH_MODEL, STORAGE_COMMITMENT_INSTANCE
 
     def check(self, reader: data_sets.Reader) -> None:
-        """A transaction must have its UID, and be about something."""
+        """Raise Refusal if the Transaction UID or the references are missing."""
         reader.finish()
         data_sets.parse_uid(reader.values.get(TRANSACTION_UID, b""), "Transaction UID")
         if REFERENCED_SOP_SEQUENCE not in reader.present:
-            raise MissingAttribute("the request names no objects")
+            raise MissingAttribute("the Referenced SOP Sequence is missing")
 
 
 class StepStates:
-    """The state of each procedure step, on disk: the listener must refuse what a step no longer allows.
+    """States of procedure steps on disk: the listener must refuse invalid transitions without the database.
 
-    One small file a step, named by a digest of its UID and written after the request was kept. One that a crash loses
-    costs a refusal that should have been one, no more: the database judges again.
+    One small file for each step, named by a digest of its UID and written after the request is stored. If a crash loses
+    one, an invalid transition may be answered with success; the database ignores it.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -105,61 +105,67 @@ class StepStates:
         return self._directory / hashlib.sha256(sop_instance_uid.encode()).hexdigest()
 
 
-class StepCreation(Keeper):
-    """Answers the N-CREATE of a procedure step."""
+class StepHandler(SpoolingHandler):
+    """Base of the handlers of procedure steps: records the step's *state* once the request is durable."""
 
-    operation = file_meta.N_CREATE
-    wanted = frozenset((PERFORMED_PROCEDURE_STEP_STATUS, SCHEDULED_STEP_ATTRIBUTES_SEQUENCE))
-    #: A step with the references of some thousand images.
-    most_bytes = 4 * 2**20
+    #: A step with references to some thousand images.
+    max_bytes = 4 * 2**20
 
     def __init__(self, command: Command, context: Context, peer: Peer, inbox: Inbox, states: StepStates) -> None:
         self.states = states
         self.state = IN_PROGRESS
         super().__init__(command, context, peer, inbox)
 
-    def announce(self, command: Command) -> tuple[str, str]:
-        """The step's UID is the modality's; where it gives none, ours (PS3.7 10.1.5.1.4)."""
-        uid = command.text(AFFECTED_SOP_INSTANCE_UID) or generate_uid()
-        if self.states[data_sets.parse_uid(uid, "Affected SOP Instance UID")] is not None:
-            raise DuplicateInstance("this procedure step exists")
-        return MODALITY_PERFORMED_PROCEDURE_STEP, uid
-
-    def check(self, reader: data_sets.Reader) -> None:
-        """A step begins in progress (PS3.4 F.7.2.1.2), and says of which study."""
-        reader.finish()
-        if SCHEDULED_STEP_ATTRIBUTES_SEQUENCE not in reader.present:
-            raise MissingAttribute("the procedure step names no study")
-        if _status(reader) != IN_PROGRESS:
-            raise InvalidAttribute("a procedure step is created IN PROGRESS")
-
-    def kept(self) -> None:
-        """Remember the step's state; raises OutOfResources."""
+    def on_stored(self) -> None:
+        """Record the step's state; raises OutOfResources."""
         with disk_errors():
             self.states[self.sop_instance_uid] = self.state
 
 
-class StepUpdate(StepCreation):
-    """Answers the N-SET of a procedure step."""
+class StepCreateHandler(StepHandler):
+    """Handler of the N-CREATE of a procedure step."""
 
-    operation = file_meta.N_SET
+    operation = file_meta.N_CREATE
+    wanted = frozenset((PERFORMED_PROCEDURE_STEP_STATUS, SCHEDULED_STEP_ATTRIBUTES_SEQUENCE))
 
-    def announce(self, command: Command) -> tuple[str, str]:
-        """The step must be there and not have ended."""
-        uid = data_sets.parse_uid(command.text(REQUESTED_SOP_INSTANCE_UID), "Requested SOP Instance UID")
-        state = self.states[uid]
-        if state is None:
-            raise NoSuchInstance("this procedure step was never created")
-        if state != IN_PROGRESS:
-            raise NoLongerUpdatable("this procedure step has ended")
+    def identify(self, command: Command) -> tuple[str, str]:
+        """Return the step's UID: the modality's, or a new one if it sends none (PS3.7 10.1.5.1.4)."""
+        uid = command.text(AFFECTED_SOP_INSTANCE_UID) or generate_uid()
+        if self.states[data_sets.parse_uid(uid, "Affected SOP Instance UID")] is not None:
+            raise DuplicateInstance("the procedure step exists")
         return MODALITY_PERFORMED_PROCEDURE_STEP, uid
 
     def check(self, reader: data_sets.Reader) -> None:
-        """A status, where one is given, must be one."""
+        """Raise Refusal if the step has no study or is not IN PROGRESS (PS3.4 F.7.2.1.2)."""
+        reader.finish()
+        if SCHEDULED_STEP_ATTRIBUTES_SEQUENCE not in reader.present:
+            raise MissingAttribute("the Scheduled Step Attributes Sequence is missing")
+        if _status(reader) != IN_PROGRESS:
+            raise InvalidAttribute("a procedure step is created IN PROGRESS")
+
+
+class StepSetHandler(StepHandler):
+    """Handler of the N-SET of a procedure step."""
+
+    operation = file_meta.N_SET
+    wanted = frozenset((PERFORMED_PROCEDURE_STEP_STATUS,))
+
+    def identify(self, command: Command) -> tuple[str, str]:
+        """Return the UID of a step in progress."""
+        uid = data_sets.parse_uid(command.text(REQUESTED_SOP_INSTANCE_UID), "Requested SOP Instance UID")
+        state = self.states[uid]
+        if state is None:
+            raise NoSuchInstance("the procedure step was never created")
+        if state != IN_PROGRESS:
+            raise NoLongerUpdatable("the procedure step has ended")
+        return MODALITY_PERFORMED_PROCEDURE_STEP, uid
+
+    def check(self, reader: data_sets.Reader) -> None:
+        """Raise InvalidAttribute if a status is given and unknown."""
         reader.finish()
         self.state = _status(reader) or IN_PROGRESS
         if self.state not in {IN_PROGRESS, COMPLETED, DISCONTINUED}:
-            raise InvalidAttribute("the status is none of a procedure step's")
+            raise InvalidAttribute("invalid Performed Procedure Step Status")
 
 
 def _status(reader: data_sets.Reader) -> str:

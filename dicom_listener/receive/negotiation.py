@@ -1,4 +1,4 @@
-"""Association negotiation (PS3.8 7.1, PS3.7 D): coded and decided by pynetdicom, bounded by us."""
+"""Negotiate associations (PS3.8 7.1, PS3.7 D): encoded and decided by pynetdicom, within limits of size."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ if TYPE_CHECKING:
 
     from pynetdicom.presentation import PresentationContext
 
-#: Context ids are the odd numbers below 256 (PS3.8 9.3.2.2).
-MOST_CONTEXTS = 128
+#: Presentation contexts of an association: their ids are the odd numbers below 256 (PS3.8 9.3.2.2).
+MAX_CONTEXTS = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """An A-ASSOCIATE-RJ: result, source and reason (PS3.8 9.3.4), and the same for the log."""
+    """An A-ASSOCIATE-RJ: result, source and reason (PS3.8 9.3.4), and the cause as text for log and counters."""
 
     result: int
     source: int
     reason: int
-    why: str
+    cause: str
 
     def encode(self) -> bytes:
-        """The content of the PDU."""
+        """Return the content of the PDU."""
         return bytes((0, self.result, self.source, self.reason))
 
 
 CALLING_AE_TITLE_NOT_RECOGNIZED = Rejection(1, 1, 3, "calling AE title not recognized")
 CALLED_AE_TITLE_NOT_RECOGNIZED = Rejection(1, 1, 7, "called AE title not recognized")
-#: The title is known, so "not recognized" would send the reader to the wrong place.
+#: No reason given: the title is known, so that "not recognized" would mislead the peer's administrator.
 ADDRESS_NOT_ALLOWED = Rejection(1, 1, 1, "address not allowed for this calling AE title")
-LOCAL_LIMIT_EXCEEDED = Rejection(2, 3, 2, "as many associations as allowed")
+LOCAL_LIMIT_EXCEEDED = Rejection(2, 3, 2, "limit of associations reached")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,24 +65,24 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What the peer asks for in its A-ASSOCIATE-RQ."""
+    """Decoded A-ASSOCIATE-RQ of the peer."""
 
     calling_ae_title: str
     called_ae_title: str
-    #: Most bytes of a P-DATA-TF it takes from us; 0 is no limit.
+    #: Bytes of a P-DATA-TF that the peer accepts; 0 is no limit.
     max_pdu_bytes: int
     _primitive: Any = field(repr=False)
 
-    def accept(self, ours: Sequence[PresentationContext], max_pdu_bytes: int) -> tuple[bytes, dict[int, Context]]:
-        """The content of the A-ASSOCIATE-AC, and the contexts accepted in it.
+    def accept(self, contexts: Sequence[PresentationContext], max_pdu_bytes: int) -> tuple[bytes, dict[int, Context]]:
+        """Return the content of the A-ASSOCIATE-AC, and the accepted contexts by id.
 
-        Storage, private and unknown SOP classes are accepted with every transfer syntax, *ours* with those they name.
-        Proposed roles are left unanswered, which stands for the default ones (PS3.7 D.3.3.4).
+        Storage, private and unknown SOP classes are accepted with every transfer syntax, those of *contexts* with the
+        transfer syntaxes named there. Proposed roles get no answer, which means the default roles (PS3.7 D.3.3.4).
         """
         proposed = self._primitive.presentation_context_definition_list
         for context in proposed:
             context.transfer_syntax = _preferred_first(context.transfer_syntax)
-        results, _ = negotiate_unrestricted(proposed, list(ours), None)
+        results, _ = negotiate_unrestricted(proposed, list(contexts), None)
         accepted = {
             int(context.context_id or 0): Context(str(context.abstract_syntax), str(context.transfer_syntax[0]))
             for context in results
@@ -105,7 +105,7 @@ class Proposal:
 
 
 def parse(content: memoryview) -> Proposal:
-    """Decode an A-ASSOCIATE-RQ; raises Abort where it is malformed."""
+    """Decode an A-ASSOCIATE-RQ; raises Abort if it is malformed or exceeds the limit of contexts."""
     try:
         pdu = A_ASSOCIATE_RQ()
         pdu.decode(PDU_HEADER.pack(ASSOCIATE_RQ, len(content)) + bytes(content))
@@ -117,28 +117,28 @@ def parse(content: memoryview) -> Proposal:
             primitive,
         )
         contexts = primitive.presentation_context_definition_list
-    # pynetdicom's decoder raises whatever its parts stumble over.
+    # pynetdicom's decoder raises many types of exceptions for malformed bytes.
     except Exception as error:
-        raise Abort(f"a malformed A-ASSOCIATE-RQ ({type(error).__name__})", INVALID_PARAMETER) from error
-    if not 0 < len(contexts) <= MOST_CONTEXTS or not all(context.transfer_syntax for context in contexts):
-        raise Abort(f"{len(contexts)} presentation contexts", INVALID_PARAMETER)
+        raise Abort(f"malformed A-ASSOCIATE-RQ ({type(error).__name__})", INVALID_PARAMETER) from error
+    if not 0 < len(contexts) <= MAX_CONTEXTS or not all(context.transfer_syntax for context in contexts):
+        raise Abort(f"{len(contexts)} presentation contexts, or one without a transfer syntax", INVALID_PARAMETER)
     return proposal
 
 
 def supported(*, mpps: bool) -> list[PresentationContext]:
-    """What we support beside storage."""
+    """Return the supported presentation contexts other than storage."""
     classes = [VERIFICATION, STORAGE_COMMITMENT_PUSH_MODEL] + [MODALITY_PERFORMED_PROCEDURE_STEP] * mpps
     syntaxes = [EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN]
     return [build_context(sop_class, syntaxes) for sop_class in classes]
 
 
 def _title(received: str | None) -> str:
-    """An AE title fit for a log: a peer may send control characters."""
+    """Return an AE title without the control characters that a peer may send."""
     return "".join(character for character in received or "" if " " <= character <= "~").strip()
 
 
 def _preferred_first(syntaxes: list[UID]) -> list[UID]:
-    """Explicit VR Little Endian where it is offered: nothing is lost, and it is the cheapest to read."""
+    """Sort Explicit VR Little Endian first: it loses no VR, and is the cheapest to read."""
     return sorted(syntaxes, key=lambda syntax: syntax != EXPLICIT_VR_LITTLE_ENDIAN)
 
 

@@ -1,17 +1,17 @@
-"""Who may talk to us, and where they can be called back: one readable file.
+"""Read the peers file: peers that may associate, and where they accept storage commitment results.
 
     # peers.toml
-    called = ["PRELIM"]              # names we answer to; left out: any
+    called = ["PRELIM"]              # accepted called AE titles; default: any
 
     [[peer]]
     ae_title = "CT_1"
-    addresses = ["10.1.2.0/24"]      # where it may call from; left out: anywhere
-    host = "10.1.2.7"                # where it takes storage commitment reports;
-    port = 104                       # left out: on the association in which it asked, and
-    same_association = false         # true: there although it has an address
-    tls = false                      # true: it takes them over TLS
+    addresses = ["10.1.2.0/24"]      # allowed addresses or networks; default: any
+    host = "10.1.2.7"                # address for storage commitment results; default: none,
+    port = 104                       # results are sent on the association of the request
+    same_association = false         # true: there, although host and port are set
+    tls = false                      # true: results are sent over TLS
 
-Without a file everybody is welcome. With one, only the peers it names.
+Without a file, every peer may associate. With one, only the peers in it.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ PEER_FIELDS: dict[str, type] = {
     "same_association": bool,
     "tls": bool,
 }
-TYPE_NAMES = {str: "a text", int: "a number", bool: "true or false", list: "a list"}
-LONGEST_AE_TITLE = 16
-LAST_PORT = 65535
+TYPE_NAMES = {str: "a string", int: "an integer", bool: "true or false", list: "an array"}
+MAX_AE_TITLE_CHARACTERS = 16
+MAX_PORT = 65535
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The other end of an association, as it calls itself and us."""
+    """Peer of an association, by the AE titles and the address it uses."""
 
     association_id: str
     calling_ae_title: str
@@ -64,26 +64,26 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class KnownPeer:
-    """What the file says of one AE title."""
+    """Entry of the file for one AE title."""
 
     ae_title: str
     addresses: tuple[Network, ...] = ()
     host: str | None = None
     port: int | None = None
-    #: Takes commitment reports on the association in which it asked.
+    #: True if results are sent on the association of the request.
     same_association: bool = False
     tls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the file says; the default welcomes everybody."""
+    """Content of the file; by default, every peer may associate."""
 
     called: frozenset[str] = frozenset()
     peers: dict[str, KnownPeer] | None = None
 
     def check(self, peer: Peer) -> Rejection | None:
-        """Why *peer* may not associate, None where it may."""
+        """Return the rejection for *peer*; None if it may associate."""
         if self.called and peer.called_ae_title not in self.called:
             return CALLED_AE_TITLE_NOT_RECOGNIZED
         if self.peers is None:
@@ -97,12 +97,12 @@ class Rules:
         return None
 
     def known(self, ae_title: str) -> KnownPeer:
-        """What the file says of *ae_title*; nothing, where it does not name it."""
+        """Return the entry for *ae_title*; an empty one if the file has none."""
         return (self.peers or {}).get(ae_title, KnownPeer(ae_title))
 
 
 def read_rules(path: Path) -> Rules:
-    """Read the file; raises ConfigurationError that says what is wrong in it."""
+    """Read the file; raises ConfigurationError with the fault in it."""
     try:
         return _rules(tomllib.loads(path.read_text()))
     except (OSError, ValueError, TypeError) as error:
@@ -115,22 +115,22 @@ def _rules(content: dict[str, Any]) -> Rules:
     for entry in content.get("peer", []):
         peer = _known_peer(entry)
         if peer.ae_title in peers:
-            raise ValueError(f"{peer.ae_title} is named twice")
+            raise ValueError(f"duplicate peer {peer.ae_title}: remove one of its entries")
         peers[peer.ae_title] = peer
     return Rules(frozenset(_texts(content, "called")), peers)
 
 
 def _known_peer(entry: dict[str, Any]) -> KnownPeer:
     if not isinstance(entry, dict):
-        raise TypeError("write each peer as [[peer]]")
+        raise TypeError("invalid peer: expected [[peer]] tables")
     _check(entry, PEER_FIELDS)
     ae_title = entry.get("ae_title", "").strip()
-    if not 0 < len(ae_title) <= LONGEST_AE_TITLE:
-        raise ValueError("each peer needs an ae_title of 1 to 16 characters")
+    if not 0 < len(ae_title) <= MAX_AE_TITLE_CHARACTERS:
+        raise ValueError("invalid ae_title: expected 1 to 16 characters")
     if ("host" in entry) != ("port" in entry):
-        raise ValueError(f"{ae_title} needs host and port, or neither")
-    if not 0 < entry.get("port", 1) <= LAST_PORT:
-        raise ValueError(f"the port of {ae_title} is none")
+        raise ValueError(f"peer {ae_title}: set both host and port, or neither")
+    if not 0 < entry.get("port", 1) <= MAX_PORT:
+        raise ValueError(f"peer {ae_title}: port out of range (1-{MAX_PORT})")
     networks = tuple(ipaddress.ip_network(address) for address in _texts(entry, "addresses"))
     return KnownPeer(**{**entry, "ae_title": ae_title, "addresses": networks})
 
@@ -138,22 +138,22 @@ def _known_peer(entry: dict[str, Any]) -> KnownPeer:
 def _check(table: dict[str, Any], fields: dict[str, type]) -> None:
     unknown = table.keys() - fields
     if unknown:
-        raise ValueError(f"{', '.join(sorted(unknown))} is none of {', '.join(fields)}")
+        raise ValueError(f"unknown key {', '.join(sorted(unknown))}: expected {', '.join(fields)}")
     for name, value in table.items():
-        # Exactly: true is an int to Python.
+        # Not isinstance: true is an int in Python.
         if type(value) is not fields[name]:
-            raise TypeError(f"{name} must be {TYPE_NAMES[fields[name]]}")
+            raise TypeError(f"invalid {name}: expected {TYPE_NAMES[fields[name]]}")
 
 
 def _texts(table: dict[str, Any], name: str) -> list[str]:
     texts: list[str] = table.get(name, [])
     if not all(isinstance(text, str) for text in texts):
-        raise TypeError(f"{name} must be a list of texts")
+        raise TypeError(f"invalid {name}: expected an array of strings")
     return texts
 
 
 class PeerDirectory:
-    """The rules in force: the file's, read again when it changes; a broken file leaves the last good rules."""
+    """The current rules: read again when the file changes; an invalid file leaves the last valid rules in force."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -162,16 +162,16 @@ class PeerDirectory:
         self._rules = Rules() if path is None else read_rules(path)
 
     def rules(self) -> Rules:
-        """The rules for a new association."""
+        """Return the rules for a new association."""
         with self._lock:
             stamp = self._stamp()
             if self._path is not None and stamp != self._changed:
                 self._changed = stamp
                 try:
                     self._rules = read_rules(self._path)
-                    log.info("peers.read", peers=len(self._rules.peers or ()))
+                    log.info("peers_file.read", peers=len(self._rules.peers or ()))
                 except ConfigurationError as error:
-                    log.error("peers.unreadable", why=str(error))  # noqa: TRY400 - the operator's to mend
+                    log.error("peers_file.invalid", error=str(error))  # noqa: TRY400 - a fault of the file
             return self._rules
 
     def _stamp(self) -> tuple[int, int] | None:

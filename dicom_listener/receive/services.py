@@ -1,4 +1,4 @@
-"""What the listener offers: whom it admits, what it accepts, and who answers which request."""
+"""Admit peers, accept contexts and select request handlers, for all associations of one listener."""
 
 from __future__ import annotations
 
@@ -8,79 +8,62 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from dicom_listener.commitment.outbox import Shelf
-from dicom_listener.dicom.statuses import Refusal, UnrecognizedOperation
 from dicom_listener.receive import dimse, negotiation
-from dicom_listener.receive.association import Ignoring
-from dicom_listener.receive.c_store import Store
-from dicom_listener.receive.counters import Tally
-from dicom_listener.receive.n_services import CommitmentRequest, StepCreation, StepStates, StepUpdate
+from dicom_listener.receive.c_store import CStoreHandler
+from dicom_listener.receive.counters import RefusalCounter
+from dicom_listener.receive.handlers import NullHandler, UnrecognizedHandler
+from dicom_listener.receive.n_services import CommitmentRequestHandler, StepCreateHandler, StepSetHandler, StepStates
 from dicom_listener.receive.peers import PeerDirectory
+from dicom_listener.spool.commitment_outbox import CommitmentOutbox
 from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.inbox import Inbox
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from db.settings import Settings
-    from dicom_listener.commitment.outbox import Report
-    from dicom_listener.receive.association import Answerer
     from dicom_listener.receive.dimse import Command
+    from dicom_listener.receive.handlers import RequestHandler
     from dicom_listener.receive.negotiation import Context, Proposal, Rejection
     from dicom_listener.receive.peers import Peer
 
 
 log = structlog.get_logger()
 
-STEP_REQUESTS = {dimse.N_CREATE_RQ: StepCreation, dimse.N_SET_RQ: StepUpdate}
-
-
-class Echo(Ignoring):
-    """Answers C-ECHO (PS3.4 A): always with success. It has no data set; one that comes all the same is ignored."""
-
-
-class Unrecognized(Ignoring):
-    """Answers what we do not serve."""
-
-    refusal: Refusal | None = UnrecognizedOperation("this operation is not supported")
-
-    def finish(self) -> int:
-        """Unrecognized operation."""
-        return UnrecognizedOperation.status
+STEP_HANDLERS = {dimse.N_CREATE_RQ: StepCreateHandler, dimse.N_SET_RQ: StepSetHandler}
 
 
 class Services:
-    """The services of one listener, shared by its associations."""
+    """State shared by the associations of one listener: spool, peers, refusals."""
 
     def __init__(self, settings: Settings) -> None:
-        self.spool = Spool(settings.spool)
         self._settings = settings
-        self._inbox = Inbox(self.spool)
+        self._spool = Spool(settings.spool)
+        self.commitment_outbox = CommitmentOutbox(self._spool.commitments)
+        self._inbox = Inbox(self._spool)
         self._contexts = negotiation.supported(mpps=settings.dicom.mpps)
-        self._tally = Tally(self.spool.refusals)
-        self._shelf = Shelf(self.spool.reports)
-        self._steps = StepStates(self.spool.procedure_steps)
+        self._refusals = RefusalCounter(self._spool.refusals)
+        self._steps = StepStates(self._spool.procedure_steps)
         self._peers = PeerDirectory(settings.dicom.peers_file)
         self._lock = threading.Lock()
         self._open: set[str] = set()
-        #: Those of which the dispatcher knows.
+        #: Associations marked in the spool for the dispatcher.
         self._marked: set[str] = set()
 
     def open(self) -> None:
-        """Take possession of the spool; raises ConfigurationError where another listener has it."""
-        self.spool.prepare()
-        complete, unfinished = self._inbox.open()
-        self.spool.forget_associations()
-        log.info("listener.opened", recovered=complete, unfinished_removed=unfinished)
+        """Lock and recover the spool; raises ConfigurationError if another listener has locked it."""
+        self._spool.prepare()
+        complete, incomplete = self._inbox.open()
+        self._spool.clear_associations()
+        self.commitment_outbox.clear()
+        log.info("spool.opened", recovered=complete, incomplete_removed=incomplete)
 
     def close(self) -> None:
-        """Give the spool free, after the last association."""
+        """Unlock the spool, after the last association."""
         with contextlib.suppress(OSError):
-            self._tally.write()
+            self._refusals.write()
         self._inbox.close()
 
     def admit(self, peer: Peer) -> Rejection | None:
-        """Count the association in, or say why not."""
+        """Count the association as open, or return the reason to reject it."""
         rejection = self._peers.rules().check(peer)
         if rejection is not None:
             return rejection
@@ -90,50 +73,46 @@ class Services:
             self._open.add(peer.association_id)
         return None
 
-    def accept(self, proposal: Proposal) -> tuple[bytes, dict[int, Context]]:
-        """The content of the A-ASSOCIATE-AC, and the accepted contexts."""
-        return proposal.accept(self._contexts, self._settings.dicom.max_pdu_bytes)
-
-    def begin(self, command: Command, context: Context, peer: Peer) -> Answerer:
-        """Who takes the data set of this request and answers it."""
-        if command.field == dimse.C_STORE_RQ:
-            self._mark_open(peer)
-            return Store(command, context, peer, self._inbox)
-        if command.field == dimse.C_ECHO_RQ:
-            return Echo()
-        if command.field == dimse.N_ACTION_RQ:
-            self._mark_open(peer)
-            return CommitmentRequest(command, context, peer, self._inbox)
-        if command.field in STEP_REQUESTS and self._settings.dicom.mpps:
-            return STEP_REQUESTS[command.field](command, context, peer, self._inbox, self._steps)
-        return Unrecognized()
-
-    def _mark_open(self, peer: Peer) -> None:
-        if peer.association_id not in self._marked:
-            self._marked.add(peer.association_id)
-            # A disk that cannot hold an empty file refuses the object itself, with the right status.
-            with contextlib.suppress(OSError):
-                self.spool.mark_open(peer.association_id)
-
-    def refused(self, peer: Peer, why: str) -> None:
-        """Count a refused association or request."""
-        self._tally.add(peer.calling_ae_title, why)
-
-    def write_tally(self) -> None:
-        """Leave the counts of refusals where the dispatcher finds them; raises OSError."""
-        self._tally.write()
-
-    def report_for(self, peer: Peer) -> tuple[Path, Report] | None:
-        """A commitment report that is to go out on this peer's association."""
-        return self._shelf.find(peer.association_id)
-
-    def ended(self, peer: Peer) -> None:
-        """Count the association out."""
+    def release(self, peer: Peer) -> None:
+        """Count the association as ended, admitted or not, and remove its mark."""
         with self._lock:
             self._open.discard(peer.association_id)
         if peer.association_id in self._marked:
             self._marked.discard(peer.association_id)
             try:
-                self.spool.mark_closed(peer.association_id)
-            except OSError as error:  # its studies settle by the cap, or at the next start
-                log.warning("association.marker_not_removed", association=peer.association_id, why=error.strerror)
+                self._spool.mark_closed(peer.association_id)
+            except OSError as error:  # its studies settle at the cap, or after the next start
+                log.warning("association.mark_not_removed", error=error.strerror)
+
+    def accept(self, proposal: Proposal) -> tuple[bytes, dict[int, Context]]:
+        """Return the content of the A-ASSOCIATE-AC, and the accepted contexts by id."""
+        return proposal.accept(self._contexts, self._settings.dicom.max_pdu_bytes)
+
+    def handler(self, command: Command, context: Context, peer: Peer) -> RequestHandler:
+        """Return the handler of a request."""
+        if command.field == dimse.C_STORE_RQ:
+            self._mark_open(peer)
+            return CStoreHandler(command, context, peer, self._inbox)
+        if command.field == dimse.C_ECHO_RQ:
+            return NullHandler()
+        if command.field == dimse.N_ACTION_RQ:
+            self._mark_open(peer)
+            return CommitmentRequestHandler(command, context, peer, self._inbox)
+        if command.field in STEP_HANDLERS and self._settings.dicom.mpps:
+            return STEP_HANDLERS[command.field](command, context, peer, self._inbox, self._steps)
+        return UnrecognizedHandler()
+
+    def _mark_open(self, peer: Peer) -> None:
+        if peer.association_id not in self._marked:
+            self._marked.add(peer.association_id)
+            # A disk that cannot store an empty file refuses the object itself, with the right status.
+            with contextlib.suppress(OSError):
+                self._spool.mark_open(peer.association_id)
+
+    def count_refusal(self, peer: Peer, cause: str) -> None:
+        """Count a rejected association or a refused request."""
+        self._refusals.add(peer.calling_ae_title, cause)
+
+    def write_refusals(self) -> None:
+        """Hand over the counted refusals to the dispatcher; raises OSError."""
+        self._refusals.write()

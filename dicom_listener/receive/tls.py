@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 
 def client_context(settings: Settings, trusted: Path | None = None) -> ssl.SSLContext:
-    """The context of the calling side, with our certificate where we have one.
+    """Return the TLS context of a requestor, with PRELIM_TLS_CERTIFICATE if it is set.
 
-    A peer must show a certificate that *trusted*, PRELIM_TLS_CLIENT_CA or our own signed; where there is none of them,
-    one that the system's authorities signed for its host name. Raises ConfigurationError.
+    The peer's certificate must be signed by *trusted*, PRELIM_TLS_CLIENT_CA or PRELIM_TLS_CERTIFICATE; if none of them
+    is given, by an authority of the system, and for its host name. Raises ConfigurationError.
     """
     authorities = [
         path for path in (trusted, settings.dicom.tls_client_ca, settings.dicom.tls_certificate) if path is not None
     ]
     context = ssl.create_default_context() if not authorities else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # Modalities are called by address; whom the site's own authority signed is who we want (PS3.15 B.9).
+    # Modalities are addressed by IP; a certificate signed by the site's own authority suffices (PS3.15 B.9).
     context.check_hostname = not authorities
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     try:
@@ -33,14 +33,14 @@ def client_context(settings: Settings, trusted: Path | None = None) -> ssl.SSLCo
         if settings.dicom.tls_certificate is not None:
             context.load_cert_chain(settings.dicom.tls_certificate, settings.dicom.tls_key)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(f"the TLS certificate, key or authorities cannot be used: {error}") from error
+        raise ConfigurationError(f"the TLS certificate, key or authorities cannot be loaded: {error}") from error
     return context
 
 
 def server_context(settings: Settings) -> ssl.SSLContext | None:
-    """The context of the listener; None where no certificate is configured.
+    """Return the TLS context of the listener; None if no certificate is configured.
 
-    With a client CA, only peers with a certificate it signed get as far as an association. Raises ConfigurationError.
+    With a client CA, the handshake fails for peers without a certificate it signed. Raises ConfigurationError.
     """
     if settings.dicom.tls_certificate is None:
         if settings.dicom.tls_key or settings.dicom.tls_client_ca:
@@ -54,5 +54,5 @@ def server_context(settings: Settings) -> ssl.SSLContext | None:
             context.load_verify_locations(settings.dicom.tls_client_ca)
             context.verify_mode = ssl.CERT_REQUIRED
     except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(f"the TLS certificate, key or client CA cannot be used: {error}") from error
+        raise ConfigurationError(f"the TLS certificate, key or client CA cannot be loaded: {error}") from error
     return context

@@ -1,6 +1,6 @@
-"""The sending side, to test a site: `prelim echo` and `prelim send`.
+"""Send C-ECHO and C-STORE requests, to test a site: `prelim echo` and `prelim send`.
 
-Files travel byte for byte in their own transfer syntax: nothing is decoded, so that odd files arrive as they are.
+Data sets are sent byte for byte in the transfer syntax of their files: nothing is decoded, faults stay as they are.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from db.errors import ConfigurationError, PrelimError
 from dicom_listener.dicom import data_sets
 from dicom_listener.dicom.statuses import SUCCESS, Refusal
 from dicom_listener.dicom.uids import VERIFICATION
-from dicom_listener.receive.negotiation import MOST_CONTEXTS
+from dicom_listener.receive.negotiation import MAX_CONTEXTS
 
 if TYPE_CHECKING:
     import ssl
@@ -36,25 +36,25 @@ if TYPE_CHECKING:
     from pynetdicom.association import Association
     from pynetdicom.presentation import PresentationContext
 
-#: Largest PDU we take, in bytes. What we send is bounded by the receiver.
+#: Bytes of a received PDU; the receiver limits those sent.
 PDU_BYTES = 131072
-#: Seconds to wait for a connection or an answer: a receiver that flushes to a slow disk needs some.
-ANSWER_SECONDS = 60
-#: Bytes read to learn a file's UIDs; they are among the first elements.
+#: Seconds for a connection or a response: a receiver that flushes to a slow disk needs some.
+RESPONSE_SECONDS = 60
+#: Bytes of the data set read for its UIDs; they are among the first elements.
 HEAD_BYTES = 65536
 MEDIUM = 0  # the priority, PS3.7 9.3.1.1
-NO_ANSWER = "no answer"
+NO_RESPONSE = "no response"
 #: Statuses B000 to BFFF.
 WARNING = 0xB000
 
 
-class NoAssociation(PrelimError):
-    """Raised when the receiver cannot be reached or does not want an association; says which."""
+class AssociationFailed(PrelimError):
+    """Raised when the receiver cannot be reached or rejects the association, with the cause."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A DICOM node to talk to, and the name we use."""
+    """A DICOM node, by host, port and called AE title, and the own calling AE title."""
 
     host: str
     port: int
@@ -64,111 +64,111 @@ class Node:
 
     @property
     def tls_args(self) -> tuple[ssl.SSLContext, str] | None:
-        """What pynetdicom's `associate` takes."""
+        """TLS arguments of pynetdicom's `associate`."""
         return None if self.tls is None else (self.tls, self.host)
 
 
 @dataclass(frozen=True, slots=True)
 class Sendable:
-    """A file with what a C-STORE must announce."""
+    """A file and the UIDs of its C-STORE request."""
 
     path: Path
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
-    #: Where the data set begins, in bytes.
+    #: Byte at which the data set begins.
     offset: int
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one file: *status* is the receiver's, None where it gave none; *detail* says why."""
+    """Result of one file: the receiver's *status*, None without a response; *detail* is the cause."""
 
     path: Path
     status: int | None
     detail: str = ""
-    #: Whether any SCU could have sent it.
+    #: False if no SCU can send it.
     sendable: bool = True
 
     @property
-    def taken(self) -> bool:
-        """Whether the receiver has it: success, or a warning (PS3.4 B.2.3)."""
+    def stored(self) -> bool:
+        """True if the receiver has stored it: success or a warning (PS3.4 B.2.3)."""
         return self.status is not None and (self.status == SUCCESS or self.status & 0xF000 == WARNING)
 
 
 def echo(node: Node) -> int:
-    """Ask *node* whether it is there; prints the answer and returns the exit status."""
+    """Send a C-ECHO to *node*, print the status and return the exit status."""
     console = Console(markup=False, highlight=False)
     try:
         with _associated(node, [(VERIFICATION, None)]) as association:
             status = association.send_c_echo()
-    except NoAssociation as error:
+    except AssociationFailed as error:
         console.print(f"{node.host}:{node.port}: {error}")
         return 1
-    answered = "Status" in status
-    console.print(f"{node.host}:{node.port}: " + (f"answers with {status.Status:04X}" if answered else "no answer"))
-    return 0 if answered and status.Status == 0 else 1
+    text = f"status {status.Status:04X}" if "Status" in status else NO_RESPONSE
+    console.print(f"{node.host}:{node.port}: {text}")
+    return 0 if "Status" in status and status.Status == SUCCESS else 1
 
 
 def send(paths: Sequence[Path], node: Node) -> int:
-    """Send files and folders to *node*, print what became of them, return 0 when every sendable one was taken."""
+    """Send files and directories to *node*, print the results; returns 0 if every sendable file was stored."""
     console = Console(markup=False, highlight=False)
     files = sorted(_files(paths))
     results = []
     for result in track(send_files(files, node), "Sending", total=len(files), console=console):
         results.append(result)
         if result.status != 0:
-            answer = "not sent" if result.status is None else f"{result.status:04X}"
-            console.print(f"{result.path}: {answer} {result.detail}", highlight=False)
+            status = "not sent" if result.status is None else f"{result.status:04X}"
+            console.print(f"{result.path}: {status} {result.detail}", highlight=False)
     console.print(_summary(results))
-    return 1 if any(result.sendable and not result.taken for result in results) else 0
+    return 1 if any(result.sendable and not result.stored for result in results) else 0
 
 
 def send_files(files: Iterable[Path], node: Node) -> Iterator[Result]:
-    """Send *files*, in as few associations as their presentation contexts allow."""
+    """Send *files* in as few associations as their presentation contexts allow; yields a result for each."""
     sendable = []
     for path in files:
-        looked_at = _look_at(path)
-        if isinstance(looked_at, Result):
-            yield looked_at
+        inspected = _inspect(path)
+        if isinstance(inspected, Result):
+            yield inspected
         else:
-            sendable.append(looked_at)
+            sendable.append(inspected)
     for batch in _batches(sendable):
         yield from _send_batch(batch, node)
 
 
 def sendable(paths: Sequence[Path]) -> list[Sendable]:
-    """The files among *paths* that can be sent."""
-    return [found for path in sorted(_files(paths)) if isinstance(found := _look_at(path), Sendable)]
+    """Return the files in *paths* that can be sent."""
+    return [found for path in sorted(_files(paths)) if isinstance(found := _inspect(path), Sendable)]
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
         if not path.exists():
-            raise ConfigurationError(f"{path} does not exist: name DICOM files, or folders of them")
+            raise ConfigurationError(f"{path} does not exist: pass DICOM files or directories")
         if path.is_dir():
             yield from (inside for inside in path.rglob("*") if inside.is_file() and inside.suffix != ".csv")
         else:
             yield path
 
 
-def _look_at(path: Path) -> Sendable | Result:
+def _inspect(path: Path) -> Sendable | Result:
     try:
-        with disable_value_validation():  # what is odd is the receiver's to judge
+        with disable_value_validation():  # faults are for the receiver to find
             meta, offset = split_dataset(path)
         transfer_syntax_uid = str(meta.TransferSyntaxUID)
-        sop_class_uid, sop_instance_uid = _announced(path, offset, transfer_syntax_uid)
+        sop_class_uid, sop_instance_uid = _read_uids(path, offset, transfer_syntax_uid)
     except (OSError, ValueError, KeyError, NotImplementedError, Refusal, InvalidDicomError) as error:
-        return Result(path, None, f"cannot be read as a DICOM file ({type(error).__name__})", sendable=False)
+        return Result(path, None, f"no readable DICOM file ({type(error).__name__})", sendable=False)
     except AttributeError:
-        return Result(path, None, "has no File Meta Information that names its transfer syntax", sendable=False)
+        return Result(path, None, "File Meta Information without a transfer syntax", sendable=False)
     if not sop_class_uid or not sop_instance_uid:
-        return Result(path, None, "does not say which SOP class and instance it is", sendable=False)
+        return Result(path, None, "no SOP Class UID or SOP Instance UID", sendable=False)
     return Sendable(path, sop_class_uid, sop_instance_uid, transfer_syntax_uid, offset)
 
 
-def _announced(path: Path, offset: int, transfer_syntax_uid: str) -> tuple[str, str]:
-    """What the data set calls itself: the File Meta Information of copied files is often another's."""
+def _read_uids(path: Path, offset: int, transfer_syntax_uid: str) -> tuple[str, str]:
+    """Read the UIDs from the data set: the File Meta Information of edited files often has others."""
     reader = data_sets.reader(transfer_syntax_uid, {data_sets.SOP_CLASS_UID, data_sets.SOP_INSTANCE_UID})
     with path.open("rb") as file:
         file.seek(offset)
@@ -181,10 +181,10 @@ def _announced(path: Path, offset: int, transfer_syntax_uid: str) -> tuple[str, 
 
 
 def _batches(files: Sequence[Sendable]) -> Iterator[list[Sendable]]:
-    """Files whose contexts fit into one association: one context for each pair of SOP class and transfer syntax."""
+    """Group files so that the contexts of a group fit into one association: one per SOP class and transfer syntax."""
     ordered = sorted(files, key=_context)
     contexts = itertools.groupby(ordered, key=_context)
-    while batch := [list(group) for _, group in itertools.islice(contexts, MOST_CONTEXTS)]:
+    while batch := [list(group) for _, group in itertools.islice(contexts, MAX_CONTEXTS)]:
         yield list(itertools.chain.from_iterable(batch))
 
 
@@ -198,10 +198,10 @@ def _send_batch(files: Sequence[Sendable], node: Node) -> Iterator[Result]:
         with _associated(node, sorted({_context(file) for file in files})) as association:
             while waiting and association.is_established:
                 yield _send_one(association, waiting.pop(0))
-    except NoAssociation as error:
+    except AssociationFailed as error:
         detail = str(error)
     else:
-        detail = NO_ANSWER
+        detail = NO_RESPONSE
     yield from (Result(file.path, None, detail) for file in waiting)
 
 
@@ -210,17 +210,17 @@ def _send_one(association: Association, file: Sendable) -> Result:
         with disable_value_validation():
             request = _request(file)
     except ValueError:
-        return Result(file.path, None, "its UIDs are longer than DICOM allows", sendable=False)
-    # As Association.send_c_store does with a path; that one announces the File Meta Information's UIDs.
+        return Result(file.path, None, "a UID has more than 64 characters", sendable=False)
+    # As Association.send_c_store does with a path, but that sends the UIDs of the File Meta Information.
     request._dataset_path = (file.path, file.offset)  # noqa: SLF001
     context = next((c for c in association.accepted_contexts if _offers(c, file)), None)
     if context is None:
-        return Result(file.path, None, "the receiver does not accept its SOP class and transfer syntax")
+        return Result(file.path, None, "SOP class and transfer syntax not accepted by the receiver")
     with disable_value_validation():
-        answer = exchange(association, request, context.context_id or 0)
-    if answer is None or answer.Status is None:
-        return Result(file.path, None, NO_ANSWER)
-    return Result(file.path, int(answer.Status), str(answer.ErrorComment or ""))
+        response = exchange(association, request, context.context_id or 0)
+    if response is None or response.Status is None:
+        return Result(file.path, None, NO_RESPONSE)
+    return Result(file.path, int(response.Status), str(response.ErrorComment or ""))
 
 
 def _request(file: Sendable) -> C_STORE:
@@ -237,26 +237,26 @@ def _offers(context: PresentationContext, file: Sendable) -> bool:
 
 
 def exchange(association: Association, request: Any, context_id: int) -> Any:
-    """Send a DIMSE request as it is, and return its answer; None where none comes, and the association is over.
+    """Send a DIMSE request and return its response; None if there is none in time, and the association is aborted.
 
-    A late answer would be taken for that of the next request. The association must be one of `keep_answers`.
+    Aborted, because a late response would be taken for that of the next request. `take_over_responses` comes first.
     """
     association.dimse.send_msg(request, context_id)
-    answer = association.dimse.get_msg(block=True)[1]
-    if answer is None and association.is_established:
+    response = association.dimse.get_msg(block=True)[1]
+    if response is None and association.is_established:
         association.abort()
-    return answer
+    return response
 
 
-def keep_answers(association: Association) -> None:
-    """Keep answers from pynetdicom's own loop, which drops whatever it does not expect.
+def take_over_responses(association: Association) -> None:
+    """Leave all responses to `exchange`, none to pynetdicom's own loop, which drops those it does not expect.
 
-    It can be paused, as its `send_*` do, but its flag still says so for a moment after it was woken, and then it takes
-    the next answer from us. So it is told of none: it asks without waiting, and we wait.
+    Pausing the loop, as pynetdicom's `send_*` do, is not enough: its flag is still set for a moment after it was woken,
+    and then it takes the next response. The loop polls without blocking and gets nothing; `exchange` blocks.
     """
-    take = DIMSEServiceProvider.get_msg
+    get_msg = DIMSEServiceProvider.get_msg
     association.dimse.get_msg = (  # type: ignore[method-assign]
-        lambda block=False: take(association.dimse, block=True) if block else (None, None)
+        lambda block=False: get_msg(association.dimse, block=True) if block else (None, None)
     )
 
 
@@ -264,14 +264,14 @@ def keep_answers(association: Association) -> None:
 def _associated(node: Node, contexts: Sequence[tuple[str, str | None]]) -> Iterator[Any]:
     ae = AE(node.calling)
     ae.maximum_pdu_size = PDU_BYTES
-    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ANSWER_SECONDS
-    # Counts from the answer before: it would end a wait that has only begun.
+    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = RESPONSE_SECONDS
+    # Counted from the response before: it would end a wait that has only begun.
     ae.network_timeout = None
     requested = [build_context(sop_class, syntax) for sop_class, syntax in contexts]
     association = ae.associate(node.host, node.port, contexts=requested, ae_title=node.called, tls_args=node.tls_args)
     if not association.is_established:
-        raise NoAssociation(_why_not(association))
-    keep_answers(association)
+        raise AssociationFailed(_cause(association))
+    take_over_responses(association)
     try:
         yield association
     finally:
@@ -279,16 +279,16 @@ def _associated(node: Node, contexts: Sequence[tuple[str, str | None]]) -> Itera
             association.release()
 
 
-def _why_not(association: Any) -> str:
+def _cause(association: Any) -> str:
     if not association.is_rejected:
         return "cannot be reached"
-    said = association.acceptor.primitive
-    return f"rejects the association ({said.result_str}: {said.reason_str})".lower()
+    rejection = association.acceptor.primitive
+    return f"association rejected ({rejection.result_str}: {rejection.reason_str})".lower()
 
 
 def _summary(results: Sequence[Result]) -> Table:
-    table = Table("answer", "files", title="What became of the files")
-    answers = Counter("not sent" if result.status is None else f"{result.status:04X}" for result in results)
-    for answer, files in sorted(answers.items()):
-        table.add_row("0000 success" if answer == "0000" else answer, str(files))
+    table = Table("status", "files", title="Results")
+    statuses = Counter("not sent" if result.status is None else f"{result.status:04X}" for result in results)
+    for status, files in sorted(statuses.items()):
+        table.add_row("0000 success" if status == "0000" else status, str(files))
     return table

@@ -1,15 +1,16 @@
-"""The spool: bytes to disk, durably, under names that no sender can choose.
+"""The spool directory: its layout, and durable directory entries. No sender can choose a file name in it.
 
-    spool/inbox/<uuid>.part      made in advance, then being received
-    spool/inbox/<uuid>.dcm       acknowledged, waits for its rows
-    spool/store/<xx>/<uuid>.dcm  has its row in `instances`
-    spool/quarantine/<uuid>.dcm  has its row in `quarantine`
-    spool/associations/<id>      an open association that has sent objects
-    spool/procedure_steps/<hash> the state of a procedure step
-    spool/reports/<ids>          a commitment report for an open association
+    spool/inbox/<uuid>.part      prepared in advance, or being received
+    spool/inbox/<uuid>.dcm       acknowledged, not yet indexed
+    spool/store/<xx>/<uuid>.dcm  indexed: has a row in `instances`
+    spool/quarantine/<uuid>.dcm  has a row in `quarantine`
+    spool/associations/<id>      marker of an open association that has sent objects
+    spool/procedure_steps/<hash> state of a procedure step
+    spool/commitments/<ids>      storage commitment result for an open association
+    spool/refusals.json          refusals counted by the listener
 
 An object is acknowledged only when POSIX guarantees that it survives a power cut: its bytes are synced, and so is a
-directory that names them. dicom_listener.spool.inbox does both with one flush for each object.
+directory entry for them. dicom_listener.spool.inbox does both with one flush for each object.
 """
 
 from __future__ import annotations
@@ -27,100 +28,100 @@ COMPLETE = ".dcm"
 
 @dataclass(frozen=True, slots=True)
 class Spool:
-    """Where received files lie."""
+    """Paths and markers below one spool directory."""
 
     root: Path
 
     @property
     def inbox(self) -> Path:
-        """Acknowledged and being received."""
+        """Files being received, and acknowledged ones that are not yet indexed."""
         return self.root / "inbox"
 
     @property
     def store(self) -> Path:
-        """Indexed."""
+        """Indexed files."""
         return self.root / "store"
 
     @property
     def quarantine(self) -> Path:
-        """Acknowledged, but no instance of a study."""
+        """Acknowledged files that cannot become an instance of a study."""
         return self.root / "quarantine"
 
     @property
     def associations(self) -> Path:
-        """One empty file for each open association."""
+        """Markers of open associations: one empty file each."""
         return self.root / "associations"
 
     @property
     def procedure_steps(self) -> Path:
-        """The state of each procedure step."""
+        """States of procedure steps."""
         return self.root / "procedure_steps"
 
     @property
-    def reports(self) -> Path:
-        """Commitment reports that wait for their association."""
-        return self.root / "reports"
+    def commitments(self) -> Path:
+        """Storage commitment results for open associations."""
+        return self.root / "commitments"
 
     @property
     def refusals(self) -> Path:
-        """How often the listener refused whom, and why."""
+        """Refusals counted by the listener; see dicom_listener.receive.counters."""
         return self.root / "refusals.json"
 
     def prepare(self) -> None:
-        """Make the folders, readable by our user only, and make sure that they stay."""
-        shelves = (self.store / f"{number:02x}" for number in range(256))
-        kept = (self.inbox, self.store, *shelves, self.quarantine)
-        above = self._above()
-        for folder in (*kept, self.associations, self.procedure_steps, self.reports):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for folder in (self.store, self.root, self.root.parent, *above):
-            sync_directory(folder)
+        """Make the directories durably, readable by the own user only."""
+        buckets = (self.store / f"{number:02x}" for number in range(256))
+        received = (self.inbox, self.store, *buckets, self.quarantine)
+        parents = self._parents_to_sync()
+        for directory in (*received, self.associations, self.procedure_steps, self.commitments):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for directory in (self.store, self.root, self.root.parent, *parents):
+            sync_directory(directory)
 
-    def _above(self) -> list[Path]:
-        """The folders that name the data directory and those made above it: up to the first that is there."""
-        above = list(self.root.parent.parents)
-        missing = sum(1 for _ in itertools.takewhile(lambda folder: not folder.exists(), above))
-        return above[: missing + 1]
+    def _parents_to_sync(self) -> list[Path]:
+        """Parents of the data directory that are missing, and the first that exists: it gets a new entry."""
+        parents = list(self.root.parent.parents)
+        missing = sum(1 for _ in itertools.takewhile(lambda parent: not parent.exists(), parents))
+        return parents[: missing + 1]
 
     def mark_open(self, association_id: str) -> None:
-        """Let the dispatcher know that objects are coming in this association."""
+        """Mark an association as open for the dispatcher: its studies do not settle yet."""
         (self.associations / association_id).touch()
 
     def mark_closed(self, association_id: str) -> None:
-        """Let the dispatcher know that no more come."""
+        """Remove the mark: no more objects come in this association."""
         (self.associations / association_id).unlink(missing_ok=True)
 
-    def forget_associations(self) -> None:
-        """None is open: an earlier listener is gone."""
+    def clear_associations(self) -> None:
+        """Remove the marks of an earlier listener."""
         for marker in self.associations.iterdir():
             marker.unlink()
 
     def open_associations(self) -> list[str]:
-        """The associations in which objects may still come."""
+        """Return the ids of associations in which objects may still come."""
         return [marker.name for marker in self.associations.iterdir()]
 
     def is_open(self, association_id: str) -> bool:
-        """Whether this association is open and has sent something."""
+        """Return whether this association is open and has sent objects."""
         return (self.associations / association_id).exists()
 
-    def received(self, most: int) -> list[Path]:
-        """Acknowledged files that wait for their rows, the oldest first."""
+    def received(self, limit: int) -> list[Path]:
+        """Return at most *limit* acknowledged files that are not yet indexed, the oldest first."""
         waiting = []
         with os.scandir(self.inbox) as entries:
             for entry in entries:
-                # Another dispatcher may take it out between the two calls.
+                # Another dispatcher may remove it between the two calls.
                 with contextlib.suppress(FileNotFoundError):
                     if entry.name.endswith(COMPLETE):
                         waiting.append((entry.stat().st_mtime_ns, entry.path))
-        return [Path(path) for _, path in sorted(waiting)[:most]]
+        return [Path(path) for _, path in sorted(waiting)[:limit]]
 
-    def place(self, received: Path) -> Path:
-        """Where an indexed file lies: 256 folders, so that none grows too long to list."""
+    def stored_path(self, received: Path) -> Path:
+        """Return the path of *received* after indexing: in one of 256 directories, so that each can be listed."""
         return self.store / received.name[:2] / received.name
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the names in *directory* durable."""
+    """Make the entries of *directory* durable; raises OSError."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -129,11 +130,11 @@ def sync_directory(directory: Path) -> None:
 
 
 class DirectorySync:
-    """Makes the names in one directory durable, with one flush for all who wait at the same time.
+    """Make the entries of one directory durable, with one flush for all threads that wait at the same time.
 
-    A flush that has failed once fails for ever: the kernel reports a lost write to one caller only, so that nobody can
-    know afterwards what is on the disk. A restart looks again. A directory that cannot be opened, for want of
-    descriptors, has lost nothing: the next call tries again.
+    After a failed flush every later call fails: the kernel reports a lost write only once, so that the content of the
+    disk is unknown until a restart reads it. If the directory cannot be opened, for lack of descriptors, nothing is
+    lost, and the next call tries again.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -144,9 +145,9 @@ class DirectorySync:
         self._failure: OSError | None = None
 
     def __call__(self) -> None:
-        """Return when every name made before this call is durable; raises OSError."""
+        """Return when every entry made before this call is durable; raises OSError."""
         with self._condition:
-            # A flush under way may have begun before our name was made: the next one counts.
+            # A flush in progress may have begun before the entry was made: the next one counts.
             wanted = self._flushed + 1 + self._flushing
             while self._flushed < wanted and self._failure is None:
                 if self._flushing:
@@ -170,7 +171,7 @@ class DirectorySync:
 
 
 def _failure_of_flush(directory: Path) -> OSError | None:
-    """Flush it and return what the flush failed of; raises OSError where there was none to fail."""
+    """Flush *directory* and return the error of the flush; raises OSError if there was no flush."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,8 @@
-"""The head of a stored file: preamble, prefix and File Meta Information (PS3.10 7.1), written and read back.
+"""Encode and decode the header of a stored file: preamble, prefix and File Meta Information (PS3.10 7.1).
 
-It says all that is needed to make the object's rows again from the file alone: who sent it, when, in which
-association and how urgently. Its last bytes are the seal, written when the object is complete: size and CRC-32 of all
-the rest. A file with a broken seal is half a file, however it came about.
+Rows can be made again from the file alone: its header has sender, time, association and priority. The last bytes of
+the header are the seal, written when the object is complete: size of the file and CRC-32 of all other bytes. A file
+with a wrong seal is incomplete.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 IMPLEMENTATION_CLASS_UID = "2.25.177700872978730742733091213152172090075"
 IMPLEMENTATION_VERSION_NAME = f"PRELIM_{version('prelim')}"[:16]
-#: Names our own use of Private Information (0002,0102); its JSON keys are the fields of Reception below.
+#: Creator of the Private Information (0002,0102); its JSON keys are the fields of Reception below.
 PRIVATE_CREATOR_UID = "2.25.252160920937784604581597451954160424391"
 
-#: Zeroed, so that no stored object is at the same time a program (CVE-2019-11687), then the prefix.
+#: Zeros, so that no stored object is at the same time an executable (CVE-2019-11687), then the prefix.
 PREAMBLE = bytes(128) + b"DICM"
 GROUP_LENGTH_BYTES = 12
-#: Bytes to read for the whole head; ours has some 700.
-LONGEST_HEAD = 4096
-#: Size of the file and CRC-32 of everything but the seal, in hexadecimal: JSON may be followed by them unharmed.
+#: Bytes read to decode a header; the encoded ones have about 700.
+MAX_HEADER_BYTES = 4096
+#: Size of the file and CRC-32 of all bytes but the seal, in hexadecimal: text, as the JSON before it.
 SEAL = struct.Struct("16s8s")
 UNSEALED = b"0" * SEAL.size
 #: Bytes read at a time.
-STEP = 2**20
+READ_BYTES = 2**20
 
-#: The operations whose data sets are kept.
+#: The operations whose data sets are stored.
 C_STORE, N_ACTION, N_CREATE, N_SET = "C-STORE", "N-ACTION", "N-CREATE", "N-SET"
 
 MEDIA_STORAGE_SOP_CLASS_UID = 0x00020002
@@ -50,7 +50,7 @@ _WANTED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Reception:
-    """How an object came to us. *priority* is that of the C-STORE: 0 medium, 1 high, 2 low (PS3.7 9.3.1.1)."""
+    """Sender, time and association of an object. *priority*: 0 medium, 1 high, 2 low (C-STORE, PS3.7 9.3.1.1)."""
 
     operation: str
     association_id: str
@@ -63,7 +63,7 @@ class Reception:
 
 @dataclass(frozen=True, slots=True)
 class FileMeta:
-    """What the head of one of our files says; the data set begins at byte *length*."""
+    """Decoded header of a stored file; the data set begins at byte *length*."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -74,7 +74,7 @@ class FileMeta:
 
 
 def encode(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, reception: Reception) -> bytes:
-    """Preamble, prefix and File Meta Information, in Explicit VR Little Endian, not yet sealed."""
+    """Return preamble, prefix and File Meta Information in Explicit VR Little Endian, without a valid seal."""
     group = b"".join(
         (
             _long(0x0001, b"OB", b"\x00\x01"),
@@ -93,16 +93,16 @@ def encode(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, 
     return PREAMBLE + struct.pack("<HH2sHI", 2, 0, b"UL", 4, len(group)) + group
 
 
-def decode(head: bytes) -> FileMeta:
-    """Read back what `encode` wrote; raises ValueError where *head* is not the beginning of one of our files."""
-    group = memoryview(head)[len(PREAMBLE) :]
-    begins = head.startswith(PREAMBLE) and bytes(group[:8]) == struct.pack("<HH2sH", 2, 0, b"UL", 4)
+def decode(header: bytes) -> FileMeta:
+    """Decode a header written by `encode`; bytes behind it are ignored. Raises ValueError if *header* is not one."""
+    group = memoryview(header)[len(PREAMBLE) :]
+    begins = header.startswith(PREAMBLE) and bytes(group[:8]) == struct.pack("<HH2sH", 2, 0, b"UL", 4)
     if not begins or len(group) < GROUP_LENGTH_BYTES:
-        raise ValueError("the file does not begin with a preamble, prefix and File Meta Information")
+        raise ValueError("no DICOM file: preamble, prefix or File Meta Information is missing")
     (length,) = struct.unpack_from("<I", group, 8)
     end = GROUP_LENGTH_BYTES + length
     if end > len(group):
-        raise ValueError("the File Meta Information is longer than any of ours")
+        raise ValueError("the File Meta Information is longer than the header")
     reader = ElementReader(_WANTED)
     reader.feed(group[GROUP_LENGTH_BYTES:end])
     values = reader.values
@@ -119,26 +119,26 @@ def decode(head: bytes) -> FileMeta:
 
 
 def checksum(content: bytes | memoryview, so_far: int = 0) -> int:
-    """CRC-32, continued from *so_far*."""
+    """Return the CRC-32 of *content*, continued from *so_far*."""
     return zlib.crc32(content, so_far)
 
 
 def seal(file_bytes: int, crc: int) -> bytes:
-    """The seal of a complete file; *crc* is the checksum of its head without the seal, then its data set."""
+    """Return the seal of a complete file; *crc* is that of its header without the seal, then its data set."""
     return SEAL.pack(b"%016x" % file_bytes, b"%08x" % crc)
 
 
-def is_whole(path: Path) -> bool:
-    """Whether the file at *path* is complete, as its seal says; reads all of it."""
+def is_complete(path: Path) -> bool:
+    """Return whether the seal of the file at *path* is right; reads all of it. Raises OSError."""
     with path.open("rb") as file:
-        head = file.read(LONGEST_HEAD)
+        header = file.read(MAX_HEADER_BYTES)
         try:
-            meta = decode(head)
+            meta = decode(header)
         except ValueError:
             return False
-        crc = checksum(head[: meta.length - SEAL.size])
+        crc = checksum(header[: meta.length - SEAL.size])
         file.seek(meta.length)
-        while step := file.read(STEP):
+        while step := file.read(READ_BYTES):
             crc = checksum(step, crc)
         return meta.seal == seal(file.tell(), crc)
 
@@ -168,4 +168,4 @@ def _from_json(value: bytes) -> Reception:
     try:
         return Reception(**{**fields, "received_at": dt.datetime.fromisoformat(fields["received_at"])})
     except (TypeError, KeyError) as error:
-        raise ValueError("the Private Information is not ours") from error
+        raise ValueError("the Private Information has other fields than expected") from error

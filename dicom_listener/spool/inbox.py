@@ -1,11 +1,11 @@
-"""Objects on their way into the inbox: one flush each, and durable by what POSIX promises.
+"""Objects on their way into the inbox: durable by POSIX, with one flush each.
 
-The usual way costs two flushes in a row: sync the file, rename it, sync the directory. Here the directory is synced in
-advance: empty files `<uuid>.part` are made by the dozen, their names synced together. An object is written into one,
-sealed (dicom_listener.spool.file_meta) and synced: from then on it survives a power cut under that name. The name
-`<uuid>.dcm`, by which the indexer finds it, is linked beside the first without waiting for a flush; the first is
-removed when a later flush has covered the second. After a crash, a `.part` with an unbroken seal is an object, any
-other is nothing.
+The usual way costs two flushes in sequence: sync the file, rename it, sync the directory. Here the directory is synced
+in advance: empty files `<uuid>.part` are made by the dozen, their directory entries synced together. An object is
+written into one, sealed (dicom_listener.spool.file_meta) and synced: from then on it survives a power cut under that
+name. The name `<uuid>.dcm`, by which the indexer finds it, is linked beside the first without a flush; the first is
+removed when a later flush has made the second durable. After a crash, a `.part` with a valid seal is an object; any
+other is removed.
 """
 
 from __future__ import annotations
@@ -14,124 +14,104 @@ import contextlib
 import fcntl
 import os
 import threading
-import time
 import uuid
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
 from db.errors import ConfigurationError
-from dicom_listener.dicom.statuses import OutOfResources
 from dicom_listener.spool import file_meta
 from dicom_listener.spool.durable import COMPLETE, PART, DirectorySync
+from dicom_listener.spool.writer import FreeSpace, Part, SpoolWriter, disk_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from dicom_listener.spool.durable import Spool
 
 log = structlog.get_logger()
 
-#: Empty files made in advance: what eight senders of small objects need during the slowest flush seen (20 ms).
-AHEAD = 64
-#: Seconds until names that nobody needs any longer are removed.
-TEND_SECONDS = 1.0
-#: Bytes that must stay free: the database and the logs often share the disk, and must be able to say that it is full.
-RESERVED_BYTES = 512 * 2**20
-#: Seconds for which a look at the free space holds: in so short a time no network fills a tenth of the reserve.
-ROOM_SECONDS = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """An empty file whose name is durable, open for writing."""
-
-    path: Path
-    descriptor: int
-
-    def remove(self) -> None:
-        """Close and remove it."""
-        os.close(self.descriptor)
-        self.path.unlink(missing_ok=True)
+#: Empty files made in advance: those that eight senders of small objects need during the slowest flush seen (20 ms).
+PREPARED_FILES = 64
+#: Seconds between two rounds of maintenance: prepare files, remove superseded names.
+MAINTENANCE_SECONDS = 1.0
 
 
 class Inbox:
-    """Takes the objects of all associations. One process at a time may own a spool's inbox."""
+    """Files for the objects of all associations. Only one process at a time can open the inbox of a spool."""
 
     def __init__(self, spool: Spool) -> None:
         self._directory = spool.inbox
         self._lock_path = spool.root / "listener.lock"
         self._lock: int | None = None
         self._sync = DirectorySync(spool.inbox)
-        self._ready: deque[Part] = deque()
-        #: First names of objects that have a second one.
-        self.kept: deque[Path] = deque()
-        self._tending = threading.Thread(target=self._tend, name="dicom-inbox")
+        self._free_space = FreeSpace(spool.inbox)
+        self._prepared: deque[Part] = deque()
+        #: The `.part` names of stored objects: superseded by their `.dcm` names once these are durable.
+        self._superseded: deque[Path] = deque()
+        self._maintenance = threading.Thread(target=self._maintain, name="dicom-inbox")
         self._wake = threading.Event()
         self._closed = False
-        self._look_again = 0.0
 
     def open(self) -> tuple[int, int]:
-        """Take possession; returns how many objects of an earlier listener were found complete, and how many not.
+        """Lock the inbox and recover the objects of an earlier listener; returns how many were complete and incomplete.
 
-        Raises ConfigurationError where another listener runs on this spool.
+        Raises ConfigurationError if another listener has locked it.
         """
-        self._lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(self._lock)
-            raise ConfigurationError(f"another listener runs on {self._directory.parent}") from None
+            os.close(lock)
+            raise ConfigurationError(
+                f"another listener runs on {self._directory.parent}: stop it, or set another PRELIM_DATA_DIR"
+            ) from None
+        self._lock = lock
         recovered = self._recover()
-        self._prepare(AHEAD)
-        self._tending.start()
+        self._prepare(PREPARED_FILES)
+        self._maintenance.start()
         return recovered
 
     def close(self) -> None:
-        """Tidy up and give the inbox free."""
+        """Remove prepared files and superseded names, and unlock the inbox; no effect the second time."""
         self._closed = True
         self._wake.set()
-        self._tending.join()
-        with contextlib.suppress(OSError):  # what a broken disk leaves, the next start looks through
-            self._remove_kept()
-        self.forget_prepared()
+        self._maintenance.join()
+        with contextlib.suppress(OSError):  # the next start recovers the rest
+            self._remove_superseded()
+        self._discard_prepared()
         if self._lock is not None:
             os.close(self._lock)
+            self._lock = None
 
-    def begin(self, head: bytes) -> Arrival:
-        """A file for an object whose file begins with *head*; raises OutOfResources."""
+    def begin(self, header: bytes) -> SpoolWriter:
+        """Return a writer for an object whose file begins with *header*; raises OutOfResources."""
         with disk_errors():
-            self.look_for_room()
-            return Arrival(self._take(), head, self)
+            self._free_space.check()
+            return SpoolWriter(
+                self._take(),
+                header,
+                self._free_space,
+                committed=self._superseded.append,
+                directory_replaced=self._discard_prepared,
+            )
 
-    def forget_prepared(self) -> None:
-        """Remove the files made in advance: nobody comes any more, or their folder is not there any more."""
-        for _ in range(len(self._ready)):
-            # Another thread may have taken the last; what stays is removed by the next start.
+    def _discard_prepared(self) -> None:
+        """Remove the prepared files; the next start removes those that stay."""
+        for _ in range(len(self._prepared)):
+            # Another thread may have taken the last.
             with contextlib.suppress(OSError, IndexError):
-                self._ready.popleft().remove()
-
-    def look_for_room(self) -> None:
-        """Raise OutOfResources where no more than the reserve is free, at a look not long ago."""
-        now = time.monotonic()
-        if now < self._look_again:
-            return
-        disk = os.statvfs(self._directory)
-        if disk.f_bavail * disk.f_frsize < RESERVED_BYTES:
-            raise OutOfResources("the disk is full")
-        self._look_again = now + ROOM_SECONDS
+                self._prepared.popleft().remove()
 
     def _take(self) -> Part:
         while True:
             try:
-                part = self._ready.popleft()
-            except IndexError:  # a burst: who comes now waits for a flush of his own, shared with the others
+                part = self._prepared.popleft()
+            except IndexError:  # a burst: this object needs one more flush, shared with the others
                 self._prepare(1)
                 continue
-            if len(self._ready) < AHEAD // 2:
+            if len(self._prepared) < PREPARED_FILES // 2:
                 self._wake.set()
             return part
 
@@ -146,153 +126,51 @@ class Inbox:
             self._sync()
         except OSError:
             for part in made:
-                with contextlib.suppress(OSError):  # what stays is removed by the next start
+                with contextlib.suppress(OSError):  # the next start removes what stays
                     part.remove()
             raise
-        self._ready.extend(made)
+        self._prepared.extend(made)
 
-    def _tend(self) -> None:
+    def _maintain(self) -> None:
         while not self._closed:
-            self._wake.wait(TEND_SECONDS)
+            self._wake.wait(MAINTENANCE_SECONDS)
             self._wake.clear()
             try:
-                self._prepare(AHEAD - len(self._ready))
-                self._remove_kept()
+                self._prepare(PREPARED_FILES - len(self._prepared))
+                self._remove_superseded()
             except OSError as error:
-                # The next object meets the same disk, and its sender is told.
-                log.error("inbox.disk_failed", why=error.strerror)  # noqa: TRY400 - not a fault of ours
-                self._wake.wait(TEND_SECONDS)
+                # The next object fails on the same disk, and its sender gets the status.
+                log.error("inbox.disk_failed", error=error.strerror)  # noqa: TRY400 - no fault of the program
+                self._wake.wait(MAINTENANCE_SECONDS)
 
-    def _remove_kept(self) -> None:
-        """Remove the first names of objects whose second names are durable by now."""
-        kept = [self.kept.popleft() for _ in range(len(self.kept))]
+    def _remove_superseded(self) -> None:
+        paths = [self._superseded.popleft() for _ in range(len(self._superseded))]
         try:
-            if kept:
+            if paths:
                 self._sync()
-            while kept:
-                kept[-1].unlink(missing_ok=True)
-                kept.pop()
+            while paths:
+                paths[-1].unlink(missing_ok=True)
+                paths.pop()
         finally:
-            self.kept.extend(kept)
+            self._superseded.extend(paths)
 
     def _recover(self) -> tuple[int, int]:
-        parts = list(self._directory.glob(f"*{PART}"))
-        judged = {path: _is_whole(path) for path in parts}
-        whole = [path for path in parts if judged[path]]
-        for path in whole:
+        checked = {path: _is_complete(path) for path in self._directory.glob(f"*{PART}")}
+        complete = [path for path, found in checked.items() if found]
+        for path in complete:
             with contextlib.suppress(FileExistsError):
                 os.link(path, path.with_suffix(COMPLETE))
         self._sync()
-        for path in parts:
-            if judged[path] is not None:
+        for path, found in checked.items():
+            if found is not None:
                 path.unlink()
-        return len(whole), sum(found is False for found in judged.values())
+        return len(complete), sum(found is False for found in checked.values())
 
 
-class Arrival:
-    """One object on its way to the disk: `write` as it comes, then either `keep` or `drop`."""
-
-    def __init__(self, part: Part, head: bytes, inbox: Inbox) -> None:
-        self._part = part.path
-        self._descriptor: int | None = part.descriptor
-        self._inbox = inbox
-        self._head = head
-        self._seal_at = len(head) - file_meta.SEAL.size
-        self._crc = file_meta.checksum(head[: self._seal_at])
-        self._bytes = 0
-        #: Received, not yet given to the disk.
-        self._unwritten: list[bytes | memoryview] = [head]
-
-    def write(self, fragment: bytes | memoryview, *, last: bool = False) -> None:
-        """Append bytes of the data set, the *last* ones no sooner than in `keep`; raises OutOfResources."""
-        self._crc = file_meta.checksum(fragment, self._crc)
-        self._unwritten.append(fragment)
-        if not last:
-            with disk_errors():
-                self._append()
-
-    def keep(self) -> Path:
-        """Make the object durable and let the indexer find it; raises OutOfResources, and then it is not there."""
-        final = self._part.with_suffix(COMPLETE)
-        with disk_errors(), self._dropped_on_error():
-            self._append_sealed()
-            os.fdatasync(self._open)
-            self._close()
-            os.link(self._part, final)
-        self._inbox.kept.append(self._part)
-        return final
-
-    def drop(self) -> None:
-        """Remove the object; harmless after `keep` and when repeated."""
-        if self._descriptor is None:
-            return
-        try:
-            try:
-                self._close()
-            finally:
-                self._part.unlink(missing_ok=True)
-        except OSError as error:  # what stays is removed by the next start
-            log.warning("inbox.part_not_removed", why=error.strerror)
-
-    @property
-    def _open(self) -> int:
-        assert self._descriptor is not None, "written to after keep or drop"  # noqa: S101 - a fault of ours
-        return self._descriptor
-
-    def _append_sealed(self) -> None:
-        size = self._bytes + _size(self._unwritten)
-        seal = file_meta.seal(size, self._crc)
-        if self._bytes:
-            self._append()
-            os.pwrite(self._open, seal, self._seal_at)
-        else:  # all of it at once, as small objects come
-            self._unwritten[0] = self._head[: self._seal_at] + seal
-            self._append()
-
-    def _append(self) -> None:
-        self._inbox.look_for_room()
-        while self._unwritten:
-            written = os.writev(self._open, self._unwritten)
-            self._bytes += written
-            # Less than all: a disk that fills up. The next write says so.
-            rest = memoryview(b"".join(self._unwritten))[written:] if written < _size(self._unwritten) else b""
-            self._unwritten = [rest] if rest else []
-
-    def _close(self) -> None:
-        descriptor, self._descriptor = self._open, None
-        os.close(descriptor)
-
-    @contextlib.contextmanager
-    def _dropped_on_error(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, OutOfResources) as error:
-            if isinstance(error, FileNotFoundError):  # somebody replaced the folder, and took all of them away
-                self._inbox.forget_prepared()
-            # After a failed flush nobody knows what the file holds; the sender is told to send it again.
-            self.drop()
-            with contextlib.suppress(OSError):
-                self._part.unlink(missing_ok=True)
-            raise
-
-
-def _is_whole(path: Path) -> bool | None:
-    """Whether it is an object; None where the disk does not say: one bad block must not keep the listener down."""
+def _is_complete(path: Path) -> bool | None:
+    """Return whether *path* is an object; None if it cannot be read: one bad block must not stop the listener."""
     try:
-        return file_meta.is_whole(path)
+        return file_meta.is_complete(path)
     except OSError as error:
-        log.error("inbox.part_unreadable", file=path.name, why=error.strerror)  # noqa: TRY400 - not a fault of ours
+        log.error("inbox.part_unreadable", file=path.name, error=error.strerror)  # noqa: TRY400 - a fault of the disk
         return None
-
-
-def _size(buffers: Sequence[bytes | memoryview]) -> int:
-    return sum(map(len, buffers))
-
-
-@contextlib.contextmanager
-def disk_errors() -> Iterator[None]:
-    """Turn what the disk says into the refusal the sender understands."""
-    try:
-        yield
-    except OSError as error:
-        raise OutOfResources(f"the disk cannot hold the object: {error.strerror}") from error

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: Seconds a modality waits before it sends again what was not acknowledged.
 RESEND_SECONDS = 0.5
-ANSWER_SECONDS = 10
+RESPONSE_SECONDS = 10
 #: Seconds after which a modality gives up a study; no fault lasts that long.
 PATIENCE_SECONDS = 60
 HIGH, MEDIUM = 1, 0
@@ -120,7 +120,7 @@ class Modality(threading.Thread):
     def _send(self, study: PlannedStudy, objects: list[Dataset]) -> list[Dataset]:
         """Send in one association; what was not acknowledged."""
         ae = AE(self.name)
-        ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ANSWER_SECONDS
+        ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = RESPONSE_SECONDS
         ae.add_requested_context(objects[0].SOPClassUID, ExplicitVRLittleEndian)
         association = ae.associate("127.0.0.1", self._port, ae_title="PRELIM")
         if not association.is_established:

@@ -24,7 +24,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from dicom_listener.spool import file_meta
-from dicom_listener.spool.inbox import TEND_SECONDS
+from dicom_listener.spool.inbox import MAINTENANCE_SECONDS
 from tests.fuzz import wire
 from tests.fuzz.mutations import mutate, session
 
@@ -146,10 +146,10 @@ def check_disk(subject: Subject) -> None:
     """Raise Broken where something acknowledged is missing, or something half is offered to the indexer."""
     kept = set()
     for path in (subject.spool / "inbox").glob("*.dcm"):
-        if not file_meta.is_whole(path):
+        if not file_meta.is_complete(path):
             raise Broken(f"{path.name} is not whole")
         with path.open("rb") as file:
-            kept.add(file_meta.decode(file.read(file_meta.LONGEST_HEAD)).sop_instance_uid)
+            kept.add(file_meta.decode(file.read(file_meta.MAX_HEADER_BYTES)).sop_instance_uid)
     missing = subject.acknowledged - kept
     if missing:
         raise Broken(f"acknowledged, but not on disk: {sorted(missing)}")
@@ -159,7 +159,7 @@ def fuzz(subject: Subject, seed: int, seconds: float) -> int:
     """Run cases for *seconds*; returns how many. Raises Broken."""
     for warm_up in range(20):
         run_case(subject, seed, warm_up)
-    time.sleep(2 * TEND_SECONDS)  # until all files that are made in advance are there again
+    time.sleep(2 * MAINTENANCE_SECONDS)  # until all files that are made in advance are there again
     before = subject.resources()
     deadline, number = time.monotonic() + seconds, 0
     while time.monotonic() < deadline:

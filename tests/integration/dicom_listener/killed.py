@@ -3,7 +3,7 @@
     python -m tests.integration.dicom_listener.killed listen FOLDER PORT STEP CALL
     python -m tests.integration.dicom_listener.killed index FOLDER DATABASE_URL STEP CALL
 
-STEP is `before` or `after` a function, named by its module; CALL says in which of its calls.
+STEP is `before` or `after` a function with its module; CALL is the number of the call.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A listener of a test's own on a free port, and how to look at what it stored."""
+"""Settings of a listener on a free port, and its stored files."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 
 def settings_for(folder: Path, **values: Any) -> Settings:
-    """Settings of a listener whose spool lies in *folder*."""
+    """Settings of a listener with its spool in *folder*."""
     return Settings(data_dir=folder, dicom_port=0, **values)
 
 
 def node(listener: Listener, **names: str) -> Node:
-    """The listener, as a sender sees it."""
+    """The listener as a node to send to."""
     return Node("127.0.0.1", listener.port, **{"called": "PRELIM", **names})
 
 
 def stored(settings: Settings) -> list[tuple[file_meta.FileMeta, bytes]]:
-    """What was acknowledged and waits for its rows: file meta and data set."""
+    """Acknowledged files that are not yet indexed: file meta and data set."""
     contents = [path.read_bytes() for path in (settings.spool / "inbox").glob("*.dcm")]
     metas = map(file_meta.decode, contents)
     return [(meta, content[meta.length :]) for meta, content in zip(metas, contents, strict=True)]
 
 
 def file_of_pydicom(name: str) -> Path:
-    """A test file that pydicom ships."""
+    """A test file shipped with pydicom."""
     found = get_testdata_file(name, download=False)
     assert isinstance(found, str)
     return Path(found)

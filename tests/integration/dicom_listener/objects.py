@@ -1,4 +1,4 @@
-"""Synthetic DICOM objects, small and valid, and their way into a spool without a network."""
+"""Make small synthetic DICOM objects, and put them into a spool without a network."""
 
 from __future__ import annotations
 
@@ -51,21 +51,21 @@ def encode(dataset: Dataset) -> bytes:
 
 
 def receive(settings: Settings, dataset: Dataset, *, data: bytes | None = None, **reception: Any) -> Path:
-    """Put an object into the spool as the listener does; *data* replaces the encoded data set."""
+    """Write an object to the spool as the listener does; *data* replaces the encoded data set."""
     spool = Spool(settings.spool)
     spool.prepare()
     head = file_meta.encode(dataset.SOPClassUID, dataset.SOPInstanceUID, ExplicitVRLittleEndian, received(**reception))
     inbox = Inbox(spool)
     inbox.open()
-    arrival = inbox.begin(head)
-    arrival.write(encode(dataset) if data is None else data)
-    path = arrival.keep()
+    writer = inbox.begin(head)
+    writer.write(encode(dataset) if data is None else data)
+    path = writer.commit()
     inbox.close()
     return path
 
 
 def received(**values: Any) -> Reception:
-    """How an object came in."""
+    """A reception with default values."""
     names = {"association_id": uuid.uuid4().hex, "calling_ae_title": "CT_1", "called_ae_title": "PRELIM", "priority": 0}
     return Reception(
         **(names | values), operation=file_meta.C_STORE, peer="127.0.0.1", received_at=dt.datetime.now(dt.UTC)

@@ -86,7 +86,7 @@ def connects(port: int) -> bool:
 
 
 @pytest.mark.parametrize(("step", "call", "size"), RECEIVING)
-def test_an_acknowledged_object_survives_a_kill(tmp_path: Path, step: str, call: int, size: int) -> None:
+def test_acknowledged_object_survives_a_kill(tmp_path: Path, step: str, call: int, size: int) -> None:
     port = free_port()
     process = run_until_killed("listen", tmp_path, str(port), step, call)
     acknowledged = []
@@ -106,15 +106,13 @@ def test_an_acknowledged_object_survives_a_kill(tmp_path: Path, step: str, call:
         pass
     assert set(acknowledged) <= {meta.sop_instance_uid for meta, _ in stored(settings)}
     inbox = Spool(settings.spool).inbox
-    assert all(file_meta.is_whole(path) for path in inbox.glob("*.dcm"))
+    assert all(file_meta.is_complete(path) for path in inbox.glob("*.dcm"))
     assert list(inbox.glob("*.part")) == []
     assert list(Spool(settings.spool).associations.iterdir()) == []
 
 
 @pytest.mark.parametrize(("step", "call"), INDEXING)
-def test_an_index_that_is_killed_is_made_good_by_the_next(
-    tmp_path: Path, database_url: str, step: str, call: int
-) -> None:
+def test_killed_indexing_is_repaired_by_the_next(tmp_path: Path, database_url: str, step: str, call: int) -> None:
     settings = settings_for(tmp_path, database_url=SecretStr(database_url))
     first = image()
     for dataset in (first, first, image(SOPInstanceUID=first.SOPInstanceUID), image()):

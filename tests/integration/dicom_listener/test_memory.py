@@ -37,7 +37,7 @@ def large_object(uid: str) -> Iterator[bytes]:
     yield pdu(P_DATA_TF, pdv(3, LAST, bytes(FRAGMENT)))
 
 
-def test_a_huge_object_and_a_huge_study_fit_into_200_mib(tmp_path: Path) -> None:
+def test_huge_object_and_huge_study_fit_into_200_mib(tmp_path: Path) -> None:
     with listening(tmp_path) as subject, Client(subject.port, seconds=120) as client:
         client.associate()
         for content in large_object("1.2.3"):

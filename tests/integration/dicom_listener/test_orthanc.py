@@ -90,7 +90,7 @@ def orthanc(settings: Settings) -> Iterator[Orthanc]:
             orthanc.process.wait()
 
 
-def test_orthanc_sends_and_gets_its_commitment(orthanc: Orthanc, settings: Settings) -> None:
+def test_orthanc_stores_and_gets_its_commitment_result(orthanc: Orthanc, settings: Settings) -> None:
     files = [file_of_pydicom("CT_small.dcm"), file_of_pydicom("MR_small.dcm")]
     sent = list(send.send_files(files, Node("127.0.0.1", orthanc.dicom_port, "ORTHANC")))
     assert [result.status for result in sent] == [0, 0]

@@ -1,10 +1,9 @@
-"""Storage commitment, with a requester made of pynetdicom."""
+"""Storage commitment, with pynetdicom as the requester."""
 
 from __future__ import annotations
 
 import socket
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -42,11 +41,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 
 class Modality:
-    """A modality that stores objects, asks for commitment and takes the report."""
+    """A modality that stores objects, requests storage commitment and receives the results."""
 
     def __init__(self, ae_title: str = "CT_1", transfer_syntaxes: list[str] | None = None) -> None:
-        self.reports: list[tuple[int, Dataset]] = []
-        self.answer = 0x0000
+        self.results: list[tuple[int, Dataset]] = []
+        self.status = 0x0000
         self.ae = AE(ae_title)
         self.handlers: list[Any] = [(evt.EVT_N_EVENT_REPORT, self._take)]
         self.ae.add_supported_context(
@@ -59,14 +58,14 @@ class Modality:
         return int(self.server.server_address[1])
 
     def _take(self, event: Any) -> tuple[int, None]:
-        self.reports.append((event.request.EventTypeID, event.event_information))
-        return self.answer, None
+        self.results.append((event.request.EventTypeID, event.event_information))
+        return self.status, None
 
     def associate(self, port: int) -> Any:
         contexts = [build_context(CTImageStorage), build_context(STORAGE_COMMITMENT_PUSH_MODEL)]
         return self.ae.associate("127.0.0.1", port, contexts=contexts, ae_title="PRELIM", evt_handlers=self.handlers)
 
-    def ask(self, association: Any, objects: list[tuple[str, str]], transaction_uid: str | None = None) -> int:
+    def request(self, association: Any, objects: list[tuple[str, str]], transaction_uid: str | None = None) -> int:
         request = Dataset()
         request.TransactionUID = transaction_uid or generate_uid()
         request.ReferencedSOPSequence = Sequence([_reference(*pair) for pair in objects])
@@ -95,21 +94,15 @@ def settings(tmp_path: Path, database_url: str, modality: Modality) -> Settings:
     return settings_for(tmp_path, database_url=SecretStr(database_url), peers_file=peers)
 
 
-@pytest.fixture
-def listener(settings: Settings) -> Iterator[Listener]:
-    with Listener(settings) as listener:
-        yield listener
-
-
 def send(modality: Modality, listener: Listener, datasets: list[Dataset], *extra: tuple[str, str]) -> str:
-    """Store, ask for commitment of what was stored and of *extra*, and leave; returns the transaction."""
+    """Store *datasets*, request their commitment and that of *extra*, release; returns the Transaction UID."""
     transaction_uid = generate_uid()
     association = modality.associate(listener.port)
     for dataset in datasets:
         dataset.file_meta = _meta()
         assert association.send_c_store(dataset).Status == 0
     objects = [(dataset.SOPClassUID, dataset.SOPInstanceUID) for dataset in datasets]
-    assert modality.ask(association, [*objects, *extra], transaction_uid) == 0
+    assert modality.request(association, [*objects, *extra], transaction_uid) == 0
     association.release()
     return transaction_uid
 
@@ -124,12 +117,12 @@ def peers(settings: Settings) -> PeerDirectory:
     return PeerDirectory(settings.dicom.peers_file)
 
 
-def report_once(settings: Settings) -> int:
-    """Report on one request that is due, where there is one; how many there were."""
+def deliver_once(settings: Settings) -> int:
+    """Index all files and serve one request that is due; returns 0 if there is none."""
     while indexer.run_once(settings):
         pass
-    with deliver.Reporter(settings, peers(settings)) as reporter:
-        return reporter.step()
+    with deliver.CommitmentDelivery(settings, peers(settings)) as delivery:
+        return delivery.run_once()
 
 
 def due_now(settings: Settings) -> None:
@@ -138,33 +131,39 @@ def due_now(settings: Settings) -> None:
 
 
 def detail(settings: Settings) -> str:
-    """Why the last try to report failed."""
+    """The cause of the last failed delivery."""
     with transaction(settings.database()) as session:
         return session.scalars(select(Commitment.detail)).one() or ""
 
 
-def failures(report: Dataset) -> dict[str, int]:
-    return {item.ReferencedSOPInstanceUID: item.FailureReason for item in report.get("FailedSOPSequence", ())}
+def details(settings: Settings, ae_title: str) -> set[str | None]:
+    """The causes of failed deliveries to a requester, None for requests that have not failed."""
+    with transaction(settings.database()) as session:
+        return set(session.scalars(select(Commitment.detail).where(Commitment.calling_ae_title == ae_title)))
 
 
-def test_what_is_safe_is_committed_on_a_new_association(
+def failures(result: Dataset) -> dict[str, int]:
+    return {item.ReferencedSOPInstanceUID: item.FailureReason for item in result.get("FailedSOPSequence", ())}
+
+
+def test_stored_objects_are_committed_on_a_new_association(
     settings: Settings, listener: Listener, modality: Modality
 ) -> None:
     datasets = [image(), image()]
     transaction_uid = send(modality, listener, datasets)
-    assert report_once(settings) == 1
+    assert deliver_once(settings) == 1
 
-    [(event_type, report)] = modality.reports
-    assert (event_type, report.TransactionUID) == (1, transaction_uid)
-    assert {item.ReferencedSOPInstanceUID for item in report.ReferencedSOPSequence} == {
+    [(event_type, result)] = modality.results
+    assert (event_type, result.TransactionUID) == (1, transaction_uid)
+    assert {item.ReferencedSOPInstanceUID for item in result.ReferencedSOPSequence} == {
         dataset.SOPInstanceUID for dataset in datasets
     }
-    assert "FailedSOPSequence" not in report
-    assert report_once(settings) == 0, "reported twice"
+    assert "FailedSOPSequence" not in result
+    assert deliver_once(settings) == 0, "delivered twice"
 
 
-def test_what_is_not_safe_is_named_with_its_reason(settings: Settings, listener: Listener, modality: Modality) -> None:
-    good, damaged, gone, other = image(), image(), image(), image()
+def test_failed_references_have_their_reason(settings: Settings, listener: Listener, modality: Modality) -> None:
+    good, damaged, gone = image(), image(), image()
     unknown = generate_uid()
     send(modality, listener, [good, damaged, gone], (CTImageStorage, unknown), (MRImageStorage, good.SOPInstanceUID))
     indexer.run_once(settings)
@@ -176,12 +175,11 @@ def test_what_is_not_safe_is_named_with_its_reason(settings: Settings, listener:
     content = paths[damaged.SOPInstanceUID].read_bytes()
     paths[damaged.SOPInstanceUID].write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     paths[gone.SOPInstanceUID].unlink()
-    del other
-    assert report_once(settings) == 1
+    assert deliver_once(settings) == 1
 
-    [(event_type, report)] = modality.reports
+    [(event_type, result)] = modality.results
     assert event_type == 2
-    assert failures(report) == {
+    assert failures(result) == {
         damaged.SOPInstanceUID: verify.PROCESSING_FAILURE,
         gone.SOPInstanceUID: verify.PROCESSING_FAILURE,
         unknown: verify.NO_SUCH_OBJECT_INSTANCE,
@@ -189,32 +187,30 @@ def test_what_is_not_safe_is_named_with_its_reason(settings: Settings, listener:
     }
 
 
-def test_a_report_nobody_takes_is_tried_again(settings: Settings, listener: Listener, modality: Modality) -> None:
-    modality.answer = 0x0110
+def test_refused_result_is_sent_again(settings: Settings, listener: Listener, modality: Modality) -> None:
+    modality.status = 0x0110
     send(modality, listener, [image()])
-    assert report_once(settings) == 1
-    assert report_once(settings) == 0, "not at once"
-    modality.answer = 0x0000
+    assert deliver_once(settings) == 1
+    assert deliver_once(settings) == 0, "not at once"
+    modality.status = 0x0000
     with transaction(settings.database()) as session:
-        assert "refuses" in (session.scalars(select(Commitment.detail)).one() or "")
+        assert "refused" in (session.scalars(select(Commitment.detail)).one() or "")
         session.execute(text("UPDATE commitments SET due_at = now()"))
-    assert report_once(settings) == 1
-    assert len(modality.reports) == 2
+    assert deliver_once(settings) == 1
+    assert len(modality.results) == 2
     with transaction(settings.database()) as session:
         assert session.scalars(select(Commitment.delivered_at)).one() is not None
 
 
-def test_a_request_survives_a_restart_of_the_listener(
-    settings: Settings, listener: Listener, modality: Modality
-) -> None:
+def test_request_survives_a_restart_of_the_listener(settings: Settings, listener: Listener, modality: Modality) -> None:
     send(modality, listener, [image()])
     listener.stop()
     with Listener(settings):
-        assert report_once(settings) == 1
-    assert [event_type for event_type, _ in modality.reports] == [1]
+        assert deliver_once(settings) == 1
+    assert [event_type for event_type, _ in modality.results] == [1]
 
 
-def test_without_an_address_the_report_comes_on_the_association_that_asked(
+def test_result_without_an_address_is_sent_on_the_association_of_the_request(
     settings: Settings, modality: Modality
 ) -> None:
     settings = settings.replace(peers_file=None)
@@ -223,16 +219,16 @@ def test_without_an_address_the_report_comes_on_the_association_that_asked(
         association = modality.associate(listener.port)
         dataset = image(file_meta=_meta())
         assert association.send_c_store(dataset).Status == 0
-        assert modality.ask(association, [(dataset.SOPClassUID, dataset.SOPInstanceUID)]) == 0
+        assert modality.request(association, [(dataset.SOPClassUID, dataset.SOPInstanceUID)]) == 0
         indexer.run_once(settings)
-        reporting = threading.Thread(target=deliver.run, args=(settings, peers(settings), stop))
-        reporting.start()
-        wait_until(lambda: len(modality.reports) == 1)
+        delivering = threading.Thread(target=deliver.run, args=(settings, peers(settings), stop))
+        delivering.start()
+        wait_until(lambda: len(modality.results) == 1)
         wait_until(lambda: delivered(settings))
         stop.set()
-        reporting.join()
+        delivering.join()
         association.release()
-    assert modality.reports[0][0] == 1
+    assert modality.results[0][0] == 1
 
 
 def delivered(settings: Settings) -> bool:
@@ -240,17 +236,17 @@ def delivered(settings: Settings) -> bool:
         return session.scalars(select(Commitment.delivered_at)).one() is not None
 
 
-def test_an_association_that_ended_without_an_address_is_said(settings: Settings, modality: Modality) -> None:
+def test_ended_association_without_an_address_is_recorded(settings: Settings, modality: Modality) -> None:
     settings = settings.replace(peers_file=None)
     with Listener(settings) as listener:
         send(modality, listener, [image()])
         wait_until(lambda: not list((settings.spool / "associations").iterdir()))
-        assert report_once(settings) == 1
+        assert deliver_once(settings) == 1
     with transaction(settings.database()) as session:
         assert "peers file" in (session.scalars(select(Commitment.detail)).one() or "")
 
 
-def test_a_request_without_a_transaction_is_refused(listener: Listener, modality: Modality) -> None:
+def test_request_without_transaction_uid_is_refused(listener: Listener, modality: Modality) -> None:
     association = modality.associate(listener.port)
     request = Dataset()
     request.ReferencedSOPSequence = Sequence([_reference(CTImageStorage, "1.2.3")])
@@ -259,47 +255,47 @@ def test_a_request_without_a_transaction_is_refused(listener: Listener, modality
     assert status.Status == 0xC001
 
 
-def test_prelim_commit_shows_the_report(settings: Settings) -> None:
+def test_prelim_commit_prints_the_result(settings: Settings) -> None:
     settings = settings.replace(peers_file=None)
     file = file_of_pydicom("CT_small.dcm")
     stop = threading.Event()
     with Listener(settings) as listener:
         assert [result.status for result in send_files([file], node(listener))] == [0]
         dispatching = threading.Thread(target=index_until, args=(settings, stop))
-        reporting = threading.Thread(target=deliver.run, args=(settings, peers(settings), stop))
-        for thread in (dispatching, reporting):
+        delivering = threading.Thread(target=deliver.run, args=(settings, peers(settings), stop))
+        for thread in (dispatching, delivering):
             thread.start()
         assert commit.commit([file], node(listener, calling="CT_1")) == 0
         assert commit.commit([file_of_pydicom("MR_small.dcm")], node(listener, calling="CT_1")) == 1
         stop.set()
-        for thread in (dispatching, reporting):
+        for thread in (dispatching, delivering):
             thread.join()
 
 
-def test_the_object_in_quarantine_is_not_committed(settings: Settings, listener: Listener, modality: Modality) -> None:
+def test_quarantined_object_is_not_committed(settings: Settings, listener: Listener, modality: Modality) -> None:
     first = image()
     send(modality, listener, [first])
-    assert report_once(settings) == 1
+    assert deliver_once(settings) == 1
     send(modality, listener, [image(SOPInstanceUID=first.SOPInstanceUID)])
-    assert report_once(settings) == 1
-    assert [event_type for event_type, _ in modality.reports] == [1, 2]
-    assert failures(modality.reports[1][1]) == {first.SOPInstanceUID: verify.PROCESSING_FAILURE}
+    assert deliver_once(settings) == 1
+    assert [event_type for event_type, _ in modality.results] == [1, 2]
+    assert failures(modality.results[1][1]) == {first.SOPInstanceUID: verify.PROCESSING_FAILURE}
 
 
-def test_seventy_thousand_objects_are_one_request(settings: Settings, listener: Listener, modality: Modality) -> None:
+def test_request_with_70000_references_is_served(settings: Settings, listener: Listener, modality: Modality) -> None:
     dataset = image()
     transaction_uid = send(modality, listener, [dataset])
     indexer.run_once(settings)
     with transaction(settings.database()) as session:
         request = session.scalars(select(Commitment)).one()
         request.requested = [*request.requested, *([CTImageStorage, f"1.2.{number}"] for number in range(70_000))]
-    assert report_once(settings) == 1
-    [(event_type, report)] = modality.reports
-    assert (event_type, report.TransactionUID, len(report.FailedSOPSequence)) == (2, transaction_uid, 70_000)
-    assert [item.ReferencedSOPInstanceUID for item in report.ReferencedSOPSequence] == [dataset.SOPInstanceUID]
+    assert deliver_once(settings) == 1
+    [(event_type, result)] = modality.results
+    assert (event_type, result.TransactionUID, len(result.FailedSOPSequence)) == (2, transaction_uid, 70_000)
+    assert [item.ReferencedSOPInstanceUID for item in result.ReferencedSOPSequence] == [dataset.SOPInstanceUID]
 
 
-def test_a_request_that_fails_is_tried_again_later_and_does_not_block_the_next(
+def test_failed_request_is_repeated_later_and_does_not_block_the_next(
     settings: Settings, listener: Listener, modality: Modality, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send(modality, listener, [image()])
@@ -310,18 +306,16 @@ def test_a_request_that_fails_is_tried_again_later_and_does_not_block_the_next(
 
     with monkeypatch.context() as patch:
         patch.setattr(verify, "verify", stumble)
-        assert report_once(settings) == 1
-    assert detail(settings) == "reporting failed (LookupError)"
-    assert report_once(settings) == 0, "not at once"
+        assert deliver_once(settings) == 1
+    assert detail(settings) == "verification failed (LookupError)"
+    assert deliver_once(settings) == 0, "not at once"
     send(modality, listener, [image()])
     assert verify.verify is original
-    assert report_once(settings) == 1
-    assert [event_type for event_type, _ in modality.reports] == [1]
+    assert deliver_once(settings) == 1
+    assert [event_type for event_type, _ in modality.results] == [1]
 
 
-def test_a_requester_that_does_not_answer_keeps_nobody_waiting(
-    settings: Settings, listener: Listener, modality: Modality
-) -> None:
+def test_silent_requester_does_not_delay_the_others(settings: Settings, listener: Listener, modality: Modality) -> None:
     assert settings.dicom.peers_file is not None
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent_peer = f'[[peer]]\nae_title = "SILENT"\nhost = "127.0.0.1"\nport = {silent.getsockname()[1]}\n'
@@ -331,64 +325,63 @@ def test_a_requester_that_does_not_answer_keeps_nobody_waiting(
             send(sleepy, listener, [image()])
         send(modality, listener, [image()])
         indexer.run_once(settings)
-        with deliver.Reporter(settings, peers(settings)) as reporter:
-            began = time.monotonic()
-            wait_until(lambda: not reporter.step() and len(modality.reports) == 1)
-            assert time.monotonic() - began < deliver.ANSWER_SECONDS / 2
-            # A connection that ends is an answer, too.
+        with deliver.CommitmentDelivery(settings, peers(settings)) as delivery:
+            wait_until(lambda: not delivery.run_once() and len(modality.results) == 1)
+            assert details(settings, "SILENT") == {None}, "its timeout came first"
+            # Ends the wait of the delivery.
             silent.accept()[0].close()
     sleepy.server.shutdown()
 
 
-def test_a_requester_that_speaks_only_the_default_transfer_syntax_gets_its_report(
+def test_requester_with_only_the_default_transfer_syntax_gets_its_result(
     settings: Settings, listener: Listener
 ) -> None:
     modality = Modality(transfer_syntaxes=[ImplicitVRLittleEndian])
     assert settings.dicom.peers_file is not None
     settings.dicom.peers_file.write_text(f'[[peer]]\nae_title = "CT_1"\nhost = "127.0.0.1"\nport = {modality.port}\n')
     send(modality, listener, [image()])
-    assert report_once(settings) == 1
-    assert [event_type for event_type, _ in modality.reports] == [1]
+    assert deliver_once(settings) == 1
+    assert [event_type for event_type, _ in modality.results] == [1]
     modality.server.shutdown()
 
 
-def test_a_report_refused_on_the_association_that_asked_is_not_sent_again_at_once(
+def test_result_refused_on_the_association_of_the_request_is_sent_again_later(
     settings: Settings, modality: Modality
 ) -> None:
     settings = settings.replace(peers_file=None)
-    modality.answer = 0x0110
-    with Listener(settings) as listener, deliver.Reporter(settings, peers(settings)) as reporter:
+    modality.status = 0x0110
+    with Listener(settings) as listener, deliver.CommitmentDelivery(settings, peers(settings)) as delivery:
         association = modality.associate(listener.port)
-        assert modality.ask(association, [(CTImageStorage, "1.2.3")]) == 0
+        assert modality.request(association, [(CTImageStorage, "1.2.3")]) == 0
         indexer.run_once(settings)
-        assert reporter.step()
-        wait_until(lambda: not reporter.step() and "refuses" in detail(settings))
-        assert len(modality.reports) == 1
-        modality.answer = 0x0000
+        assert delivery.run_once()
+        wait_until(lambda: not delivery.run_once() and "refused" in detail(settings))
+        assert len(modality.results) == 1
+        modality.status = 0x0000
         due_now(settings)
-        wait_until(lambda: not reporter.step() and delivered(settings))
-        assert len(modality.reports) == 2
+        wait_until(lambda: not delivery.run_once() and delivered(settings))
+        assert len(modality.results) == 2
         association.release()
 
 
-def test_an_answer_with_a_data_set_is_an_answer(settings: Settings) -> None:
-    """And one that answers another message is none."""
+def test_response_with_a_data_set_is_accepted(settings: Settings) -> None:
+    """A response to another message aborts the association."""
     settings = settings.replace(peers_file=None)
     answer = {0x0100: 0x8100, 0x0120: 1, 0x0800: 1, 0x0900: 0}
     contexts = (*wire.CONTEXTS, (5, STORAGE_COMMITMENT_PUSH_MODEL, (ImplicitVRLittleEndian,)))
     with (
         Listener(settings) as listener,
-        deliver.Reporter(settings, peers(settings)) as reporter,
+        deliver.CommitmentDelivery(settings, peers(settings)) as delivery,
         Client(listener.port) as client,
     ):
         client.associate(contexts)
         assert client.request(5, n_action(), commitment_request()) == 0
         indexer.run_once(settings)
-        assert reporter.step()
+        assert delivery.run_once()
         assert [client.read()[0], client.read()[0]] == [P_DATA_TF, P_DATA_TF]
         client.send(pdu(P_DATA_TF, pdv(5, COMMAND | LAST, wire.command(answer)) + pdv(5, LAST, b"\x08\0\0\0")))
         assert client.echo() == 0
-        wait_until(lambda: not reporter.step() and delivered(settings))
+        wait_until(lambda: not delivery.run_once() and delivered(settings))
         client.send(pdu(P_DATA_TF, pdv(5, COMMAND | LAST, wire.command({**answer, 0x0120: 7, 0x0800: 0x0101}))))
         assert client.read()[0] == wire.ABORT
 
@@ -413,7 +406,7 @@ def commitment_request(*, references: bool = True) -> bytes:
         (3, CTImageStorage, True, 0x0122),
     ],
 )
-def test_what_can_never_be_reported_is_refused(
+def test_invalid_commitment_request_is_refused(
     listener: Listener, context_id: int, sop_class: str, references: bool, expected: int
 ) -> None:
     with Client(listener.port) as client:
@@ -423,27 +416,27 @@ def test_what_can_never_be_reported_is_refused(
         assert client.request(context_id, n_action(sop_class), commitment_request(references=references)) == expected
 
 
-def test_a_fault_of_ours_does_not_end_the_service(
+def test_unexpected_error_does_not_end_the_delivery(
     settings: Settings, listener: Listener, modality: Modality, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faults = iter((LookupError("unforeseen"), TypeError("again")))
-    step = deliver.Reporter.step
+    run_once = deliver.CommitmentDelivery.run_once
 
-    def stumble(reporter: deliver.Reporter) -> bool:
+    def fail_twice(delivery: deliver.CommitmentDelivery) -> int:
         for fault in faults:
             raise fault
-        return step(reporter)
+        return run_once(delivery)
 
-    monkeypatch.setattr(deliver, "PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(deliver.Reporter, "step", stumble)
+    monkeypatch.setattr(deliver, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(deliver.CommitmentDelivery, "run_once", fail_twice)
     send(modality, listener, [image()])
     indexer.run_once(settings)
     stop = threading.Event()
-    reporting = threading.Thread(target=deliver.run, args=(settings, peers(settings), stop))
-    reporting.start()
-    wait_until(lambda: len(modality.reports) == 1)
+    delivering = threading.Thread(target=deliver.run, args=(settings, peers(settings), stop))
+    delivering.start()
+    wait_until(lambda: len(modality.results) == 1)
     stop.set()
-    reporting.join()
+    delivering.join()
 
 
 def index_until(settings: Settings, stop: threading.Event) -> None:

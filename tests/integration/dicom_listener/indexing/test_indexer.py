@@ -1,4 +1,4 @@
-"""From files to rows: exactly once, whatever happens in between."""
+"""Indexing: each file gets its rows exactly once, with crashes and failures in between."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def files(settings: Settings) -> dict[str, int]:
     return {folder.name: len(list(folder.rglob("*.*"))) for folder in (spool.inbox, spool.store, spool.quarantine)}
 
 
-def test_a_received_file_becomes_a_row_of_its_study(settings: Settings) -> None:
+def test_received_file_becomes_a_row_of_its_study(settings: Settings) -> None:
     dataset = image(AccessionNumber="A1", BodyPartExamined="CHEST", InstanceNumber=7)
     receive(settings, dataset)
 
@@ -64,7 +64,7 @@ def test_a_received_file_becomes_a_row_of_its_study(settings: Settings) -> None:
     assert files(settings) == {"inbox": 0, "store": 1, "quarantine": 0}
 
 
-def test_the_same_object_again_is_no_new_row_and_no_file(settings: Settings) -> None:
+def test_same_object_again_makes_no_row_and_no_file(settings: Settings) -> None:
     dataset = image()
     for _ in range(2):
         receive(settings, dataset)
@@ -77,7 +77,7 @@ def test_the_same_object_again_is_no_new_row_and_no_file(settings: Settings) -> 
     assert files(settings) == {"inbox": 0, "store": 1, "quarantine": 0}
 
 
-def test_another_object_under_a_known_uid_is_quarantined_and_the_first_kept(settings: Settings) -> None:
+def test_another_object_with_a_known_uid_is_quarantined(settings: Settings) -> None:
     first = image()
     receive(settings, first)
     receive(settings, image(SOPInstanceUID=first.SOPInstanceUID))
@@ -91,7 +91,7 @@ def test_another_object_under_a_known_uid_is_quarantined_and_the_first_kept(sett
 
 
 @pytest.mark.parametrize("content", [b"", b"no DICOM", bytes(128) + b"DICM" + bytes(600)])
-def test_a_file_that_is_none_of_ours_is_quarantined(settings: Settings, content: bytes) -> None:
+def test_foreign_file_is_quarantined(settings: Settings, content: bytes) -> None:
     (Spool(settings.spool).inbox / "odd.dcm").write_bytes(content)
     indexer.run_once(settings)
 
@@ -100,7 +100,7 @@ def test_a_file_that_is_none_of_ours_is_quarantined(settings: Settings, content:
     assert files(settings) == {"inbox": 0, "store": 0, "quarantine": 1}
 
 
-def test_an_image_damaged_after_it_was_acknowledged_is_quarantined(settings: Settings) -> None:
+def test_image_damaged_on_disk_is_quarantined(settings: Settings) -> None:
     path = receive(settings, image())
     path.write_bytes(path.read_bytes()[:-10])
     receive(settings, image())
@@ -110,7 +110,7 @@ def test_an_image_damaged_after_it_was_acknowledged_is_quarantined(settings: Set
     assert len(rows(settings, Instance)) == 1
 
 
-def test_control_characters_in_a_name_do_not_stop_the_index(settings: Settings) -> None:
+def test_control_characters_in_a_name_are_removed(settings: Settings) -> None:
     dataset = image()
     name = encode(dataset).replace("Müller^Änne".encode(), b"A\0\x1b[2J\xff\xfe^Anne"[:13])
     receive(settings, dataset, data=name)
@@ -118,8 +118,8 @@ def test_control_characters_in_a_name_do_not_stop_the_index(settings: Settings) 
     assert "\0" not in rows(settings, Study)[0].patient_name
 
 
-@pytest.mark.parametrize("step", ["_shelve", "_record", "unlink"])
-def test_a_crash_at_any_step_is_made_good_by_indexing_again(
+@pytest.mark.parametrize("step", ["_place", "_record", "unlink"])
+def test_crash_at_any_step_is_repaired_by_indexing_again(
     settings: Settings, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Crash(BaseException):
@@ -159,7 +159,7 @@ def test_a_crash_at_any_step_is_made_good_by_indexing_again(
         ({"called_ae_title": "PRELIM_STUDY", "priority": 1}, "ROUTINE", HIGH),
     ],
 )
-def test_how_urgent_a_study_is_by_what_the_sender_the_order_and_the_site_say(
+def test_priority_combines_sender_requested_procedure_and_site_rules(
     settings: Settings, reception: dict[str, object], requested: str, priority: int
 ) -> None:
     rules = {"priority_rules": {"ER": "STAT", "PRELIM_STUDY": "LOW"}}
@@ -169,7 +169,7 @@ def test_how_urgent_a_study_is_by_what_the_sender_the_order_and_the_site_say(
     assert [study.priority for study in rows(settings, Study)] == [priority]
 
 
-def test_a_study_becomes_urgent_with_its_first_urgent_object(settings: Settings) -> None:
+def test_study_gets_the_highest_priority_of_its_objects(settings: Settings) -> None:
     study = generate_uid()
     for requested in ("", "STAT", ""):
         receive(settings, image(StudyInstanceUID=study, RequestedProcedurePriority=requested))
@@ -178,8 +178,8 @@ def test_a_study_becomes_urgent_with_its_first_urgent_object(settings: Settings)
     assert [study.priority for study in rows(settings, Study)] == [STAT]
 
 
-@pytest.mark.parametrize("step", ["_read", "_shelve", "_record"])
-def test_what_another_dispatcher_takes_meanwhile_is_left_to_it(
+@pytest.mark.parametrize("step", ["_read", "_place", "_record"])
+def test_files_indexed_by_another_dispatcher_are_skipped(
     settings: Settings, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = image()
@@ -187,19 +187,19 @@ def test_what_another_dispatcher_takes_meanwhile_is_left_to_it(
     receive(settings, first)
     take_step = getattr(indexer.Indexer, step)
 
-    def other_is_faster(slower: indexer.Indexer, *arguments: object) -> object:
+    def run_another_first(slower: indexer.Indexer, *arguments: object) -> object:
         monkeypatch.setattr(indexer.Indexer, step, take_step)
         indexer.run_once(settings)
         return take_step(slower, *arguments)
 
-    monkeypatch.setattr(indexer.Indexer, step, other_is_faster)
+    monkeypatch.setattr(indexer.Indexer, step, run_another_first)
     indexer.run_once(settings)
 
     assert (len(rows(settings, Instance)), len(rows(settings, Quarantined))) == (1, 0)
     assert files(settings) == {"inbox": 0, "store": 1, "quarantine": 0}
 
 
-def test_a_database_that_is_away_costs_nothing_but_time(settings: Settings) -> None:
+def test_unreachable_database_only_delays_indexing(settings: Settings) -> None:
     away = settings.replace(database_url=SecretStr("postgresql+psycopg://x:x@127.0.0.1:1/x"))
     receive(settings, image())
     with pytest.raises(Exception, match="refused"):
@@ -218,18 +218,18 @@ def test_objects_of_one_study_share_its_row(settings: Settings) -> None:
 
 
 def put(settings: Settings, operation: str, data: bytes, syntax: str = ImplicitVRLittleEndian) -> None:
-    """Put a request into the inbox as the listener does."""
+    """Write a request to the inbox as the listener does."""
     reception = dataclasses.replace(received(), operation=operation)
     inbox = Inbox(Spool(settings.spool))
     inbox.open()
-    arrival = inbox.begin(file_meta.encode(STORAGE_COMMITMENT_PUSH_MODEL, "1.2.3", syntax, reception))
-    arrival.write(data)
-    arrival.keep()
+    writer = inbox.begin(file_meta.encode(STORAGE_COMMITMENT_PUSH_MODEL, "1.2.3", syntax, reception))
+    writer.write(data)
+    writer.commit()
     inbox.close()
 
 
-def quarantined_beside_a_good_one(settings: Settings) -> str:
-    """Index what is there and one good image; why the first is in quarantine."""
+def quarantined_beside_a_valid_one(settings: Settings) -> str:
+    """Index all files and one valid image; returns the detail of the quarantined one."""
     receive(settings, image())
     while indexer.run_once(settings):
         pass
@@ -240,7 +240,7 @@ def quarantined_beside_a_good_one(settings: Settings) -> str:
 
 
 @pytest.mark.parametrize("character_set", ["base64", "idna", "unicode_escape", "ISO 2022 IR 87", "no such set", "\\"])
-def test_a_character_set_of_any_name_does_not_stop_the_index(settings: Settings, character_set: str) -> None:
+def test_unknown_character_set_is_indexed(settings: Settings, character_set: str) -> None:
     dataset = image(SpecificCharacterSet="ISO_IR 100", PatientID="0123456789")
     data = encode(dataset).replace(b"0123456789", b"\x1b$B\xff\xfe\x1b$)C\\")
     padded = character_set.ljust(len(character_set) + len(character_set) % 2).encode()
@@ -272,14 +272,14 @@ def test_a_character_set_of_any_name_does_not_stop_the_index(settings: Settings,
     ],
     ids=["cut sequence", "garbage", "long study UID", "no study"],
 )
-def test_a_malformed_request_is_quarantined_and_the_rest_indexed(
+def test_malformed_request_is_quarantined_and_the_rest_indexed(
     settings: Settings, operation: str, syntax: str, data: bytes
 ) -> None:
     put(settings, operation, data, syntax)
-    assert f"a malformed {operation}" in quarantined_beside_a_good_one(settings)
+    assert f"malformed {operation}" in quarantined_beside_a_valid_one(settings)
 
 
-def test_a_file_that_nobody_foresaw_is_quarantined_and_the_rest_indexed(
+def test_file_with_an_unexpected_error_is_quarantined_and_the_rest_indexed(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     odd = receive(settings, image())
@@ -291,10 +291,10 @@ def test_a_file_that_nobody_foresaw_is_quarantined_and_the_rest_indexed(
         return read(path, *more)
 
     monkeypatch.setattr(headers, "read", stumble)
-    assert quarantined_beside_a_good_one(settings) == "reading it failed (LookupError)"
+    assert quarantined_beside_a_valid_one(settings) == "indexing failed (LookupError)"
 
 
-def test_a_file_the_disk_does_not_give_back_is_quarantined_and_the_rest_indexed(
+def test_unreadable_file_is_quarantined_and_the_rest_indexed(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     odd = receive(settings, image())
@@ -306,10 +306,10 @@ def test_a_file_the_disk_does_not_give_back_is_quarantined_and_the_rest_indexed(
         return open_path(path, *mode)
 
     monkeypatch.setattr("pathlib.Path.open", bad_sector)
-    assert quarantined_beside_a_good_one(settings) == "the disk does not give it back"
+    assert quarantined_beside_a_valid_one(settings) == "file unreadable (I/O error)"
 
 
-def test_a_row_the_database_cannot_take_now_waits_and_the_rest_is_indexed(settings: Settings) -> None:
+def test_locked_row_waits_and_the_rest_is_indexed(settings: Settings) -> None:
     odd = receive(settings, image(PatientID="LOCKED"))
     receive(settings, image())
     with transaction(settings.database()) as session:

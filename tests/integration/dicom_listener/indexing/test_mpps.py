@@ -71,7 +71,7 @@ def _reference(uid: str) -> Dataset:
 
 @pytest.fixture
 def arrived(settings: Settings) -> Dataset:
-    """A study with one image, received before the listener started."""
+    """An image of a study, received before the listener started."""
     dataset = image()
     receive(settings, dataset)
     return dataset
@@ -84,7 +84,7 @@ def settled(settings: Settings) -> str | None:
         return session.scalars(select(Study.settle_reason)).one()
 
 
-def test_a_completed_step_settles_its_study_at_once(settings: Settings, arrived: Dataset, association: Any) -> None:
+def test_completed_step_settles_its_study_at_once(settings: Settings, arrived: Dataset, association: Any) -> None:
     step = generate_uid()
     assert create(association, step, arrived.StudyInstanceUID) == 0
     assert settled(settings) is None
@@ -92,21 +92,21 @@ def test_a_completed_step_settles_its_study_at_once(settings: Settings, arrived:
     assert settled(settings) == "the modality completed the procedure, with 1 image"
 
 
-def test_a_completed_step_waits_for_the_images_it_names(settings: Settings, arrived: Dataset, association: Any) -> None:
+def test_completed_step_waits_for_its_referenced_images(settings: Settings, arrived: Dataset, association: Any) -> None:
     step = generate_uid()
     create(association, step, arrived.StudyInstanceUID)
     update(association, step, "COMPLETED", (arrived.SOPInstanceUID, generate_uid()))
     assert settled(settings) is None
 
 
-def test_a_discontinued_step_is_marked(settings: Settings, arrived: Dataset, association: Any) -> None:
+def test_discontinued_step_is_in_the_settle_reason(settings: Settings, arrived: Dataset, association: Any) -> None:
     step = generate_uid()
     create(association, step, arrived.StudyInstanceUID)
     assert update(association, step, "DISCONTINUED") == 0
     assert settled(settings) == "the modality discontinued the procedure, with 1 image"
 
 
-def test_a_step_in_progress_holds_the_other_back(settings: Settings, arrived: Dataset, association: Any) -> None:
+def test_step_in_progress_delays_settling(settings: Settings, arrived: Dataset, association: Any) -> None:
     first, second = generate_uid(), generate_uid()
     create(association, first, arrived.StudyInstanceUID)
     create(association, second, arrived.StudyInstanceUID)
@@ -114,7 +114,7 @@ def test_a_step_in_progress_holds_the_other_back(settings: Settings, arrived: Da
     assert settled(settings) is None
 
 
-def test_what_a_step_does_not_allow_is_refused(association: Any) -> None:
+def test_invalid_transitions_of_a_step_are_refused(association: Any) -> None:
     step, study = generate_uid(), generate_uid()
     assert update(association, step, "COMPLETED") == 0x0112
     assert create(association, step, study, "COMPLETED") == 0x0106
@@ -125,14 +125,14 @@ def test_what_a_step_does_not_allow_is_refused(association: Any) -> None:
     assert update(association, step, "IN PROGRESS") == 0x0110
 
 
-def test_a_step_of_no_study_is_refused(association: Any) -> None:
+def test_step_without_a_study_is_refused(association: Any) -> None:
     creation = Dataset()
     creation.PerformedProcedureStepStatus = "IN PROGRESS"
     status, _ = association.send_n_create(creation, MODALITY_PERFORMED_PROCEDURE_STEP, generate_uid())
     assert status.Status == 0x0120
 
 
-def test_a_step_is_not_offered_unless_it_is_switched_on(tmp_path: Path) -> None:
+def test_mpps_is_rejected_unless_enabled(tmp_path: Path) -> None:
     ae = AE("CT_1")
     ae.add_requested_context(MODALITY_PERFORMED_PROCEDURE_STEP)
     with Listener(settings_for(tmp_path)) as listener:

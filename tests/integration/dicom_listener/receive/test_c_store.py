@@ -16,62 +16,51 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.dsutils import split_dataset
 
-from dicom_listener.receive.listener import Listener
 from dicom_listener.scu import send
-from tests.integration.dicom_listener.listening import file_of_pydicom, node, settings_for, stored
+from tests.integration.dicom_listener.listening import file_of_pydicom, node, stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from db.settings import Settings
+    from dicom_listener.receive.listener import Listener
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return settings_for(tmp_path)
-
-
-@pytest.fixture
-def listener(settings: Settings) -> Iterator[Listener]:
-    with Listener(settings) as listener:
-        yield listener
-
-
-def test_a_c_echo_is_answered(listener: Listener) -> None:
+def test_c_echo_succeeds(listener: Listener) -> None:
     assert send.echo(node(listener)) == 0
 
 
 # pynetdicom leaves the socket of a refused connection to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_nobody_there_is_no_echo(listener: Listener) -> None:
+def test_echo_fails_when_nothing_listens(listener: Listener) -> None:
     gone = node(listener)
     listener.stop()
     assert send.echo(gone) == 1
 
 
 class NeverPaused(threading.Event):
-    """Of pynetdicom's own loop: it runs on beside the sender, as it may for a moment after each answer."""
+    """Flag of pynetdicom's own loop: set, the loop runs beside the sender, as it may for a moment after a response."""
 
     def clear(self) -> None:
         return
 
 
-def test_no_answer_is_lost_to_the_loop_that_runs_beside_the_sender(listener: Listener) -> None:
+def test_reactor_of_pynetdicom_takes_no_response(listener: Listener) -> None:
     (file,) = send.sendable([file_of_pydicom("CT_small.dcm")])
     with send._associated(node(listener), [send._context(file)]) as association:
         pausing, association._reactor_checkpoint = association._reactor_checkpoint, NeverPaused()
         association._reactor_checkpoint.set()
         association.dimse_timeout = 3
         answers = [send._send_one(association, file).status for _ in range(300)]
-        # The release has to pause it.
+        # Only a paused loop lets the association be released.
         association._reactor_checkpoint = pausing
 
     assert answers == [0] * 300
 
 
 class Impatient(AE):
-    """Of pynetdicom's idle timer, which waits a minute: a second."""
+    """AE with an idle timeout of a second instead of a minute."""
 
     def __init__(self, ae_title: str) -> None:
         super().__init__(ae_title)
@@ -80,7 +69,7 @@ class Impatient(AE):
 
 @contextlib.contextmanager
 def receiver(store: Callable[[evt.Event], int]) -> Iterator[send.Node]:
-    """Somebody else's receiver, which answers C-STORE as *store* does."""
+    """A receiver made of pynetdicom that handles C-STORE by *store*."""
     ae = AE("RECEIVER")
     ae.add_supported_context(CTImageStorage, ExplicitVRLittleEndian)
     server: Any = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
@@ -90,7 +79,7 @@ def receiver(store: Callable[[evt.Event], int]) -> Iterator[send.Node]:
         server.shutdown()
 
 
-def test_an_answer_may_take_longer_than_an_association_may_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_response_may_take_longer_than_the_idle_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     def store(_: evt.Event) -> int:
         time.sleep(2.5)
         return 0
@@ -104,14 +93,16 @@ def test_an_answer_may_take_longer_than_an_association_may_idle(monkeypatch: pyt
 
 # pynetdicom leaves the socket of an aborted association to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_receiver_that_falls_silent_ends_the_sending_and_every_file_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_receiver_without_response_ends_the_association_and_is_reported_for_every_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     go_on = threading.Event()
 
     def store(_: evt.Event) -> int:
         go_on.wait(60)
         return 0
 
-    monkeypatch.setattr(send, "ANSWER_SECONDS", 1)
+    monkeypatch.setattr(send, "RESPONSE_SECONDS", 1)
     with receiver(store) as silent:
         try:
             sent = list(send.send_files([file_of_pydicom("CT_small.dcm")] * 3, silent))
@@ -119,12 +110,10 @@ def test_a_receiver_that_falls_silent_ends_the_sending_and_every_file_says_so(mo
             go_on.set()
     gc.collect()
 
-    assert [(result.status, result.detail) for result in sent] == [(None, send.NO_ANSWER)] * 3
+    assert [(result.status, result.detail) for result in sent] == [(None, send.NO_RESPONSE)] * 3
 
 
-def test_every_file_gets_the_status_its_manifest_implies(
-    listener: Listener, settings: Settings, test_data: Path
-) -> None:
+def test_every_test_file_gets_its_expected_status(listener: Listener, settings: Settings, test_data: Path) -> None:
     with (test_data / "dicom" / "MANIFEST.csv").open(newline="") as file:
         manifest = {test_data / "dicom" / row["file"]: row for row in csv.DictReader(file)}
     sendable = {path for path, row in manifest.items() if row["sendable"] == "yes"}
@@ -139,7 +128,7 @@ def test_every_file_gets_the_status_its_manifest_implies(
     assert kept == Counter(path.read_bytes()[split_dataset(path)[1] :] for path in sendable - refused)
 
 
-def test_the_data_set_is_kept_byte_for_byte(listener: Listener, settings: Settings) -> None:
+def test_data_set_is_stored_byte_for_byte(listener: Listener, settings: Settings) -> None:
     source = file_of_pydicom("JPEG2000.dcm")
     [result] = send.send_files([source], node(listener, calling="CT_1"))
 
@@ -152,7 +141,7 @@ def test_the_data_set_is_kept_byte_for_byte(listener: Listener, settings: Settin
     assert meta.reception.called_ae_title == "PRELIM"
 
 
-def test_a_stored_file_is_a_dicom_file_with_an_empty_preamble(listener: Listener, settings: Settings) -> None:
+def test_stored_file_is_a_dicom_file_with_an_empty_preamble(listener: Listener, settings: Settings) -> None:
     list(send.send_files([file_of_pydicom("CT_small.dcm")], node(listener)))
 
     [path] = (settings.spool / "inbox").glob("*.dcm")

@@ -1,4 +1,4 @@
-"""Peers that break the rules: each is answered or cut off, costs little, and harms nobody else."""
+"""Peers that violate the protocol: each gets a response or is disconnected, and does not affect others."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import os
 import socket
 import struct
 import time
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from db.limits import MAX_INFLATED_BYTES
 from dicom_listener.receive import association, counters, upper_layer
-from dicom_listener.receive.listener import SILENT_PER_ADDRESS, Listener
-from dicom_listener.spool import inbox
+from dicom_listener.receive.listener import MAX_PENDING_PER_ADDRESS, Listener
+from dicom_listener.spool import writer
 from dicom_listener.spool.durable import Spool
 from tests.fuzz import wire
 from tests.fuzz.wire import ABORT, COMMAND, LAST, P_DATA_TF, Client, ct_slice, echoes, pdu, pdv
@@ -22,30 +24,22 @@ from tests.integration.dicom_listener.listening import settings_for, stored
 from tests.polling import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from db.settings import Settings
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return settings_for(tmp_path)
-
-
-@pytest.fixture
-def listener(settings: Settings) -> Iterator[Listener]:
-    with Listener(settings) as listener:
-        yield listener
+DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1.99"
+#: Linux delays the acknowledgement of a small segment by this.
+DELAYED_ACK_SECONDS = 0.04
 
 
 def resident_bytes() -> int:
-    """Memory of this process, the listener in it."""
+    """Resident memory of this process, the listener included."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096
 
 
-def is_cut_off(client: Client) -> bool:
-    """Whether the listener says A-ABORT, or nothing, and closes."""
+def is_disconnected(client: Client) -> bool:
+    """Return whether the listener sends A-ABORT or closes the connection."""
     try:
         kind, _ = client.read()
     except ConnectionError:
@@ -54,7 +48,7 @@ def is_cut_off(client: Client) -> bool:
 
 
 def parts(settings: Settings) -> int:
-    """Files in which something is being received."""
+    """Count the files that are being written."""
     with os.scandir(settings.spool / "inbox") as entries:
         return sum(size_of(entry) > 0 for entry in entries if entry.name.endswith(".part"))
 
@@ -62,54 +56,54 @@ def parts(settings: Settings) -> int:
 def size_of(entry: os.DirEntry[str]) -> int:
     try:
         return entry.stat().st_size
-    except FileNotFoundError:  # removed between the look into the folder and the look at the file
+    except FileNotFoundError:  # removed since the directory was listed
         return 0
 
 
-def test_sixty_silent_connections_do_not_shut_out_a_c_echo(listener: Listener) -> None:
-    silent = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(60)]
+def test_sixty_pending_connections_do_not_exclude_a_c_echo(listener: Listener) -> None:
+    pending = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(60)]
     assert echoes(listener.port)
-    wait_until(lambda: len(listener._serving) <= SILENT_PER_ADDRESS + 1)
-    for connection in silent:
+    wait_until(lambda: len(listener._serving) <= MAX_PENDING_PER_ADDRESS + 1)
+    for connection in pending:
         connection.close()
 
 
-def test_a_few_silent_connections_are_left_alone(listener: Listener) -> None:
-    waiting = [Client(listener.port) for _ in range(SILENT_PER_ADDRESS - 2)]
+def test_pending_connections_below_the_limit_are_served(listener: Listener) -> None:
+    waiting = [Client(listener.port) for _ in range(MAX_PENDING_PER_ADDRESS - 2)]
     assert echoes(listener.port)
     assert all(client.associate().echo() == 0 for client in waiting)
     for client in waiting:
         client.connection.close()
 
 
-def test_connections_that_come_and_go_at_once_do_not_stop_the_listener(listener: Listener) -> None:
+def test_connections_reset_at_once_do_not_stop_the_listener(listener: Listener) -> None:
     for _ in range(300):
         with socket.create_connection(("127.0.0.1", listener.port)) as connection:
-            # A reset instead of a polite end.
+            # A reset instead of an orderly close.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     assert echoes(listener.port)
 
 
-def test_an_association_survives_silent_newcomers(listener: Listener) -> None:
+def test_association_survives_pending_connections(listener: Listener) -> None:
     with Client(listener.port) as client:
         client.associate()
-        silent = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(60)]
+        pending = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(60)]
         assert client.echo() == 0
-        for connection in silent:
+        for connection in pending:
             connection.close()
 
 
 @pytest.mark.parametrize("kind", [wire.ASSOCIATE_RQ, P_DATA_TF])
-def test_a_header_that_claims_four_gigabytes_costs_no_memory(listener: Listener, kind: int) -> None:
+def test_pdu_header_with_four_gigabytes_uses_no_memory(listener: Listener, kind: int) -> None:
     before = resident_bytes()
     with Client(listener.port) as client:
         client.send(pdu(kind, b"", length=4_000_000_000))
-        assert is_cut_off(client)
+        assert is_disconnected(client)
     assert resident_bytes() - before < 8 * 2**20
     assert echoes(listener.port)
 
 
-def test_a_pdu_beyond_the_negotiated_length_is_aborted(listener: Listener, settings: Settings) -> None:
+def test_pdu_longer_than_negotiated_is_aborted(listener: Listener, settings: Settings) -> None:
     with Client(listener.port) as client:
         client.associate()
         client.send(pdu(P_DATA_TF, b"", length=settings.dicom.max_pdu_bytes + 1))
@@ -121,17 +115,17 @@ def test_a_pdu_beyond_the_negotiated_length_is_aborted(listener: Listener, setti
     [b"GET / HTTP/1.1\r\n\r\n", bytes(64), pdu(9, b""), pdu(wire.ASSOCIATE_RQ, b""), pdu(P_DATA_TF, bytes(10))],
     ids=["http", "zeros", "unknown", "empty request", "data first"],
 )
-def test_what_is_no_association_request_is_cut_off(listener: Listener, garbage: bytes) -> None:
+def test_other_bytes_than_an_association_request_are_aborted(listener: Listener, garbage: bytes) -> None:
     with Client(listener.port) as client:
         client.send(garbage)
-        assert is_cut_off(client)
+        assert is_disconnected(client)
 
 
-def test_a_hundred_and_twenty_nine_contexts_are_too_many(listener: Listener) -> None:
+def test_more_than_128_presentation_contexts_are_aborted(listener: Listener) -> None:
     with Client(listener.port) as client:
         contexts = tuple((1, wire.VERIFICATION, (wire.IMPLICIT_VR_LITTLE_ENDIAN,)) for _ in range(129))
         client.send(wire.associate_rq(contexts))
-        assert is_cut_off(client)
+        assert is_disconnected(client)
 
 
 STORE_RQ = pdv(3, COMMAND | LAST, wire.c_store_rq("1.2.3"))
@@ -154,16 +148,16 @@ STORE_RQ = pdv(3, COMMAND | LAST, wire.c_store_rq("1.2.3"))
         b"",
     ],
 )
-def test_a_message_out_of_order_is_aborted(listener: Listener, settings: Settings, content: bytes) -> None:
+def test_message_out_of_order_is_aborted(listener: Listener, settings: Settings, content: bytes) -> None:
     with Client(listener.port) as client:
         client.associate()
         client.send(pdu(P_DATA_TF, content))
-        assert is_cut_off(client)
+        assert is_disconnected(client)
     assert echoes(listener.port)
     wait_until(lambda: parts(settings) == 0)
 
 
-def test_a_connection_lost_in_the_middle_leaves_nothing(listener: Listener, settings: Settings) -> None:
+def test_connection_lost_during_an_object_leaves_nothing(listener: Listener, settings: Settings) -> None:
     with Client(listener.port) as client:
         client.associate()
         client.send(pdu(P_DATA_TF, STORE_RQ + pdv(3, 0, bytes(5000))))
@@ -173,7 +167,7 @@ def test_a_connection_lost_in_the_middle_leaves_nothing(listener: Listener, sett
     wait_until(lambda: not list((settings.spool / "associations").iterdir()))
 
 
-def test_a_release_in_the_middle_of_an_object_leaves_nothing(listener: Listener, settings: Settings) -> None:
+def test_release_during_an_object_leaves_nothing(listener: Listener, settings: Settings) -> None:
     with Client(listener.port) as client:
         client.associate()
         client.send(pdu(P_DATA_TF, STORE_RQ + pdv(3, 0, bytes(5000))))
@@ -182,22 +176,22 @@ def test_a_release_in_the_middle_of_an_object_leaves_nothing(listener: Listener,
     assert stored(settings) == []
 
 
-def test_a_sender_of_one_byte_a_second_is_cut_off(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_pdu_is_aborted(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upper_layer, "PDU_SECONDS", 0.5)
     with Client(listener.port) as client:
         client.associate()
         client.send(pdu(P_DATA_TF, b"", length=1000))
-        assert is_cut_off(client)
+        assert is_disconnected(client)
 
 
-def test_an_idle_association_is_cut_off(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idle_association_is_closed(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(association, "IDLE_SECONDS", 0.5)
     with Client(listener.port) as client:
         client.associate()
-        assert is_cut_off(client)
+        assert is_disconnected(client)
 
 
-def test_a_disk_that_removes_nothing_costs_no_association(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_removal_does_not_leak_an_association(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
@@ -211,7 +205,7 @@ def test_a_disk_that_removes_nothing_costs_no_association(tmp_path: Path, monkey
         assert echoes(listener.port)
 
 
-def test_one_more_association_than_allowed_is_rejected_for_now(tmp_path: Path) -> None:
+def test_association_above_the_limit_is_rejected_as_transient(tmp_path: Path) -> None:
     with Listener(settings_for(tmp_path, max_associations=1)) as listener, Client(listener.port) as first:
         first.associate()
         with Client(listener.port) as second:
@@ -239,34 +233,32 @@ def echoes_or_not(port: int) -> bool:
         ("", "1.2", 0xC001),
     ],
 )
-def test_a_uid_that_is_none_is_refused(
-    listener: Listener, settings: Settings, uid: str, study: str, expected: int
-) -> None:
+def test_invalid_uid_is_refused(listener: Listener, settings: Settings, uid: str, study: str, expected: int) -> None:
     with Client(listener.port) as client:
         assert client.associate().store(uid, ct_slice(uid, study=study)) == expected
-        assert client.store("1.2.3.4", ct_slice("1.2.3.4")) == 0, "the association goes on"
+        assert client.store("1.2.3.4", ct_slice("1.2.3.4")) == 0, "the association continues"
     assert [meta.sop_instance_uid for meta, _ in stored(settings)] == ["1.2.3.4"]
 
 
-def test_a_data_set_of_another_instance_is_refused(listener: Listener) -> None:
+def test_data_set_with_another_sop_instance_is_refused(listener: Listener) -> None:
     with Client(listener.port) as client:
         assert client.associate().store("1.2.3", ct_slice("1.2.4")) == 0xA900
 
 
-def test_a_data_set_of_another_class_is_refused(listener: Listener) -> None:
+def test_data_set_with_another_sop_class_is_refused(listener: Listener) -> None:
     mismatch = ct_slice("1.2.3").replace(wire.CT_IMAGE_STORAGE.encode(), b"1.2.840.10008.5.1.4.1.1.4")
     with Client(listener.port) as client:
         assert client.associate().store("1.2.3", mismatch) == 0xA900
 
 
-def test_a_class_other_than_its_context_is_refused(listener: Listener) -> None:
+def test_sop_class_of_another_context_is_refused(listener: Listener) -> None:
     request = pdv(3, COMMAND | LAST, wire.c_store_rq("1.2.3", "1.2.840.10008.5.1.4.1.1.4"))
     with Client(listener.port) as client:
         client.associate()
         assert wire.status(client.ask(pdu(P_DATA_TF, request + pdv(3, LAST, ct_slice("1.2.3"))))) == 0x0122
 
 
-def test_a_cut_image_is_refused(listener: Listener, settings: Settings) -> None:
+def test_truncated_image_is_refused(listener: Listener, settings: Settings) -> None:
     with Client(listener.port) as client:
         assert client.associate().store("1.2.3", ct_slice("1.2.3", pixels=5000)[:-1]) == 0xC003
     assert stored(settings) == []
@@ -278,49 +270,64 @@ def test_deep_nesting_is_refused(listener: Listener) -> None:
         assert client.associate().store("1.2.3", ct_slice("1.2.3") + level * 2000) == 0xC004
 
 
-def test_an_unknown_operation_is_answered(listener: Listener) -> None:
+def test_deflate_bomb_is_refused_and_uses_no_memory(listener: Listener, settings: Settings) -> None:
+    zeros = MAX_INFLATED_BYTES + 2**20
+    head = ct_slice("1.2.3", pixels=0)[:-4] + struct.pack("<I", zeros)
+    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    bomb = deflater.compress(head)
+    bomb += b"".join(deflater.compress(bytes(2**20)) for _ in range(zeros // 2**20)) + deflater.flush()
+    contexts = ((3, wire.CT_IMAGE_STORAGE, (DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,)),)
+    before = resident_bytes()
+    with Client(listener.port, seconds=60) as client:
+        assert client.associate(contexts).store("1.2.3", bomb) == 0xC005
+    assert resident_bytes() - before < 16 * 2**20
+    assert len(bomb) < 2**20
+    assert stored(settings) == []
+
+
+def test_unknown_operation_returns_0211(listener: Listener) -> None:
     find = wire.command({0x0002: wire.VERIFICATION, 0x0100: 0x0020, 0x0110: 1, 0x0800: 0x0101})
     with Client(listener.port) as client:
         client.associate()
         assert wire.status(client.ask(pdu(P_DATA_TF, pdv(1, COMMAND | LAST, find)))) == 0x0211
 
 
-def test_a_full_disk_is_said_and_passes(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_returns_a700_and_recovers(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
     with Client(listener.port) as client:
         client.associate()
         with monkeypatch.context() as patch:
-            patch.setattr(inbox, "RESERVED_BYTES", 2**62)
+            patch.setattr(writer, "RESERVED_BYTES", 2**62)
             assert client.store("1.2.3", ct_slice("1.2.3")) == 0xA700
         assert client.store("1.2.3", ct_slice("1.2.3")) == 0
 
 
-def test_control_characters_in_an_ae_title_do_no_harm(listener: Listener) -> None:
+def test_control_characters_in_an_ae_title_are_tolerated(listener: Listener) -> None:
     with Client(listener.port) as client:
         client.send(wire.associate_rq(calling=bytes(range(16))))
         assert client.read()[0] in {wire.ASSOCIATE_AC, ABORT}
     assert echoes(listener.port)
 
 
-def test_refusals_are_counted_by_sender_and_reason(listener: Listener, settings: Settings) -> None:
+def test_refusals_are_counted_by_sender_and_cause(listener: Listener, settings: Settings) -> None:
     with Client(listener.port) as client:
         client.associate(calling=b"CT_1")
         for _ in range(3):
             client.store("1.2.3", ct_slice("1.2.4"))
-    why = "the SOP Instance UID of the data set is not the one announced"
-    wait_until(lambda: counters.read(Spool(settings.spool).refusals) == [("CT_1", why, 3)])
+    cause = "the SOP Instance UID differs from the command's"
+    wait_until(lambda: counters.read(Spool(settings.spool).refusals) == [("CT_1", cause, 3)])
 
 
-def test_made_up_titles_do_not_fill_the_tally(tmp_path: Path) -> None:
-    counts = counters.Tally(tmp_path / "refusals.json")
-    for number in range(counters.MOST_KINDS + 500):
+def test_number_of_counted_titles_is_limited(tmp_path: Path) -> None:
+    counts = counters.RefusalCounter(tmp_path / "refusals.json")
+    for number in range(counters.MAX_KEYS + 500):
         counts.add(f"AE{number}", "unknown")
     counts.write()
     rows = counters.read(tmp_path / "refusals.json")
-    assert len(rows) == counters.MOST_KINDS + 1
+    assert len(rows) == counters.MAX_KEYS + 1
     assert rows[0] == (counters.OTHERS, "", 500)
 
 
-def test_a_large_object_passes_through_without_staying_in_memory(listener: Listener, settings: Settings) -> None:
+def test_large_object_does_not_stay_in_memory(listener: Listener, settings: Settings) -> None:
     pixels = 200 * 2**20
     before = resident_bytes()
     head = ct_slice("1.2.3", pixels=0)
@@ -338,17 +345,19 @@ def test_a_large_object_passes_through_without_staying_in_memory(listener: Liste
     assert path.stat().st_size > pixels
 
 
-def test_a_sender_that_writes_in_pieces_and_leaves_nagle_on_is_not_stalled(listener: Listener) -> None:
-    """DCMTK writes the head of a PDU and its body apart; Nagle and a delayed acknowledgement make that 40 ms each."""
+def test_sender_with_nagle_and_split_pdus_is_not_stalled(listener: Listener) -> None:
+    """DCMTK writes header and body of a PDU apart; with Nagle and a delayed ACK, every exchange takes 40 ms."""
     body = ct_slice("1.2.3", pixels=20_000)
     with Client(listener.port) as client:
         client.associate()
         client.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
-        began = time.monotonic()
+        stalled = 0
         for _ in range(25):
+            began = time.monotonic()
             data = pdu(P_DATA_TF, pdv(3, LAST, body))
             client.send(pdu(P_DATA_TF, STORE_RQ))
             client.send(data[:12])
             client.send(data[12:])
             assert wire.status(client.read()) == 0
-    assert time.monotonic() - began < 25 * 0.04
+            stalled += time.monotonic() - began >= DELAYED_ACK_SECONDS
+    assert stalled < 25, "a loaded machine delays some of them, a delayed ACK all"

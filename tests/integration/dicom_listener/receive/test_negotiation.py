@@ -18,7 +18,6 @@ from tests.fuzz.wire import Client, ct_slice
 from tests.integration.dicom_listener.listening import settings_for, stored
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from db.settings import Settings
@@ -26,17 +25,6 @@ if TYPE_CHECKING:
 QUERY = "1.2.840.10008.5.1.4.1.2.2.1"
 RETIRED_ULTRASOUND = "1.2.840.10008.5.1.4.1.1.6"
 PRIVATE = "1.3.46.670589.2.3.1.1"
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return settings_for(tmp_path)
-
-
-@pytest.fixture
-def listener(settings: Settings) -> Iterator[Listener]:
-    with Listener(settings) as listener:
-        yield listener
 
 
 def associate(listener: Listener, *contexts: Any, **more: Any) -> Any:
@@ -54,7 +42,7 @@ def associate(listener: Listener, *contexts: Any, **more: Any) -> Any:
         (["1.3.46.670589.33.1"], "1.3.46.670589.33.1"),
     ],
 )
-def test_explicit_vr_little_endian_is_preferred_and_everything_taken(
+def test_explicit_vr_little_endian_is_preferred_and_every_syntax_accepted(
     listener: Listener, proposed: list[str], chosen: str
 ) -> None:
     association = associate(listener, build_context(CTImageStorage, proposed))
@@ -65,20 +53,20 @@ def test_explicit_vr_little_endian_is_preferred_and_everything_taken(
 @pytest.mark.parametrize(
     "sop_class", [RETIRED_ULTRASOUND, PRIVATE, "1.2.3.4.5", VERIFICATION, STORAGE_COMMITMENT_PUSH_MODEL]
 )
-def test_storage_classes_of_every_kind_are_accepted(listener: Listener, sop_class: str) -> None:
+def test_retired_private_and_unknown_sop_classes_are_accepted(listener: Listener, sop_class: str) -> None:
     association = associate(listener, build_context(sop_class))
     assert [context.abstract_syntax for context in association.accepted_contexts] == [sop_class]
     association.release()
 
 
-def test_what_is_not_offered_is_rejected_beside_what_is(listener: Listener) -> None:
+def test_unsupported_context_is_rejected_beside_a_supported_one(listener: Listener) -> None:
     association = associate(listener, build_context(QUERY), build_context(CTImageStorage))
     assert [context.abstract_syntax for context in association.accepted_contexts] == [CTImageStorage]
     assert [context.result for context in association.rejected_contexts] == [3]
     association.release()
 
 
-def test_extended_negotiation_is_no_obstacle(listener: Listener) -> None:
+def test_extended_negotiation_is_tolerated(listener: Listener) -> None:
     window = AsynchronousOperationsWindowNegotiation()
     window.maximum_number_operations_invoked = window.maximum_number_operations_performed = 5
     identity = UserIdentityNegotiation()
@@ -93,14 +81,14 @@ def test_extended_negotiation_is_no_obstacle(listener: Listener) -> None:
     association.release()
 
 
-def test_our_largest_pdu_is_the_configured_one(tmp_path: Path) -> None:
+def test_maximum_pdu_length_is_configurable(tmp_path: Path) -> None:
     with Listener(settings_for(tmp_path, max_pdu_bytes=65536)) as listener:
         association = associate(listener, build_context(VERIFICATION))
         assert association.acceptor.maximum_length == 65536
         association.release()
 
 
-def test_a_peer_with_tiny_pdus_gets_its_answer_in_pieces(listener: Listener) -> None:
+def test_response_is_fragmented_for_a_small_maximum_pdu_length(listener: Listener) -> None:
     answers: list[bytes] = []
     handlers: list[Any] = [(evt.EVT_DATA_RECV, lambda event: answers.append(event.data))]
     association = associate(listener, build_context(VERIFICATION), max_pdu=32, evt_handlers=handlers)

@@ -30,11 +30,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Self-signed certificates with their keys, for the listener, a good peer and a stranger."""
+    """Self-signed certificates with their keys: listener, trusted peer, untrusted peer."""
     if shutil.which("openssl") is None:
         missing("openssl, to make certificates,")
     folder = tmp_path_factory.mktemp("certificates")
-    made = {name: folder / f"{name}.pem" for name in ("listener", "peer", "stranger")}
+    made = {name: folder / f"{name}.pem" for name in ("listener", "peer", "untrusted")}
     for name, path in made.items():
         request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"]
         subprocess.run([*request, "-keyout", path, "-out", f"{path}.crt"], check=True, capture_output=True)
@@ -71,22 +71,22 @@ def echoes(listener: Listener, context: ssl.SSLContext | None) -> bool:
     return bool("Status" in status and status.Status == 0)
 
 
-def test_a_peer_with_a_good_certificate_is_served(listener: Listener, certificates: dict[str, Path]) -> None:
+def test_peer_with_a_trusted_certificate_is_served(listener: Listener, certificates: dict[str, Path]) -> None:
     assert echoes(listener, client_context(certificates, "peer"))
 
 
-@pytest.mark.parametrize("who", ["stranger", None])
-def test_a_peer_without_a_good_certificate_is_not(
+@pytest.mark.parametrize("who", ["untrusted", None])
+def test_peer_without_a_trusted_certificate_is_not_served(
     listener: Listener, certificates: dict[str, Path], who: str | None
 ) -> None:
     assert not echoes(listener, client_context(certificates, who))
 
 
-def test_a_peer_without_tls_is_not_served(listener: Listener) -> None:
+def test_peer_without_tls_is_not_served(listener: Listener) -> None:
     assert not echoes(listener, None)
 
 
-def test_tls_before_1_2_is_not_spoken(listener: Listener, certificates: dict[str, Path]) -> None:
+def test_tls_before_1_2_is_not_supported(listener: Listener, certificates: dict[str, Path]) -> None:
     context = client_context(certificates, "peer")
     context.set_ciphers("ALL:@SECLEVEL=0")
     with warnings.catch_warnings():
@@ -96,12 +96,12 @@ def test_tls_before_1_2_is_not_spoken(listener: Listener, certificates: dict[str
     assert not echoes(listener, context)
 
 
-def test_a_handshake_that_never_comes_is_not_waited_for(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_tls_handshake_ends_the_connection(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upper_layer, "HANDSHAKE_SECONDS", 0.2)
     with Client(listener.port):
         wait_until(lambda: not listener._serving)
 
 
-def test_a_key_without_a_certificate_is_a_mistake(tmp_path: Path) -> None:
+def test_tls_key_without_certificate_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="PRELIM_TLS_CERTIFICATE"):
         Listener(settings_for(tmp_path, tls_key=tmp_path))

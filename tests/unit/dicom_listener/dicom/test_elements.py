@@ -53,7 +53,7 @@ def read(data: bytes, step: int, *, big_endian: bool = False) -> ElementReader:
 
 @pytest.mark.parametrize("step", [1, 3, 7, 16, 4096])
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian])
-def test_top_level_values_are_found_whatever_the_fragments(syntax: str, step: int) -> None:
+def test_top_level_values_are_found_in_any_fragments(syntax: str, step: int) -> None:
     reader = read(encoded(nested(), syntax), step, big_endian=syntax == ExplicitVRBigEndian)
     reader.finish()
     assert reader.understood
@@ -61,7 +61,7 @@ def test_top_level_values_are_found_whatever_the_fragments(syntax: str, step: in
 
 
 @pytest.mark.parametrize("step", [1, 5, 4096])
-def test_a_data_set_that_ends_early_is_noticed_wherever_it_is_cut(step: int) -> None:
+def test_truncation_is_detected_at_every_offset(step: int) -> None:
     whole = encoded(nested())
     boundaries = {len(encoded(nested()[:tag])) for tag in (0x00100010, 0x00100011, 0x0020000D, 0x0020000E)}
     for end in set(range(1, len(whole))) - boundaries:
@@ -69,7 +69,7 @@ def test_a_data_set_that_ends_early_is_noticed_wherever_it_is_cut(step: int) -> 
             read(whole[:end], step).finish()
 
 
-def test_a_value_that_claims_four_gigabytes_is_not_waited_for_in_memory() -> None:
+def test_value_length_of_four_gigabytes_uses_no_memory() -> None:
     reader = read(b"\xe0\x7f\x10\x00OB\0\0" + struct.pack("<I", 0xFFFFFFF0) + b"\0" * 10, 4096)
     with pytest.raises(Truncated):
         reader.finish()
@@ -94,7 +94,7 @@ def test_deep_nesting_is_refused() -> None:
         read(level * MAX_NESTING, 4096)
 
 
-def test_endless_tiny_elements_are_refused() -> None:
+def test_too_many_elements_are_refused() -> None:
     reader = ElementReader(frozenset())
     chunk = struct.pack("<HH2sH", 0x0009, 0x0010, b"LO", 0) * 10_000
     for _ in range(MAX_ELEMENTS // 10_000):
@@ -117,7 +117,7 @@ def test_endless_tiny_elements_are_refused() -> None:
     ],
 )
 @pytest.mark.parametrize("step", [1, 4096])
-def test_an_oddity_does_not_hide_that_the_pixels_are_cut(oddity: bytes, step: int) -> None:
+def test_truncated_pixel_data_is_detected_behind_an_encoding_fault(oddity: bytes, step: int) -> None:
     pixels = struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OW", 0, 100) + bytes(100)
     whole = encoded(nested()) + oddity + pixels
     reader = read(whole, step)
@@ -127,14 +127,14 @@ def test_an_oddity_does_not_hide_that_the_pixels_are_cut(oddity: bytes, step: in
         read(whole[:-1], step).finish()
 
 
-def test_nonsense_after_the_identity_is_not_judged() -> None:
+def test_garbage_behind_the_identity_is_tolerated() -> None:
     reader = read(encoded(nested()) + b"\x99\x99\x99\x99\0\0\0\0garbage", 4096)
     reader.finish()
     assert not reader.understood
     assert reader.values[STUDY] == b"1.2.34"
 
 
-def test_zeros_at_the_end_are_padding() -> None:
+def test_trailing_zeros_are_padding() -> None:
     read(encoded(nested()) + b"\0", 4096).finish()
 
 
@@ -144,7 +144,7 @@ def deflated(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("step", [1, 100, 100_000])
-def test_a_deflated_data_set_is_read(step: int) -> None:
+def test_deflated_data_set_is_read(step: int) -> None:
     reader = data_sets.InflatingReader({STUDY, NAME})
     data = deflated(encoded(nested())) + b"\0"
     for offset in range(0, len(data), step):
@@ -153,20 +153,20 @@ def test_a_deflated_data_set_is_read(step: int) -> None:
     assert reader.values[STUDY] == b"1.2.34"
 
 
-def test_a_deflated_data_set_that_ends_early_is_noticed() -> None:
+def test_truncated_deflated_data_set_is_refused() -> None:
     reader = data_sets.InflatingReader({STUDY})
     reader.feed(deflated(encoded(nested()))[:-3])
     with pytest.raises(Truncated):
         reader.finish()
 
 
-def test_a_deflate_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deflate_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data_sets, "MAX_INFLATED_BYTES", 2**20)
     bomb = deflated(b"\xe0\x7f\x10\x00OB\0\0" + struct.pack("<I", 2**21) + bytes(2**21))
     with pytest.raises(ExpandsTooFar):
         data_sets.InflatingReader({STUDY}).feed(bomb)
 
 
-def test_what_is_no_deflate_stream_is_refused() -> None:
+def test_invalid_deflate_stream_is_refused() -> None:
     with pytest.raises(ExpandsTooFar):
         data_sets.InflatingReader({STUDY}).feed(b"\xff" * 100)

@@ -34,14 +34,14 @@ def request(**values: int | str) -> Command:
 
 
 @given(field=NUMBERS, message=NUMBERS, data_set=NUMBERS, uid=UIDS)
-def test_what_is_encoded_is_read_back(field: int, message: int, data_set: int, uid: str) -> None:
+def test_command_set_round_trip(field: int, message: int, data_set: int, uid: str) -> None:
     command = request(field=field, message=message, data_set=data_set, instance=uid)
     assert (command.field, command.number(dimse.MESSAGE_ID)) == (field, message)
     assert command.text(dimse.AFFECTED_SOP_INSTANCE_UID) == uid
     assert command.has_data_set == (data_set != 0x0101)
 
 
-def test_a_response_is_what_pydicom_reads() -> None:
+def test_pydicom_reads_a_response() -> None:
     encoded = dimse.response(request(), 0xA900, "x" * 100)
     dataset = read_dataset(io.BytesIO(encoded), is_implicit_VR=True, is_little_endian=True)
     assert dataset.CommandGroupLength == len(encoded) - 12
@@ -60,14 +60,14 @@ def test_any_bytes_are_a_command_set_or_an_abort(encoded: bytes) -> None:
     assert command.text(dimse.AFFECTED_SOP_CLASS_UID).encode("latin-1") in encoded
 
 
-def test_a_command_without_a_message_id_is_aborted() -> None:
+def test_command_without_message_id_is_aborted() -> None:
     command = Command(dimse.encode({dimse.COMMAND_FIELD: dimse.C_ECHO_RQ}))
     with pytest.raises(Abort, match="0110"):
         dimse.response(command, 0)
 
 
 @given(encoded=st.binary(max_size=500), maximum=st.integers(7, 100))
-def test_fragments_fit_into_the_peers_pdus_and_join_to_the_whole(encoded: bytes, maximum: int) -> None:
+def test_fragments_fit_the_maximum_pdu_length_and_join_to_the_original(encoded: bytes, maximum: int) -> None:
     contents = list(dimse.fragments(3, encoded, command=True, maximum=maximum))
     values = [value for content in contents for value in pdvs(memoryview(content))]
     assert all(len(content) <= maximum for content in contents)
@@ -84,6 +84,6 @@ def test_any_bytes_are_pdvs_or_an_abort(content: bytes) -> None:
     assert sum(len(fragment) + 6 for _, _, fragment in values) == len(content)
 
 
-def test_a_pdv_that_claims_more_than_its_pdu_is_aborted() -> None:
+def test_pdv_longer_than_its_pdu_is_aborted() -> None:
     with pytest.raises(Abort):
         list(pdvs(memoryview(struct.pack(">IBB", 100, 1, 3))))

@@ -1,4 +1,4 @@
-"""The file of peers."""
+"""The peers file."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ def write(folder: Path, text: str = FILE) -> Path:
         ("CT_1", "STORESCP", "10.1.2.9", CALLED_AE_TITLE_NOT_RECOGNIZED),
     ],
 )
-def test_only_who_is_named_may_associate(
+def test_only_listed_peers_may_associate(
     tmp_path: Path, calling: str, called: str, address: str, expected: Rejection | None
 ) -> None:
     assert read_rules(write(tmp_path)).check(Peer("id", calling, called, address)) is expected
 
 
-def test_without_a_file_everybody_may() -> None:
+def test_every_peer_may_associate_without_a_file() -> None:
     assert Rules().check(Peer("id", "ANY", "THING", "192.0.2.1")) is None
 
 
-def test_a_peer_can_be_called_back_where_the_file_says(tmp_path: Path) -> None:
+def test_peer_has_the_address_in_the_file(tmp_path: Path) -> None:
     peers = read_rules(write(tmp_path)).peers
     assert peers is not None
     assert (peers["CT_1"].host, peers["CT_1"].port) == ("10.1.2.7", 104)
@@ -87,12 +87,12 @@ def test_a_peer_can_be_called_back_where_the_file_says(tmp_path: Path) -> None:
         "[[peer]]\naddresses = []",
     ],
 )
-def test_a_wrong_file_is_named(tmp_path: Path, text: str) -> None:
+def test_invalid_file_is_a_configuration_error_with_its_path(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigurationError, match=r"peers\.toml"):
         read_rules(write(tmp_path, text))
 
 
-def test_a_changed_file_is_read_again_and_a_broken_one_is_not_obeyed(tmp_path: Path) -> None:
+def test_changed_file_is_read_again_and_an_invalid_one_is_ignored(tmp_path: Path) -> None:
     path = write(tmp_path)
     directory = PeerDirectory(path)
     for text, moment in (("[[peer]]\nae_title = 'NEW'", 1), ("broken", 2)):

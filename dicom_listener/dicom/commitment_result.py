@@ -1,0 +1,50 @@
+"""Encode the result of a storage commitment request: the data set of an N-EVENT-REPORT (PS3.4 J.3.3.1.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydicom import Dataset
+from pydicom.config import disable_value_validation
+from pynetdicom.dsutils import encode
+
+from dicom_listener.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN
+
+#: Event types (PS3.4 J.3.3.1.1.2).
+ALL_COMMITTED, FAILURES_EXIST = 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class CommitmentResult:
+    """Committed references as (SOP class UID, SOP instance UID); failed ones with their Failure Reason (0008,1197)."""
+
+    transaction_uid: str
+    committed: list[tuple[str, str]]
+    failed: list[tuple[str, str, int]]
+
+    @property
+    def event_type(self) -> int:
+        """Event Type ID: whether failures exist."""
+        return FAILURES_EXIST if self.failed else ALL_COMMITTED
+
+    def encode(self, transfer_syntax_uid: str) -> bytes:
+        """Return the data set in Explicit or Implicit VR Little Endian."""
+        with disable_value_validation():  # a requester may name objects by malformed UIDs: they are failed ones
+            dataset = Dataset()
+            dataset.TransactionUID = self.transaction_uid
+            if self.failed:
+                dataset.FailedSOPSequence = [_reference(*failed) for failed in self.failed]
+            if self.committed:
+                dataset.ReferencedSOPSequence = [_reference(*committed) for committed in self.committed]
+            encoded = encode(dataset, transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN, is_little_endian=True)
+        assert encoded is not None, "a data set that pydicom cannot encode"  # noqa: S101 - a fault of the program
+        return encoded
+
+
+def _reference(sop_class_uid: str, sop_instance_uid: str, failure_reason: int | None = None) -> Dataset:
+    reference = Dataset()
+    reference.ReferencedSOPClassUID = sop_class_uid
+    reference.ReferencedSOPInstanceUID = sop_instance_uid
+    if failure_reason is not None:
+        reference.FailureReason = failure_reason
+    return reference
