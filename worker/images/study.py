@@ -22,7 +22,7 @@ from worker.images.render.framing import framed
 from worker.images.render.render import render
 from worker.images.select.body_parts import region_of
 from worker.images.select.candidates import NAMES, Tier, best_of, candidate, without_scouts
-from worker.images.select.runs import choose_frames
+from worker.images.select.sampling import choose_frames
 from worker.images.select.slides import assemble, choose_tiles
 from worker.images.select.views import choose_views
 from worker.images.select.volumes import choose as choose_slices

@@ -26,8 +26,8 @@ from worker.images.decode import gdcm
 from worker.images.decode.codestream import Codec, Codestream, inspect
 from worker.images.decode.elements import UNDEFINED
 from worker.images.decode.encapsulated import Codestreams
-from worker.images.decode.entropy import decoded_whole
 from worker.images.decode.files import opened
+from worker.images.decode.jpeg_integrity import decoded_whole
 from worker.images.errors import Unreadable
 
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ _alone = Lock()
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the standard error of the process shut for as long as GDCM works: entropy.py hands it damaged images."""
+    """Keep the standard error of the process shut for as long as GDCM works: jpeg_integrity.py hands it damaged images."""
     with _alone, Path(os.devnull).open("w") as nowhere:
         kept = os.dup(_STANDARD_ERROR)
         try:

@@ -19,7 +19,7 @@ from worker.images.decode.frames import decoding
 from worker.images.errors import Unreadable
 from worker.images.render.render import shown
 from worker.images.select.candidates import Choice, series_of
-from worker.images.select.runs import choose_frames, spread
+from worker.images.select.sampling import choose_frames, spread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

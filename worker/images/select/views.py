@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from worker.images.select.runs import allotted, number_of
+from worker.images.select.sampling import allotted, number_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

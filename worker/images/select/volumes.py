@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from worker.images.render.windows import Window, ct_windows, header_windows
 from worker.images.select.candidates import Choice, series_of
-from worker.images.select.directions import Directions, along
-from worker.images.select.runs import choose_frames, spread
+from worker.images.select.orientations import Directions, along
+from worker.images.select.sampling import choose_frames, spread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from worker.images.decode.header import Header
     from worker.images.select.candidates import Basis, Candidate
-    from worker.images.select.directions import Direction
+    from worker.images.select.orientations import Direction
 
     Key = tuple[Direction | None, *tuple[object, ...]]
 

@@ -15,7 +15,7 @@ from pydicom.uid import (
 
 from db.errors import NotReportable
 from tests.unit.worker.images.studies import AXIAL, CORONAL, ct, textured
-from worker.images.select.runs import spread
+from worker.images.select.sampling import spread
 from worker.images.study import StoredInstance, images_of
 
 if TYPE_CHECKING:
