@@ -1,4 +1,4 @@
-"""Error of one image."""
+"""Error of an object or frame that cannot become an image."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""A study's objects -> the images the model sees, and why these.
+"""Select, decode and render the images of a study: headers -> candidates -> choices -> images.
 
-headers -> candidates -> choices -> images. Only what was chosen is decoded; what fails is left out, said so, and
-replaced by the next best choice.
+Only selected frames are decoded. A frame that fails is left out, with its reason, and the selection is repeated.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from worker.images.errors import Unreadable
 from worker.images.render import quality
 from worker.images.render.framing import framed
 from worker.images.render.render import render
-from worker.images.select.body_parts import region_of
-from worker.images.select.candidates import NAMES, Tier, best_of, candidate, without_scouts
+from worker.images.select.body_parts import body_part_of
+from worker.images.select.candidates import NAMES, Tier, best_of, candidate, with_described_localizers
 from worker.images.select.sampling import choose_frames
 from worker.images.select.slides import assemble, choose_tiles
 from worker.images.select.views import choose_views
-from worker.images.select.volumes import choose as choose_slices
+from worker.images.select.volumes import choose_slices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,19 +36,20 @@ if TYPE_CHECKING:
     from worker.images.select.candidates import Basis, Candidate, Choice
 
 log = logging.getLogger(__name__)
-_Object = TypeVar("_Object")
-_Made = TypeVar("_Made")
+_Argument = TypeVar("_Argument")
+_Result = TypeVar("_Result")
 
-#: Times a study is chosen from again after chosen objects turned out to be damaged.
-_ROUNDS = 20
-#: Bytes of headers kept while a study is chosen from: thousands of slices take 10 MB, 100 000 frames of a slide 20 MB.
-_MAX_HEADERS = 128 << 20
+#: Selections of one study: it is repeated when selected objects turn out to be damaged.
+_MAX_ROUNDS = 20
+#: Bytes of the headers of one study: thousands of slices take 10 MB, 100 000 frames of a slide 20 MB.
+_MAX_HEADER_BYTES = 128 << 20
+#: Modalities whose images are slices of volumes.
 _VOLUMES = frozenset({"CT", "MR", "PT", "OPT"})
 
 
 @dataclass(frozen=True, slots=True)
 class StoredInstance:
-    """One stored object: its file, and the SOP Instance UID it was received under."""
+    """One stored object: its file, and the SOP Instance UID under which it was received."""
 
     path: Path
     sop_instance_uid: str
@@ -57,7 +57,7 @@ class StoredInstance:
 
 @dataclass(frozen=True, slots=True)
 class RenderedImage:
-    """What the model is shown: *pixels* is uint8 [rows, columns, 3]; *transform* says how they were made."""
+    """One input image of the model: *pixels* is uint8 [rows, columns, 3], *transform* the steps that made them."""
 
     pixels: npt.NDArray[np.uint8]
     sop_instance_uid: str
@@ -69,7 +69,7 @@ class RenderedImage:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """An object, or one frame of it (from 0), that could have been shown and was not."""
+    """An object, or one frame of it (from 0), that was not used."""
 
     sop_instance_uid: str
     frame: int | None
@@ -79,19 +79,19 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class StudyImages:
-    """The images of a study, what they stand for, and what was left out."""
+    """Images of a study, the basis of their selection, and the objects left out."""
 
     images: list[RenderedImage]
     left_out: list[LeftOut]
     #: "8 of 240 slices of series 3"
     basis: str
     modality: str
-    #: A region such as CHEST or HEAD; empty where nothing says it.
+    #: CHEST, HEAD ...; empty if unknown.
     body_part: str
 
     @property
     def informative(self) -> bool:
-        """Whether at least one image can show anything at all."""
+        """True if at least one image can show a finding."""
         return any(not quality.WITHOUT_INFORMATION & set(image.warnings) for image in self.images)
 
     def limitations(self) -> list[str]:
@@ -103,33 +103,35 @@ class StudyImages:
 def images_of(
     instances: Sequence[StoredInstance], *, budget: int = 8, on_progress: Callable[[], None] = lambda: None
 ) -> StudyImages:
-    """Choose and draw at most *budget* images of a study; *on_progress* is called after each object and each drawing.
+    """Return at most *budget* images of a study; *on_progress* is called after each object and each rendering.
 
-    Raises NotReportable, with the reason most of its objects share, where none of them can be shown; TransientFailure
-    where its files are gone.
+    Raises NotReportable, with the most frequent reason, if no image can be shown; TransientFailure if its files are
+    missing.
     """
     found, left_out = _readable(instances, on_progress)
-    drawn: dict[tuple[object, ...], RenderedImage | Unreadable] = {}
+    rendered: dict[tuple[object, ...], RenderedImage | Unreadable] = {}
     failed: dict[tuple[str, int | None], LeftOut] = {}
-    for _ in range(_ROUNDS):
+    for _ in range(_MAX_ROUNDS):
         best = best_of(found)
-        choices, basis = _chosen(best, budget)
-        images, lost = _draw(choices, drawn)
+        choices, basis = _choose(best, budget)
+        images, lost = _render_all(choices, rendered)
         on_progress()
         failed |= {(left.sop_instance_uid, left.frame): left for left in lost}
         # A run with one damaged frame still has the others.
-        broken = _useless(lost, best) - {image.sop_instance_uid for image in images}
-        found = [item for item in found if item.identity not in broken]
-        if not broken:
+        unusable = _unusable(lost, best) - {image.sop_instance_uid for image in images}
+        found = [item for item in found if item.sop_instance_uid not in unusable]
+        if not unusable:
             break
     left_out += failed.values()
     if not images:
-        raise _nothing(left_out)
-    used = {item.identity for item in best}
-    left_out += [_passed_over(item) for item in found if item.identity not in used]
+        raise _no_image(left_out)
+    used = {item.sop_instance_uid for item in best}
+    left_out += [_not_selected(item) for item in found if item.sop_instance_uid not in used]
     shown = {(image.sop_instance_uid, image.frame) for image in images}
-    sentence = basis([choice for choice in choices if (choice.identity, choice.frame) in shown])
-    return StudyImages(images, left_out, sentence, _modality_of(images, best), region_of(item.header for item in best))
+    sentence = basis([choice for choice in choices if (choice.sop_instance_uid, choice.frame) in shown])
+    return StudyImages(
+        images, left_out, sentence, _modality_of(images, best), body_part_of(item.header for item in best)
+    )
 
 
 def _readable(
@@ -137,42 +139,42 @@ def _readable(
 ) -> tuple[list[Candidate], list[LeftOut]]:
     found: list[Candidate] = []
     left_out: list[LeftOut] = []
-    room = _MAX_HEADERS
+    available = _MAX_HEADER_BYTES
     for instance in instances:
         on_progress()
-        read_or_not = _guarded(partial(_judged, room=room), instance)
-        if isinstance(read_or_not, Unreadable):
-            left_out.append(LeftOut(instance.sop_instance_uid, None, read_or_not.reason, read_or_not.detail))
+        result = _guarded(partial(_read, limit=available), instance)
+        if isinstance(result, Unreadable):
+            left_out.append(LeftOut(instance.sop_instance_uid, None, result.reason, result.detail))
         else:
-            found.append(read_or_not)
-            room -= read_or_not.header.bytes_kept
-    return without_scouts(found), left_out
+            found.append(result)
+            available -= result.header.bytes_kept
+    return with_described_localizers(found), left_out
 
 
-def _judged(instance: StoredInstance, *, room: int) -> Candidate:
+def _read(instance: StoredInstance, *, limit: int) -> Candidate:
     header = read(instance.path)
-    if header.bytes_kept > room:
-        raise Unreadable(Reason.TOO_LARGE, f"the headers of the study exceed {_MAX_HEADERS >> 20} MiB")
+    if header.bytes_kept > limit:
+        raise Unreadable(Reason.TOO_LARGE, f"the headers of the study exceed {_MAX_HEADER_BYTES >> 20} MiB")
     return candidate(instance.sop_instance_uid, header)
 
 
-def _guarded(work: Callable[[_Object], _Made], of: _Object) -> _Made | Unreadable:
-    """What *work* makes of one object, or why it cannot: one bad object must not cost the study its report.
+def _guarded(work: Callable[[_Argument], _Result], argument: _Argument) -> _Result | Unreadable:
+    """Return the result of *work* for one object, or its error: one bad object must not cost the study its report.
 
-    Raises OSError and MemoryError: they are the machine's, and may pass.
+    Raises OSError and MemoryError: they are of the machine, and may be transient.
     """
     try:
-        return work(of)
+        return work(argument)
     except Unreadable as problem:
         return problem
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # noqa: BLE001 - objects are made by others; what nobody foresaw must stay with its object
+    except Exception as error:  # noqa: BLE001 - process boundary: an object from outside must not end the others
         log.warning("an object could not be used: %s", type(error).__name__)
         return Unreadable(Reason.UNDECODABLE, "the object could not be processed")
 
 
-def _chosen(candidates: Sequence[Candidate], budget: int) -> tuple[list[Choice], Basis]:
+def _choose(candidates: Sequence[Candidate], budget: int) -> tuple[list[Choice], Basis]:
     """Share the budget among the modalities of a study (PET and CT), the one with most objects first."""
     counted = Counter(item.family for item in candidates).most_common(budget)
     choices: list[Choice] = []
@@ -180,94 +182,94 @@ def _chosen(candidates: Sequence[Candidate], budget: int) -> tuple[list[Choice],
     for number, (modality, _) in enumerate(counted):
         share = budget // len(counted) + (number < budget % len(counted))
         own = [item for item in candidates if item.family == modality]
-        some, basis = _chosen_from(modality, own, share)
+        some, basis = _choose_from(modality, own, share)
         choices += some
-        remark = _made_do(own[0].tier)
+        note = _tier_note(own[0].tier)
         parts.append(
-            (f"{modality}: " if len(counted) > 1 else "", {item.identity for item in own}, _with(basis, remark))
+            (f"{modality}: " if len(counted) > 1 else "", {item.sop_instance_uid for item in own}, _with(basis, note))
         )
 
     def sentence(shown: Sequence[Choice]) -> str:
         return "; ".join(
-            name + basis([choice for choice in shown if choice.identity in identities])
-            for name, identities, basis in parts
+            name + basis([choice for choice in shown if choice.sop_instance_uid in uids]) for name, uids, basis in parts
         )
 
     return choices, sentence
 
 
-def _with(basis: Basis, remark: str) -> Basis:
-    return lambda shown: basis(shown) + remark
+def _with(basis: Basis, note: str) -> Basis:
+    return lambda shown: basis(shown) + note
 
 
-def _chosen_from(modality: str, own: list[Candidate], share: int) -> tuple[list[Choice], Basis]:
+def _choose_from(modality: str, own: list[Candidate], share: int) -> tuple[list[Choice], Basis]:
     if modality in _VOLUMES:
-        return choose_slices(own, share, region_of(item.header for item in own))
+        return choose_slices(own, share, body_part_of(item.header for item in own))
     if modality == "SM":
         return choose_tiles(own, share)
     return choose_views(own, share) if modality in PROJECTION_RADIOGRAPHS else choose_frames(own, share)
 
 
-def _draw(
-    choices: Sequence[Choice], drawn: dict[tuple[object, ...], RenderedImage | Unreadable]
+def _render_all(
+    choices: Sequence[Choice], rendered: dict[tuple[object, ...], RenderedImage | Unreadable]
 ) -> tuple[list[RenderedImage], list[LeftOut]]:
-    """The images of the choices, each once: stills are often sent twice under two UIDs."""
-    images, lost, seen = [], [], set()
+    """Render the choices, each image once: stills are often sent twice under two UIDs."""
+    images, lost, digests = [], [], set()
     for choice in choices:
-        key = (choice.identity, choice.frame, choice.window, choice.whole)
-        if key not in drawn:
-            drawn[key] = _guarded(_drawn, choice)
-        result = drawn[key]
+        key = (choice.sop_instance_uid, choice.frame, choice.window, choice.assembled)
+        if key not in rendered:
+            rendered[key] = _guarded(_render, choice)
+        result = rendered[key]
         if isinstance(result, RenderedImage):
             digest = hashlib.sha256(result.pixels.data).digest()
-            if digest in seen:
-                result = drawn[key] = Unreadable(Reason.DUPLICATE, "the image is a duplicate")
+            if digest in digests:
+                result = rendered[key] = Unreadable(Reason.DUPLICATE, "the image is a duplicate")
             else:
                 # The same frame may be chosen for another reason in a later round.
                 images.append(replace(result, reason=choice.reason))
-            seen.add(digest)
+            digests.add(digest)
         if isinstance(result, Unreadable):
-            lost.append(LeftOut(choice.identity, choice.frame, result.reason, result.detail))
+            lost.append(LeftOut(choice.sop_instance_uid, choice.frame, result.reason, result.detail))
     return images, lost
 
 
-def _useless(lost: Sequence[LeftOut], candidates: Sequence[Candidate]) -> set[str]:
-    """The objects that lost images, apart from slices that look like others: a volume keeps them, in their places."""
-    slices = {item.identity for item in candidates if item.modality in _VOLUMES}
+def _unusable(lost: Sequence[LeftOut], candidates: Sequence[Candidate]) -> set[str]:
+    """Return the objects that lost images, except slices that equal others: a volume keeps those in their positions."""
+    slices = {item.sop_instance_uid for item in candidates if item.modality in _VOLUMES}
     return {
         left.sop_instance_uid for left in lost if left.reason != Reason.DUPLICATE or left.sop_instance_uid not in slices
     }
 
 
-def _drawn(choice: Choice) -> RenderedImage:
-    if choice.whole:
+def _render(choice: Choice) -> RenderedImage:
+    if choice.assembled:
         levels, steps = assemble(choice.header)
     else:
         levels, steps = render(choice.header, choice.frame, window=choice.window)
     warnings = quality.warnings_about(levels)
     pixels, geometry = framed(choice.header, levels)
-    return RenderedImage(pixels, choice.identity, choice.frame, choice.reason, {**steps, **geometry}, warnings)
+    return RenderedImage(pixels, choice.sop_instance_uid, choice.frame, choice.reason, {**steps, **geometry}, warnings)
 
 
-def _passed_over(item: Candidate) -> LeftOut:
+def _not_selected(item: Candidate) -> LeftOut:
     if item.tier == Tier.PRIMARY:
-        detail = "too few primary images exist, and derived images were used"
-        return LeftOut(item.identity, None, Reason.FEW_IMAGES, detail)
-    return LeftOut(item.identity, None, Reason.BETTER_IMAGES, f"better images than {NAMES[item.tier]} exist")
+        return LeftOut(
+            item.sop_instance_uid, None, Reason.FEW_IMAGES, "too few primary images exist, and derived images were used"
+        )
+    return LeftOut(item.sop_instance_uid, None, Reason.BETTER_IMAGES, f"better images than {NAMES[item.tier]} exist")
 
 
-def _made_do(tier: Tier) -> str:
+def _tier_note(tier: Tier) -> str:
     if tier == Tier.DERIVED:
         return " (derived images)"
     return f" (only {NAMES[tier]} were received)" if tier in (Tier.SECONDARY, Tier.LOCALIZER) else ""
 
 
 def _modality_of(images: Sequence[RenderedImage], candidates: Sequence[Candidate]) -> str:
-    modalities = {item.identity: item.modality for item in candidates}
+    modalities = {item.sop_instance_uid: item.modality for item in candidates}
     return Counter(modalities[image.sop_instance_uid] for image in images).most_common(1)[0][0]
 
 
-def _nothing(left_out: Sequence[LeftOut]) -> Outcome:
+def _no_image(left_out: Sequence[LeftOut]) -> Outcome:
     causes = Counter((left.reason, left.detail) for left in left_out)
     if not causes:
         return NotReportable(Reason.NO_IMAGES, "the study contains no images")

@@ -1,7 +1,7 @@
-"""What a compressed frame says of itself, read before any decoder sees it.
+"""Inspect the header of a compressed frame before a decoder gets it.
 
-A decoder believes its codestream: 910 bytes that claim 65535 x 65535 have made one allocate gigabytes, and some
-return a full-size image for half a stream. So size, samples and the end marker are compared here first.
+A decoder trusts its codestream: 910 bytes that declare 65535 x 65535 have made one allocate gigabytes, and some return
+a full-size image for half a stream. So the size, the number of samples and the end marker are checked here first.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from worker.images.errors import Unreadable
 
 
 class Codec(Enum):
-    """The kinds of codestream, whatever the transfer syntax calls them."""
+    """Kind of codestream. It is read from the codestream, because transfer syntaxes are sometimes wrong."""
 
     JPEG_8 = "JPEG"
     JPEG_12 = "JPEG 12 bit"
@@ -27,16 +27,16 @@ class Codec(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Codestream:
-    """The claims of one compressed frame."""
+    """Properties that one compressed frame declares."""
 
     codec: Codec
     rows: int
     columns: int
     samples: int
-    #: JPEG only: whether the stream is marked as RGB, as YCbCr, or not at all.
+    #: JPEG only: "RGB" or "YBR" if the stream is marked as such, else empty.
     colour: str = ""
     progressive: bool = False
-    #: JPEG only: where the data of the first scan begin.
+    #: JPEG only: offset of the data of the first scan.
     data: int = 0
 
 
@@ -46,23 +46,23 @@ _DCT_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 _PROGRESSIVE_FRAMES = frozenset({0xC2, 0xCA})
 _LOSSLESS_FRAMES = frozenset({0xC3, 0xCB})
 _LS_FRAME = 0xF7
-#: Bytes behind the end of an image that are let pass.
-_REMAINS = 64
+#: Bytes accepted after the end marker: some encoders leave a few.
+_MAX_TRAILING = 64
 _SCAN, _APP0, _APP14 = 0xDA, 0xE0, 0xEE
-#: An Adobe marker's transform byte: 0 is RGB, 1 is YCbCr.
-_ADOBE = {0: "RGB", 1: "YBR"}
+#: Transform byte of an Adobe marker: 0 is RGB, 1 is YCbCr.
+_ADOBE_COLOURS = {0: "RGB", 1: "YBR"}
 
 
 def inspect(frame: bytes) -> Codestream:
-    """Read the size and kind of a compressed frame (ITU-T T.81 B.2, T.87 C.2, T.800 A.5).
+    """Return the size and kind of a compressed frame (ITU-T T.81 B.2, T.87 C.2, T.800 A.5).
 
-    Raises Unreadable where it is no codestream at all, or has lost its end.
+    Raises Unreadable if *frame* is not a codestream or its end marker is missing.
     """
     start = frame.find(_J2K_START) if frame.startswith(_J2K_BOX) else 0
     if frame[start : start + 4] != _J2K_START and not frame.startswith(_SOI):
         raise Unreadable(Reason.UNDECODABLE, "the compression format is unknown")
-    # Encoders pad to even length with zeros or with FF, and some leave a few bytes behind.
-    if frame.rfind(_EOI, max(0, len(frame.rstrip(b"\0\xff")) - _REMAINS)) < 0:
+    # Encoders pad to even length with 00 or FF.
+    if frame.rfind(_EOI, max(0, len(frame.rstrip(b"\0\xff")) - _MAX_TRAILING)) < 0:
         raise Unreadable(Reason.TRUNCATED, "the end of the compressed image is missing")
     return _jpeg(frame) if frame.startswith(_SOI) else _jpeg_2000(frame, start)
 
@@ -82,7 +82,7 @@ def _jpeg(frame: bytes) -> Codestream:
             return replace(found, data=position)
         if codec:
             rows, columns, samples = struct.unpack_from(">HHB", segment, 1)
-            colour = colour or _by_ids(segment)
+            colour = colour or _colour_of_ids(segment)
             found = Codestream(codec, rows, columns, samples, colour, marker in _PROGRESSIVE_FRAMES)
         colour = _colour(marker, segment) or colour
     raise Unreadable(Reason.UNDECODABLE, "the frame header of the compressed image is missing")
@@ -100,12 +100,12 @@ def _jpeg_codec(marker: int, segment: bytes) -> Codec | None:
 
 def _colour(marker: int, segment: bytes) -> str:
     if marker == _APP14 and segment.startswith(b"Adobe") and len(segment) > 11:  # noqa: PLR2004 - T.872 6.5.3
-        return _ADOBE.get(segment[11], "")
+        return _ADOBE_COLOURS.get(segment[11], "")
     return "YBR" if marker == _APP0 and segment.startswith(b"JFIF") else ""
 
 
-def _by_ids(segment: bytes) -> str:
-    """Component ids that spell RGB mean RGB; libjpeg writes them where it writes no marker."""
+def _colour_of_ids(segment: bytes) -> str:
+    """Return "RGB" if the component ids spell it: libjpeg writes them when it writes no marker."""
     return "RGB" if segment[6::3][:3].upper() == b"RGB" else ""
 
 

@@ -1,7 +1,7 @@
-"""Compressed frames out of encapsulated Pixel Data (PS3.5 A.4).
+"""Read compressed frames from encapsulated Pixel Data (PS3.5 A.4).
 
-pydicom's get_frame returns what is left of a truncated fragment and lists any number of fragments; here a fragment that
-runs past the end is an error, and so is a list longer than any image needs.
+pydicom's get_frame returns the rest of a truncated fragment and accepts any number of fragments; here a fragment that
+extends beyond the end is an error, and so are more fragments than any image needs.
 """
 
 from __future__ import annotations
@@ -23,33 +23,34 @@ if TYPE_CHECKING:
     from worker.images.decode.elements import Buffer
     from worker.images.decode.header import Header
 
-    Part = tuple[int, int]
+    #: Start and end of the bytes of one fragment.
+    Fragment = tuple[int, int]
 
 _ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _END_OF_IMAGE = b"\xff\xd9"
 
 
 class Codestreams:
-    """The compressed frames of one open object; where they lie is found out once."""
+    """Compressed frames of one open object; their positions are determined once."""
 
     def __init__(self, header: Header, buffer: Buffer) -> None:
-        pixels = header.where_pixels_are()
+        pixels = header.pixel_data()
         self._header, self._buffer = header, buffer
         self._end = min(pixels.end, len(buffer))
         self._table = next(self._fragments(pixels.start), (pixels.start, pixels.start))
 
-    def of(self, index: int, most: int) -> bytes:
-        """The codestream of frame *index*, counted from 0, of at most *most* bytes.
+    def read(self, index: int, limit: int) -> bytes:
+        """Return the codestream of frame *index*, counted from 0, of at most *limit* bytes.
 
-        Raises Unreadable: cut short, without that frame, or larger than any honest image of its size.
+        Raises Unreadable: truncated, frame absent, or larger than an image of its size can be.
         """
-        parts = self._extended(index) or self._listed(index) or self._searched[index]
-        if sum(stop - begin for begin, stop in parts) > most:
+        parts = self._by_extended_table(index) or self._by_basic_table(index) or self._without_table[index]
+        if sum(stop - begin for begin, stop in parts) > limit:
             raise Unreadable(Reason.TOO_LARGE, "the compressed image is larger than the uncompressed image")
         return b"".join(self._buffer[begin:stop] for begin, stop in parts)
 
-    def _fragments(self, position: int) -> Iterator[Part]:
-        """Where each fragment's bytes begin and end; the first item is the Basic Offset Table."""
+    def _fragments(self, position: int) -> Iterator[Fragment]:
+        """Yield the fragments from *position*; the first item of all is the Basic Offset Table."""
         for _ in range(MAX_ELEMENTS):
             tag = self._buffer[position : position + 4]
             if tag == _END:
@@ -63,8 +64,8 @@ class Codestreams:
             yield start, position
         raise Unreadable(Reason.TOO_LARGE, f"the pixel data has more than {MAX_ELEMENTS} fragments")
 
-    def _extended(self, index: int) -> list[Part]:
-        """The one fragment an extended offset table gives for a frame; [] without a table."""
+    def _by_extended_table(self, index: int) -> list[Fragment]:
+        """Return the one fragment that the Extended Offset Table gives for a frame; [] without a table."""
         if self._offsets_extended is None:
             return []
         begin = self._table[1] + 8 + int(self._offsets_extended[index])
@@ -73,8 +74,8 @@ class Codestreams:
             raise Unreadable(Reason.TRUNCATED, "the compressed pixel data is truncated")
         return [(begin, stop)]
 
-    def _listed(self, index: int) -> list[Part]:
-        """The fragments the basic offset table gives for a frame; [] without a table."""
+    def _by_basic_table(self, index: int) -> list[Fragment]:
+        """Return the fragments that the Basic Offset Table gives for a frame; [] without a table."""
         if self._offsets is None:
             return []
         first, found = self._table[1], []
@@ -91,29 +92,29 @@ class Codestreams:
         begin, stop = self._table
         if stop - begin != 4 * self._header.frames:
             return None
-        return _rising(np.frombuffer(self._buffer[begin:stop], "<u4"))
+        return _if_ascending(np.frombuffer(self._buffer[begin:stop], "<u4"))
 
     @cached_property
     def _offsets_extended(self) -> npt.NDArray[np.uint64] | None:
-        offsets = self._header.blob("ExtendedOffsetTable")
+        offsets = self._header.raw("ExtendedOffsetTable")
         if len(offsets) != 8 * self._header.frames or len(self._lengths_extended) != self._header.frames:
             return None
-        return _rising(np.frombuffer(offsets, "<u8"))
+        return _if_ascending(np.frombuffer(offsets, "<u8"))
 
     @cached_property
     def _lengths_extended(self) -> npt.NDArray[np.uint64]:
-        lengths = self._header.blob("ExtendedOffsetTableLengths")
+        lengths = self._header.raw("ExtendedOffsetTableLengths")
         return np.frombuffer(lengths[: len(lengths) // 8 * 8], "<u8")
 
     @cached_property
-    def _searched(self) -> list[list[Part]]:
-        """Without a table: one fragment a frame, or all for the only frame, or split after each end of image."""
+    def _without_table(self) -> list[list[Fragment]]:
+        """Return the fragments of each frame: all for a single frame, one each, or split after each end of image."""
         parts, frames = list(self._fragments(self._table[1])), self._header.frames
         if frames == 1:
             return [parts]
         if len(parts) == frames:
             return [[part] for part in parts]
-        found: list[list[Part]] = [[]]
+        found: list[list[Fragment]] = [[]]
         for begin, stop in parts:
             found[-1].append((begin, stop))
             if _END_OF_IMAGE in self._buffer[max(begin, stop - 10) : stop]:
@@ -123,6 +124,6 @@ class Codestreams:
         return found
 
 
-def _rising(offsets: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
-    """Offsets that can be true: some write zeros for every frame."""
+def _if_ascending(offsets: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
+    """Return *offsets* if they are plausible, else None: some encoders write zeros for every frame."""
     return offsets if (offsets[1:] > offsets[:-1]).all() else None

@@ -1,4 +1,4 @@
-"""Stored files: their headers, and their bytes where pixels are wanted (PS3.10)."""
+"""Read stored files: their headers, and their bytes for the pixels (PS3.10)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 
 from db.errors import Reason
 from db.limits import MAX_INFLATED_BYTES
-from worker.images.decode.elements import Encoding, collect, head
+from worker.images.decode.elements import Encoding, collect, element_header
 from worker.images.decode.header import WANTED, Header
 from worker.images.errors import Unreadable
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from worker.images.decode.elements import Buffer
 
 _PIECE = 1 << 20
-#: Bytes of a file read to find its header: most of CT and MR take 2 to 10 KiB, those with private protocols more.
+#: Bytes of a file read for its header: CT and MR have 2 to 10 KiB, more with private protocols.
 _BEGINNING = 16 << 10
 _PREAMBLE = 128
 _META = Encoding(implicit=False, little_endian=True)
@@ -33,9 +33,9 @@ _SYNTAX = 0x00020010
 def read(path: Path) -> Header:
     """Read the header of a DICOM file (PS3.10).
 
-    Raises Unreadable: not DICOM, no transfer syntax, cut within its header.
+    Raises Unreadable: not DICOM, no transfer syntax, header truncated.
     """
-    with suppress(Unreadable, OSError):  # those of the whole file are the ones that count
+    with suppress(Unreadable, OSError):  # errors of the complete file are the ones that count
         return _read_beginning(path)
     with opened(path) as (syntax, encoding, buffer, start):
         values, pixels = collect(buffer, start, encoding, end=len(buffer), wanted=WANTED)
@@ -43,9 +43,9 @@ def read(path: Path) -> Header:
 
 
 def _read_beginning(path: Path) -> Header:
-    """The header of a file whose header lies within its first bytes, at half the price of mapping the file.
+    """Read a header that lies within the first bytes of its file, at half the cost of mapping the file.
 
-    Raises Unreadable where it does not, or anything is odd.
+    Raises Unreadable if it does not, or is damaged.
     """
     file = os.open(path, os.O_RDONLY)
     try:
@@ -61,16 +61,16 @@ def _read_beginning(path: Path) -> Header:
 
 
 def _encoding(syntax: str, first_vr: bytes) -> Encoding:
-    """The encoding of a data set, as the listener reads it: VRs that are there count more than the transfer syntax."""
+    """Return the encoding of a data set, as the listener reads it: explicit VRs override the transfer syntax."""
     implicit = syntax == ImplicitVRLittleEndian and not (first_vr.isalpha() and first_vr.isupper())
     return Encoding(implicit, little_endian=syntax != ExplicitVRBigEndian)
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[str, Encoding, mmap.mmap, int]]:
-    """A file's transfer syntax, its encoding, its bytes (inflated where it is deflated), and where its data set begins.
+    """Open a file: its transfer syntax, encoding, bytes (inflated if deflated) and the offset of its data set.
 
-    The bytes are mapped, not read: a header touches its first pages, a frame only its own.
+    The bytes are mapped, not read: a header touches the first pages, a frame only its own. Raises Unreadable.
     """
     try:
         file = path.open("rb")
@@ -91,12 +91,12 @@ def opened(path: Path) -> Iterator[tuple[str, Encoding, mmap.mmap, int]]:
 
 
 def _meta(buffer: Buffer) -> tuple[str, int]:
-    """The transfer syntax, and where the data set after the file meta information (group 0002) begins."""
+    """Return the transfer syntax and the offset of the data set behind the File Meta Information (group 0002)."""
     if buffer[_PREAMBLE : _PREAMBLE + 4] != b"DICM":
         raise Unreadable(Reason.NOT_DICOM, "the file is not a DICOM file (DICM prefix missing)")
     syntax, start = "", _PREAMBLE + 4
     while buffer[start : start + 2] == b"\2\0":
-        tag, _, length, value = head(buffer, start, _META)
+        tag, _, length, value = element_header(buffer, start, _META)
         start = value + length
         if tag == _SYNTAX:
             syntax = buffer[value:start].decode("latin-1").strip(" \0")
@@ -106,7 +106,7 @@ def _meta(buffer: Buffer) -> tuple[str, int]:
 
 
 def _inflated(buffer: Buffer, start: int) -> mmap.mmap:
-    """The inflated data set. It is inflated twice, first to measure it, so that a bomb takes no memory."""
+    """Inflate a data set, twice: first to measure it, so that a bomb takes no memory. Raises Unreadable."""
     size = 0
     for piece in _inflated_pieces(buffer, start):
         size += len(piece)
@@ -119,7 +119,7 @@ def _inflated(buffer: Buffer, start: int) -> mmap.mmap:
 
 
 def _inflated_pieces(buffer: Buffer, start: int) -> Iterator[bytes]:
-    """The inflated data set in pieces of at most 1 MiB. Raises Unreadable if it is damaged or has no end."""
+    """Yield the inflated data set in pieces of at most 1 MiB. Raises Unreadable if it is damaged or truncated."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         # In pieces on both sides: zlib holds its output twice, and copies its unconsumed input.

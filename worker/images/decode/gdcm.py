@@ -1,6 +1,6 @@
-"""GDCM for the one kind of frame pydicom cannot decode: JPEG with 12 bits a sample (sequential or progressive).
+"""Decode JPEG with 12 bits per sample (sequential or progressive) by GDCM: pydicom cannot.
 
-GDCM believes what it is told, so it is called only after the codestream's own size has been compared with the header's.
+GDCM trusts the sizes it is given, so it is called only after those of the codestream and the header were compared.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 _STANDARD_ERROR = 2
-# Its complaints go to the process's standard error, without a time or an object's name; those of the libjpeg within it
+# Messages of GDCM go to the process's standard error, without a time or the name of an object. Those of its libjpeg
 # cannot be turned off: see quiet.
-for silence in (gdcm.Trace.WarningOff, gdcm.Trace.ErrorOff):
-    silence()
+for turn_off in (gdcm.Trace.WarningOff, gdcm.Trace.ErrorOff):
+    turn_off()
 
 
-_alone = Lock()
+_lock = Lock()
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the standard error of the process shut for as long as GDCM works: jpeg_integrity.py hands it damaged images."""
-    with _alone, Path(os.devnull).open("w") as nowhere:
+    """Discard the standard error of the process while GDCM decodes: jpeg_integrity.py gives it damaged images."""
+    with _lock, Path(os.devnull).open("w") as null:
         kept = os.dup(_STANDARD_ERROR)
         try:
-            os.dup2(nowhere.fileno(), _STANDARD_ERROR)
+            os.dup2(null.fileno(), _STANDARD_ERROR)
             yield
         finally:
             os.dup2(kept, _STANDARD_ERROR)
@@ -47,9 +47,9 @@ def quiet() -> Iterator[None]:
 
 
 def decode_12_bit(frame: bytes, *, rows: int, columns: int) -> npt.NDArray[np.uint16]:
-    """A 12-bit grayscale JPEG frame as uint16 [rows, columns].
+    """Decode a 12-bit grayscale JPEG frame to uint16 [rows, columns].
 
-    Raises Unreadable where GDCM returns nothing or another amount.
+    Raises Unreadable if GDCM returns nothing or the wrong number of bytes.
     """
     image = gdcm.Image()
     image.SetNumberOfDimensions(2)
@@ -60,7 +60,7 @@ def decode_12_bit(frame: bytes, *, rows: int, columns: int) -> npt.NDArray[np.ui
     syntax = gdcm.TransferSyntax.GetTSType(str(JPEGExtended12Bit))
     image.SetTransferSyntax(gdcm.TransferSyntax(syntax))
     image.SetPixelFormat(gdcm.PixelFormat(1, 16, 12, 11, 0))
-    # SWIG hands the bytes over as text.
+    # SWIG returns the bytes as text.
     with quiet():
         pixels = cast("str", image.GetBuffer() or "").encode("utf-8", "surrogateescape")
     if len(pixels) != rows * columns * 2:

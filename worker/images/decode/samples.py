@@ -1,7 +1,8 @@
-"""Samples as decoded to values as stored, and a computation on every pixel at the price of a few."""
+"""Samples of a decoded frame, and functions of every sample at the cost of a few."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,37 +12,50 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from worker.images.decode.frames import Frame
+    Function = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 
-    Turn = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
-
-#: Pixels turned at a time: numpy widens indices and real values to 8 bytes each.
+#: Samples processed at a time: numpy widens indices and real values to 8 bytes each.
 _STRIP = 1 << 18
 
 
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One decoded frame: *samples* is [rows, columns] or [rows, columns, 3], integers as decoded.
+
+    *photometric* describes the decoded samples; decoding may have changed it. A stored value is its sample shifted left
+    by *left* and then right by *right* bits, which removes bits that are not pixel and extends the sign.
+    """
+
+    samples: npt.NDArray[Any]
+    photometric: str
+    stored: int
+    left: int = 0
+    right: int = 0
+
+
 def stored_values(samples: npt.NDArray[Any], frame: Frame) -> npt.NDArray[Any]:
-    """Remove the bits that are not pixel and extend the sign (PS3.5 8.1.1)."""
+    """Return the stored values of *samples*: unused bits removed, sign extended (PS3.5 8.1.1)."""
     if not frame.left and not frame.right:
         return samples
     stored: npt.NDArray[Any] = np.right_shift(np.left_shift(samples, frame.left), frame.right)
     return stored
 
 
-def in_strips(turn: Turn, samples: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """*turn*, which gives uint8, of all samples, a few rows at a time; it may add axes."""
+def in_strips(function: Function, samples: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Apply *function*, which returns uint8 and may add axes, to all samples, a few rows at a time."""
     step = max(1, _STRIP // max(1, samples[0].size))
-    shape = samples.shape + turn(samples[:1, :1]).shape[samples.ndim :]
+    shape = samples.shape + function(samples[:1, :1]).shape[samples.ndim :]
     levels = np.empty(shape, np.uint8)
     for start in range(0, len(samples), step):
-        levels[start : start + step] = turn(samples[start : start + step])
+        levels[start : start + step] = function(samples[start : start + step])
     return levels
 
 
-def each_looked_up(turn: Turn, samples: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """The same for samples of 8 or 16 bits: *turn* sees every value they can hold once, each pixel is a look-up."""
+def looked_up(function: Function, samples: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Apply *function* to samples of 8 or 16 bits by a lookup table: it is evaluated once for every possible value."""
     size = samples.dtype.itemsize
     every = np.arange(256**size, dtype=f"u{size}").view(f"{samples.dtype.kind}{size}")
-    table = turn(every)
-    # Byte order is the type's: a view keeps it.
+    table = function(every)
+    # A view keeps the byte order of the dtype.
     index = samples.view(samples.dtype.str.replace("i", "u"))
     return in_strips(lambda strip: np.take(table, strip, axis=0), index)

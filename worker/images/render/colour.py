@@ -1,4 +1,4 @@
-"""Decoded colour samples to 8-bit RGB: palettes, YCbCr, bit depths, ICC profiles (PS3.3 C.7.6.3.1, C.11.15)."""
+"""Render colour samples as 8-bit RGB: palettes, YCbCr, bit depths, ICC profiles (PS3.3 C.7.6.3.1, C.11.15)."""
 
 from __future__ import annotations
 
@@ -10,23 +10,40 @@ from PIL import Image, ImageCms
 from pydicom.pixels.processing import convert_color_space
 
 from db.errors import Reason
-from worker.images.decode.samples import each_looked_up, in_strips, stored_values
+from worker.images.decode.samples import in_strips, looked_up, stored_values
 from worker.images.errors import Unreadable
 from worker.images.render.lookup_tables import Table, table_in
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from worker.images.decode.frames import Frame
-    from worker.images.decode.header import Header
+    from worker.images.decode.header import Header, Keyword
+    from worker.images.decode.samples import Frame
 
-_COLOURS = ("Red", "Green", "Blue")
+#: Descriptor, data and segmented data of each palette colour.
+_PALETTES: tuple[tuple[Keyword, Keyword, Keyword], ...] = (
+    (
+        "RedPaletteColorLookupTableDescriptor",
+        "RedPaletteColorLookupTableData",
+        "SegmentedRedPaletteColorLookupTableData",
+    ),
+    (
+        "GreenPaletteColorLookupTableDescriptor",
+        "GreenPaletteColorLookupTableData",
+        "SegmentedGreenPaletteColorLookupTableData",
+    ),
+    (
+        "BluePaletteColorLookupTableDescriptor",
+        "BluePaletteColorLookupTableData",
+        "SegmentedBluePaletteColorLookupTableData",
+    ),
+)
 
 
 def to_rgb(header: Header, frame: Frame, *, icc: bool = True) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
-    """8-bit RGB [rows, columns, 3] of a decoded colour frame, and the steps that made it.
+    """Render a decoded colour frame as 8-bit RGB [rows, columns, 3]; also return the steps.
 
-    *icc* converts to sRGB by the object's own profile. Raises Unreadable where a palette makes no sense.
+    *icc* converts to sRGB by the object's own profile. Raises Unreadable if a palette is invalid.
     """
     steps: dict[str, Any] = {}
     if frame.photometric == "PALETTE COLOR":
@@ -42,17 +59,17 @@ def to_rgb(header: Header, frame: Frame, *, icc: bool = True) -> tuple[npt.NDArr
 
 
 def _eight_bits(frame: Frame) -> npt.NDArray[np.uint8]:
-    """The most significant 8 of the stored bits; fewer are spread over all of 0 to 255."""
+    """Return the most significant 8 of the stored bits; fewer are scaled to 0 to 255."""
     if frame.stored == 8 and not frame.left and frame.samples.dtype == np.uint8:  # noqa: PLR2004 - bits
         return frame.samples
     white = 2**frame.stored - 1
 
     def scaled(samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        # Colours have no sign, whatever the header says.
+        # Colours have no sign; some headers declare one.
         return _scaled(stored_values(samples, frame).astype(np.int64) & white, frame.stored)
 
     wide = frame.samples.dtype.itemsize > 2  # noqa: PLR2004 - 16 bits have 65 536 values
-    return in_strips(scaled, frame.samples) if wide else each_looked_up(scaled, frame.samples)
+    return in_strips(scaled, frame.samples) if wide else looked_up(scaled, frame.samples)
 
 
 def _scaled(values: npt.NDArray[np.int64], bits: int) -> npt.NDArray[np.uint8]:
@@ -66,38 +83,32 @@ def _from_ybr(samples: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def _palette(header: Header, frame: Frame) -> npt.NDArray[np.uint8]:
-    """Look every possible sample up once, then every pixel in that table."""
+    """Apply the palette to every possible sample once, then look every pixel up."""
     if frame.samples.dtype.itemsize > 2:  # noqa: PLR2004 - a palette has at most 65 536 entries
         raise Unreadable(Reason.MALFORMED, "32-bit palette indices are not supported")
     signed = header.integer("PixelRepresentation") == 1
     tables = [
-        table_in(
-            header,
-            f"{colour}PaletteColorLookupTableDescriptor",
-            f"{colour}PaletteColorLookupTableData",
-            signed=signed,
-            segmented=f"Segmented{colour}PaletteColorLookupTableData",
-        )
-        for colour in _COLOURS
+        table_in(header, descriptor, data, signed=signed, segmented=segmented)
+        for descriptor, data, segmented in _PALETTES
     ]
     bits = _bits(tables)
 
     def coloured(samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
         values = stored_values(samples, frame)
-        return np.stack([_scaled(table.of(values), bits) for table in tables], axis=-1)
+        return np.stack([_scaled(table.look_up(values), bits) for table in tables], axis=-1)
 
-    return each_looked_up(coloured, frame.samples)
+    return looked_up(coloured, frame.samples)
 
 
 def _bits(tables: list[Table]) -> int:
-    """How many bits the entries have: some write 8-bit entries into the low byte of 16."""
+    """Return the bits of the entries: some encoders write 8-bit entries into the low byte of 16."""
     return 8 if all(table.entries.max() < 256 for table in tables) else max(table.bits for table in tables)  # noqa: PLR2004
 
 
 def _profile(header: Header) -> bytes:
-    """The object's ICC profile, or that of its first optical path."""
+    """Return the object's ICC profile, or that of its first optical path; empty if there is none."""
     paths = header.items("OpticalPathSequence")
-    return header.blob("ICCProfile") or next((path.blob("ICCProfile") for path in paths), b"")
+    return header.raw("ICCProfile") or next((path.raw("ICCProfile") for path in paths), b"")
 
 
 def _to_srgb(rgb: npt.NDArray[np.uint8], profile: bytes) -> tuple[npt.NDArray[np.uint8], str]:

@@ -1,4 +1,4 @@
-"""From a rendered frame to the image handed on: borders cut, pixels made square, size bounded, three channels."""
+"""Frame a rendered image for the model: crop borders, make pixels square, bound the size, three channels."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from PIL import Image
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from worker.images.decode.header import Header
+    from worker.images.decode.header import Header, Keyword
 
     Pixels = npt.NDArray[np.uint8]
 
-#: The largest image handed on, in pixels; the model looks at about 2 million, and 8 of these are 400 MB.
+#: Pixels of an image; the model uses about 2 million, and 8 images of this size take 400 MB.
 MAX_PIXELS = 16_000_000
-#: A border narrower than this share of the side is left where it is.
-_BORDER = 0.05
-#: A border is cut only while at least this share of the image's area remains: beyond, it is no border.
-_KEPT = 0.2
-#: Pixels less oblong than this count as square.
-_OBLONG = 0.02
-#: Levels above its corner a border may reach: compression ripples.
-_RIPPLE = 4
+#: Share of the side below which a border is not cropped.
+_MIN_BORDER = 0.05
+#: Share of the area that must remain after cropping: otherwise it was not a border.
+_MIN_REMAINING = 0.2
+#: Deviation of the pixel aspect ratio from 1 below which pixels count as square.
+_MIN_OBLONG = 0.02
+#: Highest level of a black border: compression leaves ripples.
+_MAX_BLACK = 4
 
 
 def framed(header: Header, levels: Pixels) -> tuple[Pixels, dict[str, Any]]:
-    """The image uint8 [rows, columns, 3] of a rendered frame, and what was done to its geometry, fit for JSON.
+    """Return the image uint8 [rows, columns, 3] of a rendered frame, and the steps of its geometry, for JSON.
 
     *crop* is [top, left, bottom, right] in the frame's pixels, bottom and right exclusive.
     """
@@ -44,48 +44,56 @@ def framed(header: Header, levels: Pixels) -> tuple[Pixels, dict[str, Any]]:
 
 
 def _regions(header: Header, levels: Pixels) -> tuple[int, int, int, int] | None:
-    """The box around the calibrated regions of an ultrasound image: outside it are names and settings.
+    """Return the box around the calibrated regions of an ultrasound image: outside are names and settings.
 
-    PS3.3 C.8.5.5. None where nothing worth cutting is outside.
+    PS3.3 C.8.5.5. None if there is too little outside to crop.
     """
     boxes = [
-        [item.integer(f"RegionLocation{corner}") for corner in ("MinY0", "MinX0", "MaxY1", "MaxX1")]
+        (
+            item.integer("RegionLocationMinY0"),
+            item.integer("RegionLocationMinX0"),
+            item.integer("RegionLocationMaxY1"),
+            item.integer("RegionLocationMaxX1"),
+        )
         for item in header.items("SequenceOfUltrasoundRegions")
     ]
     rows, columns = levels.shape[:2]
-    whole = [box for box in boxes if 0 <= box[0] < box[2] <= rows and 0 <= box[1] < box[3] <= columns]
-    if not whole:
+    valid = [box for box in boxes if 0 <= box[0] < box[2] <= rows and 0 <= box[1] < box[3] <= columns]
+    if not valid:
         return None
-    tops, lefts, bottoms, rights = zip(*whole, strict=True)
-    return _worth_it((min(tops), min(lefts), min(rows, max(bottoms) + 1), min(columns, max(rights) + 1)), levels)
+    tops, lefts, bottoms, rights = zip(*valid, strict=True)
+    return _if_worth_cropping(
+        (min(tops), min(lefts), min(rows, max(bottoms) + 1), min(columns, max(rights) + 1)), levels
+    )
 
 
 def without_border(levels: Pixels) -> tuple[int, int, int, int] | None:
-    """The box [top, left, bottom, right] inside a black border: collimation, or a screen's frame; None without one."""
+    """Return the box [top, left, bottom, right] inside a black border of collimation or a screen; None without one."""
     grey = levels if levels.ndim == 2 else levels.max(axis=2)  # noqa: PLR2004 - channels
-    rows = np.flatnonzero(grey.max(axis=1) > _RIPPLE)
-    columns = np.flatnonzero(grey.max(axis=0) > _RIPPLE)
+    rows = np.flatnonzero(grey.max(axis=1) > _MAX_BLACK)
+    columns = np.flatnonzero(grey.max(axis=0) > _MAX_BLACK)
     if not rows.size or not columns.size:
         return None
-    return _worth_it((int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1), levels)
+    return _if_worth_cropping((int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1), levels)
 
 
-def _worth_it(box: tuple[int, int, int, int], levels: Pixels) -> tuple[int, int, int, int] | None:
+def _if_worth_cropping(box: tuple[int, int, int, int], levels: Pixels) -> tuple[int, int, int, int] | None:
     rows, columns = levels.shape[:2]
     top, left, bottom, right = box
     cut = max(top / rows, 1 - bottom / rows, left / columns, 1 - right / columns)
-    kept = (bottom - top) * (right - left) / (rows * columns)
-    return box if cut >= _BORDER and kept >= _KEPT else None
+    remaining = (bottom - top) * (right - left) / (rows * columns)
+    return box if cut >= _MIN_BORDER and remaining >= _MIN_REMAINING else None
 
 
 def _squared(header: Header, rows: int, columns: int) -> tuple[int, int]:
-    """The size at which a pixel is as high as it is wide (PS3.3 C.7.6.3.1.7); the longer side grows."""
-    pairs = map(header.numbers, ("PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio"))
-    # Vertical, horizontal; some write zeros into what they do not know.
+    """Return the size at which pixels are square (PS3.3 C.7.6.3.1.7); the longer side grows."""
+    keywords: tuple[Keyword, ...] = ("PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio")
+    pairs = map(header.numbers, keywords)
+    # Vertical, horizontal; some devices write zeros for unknown values.
     known = (pair for pair in pairs if len(pair) == 2 and all(0 < part < 1e6 for part in pair))  # noqa: PLR2004
     vertical, horizontal = next(known, (1.0, 1.0))
     ratio = vertical / horizontal
-    if abs(ratio - 1) < _OBLONG or not 0.1 < ratio < 10:  # noqa: PLR2004 - beyond it is a mistake
+    if abs(ratio - 1) < _MIN_OBLONG or not 0.1 < ratio < 10:  # noqa: PLR2004 - a mistake beyond
         return rows, columns
     return (round(rows * ratio), columns) if ratio > 1 else (rows, round(columns / ratio))
 
@@ -96,7 +104,7 @@ def _bounded(rows: int, columns: int) -> tuple[int, int]:
 
 
 def _resized(levels: Pixels, target: tuple[int, int]) -> Pixels:
-    """A channel at a time: Pillow holds three as four, and copies them; one it takes as it lies."""
+    """Resize one channel at a time: Pillow copies three channels to four, but uses one in place."""
     resized = np.empty((*target, *levels.shape[2:]), np.uint8)
     for channel in np.ndindex(*levels.shape[2:]):
         image = Image.fromarray(np.ascontiguousarray(levels[(..., *channel)]))

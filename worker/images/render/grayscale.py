@@ -1,8 +1,8 @@
-"""Stored values to grey levels: modality LUT, VOI LUT or window, MONOCHROME1, padding (PS3.3 C.11.1, C.11.2, C.7.6.3).
+"""Render grayscale: modality LUT, VOI LUT or window, MONOCHROME1, padding (PS3.3 C.11.1, C.11.2, C.7.6.3).
 
-The view is chosen by a sample of the pixels. Up to 16 bits it is then computed once for every value a sample can hold,
-and each pixel is one look into that table: a radiograph of 7.5 million pixels costs 65 536 evaluations. Wider samples
-are computed a few rows at a time.
+The VOI is selected on a subset of the pixels. Up to 16 bits it is then computed once for every possible sample, and
+each pixel is looked up: a radiograph of 7.5 million pixels costs 65 536 evaluations. Wider samples are computed in
+strips.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydicom.pixels.processing import apply_windowing
 
-from worker.images.decode.samples import each_looked_up, in_strips, stored_values
+from worker.images.decode.samples import in_strips, looked_up, stored_values
 from worker.images.errors import Unreadable
 from worker.images.render.lookup_tables import table_in
-from worker.images.render.windows import LARGEST, Window, header_windows
+from worker.images.render.windows import MAX_MAGNITUDE, Window, header_windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import numpy.typing as npt
 
-    from worker.images.decode.frames import Frame
     from worker.images.decode.header import Header
+    from worker.images.decode.samples import Frame
 
     Values = npt.NDArray[Any]
-    Turn = Callable[[Values], Values]
+    Function = Callable[[Values], Values]
     Steps = dict[str, Any]
 
-#: Share of the pixels below and above a window made from the pixels themselves, in percent.
-_TAILS = (0.5, 99.5)
-#: Pixels looked at to choose a view; more do not move it.
-_SAMPLE = 1 << 18
-#: A header's window that shows less than this share of the pixels between black and white hides the image.
-_VISIBLE = 0.001
+#: Percentiles of the pixels that become black and white if the header has no usable VOI.
+_PERCENTILES = (0.5, 99.5)
+#: Pixels on which the VOI is selected; more do not change it.
+_MAX_SAMPLE = 1 << 18
+#: Share of the pixels between black and white below which a header's window hides the image.
+_MIN_VISIBLE = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +47,19 @@ class Grey:
 
 
 def to_grey(header: Header, frame: Frame, window: Window | None = None) -> Grey:
-    """Turn a decoded grayscale frame into what a display would show, with *window* or the header's own."""
-    real, steps = _modality(header)
+    """Render a decoded grayscale frame as a display would, with *window* or the header's own VOI."""
+    rescale, steps = _modality_lut(header)
     if window is not None:
-        view, shown = _windowed(window)
+        voi, voi_steps = _windowed(window)
     else:
-        view, shown = _displayed(header, frame, real)
+        voi, voi_steps = _selected_voi(header, frame, rescale)
     inverted = frame.photometric == "MONOCHROME1"
     padding = _padding(header)
 
     def levels_of(samples: Values) -> Values:
         values = stored_values(samples, frame)
-        levels = view(real(values))
-        # Cut off, not rounded, as DCMTK does: both are within one level of the formula.
+        levels = voi(rescale(values))
+        # Truncated, not rounded, as in DCMTK: both are within one level of the formula.
         grey: Values = np.clip(255 - levels if inverted else levels, 0, 255).astype(np.uint8)
         if padding:
             grey[(values >= padding[0]) & (values <= padding[1])] = 0
@@ -68,8 +68,8 @@ def to_grey(header: Header, frame: Frame, window: Window | None = None) -> Grey:
     if frame.samples.dtype.itemsize > 2:  # noqa: PLR2004 - 16 bits have 65 536 values
         levels = in_strips(levels_of, frame.samples)
     else:
-        levels = each_looked_up(levels_of, frame.samples)
-    steps |= shown
+        levels = looked_up(levels_of, frame.samples)
+    steps |= voi_steps
     if inverted:
         steps["inverted"] = "MONOCHROME1"
     if padding:
@@ -77,17 +77,17 @@ def to_grey(header: Header, frame: Frame, window: Window | None = None) -> Grey:
     return Grey(levels, steps)
 
 
-def _modality(header: Header) -> tuple[Turn, Steps]:
-    """Stored values to what they stand for; as they are where the header says nothing that makes sense."""
+def _modality_lut(header: Header) -> tuple[Function, Steps]:
+    """Return the modality LUT or rescale; the identity if the header has none that is valid."""
     if "ModalityLUTSequence" in header:
         try:
             item = next(iter(header.items("ModalityLUTSequence")), header)
             table = table_in(item, "LUTDescriptor", "LUTData", signed=header.integer("PixelRepresentation") == 1)
         except Unreadable:
             return _unchanged, {"modality": "lookup table not usable"}
-        return table.of, {}
+        return table.look_up, {}
     slope, intercept = header.number("RescaleSlope"), header.number("RescaleIntercept") or 0.0
-    if not slope or max(abs(slope), abs(intercept)) > LARGEST:
+    if not slope or max(abs(slope), abs(intercept)) > MAX_MAGNITUDE:
         return _unchanged, {}
     return lambda values: values * slope + intercept, {}
 
@@ -97,76 +97,76 @@ def _unchanged(values: Values) -> Values:
 
 
 def _padding(header: Header) -> tuple[int, int] | None:
-    """The values that are no pixels at all, from and to (PS3.3 C.7.5.1.1.2)."""
+    """Return the lowest and highest stored value that marks padding (PS3.3 C.7.5.1.1.2); None if there is none."""
     limits = [header.padding(keyword) for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
     known = [limit for limit in limits if limit is not None]
-    # On a slide the padding is the white of the glass, and stays white.
+    # On a slide padding is the white of the glass, and stays white.
     if not known or limits[0] is None or header.text("Modality") == "SM":
         return None
     return min(known), max(known)
 
 
-def _displayed(header: Header, frame: Frame, real: Turn) -> tuple[Turn, Steps]:
-    """Real values to levels from 0 to 255: the header's VOI where it shows something, else made from the pixels."""
+def _selected_voi(header: Header, frame: Frame, rescale: Function) -> tuple[Function, Steps]:
+    """Return the VOI, with output 0 to 255: the first of the header that shows the image, else one from the pixels."""
     if frame.stored == 1:
         return lambda values: (values != 0) * 255.0, {"voi": "one bit"}
-    seen = _seen(header, frame)
-    for view, steps in _views(header, frame, real):
-        if seen.size == 0 or _shows(view(real(seen))):
-            return view, steps
-    if frame.stored == 8 and real is _unchanged:  # noqa: PLR2004 - bits
+    sample = _sample(header, frame)
+    for voi, steps in _header_vois(header, frame, rescale):
+        if sample.size == 0 or _shows_image(voi(rescale(sample))):
+            return voi, steps
+    if frame.stored == 8 and rescale is _unchanged:  # noqa: PLR2004 - bits
         return lambda values: values.astype(np.float64), {"voi": "as stored", **Window(128, 256).recorded()}
-    low, high = np.percentile(real(seen), _TAILS) if seen.size else (0.0, 0.0)
-    view, steps = _windowed(Window.between(float(low), float(high)))
-    return view, {**steps, "voi": f"percentiles {_TAILS[0]} to {_TAILS[1]}"}
+    low, high = np.percentile(rescale(sample), _PERCENTILES) if sample.size else (0.0, 0.0)
+    voi, steps = _windowed(Window.between(float(low), float(high)))
+    return voi, {**steps, "voi": f"percentiles {_PERCENTILES[0]} to {_PERCENTILES[1]}"}
 
 
-def _seen(header: Header, frame: Frame) -> Values:
-    """The stored values of a regular sample of the pixels, padding apart."""
-    step = max(1, int((frame.samples.size / _SAMPLE) ** 0.5))
+def _sample(header: Header, frame: Frame) -> Values:
+    """Return the stored values of a regular subset of the pixels, without padding."""
+    step = max(1, int((frame.samples.size / _MAX_SAMPLE) ** 0.5))
     values = stored_values(frame.samples[::step, ::step].ravel(), frame)
     padding = _padding(header)
     return values[(values < padding[0]) | (values > padding[1])] if padding else values
 
 
-def _views(header: Header, frame: Frame, real: Turn) -> Iterator[tuple[Turn, Steps]]:
-    """What the header offers, in its order: VOI LUTs before windows, as PS3.3 C.11.2 lets an application choose."""
+def _header_vois(header: Header, frame: Frame, rescale: Function) -> Iterator[tuple[Function, Steps]]:
+    """Yield the header's VOI LUT, then its windows: PS3.3 C.11.2 lets an application choose."""
     for item in header.items("VOILUTSequence")[:1]:
         try:
-            yield _voi_lut(item, negative=_reaches_below_zero(frame, real))
+            yield _voi_lut(item, negative=_has_negative_output(frame, rescale))
         except Unreadable:
             continue  # the header may have a window as well
     for window in header_windows(header):
         yield _windowed(window)
 
 
-def _reaches_below_zero(frame: Frame, real: Turn) -> bool:
-    """Whether the modality LUT can give negative values: only then is a VOI LUT's first value signed (C.11.2.1.1)."""
+def _has_negative_output(frame: Frame, rescale: Function) -> bool:
+    """Return whether the modality LUT can give negative values: then a VOI LUT's first value is signed (C.11.2.1.1)."""
     half = 1 << (frame.stored - 1)
     ends = (-half, half - 1) if frame.samples.dtype.kind == "i" else (0, 2 * half - 1)
-    return bool(real(np.array(ends, np.int64)).min() < 0)
+    return bool(rescale(np.array(ends, np.int64)).min() < 0)
 
 
-def _voi_lut(item: Header, *, negative: bool) -> tuple[Turn, Steps]:
+def _voi_lut(item: Header, *, negative: bool) -> tuple[Function, Steps]:
     table = table_in(item, "LUTDescriptor", "LUTData", signed=negative)
     white = 2.0**table.bits - 1
 
-    def view(values: Values) -> Values:
-        levels: Values = table.of(np.rint(values)) * (255.0 / white)
+    def voi(values: Values) -> Values:
+        levels: Values = table.look_up(np.rint(values)) * (255.0 / white)
         return levels
 
-    return view, {"voi": "lookup table"}
+    return voi, {"voi": "lookup table"}
 
 
-def _windowed(window: Window) -> tuple[Turn, Steps]:
-    voi = window.as_voi()
+def _windowed(window: Window) -> tuple[Function, Steps]:
+    module = window.as_voi()
 
-    def view(values: Values) -> Values:
-        with np.errstate(over="ignore"):  # far below a sigmoid, which is 0 there
-            return apply_windowing(values, voi)
+    def voi(values: Values) -> Values:
+        with np.errstate(over="ignore"):  # far below the centre of a sigmoid, where it is 0
+            return apply_windowing(values, module)
 
-    return view, {"voi": "window", **window.recorded()}
+    return voi, {"voi": "window", **window.recorded()}
 
 
-def _shows(levels: Values) -> bool:
-    return bool(np.mean((levels > 0) & (levels < 255)) >= _VISIBLE)  # noqa: PLR2004 - white
+def _shows_image(levels: Values) -> bool:
+    return bool(np.mean((levels > 0) & (levels < 255)) >= _MIN_VISIBLE)  # noqa: PLR2004 - white

@@ -1,7 +1,7 @@
-"""The image gate: what an image cannot tell, said before any model looks at it.
+"""Warnings about the quality of an image: blank, saturated, noise, small.
 
-What cannot be decoded or trusted is refused elsewhere (Unreadable). An image that decodes is never refused for what it
-shows, because a blank exposure is a finding for the radiographer; it is shown with a warning instead.
+Frames that cannot be decoded are rejected elsewhere (Unreadable). A decoded image is never rejected for its content,
+because a blank exposure is a finding for the radiographer; it gets a warning instead.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ TINY = "tiny (fewer than 8 pixels on the shorter side)"
 WITHOUT_INFORMATION = frozenset({BLANK, SATURATED, NOISE, TINY})
 
 _SMALL_SIDE, _TINY_SIDE = 64, 8
-#: Grey levels between which most of a blank image lies; compression leaves a level or two.
+#: Range of grey levels of a blank image, between these quantiles; compression leaves a level or two.
 _BLANK_SPREAD = 2
-_MOST = (0.001, 0.999)
+_QUANTILES = (0.001, 0.999)
 _SATURATED_SHARE = 0.98
-#: Black and white alone say nothing where this much is white; less may be a few catheters on black.
+#: Share of white above which black and white alone are a mask; less may be a few catheters on black.
 _MASK_SHARE = 0.2
 #: Correlation of each pixel with its right and lower neighbour; radiographs and ultrasound have 0.8 and more.
 _NOISE_CORRELATION = 0.1
-#: A side below which a correlation means nothing.
-_ENOUGH = 32
+#: Pixels of a side below which a correlation is not meaningful.
+_MIN_CORRELATED_SIDE = 32
 
 
 def warnings_about(levels: npt.NDArray[np.uint8]) -> list[str]:
-    """What is wrong with an image, uint8 [rows, columns] or [rows, columns, 3]; [] for most."""
+    """Return warnings about an image, uint8 [rows, columns] or [rows, columns, 3]; [] for most."""
     grey = levels if levels.ndim == 2 else levels[..., 1]  # noqa: PLR2004 - green carries most of the luminance
     side = min(grey.shape)
     found = [TINY] if side < _TINY_SIDE else [SMALL] if side < _SMALL_SIDE else []
-    # By Pillow: numpy widens what it counts to 8 bytes each.
+    # By Pillow: numpy widens the samples it counts to 8 bytes each.
     counts = np.array(Image.fromarray(np.ascontiguousarray(grey)).histogram())
     share = counts / grey.size
-    low, high = np.searchsorted(np.cumsum(share), _MOST)
+    low, high = np.searchsorted(np.cumsum(share), _QUANTILES)
     if high - low <= _BLANK_SPREAD and np.ptp(np.flatnonzero(counts)) <= 2 * _BLANK_SPREAD:
         return [*found, BLANK]
     black, white = share[0], share[255]
@@ -54,7 +54,7 @@ def warnings_about(levels: npt.NDArray[np.uint8]) -> list[str]:
 
 
 def _uncorrelated(grey: npt.NDArray[np.uint8]) -> bool:
-    if min(grey.shape) < _ENOUGH:
+    if min(grey.shape) < _MIN_CORRELATED_SIDE:
         return False
     rows, columns = (max(0, side // 2 - 256) for side in grey.shape)
     middle = grey[rows : rows + 512, columns : columns + 512].astype(np.float32)
@@ -67,5 +67,5 @@ def _uncorrelated(grey: npt.NDArray[np.uint8]) -> bool:
 
 
 def _product(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
-    """The mean of the products of each two pixels."""
+    """Return the mean product of corresponding pixels."""
     return float(np.einsum("ij,ij->", a, b)) / a.size

@@ -1,4 +1,4 @@
-"""Windows: the header's, and those a CT is read with (PS3.3 C.11.2.1.2)."""
+"""Windows: those of the header, and the customary ones of CT (PS3.3 C.11.2.1.2)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pydicom.dataset import Dataset
 if TYPE_CHECKING:
     from worker.images.decode.header import Header
 
-#: Beyond it a slope, an intercept or a window is a mistake, and the arithmetic on it overflows.
-LARGEST = 1e30
+#: Magnitude of a slope, intercept or window above which it is an error, and arithmetic on it overflows.
+MAX_MAGNITUDE = 1e30
 _FUNCTIONS = frozenset({"LINEAR", "LINEAR_EXACT", "SIGMOID"})
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A window in the units the modality LUT gives, Hounsfield units for a CT."""
+    """Window in the units of the modality LUT's output: Hounsfield units for CT."""
 
     center: float
     width: float
@@ -27,11 +27,11 @@ class Window:
 
     @classmethod
     def between(cls, low: float, high: float) -> Window:
-        """The window whose black is *low* and whose white is *high*."""
+        """Return the window that maps *low* to black and *high* to white."""
         return cls((low + high + 1) / 2, high - low + 1)
 
     def as_voi(self) -> Dataset:
-        """The VOI LUT module of this window alone, so that pydicom gives levels from 0 to 255."""
+        """Return a VOI LUT module of this window alone, for which pydicom returns levels from 0 to 255."""
         voi = Dataset()
         voi.PhotometricInterpretation = "MONOCHROME2"
         voi.BitsStored = 8
@@ -42,7 +42,7 @@ class Window:
         return voi
 
     def recorded(self) -> dict[str, Any]:
-        """The window as the transform keeps it."""
+        """Return the window for the recorded transform."""
         named = {"window": self.name} if self.name else {}
         return {"center": self.center, "width": self.width, "function": self.function, **named}
 
@@ -54,8 +54,8 @@ BRAIN = Window(40, 80, name="brain")
 BONE = Window(400, 1800, name="bone")
 SOFT_TISSUE = Window(40, 400, name="soft tissue")
 
-#: How each region's CT is looked at, and how often: the first number of images out of every eight, and so on.
-_REGIONS: dict[str, tuple[tuple[Window, int], ...]] = {
+#: Windows of a CT by body part, each with its share of every eight images.
+_CT_WINDOWS: dict[str, tuple[tuple[Window, int], ...]] = {
     "CHEST": ((MEDIASTINUM, 4), (LUNG, 4)),
     "HEAD": ((BRAIN, 6), (BONE, 2)),
     "ABDOMEN": ((ABDOMEN, 8),),
@@ -67,18 +67,18 @@ _REGIONS: dict[str, tuple[tuple[Window, int], ...]] = {
 
 
 def header_windows(header: Header) -> list[Window]:
-    """The windows an object brings, those that cannot be applied left out."""
+    """Return the windows of an object, without those that cannot be applied."""
     function = header.text("VOILUTFunction").upper()
     function = function if function in _FUNCTIONS else "LINEAR"
-    least = 1.0 if function == "LINEAR" else 1e-6
+    min_width = 1.0 if function == "LINEAR" else 1e-6
     pairs = zip_longest(header.numbers("WindowCenter"), header.numbers("WindowWidth"))
     known = ((center, width) for center, width in pairs if center is not None and width is not None)
-    return [Window(c, w, function) for c, w in known if abs(c) <= LARGEST and least <= w <= LARGEST]
+    return [Window(c, w, function) for c, w in known if abs(c) <= MAX_MAGNITUDE and min_width <= w <= MAX_MAGNITUDE]
 
 
-def ct_windows(region: str, budget: int) -> list[tuple[Window, int]]:
-    """Which windows a CT of a body region is shown in, and in how many of *budget* images each."""
-    plan = _REGIONS.get(region, _REGIONS[""])
+def ct_windows(body_part: str, budget: int) -> list[tuple[Window, int]]:
+    """Return the windows of a CT of *body_part*, and in how many of *budget* images each is used."""
+    plan = _CT_WINDOWS.get(body_part, _CT_WINDOWS[""])
     if budget < len(plan):
         return [(window, 1) for window, _ in plan[:budget]]
     shares = [(window, max(1, budget * parts // 8)) for window, parts in plan]

@@ -1,4 +1,4 @@
-"""Which part of the body a study is about, in the few words its windows and prompts know."""
+"""Body part of a study, as one of the few terms that windows and prompts use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from worker.images.decode.header import Header
 
-#: Checked in this order: a CT of "thoracic spine" is one of the spine.
+#: Matched in this order: "thoracic spine" is the spine, not the chest.
 _WORDS = {
     "SPINE": r"SPINE|CSPINE|TSPINE|LSPINE|[CTL]WS|WIRBEL\w*|LUMBAR|SACRUM|VERTEBRA\w*",
     "CHEST": r"CHEST|THORAX|THORACIC|LUNGS?|PULMONARY|CTPA|RIBS?|HEART|CARDIAC",
@@ -21,13 +21,13 @@ _WORDS = {
     "BREAST": r"BREAST|MAMMA|MAMMOGRA\w*",
     "EXTREMITY": r"EXTREMITY|KNEE|HIP|ANKLE|FOOT|HAND|WRIST|ELBOW|SHOULDER|FEMUR|TIBIA|HUMERUS|LEG|ARM|FINGER",
 }
-_PATTERNS = {region: re.compile(rf"\b(?:{words})\b") for region, words in _WORDS.items()}
+_PATTERNS = {body_part: re.compile(rf"\b(?:{words})\b") for body_part, words in _WORDS.items()}
 
 
-def region_of(headers: Iterable[Header]) -> str:
-    """The body region most series agree on, or an empty string.
+def body_part_of(headers: Iterable[Header]) -> str:
+    """Return the body part of most series, or an empty string.
 
-    What the scanner says (Body Part Examined, anatomic region) counts before what somebody typed.
+    Coded attributes (Body Part Examined, Anatomic Region Sequence) come before descriptions, which are typed.
     """
     series = {header.text("SeriesInstanceUID"): header for header in headers}
     votes = Counter(filter(None, (_of(header.shared()) for header in series.values())))
@@ -45,4 +45,4 @@ def _of(header: Header) -> str:
 
 
 def _matched(words: str) -> str:
-    return next((region for region, pattern in _PATTERNS.items() if pattern.search(words)), "")
+    return next((body_part for body_part, pattern in _PATTERNS.items() if pattern.search(words)), "")

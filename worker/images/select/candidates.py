@@ -1,4 +1,4 @@
-"""The objects of a study that could be shown, and how good a choice each is, judged by its header alone."""
+"""Candidates for selection: objects that could be shown, ranked by their headers alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from db.errors import Reason
 from db.studies.modalities import family_of
 from db.studies.sop_classes import reportable
-from worker.images.decode.frames import shape_of
+from worker.images.decode.image_pixel import shape_of
 from worker.images.errors import Unreadable
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Tier(IntEnum):
-    """What a study is reported from, best first; a worse tier is used only where no better one is there."""
+    """Preference among the objects of a study, best first; a worse tier is used only if there is no better one."""
 
     PRIMARY = 0
     DERIVED = 1
@@ -30,7 +30,7 @@ class Tier(IntEnum):
     LOCALIZER = 3
 
 
-#: How a report names what it had to make do with.
+#: Name of each tier in a report.
 NAMES = {
     Tier.PRIMARY: "primary images",
     Tier.DERIVED: "derived images",
@@ -43,13 +43,13 @@ _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7."
 _PROJECTIONS = frozenset({"MIP", "MINIP", "MAX_IP", "MIN_IP", "PROJECTION IMAGE", "SCREEN SAVE", "VOLREND", "CAPTURE"})
 _OVERVIEWS = frozenset({"LOCALIZER", "OVERVIEW"})
 _LOCALIZER = re.compile(r"\b(LOCALI[SZ]ER|LOC|SCOUT|TOPOGRAM|SURVIEW|SCANOGRAM|SURVEY)\b")
-#: Words count only where Image Type says nothing of it, in a series no longer than this or of several orientations: a
-#: bone survey is no survey scan.
-_FEW_SLICES = 5
-_SAYS_WHAT_IT_IS = frozenset({"AXIAL", "VOLUME", "LOCALIZER"})
-#: Derived images of a modality are used where there are fewer primary ones than this, and more derived.
-_ENOUGH = 3
-#: The modality of an image class that names only one, for objects that leave Modality out.
+#: Frames of a localizer series. A description counts only if Image Type is silent and the series is this short or has
+#: several orientations: a bone survey is not a survey scan.
+_MAX_LOCALIZER_FRAMES = 5
+_EXPLICIT_TYPES = frozenset({"AXIAL", "VOLUME", "LOCALIZER"})
+#: Primary images of a modality below which derived ones are used, if there are more of them.
+_MIN_PRIMARY = 3
+#: Modality of an image class that implies one, for objects without Modality.
 _MODALITIES = {
     "1": "CR", "1.1": "DX", "1.1.1": "DX", "1.2": "MG", "1.2.1": "MG", "1.3": "IO", "1.3.1": "IO",
     "2": "CT", "2.1": "CT", "2.2": "CT", "3": "US", "3.1": "US", "4": "MR", "4.1": "MR", "4.3": "MR", "4.4": "MR",
@@ -61,42 +61,42 @@ _MODALITIES = {
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One object that could be shown; *identity* is the SOP Instance UID it was stored under."""
+    """One object that could be shown, with the SOP Instance UID under which it is stored."""
 
-    identity: str
+    sop_instance_uid: str
     header: Header
     modality: str
     tier: Tier
 
     @property
     def family(self) -> str:
-        """The family of modalities the object is selected with."""
+        """Family of modalities with which the object is selected."""
         return family_of(self.modality)
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One image to be drawn: which frame, why, and how.
+    """One image to render: the frame, the reason and the options.
 
-    *header* is the frame's own where frames differ; *window* replaces the header's; *whole* draws every frame of a
-    slide's level as the one image it is.
+    *header* is the frame's own if frames differ; *window* replaces the header's; *assembled* renders all frames of a
+    slide level as one image.
     """
 
-    identity: str
+    sop_instance_uid: str
     header: Header
     frame: int
     reason: str
     window: Window | None = None
-    whole: bool = False
+    assembled: bool = False
 
 
 if TYPE_CHECKING:
-    #: Says, of the choices that became images, how many of how many they are.
+    #: From the choices that became images to a sentence: how many of how many they are.
     Basis = Callable[[Sequence[Choice]], str]
 
 
-def candidate(identity: str, header: Header) -> Candidate:
-    """Judge one object. Raises Unreadable where it is no image, or one that can never be shown."""
+def candidate(sop_instance_uid: str, header: Header) -> Candidate:
+    """Return one object as a candidate. Raises Unreadable if it is not an image, or one that can never be shown."""
     if not reportable(header.text("SOPClassUID")):
         raise Unreadable(Reason.NOT_AN_IMAGE, "the object is not an image that can be reported")
     types = _types(header)
@@ -104,19 +104,19 @@ def candidate(identity: str, header: Header) -> Candidate:
         raise Unreadable(Reason.LABEL, "the label of a slide can identify the patient")
     shape_of(header)
     modality = header.code("Modality") or _MODALITIES.get(header.text("SOPClassUID")[26:], "OT")
-    return Candidate(identity, header, modality, _tier(header, types, modality))
+    return Candidate(sop_instance_uid, header, modality, _tier(header, types, modality))
 
 
 def series_of(header: Header) -> str:
-    """The number of an object's series, for people."""
+    """Return the number of an object's series, for people; "?" if it has none."""
     number = header.number("SeriesNumber")
     return "without number" if number is None else str(header.integer("SeriesNumber"))
 
 
 def best_of(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The objects a study is reported from: of each modality the best tier that has enough.
+    """Return the objects to select from: of each modality family the best tier with enough images.
 
-    Secondary captures, projections and localizers only where no modality has better.
+    Secondary captures, projections and localizers only if no family has better.
     """
     counted: dict[str, Counter[Tier]] = defaultdict(Counter)
     for item in candidates:
@@ -128,38 +128,38 @@ def best_of(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 def _tier_of(counts: Counter[Tier]) -> Tier:
     primary, derived = counts[Tier.PRIMARY], counts[Tier.DERIVED]
-    return Tier.DERIVED if primary < min(_ENOUGH, derived) else min(tier for tier in Tier if counts[tier])
+    return Tier.DERIVED if primary < min(_MIN_PRIMARY, derived) else min(tier for tier in Tier if counts[tier])
 
 
-def without_scouts(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The same objects; those that only their description calls a localizer are put into that tier."""
-    called = {item.identity for item in candidates if _called_localizer(item)}
-    if not called:
+def with_described_localizers(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the same objects, with those in the localizer tier that only their description calls localizers."""
+    described = {item.sop_instance_uid for item in candidates if _described_as_localizer(item)}
+    if not described:
         return list(candidates)
     series: dict[str, list[Candidate]] = defaultdict(list)
     for item in candidates:
         series[item.header.text("SeriesInstanceUID")].append(item)
-    scouts = {uid for uid, items in series.items() if _short(items)}
+    localizers = {uid for uid, items in series.items() if _is_like_localizer(items)}
     return [
         replace(item, tier=Tier.LOCALIZER)
-        if item.identity in called and item.header.text("SeriesInstanceUID") in scouts
+        if item.sop_instance_uid in described and item.header.text("SeriesInstanceUID") in localizers
         else item
         for item in candidates
     ]
 
 
-def _short(items: Iterable[Candidate]) -> bool:
-    """Whether a series is as short as scouts are, or looks from several sides."""
+def _is_like_localizer(items: Iterable[Candidate]) -> bool:
+    """Return whether a series is as short as a localizer, or has several orientations."""
     frames, orientations = 0, set()
     for item in items:
         frames += item.header.frames
         orientations.add(tuple(round(part, 1) for part in item.header.shared().numbers("ImageOrientationPatient")))
-    return frames <= _FEW_SLICES or len(orientations) > 1
+    return frames <= _MAX_LOCALIZER_FRAMES or len(orientations) > 1
 
 
-def _called_localizer(item: Candidate) -> bool:
+def _described_as_localizer(item: Candidate) -> bool:
     header = item.header
-    if item.modality not in _VOLUMES or not _SAYS_WHAT_IT_IS.isdisjoint(_types(header)):
+    if item.modality not in _VOLUMES or not _EXPLICIT_TYPES.isdisjoint(_types(header)):
         return False
     words = f"{header.text('SeriesDescription')} {header.text('ProtocolName')}".upper().replace("_", " ")
     return bool(_LOCALIZER.search(words))
@@ -176,6 +176,6 @@ def _tier(header: Header, types: list[str], modality: str) -> Tier:
         return Tier.SECONDARY
     if types[1:2] == ["SECONDARY"]:
         return Tier.SECONDARY
-    # A mosaic is a volume on one sheet, each slice of it the size of a stamp.
+    # A mosaic is a volume in one image, each slice of it very small.
     derived = types[:1] == ["DERIVED"] or "MOSAIC" in types
     return Tier.DERIVED if derived and modality in _VOLUMES else Tier.PRIMARY

@@ -1,7 +1,7 @@
-"""Choosing from whole-slide images: one small level as a whole, and tiles full of tissue (PS3.3 C.8.12.4).
+"""Select from whole-slide images: one small level assembled as an overview, and tiles of tissue (PS3.3 C.8.12.4).
 
-A level of 100 000 x 100 000 pixels is never decoded: the whole is the largest level that fits, and where none fits a
-sample of tiles decides.
+A level of 100 000 x 100 000 pixels is never decoded: the overview is the largest level that fits; if none fits, a
+sample of tiles is decoded to find tissue.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 from db.errors import Reason
 from worker.images.decode.frames import decoding
 from worker.images.errors import Unreadable
-from worker.images.render.render import shown
+from worker.images.render.render import render_samples
 from worker.images.select.candidates import Choice, series_of
-from worker.images.select.sampling import choose_frames, spread
+from worker.images.select.sampling import choose_frames, evenly
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,24 +29,24 @@ if TYPE_CHECKING:
     from worker.images.decode.header import Header
     from worker.images.select.candidates import Basis, Candidate
 
-#: The largest level drawn as a whole, in pixels: 2048 x 2048, more than the model looks at.
-_WHOLE = 1 << 22
-#: Tiles of one level that are put together; its own tiles are seldom smaller than 64 x 64.
-_ASSEMBLED = 4096
-#: Tiles smaller than this, in pixels a side, show nothing that the whole does not.
-_TILE = 64
-#: Tiles decoded to look for tissue where no level fits as a whole.
-_PROBED = 48
-#: The resolution tiles are taken from, in mm a pixel: about what a 10x objective shows.
+#: Pixels of a level assembled as the overview: 2048 x 2048, more than the model uses.
+_MAX_OVERVIEW_PIXELS = 1 << 22
+#: Tiles assembled; the tiles of such a level are seldom smaller than 64 x 64.
+_MAX_ASSEMBLED_TILES = 4096
+#: Pixels of a tile's side below which it shows nothing beyond the overview.
+_MIN_TILE_SIDE = 64
+#: Tiles decoded to find tissue if no level fits as the overview.
+_PROBED_TILES = 48
+#: Resolution of the tiles, in mm per pixel: about that of a 10x objective.
 _RESOLUTION = 0.001
-#: Share of the tiles, best first, from which those shown are spread.
+#: Share of the tiles, best first, from which the selection is sampled.
 _BEST = 0.25
-#: A tile with less than this share of the best one's colour is mostly glass.
-_COLOURED = 0.3
+#: Share of the best tile's saturation below which a tile is mostly glass.
+_MIN_SATURATION = 0.3
 
 
 def choose_tiles(candidates: Sequence[Candidate], budget: int) -> tuple[list[Choice], Basis]:
-    """Each slide as a whole, then its tissue tiles; plain frames where no object is tiled."""
+    """Select an overview of each slide, then its tissue tiles; plain frames if no object is tiled."""
     slides: dict[str, list[Candidate]] = defaultdict(list)
     for item in candidates:
         if _matrix(item.header):
@@ -61,32 +61,32 @@ def choose_tiles(candidates: Sequence[Candidate], budget: int) -> tuple[list[Cho
         share = budget // len(several) + (number < budget % len(several))
         some, total = _of_one_slide(levels, share)
         choices += some
-        totals |= {choice.identity: (series_of(levels[0].header), total) for choice in some}
+        totals |= {choice.sop_instance_uid: (series_of(levels[0].header), total) for choice in some}
     passed_over = len(slides) - len(several)
-    return choices, lambda drawn: _basis(drawn, totals, passed_over)
+    return choices, lambda shown: _basis(shown, totals, passed_over)
 
 
 def _of_one_slide(candidates: Sequence[Candidate], budget: int) -> tuple[list[Choice], int]:
     levels = sorted(candidates, key=lambda item: _pixels(item.header))
     series = series_of(levels[0].header)
-    small = [item for item in levels if _pixels(item.header) <= _WHOLE]
+    small = [item for item in levels if _pixels(item.header) <= _MAX_OVERVIEW_PIXELS]
     whole = f"overview of the slide of series {series}"
-    choices = [Choice(small[-1].identity, small[-1].header, 0, whole, whole=True)] if small else []
+    choices = [Choice(small[-1].sop_instance_uid, small[-1].header, 0, whole, assembled=True)] if small else []
     detail = _detailed(levels)
-    if detail not in small and min(detail.header.integer("Rows"), detail.header.integer("Columns")) >= _TILE:
+    if detail not in small and min(detail.header.integer("Rows"), detail.header.integer("Columns")) >= _MIN_TILE_SIDE:
         try:
             choices += _tissue(detail, small[-1].header if small else None, budget - len(choices))
         except Unreadable:
-            # To be drawn, it fails again, and is left out with its reason.
-            choices.append(Choice(detail.identity, detail.header, 0, whole, whole=True))
+            # Rendering fails again, and the object is left out with its reason.
+            choices.append(Choice(detail.sop_instance_uid, detail.header, 0, whole, assembled=True))
     return choices, detail.header.frames
 
 
 def _basis(choices: Iterable[Choice], totals: dict[str, tuple[str, int]], passed_over: int) -> str:
-    """How many images of which slides of how many tiles."""
+    """Return the basis: how many images of which slides of how many tiles."""
     counted: dict[tuple[str, int], int] = defaultdict(int)
     for choice in choices:
-        counted[totals[choice.identity]] += 1
+        counted[totals[choice.sop_instance_uid]] += 1
     sentences = [
         f"{count} image{'' if count == 1 else 's'} from the slide of series {series} ({total} tiles)"
         for (series, total), count in counted.items()
@@ -95,24 +95,25 @@ def _basis(choices: Iterable[Choice], totals: dict[str, tuple[str, int]], passed
 
 
 def assemble(header: Header) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
-    """A level as the one image it is: every tile in its place, then rendered at once. Raises Unreadable."""
+    """Assemble the tiles of a level into one image and render it. Raises Unreadable."""
     rows, columns = _matrix(header) or (0, 0)
-    places = _places(header)
-    if len(places) > _ASSEMBLED or rows * columns > _WHOLE:
+    positions = _positions(header)
+    if len(positions) > _MAX_ASSEMBLED_TILES or rows * columns > _MAX_OVERVIEW_PIXELS:
         raise Unreadable(
-            Reason.TOO_LARGE, f"the slide overview exceeds {_ASSEMBLED} tiles or {_WHOLE >> 20} million pixels"
+            Reason.TOO_LARGE,
+            f"the slide overview exceeds {_MAX_ASSEMBLED_TILES} tiles or {_MAX_OVERVIEW_PIXELS >> 20} million pixels",
         )
     with decoding(header) as frame:
         first = frame(0)
-        # Glass is white; a grayscale slide is fluorescence, and dark where there is nothing.
+        # Glass is white; a grayscale slide is fluorescence, whose background is black.
         empty = 255 if first.samples.ndim == 3 else 0  # noqa: PLR2004 - channels
-        whole = np.full((rows, columns, *first.samples.shape[2:]), empty, first.samples.dtype)
-        for number, (top, left) in enumerate(places):
+        level = np.full((rows, columns, *first.samples.shape[2:]), empty, first.samples.dtype)
+        for number, (top, left) in enumerate(positions):
             tile = frame(number).samples if number else first.samples
-            room = whole[top : top + len(tile), left : left + tile.shape[1]]
-            room[:] = tile[: len(room), : room.shape[1]]
-    levels, steps = shown(header, replace(first, samples=whole))
-    return levels, {**steps, "assembled": len(places)}
+            area = level[top : top + len(tile), left : left + tile.shape[1]]
+            area[:] = tile[: len(area), : area.shape[1]]
+    levels, steps = render_samples(header, replace(first, samples=level))
+    return levels, {**steps, "assembled": len(positions)}
 
 
 def _matrix(header: Header) -> tuple[int, int] | None:
@@ -133,10 +134,10 @@ def _detailed(levels: Sequence[Candidate]) -> Candidate:
     return min(reversed(levels), key=distance)
 
 
-def _places(header: Header) -> list[tuple[int, int]]:
-    """Where each frame lies, top and left from 0, in the order of the frames.
+def _positions(header: Header) -> list[tuple[int, int]]:
+    """Return the top and left of each frame, from 0.
 
-    Raises Unreadable where there are more frames than places, or a place outside the slide.
+    Raises Unreadable if there are more frames than positions, or a position is outside the slide.
     """
     rows, columns = _matrix(header) or (0, 0)
     height, width = header.integer("Rows"), header.integer("Columns")
@@ -145,7 +146,7 @@ def _places(header: Header) -> list[tuple[int, int]]:
         1, header.integer("TotalPixelMatrixFocalPlanes", 1)
     )
     if header.text("DimensionOrganizationType") != "TILED_FULL":
-        placed = [
+        positions = [
             (
                 frame.integer("RowPositionInTotalImagePixelMatrix") - 1,
                 frame.integer("ColumnPositionInTotalImagePixelMatrix") - 1,
@@ -153,58 +154,61 @@ def _places(header: Header) -> list[tuple[int, int]]:
             for frame in header.by_frame()
             if "RowPositionInTotalImagePixelMatrix" in frame
         ]
-        if any(not (0 <= top < rows and 0 <= left < columns) for top, left in placed):
+        if any(not (0 <= top < rows and 0 <= left < columns) for top, left in positions):
             raise Unreadable(Reason.MALFORMED, "tile positions lie outside the slide")
-        if placed:
-            return placed
+        if positions:
+            return positions
     if header.frames > len(tops) * len(lefts) * planes:
         raise Unreadable(Reason.MALFORMED, "the slide declares more tiles than fit into it")
-    # One after the other: all the places there are can be billions. Tiles after the first plane have none of their own.
+    # An iterator: all positions can be billions. Frames beyond the first plane have no position here.
     return list(islice(((top, left) for top in tops for left in lefts), header.frames))
 
 
-def _tissue(detail: Candidate, whole: Header | None, budget: int) -> list[Choice]:
-    """The tiles with most colour, spread over the slide: glass is grey, stained tissue is not."""
-    places = _places(detail.header)
+def _tissue(detail: Candidate, overview: Header | None, budget: int) -> list[Choice]:
+    """Select the most saturated tiles, spread over the slide: glass is grey, stained tissue is not."""
+    positions = _positions(detail.header)
     try:
-        scores = _seen_from_afar(whole, detail.header, places) if whole else _probed(detail.header, len(places))
+        scores = (
+            _saturation_in(overview, detail.header, positions) if overview else _probe(detail.header, len(positions))
+        )
     except Unreadable:
-        return []  # the level that cannot be read is found out when it is drawn; the next round chooses without it
+        return []  # the damaged level fails when it is rendered, and the next round selects without it
     ranked = sorted(scores, key=lambda frame: -scores[frame])[: max(budget, round(len(scores) * _BEST))]
-    best = sorted(frame for frame in ranked if scores[frame] >= _COLOURED * scores[ranked[0]])
-    where = f"of {len(places)} of series {series_of(detail.header)}"
+    best = sorted(frame for frame in ranked if scores[frame] >= _MIN_SATURATION * scores[ranked[0]])
+    where = f"of {len(positions)} of series {series_of(detail.header)}"
     return [
-        Choice(detail.identity, detail.header, best[place], f"tissue tile {best[place] + 1} {where}")
-        for place in spread(len(best), budget)
+        Choice(detail.sop_instance_uid, detail.header, best[index], f"tissue tile {best[index] + 1} {where}")
+        for index in evenly(len(best), budget)
     ]
 
 
-def _seen_from_afar(whole: Header, detail: Header, places: list[tuple[int, int]]) -> dict[int, float]:
-    colour = _saturation(assemble(whole)[0])
-    scale_y, scale_x = len(colour) / (_matrix(detail) or (1, 1))[0], colour.shape[1] / (_matrix(detail) or (1, 1))[1]
+def _saturation_in(overview: Header, detail: Header, positions: list[tuple[int, int]]) -> dict[int, float]:
+    saturation = _saturation(assemble(overview)[0])
+    rows, columns = _matrix(detail) or (1, 1)
+    scale_y, scale_x = len(saturation) / rows, saturation.shape[1] / columns
     height, width = detail.integer("Rows") * scale_y, detail.integer("Columns") * scale_x
     return {
         frame: float(
-            colour[
+            saturation[
                 int(top * scale_y) : int(top * scale_y + height) + 1,
                 int(left * scale_x) : int(left * scale_x + width) + 1,
             ].mean()
         )
-        for frame, (top, left) in enumerate(places)
+        for frame, (top, left) in enumerate(positions)
     }
 
 
-def _probed(detail: Header, tiles: int) -> dict[int, float]:
-    scores = dict.fromkeys(spread(tiles, _PROBED), 0.0)
+def _probe(detail: Header, tiles: int) -> dict[int, float]:
+    scores = dict.fromkeys(evenly(tiles, _PROBED_TILES), 0.0)
     with decoding(detail) as frame:
         for number in scores:
-            with suppress(Unreadable):  # a damaged tile is no tissue
-                scores[number] = float(_saturation(shown(detail, frame(number))[0]).mean())
+            with suppress(Unreadable):  # a damaged tile does not count as tissue
+                scores[number] = float(_saturation(render_samples(detail, frame(number))[0]).mean())
     return scores
 
 
 def _saturation(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    if rgb.ndim == 2:  # noqa: PLR2004 - grayscale: tissue is what is darker than the glass
+    if rgb.ndim == 2:  # noqa: PLR2004 - grayscale: tissue is darker than glass
         return (255 - rgb).astype(np.float32)
     high, low = rgb.max(axis=2).astype(np.float32), rgb.min(axis=2).astype(np.float32)
     saturation: npt.NDArray[np.float32] = (high - low) / np.maximum(high, 1)

@@ -1,11 +1,11 @@
-"""Choosing from projections: every view once before any of them again, in the order they are read."""
+"""Select from projections: every view once before any of them again, in reading order."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from worker.images.select.sampling import allotted, number_of
+from worker.images.select.sampling import series_order, share_budget
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,7 @@ _VIEWS = {
 
 
 def choose_views(candidates: Sequence[Candidate], budget: int) -> tuple[list[Choice], Basis]:
-    """Radiographs, frontal before lateral, and mammograms: the four views before any other."""
+    """Select radiographs, frontal before lateral, and mammograms, the four standard views before any other."""
     ranked = sorted(_for_presentation(candidates), key=_rank)
     earlier: Counter[tuple[object, ...]] = Counter()
     repeats = []
@@ -36,26 +36,26 @@ def choose_views(candidates: Sequence[Candidate], budget: int) -> tuple[list[Cho
         kind = (item.header.code("BodyPartExamined"), item.header.frames > 1, _kind(item), _side(item))
         repeats.append(earlier[kind])
         earlier[kind] += 1
-    # Ten exposures of one side must not keep the other out.
-    hung = [item for _, item in sorted(zip(repeats, ranked, strict=True), key=lambda pair: pair[0])]
-    taken = hung[:budget]
+    # Ten exposures of one side must not displace the other.
+    ordered = [item for _, item in sorted(zip(repeats, ranked, strict=True), key=lambda pair: pair[0])]
+    taken = ordered[:budget]
     names = [" ".join(filter(None, (_side(item), _view(item)))) for item in taken]
-    return allotted(taken, budget, "view", names), lambda shown: _basis(shown, len(ranked))
+    return share_budget(taken, budget, "view", names), lambda shown: _basis(shown, len(ranked))
 
 
 def _basis(shown: Sequence[Choice], total: int) -> str:
-    return f"{len({choice.identity for choice in shown})} of {total} views"
+    return f"{len({choice.sop_instance_uid for choice in shown})} of {total} views"
 
 
 def _for_presentation(candidates: Sequence[Candidate]) -> Sequence[Candidate]:
-    """Detectors send the same exposure twice; the one for processing is not meant for eyes."""
+    """Drop images for processing if others exist: detectors send each exposure twice."""
     processed = [item for item in candidates if item.header.text("PresentationIntentType") != "FOR PROCESSING"]
     return processed or candidates
 
 
 def _rank(item: Candidate) -> tuple[int, ...]:
-    # A tomosynthesis stack after the plain views; right before left, as they are hung.
-    return (item.header.frames > 1, _order(item), "RL".find(_side(item)[:1] or "?"), *number_of(item))
+    # A tomosynthesis stack after the plain views; right before left, as in a hanging protocol.
+    return (item.header.frames > 1, _order(item), "RL".find(_side(item)[:1] or "?"), *series_order(item))
 
 
 def _order(item: Candidate) -> int:

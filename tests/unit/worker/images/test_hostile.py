@@ -311,7 +311,7 @@ def test_a_description_longer_than_any_is_not_kept(store: Any) -> None:
 
 
 def test_headers_too_large_together_leave_objects_out(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study, "_MAX_HEADERS", 2000)
+    monkeypatch.setattr(study, "_MAX_HEADER_BYTES", 2000)
     ramp = np.arange(4096, dtype=np.uint16).reshape(64, 64)
     stored = [store(ramp + n, ICCProfile=bytes(1500)) for n in range(3)]
 

@@ -87,7 +87,7 @@ def test_a_header_reads_the_same_wherever_the_first_part_of_the_file_ends(store:
         header = read(stored.path)
         assert (header.integer("Rows"), header.numbers("PixelSpacing")) == (64, (0.5, 0.25))
         assert header.items("AnatomicRegionSequence")[0].text("CodeMeaning") == "wrist"
-        assert header.where_pixels_are().end == stored.path.stat().st_size
+        assert header.pixel_data().end == stored.path.stat().st_size
         stored.path.unlink()
 
 

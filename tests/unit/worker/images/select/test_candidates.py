@@ -15,7 +15,7 @@ from pydicom.uid import (
 
 from db.errors import NotReportable
 from tests.unit.worker.images.studies import AXIAL, CORONAL, ct, textured
-from worker.images.select.sampling import spread
+from worker.images.select.sampling import evenly
 from worker.images.study import StoredInstance, images_of
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def test_a_study_without_images_says_so(tmp_path: Path) -> None:
     ("total", "count", "expected"), [(1, 8, [0]), (3, 8, [0, 1, 2]), (11, 1, [5]), (101, 3, [10, 50, 90])]
 )
 def test_spread_trims_the_ends_and_never_repeats(total: int, count: int, expected: list[int]) -> None:
-    assert spread(total, count) == expected
+    assert evenly(total, count) == expected
 
 
 def test_a_bone_survey_is_no_scout(store: Any) -> None:

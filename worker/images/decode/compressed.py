@@ -1,0 +1,160 @@
+"""Decode one compressed frame; its codestream is compared with the header before a decoder gets it."""
+
+from __future__ import annotations
+
+import io
+import struct
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+from pydicom.encaps import encapsulate
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import UID, HTJ2KLossless, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
+
+from db.errors import Reason
+from worker.images.decode import gdcm
+from worker.images.decode.codestream import Codec, Codestream, inspect
+from worker.images.decode.image_pixel import JPEG_FAMILY, MAX_FRAME_BYTES
+from worker.images.decode.jpeg_integrity import decode_completely
+from worker.images.decode.samples import Frame
+from worker.images.errors import Unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+
+    from worker.images.decode.image_pixel import Shape
+
+#: Samples of a frame above which its codestream must have at least a thousandth of its size, for any codec.
+_BOMB_SAMPLES, _BOMB_RATIO = 16_000_000, 1000
+#: An RLE segment expands 2 bytes to at most 128 (PS3.5 G.3.1).
+_RLE_RATIO = 64
+#: Decoder and plugin of pydicom for each kind of codestream; GDCM only where there is no other.
+_DECODERS: dict[Codec, tuple[UID, str]] = {
+    Codec.JPEG_LOSSLESS: (JPEGLosslessSV1, "gdcm"),
+    Codec.JPEG_LS: (JPEGLSLossless, "pyjpegls"),
+    Codec.JPEG_2000: (JPEG2000Lossless, "pylibjpeg"),
+    Codec.HTJ2K: (HTJ2KLossless, "pylibjpeg"),
+}
+#: Bytes of a frame decoded by GDCM, whose images pass through a string that holds them four times.
+_MAX_GDCM_BYTES = {Codec.JPEG_LOSSLESS: 60_000_000, Codec.JPEG_12: 60_000_000}
+#: Bytes of a progressive frame: all its coefficients are held before the first row is made.
+_MAX_PROGRESSIVE_BYTES = 48_000_000
+#: Samples of a frame decoded by OpenJPEG, which holds each in 4 bytes.
+_MAX_OPENJPEG_SAMPLES, _OPENJPEG = 36_000_000, frozenset({Codec.JPEG_2000, Codec.HTJ2K})
+#: Rows taken from Pillow at a time.
+_STRIP_ROWS = 256
+
+
+def decode_compressed(syntax: str, shape: Shape, frame: bytes) -> Frame:
+    """Decode the codestream of one frame. Raises Unreadable, and whatever the decoders raise for damaged data."""
+    if shape.total > max(_BOMB_SAMPLES, _BOMB_RATIO * len(frame)):
+        raise Unreadable(Reason.TOO_LARGE, "the compressed data is too small for the declared image size")
+    if syntax == RLELossless:
+        if shape.total * shape.allocated // 8 > _RLE_RATIO * len(frame):
+            raise Unreadable(Reason.TRUNCATED, "the compressed data is too short for the declared image size")
+        return as_stored(shape, _decode_rle(shape, frame), shape.photometric)
+    if not syntax.startswith(JPEG_FAMILY):
+        raise Unreadable(Reason.UNKNOWN_TRANSFER_SYNTAX, "the transfer syntax is not supported")
+    stream = inspect(frame)
+    _compare(shape, stream)
+    return _decode_jpeg(shape, stream, frame)
+
+
+def as_stored(shape: Shape, samples: npt.NDArray[Any], photometric: str) -> Frame:
+    """Return a frame whose samples still hold the unused bits."""
+    left = max(0, shape.allocated - shape.high_bit - 1)
+    return Frame(samples, photometric, shape.stored, left=left, right=shape.allocated - shape.stored)
+
+
+def pydicom_options(shape: Shape, **changes: Any) -> dict[str, Any]:
+    """Return the options of pydicom's decoders for one frame, with *changes*."""
+    return {
+        "rows": shape.rows,
+        "columns": shape.columns,
+        "samples_per_pixel": shape.samples,
+        "bits_allocated": shape.allocated,
+        "bits_stored": shape.stored,
+        "pixel_representation": int(shape.signed),
+        "photometric_interpretation": shape.photometric,
+        "planar_configuration": 0,
+        "number_of_frames": 1,
+        "pixel_keyword": "PixelData",
+        **changes,
+    }
+
+
+def _compare(shape: Shape, stream: Codestream) -> None:
+    if (stream.rows, stream.columns, stream.samples) != (shape.rows, shape.columns, shape.samples):
+        raise Unreadable(Reason.MALFORMED, "the size of the compressed image differs from its header")
+    limit = _MAX_PROGRESSIVE_BYTES if stream.progressive else _MAX_GDCM_BYTES.get(stream.codec, MAX_FRAME_BYTES)
+    if shape.size > limit or (stream.codec in _OPENJPEG and shape.total > _MAX_OPENJPEG_SAMPLES):
+        raise Unreadable(Reason.TOO_LARGE, "the image is too large for its compression")
+
+
+def _decode_jpeg(shape: Shape, stream: Codestream, frame: bytes) -> Frame:
+    if stream.codec is Codec.JPEG_8:
+        samples = decode_completely(frame, stream, lambda bits: _decode_8_bit(shape, stream, bits))
+        return Frame(samples, shape.photometric if shape.samples == 1 else "RGB", stored=8)
+    if stream.codec is Codec.JPEG_12:
+        samples = decode_completely(
+            frame, stream, lambda bits: [gdcm.decode_12_bit(bits, rows=shape.rows, columns=shape.columns)]
+        )
+        return as_stored(shape, samples, shape.photometric)
+    if stream.codec is Codec.JPEG_LOSSLESS:
+        return _decode_lossless(shape, stream, frame)
+    # JPEG 2000 and JPEG-LS carry their own precision, from which pydicom restores the sign.
+    samples, photometric = _decode_by_pydicom(shape, stream, frame)
+    return Frame(samples, photometric, shape.stored)
+
+
+def _decode_lossless(shape: Shape, stream: Codestream, frame: bytes) -> Frame:
+    photometric = shape.photometric
+
+    def decode(bits: bytes) -> list[npt.NDArray[Any]]:
+        nonlocal photometric
+        with gdcm.quiet():
+            samples, photometric = _decode_by_pydicom(shape, stream, bits)
+        return [samples]
+
+    samples = decode_completely(frame, stream, decode)
+    return as_stored(shape, samples, photometric)
+
+
+def _decode_by_pydicom(shape: Shape, stream: Codestream, frame: bytes) -> tuple[npt.NDArray[Any], str]:
+    uid, plugin = _DECODERS[stream.codec]
+    samples, properties = get_decoder(uid).as_array(
+        encapsulate([frame]), index=0, raw=True, validate=False, decoding_plugin=plugin, **pydicom_options(shape)
+    )
+    return samples, str(properties["photometric_interpretation"])
+
+
+def _decode_8_bit(shape: Shape, stream: Codestream, frame: bytes) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield an 8-bit JPEG by Pillow, some rows at a time; unmarked streams and YCbCr are converted to RGB."""
+    image = Image.open(io.BytesIO(frame), formats=("JPEG",))
+    if shape.photometric == "RGB" and not stream.colour and shape.samples > 1:
+        # The stream is unmarked and the header says RGB: keep Pillow from converting.
+        image.draft("YCbCr", image.size)
+    # In strips: Pillow exports an image in pieces and then joins them, which holds it three times.
+    for top in range(0, shape.rows, _STRIP_ROWS):
+        yield np.asarray(image.crop((0, top, shape.columns, min(top + _STRIP_ROWS, shape.rows))))
+
+
+def _decode_rle(shape: Shape, frame: bytes) -> npt.NDArray[Any]:
+    """Decode RLE Lossless (PS3.5 G): a segment for each byte of each sample, most significant first.
+
+    By Pillow's PackBits, which stops at the given size; pydicom expands a segment to any size.
+    """
+    size, width = shape.rows * shape.columns, shape.allocated // 8
+    count, *offsets = struct.unpack_from("<16L", frame)
+    if width == 0 or count != shape.samples * width or count > len(offsets):
+        raise Unreadable(Reason.UNDECODABLE, "the number of RLE segments does not match the image")
+    ends = [*offsets[1:count], len(frame)]
+    planes = np.empty((shape.samples, size, width), np.uint8)
+    for number, (start, end) in enumerate(zip(offsets[:count], ends, strict=True)):
+        segment = Image.frombytes("L", (size, 1), frame[start:end], "packbits", "L")
+        planes[number // width, :, width - 1 - number % width] = np.asarray(segment)[0]
+    samples = planes.view(f"<{'i' if shape.signed else 'u'}{width}").reshape(shape.samples, shape.rows, shape.columns)
+    return samples[0] if shape.samples == 1 else np.moveaxis(samples, 0, -1)
