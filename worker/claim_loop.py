@@ -77,7 +77,7 @@ class ClaimLoop:
                 outcome = Attempt(claim, self._settings).execute(write)
             finally:
                 self._held.discard(claim)
-            log.info("attempt.ended", outcome=outcome)
+            log.info("attempt.finished", outcome=outcome)
         return outcome
 
     def _claim(self) -> claims.Claim | None:
