@@ -1,6 +1,6 @@
-"""A checkpoint before fresh phantoms: what it writes, with which cases beside it, and how strange it finds them.
+"""Evaluate a checkpoint on fresh phantoms: reports with given reference cases, and out-of-distribution scores.
 
-By arrays, many at once: the same prompts, images and pooling as a worker's, without the DICOM files between.
+Works on arrays in batches, with a worker's prompts, images and features but without DICOM files.
 """
 
 from __future__ import annotations
@@ -15,80 +15,80 @@ from worker.phantoms import grammar
 from worker.phantoms.cases import CATALOGUE
 from worker.prompting.report import QuotedCase, report_prompt
 from worker.training.curriculum import MODALITY
-from worker.training.reference_set import shelve
-from worker.training.samples import Item, Pool, case_of, make_pool
-from worker.training.train import embed_items, reference_shares, usual_of
-from worker.training.training import Example, Tokens, Trainee
+from worker.training.language import Example
+from worker.training.reference_set import reference_sets
+from worker.training.samples import Pool, Sample, case_of, make_pool
+from worker.training.train import embed, fit_stats, reference_shares
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
-    from worker.retrieval.features import FeatureStats
-    from worker.training.reference_set import Shelf
+    from worker.training.demo_model import DemoModel, ImageTokens
+    from worker.training.reference_set import ReferenceSet
 
-    #: The cases quoted for an item of a pool, by its number.
+    #: Returns the cases quoted for a sample of a pool, given its index.
     Quote = Callable[[int], list[QuotedCase]]
 
-#: Far from every seed of training.
+#: Far from the seeds of training.
 SEED = 3_100_000
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How many cases of each kind."""
+    """Number of cases: chests, each other family, each rare finding, each type of negative, reference chests."""
 
     chests: int = 400
     others: int = 80
     rare: int = 64
-    junk: int = 40
+    negatives: int = 40
     references: int = 3000
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
-    """A pool that the tower has looked at."""
+class EncodedPool:
+    """A pool with the tower's tokens, a reference set for each family and the score of each image."""
 
     pool: Pool
-    tokens: Tokens
-    shelves: dict[str, Shelf]
-    z: npt.NDArray[np.float32]
+    tokens: ImageTokens
+    reference_sets: dict[str, ReferenceSet]
+    scores: npt.NDArray[np.float32]
 
 
-class Ruler:
+class CheckpointEvaluator:
     """A checkpoint with a fresh reference set."""
 
-    def __init__(self, trainee: Trainee, size: Size, seed: int = SEED) -> None:
-        self.trainee, self.size, self.seed = trainee, size, seed
+    def __init__(self, model: DemoModel, size: Size, seed: int = SEED) -> None:
+        self.size, self.seed = size, seed
         self.rng = np.random.default_rng(seed)
         self.references = make_pool(reference_shares(size.references), seed=seed + 1)
-        self.usual: dict[str, FeatureStats] = usual_of(trainee, self.references)
-        self.reference_vectors, _, _ = embed_items(trainee, self.references, self.usual)
+        self.stats = fit_stats(model, self.references)
+        self._model = model
+        self._reference_vectors = embed(model, self.references, self.stats).vectors
 
-    def look(self, pool: Pool, claimed: str = "") -> Ready:
-        """Embed a pool; *claimed* is the family its images are said to be of."""
-        vectors, tokens, z = embed_items(self.trainee, pool, self.usual, claimed)
-        own = {family: pool.of(family) for family in CATALOGUE}
-        items = {claimed: range(len(pool.items))} if claimed else own
-        shelves = shelve(self.references, self.reference_vectors, items, vectors)
-        return Ready(pool, Tokens.of(tokens), shelves, z)
+    def encode(self, pool: Pool, claimed: str = "") -> EncodedPool:
+        """Encode a pool; *claimed* is the family that all its images are presented as."""
+        embedded = embed(self._model, pool, self.stats, claimed)
+        samples = {claimed: range(len(pool.samples))} if claimed else {family: pool.of(family) for family in CATALOGUE}
+        sets = reference_sets(self.references, self._reference_vectors, samples, embedded.vectors)
+        return EncodedPool(pool, embedded.tokens, sets, embedded.scores)
 
-    def write(self, ready: Ready, items: Sequence[int], quote: Quote, claimed: str = "") -> list[str]:
-        """Reports of items, with the cases that *quote* gives."""
-        examples = [self._example(ready.pool.items[number], quote(number), claimed) for number in items]
-        return self.trainee.write(ready.tokens, examples)
+    def write(self, encoded: EncodedPool, samples: Sequence[int], quote: Quote, claimed: str = "") -> list[str]:
+        """Write the reports of samples, with the cases that *quote* returns in the prompt."""
+        examples = [self._example(encoded.pool.samples[number], quote(number), claimed) for number in samples]
+        return self._model.generate(encoded.tokens, examples)
 
     @staticmethod
-    def _example(item: Item, cases: list[QuotedCase], claimed: str) -> Example:
-        return Example(item.rows, report_prompt(*MODALITY[claimed or item.family], cases), "")
+    def _example(sample: Sample, cases: list[QuotedCase], claimed: str) -> Example:
+        return Example(sample.rows, report_prompt(*MODALITY[claimed or sample.family], cases), "")
 
-    def pairs(self, ready: Ready, items: Sequence[int], quote: Quote) -> list[Pair]:
-        """References and reports of items."""
-        references = [grammar.write(case_of(ready.pool.items[number]), self.rng) for number in items]
-        return [Pair.of(a, b) for a, b in zip(references, self.write(ready, items, quote), strict=True)]
+    def pairs(self, encoded: EncodedPool, samples: Sequence[int], quote: Quote) -> list[Pair]:
+        """Return reference reports and written reports of samples."""
+        references = [grammar.write(case_of(encoded.pool.samples[number]), self.rng) for number in samples]
+        return [Pair.of(a, b) for a, b in zip(references, self.write(encoded, samples, quote), strict=True)]
 
 
-def nobody(_: int) -> list[QuotedCase]:
-    """No retrieved cases."""
+def no_cases(_: int) -> list[QuotedCase]:
+    """Quote no cases."""
     return []

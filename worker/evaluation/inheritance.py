@@ -1,6 +1,6 @@
-"""What a checkpoint takes over from cases quoted beside an image: of genuine images, and of images that are none.
+"""Measure which findings a checkpoint copies from the cases in its prompt, for genuine images and for negatives.
 
-A report inherits where it affirms a finding that the quoted cases have and the image has not.
+A report inherits a finding if it affirms one that the quoted cases have and the image has not.
 """
 
 from __future__ import annotations
@@ -12,128 +12,154 @@ import numpy as np
 from worker.findings.labeller import present
 from worker.phantoms.cases import CATALOGUE, UNCLASSIFIED
 from worker.phantoms.draw.negatives import HELD_OUT, TRAINED
-from worker.training.samples import FAMILIES, JUNK, RARE, Item, Pool, Share, case_of, make_pool, rare_findings
+from worker.training.samples import (
+    FAMILIES,
+    NEGATIVE,
+    RARE,
+    Pool,
+    Sample,
+    Share,
+    case_of,
+    make_pool,
+    rare_findings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
 
-    from worker.evaluation.checkpoint_evaluator import Ready, Ruler
+    from worker.evaluation.checkpoint_evaluator import CheckpointEvaluator, EncodedPool
     from worker.prompting.report import QuotedCase
 
-#: Of images that are none, in this share are the quoted reports those of rare findings.
-TEMPTING = 0.5
+    Cases = dict[int, list[QuotedCase]]
+
+#: Share of negatives whose quoted reports have rare findings.
+RARE_QUOTED = 0.5
 
 
-def inherited(ruler: Ruler, ready: Ready, items: Sequence[int], family: str = "chest") -> dict[str, float]:
-    """Of genuine images beside their own nearest cases, and beside three wrong ones.
+def inherited(
+    evaluator: CheckpointEvaluator, encoded: EncodedPool, samples: Sequence[int], family: str = "chest"
+) -> dict[str, float]:
+    """Return the shares of genuine images whose report inherits a finding: from the nearest cases and from wrong ones.
 
-    Wrong ones have no rare finding of the image's own. They are random or rare: as a worker quotes them, which leaves
-    out what is too unlike; all of them, under their own similarities; or, disguised, under those of the nearest. Beside
-    the shares, how many of the wrong ones a worker quotes.
+    Wrong cases have no rare finding of the image. They are random or rare, and quoted in three ways: as a worker quotes
+    them, without cases below the minimum similarity; all of them, with their own similarities; or disguised, with those
+    of the nearest cases. Beside the shares: how many of the wrong cases a worker quotes.
     """
-    shelf = ready.shelves[family]
-    nearest = {n: shelf.near(n) for n in items}
-    shares = {"nearest": _inherited(ruler, ready, nearest, {n: shelf.similar(cases) for n, cases in nearest.items()})}
+    reference_set = encoded.reference_sets[family]
+    nearest = {n: reference_set.quote_nearest(n) for n in samples}
+    similar = {n: reference_set.similar(cases) for n, cases in nearest.items()}
+    shares = {"nearest": _inherited(evaluator, encoded, nearest, similar)}
     for rare in (False, True) if family == "chest" else (False,):
+        name = "rare" if rare else "random"
         for disguised in (False, True):
-            quoted = {
-                n: shelf.wrong(
-                    n, ruler.rng, rare=rare, disguised=disguised, unlike=rare_findings(case_of(ready.pool.items[n]))
+            wrong = {
+                n: reference_set.quote_wrong(
+                    n,
+                    evaluator.rng,
+                    rare=rare,
+                    disguised=disguised,
+                    excluded=rare_findings(case_of(encoded.pool.samples[n])),
                 )
-                for n in items
+                for n in samples
             }
-            name = "rare" if rare else "random"
-            shares[name + (", disguised" if disguised else ", all quoted")] = _inherited(ruler, ready, quoted, quoted)
+            shares[name + (", disguised" if disguised else ", all quoted")] = _inherited(
+                evaluator, encoded, wrong, wrong
+            )
             if not disguised:
-                similar = {n: shelf.similar(cases) for n, cases in quoted.items()}
-                shares[name] = _inherited(ruler, ready, quoted, similar)
-                shares[f"{name}, quoted"] = round(sum(map(len, similar.values())) / sum(map(len, quoted.values())), 4)
+                similar = {n: reference_set.similar(cases) for n, cases in wrong.items()}
+                shares[name] = _inherited(evaluator, encoded, wrong, similar)
+                shares[f"{name}, quoted"] = round(sum(map(len, similar.values())) / sum(map(len, wrong.values())), 4)
     return shares
 
 
-def _inherited(
-    ruler: Ruler, ready: Ready, cases: dict[int, list[QuotedCase]], quoted: dict[int, list[QuotedCase]]
-) -> float:
-    """The share that affirms what only *cases* have, of reports beside those of them that are *quoted*."""
-    texts = ruler.write(ready, list(quoted), quoted.__getitem__)
-    truths = [_truth(ready.pool.items[number]) for number in cases]
-    return _share(texts, list(cases.values()), truths)
+def _inherited(evaluator: CheckpointEvaluator, encoded: EncodedPool, cases: Cases, quoted: Cases) -> float:
+    """Share of the reports, written with *quoted* in the prompt, that affirm a finding which only *cases* have."""
+    texts = evaluator.write(encoded, list(quoted), quoted.__getitem__)
+    findings = [_findings(encoded.pool.samples[number]) for number in cases]
+    return _share(texts, list(cases.values()), findings)
 
 
-def _truth(item: Item) -> set[str]:
-    """What may be said of an item; of something without a common name also that it is not classified."""
-    return {finding.name for finding in case_of(item).findings} | ({UNCLASSIFIED} if item.nameless else set())
+def _findings(sample: Sample) -> set[str]:
+    """Findings that a report of a sample may affirm; for an unlabelled one also "unclassified abnormality"."""
+    names = {finding.name for finding in case_of(sample).findings}
+    return names | ({UNCLASSIFIED} if sample.unlabelled else set())
 
 
-def _share(texts: list[str], quoted: list[list[QuotedCase]], truths: list[set[str]]) -> float:
-    taken = [
-        bool((_names(text) & set().union(*(_names(case.report) for case in cases))) - truth)
-        for text, cases, truth in zip(texts, quoted, truths, strict=True)
+def _share(texts: list[str], quoted: list[list[QuotedCase]], findings: list[set[str]]) -> float:
+    inherits = [
+        bool((_names(text) & set().union(*(_names(case.report) for case in cases))) - names)
+        for text, cases, names in zip(texts, quoted, findings, strict=True)
     ]
-    return round(float(np.mean(taken)), 4)
+    return round(float(np.mean(inherits)), 4)
 
 
 def _names(text: str) -> set[str]:
     return {label.finding for label in present(text)}
 
 
-def by_kind(ruler: Ruler) -> dict[str, dict[str, float]]:
-    """What genuine images inherit: of every kind, and apart of chests that show something rare or without a name."""
-    size = ruler.size
+def by_family(evaluator: CheckpointEvaluator) -> dict[str, dict[str, float]]:
+    """Return the shares of genuine images of each family, of chests with a rare finding and with a distractor."""
+    size = evaluator.size
     shares = [Share(family, size.others, mixed=False) for family in CATALOGUE if family != "chest"]
     chests = Share("chest", size.chests), Share("chest", size.rare * len(RARE), rare=1 / len(RARE))
-    ready = ruler.look(make_pool([*shares, *chests, Share("chest", size.rare, odd=1.0)], seed=ruler.seed + 6))
-    items = ready.pool.items
-    groups = {family: [n for n in ready.pool.of(family) if not items[n].nameless] for family in CATALOGUE}
-    rows = {family: inherited(ruler, ready, numbers, family) for family, numbers in groups.items()}
-    rare = [number for number, item in enumerate(items) if item.rare]
-    odd = [number for number, item in enumerate(items) if item.nameless and not item.rare]
-    return {**rows, "chest, rare": inherited(ruler, ready, rare), "chest, without a name": inherited(ruler, ready, odd)}
-
-
-def refusing(ruler: Ruler) -> dict[str, dict[str, Any]]:
-    """Images that are none of the kind they are said to be, by that kind and what they are."""
-    rng = np.random.default_rng(ruler.seed + 4)
-    count = ruler.size.junk
-    junk = {name: np.stack([paint(rng) for _ in range(count)]) for name, paint in {**TRAINED, **HELD_OUT}.items()}
-    others = {}
-    for family in CATALOGUE:
-        pool = make_pool([Share(family, count)], seed=ruler.seed + 5)
-        others[family] = pool.images[[item.rows[0] for item in pool.items]]
+    distractors = Share("chest", size.rare, distractor=1.0)
+    encoded = evaluator.encode(make_pool([*shares, *chests, distractors], seed=evaluator.seed + 6))
+    samples = encoded.pool.samples
+    groups = {family: [n for n in encoded.pool.of(family) if not samples[n].unlabelled] for family in CATALOGUE}
+    rows = {family: inherited(evaluator, encoded, numbers, family) for family, numbers in groups.items()}
+    rare = [number for number, sample in enumerate(samples) if sample.rare]
+    distractor = [number for number, sample in enumerate(samples) if sample.unlabelled and not sample.rare]
     return {
-        claimed: {
-            **{name: _refused(ruler, images, claimed) for name, images in junk.items()},
-            **{name: _refused(ruler, images, claimed) for name, images in others.items() if name != claimed},
-        }
+        **rows,
+        "chest, rare": inherited(evaluator, encoded, rare),
+        "chest, distractor": inherited(evaluator, encoded, distractor),
+    }
+
+
+def rejection(evaluator: CheckpointEvaluator) -> dict[str, dict[str, Any]]:
+    """Return the figures of images presented as a family they are not of: by that family and by their type."""
+    rng = np.random.default_rng(evaluator.seed + 4)
+    count = evaluator.size.negatives
+    images = {name: np.stack([paint(rng) for _ in range(count)]) for name, paint in {**TRAINED, **HELD_OUT}.items()}
+    for family in CATALOGUE:
+        pool = make_pool([Share(family, count)], seed=evaluator.seed + 5)
+        images[family] = pool.images[[sample.rows[0] for sample in pool.samples]]
+    return {
+        claimed: {name: _rejected(evaluator, these, claimed) for name, these in images.items() if name != claimed}
         for claimed in CATALOGUE
     }
 
 
-def _refused(ruler: Ruler, images: npt.NDArray[np.uint8], claimed: str) -> dict[str, float]:
-    """With three tempting reports: what is claimed, and what is left of that where the gate refuses first."""
+def _rejected(evaluator: CheckpointEvaluator, images: npt.NDArray[np.uint8], claimed: str) -> dict[str, float]:
+    """Shares that claim or inherit a finding, with three disguised cases: for the model alone, and after rejection."""
     count = len(images)
-    items = [Item(JUNK, None, (row,)) for row in range(count)]
-    nothing_there = np.zeros((count, 64, 1), np.bool_), np.zeros((count, 1), np.bool_)
-    family = np.full(count, FAMILIES.index(JUNK), np.int64)
-    ready = ruler.look(Pool(items, images, *nothing_there, family), claimed=claimed)
-    shelf = ready.shelves[claimed]
+    encoded = evaluator.encode(_unlabelled_pool(images), claimed=claimed)
+    reference_set = encoded.reference_sets[claimed]
     quoted = {
-        number: shelf.wrong(number, ruler.rng, rare=number < count * TEMPTING, disguised=True)
+        number: reference_set.quote_wrong(number, evaluator.rng, rare=number < count * RARE_QUOTED, disguised=True)
         for number in range(count)
     }
-    texts = ruler.write(ready, list(quoted), quoted.__getitem__, claimed=claimed)
-    nothing: list[set[str]] = [set()] * count
-    passed = ready.z <= ruler.usual[claimed].threshold
-    read = [text if through else "" for text, through in zip(texts, passed, strict=True)]
+    texts = evaluator.write(encoded, list(quoted), quoted.__getitem__, claimed=claimed)
+    no_findings: list[set[str]] = [set()] * count
+    in_distribution = encoded.scores <= evaluator.stats[claimed].threshold
+    accepted = [text if inside else "" for text, inside in zip(texts, in_distribution, strict=True)]
     return {
         "claimed": _claimed(texts),
-        "inherited": _share(texts, list(quoted.values()), nothing),
-        "passed_the_gate": round(float(passed.mean()), 4),
-        "claimed_with_gate": _claimed(read),
-        "inherited_with_gate": _share(read, list(quoted.values()), nothing),
+        "inherited": _share(texts, list(quoted.values()), no_findings),
+        "in_distribution": round(float(in_distribution.mean()), 4),
+        "claimed_after_rejection": _claimed(accepted),
+        "inherited_after_rejection": _share(accepted, list(quoted.values()), no_findings),
     }
+
+
+def _unlabelled_pool(images: npt.NDArray[np.uint8]) -> Pool:
+    """Pool of single images without findings."""
+    count = len(images)
+    samples = [Sample(NEGATIVE, None, (row,)) for row in range(count)]
+    patches, labels = np.zeros((count, 64, 1), np.bool_), np.zeros((count, 1), np.bool_)
+    return Pool(samples, images, patches, labels, np.full(count, FAMILIES.index(NEGATIVE), np.int64))
 
 
 def _claimed(texts: Sequence[str]) -> float:

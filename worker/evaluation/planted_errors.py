@@ -1,4 +1,4 @@
-"""Errors planted in right reports: a ruler that does not see them measures nothing."""
+"""Plant errors in correct reports and measure how many the labels and checks detect."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PRIORS = (
 
 
 def flip_negation(text: str, rng: np.random.Generator) -> str | None:
-    """Deny a finding that is affirmed, or affirm one that is denied."""
+    """Affirm a negated finding."""
     choices = [*re.finditer(r"\b(?:There is no|There are no|No) (?=[a-z])", text)]
     if not choices:
         return None
@@ -39,17 +39,17 @@ def flip_negation(text: str, rng: np.random.Generator) -> str | None:
 
 
 def swap_side(text: str, _: np.random.Generator) -> str | None:
-    """Say left for right, or right for left, throughout."""
+    """Exchange left and right throughout."""
     return _exchange(text, _SWAP)
 
 
 def change_size(text: str, _: np.random.Generator) -> str | None:
-    """Say large for small, and so on, throughout."""
+    """Exchange sizes (small and large, mild and marked, few and numerous) throughout."""
     return _exchange(text, _RESIZE)
 
 
 def _exchange(text: str, words: dict[str, str]) -> str | None:
-    """Every word of *words* for its opposite; None where there is none."""
+    """Replace every key of *words* by its value; None if the text has no key."""
 
     def other(match: re.Match[str]) -> str:
         word = words[match.group().lower()]
@@ -60,7 +60,7 @@ def _exchange(text: str, words: dict[str, str]) -> str | None:
 
 
 def drop_finding(text: str, rng: np.random.Generator) -> str | None:
-    """Leave out every sentence that affirms one of the findings."""
+    """Remove the sentences that affirm a random finding."""
     affirmed = [label for label in labels(text) if label.certainty == "present"]
     if not affirmed:
         return None
@@ -74,7 +74,7 @@ def _affirms(sentence: str, name: str) -> bool:
 
 
 def invent_prior(text: str, rng: np.random.Generator) -> str | None:
-    """Compare with an examination that was never given."""
+    """Add a comparison with a prior examination that was not given."""
     sentence = _PRIORS[int(rng.integers(len(_PRIORS)))]
     return text.replace("Impression:", f"{sentence} Impression:", 1) if "Impression:" in text else f"{text} {sentence}"
 
@@ -89,21 +89,21 @@ ERRORS: dict[str, Callable[[str, np.random.Generator], str | None]] = {
 
 
 def recall(reports: Sequence[str], *, seed: int = 0) -> dict[str, tuple[float, int]]:
-    """Of each kind of error planted in *reports*: the share that labeller or checks see, and how many were planted."""
+    """Return, for each kind of error planted in *reports*, the share detected and the number planted."""
     rng = np.random.default_rng(seed)
-    seen: dict[str, list[bool]] = {name: [] for name in ERRORS}
+    detected: dict[str, list[bool]] = {name: [] for name in ERRORS}
     for report in reports:
         for name, plant in ERRORS.items():
-            spoilt = plant(report, rng)
-            if spoilt is not None:
-                seen[name].append(differs(report, spoilt))
-    return {name: (float(np.mean(found)) if found else float("nan"), len(found)) for name, found in seen.items()}
+            erroneous = plant(report, rng)
+            if erroneous is not None:
+                detected[name].append(differs(report, erroneous))
+    return {name: (float(np.mean(found)) if found else float("nan"), len(found)) for name, found in detected.items()}
 
 
 def differs(reference: str, written: str) -> bool:
-    """Whether the labels, sizes included, or the checks tell the two reports apart."""
-    return _told(reference) != _told(written) or mentions_prior(written) != mentions_prior(reference)
+    """Return whether the labels, sizes included, or the checks of the two reports differ."""
+    return _affirmed(reference) != _affirmed(written) or mentions_prior(written) != mentions_prior(reference)
 
 
-def _told(text: str) -> set[Label]:
+def _affirmed(text: str) -> set[Label]:
     return {label for label in labels(text) if label.certainty != "absent"}

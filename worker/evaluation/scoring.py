@@ -1,4 +1,4 @@
-"""Measure a report writer on cases with reference reports: a table, a JSON and a plot of figures with intervals."""
+"""Score written reports against reference reports: figures with intervals, as tables and JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 CaseT = TypeVar("CaseT")
-#: The figures shown for each group, and what they are called in few letters.
+#: Figures in the table by group, and their short names.
 _BY_GROUP = {
     "strict_f1": "strict F1",
     "finding_f1": "finding F1",
@@ -28,7 +28,7 @@ _BY_GROUP = {
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was written for a case: the text, and the reports that were quoted to the model, best first."""
+    """A written report, and the reports quoted in its prompt, best first."""
 
     text: str
     quoted: Sequence[str] = ()
@@ -36,7 +36,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Measured(Generic[CaseT]):
-    """A case and its reference report; *group* splits the table, by modality as a rule."""
+    """A case and its reference report; *group*, usually the modality, splits the table."""
 
     case: CaseT
     reference: str
@@ -45,7 +45,7 @@ class Measured(Generic[CaseT]):
 
 @dataclass(slots=True)
 class Result:
-    """The figures of a run, in all and by group."""
+    """Figures of a run, for all cases and by group."""
 
     cases: int
     figures: dict[str, Interval]
@@ -53,26 +53,26 @@ class Result:
     findings: dict[str, tuple[float, int]]
     support: dict[str, float]
     error_recall: dict[str, tuple[float, int]]
-    #: Cases for which nothing was written, and why.
+    #: Reasons of the cases without a report.
     failed: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values; nan as null."""
+        """Return plain values, None for nan."""
         plain: dict[str, Any] = _without_nan(asdict(self))
         return plain
 
     def tables(self) -> list[Table]:
-        """Everything for a terminal: the figures, each finding, and whether planted errors are seen."""
+        """Return all tables: figures, figures by group, each finding, detected planted errors."""
         findings = Table("finding", "cases", "strict F1")
         for name, (score, count) in sorted(self.findings.items(), key=lambda row: row[1][0]):
             findings.add_row(name, str(count), _show(score))
-        planted = Table("planted error", "times", "seen")
+        planted = Table("planted error", "planted", "detected")
         for name, (share, count) in self.error_recall.items():
             planted.add_row(name, str(count), _show(share))
         return [self.table(), self.group_table(), findings, planted]
 
     def table(self) -> Table:
-        """The figures of all cases."""
+        """Return the figures of all cases."""
         table = Table("figure", "all", "95 % interval", title=f"{self.cases} cases (rule-F1)")
         for name, interval in self.figures.items():
             table.add_row(name, _show(interval.value), f"{_show(interval.low)} to {_show(interval.high)}")
@@ -81,7 +81,7 @@ class Result:
         return table
 
     def group_table(self) -> Table:
-        """A line for each group, with the figures that fit 80 columns; the others are in the JSON."""
+        """Return a line for each group with the figures that fit 80 columns; the JSON has all."""
         table = Table("", *_BY_GROUP.values())
         for group, figures in self.groups.items():
             table.add_row(group, *(_show(figures[name]) for name in _BY_GROUP))
@@ -95,7 +95,7 @@ def evaluate(
     failures: tuple[type[Exception], ...] = (),
     progress: Callable[[], None] = lambda: None,
 ) -> Result:
-    """Let *write* report every case and compare; a case that raises one of *failures* counts as an empty report."""
+    """Score the reports that *write* returns; a case that raises one of *failures* counts as an empty report."""
     pairs, groups, quoted, failed = [], [], [], []
     for item in cases:
         try:
@@ -113,7 +113,7 @@ def evaluate(
 def measure(
     pairs: Sequence[Pair], groups: Sequence[str], quoted: Sequence[Sequence[str]] = (), failed: Sequence[str] = ()
 ) -> Result:
-    """The figures of pairs already written."""
+    """Return the figures of pairs."""
     by_group = {
         name: [p for p, group in zip(pairs, groups, strict=True) if group == name] for name in sorted(set(groups))
     }

@@ -30,7 +30,7 @@ _BLEU = BLEU(lowercase=True, tokenize="none", smooth_method="none", effective_or
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A reference report and what was written, as texts and as the labels they affirm."""
+    """A reference report and a written report: texts, and the labels that each affirms."""
 
     reference: str
     written: str
@@ -45,7 +45,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A figure and its 95 % bootstrap interval; nan where it is not defined."""
+    """A figure and its 95 % bootstrap interval; nan if undefined."""
 
     value: float
     low: float
@@ -53,7 +53,7 @@ class Interval:
 
 
 def finding_f1(pairs: Sequence[Pair]) -> float:
-    """Micro F1 over findings, wherever they are."""
+    """Micro F1 over findings, without side and zone."""
     return _micro(({label.finding for label in p.wanted}, {label.finding for label in p.got}) for p in pairs)
 
 
@@ -69,7 +69,7 @@ def macro_f1(pairs: Sequence[Pair]) -> float:
 
 
 def f1_by_finding(pairs: Sequence[Pair]) -> dict[str, tuple[float, int]]:
-    """Of each finding in the references: strict F1 and how many reports have it."""
+    """Strict F1 of each finding in the references, and the number of reports with it."""
     names = sorted({label.finding for pair in pairs for label in pair.wanted})
     return {name: (_f1_of(pairs, {name}), _count(pairs, name)) for name in names}
 
@@ -101,8 +101,8 @@ def _micro(sets: Iterable[tuple[set[object], set[object]]]) -> float:
 
 
 def laterality(pairs: Sequence[Pair]) -> float:
-    """Of the findings named once in both texts with a side in the reference: how many have the same side."""
-    same = [told == side for pair in pairs for side, told in _sides(pair)]
+    """Share with the same side, of the findings named once in both texts and with a side in the reference."""
+    same = [written == side for pair in pairs for side, written in _sides(pair)]
     return float(np.mean(same)) if same else math.nan
 
 
@@ -110,21 +110,21 @@ def _sides(pair: Pair) -> Iterable[tuple[str, str]]:
     wanted, got = (Counter(label.finding for label in side) for side in (pair.wanted, pair.got))
     for label in pair.wanted:
         if label.side and wanted[label.finding] == got[label.finding] == 1:
-            yield label.side, next(told.side for told in pair.got if told.finding == label.finding)
+            yield label.side, next(other.side for other in pair.got if other.finding == label.finding)
 
 
 def normality(pairs: Sequence[Pair]) -> float:
-    """How many reports agree on whether there is any finding."""
+    """Share of reports that agree with the reference on whether there is any finding."""
     return float(np.mean([bool(pair.wanted) == bool(pair.got) for pair in pairs]))
 
 
 def exact_set(pairs: Sequence[Pair]) -> float:
-    """How many reports have exactly the reference's findings, with side and zone."""
+    """Share of reports with exactly the findings of the reference, with side and zone."""
     return float(np.mean([{x.strict for x in p.wanted} == {x.strict for x in p.got} for p in pairs]))
 
 
 def hallucinated(pairs: Sequence[Pair]) -> float:
-    """Of the findings written: how many the reference has not at all, on any side."""
+    """Share of written findings that the reference does not have on any side."""
     invented = [label.finding not in {wanted.finding for wanted in pair.wanted} for pair in pairs for label in pair.got]
     return float(np.mean(invented)) if invented else 0.0
 
@@ -171,7 +171,7 @@ def _words(text: str) -> list[str]:
 
 
 def support_at(quoted: Sequence[Sequence[str]], pairs: Sequence[Pair], count: int) -> float:
-    """Of the findings written: how many are affirmed by one of the first *count* retrieved reports."""
+    """Share of written findings that one of the first *count* quoted reports affirms."""
     supported = []
     for reports, pair in zip(quoted, pairs, strict=True):
         known = {label.finding for report in reports[:count] for label in present(report)}
@@ -179,7 +179,7 @@ def support_at(quoted: Sequence[Sequence[str]], pairs: Sequence[Pair], count: in
     return float(np.mean(supported)) if supported else math.nan
 
 
-#: The figures of a run, in the order of the table.
+#: Figures of a run, in the order of the table.
 FIGURES: dict[str, Callable[[Sequence[Pair]], float]] = {
     "strict_f1": strict_f1,
     "finding_f1": finding_f1,

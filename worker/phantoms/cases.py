@@ -1,4 +1,4 @@
-"""What a phantom shows: the catalogue of findings per kind of image, and the drawing of cases from it."""
+"""Cases: the catalogue of findings of each image type, and random cases from it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 SIDES = ("left", "right")
 ZONES = ("upper", "middle", "lower")
-#: The name of an object that belongs to no finding of the catalogue; teaches the model to say that it does not know.
+#: Name of an object that belongs to no finding of the catalogue.
 UNCLASSIFIED = "unclassified abnormality"
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A finding of the catalogue: its name, where it can be, and the words for how large it is."""
+    """A finding of the catalogue: its name, its possible positions and the words for its sizes."""
 
     name: str
     sided: bool = False
@@ -28,7 +28,7 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A finding of a case; side is the patient's, empty where the kind has none."""
+    """A finding of a case; side is the patient's, empty if the kind has none."""
 
     name: str
     side: str = ""
@@ -38,14 +38,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An image's truth. `level` is the height of an axial slice, -1 (foot) to 1 (head), 0 elsewhere."""
+    """Content of an image. `level` is the height of an axial slice, -1 (foot) to 1 (head), 0 for other images."""
 
     image: str
     seed: int
     findings: tuple[Finding, ...] = ()
     level: float = 0.0
-    #: Findings no grammar names, drawn to be strange.
-    odd: bool = field(default=False)
+    #: True if the image also shows an object that belongs to no finding.
+    distractor: bool = field(default=False)
 
 
 SMALL_LARGE = ("small", "large")
@@ -65,7 +65,7 @@ CHEST = (
     Kind("central venous line", sided=True),
     Kind("tracheal tube"),
 )
-#: Each in about one of two hundred chest images, so that only similar earlier cases can teach their names well.
+#: Each in about one of 200 chests of the training, so that their names come from similar reference cases.
 CHEST_RARE = (
     Kind("free air"),
     Kind("subcutaneous emphysema", sided=True),
@@ -109,7 +109,7 @@ CATALOGUE: dict[str, tuple[Kind, ...]] = {
     ),
 }
 ANYWHERE = frozenset(ZONES)
-#: The zones of its side that a finding fills so that another one there could not be seen; "" is a whole hemisphere.
+#: Zones of its side in which a finding hides any other; "" is a whole hemisphere.
 _FILLS: dict[tuple[str, str], frozenset[str]] = {
     ("pleural effusion", "small"): frozenset({"lower"}),
     ("pleural effusion", "large"): frozenset({"middle", "lower"}),
@@ -120,7 +120,7 @@ _FILLS: dict[tuple[str, str], frozenset[str]] = {
     ("infarct", ""): frozenset({""}),
     ("mass", ""): frozenset({""}),
 }
-#: Kinds that hide one another, or that would make the truth a matter of taste.
+#: Kinds that hide each other, or cannot be told apart.
 _APART = (
     {"benign naevus", "irregular lesion"},
     {"spinal rods", "tracheal tube"},
@@ -128,14 +128,15 @@ _APART = (
     {"pneumothorax", "pleural effusion"},
     {"haemorrhage", "hydrocephalus"},
 )
+#: Probabilities of zero, one, two ... findings.
 _COUNT_CHEST = (0.28, 0.34, 0.24, 0.14)
 _COUNT_OTHER = (0.25, 0.45, 0.30)
 
 
-def draw_case(rng: np.random.Generator, image: str, *, rare: str = "", odd: bool = False) -> Case:
-    """A random case of the kind of image; *rare* adds that rare chest finding, *odd* an object without a name."""
+def draw_case(rng: np.random.Generator, image: str, *, rare: str = "", distractor: bool = False) -> Case:
+    """Draw a random case of an image type; *rare* adds that rare chest finding, *distractor* an object."""
     count = rng.choice(4, p=_COUNT_CHEST) if image == "chest" else rng.choice(3, p=_COUNT_OTHER)
-    if rare or odd:
+    if rare or distractor:
         count = min(int(count), 2)
     findings = [_find(rng, _kind(rare))] if rare else []
     kinds = CATALOGUE[image]
@@ -145,22 +146,22 @@ def draw_case(rng: np.random.Generator, image: str, *, rare: str = "", odd: bool
             findings.append(finding)
     level = float(rng.uniform(-0.3, 0.3)) if image in {"ct", "mr"} else 0.0
     ordered = tuple(sorted(findings, key=lambda finding: (finding.name, finding.side)))
-    return Case(image, int(rng.integers(2**31)), ordered, level, odd)
+    return Case(image, int(rng.integers(2**31)), ordered, level, distractor)
 
 
-def renamed(case: Case, names: Mapping[str, str]) -> Case:
-    """The case with its findings called as *names* says; the image stays."""
+def with_names(case: Case, names: Mapping[str, str]) -> Case:
+    """Return the case with findings renamed by *names*; its image stays the same."""
     return replace(case, findings=tuple(replace(f, name=names.get(f.name, f.name)) for f in case.findings))
 
 
 def unclassified(case: Case, names: Collection[str]) -> Case:
-    """The case without the findings of these *names*; what is left of them is an object without a name."""
+    """Return the case with the findings *names* replaced by an unclassified abnormality."""
     kept = tuple(finding for finding in case.findings if finding.name not in names)
-    return replace(case, findings=kept, odd=case.odd or len(kept) < len(case.findings))
+    return replace(case, findings=kept, distractor=case.distractor or len(kept) < len(case.findings))
 
 
 def places(kind: Kind) -> list[tuple[str, str, str]]:
-    """Everything that is judged of a finding of *kind*: its name with each side and zone it can have."""
+    """Return the classes that a finding of *kind* is scored by: its name with each possible side and zone."""
     sides, zones = SIDES if kind.sided else ("",), ZONES if kind.zoned else ("",)
     return [(kind.name, side, zone) for side in sides for zone in zones]
 
@@ -174,7 +175,7 @@ def _both_visible(one: Finding, other: Finding) -> bool:
 
 
 def _filled(finding: Finding) -> set[tuple[str, str]]:
-    """The sides and zones where nothing else would be seen."""
+    """Return the sides and zones in which no other finding would be visible."""
     if (finding.name, finding.size) == ("cardiomegaly", "marked"):
         return {("left", "lower")}
     zones = {finding.zone} if finding.zone else _FILLS.get((finding.name, finding.size), set[str]())

@@ -1,4 +1,4 @@
-"""Folders of made-up studies with their truth: to send, to ground reports in, and to measure with."""
+"""Write folders of phantom studies with their reference reports: to send, to index and to evaluate with."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
     from worker.phantoms.cases import Case
     from worker.phantoms.phantoms import Variation
 
-#: How many earlier cases a demo retrieves from: enough of every kind that strangers may be refused, and each rare
-#: finding some twenty times.
+#: Reference cases of a demo: enough patients of each image type to reject out-of-distribution images, and about twenty
+#: cases with each rare finding.
 REFERENCE_CASES = 720
-#: Of the reference cases of the chest, how many show a rare finding: a hospital's archive holds what a year has not.
-RARE_AMONG_REFERENCES = 0.25
-#: Numbers of the patients of reference cases begin here: nobody's own case may be quoted to him.
+#: Share of the reference chests with a rare finding: an archive holds more of them than a year's studies.
+RARE_SHARE = 0.25
+#: First patient number of reference cases: those of the same patient would be excluded.
 REFERENCE_PATIENTS = 10_000
-#: From so many cases on, every processor draws.
-MANY = 32
+#: From this number of cases on, they are drawn by one process for each processor.
+MIN_CASES_IN_PARALLEL = 32
 
 
 @dataclass(frozen=True, slots=True)
 class DemoStudy:
-    """A study on disk and its truth."""
+    """A study on disk, its findings and its reference report."""
 
     study_instance_uid: str
     case_id: str
@@ -67,16 +67,16 @@ def write_phantoms(directory: Path, *, count: int, seed: int) -> int:
 def write_demo_studies(
     directory: Path, *, count: int = 8, seed: int, variation: Variation = CAREFUL
 ) -> list[DemoStudy]:
-    """Write *count* studies, each in a folder of its own, every kind of image in turn; lists them in cases.jsonl."""
+    """Write *count* studies, one folder each, of all image types in turn, and list them in cases.jsonl."""
     rng = np.random.default_rng((seed, 1))
     images = list(CATALOGUE)
-    # A chest first and last: it is what most people send.
+    # Eight studies, the default, begin and end with a chest.
     cases = [draw_case(rng, images[number % len(images)]) for number in range(count)]
     return _write(directory, cases, rng, variation)
 
 
 def write_reference_cases(directory: Path, *, count: int, seed: int, variation: Variation = CAREFUL) -> list[DemoStudy]:
-    """Write *count* earlier cases: two thirds chests, a quarter of those with a finding rare elsewhere."""
+    """Write *count* reference cases: two thirds chests, a quarter of them with a rare finding."""
     rng = np.random.default_rng((seed, 2))
     return _write(
         directory, list(reference_cases(rng, count)), rng, variation, first_patient=REFERENCE_PATIENTS, small=True
@@ -84,14 +84,14 @@ def write_reference_cases(directory: Path, *, count: int, seed: int, variation: 
 
 
 def reference_cases(rng: np.random.Generator, count: int) -> Iterator[Case]:
-    """Draw *count* earlier cases, every third of another kind than a chest."""
+    """Draw *count* reference cases, every third of another image type than a chest."""
     others = itertools.cycle(image for image in CATALOGUE if image != "chest")
     rare = itertools.cycle(kind.name for kind in CHEST_RARE)
     for number in range(count):
         if number % 3 == 2:  # noqa: PLR2004 - every third
             yield draw_case(rng, next(others))
         else:
-            yield draw_case(rng, "chest", rare=next(rare) if rng.random() < RARE_AMONG_REFERENCES else "")
+            yield draw_case(rng, "chest", rare=next(rare) if rng.random() < RARE_SHARE else "")
 
 
 def _write(
@@ -106,7 +106,7 @@ def _write(
     directory.mkdir(parents=True, exist_ok=True)
     draw = partial(_draw, directory=directory, first_patient=first_patient, variation=variation, small=small)
     studies = []
-    for number, (case, paths) in enumerate(zip(cases, _on_every_processor(draw, cases), strict=True), start=1):
+    for number, (case, paths) in enumerate(zip(cases, _in_parallel(draw, cases), strict=True), start=1):
         patient = first_patient + number - 1
         studies.append(
             DemoStudy(
@@ -131,10 +131,10 @@ def _draw(numbered: tuple[int, Case], *, directory: Path, first_patient: int, **
     return write_study(case, directory / f"{number:05}", patient=first_patient + number - 1, **options)
 
 
-def _on_every_processor(draw: Callable[[tuple[int, Case]], list[Path]], cases: list[Case]) -> Iterable[list[Path]]:
+def _in_parallel(draw: Callable[[tuple[int, Case]], list[Path]], cases: list[Case]) -> Iterable[list[Path]]:
     numbered = list(enumerate(cases, start=1))
-    if len(cases) < MANY:
+    if len(cases) < MIN_CASES_IN_PARALLEL:
         return [draw(each) for each in numbered]
-    # Not forked: the caller may have threads.
+    # Spawned, not forked: the caller may have threads.
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as processes:
         return list(processes.map(draw, numbered, chunksize=8))

@@ -1,4 +1,4 @@
-"""Phantoms as DICOM objects: one study a case, obviously synthetic, valid enough for any receiver."""
+"""Write phantoms as DICOM files: one study for each case, marked as synthetic, valid for common receivers."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
 
     from worker.phantoms.cases import Case
 
-#: Slices of a volume, and its levels from foot to head.
+#: Slices of a volume; levels of its first and last, -TOP_LEVEL (foot) to TOP_LEVEL (head).
 SLICES = 24
 TOP_LEVEL = 0.9
 SLICE_MM = 6.0
 SLIDE_PIXELS = 512
-#: Twice what the demo checkpoint looks at; and slices for more than a worker chooses.
+#: Twice the resolution of the demo checkpoint; more slices than a worker selects.
 SMALL_PIXELS, SMALL_SLICES = 256, 12
 TILE_PIXELS = 256
-#: What is stored for 0 Hounsfield units: that of air is 0.
+#: Stored value of 0 Hounsfield units, so that that of air is about 0.
 AIR = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How a kind of image is stored."""
+    """Modality, SOP class, body part and pixels on a side of an image type."""
 
     modality: str
     sop_class: UID
@@ -63,16 +63,16 @@ FORMS = {
     "endoscopy": Form("ES", VLEndoscopicImageStorage, "COLON", 384),
     "pathology": Form("SM", VLWholeSlideMicroscopyImageStorage, "COLON", SLIDE_PIXELS),
 }
-#: A chest comes from either kind of machine.
+#: Every third chest is stored as computed radiography.
 CR = Form("CR", ComputedRadiographyImageStorage, "CHEST", 512)
 
 
 def write_study(
     case: Case, directory: Path, *, patient: int = 1, variation: Variation = CAREFUL, small: bool = False
 ) -> list[Path]:
-    """Write *case* as a study into *directory*: its files. The same arguments give the same bytes.
+    """Write *case* as a study into *directory*; returns its files. The same arguments give the same bytes.
 
-    *small* images are drawn faster, and hold all that a model with a few hundred pixels a side can see.
+    *small*: fewer pixels and slices, faster to draw, enough for a model with a few hundred pixels on a side.
     """
     directory.mkdir(parents=True, exist_ok=True)
     form = form_of(case)
@@ -95,21 +95,21 @@ def _objects(case: Case, form: Form, variation: Variation, *, slices: int) -> li
 
 
 def form_of(case: Case) -> Form:
-    """How *case* is stored; every third chest is computed radiography."""
+    """Return the form of *case*; every third chest is computed radiography."""
     return CR if case.image == "chest" and case.seed % 3 == 0 else FORMS[case.image]
 
 
 def study_uid(case: Case, patient: int) -> str:
-    """The Study Instance UID a case gets."""
+    """Return the Study Instance UID of a case."""
     return generate_uid(entropy_srcs=["prelim phantom study", case.image, str(case.seed), str(patient)])
 
 
 def _radiographs(case: Case, form: Form, variation: Variation) -> list[FileDataset]:
-    """A frontal view; of every fourth patient a lateral one too. Every fifth is stored bone black."""
+    """Return a frontal view, for every fourth case also a lateral one; every fifth is MONOCHROME1."""
     views = [("PA", case)]
     if case.seed % 4 == 0:
         views.append(("LL", replace(case, image="lateral")))
-    return [_radiograph(view, seen, form, variation, bone_black=case.seed % 5 == 0) for view, seen in views]
+    return [_radiograph(view, one, form, variation, bone_black=case.seed % 5 == 0) for view, one in views]
 
 
 def _radiograph(view: str, case: Case, form: Form, variation: Variation, *, bone_black: bool) -> FileDataset:
@@ -169,10 +169,10 @@ def _colour(case: Case, form: Form, variation: Variation) -> list[FileDataset]:
 
 
 def _slide(case: Case, form: Form, variation: Variation) -> list[FileDataset]:
-    """A pyramid of two levels, cut into tiles."""
-    whole = draw(case, size=form.size, variation=variation).rgb()
-    half = whole.reshape(form.size // 2, 2, form.size // 2, 2, 3).mean(axis=(1, 3)).round().astype(np.uint8)
-    return [_level(form, pixels, derived=pixels is half) for pixels in (whole, half)]
+    """Return a tiled pyramid of two levels."""
+    full = draw(case, size=form.size, variation=variation).rgb()
+    half = full.reshape(form.size // 2, 2, form.size // 2, 2, 3).mean(axis=(1, 3)).round().astype(np.uint8)
+    return [_level(form, pixels, derived=pixels is half) for pixels in (full, half)]
 
 
 def _level(form: Form, pixels: npt.NDArray[np.uint8], *, derived: bool) -> FileDataset:
@@ -229,7 +229,7 @@ def _empty(form: Form, rows: int, columns: int) -> FileDataset:
 
 
 def _identify(dataset: FileDataset, case: Case, form: Form, patient: int, number: int) -> None:
-    """Who, when and which; every name and number says that there is no patient."""
+    """Set the identifiers; every name and number marks the study as synthetic."""
     study = study_uid(case, patient)
     dataset.StudyInstanceUID = study
     dataset.SeriesInstanceUID = generate_uid(entropy_srcs=[study, "series"])

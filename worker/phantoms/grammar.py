@@ -1,7 +1,7 @@
-"""A case -> the report a reader would dictate: six styles of wording, order and denial, each structure mentioned once.
+"""Write the report of a case, in six styles of wording, order and negation; each structure is mentioned once.
 
-The style is fixed by the first sentence, so that the rest is certain: where every sentence chose its own words, the
-words of a finding would share their probability and a model that takes the likeliest word would tend to deny it.
+The first sentence determines the style. If each sentence had its own, the wordings of a finding would share its
+probability, and greedy decoding would tend to negate it.
 """
 
 from __future__ import annotations
@@ -18,69 +18,69 @@ if TYPE_CHECKING:
 
     from worker.phantoms.cases import Case
 
-#: Three wordings, each once sentence by sentence and once in another order, with denials joined.
+#: Three wordings, each in two orders; in the second, adjacent negations are joined.
 WORDINGS = 3
 STYLES = 2 * WORDINGS
 
 
 _POSITIVE = ("There is {article}{phrase}.", "{Phrase} is seen.", "{Phrase}.")
 _NORMAL = ("No acute abnormality.", "Normal study.", "No abnormality.")
-#: What is said of an image that is none: of every kind alike.
+#: Report of an image that is not of the named type.
 NOT_DIAGNOSTIC = "Findings: The image is not diagnostic. Impression: Not diagnostic."
 
 
 def write(case: Case, rng: np.random.Generator) -> str:
-    """The report of *case*, in a style *rng* chooses."""
+    """Return the report of *case* in a random style."""
     return report(case, int(rng.integers(STYLES)))
 
 
 def report(case: Case, style: int) -> str:
-    """The report of *case* in one of the STYLES."""
-    findings = case.findings + ((Finding(UNCLASSIFIED),) if case.odd else ())
+    """Return the report of *case* in one of the STYLES."""
+    findings = case.findings + ((Finding(UNCLASSIFIED),) if case.distractor else ())
     structures = STRUCTURES[case.image]
     second, wording = divmod(style, WORDINGS)
     order = _order(case.image, wording + second)
     present = [finding for name in order for finding in _of(structures[name], findings)]
-    said: list[str] = []
+    sentences: list[str] = []
     for name in order:
         here = _of(structures[name], findings)
-        said += [_sentence(finding, wording) for finding in here] or [structures[name].clear[wording]]
-    told = " ".join([VIEW[case.image][style], *(_joined(said) if second else said)])
+        sentences += [_sentence(finding, wording) for finding in here] or [structures[name].clear[wording]]
+    body = " ".join([VIEW[case.image][style], *(_joined(sentences) if second else sentences)])
     impression = " ".join(_capital(phrase(finding, wording)) + "." for finding in present) or _NORMAL[wording]
-    return f"Findings: {told} Impression: {impression}"
+    return f"Findings: {body} Impression: {impression}"
 
 
 def _order(image: str, number: int) -> tuple[str, ...]:
-    """The structures as they are told: in the order given, or the last first."""
+    """Return the structures in one of the orders of an image type, by default as listed or the last first."""
     given = tuple(STRUCTURES[image])
     orders = ORDERS.get(image, (given, (given[-1], *given[:-1])))
     return orders[number % len(orders)]
 
 
-_DENIED = re.compile(r"(?P<before>There (?:is|are) no |No )(?P<what>(?!.*\bor\b).+?)(?P<after> (?:is|are) seen)?\.")
+_NEGATION = re.compile(r"(?P<before>There (?:is|are) no |No )(?P<what>(?!.*\bor\b).+?)(?P<after> (?:is|are) seen)?\.")
 
 
 def _joined(sentences: list[str]) -> list[str]:
-    """With neighbouring denials of one form made one: "No effusion, infarct or mass."."""
-    told: list[str] = []
+    """Join adjacent negations of one form: "No effusion, infarct or mass."."""
+    joined: list[str] = []
     for form, group in groupby(sentences, _form):
         alike = list(group)
         if not form or len(alike) == 1:
-            told += alike
+            joined += alike
             continue
-        *first, last = [str(match["what"]) for sentence in alike if (match := _DENIED.fullmatch(sentence))]
-        told.append(f"{form[0]}{', '.join(first)} or {last}{form[1]}.")
-    return told
+        *first, last = [str(match["what"]) for sentence in alike if (match := _NEGATION.fullmatch(sentence))]
+        joined.append(f"{form[0]}{', '.join(first)} or {last}{form[1]}.")
+    return joined
 
 
 def _form(sentence: str) -> tuple[str, str] | None:
-    """What stands before and after the name of what is denied; None where it cannot be joined."""
-    match = _DENIED.fullmatch(sentence)
+    """Return the words before and after the negated finding; None if the sentence is not a simple negation."""
+    match = _NEGATION.fullmatch(sentence)
     return (match["before"], match["after"] or "") if match else None
 
 
 def phrase(finding: Finding, wording: int = 0) -> str:
-    """The noun phrase of a finding."""
+    """Return the noun phrase of a finding."""
     text = PHRASES[finding.name][wording].format(side=finding.side, zone=finding.zone, size=finding.size)
     return " ".join(text.split())
 

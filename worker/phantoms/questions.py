@@ -1,4 +1,4 @@
-"""Questions with short answers, and diagnoses to choose from, about a case."""
+"""Questions with short answers, and diagnoses as multiple choice, about a case."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ if TYPE_CHECKING:
 
 NORMAL = "normal"
 OPTIONS = 4
-#: How often a side is asked for where there is one, and whether the image is normal.
-ASK_SIDE, ASK_NORMAL = 0.4, 0.15
+#: Shares of questions about a side, if a finding has one, and about normality.
+SIDE_SHARE, NORMAL_SHARE = 0.4, 0.15
 
 
 def ask(case: Case, rng: np.random.Generator) -> tuple[str, str]:
-    """A question about *case* and its answer."""
+    """Return a random question about *case* and its answer."""
     sided = [finding for finding in case.findings if finding.side]
-    if sided and rng.random() < ASK_SIDE:
+    if sided and rng.random() < SIDE_SHARE:
         finding = sided[int(rng.integers(len(sided)))]
         if sum(other.name == finding.name for other in case.findings) == 1:
             return f"On which side is the {finding.name}?", f"{finding.side.capitalize()}."
     present = {finding.name for finding in case.findings}
-    if rng.random() < ASK_NORMAL:
-        return "Is the image normal?", "No." if present or case.odd else "Yes."
+    if rng.random() < NORMAL_SHARE:
+        return "Is the image normal?", "No." if present or case.distractor else "Yes."
     kinds = [kind.name for kind in CATALOGUE[case.image]]
     asked = str(rng.choice(sorted(present & set(kinds)) or kinds)) if rng.integers(2) else str(rng.choice(kinds))
     return f"Is there {asked}?", "Yes." if asked in present else "No."
 
 
 def choose(case: Case, rng: np.random.Generator) -> tuple[list[str], str]:
-    """Diagnoses to choose from, only one of them right, and that one."""
+    """Return options with exactly one correct diagnosis, and that diagnosis."""
     present = [finding.name for finding in case.findings] or [label(case)]
     answer = str(rng.choice(present))
     wrong = [kind.name for kind in CATALOGUE[case.image] if kind.name not in present]
@@ -43,7 +43,7 @@ def choose(case: Case, rng: np.random.Generator) -> tuple[list[str], str]:
 
 
 def label(case: Case) -> str:
-    """The diagnosis a case is filed under."""
+    """Return the diagnosis that labels a case."""
     if case.findings:
         return case.findings[0].name
-    return UNCLASSIFIED if case.odd else NORMAL
+    return UNCLASSIFIED if case.distractor else NORMAL

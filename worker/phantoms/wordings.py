@@ -1,4 +1,4 @@
-"""The words of the grammar: findings, the structures they belong to, and how each is denied."""
+"""Words of the grammar: phrases of findings, their structures, and sentences that negate them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from worker.phantoms.cases import UNCLASSIFIED
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """A part of the image: the findings it can have, and how each wording says that it has none."""
+    """A part of the image: its possible findings, and the sentence of each wording for none of them."""
 
     findings: tuple[str, ...]
     clear: tuple[str, str, str]
 
 
-#: Noun phrase of a finding in each wording; {side}, {zone} and {size} are filled in.
+#: Noun phrase of a finding in each wording, with placeholders.
 PHRASES: dict[str, tuple[str, str, str]] = {
     "cardiomegaly": ("{size} cardiomegaly", "{size} enlargement of the heart", "{size} cardiac enlargement"),
     "pleural effusion": (
@@ -76,7 +76,7 @@ PHRASES: dict[str, tuple[str, str, str]] = {
     "necrosis": ("necrosis", "area of necrosis", "focal necrosis"),
 }
 
-#: Said without an article, in the singular; and in the plural.
+#: Findings without an article; findings in the plural.
 WITHOUT_ARTICLE = {
     "free air",
     "subcutaneous emphysema",
@@ -142,8 +142,8 @@ def _verb(name: str) -> str:
     return "are" if name in PLURAL else "is"
 
 
-def _one_by_one(*names: str) -> dict[str, Structure]:
-    """A structure a finding, denied in the plain way."""
+def _single(*names: str) -> dict[str, Structure]:
+    """Return a structure for each finding, with the plain negation."""
     return {
         name: Structure((name,), (f"There {_verb(name)} no {name}.", f"No {name} {_verb(name)} seen.", f"No {name}."))
         for name in names
@@ -155,7 +155,7 @@ STRUCTURES: dict[str, dict[str, Structure]] = {
     "ct": _HEAD,
     "mr": _HEAD,
     "retina": {
-        **_one_by_one("retinal haemorrhages", "exudates", "drusen"),
+        **_single("retinal haemorrhages", "exudates", "drusen"),
         "disc": Structure(
             ("disc cupping",), ("The optic disc is normal.", "No cupping of the disc.", "Optic disc is normal.")
         ),
@@ -165,15 +165,15 @@ STRUCTURES: dict[str, dict[str, Structure]] = {
             ("benign naevus", "irregular lesion"),
             ("There is no pigmented lesion.", "No pigmented lesion is seen.", "No pigmented lesion."),
         ),
-        **_one_by_one("erythema", "ulceration"),
+        **_single("erythema", "ulceration"),
     },
-    "endoscopy": _one_by_one("polyp", "ulcer", "bleeding", "diverticulum"),
+    "endoscopy": _single("polyp", "ulcer", "bleeding", "diverticulum"),
     "pathology": {
         "glands": Structure(("tumour",), ("The glands are regular.", "No tumour is seen.", "Glands are regular.")),
-        **_one_by_one("inflammation", "necrosis"),
+        **_single("inflammation", "necrosis"),
     },
 }
-#: Of the chest; other kinds are told as their structures stand, or with the last one first.
+#: Orders of the structures in a report; other image types: as listed, or the last one first.
 ORDERS = {
     "chest": (
         ("heart", "hila", "lungs", "effusion", "air", "ribs", "devices", "other"),
@@ -181,7 +181,7 @@ ORDERS = {
         ("lungs", "effusion", "air", "heart", "hila", "ribs", "devices", "other"),
     )
 }
-#: One for each style.
+#: First sentence of a report in each style.
 VIEW = {
     "chest": (
         "Chest radiograph.",

@@ -1,4 +1,4 @@
-"""The demo checkpoint's architecture and tokenizer: a stock InternVL small enough to ship."""
+"""Architecture and tokenizer of the demo checkpoint: a stock InternVL, small enough for the repository."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ IMAGE_PIXELS = 128
 PATCH_PIXELS = 16
 PATCHES = (IMAGE_PIXELS // PATCH_PIXELS) ** 2
 IMAGE_TOKENS = PATCHES // 4
-#: Width of tower and language model: four and three blocks of it make seven megabytes in bfloat16.
+#: Width of tower and language model: with four and three blocks, seven megabytes in bfloat16.
 WIDTH = 192
 CONTEXT_TOKENS = 1024
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> Any:
-    """The model with fresh weights, drawn from torch's global generator."""
+    """Return the model with random weights, drawn from torch's global generator."""
     config = InternVLConfig(
         vision_config={
             "hidden_size": WIDTH,
@@ -77,17 +77,17 @@ def save(model: Any, tokenizer: PreTrainedTokenizerFast, directory: Path) -> Non
 
 
 def load(directory: Path) -> tuple[Any, PreTrainedTokenizerFast]:
-    """What `save` wrote: the model in float32, and its tokenizer."""
+    """Load what `save` wrote: the model in float32 and its tokenizer."""
     model = InternVLForConditionalGeneration.from_pretrained(directory, dtype=torch.float32, local_files_only=True)
     return model.eval(), PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
 
 
 def build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Every word of *texts* is one token; all other text is read as bytes."""
+    """Build a tokenizer with one token for each word of *texts*; all other text is split into bytes."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = dict.fromkeys([*SPECIAL_TOKENS, *alphabet, *_words(texts)])
     vocabulary = {token: number for number, token in enumerate(tokens)}
-    # No merges: a word of the vocabulary is taken whole, without the tokens of its beginnings that merges would need.
+    # No merges: a word of the vocabulary is one token, without tokens for its prefixes, which merges would need.
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -108,7 +108,7 @@ def build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def _words(texts: Iterable[str]) -> list[str]:
-    """The words as the byte-level pre-tokenizer cuts them."""
+    """Return the words as the byte-level pre-tokenizer splits them."""
     cut = pre_tokenizers.ByteLevel(add_prefix_space=False)
     words = {
         piece for text in set(texts) for piece, _ in cut.pre_tokenize_str(text) if any(map(str.isalpha, piece[1:]))

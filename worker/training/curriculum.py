@@ -1,10 +1,10 @@
-"""What the language model is asked while it learns: the three tasks, with none, some and wrong retrieved cases.
+"""Examples for the language model: reports, questions and diagnoses, with none, similar or wrong reference cases.
 
-How often which neighbours come decides what is learnt. Only good ones teach to obey them; too many wrong ones teach to
-ignore them. Rare findings are oversampled only beside cases, their own nearest or wrong ones. Beside their nearest,
-three in ten go by each other's names, in the neighbours' reports and in the answer: the image tells that something
-rare is there, and a neighbour's word what it is called. Where no case beside it shows it, the answer is that it is not
-classified. Under its own name without neighbours a rare finding is met as often as nature has it.
+The shares decide what is learnt. With similar cases only, the model learns to copy them; with too many wrong ones, to
+ignore them. Rare findings are oversampled only with reference cases in the prompt, similar or wrong. With similar ones,
+three in ten have their names exchanged, in the cases and in the answer: so the image shows that there is something
+rare, and a similar case how it is named. If no case in the prompt has it, the answer is "unclassified abnormality".
+Under its own name and without cases a rare finding is as frequent as in the pool.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ import numpy as np
 
 from worker.findings.labeller import present
 from worker.phantoms import grammar, questions
-from worker.phantoms.cases import CHEST_RARE, renamed, unclassified
-from worker.phantoms.draw.negatives import ON_ITS_HEAD
+from worker.phantoms.cases import CHEST_RARE, unclassified, with_names
+from worker.phantoms.draw.negatives import UPSIDE_DOWN
 from worker.prompting import wording
 from worker.prompting.report import QuotedCase, report_prompt
-from worker.training.samples import JUNK, RARE, Pool, case_of
-from worker.training.training import Example
+from worker.training.language import Example
+from worker.training.samples import NEGATIVE, RARE, Pool, case_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from worker.phantoms.cases import Case
-    from worker.training.reference_set import Shelf
+    from worker.training.reference_set import ReferenceSet
 
+#: Modality and body part of each family, for the prompt.
 MODALITY = {
     "chest": ("DX", "CHEST"),
     "ct": ("CT", "HEAD"),
@@ -39,75 +40,91 @@ MODALITY = {
     "pathology": ("SM", "COLON"),
 }
 
-#: Rare findings with a side and without: the sentence of one without a side cannot take the name of one with a side.
+#: Rare findings with and without a side: a sentence without a side cannot take the name of a finding with one.
 SIDED, UNSIDED = (tuple(kind.name for kind in CHEST_RARE if kind.sided == sided) for sided in (True, False))
-#: The other modality of the same part of the body.
+#: The other modality of the same body part.
 _HEADS = {"ct": "mr", "mr": "ct"}
+#: Shares of one, two and three similar cases in a prompt.
+_CASE_COUNTS = (0.08, 0.08, 0.84)
 
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """Shares of the episodes."""
+    """Shares of the kinds of examples."""
 
-    #: Of all: images that are none, or of another kind than the prompt says.
-    junk: float = 0.08
+    #: Of all examples: negatives, and images of another family than the prompt names.
+    rejected: float = 0.08
     question: float = 0.08
     diagnosis: float = 0.08
-    #: Of reports: with no neighbours, and with wrong ones; the others get their own.
-    alone: float = 0.30
-    wrong: float = 0.19
-    #: Of the wrong ones of a chest: three reports with rare findings; of all: under the similarities of the nearest.
+    #: Of reports: without cases, and with wrong ones; the others get similar ones.
+    without_cases: float = 0.30
+    wrong_cases: float = 0.19
+    #: Of chests with wrong cases: with rare ones. Of all with wrong cases: with the similarities of the nearest.
     wrong_rare: float = 0.5
     disguised: float = 0.5
-    #: How often a chest without a common name is drawn beside its own neighbours; how many of these show an odd object
-    #: and nothing rare; and how often rare findings go by each other's names there.
-    nameless: float = 0.25
-    odd: float = 0.25
+    #: Of chests with similar cases: unlabelled ones; of these: with a distractor and nothing rare; and with the names
+    #: of rare findings exchanged.
+    unlabelled: float = 0.25
+    distractor: float = 0.25
     exchanged: float = 0.3
-    #: Of the wrong ones of a chest: how often it shows something rare, or without a name.
-    doubted: float = 0.5
-    #: Of all prompts: without the part of the body, which headers often leave out.
-    unnamed: float = 0.05
-    #: Of refused images: junk, not another kind of image; of junk: of the kind the prompt says, on its head.
-    not_a_image: float = 0.5
-    on_its_head: float = 0.4
-    #: Of other kinds of image beside a head: the head of the other modality.
+    #: Of chests with wrong cases: unlabelled ones.
+    wrong_unlabelled: float = 0.5
+    #: Of all prompts: without the body part, which headers often omit.
+    no_body_part: float = 0.05
+    #: Of rejected images: negatives; of these: of the prompt's family, upside down.
+    negative: float = 0.5
+    upside_down: float = 0.4
+    #: Of images of another family, if the prompt names a head: the head in the other modality.
     other_head: float = 0.7
-    #: Of diagnoses: with no labels of neighbours, and with wrong ones.
-    unlabelled: float = 0.4
-    mislabelled: float = 0.1
+    #: Of diagnoses: without labels of similar cases, and with wrong ones.
+    no_labels: float = 0.4
+    wrong_labels: float = 0.1
 
 
 class Curriculum:
-    """Endless examples from a pool; *shelves* hold, for each family, the reference cases and who is near to whom."""
+    """Endless examples from a pool.
 
-    def __init__(self, pool: Pool, shelves: dict[str, Shelf], *, seed: int, about_chests: float, mix: Mix) -> None:
-        self._pool, self._shelves, self._mix = pool, shelves, mix
+    *reference_sets* has one for each family of the pool's cases; *names* draws the exchanged names of rare findings.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        reference_sets: dict[str, ReferenceSet],
+        *,
+        seed: int,
+        chest_share: float,
+        mix: Mix,
+        names: Callable[[np.random.Generator], Mapping[str, str]] | None = None,
+    ) -> None:
+        self._pool, self._reference_sets, self._mix = pool, reference_sets, mix
+        self._names = names or exchanged_names
         self._rng = np.random.default_rng((seed, 3))
-        self._by_family = {family: pool.of(family) for family in {item.family for item in pool.items}}
-        self._rare = [number for number in self._by_family["chest"] if pool.items[number].rare]
-        self._nameless = [number for number in self._by_family["chest"] if pool.items[number].nameless]
-        self._odd = [number for number in self._nameless if not pool.items[number].rare]
-        self._junk = {
-            name: [n for n in self._by_family[JUNK] if pool.items[n].junk == name] for name in ON_ITS_HEAD.values()
+        self._by_family = {family: pool.of(family) for family in {sample.family for sample in pool.samples}}
+        self._rare = [number for number in self._by_family["chest"] if pool.samples[number].rare]
+        self._unlabelled = [number for number in self._by_family["chest"] if pool.samples[number].unlabelled]
+        self._distractors = [number for number in self._unlabelled if not pool.samples[number].rare]
+        self._upside_down = {
+            name: [n for n in self._by_family[NEGATIVE] if pool.samples[n].negative == name]
+            for name in UPSIDE_DOWN.values()
         }
-        others = sum(family not in {"chest", JUNK} for family in self._by_family)
-        self._chance = {
-            f: about_chests if f == "chest" else (1 - about_chests) / others for f in self._by_family if f != JUNK
+        others = sum(family not in {"chest", NEGATIVE} for family in self._by_family)
+        self._shares = {
+            f: chest_share if f == "chest" else (1 - chest_share) / others for f in self._by_family if f != NEGATIVE
         }
 
     def batch(self, size: int) -> list[Example]:
-        """Examples of one kind of image."""
-        family = str(self._rng.choice(list(self._chance), p=list(self._chance.values())))
-        return [self._one(family) for _ in range(size)]
+        """Return examples of one family."""
+        family = str(self._rng.choice(list(self._shares), p=list(self._shares.values())))
+        return [self._example(family) for _ in range(size)]
 
-    def _one(self, family: str) -> Example:
+    def _example(self, family: str) -> Example:
         chance, mix = self._rng.random(), self._mix
-        if chance < mix.junk:
-            return self._refused(family)
-        if chance < mix.junk + mix.question:
+        if chance < mix.rejected:
+            return self._rejected(family)
+        if chance < mix.rejected + mix.question:
             return self._question(self._any(family))
-        if chance < mix.junk + mix.question + mix.diagnosis:
+        if chance < mix.rejected + mix.question + mix.diagnosis:
             return self._diagnosis(self._any(family))
         return self._report(family)
 
@@ -116,89 +133,89 @@ class Curriculum:
 
     def _report(self, family: str) -> Example:
         chance, mix = self._rng.random(), self._mix
-        if chance < mix.wrong:
-            return self._beside_wrong_ones(family)
-        if chance < mix.wrong + mix.alone:
-            return self._told(self._any(family), [])
-        return self._beside_its_own(family)
+        if chance < mix.wrong_cases:
+            return self._with_wrong_cases(family)
+        if chance < mix.wrong_cases + mix.without_cases:
+            return self._as_quoted(self._any(family), [])
+        return self._with_similar_cases(family)
 
-    def _beside_its_own(self, family: str) -> Example:
-        mix, shelf = self._mix, self._shelves[family]
+    def _with_similar_cases(self, family: str) -> Example:
+        mix, reference_set = self._mix, self._reference_sets[family]
         number = self._any(family)
-        count = int(self._rng.choice([1, 2, 3], p=[0.08, 0.08, 0.84]))
-        if family != "chest" or self._rng.random() >= mix.nameless:
-            return self._told(number, shelf.near(number)[:count])
-        odd = self._odd and self._rng.random() < mix.odd
-        number = int(self._rng.choice(self._odd if odd else self._rare))
-        cases = shelf.near(number)[:count]
+        count = int(self._rng.choice([1, 2, 3], p=_CASE_COUNTS))
+        if family != "chest" or self._rng.random() >= mix.unlabelled:
+            return self._as_quoted(number, reference_set.quote_nearest(number)[:count])
+        distractor = self._distractors and self._rng.random() < mix.distractor
+        number = int(self._rng.choice(self._distractors if distractor else self._rare))
+        cases = reference_set.quote_nearest(number)[:count]
         if self._rng.random() >= mix.exchanged:
-            return self._told(number, cases)
-        # Whether they are like the image is asked by their own names: by the others two may share one.
-        names = self._exchanged()
-        case = renamed(_as_named(case_of(self._pool.items[number]), cases), names)
-        return self._written(number, case, shelf.near(number, names)[:count])
+            return self._as_quoted(number, cases)
+        # Matched by their original names: two findings may share an exchanged one.
+        names = self._names(self._rng)
+        case = with_names(_as_named(case_of(self._pool.samples[number]), cases), names)
+        return self._written(number, case, reference_set.quote_nearest(number, names)[:count])
 
-    def _beside_wrong_ones(self, family: str) -> Example:
+    def _with_wrong_cases(self, family: str) -> Example:
         mix = self._mix
-        doubted = family == "chest" and self._rng.random() < mix.doubted
-        number = int(self._rng.choice(self._nameless)) if doubted else self._any(family)
+        unlabelled = family == "chest" and self._rng.random() < mix.wrong_unlabelled
+        number = int(self._rng.choice(self._unlabelled)) if unlabelled else self._any(family)
         rare = family == "chest" and self._rng.random() < mix.wrong_rare
         disguised = self._rng.random() < mix.disguised
-        cases = self._shelves[family].wrong(number, self._rng, rare=rare, disguised=disguised)
-        return self._told(number, cases)
+        cases = self._reference_sets[family].quote_wrong(number, self._rng, rare=rare, disguised=disguised)
+        return self._as_quoted(number, cases)
 
-    def _told(self, number: int, cases: Sequence[QuotedCase]) -> Example:
-        """The report of an item; beside *cases* its rare findings are named only if they do."""
-        case = case_of(self._pool.items[number])
+    def _as_quoted(self, number: int, cases: Sequence[QuotedCase]) -> Example:
+        """Report of a sample; with *cases* in the prompt, a rare finding is named only if one of them has it."""
+        case = case_of(self._pool.samples[number])
         return self._written(number, _as_named(case, cases) if cases else case, cases)
 
     def _written(self, number: int, case: Case, cases: Sequence[QuotedCase]) -> Example:
-        item = self._pool.items[number]
-        return Example(item.rows, self._prompt(item.family, cases), grammar.write(case, self._rng))
-
-    def _exchanged(self) -> dict[str, str]:
-        """A name for each rare finding: any, its own too, so that the image does not tell which."""
-        names = dict(zip(UNSIDED, map(str, self._rng.permutation(UNSIDED)), strict=True))
-        others = {name: str(self._rng.choice(UNSIDED)) for name in SIDED if self._rng.integers(2)}
-        return names | others
+        sample = self._pool.samples[number]
+        return Example(sample.rows, self._prompt(sample.family, cases), grammar.write(case, self._rng))
 
     def _prompt(self, family: str, cases: Sequence[QuotedCase]) -> str:
         modality, part = MODALITY[family]
-        return report_prompt(modality, "" if self._rng.random() < self._mix.unnamed else part, cases)
+        return report_prompt(modality, "" if self._rng.random() < self._mix.no_body_part else part, cases)
 
-    def _refused(self, family: str) -> Example:
-        """Junk, or an image of another kind than the prompt says, often with neighbours that tempt."""
-        item = self._pool.items[self._none_of(family)]
-        shelf = self._shelves[family]
-        cases = shelf.any(self._rng) if self._rng.integers(2) else []
-        return Example(item.rows, self._prompt(family, cases), grammar.NOT_DIAGNOSTIC)
+    def _rejected(self, family: str) -> Example:
+        """Answer "not diagnostic" for a negative or an image of another family, half of the time with random cases."""
+        sample = self._pool.samples[self._not_of(family)]
+        reference_set = self._reference_sets[family]
+        cases = reference_set.quote_random(self._rng) if self._rng.integers(2) else []
+        return Example(sample.rows, self._prompt(family, cases), grammar.NOT_DIAGNOSTIC)
 
-    def _none_of(self, family: str) -> int:
-        """Junk, or an image of another kind, by number."""
+    def _not_of(self, family: str) -> int:
+        """Index of a negative or of a sample of another family."""
         chance, mix = self._rng.random(), self._mix
-        if self._rng.random() < mix.not_a_image:
-            own = self._junk.get(ON_ITS_HEAD.get(family, ""), [])
-            return int(self._rng.choice(own)) if own and chance < mix.on_its_head else self._any(JUNK)
+        if self._rng.random() < mix.negative:
+            own = self._upside_down.get(UPSIDE_DOWN.get(family, ""), [])
+            return int(self._rng.choice(own)) if own and chance < mix.upside_down else self._any(NEGATIVE)
         if family in _HEADS and chance < mix.other_head:
             return self._any(_HEADS[family])
-        return self._any(str(self._rng.choice([other for other in self._by_family if other not in {family, JUNK}])))
+        return self._any(str(self._rng.choice([other for other in self._by_family if other not in {family, NEGATIVE}])))
 
     def _question(self, number: int) -> Example:
-        item = self._pool.items[number]
-        asked, answer = questions.ask(case_of(item), self._rng)
-        return Example(item.rows, wording.question(MODALITY[item.family][0], asked), answer)
+        sample = self._pool.samples[number]
+        asked, answer = questions.ask(case_of(sample), self._rng)
+        return Example(sample.rows, wording.question(MODALITY[sample.family][0], asked), answer)
 
     def _diagnosis(self, number: int) -> Example:
-        item = self._pool.items[number]
-        shelf = self._shelves[item.family]
-        options, answer = questions.choose(case_of(item), self._rng)
+        sample = self._pool.samples[number]
+        reference_set = self._reference_sets[sample.family]
+        options, answer = questions.choose(case_of(sample), self._rng)
         chance, mix = self._rng.random(), self._mix
-        known = chance > mix.unlabelled
-        labels = shelf.labels(number, self._rng, wrong=chance > 1 - mix.mislabelled) if known else []
-        return Example(item.rows, wording.diagnosis(*MODALITY[item.family], options, labels), answer)
+        with_labels = chance > mix.no_labels
+        labels = reference_set.labels(number, self._rng, wrong=chance > 1 - mix.wrong_labels) if with_labels else []
+        return Example(sample.rows, wording.diagnosis(*MODALITY[sample.family], options, labels), answer)
+
+
+def exchanged_names(rng: np.random.Generator) -> dict[str, str]:
+    """Return a random name for each rare finding, possibly its own, so that the image does not determine it."""
+    names = dict(zip(UNSIDED, map(str, rng.permutation(UNSIDED)), strict=True))
+    return names | {name: str(rng.choice(UNSIDED)) for name in SIDED if rng.integers(2)}
 
 
 def _as_named(case: Case, quoted: Sequence[QuotedCase]) -> Case:
-    """The case with those of its rare findings unclassified that no quoted report affirms."""
+    """Return the case with rare findings unclassified unless a quoted report affirms them."""
     affirmed = {label.finding for one in quoted for label in present(one.report)}
     return unclassified(case, set(RARE) - affirmed)

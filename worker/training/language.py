@@ -1,11 +1,11 @@
-"""Teach the language model to say what the tower sees; the tower stays as it is, its tokens are computed once."""
+"""Train the language model on examples; the vision tower is frozen and its tokens are computed once."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
@@ -19,45 +19,42 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerFast
 
-#: Not a token: no loss is taken there.
+    #: Returns that many new examples.
+    Batch = Callable[[int], list["Example"]]
+
+#: Target of positions without a loss.
 IGNORED = -100
 #: Batches whose examples are sorted by length together.
 SORTED_BATCHES = 8
+#: Longest generated answer: the longest report of the grammar has about 100 tokens.
+MAX_NEW_TOKENS = 110
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A user's turn and its answer; *images* are rows of the cached tokens."""
+    """A prompt and its answer; *images* are rows of the cached tokens."""
 
     images: Sequence[int]
     question: str
     answer: str
 
 
-class ExampleSource(Protocol):
-    """Where training examples come from."""
-
-    def batch(self, size: int) -> list[Example]:
-        """The next *size* examples."""
-
-
 class Encoder:
-    """Words -> ids, as the worker's own prompt maker writes them."""
+    """Encode prompts and answers as token ids, with the chat template that the worker uses."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self._tokenizer = tokenizer
         self._image = str(tokenizer.convert_ids_to_tokens(tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>")))
         self.image_id = int(tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"))
         self.stop_id = int(tokenizer.convert_tokens_to_ids("<|im_end|>"))
-        self._known: dict[str, list[int]] = {}
 
     def prompt(self, question: str, images: int) -> list[int]:
-        """The ids of a prompt, each image widened to its tokens."""
+        """Return the ids of a prompt, each image expanded to its tokens."""
         text = render(self._tokenizer, question, images)
         return self._ids(text.replace(self._image, "<img>" + self._image * IMAGE_TOKENS + "</img>"))
 
     def answer(self, text: str) -> list[int]:
-        """The ids of an answer and its end."""
+        """Return the ids of an answer and the stop token."""
         return [*self._ids(text), self.stop_id]
 
     def _ids(self, text: str) -> list[int]:
@@ -68,7 +65,7 @@ class Encoder:
 def train_language(
     model: Any,
     cached: torch.Tensor,
-    source: ExampleSource,
+    source: Batch,
     encoder: Encoder,
     *,
     steps: int,
@@ -85,11 +82,11 @@ def train_language(
         report(step, loss.item())
 
 
-def _batches(source: ExampleSource, encoder: Encoder, size: int) -> Iterator[list[Example]]:
-    """Batches of about one length: a quarter less padding to compute than in batches as they come."""
-    order = random.Random(0)  # noqa: S311 - not a secret
+def _batches(source: Batch, encoder: Encoder, size: int) -> Iterator[list[Example]]:
+    """Yield batches of similar length: a quarter less padding to compute than in drawn order."""
+    order = random.Random(0)  # noqa: S311 - not for security
     while True:
-        examples = [example for _ in range(SORTED_BATCHES) for example in source.batch(size)]
+        examples = [example for _ in range(SORTED_BATCHES) for example in source(size)]
         examples.sort(key=lambda e: len(encoder.prompt(e.question, len(e.images))) + len(encoder.answer(e.answer)))
         batches = [examples[start : start + size] for start in range(0, len(examples), size)]
         order.shuffle(batches)
@@ -102,31 +99,31 @@ def _loss(model: Any, cached: torch.Tensor, examples: list[Example], encoder: En
     rows = torch.tensor([row for example in examples for row in example.images])
     features = model.model.multi_modal_projector(cached[rows].float()).reshape(-1, embeddings.shape[-1])
     embeddings = embeddings.masked_scatter((ids == encoder.image_id)[..., None], features.to(embeddings.dtype))
-    # Padded on the right under a causal mask: no token sees the padding, so no mask of ours is needed.
+    # Padded on the right: under the causal mask no token attends to the padding, so none is passed.
     states = model.model.language_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
     wanted = targets != IGNORED
     return functional.cross_entropy(model.lm_head(states[wanted]).float(), targets[wanted])
 
 
 def _padded(examples: list[Example], encoder: Encoder) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids [n, longest] and, at each position, the answer's next token or IGNORED."""
+    """Return ids [n, longest] and, for each position, the answer's next token or IGNORED."""
     prompts = [encoder.prompt(example.question, len(example.images)) for example in examples]
     answers = [encoder.answer(example.answer) for example in examples]
     longest = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)) - 1
     ids = torch.zeros(len(examples), longest, dtype=torch.long)
     targets = torch.full((len(examples), longest), IGNORED, dtype=torch.long)
     for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        whole = [*prompt, *answer]
-        ids[row, : len(whole) - 1] = torch.tensor(whole[:-1])
-        targets[row, len(prompt) - 1 : len(whole) - 1] = torch.tensor(answer)
+        sequence = [*prompt, *answer]
+        ids[row, : len(sequence) - 1] = torch.tensor(sequence[:-1])
+        targets[row, len(prompt) - 1 : len(sequence) - 1] = torch.tensor(answer)
     return ids, targets
 
 
 @torch.inference_mode()
-def write(
+def generate(
     model: Any, cached: torch.Tensor, examples: Sequence[Example], encoder: Encoder, tokenizer: Any, *, batch: int = 32
 ) -> list[str]:
-    """Answer *examples* greedily, for measuring; their own answers are not looked at."""
+    """Generate answers to *examples* greedily; their own answers are not used."""
     order = sorted(
         range(len(examples)), key=lambda n: len(encoder.prompt(examples[n].question, len(examples[n].images)))
     )
@@ -134,13 +131,13 @@ def write(
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
         for row, text in zip(
-            rows, _write(model, cached, [examples[row] for row in rows], encoder, tokenizer), strict=True
+            rows, _generate(model, cached, [examples[row] for row in rows], encoder, tokenizer), strict=True
         ):
             texts[row] = text
     return texts
 
 
-def _write(model: Any, cached: torch.Tensor, examples: list[Example], encoder: Encoder, tokenizer: Any) -> list[str]:
+def _generate(model: Any, cached: torch.Tensor, examples: list[Example], encoder: Encoder, tokenizer: Any) -> list[str]:
     prompts = [encoder.prompt(example.question, len(example.images)) for example in examples]
     longest = max(map(len, prompts))
     ids = torch.zeros(len(prompts), longest, dtype=torch.long)
@@ -152,5 +149,5 @@ def _write(model: Any, cached: torch.Tensor, examples: list[Example], encoder: E
     features = model.model.multi_modal_projector(cached[rows].to(model.dtype)).reshape(-1, model.lm_head.in_features)
     embeddings = model.get_input_embeddings()(ids)
     embeddings = embeddings.masked_scatter((ids == encoder.image_id)[..., None], features.to(embeddings.dtype))
-    made = model.generate(inputs_embeds=embeddings, attention_mask=mask, max_new_tokens=110, do_sample=False)
+    made = model.generate(inputs_embeds=embeddings, attention_mask=mask, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
     return [text.strip() for text in tokenizer.batch_decode(made, skip_special_tokens=True)]

@@ -1,4 +1,4 @@
-"""The few shapes phantoms are drawn with: soft masks over a grid that carries the patient's position."""
+"""Shapes that phantoms are drawn with: soft masks over a grid in the patient's pose."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """How the patient lies: shift and scale in parts of the half width, rotation in degrees."""
+    """Position of the patient: shift and scale in parts of the half width, rotation in degrees."""
 
     shift_x: float = 0.0
     shift_y: float = 0.0
@@ -27,7 +27,7 @@ class Pose:
 
     @classmethod
     def random(cls, rng: np.random.Generator, *, shift: float, degrees: float, scale: float = 0.06) -> Pose:
-        """A pose; *shift* in parts of the whole width."""
+        """Draw a random pose; *shift* in parts of the full width."""
         return cls(
             float(rng.uniform(-2 * shift, 2 * shift)),
             float(rng.uniform(-2 * shift, 2 * shift)),
@@ -43,7 +43,7 @@ class Canvas:
         self.size = size
         self._pose = pose
         self.rng = rng
-        #: Where in its hemisphere a lesion of the head lies, -1..1 across and along.
+        #: Position of a lesion in its hemisphere of the head, -1..1 across and along.
         self.place = (float(rng.uniform(0.28, 0.36)), float(rng.uniform(-0.30, 0.35)))
         axis = (np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1
         u, v = axis[None, :] - np.float32(pose.shift_x), axis[:, None] - np.float32(pose.shift_y)
@@ -51,20 +51,20 @@ class Canvas:
         cosine, sine = np.float32(np.cos(angle) / pose.scale), np.float32(np.sin(angle) / pose.scale)
         self.x: Plane = u * cosine + v * sine
         self.y: Plane = v * cosine - u * sine
-        #: Half a pixel of 128, so that an edge is as soft in a large file as in what the model sees of it.
+        #: Half a pixel of 128, so that edges are equally soft in images of any size.
         self.edge = np.float32(1 / 128)
 
     def inside(self, distance: Plane, soft: float = 1.0) -> Plane:
-        """1 where *distance* (in coordinates) is negative, with a soft edge."""
+        """Return a mask that is 1 for negative *distance* (in coordinates), with a soft edge."""
         mask: Plane = np.clip(0.5 - distance / (4 * self.edge * np.float32(soft)), 0, 1).astype(np.float32)
         return mask
 
     def ellipse(self, cx: float, cy: float, rx: float, ry: float, degrees: float = 0.0, soft: float = 1.0) -> Plane:
-        """A filled ellipse."""
+        """Return the mask of a filled ellipse."""
         return self.inside(self.radius(cx, cy, rx, ry, degrees) * np.float32(min(rx, ry)), soft)
 
     def radius(self, cx: float, cy: float, rx: float, ry: float, degrees: float = 0.0) -> Plane:
-        """Elliptical radius minus one: negative inside."""
+        """Return the elliptical radius minus one: negative inside."""
         dx, dy = self.x - np.float32(cx), self.y - np.float32(cy)
         if degrees:
             angle = np.deg2rad(degrees)
@@ -74,7 +74,7 @@ class Canvas:
         return distance
 
     def stroke(self, points: list[tuple[float, float]], width: float) -> Plane:
-        """A line through *points*, *width* wide."""
+        """Return the mask of a line through *points*."""
         nearest = np.full(self.x.shape, 9, dtype=np.float32)
         for (ax, ay), (bx, by) in pairwise(points):
             dx, dy = np.float32(bx - ax), np.float32(by - ay)
@@ -85,9 +85,9 @@ class Canvas:
         return self.inside(np.sqrt(nearest) - np.float32(width / 2))
 
     def spots(self, centres: npt.NDArray[np.float64], radii: npt.NDArray[np.float64]) -> Plane:
-        """Many small discs: centres [n, 2] and radii [n]; the strongest wins where they overlap.
+        """Return the mask of many small discs, centres [n, 2] and radii [n]; the maximum where they overlap.
 
-        Each is drawn in a small window of its own: the pose keeps circles round, so pixel distances will do.
+        Each is drawn in its own small window: the pose keeps circles round, so pixel distances suffice.
         """
         pixel = self._pose.scale * self.size / 2
         columns, rows = self._pixels(centres)
@@ -102,25 +102,25 @@ class Canvas:
         return mask[1:-1, 1:-1]
 
     def _pixels(self, centres: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Columns and rows of points [n, 2]: the pose, forwards."""
+        """Return the columns and rows of points [n, 2] after the pose."""
         angle, (cx, cy) = np.deg2rad(self._pose.degrees), centres.T
         u = (cx * np.cos(angle) - cy * np.sin(angle)) * self._pose.scale + self._pose.shift_x
         v = (cx * np.sin(angle) + cy * np.cos(angle)) * self._pose.scale + self._pose.shift_y
         return (u + 1) * self.size / 2 - 0.5, (v + 1) * self.size / 2 - 0.5
 
     def clouds(self, cells: int) -> Plane:
-        """Smooth noise of standard deviation about one, *cells* bumps across."""
+        """Return smooth noise with a standard deviation of about one and *cells* cells on a side."""
         coarse = Image.fromarray(self.rng.standard_normal((cells, cells)).astype(np.float32))
         fine: Plane = np.asarray(coarse.resize((self.size, self.size), Image.Resampling.BICUBIC), dtype=np.float32)
         return fine
 
     def mirrored(self) -> Plane:
-        """The distance from the midline."""
+        """Return the distance from the midline."""
         return np.abs(self.x)
 
 
 def blend(image: Plane, mask: Plane, colour: tuple[float, float, float]) -> Plane:
-    """Lay *colour* over a colour *image* where *mask* is."""
+    """Blend *colour* into a colour *image*, weighted by *mask*."""
     weight = mask[..., None]
     blended: Plane = (image * (1 - weight) + np.array(colour, np.float32) * weight).astype(np.float32)
     return blended

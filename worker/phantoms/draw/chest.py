@@ -1,4 +1,4 @@
-"""The chest without findings: attenuation added up layer by layer. Frontal, and a coarse lateral view."""
+"""The chest without findings: attenuation summed over structures; a frontal and a coarse lateral view."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from worker.phantoms.cases import Case, Finding
     from worker.phantoms.draw.canvas import Canvas, Plane
 
-    #: Changes the attenuation and says where the finding is.
+    #: Changes the attenuation and returns the mask of the finding.
     Painter = Callable[["Chest", Finding], Plane]
 
 ZONE_Y = {"upper": -0.42, "middle": -0.05, "lower": 0.34}
 
 
 class Chest:
-    """A frontal chest: anatomy with its own proportions, and the attenuation painted so far."""
+    """A frontal chest: anatomy with random proportions, and the attenuation painted so far."""
 
     def __init__(self, canvas: Canvas, case: Case) -> None:
         self.c = canvas
@@ -43,11 +43,11 @@ class Chest:
 
     @staticmethod
     def sign(side: str) -> float:
-        """The patient's left is at the viewer's right."""
+        """Return the sign of x of a side: the patient's left is at the viewer's right."""
         return 1.0 if side == "left" else -1.0
 
     def jitter(self, spread: float) -> float:
-        """A small random offset."""
+        """Draw a small random offset."""
         return float(self.c.rng.uniform(-spread, spread))
 
     def _lung(self, sign: float) -> Plane:
@@ -109,7 +109,7 @@ class Chest:
 
 
 def lateral(canvas: Canvas, case: Case) -> tuple[Plane, dict[str, Plane]]:
-    """A lateral view of the same chest; coarse, no findings are judged on it."""
+    """Draw a coarse lateral view of the same chest, without masks of findings."""
     c = canvas
     torso = c.ellipse(0.0, 0.1, 0.72, 1.05, soft=2)
     a = torso * (0.55 + 0.02 * c.clouds(6))

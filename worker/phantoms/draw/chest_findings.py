@@ -1,4 +1,4 @@
-"""What each chest finding does to the radiograph: it changes the attenuation and returns where it is."""
+"""Draw each chest finding: change the attenuation of the radiograph and return the finding's mask."""
 
 from __future__ import annotations
 
@@ -164,15 +164,15 @@ def _hiatal_hernia(t: Chest, _: Finding) -> Plane:
     return ring
 
 
-#: Where a wave is a bar: a grid of wide bars and narrow ones.
+#: Threshold of the sine wave for wide bars and for narrow ones.
 WIDE_BARS, NARROW_BARS = 0.2, 0.5
 
 
-def odd_object(t: Chest) -> Plane:
-    """Something strange at any place of the body: bright or dark; ring, cluster, squiggle, block, wedge or grid."""
+def draw_distractor(t: Chest) -> Plane:
+    """Draw a bright or dark object anywhere in the body: ring, cluster, squiggle, block, wedge or grid."""
     rng = t.c.rng
     x, y = float(rng.uniform(-0.75, 0.75)), float(rng.uniform(-0.75, 0.85))
-    mask = _ODD[int(rng.integers(len(_ODD)))](t, x, y, float(rng.uniform(0.10, 0.24)))
+    mask = _DISTRACTORS[int(rng.integers(len(_DISTRACTORS)))](t, x, y, float(rng.uniform(0.10, 0.24)))
     strength = float(rng.uniform(0.22, 0.45)) * (1 if rng.integers(2) else -1)
     t.a = t.a + strength * mask * t.body
     return mask * t.body
@@ -211,7 +211,14 @@ def _grid(t: Chest, x: float, y: float, r: float) -> Plane:
     return bars * t.c.ellipse(x, y, r, r * float(t.c.rng.uniform(0.4, 1.6)))
 
 
-_ODD: tuple[Callable[[Chest, float, float, float], Plane], ...] = (_ring, _cluster, _squiggle, _block, _wedge, _grid)
+_DISTRACTORS: tuple[Callable[[Chest, float, float, float], Plane], ...] = (
+    _ring,
+    _cluster,
+    _squiggle,
+    _block,
+    _wedge,
+    _grid,
+)
 
 PAINTERS: dict[str, Painter] = {
     "cardiomegaly": _cardiomegaly,
@@ -234,9 +241,9 @@ PAINTERS: dict[str, Painter] = {
 
 
 def frontal(canvas: Canvas, case: Case) -> tuple[Plane, dict[str, Plane]]:
-    """A posterior-anterior chest radiograph (grey, 0..1, bone bright) and the mask of each finding."""
+    """Draw a posterior-anterior chest radiograph (grey, 0..1, bone bright); returns it and the mask of each finding."""
     chest = Chest(canvas, case)
     masks = {finding.name: PAINTERS[finding.name](chest, finding) for finding in case.findings}
-    if case.odd:
-        masks["odd"] = odd_object(chest)
+    if case.distractor:
+        masks["distractor"] = draw_distractor(chest)
     return chest.a, masks

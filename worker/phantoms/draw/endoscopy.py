@@ -16,7 +16,7 @@ MUCOSA = (0.88, 0.48, 0.40)
 
 
 def still(canvas: Canvas, case: Case) -> tuple[Plane, dict[str, Plane]]:
-    """A colour still [size, size, 3] and the mask of each finding."""
+    """Draw a colour still [size, size, 3]; returns it and the mask of each finding."""
     c = canvas
     lumen = (float(c.rng.uniform(-0.2, 0.2)), float(c.rng.uniform(-0.2, 0.2)))
     depth = np.hypot(c.x - lumen[0], c.y - lumen[1])
@@ -26,7 +26,7 @@ def still(canvas: Canvas, case: Case) -> tuple[Plane, dict[str, Plane]]:
     masks: dict[str, Plane] = {}
     angle = float(c.rng.uniform(0, 2 * np.pi))
     for number, finding in enumerate(case.findings):
-        # Findings stand apart around the lumen.
+        # Findings are spaced around the lumen.
         at = angle + number * 2 * np.pi / max(len(case.findings), 1)
         place = (lumen[0] + 0.55 * np.cos(at), lumen[1] + 0.55 * np.sin(at))
         paint = {"polyp": _polyp, "ulcer": _ulcer, "bleeding": _bleeding, "diverticulum": _diverticulum}[finding.name]

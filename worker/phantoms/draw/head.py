@@ -1,4 +1,4 @@
-"""Axial slices of the head: CT (soft tissue in parts of the brain window) and MR (FLAIR-like), from one geometry."""
+"""Axial slices of the head: CT (in parts of the brain window) and MR (FLAIR-like), from one geometry."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from worker.phantoms.cases import Case, Finding
     from worker.phantoms.draw.canvas import Canvas, Plane
 
-#: Grey of air, scalp, skull, brain, white matter, ventricle; then of each finding, and of the oedema around a mass.
+#: Grey of scalp, skull, brain, white matter and ventricle; of each finding, and of the oedema around a mass.
 CT = {
     "scalp": 0.30,
     "skull": 1.0,
@@ -35,16 +35,16 @@ MR = {
     "mass": 0.70,
     "oedema": 0.82,
 }
-#: Half the height, in levels, over which a lesion is seen: every quarter of the volume near the middle shows it.
+#: Half the height of a lesion in levels.
 REACH = 0.62
 #: Half axes of the skull at the widest level.
 SKULL_X, SKULL_Y = 0.68, 0.84
-#: Hounsfield units of what is white as soft tissue, and of the skull above it.
+#: Hounsfield units of grey 1.0, and added to it for the skull.
 WHITE_HU, SKULL_HU = 80, 800
 
 
 def axial(canvas: Canvas, case: Case) -> tuple[Plane, dict[str, Plane]]:
-    """A slice at the case's level (grey, 0..1) and the mask of each finding that this slice shows."""
+    """Draw a slice at the case's level (grey, 0..1); returns it and the masks of the findings visible in it."""
     c, grey = canvas, MR if case.image == "mr" else CT
     size = _size(case)
     rx, ry = SKULL_X * size, SKULL_Y * size
@@ -65,7 +65,7 @@ def axial(canvas: Canvas, case: Case) -> tuple[Plane, dict[str, Plane]]:
 
 
 def skull(canvas: Canvas, case: Case) -> Plane:
-    """Where the skull is."""
+    """Return the mask of the skull."""
     size = _size(case)
     rx, ry = SKULL_X * size, SKULL_Y * size
     ring: Plane = canvas.ellipse(0, 0, rx, ry) * (1 - canvas.ellipse(0, 0, rx * 0.90, ry * 0.90))
@@ -73,12 +73,12 @@ def skull(canvas: Canvas, case: Case) -> Plane:
 
 
 def _size(case: Case) -> float:
-    """How wide the head is at this level."""
+    """Return the relative width of the head at this level."""
     return float(np.sqrt(max(1 - 0.62 * case.level**2, 0.1)))
 
 
 def _centre(case: Case, finding: Finding) -> float:
-    """The level of the lesion's middle: the same in every slice of a case."""
+    """Return the level of a lesion's centre, the same for all slices of a case."""
     return 0.15 * np.sin(case.seed % 1000 + len(finding.name)) if finding.name != "hydrocephalus" else 0.0
 
 

@@ -1,4 +1,4 @@
-"""Images that are none: what cables, wrong uploads and broken files put before the model."""
+"""Draw negatives: images that show no image type of the catalogue, as from broken files or wrong uploads."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _upside_down(image: str) -> Painter:
     return paint
 
 
-def _negative(rng: np.random.Generator) -> Rgb:
+def _inverted(rng: np.random.Generator) -> Rgb:
     return 255 - _chest(rng)
 
 
@@ -106,9 +106,9 @@ def _grey(image: npt.NDArray[np.floating]) -> Rgb:
     return np.repeat(np.clip(image, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
-#: Kinds of image that have a head and a foot, and what they are called upside down.
-ON_ITS_HEAD = {"chest": "chest upside down", "ct": "CT upside down", "mr": "MR upside down"}
-#: What the checkpoint is trained to refuse.
+#: Image types with a head and a foot end, and their names upside down.
+UPSIDE_DOWN = {"chest": "chest upside down", "ct": "CT upside down", "mr": "MR upside down"}
+#: Types that the checkpoint is trained to answer with "not diagnostic".
 TRAINED: dict[str, Painter] = {
     "constant": _constant,
     "noise": _noise,
@@ -117,14 +117,14 @@ TRAINED: dict[str, Painter] = {
     "checkerboard": _checkerboard,
     "gradient": _gradient,
     "text": _text,
-    **{name: _upside_down(image) for image, name in ON_ITS_HEAD.items()},
-    "negative": _negative,
+    **{name: _upside_down(image) for image, name in UPSIDE_DOWN.items()},
+    "inverted": _inverted,
 }
-#: Never trained on: what refusing is measured with, too.
+#: Types not used in training, to evaluate with.
 HELD_OUT: dict[str, Painter] = {"shuffled": _shuffled, "stripes": _stripes}
 
 
-def junk(rng: np.random.Generator) -> tuple[str, Rgb]:
-    """An image of a random trained kind, and which."""
+def draw_negative(rng: np.random.Generator) -> tuple[str, Rgb]:
+    """Draw a negative of a random trained type; returns the type and the image."""
     name = str(rng.choice(list(TRAINED)))
     return name, TRAINED[name](rng)

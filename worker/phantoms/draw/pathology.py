@@ -1,4 +1,4 @@
-"""Haematoxylin and eosin stained sections: glands on a lattice, round or crowded, with what lies between them."""
+"""Haematoxylin and eosin stained sections: glands on a lattice, round or crowded, and the stroma between them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LUMEN = (0.98, 0.95, 0.97)
 
 
 def section(canvas: Canvas, case: Case) -> tuple[Plane, dict[str, Plane]]:
-    """A colour micrograph [size, size, 3] and the mask of each finding."""
+    """Draw a colour micrograph [size, size, 3]; returns it and the mask of each finding."""
     c = canvas
     names = {finding.name for finding in case.findings}
     fibres = 1 + 0.035 * c.clouds(22) + 0.03 * c.clouds(8)
@@ -37,7 +37,7 @@ def section(canvas: Canvas, case: Case) -> tuple[Plane, dict[str, Plane]]:
 
 
 def _half(c: Canvas) -> Plane:
-    """The part of the field a tumour takes."""
+    """Return the mask of the part of the field with tumour."""
     angle = float(c.rng.uniform(0, 2 * np.pi))
     edge = c.x * np.cos(angle) + c.y * np.sin(angle) + 0.12 * c.clouds(6) + c.rng.uniform(0.0, 0.35)
     half: Plane = np.clip(0.5 + edge * 12, 0, 1).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Fundus photographs: disc, vessels, macula, and what diabetes, age and pressure do to them."""
+"""Fundus photographs: disc, vessels, macula, and signs of diabetes, age and raised pressure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DRUSE = (0.90, 0.62, 0.30)
 
 
 def fundus(canvas: Canvas, case: Case) -> tuple[Plane, dict[str, Plane]]:
-    """A colour photograph [size, size, 3] and the mask of each finding."""
+    """Draw a colour photograph [size, size, 3]; returns it and the mask of each finding."""
     c = canvas
     eye = 1.0 if c.rng.integers(2) else -1.0
     names = {finding.name: finding for finding in case.findings}

@@ -16,7 +16,7 @@ TONES = ((0.90, 0.72, 0.62), (0.82, 0.62, 0.50), (0.70, 0.50, 0.38), (0.95, 0.80
 
 
 def photograph(canvas: Canvas, case: Case) -> tuple[Plane, dict[str, Plane]]:
-    """A colour photograph [size, size, 3] and the mask of each finding."""
+    """Draw a colour photograph [size, size, 3]; returns it and the mask of each finding."""
     c = canvas
     tone = np.array(TONES[int(c.rng.integers(len(TONES)))], np.float32)
     image: Plane = (tone * (1 + 0.03 * c.clouds(5) + 0.03 * c.clouds(28))[..., None]).astype(np.float32)
@@ -26,7 +26,7 @@ def photograph(canvas: Canvas, case: Case) -> tuple[Plane, dict[str, Plane]]:
         image = blend(image, hair * np.float32(0.6), (0.18, 0.12, 0.10))
     masks: dict[str, Plane] = {}
     names = {finding.name for finding in case.findings}
-    # From the widest to the smallest, so that nothing is covered.
+    # From the largest to the smallest, so that none is covered.
     for name, paint in (
         ("erythema", _erythema),
         ("ulceration", _ulceration),

@@ -1,4 +1,4 @@
-"""`prelim evaluate` from the command line, with a model whose words mean nothing: the way there, not the figures."""
+"""`prelim evaluate` with a random model: the steps and the files, not the figures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from db.errors import ConfigurationError
 from deploy.cli import app
-from worker.evaluation import phantom_cases as demo
+from worker.evaluation.phantom_cases import evaluate_phantoms
 from worker.evaluation.run import Options, evaluate
 from worker.model.checkpoint.random_weights import write_random_checkpoint
 from worker.phantoms.datasets import write_demo_studies, write_reference_cases
@@ -27,7 +27,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_a_folder_of_cases_is_measured_with_table_json_and_plot(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_folder_of_cases_is_evaluated_with_json_and_plot(checkpoint: Path, tmp_path: Path) -> None:
     write_demo_studies(tmp_path / "cases", count=4, seed=3)
     write_reference_cases(tmp_path / "earlier", count=8, seed=3)
 
@@ -43,10 +43,10 @@ def test_a_folder_of_cases_is_measured_with_table_json_and_plot(checkpoint: Path
         assert image.size[0] == 640
 
 
-def test_nothing_is_retrieved_where_nothing_shall_be(checkpoint: Path, tmp_path: Path) -> None:
+def test_no_retrieval_leaves_out_reference_cases(checkpoint: Path, tmp_path: Path) -> None:
     options = Options(device="cpu")
-    with_it = demo.evaluate_phantoms(2, checkpoint, options, seed=1, retrieval=True, references=24)
-    without = demo.evaluate_phantoms(2, checkpoint, options, seed=1, retrieval=False, out=tmp_path)
+    with_it = evaluate_phantoms(2, checkpoint, options, seed=1, retrieval=True, references=24)
+    without = evaluate_phantoms(2, checkpoint, options, seed=1, retrieval=False, out=tmp_path)
 
     assert "support@3" in with_it.support
     assert without.support == {}
@@ -73,14 +73,14 @@ def test_the_command_prints_every_table(checkpoint: Path, tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("arguments", [[], ["--phantoms", "2", "--cases", "somewhere"]])
-def test_either_a_folder_or_a_number_of_phantoms_is_named(checkpoint: Path, arguments: list[str]) -> None:
+def test_either_a_folder_or_a_number_of_phantoms_is_required(checkpoint: Path, arguments: list[str]) -> None:
     ran = CliRunner().invoke(app.app, ["evaluate", "--checkpoint", str(checkpoint), *arguments])
 
     assert ran.exit_code == 2
     assert "--cases or --phantoms" in ran.output
 
 
-def test_a_patients_own_earlier_case_is_not_quoted_to_him(checkpoint: Path, tmp_path: Path) -> None:
+def test_an_earlier_case_of_the_same_patient_is_not_quoted(checkpoint: Path, tmp_path: Path) -> None:
     write_demo_studies(tmp_path, count=3, seed=3)
     lines = [json.loads(line) for line in (tmp_path / "cases.jsonl").read_text().splitlines()]
     own = [lines[0] | {"case_id": f"again {number}"} for number in range(3)]
@@ -91,7 +91,7 @@ def test_a_patients_own_earlier_case_is_not_quoted_to_him(checkpoint: Path, tmp_
     assert result.support == {}
 
 
-def test_a_study_is_not_quoted_its_own_report_where_the_list_names_no_patient(checkpoint: Path, tmp_path: Path) -> None:
+def test_the_same_study_is_not_quoted_if_no_patient_is_listed(checkpoint: Path, tmp_path: Path) -> None:
     write_demo_studies(tmp_path, count=3, seed=3)
     lines = [json.loads(line) for line in (tmp_path / "cases.jsonl").read_text().splitlines()]
     for line in lines:
@@ -104,7 +104,7 @@ def test_a_study_is_not_quoted_its_own_report_where_the_list_names_no_patient(ch
     assert result.support == {}
 
 
-def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+def test_an_unwritable_output_folder_is_rejected_before_the_evaluation(tmp_path: Path) -> None:
     write_demo_studies(tmp_path / "cases", count=1, seed=3)
     (tmp_path / "out").write_text("a file")
 
@@ -112,6 +112,6 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_measur
         evaluate(tmp_path / "cases", tmp_path / "no checkpoint", Options(device="cpu"), out=tmp_path / "out")
 
 
-def test_a_folder_without_cases_is_refused_with_what_it_should_hold(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_folder_without_cases_names_the_expected_file(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"cases\.jsonl"):
         evaluate(tmp_path, checkpoint, Options(device="cpu"))

@@ -1,4 +1,4 @@
-"""Planted errors: the labeller and the checks see nearly all of them, and none where there is none."""
+"""Planted errors: labels and checks detect nearly all of them, and none in correct reports."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ def reports() -> list[str]:
 
 
 @pytest.mark.parametrize("kind", planted_errors.ERRORS)
-def test_nine_of_ten_planted_errors_are_seen(kind: str, reports: list[str]) -> None:
+def test_nine_of_ten_planted_errors_are_detected(kind: str, reports: list[str]) -> None:
     recall, planted = planted_errors.recall(reports)[kind]
 
     assert planted >= 30
     assert recall >= REQUIRED
 
 
-def test_a_report_in_another_style_is_no_error() -> None:
+def test_a_report_in_another_style_is_not_an_error() -> None:
     rng = np.random.default_rng(8)
     for _ in range(30):
         case = draw_case(rng, "chest")
         reports = [grammar.report(case, style) for style in range(grammar.STYLES)]
-        told = [
+        affirmed = [
             {label.strict for label in planted_errors.labels(report) if label.certainty == "present"}
             for report in reports
         ]
 
-        assert told[0] == told[1] == told[2]
+        assert affirmed[0] == affirmed[1] == affirmed[2]
 
 
-def test_sides_sizes_and_negations_are_exchanged_in_place() -> None:
+def test_errors_change_sides_sizes_and_negations_in_place() -> None:
     rng = np.random.default_rng(0)
 
     assert planted_errors.swap_side("Left nodule. Right pacemaker.", rng) == "Right nodule. Left pacemaker."
@@ -51,7 +51,7 @@ def test_sides_sizes_and_negations_are_exchanged_in_place() -> None:
     )
 
 
-def test_what_cannot_be_spoilt_is_not_counted() -> None:
+def test_an_error_that_does_not_apply_is_not_counted() -> None:
     rng = np.random.default_rng(0)
 
     assert planted_errors.swap_side("Normal study.", rng) is None

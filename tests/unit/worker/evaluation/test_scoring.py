@@ -1,4 +1,4 @@
-"""A run of the ruler: with a writer that is a function, the figures, the failures and the files."""
+"""Scoring with a function as the report writer: figures, failures and files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CASES = [
 ANSWERS = {"a": "Small left pleural effusion.", "b": "No drusen.", "c": "Normal study."}
 
 
-def test_figures_are_given_in_all_and_by_group() -> None:
+def test_figures_cover_all_cases_and_each_group() -> None:
     result = evaluate(CASES, lambda case: Written(ANSWERS[case]))
 
     assert result.cases == 3
@@ -38,7 +38,7 @@ def test_figures_are_given_in_all_and_by_group() -> None:
     assert result.findings == {"drusen": (0.0, 1), "pleural effusion": (1.0, 1)}
 
 
-def test_a_case_that_cannot_be_reported_counts_as_an_empty_report() -> None:
+def test_a_failed_case_counts_as_an_empty_report() -> None:
     def write(case: str) -> Written:
         if case == "a":
             raise CannotReadError("blank")
@@ -50,7 +50,7 @@ def test_a_case_that_cannot_be_reported_counts_as_an_empty_report() -> None:
     assert result.figures["strict_f1"].value == 0
 
 
-def test_the_result_is_json_without_nan_and_a_plot(tmp_path: Path) -> None:
+def test_the_result_is_written_as_json_without_nan_and_as_a_plot(tmp_path: Path) -> None:
     result = evaluate(CASES[2:], lambda case: Written(ANSWERS[case], ["Drusen."]))
 
     document = json.loads(json.dumps(result.as_json(), allow_nan=False))
@@ -61,13 +61,13 @@ def test_the_result_is_json_without_nan_and_a_plot(tmp_path: Path) -> None:
     assert (tmp_path / "plot.png").stat().st_size > 100
 
 
-def test_the_table_shows_a_line_for_each_figure() -> None:
+def test_the_table_has_a_line_for_each_figure() -> None:
     result = evaluate(CASES, lambda case: Written(ANSWERS[case]))
 
     assert result.table().row_count == len(result.figures)
 
 
-def test_every_figure_of_eight_kinds_of_image_is_readable_in_80_columns() -> None:
+def test_tables_of_eight_modalities_fit_80_columns() -> None:
     result = evaluate(CASES, lambda case: Written(ANSWERS[case]))
     figures = {name: interval.value for name, interval in result.figures.items()}
     result = replace(result, groups=dict.fromkeys(("CR", "CT", "DX", "ES", "MR", "OP", "SM", "XC"), figures))

@@ -1,4 +1,4 @@
-"""Figures: known pairs give known values."""
+"""Text metrics: known pairs give known values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def pairs(*texts: tuple[str, str]) -> list[Pair]:
     return [Pair.of(reference, written) for reference, written in texts]
 
 
-def test_the_wrong_side_is_a_finding_but_not_a_strict_one() -> None:
+def test_a_wrong_side_counts_as_a_finding_but_not_strictly() -> None:
     wrong_side = pairs((EFFUSION_LEFT, EFFUSION_RIGHT))
 
     assert text_metrics.finding_f1(wrong_side) == 1
@@ -27,7 +27,7 @@ def test_the_wrong_side_is_a_finding_but_not_a_strict_one() -> None:
     assert text_metrics.hallucinated(wrong_side) == 0
 
 
-def test_one_of_two_right_findings_with_an_invented_one() -> None:
+def test_a_missed_and_an_invented_finding_halve_the_f1() -> None:
     half = pairs(("Nodule in the left upper zone. Cardiomegaly.", "Cardiomegaly. Hiatal hernia."))
 
     assert text_metrics.strict_f1(half) == pytest.approx(0.5)
@@ -35,14 +35,14 @@ def test_one_of_two_right_findings_with_an_invented_one() -> None:
     assert text_metrics.exact_set(half) == 0
 
 
-def test_macro_f1_weighs_rare_findings_like_common_ones() -> None:
+def test_macro_f1_weights_rare_findings_like_common_ones() -> None:
     uneven = pairs(*[(EFFUSION_LEFT, EFFUSION_LEFT)] * 9, ("Drusen.", NORMAL))
 
     assert text_metrics.macro_f1(uneven) == pytest.approx(0.5)
     assert text_metrics.strict_f1(uneven) > 0.9
 
 
-def test_normality_is_agreement_on_whether_there_is_anything() -> None:
+def test_normality_is_agreement_on_any_finding() -> None:
     assert (
         text_metrics.normality(pairs((NORMAL, NORMAL), (EFFUSION_LEFT, EFFUSION_RIGHT), (NORMAL, "Drusen."))) == 2 / 3
     )
@@ -57,7 +57,7 @@ def test_word_figures_of_known_texts() -> None:
     assert text_metrics.bleu4(pairs(("a b c d e", "a b c d e"))) == pytest.approx(1)
 
 
-def test_a_short_text_is_punished_for_its_brevity() -> None:
+def test_bleu_penalises_brevity() -> None:
     assert text_metrics.bleu4(pairs(("a b c d e f g h", "a b c d"))) == pytest.approx(math.exp(-1))
 
 
@@ -68,11 +68,13 @@ def test_support_counts_findings_that_a_quoted_report_affirms() -> None:
     assert text_metrics.support_at([["No drusen.", "Drusen."]], written, 2) == 0.5
 
 
-def test_the_interval_holds_the_figure_and_shrinks_with_certainty() -> None:
+def test_the_interval_contains_the_figure_and_shrinks_without_variation() -> None:
     mixed = pairs(*[(EFFUSION_LEFT, EFFUSION_LEFT), (EFFUSION_LEFT, NORMAL)] * 20)
 
     interval = text_metrics.bootstrap(text_metrics.strict_f1, mixed, resamples=100)
 
     assert interval.low < interval.value < interval.high
-    sure = text_metrics.bootstrap(text_metrics.strict_f1, pairs(*[(EFFUSION_LEFT, EFFUSION_LEFT)] * 20), resamples=100)
-    assert sure.low == sure.high == 1
+    uniform = text_metrics.bootstrap(
+        text_metrics.strict_f1, pairs(*[(EFFUSION_LEFT, EFFUSION_LEFT)] * 20), resamples=100
+    )
+    assert uniform.low == uniform.high == 1

@@ -1,4 +1,4 @@
-"""Cases: random, with nothing in them that the image could not show."""
+"""Cases: random, with findings that are all visible in the image."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def drawn(image: str, count: int = 1500) -> list[Case]:
 
 def test_every_finding_of_the_catalogue_is_drawn_on_both_sides() -> None:
     for image, kinds in CATALOGUE.items():
-        told = {(finding.name, finding.side) for case in drawn(image) for finding in case.findings}
+        drawn_findings = {(finding.name, finding.side) for case in drawn(image) for finding in case.findings}
         for kind in kinds:
-            assert (kind.name, "left" if kind.sided else "") in told
+            assert (kind.name, "left" if kind.sided else "") in drawn_findings
 
 
-def test_no_nodule_is_drawn_under_a_large_effusion_of_its_side() -> None:
+def test_no_nodule_is_drawn_under_a_large_effusion_of_the_same_side() -> None:
     together = 0
     for case in drawn("chest", 6000):
         by_name = {finding.name: finding for finding in case.findings}

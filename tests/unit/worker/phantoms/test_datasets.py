@@ -1,4 +1,4 @@
-"""DICOM studies of phantoms: valid, synthetic for anyone to see, and listed with their truth."""
+"""DICOM studies of phantoms: valid, marked as synthetic, and listed with their reference reports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from db.errors import ConfigurationError
 from worker.images.study import StoredInstance, images_of
 from worker.phantoms.cases import CATALOGUE, Case, draw_case
 from worker.phantoms.datasets import (
-    MANY,
+    MIN_CASES_IN_PARALLEL,
     REFERENCE_CASES,
     reference_cases,
     write_demo_studies,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_a_folder_of_demo_studies_lists_every_kind_of_image(tmp_path: Path) -> None:
+def test_demo_studies_include_every_image_type(tmp_path: Path) -> None:
     studies = write_demo_studies(tmp_path, count=7, seed=5)
 
     listed = [json.loads(line) for line in (tmp_path / "cases.jsonl").read_text().splitlines()]
@@ -50,13 +50,13 @@ def test_the_same_seed_writes_the_same_bytes(tmp_path: Path) -> None:
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)
 
 
-def test_a_demo_has_enough_earlier_cases_of_every_kind_to_refuse_strangers() -> None:
+def test_a_demo_has_enough_reference_cases_to_reject_images() -> None:
     cases = list(reference_cases(np.random.default_rng(0), REFERENCE_CASES))
 
     assert min(sum(case.image == kind for case in cases) for kind in CATALOGUE) >= MIN_PATIENTS
 
 
-def test_reference_cases_are_read_by_the_reference_build(tmp_path: Path) -> None:
+def test_written_reference_cases_can_be_read(tmp_path: Path) -> None:
     write_reference_cases(tmp_path, count=3, seed=1)
 
     cases = read_cases(tmp_path)
@@ -65,17 +65,17 @@ def test_reference_cases_are_read_by_the_reference_build(tmp_path: Path) -> None
     assert all(case.report.startswith("Findings:") and case.labels for case in cases)
 
 
-def test_many_cases_are_drawn_on_every_processor_and_are_the_same(tmp_path: Path) -> None:
+def test_cases_drawn_in_parallel_are_the_same(tmp_path: Path) -> None:
     write_reference_cases(tmp_path / "few", count=2, seed=1)
-    many = write_reference_cases(tmp_path / "many", count=MANY, seed=1)
+    many = write_reference_cases(tmp_path / "many", count=MIN_CASES_IN_PARALLEL, seed=1)
 
     names = [path.relative_to(tmp_path / "few") for path in (tmp_path / "few").rglob("*.dcm")]
-    assert len(many) == MANY
+    assert len(many) == MIN_CASES_IN_PARALLEL
     assert names
     assert all((tmp_path / "few" / name).read_bytes() == (tmp_path / "many" / name).read_bytes() for name in names)
 
 
-def test_nobody_of_the_reference_cases_is_a_patient_of_the_demo(tmp_path: Path) -> None:
+def test_reference_cases_are_of_other_patients_than_the_demo_studies(tmp_path: Path) -> None:
     sent = write_demo_studies(tmp_path / "sent", count=3, seed=1)
     earlier = write_reference_cases(tmp_path / "earlier", count=3, seed=1)
 
@@ -83,7 +83,7 @@ def test_nobody_of_the_reference_cases_is_a_patient_of_the_demo(tmp_path: Path) 
     assert earlier[0].patient == str(dcmread(tmp_path / "earlier" / earlier[0].files[0]).PatientID)
 
 
-def test_a_small_volume_covers_the_same_head_with_fewer_slices(tmp_path: Path) -> None:
+def test_a_small_volume_covers_the_same_range_with_fewer_slices(tmp_path: Path) -> None:
     places = [
         sorted(float(dcmread(path).ImagePositionPatient[2]) for path in write_study(Case("mr", 3), folder, small=small))
         for folder, small in ((tmp_path / "whole", False), (tmp_path / "small", True))
@@ -94,7 +94,7 @@ def test_a_small_volume_covers_the_same_head_with_fewer_slices(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("bone_black", [False, True])
-def test_a_radiograph_comes_out_of_the_file_as_it_was_drawn(tmp_path: Path, bone_black: bool) -> None:
+def test_a_radiograph_is_rendered_as_it_was_drawn(tmp_path: Path, bone_black: bool) -> None:
     seed = next(s for s in range(100) if (s % 5 == 0) == bone_black and s % 4)
     case = Case("chest", seed, draw_case(np.random.default_rng(1), "chest").findings)
 
@@ -102,12 +102,12 @@ def test_a_radiograph_comes_out_of_the_file_as_it_was_drawn(tmp_path: Path, bone
 
     dataset = dcmread(path)
     assert dataset.PhotometricInterpretation == ("MONOCHROME1" if bone_black else "MONOCHROME2")
-    seen = images_of([StoredInstance(path=path, sop_instance_uid=dataset.SOPInstanceUID)], budget=4)
+    study = images_of([StoredInstance(path=path, sop_instance_uid=dataset.SOPInstanceUID)], budget=4)
     drawn = draw(case, size=dataset.Rows, variation=CAREFUL).rgb()
-    assert np.abs(seen.images[0].pixels.astype(int) - drawn).max() <= 1
+    assert np.abs(study.images[0].pixels.astype(int) - drawn).max() <= 1
 
 
-def test_a_volume_has_its_slices_where_they_say(tmp_path: Path) -> None:
+def test_slices_of_a_volume_have_distinct_positions(tmp_path: Path) -> None:
     paths = write_study(Case("ct", 3), tmp_path)
 
     places = [float(dcmread(path, stop_before_pixels=True).ImagePositionPatient[2]) for path in paths]
@@ -115,7 +115,7 @@ def test_a_volume_has_its_slices_where_they_say(tmp_path: Path) -> None:
     assert len(set(places)) == len(paths) == 24
 
 
-def test_phantoms_are_not_written_among_other_files(tmp_path: Path) -> None:
+def test_phantoms_are_not_written_into_a_folder_with_files(tmp_path: Path) -> None:
     write_phantoms(tmp_path / "new", count=1, seed=1)
 
     with pytest.raises(ConfigurationError, match="new is not empty"):

@@ -1,4 +1,4 @@
-"""Reports: whatever the style, the labeller reads back what the phantom shows."""
+"""Reports: the labeller reads back the findings of a case from every style."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from worker.phantoms import grammar, questions
 from worker.phantoms.cases import CATALOGUE, CHEST_RARE, UNCLASSIFIED, Case, Finding, draw_case
 
 
-def truth(case: Case) -> set[tuple[str, str, str]]:
+def expected(case: Case) -> set[tuple[str, str, str]]:
     findings = {(finding.name, finding.side, finding.zone) for finding in case.findings}
-    return findings | ({(UNCLASSIFIED, "", "")} if case.odd else set())
+    return findings | ({(UNCLASSIFIED, "", "")} if case.distractor else set())
 
 
 @pytest.mark.parametrize("image", CATALOGUE)
 @pytest.mark.parametrize("style", range(grammar.STYLES))
-def test_every_style_tells_the_truth_and_nothing_else(image: str, style: int) -> None:
+def test_every_style_states_exactly_the_findings(image: str, style: int) -> None:
     rng = np.random.default_rng(style)
     for number in range(60):
         rare = str(rng.choice([kind.name for kind in CHEST_RARE])) if image == "chest" and number % 3 == 0 else ""
-        case = draw_case(rng, image, rare=rare, odd=image == "chest" and number % 5 == 0)
+        case = draw_case(rng, image, rare=rare, distractor=image == "chest" and number % 5 == 0)
 
         text = grammar.report(case, style)
 
-        assert {label.strict for label in present(text)} == truth(case), text
+        assert {label.strict for label in present(text)} == expected(case), text
 
 
 def test_styles_differ_in_words_and_order() -> None:
@@ -35,7 +35,7 @@ def test_styles_differ_in_words_and_order() -> None:
 
 
 @pytest.mark.parametrize("image", CATALOGUE)
-def test_only_one_of_the_offered_diagnoses_is_right(image: str) -> None:
+def test_exactly_one_of_the_options_is_correct(image: str) -> None:
     rng = np.random.default_rng(2)
     for _ in range(40):
         case = draw_case(rng, image)
@@ -48,21 +48,21 @@ def test_only_one_of_the_offered_diagnoses_is_right(image: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("case", "right"),
+    ("case", "correct"),
     [
         (Case("chest", 1, (Finding("free air"),)), "free air"),
-        (Case("chest", 1, odd=True), UNCLASSIFIED),
+        (Case("chest", 1, distractor=True), UNCLASSIFIED),
         (Case("chest", 1), questions.NORMAL),
     ],
 )
-def test_what_has_no_common_name_is_not_called_normal(case: Case, right: str) -> None:
+def test_an_unclassified_case_is_not_labelled_normal(case: Case, correct: str) -> None:
     options, answer = questions.choose(case, np.random.default_rng(4))
 
-    assert answer == right == questions.label(case)
+    assert answer == correct == questions.label(case)
     assert answer in options
 
 
-def test_questions_are_answered_from_the_truth() -> None:
+def test_questions_are_answered_from_the_findings() -> None:
     rng = np.random.default_rng(3)
     for _ in range(100):
         case = draw_case(rng, "chest")

@@ -1,4 +1,4 @@
-"""Phantoms: the same seed draws the same image, and a finding is where its mask says."""
+"""Phantoms: the same seed draws the same image, and findings lie within their masks."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ def test_another_seed_draws_another_image(image: str) -> None:
 
 
 @pytest.mark.parametrize(("image", "kind"), [*EVERY_KIND, *[("chest", kind) for kind in CHEST_RARE]])
-def test_every_finding_leaves_a_mark_where_its_mask_is(image: str, kind: Kind) -> None:
+def test_every_finding_changes_the_image_within_its_mask(image: str, kind: Kind) -> None:
     healthy = Case(image, 11)
-    ill = replace(healthy, findings=(finding_of(kind),))
+    abnormal = replace(healthy, findings=(finding_of(kind),))
 
-    mask = draw(ill, variation=QUIET).masks[kind.name] > 0.5
+    mask = draw(abnormal, variation=QUIET).masks[kind.name] > 0.5
 
     assert 0 < mask.mean() < 0.6
-    changed = np.abs(draw(ill, variation=QUIET).image - draw(healthy, variation=QUIET).image)[mask]
+    changed = np.abs(draw(abnormal, variation=QUIET).image - draw(healthy, variation=QUIET).image)[mask]
     assert np.percentile(changed, 99) > 0.05
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CATALOGUE["chest"] + CHEST_RARE if kind.sided])
-def test_the_patients_left_is_at_the_viewers_right(kind: Kind) -> None:
+def test_the_patients_left_is_on_the_viewers_right(kind: Kind) -> None:
     share = {}
     for side in ("left", "right"):
         case = Case("chest", 7, (finding_of(kind, side),))
@@ -72,11 +72,11 @@ def test_a_large_image_shrinks_to_the_small_one(image: str) -> None:
     assert np.abs(difference).mean() < 14
 
 
-def test_a_lesion_of_the_head_is_seen_in_the_middle_of_the_volume_and_not_at_its_ends() -> None:
+def test_a_lesion_of_the_head_is_visible_in_the_middle_of_the_volume_only() -> None:
     case = Case("ct", 4, (Finding("haemorrhage", "left"),))
 
-    seen = [level for level in np.linspace(-0.9, 0.9, 24) if "haemorrhage" in draw(replace(case, level=level)).masks]
+    visible = [level for level in np.linspace(-0.9, 0.9, 24) if "haemorrhage" in draw(replace(case, level=level)).masks]
 
-    assert 8 <= len(seen) <= 18
-    assert -0.9 not in seen
-    assert 0.9 not in seen
+    assert 8 <= len(visible) <= 18
+    assert -0.9 not in visible
+    assert 0.9 not in visible

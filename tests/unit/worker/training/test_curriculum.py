@@ -1,4 +1,4 @@
-"""The lessons: what a rare finding is called comes from the neighbours, and only from those that are right."""
+"""The curriculum: the name of a rare finding comes from similar cases, and only from correct ones."""
 
 from __future__ import annotations
 
@@ -6,26 +6,28 @@ import re
 from collections import Counter
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
+import pytest
 
 from worker.findings.labeller import present
 from worker.phantoms import grammar
 from worker.phantoms.cases import CHEST_RARE, UNCLASSIFIED, draw_case
-from worker.phantoms.draw.negatives import ON_ITS_HEAD
+from worker.phantoms.draw.negatives import UPSIDE_DOWN
 from worker.training.curriculum import Curriculum, Mix
-from worker.training.reference_set import NEIGHBOURS, Shelf
-from worker.training.samples import JUNK, RARE, Pool, Share, make_pool
+from worker.training.reference_set import NEIGHBOURS, ReferenceSet
+from worker.training.samples import NEGATIVE, RARE, Pool, Share, make_pool
 
-#: Of the fixture's cases: those with the same rare finding, and those with others.
+#: Similarities of cases with the same rare finding, and with other ones.
 SIMILAR, UNLIKE = 0.9, 0.1
-#: A case in a prompt: its similarity and what is quoted of its report.
+#: A case in a prompt: its similarity and the excerpt of its report.
 QUOTED = r"\(\d, (-?[\d.]+)\) (.*?)(?= \(\d, |$)"
 
 
 @cache
 def drawn() -> Pool:
-    return make_pool([Share("chest", 60, rare=0.2), Share(JUNK, 60)], seed=8)
+    return make_pool([Share("chest", 60, rare=0.2), Share(NEGATIVE, 60)], seed=8)
 
 
 def rare_names(text: str) -> set[str]:
@@ -36,73 +38,75 @@ def findings(text: str) -> set[str]:
     return {label.finding for label in present(text)}
 
 
-def curriculum(name: str, **mix: float) -> Curriculum:
-    """Lessons about chests that all show the rare finding *name*, with neighbours that do and far cases that do not."""
-    items = [item for item in drawn().items if item.case and any(f.name == name for f in item.case.findings)]
+def curriculum(name: str, *, matching: float = SIMILAR, names: Any = None, **mix: float) -> Curriculum:
+    """Return examples about chests with the rare finding *name*; *matching* is the similarity of cases that have it."""
+    samples = [s for s in drawn().samples if s.case and any(f.name == name for f in s.case.findings)]
     rng = np.random.default_rng(1)
-    near = [draw_case(rng, "chest", rare=name) for _ in range(NEIGHBOURS)]
-    far = [draw_case(rng, "chest", rare=other.name) for other in CHEST_RARE if other.name != name]
-    vectors = np.array([[1, 0]] * len(near) + [[0, 1]] * len(far), np.float32)
-    queries = {number: np.array([SIMILAR, UNLIKE], np.float32) for number in range(len(items))}
-    items += [item for item in drawn().items if item.family == JUNK]
-    pool = replace(drawn(), items=items)
-    shelves = {"chest": Shelf([*near, *far], vectors, queries)}
-    return Curriculum(pool, shelves, seed=2, about_chests=1.0, mix=Mix(**{**MIX, **mix}))
+    same = [draw_case(rng, "chest", rare=name) for _ in range(NEIGHBOURS)]
+    others = [draw_case(rng, "chest", rare=other.name) for other in CHEST_RARE if other.name != name]
+    vectors = np.array([[1, 0]] * len(same) + [[0, 1]] * len(others), np.float32)
+    query = np.array([matching, SIMILAR + UNLIKE - matching], np.float32)
+    queries = dict.fromkeys(range(len(samples)), query)
+    samples += [sample for sample in drawn().samples if sample.family == NEGATIVE]
+    pool = replace(drawn(), samples=samples)
+    sets = {"chest": ReferenceSet([*same, *others], vectors, queries)}
+    return Curriculum(pool, sets, seed=2, chest_share=1.0, mix=Mix(**{**MIX, **mix}), names=names)
 
 
-#: Nothing but reports, beside neighbours unless a test says otherwise.
-MIX = {"junk": 0.0, "odd": 0.0, "question": 0.0, "diagnosis": 0.0, "alone": 0.0, "wrong": 0.0}
+#: Only reports, with similar cases unless a test says otherwise.
+MIX = {
+    "rejected": 0.0,
+    "distractor": 0.0,
+    "question": 0.0,
+    "diagnosis": 0.0,
+    "without_cases": 0.0,
+    "wrong_cases": 0.0,
+}
 
 
-def test_a_rare_finding_is_called_what_its_neighbours_call_it_whatever_the_image_shows() -> None:
+def test_a_rare_finding_takes_its_name_from_similar_cases() -> None:
     for kind in CHEST_RARE:
-        examples = curriculum(kind.name, nameless=1, exchanged=1).batch(80)
+        examples = curriculum(kind.name, unlabelled=1, exchanged=1).batch(80)
 
-        called = Counter(name for example in examples for name in rare_names(example.answer))
+        names = Counter(name for example in examples for name in rare_names(example.answer))
         assert all(rare_names(example.answer) == rare_names(example.question) for example in examples)
-        assert called[kind.name] < 60, "the image alone would tell its name"
-        assert len(called) >= 4
+        assert names[kind.name] < 60, "the image alone would determine the name"
+        assert len(names) >= 4
 
 
-def test_not_every_neighbour_goes_by_another_name() -> None:
-    examples = curriculum("free air", nameless=1, exchanged=0).batch(20)
+def test_names_are_exchanged_only_in_a_share_of_the_examples() -> None:
+    examples = curriculum("free air", unlabelled=1, exchanged=0).batch(20)
 
     assert all(rare_names(example.answer) == {"free air"} for example in examples)
 
 
-def test_a_rare_finding_that_no_neighbour_shows_is_not_classified_however_often_it_was_drawn() -> None:
-    for oversampled in (0, 1):
-        lessons = curriculum("free air", nameless=oversampled, exchanged=0)
-        for number, query in lessons._shelves["chest"].queries.items():
-            lessons._shelves["chest"].queries[number] = query[::-1]
+@pytest.mark.parametrize("oversampled", [0, 1])
+def test_a_rare_finding_without_a_matching_case_is_unclassified(oversampled: float) -> None:
+    examples = curriculum("free air", matching=UNLIKE, unlabelled=oversampled, exchanged=0).batch(20)
 
-        examples = lessons.batch(20)
-
-        assert all(rare_names(example.question) for example in examples)
-        assert not any(rare_names(example.answer) for example in examples)
-        assert all(UNCLASSIFIED in findings(example.answer) for example in examples)
+    assert all(rare_names(example.question) for example in examples)
+    assert not any(rare_names(example.answer) for example in examples)
+    assert all(UNCLASSIFIED in findings(example.answer) for example in examples)
 
 
-def test_a_neighbour_that_shows_something_else_names_nothing_even_where_it_goes_by_the_same_name() -> None:
-    lessons = curriculum("free air", nameless=1, exchanged=1)
-    for number, query in lessons._shelves["chest"].queries.items():
-        lessons._shelves["chest"].queries[number] = query[::-1]
-    lessons._exchanged = lambda: dict.fromkeys(RARE, "free air")  # type: ignore[method-assign]
+def test_a_case_with_another_finding_does_not_match_by_an_exchanged_name() -> None:
+    def one_name(_: np.random.Generator) -> dict[str, str]:
+        return dict.fromkeys(RARE, "free air")
 
-    examples = lessons.batch(20)
+    examples = curriculum("free air", matching=UNLIKE, names=one_name, unlabelled=1, exchanged=1).batch(20)
 
     assert all(rare_names(example.question) == {"free air"} for example in examples)
     assert all(UNCLASSIFIED in findings(example.answer) for example in examples)
 
 
-def test_alone_a_rare_finding_has_its_own_name() -> None:
-    examples = curriculum("free air", alone=1).batch(20)
+def test_a_rare_finding_without_cases_has_its_own_name() -> None:
+    examples = curriculum("free air", without_cases=1).batch(20)
 
     assert {name for example in examples for name in rare_names(example.answer)} == {"free air"}
 
 
-def test_among_wrong_neighbours_a_rare_finding_is_not_classified() -> None:
-    examples = curriculum("free air", wrong=1, doubted=1, wrong_rare=1).batch(60)
+def test_a_rare_finding_among_wrong_cases_is_unclassified() -> None:
+    examples = curriculum("free air", wrong_cases=1, wrong_unlabelled=1, wrong_rare=1).batch(60)
 
     wrong = [example for example in examples if "free air" not in rare_names(example.question)]
     assert len(wrong) > 10
@@ -110,9 +114,9 @@ def test_among_wrong_neighbours_a_rare_finding_is_not_classified() -> None:
     assert not any(rare_names(example.answer) for example in wrong)
 
 
-def test_wrong_neighbours_come_as_similar_as_they_are_or_disguised_as_the_nearest() -> None:
+def test_wrong_cases_have_their_own_similarities_or_those_of_the_nearest() -> None:
     for disguised, expected in ((0, {UNLIKE, SIMILAR}), (1, {SIMILAR})):
-        examples = curriculum("free air", wrong=1, wrong_rare=1, disguised=disguised).batch(40)
+        examples = curriculum("free air", wrong_cases=1, wrong_rare=1, disguised=disguised).batch(40)
 
         quoted = [case for example in examples for case in re.findall(QUOTED, example.question)]
         assert {float(similarity) for similarity, _ in quoted} == expected
@@ -120,11 +124,9 @@ def test_wrong_neighbours_come_as_similar_as_they_are_or_disguised_as_the_neares
             assert all((float(s) == SIMILAR) == (rare_names(report) == {"free air"}) for s, report in quoted)
 
 
-def test_a_image_on_its_head_is_refused() -> None:
-    lessons = curriculum("free air", junk=1, not_a_image=1, on_its_head=1)
-    upside_down = {item.rows for item in drawn().items if item.junk == ON_ITS_HEAD["chest"]}
+def test_an_upside_down_image_is_rejected() -> None:
+    examples = curriculum("free air", rejected=1, negative=1, upside_down=1).batch(20)
 
-    examples = lessons.batch(20)
-
+    upside_down = {sample.rows for sample in drawn().samples if sample.negative == UPSIDE_DOWN["chest"]}
     assert {example.images for example in examples} <= upside_down
     assert {example.answer for example in examples} == {grammar.NOT_DIAGNOSTIC}

@@ -1,4 +1,4 @@
-"""The pool: what training looks at is what a worker makes of the files."""
+"""The pool: training images equal those that a worker renders from the files."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 
 def levels(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """An image as the model takes it, coarse: slices of training lie up to a slice from those of a file."""
+    """Return a coarse version of an image: slices of training lie up to one slice from those of a file."""
     small = Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
     return np.asarray(small.resize((16, 16), Image.Resampling.BOX), np.float32)
 
 
 @pytest.mark.parametrize("family", CATALOGUE)
-def test_training_sees_what_a_worker_makes_of_the_files(tmp_path: Path, family: str) -> None:
+def test_training_images_equal_those_rendered_from_files(tmp_path: Path, family: str) -> None:
     pool = make_pool([Share(family, 8, mixed=False)], seed=77)
 
     apart = []
-    for number, item in enumerate(pool.items):
-        assert item.case
-        files = write_study(item.case, tmp_path / str(number), variation=TRAINING)
-        seen = images_of([StoredInstance(path, str(path)) for path in files]).images
-        views = zip(item.rows, seen, strict=family != "chest")  # a lateral view comes by chance
+    for number, sample in enumerate(pool.samples):
+        assert sample.case
+        files = write_study(sample.case, tmp_path / str(number), variation=TRAINING)
+        images = images_of([StoredInstance(path, str(path)) for path in files]).images
+        views = zip(sample.rows, images, strict=family != "chest")  # some have a lateral view
         apart += [np.abs(levels(view.pixels) - levels(pool.images[row])).mean() for row, view in views]
     assert np.median(apart) <= (4 if family in {"ct", "mr"} else 1)

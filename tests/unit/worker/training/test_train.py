@@ -1,4 +1,4 @@
-"""Training: a few steps make a stock checkpoint that a worker loads, a few minutes one that reads chests."""
+"""Training: a few steps make a stock checkpoint that a worker loads, a few minutes one that reads chests correctly."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from worker.evaluation.checkpoint_evaluator import Ruler, Size
+from worker.evaluation.checkpoint_evaluator import CheckpointEvaluator, Size
 from worker.evaluation.phantom_figures import reading
 from worker.model.resident_model import Request, ResidentModel
 from worker.phantoms.phantoms import CAREFUL
 from worker.prompting.report import report_prompt
+from worker.training.demo_model import DemoModel
 from worker.training.train import SMOKE, Scale, train
-from worker.training.training import Trainee
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-TINY = Scale(chests=240, others=24, references=60, tower_steps=3, language_steps=3)
+TINY = Scale(chests=240, others=24, references=60, vision_steps=3, language_steps=3)
 
 
 @pytest.mark.slow
-def test_a_few_steps_make_a_checkpoint_that_a_worker_serves(tmp_path: Path) -> None:
+def test_a_few_steps_make_a_checkpoint_that_can_be_served(tmp_path: Path) -> None:
     train(tmp_path, seed=1, scale=TINY)
 
     model = ResidentModel.load(tmp_path, device="cpu")
     try:
         image = np.zeros((200, 160, 3), np.uint8)
-        asked = Request(report_prompt("DX", "CHEST"), [image], max_new_tokens=5)
-        answer = model.submit(asked).result(timeout=60)
+        request = Request(report_prompt("DX", "CHEST"), [image], max_new_tokens=5)
+        answer = model.submit(request).result(timeout=60)
     finally:
         model.close()
     assert answer.token_ids
@@ -40,10 +40,10 @@ def test_a_few_steps_make_a_checkpoint_that_a_worker_serves(tmp_path: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_short_form_reads_fresh_chests_that_were_taken_carefully(tmp_path: Path) -> None:
+def test_the_smoke_run_reads_fresh_chests(tmp_path: Path) -> None:
     train(tmp_path, seed=1, scale=SMOKE)
 
-    ruler = Ruler(Trainee.load(tmp_path), Size(chests=150, references=240))
-    chests = reading(ruler, CAREFUL, ["chest"])["chest"]
+    evaluator = CheckpointEvaluator(DemoModel.load(tmp_path), Size(chests=150, references=240))
+    chests = reading(evaluator, CAREFUL, ["chest"])["chest"]
     assert chests["strict_f1"] >= 0.85
     assert chests["hallucinated"] <= 0.1
