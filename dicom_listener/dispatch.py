@@ -18,7 +18,7 @@ from db.jobs import celery_app, claims, wakeups
 from db.logs import frames
 from db.operations import heartbeats
 from db.session import transaction
-from db.studies import commitments, settling
+from db.studies import procedure_steps, settling
 from dicom_listener.commitment import deliver
 from dicom_listener.indexing import indexer
 from dicom_listener.receive import counters
@@ -58,7 +58,7 @@ def run_once(settings: Settings, app: Celery) -> int:
 def settle(settings: Settings, open_associations: Collection[str]) -> int:
     """Settle studies that are quiet, ended by MPPS or at the cap; returns the number of jobs made."""
     with transaction(settings.database()) as session:
-        ended = commitments.settle_ended_steps(session, open_associations) if settings.dicom.mpps else []
+        ended = procedure_steps.settle_ended(session, open_associations) if settings.dicom.mpps else []
         made = settling.settle_due(
             session,
             quiet_seconds=settings.study.settle_seconds,
@@ -84,7 +84,7 @@ def rescue(settings: Settings) -> int:
 def announce(settings: Settings, app: Celery) -> int:
     """Send wake-up messages for waiting jobs, again if Redis has lost them; returns the number sent."""
     with transaction(settings.database()) as session:
-        if not wakeups.any_to_tell(session):
+        if not wakeups.has_unannounced(session):
             return 0
     try:
         in_queue = celery_app.depth(app)
@@ -101,7 +101,7 @@ def _send(settings: Settings, app: Celery, job_ids: Sequence[uuid.UUID]) -> int:
     for number, job_id in enumerate(job_ids):
         if not celery_app.send(app, job_id):
             with transaction(settings.database()) as session:
-                wakeups.not_sent(session, job_ids[number:])
+                wakeups.mark_unannounced(session, job_ids[number:])
             return number
     return len(job_ids)
 
@@ -117,21 +117,21 @@ def run(settings: Settings) -> None:
     committing = threading.Thread(target=deliver.run, args=(settings, peers, stop), name="commitment")
     committing.start()
     try:
-        with contextlib.closing(wakeups.Bell(settings.database())) as bell:
-            _loop(settings, app, bell, stop)
+        with contextlib.closing(wakeups.JobListener(settings.database())) as job_listener:
+            _loop(settings, app, job_listener, stop)
     finally:
         stop.set()
         committing.join()
 
 
-def _loop(settings: Settings, app: Celery, bell: wakeups.Bell, stop: threading.Event) -> None:
+def _loop(settings: Settings, app: Celery, job_listener: wakeups.JobListener, stop: threading.Event) -> None:
     heartbeat_due = 0.0
     while not stop.is_set():
         try:
             if time.monotonic() >= heartbeat_due:
                 _write_heartbeat(settings)
-                heartbeat_due = time.monotonic() + heartbeats.BEAT_SECONDS
-            if not run_once(settings, app) and bell.rings_within(settings.queue.dispatch_seconds, stop):
+                heartbeat_due = time.monotonic() + heartbeats.INTERVAL_SECONDS
+            if not run_once(settings, app) and job_listener.wait(settings.queue.dispatch_seconds, stop):
                 announce(settings, app)
         except (SQLAlchemyError, OSError) as error:
             # Files wait in the spool and jobs in the database: nothing is lost.
@@ -146,4 +146,4 @@ def _loop(settings: Settings, app: Celery, bell: wakeups.Bell, stop: threading.E
 def _write_heartbeat(settings: Settings) -> None:
     refused = counters.read(Spool(settings.spool).refusals)[:MAX_REFUSALS_SHOWN]
     with transaction(settings.database(), durable=False) as session:
-        heartbeats.beat(session, heartbeats.Role.DISPATCHER, {"refused": refused})
+        heartbeats.record(session, heartbeats.Role.DISPATCHER, {"refused": refused})

@@ -92,7 +92,7 @@ class Attempt:
             return
         try:
             with self._transaction() as session:
-                claims.heartbeat(session, self._claim, lease_seconds=self._lease)
+                claims.extend_lease(session, self._claim, lease_seconds=self._lease)
         except OperationalError as error:
             log_unreachable(error)
             self._extend_at = time.monotonic() + DATABASE_PAUSE_SECONDS

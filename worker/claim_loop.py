@@ -83,19 +83,21 @@ class ClaimLoop:
     def _claim(self) -> claims.Claim | None:
         """Claim without waiting; only if nothing but a poison candidate is left, wait for other threads' claims."""
         if not self._poison_lock.acquire(blocking=False):
-            claim = self._claim_next(suspects=False)
+            claim = self._claim_next(poison_candidates=False)
             if claim is not None:
                 return claim
             self._poison_lock.acquire()
         try:
-            return self._claim_next(suspects=True)
+            return self._claim_next(poison_candidates=True)
         finally:
             self._poison_lock.release()
 
-    def _claim_next(self, *, suspects: bool) -> claims.Claim | None:
+    def _claim_next(self, *, poison_candidates: bool) -> claims.Claim | None:
         lease = self._settings.queue.lease_seconds
         with statements(self._url) as session:
-            claim = claims.claim_next(session, owner=heartbeats.name(), lease_seconds=lease, suspects=suspects)
+            claim = claims.claim_next(
+                session, owner=heartbeats.name(), lease_seconds=lease, poison_candidates=poison_candidates
+            )
         if claim is not None:
             self._held.add(claim)
         return claim

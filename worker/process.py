@@ -165,11 +165,11 @@ class Worker:
         while True:
             try:
                 with transaction(self._settings.database(), durable=False) as session:
-                    heartbeats.beat(session, heartbeats.Role.WORKER, writer.info)
+                    heartbeats.record(session, heartbeats.Role.WORKER, writer.info)
                 self._exit_if_consumer_lost()
             except Exception as error:  # noqa: BLE001 - a loop's boundary: it must outlive a lost connection
                 log.warning("heartbeat.failed", error=type(error).__name__)
-            if self._stopping.wait(heartbeats.BEAT_SECONDS):
+            if self._stopping.wait(heartbeats.INTERVAL_SECONDS):
                 return
 
     def _exit_if_consumer_lost(self) -> None:

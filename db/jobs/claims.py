@@ -1,8 +1,8 @@
-"""Claim, heartbeat, finish, fail, rescue: the protocol by which a report is written once.
+"""Job protocol: claim, extend, finish, fail, rescue. It writes each report exactly once.
 
-A worker owns a job while its fence is the row's fence and its lease has not run out on the *database's* clock. Every
+A worker owns a job while its fence is the row's fence and its lease has not expired on the *database's* clock. Every
 write of a worker names its fence; zero rows updated means that another worker, an operator or late images took the job
-away, and the writer is a zombie (StaleFence). Redis and Celery may lose or repeat messages: it does not matter here.
+away (StaleFence). Lost or repeated Celery messages do not affect it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from db.models.studies import ENDED_WITHOUT_REPORT
 from db.reports import versions
 from db.states import JobState, StudyState
 from db.studies import lifecycle
-from db.studies.priority import urgent_at
+from db.studies.priority import effective_queued_at
 
 if TYPE_CHECKING:
     import uuid
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
     from db.models import Study
     from db.reports.versions import Draft
 
-#: Most jobs rescued in one transaction.
+#: Jobs rescued in one transaction: it locks their studies.
 BATCH = 100
 #: Retries are spread by up to this fraction, so that jobs that failed together do not come back together.
 JITTER = 0.25
-#: Longest pause before a retry, in seconds: past ten minutes an operator should look.
-LONGEST_PAUSE_SECONDS = 600
-#: A job nobody works on any more and nobody was told of yet.
+#: Longest pause before a retry, in seconds: ten minutes is longer than most outages.
+MAX_PAUSE_SECONDS = 600
+#: Values of a job that returns to the queue: without owner, to be announced again.
 RETURNED: dict[str, Any] = {"state": JobState.QUEUED, "lease_until": None, "owner": None, "sent_at": None}
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to work on a job, until the lease runs out or the fence moves on."""
+    """Right to work on a job until its lease expires or its fence is incremented."""
 
     job_id: uuid.UUID
     study_id: uuid.UUID
@@ -51,7 +51,7 @@ class Claim:
     attempt: int
 
 
-#: One statement on the database's clock. Claimers step over each other's rows instead of waiting.
+#: One statement on the database's clock. SKIP LOCKED: concurrent claims do not wait for each other.
 CLAIM = text("""
     UPDATE jobs
     SET state = 'running', fence = fence + 1, attempt = attempt + 1, owner = :owner, claimed_at = clock_timestamp(),
@@ -59,7 +59,7 @@ CLAIM = text("""
     WHERE id = (
         SELECT id FROM jobs
         WHERE state = 'queued' AND available_at <= clock_timestamp()
-            AND (reason IS DISTINCT FROM 'lease_expired' OR :suspects AND NOT EXISTS (
+            AND (reason IS DISTINCT FROM 'lease_expired' OR :poison_candidates AND NOT EXISTS (
                 SELECT FROM jobs AS other
                 WHERE other.state = 'running' AND other.owner = :owner AND other.reason = 'lease_expired'))
         ORDER BY urgent_at
@@ -69,26 +69,28 @@ CLAIM = text("""
 """)
 
 
-def claim_next(session: Session, *, owner: str, lease_seconds: float, suspects: bool = True) -> Claim | None:
-    """Take the most urgent waiting job; None where none waits.
+def claim_next(session: Session, *, owner: str, lease_seconds: float, poison_candidates: bool = True) -> Claim | None:
+    """Claim the most urgent waiting job; None if no job waits.
 
-    A Celery message says only that there is work. Which job is the most urgent is decided here and now, so a STAT study
-    overtakes whatever Redis holds in front of it. The attempt is counted at the claim and not at the end, so that a
-    study that kills its worker is counted too. An *owner* works on one suspect at a time, so that a study that kills
-    its worker does not use up the tries of those that died beside it; its claims must not overlap, except those that
-    leave *suspects* alone.
+    The order is decided here and not by Celery's messages, so that a STAT study overtakes the messages before it. The
+    attempt is counted at the claim, so that a study that kills its worker is counted, too.
+    A job whose lease expired is a poison candidate: it may have killed its worker. An *owner* runs one of them at a
+    time, so that it does not use up the attempts of the others; claims of one owner must not overlap, except those
+    without *poison_candidates*.
     """
-    found = session.execute(CLAIM, {"owner": owner, "lease_seconds": lease_seconds, "suspects": suspects})
+    found = session.execute(
+        CLAIM, {"owner": owner, "lease_seconds": lease_seconds, "poison_candidates": poison_candidates}
+    )
     row = found.one_or_none()
     return None if row is None else Claim(*row)
 
 
-def heartbeat(session: Session, claim: Claim, *, lease_seconds: float) -> None:
-    """Extend the lease because the work has moved on; raises StaleFence where the job was taken away."""
+def extend_lease(session: Session, claim: Claim, *, lease_seconds: float) -> None:
+    """Extend the lease after progress; raises StaleFence if the job was taken away."""
     _update(session, claim, lease_until=func.clock_timestamp() + dt.timedelta(seconds=lease_seconds))
 
 
-#: First the study, then its job, as everybody does (studies.lock). Whoever waited for the lock sees what has changed.
+#: The study is locked before its job, as everywhere (lifecycle.lock); the UPDATE sees changes made before the lock.
 FINISH = text("""
     WITH study AS (
         SELECT id FROM studies WHERE id = :study_id FOR UPDATE
@@ -114,17 +116,17 @@ def finish(session: Session, claim: Claim, draft: Draft) -> None:
 
 
 def not_reportable(session: Session, claim: Claim, reason: Reason, detail: str) -> None:
-    """End the job because its images can never make a report; raises StaleFence."""
+    """End the job because its study can never become a report; raises StaleFence."""
     _end(session, claim, StudyState.NOT_REPORTABLE, reason, detail)
 
 
 def fail(session: Session, claim: Claim, reason: Reason, detail: str) -> None:
-    """End the job because another try would fail the same way; raises StaleFence."""
+    """End the job because another attempt would fail the same way; raises StaleFence."""
     _end(session, claim, StudyState.FAILED, reason, detail)
 
 
 def give_back(session: Session, claim: Claim) -> None:
-    """Return the job to the queue at once, because its worker was told to stop: not a try, and no fault of the job."""
+    """Return the job to the queue because its worker stops; the attempt is not counted."""
     _update(session, claim, **RETURNED, attempt=Job.attempt - 1)
 
 
@@ -138,15 +140,15 @@ def retry_later(
     max_attempts: int,
     frames: list[str] | None = None,
 ) -> None:
-    """Give the job back for another try after a pause that doubles, or fail it when its tries are used up.
+    """Return the job to the queue after a pause that doubles, or fail it after *max_attempts*; raises StaleFence.
 
-    *frames* say where an unexpected error came from.
+    *frames* are the file and line of each frame of an unexpected error.
     """
     if claim.attempt >= max_attempts:
         _end(session, claim, StudyState.FAILED, reason, f"{detail} (after {claim.attempt} attempts)", frames=frames)
         return
-    pause = min(pause_seconds * 2 ** (claim.attempt - 1), LONGEST_PAUSE_SECONDS)
-    # Not a secret: it only spreads the load.
+    pause = min(pause_seconds * 2 ** (claim.attempt - 1), MAX_PAUSE_SECONDS)
+    # Not cryptographic: it spreads the load.
     spread = pause * (1 + random.uniform(-JITTER, JITTER))  # noqa: S311
     _update(
         session,
@@ -160,29 +162,28 @@ def retry_later(
 
 
 def retry(session: Session, study: Study) -> None:
-    """Queue a failed, cancelled or not reportable study's job again, with all its tries; by an operator.
+    """Queue the job of a failed, cancelled or not reportable study again, with all attempts; *study* is locked.
 
-    *study* is locked. Raises NotPossible where the study has no such job.
+    Raises NotPossible if the study has no such job.
     """
     job = _latest(session, study)
     if job is None and study.state == StudyState.NOT_REPORTABLE:
-        raise NotPossible("the study holds no image that could be reported")
+        raise NotPossible("the study contains no image that can be reported")
     if job is None or study.state not in ENDED_WITHOUT_REPORT:
         raise NotPossible(
-            f"the study is {study.state}: only one whose report failed, was cancelled or was found not reportable"
-            " can be tried again"
+            f"the study is {study.state}: only a failed, cancelled or not reportable study can be retried"
         )
     job.state, job.attempt, job.owner, job.sent_at, job.finished_at = JobState.QUEUED, 0, None, None, None
     job.available_at = job.queued_at = func.clock_timestamp()
-    job.urgent_at = urgent_at(job.priority)
-    job.reason, job.detail = Reason.OPERATOR, "tried again by an operator"
+    job.urgent_at = effective_queued_at(job.priority)
+    job.reason, job.detail = Reason.OPERATOR, "retried by an operator"
     study.state, study.reason, study.detail = StudyState.SETTLED, None, None
 
 
 def cancel(session: Session, study: Study) -> None:
-    """End a waiting or running job without a report; by an operator. *study* is locked.
+    """End a queued or running job without a report; *study* is locked.
 
-    A worker that is at it finds out at its next heartbeat. Raises NotPossible where no job is open.
+    Its worker notices at its next lease extension. Raises NotPossible if no job is open.
     """
     job = _latest(session, study)
     if job is None or study.state != StudyState.SETTLED:
@@ -217,17 +218,17 @@ def _update(session: Session, claim: Claim, **values: Any) -> None:
 
 
 def _stale(claim: Claim) -> StaleFence:
-    return StaleFence(f"job {claim.job_id} is no longer ours under fence {claim.fence}")
+    return StaleFence(f"job {claim.job_id} was taken away: fence {claim.fence} is stale")
 
 
 def rescue(session: Session, *, max_attempts: int) -> int:
-    """Queue again what a dead or hung worker held, or fail it when its tries are used up; returns how many."""
+    """Queue jobs with an expired lease again, or fail them after *max_attempts*; return their number."""
     expired = Job.state == JobState.RUNNING, Job.lease_until < func.clock_timestamp()
     found = session.execute(select(Job.id, Job.study_id).where(*expired).order_by(Job.lease_until).limit(BATCH)).all()
     rescued = 0
     for job_id, study_id in found:
         lifecycle.lock(session, study_id)
-        # Looked at again under the lock: its owner may have finished, or another dispatcher was faster.
+        # Read again under the lock: its owner may have finished, or another dispatcher may have rescued it.
         job = session.scalars(select(Job).where(Job.id == job_id, *expired).with_for_update()).one_or_none()
         if job is not None:
             _give_up_or_requeue(session, job, max_attempts)
@@ -239,8 +240,8 @@ def _give_up_or_requeue(session: Session, job: Job, max_attempts: int) -> None:
     job.lease_until = None
     if job.attempt < max_attempts:
         job.state, job.owner, job.sent_at = JobState.QUEUED, None, None
-        job.reason, job.detail = Reason.LEASE_EXPIRED, "its worker died or made no progress"
+        job.reason, job.detail = Reason.LEASE_EXPIRED, "the worker died or made no progress"
         return
     job.state, job.finished_at, job.reason = JobState.FAILED, func.clock_timestamp(), Reason.WORKER_LOST
-    job.detail = f"its worker died or made no progress in each of {job.attempt} attempts"
+    job.detail = f"the worker died or made no progress in each of {job.attempt} attempts"
     lifecycle.end(session, job, StudyState.FAILED, reason=job.reason, detail=job.detail)

@@ -1,7 +1,7 @@
-"""Which jobs to tell the workers about, and how a dispatcher learns of them without asking all the time.
+"""Wake-up messages: which jobs to announce to the workers, and LISTEN for the dispatcher.
 
-A nudge says only that there is work: whoever hears it writes reports for as long as any wait. So a nudge for each
-waiting job is more than enough, and a few are enough for many: there are MOST_IN_QUEUE at most, however many jobs wait.
+A wake-up message says only that a job waits; the worker that gets it writes reports until no job is claimable. One
+message per waiting job is therefore more than enough, and a long queue needs only MAX_MESSAGES of them.
 """
 
 from __future__ import annotations
@@ -27,102 +27,108 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-#: Most nudges that wait in Redis: every free slot finds one, and those that find nothing are soon out of the way.
-MOST_IN_QUEUE = 32
-#: A nudge that left Redis and moved nothing for so many seconds is held by a worker without a free slot, which takes
-#: some in advance, while another worker may be idle. One more costs nearly nothing.
-HELD_SECONDS = 1.0
-#: Longest sleep in which a request to stop goes unheard, in seconds.
-DEAF_SECONDS = 0.5
+#: Messages in Redis at once: enough for every free slot, and few enough to be consumed quickly when no job is left.
+MAX_MESSAGES = 32
+#: Seconds until a message that left Redis without a claim is repeated: a worker without a free slot prefetches it while
+#: another worker may be idle, and one more message costs almost nothing.
+REDELIVER_AFTER_SECONDS = 1.0
+#: Seconds between two checks of a stop request while listening.
+POLL_SECONDS = 0.5
 
 
-def _query(words: str) -> TextClause:
-    """*words* with what it means that a job waits, and how long ago a nudge is taken for lost."""
+def _query(sql: str) -> TextClause:
+    """Complete *sql* with the conditions of a claimable job and the time before which a message counts as lost."""
     return text(
-        words.format(
+        sql.format(
             waiting="state = 'queued' AND available_at <= clock_timestamp()",
-            long_ago="clock_timestamp() - make_interval(secs => :seconds)",
+            lost_before="clock_timestamp() - make_interval(secs => :seconds)",
         )
     )
 
 
-#: As many as are missing, the most urgent first; several dispatchers share the work.
+#: As many jobs as messages are missing, the most urgent first. SKIP LOCKED: several dispatchers share the work.
 TAKE = _query("""
     WITH taken AS (
         SELECT id FROM jobs
-        WHERE {waiting} AND (sent_at IS NULL OR sent_at < {long_ago})
+        WHERE {waiting} AND (sent_at IS NULL OR sent_at < {lost_before})
         ORDER BY urgent_at
-        LIMIT greatest(least((SELECT count(*) FROM jobs WHERE {waiting}), :most) - :in_queue, 0)
+        LIMIT greatest(least((SELECT count(*) FROM jobs WHERE {waiting}), :max_messages) - :in_queue, 0)
         FOR UPDATE SKIP LOCKED
-    ), told AS (
+    ), announced AS (
         UPDATE jobs SET sent_at = clock_timestamp() FROM taken WHERE jobs.id = taken.id RETURNING jobs.id, urgent_at
     )
-    SELECT id FROM told ORDER BY urgent_at
+    SELECT id FROM announced ORDER BY urgent_at
 """)
-UNSENT = _query("SELECT EXISTS (SELECT FROM jobs WHERE {waiting} AND (sent_at IS NULL OR sent_at < {long_ago}))")
-OVERDUE = _query("SELECT count(*) FROM jobs WHERE {waiting} AND coalesce(sent_at, available_at) < {long_ago}")
+UNANNOUNCED = _query(
+    "SELECT EXISTS (SELECT FROM jobs WHERE {waiting} AND (sent_at IS NULL OR sent_at < {lost_before}))"
+)
+OVERDUE = _query("SELECT count(*) FROM jobs WHERE {waiting} AND coalesce(sent_at, available_at) < {lost_before}")
 NEXT = _query("SELECT id FROM jobs WHERE {waiting} ORDER BY urgent_at LIMIT 1")
 
 
 def take(session: Session, *, in_queue: int, lost_after_seconds: float) -> Sequence[uuid.UUID]:
-    """The jobs to tell the workers of, given that *in_queue* nudges wait in Redis; they count as sent from now on.
+    """Return the jobs to announce, the most urgent first, and mark them as announced.
 
-    A nudge sent *lost_after_seconds* ago may have been lost, where none wait in Redis one sent HELD_SECONDS ago.
-    Commit, then send: a claim steps over rows that are locked, so that a worker told too early would find nothing. A
-    crash between the two costs the time after which a nudge is taken for lost.
+    *in_queue* is the number of messages in Redis. While there are any, a message counts as lost after
+    *lost_after_seconds*, otherwise after REDELIVER_AFTER_SECONDS.
+    Commit, then send: claims skip locked rows, so that a worker woken before the commit would find no job. A crash
+    between the two delays the job until its message counts as lost.
     """
-    seconds = lost_after_seconds if in_queue else HELD_SECONDS
-    names = {"in_queue": in_queue, "most": MOST_IN_QUEUE, "seconds": seconds}
+    seconds = lost_after_seconds if in_queue else REDELIVER_AFTER_SECONDS
+    names = {"in_queue": in_queue, "max_messages": MAX_MESSAGES, "seconds": seconds}
     return session.scalars(TAKE, names).all()
 
 
-def any_to_tell(session: Session) -> bool:
-    """Whether a job waits that `take` may return: without one, nobody need ask Redis how many nudges it has."""
-    return bool(session.scalar(UNSENT, {"seconds": HELD_SECONDS}))
+def has_unannounced(session: Session) -> bool:
+    """Return whether `take` may return a job: if not, the number of messages in Redis is not needed."""
+    return bool(session.scalar(UNANNOUNCED, {"seconds": REDELIVER_AFTER_SECONDS}))
 
 
 def next_waiting(session: Session) -> uuid.UUID | None:
-    """The most urgent job that waits, if any does."""
+    """Return the most urgent claimable job."""
     found: uuid.UUID | None = session.scalar(NEXT)
     return found
 
 
 def overdue(session: Session, *, after_seconds: float) -> int:
-    """How many jobs wait although their nudge was sent *after_seconds* ago, or others were on their way since."""
+    """Count the jobs that are still claimable *after_seconds* after their message was sent, or should have been."""
     return session.scalar(OVERDUE, {"seconds": after_seconds}) or 0
 
 
-def not_sent(session: Session, jobs: Collection[uuid.UUID]) -> None:
-    """Take back that they were sent: the broker did not answer."""
+def mark_unannounced(session: Session, jobs: Collection[uuid.UUID]) -> None:
+    """Undo `take` for jobs whose message the broker did not accept."""
     session.execute(update(Job).where(Job.id.in_(jobs), Job.state == JobState.QUEUED).values(sent_at=None))
 
 
-class Bell:
-    """Rings when a job is queued (LISTEN, on a connection of its own)."""
+class JobListener:
+    """Notification of queued jobs (LISTEN), on a connection of its own."""
 
     def __init__(self, url: str) -> None:
         self._url = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
         self._connection: psycopg.Connection[tuple[object, ...]] | None = None
 
-    def rings_within(self, seconds: float, stop: threading.Event) -> bool:
-        """Whether it rang before *seconds* were over or *stop* was set; never while Postgres is away."""
+    def wait(self, seconds: float, stop: threading.Event) -> bool:
+        """Return True once a job is queued, False after *seconds* or once *stop* is set.
+
+        While Postgres is unreachable it only waits.
+        """
         while seconds > 0 and not stop.is_set():
-            if self._heard_within(min(seconds, DEAF_SECONDS), stop):
+            if self._notified(min(seconds, POLL_SECONDS), stop):
                 return True
-            seconds -= DEAF_SECONDS
+            seconds -= POLL_SECONDS
         return False
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection; the next `wait` opens another."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
-    def _heard_within(self, seconds: float, stop: threading.Event) -> bool:
+    def _notified(self, seconds: float, stop: threading.Event) -> bool:
         try:
             return any(True for _ in self._listening().notifies(timeout=seconds, stop_after=1))
         except psycopg.Error as error:
-            log.info("bell.silent", why=type(error).__name__)
+            log.info("database.unreachable", error=type(error).__name__)
             self.close()
             stop.wait(seconds)
             return False

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from db.models.base import Base, database_time, one_of
 
 #: States of a procedure step (PS3.3 C.4.14); the last two are final.
-STEP_STATES = ("IN PROGRESS", "COMPLETED", "DISCONTINUED")
+IN_PROGRESS, COMPLETED, DISCONTINUED = "IN PROGRESS", "COMPLETED", "DISCONTINUED"
 
 
 class ProcedureStep(Base):
@@ -24,4 +24,4 @@ class ProcedureStep(Base):
     images: Mapped[list[str]]
     updated_at: Mapped[dt.datetime] = database_time()
 
-    __table_args__ = (one_of("state", STEP_STATES),)
+    __table_args__ = (one_of("state", (IN_PROGRESS, COMPLETED, DISCONTINUED)),)

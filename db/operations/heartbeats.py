@@ -1,4 +1,4 @@
-"""Signs of life: each process tells Postgres that it is there, so that `prelim status` asks one place."""
+"""Heartbeats: each process updates its row in Postgres, so that `prelim status` reads one place."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-#: A process not seen for this many seconds is taken for dead: three missed beats.
+#: Seconds without a heartbeat after which a process counts as dead: three intervals.
 ALIVE_SECONDS = 30
-BEAT_SECONDS = 10
+INTERVAL_SECONDS = 10
 
 
 class Role(StrEnum):
@@ -33,12 +33,12 @@ class Role(StrEnum):
 
 
 def name() -> str:
-    """This process, for the `owner` of a job and for its own row."""
+    """Host name and process id: the `owner` of a job and the key of a heartbeat."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def beat(session: Session, role: Role, info: dict[str, Any] | None = None) -> None:
-    """Say that this process is alive."""
+def record(session: Session, role: Role, info: dict[str, Any] | None = None) -> None:
+    """Record a heartbeat of this process."""
     row = insert(Process).values(name=name(), role=role, info=info or {})
     session.execute(
         row.on_conflict_do_update(
@@ -49,7 +49,7 @@ def beat(session: Session, role: Role, info: dict[str, Any] | None = None) -> No
 
 
 def alive(session: Session, role: Role | None = None) -> Sequence[Process]:
-    """The processes that gave a sign within ALIVE_SECONDS, by role and name."""
+    """Return the processes with a heartbeat in the last ALIVE_SECONDS, by role and name."""
     age = func.extract("epoch", func.clock_timestamp() - Process.seen_at)
     query = select(Process).where(age < ALIVE_SECONDS).order_by(Process.role, Process.name)
     return session.scalars(query if role is None else query.where(Process.role == role)).all()

@@ -1,7 +1,6 @@
-"""The conservation law, checked from the database: everything acknowledged ends in exactly one place.
+"""Invariants of the database: every acknowledged study ends in exactly one state.
 
-Each check is one query for the rows that break the law; an intact house returns nothing. What lies on the disk is
-checked by deploy.operate.audit.
+Each check is one query for the rows that violate a rule. Files on disk are checked by deploy.operate.audit.
 """
 
 from __future__ import annotations
@@ -24,21 +23,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A row or a file that breaks the law: which law, and what to look at."""
+    """A row or a file that violates a rule."""
 
-    law: str
+    rule: str
     subject: str
 
 
 def check(session: Session) -> list[Violation]:
-    """Every violation; the session should be one transaction, so that it sees one moment."""
+    """Return every violation; call it in one transaction, which sees one snapshot."""
     return [*_studies(session), *_jobs(session), *_reports(session)]
 
 
 def _studies(session: Session) -> Iterator[Violation]:
     job = and_(Job.study_id == Study.id, Job.revision == Study.revision)
     query = select(Study.id).outerjoin(Job, job)
-    laws: dict[str, ColumnElement[bool]] = {
+    rules: dict[str, ColumnElement[bool]] = {
         "a receiving study has no job of its revision": and_(Study.state == StudyState.RECEIVING, Job.id.is_not(None)),
         "a settled study has one open job": and_(
             Study.state == StudyState.SETTLED, or_(Job.id.is_(None), not_(Job.state.in_(OPEN_JOBS)))
@@ -55,8 +54,8 @@ def _studies(session: Session) -> Iterator[Violation]:
             or_(Job.id.is_(None), Job.state != Study.state),
         ),
     }
-    for law, broken in laws.items():
-        yield from (Violation(law, f"study {study_id}") for study_id in session.scalars(query.where(broken)))
+    for rule, violated in rules.items():
+        yield from (Violation(rule, f"study {study_id}") for study_id in session.scalars(query.where(violated)))
 
 
 def _jobs(session: Session) -> Iterator[Violation]:

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from db.errors import Reason
 from db.models import Instance, Job, Study
 from db.states import JobState, StudyState
-from db.studies.priority import urgent_at
+from db.studies.priority import effective_queued_at
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -114,7 +114,7 @@ def settle(session: Session, study: Study, why: str) -> uuid.UUID | None:
             study_id=study.id,
             revision=study.revision,
             priority=study.priority,
-            urgent_at=urgent_at(study.priority),
+            urgent_at=effective_queued_at(study.priority),
         )
     )
     return job_id

@@ -72,7 +72,7 @@ _IMAGE_CLASSES = frozenset(
 )
 
 
-def reportable(sop_class_uid: str) -> bool:
+def is_reportable(sop_class_uid: str) -> bool:
     """Whether *sop_class_uid* is an image a radiologist would read; everything else is stored only.
 
     A list of what counts, not of what does not: SEG, RT images and doses, maps and private classes also carry

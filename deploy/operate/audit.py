@@ -48,7 +48,7 @@ def show(settings: Settings, console: Console, *, repair: bool) -> int:
     left = [violation for violation in found if not (repair and repair_violation(settings, violation))]
     for violation in found:
         repaired = "" if violation in left else " (repaired)"
-        console.print(f"violation: {violation.law}: {violation.subject}{repaired}", highlight=False, soft_wrap=True)
+        console.print(f"violation: {violation.rule}: {violation.subject}{repaired}", highlight=False, soft_wrap=True)
     if not found:
         console.print("audit passed: 0 violations")
     return len(left)
@@ -66,9 +66,9 @@ def check(settings: Settings) -> list[Violation]:
 def repair_violation(settings: Settings, violation: Violation) -> bool:
     """Repair *violation* if nothing can be lost by it; return whether it was repaired."""
     repairs: dict[str, Callable[[Path, Spool], None]] = {NO_ROW: _back_to_inbox, STALE: _recover}
-    if violation.law not in repairs:
+    if violation.rule not in repairs:
         return False
-    repairs[violation.law](settings.operations.data_dir / violation.subject, Spool(settings.spool))
+    repairs[violation.rule](settings.operations.data_dir / violation.subject, Spool(settings.spool))
     return True
 
 

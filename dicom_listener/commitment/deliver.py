@@ -116,7 +116,7 @@ class CommitmentDelivery:
             return 0
         # Committed first: a request that fails is due again later, and does not block the others.
         with transaction(self._settings.database()) as session:
-            commitment = commitments.take_due_commitment(session, besides=self._running, waiting=self._handed_over)
+            commitment = commitments.take_due(session, besides=self._running, waiting=self._handed_over)
         if commitment is None:
             return 0
         self._running[commitment.calling_ae_title] = self._pool.submit(self._serve, commitment)
@@ -175,13 +175,13 @@ class CommitmentDelivery:
     def _record_delivery(self, commitment_id: uuid.UUID) -> None:
         log.info("commitment.delivered")
         with transaction(self._settings.database()) as session:
-            commitments.commitment_delivered(session, commitment_id)
+            commitments.mark_delivered(session, commitment_id)
 
     def _record_failure(self, commitment_id: uuid.UUID, cause: str) -> None:
         log.warning("commitment.not_delivered", cause=cause)
         try:
             with transaction(self._settings.database()) as session:
-                commitments.commitment_failed(session, commitment_id, cause)
+                commitments.mark_failed(session, commitment_id, cause)
         except SQLAlchemyError as error:  # only the cause is lost
             log.warning("commitment.waiting", error=type(error).__name__)
 

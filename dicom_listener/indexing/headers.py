@@ -14,7 +14,7 @@ from pydicom.charset import convert_encodings, decode_bytes, default_encoding, p
 
 from db.studies import priority
 from db.studies.lifecycle import ReceivedInstance, StudyAttributes
-from db.studies.sop_classes import reportable
+from db.studies.sop_classes import is_reportable
 from dicom_listener.dicom import data_sets
 from dicom_listener.spool import file_meta
 
@@ -97,7 +97,7 @@ def read(
             reader.feed(step)
         size = file.tell()
     data_sets.check_identity(reader, meta.sop_class_uid, meta.sop_instance_uid)
-    if reportable(meta.sop_class_uid):
+    if is_reportable(meta.sop_class_uid):
         reader.finish()
     texts = Texts(reader.values)
     level = _priority(texts, meta.reception, priority_rules)
@@ -159,7 +159,7 @@ def _priority(texts: Texts, reception: file_meta.Reception, rules: Mapping[str, 
         texts[REQUESTED_PROCEDURE_PRIORITY].upper(),
         *(rules.get(title.strip(), "") for title in _titles(reception)),
     )
-    return priority.agreed(PRIORITIES.get(reception.priority, 0), *(priority.LEVELS.get(word, 0) for word in levels))
+    return priority.highest(PRIORITIES.get(reception.priority, 0), *(priority.LEVELS.get(word, 0) for word in levels))
 
 
 def _titles(reception: file_meta.Reception) -> tuple[str, str]:
@@ -189,7 +189,7 @@ def _instance(texts: Texts, meta: file_meta.FileMeta, digest: Digest, file_path:
         instance_number=texts.number(INSTANCE_NUMBER),
         modality=texts[MODALITY],
         body_part=texts[BODY_PART_EXAMINED],
-        reportable=reportable(meta.sop_class_uid),
+        reportable=is_reportable(meta.sop_class_uid),
         file_path=file_path,
         file_bytes=digest.file_bytes,
         sha256=digest.sha256,

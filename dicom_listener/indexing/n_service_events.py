@@ -13,7 +13,7 @@ from pydicom import dcmread
 
 from db.logs import frames
 from db.models import Commitment
-from db.studies import commitments
+from db.studies import commitments, procedure_steps
 from dicom_listener.dicom import data_sets
 from dicom_listener.indexing.headers import CONTROL_CHARACTERS
 from dicom_listener.spool import file_meta
@@ -64,14 +64,14 @@ def _commitment(dataset: Dataset, meta: FileMeta, request_id: uuid.UUID) -> Reco
         ],
         received_at=reception.received_at,
     )
-    return partial(commitments.record_commitment, commitment=commitment)
+    return partial(commitments.record, commitment=commitment)
 
 
 def _creation(dataset: Dataset, meta: FileMeta, _: uuid.UUID) -> Record:
     studies = {_uid(item.StudyInstanceUID) for item in dataset.ScheduledStepAttributesSequence}
     # A step rarely has several studies; images belong to one of them. The same one after any retry.
     return partial(
-        commitments.begin_step,
+        procedure_steps.begin,
         sop_instance_uid=meta.sop_instance_uid,
         study_instance_uid=min(studies),
         state=str(dataset.PerformedProcedureStepStatus),
@@ -85,7 +85,7 @@ def _update(dataset: Dataset, meta: FileMeta, _: uuid.UUID) -> Record:
         for image in series.get("ReferencedImageSequence") or ()
     ]
     return partial(
-        commitments.update_step,
+        procedure_steps.update,
         sop_instance_uid=meta.sop_instance_uid,
         state=str(dataset.get("PerformedProcedureStepStatus") or ""),
         images=images,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING
 
-from db.studies.sop_classes import reportable
+from db.studies.sop_classes import is_reportable
 from dicom_listener.dicom import data_sets
 from dicom_listener.dicom.statuses import SUCCESS, MissingUID, Refusal, SOPClassNotSupported, TooLarge
 from dicom_listener.receive.dimse import AFFECTED_SOP_CLASS_UID, AFFECTED_SOP_INSTANCE_UID, PRIORITY
@@ -131,6 +131,6 @@ class CStoreHandler(SpoolingHandler):
         A report on a truncated image would be wrong. Other truncated objects are stored as they are: archives have such
         reports and plans, cannot repair them, and would send them again and again.
         """
-        if reportable(self.sop_class_uid):
+        if is_reportable(self.sop_class_uid):
             reader.finish()
         data_sets.check_identity(reader, self.sop_class_uid, self.sop_instance_uid)

@@ -68,7 +68,7 @@ def broken(house: House, studies: list[PlannedStudy], history: History) -> list[
             *_ends(session, studies),
             *_transitions(session),
         ]
-    found += [f"{violation.law}: {violation.subject}" for violation in audit.check(house.settings)]
+    found += [f"{violation.rule}: {violation.subject}" for violation in audit.check(house.settings)]
     found += [f"{name} grew to {used} bytes" for name, used in house.memory.items() if used > MEMORY_LIMIT]
     return found
 

@@ -108,7 +108,7 @@ def test_the_overview_counts_queue_and_workers_and_names_the_last_error(arrivals
     arrivals.failed()
     latest = arrivals.failed()
     with transaction(arrivals.url) as session:
-        heartbeats.beat(session, heartbeats.Role.WORKER)
+        heartbeats.record(session, heartbeats.Role.WORKER)
         house = overview.overview(session)
 
     assert (house.queue_depth, house.workers_alive) == (2, 1)

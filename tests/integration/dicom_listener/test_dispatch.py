@@ -85,8 +85,8 @@ def test_unexpected_error_does_not_end_the_dispatcher(
         return 0
 
     monkeypatch.setattr(dispatch, "run_once", one_round)
-    with contextlib.closing(wakeups.Bell(settings.database())) as bell:
-        dispatch._loop(settings, app, bell, stop)
+    with contextlib.closing(wakeups.JobListener(settings.database())) as job_listener:
+        dispatch._loop(settings, app, job_listener, stop)
     assert list(rounds) == []
 
 

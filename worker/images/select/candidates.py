@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from db.errors import Reason
 from db.studies.modalities import family_of
-from db.studies.sop_classes import reportable
+from db.studies.sop_classes import is_reportable
 from worker.images.decode.image_pixel import shape_of
 from worker.images.errors import Unreadable
 
@@ -97,7 +97,7 @@ if TYPE_CHECKING:
 
 def candidate(sop_instance_uid: str, header: Header) -> Candidate:
     """Return one object as a candidate. Raises Unreadable if it is not an image, or one that can never be shown."""
-    if not reportable(header.text("SOPClassUID")):
+    if not is_reportable(header.text("SOPClassUID")):
         raise Unreadable(Reason.NOT_AN_IMAGE, "the object is not an image that can be reported")
     types = _types(header)
     if "LABEL" in types:

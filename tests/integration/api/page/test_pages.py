@@ -35,7 +35,7 @@ def test_the_list_warns_when_nobody_writes_reports(visitor: TestClient, database
     warning = "No worker is alive"
     alone = visitor.get("/").text
     with transaction(database_url) as session:
-        heartbeats.beat(session, heartbeats.Role.WORKER)
+        heartbeats.record(session, heartbeats.Role.WORKER)
 
     assert warning in alone
     assert warning not in visitor.get("/").text

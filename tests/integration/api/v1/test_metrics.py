@@ -43,7 +43,7 @@ def test_a_study_that_is_not_judged_complete_shows_as_its_alarm(
 ) -> None:
     arrivals.receiving()
     with transaction(database_url) as session:
-        heartbeats.beat(session, heartbeats.Role.DISPATCHER)
+        heartbeats.record(session, heartbeats.Role.DISPATCHER)
         session.execute(update(Study).values(revision_started_at=LONG_AGO))
     assert scraped(anonymous, "prelim_alarm") == dict.fromkeys(alarms.CODES, 0) | {"nothing_settled": 1}
 
@@ -51,7 +51,7 @@ def test_a_study_that_is_not_judged_complete_shows_as_its_alarm(
 def test_studies_and_processes_are_counted(anonymous: TestClient, arrivals: Arrivals, database_url: str) -> None:
     arrivals.queued()
     with transaction(database_url) as session:
-        heartbeats.beat(session, heartbeats.Role.WORKER)
+        heartbeats.record(session, heartbeats.Role.WORKER)
     assert scraped(anonymous, "prelim_studies")["queued"] == 1
     assert scraped(anonymous, "prelim_processes_alive") == {"worker": 1, "dispatcher": 0}
 
@@ -61,7 +61,7 @@ def test_what_the_engines_say_of_themselves_is_scraped_by_worker(
 ) -> None:
     del arrivals
     with transaction(database_url) as session:
-        heartbeats.beat(
+        heartbeats.record(
             session, heartbeats.Role.WORKER, {"slots": 4, "engine": {"queued": 3, "rows": 4, "tokens_per_second": 41.5}}
         )
     assert scraped(anonymous, "prelim_engine_queued") == {heartbeats.name(): 3}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def test_health_is_degraded_until_a_worker_and_a_dispatcher_live(anonymous: TestClient, database_url: str) -> None:
     alone = anonymous.get("/v1/health")
     with transaction(database_url) as session:
-        heartbeats.beat(session, heartbeats.Role.WORKER)
+        heartbeats.record(session, heartbeats.Role.WORKER)
     without_dispatcher = anonymous.get("/v1/health")
     with transaction(database_url) as session:
         session.add(Process(name="host:2", role="dispatcher"))

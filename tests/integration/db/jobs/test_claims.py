@@ -116,7 +116,7 @@ def test_a_heartbeat_of_a_superseded_job_tells_its_worker(arrivals: Arrivals) ->
     arrivals.image()
 
     with pytest.raises(StaleFence), transaction(arrivals.url) as session:
-        claims.heartbeat(session, claim, lease_seconds=30)
+        claims.extend_lease(session, claim, lease_seconds=30)
 
 
 def test_a_superseded_job_cannot_finish_and_the_next_revision_gets_version_one(arrivals: Arrivals) -> None:

@@ -50,12 +50,12 @@ def test_a_nudge_is_sent_once(arrivals: Arrivals) -> None:
 
 
 def test_many_waiting_jobs_need_a_few_nudges_only(arrivals: Arrivals) -> None:
-    for _ in range(wakeups.MOST_IN_QUEUE + 3):
+    for _ in range(wakeups.MAX_MESSAGES + 3):
         type(arrivals)(arrivals.url).image()
     arrivals.settle()
 
-    assert sent(arrivals.url, in_queue=2) == wakeups.MOST_IN_QUEUE - 2
-    assert sent(arrivals.url, in_queue=wakeups.MOST_IN_QUEUE) == 0
+    assert sent(arrivals.url, in_queue=2) == wakeups.MAX_MESSAGES - 2
+    assert sent(arrivals.url, in_queue=wakeups.MAX_MESSAGES) == 0
     assert sent(arrivals.url, in_queue=0) == 5, "the others were sent a moment ago"
 
 
@@ -88,7 +88,7 @@ def test_a_nudge_that_left_redis_and_moved_nothing_is_sent_again_soon(arrivals: 
 def test_there_is_somebody_to_tell_only_while_a_job_waits_of_which_nobody_was_told(arrivals: Arrivals) -> None:
     def any_to_tell() -> bool:
         with transaction(arrivals.url) as session:
-            return wakeups.any_to_tell(session)
+            return wakeups.has_unannounced(session)
 
     assert not any_to_tell()
     arrivals.image()
@@ -112,7 +112,7 @@ def test_what_was_sent_again_is_not_overdue_at_once(waiting: Arrivals) -> None:
 def test_what_the_broker_did_not_take_is_sent_by_the_next_look(waiting: Arrivals) -> None:
     with transaction(waiting.url) as session:
         told = taken(session)
-        wakeups.not_sent(session, told[:2])
+        wakeups.mark_unannounced(session, told[:2])
 
     with transaction(waiting.url) as session:
         assert set(taken(session)) == set(told[:2])
@@ -128,21 +128,21 @@ def test_a_worker_told_of_a_job_can_claim_it(arrivals: Arrivals) -> None:
 
 
 def test_the_bell_rings_when_a_job_is_queued_and_not_before(arrivals: Arrivals) -> None:
-    bell = wakeups.Bell(arrivals.url)
+    job_listener = wakeups.JobListener(arrivals.url)
     arrivals.image()
-    assert not bell.rings_within(0.1, threading.Event())
+    assert not job_listener.wait(0.1, threading.Event())
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(bell.rings_within, 30, threading.Event())
+        waiting = pool.submit(job_listener.wait, 30, threading.Event())
         time.sleep(0.1)
         assert not waiting.done()
         arrivals.settle()
         assert waiting.result(timeout=5)
-    bell.close()
+    job_listener.close()
 
 
 def test_the_bell_of_a_database_that_is_away_only_waits() -> None:
-    bell = wakeups.Bell("postgresql+psycopg://nobody@127.0.0.1:1/nothing")
+    job_listener = wakeups.JobListener("postgresql+psycopg://nobody@127.0.0.1:1/nothing")
     started = time.monotonic()
-    assert not bell.rings_within(0.2, threading.Event())
+    assert not job_listener.wait(0.2, threading.Event())
 
     assert 0.2 <= time.monotonic() - started < 5

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def violations(url: str) -> set[str]:
     with transaction(url) as session:
-        return {violation.law for violation in invariants.check(session)}
+        return {violation.rule for violation in invariants.check(session)}
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@ from __future__ import annotations
 import os
 import socket
 
-from db.operations.heartbeats import Role, beat
+from db.operations import heartbeats
+from db.operations.heartbeats import Role
 from db.session import transaction
 from db.settings import Settings
 from deploy.launcher.processes import has_heartbeat, is_ready
@@ -13,7 +14,7 @@ def test_worker_is_ready_once_its_own_heartbeat_is_stored(database_url: str) -> 
     settings = Settings(database_url=database_url)
     before = is_ready("worker", settings)
     with transaction(database_url) as session:
-        beat(session, Role.WORKER)
+        heartbeats.record(session, Role.WORKER)
 
     assert not before
     assert is_ready("worker", settings)

@@ -35,7 +35,7 @@ def settings(tmp_path: Path, database_url: str) -> Settings:
 
 
 def violated(settings: Settings) -> list[str]:
-    return [violation.law for violation in audit.check(settings)]
+    return [violation.rule for violation in audit.check(settings)]
 
 
 def stored(settings: Settings) -> Path:

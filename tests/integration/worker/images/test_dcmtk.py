@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from db.studies.sop_classes import reportable
+from db.studies.sop_classes import is_reportable
 from tests.conftest import missing
 from worker.images.decode.files import read
 from worker.images.errors import Unreadable
@@ -59,7 +59,7 @@ def compared(test_data: Path, tools: list[str], tmp_path_factory: pytest.TempPat
     for name in names:
         try:
             header = read(folder / name)
-            if not reportable(header.text("SOPClassUID")):
+            if not is_reportable(header.text("SOPClassUID")):
                 continue
             ours, transform = render(header.of_frames([0])[0], 0, icc=False)
         except Unreadable:

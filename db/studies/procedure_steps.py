@@ -1,0 +1,71 @@
+"""Modality Performed Procedure Steps: record them, and settle the studies whose steps have ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import exists, func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from db.models import Instance, ProcedureStep, Study
+from db.models.procedure_steps import DISCONTINUED, IN_PROGRESS
+from db.states import StudyState
+from db.studies.settling import settle
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Collection, Sequence
+
+    from sqlalchemy.orm import Session
+
+
+def begin(session: Session, sop_instance_uid: str, study_instance_uid: str, state: str) -> None:
+    """Record a procedure step that a modality has begun (N-CREATE); repeating it changes nothing."""
+    values = {"sop_instance_uid": sop_instance_uid, "study_instance_uid": study_instance_uid, "state": state}
+    session.execute(insert(ProcedureStep).values(**values, images=[]).on_conflict_do_nothing())
+
+
+def update(session: Session, sop_instance_uid: str, state: str | None, images: Sequence[str]) -> None:
+    """Update a step that has not ended (N-SET); an empty *state* or *images* keeps the recorded one."""
+    step = session.get(ProcedureStep, sop_instance_uid, with_for_update=True)
+    if step is not None and step.state == IN_PROGRESS:
+        step.state = state or step.state
+        step.images = list(images) or step.images
+        step.updated_at = func.clock_timestamp()
+
+
+def settle_ended(session: Session, open_associations: Collection[str]) -> list[uuid.UUID]:
+    """Settle the studies whose steps have all ended and whose images have arrived; return the ids of the new jobs.
+
+    The images of a step that lists none have arrived when no open association carries the study.
+    """
+    ended = exists().where(
+        ProcedureStep.study_instance_uid == Study.study_instance_uid,
+        ProcedureStep.state != IN_PROGRESS,
+        # A step that ended before this revision began does not cover its images.
+        ProcedureStep.updated_at >= Study.revision_started_at,
+    )
+    running = exists().where(
+        ProcedureStep.study_instance_uid == Study.study_instance_uid, ProcedureStep.state == IN_PROGRESS
+    )
+    candidates = session.scalars(
+        select(Study).where(Study.state == StudyState.RECEIVING, ended, ~running).with_for_update(skip_locked=True)
+    ).all()
+    jobs = [_settle_if_complete(session, study, open_associations) for study in candidates]
+    return [job for job in jobs if job is not None]
+
+
+def _settle_if_complete(session: Session, study: Study, open_associations: Collection[str]) -> uuid.UUID | None:
+    steps = session.scalars(
+        select(ProcedureStep).where(ProcedureStep.study_instance_uid == study.study_instance_uid)
+    ).all()
+    arrived = session.execute(
+        select(Instance.sop_instance_uid, Instance.association_id).where(Instance.study_id == study.id)
+    ).all()
+    listed = {uid for step in steps for uid in step.images}
+    if listed - {row.sop_instance_uid for row in arrived}:
+        return None
+    if not listed and any(row.association_id in open_associations for row in arrived):
+        return None
+    state = "discontinued" if any(step.state == DISCONTINUED for step in steps) else "completed"
+    return settle(session, study, f"the modality {state} the procedure")
