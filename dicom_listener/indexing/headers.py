@@ -7,6 +7,7 @@ import hashlib
 import re
 import warnings
 from dataclasses import dataclass
+from enum import IntEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -22,36 +23,27 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-SPECIFIC_CHARACTER_SET = 0x00080005
-STUDY_DATE = 0x00080020
-ACCESSION_NUMBER = 0x00080050
-MODALITY = 0x00080060
-STUDY_DESCRIPTION = 0x00081030
-PATIENT_NAME = 0x00100010
-PATIENT_ID = 0x00100020
-PATIENT_BIRTH_DATE = 0x00100030
-PATIENT_SEX = 0x00100040
-BODY_PART_EXAMINED = 0x00180015
-SERIES_NUMBER = 0x00200011
-INSTANCE_NUMBER = 0x00200013
-NUMBER_OF_STUDY_RELATED_INSTANCES = 0x00201208
-REQUESTED_PROCEDURE_PRIORITY = 0x00401003
-WANTED = frozenset(data_sets.IDENTITY) | {
-    SPECIFIC_CHARACTER_SET,
-    STUDY_DATE,
-    ACCESSION_NUMBER,
-    MODALITY,
-    STUDY_DESCRIPTION,
-    PATIENT_NAME,
-    PATIENT_ID,
-    PATIENT_BIRTH_DATE,
-    PATIENT_SEX,
-    BODY_PART_EXAMINED,
-    SERIES_NUMBER,
-    INSTANCE_NUMBER,
-    NUMBER_OF_STUDY_RELATED_INSTANCES,
-    REQUESTED_PROCEDURE_PRIORITY,
-}
+
+class Tag(IntEnum):
+    """Elements read for the rows, besides the UIDs."""
+
+    SPECIFIC_CHARACTER_SET = 0x00080005
+    STUDY_DATE = 0x00080020
+    ACCESSION_NUMBER = 0x00080050
+    MODALITY = 0x00080060
+    STUDY_DESCRIPTION = 0x00081030
+    PATIENT_NAME = 0x00100010
+    PATIENT_ID = 0x00100020
+    PATIENT_BIRTH_DATE = 0x00100030
+    PATIENT_SEX = 0x00100040
+    BODY_PART_EXAMINED = 0x00180015
+    SERIES_NUMBER = 0x00200011
+    INSTANCE_NUMBER = 0x00200013
+    NUMBER_OF_STUDY_RELATED_INSTANCES = 0x00201208
+    REQUESTED_PROCEDURE_PRIORITY = 0x00401003
+
+
+WANTED = frozenset(data_sets.IDENTITY) | frozenset(Tag)
 
 #: Python's names of the character sets of PS3.3 C.12.1.1.2: pydicom accepts every codec of Python, `base64` too.
 ENCODINGS = frozenset(python_encoding.values())
@@ -124,7 +116,7 @@ class Texts:
 
     def __init__(self, values: dict[int, bytes]) -> None:
         self._values = values
-        named = values.get(SPECIFIC_CHARACTER_SET, b"").decode("latin-1").strip("\0 ")
+        named = values.get(Tag.SPECIFIC_CHARACTER_SET, b"").decode("latin-1").strip("\0 ")
         with _no_warnings():
             encodings = convert_encodings(named.split("\\") if named else "")
         # An unknown character set is read as the default one.
@@ -156,7 +148,7 @@ class Texts:
 def _priority(texts: Texts, reception: file_meta.Reception, rules: Mapping[str, str]) -> int:
     """Return the priority by C-STORE, requested procedure and the site's rules for both AE titles."""
     levels = (
-        texts[REQUESTED_PROCEDURE_PRIORITY].upper(),
+        texts[Tag.REQUESTED_PROCEDURE_PRIORITY].upper(),
         *(rules.get(title.strip(), "") for title in _titles(reception)),
     )
     return priority.highest(PRIORITIES.get(reception.priority, 0), *(priority.LEVELS.get(word, 0) for word in levels))
@@ -171,24 +163,24 @@ def _instance(texts: Texts, meta: file_meta.FileMeta, digest: Digest, file_path:
     return ReceivedInstance(
         study=StudyAttributes(
             study_instance_uid=texts.uid(data_sets.STUDY_INSTANCE_UID),
-            patient_id=texts[PATIENT_ID],
-            patient_name=texts[PATIENT_NAME],
-            patient_birth_date=texts[PATIENT_BIRTH_DATE],
-            patient_sex=texts[PATIENT_SEX],
-            accession_number=texts[ACCESSION_NUMBER],
-            study_date=texts[STUDY_DATE],
-            study_description=texts[STUDY_DESCRIPTION],
+            patient_id=texts[Tag.PATIENT_ID],
+            patient_name=texts[Tag.PATIENT_NAME],
+            patient_birth_date=texts[Tag.PATIENT_BIRTH_DATE],
+            patient_sex=texts[Tag.PATIENT_SEX],
+            accession_number=texts[Tag.ACCESSION_NUMBER],
+            study_date=texts[Tag.STUDY_DATE],
+            study_description=texts[Tag.STUDY_DESCRIPTION],
             priority=level,
-            announced=texts.number(NUMBER_OF_STUDY_RELATED_INSTANCES),
+            announced=texts.number(Tag.NUMBER_OF_STUDY_RELATED_INSTANCES),
         ),
         sop_instance_uid=meta.sop_instance_uid,
         sop_class_uid=meta.sop_class_uid,
         transfer_syntax_uid=meta.transfer_syntax_uid,
         series_instance_uid=texts.uid(data_sets.SERIES_INSTANCE_UID),
-        series_number=texts.number(SERIES_NUMBER),
-        instance_number=texts.number(INSTANCE_NUMBER),
-        modality=texts[MODALITY],
-        body_part=texts[BODY_PART_EXAMINED],
+        series_number=texts.number(Tag.SERIES_NUMBER),
+        instance_number=texts.number(Tag.INSTANCE_NUMBER),
+        modality=texts[Tag.MODALITY],
+        body_part=texts[Tag.BODY_PART_EXAMINED],
         reportable=is_reportable(meta.sop_class_uid),
         file_path=file_path,
         file_bytes=digest.file_bytes,

@@ -19,53 +19,31 @@ import contextlib
 import itertools
 import os
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 
 PART = ".part"
 COMPLETE = ".dcm"
 
 
-@dataclass(frozen=True, slots=True)
 class Spool:
     """Paths and markers below one spool directory."""
 
-    root: Path
-
-    @property
-    def inbox(self) -> Path:
-        """Files being received, and acknowledged ones that are not yet indexed."""
-        return self.root / "inbox"
-
-    @property
-    def store(self) -> Path:
-        """Indexed files."""
-        return self.root / "store"
-
-    @property
-    def quarantine(self) -> Path:
-        """Acknowledged files that cannot become an instance of a study."""
-        return self.root / "quarantine"
-
-    @property
-    def associations(self) -> Path:
-        """Markers of open associations: one empty file each."""
-        return self.root / "associations"
-
-    @property
-    def procedure_steps(self) -> Path:
-        """States of procedure steps."""
-        return self.root / "procedure_steps"
-
-    @property
-    def commitments(self) -> Path:
-        """Storage commitment results for open associations."""
-        return self.root / "commitments"
-
-    @property
-    def refusals(self) -> Path:
-        """Refusals counted by the listener; see dicom_listener.receive.counters."""
-        return self.root / "refusals.json"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        #: Files being received, and acknowledged ones that are not yet indexed.
+        self.inbox = root / "inbox"
+        #: Indexed files.
+        self.store = root / "store"
+        #: Acknowledged files that cannot become an instance of a study.
+        self.quarantine = root / "quarantine"
+        #: Markers of open associations: one empty file each.
+        self.associations = root / "associations"
+        #: States of procedure steps; see dicom_listener.receive.n_services.
+        self.procedure_steps = root / "procedure_steps"
+        #: Storage commitment results for open associations; see dicom_listener.spool.commitment_outbox.
+        self.commitments = root / "commitments"
+        #: Refusals counted by the listener; see dicom_listener.receive.counters.
+        self.refusals = root / "refusals.json"
 
     def prepare(self) -> None:
         """Make the directories durably, readable by the own user only."""
