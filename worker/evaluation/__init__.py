@@ -7,4 +7,6 @@ try:
     import rapidfuzz  # noqa: F401
     import sacrebleu  # noqa: F401
 except ImportError as error:
-    raise ConfigurationError("missing packages for evaluation: pip install 'prelim[evaluate]'") from error
+    raise ConfigurationError(
+        "missing packages for evaluation: run `pip install -c constraints.txt '.[evaluate]'` in the repository"
+    ) from error

@@ -93,7 +93,6 @@ def evaluate(
     write: Callable[[CaseT], Written],
     *,
     failures: tuple[type[Exception], ...] = (),
-    progress: Callable[[], None] = lambda: None,
 ) -> Result:
     """Score the reports that *write* returns; a case that raises one of *failures* counts as an empty report."""
     pairs, groups, quoted, failed = [], [], [], []
@@ -106,24 +105,21 @@ def evaluate(
         pairs.append(Pair.of(item.reference, written.text))
         groups.append(item.group)
         quoted.append(written.quoted)
-        progress()
-    return measure(pairs, groups, quoted, failed)
+    return _result(pairs, groups, quoted, failed)
 
 
-def measure(
-    pairs: Sequence[Pair], groups: Sequence[str], quoted: Sequence[Sequence[str]] = (), failed: Sequence[str] = ()
+def _result(
+    pairs: Sequence[Pair], groups: Sequence[str], quoted: Sequence[Sequence[str]], failed: Sequence[str]
 ) -> Result:
-    """Return the figures of pairs."""
     by_group = {
         name: [p for p, group in zip(pairs, groups, strict=True) if group == name] for name in sorted(set(groups))
     }
-    quoting = any(quoted)
     return Result(
         cases=len(pairs),
         figures={name: bootstrap(figure, pairs) for name, figure in FIGURES.items()},
         groups={name: {f: figure(part) for f, figure in FIGURES.items()} for name, part in by_group.items()},
         findings=f1_by_finding(pairs),
-        support={f"support@{k}": support_at(quoted, pairs, k) for k in (1, 3)} if quoting else {},
+        support={f"support@{k}": support_at(quoted, pairs, k) for k in (1, 3)} if any(quoted) else {},
         error_recall=planted_errors.recall([pair.reference for pair in pairs]),
         failed=list(failed),
     )

@@ -146,6 +146,28 @@ def test_saved_statistics_load_unchanged(tmp_path: Path) -> None:
     assert again.images == 300
 
 
+def test_files_on_disk_keep_their_format(tmp_path: Path) -> None:
+    known = stats()
+    detector = known.detector
+    np.savez(
+        tmp_path / "stats.npz",
+        mean=known.mean,
+        spread=known.std,
+        weights=known.weights,
+        pictures=300,
+        gate_mean=detector.mean,
+        gate_spread=detector.std,
+        gate_metric=detector.precision,
+        gate_usual=detector.median_distance,
+        gate_limit=detector.threshold,
+    )
+
+    again = FeatureStats.load(tmp_path / "stats.npz")
+
+    assert (again.score(tokens(4, 10)) == known.score(tokens(4, 10))).all()
+    assert again.threshold == known.threshold
+
+
 def test_a_damaged_file_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "stats.npz").write_bytes(b"rubbish")
 
