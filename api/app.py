@@ -1,4 +1,4 @@
-"""The application: which routes there are and what surrounds them."""
+"""Create the application: its routes and middleware."""
 
 from pathlib import Path
 
@@ -6,29 +6,31 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from api import errors
+from api.context import RequestContext
 from api.headers import SecurityHeaders
 from api.page import login, openapi, pages
 from api.v1 import health, metrics, studies
 from db.settings import Settings
 
-DESCRIPTION = "Preliminary radiology reports, what they rest on, and the state of every study. Reads only."
+DESCRIPTION = "Preliminary radiology reports with their evidence, and the state of every study. Read only."
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The API and the page on the configured database, which need not be reachable yet."""
+    """Return the application for the configured database, which need not be reachable yet."""
     app = FastAPI(
         title="Prelim",
         description=DESCRIPTION,
-        # Of the interface, as in its addresses; not of the distribution.
+        # Version of the interface, as in its paths; not of the distribution.
         version="1",
-        # Ours is in api.page.openapi.
+        # Replaced by api.page.openapi.
         docs_url=None,
         redoc_url=None,
     )
     app.state.settings = settings
     errors.install(app)
-    # Last, so outermost: errors get the headers too.
+    # The last one is outermost: error responses get the headers, error logs the ids.
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(RequestContext)
     for module in (health, metrics, studies, login, pages, openapi):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "page" / "static"), name="static")

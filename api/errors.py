@@ -1,4 +1,4 @@
-"""What a caller is told when there is nothing to hand over: one JSON shape for programs, one page for people."""
+"""Error responses: one JSON body for programs, one page for people."""
 
 import traceback
 from http import HTTPStatus
@@ -19,14 +19,14 @@ from db.errors import ConfigurationError
 
 log = structlog.get_logger()
 
-#: What it looks like when the database is not there.
+#: Errors of a database that is unreachable or not configured.
 UNREACHABLE = (OperationalError, PoolTimeout, ConfigurationError)
-#: Where programs live; everything else is a page.
+#: Paths answered with JSON; all others with a page.
 API_PREFIX = "/v1"
 
 
 class ApiError(Exception):
-    """Raised where a request cannot be answered; *problem* is what the caller gets to read."""
+    """Raised when a request cannot be fulfilled; *problem* is the body of the response."""
 
     def __init__(self, status: int, problem: Problem, headers: dict[str, str] | None = None) -> None:
         self.status = status
@@ -36,30 +36,30 @@ class ApiError(Exception):
 
 
 class Unauthorized(ApiError):
-    """Raised when a request shows no key, or one that is not in force."""
+    """Raised when a request has no API key, or an unknown or revoked one."""
 
     def __init__(self, message: str) -> None:
-        hint = "send the header `Authorization: Bearer KEY`; an operator makes keys"
+        hint = "send the header `Authorization: Bearer KEY`; an operator creates keys"
         problem = Problem(error="unauthorized", message=message, hint=hint)
         super().__init__(401, problem, {"WWW-Authenticate": "Bearer"})
 
 
 class Forbidden(ApiError):
-    """Raised when a valid key may not do this."""
+    """Raised when the key or the origin of a request does not permit it."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(403, Problem(error="forbidden", message=message, hint=hint))
 
 
 class NotFound(ApiError):
-    """Raised when there is no such thing."""
+    """Raised when the requested resource does not exist."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(404, Problem(error="not_found", message=message, hint=hint))
 
 
 def install(app: FastAPI) -> None:
-    """Answer every kind of failure in the one shape."""
+    """Register a handler for every kind of error."""
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -75,16 +75,16 @@ def _answer(request: Request, status: int, problem: Problem, headers: dict[str, 
 
 
 async def _api_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)  # noqa: S101 - Starlette's signature is wider than what it calls us with
+    assert isinstance(error, ApiError)  # noqa: S101 - Starlette's signature is wider than its calls
     if isinstance(error, Unauthorized) and not request.url.path.startswith(API_PREFIX):
-        # Only the path, and login checks it again: a query may hold anything.
+        # The path only, and login checks it again: a query may hold anything.
         return RedirectResponse(f"/login?{urlencode({'to': request.url.path})}", 303)
     return _answer(request, error.status, error.problem, error.headers)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - see above
-    hint = "the addresses of this API are listed at /docs"
+    hint = "see /docs for the endpoints"
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
     problem = Problem(error=code, message=str(error.detail), hint=hint)
     return _answer(request, error.status_code, problem, dict(error.headers or {}))
@@ -92,34 +92,36 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - see above
-    # What was sent is not repeated: it may be a patient's name in the wrong place.
-    wrong = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors())
-    return _answer(request, 422, Problem(error="invalid_request", message=wrong, hint="what is accepted: see /docs"))
+    # The input is not repeated: it may be a patient's name in the wrong place.
+    message = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors())
+    return _answer(
+        request, 422, Problem(error="invalid_request", message=message, hint="see /docs for the accepted values")
+    )
 
 
 async def _no_database(request: Request, error: Exception) -> Response:
     log.error("database.unreachable", error=type(error).__name__)
-    hint = "try again in a moment; if it lasts, `prelim status` tells an operator more"
-    message = "the database does not answer"
-    return _answer(request, 503, Problem(error="unavailable", message=message, hint=hint), {"Retry-After": "5"})
+    hint = "try again in a moment; if it persists, ask an operator to run `prelim status`"
+    problem = Problem(error="unavailable", message="database unreachable", hint=hint)
+    return _answer(request, 503, problem, {"Retry-After": "5"})
 
 
 class LastResort:
-    """ASGI middleware that answers 500 for what nobody foresaw, and logs its kind and place but not its text.
+    """ASGI middleware that answers an unexpected error with 500 and logs its type and place but not its text.
 
-    Starlette's own hands the exception on to the server, which logs the text; it may hold a patient's name.
+    Starlette's own re-raises it to the server, which logs the text; that may hold a patient's name.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; never raises what the application raised."""
+        """Pass the request on; an exception of the application is not re-raised."""
         try:
             await self.app(scope, receive, send)
         except Exception as error:  # noqa: BLE001 - the boundary of the process: one bad request must not end it
             place = "".join(traceback.format_tb(error.__traceback__))
             log.error("request.failed", error=type(error).__name__, path=scope["path"], place=place)  # noqa: TRY400 - no text
-            hint = "the log of `prelim serve` says where it happened; please report it"
-            problem = Problem(error="internal_error", message="this is a fault of ours", hint=hint)
+            hint = "please report it to the operator: the log of `prelim serve` holds its place"
+            problem = Problem(error="internal_error", message="internal server error", hint=hint)
             await _answer(Request(scope), 500, problem)(scope, receive, send)

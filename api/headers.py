@@ -1,10 +1,10 @@
-"""What every response tells the browser: load nothing from elsewhere, be framed by nobody, keep no patient data."""
+"""Add security headers to every response: no external content, no framing, no caching of patient data."""
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 ALWAYS = {
-    # Nothing inline and nothing external: a report's text can never become a script.
+    # Nothing inline and nothing external: the text of a report cannot become a script.
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
         "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -18,13 +18,13 @@ ALWAYS = {
 
 
 class SecurityHeaders:
-    """ASGI middleware; a response that says nothing about caching is kept nowhere."""
+    """ASGI middleware; a response without Cache-Control is not cached."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on and complete the head of its answer."""
+        """Pass the request on and add the headers to its response."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

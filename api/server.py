@@ -1,4 +1,4 @@
-"""`prelim serve`: the API and the page on one port."""
+"""Serve the API and the page on one port (`prelim serve`)."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-#: Seconds an answer in the making gets at the stop; every answer of ours is short.
+#: Seconds for unfinished responses at the stop; every response is short.
 GRACE_SECONDS = 5
 
 
 def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; the process has set up its logging before (db.logs)."""
+    """Serve until SIGTERM or SIGINT; expects configured logging (db.logs)."""
     log.info("api.starting", host=settings.api.api_host, port=settings.api.api_port)
     uvicorn.run(
         create_app(settings),
         host=settings.api.api_host,
         port=settings.api.api_port,
-        # Who looked at which study belongs into an audit trail, not into a log.
+        # Readers and the studies they read belong into an audit trail, not into a log.
         access_log=False,
         log_config=None,
         server_header=False,

@@ -1,4 +1,4 @@
-"""Who may read: a bearer key in the header, or in the cookie the login form has set."""
+"""Authenticate a caller by an API key in the Authorization header or in the cookie of the login form."""
 
 from collections.abc import Iterator
 from typing import Annotated
@@ -14,8 +14,8 @@ from db.session import transaction
 
 COOKIE = "prelim_key"
 
-_bearer = HTTPBearer(auto_error=False, description="A key made by an operator.")
-_cookie = APIKeyCookie(name=COOKIE, auto_error=False, description="Set by the login form of the page.")
+_bearer = HTTPBearer(auto_error=False, description="API key created by an operator.")
+_cookie = APIKeyCookie(name=COOKIE, auto_error=False, description="API key, set by the login form of the page.")
 
 
 def _session(request: Request) -> Iterator[Session]:
@@ -23,7 +23,7 @@ def _session(request: Request) -> Iterator[Session]:
         yield session
 
 
-#: Ends before the answer is sent, so that a slow reader holds no connection of the database.
+#: Ends before the response is sent, so that a slow client holds no database connection.
 Database = Annotated[Session, Depends(_session, scope="function")]
 
 
@@ -32,10 +32,10 @@ def reader(
     bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
     cookie: Annotated[str | None, Security(_cookie)],
 ) -> keys.KeyHolder:
-    """Who asks, if they may read; raises Unauthorized, Forbidden."""
+    """Return the holder of the request's key; raises Unauthorized, Forbidden."""
     key = cookie if bearer is None else bearer.credentials
     if not key:
-        raise Unauthorized("this needs a key")
+        raise Unauthorized("API key required")
     return holder(session, key)
 
 
@@ -43,20 +43,20 @@ Reader = Depends(reader, scope="function")
 
 
 def holder(session: Session, key: str) -> keys.KeyHolder:
-    """Who holds *key*, if it lets them read; raises Unauthorized, Forbidden."""
+    """Return the holder of *key*; raises Unauthorized, and Forbidden without the scope `read`."""
     found = keys.verify(session, key)
     if found is None:
-        raise Unauthorized("this key is not in force")
+        raise Unauthorized("unknown or revoked API key")
     if "read" not in found.scopes:
-        raise Forbidden("this key may not read", "ask an operator for a key with the scope `read`")
+        raise Forbidden("API key without the scope `read`", "ask an operator for a key with the scope `read`")
     return found
 
 
 def same_origin(request: Request) -> None:
-    """Refuse a form sent from another site's page; raises Forbidden.
+    """Raise Forbidden for a form sent from another site's page.
 
-    Every browser of today says where a request comes from (Fetch Metadata); older ones send Origin with a POST. What
-    sends neither is no browser, and carries no cookie it does not own.
+    Current browsers send Sec-Fetch-Site (Fetch Metadata), older ones Origin with a POST. A client that sends neither
+    is not a browser and carries no cookie of another user.
     """
     site = request.headers.get("sec-fetch-site")
     origin = request.headers.get("origin")
@@ -65,4 +65,4 @@ def same_origin(request: Request) -> None:
     else:
         allowed = origin is None or URL(origin).netloc == request.headers.get("host")
     if not allowed:
-        raise Forbidden("this form was sent from another site", "open the login page yourself and try again")
+        raise Forbidden("form sent from another site", "open the login page of this server and try again")

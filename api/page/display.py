@@ -1,4 +1,4 @@
-"""DICOM values as people read them."""
+"""Format DICOM values for people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from db.states import DisplayedState
 if TYPE_CHECKING:
     import datetime as dt
 
-#: What the displayed states of a study are called.
+#: Labels of the displayed states of a study.
 STATES = {
     DisplayedState.RECEIVING: "Receiving",
     DisplayedState.SETTLED: "Complete",
@@ -24,7 +24,7 @@ STATES = {
 
 
 def person(name: str) -> str:
-    """A person name (PS3.5 section 6.2.1) as `Family, Prefix Given Middle Suffix`; the first group that is filled."""
+    """Return the first filled group of a person name (PS3.5 6.2.1) as `Family, Prefix Given Middle Suffix`."""
     group = next((group for group in name.split("=") if group.strip("^ ")), "")
     family, given, middle, prefix, suffix = (part.strip() for part in (group.split("^") + [""] * 5)[:5])
     rest = " ".join(part for part in (prefix, given, middle, suffix) if part)
@@ -32,27 +32,27 @@ def person(name: str) -> str:
 
 
 def date(value: str) -> str:
-    """A date (PS3.5 section 6.2, DA: YYYYMMDD) as `YYYY-MM-DD`; anything else as it stands."""
+    """Return a date (PS3.5 section 6.2, DA: YYYYMMDD) as `YYYY-MM-DD`; any other value unchanged."""
     if len(value) == len("YYYYMMDD") and value.isascii() and value.isdigit():
         return f"{value[:4]}-{value[4:6]}-{value[6:]}"
     return value
 
 
 def moment(value: dt.datetime) -> str:
-    """A time in the server's zone, with the zone's name: a radiologist must not have to guess."""
+    """Return a time in the server's zone, with the name of the zone."""
     return value.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
 def state(value: str) -> str:
-    """A displayed state in words."""
+    """Return the label of a displayed state."""
     return STATES[DisplayedState(value)]
 
 
 def paragraphs(text: str) -> list[str]:
-    """A report's text as its paragraphs."""
+    """Return the paragraphs of a report's text."""
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def pretty(value: Any) -> str:
-    """A JSON value, indented."""
+    """Return a JSON value, indented."""
     return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True)

@@ -1,4 +1,4 @@
-"""The login form: it takes the key once and leaves it in a cookie that no script can read."""
+"""Login form: it stores the API key in a cookie that no script can read."""
 
 import re
 from typing import Annotated
@@ -13,28 +13,28 @@ from api.page.templating import templates
 
 log = structlog.get_logger()
 
-#: A shift. The key itself lasts until an operator revokes it.
+#: One shift. The key itself is valid until an operator revokes it.
 COOKIE_SECONDS = 12 * 3600
-#: Pages of ours one may be sent back to; anything else would let a link lead elsewhere.
-_OURS = re.compile(r"/(studies/[0-9a-f-]{36})?")
+#: Targets of the redirect after a login; any other would let a link lead to another site.
+_TARGETS = re.compile(r"/(studies/[0-9a-f-]{36})?")
 
-#: Bytes; a key has 50, an address of ours 50.
-LARGEST_FIELD = 1024
+#: Bytes; a key and a path of the page have 50 each.
+MAX_FIELD_BYTES = 1024
 
-# The forms are the only bodies anyone may send without a key.
+# Forms are the only request bodies accepted without a key.
 router = APIRouter(
-    include_in_schema=False, form_limits={"max_fields": 2, "max_files": 0, "max_part_size": LARGEST_FIELD}
+    include_in_schema=False, form_limits={"max_fields": 2, "max_files": 0, "max_part_size": MAX_FIELD_BYTES}
 )
 
 
 def destination(to: str) -> str:
-    """The page to go to after the login: one of ours, or the list."""
-    return to if _OURS.fullmatch(to) else "/"
+    """Return the page to open after the login: *to* if it is one of this server, else the work list."""
+    return to if _TARGETS.fullmatch(to) else "/"
 
 
 @router.get("/login")
 def login_form(request: Request, to: Annotated[str, Query()] = "/") -> Response:
-    """The form."""
+    """Show the login form."""
     return _form(request, to, problem=None, status=200)
 
 
@@ -42,13 +42,13 @@ def login_form(request: Request, to: Annotated[str, Query()] = "/") -> Response:
 def login(
     request: Request, session: Database, key: Annotated[str, Form()], to: Annotated[str, Form()] = "/"
 ) -> Response:
-    """Set the cookie, or say what is wrong with the key."""
+    """Set the cookie, or show the form with the reason for the rejection."""
     try:
-        who = holder(session, key.strip())
+        key_holder = holder(session, key.strip())
     except ApiError as error:
-        log.warning("login.refused", reason=error.problem.error)
+        log.warning("login.rejected", reason=error.problem.error)
         return _form(request, to, problem=error.problem.message, status=error.status)
-    log.info("login.accepted", key=who.name)
+    log.info("login.accepted", key=key_holder.name)
     response = RedirectResponse(destination(to), 303)
     secure = request.url.scheme == "https"
     response.set_cookie(COOKIE, key.strip(), max_age=COOKIE_SECONDS, httponly=True, samesite="strict", secure=secure)
@@ -57,7 +57,7 @@ def login(
 
 @router.post("/logout", dependencies=[Depends(same_origin)])
 def logout() -> Response:
-    """Forget the key."""
+    """Delete the cookie."""
     response = RedirectResponse("/login", 303)
     response.delete_cookie(COOKIE, httponly=True, samesite="strict")
     return response

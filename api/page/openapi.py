@@ -1,4 +1,4 @@
-"""The reference of the API as one plain page. FastAPI's own loads scripts from elsewhere."""
+"""Show the reference of the API as one plain page; FastAPI's own loads external scripts."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/docs")
 def reference(request: Request) -> Response:
-    """Every endpoint, its parameters and answers, from the OpenAPI document itself."""
+    """Show every endpoint with its parameters and responses, from the OpenAPI document."""
     document: dict[str, Any] = request.app.openapi()
     operations = [
         {"method": method.upper(), "path": path, **operation}

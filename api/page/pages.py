@@ -1,4 +1,4 @@
-"""The pages for people: the work list, and one study with its images and report."""
+"""Pages: the work list, and one study with its images and report."""
 
 import datetime as dt
 import uuid
@@ -28,14 +28,14 @@ def worklist(
     state: Annotated[State | None, Query()] = None,
     after: Annotated[str | None, Query()] = None,
 ) -> Response:
-    """The work list, the newest study first."""
+    """Show the work list, newest study first."""
     page = overview.page(session, limit=PAGE, state=state, after=position(after))
     context = {
         "page": page,
         "following": None if page.following is None else cursor.encode(page.following),
         "first": after is None,
         "state": state,
-        "house": overview.overview(session),
+        "system": overview.overview(session),
         "now": dt.datetime.now(dt.UTC),
     }
     return templates.TemplateResponse(request, "worklist.html", context)
@@ -43,7 +43,7 @@ def worklist(
 
 @router.get("/studies/{study_id}")
 def study(request: Request, session: Database, study_id: uuid.UUID) -> Response:
-    """One study: who, what has arrived, the report and what it rests on."""
+    """Show one study: patient, content, report and evidence."""
     line = reading.study(session, study_id)
     data_dir = request.app.state.settings.operations.data_dir
     context = {

@@ -1,4 +1,4 @@
-"""The one Jinja environment: everything is escaped, and a name that does not exist is an error."""
+"""Jinja environment of the page: everything is escaped, and an undefined name is an error."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A position in the work list as an opaque string."""
+"""Encode a position in the work list as an opaque string."""
 
 import base64
 import binascii
@@ -9,13 +9,13 @@ from db.operations.overview import Position
 
 
 def encode(position: Position) -> str:
-    """The position as URL-safe text."""
+    """Return *position* as URL-safe text."""
     plain = f"{position.received_at.isoformat()} {position.study_id}"
     return base64.urlsafe_b64encode(plain.encode()).decode().rstrip("=")
 
 
 def decode(text: str) -> Position:
-    """The position back; raises ValueError for anything `encode` has not made."""
+    """Return the position in *text*; raises ValueError unless `encode` made it."""
     try:
         plain = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
         received_at, study_id = plain.split(" ")

@@ -1,4 +1,4 @@
-"""Is the house well? Open to everyone, and says nothing about anyone."""
+"""Health of the system; needs no key and holds no patient data."""
 
 from fastapi import APIRouter, Request, Response
 
@@ -12,7 +12,7 @@ router = APIRouter(prefix="/v1", tags=["health"])
 
 @router.get("/health", responses={503: {"model": Health}})
 def health(request: Request, response: Response) -> Health:
-    """Whether reports are being written: 200 when the database answers, a worker lives and no alarm is raised."""
+    """Check the system: 200 if the database is reachable, a worker is alive and no alarm is raised, else 503."""
     settings = request.app.state.settings
     try:
         with transaction(settings.database()) as session:
@@ -23,7 +23,9 @@ def health(request: Request, response: Response) -> Health:
     except UNREACHABLE:
         response.status_code = 503
         return Health(status="degraded", database="unreachable", workers=0)
-    well = workers > 0 and not raised
-    if not well:
+    healthy = workers > 0 and not raised
+    if not healthy:
         response.status_code = 503
-    return Health(status="ok" if well else "degraded", database="ok", workers=workers, alarms=[a.code for a in raised])
+    return Health(
+        status="ok" if healthy else "degraded", database="ok", workers=workers, alarms=[a.code for a in raised]
+    )

@@ -1,4 +1,4 @@
-"""What Prometheus scrapes: how many studies are in which state, who is alive, and the alarms. Numbers only."""
+"""Metrics for Prometheus: studies by state, live processes, alarms and engine figures; numbers only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 router = APIRouter(tags=["health"])
 ROLES = (Role.WORKER, Role.DISPATCHER)
-#: Figures of worker.model.engine.metrics.Metrics, as the workers write them into the process table.
+#: Figures of worker.model.engine.metrics.Metrics, which workers store with their heartbeat.
 ENGINE = {
     "queued": "Requests that wait for a slot.",
     "running": "Requests that hold a slot.",
@@ -36,47 +36,47 @@ ENGINE = {
 }
 
 
-# Not of the versioned interface: Prometheus wants this address.
+# Outside the versioned interface: Prometheus expects this path.
 @router.get("/metrics", include_in_schema=False)
 def metrics(request: Request, session: Database) -> Response:
-    """The state of the house in Prometheus' text format; open to everyone, and says nothing about anyone."""
+    """Return the metrics in Prometheus' text format; needs no key and holds no patient data."""
     registry = CollectorRegistry()
-    registry.register(House(session, request.app.state.settings))
+    registry.register(SystemCollector(session, request.app.state.settings))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
-class House(Collector):
-    """Reads the database once a scrape: there is nothing to keep up to date between two."""
+class SystemCollector(Collector):
+    """Collector that reads the database at each scrape and keeps nothing in between."""
 
     def __init__(self, session: Session, settings: Settings) -> None:
         self._session = session
         self._settings = settings
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
-        """Nothing beforehand: registering must not read the database."""
+        """Return nothing: registering must not read the database."""
         return []
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """Every alarm has its line at all times, so that a rule can be written before it is ever raised."""
+        """Yield all metrics; every alarm code is present, so that rules can refer to it before it is raised."""
         after, cap = self._settings.operations.alarm_seconds, self._settings.study.settle_cap_seconds
         raised = {alarm.code for alarm in alarms.raised(self._session, after_seconds=after, cap_seconds=cap)}
         yield _gauge(
             "prelim_alarm",
-            "1 where work is there and does not get done.",
+            "1 while the alarm is raised: work is pending and makes no progress.",
             "code",
             {code: int(code in raised) for code in alarms.CODES},
         )
         yield _gauge("prelim_studies", "Studies by displayed state.", "state", overview.counts(self._session))
         yield _gauge(
             "prelim_processes_alive",
-            "Processes that gave a sign of life in the last 30 s.",
+            "Processes with a heartbeat in the last 30 s.",
             "role",
             {role: len(heartbeats.alive(self._session, role)) for role in ROLES},
         )
         yield from self._engines()
 
     def _engines(self) -> Iterable[GaugeMetricFamily]:
-        """What the workers' engines said of themselves with their last sign of life, by worker."""
+        """Yield the engine figures of each worker's last heartbeat."""
         workers = heartbeats.alive(self._session, Role.WORKER)
         engines = {worker.name: worker.info["engine"] for worker in workers if "engine" in worker.info}
         for name, about in ENGINE.items():

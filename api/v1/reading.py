@@ -22,7 +22,7 @@ def study(session: Session, study_id: uuid.UUID) -> overview.StudyLine:
     """The study as it stands."""
     line = overview.study(session, study_id)
     if line is None:
-        raise NotFound("there is no such study", "take the id from the list of studies")
+        raise NotFound("study not found", "take the id from the list of studies")
     return line
 
 
@@ -59,5 +59,5 @@ def picture(session: Session, study_id: uuid.UUID, version: int | None, ordinal:
     wanted = version or (line.report.version if line.report else None)
     found = None if wanted is None else overview.image(session, study_id, wanted, ordinal)
     if found is None:
-        raise NotFound("this report has no such picture", "the report lists its pictures")
+        raise NotFound("image not found", "the report lists its images")
     return found

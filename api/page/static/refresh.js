@@ -1,7 +1,7 @@
 "use strict";
 
-// Keeps the marked part of a page current without losing scroll position or focus, and says so when it no longer can:
-// a work list that silently stands still is worse than none. Without scripts the page reloads itself (refreshing.html).
+// Update the marked part of a page without losing scroll position or focus, and show a warning when that fails: an
+// outdated work list must not look current. Without scripts the page reloads itself (refreshing.html).
 
 const SECONDS = 5;
 
@@ -33,7 +33,7 @@ function warn(part) {
   warning.id = "stale";
   warning.className = "warning";
   warning.setAttribute("role", "alert");
-  warning.textContent = "The server does not answer: this page is no longer current.";
+  warning.textContent = "The server is unreachable: this page may be out of date.";
   part.prepend(warning);
 }
 

@@ -1,10 +1,11 @@
-"""What callers see when the database is not there, or when the fault is ours."""
+"""Responses while the database is unreachable, and after an unexpected error."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
@@ -20,20 +21,20 @@ if TYPE_CHECKING:
 KEY = {"Authorization": "Bearer prelim_any"}
 
 
-@pytest.fixture(params=["none configured", "no one listens"])
+@pytest.fixture(params=["not configured", "not listening"])
 def app(request: pytest.FixtureRequest, tmp_path: Path) -> FastAPI:
     # Port 9 (discard) is never served on a loopback.
-    url = SecretStr("postgresql+psycopg://u@127.0.0.1:9/d") if request.param == "no one listens" else None
+    url = SecretStr("postgresql+psycopg://u@127.0.0.1:9/d") if request.param == "not listening" else None
     return create_app(Settings(data_dir=tmp_path, database_url=url))
 
 
-def test_health_says_that_the_database_is_unreachable(app: FastAPI) -> None:
+def test_health_reports_an_unreachable_database(app: FastAPI) -> None:
     answer = TestClient(app).get("/v1/health")
 
     assert (answer.status_code, answer.json()["database"]) == (503, "unreachable")
 
 
-def test_the_api_says_503_and_to_try_again(app: FastAPI) -> None:
+def test_api_answers_503_with_retry_after(app: FastAPI) -> None:
     answer = TestClient(app).get("/v1/studies", headers=KEY)
 
     assert answer.status_code == 503
@@ -41,21 +42,22 @@ def test_the_api_says_503_and_to_try_again(app: FastAPI) -> None:
     assert answer.headers["Retry-After"] == "5"
 
 
-def test_a_page_says_it_to_people(app: FastAPI) -> None:
+def test_page_shows_the_error(app: FastAPI) -> None:
     answer = TestClient(app).get("/", headers=KEY)
 
     assert answer.status_code == 503
     assert answer.headers["Content-Type"].startswith("text/html")
-    assert "the database does not answer" in answer.text
+    assert "database unreachable" in answer.text
 
 
-def test_an_unforeseen_fault_is_500_and_its_text_is_neither_sent_nor_logged(
+def test_unexpected_error_is_500_and_its_text_is_neither_sent_nor_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     app = create_app(Settings(data_dir=tmp_path))
 
     @app.get("/v1/broken")
     def broken() -> None:
+        structlog.get_logger().info("read.started")
         raise RuntimeError("Doe^Jane")
 
     answer = TestClient(app).get("/v1/broken")
@@ -64,10 +66,11 @@ def test_an_unforeseen_fault_is_500_and_its_text_is_neither_sent_nor_logged(
     assert (answer.status_code, answer.json()["error"]) == (500, "internal_error")
     assert "Doe" not in answer.text + logged.replace('RuntimeError("Doe^Jane")', "the source line")
     assert "request.failed" in logged
+    assert logged.count("request_id") == 2, "in a worker thread too"
     assert answer.headers["Cache-Control"] == "no-store"
 
 
-def test_the_api_and_its_reference_tell_the_same(tmp_path: Path) -> None:
+def test_reference_page_lists_every_path_and_schema(tmp_path: Path) -> None:
     app = create_app(Settings(data_dir=tmp_path))
     page = TestClient(app).get("/docs").text
     document = app.openapi()

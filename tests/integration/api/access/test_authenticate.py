@@ -108,7 +108,7 @@ def test_a_wrong_key_is_refused_by_the_login_and_not_repeated(anonymous: TestCli
 
     assert answer.status_code == 401
     assert "Set-Cookie" not in answer.headers
-    assert "not in force" in answer.text
+    assert "unknown or revoked API key" in answer.text
     assert "prelim_guess" not in answer.text
 
 

@@ -32,7 +32,7 @@ def test_the_list_shows_state_patient_and_basis(visitor: TestClient, arrivals: A
 
 
 def test_the_list_warns_when_nobody_writes_reports(visitor: TestClient, database_url: str) -> None:
-    warning = "No worker is alive"
+    warning = "No worker is running"
     alone = visitor.get("/").text
     with transaction(database_url) as session:
         heartbeats.record(session, heartbeats.Role.WORKER)
@@ -84,7 +84,7 @@ def test_words_of_the_model_and_of_the_header_are_text_and_never_markup(
 def test_a_page_without_a_report_yet_keeps_itself_current(visitor: TestClient, arrivals: Arrivals, state: str) -> None:
     page = visitor.get(f"/studies/{getattr(arrivals, state)()}").text
 
-    assert "The report is on its way" in page
+    assert "The report is being prepared" in page
     assert "data-refresh" in page
     assert '<noscript><meta http-equiv="refresh"' in page
 
@@ -117,7 +117,7 @@ def test_an_unknown_study_is_a_page_of_its_own(visitor: TestClient) -> None:
     answer = visitor.get(f"/studies/{uuid.uuid4()}")
 
     assert answer.status_code == 404
-    assert "there is no such study" in answer.text
+    assert "study not found" in answer.text
     assert answer.headers["Content-Type"].startswith("text/html")
 
 

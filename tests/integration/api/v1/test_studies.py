@@ -103,7 +103,7 @@ def test_an_unknown_study_is_404_with_a_hint(client: TestClient, tail: str) -> N
     answer = client.get(f"/v1/studies/{uuid.uuid4()}{tail}")
 
     assert answer.status_code == 404
-    assert (answer.json()["error"], answer.json()["message"]) == ("not_found", "there is no such study")
+    assert (answer.json()["error"], answer.json()["message"]) == ("not_found", "study not found")
 
 
 def test_an_unknown_address_has_the_same_shape(client: TestClient) -> None:
