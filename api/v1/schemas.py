@@ -1,4 +1,4 @@
-"""What leaves the API: every field is named here, so that a new column is never published by accident."""
+"""Response bodies of the API; every published field is listed here, so that no new column is published by accident."""
 
 import datetime as dt
 import uuid
@@ -10,47 +10,47 @@ from db.reports.versions import BANNER
 from db.states import DisplayedState
 
 State = DisplayedState
-Banner = Annotated[str, Field(description="To be shown wherever anything of the report is shown.")]
+Banner = Annotated[str, Field(description="Show it wherever any part of the report is shown.")]
 
 
 class Body(BaseModel):
-    """Base: read from our dataclasses and rows, never changed."""
+    """Base of all bodies: read from dataclasses and rows, immutable."""
 
     model_config = ConfigDict(from_attributes=True, frozen=True)
 
 
 class Problem(Body):
-    """Why there is nothing to hand over, and what to do about it."""
+    """Error of a request: its cause, and what to do."""
 
     error: str = Field(description="Stable code.")
     message: str
     hint: str
-    state: State | None = Field(default=None, description="The study's state, where that is why.")
-    reason: str | None = Field(default=None, description="Stable code of why the study has no report.")
+    state: State | None = Field(default=None, description="State of the study, if that is the cause.")
+    reason: str | None = Field(default=None, description="Stable code: why the study has no report.")
     detail: str | None = None
 
 
 class Health(Body):
-    """Whether reports are being written."""
+    """Health of the system."""
 
     status: Literal["ok", "degraded"]
     database: Literal["ok", "unreachable"]
-    workers: int = Field(description="Workers that gave a sign of life in the last 30 seconds.")
-    alarms: list[str] = Field(default=[], description="What needs a person: work that waits and does not get done.")
+    workers: int = Field(description="Workers with a heartbeat in the last 30 seconds.")
+    alarms: list[str] = Field(default=[], description="Codes of raised alarms: pending work that makes no progress.")
 
 
 class ReportSummary(Body):
-    """What the list says of a study's current report."""
+    """Summary of a study's current report."""
 
     banner: Banner = BANNER
     version: int
     basis: str
     created_at: dt.datetime
-    outdated: bool = Field(description="Images have arrived that this report knows nothing of.")
+    outdated: bool = Field(description="True if images arrived after this report was written.")
 
 
 class Study(Body):
-    """A study as far as it has arrived."""
+    """Current state of a study."""
 
     id: uuid.UUID
     study_instance_uid: str
@@ -65,42 +65,42 @@ class Study(Body):
     study_date: str = Field(description="As in DICOM: YYYYMMDD.")
     study_description: str
     priority: int = Field(description="Greater is more urgent; 0 is routine.")
-    revision: int = Field(description="How often the study was taken for complete, or is about to be.")
+    revision: int = Field(description="Number of times the study was settled, including the coming one.")
     received_at: dt.datetime
     last_received_at: dt.datetime
     settled_at: dt.datetime | None
-    settle_reason: str | None = Field(description="Why it was taken for complete.")
-    reason: str | None = Field(description="Why it ended without a report: a stable code.")
+    settle_reason: str | None = Field(description="Why it was judged complete.")
+    reason: str | None = Field(description="Stable code: why it ended without a report.")
     detail: str | None
     report: ReportSummary | None
 
 
 class Content(Body):
-    """How much of a study has arrived."""
+    """Numbers of received objects of a study."""
 
     series: int
     instances: int
-    images: int = Field(description="Instances a report can be about.")
+    images: int = Field(description="Instances that a report can cover.")
 
 
 class StudyWithContent(Study):
-    """One study."""
+    """A study and the numbers of its objects."""
 
     content: Content
 
 
 class StudyPage(Body):
-    """A part of the work list, the newest first."""
+    """One page of the work list, newest study first."""
 
     studies: list[Study]
     next: str | None = Field(description="Cursor of the next page; null on the last one.")
 
 
 class Evidence(Body):
-    """An earlier case that was given to the model with the pictures."""
+    """An earlier case that was given to the model with the images."""
 
-    rank: int = Field(description="1 is the most similar.")
-    case_id: uuid.UUID | None = Field(description="null once the case was erased.")
+    rank: int = Field(description="From 1, the most similar.")
+    case_id: uuid.UUID | None = Field(description="null once the case is erased.")
     similarity: float = Field(description="Cosine similarity, -1 to 1.")
     excerpt: str
     source: str | None
@@ -108,17 +108,17 @@ class Evidence(Body):
     body_part: str | None
 
 
-class Picture(Body):
-    """A picture the model saw; the PNG is at *url*."""
+class Image(Body):
+    """An image as given to the model; its PNG is at *url*."""
 
-    ordinal: int = Field(description="From 1, in the order given to the model.")
+    ordinal: int = Field(description="From 1, in the model's order.")
     url: str
     sop_instance_uid: str
     frame: int = Field(description="From 0.")
-    reason: str = Field(description="Why this frame was chosen.")
-    transform: dict[str, Any] = Field(description="How the pixels were made from the stored values.")
+    reason: str = Field(description="Reason of the selection of this frame.")
+    transform: dict[str, Any] = Field(description="Rendering steps from stored values to pixels.")
     warnings: list[str]
-    sha256: str = Field(description="Of the PNG, in hex.")
+    sha256: str = Field(description="Digest of the PNG, in hexadecimal.")
 
 
 class Report(Body):
@@ -127,15 +127,17 @@ class Report(Body):
     banner: Banner = BANNER
     study_id: uuid.UUID
     version: int
-    revision: int = Field(description="The study's revision it was written for.")
-    outdated: bool = Field(description="Images have arrived that this report knows nothing of.")
+    revision: int = Field(description="Revision of the study that it covers.")
+    outdated: bool = Field(description="True if images arrived after this report was written.")
     findings: str
     impression: str
-    remarks: list[str] = Field(description="What a reader must know beside the text.")
-    basis: str = Field(description="What the report rests on.")
+    limitations: list[str] = Field(description="Why the text may be incomplete or wrong, for its reader.")
+    remarks: list[str] = Field(description="Old name of `limitations`.", deprecated=True)
+    basis: str = Field(description="Images that the report is based on.")
     created_at: dt.datetime
     evidence: list[Evidence]
-    pictures: list[Picture]
+    images: list[Image]
+    pictures: list[Image] = Field(description="Old name of `images`.", deprecated=True)
     model_digest: str
     prompt_version: str
-    provenance: dict[str, Any] = Field(description="Enough to write it again.")
+    provenance: dict[str, Any] = Field(description="Digests, versions and timings, enough to reproduce it.")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import ColumnElement, and_, case, func, select, true, tuple_
 
 from db.errors import Reason
-from db.models import Evidence, Instance, Job, ReferenceCase, Report, ReportImage, Study
+from db.models import Instance, Job, Report, Study
 from db.operations import heartbeats
 from db.operations.heartbeats import Role
 from db.states import OPEN_JOBS, DisplayedState, JobState, StudyState
@@ -88,32 +88,6 @@ class Content:
     series: int
     instances: int
     images: int
-
-
-@dataclass(frozen=True, slots=True)
-class EvidenceLine:
-    """An earlier case given to the model; *source*, *modality*, *body_part* are None once the case is erased."""
-
-    rank: int
-    case_id: uuid.UUID | None
-    similarity: float
-    excerpt: str
-    source: str | None
-    modality: str | None
-    body_part: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class ImageLine:
-    """An image given to the model, without its pixels."""
-
-    ordinal: int
-    sop_instance_uid: str
-    frame: int
-    reason: str
-    transform: dict[str, Any]
-    warnings: list[str]
-    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,41 +198,6 @@ def content(session: Session, study_id: uuid.UUID) -> Content:
         ).where(Instance.study_id == study_id)
     ).one()
     return Content(*counts)
-
-
-def evidence(session: Session, report_id: uuid.UUID) -> list[EvidenceLine]:
-    """The earlier cases given to the model for a report, the most similar first."""
-    rows = session.execute(
-        select(
-            Evidence.rank,
-            Evidence.case_id,
-            Evidence.similarity,
-            Evidence.excerpt,
-            ReferenceCase.source,
-            ReferenceCase.modality,
-            ReferenceCase.body_part,
-        )
-        .outerjoin(ReferenceCase, ReferenceCase.id == Evidence.case_id)
-        .where(Evidence.report_id == report_id)
-        .order_by(Evidence.rank)
-    )
-    return [EvidenceLine(*row) for row in rows]
-
-
-def images(session: Session, report_id: uuid.UUID) -> list[ImageLine]:
-    """The images of a report in the order the model got them; their pixels stay in the database."""
-    columns = [getattr(ReportImage, name) for name in ImageLine.__dataclass_fields__]
-    rows = session.execute(select(*columns).where(ReportImage.report_id == report_id).order_by(ReportImage.ordinal))
-    return [ImageLine(*row) for row in rows]
-
-
-def image(session: Session, study_id: uuid.UUID, version: int, ordinal: int) -> ReportImage | None:
-    """One image exactly as the model saw it for that version of the study's report."""
-    return session.scalars(
-        select(ReportImage)
-        .join(Report, Report.id == ReportImage.report_id)
-        .where(Report.study_id == study_id, Report.version == version, ReportImage.ordinal == ordinal)
-    ).one_or_none()
 
 
 def overview(session: Session) -> Overview:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, func, select
+from sqlalchemy.orm import defer
 
-from db.models import Evidence, Report, ReportImage
+from db.models import Evidence, ReferenceCase, Report, ReportImage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +58,19 @@ class Draft:
     limitations: list[str] = field(default_factory=list)
     evidence: list[Quoted] = field(default_factory=list)
     images: list[Shown] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceLine:
+    """An earlier case given to the model; *source*, *modality*, *body_part* are None once the case is erased."""
+
+    rank: int
+    case_id: uuid.UUID | None
+    similarity: float
+    excerpt: str
+    source: str | None
+    modality: str | None
+    body_part: str | None
 
 
 #: Under the study's lock (db.jobs.claims.finish), so that no two reports take the same number.
@@ -120,13 +134,35 @@ def current(session: Session, study_id: uuid.UUID) -> Report | None:
     ).one_or_none()
 
 
-def evidence(session: Session, report_id: uuid.UUID) -> Sequence[Evidence]:
-    """The earlier cases given to the model, the most similar first."""
-    return session.scalars(select(Evidence).where(Evidence.report_id == report_id).order_by(Evidence.rank)).all()
+def evidence(session: Session, report_id: uuid.UUID) -> list[EvidenceLine]:
+    """Return the earlier cases given to the model for a report, the most similar first."""
+    rows = session.execute(
+        select(
+            Evidence.rank,
+            Evidence.case_id,
+            Evidence.similarity,
+            Evidence.excerpt,
+            ReferenceCase.source,
+            ReferenceCase.modality,
+            ReferenceCase.body_part,
+        )
+        .outerjoin(ReferenceCase, ReferenceCase.id == Evidence.case_id)
+        .where(Evidence.report_id == report_id)
+        .order_by(Evidence.rank)
+    )
+    return [EvidenceLine(*row) for row in rows]
 
 
-def images(session: Session, report_id: uuid.UUID) -> Sequence[ReportImage]:
-    """The images the model saw, in its order."""
+def images(session: Session, report_id: uuid.UUID, *, pixels: bool = False) -> Sequence[ReportImage]:
+    """Return the images of a report in the model's order; `png` is loaded with *pixels* only."""
+    query = select(ReportImage).where(ReportImage.report_id == report_id).order_by(ReportImage.ordinal)
+    return session.scalars(query if pixels else query.options(defer(ReportImage.png, raiseload=True))).all()
+
+
+def image(session: Session, study_id: uuid.UUID, version: int, ordinal: int) -> ReportImage | None:
+    """Return one image as given to the model for that version of the study's report; None if there is none."""
     return session.scalars(
-        select(ReportImage).where(ReportImage.report_id == report_id).order_by(ReportImage.ordinal)
-    ).all()
+        select(ReportImage)
+        .join(Report, Report.id == ReportImage.report_id)
+        .where(Report.study_id == study_id, Report.version == version, ReportImage.ordinal == ordinal)
+    ).one_or_none()

@@ -132,6 +132,6 @@ def _images(session: Session, study: Study, report: Report) -> StudyImages:
             transform=row.transform,
             warnings=row.warnings,
         )
-        for row in versions.images(session, report.id)
+        for row in versions.images(session, report.id, pixels=True)
     ]
     return StudyImages(images, [], report.basis, study.modality, study.body_part)

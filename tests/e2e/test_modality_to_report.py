@@ -75,7 +75,7 @@ def test_the_api_gives_the_report_with_its_banner_and_what_it_rests_on(api: http
 
 def test_the_api_gives_the_very_images_the_model_saw(api: httpx.Client) -> None:
     study = api.get("/v1/studies").json()["studies"][0]
-    image = api.get(f"/v1/studies/{study['id']}/report/pictures/1")
+    image = api.get(f"/v1/studies/{study['id']}/report/images/1")
 
     assert image.headers["content-type"] == "image/png"
     assert Image.open(io.BytesIO(image.content)).mode == "RGB"

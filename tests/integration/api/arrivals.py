@@ -92,10 +92,10 @@ class Arrivals:
         assert claim.study_id == study_id
         return claim
 
-    def draft(self, pictures: list[bytes] | None = None, **text: str) -> versions.Draft:
+    def draft(self, images: list[bytes] | None = None, **text: str) -> versions.Draft:
         shown = [
-            versions.Shown(picture, "1.2.3", frame, "the only frame", {"window": [40, 400]}, ["burned-in text"])
-            for frame, picture in enumerate(pictures or [png()])
+            versions.Shown(image, "1.2.3", frame, "the only frame", {"window": [40, 400]}, ["burned-in text"])
+            for frame, image in enumerate(images or [png()])
         ]
         words = {"findings": "The lungs are clear.", "impression": "No acute finding.", "basis": "1 of 1 images"}
         return versions.Draft(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("state", ["receiving", "queued", "running", "reported", "failed", "not_reportable"])
-def test_a_study_is_shown_in_the_state_it_is_in(arrivals: Arrivals, state: str) -> None:
+def test_displayed_state_follows_study_and_job(arrivals: Arrivals, state: str) -> None:
     study_id = getattr(arrivals, state)()
 
     with transaction(arrivals.url) as session:
@@ -28,7 +28,7 @@ def test_a_study_is_shown_in_the_state_it_is_in(arrivals: Arrivals, state: str) 
     assert counts == dict.fromkeys(DisplayedState, 0) | {state: 1}
 
 
-def test_late_images_make_a_report_outdated_until_its_successor_is_there(arrivals: Arrivals) -> None:
+def test_late_images_make_a_report_outdated_until_the_next_version(arrivals: Arrivals) -> None:
     study_id = arrivals.reported()
     arrivals.late_image(study_id)
     with transaction(arrivals.url) as session:
@@ -47,7 +47,7 @@ def test_late_images_make_a_report_outdated_until_its_successor_is_there(arrival
     assert renewed.report.basis == "2 of 2 images"
 
 
-def test_pages_give_every_study_once_the_newest_first(arrivals: Arrivals) -> None:
+def test_pages_return_every_study_once_newest_first(arrivals: Arrivals) -> None:
     made = [arrivals.receiving() for _ in range(7)]
     seen, after = [], None
     for expected in (3, 3, 1):
@@ -61,7 +61,7 @@ def test_pages_give_every_study_once_the_newest_first(arrivals: Arrivals) -> Non
     assert seen == made[::-1]
 
 
-def test_a_study_that_arrives_while_someone_pages_shifts_nothing(arrivals: Arrivals) -> None:
+def test_study_that_arrives_between_two_pages_shifts_nothing(arrivals: Arrivals) -> None:
     made = [arrivals.receiving() for _ in range(4)]
     with transaction(arrivals.url) as session:
         first = overview.page(session, limit=2)
@@ -72,14 +72,14 @@ def test_a_study_that_arrives_while_someone_pages_shifts_nothing(arrivals: Arriv
     assert [line.id for line in first.studies + second.studies] == made[::-1]
 
 
-def test_a_full_last_page_has_none_after_it(arrivals: Arrivals) -> None:
+def test_full_last_page_has_no_next(arrivals: Arrivals) -> None:
     for _ in range(2):
         arrivals.receiving()
     with transaction(arrivals.url) as session:
         assert overview.page(session, limit=2).following is None
 
 
-def test_a_page_of_one_state_holds_only_that_state(arrivals: Arrivals) -> None:
+def test_filtered_page_holds_one_state(arrivals: Arrivals) -> None:
     states = ("receiving", "queued", "running", "reported", "failed", "not_reportable")
     made = {state: [getattr(arrivals, state)()] for state in states}
     with transaction(arrivals.url) as session:
@@ -89,12 +89,12 @@ def test_a_page_of_one_state_holds_only_that_state(arrivals: Arrivals) -> None:
     assert shown == {state: made.get(state, []) for state in DisplayedState}
 
 
-def test_an_empty_house_has_nothing_to_say(database_url: str) -> None:
+def test_overview_of_an_empty_system_is_empty(database_url: str) -> None:
     with transaction(database_url) as session:
-        house = overview.overview(session)
+        system = overview.overview(session)
 
-    assert sum(house.studies.values()) == 0
-    assert (house.queue_depth, house.oldest_waiting_seconds, house.workers_alive, house.last_error) == (
+    assert sum(system.studies.values()) == 0
+    assert (system.queue_depth, system.oldest_waiting_seconds, system.workers_alive, system.last_error) == (
         0,
         None,
         0,
@@ -102,23 +102,23 @@ def test_an_empty_house_has_nothing_to_say(database_url: str) -> None:
     )
 
 
-def test_the_overview_counts_queue_and_workers_and_names_the_last_error(arrivals: Arrivals) -> None:
+def test_overview_has_queue_workers_and_last_error(arrivals: Arrivals) -> None:
     arrivals.queued()
     arrivals.queued()
     arrivals.failed()
     latest = arrivals.failed()
     with transaction(arrivals.url) as session:
         heartbeats.record(session, heartbeats.Role.WORKER)
-        house = overview.overview(session)
+        system = overview.overview(session)
 
-    assert (house.queue_depth, house.workers_alive) == (2, 1)
-    assert house.oldest_waiting_seconds is not None
-    assert 0 < house.oldest_waiting_seconds < 60
-    assert house.last_error is not None
-    assert (house.last_error.study_id, house.last_error.reason) == (latest, "broken")
+    assert (system.queue_depth, system.workers_alive) == (2, 1)
+    assert system.oldest_waiting_seconds is not None
+    assert 0 < system.oldest_waiting_seconds < 60
+    assert system.last_error is not None
+    assert (system.last_error.study_id, system.last_error.reason) == (latest, "broken")
 
 
-def test_a_try_that_will_be_repeated_is_an_error_too(arrivals: Arrivals) -> None:
+def test_attempt_that_will_be_repeated_is_the_last_error(arrivals: Arrivals) -> None:
     study_id = arrivals.queued()
     claim = arrivals.claim(study_id)
     with transaction(arrivals.url) as session:
@@ -129,20 +129,20 @@ def test_a_try_that_will_be_repeated_is_an_error_too(arrivals: Arrivals) -> None
     assert (error.study_id, error.reason) == (study_id, "out_of_memory")
 
 
-def test_erasing_a_reference_case_leaves_what_was_quoted_from_it(arrivals: Arrivals) -> None:
+def test_erased_reference_case_leaves_its_excerpt(arrivals: Arrivals) -> None:
     study_id = arrivals.reported()
     with transaction(arrivals.url) as session:
         session.query(ReferenceCase).delete()
     with transaction(arrivals.url) as session:
         report = versions.current(session, study_id)
         assert report is not None
-        (case,) = overview.evidence(session, report.id)
+        (case,) = versions.evidence(session, report.id)
 
     assert (case.case_id, case.source) == (None, None)
     assert case.excerpt == "Clear lungs in an earlier case."
 
 
-def test_patient_attributes_do_not_show_when_a_line_is_printed(arrivals: Arrivals) -> None:
+def test_repr_of_a_study_holds_no_patient_data(arrivals: Arrivals) -> None:
     study_id = arrivals.receiving(patient_name="Doe^Jane", patient_id="P-17", accession_number="A-1")
     with transaction(arrivals.url) as session:
         shown = repr(overview.study(session, study_id))
@@ -150,7 +150,7 @@ def test_patient_attributes_do_not_show_when_a_line_is_printed(arrivals: Arrival
     assert not [secret for secret in ("Doe", "P-17", "A-1", "19610203") if secret in shown]
 
 
-def test_what_an_operator_did_is_no_error(arrivals: Arrivals) -> None:
+def test_retry_by_an_operator_is_not_an_error(arrivals: Arrivals) -> None:
     study_id = arrivals.failed()
     with transaction(arrivals.url) as session:
         claims.retry(session, session.get_one(Study, study_id, with_for_update=True))

@@ -23,13 +23,14 @@ GUARDED_API = [
     "/v1/studies",
     f"/v1/studies/{SOME}",
     f"/v1/studies/{SOME}/report",
+    f"/v1/studies/{SOME}/report/images/1",
     f"/v1/studies/{SOME}/report/pictures/1",
 ]
 GUARDED_PAGES = ["/", f"/studies/{SOME}"]
 
 
 @pytest.mark.parametrize("path", GUARDED_API)
-def test_without_a_key_the_api_says_401_and_how_to_do_better(anonymous: TestClient, path: str) -> None:
+def test_api_without_a_key_is_401_with_a_hint(anonymous: TestClient, path: str) -> None:
     answer = anonymous.get(path)
 
     assert answer.status_code == 401
@@ -39,14 +40,14 @@ def test_without_a_key_the_api_says_401_and_how_to_do_better(anonymous: TestClie
 
 
 @pytest.mark.parametrize("path", GUARDED_API)
-def test_a_wrong_key_is_as_good_as_none(anonymous: TestClient, key: str, path: str) -> None:
+def test_unknown_key_is_401(anonymous: TestClient, key: str, path: str) -> None:
     assert anonymous.get(path, headers={"Authorization": f"Bearer {key}x"}).status_code == 401
     assert anonymous.get(path, headers={"Authorization": f"Basic {key}"}).status_code == 401
     assert anonymous.get(path, params={"key": key, "access_token": key}).status_code == 401
 
 
 @pytest.mark.parametrize("path", GUARDED_PAGES)
-def test_without_a_key_a_page_leads_to_the_login_and_back(anonymous: TestClient, key: str, path: str) -> None:
+def test_page_without_a_key_redirects_to_the_login_and_back(anonymous: TestClient, key: str, path: str) -> None:
     away = anonymous.get(path)
     form = anonymous.get(away.headers["Location"])
     destination = re.search(r'name="to" value="([^"]*)"', form.text)
@@ -57,14 +58,14 @@ def test_without_a_key_a_page_leads_to_the_login_and_back(anonymous: TestClient,
     assert back.headers["Location"] == path
 
 
-def test_nothing_else_is_open(app: FastAPI, anonymous: TestClient) -> None:
+def test_only_the_listed_paths_are_open(app: FastAPI, anonymous: TestClient) -> None:
     described = {path.replace("{study_id}", SOME).replace("{ordinal}", "1") for path in app.openapi()["paths"]}
 
     assert described - set(GUARDED_API) <= OPEN
     assert all(anonymous.get(path).status_code in {200, 405, 503} for path in OPEN)
 
 
-def test_a_revoked_key_stops_working_with_the_next_request(client: TestClient, database_url: str) -> None:
+def test_revoked_key_is_rejected_at_the_next_request(client: TestClient, database_url: str) -> None:
     before = client.get("/v1/studies").status_code
     with transaction(database_url) as session:
         keys.revoke(session, "reading room")
@@ -72,7 +73,7 @@ def test_a_revoked_key_stops_working_with_the_next_request(client: TestClient, d
     assert (before, client.get("/v1/studies").status_code) == (200, 401)
 
 
-def test_a_key_without_the_scope_is_forbidden_to_read(client: TestClient, database_url: str) -> None:
+def test_key_without_the_read_scope_is_403(client: TestClient, database_url: str) -> None:
     with transaction(database_url) as session:
         session.execute(update(ApiKey).values(scopes=[]))
     answer = client.get("/v1/studies")
@@ -81,11 +82,11 @@ def test_a_key_without_the_scope_is_forbidden_to_read(client: TestClient, databa
     assert "read" in answer.json()["hint"]
 
 
-def test_a_wrong_key_is_told_before_a_wrong_parameter(anonymous: TestClient) -> None:
+def test_key_is_checked_before_the_parameters(anonymous: TestClient) -> None:
     assert anonymous.get("/v1/studies/not-an-id").status_code == 401
 
 
-def test_the_login_puts_the_key_where_no_script_and_no_other_site_can_use_it(anonymous: TestClient, key: str) -> None:
+def test_login_sets_an_httponly_samesite_cookie(anonymous: TestClient, key: str) -> None:
     answer = anonymous.post("/login", data={"key": f" {key}\n"})
     cookie = answer.headers["Set-Cookie"]
 
@@ -95,7 +96,7 @@ def test_the_login_puts_the_key_where_no_script_and_no_other_site_can_use_it(ano
     assert anonymous.get("/v1/studies").status_code == 200
 
 
-def test_over_tls_the_cookie_never_travels_in_the_clear(app: FastAPI, key: str) -> None:
+def test_cookie_is_secure_over_tls(app: FastAPI, key: str) -> None:
     answer = TestClient(app, base_url="https://prelim.example", follow_redirects=False).post(
         "/login", data={"key": key}
     )
@@ -103,7 +104,7 @@ def test_over_tls_the_cookie_never_travels_in_the_clear(app: FastAPI, key: str) 
     assert "Secure" in answer.headers["Set-Cookie"].split("; ")
 
 
-def test_a_wrong_key_is_refused_by_the_login_and_not_repeated(anonymous: TestClient) -> None:
+def test_login_rejects_an_unknown_key_and_does_not_repeat_it(anonymous: TestClient) -> None:
     answer = anonymous.post("/login", data={"key": "prelim_guess"})
 
     assert answer.status_code == 401
@@ -112,7 +113,7 @@ def test_a_wrong_key_is_refused_by_the_login_and_not_repeated(anonymous: TestCli
     assert "prelim_guess" not in answer.text
 
 
-def test_the_logout_takes_the_key_away(visitor: TestClient) -> None:
+def test_logout_deletes_the_cookie(visitor: TestClient) -> None:
     assert visitor.get("/").status_code == 200
     answer = visitor.post("/logout")
 
@@ -123,7 +124,7 @@ def test_the_logout_takes_the_key_away(visitor: TestClient) -> None:
 @pytest.mark.parametrize(
     "to", ["https://evil.example", "//evil.example", "/\\evil.example", "/studies/../x", "/logout", "/\n"]
 )
-def test_the_login_leads_nowhere_but_to_our_pages(anonymous: TestClient, key: str, to: str) -> None:
+def test_login_redirects_to_this_server_only(anonymous: TestClient, key: str, to: str) -> None:
     assert anonymous.post("/login", data={"key": key, "to": to}).headers["Location"] == "/"
 
 
@@ -137,7 +138,7 @@ def test_the_login_leads_nowhere_but_to_our_pages(anonymous: TestClient, key: st
         {"Origin": "null"},
     ],
 )
-def test_a_form_on_another_site_is_refused(anonymous: TestClient, key: str, path: str, headers: dict[str, str]) -> None:
+def test_form_of_another_site_is_rejected(anonymous: TestClient, key: str, path: str, headers: dict[str, str]) -> None:
     answer = anonymous.post(path, data={"key": key}, headers=headers)
 
     assert answer.status_code == 403
@@ -145,12 +146,12 @@ def test_a_form_on_another_site_is_refused(anonymous: TestClient, key: str, path
 
 
 @pytest.mark.parametrize("headers", [{"Sec-Fetch-Site": "same-origin"}, {"Origin": "http://testserver"}])
-def test_our_own_form_is_accepted(anonymous: TestClient, key: str, headers: dict[str, str]) -> None:
+def test_form_of_this_site_is_accepted(anonymous: TestClient, key: str, headers: dict[str, str]) -> None:
     assert anonymous.post("/login", data={"key": key}, headers=headers).status_code == 303
 
 
 @pytest.mark.parametrize("form", [{"key": "x" * 2000}, dict.fromkeys("abcdef", "x")])
-def test_a_form_that_cannot_be_ours_is_not_read_to_its_end(anonymous: TestClient, form: dict[str, str]) -> None:
+def test_oversized_form_is_rejected(anonymous: TestClient, form: dict[str, str]) -> None:
     answer = anonymous.post("/login", data=form)
 
     assert answer.status_code == 400
@@ -160,9 +161,7 @@ def test_a_form_that_cannot_be_ours_is_not_read_to_its_end(anonymous: TestClient
 @pytest.mark.parametrize(
     "path", ["/v1/studies", "/", "/login", "/docs", "/nowhere", "/v1/nowhere", "/static/style.css"]
 )
-def test_every_answer_forbids_framing_sniffing_inline_scripts_and_foreign_resources(
-    client: TestClient, path: str
-) -> None:
+def test_every_response_has_the_security_headers(client: TestClient, path: str) -> None:
     headers = client.get(path).headers
     policy = headers["Content-Security-Policy"]
 
@@ -175,14 +174,14 @@ def test_every_answer_forbids_framing_sniffing_inline_scripts_and_foreign_resour
     assert headers["Referrer-Policy"] == "no-referrer"
 
 
-def test_patient_data_is_kept_by_no_cache(client: TestClient, arrivals: Arrivals) -> None:
+def test_patient_data_is_not_cached(client: TestClient, arrivals: Arrivals) -> None:
     study_id = arrivals.reported()
     paths = ["/", f"/studies/{study_id}", "/v1/studies", f"/v1/studies/{study_id}", f"/v1/studies/{study_id}/report"]
 
     assert {client.get(path).headers["Cache-Control"] for path in paths} == {"no-store"}
 
 
-def test_no_page_has_anything_inline_or_from_elsewhere(client: TestClient, arrivals: Arrivals) -> None:
+def test_no_page_has_inline_or_external_content(client: TestClient, arrivals: Arrivals) -> None:
     study_id = arrivals.reported()
     for path in ("/", f"/studies/{study_id}", "/login", "/docs"):
         text = client.get(path).text

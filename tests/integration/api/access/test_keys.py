@@ -10,7 +10,7 @@ from db.models import ApiKey
 from db.session import transaction
 
 
-def test_a_new_key_is_valid_and_names_its_holder_and_scopes(database_url: str) -> None:
+def test_new_key_has_its_name_and_scopes(database_url: str) -> None:
     with transaction(database_url) as session:
         key = keys.create(session, "reading room")
         holder = keys.verify(session, key)
@@ -19,7 +19,7 @@ def test_a_new_key_is_valid_and_names_its_holder_and_scopes(database_url: str) -
     assert (holder.name, set(holder.scopes)) == ("reading room", {"read"})
 
 
-def test_a_key_is_a_prefix_and_32_random_bytes(database_url: str) -> None:
+def test_key_is_a_prefix_and_32_random_bytes(database_url: str) -> None:
     with transaction(database_url) as session:
         first, second = keys.create(session, "first"), keys.create(session, "second")
 
@@ -28,7 +28,7 @@ def test_a_key_is_a_prefix_and_32_random_bytes(database_url: str) -> None:
     assert len(first) == len("prelim_") + 43
 
 
-def test_only_the_digest_of_a_key_is_kept(database_url: str) -> None:
+def test_only_the_digest_of_a_key_is_stored(database_url: str) -> None:
     with transaction(database_url) as session:
         key = keys.create(session, "reading room")
         row = session.scalars(select(ApiKey)).one()
@@ -37,21 +37,21 @@ def test_only_the_digest_of_a_key_is_kept(database_url: str) -> None:
     assert key not in str(vars(row))
 
 
-def test_another_key_is_nobodys(database_url: str) -> None:
+def test_unknown_key_has_no_holder(database_url: str) -> None:
     with transaction(database_url) as session:
         key = keys.create(session, "reading room")
         assert keys.verify(session, key[:-1]) is None
         assert keys.verify(session, "") is None
 
 
-def test_a_revoked_key_is_worthless(database_url: str) -> None:
+def test_revoked_key_has_no_holder(database_url: str) -> None:
     with transaction(database_url) as session:
         key = keys.create(session, "reading room")
         keys.revoke(session, "reading room")
         assert keys.verify(session, key) is None
 
 
-def test_revoking_twice_says_that_there_is_no_such_key(database_url: str) -> None:
+def test_second_revocation_is_rejected(database_url: str) -> None:
     with transaction(database_url) as session:
         keys.create(session, "reading room")
         keys.revoke(session, "reading room")
@@ -59,14 +59,14 @@ def test_revoking_twice_says_that_there_is_no_such_key(database_url: str) -> Non
             keys.revoke(session, "reading room")
 
 
-def test_a_name_is_given_once(database_url: str) -> None:
+def test_key_name_is_unique(database_url: str) -> None:
     with transaction(database_url) as session:
         keys.create(session, "reading room")
         with pytest.raises(keys.KeyNameTaken, match="replace"):
             keys.create(session, "reading room")
 
 
-def test_replacing_a_revoked_key_makes_the_new_one_valid_and_leaves_the_old_one_worthless(database_url: str) -> None:
+def test_replacement_of_a_revoked_key_is_valid_and_the_old_one_stays_invalid(database_url: str) -> None:
     with transaction(database_url) as session:
         old = keys.create(session, "demo")
         keys.revoke(session, "demo")
@@ -75,6 +75,6 @@ def test_replacing_a_revoked_key_makes_the_new_one_valid_and_leaves_the_old_one_
         assert keys.verify(session, new) is not None
 
 
-def test_a_scope_that_does_not_exist_is_refused(database_url: str) -> None:
+def test_unknown_scope_is_rejected(database_url: str) -> None:
     with transaction(database_url) as session, pytest.raises(keys.UnknownScope, match="write"):
         keys.create(session, "reading room", ["write"])

@@ -58,9 +58,7 @@ def log_in(tab: Tab, address: str, key: str, path: str = "/") -> None:
     tab.wait(f"location.pathname === '{path}' && document.readyState === 'complete'")
 
 
-def test_a_radiologist_logs_in_and_reads_a_report_with_its_picture(
-    tab: Tab, address: str, key: str, arrivals: Arrivals
-) -> None:
+def test_reader_logs_in_and_opens_a_report_with_its_image(tab: Tab, address: str, key: str, arrivals: Arrivals) -> None:
     study_id = arrivals.reported(arrivals.draft([png(size=96)]))
     log_in(tab, address, key)
     tab.ask(f"document.getElementById('study-{study_id}').click()")
@@ -72,7 +70,7 @@ def test_a_radiologist_logs_in_and_reads_a_report_with_its_picture(
     assert tab.said == []
 
 
-def test_an_open_study_shows_its_report_when_it_is_there_without_being_asked(
+def test_open_study_page_shows_a_new_report_without_reload(
     tab: Tab, address: str, key: str, arrivals: Arrivals
 ) -> None:
     study_id = arrivals.queued()
@@ -85,9 +83,7 @@ def test_an_open_study_shows_its_report_when_it_is_there_without_being_asked(
     assert tab.said == []
 
 
-def test_without_scripts_the_list_still_keeps_itself_current(
-    tab: Tab, address: str, key: str, arrivals: Arrivals
-) -> None:
+def test_work_list_refreshes_without_scripts(tab: Tab, address: str, key: str, arrivals: Arrivals) -> None:
     log_in(tab, address, key)
     tab.without_scripts()
     tab.open(f"{address}/")

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from tests.integration.api.arrivals import Arrivals
 
 
-def test_an_empty_list_says_what_to_do(visitor: TestClient) -> None:
+def test_empty_work_list_has_a_hint(visitor: TestClient) -> None:
     assert "No study has arrived yet" in visitor.get("/").text
 
 
-def test_the_list_shows_state_patient_and_basis(visitor: TestClient, arrivals: Arrivals) -> None:
+def test_work_list_shows_state_patient_and_basis(visitor: TestClient, arrivals: Arrivals) -> None:
     study_id = arrivals.reported(patient_name="Doe^Jane", patient_sex="F")
     page = visitor.get("/").text
 
@@ -31,7 +31,7 @@ def test_the_list_shows_state_patient_and_basis(visitor: TestClient, arrivals: A
     assert "1 of 1 images" in page
 
 
-def test_the_list_warns_when_nobody_writes_reports(visitor: TestClient, database_url: str) -> None:
+def test_work_list_warns_without_a_live_worker(visitor: TestClient, database_url: str) -> None:
     warning = "No worker is running"
     alone = visitor.get("/").text
     with transaction(database_url) as session:
@@ -41,7 +41,7 @@ def test_the_list_warns_when_nobody_writes_reports(visitor: TestClient, database
     assert warning not in visitor.get("/").text
 
 
-def test_the_list_of_one_state_pages_within_it(visitor: TestClient, arrivals: Arrivals) -> None:
+def test_filtered_work_list_pages_within_its_state(visitor: TestClient, arrivals: Arrivals) -> None:
     for _ in range(51):
         arrivals.receiving()
     arrivals.queued()
@@ -53,26 +53,24 @@ def test_the_list_of_one_state_pages_within_it(visitor: TestClient, arrivals: Ar
     assert "state queued" not in first + second
 
 
-def test_a_study_without_a_name_can_still_be_opened(visitor: TestClient, arrivals: Arrivals) -> None:
+def test_study_without_a_patient_name_has_a_link(visitor: TestClient, arrivals: Arrivals) -> None:
     study_id = arrivals.receiving(patient_name="", patient_id="", patient_birth_date="")
 
     assert f'href="/studies/{study_id}">No name</a>' in visitor.get("/").text
 
 
-def test_a_reports_page_shows_banner_text_pictures_and_evidence(visitor: TestClient, arrivals: Arrivals) -> None:
+def test_study_page_shows_banner_report_images_and_evidence(visitor: TestClient, arrivals: Arrivals) -> None:
     study_id = arrivals.reported()
     page = visitor.get(f"/studies/{study_id}").text
 
     assert versions.BANNER in page
     for text in ("The lungs are clear.", "No acute finding.", "cut short at 200 tokens", "Clear lungs in an earlier"):
         assert text in page
-    assert f'<img src="/v1/studies/{study_id}/report/pictures/1?version=1"' in page
+    assert f'<img src="/v1/studies/{study_id}/report/images/1?version=1"' in page
     assert "data-refresh" not in page
 
 
-def test_words_of_the_model_and_of_the_header_are_text_and_never_markup(
-    visitor: TestClient, arrivals: Arrivals
-) -> None:
+def test_model_output_and_headers_are_escaped(visitor: TestClient, arrivals: Arrivals) -> None:
     evil = "<script>alert(1)</script>"
     study_id = arrivals.reported(arrivals.draft(findings=evil, impression=evil, basis=evil), patient_name=evil)
 
@@ -81,7 +79,7 @@ def test_words_of_the_model_and_of_the_header_are_text_and_never_markup(
 
 
 @pytest.mark.parametrize("state", ["receiving", "queued", "running"])
-def test_a_page_without_a_report_yet_keeps_itself_current(visitor: TestClient, arrivals: Arrivals, state: str) -> None:
+def test_page_of_a_pending_study_refreshes(visitor: TestClient, arrivals: Arrivals, state: str) -> None:
     page = visitor.get(f"/studies/{getattr(arrivals, state)()}").text
 
     assert "The report is being prepared" in page
@@ -90,14 +88,14 @@ def test_a_page_without_a_report_yet_keeps_itself_current(visitor: TestClient, a
 
 
 @pytest.mark.parametrize(("state", "why"), [("failed", "the model broke"), ("not_reportable", "hold no pixels")])
-def test_a_page_without_a_report_says_why(visitor: TestClient, arrivals: Arrivals, state: str, why: str) -> None:
+def test_page_without_a_report_shows_the_reason(visitor: TestClient, arrivals: Arrivals, state: str, why: str) -> None:
     page = visitor.get(f"/studies/{getattr(arrivals, state)()}").text
 
     assert why in page
     assert "There is no report." in page
 
 
-def test_an_outdated_report_is_shown_with_a_warning(visitor: TestClient, arrivals: Arrivals) -> None:
+def test_outdated_report_has_a_warning(visitor: TestClient, arrivals: Arrivals) -> None:
     study_id = arrivals.reported()
     arrivals.late_image(study_id)
     page = visitor.get(f"/studies/{study_id}").text
@@ -106,14 +104,14 @@ def test_an_outdated_report_is_shown_with_a_warning(visitor: TestClient, arrival
     assert "The lungs are clear." in page
 
 
-def test_no_patient_stands_in_a_title_or_an_address(visitor: TestClient, arrivals: Arrivals) -> None:
+def test_page_title_holds_no_patient_data(visitor: TestClient, arrivals: Arrivals) -> None:
     study_id = arrivals.reported(patient_name="Doe^Jane")
     page = visitor.get(f"/studies/{study_id}").text
 
     assert "Doe" not in page.split("</title>")[0]
 
 
-def test_an_unknown_study_is_a_page_of_its_own(visitor: TestClient) -> None:
+def test_unknown_study_has_an_error_page(visitor: TestClient) -> None:
     answer = visitor.get(f"/studies/{uuid.uuid4()}")
 
     assert answer.status_code == 404
@@ -121,7 +119,7 @@ def test_an_unknown_study_is_a_page_of_its_own(visitor: TestClient) -> None:
     assert answer.headers["Content-Type"].startswith("text/html")
 
 
-def test_a_typing_error_in_an_address_is_a_page_too(visitor: TestClient) -> None:
+def test_invalid_parameter_has_an_error_page(visitor: TestClient) -> None:
     answer = visitor.get("/", params={"after": "AAAA"})
 
     assert answer.status_code == 422

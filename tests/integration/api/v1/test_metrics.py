@@ -26,11 +26,13 @@ def scraped(client: TestClient, name: str) -> dict[str, float]:
     return {value: sample.value for sample in family.samples for value in sample.labels.values()}
 
 
-def test_every_alarm_has_its_line_before_it_is_ever_raised(anonymous: TestClient) -> None:
+def test_every_alarm_has_a_metric_before_it_is_raised(anonymous: TestClient) -> None:
     assert scraped(anonymous, "prelim_alarm") == dict.fromkeys(alarms.CODES, 0)
 
 
-def test_work_that_is_not_done_shows_as_its_alarm(anonymous: TestClient, arrivals: Arrivals, database_url: str) -> None:
+def test_pending_work_without_a_worker_raises_its_alarm_metric(
+    anonymous: TestClient, arrivals: Arrivals, database_url: str
+) -> None:
     arrivals.queued()
     with transaction(database_url) as session:
         session.execute(update(Job).values(queued_at=LONG_AGO, available_at=LONG_AGO))
@@ -38,9 +40,7 @@ def test_work_that_is_not_done_shows_as_its_alarm(anonymous: TestClient, arrival
     assert scraped(anonymous, "prelim_alarm") == dict.fromkeys(alarms.CODES, 0) | raised
 
 
-def test_a_study_that_is_not_judged_complete_shows_as_its_alarm(
-    anonymous: TestClient, arrivals: Arrivals, database_url: str
-) -> None:
+def test_unsettled_study_raises_its_alarm_metric(anonymous: TestClient, arrivals: Arrivals, database_url: str) -> None:
     arrivals.receiving()
     with transaction(database_url) as session:
         heartbeats.record(session, heartbeats.Role.DISPATCHER)
@@ -56,9 +56,7 @@ def test_studies_and_processes_are_counted(anonymous: TestClient, arrivals: Arri
     assert scraped(anonymous, "prelim_processes_alive") == {"worker": 1, "dispatcher": 0}
 
 
-def test_what_the_engines_say_of_themselves_is_scraped_by_worker(
-    anonymous: TestClient, arrivals: Arrivals, database_url: str
-) -> None:
+def test_engine_figures_are_labelled_by_worker(anonymous: TestClient, arrivals: Arrivals, database_url: str) -> None:
     del arrivals
     with transaction(database_url) as session:
         heartbeats.record(
@@ -69,6 +67,6 @@ def test_what_the_engines_say_of_themselves_is_scraped_by_worker(
     assert scraped(anonymous, "prelim_engine_kv_tokens") == {}
 
 
-def test_nothing_about_a_patient_is_scraped(anonymous: TestClient, arrivals: Arrivals) -> None:
+def test_metrics_hold_no_patient_data(anonymous: TestClient, arrivals: Arrivals) -> None:
     arrivals.queued()
     assert "PHANTOM" not in anonymous.get("/metrics").text

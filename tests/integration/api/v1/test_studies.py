@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fastapi.testclient import TestClient
 
 
-def test_health_is_degraded_until_a_worker_and_a_dispatcher_live(anonymous: TestClient, database_url: str) -> None:
+def test_health_is_degraded_until_worker_and_dispatcher_are_alive(anonymous: TestClient, database_url: str) -> None:
     alone = anonymous.get("/v1/health")
     with transaction(database_url) as session:
         heartbeats.record(session, heartbeats.Role.WORKER)
@@ -39,9 +39,7 @@ def test_health_is_degraded_until_a_worker_and_a_dispatcher_live(anonymous: Test
     )
 
 
-def test_the_list_shows_the_newest_study_first_with_what_its_report_rests_on(
-    client: TestClient, arrivals: Arrivals
-) -> None:
+def test_list_has_the_newest_study_first_with_its_report_summary(client: TestClient, arrivals: Arrivals) -> None:
     reported = arrivals.reported(patient_name="Doe^Jane", study_description="Chest")
     waiting = arrivals.queued()
     body = client.get("/v1/studies").json()
@@ -54,7 +52,7 @@ def test_the_list_shows_the_newest_study_first_with_what_its_report_rests_on(
     assert body["next"] is None
 
 
-def test_following_next_gives_every_study_once(client: TestClient, arrivals: Arrivals) -> None:
+def test_following_next_returns_every_study_once(client: TestClient, arrivals: Arrivals) -> None:
     made = [str(arrivals.receiving()) for _ in range(5)]
     seen: list[str] = []
     query: dict[str, str | int] = {"limit": 2}
@@ -68,7 +66,7 @@ def test_following_next_gives_every_study_once(client: TestClient, arrivals: Arr
     assert seen == made[::-1]
 
 
-def test_the_list_can_be_of_one_state(client: TestClient, arrivals: Arrivals) -> None:
+def test_list_can_be_filtered_by_state(client: TestClient, arrivals: Arrivals) -> None:
     arrivals.queued()
     running = arrivals.running()
     body = client.get("/v1/studies", params={"state": "running"}).json()
@@ -79,7 +77,7 @@ def test_the_list_can_be_of_one_state(client: TestClient, arrivals: Arrivals) ->
 @pytest.mark.parametrize(
     "query", [{"limit": "101"}, {"limit": "0"}, {"state": "Doe^Jane"}, {"after": "Doe^Jane"}, {"after": "AAAA"}]
 )
-def test_what_makes_no_sense_is_named_and_not_repeated(client: TestClient, query: dict[str, str]) -> None:
+def test_invalid_parameter_is_named_and_not_repeated(client: TestClient, query: dict[str, str]) -> None:
     answer = client.get("/v1/studies", params=query)
     ((name, value),) = query.items()
 
@@ -89,7 +87,7 @@ def test_what_makes_no_sense_is_named_and_not_repeated(client: TestClient, query
     assert len(value) < 5 or value not in answer.text
 
 
-def test_one_study_says_how_much_of_it_has_arrived(client: TestClient, arrivals: Arrivals) -> None:
+def test_study_has_the_numbers_of_its_objects(client: TestClient, arrivals: Arrivals) -> None:
     study_id = arrivals.receiving()
     arrivals.late_image(study_id)
     body = client.get(f"/v1/studies/{study_id}").json()
@@ -98,32 +96,32 @@ def test_one_study_says_how_much_of_it_has_arrived(client: TestClient, arrivals:
     assert body["content"] == {"series": 1, "instances": 2, "images": 2}
 
 
-@pytest.mark.parametrize("tail", ["", "/report", "/report/pictures/1"])
-def test_an_unknown_study_is_404_with_a_hint(client: TestClient, tail: str) -> None:
+@pytest.mark.parametrize("tail", ["", "/report", "/report/images/1"])
+def test_unknown_study_is_404_with_a_hint(client: TestClient, tail: str) -> None:
     answer = client.get(f"/v1/studies/{uuid.uuid4()}{tail}")
 
     assert answer.status_code == 404
     assert (answer.json()["error"], answer.json()["message"]) == ("not_found", "study not found")
 
 
-def test_an_unknown_address_has_the_same_shape(client: TestClient) -> None:
+def test_unknown_path_has_the_same_error_body(client: TestClient) -> None:
     assert client.get("/v1/nowhere").json().keys() == {"error", "message", "hint"}
     assert client.post("/v1/studies").json().keys() == {"error", "message", "hint"}
 
 
-def test_a_report_comes_with_everything_it_rests_on(client: TestClient, arrivals: Arrivals) -> None:
+def test_report_has_text_basis_limitations_and_provenance(client: TestClient, arrivals: Arrivals) -> None:
     study_id = arrivals.reported()
     body = client.get(f"/v1/studies/{study_id}/report").json()
 
     assert body["banner"] == versions.BANNER
     assert (body["version"], body["revision"], body["outdated"]) == (1, 1, False)
     assert (body["findings"], body["impression"]) == ("The lungs are clear.", "No acute finding.")
-    assert (body["basis"], body["remarks"]) == ("1 of 1 images", ["cut short at 200 tokens"])
+    assert (body["basis"], body["limitations"]) == ("1 of 1 images", ["cut short at 200 tokens"])
     assert (body["model_digest"], body["prompt_version"]) == ("sha256:abc", "report/1")
     assert body["provenance"] == {"torch": "2.13.0"}
 
 
-def test_the_evidence_names_the_case_its_similarity_and_its_source(client: TestClient, arrivals: Arrivals) -> None:
+def test_evidence_has_case_similarity_and_source(client: TestClient, arrivals: Arrivals) -> None:
     study_id = arrivals.reported()
     (case,) = client.get(f"/v1/studies/{study_id}/report").json()["evidence"]
 
@@ -131,22 +129,22 @@ def test_the_evidence_names_the_case_its_similarity_and_its_source(client: TestC
     assert (case["source"], case["modality"], case["body_part"]) == ("made", "DX", "CHEST")
 
 
-def test_a_picture_is_exactly_what_the_model_saw(client: TestClient, arrivals: Arrivals) -> None:
-    seen = [png(10), png(200)]
-    study_id = arrivals.reported(arrivals.draft(seen))
-    pictures = client.get(f"/v1/studies/{study_id}/report").json()["pictures"]
-    answers = [client.get(picture["url"]) for picture in pictures]
+def test_image_is_exactly_the_one_given_to_the_model(client: TestClient, arrivals: Arrivals) -> None:
+    given = [png(10), png(200)]
+    study_id = arrivals.reported(arrivals.draft(given))
+    images = client.get(f"/v1/studies/{study_id}/report").json()["images"]
+    answers = [client.get(image["url"]) for image in images]
 
-    assert [answer.content for answer in answers] == seen
+    assert [answer.content for answer in answers] == given
     assert {answer.headers["Content-Type"] for answer in answers} == {"image/png"}
-    assert [picture["sha256"] for picture in pictures] == [hashlib.sha256(each).hexdigest() for each in seen]
-    assert (pictures[1]["frame"], pictures[1]["transform"]) == (1, {"window": [40, 400]})
-    assert pictures[1]["warnings"] == ["burned-in text"]
+    assert [image["sha256"] for image in images] == [hashlib.sha256(each).hexdigest() for each in given]
+    assert (images[1]["frame"], images[1]["transform"]) == (1, {"window": [40, 400]})
+    assert images[1]["warnings"] == ["burned-in text"]
 
 
-def test_a_versioned_picture_is_kept_by_its_reader_alone_and_sent_once(client: TestClient, arrivals: Arrivals) -> None:
+def test_versioned_image_is_cached_privately_and_sent_once(client: TestClient, arrivals: Arrivals) -> None:
     study_id = arrivals.reported()
-    url = client.get(f"/v1/studies/{study_id}/report").json()["pictures"][0]["url"]
+    url = client.get(f"/v1/studies/{study_id}/report").json()["images"][0]["url"]
     first = client.get(url)
     again = client.get(url, headers={"If-None-Match": f'"other", W/{first.headers["ETag"]}'})
 
@@ -155,9 +153,9 @@ def test_a_versioned_picture_is_kept_by_its_reader_alone_and_sent_once(client: T
     assert (again.status_code, again.content) == (304, b"")
 
 
-def test_a_picture_named_without_its_version_is_asked_for_anew(client: TestClient, arrivals: Arrivals) -> None:
+def test_image_without_a_version_is_revalidated(client: TestClient, arrivals: Arrivals) -> None:
     study_id = arrivals.reported(arrivals.draft([png(10)]))
-    address = f"/v1/studies/{study_id}/report/pictures/1"
+    address = f"/v1/studies/{study_id}/report/images/1"
     before = client.get(address)
     arrivals.late_image(study_id)
     arrivals.settle_again(study_id)
@@ -170,21 +168,19 @@ def test_a_picture_named_without_its_version_is_asked_for_anew(client: TestClien
 
 
 @pytest.mark.parametrize("ordinal", [2, 32767])
-def test_a_picture_that_is_not_there_is_404(client: TestClient, arrivals: Arrivals, ordinal: int) -> None:
+def test_missing_image_is_404(client: TestClient, arrivals: Arrivals, ordinal: int) -> None:
     study_id = arrivals.reported()
 
-    assert client.get(f"/v1/studies/{study_id}/report/pictures/{ordinal}").status_code == 404
+    assert client.get(f"/v1/studies/{study_id}/report/images/{ordinal}").status_code == 404
 
 
 @pytest.mark.parametrize("ordinal", [0, -1, 32768])
-def test_a_picture_that_cannot_be_is_422(client: TestClient, arrivals: Arrivals, ordinal: int) -> None:
-    assert client.get(f"/v1/studies/{arrivals.reported()}/report/pictures/{ordinal}").status_code == 422
+def test_invalid_image_number_is_422(client: TestClient, arrivals: Arrivals, ordinal: int) -> None:
+    assert client.get(f"/v1/studies/{arrivals.reported()}/report/images/{ordinal}").status_code == 422
 
 
 @pytest.mark.parametrize("state", ["receiving", "queued", "running"])
-def test_a_report_that_is_still_to_come_is_404_with_the_state(
-    client: TestClient, arrivals: Arrivals, state: str
-) -> None:
+def test_pending_report_is_404_with_the_state(client: TestClient, arrivals: Arrivals, state: str) -> None:
     answer = client.get(f"/v1/studies/{getattr(arrivals, state)()}/report")
 
     assert answer.status_code == 404
@@ -192,7 +188,7 @@ def test_a_report_that_is_still_to_come_is_404_with_the_state(
 
 
 @pytest.mark.parametrize(("state", "reason"), [("failed", "broken"), ("not_reportable", "no_pixels")])
-def test_a_report_that_will_not_come_is_404_with_the_reason(
+def test_study_without_a_report_is_404_with_the_reason(
     client: TestClient, arrivals: Arrivals, state: str, reason: str
 ) -> None:
     body = client.get(f"/v1/studies/{getattr(arrivals, state)()}/report").json()
@@ -201,14 +197,14 @@ def test_a_report_that_will_not_come_is_404_with_the_reason(
     assert body["detail"]
 
 
-def test_a_report_says_that_images_came_after_it(client: TestClient, arrivals: Arrivals) -> None:
+def test_report_is_outdated_after_late_images(client: TestClient, arrivals: Arrivals) -> None:
     study_id = arrivals.reported()
     arrivals.late_image(study_id)
 
     assert client.get(f"/v1/studies/{study_id}/report").json()["outdated"] is True
 
 
-def test_the_newest_version_is_the_report(client: TestClient, arrivals: Arrivals) -> None:
+def test_newest_version_is_the_current_report(client: TestClient, arrivals: Arrivals) -> None:
     study_id = arrivals.reported()
     arrivals.late_image(study_id)
     arrivals.settle_again(study_id)
@@ -216,3 +212,20 @@ def test_the_newest_version_is_the_report(client: TestClient, arrivals: Arrivals
     body = client.get(f"/v1/studies/{study_id}/report").json()
 
     assert (body["version"], body["findings"], body["outdated"]) == (2, "Now with two images.", False)
+
+
+def test_old_names_of_images_and_limitations_still_work(client: TestClient, arrivals: Arrivals) -> None:
+    study_id = arrivals.reported(arrivals.draft([png(10)]))
+    body = client.get(f"/v1/studies/{study_id}/report").json()
+
+    assert (body["remarks"], body["pictures"]) == (body["limitations"], body["images"])
+    assert client.get(f"/v1/studies/{study_id}/report/pictures/1").content == png(10)
+
+
+def test_old_names_are_deprecated_in_openapi(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    paths = {path for path, methods in document["paths"].items() if methods["get"].get("deprecated")}
+    fields = document["components"]["schemas"]["Report"]["properties"]
+
+    assert paths == {"/v1/studies/{study_id}/report/pictures/{ordinal}"}
+    assert {name for name, field in fields.items() if field.get("deprecated")} == {"remarks", "pictures"}
