@@ -1,57 +1,72 @@
-# What a developer types. `make help` lists it; `.ci/run` runs the same words.
+# Commands of a developer. `make help` lists them; `.ci/run` runs the same ones.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_FLAGS ?=
+STUDY ?=
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test test-slow check format bench clean chaos fuzz-listener demo-checkpoint docs
+.PHONY: help install demo up shell test test-slow check format bench clean chaos fuzz-listener demo-checkpoint docs
 
 help: ## Show this list
-	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):.*## /\1\t/' | expand -t 20
+	@awk 'BEGIN { FS = ":[^#]*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z%-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# The stamp is newer than what it was made from, so nothing is installed twice.
+##@ Run
+
+# The stamp is newer than its sources, so nothing is installed twice.
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python >= 3.11 is needed: make PYTHON=python3.11 ..."; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --progress-bar on --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-install: $(VENV)/installed ## Make .venv with everything in it
+install: $(VENV)/installed ## Create .venv with all dependencies
 
-demo: install ## Start everything, send sample studies, watch their reports (DEMO_FLAGS=--exit to stop after)
+demo: install ## Run all processes on sample studies (DEMO_FLAGS=--exit stops at the end)
 	$(BIN)/prelim demo $(DEMO_FLAGS)
 
-up: install ## Start everything and keep it running
+up: install ## Run all processes until Ctrl-C
 	$(BIN)/prelim up
 
-test: install ## Run the tests
-	$(BIN)/python -m pytest -m "not slow" $(TEST_FLAGS)
+shell: install ## Open Python with a database session (STUDY=id, UID or accession number)
+	$(BIN)/python -m deploy.operate.shell $(if $(STUDY),'$(STUDY)')
 
-test-slow: install ## Run the tests that take their time: kills, restarts, training
-	$(BIN)/python -m pytest -m slow $(TEST_FLAGS)
+##@ Develop
 
-check: install ## Run what CI checks: formatting, lint, types, architecture
+format: install ## Format the code and apply automatic fixes
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+check: install ## Check formatting, lint, types and import rules, as CI does
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+test: install ## Run the tests
+	$(BIN)/python -m pytest -m "not slow" $(TEST_FLAGS)
+
+test-slow: install ## Run the slow tests: kills, restarts, training
+	$(BIN)/python -m pytest -m slow $(TEST_FLAGS)
+
+docs: install ## Write the generated parts of the documents
+	$(BIN)/python -m tests.documents
+
+clean: ## Remove build and cache files; keeps data
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+##@ Test under faults
+
 SEED ?= 1
 SECONDS ?= 60
-chaos: install ## Break everything while studies arrive, and count (SEED=1)
+chaos: install ## Inject faults while studies arrive, then check all invariants (SEED=1)
 	$(BIN)/python -m tests.chaos --seed $(SEED)
 
-fuzz-listener: install ## Throw mutated associations at the listener (SEED=1 SECONDS=60)
+fuzz-listener: install ## Send mutated associations to the listener (SEED=1 SECONDS=60)
 	$(BIN)/python -m tests.fuzz.listener --seed $(SEED) --seconds $(SECONDS)
 
-demo-checkpoint: install ## Train the demo checkpoint on phantoms
-	$(BIN)/python -m worker.training.train
-
-format: install ## Format and fix what can be fixed
-	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
+##@ Measure and train
 
 BENCHES := $(patsubst tests/benchmarks/bench_%.py,bench-%,$(wildcard tests/benchmarks/bench_*.py))
 .PHONY: $(BENCHES)
@@ -63,8 +78,5 @@ $(BENCHES): bench-%: install
 record-%: install ## Run bench-% and append its figures to docs/measurements/benches.jsonl
 	$(BIN)/python -m tests.benchmarks.bench_$* | $(BIN)/python -m tests.benchmarks.record $*
 
-docs: install ## Write the generated parts of the documents
-	$(BIN)/python -m tests.documents
-
-clean: ## Remove what the build made; never data
-	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+demo-checkpoint: install ## Train the demo checkpoint on phantoms
+	$(BIN)/python -m worker.training.train
