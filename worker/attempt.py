@@ -20,9 +20,6 @@ from worker.pipeline import StudyToReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
-
-    from sqlalchemy.orm import Session
 
     from db.reports.versions import Draft
     from db.settings import Settings
@@ -91,7 +88,7 @@ class Attempt:
         if time.monotonic() < self._extend_at:
             return
         try:
-            with self._transaction() as session:
+            with transaction(self._url) as session:
                 claims.extend_lease(session, self._claim, lease_seconds=self._lease)
         except OperationalError as error:
             log_unreachable(error)
@@ -123,7 +120,7 @@ class Attempt:
         """Store the report; retry while the database is away and the lease may hold, which the fence makes safe."""
         while True:
             try:
-                with self._transaction() as session:
+                with transaction(self._url) as session:
                     claims.finish(session, self._claim, draft)
             except OperationalError as error:
                 if time.monotonic() - self._extended > self._lease:
@@ -135,12 +132,12 @@ class Attempt:
 
     def _end(self, state: Literal["not_reportable", "failed"], outcome: NotReportable | PermanentFailure) -> Outcome:
         end = claims.not_reportable if state == "not_reportable" else claims.fail
-        with self._transaction() as session:
+        with transaction(self._url) as session:
             end(session, self._claim, outcome.reason, outcome.detail)
         return state
 
     def _retry(self, outcome: TransientFailure, where: list[str] | None = None) -> Outcome:
-        with self._transaction() as session:
+        with transaction(self._url) as session:
             claims.retry_later(
                 session,
                 self._claim,
@@ -151,9 +148,6 @@ class Attempt:
                 frames=where,
             )
         return "retry"
-
-    def _transaction(self) -> AbstractContextManager[Session]:
-        return transaction(self._url)
 
 
 def log_unreachable(error: OperationalError) -> None:

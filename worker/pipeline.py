@@ -76,29 +76,6 @@ class StudyToReport:
     late_arrivals: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Limits and choices of a report; the settings of the same names have the same defaults."""
-
-    images_per_study: int = 8
-    retrieved_cases: int = 3
-    ood_reject: bool = True
-    max_new_tokens: int = 200
-    report_deadline_seconds: float = 300.0
-
-    @classmethod
-    def of(cls, settings: Settings) -> Options:
-        """Return the options that a worker with these *settings* uses."""
-        model, retrieval = settings.model, settings.retrieval
-        return cls(
-            images_per_study=model.images_per_study,
-            retrieved_cases=retrieval.retrieved_cases,
-            ood_reject=retrieval.ood_reject,
-            max_new_tokens=model.max_new_tokens,
-            report_deadline_seconds=model.report_deadline_seconds,
-        )
-
-
 class _Answer(NamedTuple):
     text: str
     finish_reason: FinishReason = "stop"
@@ -135,7 +112,7 @@ class Pipeline:
     model: Model
     index: Index | None
     read_reports: ReadReports
-    options: Options
+    settings: Settings
 
     def run(self, study: StudyToReport, on_progress: Callable[[], None]) -> Draft:
         """Write the report of *study*.
@@ -144,7 +121,7 @@ class Pipeline:
         images cannot make a report, TransientFailure if the model gave none this time.
         """
         timer = _Timer()
-        images = images_of(study.instances, budget=self.options.images_per_study, on_progress=on_progress)
+        images = images_of(study.instances, budget=self.settings.model.images_per_study, on_progress=on_progress)
         timer.lap("images")
         on_progress()
         retrieval = self._retrieve(study, images)
@@ -163,8 +140,8 @@ class Pipeline:
         if not np.isfinite(tokens).all():
             raise TransientFailure(Reason.MODEL_ERROR, "the model's vision tower returned non-finite numbers")
         query = Query(tokens, images.modality, images.body_part, study.patient_hash, study.study_hash)
-        options = self.options
-        return retrieve(self.index, query, count=options.retrieved_cases, ood_reject=options.ood_reject)
+        settings = self.settings.retrieval
+        return retrieve(self.index, query, count=settings.retrieved_cases, ood_reject=settings.ood_reject)
 
     def _quote(self, retrieval: Retrieval) -> list[Quoted]:
         if not retrieval.similar:
@@ -178,8 +155,8 @@ class Pipeline:
         request = Request(
             report_prompt(images.modality, images.body_part, cases),
             [image.pixels for image in images.images],
-            max_new_tokens=self.options.max_new_tokens,
-            deadline_seconds=self.options.report_deadline_seconds,
+            max_new_tokens=self.settings.model.max_new_tokens,
+            deadline_seconds=self.settings.model.report_deadline_seconds,
         )
         generation = self._wait(self.model.submit(request), on_progress)
         return _Answer(generation.text, generation.finish_reason)

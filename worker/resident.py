@@ -13,7 +13,7 @@ from db.errors import ConfigurationError, PermanentFailure, Reason, TransientFai
 from db.session import transaction
 from worker import reference_build
 from worker.model.resident_model import ResidentModel
-from worker.pipeline import Options, Pipeline
+from worker.pipeline import Pipeline
 from worker.retrieval.index import ReferenceIndex
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ class Resident:
     def __init__(self, model: ResidentModel, settings: Settings) -> None:
         self._model = model
         self._settings = settings
-        self._options = Options.of(settings)
         self._index: ReferenceIndex | None = None
 
     @classmethod
@@ -74,7 +73,7 @@ class Resident:
         """
         if self._model.demo:
             _reject_patients(study, self._settings.model.demo_ae_titles)
-        return Pipeline(self._model, self._current_index(), self._read_reports, self._options).run(study, on_progress)
+        return Pipeline(self._model, self._current_index(), self._read_reports, self._settings).run(study, on_progress)
 
     def _current_index(self) -> ReferenceIndex | None:
         """Return the newest snapshot of this model, loaded when it changes."""

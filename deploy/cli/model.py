@@ -47,12 +47,12 @@ def evaluate(
 
     if (cases is None) == (phantoms is None):
         raise typer.BadParameter("expected either --cases or --phantoms")
-    options = evaluation.options_of(process_settings(), reference if retrieval else None)
+    settings = process_settings()
     if cases is not None:
-        result = evaluation.evaluate(cases, checkpoint, options, out=out)
+        result = evaluation.evaluate(cases, checkpoint, settings, reference=reference if retrieval else None, out=out)
     else:
         result = phantom_cases.evaluate_phantoms(
-            phantoms or 0, checkpoint, options, seed=seed, retrieval=retrieval, out=out
+            phantoms or 0, checkpoint, settings, seed=seed, retrieval=retrieval, out=out
         )
     for table in result.tables():
         console.print(table)

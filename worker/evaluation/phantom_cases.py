@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worker.evaluation.run import Options, evaluate
+from worker.evaluation.run import evaluate
 from worker.phantoms.datasets import REFERENCE_CASES, write_demo_studies, write_reference_cases
 from worker.phantoms.phantoms import TRAINING
 
 if TYPE_CHECKING:
+    from db.settings import Settings
     from worker.evaluation.scoring import Result
 
 
 def evaluate_phantoms(
     count: int,
     checkpoint: Path,
-    options: Options,
+    settings: Settings,
     *,
     seed: int,
     retrieval: bool,
@@ -31,5 +31,4 @@ def evaluate_phantoms(
         write_demo_studies(cases, count=count, seed=seed, variation=TRAINING)
         if retrieval:
             write_reference_cases(earlier, count=references, seed=seed, variation=TRAINING)
-            options = replace(options, reference=earlier)
-        return evaluate(cases, checkpoint, options, out=out)
+        return evaluate(cases, checkpoint, settings, reference=earlier if retrieval else None, out=out)

@@ -22,7 +22,6 @@ from worker.evaluation.scoring import Measured, Result, Written
 from worker.evaluation.scoring import evaluate as run
 from worker.findings.labeller import finding_names
 from worker.images.study import StoredInstance
-from worker.pipeline import Options as PipelineOptions
 from worker.pipeline import Pipeline, StudyToReport
 from worker.reference_build import case_encoder
 from worker.retrieval.build import EncodedCase, Steps, build
@@ -39,24 +38,12 @@ _CASES = uuid.UUID("5e1c6f0e-7f0b-4b53-9d5d-8a6f5f6f0c11")
 FIGURES, PLOT = "evaluation.json", "evaluation.png"
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Reference cases, model loading and pipeline of an evaluation."""
+def evaluate(
+    cases: Path, checkpoint: Path, settings: Settings, *, reference: Path | None = None, out: Path | None = None
+) -> Result:
+    """Measure *checkpoint* on the folder *cases*, with a worker's *settings*; write figures and plot into *out*.
 
-    #: Folder of reference cases to retrieve from; None: no retrieval.
-    reference: Path | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    pipeline: PipelineOptions = field(default_factory=PipelineOptions)
-
-
-def options_of(settings: Settings, reference: Path | None) -> Options:
-    """Return the options by which reports are written as a worker with these *settings* writes them."""
-    return Options(reference, settings.model.device, settings.model.dtype, PipelineOptions.of(settings))
-
-
-def evaluate(cases: Path, checkpoint: Path, options: Options, *, out: Path | None = None) -> Result:
-    """Measure *checkpoint* on the folder *cases*; write figures and plot into *out*.
+    Similar cases are retrieved from the folder *reference*, if it is given.
 
     Raises ConfigurationError if a folder or the checkpoint cannot be used.
     """
@@ -66,17 +53,17 @@ def evaluate(cases: Path, checkpoint: Path, options: Options, *, out: Path | Non
     listed = [Measured(case, case.report, case.modality or "?") for case in read_cases(cases)]
     if out:
         _make_folder(out)
-    model = ResidentModel.load(checkpoint, device=options.device, dtype=options.dtype)
+    model = ResidentModel.load(checkpoint, device=settings.model.device, dtype=settings.model.dtype)
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            writer = _Writer(cases, _pipeline(options, model, Path(scratch)))
+            writer = _Writer(cases, _pipeline(model, settings, reference, Path(scratch)))
             result = run(track(listed, "cases"), writer, failures=(NotReportable, TransientFailure, PermanentFailure))
     finally:
         model.close()
     if out:
         document = result.as_json() | {
             "checkpoint": model.digest,
-            "retrieval": options.reference is not None,
+            "retrieval": reference is not None,
             "refused": writer.rejected,
             "seconds_per_case": writer.median_seconds,
         }
@@ -120,11 +107,11 @@ class _Writer:
         return round(float(np.median(self.seconds)), 3) if self.seconds else None
 
 
-def _pipeline(options: Options, model: ResidentModel, scratch: Path) -> Pipeline:
+def _pipeline(model: ResidentModel, settings: Settings, reference: Path | None, scratch: Path) -> Pipeline:
     """Return the pipeline; its index, if one is wanted, is built in *scratch*."""
     reports: dict[uuid.UUID, str] = {}
-    if options.reference is None:
-        return Pipeline(model, None, lambda _: reports, options.pipeline)
+    if reference is None:
+        return Pipeline(model, None, lambda _: reports, settings)
 
     def store(case: Case, _encoded: EncodedCase, _owner: Owner) -> uuid.UUID:
         identity = uuid.uuid5(_CASES, case.case_id)
@@ -133,7 +120,7 @@ def _pipeline(options: Options, model: ResidentModel, scratch: Path) -> Pipeline
 
     directory = scratch / "index"
     steps = Steps(
-        case_encoder(model.patch_tokens, images_per_case=options.pipeline.images_per_study), finding_names, store
+        case_encoder(model.patch_tokens, images_per_case=settings.model.images_per_study), finding_names, store
     )
-    build(options.reference, directory, steps, model_digest=model.digest)
-    return Pipeline(model, ReferenceIndex(directory, model_digest=model.digest), lambda _: reports, options.pipeline)
+    build(reference, directory, steps, model_digest=model.digest)
+    return Pipeline(model, ReferenceIndex(directory, model_digest=model.digest), lambda _: reports, settings)

@@ -14,10 +14,11 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from db.errors import NotReportable, StaleFence, TransientFailure
+from db.settings import Settings
 from tests.unit.worker.fakes import CASE, FakeIndex, FakeModel, compared
 from worker.findings.labeller import present
 from worker.images.study import StoredInstance
-from worker.pipeline import Options, Pipeline, StudyToReport
+from worker.pipeline import Pipeline, StudyToReport
 from worker.retrieval.index import Neighbour
 
 if TYPE_CHECKING:
@@ -51,10 +52,10 @@ def write(
     model: Any,
     index: FakeIndex | None = None,
     on_progress: Any = lambda: None,
-    options: Options = Options(),  # noqa: B008 - frozen
+    settings: Settings = Settings(),  # noqa: B008 - frozen
     **study: Any,
 ) -> Draft:
-    pipeline = Pipeline(model, index, lambda ids: dict.fromkeys(ids, "No effusion."), options)
+    pipeline = Pipeline(model, index, lambda ids: dict.fromkeys(ids, "No effusion."), settings)
     return pipeline.run(StudyToReport(instances, **study), on_progress)
 
 
@@ -71,7 +72,7 @@ def test_report_has_sections_basis_and_the_images_given_to_the_model(tmp_path: P
 
 def test_generation_is_limited_as_configured(tmp_path: Path) -> None:
     model = FakeModel()
-    write([radiograph(tmp_path)], model, options=Options(max_new_tokens=7, report_deadline_seconds=3.0))
+    write([radiograph(tmp_path)], model, settings=Settings(max_new_tokens=7, report_deadline_seconds=3.0))
 
     (request,) = model.requests
     assert (request.max_new_tokens, request.deadline_seconds) == (7, 3.0)
@@ -112,7 +113,7 @@ def test_out_of_distribution_study_that_may_not_be_rejected_is_read_without_simi
     tmp_path: Path, can_reject: bool, ood_reject: bool
 ) -> None:
     model, index = FakeModel(), FakeIndex(ood=compared(4.2, can_reject=can_reject))
-    draft = write([radiograph(tmp_path)], model, index, options=Options(ood_reject=ood_reject))
+    draft = write([radiograph(tmp_path)], model, index, settings=Settings(ood_reject=ood_reject))
 
     assert draft.impression == "Normal."
     assert index.searches == []
@@ -149,7 +150,7 @@ def test_only_similar_cases_of_the_nearest_are_quoted(tmp_path: Path) -> None:
 
 def test_case_deleted_since_the_snapshot_is_not_quoted(tmp_path: Path) -> None:
     model = FakeModel()
-    draft = Pipeline(model, FakeIndex(), lambda _: {}, Options()).run(
+    draft = Pipeline(model, FakeIndex(), lambda _: {}, Settings()).run(
         StudyToReport([radiograph(tmp_path)]), lambda: None
     )
 

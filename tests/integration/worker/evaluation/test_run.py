@@ -10,14 +10,18 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from db.errors import ConfigurationError
+from db.settings import Settings
 from deploy.cli import app
 from worker.evaluation.phantom_cases import evaluate_phantoms
-from worker.evaluation.run import Options, evaluate
+from worker.evaluation.run import evaluate
 from worker.model.checkpoint.random_weights import write_random_checkpoint
 from worker.phantoms.datasets import write_demo_studies, write_reference_cases
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+CPU = Settings(device="cpu")
 
 
 @pytest.fixture(scope="session")
@@ -31,8 +35,7 @@ def test_a_folder_of_cases_is_evaluated_with_json_and_plot(checkpoint: Path, tmp
     write_demo_studies(tmp_path / "cases", count=4, seed=3)
     write_reference_cases(tmp_path / "earlier", count=8, seed=3)
 
-    options = Options(reference=tmp_path / "earlier", device="cpu")
-    result = evaluate(tmp_path / "cases", checkpoint, options, out=tmp_path / "out")
+    result = evaluate(tmp_path / "cases", checkpoint, CPU, reference=tmp_path / "earlier", out=tmp_path / "out")
 
     figures = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert (result.cases, result.failed) == (4, [])
@@ -44,9 +47,8 @@ def test_a_folder_of_cases_is_evaluated_with_json_and_plot(checkpoint: Path, tmp
 
 
 def test_no_retrieval_leaves_out_reference_cases(checkpoint: Path, tmp_path: Path) -> None:
-    options = Options(device="cpu")
-    with_it = evaluate_phantoms(2, checkpoint, options, seed=1, retrieval=True, references=24)
-    without = evaluate_phantoms(2, checkpoint, options, seed=1, retrieval=False, out=tmp_path)
+    with_it = evaluate_phantoms(2, checkpoint, CPU, seed=1, retrieval=True, references=24)
+    without = evaluate_phantoms(2, checkpoint, CPU, seed=1, retrieval=False, out=tmp_path)
 
     assert "support@3" in with_it.support
     assert without.support == {}
@@ -86,7 +88,7 @@ def test_an_earlier_case_of_the_same_patient_is_not_quoted(checkpoint: Path, tmp
     own = [lines[0] | {"case_id": f"again {number}"} for number in range(3)]
     (tmp_path / "cases.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [lines[0], *own]))
 
-    result = evaluate(tmp_path, checkpoint, Options(reference=tmp_path, device="cpu"))
+    result = evaluate(tmp_path, checkpoint, CPU, reference=tmp_path)
 
     assert result.support == {}
 
@@ -99,7 +101,7 @@ def test_the_same_study_is_not_quoted_if_no_patient_is_listed(checkpoint: Path, 
     again = [lines[0] | {"case_id": f"again {number}"} for number in range(3)]
     (tmp_path / "cases.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [lines[0], *again]))
 
-    result = evaluate(tmp_path, checkpoint, Options(reference=tmp_path, device="cpu"))
+    result = evaluate(tmp_path, checkpoint, CPU, reference=tmp_path)
 
     assert result.support == {}
 
@@ -109,9 +111,9 @@ def test_an_unwritable_output_folder_is_rejected_before_the_evaluation(tmp_path:
     (tmp_path / "out").write_text("a file")
 
     with pytest.raises(ConfigurationError, match="cannot make the output folder .*out"):
-        evaluate(tmp_path / "cases", tmp_path / "no checkpoint", Options(device="cpu"), out=tmp_path / "out")
+        evaluate(tmp_path / "cases", tmp_path / "no checkpoint", CPU, out=tmp_path / "out")
 
 
 def test_a_folder_without_cases_names_the_expected_file(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"cases\.jsonl"):
-        evaluate(tmp_path, checkpoint, Options(device="cpu"))
+        evaluate(tmp_path, checkpoint, CPU)
