@@ -1,11 +1,11 @@
-"""A stateful fuzzer for the DICOM listener: seeded, bounded, and each case can be run again by its number.
+"""Fuzz the DICOM listener: stateful, seeded, within a time limit; each case can be repeated by its number.
 
     python -m tests.fuzz.listener --seed 1 --seconds 60
     python -m tests.fuzz.listener --seed 1 --case 1234
 
-A listener is started in its own process. Every case is a sender's session, spoiled. After each, a good peer's C-ECHO
-must be answered; now and then and at the end, memory is back within MEMORY_BYTES, threads and file descriptors are
-back where they were, and everything that was acknowledged is on disk, whole.
+The listener runs in its own process. Each case is a mutated session of a sender. After each, a valid C-ECHO must
+succeed. Every CHECK_EVERY cases and at the end, memory must have grown by no more than MEMORY_BYTES, and threads and
+file descriptors not at all; at the end, every acknowledged object must be on the disk, complete.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MEMORY_BYTES = 64 * 2**20
-#: Cases between two looks at the process.
-LOOK_EVERY = 100
-#: Seconds for threads, descriptors and memory to come back.
+#: Cases between two checks of the process.
+CHECK_EVERY = 100
+#: Seconds for threads, descriptors and memory to be released.
 RECOVERY_SECONDS = 15
 START_SECONDS = 30
-#: Seconds without a word from the listener after which a case is left.
-PATIENCE_SECONDS = 3
+#: Seconds without a response after which a case ends.
+RESPONSE_SECONDS = 3
 AFFECTED_SOP_INSTANCE_UID = struct.pack("<HH", 0, 0x1000)
 C_STORE_RSP_SUCCESS = (struct.pack("<HHIH", 0, 0x0100, 2, 0x8001), struct.pack("<HHIH", 0, 0x0900, 2, 0))
 
 
 class Broken(Exception):
-    """Raised when the listener broke a promise; names the case."""
+    """Raised when the listener violates a requirement, with the case."""
 
 
 @dataclass
@@ -66,7 +66,7 @@ class Subject:
 
 @contextlib.contextmanager
 def listening(folder: Path) -> Iterator[Subject]:
-    """A listener in its own process."""
+    """Run a listener in its own process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -87,7 +87,7 @@ def listening(folder: Path) -> Iterator[Subject]:
 
 
 def echoes(port: int) -> bool:
-    """Whether a good peer's C-ECHO is answered."""
+    """Return whether a valid C-ECHO succeeds."""
     try:
         return wire.echoes(port)
     except OSError:
@@ -95,35 +95,35 @@ def echoes(port: int) -> bool:
 
 
 def run_case(subject: Subject, seed: int, number: int) -> None:
-    """Run one case; raises Broken where a good peer is no longer served."""
+    """Run one case; raises Broken if a valid C-ECHO fails afterwards."""
     random = Random(f"{seed}:{number}")
     pdus = session(random)
     names = mutate(pdus, random)
     content = b"".join(one.encode() for one in pdus)
-    with contextlib.suppress(OSError), wire.Client(subject.port, PATIENCE_SECONDS) as client:
+    with contextlib.suppress(OSError), wire.Client(subject.port, RESPONSE_SECONDS) as client:
         talk(subject, client, content, random)
     if not echoes(subject.port):
-        raise Broken(f"case {number} ({', '.join(names)}): a good peer's C-ECHO is not answered")
+        raise Broken(f"case {number} ({', '.join(names)}): a valid C-ECHO fails")
 
 
 def talk(subject: Subject, client: wire.Client, content: bytes, random: Random) -> None:
-    """Send *content* in pieces of some size, and note what is acknowledged."""
+    """Send *content* in pieces of some size, and record the acknowledged objects."""
     step = random.choice((1, 7, 1000, len(content), len(content)))
-    # One byte at a time tests the reassembly; a whole image of it would only take long.
+    # One byte at a time tests the reassembly; for a complete image it would only take long.
     end = min(len(content), 3000 * step)
     try:
         for at in range(0, end, step):
             client.send(content[at : min(at + step, end)])
         client.connection.shutdown(socket.SHUT_WR)
     finally:
-        # What came before the listener hung up counts too.
+        # Responses before the listener closed the connection count, too.
         with contextlib.suppress(OSError, struct.error):
             while True:
-                note_acknowledgements(subject, *client.read())
+                record_acknowledgements(subject, *client.read())
 
 
-def note_acknowledgements(subject: Subject, kind: int, content: bytes) -> None:
-    """Remember what a C-STORE-RSP with success names."""
+def record_acknowledgements(subject: Subject, kind: int, content: bytes) -> None:
+    """Record the SOP instance of a C-STORE-RSP with success."""
     if kind == wire.P_DATA_TF and all(element in content for element in C_STORE_RSP_SUCCESS):
         at = content.index(AFFECTED_SOP_INSTANCE_UID)
         (length,) = struct.unpack_from("<I", content, at + 4)
@@ -131,23 +131,23 @@ def note_acknowledgements(subject: Subject, kind: int, content: bytes) -> None:
 
 
 def check_resources(subject: Subject, before: tuple[int, int, int]) -> None:
-    """Wait for what the cases used to come back; raises Broken where it does not."""
+    """Wait until the cases' resources are released; raises Broken after RECOVERY_SECONDS."""
     deadline = time.monotonic() + RECOVERY_SECONDS
     while True:
         memory, threads, descriptors = (now - then for now, then in zip(subject.resources(), before, strict=True))
         if memory <= MEMORY_BYTES and threads <= 0 and descriptors <= 0:
             return
         if time.monotonic() > deadline:
-            raise Broken(f"not given back: {memory} bytes, {threads} threads, {descriptors} descriptors")
+            raise Broken(f"not released: {memory} bytes, {threads} threads, {descriptors} descriptors")
         time.sleep(0.2)
 
 
 def check_disk(subject: Subject) -> None:
-    """Raise Broken where something acknowledged is missing, or something half is offered to the indexer."""
+    """Raise Broken if an acknowledged object is missing, or a file for the indexer is incomplete."""
     kept = set()
     for path in (subject.spool / "inbox").glob("*.dcm"):
         if not file_meta.is_complete(path):
-            raise Broken(f"{path.name} is not whole")
+            raise Broken(f"{path.name} is incomplete")
         with path.open("rb") as file:
             kept.add(file_meta.decode(file.read(file_meta.MAX_HEADER_BYTES)).sop_instance_uid)
     missing = subject.acknowledged - kept
@@ -156,16 +156,16 @@ def check_disk(subject: Subject) -> None:
 
 
 def fuzz(subject: Subject, seed: int, seconds: float) -> int:
-    """Run cases for *seconds*; returns how many. Raises Broken."""
+    """Run cases for *seconds*; returns their number. Raises Broken."""
     for warm_up in range(20):
         run_case(subject, seed, warm_up)
-    time.sleep(2 * MAINTENANCE_SECONDS)  # until all files that are made in advance are there again
+    time.sleep(2 * MAINTENANCE_SECONDS)  # until all prepared files exist again
     before = subject.resources()
     deadline, number = time.monotonic() + seconds, 0
     while time.monotonic() < deadline:
         run_case(subject, seed, number)
         number += 1
-        if number % LOOK_EVERY == 0:
+        if number % CHECK_EVERY == 0:
             check_resources(subject, before)
     check_resources(subject, before)
     check_disk(subject)
@@ -184,7 +184,7 @@ def main() -> None:
             cases = 1
         else:
             cases = fuzz(subject, arguments.seed, arguments.seconds)
-        sys.stdout.write(f"{cases} cases, {len(subject.acknowledged)} objects acknowledged, all kept\n")
+        sys.stdout.write(f"{cases} cases, {len(subject.acknowledged)} objects acknowledged, all stored\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Sessions of a sender, and the ways to spoil them: PDU, PDV, DIMSE and negotiation layer."""
+"""Sessions of a sender, and their mutations: PDU, PDV, DIMSE and negotiation layer."""
 
 from __future__ import annotations
 
@@ -13,17 +13,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
-#: Lengths that have broken parsers.
+#: Lengths at which parsers fail.
 LENGTHS = (0, 1, 2, 5, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFF0, 0xFFFFFFFF)
-BAD_UIDS = ("", "../../../x", "/etc/passwd", "1.2\0.3", "1." + "2" * 70, "1..2", "a.b", "1.2.3 ", "\x1b[2J", "1.2.é")
-BAD_TITLES = (b"", bytes(range(16)), b"\x1b[2J\r\n", b" " * 16, b"\xff" * 16, b"%s%n", b"../../x")
-#: P-DATA-TFs are kept below this, in bytes.
+INVALID_UIDS = (
+    "",
+    "../../../x",
+    "/etc/passwd",
+    "1.2\0.3",
+    "1." + "2" * 70,
+    "1..2",
+    "a.b",
+    "1.2.3 ",
+    "\x1b[2J",
+    "1.2.é",
+)
+INVALID_TITLES = (b"", bytes(range(16)), b"\x1b[2J\r\n", b" " * 16, b"\xff" * 16, b"%s%n", b"../../x")
+#: Bytes of a data set in one P-DATA-TF.
 STEP = 16000
 
 
 @dataclass
 class Pdv:
-    """A presentation data value, before it is encoded; *length* lies about it."""
+    """A presentation data value, not yet encoded; *length* replaces the true one."""
 
     context_id: int
     control: int
@@ -33,7 +44,7 @@ class Pdv:
 
 @dataclass
 class Pdu:
-    """A PDU, before it is encoded; *length* lies about it."""
+    """A PDU, not yet encoded; *length* replaces the true one."""
 
     kind: int
     content: bytes | list[Pdv]
@@ -50,7 +61,7 @@ Session = list[Pdu]
 
 
 def session(random: Random) -> Session:
-    """What a good sender says: associate, some C-ECHOs and C-STOREs, release."""
+    """Return a valid session: associate, some C-ECHOs and C-STOREs, release."""
     associate = wire.associate_rq()
     pdus = [Pdu(wire.ASSOCIATE_RQ, associate[6:])]
     for number in range(random.randint(1, 4)):
@@ -63,7 +74,7 @@ def session(random: Random) -> Session:
 
 
 def store(uid: str, data_set: bytes) -> Session:
-    """A C-STORE."""
+    """Return the PDUs of a C-STORE."""
     fragments = [data_set[at : at + STEP] for at in range(0, len(data_set), STEP)]
     pdvs = [Pdv(3, LAST if fragment is fragments[-1] else 0, fragment) for fragment in fragments]
     return [
@@ -73,20 +84,20 @@ def store(uid: str, data_set: bytes) -> Session:
 
 
 def mutate(pdus: Session, random: Random) -> list[str]:
-    """Spoil *pdus* in one to three ways; returns their names."""
+    """Apply one to three mutations to *pdus*; returns their names."""
     chosen = random.choices(MUTATIONS, k=random.randint(1, 3))
     for mutation in chosen:
         mutation(pdus, random)
     return [mutation.__name__ for mutation in chosen]
 
 
-def lie_about_a_pdu_length(pdus: Session, random: Random) -> None:
+def falsify_a_pdu_length(pdus: Session, random: Random) -> None:
     one = random.choice(pdus)
     true = len(one.encode()) - 6
     one.length = random.choice((*LENGTHS, true - 1, true + 1, true + 2)) & 0xFFFFFFFF
 
 
-def lie_about_a_pdv_length(pdus: Session, random: Random) -> None:
+def falsify_a_pdv_length(pdus: Session, random: Random) -> None:
     one = _pdv(pdus, random)
     true = len(one.fragment) + 2
     one.length = random.choice((*LENGTHS, true - 1, true + 1, true + 5)) & 0xFFFFFFFF
@@ -111,7 +122,7 @@ def flip_bytes_of_a_pdu(pdus: Session, random: Random) -> None:
     one.kind, one.content = encoded[0], _flipped(encoded[6:], random)
 
 
-def cut_a_pdv(pdus: Session, random: Random) -> None:
+def truncate_a_pdv(pdus: Session, random: Random) -> None:
     one = _pdv(pdus, random)
     one.fragment = one.fragment[: random.randint(0, len(one.fragment))]
 
@@ -139,25 +150,25 @@ def swap_two_pdus(pdus: Session, random: Random) -> None:
     pdus[first], pdus[second] = pdus[second], pdus[first]
 
 
-def insert_a_pdu_out_of_place(pdus: Session, random: Random) -> None:
+def insert_an_unexpected_pdu(pdus: Session, random: Random) -> None:
     kind = random.choice((0, 1, 2, 3, 4, 5, 6, 7, 8, 255))
     pdus.insert(random.randrange(len(pdus) + 1), Pdu(kind, random.randbytes(random.choice((0, 4, 70)))))
 
 
-def use_a_bad_uid(pdus: Session, random: Random) -> None:
-    uid, other = random.choice(BAD_UIDS), f"1.2.{random.getrandbits(40)}"
+def use_an_invalid_uid(pdus: Session, random: Random) -> None:
+    uid, other = random.choice(INVALID_UIDS), f"1.2.{random.getrandbits(40)}"
     data_set = wire.ct_slice(
         random.choice((uid, other)), study=random.choice((uid, "1.2.3")), series=random.choice((uid, "1.2.4"))
     )
     pdus[-1:-1] = store(random.choice((uid, other)), data_set)
 
 
-def use_a_bad_title(pdus: Session, random: Random) -> None:
-    content = wire.associate_rq(called=random.choice(BAD_TITLES)[:16], calling=random.choice(BAD_TITLES)[:16])
+def use_an_invalid_title(pdus: Session, random: Random) -> None:
+    content = wire.associate_rq(called=random.choice(INVALID_TITLES)[:16], calling=random.choice(INVALID_TITLES)[:16])
     pdus[0] = Pdu(wire.ASSOCIATE_RQ, content[6:])
 
 
-def propose_odd_contexts(pdus: Session, random: Random) -> None:
+def propose_invalid_contexts(pdus: Session, random: Random) -> None:
     contexts = tuple(
         (
             random.randrange(256),
@@ -182,21 +193,21 @@ def send_many_tiny_elements(pdus: Session, random: Random) -> None:
 
 
 MUTATIONS: tuple[Callable[[Session, Random], None], ...] = (
-    lie_about_a_pdu_length,
-    lie_about_a_pdv_length,
+    falsify_a_pdu_length,
+    falsify_a_pdv_length,
     use_another_context,
     flip_a_control_header,
     flip_bytes_of_a_pdv,
     flip_bytes_of_a_pdu,
-    cut_a_pdv,
+    truncate_a_pdv,
     split_a_pdv,
     drop_a_pdu,
     repeat_a_pdu,
     swap_two_pdus,
-    insert_a_pdu_out_of_place,
-    use_a_bad_uid,
-    use_a_bad_title,
-    propose_odd_contexts,
+    insert_an_unexpected_pdu,
+    use_an_invalid_uid,
+    use_an_invalid_title,
+    propose_invalid_contexts,
     nest_deeply,
     send_many_tiny_elements,
 )
@@ -207,7 +218,7 @@ def _k(random: Random) -> int:
 
 
 def _lists(pdus: Session) -> list[list[Pdv]]:
-    """The contents that are still made of PDVs; one of nothing where a mutation left none."""
+    """Return the contents that consist of PDVs; an empty one if mutations left none."""
     return [one.content for one in pdus if isinstance(one.content, list) and one.content] or [[Pdv(1, 0, b"")]]
 
 
@@ -216,7 +227,7 @@ def _pdv(pdus: Session, random: Random) -> Pdv:
 
 
 def _flipped(content: bytes, random: Random) -> bytes:
-    spoiled = bytearray(content)
+    flipped = bytearray(content)
     for _ in range(random.randint(1, 8) if content else 0):
-        spoiled[random.randrange(len(spoiled))] = random.choice((0, 1, 0x7F, 0x80, 0xFF, random.randrange(256)))
-    return bytes(spoiled)
+        flipped[random.randrange(len(flipped))] = random.choice((0, 1, 0x7F, 0x80, 0xFF, random.randrange(256)))
+    return bytes(flipped)

@@ -1,4 +1,4 @@
-"""The fuzzer's short form."""
+"""A short run of the fuzzer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 SECONDS = 10
 
 
-def test_the_listener_survives_spoiled_sessions(tmp_path: Path) -> None:
+def test_listener_survives_mutated_sessions(tmp_path: Path) -> None:
     with listening(tmp_path) as subject:
         assert fuzz(subject, seed=20260101, seconds=SECONDS) > 20
         assert subject.acknowledged

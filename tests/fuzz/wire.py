@@ -1,4 +1,4 @@
-"""DICOM on the wire, byte by byte: a client that can also say what no library would."""
+"""A DICOM client that encodes every byte itself, so that it can violate the protocol."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Contexts = tuple[tuple[int, str, tuple[str, ...]], ...]
 
 
 def pdu(kind: int, content: bytes, length: int | None = None) -> bytes:
-    """A PDU; *length* lies about it."""
+    """Encode a PDU; *length* replaces the true one."""
     return struct.pack(">BxI", kind, len(content) if length is None else length) + content
 
 
@@ -50,7 +50,7 @@ def associate_rq(
 
 
 def pdv(context_id: int, control: int, fragment: bytes, length: int | None = None) -> bytes:
-    """A presentation data value; *length* lies about it."""
+    """Encode a presentation data value; *length* replaces the true one."""
     return struct.pack(">IBB", len(fragment) + 2 if length is None else length, context_id, control) + fragment
 
 
@@ -125,7 +125,7 @@ class Client:
         self.connection.sendall(content)
 
     def read(self) -> tuple[int, bytes]:
-        """The next PDU; raises ConnectionError when the listener closed the connection."""
+        """Return type and content of the next PDU; raises ConnectionError if the listener has closed the connection."""
         kind, length = struct.unpack(">BxI", self._receive(6))
         return kind, self._receive(length)
 
@@ -151,7 +151,7 @@ class Client:
         return status(self.read())
 
     def request(self, context_id: int, command_set: bytes, data_set: bytes) -> int:
-        """Any request with a data set; returns the status."""
+        """Send a request with a data set; returns the status."""
         return status(
             self.ask(pdu(P_DATA_TF, pdv(context_id, COMMAND | LAST, command_set) + pdv(context_id, LAST, data_set)))
         )
@@ -170,7 +170,7 @@ class Client:
 
 
 def status(answer: tuple[int, bytes]) -> int:
-    """The status in a response PDU."""
+    """Return the status in a response PDU."""
     kind, content = answer
     assert kind == P_DATA_TF, answer
     at = content.index(struct.pack("<HHI", 0, 0x0900, 2))
@@ -178,6 +178,6 @@ def status(answer: tuple[int, bytes]) -> int:
 
 
 def echoes(port: int) -> bool:
-    """Whether a good peer gets its C-ECHO answered."""
+    """Return whether a valid C-ECHO succeeds."""
     with Client(port) as client:
         return client.associate().echo() == 0

@@ -1,4 +1,4 @@
-"""A listener or an indexer that kills itself with SIGKILL at a named step: run by test_killed.py.
+"""Run a listener or an indexer that kills itself with SIGKILL at a given step, for test_killed.py.
 
     python -m tests.integration.dicom_listener.killed listen FOLDER PORT STEP CALL
     python -m tests.integration.dicom_listener.killed index FOLDER DATABASE_URL STEP CALL

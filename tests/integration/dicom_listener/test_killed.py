@@ -1,4 +1,4 @@
-"""kill -9 at every step, then a restart: no acknowledged object is lost, no half file indexed, no row made twice."""
+"""kill -9 at every step, then a restart: every acknowledged object is stored, complete and indexed once."""
 
 from __future__ import annotations
 

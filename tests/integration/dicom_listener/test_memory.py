@@ -1,4 +1,4 @@
-"""Receiving costs memory by the association, not by the object or the study."""
+"""Memory of the listener depends on the associations, not on the size of objects or studies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-MOST_BYTES = 200 * 2**20
+MAX_RESIDENT_BYTES = 200 * 2**20
 FRAGMENT = 128 * 1024 - 6
 #: Fragments of a multi-frame object of 2 GiB and a little.
 FRAGMENTS = 2**31 // FRAGMENT + 2
@@ -49,4 +49,4 @@ def test_huge_object_and_huge_study_fit_into_200_mib(tmp_path: Path) -> None:
         client.release()
         sizes = [path.stat().st_size for path in (subject.spool / "inbox").glob("*.dcm")]
         assert (len(sizes), max(sizes) > 2**31) == (INSTANCES + 1, True)
-        assert peak_bytes(subject.pid) < MOST_BYTES
+        assert peak_bytes(subject.pid) < MAX_RESIDENT_BYTES

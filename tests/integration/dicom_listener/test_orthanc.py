@@ -1,4 +1,4 @@
-"""Orthanc sends us a study and asks for storage commitment: an implementation that is not pynetdicom."""
+"""Interoperability with Orthanc, which does not use pynetdicom: C-STORE and storage commitment."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PROGRAM = shutil.which("Orthanc", path="/usr/sbin:/usr/bin")
 
 
 class Orthanc:
-    """A running Orthanc that knows us as `prelim`."""
+    """A running Orthanc with the listener as its modality `prelim`."""
 
     def __init__(self, folder: Path, prelim_port: int) -> None:
         self.dicom_port, self.http_port = free_port(), free_port()
@@ -98,16 +98,16 @@ def test_orthanc_stores_and_gets_its_commitment_result(orthanc: Orthanc, setting
     objects = [[meta.sop_class_uid, meta.sop_instance_uid] for meta, _ in stored(settings)]
     assert len(objects) == 2
 
-    asked = orthanc.ask("/modalities/prelim/storage-commitment", {"DicomInstances": objects})
+    requested = orthanc.ask("/modalities/prelim/storage-commitment", {"DicomInstances": objects})
     indexer.run_once(settings)
     stop = threading.Event()
-    reporting = threading.Thread(target=deliver.run, args=(settings, PeerDirectory(settings.dicom.peers_file), stop))
-    reporting.start()
+    delivering = threading.Thread(target=deliver.run, args=(settings, PeerDirectory(settings.dicom.peers_file), stop))
+    delivering.start()
     try:
-        wait_until(lambda: orthanc.ask(asked["Path"])["Status"] != "Pending")
+        wait_until(lambda: orthanc.ask(requested["Path"])["Status"] != "Pending")
     finally:
         stop.set()
-        reporting.join()
-    report = orthanc.ask(asked["Path"])
-    assert report["Status"] == "Success"
-    assert len(report["Success"]) == 2
+        delivering.join()
+    result = orthanc.ask(requested["Path"])
+    assert result["Status"] == "Success"
+    assert len(result["Success"]) == 2

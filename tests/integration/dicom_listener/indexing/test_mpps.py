@@ -1,4 +1,4 @@
-"""Modality Performed Procedure Step: when a modality says that it is done, nobody waits for silence."""
+"""Modality Performed Procedure Step: a completed step settles its study before the quiet time."""
 
 from __future__ import annotations
 

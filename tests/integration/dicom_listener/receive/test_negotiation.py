@@ -1,4 +1,4 @@
-"""What a modality may propose, and what it gets."""
+"""Association negotiation: proposed and accepted contexts, extended negotiation, PDU length."""
 
 from __future__ import annotations
 

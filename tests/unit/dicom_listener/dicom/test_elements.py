@@ -1,4 +1,4 @@
-"""What the streaming reader finds, and what it notices."""
+"""The streaming reader of data sets: wanted values, truncation, limits."""
 
 from __future__ import annotations
 
