@@ -31,6 +31,7 @@ from deploy.operate.preflight import SERVERS, check, is_free
 from worker.model.checkpoint.digest import checkpoint_digest, is_demo
 from worker.phantoms.datasets import REFERENCE_CASES, write_demo_studies, write_reference_cases
 from worker.retrieval.cases import CASES
+from worker.retrieval.index import ReferenceIndex
 
 if TYPE_CHECKING:
     import uuid
@@ -148,9 +149,6 @@ def _reference_index(settings: Settings, folder: Path, environment: Mapping[str,
     if known is None:
         _prelim("reference", "build", str(folder), environment=environment)
         return
-    # Imports torch, which the demo's own process does not need otherwise.
-    from worker.retrieval.index import ReferenceIndex  # noqa: PLC0415 - see above
-
     try:
         ReferenceIndex(settings.operations.data_dir / known.directory, model_digest=digest)
     except ConfigurationError as problem:

@@ -48,30 +48,35 @@ def inherited(
     of the nearest cases. Beside the shares: how many of the wrong cases a worker quotes.
     """
     reference_set = encoded.reference_sets[family]
+
+    def similar(cases: Cases) -> Cases:
+        return {n: reference_set.similar(quoted) for n, quoted in cases.items()}
+
     nearest = {n: reference_set.quote_nearest(n) for n in samples}
-    similar = {n: reference_set.similar(cases) for n, cases in nearest.items()}
-    shares = {"nearest": _inherited(evaluator, encoded, nearest, similar)}
-    for rare in (False, True) if family == "chest" else (False,):
-        name = "rare" if rare else "random"
-        for disguised in (False, True):
-            wrong = {
-                n: reference_set.quote_wrong(
-                    n,
-                    evaluator.rng,
-                    rare=rare,
-                    disguised=disguised,
-                    excluded=rare_findings(case_of(encoded.pool.samples[n])),
-                )
-                for n in samples
-            }
-            shares[name + (", disguised" if disguised else ", all quoted")] = _inherited(
-                evaluator, encoded, wrong, wrong
-            )
-            if not disguised:
-                similar = {n: reference_set.similar(cases) for n, cases in wrong.items()}
-                shares[name] = _inherited(evaluator, encoded, wrong, similar)
-                shares[f"{name}, quoted"] = round(sum(map(len, similar.values())) / sum(map(len, wrong.values())), 4)
+    shares = {"nearest": _inherited(evaluator, encoded, nearest, similar(nearest))}
+    for name in ("random", "rare") if family == "chest" else ("random",):
+        wrong, disguised = (
+            {n: _wrong_cases(evaluator, encoded, n, family, rare=name == "rare", disguised=hide) for n in samples}
+            for hide in (False, True)
+        )
+        shares[f"{name}, all quoted"] = _inherited(evaluator, encoded, wrong, wrong)
+        shares[name] = _inherited(evaluator, encoded, wrong, similar(wrong))
+        shares[f"{name}, quoted"] = round(_count(similar(wrong)) / _count(wrong), 4)
+        shares[f"{name}, disguised"] = _inherited(evaluator, encoded, disguised, disguised)
     return shares
+
+
+def _wrong_cases(
+    evaluator: CheckpointEvaluator, encoded: EncodedPool, sample: int, family: str, *, rare: bool, disguised: bool
+) -> list[QuotedCase]:
+    """Wrong cases without a rare finding of the sample."""
+    own = rare_findings(case_of(encoded.pool.samples[sample]))
+    reference_set = encoded.reference_sets[family]
+    return reference_set.quote_wrong(sample, evaluator.rng, rare=rare, disguised=disguised, excluded=own)
+
+
+def _count(cases: Cases) -> int:
+    return sum(map(len, cases.values()))
 
 
 def _inherited(evaluator: CheckpointEvaluator, encoded: EncodedPool, cases: Cases, quoted: Cases) -> float:
