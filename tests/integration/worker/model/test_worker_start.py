@@ -192,7 +192,7 @@ import sys
 from pathlib import Path
 from db.errors import ConfigurationError
 from worker.model.loading import load_checkpoint
-from worker.model.sizing import measure
+from worker.model.checkpoint.sizing import measure
 for look in (lambda path: load_checkpoint(path, device="cpu", dtype="auto"), measure):
     try:
         look(Path(sys.argv[1]))

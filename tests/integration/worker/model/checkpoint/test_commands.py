@@ -143,7 +143,7 @@ WITHOUT_ROOM = """
 import resource, sys
 from pathlib import Path
 from db.errors import ConfigurationError
-from worker.model import commands
+from worker.model.checkpoint import commands
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
     commands.random(Path(sys.argv[1]))

@@ -489,7 +489,7 @@ def test_an_interrupted_conversion_leaves_nothing_behind(parity: Parity, tmp_pat
 KILLED = """
 import sys, time
 from pathlib import Path
-from worker.model.checkpoint import convert_checkpoint
+from worker.model.checkpoint.convert import convert_checkpoint
 convert_checkpoint(Path(sys.argv[1]), Path(sys.argv[2]), shard_bytes=10**5,
                    on_bytes=lambda done, total: (print(done, flush=True), time.sleep(0.05)))
 """
@@ -567,7 +567,7 @@ def test_room_that_a_killed_run_takes_counts_as_free(
 MEASURED = """
 import resource, sys
 from pathlib import Path
-from worker.model.checkpoint import convert_checkpoint
+from worker.model.checkpoint.convert import convert_checkpoint
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 convert_checkpoint(Path(sys.argv[1]), Path(sys.argv[2]))
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
