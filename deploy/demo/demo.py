@@ -28,7 +28,8 @@ from deploy.launcher import addresses
 from deploy.launcher.child import find_program
 from deploy.launcher.launcher import running
 from deploy.operate.preflight import SERVERS, check, is_free
-from worker.model.checkpoint.digest import checkpoint_digest, is_demo
+from worker.model.checkpoint.digest import checkpoint_digest
+from worker.model.checkpoint.record import is_demo
 from worker.phantoms.datasets import REFERENCE_CASES, write_demo_studies, write_reference_cases
 from worker.retrieval.cases import CASES
 from worker.retrieval.index import ReferenceIndex

@@ -1,11 +1,11 @@
 """The engine against `generate`, one request after another and in static batches, on this machine's CPU.
 
 A random InternVL of about 50 M parameters; each request has one image, a question of its own length and an answer of
-20 to 200 tokens. Vision gains nothing from batching on a CPU, so the headline is taken with the images' features
-computed ahead for all three; "with vision" is end to end, beside what its parts take by themselves.
+20 to 200 tokens. The vision tower gains nothing from batching on a CPU, so the three are compared with the images'
+features computed ahead; "with vision" is end to end, beside the time of its parts alone.
 
-Times are CPU seconds of one thread: on an idle machine the same as the clock's, on a busy one still comparable. The
-ways take turns within a round, and ratios are medians over rounds.
+Times are CPU seconds of one thread: equal to wall time on an idle machine, and still comparable on a busy one. The
+three take turns within a round, and ratios are medians over rounds.
 
     python -m tests.benchmarks.bench_engine [--requests 48] [--rounds 1] [--slots 16]
 """
@@ -24,9 +24,10 @@ from rich.console import Console
 from rich.table import Table
 from transformers import DynamicCache, InternVLConfig, InternVLForConditionalGeneration
 
-from worker.model.engine.engine import VISION_TILES, Engine
+from worker.model.engine.engine import Engine
 from worker.model.engine.request import Request
-from worker.model.engine.runner import SlotRunner
+from worker.model.engine.scheduler import VISION_TILES
+from worker.model.engine.transformers_runner import BatchedRunner
 from worker.model.inputs import Prompt
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ STEPS = 40
 
 @dataclass(slots=True)
 class Work:
-    """One request: its prompt's tokens, its image and how many tokens it is to write."""
+    """One request: its prompt's tokens, its image and the number of tokens to generate."""
 
     ids: torch.Tensor
     pixels: torch.Tensor
@@ -50,19 +51,19 @@ class Work:
     embeddings: torch.Tensor = field(default_factory=lambda: torch.empty(0))
 
     def prompt(self, *, ahead: bool) -> Prompt:
-        """For the engine; with the image's features if they are computed *ahead*."""
+        """Return the engine's prompt; *ahead* includes the image's features."""
         prompt = Prompt(self.ids, self.pixels)
         if ahead and self.features is not None:
             prompt.features.append(self.features)
         return prompt
 
     def request(self) -> Request:
-        """Its limits."""
+        """Return the engine's request."""
         return Request("", max_new_tokens=self.length)
 
 
 def build_model() -> Any:
-    """About 50 M parameters: language model 12 x 512, GQA 8/2, tower 4 x 192 over 448 x 448 pixels."""
+    """Build about 50 M parameters: language model 12 x 512, GQA 8/2, tower 4 x 192 over 448 x 448 pixels."""
     torch.manual_seed(0)
     config = InternVLConfig(
         vision_config={
@@ -93,7 +94,7 @@ def build_model() -> Any:
 
 
 def draw(model: Any, count: int) -> list[Work]:
-    """Requests with prompts of 300 to 380 tokens."""
+    """Draw requests with prompts of 300 to 380 tokens."""
     generator = torch.Generator().manual_seed(1)
     work = []
     for _ in range(count):
@@ -102,12 +103,12 @@ def draw(model: Any, count: int) -> list[Work]:
         ids = torch.cat([words[:10], torch.full((IMAGE_TOKENS,), IMAGE_TOKEN), words[10:]])
         length = int(torch.randint(20, 201, (1,), generator=generator))
         work.append(Work(ids, torch.randn(1, 3, 448, 448, generator=generator), length))
-    look(model, work)
+    encode_ahead(model, work)
     return work
 
 
 @torch.inference_mode()
-def look(model: Any, work: list[Work]) -> None:
+def encode_ahead(model: Any, work: list[Work]) -> None:
     """Compute every image's features and every prompt's embeddings."""
     for item in work:
         item.features = model.get_image_features(item.pixels).pooler_output[0]
@@ -116,8 +117,8 @@ def look(model: Any, work: list[Work]) -> None:
 
 
 def run_engine(model: Any, work: list[Work], slots: int, *, ahead: bool) -> float:
-    """Seconds for all of *work* through the engine."""
-    runner = SlotRunner(model, rows=slots, tokens=640)
+    """Return the seconds for all of *work* through the engine."""
+    runner = BatchedRunner(model, max_sequences=slots, max_tokens=640)
     engine = Engine(runner, stop_tokens=frozenset(), detokenize=str).start()
     started = time.process_time()
     futures = [engine.submit(item.request(), item.prompt(ahead=ahead)) for item in work]
@@ -130,7 +131,7 @@ def run_engine(model: Any, work: list[Work], slots: int, *, ahead: bool) -> floa
 
 @torch.inference_mode()
 def run_sequential(model: Any, work: list[Work]) -> float:
-    """Seconds for one `generate` after another."""
+    """Return the seconds for one `generate` after another."""
     started = time.process_time()
     for item in work:
         model.generate(inputs_embeds=item.embeddings[None], max_new_tokens=item.length, do_sample=False)
@@ -139,7 +140,7 @@ def run_sequential(model: Any, work: list[Work]) -> float:
 
 @torch.inference_mode()
 def run_static(model: Any, work: list[Work]) -> float:
-    """Seconds for left-padded batches of eight: each runs until its longest answer is done."""
+    """Return the seconds for left-padded batches of eight, each running until its longest answer is done."""
     started = time.process_time()
     for start in range(0, len(work), STATIC_BATCH):
         batch = work[start : start + STATIC_BATCH]
@@ -155,8 +156,8 @@ def run_static(model: Any, work: list[Work]) -> float:
 
 
 def engine_step(model: Any, work: list[Work]) -> Callable[[], None]:
-    """One step of an engine whose full batch is decoding."""
-    runner = SlotRunner(model, rows=len(work), tokens=640)
+    """Return one step of an engine whose full batch is decoding."""
+    runner = BatchedRunner(model, max_sequences=len(work), max_tokens=640)
     engine = Engine(runner, stop_tokens=frozenset(), detokenize=str, prefill_tokens=10**6)
     for item in work:
         engine.submit(Request("", max_new_tokens=200), item.prompt(ahead=True))
@@ -166,7 +167,7 @@ def engine_step(model: Any, work: list[Work]) -> Callable[[], None]:
 
 @torch.inference_mode()
 def forward_step(model: Any, work: list[Work]) -> Callable[[], None]:
-    """A bare `model.forward` of the same batch at the same lengths, over transformers' own cache."""
+    """Return a bare `model.forward` of the same batch at the same lengths, over transformers' own cache."""
     longest = max(len(item.ids) for item in work)
     cache = DynamicCache(config=model.config.get_text_config())
     embeddings = torch.stack([torch.nn.functional.pad(i.embeddings, (0, 0, longest - len(i.ids), 0)) for i in work])
@@ -185,7 +186,7 @@ def forward_step(model: Any, work: list[Work]) -> Callable[[], None]:
 
 
 def median_seconds(*steps: Callable[[], None]) -> list[float]:
-    """Of each of *steps*, which take turns."""
+    """Return the median seconds of each of *steps*, which take turns."""
     times: list[list[float]] = [[] for _ in steps]
     for _ in range(STEPS):
         for step, taken in zip(steps, times, strict=True):
@@ -197,12 +198,12 @@ def median_seconds(*steps: Callable[[], None]) -> list[float]:
 
 @torch.inference_mode()
 def parts(model: Any, work: list[Work], slots: int) -> float:
-    """Seconds that vision, prefill and full decode batches take by themselves for all of *work*."""
-    runner = SlotRunner(model, rows=slots, tokens=640)
+    """Return the seconds that vision, prefill and full decode batches alone take for all of *work*."""
+    runner = BatchedRunner(model, max_sequences=slots, max_tokens=640)
     prompts = [item.prompt(ahead=False) for item in work]
     started = time.process_time()
     for start in range(0, len(work), VISION_TILES):
-        runner.see(prompts[start : start + VISION_TILES], VISION_TILES)
+        runner.encode_images(prompts[start : start + VISION_TILES], VISION_TILES)
     for row, prompt in enumerate(prompts):
         runner.prefill(row % slots, prompt, 0, len(prompt))
     seconds = time.process_time() - started
@@ -238,7 +239,7 @@ def main() -> None:
 
 
 def show(model: Any, options: Any, rounds: dict[str, list[float]], steps: dict[str, list[float]]) -> None:
-    """Print medians and the ratios of each round's neighbours."""
+    """Print medians, and the ratios of measurements of the same round."""
     size = sum(parameter.numel() for parameter in model.parameters())
     table = Table(title=f"{options.requests} requests, {size / 1e6:.1f} M parameters, CPU time of one thread")
     for column in ("", "requests/min", "seconds"):

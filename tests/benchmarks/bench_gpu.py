@@ -1,11 +1,11 @@
-"""The engine on a GPU in the shape of MedDr (40 B parameters, bf16, random weights made on the device).
+"""The engine on a GPU with MedDr's dimensions (40 B parameters, bf16, random weights made on the device).
 
-Every figure stands beside the roofline of this very device, computed from its copy bandwidth and its rate of matrix
+Each figure is compared with the roofline of the device, computed from its copy bandwidth and its rate of matrix
 products as measured in the same run.
 
-    python -m tests.benchmarks.bench_gpu [--shape meddr] [--device cuda]
+    python -m tests.benchmarks.bench_gpu [--shape meddr] [--device cuda] [--cuda-graphs]
 
-`--shape tiny --device cpu` runs the same code in seconds; its figures mean nothing and no line of JSON is printed.
+`--shape tiny --device cpu` is a smoke test of a few seconds; its figures have no meaning and no JSON is printed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rich.table import Table
 
 from worker.model.engine.engine import Engine
 from worker.model.engine.request import Request
-from worker.model.engine.runner import SlotRunner
+from worker.model.engine.transformers_runner import BatchedRunner
 from worker.model.inputs import Prompt
 from worker.model.pixel_shuffle import InternVLV1Config, InternVLV1ForConditionalGeneration
 
@@ -49,7 +49,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """What a device can do at most: bytes per second copied (read or written), bf16 operations per second."""
+    """Limits of the device (bytes per second read or written, bf16 operations per second) and sizes of the model."""
 
     bandwidth: float
     flops: float
@@ -61,37 +61,38 @@ class Roofline:
     kv_bytes: float
 
     def step(self, batch: int, context: int) -> float:
-        """Seconds of one decode step: the weights and all caches are read, or all products are computed."""
+        """Return the seconds of one decode step: weights and caches are read, or all products are computed."""
         read = self.weight_bytes + batch * context * self.kv_bytes
         # In bf16 a weight is two bytes and two operations per token.
         computed = batch * (self.weight_bytes + 4 * self.layers * self.hidden * context)
         return max(read / self.bandwidth, computed / self.flops)
 
     def prefill(self, tokens: int) -> float:
-        """Seconds to read a prompt; the output layer sees its last token only."""
+        """Return the seconds of a prefill; the output layer is computed for the last token only."""
         products = (self.weight_bytes - self.output_bytes) * tokens + self.output_bytes
         return (products + 2 * self.layers * tokens**2 * self.hidden) / self.flops
 
     def vision(self) -> float:
-        """Seconds for one image."""
+        """Return the seconds for one image."""
         return self.image_flops / self.flops
 
     def latency(self, prompt: int) -> float:
-        """Seconds for a study that has the device to itself: one step after the other."""
+        """Return the seconds for a study that runs alone: one step after the other."""
         decode = NEW_TOKENS * self.step(1, prompt + NEW_TOKENS // 2)
         return self.vision() + self.prefill(prompt) + decode
 
     def study(self, batch: int, prompt: int) -> float:
-        """Seconds per study at *batch* with vision and prefill overlapping decode: the greater of the two bounds."""
+        """Return the seconds per study at *batch*, vision and prefill overlapping decode: the larger bound."""
         compute = self.vision() + self.prefill(prompt) + NEW_TOKENS * self.weight_bytes / self.flops
         return max(compute, NEW_TOKENS * self.step(batch, prompt + NEW_TOKENS // 2) / batch)
 
 
 class Bench:
-    """A model on a device and the means to time it."""
+    """A model on a device, and timings of its parts."""
 
-    def __init__(self, shape: str, device: torch.device) -> None:
+    def __init__(self, shape: str, device: torch.device, *, cuda_graphs: bool) -> None:
         self.device = device
+        self.cuda_graphs = cuda_graphs
         self.context = SHAPES[shape]["context"]
         self.model = build(SHAPES[shape], device)
         self.config = self.model.config
@@ -103,11 +104,11 @@ class Bench:
         self.pixels = torch.randn(1, 3, side, side, generator=generator)
 
     def prompt(self) -> Prompt:
-        """A study's prompt."""
+        """Return the prompt of a study."""
         return Prompt(self.ids, self.pixels)
 
     def seconds(self, work: Callable[[], object], repeats: int = 5) -> float:
-        """Median time of *work*, the device idle before and after."""
+        """Return the median seconds of *work*, the device idle before and after."""
         times = []
         for _ in range(repeats + 1):
             self.wait()
@@ -118,12 +119,12 @@ class Bench:
         return median(times[1:])
 
     def wait(self) -> None:
-        """Until the device has nothing left to do."""
+        """Wait until the device is idle."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
     def roofline(self) -> Roofline:
-        """Measure the device, count the model."""
+        """Measure the device and count the model's parameters."""
         text = self.config.text_config
         size = 2**30 if self.device.type == "cuda" else 2**20
         source = torch.empty(size, dtype=torch.bfloat16, device=self.device)
@@ -152,28 +153,35 @@ class Bench:
             kv_bytes=4.0 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim,
         )
 
+    def runner(self, sequences: int) -> BatchedRunner:
+        """Return a runner with its cache allocated, and graphs captured if asked."""
+        runner = BatchedRunner(self.model, max_sequences=sequences, max_tokens=self.context)
+        runner.allocate()
+        if self.cuda_graphs:
+            runner.capture_graphs()
+        return runner
+
     def decode_step(self, batch: int) -> float:
-        """Seconds of one step of *batch* rows in the middle of their reports."""
-        runner = SlotRunner(self.model, rows=batch, tokens=self.context).warm_up()
+        """Return the seconds of one step of *batch* rows in the middle of their reports."""
+        runner = self.runner(batch)
         length = len(self.ids) + NEW_TOKENS // 2
         return self.seconds(lambda: runner.decode([1] * batch, [length] * batch), STEPS)
 
     def prefill(self) -> float:
-        """Seconds to read a study's prompt, its image seen already."""
-        runner = SlotRunner(self.model, rows=1, tokens=self.context).warm_up()
+        """Return the seconds to prefill a study's prompt, its image already encoded."""
+        runner = self.runner(1)
         prompt = self.prompt()
-        runner.see([prompt], 1)
+        runner.encode_images([prompt], 1)
         return self.seconds(lambda: runner.prefill(0, prompt, 0, len(prompt)))
 
     def vision(self) -> float:
-        """Seconds per image in batches of four."""
-        runner = SlotRunner(self.model, rows=1, tokens=self.context)
-        return self.seconds(lambda: runner.see([self.prompt() for _ in range(4)], 4)) / 4
+        """Return the seconds per image in batches of four."""
+        runner = self.runner(1)
+        return self.seconds(lambda: runner.encode_images([self.prompt() for _ in range(4)], 4)) / 4
 
     def studies(self, rows: int, count: int) -> float:
-        """Seconds for *count* studies through an engine of *rows* rows, images and all."""
-        runner = SlotRunner(self.model, rows=rows, tokens=self.context).warm_up()
-        engine = Engine(runner, stop_tokens=frozenset(), detokenize=str).start()
+        """Return the seconds for *count* studies through an engine of *rows* rows, including their images."""
+        engine = Engine(self.runner(rows), stop_tokens=frozenset(), detokenize=str).start()
         started = time.perf_counter()
         futures = [engine.submit(Request("", max_new_tokens=NEW_TOKENS), self.prompt()) for _ in range(count)]
         for future in futures:
@@ -184,7 +192,7 @@ class Bench:
 
 
 def build(shape: dict[str, Any], device: torch.device) -> Any:
-    """The model with random weights, made where it will run."""
+    """Build the model with random weights on *device*."""
     hidden, layers, heads, intermediate = shape["vision"]
     width, depth, query_heads, kv_heads, inner, vocabulary = shape["text"]
     tokens = (shape["image_size"] // 14) ** 2 // 4
@@ -226,11 +234,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--shape", choices=SHAPES, default="meddr")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--cuda-graphs", action="store_true")
     options = parser.parse_args()
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
-        sys.exit("bench-gpu needs a CUDA GPU with room for 81 GB of weights, and this machine has none")
-    bench = Bench(options.shape, device)
+        sys.exit("bench-gpu needs a CUDA GPU with memory for 81 GB of weights: none found")
+    bench = Bench(options.shape, device, cuda_graphs=options.cuda_graphs)
     figures = measure(bench, Console(width=100))
     if options.shape == "meddr":
         print(json.dumps(figures))  # noqa: T201 - the machine's line
@@ -238,7 +247,7 @@ def main() -> None:
 
 @torch.inference_mode()
 def measure(bench: Bench, console: Console) -> dict[str, float]:
-    """Print decode, prefill, vision and whole studies beside their bounds; returns the figures of the JSON line."""
+    """Print decode, prefill, vision and complete studies beside their bounds; return the figures of the JSON line."""
     roof, prompt = bench.roofline(), len(bench.ids)
     context = prompt + NEW_TOKENS // 2
     console.print(f"copy {roof.bandwidth / 1e12:.2f} TB/s, products {roof.flops / 1e12:.0f} TFLOP/s", highlight=False)

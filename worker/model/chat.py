@@ -1,10 +1,10 @@
-"""The words around a question, and the numbers around an image, as MedDr was trained with them."""
+"""MedDr's chat template and pixel statistics, as in training."""
 
 from __future__ import annotations
 
 #: MedDr's conversation template "Hermes-2" (sunanhe/MedDr src/model/internvl_chat/conversation.py): no newline
-#: between turns, no begin-of-sequence token. As in every InternVL directory of transformers an image is one
-#: `<IMG_CONTEXT>` here; whoever fills in the template widens it to `<img>`, the image's tokens, `</img>`.
+#: between turns, no begin-of-sequence token. As in transformers' InternVL directories an image is one
+#: `<IMG_CONTEXT>`; the prompt builder expands it to `<img>`, the image's tokens, `</img>`.
 CHAT_TEMPLATE = (
     "{{ '<|im_start|>system\\nAnswer the questions.<|im_end|>' }}"
     "{% for message in messages %}"
@@ -19,14 +19,14 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 
-#: Attributes under which transformers' InternVL processor looks for its tokens.
+#: Tokenizer attributes that transformers' InternVL processor reads.
 IMAGE_TOKENS = {
     "start_image_token": "<img>",
     "end_image_token": "</img>",
     "context_image_token": "<IMG_CONTEXT>",
 }
 
-#: Per-channel statistics of the pixels in [0, 1] (sunanhe/MedDr src/data/transform.py; not CLIP's, the image
-#: processor's default).
+#: Per-channel statistics of pixels in [0, 1] (sunanhe/MedDr src/data/transform.py). The image processor's default
+#: is CLIP's.
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]

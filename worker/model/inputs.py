@@ -1,4 +1,4 @@
-"""A question and its images -> what the model's forward takes, for each way a checkpoint wants its prompt."""
+"""Model inputs of a question and its images, for each kind of checkpoint."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class Prompt:
-    """One request in the model's own terms, on the CPU until it is its turn.
+    """The model inputs of one request, kept on the CPU until they are needed.
 
-    `input_ids` [tokens]; `pixel_values` [tiles, 3, height, width] float32 where the vision tower can run ahead of the
-    prompt; `extra` holds whatever else the checkpoint's own processor made. `features` [tiles, tokens, hidden] and
-    `embeddings` [tokens, hidden] are filled in by the runner.
+    `input_ids` [tokens]; `pixel_values` [tiles, 3, height, width] float32 if images can be encoded before the prefill;
+    `extra` holds the other inputs that the checkpoint's own processor made. The runner fills in `features`, one
+    [tokens, hidden] per tile, and `embeddings` [tokens, hidden].
     """
 
     input_ids: torch.Tensor
@@ -39,37 +39,37 @@ class Prompt:
         return int(self.input_ids.shape[-1])
 
     @property
-    def divisible(self) -> bool:
-        """Whether it may be prefilled in pieces: only where nothing but the tokens' embeddings goes in."""
+    def chunkable(self) -> bool:
+        """True if it may be prefilled in chunks: the token embeddings are its only input."""
         return not self.extra
 
     @property
-    def unseen(self) -> int:
-        """Tiles the vision tower has yet to look at."""
+    def pending_tiles(self) -> int:
+        """Number of tiles that are not encoded yet."""
         return 0 if self.pixel_values is None else len(self.pixel_values) - len(self.features)
 
     def next_tiles(self, count: int) -> torch.Tensor:
-        """The first *count* of the unseen tiles."""
+        """Return the first *count* pending tiles."""
         if self.pixel_values is None:
             raise ValueError("a prompt without images has no tiles")
         return self.pixel_values[len(self.features) : len(self.features) + count]
 
 
-class PromptMaker(Protocol):
-    """Turns words and images into a prompt; safe to call from any thread."""
+class PromptBuilder(Protocol):
+    """Builds prompts; safe to call from any thread."""
 
-    def __call__(self, question: str, images: Sequence[RenderedImage]) -> Prompt:
-        """Make the prompt of one user's turn."""
+    def build(self, question: str, images: Sequence[RenderedImage]) -> Prompt:
+        """Build the prompt of one question; raises PermanentFailure if an image is not [height, width, 3] uint8."""
 
-    def seen(self, image: RenderedImage) -> dict[str, torch.Tensor]:
-        """What the model's `get_image_features` takes of *image*, `pixel_values` and what belongs to them."""
+    def image_inputs(self, image: RenderedImage) -> dict[str, torch.Tensor]:
+        """Return the arguments of the model's `get_image_features` for *image*, among them `pixel_values`."""
 
 
-class InternVLPrompts:
-    """For InternVL layouts, MedDr's among them.
+class InternVLPromptBuilder:
+    """For InternVL layouts, including MedDr's.
 
-    Stands in for transformers' InternVLProcessor, which cuts images into tiles unasked and cannot be built without
-    torchvision for its videos. Whether images are tiled is the checkpoint's preprocessor_config.json's to say.
+    Replaces transformers' InternVLProcessor, which cuts images into tiles by default and needs torchvision for
+    videos. Tiling follows the checkpoint's preprocessor_config.json.
     """
 
     def __init__(self, tokenizer: Any, image_processor: Any, *, image_token_id: int, tokens_per_tile: int) -> None:
@@ -80,76 +80,78 @@ class InternVLPrompts:
             raise ValueError(f"the tokenizer has no token {image_token_id}, config.json's image_token_id")
         self._tokens_per_tile = tokens_per_tile
 
-    def __call__(self, question: str, images: Sequence[RenderedImage]) -> Prompt:
-        """Make the prompt of one user's turn."""
-        tiles = [self.seen(image)["pixel_values"] for image in images]
-        text = render(self._tokenizer, question, len(images))
-        text = self._widen(text, [len(tile) for tile in tiles])
+    def build(self, question: str, images: Sequence[RenderedImage]) -> Prompt:
+        """See PromptBuilder."""
+        tiles = [self.image_inputs(image)["pixel_values"] for image in images]
+        text = apply_chat_template(self._tokenizer, question, len(images))
+        text = self._expand_image_tokens(text, [len(tile) for tile in tiles])
         ids = self._tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"][0]
         return Prompt(ids, torch.cat(tiles) if tiles else None)
 
-    def seen(self, image: RenderedImage) -> dict[str, torch.Tensor]:
-        """See PromptMaker; [tiles, 3, height, width] float32. Where there are several, the last shows all of it."""
-        pixels = self._image_processor(images=[image_of(image)], return_tensors="pt")["pixel_values"]
+    def image_inputs(self, image: RenderedImage) -> dict[str, torch.Tensor]:
+        """See PromptBuilder; [tiles, 3, height, width] float32. The last of several tiles is the whole image."""
+        pixels = self._image_processor(images=[to_pillow(image)], return_tensors="pt")["pixel_values"]
         return {"pixel_values": pixels}
 
-    def _widen(self, text: str, tiles: list[int]) -> str:
+    def _expand_image_tokens(self, text: str, tiles: list[int]) -> str:
         """Replace each image's placeholder by `<img>`, its tokens, `</img>`."""
         head, *rest = text.split(self._image_token)
         if len(rest) != len(tiles):
-            raise ValueError(f"the chat template shows {len(rest)} images as {self._image_token!r}, not {len(tiles)}")
+            raise ValueError(f"the chat template has {len(rest)} {self._image_token!r} for {len(tiles)} images")
         start, end = self._tokenizer.start_image_token, self._tokenizer.end_image_token
         for count, part in zip(tiles, rest, strict=True):
             head += start + self._image_token * self._tokens_per_tile * count + end + part
         return head
 
 
-class ProcessorPrompts:
-    """For every other architecture: the checkpoint's own processor and chat template decide."""
+class ProcessorPromptBuilder:
+    """For all other architectures: the checkpoint's own processor and chat template."""
 
     def __init__(self, processor: Any) -> None:
         self._processor = processor
 
-    def __call__(self, question: str, images: Sequence[RenderedImage]) -> Prompt:
-        """Make the prompt of one user's turn."""
-        text = render(self._processor, question, len(images), self._processor.tokenizer)
-        rows = [[image_of(image) for image in images]] if images else None
-        made = self._processor(text=[text], images=rows, return_tensors="pt")
-        # Some processors make training targets unasked.
-        inputs = {name: value for name, value in made.items() if name != "labels"}
+    def build(self, question: str, images: Sequence[RenderedImage]) -> Prompt:
+        """See PromptBuilder."""
+        text = apply_chat_template(self._processor, question, len(images), self._processor.tokenizer)
+        batch = [[to_pillow(image) for image in images]] if images else None
+        processed = self._processor(text=[text], images=batch, return_tensors="pt")
+        # Some processors add training labels by default.
+        inputs = {name: value for name, value in processed.items() if name != "labels"}
         return Prompt(inputs.pop("input_ids")[0], extra=inputs)
 
-    def seen(self, image: RenderedImage) -> dict[str, torch.Tensor]:
-        """See PromptMaker."""
-        made = self._processor.image_processor(images=[[image_of(image)]], return_tensors="pt")
-        return {name: value for name, value in made.items() if isinstance(value, torch.Tensor)}
+    def image_inputs(self, image: RenderedImage) -> dict[str, torch.Tensor]:
+        """See PromptBuilder."""
+        processed = self._processor.image_processor(images=[[to_pillow(image)]], return_tensors="pt")
+        return {name: value for name, value in processed.items() if isinstance(value, torch.Tensor)}
 
 
-def image_of(image: RenderedImage) -> Image.Image:
-    """The image as Pillow's: of an array processors guess which axis is colour, and take 3 rows for 3 colours.
+def to_pillow(image: RenderedImage) -> Image.Image:
+    """Convert to a Pillow image: for arrays, processors guess the colour axis and take 3 rows for 3 colours.
 
-    Raises PermanentFailure where it is not [height, width, 3] uint8.
+    Raises PermanentFailure if *image* is not [height, width, 3] uint8.
     """
     if image.dtype != np.uint8 or image.ndim != len("hwc") or image.shape[2] != len("rgb") or not image.size:
         raise PermanentFailure(
-            Reason.NOT_AN_IMAGE, f"an image is {image.dtype} {image.shape}, not uint8 (height, width, 3)"
+            Reason.NOT_AN_IMAGE, f"invalid image {image.dtype} {image.shape}: expected uint8 (height, width, 3)"
         )
     return Image.fromarray(image)
 
 
-def render(template: Any, question: str, images: int, tokenizer: Any = None) -> str:
-    """Fill in the chat template of *template* (a tokenizer or processor): images first, then the question."""
-    content = [{"type": "image"}] * images + [{"type": "text", "text": harmless(question, tokenizer or template)}]
+def apply_chat_template(template: Any, question: str, images: int, tokenizer: Any = None) -> str:
+    """Fill in the chat template of *template*, a tokenizer or processor: the images first, then the question."""
+    words = strip_special_tokens(question, tokenizer or template)
+    content = [{"type": "image"}] * images + [{"type": "text", "text": words}]
     text: str = template.apply_chat_template(
         [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
     )
     return text
 
 
-def harmless(question: str, tokenizer: Any) -> str:
-    """Drop the tokenizer's control words, so that a quoted report cannot end the turn or pose as an image."""
+def strip_special_tokens(question: str, tokenizer: Any) -> str:
+    """Remove the tokenizer's special tokens, so that a quoted report cannot end the turn or stand for an image."""
     words = [token.content for token in tokenizer.added_tokens_decoder.values()]
     pattern = re.compile("|".join(map(re.escape, sorted(words, key=len, reverse=True))))
+    # Repeated: the removal of one may join the parts of another.
     while words and pattern.search(question):
         question = pattern.sub("", question)
     return question

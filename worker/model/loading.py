@@ -1,4 +1,4 @@
-"""From a directory to a model in memory, or to one sentence that says why not."""
+"""Load a checkpoint directory, or raise a ConfigurationError of one line."""
 
 from __future__ import annotations
 
@@ -12,36 +12,41 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextTo
 from transformers.utils import is_flash_attn_2_available, logging
 
 from db.errors import ConfigurationError
-from worker.model import pixel_shuffle
-from worker.model.inputs import InternVLPrompts, ProcessorPrompts
+from worker.model.inputs import InternVLPromptBuilder, ProcessorPromptBuilder
+from worker.model.pixel_shuffle import INTERNVL
 from worker.model.placement import place, quantizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from worker.model.inputs import PromptMaker
+    from worker.model.inputs import PromptBuilder
 
-#: Layouts that InternVLPrompts serves.
-INTERNVL = ("internvl", pixel_shuffle.MODEL_TYPE)
-#: How everything is read: nothing from the network, and no code that lies in the directory. Unless told so,
-#: transformers asks on the terminal whether it may run such code.
+#: Options of every `from_pretrained`: no download, and no code from the directory. Without the second, transformers
+#: asks on the terminal whether to run such code.
 LOCAL_DATA_ONLY = {"local_files_only": True, "trust_remote_code": False}
-#: Characters of a loader's error that are shown: the first sentence or two.
-LONGEST_MESSAGE = 200
+#: Characters shown of a loader's error: its first sentence or two.
+MAX_MESSAGE = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A loaded model and all that is needed to talk to it."""
+    """A loaded model with its tokenizer and prompt builder.
+
+    `not_first` are tokens that an answer must not begin with.
+    """
 
     name: str
     model: Any
     tokenizer: Any
-    make_prompt: PromptMaker
+    prompts: PromptBuilder
     stop_tokens: frozenset[int]
-    #: Tokens that no answer begins with.
     not_first: frozenset[int]
+
+    @property
+    def max_positions(self) -> int:
+        """Positions of the language model: its longest sequence in tokens."""
+        return int(self.model.config.get_text_config().max_position_embeddings)
 
 
 def load_checkpoint(
@@ -49,24 +54,24 @@ def load_checkpoint(
 ) -> Checkpoint:
     """Load a stock image-text-to-text checkpoint with a chat template; no code from the checkpoint is run.
 
-    Raises ConfigurationError where the directory cannot be used.
+    Raises ConfigurationError if the directory cannot be used.
     """
     check_layout(directory)
     logging.disable_progress_bar()
-    with one_sentence(f"the checkpoint {directory} cannot be loaded"):
+    with as_configuration_error(f"the checkpoint {directory} cannot be loaded"):
         quantized = quantizer(quantization)
         model = _load_model(directory, dtype=dtype, quantized=quantized, where=place(directory, device, gpu_memory))
-        tokenizer, make_prompt = load_prompts(directory, model.config)
+        tokenizer, prompts = load_prompts(directory, model.config)
         stop = _stop_tokens(model, tokenizer)
         not_first = stop if model.generation_config.min_new_tokens else frozenset[int]()
-        return Checkpoint(directory.name, model, tokenizer, make_prompt, stop, not_first)
+        return Checkpoint(directory.name, model, tokenizer, prompts, stop, not_first)
 
 
 @contextmanager
-def one_sentence(problem: str) -> Iterator[None]:
-    """Turn whatever is raised inside into a ConfigurationError that begins with *problem*.
+def as_configuration_error(problem: str) -> Iterator[None]:
+    """Turn any exception inside into a ConfigurationError that begins with *problem*.
 
-    For what reads a checkpoint's files: there is no end to what transformers raises for what may stand in them.
+    For code that reads a checkpoint's files: transformers raises almost any type for wrong contents.
     """
     try:
         yield
@@ -77,17 +82,17 @@ def one_sentence(problem: str) -> Iterator[None]:
 
 
 def check_layout(directory: Path) -> dict[str, Any]:
-    """The directory's config.json; ConfigurationError where this is no checkpoint that can be loaded."""
+    """Return the directory's config.json; raises ConfigurationError if the checkpoint cannot be loaded."""
     try:
         config = json.loads((directory / "config.json").read_text())
     except FileNotFoundError:
         raise ConfigurationError(
-            f"there is no checkpoint at {directory}: point PRELIM_CHECKPOINT to a directory with a config.json"
+            f"no checkpoint at {directory}: set PRELIM_CHECKPOINT to a directory with a config.json"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{directory}/config.json cannot be read: {one_line(error)}") from error
     if not isinstance(config, dict):
-        raise ConfigurationError(f"{directory}/config.json cannot be used: it is no table of names and values")
+        raise ConfigurationError(f"invalid {directory}/config.json: expected a JSON object")
     if config.get("model_type") == "internvl_chat":
         raise ConfigurationError(
             f"{directory} holds the published MedDr layout: run `prelim checkpoint convert {directory} DST` once"
@@ -108,7 +113,7 @@ def _load_model(directory: Path, *, dtype: str, quantized: Any, where: dict[str,
         **where,
         output_loading_info=True,
     )
-    # from_pretrained invents what is missing and drops what it does not know, with a warning.
+    # from_pretrained only warns when it initialises missing tensors and drops unknown ones.
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if loaded[kind]:
             raise ValueError(f"{kind.replace('_', ' ')}, the first of {len(loaded[kind])}: {min(loaded[kind])}")
@@ -116,23 +121,23 @@ def _load_model(directory: Path, *, dtype: str, quantized: Any, where: dict[str,
 
 
 def _attention(config: Any) -> dict[str, str] | str:
-    """Flash attention for the vision tower where it is installed; a decoding batch needs masks, so sdpa for text."""
+    """Flash attention for the vision tower if installed; the batched decode needs masks, so sdpa for text."""
     if not (torch.cuda.is_available() and is_flash_attn_2_available() and config.model_type in INTERNVL):
         return "sdpa"
     return {"vision_config": "flash_attention_2", "text_config": "sdpa"}
 
 
-def load_prompts(directory: Path, config: Any) -> tuple[Any, PromptMaker]:
-    """The directory's tokenizer, and what makes its prompts."""
+def load_prompts(directory: Path, config: Any) -> tuple[Any, PromptBuilder]:
+    """Return the directory's tokenizer and prompt builder."""
     if config.model_type not in INTERNVL:
         processor = AutoProcessor.from_pretrained(directory, **LOCAL_DATA_ONLY)
         _check_template(processor)
-        return processor.tokenizer, ProcessorPrompts(processor)
+        return processor.tokenizer, ProcessorPromptBuilder(processor)
     tokenizer = AutoTokenizer.from_pretrained(directory, **LOCAL_DATA_ONLY)
     _check_template(tokenizer)
-    # The pixels were checked with Pillow's resampling; torchvision's, the default where it is installed, differs.
+    # Parity was measured with Pillow's resampling; torchvision's, the default if it is installed, differs.
     image_processor = AutoImageProcessor.from_pretrained(directory, backend="pil", **LOCAL_DATA_ONLY)
-    prompts = InternVLPrompts(
+    prompts = InternVLPromptBuilder(
         tokenizer, image_processor, image_token_id=config.image_token_id, tokens_per_tile=config.image_seq_length
     )
     return tokenizer, prompts
@@ -140,7 +145,7 @@ def load_prompts(directory: Path, config: Any) -> tuple[Any, PromptMaker]:
 
 def _check_template(holder: Any) -> None:
     if not holder.chat_template:
-        raise ValueError("it has no chat template (chat_template.jinja), so there is no telling how to ask it")
+        raise ValueError("it has no chat template (chat_template.jinja)")
 
 
 def _stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
@@ -151,6 +156,6 @@ def _stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, without the stack of hints that loaders append; its type too where it says little."""
-    text = " ".join(str(error).split())[:LONGEST_MESSAGE]
+    """Return an error's message in one line, cut to MAX_MESSAGE; a single word is preceded by the error's type."""
+    text = " ".join(str(error).split())[:MAX_MESSAGE]
     return text if " " in text else f"{type(error).__name__} {text}".strip()

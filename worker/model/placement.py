@@ -1,4 +1,4 @@
-"""Which device holds what, and how many requests fit beside the model."""
+"""Placement of the weights on devices, and the number of requests that fit beside them."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-#: Share of a GPU's memory that weights may take before a model is spread over several: the rest is cache and work.
+#: Share of a GPU's memory that weights may take before a model is spread over several: the rest is KV cache and
+#: workspace.
 WEIGHTS_SHARE = 0.85
-#: Share of the memory left after loading that the cache may take: the rest is workspace of prefill and vision.
+#: Share of the memory left after loading that the KV cache may take: the rest is workspace of prefill and vision.
 CACHE_SHARE = 0.8
-#: Kept in the checkpoint's own precision: small beside the language model, and the first to suffer.
+#: Modules kept in the checkpoint's precision: small beside the language model, and most sensitive to quantization.
 NOT_QUANTIZED = ["vision_tower", "multi_modal_projector", "lm_head"]
 
 
 def place(directory: Path, device: str, limit: int | None = None) -> dict[str, Any]:
-    """Where the weights go, as `from_pretrained` takes it.
+    """Return the placement arguments of `from_pretrained`.
 
-    The device asked for; for `auto` one GPU, several of them if one is too small, or the CPU. *limit* is the most
-    bytes to take on each GPU.
+    *device* as given; for `auto` the GPU with the most free memory, several if one is too small, or the CPU. *limit*
+    is in bytes per GPU.
     """
     if device != "auto":
         _check(device)
@@ -38,29 +39,31 @@ def place(directory: Path, device: str, limit: int | None = None) -> dict[str, A
     roomiest = max(free, key=lambda number: free[number])
     if weight_bytes(directory) <= WEIGHTS_SHARE * free[roomiest] or len(free) == 1:
         return {"device_map": {"": f"cuda:{roomiest}"}}
-    # Without "cpu" among them: layers there would make every token wait for the bus.
+    # Without "cpu": every token would wait for the transfer of layers that are there.
     return {"device_map": "auto", "max_memory": {number: int(WEIGHTS_SHARE * free[number]) for number in free}}
 
 
 def gpu_memory(limit: int | None = None) -> dict[int, int]:
-    """Free bytes of each GPU, at most *limit*."""
+    """Return the free bytes of each GPU, at most *limit*."""
     free = {number: memory for number, memory in get_max_memory().items() if number not in ("cpu", "mps")}
     return free if limit is None else {number: min(memory, limit) for number, memory in free.items()}
 
 
 def weight_bytes(directory: Path) -> int:
-    """Size of the weights as stored."""
+    """Return the size of the weights as stored, in bytes."""
     return sum(path.stat().st_size for path in directory.glob("*.safetensors"))
 
 
 def quantizer(name: str | None) -> Any:
-    """The transformers configuration for `int8` or `int4` weights; vision tower and projector are left alone."""
+    """Return the transformers configuration for `int8` or `int4` weights of all modules but NOT_QUANTIZED."""
     if name in (None, "none"):
         return None
     if name not in ("int8", "int4"):
-        raise ConfigurationError(f"unknown quantization {name!r}: use int8 or int4, or leave it unset")
+        raise ConfigurationError(f"unknown quantization {name!r}: use int8 or int4, or unset PRELIM_QUANTIZATION")
     if find_spec("bitsandbytes") is None:
-        raise ConfigurationError(f"quantization {name} needs bitsandbytes: pip install bitsandbytes, or unset it")
+        raise ConfigurationError(
+            f"quantization {name} needs bitsandbytes: pip install bitsandbytes, or unset PRELIM_QUANTIZATION"
+        )
     if name == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=NOT_QUANTIZED)
     return BitsAndBytesConfig(
@@ -72,7 +75,7 @@ def quantizer(name: str | None) -> Any:
 
 
 def cache_bytes_per_token(cache: Any) -> dict[torch.device, int]:
-    """What one token costs on each device, read off a transformers cache that holds some."""
+    """Return the bytes of one token on each device, measured on a transformers cache that holds some tokens."""
     costs: dict[torch.device, int] = {}
     for layer in cache.layers:
         tokens = layer.keys.shape[0] * layer.keys.shape[2]
@@ -82,12 +85,12 @@ def cache_bytes_per_token(cache: Any) -> dict[torch.device, int]:
 
 
 def rows_that_fit(costs: dict[torch.device, int], row_tokens: int, free: dict[torch.device, int]) -> int:
-    """How many requests of *row_tokens* tokens the tightest device has room for."""
+    """Return the number of rows of *row_tokens* tokens that fit on the device with the least room."""
     return min(int(CACHE_SHARE * free[device]) // (cost * row_tokens) for device, cost in costs.items())
 
 
 def free_memory(devices: Iterable[torch.device], limit: int | None = None) -> dict[torch.device, int]:
-    """Bytes that could be allocated on each device now; on a GPU until this process holds *limit* of them."""
+    """Return the bytes that can be allocated on each device now; on a GPU up to *limit* for this process."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     memory = get_max_memory()
@@ -106,4 +109,4 @@ def _check(device: str) -> None:
     except RuntimeError:
         raise ConfigurationError(f"unknown device {device!r}: use auto, cpu, cuda or cuda:N") from None
     if kind.type == "cuda" and (kind.index or 0) >= torch.cuda.device_count():
-        raise ConfigurationError(f"there is no device {device!r} here: {torch.cuda.device_count()} CUDA devices found")
+        raise ConfigurationError(f"no device {device!r}: {torch.cuda.device_count()} CUDA devices found")

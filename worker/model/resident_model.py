@@ -1,28 +1,24 @@
-"""The model a worker process holds for as long as it lives.
-
-Its life: load the checkpoint, warm up, measure the memory left, size the batch, serve, close.
-"""
+"""The model of a worker process: load, warm up, measure memory, allocate the KV cache, capture graphs, serve, close."""
 
 from __future__ import annotations
 
-import math
 import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 import numpy as np
 import structlog
-import torch
 
 from db.errors import ConfigurationError, PermanentFailure, Reason
 from worker.model import placement
-from worker.model.checkpoint.digest import checkpoint_digest, is_demo
+from worker.model.checkpoint.digest import checkpoint_digest
+from worker.model.checkpoint.record import is_demo
 from worker.model.engine.engine import Engine
 from worker.model.engine.model_runner import NO_TOKEN
 from worker.model.engine.request import Generation, Request
-from worker.model.engine.runner import SlotRunner, StockRunner, batches
-from worker.model.loading import INTERNVL, load_checkpoint, one_sentence
-from worker.model.patch_tokens import GRID, patch_tokens
+from worker.model.engine.transformers_runner import BatchedRunner, SingleRunner, supports_batching
+from worker.model.loading import as_configuration_error, load_checkpoint
+from worker.model.patch_tokens import image_patch_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +26,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from worker.model.engine.model_runner import Arithmetic
     from worker.model.inputs import Prompt
     from worker.model.loading import Checkpoint
 
@@ -38,41 +33,26 @@ __all__ = ["Generation", "Request", "ResidentModel"]
 
 log = structlog.get_logger()
 
-#: Longest request, prompt and answer together, unless the model or the caller wants it shorter: MedDr's positions.
+#: Longest request in tokens, prompt and answer together, unless model or caller set a lower limit: MedDr's positions.
 CONTEXT_TOKENS = 4096
 
 
 class ResidentModel:
-    """A loaded checkpoint that looks at images and answers questions about them, from any thread."""
+    """A loaded checkpoint and its engine; all methods may be called from any thread.
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        digest: str,
-        *,
-        slots: int,
-        context_tokens: int,
-        gpu_memory: int | None = None,
-        demo: bool = False,
-    ) -> None:
-        self._checkpoint = checkpoint
-        self._model = checkpoint.model
-        self._make_prompt = checkpoint.make_prompt
+    `digest` identifies the checkpoint, `demo` is True if it is for phantoms only and never for patients,
+    `context_tokens` is the limit of one request, prompt and answer together, and `image_tokens` the prompt tokens of
+    one image.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, digest: str, *, context_tokens: int, demo: bool = False) -> None:
+        self.checkpoint = checkpoint
         self.digest = digest
-        #: Whether it is for phantoms only, never for patients.
         self.demo = demo
         self.name = checkpoint.name
-        blank = np.zeros((64, 64, 3), np.uint8)
-        prompt = self._make_prompt("", [blank])
-        #: Prompt tokens that one image takes.
-        self.image_tokens = len(self._make_prompt("", [blank, blank])) - len(prompt)
-        #: Tokens one request may have, prompt and answer together.
-        self.context_tokens = min(context_tokens, _positions(self._model))
-        self.engine = Engine(
-            self._size_batch(self._warm_up(prompt), len(prompt), slots, gpu_memory),
-            stop_tokens=checkpoint.stop_tokens,
-            detokenize=self._detokenize,
-        ).start()
+        self.context_tokens = min(context_tokens, checkpoint.max_positions)
+        self.image_tokens = len(self._blank_prompt(images=2)) - len(self._blank_prompt(images=1))
+        self.engine: Engine
 
     @classmethod
     def load(
@@ -85,28 +65,37 @@ class ResidentModel:
         context_tokens: int = CONTEXT_TOKENS,
         quantization: str | None = None,
         gpu_memory_gib: float | None = None,
+        cuda_graphs: bool = False,
     ) -> ResidentModel:
-        """Load *directory* and begin to serve up to *slots* requests at once.
+        """Load *directory* and serve up to *slots* requests at once.
 
-        *device* is `auto`, `cpu`, `cuda` or `cuda:N`; *dtype* `auto` (as stored) or a torch name; *quantization*
-        `int8` or `int4`; *gpu_memory_gib* is the most to plan with on each GPU. Raises ConfigurationError where the
-        directory, the device or its memory will not do.
+        *device* is `auto`, `cpu`, `cuda` or `cuda:N`; *dtype* is `auto` (as stored) or a torch name; *quantization* is
+        `int8` or `int4`; *gpu_memory_gib* limits the memory planned on each GPU. Raises ConfigurationError if the
+        checkpoint, the device or its memory cannot be used.
         """
         started = time.monotonic()
         limit = None if gpu_memory_gib is None else int(gpu_memory_gib * 2**30)
         checkpoint = load_checkpoint(directory, device=device, dtype=dtype, quantization=quantization, gpu_memory=limit)
         digest = checkpoint_digest(directory)
-        with one_sentence(f"the checkpoint {directory} does not run"):
-            resident = cls(
-                checkpoint,
-                digest,
-                slots=slots,
-                context_tokens=context_tokens,
-                gpu_memory=limit,
-                demo=is_demo(directory),
-            )
-        log.info("checkpoint_loaded", digest=digest[:12], seconds=round(time.monotonic() - started, 1))
-        return resident
+        with as_configuration_error(f"the checkpoint {directory} does not run"):
+            model = cls(checkpoint, digest, context_tokens=context_tokens, demo=is_demo(directory))
+            model.start(slots, gpu_memory=limit, cuda_graphs=cuda_graphs)
+        log.info("checkpoint.loaded", digest=digest[:12], seconds=round(time.monotonic() - started, 1))
+        return model
+
+    def start(self, slots: int, *, gpu_memory: int | None = None, cuda_graphs: bool = False) -> None:
+        """Warm up, measure memory, allocate the KV cache, capture graphs if asked, and start to serve."""
+        runner: SingleRunner | BatchedRunner
+        prompt = self._blank_prompt(images=1)
+        runner = warm = self._warm_up(prompt)
+        if supports_batching(self.checkpoint.model, warm, len(prompt)):
+            runner = self._allocate_kv_cache(self._measure_memory(warm, slots, gpu_memory))
+            if cuda_graphs:
+                runner.capture_graphs()
+        else:
+            log.warning("batching.unsupported", model_type=self.checkpoint.model.config.model_type, slots=1)
+            warm.clear_row(0)
+        self.engine = self._serve(runner)
 
     @property
     def progress(self) -> int:
@@ -114,95 +103,86 @@ class ResidentModel:
         return self.engine.progress
 
     def submit(self, request: Request) -> Future[Generation]:
-        """Queue a request; see Engine.submit. The prompt is made here, on the caller's thread."""
+        """Queue a request; see Engine.submit. The prompt is built on the caller's thread.
+
+        The future raises PermanentFailure if no prompt can be built.
+        """
         try:
-            prompt = self._make_prompt(request.question, request.images)
-        except Exception as error:  # noqa: BLE001 - a request's boundary: what its images break is its own
+            prompt = self.checkpoint.prompts.build(request.question, request.images)
+        except Exception as error:  # noqa: BLE001 - the boundary of a request: errors in its images are its own
             refused: Future[Generation] = Future()
-            refused.set_exception(_unfit(error))
+            refused.set_exception(_prompt_error(error))
             return refused
         return self.engine.submit(request, prompt)
 
-    @torch.inference_mode()
     def patch_tokens(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
-        """What the vision tower sees at each place of each image, as worker.retrieval.features takes it.
+        """Patch tokens of the vision tower, float32 [images, layers, patches, channels].
 
-        float32 [images, layers, patches, channels]; one image at a time, so that a large tower's need little room.
+        One image at a time: a batch of a large tower would need memory that the KV cache has taken.
         """
-        return np.concatenate([self._look(image).float().cpu().numpy() for image in images])
+        model, prompts = self.checkpoint.model, self.checkpoint.prompts
+        return np.concatenate([image_patch_tokens(model, prompts, image).float().cpu().numpy() for image in images])
 
     def close(self) -> None:
-        """Stop serving; requests under way fail as transient."""
+        """Stop serving; running requests fail with TransientFailure."""
         self.engine.close()
 
-    def _look(self, image: npt.NDArray[np.uint8]) -> torch.Tensor:
-        # Where an image is cut into tiles, the last one shows all of it: places must mean the same in every image.
-        seen = self._make_prompt.seen(image)
-        if self._model.config.model_type in INTERNVL:
-            pixels = seen["pixel_values"][-1:].to(self._model.device, self._model.dtype)
-            return _coarse(patch_tokens(self._model.model.vision_tower, pixels))
-        # Other towers are built otherwise: what they give in the end is all that is common to them.
-        seen = {name: value.to(self._model.device) for name, value in seen.items()}
-        seen["pixel_values"] = seen["pixel_values"].to(self._model.dtype)
-        tiles: torch.Tensor = self._model.get_image_features(**seen).last_hidden_state
-        # Of several tiles one shows the whole image: LLaVA's first (it takes sizes beside the pixels), Idefics' last.
-        whole = tiles[:1] if "image_sizes" in seen else tiles[-1:]
-        return _coarse(whole[:, None])
+    def _blank_prompt(self, *, images: int) -> Prompt:
+        return self.checkpoint.prompts.build("", [np.zeros((64, 64, 3), np.uint8)] * images)
 
-    def _warm_up(self, prompt: Prompt) -> StockRunner:
-        """Run one prompt, so that kernels are chosen and workspaces taken before memory is measured."""
-        runner = StockRunner(self._model, tokens=self.context_tokens, not_first=self._checkpoint.not_first)
-        if prompt.unseen:
-            runner.see([prompt], prompt.unseen)
+    def _warm_up(self, prompt: Prompt) -> SingleRunner:
+        """Run *prompt*, so that kernels are chosen and workspaces allocated before memory is measured."""
+        runner = SingleRunner(
+            self.checkpoint.model, max_tokens=self.context_tokens, not_first=self.checkpoint.not_first
+        )
+        if prompt.pending_tiles:
+            runner.encode_images([prompt], prompt.pending_tiles)
         if runner.prefill(0, prompt, 0, len(prompt)) == NO_TOKEN:
+            dtype = str(self.checkpoint.model.dtype).removeprefix("torch.")
             raise ConfigurationError(
-                f"the checkpoint {self.name} computes no finite numbers: its weights are damaged, or too large for "
-                f"{str(self._model.dtype).removeprefix('torch.')}"
+                f"the checkpoint {self.name} computes numbers that are not finite: its weights are damaged, or too "
+                f"large for {dtype}"
             )
         return runner
 
-    def _size_batch(self, warm: StockRunner, prompt_tokens: int, slots: int, gpu_memory: int | None) -> Arithmetic:
-        """As many rows as asked for, or as fit beside the model."""
-        if not batches(self._model, warm, prompt_tokens):
-            log.warning("requests_run_one_by_one", model_type=self._model.config.model_type)
-            warm.wipe(0)
-            return warm
+    def _measure_memory(self, warm: SingleRunner, slots: int, gpu_memory: int | None) -> int:
+        """Return the number of sequences: *slots*, or fewer if the memory beside the model is short."""
         costs = placement.cache_bytes_per_token(warm.cache)
-        warm.wipe(0)
+        warm.clear_row(0)
         fit = placement.rows_that_fit(costs, self.context_tokens, placement.free_memory(costs, gpu_memory))
         if fit < 1:
             raise ConfigurationError(
-                f"no memory is left for one request of {self.context_tokens} tokens "
-                f"({sum(costs.values()) * self.context_tokens / 2**30:.1f} GiB): allow fewer or use a larger device"
+                f"not enough memory for one request of {self.context_tokens} tokens "
+                f"({sum(costs.values()) * self.context_tokens / 2**30:.1f} GiB): set a lower PRELIM_CONTEXT_TOKENS or "
+                "use a device with more memory"
             )
         if fit < slots:
-            log.warning("fewer_slots_than_asked", slots=fit, asked=slots)
-        rows, not_first = min(slots, fit), self._checkpoint.not_first
-        return SlotRunner(self._model, rows=rows, tokens=self.context_tokens, not_first=not_first).warm_up()
+            log.warning("slots.reduced", cause="not enough memory", slots=fit, requested=slots)
+        return min(slots, fit)
+
+    def _allocate_kv_cache(self, sequences: int) -> BatchedRunner:
+        runner = BatchedRunner(
+            self.checkpoint.model,
+            max_sequences=sequences,
+            max_tokens=self.context_tokens,
+            not_first=self.checkpoint.not_first,
+        )
+        runner.allocate()
+        return runner
+
+    def _serve(self, runner: SingleRunner | BatchedRunner) -> Engine:
+        return Engine(runner, stop_tokens=self.checkpoint.stop_tokens, detokenize=self._detokenize).start()
 
     def _detokenize(self, tokens: list[int]) -> str:
-        text: str = self._checkpoint.tokenizer.decode(tokens, skip_special_tokens=True)
+        text: str = self.checkpoint.tokenizer.decode(tokens, skip_special_tokens=True)
         return text.strip()
 
 
-def _unfit(error: Exception) -> PermanentFailure:
+def _prompt_error(error: Exception) -> PermanentFailure:
     if isinstance(error, PermanentFailure):
         return error
-    failure = PermanentFailure(Reason.PROMPT_FAILED, f"no prompt can be made of this request ({type(error).__name__})")
+    failure = PermanentFailure(
+        Reason.PROMPT_FAILED, f"no prompt can be built from this request ({type(error).__name__})"
+    )
     failure.__cause__ = error
     return failure
-
-
-def _coarse(tokens: torch.Tensor) -> torch.Tensor:
-    """Tokens [1, layers, patches, channels] on no finer a grid than the pooling reads: means of neighbouring places."""
-    side = math.isqrt(tokens.shape[2])
-    if side <= GRID or side**2 != tokens.shape[2]:
-        return tokens
-    layers, patches, channels = tokens.shape[1:]
-    grid = tokens.float().transpose(2, 3).reshape(layers, channels, side, patches // side)
-    return torch.nn.functional.adaptive_avg_pool2d(grid, GRID).flatten(2).transpose(1, 2)[None]
-
-
-def _positions(model: object) -> int:
-    config = model.config.get_text_config()  # type: ignore[attr-defined]
-    return int(config.max_position_embeddings)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from worker.model.inputs import render
+from worker.model.inputs import apply_chat_template
 from worker.training.architecture import IMAGE_TOKENS
 from worker.training.schedule import Schedule
 
@@ -50,7 +50,7 @@ class Encoder:
 
     def prompt(self, question: str, images: int) -> list[int]:
         """Return the ids of a prompt, each image expanded to its tokens."""
-        text = render(self._tokenizer, question, images)
+        text = apply_chat_template(self._tokenizer, question, images)
         return self._ids(text.replace(self._image, "<img>" + self._image * IMAGE_TOKENS + "</img>"))
 
     def answer(self, text: str) -> list[int]:

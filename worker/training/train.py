@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 import typer
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-from worker.model.checkpoint.digest import RECORD
+from worker.model.checkpoint.record import write_record
 from worker.phantoms import grammar, questions
 from worker.phantoms.cases import CATALOGUE, UNCLASSIFIED
 from worker.phantoms.phantoms import CAREFUL, TRAINING, Variation
@@ -112,7 +111,7 @@ def train(out: Path, *, seed: int = 0, scale: Scale = FULL, tower: Path | None =
     curves.draw(out / "curves.png", losses)
     # The only file of a checkpoint outside its digest. `demo` keeps the checkpoint from reporting patients.
     record = {"demo": True, "trained_on": "phantoms only", "seed": seed, "seconds": clock.seconds}
-    (out / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_record(out, record)
     return clock.seconds
 
 

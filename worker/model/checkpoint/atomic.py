@@ -1,4 +1,4 @@
-"""A directory that appears whole or not at all."""
+"""Create a directory atomically: it appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-#: Lies in every directory made here. Locked while its maker lives, so that others know what nobody will finish.
+#: File in every partial directory, locked by its writer: an unlocked one belongs to a process that has died.
 MARKER = ".prelim-unfinished"
 
 
 @contextmanager
-def whole_or_nothing(target: Path) -> Iterator[Path]:
-    """A directory of its own beside *target* that becomes it at the end, or goes."""
+def atomic_directory(target: Path) -> Iterator[Path]:
+    """Yield an empty directory beside *target* that is renamed to it on success and removed on failure.
+
+    Raises ConfigurationError if it cannot be written.
+    """
     missing = [parent for parent in target.parents if not parent.exists()]
     try:
         partial = target.with_name(f"{_prefix(target)}{uuid.uuid4().hex[:12]}")
@@ -30,10 +33,10 @@ def whole_or_nothing(target: Path) -> Iterator[Path]:
             with (partial / MARKER).open("wb") as marker:
                 _lock(marker)
                 yield partial
-                open_to_readers(partial)
-                _make_durable([*partial.iterdir(), partial])
+                make_readable(partial)
+                _sync([*partial.iterdir(), partial])
                 partial.rename(target)
-                _make_durable([target.parent])
+                _sync([target.parent])
             (target / MARKER).unlink()
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -42,17 +45,17 @@ def whole_or_nothing(target: Path) -> Iterator[Path]:
         raise ConfigurationError(f"{target} cannot be written: {error}") from error
 
 
-def clear_leftovers(target: Path) -> None:
-    """Remove what killed runs left beside *target*: only directories with their marker, whose maker is dead."""
+def remove_partial_directories(target: Path) -> None:
+    """Remove partial directories that killed runs left beside *target*: only those with an unlocked marker."""
     for marker in target.parent.glob(f"*/{MARKER}"):
         if marker.parent.name.startswith(_prefix(target)) and _is_abandoned(marker):
             shutil.rmtree(marker.parent, ignore_errors=True)
 
 
-def open_to_readers(directory: Path) -> None:
-    """Let every user read a directory of files, whatever the umask.
+def make_readable(directory: Path) -> None:
+    """Let all users read a directory of files, whatever the umask.
 
-    A checkpoint is converted by one user and run by another, in a container for instance; it holds no patient data.
+    A checkpoint is converted by one user and run by another, for example in a container; it holds no patient data.
     """
     for path in directory.iterdir():
         path.chmod(0o644)
@@ -82,7 +85,7 @@ def _lock(file: IO[bytes]) -> None:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _make_durable(paths: list[Path]) -> None:
+def _sync(paths: list[Path]) -> None:
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
         try:

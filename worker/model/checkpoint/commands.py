@@ -1,4 +1,4 @@
-"""`prelim checkpoint ...`, as functions that print; each raises ConfigurationError with one sentence to show."""
+"""Commands of `prelim checkpoint`; each prints its result or raises ConfigurationError."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 console = Console()
 
-#: Question and length of the trial that `verify` runs.
-TRIAL = Request("Describe the image.", [np.full((448, 448, 3), 127, np.uint8)], max_new_tokens=8)
+#: Request that `verify` runs.
+TEST_REQUEST = Request("Describe the image.", [np.full((448, 448, 3), 127, np.uint8)], max_new_tokens=8)
 
 
 def convert(src: Path, dst: Path, dtype: str = "bfloat16") -> None:
-    """Turn the published MedDr layout in *src* into *dst*, which the worker loads."""
+    """Convert the published MedDr layout in *src* to *dst*, which the worker loads."""
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("convert", total=None)
@@ -39,20 +39,20 @@ def convert(src: Path, dst: Path, dtype: str = "bfloat16") -> None:
 
 
 def info(directory: Path) -> None:
-    """Print what the checkpoint is and what it takes to run it."""
-    facts = sizing.measure(directory)
+    """Print the sizes of a checkpoint and the memory it needs."""
+    size = sizing.measure(directory)
     table = Table(show_header=False, title=str(directory))
-    for name, value in facts.lines(load_settings().model.context_tokens):
+    for name, value in size.rows(load_settings().model.context_tokens):
         table.add_row(name, value)
     console.print(table, highlight=False)
 
 
 def verify(directory: Path) -> None:
-    """Read every byte against the digests of the conversion, load the checkpoint and let it write a few tokens."""
+    """Compare all shards with the digests of the conversion, load the checkpoint and generate a few tokens."""
     check_shards(directory)
     model = ResidentModel.load(directory, slots=1)
     try:
-        answer = model.submit(TRIAL).result()
+        answer = model.submit(TEST_REQUEST).result()
     except Outcome as error:
         raise ConfigurationError(f"{directory} does not work: {error.detail}") from error
     finally:
@@ -62,6 +62,6 @@ def verify(directory: Path) -> None:
 
 
 def random(directory: Path, seed: int = 0) -> None:
-    """Write a tiny checkpoint of random weights to *directory*."""
+    """Create a tiny random-weight checkpoint for smoke tests."""
     write_random_checkpoint(directory, seed=seed)
-    console.print(f"wrote a random checkpoint to {directory}: its reports mean nothing", highlight=False)
+    console.print(f"created a random-weight checkpoint in {directory}: its reports have no meaning", highlight=False)

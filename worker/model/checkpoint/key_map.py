@@ -1,8 +1,8 @@
-"""Which tensors of the published layout make each tensor of the stock layout.
+"""Map from the tensor names of the stock layout to those of the published layout.
 
 Names are those of sunanhe/MedDr's InternVLChatModel (src/model/internvl_chat) and of transformers' InternVL. The
-language model of the publication is still wrapped by peft, its low-rank updates beside the weights: left out in
-silence, they would leave a model that never saw a medical image.
+published language model is still wrapped by peft, its LoRA tensors beside the weights: without them the result would
+be the general model before its medical training.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from worker.model.checkpoint.shards import Shape, Source
 
-#: Published prefix or part -> stock, applied in this order.
+#: Patterns of published names and their replacements, applied in this order.
 _RENAMES = (
     (r"^vision_model\.embeddings\.class_embedding$", "model.vision_tower.embeddings.cls_token"),
     (r"^vision_model\.embeddings\.position_embedding$", "model.vision_tower.embeddings.position_embeddings"),
@@ -37,90 +37,97 @@ _RENAMES = (
     (r"^language_model\.lm_head\.", "lm_head."),
     (r"^language_model\.model\.", "model.language_model."),
 )
-#: What lies in the tower's joint matrix, in this order.
-_THIRDS = "qkv"
-#: peft's wrapping: around the model, around a linear layer (from 0.7 on), and its own tensors.
+#: Parts of the vision tower's joint matrix, in this order.
+_QKV = "qkv"
+#: peft's prefix of a wrapped model, and its LoRA tensors.
 _WRAPPER = "base_model.model."
 _LORA = re.compile(r"\.lora_([AB])(?:\.default)?\.weight$")
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """How one stock tensor is made: a published one, its low-rank update added, a third of it taken."""
+class TensorSource:
+    """The published tensors of one stock tensor.
 
-    source: str
-    update: tuple[str, str] | None = None
-    third: int | None = None
+    `name` is the weight; `lora` its tensors A and B, to be merged; `part` the index of the third that is taken of it.
+    """
+
+    name: str
+    lora: tuple[str, str] | None = None
+    part: int | None = None
 
     def shape(self, source: Source) -> Shape:
-        """What it will be, from the shards' headers alone; ConfigurationError where the update does not fit."""
-        shape = source.shapes[self.source]
-        if self.third is not None and (not shape or shape[0] % len(_THIRDS)):
-            raise ConfigurationError(f"{self.source} {shape} cannot be cut in three")
-        if self.update is not None:
-            down, up = (source.shapes[name] for name in self.update)
+        """Return the shape of the result from the headers alone; raises ConfigurationError if the shapes do not fit."""
+        shape = source.shapes[self.name]
+        if self.part is not None and (not shape or shape[0] % len(_QKV)):
+            raise ConfigurationError(f"{self.name} {shape} cannot be split into query, key and value")
+        if self.lora is not None:
+            down, up = (source.shapes[name] for name in self.lora)
             matrices = all(len(sides) == len(("out", "in")) for sides in (shape, down, up))
             if not matrices or (up[0], down[1], up[1]) != (*shape, down[0]):
-                raise ConfigurationError(f"{self.update[0]} {down} and {up} do not fit {self.source} {shape}")
-        return (shape[0] // len(_THIRDS), *shape[1:]) if self.third is not None else shape
+                raise ConfigurationError(
+                    f"the LoRA tensors {self.lora[0]} {down} and B {up} do not fit {self.name} {shape}"
+                )
+        return (shape[0] // len(_QKV), *shape[1:]) if self.part is not None else shape
 
-    def make(self, source: Source, scale: float) -> torch.Tensor:
-        """The tensor. An update is merged in float32, so that it is rounded once, on writing."""
-        tensor = source.read(self.source)
-        if self.update is not None:
-            down, up = (source.read(name).float() for name in self.update)
-            tensor = tensor.float().addmm_(up, down, alpha=scale)
-        return tensor if self.third is None else tensor.chunk(len(_THIRDS))[self.third]
+    def load(self, source: Source, lora_scale: float) -> torch.Tensor:
+        """Read and merge the tensor. LoRA is merged in float32, so that the result is rounded once, when written."""
+        tensor = source.read(self.name)
+        if self.lora is not None:
+            down, up = (source.read(name).float() for name in self.lora)
+            tensor = tensor.float().addmm_(up, down, alpha=lora_scale)
+        return tensor if self.part is None else tensor.chunk(len(_QKV))[self.part]
 
 
-def recipes(names: Iterable[str]) -> dict[str, Recipe]:
-    """Stock name -> recipe for all published *names*."""
-    plain, updates = _unwrap(names)
-    made: dict[str, Recipe] = {}
-    for name, source in plain.items():
-        update = updates.pop(name.removesuffix(".weight"), None) if name.endswith(".weight") else None
-        for stock, recipe in _stock(name, source, update).items():
-            _only_once(made.get(stock), recipe, stock)
-            made[stock] = recipe
-    if updates:
-        raise ConfigurationError(f"the LoRA tensors of {min(updates)} belong to no weight of the checkpoint")
-    return made
+def key_map(names: Iterable[str]) -> dict[str, TensorSource]:
+    """Return the source of each stock tensor that the published *names* make, by stock name.
+
+    Raises ConfigurationError if two published tensors make the same one or a LoRA tensor has no counterpart.
+    """
+    weights, lora = _unwrap(names)
+    sources: dict[str, TensorSource] = {}
+    for name, published in weights.items():
+        pair = lora.pop(name.removesuffix(".weight"), None) if name.endswith(".weight") else None
+        for stock, source in _stock(name, published, pair).items():
+            if stock in sources:
+                raise _duplicate(sources[stock].name, published, stock)
+            sources[stock] = source
+    if lora:
+        raise ConfigurationError(f"the LoRA tensors of {min(lora)} have no weight in the checkpoint")
+    return sources
 
 
 def _unwrap(names: Iterable[str]) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
-    """Names without peft's wrapping -> names as published, and each layer's pair of updates."""
-    plain: dict[str, str] = {}
-    halves: dict[str, dict[str, str]] = {}
+    """Weights by their names without peft's prefixes, and the LoRA pair of each layer."""
+    weights: dict[str, str] = {}
+    lora: dict[str, dict[str, str]] = {}
     for published in names:
         name = published.replace(_WRAPPER, "", 1)
         if match := _LORA.search(name):
-            pair = halves.setdefault(name[: match.start()], {})
-            _only_once(pair.get(match[1]), published, name)
-            pair[match[1]] = published
+            group, key = lora.setdefault(name[: match.start()], {}), match[1]
         else:
-            name = name.replace(".base_layer.", ".", 1)
-            _only_once(plain.get(name), published, name)
-            plain[name] = published
-    for layer, pair in halves.items():
+            # peft adds `base_layer` from 0.7 on.
+            name = key = name.replace(".base_layer.", ".", 1)
+            group = weights
+        if key in group:
+            raise _duplicate(group[key], published, name)
+        group[key] = published
+    for layer, pair in lora.items():
         if len(pair) < len("AB"):
-            raise ConfigurationError(f"{layer} has lora_{min(pair)} but not its other half")
-    return plain, {layer: (pair["A"], pair["B"]) for layer, pair in halves.items()}
+            raise ConfigurationError(f"{layer} has lora_{min(pair)} without its counterpart")
+    return weights, {layer: (pair["A"], pair["B"]) for layer, pair in lora.items()}
 
 
-def _only_once(there: Recipe | str | None, other: Recipe | str, name: str) -> None:
-    """Two tensors for one place: there is no telling which was trained."""
-    if there is not None:
-        one, two = (found.source if isinstance(found, Recipe) else found for found in (there, other))
-        raise ConfigurationError(f"{one} and {two} are both {name}: only one can be converted")
+def _duplicate(one: str, two: str, name: str) -> ConfigurationError:
+    return ConfigurationError(f"{one} and {two} are both {name}: only one can be converted")
 
 
-def _stock(name: str, source: str, update: tuple[str, str] | None) -> dict[str, Recipe]:
+def _stock(name: str, published: str, lora: tuple[str, str] | None) -> dict[str, TensorSource]:
     stock = name
     for pattern, replacement in _RENAMES:
         stock = re.sub(pattern, replacement, stock)
     if ".attn.qkv." not in stock:
-        return {stock: Recipe(source, update)}
+        return {stock: TensorSource(published, lora)}
     return {
-        stock.replace(".attn.qkv.", f".attention.{part}_proj."): Recipe(source, update, third)
-        for third, part in enumerate(_THIRDS)
+        stock.replace(".attn.qkv.", f".attention.{letter}_proj."): TensorSource(published, lora, part)
+        for part, letter in enumerate(_QKV)
     }

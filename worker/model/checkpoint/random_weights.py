@@ -1,8 +1,7 @@
-"""A tiny checkpoint with seeded random weights: every path runs on it, and what it writes means nothing."""
+"""Write a tiny checkpoint with seeded random weights, for smoke tests; its text has no meaning."""
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,18 +11,18 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2Im
 
 from db.errors import ConfigurationError
 from worker.model.chat import CHAT_TEMPLATE, IMAGE_TOKENS, IMAGENET_MEAN, IMAGENET_STD
-from worker.model.checkpoint.atomic import clear_leftovers, whole_or_nothing
-from worker.model.checkpoint.digest import RECORD
-from worker.model.loading import one_sentence
+from worker.model.checkpoint.atomic import atomic_directory, remove_partial_directories
+from worker.model.checkpoint.record import write_record
+from worker.model.loading import as_configuration_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-#: In this order, so that id 0 pads and the image token is 5.
+#: In this order, so that the padding token is 0 and the image token 5.
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>")
 
-#: What the model can say. Raw bytes and parts of words are read, never written, so its text can be shown.
+#: Words that the model generates. Bytes and parts of words are input only, so that its text can be displayed.
 _VOCABULARY = (
     "abdomen abnormality acute and are aorta apical atelectasis basal bilateral bone calcified cardiac chest clear "
     "consolidation contour density diaphragm effusion enlarged evidence fluid focal fracture Findings: heart hilar "
@@ -33,28 +32,30 @@ _VOCABULARY = (
 )
 WORDS = tuple(_VOCABULARY.split())
 
-IMAGE_SIZE = 112  # pixels: 8 x 8 patches of 14, 16 image tokens
+#: Pixels per side: 8 x 8 patches of 14 pixels, 16 image tokens.
+IMAGE_SIZE = 112
+#: Positions of the language model, as MedDr's.
 CONTEXT_TOKENS = 4096
 
 
 def write_random_checkpoint(directory: Path, *, seed: int = 0) -> None:
     """Write a stock InternVL directory of about 0.5 M parameters; the same *seed* gives the same bytes.
 
-    It appears whole or not at all. Raises ConfigurationError where it cannot be written, or something lies in
-    *directory* already: it may be somebody's model.
+    The directory appears complete or not at all. Raises ConfigurationError if it cannot be written or is not empty:
+    it may hold another model.
     """
     target = directory.resolve()
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         raise ConfigurationError(f"{directory} is not empty: choose another destination")
     tokenizer = _tokenizer()
     model = _model(tokenizer, seed)
-    clear_leftovers(target)
-    # The writer of the weights has errors of its own for what the system refuses.
-    with one_sentence(f"{directory} cannot be written"), whole_or_nothing(target) as partial:
+    remove_partial_directories(target)
+    # safetensors raises its own type for errors of the system.
+    with as_configuration_error(f"{directory} cannot be written"), atomic_directory(target) as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         _image_processor().save_pretrained(partial)
-        (partial / RECORD).write_text(json.dumps({"demo": True, "trained_on": "nothing: random weights"}) + "\n")
+        write_record(partial, {"demo": True, "trained_on": "nothing: random weights"})
 
 
 def _model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Any:
@@ -63,25 +64,25 @@ def _model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Any:
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
             if parameter.ndim > 1:
-                # Wide enough that the images and the words before decide the next word; norms stay at one.
+                # Wide enough that images and previous words decide the next word; norms stay at one.
                 parameter.normal_(0.0, 1.5 / parameter.shape[-1] ** 0.5, generator=generator)
             elif name.endswith("bias"):
                 parameter.zero_()
         embeddings = model.get_input_embeddings().weight
         embeddings.normal_(0.0, 0.5, generator=generator)
-        _silence(model.lm_head.weight, spoken=_spoken(tokenizer))
+        _mask_outputs(model.lm_head.weight, allowed=_word_ids(tokenizer))
     model.generation_config = GenerationConfig(eos_token_id=2, pad_token_id=0, do_sample=False)
     return model
 
 
-def _silence(lm_head: torch.Tensor, *, spoken: list[int]) -> None:
-    """Leave every token outside *spoken* a logit of zero: the greatest of a hundred random ones is above it."""
+def _mask_outputs(lm_head: torch.Tensor, *, allowed: list[int]) -> None:
+    """Set the logits of all tokens outside *allowed* to zero: the greatest of a hundred random ones is above it."""
     mask = torch.zeros(lm_head.shape[0], 1)
-    mask[spoken] = 1.0
+    mask[allowed] = 1.0
     lm_head.mul_(mask)
 
 
-def _spoken(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+def _word_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     ids = tokenizer.convert_tokens_to_ids(["Ġ" + word for word in WORDS] + ["<|im_end|>"])
     return [int(token) for token in ids]
 
@@ -129,9 +130,9 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 
 
 def byte_tokenizer(special_tokens: Sequence[str], **options: Any) -> PreTrainedTokenizerFast:
-    """Reads any text: *special_tokens* from number 0 on, the 256 bytes, and the words above as whole tokens.
+    """Return a tokenizer for any text: *special_tokens* from id 0 on, the 256 bytes, and WORDS as one token each.
 
-    *options* go to the tokenizer's constructor.
+    *options* are passed to PreTrainedTokenizerFast.
     """
     pieces, merges = _words_as_merges()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -144,7 +145,7 @@ def byte_tokenizer(special_tokens: Sequence[str], **options: Any) -> PreTrainedT
 
 
 def _words_as_merges() -> tuple[list[str], list[tuple[str, str]]]:
-    """Grow each word letter by letter from its leading space (written as U+0120 in byte-level vocabularies)."""
+    """Merge each word letter by letter from its leading space (U+0120 in byte-level vocabularies)."""
     merges: dict[tuple[str, str], None] = {}
     for word in sorted(WORDS):
         for end in range(len(word)):

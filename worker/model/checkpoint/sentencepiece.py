@@ -1,7 +1,7 @@
-"""A `tokenizer.model` of the SentencePiece library -> the fast tokenizer that splits text exactly as it did.
+"""Convert a SentencePiece `tokenizer.model` to a fast tokenizer that gives the same token ids.
 
-transformers reads such files too, but neither way it offers is MedDr's: by itself it inserts spaces after special
-tokens and shatters user-defined pieces such as `<|im_start|>` into bytes.
+transformers reads such files too, but with other ids: it inserts spaces after special tokens and splits user-defined
+pieces such as `<|im_start|>` into bytes (docs/decisions/tokenizer-reader.md).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from transformers.tokenization_utils_base import generate_merges
 
 from db.errors import ConfigurationError
 from worker.model.chat import CHAT_TEMPLATE, IMAGE_TOKENS
-from worker.model.checkpoint.shards import refuse_lfs_pointer
+from worker.model.checkpoint.shards import reject_lfs_pointer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-#: SentencePiece writes a space as this letter.
+#: SentencePiece's letter for a space.
 SPACE = "\u2581"
 # Numbers from sentencepiece_model.proto (github.com/google/sentencepiece): message fields and enum values.
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
@@ -44,7 +44,7 @@ class Piece:
 
 @dataclass(slots=True)
 class Model:
-    """What a `tokenizer.model` says. The defaults are those of the format for fields left out."""
+    """Contents of a `tokenizer.model`; the defaults are those of the format for missing fields."""
 
     pieces: list[Piece] = field(default_factory=list)
     model_type: int = 1
@@ -54,20 +54,20 @@ class Model:
 
     @classmethod
     def read(cls, path: Path) -> Model:
-        """Parse it; ConfigurationError where it is not what MedDr's tokenizer is: byte-pair encoding, text as it is."""
+        """Parse *path*; raises ConfigurationError unless it is byte-pair encoding without normalised spaces."""
         try:
-            refuse_lfs_pointer(path)
+            reject_lfs_pointer(path)
             model = cls._parse(path.read_bytes())
         except OSError as error:
             raise ConfigurationError(f"{path} cannot be read: {error.strerror or error}") from error
         except (LookupError, TypeError, ValueError, AttributeError, struct.error) as error:
-            raise ConfigurationError(f"{path} is no SentencePiece model, or it is damaged") from error
+            raise ConfigurationError(f"{path} is damaged or not a SentencePiece model") from error
         if model.model_type != _BPE or model.dummy_prefix or model.remove_whitespace:
             raise ConfigurationError(
-                f"{path} is not a tokenizer that can be converted: byte-pair encoding that leaves spaces alone"
+                f"unsupported tokenizer {path}: expected byte-pair encoding that leaves spaces unchanged"
             )
         if not any(piece.kind == _UNKNOWN for piece in model.pieces):
-            raise ConfigurationError(f"{path} is no SentencePiece model: it has no piece for unknown text")
+            raise ConfigurationError(f"invalid SentencePiece model {path}: it has no piece for unknown text")
         return model
 
     @classmethod
@@ -87,18 +87,18 @@ class Model:
 
 
 def convert_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
-    """The fast tokenizer of a published checkpoint directory."""
+    """Return the fast tokenizer of a published checkpoint; raises ConfigurationError if it cannot be converted."""
     model = Model.read(directory / "tokenizer.model")
     config = _read(directory / "tokenizer_config.json")
     backend = _backend(model)
     backend.add_tokens([AddedToken(p.text, normalized=False) for p in model.pieces if p.kind == _USER_DEFINED])
     for number, token in _added(directory, config):
-        # SentencePiece's own pieces stand in the decoded text, as the original wrote it; these do not.
+        # Added tokens are left out of decoded text; SentencePiece's own pieces are kept, as in the original.
         backend.add_special_tokens([AddedToken(token, special=True, normalized=False)])
         if backend.token_to_id(token) != number:
-            raise ConfigurationError(f"the added token {token} has the number {number} but cannot be placed there")
+            raise ConfigurationError(f"the added token {token} cannot have the id {number}: it is taken")
     for token in IMAGE_TOKENS.values():
-        # transformers would give it the next free number, not the one the model was trained with.
+        # transformers would give it the next free id, not the one of the training.
         if backend.token_to_id(token) is None:
             raise ConfigurationError(f"the tokenizer in {directory} has no token {token}")
     named = {name: _content(config[name]) for name in _NAMED if config.get(name) is not None}
@@ -124,22 +124,24 @@ def _backend(model: Model) -> Tokenizer:
     if model.character_map:
         backend.normalizer = normalizers.Precompiled(model.character_map)
     backend.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend_scheme="never", split=False)
-    # Control pieces are never seen in a text and never shown in one.
-    silent = [decoders.Replace(piece.text, "") for piece in model.pieces if piece.kind == _CONTROL]
-    spoken = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    backend.decoder = decoders.Sequence([*silent, *spoken])
+    # Control pieces are never part of decoded text.
+    removed = [decoders.Replace(piece.text, "") for piece in model.pieces if piece.kind == _CONTROL]
+    shown = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    backend.decoder = decoders.Sequence([*removed, *shown])
     return backend
 
 
 def _added(directory: Path, config: dict[str, Any]) -> list[tuple[int, str]]:
-    """Tokens set apart from the text by transformers, with their numbers, in order."""
+    """Ids and texts of the tokens that transformers added, in order."""
     listed = config.get("added_tokens_decoder") or {}
     try:
         added = {int(number): _content(token) for number, token in listed.items()}
         if not added:
             added = {int(number): token for token, number in _read(directory / "added_tokens.json").items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ConfigurationError(f"{directory}: the list of added tokens gives no number or no text for one") from error
+        raise ConfigurationError(
+            f"invalid list of added tokens in {directory}: expected an id and a text for each"
+        ) from error
     return sorted(added.items())
 
 
@@ -153,7 +155,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from error
     if not isinstance(values, dict):
-        raise ConfigurationError(f"{path} cannot be read: it is no table of names and values")
+        raise ConfigurationError(f"invalid {path}: expected a JSON object")
     return values
 
 
@@ -163,10 +165,7 @@ def _piece(data: bytes) -> Piece:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """Number and value of each field of a protocol buffer message: an integer, or bytes.
-
-    Two dozen lines instead of the protobuf and sentencepiece packages in every worker's image for one conversion.
-    """
+    """Yield number and value (an integer, or bytes) of each field of a protocol buffer message."""
     at = 0
     while at < len(data):
         key, at = _varint(data, at)
@@ -177,7 +176,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
             continue
         length, at = _varint(data, at) if wire_type == 2 else ({1: 8, 5: 4}[wire_type], at)  # noqa: PLR2004
         if at + length > len(data):
-            raise ValueError("it ends early")
+            raise ValueError("truncated protocol buffer message")
         yield number, data[at : at + length]
         at += length
 

@@ -1,92 +1,92 @@
-"""Safetensors files one tensor at a time: an 80 GB checkpoint passes through the memory of its largest tensor."""
+"""Read and write safetensors shards one tensor at a time, so that memory stays near the largest tensor."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from db.errors import ConfigurationError
+from worker.model.checkpoint.digest import file_identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-#: Names of the number formats in a safetensors header (github.com/huggingface/safetensors, "Format").
+#: Names of the dtypes in a safetensors header (github.com/huggingface/safetensors, "Format").
 DTYPES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
 
-#: What a file begins with that Git LFS has not fetched yet.
+#: First bytes of a file that Git LFS has not fetched yet.
 LFS_POINTER = b"version https://git-lfs"
 INDEX = "model.safetensors.index.json"
-#: Numbers looked at and rounded at a time: a few MB, where a copy of the largest tensor would take 2 GB.
+#: Elements checked and rounded at a time: a few MB; a copy of the largest tensor would take 2 GB.
 PIECE = 2**21
 
 Shape = tuple[int, ...]
 
 
 class Source:
-    """The tensors of a checkpoint directory, whatever shards they lie in.
+    """The tensors of a checkpoint directory, over all its shards.
 
-    A shard is open only while a tensor is read and used: it is mapped, and its pages count as this process's memory.
+    `shapes` and `dtypes` (names as in the headers) are by tensor name. A shard is open only while a tensor is read:
+    it is memory-mapped, and its pages count as memory of this process.
     """
 
     def __init__(self, directory: Path) -> None:
-        self._homes: dict[str, Path] = {}
+        self._shards: dict[str, Path] = {}
         self.shapes: dict[str, Shape] = {}
-        #: Number formats, by their names in the headers.
-        self.formats: dict[str, str] = {}
+        self.dtypes: dict[str, str] = {}
         self.files = _shard_files(directory)
         for path in self.files:
             self._open(path)
         self._check_index(directory)
 
     def read(self, name: str) -> torch.Tensor:
-        """One tensor; ConfigurationError where its numbers are damaged."""
+        """Read one tensor; raises ConfigurationError if it is unreadable or not finite."""
         try:
-            with safe_open(self._homes[name], framework="pt") as shard:
+            with safe_open(self._shards[name], framework="pt") as shard:
                 tensor: torch.Tensor = shard.get_tensor(name)
         except (SafetensorError, OSError) as error:
-            raise ConfigurationError(f"{self._homes[name].name} cannot be read any more: {error}") from error
+            raise ConfigurationError(f"{self._shards[name].name} cannot be read: {error}") from error
         if not all(piece.isfinite().all() for piece in _pieces(tensor)):
-            raise ConfigurationError(f"{self._homes[name].name} is damaged: {name} holds numbers that are not finite")
+            raise ConfigurationError(f"{self._shards[name].name} is damaged: {name} has values that are not finite")
         return tensor
 
     def _open(self, path: Path) -> None:
         try:
             with safe_open(path, framework="pt") as shard:
                 for name in shard.keys():  # noqa: SIM118 - not a mapping
-                    if name in self._homes:
-                        raise ConfigurationError(f"{name} lies in both {self._homes[name].name} and {path.name}")
-                    self._homes[name] = path
+                    if name in self._shards:
+                        raise ConfigurationError(f"{name} is in both {self._shards[name].name} and {path.name}")
+                    self._shards[name] = path
                     part = shard.get_slice(name)
-                    self.shapes[name], self.formats[name] = tuple(part.get_shape()), part.get_dtype()
+                    self.shapes[name], self.dtypes[name] = tuple(part.get_shape()), part.get_dtype()
         except (SafetensorError, OSError) as error:
-            refuse_lfs_pointer(path)
+            reject_lfs_pointer(path)
             raise ConfigurationError(f"{path.name} is truncated or damaged: {error}") from error
 
     def _check_index(self, directory: Path) -> None:
         for name, file in _index(directory).items():
-            if name not in self._homes:
-                raise ConfigurationError(f"{name} is in {INDEX} but in none of the shards")
-            if self._homes[name].name != file:
-                raise ConfigurationError(f"{name} lies in {self._homes[name].name}, but {INDEX} says in {file}")
+            if name not in self._shards:
+                raise ConfigurationError(f"{name} is in {INDEX} but in no shard")
+            if self._shards[name].name != file:
+                raise ConfigurationError(f"{name} is in {self._shards[name].name}, but in {file} according to {INDEX}")
 
 
 def _shard_files(directory: Path) -> list[Path]:
-    there = set(directory.glob("*.safetensors"))
-    named = {directory / name for name in _index(directory).values()} or there
+    found = set(directory.glob("*.safetensors"))
+    named = {directory / name for name in _index(directory).values()} or found
     if not named:
-        raise ConfigurationError(f"{directory} has no *.safetensors files")
+        raise ConfigurationError(f"no *.safetensors files in {directory}")
     for path in sorted(named):
         if not path.is_file():
-            raise ConfigurationError(f"{path.name} is missing, though {INDEX} names it")
-    if unnamed := there - named:
-        # There is no telling whether it belongs to the weights.
-        raise ConfigurationError(f"{min(unnamed).name} lies among the shards, but {INDEX} does not name it")
+            raise ConfigurationError(f"{path.name} is missing: it is listed in {INDEX}")
+    if unlisted := found - named:
+        # It may or may not belong to the weights.
+        raise ConfigurationError(f"unexpected shard {min(unlisted).name}: it is not listed in {INDEX}")
     return sorted(named)
 
 
@@ -98,33 +98,22 @@ def _index(directory: Path) -> Mapping[str, str]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigurationError(f"{directory}/{INDEX} cannot be read: {error}") from error
     if not isinstance(index, dict) or not all(isinstance(file, str) and "/" not in file for file in index.values()):
-        raise ConfigurationError(f"{directory}/{INDEX} cannot be read: its weight_map does not give each tensor a file")
+        raise ConfigurationError(f"invalid {directory}/{INDEX}: expected a weight_map from tensor to file name")
     return index
 
 
-def refuse_lfs_pointer(path: Path) -> None:
-    """Raise ConfigurationError where *path* only stands for a file that is still to be fetched."""
+def reject_lfs_pointer(path: Path) -> None:
+    """Raise ConfigurationError if *path* is a Git LFS pointer."""
     with path.open("rb") as file:
         if file.read(len(LFS_POINTER)) == LFS_POINTER:
             raise ConfigurationError(f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` there")
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A finished shard."""
-
-    sha256: str
-    identity: dict[str, int]
-
-
-def identity(path: Path) -> dict[str, int]:
-    """What changes when somebody writes to a file or puts another in its place."""
-    found = path.stat()
-    return {"bytes": found.st_size, "mtime_ns": found.st_mtime_ns, "inode": found.st_ino}
-
-
 class ShardWriter:
-    """Writes a safetensors file in the order of its header, which needs every shape but no tensor beforehand."""
+    """Writes a safetensors file tensor by tensor: its header needs all shapes beforehand, but no tensor.
+
+    safetensors' own writers need all tensors of a file in memory (docs/decisions/checkpoint-conversion.md).
+    """
 
     def __init__(self, path: Path, shapes: Mapping[str, Shape], dtype: torch.dtype) -> None:
         self._expected = list(shapes.items())
@@ -136,21 +125,26 @@ class ShardWriter:
         self._write(len(header).to_bytes(8, "little") + header)
 
     def add(self, name: str, tensor: torch.Tensor) -> None:
-        """Append the next tensor of the header."""
+        """Append the next tensor of the header, rounded to the file's dtype.
+
+        Raises ConfigurationError if a value is too large for the dtype.
+        """
         expected = self._expected.pop(0)
         if (name, tuple(tensor.shape)) != expected:
-            raise ValueError(f"{name} {tuple(tensor.shape)} comes where the header says {expected}")
+            raise ValueError(
+                f"unexpected tensor {name} {tuple(tensor.shape)}: the next one in the header is {expected}"
+            )
         for piece in _pieces(tensor):
             rounded = piece.to(self._dtype)
             if not rounded.isfinite().all():
-                kind = str(self._dtype).removeprefix("torch.")
-                raise ConfigurationError(f"{name} holds numbers too large for {kind}: choose another --dtype")
+                dtype = str(self._dtype).removeprefix("torch.")
+                raise ConfigurationError(f"{name} has values too large for {dtype}: choose another --dtype")
             self._write(rounded.view(torch.uint8).numpy().data)
 
-    def finish(self) -> Written:
-        """The last tensor is written."""
+    def finish(self) -> dict[str, Any]:
+        """Flush after the last tensor; return the shard's identity and SHA-256 for the record."""
         self._file.flush()
-        return Written(self._digest.hexdigest(), identity(self._path))
+        return {**file_identity(self._path), "sha256": self._digest.hexdigest()}
 
     def __enter__(self) -> Self:
         return self
@@ -180,5 +174,5 @@ def _header(shapes: Mapping[str, Shape], dtype: torch.dtype) -> bytes:
 
 
 def tensor_bytes(shape: Shape, dtype: torch.dtype) -> int:
-    """Size of a tensor."""
+    """Return the size of a tensor in bytes."""
     return torch.Size(shape).numel() * dtype.itemsize

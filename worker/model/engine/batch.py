@@ -1,4 +1,4 @@
-"""Which request owns which row of the cache."""
+"""The running sequences and the rows of the KV cache that hold them."""
 
 from __future__ import annotations
 
@@ -8,53 +8,53 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from worker.model.engine.model_runner import Arithmetic
-    from worker.model.engine.sequence import Turn
+    from worker.model.engine.model_runner import ModelRunner
+    from worker.model.engine.sequence import Sequence
 
 
-class Rows:
-    """Row n belongs to the nth turn: first those that decode, then at most one whose prompt is still being read.
+class Batch:
+    """Running sequences by row: first those that decode, then at most one that is being prefilled.
 
-    A decode step can so run over rows 0..n-1 without looking anything up, and a row without an owner is always clean.
+    A decode step therefore runs over rows 0..n-1 without a lookup table. Rows without a sequence are clear.
     """
 
-    def __init__(self, runner: Arithmetic) -> None:
+    def __init__(self, runner: ModelRunner) -> None:
         self._runner = runner
-        self._turns: list[Turn] = []
+        self._sequences: list[Sequence] = []
 
     def __len__(self) -> int:
-        return len(self._turns)
+        return len(self._sequences)
 
-    def __iter__(self) -> Iterator[Turn]:
-        return iter(list(self._turns))
-
-    @property
-    def decoding(self) -> list[Turn]:
-        """Those that get a token per step, by row."""
-        return [turn for turn in self._turns if turn.tokens]
+    def __iter__(self) -> Iterator[Sequence]:
+        return iter(list(self._sequences))
 
     @property
-    def reading(self) -> Turn | None:
-        """The one whose prompt is being read: in the last row."""
-        return self._turns[-1] if self._turns and not self._turns[-1].tokens else None
+    def decoding(self) -> list[Sequence]:
+        """Sequences that get one token per step, by row."""
+        return [sequence for sequence in self._sequences if sequence.tokens]
 
-    def add(self, turn: Turn) -> None:
-        """Give *turn* the first free row, to read its prompt into."""
-        self._turns.append(turn)
+    @property
+    def prefilling(self) -> Sequence | None:
+        """The sequence whose prompt is being prefilled, in the last row."""
+        return self._sequences[-1] if self._sequences and not self._sequences[-1].tokens else None
 
-    def vacate(self, turn: Turn) -> None:
-        """Free a row: the last decoding turn moves into the hole, a prompt being read into that one's place."""
-        row = self._turns.index(turn)
+    def add(self, sequence: Sequence) -> None:
+        """Give *sequence* the first free row."""
+        self._sequences.append(sequence)
+
+    def free(self, sequence: Sequence) -> None:
+        """Free the row of *sequence*: the last decoding sequence moves into it, a prefilling one into that row."""
+        row = self._sequences.index(sequence)
         chain = pairwise((row, max(row, len(self.decoding) - 1), len(self) - 1))
-        moves = [(hole, source) for hole, source in chain if hole != source]
-        # The device first: where it fails, every turn is still known and can be told.
-        self._runner.wipe(row)
-        for hole, source in moves:
-            self._runner.move(source, hole, self._turns[source].length)
-        for hole, source in moves:
-            self._turns[hole] = self._turns[source]
-        self._turns.pop()
+        moves = [(target, source) for target, source in chain if target != source]
+        # The device first: if it fails, all sequences are still listed and can be failed.
+        self._runner.clear_row(row)
+        for target, source in moves:
+            self._runner.move_row(source, target, self._sequences[source].length)
+        for target, source in moves:
+            self._sequences[target] = self._sequences[source]
+        self._sequences.pop()
 
-    def clear(self) -> None:
-        """Forget all turns; nothing will run any more."""
-        self._turns.clear()
+    def forget(self) -> None:
+        """Drop all sequences without touching the device; nothing runs afterwards."""
+        self._sequences.clear()

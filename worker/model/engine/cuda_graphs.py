@@ -1,8 +1,7 @@
-"""Decode steps recorded as CUDA graphs: one launch instead of a thousand, which a small batch would wait for.
+"""Decode steps captured as CUDA graphs: one launch instead of about a thousand, which delay a small batch.
 
-A graph has fixed shapes and addresses, so batches are filled up to the next of a few sizes. Filling up is tested on a
-CPU; the recording itself follows CUDA's documentation and has not run yet, no GPU was at hand. Therefore SlotRunner
-compares one with plain steps before it uses any.
+Off unless `PRELIM_CUDA_GRAPHS` is set: capture and replay follow CUDA's documentation and have not yet run on a GPU.
+A graph has fixed shapes and addresses, so batches are padded to a few sizes; the padding is tested on a CPU.
 """
 
 from __future__ import annotations
@@ -14,73 +13,75 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    #: (tokens and lengths [2, batch], columns to read) -> the tokens that follow [batch]
+    #: (tokens and lengths [2, batch], columns to read) -> next tokens [batch]
     Step = Callable[[torch.Tensor, int], torch.Tensor]
 
-#: Narrowest cache a step reads, in columns; each further width doubles. Columns read in vain cost little beside the
-#: weights: 512 of them 0.1 GB in the 40 B model, of 69 GB a step.
-NARROWEST = 512
-#: Runs before a recording, so that libraries allocate their workspaces outside it.
-REHEARSALS = 2
+#: Smallest width of the cache that a step reads, in columns; further widths are doubled. Unused columns cost little
+#: beside the weights: 512 of them are 0.1 GB in the 40 B model, of 69 GB per step.
+MIN_WIDTH = 512
+#: Runs before a capture, so that libraries allocate their workspaces outside of it.
+WARM_UP_RUNS = 2
 
 
-class FixedShapes:
+class PaddedDecoder:
     """Decodes in batches of a few sizes over caches of a few widths."""
 
-    def __init__(self, step: Step, device: torch.device, *, rows: int, tokens: int) -> None:
+    def __init__(self, step: Step, device: torch.device, *, max_sequences: int, max_tokens: int) -> None:
         self._step = step
         self._device = device
-        self._rows = rows
-        self._tokens = tokens
+        self._max_sequences = max_sequences
+        self._max_tokens = max_tokens
 
     def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> list[int]:
-        """As SlotRunner.decode."""
+        """Decode one step; see ModelRunner.decode."""
         count = len(tokens)
-        filling = _fill_up(count, 1, self._rows) - count
-        # What fills the batch up writes to its row's last column, which no request reaches: its last token is never
-        # read back. What it says is dropped.
-        inputs = torch.tensor([[*tokens, *[0] * filling], [*lengths, *[self._tokens - 1] * filling]])
-        followers = self._run(inputs, _fill_up(max(lengths) + 1, NARROWEST, self._tokens))
-        return [int(token) for token in followers[:count].tolist()]
+        padding = _padded_size(count, 1, self._max_sequences) - count
+        # Padding rows write to their last column, which no sequence reaches: a sequence's last token is never stored.
+        # Their results are dropped.
+        inputs = torch.tensor([[*tokens, *[0] * padding], [*lengths, *[self._max_tokens - 1] * padding]])
+        next_tokens = self.run(inputs, _padded_size(max(lengths) + 1, MIN_WIDTH, self._max_tokens))
+        return [int(token) for token in next_tokens[:count].tolist()]
 
-    def _run(self, inputs: torch.Tensor, width: int) -> torch.Tensor:
+    def run(self, inputs: torch.Tensor, width: int) -> torch.Tensor:
+        """Run the step on padded *inputs*."""
         return self._step(inputs.to(self._device), width)
 
 
-class Graphs(FixedShapes):
-    """The same through recordings, one for each batch size and width met so far."""
+class CudaGraphDecoder(PaddedDecoder):
+    """A PaddedDecoder that replays graphs, one for each batch size and width used so far."""
 
-    def __init__(self, step: Step, device: torch.device, *, rows: int, tokens: int) -> None:
-        super().__init__(step, device, rows=rows, tokens=tokens)
-        # One at a time runs, and its tokens are read before the next: all may work in the same memory.
+    def __init__(self, step: Step, device: torch.device, *, max_sequences: int, max_tokens: int) -> None:
+        super().__init__(step, device, max_sequences=max_sequences, max_tokens=max_tokens)
+        # One graph runs at a time, and its tokens are read before the next: all may share the same memory.
         self._pool = torch.cuda.graph_pool_handle()
-        self._recordings: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor, torch.cuda.CUDAGraph]] = {}
+        self._graphs: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor, torch.cuda.CUDAGraph]] = {}
 
-    def _run(self, inputs: torch.Tensor, width: int) -> torch.Tensor:
+    def run(self, inputs: torch.Tensor, width: int) -> torch.Tensor:
+        """Replay the graph of this size and width; capture it on first use."""
         key = inputs.shape[1], width
-        if key not in self._recordings:
-            # Rehearsals and first replay all compute this very step: they write the same tokens to the same places.
-            self._recordings[key] = self._record(inputs.to(self._device), width)
-        buffer, followers, graph = self._recordings[key]
+        if key not in self._graphs:
+            # Warm-up and first replay compute this same step: they write the same values to the same positions.
+            self._graphs[key] = self._capture(inputs.to(self._device), width)
+        buffer, next_tokens, graph = self._graphs[key]
         buffer.copy_(inputs)
         graph.replay()
-        return followers
+        return next_tokens
 
-    def _record(self, buffer: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor, torch.cuda.CUDAGraph]:
-        current, aside = torch.cuda.current_stream(self._device), torch.Stream(self._device)
-        aside.wait_stream(current)
-        with aside:
-            for _ in range(REHEARSALS):
+    def _capture(self, buffer: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor, torch.cuda.CUDAGraph]:
+        current, side = torch.cuda.current_stream(self._device), torch.Stream(self._device)
+        side.wait_stream(current)
+        with side:
+            for _ in range(WARM_UP_RUNS):
                 self._step(buffer, width)
-        current.wait_stream(aside)
+        current.wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        # Other threads may embed images on this device meanwhile: only this one's calls belong to the recording.
+        # Other threads may encode images on this device meanwhile: only this thread's calls belong to the capture.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            followers = self._step(buffer, width)
-        return buffer, followers, graph
+            next_tokens = self._step(buffer, width)
+        return buffer, next_tokens, graph
 
 
-def _fill_up(needed: int, smallest: int, largest: int) -> int:
+def _padded_size(needed: int, smallest: int, largest: int) -> int:
     size = smallest
     while size < needed:
         size *= 2

@@ -1,4 +1,4 @@
-"""The key/value cache of a continuous batch: one row per running request, allocated once."""
+"""KV cache of a continuous batch: one row per running sequence, allocated once."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from transformers.cache_utils import CacheLayerMixin
 
 
 @dataclass(slots=True)
-class Window:
-    """Which part of the cache the forward under way reads and writes; every layer looks here.
+class CacheView:
+    """The part of the cache that the current forward reads and writes; all layers share it.
 
     Prefill: one row, from `start` on. Decode (`positions` set): the first `len(positions)` rows, one token each at
     its own position, reading the first `width` columns.
@@ -22,29 +22,29 @@ class Window:
     start: int = 0
     width: int = 0
     positions: torch.Tensor | None = None
-    _placed: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    _indices: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
-    def places(self, positions: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows and *positions* on a layer's own device (layers may be spread over several)."""
-        if device not in self._placed:
-            self._placed[device] = torch.arange(len(positions), device=device), positions.to(device)
-        return self._placed[device]
+    def write_indices(self, positions: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return rows and *positions* on a layer's device; layers may be spread over several devices."""
+        if device not in self._indices:
+            self._indices[device] = torch.arange(len(positions), device=device), positions.to(device)
+        return self._indices[device]
 
 
-class SlotLayer(CacheLayerMixin):
-    """One layer's keys and values, [rows, tokens, heads, head_dim].
+class KVCacheLayer(CacheLayerMixin):
+    """Keys and values of one layer, [rows, tokens, heads, head_dim].
 
-    Tokens come before heads (transformers has it the other way) so that a decode step writes one contiguous piece per
-    row; attention gets transposed views. StaticLayer would not do: it has one length for all rows.
+    Tokens come before heads (the reverse of transformers) so that a decode step writes one contiguous piece per row;
+    attention gets transposed views. transformers' StaticLayer is no alternative: it has one length for all rows.
     """
 
     def __init__(self, rows: int, tokens: int) -> None:
         super().__init__()
         self._shape = rows, tokens
-        self.window = Window()
+        self.view = CacheView()
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Allocate on the layer's device. Zeros: what a mask hides is still multiplied by 0, and 0 x NaN is NaN."""
+        """Allocate on the layer's device, as zeros: masked positions are multiplied by 0, and 0 x NaN is NaN."""
         self.keys, self.values = (
             torch.zeros(*self._shape, states.shape[1], states.shape[3], dtype=states.dtype, device=states.device)
             for states in (key_states, value_states)
@@ -54,67 +54,67 @@ class SlotLayer(CacheLayerMixin):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: Any, **_kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store [batch, heads, new, head_dim] and return all that attention may look at, in the same layout."""
+        """Store [batch, heads, new, head_dim]; return the keys and values of the view in the same layout."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        if self.window.positions is None:
+        if self.view.positions is None:
             return self._prefill(key_states, value_states)
-        return self._decode(key_states, value_states, self.window.positions)
+        return self._decode(key_states, value_states, self.view.positions)
 
     def _prefill(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        row, end = self.window.row, self.window.start + keys.shape[2]
-        self.keys[row, self.window.start : end] = keys[0].transpose(0, 1)
-        self.values[row, self.window.start : end] = values[0].transpose(0, 1)
+        row, end = self.view.row, self.view.start + keys.shape[2]
+        self.keys[row, self.view.start : end] = keys[0].transpose(0, 1)
+        self.values[row, self.view.start : end] = values[0].transpose(0, 1)
         read = slice(row, row + 1), slice(end)
         return self.keys[read].transpose(1, 2), self.values[read].transpose(1, 2)
 
     def _decode(
         self, keys: torch.Tensor, values: torch.Tensor, positions: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        place = self.window.places(positions, keys.device)
-        self.keys[place], self.values[place] = keys[:, :, 0], values[:, :, 0]
-        read = slice(len(keys)), slice(self.window.width)
+        written = self.view.write_indices(positions, keys.device)
+        self.keys[written], self.values[written] = keys[:, :, 0], values[:, :, 0]
+        read = slice(len(keys)), slice(self.view.width)
         return self.keys[read].transpose(1, 2), self.values[read].transpose(1, 2)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Length and offset of the keys that a prefill sees."""
-        return self.window.start + query_length, 0
+        """Return length and offset of the keys that a prefill attends to."""
+        return self.view.start + query_length, 0
 
     def get_seq_length(self) -> int:
-        """Tokens before the ones of this forward."""
-        return self.window.start
+        """Return the number of tokens before those of the current forward."""
+        return self.view.start
 
     def get_max_length(self) -> int:
-        """Tokens a row can hold."""
+        """Return the tokens of one row."""
         return self._shape[1]
 
 
-class SlotCache(Cache):
-    """What transformers' forward takes as `past_key_values`."""
+class KVCache(Cache):
+    """The cache of all layers, passed to transformers' forward as `past_key_values`."""
 
     def __init__(self, layers: int, rows: int, tokens: int) -> None:
-        super().__init__(layers=[SlotLayer(rows, tokens) for _ in range(layers)])
+        super().__init__(layers=[KVCacheLayer(rows, tokens) for _ in range(layers)])
 
     @property
     def devices(self) -> set[torch.device]:
-        """Where the layers allocated so far lie."""
+        """Devices of the layers that are allocated."""
         return {layer.keys.device for layer in self.layers if layer.is_initialized}
 
-    def look_at(self, window: Window) -> SlotCache:
-        """Point every layer to *window* for the next forward."""
+    def select(self, view: CacheView) -> KVCache:
+        """Set *view* in every layer for the next forward."""
         for layer in self.layers:
-            layer.window = window
+            layer.view = view
         return self
 
-    def move(self, source: int, target: int, length: int) -> None:
-        """Copy a row's first *length* tokens to another row and wipe it; the target must be clean beyond."""
+    def move_row(self, source: int, target: int, length: int) -> None:
+        """Copy the first *length* tokens of a row to the clear row *target*, and clear *source*."""
         for layer in self.layers:
             for states in (layer.keys, layer.values):
                 states[target, :length] = states[source, :length]
                 states[source, :length] = 0
 
-    def wipe(self, row: int) -> None:
-        """Leave nothing of a request behind: not its content, and no infinity that a masked product could spread."""
+    def clear_row(self, row: int) -> None:
+        """Set a row to zeros: no content is left, and no infinity that a masked product could spread."""
         for layer in self.layers:
             if layer.is_initialized:
                 layer.keys[row] = 0

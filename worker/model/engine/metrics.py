@@ -1,4 +1,4 @@
-"""Figures of the engine: queue, occupancy, tokens per second, time to first token, cache use."""
+"""Engine metrics: queue, batch size, tokens per second, time to first token, KV cache use."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from worker.model.engine.sequence import Clock
 
-#: Requests whose time to the first token is remembered.
-REMEMBERED = 100
-#: Seconds over which tokens per second are counted.
-RATE_WINDOW = 10.0
+#: Requests in the median time to the first token.
+FIRST_TOKEN_REQUESTS = 100
+#: Window of the tokens per second, in seconds.
+RATE_WINDOW_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """One reading. Seconds are medians over the latest requests; `mean_batch` is over all decode steps."""
+    """One reading. `rows` are the slots in use by the scheduler, `mean_batch` is over all decode steps.
+
+    `first_token_seconds` is the median over the latest requests. The names are published in `/metrics`.
+    """
 
     queued: int
     running: int
@@ -34,41 +37,41 @@ class Metrics:
 
 @dataclass(slots=True)
 class Meter:
-    """Counts as the engine goes; written by the engine's thread, read by any."""
+    """Counters of the engine, written by its thread and read by any."""
 
     steps: int = 0
     _tokens: int = 0
-    _decodes: int = 0
-    _step_began: float = field(default_factory=time.monotonic)
+    _decode_steps: int = 0
+    _step_started: float = field(default_factory=time.monotonic)
     _recent: deque[tuple[float, int]] = field(default_factory=deque)
-    _first_tokens: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    _first_tokens: deque[float] = field(default_factory=lambda: deque(maxlen=FIRST_TOKEN_REQUESTS))
 
     @property
     def stalled_seconds(self) -> float:
-        """How long ago the latest step began."""
-        return time.monotonic() - self._step_began
+        """Seconds since the latest step started."""
+        return time.monotonic() - self._step_started
 
-    def begin(self) -> None:
-        """A step begins."""
-        self._step_began = time.monotonic()
+    def start_step(self) -> None:
+        """Record the start of a step."""
+        self._step_started = time.monotonic()
 
-    def decoded(self, tokens: int) -> None:
-        """A decode step made *tokens* tokens, one per running request."""
+    def add_decode_step(self, tokens: int) -> None:
+        """Count a decode step of *tokens* tokens, one per running sequence."""
         now = time.monotonic()
         self._tokens += tokens
-        self._decodes += 1
+        self._decode_steps += 1
         self._recent.append((now, tokens))
-        while now - self._recent[0][0] > RATE_WINDOW:
+        while now - self._recent[0][0] > RATE_WINDOW_SECONDS:
             self._recent.popleft()
 
-    def first_token(self, clock: Clock) -> None:
-        """A request has its first token."""
+    def add_first_token(self, clock: Clock) -> None:
+        """Count a request's time to its first token."""
         self._first_tokens.append(clock.first_token - clock.submitted)
 
     def read(self, *, queued: int, running: int, rows: int, kv_tokens_used: int, kv_tokens: int) -> Metrics:
-        """Put the counts and the engine's state together."""
+        """Return the counters together with the given state of the engine."""
         now = time.monotonic()
-        recent = sum(count for at, count in self._recent.copy() if now - at <= RATE_WINDOW)
+        recent = sum(count for at, count in self._recent.copy() if now - at <= RATE_WINDOW_SECONDS)
         return Metrics(
             queued=queued,
             running=running,
@@ -76,7 +79,7 @@ class Meter:
             kv_tokens_used=kv_tokens_used,
             kv_tokens=kv_tokens,
             tokens=self._tokens,
-            mean_batch=self._tokens / self._decodes if self._decodes else 0.0,
-            tokens_per_second=recent / RATE_WINDOW,
+            mean_batch=self._tokens / self._decode_steps if self._decode_steps else 0.0,
+            tokens_per_second=recent / RATE_WINDOW_SECONDS,
             first_token_seconds=median(self._first_tokens.copy()) if self._first_tokens else 0.0,
         )

@@ -1,4 +1,7 @@
-"""What the engine asks of a model: images, prompts and tokens through it, by row. No requests, no threads."""
+"""Interface between the scheduler and a model: encode images, prefill and decode rows of the KV cache.
+
+worker.model.engine.transformers_runner implements it; the tests' FakeRunner does without a model.
+"""
 
 from __future__ import annotations
 
@@ -10,35 +13,38 @@ if TYPE_CHECKING:
     from worker.model.inputs import Prompt
 
 
-#: In place of a token where the model computed no finite number: the request cannot go on.
+#: Returned in place of a token if the logits are not finite: the sequence cannot continue.
 NO_TOKEN = -1
 
 
-class Arithmetic(Protocol):
-    """A model over the rows of a cache, used by one thread at a time."""
+class ModelRunner(Protocol):
+    """A model over the rows of a KV cache, called from one thread at a time."""
 
     @property
-    def rows(self) -> int:
-        """Requests that can run at once."""
+    def max_sequences(self) -> int:
+        """Rows of the KV cache: sequences that can run at once."""
 
     @property
-    def tokens(self) -> int:
-        """Tokens that a request can have, prompt and answer together."""
+    def max_tokens(self) -> int:
+        """Tokens of one row: prompt and answer together."""
 
-    def see(self, prompts: Sequence[Prompt], tiles: int) -> None:
-        """Show the vision tower the next *tiles* images of *prompts*, in one batch."""
+    def encode_images(self, prompts: Sequence[Prompt], tiles: int) -> None:
+        """Run the vision tower over the first *tiles* pending tiles of *prompts*, in one batch."""
 
     def prefill(self, row: int, prompt: Prompt, start: int, count: int) -> int:
-        """Read *count* tokens of *prompt* from *start* on into *row*; returns the token that follows them.
+        """Prefill *count* tokens of *prompt* from *start* on into *row*; return the token that follows them.
 
-        That token is NO_TOKEN where the model computed no finite number; so in `decode`, for each row by itself.
+        Returns NO_TOKEN if the logits are not finite.
         """
 
     def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> list[int]:
-        """One step of rows 0..n-1: append *tokens* at *lengths*; returns the token that follows each."""
+        """Decode one step of rows 0..n-1: append *tokens* at positions *lengths*; return the token after each.
 
-    def move(self, source: int, target: int, length: int) -> None:
-        """Give the request in *source*, *length* tokens long, the clean row *target*; leaves *source* clean."""
+        A row whose logits are not finite gets NO_TOKEN; the others are not affected.
+        """
 
-    def wipe(self, row: int) -> None:
-        """Leave nothing of a request in *row*."""
+    def move_row(self, source: int, target: int, length: int) -> None:
+        """Move the first *length* tokens of *source* to the clear row *target*; *source* is clear afterwards."""
+
+    def clear_row(self, row: int) -> None:
+        """Overwrite *row* with zeros, so that nothing of its sequence is left."""

@@ -1,4 +1,4 @@
-"""A request on its way through the engine."""
+"""A request in the engine: its tokens so far, its times and the future of its answer."""
 
 from __future__ import annotations
 
@@ -7,32 +7,28 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import structlog
-
 from worker.model.engine.request import Generation, Timings
 
 if TYPE_CHECKING:
     from worker.model.engine.request import FinishReason, Request
     from worker.model.inputs import Prompt
 
-log = structlog.get_logger()
-
 
 @dataclass(slots=True)
 class Clock:
-    """When what happened to a request, on the monotonic clock, and what it took, in seconds."""
+    """Times on the monotonic clock (0 until reached) and durations of the steps, both in seconds."""
 
     submitted: float = field(default_factory=time.monotonic)
-    started: float = 0.0
+    admitted: float = 0.0
     first_token: float = 0.0
     vision: float = 0.0
     prefill: float = 0.0
 
     def timings(self) -> Timings:
-        """As it stands now; a step never reached took no time."""
+        """Return the timings so far; a step that was not reached counts until now or as 0."""
         now = time.monotonic()
         return Timings(
-            queue=(self.started or now) - self.submitted,
+            queue=(self.admitted or now) - self.submitted,
             vision=self.vision,
             prefill=self.prefill,
             first_token=(self.first_token or now) - self.submitted,
@@ -41,10 +37,10 @@ class Clock:
 
 
 @dataclass(slots=True, eq=False)
-class Turn:
-    """One request, its tokens so far and the future of its answer.
+class Sequence:
+    """One request with its prompt and generated tokens.
 
-    The future stays pending until the end, so that its owner can cancel it at any time.
+    The future stays pending until the end, so that the caller can cancel it at any time.
     """
 
     request: Request
@@ -53,58 +49,39 @@ class Turn:
     future: Future[Generation] = field(default_factory=Future)
     prefilled: int = 0
     tokens: list[int] = field(default_factory=list)
-    #: Suspected of breaking a batch: it runs with nobody beside it.
-    alone: bool = False
+    #: True after a failed batch of several sequences: it runs alone, so that a second failure is its own.
+    isolated: bool = False
 
     @property
     def length(self) -> int:
-        """Prompt tokens read and tokens made so far; the newest token is not in the cache yet."""
+        """Prefilled and generated tokens; the newest token is not in the KV cache yet."""
         return self.prefilled + len(self.tokens)
 
-    def overdue(self, now: float) -> bool:
-        """Whether nobody waits for it any more, or its time is up."""
-        running = now - self.clock.started if self.clock.started else 0.0
-        return (
-            self.future.cancelled()
-            or now - self.clock.submitted >= self.request.deadline_seconds
-            or running >= self.request.running_seconds
-        )
+    def expired(self, now: float) -> bool:
+        """Return whether the request was cancelled or is past its deadline."""
+        return self.future.cancelled() or now - self.clock.submitted >= self.request.deadline_seconds
 
-    def start(self) -> None:
-        """Leave the queue."""
-        self.clock.started = time.monotonic()
+    def admit(self) -> None:
+        """Record that the sequence has left the queue."""
+        self.clock.admitted = time.monotonic()
 
     def restart(self) -> None:
-        """Forget all progress; greedy decoding will make the same tokens again."""
+        """Drop all progress; greedy decoding will generate the same tokens again."""
         self.prefilled = 0
         self.tokens.clear()
 
-    def spent_on_vision(self, seconds: float) -> None:
-        """Add to the time the vision tower took (of a batch, each request bears the whole)."""
-        self.clock.vision += seconds
-
-    def spent_on_prefill(self, seconds: float) -> None:
-        """Add to the time that reading the prompt took."""
-        self.clock.prefill += seconds
-
     def append(self, token: int) -> None:
-        """Take the next token and tell the request's owner."""
+        """Append the next token."""
         self.tokens.append(token)
         self.clock.first_token = self.clock.first_token or time.monotonic()
-        if self.request.on_progress is not None:
-            try:
-                self.request.on_progress(len(self.tokens))
-            except Exception:
-                # A request's boundary: its owner's fault must not reach the others in the batch.
-                log.exception("on_progress_failed")
 
     def finish(self, text: str, reason: FinishReason) -> None:
-        """Hand the answer over, unless nobody waits for it."""
+        """Set the answer, unless the request was cancelled."""
         if self.future.set_running_or_notify_cancel():
             answer = Generation(text, self.tokens, reason, len(self.prompt), self.clock.timings())
             self.future.set_result(answer)
 
     def fail(self, error: Exception) -> None:
-        """Hand *error* over, unless nobody waits."""
+        """Set *error*, unless the request was cancelled."""
         if self.future.set_running_or_notify_cancel():
             self.future.set_exception(error)

@@ -10,7 +10,7 @@ from deploy.demo.demo import CHECKPOINT
 from worker.evaluation.checkpoint_evaluator import CheckpointEvaluator, Size
 from worker.evaluation.inheritance import by_family, rejection
 from worker.evaluation.phantom_figures import reading, retrieval
-from worker.model.checkpoint.digest import is_demo
+from worker.model.checkpoint.record import is_demo
 from worker.phantoms.cases import CATALOGUE
 from worker.phantoms.phantoms import TRAINING
 from worker.training.demo_model import DemoModel

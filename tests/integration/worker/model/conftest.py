@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """A tiny checkpoint in the published layout and what the original code made of it."""
+    """A tiny checkpoint in the published layout and the results of the original code."""
 
     directory: Path
     cases: list[dict[str, Any]]
@@ -45,9 +45,9 @@ def parity(test_data: Path) -> Parity:
 
 @pytest.fixture(scope="session")
 def converted(parity: Parity, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """In float32: what parity was measured in. Several shards, as the real one has."""
+    """In float32, as parity was measured; in several shards, as the published one."""
     directory = tmp_path_factory.mktemp("checkpoints") / "converted"
-    convert_checkpoint(parity.checkpoint, directory, dtype="float32", shard_bytes=10**6)
+    convert_checkpoint(parity.checkpoint, directory, dtype="float32", max_shard_bytes=10**6)
     return directory
 
 

@@ -1,4 +1,4 @@
-"""Stock checkpoints of other architectures, made on the spot, are served untouched."""
+"""Stock checkpoints of other architectures, created by the tests, are served without conversion."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from transformers import (
 
 from worker.model.checkpoint.random_weights import byte_tokenizer
 from worker.model.engine.request import Request
-from worker.model.engine.runner import SlotRunner, StockRunner
+from worker.model.engine.transformers_runner import BatchedRunner, SingleRunner
 from worker.model.resident_model import ResidentModel
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "n
 
 
 def sharpen(model: Any) -> None:
-    """Weights wide enough that prompt and image decide the tokens."""
+    """Draw wide weights, so that prompt and image decide the tokens."""
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         if parameter.ndim > 1:
@@ -84,7 +84,7 @@ def write_llava(directory: Path) -> None:
 
 
 def write_gemma(directory: Path) -> None:
-    """As MedGemma is built: sliding windows, and images that look at all of themselves."""
+    """MedGemma's architecture: sliding windows, and bidirectional attention within images."""
     names = {"boi_token": "<boi>", "eoi_token": "<eoi>", "image_token": "<image>"}
     tokenizer = byte_tokenizer(list(names.values()), extra_special_tokens=names)
     config = Gemma3Config(
@@ -115,7 +115,7 @@ def write_gemma(directory: Path) -> None:
 
 
 def write_llava_next(directory: Path) -> None:
-    """Cut into tiles; what `get_image_features` needs beside the pixels is their sizes."""
+    """Tiled images; `get_image_features` needs their sizes beside the pixels."""
     names = {"image_token": "<image>", "video_token": "<video>"}
     tokenizer = byte_tokenizer(list(names.values()), extra_special_tokens=names)
     grid = [[28, 56], [56, 28], [56, 56]]
@@ -142,7 +142,7 @@ def write_llava_next(directory: Path) -> None:
 
 
 def write_idefics(directory: Path) -> None:
-    """As SmolVLM is built: pixels of one dimension more, and a mask over them."""
+    """SmolVLM's architecture: pixels with one more dimension, and a mask over them."""
     tokenizer = byte_tokenizer(
         ["<pad>", "<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"], pad_token="<pad>"
     )
@@ -167,7 +167,7 @@ def write_idefics(directory: Path) -> None:
 
 
 def write_paligemma(directory: Path) -> None:
-    """Positions that begin at 1, no prompt without an image, training targets made unasked."""
+    """Positions that begin at 1, no prompt without an image, training labels by default."""
     tokenizer = byte_tokenizer(
         ["<pad>", "<bos>", "<image>"],
         extra_special_tokens={"image_token": "<image>"},
@@ -193,19 +193,19 @@ def write_paligemma(directory: Path) -> None:
     ).save_pretrained(directory)
 
 
-# PaliGemma's own processor gives numpy a tensor the old way.
+# PaliGemma's processor converts a tensor to numpy in a deprecated way.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize(
     ("write", "runner"),
     [
-        (write_llava, SlotRunner),
-        (write_llava_next, SlotRunner),
-        (write_idefics, SlotRunner),
-        (write_gemma, StockRunner),
-        (write_paligemma, StockRunner),
+        (write_llava, BatchedRunner),
+        (write_llava_next, BatchedRunner),
+        (write_idefics, BatchedRunner),
+        (write_gemma, SingleRunner),
+        (write_paligemma, SingleRunner),
     ],
 )
-def test_another_architecture_answers_as_its_own_generate(tmp_path: Path, write: Write, runner: type) -> None:
+def test_other_architecture_answers_as_its_own_generate(tmp_path: Path, write: Write, runner: type) -> None:
     write(tmp_path)
     model = ResidentModel.load(tmp_path, device="cpu", slots=3, context_tokens=256)
     images = [np.full((40, 30, 3), shade, np.uint8) for shade in (20, 120, 220)]
@@ -215,11 +215,11 @@ def test_another_architecture_answers_as_its_own_generate(tmp_path: Path, write:
     tokens = model.patch_tokens(images)
     model.close()
 
-    assert isinstance(model.engine._runner, runner)
+    assert isinstance(model.engine.runner, runner)
     for image, answer in zip(images, answers, strict=True):
-        prompt = model._make_prompt("What is it?", [image])
-        generated = model._model.generate(input_ids=prompt.input_ids[None], **prompt.extra, max_new_tokens=24)
+        prompt = model.checkpoint.prompts.build("What is it?", [image])
+        generated = model.checkpoint.model.generate(input_ids=prompt.input_ids[None], **prompt.extra, max_new_tokens=24)
         assert answer.token_ids == generated[0, len(prompt) :].tolist()
     assert (tokens.shape[:2], tokens.shape[-1]) == ((3, 1), 32)
     assert len(np.unique(tokens.mean(axis=(1, 2)).round(4), axis=0)) == 3
-    assert len({answer.text for answer in answers}) > 1, "the image makes no difference"
+    assert len({answer.text for answer in answers}) > 1, "the images do not change the answer"

@@ -1,4 +1,4 @@
-"""What the worker's process does before its first job: the real Celery command, no broker, no database."""
+"""Start of the worker process: the real Celery command, without broker and database."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WORKER = [sys.executable, "-m", "celery", "-A", "worker", "worker", "--pool=threads", "--concurrency=3"]
-NOBODY_LISTENS = "redis://127.0.0.1:1/0"
-NOWHERE = "postgresql+psycopg://nobody@127.0.0.1:1/nothing"
+CLOSED_PORT = "redis://127.0.0.1:1/0"
+NO_DATABASE = "postgresql+psycopg://nobody@127.0.0.1:1/nothing"
 
-#: A worker whose model's loading raises what nobody thought of.
-SURPRISED = """
+#: A worker whose model raises an unexpected error when it is loaded.
+UNEXPECTED_ERROR = """
 import sys
 from celery.signals import worker_init
 from db.settings import Settings
@@ -45,7 +45,7 @@ print("went on")
 
 def environment(checkpoint: Path, data: Path) -> dict[str, str]:
     given = {"CHECKPOINT": checkpoint, "DATA_DIR": data, "DEVICE": "cpu"}
-    given |= {"BROKER_URL": NOBODY_LISTENS, "DATABASE_URL": NOWHERE}
+    given |= {"BROKER_URL": CLOSED_PORT, "DATABASE_URL": NO_DATABASE}
     return {**os.environ, **{f"PRELIM_{name}": str(value) for name, value in given.items()}}
 
 
@@ -61,7 +61,7 @@ def misplace_image_token(directory: Path) -> None:
     change(directory, "config.json", image_token_id=99_999)
 
 
-def forget_digests(directory: Path) -> None:
+def drop_digests(directory: Path) -> None:
     (directory / "prelim.json").write_text(json.dumps({"shards": {"model.safetensors": {"bytes": 5}}}))
 
 
@@ -69,7 +69,7 @@ def nest_record(directory: Path) -> None:
     (directory / "prelim.json").write_text("[" * 100_000)
 
 
-def list_configuration(directory: Path) -> None:
+def write_config_list(directory: Path) -> None:
     (directory / "config.json").write_text("[]")
 
 
@@ -81,15 +81,15 @@ def change(directory: Path, name: str, **values: Any) -> None:
 @pytest.mark.parametrize(
     ("damage", "problem"),
     [
-        (remove, "there is no checkpoint at "),
+        (remove, "no checkpoint at "),
         (break_template, "does not run: "),
         (misplace_image_token, "the tokenizer has no token 99999"),
-        (forget_digests, "prelim.json cannot be read"),
-        (nest_record, "prelim.json cannot be read"),
-        (list_configuration, "no table of names and values"),
+        (drop_digests, "prelim.json is damaged"),
+        (nest_record, "prelim.json is damaged"),
+        (write_config_list, "expected a JSON object"),
     ],
 )
-def test_a_checkpoint_that_will_not_do_is_refused_with_what_is_wrong(
+def test_unusable_checkpoint_is_rejected_with_its_cause(
     random_checkpoint: Path, tmp_path: Path, damage: Callable[[Path], None], problem: str
 ) -> None:
     directory = tmp_path / "checkpoint"
@@ -100,7 +100,7 @@ def test_a_checkpoint_that_will_not_do_is_refused_with_what_is_wrong(
         Resident.load(Settings(checkpoint=directory, device="cpu"))
 
 
-def test_a_refused_checkpoint_ends_the_worker_with_one_line(random_checkpoint: Path, tmp_path: Path) -> None:
+def test_rejected_checkpoint_ends_the_worker_with_one_line(random_checkpoint: Path, tmp_path: Path) -> None:
     directory = tmp_path / "checkpoint"
     shutil.copytree(random_checkpoint, directory)
     break_template(directory)
@@ -126,10 +126,10 @@ def test_a_refused_checkpoint_ends_the_worker_with_one_line(random_checkpoint: P
     [
         ("PRELIM_DATABASE_URL", {}, "no database_url: "),
         ("PRELIM_BROKER_URL", {}, "no broker_url: "),
-        (None, {"PRELIM_DATABASE_ULR": NOWHERE}, "PRELIM_DATABASE_ULR is not a setting"),
+        (None, {"PRELIM_DATABASE_ULR": NO_DATABASE}, "PRELIM_DATABASE_ULR is not a setting"),
     ],
 )
-def test_settings_that_will_not_do_end_the_worker_with_one_line(
+def test_invalid_settings_end_the_worker_with_one_line(
     tmp_path: Path, command: list[str], unset: str | None, extra: dict[str, str], problem: str
 ) -> None:
     variables = environment(tmp_path, tmp_path) | extra
@@ -143,9 +143,9 @@ def test_settings_that_will_not_do_end_the_worker_with_one_line(
     assert problem in line
 
 
-def test_an_error_that_nobody_thought_of_ends_the_worker_and_does_not_quote(tmp_path: Path) -> None:
+def test_unexpected_error_ends_the_worker_and_is_not_quoted(tmp_path: Path) -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", SURPRISED], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", UNEXPECTED_ERROR], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
     )
 
     assert ended.returncode == 70
@@ -154,7 +154,7 @@ def test_an_error_that_nobody_thought_of_ends_the_worker_and_does_not_quote(tmp_
     assert "went on" not in ended.stdout
 
 
-def test_the_model_is_loaded_once_by_the_worker_and_never_on_import(random_checkpoint: Path, tmp_path: Path) -> None:
+def test_model_is_loaded_once_and_not_on_import(random_checkpoint: Path, tmp_path: Path) -> None:
     variables = environment(random_checkpoint, tmp_path)
     imported = subprocess.run(
         [sys.executable, "-c", "import sys, worker.celery; print('torch' in sys.modules)"],
@@ -176,7 +176,7 @@ def test_the_model_is_loaded_once_by_the_worker_and_never_on_import(random_check
             lines.append(line)
         worker.kill()
 
-    assert sum("checkpoint_loaded" in line for line in lines) == 1, "".join(lines)
+    assert sum("checkpoint.loaded" in line for line in lines) == 1, "".join(lines)
 
 
 FOREIGN_CODE = """
@@ -187,28 +187,28 @@ class Foreign(LlamaConfig):
     model_type = "foreign"
 """
 
-LOOK = """
+READ = """
 import sys
 from pathlib import Path
 from db.errors import ConfigurationError
 from worker.model.loading import load_checkpoint
 from worker.model.checkpoint.sizing import measure
-for look in (lambda path: load_checkpoint(path, device="cpu", dtype="auto"), measure):
+for read in (lambda path: load_checkpoint(path, device="cpu", dtype="auto"), measure):
     try:
-        look(Path(sys.argv[1]))
+        read(Path(sys.argv[1]))
     except ConfigurationError as error:
         print("refused:", error)
 print("the end")
 """
 
 
-def test_code_in_a_checkpoint_neither_runs_nor_asks_to(random_checkpoint: Path, tmp_path: Path) -> None:
+def test_code_in_a_checkpoint_is_not_run(random_checkpoint: Path, tmp_path: Path) -> None:
     directory = tmp_path / "checkpoint"
     shutil.copytree(random_checkpoint, directory)
     (directory / "foreign.py").write_text(FOREIGN_CODE)
     change(directory, "config.json", model_type="foreign", auto_map={"AutoConfig": "foreign.Foreign"})
 
-    shown = on_a_terminal([sys.executable, "-c", LOOK, str(directory)], answer=b"y\n", until=b"the end")
+    shown = on_a_terminal([sys.executable, "-c", READ, str(directory)], answer=b"y\n", until=b"the end")
 
     assert shown.count("refused:") == 2
     assert "[y/N]" not in shown
@@ -216,7 +216,7 @@ def test_code_in_a_checkpoint_neither_runs_nor_asks_to(random_checkpoint: Path, 
 
 
 def on_a_terminal(command: list[str], *, answer: bytes, until: bytes) -> str:
-    """What *command* shows to somebody who says *answer* to every question."""
+    """Return the output of *command* on a terminal, with *answer* to every question."""
     ours, theirs = pty.openpty()
     shown = b""
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:

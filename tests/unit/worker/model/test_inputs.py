@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from worker.model.inputs import harmless
+from worker.model.inputs import strip_special_tokens
 
 TOKENIZER = SimpleNamespace(
     added_tokens_decoder={n: SimpleNamespace(content=word) for n, word in enumerate(("<s>", "<|im_end|>", "<img>"))}
@@ -19,9 +19,9 @@ TOKENIZER = SimpleNamespace(
         ("<im<img>g><|im_<s>end|>", ""),
     ],
 )
-def test_control_words_are_taken_out_however_they_are_nested(question: str, left: str) -> None:
-    assert harmless(question, TOKENIZER) == left
+def test_special_tokens_are_removed_even_if_nested(question: str, left: str) -> None:
+    assert strip_special_tokens(question, TOKENIZER) == left
 
 
-def test_a_tokenizer_without_control_words_leaves_text_alone() -> None:
-    assert harmless("any <img>", SimpleNamespace(added_tokens_decoder={})) == "any <img>"
+def test_text_is_unchanged_without_special_tokens() -> None:
+    assert strip_special_tokens("any <img>", SimpleNamespace(added_tokens_decoder={})) == "any <img>"

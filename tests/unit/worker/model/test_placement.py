@@ -20,7 +20,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch, *free: int) -> None:
 
 @pytest.fixture
 def heavy(tmp_path: Path) -> Path:
-    """Weights of 10 GiB, none of them on the disk."""
+    """Weights of 10 GiB in a sparse file."""
     with (tmp_path / "model.safetensors").open("wb") as file:
         file.truncate(10 * GIB)
     return tmp_path
@@ -37,7 +37,7 @@ def heavy(tmp_path: Path) -> Path:
         ((11 * GIB, 11 * GIB), "auto"),
     ],
 )
-def test_one_gpu_holds_the_model_if_one_can(
+def test_auto_prefers_one_gpu_that_holds_the_model(
     heavy: Path, monkeypatch: pytest.MonkeyPatch, free: tuple[int, ...], expected: object
 ) -> None:
     gpus(monkeypatch, *free)
@@ -45,7 +45,7 @@ def test_one_gpu_holds_the_model_if_one_can(
     assert placement.place(heavy, "auto")["device_map"] == expected
 
 
-def test_gpus_that_share_a_model_keep_room_for_its_cache(heavy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_gpus_keep_memory_for_the_kv_cache(heavy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gpus(monkeypatch, 8 * GIB, 8 * GIB)
 
     limits = placement.place(heavy, "auto")["max_memory"]
@@ -54,15 +54,15 @@ def test_gpus_that_share_a_model_keep_room_for_its_cache(heavy: Path, monkeypatc
     assert all(limit < 8 * GIB for limit in limits.values())
 
 
-def test_the_tightest_device_decides_how_many_requests_fit() -> None:
-    roomy, tight = torch.device("cuda:0"), torch.device("cuda:1")
+def test_device_with_the_least_room_limits_the_rows() -> None:
+    large, small = torch.device("cuda:0"), torch.device("cuda:1")
 
-    rows = placement.rows_that_fit({roomy: 1000, tight: 3000}, 100, {roomy: 10**6, tight: 10**6})
+    rows = placement.rows_that_fit({large: 1000, small: 3000}, 100, {large: 10**6, small: 10**6})
 
     assert rows == int(placement.CACHE_SHARE * 10**6) // (3000 * 100)
 
 
-def test_a_limit_is_all_that_there_is_of_a_gpu(heavy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_limit_applies_to_placement_and_free_memory(heavy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gpus(monkeypatch, 40 * GIB, 40 * GIB)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 5 * GIB)
     gpu, cpu = torch.device("cuda:0"), torch.device("cpu")
@@ -72,7 +72,7 @@ def test_a_limit_is_all_that_there_is_of_a_gpu(heavy: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("name", ["int8", "int4"])
-def test_quantized_weights_leave_the_vision_tower_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quantization_skips_the_vision_tower(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(placement, "find_spec", lambda _: object())
 
     quantizer = placement.quantizer(name)
@@ -82,5 +82,5 @@ def test_quantized_weights_leave_the_vision_tower_alone(name: str, monkeypatch: 
     assert {"vision_tower", "multi_modal_projector"} <= set(quantizer.llm_int8_skip_modules)
 
 
-def test_no_quantization_unless_asked_for() -> None:
+def test_quantization_is_off_by_default() -> None:
     assert placement.quantizer(None) is None

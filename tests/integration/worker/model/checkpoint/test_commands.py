@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.integration.worker.model.conftest import Parity
 
 
-def test_convert_info_and_verify_lead_from_the_publication_to_a_checked_checkpoint(
+def test_convert_info_and_verify_work_on_the_published_layout(
     parity: Parity, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "converted"
@@ -37,7 +37,7 @@ def test_convert_info_and_verify_lead_from_the_publication_to_a_checked_checkpoi
     assert "works" in shown
 
 
-def test_verify_notices_a_changed_shard(converted: Path, tmp_path: Path) -> None:
+def test_verify_rejects_a_changed_shard(converted: Path, tmp_path: Path) -> None:
     target = tmp_path / "changed"
     target.mkdir()
     for path in converted.iterdir():
@@ -45,7 +45,7 @@ def test_verify_notices_a_changed_shard(converted: Path, tmp_path: Path) -> None
     shard = next(target.glob("*.safetensors"))
     shard.write_bytes(shard.read_bytes()[:-4] + b"\0\0\0\1")
 
-    with pytest.raises(ConfigurationError, match="not what was converted"):
+    with pytest.raises(ConfigurationError, match="has changed since the conversion"):
         commands.verify(target)
 
 
@@ -59,28 +59,26 @@ def with_tensor(source: Path, target: Path, change: Callable[[torch.Tensor], tor
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])
-def test_verify_notices_weights_that_are_no_numbers(random_checkpoint: Path, tmp_path: Path, number: float) -> None:
+def test_verify_rejects_weights_that_are_not_finite(random_checkpoint: Path, tmp_path: Path, number: float) -> None:
     damaged = with_tensor(random_checkpoint, tmp_path / "damaged", lambda tensor: torch.full_like(tensor, number))
 
-    with pytest.raises(ConfigurationError, match="computes no finite numbers: its weights are damaged"):
+    with pytest.raises(ConfigurationError, match="not finite: its weights are damaged"):
         commands.verify(damaged)
 
 
-def test_weights_too_large_for_the_format_asked_for_are_noticed_at_the_start(
-    random_checkpoint: Path, tmp_path: Path
-) -> None:
+def test_weights_too_large_for_the_dtype_are_rejected_at_start(random_checkpoint: Path, tmp_path: Path) -> None:
     large = with_tensor(random_checkpoint, tmp_path / "large", lambda tensor: torch.full_like(tensor, 1e30))
 
     with pytest.raises(ConfigurationError, match="or too large for float16"):
         ResidentModel.load(large, device="cpu", dtype="float16")
 
 
-def test_info_on_no_checkpoint_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="there is no checkpoint at"):
+def test_info_rejects_a_directory_without_a_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no checkpoint at"):
         commands.info(tmp_path)
 
 
-def test_info_notices_that_a_checkpoint_has_no_tokenizer(random_checkpoint: Path, tmp_path: Path) -> None:
+def test_info_rejects_a_checkpoint_without_a_tokenizer(random_checkpoint: Path, tmp_path: Path) -> None:
     directory = tmp_path / "checkpoint"
     shutil.copytree(random_checkpoint, directory)
     (directory / "tokenizer.json").unlink()
@@ -89,12 +87,12 @@ def test_info_notices_that_a_checkpoint_has_no_tokenizer(random_checkpoint: Path
         commands.info(directory)
 
 
-def test_info_shows_the_slots_that_a_worker_of_these_settings_makes(
+def test_info_prints_the_slots_for_the_current_settings(
     random_checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # 3 layers x 2 heads x 16 numbers x keys and values x 4 bytes
     row, weights = 1000 * 3 * 2 * 16 * 2 * 4, (random_checkpoint / "model.safetensors").stat().st_size
-    free = sizing.OVERHEAD + weights + int(7.5 * row / placement.CACHE_SHARE)
+    free = sizing.GPU_OVERHEAD_BYTES + weights + int(7.5 * row / placement.CACHE_SHARE)
     monkeypatch.setattr(placement, "get_max_memory", lambda: {0: free, "cpu": 1})
     monkeypatch.setenv("PRELIM_CONTEXT_TOKENS", "1000")
 
@@ -105,41 +103,41 @@ def test_info_shows_the_slots_that_a_worker_of_these_settings_makes(
     assert " 0.0" not in shown
 
 
-def test_what_info_says_is_needed_is_just_enough_for_one_slot() -> None:
-    facts = sizing.Facts("m", "bfloat16", 10**10, 60 * 2**30, 10**6, 4096, None)
-    gib = {cards: float(facts._needed(1024, cards).removesuffix(" GiB")) for cards in (1, 2)}
+def test_memory_needed_is_just_enough_for_one_slot() -> None:
+    size = sizing.CheckpointSize("m", "bfloat16", 10**10, 60 * 2**30, 10**6, 4096, None)
+    gib = {gpus: float(size.memory_needed(1024, gpus).removesuffix(" GiB")) for gpus in (1, 2)}
 
-    for cards, needed in gib.items():
-        assert facts._fit(1024, cards, int((needed + 0.1) * 2**30)).startswith("1 of")
-        assert facts._fit(1024, cards, int((needed - 0.1) * 2**30)) == "does not fit"
+    for gpus, needed in gib.items():
+        assert size.slots_on(1024, gpus, int((needed + 0.1) * 2**30)).startswith("1 of")
+        assert size.slots_on(1024, gpus, int((needed - 0.1) * 2**30)) == "does not fit"
 
 
-def test_two_cards_are_not_one_large_one() -> None:
-    facts = sizing.Facts("m", "bfloat16", 10**10, 60 * 2**30, 10**6, 4096, None)
+def test_two_gpus_hold_fewer_slots_than_one_of_twice_the_memory() -> None:
+    size = sizing.CheckpointSize("m", "bfloat16", 10**10, 60 * 2**30, 10**6, 4096, None)
 
-    apart, together = facts._fit(1024, 2, 48 * 2**30), facts._fit(1024, 1, 96 * 2**30)
+    apart, together = size.slots_on(1024, 2, 48 * 2**30), size.slots_on(1024, 1, 96 * 2**30)
 
     assert int(apart.split()[0]) < int(together.split()[0])
 
 
-def test_a_random_checkpoint_overwrites_nothing(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").write_text("somebody's")
+def test_random_checkpoint_does_not_overwrite_files(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_text("another model")
 
     with pytest.raises(ConfigurationError, match="is not empty"):
         commands.random(tmp_path)
 
-    assert (tmp_path / "model.safetensors").read_text() == "somebody's"
+    assert (tmp_path / "model.safetensors").read_text() == "another model"
 
 
-def test_a_random_checkpoint_may_go_into_an_empty_folder(tmp_path: Path) -> None:
+def test_random_checkpoint_may_be_written_to_an_empty_directory(tmp_path: Path) -> None:
     commands.random(tmp_path)
 
     assert (tmp_path / "model.safetensors").is_file()
     assert not (tmp_path / atomic.MARKER).exists()
 
 
-#: Nothing larger than a page can be written: the weights cannot.
-WITHOUT_ROOM = """
+#: Files are limited to one page, so that the weights cannot be written.
+WITHOUT_DISK_SPACE = """
 import resource, sys
 from pathlib import Path
 from db.errors import ConfigurationError
@@ -152,18 +150,18 @@ except ConfigurationError as error:
 """
 
 
-def test_a_random_checkpoint_that_cannot_be_written_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
+def test_random_checkpoint_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     target = tmp_path / "models" / "random"
 
     run = subprocess.run(
-        [sys.executable, "-c", WITHOUT_ROOM, target], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", WITHOUT_DISK_SPACE, target], capture_output=True, text=True, check=True, timeout=120
     )
 
     assert f"refused: {target} cannot be written" in run.stdout
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_random_checkpoint_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
+def test_random_checkpoint_depends_only_on_the_seed(tmp_path: Path) -> None:
     for name, seed in (("one", 3), ("two", 3), ("other", 4)):
         commands.random(tmp_path / name, seed)
 

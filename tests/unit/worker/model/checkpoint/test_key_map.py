@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from db.errors import ConfigurationError
-from worker.model.checkpoint.key_map import Recipe, recipes
+from worker.model.checkpoint.key_map import TensorSource, key_map
 
 
 @pytest.mark.parametrize(
@@ -25,21 +25,21 @@ from worker.model.checkpoint.key_map import Recipe, recipes
         ("language_model.model.norm.weight", "model.language_model.norm.weight"),
     ],
 )
-def test_a_tensor_gets_its_stock_name(published: str, stock: str) -> None:
-    assert recipes([published]) == {stock: Recipe(published)}
+def test_published_name_is_mapped_to_stock_name(published: str, stock: str) -> None:
+    assert key_map([published]) == {stock: TensorSource(published)}
 
 
-def test_the_tower_s_joint_matrix_is_cut_in_three() -> None:
-    made = recipes(["vision_model.encoder.layers.0.attn.qkv.weight"])
+def test_joint_matrix_is_split_into_query_key_value() -> None:
+    found = key_map(["vision_model.encoder.layers.0.attn.qkv.weight"])
 
     prefix = "model.vision_tower.encoder.layer.0.attention"
-    assert {name: recipe.third for name, recipe in made.items()} == {
+    assert {name: tensor.part for name, tensor in found.items()} == {
         f"{prefix}.q_proj.weight": 0,
         f"{prefix}.k_proj.weight": 1,
         f"{prefix}.v_proj.weight": 2,
     }
 
 
-def test_an_update_without_its_other_half_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="lora_A but not its other half"):
-        recipes(["language_model.model.layers.0.mlp.up_proj.lora_A.default.weight"])
+def test_lora_tensor_without_counterpart_is_rejected() -> None:
+    with pytest.raises(ConfigurationError, match="lora_A without its counterpart"):
+        key_map(["language_model.model.layers.0.mlp.up_proj.lora_A.default.weight"])

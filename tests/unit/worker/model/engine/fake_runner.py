@@ -1,4 +1,4 @@
-"""A runner without a model: its rows are lists, and the next token depends on everything the row holds."""
+"""A ModelRunner without a model: rows are lists, and the next token depends on all tokens of its row."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ STOP = 0
 
 
 def next_token(history: Sequence[int]) -> int:
-    """Never STOP."""
+    """Return a token other than STOP."""
     return 1 + hash(tuple(history)) % 997
 
 
 def answer(prompt: Sequence[int], count: int) -> list[int]:
-    """What a request alone would get."""
+    """Return the tokens of a request that runs alone."""
     history = list(prompt)
     for _ in range(count):
         history.append(next_token(history))
@@ -35,65 +35,65 @@ def prompt(*tokens: int, tiles: int = 0) -> Prompt:
 
 @dataclass
 class FakeRunner:
-    """Checks what the engine owes a real one: rows are clean, contiguous and as long as it says."""
+    """Checks its caller: rows are clear, contiguous and of the given length."""
 
-    rows: int = 4
-    tokens: int = 64
-    #: A batch larger than this is out of memory.
+    max_sequences: int = 4
+    max_tokens: int = 64
+    #: Largest batch that does not run out of memory.
     memory: int = 100
-    #: Prompts that start with one of these tokens break the model.
+    #: First tokens of prompts that cannot be prefilled and images that cannot be encoded.
     poison: set[int] = field(default_factory=set)
-    #: Such prompts can be read, but break every decode step that they take part in.
-    late_poison: set[int] = field(default_factory=set)
-    #: Nothing finite comes out after prompts that start with one of these, from the third token on.
+    #: First tokens of prompts that fail every decode step they take part in.
+    decode_poison: set[int] = field(default_factory=set)
+    #: First tokens of prompts whose logits are not finite from the third token on.
     infinite: set[int] = field(default_factory=set)
     stop_after: dict[int, int] = field(default_factory=dict)
-    held: dict[int, list[int]] = field(default_factory=dict)
+    cached: dict[int, list[int]] = field(default_factory=dict)
     batches: list[int] = field(default_factory=list)
     chunks: list[int] = field(default_factory=list)
-    visions: list[int] = field(default_factory=list)
+    vision_batches: list[int] = field(default_factory=list)
 
-    def see(self, prompts: Sequence[Prompt], tiles: int) -> None:
-        owners = [prompt for prompt in prompts for _ in range(prompt.unseen)][:tiles]
+    def encode_images(self, prompts: Sequence[Prompt], tiles: int) -> None:
+        owners = [prompt for prompt in prompts for _ in range(prompt.pending_tiles)][:tiles]
         if len(owners) > self.memory:
             raise torch.OutOfMemoryError
         if any(int(prompt.input_ids[0]) in self.poison for prompt in owners):
-            raise ValueError("an image that cannot be looked at")
-        self.visions.append(len(owners))
+            raise ValueError("an image that cannot be encoded")
+        self.vision_batches.append(len(owners))
         for owner in owners:
             owner.features.append(torch.zeros(1))
 
     def prefill(self, row: int, prompt: Prompt, start: int, count: int) -> int:
-        assert prompt.unseen == 0
+        assert prompt.pending_tiles == 0
         content = [int(token) for token in prompt.input_ids]
         if content[0] in self.poison:
-            raise ValueError("a prompt that cannot be read")
-        held = self.held.setdefault(row, [])
-        assert len(held) == start, "the row was not clean"
-        held += content[start : start + count]
+            raise ValueError("a prompt that cannot be prefilled")
+        cached = self.cached.setdefault(row, [])
+        assert len(cached) == start, "the row was not clear"
+        cached += content[start : start + count]
         self.chunks.append(count)
-        return self._next(held)
+        return self._next(cached)
 
     def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> list[int]:
         if len(tokens) > self.memory:
             raise torch.OutOfMemoryError
-        if any(self.held[row][0] in self.late_poison for row in range(len(tokens))):
+        if any(self.cached[row][0] in self.decode_poison for row in range(len(tokens))):
             raise ValueError("a row that cannot be decoded")
         self.batches.append(len(tokens))
         for row, (token, length) in enumerate(zip(tokens, lengths, strict=True)):
-            assert len(self.held[row]) == length
-            self.held[row].append(token)
-        return [self._next(self.held[row]) for row in range(len(tokens))]
+            assert len(self.cached[row]) == length
+            self.cached[row].append(token)
+        return [self._next(self.cached[row]) for row in range(len(tokens))]
 
-    def move(self, source: int, target: int, length: int) -> None:
-        assert not self.held.get(target), "the row was not clean"
-        self.held[target] = self.held[source][:length]
-        self.held[source] = []
+    def move_row(self, source: int, target: int, length: int) -> None:
+        assert not self.cached.get(target), "the row was not clear"
+        self.cached[target] = self.cached[source][:length]
+        self.cached[source] = []
 
-    def wipe(self, row: int) -> None:
-        self.held[row] = []
+    def clear_row(self, row: int) -> None:
+        self.cached[row] = []
 
-    def _next(self, held: Sequence[int]) -> int:
-        if held[0] in self.infinite and len(held) > len("ab"):
+    def _next(self, cached: Sequence[int]) -> int:
+        if cached[0] in self.infinite and len(cached) > len("ab"):
             return NO_TOKEN
-        return STOP if len(held) == self.stop_after.get(held[0], -1) else next_token(held)
+        return STOP if len(cached) == self.stop_after.get(cached[0], -1) else next_token(cached)

@@ -10,7 +10,7 @@ import pytest
 
 from db.errors import PermanentFailure, TransientFailure
 from tests.unit.worker.model.engine.fake_runner import STOP, FakeRunner, answer, prompt
-from worker.model.engine import engine as engine_module
+from worker.model.engine import scheduler
 from worker.model.engine.engine import Engine
 from worker.model.engine.request import Request
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def engine(runner: FakeRunner, **options: Any) -> Engine:
-    """Not started: a test drives its steps."""
+    """An engine that is not started: the test runs its steps."""
     return Engine(runner, stop_tokens=frozenset({STOP}), detokenize=lambda ids: " ".join(map(str, ids)), **options)
 
 
@@ -35,10 +35,10 @@ def drive(served: Engine, *futures: Future[Generation]) -> None:
         if all(future.done() for future in futures):
             return
         served.step()
-    pytest.fail("the engine does not get done")
+    pytest.fail("the engine does not finish")
 
 
-def test_a_request_gets_the_tokens_that_follow_its_prompt() -> None:
+def test_request_gets_the_tokens_after_its_prompt() -> None:
     served = engine(FakeRunner())
 
     future = ask(served, prompt(5, 6, 7), count=4)
@@ -50,7 +50,7 @@ def test_a_request_gets_the_tokens_that_follow_its_prompt() -> None:
     assert result.text == " ".join(map(str, result.token_ids))
 
 
-def test_a_stop_token_ends_the_answer_and_is_not_shown() -> None:
+def test_stop_token_ends_the_answer_and_is_not_in_its_text() -> None:
     served = engine(FakeRunner(stop_after={5: 5}))
 
     future = ask(served, prompt(5, 6, 7), count=40)
@@ -63,9 +63,9 @@ def test_a_stop_token_ends_the_answer_and_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_random_arrivals_cancellations_and_lengths_change_no_answer(seed: int) -> None:
+def test_answers_do_not_depend_on_arrivals_cancellations_and_lengths(seed: int) -> None:
     chance = random.Random(seed)
-    runner = FakeRunner(rows=chance.randint(1, 5))
+    runner = FakeRunner(max_sequences=chance.randint(1, 5))
     served = engine(runner, prefill_tokens=chance.randint(1, 12), vision_tiles=chance.randint(1, 3))
     asked: list[tuple[list[int], int, Future[Generation]]] = []
     for _ in range(30):
@@ -81,7 +81,7 @@ def test_random_arrivals_cancellations_and_lengths_change_no_answer(seed: int) -
     for content, count, future in asked:
         assert future.cancelled() or future.result().token_ids == answer(content, count)
     served.step()
-    assert not any(runner.held.values()), "a row was not wiped"
+    assert not any(runner.cached.values()), "a row was not cleared"
 
 
 def test_requests_join_a_running_batch() -> None:
@@ -97,8 +97,8 @@ def test_requests_join_a_running_batch() -> None:
     assert max(runner.batches) == 2
 
 
-def test_no_more_run_than_there_are_rows() -> None:
-    runner = FakeRunner(rows=2)
+def test_batch_never_exceeds_the_rows() -> None:
+    runner = FakeRunner(max_sequences=2)
     served = engine(runner)
 
     futures = [ask(served, prompt(n), count=6) for n in range(1, 7)]
@@ -107,7 +107,7 @@ def test_no_more_run_than_there_are_rows() -> None:
     assert max(runner.batches) == 2
 
 
-def test_a_long_prompt_is_read_in_pieces_while_others_go_on() -> None:
+def test_long_prompt_is_prefilled_in_chunks_between_decode_steps() -> None:
     runner = FakeRunner()
     served = engine(runner, prefill_tokens=4)
     running = ask(served, prompt(1), count=40)
@@ -118,22 +118,22 @@ def test_a_long_prompt_is_read_in_pieces_while_others_go_on() -> None:
     drive(served, late)
 
     assert max(runner.chunks) == 4
-    assert len(runner.batches) - before >= 5, "the running request had to wait"
+    assert len(runner.batches) - before >= 5, "the running request was delayed"
     assert not running.done()
 
 
-def test_images_are_looked_at_in_batches_over_requests() -> None:
+def test_images_of_several_requests_are_encoded_in_one_batch() -> None:
     runner = FakeRunner()
     served = engine(runner, vision_tiles=4)
 
     futures = [ask(served, prompt(n, tiles=2), count=2) for n in (1, 2, 3)]
     drive(served, *futures)
 
-    assert runner.visions == [4, 2]
+    assert runner.vision_batches == [4, 2]
 
 
 @pytest.mark.parametrize("tiles", [0, 1])
-def test_a_request_that_breaks_the_model_fails_alone(tiles: int) -> None:
+def test_request_that_fails_the_model_fails_alone(tiles: int) -> None:
     served = engine(FakeRunner(poison={9}))
 
     good = [ask(served, prompt(n, tiles=tiles)) for n in (1, 2)]
@@ -147,8 +147,8 @@ def test_a_request_that_breaks_the_model_fails_alone(tiles: int) -> None:
     assert [future.result().token_ids for future in [*good, more]] == [answer([n], 5) for n in (1, 2, 3)]
 
 
-def test_out_of_memory_shrinks_the_batch_and_loses_no_one() -> None:
-    runner = FakeRunner(rows=4, memory=2)
+def test_out_of_memory_shrinks_the_batch_and_loses_no_request() -> None:
+    runner = FakeRunner(max_sequences=4, memory=2)
     served = engine(runner)
 
     futures = [ask(served, prompt(n), count=6) for n in (1, 2, 3, 4)]
@@ -158,26 +158,26 @@ def test_out_of_memory_shrinks_the_batch_and_loses_no_one() -> None:
     assert served.metrics().rows == 2
 
 
-def test_after_a_while_without_trouble_the_batches_grow_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    runner = FakeRunner(rows=4, memory=1)
+def test_batches_grow_again_after_clean_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = FakeRunner(max_sequences=4, memory=1)
     served = engine(runner, vision_tiles=3)
     drive(served, *[ask(served, prompt(n, tiles=3)) for n in (1, 2, 3)])
     assert served.metrics().rows == 1
 
-    monkeypatch.setattr(engine_module, "GROW_AFTER", 10)
+    monkeypatch.setattr(scheduler, "GROW_AFTER_STEPS", 10)
     runner.memory = 100
-    runner.visions.clear()
+    runner.vision_batches.clear()
     for _ in range(50):
         served.step()
     drive(served, *[ask(served, prompt(n, tiles=3)) for n in (1, 2, 3, 4)])
 
     assert served.metrics().rows == 4
-    assert max(runner.visions) == 3
+    assert max(runner.vision_batches) == 3
     assert max(runner.batches) == 4
 
 
-def test_of_a_batch_that_fails_only_the_one_to_blame_does() -> None:
-    served = engine(FakeRunner(late_poison={9}))
+def test_only_the_failing_request_of_a_batch_fails() -> None:
+    served = engine(FakeRunner(decode_poison={9}))
 
     before = [ask(served, prompt(n)) for n in (1, 2)]
     bad = ask(served, prompt(9))
@@ -190,7 +190,7 @@ def test_of_a_batch_that_fails_only_the_one_to_blame_does() -> None:
 
 
 @pytest.mark.parametrize("content", [(9, 1, 1), (9,)])
-def test_a_request_that_gives_no_finite_numbers_fails_alone(content: tuple[int, ...]) -> None:
+def test_request_without_finite_logits_fails_alone(content: tuple[int, ...]) -> None:
     runner = FakeRunner(infinite={9})
     served = engine(runner)
 
@@ -198,10 +198,10 @@ def test_a_request_that_gives_no_finite_numbers_fails_alone(content: tuple[int, 
     bad = ask(served, prompt(*content))
     drive(served, *good, bad)
 
-    with pytest.raises(TransientFailure, match="no finite numbers"):
+    with pytest.raises(TransientFailure, match="not finite"):
         bad.result()
     assert [future.result().token_ids for future in good] == [answer([n], 5) for n in (1, 2)]
-    assert not any(runner.held.values())
+    assert not any(runner.cached.values())
 
 
 def test_out_of_memory_shrinks_the_vision_batch() -> None:
@@ -212,10 +212,10 @@ def test_out_of_memory_shrinks_the_vision_batch() -> None:
     drive(served, future)
 
     assert future.result().token_ids == answer([1], 5)
-    assert set(runner.visions) == {1}
+    assert set(runner.vision_batches) == {1}
 
 
-def test_a_request_without_room_for_itself_fails_and_the_next_is_served() -> None:
+def test_request_that_runs_out_of_memory_alone_fails_and_the_next_is_served() -> None:
     runner = FakeRunner(memory=0)
     served = engine(runner)
 
@@ -230,10 +230,10 @@ def test_a_request_without_room_for_itself_fails_and_the_next_is_served() -> Non
     assert after.result().token_ids == answer([2], 5)
 
 
-def test_a_request_that_fits_no_row_is_refused_with_its_numbers() -> None:
-    future = ask(engine(FakeRunner(tokens=8)), prompt(*range(1, 8)), count=5)
+def test_request_longer_than_a_row_is_rejected_with_its_lengths() -> None:
+    future = ask(engine(FakeRunner(max_tokens=8)), prompt(*range(1, 8)), count=5)
 
-    with pytest.raises(PermanentFailure, match="7 prompt tokens and 5 new ones exceed the 8"):
+    with pytest.raises(PermanentFailure, match="7 prompt tokens and 5 new tokens exceed the 8"):
         future.result()
 
 
@@ -245,10 +245,10 @@ def test_a_request_that_fits_no_row_is_refused_with_its_numbers() -> None:
         {"count": 0},
         {"deadline_seconds": None},
         {"deadline_seconds": math.nan},
-        {"running_seconds": "60"},
+        {"deadline_seconds": "60"},
     ],
 )
-def test_limits_that_are_no_numbers_fail_their_request_alone(limits: dict[str, Any]) -> None:
+def test_request_with_invalid_limits_fails_alone(limits: dict[str, Any]) -> None:
     served = engine(FakeRunner())
     good = ask(served, prompt(1))
 
@@ -260,11 +260,11 @@ def test_limits_that_are_no_numbers_fail_their_request_alone(limits: dict[str, A
     assert good.result().token_ids == answer([1], 5)
 
 
-def test_a_request_cancelled_while_it_is_looked_at_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    served = engine(FakeRunner(rows=1))
+def test_request_cancelled_during_the_expiry_check_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    served = engine(FakeRunner(max_sequences=1))
     first, second = ask(served, prompt(1), count=30), ask(served, prompt(2))
-    looks = iter([False])
-    monkeypatch.setattr(second, "cancelled", lambda: next(looks, True))
+    answers = iter([False])
+    monkeypatch.setattr(second, "cancelled", lambda: next(answers, True))
 
     served.step()
 
@@ -272,8 +272,8 @@ def test_a_request_cancelled_while_it_is_looked_at_is_not_forgotten(monkeypatch:
     drive(served, first)
 
 
-def test_a_cancelled_request_leaves_its_row_to_the_next() -> None:
-    served = engine(FakeRunner(rows=1))
+def test_cancelled_request_frees_its_row() -> None:
+    served = engine(FakeRunner(max_sequences=1))
     first, second = ask(served, prompt(1), count=30), ask(served, prompt(2))
     served.step()
 
@@ -283,8 +283,8 @@ def test_a_cancelled_request_leaves_its_row_to_the_next() -> None:
     assert second.result().token_ids == answer([2], 5)
 
 
-def test_at_its_deadline_a_request_ends_with_what_it_has() -> None:
-    served = engine(FakeRunner(rows=1))
+def test_deadline_ends_a_request_with_the_tokens_so_far() -> None:
+    served = engine(FakeRunner(max_sequences=1))
     running = ask(served, prompt(1), count=30, deadline_seconds=0.05)
     waiting = ask(served, prompt(2), count=30, deadline_seconds=0.05)
     served.step()
@@ -298,41 +298,8 @@ def test_at_its_deadline_a_request_ends_with_what_it_has() -> None:
     assert (waiting.result().finish_reason, waiting.result().token_ids) == ("deadline", [])
 
 
-def test_seconds_of_running_are_counted_from_when_it_leaves_the_queue() -> None:
-    served = engine(FakeRunner(rows=1))
-    first = ask(served, prompt(1), count=2)
-    limited = ask(served, prompt(2), count=60, running_seconds=0.05)
-
-    threading.Event().wait(0.06)
-    drive(served, first)
-    served.step()
-    served.step()
-    assert not limited.done(), "it has only begun"
-    threading.Event().wait(0.06)
-    served.step()
-
-    result = limited.result()
-    assert result.finish_reason == "deadline"
-    assert result.token_ids == answer([2], 60)[: len(result.token_ids)] != []
-
-
-def test_progress_is_told_and_its_owners_faults_stay_with_the_owner() -> None:
-    served = engine(FakeRunner())
-    told: list[int] = []
-
-    def complain(_: int) -> None:
-        raise RuntimeError("the owner's fault")
-
-    heard = ask(served, prompt(1), on_progress=told.append)
-    broken = ask(served, prompt(2), on_progress=complain)
-    drive(served, heard, broken)
-
-    assert told == [1, 2, 3, 4, 5]
-    assert broken.result().token_ids == answer([2], 5)
-
-
-def test_it_serves_threads_and_counts_what_it_does() -> None:
-    served = engine(FakeRunner(rows=3)).start()
+def test_engine_serves_threads_and_reports_metrics() -> None:
+    served = engine(FakeRunner(max_sequences=3)).start()
 
     futures = [ask(served, prompt(n), count=9) for n in range(1, 9)]
     results = [future.result(timeout=10) for future in futures]
@@ -346,8 +313,8 @@ def test_it_serves_threads_and_counts_what_it_does() -> None:
     assert results[0].timings.total >= results[0].timings.first_token > 0
 
 
-def test_closing_fails_whoever_waits_and_refuses_whoever_comes() -> None:
-    served = engine(FakeRunner(tokens=10**6)).start()
+def test_close_fails_waiting_requests_and_rejects_new_ones() -> None:
+    served = engine(FakeRunner(max_tokens=10**6)).start()
     endless = ask(served, prompt(1), count=900_000)
 
     served.close()
@@ -359,7 +326,7 @@ def test_closing_fails_whoever_waits_and_refuses_whoever_comes() -> None:
 
 
 @dataclass
-class Stuck(FakeRunner):
+class HangingRunner(FakeRunner):
     """Hangs in decode until released."""
 
     release: threading.Event = field(default_factory=threading.Event)
@@ -369,8 +336,8 @@ class Stuck(FakeRunner):
         return super().decode(tokens, lengths)
 
 
-def test_a_stalled_step_can_be_seen_from_outside() -> None:
-    runner = Stuck()
+def test_stalled_step_is_visible_to_other_threads() -> None:
+    runner = HangingRunner()
     served = engine(runner).start()
     assert served.stalled_seconds == 0.0
 
@@ -383,7 +350,7 @@ def test_a_stalled_step_can_be_seen_from_outside() -> None:
     served.close()
 
 
-def test_a_pause_is_no_stall() -> None:
+def test_idle_time_is_not_a_stall() -> None:
     served = engine(FakeRunner())
     threading.Event().wait(0.2)
 
@@ -392,7 +359,7 @@ def test_a_pause_is_no_stall() -> None:
     assert served.stalled_seconds < 0.1
 
 
-def test_a_text_that_cannot_be_made_fails_its_request_alone() -> None:
+def test_request_that_cannot_be_detokenized_fails_alone() -> None:
     def detokenize(ids: list[int]) -> str:
         if len(ids) == 3:
             raise ValueError("no such token")
@@ -407,7 +374,7 @@ def test_a_text_that_cannot_be_made_fails_its_request_alone() -> None:
         bad.result()
 
 
-def test_an_engine_closed_before_it_was_started_tells_whoever_waits() -> None:
+def test_close_before_start_fails_waiting_requests() -> None:
     served = engine(FakeRunner())
     future = ask(served, prompt(1))
 
@@ -418,32 +385,32 @@ def test_an_engine_closed_before_it_was_started_tells_whoever_waits() -> None:
 
 
 class LostDevice(FakeRunner):
-    """After the first decode nothing works any more, not even freeing a row."""
+    """Fails in decode and in every call after it, also when a row is freed."""
 
-    def decode(self, tokens: Any, lengths: Any) -> list[int]:  # noqa: ARG002 - never used
+    def decode(self, tokens: Any, lengths: Any) -> list[int]:  # noqa: ARG002 - fails for any
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    def wipe(self, row: int) -> None:  # noqa: ARG002 - never used
+    def clear_row(self, row: int) -> None:  # noqa: ARG002 - fails for any
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
 
 class LostWhileFreeing(FakeRunner):
-    """Rows can neither be wiped nor moved once there are tokens in them."""
+    """Fails when a row is cleared or moved."""
 
-    fault = "wipe"
+    fault = "clear"
 
-    def wipe(self, row: int) -> None:
-        if self.fault == "wipe":
+    def clear_row(self, row: int) -> None:
+        if self.fault == "clear":
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        super().wipe(row)
+        super().clear_row(row)
 
-    def move(self, source: int, target: int, length: int) -> None:  # noqa: ARG002 - never used
+    def move_row(self, source: int, target: int, length: int) -> None:  # noqa: ARG002 - fails for any
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
 
-@pytest.mark.parametrize("fault", ["wipe", "move"])
-def test_nobody_is_forgotten_where_a_row_cannot_be_freed(fault: str) -> None:
-    runner = LostWhileFreeing(rows=2)
+@pytest.mark.parametrize("fault", ["clear", "move"])
+def test_all_requests_fail_if_a_row_cannot_be_freed(fault: str) -> None:
+    runner = LostWhileFreeing(max_sequences=2)
     runner.fault = fault
     served = engine(runner)
     running = [ask(served, prompt(n), count=30, deadline_seconds=seconds) for n, seconds in ((1, 0.3), (2, 60))]
@@ -459,7 +426,7 @@ def test_nobody_is_forgotten_where_a_row_cannot_be_freed(fault: str) -> None:
     assert not served.alive
 
 
-def test_a_lost_device_ends_the_engine_and_everyone_hears_of_it() -> None:
+def test_lost_device_ends_the_engine_and_fails_all_requests() -> None:
     served = engine(LostDevice()).start()
 
     futures = [ask(served, prompt(n)) for n in (1, 2, 3)]

@@ -1,0 +1,58 @@
+"""The record beside a checkpoint's weights: its origin, the conversion, the digest of each shard. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from db.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+#: Not part of the checkpoint's digest: it does not change what the model computes.
+FILE_NAME = "prelim.json"
+
+
+def write_record(directory: Path, record: Mapping[str, Any]) -> None:
+    """Write *record*, replacing an existing one atomically."""
+    partial = directory / f".{FILE_NAME}.new"
+    partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    partial.replace(directory / FILE_NAME)
+
+
+def read_record(directory: Path) -> dict[str, Any]:
+    """Return the record, empty for a checkpoint that was not made by Prelim.
+
+    Raises ConfigurationError if it is damaged.
+    """
+    try:
+        record = json.loads((directory / FILE_NAME).read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged_record(directory) from error
+    if not isinstance(record, dict):
+        raise damaged_record(directory)
+    return record
+
+
+def recorded_shards(directory: Path) -> dict[str, dict[str, Any]]:
+    """Return file identity and SHA-256 of each shard; empty for a checkpoint that was not converted."""
+    shards = read_record(directory).get("shards", {})
+    if not isinstance(shards, dict) or not all(
+        isinstance(s, dict) and {"bytes", "sha256"} <= s.keys() for s in shards.values()
+    ):
+        raise damaged_record(directory)
+    return shards
+
+
+def is_demo(directory: Path) -> bool:
+    """Return whether the checkpoint is recorded as being for phantoms only, never for patients."""
+    return bool(read_record(directory).get("demo", False))
+
+
+def damaged_record(directory: Path) -> ConfigurationError:
+    """Return the error of a record that cannot be used."""
+    return ConfigurationError(f"{directory / FILE_NAME} is damaged: convert the checkpoint again")
