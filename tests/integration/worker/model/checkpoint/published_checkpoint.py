@@ -1,4 +1,4 @@
-"""A published checkpoint to be changed at will."""
+"""A tiny checkpoint in the published layout, to be changed by a test, and its conversion."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from safetensors.torch import load_file, save_file
+
+from db.errors import ConfigurationError
+from worker.model.checkpoint.convert import convert_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,12 +19,15 @@ if TYPE_CHECKING:
     import torch
 
     Tensors = dict[str, torch.Tensor]
+    Change = Callable[["PublishedCheckpoint"], object]
 
+LAYER = "language_model.base_model.model.model.layers.0"
+QUERY = f"{LAYER}.self_attn.q_proj"
 SIDE_FILES = ("config.json", "tokenizer.model", "tokenizer_config.json", "added_tokens.json")
 
 
-class Publication:
-    """A copy of the parity checkpoint in one shard, its parts open to change before `write`."""
+class PublishedCheckpoint:
+    """A copy of the parity checkpoint in one shard; its parts may be changed before `write`."""
 
     def __init__(self, original: Path) -> None:
         self.original = original
@@ -39,3 +46,19 @@ class Publication:
         (directory / "config.json").write_text(json.dumps(self.config))
         save_file(self.tensors, directory / "model.safetensors")
         return directory
+
+
+def weights(directory: Path) -> dict[str, torch.Tensor]:
+    loaded: dict[str, torch.Tensor] = {}
+    for shard in directory.glob("*.safetensors"):
+        loaded |= load_file(shard)
+    return loaded
+
+
+def assert_rejected(source: Path, target: Path, message: str, **options: Any) -> None:
+    """Assert that the conversion fails with *message* in one line and leaves nothing."""
+    before = set(target.parent.iterdir())
+    with pytest.raises(ConfigurationError, match=message) as raised:
+        convert_checkpoint(source, target, **options)
+    assert "\n" not in str(raised.value)
+    assert set(target.parent.iterdir()) == before
