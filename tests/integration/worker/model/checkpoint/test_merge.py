@@ -101,12 +101,12 @@ def test_dimensions_are_read_from_the_configuration(parity: Parity, tmp_path: Pa
     convert_checkpoint(published.write(tmp_path / "published"), tmp_path / "converted")
 
     model = ResidentModel.load(tmp_path / "converted", device="cpu", context_tokens=256)
-    prompt = model._make_prompt("", [parity.image(parity.cases[0])])
+    prompt = model.checkpoint.prompts.build("", [parity.image(parity.cases[0])])
     model.close()
 
     assert prompt.pixel_values is not None
     assert prompt.pixel_values.shape == (1, 3, 224, 224)
-    assert prompt.input_ids.tolist().count(model._model.config.image_token_id) == 8 * 8
+    assert prompt.input_ids.tolist().count(model.checkpoint.model.config.image_token_id) == 8 * 8
 
 
 def test_lora_of_the_vision_tower_is_merged_before_the_split(parity: Parity, tmp_path: Path) -> None:

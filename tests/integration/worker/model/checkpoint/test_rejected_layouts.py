@@ -124,7 +124,7 @@ def forget(key: str) -> Change:
         (configure_text(num_attention_heads=0), "llm_config.num_attention_heads = 0"),
         (configure_text(num_hidden_layers=-1), "llm_config.num_hidden_layers = -1"),
         (configure_text(hidden_act="zork"), "no model can be built from config.json: .*zork"),
-        (configure_text(rope_scaling="linear"), "config.json "),
+        (configure_text(rope_scaling="linear"), "llm_config.rope_scaling = 'linear'"),
         (configure_vision(patch_size=0), "vision_config.patch_size = 0"),
         (configure_vision(qk_normalization=None), "missing vision_config.qk_normalization"),
         (configure(force_image_size="large"), "force_image_size = 'large'"),
@@ -171,10 +171,10 @@ def test_rope_base_is_read_from_the_field_of_transformers_4_or_5(
 def test_downsample_ratio_may_be_an_integer(parity: Parity) -> None:
     published = PublishedCheckpoint(parity.checkpoint)
     published.config["downsample_ratio"] = 1
-    published = PublishedConfig(published.config)
-    published.check()
+    config = PublishedConfig(published.config)
+    config.check()
 
-    ratio = published.stock(0).downsample_ratio
+    ratio = config.to_stock(0).downsample_ratio
 
     assert (ratio, type(ratio)) == (1.0, float)
 
