@@ -6,13 +6,15 @@ Only selected frames are decoded. A frame that fails is left out, with its reaso
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import structlog
+
 from db.errors import NotReportable, Outcome, Reason, TransientFailure
+from db.logs import frames
 from db.studies.modalities import PROJECTION_RADIOGRAPHS
 from worker.images.decode.files import read
 from worker.images.errors import Unreadable
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
     from worker.images.select.candidates import Basis, Candidate, Choice
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger()
 _Argument = TypeVar("_Argument")
 _Result = TypeVar("_Result")
 
@@ -127,11 +129,8 @@ def images_of(
         raise _no_image(left_out)
     used = {item.sop_instance_uid for item in best}
     left_out += [_not_selected(item) for item in found if item.sop_instance_uid not in used]
-    shown = {(image.sop_instance_uid, image.frame) for image in images}
-    sentence = basis([choice for choice in choices if (choice.sop_instance_uid, choice.frame) in shown])
-    return StudyImages(
-        images, left_out, sentence, _modality_of(images, best), body_part_of(item.header for item in best)
-    )
+    modality, body_part = _modality_of(images, best), body_part_of(item.header for item in best)
+    return StudyImages(images, left_out, basis(_choices_of(images, choices)), modality, body_part)
 
 
 def _readable(
@@ -170,8 +169,14 @@ def _guarded(work: Callable[[_Argument], _Result], argument: _Argument) -> _Resu
     except (OSError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - process boundary: an object from outside must not end the others
-        log.warning("an object could not be used: %s", type(error).__name__)
+        log.warning("object.failed", error=type(error).__name__, frames=frames(error))
         return Unreadable(Reason.UNDECODABLE, "the object could not be processed")
+
+
+def _choices_of(images: Sequence[RenderedImage], choices: Sequence[Choice]) -> list[Choice]:
+    """Return the choices that became images."""
+    shown = {(image.sop_instance_uid, image.frame) for image in images}
+    return [choice for choice in choices if (choice.sop_instance_uid, choice.frame) in shown]
 
 
 def _choose(candidates: Sequence[Candidate], budget: int) -> tuple[list[Choice], Basis]:

@@ -108,7 +108,7 @@ def candidate(sop_instance_uid: str, header: Header) -> Candidate:
 
 
 def series_of(header: Header) -> str:
-    """Return the number of an object's series, for people; "?" if it has none."""
+    """Return the number of an object's series, for people."""
     number = header.number("SeriesNumber")
     return "without number" if number is None else str(header.integer("SeriesNumber"))
 

@@ -46,7 +46,7 @@ def test_every_file_to_report_gives_images(
     assert not failed
 
 
-def test_every_other_file_that_can_be_stored_is_refused_with_a_reason(
+def test_every_other_storable_file_is_rejected_with_a_reason(
     outcomes: list[tuple[dict[str, str], StudyImages | NotReportable]],
 ) -> None:
     """Objects refused at C-STORE for their UIDs never reach the worker, and are not its business."""
@@ -73,7 +73,7 @@ def test_every_image_is_rgb_with_a_transform_and_a_reason(
     assert all(image.reason and image.transform["photometric"] for image in images)
 
 
-def test_a_constant_image_is_shown_and_called_blank(
+def test_constant_image_is_used_with_a_warning(
     outcomes: list[tuple[dict[str, str], StudyImages | NotReportable]],
 ) -> None:
     blank = next(got for row, got in outcomes if row["file"].endswith("odd_constant_pixels.dcm"))
@@ -83,7 +83,7 @@ def test_a_constant_image_is_shown_and_called_blank(
     assert blank.images[0].warnings == ["blank (all pixels have the same value)"]
 
 
-def test_no_real_radiograph_gets_a_warning(
+def test_real_radiographs_get_no_warning(
     outcomes: list[tuple[dict[str, str], StudyImages | NotReportable]],
 ) -> None:
     radiographs = [got for row, got in outcomes if row["file"].startswith("cxr_real/")]
@@ -92,7 +92,7 @@ def test_no_real_radiograph_gets_a_warning(
     assert not [p.warnings for got in radiographs if isinstance(got, StudyImages) for p in got.images if p.warnings]
 
 
-def test_a_contact_sheet_shows_every_image(
+def test_contact_sheet_shows_every_image(
     outcomes: list[tuple[dict[str, str], StudyImages | NotReportable]],
 ) -> None:
     study = next(got for row, got in outcomes if row["file"].endswith("examples_ybr_color.dcm"))

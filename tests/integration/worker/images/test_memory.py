@@ -48,7 +48,7 @@ def cost(names: Sequence[Path]) -> list[dict[str, float | str]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_no_file_of_the_set_takes_the_worker_over_one_gibibyte(test_data: Path) -> None:
+def test_no_test_file_takes_the_worker_over_one_gibibyte(test_data: Path) -> None:
     folder = test_data / "dicom"
     with (folder / "MANIFEST.csv").open(newline="") as file:
         names = [folder / row["file"] for row in csv.DictReader(file)]
@@ -128,7 +128,7 @@ HOSTILE = [deflate_bomb, run_length_bomb, codestream_bomb, tiny_elements, functi
 
 
 @pytest.mark.parametrize("make", HOSTILE, ids=lambda make: make.__name__)
-def test_a_hostile_file_costs_less_than_300_mebibytes_and_half_a_minute(make: object, tmp_path: Path) -> None:
+def test_hostile_file_costs_less_than_300_mebibytes_and_half_a_minute(make: object, tmp_path: Path) -> None:
     assert callable(make)
     (measured,) = cost([make(tmp_path / "hostile.dcm")])
 
@@ -136,7 +136,7 @@ def test_a_hostile_file_costs_less_than_300_mebibytes_and_half_a_minute(make: ob
     assert float(measured["seconds"]) < 30, measured
 
 
-def test_the_damaged_files_of_the_set_cost_less_than_300_mebibytes(test_data: Path) -> None:
+def test_damaged_test_files_cost_less_than_300_mebibytes(test_data: Path) -> None:
     damaged = sorted((test_data / "dicom" / "synth").glob("bad_*.dcm"))
 
     costs = cost(damaged)

@@ -77,7 +77,7 @@ def test_explicit_vrs_count_more_than_an_implicit_transfer_syntax(store: Any) ->
     assert (np.diff(render(read(stored.path), 0)[0].ravel().astype(int)) >= 0).all()
 
 
-def test_a_header_reads_the_same_wherever_the_first_part_of_the_file_ends(store: Any) -> None:
+def test_header_reads_the_same_across_the_first_read(store: Any) -> None:
     # Rows and Columns, a sequence and Pixel Data come to lie across byte 16384, one byte after the other.
     item = Dataset()
     item.CodeMeaning = "wrist"
@@ -91,14 +91,14 @@ def test_a_header_reads_the_same_wherever_the_first_part_of_the_file_ends(store:
         stored.path.unlink()
 
 
-def test_values_that_are_no_numbers_read_as_absent(store: Any) -> None:
+def test_non_numeric_values_read_as_absent(store: Any) -> None:
     stored = store(np.zeros((64, 64), np.uint16), WindowCenter=40, WindowWidth=400)
     stored.path.write_bytes(stored.path.read_bytes().replace(b"\x50\x10DS\4\x0040.0", b"\x50\x10DS\4\x00wide"))
 
     assert read(stored.path).numbers("WindowCenter") == ()
 
 
-def test_nothing_of_the_patient_is_kept(store: Any) -> None:
+def test_header_keeps_no_patient_data(store: Any) -> None:
     stored = store(np.zeros((64, 64), np.uint16), PatientName="Doe^Jane", PatientID="4711", AccessionNumber="A1")
 
     kept = b"".join(value for _, _, value in read(stored.path).values.values())
@@ -109,7 +109,7 @@ def test_nothing_of_the_patient_is_kept(store: Any) -> None:
 
 @pytest.mark.parametrize("length", [0x4142, 0x4E42, 0x5A5A])
 @pytest.mark.parametrize("undefined", [False, True])
-def test_an_item_whose_length_spells_two_letters_is_an_item(store: Any, length: int, undefined: bool) -> None:
+def test_item_whose_length_spells_a_vr_is_read_as_item(store: Any, length: int, undefined: bool) -> None:
     # A text fills the item up to *length* bytes: 8 + 6, 12 + 8192 and the 12 of its own head are taken.
     table = Dataset()
     table.LUTDescriptor = [4096, 0, 16]
@@ -126,7 +126,7 @@ def test_an_item_whose_length_spells_two_letters_is_an_item(store: Any, length: 
 
 @pytest.mark.parametrize("size", [512, 800, 1024])
 @pytest.mark.parametrize("padding", [0, 1, 2, 3])
-def test_what_follows_the_end_of_a_deflated_data_set_is_let_alone(store: Any, size: int, padding: int) -> None:
+def test_padding_after_a_deflated_data_set_is_ignored(store: Any, size: int, padding: int) -> None:
     stored = store(np.zeros((size, size), np.uint16))
     rewritten(stored.path, DeflatedExplicitVRLittleEndian)
     stored.path.write_bytes(stored.path.read_bytes() + b"\0" * padding)

@@ -63,7 +63,7 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-def test_a_whole_image_is_shown(store: Any, options: dict[str, Any]) -> None:
+def test_complete_image_is_decoded(store: Any, options: dict[str, Any]) -> None:
     grey, flat = body(), np.full((64, 64), 128, np.uint8)
     colour = np.stack([grey, grey[::-1], np.full_like(grey, 255)], axis=-1)
 
@@ -73,9 +73,7 @@ def test_a_whole_image_is_shown(store: Any, options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.8])
-def test_a_image_cut_short_is_refused_though_its_end_was_mended(
-    store: Any, options: dict[str, Any], kept: float
-) -> None:
+def test_truncated_image_with_a_repaired_end_is_rejected(store: Any, options: dict[str, Any], kept: float) -> None:
     image = body()
     frame = jpeg(image, **options)
 
@@ -84,7 +82,7 @@ def test_a_image_cut_short_is_refused_though_its_end_was_mended(
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_image_with_a_hole_is_refused(store: Any, seed: int) -> None:
+def test_image_with_zeroed_bytes_is_rejected(store: Any, seed: int) -> None:
     image = body(seed=seed)
     frame = jpeg(image, quality=90)
     middle = len(frame) // 2
@@ -93,11 +91,11 @@ def test_a_image_with_a_hole_is_refused(store: Any, seed: int) -> None:
         images_of([stored(store, image, frame[:middle] + bytes(200) + frame[middle + 200 :])])
 
 
-def test_a_few_bytes_behind_the_end_are_let_pass(store: Any) -> None:
+def test_a_few_bytes_after_the_end_are_ignored(store: Any) -> None:
     assert images_of([stored(store, body(), jpeg(body()) + b"junk")]).images
 
 
-def test_an_offset_table_of_zeros_is_not_believed(store: Any) -> None:
+def test_offset_table_of_zeros_is_ignored(store: Any) -> None:
     frames = [body(seed=number) for number in range(4)]
 
     study = images_of([stored(store, frames[0], *map(jpeg, frames), table=bytes(16))])
@@ -105,7 +103,7 @@ def test_an_offset_table_of_zeros_is_not_believed(store: Any) -> None:
     assert [image.frame for image in study.images] == [0, 1, 2, 3]
 
 
-def test_compressed_pieces_under_a_native_transfer_syntax_are_not_drawn_as_pixels(store: Any) -> None:
+def test_fragments_under_a_native_transfer_syntax_are_malformed(store: Any) -> None:
     written = stored(store, body(), jpeg(body()))
     content = written.path.read_bytes()
     syntax = JPEGBaseline8Bit.encode() + b"\0" * (len(JPEGBaseline8Bit) % 2)

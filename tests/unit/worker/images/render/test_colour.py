@@ -31,7 +31,7 @@ def drawn(stored: StoredInstance, frame: int = 0) -> npt.NDArray[np.uint8]:
     return render(read(stored.path), frame)[0]
 
 
-def test_rgb_is_shown_as_it_is_in_either_planar_configuration(store: Any, photo: npt.NDArray[np.uint8]) -> None:
+def test_rgb_is_unchanged_in_either_planar_configuration(store: Any, photo: npt.NDArray[np.uint8]) -> None:
     planes = np.moveaxis(photo, -1, 0).tobytes()
 
     assert (drawn(store(photo)) == photo).all()
@@ -44,9 +44,7 @@ def test_ybr_full_is_converted(store: Any, photo: npt.NDArray[np.uint8]) -> None
     assert np.abs(drawn(store(ybr, PhotometricInterpretation="YBR_FULL")).astype(int) - photo).max() <= 2
 
 
-def test_ybr_full_422_is_expanded_and_believed_only_where_the_length_agrees(
-    store: Any, photo: npt.NDArray[np.uint8]
-) -> None:
+def test_ybr_full_422_is_expanded_only_if_the_length_agrees(store: Any, photo: npt.NDArray[np.uint8]) -> None:
     ybr = convert_color_space(np.repeat(photo[:, ::2], 2, axis=1), "RGB", "YBR_FULL").reshape(-1, 2, 3)
     packed = np.stack([ybr[:, 0, 0], ybr[:, 1, 0], ybr[:, 0, 1], ybr[:, 0, 2]], axis=1).tobytes()
 
@@ -61,7 +59,7 @@ def test_sixteen_bit_colour_keeps_its_upper_bits(store: Any, photo: npt.NDArray[
 
 
 @pytest.mark.parametrize("big_endian", [False, True])
-def test_a_palette_is_looked_up_in_either_byte_order(store: Any, big_endian: bool) -> None:
+def test_palette_is_read_in_either_byte_order(store: Any, big_endian: bool) -> None:
     order = ">" if big_endian else "<"
     entries = {name: np.roll(np.arange(256), shift) for name, shift in (("Red", 0), ("Green", 50), ("Blue", 100))}
     pixels = np.arange(256, dtype=np.uint8).repeat(16).reshape(64, 64)
@@ -98,13 +96,13 @@ def as_jpeg(store: Any, image: npt.NDArray[np.uint8], frame: bytes, photometric:
     return stored
 
 
-def test_a_jpeg_marked_as_ycbcr_is_converted_whatever_its_header_says(store: Any, photo: npt.NDArray[np.uint8]) -> None:
+def test_jpeg_marked_as_ycbcr_is_converted_against_its_header(store: Any, photo: npt.NDArray[np.uint8]) -> None:
     for photometric in ("YBR_FULL_422", "RGB"):
         shown = drawn(as_jpeg(store, photo, jpeg(photo), photometric))
         assert np.abs(shown.astype(int) - photo).mean() < 2
 
 
-def test_an_unmarked_jpeg_is_what_its_header_says(store: Any, photo: npt.NDArray[np.uint8]) -> None:
+def test_unmarked_jpeg_follows_its_header(store: Any, photo: npt.NDArray[np.uint8]) -> None:
     marked = jpeg(photo)
     unmarked = marked[:2] + marked[4 + int.from_bytes(marked[4:6]) :]
     stored_as_rgb = np.asarray(Image.fromarray(photo).convert("YCbCr"))
@@ -116,7 +114,7 @@ def test_an_unmarked_jpeg_is_what_its_header_says(store: Any, photo: npt.NDArray
     assert np.abs(as_rgb.astype(int) - stored_as_rgb).mean() < 2
 
 
-def test_a_progressive_jpeg_is_decoded(store: Any, photo: npt.NDArray[np.uint8]) -> None:
+def test_progressive_jpeg_is_decoded(store: Any, photo: npt.NDArray[np.uint8]) -> None:
     shown = drawn(as_jpeg(store, photo, jpeg(photo, progressive=True), "YBR_FULL_422"))
 
     assert np.abs(shown.astype(int) - photo).mean() < 2

@@ -21,13 +21,13 @@ def test_oblong_pixels_are_made_square(store: Any) -> None:
     assert steps["resized"] == [400, 200]
 
 
-def test_a_spacing_of_zeros_does_not_hide_the_aspect_ratio(store: Any) -> None:
+def test_zero_spacing_does_not_hide_the_aspect_ratio(store: Any) -> None:
     header = read(store(BODY, PixelSpacing=[0, 0], PixelAspectRatio=[2, 1]).path)
 
     assert framed(header, BODY)[1]["resized"] == [400, 200]
 
 
-def test_a_black_border_is_cut_and_the_cut_recorded(store: Any) -> None:
+def test_black_border_is_cropped_and_recorded(store: Any) -> None:
     bordered = np.pad(BODY, ((40, 0), (30, 50)))
 
     cut, steps = framed(read(store(bordered).path), bordered)
@@ -36,7 +36,7 @@ def test_a_black_border_is_cut_and_the_cut_recorded(store: Any) -> None:
     assert (cut[..., 0] == BODY).all()
 
 
-def test_a_narrow_border_and_a_nearly_empty_image_are_left_alone(store: Any) -> None:
+def test_narrow_border_and_nearly_empty_image_are_not_cropped(store: Any) -> None:
     narrow, empty = np.pad(BODY, 5), np.zeros((200, 200), np.uint8)
     empty[100:110, 100:110] = 200
 
@@ -44,7 +44,7 @@ def test_a_narrow_border_and_a_nearly_empty_image_are_left_alone(store: Any) -> 
     assert framed(read(store(empty).path), empty)[1] == {}
 
 
-def test_what_is_outside_the_regions_of_an_ultrasound_is_cut(store: Any) -> None:
+def test_ultrasound_is_cropped_to_its_regions(store: Any) -> None:
     region = Dataset()
     region.RegionLocationMinX0, region.RegionLocationMinY0 = 20, 50
     region.RegionLocationMaxX1, region.RegionLocationMaxY1 = 179, 199
@@ -55,7 +55,7 @@ def test_what_is_outside_the_regions_of_an_ultrasound_is_cut(store: Any) -> None
     assert image.pixels.shape == (150, 160, 3)
 
 
-def test_a_very_large_image_is_reduced(store: Any) -> None:
+def test_very_large_image_is_reduced(store: Any) -> None:
     large = np.repeat(np.repeat(BODY, 30, axis=0), 30, axis=1)
 
     image, _ = framed(read(store(BODY).path), large)
@@ -74,11 +74,11 @@ def test_a_very_large_image_is_reduced(store: Any) -> None:
         (BODY[:3, :3], [quality.TINY]),
     ],
 )
-def test_the_gate_says_what_a_image_cannot_tell(levels: np.ndarray[Any, Any], warnings: list[str]) -> None:
+def test_warnings_describe_images_without_information(levels: np.ndarray[Any, Any], warnings: list[str]) -> None:
     assert quality.warnings_about(levels) == warnings
 
 
-def test_a_bright_spot_on_black_is_a_image_not_a_fault() -> None:
+def test_bright_spot_on_black_gets_no_warning() -> None:
     y, x = np.mgrid[0:256, 0:256]
     scan = (250 * np.exp(-((x - 90) ** 2 + (y - 140) ** 2) / 200)).astype(np.uint8)
 

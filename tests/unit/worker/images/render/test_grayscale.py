@@ -24,7 +24,9 @@ def at(levels: npt.NDArray[np.uint8], ramp: npt.NDArray[np.int16], value: int) -
     return int(levels[ramp == value][0])
 
 
-def test_a_linear_window_is_black_at_its_foot_and_white_at_its_head(store: Any, ramp: npt.NDArray[np.int16]) -> None:
+def test_linear_window_is_black_at_its_lower_and_white_at_its_upper_end(
+    store: Any, ramp: npt.NDArray[np.int16]
+) -> None:
     levels = drawn(store(ramp, WindowCenter=40, WindowWidth=400))
 
     # PS3.3 C.11.2.1.2.1: black up to c - 0.5 - (w - 1) / 2, white above c - 0.5 + (w - 1) / 2.
@@ -32,7 +34,7 @@ def test_a_linear_window_is_black_at_its_foot_and_white_at_its_head(store: Any, 
     assert at(levels, ramp, 40) in (127, 128)
 
 
-def test_linear_exact_and_sigmoid_windows_differ_as_the_standard_says(store: Any, ramp: npt.NDArray[np.int16]) -> None:
+def test_linear_exact_and_sigmoid_windows_follow_the_standard(store: Any, ramp: npt.NDArray[np.int16]) -> None:
     exact = drawn(store(ramp, WindowCenter=0, WindowWidth=100, VOILUTFunction="LINEAR_EXACT"))
     sigmoid = drawn(store(ramp, WindowCenter=0, WindowWidth=100, VOILUTFunction="SIGMOID"))
 
@@ -40,7 +42,7 @@ def test_linear_exact_and_sigmoid_windows_differ_as_the_standard_says(store: Any
     assert at(sigmoid, ramp, 25) == int(255 / (1 + np.exp(-4 * 25 / 100)))
 
 
-def test_the_rescale_slope_comes_before_the_window(store: Any, ramp: npt.NDArray[np.int16]) -> None:
+def test_rescale_precedes_the_window(store: Any, ramp: npt.NDArray[np.int16]) -> None:
     stored = store(ramp, RescaleSlope=2, RescaleIntercept=-100, WindowCenter=0, WindowWidth=2)
 
     levels = drawn(stored, Window(0, 200, "LINEAR_EXACT"))
@@ -48,14 +50,14 @@ def test_the_rescale_slope_comes_before_the_window(store: Any, ramp: npt.NDArray
     assert (at(levels, ramp, 0), at(levels, ramp, 50), at(levels, ramp, 100)) == (0, 127, 255)
 
 
-def test_monochrome1_is_shown_with_low_values_white(store: Any, ramp: npt.NDArray[np.int16]) -> None:
+def test_monochrome1_renders_low_values_white(store: Any, ramp: npt.NDArray[np.int16]) -> None:
     levels = drawn(store(ramp, PhotometricInterpretation="MONOCHROME1", WindowCenter=1000, WindowWidth=2000))
 
     assert at(levels, ramp, -1000) == 255
     assert at(levels, ramp, 3000) == 0
 
 
-def test_padding_is_black_even_where_low_values_are_white(store: Any, ramp: npt.NDArray[np.int16]) -> None:
+def test_padding_is_black_in_monochrome1(store: Any, ramp: npt.NDArray[np.int16]) -> None:
     levels = drawn(
         store(
             ramp,
@@ -70,13 +72,13 @@ def test_padding_is_black_even_where_low_values_are_white(store: Any, ramp: npt.
     assert [at(levels, ramp, value) for value in (-1024, -1020, -1019)] == [0, 0, 255]
 
 
-def test_a_window_that_shows_nothing_is_passed_over_for_the_next(store: Any, ramp: npt.NDArray[np.int16]) -> None:
+def test_window_that_hides_the_image_is_skipped(store: Any, ramp: npt.NDArray[np.int16]) -> None:
     _, transform = render(read(store(ramp, WindowCenter=[30000, 500], WindowWidth=[1, 1000]).path), 0)
 
     assert (transform["center"], transform["width"]) == (500, 1000)
 
 
-def test_without_a_window_the_tails_of_the_values_set_it(store: Any, ramp: npt.NDArray[np.int16]) -> None:
+def test_percentiles_replace_a_missing_window(store: Any, ramp: npt.NDArray[np.int16]) -> None:
     spoiled = ramp.copy()
     spoiled[0, :4] = 32000
     levels, transform = render(read(store(spoiled).path), 0)
@@ -85,14 +87,14 @@ def test_without_a_window_the_tails_of_the_values_set_it(store: Any, ramp: npt.N
     assert 120 < at(levels, ramp, 1024) < 135
 
 
-def test_a_constant_image_is_drawn_without_dividing_by_zero(store: Any) -> None:
+def test_constant_image_is_rendered_without_division_by_zero(store: Any) -> None:
     levels = drawn(store(np.full((64, 64), 1234, np.uint16)))
 
     assert np.ptp(levels) == 0
 
 
 @pytest.mark.parametrize(("stored_bits", "high_bit"), [(12, 11), (10, 9), (12, 15)])
-def test_bits_that_are_no_pixel_are_ignored_and_the_sign_extended(store: Any, stored_bits: int, high_bit: int) -> None:
+def test_unused_bits_are_ignored_and_the_sign_extended(store: Any, stored_bits: int, high_bit: int) -> None:
     shift = high_bit + 1 - stored_bits
     values = np.arange(-64, 64, dtype=np.int32).repeat(8).reshape(32, 32)
     overlay = 0x8000 if high_bit < 15 else 0x0001
@@ -106,7 +108,7 @@ def test_bits_that_are_no_pixel_are_ignored_and_the_sign_extended(store: Any, st
     assert (np.diff(levels.ravel().astype(int)) >= 0).all()
 
 
-def test_a_voi_lookup_table_comes_before_a_window(store: Any) -> None:
+def test_voi_lut_precedes_the_window(store: Any) -> None:
     table = Dataset()
     table.LUTDescriptor = [256, 0, 8]
     pixels = np.arange(256, dtype=np.uint16).repeat(16).reshape(64, 64)
@@ -118,7 +120,7 @@ def test_a_voi_lookup_table_comes_before_a_window(store: Any) -> None:
     assert (levels == 255 - pixels).all()
 
 
-def test_a_modality_lookup_table_gives_the_values_the_window_is_in(store: Any) -> None:
+def test_window_applies_to_the_output_of_the_modality_lut(store: Any) -> None:
     table = Dataset()
     table.LUTDescriptor = [256, 0, 16]
     table.ModalityLUTType = "US"
@@ -130,7 +132,7 @@ def test_a_modality_lookup_table_gives_the_values_the_window_is_in(store: Any) -
     assert np.abs(levels.astype(int) - pixels).max() <= 1
 
 
-def test_values_of_32_bits_are_shown_too(store: Any) -> None:
+def test_32_bit_values_are_rendered(store: Any) -> None:
     pixels = (np.arange(4096, dtype=np.uint32) * 1_000_000).reshape(64, 64)
 
     levels = drawn(store(pixels, WindowCenter=2_048_000_000, WindowWidth=4_096_000_000))
@@ -141,7 +143,7 @@ def test_values_of_32_bits_are_shown_too(store: Any) -> None:
 
 
 @pytest.mark.parametrize(("stored_bits", "high_bit"), [(16, 0), (16, 7), (12, 7), (12, 200)])
-def test_a_high_bit_the_pixels_do_not_fit_below_is_not_believed(store: Any, stored_bits: int, high_bit: int) -> None:
+def test_high_bit_below_the_stored_bits_is_ignored(store: Any, stored_bits: int, high_bit: int) -> None:
     pixels = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 
     levels = drawn(store(pixels, BitsStored=stored_bits, HighBit=high_bit, WindowCenter=2048, WindowWidth=4096))
@@ -151,9 +153,7 @@ def test_a_high_bit_the_pixels_do_not_fit_below_is_not_believed(store: Any, stor
 
 @pytest.mark.parametrize("shape", [(3, 13, 13), (9, 1, 5), (3, 2, 5), (2, 13, 1)])
 @pytest.mark.parametrize("sign", [0, 1])
-def test_frames_of_single_bits_follow_each_other_without_a_gap(
-    store: Any, shape: tuple[int, int, int], sign: int
-) -> None:
+def test_single_bit_frames_follow_each_other_without_a_gap(store: Any, shape: tuple[int, int, int], sign: int) -> None:
     bits = np.random.default_rng(5).integers(0, 2, shape).astype(np.uint8)
     packed = np.packbits(bits.ravel(), bitorder="little").tobytes()
     stored = store(

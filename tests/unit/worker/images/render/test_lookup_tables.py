@@ -46,7 +46,7 @@ def shown(stored: StoredInstance, window: Window | None = None) -> tuple[npt.NDA
 
 
 @pytest.mark.parametrize("depth", [8, 10, 12, 16])
-def test_a_voi_table_of_4096_entries_is_applied_whole_whatever_its_depth(store: Any, depth: int) -> None:
+def test_voi_lut_of_4096_entries_is_applied_at_any_depth(store: Any, depth: int) -> None:
     entries = np.round(CURVE * (2**depth - 1) / 255)
 
     levels, transform = shown(store(TWELVE, VOILUTSequence=[item(0, depth, entries)], WindowCenter=1, WindowWidth=2))
@@ -55,7 +55,7 @@ def test_a_voi_table_of_4096_entries_is_applied_whole_whatever_its_depth(store: 
     assert np.abs(levels.ravel() - CURVE).max() < 2
 
 
-def test_values_beyond_the_table_have_its_last_entry(store: Any) -> None:
+def test_values_beyond_the_table_get_its_last_entry(store: Any) -> None:
     stored = store(
         TWELVE, RescaleSlope=40, RescaleIntercept=0, VOILUTSequence=[item(0, 16, np.arange(65536), claimed=0)]
     )
@@ -66,7 +66,7 @@ def test_values_beyond_the_table_have_its_last_entry(store: Any) -> None:
 
 
 @pytest.mark.parametrize("rescaled", [False, True])
-def test_the_first_value_of_a_voi_table_is_signed_where_its_input_can_be(store: Any, rescaled: bool) -> None:
+def test_first_value_of_a_voi_lut_is_signed_if_its_input_can_be(store: Any, rescaled: bool) -> None:
     voi = {"VOILUTSequence": [item(-1024, 16, CURVE * 257, "SS")]}
     signed = store(TWELVE.astype(np.int16) - 1024, **voi)
     moved = store(TWELVE, RescaleSlope=1, RescaleIntercept=-1024, **voi)
@@ -76,7 +76,7 @@ def test_the_first_value_of_a_voi_table_is_signed_where_its_input_can_be(store: 
     assert np.abs(levels.ravel() - CURVE).max() < 2
 
 
-def test_the_first_value_of_a_modality_table_is_signed_where_the_pixels_are(store: Any) -> None:
+def test_first_value_of_a_modality_lut_is_signed_if_the_pixels_are(store: Any) -> None:
     table = {"ModalityLUTSequence": [item(-1024, 16, CURVE * 257, "SS")]}
 
     levels, _ = shown(implicit(store(TWELVE.astype(np.int16) - 1024, **table)), Window(32768, 65536))
@@ -84,7 +84,7 @@ def test_the_first_value_of_a_modality_table_is_signed_where_the_pixels_are(stor
     assert np.abs(levels.ravel() - CURVE).max() < 2
 
 
-def test_a_table_that_is_too_short_gives_way_to_the_window(store: Any) -> None:
+def test_window_replaces_a_table_that_is_too_short(store: Any) -> None:
     short = [item(0, 12, np.arange(100))]
 
     voi = shown(store(TWELVE, VOILUTSequence=short, WindowCenter=2048, WindowWidth=4096))
@@ -95,7 +95,7 @@ def test_a_table_that_is_too_short_gives_way_to_the_window(store: Any) -> None:
     assert np.abs(voi[0].ravel() - np.arange(4096) / 16).max() < 2
 
 
-def test_a_table_without_entries_gives_way_to_the_window(store: Any) -> None:
+def test_window_replaces_a_table_without_entries(store: Any) -> None:
     empty = Dataset()
     empty.add_new("LUTDescriptor", "US", [4096, 0, 12])
 
@@ -104,14 +104,14 @@ def test_a_table_without_entries_gives_way_to_the_window(store: Any) -> None:
     assert transform["voi"] == "window"
 
 
-def test_entries_above_what_their_depth_allows_are_shown_by_the_depth_they_have(store: Any) -> None:
+def test_entries_above_the_declared_depth_set_the_depth(store: Any) -> None:
     levels, _ = shown(store(TWELVE, VOILUTSequence=[item(0, 8, CURVE * 257)]))
 
     assert np.abs(levels.ravel() - CURVE).max() < 2
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_slope_beyond_all_measure_is_passed_over_in_silence(store: Any) -> None:
+def test_excessive_rescale_slope_is_ignored(store: Any) -> None:
     levels, _ = shown(store(TWELVE, RescaleSlope="1e305", RescaleIntercept="-1e308"))
 
     assert np.ptp(levels) > 200
@@ -131,7 +131,7 @@ def palette(count: int = 256, first: int = 0, bits: int = 16) -> dict[str, Any]:
     return elements
 
 
-def test_palette_indices_are_the_stored_bits_with_their_sign(store: Any) -> None:
+def test_palette_indices_are_signed_stored_values(store: Any) -> None:
     wide = SAMPLES.astype(np.uint16)
     signed = (SAMPLES.astype(np.int16) - 128).astype(np.int8)
 
@@ -144,7 +144,7 @@ def test_palette_indices_are_the_stored_bits_with_their_sign(store: Any) -> None
     assert all((rgb == EXPECTED).all() for rgb in drawn)
 
 
-def test_an_odd_number_of_byte_entries_is_padded(store: Any) -> None:
+def test_odd_number_of_byte_entries_is_padded(store: Any) -> None:
     fewer = np.minimum(SAMPLES, 254)
 
     rgb, _ = shown(store(fewer, **palette(count=255, bits=8)))
@@ -152,7 +152,7 @@ def test_an_odd_number_of_byte_entries_is_padded(store: Any) -> None:
     assert (rgb == np.stack([table[fewer] for table in TABLES.values()], axis=-1)).all()
 
 
-def test_byte_entries_in_big_endian_are_read_in_their_order(store: Any) -> None:
+def test_big_endian_byte_entries_are_read_in_order(store: Any) -> None:
     elements = palette(bits=8)
     for colour in TABLES:
         data = elements[f"{colour}PaletteColorLookupTableData"]
@@ -174,7 +174,7 @@ def segmented(words: list[int], count: int = 256) -> dict[str, Any]:
     return elements
 
 
-def test_a_segmented_palette_is_expanded_with_its_indirect_segments(store: Any) -> None:
+def test_segmented_palette_is_expanded_with_its_indirect_segments(store: Any) -> None:
     # Black, a ramp to white in 127 steps, and from byte 6 on that ramp again.
     words = [0, 1, 0, 1, 127, 0xFFFF, 0, 1, 0, 2, 1, 6, 0]
 
@@ -188,12 +188,12 @@ def test_a_segmented_palette_is_expanded_with_its_indirect_segments(store: Any) 
     "words",
     [[0, 1, 0] + [1, 0xFFFF, 0xFFFF] * 400, [9, 1, 1], [2, 1, 0, 0], [0, 1, 0, 2, 1, 6, 0], [0, 100, 1], [1, 255, 9]],
 )
-def test_a_segmented_palette_that_makes_no_sense_is_refused(store: Any, words: list[int]) -> None:
+def test_invalid_segmented_palette_is_rejected(store: Any, words: list[int]) -> None:
     with pytest.raises(NotReportable, match="^malformed"):
         images_of([store(SAMPLES, **segmented(words))])
 
 
-def test_few_bits_of_colour_reach_white(store: Any) -> None:
+def test_colour_of_few_bits_reaches_white(store: Any) -> None:
     colours = np.stack([SAMPLES] * 3, axis=-1)
 
     rgb, _ = shown(store(colours >> 3, BitsStored=5, HighBit=4))
@@ -201,7 +201,7 @@ def test_few_bits_of_colour_reach_white(store: Any) -> None:
     assert (rgb.min(), rgb.max()) == (0, 255)
 
 
-def test_wide_colour_is_read_from_below_its_high_bit(store: Any) -> None:
+def test_16_bit_colour_is_read_below_its_high_bit(store: Any) -> None:
     colours = np.stack([SAMPLES.astype(np.uint16)] * 3, axis=-1)
 
     high, dirty = (

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_a_localizer_is_left_out_where_there_is_a_volume_and_used_with_a_word_where_there_is_not(store: Any) -> None:
+def test_localizer_is_used_only_without_a_volume(store: Any) -> None:
     scout = store(textured(99), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
 
     study = images_of([scout, *ct(store, 6)])
@@ -33,14 +33,14 @@ def test_a_localizer_is_left_out_where_there_is_a_volume_and_used_with_a_word_wh
     assert alone.basis.endswith("(only localizers were received)")
 
 
-def test_a_screen_save_is_used_only_alone(store: Any) -> None:
+def test_screen_save_is_used_only_alone(store: Any) -> None:
     save = store(textured(5), SOPClassUID=SecondaryCaptureImageStorage, ImageType=["DERIVED", "SECONDARY"])
 
     assert save.sop_instance_uid in {left.sop_instance_uid for left in images_of([save, *ct(store, 4)]).left_out}
     assert len(images_of([save]).images) == 1
 
 
-def test_a_frontal_view_comes_before_a_lateral_and_processing_copies_are_dropped(store: Any) -> None:
+def test_frontal_precedes_lateral_and_processing_copies_are_dropped(store: Any) -> None:
     def view(name: str, seed: int, intent: str = "FOR PRESENTATION") -> StoredInstance:
         kind = DigitalXRayImageStorageForPresentation
         written: StoredInstance = store(
@@ -58,7 +58,7 @@ def test_a_frontal_view_comes_before_a_lateral_and_processing_copies_are_dropped
     assert study.basis == "2 of 2 views"
 
 
-def test_mammograms_are_hung_as_the_four_views(store: Any) -> None:
+def test_mammograms_are_ordered_as_the_four_views(store: Any) -> None:
     wanted = [("R", "CC"), ("L", "CC"), ("R", "MLO"), ("L", "MLO")]
     stored = {
         pair: store(textured(n), Modality="MG", ImageLaterality=pair[0], ViewPosition=pair[1])
@@ -70,7 +70,7 @@ def test_mammograms_are_hung_as_the_four_views(store: Any) -> None:
     assert [p.sop_instance_uid for p in study.images] == [stored[pair].sop_instance_uid for pair in wanted]
 
 
-def test_a_cine_run_is_shown_by_frames_spread_over_it(store: Any) -> None:
+def test_cine_run_is_sampled_evenly(store: Any) -> None:
     run = np.stack([textured(n).astype(np.uint16) for n in range(30)])
     stored = store(run, SOPClassUID=UltrasoundMultiFrameImageStorage, Modality="US")
 
@@ -80,14 +80,14 @@ def test_a_cine_run_is_shown_by_frames_spread_over_it(store: Any) -> None:
     assert study.basis == "4 of 30 frames"
 
 
-def test_a_still_sent_twice_is_shown_once(store: Any) -> None:
+def test_duplicate_still_is_used_once(store: Any) -> None:
     study = images_of([store(textured(1), Modality="XC"), store(textured(1), Modality="XC")])
 
     assert len(study.images) == 1
     assert [left.reason for left in study.left_out] == ["duplicate"]
 
 
-def test_a_run_with_one_damaged_frame_is_shown_without_it(store: Any) -> None:
+def test_run_with_a_damaged_frame_is_used_without_it(store: Any) -> None:
     run = np.stack([textured(n).astype(np.uint16) for n in range(4)])
     stored = store(run, SOPClassUID=UltrasoundMultiFrameImageStorage, Modality="US", syntax=JPEGLSLossless)
     content = stored.path.read_bytes()
@@ -100,7 +100,7 @@ def test_a_run_with_one_damaged_frame_is_shown_without_it(store: Any) -> None:
     assert [(left.frame, left.reason) for left in study.left_out] == [(1, "undecodable")]
 
 
-def test_a_study_without_images_says_so(tmp_path: Path) -> None:
+def test_study_without_images_is_not_reportable(tmp_path: Path) -> None:
     (tmp_path / "note").write_bytes(b"no DICOM at all" * 20)
 
     with pytest.raises(NotReportable, match="^no_images"):
@@ -112,18 +112,18 @@ def test_a_study_without_images_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("total", "count", "expected"), [(1, 8, [0]), (3, 8, [0, 1, 2]), (11, 1, [5]), (101, 3, [10, 50, 90])]
 )
-def test_spread_trims_the_ends_and_never_repeats(total: int, count: int, expected: list[int]) -> None:
+def test_even_sampling_trims_the_ends_and_never_repeats(total: int, count: int, expected: list[int]) -> None:
     assert evenly(total, count) == expected
 
 
-def test_a_bone_survey_is_no_scout(store: Any) -> None:
+def test_bone_survey_is_not_a_localizer(store: Any) -> None:
     survey = ct(store, 12, SeriesDescription="Bone Survey 2.0")
     reformatted = store(textured(99), ImageType=["DERIVED", "PRIMARY", "MPR"])
 
     assert images_of([*survey, reformatted]).basis == "8 of 12 slices of series 3"
 
 
-def test_a_short_series_called_scout_is_one_where_its_image_type_says_nothing(store: Any) -> None:
+def test_short_series_described_as_scout_is_a_localizer(store: Any) -> None:
     scouts = [
         store(
             textured(90 + n),
@@ -140,7 +140,7 @@ def test_a_short_series_called_scout_is_one_where_its_image_type_says_nothing(st
     assert {left.detail for left in study.left_out} == {"better images than localizers exist"}
 
 
-def test_each_modality_is_shown_by_the_best_it_has(store: Any) -> None:
+def test_each_modality_uses_its_best_tier(store: Any) -> None:
     mr = [
         store(textured(70 + n), SOPClassUID=MRImageStorage, Modality="MR", ImageType=["DERIVED", "PRIMARY"])
         for n in range(3)
@@ -152,7 +152,7 @@ def test_each_modality_is_shown_by_the_best_it_has(store: Any) -> None:
     assert study.basis == "CT: 3 of 6 slices of series 3; MR: 3 of 3 slices of series 3 (derived images)"
 
 
-def test_repeated_views_do_not_crowd_out_the_others(store: Any) -> None:
+def test_repeated_views_do_not_displace_others(store: Any) -> None:
     mammograms = [
         store(textured(n), Modality="MG", ViewPosition="CC", ImageLaterality="RL"[n % 2], InstanceNumber=n)
         for n in range(8)
@@ -168,7 +168,7 @@ def test_repeated_views_do_not_crowd_out_the_others(store: Any) -> None:
     assert seen.basis == "2 of 9 views"
 
 
-def test_views_named_only_by_a_code_are_ordered_too(store: Any) -> None:
+def test_views_with_only_a_code_are_ordered(store: Any) -> None:
     def coded(seed: int, code: str) -> StoredInstance:
         view = Dataset()
         view.CodeValue, view.CodingSchemeDesignator, view.CodeMeaning = code, "SCT", "a view"
@@ -183,7 +183,7 @@ def test_views_named_only_by_a_code_are_ordered_too(store: Any) -> None:
     ]
 
 
-def test_stills_sent_twice_do_not_use_up_the_budget(store: Any) -> None:
+def test_duplicate_stills_do_not_use_up_the_budget(store: Any) -> None:
     stored = [store(textured(n // 2), Modality="XC", InstanceNumber=n) for n in range(16)]
 
     study = images_of(stored, budget=8)

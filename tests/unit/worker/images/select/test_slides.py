@@ -26,7 +26,7 @@ def slide(store: Any, tiles: np.ndarray[Any, Any], rows: int, columns: int) -> S
     return stored
 
 
-def test_a_small_level_of_a_slide_is_assembled_from_its_tiles(store: Any) -> None:
+def test_small_slide_level_is_assembled_from_its_tiles(store: Any) -> None:
     tiles = np.stack([np.full((16, 16, 3), 40 * n, np.uint8) for n in range(6)])
 
     image = images_of([slide(store, tiles, 20, 40)]).images[0]
@@ -41,7 +41,7 @@ def test_a_small_level_of_a_slide_is_assembled_from_its_tiles(store: Any) -> Non
     ]
 
 
-def test_tissue_tiles_of_a_large_level_are_found_by_colour_and_most_tiles_never_decoded(store: Any) -> None:
+def test_tissue_is_found_by_saturation_without_decoding_most_tiles(store: Any) -> None:
     tiles = np.full((16, 1024, 1024, 3), 240, np.uint8)
     tissue = np.random.default_rng(1).integers(0, 80, (1024, 1024), np.uint8)
     for n in (5, 10):
@@ -52,7 +52,7 @@ def test_tissue_tiles_of_a_large_level_are_found_by_colour_and_most_tiles_never_
     assert [image.frame for image in study.images] == [5, 10]
 
 
-def test_the_label_of_a_slide_is_never_shown(store: Any) -> None:
+def test_slide_label_is_never_used(store: Any) -> None:
     label = store(
         np.full((64, 64, 3), 9, np.uint8),
         SOPClassUID=MultiFrameTrueColorSecondaryCaptureImageStorage,
@@ -64,7 +64,7 @@ def test_the_label_of_a_slide_is_never_shown(store: Any) -> None:
         images_of([label])
 
 
-def test_two_slides_of_a_study_are_both_shown_and_named(store: Any) -> None:
+def test_both_slides_of_a_study_are_selected(store: Any) -> None:
     stored = []
     for series in (4, 7):
         tiles = np.random.default_rng(series).integers(0, 255, (4, 64, 64, 3), np.uint8)

@@ -15,7 +15,7 @@ from tests.unit.worker.images.studies import AXIAL, CORONAL, ct, places, positio
 from worker.images.study import StoredInstance, images_of
 
 
-def test_slices_are_spread_by_position_not_by_instance_number(store: Any) -> None:
+def test_slices_are_sampled_by_position_not_by_instance_number(store: Any) -> None:
     stored = ct(store, 40)
 
     study = images_of(stored[::2] + stored[1::2], budget=5)
@@ -25,7 +25,7 @@ def test_slices_are_spread_by_position_not_by_instance_number(store: Any) -> Non
     assert study.images[0].reason.startswith("slice 5 of 40 of series 3")
 
 
-def test_a_chest_ct_is_shown_in_mediastinal_and_lung_windows(store: Any) -> None:
+def test_chest_ct_uses_mediastinal_and_lung_windows(store: Any) -> None:
     study = images_of(ct(store, 40, BodyPartExamined="CHEST"), budget=8)
 
     windows = [image.transform["window"] for image in study.images]
@@ -34,7 +34,7 @@ def test_a_chest_ct_is_shown_in_mediastinal_and_lung_windows(store: Any) -> None
     assert (study.modality, study.body_part) == ("CT", "CHEST")
 
 
-def test_orientations_in_one_series_are_separate_volumes_and_the_axial_one_is_shown(store: Any) -> None:
+def test_axial_orientation_of_a_series_is_a_volume_of_its_own(store: Any) -> None:
     axial = ct(store, 6)
     coronal = [
         store(textured(50 + n), ImageOrientationPatient=CORONAL, ImagePositionPatient=[0, 5.0 * n, 0]) for n in range(9)
@@ -45,7 +45,7 @@ def test_orientations_in_one_series_are_separate_volumes_and_the_axial_one_is_sh
     assert study.basis == "6 of 6 slices of series 3; 9 further slices of other volumes not shown"
 
 
-def test_a_volume_whose_orientation_differs_in_the_last_digits_or_is_turned_over_stays_one(store: Any) -> None:
+def test_nearly_parallel_or_reversed_slices_are_one_volume(store: Any) -> None:
     tilts = [0.05, 0.0501, 0.0499, 0.05]
     stored = [
         store(
@@ -62,7 +62,7 @@ def test_a_volume_whose_orientation_differs_in_the_last_digits_or_is_turned_over
     assert [image.sop_instance_uid for image in study.images] == [item.sop_instance_uid for item in stored]
 
 
-def test_phases_at_one_place_are_represented_by_the_first_acquired(store: Any) -> None:
+def test_first_phase_represents_those_at_one_position(store: Any) -> None:
     early, late = ct(store, 5, AcquisitionNumber=1), ct(store, 5, AcquisitionNumber=2)
 
     study = images_of(late + early)
@@ -72,7 +72,7 @@ def test_phases_at_one_place_are_represented_by_the_first_acquired(store: Any) -
 
 
 @pytest.mark.parametrize("shift", [0.005, 0.3])
-def test_two_acquisitions_of_the_same_part_are_not_mixed(store: Any, shift: float) -> None:
+def test_two_acquisitions_of_the_same_range_are_not_mixed(store: Any, shift: float) -> None:
     early = ct(store, 20, AcquisitionNumber=1)
     late = [
         store(
@@ -90,13 +90,13 @@ def test_two_acquisitions_of_the_same_part_are_not_mixed(store: Any, shift: floa
     assert study.basis == "8 of 20 slices of series 3; 20 further slices of other volumes not shown"
 
 
-def test_a_volume_acquired_in_two_goes_stays_one(store: Any) -> None:
+def test_volume_of_two_acquisitions_stays_one(store: Any) -> None:
     stored = [store_slice(store, number, AcquisitionNumber=1 + number // 10) for number in range(20)]
 
     assert images_of(stored).basis == "8 of 20 slices of series 3"
 
 
-def test_a_slice_that_does_not_say_where_it_lies_leaves_the_others_in_their_order(store: Any) -> None:
+def test_slice_without_position_leaves_the_others_in_order(store: Any) -> None:
     stored = ct(store, 40)
     lost = store(textured(99), ImageOrientationPatient=AXIAL, InstanceNumber=7)
 
@@ -105,7 +105,7 @@ def test_a_slice_that_does_not_say_where_it_lies_leaves_the_others_in_their_orde
     assert places(study, stored) == [4, 12, 20, 27, 35]
 
 
-def test_several_contrasts_of_an_mr_study_share_the_budget(store: Any) -> None:
+def test_mr_contrasts_share_the_budget(store: Any) -> None:
     stored = [
         store(
             textured(10 * series + n),
@@ -125,7 +125,7 @@ def test_several_contrasts_of_an_mr_study_share_the_budget(store: Any) -> None:
     assert study.basis == "6 of 30 slices of series 2, 4, 7"
 
 
-def test_the_stacks_of_one_enhanced_mr_object_are_all_shown(store: Any) -> None:
+def test_all_stacks_of_an_enhanced_mr_object_are_selected(store: Any) -> None:
     frames = [
         positioned([5.0 * n * (axis == side) for axis in range(3)], orientation)
         for side, orientation in ((2, AXIAL), (1, CORONAL), (0, [0, 1, 0, 0, 0, -1]))
@@ -140,7 +140,7 @@ def test_the_stacks_of_one_enhanced_mr_object_are_all_shown(store: Any) -> None:
     assert study.basis == "6 of 18 slices of series 3"
 
 
-def test_an_enhanced_ct_is_shown_in_the_windows_of_the_region_its_functional_groups_name(store: Any) -> None:
+def test_enhanced_ct_uses_the_windows_of_its_body_part(store: Any) -> None:
     rescale, anatomy, region, shared = Dataset(), Dataset(), Dataset(), Dataset()
     rescale.RescaleIntercept, rescale.RescaleSlope, rescale.RescaleType = -1000, 1, "HU"
     region.CodeValue, region.CodingSchemeDesignator, region.CodeMeaning = "51185008", "SCT", "Thorax"
@@ -161,7 +161,7 @@ def test_an_enhanced_ct_is_shown_in_the_windows_of_the_region_its_functional_gro
     assert {image.transform["window"] for image in study.images} == {"mediastinum", "lung"}
 
 
-def test_a_mosaic_is_shown_only_where_there_are_no_slices(store: Any) -> None:
+def test_mosaic_is_used_only_without_slices(store: Any) -> None:
     def mr(seed: int, *types: str) -> StoredInstance:
         place = {"ImageOrientationPatient": AXIAL, "ImagePositionPatient": [0, 0, 5.0 * seed]}
         kinds = ["ORIGINAL", "PRIMARY", *types]
@@ -176,7 +176,7 @@ def test_a_mosaic_is_shown_only_where_there_are_no_slices(store: Any) -> None:
     assert len(images_of(mosaics).images) == 4
 
 
-def test_frames_of_an_enhanced_object_are_ordered_by_their_own_positions(store: Any) -> None:
+def test_frames_of_an_enhanced_object_are_ordered_by_position(store: Any) -> None:
     order = [3, 0, 4, 1, 2]
     frames = [positioned([0, 0, 5.0 * place], AXIAL) for place in order]
     pixels = np.stack([textured(place) for place in order])
@@ -187,7 +187,7 @@ def test_frames_of_an_enhanced_object_are_ordered_by_their_own_positions(store: 
     assert [image.frame for image in study.images] == [1, 3, 4, 0, 2]
 
 
-def test_a_damaged_slice_is_left_out_and_another_takes_its_place(store: Any) -> None:
+def test_damaged_slice_is_replaced_by_another(store: Any) -> None:
     stored = ct(store, 20)
     first = images_of(stored, budget=4)
     damaged = next(item for item in stored if item.sop_instance_uid == first.images[1].sop_instance_uid)
@@ -209,9 +209,7 @@ def test_a_damaged_slice_is_left_out_and_another_takes_its_place(store: Any) -> 
         {"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]},
     ],
 )
-def test_slices_that_all_claim_one_place_are_kept_and_their_order_explained(
-    store: Any, elements: dict[str, Any]
-) -> None:
+def test_slices_at_one_position_are_kept_in_acquisition_order(store: Any, elements: dict[str, Any]) -> None:
     study = images_of([store_slice(store, n, **elements) for n in range(6)])
 
     assert study.basis == "6 of 6 slices of series 3"
@@ -234,7 +232,7 @@ def test_slices_without_a_position_among_others_are_counted(store: Any) -> None:
     assert images_of(stored).basis == "4 of 4 slices of series 3; 4 further slices of other volumes not shown"
 
 
-def test_a_full_coronal_volume_comes_before_a_remnant_of_an_axial_one(store: Any) -> None:
+def test_full_coronal_volume_precedes_an_axial_remnant(store: Any) -> None:
     coronal = [
         store_slice(store, n, ImageOrientationPatient=CORONAL, ImagePositionPatient=[0, 5.0 * n, 0]) for n in range(20)
     ]
@@ -242,7 +240,7 @@ def test_a_full_coronal_volume_comes_before_a_remnant_of_an_axial_one(store: Any
     assert images_of(ct(store, 3) + coronal).basis.startswith("8 of 20 slices of series 3; 3 further")
 
 
-def test_derived_slices_are_used_where_there_are_too_few_primary_ones_and_said_to_be_derived(store: Any) -> None:
+def test_derived_slices_replace_too_few_primary_ones(store: Any) -> None:
     derived = [store_slice(store, n, ImageType=["DERIVED", "PRIMARY", "AXIAL"]) for n in range(9)]
     primary = store_slice(store, 50)
 
