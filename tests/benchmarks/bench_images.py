@@ -1,4 +1,4 @@
-"""How fast a study becomes images, against bare pydicom in the same run. `make bench-images`.
+"""Time from a study to its images, compared with pydicom alone in the same run. `make bench-images`.
 
 - ct: 600 slices of 512 x 512, 16 bit, native, to 8 images; against decoding every slice, and against reading every
   header plus decoding the 8 chosen.
@@ -42,7 +42,7 @@ REPEATS = 5
 
 
 def best(work: Callable[[], object], repeats: int = REPEATS) -> float:
-    """Seconds of the fastest of several runs."""
+    """Return the seconds of the fastest of several runs."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -52,7 +52,7 @@ def best(work: Callable[[], object], repeats: int = REPEATS) -> float:
 
 
 def image(sop_class: str, pixels: npt.NDArray[np.uint16] | npt.NDArray[np.int16], stored: int) -> Dataset:
-    """An image object with the elements scanners write, and as many private ones."""
+    """Return an image object with typical elements, and as many private ones."""
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -82,7 +82,7 @@ def image(sop_class: str, pixels: npt.NDArray[np.uint16] | npt.NDArray[np.int16]
 
 
 def write_ct(folder: Path, *, compressed: bool) -> list[StoredInstance]:
-    """A chest CT, its slices in no order."""
+    """Write a chest CT, its slices in random order."""
     rng = np.random.default_rng(7)
     y, x = np.mgrid[-1:1:512j, -1:1:512j]
     body = np.where(x**2 + (1.4 * y) ** 2 < 0.8, 40, -1000).astype(np.int16)
@@ -106,7 +106,7 @@ def write_ct(folder: Path, *, compressed: bool) -> list[StoredInstance]:
 
 
 def write_dx(folder: Path) -> StoredInstance:
-    """A chest radiograph of a modern detector."""
+    """Write a chest radiograph of a modern detector."""
     rng = np.random.default_rng(7)
     y, x = np.mgrid[-1:1:3000j, -1:1:2500j]
     pixels = (2000 + 1500 * np.sin(3 * x) * np.cos(2 * y) + rng.integers(0, 200, x.shape)).astype(np.uint16)
@@ -120,18 +120,18 @@ def write_dx(folder: Path) -> StoredInstance:
 
 
 def decoded(stored: StoredInstance) -> npt.NDArray[np.generic]:
-    """Bare pydicom."""
+    """Decode by pydicom alone."""
     return dcmread(stored.path).pixel_array
 
 
 def displayed(stored: StoredInstance) -> npt.NDArray[np.generic]:
-    """Bare pydicom with its lookup tables."""
+    """Decode and apply the lookup tables by pydicom alone."""
     dataset = dcmread(stored.path)
     return apply_voi_lut(apply_modality_lut(dataset.pixel_array, dataset), dataset)
 
 
 def measure_ct(stored: list[StoredInstance]) -> dict[str, float]:
-    """Seconds of one CT: ours, all slices, headers alone, headers and the chosen."""
+    """Return the seconds of one CT: ours, all slices, headers alone, headers and selected slices."""
     by_uid = {item.sop_instance_uid: item for item in stored}
     chosen = {image.sop_instance_uid for image in images_of(stored, budget=BUDGET).images}
     headers = best(lambda: [dcmread(item.path, stop_before_pixels=True) for item in stored])

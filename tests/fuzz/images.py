@@ -1,9 +1,9 @@
-"""A fuzzer for the way from files to images: seeded, bounded, and each case can be run again by its number.
+"""Fuzzer of the image pipeline: seeded, bounded, and each case can be repeated by its number.
 
     python -m tests.fuzz.images --seed 1 --seconds 60
-    python -m tests.fuzz.images --seed 1 --case 1234 --keep spoiled.dcm
+    python -m tests.fuzz.images --seed 1 --case 1234 --keep damaged.dcm
 
-Every case is a good object with a few bytes changed, lost or doubled. It must become an image or be refused with a
+Every case is a valid object with a few bytes changed, lost or doubled. It must become an image or end with a
 reason: in time, in memory, and without another exception anywhere, the ones that images_of catches included.
 """
 
@@ -46,9 +46,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 #: Seconds one small object may take on a busy machine.
-MOST_SECONDS = 10
-#: How much the peak of the process may grow, in bytes.
-MOST_GROWTH = 200 << 20
+MAX_SECONDS = 10
+#: Growth of the process's peak memory, in bytes.
+MAX_GROWTH = 200 << 20
 _HEADER = 3000
 _VALUES = (0, 1, 2, 8, 15, 16, 32, 127, 128, 255)
 _GREY = np.add.outer(np.arange(96), np.arange(128)).astype(np.uint16) * 18
@@ -56,7 +56,7 @@ _COLOUR = np.stack([_GREY % 256, _GREY // 4 % 256, _GREY // 16], axis=-1).astype
 
 
 class Broken(Exception):
-    """Raised when an object became neither an image nor a refusal; names the case."""
+    """Raised when an object ended as neither an image nor a reason; names the case."""
 
 
 def written(pixels: npt.NDArray[Any], syntax: str = ExplicitVRLittleEndian, **elements: Any) -> bytes:
@@ -141,7 +141,7 @@ def regions() -> list[Dataset]:
 
 
 def sources() -> list[bytes]:
-    """A small good object of each kind there is code for."""
+    """Return a small valid object of every kind that the code distinguishes."""
     signed = _GREY.astype(np.int16) - 1024
     bits = np.packbits(np.arange(3 * 13 * 13) % 3 == 0, bitorder="little").tobytes()
     single = {"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0, "PixelData": bits + b"\0" * (len(bits) % 2)}
@@ -184,7 +184,7 @@ def sources() -> list[bytes]:
 
 
 def spoiled(good: bytes, random: Random) -> bytes:
-    """*good* with a few changes, most of them in its header."""
+    """Return *good* with a few changes, most of them in the header."""
     content = bytearray(good)
     for _ in range(random.choice((1, 2, 4, 8))):
         end = min(len(content), _HEADER) if random.random() < 0.7 else len(content)
@@ -221,13 +221,13 @@ _CHANGES: tuple[Callable[[bytearray, int, Random], None], ...] = (
 
 
 def case(goods: list[bytes], seed: int, number: int) -> bytes:
-    """The spoiled file of one case."""
+    """Return the damaged file of one case."""
     random = Random(f"{seed} {number}")
     return spoiled(random.choice(goods), random)
 
 
 def run(path: Path, content: bytes, name: str) -> bool:
-    """Whether *content* became images. Raises Broken where it became nothing that was foreseen, or took too long."""
+    """Return whether *content* became images. Raises Broken on an unforeseen error, or if it took too long."""
     path.write_bytes(content)
     before, start = resident(), time.perf_counter()
     try:
@@ -238,21 +238,21 @@ def run(path: Path, content: bytes, name: str) -> bool:
     except Exception as error:
         raise Broken(f"{name}: {type(error).__name__}: {error}") from error
     seconds = time.perf_counter() - start
-    if seconds > MOST_SECONDS:
+    if seconds > MAX_SECONDS:
         raise Broken(f"{name}: {seconds:.0f} s")
-    if resident() - before > MOST_GROWTH:
+    if resident() - before > MAX_GROWTH:
         raise Broken(f"{name}: {resident() - before >> 20} MiB")
     return shown
 
 
 def resident() -> int:
-    """The most memory this process has held since it started, in bytes."""
+    """Return the peak memory of this process, in bytes."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) << 10
 
 
 def unguarded(work: Callable[[Any], Any], of: Any) -> Any:
-    """As study's guard, which turns what nobody foresaw into a refusal: here it must come to light."""
+    """Replace the guard of study.py, which turns unforeseen errors into reasons: here they must surface."""
     try:
         return work(of)
     except Unreadable as problem:
@@ -260,7 +260,7 @@ def unguarded(work: Callable[[Any], Any], of: Any) -> Any:
 
 
 def fuzz(seed: int, seconds: float) -> tuple[int, int]:
-    """Run cases for so long; how many, and how many of them became images. Raises Broken."""
+    """Run cases for *seconds*; return their number, and how many became images. Raises Broken."""
     goods, shown, guard = sources(), 0, study._guarded
     study._guarded = unguarded
     try:
@@ -276,12 +276,12 @@ def fuzz(seed: int, seconds: float) -> tuple[int, int]:
 
 
 def main() -> None:
-    """Run, and say what came of it."""
+    """Run the fuzzer and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--case", type=int)
-    parser.add_argument("--keep", type=Path, help="where to leave the file of --case")
+    parser.add_argument("--keep", type=Path, help="file to write the object of --case to")
     arguments = parser.parse_args()
     if arguments.case is None:
         cases, shown = fuzz(arguments.seed, arguments.seconds)

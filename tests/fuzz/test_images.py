@@ -1,4 +1,4 @@
-"""The fuzzer's short form."""
+"""Short run of the fuzzer."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tests.fuzz.images import fuzz, run, sources
 SECONDS = 8
 
 
-def test_the_good_objects_become_images() -> None:
+def test_valid_objects_become_images() -> None:
     with tempfile.TemporaryDirectory() as folder:
         assert all(run(Path(folder) / "good.dcm", good, f"source {number}") for number, good in enumerate(sources()))
 
 
-def test_spoiled_objects_become_images_or_refusals() -> None:
+def test_damaged_objects_become_images_or_reasons() -> None:
     cases, shown = fuzz(seed=20260101, seconds=SECONDS)
 
     assert cases > 50

@@ -1,4 +1,4 @@
-"""Our rendering against DCMTK's, at full size and with the same window."""
+"""Rendering compared with DCMTK's, at full size and with the same window."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def tools() -> list[str]:
 
 
 def by_dcmtk(tools: list[str], source: Path, target: Path, transform: dict[str, Any]) -> npt.NDArray[np.uint8] | None:
-    """DCMTK's first frame without overlays, in our window; None where it cannot read the file."""
+    """Return DCMTK's first frame without overlays, in our window; None if it cannot read the file."""
     window: list[str] = []
     if "center" in transform:
         window = ["+Ww", str(transform["center"]), str(transform["width"])]
@@ -51,7 +51,7 @@ def by_dcmtk(tools: list[str], source: Path, target: Path, transform: dict[str, 
 
 @pytest.fixture(scope="module")
 def compared(test_data: Path, tools: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, Any]]:
-    """Ours and DCMTK's image of every file both can show."""
+    """Our and DCMTK's image of every file that both can render."""
     folder, target = test_data / "dicom", tmp_path_factory.mktemp("dcmtk") / "frame.png"
     pairs = {}
     with (folder / "MANIFEST.csv").open(newline="") as file:
@@ -71,7 +71,7 @@ def compared(test_data: Path, tools: list[str], tmp_path_factory: pytest.TempPat
 
 
 def disagreeing(pairs: dict[str, tuple[Any, Any]], within: int) -> dict[str, tuple[float, float]]:
-    """Files where fewer than 99 % of the samples are *within* levels, or the median difference is not 0."""
+    """Return the files of which fewer than 99 % of the samples are *within* levels, or whose median difference is not 0."""
     found = {}
     for name, (ours, theirs) in pairs.items():
         assert ours.shape == theirs.shape, name

@@ -1,4 +1,4 @@
-"""Every file of the test data ends as its row of the manifest says."""
+"""Every file of the test data has the outcome that the manifest lists."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_every_file_to_report_gives_images(
 def test_every_other_storable_file_is_rejected_with_a_reason(
     outcomes: list[tuple[dict[str, str], StudyImages | NotReportable]],
 ) -> None:
-    """Objects refused at C-STORE for their UIDs never reach the worker, and are not its business."""
+    """Objects refused at C-STORE for their UIDs never reach the worker."""
     ours = [
         (row, got)
         for row, got in outcomes

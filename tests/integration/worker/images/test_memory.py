@@ -1,4 +1,4 @@
-"""What one file costs a worker, measured in a child process of its own."""
+"""Memory and time that one file costs a worker, measured in a child process."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ for name in sys.argv[1:]:
     except NotReportable as refusal:
         outcome = refusal.reason
     seconds = time.perf_counter() - start
-    # Not ru_maxrss: it remembers the size of whoever forked this process.
+    # Not ru_maxrss, which starts with the size of the parent process.
     peak = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
     print(json.dumps({"name": name, "outcome": outcome, "seconds": seconds, "peak": peak}))
 """
 
 
 def cost(names: Sequence[Path]) -> list[dict[str, float | str]]:
-    """Outcome, seconds and peak resident memory so far in bytes, for each file in turn."""
+    """Return outcome, seconds and peak resident memory so far in bytes, for each file in turn."""
     command = [sys.executable, "-c", CHILD, *map(str, names)]
     done = subprocess.run(command, capture_output=True, check=True, timeout=150, text=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -98,7 +98,7 @@ def run_length_bomb(path: Path) -> Path:
 
 
 def codestream_bomb(path: Path) -> Path:
-    """A JPEG 2000 header that claims what its object claims, 9000 x 9000, and holds nothing."""
+    """A JPEG 2000 header of 9000 x 9000, as its object declares, without data."""
     size = struct.pack(">HHIIIIIIIIH", 41, 0, 9000, 9000, 0, 0, 9000, 9000, 0, 0, 1) + b"\x0f\1\1"
     frame = b"\xff\x4f\xff\x51" + size + b"\xff\xd9"
     body = claims(9000, 9000) + element(0x7FE00010, b"OB", b"")[:8] + b"\xff" * 4 + encapsulate([frame])

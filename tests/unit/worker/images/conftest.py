@@ -1,4 +1,4 @@
-"""Makes small DICOM files, so that each test says only what is special about its own."""
+"""Builder of small DICOM files; each test states only the attributes it is about."""
 
 from __future__ import annotations
 

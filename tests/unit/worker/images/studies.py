@@ -1,4 +1,4 @@
-"""Makes the objects of a study, so that each test says only what is special about its own."""
+"""Builders of the objects of a study; each test states only the attributes it is about."""
 
 from __future__ import annotations
 

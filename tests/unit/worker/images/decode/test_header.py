@@ -33,7 +33,7 @@ def rewritten(path: Path, syntax: str, *, undefined: bool = False) -> None:
 
 @pytest.fixture
 def nested() -> dict[str, Any]:
-    """A shared functional group, and a sequence nobody wants that holds a decoy."""
+    """A shared functional group, and an unwanted sequence that holds a decoy."""
     spacing, group, decoy = Dataset(), Dataset(), Dataset()
     spacing.PixelSpacing = [0.5, 0.25]
     group.PixelMeasuresSequence = [spacing]
@@ -78,7 +78,7 @@ def test_explicit_vrs_count_more_than_an_implicit_transfer_syntax(store: Any) ->
 
 
 def test_header_reads_the_same_across_the_first_read(store: Any) -> None:
-    # Rows and Columns, a sequence and Pixel Data come to lie across byte 16384, one byte after the other.
+    # Rows and Columns, a sequence and Pixel Data lie across byte 16384, at every offset.
     item = Dataset()
     item.CodeMeaning = "wrist"
     pixels = np.arange(4096, dtype=np.uint16).reshape(64, 64)
@@ -110,7 +110,7 @@ def test_header_keeps_no_patient_data(store: Any) -> None:
 @pytest.mark.parametrize("length", [0x4142, 0x4E42, 0x5A5A])
 @pytest.mark.parametrize("undefined", [False, True])
 def test_item_whose_length_spells_a_vr_is_read_as_item(store: Any, length: int, undefined: bool) -> None:
-    # A text fills the item up to *length* bytes: 8 + 6, 12 + 8192 and the 12 of its own head are taken.
+    # A text fills the item up to *length* bytes: 8 + 6, 12 + 8192 and the 12 of its own head are used.
     table = Dataset()
     table.LUTDescriptor = [4096, 0, 16]
     table.StrainDescription = "x" * (length - 14 - 12 - 8192 - 12)

@@ -1,4 +1,4 @@
-"""Whether a Huffman-coded JPEG holds all of its image."""
+"""Incomplete and damaged Huffman-coded JPEG streams are rejected, complete ones are decoded."""
 
 from __future__ import annotations
 
