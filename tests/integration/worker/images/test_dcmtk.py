@@ -71,7 +71,7 @@ def compared(test_data: Path, tools: list[str], tmp_path_factory: pytest.TempPat
 
 
 def disagreeing(pairs: dict[str, tuple[Any, Any]], within: int) -> dict[str, tuple[float, float]]:
-    """Return the files of which fewer than 99 % of the samples are *within* levels, or whose median difference is not 0."""
+    """Return the files with fewer than 99 % of samples *within* levels, or a median difference other than 0."""
     found = {}
     for name, (ours, theirs) in pairs.items():
         assert ours.shape == theirs.shape, name
