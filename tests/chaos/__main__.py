@@ -1,4 +1,4 @@
-"""`python -m tests.chaos --seed N`: play one seed, or several in a row, and print what was survived."""
+"""Run the chaos test with one seed or several in a row (`python -m tests.chaos --seed N`) and print the outcome."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.chaos.run import Outcome, run
 
 console = Console(width=160)
 COLUMNS = (
-    *("seed", "held", "studies", "acknowledged", "unanswered", "refused", "faults"),
-    *("rescues", "zombies", "returned", "innocents", "recovery", "total", "memory"),
+    *("seed", "passed", "studies", "acknowledged", "unanswered", "refused", "faults"),
+    *("rescued", "dropped", "requeued", "collateral", "recovery", "total", "memory"),
 )
 
 
@@ -25,16 +25,18 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
     parser.add_argument("--seeds", type=int, default=1, help="how many in a row")
     parser.add_argument("--studies", type=int, default=200)
-    parser.add_argument("--minutes", type=float, default=3, help="how long studies are sent and faults strike")
-    parser.add_argument("--keep", type=Path, help="keep the houses, with their logs, in this folder")
+    parser.add_argument(
+        "--minutes", type=float, default=3, help="time in which studies are sent and faults are injected"
+    )
+    parser.add_argument("--keep", type=Path, help="keep data and logs of the runs in this folder")
     wanted = parser.parse_args()
     outcomes = []
     for seed in range(wanted.seed, wanted.seed + wanted.seeds):
         outcomes.append(_play(seed, wanted))
-        if outcomes[-1].broken:
+        if outcomes[-1].violations:
             break
     console.print(_faults(outcomes))
-    return 1 if any(outcome.broken for outcome in outcomes) else 0
+    return 1 if any(outcome.violations for outcome in outcomes) else 0
 
 
 def _play(seed: int, wanted: argparse.Namespace) -> Outcome:
@@ -42,13 +44,13 @@ def _play(seed: int, wanted: argparse.Namespace) -> Outcome:
         outcome = run(seed, wanted.studies, wanted.minutes * 60, wanted.keep / f"seed-{seed}")
     else:
         with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-            outcome = run(seed, wanted.studies, wanted.minutes * 60, Path(folder) / "house")
+            outcome = run(seed, wanted.studies, wanted.minutes * 60, Path(folder) / "system")
     console.print(_runs([outcome]))
-    for law in outcome.broken:
-        console.print(f"BROKEN: {law}", highlight=False)
-    if outcome.broken:
+    for violation in outcome.violations:
+        console.print(f"VIOLATION: {violation}", highlight=False)
+    if outcome.violations:
         again = f"--seed {seed} --studies {wanted.studies} --minutes {wanted.minutes:g}"
-        console.print(f"play it again: python -m tests.chaos {again}", highlight=False)
+        console.print(f"repeat with: python -m tests.chaos {again}", highlight=False)
     return outcome
 
 
@@ -57,9 +59,9 @@ def _runs(outcomes: list[Outcome]) -> Table:
     for o in outcomes:
         table.add_row(
             str(o.seed),
-            "no" if o.broken else "yes",
+            "no" if o.violations else "yes",
             *map(str, (o.studies, o.acknowledged, o.unanswered, o.refused, o.faults.total())),
-            *map(str, (o.rescues, o.dropped_results, o.given_back, o.innocents_failed)),
+            *map(str, (o.rescues, o.dropped_results, o.requeued, o.collateral_failures)),
             f"{o.recovery_seconds:.1f} s",
             f"{o.seconds:.0f} s",
             f"{o.largest_bytes / 2**20:.0f} MiB",
@@ -68,8 +70,8 @@ def _runs(outcomes: list[Outcome]) -> Table:
 
 
 def _faults(outcomes: list[Outcome]) -> Table:
-    table = Table("fault", "survived")
-    total = sum((outcome.faults for outcome in outcomes if not outcome.broken), Counter())
+    table = Table("fault", "passed")
+    total = sum((outcome.faults for outcome in outcomes if not outcome.violations), Counter())
     for name, count in sorted(total.items()):
         table.add_row(name.replace("_", " "), str(count))
     return table

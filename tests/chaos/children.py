@@ -1,4 +1,4 @@
-"""What the forked children run: the real processes, with a fast engine and the faults that need help from inside."""
+"""Run the real processes as forked children, with a fast engine and the faults that are injected from inside."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
     from db.settings import Settings
     from worker.pipeline import StudyToReport
 
-#: In the pixels of a study that kills the process that looks at it.
+#: In the pixels of a study that kills the worker that reads it.
 POISON = b"POISON"
 #: In the pixels of a study whose report is never finished.
 ENDLESS = b"ENDLESS"
 #: While this file exists in the data folder, the listener's disk is full.
 DISK_FULL = "chaos-disk-full"
-#: Seconds by which a worker's clock is wrong, as text in this file of the data folder.
+#: Offset of a worker's clock in seconds, as text in this file of the data folder.
 CLOCK = "chaos-clock"
-#: In the pixels of a study at which the engine hangs.
+#: In the pixels of a study that stalls the engine.
 HUNG = b"HUNG"
 STEP_SECONDS = 0.03
 STEPS = (1, 8)
 
 
 def start(role: str, environment: Mapping[str, str], log: str) -> None:
-    """The target of a child: become *role*, with *environment* and its output in *log*; gone with its parent."""
+    """Run *role* with *environment* and its output in *log*; the kernel kills it with its parent."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.environ.update(environment)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -116,7 +116,7 @@ def _failing(write: Callable[..., Any], flag: str) -> Callable[..., Any]:
 
 
 def _skew_clock(offset: Path) -> None:
-    """Give every module that asks for the time of day a clock that can be stepped; leases must not care."""
+    """Replace time.time in every module by a clock that can be stepped; leases must not depend on it."""
     true_time = time.time
 
     def skewed() -> float:

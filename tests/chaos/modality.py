@@ -1,4 +1,4 @@
-"""Modalities that send until everything is acknowledged, and remember what was: the client's history of a run."""
+"""Modalities that send until all objects are acknowledged, and the client's history of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import random
 
 
-#: Seconds a modality waits before it sends again what was not acknowledged.
+#: Seconds until a modality resends objects that were not acknowledged.
 RESEND_SECONDS = 0.5
 RESPONSE_SECONDS = 10
 #: Seconds after which a modality gives up a study; no fault lasts that long.
@@ -31,7 +31,7 @@ KINDS = {"plain": 20, "late": 6, "stat": 4, "duplicate": 4, "poison": 1, "docume
 
 @dataclass
 class PlannedStudy:
-    """What a modality will send of one study: batches, each some seconds after the one before."""
+    """Batches of one study that a modality will send, each some seconds after the previous one."""
 
     kind: str
     uid: str
@@ -39,13 +39,13 @@ class PlannedStudy:
     priority: int = MEDIUM
 
     def objects(self) -> dict[str, Dataset]:
-        """By SOP Instance UID."""
+        """Return the objects by SOP Instance UID."""
         return {dataset.SOPInstanceUID: dataset for _, batch in self.batches for dataset in batch}
 
 
 @dataclass
 class History:
-    """What the senders know for certain: the digest of each object that was answered with 0x0000."""
+    """Responses to the senders: the digest of each object that was answered with 0x0000, and counts of the others."""
 
     acknowledged: dict[str, str] = field(default_factory=dict)
     refused: dict[int, int] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class History:
 
 
 def plan(count: int, rng: random.Random) -> list[PlannedStudy]:
-    """*count* studies, at least one of every kind where there is room."""
+    """Return *count* studies, at least one of every kind if *count* permits."""
     kinds = [*KINDS, *rng.choices(list(KINDS), weights=list(KINDS.values()), k=count)][:count]
     rng.shuffle(kinds)
     return [_planned(kind, rng) for kind in kinds]
@@ -87,13 +87,13 @@ def _object(study: str, number: int, kind: str, rng: random.Random) -> Dataset:
 
 
 def digest(dataset: Dataset) -> str:
-    """What the row must say of the object: of its transfer syntax and its data set."""
+    """Return the digest that the row must have: of transfer syntax and data set."""
     without_file_meta = Dataset(dataset)
     return hashlib.sha256(str(ExplicitVRLittleEndian).encode() + encode(without_file_meta)).hexdigest()
 
 
 class Modality(threading.Thread):
-    """Sends its studies over *seconds*, each in its own associations, and again what was not acknowledged."""
+    """Sends its studies over *seconds*, each in its own associations, and resends unacknowledged objects."""
 
     def __init__(self, name: str, port: int, studies: list[PlannedStudy], seconds: float, history: History) -> None:
         super().__init__(name=name, daemon=True)
@@ -118,7 +118,7 @@ class Modality(threading.Thread):
                 time.sleep(RESEND_SECONDS)
 
     def _send(self, study: PlannedStudy, objects: list[Dataset]) -> list[Dataset]:
-        """Send in one association; what was not acknowledged."""
+        """Send in one association; return the unacknowledged objects."""
         ae = AE(self.name)
         ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = RESPONSE_SECONDS
         ae.add_requested_context(objects[0].SOPClassUID, ExplicitVRLittleEndian)
@@ -137,7 +137,7 @@ class Modality(threading.Thread):
     def _acknowledged(self, association: object, dataset: Dataset, study: PlannedStudy) -> bool:
         try:
             answer = association.send_c_store(dataset, priority=study.priority)  # type: ignore[attr-defined]
-        except RuntimeError:  # aborted between our look and the call
+        except RuntimeError:  # aborted between the check and the call
             answer = None
         status = getattr(answer, "Status", None)
         if status == 0x0000:

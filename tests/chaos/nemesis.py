@@ -1,4 +1,4 @@
-"""The seeded adversary: what it does to a house, each fault one function."""
+"""Seeded nemesis: each fault is one function on the system."""
 
 from __future__ import annotations
 
@@ -16,69 +16,69 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
-    from tests.chaos.house import House
+    from tests.chaos.system import System
 
-    Fault = Callable[[House, random.Random], None]
-
-
-def kill_listener(house: House, _: random.Random) -> None:
-    house.signal("listener", signal.SIGKILL)
+    Fault = Callable[[System, random.Random], None]
 
 
-def kill_dispatcher(house: House, rng: random.Random) -> None:
-    house.signal(rng.choice(["dispatcher-1", "dispatcher-2"]), signal.SIGKILL)
+def kill_listener(system: System, _: random.Random) -> None:
+    system.signal("listener", signal.SIGKILL)
 
 
-def kill_worker(house: House, rng: random.Random) -> None:
-    house.signal(rng.choice(["worker-1", "worker-2"]), signal.SIGKILL)
+def kill_dispatcher(system: System, rng: random.Random) -> None:
+    system.signal(rng.choice(["dispatcher-1", "dispatcher-2"]), signal.SIGKILL)
 
 
-def stop_worker(house: House, rng: random.Random) -> None:
-    house.signal(rng.choice(["worker-1", "worker-2"]), signal.SIGTERM)
+def kill_worker(system: System, rng: random.Random) -> None:
+    system.signal(rng.choice(["worker-1", "worker-2"]), signal.SIGKILL)
 
 
-def freeze_worker(house: House, rng: random.Random) -> None:
-    """Longer than its lease: when it wakes up, another has its jobs."""
+def stop_worker(system: System, rng: random.Random) -> None:
+    system.signal(rng.choice(["worker-1", "worker-2"]), signal.SIGTERM)
+
+
+def freeze_worker(system: System, rng: random.Random) -> None:
+    """Stop it for longer than its lease: when it continues, another worker has its jobs."""
     name = rng.choice(["worker-1", "worker-2"])
-    house.signal(name, signal.SIGSTOP)
-    house.tend_for(house.settings.queue.lease_seconds * 1.5)
-    house.signal(name, signal.SIGCONT)
+    system.signal(name, signal.SIGSTOP)
+    system.supervise_for(system.settings.queue.lease_seconds * 1.5)
+    system.signal(name, signal.SIGCONT)
 
 
-def step_clock(house: House, rng: random.Random) -> None:
-    (house.settings.operations.data_dir / CLOCK).write_text(str(rng.choice([-86400, -30, 30, 7200, 0])))
+def step_clock(system: System, rng: random.Random) -> None:
+    (system.settings.operations.data_dir / CLOCK).write_text(str(rng.choice([-86400, -30, 30, 7200, 0])))
 
 
-def kill_redis(house: House, _: random.Random) -> None:
-    assert house.redis.process
-    house.redis.process.kill()
-    house.redis.start()
+def kill_redis(system: System, _: random.Random) -> None:
+    assert system.redis.process
+    system.redis.process.kill()
+    system.redis.start()
 
 
-def kill_redis_and_its_file(house: House, _: random.Random) -> None:
-    assert house.redis.process
-    house.redis.process.kill()
-    house.redis.process.wait()
-    for path in (house.redis.directory / "data").glob("appendonly*"):
+def kill_redis_and_its_file(system: System, _: random.Random) -> None:
+    assert system.redis.process
+    system.redis.process.kill()
+    system.redis.process.wait()
+    for path in (system.redis.directory / "data").glob("appendonly*"):
         path.unlink()
-    house.redis.start()
+    system.redis.start()
 
 
-def flush_redis(house: House, _: random.Random) -> None:
-    with redis.Redis.from_url(house.redis.url) as client, contextlib.suppress(redis.RedisError):
+def flush_redis(system: System, _: random.Random) -> None:
+    with redis.Redis.from_url(system.redis.url) as client, contextlib.suppress(redis.RedisError):
         client.flushall()
 
 
-def kill_postgres(house: House, _: random.Random) -> None:
-    assert house.postgres.process
-    os.kill(house.postgres.process.pid, signal.SIGKILL)
-    house.postgres.start()
+def kill_postgres(system: System, _: random.Random) -> None:
+    assert system.postgres.process
+    os.kill(system.postgres.process.pid, signal.SIGKILL)
+    system.postgres.start()
 
 
-def fill_disk(house: House, rng: random.Random) -> None:
-    flag = house.settings.operations.data_dir / DISK_FULL
+def fill_disk(system: System, rng: random.Random) -> None:
+    flag = system.settings.operations.data_dir / DISK_FULL
     flag.touch()
-    house.tend_for(rng.uniform(0.5, 1.5))
+    system.supervise_for(rng.uniform(0.5, 1.5))
     flag.unlink()
 
 
@@ -98,18 +98,18 @@ FAULTS: tuple[Fault, ...] = (
 
 
 class Nemesis:
-    """Strikes in a seeded order, every fault before any comes again."""
+    """Injects faults in a seeded order; every fault occurs before any is repeated."""
 
-    def __init__(self, house: House, rng: random.Random) -> None:
-        self.struck: Counter[str] = Counter()
-        self._house = house
+    def __init__(self, system: System, rng: random.Random) -> None:
+        self.injected: Counter[str] = Counter()
+        self._system = system
         self._rng = rng
         self._next: list[Fault] = []
 
-    def strike(self) -> None:
-        """Do the next thing."""
+    def inject(self) -> None:
+        """Inject the next fault."""
         if not self._next:
             self._next = self._rng.sample(FAULTS, len(FAULTS))
         fault = self._next.pop()
-        fault(self._house, self._rng)
-        self.struck[fault.__name__] += 1
+        fault(self._system, self._rng)
+        self.injected[fault.__name__] += 1

@@ -1,4 +1,4 @@
-"""One chaos run: modalities send, the nemesis strikes, everything comes to its end, the laws are checked."""
+"""Run one seed: modalities send, the nemesis injects faults, all studies end, the checker runs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.chaos import laws
-from tests.chaos.house import House, running_house
+from tests.chaos import checker
 from tests.chaos.modality import History, Modality, PlannedStudy, plan
 from tests.chaos.nemesis import Nemesis
+from tests.chaos.system import System, running_system
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 MODALITIES = 2
 #: Seconds between two faults.
 BETWEEN_FAULTS = (0.3, 1.5)
-#: Seconds after the last fault and the last object until all must be done: the longest quiet time of a second
-#: revision, three leases for each poison study, restarts, and a machine that others use too.
+#: Seconds from the last fault and the last object until all studies must have ended: the longest quiet time of a
+#: second revision, three leases for each poison study, restarts, and other load on the machine.
 RECOVERY_SECONDS = 90
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run showed."""
+    """Counts and violations of a run."""
 
     seed: int
     studies: int
@@ -36,60 +36,60 @@ class Outcome:
     faults: Counter[str]
     dropped_results: int
     rescues: int
-    given_back: int
-    innocents_failed: int
+    requeued: int
+    collateral_failures: int
     #: From the last fault and the last object sent to the end of the last study.
     recovery_seconds: float
     seconds: float
     largest_bytes: int
-    broken: list[str]
+    violations: list[str]
 
 
 def run(seed: int, studies: int, seconds: float, folder: Path) -> Outcome:
-    """Play *seed* with *studies* studies sent over *seconds*, in *folder*."""
+    """Run *seed* with *studies* studies sent over *seconds*, in *folder*."""
     rng = random.Random(seed)
     planned = plan(studies, rng)
     began = time.monotonic()
-    with running_house(folder) as house:
-        laws.record_transitions(house)
-        history, nemesis = History(), Nemesis(house, rng)
-        _send_and_strike(house, planned, seconds, history, nemesis, rng)
-        recovery = _recover(house, planned)
+    with running_system(folder) as system:
+        checker.record_transitions(system)
+        history, nemesis = History(), Nemesis(system, rng)
+        _send_and_inject(system, planned, seconds, history, nemesis, rng)
+        recovery = _recover(system, planned)
         return Outcome(
             seed=seed,
             studies=studies,
             acknowledged=len(history.acknowledged),
             unanswered=history.unanswered,
             refused=sum(history.refused.values()),
-            faults=nemesis.struck,
-            dropped_results=house.logged("result.dropped"),
-            rescues=house.logged("jobs.rescued"),
-            given_back=house.logged("jobs.given_back"),
-            innocents_failed=laws.innocents_failed(house, planned),
+            faults=nemesis.injected,
+            dropped_results=system.logged("result.dropped"),
+            rescues=system.logged("jobs.rescued"),
+            requeued=system.logged("jobs.given_back"),
+            collateral_failures=checker.collateral_failures(system, planned),
             recovery_seconds=recovery,
             seconds=time.monotonic() - began,
-            largest_bytes=max(house.memory.values()),
-            broken=laws.broken(house, planned, history),
+            largest_bytes=max(system.memory.values()),
+            violations=checker.violations(system, planned, history),
         )
 
 
-def _send_and_strike(
-    house: House, planned: list[PlannedStudy], seconds: float, history: History, nemesis: Nemesis, rng: random.Random
+def _send_and_inject(
+    system: System, planned: list[PlannedStudy], seconds: float, history: History, nemesis: Nemesis, rng: random.Random
 ) -> None:
-    port = house.settings.dicom.dicom_port
+    port = system.settings.dicom.dicom_port
     modalities = [Modality(f"MODALITY_{n}", port, planned[n::MODALITIES], seconds, history) for n in range(MODALITIES)]
     for modality in modalities:
         modality.start()
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:
-        house.tend_for(rng.uniform(*BETWEEN_FAULTS))
-        nemesis.strike()
+        system.supervise_for(rng.uniform(*BETWEEN_FAULTS))
+        nemesis.inject()
     while any(modality.is_alive() for modality in modalities):
-        house.tend_for(0.2)
+        system.supervise_for(0.2)
 
 
-def _recover(house: House, planned: list[PlannedStudy]) -> float:
+def _recover(system: System, planned: list[PlannedStudy]) -> float:
     began = time.monotonic()
-    while not laws.all_ended(house, planned) and time.monotonic() - began < RECOVERY_SECONDS:
-        house.tend_for(0.2)
+    while not checker.all_ended(system, planned) and time.monotonic() - began < RECOVERY_SECONDS:
+        system.supervise_for(0.2)
     return time.monotonic() - began

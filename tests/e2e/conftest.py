@@ -1,4 +1,4 @@
-"""The whole of Prelim, running as `prelim up` runs it, on free ports and in a folder of its own."""
+"""A complete installation, run by `prelim up` on free ports in its own folder."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ START_SECONDS = 150
 
 
 @dataclass
-class House:
-    """A running installation, and how a user reaches it."""
+class System:
+    """A running installation and its interfaces."""
 
     environment: dict[str, str]
     log: Path
@@ -37,7 +37,7 @@ class House:
         return Path(self.environment["PRELIM_DATA_DIR"])
 
     def prelim(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a prelim command beside it."""
+        """Run a prelim command in its environment."""
         return subprocess.run(
             [PRELIM, *arguments], env=self.environment, check=check, capture_output=True, text=True, timeout=120
         )
@@ -46,13 +46,13 @@ class House:
         return json.loads(self.prelim("status", "--json").stdout)
 
     def api(self) -> httpx.Client:
-        """The API, with the key that `prelim up` made."""
+        """Return a client of the API with the key that `prelim up` created."""
         key = (self.data_dir / "secrets" / "api-key").read_text().strip()
         address = f"http://127.0.0.1:{self.environment['PRELIM_API_PORT']}"
         return httpx.Client(base_url=address, headers={"Authorization": f"Bearer {key}"}, timeout=30)
 
     def wait_for_reports(self, seconds: float = 90) -> None:
-        """Until every study has come to its end."""
+        """Wait until every study has ended."""
         pending = ("receiving", "settled", "queued", "running")
 
         def ended() -> bool:
@@ -63,7 +63,7 @@ class House:
 
 
 def environment_in(folder: Path, **changes: str) -> dict[str, str]:
-    """This environment with settings for a house in *folder*, and none of the shell's."""
+    """Return this environment with settings for a system in *folder* and without the shell's settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PRELIM_")}
     return (
         kept
@@ -74,7 +74,7 @@ def environment_in(folder: Path, **changes: str) -> dict[str, str]:
             "PRELIM_FLOWER_PORT": str(free_port()),
             "PRELIM_SETTLE_SECONDS": "1",
             "PRELIM_MAX_NEW_TOKENS": "24",
-            # The checkpoint is random: it writes for no other.
+            # The random checkpoint reports only for these titles.
             "PRELIM_DEMO_AE_TITLES": "PRELIM",
             # One core a process: torch would start a thread per core in each.
             "OMP_NUM_THREADS": "1",
@@ -84,23 +84,23 @@ def environment_in(folder: Path, **changes: str) -> dict[str, str]:
 
 
 @contextmanager
-def running_house(folder: Path, **changes: str) -> Iterator[House]:
-    house = House(environment_in(folder, **changes), folder / "up.log")
-    house.prelim("checkpoint", "random", str(house.data_dir / "checkpoint"))
-    with house.log.open("w") as log:
-        up = subprocess.Popen([PRELIM, "up"], env=house.environment, stdout=log, stderr=subprocess.STDOUT)
+def running_system(folder: Path, **changes: str) -> Iterator[System]:
+    system = System(environment_in(folder, **changes), folder / "up.log")
+    system.prelim("checkpoint", "random", str(system.data_dir / "checkpoint"))
+    with system.log.open("w") as log:
+        up = subprocess.Popen([PRELIM, "up"], env=system.environment, stdout=log, stderr=subprocess.STDOUT)
         try:
-            wait_until(lambda: "everything is ready" in house.log.read_text() or up.poll() is not None, START_SECONDS)
-            assert up.poll() is None, house.log.read_text()
-            yield house
+            wait_until(lambda: "everything is ready" in system.log.read_text() or up.poll() is not None, START_SECONDS)
+            assert up.poll() is None, system.log.read_text()
+            yield system
         finally:
             up.terminate()
             up.wait(timeout=120)
-    assert up.returncode == 0, house.log.read_text()
+    assert up.returncode == 0, system.log.read_text()
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """An installation that the tests of one file share."""
-    with running_house(tmp_path_factory.mktemp("house")) as running:
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """Installation shared by the tests of one file."""
+    with running_system(tmp_path_factory.mktemp("system")) as running:
         yield running

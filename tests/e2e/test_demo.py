@@ -1,4 +1,4 @@
-"""The demo: what a newcomer types first, and right words from the C-STORE to the page."""
+"""The demo, and correct reports from C-STORE to the page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from deploy.demo.demo import CHECKPOINT, STUDIES
-from tests.e2e.conftest import PRELIM, environment_in, running_house
+from tests.e2e.conftest import PRELIM, environment_in, running_system
 from tests.polling import wait_until
 from worker.findings.labeller import present
 from worker.phantoms.cases import Case, Finding
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.e2e.conftest import House
+    from tests.e2e.conftest import System
 
-#: What is drawn, and the words of it that a page must hold.
+#: Drawn cases, and a word that the page of each must contain.
 DRAWN = (
     (Case("chest", 11, (Finding("pleural effusion", side="left", size="large"),)), "left"),
     (Case("chest", 12, (Finding("pneumothorax", side="right", size="large"),)), "right"),
@@ -32,7 +32,7 @@ DRAWN = (
 
 
 @pytest.mark.timeout(700)
-def test_the_demo_reports_every_study_and_nearly_all_as_drawn(tmp_path: Path) -> None:
+def test_demo_reports_every_study_and_nearly_all_as_drawn(tmp_path: Path) -> None:
     demo = subprocess.run(
         [PRELIM, "demo", "--exit", "--seed", "7"],
         env={**environment_in(tmp_path), "PRELIM_MAX_NEW_TOKENS": "256", "COLUMNS": "200"},
@@ -50,30 +50,30 @@ def test_the_demo_reports_every_study_and_nearly_all_as_drawn(tmp_path: Path) ->
 
 
 @pytest.fixture(scope="module")
-def demo_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """An installation with the shipped checkpoint, after the drawn studies were sent to it."""
+def demo_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """System with the shipped checkpoint that has reported the drawn cases."""
     folder = tmp_path_factory.mktemp("demo")
     for number, (case, _) in enumerate(DRAWN):
         write_study(case, folder / "studies" / str(number), patient=number)
     changes = {"PRELIM_CHECKPOINT": str(CHECKPOINT), "PRELIM_DTYPE": "float32", "PRELIM_MAX_NEW_TOKENS": "256"}
-    with running_house(folder, **changes) as house:
-        house.prelim("send", str(folder / "studies"))
-        wait_until(lambda: sum(house.status()["studies"].values()) == len(DRAWN))
-        house.wait_for_reports()
-        yield house
+    with running_system(folder, **changes) as system:
+        system.prelim("send", str(folder / "studies"))
+        wait_until(lambda: sum(system.status()["studies"].values()) == len(DRAWN))
+        system.wait_for_reports()
+        yield system
 
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("number", range(len(DRAWN)))
-def test_the_report_says_what_was_drawn_because_it_was_drawn(demo_house: House, number: int) -> None:
+def test_report_matches_the_drawn_findings(demo_system: System, number: int) -> None:
     case, word = DRAWN[number]
-    with demo_house.api() as api:
+    with demo_system.api() as api:
         studies = api.get("/v1/studies").json()["studies"]
         study = next(row for row in studies if row["study_instance_uid"] == study_uid(case, number))
         report = api.get(f"/v1/studies/{study['id']}/report").json()
         page = api.get(f"/studies/{study['id']}").text
 
-    told = {label.strict for label in present(f"Findings: {report['findings']} Impression: {report['impression']}")}
-    assert told == {(finding.name, finding.side, finding.zone) for finding in case.findings}
+    found = {label.strict for label in present(f"Findings: {report['findings']} Impression: {report['impression']}")}
+    assert found == {(finding.name, finding.side, finding.zone) for finding in case.findings}
     assert report["impression"] in page
     assert word in page.lower()

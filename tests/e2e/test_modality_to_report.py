@@ -1,4 +1,4 @@
-"""From a C-STORE to the radiologist's page, through every real part."""
+"""From C-STORE to the page through all real processes."""
 
 from __future__ import annotations
 
@@ -27,43 +27,43 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from tests.e2e.conftest import House
+    from tests.e2e.conftest import System
 
 pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
-def reported(house: House, tmp_path_factory: pytest.TempPathFactory) -> House:
-    """The house after two studies were sent to it by DCMTK, a stranger's SCU."""
-    # An activated virtual environment has a storescu too: pynetdicom's, which is no stranger.
+def reported(system: System, tmp_path_factory: pytest.TempPathFactory) -> System:
+    """System that has reported two studies sent by DCMTK, an independent SCU."""
+    # A virtual environment on PATH may have pynetdicom's storescu, which is not independent.
     ours = Path(sys.executable).parent
     dcmtk = shutil.which("storescu", path=os.pathsep.join(p for p in os.get_exec_path() if Path(p) != ours))
     if dcmtk is None:
         missing("storescu (Debian package dcmtk)")
     folder = tmp_path_factory.mktemp("studies")
     write_demo_studies(folder, count=2, seed=1)
-    port, title = house.environment["PRELIM_DICOM_PORT"], "PRELIM"
+    port, title = system.environment["PRELIM_DICOM_PORT"], "PRELIM"
     storescu = [dcmtk, "-aec", title, "-xs", "+sd", "+r", "127.0.0.1", port, str(folder), "+sp", "*.dcm"]
     subprocess.run(storescu, check=True, capture_output=True, timeout=60)
-    wait_until(lambda: sum(house.status()["studies"].values()) == 2)
-    house.wait_for_reports()
-    return house
+    wait_until(lambda: sum(system.status()["studies"].values()) == 2)
+    system.wait_for_reports()
+    return system
 
 
 @pytest.fixture
-def api(reported: House) -> Iterator[httpx.Client]:
+def api(reported: System) -> Iterator[httpx.Client]:
     with reported.api() as client:
         yield client
 
 
-def test_every_study_sent_has_its_report(reported: House) -> None:
+def test_every_sent_study_has_a_report(reported: System) -> None:
     counts = reported.status()["studies"]
 
     assert counts["reported"] == 2
     assert sum(counts.values()) == 2
 
 
-def test_the_api_gives_the_report_with_its_banner_and_what_it_rests_on(api: httpx.Client) -> None:
+def test_api_returns_the_report_with_banner_and_basis(api: httpx.Client) -> None:
     study = api.get("/v1/studies").json()["studies"][0]
     report = api.get(f"/v1/studies/{study['id']}/report").json()
 
@@ -73,7 +73,7 @@ def test_the_api_gives_the_report_with_its_banner_and_what_it_rests_on(api: http
     assert len(report["model_digest"]) == 64
 
 
-def test_the_api_gives_the_very_images_the_model_saw(api: httpx.Client) -> None:
+def test_api_returns_the_images_given_to_the_model(api: httpx.Client) -> None:
     study = api.get("/v1/studies").json()["studies"][0]
     image = api.get(f"/v1/studies/{study['id']}/report/images/1")
 
@@ -81,14 +81,14 @@ def test_the_api_gives_the_very_images_the_model_saw(api: httpx.Client) -> None:
     assert Image.open(io.BytesIO(image.content)).mode == "RGB"
 
 
-def test_without_a_key_nothing_is_told(reported: House) -> None:
+def test_api_requires_a_key(reported: System) -> None:
     with reported.api() as api:
         del api.headers["Authorization"]
         assert api.get("/v1/studies").status_code == 401
         assert api.get("/v1/health").status_code == 200
 
 
-def test_status_names_what_is_alive(reported: House) -> None:
+def test_status_lists_live_processes(reported: System) -> None:
     status = reported.status()
 
     assert status["workers_alive"] == 1
@@ -96,7 +96,7 @@ def test_status_names_what_is_alive(reported: House) -> None:
     assert status["last_error"] is None
 
 
-def test_flower_wants_a_password_and_shows_only_job_ids(reported: House) -> None:
+def test_flower_requires_a_password_and_shows_only_job_ids(reported: System) -> None:
     import httpx
 
     password = (reported.data_dir / "secrets" / "flower-password").read_text().strip()
@@ -112,7 +112,7 @@ def test_flower_wants_a_password_and_shows_only_job_ids(reported: House) -> None
         assert task["result"] in (None, "None")
 
 
-def test_redis_holds_nothing_of_a_patient(reported: House) -> None:
+def test_redis_holds_no_patient_data(reported: System) -> None:
     url = json.loads((reported.data_dir / "run" / "services.json").read_text())["broker_url"]
     with redis.Redis.from_url(url) as client:
         everything = b"".join(client.dump(key) or b"" for key in client.scan_iter())
@@ -121,11 +121,11 @@ def test_redis_holds_nothing_of_a_patient(reported: House) -> None:
     assert b"PHANTOM" not in everything
 
 
-def test_the_logs_hold_nothing_of_a_patient(reported: House) -> None:
+def test_logs_hold_no_patient_data(reported: System) -> None:
     assert "PHANTOM" not in reported.log.read_text()
 
 
-def test_the_same_files_sent_again_make_no_new_work(reported: House, tmp_path: Path) -> None:
+def test_resent_files_make_no_new_work(reported: System, tmp_path: Path) -> None:
     write_demo_studies(tmp_path, count=2, seed=1)
     reported.prelim("send", str(tmp_path))
     inbox = reported.data_dir / "spool" / "inbox"
@@ -135,5 +135,5 @@ def test_the_same_files_sent_again_make_no_new_work(reported: House, tmp_path: P
     assert (counts["reported"], sum(counts.values())) == (2, 2)
 
 
-def test_the_audit_finds_the_law_kept(reported: House) -> None:
+def test_audit_passes(reported: System) -> None:
     assert reported.prelim("audit", check=False).returncode == 0

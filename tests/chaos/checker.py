@@ -1,4 +1,4 @@
-"""What must hold after the run, from the client's history, the database, the disk and the record of transitions."""
+"""Check the invariants after a run: client history, database, stored files and recorded transitions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy import func, select, text
 from db.models import Instance, Report, Study
 from db.session import transaction
 from deploy.operate import audit
-from tests.chaos.house import MEMORY_LIMIT
+from tests.chaos.system import MEMORY_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Row
     from sqlalchemy.orm import Session
 
-    from tests.chaos.house import House
     from tests.chaos.modality import History, PlannedStudy
+    from tests.chaos.system import System
 
 ENDS = ("reported", "not_reportable", "failed", "cancelled")
 #: The named transitions of a study; into `receiving` only with the next revision.
@@ -46,35 +46,35 @@ CREATE TRIGGER chaos AFTER UPDATE ON jobs FOR EACH ROW
 """
 
 
-def record_transitions(house: House) -> None:
-    """Let the database write down every change of state, from before the first."""
-    with transaction(house.url) as session:
+def record_transitions(system: System) -> None:
+    """Record every change of state in the database; call before the first one."""
+    with transaction(system.url) as session:
         session.execute(text(RECORD))
 
 
-def all_ended(house: House, studies: list[PlannedStudy]) -> bool:
-    """Whether nothing waits any more: no file in the inbox, no study on its way."""
-    with transaction(house.url) as session:
+def all_ended(system: System, studies: list[PlannedStudy]) -> bool:
+    """Return whether all work is done: no file in the inbox and every study ended."""
+    with transaction(system.url) as session:
         ended = session.scalar(select(func.count()).select_from(Study).where(Study.state.in_(ENDS)))
-    return ended == len(studies) and not any((house.settings.spool / "inbox").glob("*.dcm"))
+    return ended == len(studies) and not any((system.settings.spool / "inbox").glob("*.dcm"))
 
 
-def broken(house: House, studies: list[PlannedStudy], history: History) -> list[str]:
-    """Every law that does not hold, in words."""
-    with transaction(house.url) as session:
+def violations(system: System, studies: list[PlannedStudy], history: History) -> list[str]:
+    """Return every violation as text."""
+    with transaction(system.url) as session:
         found = [
             *_sent(studies, history),
             *_acknowledged(session, history),
             *_ends(session, studies),
             *_transitions(session),
         ]
-    found += [f"{violation.rule}: {violation.subject}" for violation in audit.check(house.settings)]
-    found += [f"{name} grew to {used} bytes" for name, used in house.memory.items() if used > MEMORY_LIMIT]
+    found += [f"{violation.rule}: {violation.subject}" for violation in audit.check(system.settings)]
+    found += [f"{name} grew to {used} bytes" for name, used in system.memory.items() if used > MEMORY_LIMIT]
     return found
 
 
 def _sent(studies: list[PlannedStudy], history: History) -> Iterator[str]:
-    """A run in which a sender gave up proves nothing."""
+    """Yield unacknowledged objects: a run in which a sender gave up proves nothing."""
     for study in studies:
         left = study.objects().keys() - history.acknowledged.keys()
         if left:
@@ -95,19 +95,19 @@ def _ends(session: Session, studies: list[PlannedStudy]) -> Iterator[str]:
         row = rows.get(study.uid)
         if row is None:
             yield f"{study.kind} study {study.uid} is lost"
-        elif not _ended_well(study.kind, row):
+        elif not _has_valid_end(study.kind, row):
             yield f"{study.kind} study {study.uid} is {row.state} at revision {row.revision}: {row.reason}"
 
 
 _COLUMNS = (Study.study_instance_uid, Study.state, Study.revision, Study.reason)
 
 
-def _ended_well(kind: str, row: Row[tuple[str, str, int, str | None, int]]) -> bool:
+def _has_valid_end(kind: str, row: Row[tuple[str, str, int, str | None, int]]) -> bool:
     if kind == "poison":
         return row.state == "failed" and row.reason == "worker_lost"
     if kind == "document":
         return row.state == "not_reportable" and row.reason == "no_images"
-    # An innocent study may run out of tries when the adversary strikes it at every one; it then says so.
+    # A harmless study may run out of attempts if its worker is killed in each; it then has the reason.
     return (row.state == "reported" and row.reported == row.revision) or (row.state, row.reason) == (
         "failed",
         "worker_lost",
@@ -126,10 +126,10 @@ def _transitions(session: Session) -> Iterator[str]:
             yield f"{row.kind} {row.row_id} went {row.before} -> {row.after}, its counter grew by {grown}"
 
 
-def innocents_failed(house: House, studies: list[PlannedStudy]) -> int:
-    """Studies that did no harm and still ran out of tries."""
+def collateral_failures(system: System, studies: list[PlannedStudy]) -> int:
+    """Return the number of harmless studies that ran out of attempts."""
     harmless = [study.uid for study in studies if study.kind not in ("poison", "document")]
-    with transaction(house.url) as session:
+    with transaction(system.url) as session:
         count = (
             select(func.count())
             .select_from(Study)

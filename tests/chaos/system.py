@@ -1,4 +1,4 @@
-"""The full stack under one roof: embedded servers, forked processes, and a supervisor that starts again what ends."""
+"""Run the full stack: embedded servers, forked processes, and a supervisor that restarts ended ones."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from multiprocessing.context import ForkServerProcess
 
-#: What each role may hold at most, in bytes: twice what the process shows when idle.
+#: Resident bytes of each process: twice the size of an idle one.
 MEMORY_LIMIT = 400 * 2**20
 RESTART_SECONDS = 0.3
-#: Short leases, so that a run of minutes sees many of them run out.
-IMPATIENT = {
+#: Short leases, so that many expire in a run of minutes.
+SHORT_TIMES = {
     "PRELIM_SETTLE_SECONDS": "0.8",
     "PRELIM_DISPATCH_SECONDS": "0.1",
     "PRELIM_REDELIVER_SECONDS": "2",
@@ -38,7 +38,7 @@ IMPATIENT = {
     "PRELIM_STOP_SECONDS": "1",
     "PRELIM_LOG_FORMAT": "json",
 }
-CREW = {
+ROLES = {
     "listener": "listener",
     "dispatcher-1": "dispatcher",
     "dispatcher-2": "dispatcher",
@@ -48,18 +48,18 @@ CREW = {
 
 
 @dataclass
-class House:
-    """A running installation whose parts can be killed; everything from the main thread."""
+class System:
+    """A running installation whose processes can be killed; use from the main thread only."""
 
     folder: Path
     postgres: Postgres
     redis: Redis
     environment: dict[str, str]
-    crew: dict[str, str]
+    roles: dict[str, str]
     children: dict[str, ForkServerProcess] = field(default_factory=dict)
-    #: Largest resident size seen of each child, in bytes.
+    #: Largest resident size of each child, in bytes.
     memory: dict[str, int] = field(default_factory=dict)
-    #: Children kept down on purpose.
+    #: Children that are not restarted.
     down: set[str] = field(default_factory=set)
     _ended: dict[str, float] = field(default_factory=dict)
 
@@ -76,7 +76,7 @@ class House:
         """Fork the child *name* from the preloaded server: a tenth of a second instead of three."""
         context = multiprocessing.get_context("forkserver")
         log = str(self.folder / f"{name}.log")
-        child = context.Process(target=children.start, args=(self.crew[name], self.environment, log), daemon=True)
+        child = context.Process(target=children.start, args=(self.roles[name], self.environment, log), daemon=True)
         child.start()
         self.children[name] = child
 
@@ -85,8 +85,8 @@ class House:
         if pid is not None and self.children[name].is_alive():
             os.kill(pid, number)
 
-    def tend(self) -> None:
-        """Start again what has ended a moment ago; note how much memory each child uses."""
+    def supervise(self) -> None:
+        """Restart ended servers and children; record the memory of each child."""
         for server in (self.postgres, self.redis):
             if not server.alive:
                 server.start()
@@ -100,14 +100,14 @@ class House:
                 del self._ended[name]
                 self.start(name)
 
-    def tend_for(self, seconds: float) -> None:
+    def supervise_for(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            self.tend()
+            self.supervise()
             time.sleep(0.05)
 
     def logged(self, event: str) -> int:
-        """How often any child has said *event*."""
+        """Return how often any child has logged *event*."""
         return sum(path.read_text(errors="replace").count(f'"{event}"') for path in self.folder.glob("*.log"))
 
 
@@ -119,8 +119,8 @@ def resident_bytes(pid: int | None) -> int:
 
 
 @contextmanager
-def running_house(folder: Path, crew: dict[str, str] = CREW, **changes: str) -> Iterator[House]:
-    """A house in *folder*, its schema made and every process at work."""
+def running_system(folder: Path, roles: dict[str, str] = ROLES, **changes: str) -> Iterator[System]:
+    """Run a system in *folder* with a migrated schema and every process ready."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.chaos.children"])
     data = folder / "data"
@@ -128,28 +128,28 @@ def running_house(folder: Path, crew: dict[str, str] = CREW, **changes: str) -> 
     with Postgres(folder / "postgres") as postgres, Redis(folder / "redis") as redis:
         migrate(postgres.url)
         environment = {
-            **IMPATIENT,
+            **SHORT_TIMES,
             "PRELIM_DATA_DIR": str(data),
             "PRELIM_DATABASE_URL": postgres.url,
             "PRELIM_BROKER_URL": redis.url,
             "PRELIM_DICOM_PORT": str(free_port()),
             **changes,
         }
-        house = House(folder, postgres, redis, {k: v for k, v in environment.items() if v}, crew)
+        system = System(folder, postgres, redis, {k: v for k, v in environment.items() if v}, roles)
         try:
-            for name in crew:
-                house.start(name)
-            wait_until(lambda: at_work(house), 60)
-            yield house
+            for name in roles:
+                system.start(name)
+            wait_until(lambda: is_ready(system), 60)
+            yield system
         finally:
-            for child in house.children.values():
+            for child in system.children.values():
                 child.kill()
                 child.join()
             engine(postgres.url).dispose()
 
 
-def at_work(house: House) -> bool:
-    """Whether every dispatcher and worker has given its sign of life."""
-    with transaction(house.url) as session:
+def is_ready(system: System) -> bool:
+    """Return whether every dispatcher and worker has a heartbeat."""
+    with transaction(system.url) as session:
         seen = session.scalar(text("SELECT count(*) FROM processes"))
-    return bool(seen == sum(role != "listener" for role in house.crew.values()))
+    return bool(seen == sum(role != "listener" for role in system.roles.values()))
