@@ -1,4 +1,8 @@
-"""Structured logs on standard error: events with ids as fields, never patient data."""
+"""Structured logs on standard error: events with ids as fields, never patient data.
+
+Ids are bound once, at the association, job or request, by ``structlog.contextvars.bound_contextvars(job_id=...)``;
+every line logged inside carries them, also the lines of libraries. Each thread has its own context.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +22,14 @@ if TYPE_CHECKING:
 
 
 def configure(settings: Settings) -> None:
-    """Send structlog's and the standard library's records the same way: `console` for eyes, `json` for collectors."""
+    """Send the records of structlog and of the standard library to standard error, in the configured format."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     structlog.configure(
-        # The filter first: what is not written costs nothing.
+        # The filter is first: a record below the level costs almost nothing.
         processors=[
             structlog.stdlib.filter_by_level,
             *shared,
@@ -50,22 +54,22 @@ def configure(settings: Settings) -> None:
     logging.basicConfig(level=settings.operations.log_level.upper(), handlers=[handler], force=True)
     for name in old_names():
         structlog.get_logger().warning("setting.renamed", old=variable(name), new=variable(OLD_NAMES[name]))
-    # Two lines a task, with arguments and results; our own say what became of the job.
+    # Celery logs two lines per task, with arguments and results; the worker logs the outcome of a job itself.
     for name in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # pydicom warns with the values it stumbles over, which may be a patient's.
+    # pydicom's warnings quote values, which may be patient data.
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-    # The library's account of every association; ours is in dicom_listener.
+    # pynetdicom logs every association; dicom_listener logs its own.
     logging.getLogger("pynetdicom").setLevel(logging.WARNING)
 
 
 def frames(error: BaseException) -> list[str]:
-    """Where an error came from, without its text: a library's message may quote a header, and with it a patient."""
+    """Return file, line and function of each frame of an error, without its text, which could quote patient data."""
     return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
 
 
 def _without_colours(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
-    """Uvicorn sends each message twice, once with terminal codes in it."""
+    """Drop the copy of the message with terminal codes that uvicorn adds."""
     event.pop("color_message", None)
     return event
 
