@@ -1,4 +1,4 @@
-"""The reference cases that reports are grounded in, and the index snapshots built from them."""
+"""Reference cases that reports quote, and the index snapshots built from them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def fingerprint(identifier: str) -> str:
-    """SHA-256 of a patient's or study's identifier, empty for an empty one: enough to see "the same", no way back."""
+    """SHA-256 of the identifier of a patient or study, for comparison only; empty for an empty identifier."""
     return hashlib.sha256(identifier.strip().encode()).hexdigest() if identifier.strip() else ""
 
 
@@ -34,7 +34,7 @@ def add_case(
     report: str,
     labels: Sequence[str],
 ) -> uuid.UUID:
-    """Add a case, or bring the one of that name up to date; returns its id."""
+    """Insert or update the case with this source and name; return its id."""
     row = insert(ReferenceCase).values(
         source=source,
         source_case=source_case,
@@ -54,18 +54,18 @@ def add_case(
 
 
 def cases(session: Session, case_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, ReferenceCase]:
-    """The cases that still exist, by id."""
+    """Return the cases that exist, by id."""
     rows = session.scalars(select(ReferenceCase).where(ReferenceCase.id.in_(list(case_ids))))
     return {row.id: row for row in rows}
 
 
 def add_snapshot(session: Session, *, directory: str, model_digest: str, cases: int) -> None:
-    """Make a built snapshot the current one of its model."""
+    """Make a snapshot the current one of its model."""
     session.add(ReferenceSnapshot(directory=directory, model_digest=model_digest, cases=cases))
 
 
 def current_snapshot(session: Session, model_digest: str) -> ReferenceSnapshot | None:
-    """The newest snapshot made with this model, if there is one."""
+    """Return the newest snapshot of this model."""
     return session.scalars(
         select(ReferenceSnapshot)
         .where(ReferenceSnapshot.model_digest == model_digest)

@@ -1,4 +1,4 @@
-"""Bearer keys of the API: made once, shown once, kept only as a SHA-256."""
+"""Bearer keys of the API: shown once when created, stored as SHA-256."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-#: What a key may do; each endpoint names the one it asks for.
+#: Permissions of a key; each endpoint requires one.
 SCOPES = ("read",)
-#: Tells people and secret scanners what the string is.
+#: Identifies the string to people and to secret scanners.
 PREFIX = "prelim_"
-#: 256 random bits: nothing to guess, so a plain SHA-256 is enough and no slow password hash is needed.
+#: Bytes: 256 random bits cannot be guessed, so that SHA-256 is enough and no slow password hash is needed.
 RANDOM_BYTES = 32
 
 
 class KeyNameTaken(PrelimError):
-    """Raised when a key of that name exists already, revoked or not."""
+    """Raised when a key with this name exists, revoked or not."""
 
 
 class UnknownKey(PrelimError):
-    """Raised when no key in force goes by that name."""
+    """Raised when no valid key has this name."""
 
 
 class UnknownScope(PrelimError):
-    """Raised when a key is asked for with a scope that does not exist."""
+    """Raised when a key is created with an unknown scope."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyHolder:
-    """Who showed a valid key."""
+    """Holder of a valid key."""
 
     id: uuid.UUID
     name: str
@@ -50,10 +50,9 @@ class KeyHolder:
 
 
 def create(session: Session, name: str, scopes: Sequence[str] = ("read",), *, replace: bool = False) -> str:
-    """Make the key called *name* and return its text, which cannot be read again.
+    """Create the key *name* and return its text, which is not stored.
 
-    With *replace* a key of that name, revoked or not, stops working and this one takes its place.
-    Raises KeyNameTaken, UnknownScope.
+    *replace* replaces an existing key of this name, revoked or not. Raises KeyNameTaken or UnknownScope.
     """
     _refuse_unknown(scopes)
     key = PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
@@ -65,14 +64,14 @@ def create(session: Session, name: str, scopes: Sequence[str] = ("read",), *, re
     else:
         row = row.on_conflict_do_nothing(index_elements=["name"])
     if session.scalar(row.returning(ApiKey.id)) is None:
-        raise KeyNameTaken(f"there is a key called {name!r} already: choose another name, or replace it")
+        raise KeyNameTaken(f"key {name!r} exists: choose another name, or replace it")
     return key
 
 
 def verify(session: Session, key: str) -> KeyHolder | None:
-    """Who holds this key; None where it is unknown or revoked.
+    """Return the holder of *key*, None if it is unknown or revoked.
 
-    Found by its digest: how long that takes tells a caller about a hash, never about the key.
+    It is looked up by its digest, so that the time taken tells nothing about the key.
     """
     digest = _digest(key)
     row = session.scalars(select(ApiKey).where(ApiKey.key_sha256 == digest, ApiKey.revoked_at.is_(None))).one_or_none()
@@ -82,7 +81,7 @@ def verify(session: Session, key: str) -> KeyHolder | None:
 
 
 def revoke(session: Session, name: str) -> None:
-    """Make the key called *name* worthless from the next request on; raises UnknownKey."""
+    """Revoke the key *name* from the next request on; raises UnknownKey."""
     revoked = session.scalar(
         update(ApiKey)
         .where(ApiKey.name == name, ApiKey.revoked_at.is_(None))
@@ -90,7 +89,7 @@ def revoke(session: Session, name: str) -> None:
         .returning(ApiKey.id)
     )
     if revoked is None:
-        raise UnknownKey(f"no key in force is called {name!r}")
+        raise UnknownKey(f"no valid key has the name {name!r}")
 
 
 def _digest(key: str) -> str:
@@ -100,4 +99,4 @@ def _digest(key: str) -> str:
 def _refuse_unknown(scopes: Sequence[str]) -> None:
     unknown = sorted(set(scopes) - set(SCOPES))
     if unknown:
-        raise UnknownScope(f"no such scope: {', '.join(unknown)}; there is {', '.join(SCOPES)}")
+        raise UnknownScope(f"unknown scope {', '.join(unknown)}: expected {', '.join(SCOPES)}")

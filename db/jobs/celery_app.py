@@ -1,6 +1,6 @@
-"""The Celery application and its one message: "look at this job".
+"""Celery application and its one message, the wake-up.
 
-A message carries a job's UUID and nothing else, and a task returns nothing, because Redis and Flower show both.
+A message carries the UUID of a job and nothing else, and a task returns nothing, because Redis and Flower show both.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-#: A broker that does not answer. kombu hides most of Redis's own errors, not all.
+#: Errors of an unreachable broker: kombu wraps most of Redis's errors, not all.
 BROKER_ERRORS = (BrokerError, RedisError)
 REPORT_TASK = "prelim.report"
 QUEUE = "prelim"
-#: Seconds until a dead Redis is noticed; kombu would wait for ever.
+#: Seconds until an unreachable Redis is noticed; kombu's default has no limit.
 SOCKET_SECONDS = 5
-#: kombu's lease on a message. Ours is in Postgres, so this one only has to be longer than any report.
+#: Seconds of kombu's lease on a message: longer than any report, because the job's lease is in Postgres.
 VISIBILITY_SECONDS = 3600
 
 
 def make_app(broker_url: str) -> Celery:
-    """A Celery application without result backend, JSON only, one message at a time for each slot."""
+    """Return a Celery application without result backend, with JSON messages and one prefetched message per slot."""
     app = Celery("prelim", broker=broker_url, set_as_current=False)
     app.conf.update(
         task_default_queue=QUEUE,
         task_ignore_result=True,
         task_store_errors_even_if_ignored=False,
-        # Early or late acknowledgement: the fence decides. Early spares Redis the unacked bookkeeping.
+        # Early: the fence makes late acknowledgement unnecessary, and Redis keeps no unacked messages.
         task_acks_late=False,
         worker_prefetch_multiplier=1,
         task_serializer="json",
@@ -44,7 +44,7 @@ def make_app(broker_url: str) -> Celery:
         task_send_sent_event=True,
         broker_connection_retry_on_startup=True,
         broker_transport_options={
-            # Or kombu pauses for 2, then 4 s, before it says that Redis is away, and whoever asked waits with it.
+            # kombu would pause for 2, then 4 s before it raises, and block its caller.
             "max_retries": 0,
             "visibility_timeout": VISIBILITY_SECONDS,
             "socket_timeout": SOCKET_SECONDS,
@@ -56,17 +56,17 @@ def make_app(broker_url: str) -> Celery:
 
 
 def send(app: Celery, job_id: uuid.UUID) -> bool:
-    """Send the nudge for one job; returns whether Redis took it."""
+    """Send the wake-up message of a job; return whether Redis accepted it."""
     try:
         app.send_task(REPORT_TASK, args=[str(job_id)], retry=False)
     except BROKER_ERRORS as error:
-        log.warning("broker.unreachable", why=type(error).__name__)
+        log.warning("broker.unreachable", error=type(error).__name__)
         return False
     return True
 
 
 def depth(app: Celery) -> int:
-    """How many messages wait in Redis; raises one of BROKER_ERRORS where it does not answer."""
+    """Count the messages in Redis; raises one of BROKER_ERRORS if it is unreachable."""
     with app.pool.acquire(block=True) as connection:
         channel: Any = connection.default_channel
         return int(channel.client.llen(QUEUE))

@@ -1,4 +1,4 @@
-"""How alembic reaches the database: one online connection, the URL given by ``db.session.migrate``."""
+"""Alembic environment: one connection to the URL given by ``db.session.alembic_config``."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from sqlalchemy import text
 from db.models import Base
 from db.session import engine
 
-#: Any constant: two processes that migrate at once must take turns, and this names the turn.
+#: Key of the advisory lock that serialises concurrent migrations; any constant.
 MIGRATION_LOCK = 0x5052454C
 
 
 def run() -> None:
-    """Run the wanted migrations in one transaction, holding the lock until it is committed."""
+    """Run the migrations in one transaction, which holds the lock."""
     with engine(context.config.attributes["url"]).connect() as connection:
         context.configure(connection=connection, target_metadata=Base.metadata)
         with context.begin_transaction():

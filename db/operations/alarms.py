@@ -1,7 +1,7 @@
-"""What an operator must see although every process looks alive: work that is there and does not get done.
+"""Alarms: work that waits and is not done, even if every process has a heartbeat.
 
-A worker can be connected to Redis and consume nothing (celery issue 10302), so aliveness proves little. The database
-knows what waits and when something was last claimed or written; that is what is asked here.
+A worker can be connected to Redis and consume no message (celery issue 10302), so that heartbeats prove little. The
+alarms compare waiting work with the times of the last claim and the last report.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Select
     from sqlalchemy.orm import Session
 
-#: Every code that an alarm can have.
+#: Codes of alarms.
 CODES = (
     "no_worker",
     "nothing_claimed",
@@ -31,24 +31,24 @@ CODES = (
     "no_dispatcher",
     "nothing_settled",
 )
-#: So many failed studies in a row are no longer the studies' fault. Two can be a coincidence.
+#: Studies: three failures in a row point to the system, two can be a coincidence.
 FAILED_IN_A_ROW = 3
-#: Failures of older studies raise no alarm: the work list has them. A day, for sites that get a study an hour.
+#: Failures of older studies raise no alarm. A day, for sites that receive one study an hour.
 RECENT = dt.timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """Something that needs a person: a stable code, and a sentence that says what to do."""
+    """A condition that needs an operator: a stable code, and a sentence with cause and remedy."""
 
     code: str
     detail: str
 
 
 def raised(session: Session, *, after_seconds: float, cap_seconds: float) -> list[Alarm]:
-    """The alarms of this moment, for work that has not moved for *after_seconds*; none is the good news.
+    """Return the current alarms, for work without progress for *after_seconds*.
 
-    *cap_seconds* is the longest that a study may arrive before it is judged complete.
+    *cap_seconds* is the longest time a study may arrive before it is considered complete.
     """
     found = (
         _waiting(session, after_seconds),
@@ -61,32 +61,32 @@ def raised(session: Session, *, after_seconds: float, cap_seconds: float) -> lis
 
 
 def _waiting(session: Session, after_seconds: float) -> Alarm | None:
-    """The first of the steps to a waiting report that is not taken."""
+    """Return the first failing step for waiting reports: worker, claim, report."""
     oldest = select(func.min(func.greatest(Job.queued_at, Job.available_at)))
     waiting = _seconds_since(session, oldest, Job.state == JobState.QUEUED)
     if waiting is None or waiting < after_seconds:
         return None
     if not heartbeats.alive(session, Role.WORKER):
-        return Alarm("no_worker", f"a report waits for {waiting:.0f} s and no worker is alive: start `prelim work`")
+        return Alarm("no_worker", f"a report has waited for {waiting:.0f} s, no worker is alive: start `prelim work`")
     if not _within(_seconds_since(session, select(func.max(Job.claimed_at))), after_seconds):
         return Alarm(
             "nothing_claimed",
-            f"a report waits for {waiting:.0f} s; workers are alive but claim nothing: restart them, look at Redis",
+            f"a report has waited for {waiting:.0f} s and the workers claim no job: restart them, check Redis",
         )
     if not _within(_seconds_since(session, select(func.max(Report.created_at))), after_seconds):
         return Alarm(
             "nothing_written",
-            "reports wait and are claimed, but none is written: see `prelim status`, the workers' logs",
+            "reports wait and jobs are claimed, but no report is written: see `prelim status` and the workers' logs",
         )
     return None
 
 
 def _failing(session: Session) -> Alarm | None:
-    """Every recent study fails; what is not reportable or cancelled says nothing about the house."""
+    """Raise an alarm if the last studies failed; not reportable and cancelled studies do not count."""
     ended = (
         select(Job.state)
         .join(Study, (Study.id == Job.study_id) & (Study.revision == Job.revision))
-        # now() and not clock_timestamp(), which changes from row to row: no index helps to find what it is compared to.
+        # now(): clock_timestamp() is volatile, which rules out an index.
         .where(Study.first_received_at > func.now() - RECENT, Job.state.in_((JobState.FINISHED, JobState.FAILED)))
         .order_by(Job.finished_at.desc())
         .limit(FAILED_IN_A_ROW)
@@ -95,8 +95,8 @@ def _failing(session: Session) -> Alarm | None:
         return None
     return Alarm(
         "everything_fails",
-        f"the last {FAILED_IN_A_ROW} studies failed one after the other and no report was written:"
-        " see the last error in `prelim status`, mend it, then `prelim retry` them",
+        f"the last {FAILED_IN_A_ROW} studies failed:"
+        " see the last error in `prelim status`, remove its cause, then `prelim retry` the studies",
     )
 
 
@@ -106,17 +106,17 @@ def _not_rescued(session: Session, after_seconds: float) -> Alarm | None:
         return None
     return Alarm(
         "not_rescued",
-        f"the worker of a report has been gone for {expired:.0f} s and no other got the report:"
-        " start `prelim dispatch` again, it gives it to another; see its log",
+        f"the lease of a job expired {expired:.0f} s ago and the job was not queued again:"
+        " restart `prelim dispatch`; see its log",
     )
 
 
 def _no_dispatcher(session: Session) -> Alarm | None:
-    """Without one nothing is indexed, settled or rescued; a house where nothing has happened yet may lack it."""
+    """Raise an alarm if no dispatcher is alive, except in an installation that was never used."""
     in_use = select(or_(exists(select(Process.name)), exists(select(Study.id))))
     if heartbeats.alive(session, Role.DISPATCHER) or not session.scalar(in_use):
         return None
-    return Alarm("no_dispatcher", "no dispatcher is alive, what arrives gets no report: start `prelim dispatch`")
+    return Alarm("no_dispatcher", "no dispatcher is alive and new studies get no report: start `prelim dispatch`")
 
 
 def _unsettled(session: Session, after_seconds: float) -> Alarm | None:
@@ -125,8 +125,7 @@ def _unsettled(session: Session, after_seconds: float) -> Alarm | None:
         return None
     return Alarm(
         "nothing_settled",
-        f"a study has been arriving for {arriving:.0f} s and is not judged complete:"
-        " start `prelim dispatch` again; see its log",
+        f"a study has been arriving for {arriving:.0f} s and was not settled: restart `prelim dispatch`; see its log",
     )
 
 
@@ -135,7 +134,7 @@ def _within(seconds: float | None, limit: float) -> bool:
 
 
 def _seconds_since(session: Session, query: Select[tuple[dt.datetime]], *where: ColumnElement[bool]) -> float | None:
-    """Negative where the moment is still to come."""
+    """Seconds since the result of *query*; negative for a time in the future."""
     moment = query.where(*where).scalar_subquery()
     seconds = session.scalar(select(func.extract("epoch", func.clock_timestamp() - moment)))
     return None if seconds is None else float(seconds)

@@ -1,6 +1,6 @@
-"""Read what people look at: the work list, one study as it stands, its report, and how the house is doing.
+"""Queries for people: work list, study, report, state of the installation.
 
-Shared by the API and `prelim status`, so that both say the same.
+Shared by the API and the command line, so that both show the same.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from sqlalchemy import Row, Select
     from sqlalchemy.orm import Session
 
-#: The latest reports whose duration tells how long the next ones will take.
+#: Latest reports whose durations the forecast averages.
 FORECAST_REPORTS = 50
 
 
 class Position(NamedTuple):
-    """Where a page of the work list ended."""
+    """End of a page of the work list."""
 
     received_at: dt.datetime
     study_id: uuid.UUID
@@ -37,18 +37,18 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ReportLine:
-    """What the work list says of a study's current report."""
+    """Current report of a study, as the work list shows it."""
 
     version: int
     basis: str
     created_at: dt.datetime
-    #: Images have arrived that it knows nothing of.
+    #: True if images arrived after it.
     outdated: bool
 
 
 @dataclass(frozen=True, slots=True)
 class StudyLine:
-    """A study as the work list shows it."""
+    """A study, as the work list shows it."""
 
     id: uuid.UUID
     study_instance_uid: str
@@ -83,7 +83,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """How much of a study has arrived; *images* are the objects a report can be about."""
+    """Received part of a study; *images* counts the reportable objects."""
 
     series: int
     instances: int
@@ -92,7 +92,7 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class LastError:
-    """The latest failed try; *at* is when its job ended, or when the try began where another one follows."""
+    """Latest failed attempt; *at* is the end of its job, or the start of the attempt if the job is queued again."""
 
     at: dt.datetime
     study_id: uuid.UUID
@@ -102,9 +102,9 @@ class LastError:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """How the house is doing, from the database alone."""
+    """State of the installation, from the database."""
 
-    #: By displayed state, every state named.
+    #: Number of studies by displayed state, including states with none.
     studies: dict[str, int]
     queue_depth: int
     oldest_waiting_seconds: float | None
@@ -114,7 +114,7 @@ class Overview:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Where a report stands in the queue, from 1; *seconds* until it is there, None where nothing is known to go by."""
+    """Position of a report in the queue, from 1, and estimated *seconds* until it is written, if known."""
 
     position: int
     seconds: float | None
@@ -126,7 +126,7 @@ def _displayed_state() -> ColumnElement[str]:
 
 
 def _is_displayed_as(state: str) -> ColumnElement[bool]:
-    """Plain comparisons instead of the CASE: the planner knows from them how few rows there will be."""
+    """Compare the columns and not the CASE, whose selectivity the planner cannot estimate."""
     if state in OPEN_JOBS:
         return and_(Study.state == StudyState.SETTLED, Job.state == state)
     return and_(Study.state == state, _displayed_state() == state)
@@ -163,7 +163,7 @@ def _line(row: Row[Any]) -> StudyLine:
 
 
 def page(session: Session, *, limit: int, state: str | None = None, after: Position | None = None) -> Page:
-    """At most *limit* studies, the newest first, of one displayed state if asked, after a position if given."""
+    """Return a page of studies, the newest first, of one displayed *state* and *after* a position if given."""
     newest = Study.first_received_at.desc(), Study.id.desc()
     query = _studies().order_by(*newest).limit(limit + 1)
     if state is not None:
@@ -177,19 +177,19 @@ def page(session: Session, *, limit: int, state: str | None = None, after: Posit
 
 
 def study(session: Session, study_id: uuid.UUID) -> StudyLine | None:
-    """One study as it stands."""
+    """Return one study."""
     row = session.execute(_studies().where(Study.id == study_id)).one_or_none()
     return None if row is None else _line(row)
 
 
 def studies(session: Session, study_instance_uids: Collection[str]) -> list[StudyLine]:
-    """The studies of these Study Instance UIDs that have arrived, the newest first."""
+    """Return the received studies among these Study Instance UIDs, the newest first."""
     query = _studies().where(Study.study_instance_uid.in_(list(study_instance_uids)))
     return [_line(row) for row in session.execute(query.order_by(Study.first_received_at.desc(), Study.id.desc()))]
 
 
 def content(session: Session, study_id: uuid.UUID) -> Content:
-    """How much of a study has arrived."""
+    """Count the received series, objects and images of a study."""
     counts = session.execute(
         select(
             func.count(Instance.series_instance_uid.distinct()),
@@ -201,7 +201,7 @@ def content(session: Session, study_id: uuid.UUID) -> Content:
 
 
 def overview(session: Session) -> Overview:
-    """Studies by displayed state, the queue, the workers, the last error."""
+    """Return the studies by displayed state, the queue, the workers and the last error."""
     depth, oldest = session.execute(
         select(func.count(), func.extract("epoch", func.clock_timestamp() - func.min(Job.queued_at))).where(
             Job.state == JobState.QUEUED
@@ -217,7 +217,7 @@ def overview(session: Session) -> Overview:
 
 
 def forecast(session: Session, study_id: uuid.UUID) -> Forecast | None:
-    """Where a waiting study stands in the queue, and when to expect its report; None where its job does not wait."""
+    """Return the forecast of a study's report; None if its job is not queued."""
     job = session.scalars(
         select(Job)
         .join(Study, and_(Study.id == Job.study_id, Study.revision == Job.revision))
@@ -228,7 +228,7 @@ def forecast(session: Session, study_id: uuid.UUID) -> Forecast | None:
     before = select(func.count()).select_from(Job).where(Job.state == JobState.QUEUED, Job.urgent_at < job.urgent_at)
     position = 1 + (session.scalar(before) or 0)
     seconds, slots = _seconds_per_report(session), _slots(session)
-    # Every slot is taken once before the first of the queue has its turn: the cautious side.
+    # Pessimistic: every slot is busy once before the first job of the queue starts.
     rounds = None if not slots else 1 + -(-position // slots)
     return Forecast(position, None if seconds is None or rounds is None else rounds * seconds)
 
@@ -250,7 +250,7 @@ def _slots(session: Session) -> int:
 
 
 def counts(session: Session) -> dict[str, int]:
-    """How many studies are in each displayed state; every state is named."""
+    """Count the studies by displayed state, including states with none."""
     state = _displayed_state()
     found = session.execute(
         select(state, func.count())
@@ -262,7 +262,7 @@ def counts(session: Session) -> dict[str, int]:
 
 
 def last_error(session: Session) -> LastError | None:
-    """The latest try that failed, whether its job has ended or waits for another try."""
+    """Return the latest failed attempt of an ended or queued job."""
     at = func.coalesce(Job.finished_at, Job.claimed_at)
     row = session.execute(
         select(at, Job.study_id, Job.reason, Job.detail)

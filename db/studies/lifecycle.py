@@ -1,9 +1,9 @@
-"""The life of a study: each transition is one function and one conditional UPDATE.
+"""Life of a study: each transition is one function and one conditional UPDATE.
 
     receiving -> settled -> reported | not_reportable | failed | cancelled
         ^__________________________________| late images: revision + 1
 
-While a study is `settled`, its job (db.jobs.claims) says whether it waits or runs.
+While a study is `settled`, its job is queued or running (db.jobs.claims).
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-#: Delays from here on are shown in minutes; in seconds.
+#: Seconds from which a delay is given in minutes.
 SHOWN_IN_MINUTES = 120
 
 
 @dataclass(frozen=True, slots=True)
 class StudyAttributes:
-    """What the headers of an object say of its study; the first object's words are kept."""
+    """Attributes of a study in the header of an object; those of the first object are stored."""
 
     study_instance_uid: str
     patient_id: str = ""
@@ -41,15 +41,15 @@ class StudyAttributes:
     accession_number: str = field(default="", repr=False)
     study_date: str = ""
     study_description: str = field(default="", repr=False)
-    #: Greater is more urgent; 0 is routine.
+    #: db.studies.priority: greater is more urgent, 0 is routine.
     priority: int = 0
-    #: Number of Study Related Instances (0020,1208), where the sender says it.
+    #: Number of Study Related Instances (0020,1208), if the sender gave it.
     announced: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedInstance:
-    """A durable file, as the indexer read it."""
+    """A durable file with the attributes the indexer read from it."""
 
     study: StudyAttributes = field(repr=False)
     sop_instance_uid: str
@@ -70,8 +70,8 @@ class ReceivedInstance:
     called_ae_title: str = ""
 
 
-class EndedJob(Protocol):
-    """What names a study's revision: a job, or the claim on one."""
+class RevisionRef(Protocol):
+    """Reference to a revision of a study: a job, or the claim on one."""
 
     @property
     def study_id(self) -> uuid.UUID: ...  # noqa: D102
@@ -80,19 +80,19 @@ class EndedJob(Protocol):
 
 
 class Recorded(enum.Enum):
-    """What became of a received file."""
+    """Result of recording a received file."""
 
     NEW = "new"
-    #: This very file has its row already: a crash came between commit and clean-up.
+    #: The file has its row: an earlier run crashed between commit and clean-up.
     ALREADY_INDEXED = "already indexed"
-    #: Another file holds the same object; this one may go.
+    #: Another file holds the same object; this one can be deleted.
     DUPLICATE = "duplicate"
-    #: Another file holds a different object under the same SOP Instance UID; the first is kept.
+    #: Another file holds a different object with the same SOP Instance UID; the first is kept.
     CONFLICT = "conflict"
 
 
 def record_instance(session: Session, received: ReceivedInstance) -> Recorded:
-    """Give a durable file its row, exactly once, and open a new revision where it comes late."""
+    """Insert the row of a durable file exactly once; a late image opens a new revision of its study."""
     known = _known(session, received)
     if known is not None:
         return known
@@ -100,7 +100,7 @@ def record_instance(session: Session, received: ReceivedInstance) -> Recorded:
     if received.reportable and study.state != StudyState.RECEIVING:
         _reopen(session, study)
     if not _insert(session, received, study):
-        # Another indexer was faster between our look and our insert.
+        # Another indexer inserted it since it was looked up.
         return _known(session, received) or Recorded.CONFLICT
     study.last_received_at = func.clock_timestamp()
     if received.reportable:
@@ -129,7 +129,7 @@ def _locked_study(session: Session, received: ReceivedInstance) -> Study:
         .values(**attributes, calling_ae_title=received.calling_ae_title)
         .on_conflict_do_nothing(index_elements=["study_instance_uid"])
     )
-    # The lock makes late images, settling and finishing of one study take turns.
+    # The lock serialises late images, settling and finishing of one study.
     return session.scalars(
         select(Study)
         .where(Study.study_instance_uid == received.study.study_instance_uid)
@@ -150,14 +150,14 @@ def _insert(session: Session, received: ReceivedInstance, study: Study) -> bool:
 
 
 def _reopen(session: Session, study: Study) -> None:
-    """Images came after the study was judged complete: a new revision; a report in the making is superseded."""
+    """Begin a new revision because of late images, and supersede an open job."""
     session.execute(
         update(Job)
         .where(Job.study_id == study.id, Job.state.in_(OPEN_JOBS))
         .values(
             state=JobState.SUPERSEDED,
             reason=Reason.LATE_IMAGES,
-            detail="images of the study arrived after it was judged complete",
+            detail="images arrived after the study was considered complete",
             lease_until=None,
             finished_at=func.clock_timestamp(),
         )
@@ -180,7 +180,7 @@ def quarantine(
     sop_instance_uid: str | None = None,
     calling_ae_title: str = "",
 ) -> None:
-    """Give an acknowledged file that is no instance of a study its row; doing it twice is one row."""
+    """Insert the row of an acknowledged file that became no instance; repeating it changes nothing."""
     session.execute(
         insert(Quarantined)
         .values(
@@ -198,28 +198,27 @@ def quarantine(
 
 
 def late_arrivals(session: Session, study_id: uuid.UUID, revision: int) -> list[str]:
-    """What a revision has that the last report had not: "32 images of series 4 arrived 14 min later".
+    """Describe the images since the last report: "32 images of series 4 arrived 14 min later".
 
-    A revision whose report was superseded or failed was seen by nobody, so it is no measure of what is new; before the
-    first report nothing is.
+    Revisions without a report do not count: their images are new to the reader. Empty before the first report.
     """
     if revision == 1:
         return []
-    seen = session.scalar(
+    reported = session.scalar(
         select(func.max(Report.revision)).where(Report.study_id == study_id, Report.revision < revision)
     )
-    return [] if seen is None else _since(session, study_id, seen, revision)
+    return [] if reported is None else _since(session, study_id, reported, revision)
 
 
-def _since(session: Session, study_id: uuid.UUID, seen: int, revision: int) -> list[str]:
+def _since(session: Session, study_id: uuid.UUID, reported: int, revision: int) -> list[str]:
     earlier = session.scalar(
-        select(func.max(Instance.received_at)).where(Instance.study_id == study_id, Instance.revision <= seen)
+        select(func.max(Instance.received_at)).where(Instance.study_id == study_id, Instance.revision <= reported)
     )
     late = session.execute(
         select(Instance.series_number, func.count(), func.min(Instance.received_at))
         .where(
             Instance.study_id == study_id,
-            Instance.revision > seen,
+            Instance.revision > reported,
             Instance.revision <= revision,
             Instance.reportable,
         )
@@ -238,23 +237,23 @@ def _late(series_number: int | None, images: int, seconds: float) -> str:
 
 
 def lock(session: Session, study_id: uuid.UUID) -> None:
-    """Take the study's turn: who changes a study and its job locks the study first, or the two could deadlock."""
+    """Lock a study. It is locked before its job, by every transaction that changes both, to avoid deadlocks."""
     session.execute(select(Study.id).where(Study.id == study_id).with_for_update())
 
 
-def end(session: Session, owner: EndedJob, state: StudyState, *, reason: Reason, detail: str) -> None:
-    """Bring a settled study to its end; nothing happens where a newer revision has begun."""
+def end(session: Session, ended: RevisionRef, state: StudyState, *, reason: Reason, detail: str) -> None:
+    """End a settled study without a report; nothing happens if a newer revision has begun."""
     session.execute(
         update(Study)
-        .where(Study.id == owner.study_id, Study.revision == owner.revision, Study.state == StudyState.SETTLED)
+        .where(Study.id == ended.study_id, Study.revision == ended.revision, Study.state == StudyState.SETTLED)
         .values(state=state, reason=reason, detail=detail)
     )
 
 
 def find(session: Session, name: str, *, lock: bool = False) -> Study:
-    """The study an operator names by its id, Study Instance UID or accession number.
+    """Return the study with this id, Study Instance UID or accession number.
 
-    Raises UnknownStudy where none or several match.
+    Raises UnknownStudy if no study, or more than one, matches.
     """
     named = [Study.study_instance_uid == name, Study.accession_number == name]
     try:
@@ -264,5 +263,5 @@ def find(session: Session, name: str, *, lock: bool = False) -> Study:
     query = select(Study).where(or_(*named)).limit(2)
     found = session.scalars(query.with_for_update() if lock else query).all()
     if len(found) != 1:
-        raise UnknownStudy(f"{'no study' if not found else 'more than one study'} goes by that name")
+        raise UnknownStudy("more than one study matches: use the Study Instance UID" if found else "no study matches")
     return found[0]

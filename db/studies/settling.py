@@ -1,7 +1,7 @@
-"""When a study is complete: what is quiet, or has grown too long, gets its job.
+"""Settling: a study that is quiet, or has grown for too long, is considered complete and gets its job.
 
-Late images make a new revision. Each one has to be quiet for longer than the one before, so that a sender that drips
-does not get a report for every drop, and after a number of revisions a person is asked.
+Late images make a new revision. Each revision must be quiet for longer than the one before, so that a slow sender does
+not get a report for every image; after a number of revisions an operator decides.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
 
-#: Most studies settled in one transaction: a backlog after an outage must not become one huge transaction.
+#: Studies settled in one transaction: a backlog after an outage must not become one long transaction.
 BATCH = 50
-#: The quiet time grows by itself with each revision, up to this many times.
-LONGEST_DEBOUNCE = 10
+#: Limit of the factor by which the quiet time grows, one more with each revision.
+MAX_QUIET_FACTOR = 10
 
 
 def settle_due(
@@ -38,13 +38,13 @@ def settle_due(
     max_revisions: int,
     open_associations: Collection[str] = (),
 ) -> list[uuid.UUID]:
-    """Settle every study that is quiet, or has grown too long; returns the ids of the jobs made.
+    """Settle every study that is quiet or has grown for too long; return the ids of the new jobs.
 
-    Quiet: its last object is *quiet_seconds* old (or what *quiet_rules* says for its AE title or modality), times its
-    revision, and no open association has carried it. Too long: its first object of this revision is *cap_seconds* old.
-    A revision beyond *max_revisions* waits for an operator.
+    Quiet: no object for *quiet_seconds* (or the value of *quiet_rules* for AE title or modality) times its revision,
+    and no open association carries it. Too long: its revision began *cap_seconds* ago.
+    A revision beyond *max_revisions* is cancelled until an operator retries it.
     """
-    quiet = _quiet_seconds(quiet_rules, quiet_seconds) * func.least(Study.revision, LONGEST_DEBOUNCE)
+    quiet = _quiet_seconds(quiet_rules, quiet_seconds) * func.least(Study.revision, MAX_QUIET_FACTOR)
     age = func.extract("epoch", func.clock_timestamp() - Study.last_received_at)
     capped = func.extract("epoch", func.clock_timestamp() - Study.revision_started_at) >= cap_seconds
     carried = exists().where(Instance.study_id == Study.id, Instance.association_id.in_(list(open_associations)))
@@ -53,11 +53,11 @@ def settle_due(
         .where(Study.state == StudyState.RECEIVING, or_((age >= quiet) & ~carried, capped))
         .order_by(Study.priority.desc(), Study.last_received_at)
         .limit(BATCH)
-        # Several dispatchers share the work instead of waiting for each other.
+        # SKIP LOCKED: several dispatchers share the work.
         .with_for_update(skip_locked=True)
     ).all()
     jobs = [
-        _settle_or_ask(
+        _settle_or_cancel(
             session,
             row.Study,
             f"still growing after {cap_seconds:g} s" if row.capped else f"quiet for {row.quiet:g} s",
@@ -68,13 +68,13 @@ def settle_due(
     return [job for job in jobs if job is not None]
 
 
-def _settle_or_ask(session: Session, study: Study, why: str, max_revisions: int) -> uuid.UUID | None:
+def _settle_or_cancel(session: Session, study: Study, why: str, max_revisions: int) -> uuid.UUID | None:
     job_id = settle(session, study, why)
     if job_id is None or study.revision <= max_revisions:
         return job_id
     job = session.get_one(Job, job_id)
     job.state, job.finished_at, job.reason = JobState.CANCELLED, func.clock_timestamp(), Reason.TOO_MANY_REVISIONS
-    job.detail = f"images came late {study.revision - 1} times: `prelim retry` writes a report about all there is"
+    job.detail = f"late images arrived {study.revision - 1} times: `prelim retry` writes a report about all images"
     study.state, study.reason, study.detail = StudyState.CANCELLED, job.reason, job.detail
     return None
 
@@ -88,15 +88,15 @@ def _quiet_seconds(rules: Mapping[str, float], default: float) -> ColumnElement[
 
 
 def _announced(session: Session, study: Study) -> str:
-    """What the sender's own count says, where it says something else than what has come."""
-    here = session.scalar(select(func.count()).select_from(Instance).where(Instance.study_id == study.id))
-    if study.announced is None or study.announced == here:
+    """Return the announced number of objects, if it differs from the received number."""
+    received = session.scalar(select(func.count()).select_from(Instance).where(Instance.study_id == study.id))
+    if study.announced is None or study.announced == received:
         return ""
-    return f" ({here} of {study.announced} objects announced)"
+    return f" ({received} of {study.announced} objects announced)"
 
 
 def settle(session: Session, study: Study, why: str) -> uuid.UUID | None:
-    """Judge a locked, receiving study complete; returns its job's id, or None where it holds no image."""
+    """Settle a locked study that is receiving; return the id of its job, None if it has no image."""
     images = session.scalar(
         select(func.count()).select_from(Instance).where(Instance.study_id == study.id, Instance.reportable)
     )
@@ -104,7 +104,7 @@ def settle(session: Session, study: Study, why: str) -> uuid.UUID | None:
     study.settle_reason = f"{why}, with {images} image{'' if images == 1 else 's'}{_announced(session, study)}"
     if not images:
         study.state, study.reason = StudyState.NOT_REPORTABLE, Reason.NO_IMAGES
-        study.detail = "the study holds no object a report can be about"
+        study.detail = "the study contains no object that can be reported"
         return None
     study.state = StudyState.SETTLED
     job_id = uuid.uuid4()

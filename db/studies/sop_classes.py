@@ -1,4 +1,4 @@
-"""Which stored objects are images a report can be about."""
+"""SOP classes of images that can be reported."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _IMAGE_CLASSES = frozenset(
         "77.1",  # VL Image (trial, retired)
         "77.2",  # VL Multi-frame Image (trial, retired)
         "77.1.1",  # VL Endoscopic
-        "77.1.1.1",  # Video Endoscopic: the worker refuses it as video, with that reason
+        "77.1.1.1",  # Video Endoscopic: not reportable, with the reason `video`
         "77.1.2",  # VL Microscopic
         "77.1.2.1",  # Video Microscopic
         "77.1.3",  # VL Slide-Coordinates Microscopic
@@ -73,9 +73,9 @@ _IMAGE_CLASSES = frozenset(
 
 
 def is_reportable(sop_class_uid: str) -> bool:
-    """Whether *sop_class_uid* is an image a radiologist would read; everything else is stored only.
+    """Return whether *sop_class_uid* is an image a radiologist would read; other objects are only stored.
 
-    A list of what counts, not of what does not: SEG, RT images and doses, maps and private classes also carry
-    pixels, and a class nobody has looked at must not start a report. UIDs: DICOM PS3.4 B.5 and PS3.6 A.
+    An allow list: SEG, RT images and doses, maps and private classes also carry pixels, and an unknown class must not
+    start a report. UIDs: DICOM PS3.4 B.5 and PS3.6 A.
     """
     return sop_class_uid in _IMAGE_CLASSES

@@ -211,7 +211,7 @@ def test_a_study_without_images_cannot_be_tried_again_and_says_why(arrivals: Arr
     arrivals.settle()
 
     with (
-        pytest.raises(NotPossible, match="^the study holds no image that could be reported$"),
+        pytest.raises(NotPossible, match="^the study contains no image that can be reported$"),
         transaction(arrivals.url) as session,
     ):
         claims.retry(session, lifecycle.find(session, arrivals.uid, lock=True))
