@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+#: Name of the threads that serve one connection each.
+CONNECTION_THREAD = "dicom-association"
 #: Connections queued by the kernel: a modality's burst of associations.
 BACKLOG = 128
 #: Pending connections, without an accepted association, of one address and of all: each costs a thread until ARTIM.
@@ -118,7 +120,7 @@ class Listener:
         self._evict_oldest(address)
         association = Association(connection, address, self._services)
         thread = threading.Thread(
-            target=self._serve, args=(connection, association), name="dicom-association", daemon=True
+            target=self._serve, args=(connection, association), name=CONNECTION_THREAD, daemon=True
         )
         self._serving[thread] = association
         try:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydicom.data import get_testdata_file
 
 from db.settings import Settings
+from dicom_listener.receive.listener import CONNECTION_THREAD
 from dicom_listener.scu.send import Node
 from dicom_listener.spool import file_meta
 
@@ -30,6 +32,11 @@ def stored(settings: Settings) -> list[tuple[file_meta.FileMeta, bytes]]:
     contents = [path.read_bytes() for path in (settings.spool / "inbox").glob("*.dcm")]
     metas = map(file_meta.decode, contents)
     return [(meta, content[meta.length :]) for meta, content in zip(metas, contents, strict=True)]
+
+
+def connections() -> int:
+    """Count the connections that listeners of this process serve, by their threads."""
+    return sum(thread.name == CONNECTION_THREAD for thread in threading.enumerate())
 
 
 def file_of_pydicom(name: str) -> Path:

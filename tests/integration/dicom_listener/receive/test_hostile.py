@@ -20,7 +20,7 @@ from dicom_listener.spool import writer
 from dicom_listener.spool.durable import Spool
 from tests.fuzz import wire
 from tests.fuzz.wire import ABORT, COMMAND, LAST, P_DATA_TF, Client, ct_slice, echoes, pdu, pdv
-from tests.integration.dicom_listener.listening import settings_for, stored
+from tests.integration.dicom_listener.listening import connections, settings_for, stored
 from tests.polling import wait_until
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def size_of(entry: os.DirEntry[str]) -> int:
 def test_sixty_pending_connections_do_not_exclude_a_c_echo(listener: Listener) -> None:
     pending = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(60)]
     assert echoes(listener.port)
-    wait_until(lambda: len(listener._serving) <= MAX_PENDING_PER_ADDRESS + 1)
+    wait_until(lambda: connections() <= MAX_PENDING_PER_ADDRESS + 1)
     for connection in pending:
         connection.close()
 
@@ -201,7 +201,7 @@ def test_failed_removal_does_not_leak_an_association(tmp_path: Path, monkeypatch
             with Client(listener.port) as client:
                 client.associate()
                 client.send(pdu(P_DATA_TF, STORE_RQ + pdv(3, 0, bytes(5000))))
-            wait_until(lambda: not listener._serving)
+            wait_until(lambda: connections() == 0)
         assert echoes(listener.port)
 
 

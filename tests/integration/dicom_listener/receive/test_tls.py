@@ -17,7 +17,7 @@ from dicom_listener.receive import upper_layer
 from dicom_listener.receive.listener import Listener
 from tests.conftest import missing
 from tests.fuzz.wire import Client
-from tests.integration.dicom_listener.listening import settings_for
+from tests.integration.dicom_listener.listening import connections, settings_for
 from tests.polling import wait_until
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def test_tls_before_1_2_is_not_supported(listener: Listener, certificates: dict[
 def test_missing_tls_handshake_ends_the_connection(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upper_layer, "HANDSHAKE_SECONDS", 0.2)
     with Client(listener.port):
-        wait_until(lambda: not listener._serving)
+        wait_until(lambda: connections() == 0)
 
 
 def test_tls_key_without_certificate_is_a_configuration_error(tmp_path: Path) -> None:
