@@ -152,6 +152,9 @@ class Model(Section):
         allow_inf_nan=False,
         description="Memory to use of each GPU, in GiB; unset: all free memory.",
     )
+    cuda_graphs: bool = Field(
+        default=False, description="Decode with CUDA graphs, for fewer launches; not yet run on a GPU."
+    )
     images_per_study: int = Field(default=8, ge=1, description="Limit of images of one study given to the model.")
     max_new_tokens: int = Field(default=200, ge=1, description="Longest report, in tokens.")
     report_deadline_seconds: Seconds = Field(default=300, description="Longest generation of one report.")

@@ -120,6 +120,7 @@ def _load_model(settings: Settings) -> ResidentModel:
         context_tokens=settings.model.context_tokens,
         quantization=settings.model.quantization,
         gpu_memory_gib=settings.model.gpu_memory_gib,
+        cuda_graphs=settings.model.cuda_graphs,
     )
 
 
