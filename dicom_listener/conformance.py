@@ -85,7 +85,7 @@ def _negotiation(settings: Settings) -> Iterator[str]:
         ("Asynchronous operations", "not supported (1, 1)"),
         ("Role selection", "no response: default roles"),
         ("ARTIM", f"{association.ARTIM_SECONDS} s"),
-        ("Idle association", f"aborted after {association.IDLE_SECONDS} s"),
+        ("Idle association", f"closed after {association.IDLE_SECONDS} s"),
         (
             "Pending connections of one address",
             f"{listener.MAX_PENDING_PER_ADDRESS}; one more closes the oldest",
@@ -116,7 +116,7 @@ def _storage(settings: Settings) -> Iterator[str]:
         ("Stored", "byte for byte as received, without coercion; the preamble is zeroed"),
         ("The same object again", "success; no new report"),
         (
-            "Another object under a known SOP Instance UID",
+            "Another object with a known SOP Instance UID",
             "success; the first is used, the second is quarantined",
         ),
         ("Maximum size of a data set", f"{CStoreHandler.max_bytes} bytes"),
