@@ -45,10 +45,10 @@ def _studies(session: Session) -> Iterator[Violation]:
         "a reported study's job is finished": and_(
             Study.state == StudyState.REPORTED, or_(Job.id.is_(None), Job.state != JobState.FINISHED)
         ),
-        "a study that failed or was cancelled has such a job": and_(
+        "a failed or cancelled study has a job in the same state": and_(
             Study.state.in_((StudyState.FAILED, StudyState.CANCELLED)), or_(Job.id.is_(None), Job.state != Study.state)
         ),
-        "a not reportable study has no images or such a job": and_(
+        "a not reportable study has no images or a not reportable job": and_(
             Study.state == StudyState.NOT_REPORTABLE,
             Study.reason != Reason.NO_IMAGES,
             or_(Job.id.is_(None), Job.state != Study.state),
@@ -72,7 +72,7 @@ def _jobs(session: Session) -> Iterator[Violation]:
         .where((Job.state == JobState.FINISHED) != Report.id.is_not(None))
     )
     for job_id in session.scalars(unreported):
-        yield Violation("a finished job, and only that, has a report", f"job {job_id}")
+        yield Violation("exactly the finished jobs have a report", f"job {job_id}")
 
 
 def _reports(session: Session) -> Iterator[Violation]:

@@ -1,4 +1,4 @@
-"""A study and its files, as the indexer would record them."""
+"""Studies and files, recorded as the indexer does."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ NOW = {"quiet_seconds": 0, "quiet_rules": {}, "cap_seconds": 3600, "max_revision
 
 @dataclass
 class Arrivals:
-    """Records made-up objects in a database; remembers one study."""
+    """One study in a database, whose objects are recorded on demand."""
 
     url: str
     uid: str = field(default_factory=lambda: f"2.25.{uuid.uuid4().int}")
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def image(self, **changes: object) -> lifecycle.Recorded:
-        """Record one more image of the study, with some attributes changed."""
+        """Record one more image of the study, with *changes* of its attributes."""
         number = next(self._numbers)
         values: dict[str, object] = {
             "study": lifecycle.StudyAttributes(self.uid, patient_id="PHANTOM-1", patient_name="PHANTOM^ONE"),
@@ -45,7 +45,7 @@ class Arrivals:
             return lifecycle.record_instance(session, lifecycle.ReceivedInstance(**(values | changes)))  # type: ignore[arg-type]
 
     def settle(self, **changes: object) -> list[uuid.UUID]:
-        """Settle what is due; the ids of the jobs made."""
+        """Settle due studies; return the ids of the new jobs."""
         with transaction(self.url) as session:
             return settling.settle_due(session, **(NOW | changes))  # type: ignore[arg-type]
 
@@ -55,7 +55,7 @@ class Arrivals:
             return claims.claim_next(session, owner="test", lease_seconds=30)
 
     def running_job(self) -> claims.Claim:
-        """An image, settled, its job claimed."""
+        """Record an image, settle the study and claim its job."""
         self.image()
         self.settle()
         claim = self.claim()
@@ -63,7 +63,7 @@ class Arrivals:
         return claim
 
     def state(self) -> str:
-        """Where the study is in its life."""
+        """Return the state of the study."""
         with transaction(self.url) as session:
             return lifecycle.find(session, self.uid).state
 

@@ -1,4 +1,4 @@
-"""The fenced protocol, on a real PostgreSQL."""
+"""Job protocol on a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ def finish(url: str, claim: claims.Claim) -> None:
         claims.finish(session, claim, DRAFT)
 
 
-def let_worker_die(arrivals: Arrivals, claim: claims.Claim, *, max_attempts: int = 3) -> None:
-    let_lease_run_out(arrivals.url, claim.job_id)
+def lose_worker(arrivals: Arrivals, claim: claims.Claim, *, max_attempts: int = 3) -> None:
+    expire_lease(arrivals.url, claim.job_id)
     with transaction(arrivals.url) as session:
         assert claims.rescue(session, max_attempts=max_attempts) == 1
 
 
-def let_lease_run_out(url: str, job_id: uuid.UUID) -> None:
+def expire_lease(url: str, job_id: uuid.UUID) -> None:
     with transaction(url) as session:
         past = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
         session.execute(update(Job).where(Job.id == job_id).values(lease_until=past))
 
 
-def test_a_finished_job_leaves_its_report(arrivals: Arrivals) -> None:
+def test_finished_job_has_a_report(arrivals: Arrivals) -> None:
     claim = arrivals.running_job()
     finish(arrivals.url, claim)
 
@@ -65,13 +65,13 @@ def test_a_finished_job_leaves_its_report(arrivals: Arrivals) -> None:
         assert (report.version, report.revision, report.fence) == (1, 1, claim.fence)
 
 
-def test_a_claimed_job_cannot_be_claimed_again(arrivals: Arrivals) -> None:
+def test_claimed_job_cannot_be_claimed_again(arrivals: Arrivals) -> None:
     arrivals.running_job()
 
     assert arrivals.claim() is None
 
 
-def test_eight_claimers_on_four_hundred_jobs_make_four_hundred_claims(arrivals: Arrivals, database_url: str) -> None:
+def test_concurrent_workers_claim_each_job_once(arrivals: Arrivals, database_url: str) -> None:
     for _ in range(400):
         type(arrivals)(database_url).image()
     while arrivals.settle():
@@ -86,32 +86,32 @@ def test_eight_claimers_on_four_hundred_jobs_make_four_hundred_claims(arrivals: 
     assert len(claimed) == len(set(claimed)) == 400
 
 
-def test_a_job_whose_lease_ran_out_goes_to_the_next_worker_and_the_first_is_a_zombie(arrivals: Arrivals) -> None:
-    zombie = arrivals.running_job()
-    let_worker_die(arrivals, zombie)
+def test_job_with_expired_lease_goes_to_another_worker(arrivals: Arrivals) -> None:
+    stale = arrivals.running_job()
+    lose_worker(arrivals, stale)
     successor = arrivals.claim()
     assert successor is not None
 
     with pytest.raises(StaleFence):
-        finish(arrivals.url, zombie)
+        finish(arrivals.url, stale)
     finish(arrivals.url, successor)
 
     with transaction(arrivals.url) as session:
         assert [report.fence for report in session.scalars(select(Report))] == [successor.fence]
 
 
-def test_a_zombie_that_comes_back_after_the_end_writes_nothing(arrivals: Arrivals) -> None:
-    zombie = arrivals.running_job()
-    let_worker_die(arrivals, zombie)
+def test_stale_worker_cannot_finish_a_finished_job(arrivals: Arrivals) -> None:
+    stale = arrivals.running_job()
+    lose_worker(arrivals, stale)
     successor = arrivals.claim()
     assert successor is not None
     finish(arrivals.url, successor)
 
     with pytest.raises(StaleFence):
-        finish(arrivals.url, zombie)
+        finish(arrivals.url, stale)
 
 
-def test_a_heartbeat_of_a_superseded_job_tells_its_worker(arrivals: Arrivals) -> None:
+def test_lease_of_a_superseded_job_cannot_be_extended(arrivals: Arrivals) -> None:
     claim = arrivals.running_job()
     arrivals.image()
 
@@ -119,7 +119,7 @@ def test_a_heartbeat_of_a_superseded_job_tells_its_worker(arrivals: Arrivals) ->
         claims.extend_lease(session, claim, lease_seconds=30)
 
 
-def test_a_superseded_job_cannot_finish_and_the_next_revision_gets_version_one(arrivals: Arrivals) -> None:
+def test_superseded_job_cannot_finish_and_takes_no_version(arrivals: Arrivals) -> None:
     old = arrivals.running_job()
     arrivals.image()
     with pytest.raises(StaleFence):
@@ -133,7 +133,7 @@ def test_a_superseded_job_cannot_finish_and_the_next_revision_gets_version_one(a
         assert [(r.version, r.revision) for r in session.scalars(select(Report))] == [(1, 2)]
 
 
-def test_a_transient_failure_waits_before_the_next_try(arrivals: Arrivals) -> None:
+def test_transient_failure_delays_the_next_attempt(arrivals: Arrivals) -> None:
     claim = arrivals.running_job()
     with transaction(arrivals.url) as session:
         claims.retry_later(session, claim, "busy", "later", pause_seconds=60, max_attempts=3)
@@ -142,7 +142,7 @@ def test_a_transient_failure_waits_before_the_next_try(arrivals: Arrivals) -> No
     assert arrivals.state() == "settled"
 
 
-def test_the_last_transient_failure_is_a_failure_that_says_how_often_it_was_tried(arrivals: Arrivals) -> None:
+def test_last_transient_failure_fails_the_job_with_its_attempts(arrivals: Arrivals) -> None:
     claim = arrivals.running_job()
     with transaction(arrivals.url) as session:
         claims.retry_later(session, claim, "busy", "later", pause_seconds=60, max_attempts=1)
@@ -152,31 +152,29 @@ def test_the_last_transient_failure_is_a_failure_that_says_how_often_it_was_trie
         assert session.get_one(Job, claim.job_id).detail == "later (after 1 attempts)"
 
 
-def test_rescue_queues_a_dead_workers_job_again(arrivals: Arrivals) -> None:
+def test_rescue_queues_the_job_of_a_dead_worker_again(arrivals: Arrivals) -> None:
     claim = arrivals.running_job()
-    let_worker_die(arrivals, claim)
+    lose_worker(arrivals, claim)
 
     with transaction(arrivals.url) as session:
         assert wakeups.take(session, in_queue=0, lost_after_seconds=60) == [claim.job_id]
 
 
-def test_a_study_that_kills_every_worker_ends_as_failed(arrivals: Arrivals) -> None:
+def test_study_that_kills_every_worker_ends_as_failed(arrivals: Arrivals) -> None:
     claim = arrivals.running_job()
-    let_worker_die(arrivals, claim, max_attempts=1)
+    lose_worker(arrivals, claim, max_attempts=1)
 
     assert arrivals.state() == "failed"
     assert arrivals.claim() is None
 
 
-def test_suspects_are_tried_one_at_a_time_so_that_the_innocent_keep_their_tries(
-    arrivals: Arrivals, database_url: str
-) -> None:
+def test_poison_candidates_run_one_at_a_time(arrivals: Arrivals, database_url: str) -> None:
     others = [type(arrivals)(database_url) for _ in range(3)]
     for claim in [study.running_job() for study in others]:
-        let_worker_die(arrivals, claim)
+        lose_worker(arrivals, claim)
 
-    suspect = arrivals.claim()
-    assert suspect is not None
+    candidate = arrivals.claim()
+    assert candidate is not None
     assert arrivals.claim() is None
     arrivals.image()
     arrivals.settle()
@@ -185,11 +183,11 @@ def test_suspects_are_tried_one_at_a_time_so_that_the_innocent_keep_their_tries(
     assert fresh.attempt == 1
     with transaction(database_url) as session:
         assert claims.claim_next(session, owner="another worker", lease_seconds=30) is not None
-    finish(database_url, suspect)
+    finish(database_url, candidate)
     assert arrivals.claim() is not None
 
 
-def test_a_job_given_back_is_claimed_again_at_once_and_has_lost_no_try(arrivals: Arrivals) -> None:
+def test_job_given_back_keeps_its_attempts(arrivals: Arrivals) -> None:
     claim = arrivals.running_job()
     with transaction(arrivals.url) as session:
         claims.give_back(session, claim)
@@ -202,14 +200,14 @@ def test_a_job_given_back_is_claimed_again_at_once_and_has_lost_no_try(arrivals:
         finish(arrivals.url, claim)
 
 
-def test_rescue_leaves_a_living_worker_alone(arrivals: Arrivals) -> None:
+def test_rescue_ignores_a_valid_lease(arrivals: Arrivals) -> None:
     arrivals.running_job()
 
     with transaction(arrivals.url) as session:
         assert claims.rescue(session, max_attempts=3) == 0
 
 
-def test_a_stat_study_overtakes_routine_ones_that_waited_longer(arrivals: Arrivals, database_url: str) -> None:
+def test_stat_study_precedes_routine_studies(arrivals: Arrivals, database_url: str) -> None:
     arrivals.image()
     arrivals.settle()
     stat = type(arrivals)(database_url)
@@ -222,9 +220,7 @@ def test_a_stat_study_overtakes_routine_ones_that_waited_longer(arrivals: Arriva
     assert first.job_id == urgent
 
 
-def test_a_routine_study_that_waited_longer_than_the_head_start_is_not_overtaken(
-    arrivals: Arrivals, database_url: str
-) -> None:
+def test_routine_study_older_than_the_head_start_precedes_stat(arrivals: Arrivals, database_url: str) -> None:
     arrivals.image()
     (old,) = arrivals.settle()
     with transaction(arrivals.url) as session:
@@ -240,7 +236,7 @@ def test_a_routine_study_that_waited_longer_than_the_head_start_is_not_overtaken
     assert first.job_id == old
 
 
-def test_an_operator_cancels_a_running_job_and_its_worker_finds_out(arrivals: Arrivals) -> None:
+def test_worker_of_a_cancelled_job_cannot_finish(arrivals: Arrivals) -> None:
     claim = arrivals.running_job()
     with transaction(arrivals.url) as session:
         claims.cancel(session, lifecycle.find(session, arrivals.uid, lock=True))
@@ -250,8 +246,8 @@ def test_an_operator_cancels_a_running_job_and_its_worker_finds_out(arrivals: Ar
         finish(arrivals.url, claim)
 
 
-def test_an_operator_tries_a_failed_study_again_with_all_its_tries(arrivals: Arrivals) -> None:
-    let_worker_die(arrivals, arrivals.running_job(), max_attempts=1)
+def test_retried_study_has_all_its_attempts(arrivals: Arrivals) -> None:
+    lose_worker(arrivals, arrivals.running_job(), max_attempts=1)
     with transaction(arrivals.url) as session:
         claims.retry(session, lifecycle.find(session, arrivals.uid, lock=True))
 
@@ -263,7 +259,7 @@ def test_an_operator_tries_a_failed_study_again_with_all_its_tries(arrivals: Arr
     assert arrivals.state() == "reported"
 
 
-def test_a_reported_study_cannot_be_tried_again_or_cancelled(arrivals: Arrivals) -> None:
+def test_reported_study_cannot_be_retried_or_cancelled(arrivals: Arrivals) -> None:
     finish(arrivals.url, arrivals.running_job())
 
     for order in (claims.retry, claims.cancel):
@@ -271,27 +267,27 @@ def test_a_reported_study_cannot_be_tried_again_or_cancelled(arrivals: Arrivals)
             order(session, lifecycle.find(session, arrivals.uid, lock=True))
 
 
-def test_a_stored_report_cannot_be_changed(arrivals: Arrivals) -> None:
+def test_stored_report_is_immutable(arrivals: Arrivals) -> None:
     finish(arrivals.url, arrivals.running_job())
 
     with pytest.raises(DBAPIError, match="immutable"), transaction(arrivals.url) as session:
         session.execute(update(Report).values(findings="other"))
 
 
-def test_a_worker_that_waited_for_its_study_finishes_where_nothing_of_the_job_has_changed(arrivals: Arrivals) -> None:
+def test_finish_waits_for_the_lock_of_the_study(arrivals: Arrivals) -> None:
     claim = arrivals.running_job()
     with ThreadPoolExecutor(1) as pool:
         with transaction(arrivals.url) as session:
             lifecycle.find(session, arrivals.uid, lock=True).priority = STAT
             session.flush()
             finishing = pool.submit(finish, arrivals.url, claim)
-            wait_until(lambda: somebody_waits_for_a_lock(arrivals.url))
+            wait_until(lambda: lock_is_awaited(arrivals.url))
         finishing.result(timeout=30)
 
     assert arrivals.state() == "reported"
 
 
-def test_a_worker_that_waited_for_its_study_drops_the_result_where_late_images_came_first(arrivals: Arrivals) -> None:
+def test_finish_after_late_images_is_stale(arrivals: Arrivals) -> None:
     claim = arrivals.running_job()
     with ThreadPoolExecutor(1) as pool:
         with transaction(arrivals.url) as session:
@@ -299,7 +295,7 @@ def test_a_worker_that_waited_for_its_study_drops_the_result_where_late_images_c
             lifecycle._reopen(session, study)
             session.flush()
             finishing = pool.submit(finish, arrivals.url, claim)
-            wait_until(lambda: somebody_waits_for_a_lock(arrivals.url))
+            wait_until(lambda: lock_is_awaited(arrivals.url))
         with pytest.raises(StaleFence):
             finishing.result(timeout=30)
 
@@ -308,6 +304,6 @@ def test_a_worker_that_waited_for_its_study_drops_the_result_where_late_images_c
         assert session.scalars(select(Report)).all() == []
 
 
-def somebody_waits_for_a_lock(url: str) -> bool:
+def lock_is_awaited(url: str) -> bool:
     with transaction(url) as session:
         return bool(session.scalar(text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")))

@@ -1,4 +1,4 @@
-"""The job protocol as a state machine: any order of events, on a real PostgreSQL, against a model of a few lines."""
+"""Job protocol as a state machine: any order of events on a real PostgreSQL, compared with a small model."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ WORKERS = ("worker-1", "worker-2", "worker-3")
 
 @dataclass
 class Held:
-    """A claim some worker believes in; *ours* is what the model says of it."""
+    """A claim in the hands of a worker; *valid* according to the model."""
 
     claim: claims.Claim
-    ours: bool = True
+    valid: bool = True
 
 
 class Protocol(RuleBasedStateMachine):
-    """Several workers, zombies among them, an operator, late images and rescuing dispatchers."""
+    """Workers, some of them stale, an operator, late images and dispatchers."""
 
     url: ClassVar[str]
 
@@ -52,16 +52,16 @@ class Protocol(RuleBasedStateMachine):
         self.written: dict[uuid.UUID, int] = {}
 
     @rule()
-    def a_study_arrives_and_settles(self) -> None:
+    def study_arrives_and_settles(self) -> None:
         self.arrivals.append(Arrivals(self.url))
         self.arrivals[-1].image()
         self.arrivals[-1].settle()
 
     @rule()
-    def every_worker_claims_at_once(self) -> None:
+    def all_workers_claim_concurrently(self) -> None:
         with ThreadPoolExecutor(len(WORKERS)) as pool:
             made = [claim for claim in pool.map(self.claim, WORKERS) if claim is not None]
-        taken = [held.claim.job_id for held in self.held if held.ours] + [claim.job_id for claim in made]
+        taken = [held.claim.job_id for held in self.held if held.valid] + [claim.job_id for claim in made]
         assert len(taken) == len(set(taken)), "claimed twice"
         self.held += map(Held, made)
 
@@ -70,7 +70,7 @@ class Protocol(RuleBasedStateMachine):
             return claims.claim_next(session, owner=worker, lease_seconds=3600)
 
     @rule(choice=st.integers(0, 99))
-    def a_worker_finishes(self, choice: int) -> None:
+    def worker_finishes(self, choice: int) -> None:
         def finish(session: Session, claim: claims.Claim) -> None:
             claims.finish(session, claim, DRAFT)
 
@@ -80,22 +80,22 @@ class Protocol(RuleBasedStateMachine):
             self.written[claim.job_id] = claim.fence
 
     @rule(choice=st.integers(0, 99))
-    def a_worker_fails_for_now(self, choice: int) -> None:
+    def worker_fails_transiently(self, choice: int) -> None:
         def again(session: Session, claim: claims.Claim) -> None:
             claims.retry_later(session, claim, "busy", "later", pause_seconds=0, max_attempts=MAX_ATTEMPTS)
 
         self.use(choice, again)
 
     @rule(choice=st.integers(0, 99))
-    def a_worker_fails_for_good(self, choice: int) -> None:
+    def worker_fails_permanently(self, choice: int) -> None:
         self.use(choice, lambda session, claim: claims.fail(session, claim, "broken", "for good"))
 
     @rule(choice=st.integers(0, 99))
-    def a_worker_is_told_to_stop(self, choice: int) -> None:
+    def worker_is_stopped(self, choice: int) -> None:
         self.use(choice, claims.give_back)
 
     def use(self, choice: int, end: Callable[[Session, claims.Claim], None]) -> claims.Claim | None:
-        """End one of the claims workers believe in; the database must agree with the model on whose it is."""
+        """End a claim; the database must accept it exactly if the model holds it for valid."""
         if not self.held:
             return None
         held = self.held[choice % len(self.held)]
@@ -103,19 +103,19 @@ class Protocol(RuleBasedStateMachine):
             with transaction(self.url) as session:
                 end(session, held.claim)
         except StaleFence:
-            assert not held.ours, "an owner was taken for a zombie"
+            assert not held.valid, "a valid claim was rejected"
             return None
-        assert held.ours, "a zombie wrote"
-        held.ours = False
+        assert held.valid, "a stale claim was accepted"
+        held.valid = False
         return held.claim
 
     @rule(choice=st.integers(0, 99))
-    def a_worker_dies_and_its_lease_runs_out(self, choice: int) -> None:
-        alive = [held for held in self.held if held.ours]
+    def worker_dies_and_its_lease_expires(self, choice: int) -> None:
+        alive = [held for held in self.held if held.valid]
         if not alive:
             return
         dead = alive[choice % len(alive)]
-        dead.ours = False
+        dead.valid = False
         with transaction(self.url) as session:
             past = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
             session.execute(update(Job).where(Job.id == dead.claim.job_id).values(lease_until=past))
@@ -127,11 +127,11 @@ class Protocol(RuleBasedStateMachine):
         if self.arrivals:
             late = self.arrivals[choice % len(self.arrivals)]
             late.image()
-            self.lose_claims_of(late)
+            self.invalidate_claims_of(late)
             late.settle()
 
     @rule(choice=st.integers(0, 99), order=st.sampled_from([claims.cancel, claims.retry]))
-    def an_operator_orders(self, choice: int, order: Callable[[Session, lifecycle.Study], None]) -> None:
+    def operator_cancels_or_retries(self, choice: int, order: Callable[[Session, lifecycle.Study], None]) -> None:
         if not self.arrivals:
             return
         chosen = self.arrivals[choice % len(self.arrivals)]
@@ -140,21 +140,21 @@ class Protocol(RuleBasedStateMachine):
                 order(session, lifecycle.find(session, chosen.uid, lock=True))
         except NotPossible:
             return
-        self.lose_claims_of(chosen)
+        self.invalidate_claims_of(chosen)
 
-    def lose_claims_of(self, arrivals: Arrivals) -> None:
+    def invalidate_claims_of(self, arrivals: Arrivals) -> None:
         with transaction(self.url) as session:
             study_id = lifecycle.find(session, arrivals.uid).id
         for held in self.held:
-            held.ours = held.ours and held.claim.study_id != study_id
+            held.valid = held.valid and held.claim.study_id != study_id
 
     @rule()
-    def a_dispatcher_tells_the_workers(self) -> None:
+    def dispatcher_announces_jobs(self) -> None:
         with transaction(self.url) as session:
             wakeups.take(session, in_queue=0, lost_after_seconds=0)
 
     @invariant()
-    def the_law_is_kept(self) -> None:
+    def invariants_hold(self) -> None:
         with transaction(self.url) as session:
             assert invariants.check(session) == []
             stored = dict(session.execute(select(Report.job_id, Report.fence)).all())
@@ -164,7 +164,7 @@ class Protocol(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(120)
-def test_no_order_of_events_breaks_the_protocol(database_url: str) -> None:
+def test_every_order_of_events_keeps_the_invariants(database_url: str) -> None:
     Protocol.url = database_url
     run_state_machine_as_test(
         Protocol,

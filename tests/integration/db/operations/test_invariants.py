@@ -1,4 +1,4 @@
-"""The audit sees every way the conservation law can be broken, and nothing in an intact house."""
+"""Every violation of an invariant is found, and none in an intact database."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def reported(arrivals: Arrivals) -> Arrivals:
     return arrivals
 
 
-def test_an_intact_house_has_no_violation(reported: Arrivals) -> None:
+def test_intact_database_has_no_violations(reported: Arrivals) -> None:
     other = type(reported)(reported.url)
     other.image()
     late = type(reported)(reported.url)
@@ -40,18 +40,21 @@ def test_an_intact_house_has_no_violation(reported: Arrivals) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "law"),
+    ("damage", "rule"),
     [
         ("UPDATE studies SET state = 'receiving'", "a receiving study has no job of its revision"),
         ("UPDATE studies SET state = 'settled'", "a settled study has one open job"),
-        ("UPDATE studies SET state = 'failed', reason = 'x'", "a study that failed or was cancelled has such a job"),
+        (
+            "UPDATE studies SET state = 'failed', reason = 'x'",
+            "a failed or cancelled study has a job in the same state",
+        ),
         (
             "UPDATE studies SET state = 'not_reportable', reason = 'x'",
-            "a not reportable study has no images or such a job",
+            "a not reportable study has no images or a not reportable job",
         ),
         ("UPDATE jobs SET state = 'queued'", "an open job belongs to a settled study's revision"),
         ("UPDATE jobs SET state = 'queued'", "a reported study's job is finished"),
-        ("DELETE FROM reports", "a finished job, and only that, has a report"),
+        ("DELETE FROM reports", "exactly the finished jobs have a report"),
         ("UPDATE jobs SET fence = 9", "a report was written under its job's last fence"),
         (
             "ALTER TABLE reports DISABLE TRIGGER reports_immutable; UPDATE reports SET version = 2",
@@ -59,8 +62,8 @@ def test_an_intact_house_has_no_violation(reported: Arrivals) -> None:
         ),
     ],
 )
-def test_each_damage_breaks_its_law(reported: Arrivals, damage: str, law: str) -> None:
+def test_damage_violates_its_rule(reported: Arrivals, damage: str, rule: str) -> None:
     with transaction(reported.url) as session:
         session.execute(text(damage))
 
-    assert law in violations(reported.url)
+    assert rule in violations(reported.url)

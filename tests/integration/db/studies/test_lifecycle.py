@@ -1,4 +1,4 @@
-"""A study's life, on a real PostgreSQL."""
+"""Life of a study on a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import func, select, text
 
 from db.errors import NotPossible, UnknownStudy
 from db.jobs import claims
-from db.models import Instance, Job
+from db.models import Instance, Job, Quarantined
 from db.operations import invariants
 from db.reports import versions
 from db.session import transaction
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
     from tests.integration.db.conftest import Arrivals
 
 
-def test_an_image_makes_its_study(arrivals: Arrivals) -> None:
+def test_first_image_creates_its_study(arrivals: Arrivals) -> None:
     assert arrivals.image() is Recorded.NEW
     assert arrivals.state() == "receiving"
 
 
-def test_indexing_the_same_file_again_changes_nothing(arrivals: Arrivals) -> None:
+def test_indexing_a_file_again_changes_nothing(arrivals: Arrivals) -> None:
     same = {"sop_instance_uid": "2.25.1", "file_path": "spool/store/a.dcm", "sha256": "a"}
     arrivals.image(**same)
 
     assert arrivals.image(**same) is Recorded.ALREADY_INDEXED
 
 
-def test_the_same_object_sent_twice_is_a_duplicate(arrivals: Arrivals) -> None:
+def test_object_sent_twice_is_a_duplicate(arrivals: Arrivals) -> None:
     arrivals.image(sop_instance_uid="2.25.1", sha256="a")
 
     assert arrivals.image(sop_instance_uid="2.25.1", sha256="a") is Recorded.DUPLICATE
 
 
-def test_another_object_under_the_same_uid_is_a_conflict_and_the_first_is_kept(arrivals: Arrivals) -> None:
+def test_other_object_with_a_known_uid_is_a_conflict(arrivals: Arrivals) -> None:
     arrivals.image(sop_instance_uid="2.25.1", sha256="first")
 
     assert arrivals.image(sop_instance_uid="2.25.1", sha256="second") is Recorded.CONFLICT
@@ -47,7 +47,7 @@ def test_another_object_under_the_same_uid_is_a_conflict_and_the_first_is_kept(a
         assert session.scalars(select(Instance.sha256)).all() == ["first"]
 
 
-def test_a_quiet_study_settles_into_one_job_and_says_why(arrivals: Arrivals) -> None:
+def test_quiet_study_settles_once_with_its_reason(arrivals: Arrivals) -> None:
     arrivals.image()
     arrivals.image()
 
@@ -57,28 +57,28 @@ def test_a_quiet_study_settles_into_one_job_and_says_why(arrivals: Arrivals) -> 
         assert lifecycle.find(session, arrivals.uid).settle_reason == "quiet for 0 s, with 2 images"
 
 
-def test_a_study_still_arriving_does_not_settle(arrivals: Arrivals) -> None:
+def test_arriving_study_does_not_settle(arrivals: Arrivals) -> None:
     arrivals.image()
 
     assert arrivals.settle(quiet_seconds=60) == []
     assert arrivals.state() == "receiving"
 
 
-def test_a_rule_for_the_ae_title_wins_over_the_modality_and_the_default(arrivals: Arrivals) -> None:
+def test_ae_title_rule_takes_precedence(arrivals: Arrivals) -> None:
     arrivals.image()
 
     assert arrivals.settle(quiet_seconds=0, quiet_rules={"CT": 0, "CT_ER": 60}) == []
     assert len(arrivals.settle(quiet_seconds=60, quiet_rules={"CT": 60, "CT_ER": 0})) == 1
 
 
-def test_a_study_carried_by_an_open_association_does_not_settle(arrivals: Arrivals) -> None:
+def test_study_of_an_open_association_does_not_settle(arrivals: Arrivals) -> None:
     arrivals.image(association_id="open-one")
 
     assert arrivals.settle(open_associations=["open-one"]) == []
     assert len(arrivals.settle(open_associations=["another"])) == 1
 
 
-def test_the_cap_settles_even_what_is_still_arriving(arrivals: Arrivals) -> None:
+def test_cap_settles_an_arriving_study(arrivals: Arrivals) -> None:
     arrivals.image(association_id="open-one")
 
     assert len(arrivals.settle(quiet_seconds=60, cap_seconds=0, open_associations=["open-one"])) == 1
@@ -86,14 +86,14 @@ def test_the_cap_settles_even_what_is_still_arriving(arrivals: Arrivals) -> None
         assert lifecycle.find(session, arrivals.uid).settle_reason == "still growing after 0 s, with 1 image"
 
 
-def test_a_study_without_images_ends_with_its_reason_and_no_job(arrivals: Arrivals) -> None:
+def test_study_without_images_is_not_reportable(arrivals: Arrivals) -> None:
     arrivals.image(reportable=False)
 
     assert arrivals.settle() == []
     assert arrivals.state() == "not_reportable"
 
 
-def test_late_images_open_a_new_revision_and_supersede_the_running_job(arrivals: Arrivals) -> None:
+def test_late_images_supersede_the_running_job(arrivals: Arrivals) -> None:
     claim = arrivals.running_job()
     arrivals.image()
 
@@ -105,17 +105,14 @@ def test_late_images_open_a_new_revision_and_supersede_the_running_job(arrivals:
         assert session.get_one(Job, second).revision == 2
 
 
-def test_a_late_object_without_pixels_changes_nothing(arrivals: Arrivals) -> None:
+def test_late_object_without_pixels_changes_nothing(arrivals: Arrivals) -> None:
     arrivals.running_job()
     arrivals.image(reportable=False)
 
     assert arrivals.state() == "settled"
 
 
-def test_an_unreadable_file_has_one_row_however_often_it_is_found(database_url: str) -> None:
-
-    from db.models import Quarantined
-
+def test_quarantined_file_has_one_row(database_url: str) -> None:
     for _ in range(2):
         with transaction(database_url) as session:
             lifecycle.quarantine(
@@ -131,7 +128,7 @@ def test_an_unreadable_file_has_one_row_however_often_it_is_found(database_url: 
         assert session.scalar(select(func.count()).select_from(Quarantined)) == 1
 
 
-def test_a_name_that_fits_no_study_is_an_error(database_url: str) -> None:
+def test_unknown_study_is_an_error(database_url: str) -> None:
     with transaction(database_url) as session, pytest.raises(UnknownStudy, match="no study"):
         lifecycle.find(session, "ACC-404")
 
@@ -140,7 +137,7 @@ START = dt.datetime(2026, 1, 1, 10, tzinfo=dt.UTC)
 
 
 def series(arrivals: Arrivals, number: int, *, images: int, minutes: int) -> None:
-    """Images of one more series, received *minutes* after the start; then the study is quiet."""
+    """Receive one more series *minutes* after the start, then settle the study."""
     for _ in range(images):
         arrivals.image(
             received_at=START + dt.timedelta(minutes=minutes),
@@ -162,7 +159,7 @@ def late_arrivals(arrivals: Arrivals, revision: int) -> list[str]:
         return lifecycle.late_arrivals(session, lifecycle.find(session, arrivals.uid).id, revision)
 
 
-def test_a_revision_says_what_came_late(arrivals: Arrivals) -> None:
+def test_late_images_are_described(arrivals: Arrivals) -> None:
     series(arrivals, 1, images=1, minutes=0)
     report(arrivals)
     series(arrivals, 4, images=2, minutes=14)
@@ -171,7 +168,7 @@ def test_a_revision_says_what_came_late(arrivals: Arrivals) -> None:
     assert late_arrivals(arrivals, 1) == []
 
 
-def test_what_came_late_is_told_since_the_last_report_and_not_since_a_superseded_one(arrivals: Arrivals) -> None:
+def test_late_images_are_counted_since_the_last_report(arrivals: Arrivals) -> None:
     series(arrivals, 1, images=1, minutes=0)
     report(arrivals)
     series(arrivals, 4, images=3, minutes=14)
@@ -187,7 +184,7 @@ def test_what_came_late_is_told_since_the_last_report_and_not_since_a_superseded
     assert late_arrivals(arrivals, 4) == ["1 image of series 6 arrived 10 min later"]
 
 
-def test_the_first_report_of_a_study_calls_no_image_late(arrivals: Arrivals) -> None:
+def test_first_report_has_no_late_images(arrivals: Arrivals) -> None:
     series(arrivals, 1, images=1, minutes=0)
     assert arrivals.claim() is not None
     series(arrivals, 4, images=3, minutes=14)
@@ -206,7 +203,7 @@ def test_each_revision_must_be_quiet_for_longer(arrivals: Arrivals) -> None:
     assert len(arrivals.settle(quiet_seconds=7)) == 1
 
 
-def test_a_study_without_images_cannot_be_tried_again_and_says_why(arrivals: Arrivals) -> None:
+def test_study_without_images_cannot_be_retried(arrivals: Arrivals) -> None:
     arrivals.image(reportable=False)
     arrivals.settle()
 
@@ -217,7 +214,7 @@ def test_a_study_without_images_cannot_be_tried_again_and_says_why(arrivals: Arr
         claims.retry(session, lifecycle.find(session, arrivals.uid, lock=True))
 
 
-def test_images_that_come_late_again_and_again_wait_for_an_operator(arrivals: Arrivals) -> None:
+def test_too_many_revisions_wait_for_an_operator(arrivals: Arrivals) -> None:
     arrivals.image()
     assert len(arrivals.settle(max_revisions=1)) == 1
     arrivals.image()
