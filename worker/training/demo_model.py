@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from worker.training.language import Batch, Example
+    from worker.training.language import DrawExamples, Example
     from worker.training.vision import VisionSamples
 
     #: Called with the step and its loss.
-    Report = Callable[[int, float], None]
+    OnStep = Callable[[int, float], None]
 
 #: Input of the projector, from the vision tower: bfloat16 [images, tokens, width].
 ImageTokens = torch.Tensor
@@ -54,20 +54,20 @@ class DemoModel:
         return cls(model, tokenizer, Encoder(tokenizer))
 
     def train_vision(
-        self, samples: VisionSamples, fresh: VisionSamples, *, steps: int, seed: int, report: Report
+        self, samples: VisionSamples, fresh: VisionSamples, *, steps: int, seed: int, on_step: OnStep
     ) -> float:
         """Train tower and projector on *samples*; returns the F1 of the labels read from *fresh* images."""
-        heads = vision.train_vision(self.model, samples, steps=steps, batch=VISION_BATCH, seed=seed, report=report)
+        heads = vision.train_vision(self.model, samples, steps=steps, batch=VISION_BATCH, seed=seed, on_step=on_step)
         return vision.label_f1(self.model, heads, fresh)
 
     def tokens(self, images: npt.NDArray[np.uint8]) -> Iterator[tuple[ImageTokens, npt.NDArray[np.float32]]]:
         """Yield, batch by batch, the input of the projector and the patch tokens for worker.retrieval.features."""
         return vision.tower_tokens(self.model, images)
 
-    def train_language(self, cached: ImageTokens, batches: Batch, *, steps: int, report: Report) -> None:
+    def train_language(self, cached: ImageTokens, draw: DrawExamples, *, steps: int, on_step: OnStep) -> None:
         """Train projector and language model on *cached* tower tokens."""
         language.train_language(
-            self.model, cached, batches, self.encoder, steps=steps, batch=LANGUAGE_BATCH, report=report
+            self.model, cached, draw, self.encoder, steps=steps, batch=LANGUAGE_BATCH, on_step=on_step
         )
 
     def generate(self, cached: ImageTokens, examples: Sequence[Example]) -> list[str]:

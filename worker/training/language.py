@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerFast
 
-    #: Returns that many new examples.
-    Batch = Callable[[int], list["Example"]]
+    #: Returns the given number of new examples.
+    DrawExamples = Callable[[int], list["Example"]]
 
 #: Target of positions without a loss.
 IGNORED = -100
@@ -65,28 +65,31 @@ class Encoder:
 def train_language(
     model: Any,
     cached: torch.Tensor,
-    source: Batch,
+    draw: DrawExamples,
     encoder: Encoder,
     *,
     steps: int,
     batch: int,
-    report: Callable[[int, float], None],
+    on_step: Callable[[int, float], None],
 ) -> None:
-    """Train projector and language model on *source*; *cached* are the tower's tokens [images, tokens, width]."""
+    """Train projector and language model on the examples of *draw*.
+
+    *cached* are the tower's tokens [images, tokens, width]; *on_step* is called with each step and its loss.
+    """
     hidden = [model.model.multi_modal_projector, model.model.language_model]
     schedule = Schedule(hidden, [model.lm_head], steps=steps)
-    for step, examples in enumerate(islice(_batches(source, encoder, batch), steps)):
+    for step, examples in enumerate(islice(_batches(draw, encoder, batch), steps)):
         with torch.autocast("cpu", torch.bfloat16):
             loss = _loss(model, cached, examples, encoder)
         schedule.step(loss)
-        report(step, loss.item())
+        on_step(step, loss.item())
 
 
-def _batches(source: Batch, encoder: Encoder, size: int) -> Iterator[list[Example]]:
+def _batches(draw: DrawExamples, encoder: Encoder, size: int) -> Iterator[list[Example]]:
     """Yield batches of similar length: a quarter less padding to compute than in drawn order."""
     order = random.Random(0)  # noqa: S311 - not for security
     while True:
-        examples = [example for _ in range(SORTED_BATCHES) for example in source(size)]
+        examples = [example for _ in range(SORTED_BATCHES) for example in draw(size)]
         examples.sort(key=lambda e: len(encoder.prompt(e.question, len(e.images))) + len(encoder.answer(e.answer)))
         batches = [examples[start : start + size] for start in range(0, len(examples), size)]
         order.shuffle(batches)

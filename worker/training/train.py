@@ -104,7 +104,7 @@ def train(out: Path, *, seed: int = 0, scale: Scale = FULL, tower: Path | None =
     clock.lap("tokens and reference sets")
     with _Losses("language", scale.language_steps) as language:
         examples = Curriculum(pool, sets, seed=seed, chest_share=scale.language_chests, mix=scale.mix)
-        model.train_language(cached, examples.batch, steps=scale.language_steps, report=language)
+        model.train_language(cached, examples.batch, steps=scale.language_steps, on_step=language)
     losses["language"] = language.values
     clock.lap("language")
     model.save(out)
@@ -119,7 +119,7 @@ def _train_vision(model: DemoModel, pool: Pool, scale: Scale, *, seed: int) -> l
     fresh = make_pool(_shares(Scale(chests=600, others=60)), seed=seed + 2_000_003, variation=scale.variation)
     samples, check = (_vision_samples(images, scale.vision_chests) for images in (pool, fresh))
     with _Losses("vision", scale.vision_steps) as losses:
-        f1 = model.train_vision(samples, check, steps=scale.vision_steps, seed=seed, report=losses)
+        f1 = model.train_vision(samples, check, steps=scale.vision_steps, seed=seed, on_step=losses)
     print(f"F1 of the labels read by the vision tower from fresh images: {f1:.3f}")  # noqa: T201
     return losses.values
 

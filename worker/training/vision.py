@@ -71,9 +71,9 @@ class Heads(nn.Module):
 
 
 def train_vision(
-    model: Any, samples: VisionSamples, *, steps: int, batch: int, seed: int, report: Callable[[int, float], None]
+    model: Any, samples: VisionSamples, *, steps: int, batch: int, seed: int, on_step: Callable[[int, float], None]
 ) -> Heads:
-    """Train tower and projector for *steps* batches; *report* is called with each step and its loss."""
+    """Train tower and projector for *steps* batches; *on_step* is called with each step and its loss."""
     rng = np.random.default_rng(seed)
     probability = samples.weight / samples.weight.sum()
     initialise_patch_embedding(model, samples.images[rng.choice(len(samples.images), INITIAL_IMAGES, p=probability)])
@@ -85,7 +85,7 @@ def train_vision(
         with torch.autocast("cpu", torch.bfloat16):
             loss = _loss(model, heads, samples, rows)
         schedule.step(loss)
-        report(step, loss.item())
+        on_step(step, loss.item())
     return heads
 
 
