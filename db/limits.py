@@ -1,14 +1,14 @@
 """Limits on the structure of a DICOM object, shared by the listener and the worker.
 
-The listener refuses what exceeds them, so that an acknowledged object is never unreadable for the worker. What an image
-may cost to decode (bytes of a frame, number of frames) is limited in worker/images: such an object is stored like any
-other, and the report names the image that was left out.
+The listener refuses an object that exceeds them, so that the worker can read every acknowledged object. Limits on
+decoding (bytes of a frame, number of frames) are in worker/images: an image beyond them is stored, and the report says
+that it was left out.
 """
 
 from __future__ import annotations
 
-#: Bytes a deflated data set may grow to. Deflate reaches 1:1000, so 1 MB could become 1 GB; what is sent deflated in
-#: practice is text and small images.
+#: Bytes of a data set after inflation. Deflate reaches 1:1000, so 1 MB could become 1 GB; in practice only text and
+#: small images are sent deflated.
 MAX_INFLATED_BYTES = 256 << 20
 
 #: Sequences and items of undefined length open at once. Structured reports reach about 20; pydicom, which reads storage

@@ -3,7 +3,7 @@
 import logging
 import warnings
 
-# pydicom writes values of the data set into its log and its warnings; a value may be a patient's. What matters of a
-# damaged object is raised here as Unreadable.
+# pydicom writes values of the data set, which may be patient data, to its log and warnings. Damage that matters is
+# raised as Unreadable.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom\.")

@@ -1,4 +1,4 @@
-"""Select, decode and render the images of a study: headers -> candidates -> choices -> images.
+"""Select, decode and render the images of a study: headers -> candidates -> selections -> images.
 
 Only selected frames are decoded. A frame that fails is left out, with its reason, and the selection is repeated.
 """
@@ -23,10 +23,10 @@ from worker.images.render.framing import framed
 from worker.images.render.render import render
 from worker.images.select.body_parts import body_part_of
 from worker.images.select.candidates import NAMES, Tier, best_of, candidate, with_described_localizers
-from worker.images.select.sampling import choose_frames
-from worker.images.select.slides import assemble, choose_tiles
-from worker.images.select.views import choose_views
-from worker.images.select.volumes import choose_slices
+from worker.images.select.sampling import select_frames
+from worker.images.select.slides import assemble, select_tiles
+from worker.images.select.views import select_views
+from worker.images.select.volumes import select_slices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from worker.images.select.candidates import Basis, Candidate, Choice
+    from worker.images.select.candidates import Basis, Candidate, Selection
 
 log = structlog.get_logger()
 _Argument = TypeVar("_Argument")
@@ -115,8 +115,8 @@ def images_of(
     failed: dict[tuple[str, int | None], LeftOut] = {}
     for _ in range(_MAX_ROUNDS):
         best = best_of(found)
-        choices, basis = _choose(best, budget)
-        images, lost = _render_all(choices, rendered)
+        selections, basis = _select(best, budget)
+        images, lost = _render_all(selections, rendered)
         on_progress()
         failed |= {(left.sop_instance_uid, left.frame): left for left in lost}
         # A run with one damaged frame still has the others.
@@ -130,7 +130,7 @@ def images_of(
     used = {item.sop_instance_uid for item in best}
     left_out += [_not_selected(item) for item in found if item.sop_instance_uid not in used]
     modality, body_part = _modality_of(images, best), body_part_of(item.header for item in best)
-    return StudyImages(images, left_out, basis(_choices_of(images, choices)), modality, body_part)
+    return StudyImages(images, left_out, basis(_rendered_of(images, selections)), modality, body_part)
 
 
 def _readable(
@@ -173,67 +173,68 @@ def _guarded(work: Callable[[_Argument], _Result], argument: _Argument) -> _Resu
         return Unreadable(Reason.UNDECODABLE, "the object could not be processed")
 
 
-def _choices_of(images: Sequence[RenderedImage], choices: Sequence[Choice]) -> list[Choice]:
-    """Return the choices that became images."""
+def _rendered_of(images: Sequence[RenderedImage], selections: Sequence[Selection]) -> list[Selection]:
+    """Return the selections that became images."""
     shown = {(image.sop_instance_uid, image.frame) for image in images}
-    return [choice for choice in choices if (choice.sop_instance_uid, choice.frame) in shown]
+    return [selection for selection in selections if (selection.sop_instance_uid, selection.frame) in shown]
 
 
-def _choose(candidates: Sequence[Candidate], budget: int) -> tuple[list[Choice], Basis]:
+def _select(candidates: Sequence[Candidate], budget: int) -> tuple[list[Selection], Basis]:
     """Share the budget among the modalities of a study (PET and CT), the one with most objects first."""
     counted = Counter(item.family for item in candidates).most_common(budget)
-    choices: list[Choice] = []
+    selections: list[Selection] = []
     parts: list[tuple[str, set[str], Basis]] = []
     for number, (modality, _) in enumerate(counted):
         share = budget // len(counted) + (number < budget % len(counted))
         own = [item for item in candidates if item.family == modality]
-        some, basis = _choose_from(modality, own, share)
-        choices += some
+        some, basis = _select_from(modality, own, share)
+        selections += some
         note = _tier_note(own[0].tier)
         parts.append(
             (f"{modality}: " if len(counted) > 1 else "", {item.sop_instance_uid for item in own}, _with(basis, note))
         )
 
-    def sentence(shown: Sequence[Choice]) -> str:
+    def sentence(shown: Sequence[Selection]) -> str:
         return "; ".join(
-            name + basis([choice for choice in shown if choice.sop_instance_uid in uids]) for name, uids, basis in parts
+            name + basis([selection for selection in shown if selection.sop_instance_uid in uids])
+            for name, uids, basis in parts
         )
 
-    return choices, sentence
+    return selections, sentence
 
 
 def _with(basis: Basis, note: str) -> Basis:
     return lambda shown: basis(shown) + note
 
 
-def _choose_from(modality: str, own: list[Candidate], share: int) -> tuple[list[Choice], Basis]:
+def _select_from(modality: str, own: list[Candidate], share: int) -> tuple[list[Selection], Basis]:
     if modality in _VOLUMES:
-        return choose_slices(own, share, body_part_of(item.header for item in own))
+        return select_slices(own, share, body_part_of(item.header for item in own))
     if modality == "SM":
-        return choose_tiles(own, share)
-    return choose_views(own, share) if modality in PROJECTION_RADIOGRAPHS else choose_frames(own, share)
+        return select_tiles(own, share)
+    return select_views(own, share) if modality in PROJECTION_RADIOGRAPHS else select_frames(own, share)
 
 
 def _render_all(
-    choices: Sequence[Choice], rendered: dict[tuple[object, ...], RenderedImage | Unreadable]
+    selections: Sequence[Selection], rendered: dict[tuple[object, ...], RenderedImage | Unreadable]
 ) -> tuple[list[RenderedImage], list[LeftOut]]:
-    """Render the choices, each image once: stills are often sent twice under two UIDs."""
+    """Render the selections, each image once: stills are often sent twice under two UIDs."""
     images, lost, digests = [], [], set()
-    for choice in choices:
-        key = (choice.sop_instance_uid, choice.frame, choice.window, choice.assembled)
+    for selection in selections:
+        key = (selection.sop_instance_uid, selection.frame, selection.window, selection.assembled)
         if key not in rendered:
-            rendered[key] = _guarded(_render, choice)
+            rendered[key] = _guarded(_render, selection)
         result = rendered[key]
         if isinstance(result, RenderedImage):
             digest = hashlib.sha256(result.pixels.data).digest()
             if digest in digests:
                 result = rendered[key] = Unreadable(Reason.DUPLICATE, "the image is a duplicate")
             else:
-                # The same frame may be chosen for another reason in a later round.
-                images.append(replace(result, reason=choice.reason))
+                # The same frame may be selected for another reason in a later round.
+                images.append(replace(result, reason=selection.reason))
             digests.add(digest)
         if isinstance(result, Unreadable):
-            lost.append(LeftOut(choice.sop_instance_uid, choice.frame, result.reason, result.detail))
+            lost.append(LeftOut(selection.sop_instance_uid, selection.frame, result.reason, result.detail))
     return images, lost
 
 
@@ -245,14 +246,16 @@ def _unusable(lost: Sequence[LeftOut], candidates: Sequence[Candidate]) -> set[s
     }
 
 
-def _render(choice: Choice) -> RenderedImage:
-    if choice.assembled:
-        levels, steps = assemble(choice.header)
+def _render(selection: Selection) -> RenderedImage:
+    if selection.assembled:
+        levels, steps = assemble(selection.header)
     else:
-        levels, steps = render(choice.header, choice.frame, window=choice.window)
+        levels, steps = render(selection.header, selection.frame, window=selection.window)
     warnings = quality.warnings_about(levels)
-    pixels, geometry = framed(choice.header, levels)
-    return RenderedImage(pixels, choice.sop_instance_uid, choice.frame, choice.reason, {**steps, **geometry}, warnings)
+    pixels, geometry = framed(selection.header, levels)
+    return RenderedImage(
+        pixels, selection.sop_instance_uid, selection.frame, selection.reason, {**steps, **geometry}, warnings
+    )
 
 
 def _not_selected(item: Candidate) -> LeftOut:

@@ -38,7 +38,8 @@ NAMES = {
     Tier.LOCALIZER: "localizers",
 }
 
-_VOLUMES = frozenset({"CT", "MR", "PT"})
+#: Modalities whose derived images (reformats, mosaics) rank below the acquired slices.
+_CROSS_SECTIONAL = frozenset({"CT", "MR", "PT"})
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7."
 _PROJECTIONS = frozenset({"MIP", "MINIP", "MAX_IP", "MIN_IP", "PROJECTION IMAGE", "SCREEN SAVE", "VOLREND", "CAPTURE"})
 _OVERVIEWS = frozenset({"LOCALIZER", "OVERVIEW"})
@@ -75,7 +76,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Selection:
     """One image to render: the frame, the reason and the options.
 
     *header* is the frame's own if frames differ; *window* replaces the header's; *assembled* renders all frames of a
@@ -91,8 +92,8 @@ class Choice:
 
 
 if TYPE_CHECKING:
-    #: From the choices that became images to a sentence: how many of how many they are.
-    Basis = Callable[[Sequence[Choice]], str]
+    #: From the selections that became images to a sentence: how many of how many they are.
+    Basis = Callable[[Sequence[Selection]], str]
 
 
 def candidate(sop_instance_uid: str, header: Header) -> Candidate:
@@ -159,7 +160,7 @@ def _is_like_localizer(items: Iterable[Candidate]) -> bool:
 
 def _described_as_localizer(item: Candidate) -> bool:
     header = item.header
-    if item.modality not in _VOLUMES or not _EXPLICIT_TYPES.isdisjoint(_types(header)):
+    if item.modality not in _CROSS_SECTIONAL or not _EXPLICIT_TYPES.isdisjoint(_types(header)):
         return False
     words = f"{header.text('SeriesDescription')} {header.text('ProtocolName')}".upper().replace("_", " ")
     return bool(_LOCALIZER.search(words))
@@ -178,4 +179,4 @@ def _tier(header: Header, types: list[str], modality: str) -> Tier:
         return Tier.SECONDARY
     # A mosaic is a volume in one image, each slice of it very small.
     derived = types[:1] == ["DERIVED"] or "MOSAIC" in types
-    return Tier.DERIVED if derived and modality in _VOLUMES else Tier.PRIMARY
+    return Tier.DERIVED if derived and modality in _CROSS_SECTIONAL else Tier.PRIMARY

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from worker.images.select.candidates import Choice
+from worker.images.select.candidates import Selection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ def evenly(total: int, count: int) -> list[int]:
     return sorted({round(index) for index in np.linspace(edge, total - 1 - edge, count)})
 
 
-def choose_frames(candidates: Sequence[Candidate], budget: int) -> tuple[list[Choice], Basis]:
+def select_frames(candidates: Sequence[Candidate], budget: int) -> tuple[list[Selection], Basis]:
     """Select one frame of each still and run, sampled evenly if there are more than *budget*, then more of each run."""
     ordered = sorted(candidates, key=series_order)
     taken = [ordered[index] for index in evenly(len(ordered), budget)]
@@ -39,7 +39,7 @@ def series_order(item: Candidate) -> tuple[int, int]:
     return item.header.integer("SeriesNumber"), item.header.integer("InstanceNumber")
 
 
-def share_budget(taken: Sequence[Candidate], budget: int, noun: str, names: Sequence[str] = ()) -> list[Choice]:
+def share_budget(taken: Sequence[Candidate], budget: int, noun: str, names: Sequence[str] = ()) -> list[Selection]:
     """Select one frame of each object, and share the rest of the budget among objects with more frames, in turn.
 
     *names*, one for each object, describe it in the reason.
@@ -51,18 +51,18 @@ def share_budget(taken: Sequence[Candidate], budget: int, noun: str, names: Sequ
             if rest > 0 and shares[index] < item.header.frames:
                 shares[index] += 1
                 rest -= 1
-    choices = []
+    selections = []
     for index, (item, share) in enumerate(zip(taken, shares, strict=True)):
         name = f", {names[index]}" if names and names[index] else ""
-        choices += _frames(item, share, f"{noun} {index + 1} of {len(taken)}{name}")
-    return choices
+        selections += _frames(item, share, f"{noun} {index + 1} of {len(taken)}{name}")
+    return selections
 
 
-def _frames(item: Candidate, share: int, reason: str) -> list[Choice]:
+def _frames(item: Candidate, share: int, reason: str) -> list[Selection]:
     frames = item.header.frames
     headers = item.header.of_frames(evenly(frames, share))
     return [
-        Choice(
+        Selection(
             item.sop_instance_uid, header, frame, reason + (f", frame {frame + 1} of {frames}" if frames > 1 else "")
         )
         for frame, header in headers.items()

@@ -18,8 +18,8 @@ from db.errors import Reason
 from worker.images.decode.frames import decoding
 from worker.images.errors import Unreadable
 from worker.images.render.render import render_samples
-from worker.images.select.candidates import Choice, series_of
-from worker.images.select.sampling import choose_frames, evenly
+from worker.images.select.candidates import Selection, series_of
+from worker.images.select.sampling import evenly, select_frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -45,7 +45,7 @@ _BEST = 0.25
 _MIN_SATURATION = 0.3
 
 
-def choose_tiles(candidates: Sequence[Candidate], budget: int) -> tuple[list[Choice], Basis]:
+def select_tiles(candidates: Sequence[Candidate], budget: int) -> tuple[list[Selection], Basis]:
     """Select an overview of each slide, then its tissue tiles; plain frames if no object is tiled."""
     slides: dict[str, list[Candidate]] = defaultdict(list)
     for item in candidates:
@@ -53,45 +53,45 @@ def choose_tiles(candidates: Sequence[Candidate], budget: int) -> tuple[list[Cho
             # Levels of one slide share a frame of reference; series may hold one level or all.
             slides[item.header.text("FrameOfReferenceUID") or item.header.text("SeriesInstanceUID")].append(item)
     if not slides:
-        return choose_frames(candidates, budget)
-    choices: list[Choice] = []
+        return select_frames(candidates, budget)
+    selections: list[Selection] = []
     totals: dict[str, tuple[str, int]] = {}
     several = list(slides.values())[:budget]
     for number, levels in enumerate(several):
         share = budget // len(several) + (number < budget % len(several))
         some, total = _of_one_slide(levels, share)
-        choices += some
-        totals |= {choice.sop_instance_uid: (series_of(levels[0].header), total) for choice in some}
-    passed_over = len(slides) - len(several)
-    return choices, lambda shown: _basis(shown, totals, passed_over)
+        selections += some
+        totals |= {selection.sop_instance_uid: (series_of(levels[0].header), total) for selection in some}
+    not_shown = len(slides) - len(several)
+    return selections, lambda shown: _basis(shown, totals, not_shown)
 
 
-def _of_one_slide(candidates: Sequence[Candidate], budget: int) -> tuple[list[Choice], int]:
+def _of_one_slide(candidates: Sequence[Candidate], budget: int) -> tuple[list[Selection], int]:
     levels = sorted(candidates, key=lambda item: _pixels(item.header))
     series = series_of(levels[0].header)
     small = [item for item in levels if _pixels(item.header) <= _MAX_OVERVIEW_PIXELS]
     whole = f"overview of the slide of series {series}"
-    choices = [Choice(small[-1].sop_instance_uid, small[-1].header, 0, whole, assembled=True)] if small else []
+    selections = [Selection(small[-1].sop_instance_uid, small[-1].header, 0, whole, assembled=True)] if small else []
     detail = _detailed(levels)
     if detail not in small and min(detail.header.integer("Rows"), detail.header.integer("Columns")) >= _MIN_TILE_SIDE:
         try:
-            choices += _tissue(detail, small[-1].header if small else None, budget - len(choices))
+            selections += _tissue(detail, small[-1].header if small else None, budget - len(selections))
         except Unreadable:
             # Rendering fails again, and the object is left out with its reason.
-            choices.append(Choice(detail.sop_instance_uid, detail.header, 0, whole, assembled=True))
-    return choices, detail.header.frames
+            selections.append(Selection(detail.sop_instance_uid, detail.header, 0, whole, assembled=True))
+    return selections, detail.header.frames
 
 
-def _basis(choices: Iterable[Choice], totals: dict[str, tuple[str, int]], passed_over: int) -> str:
+def _basis(selections: Iterable[Selection], totals: dict[str, tuple[str, int]], not_shown: int) -> str:
     """Return the basis: how many images of which slides of how many tiles."""
     counted: dict[tuple[str, int], int] = defaultdict(int)
-    for choice in choices:
-        counted[totals[choice.sop_instance_uid]] += 1
+    for selection in selections:
+        counted[totals[selection.sop_instance_uid]] += 1
     sentences = [
         f"{count} image{'' if count == 1 else 's'} from the slide of series {series} ({total} tiles)"
         for (series, total), count in counted.items()
     ]
-    return "; ".join(sentences) + (f"; {passed_over} further slides not shown" if passed_over else "")
+    return "; ".join(sentences) + (f"; {not_shown} further slides not shown" if not_shown else "")
 
 
 def assemble(header: Header) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
@@ -164,7 +164,7 @@ def _positions(header: Header) -> list[tuple[int, int]]:
     return list(islice(((top, left) for top in tops for left in lefts), header.frames))
 
 
-def _tissue(detail: Candidate, overview: Header | None, budget: int) -> list[Choice]:
+def _tissue(detail: Candidate, overview: Header | None, budget: int) -> list[Selection]:
     """Select the most saturated tiles, spread over the slide: glass is grey, stained tissue is not."""
     positions = _positions(detail.header)
     try:
@@ -177,7 +177,7 @@ def _tissue(detail: Candidate, overview: Header | None, budget: int) -> list[Cho
     best = sorted(frame for frame in ranked if scores[frame] >= _MIN_SATURATION * scores[ranked[0]])
     where = f"of {len(positions)} of series {series_of(detail.header)}"
     return [
-        Choice(detail.sop_instance_uid, detail.header, best[index], f"tissue tile {best[index] + 1} {where}")
+        Selection(detail.sop_instance_uid, detail.header, best[index], f"tissue tile {best[index] + 1} {where}")
         for index in evenly(len(best), budget)
     ]
 

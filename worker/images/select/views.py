@@ -10,7 +10,7 @@ from worker.images.select.sampling import series_order, share_budget
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from worker.images.select.candidates import Basis, Candidate, Choice
+    from worker.images.select.candidates import Basis, Candidate, Selection
 
 _FRONTAL = frozenset({"PA", "AP", "FRONTAL"})
 _LATERAL = frozenset({"LL", "RL", "LAT", "LATERAL", "LLD", "RLD"})
@@ -27,7 +27,7 @@ _VIEWS = {
 }  # fmt: skip
 
 
-def choose_views(candidates: Sequence[Candidate], budget: int) -> tuple[list[Choice], Basis]:
+def select_views(candidates: Sequence[Candidate], budget: int) -> tuple[list[Selection], Basis]:
     """Select radiographs, frontal before lateral, and mammograms, the four standard views before any other."""
     ranked = sorted(_for_presentation(candidates), key=_rank)
     earlier: Counter[tuple[object, ...]] = Counter()
@@ -43,8 +43,8 @@ def choose_views(candidates: Sequence[Candidate], budget: int) -> tuple[list[Cho
     return share_budget(taken, budget, "view", names), lambda shown: _basis(shown, len(ranked))
 
 
-def _basis(shown: Sequence[Choice], total: int) -> str:
-    return f"{len({choice.sop_instance_uid for choice in shown})} of {total} views"
+def _basis(shown: Sequence[Selection], total: int) -> str:
+    return f"{len({selection.sop_instance_uid for selection in shown})} of {total} views"
 
 
 def _for_presentation(candidates: Sequence[Candidate]) -> Sequence[Candidate]:

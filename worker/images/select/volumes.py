@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from worker.images.render.windows import Window, ct_windows, header_windows
-from worker.images.select.candidates import Choice, series_of
+from worker.images.select.candidates import Selection, series_of
 from worker.images.select.orientations import Orientations, position_along
-from worker.images.select.sampling import choose_frames, evenly
+from worker.images.select.sampling import evenly, select_frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -71,24 +71,24 @@ class Volume:
         return series_of(self.slices[0].item.header)
 
 
-def choose_slices(candidates: Sequence[Candidate], budget: int, body_part: str) -> tuple[list[Choice], Basis]:
+def select_slices(candidates: Sequence[Candidate], budget: int, body_part: str) -> tuple[list[Selection], Basis]:
     """Select at most *budget* slices of the volumes of one modality; also return the basis.
 
     Frames without positions are sampled as a run if there is nothing else.
     """
     groups = _slices(candidates)
     if not groups:
-        return choose_frames(candidates, budget)
+        return select_frames(candidates, budget)
     volumes = _volumes(groups)
-    chosen = _selected(volumes, candidates[0].modality, budget)
-    choices: list[Choice] = []
-    for number, volume in enumerate(chosen):
-        share = budget // len(chosen) + (number < budget % len(chosen))
+    preferred = _preferred(volumes, candidates[0].modality, budget)
+    selections: list[Selection] = []
+    for number, volume in enumerate(preferred):
+        share = budget // len(preferred) + (number < budget % len(preferred))
         for window, count in _windows(volume, candidates[0].modality, body_part, share):
-            choices += _choices(volume, evenly(len(volume.slices), count), window)
-    used = {volume.uid for volume in chosen}
-    others = sum(len(volume.slices) for volume in volumes if volume not in chosen and volume.uid in used)
-    return choices, lambda shown: _basis(shown, chosen, others)
+            selections += _selections(volume, evenly(len(volume.slices), count), window)
+    used = {volume.uid for volume in preferred}
+    others = sum(len(volume.slices) for volume in volumes if volume not in preferred and volume.uid in used)
+    return selections, lambda shown: _basis(shown, preferred, others)
 
 
 def _slices(candidates: Iterable[Candidate]) -> dict[Key, list[Slice]]:
@@ -167,7 +167,7 @@ def _overlap(one: tuple[float, float], next_one: tuple[float, float]) -> bool:
     return common > 0 and common * 2 > min(one[1] - one[0], next_one[1] - next_one[0])
 
 
-def _selected(volumes: list[Volume], modality: str, budget: int) -> list[Volume]:
+def _preferred(volumes: list[Volume], modality: str, budget: int) -> list[Volume]:
     """Return the volumes to use: of CT and PET the largest axial one; of MR one per series, then other orientations."""
     usable = [volume for volume in volumes if len(volume.slices) >= _MIN_SLICES] or volumes
     largest = max(len(volume.slices) for volume in usable)
@@ -198,14 +198,14 @@ def _windows(volume: Volume, modality: str, body_part: str, share: int) -> list[
     return [(None, share)]
 
 
-def _choices(volume: Volume, indices: Sequence[int], window: Window | None) -> list[Choice]:
+def _selections(volume: Volume, indices: Sequence[int], window: Window | None) -> list[Selection]:
     wanted: dict[str, list[int]] = defaultdict(list)
     for index in indices:
         wanted[volume.slices[index].item.sop_instance_uid].append(volume.slices[index].frame)
     objects = {volume.slices[index].item.sop_instance_uid: volume.slices[index].item.header for index in indices}
     headers = {uid: objects[uid].of_frames(frames) for uid, frames in wanted.items()}
     return [
-        Choice(
+        Selection(
             item.item.sop_instance_uid,
             headers[item.item.sop_instance_uid][item.frame],
             item.frame,
@@ -223,8 +223,8 @@ def _reason(volume: Volume, index: int, window: Window | None) -> str:
     return reason + (f", {window.name} window" if window else "")
 
 
-def _basis(choices: Iterable[Choice], volumes: list[Volume], others: int) -> str:
-    shown = len({(choice.sop_instance_uid, choice.frame) for choice in choices})
+def _basis(selections: Iterable[Selection], volumes: list[Volume], others: int) -> str:
+    shown = len({(selection.sop_instance_uid, selection.frame) for selection in selections})
     total = sum(len(volume.slices) for volume in volumes)
     repeated = sum(volume.repeated for volume in volumes)
     series = ", ".join(sorted({volume.series for volume in volumes}, key=lambda number: (len(number), number)))
