@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,21 @@ def reasons_table() -> str:
     return "\n".join(("| Reason | Meaning |", "| --- | --- |", *rows))
 
 
+def layers_table() -> str:
+    """Return the layers that the import rules declare, as a Markdown table."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    rows = ["| Within | Layers |", "| --- | --- |"]
+    for contract in project["tool"]["importlinter"]["contracts"]:
+        if contract["type"] == "layers":
+            within = ", ".join(f"`{container}/`" for container in contract.get("containers", [])) or "the repository"
+            layers = " > ".join(contract["layers"]).replace("|", r"\|")
+            rows.append(f"| {within} | {layers} |")
+    return "\n".join(rows)
+
+
 #: Document and name of each generated part -> the function that makes its text.
 PARTS: dict[tuple[str, str], Callable[[], str]] = {
+    ("docs/architecture.md", "layers"): layers_table,
     ("docs/architecture.md", "packages"): packages_table,
     ("docs/performance.md", "figures"): figures_table,
     ("docs/api.md", "reasons"): reasons_table,
