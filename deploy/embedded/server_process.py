@@ -48,7 +48,7 @@ class Server(ABC):
         self.account = service_account()
         self.process: subprocess.Popen[bytes] | None = None
         self.port = port or free_port()
-        self._port_is_ours = port is None
+        self._may_change_port = port is None
 
     @property
     @abstractmethod
@@ -112,7 +112,7 @@ class Server(ABC):
             self.stop()
             self._raise_unless_transient(log_offset, deadline)
             time.sleep(RETRY_SECONDS)
-        self._port_is_ours = False  # clients may hold it now
+        self._may_change_port = False  # clients may hold it now
         log.info("server.started", server=self.name, port=self.port, pid=self.process.pid)
 
     def stop(self) -> None:
@@ -141,7 +141,7 @@ class Server(ABC):
             output = file.read().decode(errors="replace")
         if time.monotonic() > deadline or not any(error in output for error in self.transient_errors):
             raise ServerError(f"{self.name} did not start; {self.log_path} ends with:\n{output[-2000:]}")
-        if self._port_is_ours:
+        if self._may_change_port:
             self.port = free_port()
 
     def _account_directory(self, name: str) -> Path:

@@ -36,10 +36,10 @@ STALE_SECONDS = 3600
 PAGE = 1000
 
 NO_FILE = "every row has its file"
-OTHER_SIZE = "every file has the size its row says"
-OTHER_DIGEST = "every file has the digest its row says"
-NO_ROW = "every stored file has a row, or waits in the inbox"
-STALE = "no file is left half received"
+OTHER_SIZE = "every file has the size of its row"
+OTHER_DIGEST = "every file has the digest of its row"
+NO_ROW = "every stored file has a row or is in the inbox"
+STALE = "no part file is abandoned"
 
 
 def show(settings: Settings, console: Console, *, repair: bool) -> int:

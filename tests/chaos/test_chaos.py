@@ -93,7 +93,7 @@ def test_worker_with_a_stalled_engine_exits_and_the_study_fails(tmp_path: Path) 
 def test_worker_that_lost_its_consumer_exits_and_is_replaced(tmp_path: Path) -> None:
     with running_system(tmp_path / "system", ONE_WORKER) as system:
         control = make_app(system.settings.broker()).control
-        # Its sign of life comes before it listens to anybody.
+        # Its heartbeat is stored before it consumes control messages.
         supervise_until(system, lambda: bool(control.cancel_consumer(QUEUE, reply=True)), 60)
         studies = plain_studies(1)
         send(system, studies, seconds=0)
@@ -150,7 +150,7 @@ def ends(system: System) -> dict[str, tuple[str, str | None]]:
 
 
 def stop_for_good(system: System, name: str) -> None:
-    """SIGTERM; the process must be gone in the time that it promises, and soon after."""
+    """Send SIGTERM; the process must exit within the promised time and a margin."""
     system.down.add(name)
     system.signal(name, signal.SIGTERM)
     system.children[name].join(system.settings.operations.stop_seconds + SHUTDOWN_GRACE_SECONDS + GRACE_SECONDS)

@@ -28,7 +28,7 @@ def png(shade: int = 90, size: int = 64) -> bytes:
 
 @dataclass(frozen=True)
 class Arrivals:
-    """What has happened at one database."""
+    """Creates studies in given states in one database."""
 
     url: str
 
@@ -84,7 +84,7 @@ class Arrivals:
 
     def claim(self, study_id: uuid.UUID) -> claims.Claim:
         with transaction(self.url) as session:
-            # The most urgent of all, so that this one is claimed whatever else waits.
+            # The most urgent of all queued jobs, so that this one is claimed.
             first = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
             session.query(Job).filter_by(study_id=study_id, state="queued").update({"urgent_at": first})
             claim = claims.claim_next(session, owner="test", lease_seconds=60)

@@ -1,4 +1,4 @@
-"""A real Chromium, spoken to over its debugging pipe (Chrome DevTools Protocol): no driver, no package."""
+"""Control a real Chromium over its debugging pipe (Chrome DevTools Protocol), without driver or package."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = (
     "--headless",
-    # Root in a container has no sandbox of its own to offer.
+    # The sandbox does not start for root in a container.
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -36,7 +36,7 @@ OPTIONS = (
 
 
 class Tab:
-    """One tab; *said* holds what it has complained of: console errors, blocked resources, broken requests."""
+    """One tab; *errors* holds console errors, blocked resources and failed requests."""
 
     def __init__(self, requests: int, answers: int) -> None:
         self._requests = requests
@@ -44,7 +44,7 @@ class Tab:
         self._unread = b""
         self._ids = itertools.count(1)
         self._session: str | None = None
-        self.said: list[str] = []
+        self.errors: list[str] = []
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -54,13 +54,13 @@ class Tab:
         self._call("Page.navigate", url=url)
         self.wait("document.readyState === 'complete'")
 
-    def ask(self, expression: str) -> Any:
+    def evaluate(self, expression: str) -> Any:
         return self._call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
 
     def wait(self, expression: str, seconds: float = 20) -> None:
         deadline = time.monotonic() + seconds
-        while not self.ask(expression):
-            assert time.monotonic() < deadline, f"never true: {expression}; the browser said {self.said}"
+        while not self.evaluate(expression):
+            assert time.monotonic() < deadline, f"never true: {expression}; errors: {self.errors}"
             time.sleep(0.05)
 
     def without_scripts(self) -> None:
@@ -87,7 +87,7 @@ class Tab:
     def _receive(self) -> dict[str, Any]:
         while b"\0" not in self._unread:
             more = os.read(self._answers, 1 << 16)
-            assert more, "the browser has gone"
+            assert more, "the browser ended"
             self._unread += more
         answer, self._unread = self._unread.split(b"\0", 1)
         received: dict[str, Any] = json.loads(answer)
@@ -95,20 +95,20 @@ class Tab:
 
     def _note(self, event: dict[str, Any]) -> None:
         if event["method"] == "Log.entryAdded" and event["params"]["entry"]["level"] == "error":
-            self.said.append(event["params"]["entry"]["text"])
+            self.errors.append(event["params"]["entry"]["text"])
         if event["method"] == "Runtime.exceptionThrown":
-            self.said.append(event["params"]["exceptionDetails"]["text"])
+            self.errors.append(event["params"]["exceptionDetails"]["text"])
 
 
 @contextlib.contextmanager
 def chromium(profile: Path) -> Iterator[Tab]:
-    """A tab of a fresh browser; skips (or fails in CI) where there is none."""
+    """Yield a tab of a new browser; skip (in CI: fail) if no Chromium is installed."""
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
         missing("a Chromium")
     to_browser, requests = os.pipe()
     answers, from_browser = os.pipe()
-    # Chromium reads from its file descriptor 3 and writes to 4; the shell puts ours there.
+    # Chromium reads from its file descriptor 3 and writes to 4; the shell redirects these pipes to them.
     command = f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}'
     process = subprocess.Popen(
         ["bash", "-c", command, str(program), *OPTIONS, f"--user-data-dir={profile}", "about:blank"],

@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).parents[3]
 COMPOSE = REPOSITORY / "docker-compose.yml"
 DOCKER = REPOSITORY / "deploy" / "docker"
 DATABASES = {"postgres", "redis"}
-#: The same process on another device.
+#: The same process for another device.
 VARIANTS = {"worker-gpu": "worker"}
 
 Document = dict[str, Any]
@@ -36,11 +36,11 @@ def services(compose: Document) -> Document:
     return found
 
 
-def ours(services: Document) -> Document:
+def prelim_services(services: Document) -> Document:
     return {name: service for name, service in services.items() if name not in DATABASES}
 
 
-def test_the_file_follows_the_compose_specification() -> None:
+def test_file_follows_the_compose_specification() -> None:
     program = Path(sys.executable).with_name("check-jsonschema")
 
     checked = subprocess.run(
@@ -50,18 +50,18 @@ def test_the_file_follows_the_compose_specification() -> None:
     assert checked.returncode == 0, checked.stdout
 
 
-def test_its_services_run_the_commands_of_the_launcher(services: Document) -> None:
+def test_services_run_the_commands_of_the_launcher(services: Document) -> None:
     commands = {process.name: list(process.command) for process in PROCESSES} | {"migrate": list(MIGRATE)}
 
-    assert {VARIANTS.get(name, name) for name in ours(services)} == commands.keys()
-    for name, service in ours(services).items():
+    assert {VARIANTS.get(name, name) for name in prelim_services(services)} == commands.keys()
+    for name, service in prelim_services(services).items():
         assert service["command"] == commands[VARIANTS.get(name, name)]
 
 
-def test_each_process_has_the_grace_and_the_check_of_the_launcher(services: Document) -> None:
+def test_services_have_the_grace_times_and_checks_of_the_launcher(services: Document) -> None:
     processes = {process.name: process for process in PROCESSES}
 
-    for name, service in ours(services).items():
+    for name, service in prelim_services(services).items():
         if name == "migrate":
             continue
         process = processes[VARIANTS.get(name, name)]
@@ -72,19 +72,19 @@ def test_each_process_has_the_grace_and_the_check_of_the_launcher(services: Docu
 
 
 @pytest.mark.parametrize("kind", ["networks", "secrets"])
-def test_every_named_thing_exists_and_is_used(compose: Document, services: Document, kind: str) -> None:
+def test_networks_and_secrets_exist_and_are_used(compose: Document, services: Document, kind: str) -> None:
     used = {name for service in services.values() for name in service.get(kind, [])}
 
     assert used == compose[kind].keys()
 
 
-def test_every_named_volume_exists_and_is_used(compose: Document, services: Document) -> None:
+def test_volumes_exist_and_are_used(compose: Document, services: Document) -> None:
     sources = [volume.split(":")[0] for service in services.values() for volume in service.get("volumes", [])]
 
     assert {source for source in sources if re.fullmatch(r"\w+", source)} == compose["volumes"].keys()
 
 
-def test_every_service_waits_for_services_that_exist_in_a_way_they_can_meet(services: Document) -> None:
+def test_dependencies_exist_and_can_be_met(services: Document) -> None:
     for service in services.values():
         for name, wait in service.get("depends_on", {}).items():
             assert name in services
@@ -95,7 +95,7 @@ def test_every_service_waits_for_services_that_exist_in_a_way_they_can_meet(serv
                 assert services[name]["restart"] == "no"
 
 
-def test_only_the_dicom_port_and_the_api_are_published_and_to_loopback(services: Document) -> None:
+def test_only_dicom_port_and_api_are_published_and_on_loopback(services: Document) -> None:
     published = {name: service["ports"] for name, service in services.items() if "ports" in service}
 
     assert published.keys() == {"listener", "api"}
@@ -103,22 +103,22 @@ def test_only_the_dicom_port_and_the_api_are_published_and_to_loopback(services:
         assert all(re.match(r"\$\{[A-Z]+_BIND:-127\.0\.0\.1\}:", port) for port in ports)
 
 
-def test_the_databases_are_out_of_reach_from_outside(compose: Document, services: Document) -> None:
+def test_databases_are_on_the_internal_network_only(compose: Document, services: Document) -> None:
     assert compose["networks"]["inside"] == {"internal": True}
     for name in DATABASES:
         assert services[name]["networks"] == ["inside"]
 
 
-def test_every_environment_variable_and_secret_is_a_setting(services: Document) -> None:
+def test_environment_variables_and_secrets_are_settings(services: Document) -> None:
     known = {f"{PREFIX}{name}".upper() for name in SECTION_OF}
 
-    for service in ours(services).values():
+    for service in prelim_services(services).values():
         assert set(service.get("environment", {})) <= known
         assert {name.upper() for name in service["secrets"]} <= known
         Settings(**{name.removeprefix(PREFIX).lower(): value for name, value in service["environment"].items()})
 
 
-def test_no_password_stands_in_the_file(services: Document) -> None:
+def test_file_holds_no_password(services: Document) -> None:
     for service in services.values():
         names = [name for name in service.get("environment", {}) if "PASSWORD" in name]
         assert all(name.endswith("_FILE") for name in names)
@@ -126,7 +126,7 @@ def test_no_password_stands_in_the_file(services: Document) -> None:
     assert not re.search(r"://[^/\s]*@", COMPOSE.read_text())
 
 
-def test_the_secrets_script_makes_each_file_the_settings_read(compose: Document, tmp_path: Path) -> None:
+def test_secrets_script_creates_every_file_of_the_settings(compose: Document, tmp_path: Path) -> None:
     subprocess.run([DOCKER / "make-secrets"], cwd=tmp_path, check=True)
     folder = tmp_path / "secrets"
     settings = load_settings(folder)
@@ -140,7 +140,7 @@ def test_the_secrets_script_makes_each_file_the_settings_read(compose: Document,
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
-def test_the_secrets_script_does_not_replace_secrets_in_use(tmp_path: Path) -> None:
+def test_secrets_script_does_not_replace_existing_secrets(tmp_path: Path) -> None:
     subprocess.run([DOCKER / "make-secrets"], cwd=tmp_path, check=True)
     before = (tmp_path / "secrets" / "redis_conf").read_text()
 
@@ -150,7 +150,7 @@ def test_the_secrets_script_does_not_replace_secrets_in_use(tmp_path: Path) -> N
     assert (tmp_path / "secrets" / "redis_conf").read_text() == before
 
 
-def test_the_image_takes_every_package_and_nothing_that_is_not_there() -> None:
+def test_image_copies_every_package_and_only_existing_files() -> None:
     lines = re.findall(r"^COPY (?!--from)(.*) \S+$", (DOCKER / "Dockerfile").read_text(), re.MULTILINE)
     copied = {source for line in lines for source in line.split()}
     ignored_not = set(re.findall(r"^!(.*)$", (DOCKER / "Dockerfile.dockerignore").read_text(), re.MULTILINE))

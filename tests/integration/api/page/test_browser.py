@@ -1,4 +1,4 @@
-"""A real server process, read with a real browser."""
+"""A real server process in a real browser."""
 
 from __future__ import annotations
 
@@ -53,21 +53,21 @@ def tab(tmp_path: Path) -> Iterator[Tab]:
 
 def log_in(tab: Tab, address: str, key: str, path: str = "/") -> None:
     tab.open(address + path)
-    tab.ask(f"document.querySelector('#key').value = '{key}'")
-    tab.ask("document.querySelector('form.card button').click()")
+    tab.evaluate(f"document.querySelector('#key').value = '{key}'")
+    tab.evaluate("document.querySelector('form.card button').click()")
     tab.wait(f"location.pathname === '{path}' && document.readyState === 'complete'")
 
 
 def test_reader_logs_in_and_opens_a_report_with_its_image(tab: Tab, address: str, key: str, arrivals: Arrivals) -> None:
     study_id = arrivals.reported(arrivals.draft([png(size=96)]))
     log_in(tab, address, key)
-    tab.ask(f"document.getElementById('study-{study_id}').click()")
+    tab.evaluate(f"document.getElementById('study-{study_id}').click()")
     tab.wait("document.querySelector('figure img')?.naturalWidth === 96")
 
-    assert "The lungs are clear." in tab.ask("document.querySelector('.report').innerText")
-    assert tab.ask("getComputedStyle(document.querySelector('.banner')).position") == "sticky"
-    assert not tab.ask("document.cookie")
-    assert tab.said == []
+    assert "The lungs are clear." in tab.evaluate("document.querySelector('.report').innerText")
+    assert tab.evaluate("getComputedStyle(document.querySelector('.banner')).position") == "sticky"
+    assert not tab.evaluate("document.cookie")
+    assert tab.errors == []
 
 
 def test_open_study_page_shows_a_new_report_without_reload(
@@ -75,12 +75,12 @@ def test_open_study_page_shows_a_new_report_without_reload(
 ) -> None:
     study_id = arrivals.queued()
     log_in(tab, address, key, f"/studies/{study_id}")
-    before = tab.ask("document.querySelector('.report')")
+    before = tab.evaluate("document.querySelector('.report')")
     arrivals.report(study_id)
 
     assert before is None
     tab.wait("document.querySelector('.report')?.innerText.includes('The lungs are clear.')")
-    assert tab.said == []
+    assert tab.errors == []
 
 
 def test_work_list_refreshes_without_scripts(tab: Tab, address: str, key: str, arrivals: Arrivals) -> None:

@@ -1,4 +1,4 @@
-"""What a Prometheus server reads."""
+"""Metrics as a Prometheus server scrapes them."""
 
 from __future__ import annotations
 
