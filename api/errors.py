@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.page.templating import templates
-from api.v1.schemas import Problem
+from api.v1.schemas import ErrorCode, Problem
 from db.errors import ConfigurationError
 
 log = structlog.get_logger()
@@ -40,7 +40,7 @@ class Unauthorized(ApiError):
 
     def __init__(self, message: str) -> None:
         hint = "send the header `Authorization: Bearer KEY`; an operator creates keys"
-        problem = Problem(error="unauthorized", message=message, hint=hint)
+        problem = Problem(error=ErrorCode.UNAUTHORIZED, message=message, hint=hint)
         super().__init__(401, problem, {"WWW-Authenticate": "Bearer"})
 
 
@@ -48,14 +48,14 @@ class Forbidden(ApiError):
     """Raised when the key or the origin of a request does not permit it."""
 
     def __init__(self, message: str, hint: str) -> None:
-        super().__init__(403, Problem(error="forbidden", message=message, hint=hint))
+        super().__init__(403, Problem(error=ErrorCode.FORBIDDEN, message=message, hint=hint))
 
 
 class NotFound(ApiError):
     """Raised when the requested resource does not exist."""
 
     def __init__(self, message: str, hint: str) -> None:
-        super().__init__(404, Problem(error="not_found", message=message, hint=hint))
+        super().__init__(404, Problem(error=ErrorCode.NOT_FOUND, message=message, hint=hint))
 
 
 def install(app: FastAPI) -> None:
@@ -95,14 +95,16 @@ async def _invalid(request: Request, error: Exception) -> Response:
     # The input is not repeated: it may be a patient's name in the wrong place.
     message = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors())
     return _answer(
-        request, 422, Problem(error="invalid_request", message=message, hint="see /docs for the accepted values")
+        request,
+        422,
+        Problem(error=ErrorCode.INVALID_REQUEST, message=message, hint="see /docs for the accepted values"),
     )
 
 
 async def _no_database(request: Request, error: Exception) -> Response:
     log.error("database.unreachable", error=type(error).__name__)
     hint = "try again in a moment; if it persists, ask an operator to run `prelim status`"
-    problem = Problem(error="unavailable", message="database unreachable", hint=hint)
+    problem = Problem(error=ErrorCode.UNAVAILABLE, message="database unreachable", hint=hint)
     return _answer(request, 503, problem, {"Retry-After": "5"})
 
 
@@ -123,5 +125,5 @@ class LastResort:
             place = "".join(traceback.format_tb(error.__traceback__))
             log.error("request.failed", error=type(error).__name__, path=scope["path"], place=place)  # noqa: TRY400 - no text
             hint = "please report it to the operator: the log of `prelim serve` holds its place"
-            problem = Problem(error="internal_error", message="internal server error", hint=hint)
+            problem = Problem(error=ErrorCode.INTERNAL_ERROR, message="internal server error", hint=hint)
             await _answer(Request(scope), 500, problem)(scope, receive, send)

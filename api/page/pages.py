@@ -9,11 +9,10 @@ from fastapi import APIRouter, Query, Request, Response
 from api.access.authenticate import Database, Reader
 from api.page.templating import templates
 from api.v1 import cursor, reading
-from api.v1.schemas import State
 from api.v1.studies import position
 from db.operations import overview
 from db.reports import reference_reports
-from db.states import PENDING
+from db.states import PENDING, DisplayedState
 
 #: Studies on one page of the list: about two screens.
 PAGE = 50
@@ -25,7 +24,7 @@ router = APIRouter(dependencies=[Reader], include_in_schema=False)
 def worklist(
     request: Request,
     session: Database,
-    state: Annotated[State | None, Query()] = None,
+    state: Annotated[DisplayedState | None, Query()] = None,
     after: Annotated[str | None, Query()] = None,
 ) -> Response:
     """Show the work list, newest study first."""

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import uuid
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -9,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from db.reports.versions import BANNER
 from db.states import DisplayedState
 
-State = DisplayedState
 Banner = Annotated[str, Field(description="Show it wherever any part of the report is shown.")]
 
 
@@ -19,13 +19,26 @@ class Body(BaseModel):
     model_config = ConfigDict(from_attributes=True, frozen=True)
 
 
+class ErrorCode(StrEnum):
+    """Codes of `Problem.error`; other HTTP errors have their reason phrase, as `method_not_allowed`."""
+
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not_found"
+    NO_REPORT_YET = "no_report_yet"
+    NO_REPORT = "no_report"
+    INVALID_REQUEST = "invalid_request"
+    INTERNAL_ERROR = "internal_error"
+    UNAVAILABLE = "unavailable"
+
+
 class Problem(Body):
     """Error of a request: its cause, and what to do."""
 
-    error: str = Field(description="Stable code.")
+    error: str = Field(description="Stable code, as in docs/api.md.")
     message: str
     hint: str
-    state: State | None = Field(default=None, description="State of the study, if that is the cause.")
+    state: DisplayedState | None = Field(default=None, description="State of the study, if that is the cause.")
     reason: str | None = Field(default=None, description="Stable code: why the study has no report.")
     detail: str | None = None
 
@@ -54,7 +67,7 @@ class Study(Body):
 
     id: uuid.UUID
     study_instance_uid: str
-    state: State
+    state: DisplayedState
     modality: str
     body_part: str
     patient_id: str

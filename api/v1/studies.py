@@ -8,9 +8,9 @@ from fastapi import APIRouter, Header, Path, Query, Response
 from api.access.authenticate import Database, Reader
 from api.errors import ApiError
 from api.v1 import cursor, reading
-from api.v1.schemas import Problem, Report, State, Study, StudyPage, StudyWithContent
+from api.v1.schemas import ErrorCode, Problem, Report, Study, StudyPage, StudyWithContent
 from db.operations import overview
-from db.states import PENDING
+from db.states import PENDING, DisplayedState
 
 #: Studies on one page.
 MAX_PAGE = 100
@@ -33,7 +33,7 @@ _missing: dict[int | str, dict[str, Any]] = {404: {"model": Problem}}
 @router.get("/studies")
 def list_studies(
     session: Database,
-    state: Annotated[State | None, Query(description="Only studies in this state.")] = None,
+    state: Annotated[DisplayedState | None, Query(description="Only studies in this state.")] = None,
     after: Annotated[str | None, Query(description="`next` of the previous page.")] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
 ) -> StudyPage:
@@ -49,7 +49,7 @@ def position(after: str | None) -> overview.Position | None:
         return None if after is None else cursor.decode(after)
     except ValueError as error:
         hint = "take `after` from the `next` of the previous page, or leave it out"
-        raise ApiError(422, Problem(error="invalid_request", message=f"after: {error}", hint=hint)) from error
+        raise ApiError(422, Problem(error=ErrorCode.INVALID_REQUEST, message=f"after: {error}", hint=hint)) from error
 
 
 @router.get("/studies/{study_id}", responses=_missing)
@@ -71,7 +71,7 @@ def current_report(session: Database, study_id: uuid.UUID) -> Report:
 def _no_report(line: overview.StudyLine) -> ApiError:
     pending = line.state in PENDING
     problem = {
-        "error": "no_report_yet" if pending else "no_report",
+        "error": ErrorCode.NO_REPORT_YET if pending else ErrorCode.NO_REPORT,
         "message": f"the study is {line.state.replace('_', ' ')}",
         "hint": "repeat the request in a few seconds" if pending else "a report is written only if more images arrive",
         "state": line.state,

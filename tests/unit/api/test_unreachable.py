@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -77,4 +78,5 @@ def test_reference_page_lists_every_path_and_schema(tmp_path: Path) -> None:
 
     assert not [path for path in document["paths"] if path not in page]
     assert not [name for name in ("Report", "StudyPage", "Problem") if f'id="{name}"' not in page]
+    assert not [link for link in re.findall(r'href="#(\w+)"', page) if f'id="{link}"' not in page and link != "main"]
     assert all(path.startswith(errors.API_PREFIX) for path in document["paths"])
