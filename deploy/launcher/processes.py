@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     Check = Callable[[Settings, int | None], bool]
 
 ANSWER_SECONDS = 2.0
-VERIFICATION = "1.2.840.10008.1.1"  # DICOM PS3.4 A.4
 
 
 @dataclass(frozen=True)
@@ -41,23 +40,17 @@ class Process:
 
 def answers_echo(settings: Settings, _pid: int | None = None) -> bool:
     """Return whether the listener answers C-ECHO or rejects the association (PRELIM_PEERS_FILE may list its peers)."""
-    from pynetdicom import AE  # noqa: PLC0415 - half a second, needed for one process of five
-
     host = loopback_address(settings.dicom.dicom_host)
-    if not accepts_tcp(host, settings.dicom.dicom_port):  # pynetdicom would log an error and leave its socket open
+    if not accepts_tcp(host, settings.dicom.dicom_port):
         return False
     if settings.dicom.tls_certificate is not None:
         # The check has no client certificate, which the listener may require: an accepted connection is enough.
         return True
-    ae = AE("PRELIM-CHECK")
-    ae.add_requested_context(VERIFICATION)
-    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ANSWER_SECONDS
-    association = ae.associate(host, settings.dicom.dicom_port, ae_title=settings.dicom.ae_title)
-    if not association.is_established:
-        return bool(association.is_rejected)
-    status = association.send_c_echo()
-    association.release()
-    return "Status" in status and status.Status == 0
+    from dicom_listener.scu import echo  # noqa: PLC0415 - pynetdicom takes half a second to import
+
+    return echo.answers_echo(
+        host, settings.dicom.dicom_port, called_ae_title=settings.dicom.ae_title, timeout_seconds=ANSWER_SECONDS
+    )
 
 
 def accepts_tcp(host: str, port: int) -> bool:

@@ -12,7 +12,6 @@ from db.operations.heartbeats import Role
 from db.settings import Settings
 from deploy.embedded.server_process import free_port
 from deploy.launcher.processes import (
-    VERIFICATION,
     answers_echo,
     check_api,
     check_flower,
@@ -20,6 +19,7 @@ from deploy.launcher.processes import (
     is_ready,
     loopback_address,
 )
+from dicom_listener.dicom.uids import VERIFICATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
