@@ -8,7 +8,7 @@ import zlib
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from db.errors import Reason
 from db.limits import MAX_INFLATED_BYTES
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from worker.images.decode.elements import Buffer
 
+#: Deflated Explicit VR Little Endian, JPIP Referenced Deflate, JPIP HTJ2K Referenced Deflate.
+_DEFLATED = frozenset(("1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"))
 _PIECE = 1 << 20
 #: Bytes of a file read for its header: CT and MR have 2 to 10 KiB, more with private protocols.
 _BEGINNING = 16 << 10
@@ -53,7 +55,7 @@ def _read_beginning(path: Path) -> Header:
     finally:
         os.close(file)
     syntax, start = _meta(beginning)
-    if syntax == DeflatedExplicitVRLittleEndian:
+    if syntax in _DEFLATED:
         raise Unreadable(Reason.TOO_LARGE, "the deflated file is too large")
     encoding = _encoding(syntax, beginning[start + 4 : start + 6])
     values, pixels = collect(beginning, start, encoding, end=size, wanted=WANTED)
@@ -84,7 +86,7 @@ def opened(path: Path) -> Iterator[tuple[str, Encoding, mmap.mmap, int]]:
     with mapped:
         syntax, start = _meta(mapped)
         encoding = _encoding(syntax, mapped[start + 4 : start + 6])
-        if syntax == DeflatedExplicitVRLittleEndian:
+        if syntax in _DEFLATED:
             yield syntax, encoding, _inflated(mapped, start), 0
         else:
             yield syntax, encoding, mapped, start

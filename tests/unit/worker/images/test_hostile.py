@@ -242,6 +242,16 @@ def test_video_is_rejected_as_video(store: Any, syntax: bytes) -> None:
     assert refused(file_of(stored.path, content[144 + length :], syntax)) == "video"
 
 
+@pytest.mark.parametrize("syntax", [b"1.2.840.10008.1.2.4.95", b"1.2.840.10008.1.2.4.205\0"])
+def test_deflated_object_with_referenced_pixels_contains_no_pixels(store: Any, syntax: bytes) -> None:
+    stored = store(np.zeros((64, 64), np.uint16))
+    content = stored.path.read_bytes()
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    body = packer.compress(content[144 + struct.unpack_from("<L", content, 140)[0] :]) + packer.flush()
+
+    assert refused(file_of(stored.path, body, syntax)) == "no_pixels"
+
+
 def test_deflate_bomb_is_rejected_at_the_limit(tmp_path: Path) -> None:
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     pieces = [packer.compress(bytes(1 << 20)) for _ in range((MAX_INFLATED_BYTES >> 20) + 1)]
