@@ -1,4 +1,4 @@
-"""The queue: one job for each revision of a study."""
+"""Queue: one job per revision of a study."""
 
 from __future__ import annotations
 

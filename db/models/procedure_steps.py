@@ -13,7 +13,7 @@ IN_PROGRESS, COMPLETED, DISCONTINUED = "IN PROGRESS", "COMPLETED", "DISCONTINUED
 
 
 class ProcedureStep(Base):
-    """A Modality Performed Procedure Step (PS3.4 F.7), as far as it tells when a study is complete."""
+    """A Modality Performed Procedure Step (PS3.4 F.7), reduced to the completion of its study."""
 
     __tablename__ = "procedure_steps"
 

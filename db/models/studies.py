@@ -1,4 +1,4 @@
-"""The study, as far as it has arrived."""
+"""Studies, with the patient's attributes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ENDED_WITHOUT_REPORT = (StudyState.NOT_REPORTABLE, StudyState.FAILED, StudyState
 
 
 class Study(Base):
-    """A DICOM study as far as it has arrived; one row per Study Instance UID.
+    """A DICOM study, one row per Study Instance UID.
 
     Patient attributes are in this table only, so that there is one place to protect and to erase.
     """

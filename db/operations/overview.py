@@ -75,7 +75,7 @@ class StudyLine:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A part of the work list; *following* is where the next one begins, if there is one."""
+    """A page of the work list; *following* is the position of the next one, None on the last."""
 
     studies: list[StudyLine]
     following: Position | None
