@@ -71,7 +71,7 @@ def test_rolling_restart_under_load_costs_no_attempt(tmp_path: Path) -> None:
 
         with transaction(system.url) as session:
             tries = session.execute(select(Job.state, func.max(Job.attempt)).group_by(Job.state)).all()
-        # What the listener's restart parted in two came late, and has a job for each of its revisions.
+        # A study split by the listener's restart arrived late in part and has one job per revision.
         ends: dict[str, int] = dict(tries)  # type: ignore[arg-type]
         assert ends.pop("finished") == 1
         assert ends in ({}, {"superseded": 0}, {"superseded": 1})

@@ -24,7 +24,7 @@ PATH = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPA
 NOWHERE = {"PRELIM_DATABASE_URL": "postgresql+psycopg://nowhere/none", "PRELIM_BROKER_URL": "redis://nowhere/0"}
 
 #: Prints its process id, is ready at once, and records SIGTERM in the file `ended`.
-OBEDIENT = """
+HANDLES_SIGTERM = """
 import os, pathlib, signal, sys, time
 def end(*_):
     with open("ended", "a") as file:
@@ -36,9 +36,15 @@ print("pid", os.getpid(), flush=True)
 while True:
     time.sleep(0.05)
 """
-STUBBORN = OBEDIENT.replace("signal.signal(signal.SIGTERM, end)", "signal.signal(signal.SIGTERM, signal.SIG_IGN)")
-SILENT = OBEDIENT.replace("pathlib.Path(sys.argv[1] + '.ready').touch()", "").replace('".ready"', '".other"')
-FORKING = OBEDIENT.replace("while True:", "if os.fork() == 0: print('pid', os.getpid(), flush=True)\nwhile True:")
+IGNORES_SIGTERM = HANDLES_SIGTERM.replace(
+    "signal.signal(signal.SIGTERM, end)", "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+)
+NEVER_READY = HANDLES_SIGTERM.replace("pathlib.Path(sys.argv[1] + '.ready').touch()", "").replace(
+    '".ready"', '".other"'
+)
+FORKING = HANDLES_SIGTERM.replace(
+    "while True:", "if os.fork() == 0: print('pid', os.getpid(), flush=True)\nwhile True:"
+)
 FAILING = "print('no checkpoint there'); raise SystemExit(7)"
 
 
@@ -94,7 +100,7 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
 
 
 def test_every_line_names_its_process(launch: Callable[..., Launched]) -> None:
-    launched = launch(first={"code": OBEDIENT}, other_one={"code": OBEDIENT})
+    launched = launch(first={"code": HANDLES_SIGTERM}, other_one={"code": HANDLES_SIGTERM})
     launched.wait_for("everything is ready")
 
     assert launched.end(signal.SIGINT) == 0
@@ -106,7 +112,7 @@ def test_every_line_names_its_process(launch: Callable[..., Launched]) -> None:
 def test_stop_signal_ends_all_processes_in_reverse_order(
     launch: Callable[..., Launched], tmp_path: Path, number: signal.Signals
 ) -> None:
-    launched = launch(a={"code": OBEDIENT}, b={"code": OBEDIENT}, c={"code": OBEDIENT})
+    launched = launch(a={"code": HANDLES_SIGTERM}, b={"code": HANDLES_SIGTERM}, c={"code": HANDLES_SIGTERM})
     launched.wait_for("everything is ready")
     time.sleep(0.2)  # its handler is set before its ready file; its first line may come later
 
@@ -117,7 +123,7 @@ def test_stop_signal_ends_all_processes_in_reverse_order(
 
 
 def test_second_ctrl_c_kills_a_process_that_ignores_sigterm(launch: Callable[..., Launched]) -> None:
-    launched = launch(a={"code": OBEDIENT}, b={"code": STUBBORN, "grace_seconds": 100})
+    launched = launch(a={"code": HANDLES_SIGTERM}, b={"code": IGNORES_SIGTERM, "grace_seconds": 100})
     launched.wait_for("everything is ready")
 
     assert launched.end(signal.SIGINT, signal.SIGINT) == 130
@@ -126,7 +132,7 @@ def test_second_ctrl_c_kills_a_process_that_ignores_sigterm(launch: Callable[...
 
 
 def test_process_that_exceeds_its_grace_time_is_killed(launch: Callable[..., Launched], tmp_path: Path) -> None:
-    launched = launch(a={"code": OBEDIENT}, b={"code": STUBBORN, "grace_seconds": 0.5})
+    launched = launch(a={"code": HANDLES_SIGTERM}, b={"code": IGNORES_SIGTERM, "grace_seconds": 0.5})
     launched.wait_for("everything is ready")
 
     assert launched.end(signal.SIGINT) == 0
@@ -145,7 +151,7 @@ def test_children_of_a_process_end_with_it(launch: Callable[..., Launched]) -> N
 
 
 def test_process_that_dies_is_restarted(launch: Callable[..., Launched]) -> None:
-    launched = launch(a={"code": OBEDIENT}, b={"code": OBEDIENT})
+    launched = launch(a={"code": HANDLES_SIGTERM}, b={"code": HANDLES_SIGTERM})
     launched.wait_for("everything is ready")
     wait_until(lambda: len(launched.pids("b")) == 1)
 
@@ -161,7 +167,7 @@ def test_process_that_dies_is_restarted(launch: Callable[..., Launched]) -> None
 
 
 def test_start_fails_and_names_a_process_that_is_never_ready(launch: Callable[..., Launched]) -> None:
-    launched = launch(a={"code": OBEDIENT}, b={"code": SILENT, "ready_seconds": 1})
+    launched = launch(a={"code": HANDLES_SIGTERM}, b={"code": NEVER_READY, "ready_seconds": 1})
 
     assert launched.process.wait(30) == 1
     assert "b is not ready after 1 s" in launched.text
@@ -170,7 +176,7 @@ def test_start_fails_and_names_a_process_that_is_never_ready(launch: Callable[..
 
 
 def test_start_fails_at_once_when_a_process_ends_before_it_is_ready(launch: Callable[..., Launched]) -> None:
-    launched = launch(a={"code": SILENT, "ready_seconds": 100}, b={"code": FAILING})
+    launched = launch(a={"code": NEVER_READY, "ready_seconds": 100}, b={"code": FAILING})
 
     assert launched.process.wait(30) == 1
     assert "b      | no checkpoint there" in launched.text
@@ -179,7 +185,7 @@ def test_start_fails_at_once_when_a_process_ends_before_it_is_ready(launch: Call
 
 
 def test_failed_migration_starts_nothing(launch: Callable[..., Launched]) -> None:
-    launched = launch(migration="raise SystemExit('no such table')", a={"code": OBEDIENT})
+    launched = launch(migration="raise SystemExit('no such table')", a={"code": HANDLES_SIGTERM})
 
     assert launched.process.wait(30) == 1
     assert "prelim | no such table" in launched.text
@@ -188,7 +194,7 @@ def test_failed_migration_starts_nothing(launch: Callable[..., Launched]) -> Non
 
 
 def test_ctrl_c_during_the_start_stops_started_processes(launch: Callable[..., Launched]) -> None:
-    launched = launch(a={"code": OBEDIENT}, b={"code": SILENT, "ready_seconds": 100})
+    launched = launch(a={"code": HANDLES_SIGTERM}, b={"code": NEVER_READY, "ready_seconds": 100})
     wait_until(lambda: len(launched.pids()) == 2)
 
     assert launched.end(signal.SIGINT) == 0
@@ -196,7 +202,7 @@ def test_ctrl_c_during_the_start_stops_started_processes(launch: Callable[..., L
 
 
 def test_no_process_outlives_a_killed_launcher(launch: Callable[..., Launched]) -> None:
-    launched = launch({}, a={"code": OBEDIENT}, b={"code": STUBBORN})
+    launched = launch({}, a={"code": HANDLES_SIGTERM}, b={"code": IGNORES_SIGTERM})
     launched.wait_for("everything is ready")
     wait_until(lambda: len(launched.pids()) == 2)
     servers = server_pids(launched)
@@ -210,7 +216,7 @@ def test_no_process_outlives_a_killed_launcher(launch: Callable[..., Launched]) 
 def test_killed_databases_restart_on_their_ports_with_their_data(
     launch: Callable[..., Launched], tmp_path: Path
 ) -> None:
-    launched = launch({}, a={"code": OBEDIENT})
+    launched = launch({}, a={"code": HANDLES_SIGTERM})
     launched.wait_for("everything is ready")
     services = json.loads((tmp_path / "data/run/services.json").read_text())
     database_url = services["database_url"].replace("+psycopg", "")
@@ -234,7 +240,7 @@ def test_killed_databases_restart_on_their_ports_with_their_data(
 
 
 def test_other_commands_find_running_databases(launch: Callable[..., Launched], tmp_path: Path) -> None:
-    launched = launch({}, a={"code": OBEDIENT})
+    launched = launch({}, a={"code": HANDLES_SIGTERM})
     launched.wait_for("everything is ready")
     services = tmp_path / "data/run/services.json"
 
@@ -246,7 +252,7 @@ def test_other_commands_find_running_databases(launch: Callable[..., Launched], 
 
 
 def test_database_named_by_a_setting_is_not_started(launch: Callable[..., Launched], tmp_path: Path) -> None:
-    launched = launch({"PRELIM_DATABASE_URL": NOWHERE["PRELIM_DATABASE_URL"]}, a={"code": OBEDIENT})
+    launched = launch({"PRELIM_DATABASE_URL": NOWHERE["PRELIM_DATABASE_URL"]}, a={"code": HANDLES_SIGTERM})
     launched.wait_for("everything is ready")
 
     assert json.loads((tmp_path / "data/run/services.json").read_text()).keys() == {"broker_url"}
@@ -255,12 +261,12 @@ def test_database_named_by_a_setting_is_not_started(launch: Callable[..., Launch
 
 
 def test_second_launcher_on_a_data_folder_is_refused(launch: Callable[..., Launched], tmp_path: Path) -> None:
-    first = launch(a={"code": OBEDIENT})
+    first = launch(a={"code": HANDLES_SIGTERM})
     first.wait_for("everything is ready")
     text = first.text
     pid = first.process.pid
 
-    second = launch(a={"code": OBEDIENT})
+    second = launch(a={"code": HANDLES_SIGTERM})
 
     assert second.process.wait(30) == 1
     assert f"process {pid} already runs on {tmp_path / 'data'}" in second.text
@@ -269,7 +275,7 @@ def test_second_launcher_on_a_data_folder_is_refused(launch: Callable[..., Launc
 
 
 def test_launcher_stops_in_order_after_its_output_pipe_is_closed(tmp_path: Path) -> None:
-    table = json.dumps({"a": {"code": OBEDIENT}})
+    table = json.dumps({"a": {"code": HANDLES_SIGTERM}})
     launcher = subprocess.Popen(
         [sys.executable, Path(__file__).with_name("launch.py"), "", table],
         cwd=tmp_path,
