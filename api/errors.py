@@ -123,7 +123,9 @@ class LastResort:
             await self.app(scope, receive, send)
         except Exception as error:  # noqa: BLE001 - the boundary of the process: one bad request must not end it
             place = "".join(traceback.format_tb(error.__traceback__))
-            log.error("request.failed", error=type(error).__name__, path=scope["path"], place=place)  # noqa: TRY400 - no text
+            # The route and not the path, in which a caller can put a patient's name.
+            route = getattr(scope.get("route"), "path", None)
+            log.error("request.failed", error=type(error).__name__, route=route, place=place)  # noqa: TRY400 - no text
             hint = "please report it to the operator: the log of `prelim serve` holds its place"
             problem = Problem(error=ErrorCode.INTERNAL_ERROR, message="internal server error", hint=hint)
             await _answer(Request(scope), 500, problem)(scope, receive, send)

@@ -56,17 +56,19 @@ def test_unexpected_error_is_500_and_its_text_is_neither_sent_nor_logged(
 ) -> None:
     app = create_app(Settings(data_dir=tmp_path))
 
-    @app.get("/v1/broken")
-    def broken() -> None:
+    @app.get("/v1/broken/{name}")
+    def broken(name: str) -> None:
+        del name
         structlog.get_logger().info("read.started")
         raise RuntimeError("Doe^Jane")
 
-    answer = TestClient(app).get("/v1/broken")
+    answer = TestClient(app).get("/v1/broken/Doe^Jane")
     logged = caplog.text + "".join(capsys.readouterr())
 
     assert (answer.status_code, answer.json()["error"]) == (500, "internal_error")
     assert "Doe" not in answer.text + logged.replace('RuntimeError("Doe^Jane")', "the source line")
     assert "request.failed" in logged
+    assert "/v1/broken/{name}" in logged
     assert logged.count("request_id") == 2, "in a worker thread too"
     assert answer.headers["Cache-Control"] == "no-store"
 
