@@ -51,9 +51,11 @@ def in_strips(function: Function, samples: npt.NDArray[Any]) -> npt.NDArray[np.u
     return levels
 
 
-def looked_up(function: Function, samples: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Apply *function* to samples of 8 or 16 bits by a lookup table: it is evaluated once for every possible value."""
+def apply(function: Function, samples: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Apply *function* to samples; up to 16 bits by a lookup table: it is evaluated once for every possible value."""
     size = samples.dtype.itemsize
+    if size > 2:  # noqa: PLR2004 - 16 bits have 65 536 values
+        return in_strips(function, samples)
     every = np.arange(256**size, dtype=f"u{size}").view(f"{samples.dtype.kind}{size}")
     table = function(every)
     # A view keeps the byte order of the dtype.

@@ -10,7 +10,7 @@ from PIL import Image, ImageCms
 from pydicom.pixels.processing import convert_color_space
 
 from db.errors import Reason
-from worker.images.decode.samples import in_strips, looked_up, stored_values
+from worker.images.decode.samples import apply, in_strips, stored_values
 from worker.images.errors import Unreadable
 from worker.images.render.lookup_tables import Table, table_in
 
@@ -68,8 +68,7 @@ def _eight_bits(frame: Frame) -> npt.NDArray[np.uint8]:
         # Colours have no sign; some headers declare one.
         return _scaled(stored_values(samples, frame).astype(np.int64) & white, frame.stored)
 
-    wide = frame.samples.dtype.itemsize > 2  # noqa: PLR2004 - 16 bits have 65 536 values
-    return in_strips(scaled, frame.samples) if wide else looked_up(scaled, frame.samples)
+    return apply(scaled, frame.samples)
 
 
 def _scaled(values: npt.NDArray[np.int64], bits: int) -> npt.NDArray[np.uint8]:
@@ -97,7 +96,7 @@ def _palette(header: Header, frame: Frame) -> npt.NDArray[np.uint8]:
         values = stored_values(samples, frame)
         return np.stack([_scaled(table.look_up(values), bits) for table in tables], axis=-1)
 
-    return looked_up(coloured, frame.samples)
+    return apply(coloured, frame.samples)
 
 
 def _bits(tables: list[Table]) -> int:

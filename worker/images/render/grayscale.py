@@ -7,13 +7,12 @@ strips.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydicom.pixels.processing import apply_windowing
 
-from worker.images.decode.samples import in_strips, looked_up, stored_values
+from worker.images.decode.samples import apply, stored_values
 from worker.images.errors import Unreadable
 from worker.images.render.lookup_tables import table_in
 from worker.images.render.windows import MAX_MAGNITUDE, Window, header_windows
@@ -38,23 +37,14 @@ _MAX_SAMPLE = 1 << 18
 _MIN_VISIBLE = 0.001
 
 
-@dataclass(frozen=True, slots=True)
-class Grey:
-    """Grey levels, uint8 [rows, columns], and the steps that made them, fit for JSON."""
+def to_grey(header: Header, frame: Frame, window: Window | None = None) -> tuple[npt.NDArray[np.uint8], Steps]:
+    """Render a decoded grayscale frame as a display would, with *window* or the header's own VOI.
 
-    levels: npt.NDArray[np.uint8]
-    steps: dict[str, Any]
-
-
-def to_grey(header: Header, frame: Frame, window: Window | None = None) -> Grey:
-    """Render a decoded grayscale frame as a display would, with *window* or the header's own VOI."""
+    Returns levels, uint8 [rows, columns], and the steps that made them, for JSON.
+    """
     rescale, steps = _modality_lut(header)
-    if window is not None:
-        voi, voi_steps = _windowed(window)
-    else:
-        voi, voi_steps = _selected_voi(header, frame, rescale)
-    inverted = frame.photometric == "MONOCHROME1"
-    padding = _padding(header)
+    voi, voi_steps = _windowed(window) if window else _selected_voi(header, frame, rescale)
+    inverted, padding = frame.photometric == "MONOCHROME1", _padding(header)
 
     def levels_of(samples: Values) -> Values:
         values = stored_values(samples, frame)
@@ -65,16 +55,12 @@ def to_grey(header: Header, frame: Frame, window: Window | None = None) -> Grey:
             grey[(values >= padding[0]) & (values <= padding[1])] = 0
         return grey
 
-    if frame.samples.dtype.itemsize > 2:  # noqa: PLR2004 - 16 bits have 65 536 values
-        levels = in_strips(levels_of, frame.samples)
-    else:
-        levels = looked_up(levels_of, frame.samples)
     steps |= voi_steps
     if inverted:
         steps["inverted"] = "MONOCHROME1"
     if padding:
         steps["padding"] = "black"
-    return Grey(levels, steps)
+    return apply(levels_of, frame.samples), steps
 
 
 def _modality_lut(header: Header) -> tuple[Function, Steps]:

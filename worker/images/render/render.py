@@ -34,7 +34,7 @@ def render_samples(
 ) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
     """Render decoded samples, like `render`. Raises Unreadable."""
     if frame.photometric in GRAYSCALE:
-        grey = to_grey(header, frame, window)
-        return grey.levels, {"photometric": frame.photometric, **grey.steps}
+        levels, steps = to_grey(header, frame, window)
+        return levels, {"photometric": frame.photometric, **steps}
     rgb, steps = to_rgb(header, frame, icc=icc)
     return rgb, {"photometric": header.text("PhotometricInterpretation"), **steps}

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from worker.images.decode.header import Header
+    from worker.images.decode.header import Header, Keyword
     from worker.images.select.candidates import Basis, Candidate
 
 #: Pixels of a level assembled as the overview: 2048 x 2048, more than the model uses.
@@ -145,23 +145,23 @@ def _positions(header: Header) -> list[tuple[int, int]]:
     planes = max(1, header.integer("NumberOfOpticalPaths", 1)) * max(
         1, header.integer("TotalPixelMatrixFocalPlanes", 1)
     )
-    if header.text("DimensionOrganizationType") != "TILED_FULL":
-        positions = [
-            (
-                frame.integer("RowPositionInTotalImagePixelMatrix") - 1,
-                frame.integer("ColumnPositionInTotalImagePixelMatrix") - 1,
-            )
-            for frame in header.by_frame()
-            if "RowPositionInTotalImagePixelMatrix" in frame
-        ]
+    if positions := _declared_positions(header):
         if any(not (0 <= top < rows and 0 <= left < columns) for top, left in positions):
             raise Unreadable(Reason.MALFORMED, "tile positions lie outside the slide")
-        if positions:
-            return positions
+        return positions
     if header.frames > len(tops) * len(lefts) * planes:
         raise Unreadable(Reason.MALFORMED, "the slide declares more tiles than fit into it")
     # An iterator: all positions can be billions. Frames beyond the first plane have no position here.
     return list(islice(((top, left) for top in tops for left in lefts), header.frames))
+
+
+def _declared_positions(header: Header) -> list[tuple[int, int]]:
+    """Return the positions of the frames' functional groups; [] if the tiles form a full grid."""
+    if header.text("DimensionOrganizationType") == "TILED_FULL":
+        return []
+    row: Keyword = "RowPositionInTotalImagePixelMatrix"
+    column: Keyword = "ColumnPositionInTotalImagePixelMatrix"
+    return [(frame.integer(row) - 1, frame.integer(column) - 1) for frame in header.by_frame() if row in frame]
 
 
 def _tissue(detail: Candidate, overview: Header | None, budget: int) -> list[Selection]:
