@@ -21,28 +21,47 @@ if TYPE_CHECKING:
     from db.settings import Settings
 
 
+SHARED: tuple[Processor, ...] = (
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+)
+LIBRARY_LEVELS = {
+    # Two lines per task, with arguments and results; the worker logs the outcome of a job itself.
+    "celery.worker.strategy": logging.WARNING,
+    "celery.app.trace": logging.WARNING,
+    # Its warnings quote values, which may be patient data.
+    "pydicom": logging.CRITICAL,
+    # It logs every association; dicom_listener logs its own.
+    "pynetdicom": logging.WARNING,
+}
+
+
 def configure(settings: Settings) -> None:
     """Send the records of structlog and of the standard library to standard error, in the configured format."""
-    shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
     structlog.configure(
         # The filter is first: a record below the level costs almost nothing.
         processors=[
             structlog.stdlib.filter_by_level,
-            *shared,
+            *SHARED,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+    logging.basicConfig(level=settings.operations.log_level.upper(), handlers=[_handler(settings)], force=True)
+    for name, level in LIBRARY_LEVELS.items():
+        logging.getLogger(name).setLevel(level)
+    for name in old_names():
+        structlog.get_logger().warning("setting.renamed", old=variable(name), new=variable(OLD_NAMES[name]))
+
+
+def _handler(settings: Settings) -> logging.Handler:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+            foreign_pre_chain=[*SHARED, structlog.stdlib.ExtraAdder()],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 _without_colours,
@@ -51,16 +70,7 @@ def configure(settings: Settings) -> None:
             ],
         )
     )
-    logging.basicConfig(level=settings.operations.log_level.upper(), handlers=[handler], force=True)
-    for name in old_names():
-        structlog.get_logger().warning("setting.renamed", old=variable(name), new=variable(OLD_NAMES[name]))
-    # Celery logs two lines per task, with arguments and results; the worker logs the outcome of a job itself.
-    for name in ("celery.worker.strategy", "celery.app.trace"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # pydicom's warnings quote values, which may be patient data.
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-    # pynetdicom logs every association; dicom_listener logs its own.
-    logging.getLogger("pynetdicom").setLevel(logging.WARNING)
+    return handler
 
 
 def frames(error: BaseException) -> list[str]:

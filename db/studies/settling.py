@@ -48,23 +48,18 @@ def settle_due(
     age = func.extract("epoch", func.clock_timestamp() - Study.last_received_at)
     capped = func.extract("epoch", func.clock_timestamp() - Study.revision_started_at) >= cap_seconds
     carried = exists().where(Instance.study_id == Study.id, Instance.association_id.in_(list(open_associations)))
-    due = session.execute(
+    due = (
         select(Study, quiet.label("quiet"), capped.label("capped"))
         .where(Study.state == StudyState.RECEIVING, or_((age >= quiet) & ~carried, capped))
         .order_by(Study.priority.desc(), Study.last_received_at)
         .limit(BATCH)
         # SKIP LOCKED: several dispatchers share the work.
         .with_for_update(skip_locked=True)
-    ).all()
-    jobs = [
-        _settle_or_cancel(
-            session,
-            row.Study,
-            f"still growing after {cap_seconds:g} s" if row.capped else f"quiet for {row.quiet:g} s",
-            max_revisions,
-        )
-        for row in due
-    ]
+    )
+    jobs: list[uuid.UUID | None] = []
+    for row in session.execute(due).all():
+        why = f"still growing after {cap_seconds:g} s" if row.capped else f"quiet for {row.quiet:g} s"
+        jobs.append(_settle_or_cancel(session, row.Study, why, max_revisions))
     return [job for job in jobs if job is not None]
 
 
