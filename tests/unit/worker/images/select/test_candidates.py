@@ -161,11 +161,11 @@ def test_repeated_views_do_not_displace_others(store: Any) -> None:
     lateral = store(textured(40), Modality="DX", ViewPosition="LL", InstanceNumber=99)
 
     hung = [image.reason for image in images_of(mammograms, budget=4).images]
-    seen = images_of([*chest, lateral], budget=2)
+    study = images_of([*chest, lateral], budget=2)
 
     assert hung == ["view 1 of 4, R CC", "view 2 of 4, L CC", "view 3 of 4, R MLO", "view 4 of 4, L MLO"]
-    assert seen.images[1].sop_instance_uid == lateral.sop_instance_uid
-    assert seen.basis == "2 of 9 views"
+    assert study.images[1].sop_instance_uid == lateral.sop_instance_uid
+    assert study.basis == "2 of 9 views"
 
 
 def test_views_with_only_a_code_are_ordered(store: Any) -> None:
