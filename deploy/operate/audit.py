@@ -103,7 +103,7 @@ def _without_row(settings: Settings) -> Iterator[Violation]:
 def _accounted_for(rows: Rows, file_path: str, path: Path, settings: Settings) -> bool:
     # In this order: the indexer commits the row before it removes the file from the inbox, and removes a copy that it
     # does not need before that.
-    if (settings.spool / "inbox" / path.name).exists() or not path.exists():
+    if (Spool(settings.spool).inbox / path.name).exists() or not path.exists():
         return True
     with transaction(settings.database()) as session:
         return bool(session.scalar(select(exists().where(rows.file_path == file_path))))
