@@ -1,6 +1,10 @@
-"""MedDr's chat template and pixel statistics, as in training."""
+"""MedDr's chat template and image preprocessing, as in training."""
 
 from __future__ import annotations
+
+from typing import Any
+
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
 #: MedDr's conversation template "Hermes-2" (sunanhe/MedDr src/model/internvl_chat/conversation.py): no newline
 #: between turns, no begin-of-sequence token. As in transformers' InternVL directories an image is one
@@ -30,3 +34,9 @@ IMAGE_TOKENS = {
 #: is CLIP's.
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
+
+
+def image_processor(side: int) -> Any:
+    """Return the processor that resizes images to a square of *side* pixels and normalises them."""
+    size = {"height": side, "width": side}
+    return GotOcr2ImageProcessorPil(size=size, image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD, crop_to_patches=False)

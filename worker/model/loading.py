@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextTo
 from transformers.utils import is_flash_attn_2_available, logging
 
 from db.errors import ConfigurationError
+from worker.model.checkpoint.json_files import read_json_object
 from worker.model.inputs import InternVLPromptBuilder, ProcessorPromptBuilder
 from worker.model.pixel_shuffle import INTERNVL
 from worker.model.placement import place, quantizer
@@ -83,16 +83,11 @@ def as_configuration_error(problem: str) -> Iterator[None]:
 
 def check_layout(directory: Path) -> dict[str, Any]:
     """Return the directory's config.json; raises ConfigurationError if the checkpoint cannot be loaded."""
-    try:
-        config = json.loads((directory / "config.json").read_text())
-    except FileNotFoundError:
+    config = read_json_object(directory / "config.json", missing={})
+    if not config:
         raise ConfigurationError(
             f"no checkpoint at {directory}: set PRELIM_CHECKPOINT to a directory with a config.json"
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"{directory}/config.json cannot be read: {one_line(error)}") from error
-    if not isinstance(config, dict):
-        raise ConfigurationError(f"invalid {directory}/config.json: expected a JSON object")
+        )
     if config.get("model_type") == "internvl_chat":
         raise ConfigurationError(
             f"{directory} holds the published MedDr layout: run `prelim checkpoint convert {directory} DST` once"

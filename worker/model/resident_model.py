@@ -15,7 +15,6 @@ from worker.model.checkpoint.digest import checkpoint_digest
 from worker.model.checkpoint.record import is_demo
 from worker.model.engine.engine import Engine
 from worker.model.engine.model_runner import NO_TOKEN
-from worker.model.engine.request import Generation, Request
 from worker.model.engine.transformers_runner import BatchedRunner, SingleRunner, supports_batching
 from worker.model.loading import as_configuration_error, load_checkpoint
 from worker.model.patch_tokens import image_patch_tokens
@@ -26,10 +25,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from worker.model.engine.request import Generation, Request
     from worker.model.inputs import Prompt
     from worker.model.loading import Checkpoint
-
-__all__ = ["Generation", "Request", "ResidentModel"]
 
 log = structlog.get_logger()
 
@@ -40,9 +38,8 @@ CONTEXT_TOKENS = 4096
 class ResidentModel:
     """A loaded checkpoint and its engine; all methods may be called from any thread.
 
-    `digest` identifies the checkpoint, `demo` is True if it is for phantoms only and never for patients,
-    `context_tokens` is the limit of one request, prompt and answer together, and `image_tokens` the prompt tokens of
-    one image.
+    `digest` identifies the checkpoint, `demo` is True if it is for phantoms only and never for patients, and
+    `context_tokens` is the limit of one request, prompt and answer together.
     """
 
     def __init__(self, checkpoint: Checkpoint, digest: str, *, context_tokens: int, demo: bool = False) -> None:
@@ -51,7 +48,6 @@ class ResidentModel:
         self.demo = demo
         self.name = checkpoint.name
         self.context_tokens = min(context_tokens, checkpoint.max_positions)
-        self.image_tokens = len(self._blank_prompt(images=2)) - len(self._blank_prompt(images=1))
         self.engine: Engine
 
     @classmethod
@@ -86,10 +82,11 @@ class ResidentModel:
     def start(self, slots: int, *, gpu_memory: int | None = None, cuda_graphs: bool = False) -> None:
         """Warm up, measure memory, allocate the KV cache, capture graphs if asked, and start to serve."""
         runner: SingleRunner | BatchedRunner
-        prompt = self._blank_prompt(images=1)
+        prompt = self.checkpoint.prompts.build("", [np.zeros((64, 64, 3), np.uint8)])
         runner = warm = self._warm_up(prompt)
         if supports_batching(self.checkpoint.model, warm, len(prompt)):
-            runner = self._allocate_kv_cache(self._measure_memory(warm, slots, gpu_memory))
+            slots = self._measure_memory(warm, slots, gpu_memory)
+            runner = self._allocate_kv_cache(slots)
             if cuda_graphs:
                 runner.capture_graphs()
         else:
@@ -126,9 +123,6 @@ class ResidentModel:
     def close(self) -> None:
         """Stop serving; running requests fail with TransientFailure."""
         self.engine.close()
-
-    def _blank_prompt(self, *, images: int) -> Prompt:
-        return self.checkpoint.prompts.build("", [np.zeros((64, 64, 3), np.uint8)] * images)
 
     def _warm_up(self, prompt: Prompt) -> SingleRunner:
         """Run *prompt*, so that kernels are chosen and workspaces allocated before memory is measured."""

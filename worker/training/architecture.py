@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import GenerationConfig, InternVLConfig, InternVLForConditionalGeneration, PreTrainedTokenizerFast
-from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
-from worker.model.chat import CHAT_TEMPLATE, IMAGENET_MEAN, IMAGENET_STD
+from worker.model.chat import CHAT_TEMPLATE, image_processor
 from worker.model.checkpoint.random_weights import SPECIAL_TOKENS
 
 if TYPE_CHECKING:
@@ -69,11 +68,7 @@ def save(model: Any, tokenizer: PreTrainedTokenizerFast, directory: Path) -> Non
     directory.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
-    size = {"height": IMAGE_PIXELS, "width": IMAGE_PIXELS}
-    processor = GotOcr2ImageProcessorPil(
-        size=size, image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD, crop_to_patches=False
-    )
-    processor.save_pretrained(directory)
+    image_processor(IMAGE_PIXELS).save_pretrained(directory)
 
 
 def load(directory: Path) -> tuple[Any, PreTrainedTokenizerFast]:

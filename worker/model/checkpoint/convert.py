@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 from transformers import AutoModelForImageTextToText, GenerationConfig
-from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
 from db.errors import ConfigurationError
-from worker.model.chat import IMAGE_TOKENS, IMAGENET_MEAN, IMAGENET_STD
+from worker.model.chat import IMAGE_TOKENS, image_processor
 from worker.model.checkpoint.atomic import atomic_directory, remove_partial_directories
 from worker.model.checkpoint.digest import file_digest
 from worker.model.checkpoint.key_map import TensorSource, key_map
@@ -106,7 +105,7 @@ def convert_checkpoint(
         digests = _digests(sources, lambda done: on_bytes(conversion.bytes + done, total))
         record = {"converted_from": digests, **_summary(conversion), "shards": shards}
         tokenizer.save_pretrained(directory)
-        _image_processor(published).save_pretrained(directory)
+        image_processor(published.image_size).save_pretrained(directory)
         _generation_config(config).save_pretrained(directory)
         write_record(directory, record)
         config.save_pretrained(directory)
@@ -244,11 +243,6 @@ def _summary(conversion: Conversion) -> dict[str, Any]:
         "lora_scale": LORA_SCALE if merged else None,
         "transformers": transformers.__version__,
     }
-
-
-def _image_processor(published: PublishedConfig) -> Any:
-    size = {"height": published.image_size, "width": published.image_size}
-    return GotOcr2ImageProcessorPil(size=size, image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD, crop_to_patches=False)
 
 
 def _generation_config(config: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import InternVLConfig
 
 from db.errors import ConfigurationError
+from worker.model.checkpoint.json_files import read_json_object
 from worker.model.pixel_shuffle import STRATEGY, InternVLV1Config
 
 if TYPE_CHECKING:
@@ -49,13 +49,7 @@ class PublishedConfig:
     @classmethod
     def read(cls, directory: Path) -> PublishedConfig:
         """Read and check it; raises ConfigurationError if *directory* is not in the published layout."""
-        try:
-            values = json.loads((directory / "config.json").read_text())
-        except (OSError, ValueError, RecursionError) as error:
-            raise ConfigurationError(f"{directory}/config.json cannot be read: {error}") from error
-        if not isinstance(values, dict):
-            raise ConfigurationError(f"invalid {directory}/config.json: expected a JSON object")
-        published = cls(values)
+        published = cls(read_json_object(directory / "config.json"))
         published.check()
         return published
 

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import GenerationConfig, InternVLConfig, InternVLForConditionalGeneration, PreTrainedTokenizerFast
-from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
 from db.errors import ConfigurationError
-from worker.model.chat import CHAT_TEMPLATE, IMAGE_TOKENS, IMAGENET_MEAN, IMAGENET_STD
+from worker.model.chat import CHAT_TEMPLATE, IMAGE_TOKENS, image_processor
 from worker.model.checkpoint.atomic import atomic_directory, remove_partial_directories
 from worker.model.checkpoint.record import write_record
 from worker.model.loading import as_configuration_error
@@ -54,7 +53,7 @@ def write_random_checkpoint(directory: Path, *, seed: int = 0) -> None:
     with as_configuration_error(f"{directory} cannot be written"), atomic_directory(target) as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
-        _image_processor().save_pretrained(partial)
+        image_processor(IMAGE_SIZE).save_pretrained(partial)
         write_record(partial, {"demo": True, "trained_on": "nothing: random weights"})
 
 
@@ -151,8 +150,3 @@ def _words_as_merges() -> tuple[list[str], list[tuple[str, str]]]:
         for end in range(len(word)):
             merges["Ġ" + word[:end], word[end]] = None
     return [left + right for left, right in merges], list(merges)
-
-
-def _image_processor() -> Any:
-    size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
-    return GotOcr2ImageProcessorPil(size=size, image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD, crop_to_patches=False)

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from db.errors import ConfigurationError
+from worker.model.checkpoint.json_files import read_json_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,14 +29,9 @@ def read_record(directory: Path) -> dict[str, Any]:
     Raises ConfigurationError if it is damaged.
     """
     try:
-        record = json.loads((directory / FILE_NAME).read_text())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise damaged_record(directory) from error
-    if not isinstance(record, dict):
-        raise damaged_record(directory)
-    return record
+        return read_json_object(directory / FILE_NAME, missing={})
+    except ConfigurationError as error:
+        raise _damaged(directory) from error
 
 
 def recorded_shards(directory: Path) -> dict[str, dict[str, Any]]:
@@ -44,7 +40,7 @@ def recorded_shards(directory: Path) -> dict[str, dict[str, Any]]:
     if not isinstance(shards, dict) or not all(
         isinstance(s, dict) and {"bytes", "sha256"} <= s.keys() for s in shards.values()
     ):
-        raise damaged_record(directory)
+        raise _damaged(directory)
     return shards
 
 
@@ -53,6 +49,5 @@ def is_demo(directory: Path) -> bool:
     return bool(read_record(directory).get("demo", False))
 
 
-def damaged_record(directory: Path) -> ConfigurationError:
-    """Return the error of a record that cannot be used."""
+def _damaged(directory: Path) -> ConfigurationError:
     return ConfigurationError(f"{directory / FILE_NAME} is damaged: convert the checkpoint again")

@@ -6,7 +6,6 @@ pieces such as `<|im_start|>` into bytes (docs/decisions/tokenizer-reader.md).
 
 from __future__ import annotations
 
-import json
 import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from transformers.tokenization_utils_base import generate_merges
 
 from db.errors import ConfigurationError
 from worker.model.chat import CHAT_TEMPLATE, IMAGE_TOKENS
+from worker.model.checkpoint.json_files import read_json_object
 from worker.model.checkpoint.shards import reject_lfs_pointer
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Model:
 def convert_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
     """Return the fast tokenizer of a published checkpoint; raises ConfigurationError if it cannot be converted."""
     model = Model.read(directory / "tokenizer.model")
-    config = _read(directory / "tokenizer_config.json")
+    config = read_json_object(directory / "tokenizer_config.json")
     backend = _backend(model)
     backend.add_tokens([AddedToken(p.text, normalized=False) for p in model.pieces if p.kind == _USER_DEFINED])
     for number, token in _added(directory, config):
@@ -137,7 +137,7 @@ def _added(directory: Path, config: dict[str, Any]) -> list[tuple[int, str]]:
     try:
         added = {int(number): _content(token) for number, token in listed.items()}
         if not added:
-            added = {int(number): token for token, number in _read(directory / "added_tokens.json").items()}
+            added = {int(number): token for token, number in read_json_object(directory / "added_tokens.json").items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(
             f"invalid list of added tokens in {directory}: expected an id and a text for each"
@@ -147,16 +147,6 @@ def _added(directory: Path, config: dict[str, Any]) -> list[tuple[int, str]]:
 
 def _content(token: Any) -> str:
     return str(token["content"] if isinstance(token, dict) else token)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigurationError(f"invalid {path}: expected a JSON object")
-    return values
 
 
 def _piece(data: bytes) -> Piece:

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from db.errors import ConfigurationError
 from worker.model.checkpoint.digest import file_identity
+from worker.model.checkpoint.json_files import read_json_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -91,12 +92,7 @@ def _shard_files(directory: Path) -> list[Path]:
 
 
 def _index(directory: Path) -> Mapping[str, str]:
-    try:
-        index = json.loads((directory / INDEX).read_text())["weight_map"]
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ConfigurationError(f"{directory}/{INDEX} cannot be read: {error}") from error
+    index = read_json_object(directory / INDEX, missing={"weight_map": {}}).get("weight_map")
     if not isinstance(index, dict) or not all(isinstance(file, str) and "/" not in file for file in index.values()):
         raise ConfigurationError(f"invalid {directory}/{INDEX}: expected a weight_map from tensor to file name")
     return index

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    #: (tokens and lengths [2, batch], columns to read) -> next tokens [batch]
-    Step = Callable[[torch.Tensor, int], torch.Tensor]
+    from worker.model.engine.transformers_runner import BatchedRunner
 
 #: Smallest width of the cache that a step reads, in columns; further widths are doubled. Unused columns cost little
 #: beside the weights: 512 of them are 0.1 GB in the 40 B model, of 69 GB per step.
@@ -24,34 +23,31 @@ WARM_UP_RUNS = 2
 
 
 class PaddedDecoder:
-    """Decodes in batches of a few sizes over caches of a few widths."""
+    """Runs the decode steps of *runner* in batches of a few sizes over caches of a few widths."""
 
-    def __init__(self, step: Step, device: torch.device, *, max_sequences: int, max_tokens: int) -> None:
-        self._step = step
-        self._device = device
-        self._max_sequences = max_sequences
-        self._max_tokens = max_tokens
+    def __init__(self, runner: BatchedRunner) -> None:
+        self._runner = runner
 
     def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> list[int]:
         """Decode one step; see ModelRunner.decode."""
         count = len(tokens)
-        padding = _padded_size(count, 1, self._max_sequences) - count
+        padding = _padded_size(count, 1, self._runner.max_sequences) - count
         # Padding rows write to their last column, which no sequence reaches: a sequence's last token is never stored.
         # Their results are dropped.
-        inputs = torch.tensor([[*tokens, *[0] * padding], [*lengths, *[self._max_tokens - 1] * padding]])
-        next_tokens = self.run(inputs, _padded_size(max(lengths) + 1, MIN_WIDTH, self._max_tokens))
+        inputs = torch.tensor([[*tokens, *[0] * padding], [*lengths, *[self._runner.max_tokens - 1] * padding]])
+        next_tokens = self.run(inputs, _padded_size(max(lengths) + 1, MIN_WIDTH, self._runner.max_tokens))
         return [int(token) for token in next_tokens[:count].tolist()]
 
     def run(self, inputs: torch.Tensor, width: int) -> torch.Tensor:
         """Run the step on padded *inputs*."""
-        return self._step(inputs.to(self._device), width)
+        return self._runner.decode_step(inputs.to(self._runner.device), width)
 
 
 class CudaGraphDecoder(PaddedDecoder):
     """A PaddedDecoder that replays graphs, one for each batch size and width used so far."""
 
-    def __init__(self, step: Step, device: torch.device, *, max_sequences: int, max_tokens: int) -> None:
-        super().__init__(step, device, max_sequences=max_sequences, max_tokens=max_tokens)
+    def __init__(self, runner: BatchedRunner) -> None:
+        super().__init__(runner)
         # One graph runs at a time, and its tokens are read before the next: all may share the same memory.
         self._pool = torch.cuda.graph_pool_handle()
         self._graphs: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor, torch.cuda.CUDAGraph]] = {}
@@ -61,23 +57,23 @@ class CudaGraphDecoder(PaddedDecoder):
         key = inputs.shape[1], width
         if key not in self._graphs:
             # Warm-up and first replay compute this same step: they write the same values to the same positions.
-            self._graphs[key] = self._capture(inputs.to(self._device), width)
+            self._graphs[key] = self._capture(inputs.to(self._runner.device), width)
         buffer, next_tokens, graph = self._graphs[key]
         buffer.copy_(inputs)
         graph.replay()
         return next_tokens
 
     def _capture(self, buffer: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor, torch.cuda.CUDAGraph]:
-        current, side = torch.cuda.current_stream(self._device), torch.Stream(self._device)
+        current, side = torch.cuda.current_stream(self._runner.device), torch.Stream(self._runner.device)
         side.wait_stream(current)
         with side:
             for _ in range(WARM_UP_RUNS):
-                self._step(buffer, width)
+                self._runner.decode_step(buffer, width)
         current.wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         # Other threads may encode images on this device meanwhile: only this thread's calls belong to the capture.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            next_tokens = self._step(buffer, width)
+            next_tokens = self._runner.decode_step(buffer, width)
         return buffer, next_tokens, graph
 
 

@@ -10,7 +10,7 @@ import structlog
 from db.errors import PermanentFailure, Reason, TransientFailure
 from worker.model.engine.metrics import Meter, Metrics
 from worker.model.engine.request import invalid_limits
-from worker.model.engine.scheduler import PREFILL_TOKENS, VISION_TILES, Scheduler
+from worker.model.engine.scheduler import Scheduler
 from worker.model.engine.sequence import Sequence
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 
 class Engine:
-    """Serves requests from any number of threads on one thread of its own."""
+    """Serves requests from any number of threads on one thread of its own; *limits* are those of Scheduler."""
 
     def __init__(
         self,
@@ -33,19 +33,11 @@ class Engine:
         *,
         stop_tokens: frozenset[int],
         detokenize: Callable[[list[int]], str],
-        prefill_tokens: int = PREFILL_TOKENS,
-        vision_tiles: int = VISION_TILES,
+        **limits: int,
     ) -> None:
         self.runner = runner
         self._meter = Meter()
-        self._scheduler = Scheduler(
-            runner,
-            self._meter,
-            stop_tokens=stop_tokens,
-            detokenize=detokenize,
-            prefill_tokens=prefill_tokens,
-            vision_tiles=vision_tiles,
-        )
+        self._scheduler = Scheduler(runner, self._meter, stop_tokens=stop_tokens, detokenize=detokenize, **limits)
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> Engine:

@@ -68,16 +68,12 @@ class Meter:
         """Count a request's time to its first token."""
         self._first_tokens.append(clock.first_token - clock.submitted)
 
-    def read(self, *, queued: int, running: int, rows: int, kv_tokens_used: int, kv_tokens: int) -> Metrics:
-        """Return the counters together with the given state of the engine."""
+    def read(self, **state: int) -> Metrics:
+        """Return the counters together with *state*: the other fields of Metrics."""
         now = time.monotonic()
         recent = sum(count for at, count in self._recent.copy() if now - at <= RATE_WINDOW_SECONDS)
         return Metrics(
-            queued=queued,
-            running=running,
-            rows=rows,
-            kv_tokens_used=kv_tokens_used,
-            kv_tokens=kv_tokens,
+            **state,
             tokens=self._tokens,
             mean_batch=self._tokens / self._decode_steps if self._decode_steps else 0.0,
             tokens_per_second=recent / RATE_WINDOW_SECONDS,

@@ -47,8 +47,8 @@ class Scheduler:
         *,
         stop_tokens: frozenset[int],
         detokenize: Callable[[list[int]], str],
-        prefill_tokens: int,
-        vision_tiles: int,
+        prefill_tokens: int = PREFILL_TOKENS,
+        vision_tiles: int = VISION_TILES,
     ) -> None:
         self._runner = runner
         self._meter = meter
@@ -128,7 +128,7 @@ class Scheduler:
         for sequence in self.queue.first(1):
             if self._may_run(sequence):
                 self.queue.remove(sequence)
-                sequence.admit()
+                sequence.clock.admitted = time.monotonic()
                 self.batch.add(sequence)
                 return sequence
         return None

@@ -61,10 +61,6 @@ class Sequence:
         """Return whether the request was cancelled or is past its deadline."""
         return self.future.cancelled() or now - self.clock.submitted >= self.request.deadline_seconds
 
-    def admit(self) -> None:
-        """Record that the sequence has left the queue."""
-        self.clock.admitted = time.monotonic()
-
     def restart(self) -> None:
         """Drop all progress; greedy decoding will generate the same tokens again."""
         self.prefilled = 0

@@ -103,16 +103,14 @@ class BatchedRunner(TransformersRunner):
     def capture_graphs(self) -> None:
         """Decode through CUDA graphs from now on, if the model is on one GPU and the graphs compute the same tokens."""
         if self.device.type == "cuda" and len(self.cache.devices) == 1:
-            sizes = {"max_sequences": self.max_sequences, "max_tokens": self.max_tokens}
-            self.use_if_equal(CudaGraphDecoder(self.decode_step, self.device, **sizes))
+            self.use_if_equal(CudaGraphDecoder(self))
 
     def use_if_equal(self, decoder: PaddedDecoder) -> bool:
         """Decode through *decoder* from now on if it gives the tokens of plain steps of the same shape.
 
         Compares a single row over the narrowest cache; other batch sizes and widths are not compared.
         """
-        sizes = {"max_sequences": self.max_sequences, "max_tokens": self.max_tokens}
-        expected = self._decode_some(PaddedDecoder(self.decode_step, self.device, **sizes))
+        expected = self._decode_some(PaddedDecoder(self))
         try:
             found = self._decode_some(decoder)
         except RuntimeError as error:

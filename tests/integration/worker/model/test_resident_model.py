@@ -54,7 +54,6 @@ def test_model_describes_itself(small: ResidentModel, random_checkpoint: Path) -
     assert small.name == random_checkpoint.name
     assert len(small.digest) == 64
     assert small.context_tokens == 4096
-    assert small.image_tokens == 16 + 3, "<img>, the image, </img>, newline"
 
 
 def test_stock_internvl_answers_as_its_own_generate(small: ResidentModel) -> None:

@@ -23,9 +23,7 @@ class CountingDecoder(PaddedDecoder):
     """Records the shapes that a GPU would capture."""
 
     def __init__(self, runner: BatchedRunner) -> None:
-        super().__init__(
-            runner.decode_step, runner.device, max_sequences=runner.max_sequences, max_tokens=runner.max_tokens
-        )
+        super().__init__(runner)
         self.shapes: set[tuple[int, int]] = set()
 
     def run(self, inputs: torch.Tensor, width: int) -> torch.Tensor:
