@@ -102,7 +102,7 @@ class Scheduler:
         except Exception as error:  # noqa: BLE001 - the boundary of a request: any image of the batch may be the cause
             self._encode_one(sequences[0], error)
         for sequence in sequences:
-            # The whole batch's time for each of them: none could have gone on without it.
+            # The time of the batch counts for each of its sequences: each waits for all of it.
             sequence.clock.vision += time.monotonic() - started
 
     def _encode_one(self, sequence: Sequence, error: Exception) -> None:
@@ -182,7 +182,7 @@ class Scheduler:
             torch.cuda.empty_cache()
 
     def _isolate(self, sequences: list[Sequence], error: Exception) -> None:
-        """A decode step failed and any of *sequences* may be the cause: run each of them again, alone."""
+        """Run each of *sequences* again, alone, because any of them may have caused the failed step."""
         log.warning("decode.failed", error=type(error).__name__, sequences=len(sequences))
         for sequence in reversed(sequences):
             self.batch.free(sequence)

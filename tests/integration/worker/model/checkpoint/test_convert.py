@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 
 def test_progress_covers_writing_and_digests(parity: Parity, tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
 
-    convert_checkpoint(parity.checkpoint, tmp_path / "converted", on_bytes=lambda *bytes_: told.append(bytes_))
+    convert_checkpoint(parity.checkpoint, tmp_path / "converted", on_bytes=lambda *bytes_: calls.append(bytes_))
 
-    done = [count for count, _ in told]
+    done = [count for count, _ in calls]
     assert done == sorted(done)
-    assert {total for _, total in told} == {done[-1]}
+    assert {total for _, total in calls} == {done[-1]}
 
 
 MEASURED = """
