@@ -288,6 +288,15 @@ def test_bfloat16_runs_on_a_cpu(random_checkpoint: Path) -> None:
     assert tokens.dtype == np.float32
 
 
+def test_cuda_graphs_are_ignored_on_a_cpu(random_checkpoint: Path) -> None:
+    model = ResidentModel.load(random_checkpoint, device="cpu", cuda_graphs=True)
+
+    answer = model.submit(Request("Write a report.", images(1), max_new_tokens=8)).result(60)
+    model.close()
+
+    assert answer.token_ids
+
+
 def test_importing_the_package_does_not_import_torch() -> None:
     script = "import sys, worker.model; sys.exit('torch' in sys.modules)"
 

@@ -10,7 +10,8 @@ import pytest
 
 from worker.evaluation.checkpoint_evaluator import CheckpointEvaluator, Size
 from worker.evaluation.phantom_figures import reading
-from worker.model.resident_model import Request, ResidentModel
+from worker.model.engine.request import Request
+from worker.model.resident_model import ResidentModel
 from worker.phantoms.phantoms import CAREFUL
 from worker.prompting.report import report_prompt
 from worker.training.demo_model import DemoModel
