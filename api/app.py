@@ -5,7 +5,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from api import errors
+from api import error_handlers
 from api.context import RequestContext
 from api.headers import SecurityHeaders
 from api.page import login, openapi, pages
@@ -27,7 +27,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.settings = settings
-    errors.install(app)
+    error_handlers.install(app)
     # The last one is outermost: error responses get the headers, error logs the ids.
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestContext)

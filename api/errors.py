@@ -1,28 +1,42 @@
-"""Error responses: one JSON body for programs, one page for people."""
+"""Errors that end a request, and the body of their responses."""
 
-import traceback
-from http import HTTPStatus
-from urllib.parse import urlencode
+from enum import StrEnum
 
-import structlog
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, RedirectResponse, Response
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.page.templating import templates
-from api.v1.schemas import ErrorCode, Problem
 from db.errors import ConfigurationError
-
-log = structlog.get_logger()
+from db.states import DisplayedState
 
 #: Errors of a database that is unreachable or not configured.
 UNREACHABLE = (OperationalError, PoolTimeout, ConfigurationError)
-#: Paths answered with JSON; all others with a page.
-API_PREFIX = "/v1"
+
+
+class ErrorCode(StrEnum):
+    """Codes of `Problem.error`; other HTTP errors have their reason phrase, as `method_not_allowed`."""
+
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not_found"
+    NO_REPORT_YET = "no_report_yet"
+    NO_REPORT = "no_report"
+    INVALID_REQUEST = "invalid_request"
+    INTERNAL_ERROR = "internal_error"
+    UNAVAILABLE = "unavailable"
+
+
+class Problem(BaseModel):
+    """Error of a request: its cause, and what to do."""
+
+    model_config = ConfigDict(frozen=True)
+
+    error: str = Field(description="Stable code, as in docs/api.md.")
+    message: str
+    hint: str
+    state: DisplayedState | None = Field(default=None, description="State of the study, if that is the cause.")
+    reason: str | None = Field(default=None, description="Stable code: why the study has no report.")
+    detail: str | None = None
 
 
 class ApiError(Exception):
@@ -56,76 +70,3 @@ class NotFound(ApiError):
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(404, Problem(error=ErrorCode.NOT_FOUND, message=message, hint=hint))
-
-
-def install(app: FastAPI) -> None:
-    """Register a handler for every kind of error."""
-    app.add_exception_handler(ApiError, _api_error)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    for unreachable in UNREACHABLE:
-        app.add_exception_handler(unreachable, _no_database)
-    app.add_middleware(LastResort)
-
-
-def _answer(request: Request, status: int, problem: Problem, headers: dict[str, str] | None = None) -> Response:
-    if request.url.path.startswith(API_PREFIX):
-        return JSONResponse(problem.model_dump(mode="json", exclude_none=True), status, headers)
-    return templates.TemplateResponse(request, "error.html", {"problem": problem}, status, headers)
-
-
-async def _api_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)  # noqa: S101 - Starlette's signature is wider than its calls
-    if isinstance(error, Unauthorized) and not request.url.path.startswith(API_PREFIX):
-        # The path only, and login checks it again: a query may hold anything.
-        return RedirectResponse(f"/login?{urlencode({'to': request.url.path})}", 303)
-    return _answer(request, error.status, error.problem, error.headers)
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 - see above
-    hint = "see /docs for the endpoints"
-    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
-    problem = Problem(error=code, message=str(error.detail), hint=hint)
-    return _answer(request, error.status_code, problem, dict(error.headers or {}))
-
-
-async def _invalid(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)  # noqa: S101 - see above
-    # The input is not repeated: it may be a patient's name in the wrong place.
-    message = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors())
-    return _answer(
-        request,
-        422,
-        Problem(error=ErrorCode.INVALID_REQUEST, message=message, hint="see /docs for the accepted values"),
-    )
-
-
-async def _no_database(request: Request, error: Exception) -> Response:
-    log.error("database.unreachable", error=type(error).__name__)
-    hint = "try again in a moment; if it persists, ask an operator to run `prelim status`"
-    problem = Problem(error=ErrorCode.UNAVAILABLE, message="database unreachable", hint=hint)
-    return _answer(request, 503, problem, {"Retry-After": "5"})
-
-
-class LastResort:
-    """ASGI middleware that answers an unexpected error with 500 and logs its type and place but not its text.
-
-    Starlette's own re-raises it to the server, which logs the text; that may hold a patient's name.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; an exception of the application is not re-raised."""
-        try:
-            await self.app(scope, receive, send)
-        except Exception as error:  # noqa: BLE001 - the boundary of the process: one bad request must not end it
-            place = "".join(traceback.format_tb(error.__traceback__))
-            # The route and not the path, in which a caller can put a patient's name.
-            route = getattr(scope.get("route"), "path", None)
-            log.error("request.failed", error=type(error).__name__, route=route, place=place)  # noqa: TRY400 - no text
-            hint = "please report it to the operator: the log of `prelim serve` holds its place"
-            problem = Problem(error=ErrorCode.INTERNAL_ERROR, message="internal server error", hint=hint)
-            await _answer(Request(scope), 500, problem)(scope, receive, send)

@@ -2,7 +2,6 @@
 
 import datetime as dt
 import uuid
-from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,30 +16,6 @@ class Body(BaseModel):
     """Base of all bodies: read from dataclasses and rows, immutable."""
 
     model_config = ConfigDict(from_attributes=True, frozen=True)
-
-
-class ErrorCode(StrEnum):
-    """Codes of `Problem.error`; other HTTP errors have their reason phrase, as `method_not_allowed`."""
-
-    UNAUTHORIZED = "unauthorized"
-    FORBIDDEN = "forbidden"
-    NOT_FOUND = "not_found"
-    NO_REPORT_YET = "no_report_yet"
-    NO_REPORT = "no_report"
-    INVALID_REQUEST = "invalid_request"
-    INTERNAL_ERROR = "internal_error"
-    UNAVAILABLE = "unavailable"
-
-
-class Problem(Body):
-    """Error of a request: its cause, and what to do."""
-
-    error: str = Field(description="Stable code, as in docs/api.md.")
-    message: str
-    hint: str
-    state: DisplayedState | None = Field(default=None, description="State of the study, if that is the cause.")
-    reason: str | None = Field(default=None, description="Stable code: why the study has no report.")
-    detail: str | None = None
 
 
 class Health(Body):

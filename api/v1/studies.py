@@ -6,9 +6,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Path, Query, Response
 
 from api.access.authenticate import Database, Reader
-from api.errors import ApiError
+from api.errors import ApiError, ErrorCode, Problem
 from api.v1 import cursor, reading
-from api.v1.schemas import ErrorCode, Problem, Report, Study, StudyPage, StudyWithContent
+from api.v1.schemas import Report, Study, StudyPage, StudyWithContent
 from db.operations import overview
 from db.states import PENDING, DisplayedState
 

@@ -112,7 +112,9 @@ def finish(session: Session, claim: Claim, draft: Draft) -> None:
     names = {"study_id": claim.study_id, "job_id": claim.job_id, "fence": claim.fence}
     if session.execute(FINISH, names).one_or_none() is None:
         raise _stale(claim)
-    versions.insert(session, claim, draft)
+    versions.insert(
+        session, draft, study_id=claim.study_id, job_id=claim.job_id, revision=claim.revision, fence=claim.fence
+    )
 
 
 def not_reportable(session: Session, claim: Claim, reason: Reason, detail: str) -> None:

@@ -10,7 +10,7 @@ import structlog
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
-from api import errors
+from api import error_handlers
 from api.app import create_app
 from db.settings import Settings
 
@@ -81,4 +81,4 @@ def test_reference_page_lists_every_path_and_schema(tmp_path: Path) -> None:
     assert not [path for path in document["paths"] if path not in page]
     assert not [name for name in ("Report", "StudyPage", "Problem") if f'id="{name}"' not in page]
     assert not [link for link in re.findall(r'href="#(\w+)"', page) if f'id="{link}"' not in page and link != "main"]
-    assert all(path.startswith(errors.API_PREFIX) for path in document["paths"])
+    assert all(path.startswith(error_handlers.API_PREFIX) for path in document["paths"])

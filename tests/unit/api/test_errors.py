@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 
-from api.v1.schemas import ErrorCode
+from api.errors import ErrorCode
 from tests.conftest import REPOSITORY
 
 
