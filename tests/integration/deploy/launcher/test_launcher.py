@@ -88,12 +88,15 @@ class Launched:
 @pytest.fixture
 def launch(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
     launched: list[Launched] = []
+    # Inherited as ignored under nohup(1), which the launcher honours.
+    sighup = signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
     def start(environment: dict[str, str] | None = None, migration: str = "", **table: dict[str, Any]) -> Launched:
         launched.append(Launched(tmp_path, NOWHERE if environment is None else environment, migration, table))
         return launched[-1]
 
     yield start
+    signal.signal(signal.SIGHUP, sighup)
     for each in launched:
         each.process.kill()
         each.process.wait()
