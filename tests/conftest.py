@@ -1,4 +1,4 @@
-"""What every level of tests shares."""
+"""Fixtures of every level of tests."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 pytest_plugins = ["tests.services"]
 
 REPOSITORY = Path(__file__).parent.parent
+#: Names of the tests' variables before 0.2, accepted for one release: production refuses unknown PRELIM_ variables.
+OLD_VARIABLES = {"PRELIM_TEST_DATA": "TESTS_DATA_DIR", "PRELIM_REQUIRE_TEST_DATA": "TESTS_REQUIRE_DATA"}
+
+for old, new in OLD_VARIABLES.items():
+    if old in os.environ:
+        os.environ.setdefault(new, os.environ.pop(old))
 
 
 def missing(what: str) -> None:
@@ -36,7 +42,7 @@ def test_data() -> Path:
 
 @pytest.fixture(autouse=True)
 def logging_as_it_was() -> Iterator[None]:
-    """A command that a test runs in its own process sends the records of all later ones to a stream that was closed."""
+    """Restore logging: a command run in the test process configures it for a stream that is closed afterwards."""
     root = logging.getLogger()
     handlers, level, configuration = root.handlers[:], root.level, structlog.get_config()
     yield
