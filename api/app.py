@@ -7,8 +7,8 @@ from fastapi.staticfiles import StaticFiles
 
 from api import error_handlers
 from api.context import RequestContext
-from api.headers import SecurityHeaders
 from api.page import login, openapi, pages
+from api.security_headers import SecurityHeaders
 from api.v1 import health, metrics, studies
 from db.settings import Settings
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from db.settings import Settings
     from worker.model.resident_model import ResidentModel
-    from worker.retrieval.cases import Case, CaseFile, Owner
+    from worker.retrieval.case_files import Case, CaseFile, Owner
 
     PatchTokens = Callable[[Sequence[npt.NDArray[Any]]], npt.NDArray[Any]]
 

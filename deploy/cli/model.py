@@ -42,8 +42,8 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Folder for the figures and their plot.")] = None,
 ) -> None:
     """Evaluate a checkpoint on cases with known reports, offline."""
+    from worker.evaluation import evaluate as evaluation
     from worker.evaluation import phantom_cases
-    from worker.evaluation import run as evaluation
 
     if (cases is None) == (phantoms is None):
         raise typer.BadParameter("expected either --cases or --phantoms")

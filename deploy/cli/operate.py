@@ -42,7 +42,7 @@ def show_study(
     pictures: Annotated[Path | None, typer.Option(hidden=True, help="Old name of --images.")] = None,
 ) -> None:
     """Show one study: its series, its jobs and its current report."""
-    from deploy.operate.studies import show
+    from deploy.operate.study_actions import show
 
     show(load_settings(), console, study, images or pictures)
 
@@ -50,25 +50,25 @@ def show_study(
 @command()
 def retry(study: Study) -> None:
     """Queue a new attempt for a study that failed, was cancelled or was not reportable."""
-    from deploy.operate import studies
+    from deploy.operate import study_actions
 
-    studies.change(load_settings(), study, studies.retry)
+    study_actions.change(load_settings(), study, study_actions.retry)
 
 
 @command()
 def cancel(study: Study) -> None:
     """Cancel a queued or running report."""
-    from deploy.operate import studies
+    from deploy.operate import study_actions
 
-    studies.change(load_settings(), study, studies.cancel)
+    study_actions.change(load_settings(), study, study_actions.cancel)
 
 
 @command()
 def settle(study: Study) -> None:
     """Settle a study now, without waiting for its quiet time."""
-    from deploy.operate import studies
+    from deploy.operate import study_actions
 
-    studies.change(load_settings(), study, studies.settle)
+    study_actions.change(load_settings(), study, study_actions.settle)
 
 
 @command()

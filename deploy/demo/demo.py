@@ -32,7 +32,7 @@ from dicom_listener.spool.durable import Spool
 from worker.model.checkpoint.digest import checkpoint_digest
 from worker.model.checkpoint.record import is_demo
 from worker.phantoms.datasets import REFERENCE_CASES, write_demo_studies, write_reference_cases
-from worker.retrieval.cases import CASES
+from worker.retrieval.case_files import CASES
 from worker.retrieval.index import ReferenceIndex
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from worker.prompting.report import QuotedCase, report_prompt
 from worker.training.curriculum import MODALITY
 from worker.training.language import Example
 from worker.training.reference_set import reference_sets
-from worker.training.samples import Pool, Sample, case_of, make_pool
 from worker.training.train import embed, fit_stats, reference_shares
+from worker.training.training_cases import Pool, Sample, case_of, make_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

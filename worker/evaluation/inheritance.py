@@ -12,7 +12,7 @@ import numpy as np
 from worker.findings.labeller import present
 from worker.phantoms.cases import CATALOGUE, UNCLASSIFIED
 from worker.phantoms.draw.negatives import HELD_OUT, TRAINED
-from worker.training.samples import (
+from worker.training.training_cases import (
     FAMILIES,
     NEGATIVE,
     RARE,

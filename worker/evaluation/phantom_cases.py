@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worker.evaluation.run import evaluate
+from worker.evaluation.evaluate import evaluate
 from worker.phantoms.datasets import REFERENCE_CASES, write_demo_studies, write_reference_cases
 from worker.phantoms.phantoms import TRAINING
 

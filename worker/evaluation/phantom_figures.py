@@ -19,8 +19,8 @@ from worker.phantoms import grammar
 from worker.phantoms.cases import CATALOGUE
 from worker.phantoms.phantoms import TRAINING, WIDER, Variation
 from worker.training.demo_model import DemoModel
-from worker.training.samples import RARE, Sample, Share, case_of, make_pool
 from worker.training.train import CHECKPOINT
+from worker.training.training_cases import RARE, Sample, Share, case_of, make_pool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,7 +18,7 @@ from worker.phantoms import grammar, questions
 from worker.phantoms.cases import CATALOGUE, CHEST_RARE, draw_case
 from worker.phantoms.dicom_files import form_of, study_uid, write_study
 from worker.phantoms.phantoms import CAREFUL
-from worker.retrieval.cases import CASES
+from worker.retrieval.case_files import CASES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -12,7 +12,7 @@ import numpy as np
 from rich.progress import track
 
 from db.errors import ConfigurationError, NotReportable, Reason
-from worker.retrieval.cases import files_of, owner_of, read_cases
+from worker.retrieval.case_files import files_of, owner_of, read_cases
 from worker.retrieval.snapshot import IndexedCase, writing
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
-    from worker.retrieval.cases import Case, CaseFile, Owner
+    from worker.retrieval.case_files import Case, CaseFile, Owner
     from worker.retrieval.snapshot import SnapshotWriter, Tokens
 
 

@@ -21,7 +21,7 @@ from worker.phantoms.draw.negatives import UPSIDE_DOWN
 from worker.prompting import wording
 from worker.prompting.report import QuotedCase, report_prompt
 from worker.training.language import Example
-from worker.training.samples import NEGATIVE, RARE, Pool, case_of
+from worker.training.training_cases import NEGATIVE, RARE, Pool, case_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

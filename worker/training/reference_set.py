@@ -12,7 +12,7 @@ from worker.phantoms import grammar, questions
 from worker.phantoms.cases import with_names
 from worker.prompting.report import QuotedCase
 from worker.retrieval.features import min_similarity
-from worker.training.samples import case_of, rare_findings
+from worker.training.training_cases import case_of, rare_findings
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from worker.phantoms.cases import Case
-    from worker.training.samples import Pool
+    from worker.training.training_cases import Pool
 
 #: Cases in a prompt.
 NEIGHBOURS = 3

@@ -23,7 +23,7 @@ from worker.training import curves
 from worker.training.curriculum import MODALITY, Curriculum, Mix
 from worker.training.demo_model import DemoModel, ImageTokens
 from worker.training.reference_set import ReferenceSet, reference_sets
-from worker.training.samples import (
+from worker.training.training_cases import (
     DISTRACTOR_SHARE,
     FAMILIES,
     KIND_OF_LABEL,

@@ -14,7 +14,7 @@ from db.jobs import claims
 from db.reports import versions
 from db.session import transaction
 from db.settings import Settings
-from deploy.operate.studies import show
+from deploy.operate.study_actions import show
 from tests.integration.db.conftest import Arrivals
 
 if TYPE_CHECKING:

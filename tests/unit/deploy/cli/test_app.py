@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from deploy.cli import app
-from deploy.operate import studies
+from deploy.operate import study_actions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +41,7 @@ def test_expected_error_is_one_line_and_status_2() -> None:
 @pytest.mark.parametrize("option", ["--images", "--pictures"])
 def test_images_option_also_has_its_old_name(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[object] = []
-    monkeypatch.setattr(studies, "show", lambda *arguments: given.append(arguments[-1]))
+    monkeypatch.setattr(study_actions, "show", lambda *arguments: given.append(arguments[-1]))
 
     assert CliRunner().invoke(app.app, ["show", "study", option, "sheet.png"]).exit_code == 0
     assert given == [Path("sheet.png")]

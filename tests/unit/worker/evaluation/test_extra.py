@@ -21,7 +21,7 @@ def test_everything_but_evaluation_starts_without_the_extra() -> None:
 
 
 def test_evaluation_without_the_extra_names_the_command_that_installs_it() -> None:
-    ran = run("import worker.evaluation.run")
+    ran = run("import worker.evaluation.evaluate")
 
     assert (
         "ConfigurationError: missing packages for evaluation: run `pip install -c constraints.txt '.[evaluate]'`"

@@ -22,7 +22,7 @@ from worker.phantoms.datasets import (
 )
 from worker.phantoms.dicom_files import write_study
 from worker.phantoms.phantoms import CAREFUL, draw
-from worker.retrieval.cases import read_cases
+from worker.retrieval.case_files import read_cases
 from worker.retrieval.index import MIN_PATIENTS
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from worker.phantoms.cases import CHEST_RARE, UNCLASSIFIED, draw_case
 from worker.phantoms.draw.negatives import UPSIDE_DOWN
 from worker.training.curriculum import Curriculum, Mix
 from worker.training.reference_set import NEIGHBOURS, ReferenceSet
-from worker.training.samples import NEGATIVE, RARE, Pool, Share, make_pool
+from worker.training.training_cases import NEGATIVE, RARE, Pool, Share, make_pool
 
 #: Similarities of cases with the same rare finding, and with other ones.
 SIMILAR, UNLIKE = 0.9, 0.1

@@ -13,7 +13,7 @@ from db.errors import ConfigurationError, NotReportable
 from worker.phantoms.datasets import write_reference_cases
 from worker.reference_build import case_encoder
 from worker.retrieval.build import Steps, build
-from worker.retrieval.cases import Case, files_of, read_cases
+from worker.retrieval.case_files import Case, files_of, read_cases
 
 if TYPE_CHECKING:
     from pathlib import Path

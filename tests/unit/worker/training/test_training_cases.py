@@ -12,7 +12,7 @@ from worker.images.study import StoredInstance, images_of
 from worker.phantoms.cases import CATALOGUE
 from worker.phantoms.dicom_files import write_study
 from worker.phantoms.phantoms import TRAINING
-from worker.training.samples import SIZE, Share, make_pool
+from worker.training.training_cases import SIZE, Share, make_pool
 
 if TYPE_CHECKING:
     from pathlib import Path

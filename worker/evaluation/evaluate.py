@@ -25,7 +25,7 @@ from worker.images.study import StoredInstance
 from worker.pipeline import Pipeline, StudyToReport
 from worker.reference_build import case_encoder
 from worker.retrieval.build import EncodedCase, Steps, build
-from worker.retrieval.cases import Case, Owner, files_of, owner_of, read_cases
+from worker.retrieval.case_files import Case, Owner, files_of, owner_of, read_cases
 from worker.retrieval.index import ReferenceIndex
 
 if TYPE_CHECKING:

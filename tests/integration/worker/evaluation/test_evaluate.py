@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from db.errors import ConfigurationError
 from db.settings import Settings
 from deploy.cli import app
+from worker.evaluation.evaluate import evaluate
 from worker.evaluation.phantom_cases import evaluate_phantoms
-from worker.evaluation.run import evaluate
 from worker.model.checkpoint.random_weights import write_random_checkpoint
 from worker.phantoms.datasets import write_demo_studies, write_reference_cases
 
