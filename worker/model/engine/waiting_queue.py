@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class WaitingQueue:
     def first(self, count: int) -> list[Sequence]:
         """Return up to *count* sequences that are next, and leave them in the queue."""
         with self._changed:
-            return list(self._sequences)[:count]
+            return list(islice(self._sequences, count))
 
     def remove(self, sequence: Sequence) -> None:
         """Take *sequence* out."""
