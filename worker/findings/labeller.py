@@ -82,7 +82,7 @@ def _of_sentence(sentence: str) -> Iterator[Label]:
         certainty = _certainty(sentence, mention, after)
         context = _Context(sentence, mention, before, after, following)
         for side, zone in context.places(finding):
-            yield Label(finding, side, zone, context.size(), certainty)
+            yield Label(finding, side, zone, context.nearest(lexicon.SIZE), certainty)
 
 
 def _certainty(sentence: str, mention: re.Match[str], after: int) -> Certainty:
@@ -91,17 +91,14 @@ def _certainty(sentence: str, mention: re.Match[str], after: int) -> Certainty:
     termination = lexicon.TERMINATION.search(sentence, mention.end())
     end = termination.start() if termination else len(sentence)
     clause, here = sentence[start:end], mention.start() - start
-    if sentence.rstrip().endswith("?"):
+
+    def applies(before: re.Pattern[str], behind: re.Pattern[str]) -> bool:
+        return _reaches(before, clause, here) or _follows(behind, sentence, mention.end(), after, end)
+
+    if sentence.rstrip().endswith("?") or applies(lexicon.UNCERTAINTY, lexicon.POST_UNCERTAINTY):
         return "uncertain"
-    if _reaches(lexicon.UNCERTAINTY, clause, here) or _follows(
-        lexicon.POST_UNCERTAINTY, sentence, mention.end(), after, end
-    ):
-        return "uncertain"
-    if lexicon.LIST_NEGATION.match(sentence, mention.end()) or _NOT_ENLARGED.search(mention.group()):
-        return "absent"
-    if _reaches(lexicon.NEGATION, clause, here) or _follows(lexicon.POST_NEGATION, sentence, mention.end(), after, end):
-        return "absent"
-    return "present"
+    listed = lexicon.LIST_NEGATION.match(sentence, mention.end()) or _NOT_ENLARGED.search(mention.group())
+    return "absent" if listed or applies(lexicon.NEGATION, lexicon.POST_NEGATION) else "present"
 
 
 def _follows(triggers: re.Pattern[str], sentence: str, start: int, after: int, end: int) -> bool:
@@ -176,8 +173,7 @@ class _Context:
             return [("", "")]
         if finding not in lexicon.ZONED:
             return [(side, "") for side in self.sides()]
-        two = self._two_places()
-        return two or [(side, self.zone()) for side in self.sides()]
+        return self._two_places() or [(side, self.nearest(lexicon.ZONE)) for side in self.sides()]
 
     def _two_places(self) -> list[tuple[str, str]]:
         start = max(self.before, self.sentence.rfind(",", self.before, self.mention.start()) + 1)
@@ -192,7 +188,7 @@ class _Context:
     def sides(self) -> tuple[str, ...]:
         if lexicon.LEFT_AND_RIGHT.search(self.sentence[self.before : self.mention.start()]):
             return "left", "right"
-        side = self._nearest(lexicon.SIDE) or self._leading() or self._same()
+        side = self.nearest(lexicon.SIDE) or self._leading() or self._same()
         return ("left", "right") if side == "both" else (side,)
 
     def _leading(self) -> str:
@@ -206,13 +202,7 @@ class _Context:
         earlier = [*lexicon.SIDE.finditer(self.sentence, 0, self.mention.start())]
         return str(earlier[-1].lastgroup) if earlier else ""
 
-    def zone(self) -> str:
-        return self._nearest(lexicon.ZONE)
-
-    def size(self) -> str:
-        return self._nearest(lexicon.SIZE)
-
-    def _nearest(self, words: re.Pattern[str]) -> str:
+    def nearest(self, words: re.Pattern[str]) -> str:
         """Return the word inside the mention, else the last before it in its phrase, else the first after it."""
         inside = words.search(self.mention.group())
         if inside:

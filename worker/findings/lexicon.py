@@ -12,93 +12,67 @@ FINDINGS: tuple[tuple[str, str], ...] = (
     ("hydropneumothorax", r"hydro-?pneumothora(?:x|ces)"),
     ("pneumothorax", r"pneumothora(?:x|ces)"),
     ("pneumomediastinum", r"pneumomediastinum"),
-    (
-        "free air",
-        (
-            r"free (?:intraperitoneal |subdiaphragmatic |abdominal )?(?:air|gas)|pneumoperitoneum|(?:air|"
-            r"gas) under (?:the |either )?(?:hemi)?diaphragm"
-        ),
-    ),
+    ("free air", (
+        r"free (?:intraperitoneal |subdiaphragmatic |abdominal )?(?:air|gas)|pneumoperitoneum|(?:air|"
+        r"gas) under (?:the |either )?(?:hemi)?diaphragm"
+    )),
     ("subcutaneous emphysema", r"(?:subcutaneous|surgical|soft tissue) emphysema"),
     ("emphysema", r"emphysema(?:tous)?"),
-    (
-        "pleural effusion",
-        (
-            r"(?:pleural |(?<!pericardial )(?<!joint ))effusions?|pleural fluid|hydrothora(?:x|ces)|"
-            r"fluid in the (?:\w+ )?pleural (?:space|cavity)|"
-            r"blunting of (?:\w+ ){0,2}costophrenic (?:angles?|recess(?:es)?)|"
-            r"costophrenic (?:angles?|recess(?:es)?) (?:is |are |appears? )?blunt(?:ed|ing)"
-        ),
-    ),
+    ("pleural effusion", (
+        r"(?:pleural |(?<!pericardial )(?<!joint ))effusions?|pleural fluid|hydrothora(?:x|ces)|"
+        r"fluid in the (?:\w+ )?pleural (?:space|cavity)|"
+        r"blunting of (?:\w+ ){0,2}costophrenic (?:angles?|recess(?:es)?)|"
+        r"costophrenic (?:angles?|recess(?:es)?) (?:is |are |appears? )?blunt(?:ed|ing)"
+    )),
     ("pericardial effusion", r"pericardial (?:effusion|fluid)"),
     ("consolidation", r"consolidations?|consolidated|air ?space (?:opacit(?:y|ies)|disease)|pneumonia"),
     ("miliary opacities", r"miliary (?:opacit(?:y|ies)|nodules|pattern|disease)"),
     ("nodule", r"nodul(?:e|es|ar opacit(?:y|ies))|coin lesions?"),
     ("atelectasis", (
-            r"atelectas[ie]s|atelectatic|lobar collapse|collapse of (?:the )?(?:\w+ ){0,2}lobes?|"
-            r"(?:lobes?|lung) (?:is |are |has |appears )?(?:also |partially |partly |completely )?collapsed|"
-            r"collapsed (?:\w+ ){0,2}(?:lobes?|lung)"
-        )),
-    (
-        "hilar enlargement",
-        (
-            r"hil(?:ar|um|a) (?:is |are |appears? )?(?:not )?(?:enlarge(?:d|ment)|prominen(?:t|ce)|full(?:ness)?)|"
-            r"enlarge(?:d|ment)(?: of)?(?: the)?(?: left| right| both)? hil(?:um|a|ar)|"
-            r"hilar (?:lymph)?adenopathy"
-        ),
-    ),
-    (
-        "cardiomegaly",
-        (
-            r"cardiomegaly|cardiac enlargement|enlarge(?:d|ment)(?: of)?(?: the)? (?:heart|cardiac silhouette|"
-            r"cardiac contour|cardiomediastinal silhouette)|(?:heart|heart size|cardiac silhouette|"
-            r"cardiac contour|cardiomediastinal silhouette)(?: size)?:? (?:is |appears |remains )?"
-            r"(?:not )?(?:significantly )?"
-            r"(?:(?:mildly|moderately|markedly|slightly|severely|grossly) (?:to )?){0,2}enlarged"
-        ),
-    ),
+        r"atelectas[ie]s|atelectatic|lobar collapse|collapse of (?:the )?(?:\w+ ){0,2}lobes?|"
+        r"(?:lobes?|lung) (?:is |are |has |appears )?(?:also |partially |partly |completely )?collapsed|"
+        r"collapsed (?:\w+ ){0,2}(?:lobes?|lung)"
+    )),
+    ("hilar enlargement", (
+        r"hil(?:ar|um|a) (?:is |are |appears? )?(?:not )?(?:enlarge(?:d|ment)|prominen(?:t|ce)|full(?:ness)?)|"
+        r"enlarge(?:d|ment)(?: of)?(?: the)?(?: left| right| both)? hil(?:um|a|ar)|"
+        r"hilar (?:lymph)?adenopathy"
+    )),
+    ("cardiomegaly", (
+        r"cardiomegaly|cardiac enlargement|enlarge(?:d|ment)(?: of)?(?: the)? (?:heart|cardiac silhouette|"
+        r"cardiac contour|cardiomediastinal silhouette)|(?:heart|heart size|cardiac silhouette|"
+        r"cardiac contour|cardiomediastinal silhouette)(?: size)?:? (?:is |appears |remains )?"
+        r"(?:not )?(?:significantly )?"
+        r"(?:(?:mildly|moderately|markedly|slightly|severely|grossly) (?:to )?){0,2}enlarged"
+    )),
     ("pulmonary oedema", r"(?:pulmonary|interstitial|alveolar) o?edema|vascular congestion"),
     ("rib fracture", r"(?:rib|ribs) fractures?|fractur(?:es?|ed)(?: of)?(?: the)?(?:,? \w+){0,6}? ribs?"),
     ("fracture", r"fractur(?:es?|ed)"),
     ("hiatal hernia", r"hiat(?:al|us) hernia"),
     ("pacemaker", r"pacemakers?|pacing (?:device|leads?)|pacer"),
-    (
-        "central venous line",
-        (
-            r"central (?:venous )?(?:line|catheter)s?|picc(?: line)?|port-?a-?cath|jugular (?:line|catheter)|"
-            r"subclavian (?:line|catheter)"
-        ),
-    ),
+    ("central venous line", (
+        r"central (?:venous )?(?:line|catheter)s?|picc(?: line)?|port-?a-?cath|jugular (?:line|catheter)|"
+        r"subclavian (?:line|catheter)"
+    )),
     ("tracheal tube", r"(?:endo)?tracheal tubes?|et tube|ett"),
-    (
-        "spinal rods",
-        (
-            r"(?:spinal|harrington)(?: fixation| stabili[sz]ation)? rods?|spinal (?:fixation|hardware|"
-            r"instrumentation)"
-        ),
-    ),
+    ("spinal rods", (
+        r"(?:spinal|harrington)(?: fixation| stabili[sz]ation)? rods?|spinal (?:fixation|hardware|"
+        r"instrumentation)"
+    )),
     ("subdural haematoma", r"subdural (?:ha?ematomas?|ha?emorrhages?|collections?)"),
     ("retinal haemorrhages", r"retinal ha?emorrhages?|ha?emorrhages? of the retina|(?:few|numerous) ha?emorrhages"),
     ("haemorrhage", r"ha?emorrhages?|intracranial bleed(?:ing)?|ha?ematomas?"),
     ("infarct", r"infarct(?:s|ion|ions)?|isch(?:a)?emic stroke"),
-    (
-        "hydrocephalus",
-        (
-            r"hydrocephalus|ventriculomegaly|(?:enlarge(?:d|ment)|dilat(?:ed|"
-            r"ation))(?: of)?(?: the)? ventricles|ventricles (?:are |appear )?(?:enlarged|dilated)"
-        ),
-    ),
+    ("hydrocephalus", (
+        r"hydrocephalus|ventriculomegaly|(?:enlarge(?:d|ment)|dilat(?:ed|"
+        r"ation))(?: of)?(?: the)? ventricles|ventricles (?:are |appear )?(?:enlarged|dilated)"
+    )),
     ("midline shift", r"midline shift"),
     ("exudates", r"exudates?"),
     ("drusen", r"drusen"),
     ("disc cupping", r"(?:disc )?cupping|enlarged cup|cup-to-disc ratio is increased"),
     ("benign naevus", r"(?:benign|regular)(?: pigmented)? na?ev(?:us|i)|na?ev(?:us|i)"),
-    (
-        "irregular lesion",
-        (
-            r"irregular (?:pigmented )?lesion|pigmented lesions? with (?:an )?irregular border|melanoma"
-        ),
-    ),
+    ("irregular lesion", r"irregular (?:pigmented )?lesion|pigmented lesions? with (?:an )?irregular border|melanoma"),
     ("pigmented lesion", r"pigmented lesions?"),
     ("erythema", r"erythema(?:tous)?"),
     ("ulceration", r"ulcerations?"),
@@ -146,21 +120,10 @@ SIZE = re.compile(
 #: Findings told apart by zone; for others the zone is implied ("basal atelectasis").
 ZONED = frozenset({"consolidation", "nodule", "opacity", "mass"})
 #: Findings without a side: midline or diffuse.
-WITHOUT_SIDE = frozenset(
-    {
-        "cardiomegaly",
-        "miliary opacities",
-        "free air",
-        "hydrocephalus",
-        "pulmonary oedema",
-        "tracheal tube",
-        "spinal rods",
-        "hiatal hernia",
-        "pericardial effusion",
-        "pneumomediastinum",
-        "midline shift",
-    }
-)
+WITHOUT_SIDE = frozenset({
+    "cardiomegaly", "miliary opacities", "free air", "hydrocephalus", "pulmonary oedema", "tracheal tube",
+    "spinal rods", "hiatal hernia", "pericardial effusion", "pneumomediastinum", "midline shift",
+})  # fmt: skip
 
 #: Participles of a finding that is no longer present.
 _RESOLVED = r"(?:resolved|healed|cleared|removed|stopped|taken out|withdrawn)"

@@ -90,23 +90,9 @@ CATALOGUE: dict[str, tuple[Kind, ...]] = {
         Kind("drusen"),
         Kind("disc cupping"),
     ),
-    "skin": (
-        Kind("benign naevus"),
-        Kind("irregular lesion"),
-        Kind("erythema"),
-        Kind("ulceration"),
-    ),
-    "endoscopy": (
-        Kind("polyp", sizes=SMALL_LARGE),
-        Kind("ulcer"),
-        Kind("bleeding"),
-        Kind("diverticulum"),
-    ),
-    "pathology": (
-        Kind("tumour"),
-        Kind("inflammation"),
-        Kind("necrosis"),
-    ),
+    "skin": (Kind("benign naevus"), Kind("irregular lesion"), Kind("erythema"), Kind("ulceration")),
+    "endoscopy": (Kind("polyp", sizes=SMALL_LARGE), Kind("ulcer"), Kind("bleeding"), Kind("diverticulum")),
+    "pathology": (Kind("tumour"), Kind("inflammation"), Kind("necrosis")),
 }
 ANYWHERE = frozenset(ZONES)
 #: Zones of its side in which a finding hides any other; "" is a whole hemisphere.

@@ -102,8 +102,7 @@ def _expose(image: Plane, case: Case, variation: Variation) -> Plane:
     exposed = (np.clip(image, 0, 1.1) ** np.float32(_between(rng, 0.86, 1.16)) - 0.5) * contrast + 0.5
     level = rng.uniform(*variation.noise)
     grain = _grain(np.random.default_rng((case.seed, 2, round(case.level * 1000) + 1000)), image.shape) * level
-    noisy: Plane = np.clip(exposed + rng.uniform(-0.04, 0.04) + grain, 0, 1).astype(np.float32)
-    return noisy
+    return np.clip(exposed + rng.uniform(-0.04, 0.04) + grain, 0, 1).astype(np.float32)
 
 
 def _between(rng: np.random.Generator, low: float, high: float) -> float:

@@ -78,20 +78,9 @@ PHRASES: dict[str, tuple[str, str, str]] = {
 
 #: Findings without an article; findings in the plural.
 WITHOUT_ARTICLE = {
-    "free air",
-    "subcutaneous emphysema",
-    "cardiomegaly",
-    "atelectasis",
-    "erythema",
-    "ulceration",
-    "bleeding",
-    "inflammation",
-    "necrosis",
-    "hydrocephalus",
-    "consolidation",
-    "hilar enlargement",
-    "disc cupping",
-}
+    "free air", "subcutaneous emphysema", "cardiomegaly", "atelectasis", "erythema", "ulceration", "bleeding",
+    "inflammation", "necrosis", "hydrocephalus", "consolidation", "hilar enlargement", "disc cupping",
+}  # fmt: skip
 PLURAL = {"retinal haemorrhages", "exudates", "drusen", "miliary opacities", "spinal rods"}
 
 _CHEST = {
@@ -113,14 +102,7 @@ _CHEST = {
         ("There are no devices.", "No lines or devices.", "No devices."),
     ),
     "other": Structure(
-        (
-            "free air",
-            "subcutaneous emphysema",
-            "miliary opacities",
-            "spinal rods",
-            "hiatal hernia",
-            UNCLASSIFIED,
-        ),
+        ("free air", "subcutaneous emphysema", "miliary opacities", "spinal rods", "hiatal hernia", UNCLASSIFIED),
         ("There is no other abnormality.", "Nothing else of note.", "No other abnormality."),
     ),
 }
@@ -181,62 +163,34 @@ ORDERS = {
         ("lungs", "effusion", "air", "heart", "hila", "ribs", "devices", "other"),
     )
 }
-#: First sentence of a report in each style.
+#: First sentence of a report in each style: a row for each order, a column for each wording.
 VIEW = {
     "chest": (
-        "Chest radiograph.",
-        "Radiograph of the chest.",
-        "Chest film.",
-        "Frontal chest radiograph.",
-        "Radiograph of the thorax.",
-        "Frontal chest film.",
+        "Chest radiograph.", "Radiograph of the chest.", "Chest film.",
+        "Frontal chest radiograph.", "Radiograph of the thorax.", "Frontal chest film.",
     ),
     "ct": (
-        "CT of the head.",
-        "Cranial CT.",
-        "Head CT.",
-        "CT of the brain.",
-        "Axial cranial CT.",
-        "Brain CT.",
+        "CT of the head.", "Cranial CT.", "Head CT.",
+        "CT of the brain.", "Axial cranial CT.", "Brain CT.",
     ),
     "mr": (
-        "MRI of the head.",
-        "Cranial MRI.",
-        "Head MRI.",
-        "MRI of the brain.",
-        "Axial cranial MRI.",
-        "Brain MRI.",
+        "MRI of the head.", "Cranial MRI.", "Head MRI.",
+        "MRI of the brain.", "Axial cranial MRI.", "Brain MRI.",
     ),
     "retina": (
-        "Fundus photograph.",
-        "Photograph of the fundus.",
-        "Retinography.",
-        "Retinal photograph.",
-        "Photograph of the retina.",
-        "Fundus.",
+        "Fundus photograph.", "Photograph of the fundus.", "Retinography.",
+        "Retinal photograph.", "Photograph of the retina.", "Fundus.",
     ),
     "skin": (
-        "Photograph of the skin.",
-        "Skin photograph.",
-        "Clinical photograph.",
-        "Close photograph of the skin.",
-        "Photograph of a skin area.",
-        "Skin.",
+        "Photograph of the skin.", "Skin photograph.", "Clinical photograph.",
+        "Close photograph of the skin.", "Photograph of a skin area.", "Skin.",
     ),
     "endoscopy": (
-        "Endoscopic image.",
-        "Endoscopy still.",
-        "Endoscopy.",
-        "Endoscopic view.",
-        "Image from endoscopy.",
-        "Endoscopic still.",
+        "Endoscopic image.", "Endoscopy still.", "Endoscopy.",
+        "Endoscopic view.", "Image from endoscopy.", "Endoscopic still.",
     ),
     "pathology": (
-        "Stained section.",
-        "Section of glandular tissue.",
-        "Histology.",
-        "Histological section.",
-        "Section of a gland.",
-        "Microscopy.",
+        "Stained section.", "Section of glandular tissue.", "Histology.",
+        "Histological section.", "Section of a gland.", "Microscopy.",
     ),
-}
+}  # fmt: skip

@@ -135,8 +135,7 @@ def _precision(images: Sequence[Float64Array], moments: Moments) -> Float64Array
         covariance += standardised.T @ standardised / len(standardised) / len(images)
     sphere = np.eye(len(covariance)) * np.trace(covariance) / len(covariance)
     shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * sphere + EPSILON * np.eye(len(covariance))
-    precision: Float64Array = np.linalg.inv(shrunk)
-    return precision
+    return np.linalg.inv(shrunk)
 
 
 def mahalanobis(image: npt.NDArray[Any], mean: npt.NDArray[Any], std: npt.NDArray[Any], precision: Any) -> float:

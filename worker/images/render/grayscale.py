@@ -138,8 +138,7 @@ def _voi_lut(item: Header, *, negative: bool) -> tuple[Function, Steps]:
     white = 2.0**table.bits - 1
 
     def voi(values: Values) -> Values:
-        levels: Values = table.look_up(np.rint(values)) * (255.0 / white)
-        return levels
+        return table.look_up(np.rint(values)) * (255.0 / white)
 
     return voi, {"voi": "lookup table"}
 

@@ -70,8 +70,7 @@ class Canvas:
             angle = np.deg2rad(degrees)
             cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
             dx, dy = dx * cosine + dy * sine, dy * cosine - dx * sine
-        distance: Plane = np.sqrt((dx / np.float32(rx)) ** 2 + (dy / np.float32(ry)) ** 2) - np.float32(1)
-        return distance
+        return np.sqrt((dx / np.float32(rx)) ** 2 + (dy / np.float32(ry)) ** 2) - np.float32(1)
 
     def stroke(self, points: list[tuple[float, float]], width: float) -> Plane:
         """Return the mask of a line through *points*."""
@@ -111,8 +110,7 @@ class Canvas:
     def clouds(self, cells: int) -> Plane:
         """Return smooth noise with a standard deviation of about one and *cells* cells on a side."""
         coarse = Image.fromarray(self.rng.standard_normal((cells, cells)).astype(np.float32))
-        fine: Plane = np.asarray(coarse.resize((self.size, self.size), Image.Resampling.BICUBIC), dtype=np.float32)
-        return fine
+        return np.asarray(coarse.resize((self.size, self.size), Image.Resampling.BICUBIC), dtype=np.float32)
 
     def mirrored(self) -> Plane:
         """Return the distance from the midline."""
@@ -122,5 +120,4 @@ class Canvas:
 def blend(image: Plane, mask: Plane, colour: tuple[float, float, float]) -> Plane:
     """Blend *colour* into a colour *image*, weighted by *mask*."""
     weight = mask[..., None]
-    blended: Plane = (image * (1 - weight) + np.array(colour, np.float32) * weight).astype(np.float32)
-    return blended
+    return (image * (1 - weight) + np.array(colour, np.float32) * weight).astype(np.float32)

@@ -60,8 +60,7 @@ class Chest:
         torso = c.inside(c.mirrored() - half_width.astype(np.float32), soft=2) * c.inside(-0.72 - c.y, soft=3)
         neck = c.ellipse(0, -0.95, 0.30, 0.40, soft=2)
         shoulders = c.ellipse(0, -0.52, 1.02, 0.36, soft=2)
-        body: Plane = np.maximum(np.maximum(torso, neck), shoulders)
-        return body
+        return np.maximum(np.maximum(torso, neck), shoulders)
 
     def _vessels(self) -> Plane:
         rng = self.c.rng
@@ -81,8 +80,7 @@ class Chest:
             centre = -0.62 + number * 0.145 + 0.55 * (distance - 0.32) ** 2 + 0.10 * distance
             np.maximum(mask, c.inside(np.abs(c.y - centre.astype(np.float32)) - np.float32(0.022)), out=mask)
         cage = c.inside(distance - np.float32(0.80), soft=2) * c.inside(0.10 - distance)
-        ribs: Plane = mask * cage * self.above
-        return ribs
+        return mask * cage * self.above
 
     def _anatomy(self) -> Plane:
         c = self.c

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from worker.phantoms.draw.canvas import Canvas, Plane
     from worker.phantoms.draw.chest import Painter
 
+    #: Draws an object at x, y of radius r.
+    Distractor = Callable[[Chest, float, float, float], Plane]
+
 
 def _cardiomegaly(t: Chest, _: Finding) -> Plane:
     return t.heart_mask
@@ -211,14 +214,7 @@ def _grid(t: Chest, x: float, y: float, r: float) -> Plane:
     return bars * t.c.ellipse(x, y, r, r * float(t.c.rng.uniform(0.4, 1.6)))
 
 
-_DISTRACTORS: tuple[Callable[[Chest, float, float, float], Plane], ...] = (
-    _ring,
-    _cluster,
-    _squiggle,
-    _block,
-    _wedge,
-    _grid,
-)
+_DISTRACTORS: tuple[Distractor, ...] = (_ring, _cluster, _squiggle, _block, _wedge, _grid)
 
 PAINTERS: dict[str, Painter] = {
     "cardiomegaly": _cardiomegaly,

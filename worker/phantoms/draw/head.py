@@ -12,29 +12,13 @@ if TYPE_CHECKING:
 
 #: Grey of scalp, skull, brain, white matter and ventricle; of each finding, and of the oedema around a mass.
 CT = {
-    "scalp": 0.30,
-    "skull": 1.0,
-    "brain": 0.46,
-    "white": 0.40,
-    "csf": 0.16,
-    "haemorrhage": 0.86,
-    "subdural haematoma": 0.80,
-    "infarct": 0.24,
-    "mass": 0.62,
-    "oedema": 0.30,
-}
+    "scalp": 0.30, "skull": 1.0, "brain": 0.46, "white": 0.40, "csf": 0.16, "haemorrhage": 0.86,
+    "subdural haematoma": 0.80, "infarct": 0.24, "mass": 0.62, "oedema": 0.30,
+}  # fmt: skip
 MR = {
-    "scalp": 0.62,
-    "skull": 0.06,
-    "brain": 0.50,
-    "white": 0.40,
-    "csf": 0.10,
-    "haemorrhage": 0.02,
-    "subdural haematoma": 0.98,
-    "infarct": 0.88,
-    "mass": 0.70,
-    "oedema": 0.82,
-}
+    "scalp": 0.62, "skull": 0.06, "brain": 0.50, "white": 0.40, "csf": 0.10, "haemorrhage": 0.02,
+    "subdural haematoma": 0.98, "infarct": 0.88, "mass": 0.70, "oedema": 0.82,
+}  # fmt: skip
 #: Half the height of a lesion in levels.
 REACH = 0.62
 #: Half axes of the skull at the widest level.
@@ -68,8 +52,7 @@ def skull(canvas: Canvas, case: Case) -> Plane:
     """Return the mask of the skull."""
     size = _size(case)
     rx, ry = SKULL_X * size, SKULL_Y * size
-    ring: Plane = canvas.ellipse(0, 0, rx, ry) * (1 - canvas.ellipse(0, 0, rx * 0.90, ry * 0.90))
-    return ring
+    return canvas.ellipse(0, 0, rx, ry) * (1 - canvas.ellipse(0, 0, rx * 0.90, ry * 0.90))
 
 
 def _size(case: Case) -> float:

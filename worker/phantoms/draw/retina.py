@@ -43,8 +43,7 @@ def fundus(canvas: Canvas, case: Case) -> tuple[Plane, dict[str, Plane]]:
 
 def _field(c: Canvas) -> Plane:
     shade = 1 - 0.25 * np.clip(c.radius(0, 0, 1, 1) + 1, 0, 1.2) ** 2 + 0.03 * c.clouds(6)
-    field: Plane = (np.array(FUNDUS, np.float32) * shade[..., None]).astype(np.float32)
-    return field
+    return (np.array(FUNDUS, np.float32) * shade[..., None]).astype(np.float32)
 
 
 def _vessels(c: Canvas, eye: float) -> Plane:
