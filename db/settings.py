@@ -1,8 +1,8 @@
 """Settings of every process: one frozen object in sections, read once at the start from flat ``PRELIM_*`` variables.
 
-An unknown ``PRELIM_`` variable refuses to start and is named, because a misspelt setting that is silently ignored is
-found out by the hospital. Secrets may also come as files ``/run/secrets/prelim_<setting>`` (containers), so that no
-password stands in an environment that other processes can read.
+An unknown ``PRELIM_`` variable is an error that names it: a misspelt setting that is silently ignored would be noticed
+only in clinical use. Secrets may also be given as files ``/run/secrets/prelim_<setting>`` (containers), so that no
+password is in an environment that other processes can read.
 """
 
 from __future__ import annotations
@@ -26,39 +26,43 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Section(BaseModel, frozen=True, extra="forbid"):
-    """Settings of one subject; a name exists in one section only, because variables are flat."""
+    """Settings of one subject; names are unique across sections, because variables are flat."""
 
 
 class Dicom(Section):
     """DICOM listener."""
 
-    dicom_host: str = Field(default="127.0.0.1", description="Address the DICOM listener binds.")
+    dicom_host: str = Field(default="127.0.0.1", description="Address that the DICOM listener binds to.")
     dicom_port: Port = Field(default=11112, description="TCP port of the DICOM listener.")
     ae_title: AETitle = Field(
-        default="PRELIM", description="AE title of Prelim; associations that call another one are accepted, too."
+        default="PRELIM",
+        description="AE title of Prelim; other called AE titles are also accepted.",
     )
     max_associations: int = Field(
-        default=100, ge=1, description="Limit of simultaneous associations; further ones are rejected."
+        default=100, ge=1, description="Maximum number of simultaneous associations; further ones are rejected."
     )
     max_pdu_bytes: int = Field(
-        default=131072, ge=4096, le=1048576, description="Largest PDU the listener offers to receive, in bytes."
+        default=131072,
+        ge=4096,
+        le=1048576,
+        description="Maximum PDU length that the listener offers to receive, in bytes.",
     )
     peers_file: Path | None = Field(
         default=None,
-        description="TOML file of the AE titles and addresses that may associate; unset: every peer may.",
+        description="TOML file with the AE titles and addresses that may associate; unset: all may.",
     )
     tls_certificate: Path | None = Field(
-        default=None, description="PEM certificate of the listener; set: only DICOM over TLS is accepted."
+        default=None, description="PEM certificate of the listener; if set, only DICOM over TLS is accepted."
     )
     tls_key: Path | None = Field(
         default=None, description="PEM private key, if the certificate file does not contain it."
     )
     tls_client_ca: Path | None = Field(
         default=None,
-        description="PEM certificates of the CAs that sign peers' certificates; set: peers must present one.",
+        description="PEM certificates of the CAs that sign peers' certificates; if set, peers must present one.",
     )
     mpps: bool = Field(
-        default=False, description="Accept Modality Performed Procedure Step; COMPLETED settles a study at once."
+        default=False, description="Accept Modality Performed Procedure Step; COMPLETED settles a study immediately."
     )
 
 
@@ -73,7 +77,7 @@ class Study(Section):
         description="Quiet time by AE title or modality, as `CT=20,ER_XRAY=5`; an AE title takes precedence.",
     )
     settle_cap_seconds: Seconds = Field(
-        default=5400, description="A study that is still growing after this time is considered complete."
+        default=5400, description="A study that still receives images after this time is considered complete."
     )
     priority_rules: dict[str, Literal["LOW", "ROUTINE", "HIGH", "STAT"]] = Field(
         default={},
@@ -82,7 +86,7 @@ class Study(Section):
     max_revisions: int = Field(
         default=20,
         ge=1,
-        description="Limit of automatic new reports after late images; further ones need `prelim retry`.",
+        description="Maximum number of automatic new reports after late images; further ones need `prelim retry`.",
     )
 
     @field_validator("settle_rules", mode="before")
@@ -112,16 +116,18 @@ class Queue(Section):
         default=0.25, description="Pause of the dispatcher between two passes over the spool and the database."
     )
     redeliver_seconds: Seconds = Field(
-        default=30, description="The Celery message of a job that stays queued is sent again after this time."
+        default=30, description="The wake-up message of a job that is still queued is sent again after this time."
     )
     lease_seconds: Seconds = Field(
-        default=30, description="A running job without progress for this time is given to another worker."
+        default=30, description="A running job without progress for this time is queued again for another worker."
     )
-    max_attempts: int = Field(default=3, ge=1, description="Limit of attempts of one job before it ends as failed.")
+    max_attempts: int = Field(default=3, ge=1, description="Maximum number of attempts at a job before it fails.")
     retry_seconds: Seconds = Field(
-        default=5, description="Pause before the second attempt; doubled, with jitter, for each further one."
+        default=5, description="Pause before the second attempt; doubled, with jitter, for each further attempt."
     )
-    worker_slots: int = Field(default=4, ge=1, description="Reports one worker process writes at the same time.")
+    worker_slots: int = Field(
+        default=4, ge=1, description="Number of reports that one worker process writes simultaneously."
+    )
 
 
 class Model(Section):
@@ -144,23 +150,25 @@ class Model(Section):
     context_tokens: int = Field(
         default=4096,
         ge=256,
-        description="Longest request in tokens: images, quoted cases and report; each slot reserves memory for it.",
+        description="Maximum tokens of a request: images, quoted cases and report; each slot reserves memory for them.",
     )
     gpu_memory_gib: float | None = Field(
         default=None,
         gt=0,
         allow_inf_nan=False,
-        description="Memory to use of each GPU, in GiB; unset: all free memory.",
+        description="Memory to use on each GPU, in GiB; unset: all free memory.",
     )
     cuda_graphs: bool = Field(
-        default=False, description="Decode with CUDA graphs, for fewer launches; not yet run on a GPU."
+        default=False, description="Decode with CUDA graphs, which saves kernel launches; not yet tested on a GPU."
     )
-    images_per_study: int = Field(default=8, ge=1, description="Limit of images of one study given to the model.")
-    max_new_tokens: int = Field(default=200, ge=1, description="Longest report, in tokens.")
-    report_deadline_seconds: Seconds = Field(default=300, description="Longest generation of one report.")
+    images_per_study: int = Field(
+        default=8, ge=1, description="Maximum number of images of a study given to the model."
+    )
+    max_new_tokens: int = Field(default=200, ge=1, description="Maximum length of a report, in tokens.")
+    report_deadline_seconds: Seconds = Field(default=300, description="Maximum time to generate a report.")
     demo_ae_titles: tuple[AETitle, ...] = Field(
         default=("PRELIM_DEMO",),
-        description="Called AE titles, as `A,B`, whose studies a demo checkpoint reports; never those of patients.",
+        description="Called AE titles, as `A,B`, for phantoms: a demo checkpoint reports only studies sent to them.",
     )
 
     @field_validator("demo_ae_titles", mode="before")
@@ -172,17 +180,17 @@ class Model(Section):
 class Retrieval(Section):
     """Retrieval of earlier cases."""
 
-    retrieved_cases: int = Field(default=3, ge=0, description="Similar earlier cases given to the model.")
+    retrieved_cases: int = Field(default=3, ge=0, description="Number of similar earlier cases given to the model.")
     ood_reject: bool = Field(
         default=True,
-        description="Images out of distribution for their modality and body part get no findings; the report says so.",
+        description="Write no findings for images that are out of distribution; the report states the reason.",
     )
 
 
 class Api(Section):
     """API and page."""
 
-    api_host: str = Field(default="127.0.0.1", description="Address the API and the page bind.")
+    api_host: str = Field(default="127.0.0.1", description="Address that the API and the page bind to.")
     api_port: Port = Field(default=8080, description="TCP port of the API and the page.")
 
 
@@ -194,29 +202,31 @@ class Operations(Section):
     )
     database_url: SecretStr | None = Field(
         default=None,
-        description="PostgreSQL, as `postgresql+psycopg://user:password@host/name`; unset: the embedded server.",
+        description="URL of PostgreSQL, as `postgresql+psycopg://user:password@host/name`; unset: the embedded server.",
     )
     broker_url: SecretStr | None = Field(
-        default=None, description="Redis, as `redis://:password@host:port/0`; unset: the embedded server."
+        default=None, description="URL of Redis, as `redis://:password@host:port/0`; unset: the embedded server."
     )
-    flower_host: str = Field(default="127.0.0.1", description="Address Flower binds.")
+    flower_host: str = Field(default="127.0.0.1", description="Address that Flower binds to.")
     flower_port: Port = Field(default=5555, description="TCP port of Flower.")
     flower_password: SecretStr | None = Field(
         default=None, description="Password of Flower's user `prelim`; unset: generated in the data directory."
     )
     stop_seconds: Seconds = Field(
-        default=45, description="A worker that is stopped gives back the reports it has not finished after this time."
+        default=45, description="A worker that is stopping returns unfinished reports to the queue after this time."
     )
     engine_stall_seconds: Seconds = Field(
-        default=120, description="A worker whose model makes no progress for this time logs it and exits."
+        default=120, description="A worker whose model makes no progress for this time logs an error and exits."
     )
     alarm_seconds: Seconds = Field(
-        default=300, description="An alarm is raised when reports wait this long and none is started or finished."
+        default=300, description="An alarm is raised if reports wait for this time and none is started or finished."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Least severe level that is logged."
+        default="info", description="Lowest severity that is logged."
     )
-    log_format: Literal["console", "json"] = Field(default="console", description="`console` or `json` lines.")
+    log_format: Literal["console", "json"] = Field(
+        default="console", description="Format of log lines: `console` or `json`."
+    )
 
     @field_validator("database_url", "broker_url")
     @classmethod
@@ -295,4 +305,4 @@ SECTIONS: dict[str, type[Section]] = get_type_hints(Settings)
 #: Section of each flat name.
 SECTION_OF = {name: section for section, fields in SECTIONS.items() for name in fields.model_fields}
 if len(SECTION_OF) != sum(len(fields.model_fields) for fields in SECTIONS.values()):
-    raise TypeError("a setting stands in two sections: flat variables need unique names")
+    raise TypeError("duplicate setting: names must be unique across sections")
