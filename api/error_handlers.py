@@ -1,4 +1,4 @@
-"""Answer errors: one JSON body for programs, one page for people."""
+"""Answer errors: a JSON body for programs, a page for browsers."""
 
 import traceback
 from http import HTTPStatus
@@ -71,9 +71,9 @@ async def _no_database(request: Request, error: Exception) -> Response:
 
 
 class LastResort:
-    """ASGI middleware that answers an unexpected error with 500 and logs its type and place but not its text.
+    """ASGI middleware that answers an unexpected error with 500 and logs its type and location but not its text.
 
-    Starlette's own re-raises it to the server, which logs the text; that may hold a patient's name.
+    Starlette's own handler re-raises it to the server, which logs the text, and that may contain a patient's name.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -88,6 +88,6 @@ class LastResort:
             # The route and not the path, in which a caller can put a patient's name.
             route = getattr(scope.get("route"), "path", None)
             log.error("request.failed", error=type(error).__name__, route=route, place=place)  # noqa: TRY400 - no text
-            hint = "please report it to the operator: the log of `prelim serve` holds its place"
+            hint = "report it to the operator: the log of `prelim serve` shows its location"
             problem = Problem(error=ErrorCode.INTERNAL_ERROR, message="internal server error", hint=hint)
             await _answer(Request(scope), 500, problem)(scope, receive, send)

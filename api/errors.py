@@ -27,7 +27,7 @@ class ErrorCode(StrEnum):
 
 
 class Problem(BaseModel):
-    """Error of a request: its cause, and what to do."""
+    """Error of a request: its cause and its remedy."""
 
     model_config = ConfigDict(frozen=True)
 

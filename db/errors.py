@@ -7,7 +7,7 @@ from typing import Self
 
 
 class Reason(StrEnum):
-    """Stable code of why a job, a study, an image or a file ended without a result; *meaning* explains it."""
+    """Stable code for a job, study, image or file that ended without a result; *meaning* explains it."""
 
     meaning: str
 
@@ -19,15 +19,15 @@ class Reason(StrEnum):
         return member
 
     # The queue and the life of a study.
-    LEASE_EXPIRED = "lease_expired", "the worker died or made no progress; another worker gets the job"
+    LEASE_EXPIRED = "lease_expired", "the worker died or made no progress; the job was queued again"
     WORKER_LOST = "worker_lost", "the worker died or made no progress in every attempt"
     LATE_IMAGES = (
         "late_images",
-        "images arrived after the study was complete; a new revision replaces the job",
+        "images arrived after the study was complete; the job of a newer revision replaces it",
     )
     TOO_MANY_REVISIONS = "too_many_revisions", "images arrived late more often than `PRELIM_MAX_REVISIONS` allows"
     OPERATOR = "operator", "an operator cancelled or retried the job"
-    UNEXPECTED = "unexpected", "an unexpected error; the worker's log has its type and place"
+    UNEXPECTED = "unexpected", "an unexpected error; the worker's log shows its type and location"
 
     # The study as a whole.
     NO_IMAGES = "no_images", "the study contains no image that can be reported"
@@ -56,7 +56,7 @@ class Reason(StrEnum):
     NOT_AN_IMAGE = "not_an_image", "the object is not an image that can be reported"
     NOT_DICOM = "not_dicom", "the file is not a DICOM file"
     TOO_LARGE = "too_large", "the image or its file exceeds a limit"
-    TRUNCATED = "truncated", "header, pixel data or codestream ends early"
+    TRUNCATED = "truncated", "the header, pixel data or codestream is truncated"
     UNDECODABLE = "undecodable", "the decoder rejects the pixel data"
     UNKNOWN_PHOTOMETRIC = "unknown_photometric", "the Photometric Interpretation is not supported"
     UNKNOWN_TRANSFER_SYNTAX = "unknown_transfer_syntax", "the transfer syntax is not supported"
@@ -71,11 +71,11 @@ class Reason(StrEnum):
 
 
 class PrelimError(Exception):
-    """Base of every error that Prelim raises on purpose; its text is for an operator and holds no patient data."""
+    """Base of Prelim's own errors; the text is for an operator and contains no patient data."""
 
 
 class ConfigurationError(PrelimError):
-    """Raised when a setting, file or service named in the configuration cannot be used; tells what to change."""
+    """Raised when a setting, or a file or service it names, cannot be used; the text states the remedy."""
 
 
 class Outcome(PrelimError):
@@ -92,7 +92,7 @@ class NotReportable(Outcome):
 
 
 class TransientFailure(Outcome):
-    """Raised when an attempt failed for a reason that may pass: the job is tried again later."""
+    """Raised when an attempt failed for a reason that may pass: the job is attempted again later."""
 
 
 class PermanentFailure(Outcome):

@@ -1,4 +1,4 @@
-"""Format DICOM values for people."""
+"""Format DICOM values for display."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ router = APIRouter(
 
 
 def destination(to: str) -> str:
-    """Return the page to open after the login: *to* if it is one of this server, else the work list."""
+    """Return the page to open after the login: *to* if it is a page of this server, else the work list."""
     return to if _TARGETS.fullmatch(to) else "/"
 
 

@@ -21,7 +21,7 @@ def decode(text: str) -> Position:
         received_at, study_id = plain.split(" ")
         position = Position(dt.datetime.fromisoformat(received_at), uuid.UUID(study_id))
     except (binascii.Error, ValueError) as error:
-        raise ValueError("not a cursor of this list") from error
+        raise ValueError("invalid cursor") from error
     if position.received_at.tzinfo is None:
-        raise ValueError("not a cursor of this list")
+        raise ValueError("invalid cursor")
     return position

@@ -52,8 +52,8 @@ class Study(Body):
     accession_number: str
     study_date: str = Field(description="As in DICOM: YYYYMMDD.")
     study_description: str
-    priority: int = Field(description="Greater is more urgent; 0 is routine.")
-    revision: int = Field(description="Number of times the study was settled, including the coming one.")
+    priority: int = Field(description="Higher is more urgent; 0 is routine.")
+    revision: int = Field(description="Number of times the study was settled, including the next one.")
     received_at: dt.datetime
     last_received_at: dt.datetime
     settled_at: dt.datetime | None

@@ -60,7 +60,7 @@ def one_study(session: Database, study_id: uuid.UUID) -> StudyWithContent:
 
 @router.get("/studies/{study_id}/report", responses=_missing)
 def current_report(session: Database, study_id: uuid.UUID) -> Report:
-    """Return the current version of the study's preliminary report; a 404 holds the reason if there is none."""
+    """Return the current version of the study's preliminary report; if it has no report, a 404 states the reason."""
     line = reading.study(session, study_id)
     report = reading.report(session, line)
     if report is None:

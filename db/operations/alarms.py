@@ -1,7 +1,7 @@
-"""Alarms: work that waits and is not done, even if every process has a heartbeat.
+"""Alarms: pending work that makes no progress, even if every process has a heartbeat.
 
-A worker can be connected to Redis and consume no message (celery issue 10302), so that heartbeats prove little. The
-alarms compare waiting work with the times of the last claim and the last report.
+A worker can be connected to Redis and consume no messages (celery issue 10302), so heartbeats prove little. The alarms
+compare pending work with the times of the last claim and the last report.
 """
 
 from __future__ import annotations
@@ -67,16 +67,18 @@ def _waiting(session: Session, after_seconds: float) -> Alarm | None:
     if waiting is None or waiting < after_seconds:
         return None
     if not heartbeats.alive(session, Role.WORKER):
-        return Alarm("no_worker", f"a report has waited for {waiting:.0f} s, no worker is alive: start `prelim work`")
+        return Alarm(
+            "no_worker", f"no worker is alive and a report has waited for {waiting:.0f} s: start `prelim work`"
+        )
     if not _within(_seconds_since(session, select(func.max(Job.claimed_at))), after_seconds):
         return Alarm(
             "nothing_claimed",
-            f"a report has waited for {waiting:.0f} s and the workers claim no job: restart them, check Redis",
+            f"the workers claim no job and a report has waited for {waiting:.0f} s: restart them and check Redis",
         )
     if not _within(_seconds_since(session, select(func.max(Report.created_at))), after_seconds):
         return Alarm(
             "nothing_written",
-            "reports wait and jobs are claimed, but no report is written: see `prelim status` and the workers' logs",
+            "jobs are claimed but no report is written: see `prelim status` and the workers' logs",
         )
     return None
 
@@ -96,7 +98,7 @@ def _failing(session: Session) -> Alarm | None:
     return Alarm(
         "everything_fails",
         f"the last {FAILED_IN_A_ROW} studies failed:"
-        " see the last error in `prelim status`, remove its cause, then `prelim retry` the studies",
+        " see the last error in `prelim status`, remove its cause, then run `prelim retry` for each study",
     )
 
 

@@ -58,7 +58,7 @@ console = Console(markup=False, highlight=False)
 
 
 class DemoFailed(PrelimError):
-    """Raised when a step of the demo failed; its own lines hold the cause."""
+    """Raised when a step of the demo failed; its own output shows the cause."""
 
 
 def show(*, studies: Path | None, seed: int | None, leave: bool) -> int:
@@ -100,7 +100,7 @@ def demo_settings(given: Settings) -> Settings:
 
 
 def environment_of(settings: Settings, given: Settings) -> dict[str, str]:
-    """Return the variables with which another process reads *settings* where this one has read *given*."""
+    """Return the environment variables that turn *given* into *settings* in a child process."""
     before = given.by_name()
     return {variable(name): str(value) for name, value in settings.by_name().items() if value != before[name]}
 
@@ -162,12 +162,12 @@ def _reference_index(settings: Settings, folder: Path, environment: Mapping[str,
 def _prelim(*arguments: str, environment: Mapping[str, str] | None = None) -> None:
     command = [find_program("prelim"), *arguments]
     if subprocess.run(command, env={**os.environ, **(environment or {})}, check=False).returncode != 0:
-        raise DemoFailed(f"`prelim {' '.join(arguments)}` failed; its lines are above")
+        raise DemoFailed(f"`prelim {' '.join(arguments)}` failed; its output is above")
 
 
 @contextmanager
 def _started(arguments: Sequence[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a prelim command beside the block and end it with the block."""
+    """Run a prelim command while the block runs, and end it with the block."""
     process = subprocess.Popen([find_program("prelim"), *arguments], env={**os.environ, **environment})
     try:
         yield process

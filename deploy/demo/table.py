@@ -27,7 +27,7 @@ STYLES = {
 class DemoTable:
     """Studies at the last update; *reference_reports* by Study Instance UID.
 
-    Without reference reports the studies may be of patients: neither reports nor names are shown.
+    Without reference reports the studies may be of patients, so neither reports nor names are shown.
     """
 
     def __init__(self, reference_reports: Mapping[str, str] | None = None) -> None:

@@ -82,7 +82,7 @@ def is_public(program: Path) -> bool:
 
 
 def copy_programs(programs: Path, parts: tuple[str, ...], copy: Path) -> None:
-    """Copy *parts* of *programs* to *copy*, which appears complete or not at all."""
+    """Copy *parts* of *programs* to *copy* atomically: it appears complete or not at all."""
     copy.parent.mkdir(parents=True, exist_ok=True)
     copy.parent.chmod(0o755)  # independent of the umask: it holds published programs only
     with tempfile.TemporaryDirectory(dir=copy.parent) as unfinished:
@@ -98,14 +98,14 @@ def copy_programs(programs: Path, parts: tuple[str, ...], copy: Path) -> None:
 
 
 def open_to_all(folder: Path) -> None:
-    """Let every user read what its owner reads, and run what its owner runs, from *folder* down."""
+    """Give all users the owner's read and execute permissions, from *folder* down."""
     for path in (folder, *folder.rglob("*")):
         owner = path.stat().st_mode & 0o500
         path.chmod(path.stat().st_mode | owner >> 3 | owner >> 6)
 
 
 def copy_part(source: Path, target: Path) -> None:
-    """Copy a file or a folder to *target*; files copied before stay."""
+    """Copy a file or a folder to *target*; files copied earlier are kept."""
     if source.is_dir():
         shutil.copytree(source, target, dirs_exist_ok=True)
     else:

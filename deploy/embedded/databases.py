@@ -77,7 +77,7 @@ def exclusive_lock(lock: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise AlreadyRunning(
-                f"process {file.read() or '(starting)'} already runs on {lock.parent.parent}: "
+                f"process {file.read() or '(starting)'} already uses {lock.parent.parent}: "
                 "stop it, or set PRELIM_DATA_DIR to another folder"
             ) from None
         file.truncate(0)

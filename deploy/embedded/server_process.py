@@ -57,7 +57,7 @@ class Server(ABC):
 
     @abstractmethod
     def prepare(self) -> None:
-        """Create on disk what the first start needs; do nothing if it exists."""
+        """Create the files that the first start needs; does nothing if they exist."""
 
     @abstractmethod
     def launch(self) -> subprocess.Popen[bytes]:
@@ -85,7 +85,7 @@ class Server(ABC):
 
     @property
     def log_path(self) -> Path:
-        """File that takes the server's output."""
+        """File that receives the server's output."""
         return self.directory / "log"
 
     def __enter__(self) -> Self:
@@ -96,7 +96,7 @@ class Server(ABC):
         self.stop()
 
     def start(self) -> None:
-        """Return when the server is ready; raise ServerError if it ends first or takes more than START_SECONDS.
+        """Start the server and wait until it is ready; raises ServerError if it ends first or exceeds START_SECONDS.
 
         A process started before is stopped and, dead or alive, waited for: PostgreSQL, whose lock file names it, would
         count a zombie as running.
@@ -116,7 +116,7 @@ class Server(ABC):
         log.info("server.started", server=self.name, port=self.port, pid=self.process.pid)
 
     def stop(self) -> None:
-        """Return when the process has ended; clients are disconnected, committed data is kept."""
+        """Stop the process and wait for its end; clients are disconnected, committed data is kept."""
         process = self.process
         if process is None:
             return

@@ -9,7 +9,7 @@ STEADY_SECONDS = 60.0  # a process that ran this long is not in a crash loop
 
 
 class Restarts:
-    """Restart times of one process: at once, then after 1, 2, 4 ... MAX_PAUSE_SECONDS."""
+    """Restart times of one process: immediately, then after 1, 2, 4 ... MAX_PAUSE_SECONDS."""
 
     def __init__(self) -> None:
         self._failures = 0

@@ -117,7 +117,7 @@ def signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> No
 
 
 def find_program(name: str) -> str:
-    """Return the path of *name*: beside this Python first, because a virtual environment need not be on PATH."""
+    """Return the path of *name*: beside this Python first, because a virtual environment may not be on PATH."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     program = shutil.which(name, path=path)
     if program is None:

@@ -29,7 +29,7 @@ FORCED_STATUS = 130  # a shell's status of a program that Ctrl-C ended
 
 
 class StartFailed(PrelimError):
-    """Raised when a process ended, or its time ran out, before it was ready."""
+    """Raised when a process ended or timed out before it was ready."""
 
 
 class Launcher:
@@ -83,7 +83,7 @@ class Launcher:
         child.reap()
         if child.status != 0 and not self.stopping:
             after = f"took longer than {MIGRATE_SECONDS:.0f} s" if timed_out else f"ended with status {child.status}"
-            raise StartFailed(f"`{' '.join(command)}` {after}; its lines are above")
+            raise StartFailed(f"`{' '.join(command)}` {after}; its output is above")
 
     def start(self) -> None:
         """Start all processes; return when all are ready or on a stop signal. Raises StartFailed."""
@@ -129,7 +129,7 @@ class Launcher:
                 return
             now = time.monotonic()
             if now > started + process.ready_seconds:
-                raise StartFailed(f"{child.name} is not ready after {process.ready_seconds:.0f} s; its lines are above")
+                raise StartFailed(f"{child.name} is not ready after {process.ready_seconds:.0f} s; its output is above")
             if now > shown + PROGRESS_SECONDS:
                 shown = now
                 self.print_line(f"waiting for {child.name} ({now - started:.0f} s)")
@@ -140,7 +140,7 @@ class Launcher:
             if not child.alive:
                 child.reap()
                 raise StartFailed(
-                    f"{child.name} ended with status {child.status} before all were ready; its lines are above"
+                    f"{child.name} ended with status {child.status} before all were ready; its output is above"
                 )
 
     def _restart(self, watched: Child | Server) -> bool:

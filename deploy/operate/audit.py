@@ -43,7 +43,7 @@ STALE = "no part file is abandoned"
 
 
 def show(settings: Settings, console: Console, *, repair: bool) -> int:
-    """Print the violations, with *repair* repair those that can be without loss; return how many remain."""
+    """Print the violations, repair them if *repair* and no data can be lost; return the number that remain."""
     found = check(settings)
     left = [violation for violation in found if not (repair and repair_violation(settings, violation))]
     for violation in found:

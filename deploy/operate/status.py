@@ -68,7 +68,7 @@ def _refusals(alive: Sequence[Process]) -> Iterator[str]:
 
 def _queue(facts: Overview) -> str:
     waiting = facts.oldest_waiting_seconds
-    oldest = "" if waiting is None else f", oldest for {waiting:.0f} s"
+    oldest = "" if waiting is None else f", oldest waiting for {waiting:.0f} s"
     return f"{facts.queue_depth} jobs queued{oldest}; {facts.workers_alive} workers alive"
 
 

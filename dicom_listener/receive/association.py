@@ -167,7 +167,7 @@ class Association:
         if self._request is None:
             self._receive_command(context_id, control, fragment)
         elif context_id != self._request.context_id:
-            raise Abort("data set in another context than its command", INVALID_PARAMETER)
+            raise Abort("data set and command in different contexts", INVALID_PARAMETER)
         else:
             self._request.handler.write(fragment, last=bool(control & LAST))
         if control & LAST and self._request is not None and self._request.ends_with(control):

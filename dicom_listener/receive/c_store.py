@@ -126,9 +126,9 @@ class CStoreHandler(SpoolingHandler):
         )
 
     def check(self, reader: data_sets.Reader) -> None:
-        """Raise Refusal if the object has other UIDs than the command, or is a truncated image.
+        """Raise Refusal if the object's UIDs differ from the command's, or it is a truncated image.
 
-        A report on a truncated image would be wrong. Other truncated objects are stored as they are: archives have such
+        A report on a truncated image would be wrong. Other truncated objects are stored unchanged: archives have such
         reports and plans, cannot repair them, and would send them again and again.
         """
         if is_reportable(self.sop_class_uid):

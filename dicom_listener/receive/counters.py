@@ -18,8 +18,8 @@ OTHERS = "(others)"
 class RefusalCounter:
     """Refusals of one listener since its start; handed over to the dispatcher as the file `spool/refusals.json`.
 
-    A file, because the listener runs without PostgreSQL. It has one owner: only the listener writes it, atomically,
-    between two connections. The dispatcher reads it with `read` for its heartbeat, where `prelim status` finds it.
+    It is a file, because the listener runs without PostgreSQL. Only the listener writes it, atomically, between two
+    connections. The dispatcher reads it with `read` for its heartbeat, where `prelim status` finds it.
     The content is a list of [calling AE title, cause, count], the most frequent first.
     """
 

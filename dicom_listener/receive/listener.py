@@ -132,7 +132,7 @@ class Listener:
     def _evict_oldest(self, address: str) -> None:
         """Close the oldest pending connections, of *address* and of all, if one more would exceed a limit.
 
-        Not the new one: a peer that only opens connections must not exclude others, nor its own C-ECHO.
+        The new one is kept: a peer that only opens connections must not exclude others, nor its own C-ECHO.
         """
         # Copied in one step: the threads remove themselves.
         pending = [association for association in list(self._serving.values()) if not association.established]

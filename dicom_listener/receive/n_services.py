@@ -64,9 +64,9 @@ class CommitmentRequestHandler(SpoolingHandler):
     def identify(self, command: Command) -> tuple[str, str]:
         """Return the well-known SOP instance of storage commitment."""
         if command.text(REQUESTED_SOP_INSTANCE_UID) != STORAGE_COMMITMENT_INSTANCE:
-            raise NoSuchInstance("not the well-known instance of storage commitment")
+            raise NoSuchInstance("not the well-known SOP instance of storage commitment")
         if command.number(ACTION_TYPE_ID, default=0) != REQUEST_STORAGE_COMMITMENT:
-            raise NoSuchAction("the only action is Request Storage Commitment (1)")
+            raise NoSuchAction("unknown action: expected Request Storage Commitment (1)")
         if command.text(REQUESTED_SOP_CLASS_UID) != STORAGE_COMMITMENT_PUSH_MODEL:
             raise SOPClassNotSupported("the requested SOP class is not storage commitment")
         return STORAGE_COMMITMENT_PUSH_MODEL, STORAGE_COMMITMENT_INSTANCE
@@ -132,7 +132,7 @@ class StepCreateHandler(StepHandler):
         """Return the step's UID: the modality's, or a new one if it sends none (PS3.7 10.1.5.1.4)."""
         uid = command.text(AFFECTED_SOP_INSTANCE_UID) or generate_uid()
         if self.states[data_sets.parse_uid(uid, "Affected SOP Instance UID")] is not None:
-            raise DuplicateInstance("the procedure step exists")
+            raise DuplicateInstance("the procedure step already exists")
         return MODALITY_PERFORMED_PROCEDURE_STEP, uid
 
     def check(self, reader: data_sets.Reader) -> None:
@@ -141,7 +141,7 @@ class StepCreateHandler(StepHandler):
         if SCHEDULED_STEP_ATTRIBUTES_SEQUENCE not in reader.present:
             raise MissingAttribute("the Scheduled Step Attributes Sequence is missing")
         if _status(reader) != IN_PROGRESS:
-            raise InvalidAttribute("a procedure step is created IN PROGRESS")
+            raise InvalidAttribute("invalid Performed Procedure Step Status: expected IN PROGRESS")
 
 
 class StepSetHandler(StepHandler):

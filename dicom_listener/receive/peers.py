@@ -102,7 +102,7 @@ class Rules:
 
 
 def read_rules(path: Path) -> Rules:
-    """Read the file; raises ConfigurationError with the fault in it."""
+    """Read the file; raises ConfigurationError that names the fault."""
     try:
         return _rules(tomllib.loads(path.read_text()))
     except (OSError, ValueError, TypeError) as error:

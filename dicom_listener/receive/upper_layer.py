@@ -39,7 +39,7 @@ SEND_SECONDS = 30
 
 
 class ConnectionClosed(Exception):
-    """Raised when no response is possible: the connection is closed, a deadline has passed, or the listener stops."""
+    """Raised when no response is possible: connection closed, deadline passed, or listener stopping."""
 
 
 class Abort(Exception):
@@ -53,7 +53,7 @@ class Abort(Exception):
 class Connection:
     """Read and write complete PDUs.
 
-    *stopping* is polled every TICK_SECONDS, so that a stop does not wait for a silent peer.
+    *stopping* is polled every TICK_SECONDS, so that a stop does not wait for an idle peer.
     """
 
     def __init__(self, peer: socket.socket, max_pdu_bytes: int, stopping: Callable[[], bool]) -> None:
@@ -147,9 +147,9 @@ class Connection:
             if received == 0:
                 raise ConnectionClosed("the peer closed the connection")
             if time.monotonic() > deadline:
-                raise ConnectionClosed("timeout: the peer was silent or too slow")
+                raise ConnectionClosed("timeout: the peer sent no data or was too slow")
             if received is None and self._stopping():
-                raise ConnectionClosed("the listener stops")
+                raise ConnectionClosed("the listener is stopping")
             if received is not None:
                 self._acknowledge()
                 return received
@@ -157,7 +157,7 @@ class Connection:
                 on_idle()
 
     def _acknowledge(self) -> None:
-        """Make the kernel acknowledge at once.
+        """Make the kernel acknowledge without delay.
 
         Senders that write a PDU in two pieces with Nagle's algorithm on (DCMTK does) hold the second piece until the
         first is acknowledged, which Linux delays by 40 ms: 48 ms for each instance, measured.

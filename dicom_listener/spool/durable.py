@@ -46,7 +46,7 @@ class Spool:
         self.refusals = root / "refusals.json"
 
     def prepare(self) -> None:
-        """Make the directories durably, readable by the own user only."""
+        """Create the directories durably, readable by their owner only."""
         buckets = (self.store / f"{number:02x}" for number in range(256))
         received = (self.inbox, self.store, *buckets, self.quarantine)
         parents = self._parents_to_sync()
@@ -66,7 +66,7 @@ class Spool:
         (self.associations / association_id).touch()
 
     def mark_closed(self, association_id: str) -> None:
-        """Remove the mark: no more objects come in this association."""
+        """Remove the mark: this association receives no more objects."""
         (self.associations / association_id).unlink(missing_ok=True)
 
     def clear_associations(self) -> None:
@@ -75,7 +75,7 @@ class Spool:
             marker.unlink()
 
     def open_associations(self) -> list[str]:
-        """Return the ids of associations in which objects may still come."""
+        """Return the ids of associations that may still receive objects."""
         return [marker.name for marker in self.associations.iterdir()]
 
     def is_open(self, association_id: str) -> bool:

@@ -98,7 +98,7 @@ def decode(header: bytes) -> FileMeta:
     group = memoryview(header)[len(PREAMBLE) :]
     begins = header.startswith(PREAMBLE) and bytes(group[:8]) == struct.pack("<HH2sH", 2, 0, b"UL", 4)
     if not begins or len(group) < GROUP_LENGTH_BYTES:
-        raise ValueError("no DICOM file: preamble, prefix or File Meta Information is missing")
+        raise ValueError("not a DICOM file: preamble, prefix or File Meta Information is missing")
     (length,) = struct.unpack_from("<I", group, 8)
     end = GROUP_LENGTH_BYTES + length
     if end > len(group):
@@ -107,7 +107,7 @@ def decode(header: bytes) -> FileMeta:
     reader.feed(group[GROUP_LENGTH_BYTES:end])
     values = reader.values
     if values.keys() != _WANTED:
-        raise ValueError("the File Meta Information is not complete")
+        raise ValueError("the File Meta Information is incomplete")
     return FileMeta(
         _text(values[MEDIA_STORAGE_SOP_CLASS_UID]),
         _text(values[MEDIA_STORAGE_SOP_INSTANCE_UID]),
@@ -168,4 +168,4 @@ def _from_json(value: bytes) -> Reception:
     try:
         return Reception(**{**fields, "received_at": dt.datetime.fromisoformat(fields["received_at"])})
     except (TypeError, KeyError) as error:
-        raise ValueError("the Private Information has other fields than expected") from error
+        raise ValueError("the Private Information has unexpected fields") from error

@@ -1,7 +1,7 @@
 """Objects on their way into the inbox: durable by POSIX, with one flush each.
 
 The usual way costs two flushes in sequence: sync the file, rename it, sync the directory. Here the directory is synced
-in advance: empty files `<uuid>.part` are made by the dozen, their directory entries synced together. An object is
+in advance: empty files `<uuid>.part` are created by the dozen and their directory entries synced together. An object is
 written into one, sealed (dicom_listener.spool.file_meta) and synced: from then on it survives a power cut under that
 name. The name `<uuid>.dcm`, by which the indexer finds it, is linked beside the first without a flush; the first is
 removed when a later flush has made the second durable. After a crash, a `.part` with a valid seal is an object; any
@@ -65,7 +65,7 @@ class Inbox:
         except BlockingIOError:
             os.close(lock)
             raise ConfigurationError(
-                f"another listener runs on {self._directory.parent}: stop it, or set another PRELIM_DATA_DIR"
+                f"another listener uses {self._directory.parent}: stop it, or set another PRELIM_DATA_DIR"
             ) from None
         self._lock = lock
         recovered = self._recover()

@@ -66,7 +66,7 @@ class PromptBuilder(Protocol):
 
 
 class InternVLPromptBuilder:
-    """For InternVL layouts, including MedDr's.
+    """Prompt builder for InternVL layouts, including MedDr's.
 
     Replaces transformers' InternVLProcessor, which cuts images into tiles by default and needs torchvision for
     videos. Tiling follows the checkpoint's preprocessor_config.json.
@@ -77,7 +77,7 @@ class InternVLPromptBuilder:
         self._image_processor = image_processor
         self._image_token = tokenizer.convert_ids_to_tokens(image_token_id)
         if self._image_token is None:
-            raise ValueError(f"the tokenizer has no token {image_token_id}, config.json's image_token_id")
+            raise ValueError(f"the tokenizer has no token with the image_token_id of config.json, {image_token_id}")
         self._tokens_per_tile = tokens_per_tile
 
     def build(self, question: str, images: Sequence[RenderedImage]) -> Prompt:
@@ -105,7 +105,7 @@ class InternVLPromptBuilder:
 
 
 class ProcessorPromptBuilder:
-    """For all other architectures: the checkpoint's own processor and chat template."""
+    """Prompt builder for all other architectures: the checkpoint's own processor and chat template."""
 
     def __init__(self, processor: Any) -> None:
         self._processor = processor
@@ -126,7 +126,7 @@ class ProcessorPromptBuilder:
 
 
 def to_pillow(image: RenderedImage) -> Image.Image:
-    """Convert to a Pillow image: for arrays, processors guess the colour axis and take 3 rows for 3 colours.
+    """Convert to a Pillow image: processors guess the colour axis of an array, and mistake 3 rows for 3 colours.
 
     Raises PermanentFailure if *image* is not [height, width, 3] uint8.
     """

@@ -111,12 +111,12 @@ def _load_model(directory: Path, *, dtype: str, quantized: Any, where: dict[str,
     # from_pretrained only warns when it initialises missing tensors and drops unknown ones.
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if loaded[kind]:
-            raise ValueError(f"{kind.replace('_', ' ')}, the first of {len(loaded[kind])}: {min(loaded[kind])}")
+            raise ValueError(f"{len(loaded[kind])} {kind.replace('_', ' ')}, first: {min(loaded[kind])}")
     return model.eval()
 
 
 def _attention(config: Any) -> dict[str, str] | str:
-    """Flash attention for the vision tower if installed; the batched decode needs masks, so sdpa for text."""
+    """Return flash attention for the vision tower if installed; sdpa for text, because batched decoding needs masks."""
     if not (torch.cuda.is_available() and is_flash_attn_2_available() and config.model_type in INTERNVL):
         return "sdpa"
     return {"vision_config": "flash_attention_2", "text_config": "sdpa"}
@@ -140,7 +140,7 @@ def load_prompts(directory: Path, config: Any) -> tuple[Any, PromptBuilder]:
 
 def _check_template(holder: Any) -> None:
     if not holder.chat_template:
-        raise ValueError("it has no chat template (chat_template.jinja)")
+        raise ValueError("the chat template is missing (chat_template.jinja)")
 
 
 def _stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

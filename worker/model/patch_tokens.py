@@ -51,7 +51,7 @@ def patch_tokens(tower: Any, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def layers_of(depth: int) -> tuple[int, int, int]:
-    """Return the blocks that are read of a tower of *depth*: after one quarter, three quarters and all of them."""
+    """Return the blocks to read from a tower of *depth*: after one quarter, three quarters and all of them."""
     return max(depth // 4, 1), max(3 * depth // 4, 1), depth
 
 

@@ -44,7 +44,7 @@ class InternVLV1Model(InternVLModel):
         return super().get_image_features(pixel_values, vision_feature_select_strategy=known, **kwargs)
 
     def pixel_shuffle(self, vision_features: torch.Tensor, scale_factor: float = 0.5) -> torch.Tensor:
-        """[tiles, height, width, channels] -> a coarser grid; v1 lacks v2's final transpose (InternVL's ps_version)."""
+        """Fold [tiles, height, width, channels] to a coarser grid; v1 lacks v2's final transpose (ps_version)."""
         shuffled: torch.Tensor = super().pixel_shuffle(vision_features, scale_factor)
         return shuffled.transpose(1, 2).contiguous()
 

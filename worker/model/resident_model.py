@@ -96,7 +96,7 @@ class ResidentModel:
 
     @property
     def progress(self) -> int:
-        """Counter of the engine's steps, with any request."""
+        """Number of steps the engine has made, for any request."""
         return self.engine.progress
 
     def submit(self, request: Request) -> Future[Generation]:
@@ -134,7 +134,7 @@ class ResidentModel:
         if runner.prefill(0, prompt, 0, len(prompt)) == NO_TOKEN:
             dtype = str(self.checkpoint.model.dtype).removeprefix("torch.")
             raise ConfigurationError(
-                f"the checkpoint {self.name} computes numbers that are not finite: its weights are damaged, or too "
+                f"the checkpoint {self.name} computes non-finite numbers: its weights are damaged, or too "
                 f"large for {dtype}"
             )
         return runner

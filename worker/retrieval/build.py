@@ -60,7 +60,7 @@ def build(folder: Path, directory: Path, steps: Steps, *, model_digest: str) -> 
             else:
                 indexed += 1
         if not indexed:
-            raise ConfigurationError(f"no usable case in {folder}; the first: {excluded[0]}")
+            raise ConfigurationError(f"no usable case in {folder}: first exclusion: {excluded[0]}")
         excluded += snapshot.write()
     return indexed, excluded
 

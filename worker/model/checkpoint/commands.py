@@ -54,7 +54,7 @@ def verify(directory: Path) -> None:
     try:
         answer = model.submit(TEST_REQUEST).result()
     except Outcome as error:
-        raise ConfigurationError(f"{directory} does not work: {error.detail}") from error
+        raise ConfigurationError(f"{directory} cannot generate text: {error.detail}") from error
     finally:
         model.close()
     console.print(f"{directory} works: {len(answer.token_ids)} tokens in {answer.timings.total:.1f} s", highlight=False)

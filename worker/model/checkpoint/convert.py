@@ -150,7 +150,7 @@ def _match_tensors(conversion: Conversion, config: Any) -> None:
 
 
 def _check_layers(conversion: Conversion) -> None:
-    """Compare the numbers of layers before the model is built: with 10^9 of them that would never end."""
+    """Compare the numbers of layers before the model is built: building 10^9 layers would never end."""
     for part, pattern in (("llm_config", LLM_LAYER), ("vision_config", VISION_LAYER)):
         expected = conversion.config.num_layers(part)
         indices = [int(found[1]) for name in conversion.source.shapes if (found := pattern.search(name))]

@@ -97,7 +97,7 @@ def key_map(names: Iterable[str]) -> dict[str, TensorSource]:
 
 
 def _unwrap(names: Iterable[str]) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
-    """Weights by their names without peft's prefixes, and the LoRA pair of each layer."""
+    """Return the weights by their names without peft's prefixes, and the LoRA pair of each layer."""
     weights: dict[str, str] = {}
     lora: dict[str, dict[str, str]] = {}
     for published in names:
@@ -118,7 +118,7 @@ def _unwrap(names: Iterable[str]) -> tuple[dict[str, str], dict[str, tuple[str, 
 
 
 def _duplicate(one: str, two: str, name: str) -> ConfigurationError:
-    return ConfigurationError(f"{one} and {two} are both {name}: only one can be converted")
+    return ConfigurationError(f"{one} and {two} both map to {name}: expected one of them")
 
 
 def _stock(name: str, published: str, lora: tuple[str, str] | None) -> dict[str, TensorSource]:

@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 
 class Engine:
-    """Serves requests from any number of threads on one thread of its own; *limits* are those of Scheduler."""
+    """Serves requests from any number of threads on its own thread; *limits* are those of Scheduler."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Engine:
 
     @property
     def alive(self) -> bool:
-        """True while it serves; False for good after a fault of the device."""
+        """True while it serves; False permanently after a device fault."""
         return self._thread.is_alive() and not self._scheduler.queue.closed
 
     @property
@@ -124,9 +124,9 @@ class Engine:
         return PermanentFailure(
             Reason.PROMPT_TOO_LONG,
             f"{length} prompt tokens and {new} new tokens exceed the {self.runner.max_tokens} tokens of one request: "
-            "show fewer images or quote less",
+            "use fewer images or quote fewer cases",
         )
 
 
 def _stopped() -> TransientFailure:
-    return TransientFailure(Reason.ENGINE_STOPPED, "the engine stopped before the request was done")
+    return TransientFailure(Reason.ENGINE_STOPPED, "the engine stopped before the request was finished")

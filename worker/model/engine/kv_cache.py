@@ -85,7 +85,7 @@ class KVCacheLayer(CacheLayerMixin):
         return self.view.start
 
     def get_max_length(self) -> int:
-        """Return the tokens of one row."""
+        """Return the number of tokens in one row."""
         return self._shape[1]
 
 
@@ -97,7 +97,7 @@ class KVCache(Cache):
 
     @property
     def devices(self) -> set[torch.device]:
-        """Devices of the layers that are allocated."""
+        """Devices of the allocated layers."""
         return {layer.keys.device for layer in self.layers if layer.is_initialized}
 
     def select(self, view: CacheView) -> KVCache:
@@ -114,7 +114,7 @@ class KVCache(Cache):
                 states[source, :length] = 0
 
     def clear_row(self, row: int) -> None:
-        """Set a row to zeros: no content is left, and no infinity that a masked product could spread."""
+        """Set a row to zeros: no content is left, and no infinity that a masked product could propagate."""
         for layer in self.layers:
             if layer.is_initialized:
                 layer.keys[row] = 0

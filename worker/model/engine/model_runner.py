@@ -1,6 +1,6 @@
 """Interface between the scheduler and a model: encode images, prefill and decode rows of the KV cache.
 
-worker.model.engine.transformers_runner implements it; the tests' FakeRunner does without a model.
+worker.model.engine.transformers_runner implements it; the tests' FakeRunner needs no model.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class ModelRunner(Protocol):
 
     @property
     def max_sequences(self) -> int:
-        """Rows of the KV cache: sequences that can run at once."""
+        """Number of rows of the KV cache: sequences that can run simultaneously."""
 
     @property
     def max_tokens(self) -> int:
-        """Tokens of one row: prompt and answer together."""
+        """Number of tokens in one row: prompt and answer together."""
 
     def encode_images(self, prompts: Sequence[Prompt], tiles: int) -> None:
         """Run the vision tower over the first *tiles* pending tiles of *prompts*, in one batch."""

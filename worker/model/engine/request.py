@@ -35,14 +35,10 @@ def invalid_limits(request: Request) -> PermanentFailure | None:
     """
     count: object = request.max_new_tokens
     if not isinstance(count, int) or count < 1:
-        return PermanentFailure(
-            Reason.NOTHING_ASKED, f"invalid max_new_tokens {count!r}: expected at least one new token"
-        )
+        return PermanentFailure(Reason.NOTHING_ASKED, f"invalid max_new_tokens {count!r}: expected at least 1")
     seconds: object = request.deadline_seconds
     if not isinstance(seconds, int | float) or math.isnan(seconds):
-        return PermanentFailure(
-            Reason.NO_DEADLINE, f"invalid deadline_seconds {seconds!r}: expected a number of seconds"
-        )
+        return PermanentFailure(Reason.NO_DEADLINE, f"invalid deadline_seconds {seconds!r}: expected a number")
     return None
 
 

@@ -59,7 +59,7 @@ class Scheduler:
         self._clean_steps = 0
         self.batch = Batch(runner)
         self.queue = WaitingQueue()
-        #: Sequences that may run at once; fewer than the runner's rows after an out-of-memory error.
+        #: Sequences that may run simultaneously; fewer than the runner's rows after an out-of-memory error.
         self.max_running = runner.max_sequences
 
     @property
@@ -76,7 +76,7 @@ class Scheduler:
         self._grow()
 
     def abort(self, error: Exception) -> None:
-        """Fail all sequences and accept no more; the device is not used any more."""
+        """Fail all sequences, accept no more, and no longer use the device."""
         self.queue.close()
         left = [*self.batch, *self.queue.drain()]
         self.batch.forget()
@@ -92,7 +92,7 @@ class Scheduler:
                 self._finish(sequence, "deadline")
 
     def _encode_images(self) -> None:
-        """Encode the next tiles, of no more sequences than could run next."""
+        """Encode the next tiles, only of sequences that could run next."""
         sequences = [s for s in self.queue.first(self._runner.max_sequences) if s.prompt.pending_tiles]
         if not sequences:
             return
@@ -106,7 +106,7 @@ class Scheduler:
             sequence.clock.vision += time.monotonic() - started
 
     def _encode_one(self, sequence: Sequence, error: Exception) -> None:
-        """After a failed batch: use smaller ones; if a single tile fails, its sequence fails."""
+        """Recover from a failed batch: allow fewer tiles if memory ran out, else encode one, or fail its sequence."""
         if self._tiles > 1 and isinstance(error, torch.OutOfMemoryError):
             self._clean_steps = 0
             self._tiles = max(1, self._tiles // 2)
@@ -197,7 +197,7 @@ class Scheduler:
         self.queue.put_first(sequence)
 
     def _grow(self) -> None:
-        """After GROW_AFTER_STEPS clean steps allow one sequence, and one tile, more."""
+        """Allow one more sequence and one more tile after GROW_AFTER_STEPS steps without an error."""
         self._clean_steps += 1
         if self._clean_steps % GROW_AFTER_STEPS == 0:
             self.max_running = min(self.max_running + 1, self._runner.max_sequences)

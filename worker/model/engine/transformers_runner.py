@@ -67,13 +67,13 @@ class TransformersRunner:
         return int(_argmax(logits))
 
     def _forward(self, cache: Cache, **inputs: torch.Tensor) -> torch.Tensor:
-        """Logits of the last position, [rows, vocabulary]."""
+        """Return the logits of the last position, [rows, vocabulary]."""
         output = self._model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
         logits: torch.Tensor = output.logits[:, -1]
         return logits
 
     def _embeddings(self, prompt: Prompt) -> torch.Tensor:
-        """Embeddings of the prompt with its image features inserted, [tokens, hidden]."""
+        """Return the embeddings of the prompt with its image features inserted, [tokens, hidden]."""
         if prompt.embeddings is None:
             ids = prompt.input_ids.to(self.device)
             prompt.embeddings = self._embed(ids)
@@ -170,7 +170,7 @@ class BatchedRunner(TransformersRunner):
 
 
 class SingleRunner(TransformersRunner):
-    """One sequence at a time over transformers' own cache: for sliding windows and own position schemes."""
+    """One sequence at a time over transformers' own cache: for sliding windows and special position schemes."""
 
     def __init__(self, model: Any, *, max_tokens: int, not_first: Iterable[int] = ()) -> None:
         super().__init__(model, max_sequences=1, max_tokens=max_tokens, not_first=not_first)
@@ -196,7 +196,7 @@ class SingleRunner(TransformersRunner):
 
 
 def _argmax(logits: torch.Tensor) -> torch.Tensor:
-    """The token of the greatest logit in each row; NO_TOKEN if that is not finite."""
+    """Return the token with the highest logit in each row; NO_TOKEN if that is not finite."""
     values, tokens = logits.max(-1)
     return torch.where(values.isfinite(), tokens, NO_TOKEN)
 
@@ -213,7 +213,7 @@ def supports_batching(model: Any, warm: SingleRunner, length: int) -> bool:
 
 
 def _positions_of_next_token(model: Any, warm: SingleRunner, length: int) -> set[int]:
-    """Positions that *model* gives the next token if none are passed: PaliGemma's begin at 1."""
+    """Return the positions that *model* gives the next token by default: PaliGemma's begin at 1."""
     positions: set[int] = set()
 
     def record(_module: Any, _args: Any, named: dict[str, Any]) -> None:

@@ -36,22 +36,22 @@ class WaitingQueue:
             return not self._closed
 
     def put_first(self, sequence: Sequence) -> None:
-        """Put a preempted sequence before all others."""
+        """Prepend a preempted sequence."""
         with self._changed:
             self._sequences.appendleft(sequence)
 
     def first(self, count: int) -> list[Sequence]:
-        """Return up to *count* sequences that are next, and leave them in the queue."""
+        """Return the next *count* sequences at most; they stay in the queue."""
         with self._changed:
             return list(islice(self._sequences, count))
 
     def remove(self, sequence: Sequence) -> None:
-        """Take *sequence* out."""
+        """Remove *sequence*."""
         with self._changed:
             self._sequences.remove(sequence)
 
     def remove_expired(self, now: float) -> list[Sequence]:
-        """Take out and return the sequences that were cancelled or are past their deadline."""
+        """Remove and return the sequences that were cancelled or are past their deadline."""
         expired: list[Sequence] = []
         waiting: deque[Sequence] = deque()
         with self._changed:
@@ -62,7 +62,7 @@ class WaitingQueue:
         return expired
 
     def wait(self) -> None:
-        """Block until there is a sequence or the queue is closed."""
+        """Block until a sequence waits or the queue is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._sequences)
 
@@ -73,7 +73,7 @@ class WaitingQueue:
             self._changed.notify()
 
     def drain(self) -> list[Sequence]:
-        """Take out and return all sequences."""
+        """Remove and return all sequences."""
         with self._changed:
             left = list(self._sequences)
             self._sequences.clear()

@@ -192,7 +192,7 @@ def test_failed_migration_starts_nothing(launch: Callable[..., Launched]) -> Non
 
     assert launched.process.wait(30) == 1
     assert "prelim | no such table" in launched.text
-    assert "ended with status 1; its lines are above" in launched.text
+    assert "ended with status 1; its output is above" in launched.text
     assert launched.pids() == []
 
 
@@ -272,7 +272,7 @@ def test_second_launcher_on_a_data_folder_is_refused(launch: Callable[..., Launc
     second = launch(a={"code": HANDLES_SIGTERM})
 
     assert second.process.wait(30) == 1
-    assert f"process {pid} already runs on {tmp_path / 'data'}" in second.text
+    assert f"process {pid} already uses {tmp_path / 'data'}" in second.text
     assert "everything is ready" in text
     assert first.end(signal.SIGINT) == 0
 

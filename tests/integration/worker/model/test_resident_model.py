@@ -100,7 +100,7 @@ def test_quoted_text_cannot_end_the_turn_or_stand_for_an_image(small: ResidentMo
 def test_request_longer_than_the_context_is_rejected(small: ResidentModel) -> None:
     future = small.submit(Request("word " * 5000))
 
-    with pytest.raises(PermanentFailure, match="show fewer images or quote less"):
+    with pytest.raises(PermanentFailure, match="use fewer images or quote fewer cases"):
         future.result()
 
 
@@ -138,7 +138,7 @@ def test_question_that_cannot_be_encoded_fails_its_request(small: ResidentModel)
 
 @pytest.mark.parametrize("count", [0, -5])
 def test_request_for_no_tokens_is_rejected(small: ResidentModel, count: int) -> None:
-    with pytest.raises(PermanentFailure, match="at least one new token"):
+    with pytest.raises(PermanentFailure, match="expected at least 1"):
         small.submit(Request("What is it?", max_new_tokens=count)).result()
 
 
@@ -217,7 +217,7 @@ def without(name: str) -> Callable[[Path], None]:
         (unknown_architecture, "cannot be loaded: .*surprise"),
         (text_only, "cannot be loaded: "),
         (truncate_weights, "cannot be loaded: "),
-        (add_layer, "missing keys, the first of 9: model.language_model.layers.3"),
+        (add_layer, "9 missing keys, first: model.language_model.layers.3"),
         (without("model.safetensors"), "cannot be loaded: "),
         (without("tokenizer.json"), "cannot be loaded: "),
         (without("chat_template.jinja"), "no chat template"),

@@ -25,11 +25,11 @@ def test_cursor_needs_no_escaping_in_a_url(position: Position) -> None:
 
 @given(st.text())
 def test_any_other_text_is_rejected(text: str) -> None:
-    with pytest.raises(ValueError, match="not a cursor"):
+    with pytest.raises(ValueError, match="invalid cursor"):
         cursor.decode(text)
 
 
 def test_time_without_a_zone_is_rejected() -> None:
     text = b"2026-01-12T08:30:00 6c237028-0bcb-4853-a470-08f96d29e851"
-    with pytest.raises(ValueError, match="not a cursor"):
+    with pytest.raises(ValueError, match="invalid cursor"):
         cursor.decode(base64.urlsafe_b64encode(text).decode())

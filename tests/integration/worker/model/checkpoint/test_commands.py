@@ -62,7 +62,7 @@ def with_tensor(source: Path, target: Path, change: Callable[[torch.Tensor], tor
 def test_verify_rejects_weights_that_are_not_finite(random_checkpoint: Path, tmp_path: Path, number: float) -> None:
     damaged = with_tensor(random_checkpoint, tmp_path / "damaged", lambda tensor: torch.full_like(tensor, number))
 
-    with pytest.raises(ConfigurationError, match="not finite: its weights are damaged"):
+    with pytest.raises(ConfigurationError, match="non-finite numbers: its weights are damaged"):
         commands.verify(damaged)
 
 
