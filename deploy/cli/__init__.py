@@ -1,1 +1,1 @@
-"""Parse the `prelim` commands, call, translate errors; one file a subject."""
+"""Parse the `prelim` commands, call their functions and print their errors; one module for each subject."""

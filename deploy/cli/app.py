@@ -16,7 +16,7 @@ from deploy.cli import dicom, model, operate, run
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Preliminary radiology reports, written while the patient is still leaving the scanner.",
+    help="Receive radiology studies by DICOM and write preliminary reports.",
 )
 for commands in (run.app, dicom.app, operate.app, model.app):
     app.add_typer(commands)

@@ -16,14 +16,17 @@ if TYPE_CHECKING:
 app = typer.Typer()
 command = partial(app.command, rich_help_panel="DICOM")
 
-Files = Annotated[list[Path], typer.Argument(help="DICOM files, or folders of them.")]
-Host = Annotated[str | None, typer.Option(help="Host of the other node.", show_default="local listener")]
-NodePort = Annotated[int | None, typer.Option("--port", help="Its port.", show_default="PRELIM_DICOM_PORT")]
-Called = Annotated[str | None, typer.Option(help="Its AE title.", show_default="PRELIM_AE_TITLE")]
+Files = Annotated[list[Path], typer.Argument(help="DICOM files, or folders of DICOM files.")]
+Host = Annotated[str | None, typer.Option(help="Host of the remote node.", show_default="local listener")]
+NodePort = Annotated[
+    int | None, typer.Option("--port", help="Port of the remote node.", show_default="PRELIM_DICOM_PORT")
+]
+Called = Annotated[str | None, typer.Option(help="AE title of the remote node.", show_default="PRELIM_AE_TITLE")]
 Calling = Annotated[str, typer.Option(help="AE title of this client.")]
 Tls = Annotated[bool | None, typer.Option("--tls/--no-tls", help="Use TLS.", show_default="as the local listener")]
 Authority = Annotated[
-    Path | None, typer.Option("--ca", help="PEM certificate of the authority of the node's certificate; implies --tls.")
+    Path | None,
+    typer.Option("--ca", help="PEM certificate of the CA that signed the node's certificate; implies --tls."),
 ]
 
 
@@ -37,7 +40,7 @@ def send(
     tls: Tls = None,
     ca: Authority = None,
 ) -> None:
-    """Send DICOM files by C-STORE; exit 1 if any was not accepted."""
+    """Send DICOM files by C-STORE; exit with 1 if any file was not accepted."""
     from dicom_listener.scu import send
 
     raise typer.Exit(send.send(paths, _node(host, port, called, calling, tls=tls, ca=ca)))
@@ -52,7 +55,7 @@ def echo(
     tls: Tls = None,
     ca: Authority = None,
 ) -> None:
-    """Verify a DICOM node by C-ECHO; exit 1 if it fails."""
+    """Verify a DICOM node by C-ECHO; exit with 1 if it fails."""
     from dicom_listener.scu import send
 
     raise typer.Exit(send.echo(_node(host, port, called, calling, tls=tls, ca=ca)))
@@ -71,7 +74,7 @@ def commit(
         int | None, typer.Option(help="Accept the result on a new association to this port.")
     ] = None,
 ) -> None:
-    """Request storage commitment for files sent before; exit 1 if any is not committed."""
+    """Request storage commitment for files sent earlier; exit with 1 if any file is not committed."""
     from dicom_listener.scu import commit
 
     node = _node(host, port, called, calling, tls=tls, ca=ca)

@@ -74,7 +74,7 @@ def convert_checkpoint(
     destination: Annotated[Path, typer.Argument(help="Directory to create.")],
     dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
 ) -> None:
-    """Convert the published MedDr layout to the layout that the worker loads, completely or not at all."""
+    """Convert the published MedDr layout to the layout that the worker loads; an interrupted run leaves nothing."""
     from worker.model.checkpoint import commands
 
     commands.convert(source, destination, dtype)
@@ -82,7 +82,7 @@ def convert_checkpoint(
 
 @checkpoint_app.command("info")
 def show_checkpoint(directory: Path) -> None:
-    """Print the sizes of a checkpoint and the memory it needs."""
+    """Print the size of a checkpoint and the memory that it needs."""
     from worker.model.checkpoint import commands
 
     commands.info(directory)

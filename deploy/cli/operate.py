@@ -29,7 +29,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 
 @command()
 def ready(process: Annotated[str, typer.Argument(help="listener, dispatcher, worker, api or flower.")]) -> None:
-    """Check that a process of this machine is ready (for health checks); exit 1 if it is not."""
+    """Check that a process on this machine is ready (for health checks); exit with 1 if it is not."""
     from deploy.launcher.processes import is_ready
 
     raise typer.Exit(0 if is_ready(process, load_settings()) else 1)
@@ -73,9 +73,11 @@ def settle(study: Study) -> None:
 
 @command()
 def audit(
-    repair: Annotated[bool, typer.Option("--repair", help="Repair what can be repaired without loss.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Repair the violations that can be repaired without data loss.")
+    ] = False,
 ) -> None:
-    """Verify spool and database invariants; exit 1 on violations."""
+    """Verify the invariants of spool and database; exit with 1 on violations."""
     from deploy.operate import audit as auditor
 
     raise typer.Exit(1 if auditor.show(load_settings(), console, repair=repair) else 0)

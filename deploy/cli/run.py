@@ -35,9 +35,9 @@ def up() -> None:
 def demo(
     studies: Annotated[Path | None, typer.Option(help="Send this folder of DICOM files instead of phantoms.")] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed of the phantoms.", show_default="a new one each time")
+        int | None, typer.Option(min=0, help="Random seed of the phantoms.", show_default="a new one each time")
     ] = None,
-    leave: Annotated[bool, typer.Option("--exit", help="Stop once every study has its report.")] = False,
+    leave: Annotated[bool, typer.Option("--exit", help="Stop when every study has its report.")] = False,
 ) -> None:
     """Run all processes, send sample studies by DICOM and show their reports as they are written."""
     from deploy.demo.demo import show
