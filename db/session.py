@@ -51,7 +51,7 @@ def _note_use(_: object, record: ConnectionPoolEntry) -> None:
 
 
 def _check_connection(connection: DBAPIConnection, record: ConnectionPoolEntry, _: object) -> None:
-    """Check as `pool_pre_ping` does, but not connections used just now: under load that is most of them."""
+    """Check a connection as `pool_pre_ping` does, except one used just now: under load that is most of them."""
     if time.monotonic() - record.info.get("used", 0) < UNCHECKED_SECONDS:
         return
     try:
@@ -66,7 +66,7 @@ def _check_connection(connection: DBAPIConnection, record: ConnectionPoolEntry, 
 def transaction(url: str, *, durable: bool = True) -> Iterator[Session]:
     """Session whose work is committed at the end of the block, or rolled back by an exception.
 
-    Without *durable* the commit does not wait for the disk: for rows that a crash of Postgres may lose, as heartbeats.
+    Without *durable* the commit does not wait for the disk: for rows that may be lost in a crash, such as heartbeats.
     """
     with Session(engine(url), expire_on_commit=False) as session, session.begin():
         if not durable:
@@ -87,7 +87,7 @@ def _autocommitting(url: str) -> Engine:
 
 
 def migrate(url: str, revision: str = "head") -> None:
-    """Upgrade the schema to *revision*; nothing happens if it is there already."""
+    """Upgrade the schema to *revision*; does nothing if that is the current one."""
     command.upgrade(alembic_config(url), revision)
 
 

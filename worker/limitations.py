@@ -1,4 +1,4 @@
-"""The sentences of a report that no model wrote: its basis, its limitations, and texts in place of findings.
+"""Sentences that the program adds to a report: its basis, its limitations, and texts in place of findings.
 
 Each is listed in docs/report-sentences.md with its cause and the consequence for the reader.
 """
@@ -25,9 +25,9 @@ _NOT_QUOTED = "No similar earlier cases were quoted"
 
 
 def fixed_text(images: StudyImages, retrieval: Retrieval) -> str | None:
-    """Return the report of a study that the model must not read; None for any other.
+    """Return the fixed report of a study that the model must not read; None for any other.
 
-    The model would describe findings in an empty image, and would take them from the quoted cases.
+    The model would describe findings in an empty image, copied from the quoted cases.
     """
     if not images.informative:
         return "Findings: The images contain no diagnostic information. Impression: Not diagnostic."

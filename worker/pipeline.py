@@ -1,4 +1,4 @@
-"""Study -> draft of a report: images, similar cases, prompt, generation.
+"""Make the draft of a study's report: images, similar cases, prompt, generation.
 
 A plain class over a model and an index, both fakeable. Without Celery, Postgres and torch.
 """
@@ -52,7 +52,7 @@ class Model(Protocol):
 
     @property
     def progress(self) -> int:
-        """Counter of the engine's steps, with any request."""
+        """Number of steps the engine has made, for any request."""
 
     def patch_tokens(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         """Return vision tokens for retrieval: [images, layers, patches, channels]."""
@@ -70,7 +70,7 @@ class StudyToReport:
     body_part: str = ""
     patient_hash: str = ""
     study_hash: str = ""
-    #: AE titles of ours that its images were sent to.
+    #: Called AE titles that its images were sent to.
     called_ae_titles: frozenset[str] = frozenset()
     #: Images added since the previous version, as db.studies.lifecycle words them.
     late_arrivals: Sequence[str] = ()
@@ -118,7 +118,7 @@ class Pipeline:
         """Write the report of *study*.
 
         *on_progress* is called whenever the work has progressed; its errors end the run. Raises NotReportable if the
-        images cannot make a report, TransientFailure if the model gave none this time.
+        images cannot make a report, TransientFailure if the model returned none this time.
         """
         timer = _Timer()
         images = images_of(study.instances, budget=self.settings.model.images_per_study, on_progress=on_progress)

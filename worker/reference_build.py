@@ -1,4 +1,4 @@
-"""Build the reference index of the configured checkpoint: files -> images -> patch tokens -> rows and a snapshot."""
+"""Build the reference index of the configured checkpoint from files: images, patch tokens, rows and a snapshot."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def create(session: Session, name: str, scopes: Sequence[str] = ("read",), *, re
 def verify(session: Session, key: str) -> KeyHolder | None:
     """Return the holder of *key*, None if it is unknown or revoked.
 
-    It is looked up by its digest, so that the time taken tells nothing about the key.
+    It is looked up by its digest, so that the time taken reveals nothing about the key.
     """
     digest = _digest(key)
     row = session.scalars(select(ApiKey).where(ApiKey.key_sha256 == digest, ApiKey.revoked_at.is_(None))).one_or_none()

@@ -128,7 +128,7 @@ def fail(session: Session, claim: Claim, reason: Reason, detail: str) -> None:
 
 
 def give_back(session: Session, claim: Claim) -> None:
-    """Return the job to the queue because its worker stops; the attempt is not counted."""
+    """Return the job to the queue because its worker is stopping; the attempt is not counted."""
     _update(session, claim, **RETURNED, attempt=Job.attempt - 1)
 
 

@@ -1,6 +1,6 @@
-"""Wake-up messages: which jobs to announce to the workers, and LISTEN for the dispatcher.
+"""Wake-up messages: the jobs to announce to the workers, and LISTEN for the dispatcher.
 
-A wake-up message says only that a job waits; the worker that gets it writes reports until no job is claimable. One
+A wake-up message means only that a job waits; the worker that receives it writes reports until no job is claimable. One
 message per waiting job is therefore more than enough, and a long queue needs only MAX_MESSAGES of them.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-#: Messages in Redis at once: enough for every free slot, and few enough to be consumed quickly when no job is left.
+#: Messages in Redis together: enough for every free slot, and few enough to be consumed quickly when no job is left.
 MAX_MESSAGES = 32
 #: Seconds until a message that left Redis without a claim is repeated: a worker without a free slot prefetches it while
 #: another worker may be idle, and one more message costs almost nothing.
@@ -37,7 +37,7 @@ POLL_SECONDS = 0.5
 
 
 def _query(sql: str) -> TextClause:
-    """Complete *sql* with the conditions of a claimable job and the time before which a message counts as lost."""
+    """Insert into *sql* the conditions of a claimable job and the time before which a message counts as lost."""
     return text(
         sql.format(
             waiting="state = 'queued' AND available_at <= clock_timestamp()",
@@ -101,7 +101,7 @@ def mark_unannounced(session: Session, jobs: Collection[uuid.UUID]) -> None:
 
 
 class JobListener:
-    """Notification of queued jobs (LISTEN), on a connection of its own."""
+    """Notification of queued jobs (LISTEN), on its own connection."""
 
     def __init__(self, url: str) -> None:
         self._url = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
@@ -110,7 +110,7 @@ class JobListener:
     def wait(self, seconds: float, stop: threading.Event) -> bool:
         """Return True once a job is queued, False after *seconds* or once *stop* is set.
 
-        While Postgres is unreachable it only waits.
+        While Postgres is unreachable it waits until the timeout.
         """
         while seconds > 0 and not stop.is_set():
             if self._notified(min(seconds, POLL_SECONDS), stop):

@@ -20,7 +20,7 @@ class ProcedureStep(Base):
     sop_instance_uid: Mapped[str] = mapped_column(primary_key=True)
     study_instance_uid: Mapped[str] = mapped_column(index=True)
     state: Mapped[str]
-    #: SOP Instance UIDs of the images it made, if it lists them.
+    #: SOP Instance UIDs of the images it produced, if it lists them.
     images: Mapped[list[str]]
     updated_at: Mapped[dt.datetime] = database_time()
 

@@ -33,7 +33,7 @@ class ReferenceCase(Base):
 
 
 class ReferenceSnapshot(Base):
-    """An index on disk; the newest with the resident model's digest is used."""
+    """A reference index on disk; the newest with the resident model's digest is used."""
 
     __tablename__ = "reference_snapshots"
 

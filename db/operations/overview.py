@@ -1,4 +1,4 @@
-"""Queries for people: work list, study, report, state of the installation.
+"""Queries for display: work list, study, report, state of the installation.
 
 Shared by the API and the command line, so that both show the same.
 """

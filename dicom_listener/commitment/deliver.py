@@ -1,8 +1,8 @@
 """Deliver storage commitment results to their requesters (PS3.4 J.3.3).
 
-On a new association to the address in the peers file; or on the association of the request, if the file says so or has
-no address. Repeated until the result is accepted. Several requesters are served at once, with one result at a time
-each, so that one that does not respond does not delay the others.
+A result is sent on a new association to the address in the peers file, or on the association of the request if the file
+requires that or has no address. It is repeated until it is accepted. Requesters are served in parallel, each with one
+result at a time, so that an unresponsive one does not delay the others.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ log = structlog.get_logger()
 RESPONSE_SECONDS = 15
 #: Seconds between two queries for due requests.
 POLL_SECONDS = 1
-#: Requesters served at once.
+#: Requesters served in parallel.
 MAX_REQUESTERS = 8
 
 
@@ -187,7 +187,7 @@ class CommitmentDelivery:
 
 
 def call(peer: KnownPeer, calling: str, result: CommitmentResult, context: ssl.SSLContext | None) -> None:
-    """Deliver on a new association, as its requestor in the role of the SCP (PS3.4 J.3.3); raises DeliveryFailed."""
+    """Deliver the result on a new association, as requestor in the SCP role (PS3.4 J.3.3); raises DeliveryFailed."""
     address = f"{peer.host}:{peer.port}"
     ae = AE(calling or "PRELIM")
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = RESPONSE_SECONDS

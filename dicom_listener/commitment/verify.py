@@ -22,8 +22,8 @@ def verify(
 ) -> CommitmentResult:
     """Compare size and digest of each object's file with its row.
 
-    *known* has the rows by SOP Instance UID; of the *conflicting* instances, the requester has sent another object than
-    the stored one.
+    *known* holds the rows by SOP Instance UID. For the *conflicting* instances, the requester sent an object that
+    differs from the stored one.
     """
     result = CommitmentResult(commitment.transaction_uid, committed=[], failed=[])
     for sop_class, instance in commitment.requested:

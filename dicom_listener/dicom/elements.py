@@ -1,7 +1,7 @@
 """Walk the elements of an encoded data set as it arrives: in constant memory, without decoding a value (PS3.5 7).
 
-The reader returns the raw values of a few wanted elements and detects a truncated data set. pydicom is no substitute
-for hostile input: it reads a truncated data set without an error, runs out of stack on deep nesting, and needs the
+The reader returns the raw values of a few wanted elements and detects a truncated data set. pydicom is not suited to
+hostile input: it reads a truncated data set without an error, overflows the stack on deep nesting, and needs the
 complete object in memory.
 """
 

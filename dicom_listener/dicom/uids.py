@@ -1,4 +1,4 @@
-"""UIDs of the services and transfer syntaxes the listener treats by name (PS3.4, PS3.5, PS3.6 A)."""
+"""UIDs of the services and transfer syntaxes that the listener names (PS3.4, PS3.5, PS3.6 A)."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ MAX_FAILURES = 3
 
 
 def run_once(settings: Settings) -> int:
-    """Index the oldest files of the inbox; returns how many left it, fewer than BATCH when it is empty.
+    """Index the oldest files of the inbox; returns the number that left it, less than BATCH when it is empty.
 
     Raises SQLAlchemyError if the database cannot be reached; the files wait.
     """
@@ -91,9 +91,9 @@ class Indexer:
             session.execute(text("SELECT 1"))
 
     def index_each(self, files: Iterable[Path]) -> int:
-        """Index each file in a transaction of its own; returns how many have left the inbox.
+        """Index each file in its own transaction; returns the number of files that have left the inbox.
 
-        A file that fails for another reason than its values goes to the end of the queue. Raises DBAPIError after more
+        A file that fails for a reason other than its values goes to the end of the queue. Raises DBAPIError after more
         than MAX_FAILURES of them.
         """
         moved = failed = 0
@@ -212,7 +212,7 @@ def _is_instance(found: Found) -> bool:
 
 
 def _is_value_error(error: DBAPIError) -> bool:
-    """Return whether *error* is caused by a value; not, if the database is full, locked or shutting down."""
+    """Return whether *error* is caused by a value; False if the database is full, locked or shutting down."""
     sqlstate = getattr(error.orig, "sqlstate", None) or ""
     return isinstance(error, DataError) or sqlstate[:2] in VALUE_ERROR_CLASSES
 

@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 
 def read(path: Path, meta: FileMeta) -> Record:
-    """Return a function that makes the row of the request at *path* in a session.
+    """Return a function that adds the row of the request at *path* to a session.
 
     Raises ValueError if the request is malformed, OSError if the file cannot be read.
     """
@@ -98,7 +98,7 @@ def _uid(value: object) -> str:
 
 
 def _referenced_uid(value: object) -> str:
-    """Return a UID that a peer refers to; a malformed one too, because no object has it and the result says so."""
+    """Return a UID that a peer refers to, even a malformed one: no object has it, and the result reports that."""
     return CONTROL_CHARACTERS.sub("", str(value or ""))[: data_sets.MAX_UID_CHARACTERS]
 
 

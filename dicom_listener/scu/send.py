@@ -1,6 +1,6 @@
 """Send C-ECHO and C-STORE requests, to test a site: `prelim echo` and `prelim send`.
 
-Data sets are sent byte for byte in the transfer syntax of their files: nothing is decoded, faults stay as they are.
+Data sets are sent byte for byte in the transfer syntax of their files: nothing is decoded, no fault corrected.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class AssociationFailed(PrelimError):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A DICOM node, by host, port and called AE title, and the own calling AE title."""
+    """A DICOM node, by host, port and called AE title, and the client's calling AE title."""
 
     host: str
     port: int
@@ -237,9 +237,9 @@ def _offers(context: PresentationContext, file: Sendable) -> bool:
 
 
 def exchange(association: Association, request: Any, context_id: int) -> Any:
-    """Send a DIMSE request and return its response; None if there is none in time, and the association is aborted.
+    """Send a DIMSE request and return its response; None, and the association is aborted, after the timeout.
 
-    Aborted, because a late response would be taken for that of the next request. `take_over_responses` comes first.
+    A late response would be mistaken for that of the next request. Call `take_over_responses` first.
     """
     association.dimse.send_msg(request, context_id)
     response = association.dimse.get_msg(block=True)[1]
@@ -249,10 +249,10 @@ def exchange(association: Association, request: Any, context_id: int) -> Any:
 
 
 def take_over_responses(association: Association) -> None:
-    """Leave all responses to `exchange`, none to pynetdicom's own loop, which drops those it does not expect.
+    """Deliver all responses to `exchange`, none to pynetdicom's own loop, which drops those it does not expect.
 
-    Pausing the loop, as pynetdicom's `send_*` do, is not enough: its flag is still set for a moment after it was woken,
-    and then it takes the next response. The loop polls without blocking and gets nothing; `exchange` blocks.
+    Pausing the loop, as pynetdicom's `send_*` methods do, is not enough: its flag stays set for a moment after it was
+    woken, and then it takes the next response. Here the loop polls and gets nothing; `exchange` blocks.
     """
     get_msg = DIMSEServiceProvider.get_msg
     association.dimse.get_msg = (  # type: ignore[method-assign]

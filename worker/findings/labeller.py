@@ -1,4 +1,4 @@
-"""Report text -> labels: its findings with certainty, side, zone and size.
+"""Label the findings in a report's text, with certainty, side, zone and size.
 
 Rules in the manner of NegEx (Chapman et al. 2001): a negation or an uncertainty reaches from its trigger to a
 termination.
@@ -58,7 +58,7 @@ def finding_names(text: str) -> set[str]:
 
 
 def mentions_prior(text: str) -> bool:
-    """Return whether *text* compares with an earlier examination; the model is given none, so it is invented."""
+    """Return whether *text* compares with an earlier examination, which must be invented: the model is given none."""
     return lexicon.PRIOR_STUDY.search(text.lower()) is not None
 
 

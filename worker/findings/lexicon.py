@@ -127,7 +127,7 @@ WITHOUT_SIDE = frozenset({
 
 #: Participles of a finding that is no longer present.
 _RESOLVED = r"(?:resolved|healed|cleared|removed|stopped|taken out|withdrawn)"
-#: Looks like a negation but is none; removed before negations are searched.
+#: Phrases that resemble a negation; removed before the search for negations.
 PSEUDO_NEGATION = re.compile(
     r"\bno (?:significant |interval |appreciable )?"
     r"(?:change|increase|decrease|improvement|worsening|progression|interval)\b"

@@ -160,7 +160,7 @@ def _read(instance: StoredInstance, *, limit: int) -> Candidate:
 def _guarded(work: Callable[[_Argument], _Result], argument: _Argument) -> _Result | Unreadable:
     """Return the result of *work* for one object, or its error: one bad object must not cost the study its report.
 
-    Raises OSError and MemoryError: they are of the machine, and may be transient.
+    Raises OSError and MemoryError: they concern the machine, and may be transient.
     """
     try:
         return work(argument)
@@ -283,6 +283,6 @@ def _no_image(left_out: Sequence[LeftOut]) -> Outcome:
         return NotReportable(Reason.NO_IMAGES, "the study contains no images")
     (reason, detail), _ = causes.most_common(1)[0]
     if reason == Reason.MISSING:
-        # Of the storage, not of the study: it may come back.
+        # A fault of the storage, not of the study: the files may come back.
         return TransientFailure(Reason.MISSING_FILES, "the stored files of the study are missing")
     return NotReportable(reason, f"no image of the study can be used; most frequent cause: {detail}")

@@ -84,7 +84,7 @@ def write_reference_cases(directory: Path, *, count: int, seed: int, variation: 
 
 
 def reference_cases(rng: np.random.Generator, count: int) -> Iterator[Case]:
-    """Draw *count* reference cases, every third of another image type than a chest."""
+    """Draw *count* reference cases; every third is of an image type other than chest."""
     others = itertools.cycle(image for image in CATALOGUE if image != "chest")
     rare = itertools.cycle(kind.name for kind in CHEST_RARE)
     for number in range(count):

@@ -1,4 +1,4 @@
-"""Write phantoms as DICOM files: one study for each case, marked as synthetic, valid for common receivers."""
+"""Write phantoms as DICOM files: one study for each case, marked as synthetic and accepted by common receivers."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ class FeatureStats:
 
 
 def _ridge_weights(features: Sequence[Array], labels: Sequence[Collection[str]]) -> Array:
-    """Weights [features, labels] of a ridge regression in its dual form; columns in order of the labels' names."""
+    """Return the weights [features, labels] of a ridge regression in its dual form; columns by name of the label."""
     fitted = labels[: len(features)]
     counts = Counter(name for names in fitted for name in set(names))
     names = sorted(name for name, count in counts.items() if count >= MIN_IMAGES_PER_LABEL)
@@ -164,12 +164,12 @@ def _ridge_weights(features: Sequence[Array], labels: Sequence[Collection[str]])
 
 
 def _regressors(standardised: Array) -> Array:
-    """Standardised tokens of the last layer [images, patches, channels] -> inputs of the regression [images, n]."""
+    """Return the regression's inputs [images, n] for the last layer's tokens [images, patches, channels]."""
     return reduce_tokens(standardised).reshape(len(standardised), -1)
 
 
 def min_similarity(vectors: Array, owners: npt.NDArray[np.integer]) -> float:
-    """Cosine similarity from which a case counts as similar: midway between unrelated and nearest reference cases.
+    """Return the lowest cosine similarity of a similar case: midway between unrelated and nearest reference cases.
 
     Both are medians over *vectors* [cases, n] of length 1. *owners* [cases] identify patients: cases of the same
     patient are not compared, because they are never quoted to each other. At most MAX_MIN_SIMILARITY; -1, which accepts
@@ -197,7 +197,7 @@ def _largest_deviations(standardised: Array) -> Array:
 
 
 def _ood_tokens(tokens: Array) -> Array:
-    """Reduced tokens of the deep layers side by side [images, positions, n], so that their covariance is included."""
+    """Concatenate the deep layers' reduced tokens [images, positions, n], so that their covariance is included."""
     # Towers other than InternVL's may give one layer.
     layers = range(min(FIRST_OOD_LAYER, tokens.shape[1] - 1), tokens.shape[1])
     return np.concatenate([reduce_tokens(tokens[:, layer]) for layer in layers], axis=-1)

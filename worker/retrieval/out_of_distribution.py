@@ -93,7 +93,7 @@ class OodDetector:
 class Moments:
     """Mean and variance at every position, updated image by image (Welford 1962).
 
-    Not scikit-learn's StandardScaler: it has no prior and no statistics without one of its images. Figures in
+    scikit-learn's StandardScaler is not used: it has no prior and cannot leave out one image. Figures in
     docs/decisions/feature-statistics.md.
     """
 

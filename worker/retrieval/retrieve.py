@@ -29,7 +29,7 @@ class Index(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A study as it is compared: patch tokens [images, layers, patches, channels] and what the headers tell."""
+    """A study to compare: patch tokens [images, layers, patches, channels] and attributes from the headers."""
 
     tokens: Tokens
     modality: str

@@ -1,10 +1,10 @@
-"""Examples for the language model: reports, questions and diagnoses, with none, similar or wrong reference cases.
+"""Examples for the language model: reports, questions and diagnoses, with similar, wrong or no reference cases.
 
-The shares decide what is learnt. With similar cases only, the model learns to copy them; with too many wrong ones, to
-ignore them. Rare findings are oversampled only with reference cases in the prompt, similar or wrong. With similar ones,
-three in ten have their names exchanged, in the cases and in the answer: so the image shows that there is something
-rare, and a similar case how it is named. If no case in the prompt has it, the answer is "unclassified abnormality".
-Under its own name and without cases a rare finding is as frequent as in the pool.
+The shares decide the result. With similar cases only, the model learns to copy them; with too many wrong cases, to
+ignore them. Rare findings are oversampled only with reference cases in the prompt, similar or wrong. In three of ten
+prompts with similar cases, the names of rare findings are exchanged in the cases and in the answer: the model must
+detect a rare finding in the image and take its name from a similar case. If no case in the prompt has the finding, the
+answer is "unclassified abnormality". Under its own name, without cases, a rare finding is as frequent as in the pool.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _CASE_COUNTS = (0.08, 0.08, 0.84)
 class Mix:
     """Shares of the kinds of examples."""
 
-    #: Of all examples: negatives, and images of another family than the prompt names.
+    #: Of all examples: negatives, and images of a family other than the one the prompt names.
     rejected: float = 0.08
     question: float = 0.08
     diagnosis: float = 0.08

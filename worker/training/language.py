@@ -86,7 +86,7 @@ def train_language(
 
 
 def _batches(draw: DrawExamples, encoder: Encoder, size: int) -> Iterator[list[Example]]:
-    """Yield batches of similar length: a quarter less padding to compute than in drawn order."""
+    """Yield batches of examples of similar length, which need a quarter less padding than the drawn order."""
     order = random.Random(0)  # noqa: S311 - not for security
     while True:
         examples = [example for _ in range(SORTED_BATCHES) for example in draw(size)]

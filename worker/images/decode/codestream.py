@@ -1,7 +1,7 @@
 """Inspect the header of a compressed frame before a decoder gets it.
 
-A decoder trusts its codestream: 910 bytes that declare 65535 x 65535 have made one allocate gigabytes, and some return
-a full-size image for half a stream. So the size, the number of samples and the end marker are checked here first.
+Decoders do not check their codestream: for 910 bytes that declare 65535 x 65535, one allocated gigabytes, and some
+return a full-size image for half a stream. So size, number of samples and end marker are checked here first.
 """
 
 from __future__ import annotations

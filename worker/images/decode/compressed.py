@@ -49,7 +49,7 @@ _STRIP_ROWS = 256
 
 
 def decode_compressed(syntax: str, shape: Shape, frame: bytes) -> Frame:
-    """Decode the codestream of one frame. Raises Unreadable, and whatever the decoders raise for damaged data."""
+    """Decode the codestream of one frame. Raises Unreadable, and any error of a decoder for damaged data."""
     if shape.total > max(_BOMB_SAMPLES, _BOMB_RATIO * len(frame)):
         raise Unreadable(Reason.TOO_LARGE, "the compressed data is too small for the declared image size")
     if syntax == RLELossless:
@@ -135,7 +135,7 @@ def _decode_8_bit(shape: Shape, stream: Codestream, frame: bytes) -> Iterator[np
     """Yield an 8-bit JPEG by Pillow, some rows at a time; unmarked streams and YCbCr are converted to RGB."""
     image = Image.open(io.BytesIO(frame), formats=("JPEG",))
     if shape.photometric == "RGB" and not stream.colour and shape.samples > 1:
-        # The stream is unmarked and the header says RGB: keep Pillow from converting.
+        # The stream is unmarked and the header declares RGB: prevent Pillow's conversion.
         image.draft("YCbCr", image.size)
     # In strips: Pillow exports an image in pieces and then joins them, which holds it three times.
     for top in range(0, shape.rows, _STRIP_ROWS):

@@ -2,7 +2,7 @@
 
 pydicom builds an object for every element, nested ones included: ten megabytes of empty elements cost it seconds and
 gigabytes, six thousand nested sequences a RecursionError. This walk keeps a position and a small stack, so a hostile
-header costs no more than its own length. Why it is not the listener's: docs/decisions/header-walkers.md.
+header costs no more than its own length. The listener has a different one: docs/decisions/header-walkers.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Decode JPEG with 12 bits per sample (sequential or progressive) by GDCM: pydicom cannot.
 
-GDCM trusts the sizes it is given, so it is called only after those of the codestream and the header were compared.
+GDCM does not check the sizes it is given, so it is called only after those of codestream and header were compared.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Contact sheet for people: every selected image with the reason for its selection."""
+"""Contact sheet: every selected image with the reason for its selection."""
 
 from __future__ import annotations
 

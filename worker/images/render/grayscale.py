@@ -93,7 +93,7 @@ def _padding(header: Header) -> tuple[int, int] | None:
 
 
 def _selected_voi(header: Header, frame: Frame, rescale: Function) -> tuple[Function, Steps]:
-    """Return the VOI, with output 0 to 255: the first of the header that shows the image, else one from the pixels."""
+    """Return the VOI, with output 0 to 255: the header's first that shows the image, else one from the pixels."""
     if frame.stored == 1:
         return lambda values: (values != 0) * 255.0, {"voi": "one bit"}
     sample = _sample(header, frame)

@@ -1,7 +1,7 @@
 """Read lookup tables from a header: modality, VOI and palette (PS3.3 C.11.1.1, C.11.2.1.1, C.7.6.3.1.5 and C.7.9).
 
-Not by pydicom, which takes the sign of the first value from the VR alone, indexes in the type of the entries, swaps
-bytes by halves and expands segments without a limit.
+pydicom is not used: it takes the sign of the first value from the VR alone, indexes with the type of the entries, swaps
+the bytes of halves and expands segments without a limit.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def header_windows(header: Header) -> list[Window]:
 
 
 def ct_windows(body_part: str, budget: int) -> list[tuple[Window, int]]:
-    """Return the windows of a CT of *body_part*, and in how many of *budget* images each is used."""
+    """Return the windows of a CT of *body_part*, and the number of *budget* images in which each is used."""
     plan = _CT_WINDOWS.get(body_part, _CT_WINDOWS[""])
     if budget < len(plan):
         return [(window, 1) for window, _ in plan[:budget]]

@@ -1,7 +1,7 @@
 """Select from CT, MR and PET: volumes, slices, windows.
 
 Slices are ordered by position: Image Position (Patient) projected on the normal of Image Orientation (Patient), PS3.3
-C.7.6.2.1.1. Not by Instance Number, which follows acquisition or an arbitrary order.
+C.7.6.2.1.1. Instance Number is not used: it follows the acquisition or an arbitrary order.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Volume:
 
     @property
     def series(self) -> str:
-        """Number of its series, for people."""
+        """Series number, as displayed."""
         return series_of(self.slices[0].item.header)
 
 

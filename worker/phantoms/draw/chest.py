@@ -43,7 +43,7 @@ class Chest:
 
     @staticmethod
     def sign(side: str) -> float:
-        """Return the sign of x of a side: the patient's left is at the viewer's right."""
+        """Return the sign of the x coordinate on a side: the patient's left is at the viewer's right."""
         return 1.0 if side == "left" else -1.0
 
     def jitter(self, spread: float) -> float:
