@@ -50,17 +50,19 @@ def show_study(
 @command()
 def retry(study: Study) -> None:
     """Queue a new attempt for a study that failed, was cancelled or was not reportable."""
-    from deploy.operate import study_actions
+    from db.jobs import claims
+    from deploy.operate.study_actions import change
 
-    study_actions.change(load_settings(), study, study_actions.retry)
+    change(load_settings(), study, claims.retry)
 
 
 @command()
 def cancel(study: Study) -> None:
     """Cancel a queued or running report."""
-    from deploy.operate import study_actions
+    from db.jobs import claims
+    from deploy.operate.study_actions import change
 
-    study_actions.change(load_settings(), study, study_actions.cancel)
+    change(load_settings(), study, claims.cancel)
 
 
 @command()

@@ -76,18 +76,10 @@ def work() -> None:
     # A missing service is reported here, before Celery and the model's libraries are imported.
     settings.broker()
     settings.database()
-    celery = (
-        "celery",
-        "-A",
-        "worker",
-        "worker",
-        "--pool=threads",
-        f"--concurrency={settings.queue.worker_slots}",
-        f"--loglevel={settings.operations.log_level}",
-        "--without-mingle",
-    )
+    pool = ("--pool=threads", f"--concurrency={settings.queue.worker_slots}")
+    options = (*pool, f"--loglevel={settings.operations.log_level}", "--without-mingle")
     # exec: the supervised process is Celery itself and receives the signals.
-    os.execv(sys.executable, (sys.executable, "-m", *celery))  # noqa: S606 - no shell is wanted
+    os.execv(sys.executable, (sys.executable, "-m", "celery", "-A", "worker", "worker", *options))  # noqa: S606 - no shell is wanted
 
 
 @command()

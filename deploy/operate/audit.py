@@ -76,9 +76,9 @@ def _files_of(rows: Rows, settings: Settings) -> Iterator[Violation]:
     with transaction(settings.database()) as session:
         listed = session.execute(select(rows.file_path, rows.file_bytes, rows.sha256).execution_options(yield_per=PAGE))
         for file_path, file_bytes, sha256 in listed:
-            law = _violated(settings.operations.data_dir / file_path, headers.Digest(file_bytes, sha256))
-            if law:
-                yield Violation(law, file_path)
+            rule = _violated(settings.operations.data_dir / file_path, headers.Digest(file_bytes, sha256))
+            if rule:
+                yield Violation(rule, file_path)
 
 
 def _violated(path: Path, recorded: headers.Digest) -> str | None:

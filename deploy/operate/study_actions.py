@@ -11,7 +11,6 @@ from rich.table import Column, Table
 from sqlalchemy import func, select
 
 from db.errors import NotPossible
-from db.jobs import claims
 from db.models import Instance, Job
 from db.operations import overview
 from db.reports import versions
@@ -35,16 +34,6 @@ def change(settings: Settings, name: str, operation: Callable[[Session, Study], 
     """Apply *operation* to the study *name*, locked; raises UnknownStudy, NotPossible."""
     with transaction(settings.database()) as session:
         operation(session, lifecycle.find(session, name, lock=True))
-
-
-def retry(session: Session, study: Study) -> None:
-    """Queue a new attempt of its job."""
-    claims.retry(session, study)
-
-
-def cancel(session: Session, study: Study) -> None:
-    """Cancel its open job."""
-    claims.cancel(session, study)
 
 
 def settle(session: Session, study: Study) -> None:

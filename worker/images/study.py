@@ -183,28 +183,22 @@ def _select(candidates: Sequence[Candidate], budget: int) -> tuple[list[Selectio
     """Share the budget among the modalities of a study (PET and CT), the one with most objects first."""
     counted = Counter(item.family for item in candidates).most_common(budget)
     selections: list[Selection] = []
-    parts: list[tuple[str, set[str], Basis]] = []
+    parts: list[tuple[str, set[str], Basis, str]] = []
     for number, (modality, _) in enumerate(counted):
         share = budget // len(counted) + (number < budget % len(counted))
         own = [item for item in candidates if item.family == modality]
         some, basis = _select_from(modality, own, share)
         selections += some
-        note = _tier_note(own[0].tier)
-        parts.append(
-            (f"{modality}: " if len(counted) > 1 else "", {item.sop_instance_uid for item in own}, _with(basis, note))
-        )
+        prefix = f"{modality}: " if len(counted) > 1 else ""
+        parts.append((prefix, {item.sop_instance_uid for item in own}, basis, _tier_note(own[0].tier)))
 
     def sentence(shown: Sequence[Selection]) -> str:
         return "; ".join(
-            name + basis([selection for selection in shown if selection.sop_instance_uid in uids])
-            for name, uids, basis in parts
+            prefix + basis([selection for selection in shown if selection.sop_instance_uid in uids]) + note
+            for prefix, uids, basis, note in parts
         )
 
     return selections, sentence
-
-
-def _with(basis: Basis, note: str) -> Basis:
-    return lambda shown: basis(shown) + note
 
 
 def _select_from(modality: str, own: list[Candidate], share: int) -> tuple[list[Selection], Basis]:
@@ -259,11 +253,10 @@ def _render(selection: Selection) -> RenderedImage:
 
 
 def _not_selected(item: Candidate) -> LeftOut:
+    reason, detail = Reason.BETTER_IMAGES, f"better images than {NAMES[item.tier]} exist"
     if item.tier == Tier.PRIMARY:
-        return LeftOut(
-            item.sop_instance_uid, None, Reason.FEW_IMAGES, "too few primary images exist, and derived images were used"
-        )
-    return LeftOut(item.sop_instance_uid, None, Reason.BETTER_IMAGES, f"better images than {NAMES[item.tier]} exist")
+        reason, detail = Reason.FEW_IMAGES, "too few primary images exist, and derived images were used"
+    return LeftOut(item.sop_instance_uid, None, reason, detail)
 
 
 def _tier_note(tier: Tier) -> str:

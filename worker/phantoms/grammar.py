@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 WORDINGS = 3
 STYLES = 2 * WORDINGS
 
-
 _POSITIVE = ("There is {article}{phrase}.", "{Phrase} is seen.", "{Phrase}.")
 _NORMAL = ("No acute abnormality.", "Normal study.", "No abnormality.")
 #: Report of an image that is not of the named type.

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from db.errors import ConfigurationError
-from worker.retrieval.out_of_distribution import GRID, Moments, OodDetector, reduce_tokens
+from worker.retrieval.out_of_distribution import Moments, OodDetector, reduce_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Array = npt.NDArray[np.float32]
-
-__all__ = ["GRID", "FeatureStats", "min_similarity"]
 
 #: Softmax temperature over patches: how sharply the mean of the shallow layer concentrates on the most deviating ones.
 TEMPERATURE = 0.5

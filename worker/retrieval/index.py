@@ -99,13 +99,7 @@ class ReferenceIndex:
         )
 
     def search(
-        self,
-        tokens: Tokens,
-        *,
-        modality: str,
-        count: int,
-        patient_hash: str = "",
-        study_hash: str = "",
+        self, tokens: Tokens, *, modality: str, count: int, patient_hash: str = "", study_hash: str = ""
     ) -> list[Neighbour]:
         """Return the *count* most similar cases of the modality, best first, without those of the same patient.
 

@@ -62,7 +62,7 @@ def _stops_early(image: npt.NDArray[Any], decode: Decode, body: bytes, data: int
     if len(kept) - data <= tail or len(set(body[-_TAIL:])) == 1:
         return False
     ends = (_NOISE[start : start + tail] for start in range(0, _MAX_TRIES * tail, tail))
-    return all(_is_bottom_of(_decode_bottom(decode, kept + end + _EOI), image) for end in ends)
+    return all(_has_bottom_of(image, decode, kept + end + _EOI) for end in ends)
 
 
 def _joined(parts: Iterable[npt.NDArray[Any]], rows: int) -> npt.NDArray[Any]:
@@ -90,17 +90,14 @@ def _decodes_to(image: npt.NDArray[Any], decode: Decode, frame: bytes) -> bool:
     return True
 
 
-def _is_bottom_of(bottom: npt.NDArray[Any] | None, image: npt.NDArray[Any]) -> bool:
-    return bottom is not None and np.array_equal(bottom, image[-len(bottom) :])
-
-
-def _decode_bottom(decode: Decode, frame: bytes) -> npt.NDArray[Any] | None:
-    """Return the bottom rows of the image of *frame*; None if it cannot be decoded."""
+def _has_bottom_of(image: npt.NDArray[Any], decode: Decode, frame: bytes) -> bool:
+    """Return whether *frame* gives the bottom rows of *image*; False if it cannot be decoded."""
     try:
         last = deque(decode(frame), maxlen=1)
     except _DECODER_ERRORS:
-        return None
-    return last[0][-_BOTTOM_ROWS:].copy()
+        return False
+    bottom = last[0][-_BOTTOM_ROWS:]
+    return np.array_equal(bottom, image[-len(bottom) :])
 
 
 def _ends_flat(bottom: npt.NDArray[Any]) -> bool:

@@ -22,22 +22,13 @@ if TYPE_CHECKING:
 
 #: Descriptor, data and segmented data of each palette colour.
 _PALETTES: tuple[tuple[Keyword, Keyword, Keyword], ...] = (
-    (
-        "RedPaletteColorLookupTableDescriptor",
-        "RedPaletteColorLookupTableData",
-        "SegmentedRedPaletteColorLookupTableData",
-    ),
-    (
-        "GreenPaletteColorLookupTableDescriptor",
-        "GreenPaletteColorLookupTableData",
-        "SegmentedGreenPaletteColorLookupTableData",
-    ),
-    (
-        "BluePaletteColorLookupTableDescriptor",
-        "BluePaletteColorLookupTableData",
-        "SegmentedBluePaletteColorLookupTableData",
-    ),
-)
+    ("RedPaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData",
+     "SegmentedRedPaletteColorLookupTableData"),
+    ("GreenPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableData",
+     "SegmentedGreenPaletteColorLookupTableData"),
+    ("BluePaletteColorLookupTableDescriptor", "BluePaletteColorLookupTableData",
+     "SegmentedBluePaletteColorLookupTableData"),
+)  # fmt: skip
 
 
 def to_rgb(header: Header, frame: Frame, *, icc: bool = True) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:

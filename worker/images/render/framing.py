@@ -24,6 +24,10 @@ _MIN_REMAINING = 0.2
 _MIN_OBLONG = 0.02
 #: Highest level of a black border: compression leaves ripples.
 _MAX_BLACK = 4
+#: Top, left, bottom and right of an ultrasound region, bottom and right inclusive.
+_CORNERS: tuple[Keyword, ...] = (
+    "RegionLocationMinY0", "RegionLocationMinX0", "RegionLocationMaxY1", "RegionLocationMaxX1",
+)  # fmt: skip
 
 
 def framed(header: Header, levels: Pixels) -> tuple[Pixels, dict[str, Any]]:
@@ -48,15 +52,7 @@ def _regions(header: Header, levels: Pixels) -> tuple[int, int, int, int] | None
 
     PS3.3 C.8.5.5. None if there is too little outside to crop.
     """
-    boxes = [
-        (
-            item.integer("RegionLocationMinY0"),
-            item.integer("RegionLocationMinX0"),
-            item.integer("RegionLocationMaxY1"),
-            item.integer("RegionLocationMaxX1"),
-        )
-        for item in header.items("SequenceOfUltrasoundRegions")
-    ]
+    boxes = [[item.integer(corner) for corner in _CORNERS] for item in header.items("SequenceOfUltrasoundRegions")]
     rows, columns = levels.shape[:2]
     valid = [box for box in boxes if 0 <= box[0] < box[2] <= rows and 0 <= box[1] < box[3] <= columns]
     if not valid:

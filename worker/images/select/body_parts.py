@@ -37,12 +37,8 @@ def body_part_of(headers: Iterable[Header]) -> str:
 def _of(header: Header) -> str:
     anatomy = next((item.text("CodeMeaning") for item in header.items("AnatomicRegionSequence")), "")
     descriptions = (header.text(word) for word in ("SeriesDescription", "ProtocolName", "StudyDescription"))
-    for words in (header.text("BodyPartExamined"), anatomy, *descriptions):
-        found = _matched(words.upper().replace("_", " "))
-        if found:
+    for text in (header.text("BodyPartExamined"), anatomy, *descriptions):
+        words = text.upper().replace("_", " ")
+        if found := next((body_part for body_part, pattern in _PATTERNS.items() if pattern.search(words)), ""):
             return found
     return ""
-
-
-def _matched(words: str) -> str:
-    return next((body_part for body_part, pattern in _PATTERNS.items() if pattern.search(words)), "")

@@ -24,7 +24,8 @@ def checkpoint_digest(directory: Path) -> str:
     """
     recorded = recorded_shards(directory)
     digest = hashlib.sha256()
-    for path in digested_files(directory):
+    found = {path for pattern in _DIGESTED for path in directory.glob(pattern)} - {directory / FILE_NAME}
+    for path in sorted(found):
         shard = recorded.get(path.name, {})
         unchanged = file_identity(path).items() <= shard.items()
         content = shard["sha256"] if unchanged else file_digest(path)
@@ -45,12 +46,6 @@ def check_shards(directory: Path) -> None:
     found = {name: {**file_identity(directory / name), "sha256": s["sha256"]} for name, s in recorded.items()}
     if found != recorded and os.access(directory, os.W_OK):
         write_record(directory, read_record(directory) | {"shards": found})
-
-
-def digested_files(directory: Path) -> list[Path]:
-    """Return the files under the digest, by name."""
-    found = {path for pattern in _DIGESTED for path in directory.glob(pattern)}
-    return sorted(path for path in found if path.name != FILE_NAME)
 
 
 def file_digest(path: Path) -> str:

@@ -101,7 +101,11 @@ def convert_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
         # transformers would give it the next free id, not the one of the training.
         if backend.token_to_id(token) is None:
             raise ConfigurationError(f"the tokenizer in {directory} has no token {token}")
-    named = {name: _content(config[name]) for name in _NAMED if config.get(name) is not None}
+    named = {
+        name: _content(config[name])
+        for name in ("bos_token", "eos_token", "unk_token", "pad_token")
+        if config.get(name) is not None
+    }
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         chat_template=CHAT_TEMPLATE,
@@ -110,9 +114,6 @@ def convert_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
         extra_special_tokens=IMAGE_TOKENS,
         **named,
     )
-
-
-_NAMED = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
 def _backend(model: Model) -> Tokenizer:
