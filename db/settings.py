@@ -35,8 +35,7 @@ class Dicom(Section):
     dicom_host: str = Field(default="127.0.0.1", description="Address that the DICOM listener binds to.")
     dicom_port: Port = Field(default=11112, description="TCP port of the DICOM listener.")
     ae_title: AETitle = Field(
-        default="PRELIM",
-        description="AE title of Prelim; other called AE titles are also accepted.",
+        default="PRELIM", description="AE title of Prelim; other called AE titles are also accepted."
     )
     max_associations: int = Field(
         default=100, ge=1, description="Maximum number of simultaneous associations; further ones are rejected."
@@ -48,8 +47,7 @@ class Dicom(Section):
         description="Maximum PDU length that the listener offers to receive, in bytes.",
     )
     peers_file: Path | None = Field(
-        default=None,
-        description="TOML file with the AE titles and addresses that may associate; unset: all may.",
+        default=None, description="TOML file with the AE titles and addresses that may associate; unset: all may."
     )
     tls_certificate: Path | None = Field(
         default=None, description="PEM certificate of the listener; if set, only DICOM over TLS is accepted."
@@ -80,8 +78,7 @@ class Study(Section):
         default=5400, description="A study that still receives images after this time is considered complete."
     )
     priority_rules: dict[str, Literal["LOW", "ROUTINE", "HIGH", "STAT"]] = Field(
-        default={},
-        description="Priority by calling or called AE title, as `ER_XRAY=STAT,RESEARCH=LOW`.",
+        default={}, description="Priority by calling or called AE title, as `ER_XRAY=STAT,RESEARCH=LOW`."
     )
     max_revisions: int = Field(
         default=20,
@@ -125,9 +122,7 @@ class Queue(Section):
     retry_seconds: Seconds = Field(
         default=5, description="Pause before the second attempt; doubled, with jitter, for each further attempt."
     )
-    worker_slots: int = Field(
-        default=4, ge=1, description="Number of reports that one worker process writes simultaneously."
-    )
+    worker_slots: int = Field(default=4, ge=1, description="Number of simultaneous reports of a worker process.")
 
 
 class Model(Section):
@@ -144,8 +139,7 @@ class Model(Section):
         default="auto", description="Number format of the weights in memory; `auto`: as stored."
     )
     quantization: Literal["none", "int8", "int4"] = Field(
-        default="none",
-        description="Quantize the language model's weights; needs bitsandbytes and a GPU.",
+        default="none", description="Quantize the language model's weights; needs bitsandbytes and a GPU."
     )
     context_tokens: int = Field(
         default=4096,
@@ -161,9 +155,7 @@ class Model(Section):
     cuda_graphs: bool = Field(
         default=False, description="Decode with CUDA graphs, which saves kernel launches; not yet tested on a GPU."
     )
-    images_per_study: int = Field(
-        default=8, ge=1, description="Maximum number of images of a study given to the model."
-    )
+    images_per_study: int = Field(default=8, ge=1, description="Maximum number of images given to the model.")
     max_new_tokens: int = Field(default=200, ge=1, description="Maximum length of a report, in tokens.")
     report_deadline_seconds: Seconds = Field(default=300, description="Maximum time to generate a report.")
     demo_ae_titles: tuple[AETitle, ...] = Field(
@@ -224,9 +216,7 @@ class Operations(Section):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Lowest severity that is logged."
     )
-    log_format: Literal["console", "json"] = Field(
-        default="console", description="Format of log lines: `console` or `json`."
-    )
+    log_format: Literal["console", "json"] = Field(default="console", description="Log format: `console` or `json`.")
 
     @field_validator("database_url", "broker_url")
     @classmethod
