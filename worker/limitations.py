@@ -80,7 +80,7 @@ def _of_retrieval(modality: str, retrieval: Retrieval) -> Iterator[str]:
         yield "If the images are correct, the study must be read without a preliminary report; contact the operator."
     elif not ood.in_distribution:
         yield f"All images are out of distribution for modality {modality} ({_scores(ood)})."
-        yield f"{_NOT_QUOTED}: no image is in distribution; the report may be unreliable."
+        yield f"{_NOT_QUOTED}: all images are out of distribution; the report may be unreliable."
     else:
         if retrieval.below_threshold is not None:
             similarity = f"similarity {retrieval.below_threshold:.3f}, threshold {ood.min_similarity:.3f}"

@@ -1,4 +1,4 @@
-"""The sentences of a report that no model wrote, and their list in the documentation."""
+"""Sentences that the program adds to a report, and their list in the documentation."""
 
 from __future__ import annotations
 

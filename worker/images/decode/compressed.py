@@ -91,7 +91,7 @@ def _compare(shape: Shape, stream: Codestream) -> None:
         raise Unreadable(Reason.MALFORMED, "the size of the compressed image differs from its header")
     limit = _MAX_PROGRESSIVE_BYTES if stream.progressive else _MAX_GDCM_BYTES.get(stream.codec, MAX_FRAME_BYTES)
     if shape.size > limit or (stream.codec in _OPENJPEG and shape.total > _MAX_OPENJPEG_SAMPLES):
-        raise Unreadable(Reason.TOO_LARGE, "the image is too large for its compression")
+        raise Unreadable(Reason.TOO_LARGE, "the image is too large for its compression format")
 
 
 def _decode_jpeg(shape: Shape, stream: Codestream, frame: bytes) -> Frame:
