@@ -25,7 +25,7 @@ def run(settings: Settings) -> None:
         create_app(settings),
         host=settings.api.api_host,
         port=settings.api.api_port,
-        # Readers and the studies they read belong into an audit trail, not into a log.
+        # Readers and the studies they read belong in an audit trail, not in a log.
         access_log=False,
         log_config=None,
         server_header=False,

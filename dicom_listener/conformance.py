@@ -127,7 +127,7 @@ def _storage(settings: Settings) -> Iterator[str]:
         ),
         (
             "A study is complete",
-            f"{settings.study.settle_seconds:g} s after its last object, if no open association has sent any of it",
+            f"{settings.study.settle_seconds:g} s after its last object, if no open association has sent objects of it",
         ),
         ("at the latest", f"{settings.study.settle_cap_seconds:g} s after its first object"),
     )

@@ -56,7 +56,7 @@ def run_once(settings: Settings, app: Celery) -> int:
 
 
 def settle(settings: Settings, open_associations: Collection[str]) -> int:
-    """Settle studies that are quiet, ended by MPPS or at the cap; returns the number of jobs made."""
+    """Settle studies that are quiet, ended by MPPS or at the cap; returns the number of new jobs."""
     with transaction(settings.database()) as session:
         ended = procedure_steps.settle_ended(session, open_associations) if settings.dicom.mpps else []
         made = settling.settle_due(

@@ -117,7 +117,7 @@ class Attempt:
         )
 
     def _finish(self, draft: Draft) -> Outcome:
-        """Store the report; retry while the database is away and the lease may hold, which the fence makes safe."""
+        """Store the report; retry while the database is unreachable and the lease may hold; the fence makes it safe."""
         while True:
             try:
                 with transaction(self._url) as session:

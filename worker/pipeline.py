@@ -107,7 +107,7 @@ class _Timer:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """The steps from a study to its draft, over one model and the reference index made with it, if there is one."""
+    """The steps from a study to its draft, over one model and the reference index built with it, if it has one."""
 
     model: Model
     index: Index | None

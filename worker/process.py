@@ -146,11 +146,11 @@ class Worker:
     def _shut_down(self) -> None:
         try:
             self._finish_or_give_back()
-            # Only Celery is left now. If its broker is unreachable it would wait without end.
+            # Only Celery is still running: it would wait for an unreachable broker without a limit.
             time.sleep(SHUTDOWN_GRACE_SECONDS)
         finally:
-            # Threads cannot be ended, the process can; what they still write is rejected by the fence. Also if the
-            # database is unreachable and nothing can be given back: the leases expire.
+            # A thread cannot be ended, the process can. The fence rejects later writes of the threads, and leases
+            # expire if an unreachable database prevents the return of jobs.
             os._exit(0)
 
     def _finish_or_give_back(self) -> None:

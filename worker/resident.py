@@ -29,7 +29,7 @@ log = structlog.get_logger()
 
 
 class Resident:
-    """The model and the newest reference index made with it; writes reports for any number of threads."""
+    """The model and the newest reference index built with it; writes reports for any number of threads."""
 
     def __init__(self, model: ResidentModel, settings: Settings) -> None:
         self._model = model

@@ -15,7 +15,7 @@ def encode(position: Position) -> str:
 
 
 def decode(text: str) -> Position:
-    """Return the position in *text*; raises ValueError unless `encode` made it."""
+    """Return the position in *text*; raises ValueError if it is not from `encode`."""
     try:
         plain = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
         received_at, study_id = plain.split(" ")

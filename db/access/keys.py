@@ -89,7 +89,7 @@ def revoke(session: Session, name: str) -> None:
         .returning(ApiKey.id)
     )
     if revoked is None:
-        raise UnknownKey(f"no valid key has the name {name!r}")
+        raise UnknownKey(f"unknown or revoked key {name!r}")
 
 
 def _digest(key: str) -> str:

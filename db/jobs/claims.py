@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 #: Jobs rescued in one transaction: it locks their studies.
 BATCH = 100
-#: Retries are spread by up to this fraction, so that jobs that failed together do not come back together.
+#: Retries are spread by up to this fraction, so that jobs that failed together are not retried together.
 JITTER = 0.25
 #: Longest pause before a retry, in seconds: ten minutes is longer than most outages.
 MAX_PAUSE_SECONDS = 600

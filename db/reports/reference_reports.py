@@ -1,4 +1,4 @@
-"""Reference reports of phantoms, for readers: files in the data directory, not in a header the model could get."""
+"""Reference reports of phantoms, for readers: files in the data directory, because the model could read a header."""
 
 from __future__ import annotations
 

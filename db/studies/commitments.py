@@ -87,5 +87,5 @@ def conflicting(session: Session, calling_ae_title: str, sop_instance_uids: Coll
 
 
 def _any_of(texts: Collection[str]) -> ColumnElement[bool]:
-    """Pass any number of texts as one parameter: a statement has at most 65,535."""
+    """Pass any number of texts as one parameter: a statement takes at most 65,535 parameters."""
     return any_(cast(list(texts), ARRAY(Text)))

@@ -58,7 +58,7 @@ def settle_due(
     )
     jobs: list[uuid.UUID | None] = []
     for row in session.execute(due).all():
-        why = f"still growing after {cap_seconds:g} s" if row.capped else f"quiet for {row.quiet:g} s"
+        why = f"still receiving images after {cap_seconds:g} s" if row.capped else f"quiet for {row.quiet:g} s"
         jobs.append(_settle_or_cancel(session, row.Study, why, max_revisions))
     return [job for job in jobs if job is not None]
 

@@ -67,7 +67,7 @@ def show(*, studies: Path | None, seed: int | None, leave: bool) -> int:
     With *leave* it ends by itself: 0 if every study has its report, else 1. Raises ConfigurationError, DemoFailed.
     """
     if studies is not None and not studies.is_dir():
-        raise ConfigurationError(f"not a directory: {studies}; expected one with DICOM files")
+        raise ConfigurationError(f"not a directory: {studies}: expected a directory with DICOM files")
     given = load_settings()
     settings = demo_settings(given)
     logs.configure(settings)

@@ -24,7 +24,7 @@ from db.errors import ConfigurationError
 from deploy.spawn import Account
 
 PROGRAM_CACHE = Path("/var/cache/prelim")
-ORDINARY_USERS = ("prelim", "nobody")  # a dedicated account if the operator made one
+ORDINARY_USERS = ("prelim", "nobody")  # a dedicated account if the operator created one
 
 
 def require_linux() -> None:

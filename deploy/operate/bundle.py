@@ -80,7 +80,7 @@ def _header(path: Path) -> dict[str, Any]:
         with disable_value_validation():
             dataset = dcmread(path, stop_before_pixels=True, specific_tags=list(ELEMENTS))
             return {name: _value(dataset, name) for name in ELEMENTS if name in dataset}
-    # A boundary: any error of the reader belongs into the bundle.
+    # A boundary: any error of the reader belongs in the bundle.
     except Exception as error:  # noqa: BLE001
         return _unreadable(error)
 

@@ -1,4 +1,4 @@
-"""Open an interactive Python with a session on the configured database (`make shell STUDY=...`)."""
+"""Open an interactive Python console with a session on the configured database (`make shell STUDY=...`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from db.reports import versions
 from db.session import engine
 from db.studies import lifecycle
 
-BANNER = "session.commit() stores changes; Ctrl-D discards the others and exits"
+BANNER = "session.commit() stores changes; Ctrl-D discards uncommitted changes and exits"
 
 
 def run(name: str | None = None) -> None:

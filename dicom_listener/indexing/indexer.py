@@ -43,7 +43,7 @@ log = structlog.get_logger()
 BATCH = 200
 #: Classes of SQLSTATE caused by a value: data exception, integrity, limits such as the size of an index row.
 VALUE_ERROR_CLASSES = frozenset(("22", "23", "54"))
-#: Files that fail by themselves in one batch; after more, the database is at fault, and all files wait.
+#: Maximum number of files of a batch that fail individually; beyond it, the database is at fault and all files wait.
 MAX_FAILURES = 3
 
 

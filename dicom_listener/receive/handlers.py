@@ -17,9 +17,9 @@ class RequestHandler(Protocol):
     #: The instance of the response, if the request has none.
     sop_instance_uid: str
 
-    def write(self, fragment: memoryview, *, last: bool) -> None: ...  # noqa: D102 - as the class says
-    def finish(self) -> int: ...  # noqa: D102 - as the class says
-    def discard(self) -> None: ...  # noqa: D102 - as the class says
+    def write(self, fragment: memoryview, *, last: bool) -> None: ...  # noqa: D102 - described in the class
+    def finish(self) -> int: ...  # noqa: D102 - described in the class
+    def discard(self) -> None: ...  # noqa: D102 - described in the class
 
 
 class NullHandler:

@@ -1,6 +1,6 @@
 """Encode and decode the header of a stored file: preamble, prefix and File Meta Information (PS3.10 7.1).
 
-Rows can be made again from the file alone: its header has sender, time, association and priority. The last bytes of
+Rows can be recreated from the file alone: its header has sender, time, association and priority. The last bytes of
 the header are the seal, written when the object is complete: size of the file and CRC-32 of all other bytes. A file
 with a wrong seal is incomplete.
 """

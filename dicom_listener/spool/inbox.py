@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-#: Empty files made in advance: those that eight senders of small objects need during the slowest flush seen (20 ms).
+#: Empty files created in advance: those that eight senders of small objects need during the slowest flush seen (20 ms).
 PREPARED_FILES = 64
 #: Seconds between two rounds of maintenance: prepare files, remove superseded names.
 MAINTENANCE_SECONDS = 1.0
@@ -126,7 +126,7 @@ class Inbox:
             self._sync()
         except OSError:
             for part in made:
-                with contextlib.suppress(OSError):  # the next start removes what stays
+                with contextlib.suppress(OSError):  # the next start removes the rest
                     part.remove()
             raise
         self._prepared.extend(made)

@@ -152,7 +152,7 @@ class SpoolWriter:
         except (OSError, OutOfResources) as error:
             if isinstance(error, FileNotFoundError):  # the directory was replaced, and all prepared files with it
                 self._directory_replaced()
-            # After a failed flush the content of the file is unknown; the status lets the sender send it again.
+            # After a failed flush the content of the file is unknown; the status makes the sender repeat it.
             self.discard()
             with contextlib.suppress(OSError):
                 self._part.unlink(missing_ok=True)

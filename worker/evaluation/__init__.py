@@ -3,7 +3,7 @@
 from db.errors import ConfigurationError
 
 try:
-    import matplotlib as mpl  # noqa: F401 - only to tell what is missing before any module here fails
+    import matplotlib as mpl  # noqa: F401 - only to report a missing package before any module here fails
     import rapidfuzz  # noqa: F401
     import sacrebleu  # noqa: F401
 except ImportError as error:

@@ -168,7 +168,7 @@ class _Context:
     following: re.Match[str] | None
 
     def places(self, finding: str) -> list[tuple[str, str]]:
-        """Return each side with its zone; empty if the finding has none or it is not stated."""
+        """Return each side with its zone; empty if the finding has no side or none is stated."""
         if finding in lexicon.WITHOUT_SIDE:
             return [("", "")]
         if finding not in lexicon.ZONED:

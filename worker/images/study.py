@@ -59,7 +59,7 @@ class StoredInstance:
 
 @dataclass(frozen=True, slots=True)
 class RenderedImage:
-    """One input image of the model: *pixels* is uint8 [rows, columns, 3], *transform* the steps that made them."""
+    """One input image of the model: *pixels* is uint8 [rows, columns, 3], *transform* the steps that produced them."""
 
     pixels: npt.NDArray[np.uint8]
     sop_instance_uid: str

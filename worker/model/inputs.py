@@ -25,7 +25,7 @@ class Prompt:
     """The model inputs of one request, kept on the CPU until they are needed.
 
     `input_ids` [tokens]; `pixel_values` [tiles, 3, height, width] float32 if images can be encoded before the prefill;
-    `extra` holds the other inputs that the checkpoint's own processor made. The runner fills in `features`, one
+    `extra` holds the other inputs from the checkpoint's own processor. The runner fills in `features`, one
     [tokens, hidden] per tile, and `embeddings` [tokens, hidden].
     """
 

@@ -140,7 +140,7 @@ def load_prompts(directory: Path, config: Any) -> tuple[Any, PromptBuilder]:
 
 def _check_template(holder: Any) -> None:
     if not holder.chat_template:
-        raise ValueError("the chat template is missing (chat_template.jinja)")
+        raise ValueError("no chat template: chat_template.jinja is missing")
 
 
 def _stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -39,7 +39,7 @@ def place(directory: Path, device: str, limit: int | None = None) -> dict[str, A
     roomiest = max(free, key=lambda number: free[number])
     if weight_bytes(directory) <= WEIGHTS_SHARE * free[roomiest] or len(free) == 1:
         return {"device_map": {"": f"cuda:{roomiest}"}}
-    # Without "cpu": every token would wait for the transfer of layers that are there.
+    # "cpu" is left out: every token would wait for the transfer of the layers placed there.
     return {"device_map": "auto", "max_memory": {number: int(WEIGHTS_SHARE * free[number]) for number in free}}
 
 

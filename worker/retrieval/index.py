@@ -56,7 +56,7 @@ class _Family:
 
 
 class ReferenceIndex:
-    """A loaded snapshot, usable only with the model that made its vectors."""
+    """A loaded snapshot, usable only with the model that computed its vectors."""
 
     def __init__(self, directory: Path, *, model_digest: str) -> None:
         """Load; raises ConfigurationError for a damaged snapshot or one of another model."""
@@ -69,7 +69,7 @@ class ReferenceIndex:
             ) from error
         if manifest["model_digest"] != model_digest:
             raise ConfigurationError(
-                f"the reference index {directory.name} was made with another model:"
+                f"the reference index {directory.name} was built with a different model:"
                 " build one for this checkpoint with `prelim reference build`"
             )
         try:
@@ -77,7 +77,7 @@ class ReferenceIndex:
             self._families = {name: _load(directory, entry) for name, entry in entries}
         except KeyError:
             raise ConfigurationError(
-                f"the reference index {directory.name} was made by an earlier version: build it again"
+                f"the reference index {directory.name} was built by an earlier version: build it again"
             ) from None
 
     def __len__(self) -> int:

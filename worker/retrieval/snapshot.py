@@ -1,6 +1,6 @@
 """Write a snapshot of the reference index: the vectors and the feature statistics of each modality family.
 
-Tokens are buffered in a file: the statistics must be fitted before the first vector can be made, and the tokens of a
+Tokens are buffered in a file: the statistics must be fitted before any vector can be computed, and the tokens of a
 large reference set do not fit into memory.
 """
 

@@ -52,31 +52,31 @@ _CASE_COUNTS = (0.08, 0.08, 0.84)
 class Mix:
     """Shares of the kinds of examples."""
 
-    #: Of all examples: negatives, and images of a family other than the one the prompt names.
+    #: Shares of all examples: negatives and images of a family other than the prompt's; questions; diagnoses.
     rejected: float = 0.08
     question: float = 0.08
     diagnosis: float = 0.08
-    #: Of reports: without cases, and with wrong ones; the others get similar ones.
+    #: Shares of reports: without cases, and with wrong cases; the others have similar cases.
     without_cases: float = 0.30
     wrong_cases: float = 0.19
-    #: Of chests with wrong cases: with rare ones. Of all with wrong cases: with the similarities of the nearest.
+    #: Share of chests with wrong cases that have rare cases; share of wrong cases with the similarities of the nearest.
     wrong_rare: float = 0.5
     disguised: float = 0.5
-    #: Of chests with similar cases: unlabelled ones; of these: with a distractor and nothing rare; and with the names
-    #: of rare findings exchanged.
+    #: Share of unlabelled chests among those with similar cases; shares of these with a distractor and no rare finding,
+    #: and with the names of rare findings exchanged.
     unlabelled: float = 0.25
     distractor: float = 0.25
     exchanged: float = 0.3
-    #: Of chests with wrong cases: unlabelled ones.
+    #: Share of unlabelled chests among those with wrong cases.
     wrong_unlabelled: float = 0.5
-    #: Of all prompts: without the body part, which headers often omit.
+    #: Share of all prompts without the body part, which headers often omit.
     no_body_part: float = 0.05
-    #: Of rejected images: negatives; of these: of the prompt's family, upside down.
+    #: Share of negatives among rejected images; share of these from the prompt's family, upside down.
     negative: float = 0.5
     upside_down: float = 0.4
-    #: Of images of another family, if the prompt names a head: the head in the other modality.
+    #: Share of heads in the other modality among images of another family, if the prompt names a head.
     other_head: float = 0.7
-    #: Of diagnoses: without labels of similar cases, and with wrong ones.
+    #: Shares of diagnoses without labels of similar cases, and with wrong labels.
     no_labels: float = 0.4
     wrong_labels: float = 0.1
 

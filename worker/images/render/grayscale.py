@@ -40,7 +40,7 @@ _MIN_VISIBLE = 0.001
 def to_grey(header: Header, frame: Frame, window: Window | None = None) -> tuple[npt.NDArray[np.uint8], Steps]:
     """Render a decoded grayscale frame as a display would, with *window* or the header's own VOI.
 
-    Returns levels, uint8 [rows, columns], and the steps that made them, for JSON.
+    Returns levels, uint8 [rows, columns], and the steps that produced them, for JSON.
     """
     rescale, steps = _modality_lut(header)
     voi, voi_steps = _windowed(window) if window else _selected_voi(header, frame, rescale)

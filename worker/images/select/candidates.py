@@ -44,8 +44,8 @@ _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7."
 _PROJECTIONS = frozenset({"MIP", "MINIP", "MAX_IP", "MIN_IP", "PROJECTION IMAGE", "SCREEN SAVE", "VOLREND", "CAPTURE"})
 _OVERVIEWS = frozenset({"LOCALIZER", "OVERVIEW"})
 _LOCALIZER = re.compile(r"\b(LOCALI[SZ]ER|LOC|SCOUT|TOPOGRAM|SURVIEW|SCANOGRAM|SURVEY)\b")
-#: Frames of a localizer series. A description counts only if Image Type is silent and the series is this short or has
-#: several orientations: a bone survey is not a survey scan.
+#: Frames of a localizer series. A description counts only if Image Type is inconclusive and the series is this short or
+#: has several orientations: a bone survey is not a survey scan.
 _MAX_LOCALIZER_FRAMES = 5
 _EXPLICIT_TYPES = frozenset({"AXIAL", "VOLUME", "LOCALIZER"})
 #: Primary images of a modality below which derived ones are used, if there are more of them.

@@ -37,7 +37,7 @@ _MIN_EXTENT = 0.1
 class Slice(NamedTuple):
     """One slice of a single-frame or multi-frame object: its position along the normal in mm, None if unknown.
 
-    *acquired* orders the slices of one position. Headers of the selected are made again: all of them would not fit.
+    *acquired* orders the slices of one position. Selected slices' headers are read again, to save memory.
     """
 
     item: Candidate

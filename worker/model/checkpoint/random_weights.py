@@ -75,7 +75,7 @@ def _model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Any:
 
 
 def _mask_outputs(lm_head: torch.Tensor, *, allowed: list[int]) -> None:
-    """Set the logits of all tokens outside *allowed* to zero: the greatest of a hundred random ones is above it."""
+    """Set the logits of all tokens outside *allowed* to zero: the maximum of a hundred random ones is positive."""
     mask = torch.zeros(lm_head.shape[0], 1)
     mask[allowed] = 1.0
     lm_head.mul_(mask)

@@ -24,7 +24,7 @@ def write_record(directory: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_record(directory: Path) -> dict[str, Any]:
-    """Return the record, empty for a checkpoint that was not made by Prelim.
+    """Return the record, empty for a checkpoint that Prelim did not create.
 
     Raises ConfigurationError if it is damaged.
     """

@@ -58,7 +58,7 @@ class CheckpointSize:
         return _format_bytes(GPU_OVERHEAD_BYTES + int(self.weight_bytes + cache) // gpus)
 
     def slots_on(self, slot: int, gpus: int, memory: int) -> str:
-        """Return the slots of *slot* tokens on *gpus* GPUs of *memory* bytes, layers spread evenly."""
+        """Return, as text, the number of slots of *slot* tokens that fit on *gpus* GPUs of *memory* bytes each."""
         left = int(placement.CACHE_SHARE * (memory - GPU_OVERHEAD_BYTES - self.weight_bytes // gpus))
         count = left * gpus // (slot * self.kv_bytes_per_token)
         return f"{count} of {slot} tokens" if count > 0 else "does not fit"

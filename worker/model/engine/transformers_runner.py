@@ -117,7 +117,7 @@ class BatchedRunner(TransformersRunner):
             log.warning("cuda_graphs.unavailable", error=str(error))
             return False
         if found != expected:
-            log.warning("cuda_graphs.rejected", cause="other tokens than plain steps")
+            log.warning("cuda_graphs.rejected", cause="tokens differ from plain steps")
             return False
         self._padded = decoder
         return True

@@ -83,7 +83,7 @@ def test_cap_settles_an_arriving_study(arrivals: Arrivals) -> None:
 
     assert len(arrivals.settle(quiet_seconds=60, cap_seconds=0, open_associations=["open-one"])) == 1
     with transaction(arrivals.url) as session:
-        assert lifecycle.find(session, arrivals.uid).settle_reason == "still growing after 0 s, with 1 image"
+        assert lifecycle.find(session, arrivals.uid).settle_reason == "still receiving images after 0 s, with 1 image"
 
 
 def test_study_without_images_is_not_reportable(arrivals: Arrivals) -> None:

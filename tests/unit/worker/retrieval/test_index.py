@@ -226,7 +226,7 @@ def test_tokens_of_varying_shape_are_rejected(tmp_path: Path) -> None:
 def test_a_snapshot_of_another_model_is_rejected(tmp_path: Path) -> None:
     snapshot(tmp_path, archive())
 
-    with pytest.raises(ConfigurationError, match="another model"):
+    with pytest.raises(ConfigurationError, match="different model"):
         ReferenceIndex(tmp_path / "s1", model_digest="model-2")
 
 
