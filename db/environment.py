@@ -1,7 +1,5 @@
 """Settings read from the environment and from secret files."""
 
-from __future__ import annotations
-
 import difflib
 import os
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Errors as types, and the reasons why a study or a job ended without a report."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 from typing import Self
 

@@ -5,8 +5,6 @@ decoding (bytes of a frame, number of frames) are in worker/images: an image bey
 that it was left out.
 """
 
-from __future__ import annotations
-
 #: Bytes of a data set after inflation. Deflate reaches 1:1000, so 1 MB could become 1 GB; in practice only text and
 #: small images are sent deflated.
 MAX_INFLATED_BYTES = 256 << 20

@@ -5,8 +5,6 @@ only in clinical use. Secrets may also be given as files ``/run/secrets/prelim_<
 password is in an environment that other processes can read.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_type_hints

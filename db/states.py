@@ -1,7 +1,5 @@
 """States of studies and jobs: the only list of them, for tables, queries, API and page."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 
 

@@ -1,7 +1,5 @@
 """Keys of the API."""
 
-from __future__ import annotations
-
 import datetime as dt
 import uuid
 

@@ -1,7 +1,5 @@
 """Storage commitment requests (PS3.4 J)."""
 
-from __future__ import annotations
-
 import datetime as dt
 import uuid
 

@@ -1,7 +1,5 @@
 """Acknowledged files: instances of a study, and files in quarantine."""
 
-from __future__ import annotations
-
 import datetime as dt
 import uuid
 

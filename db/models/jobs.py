@@ -1,7 +1,5 @@
 """Queue: one job per revision of a study."""
 
-from __future__ import annotations
-
 import datetime as dt
 import uuid
 

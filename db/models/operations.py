@@ -1,7 +1,5 @@
 """Heartbeats of processes."""
 
-from __future__ import annotations
-
 import datetime as dt
 from typing import Any
 

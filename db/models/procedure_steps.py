@@ -1,7 +1,5 @@
 """Modality Performed Procedure Steps (PS3.4 F.7)."""
 
-from __future__ import annotations
-
 import datetime as dt
 
 from sqlalchemy.orm import Mapped, mapped_column

@@ -1,7 +1,5 @@
 """Earlier cases and the index snapshots built from them."""
 
-from __future__ import annotations
-
 import datetime as dt
 import uuid
 

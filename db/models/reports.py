@@ -1,7 +1,5 @@
 """Versions of reports, the cases they quote and the images they rest on."""
 
-from __future__ import annotations
-
 import datetime as dt
 import uuid
 from typing import Any

@@ -1,7 +1,5 @@
 """Studies, with the patient's attributes."""
 
-from __future__ import annotations
-
 import datetime as dt
 import uuid
 

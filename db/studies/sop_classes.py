@@ -1,7 +1,5 @@
 """SOP classes of images that can be reported."""
 
-from __future__ import annotations
-
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 
 _IMAGE_CLASSES = frozenset(

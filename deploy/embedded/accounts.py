@@ -9,8 +9,6 @@ mounted for the data directory would not hold the data), ACLs on parents, mount 
 a container).
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import pwd

@@ -1,7 +1,5 @@
 """Delay the restarts of a process that keeps ending."""
 
-from __future__ import annotations
-
 import time
 
 MAX_PAUSE_SECONDS = 30.0  # an operator who removes the cause sees the effect soon

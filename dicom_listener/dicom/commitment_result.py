@@ -1,7 +1,5 @@
 """Encode the result of a storage commitment request: the data set of an N-EVENT-REPORT (PS3.4 J.3.3.1.1)."""
 
-from __future__ import annotations
-
 import io
 from dataclasses import dataclass
 

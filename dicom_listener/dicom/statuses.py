@@ -4,8 +4,6 @@ The sender gets the status and the first 64 characters of the text as Error Comm
 the text. The docstrings below are rows of the conformance statement.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from db.errors import PrelimError

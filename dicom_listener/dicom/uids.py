@@ -1,7 +1,5 @@
 """UIDs of the services and transfer syntaxes that the listener names (PS3.4, PS3.5, PS3.6 A)."""
 
-from __future__ import annotations
-
 VERIFICATION = "1.2.840.10008.1.1"
 STORAGE_COMMITMENT_PUSH_MODEL = "1.2.840.10008.1.20.1"
 #: The well-known instance of storage commitment (PS3.4 J.3.5).

@@ -1,7 +1,5 @@
 """Check by C-ECHO that an Application Entity is listening; for health checks."""
 
-from __future__ import annotations
-
 from pynetdicom import AE
 
 from dicom_listener.dicom.uids import VERIFICATION

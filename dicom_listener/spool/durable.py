@@ -13,8 +13,6 @@ An object is acknowledged only when POSIX guarantees that it survives a power cu
 directory entry for them. dicom_listener.spool.inbox does both with one flush for each object.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import os
