@@ -19,10 +19,7 @@ class Reason(StrEnum):
     # The queue and the life of a study.
     LEASE_EXPIRED = "lease_expired", "the worker died or made no progress; the job was queued again"
     WORKER_LOST = "worker_lost", "the worker died or made no progress in every attempt"
-    LATE_IMAGES = (
-        "late_images",
-        "images arrived after the study was complete; the job of a newer revision replaces it",
-    )
+    LATE_IMAGES = "late_images", "images arrived after the study was complete; the job of a newer revision replaces it"
     TOO_MANY_REVISIONS = "too_many_revisions", "images arrived late more often than `PRELIM_MAX_REVISIONS` allows"
     OPERATOR = "operator", "an operator cancelled or retried the job"
     UNEXPECTED = "unexpected", "an unexpected error; the worker's log shows its type and location"
@@ -61,10 +58,7 @@ class Reason(StrEnum):
     VIDEO = "video", "the object is a video"
 
     # A file in quarantine.
-    CONFLICTING_SOP_INSTANCE = (
-        "conflicting_sop_instance",
-        "another object has this SOP Instance UID; the first is kept",
-    )
+    CONFLICTING_SOP_INSTANCE = "conflicting_sop_instance", "another object has this SOP Instance UID; the first is kept"
     UNREADABLE = "unreadable", "the file cannot be indexed"
 
 

@@ -9,10 +9,11 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 
 from db.models import ReferenceCase, ReferenceSnapshot
+from db.models.base import given
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from sqlalchemy.orm import Session
 
@@ -22,34 +23,14 @@ def fingerprint(identifier: str) -> str:
     return hashlib.sha256(identifier.strip().encode()).hexdigest() if identifier.strip() else ""
 
 
-def add_case(
-    session: Session,
-    *,
-    source: str,
-    source_case: str,
-    modality: str,
-    body_part: str,
-    patient_hash: str,
-    study_hash: str,
-    report: str,
-    labels: Sequence[str],
-) -> uuid.UUID:
-    """Insert or update the case with this source and name; return its id."""
-    row = insert(ReferenceCase).values(
-        source=source,
-        source_case=source_case,
-        modality=modality,
-        body_part=body_part,
-        patient_hash=patient_hash,
-        study_hash=study_hash,
-        report=report,
-        labels=list(labels),
-    )
-    names = ("modality", "body_part", "patient_hash", "study_hash", "report", "labels")
+def add_case(session: Session, case: ReferenceCase) -> uuid.UUID:
+    """Insert the case, or update the one with its source and name; return its id."""
+    values = given(case)
+    row = insert(ReferenceCase).values(values)
+    key = ["source", "source_case"]
+    updated = {name: row.excluded[name] for name in values if name not in key}
     return session.scalars(
-        row.on_conflict_do_update(
-            index_elements=["source", "source_case"], set_={name: row.excluded[name] for name in names}
-        ).returning(ReferenceCase.id)
+        row.on_conflict_do_update(index_elements=key, set_=updated).returning(ReferenceCase.id)
     ).one()
 
 

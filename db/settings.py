@@ -21,6 +21,7 @@ AETitle = Annotated[
 ]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+SCHEMES = {"database_url": ("postgresql+psycopg://",), "broker_url": ("redis://", "rediss://")}
 
 
 class Section(BaseModel, frozen=True, extra="forbid"):
@@ -219,9 +220,7 @@ class Operations(Section):
     @field_validator("database_url", "broker_url")
     @classmethod
     def _refuse_other_servers(cls, value: SecretStr | None, field: ValidationInfo) -> SecretStr | None:
-        schemes = {"database_url": ("postgresql+psycopg://",), "broker_url": ("redis://", "rediss://")}[
-            str(field.field_name)
-        ]
+        schemes = SCHEMES[str(field.field_name)]
         if value is not None and not value.get_secret_value().startswith(schemes):
             raise ValueError(f"must begin with {' or '.join(schemes)}")
         return value

@@ -59,14 +59,7 @@ def settle(settings: Settings, open_associations: Collection[str]) -> int:
     """Settle studies that are quiet, ended by MPPS or at the cap; returns the number of new jobs."""
     with transaction(settings.database()) as session:
         ended = procedure_steps.settle_ended(session, open_associations) if settings.dicom.mpps else []
-        made = settling.settle_due(
-            session,
-            quiet_seconds=settings.study.settle_seconds,
-            quiet_rules=settings.study.settle_rules,
-            cap_seconds=settings.study.settle_cap_seconds,
-            max_revisions=settings.study.max_revisions,
-            open_associations=open_associations,
-        )
+        made = settling.settle_due(session, settings.study, open_associations)
     for job_id in (*ended, *made):
         log.info("job.queued", job_id=str(job_id))
     return len(ended) + len(made)

@@ -6,6 +6,7 @@ import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 from db import reference
+from db.models import ReferenceCase
 from db.session import transaction
 from worker.findings.labeller import finding_names
 from worker.images.study import StoredInstance, images_of
@@ -35,8 +36,7 @@ def build_reference(folder: Path, model: ResidentModel, settings: Settings) -> t
 
     def store(case: Case, encoded: EncodedCase, owner: Owner) -> uuid.UUID:
         with transaction(url) as session:
-            return reference.add_case(
-                session,
+            row = ReferenceCase(
                 source=folder.name,
                 source_case=case.case_id,
                 modality=case.modality or encoded.modality,
@@ -47,6 +47,7 @@ def build_reference(folder: Path, model: ResidentModel, settings: Settings) -> t
                 # Not read yet: grounding will compare a report's findings with them.
                 labels=case.labels,
             )
+            return reference.add_case(session, row)
 
     directory = f"reference/{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S%f}"
     steps = Steps(

@@ -33,6 +33,11 @@ def database_time() -> Any:
     return mapped_column(server_default=func.clock_timestamp())
 
 
+def given(row: Base) -> dict[str, Any]:
+    """Return the values given to a new *row*, by column, for INSERT ... ON CONFLICT."""
+    return {name: value for name, value in vars(row).items() if name in row.__table__.columns}
+
+
 def one_of(column: str, values: Iterable[str]) -> CheckConstraint:
     """Constraint on the values of a text column."""
     return CheckConstraint(f"{column} IN ({quoted(values)})", name=f"{column}_known")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, func, select
@@ -85,47 +85,14 @@ def insert(
 ) -> None:
     """Insert the next version; called by db.jobs.claims.finish, which holds the study's lock."""
     report_id = uuid.uuid4()
-    row = {
-        "id": report_id,
-        "study_id": study_id,
-        "its_study": study_id,
-        "job_id": job_id,
-        "revision": revision,
-        "fence": fence,
-        "findings": draft.findings,
-        "impression": draft.impression,
-        "limitations": draft.limitations,
-        "basis": draft.basis,
-        "prompt_version": draft.prompt_version,
-        "model_digest": draft.model_digest,
-        "provenance": draft.provenance,
-    }
-    session.execute(INSERT, row)
-    session.add_all(_evidence(report_id, draft.evidence) + _images(report_id, draft.images))
-
-
-def _evidence(report_id: uuid.UUID, quoted: Sequence[Quoted]) -> list[Evidence | ReportImage]:
-    return [
-        Evidence(report_id=report_id, rank=rank, case_id=q.case_id, similarity=q.similarity, excerpt=q.excerpt)
-        for rank, q in enumerate(quoted, start=1)
-    ]
-
-
-def _images(report_id: uuid.UUID, shown: Sequence[Shown]) -> list[Evidence | ReportImage]:
-    return [
-        ReportImage(
-            report_id=report_id,
-            ordinal=ordinal,
-            sop_instance_uid=s.sop_instance_uid,
-            frame=s.frame,
-            reason=s.reason,
-            transform=s.transform,
-            warnings=s.warnings,
-            png=s.png,
-            sha256=hashlib.sha256(s.png).hexdigest(),
-        )
-        for ordinal, s in enumerate(shown, start=1)
-    ]
+    job = {"study_id": study_id, "its_study": study_id, "job_id": job_id, "revision": revision, "fence": fence}
+    columns = {name: getattr(draft, name) for name in Draft.__dataclass_fields__ if name in Report.__table__.columns}
+    session.execute(INSERT, {"id": report_id, **job, **columns})
+    for rank, quoted in enumerate(draft.evidence, start=1):
+        session.add(Evidence(report_id=report_id, rank=rank, **asdict(quoted)))
+    for ordinal, shown in enumerate(draft.images, start=1):
+        sha256 = hashlib.sha256(shown.png).hexdigest()
+        session.add(ReportImage(report_id=report_id, ordinal=ordinal, sha256=sha256, **asdict(shown)))
 
 
 def current(session: Session, study_id: uuid.UUID) -> Report | None:

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from db.errors import Reason
 from db.models import Commitment, Instance, Quarantined
+from db.models.base import given
 
 if TYPE_CHECKING:
     import uuid
@@ -26,9 +27,7 @@ MAX_PAUSE_SECONDS = 3600
 
 def record(session: Session, commitment: Commitment) -> None:
     """Record a request; repeating it changes nothing."""
-    columns = ("id", "transaction_uid", "calling_ae_title", "called_ae_title", "association_id", "requested")
-    values = {name: getattr(commitment, name) for name in (*columns, "received_at")}
-    session.execute(insert(Commitment).values(**values, attempts=0).on_conflict_do_nothing())
+    session.execute(insert(Commitment).values(given(commitment)).on_conflict_do_nothing())
 
 
 def take_due(

@@ -18,6 +18,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from db.errors import Reason, UnknownStudy
 from db.models import Instance, Job, Quarantined, Report, Study
+from db.models.base import given
 from db.states import OPEN_JOBS, JobState, StudyState
 
 if TYPE_CHECKING:
@@ -168,33 +169,9 @@ def _reopen(session: Session, study: Study) -> None:
     study.settled_at = study.settle_reason = study.reason = study.detail = None
 
 
-def quarantine(
-    session: Session,
-    *,
-    file_path: str,
-    file_bytes: int,
-    sha256: str,
-    reason: Reason,
-    detail: str,
-    received_at: dt.datetime,
-    sop_instance_uid: str | None = None,
-    calling_ae_title: str = "",
-) -> None:
+def quarantine(session: Session, file: Quarantined) -> None:
     """Insert the row of an acknowledged file that became no instance; repeating it changes nothing."""
-    session.execute(
-        insert(Quarantined)
-        .values(
-            file_path=file_path,
-            file_bytes=file_bytes,
-            sha256=sha256,
-            reason=reason,
-            detail=detail,
-            received_at=received_at,
-            sop_instance_uid=sop_instance_uid,
-            calling_ae_title=calling_ae_title,
-        )
-        .on_conflict_do_nothing(index_elements=["file_path"])
-    )
+    session.execute(insert(Quarantined).values(given(file)).on_conflict_do_nothing(index_elements=["file_path"]))
 
 
 def late_arrivals(session: Session, study_id: uuid.UUID, revision: int) -> list[str]:

@@ -6,11 +6,9 @@ not get a report for every image; after a number of revisions an operator decide
 
 from __future__ import annotations
 
-import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import case, exists, func, or_, select
-from sqlalchemy.dialects.postgresql import insert
 
 from db.errors import Reason
 from db.models import Instance, Job, Study
@@ -18,10 +16,13 @@ from db.states import JobState, StudyState
 from db.studies.priority import effective_queued_at
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    import uuid
+    from collections.abc import Collection
 
-    from sqlalchemy import ColumnElement
+    from sqlalchemy import ColumnElement, Select
     from sqlalchemy.orm import Session
+
+    from db import settings
 
 #: Studies settled in one transaction: a backlog after an outage must not become one long transaction.
 BATCH = 50
@@ -29,26 +30,27 @@ BATCH = 50
 MAX_QUIET_FACTOR = 10
 
 
-def settle_due(
-    session: Session,
-    *,
-    quiet_seconds: float,
-    quiet_rules: Mapping[str, float],
-    cap_seconds: float,
-    max_revisions: int,
-    open_associations: Collection[str] = (),
-) -> list[uuid.UUID]:
+def settle_due(session: Session, limits: settings.Study, open_associations: Collection[str] = ()) -> list[uuid.UUID]:
     """Settle every study that is quiet or has grown for too long; return the ids of the new jobs.
 
-    Quiet: no object for *quiet_seconds* (or the value of *quiet_rules* for AE title or modality) times its revision,
-    and no open association carries it. Too long: its revision began *cap_seconds* ago.
-    A revision beyond *max_revisions* is cancelled until an operator retries it.
+    Quiet: no object for `settle_seconds` (or the value of `settle_rules` for AE title or modality) times its revision,
+    and no open association carries it. Too long: its revision began `settle_cap_seconds` ago.
+    A revision beyond `max_revisions` is cancelled until an operator retries it.
     """
-    quiet = _quiet_seconds(quiet_rules, quiet_seconds) * func.least(Study.revision, MAX_QUIET_FACTOR)
+    growing = f"still receiving images after {limits.settle_cap_seconds:g} s"
+    jobs = [
+        _settle_or_cancel(session, study, growing if capped else f"quiet for {quiet:g} s", limits.max_revisions)
+        for study, quiet, capped in session.execute(_due(limits, open_associations)).all()
+    ]
+    return [job for job in jobs if job is not None]
+
+
+def _due(limits: settings.Study, open_associations: Collection[str]) -> Select[Any]:
+    quiet = _quiet_seconds(limits) * func.least(Study.revision, MAX_QUIET_FACTOR)
     age = func.extract("epoch", func.clock_timestamp() - Study.last_received_at)
-    capped = func.extract("epoch", func.clock_timestamp() - Study.revision_started_at) >= cap_seconds
+    capped = func.extract("epoch", func.clock_timestamp() - Study.revision_started_at) >= limits.settle_cap_seconds
     carried = exists().where(Instance.study_id == Study.id, Instance.association_id.in_(list(open_associations)))
-    due = (
+    return (
         select(Study, quiet.label("quiet"), capped.label("capped"))
         .where(Study.state == StudyState.RECEIVING, or_((age >= quiet) & ~carried, capped))
         .order_by(Study.priority.desc(), Study.last_received_at)
@@ -56,11 +58,6 @@ def settle_due(
         # SKIP LOCKED: several dispatchers share the work.
         .with_for_update(skip_locked=True)
     )
-    jobs: list[uuid.UUID | None] = []
-    for row in session.execute(due).all():
-        why = f"still receiving images after {cap_seconds:g} s" if row.capped else f"quiet for {row.quiet:g} s"
-        jobs.append(_settle_or_cancel(session, row.Study, why, max_revisions))
-    return [job for job in jobs if job is not None]
 
 
 def _settle_or_cancel(session: Session, study: Study, why: str, max_revisions: int) -> uuid.UUID | None:
@@ -74,12 +71,12 @@ def _settle_or_cancel(session: Session, study: Study, why: str, max_revisions: i
     return None
 
 
-def _quiet_seconds(rules: Mapping[str, float], default: float) -> ColumnElement[float]:
-    by_ae_title = [(Study.calling_ae_title == name, seconds) for name, seconds in rules.items()]
-    by_modality = [(Study.modality == name, seconds) for name, seconds in rules.items()]
-    if not rules:
-        return func.coalesce(default)
-    return case(*by_ae_title, *by_modality, else_=default)
+def _quiet_seconds(limits: settings.Study) -> ColumnElement[float]:
+    if not limits.settle_rules:
+        return func.coalesce(limits.settle_seconds)
+    by_ae_title = [(Study.calling_ae_title == name, seconds) for name, seconds in limits.settle_rules.items()]
+    by_modality = [(Study.modality == name, seconds) for name, seconds in limits.settle_rules.items()]
+    return case(*by_ae_title, *by_modality, else_=limits.settle_seconds)
 
 
 def _announced(session: Session, study: Study) -> str:
@@ -102,14 +99,8 @@ def settle(session: Session, study: Study, why: str) -> uuid.UUID | None:
         study.detail = "the study contains no object that can be reported"
         return None
     study.state = StudyState.SETTLED
-    job_id = uuid.uuid4()
-    session.execute(
-        insert(Job).values(
-            id=job_id,
-            study_id=study.id,
-            revision=study.revision,
-            priority=study.priority,
-            urgent_at=effective_queued_at(study.priority),
-        )
-    )
-    return job_id
+    urgent_at = effective_queued_at(study.priority)
+    job = Job(study_id=study.id, revision=study.revision, priority=study.priority, urgent_at=urgent_at)
+    session.add(job)
+    session.flush()
+    return job.id

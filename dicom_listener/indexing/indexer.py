@@ -18,6 +18,7 @@ from structlog.contextvars import bound_contextvars
 
 from db.errors import Reason
 from db.logs import frames
+from db.models import Quarantined
 from db.session import transaction
 from db.studies import lifecycle
 from db.studies.lifecycle import ReceivedInstance, Recorded
@@ -191,17 +192,18 @@ class Indexer:
         sync_directory(self.spool.quarantine)
         digest = _digest(path)
         log.warning("index.quarantined", file=path.name, reason=reason, detail=detail)
-        lifecycle.quarantine(
-            session,
+        row = Quarantined(
             file_path=self._relative(quarantined),
             file_bytes=digest.file_bytes,
             sha256=digest.sha256,
             reason=reason,
             detail=detail,
-            received_at=instance.received_at if instance else _written_at(path),
-            sop_instance_uid=instance.sop_instance_uid if instance else None,
-            calling_ae_title=instance.calling_ae_title if instance else "",
+            received_at=_written_at(path),
         )
+        if instance is not None:
+            row.received_at = instance.received_at
+            row.sop_instance_uid, row.calling_ae_title = instance.sop_instance_uid, instance.calling_ae_title
+        lifecycle.quarantine(session, row)
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self._data_dir).as_posix()

@@ -6,14 +6,20 @@ import datetime as dt
 import itertools
 import uuid
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pytest
 
+from db import settings
 from db.jobs import claims
 from db.session import transaction
 from db.studies import lifecycle, settling
 
-NOW = {"quiet_seconds": 0, "quiet_rules": {}, "cap_seconds": 3600, "max_revisions": 20}
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+#: Not validated: a site cannot set 0 s.
+NOW = {"settle_seconds": 0, "settle_cap_seconds": 3600}
 
 
 @dataclass
@@ -44,10 +50,11 @@ class Arrivals:
         with transaction(self.url) as session:
             return lifecycle.record_instance(session, lifecycle.ReceivedInstance(**(values | changes)))  # type: ignore[arg-type]
 
-    def settle(self, **changes: object) -> list[uuid.UUID]:
+    def settle(self, *, open_associations: Collection[str] = (), **changes: object) -> list[uuid.UUID]:
         """Settle due studies; return the ids of the new jobs."""
+        limits = settings.Study.model_construct(**(NOW | changes))  # type: ignore[arg-type]
         with transaction(self.url) as session:
-            return settling.settle_due(session, **(NOW | changes))  # type: ignore[arg-type]
+            return settling.settle_due(session, limits, open_associations)
 
     def claim(self) -> claims.Claim | None:
         """Claim the most urgent waiting job in a transaction of its own."""

@@ -60,15 +60,15 @@ def test_quiet_study_settles_once_with_its_reason(arrivals: Arrivals) -> None:
 def test_arriving_study_does_not_settle(arrivals: Arrivals) -> None:
     arrivals.image()
 
-    assert arrivals.settle(quiet_seconds=60) == []
+    assert arrivals.settle(settle_seconds=60) == []
     assert arrivals.state() == "receiving"
 
 
 def test_ae_title_rule_takes_precedence(arrivals: Arrivals) -> None:
     arrivals.image()
 
-    assert arrivals.settle(quiet_seconds=0, quiet_rules={"CT": 0, "CT_ER": 60}) == []
-    assert len(arrivals.settle(quiet_seconds=60, quiet_rules={"CT": 60, "CT_ER": 0})) == 1
+    assert arrivals.settle(settle_seconds=0, settle_rules={"CT": 0, "CT_ER": 60}) == []
+    assert len(arrivals.settle(settle_seconds=60, settle_rules={"CT": 60, "CT_ER": 0})) == 1
 
 
 def test_study_of_an_open_association_does_not_settle(arrivals: Arrivals) -> None:
@@ -81,7 +81,7 @@ def test_study_of_an_open_association_does_not_settle(arrivals: Arrivals) -> Non
 def test_cap_settles_an_arriving_study(arrivals: Arrivals) -> None:
     arrivals.image(association_id="open-one")
 
-    assert len(arrivals.settle(quiet_seconds=60, cap_seconds=0, open_associations=["open-one"])) == 1
+    assert len(arrivals.settle(settle_seconds=60, settle_cap_seconds=0, open_associations=["open-one"])) == 1
     with transaction(arrivals.url) as session:
         assert lifecycle.find(session, arrivals.uid).settle_reason == "still receiving images after 0 s, with 1 image"
 
@@ -115,8 +115,7 @@ def test_late_object_without_pixels_changes_nothing(arrivals: Arrivals) -> None:
 def test_quarantined_file_has_one_row(database_url: str) -> None:
     for _ in range(2):
         with transaction(database_url) as session:
-            lifecycle.quarantine(
-                session,
+            file = Quarantined(
                 file_path="spool/quarantine/a.dcm",
                 file_bytes=1,
                 sha256="a",
@@ -124,6 +123,7 @@ def test_quarantined_file_has_one_row(database_url: str) -> None:
                 detail="cut short",
                 received_at=dt.datetime.now(dt.UTC),
             )
+            lifecycle.quarantine(session, file)
     with transaction(database_url) as session:
         assert session.scalar(select(func.count()).select_from(Quarantined)) == 1
 
@@ -199,8 +199,8 @@ def test_each_revision_must_be_quiet_for_longer(arrivals: Arrivals) -> None:
     with transaction(arrivals.url) as session:
         session.execute(text("UPDATE studies SET last_received_at = last_received_at - interval '15 s'"))
 
-    assert arrivals.settle(quiet_seconds=10) == []
-    assert len(arrivals.settle(quiet_seconds=7)) == 1
+    assert arrivals.settle(settle_seconds=10) == []
+    assert len(arrivals.settle(settle_seconds=7)) == 1
 
 
 def test_study_without_images_cannot_be_retried(arrivals: Arrivals) -> None:
