@@ -6,7 +6,7 @@ not get a report for every image; after a number of revisions an operator decide
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import case, exists, func, or_, select
 
@@ -45,7 +45,7 @@ def settle_due(session: Session, limits: settings.Study, open_associations: Coll
     return [job for job in jobs if job is not None]
 
 
-def _due(limits: settings.Study, open_associations: Collection[str]) -> Select[Any]:
+def _due(limits: settings.Study, open_associations: Collection[str]) -> Select[Study, float, bool]:
     quiet = _quiet_seconds(limits) * func.least(Study.revision, MAX_QUIET_FACTOR)
     age = func.extract("epoch", func.clock_timestamp() - Study.last_received_at)
     capped = func.extract("epoch", func.clock_timestamp() - Study.revision_started_at) >= limits.settle_cap_seconds
