@@ -64,14 +64,12 @@ class ClaimLoop:
         return waiting is None or wake(waiting)
 
     def run_once(self, write: Write) -> Outcome | None:
-        """Claim a job and make one attempt at it; return the outcome, or None if no job waits.
-
-        All log lines of this thread carry the ids of the claim meanwhile, those of libraries too.
-        """
+        """Claim a job and make one attempt at it; return the outcome, or None if no job waits."""
         claim = self._claim()
         if claim is None:
             return None
         ids = {"job_id": str(claim.job_id), "study_id": str(claim.study_id)}
+        # On every log line of this thread, those of libraries too.
         with structlog.contextvars.bound_contextvars(**ids, fence=claim.fence, attempt=claim.attempt):
             try:
                 outcome = Attempt(claim, self._settings).execute(write)

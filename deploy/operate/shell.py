@@ -32,10 +32,8 @@ def run(name: str | None = None) -> None:
 
 def _study(session: Session, name: str) -> dict[str, Any]:
     study = lifecycle.find(session, name)
-    jobs = session.scalars(
-        select(models.Job).where(models.Job.study_id == study.id).order_by(models.Job.revision)
-    ).all()
-    return {"study": study, "jobs": jobs, "report": versions.current(session, study.id)}
+    jobs = select(models.Job).where(models.Job.study_id == study.id).order_by(models.Job.revision)
+    return {"study": study, "jobs": session.scalars(jobs).all(), "report": versions.current(session, study.id)}
 
 
 if __name__ == "__main__":

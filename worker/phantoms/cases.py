@@ -124,7 +124,7 @@ def draw_case(rng: np.random.Generator, image: str, *, rare: str = "", distracto
     count = rng.choice(4, p=_COUNT_CHEST) if image == "chest" else rng.choice(3, p=_COUNT_OTHER)
     if rare or distractor:
         count = min(int(count), 2)
-    findings = [_find(rng, _kind(rare))] if rare else []
+    findings = [_find(rng, kind) for kind in CHEST_RARE if kind.name == rare]
     kinds = CATALOGUE[image]
     for index in rng.permutation(len(kinds))[: int(count)]:
         finding = _find(rng, kinds[index])
@@ -150,10 +150,6 @@ def places(kind: Kind) -> list[tuple[str, str, str]]:
     """Return the classes that a finding of *kind* is scored by: its name with each possible side and zone."""
     sides, zones = SIDES if kind.sided else ("",), ZONES if kind.zoned else ("",)
     return [(kind.name, side, zone) for side in sides for zone in zones]
-
-
-def _kind(name: str) -> Kind:
-    return next(kind for kind in CHEST_RARE if kind.name == name)
 
 
 def _both_visible(one: Finding, other: Finding) -> bool:

@@ -8,19 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydicom import uid
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import (
-    ComputedRadiographyImageStorage,
-    CTImageStorage,
-    DigitalXRayImageStorageForPresentation,
-    ExplicitVRLittleEndian,
-    MRImageStorage,
-    OphthalmicPhotography8BitImageStorage,
-    VLEndoscopicImageStorage,
-    VLPhotographicImageStorage,
-    VLWholeSlideMicroscopyImageStorage,
-    generate_uid,
-)
 
 from worker.phantoms.phantoms import CAREFUL, Variation, draw, hounsfield
 
@@ -28,7 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
-    from pydicom.uid import UID
 
     from worker.phantoms.cases import Case
 
@@ -49,22 +37,22 @@ class Form:
     """Modality, SOP class, body part and pixels on a side of an image type."""
 
     modality: str
-    sop_class: UID
+    sop_class: uid.UID
     body_part: str
     size: int
 
 
 FORMS = {
-    "chest": Form("DX", DigitalXRayImageStorageForPresentation, "CHEST", 640),
-    "ct": Form("CT", CTImageStorage, "HEAD", 256),
-    "mr": Form("MR", MRImageStorage, "HEAD", 192),
-    "retina": Form("OP", OphthalmicPhotography8BitImageStorage, "EYE", 384),
-    "skin": Form("XC", VLPhotographicImageStorage, "SKIN", 384),
-    "endoscopy": Form("ES", VLEndoscopicImageStorage, "COLON", 384),
-    "pathology": Form("SM", VLWholeSlideMicroscopyImageStorage, "COLON", SLIDE_PIXELS),
+    "chest": Form("DX", uid.DigitalXRayImageStorageForPresentation, "CHEST", 640),
+    "ct": Form("CT", uid.CTImageStorage, "HEAD", 256),
+    "mr": Form("MR", uid.MRImageStorage, "HEAD", 192),
+    "retina": Form("OP", uid.OphthalmicPhotography8BitImageStorage, "EYE", 384),
+    "skin": Form("XC", uid.VLPhotographicImageStorage, "SKIN", 384),
+    "endoscopy": Form("ES", uid.VLEndoscopicImageStorage, "COLON", 384),
+    "pathology": Form("SM", uid.VLWholeSlideMicroscopyImageStorage, "COLON", SLIDE_PIXELS),
 }
 #: Every third chest is stored as computed radiography.
-CR = Form("CR", ComputedRadiographyImageStorage, "CHEST", 512)
+CR = Form("CR", uid.ComputedRadiographyImageStorage, "CHEST", 512)
 
 
 def write_study(
@@ -101,7 +89,7 @@ def form_of(case: Case) -> Form:
 
 def study_uid(case: Case, patient: int) -> str:
     """Return the Study Instance UID of a case."""
-    return generate_uid(entropy_srcs=["prelim phantom study", case.image, str(case.seed), str(patient)])
+    return uid.generate_uid(entropy_srcs=["prelim phantom study", case.image, str(case.seed), str(patient)])
 
 
 def _radiographs(case: Case, form: Form, variation: Variation) -> list[FileDataset]:
@@ -221,7 +209,7 @@ def _rgb(form: Form, pixels: npt.NDArray[np.uint8]) -> FileDataset:
 def _empty(form: Form, rows: int, columns: int) -> FileDataset:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = form.sop_class
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
     dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     dataset.SOPClassUID, dataset.Modality = form.sop_class, form.modality
     dataset.Rows, dataset.Columns = rows, columns
@@ -232,9 +220,9 @@ def _identify(dataset: FileDataset, case: Case, form: Form, patient: int, number
     """Set the identifiers; every name and number marks the study as synthetic."""
     study = study_uid(case, patient)
     dataset.StudyInstanceUID = study
-    dataset.SeriesInstanceUID = generate_uid(entropy_srcs=[study, "series"])
-    dataset.SOPInstanceUID = generate_uid(entropy_srcs=[study, str(number)])
-    dataset.FrameOfReferenceUID = generate_uid(entropy_srcs=[study, "frame of reference"])
+    dataset.SeriesInstanceUID = uid.generate_uid(entropy_srcs=[study, "series"])
+    dataset.SOPInstanceUID = uid.generate_uid(entropy_srcs=[study, str(number)])
+    dataset.FrameOfReferenceUID = uid.generate_uid(entropy_srcs=[study, "frame of reference"])
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     dataset.PatientName, dataset.PatientID = f"PHANTOM^{patient:04}", f"PHANTOM-{patient:04}"
     dataset.PatientBirthDate, dataset.PatientSex = "19700101", "O"

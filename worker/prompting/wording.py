@@ -31,23 +31,10 @@ SIMILAR_REPORTS = "The reports of the most similar cases are:"
 
 #: Family of DICOM modalities -> MedDr's name for such an image.
 _IMAGES = {
-    "DX": "x-ray",
-    "RF": "x-ray",
-    "XA": "angiography",
-    "MG": "mammography",
-    "CT": "CT",
-    "MR": "MRI",
-    "US": "ultrasound",
-    "NM": "nuclear medicine",
-    "PT": "PET",
-    "SM": "pathology",
-    "GM": "pathology",
-    "XC": "dermatology",
-    "DMS": "dermatology",
-    "OP": "retinography",
-    "OPT": "retinal tomography",
-    "ES": "endoscopy",
-}
+    "DX": "x-ray", "RF": "x-ray", "XA": "angiography", "MG": "mammography", "CT": "CT", "MR": "MRI",
+    "US": "ultrasound", "NM": "nuclear medicine", "PT": "PET", "SM": "pathology", "GM": "pathology",
+    "XC": "dermatology", "DMS": "dermatology", "OP": "retinography", "OPT": "retinal tomography", "ES": "endoscopy",
+}  # fmt: skip
 #: Families whose name is preceded by the body part; the other names imply it.
 _WITH_BODY_PART = {"DX", "RF", "XA", "CT", "MR", "US", "NM", "PT"}
 

@@ -143,10 +143,7 @@ def _decode_8_bit(shape: Shape, stream: Codestream, frame: bytes) -> Iterator[np
 
 
 def _decode_rle(shape: Shape, frame: bytes) -> npt.NDArray[Any]:
-    """Decode RLE Lossless (PS3.5 G): a segment for each byte of each sample, most significant first.
-
-    By Pillow's PackBits, which stops at the given size; pydicom expands a segment to any size.
-    """
+    """Decode RLE Lossless (PS3.5 G): a segment for each byte of each sample, most significant first."""
     size, width = shape.rows * shape.columns, shape.allocated // 8
     count, *offsets = struct.unpack_from("<16L", frame)
     if width == 0 or count != shape.samples * width or count > len(offsets):
@@ -154,6 +151,7 @@ def _decode_rle(shape: Shape, frame: bytes) -> npt.NDArray[Any]:
     ends = [*offsets[1:count], len(frame)]
     planes = np.empty((shape.samples, size, width), np.uint8)
     for number, (start, end) in enumerate(zip(offsets[:count], ends, strict=True)):
+        # Pillow's PackBits stops at the given size; pydicom expands a segment to any size.
         segment = Image.frombytes("L", (size, 1), frame[start:end], "packbits", "L")
         planes[number // width, :, width - 1 - number % width] = np.asarray(segment)[0]
     samples = planes.view(f"<{'i' if shape.signed else 'u'}{width}").reshape(shape.samples, shape.rows, shape.columns)

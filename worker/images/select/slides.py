@@ -142,14 +142,13 @@ def _positions(header: Header) -> list[tuple[int, int]]:
     rows, columns = _matrix(header) or (0, 0)
     height, width = header.integer("Rows"), header.integer("Columns")
     tops, lefts = range(0, rows, height), range(0, columns, width)
-    planes = max(1, header.integer("NumberOfOpticalPaths", 1)) * max(
-        1, header.integer("TotalPixelMatrixFocalPlanes", 1)
-    )
+    paths = max(1, header.integer("NumberOfOpticalPaths", 1))
+    planes = max(1, header.integer("TotalPixelMatrixFocalPlanes", 1))
     if positions := _declared_positions(header):
         if any(not (0 <= top < rows and 0 <= left < columns) for top, left in positions):
             raise Unreadable(Reason.MALFORMED, "tile positions lie outside the slide")
         return positions
-    if header.frames > len(tops) * len(lefts) * planes:
+    if header.frames > len(tops) * len(lefts) * paths * planes:
         raise Unreadable(Reason.MALFORMED, "the slide declares more tiles than fit into it")
     # An iterator: all positions can be billions. Frames beyond the first plane have no position here.
     return list(islice(((top, left) for top in tops for left in lefts), header.frames))
@@ -168,9 +167,8 @@ def _tissue(detail: Candidate, overview: Header | None, budget: int) -> list[Sel
     """Select the most saturated tiles, spread over the slide: glass is grey, stained tissue is not."""
     positions = _positions(detail.header)
     try:
-        scores = (
-            _saturation_in(overview, detail.header, positions) if overview else _probe(detail.header, len(positions))
-        )
+        tiles = len(positions)
+        scores = _saturation_in(overview, detail.header, positions) if overview else _probe(detail.header, tiles)
     except Unreadable:
         return []  # the damaged level fails when it is rendered, and the next round selects without it
     ranked = sorted(scores, key=lambda frame: -scores[frame])[: max(budget, round(len(scores) * _BEST))]
@@ -187,15 +185,12 @@ def _saturation_in(overview: Header, detail: Header, positions: list[tuple[int, 
     rows, columns = _matrix(detail) or (1, 1)
     scale_y, scale_x = len(saturation) / rows, saturation.shape[1] / columns
     height, width = detail.integer("Rows") * scale_y, detail.integer("Columns") * scale_x
-    return {
-        frame: float(
-            saturation[
-                int(top * scale_y) : int(top * scale_y + height) + 1,
-                int(left * scale_x) : int(left * scale_x + width) + 1,
-            ].mean()
-        )
-        for frame, (top, left) in enumerate(positions)
-    }
+    scores = {}
+    for frame, (top, left) in enumerate(positions):
+        rows_of_tile = slice(int(top * scale_y), int(top * scale_y + height) + 1)
+        columns_of_tile = slice(int(left * scale_x), int(left * scale_x + width) + 1)
+        scores[frame] = float(saturation[rows_of_tile, columns_of_tile].mean())
+    return scores
 
 
 def _probe(detail: Header, tiles: int) -> dict[int, float]:

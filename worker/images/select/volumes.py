@@ -204,16 +204,11 @@ def _selections(volume: Volume, indices: Sequence[int], window: Window | None) -
         wanted[volume.slices[index].item.sop_instance_uid].append(volume.slices[index].frame)
     objects = {volume.slices[index].item.sop_instance_uid: volume.slices[index].item.header for index in indices}
     headers = {uid: objects[uid].of_frames(frames) for uid, frames in wanted.items()}
-    return [
-        Selection(
-            item.item.sop_instance_uid,
-            headers[item.item.sop_instance_uid][item.frame],
-            item.frame,
-            _reason(volume, index, window),
-            window,
-        )
-        for index, item in ((index, volume.slices[index]) for index in indices)
-    ]
+    selections = []
+    for index in indices:
+        uid, frame = volume.slices[index].item.sop_instance_uid, volume.slices[index].frame
+        selections.append(Selection(uid, headers[uid][frame], frame, _reason(volume, index, window), window))
+    return selections
 
 
 def _reason(volume: Volume, index: int, window: Window | None) -> str:

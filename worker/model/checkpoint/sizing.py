@@ -36,6 +36,7 @@ class CheckpointSize:
     def rows(self, slot_tokens: int) -> list[tuple[str, str]]:
         """Return names and values to print; *slot_tokens* is the longest request of the worker's settings."""
         slot = min(slot_tokens, self.context_tokens)
+        on_one, on_two = self.memory_needed(slot, 1), self.memory_needed(slot, 2)
         here = {f"cuda:{number}": (1, free) for number, free in placement.gpu_memory().items()}
         return [
             ("architecture", self.model_type),
@@ -44,10 +45,7 @@ class CheckpointSize:
             ("KV cache per token", f"{self.kv_bytes_per_token:,} bytes"),
             ("longest request", f"{slot} tokens (limit of the model: {self.context_tokens})"),
             ("KV cache of one slot", _format_bytes(slot * self.kv_bytes_per_token)),
-            (
-                "memory for one slot",
-                f"{self.memory_needed(slot, 1)} on one GPU, {self.memory_needed(slot, 2)} on each of two",
-            ),
+            ("memory for one slot", f"{on_one} on one GPU, {on_two} on each of two"),
             ("tokens per image", str(self.image_tokens or "set by the processor")),
             *((f"slots on {name}", self.slots_on(slot, *gpus)) for name, gpus in (here or EXAMPLE_GPUS).items()),
         ]

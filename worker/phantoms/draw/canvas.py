@@ -28,12 +28,8 @@ class Pose:
     @classmethod
     def random(cls, rng: np.random.Generator, *, shift: float, degrees: float, scale: float = 0.06) -> Pose:
         """Draw a random pose; *shift* in parts of the full width."""
-        return cls(
-            float(rng.uniform(-2 * shift, 2 * shift)),
-            float(rng.uniform(-2 * shift, 2 * shift)),
-            float(rng.uniform(-degrees, degrees)),
-            float(rng.uniform(1 - scale, 1 + scale)),
-        )
+        x, y, rotation = (float(rng.uniform(-limit, limit)) for limit in (2 * shift, 2 * shift, degrees))
+        return cls(x, y, rotation, float(rng.uniform(1 - scale, 1 + scale)))
 
 
 class Canvas:
