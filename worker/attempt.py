@@ -80,17 +80,14 @@ class Attempt:
             return self._retry(TransientFailure(Reason.UNEXPECTED, f"{name}; see the worker's log"), frames(error))
 
     def extend_lease(self) -> None:
-        """Extend the lease once a third of it is used; raises StaleFence if the job was taken away.
-
-        An unreachable database does not stop the work: it may be back before the lease ends, and the fence rejects the
-        result otherwise.
-        """
+        """Extend the lease once a third of it is used; raises StaleFence if the job was taken away."""
         if time.monotonic() < self._extend_at:
             return
         try:
             with transaction(self._url) as session:
                 claims.extend_lease(session, self._claim, lease_seconds=self._lease)
         except OperationalError as error:
+            # The work goes on: the database may be back before the lease ends, else the fence rejects the result.
             log_unreachable(error)
             self._extend_at = time.monotonic() + DATABASE_PAUSE_SECONDS
         else:
@@ -98,16 +95,13 @@ class Attempt:
             self._extend_at = self._extended + self._lease / 3
 
     def _load_study(self) -> StudyToReport:
-        claim = self._claim
         with statements(self._url) as session:
-            rows = session.execute(STUDY, {"study_id": claim.study_id}).all()
-            late_arrivals = lifecycle.late_arrivals(session, claim.study_id, claim.revision)
+            rows = session.execute(STUDY, {"study_id": self._claim.study_id}).all()
+            late_arrivals = lifecycle.late_arrivals(session, self._claim.study_id, self._claim.revision)
+        data_dir = self._settings.operations.data_dir
         study, images = rows[0], [row for row in rows if row.file_path is not None]
         return StudyToReport(
-            instances=[
-                StoredInstance(self._settings.operations.data_dir / row.file_path, row.sop_instance_uid)
-                for row in images
-            ],
+            instances=[StoredInstance(data_dir / row.file_path, row.sop_instance_uid) for row in images],
             modality=study.modality,
             body_part=study.body_part,
             patient_hash=fingerprint(study.patient_id),

@@ -19,14 +19,11 @@ class Structure:
 PHRASES: dict[str, tuple[str, str, str]] = {
     "cardiomegaly": ("{size} cardiomegaly", "{size} enlargement of the heart", "{size} cardiac enlargement"),
     "pleural effusion": (
-        "{size} {side} pleural effusion",
-        "{size} pleural effusion on the {side}",
-        "{size} {side} effusion",
+        "{size} {side} pleural effusion", "{size} pleural effusion on the {side}", "{size} {side} effusion",
     ),
     "pneumothorax": ("{size} {side} pneumothorax", "{size} pneumothorax on the {side}", "{size} {side} pneumothorax"),
     "consolidation": (
-        "consolidation in the {side} {zone} zone",
-        "airspace opacity in the {zone} {side} lung",
+        "consolidation in the {side} {zone} zone", "airspace opacity in the {zone} {side} lung",
         "{side} {zone} zone consolidation",
     ),
     "nodule": ("nodule in the {side} {zone} zone", "nodule in the {zone} {side} lung", "{side} {zone} zone nodule"),
@@ -38,23 +35,17 @@ PHRASES: dict[str, tuple[str, str, str]] = {
     "tracheal tube": ("tracheal tube", "endotracheal tube", "tracheal tube"),
     "free air": ("free air under the diaphragm", "free subdiaphragmatic air", "free air below the diaphragm"),
     "subcutaneous emphysema": (
-        "{side} subcutaneous emphysema",
-        "subcutaneous emphysema on the {side}",
-        "{side} subcutaneous emphysema",
+        "{side} subcutaneous emphysema", "subcutaneous emphysema on the {side}", "{side} subcutaneous emphysema",
     ),
     "miliary opacities": (
-        "miliary opacities in both lungs",
-        "diffuse miliary opacities",
-        "bilateral miliary opacities",
+        "miliary opacities in both lungs", "diffuse miliary opacities", "bilateral miliary opacities",
     ),
     "spinal rods": ("spinal fixation rods", "spinal rods", "spinal fixation rods"),
     "hiatal hernia": ("hiatal hernia", "hiatus hernia behind the heart", "hiatal hernia"),
     UNCLASSIFIED: (UNCLASSIFIED, "abnormality that is not further classified", UNCLASSIFIED),
     "haemorrhage": ("{side} intracerebral haemorrhage", "haemorrhage on the {side}", "{side} cerebral haemorrhage"),
     "subdural haematoma": (
-        "{side} subdural haematoma",
-        "subdural haematoma on the {side}",
-        "{side} subdural haematoma",
+        "{side} subdural haematoma", "subdural haematoma on the {side}", "{side} subdural haematoma",
     ),
     "infarct": ("{side} infarct", "infarct on the {side}", "{side} hemispheric infarct"),
     "mass": ("{side} mass with oedema", "mass with oedema on the {side}", "{side} cerebral mass"),
@@ -74,7 +65,7 @@ PHRASES: dict[str, tuple[str, str, str]] = {
     "tumour": ("tumour with crowded atypical nuclei", "sheets of tumour cells", "tumour"),
     "inflammation": ("dense inflammation", "inflammatory infiltrate", "focal inflammation"),
     "necrosis": ("necrosis", "area of necrosis", "focal necrosis"),
-}
+}  # fmt: skip
 
 #: Findings without an article; findings in the plural.
 WITHOUT_ARTICLE = {

@@ -58,13 +58,9 @@ def retrieve(index: Index, query: Query, *, count: int, ood_reject: bool) -> Ret
         return Retrieval()
     if not ood.in_distribution:
         return Retrieval(ood, rejected=ood_reject and ood.can_reject)
-    found = index.search(
-        # The neighbours of an out-of-distribution image mean nothing.
-        query.tokens[ood.in_distribution],
-        modality=query.modality,
-        count=count,
-        patient_hash=query.patient_hash,
-        study_hash=query.study_hash,
-    )
+    # The neighbours of an out-of-distribution image mean nothing.
+    tokens = query.tokens[ood.in_distribution]
+    owner = {"patient_hash": query.patient_hash, "study_hash": query.study_hash}
+    found = index.search(tokens, modality=query.modality, count=count, **owner)
     similar = [neighbour for neighbour in found if neighbour.similarity >= ood.min_similarity]
     return Retrieval(ood, similar=similar, below_threshold=found[0].similarity if found and not similar else None)

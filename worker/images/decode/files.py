@@ -45,10 +45,7 @@ def read(path: Path) -> Header:
 
 
 def _read_beginning(path: Path) -> Header:
-    """Read a header that lies within the first bytes of its file, at half the cost of mapping the file.
-
-    Raises Unreadable if it does not, or is damaged.
-    """
+    """Read a header within the first bytes of its file, at half the cost of a mapping. Raises Unreadable for others."""
     file = os.open(path, os.O_RDONLY)
     try:
         size, beginning = os.fstat(file).st_size, os.pread(file, _BEGINNING, 0)

@@ -43,8 +43,7 @@ def to_rgb(header: Header, frame: Frame, *, icc: bool = True) -> tuple[npt.NDArr
         rgb = _eight_bits(frame)
         if frame.photometric.startswith("YBR_FULL"):
             rgb, steps["colour_space"] = in_strips(_from_ybr, rgb), "YBR_FULL to RGB"
-    profile = _profile(header) if icc else b""
-    if profile:
+    if icc and (profile := _profile(header)):
         rgb, steps["icc"] = _to_srgb(rgb, profile)
     return rgb, steps
 

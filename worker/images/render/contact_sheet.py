@@ -24,9 +24,8 @@ def contact_sheet(study: StudyImages, limitations: Sequence[str] = ()) -> Image.
     """Draw *study* as one RGB image: its basis above, a cell for each image, *limitations* below."""
     columns = min(_COLUMNS, max(1, len(study.images)))
     rows = -(-len(study.images) // columns)
-    lines = [
-        line for sentence in [*study.limitations(), *limitations] for line in wrap(sentence, _LINE_LENGTH * columns)
-    ]
+    sentences = [*study.limitations(), *limitations]
+    lines = [line for sentence in sentences for line in wrap(sentence, _LINE_LENGTH * columns)]
     width = columns * (_SIDE + _GAP) + _GAP
     height = 40 + rows * (_SIDE + _TEXT_HEIGHT + _GAP) + 16 * len(lines) + _GAP
     sheet = Image.new("RGB", (width, height), _BACKGROUND)

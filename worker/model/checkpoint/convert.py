@@ -247,11 +247,5 @@ def _summary(conversion: Conversion) -> dict[str, Any]:
 
 def _generation_config(config: Any) -> Any:
     """Greedy decoding of at least one token until the end of the turn, as in MedDr's `chat`."""
-    text = config.text_config
-    return GenerationConfig(
-        bos_token_id=text.bos_token_id,
-        eos_token_id=text.eos_token_id,
-        pad_token_id=text.pad_token_id,
-        do_sample=False,
-        min_new_tokens=1,
-    )
+    tokens = {name: getattr(config.text_config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    return GenerationConfig(**tokens, do_sample=False, min_new_tokens=1)

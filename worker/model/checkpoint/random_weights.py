@@ -89,32 +89,18 @@ def _word_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
 def _config(vocabulary: int) -> Any:
     return InternVLConfig(
         vision_config={
-            "hidden_size": 64,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "intermediate_size": 128,
-            "image_size": IMAGE_SIZE,
-            "use_qk_norm": True,
-            "norm_type": "rms_norm",
+            "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128,
+            "image_size": IMAGE_SIZE, "use_qk_norm": True, "norm_type": "rms_norm",
         },
         text_config={
-            "model_type": "llama",
-            "vocab_size": vocabulary,
-            "hidden_size": 96,
-            "intermediate_size": 192,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 6,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": CONTEXT_TOKENS,
-            "rope_theta": 5e6,
-            "bos_token_id": None,
-            "eos_token_id": 2,
-            "pad_token_id": 0,
+            "model_type": "llama", "vocab_size": vocabulary, "max_position_embeddings": CONTEXT_TOKENS,
+            "hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 6, "intermediate_size": 192,
+            "num_key_value_heads": 2, "rope_theta": 5e6, "bos_token_id": None, "eos_token_id": 2, "pad_token_id": 0,
         },
         image_token_id=SPECIAL_TOKENS.index("<IMG_CONTEXT>"),
         image_seq_length=16,
         tie_word_embeddings=False,
-    )
+    )  # fmt: skip
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:

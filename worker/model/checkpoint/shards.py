@@ -125,11 +125,9 @@ class ShardWriter:
 
         Raises ConfigurationError if a value is too large for the dtype.
         """
-        expected = self._expected.pop(0)
-        if (name, tuple(tensor.shape)) != expected:
-            raise ValueError(
-                f"unexpected tensor {name} {tuple(tensor.shape)}: the next one in the header is {expected}"
-            )
+        expected, shape = self._expected.pop(0), tuple(tensor.shape)
+        if (name, shape) != expected:
+            raise ValueError(f"unexpected tensor {name} {shape}: the next one in the header is {expected}")
         for piece in _pieces(tensor):
             rounded = piece.to(self._dtype)
             if not rounded.isfinite().all():
