@@ -22,10 +22,7 @@ if TYPE_CHECKING:
 
 
 def show(settings: Settings, console: Console, *, as_json: bool) -> None:
-    """Print studies by state, queue, processes, last error and alarms.
-
-    Raises ConfigurationError if no database is configured.
-    """
+    """Print studies by state, queue, processes, last error and alarms. Raises ConfigurationError without a database."""
     with transaction(settings.database()) as session:
         facts = overview.overview(session)
         alive = heartbeats.alive(session)

@@ -57,9 +57,8 @@ def show(settings: Settings, console: Console, name: str, images: Path | None) -
         if report is not None:
             console.print(versions.BANNER, style="bold")
             console.print(f"version {report.version}, {report.basis}", markup=False, highlight=False)
-            console.print(
-                report.findings, report.impression, *report.limitations, sep="\n", markup=False, highlight=False
-            )
+            lines = (report.findings, report.impression, *report.limitations)
+            console.print(*lines, sep="\n", markup=False, highlight=False)
         if images is not None:
             _draw(session, study, report, images)
 

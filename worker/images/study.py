@@ -23,7 +23,7 @@ from worker.images.render.framing import framed
 from worker.images.render.render import render
 from worker.images.select.body_parts import body_part_of
 from worker.images.select.candidates import NAMES, Tier, best_of, candidate, with_described_localizers
-from worker.images.select.sampling import select_frames
+from worker.images.select.sampling import even_shares, select_frames
 from worker.images.select.slides import assemble, select_tiles
 from worker.images.select.views import select_views
 from worker.images.select.volumes import select_slices
@@ -184,8 +184,7 @@ def _select(candidates: Sequence[Candidate], budget: int) -> tuple[list[Selectio
     counted = Counter(item.family for item in candidates).most_common(budget)
     selections: list[Selection] = []
     parts: list[tuple[str, set[str], Basis, str]] = []
-    for number, (modality, _) in enumerate(counted):
-        share = budget // len(counted) + (number < budget % len(counted))
+    for (modality, _), share in zip(counted, even_shares(budget, len(counted)), strict=True):
         own = [item for item in candidates if item.family == modality]
         some, basis = _select_from(modality, own, share)
         selections += some

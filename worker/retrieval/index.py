@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -108,16 +107,13 @@ class ReferenceIndex:
         family = self._families.get(family_of(modality))
         if family is None or count < 1 or not len(tokens):
             return []
-        excluded = Counter(_is_own(case, patient_hash, study_hash) for case in family.cases)[True]
+        excluded = sum(_is_own(case, patient_hash, study_hash) for case in family.cases)
         # Asking for as many more as are excluded keeps the search exact.
         wanted = min(count + excluded, len(family.cases))
         similarities, rows = family.index.search(normalised(case_vector(tokens, family.stats)[None]), wanted)
-        neighbours = [
-            Neighbour(uuid.UUID(family.cases[row].case_id), float(similarity))
-            for similarity, row in zip(similarities[0], rows[0], strict=True)
-            if not _is_own(family.cases[row], patient_hash, study_hash)
-        ]
-        return neighbours[:count]
+        found = zip((family.cases[row] for row in rows[0]), similarities[0], strict=True)
+        others = [pair for pair in found if not _is_own(pair[0], patient_hash, study_hash)]
+        return [Neighbour(uuid.UUID(case.case_id), float(similarity)) for case, similarity in others[:count]]
 
 
 def _load(directory: Path, entry: dict[str, Any]) -> _Family:

@@ -93,10 +93,7 @@ def collect(
 
 
 def walk(buffer: Buffer, position: int, encoding: Encoding, *, end: int) -> Iterator[Element]:
-    """Yield every element of one data set from *position* to Pixel Data.
-
-    Raises Unreadable if one extends beyond *end*.
-    """
+    """Yield the elements of one data set from *position* to Pixel Data. Raises Unreadable if one extends past *end*."""
     count = 0
     while position + 8 <= end:
         tag, vr, length, start = element_header(buffer, position, encoding)

@@ -33,10 +33,7 @@ _SYNTAX = 0x00020010
 
 
 def read(path: Path) -> Header:
-    """Read the header of a DICOM file (PS3.10).
-
-    Raises Unreadable: not DICOM, no transfer syntax, header truncated.
-    """
+    """Read the header of a DICOM file (PS3.10). Raises Unreadable: not DICOM, no transfer syntax, header truncated."""
     with suppress(Unreadable, OSError):  # errors of the complete file are the ones that count
         return _read_beginning(path)
     with opened(path) as (syntax, encoding, buffer, start):

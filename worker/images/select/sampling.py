@@ -25,6 +25,11 @@ def evenly(total: int, count: int) -> list[int]:
     return sorted({round(index) for index in np.linspace(edge, total - 1 - edge, count)})
 
 
+def even_shares(budget: int, count: int) -> list[int]:
+    """Return *count* shares of *budget* that differ by at most one, the larger ones first."""
+    return [budget // count + (number < budget % count) for number in range(count)]
+
+
 def select_frames(candidates: Sequence[Candidate], budget: int) -> tuple[list[Selection], Basis]:
     """Select one frame of each still and run, sampled evenly if there are more than *budget*, then more of each run."""
     ordered = sorted(candidates, key=series_order)

@@ -19,7 +19,7 @@ from worker.images.decode.frames import decoding
 from worker.images.errors import Unreadable
 from worker.images.render.render import render_samples
 from worker.images.select.candidates import Selection, series_of
-from worker.images.select.sampling import evenly, select_frames
+from worker.images.select.sampling import even_shares, evenly, select_frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -57,8 +57,7 @@ def select_tiles(candidates: Sequence[Candidate], budget: int) -> tuple[list[Sel
     selections: list[Selection] = []
     totals: dict[str, tuple[str, int]] = {}
     several = list(slides.values())[:budget]
-    for number, levels in enumerate(several):
-        share = budget // len(several) + (number < budget % len(several))
+    for levels, share in zip(several, even_shares(budget, len(several)), strict=True):
         some, total = _of_one_slide(levels, share)
         selections += some
         totals |= {selection.sop_instance_uid: (series_of(levels[0].header), total) for selection in some}

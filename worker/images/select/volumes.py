@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from worker.images.render.windows import Window, ct_windows, header_windows
 from worker.images.select.candidates import Selection, series_of
 from worker.images.select.orientations import Orientations, position_along
-from worker.images.select.sampling import evenly, select_frames
+from worker.images.select.sampling import even_shares, evenly, select_frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -82,8 +82,7 @@ def select_slices(candidates: Sequence[Candidate], budget: int, body_part: str) 
     volumes = _volumes(groups)
     preferred = _preferred(volumes, candidates[0].modality, budget)
     selections: list[Selection] = []
-    for number, volume in enumerate(preferred):
-        share = budget // len(preferred) + (number < budget % len(preferred))
+    for volume, share in zip(preferred, even_shares(budget, len(preferred)), strict=True):
         for window, count in _windows(volume, candidates[0].modality, body_part, share):
             selections += _selections(volume, evenly(len(volume.slices), count), window)
     used = {volume.uid for volume in preferred}
@@ -199,11 +198,10 @@ def _windows(volume: Volume, modality: str, body_part: str, share: int) -> list[
 
 
 def _selections(volume: Volume, indices: Sequence[int], window: Window | None) -> list[Selection]:
-    wanted: dict[str, list[int]] = defaultdict(list)
+    wanted: dict[str, list[Slice]] = defaultdict(list)
     for index in indices:
-        wanted[volume.slices[index].item.sop_instance_uid].append(volume.slices[index].frame)
-    objects = {volume.slices[index].item.sop_instance_uid: volume.slices[index].item.header for index in indices}
-    headers = {uid: objects[uid].of_frames(frames) for uid, frames in wanted.items()}
+        wanted[volume.slices[index].item.sop_instance_uid].append(volume.slices[index])
+    headers = {uid: own[0].item.header.of_frames([one.frame for one in own]) for uid, own in wanted.items()}
     selections = []
     for index in indices:
         uid, frame = volume.slices[index].item.sop_instance_uid, volume.slices[index].frame

@@ -24,10 +24,7 @@ def write_record(directory: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_record(directory: Path) -> dict[str, Any]:
-    """Return the record, empty for a checkpoint that Prelim did not create.
-
-    Raises ConfigurationError if it is damaged.
-    """
+    """Return the record, empty if Prelim did not create the checkpoint. Raises ConfigurationError if it is damaged."""
     try:
         return read_json_object(directory / FILE_NAME, missing={})
     except ConfigurationError as error:
