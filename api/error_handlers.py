@@ -1,6 +1,5 @@
 """Answer errors: a JSON body for programs, a page for browsers."""
 
-import traceback
 from http import HTTPStatus
 from urllib.parse import urlencode
 
@@ -13,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.errors import UNREACHABLE, ApiError, ErrorCode, Problem, Unauthorized
 from api.page.templating import templates
+from db.logs import frames
 
 log = structlog.get_logger()
 
@@ -84,10 +84,11 @@ class LastResort:
         try:
             await self.app(scope, receive, send)
         except Exception as error:  # noqa: BLE001 - the boundary of the process: one bad request must not end it
-            place = "".join(traceback.format_tb(error.__traceback__))
             # The route and not the path, in which a caller can put a patient's name.
             route = getattr(scope.get("route"), "path", None)
-            log.error("request.failed", error=type(error).__name__, route=route, place=place)  # noqa: TRY400 - no text
+            log.error(  # noqa: TRY400 - no text
+                "request.failed", error=type(error).__name__, route=route, frames=frames(error)
+            )
             hint = "report it to the operator: the log of `prelim serve` shows its location"
             problem = Problem(error=ErrorCode.INTERNAL_ERROR, message="internal server error", hint=hint)
             await _answer(Request(scope), 500, problem)(scope, receive, send)
