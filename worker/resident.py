@@ -42,7 +42,7 @@ class Resident:
         model = _load_model(settings)
         if model.demo:
             log.warning(
-                "model.demo",
+                "demo_checkpoint.loaded",
                 meaning="never for patients: studies sent to other AE titles fail",
                 demo_ae_titles=",".join(settings.model.demo_ae_titles),
             )
