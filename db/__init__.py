@@ -1,1 +1,1 @@
-"""Keep what the processes share: settings, errors, tables and the queries on them."""
+"""Define the settings, errors, tables and queries that the processes share."""

@@ -102,7 +102,7 @@ class ClaimLoop:
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:
-        """Mark this thread as busy: a stop waits for it although it holds no claim yet, for it may be claiming."""
+        """Mark this thread as busy: a stop must wait for it even without a claim, because it may be claiming."""
         self._serving.add(threading.get_ident())
         try:
             yield

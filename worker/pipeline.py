@@ -162,9 +162,9 @@ class Pipeline:
         return _Answer(generation.text, generation.finish_reason)
 
     def _wait(self, future: Future[Generation], on_progress: Callable[[], None]) -> Generation:
-        """Wait for the answer; report progress only while the engine steps, so that a hung one loses its leases.
+        """Wait for the answer; report progress only while the engine steps, so that a hanging engine loses its leases.
 
-        Steps with any request count, not this one's tokens: a request that waits for a free slot is in no danger.
+        Steps for any request count, not only this one's tokens: a request that waits for a free slot keeps its lease.
         """
         progress = self.model.progress
         try:

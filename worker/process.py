@@ -39,7 +39,7 @@ EXIT_STALLED = 70
 STALL_POLL_SECONDS = 1.0
 #: Interval at which a stopping worker checks whether its reports are finished, in seconds.
 STOP_POLL_SECONDS = 0.1
-#: Time Celery gets to close its connection to the broker after the last report, in seconds.
+#: Time for Celery to close its connection to the broker after the last report, in seconds.
 SHUTDOWN_GRACE_SECONDS = 3.0
 #: Deliveries of a wake-up message that must be missed before the consumer counts as lost: one may be late.
 MISSED_DELIVERIES = 2
@@ -111,11 +111,11 @@ class Worker:
             threading.Thread(target=loop, args=(self._writer,), name=loop.__name__, daemon=True).start()
 
     def start_consuming(self, **_: object) -> None:
-        """Count silence from now on: before, Celery could not receive messages."""
+        """Start to measure the time without messages: before, Celery could not receive any."""
         self._last_message = time.monotonic()
 
     def stop(self, **_: object) -> None:
-        """Limit the shutdown: Celery takes no more messages and would wait for running reports without end."""
+        """Limit the shutdown: Celery takes no more messages and would wait for running reports without a limit."""
         if not self._stopping.is_set():
             self._stopping.set()
             threading.Thread(target=self._shut_down, name="shut_down", daemon=True).start()
@@ -173,7 +173,7 @@ class Worker:
                 return
 
     def _exit_if_consumer_lost(self) -> None:
-        """End a process that is connected and consumes nothing (celery issue 10302): only a new one consumes again."""
+        """End a process that is connected but consumes no messages (celery issue 10302): only a new one will."""
         after = max(MISSED_DELIVERIES * self._settings.queue.redeliver_seconds, MIN_SILENCE_SECONDS)
         silence = time.monotonic() - self._last_message
         if self._jobs.busy or silence < after:
@@ -185,7 +185,7 @@ class Worker:
             os._exit(EXIT_STALLED)
 
     def _watchdog(self, writer: Writer) -> None:
-        """End the process if the model hangs: a thread stuck on a GPU cannot be ended, its jobs' leases expire."""
+        """End the process if the model hangs: a thread that hangs on a GPU cannot be ended, and its leases expire."""
         limit = self._settings.operations.engine_stall_seconds
         while not self._stopping.wait(STALL_POLL_SECONDS):
             stalled = writer.stalled_seconds

@@ -1,4 +1,4 @@
-"""Families of modalities: values of Modality (0008,0060) that are one kind of image (PS3.3 C.7.3.1.1.1)."""
+"""Families of modalities: values of Modality (0008,0060) for one kind of image (PS3.3 C.7.3.1.1.1)."""
 
 #: Projection radiographs of three generations of detectors: storage phosphor, flat panel, film. They are selected
 #: together, compared with the same reference cases and described in the same words. MG, IO and PX are families of their

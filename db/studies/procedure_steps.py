@@ -37,7 +37,7 @@ def update(session: Session, sop_instance_uid: str, state: str | None, images: S
 def settle_ended(session: Session, open_associations: Collection[str]) -> list[uuid.UUID]:
     """Settle the studies whose steps have all ended and whose images have arrived; return the ids of the new jobs.
 
-    The images of a step that lists none have arrived when no open association carries the study.
+    The images of a step that lists none have arrived when no open association sends the study.
     """
     ended = exists().where(
         ProcedureStep.study_instance_uid == Study.study_instance_uid,

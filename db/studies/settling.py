@@ -1,4 +1,4 @@
-"""Settling: a study that is quiet, or has grown for too long, is considered complete and gets its job.
+"""Settling: a study that is quiet, or has received images for too long, is considered complete and gets its job.
 
 Late images make a new revision. Each revision must be quiet for longer than the one before, so that a slow sender does
 not get a report for every image; after a number of revisions an operator decides.
@@ -31,10 +31,10 @@ MAX_QUIET_FACTOR = 10
 
 
 def settle_due(session: Session, limits: settings.Study, open_associations: Collection[str] = ()) -> list[uuid.UUID]:
-    """Settle every study that is quiet or has grown for too long; return the ids of the new jobs.
+    """Settle every study that is quiet or has received images for too long; return the ids of the new jobs.
 
     Quiet: no object for `settle_seconds` (or the value of `settle_rules` for AE title or modality) times its revision,
-    and no open association carries it. Too long: its revision began `settle_cap_seconds` ago.
+    and no open association sends it. Too long: its revision began `settle_cap_seconds` ago.
     A revision beyond `max_revisions` is cancelled until an operator retries it.
     """
     growing = f"still receiving images after {limits.settle_cap_seconds:g} s"

@@ -54,7 +54,7 @@ class Spool:
             sync_directory(directory)
 
     def _parents_to_sync(self) -> list[Path]:
-        """Parents of the data directory that are missing, and the first that exists: it gets a new entry."""
+        """Return the missing parents of the data directory, and the first existing one: it gets a new entry."""
         parents = list(self.root.parent.parents)
         missing = sum(1 for _ in itertools.takewhile(lambda parent: not parent.exists(), parents))
         return parents[: missing + 1]

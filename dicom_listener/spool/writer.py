@@ -58,7 +58,7 @@ class FreeSpace:
 
 
 class SpoolWriter:
-    """Write one object to the inbox: `write` its bytes as they come, then either `commit` or `discard`."""
+    """Write one object to the inbox: `write` its bytes as they arrive, then either `commit` or `discard`."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class SpoolWriter:
         if self._bytes:
             self._append()
             os.pwrite(self._open, seal, self._seal_at)
-        else:  # all of it at once, as small objects come
+        else:  # complete in one fragment, as small objects are
             self._unwritten[0] = self._header[: self._seal_at] + seal
             self._append()
 

@@ -85,7 +85,7 @@ def cache_bytes_per_token(cache: Any) -> dict[torch.device, int]:
 
 
 def rows_that_fit(costs: dict[torch.device, int], row_tokens: int, free: dict[torch.device, int]) -> int:
-    """Return the number of rows of *row_tokens* tokens that fit on the device with the least room."""
+    """Return the number of rows of *row_tokens* tokens that fit on the device with the least free memory."""
     return min(int(CACHE_SHARE * free[device]) // (cost * row_tokens) for device, cost in costs.items())
 
 

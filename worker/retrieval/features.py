@@ -4,7 +4,7 @@ The mean of the tokens identifies the type of image and hides its abnormality. H
 mean and standard deviation of the reference set at its patch position. The vector has two parts. If the reference cases
 have labels, a ridge regression from standardised tokens to labels selects the deviations that matter: cases with the
 same rare finding are close although the tower was never trained on that finding. The tokens that deviate most are kept
-beside it, for findings without a label. The size of all deviations is what the out-of-distribution score measures.
+beside it, for findings without a label. The out-of-distribution score measures the size of all deviations.
 
 Tokens are float arrays [images, layers, patches, channels], as worker.model.patch_tokens reads them from an InternVL
 vision tower; the first layer is the shallow one. A whole search: `fit` to the reference images of one modality family,
@@ -48,7 +48,7 @@ MAX_COMPARED_CASES = 500
 MAX_MIN_SIMILARITY = 0.5
 #: First of the layers that score out-of-distribution images. Measured on three: by the shallow one an upside-down head
 #: is in distribution; by the middle one alone every second MR of a head passes for a CT, by both deep ones none does;
-#: the last one alone holds only what the tower was trained to output, and lets some shuffled images pass.
+#: the last one alone holds only the trained output, and accepts some shuffled images.
 FIRST_OOD_LAYER = 1
 
 

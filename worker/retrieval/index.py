@@ -1,8 +1,8 @@
 """Search similar reference cases exactly, in immutable snapshots.
 
 One flat FAISS index for each modality family: half-precision vectors, inner product of normalised vectors, which is the
-cosine similarity. Up to about 1e5 cases a search takes tens of milliseconds, next to seconds of generation. It finds
-every neighbour, is deterministic, and lets cases be excluded; an approximate index would lose that for no gain.
+cosine similarity. Up to about 1e5 cases a search takes tens of milliseconds; generation takes seconds. It finds every
+neighbour, is deterministic, and can exclude cases; an approximate index would give that up for no benefit.
 The feature statistics of the family lie beside it (worker.retrieval.features).
 """
 

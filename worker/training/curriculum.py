@@ -165,7 +165,7 @@ class Curriculum:
         return self._as_quoted(number, cases)
 
     def _as_quoted(self, number: int, cases: Sequence[QuotedCase]) -> Example:
-        """Report of a sample; with *cases* in the prompt, a rare finding is named only if one of them has it."""
+        """Return a sample's report; with *cases* in the prompt, it names a rare finding only if one of them has it."""
         case = case_of(self._pool.samples[number])
         return self._written(number, _as_named(case, cases) if cases else case, cases)
 
@@ -185,7 +185,7 @@ class Curriculum:
         return Example(sample.rows, self._prompt(family, cases), grammar.NOT_DIAGNOSTIC)
 
     def _not_of(self, family: str) -> int:
-        """Index of a negative or of a sample of another family."""
+        """Return the index of a negative or of a sample of another family."""
         chance, mix = self._rng.random(), self._mix
         if self._rng.random() < mix.negative:
             own = self._upside_down.get(UPSIDE_DOWN.get(family, ""), [])

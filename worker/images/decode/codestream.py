@@ -1,4 +1,4 @@
-"""Inspect the header of a compressed frame before a decoder gets it.
+"""Inspect the header of a compressed frame before it is decoded.
 
 Decoders do not check their codestream: for 910 bytes that declare 65535 x 65535, one allocated gigabytes, and some
 return a full-size image for half a stream. So size, number of samples and end marker are checked here first.

@@ -1,4 +1,4 @@
-"""Decode one compressed frame; its codestream is compared with the header before a decoder gets it."""
+"""Decode one compressed frame; its codestream is compared with the header first."""
 
 from __future__ import annotations
 

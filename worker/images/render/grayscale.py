@@ -116,7 +116,7 @@ def _sample(header: Header, frame: Frame) -> Values:
 
 
 def _header_vois(header: Header, frame: Frame, rescale: Function) -> Iterator[tuple[Function, Steps]]:
-    """Yield the header's VOI LUT, then its windows: PS3.3 C.11.2 lets an application choose."""
+    """Yield the header's VOI LUT, then its windows: PS3.3 C.11.2 leaves the choice to the application."""
     for item in header.items("VOILUTSequence")[:1]:
         try:
             yield _voi_lut(item, negative=_has_negative_output(frame, rescale))

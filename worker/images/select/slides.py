@@ -82,7 +82,7 @@ def _of_one_slide(candidates: Sequence[Candidate], budget: int) -> tuple[list[Se
 
 
 def _basis(selections: Iterable[Selection], totals: dict[str, tuple[str, int]], not_shown: int) -> str:
-    """Return the basis: how many images of which slides of how many tiles."""
+    """Return the basis: number of images, the slides they come from, and the number of tiles."""
     counted: dict[tuple[str, int], int] = defaultdict(int)
     for selection in selections:
         counted[totals[selection.sop_instance_uid]] += 1

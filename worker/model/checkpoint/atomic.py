@@ -53,7 +53,7 @@ def remove_partial_directories(target: Path) -> None:
 
 
 def make_readable(directory: Path) -> None:
-    """Let all users read a directory of files, whatever the umask.
+    """Make a directory of files readable by all users, independent of the umask.
 
     A checkpoint is converted by one user and run by another, for example in a container; it holds no patient data.
     """

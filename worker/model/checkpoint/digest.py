@@ -12,12 +12,12 @@ from worker.model.checkpoint.record import FILE_NAME, read_record, recorded_shar
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: Files that decide what the model computes; others (a README, a licence) do not.
+#: Files that determine the model's output; others (a README, a licence) do not.
 _DIGESTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 
 
 def checkpoint_digest(directory: Path) -> str:
-    """Return the hexadecimal SHA-256 over names and contents of the files that decide what the model computes.
+    """Return the hexadecimal SHA-256 over names and contents of the files that determine the model's output.
 
     Reading 80 GB takes a minute or more, so the recorded digest is used for shards that are unchanged since it was
     recorded (size, modification time, inode); `check_shards` reads them. All other files are always read.

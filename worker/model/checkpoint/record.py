@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-#: Not part of the checkpoint's digest: it does not change what the model computes.
+#: Not part of the checkpoint's digest: it does not change the model's output.
 FILE_NAME = "prelim.json"
 
 
