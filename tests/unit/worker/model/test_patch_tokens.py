@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from worker.model import patch_tokens
-from worker.retrieval import features
+from worker.retrieval import out_of_distribution
 
 
 def test_towers_of_any_depth_are_read_at_three_layers() -> None:
@@ -10,4 +10,4 @@ def test_towers_of_any_depth_are_read_at_three_layers() -> None:
 
 
 def test_the_grid_is_the_one_that_retrieval_reads() -> None:
-    assert patch_tokens.MAX_GRID == features.GRID
+    assert patch_tokens.MAX_GRID == out_of_distribution.GRID
