@@ -14,7 +14,7 @@ UNREACHABLE = (OperationalError, PoolTimeout, ConfigurationError)
 
 
 class ErrorCode(StrEnum):
-    """Codes of `Problem.error`; other HTTP errors have their reason phrase, as `method_not_allowed`."""
+    """Codes of `Problem.error`; other HTTP errors have their reason phrase, such as `method_not_allowed`."""
 
     UNAUTHORIZED = "unauthorized"
     FORBIDDEN = "forbidden"

@@ -131,7 +131,7 @@ class Worker:
                 send(self._app, uuid.UUID(job_id))
 
     def _drained(self, writer: Writer, job_id: str) -> bool:
-        """Drain the queue; return False if the worker was stopped before. An unreachable database is waited for."""
+        """Drain the queue; return False if the worker was stopped before. Waits while the database is unreachable."""
         while not self._stopping.is_set():
             try:
                 if not self._jobs.drain(writer.write, functools.partial(send, self._app), self._stopping):

@@ -93,7 +93,7 @@ def _update(dataset: Dataset, meta: FileMeta, _: uuid.UUID) -> Record:
 
 
 def _uid(value: object) -> str:
-    """Return a valid UID: an index of the database is limited to a few KB a row. Raises Refusal."""
+    """Return a valid UID, because a database index limits the length of values; raises Refusal."""
     return data_sets.parse_uid(str(value), "UID")
 
 

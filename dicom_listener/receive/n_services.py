@@ -155,7 +155,7 @@ class StepSetHandler(StepHandler):
         uid = data_sets.parse_uid(command.text(REQUESTED_SOP_INSTANCE_UID), "Requested SOP Instance UID")
         state = self.states[uid]
         if state is None:
-            raise NoSuchInstance("the procedure step was never created")
+            raise NoSuchInstance("the procedure step does not exist")
         if state != IN_PROGRESS:
             raise NoLongerUpdatable("the procedure step has ended")
         return MODALITY_PERFORMED_PROCEDURE_STEP, uid

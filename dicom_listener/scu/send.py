@@ -237,7 +237,7 @@ def _offers(context: PresentationContext, file: Sendable) -> bool:
 
 
 def exchange(association: Association, request: Any, context_id: int) -> Any:
-    """Send a DIMSE request and return its response; None, and the association is aborted, after the timeout.
+    """Send a DIMSE request and return its response; after a timeout, abort the association and return None.
 
     A late response would be mistaken for that of the next request. Call `take_over_responses` first.
     """

@@ -81,7 +81,7 @@ def make_studies(folder: Path) -> dict[str, list[Path]]:
 
 
 def measure(receiver: str, files: list[Path], associations: int, parent: Path) -> Measurement:
-    """Send *files* over so many associations at once."""
+    """Send *files* over several simultaneous associations."""
     with receiving(receiver, parent) as (port, pid):
         # What an earlier receiver left in the page cache must not be written during this one's time.
         os.sync()

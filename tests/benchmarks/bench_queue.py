@@ -239,7 +239,7 @@ def measure(root: Path, url: str, broker: str) -> None:
     drained: dict[str, list[float]] = {"prelim": [], "celery": [], "skip locked": []}
     with child(run_worker, environment), child(run_dispatcher, environment), child(run_plain, broker):
         wait_until(lambda: everyone_is_here(url))
-        drain_celery(broker, client)  # the first round warms up; nobody counts it
+        drain_celery(broker, client)  # the first round warms up and is not counted
         drain_ours(url, client)
         overhead = overhead_ms(url, client)
         for _ in range(ROUNDS):

@@ -76,7 +76,7 @@ def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigurationError(f"cannot make the output folder {out}: {error.strerror}") from error
+        raise ConfigurationError(f"the output folder {out} cannot be created: {error.strerror}") from error
 
 
 @dataclass(slots=True)

@@ -110,7 +110,7 @@ def test_an_unwritable_output_folder_is_rejected_before_the_evaluation(tmp_path:
     write_demo_studies(tmp_path / "cases", count=1, seed=3)
     (tmp_path / "out").write_text("a file")
 
-    with pytest.raises(ConfigurationError, match="cannot make the output folder .*out"):
+    with pytest.raises(ConfigurationError, match="output folder .*out cannot be created"):
         evaluate(tmp_path / "cases", tmp_path / "no checkpoint", CPU, out=tmp_path / "out")
 
 
