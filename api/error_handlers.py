@@ -54,7 +54,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - see above
-    # The input is not repeated: it may be a patient's name in the wrong place.
+    # The input is not repeated: it may be a misplaced patient name.
     message = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors())
     return _answer(
         request,

@@ -87,7 +87,7 @@ class Attempt:
             with transaction(self._url) as session:
                 claims.extend_lease(session, self._claim, lease_seconds=self._lease)
         except OperationalError as error:
-            # The work goes on: the database may be back before the lease ends, else the fence rejects the result.
+            # The work continues: the database may be back before the lease ends, else the fence rejects the result.
             log_unreachable(error)
             self._extend_at = time.monotonic() + DATABASE_PAUSE_SECONDS
         else:

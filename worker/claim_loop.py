@@ -47,7 +47,7 @@ class ClaimLoop:
         """Make attempts while any job waits and the message's time lasts; return how many.
 
         The remaining jobs are left to another message, sent by *wake* before this one ends, so that a waiting job
-        always has a message. If the broker does not take it, this message goes on.
+        always has a message. If the broker does not accept it, work continues under this message.
         """
         ends_at = time.monotonic() + DRAIN_SECONDS
         attempts = 0

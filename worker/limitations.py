@@ -56,7 +56,7 @@ def limitations(
     finish_reason: FinishReason,
     late_arrivals: Sequence[str],
 ) -> list[str]:
-    """Return the reasons why a report may be incomplete or wrong, as sentences.
+    """Return the limitations of a report as sentences: why it may be incomplete or wrong.
 
     *indexed* is false if the model has no reference index; *late_arrivals* as db.studies.lifecycle gives them.
     """

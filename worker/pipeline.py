@@ -72,7 +72,7 @@ class StudyToReport:
     study_hash: str = ""
     #: Called AE titles that its images were sent to.
     called_ae_titles: frozenset[str] = frozenset()
-    #: Images added since the previous version, as db.studies.lifecycle words them.
+    #: Sentences about images added since the previous version, from db.studies.lifecycle.
     late_arrivals: Sequence[str] = ()
 
 

@@ -1,6 +1,6 @@
 """Choose the user, the owner of the files and the program paths of a server that root starts.
 
-PostgreSQL refuses to run as root, and no server should. Yet the data and the wheels' programs may lie below /root,
+PostgreSQL refuses to run as root, and no server should. Yet the data and the wheels' programs may be below /root,
 which no other user may enter, and opening it (or granting one user a way through it) would expose everything else
 there. The data therefore stays where it was configured: a server is started *inside* its directory and never names it
 from outside (`/proc/self/cwd`). Programs need a path that their user can enter, since PostgreSQL resolves its own with

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 POLL_SECONDS = 0.05
-DRAIN_SECONDS = 2.0  # a pipe without writers is read to its end at once
+DRAIN_SECONDS = 2.0  # a pipe without writers is read to its end immediately
 COLOURS = (36, 33, 32, 35, 34, 31)  # ANSI foregrounds (ECMA-48 8.3.117); one per process and one for the launcher
 
 

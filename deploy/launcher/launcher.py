@@ -73,7 +73,7 @@ class Launcher:
         self._lines.write(LAUNCHER, line)
 
     def migrate(self, command: Sequence[str]) -> None:
-        """Run *command* to its end; raise StartFailed if it fails."""
+        """Run *command* and wait for its end; raise StartFailed if it fails."""
         child = Child(LAUNCHER, command, self._lines, self._environment)
         child.start()
         deadline = time.monotonic() + MIGRATE_SECONDS

@@ -1,6 +1,7 @@
 """Verify the invariants of the database (db.operations.invariants) and of the stored files (`prelim audit`).
 
-May run beside all other processes: a file that moves meanwhile is checked again before it counts as a violation.
+May run beside all other processes: a file that is moved during the audit is checked again before it counts as a
+violation.
 """
 
 from __future__ import annotations

@@ -70,11 +70,11 @@ class ElementReader:
             raise Truncated("the data set is shorter than its element lengths")
 
     def _walk(self, data: memoryview) -> int:
-        """Read the elements that begin in *data*; returns the offset behind the last complete one."""
+        """Read the elements that begin in *data*; returns the offset after the last complete one."""
         if not self._implicit:
             if len(data) < 8:  # noqa: PLR2004 - tag, VR and length
                 return 0
-            # The bytes count, not the negotiated transfer syntax: real senders mix the two up.
+            # The bytes decide, not the negotiated transfer syntax: real senders confuse the two.
             self._implicit.append(not _is_vr(bytes(data[4:6])))
         offset = 0
         while offset + 8 <= len(data) and self.understood:
@@ -149,7 +149,7 @@ class ElementReader:
             raise TooComplex(f"more than {MAX_NESTING} nested sequences and items")
 
     def _leave(self, following: int) -> int:
-        # A delimiter without an open level is a known fault of senders; reading can go on behind it.
+        # A delimiter without an open level is a known fault of senders; reading can continue after it.
         if len(self._implicit) > 1:
             self._implicit.pop()
         else:

@@ -97,7 +97,7 @@ def read(
 
 
 def digest(path: Path) -> Digest:
-    """Digest a file as `read` does; all of it if it has no header of a stored file. Raises OSError."""
+    """Digest a file as `read` does; the complete file if it lacks the header of a stored file. Raises OSError."""
     with path.open("rb") as file:
         head = file.read(file_meta.MAX_HEADER_BYTES)
         syntax, start = "", 0

@@ -76,7 +76,7 @@ class Indexer:
     def index(self, files: Iterable[Path]) -> None:
         """Index *files* in one transaction, then remove them from the inbox.
 
-        Files that another dispatcher removes meanwhile have their rows and are skipped.
+        Files that another dispatcher removes in the meantime have their rows and are skipped.
         """
         read = self._place({path: found for path in files if (found := self._read(path)) is not None})
         with transaction(self._url) as session:

@@ -148,7 +148,7 @@ class Listener:
                 association.serve()
         except ConnectionClosed as closed:
             log.warning("connection.refused", address=association.peer.address, cause=str(closed))
-        # The boundary of the thread: a fault of the program is logged, and the other associations go on.
+        # The boundary of the thread: a fault of the program is logged, and the other associations continue.
         except Exception:
             log.exception("association.failed", association_id=association.peer.association_id)
         finally:

@@ -138,7 +138,7 @@ def _title(received: str | None) -> str:
 
 
 def _preferred_first(syntaxes: list[UID]) -> list[UID]:
-    """Sort Explicit VR Little Endian first: it loses no VR, and is the cheapest to read."""
+    """Sort Explicit VR Little Endian first: it loses no VR and is the fastest to read."""
     return sorted(syntaxes, key=lambda syntax: syntax != EXPLICIT_VR_LITTLE_ENDIAN)
 
 

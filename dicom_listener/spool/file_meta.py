@@ -94,7 +94,7 @@ def encode(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, 
 
 
 def decode(header: bytes) -> FileMeta:
-    """Decode a header written by `encode`; bytes behind it are ignored. Raises ValueError if *header* is not one."""
+    """Decode a header written by `encode`; later bytes are ignored. Raises ValueError if *header* is not one."""
     group = memoryview(header)[len(PREAMBLE) :]
     begins = header.startswith(PREAMBLE) and bytes(group[:8]) == struct.pack("<HH2sH", 2, 0, b"UL", 4)
     if not begins or len(group) < GROUP_LENGTH_BYTES:
@@ -129,7 +129,7 @@ def seal(file_bytes: int, crc: int) -> bytes:
 
 
 def is_complete(path: Path) -> bool:
-    """Return whether the seal of the file at *path* is right; reads all of it. Raises OSError."""
+    """Return whether the seal of the file at *path* is valid; reads the complete file. Raises OSError."""
     with path.open("rb") as file:
         header = file.read(MAX_HEADER_BYTES)
         try:

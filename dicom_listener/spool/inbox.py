@@ -1,7 +1,7 @@
 """Objects on their way into the inbox: durable by POSIX, with one flush each.
 
 The usual way costs two flushes in sequence: sync the file, rename it, sync the directory. Here the directory is synced
-in advance: empty files `<uuid>.part` are created by the dozen and their directory entries synced together. An object is
+in advance: empty files `<uuid>.part` are created in batches and their directory entries synced together. An object is
 written into one, sealed (dicom_listener.spool.file_meta) and synced: from then on it survives a power cut under that
 name. The name `<uuid>.dcm`, by which the indexer finds it, is linked beside the first without a flush; the first is
 removed when a later flush has made the second durable. After a crash, a `.part` with a valid seal is an object; any

@@ -20,7 +20,7 @@ MAX_GRID = 8
 def image_patch_tokens(model: Any, builder: PromptBuilder, image: RenderedImage) -> torch.Tensor:
     """Patch tokens of one image [1, layers, patches, channels], on a grid of at most MAX_GRID patches per side.
 
-    If the image is cut into tiles, the tile that shows all of it is used: a place must mean the same in every image.
+    If the image is cut into tiles, the tile that shows all of it is used: a position must mean the same in every image.
     """
     inputs = builder.image_inputs(image)
     if model.config.model_type in INTERNVL:

@@ -41,7 +41,7 @@ def _quotations(cases: Sequence[QuotedCase]) -> list[str]:
 
 
 def excerpt(text: str) -> str:
-    """Return the quoted part of a case's report: its impression, or all of it if it has none."""
+    """Return the quoted part of a case's report: its impression, or the complete report without one."""
     _, impression = split_report(text)
     words = " ".join((impression or text).split())
     if len(words) <= MAX_EXCERPT_CHARACTERS:

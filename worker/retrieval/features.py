@@ -47,7 +47,7 @@ MAX_COMPARED_CASES = 500
 #: Upper bound of `min_similarity`: if most cases are alike, the remaining ones are less similar to their neighbours.
 MAX_MIN_SIMILARITY = 0.5
 #: First of the layers that score out-of-distribution images. Measured on three: by the shallow one an upside-down head
-#: is in distribution; by the middle one alone every second MR of a head passes for a CT, by both deep ones none does;
+#: is in distribution; by the middle one alone every second head MR is in distribution for CT, by both deep ones none;
 #: the last one alone holds only the trained output, and accepts some shuffled images.
 FIRST_OOD_LAYER = 1
 

@@ -3,7 +3,7 @@
 One flat FAISS index for each modality family: half-precision vectors, inner product of normalised vectors, which is the
 cosine similarity. Up to about 1e5 cases a search takes tens of milliseconds; generation takes seconds. It finds every
 neighbour, is deterministic, and can exclude cases; an approximate index would give that up for no benefit.
-The feature statistics of the family lie beside it (worker.retrieval.features).
+The feature statistics of the family are stored beside it (worker.retrieval.features).
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def opened(path: Path) -> Iterator[tuple[str, Encoding, mmap.mmap, int]]:
 
 
 def _meta(buffer: Buffer) -> tuple[str, int]:
-    """Return the transfer syntax and the offset of the data set behind the File Meta Information (group 0002)."""
+    """Return the transfer syntax and the offset of the data set after the File Meta Information (group 0002)."""
     if buffer[_PREAMBLE : _PREAMBLE + 4] != b"DICM":
         raise Unreadable(Reason.NOT_DICOM, "the file is not a DICOM file (DICM prefix missing)")
     syntax, start = "", _PREAMBLE + 4
@@ -121,7 +121,7 @@ def _inflated_pieces(buffer: Buffer, start: int) -> Iterator[bytes]:
         # In pieces on both sides: zlib holds its output twice, and copies its unconsumed input.
         for begin in range(start, len(buffer), _PIECE):
             rest, piece = buffer[begin : begin + _PIECE], b""
-            # A full piece may leave output behind although its input is consumed. The stream may be followed by a byte
+            # After a full piece, output may remain although the input is consumed. The stream may be followed by a byte
             # of padding (PS3.5 A.5), which is never consumed.
             while not inflater.eof and (rest or len(piece) == _PIECE):
                 yield (piece := inflater.decompress(rest, _PIECE))

@@ -109,7 +109,7 @@ def candidate(sop_instance_uid: str, header: Header) -> Candidate:
 
 
 def series_of(header: Header) -> str:
-    """Return the series number of an object, as displayed."""
+    """Return the series number of an object, for display."""
     number = header.number("SeriesNumber")
     return "without number" if number is None else str(header.integer("SeriesNumber"))
 

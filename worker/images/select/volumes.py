@@ -67,7 +67,7 @@ class Volume:
 
     @property
     def series(self) -> str:
-        """Series number, as displayed."""
+        """Series number, for display."""
         return series_of(self.slices[0].item.header)
 
 

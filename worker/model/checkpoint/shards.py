@@ -1,4 +1,4 @@
-"""Read and write safetensors shards one tensor at a time, so that memory stays near the largest tensor."""
+"""Read and write safetensors shards one tensor at a time, so that memory use stays near the size of the largest."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class CudaGraphDecoder(PaddedDecoder):
                 self._runner.decode_step(buffer, width)
         current.wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        # Other threads may encode images on this device meanwhile: only this thread's calls belong to the capture.
+        # Other threads may encode images on this device concurrently: only this thread's calls belong to the capture.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             next_tokens = self._runner.decode_step(buffer, width)
         return buffer, next_tokens, graph

@@ -32,7 +32,7 @@ class ModelRunner(Protocol):
         """Run the vision tower over the first *tiles* pending tiles of *prompts*, in one batch."""
 
     def prefill(self, row: int, prompt: Prompt, start: int, count: int) -> int:
-        """Prefill *count* tokens of *prompt* from *start* on into *row*; return the token that follows them.
+        """Prefill *row* with *count* tokens of *prompt*, beginning at *start*; return the token that follows them.
 
         Returns NO_TOKEN if the logits are not finite.
         """
