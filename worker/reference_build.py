@@ -50,9 +50,8 @@ def build_reference(folder: Path, model: ResidentModel, settings: Settings) -> t
             return reference.add_case(session, row)
 
     directory = f"reference/{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S%f}"
-    steps = Steps(
-        case_encoder(model.patch_tokens, images_per_case=settings.model.images_per_study), finding_names, store
-    )
+    encode = case_encoder(model.patch_tokens, images_per_case=settings.model.images_per_study)
+    steps = Steps(encode, finding_names, store)
     indexed, excluded = build(folder, settings.operations.data_dir / directory, steps, model_digest=model.digest)
     with transaction(url) as session:
         reference.add_snapshot(session, directory=directory, model_digest=model.digest, cases=indexed)

@@ -78,9 +78,8 @@ def write_demo_studies(
 def write_reference_cases(directory: Path, *, count: int, seed: int, variation: Variation = CAREFUL) -> list[DemoStudy]:
     """Write *count* reference cases: two thirds chests, a quarter of them with a rare finding."""
     rng = np.random.default_rng((seed, 2))
-    return _write(
-        directory, list(reference_cases(rng, count)), rng, variation, first_patient=REFERENCE_PATIENTS, small=True
-    )
+    cases = list(reference_cases(rng, count))
+    return _write(directory, cases, rng, variation, first_patient=REFERENCE_PATIENTS, small=True)
 
 
 def reference_cases(rng: np.random.Generator, count: int) -> Iterator[Case]:

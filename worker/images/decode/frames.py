@@ -90,6 +90,5 @@ def _unpack_bits(shape: Shape, buffer: mmap.mmap, start: int, index: int) -> npt
     first, last = index * shape.total, (index + 1) * shape.total
     packed = np.frombuffer(buffer[start + first // 8 : start - (-last // 8)], np.uint8)
     bits = np.unpackbits(packed, bitorder="little")[first % 8 :][: shape.total]
-    return bits.reshape(
-        (shape.rows, shape.columns, shape.samples) if shape.samples > 1 else (shape.rows, shape.columns)
-    )
+    size = (shape.rows, shape.columns)
+    return bits.reshape((*size, shape.samples) if shape.samples > 1 else size)

@@ -208,9 +208,8 @@ def _numbers(value: bytes, vr: str, little_endian: bool) -> tuple[float, ...]:
         if layout is None:
             numbers = tuple(float(part.strip(" \0")) for part in value.decode("latin-1").split("\\")) if value else ()
         else:
-            numbers = struct.unpack(
-                f"{'<' if little_endian else '>'}{len(value) // struct.calcsize(f'<{layout}')}{layout}", value
-            )
+            count = len(value) // struct.calcsize(f"<{layout}")
+            numbers = struct.unpack(f"{'<' if little_endian else '>'}{count}{layout}", value)
     except (ValueError, struct.error):
         return ()
     return tuple(map(float, numbers)) if all(map(math.isfinite, numbers)) else ()

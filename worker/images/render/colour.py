@@ -76,10 +76,7 @@ def _palette(header: Header, frame: Frame) -> npt.NDArray[np.uint8]:
     if frame.samples.dtype.itemsize > 2:  # noqa: PLR2004 - a palette has at most 65 536 entries
         raise Unreadable(Reason.MALFORMED, "32-bit palette indices are not supported")
     signed = header.integer("PixelRepresentation") == 1
-    tables = [
-        table_in(header, descriptor, data, signed=signed, segmented=segmented)
-        for descriptor, data, segmented in _PALETTES
-    ]
+    tables = [table_in(header, head, data, signed=signed, segmented=parts) for head, data, parts in _PALETTES]
     bits = _bits(tables)
 
     def coloured(samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
