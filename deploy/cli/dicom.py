@@ -28,6 +28,7 @@ Authority = Annotated[
     Path | None,
     typer.Option("--ca", help="PEM certificate of the CA that signed the node's certificate; implies --tls."),
 ]
+ListenPort = Annotated[int | None, typer.Option(help="Accept the result on a new association to this port.")]
 
 
 @command()
@@ -70,9 +71,7 @@ def commit(
     calling: Calling = "PRELIM_SCU",
     tls: Tls = None,
     ca: Authority = None,
-    listen_port: Annotated[
-        int | None, typer.Option(help="Accept the result on a new association to this port.")
-    ] = None,
+    listen_port: ListenPort = None,
 ) -> None:
     """Request storage commitment for files sent earlier; exit with 1 if any file is not committed."""
     from dicom_listener.scu import commit

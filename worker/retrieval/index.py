@@ -100,10 +100,7 @@ class ReferenceIndex:
     def search(
         self, tokens: Tokens, *, modality: str, count: int, patient_hash: str = "", study_hash: str = ""
     ) -> list[Neighbour]:
-        """Return the *count* most similar cases of the modality, best first, without those of the same patient.
-
-        *tokens* are the patch tokens of the study's images.
-        """
+        """Return the *count* cases most similar to patch *tokens*, best first, without those of the same patient."""
         family = self._families.get(family_of(modality))
         if family is None or count < 1 or not len(tokens):
             return []

@@ -45,10 +45,7 @@ def series_order(item: Candidate) -> tuple[int, int]:
 
 
 def share_budget(taken: Sequence[Candidate], budget: int, noun: str, names: Sequence[str] = ()) -> list[Selection]:
-    """Select one frame of each object, and share the rest of the budget among objects with more frames, in turn.
-
-    *names*, one for each object, describe it in the reason.
-    """
+    """Select one frame of each object, then more of those with several, in turn; *names* describe the objects."""
     shares = [1] * len(taken)
     rest = budget - len(taken)
     while rest > 0 and any(share < item.header.frames for share, item in zip(shares, taken, strict=True)):

@@ -134,13 +134,9 @@ def _detailed(levels: Sequence[Candidate]) -> Candidate:
 
 
 def _positions(header: Header) -> list[tuple[int, int]]:
-    """Return the top and left of each frame, from 0.
-
-    Raises Unreadable if there are more frames than positions, or a position is outside the slide.
-    """
+    """Return the top and left of each frame, from 0. Raises Unreadable if one is outside the slide or has no place."""
     rows, columns = _matrix(header) or (0, 0)
-    height, width = header.integer("Rows"), header.integer("Columns")
-    tops, lefts = range(0, rows, height), range(0, columns, width)
+    tops, lefts = range(0, rows, header.integer("Rows")), range(0, columns, header.integer("Columns"))
     paths = max(1, header.integer("NumberOfOpticalPaths", 1))
     planes = max(1, header.integer("TotalPixelMatrixFocalPlanes", 1))
     if positions := _declared_positions(header):

@@ -72,12 +72,10 @@ class Volume:
 
 
 def select_slices(candidates: Sequence[Candidate], budget: int, body_part: str) -> tuple[list[Selection], Basis]:
-    """Select at most *budget* slices of the volumes of one modality; also return the basis.
-
-    Frames without positions are sampled as a run if there is nothing else.
-    """
+    """Select at most *budget* slices of the volumes of one modality; also return the basis."""
     groups = _slices(candidates)
     if not groups:
+        # Frames without positions are sampled as a run.
         return select_frames(candidates, budget)
     volumes = _volumes(groups)
     preferred = _preferred(volumes, candidates[0].modality, budget)

@@ -80,10 +80,8 @@ class Canvas:
         return self.inside(np.sqrt(nearest) - np.float32(width / 2))
 
     def spots(self, centres: npt.NDArray[np.float64], radii: npt.NDArray[np.float64]) -> Plane:
-        """Return the mask of many small discs, centres [n, 2] and radii [n]; the maximum where they overlap.
-
-        Each is drawn in its own small window: the pose keeps circles round, so pixel distances suffice.
-        """
+        """Return the mask of many small discs, centres [n, 2] and radii [n]; the maximum where they overlap."""
+        # Each in its own small window: the pose keeps circles round, so pixel distances suffice.
         pixel = self._pose.scale * self.size / 2
         columns, rows = self._pixels(centres)
         half = int(np.ceil((radii.max() + 0.03) * pixel)) + 1
