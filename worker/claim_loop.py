@@ -91,11 +91,9 @@ class ClaimLoop:
             self._poison_lock.release()
 
     def _claim_next(self, *, poison_candidates: bool) -> claims.Claim | None:
-        lease = self._settings.queue.lease_seconds
+        owner, lease = heartbeats.name(), self._settings.queue.lease_seconds
         with statements(self._url) as session:
-            claim = claims.claim_next(
-                session, owner=heartbeats.name(), lease_seconds=lease, poison_candidates=poison_candidates
-            )
+            claim = claims.claim_next(session, owner=owner, lease_seconds=lease, poison_candidates=poison_candidates)
         if claim is not None:
             self._held.add(claim)
         return claim

@@ -17,10 +17,7 @@ if TYPE_CHECKING:
     from worker.retrieval.out_of_distribution import OodResult
     from worker.retrieval.retrieve import Retrieval
 
-_CUT_OFF = {
-    "length": "The text was cut off at the token limit.",
-    "deadline": "The text was cut off at the time limit.",
-}
+_CUT_OFF = {"length": "The text was cut off at the token limit.", "deadline": "The text was cut off at the time limit."}
 _NOT_QUOTED = "No similar earlier cases were quoted"
 
 

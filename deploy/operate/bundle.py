@@ -36,6 +36,10 @@ ELEMENTS = (
     *("PixelRepresentation", "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "VOILUTFunction"),
     *("PixelSpacing", "SliceThickness", "LossyImageCompression", "PixelPaddingValue"),
 )
+#: Columns of each row that a bundle holds; none holds patient data.
+STUDY = "id modality state revision priority settle_reason reason detail"
+JOB = "id revision state fence attempt owner queued_at claimed_at finished_at reason detail frames"
+INSTANCE = "id sop_class_uid transfer_syntax_uid file_bytes sha256 reportable revision"
 DISTRIBUTIONS = ("prelim", "torch", "transformers", "pydicom", "numpy", "pillow", "celery", "sqlalchemy")
 #: Characters of a header value; valid values of these elements are shorter, a misused element may hold free text.
 MAX_VALUE_CHARACTERS = 64
@@ -46,9 +50,12 @@ def write(settings: Settings, name: str, path: Path) -> None:
     with transaction(settings.database()) as session:
         study = lifecycle.find(session, name)
         bundle = {
-            "study": _study(study),
-            "jobs": [_job(job) for job in _of(session, Job, study)],
-            "instances": [_instance(row, settings.operations.data_dir) for row in _of(session, Instance, study)],
+            "study": _columns(study, STUDY),
+            "jobs": [_columns(job, JOB) for job in _of(session, Job, study)],
+            "instances": [
+                _columns(row, INSTANCE) | {"header": _header(settings.operations.data_dir / row.file_path)}
+                for row in _of(session, Instance, study)
+            ],
             "workers": [process.info for process in heartbeats.alive(session, heartbeats.Role.WORKER)],
             "versions": {name: version(name) for name in DISTRIBUTIONS},
             "machine": {"python": platform.python_version(), "kernel": platform.release(), "cores": os.cpu_count()},
@@ -60,19 +67,8 @@ def _of(session: Session, rows: type[Any], study: Study) -> list[Any]:
     return list(session.scalars(select(rows).where(rows.study_id == study.id).order_by(rows.revision, rows.id)))
 
 
-def _study(study: Study) -> dict[str, Any]:
-    fields = ("id", "modality", "state", "revision", "priority", "settle_reason", "reason", "detail")
-    return {name: getattr(study, name) for name in fields}
-
-
-def _job(job: Job) -> dict[str, Any]:
-    fields = ("id", "revision", "state", "fence", "attempt", "owner", "queued_at", "claimed_at", "finished_at")
-    return {name: getattr(job, name) for name in (*fields, "reason", "detail", "frames")}
-
-
-def _instance(row: Instance, data_dir: Path) -> dict[str, Any]:
-    fields = ("id", "sop_class_uid", "transfer_syntax_uid", "file_bytes", "sha256", "reportable", "revision")
-    return {name: getattr(row, name) for name in fields} | {"header": _header(data_dir / row.file_path)}
+def _columns(row: Study | Job | Instance, names: str) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in names.split()}
 
 
 def _header(path: Path) -> dict[str, Any]:

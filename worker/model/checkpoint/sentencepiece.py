@@ -101,11 +101,8 @@ def convert_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
         # transformers would give it the next free id, not the one of the training.
         if backend.token_to_id(token) is None:
             raise ConfigurationError(f"the tokenizer in {directory} has no token {token}")
-    named = {
-        name: _content(config[name])
-        for name in ("bos_token", "eos_token", "unk_token", "pad_token")
-        if config.get(name) is not None
-    }
+    names = ("bos_token", "eos_token", "unk_token", "pad_token")
+    named = {name: _content(config[name]) for name in names if config.get(name) is not None}
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         chat_template=CHAT_TEMPLATE,
