@@ -56,7 +56,7 @@ class Attempt:
         self._extend_at = self._extended + self._lease / 3
 
     def execute(self, write: Write) -> Outcome:
-        """Write the report and store the outcome: every way an attempt can end has its line here or in `_outcome`."""
+        """Write the report and store the outcome: every possible end of an attempt is handled here or in `_outcome`."""
         try:
             return self._outcome(write)
         except StaleFence:

@@ -75,7 +75,7 @@ class Postgres(Server):
         unfinished.rename(self.directory / "cluster")
 
     def launch(self) -> subprocess.Popen[bytes]:
-        """Start the postmaster inside the cluster; when its parent ends it does a fast shutdown."""
+        """Start the postmaster inside the cluster; it makes a fast shutdown when its parent ends."""
         settings = (f"--{name}={value}" for name, value in (self.options | {"port": str(self.port)}).items())
         with self.log_path.open("ab") as output:
             return spawn(

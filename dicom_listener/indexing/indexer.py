@@ -149,7 +149,7 @@ class Indexer:
             return f"indexing failed ({type(error).__name__})"
 
     def _place(self, read: dict[Path, Found]) -> dict[Path, Found]:
-        """Link the instances to their durable paths; returns *read* without files removed from the inbox since."""
+        """Link the instances to their durable paths; returns *read* without files that have left the inbox since."""
         left = {path: found for path, found in read.items() if self._is_placed(path, found)}
         for directory in {self.spool.stored_path(path).parent for path, found in left.items() if _is_instance(found)}:
             sync_directory(directory)

@@ -8,7 +8,7 @@
     addresses = ["10.1.2.0/24"]      # allowed addresses or networks; default: any
     host = "10.1.2.7"                # address for storage commitment results; default: none,
     port = 104                       # results are sent on the association of the request
-    same_association = false         # true: there, although host and port are set
+    same_association = false         # true: always on the association of the request
     tls = false                      # true: results are sent over TLS
 
 Without a file, every peer may associate. With one, only the peers in it.

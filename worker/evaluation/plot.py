@@ -22,7 +22,7 @@ UNPLOTTED = {"edit_distance", "hallucinated"}
 
 
 def plot(result: Result, path: Path) -> None:
-    """Write bars as a PNG: the figures with their intervals, then strict F1 of each finding, the rarest last."""
+    """Plot bars into a PNG: the figures with their intervals, then strict F1 of each finding, the rarest last."""
     figures = {name: interval for name, interval in result.figures.items() if name not in UNPLOTTED}
     findings = sorted(result.findings.items(), key=lambda row: -row[1][1])
     rows = len(figures), max(len(findings), 1)

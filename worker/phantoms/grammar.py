@@ -1,7 +1,7 @@
 """Write the report of a case, in six styles of wording, order and negation; each structure is mentioned once.
 
-The first sentence determines the style. If each sentence had its own, the wordings of a finding would share its
-probability, and greedy decoding would tend to negate it.
+The first sentence determines the style. If each sentence had a different style, the probability of a finding would be
+split among its wordings, and greedy decoding would tend to negate it.
 """
 
 from __future__ import annotations

@@ -33,11 +33,11 @@ class Variation:
     noise: tuple[float, float] = (0.008, 0.045)
 
 
-#: Of the training of the demo checkpoint.
+#: Ranges used to train the demo checkpoint.
 TRAINING = Variation()
-#: Wider than in training, to evaluate with.
+#: Wider ranges than in training, for evaluation.
 WIDER = Variation(shift=0.10, degrees=5.0, contrast=(0.7, 0.7))
-#: Small, of the studies that the demo sends.
+#: Small ranges, for the studies that the demo sends.
 CAREFUL = Variation(shift=0.03, degrees=2.0, contrast=(0.9, 1.1), noise=(0.008, 0.02))
 
 

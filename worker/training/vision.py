@@ -91,7 +91,7 @@ def train_vision(
 
 @torch.inference_mode()
 def label_f1(model: Any, heads: Heads, fresh: VisionSamples) -> float:
-    """Return the F1 of the labels read from the image tokens of images not trained on."""
+    """Return the F1 of the labels read from the image tokens of images not used in training."""
     hits = predicted = actual = 0
     for start in range(0, len(fresh.images), 64):
         rows = np.arange(start, min(start + 64, len(fresh.images)))

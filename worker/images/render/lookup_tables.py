@@ -117,7 +117,7 @@ def _expanded(header: Header, segmented: Keyword, order: str, bits: int, limit: 
 
 
 def _target(codes: list[int], at: int, *, wide: bool) -> int:
-    """Return the index of the segments that an indirect one repeats; it is coded in bytes, least significant first."""
+    """Return the index of the segments that an indirect segment repeats; its bytes are in little-endian order."""
     size, parts = (16, codes[at : at + 2]) if wide else (8, codes[at : at + 4])
     offset = sum(part << size * place for place, part in enumerate(parts))
     return offset // 2 if wide else offset

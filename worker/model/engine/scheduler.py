@@ -68,7 +68,7 @@ class Scheduler:
         return bool(len(self.batch) or len(self.queue))
 
     def step(self) -> None:
-        """Do one bounded step for all sequences."""
+        """Run one step of bounded work for all sequences."""
         self._remove_expired()
         self._encode_images()
         self._prefill()
