@@ -83,7 +83,7 @@ def test_api_returns_the_images_given_to_the_model(api: httpx.Client) -> None:
 
 def test_api_requires_a_key(reported: System) -> None:
     with reported.api() as api:
-        del api.security_headers["Authorization"]
+        del api.headers["Authorization"]
         assert api.get("/v1/studies").status_code == 401
         assert api.get("/v1/health").status_code == 200
 
