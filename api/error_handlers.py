@@ -56,11 +56,8 @@ async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - see above
     # The input is not repeated: it may be a misplaced patient name.
     message = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors())
-    return _answer(
-        request,
-        422,
-        Problem(error=ErrorCode.INVALID_REQUEST, message=message, hint="see /docs for the accepted values"),
-    )
+    problem = Problem(error=ErrorCode.INVALID_REQUEST, message=message, hint="see /docs for the accepted values")
+    return _answer(request, 422, problem)
 
 
 async def _no_database(request: Request, error: Exception) -> Response:

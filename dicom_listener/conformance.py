@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING
 
 from pydicom.uid import UID
@@ -10,7 +9,7 @@ from pynetdicom import AllStoragePresentationContexts
 from pynetdicom._globals import ALL_TRANSFER_SYNTAXES
 
 from db.limits import MAX_ELEMENTS, MAX_INFLATED_BYTES, MAX_NESTING
-from dicom_listener.dicom import statuses, uids
+from dicom_listener.dicom import uids
 from dicom_listener.dicom.statuses import Refusal
 from dicom_listener.receive import association, listener, negotiation
 from dicom_listener.receive.c_store import CStoreHandler
@@ -86,27 +85,17 @@ def _negotiation(settings: Settings) -> Iterator[str]:
         ("Role selection", "no response: default roles"),
         ("ARTIM", f"{association.ARTIM_SECONDS} s"),
         ("Idle association", f"closed after {association.IDLE_SECONDS} s"),
-        (
-            "Pending connections of one address",
-            f"{listener.MAX_PENDING_PER_ADDRESS}; one more closes the oldest",
-        ),
+        ("Pending connections of one address", f"{listener.MAX_PENDING_PER_ADDRESS}; one more closes the oldest"),
     )
 
 
 def _statuses(_: Settings) -> Iterator[str]:
     yield from ("## Statuses", "", "0000 is returned only if the object survives a power cut.", "")
-    refusals_of_all = sorted(_refusals(), key=lambda refusal: refusal.status)
     rows = (
         (f"{refusal.status:04X}", (refusal.__doc__ or "").removeprefix("Raised when ").rstrip("."))
-        for refusal in refusals_of_all
+        for refusal in sorted(Refusal.__subclasses__(), key=lambda refusal: refusal.status)
     )
     yield from _table(("Status", "Returned when"), *rows)
-
-
-def _refusals() -> Iterator[type[Refusal]]:
-    for _, found in inspect.getmembers(statuses, inspect.isclass):
-        if issubclass(found, Refusal) and found is not Refusal:
-            yield found
 
 
 def _storage(settings: Settings) -> Iterator[str]:
@@ -115,16 +104,10 @@ def _storage(settings: Settings) -> Iterator[str]:
         ("", ""),
         ("Stored", "byte for byte as received, without coercion; the preamble is zeroed"),
         ("The same object again", "success; no new report"),
-        (
-            "Another object with a known SOP Instance UID",
-            "success; the first is used, the second is quarantined",
-        ),
+        ("Another object with a known SOP Instance UID", "success; the first is used, the second is quarantined"),
         ("Maximum size of a data set", f"{CStoreHandler.max_bytes} bytes"),
         ("Deflated data sets", f"up to {MAX_INFLATED_BYTES} bytes inflated"),
-        (
-            "Nesting and elements",
-            f"up to {MAX_NESTING} open sequences and items, {MAX_ELEMENTS} elements",
-        ),
+        ("Nesting and elements", f"up to {MAX_NESTING} open sequences and items, {MAX_ELEMENTS} elements"),
         (
             "A study is complete",
             f"{settings.study.settle_seconds:g} s after its last object, if no open association has sent objects of it",

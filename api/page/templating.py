@@ -9,6 +9,7 @@ from api.page import display
 from db.reports.versions import BANNER
 
 HERE = Path(__file__).parent
+FILTERS = (display.person, display.date, display.moment, display.state, display.paragraphs, display.pretty)
 
 
 def _environment() -> Environment:
@@ -19,14 +20,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
-        person=display.person,
-        date=display.date,
-        moment=display.moment,
-        state=display.state,
-        paragraphs=display.paragraphs,
-        pretty=display.pretty,
-    )
+    environment.filters.update({each.__name__: each for each in FILTERS})
     environment.globals["BANNER"] = BANNER
     return environment
 

@@ -24,8 +24,7 @@ def health(request: Request, response: Response) -> Health:
         response.status_code = 503
         return Health(status="degraded", database="unreachable", workers=0)
     healthy = workers > 0 and not raised
-    if not healthy:
-        response.status_code = 503
+    response.status_code = 200 if healthy else 503
     return Health(
         status="ok" if healthy else "degraded", database="ok", workers=workers, alarms=[a.code for a in raised]
     )

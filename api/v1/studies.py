@@ -22,10 +22,7 @@ MAX_ORDINAL = 2**15 - 1
 MAX_VERSION = 2**31 - 1
 
 router = APIRouter(
-    prefix="/v1",
-    dependencies=[Reader],
-    tags=["studies"],
-    responses={401: {"model": Problem}, 403: {"model": Problem}},
+    prefix="/v1", dependencies=[Reader], tags=["studies"], responses={401: {"model": Problem}, 403: {"model": Problem}}
 )
 _missing: dict[int | str, dict[str, Any]] = {404: {"model": Problem}}
 
@@ -81,10 +78,7 @@ def _no_report(line: overview.StudyLine) -> ApiError:
     return ApiError(404, Problem.model_validate(problem))
 
 
-_png: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"image/png": {}}},
-    304: {"description": "Not modified."},
-}
+_png: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}}, 304: {"description": "Not modified."}}
 
 
 @router.get("/studies/{study_id}/report/images/{ordinal}", response_class=Response, responses=_missing | _png)

@@ -40,9 +40,14 @@ def given(row: Base) -> dict[str, Any]:
 
 def one_of(column: str, values: Iterable[str]) -> CheckConstraint:
     """Constraint on the values of a text column."""
-    return CheckConstraint(f"{column} IN ({quoted(values)})", name=f"{column}_known")
+    return CheckConstraint(f"{column} IN ({_quoted(values)})", name=f"{column}_known")
 
 
-def quoted(values: Iterable[str]) -> str:
+def ends_with_reason(states: Iterable[str]) -> CheckConstraint:
+    """Constraint on a study or job: one that ended in one of *states*, without a report, has its reason."""
+    return CheckConstraint(f"state NOT IN ({_quoted(states)}) OR reason IS NOT NULL", name="end_has_a_reason")
+
+
+def _quoted(values: Iterable[str]) -> str:
     """Comma-separated SQL literals of constants without quotes."""
     return ", ".join(f"'{value}'" for value in values)

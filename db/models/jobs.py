@@ -6,7 +6,7 @@ import uuid
 from sqlalchemy import CheckConstraint, ForeignKey, Index, Integer, SmallInteger, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.models.base import Base, database_time, one_of, quoted
+from db.models.base import Base, database_time, ends_with_reason, one_of
 from db.states import JobState
 
 #: A trigger notifies this channel of every job that becomes `queued`.
@@ -53,10 +53,7 @@ class Job(Base):
             "(state = 'running') = (lease_until IS NOT NULL) AND (state <> 'running' OR owner IS NOT NULL)",
             name="running_has_a_lease",
         ),
-        CheckConstraint(
-            f"state NOT IN ({quoted(ENDED_WITHOUT_REPORT)}) OR reason IS NOT NULL",
-            name="end_has_a_reason",
-        ),
+        ends_with_reason(ENDED_WITHOUT_REPORT),
         Index("jobs_queued", "urgent_at", postgresql_where=text("state = 'queued'")),
         Index("jobs_running", "lease_until", postgresql_where=text("state = 'running'")),
     )

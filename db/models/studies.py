@@ -6,7 +6,7 @@ import uuid
 from sqlalchemy import CheckConstraint, Index, Integer, SmallInteger, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.models.base import Base, database_time, one_of, quoted
+from db.models.base import Base, database_time, ends_with_reason, one_of
 from db.states import StudyState
 
 ENDED_WITHOUT_REPORT = (StudyState.NOT_REPORTABLE, StudyState.FAILED, StudyState.CANCELLED)
@@ -51,11 +51,7 @@ class Study(Base):
 
     __table_args__ = (
         one_of("state", StudyState),
-        # A study that ended without a report has its reason.
-        CheckConstraint(
-            f"state NOT IN ({quoted(ENDED_WITHOUT_REPORT)}) OR reason IS NOT NULL",
-            name="end_has_a_reason",
-        ),
+        ends_with_reason(ENDED_WITHOUT_REPORT),
         CheckConstraint("state = 'receiving' OR settle_reason IS NOT NULL", name="settled_has_a_reason"),
         # The dispatcher reads only the few studies that are still arriving.
         Index("studies_receiving", "last_received_at", postgresql_where=text("state = 'receiving'")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import socket
 import subprocess
@@ -124,7 +125,8 @@ class Server(ABC):
             if process.poll() is not None:
                 break
             process.send_signal(stop_signal)
-            wait_for_end(process, STOP_SECONDS)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_SECONDS)
         self.process = None
 
     def _is_ready_before(self, deadline: float) -> bool:
@@ -153,12 +155,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
-
-
-def wait_for_end(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Return whether *process* ended within *seconds*; if so it leaves no zombie."""
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return False
-    return True

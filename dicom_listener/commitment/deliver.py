@@ -24,13 +24,8 @@ from db.logs import frames
 from db.session import transaction
 from db.studies import commitments
 from dicom_listener.commitment import verify
+from dicom_listener.dicom import uids
 from dicom_listener.dicom.statuses import SUCCESS
-from dicom_listener.dicom.uids import (
-    EXPLICIT_VR_LITTLE_ENDIAN,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-    STORAGE_COMMITMENT_INSTANCE,
-    STORAGE_COMMITMENT_PUSH_MODEL,
-)
 from dicom_listener.receive import tls
 from dicom_listener.scu.send import exchange, take_over_responses
 from dicom_listener.spool.commitment_outbox import CommitmentOutbox, State
@@ -192,12 +187,12 @@ def call(peer: KnownPeer, calling: str, result: CommitmentResult, context: ssl.S
     ae = AE(calling or "PRELIM")
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = RESPONSE_SECONDS
     # PS3.5 10.1 requires the default transfer syntax, Implicit VR Little Endian, in every proposal.
-    syntaxes = [EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN]
+    syntaxes = [uids.EXPLICIT_VR_LITTLE_ENDIAN, uids.IMPLICIT_VR_LITTLE_ENDIAN]
     association = ae.associate(
         peer.host or "",
         peer.port or 0,
-        contexts=[build_context(STORAGE_COMMITMENT_PUSH_MODEL, syntaxes)],
-        ext_neg=[build_role(STORAGE_COMMITMENT_PUSH_MODEL, scp_role=True)],
+        contexts=[build_context(uids.STORAGE_COMMITMENT_PUSH_MODEL, syntaxes)],
+        ext_neg=[build_role(uids.STORAGE_COMMITMENT_PUSH_MODEL, scp_role=True)],
         ae_title=peer.ae_title,
         tls_args=None if context is None else (context, peer.host or ""),
     )
@@ -216,8 +211,8 @@ def _send(association: Any, address: str, result: CommitmentResult) -> None:
         raise DeliveryFailed(f"{address} does not accept storage commitment results")
     request = N_EVENT_REPORT()
     request.MessageID = 1
-    request.AffectedSOPClassUID = STORAGE_COMMITMENT_PUSH_MODEL
-    request.AffectedSOPInstanceUID = STORAGE_COMMITMENT_INSTANCE
+    request.AffectedSOPClassUID = uids.STORAGE_COMMITMENT_PUSH_MODEL
+    request.AffectedSOPInstanceUID = uids.STORAGE_COMMITMENT_INSTANCE
     request.EventTypeID = result.event_type
     request.EventInformation = io.BytesIO(result.encode(str(context.transfer_syntax[0])))
     response = exchange(association, request, context.context_id)

@@ -147,32 +147,30 @@ class Texts:
 
 def _priority(texts: Texts, reception: file_meta.Reception, rules: Mapping[str, str]) -> int:
     """Return the priority by C-STORE, requested procedure and the site's rules for both AE titles."""
-    levels = (
-        texts[Tag.REQUESTED_PROCEDURE_PRIORITY].upper(),
-        *(rules.get(title.strip(), "") for title in _titles(reception)),
-    )
+    titles = reception.calling_ae_title, reception.called_ae_title
+    levels = (texts[Tag.REQUESTED_PROCEDURE_PRIORITY].upper(), *(rules.get(title.strip(), "") for title in titles))
     return priority.highest(PRIORITIES.get(reception.priority, 0), *(priority.LEVELS.get(word, 0) for word in levels))
 
 
-def _titles(reception: file_meta.Reception) -> tuple[str, str]:
-    return reception.calling_ae_title, reception.called_ae_title
+def _study(texts: Texts, level: int) -> StudyAttributes:
+    return StudyAttributes(
+        study_instance_uid=texts.uid(data_sets.STUDY_INSTANCE_UID),
+        patient_id=texts[Tag.PATIENT_ID],
+        patient_name=texts[Tag.PATIENT_NAME],
+        patient_birth_date=texts[Tag.PATIENT_BIRTH_DATE],
+        patient_sex=texts[Tag.PATIENT_SEX],
+        accession_number=texts[Tag.ACCESSION_NUMBER],
+        study_date=texts[Tag.STUDY_DATE],
+        study_description=texts[Tag.STUDY_DESCRIPTION],
+        priority=level,
+        announced=texts.number(Tag.NUMBER_OF_STUDY_RELATED_INSTANCES),
+    )
 
 
 def _instance(texts: Texts, meta: file_meta.FileMeta, digest: Digest, file_path: str, level: int) -> ReceivedInstance:
     reception = meta.reception
     return ReceivedInstance(
-        study=StudyAttributes(
-            study_instance_uid=texts.uid(data_sets.STUDY_INSTANCE_UID),
-            patient_id=texts[Tag.PATIENT_ID],
-            patient_name=texts[Tag.PATIENT_NAME],
-            patient_birth_date=texts[Tag.PATIENT_BIRTH_DATE],
-            patient_sex=texts[Tag.PATIENT_SEX],
-            accession_number=texts[Tag.ACCESSION_NUMBER],
-            study_date=texts[Tag.STUDY_DATE],
-            study_description=texts[Tag.STUDY_DESCRIPTION],
-            priority=level,
-            announced=texts.number(Tag.NUMBER_OF_STUDY_RELATED_INSTANCES),
-        ),
+        study=_study(texts, level),
         sop_instance_uid=meta.sop_instance_uid,
         sop_class_uid=meta.sop_class_uid,
         transfer_syntax_uid=meta.transfer_syntax_uid,

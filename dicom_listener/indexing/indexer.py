@@ -151,13 +151,14 @@ class Indexer:
     def _place(self, read: dict[Path, Found]) -> dict[Path, Found]:
         """Link the instances to their durable paths; returns *read* without files that have left the inbox since."""
         left = {path: found for path, found in read.items() if self._is_placed(path, found)}
-        for directory in {self.spool.stored_path(path).parent for path, found in left.items() if _is_instance(found)}:
+        instances = [path for path, found in left.items() if isinstance(found, ReceivedInstance)]
+        for directory in {self.spool.stored_path(path).parent for path in instances}:
             sync_directory(directory)
         return left
 
     def _is_placed(self, path: Path, found: Found) -> bool:
         try:
-            if _is_instance(found):
+            if isinstance(found, ReceivedInstance):
                 with contextlib.suppress(FileExistsError):  # from an interrupted run
                     os.link(path, self.spool.stored_path(path))
         except FileNotFoundError:
@@ -207,10 +208,6 @@ class Indexer:
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self._data_dir).as_posix()
-
-
-def _is_instance(found: Found) -> bool:
-    return isinstance(found, ReceivedInstance)
 
 
 def _is_value_error(error: DBAPIError) -> bool:

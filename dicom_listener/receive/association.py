@@ -13,26 +13,10 @@ import structlog
 from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from dicom_listener.dicom.statuses import SUCCESS
-from dicom_listener.receive import dimse, negotiation
+from dicom_listener.receive import dimse, negotiation, upper_layer
 from dicom_listener.receive.handlers import NullHandler
 from dicom_listener.receive.peers import Peer
-from dicom_listener.receive.upper_layer import (
-    ABORT,
-    ASSOCIATE_AC,
-    ASSOCIATE_RJ,
-    ASSOCIATE_RQ,
-    COMMAND,
-    INVALID_PARAMETER,
-    LAST,
-    NOT_SPECIFIED,
-    P_DATA_TF,
-    RELEASE_RP,
-    RELEASE_RQ,
-    UNEXPECTED_PDU,
-    Abort,
-    ConnectionClosed,
-    pdvs,
-)
+from dicom_listener.receive.upper_layer import Abort, ConnectionClosed
 
 if TYPE_CHECKING:
     from dicom_listener.receive.dimse import Command
@@ -63,7 +47,7 @@ class Request:
 
     def ends_with(self, control: int) -> bool:
         """Return whether the last fragment of its kind with this *control* header ends the request."""
-        return not (control & COMMAND and self.command.has_data_set)
+        return not (control & upper_layer.COMMAND and self.command.has_data_set)
 
 
 class Association:
@@ -103,7 +87,7 @@ class Association:
             except Abort as abort:
                 self._log("association.aborted", str(abort))
                 with contextlib.suppress(ConnectionClosed):
-                    self._connection.send(ABORT, bytes((0, 0, SERVICE_PROVIDER, abort.reason)))
+                    self._connection.send(upper_layer.ABORT, bytes((0, 0, SERVICE_PROVIDER, abort.reason)))
             finally:
                 try:
                     if self._request is not None:
@@ -123,8 +107,8 @@ class Association:
     def _negotiate(self) -> str | None:
         """Accept or reject the association; returns the cause of a rejection."""
         kind, content = self._connection.read(ARTIM_SECONDS, associated=False)
-        if kind != ASSOCIATE_RQ:
-            raise Abort(f"PDU type {kind} before an association", UNEXPECTED_PDU)
+        if kind != upper_layer.ASSOCIATE_RQ:
+            raise Abort(f"PDU type {kind} before an association", upper_layer.UNEXPECTED_PDU)
         proposal = negotiation.parse(content)
         titles = {"calling_ae_title": proposal.calling_ae_title, "called_ae_title": proposal.called_ae_title}
         self.peer = dataclasses.replace(self.peer, **titles)
@@ -132,69 +116,69 @@ class Association:
         rejection = self._services.admit(self.peer)
         if rejection is not None:
             self._services.count_refusal(self.peer, rejection.cause)
-            self._connection.send(ASSOCIATE_RJ, rejection.encode())
+            self._connection.send(upper_layer.ASSOCIATE_RJ, rejection.encode())
             return rejection.cause
         self.established = True
         response, self._contexts = self._services.accept(proposal)
         self._max_pdu_bytes = proposal.max_pdu_bytes
-        self._connection.send(ASSOCIATE_AC, response)
+        self._connection.send(upper_layer.ASSOCIATE_AC, response)
         return None
 
     def _serve_requests(self) -> bool:
         """Serve requests until the association is released; returns False if the peer aborts it."""
         while True:
             kind, content = self._connection.read(IDLE_SECONDS, on_idle=self._send_commitment_result)
-            if kind == P_DATA_TF:
+            if kind == upper_layer.P_DATA_TF:
                 self._count(len(content))
-                for context_id, control, fragment in pdvs(content):
+                for context_id, control, fragment in upper_layer.pdvs(content):
                     self._receive(context_id, control, fragment)
-            elif kind == RELEASE_RQ:
-                self._connection.send(RELEASE_RP, bytes(4))
+            elif kind == upper_layer.RELEASE_RQ:
+                self._connection.send(upper_layer.RELEASE_RP, bytes(4))
                 return True
-            elif kind == ABORT:
+            elif kind == upper_layer.ABORT:
                 return False
             else:
-                raise Abort(f"PDU type {kind} in an association", UNEXPECTED_PDU)
+                raise Abort(f"PDU type {kind} in an association", upper_layer.UNEXPECTED_PDU)
 
     def _count(self, received: int) -> None:
         self._received += received
         if self._received > MAX_ASSOCIATION_BYTES:
-            raise Abort(f"more than {MAX_ASSOCIATION_BYTES} bytes in one association", NOT_SPECIFIED)
+            raise Abort(f"more than {MAX_ASSOCIATION_BYTES} bytes in one association", upper_layer.NOT_SPECIFIED)
 
     def _receive(self, context_id: int, control: int, fragment: memoryview) -> None:
-        if bool(control & COMMAND) == (self._request is not None):
-            raise Abort("command and data set out of order", UNEXPECTED_PDU)
+        if bool(control & upper_layer.COMMAND) == (self._request is not None):
+            raise Abort("command and data set out of order", upper_layer.UNEXPECTED_PDU)
         if self._request is None:
             self._receive_command(context_id, control, fragment)
         elif context_id != self._request.context_id:
-            raise Abort("data set and command in different contexts", INVALID_PARAMETER)
+            raise Abort("data set and command in different contexts", upper_layer.INVALID_PARAMETER)
         else:
-            self._request.handler.write(fragment, last=bool(control & LAST))
-        if control & LAST and self._request is not None and self._request.ends_with(control):
+            self._request.handler.write(fragment, last=bool(control & upper_layer.LAST))
+        if control & upper_layer.LAST and self._request is not None and self._request.ends_with(control):
             self._respond(self._request)
 
     def _receive_command(self, context_id: int, control: int, fragment: memoryview) -> None:
         if self._command and context_id != self._command_context:
-            raise Abort("command in two contexts", INVALID_PARAMETER)
+            raise Abort("command in two contexts", upper_layer.INVALID_PARAMETER)
         self._command_context = context_id
         self._command += fragment
         if len(self._command) > dimse.MAX_COMMAND_BYTES:
-            raise Abort(f"command set longer than {dimse.MAX_COMMAND_BYTES} bytes", INVALID_PARAMETER)
-        if control & LAST:
+            raise Abort(f"command set longer than {dimse.MAX_COMMAND_BYTES} bytes", upper_layer.INVALID_PARAMETER)
+        if control & upper_layer.LAST:
             command, self._command = dimse.Command(self._command), bytearray()
             self._begin(context_id, command)
 
     def _begin(self, context_id: int, command: Command) -> None:
         context = self._contexts.get(context_id)
         if context is None:
-            raise Abort("command in a context that was not accepted", INVALID_PARAMETER)
+            raise Abort("command in a context that was not accepted", upper_layer.INVALID_PARAMETER)
         if command.field == dimse.C_CANCEL_RQ:
             return  # every request is answered before the next one is read: there is nothing to cancel
         if self._answers_result(command):
             self._request = Request(context_id, command, NullHandler())
             return
         if command.field & dimse.RESPONSE:
-            raise Abort(f"unexpected command {command.field:#06x}", UNEXPECTED_PDU)
+            raise Abort(f"unexpected command {command.field:#06x}", upper_layer.UNEXPECTED_PDU)
         self._request = Request(context_id, command, self._services.handler(command, context, self.peer))
 
     def _respond(self, request: Request) -> None:
@@ -218,7 +202,7 @@ class Association:
 
     def _send(self, context_id: int, encoded: bytes, *, command: bool = True) -> None:
         for pdv in dimse.fragments(context_id, encoded, command=command, maximum=self._max_pdu_bytes):
-            self._connection.send(P_DATA_TF, pdv)
+            self._connection.send(upper_layer.P_DATA_TF, pdv)
 
     def _send_commitment_result(self) -> None:
         """Send a storage commitment result that waits for this association, unless another message is in progress."""

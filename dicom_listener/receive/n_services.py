@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pydicom.uid import generate_uid
 
-from dicom_listener.dicom import data_sets
+from dicom_listener.dicom import data_sets, uids
 from dicom_listener.dicom.statuses import (
     DuplicateInstance,
     InvalidAttribute,
@@ -22,18 +22,8 @@ from dicom_listener.dicom.statuses import (
     NoSuchInstance,
     SOPClassNotSupported,
 )
-from dicom_listener.dicom.uids import (
-    MODALITY_PERFORMED_PROCEDURE_STEP,
-    STORAGE_COMMITMENT_INSTANCE,
-    STORAGE_COMMITMENT_PUSH_MODEL,
-)
+from dicom_listener.receive import dimse
 from dicom_listener.receive.c_store import SpoolingHandler
-from dicom_listener.receive.dimse import (
-    ACTION_TYPE_ID,
-    AFFECTED_SOP_INSTANCE_UID,
-    REQUESTED_SOP_CLASS_UID,
-    REQUESTED_SOP_INSTANCE_UID,
-)
 from dicom_listener.spool import file_meta
 from dicom_listener.spool.writer import disk_errors
 
@@ -63,13 +53,13 @@ class CommitmentRequestHandler(SpoolingHandler):
 
     def identify(self, command: Command) -> tuple[str, str]:
         """Return the well-known SOP instance of storage commitment."""
-        if command.text(REQUESTED_SOP_INSTANCE_UID) != STORAGE_COMMITMENT_INSTANCE:
+        if command.text(dimse.REQUESTED_SOP_INSTANCE_UID) != uids.STORAGE_COMMITMENT_INSTANCE:
             raise NoSuchInstance("not the well-known SOP instance of storage commitment")
-        if command.number(ACTION_TYPE_ID, default=0) != REQUEST_STORAGE_COMMITMENT:
+        if command.number(dimse.ACTION_TYPE_ID, default=0) != REQUEST_STORAGE_COMMITMENT:
             raise NoSuchAction("unknown action: expected Request Storage Commitment (1)")
-        if command.text(REQUESTED_SOP_CLASS_UID) != STORAGE_COMMITMENT_PUSH_MODEL:
+        if command.text(dimse.REQUESTED_SOP_CLASS_UID) != uids.STORAGE_COMMITMENT_PUSH_MODEL:
             raise SOPClassNotSupported("the requested SOP class is not storage commitment")
-        return STORAGE_COMMITMENT_PUSH_MODEL, STORAGE_COMMITMENT_INSTANCE
+        return uids.STORAGE_COMMITMENT_PUSH_MODEL, uids.STORAGE_COMMITMENT_INSTANCE
 
     def check(self, reader: data_sets.Reader) -> None:
         """Raise Refusal if the Transaction UID or the references are missing."""
@@ -130,10 +120,10 @@ class StepCreateHandler(StepHandler):
 
     def identify(self, command: Command) -> tuple[str, str]:
         """Return the step's UID: the modality's, or a new one if it sends none (PS3.7 10.1.5.1.4)."""
-        uid = command.text(AFFECTED_SOP_INSTANCE_UID) or generate_uid()
+        uid = command.text(dimse.AFFECTED_SOP_INSTANCE_UID) or generate_uid()
         if self.states[data_sets.parse_uid(uid, "Affected SOP Instance UID")] is not None:
             raise DuplicateInstance("the procedure step already exists")
-        return MODALITY_PERFORMED_PROCEDURE_STEP, uid
+        return uids.MODALITY_PERFORMED_PROCEDURE_STEP, uid
 
     def check(self, reader: data_sets.Reader) -> None:
         """Raise Refusal if the step has no study or is not IN PROGRESS (PS3.4 F.7.2.1.2)."""
@@ -152,13 +142,13 @@ class StepSetHandler(StepHandler):
 
     def identify(self, command: Command) -> tuple[str, str]:
         """Return the UID of a step in progress."""
-        uid = data_sets.parse_uid(command.text(REQUESTED_SOP_INSTANCE_UID), "Requested SOP Instance UID")
+        uid = data_sets.parse_uid(command.text(dimse.REQUESTED_SOP_INSTANCE_UID), "Requested SOP Instance UID")
         state = self.states[uid]
         if state is None:
             raise NoSuchInstance("the procedure step does not exist")
         if state != IN_PROGRESS:
             raise NoLongerUpdatable("the procedure step has ended")
-        return MODALITY_PERFORMED_PROCEDURE_STEP, uid
+        return uids.MODALITY_PERFORMED_PROCEDURE_STEP, uid
 
     def check(self, reader: data_sets.Reader) -> None:
         """Raise InvalidAttribute if a status is given and unknown."""

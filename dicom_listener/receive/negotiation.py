@@ -15,13 +15,7 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.presentation import build_context, negotiate_unrestricted
 
-from dicom_listener.dicom.uids import (
-    EXPLICIT_VR_LITTLE_ENDIAN,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-    MODALITY_PERFORMED_PROCEDURE_STEP,
-    STORAGE_COMMITMENT_PUSH_MODEL,
-    VERIFICATION,
-)
+from dicom_listener.dicom import uids
 from dicom_listener.receive.upper_layer import ASSOCIATE_RQ, INVALID_PARAMETER, PDU_HEADER, Abort
 from dicom_listener.spool.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
@@ -127,8 +121,8 @@ def parse(content: memoryview) -> Proposal:
 
 def supported(*, mpps: bool) -> list[PresentationContext]:
     """Return the supported presentation contexts other than storage."""
-    classes = [VERIFICATION, STORAGE_COMMITMENT_PUSH_MODEL] + [MODALITY_PERFORMED_PROCEDURE_STEP] * mpps
-    syntaxes = [EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN]
+    classes = [uids.VERIFICATION, uids.STORAGE_COMMITMENT_PUSH_MODEL] + [uids.MODALITY_PERFORMED_PROCEDURE_STEP] * mpps
+    syntaxes = [uids.EXPLICIT_VR_LITTLE_ENDIAN, uids.IMPLICIT_VR_LITTLE_ENDIAN]
     return [build_context(sop_class, syntaxes) for sop_class in classes]
 
 
@@ -139,7 +133,7 @@ def _title(received: str | None) -> str:
 
 def _preferred_first(syntaxes: list[UID]) -> list[UID]:
     """Sort Explicit VR Little Endian first: it loses no VR and is the fastest to read."""
-    return sorted(syntaxes, key=lambda syntax: syntax != EXPLICIT_VR_LITTLE_ENDIAN)
+    return sorted(syntaxes, key=lambda syntax: syntax != uids.EXPLICIT_VR_LITTLE_ENDIAN)
 
 
 def _user_information(max_pdu_bytes: int) -> list[Any]:

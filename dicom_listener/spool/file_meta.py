@@ -118,11 +118,6 @@ def decode(header: bytes) -> FileMeta:
     )
 
 
-def checksum(content: bytes | memoryview, so_far: int = 0) -> int:
-    """Return the CRC-32 of *content*, continued from *so_far*."""
-    return zlib.crc32(content, so_far)
-
-
 def seal(file_bytes: int, crc: int) -> bytes:
     """Return the seal of a complete file; *crc* is that of its header without the seal, then its data set."""
     return SEAL.pack(b"%016x" % file_bytes, b"%08x" % crc)
@@ -136,10 +131,10 @@ def is_complete(path: Path) -> bool:
             meta = decode(header)
         except ValueError:
             return False
-        crc = checksum(header[: meta.length - SEAL.size])
+        crc = zlib.crc32(header[: meta.length - SEAL.size])
         file.seek(meta.length)
         while step := file.read(READ_BYTES):
-            crc = checksum(step, crc)
+            crc = zlib.crc32(step, crc)
         return meta.seal == seal(file.tell(), crc)
 
 

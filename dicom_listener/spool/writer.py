@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -81,14 +82,14 @@ class SpoolWriter:
         self._directory_replaced = directory_replaced
         self._header = header
         self._seal_at = len(header) - file_meta.SEAL.size
-        self._crc = file_meta.checksum(header[: self._seal_at])
+        self._crc = zlib.crc32(header[: self._seal_at])
         self._bytes = 0
         #: Received, not yet written to the disk.
         self._unwritten: list[bytes | memoryview] = [header]
 
     def write(self, fragment: bytes | memoryview, *, last: bool = False) -> None:
         """Append bytes of the data set; the *last* must stay unchanged until `commit`. Raises OutOfResources."""
-        self._crc = file_meta.checksum(fragment, self._crc)
+        self._crc = zlib.crc32(fragment, self._crc)
         self._unwritten.append(fragment)
         if not last:
             with disk_errors():
