@@ -41,11 +41,7 @@ def configure(settings: Settings) -> None:
     """Send the records of structlog and of the standard library to standard error, in the configured format."""
     structlog.configure(
         # The filter is first: a record below the level costs almost nothing.
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *SHARED,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
+        processors=[structlog.stdlib.filter_by_level, *SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,

@@ -17,9 +17,7 @@ def health(request: Request, response: Response) -> Health:
     try:
         with transaction(settings.database()) as session:
             workers = len(heartbeats.alive(session, heartbeats.Role.WORKER))
-            raised = alarms.raised(
-                session, after_seconds=settings.operations.alarm_seconds, cap_seconds=settings.study.settle_cap_seconds
-            )
+            raised = alarms.raised(session, settings)
     except UNREACHABLE:
         response.status_code = 503
         return Health(status="degraded", database="unreachable", workers=0)

@@ -58,21 +58,12 @@ class SystemCollector(Collector):
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """Yield all metrics; every alarm code is present, so that rules can refer to it before it is raised."""
-        after, cap = self._settings.operations.alarm_seconds, self._settings.study.settle_cap_seconds
-        raised = {alarm.code for alarm in alarms.raised(self._session, after_seconds=after, cap_seconds=cap)}
-        yield _gauge(
-            "prelim_alarm",
-            "1 while the alarm is raised: work is pending and makes no progress.",
-            "code",
-            {code: int(code in raised) for code in alarms.CODES},
-        )
+        raised = {alarm.code for alarm in alarms.raised(self._session, self._settings)}
+        about = "1 while the alarm is raised: work is pending and makes no progress."
+        yield _gauge("prelim_alarm", about, "code", {code: int(code in raised) for code in alarms.CODES})
         yield _gauge("prelim_studies", "Studies by displayed state.", "state", overview.counts(self._session))
-        yield _gauge(
-            "prelim_processes_alive",
-            "Processes with a heartbeat in the last 30 s.",
-            "role",
-            {role: len(heartbeats.alive(self._session, role)) for role in ROLES},
-        )
+        alive = {role: len(heartbeats.alive(self._session, role)) for role in ROLES}
+        yield _gauge("prelim_processes_alive", "Processes with a heartbeat in the last 30 s.", "role", alive)
         yield from self._engines()
 
     def _engines(self) -> Iterable[GaugeMetricFamily]:

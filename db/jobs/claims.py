@@ -78,10 +78,8 @@ def claim_next(session: Session, *, owner: str, lease_seconds: float, poison_can
     time, so that it does not use up the attempts of the others; claims of one owner must not overlap, except those
     without *poison_candidates*.
     """
-    found = session.execute(
-        CLAIM, {"owner": owner, "lease_seconds": lease_seconds, "poison_candidates": poison_candidates}
-    )
-    row = found.one_or_none()
+    names = {"owner": owner, "lease_seconds": lease_seconds, "poison_candidates": poison_candidates}
+    row = session.execute(CLAIM, names).one_or_none()
     return None if row is None else Claim(*row)
 
 
@@ -151,16 +149,9 @@ def retry_later(
         return
     pause = min(pause_seconds * 2 ** (claim.attempt - 1), MAX_PAUSE_SECONDS)
     # Not cryptographic: it spreads the load.
-    spread = pause * (1 + random.uniform(-JITTER, JITTER))  # noqa: S311
-    _update(
-        session,
-        claim,
-        **RETURNED,
-        available_at=func.clock_timestamp() + dt.timedelta(seconds=spread),
-        reason=reason,
-        detail=detail,
-        frames=frames,
-    )
+    spread = dt.timedelta(seconds=pause * (1 + random.uniform(-JITTER, JITTER)))  # noqa: S311
+    failure = {"reason": reason, "detail": detail, "frames": frames}
+    _update(session, claim, **RETURNED, **failure, available_at=func.clock_timestamp() + spread)
 
 
 def retry(session: Session, study: Study) -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Select
     from sqlalchemy.orm import Session
 
+    from db.settings import Settings
+
 #: Codes of alarms.
 CODES = (
     "no_worker",
@@ -45,17 +47,15 @@ class Alarm:
     detail: str
 
 
-def raised(session: Session, *, after_seconds: float, cap_seconds: float) -> list[Alarm]:
-    """Return the current alarms, for work without progress for *after_seconds*.
-
-    *cap_seconds* is the longest time a study may arrive before it is considered complete.
-    """
+def raised(session: Session, settings: Settings) -> list[Alarm]:
+    """Return the current alarms, for work without progress for `alarm_seconds`."""
+    after_seconds = settings.operations.alarm_seconds
     found = (
         _waiting(session, after_seconds),
         _failing(session),
         _not_rescued(session, after_seconds),
         _no_dispatcher(session),
-        _unsettled(session, cap_seconds + after_seconds),
+        _unsettled(session, settings.study.settle_cap_seconds + after_seconds),
     )
     return [alarm for alarm in found if alarm is not None]
 

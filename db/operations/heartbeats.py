@@ -40,12 +40,8 @@ def name() -> str:
 def record(session: Session, role: Role, info: dict[str, Any] | None = None) -> None:
     """Record a heartbeat of this process."""
     row = insert(Process).values(name=name(), role=role, info=info or {})
-    session.execute(
-        row.on_conflict_do_update(
-            index_elements=["name"],
-            set_={"seen_at": func.clock_timestamp(), "role": role, "info": row.excluded.info},
-        )
-    )
+    fresh = {"seen_at": func.clock_timestamp(), "role": role, "info": row.excluded.info}
+    session.execute(row.on_conflict_do_update(index_elements=["name"], set_=fresh))
 
 
 def alive(session: Session, role: Role | None = None) -> Sequence[Process]:

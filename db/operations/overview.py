@@ -190,23 +190,15 @@ def studies(session: Session, study_instance_uids: Collection[str]) -> list[Stud
 
 def content(session: Session, study_id: uuid.UUID) -> Content:
     """Count the received series, objects and images of a study."""
-    counts = session.execute(
-        select(
-            func.count(Instance.series_instance_uid.distinct()),
-            func.count(),
-            func.count().filter(Instance.reportable),
-        ).where(Instance.study_id == study_id)
-    ).one()
-    return Content(*counts)
+    series, images = func.count(Instance.series_instance_uid.distinct()), func.count().filter(Instance.reportable)
+    query = select(series, func.count(), images).where(Instance.study_id == study_id)
+    return Content(*session.execute(query).one())
 
 
 def overview(session: Session) -> Overview:
     """Return the studies by displayed state, the queue, the workers and the last error."""
-    depth, oldest = session.execute(
-        select(func.count(), func.extract("epoch", func.clock_timestamp() - func.min(Job.queued_at))).where(
-            Job.state == JobState.QUEUED
-        )
-    ).one()
+    waited = func.extract("epoch", func.clock_timestamp() - func.min(Job.queued_at))
+    depth, oldest = session.execute(select(func.count(), waited).where(Job.state == JobState.QUEUED)).one()
     return Overview(
         studies=counts(session),
         queue_depth=depth,

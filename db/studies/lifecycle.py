@@ -193,12 +193,8 @@ def _since(session: Session, study_id: uuid.UUID, reported: int, revision: int) 
     )
     late = session.execute(
         select(Instance.series_number, func.count(), func.min(Instance.received_at))
-        .where(
-            Instance.study_id == study_id,
-            Instance.revision > reported,
-            Instance.revision <= revision,
-            Instance.reportable,
-        )
+        .where(Instance.study_id == study_id, Instance.reportable)
+        .where(Instance.revision > reported, Instance.revision <= revision)
         .group_by(Instance.series_instance_uid, Instance.series_number)
         .order_by(Instance.series_number)
     )

@@ -49,14 +49,14 @@ class Redis(Server):
         """Start it inside its directory; it reads its configuration, password included, from stdin."""
         program = redis_program()
         executable = accessible_copy(program.parent, (program.name,), self.account) / program.name
-        directory = self._account_directory("data")
+
         configuration = CONFIGURATION.format(host=LOOPBACK, port=self.port, password=self.password)
         with self.log_path.open("ab") as output, file_in_memory(configuration) as stdin:
             return spawn(
                 [executable, "-"],
                 death_signal=signal.SIGTERM,
                 account=self.account,
-                cwd=directory,
+                cwd=self._account_directory("data"),
                 env={"PATH": os.defpath},
                 stdin=stdin,
                 output=output,

@@ -26,9 +26,7 @@ def show(settings: Settings, console: Console, *, as_json: bool) -> None:
     with transaction(settings.database()) as session:
         facts = overview.overview(session)
         alive = heartbeats.alive(session)
-        raised = alarms.raised(
-            session, after_seconds=settings.operations.alarm_seconds, cap_seconds=settings.study.settle_cap_seconds
-        )
+        raised = alarms.raised(session, settings)
     if as_json:
         more = {"processes": [process.role for process in alive], "alarms": [alarm.code for alarm in raised]}
         console.print_json(json.dumps(dataclasses.asdict(facts) | more, default=str))

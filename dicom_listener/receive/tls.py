@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from db.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from db.settings import Settings
@@ -23,17 +24,10 @@ def client_context(settings: Settings, trusted: Path | None = None) -> ssl.SSLCo
         path for path in (trusted, settings.dicom.tls_client_ca, settings.dicom.tls_certificate) if path is not None
     ]
     context = ssl.create_default_context() if not authorities else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
     # Modalities are addressed by IP; a certificate signed by the site's own authority suffices (PS3.15 B.9).
     context.check_hostname = not authorities
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    try:
-        for path in authorities:
-            context.load_verify_locations(path)
-        if settings.dicom.tls_certificate is not None:
-            context.load_cert_chain(settings.dicom.tls_certificate, settings.dicom.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(f"the TLS certificate, key or authorities cannot be loaded: {error}") from error
+    _load(context, settings, authorities)
     return context
 
 
@@ -47,12 +41,19 @@ def server_context(settings: Settings) -> ssl.SSLContext | None:
             raise ConfigurationError("PRELIM_TLS_KEY and PRELIM_TLS_CLIENT_CA need PRELIM_TLS_CERTIFICATE")
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authorities = [settings.dicom.tls_client_ca] if settings.dicom.tls_client_ca else []
+    context.verify_mode = ssl.CERT_REQUIRED if authorities else ssl.CERT_NONE
+    _load(context, settings, authorities)
+    return context
+
+
+def _load(context: ssl.SSLContext, settings: Settings, authorities: Iterable[Path]) -> None:
+    """Load the own certificate, if there is one, and the *authorities* of peers; raises ConfigurationError."""
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(settings.dicom.tls_certificate, settings.dicom.tls_key)
-        if settings.dicom.tls_client_ca is not None:
-            context.load_verify_locations(settings.dicom.tls_client_ca)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(f"the TLS certificate, key or client CA cannot be loaded: {error}") from error
-    return context
+        for path in authorities:
+            context.load_verify_locations(path)
+        if settings.dicom.tls_certificate is not None:
+            context.load_cert_chain(settings.dicom.tls_certificate, settings.dicom.tls_key)
+    except OSError as error:
+        raise ConfigurationError(f"the TLS certificate, key or CA cannot be loaded: {error}") from error

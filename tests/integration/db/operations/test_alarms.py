@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def raised(url: str) -> list[str]:
     with transaction(url) as session:
-        return [alarm.code for alarm in alarms.raised(session, after_seconds=300, cap_seconds=5400)]
+        return [alarm.code for alarm in alarms.raised(session, Settings(alarm_seconds=300, settle_cap_seconds=5400))]
 
 
 def record_heartbeat(url: str, role: Role) -> None:
