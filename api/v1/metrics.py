@@ -62,7 +62,7 @@ class SystemCollector(Collector):
         about = "1 while the alarm is raised: work is pending and makes no progress."
         yield _gauge("prelim_alarm", about, "code", {code: int(code in raised) for code in alarms.CODES})
         yield _gauge("prelim_studies", "Studies by displayed state.", "state", overview.counts(self._session))
-        alive = {role: len(heartbeats.alive(self._session, role)) for role in ROLES}
+        alive = {str(role): len(heartbeats.alive(self._session, role)) for role in ROLES}
         yield _gauge("prelim_processes_alive", "Processes with a heartbeat in the last 30 s.", "role", alive)
         yield from self._engines()
 
