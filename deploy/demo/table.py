@@ -47,9 +47,8 @@ class DemoTable:
     @property
     def all_reported(self) -> bool:
         """True if every study is reported or not reportable."""
-        return bool(self._lines) and all(
-            line.state in (DisplayedState.REPORTED, DisplayedState.NOT_REPORTABLE) for line in self._lines
-        )
+        expected = (DisplayedState.REPORTED, DisplayedState.NOT_REPORTABLE)
+        return bool(self._lines) and all(line.state in expected for line in self._lines)
 
     def render(self) -> Table:
         """Return the table, oldest study first, with reference report and report side by side."""

@@ -35,8 +35,7 @@ FINDINGS: tuple[tuple[str, str], ...] = (
     )),
     ("hilar enlargement", (
         r"hil(?:ar|um|a) (?:is |are |appears? )?(?:not )?(?:enlarge(?:d|ment)|prominen(?:t|ce)|full(?:ness)?)|"
-        r"enlarge(?:d|ment)(?: of)?(?: the)?(?: left| right| both)? hil(?:um|a|ar)|"
-        r"hilar (?:lymph)?adenopathy"
+        r"enlarge(?:d|ment)(?: of)?(?: the)?(?: left| right| both)? hil(?:um|a|ar)|hilar (?:lymph)?adenopathy"
     )),
     ("cardiomegaly", (
         r"cardiomegaly|cardiac enlargement|enlarge(?:d|ment)(?: of)?(?: the)? (?:heart|cardiac silhouette|"
@@ -183,16 +182,13 @@ POST_UNCERTAINTY = re.compile(
 #: Ends the scope of a negation or uncertainty.
 TERMINATION = re.compile(
     r"\b(?:but|however|although|though|(?<!not )yet|except(?: for)?|apart from|aside from|other than|whereas|while|"
-    r"despite|"
-    r"with (?:a|an|new|associated|adjacent|persistent|residual|persisting)|there (?:is|are)|which)\b|[;:]"
+    r"despite|with (?:a|an|new|associated|adjacent|persistent|residual|persisting)|there (?:is|are)|which)\b|[;:]"
 )
 #: Comparison with an earlier examination: the prompt contains none, so it is invented.
 PRIOR_STUDY = re.compile(
     r"\b(?:compared (?:to|with)|in comparison (?:to|with)|comparison (?:is made|study|film)|"
-    r"prior (?:study|examination|exam|film|"
-    r"radiograph|ct|mri)|previous(?:ly)?|unchanged|interval (?:increase|decrease|change|development|"
-    r"improvement|resolution)|"
-    r"since the (?:last|prior|previous)|again (?:seen|noted|demonstrated)|stable|progress(?:ed|ion)|"
-    r"has (?:increased|decreased|"
-    r"improved|worsened|resolved)|new since|persist(?:s|ent)|regress(?:ed|ion))\b"
+    r"prior (?:study|examination|exam|film|radiograph|ct|mri)|previous(?:ly)?|unchanged|"
+    r"interval (?:increase|decrease|change|development|improvement|resolution)|since the (?:last|prior|previous)|"
+    r"again (?:seen|noted|demonstrated)|stable|progress(?:ed|ion)|"
+    r"has (?:increased|decreased|improved|worsened|resolved)|new since|persist(?:s|ent)|regress(?:ed|ion))\b"
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Case:
     findings: tuple[Finding, ...] = ()
     level: float = 0.0
     #: True if the image also shows an object that belongs to no finding.
-    distractor: bool = field(default=False)
+    distractor: bool = False
 
 
 SMALL_LARGE = ("small", "large")

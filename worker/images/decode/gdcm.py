@@ -29,7 +29,6 @@ _STANDARD_ERROR = 2
 for turn_off in (gdcm.Trace.WarningOff, gdcm.Trace.ErrorOff):
     turn_off()
 
-
 _lock = Lock()
 
 

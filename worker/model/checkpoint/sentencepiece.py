@@ -63,9 +63,8 @@ class Model:
         except (LookupError, TypeError, ValueError, AttributeError, struct.error) as error:
             raise ConfigurationError(f"{path} is damaged or not a SentencePiece model") from error
         if model.model_type != _BPE or model.dummy_prefix or model.remove_whitespace:
-            raise ConfigurationError(
-                f"unsupported tokenizer {path}: expected byte-pair encoding that leaves spaces unchanged"
-            )
+            expected = "byte-pair encoding that leaves spaces unchanged"
+            raise ConfigurationError(f"unsupported tokenizer {path}: expected {expected}")
         if not any(piece.kind == _UNKNOWN for piece in model.pieces):
             raise ConfigurationError(f"invalid SentencePiece model {path}: it has no piece for unknown text")
         return model
