@@ -46,10 +46,7 @@ def quiet() -> Iterator[None]:
 
 
 def decode_12_bit(frame: bytes, *, rows: int, columns: int) -> npt.NDArray[np.uint16]:
-    """Decode a 12-bit grayscale JPEG frame to uint16 [rows, columns].
-
-    Raises Unreadable if GDCM returns nothing or the wrong number of bytes.
-    """
+    """Decode a 12-bit grayscale JPEG to uint16 [rows, columns]. Raises Unreadable if GDCM returns another size."""
     image = gdcm.Image()
     image.SetNumberOfDimensions(2)
     image.SetDimensions((columns, rows, 1))

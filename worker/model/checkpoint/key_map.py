@@ -79,10 +79,7 @@ class TensorSource:
 
 
 def key_map(names: Iterable[str]) -> dict[str, TensorSource]:
-    """Return the source of each stock tensor that the published *names* make, by stock name.
-
-    Raises ConfigurationError if two published tensors make the same one or a LoRA tensor has no counterpart.
-    """
+    """Map stock names to published tensors. Raises ConfigurationError for duplicates and unpaired LoRA tensors."""
     weights, lora = _unwrap(names)
     sources: dict[str, TensorSource] = {}
     for name, published in weights.items():
