@@ -39,7 +39,7 @@ VIOLATIONS = {
         ("api/access/planted.py", "import api.page.login", "api.access.planted -> api.page.login"),
         ("api/planted_folder.py", "", "- api.planted_folder"),
     ],
-    "db: one way from what operations ask to the tables": [
+    "db: one way from the operations queries to the tables": [
         ("db/models/planted.py", "import db.studies.settling", "db.models.planted -> db.studies.settling"),
         ("db/planted_folder.py", "", "- db.planted_folder"),
     ],
@@ -51,7 +51,7 @@ VIOLATIONS = {
     "pynetdicom only in dicom_listener": [
         ("worker/images/planted_network.py", "import pynetdicom", "planted_network -> pynetdicom"),
     ],
-    "the ground floor knows no DICOM, no model and no HTTP": [
+    "db imports no DICOM library, no numpy, no PIL and no fastapi": [
         ("db/jobs/planted.py", "import fastapi", "db.jobs.planted -> fastapi"),
     ],
 }
