@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from db.errors import ConfigurationError
+from db.errors import ConfigurationError, Reason
 from db.states import DisplayedState
 
 #: Errors of a database that is unreachable or not configured.
@@ -31,11 +31,13 @@ class Problem(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    error: str = Field(description="Stable code, as in docs/api.md.")
+    error: str = Field(description="Stable code, as in docs/api.md.", examples=[*ErrorCode])
     message: str
     hint: str
     state: DisplayedState | None = Field(default=None, description="State of the study, if that is the cause.")
-    reason: str | None = Field(default=None, description="Stable code: why the study has no report.")
+    reason: str | None = Field(
+        default=None, description="Stable code: why the study has no report.", examples=[*Reason]
+    )
     detail: str | None = None
 
 

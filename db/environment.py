@@ -25,6 +25,9 @@ OLD_NAMES = {
     "refuse_strange": "ood_reject",
 }
 
+#: Variables of the test suite in earlier releases, ignored for one more: a developer's shell may still export them.
+IGNORED = frozenset({"PRELIM_TEST_DATA", "PRELIM_REQUIRE_TEST_DATA"})
+
 
 class _Source(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX)
@@ -72,7 +75,7 @@ def _source() -> type[_Source]:
 
 
 def _refuse_unknown_variables() -> None:
-    known = {variable(name) for name in (*SECTION_OF, *OLD_NAMES)}
+    known = {variable(name) for name in (*SECTION_OF, *OLD_NAMES)} | IGNORED
     unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name not in known)
     if unknown:
         raise ConfigurationError("; ".join(f"{name} is not a setting{_suggestion(name)}" for name in unknown))

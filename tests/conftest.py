@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 pytest_plugins = ["tests.services"]
 
 REPOSITORY = Path(__file__).parent.parent
-#: Names of the tests' variables before 0.2, accepted for one release: production refuses unknown PRELIM_ variables.
+#: Names of the tests' variables in earlier releases, accepted for one more.
 OLD_VARIABLES = {"PRELIM_TEST_DATA": "TESTS_DATA_DIR", "PRELIM_REQUIRE_TEST_DATA": "TESTS_REQUIRE_DATA"}
 
 for old, new in OLD_VARIABLES.items():

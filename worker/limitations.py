@@ -30,7 +30,8 @@ def fixed_text(images: StudyImages, retrieval: Retrieval) -> str | None:
         return "Findings: The images contain no diagnostic information. Impression: Not diagnostic."
     if retrieval.ood is None or not retrieval.rejected:
         return None
-    return f"Findings: Not analysed: {_out_of_distribution(images, retrieval.ood)}. Impression: Not diagnostic."
+    findings = f"Not analysed: {_out_of_distribution(images, retrieval.ood)}."
+    return f"Findings: {findings} Impression: No impression: the images were not analysed."
 
 
 def basis_of(images: StudyImages, retrieval: Retrieval) -> str:

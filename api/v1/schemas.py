@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from db.errors import Reason
 from db.reports.versions import BANNER
 from db.states import DisplayedState
 
@@ -58,7 +59,7 @@ class Study(Body):
     last_received_at: dt.datetime
     settled_at: dt.datetime | None
     settle_reason: str | None = Field(description="Why it was judged complete.")
-    reason: str | None = Field(description="Stable code: why it ended without a report.")
+    reason: str | None = Field(description="Stable code: why it ended without a report.", examples=[*Reason])
     detail: str | None
     report: ReportSummary | None
 

@@ -159,8 +159,8 @@ class CommitmentDelivery:
         state = self._outbox.state(handed_over.key)
         if state is State.WAITING and not expired:
             return
-        self._outbox.remove(handed_over.key)
         del self._handed_over[commitment_id]
+        self._outbox.remove(handed_over.key)
         if state is State.ACCEPTED:
             self._record_delivery(commitment_id)
         else:

@@ -1,6 +1,7 @@
 """Encode the result of a storage commitment request: the data set of an N-EVENT-REPORT (PS3.4 J.3.3.1.1)."""
 
 import io
+import threading
 from dataclasses import dataclass
 
 from pydicom import Dataset, dcmwrite
@@ -10,6 +11,8 @@ from dicom_listener.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN
 
 #: Event types (PS3.4 J.3.3.1.1.2).
 ALL_COMMITTED, FAILURES_EXIST = 1, 2
+#: pydicom switches validation off for the whole process and restores what it found: overlapping switches would stay.
+_VALIDATION = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,8 @@ class CommitmentResult:
 
     def encode(self, transfer_syntax_uid: str) -> bytes:
         """Return the data set in Explicit or Implicit VR Little Endian; takes about 60 us for each reference."""
-        with disable_value_validation():  # a requester may name objects by malformed UIDs: they are failed ones
+        # A requester may name objects by malformed UIDs: they are failed references.
+        with _VALIDATION, disable_value_validation():
             dataset = Dataset()
             dataset.TransactionUID = self.transaction_uid
             if self.failed:

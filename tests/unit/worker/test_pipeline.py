@@ -101,7 +101,7 @@ def test_out_of_distribution_study_is_rejected_without_the_model(tmp_path: Path)
     draft = write([radiograph(tmp_path)], model, index)
 
     assert (model.requests, draft.evidence, index.searches) == ([], [], [])
-    assert draft.impression == "Not diagnostic."
+    assert draft.impression == "No impression: the images were not analysed."
     assert not present(draft.findings)
     for text in (draft.basis, draft.findings):
         assert "out of distribution for chest x-ray images (reference set: 250 images)" in text

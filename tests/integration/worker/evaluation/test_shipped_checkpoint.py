@@ -35,6 +35,7 @@ def test_fresh_images_are_read_correctly() -> None:
     assert min(figures[kind]["strict_f1"] for kind in CATALOGUE) >= 0.93
 
 
+@pytest.mark.slow
 def test_similar_cases_improve_rare_findings() -> None:
     evaluator = CheckpointEvaluator(
         DemoModel.load(CHECKPOINT), Size(chests=80, rare=10, references=600), seed=3_900_000
