@@ -1,6 +1,6 @@
 """`make bench-queue`: what the queue costs, beside plain Celery and a bare SKIP LOCKED loop in the same run.
 
-Overhead: from the commit that queues a job to the call of the engine, on an idle house, through the dispatcher, Redis,
+Overhead: from the commit that queues a job to the call of the engine, on an idle system, through the dispatcher, Redis,
 a Celery worker and the claim. Drain: jobs a second with an engine that does nothing, each made durable and fenced.
 The three systems take turns, so that a busy machine is unfair to all of them alike.
 """
