@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     Pixels = npt.NDArray[np.uint8]
 
-#: Pixels of an image; the model uses about 2 million, and 8 images of this size take 400 MB.
-MAX_PIXELS = 16_000_000
+#: Pixels of an image: a radiograph of 3000 x 2500 keeps its size. The model uses about 2 million; each image is stored
+#: with its report, as 0.3 to 0.5 bytes a pixel, and 8 images of this size take 200 MB of memory.
+MAX_PIXELS = 8_000_000
 #: Share of the side below which a border is not cropped.
 _MIN_BORDER = 0.05
 #: Share of the area that must remain after cropping: otherwise it was not a border.
