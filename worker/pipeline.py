@@ -5,7 +5,6 @@ A plain class over a model and an index, both fakeable. Without Celery, Postgres
 
 from __future__ import annotations
 
-import io
 import time
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -13,10 +12,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
-from PIL import Image
 
 from db.errors import Reason, TransientFailure
 from db.reports.versions import Draft, Quoted, Shown
+from worker.images import encode
 from worker.images.study import images_of
 from worker.limitations import basis_of, fixed_text, limitations
 from worker.model.engine.request import Request
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
     from db.settings import Settings
     from worker.images.study import RenderedImage, StoredInstance, StudyImages
-    from worker.model.engine.request import FinishReason, Generation
+    from worker.model.engine.request import FinishReason, Generation, Timings
     from worker.retrieval.retrieve import Index
 
     #: Report texts by case id; a case deleted since the snapshot was built is missing.
@@ -87,6 +86,7 @@ class _Run:
 
     study: StudyToReport
     images: StudyImages
+    shown: list[Shown]
     retrieval: Retrieval
     quoted: list[Quoted]
     answer: _Answer
@@ -94,15 +94,23 @@ class _Run:
 
 
 @dataclass(slots=True)
-class _Timer:
-    """Seconds of each step, stored with the report."""
+class _Steps:
+    """Seconds of each step, stored with the report; the end of a step is progress."""
 
+    on_progress: Callable[[], None]
     seconds: dict[str, float] = field(default_factory=dict)
     _since: float = field(default_factory=time.monotonic)
 
-    def lap(self, step: str) -> None:
+    def ended(self, step: str) -> None:
         now = time.monotonic()
-        self.seconds[step], self._since = round(now - self._since, 4), now
+        # A step may be repeated, once for each part of a study.
+        self.seconds[step] = round(self.seconds.get(step, 0.0) + now - self._since, 4)
+        self._since = now
+        self.on_progress()
+
+    def parts_of_generation(self, timings: Timings) -> None:
+        for part in ("queue", "vision", "prefill"):
+            self.seconds[f"generation_{part}"] = round(getattr(timings, part), 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,28 +128,48 @@ class Pipeline:
         *on_progress* is called whenever the work has progressed; its errors end the run. Raises NotReportable if the
         images cannot make a report, TransientFailure if the model returned none this time.
         """
-        timer = _Timer()
-        images = images_of(study.instances, budget=self.settings.model.images_per_study, on_progress=on_progress)
-        timer.lap("images")
-        on_progress()
-        retrieval = self._retrieve(study, images)
+        steps = _Steps(on_progress)
+        images = self._images(study, steps)
+        shown = _encoded(images, on_progress)
+        steps.ended("encode")
+        retrieval = self._retrieve(study, images, steps)
         quoted = self._quote(retrieval)
-        timer.lap("retrieval")
-        on_progress()
+        steps.ended("quote")
         text = fixed_text(images, retrieval)
-        answer = self._generate(images, quoted, on_progress) if text is None else _Answer(text)
-        timer.lap("generation")
-        return self._draft(_Run(study, images, retrieval, quoted, answer, timer.seconds))
+        answer = self._generate(images, quoted, steps) if text is None else _Answer(text)
+        return self._draft(_Run(study, images, shown, retrieval, quoted, answer, steps.seconds))
 
-    def _retrieve(self, study: StudyToReport, images: StudyImages) -> Retrieval:
+    def _images(self, study: StudyToReport, steps: _Steps) -> StudyImages:
+        images = images_of(
+            study.instances,
+            budget=self.settings.model.images_per_study,
+            on_progress=steps.on_progress,
+            on_headers_read=lambda: steps.ended("headers"),
+        )
+        steps.ended("render")
+        return images
+
+    def _retrieve(self, study: StudyToReport, images: StudyImages, steps: _Steps) -> Retrieval:
         if self.index is None or not images.informative:
             return Retrieval()
-        tokens = self.model.patch_tokens([image.pixels for image in images.images])
-        if not np.isfinite(tokens).all():
-            raise TransientFailure(Reason.MODEL_ERROR, "the model's vision tower returned non-finite numbers")
+        tokens = self._patch_tokens(images, steps.on_progress)
+        steps.ended("patch_tokens")
         query = Query(tokens, images.modality, images.body_part, study.patient_hash, study.study_hash)
         settings = self.settings.retrieval
-        return retrieve(self.index, query, count=settings.retrieved_cases, ood_reject=settings.ood_reject)
+        found = retrieve(self.index, query, count=settings.retrieved_cases, ood_reject=settings.ood_reject)
+        steps.ended("retrieval")
+        return found
+
+    def _patch_tokens(self, images: StudyImages, on_progress: Callable[[], None]) -> npt.NDArray[np.float32]:
+        """Return the vision tokens of the images, one image at a time: each of them is progress."""
+        parts = []
+        for image in images.images:
+            parts.append(self.model.patch_tokens([image.pixels]))
+            on_progress()
+        tokens = np.concatenate(parts)
+        if not np.isfinite(tokens).all():
+            raise TransientFailure(Reason.MODEL_ERROR, "the model's vision tower returned non-finite numbers")
+        return tokens
 
     def _quote(self, retrieval: Retrieval) -> list[Quoted]:
         if not retrieval.similar:
@@ -150,7 +178,7 @@ class Pipeline:
         similar = [case for case in retrieval.similar if case.case_id in texts]
         return [Quoted(case.case_id, case.similarity, texts[case.case_id]) for case in similar]
 
-    def _generate(self, images: StudyImages, quoted: Sequence[Quoted], on_progress: Callable[[], None]) -> _Answer:
+    def _generate(self, images: StudyImages, quoted: Sequence[Quoted], steps: _Steps) -> _Answer:
         cases = [QuotedCase(case.excerpt, case.similarity) for case in quoted]
         request = Request(
             report_prompt(images.modality, images.body_part, cases),
@@ -158,7 +186,11 @@ class Pipeline:
             max_new_tokens=self.settings.model.max_new_tokens,
             deadline_seconds=self.settings.model.report_deadline_seconds,
         )
-        generation = self._wait(self.model.submit(request), on_progress)
+        future = self.model.submit(request)
+        steps.ended("prompt")
+        generation = self._wait(future, steps.on_progress)
+        steps.ended("generation")
+        steps.parts_of_generation(generation.timings)
         return _Answer(generation.text, generation.finish_reason)
 
     def _wait(self, future: Future[Generation], on_progress: Callable[[], None]) -> Generation:
@@ -199,7 +231,7 @@ class Pipeline:
             model_digest=self.model.digest,
             provenance=self._provenance(run),
             evidence=run.quoted,
-            images=[_shown(image) for image in run.images.images],
+            images=run.shown,
         )
 
     def _provenance(self, run: _Run) -> dict[str, Any]:
@@ -224,11 +256,18 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("prelim", "torch", "transformers", "pydicom", "numpy", "pillow")}
 
 
+def _encoded(images: StudyImages, on_progress: Callable[[], None]) -> list[Shown]:
+    """Encode the images for storage: before the text is written, so that nothing slow lies between text and commit."""
+    shown = []
+    for image in images.images:
+        shown.append(_shown(image))
+        on_progress()
+    return shown
+
+
 def _shown(image: RenderedImage) -> Shown:
-    png = io.BytesIO()
-    Image.fromarray(image.pixels).save(png, format="PNG")
     return Shown(
-        png=png.getvalue(),
+        png=encode.png(image.pixels),
         sop_instance_uid=image.sop_instance_uid,
         frame=image.frame,
         reason=image.reason,

@@ -113,7 +113,7 @@ def _images(session: Session, study: Study, report: Report) -> StudyImages:
 
     images = [
         RenderedImage(
-            pixels=np.asarray(Image.open(io.BytesIO(row.png))),
+            pixels=np.asarray(Image.open(io.BytesIO(row.png)).convert("RGB")),
             sop_instance_uid=row.sop_instance_uid,
             frame=row.frame,
             reason=row.reason,

@@ -103,7 +103,11 @@ class StudyImages:
 
 
 def images_of(
-    instances: Sequence[StoredInstance], *, budget: int = 8, on_progress: Callable[[], None] = lambda: None
+    instances: Sequence[StoredInstance],
+    *,
+    budget: int = 8,
+    on_progress: Callable[[], None] = lambda: None,
+    on_headers_read: Callable[[], None] = lambda: None,
 ) -> StudyImages:
     """Return at most *budget* images of a study; *on_progress* is called after each object and each rendering.
 
@@ -111,13 +115,13 @@ def images_of(
     missing.
     """
     found, left_out = _readable(instances, on_progress)
+    on_headers_read()
     rendered: dict[tuple[object, ...], RenderedImage | Unreadable] = {}
     failed: dict[tuple[str, int | None], LeftOut] = {}
     for _ in range(_MAX_ROUNDS):
         best = best_of(found)
         selections, basis = _select(best, budget)
-        images, lost = _render_all(selections, rendered)
-        on_progress()
+        images, lost = _render_all(selections, rendered, on_progress)
         failed |= {(left.sop_instance_uid, left.frame): left for left in lost}
         # A run with one damaged frame still has the others.
         unusable = _unusable(lost, best) - {image.sop_instance_uid for image in images}
@@ -209,7 +213,9 @@ def _select_from(modality: str, own: list[Candidate], share: int) -> tuple[list[
 
 
 def _render_all(
-    selections: Sequence[Selection], rendered: dict[tuple[object, ...], RenderedImage | Unreadable]
+    selections: Sequence[Selection],
+    rendered: dict[tuple[object, ...], RenderedImage | Unreadable],
+    on_progress: Callable[[], None],
 ) -> tuple[list[RenderedImage], list[LeftOut]]:
     """Render the selections, each image once: stills are often sent twice under two UIDs."""
     images, lost, digests = [], [], set()
@@ -217,6 +223,7 @@ def _render_all(
         key = (selection.sop_instance_uid, selection.frame, selection.window, selection.assembled)
         if key not in rendered:
             rendered[key] = _guarded(_render, selection)
+            on_progress()
         result = rendered[key]
         if isinstance(result, RenderedImage):
             digest = hashlib.sha256(result.pixels.data).digest()

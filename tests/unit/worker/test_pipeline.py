@@ -222,6 +222,19 @@ def test_progress_is_reported_while_the_engine_steps_and_not_while_it_hangs(tmp_
     assert len(calls) == without_progress + 2
 
 
+def test_every_step_is_timed_and_every_image_is_progress(tmp_path: Path) -> None:
+    calls: list[None] = []
+    instances = [radiograph(tmp_path, name="a.dcm"), radiograph(tmp_path, name="b.dcm", turned=True)]
+
+    draft = write(instances, FakeModel(), FakeIndex(), on_progress=lambda: calls.append(None))
+
+    steps = ["headers", "render", "encode", "patch_tokens", "retrieval", "quote", "prompt", "generation"]
+    parts = ["generation_queue", "generation_vision", "generation_prefill"]
+    assert list(draft.provenance["seconds"]) == steps + parts
+    # Each image is read, rendered, encoded and embedded.
+    assert len(calls) == len(steps) + 4 * len(instances)
+
+
 class SlowModel(FakeModel):
     """Steps before each of the first polls, then hangs for some polls, then answers."""
 
