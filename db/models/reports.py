@@ -61,7 +61,7 @@ class Evidence(Base):
 class ReportImage(Base):
     """An image exactly as it was given to the model.
 
-    In the database and not beside the spool: written in the report's transaction, read rarely, about 100 KB each.
+    In the database and not beside the spool: written in the report's transaction, read rarely, 0.1 to 4 MB each.
     """
 
     __tablename__ = "report_images"
@@ -77,5 +77,6 @@ class ReportImage(Base):
     #: Rendering steps from stored values to pixels.
     transform: Mapped[dict[str, Any]]
     warnings: Mapped[list[str]]
+    #: Storage EXTERNAL (migration 0004): PostgreSQL would try to compress it again.
     png: Mapped[bytes]
     sha256: Mapped[str]

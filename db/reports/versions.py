@@ -93,6 +93,8 @@ def insert(
     for ordinal, shown in enumerate(draft.images, start=1):
         sha256 = hashlib.sha256(shown.png).hexdigest()
         session.add(ReportImage(report_id=report_id, ordinal=ordinal, sha256=sha256, **asdict(shown)))
+        # One statement for each: together they can take longer than a statement may.
+        session.flush()
 
 
 def current(session: Session, study_id: uuid.UUID) -> Report | None:

@@ -45,6 +45,12 @@ def test_renamed_column_and_table_keep_their_rows(arrivals: Arrivals) -> None:
         assert session.scalar(text("SELECT limitations FROM reports")) == ["The text was cut off."]
 
 
+def test_images_are_not_compressed_twice(database_url: str) -> None:
+    storage = "SELECT attstorage FROM pg_attribute WHERE attrelid = 'report_images'::regclass AND attname = 'png'"
+    with transaction(database_url) as session:
+        assert session.scalar(text(storage)) in ("e", b"e"), "EXTERNAL"
+
+
 def test_every_migration_can_be_undone(database_url: str) -> None:
     command.downgrade(alembic_config(database_url), "base")
     migrate(database_url)
