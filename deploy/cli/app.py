@@ -4,25 +4,44 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
+from importlib.metadata import version
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from db.errors import PrelimError
 from deploy.cli import dicom, model, operate, run
+from deploy.cli.help_text import Group
 
+_ADVICE = "run `prelim migrate`, or install the version that wrote the database"
 app = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Receive radiology studies by DICOM and write preliminary reports.",
 )
 for commands in (run.app, dicom.app, operate.app, model.app):
     app.add_typer(commands)
 app.add_typer(operate.key_app, name="key", rich_help_panel=operate.PANEL)
 app.add_typer(model.checkpoint_app, name="checkpoint", rich_help_panel=model.PANEL)
 app.add_typer(model.reference_app, name="reference", rich_help_panel=model.PANEL)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"prelim {version('prelim')}")  # noqa: T201 - one line, for scripts
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Receive radiology studies by DICOM and write preliminary reports."""
 
 
 def main() -> None:
@@ -36,8 +55,15 @@ def main() -> None:
     except OperationalError as error:
         # The driver's message names the address and the cause, and no row.
         _fail(f"database unreachable: {error.orig}".strip())
+    except ProgrammingError as error:
+        # A table or column is missing; the driver's message names it, and no row.
+        _fail(f"the database has another schema than this version of Prelim expects ({_first_line(error)}): {_ADVICE}")
     except OSError as error:
         _fail(f"{error.filename or 'operating system'}: {error.strerror or error}")
+
+
+def _first_line(error: ProgrammingError) -> str:
+    return str(error.orig).partition("\n")[0]
 
 
 def _fail(problem: str) -> NoReturn:

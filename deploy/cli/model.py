@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
+from deploy.cli.help_text import Command, Group
 from deploy.cli.startup import console, process_settings
 
 PANEL = "Model"
 app = typer.Typer()
-checkpoint_app = typer.Typer(no_args_is_help=True, help="Create, convert and inspect model checkpoints.")
-reference_app = typer.Typer(no_args_is_help=True, help="Manage the reference cases that reports quote.")
-command = partial(app.command, rich_help_panel=PANEL)
+checkpoint_app = typer.Typer(cls=Group, no_args_is_help=True, help="Create, convert and inspect model checkpoints.")
+reference_app = typer.Typer(cls=Group, no_args_is_help=True, help="Manage the reference cases that reports quote.")
+command = partial(app.command, cls=Command, rich_help_panel=PANEL)
 
 Cases = Annotated[Path, typer.Argument(help="Folder with cases.jsonl and its DICOM files.")]
 
@@ -60,7 +61,7 @@ def evaluate(
         console.print(f"not reported: {line}", highlight=False)
 
 
-@checkpoint_app.command("random")
+@checkpoint_app.command("random", cls=Command)
 def random_checkpoint(directory: Path, seed: int = 0) -> None:
     """Create a tiny random-weight model for smoke tests."""
     from worker.model.checkpoint import commands
@@ -68,7 +69,7 @@ def random_checkpoint(directory: Path, seed: int = 0) -> None:
     commands.random(directory, seed)
 
 
-@checkpoint_app.command("convert")
+@checkpoint_app.command("convert", cls=Command)
 def convert_checkpoint(
     source: Annotated[Path, typer.Argument(help="Directory in the published MedDr_0401 layout.")],
     destination: Annotated[Path, typer.Argument(help="Directory to create.")],
@@ -80,7 +81,7 @@ def convert_checkpoint(
     commands.convert(source, destination, dtype)
 
 
-@checkpoint_app.command("info")
+@checkpoint_app.command("info", cls=Command)
 def show_checkpoint(directory: Path) -> None:
     """Print the size of a checkpoint and the memory that it needs."""
     from worker.model.checkpoint import commands
@@ -88,7 +89,7 @@ def show_checkpoint(directory: Path) -> None:
     commands.info(directory)
 
 
-@checkpoint_app.command("verify")
+@checkpoint_app.command("verify", cls=Command)
 def verify_checkpoint(directory: Path) -> None:
     """Verify the digests of a checkpoint, load it and generate a few tokens."""
     from worker.model.checkpoint import commands
@@ -96,7 +97,7 @@ def verify_checkpoint(directory: Path) -> None:
     commands.verify(directory)
 
 
-@reference_app.command("build")
+@reference_app.command("build", cls=Command)
 def build_reference_index(folder: Cases) -> None:
     """Import reference cases and build the index of the configured checkpoint."""
     from worker.resident import build_reference

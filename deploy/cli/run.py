@@ -10,10 +10,11 @@ from typing import Annotated
 
 import typer
 
+from deploy.cli.help_text import Command
 from deploy.cli.startup import process_settings, server_settings
 
 app = typer.Typer()
-command = partial(app.command, rich_help_panel="Run")
+command = partial(app.command, cls=Command, rich_help_panel="Run")
 
 
 @command()
