@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING
 import psycopg
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.orm import Session
+
+from db.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,8 +91,23 @@ def _autocommitting(url: str) -> Engine:
 
 
 def migrate(url: str, revision: str = "head") -> None:
-    """Upgrade the schema to *revision*; does nothing if that is the current one."""
-    command.upgrade(alembic_config(url), revision)
+    """Upgrade the schema to *revision*; does nothing if that is the current one.
+
+    Raises ConfigurationError if a later version of Prelim has already upgraded it.
+    """
+    config = alembic_config(url)
+    _refuse_newer(url, ScriptDirectory.from_config(config))
+    command.upgrade(config, revision)
+
+
+def _refuse_newer(url: str, scripts: ScriptDirectory) -> None:
+    with engine(url).connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+    if current is not None and current not in {script.revision for script in scripts.walk_revisions()}:
+        raise ConfigurationError(
+            f"the database schema is revision {current}, newer than this version of Prelim knows: install the version"
+            " that upgraded it, or restore a backup made before the upgrade"
+        )
 
 
 def alembic_config(url: str) -> Config:

@@ -11,6 +11,7 @@ from api.page.templating import templates
 from api.v1 import cursor, reading
 from api.v1.studies import position
 from db.operations import overview
+from db.operations.overview import Filters
 from db.reports import reference_reports
 from db.states import PENDING, DisplayedState
 
@@ -28,7 +29,7 @@ def worklist(
     after: Annotated[str | None, Query()] = None,
 ) -> Response:
     """Show the work list, newest study first."""
-    page = overview.page(session, limit=PAGE, state=state, after=position(after))
+    page = overview.page(session, limit=PAGE, filters=Filters(state=state), after=position(after))
     context = {
         "page": page,
         "following": None if page.following is None else cursor.encode(page.following),

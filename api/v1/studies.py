@@ -10,6 +10,7 @@ from api.errors import ApiError, ErrorCode, Problem
 from api.v1 import cursor, reading
 from api.v1.schemas import Report, Study, StudyPage, StudyWithContent
 from db.operations import overview
+from db.operations.overview import Filters
 from db.states import PENDING, DisplayedState
 
 #: Studies on one page.
@@ -35,7 +36,7 @@ def list_studies(
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
 ) -> StudyPage:
     """Return the work list, newest study first."""
-    page = overview.page(session, limit=limit, state=state, after=position(after))
+    page = overview.page(session, limit=limit, filters=Filters(state=state), after=position(after))
     following = None if page.following is None else cursor.encode(page.following)
     return StudyPage(studies=[Study.model_validate(line) for line in page.studies], next=following)
 

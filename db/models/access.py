@@ -18,4 +18,6 @@ class ApiKey(Base):
     key_sha256: Mapped[str] = mapped_column(unique=True)
     scopes: Mapped[list[str]]
     created_at: Mapped[dt.datetime] = database_time()
+    #: Null if the key is valid until it is revoked.
+    expires_at: Mapped[dt.datetime | None]
     revoked_at: Mapped[dt.datetime | None]

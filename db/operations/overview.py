@@ -74,6 +74,23 @@ class StudyLine:
 
 
 @dataclass(frozen=True, slots=True)
+class Filters:
+    """Conditions on the studies of a work list; None for any. *state* is the displayed one."""
+
+    state: str | None = None
+    modality: str | None = None
+    reason: str | None = None
+    received_since: dt.datetime | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """Return the conditions in SQL."""
+        found = [] if self.state is None else [_is_displayed_as(self.state)]
+        found += [] if self.modality is None else [Study.modality == self.modality]
+        found += [] if self.reason is None else [Study.reason == self.reason]
+        return found + ([] if self.received_since is None else [Study.first_received_at >= self.received_since])
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """A page of the work list; *following* is the position of the next one, None on the last."""
 
@@ -162,12 +179,10 @@ def _line(row: Row[Any]) -> StudyLine:
     return StudyLine(**(same | shown))
 
 
-def page(session: Session, *, limit: int, state: str | None = None, after: Position | None = None) -> Page:
-    """Return a page of studies, the newest first, of one displayed *state* and *after* a position if given."""
+def page(session: Session, *, limit: int, filters: Filters | None = None, after: Position | None = None) -> Page:
+    """Return a page of studies, the newest first, that meet *filters* and come *after* a position if given."""
     newest = Study.first_received_at.desc(), Study.id.desc()
-    query = _studies().order_by(*newest).limit(limit + 1)
-    if state is not None:
-        query = query.where(_is_displayed_as(state))
+    query = _studies().where(*(filters or Filters()).conditions()).order_by(*newest).limit(limit + 1)
     if after is not None:
         query = query.where(tuple_(Study.first_received_at, Study.id) < tuple_(after.received_at, after.study_id))
     lines = [_line(row) for row in session.execute(query)]

@@ -23,6 +23,7 @@ from db.states import OPEN_JOBS, JobState, StudyState
 
 if TYPE_CHECKING:
     import datetime as dt
+    from collections.abc import Sequence
 
     from sqlalchemy.orm import Session
 
@@ -69,6 +70,10 @@ class ReceivedInstance:
     association_id: str = ""
     calling_ae_title: str = ""
     called_ae_title: str = ""
+
+
+#: Studies that an ambiguous name lists: an accession number has a few.
+MAX_NAMED = 10
 
 
 class RevisionRef(Protocol):
@@ -233,8 +238,16 @@ def find(session: Session, name: str, *, lock: bool = False) -> Study:
         named.append(Study.id == uuid.UUID(name))
     except ValueError:
         named = named[:2]
-    query = select(Study).where(or_(*named)).limit(2)
+    query = select(Study).where(or_(*named)).order_by(Study.first_received_at).limit(MAX_NAMED)
     found = session.scalars(query.with_for_update() if lock else query).all()
-    if len(found) != 1:
-        raise UnknownStudy("more than one study matches: use the Study Instance UID" if found else "no study matches")
+    if not found:
+        raise UnknownStudy("no study matches: expected a study id, Study Instance UID or accession number")
+    if len(found) > 1:
+        raise UnknownStudy(f"{_several(found)}; use one of these ids")
     return found[0]
+
+
+def _several(found: Sequence[Study]) -> str:
+    number = f"{MAX_NAMED} or more" if len(found) == MAX_NAMED else str(len(found))
+    ids = (f"{study.id} ({study.state}, received {study.first_received_at:%Y-%m-%d %H:%M})" for study in found)
+    return f"{number} studies match: {', '.join(ids)}"

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
 
 from db.environment import load_settings
+from deploy.cli.durations import duration
+from deploy.cli.help_text import Command, Group
 from deploy.cli.startup import console
 
 PANEL = "Operate"
 app = typer.Typer()
-key_app = typer.Typer(no_args_is_help=True, help="Create and revoke API keys.")
-command = partial(app.command, rich_help_panel=PANEL)
+key_app = typer.Typer(cls=Group, no_args_is_help=True, help="Create, list and revoke API keys.")
+command = partial(app.command, cls=Command, rich_help_panel=PANEL)
 
-Study = Annotated[str, typer.Argument(help="Study id, Study Instance UID or accession number.")]
+STUDY_HELP = "Study id, Study Instance UID or accession number."
+Study = Annotated[str, typer.Argument(metavar="STUDY", help=STUDY_HELP)]
+KeyName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the key, shown in lists and logs.")]
 
 
 @command()
@@ -35,6 +41,26 @@ def ready(process: Annotated[str, typer.Argument(help="listener, dispatcher, wor
     raise typer.Exit(0 if is_ready(process, load_settings()) else 1)
 
 
+@command("list")
+def list_studies(
+    state: Annotated[str | None, typer.Option(help="Displayed state, for example failed.")] = None,
+    modality: Annotated[str | None, typer.Option(help="Modality, for example CT.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Reason code of a study without report.")] = None,
+    since: Annotated[
+        dt.timedelta | None, typer.Option(parser=duration, metavar="DURATION", help="Received within: 90m, 24h, 30d.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Number of studies.")] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List studies, the newest first, without patient attributes."""
+    from db.operations.overview import Filters
+    from deploy.operate import study_list
+
+    received_since = None if since is None else dt.datetime.now(dt.UTC) - since
+    filters = Filters(state, modality.upper() if modality else None, reason, received_since)
+    study_list.show(load_settings(), console, filters, limit=limit, as_json=as_json)
+
+
 @command("show")
 def show_study(
     study: Study,
@@ -48,12 +74,21 @@ def show_study(
 
 
 @command()
-def retry(study: Study) -> None:
-    """Queue a new attempt for a study that failed, was cancelled or was not reportable."""
+def retry(
+    study: Annotated[str | None, typer.Argument(metavar="STUDY", help=STUDY_HELP)] = None,
+    reason: Annotated[
+        str | None, typer.Option(help="Retry every study that ended for this reason, for example worker_lost.")
+    ] = None,
+) -> None:
+    """Queue a new attempt for a study that failed, was cancelled or was not reportable, or for all with one reason."""
     from db.jobs import claims
-    from deploy.operate.study_actions import change
+    from deploy.operate import study_actions, study_list
 
-    change(load_settings(), study, claims.retry)
+    if (study is None) == (reason is None):
+        raise typer.BadParameter("expected either a study or --reason")
+    if reason is not None:
+        raise typer.Exit(study_list.retry_all(load_settings(), console, reason))
+    study_actions.change(load_settings(), study or "", claims.retry)
 
 
 @command()
@@ -104,18 +139,40 @@ def settings() -> None:
     print(settings_tables())  # noqa: T201 - raw Markdown, without rich's wrapping
 
 
-@key_app.command("create")
-def create_key(name: str) -> None:
+@key_app.command("create", cls=Command)
+def create_key(
+    name: KeyName,
+    scope: Annotated[list[str], typer.Option(help="Permission of the key; repeat it for several.")] = ["read"],  # noqa: B006 - Typer copies it
+    expires: Annotated[
+        dt.timedelta | None,
+        typer.Option(parser=duration, metavar="DURATION", help="End of validity: 24h, 90d.", show_default="never"),
+    ] = None,
+) -> None:
     """Create an API key and print it; it cannot be printed again."""
     from db.access import keys
     from db.session import transaction
 
     with transaction(load_settings().database()) as session:
-        print(keys.create(session, name))  # noqa: T201 - to be copied, without decoration
+        print(keys.create(session, name, scope, valid_for=expires))  # noqa: T201 - to be copied, without decoration
 
 
-@key_app.command("revoke")
-def revoke_key(name: str) -> None:
+@key_app.command("list", cls=Command)
+def list_keys() -> None:
+    """List the API keys with their scopes and expiry, never their text."""
+    from db.access import keys
+    from db.session import transaction
+
+    with transaction(load_settings().database()) as session:
+        found = keys.listed(session)
+    table = Table("key", "scopes", "state", "created", "expires")
+    for key in found:
+        expiry = f"{key.expires_at:%Y-%m-%d %H:%M %Z}" if key.expires_at else "never"
+        table.add_row(key.name, ", ".join(key.scopes), key.state, f"{key.created_at:%Y-%m-%d}", expiry)
+    console.print(table)
+
+
+@key_app.command("revoke", cls=Command)
+def revoke_key(name: KeyName) -> None:
     """Revoke an API key."""
     from db.access import keys
     from db.session import transaction

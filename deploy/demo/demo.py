@@ -8,7 +8,7 @@ import subprocess
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
@@ -54,7 +54,17 @@ DEFAULTS = {"settle_seconds": 2.0, "log_level": "warning"}
 #: Seconds to wait for the last report; a laptop writes one in about a second.
 MAX_WAIT_SECONDS = 600
 REFRESH_SECONDS = 0.5
+#: Seconds between checks for a stop signal.
+POLL_SECONDS = 0.1
 console = Console(markup=False, highlight=False)
+
+
+class Stop(Protocol):
+    """Source of stop signals: the launcher, or a fake."""
+
+    @property
+    def stopping(self) -> bool:
+        """True after a stop signal."""
 
 
 class DemoFailed(PrelimError):
@@ -79,7 +89,9 @@ def show(*, studies: Path | None, seed: int | None, leave: bool) -> int:
     references = _reference_cases(settings)
     environment = environment_of(settings, given)
     with running(settings, environment=environment) as launcher:
-        _reference_index(settings, references, environment)
+        _reference_index(settings, references, environment, launcher)
+        if launcher.stopping:
+            return launcher.exit_status
         addresses.print_addresses(settings, launcher.print_line)
         sender = ["send", *_demo_title(settings), *map(str, folders)]
         with _started(sender, environment) as sending:
@@ -143,13 +155,17 @@ def _reference_cases(settings: Settings) -> Path:
     return folder
 
 
-def _reference_index(settings: Settings, folder: Path, environment: Mapping[str, str]) -> None:
-    """Build the index unless this checkpoint has one, which may hold real cases."""
+def _reference_index(settings: Settings, folder: Path, environment: Mapping[str, str], stop: Stop) -> None:
+    """Build the index unless this checkpoint has one, which may hold real cases; a stop signal ends the build."""
     digest = checkpoint_digest(settings.checkpoint_directory)
     with transaction(settings.database()) as session:
         known = reference.current_snapshot(session, digest)
     if known is None:
-        _prelim("reference", "build", str(folder), environment=environment)
+        with _started(["reference", "build", str(folder)], environment) as build:
+            while build.poll() is None and not stop.stopping:
+                time.sleep(POLL_SECONDS)
+        if build.returncode != 0 and not stop.stopping:
+            raise DemoFailed("`prelim reference build` failed; its output is above")
         return
     try:
         ReferenceIndex(settings.operations.data_dir / known.directory, model_digest=digest)
@@ -159,9 +175,8 @@ def _reference_index(settings: Settings, folder: Path, environment: Mapping[str,
         raise ConfigurationError(f"{problem}, {advice}") from problem
 
 
-def _prelim(*arguments: str, environment: Mapping[str, str] | None = None) -> None:
-    command = [find_program("prelim"), *arguments]
-    if subprocess.run(command, env={**os.environ, **(environment or {})}, check=False).returncode != 0:
+def _prelim(*arguments: str) -> None:
+    if subprocess.run([find_program("prelim"), *arguments], check=False).returncode != 0:
         raise DemoFailed(f"`prelim {' '.join(arguments)}` failed; its output is above")
 
 

@@ -1,26 +1,41 @@
-"""Check the checkpoint and the ports before any process starts."""
+"""Check the checkpoint, the disk, the ports and the configured services before any process starts."""
 
 from __future__ import annotations
 
+import shutil
 import socket
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from redis import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import OperationalError
+
 from db.errors import ConfigurationError
+from db.session import transaction
+from dicom_listener.spool.writer import RESERVED_BYTES
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from db.settings import Settings
+
+#: Seconds for a configured service to answer: `prelim up` should fail while its user still looks.
+CHECK_SECONDS = 5
 
 #: Host and port settings of the servers of `prelim up`.
 SERVERS = (("dicom_host", "dicom_port"), ("api_host", "api_port"), ("flower_host", "flower_port"))
 
 
 def check(settings: Settings) -> None:
-    """Raise ConfigurationError if the checkpoint is missing or a port is in use.
+    """Raise ConfigurationError if a checkpoint, disk space, a configured service or a port is missing.
 
     A port in use must be found here: the other server could answer readiness checks instead.
     """
     _check_checkpoint(settings)
+    _check_disk(settings.operations.data_dir)
+    _check_services(settings)
     for host, port in SERVERS:
         check_port(settings, host, port)
 
@@ -43,6 +58,42 @@ def is_free(host: str, port: int) -> bool:
         except OSError:
             return False
         return True
+
+
+def _check_disk(directory: Path) -> None:
+    """Raise ConfigurationError if the listener would refuse every object for lack of space."""
+    existing = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < RESERVED_BYTES:
+        raise ConfigurationError(
+            f"{free >> 20} MiB are free on the disk of {directory}, and nothing is received below"
+            f" {RESERVED_BYTES >> 20} MiB: free space, or set PRELIM_DATA_DIR to a larger disk"
+        )
+
+
+def _check_services(settings: Settings) -> None:
+    """Raise ConfigurationError if a database or broker that the settings name does not answer."""
+    if settings.operations.broker_url is not None:
+        _check_broker(settings.broker())
+    if settings.operations.database_url is not None:
+        try:
+            with transaction(settings.database()) as session:
+                session.execute(text("SELECT 1"))
+        except OperationalError as error:
+            cause = str(error.orig).strip().splitlines()[0]
+            raise ConfigurationError(f"PRELIM_DATABASE_URL: the database cannot be reached: {cause}") from error
+
+
+def _check_broker(url: str) -> None:
+    try:
+        with Redis.from_url(url, socket_timeout=CHECK_SECONDS, socket_connect_timeout=CHECK_SECONDS) as client:
+            client.ping()
+    except (RedisError, OSError) as error:
+        place = make_url(url).render_as_string(hide_password=True)
+        raise ConfigurationError(
+            f"PRELIM_BROKER_URL: {place} cannot be reached ({type(error).__name__}): start Redis there, or unset it to"
+            " use the embedded one"
+        ) from error
 
 
 def _check_checkpoint(settings: Settings) -> None:

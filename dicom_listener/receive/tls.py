@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from db.settings import Settings
 
 
-def client_context(settings: Settings, trusted: Path | None = None) -> ssl.SSLContext:
-    """Return the TLS context of a requestor, with PRELIM_TLS_CERTIFICATE if it is set.
+def client_context(
+    settings: Settings, trusted: Path | None = None, *, certificate: Path | None = None, key: Path | None = None
+) -> ssl.SSLContext:
+    """Return the TLS context of a requestor, with *certificate* and its *key*, or with PRELIM_TLS_CERTIFICATE if set.
 
     The peer's certificate must be signed by *trusted*, PRELIM_TLS_CLIENT_CA or PRELIM_TLS_CERTIFICATE; if none of them
     is given, by an authority of the system, and for its host name. Raises ConfigurationError.
@@ -27,7 +29,8 @@ def client_context(settings: Settings, trusted: Path | None = None) -> ssl.SSLCo
     # Modalities are addressed by IP; a certificate signed by the site's own authority suffices (PS3.15 B.9).
     context.check_hostname = not authorities
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    _load(context, settings, authorities)
+    own = (certificate, key) if certificate else (settings.dicom.tls_certificate, settings.dicom.tls_key)
+    _load(context, *own, authorities)
     return context
 
 
@@ -43,17 +46,17 @@ def server_context(settings: Settings) -> ssl.SSLContext | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authorities = [settings.dicom.tls_client_ca] if settings.dicom.tls_client_ca else []
     context.verify_mode = ssl.CERT_REQUIRED if authorities else ssl.CERT_NONE
-    _load(context, settings, authorities)
+    _load(context, settings.dicom.tls_certificate, settings.dicom.tls_key, authorities)
     return context
 
 
-def _load(context: ssl.SSLContext, settings: Settings, authorities: Iterable[Path]) -> None:
+def _load(context: ssl.SSLContext, certificate: Path | None, key: Path | None, authorities: Iterable[Path]) -> None:
     """Load the own certificate, if there is one, and the *authorities* of peers; raises ConfigurationError."""
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         for path in authorities:
             context.load_verify_locations(path)
-        if settings.dicom.tls_certificate is not None:
-            context.load_cert_chain(settings.dicom.tls_certificate, settings.dicom.tls_key)
+        if certificate is not None:
+            context.load_cert_chain(certificate, key)
     except OSError as error:
         raise ConfigurationError(f"the TLS certificate, key or CA cannot be loaded: {error}") from error

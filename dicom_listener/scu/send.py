@@ -111,7 +111,10 @@ def echo(node: Node) -> int:
 
 
 def send(paths: Sequence[Path], node: Node) -> int:
-    """Send files and directories to *node*, print the results; returns 0 if every sendable file was stored."""
+    """Send files and directories to *node*, print the results; returns 0 if every sendable file was stored.
+
+    1 if there was no such file: a wrong path must not look like a transfer.
+    """
     console = Console(markup=False, highlight=False)
     files = sorted(_files(paths))
     results = []
@@ -119,9 +122,12 @@ def send(paths: Sequence[Path], node: Node) -> int:
         results.append(result)
         if result.status != 0:
             status = "not sent" if result.status is None else f"{result.status:04X}"
-            console.print(f"{result.path}: {status} {result.detail}", highlight=False)
+            console.print(f"{result.path}: {status} {result.detail}", highlight=False, soft_wrap=True)
     console.print(_summary(results))
-    return 1 if any(result.sendable and not result.stored for result in results) else 0
+    sent = [result for result in results if result.sendable]
+    if not sent:
+        console.print("nothing was sent: no file is a DICOM object that can be sent")
+    return 0 if sent and all(result.stored for result in sent) else 1
 
 
 def send_files(files: Iterable[Path], node: Node) -> Iterator[Result]:

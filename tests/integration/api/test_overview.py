@@ -7,6 +7,7 @@ import pytest
 from db.jobs import claims
 from db.models import ReferenceCase, Study
 from db.operations import heartbeats, overview
+from db.operations.overview import Filters
 from db.reports import versions
 from db.session import transaction
 from db.states import DisplayedState
@@ -83,7 +84,7 @@ def test_filtered_page_holds_one_state(arrivals: Arrivals) -> None:
     states = ("receiving", "queued", "running", "reported", "failed", "not_reportable")
     made = {state: [getattr(arrivals, state)()] for state in states}
     with transaction(arrivals.url) as session:
-        pages = {state: overview.page(session, limit=9, state=state) for state in DisplayedState}
+        pages = {state: overview.page(session, limit=9, filters=Filters(state=state)) for state in DisplayedState}
 
     shown = {state: [line.id for line in page.studies] for state, page in pages.items()}
     assert shown == {state: made.get(state, []) for state in DisplayedState}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 
+from db.errors import ConfigurationError
 from db.jobs import claims
 from db.models import Base
 from db.reports.versions import Draft
@@ -49,6 +51,14 @@ def test_images_are_not_compressed_twice(database_url: str) -> None:
     storage = "SELECT attstorage FROM pg_attribute WHERE attrelid = 'report_images'::regclass AND attname = 'png'"
     with transaction(database_url) as session:
         assert session.scalar(text(storage)) in ("e", b"e"), "EXTERNAL"
+
+
+def test_newer_schema_is_rejected_with_advice(database_url: str) -> None:
+    with transaction(database_url) as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+
+    with pytest.raises(ConfigurationError, match="revision 9999, newer than this version.*install the version"):
+        migrate(database_url)
 
 
 def test_every_migration_can_be_undone(database_url: str) -> None:

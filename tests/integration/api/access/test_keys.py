@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 
 import pytest
@@ -26,6 +27,30 @@ def test_key_is_a_prefix_and_32_random_bytes(database_url: str) -> None:
     assert first != second
     assert first.startswith("prelim_")
     assert len(first) == len("prelim_") + 43
+
+
+def test_expired_key_has_no_holder(database_url: str) -> None:
+    with transaction(database_url) as session:
+        ended = keys.create(session, "ended", valid_for=dt.timedelta(seconds=-1))
+        valid = keys.create(session, "valid", valid_for=dt.timedelta(days=1))
+
+        assert keys.verify(session, ended) is None
+        assert keys.verify(session, valid) is not None
+
+
+def test_listed_keys_show_state_and_no_text(database_url: str) -> None:
+    with transaction(database_url) as session:
+        texts = [keys.create(session, "ended", valid_for=dt.timedelta(seconds=-1))]
+        texts += [keys.create(session, name) for name in ("revoked", "valid")]
+        keys.revoke(session, "revoked")
+        found = keys.listed(session)
+
+    assert [(key.name, key.state) for key in found] == [
+        ("ended", "expired"),
+        ("revoked", "revoked"),
+        ("valid", "valid"),
+    ]
+    assert not any(text in str(found) for text in texts)
 
 
 def test_only_the_digest_of_a_key_is_stored(database_url: str) -> None:

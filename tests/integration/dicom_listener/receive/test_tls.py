@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import ssl
 import subprocess
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from pynetdicom import AE
+from typer.testing import CliRunner
 
 from db.errors import ConfigurationError
+from deploy.cli import app
 from dicom_listener.dicom.uids import VERIFICATION
 from dicom_listener.receive import upper_layer
 from dicom_listener.receive.listener import Listener
@@ -26,6 +29,13 @@ if TYPE_CHECKING:
 
 # pynetdicom leaves the socket of a refused connection to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def _collected() -> Iterator[None]:
+    """Collect such sockets here, not in the test of another module."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")
@@ -80,6 +90,18 @@ def test_peer_without_a_trusted_certificate_is_not_served(
     listener: Listener, certificates: dict[str, Path], who: str | None
 ) -> None:
     assert not echoes(listener, client_context(certificates, who))
+
+
+@pytest.mark.parametrize(("who", "status"), [("peer", 0), ("untrusted", 1)])
+def test_commands_present_a_client_certificate(
+    listener: Listener, certificates: dict[str, Path], tmp_path: Path, who: str, status: int
+) -> None:
+    tls = ["--ca", str(certificates["listener"]), "--cert", str(certificates[who])]
+    node = ["--host", "127.0.0.1", "--port", str(listener.port)]
+    (tmp_path / "notes.txt").write_text("no DICOM file")
+
+    assert CliRunner().invoke(app.app, ["echo", *node, *tls]).exit_code == status
+    assert CliRunner().invoke(app.app, ["send", str(tmp_path / "notes.txt"), *node, *tls]).exit_code == 1
 
 
 def test_peer_without_tls_is_not_served(listener: Listener) -> None:

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from deploy.cli import app
+from deploy.cli.durations import duration
 from deploy.operate import study_actions
 
 if TYPE_CHECKING:
@@ -49,3 +52,42 @@ def test_images_option_also_has_its_old_name(option: str, monkeypatch: pytest.Mo
 
 def test_old_option_name_is_hidden() -> None:
     assert "--pictures" not in CliRunner().invoke(app.app, ["show", "--help"]).output
+
+
+def test_version_is_one_line() -> None:
+    assert CliRunner().invoke(app.app, ["--version"]).output == f"prelim {version('prelim')}\n"
+
+
+@pytest.mark.parametrize("command", [[], ["key"], ["send"], ["key", "create"], ["evaluate"]])
+def test_help_shows_flags_without_a_type(command: list[str]) -> None:
+    output = CliRunner().invoke(app.app, [*command, "--help"]).output
+
+    assert "--help" in output
+    assert "bool" not in output
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--key", "k.pem"], "--key needs --cert"),
+        (["--no-tls", "--cert", "c.pem"], "contradicts"),
+        (["--cert", "missing.pem"], "cannot be loaded"),
+    ],
+)
+@pytest.mark.parametrize("command", [["echo"], ["send", "."], ["commit", "."]])
+def test_invalid_tls_options_are_rejected(command: list[str], options: list[str], problem: str) -> None:
+    result = CliRunner().invoke(app.app, [*command, *options])
+
+    assert result.exit_code != 0
+    assert problem in f"{result.output} {result.exception}"
+
+
+@pytest.mark.parametrize(("text", "hours"), [("90m", 1.5), ("24h", 24), ("30d", 720), (" 1H ", 1)])
+def test_durations_have_a_unit(text: str, hours: float) -> None:
+    assert duration(text).total_seconds() == hours * 3600
+
+
+@pytest.mark.parametrize("text", ["", "24", "h", "-1h", "0d", "1.5h", "999999d", "1w"])
+def test_other_durations_are_rejected(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="90m"):
+        duration(text)
