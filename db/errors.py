@@ -47,6 +47,7 @@ class Reason(StrEnum):
     MALFORMED = "malformed", "sizes, bits, samples, tables or codestream are inconsistent"
     MISSING = "missing", "the stored file is missing on disk"
     NO_PIXELS = "no_pixels", "the object contains no pixel data"
+    UNSUPPORTED_PIXELS = "unsupported_pixels", "the pixels are floating-point numbers, which are not supported"
     NO_TRANSFER_SYNTAX = "no_transfer_syntax", "the Transfer Syntax UID is missing"
     NOT_AN_IMAGE = "not_an_image", "the object is not an image that can be reported"
     NOT_DICOM = "not_dicom", "the file is not a DICOM file"
@@ -54,7 +55,8 @@ class Reason(StrEnum):
     TRUNCATED = "truncated", "the header, pixel data or codestream is truncated"
     UNDECODABLE = "undecodable", "the decoder rejects the pixel data"
     UNKNOWN_PHOTOMETRIC = "unknown_photometric", "the Photometric Interpretation is not supported"
-    UNKNOWN_TRANSFER_SYNTAX = "unknown_transfer_syntax", "the transfer syntax is not supported"
+    UNKNOWN_TRANSFER_SYNTAX = "unknown_transfer_syntax", "the transfer syntax is private or unknown"
+    UNSUPPORTED_TRANSFER_SYNTAX = "unsupported_transfer_syntax", "no decoder for the transfer syntax is installed"
     VIDEO = "video", "the object is a video"
 
     # A file in quarantine.

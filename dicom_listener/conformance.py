@@ -9,6 +9,7 @@ from pynetdicom import AllStoragePresentationContexts
 from pynetdicom._globals import ALL_TRANSFER_SYNTAXES
 
 from db.limits import MAX_ELEMENTS, MAX_INFLATED_BYTES, MAX_NESTING
+from db.studies import transfer_syntaxes
 from dicom_listener.dicom import uids
 from dicom_listener.dicom.statuses import Refusal
 from dicom_listener.receive import association, listener, negotiation
@@ -62,12 +63,23 @@ def _services(settings: Settings) -> Iterator[str]:
     yield from (
         "### Transfer syntaxes for storage",
         "",
-        "Explicit VR Little Endian is accepted if proposed, else the first one proposed. All are accepted, unknown and",
-        "private ones too. The known ones are:",
+        "Of the transfer syntaxes of a presentation context, the first one proposed that can be decoded is accepted,",
+        "else the first one. All are accepted, unknown and private ones too: their objects are stored, and the report",
+        "states which images could not be read. The known ones are:",
         "",
     )
-    yield from (f"- {UID(uid).name} ({uid})" for uid in ALL_TRANSFER_SYNTAXES)
+    known = sorted({*ALL_TRANSFER_SYNTAXES, *transfer_syntaxes.DECODED}, key=lambda uid: [*map(int, uid.split("."))])
+    yield from (f"- {_syntax_name(uid)} ({uid}){_only_stored(uid)}" for uid in known)
     yield ""
+
+
+def _syntax_name(uid: str) -> str:
+    known = UID(uid).name
+    return transfer_syntaxes.NAMES.get(uid, "unnamed") if known == uid else known
+
+
+def _only_stored(uid: str) -> str:
+    return "" if uid in transfer_syntaxes.DECODED else ": stored, not decoded"
 
 
 def _negotiation(settings: Settings) -> Iterator[str]:

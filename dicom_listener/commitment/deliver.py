@@ -22,7 +22,7 @@ from structlog.contextvars import bound_contextvars
 
 from db.logs import frames
 from db.session import transaction
-from db.studies import commitments
+from db.studies import commitments, transfer_syntaxes
 from dicom_listener.commitment import verify
 from dicom_listener.dicom import uids
 from dicom_listener.dicom.statuses import SUCCESS
@@ -187,7 +187,7 @@ def call(peer: KnownPeer, calling: str, result: CommitmentResult, context: ssl.S
     ae = AE(calling or "PRELIM")
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = RESPONSE_SECONDS
     # PS3.5 10.1 requires the default transfer syntax, Implicit VR Little Endian, in every proposal.
-    syntaxes = [uids.EXPLICIT_VR_LITTLE_ENDIAN, uids.IMPLICIT_VR_LITTLE_ENDIAN]
+    syntaxes = [transfer_syntaxes.EXPLICIT_VR_LITTLE_ENDIAN, transfer_syntaxes.IMPLICIT_VR_LITTLE_ENDIAN]
     association = ae.associate(
         peer.host or "",
         peer.port or 0,

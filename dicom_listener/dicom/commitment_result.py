@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pydicom import Dataset, dcmwrite
 from pydicom.config import disable_value_validation
 
-from dicom_listener.dicom.uids import IMPLICIT_VR_LITTLE_ENDIAN
+from db.studies.transfer_syntaxes import IMPLICIT_VR_LITTLE_ENDIAN
 
 #: Event types (PS3.4 J.3.3.1.1.2).
 ALL_COMMITTED, FAILURES_EXIST = 1, 2

@@ -7,9 +7,9 @@ import zlib
 from typing import TYPE_CHECKING, Protocol
 
 from db.limits import MAX_INFLATED_BYTES
+from db.studies.transfer_syntaxes import DEFLATED, EXPLICIT_VR_BIG_ENDIAN
 from dicom_listener.dicom.elements import ElementReader
 from dicom_listener.dicom.statuses import DataSetMismatch, ExpandsTooFar, MalformedUID, MissingUID, Truncated
-from dicom_listener.dicom.uids import DEFLATED, EXPLICIT_VR_BIG_ENDIAN
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet

@@ -15,6 +15,7 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.presentation import build_context, negotiate_unrestricted
 
+from db.studies import transfer_syntaxes
 from dicom_listener.dicom import uids
 from dicom_listener.receive.upper_layer import ASSOCIATE_RQ, INVALID_PARAMETER, PDU_HEADER, Abort
 from dicom_listener.spool.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -70,12 +71,13 @@ class Proposal:
     def accept(self, contexts: Sequence[PresentationContext], max_pdu_bytes: int) -> tuple[bytes, dict[int, Context]]:
         """Return the content of the A-ASSOCIATE-AC, and the accepted contexts by id.
 
-        Storage, private and unknown SOP classes are accepted with every transfer syntax, those of *contexts* with the
-        transfer syntaxes named there. Proposed roles get no answer, which means the default roles (PS3.7 D.3.3.4).
+        Storage, private and unknown SOP classes are accepted with every transfer syntax: of several, with the first one
+        proposed that can be decoded. SOP classes of *contexts* are accepted with the transfer syntaxes named there.
+        Proposed roles get no answer, which means the default roles (PS3.7 D.3.3.4).
         """
         proposed = self._primitive.presentation_context_definition_list
         for context in proposed:
-            context.transfer_syntax = _preferred_first(context.transfer_syntax)
+            context.transfer_syntax = _with_chosen_first(context.transfer_syntax)
         results, _ = negotiate_unrestricted(proposed, list(contexts), None)
         accepted = {
             int(context.context_id or 0): Context(str(context.abstract_syntax), str(context.transfer_syntax[0]))
@@ -122,7 +124,7 @@ def parse(content: memoryview) -> Proposal:
 def supported(*, mpps: bool) -> list[PresentationContext]:
     """Return the supported presentation contexts other than storage."""
     classes = [uids.VERIFICATION, uids.STORAGE_COMMITMENT_PUSH_MODEL] + [uids.MODALITY_PERFORMED_PROCEDURE_STEP] * mpps
-    syntaxes = [uids.EXPLICIT_VR_LITTLE_ENDIAN, uids.IMPLICIT_VR_LITTLE_ENDIAN]
+    syntaxes = [transfer_syntaxes.EXPLICIT_VR_LITTLE_ENDIAN, transfer_syntaxes.IMPLICIT_VR_LITTLE_ENDIAN]
     return [build_context(sop_class, syntaxes) for sop_class in classes]
 
 
@@ -131,9 +133,9 @@ def _title(received: str | None) -> str:
     return "".join(character for character in received or "" if " " <= character <= "~").strip()
 
 
-def _preferred_first(syntaxes: list[UID]) -> list[UID]:
-    """Sort Explicit VR Little Endian first: it loses no VR and is the fastest to read."""
-    return sorted(syntaxes, key=lambda syntax: syntax != uids.EXPLICIT_VR_LITTLE_ENDIAN)
+def _with_chosen_first(proposed: list[UID]) -> list[UID]:
+    first = transfer_syntaxes.chosen(proposed)
+    return sorted(proposed, key=lambda syntax: syntax != first)
 
 
 def _user_information(max_pdu_bytes: int) -> list[Any]:

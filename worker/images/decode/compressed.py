@@ -15,7 +15,7 @@ from pydicom.uid import UID, HTJ2KLossless, JPEG2000Lossless, JPEGLosslessSV1, J
 from db.errors import Reason
 from worker.images.decode import gdcm
 from worker.images.decode.codestream import Codec, Codestream, inspect
-from worker.images.decode.image_pixel import JPEG_FAMILY, MAX_FRAME_BYTES
+from worker.images.decode.image_pixel import MAX_FRAME_BYTES
 from worker.images.decode.jpeg_integrity import decode_completely
 from worker.images.decode.samples import Frame
 from worker.images.errors import Unreadable
@@ -56,8 +56,6 @@ def decode_compressed(syntax: str, shape: Shape, frame: bytes) -> Frame:
         if shape.total * shape.allocated // 8 > _RLE_RATIO * len(frame):
             raise Unreadable(Reason.TRUNCATED, "the compressed data is too short for the declared image size")
         return as_stored(shape, _decode_rle(shape, frame), shape.photometric)
-    if not syntax.startswith(JPEG_FAMILY):
-        raise Unreadable(Reason.UNKNOWN_TRANSFER_SYNTAX, "the transfer syntax is not supported")
     stream = inspect(frame)
     _compare(shape, stream)
     return _decode_jpeg(shape, stream, frame)

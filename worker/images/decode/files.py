@@ -8,10 +8,14 @@ import zlib
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
-
 from db.errors import Reason
 from db.limits import MAX_INFLATED_BYTES
+from db.studies.transfer_syntaxes import (
+    DEFLATED,
+    EXPLICIT_VR_BIG_ENDIAN,
+    GE_PRIVATE_BIG_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+)
 from worker.images.decode.elements import Encoding, collect, element_header
 from worker.images.decode.header import WANTED, Header
 from worker.images.errors import Unreadable
@@ -22,8 +26,7 @@ if TYPE_CHECKING:
 
     from worker.images.decode.elements import Buffer
 
-#: Deflated Explicit VR Little Endian, JPIP Referenced Deflate, JPIP HTJ2K Referenced Deflate.
-_DEFLATED = frozenset(("1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"))
+_IMPLICIT = frozenset((IMPLICIT_VR_LITTLE_ENDIAN, GE_PRIVATE_BIG_ENDIAN))
 _PIECE = 1 << 20
 #: Bytes of a file read for its header: CT and MR have 2 to 10 KiB, more with private protocols.
 _BEGINNING = 16 << 10
@@ -49,7 +52,7 @@ def _read_beginning(path: Path) -> Header:
     finally:
         os.close(file)
     syntax, start = _meta(beginning)
-    if syntax in _DEFLATED:
+    if syntax in DEFLATED:
         raise Unreadable(Reason.TOO_LARGE, "the deflated file is too large")
     encoding = _encoding(syntax, beginning[start + 4 : start + 6])
     values, pixels = collect(beginning, start, encoding, end=size, wanted=WANTED)
@@ -58,8 +61,8 @@ def _read_beginning(path: Path) -> Header:
 
 def _encoding(syntax: str, first_vr: bytes) -> Encoding:
     """Return the encoding of a data set, as the listener reads it: explicit VRs override the transfer syntax."""
-    implicit = syntax == ImplicitVRLittleEndian and not (first_vr.isalpha() and first_vr.isupper())
-    return Encoding(implicit, little_endian=syntax != ExplicitVRBigEndian)
+    implicit = syntax in _IMPLICIT and not (first_vr.isalpha() and first_vr.isupper())
+    return Encoding(implicit, little_endian=syntax != EXPLICIT_VR_BIG_ENDIAN)
 
 
 @contextmanager
@@ -80,7 +83,7 @@ def opened(path: Path) -> Iterator[tuple[str, Encoding, mmap.mmap, int]]:
     with mapped:
         syntax, start = _meta(mapped)
         encoding = _encoding(syntax, mapped[start + 4 : start + 6])
-        if syntax in _DEFLATED:
+        if syntax in DEFLATED:
             yield syntax, encoding, _inflated(mapped, start), 0
         else:
             yield syntax, encoding, mapped, start

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from db.errors import Reason
+from db.studies import transfer_syntaxes
 from worker.images.decode.elements import UNDEFINED
 from worker.images.errors import Unreadable
 
@@ -23,14 +24,6 @@ GRAYSCALE = frozenset({"MONOCHROME1", "MONOCHROME2"})
 _COLOUR = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT"})
 _PALETTE = "PALETTE COLOR"
 _PHOTOMETRIC = GRAYSCALE | _COLOUR | {_PALETTE}
-
-#: Implicit and Explicit VR Little Endian, Deflated, Explicit VR Big Endian.
-NATIVE = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"})
-JPEG_FAMILY = "1.2.840.10008.1.2.4."
-#: MPEG-2, MPEG-4, HEVC (PS3.5 A.4.5 to A.4.9) and uncompressed video over RTP (8.2.13).
-_VIDEO = ("1.2.840.10008.1.2.4.10", "1.2.840.10008.1.2.7.")
-#: JPIP: the pixels are fetched from a provider (PS3.5 A.6).
-_REFERENCED = frozenset(f"{JPEG_FAMILY}{n}" for n in (94, 95, 204, 205))
 
 
 class Shape(NamedTuple):
@@ -59,19 +52,17 @@ class Shape(NamedTuple):
 def shape_of(header: Header) -> Shape:
     """Return the checked shape of an object's frames; the pixels are not read.
 
-    Raises Unreadable: video, no pixels, unsupported photometric interpretation, too large, malformed, truncated.
+    Raises Unreadable: video, transfer syntax not supported, no pixels, unsupported photometric interpretation,
+    too large, malformed, truncated.
     """
-    if header.syntax.startswith(_VIDEO):
-        raise Unreadable(Reason.VIDEO, "the object is a video, which is not supported")
-    if header.syntax in _REFERENCED:
-        raise Unreadable(Reason.NO_PIXELS, "the pixel data is stored outside the object")
+    _check_syntax(header.syntax)
     pixels = header.pixel_data()
     shape = _declared(header)
     _check(shape)
     if header.frames > MAX_FRAMES:
         raise Unreadable(Reason.TOO_LARGE, f"the object declares more than {MAX_FRAMES} frames")
     available = pixels.end - pixels.start
-    if header.syntax in NATIVE:
+    if header.syntax in transfer_syntaxes.NATIVE:
         if pixels.length == UNDEFINED:
             raise Unreadable(
                 Reason.MALFORMED, "the pixel data is compressed although the transfer syntax is uncompressed"
@@ -80,6 +71,20 @@ def shape_of(header: Header) -> Shape:
     if available < header.frames * _MIN_COMPRESSED_BYTES:
         raise Unreadable(Reason.TRUNCATED, "the pixel data is shorter than the declared frames")
     return shape
+
+
+def _check_syntax(syntax: str) -> None:
+    """Raise Unreadable, with its cause, for a transfer syntax that is not decoded."""
+    if transfer_syntaxes.is_video(syntax):
+        raise Unreadable(Reason.VIDEO, "the object is a video, which is not supported")
+    if syntax in transfer_syntaxes.REFERENCED:
+        raise Unreadable(Reason.NO_PIXELS, "the pixel data is stored outside the object")
+    if syntax in transfer_syntaxes.DECODED:
+        return
+    name = transfer_syntaxes.described(syntax)
+    if transfer_syntaxes.is_standard(syntax):
+        raise Unreadable(Reason.UNSUPPORTED_TRANSFER_SYNTAX, f"the transfer syntax {name} is not supported")
+    raise Unreadable(Reason.UNKNOWN_TRANSFER_SYNTAX, f"the private or unknown transfer syntax {name} is not supported")
 
 
 def _declared(header: Header) -> Shape:

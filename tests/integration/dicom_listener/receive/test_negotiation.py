@@ -6,7 +6,14 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    RLELossless,
+)
 from pynetdicom import AE, evt
 from pynetdicom.pdu_primitives import AsynchronousOperationsWindowNegotiation, UserIdentityNegotiation
 from pynetdicom.presentation import build_context, build_role
@@ -36,13 +43,19 @@ def associate(listener: Listener, *contexts: Any, **more: Any) -> Any:
 @pytest.mark.parametrize(
     ("proposed", "chosen"),
     [
-        ([ImplicitVRLittleEndian, ExplicitVRLittleEndian], ExplicitVRLittleEndian),
+        ([ImplicitVRLittleEndian, ExplicitVRLittleEndian], ImplicitVRLittleEndian),
+        ([ExplicitVRLittleEndian, ImplicitVRLittleEndian], ExplicitVRLittleEndian),
+        ([RLELossless, ExplicitVRLittleEndian], RLELossless),
+        ([ExplicitVRBigEndian, ExplicitVRLittleEndian], ExplicitVRBigEndian),
+        (["1.2.840.10008.1.2.4.110", ExplicitVRLittleEndian], ExplicitVRLittleEndian),
+        (["1.3.46.670589.33.1", ImplicitVRLittleEndian], ImplicitVRLittleEndian),
+        (["1.2.840.10008.1.2.4.102"], "1.2.840.10008.1.2.4.102"),
         ([ImplicitVRLittleEndian], ImplicitVRLittleEndian),
         ([JPEG2000Lossless, ImplicitVRLittleEndian], JPEG2000Lossless),
         (["1.3.46.670589.33.1"], "1.3.46.670589.33.1"),
     ],
 )
-def test_explicit_vr_little_endian_is_preferred_and_every_syntax_accepted(
+def test_first_syntax_that_can_be_decoded_is_accepted_else_the_first(
     listener: Listener, proposed: list[str], chosen: str
 ) -> None:
     association = associate(listener, build_context(CTImageStorage, proposed))

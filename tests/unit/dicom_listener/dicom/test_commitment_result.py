@@ -7,8 +7,8 @@ import io
 import pytest
 from pydicom.filereader import read_dataset
 
+from db.studies.transfer_syntaxes import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from dicom_listener.dicom.commitment_result import ALL_COMMITTED, FAILURES_EXIST, CommitmentResult
-from dicom_listener.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 
 
 @pytest.mark.parametrize("syntax", [EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN])
