@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import traceback
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ import structlog
 from db.environment import OLD_NAMES, old_names, variable
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from structlog.typing import EventDict, Processor, WrappedLogger
 
     from db.settings import Settings
@@ -32,9 +35,13 @@ LIBRARY_LEVELS = {
     "celery.app.trace": logging.WARNING,
     # Its warnings quote values, which may be patient data.
     "pydicom": logging.CRITICAL,
-    # It logs every association; dicom_listener logs its own.
-    "pynetdicom": logging.WARNING,
+    # Its lines quote what the peer sent; dicom_listener and its commands report every failure themselves.
+    "pynetdicom": logging.CRITICAL,
+    # Warnings of Python code: those of pydicom quote values.
+    "py.warnings": logging.CRITICAL,
 }
+#: Fields that have several lines.
+TRACEBACKS = frozenset({"exception", "stack"})
 
 
 def configure(settings: Settings) -> None:
@@ -49,6 +56,9 @@ def configure(settings: Settings) -> None:
     logging.basicConfig(level=settings.operations.log_level.upper(), handlers=[_handler(settings)], force=True)
     for name, level in LIBRARY_LEVELS.items():
         logging.getLogger(name).setLevel(level)
+    logging.captureWarnings(capture=True)
+    sys.excepthook = _log_end_of_process
+    threading.excepthook = _log_end_of_thread
     for name in old_names():
         structlog.get_logger().warning("setting.renamed", old=variable(name), new=variable(OLD_NAMES[name]))
 
@@ -62,6 +72,7 @@ def _handler(settings: Settings) -> logging.Handler:
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 _without_colours,
                 structlog.processors.format_exc_info,
+                _escape_fields,
                 _renderer(settings),
             ],
         )
@@ -72,6 +83,39 @@ def _handler(settings: Settings) -> logging.Handler:
 def frames(error: BaseException) -> list[str]:
     """Return file, line and function of each frame of an error, without its text, which could quote patient data."""
     return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
+
+
+def escape(text: str) -> str:
+    """Return *text* with escapes for the characters that are not printable: line ends, terminal codes, bidi marks.
+
+    A peer chooses some texts, such as its AE title; a log line must not be split, hidden or coloured by them.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _escape_fields(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+    for name, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[name] = "\n".join(map(escape, value.split("\n"))) if name in TRACEBACKS else escape(value)
+    return event
+
+
+def _log_end_of_process(kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:
+    """Log an exception that ends the process without its text, which could quote patient data."""
+    if issubclass(kind, KeyboardInterrupt):
+        return
+    structlog.get_logger().critical("process.failed", error=kind.__name__, frames=frames(error))
+
+
+def _log_end_of_thread(ended: threading.ExceptHookArgs) -> None:
+    if ended.exc_value is None or isinstance(ended.exc_value, SystemExit):
+        return
+    thread = ended.thread.name if ended.thread else ""
+    structlog.get_logger().critical(
+        "thread.failed", thread=thread, error=ended.exc_type.__name__, frames=frames(ended.exc_value)
+    )
 
 
 def _without_colours(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:

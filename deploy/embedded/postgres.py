@@ -37,6 +37,14 @@ OPTIONS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_checkpoints": "off",  # otherwise two lines every five minutes
+    "max_wal_size": "256MB",  # fits in the reserve of the disk beside everything else that grows while it is full
+    # Errors of statements are logged by the process that gets them, without values. Their texts quote values here:
+    # in the message (invalid input), the DETAIL (a failing row), the STATEMENT and its parameters.
+    "log_min_messages": "log",
+    "log_min_error_statement": "panic",
+    "log_error_verbosity": "terse",
+    "log_parameter_max_length": "0",
+    "log_parameter_max_length_on_error": "0",
 }
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 import structlog
 
+from db.logs import frames
 from dicom_listener.receive import tls
 from dicom_listener.receive.association import Association
 from dicom_listener.receive.services import Services
@@ -149,8 +150,14 @@ class Listener:
         except ConnectionClosed as closed:
             log.warning("connection.refused", address=association.peer.address, cause=str(closed))
         # The boundary of the thread: a fault of the program is logged, and the other associations continue.
-        except Exception:
-            log.exception("association.failed", association_id=association.peer.association_id)
+        # Its text could quote the data set.
+        except Exception as error:  # noqa: BLE001
+            log.error(  # noqa: TRY400
+                "association.failed",
+                association_id=association.peer.association_id,
+                error=type(error).__name__,
+                frames=frames(error),
+            )
         finally:
             del self._serving[threading.current_thread()]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 
 import pytest
 import structlog
@@ -52,3 +53,50 @@ def test_frames_hold_places_and_not_the_text_of_the_error() -> None:
     places = logs.frames(error.value)
     assert [place.endswith("test_frames_hold_places_and_not_the_text_of_the_error") for place in places] == [True]
     assert "DOE" not in str(places)
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_text_of_a_peer_cannot_split_hide_or_colour_a_line(capsys: pytest.CaptureFixture[str], log_format: str) -> None:
+    logs.configure(Settings(log_format=log_format))
+    hostile = "CT\r\n2026 [info] forged\x1b[2J\u202egnp\u2028\x00\x7f"
+    structlog.get_logger().info("association.rejected", calling_ae_title=hostile)
+    logging.getLogger("a.library").warning("peer %s", hostile)
+
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.isprintable() for line in lines] == [True, True]
+    assert all("forged" in line for line in lines)
+
+
+def test_traceback_keeps_its_lines_and_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(Settings())
+    try:
+        int("\x1b[31mred")
+    except ValueError:
+        structlog.get_logger().exception("attempt.failed")
+
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) > 3
+    assert all(line.isprintable() for line in lines)
+
+
+def test_unexpected_end_of_a_thread_is_logged_without_its_text(capsys: pytest.CaptureFixture[str]) -> None:
+    before = threading.excepthook
+    logs.configure(Settings())
+    try:
+        thread = threading.Thread(target=int, args=["DOE^JANE"], name="loop")
+        thread.start()
+        thread.join()
+    finally:
+        threading.excepthook = before
+
+    written = capsys.readouterr().err
+    assert "thread.failed" in written
+    assert "DOE" not in written
+
+
+def test_libraries_that_quote_values_write_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(Settings(log_level="debug"))
+    for name in ("pynetdicom.acse", "pynetdicom.events", "pydicom", "py.warnings"):
+        logging.getLogger(name).error("Patient's Name DOE^JANE")
+
+    assert capsys.readouterr().err == ""

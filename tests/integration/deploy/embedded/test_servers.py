@@ -55,6 +55,27 @@ def kill(server: Server) -> None:
     os.kill(pid(server), signal.SIGKILL)
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO rows VALUES (%s, -1)",  # a constraint: the row is in the DETAIL
+        "INSERT INTO rows VALUES ('a', %s)",  # invalid input: the value is in the message
+        "INSERT INTO rows VALUES (%s, 1), ('a', 1 / 0)",
+        "INSERT INTO missing VALUES (%s)",
+    ],
+)
+def test_postgres_logs_no_row_of_a_failed_statement(own_postgres: Postgres, statement: str) -> None:
+    with connect(own_postgres) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS rows (name text PRIMARY KEY, size int CHECK (size > 0))")
+        with pytest.raises(psycopg.Error):
+            psycopg.ClientCursor(connection).execute(statement, ["DOE^JANE"])
+
+    logged = own_postgres.log_path.read_text()
+    assert "ready to accept connections" in logged
+    assert "DOE" not in logged
+    assert "INSERT" not in logged
+
+
 def test_postgres_rejects_a_wrong_password(own_postgres: Postgres) -> None:
     url = own_postgres.url.replace("+psycopg", "").replace(own_postgres.password, "wrong")
 
