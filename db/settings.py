@@ -39,6 +39,8 @@ class Dicom(Section):
     max_associations: int = Field(
         default=100, ge=1, description="Maximum number of simultaneous associations; further ones are rejected."
     )
+    max_associations_per_address: int = Field(default=75, ge=1, description="Maximum of them for one address.")
+    max_associations_per_ae_title: int = Field(default=50, ge=1, description="Maximum for an AE title at an address.")
     max_pdu_bytes: int = Field(
         default=131072,
         ge=4096,

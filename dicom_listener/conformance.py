@@ -12,7 +12,7 @@ from db.limits import MAX_ELEMENTS, MAX_INFLATED_BYTES, MAX_NESTING
 from db.studies import transfer_syntaxes
 from dicom_listener.dicom import uids
 from dicom_listener.dicom.statuses import Refusal
-from dicom_listener.receive import association, listener, negotiation
+from dicom_listener.receive import association, listener, negotiation, seats
 from dicom_listener.receive.c_store import CStoreHandler
 from dicom_listener.receive.peers import Rules, read_rules
 from dicom_listener.spool.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -91,6 +91,9 @@ def _negotiation(settings: Settings) -> Iterator[str]:
             "Concurrent associations",
             f"{settings.dicom.max_associations}; more are rejected (transient, local limit exceeded)",
         ),
+        ("of one address", str(settings.dicom.max_associations_per_address)),
+        ("of one AE title at an address", str(settings.dicom.max_associations_per_ae_title)),
+        ("Beyond these, for Verification only", f"{seats.ECHO_SEATS}, {seats.ECHO_SEATS_PER_ADDRESS} of one address"),
         ("Maximum PDU length received", f"{settings.dicom.max_pdu_bytes} bytes; a longer one aborts the association"),
         ("Presentation contexts", f"up to {negotiation.MAX_CONTEXTS}"),
         ("Asynchronous operations", "not supported (1, 1)"),

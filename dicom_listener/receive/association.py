@@ -113,7 +113,7 @@ class Association:
         titles = {"calling_ae_title": proposal.calling_ae_title, "called_ae_title": proposal.called_ae_title}
         self.peer = dataclasses.replace(self.peer, **titles)
         bind_contextvars(**titles)
-        rejection = self._services.admit(self.peer)
+        rejection = self._services.admit(self.peer, echo_only=proposal.is_echo_only)
         if rejection is not None:
             self._services.count_refusal(self.peer, rejection.cause)
             self._connection.send(upper_layer.ASSOCIATE_RJ, rejection.encode())
@@ -126,8 +126,10 @@ class Association:
 
     def _serve_requests(self) -> bool:
         """Serve requests until the association is released; returns False if the peer aborts it."""
+        # A seat for C-ECHO is soon needed by the next one.
+        idle_seconds = ARTIM_SECONDS if self._services.has_reserved_seat(self.peer) else IDLE_SECONDS
         while True:
-            kind, content = self._connection.read(IDLE_SECONDS, on_idle=self._send_commitment_result)
+            kind, content = self._connection.read(idle_seconds, on_idle=self._send_commitment_result)
             if kind == upper_layer.P_DATA_TF:
                 self._count(len(content))
                 for context_id, control, fragment in upper_layer.pdvs(content):

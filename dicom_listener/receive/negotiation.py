@@ -48,6 +48,8 @@ CALLED_AE_TITLE_NOT_RECOGNIZED = Rejection(1, 1, 7, "called AE title not recogni
 #: No reason given: the title is known, so that "not recognized" would mislead the peer's administrator.
 ADDRESS_NOT_ALLOWED = Rejection(1, 1, 1, "address not allowed for this calling AE title")
 LOCAL_LIMIT_EXCEEDED = Rejection(2, 3, 2, "limit of associations reached")
+ADDRESS_LIMIT_EXCEEDED = Rejection(2, 3, 2, "limit of associations of one address reached")
+AE_TITLE_LIMIT_EXCEEDED = Rejection(2, 3, 2, "limit of associations of one AE title at an address reached")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,12 @@ class Proposal:
     #: Bytes of a P-DATA-TF that the peer accepts; 0 is no limit.
     max_pdu_bytes: int
     _primitive: Any = field(repr=False)
+
+    @property
+    def is_echo_only(self) -> bool:
+        """True if no SOP class other than Verification is proposed."""
+        proposed = self._primitive.presentation_context_definition_list
+        return all(context.abstract_syntax == uids.VERIFICATION for context in proposed)
 
     def accept(self, contexts: Sequence[PresentationContext], max_pdu_bytes: int) -> tuple[bytes, dict[int, Context]]:
         """Return the content of the A-ASSOCIATE-AC, and the accepted contexts by id.

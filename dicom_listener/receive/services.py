@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from typing import TYPE_CHECKING
 
 import structlog
@@ -14,6 +13,7 @@ from dicom_listener.receive.counters import RefusalCounter
 from dicom_listener.receive.handlers import NullHandler, UnrecognizedHandler
 from dicom_listener.receive.n_services import CommitmentRequestHandler, StepCreateHandler, StepSetHandler, StepStates
 from dicom_listener.receive.peers import PeerDirectory
+from dicom_listener.receive.seats import Seats
 from dicom_listener.spool.commitment_outbox import CommitmentOutbox
 from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.inbox import Inbox
@@ -43,8 +43,7 @@ class Services:
         self._refusals = RefusalCounter(self._spool.refusals)
         self._steps = StepStates(self._spool.procedure_steps)
         self._peers = PeerDirectory(settings.dicom.peers_file)
-        self._lock = threading.Lock()
-        self._open: set[str] = set()
+        self._seats = Seats(settings.dicom)
         #: Associations marked in the spool for the dispatcher.
         self._marked: set[str] = set()
 
@@ -62,21 +61,17 @@ class Services:
             self._refusals.write()
         self._inbox.close()
 
-    def admit(self, peer: Peer) -> Rejection | None:
+    def admit(self, peer: Peer, *, echo_only: bool) -> Rejection | None:
         """Count the association as open, or return the reason to reject it."""
-        rejection = self._peers.rules().check(peer)
-        if rejection is not None:
-            return rejection
-        with self._lock:
-            if len(self._open) >= self._settings.dicom.max_associations:
-                return negotiation.LOCAL_LIMIT_EXCEEDED
-            self._open.add(peer.association_id)
-        return None
+        return self._peers.rules().check(peer) or self._seats.take(peer, echo_only=echo_only)
+
+    def has_reserved_seat(self, peer: Peer) -> bool:
+        """Return whether the association is open beyond the limits, for C-ECHO only."""
+        return self._seats.has_reserved(peer.association_id)
 
     def release(self, peer: Peer) -> None:
         """Count the association as ended, admitted or not, and remove its mark."""
-        with self._lock:
-            self._open.discard(peer.association_id)
+        self._seats.release(peer.association_id)
         if peer.association_id in self._marked:
             self._marked.discard(peer.association_id)
             try:

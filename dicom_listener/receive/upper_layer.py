@@ -96,15 +96,17 @@ class Connection:
         """Return type and content of the next PDU; the content is valid until the next call.
 
         *on_idle* is called every TICK_SECONDS while the PDU has not begun. Raises ConnectionClosed if it does not begin
-        within *wait_seconds* or is not complete PDU_SECONDS later, Abort if it is unknown or too long.
+        within *wait_seconds* or is not complete PDU_SECONDS later, Abort if it is unknown or too long. Before the
+        association, the whole PDU must arrive within *wait_seconds*.
         """
-        self._fill(PDU_HEADER.size, time.monotonic() + wait_seconds, on_idle)
+        deadline = time.monotonic() + wait_seconds
+        self._fill(PDU_HEADER.size, deadline, on_idle)
         kind, length = PDU_HEADER.unpack_from(self._buffer, self._start)
         if not ASSOCIATE_RQ <= kind <= ABORT:
             raise Abort(f"unknown PDU type {kind}", UNRECOGNIZED_PDU)
         if length > (self._maximum if associated else MAX_ASSOCIATE_RQ_BYTES):
             raise Abort(f"PDU too long ({length} bytes)", INVALID_PARAMETER)
-        self._fill(PDU_HEADER.size + length, time.monotonic() + PDU_SECONDS)
+        self._fill(PDU_HEADER.size + length, time.monotonic() + PDU_SECONDS if associated else deadline)
         start = self._start + PDU_HEADER.size
         self._start = start + length
         return kind, self._buffer[start : self._start]
