@@ -15,6 +15,7 @@ from pydicom.datadict import dictionary_VR
 from pydicom.tag import Tag
 
 from db.errors import Reason
+from worker.images.decode.decimal_strings import decimal_points, has_decimal_comma, number_of
 from worker.images.decode.elements import Element, Encoding, collect, encoding_inside, items, walk
 from worker.images.errors import Unreadable
 
@@ -59,7 +60,10 @@ Keyword = Literal[
     "DimensionOrganizationType", "NumberOfOpticalPaths", "TotalPixelMatrixFocalPlanes", "FrameOfReferenceUID",
     "ColumnPositionInTotalImagePixelMatrix", "RowPositionInTotalImagePixelMatrix", "RegionLocationMinX0",
     "RegionLocationMinY0", "RegionLocationMaxX1", "RegionLocationMaxY1", "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence", "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
+    "PerFrameFunctionalGroupsSequence", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "RescaleType",
+    "ModalityLUTType", "MultienergyCTAcquisition", "ConvolutionKernel", "RealWorldValueMappingSequence",
+    "MeasurementUnitsCodeSequence", "PresentationLUTShape", "PresentationLUTSequence",
+    "PixelIntensityRelationshipSign",
 ]
 # fmt: on
 _TAGS: dict[Keyword, int] = {keyword: int(Tag(keyword)) for keyword in get_args(Keyword)}
@@ -67,6 +71,7 @@ _TAGS: dict[Keyword, int] = {keyword: int(Tag(keyword)) for keyword in get_args(
 WANTED = {tag: _MAX_TABLE if dictionary_VR(tag) in _TABLES else _MAX_TEXT for tag in _TAGS.values()}
 WANTED[_TAGS["SharedFunctionalGroupsSequence"]] = WANTED[_TAGS["PerFrameFunctionalGroupsSequence"]] = _MAX_GROUPS
 _VRS = {keyword: dictionary_VR(tag) for keyword, tag in _TAGS.items()}
+_DECIMAL_STRINGS = [tag for keyword, tag in _TAGS.items() if _VRS[keyword] == "DS"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +121,23 @@ class Header:
         return code if _CODE.fullmatch(code) else ""
 
     def numbers(self, keyword: Keyword) -> tuple[float, ...]:
-        """Return the values of a numeric element; () if it is absent or not numeric."""
-        value = self.raw(keyword)
+        """Return the values of a numeric element; () if it is absent or one of them is not a number.
+
+        A decimal comma is read as a point if it can be nothing else: "1,024" is 1024 or 1.024.
+        """
+        value, vr = self.raw(keyword), _VRS[keyword]
+        if b"," in value and vr not in _BINARY:
+            value = decimal_points(value, lambda: any(map(has_decimal_comma, self._decimal_strings())))
         # The slices of a series repeat each other: a short value is converted once.
         convert = _numbers if len(value) <= _MAX_CACHED else _numbers.__wrapped__
-        return convert(value, _VRS[keyword], self.encoding.little_endian)
+        return convert(value, vr, self.encoding.little_endian)
+
+    def _decimal_strings(self) -> Iterator[bytes]:
+        return (self.values[tag][2] for tag in _DECIMAL_STRINGS if tag in self.values)
+
+    def is_invalid(self, keyword: Keyword) -> bool:
+        """Return whether a numeric element has a value that cannot be read as numbers."""
+        return bool(self.raw(keyword).strip(b" \0\\")) and not self.numbers(keyword)
 
     def number(self, keyword: Keyword) -> float | None:
         """Return the first value of a numeric element; None if it is absent."""
@@ -206,10 +223,9 @@ def _numbers(value: bytes, vr: str, little_endian: bool) -> tuple[float, ...]:
     layout = _BINARY.get(vr)
     try:
         if layout is None:
-            numbers = tuple(float(part.strip(" \0")) for part in value.decode("latin-1").split("\\")) if value else ()
-        else:
-            count = len(value) // struct.calcsize(f"<{layout}")
-            numbers = struct.unpack(f"{'<' if little_endian else '>'}{count}{layout}", value)
+            return tuple(map(number_of, value.split(b"\\"))) if value else ()
+        count = len(value) // struct.calcsize(f"<{layout}")
+        numbers = struct.unpack(f"{'<' if little_endian else '>'}{count}{layout}", value)
     except (ValueError, struct.error):
         return ()
     return tuple(map(float, numbers)) if all(map(math.isfinite, numbers)) else ()
