@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from worker.images.render.windows import BONE, BRAIN
+from worker.images.select.ct_windows import BONE, BRAIN
 from worker.phantoms.draw import chest, chest_findings, endoscopy, head, pathology, retina, skin
 from worker.phantoms.draw.canvas import Canvas, Pose
 

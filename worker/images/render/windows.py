@@ -1,4 +1,4 @@
-"""Windows: those of the header, and the customary ones of CT (PS3.3 C.11.2.1.2)."""
+"""Windows, and those of a header (PS3.3 C.11.2.1.2)."""
 
 from __future__ import annotations
 
@@ -47,25 +47,6 @@ class Window:
         return {"center": self.center, "width": self.width, "function": self.function, **named}
 
 
-LUNG = Window(-600, 1500, name="lung")
-MEDIASTINUM = Window(40, 400, name="mediastinum")
-ABDOMEN = Window(50, 400, name="abdomen")
-BRAIN = Window(40, 80, name="brain")
-BONE = Window(400, 1800, name="bone")
-SOFT_TISSUE = Window(40, 400, name="soft tissue")
-
-#: Windows of a CT by body part, each with its share of every eight images.
-_CT_WINDOWS: dict[str, tuple[tuple[Window, int], ...]] = {
-    "CHEST": ((MEDIASTINUM, 4), (LUNG, 4)),
-    "HEAD": ((BRAIN, 6), (BONE, 2)),
-    "ABDOMEN": ((ABDOMEN, 8),),
-    "SPINE": ((BONE, 5), (SOFT_TISSUE, 3)),
-    "EXTREMITY": ((BONE, 5), (SOFT_TISSUE, 3)),
-    "NECK": ((SOFT_TISSUE, 6), (BONE, 2)),
-    "": ((SOFT_TISSUE, 8),),
-}
-
-
 def header_windows(header: Header) -> list[Window]:
     """Return the windows of an object, without those that cannot be applied."""
     function = header.text("VOILUTFunction").upper()
@@ -74,14 +55,3 @@ def header_windows(header: Header) -> list[Window]:
     pairs = zip_longest(header.numbers("WindowCenter"), header.numbers("WindowWidth"))
     known = ((center, width) for center, width in pairs if center is not None and width is not None)
     return [Window(c, w, function) for c, w in known if abs(c) <= MAX_MAGNITUDE and min_width <= w <= MAX_MAGNITUDE]
-
-
-def ct_windows(body_part: str, budget: int) -> list[tuple[Window, int]]:
-    """Return the windows of a CT of *body_part*, and the number of *budget* images in which each is used."""
-    plan = _CT_WINDOWS.get(body_part, _CT_WINDOWS[""])
-    if budget < len(plan):
-        return [(window, 1) for window, _ in plan[:budget]]
-    shares = [(window, max(1, budget * parts // 8)) for window, parts in plan]
-    rest = budget - sum(count for _, count in shares)
-    (first, count), *others = shares
-    return [(first, count + rest), *others]

@@ -10,8 +10,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from worker.images.render.windows import Window, ct_windows, header_windows
-from worker.images.select.candidates import Selection, series_of
+from worker.images.render.units import is_hounsfield
+from worker.images.select.candidates import Selection, Tier, series_of
+from worker.images.select.ct_windows import WindowShare, windows_for
 from worker.images.select.orientations import Orientations, position_along
 from worker.images.select.sampling import even_shares, evenly, select_frames
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from worker.images.decode.header import Header
+    from worker.images.render.windows import Window
     from worker.images.select.candidates import Basis, Candidate
     from worker.images.select.orientations import Normal
 
@@ -81,8 +83,8 @@ def select_slices(candidates: Sequence[Candidate], budget: int, body_part: str) 
     preferred = _preferred(volumes, candidates[0].modality, budget)
     selections: list[Selection] = []
     for volume, share in zip(preferred, even_shares(budget, len(preferred)), strict=True):
-        for window, count in _windows(volume, candidates[0].modality, body_part, share):
-            selections += _selections(volume, evenly(len(volume.slices), count), window)
+        for window in _windows(volume, candidates[0].modality, body_part, share):
+            selections += _selections(volume, _within(volume, window), window.window)
     used = {volume.uid for volume in preferred}
     others = sum(len(volume.slices) for volume in volumes if volume not in preferred and volume.uid in used)
     return selections, lambda shown: _basis(shown, preferred, others)
@@ -186,13 +188,19 @@ def _preferred(volumes: list[Volume], modality: str, budget: int) -> list[Volume
     return sorted(several, key=lambda volume: volume.slices[0].item.header.integer("SeriesNumber"))
 
 
-def _windows(volume: Volume, modality: str, body_part: str, share: int) -> list[tuple[Window | None, int]]:
+def _windows(volume: Volume, modality: str, body_part: str, share: int) -> list[WindowShare]:
     first = volume.slices[0]
-    header = first.item.header.of_frames([first.frame])[first.frame]
-    hounsfield = modality == "CT" and "RescaleIntercept" in header
-    if hounsfield and (body_part or not header_windows(header)):
-        return [*ct_windows(body_part, share)]
-    return [(None, share)]
+    if modality != "CT" or first.item.tier == Tier.LOCALIZER:
+        return [WindowShare(None, share)]
+    return windows_for(first.item.header.of_frames([first.frame])[first.frame], [body_part], share)
+
+
+def _within(volume: Volume, share: WindowShare) -> list[int]:
+    """Return the indices of the slices that a window shows; slices of an axial volume rise from the feet."""
+    low, high = share.extent if volume.axial and volume.slices[0].position is not None else (0.0, 1.0)
+    total = len(volume.slices)
+    first, last = min(total - 1, round(low * total)), round(high * total)
+    return [first + index for index in evenly(max(1, last - first), share.images)]
 
 
 def _selections(volume: Volume, indices: Sequence[int], window: Window | None) -> list[Selection]:
@@ -203,7 +211,9 @@ def _selections(volume: Volume, indices: Sequence[int], window: Window | None) -
     selections = []
     for index in indices:
         uid, frame = volume.slices[index].item.sop_instance_uid, volume.slices[index].frame
-        selections.append(Selection(uid, headers[uid][frame], frame, _reason(volume, index, window), window))
+        header = headers[uid][frame]
+        own = window if window and is_hounsfield(header) else None
+        selections.append(Selection(uid, header, frame, _reason(volume, index, own), own))
     return selections
 
 
