@@ -20,9 +20,10 @@ from worker.images.decode.files import read
 from worker.images.errors import Unreadable
 from worker.images.render import quality
 from worker.images.render.framing import framed
+from worker.images.render.orientation import orientation_of
 from worker.images.render.render import render
 from worker.images.select.body_parts import body_part_of
-from worker.images.select.candidates import NAMES, Tier, best_of, candidate, with_described_localizers
+from worker.images.select.candidates import NAMES, Tier, best_of, candidate, modality_of, with_described_localizers
 from worker.images.select.sampling import even_shares, select_frames
 from worker.images.select.slides import assemble, select_tiles
 from worker.images.select.views import select_views
@@ -67,6 +68,8 @@ class RenderedImage:
     reason: str
     transform: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
+    #: Reason for which left and right may be reversed; empty if the header states the orientation.
+    orientation_problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,8 +256,16 @@ def _render(selection: Selection) -> RenderedImage:
         levels, steps = render(selection.header, selection.frame, window=selection.window)
     warnings = quality.warnings_about(levels)
     pixels, geometry = framed(selection.header, levels)
+    modality = modality_of(selection.header)
+    orientation = orientation_of(selection.header, selection.frame, modality, volume=selection.volume)
     return RenderedImage(
-        pixels, selection.sop_instance_uid, selection.frame, selection.reason, {**steps, **geometry}, warnings
+        orientation.turn.of_pixels(pixels),
+        selection.sop_instance_uid,
+        selection.frame,
+        selection.reason,
+        {**steps, **geometry, **orientation.recorded()},
+        warnings,
+        orientation.problem,
     )
 
 

@@ -112,7 +112,7 @@ def _radiograph(view: str, case: Case, form: Form, variation: Variation, *, bone
     dataset.ImageType = ["ORIGINAL", "PRIMARY"]
     dataset.PixelSpacing = dataset.ImagerPixelSpacing = [round(400 / form.size, 4)] * 2
     dataset.ImageLaterality = "U"
-    dataset.PatientOrientation = ["L", "F"] if view == "PA" else ["A", "F"]
+    dataset.PatientOrientation = ["L", "F"] if view == "PA" else ["P", "F"]
     return dataset
 
 

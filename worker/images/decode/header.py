@@ -64,6 +64,7 @@ Keyword = Literal[
     "ModalityLUTType", "MultienergyCTAcquisition", "ConvolutionKernel", "RealWorldValueMappingSequence",
     "MeasurementUnitsCodeSequence", "PresentationLUTShape", "PresentationLUTSequence",
     "PixelIntensityRelationshipSign",
+    "PatientOrientation", "AnatomicalOrientationType", "DetectorInformationSequence", "DetectorVector",
 ]
 # fmt: on
 _TAGS: dict[Keyword, int] = {keyword: int(Tag(keyword)) for keyword in get_args(Keyword)}

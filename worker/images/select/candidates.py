@@ -80,7 +80,7 @@ class Selection:
     """One image to render: the frame, the reason and the options.
 
     *header* is the frame's own if frames differ; *window* replaces the header's; *assembled* renders all frames of a
-    slide level as one image.
+    slide level as one image; *volume* is Image Orientation (Patient) of the slice's volume.
     """
 
     sop_instance_uid: str
@@ -89,6 +89,7 @@ class Selection:
     reason: str
     window: Window | None = None
     assembled: bool = False
+    volume: tuple[float, ...] = ()
 
 
 if TYPE_CHECKING:
@@ -104,8 +105,13 @@ def candidate(sop_instance_uid: str, header: Header) -> Candidate:
     if "LABEL" in types:
         raise Unreadable(Reason.LABEL, "the label of a slide can identify the patient")
     shape_of(header)
-    modality = header.code("Modality") or _MODALITIES.get(header.text("SOPClassUID")[26:], "OT")
+    modality = modality_of(header)
     return Candidate(sop_instance_uid, header, modality, _tier(header, types, modality))
+
+
+def modality_of(header: Header) -> str:
+    """Return the modality of an object; that of its SOP class if it states none."""
+    return header.code("Modality") or _MODALITIES.get(header.text("SOPClassUID")[26:], "OT")
 
 
 def series_of(header: Header) -> str:

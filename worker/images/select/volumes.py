@@ -10,6 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from worker.images.render.orientation import plane_of
 from worker.images.render.units import is_hounsfield
 from worker.images.select.candidates import Selection, Tier, series_of
 from worker.images.select.ct_windows import WindowShare, windows_for
@@ -60,7 +61,7 @@ class Volume:
     @property
     def axial(self) -> bool:
         """True if its slices are axial."""
-        return self.normal is not None and abs(self.normal[2]) >= max(map(abs, self.normal))
+        return self.normal is not None and plane_of(self.normal) == "axial"
 
     @property
     def uid(self) -> str:
@@ -189,10 +190,9 @@ def _preferred(volumes: list[Volume], modality: str, budget: int) -> list[Volume
 
 
 def _windows(volume: Volume, modality: str, body_part: str, share: int) -> list[WindowShare]:
-    first = volume.slices[0]
-    if modality != "CT" or first.item.tier == Tier.LOCALIZER:
+    if modality != "CT" or volume.slices[0].item.tier == Tier.LOCALIZER:
         return [WindowShare(None, share)]
-    return windows_for(first.item.header.of_frames([first.frame])[first.frame], [body_part], share)
+    return windows_for(_first_header(volume), [body_part], share)
 
 
 def _within(volume: Volume, share: WindowShare) -> list[int]:
@@ -203,17 +203,23 @@ def _within(volume: Volume, share: WindowShare) -> list[int]:
     return [first + index for index in evenly(max(1, last - first), share.images)]
 
 
+def _first_header(volume: Volume) -> Header:
+    first = volume.slices[0]
+    return first.item.header.of_frames([first.frame])[first.frame]
+
+
 def _selections(volume: Volume, indices: Sequence[int], window: Window | None) -> list[Selection]:
     wanted: dict[str, list[Slice]] = defaultdict(list)
     for index in indices:
         wanted[volume.slices[index].item.sop_instance_uid].append(volume.slices[index])
     headers = {uid: own[0].item.header.of_frames([one.frame for one in own]) for uid, own in wanted.items()}
+    orientation = _first_header(volume).numbers("ImageOrientationPatient")
     selections = []
     for index in indices:
         uid, frame = volume.slices[index].item.sop_instance_uid, volume.slices[index].frame
         header = headers[uid][frame]
         own = window if window and is_hounsfield(header) else None
-        selections.append(Selection(uid, header, frame, _reason(volume, index, own), own))
+        selections.append(Selection(uid, header, frame, _reason(volume, index, own), own, volume=orientation))
     return selections
 
 
