@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from worker.retrieval.retrieve import Retrieval
 
 _CUT_OFF = {"length": "The text was cut off at the token limit.", "deadline": "The text was cut off at the time limit."}
+_SIDES = "right and left may be reversed in this report. Check sides against the images"
 _NOT_QUOTED = "No similar earlier cases were quoted"
 
 
@@ -61,12 +62,33 @@ def limitations(
     sentences = [f"New in this version: {late}." for late in late_arrivals] + images.limitations()
     for number, image in enumerate(images.images, start=1):
         sentences += [f"Image {number} is {warning}." for warning in image.warnings]
+    if images.informative and not retrieval.rejected:
+        sentences += _of_orientation(images)
     if finish_reason in _CUT_OFF:
         sentences.append(_CUT_OFF[finish_reason])
     if not indexed:
         return [*sentences, f"{_NOT_QUOTED}: no reference index exists for this model."]
     # A study without diagnostic information is not compared.
     return sentences + (list(_of_retrieval(images.modality, retrieval)) if images.informative else [])
+
+
+def _of_orientation(images: StudyImages) -> Iterator[str]:
+    """Yield one sentence for each problem, with the images it concerns."""
+    concerned: dict[str, list[int]] = {}
+    for number, image in enumerate(images.images, start=1):
+        if image.orientation_problem:
+            concerned.setdefault(image.orientation_problem, []).append(number)
+    for problem, numbers in concerned.items():
+        yield f"{_named(numbers)}: {problem}; {_SIDES}."
+
+
+def _named(numbers: Sequence[int]) -> str:
+    """Return the name of some images: "Image 2", "Images 1 to 8", "Images 1, 3 and 4"."""
+    if len(numbers) == 1:
+        return f"Image {numbers[0]}"
+    if len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:  # noqa: PLR2004 - two are "1 and 2"
+        return f"Images {numbers[0]} to {numbers[-1]}"
+    return f"Images {', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
 
 
 def _of_retrieval(modality: str, retrieval: Retrieval) -> Iterator[str]:

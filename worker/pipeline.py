@@ -246,6 +246,7 @@ class Pipeline:
             "z": ood.scores if ood else None,
             "least_similarity": ood.min_similarity if ood else None,
             "refused": run.retrieval.rejected,
+            "orientation": [image.transform.get("orientation") for image in run.images.images],
             "seconds": run.seconds,
             "versions": _versions(),
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 
 from tests.unit.worker.fakes import compared
+from worker.images.decode.patient_axes import CONTRADICTORY, IMPOSSIBLE, MISSING
 from worker.images.render import quality
+from worker.images.render.orientation import NO_BREAST, WRONG_BREAST, WRONG_VIEW
 from worker.images.study import LeftOut, RenderedImage, StudyImages
 from worker.limitations import basis_of, fixed_text, limitations
 from worker.retrieval.retrieve import Retrieval
@@ -25,6 +28,16 @@ DOCUMENT = (ROOT / "docs" / "report-sentences.md").read_text(encoding="utf-8")
 VARIABLE = re.compile(r"\{[^}]*\}")
 
 REJECTED = Retrieval(compared(3.0, 4.2, reference_images=250), rejected=True)
+
+
+PROBLEMS = (MISSING, IMPOSSIBLE, CONTRADICTORY, WRONG_VIEW, NO_BREAST, WRONG_BREAST)
+
+
+def oriented(*problems: str) -> StudyImages:
+    """A study with an image for each problem of orientation; empty for none."""
+    (image, *_) = study().images
+    images = [replace(image, orientation_problem=problem) for problem in problems]
+    return StudyImages(images, [], "views", "DX", "CHEST")
 
 
 def study(*warnings: str, left_out: tuple[str, ...] = ()) -> StudyImages:
@@ -84,10 +97,31 @@ def test_omitted_images_are_counted_by_cause() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("problems", "named"),
+    [
+        (["", MISSING], "Image 2"),
+        ([MISSING, MISSING], "Images 1 and 2"),
+        ([MISSING] * 8, "Images 1 to 8"),
+        ([MISSING, "", MISSING, MISSING], "Images 1, 3 and 4"),
+    ],
+)
+def test_images_without_orientation_are_named_in_one_sentence(problems: list[str], named: str) -> None:
+    consequence = "right and left may be reversed in this report. Check sides against the images."
+
+    assert sentences(oriented(*problems)) == [f"{named}: the orientation is not given; {consequence}"]
+
+
+def test_a_rejected_study_has_no_sentence_about_sides() -> None:
+    assert not any("right and left" in sentence for sentence in sentences(oriented(MISSING), REJECTED))
+
+
 def every_sentence() -> Iterator[str]:
     warnings = [quality.BLANK, quality.SATURATED, quality.NOISE, quality.SMALL, quality.TINY]
     late = ["2 images of series 4 arrived 14 min later"]
     yield from sentences(study(*warnings, left_out=("the file is empty",)), late_arrivals=late)
+    yield from sentences(oriented(*PROBLEMS))
+    yield from sentences(oriented(MISSING, MISSING))
     for reason in ("length", "deadline"):
         yield from sentences(indexed=False, finish_reason=reason)
     for ood in (None, compared(3.0, 3.0), compared(3.0, 4.0), compared(1.0, 3.0)):

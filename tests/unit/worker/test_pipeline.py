@@ -40,7 +40,7 @@ def radiograph(folder: Path, *, blank: bool = False, name: str = "dx.dcm", turne
     image.Modality, image.BodyPartExamined, image.SeriesNumber = "DX", "CHEST", 1
     image.Rows, image.Columns, image.SamplesPerPixel = 96, 128, 1
     image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 12, 11, 0
-    image.PhotometricInterpretation = "MONOCHROME2"
+    image.PhotometricInterpretation, image.PatientOrientation = "MONOCHROME2", ["L", "F"]
     ramp = np.add.outer(np.arange(96), np.arange(128)).astype(np.uint16) * 10
     image.PixelData = (ramp * 0 if blank else ramp[::-1] if turned else ramp).tobytes()
     image.save_as(folder / name, enforce_file_format=True)
@@ -68,6 +68,7 @@ def test_report_has_sections_basis_and_the_images_given_to_the_model(tmp_path: P
     (image,) = draft.images
     assert Image.open(io.BytesIO(image.png)).size[::-1] == model.requests[0].images[0].shape[:2]
     assert draft.provenance["versions"]["pydicom"]
+    assert [orientation["to"] for orientation in draft.provenance["orientation"]] == ["L\\F"]
 
 
 def test_generation_is_limited_as_configured(tmp_path: Path) -> None:
