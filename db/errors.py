@@ -17,8 +17,9 @@ class Reason(StrEnum):
         return member
 
     # The queue and the life of a study.
-    LEASE_EXPIRED = "lease_expired", "the worker died or made no progress; the job was queued again"
-    WORKER_LOST = "worker_lost", "the worker died or made no progress in every attempt"
+    LEASE_EXPIRED = "lease_expired", "the worker died, froze or could not reach the database"
+    NO_PROGRESS = "no_progress", "the attempt made no progress for the time of a lease, although its worker was alive"
+    WORKER_LOST = "worker_lost", "the worker died during the last attempt"
     LATE_IMAGES = "late_images", "images arrived after the study was complete; the job of a newer revision replaces it"
     TOO_MANY_REVISIONS = "too_many_revisions", "images arrived late more often than `PRELIM_MAX_REVISIONS` allows"
     OPERATOR = "operator", "an operator cancelled or retried the job"

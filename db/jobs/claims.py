@@ -12,10 +12,11 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, or_, select, text, update
 
 from db.errors import NotPossible, Reason, StaleFence
-from db.models import Job
+from db.models import Job, Process, Study
+from db.models.operations import ALIVE_SECONDS
 from db.models.studies import ENDED_WITHOUT_REPORT
 from db.reports import versions
 from db.states import JobState, StudyState
@@ -25,9 +26,9 @@ from db.studies.priority import effective_queued_at
 if TYPE_CHECKING:
     import uuid
 
+    from sqlalchemy import Select
     from sqlalchemy.orm import Session
 
-    from db.models import Study
     from db.reports.versions import Draft
 
 #: Jobs rescued in one transaction: it locks their studies.
@@ -59,9 +60,10 @@ CLAIM = text("""
     WHERE id = (
         SELECT id FROM jobs
         WHERE state = 'queued' AND available_at <= clock_timestamp()
-            AND (reason IS DISTINCT FROM 'lease_expired' OR :poison_candidates AND NOT EXISTS (
+            AND (coalesce(reason, '') NOT IN ('lease_expired', 'no_progress') OR :poison_candidates AND NOT EXISTS (
                 SELECT FROM jobs AS other
-                WHERE other.state = 'running' AND other.owner = :owner AND other.reason = 'lease_expired'))
+                WHERE other.state = 'running' AND other.owner = :owner
+                    AND other.reason IN ('lease_expired', 'no_progress')))
         ORDER BY urgent_at
         LIMIT 1
         FOR UPDATE SKIP LOCKED)
@@ -74,9 +76,9 @@ def claim_next(session: Session, *, owner: str, lease_seconds: float, poison_can
 
     The order is decided here and not by Celery's messages, so that a STAT study overtakes the messages before it. The
     attempt is counted at the claim, so that a study that kills its worker is counted, too.
-    A job whose lease expired is a poison candidate: it may have killed its worker. An *owner* runs one of them at a
-    time, so that it does not use up the attempts of the others; claims of one owner must not overlap, except those
-    without *poison_candidates*.
+    A job whose lease expired is a poison candidate: it may have killed its worker, or hang it. An *owner* runs one of
+    them at a time, so that it does not use up the attempts of the others; claims of one owner must not overlap, except
+    those without *poison_candidates*.
     """
     names = {"owner": owner, "lease_seconds": lease_seconds, "poison_candidates": poison_candidates}
     row = session.execute(CLAIM, names).one_or_none()
@@ -215,26 +217,56 @@ def _stale(claim: Claim) -> StaleFence:
 
 
 def rescue(session: Session, *, max_attempts: int) -> int:
-    """Queue jobs with an expired lease again, or fail them after *max_attempts*; return their number."""
-    expired = Job.state == JobState.RUNNING, Job.lease_until < func.clock_timestamp()
-    found = session.execute(select(Job.id, Job.study_id).where(*expired).order_by(Job.lease_until).limit(BATCH)).all()
+    """Queue jobs with an expired lease again, or fail them after *max_attempts*; return their number.
+
+    A last attempt waits for evidence: its reason is WORKER_LOST only if its worker has no heartbeat any more.
+    """
     rescued = 0
-    for job_id, study_id in found:
-        lifecycle.lock(session, study_id)
+    for job_id, study_id, lost in session.execute(_expired(max_attempts)).all():
+        # A locked study is left to the next round: its report is being stored, or its images are.
+        study = select(Study.id).where(Study.id == study_id).with_for_update(skip_locked=True)
+        if session.scalar(study) is None:
+            continue
         # Read again under the lock: its owner may have finished, or another dispatcher may have rescued it.
-        job = session.scalars(select(Job).where(Job.id == job_id, *expired).with_for_update()).one_or_none()
+        job = session.scalars(select(Job).where(Job.id == job_id, *EXPIRED).with_for_update()).one_or_none()
         if job is not None:
-            _give_up_or_requeue(session, job, max_attempts)
+            _give_up_or_requeue(session, job, max_attempts, lost=lost)
             rescued += 1
     return rescued
 
 
-def _give_up_or_requeue(session: Session, job: Job, max_attempts: int) -> None:
+EXPIRED = Job.state == JobState.RUNNING, Job.lease_until < func.clock_timestamp()
+
+
+def _expired(max_attempts: int) -> Select[uuid.UUID, uuid.UUID, bool]:
+    """Return the query of jobs to rescue: id, study, and whether the worker is lost.
+
+    A process that started after the claim is another one, although it has the name of the worker, as in a container.
+    """
+    silence = func.clock_timestamp() - Process.seen_at
+    lost = or_(
+        Process.name.is_(None),
+        silence > dt.timedelta(seconds=ALIVE_SECONDS),
+        Process.started_at > Job.claimed_at,
+    )
+    known = or_(lost, Process.seen_at > Job.lease_until)
+    return (
+        select(Job.id, Job.study_id, lost)
+        .outerjoin(Process, Process.name == Job.owner)
+        .where(*EXPIRED, or_(Job.attempt < max_attempts, known))
+        .order_by(Job.lease_until)
+        .limit(BATCH)
+    )
+
+
+def _give_up_or_requeue(session: Session, job: Job, max_attempts: int, *, lost: bool) -> None:
     job.lease_until = None
     if job.attempt < max_attempts:
         job.state, job.owner, job.sent_at = JobState.QUEUED, None, None
-        job.reason, job.detail = Reason.LEASE_EXPIRED, "the worker died or made no progress"
+        job.reason, job.detail = Reason.LEASE_EXPIRED, "the worker died, froze or could not reach the database"
         return
-    job.state, job.finished_at, job.reason = JobState.FAILED, func.clock_timestamp(), Reason.WORKER_LOST
-    job.detail = f"the worker died or made no progress in each of {job.attempt} attempts"
+    job.state, job.finished_at = JobState.FAILED, func.clock_timestamp()
+    job.reason = Reason.WORKER_LOST if lost else Reason.LEASE_EXPIRED
+    cause = "the worker died" if lost else "the worker is alive, but it froze or could not reach the database"
+    job.detail = f"{cause} (after {job.attempt} attempts)"
     lifecycle.end(session, job, StudyState.FAILED, reason=job.reason, detail=job.detail)

@@ -11,15 +11,16 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from db.models import Process
+from db.models.operations import ALIVE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy.orm import Session
 
-#: Seconds without a heartbeat after which a process counts as dead: three intervals.
-ALIVE_SECONDS = 30
 INTERVAL_SECONDS = 10
+#: Names under which this process has recorded a heartbeat; a forked process has another.
+_recorded: set[str] = set()
 
 
 class Role(StrEnum):
@@ -41,6 +42,10 @@ def record(session: Session, role: Role, info: dict[str, Any] | None = None) -> 
     """Record a heartbeat of this process."""
     row = insert(Process).values(name=name(), role=role, info=info or {})
     fresh = {"seen_at": func.clock_timestamp(), "role": role, "info": row.excluded.info}
+    if name() not in _recorded:
+        # The row of an earlier process with the same name.
+        fresh["started_at"] = func.clock_timestamp()
+        _recorded.add(name())
     session.execute(row.on_conflict_do_update(index_elements=["name"], set_=fresh))
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from db.errors import NotPossible, StaleFence
@@ -166,6 +166,53 @@ def test_study_that_kills_every_worker_ends_as_failed(arrivals: Arrivals) -> Non
 
     assert arrivals.state() == "failed"
     assert arrivals.claim() is None
+
+
+def set_heartbeat(url: str, *, seen: str, started: str) -> None:
+    """Insert the heartbeat of the worker that claims in these tests, *seen* and *started* relative to now."""
+    values = "'test', 'worker', now() + CAST(:started AS interval), now() + CAST(:seen AS interval), '{}'"
+    insert = f"INSERT INTO processes (name, role, started_at, seen_at, info) VALUES ({values})"
+    with transaction(url) as session:
+        session.execute(text(insert), {"started": started, "seen": seen})
+
+
+@pytest.mark.parametrize(
+    ("seen", "started", "end"),
+    [
+        ("-31 seconds", "-1 hour", (1, "worker_lost")),
+        # Another process with the name of the dead one.
+        ("-1 second", "0 seconds", (1, "worker_lost")),
+        ("-1 second", "-1 hour", (1, "lease_expired")),
+        # The last heartbeat is older than the end of the lease, but not old enough for a dead worker.
+        ("-10 seconds", "-1 hour", (0, None)),
+    ],
+)
+def test_worker_counts_as_lost_only_without_a_heartbeat(
+    arrivals: Arrivals, seen: str, started: str, end: tuple[int, str | None]
+) -> None:
+    claim = arrivals.running_job()
+    set_heartbeat(arrivals.url, seen=seen, started=started)
+    with transaction(arrivals.url) as session:
+        ended = func.now() - dt.timedelta(seconds=5)
+        session.execute(update(Job).where(Job.id == claim.job_id).values(lease_until=ended))
+
+    with transaction(arrivals.url) as session:
+        rescued = claims.rescue(session, max_attempts=1)
+    with transaction(arrivals.url) as session:
+        assert (rescued, session.get_one(Job, claim.job_id).reason) == end
+
+
+def test_job_whose_report_is_being_stored_is_not_rescued(arrivals: Arrivals) -> None:
+    claim = arrivals.running_job()
+    expire_lease(arrivals.url, claim.job_id)
+
+    with transaction(arrivals.url) as storing:
+        claims.finish(storing, claim, DRAFT)
+        with transaction(arrivals.url) as session:
+            session.execute(text("SET LOCAL lock_timeout = '1s'"))
+            assert claims.rescue(session, max_attempts=1) == 0
+
+    assert arrivals.state() == "reported"
 
 
 def test_poison_candidates_run_one_at_a_time(arrivals: Arrivals, database_url: str) -> None:
