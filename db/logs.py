@@ -37,6 +37,8 @@ LIBRARY_LEVELS = {
     "pydicom": logging.CRITICAL,
     # Its lines quote what the peer sent; dicom_listener and its commands report every failure themselves.
     "pynetdicom": logging.CRITICAL,
+    # One line for each write to a connection that its client has closed.
+    "asyncio": logging.ERROR,
     # Warnings of Python code: those of pydicom quote values.
     "py.warnings": logging.CRITICAL,
 }

@@ -86,7 +86,7 @@ def work() -> None:
 @command()
 def serve() -> None:
     """Run the API and the page."""
-    from api import server
+    from api.server import serve as server
 
     server.run(server_settings("api"))
 

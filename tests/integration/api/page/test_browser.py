@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.integration.api.arrivals import Arrivals
 
-SERVE = "from api.server import run; from db.environment import load_settings; run(load_settings())"
+SERVE = "from api.server.serve import run; from db.environment import load_settings; run(load_settings())"
 
 
 @pytest.fixture

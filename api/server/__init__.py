@@ -1,0 +1,1 @@
+"""Serve the application over HTTP, within limits of connections and time."""
