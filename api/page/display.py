@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from db.states import DisplayedState
+from db.studies.priority import ROUTINE, STAT
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -46,6 +47,11 @@ def moment(value: dt.datetime) -> str:
 def state(value: str) -> str:
     """Return the label of a displayed state."""
     return STATES[DisplayedState(value)]
+
+
+def priority(value: int) -> str:
+    """Return the name of a priority other than routine."""
+    return "STAT" if value >= STAT else "High" if value > ROUTINE else "Low"
 
 
 def paragraphs(text: str) -> list[str]:

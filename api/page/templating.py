@@ -9,7 +9,15 @@ from api.page import display
 from db.reports.versions import BANNER
 
 HERE = Path(__file__).parent
-FILTERS = (display.person, display.date, display.moment, display.state, display.paragraphs, display.pretty)
+FILTERS = (
+    display.person,
+    display.date,
+    display.moment,
+    display.state,
+    display.priority,
+    display.paragraphs,
+    display.pretty,
+)
 
 
 def _environment() -> Environment:

@@ -1,40 +1,85 @@
 "use strict";
 
-// Update the marked part of a page without losing scroll position or focus, and show a warning when that fails: an
-// outdated work list must not look current. Without scripts the page reloads itself (refreshing.html).
+// Keep a page current without losing scroll position, focus or selected text. The text of a report never changes while it
+// is shown: a notice offers the newer version. A server that does not answer is noticed by the age of the page, which
+// is counted here. Without scripts, pages without a report reload themselves (refreshing.html).
 
 const SECONDS = 5;
+const TIMEOUT_SECONDS = 8;
+const OLD_SECONDS = 15;
+let updated = Date.now();
 
 async function refresh() {
-  const part = document.querySelector("[data-refresh]");
-  if (!part) return;
   try {
-    const answer = await fetch(location.href);
+    const answer = await fetch(location.href, { signal: AbortSignal.timeout(TIMEOUT_SECONDS * 1000) });
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    const fresh = page.getElementById(part.id);
     if (answer.redirected) return location.reload();
     if (!answer.ok) throw new Error(answer.status);
-    replace(part, fresh);
+    apply(page);
+    updated = Date.now();
   } catch (error) {
-    warn(part);
+    // The page grows old, and showAge says so.
   }
   setTimeout(refresh, SECONDS * 1000);
 }
 
+function apply(page) {
+  const shown = document.getElementById("main");
+  const fresh = page.getElementById("main");
+  if (shown.dataset.version && shown.dataset.version !== fresh.dataset.version) offer(fresh.dataset.version);
+  if (!shown.dataset.version && fresh.dataset.version) return replace(shown, fresh);
+  for (const part of document.querySelectorAll("[data-refresh]")) {
+    const other = page.getElementById(part.id);
+    if (other && !isSelected(part)) replace(part, other);
+  }
+}
+
 function replace(part, fresh) {
+  if (part.isEqualNode(fresh)) return;
   const focused = document.activeElement?.id;
   part.replaceWith(fresh);
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
 }
 
-function warn(part) {
-  if (document.getElementById("stale")) return;
-  const warning = document.createElement("p");
-  warning.id = "stale";
-  warning.className = "warning";
-  warning.setAttribute("role", "alert");
-  warning.textContent = "The server is unreachable: this page may be out of date.";
-  part.prepend(warning);
+function isSelected(part) {
+  const selection = getSelection();
+  return !selection.isCollapsed && selection.containsNode(part, true);
 }
 
+function offer(version) {
+  const text = version
+    ? `Version ${version} of this report exists; an older one is shown. `
+    : "This report is no longer current. ";
+  const notice = message("newer", text);
+  if (notice.querySelector("a")) return;
+  const link = document.createElement("a");
+  link.href = location.href;
+  link.textContent = version ? `Show version ${version}` : "Show the current state";
+  notice.append(link);
+}
+
+function showAge() {
+  const age = Math.round((Date.now() - updated) / 1000);
+  const counter = document.getElementById("age");
+  if (counter) counter.textContent = `Updated ${age} s ago`;
+  if (age <= OLD_SECONDS) return document.getElementById("stale")?.remove();
+  message("stale", `No answer from the server for ${age} s: this page may be out of date.`);
+}
+
+// A message stands before the refreshed parts, so that a refresh does not remove it.
+function message(id, text) {
+  const found = document.getElementById(id);
+  const shown = found ?? document.createElement("p");
+  if (!found) {
+    shown.id = id;
+    shown.className = "warning";
+    shown.setAttribute("role", id === "stale" ? "alert" : "status");
+    document.getElementById("messages").append(shown);
+  }
+  if (id === "stale" || shown.firstChild?.textContent !== text) shown.textContent = text;
+  return shown;
+}
+
+setInterval(showAge, 1000);
 setTimeout(refresh, SECONDS * 1000);
+document.addEventListener("visibilitychange", () => document.hidden || showAge());

@@ -10,12 +10,13 @@ import os
 import shutil
 import subprocess
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tests.conftest import missing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -46,9 +47,14 @@ class Tab:
         self._session: str | None = None
         self.errors: list[str] = []
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
+        self._target = target
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self._call(f"{domain}.enable")
+
+    def close(self) -> None:
+        self._session = None
+        self._call("Target.closeTarget", targetId=self._target)
 
     def open(self, url: str) -> None:
         self._call("Page.navigate", url=url)
@@ -65,6 +71,9 @@ class Tab:
 
     def without_scripts(self) -> None:
         self._call("Emulation.setScriptExecutionDisabled", value=True)
+
+    def print_pdf(self, path: Path) -> None:
+        path.write_bytes(base64.b64decode(self._call("Page.printToPDF", preferCSSPageSize=True)["data"]))
 
     def screenshot(self, path: Path) -> None:
         shot = self._call("Page.captureScreenshot", captureBeyondViewport=True)["data"]
@@ -94,6 +103,8 @@ class Tab:
         return received
 
     def _note(self, event: dict[str, Any]) -> None:
+        if event.get("sessionId") != self._session:
+            return  # of a tab closed before
         if event["method"] == "Log.entryAdded" and event["params"]["entry"]["level"] == "error":
             self.errors.append(event["params"]["entry"]["text"])
         if event["method"] == "Runtime.exceptionThrown":
@@ -101,8 +112,8 @@ class Tab:
 
 
 @contextlib.contextmanager
-def chromium(profile: Path) -> Iterator[Tab]:
-    """Yield a tab of a new browser; skip (in CI: fail) if no Chromium is installed."""
+def chromium(profile: Path) -> Iterator[Callable[[], Tab]]:
+    """Start a browser and yield a function that opens a tab, one at a time; skip (in CI: fail) without Chromium."""
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
         missing("a Chromium")
@@ -118,7 +129,7 @@ def chromium(profile: Path) -> Iterator[Tab]:
     os.close(to_browser)
     os.close(from_browser)
     try:
-        yield Tab(requests, answers)
+        yield partial(Tab, requests, answers)
     finally:
         # Closing the pipe ends the browser and all its children.
         os.close(requests)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -10,13 +12,13 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, missing
 from tests.integration.api.arrivals import png
 from tests.integration.api.browser import Tab, chromium
 from tests.polling import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.integration.api.arrivals import Arrivals
@@ -25,17 +27,23 @@ SERVE = "from api.server.serve import run; from db.environment import load_setti
 
 
 @pytest.fixture
-def address(database_url: str) -> Iterator[str]:
+def server(database_url: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     environment = {"PRELIM_DATABASE_URL": database_url, "PRELIM_API_PORT": str(port)}
     process = subprocess.Popen([sys.executable, "-c", SERVE], cwd=REPOSITORY, env=environment)
     try:
         wait_until(lambda: _answers(port))
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", process
     finally:
+        process.send_signal(signal.SIGCONT)
         process.terminate()
         process.wait(timeout=20)
+
+
+@pytest.fixture
+def address(server: tuple[str, subprocess.Popen[bytes]]) -> str:
+    return server[0]
 
 
 def _answers(port: int) -> bool:
@@ -45,10 +53,17 @@ def _answers(port: int) -> bool:
         return False
 
 
+@pytest.fixture(scope="module")
+def open_tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Tab]]:
+    with chromium(tmp_path_factory.mktemp("profile")) as open_tab:
+        yield open_tab
+
+
 @pytest.fixture
-def tab(tmp_path: Path) -> Iterator[Tab]:
-    with chromium(tmp_path / "profile") as tab:
-        yield tab
+def tab(open_tab: Callable[[], Tab]) -> Iterator[Tab]:
+    tab = open_tab()
+    yield tab
+    tab.close()
 
 
 def log_in(tab: Tab, address: str, key: str, path: str = "/") -> None:
@@ -81,6 +96,66 @@ def test_open_study_page_shows_a_new_report_without_reload(
     assert before is None
     tab.wait("document.querySelector('.report')?.innerText.includes('The lungs are clear.')")
     assert tab.errors == []
+
+
+def test_newer_version_is_offered_and_the_text_stays(tab: Tab, address: str, key: str, arrivals: Arrivals) -> None:
+    study_id = arrivals.reported(arrivals.draft(findings="The first text."))
+    log_in(tab, address, key, f"/studies/{study_id}")
+    arrivals.late_image(study_id)
+    tab.evaluate("refresh()")
+    tab.wait("document.querySelector('#status').innerText.includes('Images arrived after')")
+    arrivals.settle_again(study_id)
+    arrivals.report(study_id, arrivals.draft(findings="The second text."))
+    tab.evaluate("refresh()")
+    tab.wait("document.querySelector('#newer')?.innerText.includes('Version 2')")
+
+    assert "The first text." in tab.evaluate("document.querySelector('.report').innerText")
+    tab.evaluate("document.querySelector('#newer a').click()")
+    tab.wait("document.querySelector('.report')?.innerText.includes('The second text.')")
+    assert tab.evaluate("document.querySelector('#newer')") is None
+
+
+def test_hung_server_is_noticed_and_selected_text_stays(
+    tab: Tab, server: tuple[str, subprocess.Popen[bytes]], key: str, arrivals: Arrivals
+) -> None:
+    address, process = server
+    arrivals.receiving(patient_name="Doe^Jane")
+    log_in(tab, address, key)
+    tab.evaluate("getSelection().selectAllChildren(document.querySelector('tbody bdi'))")
+    arrivals.receiving(patient_name="Roe^Ann")
+    tab.evaluate("refresh()")
+    tab.evaluate("updated = Date.now() - 3000")
+    tab.wait("document.querySelector('#age').innerText.startsWith('Updated ')")
+    assert tab.evaluate("getSelection().toString()") == "Doe, Jane"
+
+    tab.evaluate("getSelection().removeAllRanges()")
+    tab.evaluate("refresh()")
+    tab.wait("document.body.innerText.includes('Roe, Ann')")
+    process.send_signal(signal.SIGSTOP)
+    tab.evaluate("updated = Date.now() - 16000")
+    tab.wait("document.querySelector('#stale')?.innerText.includes('No answer from the server')")
+    process.send_signal(signal.SIGCONT)
+    tab.evaluate("refresh()")
+    tab.wait("document.querySelector('#stale') === null")
+
+
+def test_every_printed_sheet_names_patient_and_banner(
+    tab: Tab, address: str, key: str, arrivals: Arrivals, tmp_path: Path
+) -> None:
+    if shutil.which("pdftotext") is None:
+        missing("pdftotext, to read the printed sheets,")
+    text = "\n".join(f"Finding {number}: the lungs are clear." for number in range(120))
+    study_id = arrivals.reported(arrivals.draft([png(size=96)], findings=text), patient_name="Doe^Jane")
+    log_in(tab, address, key, f"/studies/{study_id}")
+    tab.print_pdf(tmp_path / "printed.pdf")
+    subprocess.run(["pdftotext", "-layout", "printed.pdf"], cwd=tmp_path, check=True)
+    sheets = (tmp_path / "printed.txt").read_text().rstrip("\f").split("\f")
+
+    assert len(sheets) > 2
+    for sheet in sheets:
+        assert "Doe, Jane" in sheet
+        assert "P-17" in sheet
+        assert "PRELIMINARY" in sheet.upper()
 
 
 def test_work_list_refreshes_without_scripts(tab: Tab, address: str, key: str, arrivals: Arrivals) -> None:

@@ -25,8 +25,8 @@ def test_work_list_shows_state_patient_and_basis(visitor: TestClient, arrivals: 
     study_id = arrivals.reported(patient_name="Doe^Jane", patient_sex="F")
     page = visitor.get("/").text
 
-    assert f'href="/studies/{study_id}">Doe, Jane</a>' in page
-    assert "P-17 · F · 1961-02-03" in page
+    assert f'href="/studies/{study_id}"><bdi>Doe, Jane</bdi></a>' in page
+    assert "<bdi>P-17</bdi> · <bdi>F</bdi> · <bdi>1961-02-03</bdi>" in page
     assert '<span class="state reported">Preliminary</span>' in page
     assert "1 of 1 images" in page
 
@@ -56,7 +56,7 @@ def test_filtered_work_list_pages_within_its_state(visitor: TestClient, arrivals
 def test_study_without_a_patient_name_has_a_link(visitor: TestClient, arrivals: Arrivals) -> None:
     study_id = arrivals.receiving(patient_name="", patient_id="", patient_birth_date="")
 
-    assert f'href="/studies/{study_id}">No name</a>' in visitor.get("/").text
+    assert f'href="/studies/{study_id}"><bdi>No name</bdi></a>' in visitor.get("/").text
 
 
 def test_study_page_shows_banner_report_images_and_evidence(visitor: TestClient, arrivals: Arrivals) -> None:
@@ -67,7 +67,37 @@ def test_study_page_shows_banner_report_images_and_evidence(visitor: TestClient,
     for text in ("The lungs are clear.", "No acute finding.", "cut short at 200 tokens", "Clear lungs in an earlier"):
         assert text in page
     assert f'<img src="/v1/studies/{study_id}/report/images/1?version=1"' in page
-    assert "data-refresh" not in page
+    assert 'http-equiv="refresh"' not in page, "the text of a report does not change while it is read"
+
+
+def test_names_written_right_to_left_are_isolated(visitor: TestClient, arrivals: Arrivals) -> None:
+    name = "\u202eDoe^Jane"
+    study_id = arrivals.reported(patient_name=name)
+
+    for page in (visitor.get("/").text, visitor.get(f"/studies/{study_id}").text):
+        assert page.count("\u202e") == page.count("<bdi>\u202e")
+
+
+def test_priority_is_shown_unless_routine(visitor: TestClient, arrivals: Arrivals, database_url: str) -> None:
+    routine, urgent = arrivals.queued(), arrivals.queued()
+    with transaction(database_url) as session:
+        session.get_one(Study, urgent).priority = 2
+
+    assert visitor.get("/").text.count('class="priority') == 1
+    assert '<span class="priority stat">STAT</span>' in visitor.get(f"/studies/{urgent}").text
+    assert 'class="priority' not in visitor.get(f"/studies/{routine}").text
+
+
+def test_failed_study_has_a_text_for_its_reader_and_one_for_the_operator(
+    visitor: TestClient, arrivals: Arrivals
+) -> None:
+    study_id = arrivals.failed()
+    for_reader, for_operator = visitor.get(f"/studies/{study_id}").text.split("For the operator")
+
+    assert "No AI report." in for_reader
+    assert "the model broke" not in for_reader + visitor.get("/").text
+    assert "the model broke" in for_operator
+    assert f"prelim retry {study_id}" in for_operator
 
 
 def test_model_output_and_headers_are_escaped(visitor: TestClient, arrivals: Arrivals) -> None:
