@@ -22,6 +22,11 @@ class Reason(StrEnum):
     WORKER_LOST = "worker_lost", "the worker died during the last attempt"
     LATE_IMAGES = "late_images", "images arrived after the study was complete; the job of a newer revision replaces it"
     TOO_MANY_REVISIONS = "too_many_revisions", "images arrived late more often than `PRELIM_MAX_REVISIONS` allows"
+    IDENTITY_CONFLICT = (
+        "identity_conflict",
+        "objects of different identities arrived under one Study Instance UID; held until a person decides",
+    )
+    IDENTITY_REFUSED = "identity_refused", "a person decided that objects of this identity are not part of the study"
     OPERATOR = "operator", "an operator cancelled or retried the job"
     UNEXPECTED = "unexpected", "an unexpected error; the worker's log shows its type and location"
 

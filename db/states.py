@@ -8,6 +8,8 @@ class StudyState(StrEnum):
 
     RECEIVING = "receiving"
     SETTLED = "settled"
+    #: Objects of another identity arrived under its Study Instance UID: a person decides (db.studies.conflicts).
+    HELD = "held"
     REPORTED = "reported"
     NOT_REPORTABLE = "not_reportable"
     FAILED = "failed"
@@ -33,6 +35,7 @@ class DisplayedState(StrEnum):
     SETTLED = StudyState.SETTLED
     QUEUED = JobState.QUEUED
     RUNNING = JobState.RUNNING
+    HELD = StudyState.HELD
     REPORTED = StudyState.REPORTED
     NOT_REPORTABLE = StudyState.NOT_REPORTABLE
     FAILED = StudyState.FAILED

@@ -14,7 +14,7 @@ from db.jobs import claims
 from db.logs import frames
 from db.reference import fingerprint
 from db.session import statements, transaction
-from db.studies import lifecycle
+from db.studies import conflicts, lifecycle
 from worker.images.study import StoredInstance
 from worker.pipeline import StudyToReport
 
@@ -97,6 +97,7 @@ class Attempt:
     def _load_study(self) -> StudyToReport:
         with statements(self._url) as session:
             rows = session.execute(STUDY, {"study_id": self._claim.study_id}).all()
+            corrections = conflicts.corrections(session, self._claim.study_id)
             late_arrivals = lifecycle.late_arrivals(session, self._claim.study_id, self._claim.revision)
         data_dir = self._settings.operations.data_dir
         study, images = rows[0], [row for row in rows if row.file_path is not None]
@@ -108,6 +109,7 @@ class Attempt:
             study_hash=fingerprint(study.study_instance_uid),
             called_ae_titles=frozenset(row.called_ae_title.strip() for row in images),
             late_arrivals=late_arrivals,
+            corrections=corrections,
         )
 
     def _finish(self, draft: Draft) -> Outcome:

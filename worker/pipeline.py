@@ -73,6 +73,8 @@ class StudyToReport:
     called_ae_titles: frozenset[str] = frozenset()
     #: Sentences about images added since the previous version, from db.studies.lifecycle.
     late_arrivals: Sequence[str] = ()
+    #: Sentences about corrected demographics, from db.studies.conflicts.
+    corrections: Sequence[str] = ()
 
 
 class _Answer(NamedTuple):
@@ -220,13 +222,16 @@ class Pipeline:
             findings=findings,
             impression=impression,
             basis=basis_of(run.images, run.retrieval),
-            limitations=limitations(
-                run.images,
-                run.retrieval,
-                indexed=self.index is not None,
-                finish_reason=run.answer.finish_reason,
-                late_arrivals=run.study.late_arrivals,
-            ),
+            limitations=[
+                *run.study.corrections,
+                *limitations(
+                    run.images,
+                    run.retrieval,
+                    indexed=self.index is not None,
+                    finish_reason=run.answer.finish_reason,
+                    late_arrivals=run.study.late_arrivals,
+                ),
+            ],
             prompt_version=wording.VERSION,
             model_digest=self.model.digest,
             provenance=self._provenance(run),

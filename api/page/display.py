@@ -17,6 +17,7 @@ STATES = {
     DisplayedState.SETTLED: "Complete",
     DisplayedState.QUEUED: "Queued",
     DisplayedState.RUNNING: "Writing",
+    DisplayedState.HELD: "Held",
     DisplayedState.REPORTED: "Preliminary",
     DisplayedState.NOT_REPORTABLE: "Not reportable",
     DisplayedState.FAILED: "Failed",

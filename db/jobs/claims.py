@@ -164,6 +164,8 @@ def retry(session: Session, study: Study) -> None:
     job = _latest(session, study)
     if job is None and study.state == StudyState.NOT_REPORTABLE:
         raise NotPossible("the study contains no image that can be reported")
+    if study.reason == Reason.IDENTITY_REFUSED:
+        raise NotPossible("the objects were set aside: `prelim identity ID keep-apart` takes them back")
     if job is None or study.state not in ENDED_WITHOUT_REPORT:
         raise NotPossible(
             f"the study is {study.state}: only a failed, cancelled or not reportable study can be retried"

@@ -8,6 +8,7 @@ which must not wait for the database.
 from db.models.access import ApiKey
 from db.models.base import Base
 from db.models.commitments import Commitment
+from db.models.identity_decisions import IdentityDecision
 from db.models.instances import Instance, Quarantined
 from db.models.jobs import Job
 from db.models.operations import Process
@@ -21,6 +22,7 @@ __all__ = [
     "Base",
     "Commitment",
     "Evidence",
+    "IdentityDecision",
     "Instance",
     "Job",
     "ProcedureStep",

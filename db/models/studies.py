@@ -3,7 +3,7 @@
 import datetime as dt
 import uuid
 
-from sqlalchemy import CheckConstraint, Index, Integer, SmallInteger, text
+from sqlalchemy import CheckConstraint, Index, Integer, SmallInteger, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.models.base import Base, database_time, ends_with_reason, one_of
@@ -13,16 +13,20 @@ ENDED_WITHOUT_REPORT = (StudyState.NOT_REPORTABLE, StudyState.FAILED, StudyState
 
 
 class Study(Base):
-    """A DICOM study, one row per Study Instance UID.
+    """A DICOM study, one row per Study Instance UID and identity.
 
-    Patient attributes are in this table only, so that there is one place to protect and to erase.
+    Two patients under one Study Instance UID are two rows. Patient attributes are in this table and in
+    `identity_decisions` only, so that there are few places to protect and to erase.
     """
 
     __tablename__ = "studies"
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
-    study_instance_uid: Mapped[str] = mapped_column(unique=True)
+    study_instance_uid: Mapped[str]
+    #: 1 is the identity received first under the Study Instance UID.
+    identity_number: Mapped[int] = mapped_column(SmallInteger, default=1)
     patient_id: Mapped[str] = mapped_column(default="")
+    issuer_of_patient_id: Mapped[str] = mapped_column(default="")
     patient_name: Mapped[str] = mapped_column(default="")
     patient_birth_date: Mapped[str] = mapped_column(default="")
     patient_sex: Mapped[str] = mapped_column(default="")
@@ -48,11 +52,14 @@ class Study(Base):
     #: A stable code (db.errors.Reason) and a sentence without patient data, if the study ended without a report.
     reason: Mapped[str | None]
     detail: Mapped[str | None]
+    #: Fields in which the identities of the Study Instance UID differ, while the study is held.
+    differs: Mapped[list[str] | None]
 
     __table_args__ = (
+        UniqueConstraint("study_instance_uid", "identity_number"),
         one_of("state", StudyState),
-        ends_with_reason(ENDED_WITHOUT_REPORT),
-        CheckConstraint("state = 'receiving' OR settle_reason IS NOT NULL", name="settled_has_a_reason"),
+        ends_with_reason((*ENDED_WITHOUT_REPORT, StudyState.HELD)),
+        CheckConstraint("state IN ('receiving', 'held') OR settle_reason IS NOT NULL", name="settled_has_a_reason"),
         # The dispatcher reads only the few studies that are still arriving.
         Index("studies_receiving", "last_received_at", postgresql_where=text("state = 'receiving'")),
         # The work list: newest first.

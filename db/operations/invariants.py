@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import and_, func, not_, or_, select
+from sqlalchemy import and_, exists, func, not_, or_, select
+from sqlalchemy.orm import aliased
 
 from db.errors import Reason
 from db.models import Job, Report, Study
@@ -31,7 +32,7 @@ class Violation:
 
 def check(session: Session) -> list[Violation]:
     """Return every violation; call it in one transaction, which sees one snapshot."""
-    return [*_studies(session), *_jobs(session), *_reports(session)]
+    return [*_studies(session), *_identities(session), *_jobs(session), *_reports(session)]
 
 
 def _studies(session: Session) -> Iterator[Violation]:
@@ -46,8 +47,12 @@ def _studies(session: Session) -> Iterator[Violation]:
             Study.state == StudyState.REPORTED, or_(Job.id.is_(None), Job.state != JobState.FINISHED)
         ),
         "a failed or cancelled study has a job in the same state": and_(
-            Study.state.in_((StudyState.FAILED, StudyState.CANCELLED)), or_(Job.id.is_(None), Job.state != Study.state)
+            Study.state.in_((StudyState.FAILED, StudyState.CANCELLED)),
+            Study.reason.is_distinct_from(Reason.IDENTITY_REFUSED),
+            or_(Job.id.is_(None), Job.state != Study.state),
         ),
+        "a held study has no open job": and_(Study.state == StudyState.HELD, Job.state.in_(OPEN_JOBS)),
+        "a refused identity has no job": and_(Study.reason == Reason.IDENTITY_REFUSED, Job.id.is_not(None)),
         "a not reportable study has no images or a not reportable job": and_(
             Study.state == StudyState.NOT_REPORTABLE,
             Study.reason != Reason.NO_IMAGES,
@@ -56,6 +61,24 @@ def _studies(session: Session) -> Iterator[Violation]:
     }
     for rule, violated in rules.items():
         yield from (Violation(rule, f"study {study_id}") for study_id in session.scalars(query.where(violated)))
+
+
+def _identities(session: Session) -> Iterator[Violation]:
+    first, other = aliased(Study), aliased(Study)
+    orphans = (
+        select(Study.id)
+        .outerjoin(first, and_(first.study_instance_uid == Study.study_instance_uid, first.identity_number == 1))
+        .where(first.id.is_(None))
+    )
+    for study_id in session.scalars(orphans):
+        yield Violation("a Study Instance UID has a first identity", f"study {study_id}")
+    held = other.state == StudyState.HELD, other.study_instance_uid == Study.study_instance_uid, other.id != Study.id
+    alone = select(Study.id).where(Study.state == StudyState.HELD, ~exists().where(*held))
+    for study_id in session.scalars(alone):
+        yield Violation("a held study has another held identity", f"study {study_id}")
+    reasons = or_(Study.reason.is_distinct_from(Reason.IDENTITY_CONFLICT), Study.differs.is_(None))
+    for study_id in session.scalars(select(Study.id).where(Study.state == StudyState.HELD, reasons)):
+        yield Violation("a held study names its conflict", f"study {study_id}")
 
 
 def _jobs(session: Session) -> Iterator[Violation]:

@@ -3,7 +3,8 @@
     receiving -> settled -> reported | not_reportable | failed | cancelled
         ^__________________________________| late images: revision + 1
 
-While a study is `settled`, its job is queued or running (db.jobs.claims).
+While a study is `settled`, its job is queued or running (db.jobs.claims). While it is `held`, a person decides about
+its identity (db.studies.conflicts).
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from db.errors import Reason, UnknownStudy
-from db.models import Instance, Job, Quarantined, Report, Study
+from db.models import Instance, Quarantined, Report, Study
 from db.models.base import given
-from db.states import OPEN_JOBS, JobState, StudyState
+from db.states import StudyState
+from db.studies import conflicts, revisions
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -33,10 +35,11 @@ SHOWN_IN_MINUTES = 120
 
 @dataclass(frozen=True, slots=True)
 class StudyAttributes:
-    """Attributes of a study in the header of an object; those of the first object are stored."""
+    """Attributes of a study in the header of an object; the first value of each that is not empty is stored."""
 
     study_instance_uid: str
     patient_id: str = ""
+    issuer_of_patient_id: str = ""
     patient_name: str = field(default="", repr=False)
     patient_birth_date: str = field(default="", repr=False)
     patient_sex: str = ""
@@ -102,9 +105,9 @@ def record_instance(session: Session, received: ReceivedInstance) -> Recorded:
     known = _known(session, received)
     if known is not None:
         return known
-    study = _locked_study(session, received)
-    if received.reportable and study.state != StudyState.RECEIVING:
-        _reopen(session, study)
+    study = conflicts.locked_study(session, received)
+    if received.reportable:
+        revisions.reopen(session, study)
     if not _insert(session, received, study):
         # Another indexer inserted it since it was looked up.
         return _known(session, received) or Recorded.CONFLICT
@@ -128,22 +131,6 @@ def _known(session: Session, received: ReceivedInstance) -> Recorded | None:
     return Recorded.DUPLICATE if row.sha256 == received.sha256 else Recorded.CONFLICT
 
 
-def _locked_study(session: Session, received: ReceivedInstance) -> Study:
-    attributes = {name: getattr(received.study, name) for name in StudyAttributes.__dataclass_fields__}
-    session.execute(
-        insert(Study)
-        .values(**attributes, calling_ae_title=received.calling_ae_title)
-        .on_conflict_do_nothing(index_elements=["study_instance_uid"])
-    )
-    # The lock serialises late images, settling and finishing of one study.
-    return session.scalars(
-        select(Study)
-        .where(Study.study_instance_uid == received.study.study_instance_uid)
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    ).one()
-
-
 def _insert(session: Session, received: ReceivedInstance, study: Study) -> bool:
     columns = {name: getattr(received, name) for name in ReceivedInstance.__dataclass_fields__ if name != "study"}
     inserted = session.execute(
@@ -153,25 +140,6 @@ def _insert(session: Session, received: ReceivedInstance, study: Study) -> bool:
         .returning(Instance.id)
     )
     return inserted.one_or_none() is not None
-
-
-def _reopen(session: Session, study: Study) -> None:
-    """Begin a new revision because of late images, and supersede an open job."""
-    session.execute(
-        update(Job)
-        .where(Job.study_id == study.id, Job.state.in_(OPEN_JOBS))
-        .values(
-            state=JobState.SUPERSEDED,
-            reason=Reason.LATE_IMAGES,
-            detail="images arrived after the study was considered complete",
-            lease_until=None,
-            finished_at=func.clock_timestamp(),
-        )
-    )
-    study.state = StudyState.RECEIVING
-    study.revision += 1
-    study.revision_started_at = func.clock_timestamp()
-    study.settled_at = study.settle_reason = study.reason = study.detail = None
 
 
 def quarantine(session: Session, file: Quarantined) -> None:
@@ -229,7 +197,7 @@ def end(session: Session, ended: RevisionRef, state: StudyState, *, reason: Reas
 
 
 def find(session: Session, name: str, *, lock: bool = False) -> Study:
-    """Return the study with this id, Study Instance UID or accession number.
+    """Return the study with this id, Study Instance UID or accession number; of several identities the first.
 
     Raises UnknownStudy if no study, or more than one, matches.
     """
@@ -242,9 +210,9 @@ def find(session: Session, name: str, *, lock: bool = False) -> Study:
     found = session.scalars(query.with_for_update() if lock else query).all()
     if not found:
         raise UnknownStudy("no study matches: expected a study id, Study Instance UID or accession number")
-    if len(found) > 1:
+    if len({study.study_instance_uid for study in found}) > 1:
         raise UnknownStudy(f"{_several(found)}; use one of these ids")
-    return found[0]
+    return min(found, key=lambda study: study.identity_number)
 
 
 def _several(found: Sequence[Study]) -> str:

@@ -34,6 +34,7 @@ class Tag(IntEnum):
     STUDY_DESCRIPTION = 0x00081030
     PATIENT_NAME = 0x00100010
     PATIENT_ID = 0x00100020
+    ISSUER_OF_PATIENT_ID = 0x00100021
     PATIENT_BIRTH_DATE = 0x00100030
     PATIENT_SEX = 0x00100040
     BODY_PART_EXAMINED = 0x00180015
@@ -156,6 +157,7 @@ def _study(texts: Texts, level: int) -> StudyAttributes:
     return StudyAttributes(
         study_instance_uid=texts.uid(data_sets.STUDY_INSTANCE_UID),
         patient_id=texts[Tag.PATIENT_ID],
+        issuer_of_patient_id=texts[Tag.ISSUER_OF_PATIENT_ID],
         patient_name=texts[Tag.PATIENT_NAME],
         patient_birth_date=texts[Tag.PATIENT_BIRTH_DATE],
         patient_sex=texts[Tag.PATIENT_SEX],
