@@ -27,6 +27,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.settings = settings
+    app.state.health = health.check(settings)
     error_handlers.install(app)
     # The last one is outermost: error responses get the headers, error logs the ids.
     app.add_middleware(SecurityHeaders)

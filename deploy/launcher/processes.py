@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.errors import ConfigurationError
 from db.operations.heartbeats import Role, alive
+from db.operations.readiness import SharedQuery
 from db.session import transaction
 
 if TYPE_CHECKING:
@@ -80,13 +81,17 @@ def has_heartbeat(role: Role) -> Check:
     def check(settings: Settings, pid: int | None = None) -> bool:
         here = f"{socket.gethostname()}:{'' if pid is None else pid}"
         try:
-            with transaction(settings.database()) as session:
-                names = [process.name for process in alive(session, role)]
-        except (SQLAlchemyError, ConfigurationError):
+            names = SharedQuery(lambda: _alive(settings, role)).result()
+        except (SQLAlchemyError, ConfigurationError, TimeoutError):
             return False
         return any(name == here or (pid is None and name.startswith(here)) for name in names)
 
     return check
+
+
+def _alive(settings: Settings, role: Role) -> list[str]:
+    with transaction(settings.database()) as session:
+        return [process.name for process in alive(session, role)]
 
 
 def loopback_address(host: str) -> str:
