@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import structlog
 from sqlalchemy import text
@@ -21,6 +22,8 @@ from worker.pipeline import StudyToReport
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sqlalchemy.orm import Session
+
     from db.reports.versions import Draft
     from db.settings import Settings
 
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
     Write = Callable[[StudyToReport, Callable[[], None]], Draft]
 
 Outcome = Literal["finished", "not_reportable", "failed", "retry", "stale"]
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -74,10 +79,15 @@ class Attempt:
             return self._end("failed", outcome)
         except TransientFailure as outcome:
             return self._retry(outcome)
+        except OperationalError as error:
+            return self._give_back() if error.connection_invalidated else self._unexpected(error)
         except Exception as error:  # noqa: BLE001 - a process boundary: an unknown fault must not take the worker down
-            name = type(error).__name__
-            log.error("attempt.failed", error=name, frames=frames(error))  # noqa: TRY400 - its text may hold a patient's data
-            return self._retry(TransientFailure(Reason.UNEXPECTED, f"{name}; see the worker's log"), frames(error))
+            return self._unexpected(error)
+
+    def _unexpected(self, error: Exception) -> Outcome:
+        name = type(error).__name__
+        log.error("attempt.failed", error=name, frames=frames(error))  # its text may hold a patient's data
+        return self._retry(TransientFailure(Reason.UNEXPECTED, f"{name}; see the worker's log"), frames(error))
 
     def extend_lease(self) -> None:
         """Extend the lease once a third of it is used; raises StaleFence if the job was taken away."""
@@ -86,15 +96,17 @@ class Attempt:
         try:
             with transaction(self._url) as session:
                 claims.extend_lease(session, self._claim, lease_seconds=self._lease)
-        except OperationalError as error:
+        except OperationalError:
             # The work continues: the database may be back before the lease ends, else the fence rejects the result.
-            log_unreachable(error)
             self._extend_at = time.monotonic() + DATABASE_PAUSE_SECONDS
         else:
             self._extended = time.monotonic()
             self._extend_at = self._extended + self._lease / 3
 
     def _load_study(self) -> StudyToReport:
+        return self._until_available(self._read_study)
+
+    def _read_study(self) -> StudyToReport:
         with statements(self._url) as session:
             rows = session.execute(STUDY, {"study_id": self._claim.study_id}).all()
             corrections = conflicts.corrections(session, self._claim.study_id)
@@ -113,39 +125,40 @@ class Attempt:
         )
 
     def _finish(self, draft: Draft) -> Outcome:
-        """Store the report; retry while the database is unreachable and the lease may hold; the fence makes it safe."""
-        while True:
-            try:
-                with transaction(self._url) as session:
-                    claims.finish(session, self._claim, draft)
-            except OperationalError as error:
-                if time.monotonic() - self._extended > self._lease:
-                    raise
-                log_unreachable(error)
-                time.sleep(DATABASE_PAUSE_SECONDS)
-            else:
-                return "finished"
+        self._store(lambda session: claims.finish(session, self._claim, draft))
+        return "finished"
 
     def _end(self, state: Literal["not_reportable", "failed"], outcome: NotReportable | PermanentFailure) -> Outcome:
         end = claims.not_reportable if state == "not_reportable" else claims.fail
-        with transaction(self._url) as session:
-            end(session, self._claim, outcome.reason, outcome.detail)
+        self._store(lambda session: end(session, self._claim, outcome.reason, outcome.detail))
         return state
 
-    def _retry(self, outcome: TransientFailure, where: list[str] | None = None) -> Outcome:
-        with transaction(self._url) as session:
-            claims.retry_later(
-                session,
-                self._claim,
-                outcome.reason,
-                outcome.detail,
-                pause_seconds=self._settings.queue.retry_seconds,
-                max_attempts=self._settings.queue.max_attempts,
-                frames=where,
-            )
+    def _give_back(self) -> Outcome:
+        """Return the job because the database went away in the middle of the attempt, which is not counted."""
+        self._store(lambda session: claims.give_back(session, self._claim))
         return "retry"
 
+    def _retry(self, outcome: TransientFailure, where: list[str] | None = None) -> Outcome:
+        limits = self._settings.queue
+        retry_later = partial(
+            claims.retry_later, pause_seconds=limits.retry_seconds, max_attempts=limits.max_attempts, frames=where
+        )
+        self._store(lambda session: retry_later(session, self._claim, outcome.reason, outcome.detail))
+        return "retry"
 
-def log_unreachable(error: OperationalError) -> None:
-    """Log that the database cannot be reached, with the type of the error only: its text may hold a password."""
-    log.warning("database.unreachable", error=type(error.orig).__name__)
+    def _store(self, outcome: Callable[[Session], None]) -> None:
+        def store() -> None:
+            with transaction(self._url) as session:
+                outcome(session)
+
+        self._until_available(store)
+
+    def _until_available(self, query: Callable[[], T]) -> T:
+        """Run *query* again while the database is unavailable and the lease may hold; the fence makes it safe."""
+        while True:
+            try:
+                return query()
+            except OperationalError:
+                if time.monotonic() - self._extended > self._lease:
+                    raise
+                time.sleep(DATABASE_PAUSE_SECONDS)
