@@ -7,6 +7,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -61,7 +62,8 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 
 async def _no_database(request: Request, error: Exception) -> Response:
-    log.error("database.unreachable", error=type(error).__name__)
+    if not isinstance(error, OperationalError):  # db.session logs an outage once
+        log.error("database.unreachable", error=type(error).__name__)
     hint = "try again in a moment; if it persists, ask an operator to run `prelim status`"
     problem = Problem(error=ErrorCode.UNAVAILABLE, message="database unreachable", hint=hint)
     return _answer(request, 503, problem, {"Retry-After": "5"})

@@ -1,53 +1,202 @@
-"""Engines, sessions and the schema's migrations."""
+"""Engines and sessions: limits for every statement, reconnection after a failover.
+
+A database is *unavailable* while it cannot be reached, restarts, hangs or is read-only (a demoted primary). Every such
+error is an OperationalError: the caller tries again. The session it happened in and, if the server is another one now,
+all pooled sessions are dropped, so that the next attempt connects to the server that accepts writes.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, event, text
-from sqlalchemy.exc import DisconnectionError
+import structlog
+from sqlalchemy import create_engine, event, make_url, text
+from sqlalchemy.exc import InvalidatePoolError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
-from db.errors import ConfigurationError
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator, Mapping
 
     from sqlalchemy import Engine
-    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
     from sqlalchemy.pool import ConnectionPoolEntry
+
+    from db.settings import Settings
+
+log = structlog.get_logger()
 
 #: Seconds to wait for a TCP connection: longer than a slow server takes, shorter than a user waits.
 CONNECT_SECONDS = 5
 #: Connections of one process: worker slots and the API's threads, and some to spare.
 POOL_SIZE = 20
+#: Seconds to wait for a connection of a pool that is in use completely.
+POOL_SECONDS = 5
 #: Seconds for which a connection used last is not checked: a restart of the server takes longer.
 UNCHECKED_SECONDS = 1.0
+#: Seconds that a client waits beyond the server's own limit of a statement: only a server that hangs takes them.
+GRACE_SECONDS = 2
+#: Seconds for the answer of an idle connection before it is used again.
+CHECK_SECONDS = 2
+#: Keepalives find a connection whose other end is lost after 5 + 3 * 2 s; the user timeout one with unconfirmed bytes.
+KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+USER_TIMEOUT_MS = 10_000
+#: Arguments of libpq, unless the URL has others. Of several hosts, the one that accepts writes is used.
+CONNECT_ARGUMENTS: dict[str, Any] = {
+    "target_session_attrs": "read-write",
+    "connect_timeout": CONNECT_SECONDS,
+    "tcp_user_timeout": USER_TIMEOUT_MS,
+    **KEEPALIVES,
+}
+#: The same for the other end: without them, a server keeps the locks of a lost client for two hours.
+SERVER_KEEPALIVES = {f"tcp_{name}": str(value) for name, value in KEEPALIVES.items()} | {
+    "tcp_user_timeout": str(USER_TIMEOUT_MS)
+}
+#: SQLSTATEs of a write to a server that was demoted, and of a session that the server has ended for being idle.
+ENDED_SESSION = frozenset(("25006", "25P03", "25P04"))
 NOT_DURABLE = text("SET LOCAL synchronous_commit TO off")
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds after which the server ends a statement, the wait for a lock, an idle transaction; 0: no limit."""
+
+    statement: float
+    lock: float
+    idle: float
+
+    def parameters(self) -> dict[str, str]:
+        """Return the limits as parameters of a PostgreSQL session, in milliseconds."""
+        limits = {
+            "statement_timeout": self.statement,
+            "lock_timeout": self.lock,
+            "idle_in_transaction_session_timeout": self.idle,
+        }
+        return {name: f"{seconds * 1000:.0f}" for name, seconds in limits.items()}
+
+
+#: Limits of commands, which may read for minutes but must not hold locks while they are suspended.
+COMMAND = Limits(statement=300, lock=5, idle=10)
+#: Limits of migrations: they wait only briefly for a lock, because every query of the table waits behind them.
+MIGRATION = Limits(statement=0, lock=3, idle=0)
+#: Limits of a console, whose user thinks between two statements.
+CONSOLE = Limits(statement=0, lock=5, idle=0)
+
+
+class _Process:
+    """Limits of this process, and the outage of its database, which is logged once when it begins and when it ends."""
+
+    def __init__(self) -> None:
+        self.limits = COMMAND
+        self._lock = threading.Lock()
+        self._since: float | None = None
+        self._failures = 0
+
+    def failed(self, error: BaseException) -> None:
+        """Count an error of an unavailable database; log the first one, by its type: its text may hold a password."""
+        with self._lock:
+            self._failures += 1
+            begins, self._since = self._since is None, self._since or time.monotonic()
+        if begins:
+            log.warning("database.unreachable", error=type(error).__name__)
+
+    def succeeded(self) -> None:
+        """Note a completed transaction; log the end of an outage."""
+        if self._since is None:
+            return
+        with self._lock:
+            since, self._since, failures, self._failures = self._since, None, self._failures, 0
+        if since is not None:
+            log.info("database.reachable", seconds=round(time.monotonic() - since, 1), failures=failures)
+
+
+_process = _Process()
+
+
+def note_failure(error: BaseException) -> None:
+    """Note an error of an unavailable database that occurred outside of a transaction."""
+    _process.failed(error)
+
+
+def limit_statements(settings: Settings) -> None:
+    """Limit the statements of this process, a server, by the settings; call it once at the start.
+
+    Without it, the limits are those of a command.
+    """
+    given = settings.operations
+    _process.limits = Limits(given.statement_seconds, given.lock_seconds, given.idle_transaction_seconds)
+
+
+class Connection(psycopg.Connection[Any]):
+    """Connection that does not wait for a server that hangs; the server's own limits then have no effect."""
+
+    #: Seconds to wait for an answer; 0: no limit.
+    answer_seconds: float = 0
+
+    def wait(self, gen: Generator[Any, Any, Any], *args: Any, **more: Any) -> Any:
+        """Wait for the server as psycopg does, but at most `answer_seconds`."""
+        return super().wait(self._limited(gen) if self.answer_seconds else gen, *args, **more)
+
+    def _limited(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        deadline = time.monotonic() + self.answer_seconds
+        try:
+            wanted = next(gen)
+            while True:
+                # psycopg resumes a generator at least every 0.1 s, ready or not.
+                ready = yield wanted
+                if not ready and time.monotonic() > deadline:
+                    self.pgconn.finish()
+                    raise psycopg.errors.ConnectionTimeout(f"no answer for {self.answer_seconds:g} s")
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            return end.value
+
+
 @lru_cache(maxsize=8)
-def engine(url: str) -> Engine:
-    """Return the process's engine for *url*, whose connections survive a restart of the server."""
+def engine(url: str, limits: Limits | None = None) -> Engine:
+    """Return the process's engine for *url*, whose connections survive a restart or failover of the server.
+
+    *limits* replace those of the process.
+    """
     made = create_engine(
         url,
         pool_size=POOL_SIZE,
+        pool_timeout=POOL_SECONDS,
         # The values of a row must not be in an error's text: they may be patient data.
         hide_parameters=True,
-        connect_args={"connect_timeout": CONNECT_SECONDS},
     )
+    event.listen(made, "do_connect", lambda _dialect, _record, _args, given: _connect(given, limits))
+    event.listen(made, "connect", _note_use)
     event.listen(made, "checkin", _note_use)
     event.listen(made, "checkout", _check_connection)
+    event.listen(made, "handle_error", _classify)
     return made
+
+
+def connect(url: str) -> Connection:
+    """Return a new connection in autocommit mode, outside of the pool; raises psycopg.Error."""
+    connection = _connect(engine(url).dialect.create_connect_args(make_url(url))[1])
+    connection.autocommit = True
+    return connection
+
+
+def _connect(given: Mapping[str, Any], limits: Limits | None = None) -> Connection:
+    """Connect to the first host of a URL that accepts writes, unless its `target_session_attrs` requires otherwise."""
+    limits = limits or _process.limits
+    connection = Connection.connect(**(CONNECT_ARGUMENTS | dict(given)))
+    connection.answer_seconds = limits.statement and limits.statement + GRACE_SECONDS
+    values = limits.parameters() | SERVER_KEEPALIVES
+    # Not as startup options: a connection pooler would refuse them.
+    calls = ", ".join("set_config(%s, %s, false)" for _ in values)
+    connection.execute(f"SELECT {calls}".encode(), [part for pair in values.items() for part in pair])
+    connection.commit()
+    return connection
 
 
 def _note_use(_: object, record: ConnectionPoolEntry) -> None:
@@ -58,12 +207,42 @@ def _check_connection(connection: DBAPIConnection, record: ConnectionPoolEntry, 
     """Check a connection as `pool_pre_ping` does, except one used just now: under load that is most of them."""
     if time.monotonic() - record.info.get("used", 0) < UNCHECKED_SECONDS:
         return
+    made = cast("Connection", connection)
+    answer_seconds, made.answer_seconds = made.answer_seconds, CHECK_SECONDS
     try:
-        connection.execute("SELECT 1")
-        connection.rollback()
+        demoted = _became_read_only(made)
     except psycopg.Error as error:
-        # The pool replaces the connection.
-        raise DisconnectionError from error
+        # The pool replaces the connections.
+        raise InvalidatePoolError from error
+    if demoted:
+        raise InvalidatePoolError
+    made.answer_seconds = answer_seconds
+
+
+def _became_read_only(connection: Connection) -> bool:
+    """Return whether a connection to a server that accepted writes is read-only now: the server was demoted."""
+    row = connection.execute("SHOW transaction_read_only").fetchone()
+    connection.rollback()
+    wanted = connection.info.get_parameters().get("target_session_attrs")
+    return row == ("on",) and wanted == CONNECT_ARGUMENTS["target_session_attrs"]
+
+
+def _classify(context: ExceptionContext) -> OperationalError | None:
+    """Make an error of an unavailable database an OperationalError, and drop the sessions with that server.
+
+    A statement that waited too long is an OperationalError without `connection_invalidated`.
+    """
+    error = context.original_exception
+    if not isinstance(error, psycopg.Error):
+        return None
+    if context.connection is not None and not context.is_disconnect and error.sqlstate not in ENDED_SESSION:
+        return None
+    # Sets `connection_invalidated` of the error, too.
+    context.is_disconnect = True
+    _process.failed(error)
+    if isinstance(context.sqlalchemy_exception, OperationalError):
+        return None
+    return OperationalError(context.statement, None, error, hide_parameters=True, connection_invalidated=True)
 
 
 @contextmanager
@@ -71,8 +250,9 @@ def transaction(url: str, *, durable: bool = True) -> Iterator[Session]:
     """Session whose work is committed at the end of the block, or rolled back by an exception.
 
     Without *durable* the commit does not wait for the disk: for rows that may be lost in a crash, such as heartbeats.
+    Raises OperationalError if the database is unavailable.
     """
-    with Session(engine(url), expire_on_commit=False) as session, session.begin():
+    with _observed(), Session(engine(url), expire_on_commit=False) as session, session.begin():
         if not durable:
             session.execute(NOT_DURABLE)
         yield session
@@ -81,38 +261,19 @@ def transaction(url: str, *, durable: bool = True) -> Iterator[Session]:
 @contextmanager
 def statements(url: str) -> Iterator[Session]:
     """Session in which each statement is its own transaction: one round trip instead of three."""
-    with Session(_autocommitting(url)) as session:
+    with _observed(), Session(_autocommitting(url)) as session:
         yield session
+
+
+@contextmanager
+def _observed() -> Iterator[None]:
+    try:
+        yield
+    except PoolTimeout as error:
+        raise OperationalError(None, None, error) from error
+    _process.succeeded()
 
 
 @lru_cache(maxsize=8)
 def _autocommitting(url: str) -> Engine:
     return engine(url).execution_options(isolation_level="AUTOCOMMIT")
-
-
-def migrate(url: str, revision: str = "head") -> None:
-    """Upgrade the schema to *revision*; does nothing if that is the current one.
-
-    Raises ConfigurationError if a later version of Prelim has already upgraded it.
-    """
-    config = alembic_config(url)
-    _refuse_newer(url, ScriptDirectory.from_config(config))
-    command.upgrade(config, revision)
-
-
-def _refuse_newer(url: str, scripts: ScriptDirectory) -> None:
-    with engine(url).connect() as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
-    if current is not None and current not in {script.revision for script in scripts.walk_revisions()}:
-        raise ConfigurationError(
-            f"the database schema is revision {current}, newer than this version of Prelim knows: install the version"
-            " that upgraded it, or restore a backup made before the upgrade"
-        )
-
-
-def alembic_config(url: str) -> Config:
-    """Alembic's configuration for the database at *url*."""
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    config.attributes["url"] = url
-    return config

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from db.jobs import celery_app, claims, wakeups
 from db.logs import frames
 from db.operations import heartbeats
-from db.session import transaction
+from db.session import limit_statements, transaction
 from db.studies import procedure_steps, settling
 from dicom_listener.commitment import deliver
 from dicom_listener.indexing import indexer
@@ -101,6 +101,7 @@ def _send(settings: Settings, app: Celery, job_ids: Sequence[uuid.UUID]) -> int:
 
 def run(settings: Settings) -> None:
     """Run the dispatcher until SIGTERM or SIGINT; raises ConfigurationError if the peers file is invalid."""
+    limit_statements(settings)
     peers = PeerDirectory(settings.dicom.peers_file)
     stop = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -118,7 +119,7 @@ def run(settings: Settings) -> None:
 
 
 def _loop(settings: Settings, app: Celery, job_listener: wakeups.JobListener, stop: threading.Event) -> None:
-    heartbeat_due = 0.0
+    heartbeat_due, failure = 0.0, ""
     while not stop.is_set():
         try:
             if time.monotonic() >= heartbeat_due:
@@ -126,9 +127,13 @@ def _loop(settings: Settings, app: Celery, job_listener: wakeups.JobListener, st
                 heartbeat_due = time.monotonic() + heartbeats.INTERVAL_SECONDS
             if not run_once(settings, app) and job_listener.wait(settings.queue.dispatch_seconds, stop):
                 announce(settings, app)
+            failure = ""
         except (SQLAlchemyError, OSError) as error:
-            # Files wait in the spool and jobs in the database: nothing is lost.
-            log.error("dispatch.waiting", error=type(error).__name__)  # noqa: TRY400 - an outage, no fault of the program
+            # Files wait in the spool and jobs in the database: nothing is lost. Logged once for each cause.
+            if failure != type(error).__name__:
+                failure = type(error).__name__
+                log.error("dispatch.waiting", error=failure)  # noqa: TRY400 - an outage, no fault of the program
+            job_listener.close()
             stop.wait(PAUSE_AFTER_FAILURE_SECONDS)
         # The boundary of the process: a fault must not end the loop. The text could quote a patient.
         except Exception as error:  # noqa: BLE001

@@ -16,7 +16,8 @@ import redis
 from sqlalchemy import make_url
 
 from db.errors import ConfigurationError
-from db.session import engine, migrate
+from db.migrations.upgrade import migrate
+from db.session import engine
 from deploy.embedded.postgres import Postgres
 from deploy.embedded.redis import Redis
 

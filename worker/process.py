@@ -18,8 +18,8 @@ from db.errors import ConfigurationError
 from db.jobs import wakeups
 from db.jobs.celery_app import REPORT_TASK, depth, make_app, send
 from db.operations import heartbeats
-from db.session import transaction
-from worker.attempt import DATABASE_PAUSE_SECONDS, log_unreachable
+from db.session import limit_statements, transaction
+from worker.attempt import DATABASE_PAUSE_SECONDS
 from worker.claim_loop import ClaimLoop
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ class Worker:
         """Load the model and start heartbeat and watchdog; exit with one clear line if it cannot be loaded."""
         # Celery configures logging only after this signal.
         logs.configure(self._settings)
+        limit_statements(self._settings)
         try:
             self._writer = self._load(self._settings)
         except ConfigurationError as error:
@@ -136,8 +137,7 @@ class Worker:
             try:
                 if not self._jobs.drain(writer.write, functools.partial(send, self._app), self._stopping):
                     log.info("queue.empty", job_id=job_id)
-            except OperationalError as error:
-                log_unreachable(error)
+            except OperationalError:  # db.session logs an outage
                 self._stopping.wait(DATABASE_PAUSE_SECONDS)
             else:
                 return True
@@ -167,6 +167,8 @@ class Worker:
                 with transaction(self._settings.database(), durable=False) as session:
                     heartbeats.record(session, heartbeats.Role.WORKER, writer.info)
                 self._exit_if_consumer_lost()
+            except OperationalError:  # db.session logs an outage
+                pass
             except Exception as error:  # noqa: BLE001 - a loop's boundary: it must outlive a lost connection
                 log.warning("heartbeat.failed", error=type(error).__name__)
             if self._stopping.wait(heartbeats.INTERVAL_SECONDS):

@@ -10,6 +10,7 @@ import uvicorn
 from api.app import create_app
 from api.server.connections import BACKLOG, Connections, limited
 from api.server.heartbeat import Heartbeat
+from db.session import limit_statements
 
 if TYPE_CHECKING:
     from db.settings import Settings
@@ -22,6 +23,7 @@ GRACE_SECONDS = 5
 
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; expects configured logging (db.logs)."""
+    limit_statements(settings)
     log.info("api.starting", host=settings.api.api_host, port=settings.api.api_port)
     uvicorn.Server(config(settings)).run()
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import psycopg
-import structlog
-from sqlalchemy import make_url, text, update
+from sqlalchemy import text, update
 
 from db.models import Job
 from db.models.jobs import QUEUED_CHANNEL
-from db.session import CONNECT_SECONDS
+from db.session import Connection, connect, note_failure
 from db.states import JobState
 
 if TYPE_CHECKING:
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import TextClause
     from sqlalchemy.orm import Session
-
-log = structlog.get_logger()
 
 #: Messages in Redis together: enough for every free slot, and few enough to be consumed quickly when no job is left.
 MAX_MESSAGES = 32
@@ -104,8 +101,8 @@ class JobListener:
     """Notification of queued jobs (LISTEN), on its own connection."""
 
     def __init__(self, url: str) -> None:
-        self._url = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-        self._connection: psycopg.Connection[tuple[object, ...]] | None = None
+        self._url = url
+        self._connection: Connection | None = None
 
     def wait(self, seconds: float, stop: threading.Event) -> bool:
         """Return True once a job is queued, False after *seconds* or once *stop* is set.
@@ -128,13 +125,13 @@ class JobListener:
         try:
             return any(True for _ in self._listening().notifies(timeout=seconds, stop_after=1))
         except psycopg.Error as error:
-            log.info("database.unreachable", error=type(error).__name__)
+            note_failure(error)
             self.close()
             stop.wait(seconds)
             return False
 
-    def _listening(self) -> psycopg.Connection[tuple[object, ...]]:
+    def _listening(self) -> Connection:
         if self._connection is None:
-            self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=CONNECT_SECONDS)
+            self._connection = connect(self._url)
             self._connection.execute(f"LISTEN {QUEUED_CHANNEL}".encode())
         return self._connection

@@ -49,7 +49,7 @@ def demo(
 @command()
 def migrate() -> None:
     """Upgrade the database schema to this version."""
-    from db.session import migrate as upgrade
+    from db.migrations.upgrade import migrate as upgrade
 
     upgrade(process_settings().database())
 

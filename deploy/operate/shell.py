@@ -13,7 +13,7 @@ from db import models
 from db.environment import load_settings
 from db.errors import PrelimError
 from db.reports import versions
-from db.session import engine
+from db.session import CONSOLE, engine
 from db.studies import lifecycle
 
 BANNER = "session.commit() stores changes; Ctrl-D discards uncommitted changes and exits"
@@ -23,7 +23,7 @@ def run(name: str | None = None) -> None:
     """Interact until end of input; *name* loads a study. Raises UnknownStudy, ConfigurationError."""
     settings = load_settings()
     # Not db.session.transaction: that would commit at the end of input.
-    with Session(engine(settings.database())) as session:
+    with Session(engine(settings.database(), CONSOLE)) as session:
         names = {"settings": settings, "session": session, "models": models, "select": select}
         if name is not None:
             names |= _study(session, name)

@@ -17,7 +17,7 @@ import structlog
 from pynetdicom import AE
 from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.presentation import build_context, build_role
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from structlog.contextvars import bound_contextvars
 
 from db.logs import frames
@@ -72,6 +72,8 @@ def run(settings: Settings, peers: PeerDirectory, stop: threading.Event) -> None
             try:
                 if not delivery.run_once():
                     stop.wait(POLL_SECONDS)
+            except OperationalError:  # db.session logs an outage
+                stop.wait(POLL_SECONDS)
             except (SQLAlchemyError, OSError) as error:
                 log.warning("commitment.waiting", error=type(error).__name__)
                 stop.wait(POLL_SECONDS)

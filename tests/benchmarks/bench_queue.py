@@ -30,9 +30,10 @@ from sqlalchemy import text
 from db import logs
 from db.environment import load_settings
 from db.jobs.celery_app import QUEUE
+from db.migrations.upgrade import migrate
 from db.operations import heartbeats
 from db.reports.versions import Draft
-from db.session import migrate, transaction
+from db.session import transaction
 from db.studies import lifecycle, settling
 from deploy.embedded.postgres import Postgres
 from deploy.embedded.redis import Redis

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
-from db.session import engine, migrate, transaction
+from db.migrations.upgrade import migrate
+from db.session import engine, transaction
 from db.settings import Settings
 from deploy.embedded.postgres import Postgres
 from deploy.embedded.redis import Redis

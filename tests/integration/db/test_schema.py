@@ -12,9 +12,10 @@ from sqlalchemy import text
 
 from db.errors import ConfigurationError
 from db.jobs import claims
+from db.migrations.upgrade import alembic_config, migrate
 from db.models import Base
 from db.reports.versions import Draft
-from db.session import alembic_config, engine, migrate, transaction
+from db.session import engine, transaction
 
 if TYPE_CHECKING:
     from tests.integration.db.conftest import Arrivals

@@ -1,0 +1,61 @@
+"""Upgrade the schema with Alembic."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import psycopg
+import structlog
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.exc import OperationalError
+
+from db.errors import ConfigurationError
+from db.session import engine
+
+log = structlog.get_logger()
+
+#: Attempts of a migration to get its locks, and seconds between two of them: together about ten minutes.
+MAX_ATTEMPTS = 120
+PAUSE_SECONDS = 2
+
+
+def migrate(url: str, revision: str = "head") -> None:
+    """Upgrade the schema to *revision*; does nothing if that is the current one.
+
+    Waits for other transactions, up to MAX_ATTEMPTS times and without blocking them. Raises ConfigurationError if a later
+    version of Prelim has already upgraded the schema.
+    """
+    config = alembic_config(url)
+    _refuse_newer(url, ScriptDirectory.from_config(config))
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        try:
+            command.upgrade(config, revision)
+        except OperationalError as error:
+            if not isinstance(error.orig, psycopg.errors.LockNotAvailable) or attempt == MAX_ATTEMPTS:
+                raise
+            log.warning("migration.waiting", attempt=attempt)
+            time.sleep(PAUSE_SECONDS)
+        else:
+            return
+
+
+def _refuse_newer(url: str, scripts: ScriptDirectory) -> None:
+    with engine(url).connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+    if current is not None and current not in {script.revision for script in scripts.walk_revisions()}:
+        raise ConfigurationError(
+            f"the database schema is revision {current}, newer than this version of Prelim knows: install the version"
+            " that upgraded it, or restore a backup made before the upgrade"
+        )
+
+
+def alembic_config(url: str) -> Config:
+    """Alembic's configuration for the database at *url*."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent))
+    config.attributes["url"] = url
+    return config
