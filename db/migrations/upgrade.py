@@ -26,8 +26,8 @@ PAUSE_SECONDS = 2
 def migrate(url: str, revision: str = "head") -> None:
     """Upgrade the schema to *revision*; does nothing if that is the current one.
 
-    Waits for other transactions, up to MAX_ATTEMPTS times and without blocking them. Raises ConfigurationError if a later
-    version of Prelim has already upgraded the schema.
+    Waits for other transactions, up to MAX_ATTEMPTS times and without blocking them. Raises ConfigurationError if a
+    later version of Prelim has already upgraded the schema.
     """
     config = alembic_config(url)
     _refuse_newer(url, ScriptDirectory.from_config(config))
