@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -81,6 +81,9 @@ class Limits:
         return {name: f"{seconds * 1000:.0f}" for name, seconds in limits.items()}
 
 
+#: Limits of the dispatcher, a worker and the API. A lock that another client holds while it does not respond is released
+#: by the limit of idle transactions, so that it delays the others by a few seconds.
+SERVER = Limits(statement=8, lock=3, idle=5)
 #: Limits of commands, which may read for minutes but must not hold locks while they are suspended.
 COMMAND = Limits(statement=300, lock=5, idle=10)
 #: Limits of migrations: they wait only briefly for a lock, because every query of the table waits behind them.
@@ -125,12 +128,11 @@ def note_failure(error: BaseException) -> None:
 
 
 def limit_statements(settings: Settings) -> None:
-    """Limit the statements of this process, a server, by the settings; call it once at the start.
+    """Limit the statements of this process, a server; call it once at the start.
 
     Without it, the limits are those of a command.
     """
-    given = settings.operations
-    _process.limits = Limits(given.statement_seconds, given.lock_seconds, given.idle_transaction_seconds)
+    _process.limits = replace(SERVER, statement=settings.operations.statement_seconds)
 
 
 class Connection(psycopg.Connection[Any]):

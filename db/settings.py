@@ -200,15 +200,7 @@ class Operations(Section):
     broker_url: SecretStr | None = Field(
         default=None, description="URL of Redis, as `redis://:password@host:port/0`; unset: the embedded server."
     )
-    statement_seconds: Seconds = Field(
-        default=8, description="A database statement of the dispatcher, a worker or the API is ended after this time."
-    )
-    lock_seconds: Seconds = Field(
-        default=3, description="A statement that waits for another one's lock for this time is ended and tried again."
-    )
-    idle_transaction_seconds: Seconds = Field(
-        default=5, description="PostgreSQL ends the session of a process that stops responding within a transaction."
-    )
+    statement_seconds: Seconds = Field(default=8, description="Limit of a database statement; commands have 300 s.")
     flower_host: str = Field(default="127.0.0.1", description="Address that Flower binds to.")
     flower_port: Port = Field(default=5555, description="TCP port of Flower.")
     flower_password: SecretStr | None = Field(

@@ -17,7 +17,7 @@ from api.app import create_app
 from db import session as database
 from db.jobs.wakeups import JobListener
 from db.models.jobs import QUEUED_CHANNEL
-from db.session import engine, limit_statements, transaction
+from db.session import Limits, engine, limit_statements, transaction
 from db.settings import Settings
 from tests.proxy import Proxy, proxied
 
@@ -134,8 +134,11 @@ def test_statement_that_takes_too_long_is_ended_by_the_server(database_url: str)
     assert not ended.value.connection_invalidated, "the connection is sound"
 
 
-def test_lock_of_a_client_that_stopped_responding_is_released(database_url: str) -> None:
-    limit_statements(Settings(idle_transaction_seconds=0.3, lock_seconds=5))
+def test_lock_of_a_client_that_stopped_responding_is_released(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "SERVER", Limits(statement=8, lock=5, idle=0.3))
+    limit_statements(Settings())
     write(database_url)
     with engine(database_url).connect() as frozen:
         frozen.execute(text("LOCK TABLE processes"))
