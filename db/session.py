@@ -81,8 +81,8 @@ class Limits:
         return {name: f"{seconds * 1000:.0f}" for name, seconds in limits.items()}
 
 
-#: Limits of the dispatcher, a worker and the API. The lock of a client that does not respond is released by the limit of
-#: idle transactions, so that it delays the others by a few seconds.
+#: Limits of the dispatcher, a worker and the API. A client that does not respond keeps its locks until the limit of
+#: idle transactions, so that it delays the others by seconds.
 SERVER = Limits(statement=8, lock=3, idle=5)
 #: Limits of commands, which may read for minutes but must not hold locks while they are suspended.
 COMMAND = Limits(statement=300, lock=5, idle=10)
