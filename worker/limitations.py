@@ -12,7 +12,7 @@ from worker.prompting.wording import image_name
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from worker.images.study import StudyImages
+    from worker.images.study_images import StudyImages
     from worker.model.engine.request import FinishReason
     from worker.retrieval.out_of_distribution import OodResult
     from worker.retrieval.retrieve import Retrieval

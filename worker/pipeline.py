@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from db.settings import Settings
-    from worker.images.study import RenderedImage, StoredInstance, StudyImages
+    from worker.images.study import StoredInstance
+    from worker.images.study_images import RenderedImage, StudyImages
     from worker.model.engine.request import FinishReason, Generation, Timings
     from worker.retrieval.retrieve import Index
 

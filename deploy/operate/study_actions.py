@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from db.models import Report, Study
     from db.settings import Settings
-    from worker.images.study import StudyImages
+    from worker.images.study_images import StudyImages
 
 
 def change(settings: Settings, name: str, operation: Callable[[Session, Study], None]) -> None:
@@ -109,7 +109,7 @@ def _images(session: Session, study: Study, report: Report) -> StudyImages:
     """Return the stored images as the model received them."""
     import numpy as np  # noqa: PLC0415 - as above
 
-    from worker.images.study import RenderedImage, StudyImages  # noqa: PLC0415 - as above
+    from worker.images.study_images import PartImages, RenderedImage, StudyImages  # noqa: PLC0415 - as above
 
     images = [
         RenderedImage(
@@ -122,4 +122,4 @@ def _images(session: Session, study: Study, report: Report) -> StudyImages:
         )
         for row in versions.images(session, report.id, pixels=True)
     ]
-    return StudyImages(images, [], report.basis, study.modality, study.body_part)
+    return StudyImages([PartImages(images, report.basis, study.modality, study.body_part)], [])

@@ -7,36 +7,41 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
 from db.errors import NotReportable, Outcome, Reason, TransientFailure
 from db.logs import frames
-from db.studies.modalities import PROJECTION_RADIOGRAPHS
 from worker.images.decode.files import read
 from worker.images.errors import Unreadable
 from worker.images.render import quality
 from worker.images.render.framing import framed
 from worker.images.render.orientation import orientation_of
 from worker.images.render.render import render
-from worker.images.select.body_parts import body_part_of
-from worker.images.select.candidates import NAMES, Tier, best_of, candidate, modality_of, with_described_localizers
-from worker.images.select.sampling import even_shares, select_frames
-from worker.images.select.slides import assemble, select_tiles
-from worker.images.select.views import select_views
-from worker.images.select.volumes import select_slices
+from worker.images.select.body_parts import name_of
+from worker.images.select.candidates import (
+    NAMES,
+    Tier,
+    best_of,
+    candidate,
+    modality_of,
+    stable_order,
+    with_described_localizers,
+)
+from worker.images.select.groups import VOLUMES, choose, groups_of, with_body_parts
+from worker.images.select.slides import assemble
+from worker.images.select.unread import unread
+from worker.images.study_images import LeftOut, PartImages, RenderedImage, StudyImages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    import numpy as np
-    import numpy.typing as npt
-
-    from worker.images.select.candidates import Basis, Candidate, Selection
+    from worker.images.select.candidates import Candidate, Selection
+    from worker.images.select.groups import Chosen
 
 log = structlog.get_logger()
 _Argument = TypeVar("_Argument")
@@ -46,8 +51,6 @@ _Result = TypeVar("_Result")
 _MAX_ROUNDS = 20
 #: Bytes of the headers of one study: thousands of slices take 10 MB, 100 000 frames of a slide 20 MB.
 _MAX_HEADER_BYTES = 128 << 20
-#: Modalities whose images are slices of volumes.
-_VOLUMES = frozenset({"CT", "MR", "PT", "OPT"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,53 +59,6 @@ class StoredInstance:
 
     path: Path
     sop_instance_uid: str
-
-
-@dataclass(frozen=True, slots=True)
-class RenderedImage:
-    """One input image of the model: *pixels* is uint8 [rows, columns, 3], *transform* the steps that produced them."""
-
-    pixels: npt.NDArray[np.uint8]
-    sop_instance_uid: str
-    frame: int
-    reason: str
-    transform: dict[str, Any]
-    warnings: list[str] = field(default_factory=list)
-    #: Reason for which left and right may be reversed; empty if the header states the orientation.
-    orientation_problem: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """An object, or one frame of it (from 0), that was not used."""
-
-    sop_instance_uid: str
-    frame: int | None
-    reason: Reason
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class StudyImages:
-    """Images of a study, the basis of their selection, and the objects left out."""
-
-    images: list[RenderedImage]
-    left_out: list[LeftOut]
-    #: "8 of 240 slices of series 3"
-    basis: str
-    modality: str
-    #: CHEST, HEAD ...; empty if unknown.
-    body_part: str
-
-    @property
-    def informative(self) -> bool:
-        """True if at least one image can show a finding."""
-        return any(not quality.WITHOUT_INFORMATION & set(image.warnings) for image in self.images)
-
-    def limitations(self) -> list[str]:
-        """Sentences about the images left out, one for each cause."""
-        causes = Counter(left.detail for left in self.left_out)
-        return [f"{n} {'images were' if n > 1 else 'image was'} not used: {cause}." for cause, n in causes.items()]
 
 
 def images_of(
@@ -114,30 +70,46 @@ def images_of(
 ) -> StudyImages:
     """Return at most *budget* images of a study; *on_progress* is called after each object and each rendering.
 
-    Raises NotReportable, with the most frequent reason, if no image can be shown; TransientFailure if its files are
-    missing.
+    The order of *instances* has no influence. Raises NotReportable, with the most frequent reason, if no image can be
+    shown; TransientFailure if its files are missing.
     """
-    found, left_out = _readable(instances, on_progress)
+    readable, left_out = _readable(sorted(instances, key=lambda instance: instance.sop_instance_uid), on_progress)
     on_headers_read()
+    found = readable
     rendered: dict[tuple[object, ...], RenderedImage | Unreadable] = {}
     failed: dict[tuple[str, int | None], LeftOut] = {}
+    copies: set[str] = set()
     for _ in range(_MAX_ROUNDS):
         best = best_of(found)
-        selections, basis = _select(best, budget)
-        images, lost = _render_all(selections, rendered, on_progress)
+        chosen = choose(groups_of(best), budget)
+        images, lost = _render_all([each for one in chosen for each in one.selections], rendered, on_progress)
         failed |= {(left.sop_instance_uid, left.frame): left for left in lost}
         # A run with one damaged frame still has the others.
-        unusable = _unusable(lost, best) - {image.sop_instance_uid for image in images}
+        new_copies = _copied_series(lost, best, images)
+        unusable = (_unusable(lost, best) - {image.sop_instance_uid for image in images}) | new_copies
+        copies |= new_copies
         found = [item for item in found if item.sop_instance_uid not in unusable]
         if not unusable:
             break
-    left_out += failed.values()
+    left_out += [left for left in failed.values() if left.sop_instance_uid not in copies]
     if not images:
         raise _no_image(left_out)
     used = {item.sop_instance_uid for item in best}
+    lost_uids = {left.sop_instance_uid for left in left_out}
     left_out += [_not_selected(item) for item in found if item.sop_instance_uid not in used]
-    modality, body_part = _modality_of(images, best), body_part_of(item.header for item in best)
-    return StudyImages(images, left_out, basis(_rendered_of(images, selections)), modality, body_part)
+    shown = {image.sop_instance_uid for image in images}
+    named = unread([item for item in readable if item.sop_instance_uid not in lost_uids - shown], chosen, shown, copies)
+    return StudyImages(_by_part(images, chosen), left_out, named)
+
+
+def _by_part(images: Sequence[RenderedImage], chosen: Sequence[Chosen]) -> list[PartImages]:
+    parts = []
+    for one in chosen:
+        uids = {item.sop_instance_uid for item in one.group.candidates}
+        if own := [image for image in images if image.sop_instance_uid in uids]:
+            basis = one.basis(_rendered_of(own, one.selections)) + _tier_note(one.group.tier)
+            parts.append(PartImages(own, basis, one.group.modality, name_of(one.group.parts)))
+    return parts
 
 
 def _readable(
@@ -154,7 +126,7 @@ def _readable(
         else:
             found.append(result)
             available -= result.header.bytes_kept
-    return with_described_localizers(found), left_out
+    return sorted(with_body_parts(with_described_localizers(found)), key=stable_order), left_out
 
 
 def _read(instance: StoredInstance, *, limit: int) -> Candidate:
@@ -186,35 +158,6 @@ def _rendered_of(images: Sequence[RenderedImage], selections: Sequence[Selection
     return [selection for selection in selections if (selection.sop_instance_uid, selection.frame) in shown]
 
 
-def _select(candidates: Sequence[Candidate], budget: int) -> tuple[list[Selection], Basis]:
-    """Share the budget among the modalities of a study (PET and CT), the one with most objects first."""
-    counted = Counter(item.family for item in candidates).most_common(budget)
-    selections: list[Selection] = []
-    parts: list[tuple[str, set[str], Basis, str]] = []
-    for (modality, _), share in zip(counted, even_shares(budget, len(counted)), strict=True):
-        own = [item for item in candidates if item.family == modality]
-        some, basis = _select_from(modality, own, share)
-        selections += some
-        prefix = f"{modality}: " if len(counted) > 1 else ""
-        parts.append((prefix, {item.sop_instance_uid for item in own}, basis, _tier_note(own[0].tier)))
-
-    def sentence(shown: Sequence[Selection]) -> str:
-        return "; ".join(
-            prefix + basis([selection for selection in shown if selection.sop_instance_uid in uids]) + note
-            for prefix, uids, basis, note in parts
-        )
-
-    return selections, sentence
-
-
-def _select_from(modality: str, own: list[Candidate], share: int) -> tuple[list[Selection], Basis]:
-    if modality in _VOLUMES:
-        return select_slices(own, share, body_part_of(item.header for item in own))
-    if modality == "SM":
-        return select_tiles(own, share)
-    return select_views(own, share) if modality in PROJECTION_RADIOGRAPHS else select_frames(own, share)
-
-
 def _render_all(
     selections: Sequence[Selection],
     rendered: dict[tuple[object, ...], RenderedImage | Unreadable],
@@ -243,10 +186,25 @@ def _render_all(
 
 def _unusable(lost: Sequence[LeftOut], candidates: Sequence[Candidate]) -> set[str]:
     """Return the objects that lost images, except slices that equal others: a volume keeps those in their positions."""
-    slices = {item.sop_instance_uid for item in candidates if item.modality in _VOLUMES}
-    return {
-        left.sop_instance_uid for left in lost if left.reason != Reason.DUPLICATE or left.sop_instance_uid not in slices
+    placed = {
+        item.sop_instance_uid
+        for item in candidates
+        if item.family in VOLUMES and (item.header.frames > 1 or "ImagePositionPatient" in item.header)
     }
+    return {
+        left.sop_instance_uid for left in lost if left.reason != Reason.DUPLICATE or left.sop_instance_uid not in placed
+    }
+
+
+def _copied_series(
+    lost: Sequence[LeftOut], candidates: Sequence[Candidate], images: Sequence[RenderedImage]
+) -> set[str]:
+    """Return the objects of volumes sent twice: each image selected from the series equals one of another series."""
+    series = {item.sop_instance_uid: item.series for item in candidates if item.family in VOLUMES}
+    equal = {series.get(left.sop_instance_uid) for left in lost if left.reason == Reason.DUPLICATE}
+    other = {series.get(left.sop_instance_uid) for left in lost if left.reason != Reason.DUPLICATE}
+    copied = equal - other - {series.get(image.sop_instance_uid) for image in images} - {None}
+    return {uid for uid, own in series.items() if own in copied}
 
 
 def _render(selection: Selection) -> RenderedImage:
@@ -280,11 +238,6 @@ def _tier_note(tier: Tier) -> str:
     if tier == Tier.DERIVED:
         return " (derived images)"
     return f" (only {NAMES[tier]} were received)" if tier in (Tier.SECONDARY, Tier.LOCALIZER) else ""
-
-
-def _modality_of(images: Sequence[RenderedImage], candidates: Sequence[Candidate]) -> str:
-    modalities = {item.sop_instance_uid: item.modality for item in candidates}
-    return Counter(modalities[image.sop_instance_uid] for image in images).most_common(1)[0][0]
 
 
 def _no_image(left_out: Sequence[LeftOut]) -> Outcome:

@@ -15,7 +15,7 @@ from tests.unit.worker.fakes import compared
 from worker.images.decode.patient_axes import CONTRADICTORY, IMPOSSIBLE, MISSING
 from worker.images.render import quality
 from worker.images.render.orientation import NO_BREAST, WRONG_BREAST, WRONG_VIEW
-from worker.images.study import LeftOut, RenderedImage, StudyImages
+from worker.images.study_images import LeftOut, PartImages, RenderedImage, StudyImages
 from worker.limitations import basis_of, fixed_text, limitations
 from worker.retrieval.retrieve import Retrieval
 
@@ -37,13 +37,13 @@ def oriented(*problems: str) -> StudyImages:
     """A study with an image for each problem of orientation; empty for none."""
     (image, *_) = study().images
     images = [replace(image, orientation_problem=problem) for problem in problems]
-    return StudyImages(images, [], "views", "DX", "CHEST")
+    return StudyImages([PartImages(images, "views", "DX", "CHEST")], [])
 
 
 def study(*warnings: str, left_out: tuple[str, ...] = ()) -> StudyImages:
     image = RenderedImage(np.zeros((8, 8, 3), np.uint8), "2.25.1", 0, "view 1 of 1", {}, list(warnings))
     omitted = [LeftOut("2.25.2", None, "undecodable", detail) for detail in left_out]
-    return StudyImages([image, image], omitted, "2 of 2 views", "DX", "CHEST")
+    return StudyImages([PartImages([image, image], "2 of 2 views", "DX", "CHEST")], omitted)
 
 
 def sentences(images: StudyImages | None = None, retrieval: Retrieval | None = None, **changes: Any) -> list[str]:

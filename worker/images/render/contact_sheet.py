@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from worker.images.study import RenderedImage, StudyImages
+    from worker.images.study_images import RenderedImage, StudyImages
 
 #: Pixels: maximum side of an image, height of the text below it, gap between cells.
 _SIDE, _TEXT_HEIGHT, _GAP = 320, 76, 12

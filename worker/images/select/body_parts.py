@@ -1,44 +1,122 @@
-"""Body part of a study, as one of the few terms that windows and prompts use."""
+"""Body parts of an object, as the few terms that windows, prompts and reference sets use.
+
+Scanners write Body Part Examined as the terms of PS3.16 annex L, in their own words, glued together
+(CHESTABDPELVIS) or in the language of the site; some write it in a description only.
+"""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
+import unicodedata
+from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from worker.images.select.body_part_terms import CODES, FILLERS, PHRASES, PREFIXES, WHOLE_BODY, WORDS
 
+if TYPE_CHECKING:
     from worker.images.decode.header import Header
 
-#: Matched in this order: "thoracic spine" is the spine, not the chest.
-_WORDS = {
-    "SPINE": r"SPINE|CSPINE|TSPINE|LSPINE|[CTL]WS|WIRBEL\w*|LUMBAR|SACRUM|VERTEBRA\w*",
-    "CHEST": r"CHEST|THORAX|THORACIC|LUNGS?|PULMONARY|CTPA|RIBS?|HEART|CARDIAC",
-    "HEAD": r"HEAD|BRAIN|SKULL|CRANI\w*|CEREBR\w*|NEURO\w*|ORBITS?|SINUS\w*",
-    "NECK": r"NECK|CAROTID\w*|THYROID|LARYNX",
-    "ABDOMEN": r"ABD|ABDOMEN\w*|ABDOMINAL|LIVER|KIDNEYS?|RENAL|PANCREAS|PELVIS|COLON|BOWEL|PROSTATE|BLADDER",
-    "BREAST": r"BREAST|MAMMA|MAMMOGRA\w*",
-    "EXTREMITY": r"EXTREMITY|KNEE|HIP|ANKLE|FOOT|HAND|WRIST|ELBOW|SHOULDER|FEMUR|TIBIA|HUMERUS|LEG|ARM|FINGER",
-}
-_PATTERNS = {body_part: re.compile(rf"\b(?:{words})\b") for body_part, words in _WORDS.items()}
+    #: Body parts in the order of ORDER; empty if unknown.
+    Parts = tuple[str, ...]
+
+#: Body parts from head to foot: the order of a report's sections.
+ORDER = ("HEAD", "NECK", "CHEST", "BREAST", "ABDOMEN", "PELVIS", "SPINE", "EXTREMITY")
+#: Adjectives of the spine ("thoracic spine"), which name another part if no spine is named.
+_ADJECTIVES = re.compile(r"CERVIC|ZERVIK|THORAC|TORAC|THORAK|DORS")
+#: Modalities for which the German word for breast and chest means the breast.
+_OF_BREASTS = frozenset({"MG", "MR", "US"})
+#: Words that name a position or a coil, not the examined part.
+_NOT_EXAMINED = re.compile(r"\b(?:HEAD|FEET|FOOT)\W*FIRST\b|\b\w+\W*(?:COIL|SPULE)\b")
+#: Letters of a term that counts within a word, after an ending: CERVICALSPINE.
+_MIN_INNER = 5
+_LETTERS = re.compile(r"[A-Z]+")
 
 
-def body_part_of(headers: Iterable[Header]) -> str:
-    """Return the body part of most series, or an empty string.
+def body_parts_of(header: Header) -> Parts:
+    """Return the body parts of an object from its coded attributes, else from its descriptions, which are typed.
 
-    Coded attributes (Body Part Examined, Anatomic Region Sequence) come before descriptions, which are typed.
+    A series description that names the coded part and others is more exact than the code.
     """
-    series = {header.text("SeriesInstanceUID"): header for header in headers}
-    votes = Counter(filter(None, (_of(header.shared()) for header in series.values())))
-    return votes.most_common(1)[0][0] if votes else ""
+    header = header.shared()
+    modality = header.code("Modality")
+    described = _parts(header.text("SeriesDescription"), modality)
+    if coded := _parts(header.text("BodyPartExamined"), modality) or _of_regions(header, modality):
+        return described if set(coded) < set(described) else coded
+    others = (header.text(word) for word in ("ProtocolName", "StudyDescription"))
+    return described or next(filter(None, (_parts(text, modality) for text in others)), ())
 
 
-def _of(header: Header) -> str:
-    anatomy = next((item.text("CodeMeaning") for item in header.items("AnatomicRegionSequence")), "")
-    descriptions = (header.text(word) for word in ("SeriesDescription", "ProtocolName", "StudyDescription"))
-    for text in (header.text("BodyPartExamined"), anatomy, *descriptions):
-        words = text.upper().replace("_", " ")
-        if found := next((body_part for body_part, pattern in _PATTERNS.items() if pattern.search(words)), ""):
-            return found
-    return ""
+def name_of(parts: Parts) -> str:
+    """Return body parts as one name: `CHEST AND ABDOMEN`; empty if unknown."""
+    if set(WHOLE_BODY) <= set(parts):
+        return "WHOLE BODY"
+    return " AND ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
+
+
+def parts_of_name(name: str) -> frozenset[str]:
+    """Return the body parts of a name that `name_of` made."""
+    return frozenset(WHOLE_BODY if name == "WHOLE BODY" else re.findall(r"\b(?!AND\b)[A-Z]+", name))
+
+
+def _of_regions(header: Header, modality: str) -> Parts:
+    """Return the body parts of Anatomic Region Sequence: by code, else by the words of its meaning."""
+    found: set[str] = set()
+    for item in header.items("AnatomicRegionSequence"):
+        found.update(CODES.get(item.text("CodeValue")) or _parts(item.text("CodeMeaning"), modality))
+    return _ordered(found)
+
+
+@lru_cache(maxsize=1024)
+def _parts(text: str, modality: str) -> Parts:
+    words = _NOT_EXAMINED.sub(" ", _plain(text))
+    together = "".join(_LETTERS.findall(words))
+    if any(phrase in together for phrase in PHRASES):
+        return WHOLE_BODY
+    terms = [term for token in _LETTERS.findall(words) for term in _terms(token)]
+    found = [(term, part) for term in terms for part in _meant(term, modality)]
+    spine = any(part == "SPINE" for _, part in found)
+    return _ordered({part for term, part in found if not (spine and _ADJECTIVES.match(term))})
+
+
+def _plain(text: str) -> str:
+    """Return *text* in upper case without accents; a header's text is decoded as Latin-1, and may be UTF-8."""
+    with suppress(UnicodeError):
+        text = text.encode("latin-1").decode("utf-8")
+    decomposed = unicodedata.normalize("NFKD", text.upper())
+    return "".join(letter for letter in decomposed if not unicodedata.combining(letter)).replace("_", " ")
+
+
+def _terms(token: str) -> list[str]:
+    """Return the known terms with which *token* begins, or that follow one of them.
+
+    A short word counts only if nothing is left over: HAND and ARM begin other words.
+    """
+    found: list[str] = []
+    exact: list[str] = []
+    position, rest = 0, False
+    while position < len(token):
+        term = next((term for term in _LONGEST_FIRST if token.startswith(term, position)), "")
+        if term in PREFIXES and not (rest and len(term) < _MIN_INNER):
+            found.append(term)
+        elif term and not rest:
+            exact.append(term)
+        elif found:
+            rest, term = True, token[position]
+        else:
+            return []
+        position += len(term)
+    return found + ([] if rest else exact)
+
+
+def _meant(term: str, modality: str) -> Parts:
+    if term == "BRUST":
+        return ("BREAST",) if modality in _OF_BREASTS else ("CHEST",)
+    return PREFIXES.get(term) or WORDS.get(term, ())
+
+
+def _ordered(found: set[str]) -> Parts:
+    return tuple(part for part in ORDER if part in found)
+
+
+_LONGEST_FIRST = sorted({*PREFIXES, *WORDS, *FILLERS}, key=lambda term: (-len(term), term))

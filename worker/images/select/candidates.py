@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from worker.images.decode.header import Header
     from worker.images.render.windows import Window
+    from worker.images.select.body_parts import Parts
 
 
 class Tier(IntEnum):
@@ -68,11 +69,18 @@ class Candidate:
     header: Header
     modality: str
     tier: Tier
+    #: Body parts, from head to foot; set once the other objects of the study are known.
+    parts: Parts = ()
 
     @property
     def family(self) -> str:
         """Family of modalities with which the object is selected."""
         return family_of(self.modality)
+
+    @property
+    def series(self) -> str:
+        """Series Instance UID."""
+        return self.header.text("SeriesInstanceUID")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,17 +128,24 @@ def series_of(header: Header) -> str:
     return "without number" if number is None else str(header.integer("SeriesNumber"))
 
 
-def best_of(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return the objects to select from: of each modality family the best tier with enough images.
+def stable_order(item: Candidate) -> tuple[object, ...]:
+    """Return the sort key of an object: by series and instance, so that the order of arrival decides nothing."""
+    header = item.header
+    numbers = header.integer("SeriesNumber"), header.integer("InstanceNumber")
+    return numbers[0], item.series, numbers[1], item.sop_instance_uid
 
-    Secondary captures, projections and localizers only if no family has better.
+
+def best_of(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the objects to select from: of each modality family and body part the best tier with enough images.
+
+    Secondary captures, projections and localizers only if nothing in the study is better.
     """
-    counted: dict[str, Counter[Tier]] = defaultdict(Counter)
+    counted: dict[tuple[str, Parts], Counter[Tier]] = defaultdict(Counter)
     for item in candidates:
-        counted[item.family][item.tier] += item.header.frames
-    tiers = {family: _tier_of(counts) for family, counts in counted.items()}
+        counted[item.family, item.parts][item.tier] += item.header.frames
+    tiers = {group: _tier_of(counts) for group, counts in counted.items()}
     worst = max(Tier.DERIVED, min(tiers.values(), default=Tier.PRIMARY))
-    return [item for item in candidates if item.tier == tiers[item.family] <= worst]
+    return [item for item in candidates if item.tier == tiers[item.family, item.parts] <= worst]
 
 
 def _tier_of(counts: Counter[Tier]) -> Tier:
@@ -145,12 +160,10 @@ def with_described_localizers(candidates: Sequence[Candidate]) -> list[Candidate
         return list(candidates)
     series: dict[str, list[Candidate]] = defaultdict(list)
     for item in candidates:
-        series[item.header.text("SeriesInstanceUID")].append(item)
+        series[item.series].append(item)
     localizers = {uid for uid, items in series.items() if _is_like_localizer(items)}
     return [
-        replace(item, tier=Tier.LOCALIZER)
-        if item.sop_instance_uid in described and item.header.text("SeriesInstanceUID") in localizers
-        else item
+        replace(item, tier=Tier.LOCALIZER) if item.sop_instance_uid in described and item.series in localizers else item
         for item in candidates
     ]
 

@@ -25,6 +25,7 @@ _WINDOWS: dict[str, tuple[tuple[Window, int], ...]] = {
     "CHEST": ((MEDIASTINUM, 4), (LUNG, 4)),
     "HEAD": ((BRAIN, 6), (BONE, 2)),
     "ABDOMEN": ((ABDOMEN, 8),),
+    "PELVIS": ((ABDOMEN, 5), (BONE, 3)),
     "SPINE": ((BONE, 5), (SOFT_TISSUE, 3)),
     "EXTREMITY": ((BONE, 5), (SOFT_TISSUE, 3)),
     "NECK": ((SOFT_TISSUE, 6), (BONE, 2)),
@@ -33,7 +34,7 @@ _WINDOWS: dict[str, tuple[tuple[Window, int], ...]] = {
 #: The same for a sharp kernel, which shows bone and lung, and only noise in soft tissue.
 _SHARP_WINDOWS: dict[str, tuple[tuple[Window, int], ...]] = {"CHEST": ((LUNG, 6), (BONE, 2)), "": ((BONE, 8),)}
 #: Body parts that follow each other from head to feet, with their length in an adult in units of about 10 cm.
-_LENGTHS = {"HEAD": 2.0, "NECK": 1.0, "CHEST": 3.0, "ABDOMEN": 4.0, "EXTREMITY": 8.0}
+_LENGTHS = {"HEAD": 2.0, "NECK": 1.0, "CHEST": 3.0, "ABDOMEN": 4.0, "PELVIS": 1.5, "EXTREMITY": 8.0}
 
 _SHARP_KERNEL = re.compile(
     r"""(?!F[CL])[A-Z]{1,2}[6-9]\d[A-Z]?        # Siemens: B60f to B80s, H70h, Hr60 to Hr68, Br64, Qr69, U90u

@@ -44,7 +44,21 @@ def select_views(candidates: Sequence[Candidate], budget: int) -> tuple[list[Sel
 
 
 def _basis(shown: Sequence[Selection], total: int) -> str:
-    return f"{len({selection.sop_instance_uid for selection in shown})} of {total} views"
+    """Return the basis: views, and of multi-frame ones (tomosynthesis) the frames."""
+    views = {selection.sop_instance_uid: selection.header.frames for selection in shown}
+    stacks = {uid: frames for uid, frames in views.items() if frames > 1}
+    selected = sum(selection.sop_instance_uid in stacks for selection in shown)
+    of_frames = f"{selected} of {sum(stacks.values())} frames"
+    counted = f"{len(views)} of {total} views"
+    if not stacks:
+        return counted
+    if len(stacks) < len(views):
+        return f"{counted}, with {of_frames} of {_number(len(stacks))}"
+    return f"{of_frames} of {counted if len(views) < total else _number(total)}"
+
+
+def _number(views: int) -> str:
+    return "1 view" if views == 1 else f"{views} views"
 
 
 def _for_presentation(candidates: Sequence[Candidate]) -> Sequence[Candidate]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from worker.images.decode.header import Header
     from worker.images.render.windows import Window
+    from worker.images.select.body_parts import Parts
     from worker.images.select.candidates import Basis, Candidate
     from worker.images.select.orientations import Normal
 
@@ -74,7 +75,7 @@ class Volume:
         return series_of(self.slices[0].item.header)
 
 
-def select_slices(candidates: Sequence[Candidate], budget: int, body_part: str) -> tuple[list[Selection], Basis]:
+def select_slices(candidates: Sequence[Candidate], budget: int, parts: Parts) -> tuple[list[Selection], Basis]:
     """Select at most *budget* slices of the volumes of one modality; also return the basis."""
     groups = _slices(candidates)
     if not groups:
@@ -84,7 +85,7 @@ def select_slices(candidates: Sequence[Candidate], budget: int, body_part: str) 
     preferred = _preferred(volumes, candidates[0].modality, budget)
     selections: list[Selection] = []
     for volume, share in zip(preferred, even_shares(budget, len(preferred)), strict=True):
-        for window in _windows(volume, candidates[0].modality, body_part, share):
+        for window in _windows(volume, candidates[0].modality, parts, share):
             selections += _selections(volume, _within(volume, window), window.window)
     used = {volume.uid for volume in preferred}
     others = sum(len(volume.slices) for volume in volumes if volume not in preferred and volume.uid in used)
@@ -171,14 +172,19 @@ def _preferred(volumes: list[Volume], modality: str, budget: int) -> list[Volume
     """Return the volumes to use: of CT and PET the largest axial one; of MR one per series, then other orientations."""
     usable = [volume for volume in volumes if len(volume.slices) >= _MIN_SLICES] or volumes
     largest = max(len(volume.slices) for volume in usable)
-    # An axial volume comes first unless it is a remnant of another.
+    # An axial volume comes first unless it is a remnant of another; of equal ones the first acquired.
     ranked = sorted(
         usable,
-        key=lambda volume: (volume.axial and len(volume.slices) * _MAX_RATIO >= largest, len(volume.slices)),
-        reverse=True,
+        key=lambda volume: (
+            not (volume.axial and len(volume.slices) * _MAX_RATIO >= largest),
+            -len(volume.slices),
+            volume.slices[0].item.header.integer("SeriesNumber"),
+            min(one.acquired for one in volume.slices),
+        ),
     )
     if modality != "MR":
-        return ranked[:1]
+        # Without a volume of several slices each image has its own orientation and place.
+        return ranked[: 1 if largest >= _MIN_SLICES else budget]
     of_series: dict[object, Volume] = {}
     of_orientation: dict[object, Volume] = {}
     for volume in ranked:
@@ -189,10 +195,10 @@ def _preferred(volumes: list[Volume], modality: str, budget: int) -> list[Volume
     return sorted(several, key=lambda volume: volume.slices[0].item.header.integer("SeriesNumber"))
 
 
-def _windows(volume: Volume, modality: str, body_part: str, share: int) -> list[WindowShare]:
+def _windows(volume: Volume, modality: str, parts: Parts, share: int) -> list[WindowShare]:
     if modality != "CT" or volume.slices[0].item.tier == Tier.LOCALIZER:
         return [WindowShare(None, share)]
-    return windows_for(_first_header(volume), [body_part], share)
+    return windows_for(_first_header(volume), parts, share)
 
 
 def _within(volume: Volume, share: WindowShare) -> list[int]:

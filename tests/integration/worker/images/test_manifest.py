@@ -10,7 +10,8 @@ import pytest
 
 from db.errors import NotReportable
 from worker.images.render.contact_sheet import contact_sheet
-from worker.images.study import StoredInstance, StudyImages, images_of
+from worker.images.study import StoredInstance, images_of
+from worker.images.study_images import StudyImages
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,8 @@ from pydicom.dataset import Dataset
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from worker.images.study import StoredInstance, StudyImages
+    from worker.images.study import StoredInstance
+    from worker.images.study_images import StudyImages
 
 AXIAL, CORONAL = [1, 0, 0, 0, 1, 0], [1, 0, 0, 0, 0, -1]
 

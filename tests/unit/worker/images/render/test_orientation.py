@@ -28,7 +28,7 @@ from worker.images.study import images_of
 
 if TYPE_CHECKING:
     from tests.unit.worker.images.conftest import Store
-    from worker.images.study import RenderedImage, StudyImages
+    from worker.images.study_images import RenderedImage, StudyImages
 
 RADIOGRAPH, MAMMOGRAM = DigitalXRayImageStorageForPresentation, DigitalMammographyXRayImageStorageForPresentation
 TURNS = [Turn(*flags) for flags in product((False, True), repeat=3)]

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+
+from worker.images.decode.files import read
+from worker.images.select.body_parts import body_parts_of, name_of, parts_of_name
+
+IMAGE = np.zeros((8, 8), np.uint16)
+
+
+def parts(store: Any, **elements: Any) -> str:
+    return name_of(body_parts_of(read(store(IMAGE, **elements).path)))
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("CHESTABDPELVIS", "CHEST, ABDOMEN AND PELVIS"),
+        ("NECKCHESTABDPELV", "NECK, CHEST, ABDOMEN AND PELVIS"),
+        ("CHESTABDOMEN", "CHEST AND ABDOMEN"),
+        ("ABDOMENPELVIS", "ABDOMEN AND PELVIS"),
+        ("HEADNECK", "HEAD AND NECK"),
+        ("NECKCHEST", "NECK AND CHEST"),
+        ("WHOLEBODY", "WHOLE BODY"),
+        ("TSPINE", "SPINE"),
+        ("CTSPINE", "SPINE"),
+        ("UPPEREXTREMITY", "EXTREMITY"),
+        ("SKULL", "HEAD"),
+    ],
+)
+def test_combined_terms_name_each_part(store: Any, written: str, expected: str) -> None:
+    assert parts(store, BodyPartExamined=written) == expected
+
+
+@pytest.mark.parametrize(
+    ("expected", "words"),
+    {
+        "HEAD": "KOPF SCHAEDEL CRANEO TETE TESTA CABEÇA Schädel tête cráneo HOOFD SchädelCT",
+        "NECK": "HALS CUELLO PESCOÇO COU COLLO NEK",
+        "CHEST": "TORAX TÓRAX TORACE POITRINE BORSTKAS LUNGE PULMÓN",
+        "BREAST": "MAMA MAMMA SEIN SENO BORST",
+        "ABDOMEN": "BAUCH ABDÓMEN ADDOME BUIK LEBER FOIE",
+        "PELVIS": "BECKEN BASSIN BACINO BACIA BEKKEN",
+        "SPINE": "COLONNE COLUMNA Wirbelsäule Brustwirbelsäule LWS HWS RACHIS WERVELKOLOM CERVICALSPINE",
+        "EXTREMITY": "KNIE GENOU RODILLA JOELHO GINOCCHIO Handgelenk Hüfte CHEVILLE MANO VOET",
+    }.items(),
+)
+def test_words_of_six_languages_are_known(store: Any, expected: str, words: str) -> None:
+    found = {word: parts(store, SeriesDescription=word, SpecificCharacterSet="ISO_IR 192") for word in words.split()}
+
+    assert found == dict.fromkeys(words.split(), expected)
+    assert parts(store, SeriesDescription=words[:64], SpecificCharacterSet="ISO_IR 100") == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Darstellung", "legacy alarm", "Head first supine", "knee coil", "Testaufnahme", "T2 TSE SAG", "TRAUMA", ""],
+)
+def test_other_words_name_no_part(store: Any, text: str) -> None:
+    assert parts(store, SeriesDescription=text) == ""
+
+
+def test_adjective_of_the_spine_is_not_the_chest(store: Any) -> None:
+    assert parts(store, StudyDescription="MR thoracic and cervical spine") == "SPINE"
+    assert parts(store, ProtocolName="TDM thoraco-abdomino-pelvienne") == "CHEST, ABDOMEN AND PELVIS"
+
+
+def test_brust_is_the_breast_in_mr_and_the_chest_in_ct(store: Any) -> None:
+    assert parts(store, BodyPartExamined="BRUST", Modality="MR") == "BREAST"
+    assert parts(store, BodyPartExamined="BRUST", Modality="CT") == "CHEST"
+
+
+def test_codes_precede_descriptions_unless_the_series_names_more(store: Any) -> None:
+    region = Dataset()
+    region.CodeValue, region.CodeMeaning = "416775004", "Brustkorb/Bauch/Becken"
+
+    assert parts(store, AnatomicRegionSequence=[region], StudyDescription="HEAD") == "CHEST, ABDOMEN AND PELVIS"
+    assert parts(store, BodyPartExamined="KNEE", SeriesDescription="HEAD") == "EXTREMITY"
+    assert parts(store, BodyPartExamined="CHEST", SeriesDescription="Thorax/Abdomen 5.0") == "CHEST AND ABDOMEN"
+    assert parts(store, BodyPartExamined="CHEST", StudyDescription="Thorax/Abdomen") == "CHEST"
+
+
+def test_names_can_be_split_again() -> None:
+    for name in ("", "CHEST", "HEAD AND NECK", "CHEST, ABDOMEN AND PELVIS", "WHOLE BODY"):
+        assert name_of(tuple(sorted(parts_of_name(name), key="HEAD NECK CHEST ABDOMEN PELVIS".index))) == name

@@ -1,0 +1,162 @@
+"""Groups of a study: the objects of one modality family and body part, of which one part of the report is written."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from db.studies.modalities import PROJECTION_RADIOGRAPHS
+from worker.images.select.body_parts import ORDER, body_parts_of, name_of
+from worker.images.select.candidates import Tier
+from worker.images.select.sampling import select_frames
+from worker.images.select.slides import select_tiles
+from worker.images.select.views import select_views
+from worker.images.select.volumes import select_slices
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from worker.images.select.body_parts import Parts
+    from worker.images.select.candidates import Basis, Candidate, Selection
+
+#: Modalities whose images are slices of volumes.
+VOLUMES = frozenset({"CT", "MR", "PT", "OPT"})
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Objects of one modality family, body part and tier, at least one."""
+
+    family: str
+    parts: Parts
+    candidates: list[Candidate]
+
+    @property
+    def tier(self) -> Tier:
+        """Tier of its objects."""
+        return self.candidates[0].tier
+
+    @property
+    def modality(self) -> str:
+        """Modality of most of its objects."""
+        counts = Counter(item.modality for item in self.candidates)
+        return max(sorted(counts), key=lambda modality: counts[modality])
+
+    @property
+    def name(self) -> str:
+        """Heading of its part of the report: `CT HEAD`."""
+        return f"{self.modality} {name_of(self.parts)}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Selections of one group and the sentence about them."""
+
+    group: Group
+    selections: list[Selection]
+    basis: Basis
+
+
+def with_body_parts(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the same objects with their body parts.
+
+    The slices of a series share the one that most of them state. An object without one has that of its series, of the
+    only one in its frame of reference, or of the only one in its modality family.
+    """
+    stated = {item.sop_instance_uid: body_parts_of(item.header) for item in candidates}
+    of_series = _most(candidates, stated)
+    parts = {
+        item.sop_instance_uid: (item.family not in VOLUMES and stated[item.sop_instance_uid]) or of_series[item.series]
+        for item in candidates
+    }
+    only: dict[tuple[str, str], set[Parts]] = defaultdict(set)
+    for item in candidates:
+        for key in _neighbourhoods(item):
+            only[key].update({parts[item.sop_instance_uid]} - {()})
+    return [replace(item, parts=parts[item.sop_instance_uid] or _inherited(item, only)) for item in candidates]
+
+
+def _most(candidates: Iterable[Candidate], stated: dict[str, Parts]) -> dict[str, Parts]:
+    """Return the body parts that most objects of each series state."""
+    counts: dict[str, Counter[Parts]] = defaultdict(Counter)
+    for item in candidates:
+        counts[item.series][stated[item.sop_instance_uid]] += 1
+    return {
+        series: max(sorted(of_one), key=lambda parts: (bool(parts), of_one[parts])) for series, of_one in counts.items()
+    }
+
+
+def _neighbourhoods(item: Candidate) -> list[tuple[str, str]]:
+    frame_of_reference = item.header.text("FrameOfReferenceUID")
+    return [(item.family, frame_of_reference)] * bool(frame_of_reference) + [(item.family, "")]
+
+
+def _inherited(item: Candidate, only: dict[tuple[str, str], set[Parts]]) -> Parts:
+    found = (only[key] for key in _neighbourhoods(item))
+    return next((next(iter(parts)) for parts in found if len(parts) == 1), ())
+
+
+def groups_of(candidates: Sequence[Candidate]) -> list[Group]:
+    """Return the groups of objects of the best tiers: the modality with most objects first, parts from head to foot."""
+    found: dict[tuple[str, Parts], list[Candidate]] = defaultdict(list)
+    for item in candidates:
+        found[item.family, item.parts].append(item)
+    objects = Counter(item.family for item in candidates)
+    groups = [Group(family, parts, items) for (family, parts), items in found.items()]
+    return sorted(groups, key=lambda group: (-objects[group.family], group.family, _place(group.parts)))
+
+
+def _place(parts: Parts) -> tuple[int, ...]:
+    return tuple(ORDER.index(part) for part in parts) or (len(ORDER),)
+
+
+def choose(groups: Sequence[Group], budget: int) -> list[Chosen]:
+    """Select at most *budget* images: at least one of each group; if there are more groups, of the first ones.
+
+    No modality family is left out for a further body part of another.
+    """
+    number: Counter[str] = Counter()
+    ranks = []
+    for place, group in enumerate(groups):
+        ranks.append((number[group.family], place))
+        number[group.family] += 1
+    shown = [groups[place] for place in sorted(place for _, place in sorted(ranks)[:budget])]
+    return [
+        Chosen(group, *_select_from(group, share)) for group, share in zip(shown, _shares(shown, budget), strict=True)
+    ]
+
+
+def _shares(groups: Sequence[Group], budget: int) -> list[int]:
+    """Return the images of each group: one, then by the number of its body parts; modality families count alike."""
+    if len(groups) == 1:
+        return [budget]
+    parts: Counter[str] = Counter()
+    for group in groups:
+        parts[group.family] += max(1, len(group.parts))
+    weights = [max(1, len(group.parts)) / parts[group.family] for group in groups]
+    shares = [1] * len(groups)
+    for _ in range(budget - len(groups)):
+        # Highest averages (D'Hondt): the group with the largest weight for each of its images is next.
+        incomplete = [place for place, group in enumerate(groups) if shares[place] < _most_images(group)]
+        if not incomplete:
+            break
+        shares[max(incomplete, key=lambda place: (weights[place] / shares[place], -place))] += 1
+    return shares
+
+
+def _most_images(group: Group) -> int:
+    frames = sum(item.header.frames for item in group.candidates)
+    return 2 * frames if group.family == "CT" else frames  # a slice may be shown in two windows
+
+
+def _select_from(group: Group, share: int) -> tuple[list[Selection], Basis]:
+    own = group.candidates
+    if group.tier == Tier.LOCALIZER:
+        # Each view of a localizer is an image of its own, not a slice of a volume.
+        return select_frames(own, share)
+    if group.family in VOLUMES:
+        return select_slices(own, share, group.parts)
+    if group.family == "SM":
+        return select_tiles(own, share)
+    return select_views(own, share) if group.family in PROJECTION_RADIOGRAPHS else select_frames(own, share)

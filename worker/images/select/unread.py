@@ -1,0 +1,128 @@
+"""Name the series, or the objects of a series, of which the study's images show nothing, and why."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, NamedTuple
+
+from worker.images.select.body_parts import name_of
+from worker.images.select.candidates import NAMES, Tier, series_of
+from worker.images.select.groups import VOLUMES
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from worker.images.select.candidates import Candidate
+    from worker.images.select.groups import Chosen
+
+#: Series named in one sentence.
+_MAX_NAMED = 12
+#: Share of the shorter range of positions that two series of one region have in common.
+_MIN_COMMON = 0.5
+
+_PARTS = "more body parts than images can be shown"
+_COPY = "a copy of another series"
+_PROCESSING = "copies for processing"
+_SAME_REGION = "another series of the same region"
+_SERIES = "another series of the same body part"
+_IMAGES = "more images than can be shown"
+_TOO_FEW = "too few primary images; derived images are shown"
+
+
+class Unit(NamedTuple):
+    """Objects that are named together: a series, or the part of it that shows one body part."""
+
+    series: str
+    modality: str
+    body_part: str
+
+
+def unread(
+    found: Sequence[Candidate], chosen: Sequence[Chosen], shown: Collection[str], copies: Collection[str]
+) -> list[str]:
+    """Return a sentence for each cause: "Not read: series 2, CT HEAD, 24 images (localizers).".
+
+    *found* are the readable objects; *shown* and *copies* hold SOP Instance UIDs.
+    """
+    units: dict[Unit, list[Candidate]] = defaultdict(list)
+    for item in found:
+        units[Unit(_container(item), item.modality, name_of(item.parts))].append(item)
+    causes: dict[str, list[str]] = defaultdict(list)
+    for unit, items in units.items():
+        for cause, some in _causes(items, chosen, shown, copies, found).items():
+            causes[cause].append(_named(unit, some, items))
+    return [f"Not read: {_listed(names)} ({cause})." for cause, names in causes.items()]
+
+
+def _container(item: Candidate) -> str:
+    """Return the series; of a slide its frame of reference, because the levels of one slide show the same."""
+    return (item.family == "SM" and item.header.text("FrameOfReferenceUID")) or item.series
+
+
+def _causes(
+    items: Sequence[Candidate],
+    chosen: Sequence[Chosen],
+    shown: Collection[str],
+    copies: Collection[str],
+    found: Sequence[Candidate],
+) -> dict[str, list[Candidate]]:
+    """Return the objects of one unit that were not read, by cause."""
+    causes: dict[str, list[Candidate]] = defaultdict(list)
+    together = items[0].family in VOLUMES or items[0].family == "SM"
+    used = {each.sop_instance_uid for one in chosen for each in one.group.candidates}
+    if together and any(item.sop_instance_uid in shown for item in items):
+        # The basis counts the slices of a series that is shown.
+        items = [item for item in items if item.sop_instance_uid not in used]
+    for item in items:
+        if item.sop_instance_uid not in shown:
+            cause = _COPY if item.sop_instance_uid in copies else _cause(item, chosen, used)
+            causes[cause].append(item)
+    if _SERIES in causes and _same_region(causes[_SERIES], [item for item in found if item.sop_instance_uid in shown]):
+        causes[_SAME_REGION] = causes.pop(_SERIES)
+    return causes
+
+
+def _cause(item: Candidate, chosen: Sequence[Chosen], used: Collection[str]) -> str:
+    group = next(
+        (one.group for one in chosen if (one.group.family, one.group.parts) == (item.family, item.parts)), None
+    )
+    if item.sop_instance_uid not in used and item.tier >= Tier.SECONDARY:
+        return NAMES[item.tier]
+    if group is None:
+        return _PARTS
+    if item.tier != group.tier:
+        return NAMES[item.tier] if item.tier > group.tier else _TOO_FEW
+    if item.header.text("PresentationIntentType") == "FOR PROCESSING":
+        return _PROCESSING
+    return _SERIES if item.family in VOLUMES else _IMAGES
+
+
+def _named(unit: Unit, some: Sequence[Candidate], of: Sequence[Candidate]) -> str:
+    frames, total = (sum(item.header.frames for item in items) for items in (some, of))
+    noun = "images" if total == len(of) else "frames"
+    count = f"{frames} of {total} {noun}" if frames < total else "1 image" if total == 1 else f"{total} {noun}"
+    label = f"{unit.modality} {unit.body_part}".rstrip()
+    return f"series {series_of(some[0].header)}, {label}, {count}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _MAX_NAMED
+    return "; ".join(names[:_MAX_NAMED]) + (f"; {more} further series" if more > 0 else "")
+
+
+def _same_region(items: Sequence[Candidate], shown: Iterable[Candidate]) -> bool:
+    """Return whether the slices lie where shown ones lie: one frame of reference, and half of the range in common."""
+    frame, family = items[0].header.text("FrameOfReferenceUID"), items[0].family
+    others = [each for each in shown if each.family == family and each.header.text("FrameOfReferenceUID") == frame]
+    one, other = _span(items), _span(others)
+    if one is None or other is None:
+        return False
+    common = min(one[1], other[1]) - max(one[0], other[0])
+    return common > 0 and common >= _MIN_COMMON * min(one[1] - one[0], other[1] - other[0])
+
+
+def _span(items: Iterable[Candidate]) -> tuple[float, float] | None:
+    """Return the lowest and highest position towards the head, in mm; None if unknown."""
+    places = (item.header.numbers("ImagePositionPatient") for item in items)
+    heights = [place[2] for place in places if len(place) == 3]  # noqa: PLR2004 - coordinates
+    return (min(heights), max(heights)) if heights else None
