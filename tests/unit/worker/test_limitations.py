@@ -14,7 +14,7 @@ import pytest
 from tests.unit.worker.fakes import compared
 from worker.images.decode.patient_axes import CONTRADICTORY, IMPOSSIBLE, MISSING
 from worker.images.render import quality
-from worker.images.render.orientation import NO_BREAST, WRONG_BREAST, WRONG_VIEW
+from worker.images.render.orientation import NO_BREAST, TWO_SIDES, WRONG_BREAST, WRONG_VIEW
 from worker.images.study_images import LeftOut, PartImages, RenderedImage, StudyImages
 from worker.limitations import basis_of, fixed_text, limitations
 from worker.retrieval.retrieve import Retrieval
@@ -30,7 +30,7 @@ VARIABLE = re.compile(r"\{[^}]*\}")
 REJECTED = Retrieval(compared(3.0, 4.2, reference_images=250), rejected=True)
 
 
-PROBLEMS = (MISSING, IMPOSSIBLE, CONTRADICTORY, WRONG_VIEW, NO_BREAST, WRONG_BREAST)
+PROBLEMS = (MISSING, IMPOSSIBLE, CONTRADICTORY, WRONG_VIEW, NO_BREAST, TWO_SIDES, WRONG_BREAST)
 
 
 def oriented(*problems: str) -> StudyImages:

@@ -27,17 +27,20 @@ if TYPE_CHECKING:
 
 WRONG_VIEW = "the orientation in the header contradicts its view"
 NO_BREAST = "the side of the breast is not given"
+TWO_SIDES = "the header names both sides for one image"
 WRONG_BREAST = "the orientation in the header contradicts the side of the breast"
 
 #: Modalities of light and ultrasound: their images are presented as the examiner made them.
 _AS_STORED = frozenset({"SM", "GM", "XC", "DMS", "ES", "OP", "OPT", "OPM", "OAM", "OCT", "US", "BDUS", "IVUS", "IVOCT"})
 #: Modalities of the body's inside, in colour too; other colour images are photographs or screens.
 _RADIOLOGICAL = frozenset({"CR", "DX", "RG", "MG", "PX", "CT", "MR", "PT", "NM", "XA", "RF"})
-_RADIOGRAPHS = frozenset({"CR", "DX", "RG"})
+_RADIOGRAPHS, _FLUOROSCOPY = frozenset({"CR", "DX", "RG"}), frozenset({"XA", "RF"})
 _FRONTAL_VIEWS, _LATERAL_VIEWS = frozenset({"PA", "AP"}), frozenset({"LL", "RL", "LAT", "LATERAL"})
 _MLO = frozenset({"399368009", "R-10226"})
 #: Parts shown with the fingers above or below; their letters refer to hanging arms (PS3.17 annex A).
 _ARM = re.compile(r"HAND|WRIST|FINGER|THUMB|CARP|FOREARM|RADIUS|ULNA|ELBOW|HUMERUS|\bARM\b")
+#: Parts whose radiographs are never axial; those of feet, shoulders and skulls can be.
+_TRUNK = re.compile(r"CHEST|THORAX|LUNG|HEART|ABDOMEN|PELVIS|SPINE")
 
 _LEFT, _BACK, _FEET, _HEAD = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, -1.0), (0.0, 0.0, 1.0)
 _USUAL: dict[Plane, Axes] = {
@@ -125,7 +128,8 @@ def orientation_of(header: Header, frame: int, modality: str, *, volume: tuple[f
     if modality == "MG":
         target, contradiction = _of_breast(header, axes)
     else:
-        target, contradiction = _of_volume(volume) or _of_body(header, axes, modality), _contradiction(header, axes)
+        contradiction = TWO_SIDES if len(_sides(header)) > 1 else _contradiction(header, axes, modality)
+        target = _of_volume(volume) or _of_body(header, axes, modality)
     return Orientation(best_turn(axes, target), axes, source, problem or contradiction)
 
 
@@ -163,7 +167,7 @@ def _of_volume(cosines: tuple[float, ...]) -> Axes | None:
 
 def _of_body(header: Header, axes: Axes, modality: str) -> Axes:
     plane = plane_of(axes.normal)
-    usual = _USUAL[plane]
+    usual = _USUAL["coronal" if _is_oblique(axes, modality) else plane]
     if plane == "sagittal" and (modality == "IO" or header.code("AnatomicalOrientationType") == "QUADRUPED"):
         return axes  # teeth are presented by side, animals lying: the header says neither
     if plane != "axial" and modality in _RADIOGRAPHS and axes.column[2] > 0 and _ARM.search(_part(header)):
@@ -171,33 +175,48 @@ def _of_body(header: Header, axes: Axes, modality: str) -> Axes:
     return usual
 
 
+def _is_oblique(axes: Axes, modality: str) -> bool:
+    """Return whether a radiograph lies between lateral and frontal, and so shows both sides: as if facing the patient.
+
+    The order of the letters of an oblique view near 45 degrees is arbitrary.
+    """
+    shows_sides = max(abs(axes.row[0]), abs(axes.column[0])) > _MIN_OBLIQUE
+    return modality in _RADIOGRAPHS | _FLUOROSCOPY and plane_of(axes.normal) == "sagittal" and shows_sides
+
+
 def _part(header: Header) -> str:
     meaning = next((item.text("CodeMeaning") for item in header.items("AnatomicRegionSequence")), "")
     return f"{header.text('BodyPartExamined')} {meaning}".upper()
 
 
-def _contradiction(header: Header, axes: Axes) -> str:
-    """Return the problem of a frontal view that shows the body from the side, or of a lateral one from the front."""
-    view, plane = header.code("ViewPosition"), plane_of(axes.normal)
-    frontal = view in _FRONTAL_VIEWS and plane == "sagittal" and not _ARM.search(_part(header))
-    return WRONG_VIEW if frontal or (view in _LATERAL_VIEWS and plane == "coronal") else ""
+def _contradiction(header: Header, axes: Axes, modality: str) -> str:
+    """Return the problem of a frontal view with the directions of a lateral one, the reverse, or of an axial trunk."""
+    view, plane, part = header.code("ViewPosition"), plane_of(axes.normal), _part(header)
+    if plane == "axial":
+        impossible = modality in _FLUOROSCOPY or (modality in _RADIOGRAPHS and _TRUNK.search(part))
+    elif plane == "sagittal":
+        impossible = view in _FRONTAL_VIEWS and not _is_oblique(axes, modality) and not _ARM.search(part)
+    else:
+        impossible = view in _LATERAL_VIEWS
+    return WRONG_VIEW if impossible else ""
 
 
 def _of_breast(header: Header, axes: Axes) -> tuple[Axes, str]:
     """Return the presentation of a mammogram, by side and view; its own axes if these are unknown."""
     if max(abs(axes.row[1]), abs(axes.column[1])) < 0.5:  # noqa: PLR2004 - neither runs to the nipple
         return axes, WRONG_VIEW
-    side = _side(header)
-    if not side:
-        return axes, NO_BREAST
+    sides = _sides(header)
+    if len(sides) != 1:
+        return axes, TWO_SIDES if sides else NO_BREAST
+    (side,) = sides
     x, y, z = _DOWN_LEFT_BREAST
     target = Axes((0.0, -1.0, 0.0), (x, y, z)) if side == "L" else Axes(_BACK, (-x, y, z))
     return target, "" if _fits(header, axes, side) else WRONG_BREAST
 
 
-def _side(header: Header) -> str:
-    sides = (header.code(word)[:1] for word in ("ImageLaterality", "FrameLaterality", "Laterality"))
-    return next((side for side in sides if side in ("L", "R")), "")
+def _sides(header: Header) -> set[str]:
+    """Return the sides that the lateralities in the header name: of a paired part, one."""
+    return {header.code(word)[:1] for word in ("ImageLaterality", "FrameLaterality", "Laterality")} & {"L", "R"}
 
 
 def _fits(header: Header, axes: Axes, side: str) -> bool:

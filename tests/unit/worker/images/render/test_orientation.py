@@ -17,13 +17,14 @@ from pydicom.uid import (
     DigitalXRayImageStorageForPresentation,
     EnhancedCTImageStorage,
     EnhancedMRImageStorage,
+    EnhancedXAImageStorage,
     NuclearMedicineImageStorage,
 )
 
 from tests.unit.worker.images.studies import positioned
 from worker.images.decode.patient_axes import CONTRADICTORY, IMPOSSIBLE, MISSING, axes_of
 from worker.images.render.orientation import _USUAL as USUAL
-from worker.images.render.orientation import NO_BREAST, WRONG_BREAST, WRONG_VIEW, Turn, best_turn, plane_of
+from worker.images.render.orientation import NO_BREAST, TWO_SIDES, WRONG_BREAST, WRONG_VIEW, Turn, best_turn, plane_of
 from worker.images.study import images_of
 
 if TYPE_CHECKING:
@@ -286,6 +287,33 @@ def test_a_lateral_view_has_the_front_at_the_left(store: Store) -> None:
     assert image.transform["orientation"]["to"] == "P\\F"
 
 
+@pytest.mark.parametrize(
+    ("stated", "shown"), [("LP", "LP"), ("PL", "PL"), ("LA", "LA"), ("AL", "AL"), ("RA", "LP"), ("PR", "AL")]
+)
+def test_an_oblique_view_faces_the_patient(store: Store, stated: str, shown: str) -> None:
+    image = only(radiograph(store, marked(), PatientOrientation=[stated, "F"], ViewPosition="RLO"))
+
+    assert (image.transform["orientation"]["to"], image.orientation_problem) == (f"{shown}\\F", "")
+
+
+def test_the_orientation_of_a_frame_of_an_enhanced_angiogram_is_used(store: Store) -> None:
+    mirrored, frame = Dataset(), Dataset()
+    mirrored.PatientOrientation = ["R", "F"]
+    frame.PatientOrientationInFrameSequence = [mirrored]
+    image = only(
+        radiograph(
+            store,
+            marked()[None],
+            SOPClassUID=EnhancedXAImageStorage,
+            Modality="XA",
+            NumberOfFrames=1,
+            PerFrameFunctionalGroupsSequence=[frame],
+        )
+    )
+
+    assert image.transform["orientation"]["turn"] == "flip_horizontal"
+
+
 @pytest.mark.parametrize(("stated", "turn"), [(["R", "H"], "flip_horizontal"), (["L", "H"], "none")])
 def test_a_hand_keeps_its_fingers_where_they_are(store: Store, stated: list[str], turn: str) -> None:
     image = only(radiograph(store, marked(), PatientOrientation=stated, BodyPartExamined="HAND"))
@@ -361,7 +389,12 @@ def test_a_tomosynthesis_hangs_by_frame_laterality_and_plane(store: Store) -> No
         ({"ImageOrientationPatient": [1, 0, 0]}, IMPOSSIBLE),
         ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1], "PatientOrientation": ["R", "F"]}, CONTRADICTORY),
         ({"PatientOrientation": ["A", "F"]}, WRONG_VIEW),
+        ({"PatientOrientation": ["P", "L"]}, WRONG_VIEW),
+        ({"PatientOrientation": ["L", "P"], "BodyPartExamined": "FOOT"}, ""),
+        ({"PatientOrientation": ["P", "L"], "Modality": "XA", "BodyPartExamined": "HEAD"}, WRONG_VIEW),
         ({"PatientOrientation": ["L", "F"], "ViewPosition": "LL"}, WRONG_VIEW),
+        ({"PatientOrientation": ["L", "F"], "ImageLaterality": "R", "Laterality": "L"}, TWO_SIDES),
+        ({"PatientOrientation": ["L", "F"], "ImageLaterality": "U", "Laterality": "L"}, ""),
         ({"ViewPosition": "LL"}, ""),
         ({"PatientOrientation": ["L", "F"], "FieldOfViewHorizontalFlip": "YES"}, ""),
         ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1], "PatientOrientation": ["L", "F"]}, ""),
@@ -379,6 +412,7 @@ def test_missing_and_contradictory_orientations_are_named(store: Store, elements
     [
         ({"ImageLaterality": "L"}, MISSING),
         ({"PatientOrientation": ["A", "R"]}, NO_BREAST),
+        ({"PatientOrientation": ["A", "R"], "ImageLaterality": "L", "Laterality": "R"}, TWO_SIDES),
         ({"PatientOrientation": ["L", "F"], "ImageLaterality": "L"}, WRONG_VIEW),
         ({"PatientOrientation": ["A", "FL"], "ImageLaterality": "L", "ViewPosition": "MLO"}, WRONG_BREAST),
         ({"PatientOrientation": ["P", "FR"], "ImageLaterality": "R", "ViewPosition": "MLO"}, WRONG_BREAST),
