@@ -8,20 +8,26 @@ complete object in memory.
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from db.limits import MAX_ELEMENTS, MAX_NESTING
+from db.studies.element_headers import (
+    DELIMITERS,
+    ITEM,
+    LONG_VRS,
+    SHORT_VRS,
+    UNDEFINED,
+    Undecided,
+    begins_explicit,
+    is_long,
+    layout_of,
+)
 from dicom_listener.dicom.statuses import TooComplex, Truncated
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
-UNDEFINED_LENGTH = 0xFFFFFFFF
-ITEM = 0xFFFEE000
-#: Item Delimitation and Sequence Delimitation.
-DELIMITERS = frozenset((0xFFFEE00D, 0xFFFEE0DD))
-#: VRs with a 16-bit length; every other, known today or not, has 32 bits (PS3.5 7.1.2).
-SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 #: Bytes of a wanted value; a longer one is not returned. The longest in use are names: 3 x 64 characters of 4 bytes.
 MAX_VALUE_BYTES = 1024
 
@@ -40,6 +46,7 @@ class ElementReader:
         self.present: set[int] = set()
         self.understood = True
         self._wanted = wanted
+        self._little_endian = not big_endian
         order = ">" if big_endian else "<"
         self._tag = struct.Struct(f"{order}HH").unpack_from
         self._short = struct.Struct(f"{order}H").unpack_from
@@ -49,6 +56,7 @@ class ElementReader:
         self._elements = 0
         self._skip = 0
         self._pending = b""
+        self._ended = False
 
     def feed(self, fragment: bytes | memoryview) -> None:
         """Read the next bytes; raises TooComplex if a limit is exceeded."""
@@ -63,6 +71,8 @@ class ElementReader:
 
     def finish(self) -> None:
         """End the data set; raises Truncated if an element is not complete."""
+        self._ended = True
+        self._pending = self._pending[self._walk(memoryview(self._pending)) :]
         if not self.understood:
             return
         # Fewer zeros than make an element are padding, not the start of one.
@@ -71,17 +81,16 @@ class ElementReader:
 
     def _walk(self, data: memoryview) -> int:
         """Read the elements that begin in *data*; returns the offset after the last complete one."""
-        if not self._implicit:
-            if len(data) < 8:  # noqa: PLR2004 - tag, VR and length
-                return 0
-            # The bytes decide, not the negotiated transfer syntax: real senders confuse the two.
-            self._implicit.append(not _is_vr(bytes(data[4:6])))
         offset = 0
-        while offset + 8 <= len(data) and self.understood:
-            following = self._element(data, offset)
-            if following is None:
-                break
-            offset = following
+        with suppress(Undecided):
+            if not self._implicit:
+                end = len(data) if self._ended else None
+                self._implicit.append(not begins_explicit(data, 0, little_endian=self._little_endian, end=end))
+            while offset + 8 <= len(data) and self.understood:
+                following = self._element(data, offset)
+                if following is None:
+                    break
+                offset = following
         if offset > len(data):
             self._skip, offset = offset - len(data), len(data)
         return offset
@@ -98,7 +107,7 @@ class ElementReader:
         wanted = tag in self._wanted and len(self._implicit) == 1
         if wanted and length:
             self.present.add(tag)
-        if length == UNDEFINED_LENGTH:
+        if length == UNDEFINED:
             self._enter(implicit=implicit_inside)
             return start
         end = start + length
@@ -110,37 +119,23 @@ class ElementReader:
         return end
 
     def _header(self, data: memoryview, offset: int, tag: int) -> tuple[int, int, bool]:
-        """Return start and length of the value, and whether elements inside it have no VR."""
+        """Return start and length of the value, and whether elements inside it have no VR.
+
+        Raises Undecided if *data* ends before that is known.
+        """
         implicit = self._implicit[-1]
         if implicit or tag == ITEM:
             return offset + 8, self._long(data, offset + 4)[0], implicit
-        vr = bytes(data[offset + 4 : offset + 6])
+        vr, length = bytes(data[offset + 4 : offset + 6]), self._short(data, offset + 6)[0]
         if vr in SHORT_VRS:
-            return offset + 8, self._short(data, offset + 6)[0], implicit
-        if not _is_vr(vr):
-            return self._header_without_vr(data, offset, implicit=implicit)
-        if offset + 12 > len(data):
-            return offset + 12, 0, implicit
-        return offset + 12, self._long(data, offset + 8)[0], vr == b"UN"
-
-    def _header_without_vr(self, data: memoryview, offset: int, *, implicit: bool) -> tuple[int, int, bool]:
-        """Read a header with the VR `??` of some writers, as `_header`: 16-bit length, or zeros and a 32-bit one."""
-        self.understood = bytes(data[offset + 4 : offset + 6]).decode("latin-1").isprintable()
-        length = self._short(data, offset + 6)[0]
-        if length:
             return offset + 8, length, implicit
-        if offset + 16 > len(data):
-            return offset + 16, 0, implicit
-        # Either an empty value, followed by the next element, or a value with a 32-bit length.
-        if self._begins_after(data, offset + 8, self._tag(data, offset)):
-            return offset + 8, 0, implicit
-        return offset + 12, self._long(data, offset + 8)[0], implicit
-
-    def _begins_after(self, data: memoryview, offset: int, previous: tuple[int, int]) -> bool:
-        """Return whether a delimiter or an element with a tag above *previous* begins at *offset*."""
-        group, number = self._tag(data, offset)
-        delimits = (group << 16 | number) in DELIMITERS
-        return delimits or ((group, number) > previous and _is_vr(bytes(data[offset + 4 : offset + 6])))
+        if vr in LONG_VRS and not length and offset + 12 > len(data):
+            return offset + 12, 0, implicit
+        if offset + 12 <= len(data) and is_long(vr, length, long := self._long(data, offset + 8)[0]):
+            return offset + 12, long, vr == b"UN"
+        layout = layout_of(data, offset, little_endian=self._little_endian, end=len(data) if self._ended else None)
+        self.understood = layout is not None
+        return (layout.start, layout.length, vr == b"UN") if layout else (len(data), 0, implicit)
 
     def _enter(self, *, implicit: bool) -> None:
         self._implicit.append(implicit)
@@ -160,7 +155,3 @@ class ElementReader:
         self._elements += 1
         if self._elements > MAX_ELEMENTS:
             raise TooComplex(f"more than {MAX_ELEMENTS} elements")
-
-
-def _is_vr(two: bytes) -> bool:
-    return two.isalpha() and two.isupper()

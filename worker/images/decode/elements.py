@@ -8,11 +8,11 @@ header costs no more than its own length. The listener has a different one: docs
 from __future__ import annotations
 
 import struct
-from string import ascii_uppercase
 from typing import TYPE_CHECKING, NamedTuple
 
 from db.errors import Reason
 from db.limits import MAX_ELEMENTS, MAX_NESTING
+from db.studies.element_headers import DELIMITERS, ITEM, LONG_VRS, SHORT_VRS, UNDEFINED, Undecided, is_long, layout_of
 from worker.images.errors import Unreadable
 
 if TYPE_CHECKING:
@@ -23,14 +23,8 @@ if TYPE_CHECKING:
     #: Elements by tag: VR as written, whether the length was undefined, bytes of the value.
     Values = dict[int, tuple[bytes, bool, bytes]]
 
-UNDEFINED = 0xFFFFFFFF
 PIXEL_DATA = 0x7FE00010
 
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_ENDS = frozenset({_ITEM_END, _SEQUENCE_END})
-#: VRs whose length takes four bytes after two reserved ones (PS3.5 table 7.1-1).
-_LONG = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
-_SHORT = frozenset(f"{a}{b}".encode() for a in ascii_uppercase for b in ascii_uppercase) - _LONG
 _NONE: frozenset[bytes] = frozenset()
 _TAG_LENGTH = {True: struct.Struct("<HHL"), False: struct.Struct(">HHL")}
 _TAG_VR_LENGTH = {True: struct.Struct("<HH2sH"), False: struct.Struct(">HH2sH")}
@@ -65,7 +59,7 @@ def collect(
     """
     values: Values = {}
     # The common case is written out: calls, generators and named tuples take two thirds of the time.
-    unpack, short = _TAG_VR_LENGTH[encoding.little_endian].unpack_from, _NONE if encoding.implicit else _SHORT
+    unpack, short = _TAG_VR_LENGTH[encoding.little_endian].unpack_from, _NONE if encoding.implicit else SHORT_VRS
     available, count = len(buffer), 0
     last = min(end, available) - 8
     while position <= last:
@@ -73,13 +67,13 @@ def collect(
         if vr in short:
             tag, start = group << 16 | number, position + 8
         else:
-            tag, vr, length, start = element_header(buffer, position, encoding)
-        if tag >= PIXEL_DATA and (tag == PIXEL_DATA or tag in _ENDS):
+            tag, vr, length, start = element_header(buffer, position, encoding, end)
+        if tag >= PIXEL_DATA and (tag == PIXEL_DATA or tag in DELIMITERS):
             stop = end if length == UNDEFINED else start + length
             return values, Element(tag, vr, start, length, stop) if tag == PIXEL_DATA else None
         position = start + length
         if length == UNDEFINED:
-            position, count = _skip(buffer, start, encoding_inside(vr, encoding), count)
+            position, count = _skip(buffer, start, encoding_inside(vr, encoding), count, end)
         count += 1
         if position > end or count > MAX_ELEMENTS:
             raise Unreadable(Reason.TRUNCATED, "the header is truncated")
@@ -96,12 +90,12 @@ def walk(buffer: Buffer, position: int, encoding: Encoding, *, end: int) -> Iter
     """Yield the elements of one data set from *position* to Pixel Data. Raises Unreadable if one extends past *end*."""
     count = 0
     while position + 8 <= end:
-        tag, vr, length, start = element_header(buffer, position, encoding)
-        if tag == PIXEL_DATA or tag in _ENDS:
+        tag, vr, length, start = element_header(buffer, position, encoding, end)
+        if tag == PIXEL_DATA or tag in DELIMITERS:
             return
         position = start + length
         if length == UNDEFINED:
-            position, count = _skip(buffer, start, encoding_inside(vr, encoding), count)
+            position, count = _skip(buffer, start, encoding_inside(vr, encoding), count, end)
         count += 1
         if position > end or count > MAX_ELEMENTS:
             raise Unreadable(Reason.TRUNCATED, "the header is truncated")
@@ -112,12 +106,12 @@ def items(buffer: Buffer, start: int, end: int, encoding: Encoding) -> Iterator[
     """Yield the start and end of each item of a sequence. Raises Unreadable if one extends beyond the sequence."""
     count = 0
     while start + 8 <= end:
-        tag, _, length, start = element_header(buffer, start, encoding)
-        if tag != _ITEM:
+        tag, _, length, start = element_header(buffer, start, encoding, end)
+        if tag != ITEM:
             return
         after = start + length
         if length == UNDEFINED:
-            after, count = _skip(buffer, start, encoding, count)
+            after, count = _skip(buffer, start, encoding, count, end)
         if after > end:
             raise Unreadable(Reason.TRUNCATED, "a sequence item is longer than its sequence")
         yield start, after
@@ -129,27 +123,42 @@ def encoding_inside(vr: bytes, encoding: Encoding) -> Encoding:
     return Encoding(implicit=True, little_endian=True) if vr == b"UN" else encoding
 
 
-def element_header(buffer: Buffer, position: int, encoding: Encoding) -> tuple[int, bytes, int, int]:
-    """Return tag, VR, length and start of the value of the element at *position*.
+def element_header(buffer: Buffer, position: int, encoding: Encoding, end: int) -> tuple[int, bytes, int, int]:
+    """Return tag, VR, length and start of the value of the element at *position*, in a data set or item up to *end*.
 
-    An element without a VR of two letters is read as implicit. Raises Unreadable at the end of the buffer.
+    A VR that is not known is empty: db/studies/element_headers.py. Raises Unreadable at the end of the buffer.
     """
     if position + 8 > len(buffer):
         raise Unreadable(Reason.TRUNCATED, "the header is truncated")
     implicit, little = encoding
     group, number, vr, length = _TAG_VR_LENGTH[little].unpack_from(buffer, position)
+    tag = group << 16 | number
     # Items have no VR, but the lower half of their length may spell two letters.
-    explicit = not implicit and group != _ITEM >> 16
-    if explicit and vr in _SHORT:
-        return group << 16 | number, vr, length, position + 8
-    if not explicit or vr not in _LONG:
-        return group << 16 | number, b"", _TAG_LENGTH[little].unpack_from(buffer, position)[2], position + 8
-    if position + 12 > len(buffer):
+    if implicit or group == ITEM >> 16:
+        return tag, b"", _TAG_LENGTH[little].unpack_from(buffer, position)[2], position + 8
+    if vr in SHORT_VRS:
+        return tag, vr, length, position + 8
+    if position + 12 <= len(buffer):
+        (long,) = _LENGTH[little].unpack_from(buffer, position + 8)
+        if is_long(vr, length, long):
+            return tag, vr, long, position + 12
+    elif vr in LONG_VRS and not length:
         raise Unreadable(Reason.TRUNCATED, "the header is truncated within an element")
-    return group << 16 | number, vr, _LENGTH[little].unpack_from(buffer, position + 8)[0], position + 12
+    return _odd_header(buffer, position, encoding, end, vr)
 
 
-def _skip(buffer: Buffer, position: int, encoding: Encoding, count: int) -> tuple[int, int]:
+def _odd_header(buffer: Buffer, position: int, encoding: Encoding, end: int, vr: bytes) -> tuple[int, bytes, int, int]:
+    try:
+        layout = layout_of(buffer, position, little_endian=encoding.little_endian, end=end)
+    except Undecided:
+        raise Unreadable(Reason.TRUNCATED, "the header is truncated within an element") from None
+    if layout is None:
+        raise Unreadable(Reason.MALFORMED, "an element of the header has neither a VR nor a valid length")
+    group, number = _TAG_VR_LENGTH[encoding.little_endian].unpack_from(buffer, position)[:2]
+    return group << 16 | number, vr if vr in (b"UN", b"SQ") else b"", layout.length, layout.start
+
+
+def _skip(buffer: Buffer, position: int, encoding: Encoding, count: int, end: int) -> tuple[int, int]:
     """Return the end of the undefined-length value that starts at *position*, and the number of elements so far.
 
     A delimiter closes the level opened last, so a flat loop with a stack is enough for any depth.
@@ -160,9 +169,9 @@ def _skip(buffer: Buffer, position: int, encoding: Encoding, count: int) -> tupl
             raise Unreadable(Reason.TRUNCATED, "a sequence in the header has no end")
         if len(opened) > MAX_NESTING:
             raise Unreadable(Reason.MALFORMED, f"sequences are nested more than {MAX_NESTING} levels deep")
-        tag, vr, length, start = element_header(buffer, position, opened[-1])
+        tag, vr, length, start = element_header(buffer, position, opened[-1], end)
         position = start
-        if tag in _ENDS:
+        if tag in DELIMITERS:
             opened.pop()
             continue
         count += 1

@@ -10,12 +10,8 @@ from typing import TYPE_CHECKING
 
 from db.errors import Reason
 from db.limits import MAX_INFLATED_BYTES
-from db.studies.transfer_syntaxes import (
-    DEFLATED,
-    EXPLICIT_VR_BIG_ENDIAN,
-    GE_PRIVATE_BIG_ENDIAN,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-)
+from db.studies.element_headers import begins_explicit
+from db.studies.transfer_syntaxes import DEFLATED, EXPLICIT_VR_BIG_ENDIAN
 from worker.images.decode.elements import Encoding, collect, element_header
 from worker.images.decode.header import WANTED, Header
 from worker.images.errors import Unreadable
@@ -26,7 +22,6 @@ if TYPE_CHECKING:
 
     from worker.images.decode.elements import Buffer
 
-_IMPLICIT = frozenset((IMPLICIT_VR_LITTLE_ENDIAN, GE_PRIVATE_BIG_ENDIAN))
 _PIECE = 1 << 20
 #: Bytes of a file read for its header: CT and MR have 2 to 10 KiB, more with private protocols.
 _BEGINNING = 16 << 10
@@ -54,15 +49,15 @@ def _read_beginning(path: Path) -> Header:
     syntax, start = _meta(beginning)
     if syntax in DEFLATED:
         raise Unreadable(Reason.TOO_LARGE, "the deflated file is too large")
-    encoding = _encoding(syntax, beginning[start + 4 : start + 6])
+    encoding = _encoding(syntax, beginning, start, size)
     values, pixels = collect(beginning, start, encoding, end=size, wanted=WANTED)
     return Header(path, syntax, encoding, values, pixels)
 
 
-def _encoding(syntax: str, first_vr: bytes) -> Encoding:
-    """Return the encoding of a data set, as the listener reads it: explicit VRs override the transfer syntax."""
-    implicit = syntax in _IMPLICIT and not (first_vr.isalpha() and first_vr.isupper())
-    return Encoding(implicit, little_endian=syntax != EXPLICIT_VR_BIG_ENDIAN)
+def _encoding(syntax: str, buffer: Buffer, start: int, end: int) -> Encoding:
+    """Return the encoding of a data set, as the listener reads it: its bytes override the transfer syntax."""
+    little = syntax != EXPLICIT_VR_BIG_ENDIAN
+    return Encoding(not begins_explicit(buffer, start, little_endian=little, end=end), little)
 
 
 @contextmanager
@@ -82,11 +77,8 @@ def opened(path: Path) -> Iterator[tuple[str, Encoding, mmap.mmap, int]]:
             raise Unreadable(Reason.NOT_DICOM, "the file is empty") from None
     with mapped:
         syntax, start = _meta(mapped)
-        encoding = _encoding(syntax, mapped[start + 4 : start + 6])
-        if syntax in DEFLATED:
-            yield syntax, encoding, _inflated(mapped, start), 0
-        else:
-            yield syntax, encoding, mapped, start
+        buffer, start = (_inflated(mapped, start), 0) if syntax in DEFLATED else (mapped, start)
+        yield syntax, _encoding(syntax, buffer, start, len(buffer)), buffer, start
 
 
 def _meta(buffer: Buffer) -> tuple[str, int]:
@@ -95,7 +87,7 @@ def _meta(buffer: Buffer) -> tuple[str, int]:
         raise Unreadable(Reason.NOT_DICOM, "the file is not a DICOM file (DICM prefix missing)")
     syntax, start = "", _PREAMBLE + 4
     while buffer[start : start + 2] == b"\2\0":
-        tag, _, length, value = element_header(buffer, start, _META)
+        tag, _, length, value = element_header(buffer, start, _META, len(buffer))
         start = value + length
         if tag == _SYNTAX:
             syntax = buffer[value:start].decode("latin-1").strip(" \0")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from db.errors import Reason
 from db.studies import transfer_syntaxes
-from worker.images.decode.elements import UNDEFINED
+from db.studies.element_headers import UNDEFINED
 from worker.images.errors import Unreadable
 
 if TYPE_CHECKING:
