@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
-from functools import partial
+import traceback
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import structlog
@@ -15,6 +17,7 @@ from db.jobs import claims
 from db.logs import frames
 from db.reference import fingerprint
 from db.session import statements, transaction
+from db.states import JobState
 from db.studies import conflicts, lifecycle
 from worker.images.study import StoredInstance
 from worker.pipeline import StudyToReport
@@ -39,6 +42,12 @@ log = structlog.get_logger()
 #: Pause before an unreachable database is tried again: short beside a lease, long beside a connection attempt.
 DATABASE_PAUSE_SECONDS = 1.0
 
+#: Share of a lease before its end at which an attempt without progress is ended: by its own process, which knows that
+#: it lives, and not by a dispatcher, which would have to take it for dead.
+MARGIN = 0.1
+#: Share of a lease without progress that counts as silence; the lease is extended only when a third of it is used.
+SILENT = 0.5
+
 #: A study and its reportable instances in one round trip.
 STUDY = text("""
     SELECT patient_id, study_instance_uid, studies.modality, studies.body_part,
@@ -53,12 +62,17 @@ class Attempt:
     """The work on one claim. Its log lines carry the claim's ids, which the claim loop has bound."""
 
     def __init__(self, claim: claims.Claim, settings: Settings) -> None:
-        self._claim = claim
+        self.claim = claim
         self._settings = settings
         self._url = settings.database()
         self._lease = settings.queue.lease_seconds
-        self._extended = time.monotonic()
+        self._extended = self._progressed = time.monotonic()
         self._extend_at = self._extended + self._lease / 3
+        self._thread = threading.get_ident()
+        #: True once it can no longer be ended for its silence: the result is being stored, or it was ended.
+        self._over = False
+        #: Reason of a job that has failed.
+        self.reason: Reason | None = None
 
     def execute(self, write: Write) -> Outcome:
         """Write the report and store the outcome: every possible end of an attempt is handled here or in `_outcome`."""
@@ -70,7 +84,10 @@ class Attempt:
 
     def _outcome(self, write: Write) -> Outcome:
         try:
-            return self._finish(write(self._load_study(), self.extend_lease))
+            draft = write(self._load_study(), self.extend_lease)
+            self.extend_lease()
+            self._over = True
+            return self._finish(draft)
         except StaleFence:
             raise
         except NotReportable as outcome:
@@ -90,12 +107,13 @@ class Attempt:
         return self._retry(TransientFailure(Reason.UNEXPECTED, f"{name}; see the worker's log"), frames(error))
 
     def extend_lease(self) -> None:
-        """Extend the lease once a third of it is used; raises StaleFence if the job was taken away."""
+        """Note progress; extend the lease once a third of it is used. Raises StaleFence if the job was taken away."""
+        self._progressed = time.monotonic()
         if time.monotonic() < self._extend_at:
             return
         try:
             with transaction(self._url) as session:
-                claims.extend_lease(session, self._claim, lease_seconds=self._lease)
+                claims.extend_lease(session, self.claim, lease_seconds=self._lease)
         except OperationalError:
             # The work continues: the database may be back before the lease ends, else the fence rejects the result.
             self._extend_at = time.monotonic() + DATABASE_PAUSE_SECONDS
@@ -103,14 +121,41 @@ class Attempt:
             self._extended = time.monotonic()
             self._extend_at = self._extended + self._lease / 3
 
+    @property
+    def silent_seconds(self) -> float:
+        """Seconds since the last progress."""
+        return time.monotonic() - self._progressed
+
+    def end_if_silent(self) -> None:
+        """End the attempt, from another thread, if its lease is about to expire because it made no progress."""
+        lease_ends = self._extended + self._lease * (1 - MARGIN)
+        if time.monotonic() > lease_ends and self.silent_seconds > self._lease * SILENT:
+            self.end_silent()
+
+    def end_silent(self) -> None:
+        """End the attempt, from another thread, because it makes no progress; its thread cannot be ended."""
+        if self._over:
+            return
+        where = stack(self._thread)
+        silence = f"no progress for {self.silent_seconds:.0f} s"
+        try:
+            with transaction(self._url) as session:
+                self._retry_later(session, TransientFailure(Reason.NO_PROGRESS, silence), where)
+        except StaleFence:
+            pass
+        except OperationalError:
+            return
+        self._over = True
+        log.error("attempt.silent", job_id=str(self.claim.job_id), seconds=round(self.silent_seconds), frames=where)
+
     def _load_study(self) -> StudyToReport:
         return self._until_available(self._read_study)
 
     def _read_study(self) -> StudyToReport:
         with statements(self._url) as session:
-            rows = session.execute(STUDY, {"study_id": self._claim.study_id}).all()
-            corrections = conflicts.corrections(session, self._claim.study_id)
-            late_arrivals = lifecycle.late_arrivals(session, self._claim.study_id, self._claim.revision)
+            rows = session.execute(STUDY, {"study_id": self.claim.study_id}).all()
+            corrections = conflicts.corrections(session, self.claim.study_id)
+            late_arrivals = lifecycle.late_arrivals(session, self.claim.study_id, self.claim.revision)
         data_dir = self._settings.operations.data_dir
         study, images = rows[0], [row for row in rows if row.file_path is not None]
         return StudyToReport(
@@ -125,33 +170,43 @@ class Attempt:
         )
 
     def _finish(self, draft: Draft) -> Outcome:
-        self._store(lambda session: claims.finish(session, self._claim, draft))
+        self._store(lambda session: claims.finish(session, self.claim, draft))
         return "finished"
 
     def _end(self, state: Literal["not_reportable", "failed"], outcome: NotReportable | PermanentFailure) -> Outcome:
         end = claims.not_reportable if state == "not_reportable" else claims.fail
-        self._store(lambda session: end(session, self._claim, outcome.reason, outcome.detail))
+        self._store(lambda session: end(session, self.claim, outcome.reason, outcome.detail))
+        self.reason = outcome.reason
         return state
 
     def _give_back(self) -> Outcome:
         """Return the job because the database went away in the middle of the attempt, which is not counted."""
-        self._store(lambda session: claims.give_back(session, self._claim))
+        self._store(lambda session: claims.give_back(session, self.claim))
         return "retry"
 
     def _retry(self, outcome: TransientFailure, where: list[str] | None = None) -> Outcome:
+        state = self._store(lambda session: self._retry_later(session, outcome, where))
+        self.reason = outcome.reason
+        return "failed" if state == JobState.FAILED else "retry"
+
+    def _retry_later(self, session: Session, outcome: TransientFailure, where: list[str] | None) -> JobState:
         limits = self._settings.queue
-        retry_later = partial(
-            claims.retry_later, pause_seconds=limits.retry_seconds, max_attempts=limits.max_attempts, frames=where
+        return claims.retry_later(
+            session,
+            self.claim,
+            outcome.reason,
+            outcome.detail,
+            pause_seconds=limits.retry_seconds,
+            max_attempts=limits.max_attempts,
+            frames=where,
         )
-        self._store(lambda session: retry_later(session, self._claim, outcome.reason, outcome.detail))
-        return "retry"
 
-    def _store(self, outcome: Callable[[Session], None]) -> None:
-        def store() -> None:
+    def _store(self, outcome: Callable[[Session], T]) -> T:
+        def store() -> T:
             with transaction(self._url) as session:
-                outcome(session)
+                return outcome(session)
 
-        self._until_available(store)
+        return self._until_available(store)
 
     def _until_available(self, query: Callable[[], T]) -> T:
         """Run *query* again while the database is unavailable and the lease may hold; the fence makes it safe."""
@@ -161,4 +216,12 @@ class Attempt:
             except OperationalError:
                 if time.monotonic() - self._extended > self._lease:
                     raise
+                # It waits and does not hang; the lease is not extended.
+                self._progressed = time.monotonic()
                 time.sleep(DATABASE_PAUSE_SECONDS)
+
+
+def stack(thread: int) -> list[str]:
+    """Return file, line and function of each frame that a thread executes now."""
+    frame = sys._current_frames().get(thread)  # noqa: SLF001 - documented, the only access to other threads
+    return [f"{entry.filename}:{entry.lineno} {entry.name}" for entry in traceback.extract_stack(frame)]

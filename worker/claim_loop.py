@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from db.errors import StaleFence
+from db.errors import PrelimError, StaleFence
 from db.jobs import claims, wakeups
 from db.operations import heartbeats
 from db.session import statements, transaction
@@ -32,6 +32,10 @@ log = structlog.get_logger()
 DRAIN_SECONDS = 1.0
 
 
+class JobFailed(PrelimError):
+    """Raised when a job has failed; the text is its reason code and id, for Celery's record of the task."""
+
+
 class ClaimLoop:
     """The jobs of one worker process: claims them for any number of threads, and can return them all."""
 
@@ -40,22 +44,28 @@ class ClaimLoop:
         self._url = settings.database()
         # claims.claim_next: claims of one owner must not overlap if they may take a poison candidate.
         self._poison_lock = threading.Lock()
-        self._held: set[claims.Claim] = set()
+        self._held: dict[claims.Claim, Attempt] = {}
         self._serving: set[int] = set()
 
     def drain(self, write: Write, wake: Wake, stopping: threading.Event) -> int:
         """Make attempts while any job waits and the message's time lasts; return how many.
 
         The remaining jobs are left to another message, sent by *wake* before this one ends, so that a waiting job
-        always has a message. If the broker does not accept it, work continues under this message.
+        always has a message. If the broker does not accept it, work continues under this message. Raises JobFailed if
+        a job has failed; it is the last one of its message.
         """
         ends_at = time.monotonic() + DRAIN_SECONDS
-        attempts = 0
-        while self.run_once(write) is not None:
+        attempts, failed = 0, None
+        while (attempt := self._claim()) is not None:
+            outcome = self._run(attempt, write)
             attempts += 1
-            over = stopping.is_set() or time.monotonic() > ends_at
+            if outcome == "failed":
+                failed = JobFailed(f"{attempt.reason}: job {attempt.claim.job_id}")
+            over = stopping.is_set() or failed is not None or time.monotonic() > ends_at
             if over and (self._left_to_others(wake) or stopping.is_set()):
                 break
+        if failed is not None:
+            raise failed
         return attempts
 
     def _left_to_others(self, wake: Wake) -> bool:
@@ -65,38 +75,41 @@ class ClaimLoop:
 
     def run_once(self, write: Write) -> Outcome | None:
         """Claim a job and make one attempt at it; return the outcome, or None if no job waits."""
-        claim = self._claim()
-        if claim is None:
-            return None
+        attempt = self._claim()
+        return None if attempt is None else self._run(attempt, write)
+
+    def _run(self, attempt: Attempt, write: Write) -> Outcome:
+        claim = attempt.claim
         ids = {"job_id": str(claim.job_id), "study_id": str(claim.study_id)}
         # On every log line of this thread, those of libraries too.
         with structlog.contextvars.bound_contextvars(**ids, fence=claim.fence, attempt=claim.attempt):
             try:
-                outcome = Attempt(claim, self._settings).execute(write)
+                outcome = attempt.execute(write)
             finally:
-                self._held.discard(claim)
-            log.info("attempt.finished", outcome=outcome)
+                self._held.pop(claim, None)
+            log.info("attempt.finished", outcome=outcome, reason=attempt.reason)
         return outcome
 
-    def _claim(self) -> claims.Claim | None:
+    def _claim(self) -> Attempt | None:
         """Claim without waiting; only if nothing but a poison candidate is left, wait for other threads' claims."""
         if not self._poison_lock.acquire(blocking=False):
-            claim = self._claim_next(poison_candidates=False)
-            if claim is not None:
-                return claim
+            attempt = self._claim_next(poison_candidates=False)
+            if attempt is not None:
+                return attempt
             self._poison_lock.acquire()
         try:
             return self._claim_next(poison_candidates=True)
         finally:
             self._poison_lock.release()
 
-    def _claim_next(self, *, poison_candidates: bool) -> claims.Claim | None:
+    def _claim_next(self, *, poison_candidates: bool) -> Attempt | None:
         owner, lease = heartbeats.name(), self._settings.queue.lease_seconds
         with statements(self._url) as session:
             claim = claims.claim_next(session, owner=owner, lease_seconds=lease, poison_candidates=poison_candidates)
-        if claim is not None:
-            self._held.add(claim)
-        return claim
+        if claim is None:
+            return None
+        self._held[claim] = Attempt(claim, self._settings)
+        return self._held[claim]
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:
@@ -115,6 +128,19 @@ class ClaimLoop:
     def held(self) -> list[claims.Claim]:
         """Return the claims with an attempt in progress."""
         return list(self._held)
+
+    def end_silent(self, seconds: float | None = None) -> float:
+        """End the attempts without progress for *seconds*, or whose lease is about to expire for lack of it.
+
+        Returns the longest time without progress, in seconds, of any attempt, ended or not.
+        """
+        attempts = list(self._held.values())
+        for attempt in attempts:
+            if seconds is None:
+                attempt.end_if_silent()
+            elif attempt.silent_seconds >= seconds:
+                attempt.end_silent()
+        return max((attempt.silent_seconds for attempt in attempts), default=0.0)
 
     def give_back(self) -> int:
         """Return the held jobs to the queue; return how many."""

@@ -19,8 +19,8 @@ from db.jobs import wakeups
 from db.jobs.celery_app import REPORT_TASK, depth, make_app, send
 from db.operations import heartbeats
 from db.session import limit_statements, transaction
-from worker.attempt import DATABASE_PAUSE_SECONDS
-from worker.claim_loop import ClaimLoop
+from worker.attempt import DATABASE_PAUSE_SECONDS, MARGIN
+from worker.claim_loop import ClaimLoop, JobFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +39,8 @@ EXIT_STALLED = 70
 STALL_POLL_SECONDS = 1.0
 #: Interval at which a stopping worker checks whether its reports are finished, in seconds.
 STOP_POLL_SECONDS = 0.1
+#: Time to return jobs to the queue before a stalled process exits, in seconds.
+RETURN_SECONDS = 5.0
 #: Time for Celery to close its connection to the broker after the last report, in seconds.
 SHUTDOWN_GRACE_SECONDS = 3.0
 #: Deliveries of a wake-up message that must be missed before the consumer counts as lost: one may be late.
@@ -73,7 +75,8 @@ def build(settings: Settings, load: Callable[[Settings], Writer]) -> Celery:
     worker_init.connect(worker.load, weak=False)
     worker_ready.connect(worker.start_consuming, weak=False)
     worker_shutting_down.connect(worker.stop, weak=False)
-    app.task(name=REPORT_TASK)(worker.report)
+    # Celery logs an exception of *throws* in one line.
+    app.task(name=REPORT_TASK, throws=(JobFailed,))(worker.report)
     return app
 
 
@@ -122,7 +125,10 @@ class Worker:
             threading.Thread(target=self._shut_down, name="shut_down", daemon=True).start()
 
     def report(self, job_id: str) -> None:
-        """Write the most urgent waiting reports. The message names a job, but means only that jobs wait."""
+        """Write the most urgent waiting reports. The message names a job, but means only that jobs wait.
+
+        Raises JobFailed, which ends the Celery task as FAILURE.
+        """
         if self._writer is None:
             raise RuntimeError("no model: the task runs only in a worker")
         self._last_message = time.monotonic()
@@ -187,10 +193,32 @@ class Worker:
             os._exit(EXIT_STALLED)
 
     def _watchdog(self, writer: Writer) -> None:
-        """End the process if the model hangs: a thread that hangs on a GPU cannot be ended, and its leases expire."""
-        limit = self._settings.operations.engine_stall_seconds
-        while not self._stopping.wait(STALL_POLL_SECONDS):
-            stalled = writer.stalled_seconds
+        """End silent attempts, and the process if the model or an attempt hangs: a thread cannot be ended."""
+        limit, lease = self._settings.operations.engine_stall_seconds, self._settings.queue.lease_seconds
+        while not self._stopping.wait(min(STALL_POLL_SECONDS, lease * MARGIN / 2)):
+            silent, stalled = self._end_silent(), writer.stalled_seconds
             if stalled > limit:
                 log.critical("engine.stalled", seconds=f"{stalled:.0f}", limit=limit)
-                os._exit(EXIT_STALLED)
+                self._exit_stalled(limit)
+            elif silent > limit + lease:
+                log.critical("attempt.hung", seconds=f"{silent:.0f}", limit=limit + lease)
+                self._exit_stalled(limit)
+
+    def _end_silent(self) -> float:
+        try:
+            return self._jobs.end_silent()
+        except Exception as error:  # noqa: BLE001 - a loop's boundary: the watchdog must outlive a fault
+            log.error("watchdog.failed", error=type(error).__name__, frames=logs.frames(error))  # noqa: TRY400 - its text may hold a patient's data
+            return 0.0
+
+    def _exit_stalled(self, limit: float) -> None:
+        """Exit after the jobs are returned: those that hang have used an attempt, the others have not."""
+        returning = threading.Thread(target=self._return_jobs, args=(limit,), daemon=True)
+        returning.start()
+        # Not longer: the database may be unreachable, and the leases expire.
+        returning.join(RETURN_SECONDS)
+        os._exit(EXIT_STALLED)
+
+    def _return_jobs(self, limit: float) -> None:
+        self._jobs.end_silent(limit - STALL_POLL_SECONDS)
+        self._jobs.give_back()

@@ -141,19 +141,20 @@ def retry_later(
     pause_seconds: float,
     max_attempts: int,
     frames: list[str] | None = None,
-) -> None:
-    """Return the job to the queue after a pause that doubles, or fail it after *max_attempts*; raises StaleFence.
+) -> JobState:
+    """Return the job to the queue after a pause that doubles, or fail it after *max_attempts*; return its state.
 
-    *frames* are the file and line of each frame of an unexpected error.
+    *frames* are the file and line of each frame of an unexpected error. Raises StaleFence.
     """
     if claim.attempt >= max_attempts:
         _end(session, claim, StudyState.FAILED, reason, f"{detail} (after {claim.attempt} attempts)", frames=frames)
-        return
+        return JobState.FAILED
     pause = min(pause_seconds * 2 ** (claim.attempt - 1), MAX_PAUSE_SECONDS)
     # Not cryptographic: it spreads the load.
     spread = dt.timedelta(seconds=pause * (1 + random.uniform(-JITTER, JITTER)))  # noqa: S311
     failure = {"reason": reason, "detail": detail, "frames": frames}
     _update(session, claim, **RETURNED, **failure, available_at=func.clock_timestamp() + spread)
+    return JobState.QUEUED
 
 
 def retry(session: Session, study: Study) -> None:

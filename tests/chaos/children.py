@@ -38,6 +38,8 @@ DISK_FULL = "chaos-disk-full"
 CLOCK = "chaos-clock"
 #: In the pixels of a study that stalls the engine.
 HUNG = b"HUNG"
+#: In the pixels of a study that hangs its thread outside of the engine, as a decoder can.
+STUCK = b"STUCK"
 STEP_SECONDS = 0.03
 STEPS = (1, 8)
 
@@ -86,6 +88,8 @@ class FakeWriter:
         contents = [instance.path.read_bytes() for instance in study.instances]
         if any(HUNG in content for content in contents):
             self._hung_since = time.monotonic()
+            threading.Event().wait()
+        if any(STUCK in content for content in contents):
             threading.Event().wait()
         steps = random.randint(*STEPS)
         if any(ENDLESS in content for content in contents):

@@ -15,7 +15,7 @@ from db.models import Job, Study
 from db.session import transaction
 from deploy.operate import audit
 from tests.chaos.checker import all_ended
-from tests.chaos.children import ENDLESS, HUNG
+from tests.chaos.children import ENDLESS, HUNG, STUCK
 from tests.chaos.modality import History, Modality, PlannedStudy, plan
 from tests.chaos.run import run
 from tests.chaos.system import running_system
@@ -78,16 +78,18 @@ def test_rolling_restart_under_load_costs_no_attempt(tmp_path: Path) -> None:
         assert audit.check(system.settings) == []
 
 
-def test_worker_with_a_stalled_engine_exits_and_the_study_fails(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("fault", "event"), [(HUNG, "engine.stalled"), (STUCK, "attempt.hung")])
+def test_worker_with_a_hung_engine_or_attempt_exits_and_the_study_fails(
+    tmp_path: Path, fault: bytes, event: str
+) -> None:
     changes = {"PRELIM_ENGINE_STALL_SECONDS": "2", "PRELIM_MAX_ATTEMPTS": "2"}
     with running_system(tmp_path / "system", ONE_WORKER, **changes) as system:
         studies = plain_studies(2)
-        with_pixels(studies[0], HUNG)
+        with_pixels(studies[0], fault)
         send(system, studies, seconds=0)
-        supervise_until(system, lambda: all_ended(system, studies), 60)
+        supervise_until(system, lambda: all_ended(system, studies) and system.logged(event) > 0, 60)
 
-        assert ends(system) == {studies[0].uid: ("failed", "worker_lost"), studies[1].uid: ("reported", None)}
-        assert system.logged("engine.stalled") >= 1
+        assert ends(system) == {studies[0].uid: ("failed", "no_progress"), studies[1].uid: ("reported", None)}
 
 
 def test_worker_that_lost_its_consumer_exits_and_is_replaced(tmp_path: Path) -> None:

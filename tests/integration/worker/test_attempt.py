@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,12 +19,14 @@ from db.session import transaction
 from tests.integration.db.conftest import Arrivals
 from tests.integration.db.jobs.test_claims import DRAFT
 from tests.integration.worker.conftest import written
+from tests.polling import wait_until
 from worker import attempt
 from worker.claim_loop import ClaimLoop
 
 if TYPE_CHECKING:
     from db.reports.versions import Draft
     from db.settings import Settings
+    from worker.attempt import Outcome
     from worker.pipeline import StudyToReport
 
 
@@ -178,6 +182,66 @@ def test_stack_frames_of_an_unexpected_error_are_stored(arrivals: Arrivals, sett
     assert frames is not None
     assert frames[-1].endswith(" write")
     assert "PHANTOM" not in str(frames)
+
+
+def test_last_transient_failure_is_a_failed_job(arrivals: Arrivals, settings: Settings) -> None:
+    jobs = ClaimLoop(settings.replace(max_attempts=1))
+    assert jobs.run_once(ending_with(TransientFailure("busy", "later"))) == "failed"
+    assert arrivals.state() == "failed"
+
+
+def hang_until(jobs: ClaimLoop, ended: threading.Event) -> Outcome | None:
+    """Make an attempt that hangs until *ended*."""
+
+    def write(_study: StudyToReport, _on_progress: Any) -> Draft:
+        assert ended.wait(30)
+        return DRAFT
+
+    return jobs.run_once(write)
+
+
+def test_attempt_without_progress_is_ended_by_its_own_worker_and_its_stack_is_stored(
+    arrivals: Arrivals, settings: Settings
+) -> None:
+    jobs, ended = ClaimLoop(settings.replace(lease_seconds=0.5)), threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        hanging = pool.submit(hang_until, jobs, ended)
+        wait_until(lambda: bool(jobs.end_silent()) and job(arrivals.url).reason is not None, 10)
+        ended.set()
+        assert hanging.result() == "stale"
+
+    ended_job = job(arrivals.url)
+    assert (ended_job.state, ended_job.reason, ended_job.detail) == ("queued", "no_progress", "no progress for 0 s")
+    assert any(frame.endswith(" hang_until") for frame in ended_job.frames or [])
+
+
+def test_attempt_with_progress_is_not_ended_by_its_worker(arrivals: Arrivals, settings: Settings) -> None:
+    jobs = ClaimLoop(settings.replace(lease_seconds=0.5))
+
+    def write(_study: StudyToReport, on_progress: Any) -> Draft:
+        for _ in range(20):
+            time.sleep(0.05)
+            on_progress()
+            jobs.end_silent()
+        return DRAFT
+
+    assert jobs.run_once(write) == "finished"
+    assert job(arrivals.url).attempt == 1
+
+
+def test_report_that_is_being_stored_is_not_ended(
+    arrivals: Arrivals, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs, finish = ClaimLoop(settings), claims.finish
+
+    def slowly(*arguments: Any) -> None:
+        jobs.end_silent(0.0)
+        finish(*arguments)
+
+    monkeypatch.setattr(claims, "finish", slowly)
+
+    assert jobs.run_once(written) == "finished"
+    assert arrivals.state() == "reported"
 
 
 class Outage:

@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy import func, select, update
 
 from db import logs
-from db.errors import Reason
+from db.errors import PermanentFailure, Reason
 from db.jobs import claims
 from db.models import Job
 from db.session import transaction
@@ -22,7 +22,7 @@ from tests.integration.db.conftest import Arrivals
 from tests.integration.db.jobs.test_claims import DRAFT
 from tests.integration.worker.conftest import written
 from worker import claim_loop
-from worker.claim_loop import ClaimLoop
+from worker.claim_loop import ClaimLoop, JobFailed
 
 if TYPE_CHECKING:
     import uuid
@@ -94,6 +94,27 @@ def test_stopping_worker_leaves_waiting_jobs_to_another(database_url: str, setti
     assert drain(settings, broker, stopping=True) == 1
     assert broker.messages == [waiting_job(database_url)]
     assert drain(settings, Broker(reachable=False), stopping=True) == 1
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+def test_failed_job_is_the_last_of_its_message_and_fails_its_task(
+    database_url: str, settings: Settings, reachable: bool
+) -> None:
+    studies = waiting_studies(database_url, 2)
+    broker, outcomes = Broker(reachable=reachable), iter([PermanentFailure(Reason.MODEL_ERROR, "out of memory")])
+
+    def write(_study: StudyToReport, _on_progress: Any) -> Draft:
+        for outcome in outcomes:
+            raise outcome
+        return DRAFT
+
+    with pytest.raises(JobFailed, match="^model_error: job [0-9a-f-]{36}$"):
+        ClaimLoop(settings).drain(write, broker.wake, threading.Event())
+
+    if reachable:
+        assert broker.messages == [waiting_job(database_url)]
+    else:
+        assert sorted(study.state() for study in studies) == ["failed", "reported"]
 
 
 def waiting_job(url: str) -> uuid.UUID:
