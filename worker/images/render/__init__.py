@@ -1,1 +1,1 @@
-"""Render decoded samples as 8-bit images: grayscale, colour, windows, framing."""
+"""Render decoded samples as 8-bit images: grayscale, colour, windows, framing, orientation."""
