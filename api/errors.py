@@ -21,6 +21,7 @@ class ErrorCode(StrEnum):
     NOT_FOUND = "not_found"
     NO_REPORT_YET = "no_report_yet"
     NO_REPORT = "no_report"
+    NOT_POSSIBLE = "not_possible"
     INVALID_REQUEST = "invalid_request"
     INTERNAL_ERROR = "internal_error"
     UNAVAILABLE = "unavailable"

@@ -27,28 +27,50 @@ def _session(request: Request) -> Iterator[Session]:
 Database = Annotated[Session, Depends(_session, scope="function")]
 
 
-def reader(
+def _key_holder(
     session: Database,
     bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
     cookie: Annotated[str | None, Security(_cookie)],
 ) -> keys.KeyHolder:
-    """Return the holder of the request's key; raises Unauthorized, Forbidden."""
+    """Return the holder of the request's key; raises Unauthorized."""
     key = cookie if bearer is None else bearer.credentials
     if not key:
         raise Unauthorized("API key required")
-    return holder(session, key)
+    return _verified(session, key)
+
+
+_Holder = Annotated[keys.KeyHolder, Depends(_key_holder, scope="function")]
+
+
+def reader(found: _Holder) -> keys.KeyHolder:
+    """Return the holder of the request's key; raises Unauthorized, and Forbidden without the scope `read`."""
+    return _with_scope(found, "read")
+
+
+def decider(found: _Holder) -> keys.KeyHolder:
+    """Return the holder of the request's key; raises Unauthorized, and Forbidden without the scope `identity`."""
+    return _with_scope(found, "identity")
 
 
 Reader = Depends(reader, scope="function")
+Decider = Depends(decider, scope="function")
 
 
 def holder(session: Session, key: str) -> keys.KeyHolder:
     """Return the holder of *key*; raises Unauthorized, and Forbidden without the scope `read`."""
+    return _with_scope(_verified(session, key), "read")
+
+
+def _verified(session: Session, key: str) -> keys.KeyHolder:
     found = keys.verify(session, key)
     if found is None:
         raise Unauthorized("unknown or revoked API key")
-    if "read" not in found.scopes:
-        raise Forbidden("API key without the scope `read`", "ask an operator for a key with the scope `read`")
+    return found
+
+
+def _with_scope(found: keys.KeyHolder, scope: str) -> keys.KeyHolder:
+    if scope not in found.scopes:
+        raise Forbidden(f"API key without the scope `{scope}`", f"ask an operator for a key with the scope `{scope}`")
     return found
 
 

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from db.states import DisplayedState
+from db.studies.identity import labels
 from db.studies.priority import ROUTINE, STAT
 
 if TYPE_CHECKING:
@@ -53,6 +54,11 @@ def state(value: str) -> str:
 def priority(value: int) -> str:
     """Return the name of a priority other than routine."""
     return "STAT" if value >= STAT else "High" if value > ROUTINE else "Low"
+
+
+def fields(names: list[str]) -> str:
+    """Return the names of the fields in which identities differ."""
+    return labels(names)
 
 
 def paragraphs(text: str) -> list[str]:

@@ -50,6 +50,9 @@ def study(request: Request, session: Database, study_id: uuid.UUID) -> Response:
         "study": line,
         "content": overview.content(session, study_id),
         "report": reading.report(session, line),
+        "identities": sorted(
+            overview.studies(session, [line.study_instance_uid]), key=lambda other: other.identity_number
+        ),
         "pending": line.state in PENDING,
         "reference_report": reference_reports.read(data_dir, line.study_instance_uid),
     }

@@ -13,6 +13,7 @@ FILTERS = (
     display.person,
     display.date,
     display.moment,
+    display.fields,
     display.state,
     display.priority,
     display.paragraphs,

@@ -8,6 +8,8 @@ from api.errors import NotFound
 from api.v1.schemas import Content, Evidence, Image, Report, Study, StudyWithContent
 from db.operations import overview
 from db.reports import versions
+from db.states import DisplayedState
+from db.studies import conflicts
 
 if TYPE_CHECKING:
     import uuid
@@ -38,13 +40,14 @@ def report(session: Session, line: overview.StudyLine) -> Report | None:
     if row is None:
         return None
     columns = {name: getattr(row, name) for name in Report.model_fields if name in row.__table__.columns}
+    limitations = [*([conflicts.HELD] if line.state == DisplayedState.HELD else []), *row.limitations]
     images = [_image(line.id, row.version, image) for image in versions.images(session, row.id)]
     return Report(
-        **columns,
+        **columns | {"limitations": limitations},
         outdated=row.revision < line.revision,
         images=images,
         pictures=images,
-        remarks=row.limitations,
+        remarks=limitations,
         evidence=[Evidence.model_validate(case) for case in versions.evidence(session, row.id)],
     )
 

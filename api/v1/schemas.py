@@ -43,10 +43,12 @@ class Study(Body):
 
     id: uuid.UUID
     study_instance_uid: str
+    identity_number: int = Field(description="1 for the identity received first under the Study Instance UID.")
     state: DisplayedState
     modality: str
     body_part: str
     patient_id: str
+    issuer_of_patient_id: str
     patient_name: str = Field(description="As in DICOM: Family^Given^Middle^Prefix^Suffix.")
     patient_birth_date: str = Field(description="As in DICOM: YYYYMMDD.")
     patient_sex: str
@@ -61,6 +63,7 @@ class Study(Body):
     settle_reason: str | None = Field(description="Why it was judged complete.")
     reason: str | None = Field(description="Stable code: why it ended without a report.", examples=[*Reason])
     detail: str | None
+    differs: list[str] | None = Field(description="Fields in which the identities of a held study differ.")
     report: ReportSummary | None
 
 

@@ -66,12 +66,17 @@ def current_report(session: Database, study_id: uuid.UUID) -> Report:
     return report
 
 
+_HINTS = dict.fromkeys(PENDING, "repeat the request in a few seconds") | {
+    DisplayedState.HELD: "a person must decide: see /v1/studies/{id}/identity"
+}
+
+
 def _no_report(line: overview.StudyLine) -> ApiError:
     pending = line.state in PENDING
     problem = {
         "error": ErrorCode.NO_REPORT_YET if pending else ErrorCode.NO_REPORT,
         "message": f"the study is {line.state.replace('_', ' ')}",
-        "hint": "repeat the request in a few seconds" if pending else "a report is written only if more images arrive",
+        "hint": _HINTS.get(line.state, "a report is written only if more images arrive"),
         "state": line.state,
         "reason": line.reason,
         "detail": line.detail,

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
 
-#: Permissions of a key; each endpoint requires one.
-SCOPES = ("read",)
+#: Permissions of a key; each endpoint requires one: to read, and to decide about the identity of a study.
+SCOPES = ("read", "identity")
 #: Identifies the string to people and to secret scanners.
 PREFIX = "prelim_"
 #: Bytes: 256 random bits cannot be guessed, so that SHA-256 is enough and no slow password hash is needed.

@@ -32,6 +32,7 @@ CODES = (
     "not_rescued",
     "no_dispatcher",
     "nothing_settled",
+    "identity_conflict",
 )
 #: Studies: three failures in a row point to the system, two can be a coincidence.
 FAILED_IN_A_ROW = 3
@@ -56,6 +57,7 @@ def raised(session: Session, settings: Settings) -> list[Alarm]:
         _not_rescued(session, after_seconds),
         _no_dispatcher(session),
         _unsettled(session, settings.study.settle_cap_seconds + after_seconds),
+        _held(session),
     )
     return [alarm for alarm in found if alarm is not None]
 
@@ -128,6 +130,20 @@ def _unsettled(session: Session, after_seconds: float) -> Alarm | None:
     return Alarm(
         "nothing_settled",
         f"a study has been arriving for {arriving:.0f} s and was not settled: restart `prelim dispatch`; see its log",
+    )
+
+
+def _held(session: Session) -> Alarm | None:
+    """Raise an alarm at once: no report is written before a person has decided."""
+    first = Study.state == StudyState.HELD, Study.identity_number == 1
+    held = session.scalar(select(func.count()).select_from(Study).where(*first)) or 0
+    if not held:
+        return None
+    studies = "1 study is" if held == 1 else f"{held} studies are"
+    return Alarm(
+        "identity_conflict",
+        f"{studies} held because objects of different patients arrived under one Study Instance UID:"
+        " see `prelim list --state held`, then decide with `prelim identity`",
     )
 
 

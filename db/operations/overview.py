@@ -52,10 +52,12 @@ class StudyLine:
 
     id: uuid.UUID
     study_instance_uid: str
+    identity_number: int
     state: DisplayedState
     modality: str
     body_part: str
     patient_id: str = field(repr=False)
+    issuer_of_patient_id: str = field(repr=False)
     patient_name: str = field(repr=False)
     patient_birth_date: str = field(repr=False)
     patient_sex: str = field(repr=False)
@@ -70,6 +72,7 @@ class StudyLine:
     settle_reason: str | None
     reason: str | None
     detail: str | None
+    differs: list[str] | None
     report: ReportLine | None
 
 

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from db.studies.lifecycle import ReceivedInstance
 
 
+#: Sentence with the report of a held study.
+HELD = "The study is held: objects of another patient may be among those received after this report was written."
+
+
 class Decision(StrEnum):
     """Decision of a person about the identities of a study."""
 

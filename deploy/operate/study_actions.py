@@ -16,7 +16,7 @@ from db.operations import overview
 from db.reports import versions
 from db.session import transaction
 from db.states import StudyState
-from db.studies import lifecycle, settling
+from db.studies import conflicts, lifecycle, settling
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +57,8 @@ def show(settings: Settings, console: Console, name: str, images: Path | None) -
         if report is not None:
             console.print(versions.BANNER, style="bold")
             console.print(f"version {report.version}, {report.basis}", markup=False, highlight=False)
-            lines = (report.findings, report.impression, *report.limitations)
+            held = [conflicts.HELD] if study.state == StudyState.HELD else []
+            lines = (report.findings, report.impression, *held, *report.limitations)
             console.print(*lines, sep="\n", markup=False, highlight=False)
         if images is not None:
             _draw(session, study, report, images)

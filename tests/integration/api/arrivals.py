@@ -38,10 +38,10 @@ class Arrivals:
             self._image(session, uid, modality, attributes)
             return session.query(Study).filter_by(study_instance_uid=uid).one().id
 
-    def late_image(self, study_id: uuid.UUID) -> None:
+    def late_image(self, study_id: uuid.UUID, **attributes: str) -> None:
         with transaction(self.url) as session:
             uid = session.get_one(Study, study_id).study_instance_uid
-            self._image(session, uid, "DX", {})
+            self._image(session, uid, "DX", attributes)
 
     def queued(self, **attributes: str) -> uuid.UUID:
         study_id = self.receiving(**attributes)

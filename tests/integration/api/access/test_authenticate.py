@@ -22,6 +22,7 @@ SOME = str(uuid.uuid4())
 GUARDED_API = [
     "/v1/studies",
     f"/v1/studies/{SOME}",
+    f"/v1/studies/{SOME}/identity",
     f"/v1/studies/{SOME}/report",
     f"/v1/studies/{SOME}/report/images/1",
     f"/v1/studies/{SOME}/report/pictures/1",
