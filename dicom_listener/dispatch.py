@@ -9,6 +9,7 @@ import contextlib
 import signal
 import threading
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import structlog
@@ -16,12 +17,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.jobs import celery_app, claims, wakeups
 from db.logs import frames
-from db.operations import heartbeats
+from db.operations import disk, heartbeats
 from db.session import limit_statements, transaction
 from db.studies import procedure_steps, settling
 from dicom_listener.commitment import deliver
 from dicom_listener.indexing import indexer
-from dicom_listener.receive import counters
+from dicom_listener.receive import status_file
 from dicom_listener.receive.peers import PeerDirectory
 from dicom_listener.spool.durable import Spool
 
@@ -37,8 +38,6 @@ log = structlog.get_logger()
 
 #: Seconds between two attempts while the database or the disk fails.
 PAUSE_AFTER_FAILURE_SECONDS = 2
-#: Pairs of calling AE title and cause shown to operators.
-MAX_REFUSALS_SHOWN = 20
 
 
 def run_once(settings: Settings, app: Celery) -> int:
@@ -142,6 +141,9 @@ def _loop(settings: Settings, app: Celery, job_listener: wakeups.JobListener, st
 
 
 def _write_heartbeat(settings: Settings) -> None:
-    refused = counters.read(Spool(settings.spool).refusals)[:MAX_REFUSALS_SHOWN]
+    """Record the heartbeat of the dispatcher with the free space of its disk, and that of the listener."""
+    listener = status_file.read(Spool(settings.spool).listener)
     with transaction(settings.database(), durable=False) as session:
-        heartbeats.record(session, heartbeats.Role.DISPATCHER, {"refused": refused})
+        heartbeats.record(session, heartbeats.Role.DISPATCHER, {"disk": asdict(disk.measure(settings.spool))})
+        if listener is not None:
+            heartbeats.record(session, heartbeats.Role.LISTENER, listener, process=listener.pop("process"))

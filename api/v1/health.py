@@ -33,7 +33,8 @@ async def health(request: Request, response: Response) -> Health:
     try:
         found = answer.result()
     except (*UNREACHABLE, asyncio.InvalidStateError):  # the latter: not done
-        found = Health(status="degraded", database="unreachable", workers=0)
+        codes = [alarm.code for alarm in alarms.local(request.app.state.settings)]
+        found = Health(status="degraded", database="unreachable", workers=0, alarms=codes)
     response.status_code = 200 if found.status == "ok" else 503
     return found
 

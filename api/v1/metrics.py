@@ -1,17 +1,18 @@
-"""Metrics for Prometheus: studies by state, live processes, alarms and engine figures; numbers only."""
+"""Metrics for Prometheus: studies, outcomes, processes, alarms, refusals, disk and engine figures; numbers only."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from api.access.authenticate import Database  # noqa: TC001 - FastAPI reads it at run time
-from db.operations import alarms, heartbeats, overview
+from db.operations import alarms, disk, heartbeats, listener_status, outcomes, overview
 from db.operations.heartbeats import Role
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from db.settings import Settings
 
 router = APIRouter(tags=["health"])
-ROLES = (Role.WORKER, Role.DISPATCHER)
+ROLES = (Role.WORKER, Role.DISPATCHER, Role.LISTENER, Role.API)
 #: Figures of worker.model.engine.metrics.Metrics, which workers store with their heartbeat.
 ENGINE = {
     "queued": "Requests that wait for a slot.",
@@ -56,15 +57,48 @@ class SystemCollector(Collector):
         """Return nothing: registering must not read the database."""
         return []
 
-    def collect(self) -> Iterable[GaugeMetricFamily]:
+    def collect(self) -> Iterable[Metric]:
         """Yield all metrics; every alarm code is present, so that rules can refer to it before it is raised."""
         raised = {alarm.code for alarm in alarms.raised(self._session, self._settings)}
-        about = "1 while the alarm is raised: work is pending and makes no progress."
+        about = "1 while the alarm is raised: an operator must act."
         yield _gauge("prelim_alarm", about, "code", {code: int(code in raised) for code in alarms.CODES})
         yield _gauge("prelim_studies", "Studies by displayed state.", "state", overview.counts(self._session))
         alive = {str(role): len(heartbeats.alive(self._session, role)) for role in ROLES}
         yield _gauge("prelim_processes_alive", "Processes with a heartbeat in the last 30 s.", "role", alive)
+        yield from self._listeners()
+        yield from self._outcomes()
+        yield from self._disk()
         yield from self._engines()
+
+    def _listeners(self) -> Iterable[Metric]:
+        found = listener_status.current(self._session)
+        for name, about in (("open", "Open associations."), ("limit", "Limit of open associations.")):
+            values = {status.process: getattr(status, name) for status in found}
+            yield _gauge(f"prelim_associations_{name}", about, "listener", values)
+        about = "Rejected associations and refused requests since the start of the listener."
+        family = CounterMetricFamily("prelim_refusals", about, labels=["kind", "cause"])
+        counts: Counter[tuple[str, str]] = Counter()
+        for refusals in (refusals for status in found for refusals in status.refusals):
+            counts[refusals.kind, refusals.cause] += refusals.times
+        for labels, count in counts.items():
+            family.add_metric(labels, count)
+        yield family
+
+    def _outcomes(self) -> Iterable[GaugeMetricFamily]:
+        """Yield the ended jobs by reason; a report has the reason `reported`."""
+        values = {found.reason or "reported": found.hour for found in outcomes.latest(self._session)}
+        yield _gauge("prelim_ended_last_hour", "Jobs that ended in the last hour, by reason.", "reason", values)
+
+    def _disk(self) -> Iterable[GaugeMetricFamily]:
+        """Yield the free space of the spool's disk, and the reserve at which objects are refused."""
+        found = alarms.spool_disk(self._session, self._settings)
+        if found is None:
+            return
+        yield GaugeMetricFamily("prelim_disk_free_bytes", "Free bytes on the disk of the spool.", found.bytes)
+        yield GaugeMetricFamily("prelim_disk_reserved_bytes", "Objects are refused below.", disk.RESERVED_BYTES)
+        if found.inodes is not None:
+            yield GaugeMetricFamily("prelim_disk_free_inodes", "Free inodes on the disk of the spool.", found.inodes)
+            yield GaugeMetricFamily("prelim_disk_reserved_inodes", "Objects are refused below.", disk.RESERVED_INODES)
 
     def _engines(self) -> Iterable[GaugeMetricFamily]:
         """Yield the engine figures of each worker's last heartbeat."""

@@ -25,7 +25,7 @@ class Health(Body):
     status: Literal["ok", "degraded"]
     database: Literal["ok", "unreachable"]
     workers: int = Field(description="Workers with a heartbeat in the last 30 seconds.")
-    alarms: list[str] = Field(default=[], description="Codes of raised alarms: pending work that makes no progress.")
+    alarms: list[str] = Field(default=[], description="Codes of raised alarms, as in docs/reliability.md.")
 
 
 class ReportSummary(Body):

@@ -1,4 +1,4 @@
-"""Alarms: pending work that makes no progress, even if every process has a heartbeat.
+"""Alarms: pending work that makes no progress, processes without a heartbeat, and limits that are reached.
 
 A worker can be connected to Redis and consume no messages (celery issue 10302), so heartbeats prove little. The alarms
 compare pending work with the times of the last claim and the last report.
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import exists, func, or_, select
 
-from db.models import Job, Process, Report, Study
-from db.operations import heartbeats
+from db.models import Job, Process, Quarantined, Report, Study
+from db.models.operations import ALIVE_SECONDS
+from db.operations import disk, heartbeats, listener_status, outcomes
 from db.operations.heartbeats import Role
 from db.states import JobState, StudyState
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Select
     from sqlalchemy.orm import Session
 
+    from db.operations.disk import Disk
     from db.settings import Settings
 
 #: Codes of alarms.
@@ -33,6 +35,15 @@ CODES = (
     "no_dispatcher",
     "nothing_settled",
     "identity_conflict",
+    "no_listener",
+    "no_api",
+    "disk_full",
+    "disk_low",
+    "associations_exhausted",
+    "associations_rejected",
+    "objects_refused",
+    "quarantined",
+    "reason_rising",
 )
 #: Studies: three failures in a row point to the system, two can be a coincidence.
 FAILED_IN_A_ROW = 3
@@ -49,7 +60,7 @@ class Alarm:
 
 
 def raised(session: Session, settings: Settings) -> list[Alarm]:
-    """Return the current alarms, for work without progress for `alarm_seconds`."""
+    """Return the current alarms: for work without progress, and for refusals, of the last `alarm_seconds`."""
     after_seconds = settings.operations.alarm_seconds
     found = (
         _waiting(session, after_seconds),
@@ -59,7 +70,51 @@ def raised(session: Session, settings: Settings) -> list[Alarm]:
         _unsettled(session, settings.study.settle_cap_seconds + after_seconds),
         _held(session),
     )
-    return [alarm for alarm in found if alarm is not None]
+    measured = spool_disk(session, settings)
+    pairs = (
+        None if measured is None else measured.alarm(),
+        _silent(session, Role.LISTENER, "`prelim listen`: no study is received"),
+        _silent(session, Role.API, "`prelim serve`: no report can be read"),
+        *listener_status.alarms(listener_status.current(session), after_seconds),
+        _quarantined(session),
+        outcomes.alarm(outcomes.latest(session)),
+    )
+    return [alarm for alarm in found if alarm is not None] + [Alarm(*pair) for pair in pairs if pair is not None]
+
+
+def local(settings: Settings) -> list[Alarm]:
+    """Return the alarms that need no database: a full disk can be the reason why it does not answer."""
+    measured = disk.measure_existing(settings.spool)
+    pair = None if measured is None else measured.alarm()
+    return [] if pair is None else [Alarm(*pair)]
+
+
+def spool_disk(session: Session, settings: Settings) -> Disk | None:
+    """Measure the spool's disk here or, if the spool is on another machine, return the last measure of a dispatcher."""
+    infos = [process.info.get("disk") for process in heartbeats.alive(session, Role.DISPATCHER)]
+    return disk.measure_existing(settings.spool) or next((disk.Disk(**info) for info in infos if info), None)
+
+
+def _silent(session: Session, role: Role, consequence: str) -> tuple[str, str] | None:
+    """Return the alarm for a role that had a heartbeat once and has none.
+
+    The listener's is written by the dispatcher. Without one, or just after its start, nothing is known.
+    """
+    running = [found.seen_at - found.started_at for found in heartbeats.alive(session, Role.DISPATCHER)]
+    known = max(running, default=dt.timedelta()).total_seconds() >= ALIVE_SECONDS
+    once = session.scalar(select(exists(select(Process.name).where(Process.role == role))))
+    if not known or not once or heartbeats.alive(session, role):
+        return None
+    return f"no_{role}", f"no {role} is alive; see its log and start {consequence}"
+
+
+def _quarantined(session: Session) -> tuple[str, str] | None:
+    recent = select(func.count()).select_from(Quarantined).where(Quarantined.indexed_at > func.now() - RECENT)
+    count = session.scalar(recent)
+    detail = (
+        f"{count} objects received in the last 24 h are in quarantine and in no report; docs/dicom.md has the causes"
+    )
+    return ("quarantined", detail) if count else None
 
 
 def _waiting(session: Session, after_seconds: float) -> Alarm | None:

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 INTERVAL_SECONDS = 10
-#: Names under which this process has recorded a heartbeat; a forked process has another.
+#: Processes whose heartbeat this process has recorded; a forked process has another name.
 _recorded: set[str] = set()
 
 
 class Role(StrEnum):
-    """Processes of an installation; DISPATCHER and WORKER write heartbeats."""
+    """Processes of an installation; all but FLOWER have heartbeats, the listener's written by the dispatcher."""
 
     LISTENER = "listener"
     DISPATCHER = "dispatcher"
@@ -38,14 +38,15 @@ def name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def record(session: Session, role: Role, info: dict[str, Any] | None = None) -> None:
-    """Record a heartbeat of this process."""
-    row = insert(Process).values(name=name(), role=role, info=info or {})
+def record(session: Session, role: Role, info: dict[str, Any] | None = None, *, process: str | None = None) -> None:
+    """Record a heartbeat of *process*, by default of this one."""
+    process = process or name()
+    row = insert(Process).values(name=process, role=role, info=info or {})
     fresh = {"seen_at": func.clock_timestamp(), "role": role, "info": row.excluded.info}
-    if name() not in _recorded:
+    if process not in _recorded:
         # The row of an earlier process with the same name.
         fresh["started_at"] = func.clock_timestamp()
-        _recorded.add(name())
+        _recorded.add(process)
     session.execute(row.on_conflict_do_update(index_elements=["name"], set_=fresh))
 
 

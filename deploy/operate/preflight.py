@@ -13,8 +13,8 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import OperationalError
 
 from db.errors import ConfigurationError
+from db.operations.disk import RESERVED_BYTES
 from db.session import transaction
-from dicom_listener.spool.writer import RESERVED_BYTES
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,8 +7,10 @@ import json
 from typing import TYPE_CHECKING
 
 from rich.table import Table
+from sqlalchemy.exc import SQLAlchemyError
 
-from db.operations import alarms, heartbeats, overview
+from db.errors import ConfigurationError
+from db.operations import alarms, heartbeats, listener_status, overview
 from db.session import transaction
 
 if TYPE_CHECKING:
@@ -17,18 +19,35 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from db.models import Process
+    from db.operations.alarms import Alarm
     from db.operations.overview import Overview
     from db.settings import Settings
 
 
 def show(settings: Settings, console: Console, *, as_json: bool) -> None:
-    """Print studies by state, queue, processes, last error and alarms. Raises ConfigurationError without a database."""
-    with transaction(settings.database()) as session:
-        facts = overview.overview(session)
-        alive = heartbeats.alive(session)
-        raised = alarms.raised(session, settings)
+    """Print studies by state, queue, processes, refusals, last error and alarms.
+
+    Without a database, prints the alarms that need none, then raises ConfigurationError or OperationalError.
+    """
+    try:
+        with transaction(settings.database()) as session:
+            facts = overview.overview(session)
+            alive = heartbeats.alive(session)
+            raised = alarms.raised(session, settings)
+            listeners = listener_status.current(session)
+    except (SQLAlchemyError, ConfigurationError):
+        _print_alarms(alarms.local(settings), console)
+        raise
     if as_json:
-        more = {"processes": [process.role for process in alive], "alarms": [alarm.code for alarm in raised]}
+        more = {
+            "processes": [process.role for process in alive],
+            "alarms": [alarm.code for alarm in raised],
+            "alarm_details": {alarm.code: alarm.detail for alarm in raised},
+            "listeners": [
+                dataclasses.asdict(found) | {"refusals": [refusals._asdict() for refusals in found.refusals]}
+                for found in listeners
+            ],
+        }
         console.print_json(json.dumps(dataclasses.asdict(facts) | more, default=str))
         return
     for table in (_studies(facts), _processes(alive)):
@@ -36,6 +55,12 @@ def show(settings: Settings, console: Console, *, as_json: bool) -> None:
     console.print(_queue(facts), _last_error(facts), sep="\n", highlight=False)
     for line in _refusals(alive):
         console.print(line, highlight=False)
+    for found in listeners:
+        console.print(f"{found.open} of {found.limit} associations open", highlight=False)
+    _print_alarms(raised, console)
+
+
+def _print_alarms(raised: Sequence[Alarm], console: Console) -> None:
     for alarm in raised:
         console.print(f"ALARM {alarm.code}: {alarm.detail}", style="bold red", highlight=False)
 
@@ -55,7 +80,7 @@ def _processes(alive: Sequence[Process]) -> Table:
 
 
 def _refusals(alive: Sequence[Process]) -> Iterator[str]:
-    """Yield the listener's refusals since its start, from the dispatcher's heartbeat."""
+    """Yield the refusals of each listener since its start, the most frequent first."""
     for process in alive:
         for calling, reason, count in process.info.get("refused", ()):
             yield f"refused {count} times from {calling}: {reason}"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 from structlog.contextvars import bind_contextvars, bound_contextvars
 
+from db.operations.listener_status import Kind
 from dicom_listener.dicom.statuses import SUCCESS
 from dicom_listener.receive import dimse, negotiation, upper_layer
 from dicom_listener.receive.handlers import NullHandler
@@ -115,7 +116,8 @@ class Association:
         bind_contextvars(**titles)
         rejection = self._services.admit(self.peer, echo_only=proposal.is_echo_only)
         if rejection is not None:
-            self._services.count_refusal(self.peer, rejection.cause)
+            transient = rejection.result == negotiation.TRANSIENT
+            self._services.count_refusal(Kind.LIMIT if transient else Kind.ASSOCIATION, self.peer, rejection.cause)
             self._connection.send(upper_layer.ASSOCIATE_RJ, rejection.encode())
             return rejection.cause
         self.established = True
@@ -195,7 +197,8 @@ class Association:
         comment = "" if refusal is None else str(refusal)
         if refusal is not None:
             log.warning("request.refused", status=f"{status:04X}", cause=comment)
-            self._services.count_refusal(self.peer, comment)
+            kind = Kind.OBJECT if request.command.field == dimse.C_STORE_RQ else Kind.REQUEST
+            self._services.count_refusal(kind, self.peer, comment)
         self._send(
             request.context_id, dimse.response(request.command, status, comment, request.handler.sop_instance_uid)
         )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import threading
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from db.operations.listener_status import Refusals
+
 if TYPE_CHECKING:
-    from pathlib import Path
+    from db.operations.listener_status import Kind
 
 #: Pairs of calling AE title and cause; a peer can make up any number of AE titles.
 MAX_KEYS = 1000
@@ -16,42 +18,32 @@ OTHERS = "(others)"
 
 
 class RefusalCounter:
-    """Refusals of one listener since its start; handed over to the dispatcher as the file `spool/refusals.json`.
+    """Refusals of one listener since its start."""
 
-    It is a file, because the listener runs without PostgreSQL. Only the listener writes it, atomically, between two
-    connections. The dispatcher reads it with `read` for its heartbeat, where `prelim status` finds it.
-    The content is a list of [calling AE title, cause, count], the most frequent first.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts: Counter[tuple[str, str]] = Counter()
-        self._written = 0
+        self._senders: Counter[tuple[str, str]] = Counter()
+        self._causes: Counter[tuple[str, str]] = Counter()
+        #: Time of the last refusal by kind and cause, on the monotonic clock.
+        self._latest: dict[tuple[str, str], float] = {}
 
-    def add(self, calling_ae_title: str, cause: str) -> None:
-        """Count one refusal."""
+    def add(self, kind: Kind, calling_ae_title: str, cause: str) -> None:
+        """Count one refusal; *cause* is one of the program's own texts, whose number is limited."""
         with self._lock:
-            key = calling_ae_title, cause
-            if key not in self._counts and len(self._counts) >= MAX_KEYS:
-                key = OTHERS, ""
-            self._counts[key] += 1
+            sender = calling_ae_title, cause
+            if sender not in self._senders and len(self._senders) >= MAX_KEYS:
+                sender = OTHERS, ""
+            self._senders[sender] += 1
+            self._causes[kind, cause] += 1
+            self._latest[kind, cause] = time.monotonic()
 
-    def write(self) -> None:
-        """Write the file if the counts have changed; raises OSError."""
+    def by_sender(self) -> list[tuple[str, str, int]]:
+        """Return calling AE title, cause and count, the most frequent first."""
         with self._lock:
-            total = self._counts.total()
-            rows = [[calling, cause, count] for (calling, cause), count in self._counts.most_common()]
-        if total != self._written:
-            fresh = self._path.with_suffix(".new")
-            fresh.write_text(json.dumps(rows))
-            fresh.replace(self._path)
-            self._written = total
+            return [(calling, cause, count) for (calling, cause), count in self._senders.most_common()]
 
-
-def read(path: Path) -> list[tuple[str, str, int]]:
-    """Return calling AE title, cause and count, the most frequent first; empty if there is no file."""
-    try:
-        return [(calling, cause, count) for calling, cause, count in json.loads(path.read_text())]
-    except FileNotFoundError:
-        return []
+    def by_cause(self) -> list[Refusals]:
+        """Return the refusals for each cause, the most frequent first."""
+        now = time.monotonic()
+        with self._lock:
+            return [Refusals(*key, count, now - self._latest[key]) for key, count in self._causes.most_common()]

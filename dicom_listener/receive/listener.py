@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 import structlog
 
 from db.logs import frames
-from dicom_listener.receive import tls
+from dicom_listener.receive import status_file, tls
 from dicom_listener.receive.association import Association
 from dicom_listener.receive.services import Services
 from dicom_listener.receive.upper_layer import TICK_SECONDS, Connection, ConnectionClosed
@@ -91,11 +91,14 @@ class Listener:
         log.info("listener.stopped", unfinished=sum(thread.is_alive() for thread in list(self._serving)))
 
     def _accept(self) -> None:
+        status_due = 0.0
         while not self._stopping.is_set():
+            if time.monotonic() >= status_due:
+                status_due = time.monotonic() + status_file.WRITE_SECONDS
+                self._write_status()
             try:
                 peer, address = self._socket.accept()
             except TimeoutError:
-                self._write_refusals()
                 continue
             except OSError as error:  # stopped, too many open files, or the peer has closed
                 if self._stopping.is_set():
@@ -110,11 +113,11 @@ class Listener:
                 peer.close()
                 log.warning("connection.dropped", error=str(error))
 
-    def _write_refusals(self) -> None:
+    def _write_status(self) -> None:
         try:
-            self._services.write_refusals()
+            self._services.write_status()
         except OSError as error:
-            log.warning("listener.refusals_not_written", error=error.strerror)
+            log.warning("listener.status_not_written", error=error.strerror)
 
     def _begin(self, peer: socket.socket, address: str) -> None:
         connection = Connection(peer, self._settings.dicom.max_pdu_bytes, self._stopping.is_set)

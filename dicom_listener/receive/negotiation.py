@@ -43,13 +43,15 @@ class Rejection:
         return bytes((0, self.result, self.source, self.reason))
 
 
+#: Result of a rejection after which the peer may try again.
+TRANSIENT = 2
 CALLING_AE_TITLE_NOT_RECOGNIZED = Rejection(1, 1, 3, "calling AE title not recognized")
 CALLED_AE_TITLE_NOT_RECOGNIZED = Rejection(1, 1, 7, "called AE title not recognized")
 #: No reason given: the title is known, so that "not recognized" would mislead the peer's administrator.
 ADDRESS_NOT_ALLOWED = Rejection(1, 1, 1, "address not allowed for this calling AE title")
-LOCAL_LIMIT_EXCEEDED = Rejection(2, 3, 2, "limit of associations reached")
-ADDRESS_LIMIT_EXCEEDED = Rejection(2, 3, 2, "limit of associations of one address reached")
-AE_TITLE_LIMIT_EXCEEDED = Rejection(2, 3, 2, "limit of associations of one AE title at an address reached")
+LOCAL_LIMIT_EXCEEDED = Rejection(TRANSIENT, 3, 2, "limit of associations reached")
+ADDRESS_LIMIT_EXCEEDED = Rejection(TRANSIENT, 3, 2, "limit of associations of one address reached")
+AE_TITLE_LIMIT_EXCEEDED = Rejection(TRANSIENT, 3, 2, "limit of associations of one AE title at an address reached")
 
 
 @dataclass(frozen=True, slots=True)

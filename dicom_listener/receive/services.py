@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from dicom_listener.receive import dimse, negotiation
+from db.operations import heartbeats
+from dicom_listener.receive import dimse, negotiation, status_file
 from dicom_listener.receive.c_store import CStoreHandler
 from dicom_listener.receive.counters import RefusalCounter
 from dicom_listener.receive.handlers import NullHandler, UnrecognizedHandler
@@ -19,6 +20,7 @@ from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.inbox import Inbox
 
 if TYPE_CHECKING:
+    from db.operations.listener_status import Kind
     from db.settings import Settings
     from dicom_listener.receive.dimse import Command
     from dicom_listener.receive.handlers import RequestHandler
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+#: Pairs of calling AE title and cause shown to operators.
+MAX_SENDERS = 20
 STEP_HANDLERS = {dimse.N_CREATE_RQ: StepCreateHandler, dimse.N_SET_RQ: StepSetHandler}
 
 
@@ -40,7 +44,7 @@ class Services:
         self.commitment_outbox = CommitmentOutbox(self._spool.commitments)
         self._inbox = Inbox(self._spool)
         self._contexts = negotiation.supported(mpps=settings.dicom.mpps)
-        self._refusals = RefusalCounter(self._spool.refusals)
+        self._refusals = RefusalCounter()
         self._steps = StepStates(self._spool.procedure_steps)
         self._peers = PeerDirectory(settings.dicom.peers_file)
         self._seats = Seats(settings.dicom)
@@ -57,8 +61,6 @@ class Services:
 
     def close(self) -> None:
         """Unlock the spool, after the last association."""
-        with contextlib.suppress(OSError):
-            self._refusals.write()
         self._inbox.close()
 
     def admit(self, peer: Peer, *, echo_only: bool) -> Rejection | None:
@@ -104,10 +106,17 @@ class Services:
             with contextlib.suppress(OSError):
                 self._spool.mark_open(peer.association_id)
 
-    def count_refusal(self, peer: Peer, cause: str) -> None:
+    def count_refusal(self, kind: Kind, peer: Peer, cause: str) -> None:
         """Count a rejected association or a refused request."""
-        self._refusals.add(peer.calling_ae_title, cause)
+        self._refusals.add(kind, peer.calling_ae_title, cause)
 
-    def write_refusals(self) -> None:
-        """Hand over the counted refusals to the dispatcher; raises OSError."""
-        self._refusals.write()
+    def write_status(self) -> None:
+        """Pass on process, associations and refusals to the dispatcher; raises OSError."""
+        found = {
+            "process": heartbeats.name(),
+            "open": self._seats.taken,
+            "limit": self._settings.dicom.max_associations,
+            "refused": self._refusals.by_sender()[:MAX_SENDERS],
+            "causes": self._refusals.by_cause(),
+        }
+        status_file.write(self._spool.listener, found)

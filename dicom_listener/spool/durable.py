@@ -7,7 +7,7 @@
     spool/associations/<id>      marker of an open association that has sent objects
     spool/procedure_steps/<hash> state of a procedure step
     spool/commitments/<ids>      storage commitment result for an open association
-    spool/refusals.json          refusals counted by the listener
+    spool/listener.json          status of the listener: associations, refusals
 
 An object is acknowledged only when POSIX guarantees that it survives a power cut: its bytes are synced, and so is a
 directory entry for them. dicom_listener.spool.inbox does both with one flush for each object.
@@ -40,8 +40,8 @@ class Spool:
         self.procedure_steps = root / "procedure_steps"
         #: Storage commitment results for open associations; see dicom_listener.spool.commitment_outbox.
         self.commitments = root / "commitments"
-        #: Refusals counted by the listener; see dicom_listener.receive.counters.
-        self.refusals = root / "refusals.json"
+        #: Status of the listener; see dicom_listener.receive.status_file.
+        self.listener = root / "listener.json"
 
     def prepare(self) -> None:
         """Create the directories durably, readable by their owner only."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from db.operations import disk
 from dicom_listener.dicom.statuses import OutOfResources
 from dicom_listener.spool import file_meta
 from dicom_listener.spool.durable import COMPLETE
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-#: Bytes that stay free: database and logs often share the disk, and must be able to report that it is full.
-RESERVED_BYTES = 512 * 2**20
 #: Seconds for which a measured free space holds: no network fills a tenth of the reserve in so short a time.
 FREE_SPACE_VALID_SECONDS = 0.05
 
@@ -52,9 +51,9 @@ class FreeSpace:
         now = time.monotonic()
         if now < self._valid_until:
             return
-        disk = os.statvfs(self._directory)
-        if disk.f_bavail * disk.f_frsize < RESERVED_BYTES:
-            raise OutOfResources("the disk is full")
+        lacks = disk.measure(self._directory).lacks
+        if lacks is not None:
+            raise OutOfResources(f"the disk is full (no {lacks} beyond the reserve)")
         self._valid_until = now + FREE_SPACE_VALID_SECONDS
 
 

@@ -13,6 +13,7 @@ from db.operations import alarms, heartbeats
 from db.session import transaction
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
     from fastapi.testclient import TestClient
 
     from tests.integration.api.arrivals import Arrivals
@@ -53,7 +54,39 @@ def test_studies_and_processes_are_counted(anonymous: TestClient, arrivals: Arri
     with transaction(database_url) as session:
         heartbeats.record(session, heartbeats.Role.WORKER)
     assert scraped(anonymous, "prelim_studies")["queued"] == 1
-    assert scraped(anonymous, "prelim_processes_alive") == {"worker": 1, "dispatcher": 0}
+    assert scraped(anonymous, "prelim_processes_alive") == {
+        "worker": 1,
+        "dispatcher": 0,
+        "listener": 0,
+        "api": 0,
+    }
+
+
+def test_refusals_are_counted_by_kind_and_cause_only(anonymous: TestClient, database_url: str) -> None:
+    causes = [["limit", "limit of associations reached", 12, 3.0], ["object", "the disk is full", 4, 9.0]]
+    info = {"open": 7, "limit": 100, "refused": [["CT_1", "the disk is full", 4]], "causes": causes}
+    with transaction(database_url) as session:
+        heartbeats.record(session, heartbeats.Role.LISTENER, info, process="host:1")
+    text = anonymous.get("/metrics").text
+    assert 'prelim_refusals_total{cause="the disk is full",kind="object"} 4.0' in text
+    assert 'prelim_associations_open{listener="host:1"} 7.0' in text
+    assert "CT_1" not in text
+
+
+def test_ended_jobs_are_counted_by_reason(anonymous: TestClient, arrivals: Arrivals) -> None:
+    arrivals.reported()
+    arrivals.failed()
+    ended = scraped(anonymous, "prelim_ended_last_hour")
+    assert ended.pop("reported") == 1
+    assert list(ended.values()) == [1]
+
+
+def test_disk_of_the_spool_is_measured(anonymous: TestClient, app: FastAPI) -> None:
+    app.state.settings.spool.mkdir()
+    text = anonymous.get("/metrics").text
+    assert "prelim_disk_free_bytes " in text
+    assert "prelim_disk_free_inodes " in text
+    assert "prelim_disk_reserved_bytes 5.36870912e+08" in text
 
 
 def test_engine_figures_are_labelled_by_worker(anonymous: TestClient, arrivals: Arrivals, database_url: str) -> None:

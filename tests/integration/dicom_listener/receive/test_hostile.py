@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from db.limits import MAX_INFLATED_BYTES
-from dicom_listener.receive import association, counters, upper_layer
+from db.operations import disk
+from db.operations.listener_status import Kind
+from dicom_listener.receive import association, counters, status_file, upper_layer
 from dicom_listener.receive.listener import MAX_PENDING_PER_ADDRESS, Listener
-from dicom_listener.spool import writer
 from dicom_listener.spool.durable import Spool
 from tests.fuzz import wire
 from tests.fuzz.wire import ABORT, COMMAND, LAST, P_DATA_TF, Client, ct_slice, echoes, pdu, pdv
@@ -296,7 +297,7 @@ def test_full_disk_returns_a700_and_recovers(listener: Listener, monkeypatch: py
     with Client(listener.port) as client:
         client.associate()
         with monkeypatch.context() as patch:
-            patch.setattr(writer, "RESERVED_BYTES", 2**62)
+            patch.setattr(disk, "RESERVED_BYTES", 2**62)
             assert client.store("1.2.3", ct_slice("1.2.3")) == 0xA700
         assert client.store("1.2.3", ct_slice("1.2.3")) == 0
 
@@ -314,15 +315,17 @@ def test_refusals_are_counted_by_sender_and_cause(listener: Listener, settings: 
         for _ in range(3):
             client.store("1.2.3", ct_slice("1.2.4"))
     cause = "the SOP Instance UID differs from the command's"
-    wait_until(lambda: counters.read(Spool(settings.spool).refusals) == [("CT_1", cause, 3)])
+    wait_until(lambda: (status_file.read(Spool(settings.spool).listener) or {})["refused"] == [["CT_1", cause, 3]])
+    found = status_file.read(Spool(settings.spool).listener)
+    assert found is not None
+    assert [row[:3] for row in found["causes"]] == [["object", cause, 3]]
 
 
-def test_number_of_counted_titles_is_limited(tmp_path: Path) -> None:
-    counts = counters.RefusalCounter(tmp_path / "refusals.json")
+def test_number_of_counted_titles_is_limited() -> None:
+    counts = counters.RefusalCounter()
     for number in range(counters.MAX_KEYS + 500):
-        counts.add(f"AE{number}", "unknown")
-    counts.write()
-    rows = counters.read(tmp_path / "refusals.json")
+        counts.add(Kind.ASSOCIATION, f"AE{number}", "unknown")
+    rows = counts.by_sender()
     assert len(rows) == counters.MAX_KEYS + 1
     assert rows[0] == (counters.OTHERS, "", 500)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from db.errors import ConfigurationError
+from db.operations import disk
 from dicom_listener.dicom.statuses import OutOfResources
 from dicom_listener.spool import durable, file_meta, writer
 from dicom_listener.spool.durable import DirectorySync, Spool
@@ -258,7 +259,7 @@ def test_short_write_is_completed(box: Inbox, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_object_is_refused_when_only_the_reserve_is_free(box: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "RESERVED_BYTES", 2**62)
+    monkeypatch.setattr(disk, "RESERVED_BYTES", 2**62)
     with pytest.raises(OutOfResources, match="full"):
         box.begin(HEADER)
 
@@ -269,7 +270,7 @@ def test_object_that_would_use_the_reserve_is_refused_while_it_is_received(
     monkeypatch.setattr(writer, "FREE_SPACE_VALID_SECONDS", 0)
     writing = box.begin(HEADER)
     writing.write(b"space is free")
-    monkeypatch.setattr(writer, "RESERVED_BYTES", 2**62)
+    monkeypatch.setattr(disk, "RESERVED_BYTES", 2**62)
     with pytest.raises(OutOfResources, match="full"):
         writing.write(b"no more")
     with pytest.raises(OutOfResources, match="full"):

@@ -1,0 +1,69 @@
+"""Free space of the disk of the data directory: a reserve that received objects never use, and its alarms."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: Bytes that stay free: database and logs often share the disk, and must be able to report that it is full.
+RESERVED_BYTES = 512 * 2**20
+#: Inodes that stay free, for the same reason: a file system of small objects can have bytes and no more file names.
+RESERVED_INODES = 2000
+#: Objects are refused at the reserve; the alarm is raised at this multiple of it, while there is time to act.
+LOW_FACTOR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """Free space of one file system for an ordinary user; *inodes* is None if the file system has no fixed number."""
+
+    bytes: int
+    inodes: int | None
+
+    @property
+    def lacks(self) -> str | None:
+        """Return what the reserve lacks, `space` or `inodes`; None if more than the reserve is free."""
+        return self._below(1)
+
+    def alarm(self) -> tuple[str, str] | None:
+        """Return code and detail of the alarm; None if much more than the reserve is free."""
+        scarce, low = self.lacks, self._below(LOW_FACTOR)
+        if scarce is not None:
+            return "disk_full", f"the disk has {self._free()}, less than the reserve: objects are refused; {REMEDY}"
+        if low is not None:
+            return "disk_low", f"the disk has {self._free()}, little more than the reserve; {REMEDY}"
+        return None
+
+    def _below(self, factor: int) -> str | None:
+        if self.bytes < factor * RESERVED_BYTES:
+            return "space"
+        return "inodes" if self.inodes is not None and self.inodes < factor * RESERVED_INODES else None
+
+    def _free(self) -> str:
+        inodes = "" if self.inodes is None else f" and {self.inodes} inodes"
+        return f"{self.bytes >> 20} MiB{inodes} free"
+
+
+REMEDY = (
+    f"free space until more than {LOW_FACTOR * RESERVED_BYTES >> 20} MiB and {LOW_FACTOR * RESERVED_INODES} inodes are"
+    " free, or move PRELIM_DATA_DIR to a larger disk"
+)
+
+
+def measure(directory: Path) -> Disk:
+    """Measure the disk of *directory*; raises OSError."""
+    found = os.statvfs(directory)
+    # Some file systems (btrfs) make inodes as they are needed and report 0.
+    return Disk(found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None)
+
+
+def measure_existing(directory: Path) -> Disk | None:
+    """Measure the disk of *directory*; None if it does not exist here or cannot be entered."""
+    try:
+        return measure(directory)
+    except OSError:
+        return None

@@ -1,0 +1,91 @@
+"""Status of the listener, as the dispatcher's heartbeat passes it on, and its alarms.
+
+The listener runs without PostgreSQL: it writes its status to a file of the spool, which the dispatcher reads
+(dicom_listener.receive.status_file). The `info` of its heartbeat row has the fields of ListenerStatus.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+from db.operations import heartbeats
+from db.operations.heartbeats import Role
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sqlalchemy.orm import Session
+
+    from db.models import Process
+
+
+class Kind(StrEnum):
+    """Kinds of refusals."""
+
+    #: Association above a limit of their number.
+    LIMIT = "limit"
+    #: Association rejected for another reason: an unknown AE title, an address.
+    ASSOCIATION = "association"
+    #: C-STORE request.
+    OBJECT = "object"
+    #: Another request.
+    REQUEST = "request"
+
+
+class Refusals(NamedTuple):
+    """Refusals for one cause since the start of the listener."""
+
+    kind: str
+    cause: str
+    times: int
+    #: Seconds since the last one.
+    seconds_ago: float
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerStatus:
+    """Associations that are open, their limit, and the refusals by cause."""
+
+    process: str
+    open: int
+    limit: int
+    refusals: list[Refusals]
+
+
+ALARMS = {
+    Kind.LIMIT: (
+        "associations_exhausted",
+        "raise PRELIM_MAX_ASSOCIATIONS, ..._PER_ADDRESS or ..._PER_AE_TITLE, or stop the sender that opens too many",
+    ),
+    Kind.ASSOCIATION: ("associations_rejected", "complete PRELIM_PEERS_FILE, or correct the sender's configuration"),
+    Kind.OBJECT: ("objects_refused", "see docs/dicom.md for the remedy of each cause; the images are not in Prelim"),
+}
+
+
+def current(session: Session) -> list[ListenerStatus]:
+    """Return the status of each listener that is alive."""
+    return [_status(process) for process in heartbeats.alive(session, Role.LISTENER)]
+
+
+def _status(process: Process) -> ListenerStatus:
+    info = process.info
+    refusals = [Refusals(*row) for row in info.get("causes", ())]
+    return ListenerStatus(process.name, info.get("open", 0), info.get("limit", 0), refusals)
+
+
+def alarms(found: Sequence[ListenerStatus], within_seconds: float) -> Iterator[tuple[str, str]]:
+    """Yield code and detail of the alarms for refusals of the last *within_seconds*, one for each kind."""
+    for kind, (code, remedy) in ALARMS.items():
+        recent = [
+            refusals
+            for status in found
+            for refusals in status.refusals
+            if refusals.kind == kind and refusals.seconds_ago < within_seconds
+        ]
+        if recent:
+            latest = min(recent, key=lambda refusals: refusals.seconds_ago)
+            more = f" and {len(recent) - 1} other causes" if len(recent) > 1 else ""
+            when = f"{latest.seconds_ago:.0f} s ago"
+            yield code, f"{when}: {latest.cause}{more}; see the senders in `prelim status`; {remedy}"

@@ -1,0 +1,60 @@
+"""Outcomes of the latest jobs by reason, and the alarm for a reason that becomes frequent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlalchemy import func, select, text
+
+from db.models import Job, Study
+from db.states import JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy.orm import Session
+
+#: Ended jobs that count; cancelled and superseded ones are no outcome of Prelim's work.
+ENDED = (JobState.FINISHED, JobState.FAILED, JobState.NOT_REPORTABLE)
+#: Jobs with one reason in the last hour below which a rising share is chance.
+MIN_JOBS = 5
+#: Share of a reason in the last hour that raises the alarm, and its least ratio to the share in the day before.
+MIN_SHARE = 0.2
+MIN_RATIO = 2.0
+HOUR, DAY = text("interval '1 hour'"), text("interval '25 hours'")
+
+
+class Outcome(NamedTuple):
+    """Number of ended jobs with one reason, in the last hour and in the day before; no reason means a report."""
+
+    reason: str | None
+    hour: int
+    day: int
+
+
+def latest(session: Session) -> list[Outcome]:
+    """Count the jobs of the last 25 hours by reason, of studies received in that time: their times have an index."""
+    in_hour = Job.finished_at > func.now() - HOUR
+    query = (
+        select(Job.reason, func.count().filter(in_hour), func.count().filter(~in_hour))
+        .join(Study, Study.id == Job.study_id)
+        .where(Study.first_received_at > func.now() - DAY, Job.state.in_(ENDED))
+        .group_by(Job.reason)
+    )
+    return [Outcome(*row) for row in session.execute(query)]
+
+
+def alarm(outcomes: Sequence[Outcome]) -> tuple[str, str] | None:
+    """Return code and detail of the alarm for the most frequent reason whose share has risen; None without one."""
+    hour, day = sum(found.hour for found in outcomes), sum(found.day for found in outcomes)
+    for found in sorted(outcomes, key=lambda outcome: -outcome.hour):
+        if found.reason is None or found.hour < MIN_JOBS:
+            continue
+        share, before = found.hour / hour, found.day / day if day else 0.0
+        if share >= MIN_SHARE and share >= MIN_RATIO * before:
+            return "reason_rising", (
+                f"{found.hour} of the {hour} studies of the last hour ended with {found.reason}"
+                f" ({share:.0%}; {before:.0%} in the day before): see docs/api.md for its meaning, remove its cause,"
+                f" then run `prelim retry --reason {found.reason}`"
+            )
+    return None

@@ -1,0 +1,37 @@
+"""Pass on the listener's status to the dispatcher, as the file `spool/listener.json`.
+
+It is a file, because the listener runs without PostgreSQL: the dispatcher reads it for a heartbeat in the listener's
+name. Only the listener's accepting thread writes it, atomically and regularly: its age shows whether that thread runs.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: Seconds between two writes.
+WRITE_SECONDS = 2.0
+#: Age of a file that a listener no longer writes: a disk may be slow, and the clock be stepped a little.
+STALE_SECONDS = 15.0
+
+
+def write(path: Path, status: dict[str, Any]) -> None:
+    """Replace the file; raises OSError."""
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(status))
+    fresh.replace(path)
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """Return the status of a running listener; None if no listener has written the file in the last STALE_SECONDS."""
+    try:
+        if time.time() - path.stat().st_mtime > STALE_SECONDS:
+            return None
+        status: dict[str, Any] = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return status
