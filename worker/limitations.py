@@ -5,25 +5,40 @@ Each is listed in docs/report-sentences.md with its cause and the consequence fo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from worker.prompting.wording import image_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from worker.images.study_images import StudyImages
+    from worker.images.study_images import PartImages, StudyImages
     from worker.model.engine.request import FinishReason
     from worker.retrieval.out_of_distribution import OodResult
     from worker.retrieval.retrieve import Retrieval
 
 _CUT_OFF = {"length": "The text was cut off at the token limit.", "deadline": "The text was cut off at the time limit."}
 _SIDES = "right and left may be reversed in this report. Check sides against the images"
+#: Findings of a part for which the model returned nothing, in a report of several parts.
+NO_TEXT = "Not analysed: the model returned no text."
 _NOT_QUOTED = "No similar earlier cases were quoted"
 
 
-def fixed_text(images: StudyImages, retrieval: Retrieval) -> str | None:
-    """Return the fixed report of a study that the model must not read; None for any other.
+class ReadPart(NamedTuple):
+    """A part of a study, the comparison of its images, and the end of its text."""
+
+    images: PartImages
+    retrieval: Retrieval
+    finish_reason: FinishReason = "stop"
+
+    @property
+    def analysed(self) -> bool:
+        """True if the model has read its images."""
+        return self.images.informative and not self.retrieval.rejected
+
+
+def fixed_text(images: PartImages, retrieval: Retrieval) -> str | None:
+    """Return the fixed report of a part that the model must not read; None for any other.
 
     The model would describe findings in an empty image, copied from the quoted cases.
     """
@@ -35,25 +50,29 @@ def fixed_text(images: StudyImages, retrieval: Retrieval) -> str | None:
     return f"Findings: {findings} Impression: No impression: the images were not analysed."
 
 
-def basis_of(images: StudyImages, retrieval: Retrieval) -> str:
+def basis_of(parts: Sequence[ReadPart]) -> str:
     """Return the phrase for the images a report is based on: "8 of 240 slices of series 3"."""
-    if retrieval.ood is None or not retrieval.rejected:
-        return images.basis
-    return f"{images.basis}; not analysed: {_out_of_distribution(images, retrieval.ood)}"
+    return "; ".join(_with_name(part, parts, _basis_of(part)) for part in parts)
 
 
-def _out_of_distribution(images: StudyImages, ood: OodResult) -> str:
+def _basis_of(part: ReadPart) -> str:
+    ood = part.retrieval.ood
+    if ood is None or not part.retrieval.rejected:
+        return part.images.basis
+    return f"{part.images.basis}; not analysed: {_out_of_distribution(part.images, ood)}"
+
+
+def _with_name(part: ReadPart, parts: Sequence[ReadPart], text: str) -> str:
+    return f"{part.images.name}: {text}" if len(parts) > 1 else text
+
+
+def _out_of_distribution(images: PartImages, ood: OodResult) -> str:
     name = image_name(images.modality, images.body_part)
     return f"the images are out of distribution for {name} images (reference set: {ood.reference_images} images)"
 
 
 def limitations(
-    images: StudyImages,
-    retrieval: Retrieval,
-    *,
-    indexed: bool,
-    finish_reason: FinishReason,
-    late_arrivals: Sequence[str],
+    images: StudyImages, parts: Sequence[ReadPart], *, indexed: bool, late_arrivals: Sequence[str]
 ) -> list[str]:
     """Return the limitations of a report as sentences: why it may be incomplete or wrong.
 
@@ -62,22 +81,35 @@ def limitations(
     sentences = [f"New in this version: {late}." for late in late_arrivals] + images.limitations()
     for number, image in enumerate(images.images, start=1):
         sentences += [f"Image {number} is {warning}." for warning in image.warnings]
-    if images.informative and not retrieval.rejected:
-        sentences += _of_orientation(images)
-    if finish_reason in _CUT_OFF:
-        sentences.append(_CUT_OFF[finish_reason])
+    return [*sentences, *_of_orientation(parts), *_of_parts(parts, indexed=indexed)]
+
+
+def _of_parts(parts: Sequence[ReadPart], *, indexed: bool) -> Iterator[str]:
+    """Yield the sentences of the parts, with its name if a sentence does not concern all of them."""
+    of_each = [list(_of_part(part, indexed=indexed)) for part in parts]
+    common = set.intersection(*map(set, of_each))
+    yield from (sentence for sentence in of_each[0] if sentence in common)
+    for part, sentences in zip(parts, of_each, strict=True):
+        yield from (_with_name(part, parts, sentence) for sentence in sentences if sentence not in common)
+
+
+def _of_part(part: ReadPart, *, indexed: bool) -> Iterator[str]:
+    if part.finish_reason in _CUT_OFF:
+        yield _CUT_OFF[part.finish_reason]
     if not indexed:
-        return [*sentences, f"{_NOT_QUOTED}: no reference index exists for this model."]
-    # A study without diagnostic information is not compared.
-    return sentences + (list(_of_retrieval(images.modality, retrieval)) if images.informative else [])
+        yield f"{_NOT_QUOTED}: no reference index exists for this model."
+    elif part.images.informative:
+        # Images without diagnostic information are not compared.
+        yield from _of_retrieval(part.images, part.retrieval)
 
 
-def _of_orientation(images: StudyImages) -> Iterator[str]:
+def _of_orientation(parts: Sequence[ReadPart]) -> Iterator[str]:
     """Yield one sentence for each problem, with the images it concerns."""
     concerned: dict[str, list[int]] = {}
-    for number, image in enumerate(images.images, start=1):
-        if image.orientation_problem:
-            concerned.setdefault(image.orientation_problem, []).append(number)
+    for part in parts:
+        for number, image in enumerate(part.images.images, start=part.images.first):
+            if image.orientation_problem and part.analysed:
+                concerned.setdefault(image.orientation_problem, []).append(number)
     for problem, numbers in concerned.items():
         yield f"{_named(numbers)}: {problem}; {_SIDES}."
 
@@ -91,8 +123,8 @@ def _named(numbers: Sequence[int]) -> str:
     return f"Images {', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
 
 
-def _of_retrieval(modality: str, retrieval: Retrieval) -> Iterator[str]:
-    ood = retrieval.ood
+def _of_retrieval(images: PartImages, retrieval: Retrieval) -> Iterator[str]:
+    ood, modality = retrieval.ood, images.modality
     if ood is None:
         yield f"{_NOT_QUOTED}: the reference index has too few cases of modality {modality}."
     elif retrieval.rejected:
@@ -105,8 +137,9 @@ def _of_retrieval(modality: str, retrieval: Retrieval) -> Iterator[str]:
         if retrieval.below_threshold is not None:
             similarity = f"similarity {retrieval.below_threshold:.3f}, threshold {ood.min_similarity:.3f}"
             yield f"{_NOT_QUOTED}: the nearest case of modality {modality} is not similar enough ({similarity})."
-        for number, score in enumerate(ood.scores, start=1):
-            if number - 1 not in ood.in_distribution:
+        for index, score in enumerate(ood.scores):
+            if index not in ood.in_distribution:
+                number = images.first + index
                 measured = f"score {score:.2f}, threshold {ood.threshold:.2f}"
                 yield f"Image {number} was not used for retrieval: out of distribution ({measured})."
 

@@ -9,18 +9,18 @@ import time
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from db.errors import Reason, TransientFailure
-from db.reports.versions import Draft, Quoted, Shown
-from worker.images import encode
+from db.reports.versions import Draft, Quoted
+from worker.images.encode import encoded
 from worker.images.study import images_of
-from worker.limitations import basis_of, fixed_text, limitations
+from worker.limitations import NO_TEXT, ReadPart, basis_of, fixed_text, limitations
 from worker.model.engine.request import Request
 from worker.prompting import wording
-from worker.prompting.report import QuotedCase, report_prompt, split_report
+from worker.prompting.report import QuotedCase, Section, joined, report_prompt, split_report
 from worker.retrieval.retrieve import Query, Retrieval, retrieve
 
 if TYPE_CHECKING:
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from db.reports.versions import Shown
     from db.settings import Settings
     from worker.images.study import StoredInstance
-    from worker.images.study_images import RenderedImage, StudyImages
+    from worker.images.study_images import PartImages, StudyImages
     from worker.model.engine.request import FinishReason, Generation, Timings
     from worker.retrieval.retrieve import Index
 
@@ -78,9 +79,28 @@ class StudyToReport:
     corrections: Sequence[str] = ()
 
 
-class _Answer(NamedTuple):
-    text: str
+@dataclass(slots=True)
+class _Part:
+    """Results of the steps of one part of a study; *text* is set early if the model must not read it."""
+
+    images: PartImages
+    retrieval: Retrieval
+    quoted: list[Quoted]
+    text: str | None
     finish_reason: FinishReason = "stop"
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what reproduces the text of the part; keys are published by the API: stable."""
+        ood = self.retrieval.ood
+        return {
+            "text": self.text,
+            "finish_reason": self.finish_reason,
+            "modality": self.images.modality,
+            "body_part": self.images.body_part,
+            "z": ood.scores if ood else None,
+            "least_similarity": ood.min_similarity if ood else None,
+            "refused": self.retrieval.rejected,
+        }
 
 
 @dataclass(slots=True)
@@ -90,9 +110,7 @@ class _Run:
     study: StudyToReport
     images: StudyImages
     shown: list[Shown]
-    retrieval: Retrieval
-    quoted: list[Quoted]
-    answer: _Answer
+    parts: list[_Part]
     seconds: dict[str, float]
 
 
@@ -112,8 +130,10 @@ class _Steps:
         self.on_progress()
 
     def parts_of_generation(self, timings: Timings) -> None:
-        for part in ("queue", "vision", "prefill"):
-            self.seconds[f"generation_{part}"] = round(getattr(timings, part), 4)
+        for name in ("queue", "vision", "prefill"):
+            # The parts of a study are generated at the same time: the slowest counts.
+            key, seconds = f"generation_{name}", round(getattr(timings, name), 4)
+            self.seconds[key] = max(self.seconds.get(key, 0.0), seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +153,12 @@ class Pipeline:
         """
         steps = _Steps(on_progress)
         images = self._images(study, steps)
-        shown = _encoded(images, on_progress)
+        # Before the text is written, so that nothing slow lies between text and commit.
+        shown = encoded(images, on_progress)
         steps.ended("encode")
-        retrieval = self._retrieve(study, images, steps)
-        quoted = self._quote(retrieval)
-        steps.ended("quote")
-        text = fixed_text(images, retrieval)
-        answer = self._generate(images, quoted, steps) if text is None else _Answer(text)
-        return self._draft(_Run(study, images, shown, retrieval, quoted, answer, steps.seconds))
+        parts = [self._compared(study, part, steps) for part in images.parts]
+        self._generate(parts, steps)
+        return self._draft(_Run(study, images, shown, parts, steps.seconds))
 
     def _images(self, study: StudyToReport, steps: _Steps) -> StudyImages:
         images = images_of(
@@ -152,7 +170,14 @@ class Pipeline:
         steps.ended("render")
         return images
 
-    def _retrieve(self, study: StudyToReport, images: StudyImages, steps: _Steps) -> Retrieval:
+    def _compared(self, study: StudyToReport, images: PartImages, steps: _Steps) -> _Part:
+        """Retrieve the similar cases of a part; its text, if the model must not read the part."""
+        retrieval = self._retrieve(study, images, steps)
+        quoted = self._quote(retrieval)
+        steps.ended("quote")
+        return _Part(images, retrieval, quoted, fixed_text(images, retrieval))
+
+    def _retrieve(self, study: StudyToReport, images: PartImages, steps: _Steps) -> Retrieval:
         if self.index is None or not images.informative:
             return Retrieval()
         tokens = self._patch_tokens(images, steps.on_progress)
@@ -163,7 +188,7 @@ class Pipeline:
         steps.ended("retrieval")
         return found
 
-    def _patch_tokens(self, images: StudyImages, on_progress: Callable[[], None]) -> npt.NDArray[np.float32]:
+    def _patch_tokens(self, images: PartImages, on_progress: Callable[[], None]) -> npt.NDArray[np.float32]:
         """Return the vision tokens of the images, one image at a time: each of them is progress."""
         parts = []
         for image in images.images:
@@ -181,20 +206,28 @@ class Pipeline:
         similar = [case for case in retrieval.similar if case.case_id in texts]
         return [Quoted(case.case_id, case.similarity, texts[case.case_id]) for case in similar]
 
-    def _generate(self, images: StudyImages, quoted: Sequence[Quoted], steps: _Steps) -> _Answer:
-        cases = [QuotedCase(case.excerpt, case.similarity) for case in quoted]
-        request = Request(
-            report_prompt(images.modality, images.body_part, cases),
-            [image.pixels for image in images.images],
+    def _generate(self, parts: Sequence[_Part], steps: _Steps) -> None:
+        """Let the model write the text of each part without one; the engine generates them in one batch."""
+        submitted = [(part, self.model.submit(self._request(part))) for part in parts if part.text is None]
+        steps.ended("prompt")
+        try:
+            for part, future in submitted:
+                generation = self._wait(future, steps.on_progress)
+                part.text, part.finish_reason = generation.text, generation.finish_reason
+                steps.parts_of_generation(generation.timings)
+        finally:
+            for _, future in submitted:
+                future.cancel()
+        steps.ended("generation")
+
+    def _request(self, part: _Part) -> Request:
+        cases = [QuotedCase(case.excerpt, case.similarity) for case in part.quoted]
+        return Request(
+            report_prompt(part.images.modality, part.images.body_part, cases),
+            [image.pixels for image in part.images.images],
             max_new_tokens=self.settings.model.max_new_tokens,
             deadline_seconds=self.settings.model.report_deadline_seconds,
         )
-        future = self.model.submit(request)
-        steps.ended("prompt")
-        generation = self._wait(future, steps.on_progress)
-        steps.ended("generation")
-        steps.parts_of_generation(generation.timings)
-        return _Answer(generation.text, generation.finish_reason)
 
     def _wait(self, future: Future[Generation], on_progress: Callable[[], None]) -> Generation:
         """Wait for the answer; report progress only while the engine steps, so that a hanging engine loses its leases.
@@ -202,82 +235,61 @@ class Pipeline:
         Steps for any request count, not only this one's tokens: a request that waits for a free slot keeps its lease.
         """
         progress = self.model.progress
-        try:
-            while True:
-                try:
-                    return future.result(timeout=PROGRESS_POLL_SECONDS)
-                except TimeoutError:
-                    if future.done():
-                        raise
-                    if self.model.progress > progress:
-                        progress = self.model.progress
-                        on_progress()
-        finally:
-            future.cancel()
+        while True:
+            try:
+                return future.result(timeout=PROGRESS_POLL_SECONDS)
+            except TimeoutError:
+                if future.done():
+                    raise
+                if self.model.progress > progress:
+                    progress = self.model.progress
+                    on_progress()
 
     def _draft(self, run: _Run) -> Draft:
-        findings, impression = split_report(run.answer.text)
-        if not findings and not impression:
-            raise TransientFailure(Reason.EMPTY_REPORT, "the model returned no text")
+        findings, impression = joined(_sections(run.parts))
+        parts = [ReadPart(part.images, part.retrieval, part.finish_reason) for part in run.parts]
+        indexed = self.index is not None
+        sentences = limitations(run.images, parts, indexed=indexed, late_arrivals=run.study.late_arrivals)
         return Draft(
             findings=findings,
             impression=impression,
-            basis=basis_of(run.images, run.retrieval),
-            limitations=[
-                *run.study.corrections,
-                *limitations(
-                    run.images,
-                    run.retrieval,
-                    indexed=self.index is not None,
-                    finish_reason=run.answer.finish_reason,
-                    late_arrivals=run.study.late_arrivals,
-                ),
-            ],
+            basis=basis_of(parts),
+            limitations=[*run.study.corrections, *sentences],
             prompt_version=wording.VERSION,
             model_digest=self.model.digest,
             provenance=self._provenance(run),
-            evidence=run.quoted,
+            evidence=[quoted for part in run.parts for quoted in part.quoted],
             images=run.shown,
         )
 
     def _provenance(self, run: _Run) -> dict[str, Any]:
-        # Keys are published by the API: stable.
-        ood = run.retrieval.ood
+        # Keys are published by the API: stable. Those of the first part stand beside those of the study.
+        parts = [
+            {"name": part.images.name, "images": len(part.images.images), "evidence": len(part.quoted)}
+            | part.provenance()
+            for part in run.parts
+        ]
         return {
-            "text": run.answer.text,
-            "finish_reason": run.answer.finish_reason,
-            "modality": run.images.modality,
-            "body_part": run.images.body_part,
+            **run.parts[0].provenance(),
+            "parts": parts,
             "index_snapshot": self.index.snapshot if self.index else None,
-            "z": ood.scores if ood else None,
-            "least_similarity": ood.min_similarity if ood else None,
-            "refused": run.retrieval.rejected,
             "orientation": [image.transform.get("orientation") for image in run.images.images],
             "seconds": run.seconds,
             "versions": _versions(),
         }
 
 
+def _sections(parts: Sequence[_Part]) -> list[Section]:
+    """Return the sections of the report; raises TransientFailure if the model returned no text for any part."""
+    texts = [split_report(part.text or "") for part in parts]
+    if not any(findings or impression for findings, impression in texts):
+        raise TransientFailure(Reason.EMPTY_REPORT, "the model returned no text")
+    return [
+        Section(part.images.name, *(text if any(text) else (NO_TEXT, "")))
+        for part, text in zip(parts, texts, strict=True)
+    ]
+
+
 @lru_cache(maxsize=1)
 def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("prelim", "torch", "transformers", "pydicom", "numpy", "pillow")}
-
-
-def _encoded(images: StudyImages, on_progress: Callable[[], None]) -> list[Shown]:
-    """Encode the images for storage: before the text is written, so that nothing slow lies between text and commit."""
-    shown = []
-    for image in images.images:
-        shown.append(_shown(image))
-        on_progress()
-    return shown
-
-
-def _shown(image: RenderedImage) -> Shown:
-    return Shown(
-        png=encode.png(image.pixels),
-        sop_instance_uid=image.sop_instance_uid,
-        frame=image.frame,
-        reason=image.reason,
-        transform=image.transform,
-        warnings=list(image.warnings),
-    )

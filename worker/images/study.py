@@ -103,12 +103,13 @@ def images_of(
 
 
 def _by_part(images: Sequence[RenderedImage], chosen: Sequence[Chosen]) -> list[PartImages]:
-    parts = []
+    parts: list[PartImages] = []
     for one in chosen:
         uids = {item.sop_instance_uid for item in one.group.candidates}
         if own := [image for image in images if image.sop_instance_uid in uids]:
             basis = one.basis(_rendered_of(own, one.selections)) + _tier_note(one.group.tier)
-            parts.append(PartImages(own, basis, one.group.modality, name_of(one.group.parts)))
+            first = 1 + sum(len(part.images) for part in parts)
+            parts.append(PartImages(own, basis, one.group.modality, name_of(one.group.parts), first))
     return parts
 
 

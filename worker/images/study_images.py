@@ -51,6 +51,8 @@ class PartImages:
     modality: str
     #: CHEST, HEAD AND NECK ...; empty if unknown.
     body_part: str
+    #: Number of its first image among those of the study, from 1.
+    first: int = 1
 
     @property
     def name(self) -> str:
@@ -82,11 +84,6 @@ class StudyImages:
         """Basis of the report, with the name of each part if there are several."""
         several = len(self.parts) > 1
         return "; ".join((f"{part.name}: " if several else "") + part.basis for part in self.parts)
-
-    @property
-    def informative(self) -> bool:
-        """True if at least one image can show a finding."""
-        return any(part.informative for part in self.parts)
 
     @property
     def modality(self) -> str:

@@ -16,7 +16,7 @@ from worker.images.decode.patient_axes import CONTRADICTORY, IMPOSSIBLE, MISSING
 from worker.images.render import quality
 from worker.images.render.orientation import NO_BREAST, TWO_SIDES, WRONG_BREAST, WRONG_VIEW
 from worker.images.study_images import LeftOut, PartImages, RenderedImage, StudyImages
-from worker.limitations import basis_of, fixed_text, limitations
+from worker.limitations import NO_TEXT, ReadPart, basis_of, fixed_text, limitations
 from worker.retrieval.retrieve import Retrieval
 
 if TYPE_CHECKING:
@@ -47,17 +47,23 @@ def study(*warnings: str, left_out: tuple[str, ...] = ()) -> StudyImages:
 
 
 def sentences(images: StudyImages | None = None, retrieval: Retrieval | None = None, **changes: Any) -> list[str]:
-    values: dict[str, Any] = {"indexed": True, "finish_reason": "stop", "late_arrivals": []}
+    values: dict[str, Any] = {"indexed": True, "finish_reason": "stop", "late_arrivals": []} | changes
     found = Retrieval(compared(1.0, 1.5)) if retrieval is None else retrieval
-    return limitations(images or study(), found, **values | changes)
+    of_study = images or study()
+    parts = [ReadPart(part, found, values.pop("finish_reason")) for part in of_study.parts]
+    return limitations(of_study, parts, **values)
+
+
+def part(*warnings: str) -> PartImages:
+    return study(*warnings).parts[0]
 
 
 def test_normal_report_has_no_limitations_and_no_fixed_text() -> None:
     retrieval = Retrieval(compared(1.0, 1.5))
 
     assert sentences() == []
-    assert fixed_text(study(), retrieval) is None
-    assert basis_of(study(), retrieval) == "2 of 2 views"
+    assert fixed_text(part(), retrieval) is None
+    assert basis_of([ReadPart(part(), retrieval)]) == "2 of 2 views"
 
 
 def test_rejected_study_names_scores_and_threshold() -> None:
@@ -85,7 +91,7 @@ def test_study_without_diagnostic_information_is_not_compared() -> None:
         "Image 1 is blank (all pixels have the same value).",
         "Image 2 is blank (all pixels have the same value).",
     ]
-    assert fixed_text(blank, Retrieval()) is not None
+    assert fixed_text(blank.parts[0], Retrieval()) is not None
 
 
 def test_omitted_images_are_counted_by_cause() -> None:
@@ -128,8 +134,9 @@ def every_sentence() -> Iterator[str]:
         yield from sentences(retrieval=Retrieval(ood))
     yield from sentences(retrieval=REJECTED)
     yield from sentences(retrieval=Retrieval(compared(1.0, 1.0, min_similarity=0.95), below_threshold=0.9))
-    yield basis_of(study(), REJECTED)
-    for images, retrieval in ((study(quality.BLANK), Retrieval()), (study(), REJECTED)):
+    yield f"Findings: {NO_TEXT}"
+    yield basis_of([ReadPart(part(), REJECTED)])
+    for images, retrieval in ((part(quality.BLANK), Retrieval()), (part(), REJECTED)):
         yield from re.split(r" (?=Impression:)", str(fixed_text(images, retrieval)))
 
 
