@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Literal
 
 from api.errors import NotFound
 from api.v1.schemas import Content, Evidence, Image, Report, Study, StudyWithContent
@@ -13,9 +14,11 @@ from db.studies import conflicts
 
 if TYPE_CHECKING:
     import uuid
+    from collections.abc import Iterator
 
     from sqlalchemy.orm import Session
 
+    from db.models import Report as ReportRow
     from db.models import ReportImage
 
 
@@ -41,21 +44,29 @@ def report(session: Session, line: overview.StudyLine) -> Report | None:
         return None
     columns = {name: getattr(row, name) for name in Report.model_fields if name in row.__table__.columns}
     limitations = [*([conflicts.HELD] if line.state == DisplayedState.HELD else []), *row.limitations]
-    images = [_image(line.id, row.version, image) for image in versions.images(session, row.id)]
+    of_images, of_evidence = (_parts(row, count) for count in ("images", "evidence"))
+    images = [_image(line.id, row, image, next(of_images, "")) for image in versions.images(session, row.id)]
     return Report(
         **columns | {"limitations": limitations},
         outdated=row.revision < line.revision,
         images=images,
         pictures=images,
         remarks=limitations,
-        evidence=[Evidence.model_validate(case) for case in versions.evidence(session, row.id)],
+        evidence=[Evidence(**asdict(case), part=next(of_evidence, "")) for case in versions.evidence(session, row.id)],
     )
 
 
-def _image(study_id: uuid.UUID, version: int, row: ReportImage) -> Image:
+def _parts(row: ReportRow, counted: Literal["images", "evidence"]) -> Iterator[str]:
+    """Yield the name of the part for each image or earlier case of a report; empty for reports without parts."""
+    for part in row.provenance.get("parts", []):
+        yield from [part["name"]] * part[counted]
+
+
+def _image(study_id: uuid.UUID, report: ReportRow, row: ReportImage, part: str) -> Image:
     columns = {name: getattr(row, name) for name in Image.model_fields if name in row.__table__.columns}
     # With its version, so that the address never leads to an image of a later report.
-    return Image(**columns, url=f"/v1/studies/{study_id}/report/images/{row.ordinal}?version={version}")
+    url = f"/v1/studies/{study_id}/report/images/{row.ordinal}?version={report.version}"
+    return Image(**columns, url=url, part=part)
 
 
 def image(session: Session, study_id: uuid.UUID, version: int | None, ordinal: int) -> ReportImage:

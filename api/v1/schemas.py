@@ -98,6 +98,7 @@ class Evidence(Body):
     source: str | None
     modality: str | None
     body_part: str | None
+    part: str = Field(default="", description="Part of the study, as headed in the text: CT HEAD. Empty if unknown.")
 
 
 class Image(Body):
@@ -110,6 +111,7 @@ class Image(Body):
     reason: str = Field(description="Reason of the selection of this frame.")
     transform: dict[str, Any] = Field(description="Rendering steps from stored values to pixels.")
     warnings: list[str]
+    part: str = Field(default="", description="Part of the study, as headed in the text: CT HEAD. Empty if unknown.")
     sha256: str = Field(description="Digest of the PNG, in hexadecimal.")
 
 

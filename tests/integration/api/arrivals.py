@@ -6,7 +6,7 @@ import datetime as dt
 import io
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -92,7 +92,9 @@ class Arrivals:
         assert claim.study_id == study_id
         return claim
 
-    def draft(self, images: list[bytes] | None = None, **text: str) -> versions.Draft:
+    def draft(
+        self, images: list[bytes] | None = None, parts: list[dict[str, Any]] | None = None, **text: str
+    ) -> versions.Draft:
         shown = [
             versions.Shown(image, "1.2.3", frame, "the only frame", {"window": [40, 400]}, ["burned-in text"])
             for frame, image in enumerate(images or [png()])
@@ -102,7 +104,7 @@ class Arrivals:
             **(words | text),
             prompt_version="report/1",
             model_digest="sha256:abc",
-            provenance={"torch": "2.13.0"},
+            provenance={"torch": "2.13.0"} | ({"parts": parts} if parts else {}),
             limitations=["cut short at 200 tokens"],
             evidence=[versions.Quoted(self._case(), 0.91, "Clear lungs in an earlier case.")],
             images=shown,

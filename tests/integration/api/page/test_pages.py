@@ -9,6 +9,7 @@ from db.models import Study
 from db.operations import heartbeats
 from db.reports import reference_reports, versions
 from db.session import transaction
+from tests.integration.api.arrivals import png
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -68,6 +69,15 @@ def test_study_page_shows_banner_report_images_and_evidence(visitor: TestClient,
         assert text in page
     assert f'<img src="/v1/studies/{study_id}/report/images/1?version=1"' in page
     assert 'http-equiv="refresh"' not in page, "the text of a report does not change while it is read"
+
+
+def test_parts_of_a_study_are_headings_in_the_report(visitor: TestClient, arrivals: Arrivals) -> None:
+    parts = [{"name": "CT HEAD", "images": 1, "evidence": 0}, {"name": "CT CHEST", "images": 1, "evidence": 1}]
+    text = "CT HEAD\nNo bleeding.\n\nCT CHEST\nClear lungs."
+    page = visitor.get(f"/studies/{arrivals.reported(arrivals.draft([png(1), png(2)], parts, findings=text))}").text
+
+    assert page.count("<h4>CT HEAD</h4>") == page.count("<h4>CT CHEST</h4>") == 1
+    assert "<b>CT CHEST</b>" in page, "the earlier case is attributed to its part"
 
 
 def test_names_written_right_to_left_are_isolated(visitor: TestClient, arrivals: Arrivals) -> None:

@@ -129,6 +129,15 @@ def test_evidence_has_case_similarity_and_source(client: TestClient, arrivals: A
     assert (case["source"], case["modality"], case["body_part"]) == ("made", "DX", "CHEST")
 
 
+def test_images_and_evidence_name_the_part_of_the_study(client: TestClient, arrivals: Arrivals) -> None:
+    parts = [{"name": "CT HEAD", "images": 1, "evidence": 0}, {"name": "CT CHEST", "images": 2, "evidence": 1}]
+    study_id = arrivals.reported(arrivals.draft([png(1), png(2), png(3)], parts))
+    body = client.get(f"/v1/studies/{study_id}/report").json()
+
+    assert [image["part"] for image in body["images"]] == ["CT HEAD", "CT CHEST", "CT CHEST"]
+    assert [case["part"] for case in body["evidence"]] == ["CT CHEST"]
+
+
 def test_image_is_exactly_the_one_given_to_the_model(client: TestClient, arrivals: Arrivals) -> None:
     given = [png(10), png(200)]
     study_id = arrivals.reported(arrivals.draft(given))
