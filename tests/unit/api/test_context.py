@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +14,7 @@ from api.context import RequestContext
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-STUDY = str(uuid.uuid4())
+STUDY = "0b7d5d5e-7c2b-4f0e-9a53-5d1f6c1e8a11"
 
 
 def bound(path: str, *, error: Exception | None = None) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import re
-import uuid
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from tests.integration.api.arrivals import Arrivals
 
 OPEN = {"/v1/health", "/metrics", "/login", "/logout", "/docs", "/openapi.json"}
-SOME = str(uuid.uuid4())
+SOME = "0b7d5d5e-7c2b-4f0e-9a53-5d1f6c1e8a11"
 GUARDED_API = [
     "/v1/studies",
     f"/v1/studies/{SOME}",
