@@ -15,15 +15,17 @@ from pydicom.pixels.processing import apply_windowing
 from worker.images.decode.samples import apply, stored_values
 from worker.images.errors import Unreadable
 from worker.images.render.lookup_tables import table_in
-from worker.images.render.windows import MAX_MAGNITUDE, Window, header_windows
+from worker.images.render.units import rescale_fault
+from worker.images.render.windows import Window, header_windows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     import numpy.typing as npt
 
     from worker.images.decode.header import Header
     from worker.images.decode.samples import Frame
+    from worker.images.render.lookup_tables import Table
 
     Values = npt.NDArray[Any]
     Function = Callable[[Values], Values]
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 #: Percentiles of the pixels that become black and white if the header has no usable VOI.
 _PERCENTILES = (0.5, 99.5)
+#: Step of an image shown between them.
+PERCENTILES = f"percentiles {_PERCENTILES[0]} to {_PERCENTILES[1]}"
 #: Pixels on which the VOI is selected; more do not change it.
 _MAX_SAMPLE = 1 << 18
 #: Share of the pixels between black and white below which a header's window hides the image.
@@ -69,13 +73,19 @@ def _modality_lut(header: Header) -> tuple[Function, Steps]:
         try:
             item = next(iter(header.items("ModalityLUTSequence")), header)
             table = table_in(item, "LUTDescriptor", "LUTData", signed=header.integer("PixelRepresentation") == 1)
-        except Unreadable:
-            return _unchanged, {"modality": "lookup table not usable"}
-        return table.look_up, {}
-    slope, intercept = header.number("RescaleSlope"), header.number("RescaleIntercept") or 0.0
-    if not slope or max(abs(slope), abs(intercept)) > MAX_MAGNITUDE:
+        except Unreadable as problem:
+            return _unchanged, {"modality": f"lookup table not usable: {problem.detail}"}
+        return table.look_up, _narrow("modality_bits", table)
+    slope, intercept = header.number("RescaleSlope"), header.number("RescaleIntercept")
+    # Half a pair would shift or scale the values into a unit that they do not have.
+    if slope is None or intercept is None or rescale_fault(header):
         return _unchanged, {}
     return lambda values: values * slope + intercept, {}
+
+
+def _narrow(step: str, table: Table) -> Steps:
+    """Return the step of a table whose entries use fewer bits than declared; empty for any other."""
+    return {step: f"{table.held} of {table.bits}"} if table.held < table.bits else {}
 
 
 def _unchanged(values: Values) -> Values:
@@ -97,14 +107,15 @@ def _selected_voi(header: Header, frame: Frame, rescale: Function) -> tuple[Func
     if frame.stored == 1:
         return lambda values: (values != 0) * 255.0, {"voi": "one bit"}
     sample = _sample(header, frame)
-    for voi, steps in _header_vois(header, frame, rescale):
+    vois, fault = _header_vois(header, frame, rescale)
+    for voi, steps in vois:
         if sample.size == 0 or _shows_image(voi(rescale(sample))):
-            return voi, steps
+            return voi, {**steps, **fault}
     if frame.stored == 8 and rescale is _unchanged:  # noqa: PLR2004 - bits
-        return lambda values: values.astype(np.float64), {"voi": "as stored", **Window(128, 256).recorded()}
+        return lambda values: values.astype(np.float64), {"voi": "as stored", **Window(128, 256).recorded(), **fault}
     low, high = np.percentile(rescale(sample), _PERCENTILES) if sample.size else (0.0, 0.0)
     voi, steps = _windowed(Window.between(float(low), float(high)))
-    return voi, {**steps, "voi": f"percentiles {_PERCENTILES[0]} to {_PERCENTILES[1]}"}
+    return voi, {**steps, "voi": PERCENTILES, **fault}
 
 
 def _sample(header: Header, frame: Frame) -> Values:
@@ -115,15 +126,18 @@ def _sample(header: Header, frame: Frame) -> Values:
     return values[(values < padding[0]) | (values > padding[1])] if padding else values
 
 
-def _header_vois(header: Header, frame: Frame, rescale: Function) -> Iterator[tuple[Function, Steps]]:
-    """Yield the header's VOI LUT, then its windows: PS3.3 C.11.2 leaves the choice to the application."""
+def _header_vois(header: Header, frame: Frame, rescale: Function) -> tuple[list[tuple[Function, Steps]], Steps]:
+    """Return the header's VOI LUT and windows, and the fault of a table that cannot be used.
+
+    PS3.3 C.11.2 leaves the choice to the application.
+    """
+    vois, fault = [], {}
     for item in header.items("VOILUTSequence")[:1]:
         try:
-            yield _voi_lut(item, negative=_has_negative_output(frame, rescale))
-        except Unreadable:
-            continue  # the header may have a window as well
-    for window in header_windows(header):
-        yield _windowed(window)
+            vois.append(_voi_lut(item, negative=_has_negative_output(frame, rescale)))
+        except Unreadable as problem:  # the header may have a window as well
+            fault = {"voi_lut": f"not usable: {problem.detail}"}
+    return vois + [_windowed(window) for window in header_windows(header)], fault
 
 
 def _has_negative_output(frame: Frame, rescale: Function) -> bool:
@@ -135,12 +149,13 @@ def _has_negative_output(frame: Frame, rescale: Function) -> bool:
 
 def _voi_lut(item: Header, *, negative: bool) -> tuple[Function, Steps]:
     table = table_in(item, "LUTDescriptor", "LUTData", signed=negative)
-    white = 2.0**table.bits - 1
+    # Some devices declare the bits of a word, not those of the entries.
+    white = 2.0**table.held - 1
 
     def voi(values: Values) -> Values:
         return table.look_up(np.rint(values)) * (255.0 / white)
 
-    return voi, {"voi": "lookup table"}
+    return voi, {"voi": "lookup table", **_narrow("voi_bits", table)}
 
 
 def _windowed(window: Window) -> tuple[Function, Steps]:

@@ -27,11 +27,12 @@ _MAX_SEGMENTS = 1 << 17
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Entries of *bits* bits for the input values *first* and up."""
+    """Entries of *bits* bits for the input values *first* and up; *held* bits are used, *bits* as declared or more."""
 
     first: int
     bits: int
     entries: npt.NDArray[np.int64]
+    held: int
 
     def look_up(self, values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         """Return the entry of each value; values beyond the ends have the first or the last entry."""
@@ -64,7 +65,8 @@ def table_in(
         raise Unreadable(Reason.MALFORMED, "a lookup table is shorter than declared")
     kept = entries[:count].astype(np.int64)
     # Entries that need more bits than declared are right, the declaration is not.
-    return Table(first, max(bits if bits <= _MAX_BITS else 1, int(kept.max()).bit_length(), 1), kept)
+    held = max(1, int(kept.max()).bit_length())
+    return Table(first, max(bits if bits <= _MAX_BITS else 1, held), kept, held)
 
 
 def _entries(header: Header, data: Keyword, order: str, count: int) -> npt.NDArray[Any]:

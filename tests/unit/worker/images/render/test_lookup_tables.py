@@ -91,7 +91,7 @@ def test_window_replaces_a_table_that_is_too_short(store: Any) -> None:
     modality = shown(store(TWELVE, ModalityLUTSequence=short, WindowCenter=2048, WindowWidth=4096))
 
     assert voi[1]["voi"] == modality[1]["voi"] == "window"
-    assert modality[1]["modality"] == "lookup table not usable"
+    assert modality[1]["modality"] == "lookup table not usable: a lookup table is shorter than declared"
     assert np.abs(voi[0].ravel() - np.arange(4096) / 16).max() < 2
 
 
