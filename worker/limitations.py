@@ -79,9 +79,7 @@ def limitations(
     *indexed* is false if the model has no reference index; *late_arrivals* as db.studies.lifecycle gives them.
     """
     sentences = [f"New in this version: {late}." for late in late_arrivals] + images.limitations()
-    for number, image in enumerate(images.images, start=1):
-        sentences += [f"Image {number} is {warning}." for warning in image.warnings]
-    return [*sentences, *_of_orientation(parts), *_of_parts(parts, indexed=indexed)]
+    return [*sentences, *_of_warnings(images), *_of_orientation(parts), *_of_parts(parts, indexed=indexed)]
 
 
 def _of_parts(parts: Sequence[ReadPart], *, indexed: bool) -> Iterator[str]:
@@ -101,6 +99,16 @@ def _of_part(part: ReadPart, *, indexed: bool) -> Iterator[str]:
     elif part.images.informative:
         # Images without diagnostic information are not compared.
         yield from _of_retrieval(part.images, part.retrieval)
+
+
+def _of_warnings(images: StudyImages) -> Iterator[str]:
+    """Yield one sentence for each warning, with the images it concerns."""
+    concerned: dict[str, list[int]] = {}
+    for number, image in enumerate(images.images, start=1):
+        for warning in image.warnings:
+            concerned.setdefault(warning, []).append(number)
+    for warning, numbers in concerned.items():
+        yield f"{_named(numbers)} {'are' if len(numbers) > 1 else 'is'} {warning}."
 
 
 def _of_orientation(parts: Sequence[ReadPart]) -> Iterator[str]:

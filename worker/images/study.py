@@ -5,35 +5,19 @@ Only selected frames are decoded. A frame that fails is left out, with its reaso
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
-
-import structlog
+from typing import TYPE_CHECKING
 
 from db.errors import NotReportable, Outcome, Reason, TransientFailure
-from db.logs import frames
 from worker.images.decode.files import read
 from worker.images.errors import Unreadable
-from worker.images.render import quality
-from worker.images.render.framing import framed
-from worker.images.render.orientation import orientation_of
-from worker.images.render.render import render
 from worker.images.select.body_parts import name_of
-from worker.images.select.candidates import (
-    NAMES,
-    Tier,
-    best_of,
-    candidate,
-    modality_of,
-    stable_order,
-    with_described_localizers,
-)
+from worker.images.select.candidates import NAMES, Tier, best_of, candidate, stable_order, with_described_localizers
 from worker.images.select.groups import VOLUMES, choose, groups_of, with_body_parts
-from worker.images.select.slides import assemble
 from worker.images.select.unread import unread
+from worker.images.stacks import guarded, render_stack, stacks_of
 from worker.images.study_images import LeftOut, PartImages, RenderedImage, StudyImages
 
 if TYPE_CHECKING:
@@ -42,10 +26,6 @@ if TYPE_CHECKING:
 
     from worker.images.select.candidates import Candidate, Selection
     from worker.images.select.groups import Chosen
-
-log = structlog.get_logger()
-_Argument = TypeVar("_Argument")
-_Result = TypeVar("_Result")
 
 #: Selections of one study: it is repeated when selected objects turn out to be damaged.
 _MAX_ROUNDS = 20
@@ -76,7 +56,7 @@ def images_of(
     readable, left_out = _readable(sorted(instances, key=lambda instance: instance.sop_instance_uid), on_progress)
     on_headers_read()
     found = readable
-    rendered: dict[tuple[object, ...], RenderedImage | Unreadable] = {}
+    rendered: dict[tuple[object, ...], list[RenderedImage | Unreadable]] = {}
     failed: dict[tuple[str, int | None], LeftOut] = {}
     copies: set[str] = set()
     for _ in range(_MAX_ROUNDS):
@@ -121,7 +101,7 @@ def _readable(
     available = _MAX_HEADER_BYTES
     for instance in instances:
         on_progress()
-        result = _guarded(partial(_read, limit=available), instance)
+        result = guarded(partial(_read, limit=available), instance)
         if isinstance(result, Unreadable):
             left_out.append(LeftOut(instance.sop_instance_uid, None, result.reason, result.detail))
         else:
@@ -137,22 +117,6 @@ def _read(instance: StoredInstance, *, limit: int) -> Candidate:
     return candidate(instance.sop_instance_uid, header)
 
 
-def _guarded(work: Callable[[_Argument], _Result], argument: _Argument) -> _Result | Unreadable:
-    """Return the result of *work* for one object, or its error: one bad object must not cost the study its report.
-
-    Raises OSError and MemoryError: they concern the machine, and may be transient.
-    """
-    try:
-        return work(argument)
-    except Unreadable as problem:
-        return problem
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:  # noqa: BLE001 - process boundary: an object from outside must not end the others
-        log.warning("object.failed", error=type(error).__name__, frames=frames(error))
-        return Unreadable(Reason.UNDECODABLE, "the object could not be processed")
-
-
 def _rendered_of(images: Sequence[RenderedImage], selections: Sequence[Selection]) -> list[Selection]:
     """Return the selections that became images."""
     shown = {(image.sop_instance_uid, image.frame) for image in images}
@@ -161,28 +125,35 @@ def _rendered_of(images: Sequence[RenderedImage], selections: Sequence[Selection
 
 def _render_all(
     selections: Sequence[Selection],
-    rendered: dict[tuple[object, ...], RenderedImage | Unreadable],
+    rendered: dict[tuple[object, ...], list[RenderedImage | Unreadable]],
     on_progress: Callable[[], None],
 ) -> tuple[list[RenderedImage], list[LeftOut]]:
     """Render the selections, each image once: stills are often sent twice under two UIDs."""
-    images, lost, digests = [], [], set()
-    for selection in selections:
-        key = (selection.sop_instance_uid, selection.frame, selection.window, selection.assembled)
+    images: list[RenderedImage] = []
+    lost: list[LeftOut] = []
+    digests: set[bytes] = set()
+    for stack in stacks_of(selections):
+        key = tuple((each.sop_instance_uid, each.frame, each.window, each.assembled) for each in stack)
         if key not in rendered:
-            rendered[key] = _guarded(_render, selection)
-            on_progress()
-        result = rendered[key]
-        if isinstance(result, RenderedImage):
-            digest = hashlib.sha256(result.pixels.data).digest()
-            if digest in digests:
-                result = rendered[key] = Unreadable(Reason.DUPLICATE, "the image is a duplicate")
+            rendered[key] = render_stack(stack, on_progress)
+        rendered[key] = [_once(result, digests) for result in rendered[key]]
+        for selection, result in zip(stack, rendered[key], strict=True):
+            if isinstance(result, Unreadable):
+                lost.append(LeftOut(selection.sop_instance_uid, selection.frame, result.reason, result.detail))
             else:
                 # The same frame may be selected for another reason in a later round.
                 images.append(replace(result, reason=selection.reason))
-            digests.add(digest)
-        if isinstance(result, Unreadable):
-            lost.append(LeftOut(selection.sop_instance_uid, selection.frame, result.reason, result.detail))
     return images, lost
+
+
+def _once(result: RenderedImage | Unreadable, digests: set[bytes]) -> RenderedImage | Unreadable:
+    """Return a result, or that it is a duplicate; its digest is added to *digests*."""
+    if isinstance(result, Unreadable):
+        return result
+    if result.digest in digests:
+        return Unreadable(Reason.DUPLICATE, "the image is a duplicate")
+    digests.add(result.digest)
+    return result
 
 
 def _unusable(lost: Sequence[LeftOut], candidates: Sequence[Candidate]) -> set[str]:
@@ -206,26 +177,6 @@ def _copied_series(
     other = {series.get(left.sop_instance_uid) for left in lost if left.reason != Reason.DUPLICATE}
     copied = equal - other - {series.get(image.sop_instance_uid) for image in images} - {None}
     return {uid for uid, own in series.items() if own in copied}
-
-
-def _render(selection: Selection) -> RenderedImage:
-    if selection.assembled:
-        levels, steps = assemble(selection.header)
-    else:
-        levels, steps = render(selection.header, selection.frame, window=selection.window)
-    warnings = quality.warnings_about(levels)
-    pixels, geometry = framed(selection.header, levels)
-    modality = modality_of(selection.header)
-    orientation = orientation_of(selection.header, selection.frame, modality, volume=selection.volume)
-    return RenderedImage(
-        orientation.turn.of_pixels(pixels),
-        selection.sop_instance_uid,
-        selection.frame,
-        selection.reason,
-        {**steps, **geometry, **orientation.recorded()},
-        warnings,
-        orientation.problem,
-    )
 
 
 def _not_selected(item: Candidate) -> LeftOut:

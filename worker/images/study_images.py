@@ -29,6 +29,8 @@ class RenderedImage:
     warnings: list[str] = field(default_factory=list)
     #: Reason for which left and right may be reversed; empty if the header states the orientation.
     orientation_problem: str = ""
+    #: Digest of the frame as it is drawn alone: images with the same digest are duplicates.
+    digest: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,8 +88,7 @@ def test_study_without_diagnostic_information_is_not_compared() -> None:
     blank = study(quality.BLANK)
 
     assert sentences(blank, Retrieval()) == [
-        "Image 1 is blank (all pixels have the same value).",
-        "Image 2 is blank (all pixels have the same value).",
+        "Images 1 and 2 are blank (all pixels have the same value).",
     ]
     assert fixed_text(blank.parts[0], Retrieval()) is not None
 
@@ -125,6 +124,7 @@ def test_a_rejected_study_has_no_sentence_about_sides() -> None:
 def every_sentence() -> Iterator[str]:
     warnings = [quality.BLANK, quality.SATURATED, quality.NOISE, quality.SMALL, quality.TINY]
     late = ["2 images of series 4 arrived 14 min later"]
+    yield from sentences(study(quality.SMALL, quality.SMALL))
     yield from sentences(study(*warnings, left_out=("the file is empty",)), late_arrivals=late)
     yield from sentences(oriented(*PROBLEMS))
     yield from sentences(oriented(MISSING, MISSING))
@@ -146,6 +146,19 @@ def test_every_sentence_is_documented(sentence: str) -> None:
     patterns = [".+".join(map(re.escape, VARIABLE.split(line))) for line in documented]
 
     assert any(re.fullmatch(pattern, sentence) for pattern in patterns)
+
+
+def remarks() -> Iterator[str]:
+    """Remarks on an image, from the source."""
+    for path in (ROOT / "worker" / "images" / "render").glob("remarks.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Yield) and isinstance(node.value, (ast.Constant, ast.JoinedStr)):
+                yield VARIABLE.sub("{}", ast.unparse(node.value).removeprefix("f")[1:-1])
+
+
+@pytest.mark.parametrize("remark", sorted(set(remarks())))
+def test_every_remark_on_an_image_is_documented(remark: str) -> None:
+    assert f"| `{remark}` |" in VARIABLE.sub("{}", DOCUMENT)
 
 
 def causes() -> Iterator[str]:

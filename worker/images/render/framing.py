@@ -8,11 +8,15 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
     from worker.images.decode.header import Header, Keyword
 
     Pixels = npt.NDArray[np.uint8]
+    #: Top, left, bottom and right in pixels, bottom and right exclusive.
+    Box = tuple[int, int, int, int]
 
 #: Pixels of an image: a radiograph of 3000 x 2500 keeps its size. The model uses about 2 million; each image is stored
 #: with its report, as 0.3 to 0.5 bytes a pixel, and 8 images of this size take 200 MB of memory.
@@ -31,14 +35,15 @@ _CORNERS: tuple[Keyword, ...] = (
 )  # fmt: skip
 
 
-def framed(header: Header, levels: Pixels) -> tuple[Pixels, dict[str, Any]]:
+def framed(header: Header, levels: Pixels, boxes: Sequence[Box] = ()) -> tuple[Pixels, dict[str, Any]]:
     """Return the image uint8 [rows, columns, 3] of a rendered frame, and the steps of its geometry, for JSON.
 
-    *crop* is [top, left, bottom, right] in the frame's pixels, bottom and right exclusive.
+    *boxes* are those of its stack: all its images are cropped alike, so that they show the same scale. *crop* is [top,
+    left, bottom, right] in the frame's pixels, bottom and right exclusive.
     """
     steps: dict[str, Any] = {}
-    box = _regions(header, levels) or without_border(levels)
-    if box:
+    own = content_box(header, levels)
+    if box := _worth_cropping([*boxes, *([own] if own else [])], levels):
         levels, steps["crop"] = levels[box[0] : box[2], box[1] : box[3]], list(box)
     rows, columns = levels.shape[:2]
     target = _bounded(*_squared(header, rows, columns))
@@ -48,10 +53,22 @@ def framed(header: Header, levels: Pixels) -> tuple[Pixels, dict[str, Any]]:
     return _three_channels(levels), steps
 
 
-def _regions(header: Header, levels: Pixels) -> tuple[int, int, int, int] | None:
+def content_box(header: Header, levels: Pixels) -> Box | None:
+    """Return the box [top, left, bottom, right] around the content of an image; None if it is black."""
+    regions = _regions(header, levels)
+    return _worth_cropping([regions] if regions else [], levels) or _not_black(levels)
+
+
+def without_border(levels: Pixels) -> Box | None:
+    """Return the box [top, left, bottom, right] inside a black border of collimation or a screen; None without one."""
+    box = _not_black(levels)
+    return _worth_cropping([box] if box else [], levels)
+
+
+def _regions(header: Header, levels: Pixels) -> Box | None:
     """Return the box around the calibrated regions of an ultrasound image: outside are names and settings.
 
-    PS3.3 C.8.5.5. None if there is too little outside to crop.
+    PS3.3 C.8.5.5.
     """
     boxes = [[item.integer(corner) for corner in _CORNERS] for item in header.items("SequenceOfUltrasoundRegions")]
     rows, columns = levels.shape[:2]
@@ -59,27 +76,28 @@ def _regions(header: Header, levels: Pixels) -> tuple[int, int, int, int] | None
     if not valid:
         return None
     tops, lefts, bottoms, rights = zip(*valid, strict=True)
-    return _if_worth_cropping(
-        (min(tops), min(lefts), min(rows, max(bottoms) + 1), min(columns, max(rights) + 1)), levels
-    )
+    return min(tops), min(lefts), min(rows, max(bottoms) + 1), min(columns, max(rights) + 1)
 
 
-def without_border(levels: Pixels) -> tuple[int, int, int, int] | None:
-    """Return the box [top, left, bottom, right] inside a black border of collimation or a screen; None without one."""
+def _not_black(levels: Pixels) -> Box | None:
     grey = levels if levels.ndim == 2 else levels.max(axis=2)  # noqa: PLR2004 - channels
     rows = np.flatnonzero(grey.max(axis=1) > _MAX_BLACK)
     columns = np.flatnonzero(grey.max(axis=0) > _MAX_BLACK)
     if not rows.size or not columns.size:
         return None
-    return _if_worth_cropping((int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1), levels)
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
-def _if_worth_cropping(box: tuple[int, int, int, int], levels: Pixels) -> tuple[int, int, int, int] | None:
+def _worth_cropping(boxes: Sequence[Box], levels: Pixels) -> Box | None:
+    """Return the box around all *boxes*; None if there is too little outside to crop, or too little inside."""
+    if not boxes:
+        return None
     rows, columns = levels.shape[:2]
-    top, left, bottom, right = box
+    tops, lefts, bottoms, rights = zip(*boxes, strict=True)
+    top, left, bottom, right = min(tops), min(lefts), max(bottoms), max(rights)
     cut = max(top / rows, 1 - bottom / rows, left / columns, 1 - right / columns)
     remaining = (bottom - top) * (right - left) / (rows * columns)
-    return box if cut >= _MIN_BORDER and remaining >= _MIN_REMAINING else None
+    return (top, left, bottom, right) if cut >= _MIN_BORDER and remaining >= _MIN_REMAINING else None
 
 
 def _squared(header: Header, rows: int, columns: int) -> tuple[int, int]:

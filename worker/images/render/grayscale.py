@@ -7,6 +7,7 @@ strips.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -114,8 +115,8 @@ def _selected_voi(header: Header, frame: Frame, rescale: Function) -> tuple[Func
     if frame.stored == 8 and rescale is _unchanged:  # noqa: PLR2004 - bits
         return lambda values: values.astype(np.float64), {"voi": "as stored", **Window(128, 256).recorded(), **fault}
     low, high = np.percentile(rescale(sample), _PERCENTILES) if sample.size else (0.0, 0.0)
-    voi, steps = _windowed(Window.between(float(low), float(high)))
-    return voi, {**steps, "voi": PERCENTILES, **fault}
+    voi, steps = _windowed(replace(Window.between(float(low), float(high)), source=PERCENTILES))
+    return voi, {**steps, **fault}
 
 
 def _sample(header: Header, frame: Frame) -> Values:
@@ -165,7 +166,7 @@ def _windowed(window: Window) -> tuple[Function, Steps]:
         with np.errstate(over="ignore"):  # far below the centre of a sigmoid, where it is 0
             return apply_windowing(values, module)
 
-    return voi, {"voi": "window", **window.recorded()}
+    return voi, {"voi": window.source, **window.recorded()}
 
 
 def _shows_image(levels: Values) -> bool:

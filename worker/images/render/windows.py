@@ -24,6 +24,8 @@ class Window:
     width: float
     function: str = "LINEAR"
     name: str = ""
+    #: Origin for the recorded transform.
+    source: str = "window"
 
     @classmethod
     def between(cls, low: float, high: float) -> Window:

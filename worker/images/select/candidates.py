@@ -88,7 +88,8 @@ class Selection:
     """One image to render: the frame, the reason and the options.
 
     *header* is the frame's own if frames differ; *window* replaces the header's; *assembled* renders all frames of a
-    slide level as one image; *volume* is Image Orientation (Patient) of the slice's volume.
+    slide level as one image; *volume* is Image Orientation (Patient) of the slice's volume. Selections
+    with the same *stack* are slices or frames to be compared, and are drawn alike.
     """
 
     sop_instance_uid: str
@@ -98,6 +99,7 @@ class Selection:
     window: Window | None = None
     assembled: bool = False
     volume: tuple[float, ...] = ()
+    stack: str = ""
 
 
 if TYPE_CHECKING:

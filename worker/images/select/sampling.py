@@ -61,11 +61,11 @@ def share_budget(taken: Sequence[Candidate], budget: int, noun: str, names: Sequ
 
 
 def _frames(item: Candidate, share: int, reason: str) -> list[Selection]:
-    frames = item.header.frames
+    frames, uid = item.header.frames, item.sop_instance_uid
     headers = item.header.of_frames(evenly(frames, share))
+    if frames == 1:
+        return [Selection(uid, header, frame, reason) for frame, header in headers.items()]
     return [
-        Selection(
-            item.sop_instance_uid, header, frame, reason + (f", frame {frame + 1} of {frames}" if frames > 1 else "")
-        )
+        Selection(uid, header, frame, f"{reason}, frame {frame + 1} of {frames}", stack=uid)
         for frame, header in headers.items()
     ]

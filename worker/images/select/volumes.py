@@ -65,6 +65,11 @@ class Volume:
         return self.normal is not None and plane_of(self.normal) == "axial"
 
     @property
+    def stack(self) -> str:
+        """Name of the volume among those of its study."""
+        return f"{self.slices[0].item.sop_instance_uid} {self.slices[0].frame}"
+
+    @property
     def uid(self) -> str:
         """Series Instance UID."""
         return self.slices[0].item.header.text("SeriesInstanceUID")
@@ -225,7 +230,8 @@ def _selections(volume: Volume, indices: Sequence[int], window: Window | None) -
         uid, frame = volume.slices[index].item.sop_instance_uid, volume.slices[index].frame
         header = headers[uid][frame]
         own = window if window and is_hounsfield(header) else None
-        selections.append(Selection(uid, header, frame, _reason(volume, index, own), own, volume=orientation))
+        reason = _reason(volume, index, own)
+        selections.append(Selection(uid, header, frame, reason, own, volume=orientation, stack=volume.stack))
     return selections
 
 

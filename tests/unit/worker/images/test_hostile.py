@@ -14,7 +14,7 @@ from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless, VLWholeSl
 
 from db.errors import NotReportable, TransientFailure
 from db.limits import MAX_INFLATED_BYTES
-from worker.images import study
+from worker.images import stacks, study
 from worker.images.decode.codestream import inspect
 from worker.images.decode.files import read
 from worker.images.errors import Unreadable
@@ -145,7 +145,7 @@ def test_unforeseen_error_leaves_out_only_its_object(store: Any, monkeypatch: py
             raise ZeroDivisionError("DOE^JANE")
         return decode(header, *arguments, **options)
 
-    monkeypatch.setattr(study, "render", breaking)
+    monkeypatch.setattr(stacks, "render", breaking)
     structlog.configure(cache_logger_on_first_use=False)
     with structlog.testing.capture_logs() as logs:
         shown = images_of([good, bad])
