@@ -70,8 +70,7 @@ def render_stack(stack: Sequence[Selection], on_progress: Callable[[], None]) ->
             # Another stack may hold the same frame, but its window depends on the other frames.
             alike = replace(alike, digest=alone.digest)
         drawings[place] = alike
-    boxes = [content_box(each.selection.header, each.levels) for each in drawings if isinstance(each, _Drawing)]
-    finish = partial(_finished, boxes=[box for box in boxes if box])
+    finish = partial(_finished, boxes=[box for each in drawings if isinstance(each, _Drawing) and (box := _box(each))])
     return [each if isinstance(each, Unreadable) else guarded(finish, each) for each in drawings]
 
 
@@ -117,6 +116,11 @@ def _common_windows(drawings: Sequence[_Drawing | Unreadable]) -> dict[int, Wind
         return {place: next(iter(header_windows(each.selection.header)), other) for place, each in alone.items()}
     center, width = (float(np.mean([each.steps[name] for each in alone.values()])) for name in ("center", "width"))
     return dict.fromkeys(alone, Window(center, width, source=f"{PERCENTILES} of the stack"))
+
+
+def _box(drawing: _Drawing) -> Box | None:
+    named = drawing.selection.window
+    return content_box(drawing.selection.header, drawing.levels, named if named and named.name else None)
 
 
 def _finished(drawing: _Drawing, boxes: Sequence[Box]) -> RenderedImage:

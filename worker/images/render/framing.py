@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from worker.images.decode.header import Header, Keyword
+    from worker.images.render.windows import Window
 
     Pixels = npt.NDArray[np.uint8]
     #: Top, left, bottom and right in pixels, bottom and right exclusive.
@@ -29,21 +30,25 @@ _MIN_REMAINING = 0.2
 _MIN_OBLONG = 0.02
 #: Highest level of a black border: compression leaves ripples.
 _MAX_BLACK = 4
+#: Hounsfield units below which there is air outside the body; air has -1000.
+_AIR = -900
 #: Top, left, bottom and right of an ultrasound region, bottom and right inclusive.
 _CORNERS: tuple[Keyword, ...] = (
     "RegionLocationMinY0", "RegionLocationMinX0", "RegionLocationMaxY1", "RegionLocationMaxX1",
 )  # fmt: skip
 
 
-def framed(header: Header, levels: Pixels, boxes: Sequence[Box] = ()) -> tuple[Pixels, dict[str, Any]]:
+def framed(header: Header, levels: Pixels, boxes: Sequence[Box] | None = None) -> tuple[Pixels, dict[str, Any]]:
     """Return the image uint8 [rows, columns, 3] of a rendered frame, and the steps of its geometry, for JSON.
 
-    *boxes* are those of its stack: all its images are cropped alike, so that they show the same scale. *crop* is [top,
-    left, bottom, right] in the frame's pixels, bottom and right exclusive.
+    *boxes* are those of all images of its stack, which are cropped alike to show the same scale; None for a single
+    image. *crop* is [top, left, bottom, right] in the frame's pixels, bottom and right exclusive.
     """
     steps: dict[str, Any] = {}
-    own = content_box(header, levels)
-    if box := _worth_cropping([*boxes, *([own] if own else [])], levels):
+    if boxes is None:
+        own = content_box(header, levels)
+        boxes = [own] if own else []
+    if box := _worth_cropping(boxes, levels):
         levels, steps["crop"] = levels[box[0] : box[2], box[1] : box[3]], list(box)
     rows, columns = levels.shape[:2]
     target = _bounded(*_squared(header, rows, columns))
@@ -53,15 +58,19 @@ def framed(header: Header, levels: Pixels, boxes: Sequence[Box] = ()) -> tuple[P
     return _three_channels(levels), steps
 
 
-def content_box(header: Header, levels: Pixels) -> Box | None:
-    """Return the box [top, left, bottom, right] around the content of an image; None if it is black."""
+def content_box(header: Header, levels: Pixels, window: Window | None = None) -> Box | None:
+    """Return the box [top, left, bottom, right] around the content of an image; None if it is black.
+
+    In a *window* in Hounsfield units, air is no content: a lung window shows it grey.
+    """
     regions = _regions(header, levels)
-    return _worth_cropping([regions] if regions else [], levels) or _not_black(levels)
+    black = _MAX_BLACK if window is None else max(_MAX_BLACK, window.level_of(_AIR))
+    return _worth_cropping([regions] if regions else [], levels) or _brighter(levels, black)
 
 
 def without_border(levels: Pixels) -> Box | None:
     """Return the box [top, left, bottom, right] inside a black border of collimation or a screen; None without one."""
-    box = _not_black(levels)
+    box = _brighter(levels, _MAX_BLACK)
     return _worth_cropping([box] if box else [], levels)
 
 
@@ -79,10 +88,10 @@ def _regions(header: Header, levels: Pixels) -> Box | None:
     return min(tops), min(lefts), min(rows, max(bottoms) + 1), min(columns, max(rights) + 1)
 
 
-def _not_black(levels: Pixels) -> Box | None:
+def _brighter(levels: Pixels, black: float) -> Box | None:
     grey = levels if levels.ndim == 2 else levels.max(axis=2)  # noqa: PLR2004 - channels
-    rows = np.flatnonzero(grey.max(axis=1) > _MAX_BLACK)
-    columns = np.flatnonzero(grey.max(axis=0) > _MAX_BLACK)
+    rows = np.flatnonzero(grey.max(axis=1) > black)
+    columns = np.flatnonzero(grey.max(axis=0) > black)
     if not rows.size or not columns.size:
         return None
     return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1

@@ -32,6 +32,10 @@ class Window:
         """Return the window that maps *low* to black and *high* to white."""
         return cls((low + high + 1) / 2, high - low + 1)
 
+    def level_of(self, value: float) -> float:
+        """Return the level, from 0 to 255, of a value in a linear window."""
+        return 255 * min(1.0, max(0.0, (value - self.center) / self.width + 0.5))
+
     def as_voi(self) -> Dataset:
         """Return a VOI LUT module of this window alone, for which pydicom returns levels from 0 to 255."""
         voi = Dataset()
