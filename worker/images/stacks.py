@@ -16,8 +16,8 @@ from worker.images.errors import Unreadable
 from worker.images.render import quality
 from worker.images.render.framing import content_box, framed
 from worker.images.render.grayscale import PERCENTILES
+from worker.images.render.header_warnings import header_warnings
 from worker.images.render.orientation import orientation_of
-from worker.images.render.remarks import remarks_on
 from worker.images.render.render import render
 from worker.images.render.windows import Window, header_windows
 from worker.images.select.candidates import modality_of
@@ -134,7 +134,7 @@ def _finished(drawing: _Drawing, boxes: Sequence[Box]) -> RenderedImage:
         selection.frame,
         selection.reason,
         {**drawing.steps, **geometry, **orientation.recorded()},
-        quality.warnings_about(drawing.levels) + remarks_on(header, modality, drawing.steps),
+        quality.warnings_about(drawing.levels) + header_warnings(header, modality, drawing.steps),
         orientation.problem,
         drawing.digest + orientation.turn.name.encode(),
     )

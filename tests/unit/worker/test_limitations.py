@@ -148,17 +148,17 @@ def test_every_sentence_is_documented(sentence: str) -> None:
     assert any(re.fullmatch(pattern, sentence) for pattern in patterns)
 
 
-def remarks() -> Iterator[str]:
-    """Remarks on an image, from the source."""
-    for path in (ROOT / "worker" / "images" / "render").glob("remarks.py"):
+def header_warnings() -> Iterator[str]:
+    """Warnings about headers, from the source."""
+    for path in (ROOT / "worker" / "images" / "render").glob("header_warnings.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Yield) and isinstance(node.value, (ast.Constant, ast.JoinedStr)):
                 yield VARIABLE.sub("{}", ast.unparse(node.value).removeprefix("f")[1:-1])
 
 
-@pytest.mark.parametrize("remark", sorted(set(remarks())))
-def test_every_remark_on_an_image_is_documented(remark: str) -> None:
-    assert f"| `{remark}` |" in VARIABLE.sub("{}", DOCUMENT)
+@pytest.mark.parametrize("warning", sorted(set(header_warnings())))
+def test_every_warning_about_a_header_is_documented(warning: str) -> None:
+    assert f"| `{warning}` |" in VARIABLE.sub("{}", DOCUMENT)
 
 
 def causes() -> Iterator[str]:

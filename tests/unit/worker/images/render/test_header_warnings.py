@@ -23,7 +23,7 @@ MR = {"Modality": "MR", "SOPClassUID": MRImageStorage}
 
 
 def said(*stored: StoredInstance) -> list[str]:
-    """Remarks on the first image."""
+    """Warnings about the first image."""
     return images_of(stored).images[0].warnings
 
 
@@ -43,7 +43,7 @@ def lut(entries: npt.NDArray[Any], bits: int, *, declared: int | None = None) ->
     return item
 
 
-def test_complete_header_has_no_remark(store: Any) -> None:
+def test_complete_header_has_no_warning(store: Any) -> None:
     assert said(store(RAMP, **CT)) == []
     assert said(store(RAMP, **DX, PresentationLUTShape="IDENTITY", PixelIntensityRelationshipSign=-1)) == []
     inverse = {"PhotometricInterpretation": "MONOCHROME1", "PresentationLUTShape": "INVERSE"}
@@ -132,7 +132,7 @@ def test_presentation_lut_is_named(store: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("photometric", "elements", "remark"),
+    ("photometric", "elements", "warning"),
     [
         ("MONOCHROME2", {"PresentationLUTShape": "INVERSE"}, "Presentation LUT Shape INVERSE"),
         ("MONOCHROME1", {"PresentationLUTShape": "IDENTITY"}, "Presentation LUT Shape IDENTITY"),
@@ -141,11 +141,11 @@ def test_presentation_lut_is_named(store: Any) -> None:
     ],
 )
 def test_contradictory_polarity_is_named_and_drawn_by_photometric_interpretation(
-    store: Any, photometric: str, elements: dict[str, Any], remark: str
+    store: Any, photometric: str, elements: dict[str, Any], warning: str
 ) -> None:
     window = {"WindowCenter": 2048, "WindowWidth": 4096, "PhotometricInterpretation": photometric}
 
     image = images_of([store(RAMP, **DX, **window, **elements)]).images[0]
 
     assert (image.pixels[-1, -1, 0] > 128) == (photometric == "MONOCHROME2")
-    assert image.warnings == [f"possibly inverted: {remark} contradicts Photometric Interpretation {photometric}"]
+    assert image.warnings == [f"possibly inverted: {warning} contradicts Photometric Interpretation {photometric}"]

@@ -1,4 +1,4 @@
-"""Remarks on an image whose header is incomplete or contradicts itself: phrases after "Image 3 is".
+"""Warnings about an image whose header is incomplete or contradicts itself: phrases after "Image 3 is".
 
 An image is drawn by the attributes that can be used, and the reader is told which could not.
 """
@@ -30,8 +30,8 @@ _SHAPES = {"MONOCHROME2": "IDENTITY", "MONOCHROME1": "INVERSE"}
 _SIGNS = {"MONOCHROME2": -1, "MONOCHROME1": 1}
 
 
-def remarks_on(header: Header, modality: str, steps: Mapping[str, Any]) -> list[str]:
-    """Return remarks on an image drawn by *steps*; *header* is the frame's."""
+def header_warnings(header: Header, modality: str, steps: Mapping[str, Any]) -> list[str]:
+    """Return warnings about an image drawn by *steps*; *header* is the frame's."""
     photometric = header.text("PhotometricInterpretation").upper()
     found = [*_of_numbers(header, steps)]
     if photometric in GRAYSCALE:
@@ -56,7 +56,7 @@ def _of_units(header: Header, modality: str, steps: Mapping[str, Any]) -> Iterat
 
 
 def _of_tables(header: Header, steps: Mapping[str, Any]) -> Iterator[str]:
-    """Yield remarks on lookup tables; the steps of `to_grey` say what was found in them."""
+    """Yield warnings about lookup tables; the steps of `to_grey` say what was found in them."""
     for step, name in (("modality", "Modality LUT"), ("voi_lut", "VOI LUT")):
         if step in steps:
             yield f"shown without {name}: {steps[step].partition(': ')[2]}"
@@ -68,7 +68,7 @@ def _of_tables(header: Header, steps: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _of_polarity(header: Header, modality: str, photometric: str) -> Iterator[str]:
-    """Yield remarks on attributes by which black and white may be exchanged; none of them inverts the image."""
+    """Yield warnings about attributes by which black and white may be exchanged; none of them inverts the image."""
     shape, sign = header.code("PresentationLUTShape"), header.number("PixelIntensityRelationshipSign")
     if shape in _SHAPES.values() and shape != _SHAPES[photometric]:
         yield f"possibly inverted: Presentation LUT Shape {shape} contradicts Photometric Interpretation {photometric}"
