@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import io
 import struct
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID, HTJ2KLossless, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
+from pydicom.uid import (
+    UID,
+    HTJ2KLossless,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
 
 from db.errors import Reason
 from worker.images.decode import gdcm
@@ -18,6 +27,7 @@ from worker.images.decode.codestream import Codec, Codestream, inspect
 from worker.images.decode.image_pixel import MAX_FRAME_BYTES
 from worker.images.decode.jpeg_integrity import decode_completely
 from worker.images.decode.samples import Frame
+from worker.images.decode.second_decoder import decode_in_child
 from worker.images.errors import Unreadable
 
 if TYPE_CHECKING:
@@ -38,6 +48,17 @@ _DECODERS: dict[Codec, tuple[UID, str]] = {
     Codec.JPEG_2000: (JPEG2000Lossless, "pylibjpeg"),
     Codec.HTJ2K: (HTJ2KLossless, "pylibjpeg"),
 }
+#: The next ones, in a process of their own. They read the codestream, so that JPEG 2000 stands for HTJ2K.
+_OTHER_DECODERS: dict[Codec, tuple[tuple[UID, str], ...]] = {
+    Codec.JPEG_8: ((JPEGBaseline8Bit, "gdcm"),),
+    Codec.JPEG_LS: ((JPEGLSLossless, "gdcm"),),
+    Codec.JPEG_2000: ((JPEG2000Lossless, "gdcm"), (JPEG2000Lossless, "pillow")),
+    Codec.HTJ2K: ((JPEG2000Lossless, "pillow"), (JPEG2000Lossless, "gdcm")),
+}
+#: Codestreams whose end is the end of the image.
+_SEQUENTIAL = frozenset({Codec.JPEG_8, Codec.JPEG_LS})
+#: Errors of pydicom and its plugins for a frame that they refuse; they have no common base.
+DECODER_ERRORS = (ValueError, RuntimeError, OSError, LookupError, TypeError, AttributeError, SyntaxError, OverflowError)
 #: Bytes of a frame decoded by GDCM, whose images pass through a string that holds them four times.
 _MAX_GDCM_BYTES = {Codec.JPEG_LOSSLESS: 60_000_000, Codec.JPEG_12: 60_000_000}
 #: Bytes of a progressive frame: all its coefficients are held before the first row is made.
@@ -58,7 +79,12 @@ def decode_compressed(syntax: str, shape: Shape, frame: bytes) -> Frame:
         return as_stored(shape, _decode_rle(shape, frame), shape.photometric)
     stream = inspect(frame)
     _compare(shape, stream)
-    return _decode_jpeg(shape, stream, frame)
+    try:
+        return replace(_decode_jpeg(shape, stream, frame), decoder=_name_of(stream.codec))
+    except DECODER_ERRORS:
+        if (found := _decode_by_another(shape, stream, frame)) is None:
+            raise
+        return found
 
 
 def as_stored(shape: Shape, samples: npt.NDArray[Any], photometric: str) -> Frame:
@@ -106,6 +132,29 @@ def _decode_jpeg(shape: Shape, stream: Codestream, frame: bytes) -> Frame:
     # JPEG 2000 and JPEG-LS carry their own precision, from which pydicom restores the sign.
     samples, photometric = _decode_by_pydicom(shape, stream, frame)
     return Frame(samples, photometric, shape.stored)
+
+
+def _name_of(codec: Codec) -> str:
+    return _DECODERS[codec][1] if codec in _DECODERS else "gdcm" if codec is Codec.JPEG_12 else "pillow"
+
+
+def _decode_by_another(shape: Shape, stream: Codestream, frame: bytes) -> Frame | None:
+    """Decode by the other decoders of a codec; None if there is none, or none returns an image of the right size."""
+    # GDCM does not undo the colour transform of 8-bit JPEG.
+    if stream.codec is Codec.JPEG_8 and shape.samples > 1:
+        return None
+    options = {name: str(value) if isinstance(value, str) else value for name, value in pydicom_options(shape).items()}
+    for uid, plugin in _OTHER_DECODERS.get(stream.codec, ()):
+        found = decode_in_child(frame, uid, plugin, options, sequential=stream.codec in _SEQUENTIAL)
+        if found is not None and _is_image(shape, found[0]):
+            return Frame(found[0], found[1], 8 if stream.codec is Codec.JPEG_8 else shape.stored, decoder=plugin)
+    return None
+
+
+def _is_image(shape: Shape, samples: npt.NDArray[Any]) -> bool:
+    """Return whether samples have the size and type that the header declares."""
+    size = (shape.rows, shape.columns) + (shape.samples,) * (shape.samples > 1)
+    return samples.shape == size and samples.dtype.itemsize * 8 >= shape.stored and samples.dtype.kind in "iu"
 
 
 def _decode_lossless(shape: Shape, stream: Codestream, frame: bytes) -> Frame:

@@ -21,7 +21,7 @@ from db.studies.transfer_syntaxes import (
     GE_PRIVATE_BIG_ENDIAN,
     NATIVE,
 )
-from worker.images.decode.compressed import as_stored, decode_compressed, pydicom_options
+from worker.images.decode.compressed import DECODER_ERRORS, as_stored, decode_compressed, pydicom_options
 from worker.images.decode.encapsulated import Codestreams
 from worker.images.decode.files import opened
 from worker.images.decode.image_pixel import shape_of
@@ -73,10 +73,7 @@ def decoding(header: Header) -> Iterator[Callable[[int], Frame]]:
                 if header.syntax in _UNCOMPRESSED_FRAMES:
                     return _decode_fragment(header, shape, streams.read(index, limit))
                 return decode_compressed(header.syntax, shape, streams.read(index, limit))
-            # Errors of pydicom and its plugins for damaged pixels; they have no common base.
-            except (ValueError, RuntimeError, OSError, LookupError, TypeError, AttributeError) as error:
-                raise Unreadable(Reason.UNDECODABLE, "the image cannot be decoded") from error
-            except (struct.error, zlib.error, SyntaxError, OverflowError) as error:
+            except (*DECODER_ERRORS, struct.error, zlib.error) as error:
                 raise Unreadable(Reason.UNDECODABLE, "the image cannot be decoded") from error
 
         yield decode_frame

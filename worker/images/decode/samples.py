@@ -31,6 +31,8 @@ class Frame:
     stored: int
     left: int = 0
     right: int = 0
+    #: Decoder of the codestream; empty for native samples.
+    decoder: str = ""
 
 
 def stored_values(samples: npt.NDArray[Any], frame: Frame) -> npt.NDArray[Any]:

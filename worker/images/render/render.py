@@ -33,8 +33,9 @@ def render_samples(
     header: Header, frame: Frame, *, window: Window | None = None, icc: bool = True
 ) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
     """Render decoded samples, like `render`. Raises Unreadable."""
+    decoder = {"decoder": frame.decoder} if frame.decoder else {}
     if frame.photometric in GRAYSCALE:
         levels, steps = to_grey(header, frame, window)
-        return levels, {"photometric": frame.photometric, **steps}
+        return levels, {**decoder, "photometric": frame.photometric, **steps}
     rgb, steps = to_rgb(header, frame, icc=icc)
-    return rgb, {"photometric": header.text("PhotometricInterpretation"), **steps}
+    return rgb, {**decoder, "photometric": header.text("PhotometricInterpretation"), **steps}
