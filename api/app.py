@@ -9,7 +9,7 @@ from api import error_handlers
 from api.context import RequestContext
 from api.page import login, openapi, pages
 from api.security_headers import SecurityHeaders
-from api.v1 import health, identity, metrics, studies
+from api.v1 import health, identity, metrics, quarantine, studies
 from db.settings import Settings
 
 DESCRIPTION = (
@@ -34,7 +34,7 @@ def create_app(settings: Settings) -> FastAPI:
     # The last one is outermost: error responses get the headers, error logs the ids.
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestContext)
-    for module in (health, metrics, studies, identity, login, pages, openapi):
+    for module in (health, metrics, studies, identity, quarantine, login, pages, openapi):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "page" / "static"), name="static")
     return app

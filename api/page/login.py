@@ -16,7 +16,7 @@ log = structlog.get_logger()
 #: One shift. The key itself is valid until an operator revokes it.
 COOKIE_SECONDS = 12 * 3600
 #: Targets of the redirect after a login; any other could redirect to another site.
-_TARGETS = re.compile(r"/(studies/[0-9a-f-]{36})?")
+_TARGETS = re.compile(r"/(quarantine|studies/[0-9a-f-]{36})?")
 
 #: Bytes; a key and a path of the page have 50 each.
 MAX_FIELD_BYTES = 1024

@@ -10,13 +10,15 @@ from api.access.authenticate import Database, Reader
 from api.page.templating import templates
 from api.v1 import cursor, reading
 from api.v1.studies import position
-from db.operations import overview
+from db.operations import overview, quarantine
 from db.operations.overview import Filters
 from db.reports import reference_reports
 from db.states import PENDING, DisplayedState
 
 #: Studies on one page of the list: about two screens.
 PAGE = 50
+#: Files on the page of the quarantine.
+QUARANTINED = 200
 
 router = APIRouter(dependencies=[Reader], include_in_schema=False)
 
@@ -41,6 +43,13 @@ def worklist(
     return templates.TemplateResponse(request, "worklist.html", context)
 
 
+@router.get("/quarantine")
+def quarantined(request: Request, session: Database) -> Response:
+    """Show the files in quarantine, the latest first."""
+    context = {"files": quarantine.files(session, limit=QUARANTINED), "counts": quarantine.counts(session)}
+    return templates.TemplateResponse(request, "quarantine.html", context)
+
+
 @router.get("/studies/{study_id}")
 def study(request: Request, session: Database, study_id: uuid.UUID) -> Response:
     """Show one study: patient, content, report and evidence."""
@@ -53,6 +62,7 @@ def study(request: Request, session: Database, study_id: uuid.UUID) -> Response:
         "identities": sorted(
             overview.studies(session, [line.study_instance_uid]), key=lambda other: other.identity_number
         ),
+        "quarantined": quarantine.conflicting(session, study_id),
         "pending": line.state in PENDING,
         "reference_report": reference_reports.read(data_dir, line.study_instance_uid),
     }

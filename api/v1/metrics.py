@@ -12,7 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from api.access.authenticate import Database  # noqa: TC001 - FastAPI reads it at run time
-from db.operations import alarms, disk, heartbeats, listener_status, outcomes, overview
+from db.operations import alarms, disk, heartbeats, listener_status, outcomes, overview, quarantine
 from db.operations.heartbeats import Role
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class SystemCollector(Collector):
         about = "1 while the alarm is raised: an operator must act."
         yield _gauge("prelim_alarm", about, "code", {code: int(code in raised) for code in alarms.CODES})
         yield _gauge("prelim_studies", "Studies by displayed state.", "state", overview.counts(self._session))
+        about = "Files in quarantine, in no report."
+        yield _gauge("prelim_quarantined", about, "reason", quarantine.counts(self._session))
         alive = {str(role): len(heartbeats.alive(self._session, role)) for role in ROLES}
         yield _gauge("prelim_processes_alive", "Processes with a heartbeat in the last 30 s.", "role", alive)
         yield from self._listeners()

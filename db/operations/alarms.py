@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import exists, func, or_, select
 
+from db.errors import Reason
 from db.models import Job, Process, Quarantined, Report, Study
 from db.models.operations import ALIVE_SECONDS
 from db.operations import disk, heartbeats, listener_status, outcomes
@@ -109,10 +110,10 @@ def _silent(session: Session, role: Role, consequence: str) -> tuple[str, str] |
 
 
 def _quarantined(session: Session) -> tuple[str, str] | None:
-    recent = select(func.count()).select_from(Quarantined).where(Quarantined.indexed_at > func.now() - RECENT)
-    count = session.scalar(recent)
+    recent = Quarantined.indexed_at > func.now() - RECENT, Quarantined.reason != Reason.REPLACED
+    count = session.scalar(select(func.count()).select_from(Quarantined).where(*recent))
     detail = (
-        f"{count} objects received in the last 24 h are in quarantine and in no report; docs/dicom.md has the causes"
+        f"{count} objects received in the last 24 h are in quarantine and in no report: see `prelim quarantine list`"
     )
     return ("quarantined", detail) if count else None
 

@@ -83,6 +83,11 @@ def _others(session: Session, first: Study) -> Sequence[Study]:
     return session.scalars(_studies(first.study_instance_uid).where(Study.identity_number > 1)).all()
 
 
+def locked(session: Session, study_instance_uid: str) -> Sequence[Study]:
+    """Return the studies of a Study Instance UID, locked, by number."""
+    return session.scalars(_studies(study_instance_uid)).all()
+
+
 def _studies(study_instance_uid: str) -> Select[Study]:
     return (
         select(Study)
@@ -127,10 +132,11 @@ def _complete(study: Study, given: Identity) -> None:
     """Fill the empty values of a study from an identity that fits; one that a person corrected stays as it is."""
     ours = identity.of(study)
     if not identity.differences(ours, given):
-        _set_identity(study, identity.completed(ours, given))
+        set_identity(study, identity.completed(ours, given))
 
 
-def _set_identity(study: Study, values: Identity) -> None:
+def set_identity(study: Study, values: Identity) -> None:
+    """Give a locked study these values."""
     for name, value in values._asdict().items():
         if getattr(study, name) != value:
             setattr(study, name, value)
@@ -167,7 +173,7 @@ def decide(session: Session, study: Study, decision: Decision, by: str, *, right
     It concerns all held identities, or *study* alone if it is a later one. *right* is the number of the identity whose
     demographics are right for all objects (TAKE_OVER); by default that of the latest. Raises NotPossible.
     """
-    every = session.scalars(_studies(study.study_instance_uid)).all()
+    every = locked(session, study.study_instance_uid)
     first, named = every[0], next((row for row in every if row.id == study.id), None)
     targets = _targets(every, named, decision)
     if not targets:
@@ -234,7 +240,7 @@ def _take_over(session: Session, first: Study, targets: Sequence[Study], right: 
         _absorb(first, target)
         session.delete(target)
     # Values that the chosen identity lacks; never a group of a wrong name.
-    _set_identity(first, identity.completed(after, before._replace(patient_name="")))
+    set_identity(first, identity.completed(after, before._replace(patient_name="")))
 
 
 def _absorb(first: Study, other: Study) -> None:
@@ -264,15 +270,16 @@ def _release(session: Session, study: Study) -> None:
 
 def corrections(session: Session, study_id: uuid.UUID) -> list[str]:
     """Return the sentence of a report whose study has demographics that a person corrected."""
-    rows = session.scalars(
-        select(IdentityDecision.differs).where(
+    rows = session.execute(
+        select(IdentityDecision.decision, IdentityDecision.differs).where(
             IdentityDecision.study_id == study_id,
             IdentityDecision.decision.in_((Decision.TAKE_OVER, Decision.CORRECT)),
         )
     ).all()
-    fields = {name for differs in rows for name in differs}
+    fields = {name for row in rows for name in row.differs}
     names = identity.labels([name for name in identity.LABELS if name in fields])
-    return [f"Demographics corrected by an operator: {names or 'missing values'}."] if rows else []
+    taken_over = any(row.decision == Decision.TAKE_OVER for row in rows)
+    return [f"Demographics corrected by an operator: {names or 'missing values'}."] if names or taken_over else []
 
 
 def siblings(session: Session, study: Study) -> Sequence[Study]:

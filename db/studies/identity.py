@@ -75,6 +75,11 @@ def completed(known: Identity, received: Identity) -> Identity:
     return Identity(**values | {"patient_name": _completed_name(known.patient_name, received.patient_name)})
 
 
+def filled(before: Identity, after: Identity) -> list[str]:
+    """Return the fields that are empty in *before* and not in *after*."""
+    return [name for name, ours, theirs in _by_field(before, after) if not ours and theirs]
+
+
 def labels(fields: list[str]) -> str:
     """Return the names of fields for people: "Patient ID, Patient's Name"."""
     return ", ".join(LABELS[name] for name in fields)

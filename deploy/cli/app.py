@@ -24,6 +24,7 @@ app = typer.Typer(
 for commands in (run.app, dicom.app, operate.app, identity.app, model.app):
     app.add_typer(commands)
 app.add_typer(operate.key_app, name="key", rich_help_panel=operate.PANEL)
+app.add_typer(identity.quarantine_app, name="quarantine", rich_help_panel=operate.PANEL)
 app.add_typer(model.checkpoint_app, name="checkpoint", rich_help_panel=model.PANEL)
 app.add_typer(model.reference_app, name="reference", rich_help_panel=model.PANEL)
 

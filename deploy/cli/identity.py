@@ -1,4 +1,4 @@
-"""Commands about the identity of a study."""
+"""Commands about the identity of a study, and about files in quarantine."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing import Annotated
 import typer
 
 from db.environment import load_settings
-from deploy.cli.help_text import Command
+from deploy.cli.help_text import Command, Group
 from deploy.cli.operate import PANEL, Study
 from deploy.cli.startup import console
 
 app = typer.Typer()
 command = partial(app.command, cls=Command, rich_help_panel=PANEL)
+quarantine_app = typer.Typer(
+    cls=Group, no_args_is_help=True, help="See files in quarantine, and take corrected objects."
+)
 
 
 class Choice(StrEnum):
@@ -50,3 +53,26 @@ def decide_identity(
         return
     chosen = Decision(decision.replace("-", "_"))
     identities.decide(load_settings(), console, study, chosen, right)
+
+
+@quarantine_app.command("list", cls=Command)
+def list_quarantine(
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Number of files.")] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the files in quarantine, the latest first, with their reasons."""
+    from deploy.operate import quarantined_files
+
+    quarantined_files.show(load_settings(), console, limit=limit, as_json=as_json)
+
+
+@quarantine_app.command("take", cls=Command)
+def take_quarantined(
+    name: Annotated[
+        str, typer.Argument(metavar="FILE|STUDY", help="Id of the file, or the study for all its objects.")
+    ],
+) -> None:
+    """Replace stored objects by resent ones with other demographics and the same pixels; exit with 1 if one is not."""
+    from deploy.operate import quarantined_files
+
+    raise typer.Exit(1 if quarantined_files.take(load_settings(), console, name) else 0)

@@ -50,11 +50,12 @@ def decide(settings: Settings, console: Console, name: str, decision: Decision, 
     """Carry out a decision of the user of this terminal; raises UnknownStudy, NotPossible."""
     with transaction(settings.database()) as session:
         study = lifecycle.find(session, name)
-        remaining = conflicts.decide(session, study, decision, f"user {_user()}", right=right)
+        remaining = conflicts.decide(session, study, decision, f"user {user()}", right=right)
         console.print(f"{decision.replace('_', ' ')}: study {remaining.id} is {remaining.state}", highlight=False)
 
 
-def _user() -> str:
+def user() -> str:
+    """Return the name of the user of this terminal, for the audit trail."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -10,7 +10,7 @@ from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.errors import ConfigurationError
-from db.operations import alarms, heartbeats, listener_status, overview
+from db.operations import alarms, heartbeats, listener_status, overview, quarantine
 from db.session import transaction
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def show(settings: Settings, console: Console, *, as_json: bool) -> None:
             alive = heartbeats.alive(session)
             raised = alarms.raised(session, settings)
             listeners = listener_status.current(session)
+            quarantined = quarantine.counts(session)
     except (SQLAlchemyError, ConfigurationError):
         _print_alarms(alarms.local(settings), console)
         raise
@@ -43,6 +44,7 @@ def show(settings: Settings, console: Console, *, as_json: bool) -> None:
             "processes": [process.role for process in alive],
             "alarms": [alarm.code for alarm in raised],
             "alarm_details": {alarm.code: alarm.detail for alarm in raised},
+            "quarantined": quarantined,
             "listeners": [
                 dataclasses.asdict(found) | {"refusals": [refusals._asdict() for refusals in found.refusals]}
                 for found in listeners
@@ -53,6 +55,9 @@ def show(settings: Settings, console: Console, *, as_json: bool) -> None:
     for table in (_studies(facts), _processes(alive)):
         console.print(table)
     console.print(_queue(facts), _last_error(facts), sep="\n", highlight=False)
+    for reason, count in quarantined.items():
+        if count:
+            console.print(f"in quarantine: {count} files, {reason} (`prelim quarantine list`)", highlight=False)
     for line in _refusals(alive):
         console.print(line, highlight=False)
     for found in listeners:

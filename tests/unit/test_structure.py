@@ -30,6 +30,7 @@ SAME_MEANING = {
     "operate": "the operator's commands, and what they run",
     "operations": "what operations ask, and the tables for it",
     "procedure_steps": "performed procedure steps: their table, and the queries on it",
+    "quarantine": "files in quarantine: the queries on them, their route",
     "reference": "reference cases and snapshots: their tables, and the queries on them",
     "reports": "report versions, and their tables",
     "studies": "the life of a study, its table, its routes",

@@ -22,11 +22,12 @@ GUARDED_API = [
     "/v1/studies",
     f"/v1/studies/{SOME}",
     f"/v1/studies/{SOME}/identity",
+    "/v1/quarantine",
     f"/v1/studies/{SOME}/report",
     f"/v1/studies/{SOME}/report/images/1",
     f"/v1/studies/{SOME}/report/pictures/1",
 ]
-GUARDED_PAGES = ["/", f"/studies/{SOME}"]
+GUARDED_PAGES = ["/", "/quarantine", f"/studies/{SOME}"]
 
 
 @pytest.mark.parametrize("path", GUARDED_API)

@@ -1,0 +1,99 @@
+"""Replace an object by one in quarantine that has other demographics and the same pixels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import func, select
+
+from db.errors import NotPossible, Reason
+from db.models import IdentityDecision, Instance, Quarantined
+from db.states import StudyState
+from db.studies import conflicts, identity, revisions
+from db.studies.conflicts import Decision
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Callable
+
+    from sqlalchemy.orm import Session
+
+    from db.models import Study
+    from db.studies.lifecycle import ReceivedInstance
+
+#: Columns of a file that change hands.
+FILE_COLUMNS = ("file_path", "file_bytes", "sha256", "calling_ae_title", "received_at")
+#: Columns of an instance from the header of its new file.
+HEADER_COLUMNS = ("transfer_syntax_uid", "series_number", "instance_number", "modality", "body_part")
+#: Columns of an instance about its reception.
+RECEPTION_COLUMNS = ("association_id", "called_ae_title")
+
+
+def replace(
+    session: Session,
+    quarantined_id: uuid.UUID,
+    received: ReceivedInstance,
+    old_path: str,
+    by: str,
+    link_files: Callable[[], None],
+) -> None:
+    """Give the instance the file *received*, and put its old file at *old_path* into quarantine, as `replaced`.
+
+    *link_files* is called under the locks, and makes both files durable at their new paths. The demographics of the
+    study follow, and a new revision begins, whose report says so. Raises NotPossible if the object or its study has
+    changed in the meantime.
+    """
+    study = _locked(session, received)
+    query = select(Instance).where(Instance.sop_instance_uid == received.sop_instance_uid)
+    instance = session.scalars(query.with_for_update()).one()
+    row = session.get_one(Quarantined, quarantined_id, with_for_update=True)
+    if row.reason != Reason.CONFLICTING_SOP_INSTANCE or instance.study_id != study.id:
+        raise NotPossible("the object was replaced in the meantime: see `prelim quarantine list`")
+    link_files()
+    _swap_files(instance, row, received, old_path, by)
+    _correct(session, study, received, by)
+    if instance.reportable:
+        revisions.supersede(session, study.id, Reason.OPERATOR, "an object was replaced by an operator")
+        revisions.reopen(session, study)
+    instance.revision = study.revision
+    study.last_received_at = func.clock_timestamp()
+
+
+def _locked(session: Session, received: ReceivedInstance) -> Study:
+    """Return the study of the stored object; raises NotPossible if a person must decide about it first."""
+    owner = select(Instance.study_id).where(Instance.sop_instance_uid == received.sop_instance_uid)
+    every = conflicts.locked(session, received.study.study_instance_uid)
+    study = next((study for study in every if study.id == session.scalar(owner)), None)
+    if study is None:
+        raise NotPossible("the stored object is of another study: send the new one under a UID of its own")
+    if study.state == StudyState.HELD:
+        raise NotPossible("the study is held: decide with `prelim identity` first")
+    given = identity.of(received.study)
+    if any(other is not study and not identity.differences(identity.of(other), given) for other in every):
+        raise NotPossible("objects of this identity are kept apart: send the object under a UID of its own")
+    return study
+
+
+def _swap_files(instance: Instance, row: Quarantined, received: ReceivedInstance, old_path: str, by: str) -> None:
+    old = {name: getattr(instance, name) for name in FILE_COLUMNS} | {"file_path": old_path}
+    for name in (*FILE_COLUMNS, *HEADER_COLUMNS, *RECEPTION_COLUMNS):
+        setattr(instance, name, getattr(received, name))
+    for name, value in old.items():
+        setattr(row, name, value)
+    row.reason, row.detail = Reason.REPLACED, f"replaced by {by}: its pixels are the same, its header is corrected"
+
+
+def _correct(session: Session, study: Study, received: ReceivedInstance, by: str) -> None:
+    """Give the study the demographics of the new object, and record it."""
+    before, given = identity.of(study), identity.of(received.study)
+    differs = identity.differences(before, given)
+    wrong_name = {"patient_name": ""} if "patient_name" in differs else {}
+    after = identity.completed(given, before._replace(**wrong_name))
+    filled = identity.filled(before, after)
+    conflicts.set_identity(study, after)
+    study.study_description = received.study.study_description or study.study_description
+    former = before._asdict() if differs else {}
+    changed = [name for name in identity.LABELS if name in {*differs, *filled}]
+    session.add(
+        IdentityDecision(study_id=study.id, decision=Decision.CORRECT, differs=changed, former=former, decided_by=by)
+    )

@@ -1,0 +1,172 @@
+"""List the files in quarantine, and take the demographics of a corrected object (`prelim quarantine`)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import uuid
+import warnings
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from pydicom import Dataset, dcmread
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from rich.markup import escape
+from rich.table import Column, Table
+from sqlalchemy import select
+
+from db.errors import NotPossible, Reason, UnknownStudy
+from db.models import Instance, Quarantined
+from db.operations import quarantine
+from db.session import transaction
+from db.studies import lifecycle, replacement
+from deploy.operate.identities import user
+from dicom_listener.dicom.statuses import Refusal
+from dicom_listener.indexing import headers
+from dicom_listener.spool.durable import Spool, sync_directory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+    from sqlalchemy.orm import Session
+
+    from db.settings import Settings
+    from db.studies.lifecycle import ReceivedInstance
+
+#: Native encodings that give equal pixels equal bytes.
+LITTLE_ENDIAN = frozenset((ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian))
+PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+#: Group of the elements that say how pixels are to be read (PS3.3 C.7.6.3).
+IMAGE_GROUP = 0x0028
+#: Objects taken for one study.
+MAX_OBJECTS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A file in quarantine and the stored file of the same SOP Instance UID, relative to the data directory."""
+
+    quarantined_id: uuid.UUID
+    new: str
+    old: str
+
+
+def show(settings: Settings, console: Console, *, limit: int, as_json: bool) -> None:
+    """Print the files in quarantine, the latest first, without patient attributes."""
+    with transaction(settings.database()) as session:
+        found = quarantine.files(session, limit=limit)
+    if as_json:
+        console.print_json(json.dumps([asdict(file) for file in found], default=str))
+        return
+    table = Table(Column("file", min_width=36), "received", "from", "reason", "detail", Column("study", min_width=36))
+    for file in found:
+        received, study = f"{file.received_at:%Y-%m-%d %H:%M}", str(file.study_id or "")
+        table.add_row(str(file.id), received, escape(file.calling_ae_title), file.reason, escape(file.detail), study)
+    console.print(table)
+
+
+def take(settings: Settings, console: Console, name: str) -> int:
+    """Replace stored objects by corrected ones with the same pixels; return the number that could not be replaced.
+
+    *name* is the id of a file in quarantine, or names a study. Raises UnknownStudy.
+    """
+    with transaction(settings.database()) as session:
+        pairs = _pairs(session, name)
+    failed = 0
+    for pair in pairs:
+        try:
+            _take(settings, pair)
+        except NotPossible as error:
+            failed += 1
+            console.print(f"{pair.quarantined_id}: {error}", markup=False, highlight=False)
+    console.print(f"{len(pairs) - failed} of {len(pairs)} objects replaced", highlight=False)
+    return failed
+
+
+def _pairs(session: Session, name: str) -> list[Pair]:
+    query = (
+        select(Quarantined.id, Quarantined.file_path, Instance.file_path, Instance.sop_instance_uid)
+        .join(Instance, Instance.sop_instance_uid == Quarantined.sop_instance_uid)
+        .where(Quarantined.reason == Reason.CONFLICTING_SOP_INSTANCE)
+        .order_by(Quarantined.received_at.desc())
+        .limit(MAX_OBJECTS)
+    )
+    with contextlib.suppress(ValueError):
+        found = session.execute(query.where(Quarantined.id == uuid.UUID(name))).all()
+        if found:
+            quarantined_id, new, old, _ = found[0]
+            return [Pair(quarantined_id, new, old)]
+    try:
+        study = lifecycle.find(session, name)
+    except UnknownStudy as error:
+        raise UnknownStudy(f"no conflicting file in quarantine has this id, and {error}") from error
+    # Of several versions of one object the latest.
+    latest: dict[str, Pair] = {}
+    for quarantined_id, new, old, uid in session.execute(query.where(Instance.study_id == study.id)):
+        latest.setdefault(uid, Pair(quarantined_id, new, old))
+    return list(latest.values())
+
+
+def _take(settings: Settings, pair: Pair) -> None:
+    """Exchange the two files; after an interruption at any point `prelim audit --repair` restores one row a file."""
+    data_dir, spool = settings.operations.data_dir, Spool(settings.spool)
+    new, old = data_dir / pair.new, data_dir / pair.old
+    _require_same_pixels(old, new)
+    stored, set_aside = spool.stored_path(new), spool.quarantine / old.name
+    received = _read(settings, new, stored.relative_to(data_dir).as_posix())
+    old_path = set_aside.relative_to(data_dir).as_posix()
+    with transaction(settings.database()) as session:
+        replacement.replace(
+            session,
+            pair.quarantined_id,
+            received,
+            old_path,
+            f"user {user()}",
+            lambda: _link({new: stored, old: set_aside}),
+        )
+    for path in (new, old):
+        path.unlink(missing_ok=True)
+
+
+def _link(links: dict[Path, Path]) -> None:
+    for path, link in links.items():
+        with contextlib.suppress(FileExistsError):  # from an interrupted run
+            os.link(path, link)
+        sync_directory(link.parent)
+
+
+def _read(settings: Settings, path: Path, file_path: str) -> ReceivedInstance:
+    try:
+        return headers.read(path, headers.read_meta(path), file_path, settings.study.priority_rules)
+    except (ValueError, Refusal) as error:
+        raise NotPossible(f"the file cannot be indexed: {error}") from error
+
+
+def _require_same_pixels(old: Path, new: Path) -> None:
+    """Raise NotPossible unless the two objects differ in their headers only."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they quote values, which may be a patient's
+            stored, corrected = dcmread(old), dcmread(new)
+            different = _first_difference(stored, corrected)
+    # The boundary of one file: pydicom raises many types of exceptions for malformed data sets.
+    except Exception as error:
+        raise NotPossible(f"the two objects cannot be compared ({type(error).__name__})") from error
+    if different is not None:
+        raise NotPossible(f"the two objects differ in more than their demographics: {different}")
+
+
+def _first_difference(stored: Dataset, corrected: Dataset) -> str | None:
+    for name in ("SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        if stored.get(name) != corrected.get(name):
+            return name
+    syntaxes = {stored.file_meta.TransferSyntaxUID, corrected.file_meta.TransferSyntaxUID}
+    if len(syntaxes) > 1 and not syntaxes <= LITTLE_ENDIAN:
+        return "TransferSyntaxUID"
+    if not any(name in stored for name in PIXELS):
+        return "they have no pixels to compare"
+    if stored.group_dataset(IMAGE_GROUP) != corrected.group_dataset(IMAGE_GROUP):
+        return "the description of the pixels"
+    return next((name for name in PIXELS if stored.get(name) != corrected.get(name)), None)
