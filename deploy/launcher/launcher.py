@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from db.errors import PrelimError
@@ -11,6 +12,7 @@ from deploy.embedded.accounts import require_linux
 from deploy.embedded.databases import embedded
 from deploy.launcher.backoff import Restarts
 from deploy.launcher.child import Child, Lines
+from deploy.launcher.probe import Probe
 from deploy.launcher.processes import MIGRATE, PROCESSES
 from deploy.launcher.signals import Interrupts, counted_interrupts
 
@@ -57,6 +59,11 @@ class Launcher:
         self._children = [Child(p.name, p.command, self._lines, self._environment) for p in processes]
         self._watched: list[Child | Server] = [*servers, *self._children]
         self._restarts = {watched.name: Restarts() for watched in self._watched}
+        self._probes = {
+            process.name: Probe(partial(process.probe, settings), process.ready_seconds)
+            for process in processes
+            if process.probe is not None
+        }
 
     @property
     def stopping(self) -> bool:
@@ -94,8 +101,11 @@ class Launcher:
         started = time.monotonic()
         for child in self._children:
             self._wait_until_ready(child, started)
-        if not self.stopping:
-            self.print_line("everything is ready; press Ctrl-C to stop")
+        if self.stopping:
+            return
+        for probe in self._probes.values():
+            probe.start()
+        self.print_line("everything is ready; press Ctrl-C to stop")
 
     def run(self) -> None:
         """Restart ended processes until a stop signal."""
@@ -104,11 +114,14 @@ class Launcher:
             time.sleep(POLL_SECONDS)
 
     def run_once(self) -> int:
-        """Restart ended processes whose pause is over; return their number."""
+        """Kill processes that hang and restart ended ones whose pause is over; return the number of restarts."""
+        self._kill_hung()
         return sum(self._restart(watched) for watched in self._watched if not watched.alive)
 
     def stop(self) -> None:
         """Stop the processes in reverse order; kill those that exceed their grace time."""
+        for probe in self._probes.values():
+            probe.stop()
         for child in reversed(self._children):
             if child.process is None:
                 continue
@@ -143,6 +156,13 @@ class Launcher:
                     f"{child.name} ended with status {child.status} before all were ready; its output is above"
                 )
 
+    def _kill_hung(self) -> None:
+        for child in self._children:
+            probe = self._probes.get(child.name)
+            if probe is not None and probe.hung and child.alive:
+                self.print_line(f"{child.name} has not answered for {probe.silent_seconds:.0f} s and is killed")
+                child.reap()
+
     def _restart(self, watched: Child | Server) -> bool:
         restarts = self._restarts[watched.name]
         if restarts.due is None:
@@ -155,6 +175,8 @@ class Launcher:
             self.print_line(f"{error}\ntrying again in {restarts.schedule():.0f} s")
             return False
         restarts.record_start()
+        if watched.name in self._probes:
+            self._probes[watched.name].restart()
         return True
 
     def _print_end(self, watched: Child | Server, pause: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import uuid
 from collections import Counter
 from dataclasses import dataclass
@@ -57,6 +58,8 @@ class Association:
     def __init__(self, connection: Connection, address: str, services: Services) -> None:
         self.peer = Peer(uuid.uuid4().hex, calling_ae_title="", called_ae_title="", address=address)
         self.established = False
+        #: True if the end is logged for debugging only: a check of the port, or a connection without a request.
+        self._is_check = True
         self._connection = connection
         self._services = services
         self._contexts: dict[int, Context] = {}
@@ -86,6 +89,7 @@ class Association:
             except ConnectionClosed as closed:
                 self._log("association.lost", str(closed))
             except Abort as abort:
+                self._is_check = False
                 self._log("association.aborted", str(abort))
                 with contextlib.suppress(ConnectionClosed):
                     self._connection.send(upper_layer.ABORT, bytes((0, 0, SERVICE_PROVIDER, abort.reason)))
@@ -114,10 +118,12 @@ class Association:
         titles = {"calling_ae_title": proposal.calling_ae_title, "called_ae_title": proposal.called_ae_title}
         self.peer = dataclasses.replace(self.peer, **titles)
         bind_contextvars(**titles)
+        self._is_check = proposal.is_echo_only and proposal.calling_ae_title == negotiation.CHECK_AE_TITLE
         rejection = self._services.admit(self.peer, echo_only=proposal.is_echo_only)
         if rejection is not None:
             transient = rejection.result == negotiation.TRANSIENT
-            self._services.count_refusal(Kind.LIMIT if transient else Kind.ASSOCIATION, self.peer, rejection.cause)
+            if not self._is_check:
+                self._services.count_refusal(Kind.LIMIT if transient else Kind.ASSOCIATION, self.peer, rejection.cause)
             self._connection.send(upper_layer.ASSOCIATE_RJ, rejection.encode())
             return rejection.cause
         self.established = True
@@ -240,4 +246,5 @@ class Association:
         self._sent_result = None
 
     def _log(self, event: str, cause: str | None = None) -> None:
-        log.info(event, **({} if cause is None else {"cause": cause}), statuses=dict(self._statuses))
+        level = logging.DEBUG if self._is_check else logging.INFO
+        log.log(level, event, **({} if cause is None else {"cause": cause}), statuses=dict(self._statuses))

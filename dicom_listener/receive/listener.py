@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 import structlog
 
 from db.logs import frames
+from db.operations.listener_status import Kind
 from dicom_listener.receive import status_file, tls
 from dicom_listener.receive.association import Association
 from dicom_listener.receive.services import Services
@@ -143,6 +144,7 @@ class Listener:
         same_address = [association for association in pending if association.peer.address == address]
         for associations, limit in ((same_address, MAX_PENDING_PER_ADDRESS), (pending, MAX_PENDING)):
             for association in associations[: max(len(associations) + 1 - limit, 0)]:
+                self._services.count_refusal(Kind.LIMIT, association.peer, "limit of pending connections reached")
                 association.shutdown()
 
     def _serve(self, connection: Connection, association: Association) -> None:

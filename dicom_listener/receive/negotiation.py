@@ -43,6 +43,8 @@ class Rejection:
         return bytes((0, self.result, self.source, self.reason))
 
 
+#: Calling AE title of the regular check whether the listener answers: its associations are not logged or counted.
+CHECK_AE_TITLE = "PRELIM-CHECK"
 #: Result of a rejection after which the peer may try again.
 TRANSIENT = 2
 CALLING_AE_TITLE_NOT_RECOGNIZED = Rejection(1, 1, 3, "calling AE title not recognized")

@@ -3,6 +3,7 @@
 from pynetdicom import AE
 
 from dicom_listener.dicom.uids import VERIFICATION
+from dicom_listener.receive.negotiation import CHECK_AE_TITLE
 
 
 def answers_echo(host: str, port: int, *, called_ae_title: str, timeout_seconds: float) -> bool:
@@ -10,7 +11,7 @@ def answers_echo(host: str, port: int, *, called_ae_title: str, timeout_seconds:
 
     The address must accept TCP connections: otherwise pynetdicom logs an error and leaves its socket open.
     """
-    ae = AE("PRELIM-CHECK")
+    ae = AE(CHECK_AE_TITLE)
     ae.add_requested_context(VERIFICATION)
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = timeout_seconds
     association = ae.associate(host, port, ae_title=called_ae_title)

@@ -8,12 +8,17 @@ from pathlib import Path
 
 from db.environment import load_settings
 from db.errors import PrelimError
+from deploy.launcher import probe
 from deploy.launcher.launcher import running
 from deploy.launcher.processes import Process
 
+probe.INTERVAL_SECONDS, probe.HANG_SECONDS, probe.MIN_FAILURES = 0.1, 0.5, 3
 
-def fake(name: str, *, code: str, ready_seconds: float = 20, grace_seconds: float = 20) -> Process:
-    """A process that runs the Python *code* and is ready once the file NAME.ready exists."""
+
+def fake(
+    name: str, *, code: str, ready_seconds: float = 20, grace_seconds: float = 20, probed: bool = False
+) -> Process:
+    """A process that runs the Python *code*, is ready once the file NAME.ready exists, and hangs with NAME.hung."""
     folder = Path.cwd()
     return Process(
         name,
@@ -21,6 +26,7 @@ def fake(name: str, *, code: str, ready_seconds: float = 20, grace_seconds: floa
         lambda _settings, _pid: (folder / f"{name}.ready").exists(),
         ready_seconds,
         grace_seconds,
+        (lambda _settings: not (folder / f"{name}.hung").exists()) if probed else None,
     )
 
 

@@ -169,6 +169,18 @@ def test_process_that_dies_is_restarted(launch: Callable[..., Launched]) -> None
     assert launched.end(signal.SIGINT) == 0
 
 
+def test_process_that_hangs_is_killed_and_restarted(launch: Callable[..., Launched], tmp_path: Path) -> None:
+    running = launch(one={"code": IGNORES_SIGTERM, "probed": True}, two={"code": HANDLES_SIGTERM})
+    running.wait_for("everything is ready")
+    hung = tmp_path / "one.hung"
+    hung.touch()
+    running.wait_for("one has not answered for")
+    hung.unlink()
+    wait_until(lambda: len(running.pids("one")) == 2)
+    assert not runs(running.pids("one")[0])
+    assert len(running.pids("two")) == 1
+
+
 def test_start_fails_and_names_a_process_that_is_never_ready(launch: Callable[..., Launched]) -> None:
     launched = launch(a={"code": HANDLES_SIGTERM}, b={"code": NEVER_READY, "ready_seconds": 1})
 
