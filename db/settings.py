@@ -75,6 +75,7 @@ class Study(Section):
         default={},
         description="Quiet time by AE title or modality, as `CT=20,ER_XRAY=5`; an AE title takes precedence.",
     )
+    settle_broken_seconds: Seconds = Field(default=120, description="Quiet time of a study whose transfer broke off.")
     settle_cap_seconds: Seconds = Field(
         default=5400, description="A study that still receives images after this time is considered complete."
     )

@@ -20,10 +20,12 @@ from db.logs import frames
 from db.operations import disk, heartbeats
 from db.session import limit_statements, transaction
 from db.studies import procedure_steps, settling
+from db.studies.transfers import break_off
 from dicom_listener.commitment import deliver
 from dicom_listener.indexing import indexer
 from dicom_listener.receive import status_file
 from dicom_listener.receive.peers import PeerDirectory
+from dicom_listener.spool.associations import AssociationMarks
 from dicom_listener.spool.durable import Spool
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from db.settings import Settings
+    from dicom_listener.spool.associations import Transfer
 
 log = structlog.get_logger()
 
@@ -47,18 +50,43 @@ def run_once(settings: Settings, app: Celery) -> int:
     logged: the jobs are durable, and their messages are sent later.
     """
     # Before the inbox is read: it then contains the last objects of every association that has ended.
-    open_associations = Spool(settings.spool).open_associations()
+    marks = AssociationMarks(Spool(settings.spool))
+    transferring, broken = marks.open(), marks.broken()
     indexed = indexer.run_once(settings)
+    settled = 0
     # A study must not settle while files of it are not yet indexed.
-    settled = settle(settings, open_associations) if indexed < indexer.BATCH else 0
+    if indexed < indexer.BATCH:
+        stalled = [transfer for transfer in transferring if _is_stalled(transfer, settings)]
+        record_broken_transfers(settings, (*broken, *stalled))
+        for transfer in broken:
+            marks.forget(transfer.association_id)
+        settled = settle(settings, [transfer for transfer in transferring if transfer not in stalled])
     return indexed + settled + rescue(settings) + announce(settings, app)
 
 
-def settle(settings: Settings, open_associations: Collection[str]) -> int:
+def _is_stalled(transfer: Transfer, settings: Settings) -> bool:
+    return transfer.receiving and transfer.silent_seconds >= settings.study.settle_seconds
+
+
+def record_broken_transfers(settings: Settings, broken: Collection[Transfer]) -> None:
+    """Record the transfers that have stopped within an object, or ended without a release."""
+    for transfer in broken:
+        with transaction(settings.database()) as session:
+            studies = break_off(session, transfer.study_instance_uid, transfer.association_id)
+        if studies:
+            log.warning("transfer.broke_off", association_id=transfer.association_id)
+
+
+def settle(settings: Settings, transferring: Collection[Transfer] = ()) -> int:
     """Settle studies that are quiet, ended by MPPS or at the cap; returns the number of new jobs."""
+    sending: dict[str, float] = {}
+    for transfer in transferring:
+        uid, silent = transfer.study_instance_uid, transfer.silent_seconds
+        sending[uid] = min(sending.get(uid, silent), silent)
+    active = {uid for uid, silent in sending.items() if silent < settings.study.settle_seconds}
     with transaction(settings.database()) as session:
-        ended = procedure_steps.settle_ended(session, open_associations) if settings.dicom.mpps else []
-        made = settling.settle_due(session, settings.study, open_associations)
+        ended = procedure_steps.settle_ended(session, active) if settings.dicom.mpps else []
+        made = settling.settle_due(session, settings.study, sending)
     for job_id in (*ended, *made):
         log.info("job.queued", job_id=str(job_id))
     return len(ended) + len(made)

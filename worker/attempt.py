@@ -18,7 +18,7 @@ from db.logs import frames
 from db.reference import fingerprint
 from db.session import statements, transaction
 from db.states import JobState
-from db.studies import conflicts, lifecycle
+from db.studies import conflicts, lifecycle, transfers
 from worker.images.study import StoredInstance
 from worker.pipeline import StudyToReport
 
@@ -155,6 +155,7 @@ class Attempt:
         with statements(self._url) as session:
             rows = session.execute(STUDY, {"study_id": self.claim.study_id}).all()
             corrections = conflicts.corrections(session, self.claim.study_id)
+            corrections += transfers.limitations(session, self.claim.study_id)
             late_arrivals = lifecycle.late_arrivals(session, self.claim.study_id, self.claim.revision)
         data_dir = self._settings.operations.data_dir
         study, images = rows[0], [row for row in rows if row.file_path is not None]

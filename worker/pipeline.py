@@ -75,7 +75,7 @@ class StudyToReport:
     called_ae_titles: frozenset[str] = frozenset()
     #: Sentences about images added since the previous version, from db.studies.lifecycle.
     late_arrivals: Sequence[str] = ()
-    #: Sentences about corrected demographics, from db.studies.conflicts.
+    #: Sentences about corrected demographics and a broken transfer, from db.studies.conflicts and transfers.
     corrections: Sequence[str] = ()
 
 

@@ -47,6 +47,9 @@ class Study(Base):
     revision_started_at: Mapped[dt.datetime] = database_time()
     #: Number of Study Related Instances (0020,1208), if the sender gave it.
     announced: Mapped[int | None] = mapped_column(Integer)
+    #: When the transfer by an association broke off, and its id; NULL once the transfer is resumed or repeated.
+    broken_off_at: Mapped[dt.datetime | None]
+    broken_association_id: Mapped[str | None]
     settled_at: Mapped[dt.datetime | None]
     settle_reason: Mapped[str | None]
     #: A stable code (db.errors.Reason) and a sentence without patient data, if the study ended without a report.

@@ -21,7 +21,7 @@ from db.errors import Reason, UnknownStudy
 from db.models import Instance, Quarantined, Report, Study
 from db.models.base import given
 from db.states import StudyState
-from db.studies import conflicts, revisions
+from db.studies import conflicts, revisions, transfers
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -111,6 +111,7 @@ def record_instance(session: Session, received: ReceivedInstance) -> Recorded:
     if not _insert(session, received, study):
         # Another indexer inserted it since it was looked up.
         return _known(session, received) or Recorded.CONFLICT
+    transfers.resume(session, study, received.association_id)
     study.last_received_at = func.clock_timestamp()
     if received.reportable:
         study.modality = study.modality or received.modality

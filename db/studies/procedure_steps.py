@@ -34,10 +34,11 @@ def update(session: Session, sop_instance_uid: str, state: str | None, images: S
         step.updated_at = func.clock_timestamp()
 
 
-def settle_ended(session: Session, open_associations: Collection[str]) -> list[uuid.UUID]:
+def settle_ended(session: Session, sending: Collection[str]) -> list[uuid.UUID]:
     """Settle the studies whose steps have all ended and whose images have arrived; return the ids of the new jobs.
 
-    The images of a step that lists none have arrived when no open association sends the study.
+    The images of a step that lists none have arrived when no association sends the study, by *sending*, the Study
+    Instance UIDs being sent, and its transfer did not break off.
     """
     ended = exists().where(
         ProcedureStep.study_instance_uid == Study.study_instance_uid,
@@ -51,21 +52,20 @@ def settle_ended(session: Session, open_associations: Collection[str]) -> list[u
     candidates = session.scalars(
         select(Study).where(Study.state == StudyState.RECEIVING, ended, ~running).with_for_update(skip_locked=True)
     ).all()
-    jobs = [_settle_if_complete(session, study, open_associations) for study in candidates]
+    jobs = [_settle_if_complete(session, study, sending) for study in candidates]
     return [job for job in jobs if job is not None]
 
 
-def _settle_if_complete(session: Session, study: Study, open_associations: Collection[str]) -> uuid.UUID | None:
+def _settle_if_complete(session: Session, study: Study, sending: Collection[str]) -> uuid.UUID | None:
     steps = session.scalars(
         select(ProcedureStep).where(ProcedureStep.study_instance_uid == study.study_instance_uid)
     ).all()
-    arrived = session.execute(
-        select(Instance.sop_instance_uid, Instance.association_id).where(Instance.study_id == study.id)
-    ).all()
+    arrived = session.scalars(select(Instance.sop_instance_uid).where(Instance.study_id == study.id))
     listed = {uid for step in steps for uid in step.images}
-    if listed - {row.sop_instance_uid for row in arrived}:
+    if listed - set(arrived):
         return None
-    if not listed and any(row.association_id in open_associations for row in arrived):
+    if not listed and (study.broken_off_at is not None or study.study_instance_uid in sending):
         return None
+    study.broken_off_at = study.broken_association_id = None
     state = "discontinued" if any(step.state == DISCONTINUED for step in steps) else "completed"
     return settle(session, study, f"the modality {state} the procedure")

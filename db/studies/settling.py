@@ -6,18 +6,21 @@ not get a report for every image; after a number of revisions an operator decide
 
 from __future__ import annotations
 
+import math
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from sqlalchemy import case, exists, func, or_, select
+from sqlalchemy import case, false, func, or_, select
 
 from db.errors import Reason
 from db.models import Instance, Job, Study
 from db.states import JobState, StudyState
-from db.studies.priority import effective_queued_at
+from db.studies import transfers
+from db.studies.priority import ROUTINE, effective_queued_at
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Collection
+    from collections.abc import Mapping
 
     from sqlalchemy import ColumnElement, Select
     from sqlalchemy.orm import Session
@@ -28,31 +31,40 @@ if TYPE_CHECKING:
 BATCH = 50
 #: Limit of the factor by which the quiet time grows, one more with each revision.
 MAX_QUIET_FACTOR = 10
+#: Quiet times for which an open association without bytes delays a routine study: scanners pause between two series.
+SILENCE_FACTOR = 2
+NOTHING: Mapping[str, float] = MappingProxyType({})
 
 
-def settle_due(session: Session, limits: settings.Study, open_associations: Collection[str] = ()) -> list[uuid.UUID]:
+def settle_due(session: Session, limits: settings.Study, sending: Mapping[str, float] = NOTHING) -> list[uuid.UUID]:
     """Settle every study that is quiet or has received images for too long; return the ids of the new jobs.
 
     Quiet: no object for `settle_seconds` (or the value of `settle_rules` for AE title or modality) times its revision,
-    and no open association sends it. Too long: its revision began `settle_cap_seconds` ago.
+    at least `settle_broken_seconds` if its transfer broke off; and no byte of an object for as long. *sending* has the
+    Study Instance UIDs that open associations send now, with the seconds since the latest bytes; an association without
+    bytes delays a study for SILENCE_FACTOR quiet times, and an urgent study not at all.
+    Too long: its revision began `settle_cap_seconds` ago.
     A revision beyond `max_revisions` is cancelled until an operator retries it.
     """
-    growing = f"still receiving images after {limits.settle_cap_seconds:g} s"
-    jobs = [
-        _settle_or_cancel(session, study, growing if capped else f"quiet for {quiet:g} s", limits.max_revisions)
-        for study, quiet, capped in session.execute(_due(limits, open_associations)).all()
-    ]
+    jobs = []
+    for study, quiet, capped, broken in session.execute(_due(limits, sending)).all():
+        if not broken:
+            study.broken_off_at = study.broken_association_id = None
+        why = f"still receiving images after {limits.settle_cap_seconds:g} s" if capped else f"quiet for {quiet:g} s"
+        why = f"the transfer broke off, {why}" if broken else why
+        jobs.append(_settle_or_cancel(session, study, why, limits.max_revisions))
     return [job for job in jobs if job is not None]
 
 
-def _due(limits: settings.Study, open_associations: Collection[str]) -> Select[Study, float, bool]:
-    quiet = _quiet_seconds(limits) * func.least(Study.revision, MAX_QUIET_FACTOR)
+def _due(limits: settings.Study, sending: Mapping[str, float]) -> Select[Study, float, bool, bool]:
+    broken = transfers.is_incomplete()
+    usual = _quiet_seconds(limits) * func.least(Study.revision, MAX_QUIET_FACTOR)
+    quiet = case((broken, func.greatest(usual, limits.settle_broken_seconds)), else_=usual)
     age = func.extract("epoch", func.clock_timestamp() - Study.last_received_at)
     capped = func.extract("epoch", func.clock_timestamp() - Study.revision_started_at) >= limits.settle_cap_seconds
-    carried = exists().where(Instance.study_id == Study.id, Instance.association_id.in_(list(open_associations)))
     return (
-        select(Study, quiet.label("quiet"), capped.label("capped"))
-        .where(Study.state == StudyState.RECEIVING, or_((age >= quiet) & ~carried, capped))
+        select(Study, quiet.label("quiet"), capped.label("capped"), broken.label("broken"))
+        .where(Study.state == StudyState.RECEIVING, or_((age >= quiet) & ~_is_sent(sending, quiet), capped))
         .order_by(Study.priority.desc(), Study.last_received_at)
         .limit(BATCH)
         # SKIP LOCKED: several dispatchers share the work.
@@ -69,6 +81,14 @@ def _settle_or_cancel(session: Session, study: Study, why: str, max_revisions: i
     job.detail = f"late images arrived {study.revision - 1} times: `prelim retry` writes a report about all images"
     study.state, study.reason, study.detail = StudyState.CANCELLED, job.reason, job.detail
     return None
+
+
+def _is_sent(sending: Mapping[str, float], quiet: ColumnElement[float]) -> ColumnElement[bool]:
+    """Condition of a study that an open association sends now."""
+    if not sending:
+        return false()
+    silent = case(dict(sending), value=Study.study_instance_uid, else_=math.inf)
+    return silent < quiet * case((Study.priority > ROUTINE, 1), else_=SILENCE_FACTOR)
 
 
 def _quiet_seconds(limits: settings.Study) -> ColumnElement[float]:

@@ -28,6 +28,7 @@ from dicom_listener.dicom import uids
 from dicom_listener.dicom.statuses import SUCCESS
 from dicom_listener.receive import tls
 from dicom_listener.scu.send import exchange, take_over_responses
+from dicom_listener.spool.associations import AssociationMarks
 from dicom_listener.spool.commitment_outbox import CommitmentOutbox, State
 from dicom_listener.spool.durable import Spool
 
@@ -89,8 +90,9 @@ class CommitmentDelivery:
     def __init__(self, settings: Settings, peers: PeerDirectory) -> None:
         self._settings = settings
         self._peers = peers
-        self._spool = Spool(settings.spool)
-        self._outbox = CommitmentOutbox(self._spool.commitments)
+        spool = Spool(settings.spool)
+        self._marks = AssociationMarks(spool)
+        self._outbox = CommitmentOutbox(spool.commitments)
         self._pool = ThreadPoolExecutor(MAX_REQUESTERS, thread_name_prefix="commitment")
         #: Running deliveries by AE title.
         self._running: dict[str, Future[None]] = {}
@@ -149,7 +151,7 @@ class CommitmentDelivery:
 
     def _hand_over(self, commitment: Commitment, result: CommitmentResult) -> None:
         """Put the result into the outbox for the association of the request; raises DeliveryFailed if it has ended."""
-        if not self._spool.is_open(commitment.association_id):
+        if not self._marks.is_open(commitment.association_id):
             raise DeliveryFailed("the association of the request has ended, and the peers file has no host and port")
         key = self._outbox.put(commitment.association_id, str(commitment.id), result)
         deadline = time.monotonic() + RESPONSE_SECONDS
@@ -157,7 +159,7 @@ class CommitmentDelivery:
 
     def _check_outbox(self, commitment_id: uuid.UUID, handed_over: HandedOver) -> None:
         """End the hand-over of a result after its response, the deadline or the end of the association."""
-        expired = time.monotonic() > handed_over.deadline or not self._spool.is_open(handed_over.association_id)
+        expired = time.monotonic() > handed_over.deadline or not self._marks.is_open(handed_over.association_id)
         state = self._outbox.state(handed_over.key)
         if state is State.WAITING and not expired:
             return

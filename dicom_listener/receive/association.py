@@ -18,7 +18,7 @@ from dicom_listener.dicom.statuses import SUCCESS
 from dicom_listener.receive import dimse, negotiation, upper_layer
 from dicom_listener.receive.handlers import NullHandler
 from dicom_listener.receive.peers import Peer
-from dicom_listener.receive.upper_layer import Abort, ConnectionClosed
+from dicom_listener.receive.upper_layer import Abort, ConnectionClosed, IdleTooLong
 
 if TYPE_CHECKING:
     from dicom_listener.receive.dimse import Command
@@ -74,6 +74,8 @@ class Association:
         self._commitment_context: int | None = None
         self._sent_result: str | None = None
         self._results = 0
+        #: True after an end at which the peer had no object left to send, as far as known.
+        self._complete = False
 
     def shutdown(self) -> None:
         """End the connection from another thread."""
@@ -86,6 +88,9 @@ class Association:
         with bound_contextvars(**ids, calling_ae_title="", called_ae_title=""):
             try:
                 self._serve()
+            except IdleTooLong as idle:  # the peer kept it open after its last object
+                self._complete = not self._in_message
+                self._log("association.lost", str(idle))
             except ConnectionClosed as closed:
                 self._log("association.lost", str(closed))
             except Abort as abort:
@@ -98,13 +103,18 @@ class Association:
                     if self._request is not None:
                         self._request.handler.discard()
                 finally:
-                    self._services.release(self.peer)
+                    self._services.release(self.peer, complete=self._complete)
+
+    @property
+    def _in_message(self) -> bool:
+        return self._request is not None or bool(self._command)
 
     def _serve(self) -> None:
         rejection = self._negotiate()
         if rejection is not None:
             self._log("association.rejected", rejection)
         elif self._serve_requests():
+            self._complete = not self._in_message
             self._log("association.released")
         else:
             self._log("association.aborted", "A-ABORT of the peer")

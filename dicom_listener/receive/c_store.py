@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from typing import TYPE_CHECKING
 
 from db.studies.sop_classes import is_reportable
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from dicom_listener.receive.dimse import Command
     from dicom_listener.receive.negotiation import Context
     from dicom_listener.receive.peers import Peer
+    from dicom_listener.spool.associations import Transfer
     from dicom_listener.spool.inbox import Inbox
     from dicom_listener.spool.writer import SpoolWriter
 
@@ -117,6 +119,26 @@ class CStoreHandler(SpoolingHandler):
     wanted = data_sets.IDENTITY.keys()
     #: Whole-slide images and long cine runs reach some GB; an endless data set must not fill the disk.
     max_bytes = 32 * 2**30
+
+    def __init__(self, command: Command, context: Context, peer: Peer, inbox: Inbox, transfer: Transfer) -> None:
+        self._transfer = transfer
+        super().__init__(command, context, peer, inbox)
+
+    def write(self, fragment: memoryview, *, last: bool) -> None:
+        """Write the next bytes of the object, and note which study they belong to."""
+        super().write(fragment, last=last)
+        transfer = self._transfer
+        transfer.active_at = time.time()
+        transfer.receiving = True
+        study = self._reader.values.get(data_sets.STUDY_INSTANCE_UID)
+        if study is not None:
+            uid = study.decode("ascii", "replace").strip("\0 \n")
+            transfer.study_instance_uid = uid[: data_sets.MAX_UID_CHARACTERS]
+
+    def finish(self) -> int:
+        """Return the status of the complete object."""
+        self._transfer.receiving = False
+        return super().finish()
 
     def identify(self, command: Command) -> tuple[str, str]:
         """Return the Affected SOP Class and Instance UIDs."""

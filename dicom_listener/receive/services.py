@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 import structlog
@@ -15,6 +14,8 @@ from dicom_listener.receive.handlers import NullHandler, UnrecognizedHandler
 from dicom_listener.receive.n_services import CommitmentRequestHandler, StepCreateHandler, StepSetHandler, StepStates
 from dicom_listener.receive.peers import PeerDirectory
 from dicom_listener.receive.seats import Seats
+from dicom_listener.receive.transfers import Transfers
+from dicom_listener.spool.associations import AssociationMarks
 from dicom_listener.spool.commitment_outbox import CommitmentOutbox
 from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.inbox import Inbox
@@ -48,19 +49,19 @@ class Services:
         self._steps = StepStates(self._spool.procedure_steps)
         self._peers = PeerDirectory(settings.dicom.peers_file)
         self._seats = Seats(settings.dicom)
-        #: Associations marked in the spool for the dispatcher.
-        self._marked: set[str] = set()
+        self._transfers = Transfers(AssociationMarks(self._spool))
 
     def open(self) -> None:
         """Lock and recover the spool; raises ConfigurationError if another listener has locked it."""
         self._spool.prepare()
         complete, incomplete = self._inbox.open()
-        self._spool.clear_associations()
+        self._transfers.start()
         self.commitment_outbox.clear()
         log.info("spool.opened", recovered=complete, incomplete_removed=incomplete)
 
     def close(self) -> None:
         """Unlock the spool, after the last association."""
+        self._transfers.close()
         self._inbox.close()
 
     def admit(self, peer: Peer, *, echo_only: bool) -> Rejection | None:
@@ -71,15 +72,10 @@ class Services:
         """Return whether the association is open beyond the limits, for C-ECHO only."""
         return self._seats.has_reserved(peer.association_id)
 
-    def release(self, peer: Peer) -> None:
-        """Count the association as ended, admitted or not, and remove its mark."""
+    def release(self, peer: Peer, *, complete: bool) -> None:
+        """Count the association as ended, admitted or not; not *complete* if its transfer broke off."""
         self._seats.release(peer.association_id)
-        if peer.association_id in self._marked:
-            self._marked.discard(peer.association_id)
-            try:
-                self._spool.mark_closed(peer.association_id)
-            except OSError as error:  # its studies settle at the cap, or after the next start
-                log.warning("association.mark_not_removed", error=error.strerror)
+        self._transfers.end(peer.association_id, complete=complete)
 
     def accept(self, proposal: Proposal) -> tuple[bytes, dict[int, Context]]:
         """Return the content of the A-ASSOCIATE-AC, and the accepted contexts by id."""
@@ -88,23 +84,16 @@ class Services:
     def handler(self, command: Command, context: Context, peer: Peer) -> RequestHandler:
         """Return the handler of a request."""
         if command.field == dimse.C_STORE_RQ:
-            self._mark_open(peer)
-            return CStoreHandler(command, context, peer, self._inbox)
+            return CStoreHandler(command, context, peer, self._inbox, self._transfers.of(peer.association_id))
         if command.field == dimse.C_ECHO_RQ:
             return NullHandler()
         if command.field == dimse.N_ACTION_RQ:
-            self._mark_open(peer)
+            # The dispatcher returns the result on an association that is marked as open.
+            self._transfers.of(peer.association_id)
             return CommitmentRequestHandler(command, context, peer, self._inbox)
         if command.field in STEP_HANDLERS and self._settings.dicom.mpps:
             return STEP_HANDLERS[command.field](command, context, peer, self._inbox, self._steps)
         return UnrecognizedHandler()
-
-    def _mark_open(self, peer: Peer) -> None:
-        if peer.association_id not in self._marked:
-            self._marked.add(peer.association_id)
-            # A disk that cannot store an empty file refuses the object itself, with the right status.
-            with contextlib.suppress(OSError):
-                self._spool.mark_open(peer.association_id)
 
     def count_refusal(self, kind: Kind, peer: Peer, cause: str) -> None:
         """Count a rejected association or a refused request."""

@@ -42,6 +42,10 @@ class ConnectionClosed(Exception):
     """Raised when no response is possible: connection closed, deadline passed, or listener stopping."""
 
 
+class IdleTooLong(ConnectionClosed):
+    """Raised when the peer has sent nothing for too long, between two PDUs."""
+
+
 class Abort(Exception):
     """Raised when the peer violates the protocol: the association ends with an A-ABORT that carries *reason*."""
 
@@ -149,7 +153,8 @@ class Connection:
             if received == 0:
                 raise ConnectionClosed("the peer closed the connection")
             if time.monotonic() > deadline:
-                raise ConnectionClosed("timeout: the peer sent no data or was too slow")
+                cause = "timeout: the peer sent no data or was too slow"
+                raise IdleTooLong(cause) if self._start == self._end else ConnectionClosed(cause)
             if received is None and self._stopping():
                 raise ConnectionClosed("the listener is stopping")
             if received is not None:

@@ -4,7 +4,8 @@
     spool/inbox/<uuid>.dcm       acknowledged, not yet indexed
     spool/store/<xx>/<uuid>.dcm  indexed: has a row in `instances`
     spool/quarantine/<uuid>.dcm  has a row in `quarantine`
-    spool/associations/<id>      marker of an open association that has sent objects
+    spool/associations/<id>      mark of an open association that has sent objects
+    spool/broken_transfers/<id>  mark of an association that ended without a release
     spool/procedure_steps/<hash> state of a procedure step
     spool/commitments/<ids>      storage commitment result for an open association
     spool/listener.json          status of the listener: associations, refusals
@@ -24,7 +25,7 @@ COMPLETE = ".dcm"
 
 
 class Spool:
-    """Paths and markers below one spool directory."""
+    """Paths below one spool directory."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -34,8 +35,9 @@ class Spool:
         self.store = root / "store"
         #: Acknowledged files that cannot become an instance of a study.
         self.quarantine = root / "quarantine"
-        #: Markers of open associations: one empty file each.
+        #: Marks of associations; see dicom_listener.spool.associations.
         self.associations = root / "associations"
+        self.broken_transfers = root / "broken_transfers"
         #: States of procedure steps; see dicom_listener.receive.n_services.
         self.procedure_steps = root / "procedure_steps"
         #: Storage commitment results for open associations; see dicom_listener.spool.commitment_outbox.
@@ -48,37 +50,19 @@ class Spool:
         buckets = (self.store / f"{number:02x}" for number in range(256))
         received = (self.inbox, self.store, *buckets, self.quarantine)
         parents = self._parents_to_sync()
-        for directory in (*received, self.associations, self.procedure_steps, self.commitments):
+        for directory in (*received, *self._small_files()):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for directory in (self.store, self.root, self.root.parent, *parents):
             sync_directory(directory)
+
+    def _small_files(self) -> tuple[Path, ...]:
+        return self.associations, self.broken_transfers, self.procedure_steps, self.commitments
 
     def _parents_to_sync(self) -> list[Path]:
         """Return the missing parents of the data directory, and the first existing one: it gets a new entry."""
         parents = list(self.root.parent.parents)
         missing = sum(1 for _ in itertools.takewhile(lambda parent: not parent.exists(), parents))
         return parents[: missing + 1]
-
-    def mark_open(self, association_id: str) -> None:
-        """Mark an association as open for the dispatcher: its studies do not settle yet."""
-        (self.associations / association_id).touch()
-
-    def mark_closed(self, association_id: str) -> None:
-        """Remove the mark: this association receives no more objects."""
-        (self.associations / association_id).unlink(missing_ok=True)
-
-    def clear_associations(self) -> None:
-        """Remove the marks of an earlier listener."""
-        for marker in self.associations.iterdir():
-            marker.unlink()
-
-    def open_associations(self) -> list[str]:
-        """Return the ids of associations that may still receive objects."""
-        return [marker.name for marker in self.associations.iterdir()]
-
-    def is_open(self, association_id: str) -> bool:
-        """Return whether this association is open and has sent objects."""
-        return (self.associations / association_id).exists()
 
     def received(self, limit: int) -> list[Path]:
         """Return at most *limit* acknowledged files that are not yet indexed, the oldest first."""

@@ -16,10 +16,10 @@ from db.session import transaction
 from db.studies import lifecycle, settling
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Mapping
 
 #: Not validated: a site cannot set 0 s.
-NOW = {"settle_seconds": 0, "settle_cap_seconds": 3600}
+NOW = {"settle_seconds": 0, "settle_cap_seconds": 3600, "settle_broken_seconds": 0}
 
 
 @dataclass
@@ -50,11 +50,11 @@ class Arrivals:
         with transaction(self.url) as session:
             return lifecycle.record_instance(session, lifecycle.ReceivedInstance(**(values | changes)))  # type: ignore[arg-type]
 
-    def settle(self, *, open_associations: Collection[str] = (), **changes: object) -> list[uuid.UUID]:
+    def settle(self, *, sending: Mapping[str, float] = settling.NOTHING, **changes: object) -> list[uuid.UUID]:
         """Settle due studies; return the ids of the new jobs."""
         limits = settings.Study.model_construct(**(NOW | changes))  # type: ignore[arg-type]
         with transaction(self.url) as session:
-            return settling.settle_due(session, limits, open_associations)
+            return settling.settle_due(session, limits, sending)
 
     def claim(self) -> claims.Claim | None:
         """Claim the most urgent waiting job in a transaction of its own."""

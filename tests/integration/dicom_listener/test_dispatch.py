@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +19,7 @@ from db.models import Job, Study
 from db.session import transaction
 from dicom_listener import dispatch
 from dicom_listener.indexing import indexer
+from dicom_listener.spool.associations import AssociationMarks, Transfer
 from dicom_listener.spool.durable import Spool
 from tests.integration.dicom_listener.listening import settings_for
 from tests.integration.dicom_listener.objects import image, receive
@@ -94,33 +96,57 @@ def test_run_without_work_returns_zero(settings: Settings, app: Celery) -> None:
     assert dispatch.run_once(settings, app) == 0
 
 
+def sending(uid: str, *, silent_seconds: float = 0, receiving: bool = False) -> Transfer:
+    return Transfer("sending", uid, receiving, time.time() - silent_seconds)
+
+
 def test_study_does_not_settle_while_an_open_association_sends_it(settings: Settings, app: Celery) -> None:
-    spool = Spool(settings.spool)
-    spool.mark_open("carrying")
-    receive(settings, image(), association_id="carrying")
+    marks = AssociationMarks(Spool(settings.spool))
+    dataset = image()
+    receive(settings, dataset, association_id="sending")
+    marks.write(sending(dataset.StudyInstanceUID, silent_seconds=-60))
     dispatch.run_once(settings, app)
     dispatch.run_once(settings, app)
     assert study(settings).state == "receiving"
 
-    spool.mark_closed("carrying")
+    marks.write(sending("2.25.1", silent_seconds=-60))
     dispatch.run_once(settings, app)
-    assert study(settings).state == "settled"
+    assert study(settings).state == "settled", "the association sends another study"
+
+
+@pytest.mark.parametrize("ended", [True, False], ids=["lost", "silent within an object"])
+def test_study_of_a_transfer_that_broke_off_is_settled_with_that_reason(
+    settings: Settings, app: Celery, *, ended: bool
+) -> None:
+    settings = settings.replace(settle_broken_seconds=0.2)
+    marks = AssociationMarks(Spool(settings.spool))
+    dataset = image()
+    receive(settings, dataset, association_id="sending")
+    marks.write(sending(dataset.StudyInstanceUID, silent_seconds=60, receiving=True))
+    if ended:
+        marks.break_off("sending")
+    dispatch.run_once(settings, app)
+    assert study(settings).state == "receiving"
+
+    wait_until(lambda: bool(dispatch.run_once(settings, app) or study(settings).state == "settled"))
+    assert study(settings).settle_reason == "the transfer broke off, quiet for 0.2 s, with 1 image"
+    assert marks.broken() == []
 
 
 def test_last_object_of_an_association_that_just_ended_is_included(
     settings: Settings, app: Celery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spool = Spool(settings.spool)
-    spool.mark_open("carrying")
+    marks = AssociationMarks(Spool(settings.spool))
     first = image()
-    receive(settings, first, association_id="carrying")
+    marks.write(sending(first.StudyInstanceUID, silent_seconds=-60))
+    receive(settings, first, association_id="sending")
     dispatch.run_once(settings, app)
     index_run_once = indexer.run_once
 
     def last_object_comes_after(settings: Settings) -> int:
         indexed = index_run_once(settings)
-        receive(settings, image(StudyInstanceUID=first.StudyInstanceUID), association_id="carrying")
-        spool.mark_closed("carrying")
+        receive(settings, image(StudyInstanceUID=first.StudyInstanceUID), association_id="sending")
+        marks.remove("sending")
         return indexed
 
     with monkeypatch.context() as patch:

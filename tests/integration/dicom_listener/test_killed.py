@@ -43,7 +43,7 @@ RECEIVING = [
     ("after os.link", 3, LARGE),
     ("before dicom_listener.receive.dimse.response", 3, LARGE),
     ("after dicom_listener.receive.upper_layer.Connection.send", 4, LARGE),
-    ("before dicom_listener.spool.durable.Spool.mark_closed", 1, LARGE),
+    ("before dicom_listener.spool.associations.AssociationMarks.remove", 1, LARGE),
     ("before os.writev", 3, SMALL),
     ("after os.writev", 3, SMALL),
     ("after os.fdatasync", 3, SMALL),

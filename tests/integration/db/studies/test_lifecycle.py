@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING
+import time
 
 import pytest
 from sqlalchemy import func, select, text
@@ -14,11 +14,10 @@ from db.models import Instance, Job, Quarantined
 from db.operations import invariants
 from db.reports import versions
 from db.session import transaction
-from db.studies import lifecycle
+from db.studies import lifecycle, transfers
 from db.studies.lifecycle import Recorded
-
-if TYPE_CHECKING:
-    from tests.integration.db.conftest import Arrivals
+from db.studies.priority import STAT
+from tests.integration.db.conftest import Arrivals
 
 
 def test_first_image_creates_its_study(arrivals: Arrivals) -> None:
@@ -71,19 +70,83 @@ def test_ae_title_rule_takes_precedence(arrivals: Arrivals) -> None:
     assert len(arrivals.settle(settle_seconds=60, settle_rules={"CT": 60, "CT_ER": 0})) == 1
 
 
-def test_study_of_an_open_association_does_not_settle(arrivals: Arrivals) -> None:
-    arrivals.image(association_id="open-one")
+def test_study_that_an_association_sends_now_does_not_settle(arrivals: Arrivals) -> None:
+    arrivals.image()
+    quiet = {"settle_seconds": 0.01}
 
-    assert arrivals.settle(open_associations=["open-one"]) == []
-    assert len(arrivals.settle(open_associations=["another"])) == 1
+    assert arrivals.settle(sending={arrivals.uid: 0}, **quiet) == []
+    assert len(arrivals.settle(sending={"2.25.1": 0}, **quiet)) == 1, "the association has moved on"
+
+
+def test_silent_association_delays_a_routine_study_briefly_and_an_urgent_one_not_at_all(arrivals: Arrivals) -> None:
+    urgent = Arrivals(arrivals.url)
+    arrivals.image()
+    urgent.image(study=lifecycle.StudyAttributes(urgent.uid, priority=STAT))
+    time.sleep(0.02)
+    silent = {arrivals.uid: 0.015, urgent.uid: 0.015}
+
+    arrivals.settle(sending=silent, settle_seconds=0.01)
+    assert (arrivals.state(), urgent.state()) == ("receiving", "settled")
+    arrivals.settle(sending={arrivals.uid: 0.02}, settle_seconds=0.01)
+    assert arrivals.state() == "settled"
 
 
 def test_cap_settles_an_arriving_study(arrivals: Arrivals) -> None:
-    arrivals.image(association_id="open-one")
+    arrivals.image()
 
-    assert len(arrivals.settle(settle_seconds=60, settle_cap_seconds=0, open_associations=["open-one"])) == 1
+    assert len(arrivals.settle(settle_seconds=60, settle_cap_seconds=0, sending={arrivals.uid: 0})) == 1
     with transaction(arrivals.url) as session:
         assert lifecycle.find(session, arrivals.uid).settle_reason == "still receiving images after 0 s, with 1 image"
+
+
+def break_off(arrivals: Arrivals, association_id: str) -> int:
+    with transaction(arrivals.url) as session:
+        return transfers.break_off(session, arrivals.uid, association_id)
+
+
+def settled_with(arrivals: Arrivals, **limits: float) -> tuple[str | None, list[str]]:
+    """Settle; return the settle reason and the limitations."""
+    arrivals.settle(settle_broken_seconds=0.01, **limits)
+    with transaction(arrivals.url) as session:
+        study = lifecycle.find(session, arrivals.uid)
+        return study.settle_reason, transfers.limitations(session, study.id)
+
+
+def test_study_whose_transfer_broke_off_waits_longer_and_its_report_states_it(arrivals: Arrivals) -> None:
+    arrivals.image(association_id="broken")
+    assert break_off(arrivals, "broken") == 1
+    assert break_off(arrivals, "broken") == 0
+
+    assert arrivals.settle(settle_broken_seconds=60) == []
+    time.sleep(0.02)
+    reason = "the transfer broke off, quiet for 0.01 s, with 1 image"
+    assert settled_with(arrivals) == (reason, [transfers.LIMITATION])
+
+
+@pytest.mark.parametrize("association_id", ["broken", "its repetition"])
+def test_transfer_that_is_resumed_or_repeated_did_not_break_off(arrivals: Arrivals, association_id: str) -> None:
+    arrivals.image(association_id="broken")
+    break_off(arrivals, "broken")
+    arrivals.image(association_id=association_id)
+
+    assert settled_with(arrivals) == ("quiet for 0 s, with 2 images", [])
+
+
+def test_parallel_association_does_not_repeat_a_transfer_that_broke_off(arrivals: Arrivals) -> None:
+    for association_id in ("parallel", "broken"):
+        arrivals.image(association_id=association_id)
+    break_off(arrivals, "broken")
+    arrivals.image(association_id="parallel")
+    time.sleep(0.02)
+
+    assert settled_with(arrivals)[1] == [transfers.LIMITATION]
+
+
+def test_study_with_all_announced_objects_is_complete_although_its_association_was_lost(arrivals: Arrivals) -> None:
+    arrivals.image(study=lifecycle.StudyAttributes(arrivals.uid, announced=1), association_id="broken")
+    break_off(arrivals, "broken")
+
+    assert settled_with(arrivals) == ("quiet for 0 s, with 1 image", [])
 
 
 def test_study_without_images_is_not_reportable(arrivals: Arrivals) -> None:

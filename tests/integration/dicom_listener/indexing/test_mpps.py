@@ -79,7 +79,7 @@ def arrived(settings: Settings) -> Dataset:
 
 def settled(settings: Settings) -> str | None:
     indexer.run_once(settings)
-    dispatch.settle(settings, open_associations=())
+    dispatch.settle(settings)
     with transaction(settings.database()) as session:
         return session.scalars(select(Study.settle_reason)).one()
 

@@ -1,17 +1,21 @@
-"""Log lines of an association."""
+"""Log lines and marks of an association."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
-from tests.fuzz.wire import Client, ct_slice
+from dicom_listener.receive.listener import Listener
+from dicom_listener.spool.associations import AssociationMarks, Transfer
+from dicom_listener.spool.durable import Spool
+from tests.fuzz.wire import P_DATA_TF, Client, c_store_rq, ct_slice, pdu, pdv
 from tests.polling import wait_until
 
 if TYPE_CHECKING:
-    from dicom_listener.receive.listener import Listener
+    from db.settings import Settings
 
 FIELDS = ("association_id", "address", "calling_ae_title", "called_ae_title")
 
@@ -35,3 +39,38 @@ def test_every_log_line_has_the_ids_of_its_association_only(listener: Listener) 
     ids = [{line["association_id"] for line in lines} for lines in (first, second)]
     assert [len(each) for each in ids] == [1, 1]
     assert ids[0].isdisjoint(ids[1])
+
+
+@pytest.fixture
+def marks(settings: Settings) -> AssociationMarks:
+    return AssociationMarks(Spool(settings.spool))
+
+
+def test_open_association_is_marked_with_the_study_it_sends(listener: Listener, marks: AssociationMarks) -> None:
+    with Client(listener.port) as client:
+        client.associate()
+        for study in ("1.2.3", "1.2.4"):
+            assert client.store(f"{study}.1", ct_slice(f"{study}.1", study=study)) == 0
+        wait_until(lambda: [mark.study_instance_uid for mark in marks.open()] == ["1.2.4"])
+        client.send(pdu(P_DATA_TF, pdv(3, 3, c_store_rq("1.2.5.1")) + pdv(3, 0, ct_slice("1.2.5.1", study="1.2.5"))))
+        wait_until(lambda: [(mark.study_instance_uid, mark.receiving) for mark in marks.open()] == [("1.2.5", True)])
+    wait_until(lambda: [mark.study_instance_uid for mark in marks.broken()] == ["1.2.5"])
+    assert marks.open() == []
+
+
+def test_released_association_leaves_no_mark(listener: Listener, marks: AssociationMarks) -> None:
+    with Client(listener.port) as client:
+        client.associate()
+        assert client.store("1.2.3.1", ct_slice("1.2.3.1")) == 0
+        assert [mark.receiving for mark in marks.open()] == [False]
+        client.release()
+    wait_until(lambda: marks.open() == [])
+    assert marks.broken() == []
+
+
+def test_associations_of_a_killed_listener_broke_off(settings: Settings, marks: AssociationMarks) -> None:
+    Spool(settings.spool).prepare()
+    marks.write(Transfer("earlier", "1.2.3"))
+    with Listener(settings):
+        assert [mark.association_id for mark in marks.broken()] == ["earlier"]
+        assert marks.open() == []
