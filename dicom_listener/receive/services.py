@@ -12,9 +12,9 @@ from dicom_listener.receive.c_store import CStoreHandler
 from dicom_listener.receive.counters import RefusalCounter
 from dicom_listener.receive.handlers import NullHandler, UnrecognizedHandler
 from dicom_listener.receive.n_services import CommitmentRequestHandler, StepCreateHandler, StepSetHandler, StepStates
+from dicom_listener.receive.open_transfers import OpenTransfers
 from dicom_listener.receive.peers import PeerDirectory
 from dicom_listener.receive.seats import Seats
-from dicom_listener.receive.transfers import Transfers
 from dicom_listener.spool.associations import AssociationMarks
 from dicom_listener.spool.commitment_outbox import CommitmentOutbox
 from dicom_listener.spool.durable import Spool
@@ -49,7 +49,7 @@ class Services:
         self._steps = StepStates(self._spool.procedure_steps)
         self._peers = PeerDirectory(settings.dicom.peers_file)
         self._seats = Seats(settings.dicom)
-        self._transfers = Transfers(AssociationMarks(self._spool))
+        self._transfers = OpenTransfers(AssociationMarks(self._spool))
 
     def open(self) -> None:
         """Lock and recover the spool; raises ConfigurationError if another listener has locked it."""

@@ -19,7 +19,7 @@ log = structlog.get_logger()
 UPDATE_SECONDS = 0.5
 
 
-class Transfers:
+class OpenTransfers:
     """What the open associations send; a thread writes the changes to the marks."""
 
     def __init__(self, marks: AssociationMarks) -> None:
