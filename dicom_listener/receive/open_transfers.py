@@ -20,7 +20,7 @@ UPDATE_SECONDS = 0.5
 
 
 class OpenTransfers:
-    """What the open associations send; a thread writes the changes to the marks."""
+    """Transfers of the open associations; a thread writes their changes to the marks."""
 
     def __init__(self, marks: AssociationMarks) -> None:
         self._marks = marks
