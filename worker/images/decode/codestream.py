@@ -33,9 +33,14 @@ class Codestream:
     rows: int
     columns: int
     samples: int
-    #: JPEG only: "RGB" or "YBR" if the stream is marked as such, else empty.
+    #: "RGB" or "YBR" if the stream states what its samples are after decoding, else empty. JPEG 2000: "RGB" if it has a
+    #: component transform, which every decoder undoes; JPEG: by the Adobe marker or the component ids.
     colour: str = ""
+    #: JPEG only: marked as JFIF, whose samples are YCbCr.
+    jfif: bool = False
     progressive: bool = False
+    #: Largest error of a sample, in levels; JPEG-LS states it, for other lossy streams it is an estimate.
+    error: int = 0
     #: JPEG only: offset of the data of the first scan.
     data: int = 0
 
@@ -48,9 +53,30 @@ _LOSSLESS_FRAMES = frozenset({0xC3, 0xCB})
 _LS_FRAME = 0xF7
 #: Bytes accepted after the end marker: some encoders leave a few.
 _MAX_TRAILING = 64
-_SCAN, _APP0, _APP14 = 0xDA, 0xE0, 0xEE
+_SCAN, _APP0, _APP8, _APP14 = 0xDA, 0xE0, 0xE8, 0xEE
+_CODING_STYLE, _TILE = 0xFF52, 0xFF90
+#: Samples of a JPEG 2000 codestream without the transform that its label names. Those of the reversible transform need
+#: a ninth bit, and cannot be stored; those of the irreversible one are YCbCr.
+_UNTRANSFORMED = {"YBR_RCT": "RGB", "YBR_ICT": "YBR_FULL"}
 #: Transform byte of an Adobe marker: 0 is RGB, 1 is YCbCr.
 _ADOBE_COLOURS = {0: "RGB", 1: "YBR"}
+
+
+def colours_of(stream: Codestream, photometric: str) -> tuple[str, str]:
+    """Return the photometric interpretation of decoded colour samples, and its contradiction to the label, if any.
+
+    *photometric* is the label of the header. The transform of the codestream is undone by its decoder, and decides; a
+    label that names a transform of the codestream says nothing about samples without one (PS3.5 8.2.4).
+    """
+    if stream.codec in (Codec.JPEG_2000, Codec.HTJ2K):
+        if stream.colour:
+            wrong = photometric.startswith("YBR_FULL")
+            return "RGB", f"a component transform contradicts {photometric}" if wrong else ""
+        if photometric in _UNTRANSFORMED:
+            return _UNTRANSFORMED[photometric], f"no component transform, which contradicts {photometric}"
+    if stream.colour:
+        return ("RGB" if stream.colour == "RGB" else "YBR_FULL"), ""
+    return _UNTRANSFORMED.get(photometric, photometric), ""
 
 
 def inspect(frame: bytes) -> Codestream:
@@ -68,7 +94,7 @@ def inspect(frame: bytes) -> Codestream:
 
 
 def _jpeg(frame: bytes) -> Codestream:
-    position, colour, found = 2, "", None
+    position, colour, jfif, found = 2, "", False, None
     while position + 4 <= len(frame) and frame[position] == 0xFF:  # noqa: PLR2004 - every marker begins with FF
         marker = frame[position + 1]
         if marker == 0xFF:  # noqa: PLR2004 - a fill byte
@@ -79,12 +105,15 @@ def _jpeg(frame: bytes) -> Codestream:
         codec = _jpeg_codec(marker, segment)
         position += 2 + length
         if marker == _SCAN and found:
-            return replace(found, data=position)
+            error = _near(segment) if found.codec is Codec.JPEG_LS else found.error
+            return replace(found, colour=colour or found.colour, jfif=jfif, error=error, data=position)
         if codec:
             rows, columns, samples = struct.unpack_from(">HHB", segment, 1)
-            colour = colour or _colour_of_ids(segment)
-            found = Codestream(codec, rows, columns, samples, colour, marker in _PROGRESSIVE_FRAMES)
+            error = 1 << max(1, segment[0] - 7) if codec in (Codec.JPEG_8, Codec.JPEG_12) else 0
+            found = Codestream(codec, rows, columns, samples, _colour_of_ids(segment), error=error)
+            found = replace(found, progressive=marker in _PROGRESSIVE_FRAMES)
         colour = _colour(marker, segment) or colour
+        jfif = jfif or (marker == _APP0 and segment.startswith(b"JFIF"))
     raise Unreadable(Reason.UNDECODABLE, "the frame header of the compressed image is missing")
 
 
@@ -101,7 +130,14 @@ def _jpeg_codec(marker: int, segment: bytes) -> Codec | None:
 def _colour(marker: int, segment: bytes) -> str:
     if marker == _APP14 and segment.startswith(b"Adobe") and len(segment) > 11:  # noqa: PLR2004 - T.872 6.5.3
         return _ADOBE_COLOURS.get(segment[11], "")
-    return "YBR" if marker == _APP0 and segment.startswith(b"JFIF") else ""
+    # Hewlett-Packard's extension of JPEG-LS: a transform other than 0 is undone by the decoder.
+    return "RGB" if marker == _APP8 and segment[:4] == b"mrfx" and segment[4:5] not in (b"", b"\0") else ""
+
+
+def _near(segment: bytes) -> int:
+    """Return NEAR of a JPEG-LS scan, the largest error of a sample (T.87 C.2.3)."""
+    at = 1 + 2 * segment[0] if segment else 0
+    return segment[at] if at < len(segment) else 0
 
 
 def _colour_of_ids(segment: bytes) -> str:
@@ -113,7 +149,23 @@ def _jpeg_2000(frame: bytes, start: int) -> Codestream:
     if len(frame) < start + 42:
         raise Unreadable(Reason.TRUNCATED, "the header of the compressed image is truncated")
     capabilities, right, bottom, left, top = struct.unpack_from(">HIIII", frame, start + 6)
-    (samples,) = struct.unpack_from(">H", frame, start + 40)
+    samples, depth = struct.unpack_from(">HB", frame, start + 40)
     # Bit 14 of the capabilities: ITU-T T.814, high throughput.
     codec = Codec.HTJ2K if capabilities & 0x4000 else Codec.JPEG_2000
-    return Codestream(codec, bottom - top, right - left, samples)
+    style = _coding_style(frame, start)
+    transformed, irreversible = style[4:5] == b"\1", style[9:10] == b"\0"
+    error = 1 << max(1, (depth & 0x7F) - 6) if irreversible else 0
+    return Codestream(codec, bottom - top, right - left, samples, "RGB" if transformed else "", error=error)
+
+
+def _coding_style(frame: bytes, start: int) -> bytes:
+    """Return the COD segment of a JPEG 2000 main header, without its length (T.800 A.6.1); empty if it has none."""
+    position = start + 2
+    while position + 4 <= len(frame):
+        marker, length = struct.unpack_from(">HH", frame, position)
+        if marker == _CODING_STYLE:
+            return frame[position + 4 : position + 2 + length]
+        if marker == _TILE or length < 2:  # noqa: PLR2004 - the length counts itself
+            return b""
+        position += 2 + length
+    return b""

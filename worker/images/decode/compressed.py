@@ -23,7 +23,7 @@ from pydicom.uid import (
 
 from db.errors import Reason
 from worker.images.decode import gdcm
-from worker.images.decode.codestream import Codec, Codestream, inspect
+from worker.images.decode.codestream import Codec, Codestream, colours_of, inspect
 from worker.images.decode.image_pixel import MAX_FRAME_BYTES
 from worker.images.decode.jpeg_integrity import decode_completely
 from worker.images.decode.samples import Frame
@@ -80,11 +80,22 @@ def decode_compressed(syntax: str, shape: Shape, frame: bytes) -> Frame:
     stream = inspect(frame)
     _compare(shape, stream)
     try:
-        return replace(_decode_jpeg(shape, stream, frame), decoder=_name_of(stream.codec))
+        found = replace(_decode_jpeg(shape, stream, frame), decoder=_name_of(stream.codec))
     except DECODER_ERRORS:
-        if (found := _decode_by_another(shape, stream, frame)) is None:
+        if (other := _decode_by_another(shape, stream, frame)) is None:
             raise
+        found = other
+    return _described_by(shape, stream, found)
+
+
+def _described_by(shape: Shape, stream: Codestream, found: Frame) -> Frame:
+    """Return a frame with the colour space and the error of its codestream."""
+    found = replace(found, error=stream.error)
+    # Pillow converts 8-bit JPEG to RGB.
+    if shape.samples == 1 or stream.codec is Codec.JPEG_8:
         return found
+    photometric, problem = colours_of(stream, shape.photometric)
+    return replace(found, photometric=photometric, colour_problem=problem)
 
 
 def as_stored(shape: Shape, samples: npt.NDArray[Any], photometric: str) -> Frame:
@@ -181,8 +192,10 @@ def _decode_by_pydicom(shape: Shape, stream: Codestream, frame: bytes) -> tuple[
 def _decode_8_bit(shape: Shape, stream: Codestream, frame: bytes) -> Iterator[npt.NDArray[np.uint8]]:
     """Yield an 8-bit JPEG by Pillow, some rows at a time; unmarked streams and YCbCr are converted to RGB."""
     image = Image.open(io.BytesIO(frame), formats=("JPEG",))
-    if shape.photometric == "RGB" and not stream.colour and shape.samples > 1:
-        # The stream is unmarked and the header declares RGB: prevent Pillow's conversion.
+    converts = stream.jfif or stream.colour != "RGB"
+    is_rgb = stream.colour == "RGB" or (shape.photometric == "RGB" and not stream.colour and not stream.jfif)
+    if converts and is_rgb and shape.samples > 1:
+        # The samples are RGB by the Adobe marker, the component ids or the header alone: prevent Pillow's conversion.
         image.draft("YCbCr", image.size)
     # In strips: Pillow exports an image in pieces and then joins them, which holds it three times.
     for top in range(0, shape.rows, _STRIP_ROWS):

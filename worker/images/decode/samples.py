@@ -33,6 +33,10 @@ class Frame:
     right: int = 0
     #: Decoder of the codestream; empty for native samples.
     decoder: str = ""
+    #: Largest error of a stored value by lossy compression, partly estimated.
+    error: int = 0
+    #: Contradiction of the header's colour space to the codestream; empty if there is none.
+    colour_problem: str = ""
 
 
 def stored_values(samples: npt.NDArray[Any], frame: Frame) -> npt.NDArray[Any]:

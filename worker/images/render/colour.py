@@ -43,6 +43,8 @@ def to_rgb(header: Header, frame: Frame, *, icc: bool = True) -> tuple[npt.NDArr
         rgb = _eight_bits(frame)
         if frame.photometric.startswith("YBR_FULL"):
             rgb, steps["colour_space"] = in_strips(_from_ybr, rgb), "YBR_FULL to RGB"
+    if frame.colour_problem:
+        steps["colour_problem"] = frame.colour_problem
     if icc and (profile := _profile(header)):
         rgb, steps["icc"] = _to_srgb(rgb, profile)
     return rgb, steps

@@ -38,6 +38,8 @@ _PERCENTILES = (0.5, 99.5)
 PERCENTILES = f"percentiles {_PERCENTILES[0]} to {_PERCENTILES[1]}"
 #: Pixels on which the VOI is selected; more do not change it.
 _MAX_SAMPLE = 1 << 18
+#: Values beside padding, for each value near it, above which the image is darker or brighter than its padding.
+_MAX_BESIDE = 0.05
 #: Share of the pixels between black and white below which a header's window hides the image.
 _MIN_VISIBLE = 0.001
 
@@ -49,7 +51,7 @@ def to_grey(header: Header, frame: Frame, window: Window | None = None) -> tuple
     """
     rescale, steps = _modality_lut(header)
     voi, voi_steps = _windowed(window) if window else _selected_voi(header, frame, rescale)
-    inverted, padding = frame.photometric == "MONOCHROME1", _padding(header)
+    inverted, padding = frame.photometric == "MONOCHROME1", _padding(header, frame)
 
     def levels_of(samples: Values) -> Values:
         values = stored_values(samples, frame)
@@ -93,14 +95,29 @@ def _unchanged(values: Values) -> Values:
     return values
 
 
-def _padding(header: Header) -> tuple[int, int] | None:
+def _padding(header: Header, frame: Frame) -> tuple[int, int] | None:
     """Return the lowest and highest stored value that marks padding (PS3.3 C.7.5.1.1.2); None if there is none."""
     limits = [header.padding(keyword) for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
     known = [limit for limit in limits if limit is not None]
     # On a slide padding is the white of the glass, and stays white.
     if not known or limits[0] is None or header.text("Modality") == "SM":
         return None
-    return min(known), max(known)
+    low, high = min(known), max(known)
+    return (low - frame.error, high + frame.error) if _stands_apart(frame, low, high) else (low, high)
+
+
+def _stands_apart(frame: Frame, low: int, high: int) -> bool:
+    """Return whether values near padding are padding that lossy compression changed, and not part of the image.
+
+    They are if the next values are rare: an image goes on beside them.
+    """
+    if not frame.error:
+        return False
+    values = _subset(frame)
+    distance = np.maximum(low - values.astype(np.int64), values - np.int64(high))
+    near = np.count_nonzero(distance <= frame.error)
+    beside = np.count_nonzero((distance > frame.error) & (distance <= 2 * frame.error))
+    return bool(beside <= _MAX_BESIDE * near)
 
 
 def _selected_voi(header: Header, frame: Frame, rescale: Function) -> tuple[Function, Steps]:
@@ -121,10 +138,13 @@ def _selected_voi(header: Header, frame: Frame, rescale: Function) -> tuple[Func
 
 def _sample(header: Header, frame: Frame) -> Values:
     """Return the stored values of a regular subset of the pixels, without padding."""
-    step = max(1, int((frame.samples.size / _MAX_SAMPLE) ** 0.5))
-    values = stored_values(frame.samples[::step, ::step].ravel(), frame)
-    padding = _padding(header)
+    values, padding = _subset(frame), _padding(header, frame)
     return values[(values < padding[0]) | (values > padding[1])] if padding else values
+
+
+def _subset(frame: Frame) -> Values:
+    step = max(1, int((frame.samples.size / _MAX_SAMPLE) ** 0.5))
+    return stored_values(frame.samples[::step, ::step].ravel(), frame)
 
 
 def _header_vois(header: Header, frame: Frame, rescale: Function) -> tuple[list[tuple[Function, Steps]], Steps]:

@@ -37,7 +37,7 @@ def header_warnings(header: Header, modality: str, steps: Mapping[str, Any]) -> 
     if photometric in GRAYSCALE:
         found += [*_of_units(header, modality, steps), *_of_tables(header, steps)]
         found += _of_polarity(header, modality, photometric)
-    return found
+    return [*found, *_of_colours(steps)]
 
 
 def _of_numbers(header: Header, steps: Mapping[str, Any]) -> Iterator[str]:
@@ -65,6 +65,11 @@ def _of_tables(header: Header, steps: Mapping[str, Any]) -> Iterator[str]:
             yield f"shown through a {name} that holds fewer bits than declared ({steps[step]})"
     if "PresentationLUTSequence" in header:
         yield "shown without Presentation LUT: presentation tables are not applied"
+
+
+def _of_colours(steps: Mapping[str, Any]) -> Iterator[str]:
+    if "colour_problem" in steps:
+        yield f"possibly in wrong colours: the codestream has {steps['colour_problem']}"
 
 
 def _of_polarity(header: Header, modality: str, photometric: str) -> Iterator[str]:

@@ -7,6 +7,8 @@ import pytest
 from pydicom.dataset import Dataset
 
 from worker.images.decode.files import read
+from worker.images.decode.samples import Frame
+from worker.images.render.grayscale import to_grey
 from worker.images.render.render import render
 from worker.images.render.windows import Window
 
@@ -168,3 +170,33 @@ def test_single_bit_frames_follow_each_other_without_a_gap(store: Any, shape: tu
     header = read(stored.path)
 
     assert all((render(header, frame)[0] == 255 * bits[frame]).all() for frame in range(len(bits)))
+
+
+def padded_frame(*, error: int, spread: int) -> Frame:
+    """Anatomy from 500 upwards on padding of -2000, changed by up to *error*."""
+    rng = np.random.default_rng(3)
+    y, x = np.mgrid[0:128, 0:128]
+    samples = (500 + 4 * x + rng.integers(-spread, spread + 1, x.shape)).astype(np.int16)
+    outside = (y - 64) ** 2 + (x - 64) ** 2 > 50**2
+    samples[outside] = -2000 + rng.integers(-error, error + 1, np.count_nonzero(outside))
+    return Frame(samples, "MONOCHROME1", stored=16, error=error)
+
+
+@pytest.mark.parametrize("error", [0, 3, 40])
+def test_padding_is_black_after_lossy_compression(store: Any, ramp: npt.NDArray[np.int16], error: int) -> None:
+    header = read(store(ramp, PixelPaddingValue=-2000).path)
+    frame = padded_frame(error=error, spread=9)
+
+    levels, _ = to_grey(header, frame)
+
+    assert levels[frame.samples < 0].max() == 0
+    # Padding takes no part in the choice of the window.
+    assert np.ptp(levels[frame.samples > 0]) > 230
+
+
+def test_image_that_goes_on_beside_its_padding_keeps_its_values(store: Any, ramp: npt.NDArray[np.int16]) -> None:
+    header = read(store(ramp, PixelPaddingValue=-1024, WindowCenter=0, WindowWidth=4000).path)
+
+    levels, _ = to_grey(header, Frame(ramp, "MONOCHROME1", stored=16, error=40))
+
+    assert [at(levels, ramp, value) for value in (-1024, -1023, -990)] == [0, 192, 190]
