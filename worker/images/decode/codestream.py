@@ -71,12 +71,22 @@ def colours_of(stream: Codestream, photometric: str) -> tuple[str, str]:
     if stream.codec in (Codec.JPEG_2000, Codec.HTJ2K):
         if stream.colour:
             wrong = photometric.startswith("YBR_FULL")
-            return "RGB", f"a component transform contradicts {photometric}" if wrong else ""
+            return "RGB", f"the samples have a component transform, which contradicts {photometric}" if wrong else ""
         if photometric in _UNTRANSFORMED:
-            return _UNTRANSFORMED[photometric], f"no component transform, which contradicts {photometric}"
+            return _UNTRANSFORMED[
+                photometric
+            ], f"the samples have no component transform, which contradicts {photometric}"
     if stream.colour:
         return ("RGB" if stream.colour == "RGB" else "YBR_FULL"), ""
     return _UNTRANSFORMED.get(photometric, photometric), ""
+
+
+def without_boxes(frame: bytes) -> bytes:
+    """Return the codestream of a JPEG 2000 file, which some encoders store with its boxes (against PS3.5 A.4.4).
+
+    A decoder would convert colours by the boxes, and the header's colour space would be applied again.
+    """
+    return frame[max(0, frame.find(_J2K_START)) :] if frame.startswith(_J2K_BOX) else frame
 
 
 def inspect(frame: bytes) -> Codestream:
@@ -84,13 +94,12 @@ def inspect(frame: bytes) -> Codestream:
 
     Raises Unreadable if *frame* is not a codestream or its end marker is missing.
     """
-    start = frame.find(_J2K_START) if frame.startswith(_J2K_BOX) else 0
-    if frame[start : start + 4] != _J2K_START and not frame.startswith(_SOI):
+    if not frame.startswith((_J2K_START, _SOI)):
         raise Unreadable(Reason.UNDECODABLE, "the compression format is unknown")
     # Encoders pad to even length with 00 or FF.
     if frame.rfind(_EOI, max(0, len(frame.rstrip(b"\0\xff")) - _MAX_TRAILING)) < 0:
         raise Unreadable(Reason.TRUNCATED, "the end of the compressed image is missing")
-    return _jpeg(frame) if frame.startswith(_SOI) else _jpeg_2000(frame, start)
+    return _jpeg(frame) if frame.startswith(_SOI) else _jpeg_2000(frame)
 
 
 def _jpeg(frame: bytes) -> Codestream:
@@ -145,22 +154,22 @@ def _colour_of_ids(segment: bytes) -> str:
     return "RGB" if segment[6::3][:3].upper() == b"RGB" else ""
 
 
-def _jpeg_2000(frame: bytes, start: int) -> Codestream:
-    if len(frame) < start + 42:
+def _jpeg_2000(frame: bytes) -> Codestream:
+    if len(frame) < 42:  # noqa: PLR2004 - up to the first component
         raise Unreadable(Reason.TRUNCATED, "the header of the compressed image is truncated")
-    capabilities, right, bottom, left, top = struct.unpack_from(">HIIII", frame, start + 6)
-    samples, depth = struct.unpack_from(">HB", frame, start + 40)
+    capabilities, right, bottom, left, top = struct.unpack_from(">HIIII", frame, 6)
+    samples, depth = struct.unpack_from(">HB", frame, 40)
     # Bit 14 of the capabilities: ITU-T T.814, high throughput.
     codec = Codec.HTJ2K if capabilities & 0x4000 else Codec.JPEG_2000
-    style = _coding_style(frame, start)
+    style = _coding_style(frame)
     transformed, irreversible = style[4:5] == b"\1", style[9:10] == b"\0"
     error = 1 << max(1, (depth & 0x7F) - 6) if irreversible else 0
     return Codestream(codec, bottom - top, right - left, samples, "RGB" if transformed else "", error=error)
 
 
-def _coding_style(frame: bytes, start: int) -> bytes:
+def _coding_style(frame: bytes) -> bytes:
     """Return the COD segment of a JPEG 2000 main header, without its length (T.800 A.6.1); empty if it has none."""
-    position = start + 2
+    position = 2
     while position + 4 <= len(frame):
         marker, length = struct.unpack_from(">HH", frame, position)
         if marker == _CODING_STYLE:

@@ -23,7 +23,7 @@ from pydicom.uid import (
 
 from db.errors import Reason
 from worker.images.decode import gdcm
-from worker.images.decode.codestream import Codec, Codestream, colours_of, inspect
+from worker.images.decode.codestream import Codec, Codestream, colours_of, inspect, without_boxes
 from worker.images.decode.image_pixel import MAX_FRAME_BYTES
 from worker.images.decode.jpeg_integrity import decode_completely
 from worker.images.decode.samples import Frame
@@ -77,6 +77,7 @@ def decode_compressed(syntax: str, shape: Shape, frame: bytes) -> Frame:
         if shape.total * shape.allocated // 8 > _RLE_RATIO * len(frame):
             raise Unreadable(Reason.TRUNCATED, "the compressed data is too short for the declared image size")
         return as_stored(shape, _decode_rle(shape, frame), shape.photometric)
+    frame = without_boxes(frame)
     stream = inspect(frame)
     _compare(shape, stream)
     try:

@@ -43,11 +43,17 @@ def to_rgb(header: Header, frame: Frame, *, icc: bool = True) -> tuple[npt.NDArr
         rgb = _eight_bits(frame)
         if frame.photometric.startswith("YBR_FULL"):
             rgb, steps["colour_space"] = in_strips(_from_ybr, rgb), "YBR_FULL to RGB"
-    if frame.colour_problem:
-        steps["colour_problem"] = frame.colour_problem
+    if problem := frame.colour_problem or _stale_label(frame):
+        steps["colour_problem"] = problem
     if icc and (profile := _profile(header)):
         rgb, steps["icc"] = _to_srgb(rgb, profile)
     return rgb, steps
+
+
+def _stale_label(frame: Frame) -> str:
+    """Return the contradiction of samples that keep a label of JPEG 2000 although they never were or no longer are."""
+    stale = frame.photometric in ("YBR_RCT", "YBR_ICT")
+    return f"the samples have no component transform, which contradicts {frame.photometric}" if stale else ""
 
 
 def _eight_bits(frame: Frame) -> npt.NDArray[np.uint8]:

@@ -69,7 +69,7 @@ def _of_tables(header: Header, steps: Mapping[str, Any]) -> Iterator[str]:
 
 def _of_colours(steps: Mapping[str, Any]) -> Iterator[str]:
     if "colour_problem" in steps:
-        yield f"possibly in wrong colours: the codestream has {steps['colour_problem']}"
+        yield f"possibly in wrong colours: {steps['colour_problem']}"
 
 
 def _of_polarity(header: Header, modality: str, photometric: str) -> Iterator[str]:
