@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     Values = dict[int, tuple[bytes, bool, bytes]]
 
 PIXEL_DATA = 0x7FE00010
+#: Float and Double Float Pixel Data, of which an object has one instead of Pixel Data (PS3.3 C.7.6.24, C.7.6.25).
+FLOAT_PIXELS = frozenset((0x7FE00008, 0x7FE00009))
+_PIXELS = FLOAT_PIXELS | {PIXEL_DATA}
 
+_FIRST_PIXELS = min(_PIXELS)
 _NONE: frozenset[bytes] = frozenset()
 _TAG_LENGTH = {True: struct.Struct("<HHL"), False: struct.Struct(">HHL")}
 _TAG_VR_LENGTH = {True: struct.Struct("<HH2sH"), False: struct.Struct(">HH2sH")}
@@ -53,9 +57,10 @@ def collect(
 ) -> tuple[Values, Element | None]:
     """Read the *wanted* elements of one data set from *position*, and locate its Pixel Data, at which the walk stops.
 
-    *wanted* gives the maximum length of each tag's value in bytes; longer values are skipped. *end*, that of the data
-    set, may lie beyond the buffer. Pixel Data of undefined length extends to *end*: its fragments are read later.
-    Raises Unreadable if an element extends beyond *end*, or one other than Pixel Data beyond the buffer.
+    Float and Double Float Pixel Data are located alike. *wanted* gives the maximum length of each tag's value in bytes;
+    longer values are skipped. *end*, that of the data set, may lie beyond the buffer. Pixel Data of undefined length
+    extends to *end*: its fragments are read later. Raises Unreadable if an element extends beyond *end*, or one other
+    than Pixel Data beyond the buffer.
     """
     values: Values = {}
     # The common case is written out: calls, generators and named tuples take two thirds of the time.
@@ -68,9 +73,9 @@ def collect(
             tag, start = group << 16 | number, position + 8
         else:
             tag, vr, length, start = element_header(buffer, position, encoding, end)
-        if tag >= PIXEL_DATA and (tag == PIXEL_DATA or tag in DELIMITERS):
+        if tag >= _FIRST_PIXELS and (tag in _PIXELS or tag in DELIMITERS):
             stop = end if length == UNDEFINED else start + length
-            return values, Element(tag, vr, start, length, stop) if tag == PIXEL_DATA else None
+            return values, Element(tag, vr, start, length, stop) if tag in _PIXELS else None
         position = start + length
         if length == UNDEFINED:
             position, count = _skip(buffer, start, encoding_inside(vr, encoding), count, end)

@@ -16,7 +16,7 @@ from pydicom.tag import Tag
 
 from db.errors import Reason
 from worker.images.decode.decimal_strings import decimal_points, has_decimal_comma, number_of
-from worker.images.decode.elements import Element, Encoding, collect, encoding_inside, items, walk
+from worker.images.decode.elements import FLOAT_PIXELS, Element, Encoding, collect, encoding_inside, items, walk
 from worker.images.errors import Unreadable
 
 if TYPE_CHECKING:
@@ -163,9 +163,11 @@ class Header:
         return max(1, self.integer("NumberOfFrames", 1))
 
     def pixel_data(self) -> Element:
-        """Return the position of Pixel Data. Raises Unreadable if it is absent or empty."""
+        """Return the position of Pixel Data. Raises Unreadable if it is absent, empty or of floating-point numbers."""
         if self.pixels is None or self.pixels.start == self.pixels.end:
             raise Unreadable(Reason.NO_PIXELS, "the object contains no pixel data")
+        if self.pixels.tag in FLOAT_PIXELS:
+            raise Unreadable(Reason.UNSUPPORTED_PIXELS, "pixels of floating-point numbers are not supported")
         return self.pixels
 
     def items(self, keyword: Keyword) -> list[Header]:

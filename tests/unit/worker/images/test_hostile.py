@@ -231,6 +231,16 @@ def test_unsupported_image_has_its_own_reason(store: Any, elements: dict[str, An
     assert refused(store(np.zeros((64, 64), np.uint16), **elements)) == reason
 
 
+@pytest.mark.parametrize(("keyword", "dtype"), [("FloatPixelData", np.float32), ("DoubleFloatPixelData", np.float64)])
+def test_floating_point_pixels_are_not_supported(store: Any, keyword: str, dtype: type) -> None:
+    stored = store(np.zeros((64, 64), np.uint16), **{keyword: np.ones((64, 64), dtype).tobytes()})
+    dataset = dcmread(stored.path)
+    del dataset.PixelData
+    dataset.save_as(stored.path)
+
+    assert refused(stored) == "unsupported_pixels"
+
+
 @pytest.mark.parametrize(
     "syntax",
     [b"1.2.840.10008.1.2.4.102", b"1.2.840.10008.1.2.4.106", b"1.2.840.10008.1.2.7.1\0", b"1.2.840.10008.1.2.4.100\0"],
