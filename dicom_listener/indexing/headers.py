@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import re
-import warnings
 from dataclasses import dataclass
 from enum import IntEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from pydicom.charset import convert_encodings, decode_bytes, default_encoding, python_encoding
-
 from db.studies import priority
 from db.studies.lifecycle import ReceivedInstance, StudyAttributes
 from db.studies.sop_classes import is_reportable
-from dicom_listener.dicom import data_sets
+from dicom_listener.dicom import character_sets, data_sets
 from dicom_listener.spool import file_meta
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
 
@@ -46,8 +42,6 @@ class Tag(IntEnum):
 
 WANTED = frozenset(data_sets.IDENTITY) | frozenset(Tag)
 
-#: Python's names of the character sets of PS3.3 C.12.1.1.2: pydicom accepts every codec of Python, `base64` too.
-ENCODINGS = frozenset(python_encoding.values())
 #: Bytes read at a time.
 READ_BYTES = 2**20
 #: From the priority of C-STORE (PS3.7 9.3.1.1: medium, high, low) to that of a study: greater is more urgent.
@@ -55,8 +49,6 @@ PRIORITIES = {0: 0, 1: 1, 2: -1}
 NO_RULES: Mapping[str, str] = MappingProxyType({})
 #: The largest IS value (PS3.5 6.2).
 MAX_INTEGER_STRING = 2**31 - 1
-#: Characters that a text of one line cannot contain; PostgreSQL refuses NUL.
-CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,21 +109,12 @@ class Texts:
 
     def __init__(self, values: dict[int, bytes]) -> None:
         self._values = values
-        named = values.get(Tag.SPECIFIC_CHARACTER_SET, b"").decode("latin-1").strip("\0 ")
-        with _no_warnings():
-            encodings = convert_encodings(named.split("\\") if named else "")
-        # An unknown character set is read as the default one.
-        self._encodings = [name if name in ENCODINGS else default_encoding for name in encodings]
+        self._character_set = values.get(Tag.SPECIFIC_CHARACTER_SET, b"")
 
     def __getitem__(self, tag: int) -> str:
         """Return one line without padding; empty if the element is missing."""
         value = self._values.get(tag, b"")
-        try:
-            with _no_warnings():
-                text = decode_bytes(value, self._encodings, set(b"^="))
-        except (LookupError, ValueError):  # invalid code extensions
-            text = value.decode("latin-1")
-        return CONTROL_CHARACTERS.sub("", text).strip()
+        return character_sets.decode(value, self._character_set, person_name=tag == Tag.PATIENT_NAME)
 
     def number(self, tag: int) -> int | None:
         """Return an IS value; None if it is missing or invalid."""
@@ -190,11 +173,3 @@ def _instance(texts: Texts, meta: file_meta.FileMeta, digest: Digest, file_path:
         calling_ae_title=reception.calling_ae_title,
         called_ae_title=reception.called_ae_title,
     )
-
-
-@contextlib.contextmanager
-def _no_warnings() -> Iterator[None]:
-    """Suppress pydicom's warnings: they quote values, which may be a patient's."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

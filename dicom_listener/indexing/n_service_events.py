@@ -15,7 +15,7 @@ from db.logs import frames
 from db.models import Commitment
 from db.studies import commitments, procedure_steps
 from dicom_listener.dicom import data_sets
-from dicom_listener.indexing.headers import CONTROL_CHARACTERS
+from dicom_listener.dicom.character_sets import without_controls
 from dicom_listener.spool import file_meta
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _uid(value: object) -> str:
 
 def _referenced_uid(value: object) -> str:
     """Return a UID that a peer refers to, even a malformed one: no object has it, and the result reports that."""
-    return CONTROL_CHARACTERS.sub("", str(value or ""))[: data_sets.MAX_UID_CHARACTERS]
+    return without_controls(str(value or ""))[: data_sets.MAX_UID_CHARACTERS]
 
 
 READERS: dict[str, Callable[[Dataset, FileMeta, uuid.UUID], Record]] = {
