@@ -15,6 +15,8 @@ RESERVED_BYTES = 512 * 2**20
 RESERVED_INODES = 2000
 #: Objects are refused at the reserve; the alarm is raised at this multiple of it, while there is time to act.
 LOW_FACTOR = 2
+#: Below this multiple the disk counts as full: an object that does not fit is removed again, which frees its part.
+FULL_FACTOR = 1.125
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +33,13 @@ class Disk:
 
     def alarm(self) -> tuple[str, str] | None:
         """Return code and detail of the alarm; None if much more than the reserve is free."""
-        scarce, low = self.lacks, self._below(LOW_FACTOR)
-        if scarce is not None:
-            return "disk_full", f"the disk has {self._free()}, less than the reserve: objects are refused; {REMEDY}"
-        if low is not None:
+        if self._below(FULL_FACTOR) is not None:
+            return "disk_full", f"the disk has {self._free()}, no more than the reserve: objects are refused; {REMEDY}"
+        if self._below(LOW_FACTOR) is not None:
             return "disk_low", f"the disk has {self._free()}, little more than the reserve; {REMEDY}"
         return None
 
-    def _below(self, factor: int) -> str | None:
+    def _below(self, factor: float) -> str | None:
         if self.bytes < factor * RESERVED_BYTES:
             return "space"
         return "inodes" if self.inodes is not None and self.inodes < factor * RESERVED_INODES else None

@@ -35,6 +35,9 @@ ARTIM_SECONDS = 10
 IDLE_SECONDS = 120
 #: Bytes received in one association: an archive migration stays far below; only a fault exceeds it.
 MAX_ASSOCIATION_BYTES = 2**40
+#: Refused requests of one association with a log line each: a sender that sends without end must not fill the log. The
+#: line at the end of the association has all their statuses.
+MAX_REFUSALS_LOGGED = 20
 #: Source of an A-ABORT: the service provider (PS3.8 9.3.8).
 SERVICE_PROVIDER = 2
 
@@ -70,6 +73,7 @@ class Association:
         self._command_context = 0
         self._request: Request | None = None
         self._statuses: Counter[str] = Counter()
+        self._refused = 0
         #: The context in which storage commitment was requested; the key of the result sent last, until its response.
         self._commitment_context: int | None = None
         self._sent_result: str | None = None
@@ -212,7 +216,9 @@ class Association:
         refusal = request.handler.refusal
         comment = "" if refusal is None else str(refusal)
         if refusal is not None:
-            log.warning("request.refused", status=f"{status:04X}", cause=comment)
+            if self._refused < MAX_REFUSALS_LOGGED:
+                log.warning("request.refused", status=f"{status:04X}", cause=comment)
+            self._refused += 1
             kind = Kind.OBJECT if request.command.field == dimse.C_STORE_RQ else Kind.REQUEST
             self._services.count_refusal(kind, self.peer, comment)
         self._send(

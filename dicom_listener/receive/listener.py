@@ -41,6 +41,8 @@ class Listener:
         self._settings = settings
         self._services = Services(settings)
         self._stopping = threading.Event()
+        #: Error of the last attempt to write the status.
+        self._status_failure: str | None = None
         #: In the order of connection.
         self._serving: dict[threading.Thread, Association] = {}
         self._tls = tls.server_context(settings)
@@ -115,10 +117,14 @@ class Listener:
                 log.warning("connection.dropped", error=str(error))
 
     def _write_status(self) -> None:
+        failure = None
         try:
             self._services.write_status()
         except OSError as error:
-            log.warning("listener.status_not_written", error=error.strerror)
+            failure = error.strerror
+        if failure is not None and failure != self._status_failure:  # one line for each cause, not for each attempt
+            log.warning("listener.status_not_written", error=failure)
+        self._status_failure = failure
 
     def _begin(self, peer: socket.socket, address: str) -> None:
         connection = Connection(peer, self._settings.dicom.max_pdu_bytes, self._stopping.is_set)

@@ -6,7 +6,9 @@ name. Only the listener's accepting thread writes it, atomically and regularly: 
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +22,16 @@ STALE_SECONDS = 15.0
 
 
 def write(path: Path, status: dict[str, Any]) -> None:
-    """Replace the file; raises OSError."""
+    """Replace the file; on a full disk, only its time. Raises OSError."""
     fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(status))
-    fresh.replace(path)
+    try:
+        fresh.write_text(json.dumps(status))
+        fresh.replace(path)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        # Needs no space: the alarm for the full disk must not be joined by one for a dead listener.
+        os.utime(path)
 
 
 def read(path: Path) -> dict[str, Any] | None:

@@ -23,6 +23,7 @@ PLENTY = 100 * RESERVED_BYTES
         (Disk(PLENTY, None), None, None),
         (Disk(2 * RESERVED_BYTES - 1, PLENTY), None, "disk_low"),
         (Disk(RESERVED_BYTES - 1, PLENTY), "space", "disk_full"),
+        (Disk(RESERVED_BYTES + 1, PLENTY), None, "disk_full"),
         (Disk(PLENTY, 2 * RESERVED_INODES - 1), None, "disk_low"),
         (Disk(PLENTY, RESERVED_INODES - 1), "inodes", "disk_full"),
         (Disk(0, 0), "space", "disk_full"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 
 from db.limits import MAX_INFLATED_BYTES
 from db.operations import disk
@@ -319,6 +320,34 @@ def test_refusals_are_counted_by_sender_and_cause(listener: Listener, settings: 
     found = status_file.read(Spool(settings.spool).listener)
     assert found is not None
     assert [row[:3] for row in found["causes"]] == [["object", cause, 3]]
+
+
+def test_full_disk_leaves_the_listener_alive_for_the_dispatcher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "listener.json"
+    status_file.write(path, {"open": 1})
+    os.utime(path, (0, 0))
+    assert status_file.read(path) is None
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    status_file.write(path, {"open": 2})
+    assert status_file.read(path) == {"open": 1}
+
+
+def test_log_lines_for_refusals_are_limited(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(association, "MAX_REFUSALS_LOGGED", 2)
+    with capture_logs() as lines, Client(listener.port) as client:
+        client.associate()
+        for _ in range(5):
+            client.store("1.2.3", ct_slice("1.2.4"))
+        client.release()
+        wait_until(lambda: connections() == 0)
+    assert [line["event"] for line in lines] == ["request.refused", "request.refused", "association.released"]
+    assert lines[-1]["statuses"] == {"A900": 5}
 
 
 def test_number_of_counted_titles_is_limited() -> None:

@@ -1,0 +1,92 @@
+"""A file system that fills up: objects are refused in time, the reserve stays, and reception resumes by itself."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+
+from db.operations import alarms, disk
+from dicom_listener.receive.listener import Listener
+from dicom_listener.spool import inbox, writer
+from tests.fuzz.wire import Client, ct_slice
+from tests.integration.dicom_listener.listening import settings_for, stored
+from tests.polling import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from db.settings import Settings
+
+MIB = 2**20
+PIXELS = 400_000
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mount a small file system; needs the privilege to do so."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options: str) -> Path:
+        program = shutil.which("mount")
+        command = [str(program), "-t", "tmpfs", "-o", options, "tmpfs", folder]
+        if program is None or subprocess.run(command, check=False).returncode:
+            pytest.skip("no privilege to mount a file system")
+        return folder
+
+    yield mount
+    if os.path.ismount(folder):
+        subprocess.run([str(shutil.which("umount")), "--lazy", folder], check=True)
+
+
+@pytest.mark.parametrize(
+    "options", [pytest.param("size=24m", id="bytes"), pytest.param("size=200m,nr_inodes=450", id="inodes")]
+)
+def test_full_file_system_refuses_in_time_and_recovers(
+    mounted: Callable[[str], Path], options: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "RESERVED_BYTES", 8 * MIB)
+    monkeypatch.setattr(disk, "RESERVED_INODES", 50)
+    monkeypatch.setattr(writer, "FREE_SPACE_VALID_SECONDS", 0)
+    monkeypatch.setattr(inbox, "PREPARED_FILES", 4)
+    settings = settings_for(mounted(options))
+    with Listener(settings) as listener, Client(listener.port) as client:
+        client.associate()
+        acknowledged = fill(client)
+        assert acknowledged
+        free = disk.measure(settings.spool)
+        assert free.bytes > 8 * MIB - PIXELS - 100_000 - 4096 * 64, "the reserve is kept"
+        assert free.inodes is None or free.inodes > 40
+        assert [alarm.code for alarm in alarms.local(settings)] == ["disk_full"]
+        assert {meta.sop_instance_uid for meta, _ in stored(settings)} == set(acknowledged)
+        free_half(settings)
+        wait_until(lambda: store(client) is not None)
+
+
+def fill(client: Client) -> list[str]:
+    """Store objects until one is refused for lack of space; return those that were acknowledged."""
+    acknowledged = []
+    while (uid := store(client)) is not None:
+        acknowledged.append(uid)
+        assert len(acknowledged) < 500
+    return acknowledged
+
+
+def store(client: Client) -> str | None:
+    uid = f"2.25.{uuid.uuid4().int}"
+    status = client.store(uid, ct_slice(uid, pixels=PIXELS))
+    assert status in {0, 0xA700}
+    return uid if status == 0 else None
+
+
+def free_half(settings: Settings) -> None:
+    """Remove half of the files, as an operator does after moving them elsewhere."""
+    files = sorted((settings.spool / "inbox").glob("*.dcm"))
+    for file in files[: len(files) // 2]:
+        file.unlink()
