@@ -18,7 +18,7 @@ from db.logs import frames
 from db.reference import fingerprint
 from db.session import statements, transaction
 from db.states import JobState
-from db.studies import conflicts, lifecycle, transfers
+from db.studies import conflicts, lifecycle, other_objects, transfers
 from worker.images.study import StoredInstance
 from worker.pipeline import StudyToReport
 
@@ -157,6 +157,7 @@ class Attempt:
             corrections = conflicts.corrections(session, self.claim.study_id)
             corrections += transfers.limitations(session, self.claim.study_id)
             late_arrivals = lifecycle.late_arrivals(session, self.claim.study_id, self.claim.revision)
+            not_images = other_objects.not_images(session, self.claim.study_id)
         data_dir = self._settings.operations.data_dir
         study, images = rows[0], [row for row in rows if row.file_path is not None]
         return StudyToReport(
@@ -168,6 +169,7 @@ class Attempt:
             called_ae_titles=frozenset(row.called_ae_title.strip() for row in images),
             late_arrivals=late_arrivals,
             corrections=corrections,
+            not_images=not_images,
         )
 
     def _finish(self, draft: Draft) -> Outcome:

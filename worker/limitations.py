@@ -21,6 +21,7 @@ _CUT_OFF = {"length": "The text was cut off at the token limit.", "deadline": "T
 _SIDES = "right and left may be reversed in this report. Check sides against the images"
 #: Findings of a part for which the model returned nothing, in a report of several parts.
 NO_TEXT = "Not analysed: the model returned no text."
+_CHECK = "Check that they belong to this patient and body part"
 _NOT_QUOTED = "No similar earlier cases were quoted"
 
 
@@ -142,6 +143,9 @@ def _of_retrieval(images: PartImages, retrieval: Retrieval) -> Iterator[str]:
         yield f"All images are out of distribution for modality {modality} ({_scores(ood)})."
         yield f"{_NOT_QUOTED}: all images are out of distribution; the report may be unreliable."
     else:
+        if ood.resembled_part:
+            said, seen = image_name(modality, images.body_part), image_name(modality, ood.resembled_part)
+            yield f"The header says {said}; the images resemble {seen} images. {_CHECK}."
         if retrieval.below_threshold is not None:
             similarity = f"similarity {retrieval.below_threshold:.3f}, threshold {ood.min_similarity:.3f}"
             yield f"{_NOT_QUOTED}: the nearest case of modality {modality} is not similar enough ({similarity})."

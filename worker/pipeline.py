@@ -77,6 +77,8 @@ class StudyToReport:
     late_arrivals: Sequence[str] = ()
     #: Sentences about corrected demographics and a broken transfer, from db.studies.conflicts and transfers.
     corrections: Sequence[str] = ()
+    #: Sentences about objects that are no images, from db.studies.other_objects.
+    not_images: Sequence[str] = ()
 
 
 @dataclass(slots=True)
@@ -254,7 +256,7 @@ class Pipeline:
             findings=findings,
             impression=impression,
             basis=basis_of(parts),
-            limitations=[*run.study.corrections, *sentences],
+            limitations=[*run.study.corrections, *sentences, *run.study.not_images],
             prompt_version=wording.VERSION,
             model_digest=self.model.digest,
             provenance=self._provenance(run),

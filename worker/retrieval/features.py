@@ -13,9 +13,9 @@ vision tower; the first layer is the shallow one. A whole search: `fit` to the r
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from db.errors import ConfigurationError
 from worker.retrieval.out_of_distribution import Moments, OodDetector, reduce_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -58,7 +58,7 @@ class FeatureStats:
 
     `mean` and `std` [layers, patches, channels]; `detector` scores out-of-distribution images; `images` is the number
     of reference images; `weights` [features, labels], in units of each label's standard deviation, has no columns if
-    the reference set has no labels.
+    the reference set has no labels; `part_detectors` score images of each body part, if the reference set has several.
     """
 
     mean: Array
@@ -66,10 +66,13 @@ class FeatureStats:
     detector: OodDetector
     images: int
     weights: Array
+    part_detectors: Mapping[str, OodDetector] = field(default_factory=dict)
 
     @classmethod
-    def fit(cls, batches: Iterable[Array], labels: Sequence[Collection[str]] = ()) -> FeatureStats:
-        """Fit to the tokens of *batches*, read once, and *labels*, one set for each image.
+    def fit(
+        cls, batches: Iterable[Array], labels: Sequence[Collection[str]] = (), body_parts: Sequence[str] = ()
+    ) -> FeatureStats:
+        """Fit to the tokens of *batches*, read once, *labels*, one set for each image, and the images' *body_parts*.
 
         Raises ConfigurationError for fewer than two images.
         """
@@ -86,7 +89,8 @@ class FeatureStats:
             raise ConfigurationError("too few reference images: each modality needs two or more")
         mean, std = moments.mean.astype(np.float32), moments.std().astype(np.float32)
         features = [_regressors(((layer.astype(np.float32) - mean[-1]) / std[-1])[None])[0] for layer in last_layers]
-        return cls(mean, std, OodDetector.fit(ood_tokens), moments.count, _ridge_weights(features, labels))
+        detector, part_detectors = OodDetector.fit(ood_tokens), _part_detectors(ood_tokens, body_parts)
+        return cls(mean, std, detector, moments.count, _ridge_weights(features, labels), part_detectors)
 
     @property
     def threshold(self) -> float:
@@ -113,19 +117,19 @@ class FeatureStats:
         """Return each image's out-of-distribution score: float32 [images]; about 1 for reference images."""
         return self.detector.score(_ood_tokens(tokens))
 
+    def accepts(self, body_part: str, tokens: Array) -> npt.NDArray[np.bool_]:
+        """Return for each image whether it is in the distribution of the reference images of *body_part*."""
+        detector = self.part_detectors.get(body_part, self.detector)
+        return detector.score(_ood_tokens(tokens)) <= detector.threshold
+
     def save(self, path: Path) -> None:
         """Write to an .npz file, under the keys of its format: older than the names here, and on disk at sites."""
+        arrays: dict[str, Any] = _arrays("gate", self.detector)
+        for number, detector in enumerate(self.part_detectors.values()):
+            arrays |= _arrays(f"part{number}", detector)
+        parts = np.array([*self.part_detectors], np.str_)
         np.savez(
-            path,
-            mean=self.mean,
-            spread=self.std,
-            weights=self.weights,
-            pictures=self.images,
-            gate_mean=self.detector.mean,
-            gate_spread=self.detector.std,
-            gate_metric=self.detector.precision,
-            gate_usual=self.detector.median_distance,
-            gate_limit=self.detector.threshold,
+            path, mean=self.mean, spread=self.std, weights=self.weights, pictures=self.images, parts=parts, **arrays
         )
 
     @classmethod
@@ -133,12 +137,39 @@ class FeatureStats:
         """Read the file that `save` wrote; raises ConfigurationError if it is unreadable."""
         try:
             with np.load(path, allow_pickle=False) as stored:
-                arrays = [stored[f"gate_{key}"] for key in ("mean", "spread", "metric")]
-                scalars = [float(stored[f"gate_{key}"]) for key in ("usual", "limit")]
-                detector = OodDetector(*arrays, *scalars)
-                return cls(stored["mean"], stored["spread"], detector, int(stored["pictures"]), stored["weights"])
+                # Files of earlier versions have no detectors of body parts.
+                parts = enumerate(map(str, stored["parts"])) if "parts" in stored else ()
+                part_detectors = {part: _detector(stored, f"part{number}") for number, part in parts}
+                statistics = stored["mean"], stored["spread"], _detector(stored, "gate")
+                return cls(*statistics, int(stored["pictures"]), stored["weights"], part_detectors)
         except (OSError, KeyError, ValueError) as error:
             raise ConfigurationError(f"unreadable file {path.name}: build the reference index again") from error
+
+
+def _arrays(name: str, detector: OodDetector) -> dict[str, npt.NDArray[Any]]:
+    return {
+        f"{name}_mean": detector.mean,
+        f"{name}_spread": detector.std,
+        f"{name}_metric": detector.precision,
+        f"{name}_usual": np.array(detector.median_distance),
+        f"{name}_limit": np.array(detector.threshold),
+    }
+
+
+def _detector(stored: Mapping[str, npt.NDArray[Any]], name: str) -> OodDetector:
+    mean, std, precision = (stored[f"{name}_{key}"] for key in ("mean", "spread", "metric"))
+    return OodDetector(mean, std, precision, *(float(stored[f"{name}_{key}"]) for key in ("usual", "limit")))
+
+
+def _part_detectors(ood_tokens: Sequence[Array], body_parts: Sequence[str]) -> dict[str, OodDetector]:
+    """Return a detector for each body part with enough images; none if all images show one part."""
+    of_part: dict[str, list[Array]] = defaultdict(list)
+    for tokens, body_part in zip(ood_tokens, body_parts, strict=False):
+        of_part[body_part].append(tokens)
+    if len(of_part) < 2:  # noqa: PLR2004 - the detector of the family is that of its only part
+        return {}
+    enough = (part for part, images in of_part.items() if part and len(images) >= MIN_PATIENTS_TO_COMPARE)
+    return {part: OodDetector.fit(of_part[part]) for part in enough}
 
 
 def _ridge_weights(features: Sequence[Array], labels: Sequence[Collection[str]]) -> Array:

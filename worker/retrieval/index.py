@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import faiss
@@ -89,28 +90,74 @@ class ReferenceIndex:
             return None
         # Image by image: see case_vector.
         scores = [float(family.stats.score(tokens[row : row + 1])[0]) for row in range(len(tokens))]
-        return OodResult(
+        result = OodResult(
             scores=[round(score, 2) for score in scores],
             reference_images=family.stats.images,
             can_reject=family.patients >= MIN_PATIENTS and body_part in family.body_parts,
             threshold=round(family.stats.threshold, 2),
             min_similarity=family.min_similarity,
         )
+        known = tokens[result.in_distribution]
+        return replace(result, resembled_part=_resembled_part(family, known, body_part) if len(known) else "")
 
     def search(
-        self, tokens: Tokens, *, modality: str, count: int, patient_hash: str = "", study_hash: str = ""
+        self,
+        tokens: Tokens,
+        *,
+        modality: str,
+        count: int,
+        body_part: str = "",
+        patient_hash: str = "",
+        study_hash: str = "",
     ) -> list[Neighbour]:
-        """Return the *count* cases most similar to patch *tokens*, best first, without those of the same patient."""
+        """Return the *count* cases most similar to patch *tokens*, best first, without those of the same patient.
+
+        Only cases of *body_part*, or of a combination that contains it, if the index has any; else of all body parts.
+        """
         family = self._families.get(family_of(modality))
         if family is None or count < 1 or not len(tokens):
             return []
-        excluded = sum(_is_own(case, patient_hash, study_hash) for case in family.cases)
+        quotable = [not _is_own(case, patient_hash, study_hash) for case in family.cases]
+        of_part = [
+            own and _shares_part(case.body_part, body_part) for own, case in zip(quotable, family.cases, strict=True)
+        ]
+        chosen = of_part if any(of_part) else quotable
         # Asking for as many more as are excluded keeps the search exact.
-        wanted = min(count + excluded, len(family.cases))
-        similarities, rows = family.index.search(normalised(case_vector(tokens, family.stats)[None]), wanted)
-        found = zip((family.cases[row] for row in rows[0]), similarities[0], strict=True)
-        others = [pair for pair in found if not _is_own(pair[0], patient_hash, study_hash)]
-        return [Neighbour(uuid.UUID(case.case_id), float(similarity)) for case, similarity in others[:count]]
+        found = _nearest(family, tokens, count + chosen.count(False))
+        others = [(row, similarity) for row, similarity in found if chosen[row]]
+        return [Neighbour(uuid.UUID(family.cases[row].case_id), similarity) for row, similarity in others[:count]]
+
+
+def _nearest(family: _Family, tokens: Tokens, count: int) -> list[tuple[int, float]]:
+    """Return row and similarity of the *count* nearest cases, best first."""
+    vector = normalised(case_vector(tokens, family.stats)[None])
+    similarities, rows = family.index.search(vector, min(count, len(family.cases)))
+    return [(int(row), float(similarity)) for row, similarity in zip(rows[0], similarities[0], strict=True)]
+
+
+def _resembled_part(family: _Family, tokens: Tokens, body_part: str) -> str:
+    """Return the body part whose distribution holds all images, if that of *body_part* holds none; else empty.
+
+    Parts with few patients decide nothing. If the reference set has no case of *body_part*, the nearest case must show
+    the other part too. Measured on phantoms: docs/measurements/2026-11-28-body-parts.md.
+    """
+    patients = {
+        part: len({case.owner for case in family.cases if case.body_part == part}) for part in family.body_parts
+    }
+    own = [part for part in patients if part and _shares_part(part, body_part)]
+    if not body_part or any(patients[part] < MIN_PATIENTS or family.stats.accepts(part, tokens).any() for part in own):
+        return ""
+    others = [part for part in patients if part and patients[part] >= MIN_PATIENTS and part not in own]
+    resembled = next((part for part in sorted(others) if family.stats.accepts(part, tokens).all()), "")
+    ((row, _),) = _nearest(family, tokens, 1)
+    return resembled if own or family.cases[row].body_part == resembled else ""
+
+
+def _shares_part(one: str, other: str) -> bool:
+    """Return whether two names of body parts may mean the same: unknown, the whole body, or a part in common."""
+    if not one or not other or "WHOLE BODY" in (one, other):
+        return True
+    return bool((set(re.findall(r"[A-Z]+", one)) & set(re.findall(r"[A-Z]+", other))) - {"AND"})
 
 
 def _load(directory: Path, entry: dict[str, Any]) -> _Family:

@@ -48,6 +48,8 @@ class OodResult:
     threshold: float
     #: Cosine similarity below which a reference case is not similar, even if it is the nearest.
     min_similarity: float
+    #: Body part of the reference cases that the images resemble, if it is not the one of the header; else empty.
+    resembled_part: str = ""
 
     @property
     def in_distribution(self) -> list[int]:

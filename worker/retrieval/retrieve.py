@@ -22,9 +22,9 @@ class Index(Protocol):
         """Score images against the modality's reference images; None if there are too few."""
 
     def search(
-        self, tokens: Tokens, *, modality: str, count: int, patient_hash: str, study_hash: str
+        self, tokens: Tokens, *, modality: str, count: int, body_part: str, patient_hash: str, study_hash: str
     ) -> list[Neighbour]:
-        """Return the most similar reference cases, best first, without those of the same patient."""
+        """Return the most similar reference cases, best first, without those of the same patient or another part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,8 @@ def retrieve(index: Index, query: Query, *, count: int, ood_reject: bool) -> Ret
     # The neighbours of an out-of-distribution image mean nothing.
     tokens = query.tokens[ood.in_distribution]
     owner = {"patient_hash": query.patient_hash, "study_hash": query.study_hash}
-    found = index.search(tokens, modality=query.modality, count=count, **owner)
+    # Images that contradict their header are compared with every body part.
+    body_part = "" if ood.resembled_part else query.body_part
+    found = index.search(tokens, modality=query.modality, count=count, body_part=body_part, **owner)
     similar = [neighbour for neighbour in found if neighbour.similarity >= ood.min_similarity]
     return Retrieval(ood, similar=similar, below_threshold=found[0].similarity if found and not similar else None)

@@ -126,7 +126,16 @@ class SnapshotWriter:
             return entry
         tokens, number = family.read(), list(self._families).index(name)
         fitted = np.unique(np.linspace(0, len(tokens) - 1, min(len(tokens), MAX_FITTED_IMAGES)).astype(int))
-        stats = FeatureStats.fit((tokens[row : row + 1] for row in fitted), [family.labels[row] for row in fitted])
+        parts = [
+            case.body_part
+            for case, (start, end) in zip(family.cases, family.rows, strict=True)
+            for _ in range(start, end)
+        ]
+        stats = FeatureStats.fit(
+            (tokens[row : row + 1] for row in fitted),
+            [family.labels[row] for row in fitted],
+            [parts[row] for row in fitted],
+        )
         vectors = np.stack([case_vector(tokens[start:end], stats) for start, end in family.rows])
         owners = np.unique([case.owner for case in family.cases], return_inverse=True)[1]
         stats.save(self._partial / f"{number}.npz")

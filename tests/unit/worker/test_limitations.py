@@ -121,6 +121,14 @@ def test_a_rejected_study_has_no_sentence_about_sides() -> None:
     assert not any("right and left" in sentence for sentence in sentences(oriented(MISSING), REJECTED))
 
 
+def test_header_that_contradicts_the_images_is_named() -> None:
+    contradiction = "The header says chest x-ray; the images resemble spine x-ray images."
+
+    assert sentences(retrieval=Retrieval(compared(1.0, 1.0, resembled_part="SPINE"))) == [
+        f"{contradiction} Check that they belong to this patient and body part."
+    ]
+
+
 def every_sentence() -> Iterator[str]:
     warnings = [quality.BLANK, quality.SATURATED, quality.NOISE, quality.SMALL, quality.TINY]
     late = ["2 images of series 4 arrived 14 min later"]
@@ -133,6 +141,7 @@ def every_sentence() -> Iterator[str]:
     for ood in (None, compared(3.0, 3.0), compared(3.0, 4.0), compared(1.0, 3.0)):
         yield from sentences(retrieval=Retrieval(ood))
     yield from sentences(retrieval=REJECTED)
+    yield from sentences(retrieval=Retrieval(compared(1.0, 1.0, resembled_part="SPINE")))
     yield from sentences(retrieval=Retrieval(compared(1.0, 1.0, min_similarity=0.95), below_threshold=0.9))
     yield f"Findings: {NO_TEXT}"
     yield basis_of([ReadPart(part(), REJECTED)])

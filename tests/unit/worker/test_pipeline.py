@@ -88,7 +88,7 @@ def test_similar_cases_are_in_prompt_and_evidence(tmp_path: Path) -> None:
     assert [(quoted.case_id, quoted.excerpt) for quoted in draft.evidence] == [(CASE, "No effusion.")]
     assert "(1, 0.90) No effusion." in model.requests[0].question
     assert (index.searches[0]["patient_hash"], index.searches[0]["study_hash"]) == ("p", "s")
-    assert index.searches[0]["modality"] == "DX"
+    assert (index.searches[0]["modality"], index.searches[0]["body_part"]) == ("DX", "CHEST")
 
 
 def test_blank_image_is_given_neither_to_the_model_nor_to_retrieval(tmp_path: Path) -> None:

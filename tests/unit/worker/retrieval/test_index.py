@@ -262,3 +262,66 @@ def test_a_snapshot_without_min_similarity_must_be_built_again(tmp_path: Path) -
 def test_a_folder_without_snapshot_names_the_command_that_builds_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="prelim reference build"):
         ReferenceIndex(tmp_path, model_digest=DIGEST)
+
+
+def other_part(count: int, seed: int) -> Tokens:
+    """Images of another body part: the positions are reversed."""
+    return images(count, seed)[:, :, ::-1]
+
+
+def two_parts(folder: Path, *, spines: int = 60) -> ReferenceIndex:
+    spine = [(case(2000 + n, part="SPINE"), other_part(1, 300 + n)) for n in range(spines)]
+    return snapshot(folder, [*archive(), *spine])
+
+
+def resembled(index: ReferenceIndex, tokens: Tokens, part: str) -> str:
+    result = index.compare(tokens, modality="DX", body_part=part)
+    assert result is not None
+    return result.resembled_part
+
+
+def test_images_that_contradict_the_body_part_of_their_header_are_noticed(tmp_path: Path) -> None:
+    index = two_parts(tmp_path)
+
+    assert resembled(index, images(2, 7), "SPINE") == "CHEST"
+    assert resembled(index, other_part(1, 7), "CHEST") == "SPINE"
+    assert resembled(index, images(1, 7), "EXTREMITY") == "CHEST"
+    assert [resembled(index, images(1, 7), part) for part in ("CHEST", "CHEST AND ABDOMEN", "WHOLE BODY", "")] == [
+        ""
+    ] * 4
+
+
+def test_right_headers_are_not_doubted(tmp_path: Path) -> None:
+    index = two_parts(tmp_path)
+
+    assert [resembled(index, images(1, 500 + n), "CHEST") for n in range(40)] == [""] * 40
+    assert [resembled(index, other_part(1, 600 + n), "SPINE") for n in range(40)] == [""] * 40
+
+
+def test_chest_said_to_be_a_knee_is_noticed_without_reference_knees(tmp_path: Path) -> None:
+    index = snapshot(tmp_path, archive())
+
+    assert resembled(index, images(1, 7), "EXTREMITY") == "CHEST"
+    assert resembled(index, other_part(1, 7), "EXTREMITY") == ""
+
+
+def test_body_part_with_few_reference_patients_is_not_judged(tmp_path: Path) -> None:
+    assert resembled(two_parts(tmp_path, spines=25), images(1, 7), "SPINE") == ""
+
+
+def test_snapshot_of_an_earlier_version_has_no_detectors_of_body_parts(tmp_path: Path) -> None:
+    two_parts(tmp_path)
+    stats = FeatureStats.load(tmp_path / "s1" / "0.npz")
+    with np.load(tmp_path / "s1" / "0.npz") as stored:
+        np.savez(tmp_path / "old.npz", **{key: stored[key] for key in stored if not key.startswith("part")})
+
+    assert sorted(stats.part_detectors) == ["CHEST", "SPINE"]
+    assert FeatureStats.load(tmp_path / "old.npz").part_detectors == {}
+
+
+def test_only_cases_of_the_same_body_part_are_quoted(tmp_path: Path) -> None:
+    index = two_parts(tmp_path)
+
+    assert all(number >= 2000 for number in found(index, images(1, 7), body_part="SPINE"))
+    assert all(number < 2000 for number in found(index, images(1, 7), body_part="CHEST AND ABDOMEN"))
+    assert len(found(index, images(1, 7), body_part="EXTREMITY")) == 2
