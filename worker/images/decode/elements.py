@@ -81,7 +81,7 @@ def collect(
             position, count = _skip(buffer, start, encoding_inside(vr, encoding), count, end)
         count += 1
         if position > end or count > MAX_ELEMENTS:
-            raise Unreadable(Reason.TRUNCATED, "the header is truncated")
+            raise _beyond(count)
         if tag in wanted and position - start <= wanted[tag]:
             if position > available:
                 raise Unreadable(Reason.TRUNCATED, "the header is truncated")
@@ -103,7 +103,7 @@ def walk(buffer: Buffer, position: int, encoding: Encoding, *, end: int) -> Iter
             position, count = _skip(buffer, start, encoding_inside(vr, encoding), count, end)
         count += 1
         if position > end or count > MAX_ELEMENTS:
-            raise Unreadable(Reason.TRUNCATED, "the header is truncated")
+            raise _beyond(count)
         yield Element(tag, vr, start, length, position)
 
 
@@ -121,6 +121,13 @@ def items(buffer: Buffer, start: int, end: int, encoding: Encoding) -> Iterator[
             raise Unreadable(Reason.TRUNCATED, "a sequence item is longer than its sequence")
         yield start, after
         start = after
+
+
+def _beyond(count: int) -> Unreadable:
+    """Return the error of a walk that has passed the end of its data set, or *count* elements."""
+    if count > MAX_ELEMENTS:
+        return Unreadable(Reason.TOO_LARGE, f"the header has more than {MAX_ELEMENTS} elements")
+    return Unreadable(Reason.TRUNCATED, "the header is truncated")
 
 
 def encoding_inside(vr: bytes, encoding: Encoding) -> Encoding:
@@ -170,7 +177,9 @@ def _skip(buffer: Buffer, position: int, encoding: Encoding, count: int, end: in
     """
     opened = [encoding]
     while opened:
-        if position + 8 > len(buffer) or count > MAX_ELEMENTS:
+        if count > MAX_ELEMENTS:
+            raise _beyond(count)
+        if position + 8 > len(buffer):
             raise Unreadable(Reason.TRUNCATED, "a sequence in the header has no end")
         if len(opened) > MAX_NESTING:
             raise Unreadable(Reason.MALFORMED, f"sequences are nested more than {MAX_NESTING} levels deep")

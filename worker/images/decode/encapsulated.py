@@ -55,8 +55,10 @@ class Codestreams:
             tag = self._buffer[position : position + 4]
             if tag == _END:
                 return
+            if len(tag) < len(_ITEM) or position >= self._end:
+                raise Unreadable(Reason.TRUNCATED, "the compressed pixel data is truncated")
             if tag != _ITEM:
-                raise Unreadable(Reason.TRUNCATED, "the compressed pixel data is damaged or truncated")
+                raise Unreadable(Reason.MALFORMED, "the compressed pixel data does not consist of fragments")
             start = position + 8
             position = start + int.from_bytes(self._buffer[position + 4 : start], "little")
             if position > self._end:

@@ -124,5 +124,5 @@ def _inflated_pieces(buffer: Buffer, start: int) -> Iterator[bytes]:
             if inflater.eof:
                 return
     except zlib.error:
-        raise Unreadable(Reason.TRUNCATED, "the deflated data set is damaged") from None
+        raise Unreadable(Reason.MALFORMED, "the deflated data set is damaged") from None
     raise Unreadable(Reason.TRUNCATED, "the deflated data set is truncated")
