@@ -25,9 +25,11 @@ IDENTITY = {
     SERIES_INSTANCE_UID: "Series Instance UID",
 }
 
-#: PS3.5 9.1 also forbids leading zeros; equipment sends them nevertheless and they do no harm.
-UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+#: PS3.5 9.1 also forbids leading zeros and empty components; equipment sends them nevertheless and they do no harm.
+UID = re.compile(r"[0-9.]*[0-9][0-9.]*")
 MAX_UID_CHARACTERS = 64
+#: A Series Instance UID only groups the images of a study: whatever can be stored and displayed is accepted.
+SERIES_UID = re.compile(r"[ -.0-\[\]-~]{1,128}")
 #: Bytes inflated at a time.
 INFLATE_STEP = 256 * 1024
 
@@ -84,11 +86,25 @@ def reader(transfer_syntax_uid: str, wanted: AbstractSet[int]) -> Reader:
 
 def parse_uid(value: bytes | str, name: str) -> str:
     """Return the UID in a padded value; raises MissingUID if it is empty, MalformedUID if it is not a UID."""
-    text = (value if isinstance(value, str) else value.decode("latin-1")).rstrip("\0 ")
-    if not text:
-        raise MissingUID(f"the {name} is missing")
+    text = _stripped(value, name)
     if len(text) > MAX_UID_CHARACTERS or not UID.fullmatch(text):
         raise MalformedUID(f"the {name} is malformed")
+    return text
+
+
+def parse_series_uid(value: bytes) -> str:
+    """Return the Series Instance UID in a padded value; raises MissingUID or MalformedUID."""
+    name = IDENTITY[SERIES_INSTANCE_UID]
+    text = _stripped(value, name)
+    if not SERIES_UID.fullmatch(text):
+        raise MalformedUID(f"the {name} is malformed")
+    return text
+
+
+def _stripped(value: bytes | str, name: str) -> str:
+    text = (value if isinstance(value, str) else value.decode("latin-1")).strip("\0 ")
+    if not text:
+        raise MissingUID(f"the {name} is missing")
     return text
 
 
@@ -106,4 +122,5 @@ def check_identity(reader: Reader, sop_class_uid: str, sop_instance_uid: str) ->
 def _uid(reader: Reader, tag: int) -> str:
     if tag in reader.present and tag not in reader.values:
         raise MalformedUID(f"the {IDENTITY[tag]} is malformed")
-    return parse_uid(reader.values.get(tag, b""), IDENTITY[tag])
+    value = reader.values.get(tag, b"")
+    return parse_series_uid(value) if tag == SERIES_INSTANCE_UID else parse_uid(value, IDENTITY[tag])

@@ -42,7 +42,7 @@ class MissingUID(Refusal):
 
 
 class MalformedUID(Refusal):
-    """Raised when a UID has characters other than digits and dots, or more than 64 (PS3.5 9.1)."""
+    """Raised when a UID has other characters than digits and dots; a Series Instance UID: if it cannot be kept."""
 
     status = 0xC002
 

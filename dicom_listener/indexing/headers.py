@@ -126,7 +126,7 @@ class Texts:
 
     def uid(self, tag: int) -> str:
         """Return a UI value; raises KeyError if it is missing."""
-        return self._values[tag].decode("latin-1").rstrip("\0 ")
+        return self._values[tag].decode("latin-1").strip("\0 ")
 
 
 def _priority(texts: Texts, reception: file_meta.Reception, rules: Mapping[str, str]) -> int:

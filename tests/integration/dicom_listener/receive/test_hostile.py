@@ -242,6 +242,33 @@ def test_invalid_uid_is_refused(listener: Listener, settings: Settings, uid: str
     assert [meta.sop_instance_uid for meta, _ in stored(settings)] == ["1.2.3.4"]
 
 
+@pytest.mark.parametrize(
+    ("series", "expected"),
+    [
+        ("SERIES_1{a}", 0),
+        ("1.2.840.01.00", 0),
+        ("1..2.", 0),
+        (" 1.2 ", 0),
+        ("1." + "2" * 80, 0),
+        ("../../etc", 0xC002),
+        ("1\\2", 0xC002),
+        ("1\n2", 0xC002),
+        ("1\xe92", 0xC002),
+        ("x" * 130, 0xC002),
+        ("  ", 0xC001),
+    ],
+)
+def test_series_uid_is_refused_only_if_it_cannot_be_kept(listener: Listener, series: str, expected: int) -> None:
+    with Client(listener.port) as client:
+        assert client.associate().store("1.2.3", ct_slice("1.2.3", series=series)) == expected
+
+
+@pytest.mark.parametrize("uid", ["1.02.003", "1.2.3.", "1..2"])
+def test_uid_of_digits_and_dots_is_accepted(listener: Listener, uid: str) -> None:
+    with Client(listener.port) as client:
+        assert client.associate().store(uid, ct_slice(uid, study=uid)) == 0
+
+
 def test_data_set_with_another_sop_instance_is_refused(listener: Listener) -> None:
     with Client(listener.port) as client:
         assert client.associate().store("1.2.3", ct_slice("1.2.4")) == 0xA900
