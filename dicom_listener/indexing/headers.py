@@ -117,12 +117,12 @@ class Texts:
         return character_sets.decode(value, self._character_set, person_name=tag == Tag.PATIENT_NAME)
 
     def number(self, tag: int) -> int | None:
-        """Return an IS value; None if it is missing or invalid."""
+        """Return an IS value, also if it is written as 3.0, 3,0 or 1E1; None if it is missing or no integer."""
         try:
-            number = int(self[tag])
+            number = float(self[tag].replace(",", "."))
         except ValueError:
             return None
-        return number if abs(number) <= MAX_INTEGER_STRING else None
+        return int(number) if number.is_integer() and abs(number) <= MAX_INTEGER_STRING else None
 
     def uid(self, tag: int) -> str:
         """Return a UI value; raises KeyError if it is missing."""

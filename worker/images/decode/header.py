@@ -126,7 +126,10 @@ class Header:
 
         A decimal comma is read as a point if it can be nothing else: "1,024" is 1024 or 1.024.
         """
-        value, vr = self.raw(keyword), _VRS[keyword]
+        value, vr = self.raw(keyword), self.vr(keyword).decode("latin-1")
+        # An element with another numeric VR than its own is read by the one that it was written with.
+        if vr not in _NUMERIC:
+            vr = _VRS[keyword]
         if b"," in value and vr not in _BINARY:
             value = decimal_points(value, lambda: any(map(has_decimal_comma, self._decimal_strings())))
         # The slices of a series repeat each other: a short value is converted once.
@@ -219,6 +222,7 @@ class Header:
 
 #: struct format of the binary VRs.
 _BINARY = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d", "US or SS": "H"}
+_NUMERIC = frozenset({*_BINARY, "DS", "IS"})
 
 
 @lru_cache(maxsize=4096)

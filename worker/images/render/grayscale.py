@@ -38,6 +38,8 @@ _PERCENTILES = (0.5, 99.5)
 PERCENTILES = f"percentiles {_PERCENTILES[0]} to {_PERCENTILES[1]}"
 #: Pixels on which the VOI is selected; more do not change it.
 _MAX_SAMPLE = 1 << 18
+#: Levels of an image below which its window is too wide: 4 bits of 8.
+_MIN_RANGE = 17
 #: Values beside padding, for each value near it, above which the image is darker or brighter than its padding.
 _MAX_BESIDE = 0.05
 #: Share of the pixels between black and white below which a header's window hides the image.
@@ -50,7 +52,9 @@ def to_grey(header: Header, frame: Frame, window: Window | None = None) -> tuple
     Returns levels, uint8 [rows, columns], and the steps that produced them, for JSON.
     """
     rescale, steps = _modality_lut(header)
-    voi, voi_steps = _windowed(window) if window else _selected_voi(header, frame, rescale)
+    # Windows of a device that declares more bits than its Modality LUT holds are those of the declared bits.
+    min_range = _MIN_RANGE if "modality_bits" in steps else 0
+    voi, voi_steps = _windowed(window) if window else _selected_voi(header, frame, rescale, min_range)
     inverted, padding = frame.photometric == "MONOCHROME1", _padding(header, frame)
 
     def levels_of(samples: Values) -> Values:
@@ -120,14 +124,17 @@ def _stands_apart(frame: Frame, low: int, high: int) -> bool:
     return bool(beside <= _MAX_BESIDE * near)
 
 
-def _selected_voi(header: Header, frame: Frame, rescale: Function) -> tuple[Function, Steps]:
-    """Return the VOI, with output 0 to 255: the header's first that shows the image, else one from the pixels."""
+def _selected_voi(header: Header, frame: Frame, rescale: Function, min_range: int) -> tuple[Function, Steps]:
+    """Return the VOI, with output 0 to 255: the header's first that shows the image, else one from the pixels.
+
+    One that uses fewer than *min_range* levels does not show it.
+    """
     if frame.stored == 1:
         return lambda values: (values != 0) * 255.0, {"voi": "one bit"}
     sample = _sample(header, frame)
     vois, fault = _header_vois(header, frame, rescale)
     for voi, steps in vois:
-        if sample.size == 0 or _shows_image(voi(rescale(sample))):
+        if sample.size == 0 or _shows_image(voi(rescale(sample)), min_range):
             return voi, {**steps, **fault}
     if frame.stored == 8 and rescale is _unchanged:  # noqa: PLR2004 - bits
         return lambda values: values.astype(np.float64), {"voi": "as stored", **Window(128, 256).recorded(), **fault}
@@ -189,5 +196,6 @@ def _windowed(window: Window) -> tuple[Function, Steps]:
     return voi, {"voi": window.source, **window.recorded()}
 
 
-def _shows_image(levels: Values) -> bool:
-    return bool(np.mean((levels > 0) & (levels < 255)) >= _MIN_VISIBLE)  # noqa: PLR2004 - white
+def _shows_image(levels: Values, min_range: int) -> bool:
+    visible = np.mean((levels > 0) & (levels < 255)) >= _MIN_VISIBLE  # noqa: PLR2004 - white
+    return bool(visible and np.ptp(levels) >= min_range)

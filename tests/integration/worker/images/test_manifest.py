@@ -80,7 +80,7 @@ def test_constant_image_is_used_with_a_warning(
     blank = next(got for row, got in outcomes if row["file"].endswith("odd_constant_pixels.dcm"))
 
     assert isinstance(blank, StudyImages)
-    assert not blank.informative
+    assert not any(part.informative for part in blank.parts)
     assert blank.images[0].warnings == ["blank (all pixels have the same value)"]
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -71,3 +72,13 @@ def test_ambiguous_comma_is_decimal_if_another_element_of_the_object_has_one(wri
 def test_absent_and_blank_numbers_are_not_invalid(written: Any) -> None:
     assert not written().is_invalid("WindowCenter")
     assert not written(WindowCenter=b"  ").is_invalid("WindowCenter")
+
+
+def test_number_is_read_by_the_vr_with_which_it_was_written(store: Any) -> None:
+    header = read(store(np.zeros((64, 64), np.uint8)).path)
+    written = {"RescaleSlope": (b"FD", struct.pack("<d", 0.5)), "Rows": (b"IS", b"64")}
+    values = {_TAGS[keyword]: (vr, False, value) for keyword, (vr, value) in written.items()}
+
+    header = replace(header, values=header.values | values)
+
+    assert (header.number("RescaleSlope"), header.integer("Rows")) == (0.5, 64)

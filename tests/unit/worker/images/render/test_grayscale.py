@@ -200,3 +200,13 @@ def test_image_that_goes_on_beside_its_padding_keeps_its_values(store: Any, ramp
     levels, _ = to_grey(header, Frame(ramp, "MONOCHROME1", stored=16, error=40))
 
     assert [at(levels, ramp, value) for value in (-1024, -1023, -990)] == [0, 192, 190]
+
+
+def test_signed_32_bit_values_are_rescaled_before_the_window(store: Any) -> None:
+    hounsfield = np.linspace(-1000, 1000, 4096).reshape(64, 64)
+    elements = {"RescaleSlope": "0.00002", "RescaleIntercept": 0, "WindowCenter": 40, "WindowWidth": 400}
+
+    levels = drawn(store((hounsfield * 50_000).astype(np.int32), **elements))
+
+    expected = np.clip((hounsfield - 39.5) / 399 + 0.5, 0, 1) * 255
+    assert np.abs(levels - expected).max() <= 1

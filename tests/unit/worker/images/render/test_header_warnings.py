@@ -118,6 +118,14 @@ def test_modality_lut_narrower_than_declared_is_named(store: Any) -> None:
     assert image.warnings == ["shown through a Modality LUT that holds fewer bits than declared (12 of 16)"]
 
 
+def test_window_for_bits_that_a_modality_lut_does_not_hold_is_not_used(store: Any) -> None:
+    table = [lut(np.arange(4096), 16)]
+
+    image = images_of([store(RAMP, **DX, ModalityLUTSequence=table, WindowCenter=32768, WindowWidth=65536)]).images[0]
+
+    assert np.ptp(image.pixels) == 255
+
+
 @pytest.mark.parametrize(("sequence", "name"), [("ModalityLUTSequence", "Modality LUT"), ("VOILUTSequence", "VOI LUT")])
 def test_short_lookup_table_is_named(store: Any, sequence: str, name: str) -> None:
     short = {sequence: [lut(np.arange(100), 12, declared=4096)]}
