@@ -6,6 +6,7 @@ violation.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from db.operations.invariants import Violation
 from db.session import transaction
 from dicom_listener.indexing import headers
 from dicom_listener.spool import file_meta
-from dicom_listener.spool.durable import COMPLETE, PART, Spool, sync_directory
+from dicom_listener.spool.durable import COMPLETE, PART, Spool, sync_directory, sync_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -131,6 +132,8 @@ def _back_to_inbox(path: Path, spool: Spool) -> None:
 def _recover(path: Path, spool: Spool) -> None:
     """Recover as the listener does at its start: a valid seal makes an object, any other file was not acknowledged."""
     if file_meta.is_complete(path):
-        os.link(path, path.with_suffix(COMPLETE))
+        sync_file(path)
+        with contextlib.suppress(FileExistsError):
+            os.link(path, path.with_suffix(COMPLETE))
         sync_directory(spool.inbox)
     path.unlink()

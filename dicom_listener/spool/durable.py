@@ -80,6 +80,15 @@ class Spool:
         return self.store / received.name[:2] / received.name
 
 
+def sync_file(path: Path) -> None:
+    """Make the bytes of the file at *path* durable; raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sync_directory(directory: Path) -> None:
     """Make the entries of *directory* durable; raises OSError."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)

@@ -22,7 +22,7 @@ import structlog
 
 from db.errors import ConfigurationError
 from dicom_listener.spool import file_meta
-from dicom_listener.spool.durable import COMPLETE, PART, DirectorySync
+from dicom_listener.spool.durable import COMPLETE, PART, DirectorySync, sync_file
 from dicom_listener.spool.writer import FreeSpace, Part, SpoolWriter, disk_errors
 
 if TYPE_CHECKING:
@@ -168,9 +168,15 @@ class Inbox:
 
 
 def _is_complete(path: Path) -> bool | None:
-    """Return whether *path* is an object; None if it cannot be read: one bad block must not stop the listener."""
+    """Return whether *path* is an object, now durable; None if it cannot be read: one must not stop the listener.
+
+    An earlier listener may have ended between write and flush, and a copy that is sent again is dropped as a duplicate.
+    """
     try:
-        return file_meta.is_complete(path)
+        if not file_meta.is_complete(path):
+            return False
+        sync_file(path)
     except OSError as error:
         log.error("inbox.part_unreadable", file=path.name, error=error.strerror)  # noqa: TRY400 - a fault of the disk
         return None
+    return True

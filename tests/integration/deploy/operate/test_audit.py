@@ -92,6 +92,20 @@ def test_abandoned_part_file_is_removed(settings: Settings) -> None:
     assert not part.exists()
 
 
+def test_abandoned_object_is_flushed_before_it_is_linked(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = receive(settings, image()).rename(Spool(settings.spool).inbox / "killed.part")
+    os.utime(part, (0, 0))
+    linked_at_flush: list[bool] = []
+    flush = os.fdatasync
+    monkeypatch.setattr(
+        os, "fdatasync", lambda fd: linked_at_flush.append(part.with_suffix(".dcm").exists()) or flush(fd)
+    )
+
+    assert audit.show(settings, Console(quiet=True), repair=True) == 0
+    assert linked_at_flush == [False]
+    assert part.with_suffix(".dcm").exists()
+
+
 def test_missing_file_cannot_be_repaired_and_stays_listed(settings: Settings) -> None:
     stored(settings).unlink()
 

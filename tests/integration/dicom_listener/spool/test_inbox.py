@@ -140,6 +140,38 @@ def test_object_whose_second_name_was_lost_in_a_power_cut_is_recovered(spool: Sp
     assert names(spool, ".part") == []
 
 
+def test_recovered_object_is_flushed_before_it_is_linked(
+    spool: Spool, box: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = store(box).rename(spool.inbox / "killed.part")
+    box.close()
+    calls: list[str] = []
+    flush, link = os.fdatasync, os.link
+
+    def flushed(descriptor: int) -> None:
+        calls.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        flush(descriptor)
+
+    def linked(path: Path, *names: Path) -> None:
+        calls.append("linked")
+        link(path, *names)
+
+    monkeypatch.setattr(os, "fdatasync", flushed)
+    monkeypatch.setattr(os, "link", linked)
+    assert restart(spool) == (1, 0)
+    assert calls == [part.name, "linked"]
+
+
+def test_object_that_cannot_be_flushed_is_not_recovered(
+    spool: Spool, box: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(box).rename(spool.inbox / "killed.part")
+    box.close()
+    monkeypatch.setattr(os, "fdatasync", failing(errno.EIO))
+    assert restart(spool) == (0, 0)
+    assert (names(spool, ".dcm"), names(spool, ".part")) == ([], ["killed"])
+
+
 @pytest.mark.parametrize("damage", ["cut", "flip", "unsealed", "empty"])
 def test_incomplete_file_is_removed_and_never_indexed(spool: Spool, damage: str) -> None:
     content = HEADER + b"data set"
