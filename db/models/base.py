@@ -6,12 +6,14 @@ import datetime as dt
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, CheckConstraint, DateTime, LargeBinary, Text, Uuid, func
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, LargeBinary, Text, Uuid, any_, cast, func
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
+
+    from sqlalchemy import ColumnElement
 
 
 class Base(DeclarativeBase):
@@ -31,6 +33,11 @@ class Base(DeclarativeBase):
 def database_time() -> Any:
     """Column filled with the time of the database's clock."""
     return mapped_column(server_default=func.clock_timestamp())
+
+
+def any_of(texts: Collection[str]) -> ColumnElement[bool]:
+    """Any number of texts as one parameter, to compare with: a statement takes at most 65,535 parameters."""
+    return any_(cast(list(texts), ARRAY(Text)))
 
 
 def given(row: Base) -> dict[str, Any]:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ARRAY, Text, any_, cast, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from db.errors import Reason
-from db.models import Commitment, Instance, Quarantined
-from db.models.base import given
+from db.models import Commitment, Quarantined
+from db.models.base import any_of, given
 
 if TYPE_CHECKING:
     import uuid
     from collections.abc import Collection
 
-    from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
 
 #: Seconds until the second delivery of a result; doubled for each further one.
@@ -66,25 +65,14 @@ def _update(session: Session, commitment_id: uuid.UUID, **values: object) -> Non
     session.execute(update(Commitment).where(Commitment.id == commitment_id).values(**values))
 
 
-def instances(session: Session, sop_instance_uids: Collection[str]) -> dict[str, Instance]:
-    """Return the stored instances among these objects, by SOP Instance UID."""
-    rows = session.scalars(select(Instance).where(Instance.sop_instance_uid == _any_of(sop_instance_uids)))
-    return {row.sop_instance_uid: row for row in rows}
-
-
 def conflicting(session: Session, calling_ae_title: str, sop_instance_uids: Collection[str]) -> set[str]:
     """Return the UIDs under which *calling_ae_title* sent an object other than the stored one."""
     return set(
         session.scalars(
             select(Quarantined.sop_instance_uid).where(
-                Quarantined.sop_instance_uid == _any_of(sop_instance_uids),
+                Quarantined.sop_instance_uid == any_of(sop_instance_uids),
                 Quarantined.reason == Reason.CONFLICTING_SOP_INSTANCE,
                 Quarantined.calling_ae_title == calling_ae_title,
             )
         )
     )
-
-
-def _any_of(texts: Collection[str]) -> ColumnElement[bool]:
-    """Pass any number of texts as one parameter: a statement takes at most 65,535 parameters."""
-    return any_(cast(list(texts), ARRAY(Text)))

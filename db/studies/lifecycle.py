@@ -19,13 +19,13 @@ from sqlalchemy.dialects.postgresql import insert
 
 from db.errors import Reason, UnknownStudy
 from db.models import Instance, Quarantined, Report, Study
-from db.models.base import given
+from db.models.base import any_of, given
 from db.states import StudyState
 from db.studies import conflicts, revisions, transfers
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from sqlalchemy.orm import Session
 
@@ -141,6 +141,12 @@ def _insert(session: Session, received: ReceivedInstance, study: Study) -> bool:
         .returning(Instance.id)
     )
     return inserted.one_or_none() is not None
+
+
+def instances(session: Session, sop_instance_uids: Collection[str]) -> dict[str, Instance]:
+    """Return the stored instances among these objects, by SOP Instance UID."""
+    rows = session.scalars(select(Instance).where(Instance.sop_instance_uid == any_of(sop_instance_uids)))
+    return {row.sop_instance_uid: row for row in rows}
 
 
 def quarantine(session: Session, file: Quarantined) -> None:

@@ -22,7 +22,7 @@ from structlog.contextvars import bound_contextvars
 
 from db.logs import frames
 from db.session import transaction
-from db.studies import commitments, transfer_syntaxes
+from db.studies import commitments, lifecycle, transfer_syntaxes
 from dicom_listener.commitment import verify
 from dicom_listener.dicom import uids
 from dicom_listener.dicom.statuses import SUCCESS
@@ -138,7 +138,7 @@ class CommitmentDelivery:
     def _deliver(self, commitment: Commitment) -> None:
         requested = [instance for _, instance in commitment.requested]
         with transaction(self._settings.database()) as session:
-            known = commitments.instances(session, requested)
+            known = lifecycle.instances(session, requested)
             conflicting = commitments.conflicting(session, commitment.calling_ae_title, requested)
         result = verify.verify(self._settings, commitment, known, conflicting)
         log.info("commitment.verified", committed=len(result.committed), failed=len(result.failed))

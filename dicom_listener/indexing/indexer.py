@@ -24,6 +24,7 @@ from db.studies import lifecycle
 from db.studies.lifecycle import ReceivedInstance, Recorded
 from dicom_listener.dicom.statuses import Refusal
 from dicom_listener.indexing import headers, n_service_events
+from dicom_listener.indexing.repair import repair
 from dicom_listener.spool.durable import Spool, sync_directory
 from dicom_listener.spool.file_meta import C_STORE
 
@@ -68,6 +69,7 @@ class Indexer:
     """Index files of one spool into one database."""
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self.spool = Spool(settings.spool)
         self._data_dir = settings.operations.data_dir
         self._url = settings.database()
@@ -81,10 +83,18 @@ class Indexer:
         read = self._place({path: found for path in files if (found := self._read(path)) is not None})
         with transaction(self._url) as session:
             outcomes = {path: self._record(session, path, found) for path, found in read.items()}
+        kept = self._repair({path: read[path] for path, outcome in outcomes.items() if outcome is Recorded.DUPLICATE})
         for path, outcome in outcomes.items():
-            if outcome not in (Recorded.NEW, Recorded.ALREADY_INDEXED):
-                self.spool.stored_path(path).unlink(missing_ok=True)
+            stored = self.spool.stored_path(path)
+            if outcome not in (Recorded.NEW, Recorded.ALREADY_INDEXED) and stored not in kept:
+                stored.unlink(missing_ok=True)
             path.unlink(missing_ok=True)
+
+    def _repair(self, duplicates: dict[Path, Found]) -> set[Path]:
+        """Repair the stored files of *duplicates* that are missing or damaged; return the paths that rows use now."""
+        instances = {path: found for path, found in duplicates.items() if isinstance(found, ReceivedInstance)}
+        copies = {found.sop_instance_uid: self.spool.stored_path(path) for path, found in instances.items()}
+        return repair(self._settings, copies)
 
     def reach_database(self) -> None:
         """Raise SQLAlchemyError if the database cannot be reached."""

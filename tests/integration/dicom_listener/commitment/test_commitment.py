@@ -187,6 +187,19 @@ def test_failed_references_have_their_reason(settings: Settings, listener: Liste
     }
 
 
+def test_resent_object_is_committed(settings: Settings, listener: Listener, modality: Modality) -> None:
+    dataset = image()
+    send(modality, listener, [dataset])
+    indexer.run_once(settings)
+    with transaction(settings.database()) as session:
+        (settings.operations.data_dir / session.scalars(select(Instance.file_path)).one()).unlink()
+    assert deliver_once(settings) == 1
+    send(modality, listener, [dataset])
+    assert deliver_once(settings) == 1
+
+    assert [event_type for event_type, _ in modality.results] == [2, 1]
+
+
 def test_refused_result_is_sent_again(settings: Settings, listener: Listener, modality: Modality) -> None:
     modality.status = 0x0110
     send(modality, listener, [image()])

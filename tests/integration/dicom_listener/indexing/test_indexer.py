@@ -77,6 +77,66 @@ def test_same_object_again_makes_no_row_and_no_file(settings: Settings) -> None:
     assert files(settings) == {"inbox": 0, "store": 1, "quarantine": 0}
 
 
+def damage(path: Path, kind: str) -> None:
+    """Damage a stored file; `loop` and `directory` are damaged entries, which rename cannot always replace."""
+    if kind == "bit":
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes((content[-1] ^ 1,)))
+        return
+    path.unlink()
+    if kind == "loop":
+        path.symlink_to(path)
+    elif kind == "directory":
+        (path / "lost").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("kind", ["missing", "bit", "loop", "directory"])
+def test_resent_object_repairs_its_missing_or_damaged_file(settings: Settings, kind: str) -> None:
+    dataset = image()
+    receive(settings, dataset)
+    indexer.run_once(settings)
+    [before] = rows(settings, Instance)
+    damage(settings.operations.data_dir / before.file_path, kind)
+
+    receive(settings, dataset, calling_ae_title="A_LONGER_TITLE")
+    receive(settings, dataset)
+    indexer.run_once(settings)
+
+    [instance] = rows(settings, Instance)
+    stored = settings.operations.data_dir / instance.file_path
+    assert headers.digest(stored) == headers.Digest(instance.file_bytes, instance.sha256)
+    assert (instance.file_path == before.file_path) is (kind != "directory")
+    assert [path for path in Spool(settings.spool).store.glob("*/*.dcm") if path.is_file()] == [stored]
+    assert files(settings)["inbox"] == 0
+
+
+@pytest.mark.parametrize("step", ["pathlib.Path.replace", "dicom_listener.indexing.repair.sync_directory"])
+def test_repair_that_was_interrupted_is_repeated(
+    settings: Settings, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Crash(BaseException):
+        pass
+
+    def crash(*_: object) -> None:
+        raise Crash
+
+    dataset = image()
+    receive(settings, dataset)
+    indexer.run_once(settings)
+    [before] = rows(settings, Instance)
+    (settings.operations.data_dir / before.file_path).unlink()
+    receive(settings, dataset, calling_ae_title="A_LONGER_TITLE")
+    with monkeypatch.context() as patch:
+        patch.setattr(step, crash)
+        with pytest.raises(Crash):
+            indexer.run_once(settings)
+    indexer.run_once(settings)
+
+    [instance] = rows(settings, Instance)
+    assert (settings.operations.data_dir / instance.file_path).stat().st_size == instance.file_bytes
+    assert files(settings) == {"inbox": 0, "store": 1, "quarantine": 0}
+
+
 def test_another_object_with_a_known_uid_is_quarantined(settings: Settings) -> None:
     first = image()
     receive(settings, first)

@@ -1,0 +1,69 @@
+"""Repair stored files by resent objects: an equal copy replaces a file that is missing or damaged."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import structlog
+
+from db.models import Instance
+from db.session import transaction
+from db.studies import lifecycle
+from dicom_listener.indexing import headers
+from dicom_listener.spool.durable import sync_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from db.settings import Settings
+
+log = structlog.get_logger()
+
+
+def repair(settings: Settings, copies: Mapping[str, Path]) -> set[Path]:
+    """Replace missing or damaged stored files by *copies*: durable files of equal objects, by SOP Instance UID.
+
+    Returns the copies that stay at their own paths, because the path of the damaged file cannot be replaced. Safe to
+    repeat. No transaction is open while files are read. Raises OSError, SQLAlchemyError.
+    """
+    if not copies:
+        return set()
+    with transaction(settings.database()) as session:
+        rows = lifecycle.instances(session, copies)
+    kept = set()
+    for row in rows.values():
+        copy = copies[row.sop_instance_uid]
+        damage = _damage(settings.operations.data_dir / row.file_path, headers.Digest(row.file_bytes, row.sha256))
+        if damage is not None:
+            path = _replace(settings, row, copy)
+            log.warning("instance.repaired", instance_id=str(row.id), file=path.name, damage=damage)
+            kept |= {copy} & {path}
+    return kept
+
+
+def _damage(path: Path, recorded: headers.Digest) -> str | None:
+    """Return how the file differs from its row; None if it does not."""
+    try:
+        if path.stat().st_size != recorded.file_bytes:
+            return "size"
+        return None if headers.digest(path) == recorded else "digest"
+    except OSError as error:
+        return os.strerror(error.errno or 0)
+
+
+def _replace(settings: Settings, row: Instance, copy: Path) -> Path:
+    """Give the row the file *copy*, at the path of the damaged one if possible; return the path."""
+    path = settings.operations.data_dir / row.file_path
+    try:
+        copy.replace(path)
+    except OSError:  # not only the content is damaged, but also the inode or the directory
+        path = copy
+    sync_directory(path.parent)
+    with transaction(settings.database()) as session:
+        locked = session.get_one(Instance, row.id, with_for_update=True)
+        # Measured under the lock: another dispatcher may have replaced the file by a copy with a longer header.
+        locked.file_bytes = path.stat().st_size
+        locked.file_path = path.relative_to(settings.operations.data_dir).as_posix()
+    return path
