@@ -175,3 +175,4 @@ def _write_heartbeat(settings: Settings) -> None:
         heartbeats.record(session, heartbeats.Role.DISPATCHER, {"disk": asdict(disk.measure(settings.spool))})
         if listener is not None:
             heartbeats.record(session, heartbeats.Role.LISTENER, listener, process=listener.pop("process"))
+        heartbeats.forget_dead(session)

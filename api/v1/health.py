@@ -5,18 +5,27 @@ import asyncio
 from fastapi import APIRouter, Request, Response
 
 from api.errors import UNREACHABLE
-from api.v1.schemas import Health
+from api.v1.schemas import Health, Live
 from db.operations import alarms, heartbeats
 from db.operations.readiness import ANSWER_SECONDS, SharedQuery
 from db.session import transaction
 from db.settings import Settings
+
+#: Seconds for which an answer is given again: needing no key, it must not let strangers load the database.
+VALID_SECONDS = 1.0
 
 router = APIRouter(prefix="/v1", tags=["health"])
 
 
 def check(settings: Settings) -> SharedQuery[Health]:
     """Return the query of one application's health."""
-    return SharedQuery(lambda: _health(settings))
+    return SharedQuery(lambda: _health(settings), VALID_SECONDS)
+
+
+@router.get("/live")
+def live() -> Live:
+    """Answer while the process serves requests, with or without a database: for liveness probes."""
+    return Live()
 
 
 @router.get("/health", responses={503: {"model": Health}})

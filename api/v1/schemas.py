@@ -19,6 +19,12 @@ class Body(BaseModel):
     model_config = ConfigDict(from_attributes=True, frozen=True)
 
 
+class Live(Body):
+    """Answer of a process that serves requests."""
+
+    status: Literal["alive"] = "alive"
+
+
 class Health(Body):
     """Health of the system."""
 

@@ -49,7 +49,9 @@ TAKE = _query("""
         SELECT id FROM jobs
         WHERE {waiting} AND (sent_at IS NULL OR sent_at < {lost_before})
         ORDER BY urgent_at
-        LIMIT greatest(least((SELECT count(*) FROM jobs WHERE {waiting}), :max_messages) - :in_queue, 0)
+        LIMIT greatest(
+            (SELECT count(*) FROM (SELECT FROM jobs WHERE {waiting} LIMIT :max_messages) AS first) - :in_queue, 0
+        )
         FOR UPDATE SKIP LOCKED
     ), announced AS (
         UPDATE jobs SET sent_at = clock_timestamp() FROM taken WHERE jobs.id = taken.id RETURNING jobs.id, urgent_at

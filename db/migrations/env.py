@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import time
+from typing import TYPE_CHECKING
 
 from alembic import context
 from sqlalchemy import text
@@ -10,21 +12,34 @@ from sqlalchemy import text
 from db.models import Base
 from db.session import MIGRATION, engine
 
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
 #: Key of the advisory lock that serialises concurrent migrations; any constant.
 MIGRATION_LOCK = 0x5052454C
+POLL_SECONDS = 0.2
 
 
 def run() -> None:
-    """Run the migrations in one transaction, which holds the lock."""
+    """Run each migration in its own transaction, while this session holds the lock."""
     migrating = engine(context.config.attributes["url"], MIGRATION)
     with contextlib.ExitStack() as stack:
+        # Closing the session releases the lock.
         stack.callback(migrating.dispose)
         connection = stack.enter_context(migrating.connect())
-        context.configure(connection=connection, target_metadata=Base.metadata)
+        _lock(connection)
+        context.configure(connection=connection, target_metadata=Base.metadata, transaction_per_migration=True)
         with context.begin_transaction():
-            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
             context.run_migrations()
         connection.commit()
+
+
+def _lock(connection: Connection) -> None:
+    """Wait for the lock in short transactions: a CREATE INDEX CONCURRENTLY would wait for the end of a long one."""
+    while not connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": MIGRATION_LOCK}):
+        connection.rollback()
+        time.sleep(POLL_SECONDS)
+    connection.commit()
 
 
 run()

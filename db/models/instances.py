@@ -3,7 +3,7 @@
 import datetime as dt
 import uuid
 
-from sqlalchemy import ForeignKey, Integer
+from sqlalchemy import ForeignKey, Integer, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.models.base import Base, database_time
@@ -51,9 +51,9 @@ class Quarantined(Base):
     file_path: Mapped[str] = mapped_column(unique=True)
     file_bytes: Mapped[int]
     sha256: Mapped[str]
-    sop_instance_uid: Mapped[str | None]
+    sop_instance_uid: Mapped[str | None] = mapped_column(index=True)
     calling_ae_title: Mapped[str] = mapped_column(default="")
     reason: Mapped[str]
     detail: Mapped[str]
     received_at: Mapped[dt.datetime]
-    indexed_at: Mapped[dt.datetime] = database_time()
+    indexed_at: Mapped[dt.datetime] = mapped_column(server_default=func.clock_timestamp(), index=True)

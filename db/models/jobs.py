@@ -55,5 +55,14 @@ class Job(Base):
         ),
         ends_with_reason(ENDED_WITHOUT_REPORT),
         Index("jobs_queued", "urgent_at", postgresql_where=text("state = 'queued'")),
-        Index("jobs_running", "lease_until", postgresql_where=text("state = 'running'")),
+        # Not on lease_until, which every extension changes: such an update would change every index.
+        Index("jobs_running", "id", postgresql_where=text("state = 'running'")),
+        # Alarms, outcomes and forecast: the latest claims and ends.
+        Index("jobs_claimed", "claimed_at"),
+        Index("jobs_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
+        Index(
+            "jobs_errors",
+            text("COALESCE(finished_at, claimed_at) DESC"),
+            postgresql_where=text("state IN ('failed', 'queued') AND reason <> 'operator'"),
+        ),
     )

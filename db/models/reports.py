@@ -4,7 +4,7 @@ import datetime as dt
 import uuid
 from typing import Any
 
-from sqlalchemy import ForeignKey, Integer, SmallInteger, UniqueConstraint
+from sqlalchemy import ForeignKey, Index, Integer, SmallInteger, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.models.base import Base, database_time
@@ -39,7 +39,11 @@ class Report(Base):
     provenance: Mapped[dict[str, Any]]
     created_at: Mapped[dt.datetime] = database_time()
 
-    __table_args__ = (UniqueConstraint("study_id", "version"),)
+    __table_args__ = (
+        UniqueConstraint("study_id", "version"),
+        # Alarm: time of the latest report.
+        Index("reports_created", "created_at"),
+    )
 
 
 class Evidence(Base):
@@ -52,7 +56,7 @@ class Evidence(Base):
     #: 1 is the most similar.
     rank: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
     # SET NULL: a reference case can be erased; the excerpt stays with the report that quoted it.
-    case_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("reference_cases.id", ondelete="SET NULL"))
+    case_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("reference_cases.id", ondelete="SET NULL"), index=True)
     #: Cosine similarity, -1 to 1.
     similarity: Mapped[float]
     excerpt: Mapped[str]

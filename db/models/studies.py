@@ -64,7 +64,11 @@ class Study(Base):
         ends_with_reason((*ENDED_WITHOUT_REPORT, StudyState.HELD)),
         CheckConstraint("state IN ('receiving', 'held') OR settle_reason IS NOT NULL", name="settled_has_a_reason"),
         # The dispatcher reads only the few studies that are still arriving.
-        Index("studies_receiving", "last_received_at", postgresql_where=text("state = 'receiving'")),
-        # The work list: newest first.
-        Index("studies_newest", text("first_received_at DESC")),
+        # Not on last_received_at, which changes with every object: such an update would change every index.
+        Index("studies_receiving", "id", postgresql_where=text("state = 'receiving'")),
+        # The work list: newest first, of any state or of one.
+        Index("studies_newest", text("first_received_at DESC"), text("id DESC")),
+        Index("studies_state_newest", "state", text("first_received_at DESC"), text("id DESC")),
+        # Operators, RIS and PACS name a study by it.
+        Index("studies_accession", "accession_number", postgresql_where=text("accession_number <> ''")),
     )

@@ -147,7 +147,8 @@ def _failing(session: Session) -> Alarm | None:
         select(Job.state)
         .join(Study, (Study.id == Job.study_id) & (Study.revision == Job.revision))
         # now(): clock_timestamp() is volatile, which rules out an index.
-        .where(Study.first_received_at > func.now() - RECENT, Job.state.in_((JobState.FINISHED, JobState.FAILED)))
+        .where(Job.finished_at > func.now() - RECENT, Job.state.in_((JobState.FINISHED, JobState.FAILED)))
+        .where(Study.first_received_at > func.now() - RECENT)
         .order_by(Job.finished_at.desc())
         .limit(FAILED_IN_A_ROW)
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import socket
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from db.models import Process
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 INTERVAL_SECONDS = 10
+#: Seconds for which the row of a dead process is kept: operators look at yesterday's.
+KEPT_SECONDS = 7 * 86400
 #: Processes whose heartbeat this process has recorded; a forked process has another name.
 _recorded: set[str] = set()
 
@@ -52,6 +55,14 @@ def record(session: Session, role: Role, info: dict[str, Any] | None = None, *, 
 
 def alive(session: Session, role: Role | None = None) -> Sequence[Process]:
     """Return the processes with a heartbeat in the last ALIVE_SECONDS, by role and name."""
-    age = func.extract("epoch", func.clock_timestamp() - Process.seen_at)
-    query = select(Process).where(age < ALIVE_SECONDS).order_by(Process.role, Process.name)
+    # now(): clock_timestamp() is volatile, which rules out an index.
+    recent = Process.seen_at > func.now() - dt.timedelta(seconds=ALIVE_SECONDS)
+    query = select(Process).where(recent).order_by(Process.role, Process.name)
     return session.scalars(query if role is None else query.where(Process.role == role)).all()
+
+
+def forget_dead(session: Session) -> None:
+    """Delete the rows of processes that have been dead for long, except the last of each role, which alarms compare."""
+    last = select(Process.name).distinct(Process.role).order_by(Process.role, Process.seen_at.desc())
+    old = Process.seen_at < func.now() - dt.timedelta(seconds=KEPT_SECONDS)
+    session.execute(delete(Process).where(old, Process.name.not_in(last)))

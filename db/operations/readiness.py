@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -19,18 +20,20 @@ class SharedQuery(Generic[T]):
     """Query that runs once at a time: callers that arrive meanwhile share its result.
 
     It runs in a thread of its own, so that a caller can stop waiting; any number of checks of a database that hangs
-    occupies one thread and one connection.
+    occupies one thread and one connection. A result is given again for *valid_seconds*.
     """
 
-    def __init__(self, query: Callable[[], T]) -> None:
+    def __init__(self, query: Callable[[], T], valid_seconds: float = 0) -> None:
         self._query = query
+        self._valid_seconds = valid_seconds
+        self._valid_until = 0.0
         self._lock = threading.Lock()
         self._running: Future[T] | None = None
 
     def start(self) -> Future[T]:
         """Return the future result of the query in progress, or of a new one."""
         with self._lock:
-            if self._running is None or self._running.done():
+            if self._running is None or (self._running.done() and time.monotonic() >= self._valid_until):
                 self._running = Future()
                 threading.Thread(target=self._run, args=(self._running,), name="readiness", daemon=True).start()
             return self._running
@@ -41,6 +44,8 @@ class SharedQuery(Generic[T]):
 
     def _run(self, future: Future[T]) -> None:
         try:
-            future.set_result(self._query())
+            result = self._query()
+            self._valid_until = time.monotonic() + self._valid_seconds
+            future.set_result(result)
         except BaseException as error:  # noqa: BLE001 - the boundary of the thread: the caller gets the error
             future.set_exception(error)

@@ -14,7 +14,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from db.errors import Reason, UnknownStudy
@@ -75,6 +75,8 @@ class ReceivedInstance:
     called_ae_title: str = ""
 
 
+#: As in the index on accession numbers, which is partial.
+HAS_ACCESSION = text("accession_number <> ''")
 #: Studies that an ambiguous name lists: an accession number has a few.
 MAX_NAMED = 10
 
@@ -208,7 +210,10 @@ def find(session: Session, name: str, *, lock: bool = False) -> Study:
 
     Raises UnknownStudy if no study, or more than one, matches.
     """
-    named = [Study.study_instance_uid == name, Study.accession_number == name]
+    named = [
+        Study.study_instance_uid == name,
+        (Study.accession_number == name) & (Study.accession_number != text("''")),
+    ]
     try:
         named.append(Study.id == uuid.UUID(name))
     except ValueError:

@@ -34,6 +34,11 @@ FIGURES: dict[str, dict[str, Figure]] = {
         "drain_vs_celery": Figure("jobs drained a second, as a multiple of plain Celery's", ">= 0.5"),
         "drain_vs_skip_locked": Figure("the same, of a bare SKIP LOCKED loop's"),
     },
+    "scale": {
+        "page_growth": Figure("worst ratio of an operation's median: on SIZE studies to on 10,000", "<= 1.5"),
+        "health_ms": Figure("`/v1/health` on SIZE studies, in a backlog: median milliseconds", "<= 5"),
+        "find_ms": Figure("finding a study by UID, id or accession number, the slowest: median milliseconds"),
+    },
     "images": {
         "vs_decode_all": Figure("600-slice CT to 8 images, native: times faster than decoding every slice", ">= 10"),
         "vs_decode_all_rle": Figure("the same, RLE", ">= 10"),

@@ -9,6 +9,7 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from api.app import create_app
+from api.v1 import health
 from db.access import keys
 from db.session import transaction
 from db.settings import Settings
@@ -32,7 +33,9 @@ def key(database_url: str) -> str:
 
 
 @pytest.fixture
-def app(database_url: str, tmp_path: Path) -> FastAPI:
+def app(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
+    # A test reads the health again right after a change.
+    monkeypatch.setattr(health, "VALID_SECONDS", 0)
     return create_app(Settings(data_dir=tmp_path, database_url=SecretStr(database_url)))
 
 

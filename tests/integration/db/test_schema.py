@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,9 +19,12 @@ from db.migrations.upgrade import alembic_config, migrate
 from db.models import Base
 from db.reports.versions import Draft
 from db.session import engine, transaction
+from tests.conftest import REPOSITORY
 
 if TYPE_CHECKING:
     from tests.integration.db.conftest import Arrivals
+
+MIGRATE = [sys.executable, "-c", "import sys; from db.migrations.upgrade import migrate; migrate(sys.argv[1])"]
 
 
 def test_migrations_make_the_tables_of_the_models(database_url: str) -> None:
@@ -60,6 +66,27 @@ def test_newer_schema_is_rejected_with_advice(database_url: str) -> None:
 
     with pytest.raises(ConfigurationError, match="revision 9999, newer than this version.*install the version"):
         migrate(database_url)
+
+
+def test_index_left_invalid_by_an_interrupted_migration_is_created_again(database_url: str) -> None:
+    command.downgrade(alembic_config(database_url), "0007")
+    with transaction(database_url) as session:
+        session.execute(text("CREATE INDEX jobs_claimed ON jobs (claimed_at)"))
+        session.execute(text("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'jobs_claimed'::regclass"))
+
+    migrate(database_url)
+
+    with transaction(database_url) as session:
+        assert session.scalar(text("SELECT count(*) FROM pg_index WHERE NOT indisvalid")) == 0
+
+
+def test_migrations_at_the_same_time_do_not_disturb_each_other(database_url: str) -> None:
+    command.downgrade(alembic_config(database_url), "0007")
+    with ThreadPoolExecutor(2) as pool:
+        # In processes of their own: Alembic's context is global.
+        list(pool.map(lambda _: subprocess.run([*MIGRATE, database_url], check=True, cwd=REPOSITORY), range(2)))
+
+    test_migrations_make_the_tables_of_the_models(database_url)
 
 
 def test_every_migration_can_be_undone(database_url: str) -> None:

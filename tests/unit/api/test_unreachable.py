@@ -82,3 +82,9 @@ def test_reference_page_lists_every_path_and_schema(tmp_path: Path) -> None:
     assert not [name for name in ("Report", "StudyPage", "Problem") if f'id="{name}"' not in page]
     assert not [link for link in re.findall(r'href="#(\w+)"', page) if f'id="{link}"' not in page and link != "main"]
     assert all(path.startswith(error_handlers.API_PREFIX) for path in document["paths"])
+
+
+def test_liveness_needs_no_database(app: FastAPI) -> None:
+    answer = TestClient(app).get("/v1/live")
+
+    assert (answer.status_code, answer.json()) == (200, {"status": "alive"})

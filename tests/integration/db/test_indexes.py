@@ -1,0 +1,82 @@
+"""Queries that run often, or on request, use an index: their cost does not grow with the installation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import event, text
+
+from db.models import ReferenceCase
+from db.operations import overview
+from db.operations.alarms import raised
+from db.operations.overview import Filters
+from db.session import engine, transaction
+from db.settings import Settings
+from db.states import DisplayedState
+from db.studies import lifecycle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from sqlalchemy.orm import Session
+
+#: Tables whose rows are never removed.
+GROWING = ("studies", "jobs", "reports", "instances", "report_evidence")
+QUERIES: dict[str, Callable[[Session], object]] = {
+    "work list": lambda session: overview.page(session, limit=50),
+    **{
+        f"work list, {state}": lambda session, state=state: overview.page(  # type: ignore[misc]
+            session, limit=50, filters=Filters(state=state)
+        )
+        for state in DisplayedState
+    },
+    "counts": overview.counts,
+    "last error": overview.last_error,
+    "alarms": lambda session: raised(session, Settings()),
+    "find": lambda session: _found(session, "A1"),
+    "erase a reference case": lambda session: session.query(ReferenceCase).delete(),
+}
+
+
+def _found(session: Session, name: str) -> None:
+    with pytest.raises(lifecycle.UnknownStudy):
+        lifecycle.find(session, name)
+
+
+@pytest.fixture
+def session(database_url: str) -> Iterator[Session]:
+    with transaction(database_url) as session:
+        # An empty table would be read as a whole; with an index at hand this price forbids it.
+        session.execute(text("SET LOCAL enable_seqscan = off"))
+        yield session
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_query_reads_no_growing_table_as_a_whole(session: Session, query: str) -> None:
+    for plan in plans(session, QUERIES[query]):
+        for table in GROWING:
+            assert f"Seq Scan on {table}" not in plan, plan
+
+
+def plans(session: Session, query: Callable[[Session], object]) -> list[str]:
+    """Return the plan of each statement that *query* executes."""
+    executed: list[tuple[str, Any]] = []
+    made = engine(session.get_bind().engine.url.render_as_string(hide_password=False))
+
+    def note(_connection: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
+        executed.append((statement, parameters))
+
+    event.listen(made, "before_cursor_execute", note)
+    try:
+        query(session)
+    finally:
+        event.remove(made, "before_cursor_execute", note)
+    cursor = session.connection().connection.cursor()
+    found = []
+    for statement, parameters in executed:
+        cursor.execute(f"EXPLAIN {statement}", parameters)
+        found.append("\n".join(row[0] for row in cursor.fetchall()))
+    assert found
+    return found
