@@ -25,6 +25,7 @@ from dicom_listener.commitment import deliver
 from dicom_listener.indexing import indexer
 from dicom_listener.receive import status_file
 from dicom_listener.receive.peers import PeerDirectory
+from dicom_listener.spool import file_system
 from dicom_listener.spool.associations import AssociationMarks
 from dicom_listener.spool.durable import Spool
 
@@ -127,13 +128,15 @@ def _send(settings: Settings, app: Celery, job_ids: Sequence[uuid.UUID]) -> int:
 
 
 def run(settings: Settings) -> None:
-    """Run the dispatcher until SIGTERM or SIGINT; raises ConfigurationError if the peers file is invalid."""
+    """Run the dispatcher until SIGTERM or SIGINT; raises ConfigurationError for the peers file or the spool."""
     limit_statements(settings)
     peers = PeerDirectory(settings.dicom.peers_file)
     stop = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())
-    Spool(settings.spool).prepare()
+    spool = Spool(settings.spool)
+    spool.prepare()
+    file_system.require(spool)
     app = celery_app.make_app(settings.broker())
     committing = threading.Thread(target=deliver.run, args=(settings, peers, stop), name="commitment")
     committing.start()

@@ -15,6 +15,7 @@ from dicom_listener.receive.n_services import CommitmentRequestHandler, StepCrea
 from dicom_listener.receive.open_transfers import OpenTransfers
 from dicom_listener.receive.peers import PeerDirectory
 from dicom_listener.receive.seats import Seats
+from dicom_listener.spool import file_system
 from dicom_listener.spool.associations import AssociationMarks
 from dicom_listener.spool.commitment_outbox import CommitmentOutbox
 from dicom_listener.spool.durable import Spool
@@ -52,8 +53,9 @@ class Services:
         self._transfers = OpenTransfers(AssociationMarks(self._spool))
 
     def open(self) -> None:
-        """Lock and recover the spool; raises ConfigurationError if another listener has locked it."""
+        """Lock and recover the spool; raises ConfigurationError if another listener has locked it, or it is unfit."""
         self._spool.prepare()
+        file_system.require(self._spool)
         complete, incomplete = self._inbox.open()
         self._transfers.start()
         self.commitment_outbox.clear()
