@@ -63,7 +63,7 @@ Keyword = Literal[
     "PerFrameFunctionalGroupsSequence", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "RescaleType",
     "ModalityLUTType", "MultienergyCTAcquisition", "ConvolutionKernel", "RealWorldValueMappingSequence",
     "MeasurementUnitsCodeSequence", "PresentationLUTShape", "PresentationLUTSequence",
-    "PixelIntensityRelationshipSign",
+    "PixelIntensityRelationshipSign", "LossyImageCompression",
     "PatientOrientation", "AnatomicalOrientationType", "DetectorInformationSequence", "DetectorVector",
 ]
 # fmt: on

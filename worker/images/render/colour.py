@@ -38,7 +38,7 @@ def to_rgb(header: Header, frame: Frame, *, icc: bool = True) -> tuple[npt.NDArr
     """
     steps: dict[str, Any] = {}
     if frame.photometric == "PALETTE COLOR":
-        rgb, steps["palette"] = _palette(header, frame), True
+        rgb, steps = _palette(header, frame)
     else:
         rgb = _eight_bits(frame)
         if frame.photometric.startswith("YBR_FULL"):
@@ -79,24 +79,29 @@ def _from_ybr(samples: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return convert_color_space(samples, "YBR_FULL", "RGB").astype(np.uint8, copy=False)
 
 
-def _palette(header: Header, frame: Frame) -> npt.NDArray[np.uint8]:
-    """Apply the palette to every possible sample once, then look every pixel up."""
+def _palette(header: Header, frame: Frame) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
+    """Apply the palette to every possible sample once, then look every pixel up; also return the steps."""
     if frame.samples.dtype.itemsize > 2:  # noqa: PLR2004 - a palette has at most 65 536 entries
         raise Unreadable(Reason.MALFORMED, "32-bit palette indices are not supported")
     signed = header.integer("PixelRepresentation") == 1
     tables = [table_in(header, head, data, signed=signed, segmented=parts) for head, data, parts in _PALETTES]
-    bits = _bits(tables)
+    bits, declared = _bits(tables), max(table.bits for table in tables)
 
     def coloured(samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
         values = stored_values(samples, frame)
         return np.stack([_scaled(table.look_up(values), bits) for table in tables], axis=-1)
 
-    return apply(coloured, frame.samples)
+    steps: dict[str, Any] = {"palette": True}
+    if 8 < bits < declared:  # noqa: PLR2004 - bytes in words are common, and certain
+        steps["palette_bits"] = f"{bits} of {declared}"
+    return apply(coloured, frame.samples), steps
 
 
 def _bits(tables: list[Table]) -> int:
-    """Return the bits of the entries: some encoders write 8-bit entries into the low byte of 16."""
-    return 8 if all(table.entries.max() < 256 for table in tables) else max(table.bits for table in tables)  # noqa: PLR2004
+    """Return the bits of the entries: some encoders write 8-bit or 12-bit entries into the low bits of 16."""
+    held, declared = max(table.held for table in tables), max(table.bits for table in tables)
+    # A dark palette is no narrow one: less than a sixteenth of white cannot be meant.
+    return max(8, held) if held <= max(8, declared - 4) else declared
 
 
 def _profile(header: Header) -> bytes:

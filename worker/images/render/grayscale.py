@@ -107,20 +107,22 @@ def _padding(header: Header, frame: Frame) -> tuple[int, int] | None:
     if not known or limits[0] is None or header.text("Modality") == "SM":
         return None
     low, high = min(known), max(known)
-    return (low - frame.error, high + frame.error) if _stands_apart(frame, low, high) else (low, high)
+    error = frame.error
+    if not error and header.text("LossyImageCompression") == "01":
+        # Decompressed by the sender, or coded without loss again.
+        error = 1 << max(1, frame.stored - 7)
+    return (low - error, high + error) if error and _stands_apart(frame, low, high, error) else (low, high)
 
 
-def _stands_apart(frame: Frame, low: int, high: int) -> bool:
+def _stands_apart(frame: Frame, low: int, high: int, error: int) -> bool:
     """Return whether values near padding are padding that lossy compression changed, and not part of the image.
 
     They are if the next values are rare: an image goes on beside them.
     """
-    if not frame.error:
-        return False
     values = _subset(frame)
     distance = np.maximum(low - values.astype(np.int64), values - np.int64(high))
-    near = np.count_nonzero(distance <= frame.error)
-    beside = np.count_nonzero((distance > frame.error) & (distance <= 2 * frame.error))
+    near = np.count_nonzero(distance <= error)
+    beside = np.count_nonzero((distance > error) & (distance <= 2 * error))
     return bool(beside <= _MAX_BESIDE * near)
 
 

@@ -35,9 +35,8 @@ def header_warnings(header: Header, modality: str, steps: Mapping[str, Any]) -> 
     photometric = header.text("PhotometricInterpretation").upper()
     found = [*_of_numbers(header, steps)]
     if photometric in GRAYSCALE:
-        found += [*_of_units(header, modality, steps), *_of_tables(header, steps)]
-        found += _of_polarity(header, modality, photometric)
-    return [*found, *_of_colours(steps)]
+        found += [*_of_units(header, modality, steps), *_of_polarity(header, modality, photometric)]
+    return [*found, *_of_tables(header, steps), *_of_colours(steps)]
 
 
 def _of_numbers(header: Header, steps: Mapping[str, Any]) -> Iterator[str]:
@@ -56,11 +55,11 @@ def _of_units(header: Header, modality: str, steps: Mapping[str, Any]) -> Iterat
 
 
 def _of_tables(header: Header, steps: Mapping[str, Any]) -> Iterator[str]:
-    """Yield warnings about lookup tables; the steps of `to_grey` say what was found in them."""
+    """Yield warnings about lookup tables; the steps name what was found in them."""
     for step, name in (("modality", "Modality LUT"), ("voi_lut", "VOI LUT")):
         if step in steps:
             yield f"shown without {name}: {steps[step].partition(': ')[2]}"
-    for step, name in (("modality_bits", "Modality LUT"), ("voi_bits", "VOI LUT")):
+    for step, name in (("modality_bits", "Modality LUT"), ("voi_bits", "VOI LUT"), ("palette_bits", "palette")):
         if step in steps:
             yield f"shown through a {name} that holds fewer bits than declared ({steps[step]})"
     if "PresentationLUTSequence" in header:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
+from worker.images.decode.image_pixel import GRAYSCALE
 from worker.images.render.windows import MAX_MAGNITUDE
 
 if TYPE_CHECKING:
@@ -13,11 +15,11 @@ _CT_CLASSES = frozenset(f"1.2.840.10008.5.1.4.1.1.{suffix}" for suffix in ("2", 
 _HOUNSFIELD = frozenset({"HU", "HOUNSFIELD", "HOUNSFIELD UNIT", "HOUNSFIELD UNITS"})
 #: Code of Hounsfield units in UCUM.
 _UCUM = "[hnsf'u]"
-#: Values of Image Type and Frame Type of pictures that show no density, or are drawings (PS3.3 C.8.2.1.1.1, C.8.15.2).
+#: Words of Image Type and Frame Type for another quantity than density (PS3.3 C.8.2.1.1.1, C.8.15.2, and vendors).
 _OTHER_QUANTITIES = frozenset({
     "MAT_SPECIFIC", "MAT_FRACTIONAL", "MAT_VALUE_BASED", "MAT_MODIFIED", "EFF_ATOMIC_NUM", "ELECTRON_DENSITY",
-    "PERFUSION", "CBF", "CBV", "MTT", "TTP", "TMAX", "RCBF", "RCBV", "KTRANS", "IODINE", "IODINE_MAP", "RHO_Z", "Z_EFF",
-    "PERMEABILITY", "STRESS", "SCREEN SAVE", "CAPTURE", "VOLREND",
+    "PERFUSION", "PERFUSED", "CBF", "CBV", "MTT", "TTP", "TMAX", "RCBF", "RCBV", "KTRANS", "PERMEABILITY", "IODINE",
+    "IOD", "RHO", "ZEFF", "Z_EFF", "RHO_Z",
 })  # fmt: skip
 _PROJECTIONS = frozenset({"LOCALIZER", "SCREEN SAVE", "CAPTURE", "VOLREND"})
 _PAIR: tuple[Keyword, Keyword] = ("RescaleSlope", "RescaleIntercept")
@@ -67,7 +69,11 @@ def _undeclared(header: Header) -> str:
     """Return the reason against Hounsfield units without a Rescale Type, which is required for all other units."""
     if header.code("MultienergyCTAcquisition") == "YES":
         return "Rescale Type is missing in a multi-energy image"
-    if other := sorted(_OTHER_QUANTITIES.intersection(_types(header))):
+    types = _types(header)
+    words = {*types, *(word for value in types for word in re.split(r"[ _]", value))}
+    # The slices of a perfusion study are in Hounsfield units, the maps made of them are not.
+    others = _OTHER_QUANTITIES - ({"PERFUSION"} if "ORIGINAL" in types else set())
+    if other := sorted(words & others):
         return f"Image Type {other[0]}"
     mappings = header.items("RealWorldValueMappingSequence")
     units = [code.text("CodeValue").lower() for item in mappings for code in item.items("MeasurementUnitsCodeSequence")]
@@ -75,9 +81,10 @@ def _undeclared(header: Header) -> str:
 
 
 def _is_no_slice(header: Header) -> bool:
-    """Return whether an object is a localizer, a secondary capture or a drawing."""
+    """Return whether an object is a localizer, a secondary capture, a drawing or a colour image."""
     is_ct = not header.text("SOPClassUID") or header.text("SOPClassUID") in _CT_CLASSES
-    return not is_ct or not _PROJECTIONS.isdisjoint(_types(header))
+    is_grey = header.text("PhotometricInterpretation").upper() in GRAYSCALE
+    return not is_ct or not is_grey or not _PROJECTIONS.isdisjoint(_types(header))
 
 
 def _types(header: Header) -> set[str]:

@@ -118,3 +118,19 @@ def test_progressive_jpeg_is_decoded(store: Any, photo: npt.NDArray[np.uint8]) -
     shown = drawn(as_jpeg(store, photo, jpeg(photo, progressive=True), "YBR_FULL_422"))
 
     assert np.abs(shown.astype(int) - photo).mean() < 2
+
+
+@pytest.mark.parametrize(("declared", "held"), [(16, 8), (16, 12), (12, 8), (16, 16), (16, 15)])
+def test_palette_is_scaled_by_the_bits_that_it_holds(store: Any, declared: int, held: int) -> None:
+    entries = np.arange(256) * (2**held - 1) // 255
+    tables: dict[str, Any] = {}
+    for name in ("Red", "Green", "Blue"):
+        tables[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, declared]
+        tables[f"{name}PaletteColorLookupTableData"] = entries.astype("<u2").tobytes()
+    pixels = np.arange(256, dtype=np.uint8).repeat(16).reshape(64, 64)
+
+    rgb = drawn(store(pixels, PhotometricInterpretation="PALETTE COLOR", **tables))
+
+    # A palette that is merely dark stays dark.
+    white = 127 if held == 15 else 255
+    assert np.abs(rgb[..., 0].astype(int) - pixels * (white / 255)).max() <= 1

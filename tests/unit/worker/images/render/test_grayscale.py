@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -192,6 +193,13 @@ def test_padding_is_black_after_lossy_compression(store: Any, ramp: npt.NDArray[
     assert levels[frame.samples < 0].max() == 0
     # Padding takes no part in the choice of the window.
     assert np.ptp(levels[frame.samples > 0]) > 230
+
+
+def test_padding_is_black_in_an_object_that_was_compressed_before(store: Any, ramp: npt.NDArray[np.int16]) -> None:
+    header = read(store(ramp, PixelPaddingValue=-2000, LossyImageCompression="01").path)
+    frame = replace(padded_frame(error=40, spread=9), error=0)
+
+    assert to_grey(header, frame)[0][frame.samples < 0].max() == 0
 
 
 def test_image_that_goes_on_beside_its_padding_keeps_its_values(store: Any, ramp: npt.NDArray[np.int16]) -> None:

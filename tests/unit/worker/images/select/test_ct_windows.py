@@ -56,6 +56,7 @@ def test_hounsfield_units_are_declared_or_the_default(header: Any, unit: str | N
         ({"MultienergyCTAcquisition": "YES"}, "Rescale Type is missing in a multi-energy image"),
         ({"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "EFF_ATOMIC_NUM"]}, "Image Type EFF_ATOMIC_NUM"),
         ({"ImageType": ["DERIVED", "PRIMARY", "PERFUSION", "CBF"]}, "Image Type CBF"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "DE_IODINE_MAP"]}, "Image Type IODINE"),
     ],
 )
 def test_incomplete_rescale_or_derived_quantity_is_named(header: Any, elements: dict[str, Any], obstacle: str) -> None:
@@ -63,6 +64,16 @@ def test_incomplete_rescale_or_derived_quantity_is_named(header: Any, elements: 
 
     assert hounsfield_obstacle(values) == obstacle
     assert names(values, "HEAD") == [("", 8)]
+
+
+def test_slices_of_a_perfusion_study_are_in_hounsfield_units(header: Any) -> None:
+    slices = header(**{**HOUNSFIELD, "ImageType": ["ORIGINAL", "PRIMARY", "PERFUSION", "NONE"]})
+
+    assert hounsfield_obstacle(slices) == ""
+
+
+def test_colour_images_have_no_hounsfield_windows(header: Any) -> None:
+    assert names(header(**HOUNSFIELD, PhotometricInterpretation="PALETTE COLOR"), "HEAD") == [("", 8)]
 
 
 def test_real_world_unit_decides_if_no_rescale_type_does(header: Any) -> None:
