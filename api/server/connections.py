@@ -78,10 +78,11 @@ class Connections:
         waiting = [found for found in self._open if found.phase is not Phase.RESPONSE]
         same_address = [found for found in waiting if found.address == connection.address]
         self._open[connection] = None
-        if len(same_address) >= self._waiting_per_address:
-            self._close(same_address[0], "too many of one address")
+        share = sum(found.address == connection.address for found in self._open)
+        if len(same_address) >= self._waiting_per_address or share > self._maximum // 2:
+            self._close([*same_address, connection][0], "too many of one address")
         elif len(self._open) > self._maximum:
-            self._close(waiting[0] if waiting else connection, "too many")
+            self._close([*waiting, connection][0], "too many")
 
     def remove(self, connection: LimitedProtocol) -> None:
         """Forget a connection that has been closed."""

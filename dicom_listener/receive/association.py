@@ -262,5 +262,5 @@ class Association:
         self._sent_result = None
 
     def _log(self, event: str, cause: str | None = None) -> None:
-        level = logging.DEBUG if self._is_check else logging.INFO
+        level = logging.INFO if not self._is_check and self._services.log_budget.allows() else logging.DEBUG
         log.log(level, event, **({} if cause is None else {"cause": cause}), statuses=dict(self._statuses))

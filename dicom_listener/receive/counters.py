@@ -1,4 +1,4 @@
-"""Count refusals by calling AE title and cause, for operators."""
+"""Count refusals by calling AE title and cause, and limit the log lines that peers can cause."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import structlog
+
 from db.operations.listener_status import Refusals
 
 if TYPE_CHECKING:
     from db.operations.listener_status import Kind
 
+log = structlog.get_logger()
+
+#: Log lines a minute for the ends of connections, all peers together: a busy hospital has one or two a second.
+MAX_LINES_PER_MINUTE = 600
 #: Pairs of calling AE title and cause; a peer can make up any number of AE titles.
 MAX_KEYS = 1000
 OTHERS = "(others)"
@@ -47,3 +53,23 @@ class RefusalCounter:
         now = time.monotonic()
         with self._lock:
             return [Refusals(*key, count, now - self._latest[key]) for key, count in self._causes.most_common()]
+
+
+class LogBudget:
+    """Allow MAX_LINES_PER_MINUTE lines, so that a peer cannot fill the disk with them; the rest is counted in one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._minute_ends = 0.0
+        self._lines = 0
+
+    def allows(self) -> bool:
+        """Return whether one more line may be written."""
+        now = time.monotonic()
+        with self._lock:
+            if now >= self._minute_ends:
+                if self._lines > MAX_LINES_PER_MINUTE:
+                    log.warning("connections.not_logged", count=self._lines - MAX_LINES_PER_MINUTE)
+                self._minute_ends, self._lines = now + 60, 0
+            self._lines += 1
+            return self._lines <= MAX_LINES_PER_MINUTE

@@ -159,7 +159,8 @@ class Listener:
                 connection.secure(self._tls)
                 association.serve()
         except ConnectionClosed as closed:
-            log.warning("connection.refused", address=association.peer.address, cause=str(closed))
+            if self._services.log_budget.allows():
+                log.warning("connection.refused", address=association.peer.address, cause=str(closed))
         # The boundary of the thread: a fault of the program is logged, and the other associations continue.
         # Its text could quote the data set.
         except Exception as error:  # noqa: BLE001

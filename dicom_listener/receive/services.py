@@ -9,7 +9,7 @@ import structlog
 from db.operations import heartbeats
 from dicom_listener.receive import dimse, negotiation, status_file
 from dicom_listener.receive.c_store import CStoreHandler
-from dicom_listener.receive.counters import RefusalCounter
+from dicom_listener.receive.counters import LogBudget, RefusalCounter
 from dicom_listener.receive.handlers import NullHandler, UnrecognizedHandler
 from dicom_listener.receive.n_services import CommitmentRequestHandler, StepCreateHandler, StepSetHandler, StepStates
 from dicom_listener.receive.open_transfers import OpenTransfers
@@ -47,6 +47,8 @@ class Services:
         self._inbox = Inbox(self._spool)
         self._contexts = negotiation.supported(mpps=settings.dicom.mpps)
         self._refusals = RefusalCounter()
+        #: Limit of log lines about the ends of connections.
+        self.log_budget = LogBudget()
         self._steps = StepStates(self._spool.procedure_steps)
         self._peers = PeerDirectory(settings.dicom.peers_file)
         self._seats = Seats(settings.dicom)
@@ -99,7 +101,7 @@ class Services:
 
     def count_refusal(self, kind: Kind, peer: Peer, cause: str) -> None:
         """Count a rejected association or a refused request."""
-        self._refusals.add(kind, peer.calling_ae_title, cause)
+        self._refusals.add(kind, peer.calling_ae_title or peer.address, cause)
 
     def write_status(self) -> None:
         """Pass on process, associations and refusals to the dispatcher; raises OSError."""

@@ -377,6 +377,16 @@ def test_log_lines_for_refusals_are_limited(listener: Listener, monkeypatch: pyt
     assert lines[-1]["statuses"] == {"A900": 5}
 
 
+def test_log_lines_for_associations_are_limited(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counters, "MAX_LINES_PER_MINUTE", 2)
+    with capture_logs() as lines:
+        for _ in range(5):
+            with Client(listener.port) as client:
+                client.associate().release()
+        wait_until(lambda: connections() == 0)
+    assert [line["log_level"] for line in lines].count("info") == 2
+
+
 def test_number_of_counted_titles_is_limited() -> None:
     counts = counters.RefusalCounter()
     for number in range(counters.MAX_KEYS + 500):
