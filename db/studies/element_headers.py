@@ -77,6 +77,7 @@ def layout_of(buffer: Buffer, position: int, *, little_endian: bool, end: int | 
     if bytes(buffer[position : position + 8]) == bytes(8):  # padding
         return Layout(position + 8, 0)
     following = _Following(buffer, position, little_endian=little_endian, end=end)
+    vr = bytes(buffer[position + 4 : position + 6])
     possible, layouts = None, _layouts(buffer, position, little_endian=little_endian)
     for layout in layouts:
         follows = following.begins_after(layout)
@@ -85,8 +86,8 @@ def layout_of(buffer: Buffer, position: int, *, little_endian: bool, end: int | 
         if follows is None:
             if end is not None or layout.length <= MAX_LOOKAHEAD_BYTES:
                 raise Undecided
-            possible = possible or layout
-    vr = bytes(buffer[position + 4 : position + 6])
+            # Two printable characters are a VR; as part of an implicit length, they need the element behind it.
+            possible = possible or (None if layout.implicit and vr.isascii() and vr.decode().isprintable() else layout)
     # A VR of the standard, or one newer than this list, is believed even if tags do not ascend.
     regular = vr.isalpha() and vr.isupper()
     if regular or (end is not None and all(layout.start + layout.length > end for layout in layouts)):
@@ -131,7 +132,10 @@ def _layouts(buffer: Buffer, position: int, *, little_endian: bool) -> list[Layo
     if vr.isalpha():  # a VR newer than this list has the long layout
         return [long, short]
     implicit = Layout(position + 8, _LONG[little_endian](buffer, position + 4)[0], implicit=True)
-    return [short, implicit] if reserved else [short, long, implicit]
+    if reserved:
+        return [short, implicit]
+    # Lengths are even.
+    return [short, long, implicit] if vr in _NO_VRS or implicit.length % 2 else [short, implicit, long]
 
 
 class _Following:

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Protocol
 from db.limits import MAX_INFLATED_BYTES
 from db.studies.transfer_syntaxes import DEFLATED, EXPLICIT_VR_BIG_ENDIAN
 from dicom_listener.dicom.elements import ElementReader
-from dicom_listener.dicom.statuses import DataSetMismatch, ExpandsTooFar, MalformedUID, MissingUID, Truncated
+from dicom_listener.dicom.statuses import (
+    DataSetMismatch,
+    ExpandsTooFar,
+    MalformedHeader,
+    MalformedUID,
+    MissingUID,
+    Truncated,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -40,6 +47,8 @@ class Reader(Protocol):
     values: dict[int, bytes]
     present: set[int]
 
+    @property
+    def understood(self) -> bool: ...  # noqa: D102
     def feed(self, fragment: bytes | memoryview) -> None: ...  # noqa: D102
     def finish(self) -> None: ...  # noqa: D102
 
@@ -52,6 +61,11 @@ class InflatingReader:
         self._reader = ElementReader(wanted)
         self._inflated = 0
         self.values, self.present = self._reader.values, self._reader.present
+
+    @property
+    def understood(self) -> bool:
+        """False after an element that cannot be parsed."""
+        return self._reader.understood
 
     def feed(self, fragment: bytes | memoryview) -> None:
         """Read the next deflated bytes.
@@ -122,5 +136,7 @@ def check_identity(reader: Reader, sop_class_uid: str, sop_instance_uid: str) ->
 def _uid(reader: Reader, tag: int) -> str:
     if tag in reader.present and tag not in reader.values:
         raise MalformedUID(f"the {IDENTITY[tag]} is malformed")
+    if tag not in reader.present and not reader.understood:
+        raise MalformedHeader(f"the {IDENTITY[tag]} is not found: a malformed element stands before it")
     value = reader.values.get(tag, b"")
     return parse_series_uid(value) if tag == SERIES_INSTANCE_UID else parse_uid(value, IDENTITY[tag])

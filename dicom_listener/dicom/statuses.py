@@ -65,6 +65,12 @@ class ExpandsTooFar(Refusal):
     status = 0xC005
 
 
+class MalformedHeader(Refusal):
+    """Raised when a UID is not found because an element before it cannot be parsed."""
+
+    status = 0xC006
+
+
 class NoLongerUpdatable(Refusal):
     """Raised when a procedure step is updated after its end (PS3.4 F.7.2.2.2)."""
 
