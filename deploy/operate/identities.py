@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
 from rich.table import Column, Table
 
 from db.operations import overview
@@ -13,6 +12,8 @@ from db.session import transaction
 from db.studies import conflicts, identity, lifecycle
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Console
     from sqlalchemy.orm import Session
 
@@ -21,29 +22,37 @@ if TYPE_CHECKING:
     from db.studies.conflicts import Decision
 
 
+_FIELDS = tuple(identity.LABELS.items())
+
+
 def show(settings: Settings, console: Console, name: str, *, values: bool) -> None:
     """Print the identities and the decisions about them; patient attributes only with *values*."""
     with transaction(settings.database()) as session:
         study = lifecycle.find(session, name)
         every = sorted([study, *conflicts.siblings(session, study)], key=lambda row: row.identity_number)
-        console.print(_identities(session, every, values=values))
-        for row in conflicts.decisions(session, [study.id for study in every]):
-            fields = identity.labels(row.differs) or "missing values"
-            line = f"{row.decided_at:%Y-%m-%d %H:%M:%S %Z} {row.decision} by {row.decided_by} ({fields})"
-            console.print(line, markup=False, highlight=False)
+        console.print(_identities(session, every))
+        for line in _lines(session, every, values=values):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _identities(session: Session, every: list[Study], *, values: bool) -> Table:
-    table = Table("identity", Column("study", min_width=36), "state", "objects", "received", "differs")
-    fields = list(identity.LABELS) if values else []
-    for name in fields:
-        table.add_column(identity.LABELS[name])
+def _identities(session: Session, every: list[Study]) -> Table:
+    table = Table("identity", Column("study", min_width=36), "state", "objects")
     for study in every:
         objects = overview.content(session, study.id).instances
-        shown = (study.state, str(objects), f"{study.first_received_at:%Y-%m-%d %H:%M}")
-        patient = [escape(getattr(study, name)) for name in fields]
-        table.add_row(str(study.identity_number), str(study.id), *shown, identity.labels(study.differs or []), *patient)
+        table.add_row(str(study.identity_number), str(study.id), study.state, str(objects))
     return table
+
+
+def _lines(session: Session, every: list[Study], *, values: bool) -> Iterator[str]:
+    for study in every if values else ():
+        yield "\n".join(
+            (f"identity {study.identity_number}", *(f"  {label}: {getattr(study, name)}" for name, label in _FIELDS))
+        )
+    if every[0].differs is not None:
+        yield f"different: {identity.labels(every[0].differs) or 'no field; the objects fit several identities'}"
+    for row in conflicts.decisions(session, [study.id for study in every]):
+        fields = identity.labels(row.differs) or "missing values"
+        yield f"{row.decided_at:%Y-%m-%d %H:%M:%S %Z} {row.decision} by {row.decided_by} ({fields})"
 
 
 def decide(settings: Settings, console: Console, name: str, decision: Decision, right: int | None) -> None:
