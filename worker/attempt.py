@@ -154,7 +154,7 @@ class Attempt:
     def _read_study(self) -> StudyToReport:
         with statements(self._url) as session:
             rows = session.execute(STUDY, {"study_id": self.claim.study_id}).all()
-            corrections = conflicts.corrections(session, self.claim.study_id)
+            corrections = conflicts.sentences(session, self.claim.study_id)
             corrections += transfers.limitations(session, self.claim.study_id)
             late_arrivals = lifecycle.late_arrivals(session, self.claim.study_id, self.claim.revision)
             not_images = other_objects.not_images(session, self.claim.study_id)

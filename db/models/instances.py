@@ -28,6 +28,8 @@ class Instance(Base):
     body_part: Mapped[str] = mapped_column(default="")
     #: True for an image SOP class (db.studies.sop_classes).
     reportable: Mapped[bool]
+    #: True if its header has a Patient ID or a Patient's Name.
+    identified: Mapped[bool] = mapped_column(default=True)
     #: Revision of the study in which it arrived.
     revision: Mapped[int] = mapped_column(Integer)
     #: Relative to the data directory. Unique: indexing a file twice makes one row.

@@ -199,7 +199,7 @@ def _held(session: Session) -> Alarm | None:
     studies = "1 study is" if held == 1 else f"{held} studies are"
     return Alarm(
         "identity_conflict",
-        f"{studies} held because objects of different patients arrived under one Study Instance UID:"
+        f"{studies} held because objects with different demographics arrived under one Study Instance UID:"
         " see `prelim list --state held`, then decide with `prelim identity`",
     )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import aliased
 
 from db.errors import NotPossible, Reason
 from db.models import IdentityDecision, Instance, Job, Study
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 #: Sentence with the report of a held study.
-HELD = "The study is held: objects of another patient may be among those received after this report was written."
+HELD = "The study is held: objects with other demographics or of another request arrived after this report was written."
 
 
 class Decision(StrEnum):
@@ -50,16 +51,15 @@ def locked_study(session: Session, received: ReceivedInstance) -> Study:
 
     An object that fits no identity of its Study Instance UID holds the study and begins another one.
     """
-    first = _first(session, received)
+    study = _first(session, received)
     given = identity.of(received.study)
-    if identity.of(first) != given:
-        every = [first, *_others(session, first)]
-        study = _fitting(session, every, received)
-        if study is None:
-            return first if _is_indexed(session, received) else _hold(session, every, received)
-    else:
-        study = first
-    _complete(study, given)
+    if identity.of(study) != given:
+        every = [study, *_others(session, study)]
+        fitting = _fitting(session, every, received)
+        if fitting is None:
+            return study if _is_indexed(session, received) else _hold(session, every, received)
+        study = fitting
+        _complete(study, given)
     study.study_description = study.study_description or received.study.study_description
     return study
 
@@ -146,12 +146,8 @@ def _hold(session: Session, studies: Sequence[Study], received: ReceivedInstance
     """Hold the first study of a Study Instance UID, and begin a held one for the received object."""
     first = studies[0]
     differs = identity.differences(identity.of(first), identity.of(received.study))
-    names = identity.labels(differs)
-    detail = (
-        f"objects with a different {names} arrived under this Study Instance UID; a person must decide"
-        if differs
-        else "objects that fit several patients arrived under this Study Instance UID; a person must decide"
-    )
+    kind = f"with a different {identity.labels(differs)}" if differs else "that fit several patients"
+    detail = f"objects {kind} arrived under this Study Instance UID; a person must decide"
     held = {"state": StudyState.HELD, "reason": Reason.IDENTITY_CONFLICT, "detail": detail}
     study = Study(
         **_attributes(received), identity_number=studies[-1].identity_number + 1, revision=1, differs=differs, **held
@@ -268,8 +264,12 @@ def _release(session: Session, study: Study) -> None:
         study.state, study.reason, study.detail = StudyState(job.state), job.reason, job.detail
 
 
-def corrections(session: Session, study_id: uuid.UUID) -> list[str]:
-    """Return the sentence of a report whose study has demographics that a person corrected."""
+def sentences(session: Session, study_id: uuid.UUID) -> list[str]:
+    """Return the sentences of a report about the identity of its study: what a person corrected, what is uncertain."""
+    return [*_corrections(session, study_id), *_unidentified(session, study_id)]
+
+
+def _corrections(session: Session, study_id: uuid.UUID) -> list[str]:
     rows = session.execute(
         select(IdentityDecision.decision, IdentityDecision.differs).where(
             IdentityDecision.study_id == study_id,
@@ -280,6 +280,22 @@ def corrections(session: Session, study_id: uuid.UUID) -> list[str]:
     names = identity.labels([name for name in identity.LABELS if name in fields])
     taken_over = any(row.decision == Decision.TAKE_OVER for row in rows)
     return [f"Demographics corrected by an operator: {names or 'missing values'}."] if names or taken_over else []
+
+
+def _unidentified(session: Session, study_id: uuid.UUID) -> list[str]:
+    """Return a sentence if images without demographics may be of another patient under the same Study Instance UID."""
+    other = aliased(Study)
+    several = exists().where(other.study_instance_uid == Study.study_instance_uid, other.id != Study.id)
+    count = session.scalar(
+        select(func.count())
+        .select_from(Instance)
+        .join(Study, Study.id == Instance.study_id)
+        .where(Study.id == study_id, Instance.reportable, ~Instance.identified, several)
+    )
+    if not count:
+        return []
+    images = "1 image has" if count == 1 else f"{count} images have"
+    return [f"{images} no patient data and may be of another patient who was sent under the same Study Instance UID."]
 
 
 def siblings(session: Session, study: Study) -> Sequence[Study]:

@@ -66,6 +66,11 @@ def differences(known: Identity, received: Identity) -> list[str]:
     return [name for name in LABELS if name in found]
 
 
+def is_identified(received: Identity) -> bool:
+    """Return whether an object says of which patient it is."""
+    return bool(_text(received.patient_id)) or any(_groups(received.patient_name))
+
+
 def completed(known: Identity, received: Identity) -> Identity:
     """Return *known* with the values that it lacks and *received*, which is of the same patient, has."""
     values = {

@@ -21,7 +21,7 @@ from db.errors import Reason, UnknownStudy
 from db.models import Instance, Quarantined, Report, Study
 from db.models.base import any_of, given
 from db.states import StudyState
-from db.studies import conflicts, revisions, transfers
+from db.studies import conflicts, identity, revisions, transfers
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -136,9 +136,10 @@ def _known(session: Session, received: ReceivedInstance) -> Recorded | None:
 
 def _insert(session: Session, received: ReceivedInstance, study: Study) -> bool:
     columns = {name: getattr(received, name) for name in ReceivedInstance.__dataclass_fields__ if name != "study"}
+    identified = identity.is_identified(identity.of(received.study))
     inserted = session.execute(
         insert(Instance)
-        .values(**columns, study_id=study.id, revision=study.revision)
+        .values(**columns, study_id=study.id, revision=study.revision, identified=identified)
         .on_conflict_do_nothing()
         .returning(Instance.id)
     )

@@ -56,6 +56,7 @@ def replace(
         revisions.supersede(session, study.id, Reason.OPERATOR, "an object was replaced by an operator")
         revisions.reopen(session, study)
     instance.revision = study.revision
+    instance.identified = identity.is_identified(identity.of(received.study))
     study.last_received_at = func.clock_timestamp()
 
 

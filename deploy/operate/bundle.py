@@ -37,7 +37,7 @@ ELEMENTS = (
     *("PixelSpacing", "SliceThickness", "LossyImageCompression", "PixelPaddingValue"),
 )
 #: Columns of each row that a bundle holds; none holds patient data.
-STUDY = "id modality state revision priority settle_reason reason detail"
+STUDY = "id identity_number differs modality state revision priority settle_reason reason detail"
 JOB = "id revision state fence attempt owner queued_at claimed_at finished_at reason detail frames"
 INSTANCE = "id sop_class_uid transfer_syntax_uid file_bytes sha256 reportable revision"
 DISTRIBUTIONS = ("prelim", "torch", "transformers", "pydicom", "numpy", "pillow", "celery", "sqlalchemy")

@@ -59,8 +59,9 @@ def decide(settings: Settings, console: Console, name: str, decision: Decision, 
     """Carry out a decision of the user of this terminal; raises UnknownStudy, NotPossible."""
     with transaction(settings.database()) as session:
         study = lifecycle.find(session, name)
-        remaining = conflicts.decide(session, study, decision, f"user {user()}", right=right)
-        console.print(f"{decision.replace('_', ' ')}: study {remaining.id} is {remaining.state}", highlight=False)
+        uid = study.study_instance_uid
+        conflicts.decide(session, study, decision, f"user {user()}", right=right)
+    show(settings, console, uid, values=False)
 
 
 def user() -> str:

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 
 from pydicom import Dataset, dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from rich.markup import escape
-from rich.table import Column, Table
 from sqlalchemy import select
 
 from db.errors import NotPossible, Reason, UnknownStudy
@@ -60,11 +58,11 @@ def show(settings: Settings, console: Console, *, limit: int, as_json: bool) -> 
     if as_json:
         console.print_json(json.dumps([asdict(file) for file in found], default=str))
         return
-    table = Table(Column("file", min_width=36), "received", "from", "reason", "detail", Column("study", min_width=36))
     for file in found:
-        received, study = f"{file.received_at:%Y-%m-%d %H:%M}", str(file.study_id or "")
-        table.add_row(str(file.id), received, escape(file.calling_ae_title), file.reason, escape(file.detail), study)
-    console.print(table)
+        line = f"{file.id} {file.received_at:%Y-%m-%d %H:%M} {file.calling_ae_title} {file.reason}: {file.detail}"
+        study = f" (study {file.study_id})" if file.study_id else ""
+        console.print(line + study, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{len(found)} files shown", highlight=False)
 
 
 def take(settings: Settings, console: Console, name: str) -> int:

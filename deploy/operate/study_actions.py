@@ -66,7 +66,11 @@ def show(settings: Settings, console: Console, name: str, images: Path | None) -
 
 def _state(study: Study) -> str:
     reason = f": {study.detail} ({study.reason})" if study.reason else ""
-    return f"{study.state}, revision {study.revision}, {study.settle_reason or 'still receiving'}{reason}"
+    return f"{study.state}, revision {study.revision}, {study.settle_reason or _waiting(study)}{reason}"
+
+
+def _waiting(study: Study) -> str:
+    return f"`prelim identity {study.id}` decides" if study.state == StudyState.HELD else "still receiving"
 
 
 def _forecast(session: Session, study: Study) -> str:

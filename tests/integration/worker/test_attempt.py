@@ -15,7 +15,10 @@ from sqlalchemy.exc import OperationalError
 from db.errors import NotReportable, PermanentFailure, TransientFailure
 from db.jobs import claims
 from db.models import Job, Report
+from db.reference import fingerprint
 from db.session import transaction
+from db.studies import conflicts, lifecycle
+from db.studies.lifecycle import StudyAttributes
 from tests.integration.db.conftest import Arrivals
 from tests.integration.db.jobs.test_claims import DRAFT
 from tests.integration.worker.conftest import written
@@ -75,6 +78,21 @@ def test_writer_gets_the_called_ae_titles_of_the_reportable_images(database_url:
     ClaimLoop(settings).run_once(lambda study, _: studies.append(study) or DRAFT)
 
     assert studies[0].called_ae_titles == {"PRELIM_DEMO", "PRELIM"}
+
+
+def test_writer_follows_the_corrected_identity(database_url: str, settings: Settings) -> None:
+    waiting, studies = Arrivals(database_url), []
+    waiting.image()
+    waiting.image(study=StudyAttributes(waiting.uid, patient_id="OTHER", patient_name="PHANTOM^ONE"))
+    with transaction(database_url) as session:
+        conflicts.decide(session, lifecycle.find(session, waiting.uid), conflicts.Decision.TAKE_OVER, "user test")
+    waiting.settle()
+
+    ClaimLoop(settings).run_once(lambda study, _: studies.append(study) or DRAFT)
+
+    assert studies[0].patient_hash == fingerprint("OTHER")
+    assert len(studies[0].instances) == 2
+    assert studies[0].corrections == ["Demographics corrected by an operator: Patient ID."]
 
 
 def test_unusable_images_end_the_study_as_not_reportable_with_the_reason(

@@ -65,7 +65,7 @@ def test_page_shows_both_patients_of_a_held_study(visitor: TestClient, held: uui
     page = visitor.get(f"/studies/{held}").text
 
     assert "no AI report is written" in page
-    assert "Patient ID, Patient&#39;s Name, Patient&#39;s Birth Date differ" in page
+    assert "Patient ID, Patient&#39;s Name, Patient&#39;s Birth Date." in page
     assert "Roe, Rita" in page
     assert "The lungs are clear." in page
     assert 'class="state held"' in visitor.get("/").text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -69,9 +70,9 @@ class Identities:
             with transaction(self.arrivals.url) as session:
                 claims.finish(session, claim, draft())
 
-    def corrections(self) -> list[str]:
+    def sentences(self) -> list[str]:
         with transaction(self.arrivals.url) as session:
-            return conflicts.corrections(session, self.studies()[0].id)
+            return conflicts.sentences(session, self.studies()[0].id)
 
 
 @pytest.fixture
@@ -165,7 +166,7 @@ def test_taken_over_demographics_cover_all_objects(identities: Identities) -> No
     assert identity.of(study) == B
     assert study.revision == 2
     fields = "Patient ID, Patient's Name, Patient's Birth Date, Patient's Sex, Accession Number"
-    assert identities.corrections() == [f"Demographics corrected by an operator: {fields}."]
+    assert identities.sentences() == [f"Demographics corrected by an operator: {fields}."]
     identities.report()
     identities.image(A)
     assert (identities.states(), identities.objects()) == (["receiving"], [3])
@@ -256,6 +257,35 @@ def test_late_image_of_a_held_study_makes_a_new_version_after_the_decision(ident
         report = versions.current(session, identities.studies()[0].id)
     assert report is not None
     assert report.version == 2
+
+
+def test_image_without_demographics_beside_two_patients_is_named(identities: Identities) -> None:
+    identities.image(Identity())
+    identities.image(A)
+    assert identities.sentences() == []
+    identities.image(B)
+    identities.decide(Decision.KEEP_APART)
+
+    assert identities.sentences() == [
+        "1 image has no patient data and may be of another patient who was sent under the same Study Instance UID."
+    ]
+
+
+def test_two_indexers_make_the_same_studies(identities: Identities) -> None:
+    def send(given: Identity) -> None:
+        for number in range(10):
+            # The same objects from both: two dispatchers read the same inbox.
+            name = f"{given.patient_id}{number}"
+            identities.image(
+                given, sop_instance_uid=f"2.25.{ord(given.patient_id)}{number}", file_path=name, sha256=name
+            )
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(send, (A, B, B, A)))
+
+    assert identities.states() == ["held", "held"]
+    assert identities.objects() == [10, 10]
+    assert {identity.of(study) for study in identities.studies()} == {A, B}
 
 
 def test_objects_in_any_order_end_in_the_same_studies(identities: Identities) -> None:

@@ -67,7 +67,7 @@ def test_corrected_object_replaces_the_stored_one(settings: Settings) -> None:
     assert row.reason == "replaced"
     assert audit.check(settings) == []
     with transaction(settings.database()) as session:
-        assert conflicts.corrections(session, study.id) == [
+        assert conflicts.sentences(session, study.id) == [
             "Demographics corrected by an operator: Patient ID, Patient's Name."
         ]
         assert quarantine.counts(session)["conflicting_sop_instance"] == 0

@@ -1,0 +1,19 @@
+"""Mark the instances whose header does not say of which patient they are."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0008"
+down_revision = "0007"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    # The headers of stored objects are not read again: they are taken for identified, as before.
+    op.add_column("instances", sa.Column("identified", sa.Boolean(), server_default=sa.true(), nullable=False))
+    op.alter_column("instances", "identified", server_default=None)
+
+
+def downgrade() -> None:
+    op.drop_column("instances", "identified")
