@@ -18,7 +18,7 @@ from db.logs import frames
 from db.reference import fingerprint
 from db.session import statements, transaction
 from db.states import JobState
-from db.studies import conflicts, lifecycle, other_objects, transfers
+from db.studies import decisions, lifecycle, other_objects, transfers
 from worker.images.study import StoredInstance
 from worker.pipeline import StudyToReport
 
@@ -154,7 +154,7 @@ class Attempt:
     def _read_study(self) -> StudyToReport:
         with statements(self._url) as session:
             rows = session.execute(STUDY, {"study_id": self.claim.study_id}).all()
-            corrections = conflicts.sentences(session, self.claim.study_id)
+            corrections = decisions.sentences(session, self.claim.study_id)
             corrections += transfers.limitations(session, self.claim.study_id)
             late_arrivals = lifecycle.late_arrivals(session, self.claim.study_id, self.claim.revision)
             not_images = other_objects.not_images(session, self.claim.study_id)

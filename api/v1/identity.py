@@ -15,7 +15,7 @@ from db.access.keys import KeyHolder
 from db.errors import NotPossible
 from db.models import Study
 from db.operations import overview
-from db.studies import conflicts
+from db.studies import decisions
 
 #: Bytes of a decision; it has about 40.
 MAX_BODY_BYTES = 1024
@@ -77,7 +77,7 @@ def identities(session: Database, study_id: uuid.UUID) -> Identities:
     """Return the identities under the Study Instance UID of a study, and the decisions about them."""
     uid = reading.study(session, study_id).study_instance_uid
     lines = sorted(overview.studies(session, [uid]), key=lambda line: line.identity_number)
-    decided = conflicts.decisions(session, [line.id for line in lines])
+    decided = decisions.decided(session, [line.id for line in lines])
     return Identities(
         study_instance_uid=uid,
         studies=[reading.study_with_content(session, line.id) for line in lines],
@@ -106,8 +106,8 @@ def decide(
     reading.study(session, study_id)
     study = session.get_one(Study, study_id)
     try:
-        remaining = conflicts.decide(
-            session, study, conflicts.Decision(asked.decision), f"key {holder.name}", right=asked.right
+        remaining = decisions.decide(
+            session, study, decisions.Decision(asked.decision), f"key {holder.name}", right=asked.right
         )
     except NotPossible as error:
         hint = "GET the same path to see the identities and the decisions about them"

@@ -10,7 +10,7 @@ from db.errors import NotPossible, Reason
 from db.models import IdentityDecision, Instance, Quarantined
 from db.states import StudyState
 from db.studies import conflicts, identity, revisions
-from db.studies.conflicts import Decision
+from db.studies.decisions import Decision
 
 if TYPE_CHECKING:
     import uuid

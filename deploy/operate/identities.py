@@ -9,7 +9,7 @@ from rich.table import Column, Table
 
 from db.operations import overview
 from db.session import transaction
-from db.studies import conflicts, identity, lifecycle
+from db.studies import decisions, identity, lifecycle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from db.models import Study
     from db.settings import Settings
-    from db.studies.conflicts import Decision
+    from db.studies.decisions import Decision
 
 
 _FIELDS = tuple(identity.LABELS.items())
@@ -29,7 +29,7 @@ def show(settings: Settings, console: Console, name: str, *, values: bool) -> No
     """Print the identities and the decisions about them; patient attributes only with *values*."""
     with transaction(settings.database()) as session:
         study = lifecycle.find(session, name)
-        every = sorted([study, *conflicts.siblings(session, study)], key=lambda row: row.identity_number)
+        every = sorted([study, *decisions.siblings(session, study)], key=lambda row: row.identity_number)
         console.print(_identities(session, every))
         for line in _lines(session, every, values=values):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -50,7 +50,7 @@ def _lines(session: Session, every: list[Study], *, values: bool) -> Iterator[st
         )
     if every[0].differs is not None:
         yield f"different: {identity.labels(every[0].differs) or 'no field; the objects fit several identities'}"
-    for row in conflicts.decisions(session, [study.id for study in every]):
+    for row in decisions.decided(session, [study.id for study in every]):
         fields = identity.labels(row.differs) or "missing values"
         yield f"{row.decided_at:%Y-%m-%d %H:%M:%S %Z} {row.decision} by {row.decided_by} ({fields})"
 
@@ -60,7 +60,7 @@ def decide(settings: Settings, console: Console, name: str, decision: Decision, 
     with transaction(settings.database()) as session:
         study = lifecycle.find(session, name)
         uid = study.study_instance_uid
-        conflicts.decide(session, study, decision, f"user {user()}", right=right)
+        decisions.decide(session, study, decision, f"user {user()}", right=right)
     show(settings, console, uid, values=False)
 
 

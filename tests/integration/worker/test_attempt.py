@@ -17,7 +17,7 @@ from db.jobs import claims
 from db.models import Job, Report
 from db.reference import fingerprint
 from db.session import transaction
-from db.studies import conflicts, lifecycle
+from db.studies import decisions, lifecycle
 from db.studies.lifecycle import StudyAttributes
 from tests.integration.db.conftest import Arrivals
 from tests.integration.db.jobs.test_claims import DRAFT
@@ -85,7 +85,7 @@ def test_writer_follows_the_corrected_identity(database_url: str, settings: Sett
     waiting.image()
     waiting.image(study=StudyAttributes(waiting.uid, patient_id="OTHER", patient_name="PHANTOM^ONE"))
     with transaction(database_url) as session:
-        conflicts.decide(session, lifecycle.find(session, waiting.uid), conflicts.Decision.TAKE_OVER, "user test")
+        decisions.decide(session, lifecycle.find(session, waiting.uid), decisions.Decision.TAKE_OVER, "user test")
     waiting.settle()
 
     ClaimLoop(settings).run_once(lambda study, _: studies.append(study) or DRAFT)

@@ -9,7 +9,7 @@ import pytest
 from db.access import keys
 from db.models import Study
 from db.session import transaction
-from db.studies import conflicts
+from db.studies import conflicts, decisions
 
 if TYPE_CHECKING:
     import uuid
@@ -110,5 +110,5 @@ def test_held_study_raises_an_alarm(client: TestClient, held: uuid.UUID, databas
     assert 'prelim_alarm{code="identity_conflict"} 1.0' in metrics
     assert 'prelim_studies{state="held"} 2.0' in metrics
     with transaction(database_url) as session:
-        conflicts.decide(session, session.get_one(Study, held), conflicts.Decision.REFUSE, "user test")
+        decisions.decide(session, session.get_one(Study, held), decisions.Decision.REFUSE, "user test")
     assert 'prelim_alarm{code="identity_conflict"} 0.0' in client.get("/metrics").text

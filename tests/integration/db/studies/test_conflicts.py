@@ -14,8 +14,8 @@ from db.models import IdentityDecision, Instance, Study
 from db.operations import invariants
 from db.reports import versions
 from db.session import transaction
-from db.studies import conflicts, identity, lifecycle
-from db.studies.conflicts import Decision
+from db.studies import decisions, identity, lifecycle
+from db.studies.decisions import Decision
 from db.studies.identity import Identity
 from db.studies.lifecycle import Recorded, StudyAttributes
 
@@ -61,7 +61,7 @@ class Identities:
     def decide(self, decision: Decision, number: int = 1, **values: Any) -> Study:
         named = self.studies()[number - 1]
         with transaction(self.arrivals.url) as session:
-            return conflicts.decide(session, named, decision, "user test", **values)
+            return decisions.decide(session, named, decision, "user test", **values)
 
     def report(self) -> None:
         for _ in self.arrivals.settle():
@@ -72,7 +72,7 @@ class Identities:
 
     def sentences(self) -> list[str]:
         with transaction(self.arrivals.url) as session:
-            return conflicts.sentences(session, self.studies()[0].id)
+            return decisions.sentences(session, self.studies()[0].id)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from db.models import IdentityDecision, Instance, Quarantined, Study
 from db.operations import quarantine
 from db.session import transaction
-from db.studies import conflicts
+from db.studies import decisions
 from deploy.operate import audit, quarantined_files
 from dicom_listener.indexing import indexer
 from dicom_listener.spool.durable import Spool
@@ -67,7 +67,7 @@ def test_corrected_object_replaces_the_stored_one(settings: Settings) -> None:
     assert row.reason == "replaced"
     assert audit.check(settings) == []
     with transaction(settings.database()) as session:
-        assert conflicts.sentences(session, study.id) == [
+        assert decisions.sentences(session, study.id) == [
             "Demographics corrected by an operator: Patient ID, Patient's Name."
         ]
         assert quarantine.counts(session)["conflicting_sop_instance"] == 0
