@@ -8,7 +8,7 @@ class StudyState(StrEnum):
 
     RECEIVING = "receiving"
     SETTLED = "settled"
-    #: Objects of another identity arrived under its Study Instance UID: a person decides (db.studies.conflicts).
+    #: Objects of another identity arrived under its Study Instance UID: a person decides (db.studies.identity).
     HELD = "held"
     REPORTED = "reported"
     NOT_REPORTABLE = "not_reportable"

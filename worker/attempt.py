@@ -18,7 +18,8 @@ from db.logs import frames
 from db.reference import fingerprint
 from db.session import statements, transaction
 from db.states import JobState
-from db.studies import decisions, lifecycle, other_objects, transfers
+from db.studies import lifecycle, other_objects, transfers
+from db.studies.identity import decisions
 from worker.images.study import StoredInstance
 from worker.pipeline import StudyToReport
 

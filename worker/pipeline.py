@@ -75,7 +75,7 @@ class StudyToReport:
     called_ae_titles: frozenset[str] = frozenset()
     #: Sentences about images added since the previous version, from db.studies.lifecycle.
     late_arrivals: Sequence[str] = ()
-    #: Sentences about the identity of the study and a broken transfer, from db.studies.decisions and transfers.
+    #: Sentences about the identity of the study (db.studies.identity) and a broken transfer (transfers).
     corrections: Sequence[str] = ()
     #: Sentences about objects that are no images, from db.studies.other_objects.
     not_images: Sequence[str] = ()

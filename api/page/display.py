@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from db.states import DisplayedState
-from db.studies.identity import labels
+from db.studies.identity.identity import labels
 from db.studies.priority import ROUTINE, STAT
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from db.access.keys import KeyHolder
 from db.errors import NotPossible
 from db.models import Study
 from db.operations import overview
-from db.studies import decisions
+from db.studies.identity import decisions
 
 #: Bytes of a decision; it has about 40.
 MAX_BODY_BYTES = 1024

@@ -10,7 +10,7 @@ from api.v1.schemas import Content, Evidence, Image, Report, Study, StudyWithCon
 from db.operations import overview
 from db.reports import versions
 from db.states import DisplayedState
-from db.studies import conflicts
+from db.studies.identity import conflicts
 
 if TYPE_CHECKING:
     import uuid

@@ -18,7 +18,7 @@ class IdentityDecision(Base):
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
     # CASCADE: erasing a study erases its patient's attributes here.
     study_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"), index=True)
-    #: A code of db.studies.decisions.Decision.
+    #: A code of db.studies.identity.decisions.Decision.
     decision: Mapped[str]
     #: Fields that differed.
     differs: Mapped[list[str]]

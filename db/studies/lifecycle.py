@@ -4,7 +4,7 @@
         ^__________________________________| late images: revision + 1
 
 While a study is `settled`, its job is queued or running (db.jobs.claims). While it is `held`, a person decides about
-its identity (db.studies.conflicts).
+its identity (db.studies.identity.conflicts).
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from db.errors import Reason, UnknownStudy
 from db.models import Instance, Quarantined, Report, Study
 from db.models.base import any_of, given
 from db.states import StudyState
-from db.studies import conflicts, identity, revisions, transfers
+from db.studies import revisions, transfers
+from db.studies.identity import conflicts, identity
 
 if TYPE_CHECKING:
     import datetime as dt

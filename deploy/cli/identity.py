@@ -45,7 +45,7 @@ def decide_identity(
     values: Annotated[bool, typer.Option("--values", help="Show the patient's attributes too.")] = False,
 ) -> None:
     """Show or decide about a study that is held because objects of different patients arrived for it."""
-    from db.studies.decisions import Decision
+    from db.studies.identity.decisions import Decision
     from deploy.operate import identities
 
     if decision is None:

@@ -9,7 +9,8 @@ from rich.table import Column, Table
 
 from db.operations import overview
 from db.session import transaction
-from db.studies import decisions, identity, lifecycle
+from db.studies import lifecycle
+from db.studies.identity import decisions, identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from db.models import Study
     from db.settings import Settings
-    from db.studies.decisions import Decision
+    from db.studies.identity.decisions import Decision
 
 
 _FIELDS = tuple(identity.LABELS.items())

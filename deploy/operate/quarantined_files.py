@@ -18,7 +18,8 @@ from db.errors import NotPossible, Reason, UnknownStudy
 from db.models import Instance, Quarantined
 from db.operations import quarantine
 from db.session import transaction
-from db.studies import lifecycle, replacement
+from db.studies import lifecycle
+from db.studies.identity import replacement
 from deploy.operate.identities import user
 from dicom_listener.dicom.statuses import Refusal
 from dicom_listener.indexing import headers

@@ -16,7 +16,8 @@ from db.operations import overview
 from db.reports import versions
 from db.session import transaction
 from db.states import StudyState
-from db.studies import conflicts, lifecycle, settling
+from db.studies import lifecycle, settling
+from db.studies.identity import conflicts
 
 if TYPE_CHECKING:
     from collections.abc import Callable

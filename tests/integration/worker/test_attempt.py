@@ -17,7 +17,8 @@ from db.jobs import claims
 from db.models import Job, Report
 from db.reference import fingerprint
 from db.session import transaction
-from db.studies import decisions, lifecycle
+from db.studies import lifecycle
+from db.studies.identity import decisions
 from db.studies.lifecycle import StudyAttributes
 from tests.integration.db.conftest import Arrivals
 from tests.integration.db.jobs.test_claims import DRAFT

@@ -9,7 +9,7 @@ import pytest
 from db.access import keys
 from db.models import Study
 from db.session import transaction
-from db.studies import conflicts, decisions
+from db.studies.identity import conflicts, decisions
 
 if TYPE_CHECKING:
     import uuid

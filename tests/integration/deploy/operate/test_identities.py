@@ -9,7 +9,7 @@ from rich.console import Console
 
 from db.errors import NotPossible
 from db.settings import Settings
-from db.studies.decisions import Decision
+from db.studies.identity.decisions import Decision
 from db.studies.lifecycle import StudyAttributes
 from deploy.operate import identities
 from tests.integration.db.conftest import Arrivals

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from db.models import IdentityDecision, Instance, Quarantined, Study
 from db.operations import quarantine
 from db.session import transaction
-from db.studies import decisions
+from db.studies.identity import decisions
 from deploy.operate import audit, quarantined_files
 from dicom_listener.indexing import indexer
 from dicom_listener.spool.durable import Spool

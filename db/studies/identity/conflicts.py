@@ -1,7 +1,7 @@
 """Different identities under one Study Instance UID: separate them and hold the study.
 
 The objects of each identity are a study of their own from their first object on, so that no report can mix them. They
-are held until a person decides (db.studies.decisions). All studies of one Study Instance UID are locked in the order of
+are held until a person decides (`decisions`). All studies of one Study Instance UID are locked in the order of
 their numbers.
 """
 
@@ -15,8 +15,9 @@ from sqlalchemy.dialects.postgresql import insert
 from db.errors import Reason
 from db.models import IdentityDecision, Instance, Study
 from db.states import StudyState
-from db.studies import identity, revisions
-from db.studies.identity import Identity
+from db.studies import revisions
+from db.studies.identity import identity
+from db.studies.identity.identity import Identity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,8 +9,9 @@ from sqlalchemy import func, select
 from db.errors import NotPossible, Reason
 from db.models import IdentityDecision, Instance, Quarantined
 from db.states import StudyState
-from db.studies import conflicts, identity, revisions
-from db.studies.decisions import Decision
+from db.studies import revisions
+from db.studies.identity import conflicts, identity
+from db.studies.identity.decisions import Decision
 
 if TYPE_CHECKING:
     import uuid

@@ -14,9 +14,10 @@ from db.models import IdentityDecision, Instance, Study
 from db.operations import invariants
 from db.reports import versions
 from db.session import transaction
-from db.studies import decisions, identity, lifecycle
-from db.studies.decisions import Decision
-from db.studies.identity import Identity
+from db.studies import lifecycle
+from db.studies.identity import decisions, identity
+from db.studies.identity.decisions import Decision
+from db.studies.identity.identity import Identity
 from db.studies.lifecycle import Recorded, StudyAttributes
 
 if TYPE_CHECKING:

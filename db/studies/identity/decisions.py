@@ -11,7 +11,8 @@ from sqlalchemy.orm import aliased
 from db.errors import NotPossible, Reason
 from db.models import IdentityDecision, Instance, Job, Study
 from db.states import JobState, StudyState
-from db.studies import conflicts, identity, revisions
+from db.studies import revisions
+from db.studies.identity import conflicts, identity
 
 if TYPE_CHECKING:
     import uuid
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from db.studies.identity import Identity
+    from db.studies.identity.identity import Identity
 
 
 class Decision(StrEnum):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from db.studies.identity import Identity, completed, differences, labels
+from db.studies.identity.identity import Identity, completed, differences, labels
 
 KNOWN = Identity("BUG01-A", "SITE", "Phantom^Alpha", "19700101", "M", "ACC01", "20260102")
 
