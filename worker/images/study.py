@@ -15,6 +15,7 @@ from worker.images.decode.files import read
 from worker.images.errors import Unreadable
 from worker.images.select.body_parts import name_of
 from worker.images.select.candidates import NAMES, Tier, best_of, candidate, stable_order, with_described_localizers
+from worker.images.select.copies import copies_of
 from worker.images.select.groups import VOLUMES, choose, groups_of, with_body_parts
 from worker.images.select.unread import unread
 from worker.images.stacks import guarded, render_stack, stacks_of
@@ -55,23 +56,21 @@ def images_of(
     """
     readable, left_out = _readable(sorted(instances, key=lambda instance: instance.sop_instance_uid), on_progress)
     on_headers_read()
-    found = readable
+    copies = copies_of(readable)
+    found = [item for item in readable if item.sop_instance_uid not in copies]
     rendered: dict[tuple[object, ...], list[RenderedImage | Unreadable]] = {}
     failed: dict[tuple[str, int | None], LeftOut] = {}
-    copies: set[str] = set()
     for _ in range(_MAX_ROUNDS):
         best = best_of(found)
         chosen = choose(groups_of(best), budget)
         images, lost = _render_all([each for one in chosen for each in one.selections], rendered, on_progress)
         failed |= {(left.sop_instance_uid, left.frame): left for left in lost}
         # A run with one damaged frame still has the others.
-        new_copies = _copied_series(lost, best, images)
-        unusable = (_unusable(lost, best) - {image.sop_instance_uid for image in images}) | new_copies
-        copies |= new_copies
+        unusable = _unusable(lost, best) - {image.sop_instance_uid for image in images}
         found = [item for item in found if item.sop_instance_uid not in unusable]
         if not unusable:
             break
-    left_out += [left for left in failed.values() if left.sop_instance_uid not in copies]
+    left_out += failed.values()
     if not images:
         raise _no_image(left_out)
     used = {item.sop_instance_uid for item in best}
@@ -166,17 +165,6 @@ def _unusable(lost: Sequence[LeftOut], candidates: Sequence[Candidate]) -> set[s
     return {
         left.sop_instance_uid for left in lost if left.reason != Reason.DUPLICATE or left.sop_instance_uid not in placed
     }
-
-
-def _copied_series(
-    lost: Sequence[LeftOut], candidates: Sequence[Candidate], images: Sequence[RenderedImage]
-) -> set[str]:
-    """Return the objects of volumes sent twice: each image selected from the series equals one of another series."""
-    series = {item.sop_instance_uid: item.series for item in candidates if item.family in VOLUMES}
-    equal = {series.get(left.sop_instance_uid) for left in lost if left.reason == Reason.DUPLICATE}
-    other = {series.get(left.sop_instance_uid) for left in lost if left.reason != Reason.DUPLICATE}
-    copied = equal - other - {series.get(image.sop_instance_uid) for image in images} - {None}
-    return {uid for uid, own in series.items() if own in copied}
 
 
 def _not_selected(item: Candidate) -> LeftOut:

@@ -21,7 +21,8 @@ def evenly(total: int, count: int) -> list[int]:
     """Return at most *count* indices below *total*, evenly spaced after both ends are trimmed."""
     if count >= total:
         return list(range(total))
-    edge = (total - 1) * _TRIM if count > 1 else (total - 1) / 2
+    # Two at the trimmed ends would show neither the hila nor the ventricles.
+    edge = (total - 1) * (_TRIM if count > 2 else 0.5 / count)  # noqa: PLR2004
     return sorted({round(index) for index in np.linspace(edge, total - 1 - edge, count)})
 
 

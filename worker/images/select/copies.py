@@ -1,0 +1,71 @@
+"""Find volumes that were sent again under other UIDs: same positions, same pixels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from db.studies.transfer_syntaxes import DEFLATED
+from worker.images.errors import Unreadable
+from worker.images.select.groups import VOLUMES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from worker.images.decode.header import Header
+    from worker.images.select.candidates import Candidate
+
+#: Bytes compared of each object, from the start of its pixels: a slice has less, a multi-frame object more.
+_MAX_COMPARED = 1 << 20
+
+
+def copies_of(candidates: Sequence[Candidate]) -> set[str]:
+    """Return the SOP Instance UIDs of the series that repeat an earlier one of *candidates*.
+
+    Pixels are read only of series whose slices agree in number, size and position.
+    """
+    series: dict[str, list[Candidate]] = defaultdict(list)
+    for item in candidates:
+        if item.family in VOLUMES:
+            series[item.series].append(item)
+    alike: dict[tuple[object, ...], list[list[Candidate]]] = defaultdict(list)
+    for items in series.values():
+        ordered = sorted(items, key=lambda item: item.header.numbers("ImagePositionPatient"))
+        alike[_geometry(ordered)].append(ordered)
+    return {
+        item.sop_instance_uid for one in alike.values() if len(one) > 1 for items in _repeated(one) for item in items
+    }
+
+
+def _geometry(ordered: Sequence[Candidate]) -> tuple[object, ...]:
+    first = ordered[0]
+    keys = (item.header.numbers("ImagePositionPatient") for item in ordered)
+    return first.family, first.header.integer("Rows"), first.header.integer("Columns"), first.header.frames, *keys
+
+
+def _repeated(alike: Sequence[list[Candidate]]) -> list[list[Candidate]]:
+    """Return the series whose first, middle and last slice equal those of an earlier series."""
+    seen: set[bytes] = set()
+    repeated = []
+    for items in alike:
+        digest = hashlib.sha256()
+        for place in (0, len(items) // 2, -1):
+            digest.update(_pixels(items[place].header))
+        if digest.digest() in seen:
+            repeated.append(items)
+        seen.add(digest.digest())
+    return repeated
+
+
+def _pixels(header: Header) -> bytes:
+    """Return the encoded pixels, at most the first MiB; the path of an object whose pixels are not in its file."""
+    try:
+        if header.syntax in DEFLATED:
+            return str(header.path).encode()
+        element = header.pixel_data()
+        with header.path.open("rb") as file:
+            file.seek(element.start)
+            return file.read(min(element.end - element.start, _MAX_COMPARED))
+    except (OSError, Unreadable):
+        return str(header.path).encode()
