@@ -5,6 +5,8 @@ A message carries the UUID of a job and nothing else, and a task returns nothing
 
 from __future__ import annotations
 
+import os
+import socket
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -14,6 +16,8 @@ from redis.exceptions import RedisError
 
 if TYPE_CHECKING:
     import uuid
+
+    from db.settings import Settings
 
 log = structlog.get_logger()
 
@@ -53,6 +57,22 @@ def make_app(broker_url: str) -> Celery:
         },
     )
     return app
+
+
+def worker_arguments(settings: Settings) -> list[str]:
+    """Return the arguments of Celery's command for a worker that runs in this process.
+
+    The node name has the host name and process id of its heartbeat, so that Flower tells the workers of a host apart.
+    """
+    return [
+        "worker",
+        "--pool=threads",
+        f"--concurrency={settings.queue.worker_slots}",
+        f"--hostname=prelim-{os.getpid()}@{socket.gethostname()}",
+        f"--loglevel={settings.operations.log_level}",
+        "--without-mingle",
+        "--without-gossip",
+    ]
 
 
 def send(app: Celery, job_id: uuid.UUID) -> bool:

@@ -77,10 +77,10 @@ def work() -> None:
     # A missing service is reported here, before Celery and the model's libraries are imported.
     settings.broker()
     settings.database()
-    pool = ("--pool=threads", f"--concurrency={settings.queue.worker_slots}")
-    options = (*pool, f"--loglevel={settings.operations.log_level}", "--without-mingle")
+    from db.jobs.celery_app import worker_arguments
+
     # exec: the supervised process is Celery itself and receives the signals.
-    os.execv(sys.executable, (sys.executable, "-m", "celery", "-A", "worker", "worker", *options))  # noqa: S606 - no shell is wanted
+    os.execv(sys.executable, (sys.executable, "-m", "celery", "-A", "worker", *worker_arguments(settings)))  # noqa: S606 - no shell is wanted
 
 
 @command()

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from db.settings import Settings
 
 
+#: Seconds for which Flower shows a worker that has ended.
+OFFLINE_SECONDS = 300
+
+
 def run(settings: Settings) -> None:
     """Serve Flower until SIGTERM, always with a password, which is kept off the command line."""
     os.environ["FLOWER_BASIC_AUTH"] = f"{FLOWER_USER}:{flower_password(settings)}"
@@ -20,6 +24,8 @@ def run(settings: Settings) -> None:
         f"--address={settings.operations.flower_host}",
         f"--port={settings.operations.flower_port}",
         f"--logging={settings.operations.log_level}",
+        # Each start of a worker has a name of its own.
+        f"--purge_offline_workers={OFFLINE_SECONDS}",
     ]
     # It queries the workers while they are still starting, and again on every page.
     logging.getLogger("flower.inspector").setLevel(logging.ERROR)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from db import logs
 from db.environment import load_settings
+from db.jobs.celery_app import worker_arguments
 from db.reports.versions import Draft
 from db.settings import Settings
 from deploy.spawn import PR_SET_PDEATHSIG
@@ -65,9 +66,7 @@ def listen(settings: Settings) -> None:
 
 def work(settings: Settings) -> None:
     _skew_clock(settings.operations.data_dir / CLOCK)
-    slots = f"--concurrency={settings.queue.worker_slots}"
-    words = ["worker", "--pool=threads", slots, "--loglevel=info", "--without-mingle", "--without-gossip"]
-    build(settings, FakeWriter).worker_main(words)
+    build(settings, FakeWriter).worker_main(worker_arguments(settings))
 
 
 ROLES: dict[str, Callable[[Settings], None]] = {"listener": listen, "dispatcher": dispatch.run, "worker": work}
