@@ -33,6 +33,9 @@ LIBRARY_LEVELS = {
     # Two lines per task, with arguments and results; the worker logs the outcome of a job itself.
     "celery.worker.strategy": logging.WARNING,
     "celery.app.trace": logging.WARNING,
+    # A line or more for each attempt to reach the broker; db.jobs.outages reports an outage once.
+    "celery.worker.consumer.consumer": logging.CRITICAL,
+    "celery.worker.consumer.connection": logging.WARNING,
     # Its warnings quote values, which may be patient data.
     "pydicom": logging.CRITICAL,
     # Its lines quote what the peer sent; dicom_listener and its commands report every failure themselves.

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     import uuid
     from collections.abc import Collection, Sequence
 
-    from celery import Celery
-
     from db.settings import Settings
     from dicom_listener.spool.associations import Transfer
 
@@ -44,7 +42,7 @@ log = structlog.get_logger()
 PAUSE_AFTER_FAILURE_SECONDS = 2
 
 
-def run_once(settings: Settings, app: Celery) -> int:
+def run_once(settings: Settings, app: celery_app.App) -> int:
     """Run each step once; returns the number of files, studies and jobs moved.
 
     Raises SQLAlchemyError if the database cannot be reached, OSError if the spool fails. An unreachable broker is only
@@ -102,15 +100,17 @@ def rescue(settings: Settings) -> int:
     return rescued
 
 
-def announce(settings: Settings, app: Celery) -> int:
+def announce(settings: Settings, app: celery_app.App) -> int:
     """Send wake-up messages for waiting jobs, again if Redis has lost them; returns the number sent."""
     with transaction(settings.database()) as session:
         if not wakeups.has_unannounced(session):
             return 0
+    if app.outage.resting:
+        return 0
     try:
         in_queue = celery_app.depth(app)
     except celery_app.BROKER_ERRORS as error:
-        log.warning("broker.unreachable", error=type(error).__name__)
+        app.outage.failed(error)
         return 0
     # Not durable: after a crash of PostgreSQL the messages are sent once more.
     with transaction(settings.database(), durable=False) as session:
@@ -118,7 +118,7 @@ def announce(settings: Settings, app: Celery) -> int:
     return _send(settings, app, jobs_to_send)
 
 
-def _send(settings: Settings, app: Celery, job_ids: Sequence[uuid.UUID]) -> int:
+def _send(settings: Settings, app: celery_app.App, job_ids: Sequence[uuid.UUID]) -> int:
     for number, job_id in enumerate(job_ids):
         if not celery_app.send(app, job_id):
             with transaction(settings.database()) as session:
@@ -148,12 +148,12 @@ def run(settings: Settings) -> None:
         committing.join()
 
 
-def _loop(settings: Settings, app: Celery, job_listener: wakeups.JobListener, stop: threading.Event) -> None:
+def _loop(settings: Settings, app: celery_app.App, job_listener: wakeups.JobListener, stop: threading.Event) -> None:
     heartbeat_due, failure = 0.0, ""
     while not stop.is_set():
         try:
             if time.monotonic() >= heartbeat_due:
-                _write_heartbeat(settings)
+                _write_heartbeat(settings, app)
                 heartbeat_due = time.monotonic() + heartbeats.INTERVAL_SECONDS
             if not run_once(settings, app) and job_listener.wait(settings.queue.dispatch_seconds, stop):
                 announce(settings, app)
@@ -171,11 +171,14 @@ def _loop(settings: Settings, app: Celery, job_listener: wakeups.JobListener, st
             stop.wait(PAUSE_AFTER_FAILURE_SECONDS)
 
 
-def _write_heartbeat(settings: Settings) -> None:
+def _write_heartbeat(settings: Settings, app: celery_app.App) -> None:
     """Record the heartbeat of the dispatcher with the free space of its disk, and that of the listener."""
+    if app.outage.on and not app.outage.resting:
+        celery_app.probe(app)
+    own = {"disk": asdict(disk.measure(settings.spool)), "broker_outage": app.outage.info}
     listener = status_file.read(Spool(settings.spool).listener)
     with transaction(settings.database(), durable=False) as session:
-        heartbeats.record(session, heartbeats.Role.DISPATCHER, {"disk": asdict(disk.measure(settings.spool))})
+        heartbeats.record(session, heartbeats.Role.DISPATCHER, own)
         if listener is not None:
             heartbeats.record(session, heartbeats.Role.LISTENER, listener, process=listener.pop("process"))
         heartbeats.forget_dead(session)

@@ -121,8 +121,13 @@ class ClaimLoop:
             self._serving.discard(threading.get_ident())
 
     @property
+    def free(self) -> int:
+        """Number of slots without a thread that serves."""
+        return max(self._settings.queue.worker_slots - len(self._serving), 0)
+
+    @property
     def busy(self) -> bool:
-        """True while any thread serves a message."""
+        """True while any thread serves."""
         return bool(self._serving)
 
     def held(self) -> list[claims.Claim]:

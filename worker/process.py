@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
@@ -11,22 +12,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 from celery.signals import setup_logging, worker_init, worker_ready, worker_shutting_down
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from db import logs
 from db.errors import ConfigurationError
 from db.jobs import wakeups
-from db.jobs.celery_app import REPORT_TASK, depth, make_app, send
+from db.jobs.celery_app import BROKER_ERRORS, REPORT_TASK, depth, make_app, probe, send
 from db.operations import heartbeats
-from db.session import limit_statements, transaction
+from db.session import limit_statements, statements, transaction
 from worker.attempt import DATABASE_PAUSE_SECONDS, MARGIN
 from worker.claim_loop import ClaimLoop, JobFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from celery import Celery
-
+    from db.jobs.celery_app import App
     from db.reports.versions import Draft
     from db.settings import Settings
     from worker.pipeline import StudyToReport
@@ -37,6 +37,10 @@ log = structlog.get_logger()
 EXIT_STALLED = 70
 #: Interval at which the engine's progress is checked, in seconds: a small part of any stall limit.
 STALL_POLL_SECONDS = 1.0
+#: Interval at which a worker with a free slot looks for overdue jobs, in seconds.
+POLL_SECONDS = 1.0
+#: Seconds after which a job is claimed without a message; a message takes milliseconds.
+OVERDUE_SECONDS = 2.0
 #: Interval at which a stopping worker checks whether its reports are finished, in seconds.
 STOP_POLL_SECONDS = 0.1
 #: Time to return jobs to the queue before a stalled process exits, in seconds.
@@ -66,7 +70,7 @@ class Writer(Protocol):
         """Write the report of one study."""
 
 
-def build(settings: Settings, load: Callable[[Settings], Writer]) -> Celery:
+def build(settings: Settings, load: Callable[[Settings], Writer]) -> App:
     """Return the application with its one task; *load* is called by the worker's first signal, never on import."""
     app = make_app(settings.broker())
     worker = Worker(settings, load, app)
@@ -83,7 +87,7 @@ def build(settings: Settings, load: Callable[[Settings], Writer]) -> Celery:
 class Worker:
     """One process with one model: the handlers of its Celery signals and of its one task."""
 
-    def __init__(self, settings: Settings, load: Callable[[Settings], Writer], app: Celery) -> None:
+    def __init__(self, settings: Settings, load: Callable[[Settings], Writer], app: App) -> None:
         self._settings = settings
         self._load = load
         self._app = app
@@ -91,6 +95,8 @@ class Worker:
         self._writer: Writer | None = None
         self._stopping = threading.Event()
         self._last_message = time.monotonic()
+        #: True if messages waited at the last heartbeat although the process was idle.
+        self._unread = False
 
     def configure_logs(self, **_: object) -> None:
         """Replace Celery's logging configuration, which has its own format."""
@@ -111,7 +117,7 @@ class Worker:
             log.critical("worker.start_failed", error=type(error).__name__, frames=logs.frames(error))
             raise SystemExit(EXIT_STALLED) from None
         self._last_message = time.monotonic() + STARTUP_SECONDS
-        for loop in (self._heartbeat, self._watchdog):
+        for loop in (self._heartbeat, self._watchdog, self._poll):
             threading.Thread(target=loop, args=(self._writer,), name=loop.__name__, daemon=True).start()
 
     def start_consuming(self, **_: object) -> None:
@@ -167,12 +173,30 @@ class Worker:
             log.warning("jobs.given_back", count=self._jobs.give_back())
             os._exit(0)
 
+    def _poll(self, writer: Writer) -> None:
+        """Claim jobs that no message announced in time: the queue is in PostgreSQL, the broker only wakes."""
+        while not self._stopping.wait(POLL_SECONDS):
+            try:
+                free = self._jobs.free
+                with statements(self._settings.database()) as session:
+                    overdue = wakeups.overdue(session, after_seconds=OVERDUE_SECONDS, at_most=free) if free else 0
+            except SQLAlchemyError:  # db.session logs an outage
+                continue
+            for _ in range(overdue):
+                threading.Thread(target=self._serve_one, args=(writer,), name="overdue", daemon=True).start()
+
+    def _serve_one(self, writer: Writer) -> None:
+        with self._jobs.serving(), contextlib.suppress(OperationalError):
+            self._jobs.run_once(writer.write)
+
     def _heartbeat(self, writer: Writer) -> None:
         while True:
             try:
+                if probe(self._app):
+                    self._exit_if_consumer_lost()
                 with transaction(self._settings.database(), durable=False) as session:
-                    heartbeats.record(session, heartbeats.Role.WORKER, writer.info)
-                self._exit_if_consumer_lost()
+                    info = writer.info | {"broker_outage": self._app.outage.info}
+                    heartbeats.record(session, heartbeats.Role.WORKER, info)
             except OperationalError:  # db.session logs an outage
                 pass
             except Exception as error:  # noqa: BLE001 - a loop's boundary: it must outlive a lost connection
@@ -181,15 +205,21 @@ class Worker:
                 return
 
     def _exit_if_consumer_lost(self) -> None:
-        """End a process that is connected but consumes no messages (celery issue 10302): only a new one will."""
+        """End a process that is connected but consumes no messages (celery issue 10302): only a new one will.
+
+        Its sign are messages that wait at two heartbeats in a row although this process is idle.
+        """
         after = max(MISSED_DELIVERIES * self._settings.queue.redeliver_seconds, MIN_SILENCE_SECONDS)
         silence = time.monotonic() - self._last_message
+        unread, self._unread = self._unread, False
         if self._jobs.busy or silence < after:
             return
-        with transaction(self._settings.database()) as session:
-            overdue = wakeups.overdue(session, after_seconds=self._settings.queue.redeliver_seconds / 2)
-        if overdue and depth(self._app):
-            log.critical("consumer.lost", seconds=round(silence), overdue=overdue)
+        try:
+            self._unread = depth(self._app) > 0
+        except BROKER_ERRORS as error:
+            self._app.outage.failed(error)
+        if self._unread and unread:
+            log.critical("consumer.lost", seconds=round(silence))
             os._exit(EXIT_STALLED)
 
     def _watchdog(self, writer: Writer) -> None:

@@ -9,17 +9,16 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any
 
-import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
+
+from db.jobs.outages import Outage
 
 if TYPE_CHECKING:
     import uuid
 
     from db.settings import Settings
-
-log = structlog.get_logger()
 
 #: Errors of an unreachable broker: kombu wraps most of Redis's errors, not all.
 BROKER_ERRORS = (BrokerError, RedisError)
@@ -27,13 +26,23 @@ REPORT_TASK = "prelim.report"
 QUEUE = "prelim"
 #: Seconds until an unreachable Redis is noticed; kombu's default has no limit.
 SOCKET_SECONDS = 5
+#: Seconds for which the key of a probe is kept.
+PROBE_SECONDS = 60
 #: Seconds of kombu's lease on a message: longer than any report, because the job's lease is in Postgres.
 VISIBILITY_SECONDS = 3600
 
 
-def make_app(broker_url: str) -> Celery:
+class App(Celery):  # type: ignore[misc] # Celery has no types
+    """Celery application that knows whether its broker works."""
+
+    def __init__(self, broker_url: str) -> None:
+        super().__init__("prelim", broker=broker_url, set_as_current=False)
+        self.outage = Outage()
+
+
+def make_app(broker_url: str) -> App:
     """Return a Celery application without result backend, with JSON messages and one prefetched message per slot."""
-    app = Celery("prelim", broker=broker_url, set_as_current=False)
+    app = App(broker_url)
     app.conf.update(
         task_default_queue=QUEUE,
         task_ignore_result=True,
@@ -47,6 +56,10 @@ def make_app(broker_url: str) -> Celery:
         worker_send_task_events=True,
         task_send_sent_event=True,
         broker_connection_retry_on_startup=True,
+        # For ever, and also after a refused command: the process holds a model that takes minutes to load.
+        broker_connection_max_retries=None,
+        broker_channel_error_retry=True,
+        worker_consumer="db.jobs.consumer:PatientConsumer",
         broker_transport_options={
             # kombu would pause for 2, then 4 s before it raises, and block its caller.
             "max_retries": 0,
@@ -75,18 +88,34 @@ def worker_arguments(settings: Settings) -> list[str]:
     ]
 
 
-def send(app: Celery, job_id: uuid.UUID) -> bool:
-    """Send the wake-up message of a job; return whether Redis accepted it."""
+def send(app: App, job_id: uuid.UUID) -> bool:
+    """Send the wake-up message of a job; return whether Redis accepted it. During an outage, only some are tried."""
+    if app.outage.resting:
+        return False
     try:
         app.send_task(REPORT_TASK, args=[str(job_id)], retry=False)
     except BROKER_ERRORS as error:
-        log.warning("broker.unreachable", error=type(error).__name__)
+        app.outage.failed(error)
         return False
+    app.outage.succeeded()
     return True
 
 
-def depth(app: Celery) -> int:
+def depth(app: App) -> int:
     """Count the messages in Redis; raises one of BROKER_ERRORS if it is unreachable."""
     with app.pool.acquire(block=True) as connection:
         channel: Any = connection.default_channel
         return int(channel.client.llen(QUEUE))
+
+
+def probe(app: App) -> bool:
+    """Write a key, to find out whether Redis accepts writes: a full or demoted one answers reads."""
+    try:
+        with app.pool.acquire(block=True) as connection:
+            channel: Any = connection.default_channel
+            channel.client.set(f"{QUEUE}.probe", 1, ex=PROBE_SECONDS)
+    except BROKER_ERRORS as error:
+        app.outage.failed(error)
+        return False
+    app.outage.succeeded()
+    return True

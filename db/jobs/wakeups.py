@@ -61,7 +61,12 @@ TAKE = _query("""
 UNANNOUNCED = _query(
     "SELECT EXISTS (SELECT FROM jobs WHERE {waiting} AND (sent_at IS NULL OR sent_at < {lost_before}))"
 )
-OVERDUE = _query("SELECT count(*) FROM jobs WHERE {waiting} AND coalesce(sent_at, available_at) < {lost_before}")
+#: Bounded: every worker with a free slot asks each second.
+OVERDUE = _query("""
+    SELECT count(*) FROM (
+        SELECT FROM jobs WHERE {waiting} AND coalesce(sent_at, available_at) < {lost_before} LIMIT :at_most
+    ) AS overdue
+""")
 NEXT = _query("SELECT id FROM jobs WHERE {waiting} ORDER BY urgent_at LIMIT 1")
 
 
@@ -89,9 +94,9 @@ def next_waiting(session: Session) -> uuid.UUID | None:
     return found
 
 
-def overdue(session: Session, *, after_seconds: float) -> int:
-    """Count the jobs that are still claimable *after_seconds* after their message was sent, or should have been."""
-    return session.scalar(OVERDUE, {"seconds": after_seconds}) or 0
+def overdue(session: Session, *, after_seconds: float, at_most: int) -> int:
+    """Count the jobs, *at_most*, still claimable *after_seconds* after their message was sent or should have been."""
+    return session.scalar(OVERDUE, {"seconds": after_seconds, "at_most": at_most}) or 0
 
 
 def mark_unannounced(session: Session, jobs: Collection[uuid.UUID]) -> None:

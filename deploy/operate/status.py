@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
@@ -45,6 +45,7 @@ def show(settings: Settings, console: Console, *, as_json: bool) -> None:
             "alarms": [alarm.code for alarm in raised],
             "alarm_details": {alarm.code: alarm.detail for alarm in raised},
             "quarantined": quarantined,
+            "broker_outages": {process.name: outage for process, outage in _broker_outages(alive)},
             "listeners": [
                 dataclasses.asdict(found) | {"refusals": [refusals._asdict() for refusals in found.refusals]}
                 for found in listeners
@@ -60,6 +61,13 @@ def show(settings: Settings, console: Console, *, as_json: bool) -> None:
             console.print(f"in quarantine: {count} files, {reason} (`prelim quarantine list`)", highlight=False)
     for line in _refusals(alive):
         console.print(line, highlight=False)
+    for process, outage in _broker_outages(alive):
+        console.print(
+            f"Redis has refused or not answered {process.role} {process.name} for {outage['seconds']} s"
+            f" ({outage['error']}, {outage['failures']} failures): workers poll the database, reports start up to"
+            " 3 s later",
+            highlight=False,
+        )
     for found in listeners:
         console.print(f"{found.open} of {found.limit} associations open", highlight=False)
     _print_alarms(raised, console)
@@ -89,6 +97,11 @@ def _refusals(alive: Sequence[Process]) -> Iterator[str]:
     for process in alive:
         for calling, reason, count in process.info.get("refused", ()):
             yield f"refused {count} times from {calling}: {reason}"
+
+
+def _broker_outages(alive: Sequence[Process]) -> list[tuple[Process, dict[str, Any]]]:
+    """Return the processes for which Redis does not work, with db.jobs.outages.Outage.info."""
+    return [(process, process.info["broker_outage"]) for process in alive if process.info.get("broker_outage")]
 
 
 def _queue(facts: Overview) -> str:

@@ -34,7 +34,7 @@ def waiting(arrivals: Arrivals) -> Arrivals:
 
 
 def taken(session: Session, *, in_queue: int = 0) -> Sequence[uuid.UUID]:
-    return wakeups.take(session, in_queue=in_queue, lost_after_seconds=60)
+    return wakeups.take(session, in_queue=in_queue, lost_after_seconds=60, at_most=9)
 
 
 def sent(url: str, *, in_queue: int) -> int:
@@ -63,9 +63,9 @@ def test_unannounced_job_becomes_overdue(arrivals: Arrivals) -> None:
     arrivals.settle()
     assert sent(arrivals.url, in_queue=1) == 0
     with transaction(arrivals.url) as session:
-        assert wakeups.overdue(session, after_seconds=60) == 0
+        assert wakeups.overdue(session, after_seconds=60, at_most=9) == 0
         session.execute(text("UPDATE jobs SET available_at = available_at - interval '1 hour'"))
-        assert wakeups.overdue(session, after_seconds=60) == 1
+        assert wakeups.overdue(session, after_seconds=60, at_most=9) == 1
 
 
 def test_messages_in_redis_are_not_repeated(waiting: Arrivals) -> None:
@@ -105,7 +105,7 @@ def test_repeated_message_is_not_overdue(waiting: Arrivals) -> None:
     assert sent(waiting.url, in_queue=0) == 5
     assert sent(waiting.url, in_queue=0) == 0
     with transaction(waiting.url) as session:
-        assert wakeups.overdue(session, after_seconds=60) == 0
+        assert wakeups.overdue(session, after_seconds=60, at_most=9) == 0
 
 
 def test_message_the_broker_rejected_is_sent_again(waiting: Arrivals) -> None:
