@@ -142,6 +142,8 @@ class Association:
             return rejection.cause
         self.established = True
         response, self._contexts = self._services.accept(proposal)
+        if stored_only := negotiation.not_decoded(self._contexts.values()):
+            log.info("association.syntaxes_not_decoded", transfer_syntaxes=stored_only)
         self._max_pdu_bytes = proposal.max_pdu_bytes
         self._connection.send(upper_layer.ASSOCIATE_AC, response)
         return None

@@ -16,12 +16,13 @@ from pynetdicom.pdu_primitives import (
 from pynetdicom.presentation import build_context, negotiate_unrestricted
 
 from db.studies import transfer_syntaxes
+from db.studies.sop_classes import is_reportable
 from dicom_listener.dicom import uids
 from dicom_listener.receive.upper_layer import ASSOCIATE_RQ, INVALID_PARAMETER, PDU_HEADER, Abort
 from dicom_listener.spool.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from pynetdicom.presentation import PresentationContext
 
@@ -131,6 +132,13 @@ def parse(content: memoryview) -> Proposal:
     if not 0 < len(contexts) <= MAX_CONTEXTS or not all(context.transfer_syntax for context in contexts):
         raise Abort(f"{len(contexts)} presentation contexts, or one without a transfer syntax", INVALID_PARAMETER)
     return proposal
+
+
+def not_decoded(contexts: Iterable[Context]) -> list[str]:
+    """Return the transfer syntaxes of accepted image contexts whose objects are stored, but not read; described."""
+    syntaxes = {context.transfer_syntax for context in contexts if is_reportable(context.abstract_syntax)}
+    others = sorted(syntaxes - transfer_syntaxes.DECODED)
+    return [transfer_syntaxes.described(uid) for uid in others if not transfer_syntaxes.is_video(uid)]
 
 
 def supported(*, mpps: bool) -> list[PresentationContext]:

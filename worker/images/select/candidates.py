@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from db.errors import Reason
 from db.studies.modalities import family_of
 from db.studies.sop_classes import is_reportable
+from worker.images.decode.elements import FLOAT_PIXELS
 from worker.images.decode.image_pixel import shape_of
 from worker.images.errors import Unreadable
 
@@ -109,6 +110,8 @@ if TYPE_CHECKING:
 
 def candidate(sop_instance_uid: str, header: Header) -> Candidate:
     """Return one object as a candidate. Raises Unreadable if it is not an image, or one that can never be shown."""
+    if header.pixels is not None and header.pixels.tag in FLOAT_PIXELS:
+        header.pixel_data()  # a map of floating-point numbers is an image, of a kind that is not supported
     if not is_reportable(header.text("SOPClassUID")):
         raise Unreadable(Reason.NOT_AN_IMAGE, "the object is not an image that can be reported")
     types = _types(header)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import structlog
+from pydicom.dataset import FileMetaDataset
 from pydicom.uid import (
     CTImageStorage,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGLSLossless,
     RLELossless,
 )
 from pynetdicom import AE, evt
@@ -20,9 +25,11 @@ from pynetdicom.presentation import build_context, build_role
 
 from dicom_listener.dicom.uids import STORAGE_COMMITMENT_PUSH_MODEL, VERIFICATION
 from dicom_listener.receive.listener import Listener
+from tests.conftest import missing
 from tests.fuzz import wire
 from tests.fuzz.wire import Client, ct_slice
 from tests.integration.dicom_listener.listening import settings_for, stored
+from tests.integration.dicom_listener.objects import image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,6 +68,54 @@ def test_first_syntax_that_can_be_decoded_is_accepted_else_the_first(
     association = associate(listener, build_context(CTImageStorage, proposed))
     assert [context.transfer_syntax for context in association.accepted_contexts] == [[chosen]]
     association.release()
+
+
+def test_each_syntax_in_a_context_of_its_own_is_accepted(listener: Listener) -> None:
+    syntaxes = [
+        JPEG2000Lossless,
+        RLELossless,
+        ExplicitVRLittleEndian,
+        ImplicitVRLittleEndian,
+        "1.2.840.10008.1.2.4.110",
+    ]
+    association = associate(listener, *(build_context(CTImageStorage, syntax) for syntax in syntaxes))
+    accepted = [context.transfer_syntax[0] for context in association.accepted_contexts]
+    association.release()
+
+    assert accepted == syntaxes
+
+
+def test_syntaxes_that_are_stored_only_are_logged(listener: Listener) -> None:
+    with structlog.testing.capture_logs() as logs:
+        contexts = [build_context(CTImageStorage, "1.2.840.10008.1.2.4.110"), build_context(CTImageStorage)]
+        associate(listener, *contexts).release()
+
+    [entry] = [entry for entry in logs if entry["event"] == "association.syntaxes_not_decoded"]
+    assert entry["transfer_syntaxes"] == ["1.2.840.10008.1.2.4.110 (JPEG XL Lossless)"]
+
+
+@pytest.mark.parametrize(
+    ("number", "syntax"), [(1, RLELossless), (2, JPEG2000Lossless), (3, ExplicitVRLittleEndian), (4, JPEGLSLossless)]
+)
+def test_dcmsend_delivers_the_bytes_of_the_pixels(
+    listener: Listener, settings: Settings, tmp_path: Path, number: int, syntax: str
+) -> None:
+    program = shutil.which("dcmsend")
+    if program is None:
+        missing("DCMTK's dcmsend (Debian package dcmtk)")
+    dataset = image(SOPInstanceUID=f"1.2.{number}")
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.PixelData = bytes(range(64))
+    if syntax != ExplicitVRLittleEndian:
+        dataset.compress(syntax, generate_instance_uid=False)
+    dataset.save_as(tmp_path / "sent.dcm", enforce_file_format=True)
+
+    subprocess.run([str(program), "127.0.0.1", str(listener.port), tmp_path / "sent.dcm"], check=True, timeout=30)
+
+    [(meta, data_set)] = stored(settings)
+    assert meta.transfer_syntax_uid == syntax
+    assert dataset.PixelData in data_set
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 import structlog
 from pydicom import dcmread
-from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless, VLWholeSlideMicroscopyImageStorage
+from pydicom.uid import (
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    ParametricMapStorage,
+    RLELossless,
+    VLWholeSlideMicroscopyImageStorage,
+)
 
 from db.errors import NotReportable, TransientFailure
 from db.limits import MAX_INFLATED_BYTES
@@ -236,9 +242,11 @@ def test_floating_point_pixels_are_not_supported(store: Any, keyword: str, dtype
     stored = store(np.zeros((64, 64), np.uint16), **{keyword: np.ones((64, 64), dtype).tobytes()})
     dataset = dcmread(stored.path)
     del dataset.PixelData
-    dataset.save_as(stored.path)
+    for sop_class in (dataset.SOPClassUID, ParametricMapStorage):
+        dataset.SOPClassUID = sop_class
+        dataset.save_as(stored.path)
 
-    assert refused(stored) == "unsupported_pixels"
+        assert refused(stored) == "unsupported_pixels"
 
 
 @pytest.mark.parametrize(
