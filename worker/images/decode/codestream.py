@@ -118,7 +118,7 @@ def _jpeg(frame: bytes) -> Codestream:
             return replace(found, colour=colour or found.colour, jfif=jfif, error=error, data=position)
         if codec:
             rows, columns, samples = struct.unpack_from(">HHB", segment, 1)
-            error = 1 << max(1, segment[0] - 7) if codec in (Codec.JPEG_8, Codec.JPEG_12) else 0
+            error = 1 << max(1, segment[0] - 5) if codec in (Codec.JPEG_8, Codec.JPEG_12) else 0
             found = Codestream(codec, rows, columns, samples, _colour_of_ids(segment), error=error)
             found = replace(found, progressive=marker in _PROGRESSIVE_FRAMES)
         colour = _colour(marker, segment) or colour
@@ -163,7 +163,7 @@ def _jpeg_2000(frame: bytes) -> Codestream:
     codec = Codec.HTJ2K if capabilities & 0x4000 else Codec.JPEG_2000
     style = _coding_style(frame)
     transformed, irreversible = style[4:5] == b"\1", style[9:10] == b"\0"
-    error = 1 << max(1, (depth & 0x7F) - 6) if irreversible else 0
+    error = 1 << max(1, (depth & 0x7F) - 4) if irreversible else 0
     return Codestream(codec, bottom - top, right - left, samples, "RGB" if transformed else "", error=error)
 
 

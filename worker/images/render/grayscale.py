@@ -40,8 +40,10 @@ PERCENTILES = f"percentiles {_PERCENTILES[0]} to {_PERCENTILES[1]}"
 _MAX_SAMPLE = 1 << 18
 #: Levels of an image below which its window is too wide: 4 bits of 8.
 _MIN_RANGE = 17
+#: Part of the range of the values that lossy coding changes a padded one at most.
+_PARTS_OF_RANGE = 32
 #: Values beside padding, for each value near it, above which the image is darker or brighter than its padding.
-_MAX_BESIDE = 0.05
+_MAX_BESIDE = 0.02
 #: Share of the pixels between black and white below which a header's window hides the image.
 _MIN_VISIBLE = 0.001
 
@@ -110,20 +112,26 @@ def _padding(header: Header, frame: Frame) -> tuple[int, int] | None:
     error = frame.error
     if not error and header.text("LossyImageCompression") == "01":
         # Decompressed by the sender, or coded without loss again.
-        error = 1 << max(1, frame.stored - 7)
-    return (low - error, high + error) if error and _stands_apart(frame, low, high, error) else (low, high)
+        error = 1 << max(1, frame.stored - 5)
+    tolerance = _tolerance(frame, low, high, error) if error else 0
+    return low - tolerance, high + tolerance
 
 
-def _stands_apart(frame: Frame, low: int, high: int, error: int) -> bool:
-    """Return whether values near padding are padding that lossy compression changed, and not part of the image.
+def _tolerance(frame: Frame, low: int, high: int, error: int) -> int:
+    """Return the distance from padding, at most *error*, within which values are padding that lossy coding changed.
 
-    They are if the next values are rare: an image goes on beside them.
+    The next values are rare: otherwise an image goes on beside its padding.
     """
-    values = _subset(frame)
-    distance = np.maximum(low - values.astype(np.int64), values - np.int64(high))
-    near = np.count_nonzero(distance <= error)
-    beside = np.count_nonzero((distance > error) & (distance <= 2 * error))
-    return bool(beside <= _MAX_BESIDE * near)
+    values = _subset(frame).astype(np.int64)
+    distance = np.maximum(low - values, values - high)
+    # The declared bits may be more than those in use.
+    tolerance = min(error, int(np.ptp(values)) // _PARTS_OF_RANGE) if values.size else 0
+    while tolerance:
+        near, wider = (np.count_nonzero(distance <= reach) for reach in (tolerance, 2 * tolerance))
+        if wider - near <= _MAX_BESIDE * near:
+            break
+        tolerance //= 2
+    return tolerance
 
 
 def _selected_voi(header: Header, frame: Frame, rescale: Function, min_range: int) -> tuple[Function, Steps]:
