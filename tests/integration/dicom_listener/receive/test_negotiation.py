@@ -103,10 +103,10 @@ def test_dcmsend_delivers_the_bytes_of_the_pixels(
     program = shutil.which("dcmsend")
     if program is None:
         missing("DCMTK's dcmsend (Debian package dcmtk)")
-    dataset = image(SOPInstanceUID=f"1.2.{number}")
+    dataset = image(SOPInstanceUID=f"1.2.{number}", Rows=64, Columns=64)
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.PixelData = bytes(range(64))
+    dataset.PixelData = bytes(range(64)) * 64
     if syntax != ExplicitVRLittleEndian:
         dataset.compress(syntax, generate_instance_uid=False)
     dataset.save_as(tmp_path / "sent.dcm", enforce_file_format=True)
