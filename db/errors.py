@@ -68,6 +68,7 @@ class Reason(StrEnum):
     # A file in quarantine.
     CONFLICTING_SOP_INSTANCE = "conflicting_sop_instance", "another object has this SOP Instance UID; the first is kept"
     REPLACED = "replaced", "an operator replaced the object by one with a corrected header and the same pixels"
+    FILE_ERROR = "file_error", "the disk returned an error for the file"
     UNREADABLE = "unreadable", "the file cannot be indexed"
 
 

@@ -22,7 +22,7 @@ from db.session import limit_statements, transaction
 from db.studies import procedure_steps, settling
 from db.studies.transfers import break_off
 from dicom_listener.commitment import deliver
-from dicom_listener.indexing import indexer
+from dicom_listener.indexing import indexer, unreadable
 from dicom_listener.receive import status_file
 from dicom_listener.receive.peers import PeerDirectory
 from dicom_listener.spool import file_system
@@ -172,11 +172,16 @@ def _loop(settings: Settings, app: celery_app.App, job_listener: wakeups.JobList
 
 
 def _write_heartbeat(settings: Settings, app: celery_app.App) -> None:
-    """Record the heartbeat of the dispatcher with the free space of its disk, and that of the listener."""
+    """Record the heartbeat of the dispatcher with the state of its disk and broker, and that of the listener."""
     if app.outage.on and not app.outage.resting:
         celery_app.probe(app)
-    own = {"disk": asdict(disk.measure(settings.spool)), "broker_outage": app.outage.info}
     listener = status_file.read(Spool(settings.spool).listener)
+    measured = disk.measure_existing(settings.spool)
+    own = {
+        "disk": None if measured is None else asdict(measured),
+        "unreadable": unreadable.of_spool(settings.spool).info(),
+        "broker_outage": app.outage.info,
+    }
     with transaction(settings.database(), durable=False) as session:
         heartbeats.record(session, heartbeats.Role.DISPATCHER, own)
         if listener is not None:

@@ -43,6 +43,7 @@ CODES = (
     "associations_exhausted",
     "associations_rejected",
     "objects_refused",
+    "files_unreadable",
     "quarantined",
     "reason_rising",
 )
@@ -77,6 +78,7 @@ def raised(session: Session, settings: Settings) -> list[Alarm]:
         _silent(session, Role.LISTENER, "`prelim listen`: no study is received"),
         _silent(session, Role.API, "`prelim serve`: no report can be read"),
         *listener_status.alarms(listener_status.current(session), after_seconds),
+        _unreadable(session),
         _quarantined(session),
         outcomes.alarm(outcomes.latest(session)),
     )
@@ -107,6 +109,18 @@ def _silent(session: Session, role: Role, consequence: str) -> tuple[str, str] |
     if not known or not once or heartbeats.alive(session, role):
         return None
     return f"no_{role}", f"no {role} is alive; see its log and start {consequence}"
+
+
+def _unreadable(session: Session) -> tuple[str, str] | None:
+    """Return the alarm for received files that wait because the disk cannot read them."""
+    found = [process.info.get("unreadable") for process in heartbeats.alive(session, Role.DISPATCHER)]
+    worst = max((info for info in found if info), key=lambda info: info["files"], default=None)
+    if worst is None:
+        return None
+    return "files_unreadable", (
+        f"{worst['files']} received files cannot be read ({worst['error']}) and wait in spool/inbox: check disk, mount"
+        " and owner of PRELIM_DATA_DIR; the log of `prelim dispatch` has their names"
+    )
 
 
 def _quarantined(session: Session) -> tuple[str, str] | None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 #: Reasons for which a file is in quarantine.
-REASONS = (Reason.CONFLICTING_SOP_INSTANCE, Reason.UNREADABLE, Reason.REPLACED)
+REASONS = (Reason.CONFLICTING_SOP_INSTANCE, Reason.UNREADABLE, Reason.FILE_ERROR, Reason.REPLACED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from sqlalchemy import func, or_, select, text, update
+from sqlalchemy import delete, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from db.errors import Reason, UnknownStudy
@@ -156,6 +156,13 @@ def instances(session: Session, sop_instance_uids: Collection[str]) -> dict[str,
 def quarantine(session: Session, file: Quarantined) -> None:
     """Insert the row of an acknowledged file that became no instance; repeating it changes nothing."""
     session.execute(insert(Quarantined).values(given(file)).on_conflict_do_nothing(index_elements=["file_path"]))
+
+
+def release(session: Session, file_paths: Collection[str]) -> None:
+    """Delete the rows of files in quarantine that the disk can read again: they become instances."""
+    session.execute(
+        delete(Quarantined).where(Quarantined.file_path == any_of(file_paths), Quarantined.reason == Reason.FILE_ERROR)
+    )
 
 
 def late_arrivals(session: Session, study_id: uuid.UUID, revision: int) -> list[str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -23,8 +22,9 @@ from db.session import transaction
 from db.studies import lifecycle
 from db.studies.lifecycle import ReceivedInstance, Recorded
 from dicom_listener.dicom.statuses import Refusal
-from dicom_listener.indexing import headers, n_service_events
+from dicom_listener.indexing import headers, n_service_events, unreadable
 from dicom_listener.indexing.repair import repair
+from dicom_listener.indexing.unreadable import Unreadable
 from dicom_listener.spool.durable import Spool, sync_directory
 from dicom_listener.spool.file_meta import C_STORE
 
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     from db.settings import Settings
 
-    #: An instance, another record, or the cause of quarantine.
-    Found = ReceivedInstance | n_service_events.Record | str
+    #: An instance, another record, the cause of quarantine, or the error of the file.
+    Found = ReceivedInstance | n_service_events.Record | str | Unreadable
 
 log = structlog.get_logger()
 
@@ -55,7 +55,7 @@ def run_once(settings: Settings) -> int:
     Raises SQLAlchemyError if the database cannot be reached; the files wait.
     """
     indexer = Indexer(settings)
-    waiting = indexer.spool.received(BATCH)
+    waiting = indexer.spool.received(BATCH, besides=indexer.unreadable.resting())
     try:
         indexer.index(waiting)
     except DBAPIError:
@@ -71,6 +71,7 @@ class Indexer:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.spool = Spool(settings.spool)
+        self.unreadable = unreadable.of_spool(settings.spool)
         self._data_dir = settings.operations.data_dir
         self._url = settings.database()
         self._priority_rules = settings.study.priority_rules
@@ -80,15 +81,36 @@ class Indexer:
 
         Files that another dispatcher removes in the meantime have their rows and are skipped.
         """
-        read = self._place({path: found for path in files if (found := self._read(path)) is not None})
+        read = self._examine(files)
         with transaction(self._url) as session:
+            self._release(session, read)
             outcomes = {path: self._record(session, path, found) for path, found in read.items()}
         kept = self._repair({path: read[path] for path, outcome in outcomes.items() if outcome is Recorded.DUPLICATE})
         for path, outcome in outcomes.items():
-            stored = self.spool.stored_path(path)
-            if outcome not in (Recorded.NEW, Recorded.ALREADY_INDEXED) and stored not in kept:
+            stored, is_unreadable = self.spool.stored_path(path), isinstance(read[path], Unreadable)
+            if outcome not in (Recorded.NEW, Recorded.ALREADY_INDEXED) and stored not in kept and not is_unreadable:
                 stored.unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
+            if is_unreadable and not os.path.lexists(self.spool.quarantine / path.name):
+                self.unreadable.stay(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _examine(self, files: Iterable[Path]) -> dict[Path, Found]:
+        """Read *files* and link the instances to their durable paths; without those that wait or have left the inbox.
+
+        Raises OSError if the disk does not work at all.
+        """
+        read = self._place({path: found for path in files if (found := self._read(path)) is not None})
+        aside = self.unreadable.sort(
+            {path: found if isinstance(found, Unreadable) else None for path, found in read.items()}
+        )
+        return {path: found for path, found in read.items() if not isinstance(found, Unreadable) or path in aside}
+
+    def _release(self, session: Session, read: dict[Path, Found]) -> None:
+        """Delete the quarantine rows of files that can be read again."""
+        readable = [path for path, found in read.items() if not isinstance(found, Unreadable)]
+        places = [folder / path.name for path in readable for folder in (self.spool.inbox, self.spool.quarantine)]
+        lifecycle.release(session, [self._relative(place) for place in places])
 
     def _repair(self, duplicates: dict[Path, Found]) -> set[Path]:
         """Repair the stored files of *duplicates* that are missing or damaged; return the paths that rows use now."""
@@ -146,36 +168,42 @@ class Indexer:
             return headers.read(path, meta, stored_path, self._priority_rules)
         except (ValueError, Refusal) as error:
             return str(error)
-        except FileNotFoundError:
-            return None
         except OSError as error:
-            if error.errno != errno.EIO:
-                raise
-            # A damaged file; an outage would concern all.
-            return "file unreadable (I/O error)"
+            return self._unreadable(path, error)
         # The boundary of one file: it must not stop the others. The text could quote a patient.
         except Exception as error:  # noqa: BLE001
             log.error("index.failed", error=type(error).__name__, frames=frames(error))  # noqa: TRY400
             return f"indexing failed ({type(error).__name__})"
 
+    def _unreadable(self, path: Path, error: OSError) -> Unreadable | None:
+        """Return the error of one file, None if the file has left the inbox; raises *error* if others have it, too."""
+        if isinstance(error, FileNotFoundError) and not os.path.lexists(path):
+            return None
+        log.error("index.unreadable", file=path.name, error=error.strerror)
+        return unreadable.of_one_file(error)
+
     def _place(self, read: dict[Path, Found]) -> dict[Path, Found]:
         """Link the instances to their durable paths; returns *read* without files that have left the inbox since."""
-        left = {path: found for path, found in read.items() if self._is_placed(path, found)}
+        left = {path: placed for path, found in read.items() if (placed := self._link(path, found)) is not None}
         instances = [path for path, found in left.items() if isinstance(found, ReceivedInstance)]
         for directory in {self.spool.stored_path(path).parent for path in instances}:
             sync_directory(directory)
         return left
 
-    def _is_placed(self, path: Path, found: Found) -> bool:
+    def _link(self, path: Path, found: Found) -> Found | None:
+        if not isinstance(found, ReceivedInstance):
+            return found
         try:
-            if isinstance(found, ReceivedInstance):
-                with contextlib.suppress(FileExistsError):  # from an interrupted run
-                    os.link(path, self.spool.stored_path(path))
-        except FileNotFoundError:
-            return False
-        return True
+            with contextlib.suppress(FileExistsError):  # from an interrupted run
+                os.link(path, self.spool.stored_path(path))
+        except OSError as error:
+            return self._unreadable(path, error)
+        return found
 
     def _record(self, session: Session, path: Path, found: Found) -> Recorded | None:
+        if isinstance(found, Unreadable):
+            self._quarantine(session, path, Reason.FILE_ERROR, f"the file cannot be read: {found.error}")
+            return None
         if isinstance(found, str):
             self._quarantine(session, path, Reason.UNREADABLE, found)
             return None
@@ -197,24 +225,33 @@ class Indexer:
     def _quarantine(
         self, session: Session, path: Path, reason: Reason, detail: str, instance: ReceivedInstance | None = None
     ) -> None:
-        quarantined = self.spool.quarantine / path.name
-        with contextlib.suppress(FileExistsError):
-            os.link(path, quarantined)
-        sync_directory(self.spool.quarantine)
-        digest = _digest(path)
+        digest, received_at = _digest(path, reason, instance), _written_at(path)
         log.warning("index.quarantined", file=path.name, reason=reason, detail=detail)
         row = Quarantined(
-            file_path=self._relative(quarantined),
+            file_path=self._relative(self._set_aside(path, reason)),
             file_bytes=digest.file_bytes,
             sha256=digest.sha256,
             reason=reason,
             detail=detail,
-            received_at=_written_at(path),
+            received_at=received_at,
         )
         if instance is not None:
             row.received_at = instance.received_at
             row.sop_instance_uid, row.calling_ae_title = instance.sop_instance_uid, instance.calling_ae_title
         lifecycle.quarantine(session, row)
+
+    def _set_aside(self, path: Path, reason: Reason) -> Path:
+        """Link a file into quarantine; return the path of its row: its own if it can be neither read nor linked."""
+        quarantined = self.spool.quarantine / path.name
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.link(path, quarantined, follow_symlinks=False)
+        except OSError:
+            if reason is not Reason.FILE_ERROR:
+                raise
+            return path
+        sync_directory(self.spool.quarantine)
+        return quarantined
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self._data_dir).as_posix()
@@ -226,12 +263,21 @@ def _is_value_error(error: DBAPIError) -> bool:
     return isinstance(error, DataError) or sqlstate[:2] in VALUE_ERROR_CLASSES
 
 
-def _digest(path: Path) -> headers.Digest:
+def _digest(path: Path, reason: Reason, instance: ReceivedInstance | None) -> headers.Digest:
+    """Return the digest of a file, without one if it cannot be read."""
+    if instance is not None:
+        return headers.Digest(instance.file_bytes, instance.sha256)
+    if reason is not Reason.FILE_ERROR:
+        with contextlib.suppress(OSError):
+            return headers.digest(path)
     try:
-        return headers.digest(path)
+        return headers.Digest(path.lstat().st_size, "")
     except OSError:
-        return headers.Digest(path.stat().st_size, "")
+        return headers.Digest(0, "")
 
 
 def _written_at(path: Path) -> dt.datetime:
-    return dt.datetime.fromtimestamp(path.stat().st_mtime, dt.UTC)
+    try:
+        return dt.datetime.fromtimestamp(path.lstat().st_mtime, dt.UTC)
+    except OSError:
+        return dt.datetime.now(dt.UTC)

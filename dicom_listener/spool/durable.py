@@ -18,6 +18,7 @@ import contextlib
 import itertools
 import os
 import threading
+from collections.abc import Collection
 from pathlib import Path
 
 PART = ".part"
@@ -64,20 +65,30 @@ class Spool:
         missing = sum(1 for _ in itertools.takewhile(lambda parent: not parent.exists(), parents))
         return parents[: missing + 1]
 
-    def received(self, limit: int) -> list[Path]:
-        """Return at most *limit* acknowledged files that are not yet indexed, the oldest first."""
+    def received(self, limit: int, *, besides: Collection[str] = ()) -> list[Path]:
+        """Return at most *limit* acknowledged files that are not yet indexed, the oldest first, without *besides*."""
         waiting = []
         with os.scandir(self.inbox) as entries:
             for entry in entries:
-                # Another dispatcher may remove it between the two calls.
-                with contextlib.suppress(FileNotFoundError):
-                    if entry.name.endswith(COMPLETE):
-                        waiting.append((entry.stat().st_mtime_ns, entry.path))
+                if entry.name.endswith(COMPLETE) and entry.name not in besides:
+                    # Another dispatcher may remove it between the two calls.
+                    with contextlib.suppress(FileNotFoundError):
+                        waiting.append((_written_at(entry), entry.path))
         return [Path(path) for _, path in sorted(waiting)[:limit]]
 
     def stored_path(self, received: Path) -> Path:
         """Return the path of *received* after indexing: in one of 256 directories, so that each can be listed."""
         return self.store / received.name[:2] / received.name
+
+
+def _written_at(entry: os.DirEntry[str]) -> int:
+    """Return the time of the last byte in nanoseconds, 0 if it cannot be read; raises FileNotFoundError."""
+    try:
+        return entry.stat(follow_symlinks=False).st_mtime_ns
+    except FileNotFoundError:
+        raise
+    except OSError:  # one damaged file must not stop the others: the indexer sets it aside
+        return 0
 
 
 def sync_file(path: Path) -> None:

@@ -140,6 +140,14 @@ def test_moving_queue_raises_no_alarm(waiting: Arrivals) -> None:
     assert raised(waiting.url) == []
 
 
+def test_files_that_cannot_be_read_raise_an_alarm(database_url: str) -> None:
+    info = {"unreadable": {"files": 3, "error": "Input/output error"}}
+    with transaction(database_url) as session:
+        session.merge(Process(name="host:1", role=Role.DISPATCHER, info=info))
+
+    assert raised(database_url) == ["files_unreadable"]
+
+
 def test_study_without_a_dispatcher_raises_an_alarm(arrivals: Arrivals) -> None:
     arrivals.image()
     assert raised(arrivals.url) == ["no_dispatcher"]

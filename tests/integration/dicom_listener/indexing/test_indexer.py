@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import os
+import pathlib
 import struct
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +19,7 @@ from db.models import Instance, Quarantined, Study
 from db.session import transaction
 from db.studies.priority import HIGH, LOW, ROUTINE, STAT
 from dicom_listener.dicom.uids import STORAGE_COMMITMENT_PUSH_MODEL
-from dicom_listener.indexing import headers, indexer
+from dicom_listener.indexing import headers, indexer, unreadable
 from dicom_listener.spool import file_meta
 from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.inbox import Inbox
@@ -354,19 +357,97 @@ def test_file_with_an_unexpected_error_is_quarantined_and_the_rest_indexed(
     assert quarantined_beside_a_valid_one(settings) == "indexing failed (LookupError)"
 
 
-def test_unreadable_file_is_quarantined_and_the_rest_indexed(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+class Disk:
+    """A disk that returns an error for some files, whenever they are opened, examined or linked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.errors: dict[str, int] = {}
+        for module, call in ((pathlib.Path, "open"), (pathlib.Path, "lstat"), (os, "link")):
+            monkeypatch.setattr(module, call, self._failing(getattr(module, call)))
+
+    def _failing(self, call: Any) -> Any:
+        def checked(path: Path, *arguments: Any, **options: Any) -> Any:
+            code = self.errors.get(path.name) or self.errors.get("*")
+            if code is not None:
+                raise OSError(code, os.strerror(code))
+            return call(path, *arguments, **options)
+
+        return checked
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch)
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.EACCES, errno.ESTALE])
+def test_file_with_a_disk_error_is_named_and_the_rest_indexed(settings: Settings, disk: Disk, code: int) -> None:
+    odd = receive(settings, image())
+    for _ in range(3):
+        receive(settings, image())
+    disk.errors[odd.name] = code
+
+    assert indexer.run_once(settings) == 4
+    assert indexer.run_once(settings) == 0, "it rests"
+
+    [row] = rows(settings, Quarantined)
+    assert (row.reason, row.detail) == ("file_error", f"the file cannot be read: {os.strerror(code)}")
+    assert len(rows(settings, Instance)) == 3
+    assert (odd.exists(), row.file_path) == (True, f"spool/inbox/{odd.name}"), "it cannot be linked either"
+
+
+def test_file_that_can_be_read_again_leaves_quarantine(
+    settings: Settings, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     odd = receive(settings, image())
-    open_path = type(odd).open
+    disk.errors[odd.name] = errno.EACCES
+    indexer.run_once(settings)
+    del disk.errors[odd.name]
+    monkeypatch.setattr(time, "monotonic", lambda now=time.monotonic: now() + unreadable.PAUSE_SECONDS)
 
-    def bad_sector(path: Path, *mode: Any) -> Any:
-        if path == odd:
-            raise OSError(errno.EIO, "Input/output error")
-        return open_path(path, *mode)
+    assert indexer.run_once(settings) == 1
+    assert (len(rows(settings, Instance)), rows(settings, Quarantined)) == (1, [])
+    assert files(settings) == {"inbox": 0, "store": 1, "quarantine": 0}
 
-    monkeypatch.setattr("pathlib.Path.open", bad_sector)
-    assert quarantined_beside_a_valid_one(settings) == "file unreadable (I/O error)"
+
+@pytest.mark.parametrize("kind", ["directory", "loop", "dangling"])
+def test_entry_that_is_no_file_does_not_stop_the_others(settings: Settings, kind: str) -> None:
+    odd = Spool(settings.spool).inbox / "odd.dcm"
+    if kind == "directory":
+        odd.mkdir()
+    else:
+        odd.symlink_to(odd if kind == "loop" else "missing")
+    receive(settings, image())
+
+    assert indexer.run_once(settings) == 2
+    assert indexer.run_once(settings) == 0
+    assert [row.reason for row in rows(settings, Quarantined)] == ["file_error"]
+    assert len(rows(settings, Instance)) == 1
+
+
+def test_several_unreadable_files_in_a_row_wait_and_the_rest_is_indexed(settings: Settings, disk: Disk) -> None:
+    odd = [receive(settings, image()) for _ in range(unreadable.IN_A_ROW)]
+    receive(settings, image())
+    disk.errors |= {path.name: errno.EIO for path in odd}
+
+    assert indexer.run_once(settings) == 4
+    assert indexer.run_once(settings) == 0
+    assert (len(rows(settings, Instance)), rows(settings, Quarantined)) == (1, [])
+    assert unreadable.of_spool(settings.spool).info() == {"files": 3, "error": os.strerror(errno.EIO)}
+
+
+def test_disk_that_fails_altogether_quarantines_nothing(settings: Settings, disk: Disk) -> None:
+    receive(settings, image())
+    disk.errors["*"] = errno.EIO
+    for _ in range(2):
+        with pytest.raises(OSError, match="Input/output"):
+            indexer.run_once(settings)
+    assert unreadable.of_spool(settings.spool).info() == {"files": 1, "error": os.strerror(errno.EIO)}
+
+    disk.errors.clear()
+    assert indexer.run_once(settings) == 1
+    assert unreadable.of_spool(settings.spool).info() is None
+    assert (len(rows(settings, Instance)), rows(settings, Quarantined)) == (1, [])
 
 
 def test_locked_row_waits_and_the_rest_is_indexed(settings: Settings) -> None:

@@ -1,0 +1,118 @@
+"""Files of the inbox that cannot be read: a single one is set aside, several in a row are a fault of the disk."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from dicom_listener.spool import file_system
+from dicom_listener.spool.durable import Spool
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+#: Different files in a row, without a readable one between them, that are a fault of the disk and not of the files.
+IN_A_ROW = 3
+#: Seconds until a file that stays in the inbox is read again: its owner or mount may have been corrected.
+PAUSE_SECONDS = 60
+#: Errors that are never the fault of one file.
+OF_THE_SYSTEM = frozenset(
+    (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EXDEV, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+)
+
+
+class Unreadable(NamedTuple):
+    """Error of a file that cannot be read or linked; *error* is the text of its errno."""
+
+    error: str
+
+
+def of_one_file(error: OSError) -> Unreadable:
+    """Return the error as one of a single file; raises *error* if it can only be one of the system."""
+    if error.errno in OF_THE_SYSTEM:
+        raise error
+    return Unreadable(error.strerror or type(error).__name__)
+
+
+class UnreadableFiles:
+    """Unreadable files of one inbox, as this process has found them."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        #: Names of the unreadable files since the last readable one.
+        self._in_a_row: set[str] = set()
+        #: Errors of files that wait in the inbox, by name.
+        self._waiting: dict[str, str] = {}
+        #: Files that stay in the inbox because they cannot be linked either; they have rows in `quarantine`.
+        self._immovable: set[str] = set()
+        self._read_at: dict[str, float] = {}
+
+    def resting(self) -> set[str]:
+        """Return the names of files that are not to be read now."""
+        now = time.monotonic()
+        return {name for name, due in self._read_at.items() if now < due}
+
+    def sort(self, found: Mapping[Path, Unreadable | None]) -> set[Path]:
+        """Note the files just read, in order, with their errors; return those that are to be set aside.
+
+        Raises OSError if the disk does not work at all: then everything waits.
+        """
+        errors = {path.name: unreadable.error for path, unreadable in found.items() if unreadable is not None}
+        self._waiting |= errors
+        if errors:
+            file_system.probe(self._spool)
+        run: list[Path] = []
+        aside: list[Path] = []
+        for path in found:
+            if path.name in errors:
+                self._in_a_row.add(path.name)
+                run.append(path)
+                continue
+            aside += self._end_run(run)
+            self._in_a_row.clear()
+            run = []
+            self._forget(path)
+        return {*aside, *self._end_run(run)}
+
+    def _end_run(self, run: list[Path]) -> list[Path]:
+        """Return the files of a run that are to be set aside; the others rest."""
+        aside = [path for path in run if len(self._in_a_row) < IN_A_ROW or path.name in self._immovable]
+        for path in run:
+            if path in aside:
+                del self._waiting[path.name]
+            else:
+                self._rest(path)
+        return aside
+
+    def stay(self, path: Path) -> None:
+        """Note that a file cannot be moved out of the inbox, but has its row in `quarantine`."""
+        self._immovable.add(path.name)
+        self._in_a_row.discard(path.name)
+        self._rest(path)
+
+    def info(self) -> dict[str, object] | None:
+        """Return number and latest error of the waiting files, for a heartbeat; None if there are none."""
+        for name in list(self._waiting):
+            if not os.path.lexists(self._spool.inbox / name):
+                self._forget(self._spool.inbox / name)
+        if not self._waiting:
+            return None
+        return {"files": len(self._waiting), "error": list(self._waiting.values())[-1]}
+
+    def _rest(self, path: Path) -> None:
+        self._read_at[path.name] = time.monotonic() + PAUSE_SECONDS
+
+    def _forget(self, path: Path) -> None:
+        self._waiting.pop(path.name, None)
+        self._read_at.pop(path.name, None)
+        self._immovable.discard(path.name)
+
+
+@functools.cache
+def of_spool(root: Path) -> UnreadableFiles:
+    """Return the unreadable files of a spool, found by this process so far."""
+    return UnreadableFiles(Spool(root))
