@@ -35,7 +35,7 @@ COUNTS = text("""
     )
     SELECT state, count(*) FROM studies WHERE state IN ('receiving', 'held') GROUP BY state
     UNION ALL SELECT state, n FROM open_jobs
-    UNION ALL SELECT 'settled', greatest(count(*) - (SELECT coalesce(sum(n), 0) FROM open_jobs), 0)
+    UNION ALL SELECT 'settled', greatest(count(*) - (SELECT CAST(coalesce(sum(n), 0) AS bigint) FROM open_jobs), 0)
         FROM studies WHERE state = 'settled'
     UNION ALL SELECT state, count(*) FROM studies
         WHERE state IN ('reported', 'not_reportable', 'failed', 'cancelled')

@@ -111,6 +111,7 @@ def test_status_shows_alarms_and_refusals_as_text_and_json(settings: Settings, d
     assert "7 of 100 associations open" in as_text
     assert "refused 400 times from CT_1: the disk is full" in as_text
     found = json.loads(as_json)
+    assert set(found["studies"].values()) == {0}, "numbers, not texts"
     assert list(found["alarm_details"]) == found["alarms"] == ["associations_exhausted", "objects_refused"]
     assert found["listeners"][0]["refusals"][1] == {
         "kind": "object",
