@@ -73,7 +73,7 @@ class StudyImages:
 
     parts: list[PartImages]
     left_out: list[LeftOut]
-    #: Sentences that name the series of which no image is shown.
+    #: Sentences about series: whose header contradicts itself, of which no image is shown.
     unread: list[str] = field(default_factory=list)
 
     @property

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from worker.images.select.body_part_terms import CODES, FILLERS, PHRASES, PREFIXES, WHOLE_BODY, WORDS
 
 if TYPE_CHECKING:
-    from worker.images.decode.header import Header
+    from worker.images.decode.header import Header, Keyword
 
     #: Body parts in the order of ORDER; empty if unknown.
     Parts = tuple[str, ...]
@@ -24,6 +24,20 @@ if TYPE_CHECKING:
 ORDER = ("HEAD", "NECK", "CHEST", "BREAST", "ABDOMEN", "PELVIS", "SPINE", "EXTREMITY")
 #: Adjectives of the spine ("thoracic spine"), which name another part if no spine is named.
 _ADJECTIVES = re.compile(r"CERVIC|ZERVIK|THORAC|TORAC|THORAK|DORS")
+#: Body parts that an examination of the other often shows.
+_NEIGHBOURS = [
+    {"HEAD", "NECK"},
+    {"HEAD", "SPINE"},
+    {"NECK", "CHEST"},
+    {"NECK", "SPINE"},
+    {"CHEST", "BREAST"},
+    {"CHEST", "ABDOMEN"},
+    {"CHEST", "SPINE"},
+    {"ABDOMEN", "PELVIS"},
+    {"ABDOMEN", "SPINE"},
+    {"PELVIS", "SPINE"},
+    {"PELVIS", "EXTREMITY"},
+]
 #: Modalities for which the German word for breast and chest means the breast.
 _OF_BREASTS = frozenset({"MG", "MR", "US"})
 #: Words that name a position or a coil, not the examined part.
@@ -38,13 +52,33 @@ def body_parts_of(header: Header) -> Parts:
 
     A series description that names the coded part and others is more exact than the code.
     """
-    header = header.shared()
-    modality = header.code("Modality")
-    described = _parts(header.text("SeriesDescription"), modality)
-    if coded := _parts(header.text("BodyPartExamined"), modality) or _of_regions(header, modality):
+    coded, described = _coded(header), _described(header)
+    if coded:
         return described if set(coded) < set(described) else coded
-    others = (header.text(word) for word in ("ProtocolName", "StudyDescription"))
-    return described or next(filter(None, (_parts(text, modality) for text in others)), ())
+    modality = header.code("Modality")
+    others = (_parts(header.text(word), modality) for word in ("ProtocolName", "StudyDescription"))
+    return described or next(filter(None, others), ())
+
+
+def contradiction_of(header: Header) -> tuple[str, str] | None:
+    """Return the coded body part and that of the series description, if they are far from each other."""
+    coded, described = _coded(header), _described(header)
+    near = any(one == other or {one, other} in _NEIGHBOURS for one in coded for other in described)
+    return None if near or not coded or not described else (name_of(coded), name_of(described))
+
+
+def _coded(header: Header) -> Parts:
+    header, modality = header.shared(), header.code("Modality")
+    return _parts(_text(header, "BodyPartExamined"), modality) or _of_regions(header, modality)
+
+
+def _described(header: Header) -> Parts:
+    return _parts(_text(header, "SeriesDescription"), header.code("Modality"))
+
+
+def _text(header: Header, keyword: Keyword) -> str:
+    """Return all values of a text element: some write several body parts, although one is allowed."""
+    return " ".join(header.texts(keyword))
 
 
 def name_of(parts: Parts) -> str:
@@ -52,11 +86,6 @@ def name_of(parts: Parts) -> str:
     if set(WHOLE_BODY) <= set(parts):
         return "WHOLE BODY"
     return " AND ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
-
-
-def parts_of_name(name: str) -> frozenset[str]:
-    """Return the body parts of a name that `name_of` made."""
-    return frozenset(WHOLE_BODY if name == "WHOLE BODY" else re.findall(r"\b(?!AND\b)[A-Z]+", name))
 
 
 def _of_regions(header: Header, modality: str) -> Parts:

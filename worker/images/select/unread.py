@@ -1,11 +1,11 @@
-"""Name the series, or the objects of a series, of which the study's images show nothing, and why."""
+"""Name the series of which no image is shown, and why, and those whose header contradicts itself."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
-from worker.images.select.body_parts import name_of
+from worker.images.select.body_parts import contradiction_of, name_of
 from worker.images.select.candidates import NAMES, Tier, series_of
 from worker.images.select.groups import VOLUMES
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from worker.images.select.candidates import Candidate
     from worker.images.select.groups import Chosen
 
+CHECK = "Check that the images belong to this patient and body part"
 #: Series named in one sentence.
 _MAX_NAMED = 12
 #: Share of the shorter range of positions that two series of one region have in common.
@@ -52,6 +53,18 @@ def unread(
         for cause, some in _causes(items, chosen, shown, copies, found).items():
             causes[cause].append(_named(unit, some, items))
     return [f"Not read: {_listed(names)} ({cause})." for cause, names in causes.items()]
+
+
+def contradictions(found: Sequence[Candidate]) -> list[str]:
+    """Return a sentence for each series whose coded body part and description contradict each other."""
+    named = {}
+    for item in found:
+        if pair := contradiction_of(item.header):
+            named[item.series, pair] = series_of(item.header)
+    return [
+        f"Series {series}: the body part is {coded}, the description names {described}. {CHECK}."
+        for (_, (coded, described)), series in named.items()
+    ]
 
 
 def _container(item: Candidate) -> str:

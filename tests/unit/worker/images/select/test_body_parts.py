@@ -7,7 +7,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from worker.images.decode.files import read
-from worker.images.select.body_parts import body_parts_of, name_of, parts_of_name
+from worker.images.select.body_parts import body_parts_of, contradiction_of, name_of
 
 IMAGE = np.zeros((8, 8), np.uint16)
 
@@ -84,6 +84,24 @@ def test_codes_precede_descriptions_unless_the_series_names_more(store: Any) -> 
     assert parts(store, BodyPartExamined="CHEST", StudyDescription="Thorax/Abdomen") == "CHEST"
 
 
-def test_names_can_be_split_again() -> None:
-    for name in ("", "CHEST", "HEAD AND NECK", "CHEST, ABDOMEN AND PELVIS", "WHOLE BODY"):
-        assert name_of(tuple(sorted(parts_of_name(name), key="HEAD NECK CHEST ABDOMEN PELVIS".index))) == name
+def test_several_values_name_several_parts(store: Any) -> None:
+    assert parts(store, BodyPartExamined=["CHEST", "ABDOMEN"]) == "CHEST AND ABDOMEN"
+
+
+@pytest.mark.parametrize(
+    ("coded", "described", "expected"),
+    [
+        ("KNEE", "Thorax pa", ("EXTREMITY", "CHEST")),
+        ("HEAD", "Abdomen nativ", ("HEAD", "ABDOMEN")),
+        ("ABDOMEN", "Lung bases", None),
+        ("PELVIS", "Hüfte", None),
+        ("KNEE", "lateral", None),
+        ("", "Thorax pa", None),
+    ],
+)
+def test_description_that_contradicts_the_code_is_noticed(
+    store: Any, coded: str, described: str, expected: Any
+) -> None:
+    stored = store(IMAGE, BodyPartExamined=coded, SeriesDescription=described, SpecificCharacterSet="ISO_IR 100")
+
+    assert contradiction_of(read(stored.path)) == expected

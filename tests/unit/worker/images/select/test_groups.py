@@ -141,6 +141,15 @@ def test_views_beyond_the_budget_are_counted_by_series(store: Any) -> None:
     ]
 
 
+def test_header_that_contradicts_itself_is_named(store: Any) -> None:
+    study = images_of([radiograph(store, 4, BodyPartExamined="KNEE", SeriesDescription="Thorax p.a.")])
+
+    check = "Check that the images belong to this patient and body part."
+    assert study.limitations() == [
+        f"Series 4: the body part is EXTREMITY, the description names CHEST. {check}",
+    ]
+
+
 def test_modalities_are_parts_and_count_alike(store: Any) -> None:
     ct = series(store, 2, 30, BodyPartExamined="WHOLEBODY")
     pet = series(store, 3, 30, BodyPartExamined="", Modality="PT", SOPClassUID=PositronEmissionTomographyImageStorage)
