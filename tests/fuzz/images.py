@@ -36,7 +36,8 @@ from pydicom.uid import (
 )
 
 from db.errors import NotReportable
-from worker.images import study
+from worker.images import stacks, study
+from worker.images.decode import compressed
 from worker.images.errors import Unreadable
 from worker.images.study import StoredInstance, images_of
 
@@ -252,17 +253,24 @@ def resident() -> int:
 
 
 def unguarded(work: Callable[[Any], Any], of: Any) -> Any:
-    """Replace the guard of study.py, which turns unforeseen errors into reasons: here they must surface."""
+    """Replace the guard of images, which turns unforeseen errors into reasons: here they must surface."""
     try:
         return work(of)
     except Unreadable as problem:
         return problem
 
 
+def expose() -> None:
+    """Let unforeseen errors surface, and leave out the second decoders, whose processes cannot end this one."""
+    study.guarded = stacks.guarded = unguarded
+    compressed._OTHER_DECODERS = {}
+
+
 def fuzz(seed: int, seconds: float) -> tuple[int, int]:
     """Run cases for *seconds*; return their number, and how many became images. Raises Broken."""
-    goods, shown, guard = sources(), 0, study._guarded
-    study._guarded = unguarded
+    goods, shown = sources(), 0
+    kept = study.guarded, stacks.guarded, compressed._OTHER_DECODERS
+    expose()
     try:
         with tempfile.TemporaryDirectory() as folder:
             path, end = Path(folder) / "case.dcm", time.monotonic() + seconds
@@ -271,7 +279,7 @@ def fuzz(seed: int, seconds: float) -> tuple[int, int]:
                     return number, shown
                 shown += run(path, case(goods, seed, number), f"--seed {seed} --case {number}")
     finally:
-        study._guarded = guard
+        study.guarded, stacks.guarded, compressed._OTHER_DECODERS = kept
     raise AssertionError("count() has no end")
 
 
@@ -287,7 +295,7 @@ def main() -> None:
         cases, shown = fuzz(arguments.seed, arguments.seconds)
         sys.stdout.write(f"{cases} cases, {shown} with images, {resident() >> 20} MiB\n")
         return
-    study._guarded = unguarded
+    expose()
     content = case(sources(), arguments.seed, arguments.case)
     if arguments.keep:
         arguments.keep.write_bytes(content)
