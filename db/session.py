@@ -7,6 +7,7 @@ all pooled sessions are dropped, so that the next attempt connects to the server
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from contextlib import contextmanager
@@ -34,7 +35,7 @@ log = structlog.get_logger()
 
 #: Seconds to wait for a TCP connection: longer than a slow server takes, shorter than a user waits.
 CONNECT_SECONDS = 5
-#: Connections of one process: worker slots and the API's threads, and some to spare.
+#: Connections of a command's pool, at most; those of a server are named at its start.
 POOL_SIZE = 20
 #: Seconds to wait for a connection of a pool that is in use completely.
 POOL_SECONDS = 5
@@ -97,6 +98,7 @@ class _Process:
 
     def __init__(self) -> None:
         self.limits = COMMAND
+        self.connections = POOL_SIZE
         self._lock = threading.Lock()
         self._since: float | None = None
         self._failures = 0
@@ -127,11 +129,12 @@ def note_failure(error: BaseException) -> None:
     _process.failed(error)
 
 
-def limit_statements(settings: Settings) -> None:
-    """Limit the statements of this process, a server; call it once at the start.
+def limit_statements(settings: Settings, *, connections: int = POOL_SIZE) -> None:
+    """Limit the statements and the pooled connections of this process, a server; call it once at the start.
 
     Without it, the limits are those of a command.
     """
+    _process.connections = connections
     _process.limits = replace(SERVER, statement=settings.operations.statement_seconds)
 
 
@@ -168,7 +171,9 @@ def engine(url: str, limits: Limits | None = None) -> Engine:
     """
     made = create_engine(
         url,
-        pool_size=POOL_SIZE,
+        pool_size=_process.connections,
+        # The number of connections of an installation must be known: docs/deploy.md has the sum.
+        max_overflow=0,
         pool_timeout=POOL_SECONDS,
         # The values of a row must not be in an error's text: they may be patient data.
         hide_parameters=True,
@@ -191,7 +196,9 @@ def connect(url: str) -> Connection:
 def _connect(given: Mapping[str, Any], limits: Limits | None = None) -> Connection:
     """Connect to the first host of a URL that accepts writes, unless its `target_session_attrs` requires otherwise."""
     limits = limits or _process.limits
-    connection = Connection.connect(**(CONNECT_ARGUMENTS | dict(given)))
+    # In pg_stat_activity, so that an operator finds the process that holds a lock.
+    arguments = CONNECT_ARGUMENTS | {"application_name": f"prelim:{os.getpid()}"} | dict(given)
+    connection = Connection.connect(**arguments)
     connection.answer_seconds = limits.statement and limits.statement + GRACE_SECONDS
     values = limits.parameters() | SERVER_KEEPALIVES
     # Not as startup options: a connection pooler would refuse them.

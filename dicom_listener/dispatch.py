@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+#: Database connections: the loop, and threads that deliver commitment results.
+CONNECTIONS = 10
 #: Seconds between two attempts while the database or the disk fails.
 PAUSE_AFTER_FAILURE_SECONDS = 2
 
@@ -129,7 +131,7 @@ def _send(settings: Settings, app: celery_app.App, job_ids: Sequence[uuid.UUID])
 
 def run(settings: Settings) -> None:
     """Run the dispatcher until SIGTERM or SIGINT; raises ConfigurationError for the peers file or the spool."""
-    limit_statements(settings)
+    limit_statements(settings, connections=CONNECTIONS)
     peers = PeerDirectory(settings.dicom.peers_file)
     stop = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):

@@ -35,6 +35,8 @@ log = structlog.get_logger()
 
 #: EX_SOFTWARE of sysexits.h: the supervisor starts the worker again.
 EXIT_STALLED = 70
+#: Connections beside those of the slots: heartbeat, watchdog, return of jobs.
+SPARE_CONNECTIONS = 3
 #: Interval at which the engine's progress is checked, in seconds: a small part of any stall limit.
 STALL_POLL_SECONDS = 1.0
 #: Interval at which a worker with a free slot looks for overdue jobs, in seconds.
@@ -106,7 +108,7 @@ class Worker:
         """Load the model and start heartbeat and watchdog; exit with one clear line if it cannot be loaded."""
         # Celery configures logging only after this signal.
         logs.configure(self._settings)
-        limit_statements(self._settings)
+        limit_statements(self._settings, connections=self._settings.queue.worker_slots + SPARE_CONNECTIONS)
         try:
             self._writer = self._load(self._settings)
         except ConfigurationError as error:

@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+#: Database connections: a request needs one for a few milliseconds, and others wait.
+CONNECTIONS = 10
 #: Seconds for unfinished responses at the stop; every response is short.
 GRACE_SECONDS = 5
 
 
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; expects configured logging (db.logs)."""
-    limit_statements(settings)
+    limit_statements(settings, connections=CONNECTIONS)
     log.info("api.starting", host=settings.api.api_host, port=settings.api.api_port)
     uvicorn.Server(config(settings)).run()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from tests.chaos.system import System
 
     Fault = Callable[[System, random.Random], None]
+
+#: Seconds of a freeze: longer than a lease and than an idle transaction may last.
+FREEZE_SECONDS = 6.0
+#: Seconds in which to find a process within a transaction.
+WATCH_SECONDS = 1.0
 
 
 def kill_listener(system: System, _: random.Random) -> None:
@@ -43,6 +49,38 @@ def freeze_worker(system: System, rng: random.Random) -> None:
     system.signal(name, signal.SIGSTOP)
     system.supervise_for(system.settings.queue.lease_seconds * 1.5)
     system.signal(name, signal.SIGCONT)
+
+
+def freeze_in_a_transaction(system: System, rng: random.Random) -> None:
+    """Stop a process that holds locks, for longer than the database lets an idle transaction live."""
+    deadline = time.monotonic() + WATCH_SECONDS
+    while not (found := system.in_transaction()) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    name = rng.choice(found or sorted(system.children))
+    system.signal(name, signal.SIGSTOP)
+    system.supervise_for(FREEZE_SECONDS)
+    system.signal(name, signal.SIGCONT)
+
+
+def freeze_listener(system: System, _: random.Random) -> None:
+    system.signal("listener", signal.SIGSTOP)
+    system.supervise_for(FREEZE_SECONDS / 2)
+    system.signal("listener", signal.SIGCONT)
+
+
+def freeze_redis(system: System, _: random.Random) -> None:
+    """Accept and answer nothing: workers must go on by what the database tells them."""
+    assert system.redis.process
+    system.redis.process.send_signal(signal.SIGSTOP)
+    system.supervise_for(FREEZE_SECONDS)
+    system.redis.process.send_signal(signal.SIGCONT)
+
+
+def black_hole_before_postgres(system: System, _: random.Random) -> None:
+    """Keep connections open and pass nothing on, in either direction."""
+    system.proxy.forwarding.clear()
+    system.supervise_for(FREEZE_SECONDS)
+    system.proxy.forwarding.set()
 
 
 def step_clock(system: System, rng: random.Random) -> None:
@@ -88,6 +126,10 @@ FAULTS: tuple[Fault, ...] = (
     kill_worker,
     stop_worker,
     freeze_worker,
+    freeze_in_a_transaction,
+    freeze_listener,
+    freeze_redis,
+    black_hole_before_postgres,
     step_clock,
     kill_redis,
     kill_redis_and_its_file,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from deploy.embedded.redis import Redis
 from deploy.embedded.server_process import free_port
 from tests.chaos import children
 from tests.polling import wait_until
+from tests.proxy import Proxy, proxied
 
 if TYPE_CHECKING:
     import signal
@@ -54,6 +55,8 @@ class System:
 
     folder: Path
     postgres: Postgres
+    #: Between the processes and the database; the checks go past it.
+    proxy: Proxy
     redis: Redis
     environment: dict[str, str]
     roles: dict[str, str]
@@ -72,6 +75,13 @@ class System:
     @property
     def url(self) -> str:
         return self.postgres.url
+
+    def in_transaction(self) -> list[str]:
+        """Return the children that have a transaction open now."""
+        with transaction(self.url) as session:
+            found = session.scalars(text("SELECT application_name FROM pg_stat_activity WHERE xact_start IS NOT NULL"))
+            names = set(found.all())
+        return [name for name, child in self.children.items() if f"prelim:{child.pid}" in names]
 
     def start(self, name: str) -> None:
         """Fork the child *name* from the preloaded server: a tenth of a second instead of three."""
@@ -126,17 +136,20 @@ def running_system(folder: Path, roles: dict[str, str] = ROLES, **changes: str) 
     context.set_forkserver_preload(["tests.chaos.children"])
     data = folder / "data"
     data.mkdir(parents=True)
-    with Postgres(folder / "postgres") as postgres, Redis(folder / "redis") as redis:
+    with ExitStack() as stack:
+        postgres = stack.enter_context(Postgres(folder / "postgres"))
+        redis = stack.enter_context(Redis(folder / "redis"))
         migrate(postgres.url)
+        proxy = stack.enter_context(proxied(postgres.port))
         environment = {
             **SHORT_TIMES,
             "PRELIM_DATA_DIR": str(data),
-            "PRELIM_DATABASE_URL": postgres.url,
+            "PRELIM_DATABASE_URL": postgres.url.replace(f":{postgres.port}/", f":{proxy.port}/"),
             "PRELIM_BROKER_URL": redis.url,
             "PRELIM_DICOM_PORT": str(free_port()),
             **changes,
         }
-        system = System(folder, postgres, redis, {k: v for k, v in environment.items() if v}, roles)
+        system = System(folder, postgres, proxy, redis, {k: v for k, v in environment.items() if v}, roles)
         try:
             for name in roles:
                 system.start(name)
