@@ -40,6 +40,11 @@ def any_of(texts: Collection[str]) -> ColumnElement[bool]:
     return any_(cast(list(texts), ARRAY(Text)))
 
 
+def time_ordered_id() -> Any:
+    """Primary key made by the database, in order of time: new rows stay together in an index, which saves WAL."""
+    return mapped_column(primary_key=True, default=func.uuidv7())
+
+
 def given(row: Base) -> dict[str, Any]:
     """Return the values given to a new *row*, by column, for INSERT ... ON CONFLICT."""
     return {name: value for name, value in vars(row).items() if name in row.__table__.columns}

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import ForeignKey
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.models.base import Base, database_time
+from db.models.base import Base, database_time, time_ordered_id
 
 
 class IdentityDecision(Base):
@@ -15,7 +15,7 @@ class IdentityDecision(Base):
 
     __tablename__ = "identity_decisions"
 
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    id: Mapped[uuid.UUID] = time_ordered_id()
     # CASCADE: erasing a study erases its patient's attributes here.
     study_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"), index=True)
     #: A code of db.studies.identity.decisions.Decision.

@@ -6,7 +6,7 @@ import uuid
 from sqlalchemy import ForeignKey, Integer, func
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.models.base import Base, database_time
+from db.models.base import Base, database_time, time_ordered_id
 
 
 class Instance(Base):
@@ -14,7 +14,7 @@ class Instance(Base):
 
     __tablename__ = "instances"
 
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    id: Mapped[uuid.UUID] = time_ordered_id()
     # RESTRICT: a DELETE must not orphan files; erasing a study removes its files first.
     study_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("studies.id", ondelete="RESTRICT"), index=True)
     #: Globally unique by DICOM PS3.5 section 9; the second object under one UID goes to `quarantine`.
@@ -49,7 +49,7 @@ class Quarantined(Base):
 
     __tablename__ = "quarantine"
 
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    id: Mapped[uuid.UUID] = time_ordered_id()
     file_path: Mapped[str] = mapped_column(unique=True)
     file_bytes: Mapped[int]
     sha256: Mapped[str]

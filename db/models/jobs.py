@@ -6,7 +6,7 @@ import uuid
 from sqlalchemy import CheckConstraint, ForeignKey, Index, Integer, SmallInteger, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.models.base import Base, database_time, ends_with_reason, one_of
+from db.models.base import Base, database_time, ends_with_reason, one_of, time_ordered_id
 from db.states import JobState
 
 #: A trigger notifies this channel of every job that becomes `queued`.
@@ -19,7 +19,7 @@ class Job(Base):
 
     __tablename__ = "jobs"
 
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    id: Mapped[uuid.UUID] = time_ordered_id()
     # CASCADE: a job without its study has no meaning.
     study_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"))
     revision: Mapped[int] = mapped_column(Integer)

@@ -6,7 +6,7 @@ import uuid
 from sqlalchemy import CheckConstraint, Index, Integer, SmallInteger, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.models.base import Base, database_time, ends_with_reason, one_of
+from db.models.base import Base, database_time, ends_with_reason, one_of, time_ordered_id
 from db.states import StudyState
 
 ENDED_WITHOUT_REPORT = (StudyState.NOT_REPORTABLE, StudyState.FAILED, StudyState.CANCELLED)
@@ -21,7 +21,7 @@ class Study(Base):
 
     __tablename__ = "studies"
 
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    id: Mapped[uuid.UUID] = time_ordered_id()
     study_instance_uid: Mapped[str]
     #: 1 is the identity received first under the Study Instance UID.
     identity_number: Mapped[int] = mapped_column(SmallInteger, default=1)

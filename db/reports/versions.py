@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from sqlalchemy.orm import defer
 from db.models import Evidence, ReferenceCase, Report, ReportImage
 
 if TYPE_CHECKING:
+    import uuid
     from collections.abc import Sequence
 
     from sqlalchemy.orm import Session
@@ -84,10 +84,9 @@ def insert(
     session: Session, draft: Draft, *, study_id: uuid.UUID, job_id: uuid.UUID, revision: int, fence: int
 ) -> None:
     """Insert the next version; called by db.jobs.claims.finish, which holds the study's lock."""
-    report_id = uuid.uuid4()
     job = {"study_id": study_id, "its_study": study_id, "job_id": job_id, "revision": revision, "fence": fence}
     columns = {name: getattr(draft, name) for name in Draft.__dataclass_fields__ if name in Report.__table__.columns}
-    session.execute(INSERT, {"id": report_id, **job, **columns})
+    report_id = session.scalars(INSERT.returning(Report.id), {**job, **columns}).one()
     for rank, quoted in enumerate(draft.evidence, start=1):
         session.add(Evidence(report_id=report_id, rank=rank, **asdict(quoted)))
     for ordinal, shown in enumerate(draft.images, start=1):

@@ -16,7 +16,7 @@ from db.jobs import claims, wakeups
 from db.models import Job, Report
 from db.reports import versions
 from db.session import transaction
-from db.studies import lifecycle
+from db.studies import lifecycle, revisions
 from db.studies.lifecycle import StudyAttributes
 from db.studies.priority import HEAD_START_SECONDS, STAT
 from tests.polling import wait_until
@@ -339,7 +339,7 @@ def test_finish_after_late_images_is_stale(arrivals: Arrivals) -> None:
     with ThreadPoolExecutor(1) as pool:
         with transaction(arrivals.url) as session:
             study = lifecycle.find(session, arrivals.uid, lock=True)
-            lifecycle._reopen(session, study)
+            revisions.reopen(session, study)
             session.flush()
             finishing = pool.submit(finish, arrivals.url, claim)
             wait_until(lambda: lock_is_awaited(arrivals.url))
