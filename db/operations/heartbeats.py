@@ -8,8 +8,9 @@ import socket
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, exists, func, select
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import aliased
 
 from db.models import Process
 from db.models.operations import ALIVE_SECONDS
@@ -63,6 +64,7 @@ def alive(session: Session, role: Role | None = None) -> Sequence[Process]:
 
 def forget_dead(session: Session) -> None:
     """Delete the rows of processes that have been dead for long, except the last of each role, which alarms compare."""
-    last = select(Process.name).distinct(Process.role).order_by(Process.role, Process.seen_at.desc())
+    later = aliased(Process)
+    succeeded = exists(select(later.name).where(later.role == Process.role, later.seen_at > Process.seen_at))
     old = Process.seen_at < func.now() - dt.timedelta(seconds=KEPT_SECONDS)
-    session.execute(delete(Process).where(old, Process.name.not_in(last)))
+    session.execute(delete(Process).where(old, succeeded))
