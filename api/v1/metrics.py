@@ -12,7 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from api.access.authenticate import Database  # noqa: TC001 - FastAPI reads it at run time
-from db.operations import alarms, disk, heartbeats, listener_status, outcomes, overview, quarantine
+from db.operations import alarms, disk, heartbeats, listener_status, outcomes, overview, quarantine, queue_figures
 from db.operations.heartbeats import Role
 
 if TYPE_CHECKING:
@@ -67,10 +67,27 @@ class SystemCollector(Collector):
         yield _gauge("prelim_quarantined", about, "reason", quarantine.counts(self._session))
         alive = {str(role): len(heartbeats.alive(self._session, role)) for role in ROLES}
         yield _gauge("prelim_processes_alive", "Processes with a heartbeat in the last 30 s.", "role", alive)
+        yield from self._queue()
         yield from self._listeners()
         yield from self._outcomes()
         yield from self._disk()
         yield from self._engines()
+
+    def _queue(self) -> Iterable[Metric]:
+        """Yield what waits, how long reports take, and the processes for which the broker does not work."""
+        waiting = queue_figures.waiting(self._session)
+        yield GaugeMetricFamily("prelim_queued_jobs", "Jobs that wait.", waiting.jobs)
+        about = "Time since the oldest waiting job was queued; 0 if none waits."
+        yield GaugeMetricFamily("prelim_oldest_waiting_seconds", about, waiting.oldest_seconds)
+        about = "Quantiles of the latest 1000 reports of a day: waiting for a worker, and writing."
+        family = GaugeMetricFamily("prelim_report_seconds", about, labels=["step", "quantile"])
+        for labels, seconds in queue_figures.durations(self._session).items():
+            family.add_metric(labels, seconds)
+        yield family
+        outages = [(process.name, process.info.get("broker_outage")) for process in heartbeats.alive(self._session)]
+        about = "Time for which the broker has not worked for a process."
+        values = {name: float(outage["seconds"]) for name, outage in outages if outage}
+        yield _gauge("prelim_broker_outage_seconds", about, "process", values)
 
     def _listeners(self) -> Iterable[Metric]:
         found = listener_status.current(self._session)

@@ -103,3 +103,34 @@ def test_engine_figures_are_labelled_by_worker(anonymous: TestClient, arrivals: 
 def test_metrics_hold_no_patient_data(anonymous: TestClient, arrivals: Arrivals) -> None:
     arrivals.queued()
     assert "PHANTOM" not in anonymous.get("/metrics").text
+
+
+def test_queue_and_durations_of_reports_are_measured(
+    anonymous: TestClient, arrivals: Arrivals, database_url: str
+) -> None:
+    assert "prelim_report_seconds{" not in anonymous.get("/metrics").text
+    arrivals.reported()
+    minutes = dt.timedelta(minutes=1)
+    with transaction(database_url) as session:
+        taken = {"queued_at": Job.finished_at - 3 * minutes, "claimed_at": Job.finished_at - minutes}
+        session.execute(update(Job).values(taken))
+    arrivals.queued()
+
+    text = anonymous.get("/metrics").text
+
+    for line in (
+        "prelim_queued_jobs 1.0",
+        'prelim_report_seconds{quantile="0.95",step="wait"} 120.0',
+        'prelim_report_seconds{quantile="0.5",step="write"} 60.0',
+    ):
+        assert line in text
+    assert "prelim_oldest_waiting_seconds" in text
+
+
+def test_broker_outage_of_a_process_is_measured(anonymous: TestClient, database_url: str) -> None:
+    with transaction(database_url) as session:
+        outage = {"error": "ReadOnlyError", "failures": 3, "seconds": 12}
+        heartbeats.record(session, heartbeats.Role.WORKER, {"broker_outage": outage})
+        heartbeats.record(session, heartbeats.Role.DISPATCHER, {"broker_outage": None}, process="other:1")
+
+    assert scraped(anonymous, "prelim_broker_outage_seconds") == {heartbeats.name(): 12}

@@ -1,0 +1,58 @@
+"""Figures of the queue for monitoring: what waits, and how long the latest reports took."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import func, select, text
+
+from db.models import Job
+from db.states import JobState
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+QUANTILES = (0.5, 0.95, 0.99)
+#: Bounded by their number and by a day: an index of the ended jobs gives them in order.
+LATEST = text("""
+    WITH latest AS (
+        SELECT queued_at, claimed_at, finished_at FROM jobs
+        WHERE state = 'finished' AND finished_at > clock_timestamp() - interval '1 day'
+        ORDER BY finished_at DESC
+        LIMIT 1000
+    )
+    SELECT percentile_cont(CAST(:quantiles AS float[]))
+            WITHIN GROUP (ORDER BY extract(epoch FROM claimed_at - queued_at)),
+        percentile_cont(CAST(:quantiles AS float[]))
+            WITHIN GROUP (ORDER BY extract(epoch FROM finished_at - claimed_at))
+    FROM latest
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Number of queued jobs, and the age of the oldest in seconds; 0 if none waits."""
+
+    jobs: int
+    oldest_seconds: float
+
+
+def waiting(session: Session) -> Waiting:
+    """Return what waits."""
+    age = func.extract("epoch", func.clock_timestamp() - func.min(Job.queued_at))
+    jobs, oldest = session.execute(select(func.count(), age).where(Job.state == JobState.QUEUED)).one()
+    return Waiting(jobs, float(oldest or 0))
+
+
+def durations(session: Session) -> dict[tuple[str, str], float]:
+    """Return seconds by step and quantile of the latest 1000 reports within a day; empty without reports.
+
+    `wait` is from the queue to the last claim, `write` from there to the stored report.
+    """
+    found = session.execute(LATEST, {"quantiles": list(QUANTILES)}).one()
+    return {
+        (step, str(quantile)): value
+        for step, values in zip(("wait", "write"), found, strict=True)
+        for quantile, value in zip(QUANTILES, values or (), strict=False)
+    }
