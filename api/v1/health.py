@@ -23,7 +23,7 @@ def check(settings: Settings) -> SharedQuery[Health]:
 
 
 @router.get("/live")
-def live() -> Live:
+async def live() -> Live:
     """Answer while the process serves requests, with or without a database: for liveness probes."""
     return Live()
 
