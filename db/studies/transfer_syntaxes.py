@@ -85,6 +85,7 @@ def chosen(proposed: Sequence[str]) -> str:
     """Return the transfer syntax to accept: the first one proposed that is decoded, else the first one.
 
     The order is no preference of the standard (PS3.8 9.3.2.2), but senders name the object's own encoding first: in it
-    they send the stored bytes. Another one is accepted if only that one could be decoded.
+    they send the stored bytes. Another one is accepted if only that one can be decoded, except for video: no sender
+    converts it.
     """
-    return next((uid for uid in proposed if uid in DECODED), proposed[0])
+    return next((uid for uid in proposed if uid in DECODED or is_video(uid)), proposed[0])

@@ -56,7 +56,7 @@ def associate(listener: Listener, *contexts: Any, **more: Any) -> Any:
         ([ExplicitVRBigEndian, ExplicitVRLittleEndian], ExplicitVRBigEndian),
         (["1.2.840.10008.1.2.4.110", ExplicitVRLittleEndian], ExplicitVRLittleEndian),
         (["1.3.46.670589.33.1", ImplicitVRLittleEndian], ImplicitVRLittleEndian),
-        (["1.2.840.10008.1.2.4.102"], "1.2.840.10008.1.2.4.102"),
+        (["1.2.840.10008.1.2.4.102", ExplicitVRLittleEndian], "1.2.840.10008.1.2.4.102"),
         ([ImplicitVRLittleEndian], ImplicitVRLittleEndian),
         ([JPEG2000Lossless, ImplicitVRLittleEndian], JPEG2000Lossless),
         (["1.3.46.670589.33.1"], "1.3.46.670589.33.1"),
