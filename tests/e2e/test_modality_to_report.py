@@ -78,7 +78,7 @@ def test_api_returns_the_images_given_to_the_model(api: httpx.Client) -> None:
     image = api.get(f"/v1/studies/{study['id']}/report/images/1")
 
     assert image.headers["content-type"] == "image/png"
-    assert Image.open(io.BytesIO(image.content)).mode == "RGB"
+    assert Image.open(io.BytesIO(image.content)).mode == "L"
 
 
 def test_api_requires_a_key(reported: System) -> None:
