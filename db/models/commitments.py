@@ -2,6 +2,7 @@
 
 import datetime as dt
 import uuid
+from typing import Any
 
 from sqlalchemy import Index, Integer, text
 from sqlalchemy.dialects.postgresql import JSONB
@@ -31,5 +32,14 @@ class Commitment(Base):
     delivered_at: Mapped[dt.datetime | None]
     #: Cause of the last failed delivery.
     detail: Mapped[str | None]
+    #: Set when the result can no longer be delivered, with the cause in `detail`.
+    given_up_at: Mapped[dt.datetime | None]
+    #: When the objects were last read back, and the failed ones: SOP class UID, SOP instance UID, Failure Reason.
+    verified_at: Mapped[dt.datetime | None]
+    failed: Mapped[list[list[Any]] | None] = mapped_column(JSONB(none_as_null=True))
 
-    __table_args__ = (Index("commitments_due", "due_at", postgresql_where=text("delivered_at IS NULL")),)
+    __table_args__ = (
+        Index("commitments_due", "due_at", postgresql_where=text("delivered_at IS NULL AND given_up_at IS NULL")),
+        # A request that is sent again makes one row and one result; some devices reuse a Transaction UID for others.
+        Index("commitments_once", "transaction_uid", "calling_ae_title", text("md5(requested::text)"), unique=True),
+    )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import cast, func, select, update
+from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from db.errors import Reason
 from db.models import Commitment, Quarantined
@@ -22,10 +22,29 @@ if TYPE_CHECKING:
 FIRST_PAUSE_SECONDS = 10
 #: Seconds: a modality that is switched off over a weekend gets the result within an hour of its return.
 MAX_PAUSE_SECONDS = 3600
+#: Age of a request at which a failed delivery is the last one: a device that was removed never returns.
+GIVE_UP_AFTER = dt.timedelta(days=7)
+#: Seconds until a request that waits for its objects is looked at again.
+WAIT_SECONDS = 2
 
 
 def record(session: Session, commitment: Commitment) -> None:
-    """Record a request; repeating it changes nothing."""
+    """Record a request; repeating it changes nothing.
+
+    A request that the requester sends again, with its Transaction UID, is due at once on the new association, unless
+    its result was delivered.
+    """
+    session.execute(
+        update(Commitment)
+        .where(
+            Commitment.transaction_uid == commitment.transaction_uid,
+            Commitment.calling_ae_title == commitment.calling_ae_title,
+            Commitment.requested == cast(commitment.requested, JSONB),
+            Commitment.delivered_at.is_(None),
+            Commitment.id != commitment.id,
+        )
+        .values(association_id=commitment.association_id, due_at=func.clock_timestamp(), given_up_at=None)
+    )
     session.execute(insert(Commitment).values(given(commitment)).on_conflict_do_nothing())
 
 
@@ -34,13 +53,15 @@ def take_due(
 ) -> Commitment | None:
     """Return the next request whose result is due, and postpone it in case its delivery is not recorded.
 
-    Requests of the AE titles *besides* and the requests *waiting* are skipped.
+    Requests of the AE titles *besides* and the requests *waiting* are skipped. Requests that were never tried go first:
+    results that cannot be delivered must not delay the others.
     """
     commitment = session.scalars(
         select(Commitment)
-        .where(Commitment.delivered_at.is_(None), Commitment.due_at <= func.clock_timestamp())
+        .where(Commitment.delivered_at.is_(None), Commitment.given_up_at.is_(None))
+        .where(Commitment.due_at <= func.clock_timestamp())
         .where(Commitment.calling_ae_title.not_in(list(besides)), Commitment.id.not_in(list(waiting)))
-        .order_by(Commitment.due_at)
+        .order_by(Commitment.attempts > 0, Commitment.due_at)
         .limit(1)
         .with_for_update(skip_locked=True)
     ).one_or_none()
@@ -56,9 +77,25 @@ def mark_delivered(session: Session, commitment_id: uuid.UUID) -> None:
     _update(session, commitment_id, delivered_at=func.clock_timestamp(), detail=None)
 
 
-def mark_failed(session: Session, commitment_id: uuid.UUID, detail: str) -> None:
-    """Record why the delivery failed; the result stays due."""
-    _update(session, commitment_id, detail=detail)
+def mark_failed(session: Session, commitment_id: uuid.UUID, detail: str, *, last: bool = False) -> bool:
+    """Record why the delivery failed; return whether it was the last, because of *last* or the age of the request."""
+    commitment = session.get_one(Commitment, commitment_id, with_for_update=True)
+    now = session.scalars(select(func.clock_timestamp())).one()
+    commitment.detail = detail
+    if last or now - commitment.received_at > GIVE_UP_AFTER:
+        commitment.given_up_at = now
+    return commitment.given_up_at is not None
+
+
+def mark_verified(session: Session, commitment_id: uuid.UUID, failed: Collection[tuple[str, str, int]]) -> None:
+    """Keep the verdict on the requested objects."""
+    _update(session, commitment_id, verified_at=func.clock_timestamp(), failed=[list(item) for item in failed])
+
+
+def wait(session: Session, commitment_id: uuid.UUID) -> None:
+    """Postpone a request whose objects may still be indexed, without counting an attempt."""
+    due_at = func.clock_timestamp() + dt.timedelta(seconds=WAIT_SECONDS)
+    _update(session, commitment_id, due_at=due_at, attempts=Commitment.attempts - 1)
 
 
 def _update(session: Session, commitment_id: uuid.UUID, **values: object) -> None:

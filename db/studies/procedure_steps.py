@@ -20,18 +20,35 @@ if TYPE_CHECKING:
 
 
 def begin(session: Session, sop_instance_uid: str, study_instance_uid: str, state: str) -> None:
-    """Record a procedure step that a modality has begun (N-CREATE); repeating it changes nothing."""
+    """Record a procedure step that a modality has begun (N-CREATE); repeating it changes nothing.
+
+    An update that was indexed before gets its study.
+    """
     values = {"sop_instance_uid": sop_instance_uid, "study_instance_uid": study_instance_uid, "state": state}
-    session.execute(insert(ProcedureStep).values(**values, images=[]).on_conflict_do_nothing())
+    row = insert(ProcedureStep).values(**values, images=[])
+    its_study = {"study_instance_uid": row.excluded.study_instance_uid, "updated_at": func.clock_timestamp()}
+    session.execute(
+        row.on_conflict_do_update(
+            index_elements=["sop_instance_uid"], set_=its_study, where=ProcedureStep.study_instance_uid == ""
+        )
+    )
 
 
 def update(session: Session, sop_instance_uid: str, state: str | None, images: Sequence[str]) -> None:
-    """Update a step that has not ended (N-SET); an empty *state* or *images* keeps the recorded one."""
-    step = session.get(ProcedureStep, sop_instance_uid, with_for_update=True)
-    if step is not None and step.state == IN_PROGRESS:
+    """Update a step (N-SET); an empty *state* or *images* keeps the recorded one.
+
+    In any order of arrival: of a step that has ended only missing images are added, and a step that is not yet known is
+    recorded without its study. The listener refuses updates of steps that were never created.
+    """
+    unknown = {"sop_instance_uid": sop_instance_uid, "study_instance_uid": "", "state": IN_PROGRESS, "images": []}
+    session.execute(insert(ProcedureStep).values(**unknown).on_conflict_do_nothing())
+    step = session.get_one(ProcedureStep, sop_instance_uid, with_for_update=True)
+    if step.state == IN_PROGRESS:
         step.state = state or step.state
         step.images = list(images) or step.images
         step.updated_at = func.clock_timestamp()
+    elif not step.images:
+        step.images = list(images)
 
 
 def settle_ended(session: Session, sending: Collection[str]) -> list[uuid.UUID]:

@@ -1,12 +1,14 @@
 """Deliver storage commitment results to their requesters (PS3.4 J.3.3).
 
 A result is sent on a new association to the address in the peers file, or on the association of the request if the file
-requires that or has no address. It is repeated until it is accepted. Requesters are served in parallel, each with one
+requires that or has no address. It is repeated until it is accepted or given up, without reading the objects again for
+a day. Requesters are served in parallel, each with one
 result at a time, so that an unresponsive one does not delay the others.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,7 +27,9 @@ from db.session import transaction
 from db.studies import commitments, lifecycle, transfer_syntaxes
 from dicom_listener.commitment import verify
 from dicom_listener.dicom import uids
+from dicom_listener.dicom.commitment_result import CommitmentResult
 from dicom_listener.dicom.statuses import SUCCESS
+from dicom_listener.indexing import unreadable
 from dicom_listener.receive import tls
 from dicom_listener.scu.send import exchange, take_over_responses
 from dicom_listener.spool.associations import AssociationMarks
@@ -40,7 +44,6 @@ if TYPE_CHECKING:
 
     from db.models import Commitment
     from db.settings import Settings
-    from dicom_listener.dicom.commitment_result import CommitmentResult
     from dicom_listener.receive.peers import KnownPeer, PeerDirectory
 
 log = structlog.get_logger()
@@ -53,8 +56,22 @@ POLL_SECONDS = 1
 MAX_REQUESTERS = 8
 
 
+#: Age of a request up to which unknown objects may still wait in the inbox: its file can be indexed before theirs.
+ARRIVAL = dt.timedelta(minutes=10)
+#: Age of a verdict up to which a delivery repeats it without reading the files again.
+VERDICT_VALID = dt.timedelta(days=1)
+
+
 class DeliveryFailed(Exception):
     """Raised when a requester did not accept its result, with the cause."""
+
+
+class Undeliverable(DeliveryFailed):
+    """Raised when a result can never be delivered, with the cause."""
+
+
+class ObjectsWaiting(Exception):
+    """Raised when requested objects are unknown and may be among the received files that are not yet indexed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +107,9 @@ class CommitmentDelivery:
     def __init__(self, settings: Settings, peers: PeerDirectory) -> None:
         self._settings = settings
         self._peers = peers
-        spool = Spool(settings.spool)
-        self._marks = AssociationMarks(spool)
-        self._outbox = CommitmentOutbox(spool.commitments)
+        self._spool = Spool(settings.spool)
+        self._marks = AssociationMarks(self._spool)
+        self._outbox = CommitmentOutbox(self._spool.commitments)
         self._pool = ThreadPoolExecutor(MAX_REQUESTERS, thread_name_prefix="commitment")
         #: Running deliveries by AE title.
         self._running: dict[str, Future[None]] = {}
@@ -127,7 +144,10 @@ class CommitmentDelivery:
             try:
                 self._deliver(commitment)
             except DeliveryFailed as cause:
-                self._record_failure(commitment.id, str(cause))
+                self._record_failure(commitment.id, str(cause), last=isinstance(cause, Undeliverable))
+            except ObjectsWaiting:
+                with transaction(self._settings.database()) as session:
+                    commitments.wait(session, commitment.id)
             except SQLAlchemyError as error:
                 log.warning("commitment.waiting", error=type(error).__name__)
             # The boundary of the thread: the pool drops exceptions. The text could quote a patient.
@@ -136,23 +156,50 @@ class CommitmentDelivery:
                 self._record_failure(commitment.id, f"verification failed ({type(error).__name__})")
 
     def _deliver(self, commitment: Commitment) -> None:
-        requested = [instance for _, instance in commitment.requested]
-        with transaction(self._settings.database()) as session:
-            known = lifecycle.instances(session, requested)
-            conflicting = commitments.conflicting(session, commitment.calling_ae_title, requested)
-        result = verify.verify(self._settings, commitment, known, conflicting)
-        log.info("commitment.verified", committed=len(result.committed), failed=len(result.failed))
         peer = self._peers.rules().known(commitment.calling_ae_title)
-        if peer.host is None or peer.port is None or peer.same_association:
-            self._hand_over(commitment, result)
-            return
-        call(peer, commitment.called_ae_title, result, tls.client_context(self._settings) if peer.tls else None)
-        self._record_delivery(commitment.id)
+        if peer.host is not None and peer.port is not None and not peer.same_association:
+            context = tls.client_context(self._settings) if peer.tls else None
+            call(peer, commitment.called_ae_title, self._verdict(commitment), context)
+            self._record_delivery(commitment.id)
+        # Nothing is read back before there is a way to deliver the result.
+        elif self._marks.is_open(commitment.association_id):
+            self._hand_over(commitment, self._verdict(commitment))
+        else:
+            raise Undeliverable("the association of the request has ended, and the peers file has no host and port")
+
+    def _verdict(self, commitment: Commitment) -> CommitmentResult:
+        """Verify the objects that the last verdict does not confirm; raises ObjectsWaiting."""
+        requested = [(sop_class, instance) for sop_class, instance in commitment.requested]
+        unconfirmed = self._unconfirmed(commitment, requested)
+        if not unconfirmed:
+            return CommitmentResult(commitment.transaction_uid, committed=requested, failed=[])
+        uids = [instance for _, instance in unconfirmed]
+        with transaction(self._settings.database()) as session:
+            known = lifecycle.instances(session, uids)
+            conflicting = commitments.conflicting(session, commitment.calling_ae_title, uids)
+        is_new = dt.datetime.now(dt.UTC) - commitment.received_at < ARRIVAL
+        if is_new and not known.keys() >= set(uids) and self._is_indexing():
+            raise ObjectsWaiting
+        failed = verify.failures(self._settings, unconfirmed, known, conflicting)
+        not_committed = {(sop_class, instance) for sop_class, instance, _ in failed}
+        committed = [pair for pair in requested if pair not in not_committed]
+        log.info("commitment.verified", committed=len(committed), failed=len(failed))
+        with transaction(self._settings.database()) as session:
+            commitments.mark_verified(session, commitment.id, failed)
+        return CommitmentResult(commitment.transaction_uid, committed, failed)
+
+    def _unconfirmed(self, commitment: Commitment, requested: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        verified_at = commitment.verified_at
+        if verified_at is None or dt.datetime.now(dt.UTC) - verified_at > VERDICT_VALID:
+            return requested
+        return [(sop_class, instance) for sop_class, instance, _ in commitment.failed or ()]
+
+    def _is_indexing(self) -> bool:
+        resting = unreadable.of_spool(self._spool.root).resting()
+        return bool(self._spool.received(1, besides=resting))
 
     def _hand_over(self, commitment: Commitment, result: CommitmentResult) -> None:
-        """Put the result into the outbox for the association of the request; raises DeliveryFailed if it has ended."""
-        if not self._marks.is_open(commitment.association_id):
-            raise DeliveryFailed("the association of the request has ended, and the peers file has no host and port")
+        """Put the result into the outbox for the association of the request."""
         key = self._outbox.put(commitment.association_id, str(commitment.id), result)
         deadline = time.monotonic() + RESPONSE_SECONDS
         self._handed_over[commitment.id] = HandedOver(key, commitment.association_id, deadline)
@@ -176,13 +223,13 @@ class CommitmentDelivery:
         with transaction(self._settings.database()) as session:
             commitments.mark_delivered(session, commitment_id)
 
-    def _record_failure(self, commitment_id: uuid.UUID, cause: str) -> None:
-        log.warning("commitment.not_delivered", cause=cause)
+    def _record_failure(self, commitment_id: uuid.UUID, cause: str, *, last: bool = False) -> None:
         try:
             with transaction(self._settings.database()) as session:
-                commitments.mark_failed(session, commitment_id, cause)
+                last = commitments.mark_failed(session, commitment_id, cause, last=last)
         except SQLAlchemyError as error:  # only the cause is lost
             log.warning("commitment.waiting", error=type(error).__name__)
+        log.warning("commitment.given_up" if last else "commitment.not_delivered", cause=cause)
 
 
 def call(peer: KnownPeer, calling: str, result: CommitmentResult, context: ssl.SSLContext | None) -> None:

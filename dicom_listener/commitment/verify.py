@@ -4,36 +4,36 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dicom_listener.dicom.commitment_result import CommitmentResult
 from dicom_listener.indexing import headers
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from db.models import Commitment, Instance
+    from db.models import Instance
     from db.settings import Settings
 
 #: Failure Reasons (0008,1197), PS3.3 C.14.1.1.
 PROCESSING_FAILURE, NO_SUCH_OBJECT_INSTANCE, CLASS_INSTANCE_CONFLICT = 0x0110, 0x0112, 0x0119
 
 
-def verify(
-    settings: Settings, commitment: Commitment, known: Mapping[str, Instance], conflicting: Collection[str]
-) -> CommitmentResult:
-    """Compare size and digest of each object's file with its row.
+def failures(
+    settings: Settings,
+    requested: Collection[tuple[str, str]],
+    known: Mapping[str, Instance],
+    conflicting: Collection[str],
+) -> list[tuple[str, str, int]]:
+    """Compare size and digest of each object's file with its row; return the failed ones with their Failure Reasons.
 
-    *known* holds the rows by SOP Instance UID. For the *conflicting* instances, the requester sent an object that
-    differs from the stored one.
+    *requested* has pairs of SOP class UID and SOP instance UID, *known* the rows by SOP Instance UID. For the
+    *conflicting* instances, the requester sent an object that differs from the stored one.
     """
-    result = CommitmentResult(commitment.transaction_uid, committed=[], failed=[])
-    for sop_class, instance in commitment.requested:
+    found = []
+    for sop_class, instance in requested:
         row = known.get(instance)
         reason = PROCESSING_FAILURE if instance in conflicting else _failure(settings, row, sop_class)
-        if reason is None:
-            result.committed.append((sop_class, instance))
-        else:
-            result.failed.append((sop_class, instance, reason))
-    return result
+        if reason is not None:
+            found.append((sop_class, instance, reason))
+    return found
 
 
 def _failure(settings: Settings, row: Instance | None, sop_class_uid: str) -> int | None:

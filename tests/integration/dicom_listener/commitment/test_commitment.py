@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,11 +20,12 @@ from db.models import Commitment, Instance
 from db.session import transaction
 from dicom_listener.commitment import deliver, verify
 from dicom_listener.dicom.uids import STORAGE_COMMITMENT_INSTANCE, STORAGE_COMMITMENT_PUSH_MODEL
-from dicom_listener.indexing import indexer
+from dicom_listener.indexing import headers, indexer
 from dicom_listener.receive.listener import Listener
 from dicom_listener.receive.peers import PeerDirectory
 from dicom_listener.scu import commit
 from dicom_listener.scu.send import send_files
+from dicom_listener.spool.durable import Spool
 from tests.fuzz import wire
 from tests.fuzz.wire import COMMAND, LAST, P_DATA_TF, Client, pdu, pdv
 from tests.integration.dicom_listener.listening import file_of_pydicom, node, settings_for
@@ -122,7 +124,10 @@ def deliver_once(settings: Settings) -> int:
     while indexer.run_once(settings):
         pass
     with deliver.CommitmentDelivery(settings, peers(settings)) as delivery:
-        return delivery.run_once()
+        served = delivery.run_once()
+        # The end of the pool cancels a delivery that has not begun.
+        wait([*delivery._running.values()])
+        return served
 
 
 def due_now(settings: Settings) -> None:
@@ -259,6 +264,100 @@ def test_ended_association_without_an_address_is_recorded(settings: Settings, mo
         assert "peers file" in (session.scalars(select(Commitment.detail)).one() or "")
 
 
+def commitments_of(settings: Settings) -> list[Commitment]:
+    with transaction(settings.database()) as session:
+        return list(session.scalars(select(Commitment).order_by(Commitment.received_at)))
+
+
+def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Count the files that are read back."""
+    read: list[object] = []
+    digest = headers.digest
+    monkeypatch.setattr(headers, "digest", lambda path: read.append(path) or digest(path))
+    return read
+
+
+def test_result_that_cannot_be_delivered_is_given_up_without_reading_files(
+    settings: Settings, modality: Modality, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings.replace(peers_file=None)
+    with Listener(settings) as listener:
+        send(modality, listener, [image()])
+        wait_until(lambda: not list((settings.spool / "associations").iterdir()))
+        read = count_reads(monkeypatch)
+        assert deliver_once(settings) == 1
+    due_now(settings)
+
+    assert deliver_once(settings) == 0
+    assert (len(read), [row.given_up_at is not None for row in commitments_of(settings)]) == (0, [True])
+
+
+def test_repeated_delivery_does_not_read_the_files_again(
+    settings: Settings, listener: Listener, modality: Modality, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = count_reads(monkeypatch)
+    modality.status = 0x0110
+    send(modality, listener, [image(), image()], (CTImageStorage, unknown := generate_uid()))
+    for _ in range(3):
+        assert deliver_once(settings) == 1
+        due_now(settings)
+
+    assert len(read) == 2
+    assert [failures(result) for _, result in modality.results] == [{unknown: verify.NO_SUCH_OBJECT_INSTANCE}] * 3
+
+
+def test_delivery_that_fails_for_a_week_is_given_up(settings: Settings, listener: Listener, modality: Modality) -> None:
+    modality.status = 0x0110
+    send(modality, listener, [image()])
+    indexer.run_once(settings)
+    with transaction(settings.database()) as session:
+        session.execute(text("UPDATE commitments SET received_at = now() - interval '8 days'"))
+    assert deliver_once(settings) == 1
+
+    [row] = commitments_of(settings)
+    assert row.given_up_at is not None
+    assert "refused" in (row.detail or "")
+
+
+def test_request_that_was_never_tried_goes_first(settings: Settings, listener: Listener, modality: Modality) -> None:
+    modality.status = 0x0110
+    send(modality, listener, [image()])
+    assert deliver_once(settings) == 1
+    due_now(settings)
+    send(modality, listener, [image()])
+    assert deliver_once(settings) == 1
+
+    assert [row.attempts for row in commitments_of(settings)] == [1, 1]
+
+
+def test_replayed_request_is_one_row_and_one_result(settings: Settings, listener: Listener, modality: Modality) -> None:
+    dataset, transaction_uid = image(file_meta=_meta()), generate_uid()
+    for _ in range(2):
+        association = modality.associate(listener.port)
+        assert association.send_c_store(dataset).Status == 0
+        assert modality.request(association, [(dataset.SOPClassUID, dataset.SOPInstanceUID)], transaction_uid) == 0
+        association.release()
+    assert deliver_once(settings) == 1
+    assert deliver_once(settings) == 0
+
+    assert (len(commitments_of(settings)), len(modality.results)) == (1, 1)
+
+
+def test_request_indexed_before_its_objects_waits_for_them(
+    settings: Settings, listener: Listener, modality: Modality
+) -> None:
+    send(modality, listener, [image()])
+    files = Spool(settings.spool).received(2)
+    indexer.Indexer(settings).index(files[1:])
+    with deliver.CommitmentDelivery(settings, peers(settings)) as delivery:
+        assert delivery.run_once() == 1
+    assert modality.results == []
+    due_now(settings)
+    assert deliver_once(settings) == 1
+
+    assert [event_type for event_type, _ in modality.results] == [1]
+
+
 def test_request_without_transaction_uid_is_refused(listener: Listener, modality: Modality) -> None:
     association = modality.associate(listener.port)
     request = Dataset()
@@ -312,18 +411,18 @@ def test_failed_request_is_repeated_later_and_does_not_block_the_next(
     settings: Settings, listener: Listener, modality: Modality, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send(modality, listener, [image()])
-    original = verify.verify
+    original = verify.failures
 
     def stumble(*_: Any) -> Any:
         raise LookupError("unforeseen")
 
     with monkeypatch.context() as patch:
-        patch.setattr(verify, "verify", stumble)
+        patch.setattr(verify, "failures", stumble)
         assert deliver_once(settings) == 1
     assert detail(settings) == "verification failed (LookupError)"
     assert deliver_once(settings) == 0, "not at once"
     send(modality, listener, [image()])
-    assert verify.verify is original
+    assert verify.failures is original
     assert deliver_once(settings) == 1
     assert [event_type for event_type, _ in modality.results] == [1]
 

@@ -11,12 +11,14 @@ from pydicom.uid import generate_uid
 from pynetdicom import AE
 from sqlalchemy import select
 
-from db.models import Study
+from db.models import ProcedureStep, Study
 from db.session import transaction
+from db.studies import procedure_steps
 from dicom_listener import dispatch
 from dicom_listener.dicom.uids import MODALITY_PERFORMED_PROCEDURE_STEP
-from dicom_listener.indexing import indexer
+from dicom_listener.indexing import headers, indexer
 from dicom_listener.receive.listener import Listener
+from dicom_listener.spool.durable import Spool
 from tests.integration.dicom_listener.listening import settings_for
 from tests.integration.dicom_listener.objects import image, receive
 
@@ -138,3 +140,24 @@ def test_mpps_is_rejected_unless_enabled(tmp_path: Path) -> None:
     with Listener(settings_for(tmp_path)) as listener:
         association = ae.associate("127.0.0.1", listener.port)
         assert association.accepted_contexts == []
+
+
+def test_update_indexed_before_its_creation_is_applied(settings: Settings, arrived: Dataset, association: Any) -> None:
+    step = generate_uid()
+    assert create(association, step, arrived.StudyInstanceUID) == 0
+    assert update(association, step, "COMPLETED") == 0
+    # As after a step of the clock.
+    by_operation = {headers.read_meta(path).reception.operation: path for path in Spool(settings.spool).received(10)}
+    for operation in ("N-SET", "C-STORE", "N-CREATE"):
+        indexer.Indexer(settings).index([by_operation[operation]])
+    assert settled(settings) == "the modality completed the procedure, with 1 image"
+
+
+def test_images_listed_before_the_end_of_the_step_are_kept_in_any_order(database_url: str) -> None:
+    with transaction(database_url) as session:
+        procedure_steps.update(session, "1.2", "COMPLETED", [])
+        procedure_steps.update(session, "1.2", "", ["1.3"])
+        procedure_steps.update(session, "1.2", "IN PROGRESS", ["1.4"])
+        procedure_steps.begin(session, "1.2", "1.1", "IN PROGRESS")
+        step = session.get_one(ProcedureStep, "1.2", populate_existing=True)
+        assert (step.state, step.images, step.study_instance_uid) == ("COMPLETED", ["1.3"], "1.1")
