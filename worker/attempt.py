@@ -55,7 +55,7 @@ STUDY = text("""
         file_path, sop_instance_uid, called_ae_title
     FROM studies LEFT JOIN instances ON instances.study_id = studies.id AND instances.reportable
     WHERE studies.id = :study_id
-    ORDER BY file_path
+    ORDER BY sop_instance_uid
 """)
 
 

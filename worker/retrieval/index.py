@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import uuid
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,8 @@ class _Family:
     index: faiss.Index
     stats: FeatureStats
     cases: list[IndexedCase]
-    body_parts: frozenset[str]
+    #: Number of patients with each body part.
+    patients_of: dict[str, int]
     patients: int
     min_similarity: float
 
@@ -93,7 +95,7 @@ class ReferenceIndex:
         result = OodResult(
             scores=[round(score, 2) for score in scores],
             reference_images=family.stats.images,
-            can_reject=family.patients >= MIN_PATIENTS and body_part in family.body_parts,
+            can_reject=family.patients >= MIN_PATIENTS and body_part in family.patients_of,
             threshold=round(family.stats.threshold, 2),
             min_similarity=family.min_similarity,
         )
@@ -117,10 +119,9 @@ class ReferenceIndex:
         family = self._families.get(family_of(modality))
         if family is None or count < 1 or not len(tokens):
             return []
+        near = {part for part in family.patients_of if _shares_part(part, body_part)}
         quotable = [not _is_own(case, patient_hash, study_hash) for case in family.cases]
-        of_part = [
-            own and _shares_part(case.body_part, body_part) for own, case in zip(quotable, family.cases, strict=True)
-        ]
+        of_part = [own and case.body_part in near for own, case in zip(quotable, family.cases, strict=True)]
         chosen = of_part if any(of_part) else quotable
         # Asking for as many more as are excluded keeps the search exact.
         found = _nearest(family, tokens, count + chosen.count(False))
@@ -141,14 +142,14 @@ def _resembled_part(family: _Family, tokens: Tokens, body_part: str) -> str:
     Parts with few patients decide nothing. If the reference set has no case of *body_part*, the nearest case must show
     the other part too. Measured on phantoms: docs/measurements/2026-11-28-body-parts.md.
     """
-    patients = {
-        part: len({case.owner for case in family.cases if case.body_part == part}) for part in family.body_parts
-    }
-    own = [part for part in patients if part and _shares_part(part, body_part)]
-    if not body_part or any(patients[part] < MIN_PATIENTS or family.stats.accepts(part, tokens).any() for part in own):
+    patients = {part: count for part, count in family.patients_of.items() if part}
+    own = [part for part in patients if _shares_part(part, body_part)]
+    others = sorted(part for part, count in patients.items() if count >= MIN_PATIENTS and part not in own)
+    if not body_part or not others:
         return ""
-    others = [part for part in patients if part and patients[part] >= MIN_PATIENTS and part not in own]
-    resembled = next((part for part in sorted(others) if family.stats.accepts(part, tokens).all()), "")
+    if any(patients[part] < MIN_PATIENTS or family.stats.accepts(part, tokens).any() for part in own):
+        return ""
+    resembled = next((part for part in others if family.stats.accepts(part, tokens).all()), "")
     ((row, _),) = _nearest(family, tokens, 1)
     return resembled if own or family.cases[row].body_part == resembled else ""
 
@@ -165,8 +166,9 @@ def _load(directory: Path, entry: dict[str, Any]) -> _Family:
     _verified(directory, entry["usual"])
     stats = FeatureStats.load(directory / entry["usual"]["file"])
     cases = [IndexedCase(**case) for case in entry["cases"]]
+    patients_of = Counter(part for part, _ in {(case.body_part, case.owner) for case in cases})
     patients = len({case.owner for case in cases})
-    return _Family(index, stats, cases, frozenset(entry["body_parts"]), patients, entry["least_similarity"])
+    return _Family(index, stats, cases, patients_of, patients, entry["least_similarity"])
 
 
 def _is_own(case: IndexedCase, patient_hash: str, study_hash: str) -> bool:

@@ -12,6 +12,7 @@ from worker.images.select.groups import VOLUMES
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
+    from worker.images.select.body_parts import Parts
     from worker.images.select.candidates import Candidate
     from worker.images.select.groups import Chosen
 
@@ -20,6 +21,9 @@ CHECK = "Check that the images belong to this patient and body part"
 _MAX_NAMED = 12
 #: Share of the shorter range of positions that two series of one region have in common.
 _MIN_COMMON = 0.5
+
+#: Families of which a series, or a slide, is read as one.
+_TOGETHER = VOLUMES | {"SM"}
 
 _PARTS = "more body parts than images can be shown"
 _COPY = "a copy of another series"
@@ -38,6 +42,15 @@ class Unit(NamedTuple):
     body_part: str
 
 
+class _Selection(NamedTuple):
+    """Tier of each group, objects of the groups, objects shown, and copies."""
+
+    tiers: dict[tuple[str, Parts], Tier]
+    used: Collection[str]
+    shown: list[Candidate]
+    copies: Collection[str]
+
+
 def unread(
     found: Sequence[Candidate], chosen: Sequence[Chosen], shown: Collection[str], copies: Collection[str]
 ) -> list[str]:
@@ -48,9 +61,15 @@ def unread(
     units: dict[Unit, list[Candidate]] = defaultdict(list)
     for item in found:
         units[Unit(_container(item), item.modality, name_of(item.parts))].append(item)
+    selection = _Selection(
+        tiers={(one.group.family, one.group.parts): one.group.tier for one in chosen},
+        used={each.sop_instance_uid for one in chosen for each in one.group.candidates},
+        shown=[item for item in found if item.sop_instance_uid in shown],
+        copies=copies,
+    )
     causes: dict[str, list[str]] = defaultdict(list)
     for unit, items in units.items():
-        for cause, some in _causes(items, chosen, shown, copies, found).items():
+        for cause, some in _causes(items, selection).items():
             causes[cause].append(_named(unit, some, items))
     return [f"Not read: {_listed(names)} ({cause})." for cause, names in causes.items()]
 
@@ -72,39 +91,31 @@ def _container(item: Candidate) -> str:
     return (item.family == "SM" and item.header.text("FrameOfReferenceUID")) or item.series
 
 
-def _causes(
-    items: Sequence[Candidate],
-    chosen: Sequence[Chosen],
-    shown: Collection[str],
-    copies: Collection[str],
-    found: Sequence[Candidate],
-) -> dict[str, list[Candidate]]:
+def _causes(items: Sequence[Candidate], selection: _Selection) -> dict[str, list[Candidate]]:
     """Return the objects of one unit that were not read, by cause."""
     causes: dict[str, list[Candidate]] = defaultdict(list)
-    together = items[0].family in VOLUMES or items[0].family == "SM"
-    used = {each.sop_instance_uid for one in chosen for each in one.group.candidates}
-    if together and any(item.sop_instance_uid in shown for item in items):
+    uids = {item.sop_instance_uid for item in selection.shown}
+    if items[0].family in _TOGETHER and any(item.sop_instance_uid in uids for item in items):
         # The basis counts the slices of a series that is shown.
-        items = [item for item in items if item.sop_instance_uid not in used]
+        items = [item for item in items if item.sop_instance_uid not in selection.used]
     for item in items:
-        if item.sop_instance_uid not in shown:
-            cause = _COPY if item.sop_instance_uid in copies else _cause(item, chosen, used)
-            causes[cause].append(item)
-    if _SERIES in causes and _same_region(causes[_SERIES], [item for item in found if item.sop_instance_uid in shown]):
+        if item.sop_instance_uid not in uids:
+            causes[_cause(item, selection)].append(item)
+    if _SERIES in causes and _same_region(causes[_SERIES], selection.shown):
         causes[_SAME_REGION] = causes.pop(_SERIES)
     return causes
 
 
-def _cause(item: Candidate, chosen: Sequence[Chosen], used: Collection[str]) -> str:
-    group = next(
-        (one.group for one in chosen if (one.group.family, one.group.parts) == (item.family, item.parts)), None
-    )
-    if item.sop_instance_uid not in used and item.tier >= Tier.SECONDARY:
+def _cause(item: Candidate, selection: _Selection) -> str:
+    tier = selection.tiers.get((item.family, item.parts))
+    if item.sop_instance_uid in selection.copies:
+        return _COPY
+    if item.sop_instance_uid not in selection.used and item.tier >= Tier.SECONDARY:
         return NAMES[item.tier]
-    if group is None:
+    if tier is None:
         return _PARTS
-    if item.tier != group.tier:
-        return NAMES[item.tier] if item.tier > group.tier else _TOO_FEW
+    if item.tier != tier:
+        return NAMES[item.tier] if item.tier > tier else _TOO_FEW
     if item.header.text("PresentationIntentType") == "FOR PROCESSING":
         return _PROCESSING
     return _SERIES if item.family in VOLUMES else _IMAGES
