@@ -5,7 +5,6 @@ The listener does not depend on this process, nor on the database and the broker
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import threading
 import time
@@ -28,10 +27,11 @@ from dicom_listener.receive.peers import PeerDirectory
 from dicom_listener.spool import file_system
 from dicom_listener.spool.associations import AssociationMarks
 from dicom_listener.spool.durable import Spool
+from dicom_listener.spool.waiting import WaitingFiles
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from db.settings import Settings
     from dicom_listener.spool.associations import Transfer
@@ -44,25 +44,44 @@ CONNECTIONS = 10
 PAUSE_AFTER_FAILURE_SECONDS = 2
 
 
-def run_once(settings: Settings, app: celery_app.App) -> int:
+def run_once(settings: Settings, app: celery_app.App, waiting: WaitingFiles | None = None) -> int:
     """Run each step once; returns the number of files, studies and jobs moved.
 
     Raises SQLAlchemyError if the database cannot be reached, OSError if the spool fails. An unreachable broker is only
     logged: the jobs are durable, and their messages are sent later.
     """
-    # Before the inbox is read: it then contains the last objects of every association that has ended.
-    marks = AssociationMarks(Spool(settings.spool))
-    transferring, broken = marks.open(), marks.broken()
-    indexed = indexer.run_once(settings)
+    moved = settle_and_index(settings, WaitingFiles(Spool(settings.spool).inbox) if waiting is None else waiting)
+    return moved + rescue(settings) + announce(settings, app)
+
+
+def settle_and_index(settings: Settings, waiting: WaitingFiles) -> int:
+    """Settle the studies without waiting files, then index the next files; returns the number of both."""
     settled = 0
-    # A study must not settle while files of it are not yet indexed.
-    if indexed < indexer.BATCH:
-        stalled = [transfer for transfer in transferring if _is_stalled(transfer, settings)]
-        record_broken_transfers(settings, (*broken, *stalled))
-        for transfer in broken:
-            marks.forget(transfer.association_id)
-        settled = settle(settings, [transfer for transfer in transferring if transfer not in stalled])
-    return indexed + settled + rescue(settings) + announce(settings, app)
+    if waiting.is_due:
+        # Before the inbox is listed: it then contains the last objects of every association that has ended.
+        marks = AssociationMarks(Spool(settings.spool))
+        transferring, broken = marks.open(), marks.broken()
+        unread = unreadable.of_spool(settings.spool)
+        waiting.refresh(unread.resting(), unread.set_aside())
+        # A study must not settle while files of it wait, however many others do. Those of an unknown study go first.
+        if not waiting.has_unknown:
+            settled = _settle_without_files(settings, marks, transferring, broken, waiting.studies)
+    return settled + indexer.run_once(settings, waiting)
+
+
+def _settle_without_files(
+    settings: Settings,
+    marks: AssociationMarks,
+    transferring: Sequence[Transfer],
+    broken: Sequence[Transfer],
+    waiting: Collection[str],
+) -> int:
+    stalled = [transfer for transfer in transferring if _is_stalled(transfer, settings)]
+    indexed = [transfer for transfer in broken if settling.study_key(transfer.study_instance_uid) not in waiting]
+    record_broken_transfers(settings, (*indexed, *stalled))
+    for transfer in indexed:
+        marks.forget(transfer.association_id)
+    return settle(settings, [transfer for transfer in transferring if transfer not in stalled], waiting)
 
 
 def _is_stalled(transfer: Transfer, settings: Settings) -> bool:
@@ -78,16 +97,19 @@ def record_broken_transfers(settings: Settings, broken: Collection[Transfer]) ->
             log.warning("transfer.broke_off", association_id=transfer.association_id)
 
 
-def settle(settings: Settings, transferring: Collection[Transfer] = ()) -> int:
-    """Settle studies that are quiet, ended by MPPS or at the cap; returns the number of new jobs."""
+def settle(settings: Settings, transferring: Collection[Transfer] = (), waiting: Collection[str] = ()) -> int:
+    """Settle studies that are quiet, ended by MPPS or at the cap; returns the number of new jobs.
+
+    *waiting* has the keys of the studies with files in the inbox, which do not settle.
+    """
     sending: dict[str, float] = {}
     for transfer in transferring:
         uid, silent = transfer.study_instance_uid, transfer.silent_seconds
         sending[uid] = min(sending.get(uid, silent), silent)
     active = {uid for uid, silent in sending.items() if silent < settings.study.settle_seconds}
     with transaction(settings.database()) as session:
-        ended = procedure_steps.settle_ended(session, active) if settings.dicom.mpps else []
-        made = settling.settle_due(session, settings.study, sending)
+        ended = procedure_steps.settle_ended(session, active, waiting) if settings.dicom.mpps else []
+        made = settling.settle_due(session, settings.study, sending, waiting)
     for job_id in (*ended, *made):
         log.info("job.queued", job_id=str(job_id))
     return len(ended) + len(made)
@@ -140,32 +162,69 @@ def run(settings: Settings) -> None:
     spool.prepare()
     file_system.require(spool)
     app = celery_app.make_app(settings.broker())
-    committing = threading.Thread(target=deliver.run, args=(settings, peers, stop), name="commitment")
-    committing.start()
+    upkeep = QueueUpkeep(settings, app, stop)
+    waiting = WaitingFiles(spool.inbox)
+
+    def settle_or_wait() -> None:
+        if not settle_and_index(settings, waiting):
+            stop.wait(settings.queue.dispatch_seconds)
+
+    threads = [
+        threading.Thread(target=deliver.run, args=(settings, peers, stop), name="commitment"),
+        threading.Thread(target=_repeat, args=(upkeep.run_once, stop), name="upkeep"),
+    ]
+    for thread in threads:
+        thread.start()
     try:
-        with contextlib.closing(wakeups.JobListener(settings.database())) as job_listener:
-            _loop(settings, app, job_listener, stop)
+        _repeat(settle_or_wait, stop)
     finally:
         stop.set()
-        committing.join()
+        for thread in threads:
+            thread.join()
+        upkeep.close()
 
 
-def _loop(settings: Settings, app: celery_app.App, job_listener: wakeups.JobListener, stop: threading.Event) -> None:
-    heartbeat_due, failure = 0.0, ""
+class QueueUpkeep:
+    """Heartbeat, rescue and announcements, which do not wait for a batch of files; in a thread of its own."""
+
+    def __init__(self, settings: Settings, app: celery_app.App, stop: threading.Event) -> None:
+        self._settings = settings
+        self._app = app
+        self._stop = stop
+        self._job_listener = wakeups.JobListener(settings.database())
+        self._heartbeat_due = 0.0
+
+    def run_once(self) -> None:
+        """Write a heartbeat that is due, rescue, announce; wait for the next queued job if there was nothing to do."""
+        try:
+            if time.monotonic() >= self._heartbeat_due:
+                _write_heartbeat(self._settings, self._app)
+                self._heartbeat_due = time.monotonic() + heartbeats.INTERVAL_SECONDS
+            moved = rescue(self._settings) + announce(self._settings, self._app)
+            if not moved and self._job_listener.wait(self._settings.queue.dispatch_seconds, self._stop):
+                announce(self._settings, self._app)
+        except SQLAlchemyError:
+            # The connection may lead to a server that was demoted.
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connection that listens for queued jobs."""
+        self._job_listener.close()
+
+
+def _repeat(step: Callable[[], None], stop: threading.Event) -> None:
+    """Run *step* again and again until *stop* is set; its failures are logged, and it is run again after a pause."""
+    failure = ""
     while not stop.is_set():
         try:
-            if time.monotonic() >= heartbeat_due:
-                _write_heartbeat(settings, app)
-                heartbeat_due = time.monotonic() + heartbeats.INTERVAL_SECONDS
-            if not run_once(settings, app) and job_listener.wait(settings.queue.dispatch_seconds, stop):
-                announce(settings, app)
+            step()
             failure = ""
         except (SQLAlchemyError, OSError) as error:
             # Files wait in the spool and jobs in the database: nothing is lost. Logged once for each cause.
             if failure != type(error).__name__:
                 failure = type(error).__name__
                 log.error("dispatch.waiting", error=failure)  # noqa: TRY400 - an outage, no fault of the program
-            job_listener.close()
             stop.wait(PAUSE_AFTER_FAILURE_SECONDS)
         # The boundary of the process: a fault must not end the loop. The text could quote a patient.
         except Exception as error:  # noqa: BLE001

@@ -231,7 +231,9 @@ def rescue(session: Session, *, max_attempts: int) -> int:
         if session.scalar(study) is None:
             continue
         # Read again under the lock: its owner may have finished, or another dispatcher may have rescued it.
-        job = session.scalars(select(Job).where(Job.id == job_id, *EXPIRED).with_for_update()).one_or_none()
+        job = session.scalars(
+            select(Job).where(Job.id == job_id, *EXPIRED).with_for_update(skip_locked=True)
+        ).one_or_none()
         if job is not None:
             _give_up_or_requeue(session, job, max_attempts, lost=lost)
             rescued += 1

@@ -109,11 +109,12 @@ def record_instance(session: Session, received: ReceivedInstance) -> Recorded:
     if known is not None:
         return known
     study = conflicts.locked_study(session, received)
-    if received.reportable:
-        revisions.reopen(session, study)
-    if not _insert(session, received, study):
+    inserted = _insert(session, received, study)
+    if inserted is None:
         # Another indexer inserted it since it was looked up.
         return _known(session, received) or Recorded.CONFLICT
+    if received.reportable:
+        _reopen(session, study, inserted)
     transfers.resume(session, study, received.association_id)
     study.last_received_at = func.clock_timestamp()
     if received.reportable:
@@ -135,16 +136,23 @@ def _known(session: Session, received: ReceivedInstance) -> Recorded | None:
     return Recorded.DUPLICATE if row.sha256 == received.sha256 else Recorded.CONFLICT
 
 
-def _insert(session: Session, received: ReceivedInstance, study: Study) -> bool:
+def _reopen(session: Session, study: Study, inserted: uuid.UUID) -> None:
+    """Begin a new revision if the instance *inserted* is late, and move it there."""
+    revision = study.revision
+    revisions.reopen(session, study)
+    if study.revision != revision:
+        session.execute(update(Instance).where(Instance.id == inserted).values(revision=study.revision))
+
+
+def _insert(session: Session, received: ReceivedInstance, study: Study) -> uuid.UUID | None:
     columns = {name: getattr(received, name) for name in ReceivedInstance.__dataclass_fields__ if name != "study"}
     identified = identity.is_identified(identity.of(received.study))
-    inserted = session.execute(
+    return session.scalars(
         insert(Instance)
         .values(**columns, study_id=study.id, revision=study.revision, identified=identified)
         .on_conflict_do_nothing()
         .returning(Instance.id)
-    )
-    return inserted.one_or_none() is not None
+    ).one_or_none()
 
 
 def instances(session: Session, sop_instance_uids: Collection[str]) -> dict[str, Instance]:
@@ -203,6 +211,12 @@ def _late(series_number: int | None, images: int, seconds: float) -> str:
 def lock(session: Session, study_id: uuid.UUID) -> None:
     """Lock a study. It is locked before its job, by every transaction that changes both, to avoid deadlocks."""
     session.execute(select(Study.id).where(Study.id == study_id).with_for_update())
+
+
+def lock_all(session: Session, study_instance_uids: Collection[str]) -> None:
+    """Lock several studies, in an order that is the same everywhere, so that two transactions do not deadlock."""
+    several = select(Study.id).where(Study.study_instance_uid == any_of(study_instance_uids))
+    session.execute(several.order_by(Study.study_instance_uid, Study.id).with_for_update())
 
 
 def end(session: Session, ended: RevisionRef, state: StudyState, *, reason: Reason, detail: str) -> None:

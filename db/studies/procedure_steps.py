@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from db.models import Instance, ProcedureStep, Study
 from db.models.procedure_steps import DISCONTINUED, IN_PROGRESS
 from db.states import StudyState
-from db.studies.settling import settle
+from db.studies.settling import has_waiting_files, settle
 
 if TYPE_CHECKING:
     import uuid
@@ -51,11 +51,11 @@ def update(session: Session, sop_instance_uid: str, state: str | None, images: S
         step.images = list(images)
 
 
-def settle_ended(session: Session, sending: Collection[str]) -> list[uuid.UUID]:
+def settle_ended(session: Session, sending: Collection[str], waiting: Collection[str] = ()) -> list[uuid.UUID]:
     """Settle the studies whose steps have all ended and whose images have arrived; return the ids of the new jobs.
 
     The images of a step that lists none have arrived when no association sends the study, by *sending*, the Study
-    Instance UIDs being sent, and its transfer did not break off.
+    Instance UIDs being sent, and its transfer did not break off. *waiting* as in settling.settle_due.
     """
     ended = exists().where(
         ProcedureStep.study_instance_uid == Study.study_instance_uid,
@@ -67,7 +67,9 @@ def settle_ended(session: Session, sending: Collection[str]) -> list[uuid.UUID]:
         ProcedureStep.study_instance_uid == Study.study_instance_uid, ProcedureStep.state == IN_PROGRESS
     )
     candidates = session.scalars(
-        select(Study).where(Study.state == StudyState.RECEIVING, ended, ~running).with_for_update(skip_locked=True)
+        select(Study)
+        .where(Study.state == StudyState.RECEIVING, ended, ~running, ~has_waiting_files(waiting))
+        .with_for_update(skip_locked=True)
     ).all()
     jobs = [_settle_if_complete(session, study, sending) for study in candidates]
     return [job for job in jobs if job is not None]

@@ -6,11 +6,12 @@ not get a report for every image; after a number of revisions an operator decide
 
 from __future__ import annotations
 
+import hashlib
 import math
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from sqlalchemy import case, false, func, or_, select
+from sqlalchemy import ARRAY, Text, any_, case, cast, false, func, or_, select
 
 from db.errors import Reason
 from db.models import Instance, Job, Study
@@ -20,7 +21,7 @@ from db.studies.priority import ROUTINE, effective_queued_at
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from sqlalchemy import ColumnElement, Select
     from sqlalchemy.orm import Session
@@ -33,21 +34,42 @@ BATCH = 50
 MAX_QUIET_FACTOR = 10
 #: Quiet times for which an open association without bytes delays a routine study: scanners pause between two series.
 SILENCE_FACTOR = 2
+#: Hexadecimal digits of a key: two of a million waiting studies have the same one with a probability of 3e-8.
+KEY_DIGITS = 16
 NOTHING: Mapping[str, float] = MappingProxyType({})
 
 
-def settle_due(session: Session, limits: settings.Study, sending: Mapping[str, float] = NOTHING) -> list[uuid.UUID]:
+def study_key(study_instance_uid: str) -> str:
+    """Return the key of a study in the names of its waiting files: a digest, because names are logged."""
+    return hashlib.sha256(study_instance_uid.encode()).hexdigest()[:KEY_DIGITS]
+
+
+def has_waiting_files(waiting: Collection[str]) -> ColumnElement[bool]:
+    """Condition of a study with one of these keys."""
+    if not waiting:
+        return false()
+    digest = func.encode(func.sha256(func.convert_to(Study.study_instance_uid, "UTF8")), "hex")
+    return func.left(digest, KEY_DIGITS) == any_(cast(list(waiting), ARRAY(Text)))
+
+
+def settle_due(
+    session: Session,
+    limits: settings.Study,
+    sending: Mapping[str, float] = NOTHING,
+    waiting: Collection[str] = (),
+) -> list[uuid.UUID]:
     """Settle every study that is quiet or has received images for too long; return the ids of the new jobs.
 
     Quiet: no object for `settle_seconds` (or the value of `settle_rules` for AE title or modality) times its revision,
     at least `settle_broken_seconds` if its transfer broke off; and no byte of an object for as long. *sending* has the
     Study Instance UIDs that open associations send now, with the seconds since the latest bytes; an association without
     bytes delays a study for SILENCE_FACTOR quiet times, and an urgent study not at all.
-    Too long: its revision began `settle_cap_seconds` ago.
+    Too long: its revision began `settle_cap_seconds` ago. *waiting* has the keys of the studies with files that wait to
+    be indexed: they do not settle, except at twice the cap, because such a file may be damaged.
     A revision beyond `max_revisions` is cancelled until an operator retries it.
     """
     jobs = []
-    for study, quiet, capped, broken in session.execute(_due(limits, sending)).all():
+    for study, quiet, capped, broken in session.execute(_due(limits, sending, waiting)).all():
         if not broken:
             study.broken_off_at = study.broken_association_id = None
         why = f"still receiving images after {limits.settle_cap_seconds:g} s" if capped else f"quiet for {quiet:g} s"
@@ -56,15 +78,20 @@ def settle_due(session: Session, limits: settings.Study, sending: Mapping[str, f
     return [job for job in jobs if job is not None]
 
 
-def _due(limits: settings.Study, sending: Mapping[str, float]) -> Select[Study, float, bool, bool]:
+def _due(
+    limits: settings.Study, sending: Mapping[str, float], waiting: Collection[str]
+) -> Select[Study, float, bool, bool]:
     broken = transfers.is_incomplete()
     usual = _quiet_seconds(limits) * func.least(Study.revision, MAX_QUIET_FACTOR)
     quiet = case((broken, func.greatest(usual, limits.settle_broken_seconds)), else_=usual)
     age = func.extract("epoch", func.clock_timestamp() - Study.last_received_at)
-    capped = func.extract("epoch", func.clock_timestamp() - Study.revision_started_at) >= limits.settle_cap_seconds
+    open_for = func.extract("epoch", func.clock_timestamp() - Study.revision_started_at)
+    capped = open_for >= limits.settle_cap_seconds
+    is_quiet = (age >= quiet) & ~_is_sent(sending, quiet)
+    is_indexed = ~has_waiting_files(waiting) | (open_for >= 2 * limits.settle_cap_seconds)
     return (
         select(Study, quiet.label("quiet"), capped.label("capped"), broken.label("broken"))
-        .where(Study.state == StudyState.RECEIVING, or_((age >= quiet) & ~_is_sent(sending, quiet), capped))
+        .where(Study.state == StudyState.RECEIVING, or_(is_quiet, capped), is_indexed)
         .order_by(Study.priority.desc(), Study.last_received_at)
         .limit(BATCH)
         # SKIP LOCKED: several dispatchers share the work.

@@ -29,6 +29,7 @@ from deploy.launcher.child import find_program
 from deploy.launcher.launcher import running
 from deploy.operate.preflight import SERVERS, check, is_free
 from dicom_listener.spool.durable import Spool
+from dicom_listener.spool.waiting import received
 from worker.model.checkpoint.digest import checkpoint_digest
 from worker.model.checkpoint.record import is_demo
 from worker.phantoms.datasets import REFERENCE_CASES, write_demo_studies, write_reference_cases
@@ -205,7 +206,7 @@ def _watch(
         while not launcher.stopping:
             launcher.run_once()
             # Checked before the database is read: in the other order the last study could be missed.
-            arrived = sender.poll() is not None and not Spool(settings.spool).received(limit=1)
+            arrived = sender.poll() is not None and not any(received(Spool(settings.spool).inbox))
             with transaction(settings.database()) as session:
                 lines = overview.studies(session, uids)
                 table.update(lines, _texts(session, lines))

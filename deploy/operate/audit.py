@@ -75,12 +75,23 @@ def repair_violation(settings: Settings, violation: Violation) -> bool:
 
 
 def _files_of(rows: Rows, settings: Settings) -> Iterator[Violation]:
-    with transaction(settings.database()) as session:
-        listed = session.execute(select(rows.file_path, rows.file_bytes, rows.sha256).execution_options(yield_per=PAGE))
-        for file_path, file_bytes, sha256 in listed:
-            rule = _violated(settings.operations.data_dir / file_path, headers.Digest(file_bytes, sha256))
-            if rule:
-                yield Violation(rule, file_path)
+    for file_path, file_bytes, sha256 in _listed(rows, settings):
+        rule = _violated(settings.operations.data_dir / file_path, headers.Digest(file_bytes, sha256))
+        if rule:
+            yield Violation(rule, file_path)
+
+
+def _listed(rows: Rows, settings: Settings) -> Iterator[tuple[str, int, str]]:
+    """Yield path, size and digest of every row; no transaction is open while the files are read."""
+    last = ""
+    while True:
+        page = select(rows.file_path, rows.file_bytes, rows.sha256).where(rows.file_path > last)
+        with transaction(settings.database()) as session:
+            listed = session.execute(page.order_by(rows.file_path).limit(PAGE)).all()
+        if not listed:
+            return
+        yield from map(tuple, listed)
+        last = listed[-1].file_path
 
 
 def _violated(path: Path, recorded: headers.Digest) -> str | None:
@@ -103,10 +114,17 @@ def _without_row(settings: Settings) -> Iterator[Violation]:
 
 
 def _accounted_for(rows: Rows, file_path: str, path: Path, settings: Settings) -> bool:
-    # In this order: the indexer commits the row before it removes the file from the inbox, and removes a copy that it
-    # does not need before that.
-    if (Spool(settings.spool).inbox / path.name).exists() or not path.exists():
-        return True
+    # Twice: the indexer commits the row before it removes the file from the inbox. It removes a copy that it does not
+    # need before that.
+    return (
+        _has_row(rows, file_path, settings)
+        or any(Spool(settings.spool).inbox.glob(f"{path.stem}*{COMPLETE}"))
+        or not path.exists()
+        or _has_row(rows, file_path, settings)
+    )
+
+
+def _has_row(rows: Rows, file_path: str, settings: Settings) -> bool:
     with transaction(settings.database()) as session:
         return bool(session.scalar(select(exists().where(rows.file_path == file_path))))
 

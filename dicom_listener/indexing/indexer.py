@@ -8,9 +8,11 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import os
+import time
 from typing import TYPE_CHECKING
 
 import structlog
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import text
 from sqlalchemy.exc import DataError, DBAPIError
 from structlog.contextvars import bound_contextvars
@@ -27,6 +29,7 @@ from dicom_listener.indexing.repair import repair
 from dicom_listener.indexing.unreadable import Unreadable
 from dicom_listener.spool.durable import Spool, sync_directory
 from dicom_listener.spool.file_meta import C_STORE
+from dicom_listener.spool.waiting import WaitingFiles, study_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,26 +46,33 @@ log = structlog.get_logger()
 
 #: Files of one transaction: enough to share its flush, few enough that little is repeated after a crash.
 BATCH = 200
+#: Bytes of one transaction's files, unless one is larger: two seconds of reading from a slow disk.
+BATCH_BYTES = 256 * 2**20
 #: Classes of SQLSTATE caused by a value: data exception, integrity, limits such as the size of an index row.
 VALUE_ERROR_CLASSES = frozenset(("22", "23", "54"))
 #: Maximum number of files of a batch that fail individually; beyond it, the database is at fault and all files wait.
 MAX_FAILURES = 3
 
 
-def run_once(settings: Settings) -> int:
-    """Index the oldest files of the inbox; returns the number that left it, less than BATCH when it is empty.
+def run_once(settings: Settings, waiting: WaitingFiles | None = None) -> int:
+    """Index the next files of the inbox, or of *waiting*, its listing; returns the number that left it.
 
     Raises SQLAlchemyError if the database cannot be reached; the files wait.
     """
     indexer = Indexer(settings)
-    waiting = indexer.spool.received(BATCH, besides=indexer.unreadable.resting())
+    if waiting is None:
+        waiting = WaitingFiles(indexer.spool.inbox)
+        waiting.refresh(indexer.unreadable.resting())
+    began = time.monotonic()
+    files = waiting.take(waiting.batch_files(BATCH), BATCH_BYTES)
     try:
-        indexer.index(waiting)
+        indexer.index(files)
     except DBAPIError:
         indexer.reach_database()
         # One file with a value that the database refuses must not stop the others.
-        return indexer.index_each(waiting)
-    return len(waiting)
+        return indexer.index_each(files)
+    waiting.note_batch(len(files), time.monotonic() - began)
+    return len(files)
 
 
 class Indexer:
@@ -83,6 +93,8 @@ class Indexer:
         """
         read = self._examine(files)
         with transaction(self._url) as session:
+            instances = [found for found in read.values() if isinstance(found, ReceivedInstance)]
+            lifecycle.lock_all(session, {instance.study.study_instance_uid for instance in instances})
             self._release(session, read)
             outcomes = {path: self._record(session, path, found) for path, found in read.items()}
         kept = self._repair({path: read[path] for path, outcome in outcomes.items() if outcome is Recorded.DUPLICATE})
@@ -90,7 +102,7 @@ class Indexer:
             stored, is_unreadable = self.spool.stored_path(path), isinstance(read[path], Unreadable)
             if outcome not in (Recorded.NEW, Recorded.ALREADY_INDEXED) and stored not in kept and not is_unreadable:
                 stored.unlink(missing_ok=True)
-            if is_unreadable and not os.path.lexists(self.spool.quarantine / path.name):
+            if is_unreadable and not os.path.lexists(self.spool.quarantined_path(path)):
                 self.unreadable.stay(path)
             else:
                 path.unlink(missing_ok=True)
@@ -109,7 +121,7 @@ class Indexer:
     def _release(self, session: Session, read: dict[Path, Found]) -> None:
         """Delete the quarantine rows of files that can be read again."""
         readable = [path for path, found in read.items() if not isinstance(found, Unreadable)]
-        places = [folder / path.name for path in readable for folder in (self.spool.inbox, self.spool.quarantine)]
+        places = [place for path in readable for place in (path, self.spool.quarantined_path(path))]
         lifecycle.release(session, [self._relative(place) for place in places])
 
     def _repair(self, duplicates: dict[Path, Found]) -> set[Path]:
@@ -126,11 +138,14 @@ class Indexer:
     def index_each(self, files: Iterable[Path]) -> int:
         """Index each file in its own transaction; returns the number of files that have left the inbox.
 
-        A file that fails for a reason other than its values goes to the end of the queue. Raises DBAPIError after more
-        than MAX_FAILURES of them.
+        A file that fails for a reason other than its values goes to the end of the queue, and so do the others of a
+        study that is locked. Raises DBAPIError after more than MAX_FAILURES of them.
         """
         moved = failed = 0
+        locked: set[str] = set()
         for path in files:
+            if study_of(path) in locked:
+                continue
             try:
                 self.index_alone(path)
                 moved += 1
@@ -141,6 +156,8 @@ class Indexer:
                 os.utime(path)
                 if failed > MAX_FAILURES:
                     raise
+                if isinstance(error.orig, LockNotAvailable) and study_of(path):
+                    locked.add(study_of(path))
         return moved
 
     def index_alone(self, path: Path) -> None:
@@ -242,7 +259,7 @@ class Indexer:
 
     def _set_aside(self, path: Path, reason: Reason) -> Path:
         """Link a file into quarantine; return the path of its row: its own if it can be neither read nor linked."""
-        quarantined = self.spool.quarantine / path.name
+        quarantined = self.spool.quarantined_path(path)
         try:
             with contextlib.suppress(FileExistsError):
                 os.link(path, quarantined, follow_symlinks=False)

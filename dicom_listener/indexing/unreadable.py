@@ -56,6 +56,10 @@ class UnreadableFiles:
         now = time.monotonic()
         return {name for name, due in self._read_at.items() if now < due}
 
+    def set_aside(self) -> set[str]:
+        """Return the names of files that stay in the inbox although they have rows in `quarantine`."""
+        return set(self._immovable)
+
     def sort(self, found: Mapping[Path, Unreadable | None]) -> set[Path]:
         """Note the files just read, in order, with their errors; return those that are to be set aside.
 

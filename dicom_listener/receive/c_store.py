@@ -6,12 +6,14 @@ import datetime as dt
 import time
 from typing import TYPE_CHECKING
 
+from db.studies.settling import study_key
 from db.studies.sop_classes import is_reportable
 from dicom_listener.dicom import data_sets
 from dicom_listener.dicom.statuses import SUCCESS, MissingUID, Refusal, SOPClassNotSupported, TooLarge
 from dicom_listener.receive.dimse import AFFECTED_SOP_CLASS_UID, AFFECTED_SOP_INSTANCE_UID, PRIORITY
 from dicom_listener.spool import file_meta
 from dicom_listener.spool.file_meta import Reception
+from dicom_listener.spool.waiting import tag
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -55,6 +57,11 @@ class SpoolingHandler:
         """Check the complete data set; raises Refusal."""
         raise NotImplementedError
 
+    def tag(self, reader: data_sets.Reader) -> str:
+        """Return the tag of the complete data set in the name of its file."""
+        del reader
+        return ""
+
     def on_stored(self) -> None:
         """Act on the durable request; raises Refusal."""
 
@@ -76,7 +83,7 @@ class SpoolingHandler:
         if self._writer is not None:
             try:
                 self.check(self._reader)
-                self._writer.commit()
+                self._writer.commit(self.tag(self._reader))
                 self.on_stored()
             except Refusal as refusal:
                 self._refuse(refusal)
@@ -112,16 +119,23 @@ class SpoolingHandler:
         self.discard()
 
 
+#: C-STORE priority (PS3.7 9.3.1.1) and Requested Procedure Priority (PS3.3 C.4.11) of urgent objects.
+HIGH = 1
+REQUESTED_PROCEDURE_PRIORITY = 0x00401003
+URGENT_WORDS = frozenset((b"STAT", b"HIGH"))
+
+
 class CStoreHandler(SpoolingHandler):
     """Handler of C-STORE."""
 
     operation = file_meta.C_STORE
-    wanted = data_sets.IDENTITY.keys()
+    wanted = data_sets.IDENTITY.keys() | {REQUESTED_PROCEDURE_PRIORITY}
     #: Whole-slide images and long cine runs reach some GB; an endless data set must not fill the disk.
     max_bytes = 32 * 2**30
 
     def __init__(self, command: Command, context: Context, peer: Peer, inbox: Inbox, transfer: Transfer) -> None:
         self._transfer = transfer
+        self._high = command.number(PRIORITY, default=0) == HIGH
         super().__init__(command, context, peer, inbox)
 
     def write(self, fragment: memoryview, *, last: bool) -> None:
@@ -156,3 +170,12 @@ class CStoreHandler(SpoolingHandler):
         if is_reportable(self.sop_class_uid):
             reader.finish()
         data_sets.check_identity(reader, self.sop_class_uid, self.sop_instance_uid)
+
+    def tag(self, reader: data_sets.Reader) -> str:
+        """Return study and urgency, so that the dispatcher need not read the object to know them.
+
+        The site's rules (PRELIM_PRIORITY_RULES) apply to the AE titles.
+        """
+        uid = data_sets.parse_uid(reader.values[data_sets.STUDY_INSTANCE_UID], "Study Instance UID")
+        requested = reader.values.get(REQUESTED_PROCEDURE_PRIORITY, b"").strip().upper()
+        return tag(study_key(uid), urgent=self._high or requested in URGENT_WORDS or self._transfer.urgent)

@@ -42,11 +42,11 @@ class OpenTransfers:
         if self._thread.is_alive():
             self._thread.join()
 
-    def of(self, association_id: str) -> Transfer:
+    def of(self, association_id: str, *, urgent: bool = False) -> Transfer:
         """Return the transfer of an association; the first call marks the association as open."""
         transfer = self._open.get(association_id)
         if transfer is None:
-            transfer = self._open[association_id] = Transfer(association_id)
+            transfer = self._open[association_id] = Transfer(association_id, urgent=urgent)
             self._write(transfer)
         return transfer
 

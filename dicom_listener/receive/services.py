@@ -28,10 +28,13 @@ if TYPE_CHECKING:
     from dicom_listener.receive.handlers import RequestHandler
     from dicom_listener.receive.negotiation import Context, Proposal, Rejection
     from dicom_listener.receive.peers import Peer
+    from dicom_listener.spool.associations import Transfer
 
 
 log = structlog.get_logger()
 
+#: Priorities of the site's rules whose objects are indexed first.
+URGENT_LEVELS = ("HIGH", "STAT")
 #: Pairs of calling AE title and cause shown to operators.
 MAX_SENDERS = 20
 STEP_HANDLERS = {dimse.N_CREATE_RQ: StepCreateHandler, dimse.N_SET_RQ: StepSetHandler}
@@ -88,16 +91,20 @@ class Services:
     def handler(self, command: Command, context: Context, peer: Peer) -> RequestHandler:
         """Return the handler of a request."""
         if command.field == dimse.C_STORE_RQ:
-            return CStoreHandler(command, context, peer, self._inbox, self._transfers.of(peer.association_id))
+            return CStoreHandler(command, context, peer, self._inbox, self._transfer(peer))
         if command.field == dimse.C_ECHO_RQ:
             return NullHandler()
         if command.field == dimse.N_ACTION_RQ:
-            # The dispatcher returns the result on an association that is marked as open.
-            self._transfers.of(peer.association_id)
+            self._transfer(peer)  # the dispatcher returns the result on an association that is marked as open
             return CommitmentRequestHandler(command, context, peer, self._inbox)
         if command.field in STEP_HANDLERS and self._settings.dicom.mpps:
             return STEP_HANDLERS[command.field](command, context, peer, self._inbox, self._steps)
         return UnrecognizedHandler()
+
+    def _transfer(self, peer: Peer) -> Transfer:
+        rules = self._settings.study.priority_rules
+        levels = (rules.get(title.strip(), "") for title in (peer.calling_ae_title, peer.called_ae_title))
+        return self._transfers.of(peer.association_id, urgent=any(level in URGENT_LEVELS for level in levels))
 
     def count_refusal(self, kind: Kind, peer: Peer, cause: str) -> None:
         """Count a rejected association or a refused request."""

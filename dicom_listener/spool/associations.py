@@ -35,6 +35,8 @@ class Transfer:
     association_id: str
     study_instance_uid: str = ""
     receiving: bool = False
+    #: By the site's rules for its AE titles.
+    urgent: bool = False
     active_at: float = field(default_factory=time.time)
 
     @property
@@ -97,4 +99,4 @@ def _read(directory: Path) -> Iterator[Transfer]:
         with contextlib.suppress(FileNotFoundError):
             if not mark.name.startswith(UNFINISHED):
                 study_instance_uid, _, state = mark.read_text().partition("\n")
-                yield Transfer(mark.name, study_instance_uid, state == RECEIVING, mark.stat().st_mtime)
+                yield Transfer(mark.name, study_instance_uid, state == RECEIVING, active_at=mark.stat().st_mtime)

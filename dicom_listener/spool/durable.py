@@ -1,7 +1,7 @@
 """The spool directory: its layout, and durable directory entries. No sender can choose a file name in it.
 
     spool/inbox/<uuid>.part      prepared in advance, or being received
-    spool/inbox/<uuid>.dcm       acknowledged, not yet indexed
+    spool/inbox/<uuid>[-<tag>].dcm  acknowledged, not yet indexed
     spool/store/<xx>/<uuid>.dcm  indexed: has a row in `instances`
     spool/quarantine/<uuid>.dcm  has a row in `quarantine`
     spool/associations/<id>      mark of an open association that has sent objects
@@ -14,11 +14,9 @@ An object is acknowledged only when POSIX guarantees that it survives a power cu
 directory entry for them. dicom_listener.spool.inbox does both with one flush for each object.
 """
 
-import contextlib
 import itertools
 import os
 import threading
-from collections.abc import Collection
 from pathlib import Path
 
 PART = ".part"
@@ -65,30 +63,18 @@ class Spool:
         missing = sum(1 for _ in itertools.takewhile(lambda parent: not parent.exists(), parents))
         return parents[: missing + 1]
 
-    def received(self, limit: int, *, besides: Collection[str] = ()) -> list[Path]:
-        """Return at most *limit* acknowledged files that are not yet indexed, the oldest first, without *besides*."""
-        waiting = []
-        with os.scandir(self.inbox) as entries:
-            for entry in entries:
-                if entry.name.endswith(COMPLETE) and entry.name not in besides:
-                    # Another dispatcher may remove it between the two calls.
-                    with contextlib.suppress(FileNotFoundError):
-                        waiting.append((_written_at(entry), entry.path))
-        return [Path(path) for _, path in sorted(waiting)[:limit]]
-
     def stored_path(self, received: Path) -> Path:
         """Return the path of *received* after indexing: in one of 256 directories, so that each can be listed."""
-        return self.store / received.name[:2] / received.name
+        return self.store / received.name[:2] / file_name(received)
+
+    def quarantined_path(self, received: Path) -> Path:
+        """Return the path of *received* in quarantine."""
+        return self.quarantine / file_name(received)
 
 
-def _written_at(entry: os.DirEntry[str]) -> int:
-    """Return the time of the last byte in nanoseconds, 0 if it cannot be read; raises FileNotFoundError."""
-    try:
-        return entry.stat(follow_symlinks=False).st_mtime_ns
-    except FileNotFoundError:
-        raise
-    except OSError:  # one damaged file must not stop the others: the indexer sets it aside
-        return 0
+def file_name(received: Path) -> str:
+    """Return the name of a received file without the tag that it has in the inbox (dicom_listener.spool.waiting)."""
+    return received.stem.partition("-")[0] + COMPLETE
 
 
 def sync_file(path: Path) -> None:

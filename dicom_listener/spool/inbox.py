@@ -16,18 +16,17 @@ import os
 import threading
 import uuid
 from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
 from db.errors import ConfigurationError
-from dicom_listener.spool import file_meta
-from dicom_listener.spool.durable import COMPLETE, PART, DirectorySync, sync_file
+from dicom_listener.spool import file_meta, waiting
+from dicom_listener.spool.durable import COMPLETE, PART, DirectorySync, file_name, sync_file
 from dicom_listener.spool.writer import FreeSpace, Part, SpoolWriter, disk_errors
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from dicom_listener.spool.durable import Spool
 
 log = structlog.get_logger()
@@ -157,8 +156,9 @@ class Inbox:
     def _recover(self) -> tuple[int, int]:
         checked = {path: _is_complete(path) for path in self._directory.glob(f"*{PART}")}
         complete = [path for path, found in checked.items() if found]
+        linked = {file_name(Path(name)) for name in waiting.received(self._directory)} if complete else set()
         for path in complete:
-            with contextlib.suppress(FileExistsError):
+            if file_name(path) not in linked:
                 os.link(path, path.with_suffix(COMPLETE))
         self._sync()
         for path, found in checked.items():

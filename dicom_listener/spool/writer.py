@@ -94,9 +94,12 @@ class SpoolWriter:
             with disk_errors():
                 self._append()
 
-    def commit(self) -> Path:
-        """Make the object durable and visible to the indexer; raises OutOfResources, and then it does not exist."""
-        final = self._part.with_suffix(COMPLETE)
+    def commit(self, tag: str = "") -> Path:
+        """Make the object durable and visible to the indexer, with *tag* in its name (dicom_listener.spool.waiting).
+
+        Raises OutOfResources, and then it does not exist.
+        """
+        final = self._part.with_name(f"{self._part.stem}{tag}{COMPLETE}")
         with disk_errors(), self._discarded_on_error():
             self._append_sealed()
             os.fdatasync(self._open)

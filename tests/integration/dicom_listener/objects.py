@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from pydicom import Dataset, dcmwrite
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from db.studies.settling import study_key
 from dicom_listener.spool import file_meta
 from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.file_meta import Reception
 from dicom_listener.spool.inbox import Inbox
+from dicom_listener.spool.waiting import tag
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,6 +64,12 @@ def receive(settings: Settings, dataset: Dataset, *, data: bytes | None = None, 
     path = writer.commit()
     inbox.close()
     return path
+
+
+def store(settings: Settings, dataset: Dataset, *, priority: int = 0) -> None:
+    """Write an object to the spool under the name that the listener gives it; *priority* 1 is high."""
+    path = receive(settings, dataset, priority=priority)
+    path.rename(path.with_stem(path.stem + tag(study_key(dataset.StudyInstanceUID), urgent=priority == 1)))
 
 
 def received(**values: Any) -> Reception:

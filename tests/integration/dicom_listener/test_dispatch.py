@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
 import time
@@ -14,15 +13,16 @@ from pydantic import SecretStr
 from pydicom.uid import BasicTextSRStorage
 from sqlalchemy import select, text
 
-from db.jobs import celery_app, wakeups
+from db.jobs import celery_app
 from db.models import Job, Study
 from db.session import transaction
 from dicom_listener import dispatch
 from dicom_listener.indexing import indexer
 from dicom_listener.spool.associations import AssociationMarks, Transfer
 from dicom_listener.spool.durable import Spool
+from dicom_listener.spool.waiting import WaitingFiles
 from tests.integration.dicom_listener.listening import settings_for
-from tests.integration.dicom_listener.objects import image, receive
+from tests.integration.dicom_listener.objects import image, receive, store
 from tests.polling import wait_until
 
 if TYPE_CHECKING:
@@ -72,23 +72,18 @@ def test_quiet_study_becomes_one_job_and_one_message(settings: Settings, app: Ce
     assert study(settings).settle_reason == "quiet for 0.001 s, with 1 image"
 
 
-def test_unexpected_error_does_not_end_the_dispatcher(
-    settings: Settings, app: Celery, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unexpected_error_does_not_end_the_dispatcher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "PAUSE_AFTER_FAILURE_SECONDS", 0.01)
     stop = threading.Event()
     rounds = iter((LookupError("unforeseen"), KeyError("again"), None))
 
-    def one_round(*_: object) -> int:
+    def one_round() -> None:
         fault = next(rounds)
         if fault is not None:
             raise fault
         stop.set()
-        return 0
 
-    monkeypatch.setattr(dispatch, "run_once", one_round)
-    with contextlib.closing(wakeups.JobListener(settings.database())) as job_listener:
-        dispatch._loop(settings, app, job_listener, stop)
+    dispatch._repeat(one_round, stop)
     assert list(rounds) == []
 
 
@@ -97,7 +92,7 @@ def test_run_without_work_returns_zero(settings: Settings, app: Celery) -> None:
 
 
 def sending(uid: str, *, silent_seconds: float = 0, receiving: bool = False) -> Transfer:
-    return Transfer("sending", uid, receiving, time.time() - silent_seconds)
+    return Transfer("sending", uid, receiving, active_at=time.time() - silent_seconds)
 
 
 def test_study_does_not_settle_while_an_open_association_sends_it(settings: Settings, app: Celery) -> None:
@@ -143,8 +138,8 @@ def test_last_object_of_an_association_that_just_ended_is_included(
     dispatch.run_once(settings, app)
     index_run_once = indexer.run_once
 
-    def last_object_comes_after(settings: Settings) -> int:
-        indexed = index_run_once(settings)
+    def last_object_comes_after(settings: Settings, waiting: WaitingFiles) -> int:
+        indexed = index_run_once(settings, waiting)
         receive(settings, image(StudyInstanceUID=first.StudyInstanceUID), association_id="sending")
         marks.remove("sending")
         return indexed
@@ -156,6 +151,29 @@ def test_last_object_of_an_association_that_just_ended_is_included(
     dispatch.run_once(settings, app)
     wait_until(lambda: bool(dispatch.run_once(settings, app) or study(settings).state == "settled"))
     assert (study(settings).revision, study(settings).settle_reason) == (1, "quiet for 0.001 s, with 2 images")
+
+
+def test_study_settles_beside_a_backlog_and_not_while_files_of_it_wait(
+    settings: Settings, app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexer, "BATCH", 1)
+    waiting = WaitingFiles(Spool(settings.spool).inbox)
+    urgent = [image() for _ in range(2)]
+    urgent[1].StudyInstanceUID = urgent[0].StudyInstanceUID
+    for dataset in urgent:
+        store(settings, dataset, priority=1)
+    for _ in range(4):
+        store(settings, image())
+
+    dispatch.run_once(settings, app, waiting)
+    waiting.refresh()
+    dispatch.settle(settings, waiting=waiting.studies)
+    assert study(settings).state == "receiving", "the second file waits"
+    dispatch.run_once(settings, app, waiting)
+    waiting.refresh()
+    dispatch.settle(settings, waiting=waiting.studies)
+    assert study(settings).settle_reason == "quiet for 0.001 s, with 2 images"
+    assert len(waiting.studies) == 4
 
 
 def test_announced_number_of_objects_is_in_the_settle_reason(settings: Settings, app: Celery) -> None:

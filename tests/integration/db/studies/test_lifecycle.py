@@ -289,3 +289,20 @@ def test_too_many_revisions_wait_for_an_operator(arrivals: Arrivals) -> None:
         claims.retry(session, lifecycle.find(session, arrivals.uid, lock=True))
         assert invariants.check(session) == []
     assert arrivals.claim() is not None
+
+
+def test_object_that_another_dispatcher_indexed_first_makes_no_revision(
+    arrivals: Arrivals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same = {"sop_instance_uid": "2.25.1", "file_path": "spool/store/a.dcm", "sha256": "a"}
+    arrivals.image(**same)
+    arrivals.settle()
+    look_up = lifecycle._known
+
+    def before_the_other_committed(*_: object) -> None:
+        monkeypatch.setattr(lifecycle, "_known", look_up)
+
+    monkeypatch.setattr(lifecycle, "_known", before_the_other_committed)
+
+    assert arrivals.image(**same) is Recorded.ALREADY_INDEXED
+    assert arrivals.state() == "settled"
