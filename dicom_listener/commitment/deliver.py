@@ -35,6 +35,7 @@ from dicom_listener.scu.send import exchange, take_over_responses
 from dicom_listener.spool.associations import AssociationMarks
 from dicom_listener.spool.commitment_outbox import CommitmentOutbox, State
 from dicom_listener.spool.durable import Spool
+from dicom_listener.spool.waiting import received
 
 if TYPE_CHECKING:
     import ssl
@@ -196,7 +197,7 @@ class CommitmentDelivery:
 
     def _is_indexing(self) -> bool:
         resting = unreadable.of_spool(self._spool.root).resting()
-        return bool(self._spool.received(1, besides=resting))
+        return any(name not in resting for name in received(self._spool.inbox))
 
     def _hand_over(self, commitment: Commitment, result: CommitmentResult) -> None:
         """Put the result into the outbox for the association of the request."""
