@@ -347,8 +347,8 @@ def test_request_indexed_before_its_objects_waits_for_them(
     settings: Settings, listener: Listener, modality: Modality
 ) -> None:
     send(modality, listener, [image()])
-    files = Spool(settings.spool).received(2)
-    indexer.Indexer(settings).index(files[1:])
+    request = max(Spool(settings.spool).inbox.glob("*.dcm"), key=lambda path: path.stat().st_mtime_ns)
+    indexer.Indexer(settings).index([request])
     with deliver.CommitmentDelivery(settings, peers(settings)) as delivery:
         assert delivery.run_once() == 1
     assert modality.results == []

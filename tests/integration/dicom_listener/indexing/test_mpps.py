@@ -147,7 +147,9 @@ def test_update_indexed_before_its_creation_is_applied(settings: Settings, arriv
     assert create(association, step, arrived.StudyInstanceUID) == 0
     assert update(association, step, "COMPLETED") == 0
     # As after a step of the clock.
-    by_operation = {headers.read_meta(path).reception.operation: path for path in Spool(settings.spool).received(10)}
+    by_operation = {
+        headers.read_meta(path).reception.operation: path for path in Spool(settings.spool).inbox.glob("*.dcm")
+    }
     for operation in ("N-SET", "C-STORE", "N-CREATE"):
         indexer.Indexer(settings).index([by_operation[operation]])
     assert settled(settings) == "the modality completed the procedure, with 1 image"
