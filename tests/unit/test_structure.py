@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -77,6 +78,18 @@ def test_a_module_name_has_one_meaning() -> None:
     repeated = {name for name, paths in places.items() if len(paths) > 1}
 
     assert repeated == set(SAME_MEANING)
+
+
+def test_migrations_are_numbered_in_one_line() -> None:
+    # Two branches that took the same number are merged without a conflict.
+    files = [path for path in PATHS if path.parent.name == "versions" and path.name != "__init__.py"]
+    numbers = [path.name[:4] for path in files]
+    named = [
+        re.findall(r'^(?:down_)?revision = (?:"(\d+)"|None)$', (REPOSITORY / path).read_text(), re.MULTILINE)
+        for path in files
+    ]
+
+    assert named == [[number, before] for before, number in zip(["", *numbers], numbers, strict=False)]
 
 
 def test_a_docstring_starts_with_a_verb_or_a_noun() -> None:
