@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 from db.jobs.celery_app import make_app
@@ -40,3 +41,7 @@ def test_overdue_job_is_reported_without_a_broker(
         wait_until(lambda: arrivals.state() == "reported", 20)
     finally:
         worker._stopping.set()  # worker.stop ends the process
+        # Their connections must be returned before the database is dropped.
+        for thread in threading.enumerate():
+            if thread.name in ("_heartbeat", "_watchdog", "_poll", "overdue"):
+                thread.join(20)
