@@ -65,6 +65,7 @@ Keyword = Literal[
     "MeasurementUnitsCodeSequence", "PresentationLUTShape", "PresentationLUTSequence",
     "PixelIntensityRelationshipSign", "LossyImageCompression",
     "PatientOrientation", "AnatomicalOrientationType", "DetectorInformationSequence", "DetectorVector",
+    "PerformedProcedureStepDescription", "RequestedProcedureDescription",
 ]
 # fmt: on
 _TAGS: dict[Keyword, int] = {keyword: int(Tag(keyword)) for keyword in get_args(Keyword)}

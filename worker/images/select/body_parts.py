@@ -40,6 +40,10 @@ _NEIGHBOURS = [
 ]
 #: Modalities for which the German word for breast and chest means the breast.
 _OF_BREASTS = frozenset({"MG", "MR", "US"})
+#: Descriptions of more than one series, the more exact first.
+_DESCRIPTIONS: tuple[Keyword, ...] = (
+    "ProtocolName", "PerformedProcedureStepDescription", "RequestedProcedureDescription", "StudyDescription",
+)  # fmt: skip
 #: Words that name a position or a coil, not the examined part.
 _NOT_EXAMINED = re.compile(r"\b(?:HEAD|FEET|FOOT)\W*FIRST\b|\b\w+\W*(?:COIL|SPULE)\b")
 #: Letters of a term that counts within a word, after an ending: CERVICALSPINE.
@@ -56,7 +60,7 @@ def body_parts_of(header: Header) -> Parts:
     if coded:
         return described if set(coded) < set(described) else coded
     modality = header.code("Modality")
-    others = (_parts(header.text(word), modality) for word in ("ProtocolName", "StudyDescription"))
+    others = (_parts(header.text(word), modality) for word in _DESCRIPTIONS)
     return described or next(filter(None, others), ())
 
 

@@ -69,6 +69,13 @@ def test_adjective_of_the_spine_is_not_the_chest(store: Any) -> None:
     assert parts(store, ProtocolName="TDM thoraco-abdomino-pelvienne") == "CHEST, ABDOMEN AND PELVIS"
 
 
+@pytest.mark.parametrize(
+    "keyword", ["ProtocolName", "PerformedProcedureStepDescription", "RequestedProcedureDescription"]
+)
+def test_every_description_may_name_the_part(store: Any, keyword: str) -> None:
+    assert parts(store, **{keyword: "RX GENOU"}, StudyDescription="TRAUMA CHEST") == "EXTREMITY"
+
+
 def test_brust_is_the_breast_in_mr_and_the_chest_in_ct(store: Any) -> None:
     assert parts(store, BodyPartExamined="BRUST", Modality="MR") == "BREAST"
     assert parts(store, BodyPartExamined="BRUST", Modality="CT") == "CHEST"
