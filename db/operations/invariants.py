@@ -5,6 +5,7 @@ Each check is one query for the rows that violate a rule. Files on disk are chec
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,10 @@ from sqlalchemy import and_, exists, func, not_, or_, select
 from sqlalchemy.orm import aliased
 
 from db.errors import Reason
-from db.models import Job, Report, Study
+from db.models import Commitment, Instance, Job, ProcedureStep, Report, Study
+from db.models.procedure_steps import IN_PROGRESS
 from db.states import OPEN_JOBS, JobState, StudyState
+from db.studies import commitments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,9 +33,18 @@ class Violation:
     subject: str
 
 
-def check(session: Session) -> list[Violation]:
-    """Return every violation; call it in one transaction, which sees one snapshot."""
-    return [*_studies(session), *_identities(session), *_jobs(session), *_reports(session)]
+#: Time after which a transition is overdue: dispatcher and workers need seconds, a backlog has a day.
+LEASE_OVERDUE = dt.timedelta(hours=1)
+COMMITMENT_OVERDUE = commitments.GIVE_UP_AFTER + dt.timedelta(days=1)
+STEP_OVERDUE = dt.timedelta(days=7)
+
+STEP_ENDS = f"a procedure step ends within {STEP_OVERDUE.days} days"
+
+
+def check(session: Session, max_attempts: int | None = None) -> list[Violation]:
+    """Return every violation; each rule is one statement, and so sees one moment."""
+    found = *_studies(session), *_identities(session), *_jobs(session), *_reports(session), *_overdue(session)
+    return [*found, *_instances(session), *_attempts(session, max_attempts)]
 
 
 def _studies(session: Session) -> Iterator[Violation]:
@@ -109,3 +121,38 @@ def _reports(session: Session) -> Iterator[Violation]:
     gaps = select(Report.study_id).group_by(Report.study_id).having(func.max(Report.version) != func.count())
     for study_id in session.scalars(gaps):
         yield Violation("a study's report versions are 1, 2, ...", f"study {study_id}")
+
+
+def _instances(session: Session) -> Iterator[Violation]:
+    later = select(Instance.id).join(Study, Study.id == Instance.study_id).where(Instance.revision > Study.revision)
+    for instance_id in session.scalars(later):
+        yield Violation("an instance belongs to a revision that its study has begun", f"instance {instance_id}")
+    empty = select(Study.id).where(Study.state == StudyState.RECEIVING, ~exists().where(Instance.study_id == Study.id))
+    for study_id in session.scalars(empty):
+        yield Violation("a receiving study has an instance", f"study {study_id}")
+
+
+def _attempts(session: Session, max_attempts: int | None) -> Iterator[Violation]:
+    if max_attempts is None:
+        return
+    beyond = select(Job.id).where(Job.state.in_(OPEN_JOBS), Job.attempt > max_attempts)
+    for job_id in session.scalars(beyond):
+        yield Violation("an open job has at most PRELIM_MAX_ATTEMPTS attempts", f"job {job_id}")
+
+
+def _overdue(session: Session) -> Iterator[Violation]:
+    """Yield what a process should have ended long ago."""
+    now = func.now()
+    leases = select(Job.id).where(Job.state == JobState.RUNNING, Job.lease_until < now - LEASE_OVERDUE)
+    for job_id in session.scalars(leases):
+        yield Violation("a job is rescued soon after the end of its lease", f"job {job_id}")
+    undelivered = Commitment.delivered_at.is_(None), Commitment.given_up_at.is_(None)
+    results = select(Commitment.id).where(*undelivered, Commitment.received_at < now - COMMITMENT_OVERDUE)
+    for commitment_id in session.scalars(results):
+        rule = f"a storage commitment result is delivered or given up within {COMMITMENT_OVERDUE.days} days"
+        yield Violation(rule, f"commitment {commitment_id}")
+    steps = select(ProcedureStep.sop_instance_uid).where(
+        ProcedureStep.state == IN_PROGRESS, ProcedureStep.updated_at < now - STEP_OVERDUE
+    )
+    for uid in session.scalars(steps):
+        yield Violation(STEP_ENDS, f"procedure step {uid}")

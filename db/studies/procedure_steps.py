@@ -51,6 +51,13 @@ def update(session: Session, sop_instance_uid: str, state: str | None, images: S
         step.images = list(images)
 
 
+def abandon(session: Session, sop_instance_uid: str) -> None:
+    """End a step whose modality never will; without effect on its study, which settles by its quiet time."""
+    step = session.get_one(ProcedureStep, sop_instance_uid, with_for_update=True)
+    if step.state == IN_PROGRESS:
+        step.state = DISCONTINUED
+
+
 def settle_ended(session: Session, sending: Collection[str], waiting: Collection[str] = ()) -> list[uuid.UUID]:
     """Settle the studies whose steps have all ended and whose images have arrived; return the ids of the new jobs.
 

@@ -113,11 +113,19 @@ def audit(
     repair: Annotated[
         bool, typer.Option("--repair", help="Repair the violations that can be repaired without data loss.")
     ] = False,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="Number of stored files to read, chosen at random; default: all.")
+    ] = None,
+    since: Annotated[
+        dt.timedelta | None,
+        typer.Option(parser=duration, metavar="DURATION", help="Read only files indexed in this time, such as 24h."),
+    ] = None,
 ) -> None:
     """Verify the invariants of spool and database; exit with 1 on violations."""
     from deploy.operate import audit as auditor
 
-    raise typer.Exit(1 if auditor.show(load_settings(), console, repair=repair) else 0)
+    scope = auditor.Scope(sample, since)
+    raise typer.Exit(1 if auditor.show(load_settings(), console, repair=repair, scope=scope) else 0)
 
 
 @command()

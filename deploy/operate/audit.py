@@ -7,34 +7,44 @@ violation.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import time
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import exists, select
+from sqlalchemy import func, select
 
 from db.models import Instance, Quarantined
+from db.models.base import any_of
 from db.operations import invariants
 from db.operations.invariants import Violation
 from db.session import transaction
+from db.studies import procedure_steps
 from dicom_listener.indexing import headers
 from dicom_listener.spool import file_meta
 from dicom_listener.spool.durable import COMPLETE, PART, Spool, sync_directory, sync_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    import datetime as dt
+    import uuid
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from rich.console import Console
+    from sqlalchemy import Row, Select
 
     from db.settings import Settings
 
     Rows = type[Instance | Quarantined]
+    FileRow = Row[uuid.UUID, str, int, str]
 
 #: Seconds without a new byte after which a part file is abandoned: associations end sooner. Younger ones, and the
 #: empty ones that the listener creates in advance, are in use.
 STALE_SECONDS = 3600
-#: Rows read at a time.
+#: Seconds after which an acknowledged file should long have left the inbox: a backlog after an outage has a day.
+WAITING_SECONDS = 86_400
+#: Rows read, and names looked up, at a time.
 PAGE = 1000
 
 NO_FILE = "every row has its file"
@@ -42,98 +52,176 @@ OTHER_SIZE = "every file has the size of its row"
 OTHER_DIGEST = "every file has the digest of its row"
 NO_ROW = "every stored file has a row or is in the inbox"
 STALE = "no part file is abandoned"
+UNREADABLE = "every file can be read"
+INDEXED_SOON = "an acknowledged file is indexed within a day"
 
 
-def show(settings: Settings, console: Console, *, repair: bool) -> int:
-    """Print the violations, repair them if *repair* and no data can be lost; return the number that remain."""
-    found = check(settings)
-    left = [violation for violation in found if not (repair and repair_violation(settings, violation))]
-    for violation in found:
-        repaired = "" if violation in left else " (repaired)"
-        console.print(f"violation: {violation.rule}: {violation.subject}{repaired}", highlight=False, soft_wrap=True)
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Part of the files to read; by default all. Rules of the database and names of files are always checked."""
+
+    #: Number of files, chosen at random.
+    sample: int | None = None
+    #: Age of the oldest row.
+    since: dt.timedelta | None = None
+
+
+EVERYTHING = Scope()
+
+
+def show(settings: Settings, console: Console, *, repair: bool, scope: Scope = EVERYTHING) -> int:
+    """Print each violation when it is found, repair it if *repair* and no data can be lost; return how many remain."""
+    found = left = 0
+    for violation in violations(settings, scope):
+        found += 1
+        repaired = repair and repair_violation(settings, violation)
+        left += not repaired
+        line = f"violation: {violation.rule}: {violation.subject}{' (repaired)' if repaired else ''}"
+        console.print(line, highlight=False, soft_wrap=True)
     if not found:
         console.print("audit passed: 0 violations")
-    return len(left)
+    return left
 
 
 def check(settings: Settings) -> list[Violation]:
     """Return the violations in the database and on disk; reads every stored file."""
+    return list(violations(settings))
+
+
+def violations(settings: Settings, scope: Scope = EVERYTHING) -> Iterator[Violation]:
+    """Yield the violations in the database and on disk. No transaction is open while files are read."""
     with transaction(settings.database()) as session:
-        found = invariants.check(session)
+        found = invariants.check(session, settings.queue.max_attempts)
+    yield from found
+    yield from _waiting(settings)
+    yield from _half_received(settings)
+    yield from _without_row(settings)
     for rows in (Instance, Quarantined):
-        found += _files_of(rows, settings)
-    return found + list(_without_row(settings)) + list(_half_received(settings))
+        yield from _files_of(rows, settings, scope)
 
 
 def repair_violation(settings: Settings, violation: Violation) -> bool:
     """Repair *violation* if nothing can be lost by it; return whether it was repaired."""
     repairs: dict[str, Callable[[Path, Spool], None]] = {NO_ROW: _back_to_inbox, STALE: _recover}
-    if violation.rule not in repairs:
+    try:
+        if violation.rule in repairs:
+            repairs[violation.rule](settings.operations.data_dir / violation.subject, Spool(settings.spool))
+            return True
+    except OSError:  # the disk fails: it stays a violation
         return False
-    repairs[violation.rule](settings.operations.data_dir / violation.subject, Spool(settings.spool))
+    if violation.rule != invariants.STEP_ENDS:
+        return False
+    with transaction(settings.database()) as session:
+        procedure_steps.abandon(session, violation.subject.split()[-1])
     return True
 
 
-def _files_of(rows: Rows, settings: Settings) -> Iterator[Violation]:
-    for file_path, file_bytes, sha256 in _listed(rows, settings):
-        rule = _violated(settings.operations.data_dir / file_path, headers.Digest(file_bytes, sha256))
-        if rule:
-            yield Violation(rule, file_path)
+def _files_of(rows: Rows, settings: Settings, scope: Scope) -> Iterator[Violation]:
+    for page in _pages(rows, settings, scope):
+        for row in page:
+            rule = _violated(settings, row)
+            # The row or its file may have changed since: another object replaced it, or the file was repaired.
+            if rule is not None and (row_now := _again(rows, settings, row.id)) is not None:
+                rule = _violated(settings, row_now)
+                if rule is not None:
+                    yield Violation(rule, row_now.file_path)
 
 
-def _listed(rows: Rows, settings: Settings) -> Iterator[tuple[str, int, str]]:
-    """Yield path, size and digest of every row; no transaction is open while the files are read."""
-    last = ""
-    while True:
-        page = select(rows.file_path, rows.file_bytes, rows.sha256).where(rows.file_path > last)
+def _pages(rows: Rows, settings: Settings, scope: Scope) -> Iterator[Sequence[FileRow]]:
+    """Yield the rows in pages, each read in a transaction of its own."""
+    query = _columns(rows)
+    if scope.since is not None:
+        query = query.where(rows.indexed_at > func.now() - scope.since)
+    if scope.sample is not None:
         with transaction(settings.database()) as session:
-            listed = session.execute(page.order_by(rows.file_path).limit(PAGE)).all()
-        if not listed:
-            return
-        yield from map(tuple, listed)
-        last = listed[-1].file_path
+            yield session.execute(query.order_by(func.random()).limit(scope.sample)).all()
+        return
+    query = query.order_by(rows.id).limit(PAGE)
+    with transaction(settings.database()) as session:
+        page = session.execute(query).all()
+    while page:
+        yield page
+        with transaction(settings.database()) as session:
+            page = session.execute(query.where(rows.id > page[-1].id)).all()
 
 
-def _violated(path: Path, recorded: headers.Digest) -> str | None:
+def _columns(rows: Rows) -> Select[uuid.UUID, str, int, str]:
+    return select(rows.id, rows.file_path, rows.file_bytes, rows.sha256)
+
+
+def _again(rows: Rows, settings: Settings, row_id: uuid.UUID) -> FileRow | None:
+    with transaction(settings.database()) as session:
+        return session.execute(_columns(rows).where(rows.id == row_id)).one_or_none()
+
+
+def _violated(settings: Settings, row: FileRow) -> str | None:
+    path, recorded = settings.operations.data_dir / row.file_path, headers.Digest(row.file_bytes, row.sha256)
     try:
+        if not recorded.sha256:  # in quarantine because it cannot be read
+            path.lstat()
+            return None
         if path.stat().st_size != recorded.file_bytes:
             return OTHER_SIZE
         return None if headers.digest(path) == recorded else OTHER_DIGEST
     except FileNotFoundError:
         return NO_FILE
+    except OSError:
+        # A file with a row in quarantine may be one that the disk cannot even find.
+        return UNREADABLE if recorded.sha256 else None
 
 
 def _without_row(settings: Settings) -> Iterator[Violation]:
     spool = Spool(settings.spool)
     folders: tuple[tuple[Rows, Path], ...] = ((Instance, spool.store), (Quarantined, spool.quarantine))
     for rows, folder in folders:
-        for path in folder.rglob(f"*{COMPLETE}"):
-            file_path = path.relative_to(settings.operations.data_dir).as_posix()
-            if not _accounted_for(rows, file_path, path, settings):
-                yield Violation(NO_ROW, file_path)
+        errors: list[OSError] = []
+        names = (
+            (Path(directory) / name).relative_to(settings.operations.data_dir).as_posix()
+            for directory, _, files in os.walk(folder, onerror=errors.append)
+            for name in files
+            if name.endswith(COMPLETE)
+        )
+        while page := list(itertools.islice(names, PAGE)):
+            for file_path in sorted(set(page) - _known(rows, settings, page)):
+                if not _accounted_for(rows, file_path, settings):
+                    yield Violation(NO_ROW, file_path)
+        for error in errors:
+            yield Violation(UNREADABLE, f"{error.filename} ({error.strerror})")
 
 
-def _accounted_for(rows: Rows, file_path: str, path: Path, settings: Settings) -> bool:
-    # Twice: the indexer commits the row before it removes the file from the inbox. It removes a copy that it does not
-    # need before that.
+def _known(rows: Rows, settings: Settings, file_paths: Collection[str]) -> set[str]:
+    with transaction(settings.database()) as session:
+        return set(session.scalars(select(rows.file_path).where(rows.file_path == any_of(file_paths))))
+
+
+def _accounted_for(rows: Rows, file_path: str, settings: Settings) -> bool:
+    # In this order: the indexer commits the row before it removes the file from the inbox, and removes a copy that it
+    # does not need before that.
+    path = settings.operations.data_dir / file_path
     return (
-        _has_row(rows, file_path, settings)
-        or any(Spool(settings.spool).inbox.glob(f"{path.stem}*{COMPLETE}"))
-        or not path.exists()
-        or _has_row(rows, file_path, settings)
+        any(Spool(settings.spool).inbox.glob(f"{path.stem}*{COMPLETE}"))
+        or not os.path.lexists(path)
+        or bool(_known(rows, settings, [file_path]))
     )
 
 
-def _has_row(rows: Rows, file_path: str, settings: Settings) -> bool:
-    with transaction(settings.database()) as session:
-        return bool(session.scalar(select(exists().where(rows.file_path == file_path))))
+def _waiting(settings: Settings) -> Iterator[Violation]:
+    """Yield acknowledged files that wait too long in the inbox, without those that quarantine names."""
+    old = []
+    for path in Spool(settings.spool).inbox.glob(f"*{COMPLETE}"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.lstat().st_mtime > WAITING_SECONDS:
+                old.append(path.relative_to(settings.operations.data_dir).as_posix())
+    for file_path in sorted(set(old) - _known(Quarantined, settings, old)):
+        if os.path.lexists(settings.operations.data_dir / file_path):
+            yield Violation(INDEXED_SOON, file_path)
 
 
 def _half_received(settings: Settings) -> Iterator[Violation]:
     for path in Spool(settings.spool).inbox.glob(f"*{PART}"):
         try:
             status = path.stat()
-        except FileNotFoundError:
+        except OSError:  # removed since, or the disk fails: the listener logs the latter at its start
             continue
         if status.st_size and time.time() - status.st_mtime > STALE_SECONDS:
             yield Violation(STALE, path.relative_to(settings.operations.data_dir).as_posix())

@@ -58,6 +58,7 @@ def test_intact_database_has_no_violations(reported: Arrivals) -> None:
         ("UPDATE studies SET state = 'cancelled', reason = 'identity_refused'", "a refused identity has no job"),
         ("UPDATE jobs SET state = 'queued'", "an open job belongs to a settled study's revision"),
         ("UPDATE jobs SET state = 'queued'", "a reported study's job is finished"),
+        ("UPDATE instances SET revision = 7", "an instance belongs to a revision that its study has begun"),
         ("DELETE FROM reports", "exactly the finished jobs have a report"),
         ("UPDATE jobs SET fence = 9", "a report was written under its job's last fence"),
         (
@@ -71,3 +72,41 @@ def test_damage_violates_its_rule(reported: Arrivals, damage: str, rule: str) ->
         session.execute(text(damage))
 
     assert rule in violations(reported.url)
+
+
+@pytest.mark.parametrize(
+    ("damage", "rule"),
+    [
+        (
+            "UPDATE jobs SET lease_until = now() - interval '1 day'",
+            "a job is rescued soon after the end of its lease",
+        ),
+        ("UPDATE jobs SET attempt = 4", "an open job has at most PRELIM_MAX_ATTEMPTS attempts"),
+        (
+            """INSERT INTO commitments
+            (id, transaction_uid, calling_ae_title, called_ae_title, association_id, requested, received_at, attempts)
+            VALUES (gen_random_uuid(), '1', 'A', 'B', 'c', '[]', now() - interval '1 year', 9)""",
+            "a storage commitment result is delivered or given up within 8 days",
+        ),
+        (
+            """INSERT INTO procedure_steps (sop_instance_uid, study_instance_uid, state, images, updated_at)
+            VALUES ('1.2', '1.3', 'IN PROGRESS', '{}', now() - interval '1 year')""",
+            invariants.STEP_ENDS,
+        ),
+    ],
+)
+def test_overdue_transition_violates_its_rule(arrivals: Arrivals, damage: str, rule: str) -> None:
+    arrivals.running_job()
+    with transaction(arrivals.url) as session:
+        session.execute(text(damage))
+        found = [violation.rule for violation in invariants.check(session, max_attempts=3)]
+
+    assert found == [rule]
+
+
+def test_receiving_study_without_an_instance_violates_its_rule(arrivals: Arrivals) -> None:
+    arrivals.image()
+    with transaction(arrivals.url) as session:
+        session.execute(text("DELETE FROM instances"))
+
+    assert violations(arrivals.url) == {"a receiving study has an instance"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import io
 import os
 from typing import TYPE_CHECKING
 
@@ -10,14 +12,17 @@ from pydantic import SecretStr
 from rich.console import Console
 from sqlalchemy import text
 
+from db.operations.invariants import Violation
 from db.session import transaction
+from db.studies import procedure_steps
 from deploy.operate import audit
-from dicom_listener.indexing import indexer
+from dicom_listener.indexing import headers, indexer
 from dicom_listener.spool.durable import Spool
 from tests.integration.dicom_listener.listening import settings_for
 from tests.integration.dicom_listener.objects import image, receive
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from db.settings import Settings
@@ -69,10 +74,10 @@ def test_flipped_bit_is_found(settings: Settings) -> None:
     assert violated(settings) == [audit.OTHER_DIGEST]
 
 
-@pytest.mark.parametrize("table", ["instances", "quarantine"])
-def test_file_without_a_row_is_repaired_by_indexing_it_again(settings: Settings, table: str) -> None:
+@pytest.mark.parametrize("loss", ["DELETE FROM instances; DELETE FROM studies", "DELETE FROM quarantine"])
+def test_file_without_a_row_is_repaired_by_indexing_it_again(settings: Settings, loss: str) -> None:
     with transaction(settings.database()) as session:
-        session.execute(text(f"DELETE FROM {table}"))
+        session.execute(text(loss))
     assert violated(settings) == [audit.NO_ROW]
 
     assert audit.show(settings, Console(quiet=True), repair=True) == 0
@@ -110,3 +115,97 @@ def test_missing_file_cannot_be_repaired_and_stays_listed(settings: Settings) ->
     stored(settings).unlink()
 
     assert audit.show(settings, Console(quiet=True), repair=True) == 1
+
+
+def test_file_that_cannot_be_read_is_one_violation_beside_the_others(settings: Settings) -> None:
+    receive(settings, dataset := image())
+    indexer.run_once(settings)
+    bad, missing = Spool(settings.spool).store.rglob("*.dcm")
+    bad.unlink()
+    bad.symlink_to(bad)
+    missing.unlink()
+    assert dataset.SOPInstanceUID
+
+    assert sorted(violated(settings)) == [audit.UNREADABLE, audit.NO_FILE]
+
+
+def test_quarantined_file_that_cannot_be_read_is_no_violation(settings: Settings) -> None:
+    (Spool(settings.spool).inbox / "odd.dcm").mkdir()
+    indexer.run_once(settings)
+
+    assert violated(settings) == []
+
+
+def test_acknowledged_file_that_is_never_indexed_is_found(settings: Settings) -> None:
+    os.utime(receive(settings, image()), (0, 0))
+
+    assert violated(settings) == [audit.INDEXED_SOON]
+
+
+def test_many_rows_are_read_in_pages_without_an_open_transaction(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        receive(settings, image())
+    indexer.run_once(settings)
+    monkeypatch.setattr(audit, "PAGE", 2)
+    open_transactions = []
+    digest = headers.digest
+
+    def read(path: Path) -> headers.Digest:
+        with transaction(settings.database()) as session:
+            query = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%' AND datname = current_database()"
+            open_transactions.append(session.scalar(text(query)))
+        return digest(path)
+
+    monkeypatch.setattr(headers, "digest", read)
+    assert violated(settings) == []
+    assert open_transactions == [0] * 5
+
+
+@pytest.mark.parametrize(
+    ("scope", "files"),
+    [
+        (audit.Scope(sample=1), 2),
+        (audit.Scope(sample=50), 5),
+        (audit.Scope(since=dt.timedelta(hours=1)), 3),
+        (audit.Scope(sample=50, since=dt.timedelta(hours=1)), 3),
+    ],
+)
+def test_part_of_the_files_is_read(
+    settings: Settings, scope: audit.Scope, files: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with transaction(settings.database()) as session:
+        session.execute(text("UPDATE instances SET indexed_at = now() - interval '1 day'"))
+        session.execute(text("UPDATE quarantine SET indexed_at = now() - interval '1 day'"))
+    for _ in range(3):
+        receive(settings, image())
+    indexer.run_once(settings)
+    read = []
+    digest = headers.digest
+    monkeypatch.setattr(headers, "digest", lambda path: read.append(path) or digest(path))
+
+    assert list(audit.violations(settings, scope)) == []
+    assert len(read) == files
+
+
+def test_violations_are_printed_when_they_are_found(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(record=True, file=io.StringIO())
+
+    def interrupted(*_: object) -> Iterator[Violation]:
+        yield Violation("a rule", "study 1")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(audit, "violations", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        audit.show(settings, console, repair=False)
+    assert console.export_text() == "violation: a rule: study 1\n"
+
+
+def test_abandoned_procedure_step_is_ended(settings: Settings) -> None:
+    with transaction(settings.database()) as session:
+        procedure_steps.begin(session, "1.2", "1.3", "IN PROGRESS")
+        session.execute(text("UPDATE procedure_steps SET updated_at = now() - interval '1 year'"))
+
+    assert audit.show(settings, Console(quiet=True), repair=True) == 0
+    assert violated(settings) == []
