@@ -9,6 +9,7 @@ its identity (db.studies.identity.conflicts).
 
 from __future__ import annotations
 
+import datetime as dt
 import enum
 import uuid
 from dataclasses import dataclass, field
@@ -18,14 +19,13 @@ from sqlalchemy import delete, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from db.errors import Reason, UnknownStudy
-from db.models import Instance, Quarantined, Report, Study
+from db.models import Instance, Job, Quarantined, Report, Study
 from db.models.base import any_of, given
-from db.states import StudyState
-from db.studies import revisions, transfers
+from db.states import JobState, StudyState
+from db.studies import priority, revisions, transfers
 from db.studies.identity import conflicts, identity
 
 if TYPE_CHECKING:
-    import datetime as dt
     from collections.abc import Collection, Sequence
 
     from sqlalchemy.orm import Session
@@ -120,9 +120,19 @@ def record_instance(session: Session, received: ReceivedInstance) -> Recorded:
     if received.reportable:
         study.modality = study.modality or received.modality
         study.body_part = study.body_part or received.body_part
-    study.priority = max(study.priority, received.study.priority)
+    _raise_priority(session, study, priority.highest(study.priority, received.study.priority))
     study.announced = max(study.announced or 0, received.study.announced or 0) or None
     return Recorded.NEW
+
+
+def _raise_priority(session: Session, study: Study, level: int) -> None:
+    """Raise the priority of a locked study, and of its job if that is queued."""
+    if level <= study.priority:
+        return
+    study.priority = level
+    queued = update(Job).where(Job.study_id == study.id, Job.state == JobState.QUEUED)
+    head_start = dt.timedelta(seconds=priority.HEAD_START_SECONDS * level)
+    session.execute(queued.values(priority=level, urgent_at=Job.queued_at - head_start))
 
 
 def _known(session: Session, received: ReceivedInstance) -> Recorded | None:

@@ -16,7 +16,7 @@ from db.reports import versions
 from db.session import transaction
 from db.studies import lifecycle, transfers
 from db.studies.lifecycle import Recorded
-from db.studies.priority import STAT
+from db.studies.priority import LOW, STAT
 from tests.integration.db.conftest import Arrivals
 
 
@@ -306,3 +306,25 @@ def test_object_that_another_dispatcher_indexed_first_makes_no_revision(
 
     assert arrivals.image(**same) is Recorded.ALREADY_INDEXED
     assert arrivals.state() == "settled"
+
+
+def test_urgent_object_raises_the_queued_job_of_its_study(arrivals: Arrivals) -> None:
+    arrivals.image()
+    arrivals.settle()
+    other = Arrivals(arrivals.url)
+    other.image(study=lifecycle.StudyAttributes(other.uid, priority=1))
+    other.settle()
+    arrivals.image(reportable=False, study=lifecycle.StudyAttributes(arrivals.uid, priority=STAT))
+
+    claim = arrivals.claim()
+    assert claim is not None
+    with transaction(arrivals.url) as session:
+        assert claim.study_id == lifecycle.find(session, arrivals.uid).id
+
+
+def test_object_without_priority_leaves_a_study_low(arrivals: Arrivals) -> None:
+    arrivals.image(study=lifecycle.StudyAttributes(arrivals.uid, priority=LOW))
+    arrivals.image()
+
+    with transaction(arrivals.url) as session:
+        assert lifecycle.find(session, arrivals.uid).priority == LOW
