@@ -34,6 +34,8 @@ def test_overdue_job_is_reported_without_a_broker(
 ) -> None:
     monkeypatch.setattr(process, "POLL_SECONDS", 0.05)
     monkeypatch.setattr(process, "OVERDUE_SECONDS", 0.0)
+    # Cached loggers would keep the configuration for the tests after this one.
+    monkeypatch.setattr(process.logs, "configure", lambda _settings: None)
     worker = Worker(settings, lambda _: Writer(), make_app("redis://127.0.0.1:1/0"))
 
     worker.load()
