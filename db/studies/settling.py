@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -134,6 +135,26 @@ def _announced(session: Session, study: Study) -> str:
     return f" ({received} of {study.announced} objects announced)"
 
 
+def _describe(session: Session, study: Study) -> None:
+    """Set modality and body part by all images: those of the first object depend on the order of arrival."""
+    rows = session.execute(
+        select(Instance.modality, Instance.body_part, func.count())
+        .where(Instance.study_id == study.id, Instance.reportable)
+        .group_by(Instance.modality, Instance.body_part)
+    )
+    modalities, body_parts = Counter[str](), Counter[str]()
+    for modality, body_part, images in rows:
+        modalities[modality] += images
+        body_parts[body_part] += images
+    study.modality = next(iter(_by_number(modalities)), "")
+    study.body_part = ", ".join(_by_number(body_parts))
+
+
+def _by_number(counted: Counter[str]) -> list[str]:
+    """Return the names except the empty one, the most frequent first."""
+    return sorted(filter(None, counted), key=lambda name: (-counted[name], name))
+
+
 def settle(session: Session, study: Study, why: str) -> uuid.UUID | None:
     """Settle a locked study that is receiving; return the id of its job, None if it has no image."""
     images = session.scalar(
@@ -145,6 +166,7 @@ def settle(session: Session, study: Study, why: str) -> uuid.UUID | None:
         study.state, study.reason = StudyState.NOT_REPORTABLE, Reason.NO_IMAGES
         study.detail = "the study contains no object that can be reported"
         return None
+    _describe(session, study)
     study.state = StudyState.SETTLED
     urgent_at = effective_queued_at(study.priority)
     job = Job(study_id=study.id, revision=study.revision, priority=study.priority, urgent_at=urgent_at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import time
 
 import pytest
@@ -328,3 +329,18 @@ def test_object_without_priority_leaves_a_study_low(arrivals: Arrivals) -> None:
 
     with transaction(arrivals.url) as session:
         assert lifecycle.find(session, arrivals.uid).priority == LOW
+
+
+def test_modality_and_body_parts_of_a_study_do_not_depend_on_the_order_of_arrival(database_url: str) -> None:
+    objects = [("CT", "CHEST"), ("CT", "HEAD"), ("DX", "CHEST"), ("CT", "")]
+    found = set()
+    for order in itertools.permutations(objects):
+        arrivals = Arrivals(database_url)
+        for modality, body_part in order:
+            arrivals.image(modality=modality, body_part=body_part)
+        arrivals.settle()
+        with transaction(database_url) as session:
+            study = lifecycle.find(session, arrivals.uid)
+            found.add((study.modality, study.body_part))
+
+    assert found == {("CT", "CHEST, HEAD")}
