@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 
 #: Bytes of an object that comes in three fragments, and of one that comes in one.
 LARGE, SMALL = 40_000, 400
-#: Each step of taking an object, and its call in the third one.
+#: Each step of taking an object, and its call in the third one; the start of the listener links two files.
 RECEIVING = [
     ("before os.writev", 8, LARGE),
     ("after os.writev", 8, LARGE),
@@ -39,8 +39,8 @@ RECEIVING = [
     ("after os.pwrite", 3, LARGE),
     ("before os.fdatasync", 3, LARGE),
     ("after os.fdatasync", 3, LARGE),
-    ("before os.link", 3, LARGE),
-    ("after os.link", 3, LARGE),
+    ("before os.link", 5, LARGE),
+    ("after os.link", 5, LARGE),
     ("before dicom_listener.receive.dimse.response", 3, LARGE),
     ("after dicom_listener.receive.upper_layer.Connection.send", 4, LARGE),
     ("before dicom_listener.spool.associations.AssociationMarks.remove", 1, LARGE),
