@@ -40,6 +40,7 @@ class Reason(StrEnum):
     ENGINE_STOPPED = "engine_stopped", "the worker's engine stopped before the report was finished"
     MODEL_ERROR = "model_error", "the model failed, or returned non-finite numbers"
     NO_DEADLINE = "no_deadline", "a request to the model has an invalid deadline"
+    NOT_STORABLE = "not_storable", "the report contains text or a number that the database cannot store"
     NOTHING_ASKED = "nothing_asked", "a request to the model allows no new token"
     PROMPT_FAILED = "prompt_failed", "the prompt could not be built"
     PROMPT_TOO_LONG = "prompt_too_long", "images, quoted cases and report exceed `PRELIM_CONTEXT_TOKENS`"

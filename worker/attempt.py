@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import structlog
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 
 from db.errors import NotReportable, PermanentFailure, Reason, StaleFence, TransientFailure
 from db.jobs import claims
@@ -174,7 +174,10 @@ class Attempt:
         )
 
     def _finish(self, draft: Draft) -> Outcome:
-        self._store(lambda session: claims.finish(session, self.claim, draft))
+        try:
+            self._store(lambda session: claims.finish(session, self.claim, draft))
+        except DataError as error:  # refused now, refused again
+            raise PermanentFailure(Reason.NOT_STORABLE, "the database refuses a value of the report") from error
         return "finished"
 
     def _end(self, state: Literal["not_reportable", "failed"], outcome: NotReportable | PermanentFailure) -> Outcome:

@@ -10,6 +10,7 @@ from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import defer
 
 from db.models import Evidence, ReferenceCase, Report, ReportImage
+from db.reports.storable import storable
 
 if TYPE_CHECKING:
     import uuid
@@ -83,7 +84,11 @@ INSERT = Report.__table__.insert().values(version=NEXT_VERSION + 1)  # type: ign
 def insert(
     session: Session, draft: Draft, *, study_id: uuid.UUID, job_id: uuid.UUID, revision: int, fence: int
 ) -> None:
-    """Insert the next version; called by db.jobs.claims.finish, which holds the study's lock."""
+    """Insert the next version; called by db.jobs.claims.finish, which holds the study's lock.
+
+    Raises PermanentFailure if the draft cannot be stored.
+    """
+    draft = storable(draft)
     job = {"study_id": study_id, "its_study": study_id, "job_id": job_id, "revision": revision, "fence": fence}
     columns = {name: getattr(draft, name) for name in Draft.__dataclass_fields__ if name in Report.__table__.columns}
     report_id = session.scalars(INSERT.returning(Report.id), {**job, **columns}).one()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import threading
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +18,7 @@ from db.errors import NotReportable, PermanentFailure, TransientFailure
 from db.jobs import claims
 from db.models import Job, Report
 from db.reference import fingerprint
+from db.reports.versions import Quoted, Shown
 from db.session import transaction
 from db.studies import lifecycle
 from db.studies.identity import decisions
@@ -107,6 +110,38 @@ def test_unusable_images_end_the_study_as_not_reportable_with_the_reason(
 def test_permanent_failure_is_not_retried(arrivals: Arrivals, settings: Settings) -> None:
     assert ClaimLoop(settings).run_once(ending_with(PermanentFailure("x", "y"))) == "failed"
     assert arrivals.state() == "failed"
+
+
+def test_characters_that_the_database_cannot_store_are_removed_from_a_report(
+    arrivals: Arrivals, settings: Settings
+) -> None:
+    draft = replace(DRAFT, findings="No\0 effusion\ud800.", provenance={"tokens\0": ["a\0", 1, None]})
+
+    assert ClaimLoop(settings).run_once(lambda *_: draft) == "finished"
+    with transaction(arrivals.url) as session:
+        report = session.scalars(select(Report)).one()
+        assert (report.findings, report.provenance) == ("No effusion\ufffd.", {"tokens": ["a", 1, None]})
+
+
+@pytest.mark.parametrize(
+    ("values", "detail"),
+    [
+        (
+            {"provenance": {"out_of_distribution": {"z": [0.5, float("nan")]}}},
+            "provenance.out_of_distribution.z is nan",
+        ),
+        ({"evidence": [Quoted(uuid.uuid4(), float("inf"), "text")]}, "similarity is inf"),
+        ({"findings": "\0", "impression": "\0\0"}, "only characters that cannot be stored"),
+        ({"images": [Shown(b"", "1.2", 2**40, "", {})]}, "refuses a value"),
+    ],
+)
+def test_report_that_the_database_cannot_store_fails_once(
+    arrivals: Arrivals, settings: Settings, values: dict[str, Any], detail: str
+) -> None:
+    assert ClaimLoop(settings).run_once(lambda *_: replace(DRAFT, **values)) == "failed"
+    failed = job(arrivals.url)
+    assert (failed.reason, failed.attempt) == ("not_storable", 1)
+    assert detail in (failed.detail or "")
 
 
 def test_transient_failure_is_queued_again_with_its_reason(arrivals: Arrivals, settings: Settings) -> None:

@@ -1,0 +1,42 @@
+"""Values that PostgreSQL can store: text without NUL and surrogates, finite numbers."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from db.errors import PermanentFailure, Reason
+
+if TYPE_CHECKING:
+    from db.reports.versions import Draft
+
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def storable(draft: Draft) -> Draft:
+    """Return the draft without NUL characters, and with U+FFFD instead of lone surrogates.
+
+    Raises PermanentFailure for a number that is not finite, and for a report whose text is then empty: another attempt
+    would end in the same way.
+    """
+    cleaned: Draft = _clean(draft, "report")
+    if not (cleaned.findings.strip() or cleaned.impression.strip()):
+        raise PermanentFailure(Reason.NOT_STORABLE, "the text of the report has only characters that cannot be stored")
+    return cleaned
+
+
+def _clean(value: Any, name: str) -> Any:
+    """Clean a value and all that it contains; *name* is for the error."""
+    if isinstance(value, str):
+        return SURROGATE.sub("\ufffd", value.replace("\0", ""))
+    if isinstance(value, float) and not math.isfinite(value):
+        raise PermanentFailure(Reason.NOT_STORABLE, f"{name} is {value}, which is no finite number")
+    if isinstance(value, dict):
+        return {_clean(key, name): _clean(item, f"{name}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(item, name) for item in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{field.name: _clean(getattr(value, field.name), field.name) for field in fields(value)})
+    return value
