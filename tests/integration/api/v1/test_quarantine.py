@@ -43,7 +43,7 @@ def test_quarantined_files_are_shown(client: TestClient, visitor: TestClient, ar
     answer = client.get("/v1/quarantine", params={"study_id": str(study_id)}).json()
     [file] = answer["files"]
     assert (file["reason"], file["study_id"]) == ("conflicting_sop_instance", str(study_id))
-    assert answer["counts"] == {"conflicting_sop_instance": 1, "unreadable": 0, "replaced": 0}
+    assert {reason: count for reason, count in answer["counts"].items() if count} == {"conflicting_sop_instance": 1}
     assert client.get("/v1/quarantine", params={"study_id": str(uuid.uuid4())}).json()["files"] == []
     page = visitor.get("/quarantine").text
     assert f"prelim quarantine take {file['id']}" in page
