@@ -70,8 +70,10 @@ class Attempt:
         self._extended = self._progressed = time.monotonic()
         self._extend_at = self._extended + self._lease / 3
         self._thread = threading.get_ident()
-        #: True once it can no longer be ended for its silence: the result is being stored, or it was ended.
-        self._over = False
+        #: True once its result is being stored: it can no longer be ended for its silence.
+        self._storing = False
+        #: True once it was ended for its silence; its thread goes on.
+        self.ended = False
         #: Reason of a job that has failed.
         self.reason: Reason | None = None
 
@@ -87,7 +89,7 @@ class Attempt:
         try:
             draft = write(self._load_study(), self.extend_lease)
             self.extend_lease()
-            self._over = True
+            self._storing = True
             return self._finish(draft)
         except StaleFence:
             raise
@@ -135,7 +137,7 @@ class Attempt:
 
     def end_silent(self) -> None:
         """End the attempt, from another thread, because it makes no progress; its thread cannot be ended."""
-        if self._over:
+        if self._storing or self.ended:
             return
         where = stack(self._thread)
         silence = f"no progress for {self.silent_seconds:.0f} s"
@@ -146,7 +148,7 @@ class Attempt:
             pass
         except OperationalError:
             return
-        self._over = True
+        self.ended = True
         log.error("attempt.silent", job_id=str(self.claim.job_id), seconds=round(self.silent_seconds), frames=where)
 
     def _load_study(self) -> StudyToReport:

@@ -11,6 +11,7 @@ import structlog
 
 from db.errors import PrelimError, StaleFence
 from db.jobs import claims, wakeups
+from db.jobs.poison_turns import PoisonTurns
 from db.operations import heartbeats
 from db.session import statements, transaction
 from worker.attempt import Attempt
@@ -30,6 +31,8 @@ log = structlog.get_logger()
 #: Seconds for which one message may be used, for any number of reports. A real report takes longer and so has a task of
 #: its own for Flower to show; a worker that no longer receives messages runs out of work, by which it is detected.
 DRAIN_SECONDS = 1.0
+#: Longest pause before a thread that waits for a poison candidate looks again, in seconds.
+WAIT_SECONDS = 0.5
 
 
 class JobFailed(PrelimError):
@@ -42,8 +45,9 @@ class ClaimLoop:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._url = settings.database()
-        # claims.claim_next: claims of one owner must not overlap if they may take a poison candidate.
-        self._poison_lock = threading.Lock()
+        self._turns = PoisonTurns(self._candidate_waits)
+        #: Set when an attempt ends: the process may have become idle.
+        self._attempt_ended = threading.Event()
         self._held: dict[claims.Claim, Attempt] = {}
         self._serving: set[int] = set()
 
@@ -56,7 +60,7 @@ class ClaimLoop:
         """
         ends_at = time.monotonic() + DRAIN_SECONDS
         attempts, failed = 0, None
-        while (attempt := self._claim()) is not None:
+        while (attempt := self._claim(stopping)) is not None:
             outcome = self._run(attempt, write)
             attempts += 1
             if outcome == "failed":
@@ -75,7 +79,7 @@ class ClaimLoop:
 
     def run_once(self, write: Write) -> Outcome | None:
         """Claim a job and make one attempt at it; return the outcome, or None if no job waits."""
-        attempt = self._claim()
+        attempt = self._try_to_claim()
         return None if attempt is None else self._run(attempt, write)
 
     def _run(self, attempt: Attempt, write: Write) -> Outcome:
@@ -87,25 +91,50 @@ class ClaimLoop:
                 outcome = attempt.execute(write)
             finally:
                 self._held.pop(claim, None)
+                self._attempt_ended.set()
             log.info("attempt.finished", outcome=outcome, reason=attempt.reason)
         return outcome
 
-    def _claim(self) -> Attempt | None:
-        """Claim without waiting; only if nothing but a poison candidate is left, wait for other threads' claims."""
-        if not self._poison_lock.acquire(blocking=False):
-            attempt = self._claim_next(poison_candidates=False)
-            if attempt is not None:
-                return attempt
-            self._poison_lock.acquire()
-        try:
-            return self._claim_next(poison_candidates=True)
-        finally:
-            self._poison_lock.release()
+    def _claim(self, stopping: threading.Event) -> Attempt | None:
+        """Claim a job; None if none waits. Waits while a poison candidate runs, or is due, in this process."""
+        while (attempt := self._try_to_claim()) is None and self._reserved and not stopping.is_set():
+            self._attempt_ended.clear()
+            self._attempt_ended.wait(WAIT_SECONDS)
+        return attempt
 
-    def _claim_next(self, *, poison_candidates: bool) -> Attempt | None:
-        owner, lease = heartbeats.name(), self._settings.queue.lease_seconds
+    def _try_to_claim(self) -> Attempt | None:
+        """Claim without waiting for another attempt: first other jobs, in parallel, then a poison candidate."""
+        with self._turns.beside_others():
+            attempt = None if self._reserved else self._claim_next(poison_candidates=False)
+        if attempt is not None or self._running():
+            return attempt
+        with self._turns.alone():
+            attempt = self._claim_next(poison_candidates=not self._running(), others=not self._reserved)
+            if attempt is not None and attempt.claim.poison_candidate:
+                self._turns.taken()
+            return attempt
+
+    @property
+    def _reserved(self) -> bool:
+        """True while this process must take no job beside a poison candidate, which runs or whose turn it is."""
+        return any(claim.poison_candidate for claim in self._running()) or self._turns.due()
+
+    def _running(self) -> list[claims.Claim]:
+        return [claim for claim, attempt in list(self._held.items()) if not attempt.ended]
+
+    def _candidate_waits(self) -> bool:
         with statements(self._url) as session:
-            claim = claims.claim_next(session, owner=owner, lease_seconds=lease, poison_candidates=poison_candidates)
+            return claims.candidate_waits(session)
+
+    def _claim_next(self, *, poison_candidates: bool, others: bool = True) -> Attempt | None:
+        with statements(self._url) as session:
+            claim = claims.claim_next(
+                session,
+                owner=heartbeats.name(),
+                lease_seconds=self._settings.queue.lease_seconds,
+                poison_candidates=poison_candidates,
+                others=others,
+            )
         if claim is None:
             return None
         self._held[claim] = Attempt(claim, self._settings)

@@ -149,12 +149,14 @@ class Worker:
         """Drain the queue; return False if the worker was stopped before. Waits while the database is unreachable."""
         while not self._stopping.is_set():
             try:
-                if not self._jobs.drain(writer.write, functools.partial(send, self._app), self._stopping):
-                    log.info("queue.empty", job_id=job_id)
+                attempts = self._jobs.drain(writer.write, functools.partial(send, self._app), self._stopping)
             except OperationalError:  # db.session logs an outage
                 self._stopping.wait(DATABASE_PAUSE_SECONDS)
             else:
-                return True
+                if not attempts:
+                    log.info("queue.empty", job_id=job_id)
+                # Stopped while it waited for its turn: the queue may not be empty.
+                return attempts > 0 or not self._stopping.is_set()
         return False
 
     def _shut_down(self) -> None:

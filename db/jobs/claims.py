@@ -50,39 +50,60 @@ class Claim:
     revision: int
     fence: int
     attempt: int
+    #: Nothing else may run in its process.
+    poison_candidate: bool = False
 
 
 #: One statement on the database's clock. SKIP LOCKED: concurrent claims do not wait for each other.
+#: `mine`: jobs that this process runs, without those of an earlier process with its name.
 CLAIM = text("""
+    WITH mine AS MATERIALIZED (
+        SELECT reason IN ('lease_expired', 'no_progress') AS poison_candidate
+        FROM jobs LEFT JOIN processes ON processes.name = jobs.owner
+        WHERE jobs.state = 'running' AND jobs.owner = :owner
+            AND jobs.claimed_at > coalesce(processes.started_at, '-infinity')
+    )
     UPDATE jobs
     SET state = 'running', fence = fence + 1, attempt = attempt + 1, owner = :owner, claimed_at = clock_timestamp(),
         lease_until = clock_timestamp() + make_interval(secs => :lease_seconds)
     WHERE id = (
         SELECT id FROM jobs
         WHERE state = 'queued' AND available_at <= clock_timestamp()
-            AND (coalesce(reason, '') NOT IN ('lease_expired', 'no_progress') OR :poison_candidates AND NOT EXISTS (
-                SELECT FROM jobs AS other
-                WHERE other.state = 'running' AND other.owner = :owner
-                    AND other.reason IN ('lease_expired', 'no_progress')))
+            AND CASE WHEN reason IN ('lease_expired', 'no_progress')
+            THEN :poison_candidates AND NOT EXISTS (SELECT FROM mine)
+            ELSE :others AND NOT EXISTS (SELECT FROM mine WHERE poison_candidate) END
         ORDER BY urgent_at
         LIMIT 1
         FOR UPDATE SKIP LOCKED)
-    RETURNING id, study_id, revision, fence, attempt
+    RETURNING id, study_id, revision, fence, attempt, (reason IN ('lease_expired', 'no_progress')) IS TRUE
+""")
+CANDIDATE_WAITS = text("""
+    SELECT EXISTS (
+        SELECT FROM jobs
+        WHERE state = 'queued' AND reason IN ('lease_expired', 'no_progress') AND available_at <= clock_timestamp())
 """)
 
 
-def claim_next(session: Session, *, owner: str, lease_seconds: float, poison_candidates: bool = True) -> Claim | None:
-    """Claim the most urgent waiting job; None if no job waits.
+def claim_next(
+    session: Session, *, owner: str, lease_seconds: float, poison_candidates: bool = True, others: bool = True
+) -> Claim | None:
+    """Claim the most urgent waiting job, a poison candidate or another; None if none can be claimed.
 
     The order is decided here and not by Celery's messages, so that a STAT study overtakes the messages before it. The
     attempt is counted at the claim, so that a study that kills its worker is counted, too.
-    A job whose lease expired is a poison candidate: it may have killed its worker, or hang it. An *owner* runs one of
-    them at a time, so that it does not use up the attempts of the others; claims of one owner must not overlap, except
-    those without *poison_candidates*.
+    A job whose lease expired is a poison candidate: it may have killed its worker, or hang it. An *owner* takes it only
+    when it runs nothing, and takes nothing beside it, so that it uses up no attempt of another job. While one owner
+    claims with *poison_candidates*, it must not make another claim.
     """
-    names = {"owner": owner, "lease_seconds": lease_seconds, "poison_candidates": poison_candidates}
+    wanted = {"poison_candidates": poison_candidates, "others": others}
+    names = {"owner": owner, "lease_seconds": lease_seconds, **wanted}
     row = session.execute(CLAIM, names).one_or_none()
     return None if row is None else Claim(*row)
+
+
+def candidate_waits(session: Session) -> bool:
+    """Return whether a poison candidate can be claimed by a process that runs nothing."""
+    return bool(session.scalar(CANDIDATE_WAITS))
 
 
 def extend_lease(session: Session, claim: Claim, *, lease_seconds: float) -> None:

@@ -55,6 +55,12 @@ class Job(Base):
         ),
         ends_with_reason(ENDED_WITHOUT_REPORT),
         Index("jobs_queued", "urgent_at", postgresql_where=text("state = 'queued'")),
+        # Claims: whether a poison candidate waits.
+        Index(
+            "jobs_poison_candidates",
+            "available_at",
+            postgresql_where=text("state = 'queued' AND reason IN ('lease_expired', 'no_progress')"),
+        ),
         # Not on lease_until, which every extension changes: such an update would change every index.
         Index("jobs_running", "id", postgresql_where=text("state = 'running'")),
         # Alarms, outcomes and forecast: the latest claims and ends.

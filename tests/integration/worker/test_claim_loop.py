@@ -6,16 +6,17 @@ import io
 import json
 import logging
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 
 from db import logs
 from db.errors import PermanentFailure, Reason
-from db.jobs import claims
+from db.jobs import claims, poison_turns
 from db.models import Job
 from db.session import transaction
 from tests.integration.db.conftest import Arrivals
@@ -158,25 +159,104 @@ def test_stop_waits_for_a_claim_in_progress(
     assert arrivals.state() == "reported"
 
 
-def test_claims_run_in_parallel_and_poison_candidates_one_at_a_time(database_url: str, settings: Settings) -> None:
+def test_claims_run_in_parallel_and_poison_candidates_alone(database_url: str, settings: Settings) -> None:
     waiting_studies(database_url, 8)
-    with transaction(database_url) as session:
-        candidates = session.scalars(select(Job.id).limit(4)).all()
-        session.execute(update(Job).where(Job.id.in_(candidates)).values(reason=Reason.LEASE_EXPIRED))
-    jobs, running_at_once = ClaimLoop(settings), []
+    candidates = make_candidates(database_url, 4)
+    jobs, beside = ClaimLoop(settings), []
 
     def write(_study: StudyToReport, _on_progress: Any) -> Draft:
         # From the database: a thread still holds a finished job for a moment while the next one is claimed.
         with transaction(database_url) as session:
-            running = select(func.count()).where(Job.id.in_(candidates), Job.state == "running")
-            running_at_once.append(session.scalars(running).one())
+            running = session.scalars(select(Job.id).where(Job.state == "running")).all()
+            beside.append((bool(candidates & set(running)), len(running)))
         return DRAFT
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: jobs.drain(write, Broker().wake, threading.Event()), range(8)))
 
-    assert len(running_at_once) == 8
-    assert max(running_at_once) == 1
+    assert len(beside) == 8
+    assert {count for is_candidate, count in beside if is_candidate} == {1}
+
+
+def make_candidates(url: str, count: int) -> set[uuid.UUID]:
+    """Turn the first waiting jobs into poison candidates."""
+    with transaction(url) as session:
+        chosen = session.scalars(select(Job.id).order_by(Job.urgent_at).limit(count)).all()
+        session.execute(update(Job).where(Job.id.in_(chosen)).values(reason=Reason.LEASE_EXPIRED))
+    return set(chosen)
+
+
+@pytest.mark.parametrize(("turn_seconds", "first"), [(0.0, True), (30.0, False)])
+def test_candidate_is_written_alone_at_its_turn_although_other_jobs_wait(
+    database_url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch, turn_seconds: float, first: bool
+) -> None:
+    monkeypatch.setattr(poison_turns, "TURN_SECONDS", turn_seconds)
+    waiting_studies(database_url, 3)
+    candidates, order = make_candidates(database_url, 1), []
+
+    def write(_study: StudyToReport, _on_progress: Any) -> Draft:
+        with transaction(database_url) as session:
+            order.extend(session.scalars(select(Job.id).where(Job.state == "running")))
+        return DRAFT
+
+    assert ClaimLoop(settings).drain(write, Broker().wake, threading.Event()) == 3
+    assert order[0 if first else -1] in candidates
+
+
+def test_process_becomes_idle_for_a_candidate_and_then_takes_other_jobs(
+    database_url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(poison_turns, "TURN_SECONDS", 0.5)
+    monkeypatch.setattr(poison_turns, "LOOK_SECONDS", 0.1)
+    waiting_studies(database_url, 3)
+    candidates = make_candidates(database_url, 1)
+    jobs, go_on, began = ClaimLoop(settings), threading.Event(), threading.Event()
+    running: list[set[uuid.UUID]] = []
+
+    def write(_study: StudyToReport, _on_progress: Any) -> Draft:
+        with transaction(database_url) as session:
+            running.append(set(session.scalars(select(Job.id).where(Job.state == "running"))))
+        began.set()
+        assert go_on.wait(30)
+        return DRAFT
+
+    with ThreadPoolExecutor(2) as pool:
+        slots = [pool.submit(jobs.drain, write, Broker().wake, threading.Event())]
+        assert began.wait(30)
+        time.sleep(1)
+        slots.append(pool.submit(jobs.drain, write, Broker().wake, threading.Event()))
+        time.sleep(0.5)
+        assert len(running) == 1, "it waits for the process to become idle"
+        go_on.set()
+        assert sum(slot.result(timeout=30) for slot in slots) == 3
+
+    assert running[1] == candidates
+    assert not running[0] & candidates
+
+
+def test_thread_that_waits_for_a_candidate_ends_at_a_stop(
+    database_url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting_studies(database_url, 2)
+    make_candidates(database_url, 1)
+    monkeypatch.setattr(poison_turns, "TURN_SECONDS", 0.0)
+    jobs, stop = ClaimLoop(settings), threading.Event()
+    began, go_on = threading.Event(), threading.Event()
+
+    def write(_study: StudyToReport, _on_progress: Any) -> Draft:
+        began.set()
+        assert go_on.wait(30)
+        return DRAFT
+
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(jobs.drain, write, Broker().wake, stop)
+        assert began.wait(30)
+        waiting = pool.submit(jobs.drain, write, Broker().wake, stop)
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=0.2)
+        stop.set()
+        assert waiting.result(timeout=30) == 0
+        go_on.set()
 
 
 @pytest.fixture

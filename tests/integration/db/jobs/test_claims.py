@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import random
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -215,23 +216,85 @@ def test_job_whose_report_is_being_stored_is_not_rescued(arrivals: Arrivals) -> 
     assert arrivals.state() == "reported"
 
 
-def test_poison_candidates_run_one_at_a_time(arrivals: Arrivals, database_url: str) -> None:
+def test_poison_candidates_run_one_at_a_time_and_beside_nothing(arrivals: Arrivals, database_url: str) -> None:
     others = [type(arrivals)(database_url) for _ in range(3)]
     for claim in [study.running_job() for study in others]:
         lose_worker(arrivals, claim)
 
     candidate = arrivals.claim()
     assert candidate is not None
-    assert arrivals.claim() is None
+    assert candidate.poison_candidate
     arrivals.image()
     arrivals.settle()
-    fresh = arrivals.claim()
+    assert arrivals.claim() is None
+    fresh = claim_as(database_url, "another worker")
     assert fresh is not None
-    assert fresh.attempt == 1
-    with transaction(database_url) as session:
-        assert claims.claim_next(session, owner="another worker", lease_seconds=30) is not None
     finish(database_url, candidate)
     assert arrivals.claim() is not None
+
+
+def test_process_takes_a_poison_candidate_only_when_it_runs_nothing(arrivals: Arrivals, database_url: str) -> None:
+    lose_worker(arrivals, arrivals.running_job())
+    fresh = type(arrivals)(database_url)
+    fresh.image()
+    fresh.settle()
+
+    with transaction(database_url) as session:
+        beside = claims.claim_next(session, owner="test", lease_seconds=30, poison_candidates=False)
+        assert claims.candidate_waits(session)
+    assert beside is not None
+    assert not beside.poison_candidate
+    assert arrivals.claim() is None
+    finish(database_url, beside)
+    assert arrivals.claim() is not None
+
+
+def test_claims_of_an_earlier_process_with_the_same_name_do_not_count(arrivals: Arrivals, database_url: str) -> None:
+    for claim in [type(arrivals)(database_url).running_job() for _ in range(2)]:
+        lose_worker(arrivals, claim)
+    assert arrivals.claim() is not None
+    assert arrivals.claim() is None
+
+    set_heartbeat(database_url, seen="0 seconds", started="0 seconds")
+
+    assert arrivals.claim() is not None
+
+
+def claim_as(url: str, owner: str) -> claims.Claim | None:
+    with transaction(url) as session:
+        return claims.claim_next(session, owner=owner, lease_seconds=30)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_poison_studies_in_a_row_fail_no_other_study(arrivals: Arrivals, database_url: str, seed: int) -> None:
+    """Four slots of one process that dies whenever a poison study ends first."""
+    rng = random.Random(seed)
+    poison = set()
+    for is_poison in rng.sample([True] * 6 + [False] * 12, 18):
+        study = type(arrivals)(database_url)
+        study.image()
+        jobs = study.settle()
+        poison |= set(jobs if is_poison else [])
+
+    running: list[claims.Claim] = []
+    while True:
+        while len(running) < 4 and (claim := arrivals.claim()) is not None:
+            running.append(claim)
+        if not running:
+            break
+        ends = rng.choice(running)
+        if ends.job_id in poison:
+            for claim in running:
+                lose_worker(arrivals, claim)
+            running = []
+        else:
+            finish(database_url, ends)
+            running.remove(ends)
+
+    with transaction(database_url) as session:
+        failed = session.scalars(select(Job.id).where(Job.state == "failed")).all()
+        assert set(failed) == poison
+        assert session.scalar(select(func.count()).where(Job.state == "finished")) == 12
 
 
 def test_job_given_back_keeps_its_attempts(arrivals: Arrivals) -> None:
