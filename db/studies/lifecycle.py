@@ -107,6 +107,8 @@ def record_instance(session: Session, received: ReceivedInstance) -> Recorded:
     """Insert the row of a durable file exactly once; a late image opens a new revision of its study."""
     known = _known(session, received)
     if known is not None:
+        if known is Recorded.DUPLICATE:
+            transfers.repeat(session, received.sop_instance_uid, received.association_id)
         return known
     study = conflicts.locked_study(session, received)
     inserted = _insert(session, received, study)

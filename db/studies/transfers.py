@@ -52,6 +52,14 @@ def resume(session: Session, study: Study, association_id: str) -> None:
         study.broken_off_at = study.broken_association_id = None
 
 
+def repeat(session: Session, sop_instance_uid: str, association_id: str) -> None:
+    """Note an instance that was received again: a sender repeats the objects of a transfer that broke off."""
+    broken = select(Study).join(Instance).where(Instance.sop_instance_uid == sop_instance_uid)
+    study = session.scalars(broken.where(Study.broken_off_at.is_not(None)).with_for_update(of=Study)).one_or_none()
+    if study is not None:
+        resume(session, study, association_id)
+
+
 def is_incomplete() -> ColumnElement[bool]:
     """Condition of a study whose transfer broke off before the announced number of objects, if any, was received."""
     received = select(func.count()).where(Instance.study_id == Study.id).scalar_subquery()

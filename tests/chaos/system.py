@@ -33,6 +33,7 @@ RESTART_SECONDS = 0.3
 #: Short leases, so that many expire in a run of minutes.
 SHORT_TIMES = {
     "PRELIM_SETTLE_SECONDS": "0.8",
+    "PRELIM_SETTLE_BROKEN_SECONDS": "2",
     "PRELIM_DISPATCH_SECONDS": "0.1",
     "PRELIM_REDELIVER_SECONDS": "2",
     "PRELIM_LEASE_SECONDS": "2.5",

@@ -133,6 +133,15 @@ def test_transfer_that_is_resumed_or_repeated_did_not_break_off(arrivals: Arriva
     assert settled_with(arrivals) == ("quiet for 0 s, with 2 images", [])
 
 
+def test_repetition_of_a_complete_transfer_is_no_broken_one(arrivals: Arrivals) -> None:
+    same = {"sop_instance_uid": "2.25.1", "sha256": "a"}
+    arrivals.image(**same, association_id="broken")
+    break_off(arrivals, "broken")
+    assert arrivals.image(**same, association_id="its repetition") is Recorded.DUPLICATE
+
+    assert settled_with(arrivals) == ("quiet for 0 s, with 1 image", [])
+
+
 def test_parallel_association_does_not_repeat_a_transfer_that_broke_off(arrivals: Arrivals) -> None:
     for association_id in ("parallel", "broken"):
         arrivals.image(association_id=association_id)
