@@ -6,7 +6,6 @@ A file is removed from the inbox last. After any failure before that, it is inde
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import os
 import time
 from typing import TYPE_CHECKING
@@ -19,13 +18,13 @@ from structlog.contextvars import bound_contextvars
 
 from db.errors import Reason
 from db.logs import frames
-from db.models import Quarantined
 from db.session import transaction
 from db.studies import lifecycle
 from db.studies.lifecycle import ReceivedInstance, Recorded
 from dicom_listener.dicom.statuses import Refusal
-from dicom_listener.indexing import headers, n_service_events, unreadable
+from dicom_listener.indexing import file_locks, headers, n_service_events, unreadable
 from dicom_listener.indexing.repair import repair
+from dicom_listener.indexing.set_aside import set_aside
 from dicom_listener.indexing.unreadable import Unreadable
 from dicom_listener.spool.durable import Spool, sync_directory
 from dicom_listener.spool.file_meta import C_STORE
@@ -66,13 +65,13 @@ def run_once(settings: Settings, waiting: WaitingFiles | None = None) -> int:
     began = time.monotonic()
     files = waiting.take(waiting.batch_files(BATCH), BATCH_BYTES)
     try:
-        indexer.index(files)
+        moved = indexer.index(files)
     except DBAPIError:
         indexer.reach_database()
         # One file with a value that the database refuses must not stop the others.
         return indexer.index_each(files)
-    waiting.note_batch(len(files), time.monotonic() - began)
-    return len(files)
+    waiting.note_batch(moved, time.monotonic() - began)
+    return moved
 
 
 class Indexer:
@@ -86,11 +85,16 @@ class Indexer:
         self._url = settings.database()
         self._priority_rules = settings.study.priority_rules
 
-    def index(self, files: Iterable[Path]) -> None:
-        """Index *files* in one transaction, then remove them from the inbox.
+    def index(self, files: Iterable[Path]) -> int:
+        """Index *files* in one transaction, then remove them from the inbox; returns their number.
 
-        Files that another dispatcher removes in the meantime have their rows and are skipped.
+        Files that another dispatcher indexes now, or has removed, are skipped.
         """
+        with file_locks.held(files) as locked:
+            self._index(locked)
+        return len(locked)
+
+    def _index(self, files: Iterable[Path]) -> None:
         read = self._examine(files)
         with transaction(self._url) as session:
             instances = [found for found in read.values() if isinstance(found, ReceivedInstance)]
@@ -147,8 +151,7 @@ class Indexer:
             if study_of(path) in locked:
                 continue
             try:
-                self.index_alone(path)
-                moved += 1
+                moved += self.index_alone(path)
             except DBAPIError as error:
                 failed += 1
                 reason = type(error.orig).__name__
@@ -160,17 +163,20 @@ class Indexer:
                     locked.add(study_of(path))
         return moved
 
-    def index_alone(self, path: Path) -> None:
-        """Index one file; to `quarantine` if the database refuses a value of it."""
+    def index_alone(self, path: Path) -> int:
+        """Index one file, to `quarantine` if the database refuses a value of it; returns 0 if it was skipped."""
         try:
-            self.index([path])
+            return self.index([path])
         except DBAPIError as error:
             if not _is_value_error(error):
                 raise
             with transaction(self._url) as session:
-                self._quarantine(session, path, Reason.UNREADABLE, "a value in its header is refused by the database")
+                set_aside(
+                    session, self._settings, path, Reason.UNREADABLE, "a value in its header is refused by the database"
+                )
             self.spool.stored_path(path).unlink(missing_ok=True)
             path.unlink(missing_ok=True)
+            return 1
 
     def _read(self, path: Path) -> Found | None:
         with bound_contextvars(file=path.name):
@@ -219,10 +225,10 @@ class Indexer:
 
     def _record(self, session: Session, path: Path, found: Found) -> Recorded | None:
         if isinstance(found, Unreadable):
-            self._quarantine(session, path, Reason.FILE_ERROR, f"the file cannot be read: {found.error}")
+            set_aside(session, self._settings, path, Reason.FILE_ERROR, f"the file cannot be read: {found.error}")
             return None
         if isinstance(found, str):
-            self._quarantine(session, path, Reason.UNREADABLE, found)
+            set_aside(session, self._settings, path, Reason.UNREADABLE, found)
             return None
         if not isinstance(found, ReceivedInstance):
             found(session)
@@ -234,41 +240,10 @@ class Indexer:
         outcome = lifecycle.record_instance(session, instance)
         if outcome is Recorded.CONFLICT:
             detail = "another object with this SOP Instance UID was received first"
-            self._quarantine(session, path, Reason.CONFLICTING_SOP_INSTANCE, detail, instance)
+            set_aside(session, self._settings, path, Reason.CONFLICTING_SOP_INSTANCE, detail, instance)
         elif outcome is Recorded.DUPLICATE:
             log.info("index.duplicate")
         return outcome
-
-    def _quarantine(
-        self, session: Session, path: Path, reason: Reason, detail: str, instance: ReceivedInstance | None = None
-    ) -> None:
-        digest, received_at = _digest(path, reason, instance), _written_at(path)
-        log.warning("index.quarantined", file=path.name, reason=reason, detail=detail)
-        row = Quarantined(
-            file_path=self._relative(self._set_aside(path, reason)),
-            file_bytes=digest.file_bytes,
-            sha256=digest.sha256,
-            reason=reason,
-            detail=detail,
-            received_at=received_at,
-        )
-        if instance is not None:
-            row.received_at = instance.received_at
-            row.sop_instance_uid, row.calling_ae_title = instance.sop_instance_uid, instance.calling_ae_title
-        lifecycle.quarantine(session, row)
-
-    def _set_aside(self, path: Path, reason: Reason) -> Path:
-        """Link a file into quarantine; return the path of its row: its own if it can be neither read nor linked."""
-        quarantined = self.spool.quarantined_path(path)
-        try:
-            with contextlib.suppress(FileExistsError):
-                os.link(path, quarantined, follow_symlinks=False)
-        except OSError:
-            if reason is not Reason.FILE_ERROR:
-                raise
-            return path
-        sync_directory(self.spool.quarantine)
-        return quarantined
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self._data_dir).as_posix()
@@ -278,23 +253,3 @@ def _is_value_error(error: DBAPIError) -> bool:
     """Return whether *error* is caused by a value; False if the database is full, locked or shutting down."""
     sqlstate = getattr(error.orig, "sqlstate", None) or ""
     return isinstance(error, DataError) or sqlstate[:2] in VALUE_ERROR_CLASSES
-
-
-def _digest(path: Path, reason: Reason, instance: ReceivedInstance | None) -> headers.Digest:
-    """Return the digest of a file, without one if it cannot be read."""
-    if instance is not None:
-        return headers.Digest(instance.file_bytes, instance.sha256)
-    if reason is not Reason.FILE_ERROR:
-        with contextlib.suppress(OSError):
-            return headers.digest(path)
-    try:
-        return headers.Digest(path.lstat().st_size, "")
-    except OSError:
-        return headers.Digest(0, "")
-
-
-def _written_at(path: Path) -> dt.datetime:
-    try:
-        return dt.datetime.fromtimestamp(path.lstat().st_mtime, dt.UTC)
-    except OSError:
-        return dt.datetime.now(dt.UTC)

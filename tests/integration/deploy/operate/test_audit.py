@@ -117,6 +117,30 @@ def test_missing_file_cannot_be_repaired_and_stays_listed(settings: Settings) ->
     assert audit.show(settings, Console(quiet=True), repair=True) == 1
 
 
+@pytest.mark.parametrize("step", ["_place", "_record"])
+def test_duplicate_between_two_dispatchers_is_no_violation(
+    settings: Settings, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = image()
+    receive(settings, dataset)
+    indexer.run_once(settings)
+    receive(settings, dataset)
+    take_step = getattr(indexer.Indexer, step)
+    found: list[str] = []
+
+    def audit_beside_another(slower: indexer.Indexer, *arguments: object) -> object:
+        monkeypatch.setattr(indexer.Indexer, step, take_step)
+        before = take_step(slower, *arguments)
+        assert indexer.run_once(settings) == 0
+        found.extend(violated(settings))
+        return before
+
+    monkeypatch.setattr(indexer.Indexer, step, audit_beside_another)
+    indexer.run_once(settings)
+
+    assert (found, violated(settings)) == ([], [])
+
+
 def test_file_that_cannot_be_read_is_one_violation_beside_the_others(settings: Settings) -> None:
     receive(settings, dataset := image())
     indexer.run_once(settings)

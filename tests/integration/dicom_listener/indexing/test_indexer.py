@@ -19,7 +19,7 @@ from db.models import Instance, Quarantined, Study
 from db.session import transaction
 from db.studies.priority import HIGH, LOW, ROUTINE, STAT
 from dicom_listener.dicom.uids import STORAGE_COMMITMENT_PUSH_MODEL
-from dicom_listener.indexing import headers, indexer, unreadable
+from dicom_listener.indexing import file_locks, headers, indexer, unreadable
 from dicom_listener.spool import file_meta
 from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.inbox import Inbox
@@ -260,6 +260,17 @@ def test_files_indexed_by_another_dispatcher_are_skipped(
 
     assert (len(rows(settings, Instance)), len(rows(settings, Quarantined))) == (1, 0)
     assert files(settings) == {"inbox": 0, "store": 1, "quarantine": 0}
+
+
+def test_file_locked_by_a_frozen_dispatcher_is_indexed_after_a_while(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = receive(settings, image())
+    with file_locks.held([path]):
+        assert indexer.run_once(settings) == 0
+        monkeypatch.setattr(file_locks, "FROZEN_SECONDS", 0)
+        assert indexer.run_once(settings) == 1
+    assert len(rows(settings, Instance)) == 1
 
 
 def test_unreachable_database_only_delays_indexing(settings: Settings) -> None:

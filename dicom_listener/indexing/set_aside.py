@@ -1,0 +1,87 @@
+"""Set a received file aside: link it into quarantine, with a row that has the reason."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import os
+from typing import TYPE_CHECKING
+
+import structlog
+
+from db.errors import Reason
+from db.models import Quarantined
+from db.studies import lifecycle
+from dicom_listener.indexing import headers
+from dicom_listener.spool.durable import Spool, sync_directory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sqlalchemy.orm import Session
+
+    from db.settings import Settings
+    from db.studies.lifecycle import ReceivedInstance
+
+log = structlog.get_logger()
+
+
+def set_aside(
+    session: Session,
+    settings: Settings,
+    path: Path,
+    reason: Reason,
+    detail: str,
+    instance: ReceivedInstance | None = None,
+) -> None:
+    """Link the file into quarantine durably, and insert its row; the caller removes it from the inbox after the commit.
+
+    A file that the disk can neither read nor link stays in the inbox, and its row has that path.
+    """
+    digest = _digest(path, reason, instance)
+    log.warning("index.quarantined", file=path.name, reason=reason, detail=detail)
+    row = Quarantined(
+        file_path=_link(Spool(settings.spool), path, reason).relative_to(settings.operations.data_dir).as_posix(),
+        file_bytes=digest.file_bytes,
+        sha256=digest.sha256,
+        reason=reason,
+        detail=detail,
+        received_at=_written_at(path),
+    )
+    if instance is not None:
+        row.received_at = instance.received_at
+        row.sop_instance_uid, row.calling_ae_title = instance.sop_instance_uid, instance.calling_ae_title
+    lifecycle.quarantine(session, row)
+
+
+def _link(spool: Spool, path: Path, reason: Reason) -> Path:
+    quarantined = spool.quarantined_path(path)
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.link(path, quarantined, follow_symlinks=False)
+    except OSError:
+        if reason is not Reason.FILE_ERROR:
+            raise
+        return path
+    sync_directory(spool.quarantine)
+    return quarantined
+
+
+def _digest(path: Path, reason: Reason, instance: ReceivedInstance | None) -> headers.Digest:
+    """Return the digest of a file, without one if it cannot be read."""
+    if instance is not None:
+        return headers.Digest(instance.file_bytes, instance.sha256)
+    if reason is not Reason.FILE_ERROR:
+        with contextlib.suppress(OSError):
+            return headers.digest(path)
+    try:
+        return headers.Digest(path.lstat().st_size, "")
+    except OSError:
+        return headers.Digest(0, "")
+
+
+def _written_at(path: Path) -> dt.datetime:
+    try:
+        return dt.datetime.fromtimestamp(path.lstat().st_mtime, dt.UTC)
+    except OSError:
+        return dt.datetime.now(dt.UTC)
