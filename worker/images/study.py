@@ -17,7 +17,7 @@ from worker.images.select.body_parts import name_of
 from worker.images.select.candidates import NAMES, Tier, best_of, candidate, stable_order, with_described_localizers
 from worker.images.select.copies import copies_of
 from worker.images.select.groups import VOLUMES, choose, groups_of, with_body_parts
-from worker.images.select.unread import contradictions, unread
+from worker.images.select.unread import assumed, contradictions, unread
 from worker.images.stacks import guarded, render_stack, stacks_of
 from worker.images.study_images import LeftOut, PartImages, RenderedImage, StudyImages
 
@@ -78,7 +78,8 @@ def images_of(
     left_out += [_not_selected(item) for item in found if item.sop_instance_uid not in used]
     shown = {image.sop_instance_uid for image in images}
     named = unread([item for item in readable if item.sop_instance_uid not in lost_uids - shown], chosen, shown, copies)
-    return StudyImages(_by_part(images, chosen), left_out, contradictions(readable) + named)
+    remarks = contradictions(readable) + assumed(readable, shown)
+    return StudyImages(_by_part(images, chosen), left_out, remarks + named)
 
 
 def _by_part(images: Sequence[RenderedImage], chosen: Sequence[Chosen]) -> list[PartImages]:

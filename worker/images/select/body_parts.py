@@ -54,11 +54,12 @@ _LETTERS = re.compile(r"[A-Z]+")
 def body_parts_of(header: Header) -> Parts:
     """Return the body parts of an object from its coded attributes, else from its descriptions, which are typed.
 
-    A series description that names the coded part and others is more exact than the code.
+    A code is often that of the examination, in each of its series. So the description of a series decides if it names
+    the coded part and others, some parts of a whole body, or only neighbours of the coded part.
     """
     coded, described = _coded(header), _described(header)
     if coded:
-        return described if set(coded) < set(described) else coded
+        return described if _is_more_exact(described, coded) else coded
     modality = header.code("Modality")
     others = (_parts(header.text(word), modality) for word in _DESCRIPTIONS)
     return described or next(filter(None, others), ())
@@ -67,8 +68,22 @@ def body_parts_of(header: Header) -> Parts:
 def contradiction_of(header: Header) -> tuple[str, str] | None:
     """Return the coded body part and that of the series description, if they are far from each other."""
     coded, described = _coded(header), _described(header)
-    near = any(one == other or {one, other} in _NEIGHBOURS for one in coded for other in described)
+    near = _are_near(coded, described)
     return None if near or not coded or not described else (name_of(coded), name_of(described))
+
+
+def _is_more_exact(described: Parts, coded: Parts) -> bool:
+    if set(coded) < set(described):
+        return True
+    if set(WHOLE_BODY) <= set(coded):
+        return bool(described)
+    # The adjectives of the spine name neighbours of it: "thoracic".
+    apart = set(coded).isdisjoint(described) and coded != ("SPINE",)
+    return apart and _are_near(coded, described)
+
+
+def _are_near(coded: Parts, described: Parts) -> bool:
+    return any(one == other or {one, other} in _NEIGHBOURS for one in coded for other in described)
 
 
 def _coded(header: Header) -> Parts:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from db.studies.modalities import PROJECTION_RADIOGRAPHS
 from worker.images.select.body_parts import ORDER, body_parts_of, name_of
 from worker.images.select.candidates import Tier
+from worker.images.select.extents import extent_of, same_extent
 from worker.images.select.sampling import select_frames
 from worker.images.select.slides import select_tiles
 from worker.images.select.views import select_views
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from worker.images.select.body_parts import Parts
     from worker.images.select.candidates import Basis, Candidate, Selection
+    from worker.images.select.extents import Extent
 
 #: Modalities whose images are slices of volumes.
 VOLUMES = frozenset({"CT", "MR", "PT", "OPT"})
@@ -49,6 +51,23 @@ class Group:
         return f"{self.modality} {name_of(self.parts)}".rstrip()
 
 
+class _Place(NamedTuple):
+    """Modality family of a series, and where in the patient its slices lie, as far as the headers say."""
+
+    family: str
+    frame_of_reference: str
+    extent: Extent | None
+
+    def is_of(self, other: _Place) -> bool | None:
+        """Return whether two series show the same place; None if unknown."""
+        frames = {self.frame_of_reference, other.frame_of_reference}
+        if self.family != other.family or (len(frames) > 1 and "" not in frames):
+            return False
+        if self.extent and other.extent:
+            return same_extent(self.extent, other.extent)
+        return None if "" in frames else True
+
+
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """Selections of one group and the sentence about them."""
@@ -62,7 +81,7 @@ def with_body_parts(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Return the same objects with their body parts.
 
     The slices of a series share the one that most of them state. An object without one has that of its series, of the
-    only one in its frame of reference, or of the only one in its modality family.
+    only one in its place, or of the only one in its modality family; never that of slices known to lie elsewhere.
     """
     stated = {item.sop_instance_uid: body_parts_of(item.header) for item in candidates}
     of_series = _most(candidates, stated)
@@ -70,11 +89,8 @@ def with_body_parts(candidates: Sequence[Candidate]) -> list[Candidate]:
         item.sop_instance_uid: (item.family not in VOLUMES and stated[item.sop_instance_uid]) or of_series[item.series]
         for item in candidates
     }
-    only: dict[tuple[str, str], set[Parts]] = defaultdict(set)
-    for item in candidates:
-        for key in _neighbourhoods(item):
-            only[key].update({parts[item.sop_instance_uid]} - {()})
-    return [replace(item, parts=parts[item.sop_instance_uid] or _inherited(item, only)) for item in candidates]
+    inherited = _inherited(candidates, parts)
+    return [replace(item, parts=parts[item.sop_instance_uid] or inherited[item.series]) for item in candidates]
 
 
 def _most(candidates: Iterable[Candidate], stated: dict[str, Parts]) -> dict[str, Parts]:
@@ -87,14 +103,33 @@ def _most(candidates: Iterable[Candidate], stated: dict[str, Parts]) -> dict[str
     }
 
 
-def _neighbourhoods(item: Candidate) -> list[tuple[str, str]]:
-    frame_of_reference = item.header.text("FrameOfReferenceUID")
-    return [(item.family, frame_of_reference)] * bool(frame_of_reference) + [(item.family, "")]
+def _inherited(candidates: Iterable[Candidate], parts: dict[str, Parts]) -> dict[str, Parts]:
+    """Return the body parts that each series without its own has from the others of its modality family."""
+    series: dict[str, list[Candidate]] = defaultdict(list)
+    for item in candidates:
+        series[item.series].append(item)
+    own = {uid: parts[items[0].sop_instance_uid] for uid, items in series.items()}
+    if all(own.values()):
+        return own
+    places = [_place_of(items) for items in series.values()]
+    stated = [(place, own[uid]) for uid, place in zip(series, places, strict=True) if own[uid]]
+    return {uid: own[uid] or _only_part(place, stated) for uid, place in zip(series, places, strict=True)}
 
 
-def _inherited(item: Candidate, only: dict[tuple[str, str], set[Parts]]) -> Parts:
-    found = (only[key] for key in _neighbourhoods(item))
-    return next((next(iter(parts)) for parts in found if len(parts) == 1), ())
+def _place_of(items: Sequence[Candidate]) -> _Place:
+    first = items[0]
+    if first.family not in VOLUMES:
+        return _Place(first.family, "", None)
+    return _Place(first.family, first.header.text("FrameOfReferenceUID"), extent_of(items))
+
+
+def _only_part(place: _Place, stated: Iterable[tuple[_Place, Parts]]) -> Parts:
+    """Return the one part of the series in the same place, else of those that may be in it; empty if not one."""
+    found: dict[bool | None, set[Parts]] = defaultdict(set)
+    for other, parts in stated:
+        found[place.is_of(other)].add(parts)
+    known = found[True] or found[None]
+    return known.pop() if len(known) == 1 else ()
 
 
 def groups_of(candidates: Sequence[Candidate]) -> list[Group]:

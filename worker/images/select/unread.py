@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
-from worker.images.select.body_parts import contradiction_of, name_of
+from worker.images.select.body_parts import body_parts_of, contradiction_of, name_of
 from worker.images.select.candidates import NAMES, Tier, series_of
+from worker.images.select.extents import extent_of, same_extent
 from worker.images.select.groups import VOLUMES
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 CHECK = "Check that the images belong to this patient and body part"
 #: Series named in one sentence.
 _MAX_NAMED = 12
-#: Share of the shorter range of positions that two series of one region have in common.
-_MIN_COMMON = 0.5
 
 #: Families of which a series, or a slide, is read as one.
 _TOGETHER = VOLUMES | {"SM"}
@@ -86,6 +85,20 @@ def contradictions(found: Sequence[Candidate]) -> list[str]:
     ]
 
 
+def assumed(found: Sequence[Candidate], shown: Collection[str]) -> list[str]:
+    """Return a sentence for each shown series without a body part that is read as the part of another one."""
+    series: dict[str, list[Candidate]] = defaultdict(list)
+    for item in found:
+        series[item.series].append(item)
+    read = {item.series: item for item in found if item.sop_instance_uid in shown and item.parts}
+    return [
+        f"Series {series_of(item.header)}: no body part is given; read as {name_of(item.parts)}, the only part of the "
+        f"other series. {CHECK}."
+        for uid, item in read.items()
+        if not any(body_parts_of(each.header) for each in series[uid])
+    ]
+
+
 def _container(item: Candidate) -> str:
     """Return the series; of a slide its frame of reference, because the levels of one slide show the same."""
     return (item.family == "SM" and item.header.text("FrameOfReferenceUID")) or item.series
@@ -135,18 +148,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _same_region(items: Sequence[Candidate], shown: Iterable[Candidate]) -> bool:
-    """Return whether the slices lie where shown ones lie: one frame of reference, and half of the range in common."""
+    """Return whether the slices lie where shown ones lie, in one frame of reference."""
     frame, family = items[0].header.text("FrameOfReferenceUID"), items[0].family
     others = [each for each in shown if each.family == family and each.header.text("FrameOfReferenceUID") == frame]
-    one, other = _span(items), _span(others)
-    if one is None or other is None:
-        return False
-    common = min(one[1], other[1]) - max(one[0], other[0])
-    return common > 0 and common >= _MIN_COMMON * min(one[1] - one[0], other[1] - other[0])
-
-
-def _span(items: Iterable[Candidate]) -> tuple[float, float] | None:
-    """Return the lowest and highest position towards the head, in mm; None if unknown."""
-    places = (item.header.numbers("ImagePositionPatient") for item in items)
-    heights = [place[2] for place in places if len(place) == 3]  # noqa: PLR2004 - coordinates
-    return (min(heights), max(heights)) if heights else None
+    return same_extent(extent_of(items), extent_of(others))

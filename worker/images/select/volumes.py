@@ -14,6 +14,7 @@ from worker.images.render.orientation import plane_of
 from worker.images.render.units import is_hounsfield
 from worker.images.select.candidates import Selection, Tier, series_of
 from worker.images.select.ct_windows import WindowShare, windows_for
+from worker.images.select.extents import headers_of
 from worker.images.select.orientations import Orientations, position_along
 from worker.images.select.sampling import even_shares, evenly, select_frames
 
@@ -101,16 +102,12 @@ def _slices(candidates: Iterable[Candidate]) -> dict[Key, list[Slice]]:
     groups: dict[Key, list[Slice]] = defaultdict(list)
     orientations = Orientations()
     for item in candidates:
-        for frame, header in enumerate(_headers(item.header)):
+        for frame, header in enumerate(headers_of(item.header)):
             normal = orientations.normal_of(header.numbers("ImageOrientationPatient"))
             position = position_along(normal, header.numbers("ImagePositionPatient"))
             acquired = header.number("AcquisitionNumber") or 0.0, header.integer("InstanceNumber"), frame
             groups[(*_key(header, normal), position is None)].append(Slice(item, frame, position, acquired))
     return groups
-
-
-def _headers(header: Header) -> Iterable[Header]:
-    return header.of_frames([0]).values() if header.frames == 1 else header.by_frame()
 
 
 def _key(header: Header, normal: Normal | None) -> Key:

@@ -91,6 +91,14 @@ def test_codes_precede_descriptions_unless_the_series_names_more(store: Any) -> 
     assert parts(store, BodyPartExamined="CHEST", StudyDescription="Thorax/Abdomen") == "CHEST"
 
 
+def test_description_is_more_exact_than_the_code_of_the_examination(store: Any) -> None:
+    assert parts(store, BodyPartExamined="HEAD", SeriesDescription="T2 sag C-spine") == "SPINE"
+    assert parts(store, BodyPartExamined="CHESTABDPELVIS", SeriesDescription="Neck venous") == "NECK"
+    assert parts(store, BodyPartExamined="WHOLEBODY", SeriesDescription="Brain") == "HEAD"
+    assert parts(store, BodyPartExamined="SPINE", SeriesDescription="cervical sag") == "SPINE"
+    assert parts(store, BodyPartExamined="CHESTABDPELVIS", SeriesDescription="lung 1.0") == "CHEST, ABDOMEN AND PELVIS"
+
+
 def test_several_values_name_several_parts(store: Any) -> None:
     assert parts(store, BodyPartExamined=["CHEST", "ABDOMEN"]) == "CHEST AND ABDOMEN"
 

@@ -90,11 +90,12 @@ def test_order_of_arrival_changes_nothing(store: Any) -> None:
 def test_small_head_series_of_a_whole_body_scan_is_seen(store: Any) -> None:
     trauma = series(store, 3, 60, BodyPartExamined="WHOLEBODY")
 
-    study = images_of([*trauma, *series(store, 2, 3, BodyPartExamined="HEAD")])
+    for written in ({"BodyPartExamined": "HEAD"}, {"BodyPartExamined": "WHOLEBODY", "SeriesDescription": "Brain 5mm"}):
+        study = images_of([*trauma, *series(store, 2, 3, **written)])
 
-    shown = {part.name: len(part.images) for part in study.parts}
-    assert shown["CT HEAD"] >= 1
-    assert shown["CT WHOLE BODY"] > shown["CT HEAD"]
+        shown = {part.name: len(part.images) for part in study.parts}
+        assert shown["CT HEAD"] >= 1
+        assert shown["CT WHOLE BODY"] > shown["CT HEAD"]
 
 
 def test_parts_beyond_the_budget_are_named(store: Any) -> None:
@@ -169,6 +170,52 @@ def test_series_without_a_part_has_that_of_its_frame_of_reference(store: Any) ->
     assert images_of([*neck, *abdomen, *unnamed]).basis == (
         "CT NECK: 3 of 4 slices of series 2; CT ABDOMEN: 4 of 9 slices of series 4"
     )
+
+
+@pytest.mark.parametrize("elsewhere", [{"FrameOfReferenceUID": "1.2.8"}, {"place": -600}])
+def test_slices_that_lie_elsewhere_do_not_take_the_only_part(store: Any, elsewhere: dict[str, Any]) -> None:
+    head = series(store, 2, 6, BodyPartExamined="HEAD", FrameOfReferenceUID="1.2.7")
+    unnamed = {"BodyPartExamined": "", "SeriesDescription": "OGK 5mm", "FrameOfReferenceUID": "1.2.7"}
+    other = series(store, 3, 30, **unnamed | elsewhere)
+
+    study = images_of([*head, *other])
+
+    assert list(summary(study)) == ["CT HEAD", "CT"]
+    assert windows(study)["CT"] == {"soft tissue"}
+    assert study.limitations() == []
+
+
+def test_part_taken_from_another_series_is_named(store: Any) -> None:
+    head = series(store, 2, 4, BodyPartExamined="HEAD", FrameOfReferenceUID="1.2.7")
+    same_place = series(store, 3, 9, BodyPartExamined="", FrameOfReferenceUID="1.2.7")
+    knee = radiograph(store, 4, BodyPartExamined="", SeriesDescription="kolano boczne")
+
+    study = images_of([*head, *same_place, knee, radiograph(store, 5, BodyPartExamined="CHEST")])
+
+    check = "Check that the images belong to this patient and body part."
+    assert study.limitations()[:2] == [
+        f"Series 3: no body part is given; read as HEAD, the only part of the other series. {check}",
+        f"Series 4: no body part is given; read as CHEST, the only part of the other series. {check}",
+    ]
+
+
+def test_coronal_reformat_lies_where_its_slices_lie(store: Any) -> None:
+    axial = series(store, 2, 20, BodyPartExamined="HEAD", FrameOfReferenceUID="1.2.7", PixelSpacing=[2, 2])
+    coronal = {
+        "ImageOrientationPatient": [1, 0, 0, 0, 0, -1],
+        "ImagePositionPatient": [0, 0, 100],
+        "PixelSpacing": [1, 1],
+    }
+    reformat = store(
+        textured(1),
+        SeriesInstanceUID="1.2.99",
+        SeriesNumber=9,
+        FrameOfReferenceUID="1.2.7",
+        BodyPartExamined="",
+        **coronal,
+    )
+
+    assert list(summary(images_of([*axial, reformat]))) == ["CT HEAD"]
 
 
 def test_both_views_of_a_localizer_are_shown(store: Any) -> None:
