@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from db.studies.transfer_syntaxes import DEFLATED
 from worker.images.errors import Unreadable
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from worker.images.decode.header import Header
     from worker.images.select.candidates import Candidate
 
-#: Bytes compared of each object, from the start of its pixels: a slice has less, a multi-frame object more.
+#: Bytes compared at the start, middle and end of an object's pixels: a slice has less, a multi-frame object more.
 _MAX_COMPARED = 1 << 20
 
 
@@ -59,13 +59,26 @@ def _repeated(alike: Sequence[list[Candidate]]) -> list[list[Candidate]]:
 
 
 def _pixels(header: Header) -> bytes:
-    """Return the encoded pixels, at most the first MiB; the path of an object whose pixels are not in its file."""
+    """Return the encoded pixels, of a large object parts; the path of an object whose pixels are not in its file.
+
+    The first frames of two different maps can be equal: empty.
+    """
     try:
         if header.syntax in DEFLATED:
             return str(header.path).encode()
         element = header.pixel_data()
         with header.path.open("rb") as file:
-            file.seek(element.start)
-            return file.read(min(element.end - element.start, _MAX_COMPARED))
+            return b"".join(_read(file, place, element.end) for place in _places(element.start, element.end))
     except (OSError, Unreadable):
         return str(header.path).encode()
+
+
+def _places(start: int, end: int) -> Sequence[int]:
+    if end - start <= _MAX_COMPARED:
+        return (start,)
+    return start, (start + end - _MAX_COMPARED) // 2, end - _MAX_COMPARED
+
+
+def _read(file: BinaryIO, place: int, end: int) -> bytes:
+    file.seek(place)
+    return file.read(min(end - place, _MAX_COMPARED))

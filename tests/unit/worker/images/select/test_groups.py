@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
-from pydicom.uid import MRImageStorage, PositronEmissionTomographyImageStorage, generate_uid
+from pydicom.uid import EnhancedMRImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage, generate_uid
 
-from tests.unit.worker.images.studies import AXIAL, textured
+from tests.unit.worker.images.studies import AXIAL, positioned, textured
 from worker.images.study import images_of
 
 if TYPE_CHECKING:
@@ -268,3 +269,24 @@ def test_volume_sent_twice_is_shown_once_and_named(store: Any) -> None:
 
     assert study.basis == "8 of 16 slices of series 2, 3"
     assert study.limitations() == ["Not read: series 7, MR HEAD, 8 images (a copy of another series)."]
+
+
+def test_maps_with_the_same_empty_frames_are_no_copies(store: Any) -> None:
+    def enhanced(number: int) -> StoredInstance:
+        frames = np.zeros((60, 128, 128), np.int16)
+        frames[40:] = [textured(100 * number + each, 128) for each in range(20)]
+        groups = [positioned([0, 0, float(each)], AXIAL) for each in range(60)]
+        written: StoredInstance = store(
+            frames,
+            Modality="MR",
+            SOPClassUID=EnhancedMRImageStorage,
+            SeriesNumber=number,
+            SeriesInstanceUID=generate_uid(),
+            PerFrameFunctionalGroupsSequence=groups,
+        )
+        return written
+
+    study = images_of([enhanced(2), enhanced(3)])
+
+    assert not any("copy" in sentence for sentence in study.limitations())
+    assert {image.reason.split()[-1] for image in study.images} == {"2", "3"}
