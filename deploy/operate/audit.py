@@ -229,10 +229,12 @@ def _half_received(settings: Settings) -> Iterator[Violation]:
 
 def _back_to_inbox(path: Path, spool: Spool) -> None:
     """Return the file to the inbox: the indexer inserts its row, or finds the object in another file."""
-    os.link(path, spool.inbox / path.name)
-    if path.parent == spool.quarantine:
-        path.unlink()
+    received = spool.inbox / path.name
+    os.link(path, received)
     sync_directory(spool.inbox)
+    # Its new path can be the old one, and then it may have a row by now.
+    if path != spool.stored_path(received):
+        path.unlink()
 
 
 def _recover(path: Path, spool: Spool) -> None:

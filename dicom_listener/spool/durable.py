@@ -64,8 +64,12 @@ class Spool:
         return parents[: missing + 1]
 
     def stored_path(self, received: Path) -> Path:
-        """Return the path of *received* after indexing: in one of 256 directories, so that each can be listed."""
-        return self.store / received.name[:2] / file_name(received)
+        """Return the path of *received* after indexing: in one of 256 directories, so that each can be listed.
+
+        It is that of the study's key if the name has one: the files of a study then share the flush of their entries.
+        """
+        name, _, tag = received.stem.partition("-")
+        return self.store / (tag[1:] or name)[:2] / file_name(received)
 
     def quarantined_path(self, received: Path) -> Path:
         """Return the path of *received* in quarantine."""

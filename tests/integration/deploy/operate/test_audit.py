@@ -19,7 +19,7 @@ from deploy.operate import audit
 from dicom_listener.indexing import headers, indexer
 from dicom_listener.spool.durable import Spool
 from tests.integration.dicom_listener.listening import settings_for
-from tests.integration.dicom_listener.objects import image, receive
+from tests.integration.dicom_listener.objects import image, receive, store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,6 +72,19 @@ def test_flipped_bit_is_found(settings: Settings) -> None:
     stored(settings).write_bytes(content)
 
     assert violated(settings) == [audit.OTHER_DIGEST]
+
+
+def test_file_without_a_row_moves_to_the_path_of_its_name(settings: Settings) -> None:
+    store(settings, image())
+    indexer.run_once(settings)
+    with transaction(settings.database()) as session:
+        session.execute(text("DELETE FROM instances; DELETE FROM studies"))
+    assert violated(settings) == [audit.NO_ROW] * 2
+
+    assert audit.show(settings, Console(quiet=True), repair=True) == 0
+    indexer.run_once(settings)
+
+    assert violated(settings) == []
 
 
 @pytest.mark.parametrize("loss", ["DELETE FROM instances; DELETE FROM studies", "DELETE FROM quarantine"])
