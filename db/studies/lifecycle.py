@@ -117,6 +117,12 @@ def record_instance(session: Session, received: ReceivedInstance) -> Recorded:
         return _known(session, received) or Recorded.CONFLICT
     if received.reportable:
         _reopen(session, study, inserted)
+    note_arrival(session, study, received)
+    return Recorded.NEW
+
+
+def note_arrival(session: Session, study: Study, received: ReceivedInstance) -> None:
+    """Give a locked study the values of an instance that was inserted; its quiet time begins again."""
     transfers.resume(session, study, received.association_id)
     study.last_received_at = func.clock_timestamp()
     if received.reportable:
@@ -124,7 +130,6 @@ def record_instance(session: Session, received: ReceivedInstance) -> Recorded:
         study.body_part = study.body_part or received.body_part
     _raise_priority(session, study, priority.highest(study.priority, received.study.priority))
     study.announced = max(study.announced or 0, received.study.announced or 0) or None
-    return Recorded.NEW
 
 
 def _raise_priority(session: Session, study: Study, level: int) -> None:
@@ -157,14 +162,16 @@ def _reopen(session: Session, study: Study, inserted: uuid.UUID) -> None:
 
 
 def _insert(session: Session, received: ReceivedInstance, study: Study) -> uuid.UUID | None:
+    return session.scalars(
+        insert(Instance).values(values_of(received, study)).on_conflict_do_nothing().returning(Instance.id)
+    ).one_or_none()
+
+
+def values_of(received: ReceivedInstance, study: Study) -> dict[str, object]:
+    """Return the columns of the row of a received file that belongs to *study*."""
     columns = {name: getattr(received, name) for name in ReceivedInstance.__dataclass_fields__ if name != "study"}
     identified = identity.is_identified(identity.of(received.study))
-    return session.scalars(
-        insert(Instance)
-        .values(**columns, study_id=study.id, revision=study.revision, identified=identified)
-        .on_conflict_do_nothing()
-        .returning(Instance.id)
-    ).one_or_none()
+    return columns | {"study_id": study.id, "revision": study.revision, "identified": identified}
 
 
 def instances(session: Session, sop_instance_uids: Collection[str]) -> dict[str, Instance]:
@@ -223,12 +230,6 @@ def _late(series_number: int | None, images: int, seconds: float) -> str:
 def lock(session: Session, study_id: uuid.UUID) -> None:
     """Lock a study. It is locked before its job, by every transaction that changes both, to avoid deadlocks."""
     session.execute(select(Study.id).where(Study.id == study_id).with_for_update())
-
-
-def lock_all(session: Session, study_instance_uids: Collection[str]) -> None:
-    """Lock several studies, in an order that is the same everywhere, so that two transactions do not deadlock."""
-    several = select(Study.id).where(Study.study_instance_uid == any_of(study_instance_uids))
-    session.execute(several.order_by(Study.study_instance_uid, Study.id).with_for_update())
 
 
 def end(session: Session, ended: RevisionRef, state: StudyState, *, reason: Reason, detail: str) -> None:

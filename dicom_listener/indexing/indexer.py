@@ -19,7 +19,7 @@ from structlog.contextvars import bound_contextvars
 from db.errors import Reason
 from db.logs import frames
 from db.session import transaction
-from db.studies import lifecycle
+from db.studies import batches, lifecycle
 from db.studies.lifecycle import ReceivedInstance, Recorded
 from dicom_listener.dicom.statuses import Refusal
 from dicom_listener.indexing import file_locks, headers, n_service_events, unreadable
@@ -31,7 +31,7 @@ from dicom_listener.spool.file_meta import C_STORE
 from dicom_listener.spool.waiting import WaitingFiles, study_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from sqlalchemy.orm import Session
@@ -97,10 +97,10 @@ class Indexer:
     def _index(self, files: Iterable[Path]) -> None:
         read = self._examine(files)
         with transaction(self._url) as session:
-            instances = [found for found in read.values() if isinstance(found, ReceivedInstance)]
-            lifecycle.lock_all(session, {instance.study.study_instance_uid for instance in instances})
             self._release(session, read)
-            outcomes = {path: self._record(session, path, found) for path, found in read.items()}
+            instances = [found for found in read.values() if isinstance(found, ReceivedInstance)]
+            recorded = batches.record(session, instances)
+            outcomes = {path: self._record(session, path, found, recorded) for path, found in read.items()}
         kept = self._repair({path: read[path] for path, outcome in outcomes.items() if outcome is Recorded.DUPLICATE})
         for path, outcome in outcomes.items():
             stored, is_unreadable = self.spool.stored_path(path), isinstance(read[path], Unreadable)
@@ -223,7 +223,8 @@ class Indexer:
             return self._unreadable(path, error)
         return found
 
-    def _record(self, session: Session, path: Path, found: Found) -> Recorded | None:
+    def _record(self, session: Session, path: Path, found: Found, recorded: Mapping[str, Recorded]) -> Recorded | None:
+        """Make the other rows of a file, and return the result if it is an instance."""
         if isinstance(found, Unreadable):
             set_aside(session, self._settings, path, Reason.FILE_ERROR, f"the file cannot be read: {found.error}")
             return None
@@ -234,16 +235,13 @@ class Indexer:
             found(session)
             return None
         with bound_contextvars(file=path.name, association_id=found.association_id):
-            return self._record_instance(session, path, found)
-
-    def _record_instance(self, session: Session, path: Path, instance: ReceivedInstance) -> Recorded:
-        outcome = lifecycle.record_instance(session, instance)
-        if outcome is Recorded.CONFLICT:
-            detail = "another object with this SOP Instance UID was received first"
-            set_aside(session, self._settings, path, Reason.CONFLICTING_SOP_INSTANCE, detail, instance)
-        elif outcome is Recorded.DUPLICATE:
-            log.info("index.duplicate")
-        return outcome
+            outcome = recorded[found.file_path]
+            if outcome is Recorded.CONFLICT:
+                detail = "another object with this SOP Instance UID was received first"
+                set_aside(session, self._settings, path, Reason.CONFLICTING_SOP_INSTANCE, detail, found)
+            elif outcome is Recorded.DUPLICATE:
+                log.info("index.duplicate")
+            return outcome
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self._data_dir).as_posix()

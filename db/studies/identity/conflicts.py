@@ -14,15 +14,16 @@ from sqlalchemy.dialects.postgresql import insert
 
 from db.errors import Reason
 from db.models import IdentityDecision, Instance, Study
+from db.models.base import any_of
 from db.states import StudyState
 from db.studies import revisions
 from db.studies.identity import identity
 from db.studies.identity.identity import Identity
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
-    from sqlalchemy import Select
+    from sqlalchemy import ColumnElement, Select
     from sqlalchemy.orm import Session
 
     from db.studies.lifecycle import ReceivedInstance
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 #: Sentence with the report of a held study.
 HELD = "The study is held: objects with other demographics or of another request arrived after this report was written."
+
+BEGIN = insert(Study).on_conflict_do_nothing(index_elements=["study_instance_uid", "identity_number"])
 
 
 def locked_study(session: Session, received: ReceivedInstance) -> Study:
@@ -50,12 +53,50 @@ def locked_study(session: Session, received: ReceivedInstance) -> Study:
     return study
 
 
+def locked_studies(
+    session: Session, new: Sequence[ReceivedInstance], study_instance_uids: Collection[str]
+) -> dict[str, list[Study]]:
+    """Return the studies of these UIDs, locked, by UID and number; begin those of *new* objects that are missing.
+
+    All transactions take the locks in one order: first rows to be inserted, then existing ones, each by UID.
+    """
+    firsts = {received.study.study_instance_uid: received for received in reversed(new)}
+    known = set(session.scalars(select(Study.study_instance_uid).where(_is_one_of(firsts))))
+    begun = [_attributes(firsts[uid]) | {"identity_number": 1} for uid in sorted(firsts.keys() - known)]
+    if begun:
+        session.execute(BEGIN, begun)
+    order = Study.study_instance_uid, Study.identity_number
+    locked = select(Study).where(_is_one_of(study_instance_uids)).order_by(*order).with_for_update()
+    studies: dict[str, list[Study]] = {}
+    for study in session.scalars(locked.execution_options(populate_existing=True)):
+        studies.setdefault(study.study_instance_uid, []).append(study)
+    return studies
+
+
+def _is_one_of(study_instance_uids: Collection[str]) -> ColumnElement[bool]:
+    return Study.study_instance_uid == any_of(study_instance_uids)
+
+
+def complete(study: Study, every: Sequence[ReceivedInstance]) -> bool:
+    """Give a locked study, the only one of its UID, the values of received objects where its own are empty.
+
+    False, and nothing is changed, if the identity of one of them differs.
+    """
+    known = identity.of(study)
+    for received in every:
+        given = identity.of(received.study)
+        if given != known:
+            if identity.differences(known, given):
+                return False
+            known = identity.completed(known, given)
+    set_identity(study, known)
+    descriptions = (study.study_description, *(received.study.study_description for received in every))
+    study.study_description = next(filter(None, descriptions), "")
+    return True
+
+
 def _first(session: Session, received: ReceivedInstance) -> Study:
-    session.execute(
-        insert(Study)
-        .values(**_attributes(received), identity_number=1)
-        .on_conflict_do_nothing(index_elements=["study_instance_uid", "identity_number"])
-    )
+    session.execute(BEGIN, _attributes(received) | {"identity_number": 1})
     # The lock serialises late images, settling and finishing of one study.
     return session.scalars(_studies(received.study.study_instance_uid).where(Study.identity_number == 1)).one()
 

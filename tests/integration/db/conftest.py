@@ -32,6 +32,11 @@ class Arrivals:
 
     def image(self, **changes: object) -> lifecycle.Recorded:
         """Record one more image of the study, with *changes* of its attributes."""
+        with transaction(self.url) as session:
+            return lifecycle.record_instance(session, self.received(**changes))
+
+    def received(self, **changes: object) -> lifecycle.ReceivedInstance:
+        """Return one more image of the study, with *changes* of its attributes, that is not recorded yet."""
         number = next(self._numbers)
         values: dict[str, object] = {
             "study": lifecycle.StudyAttributes(self.uid, patient_id="PHANTOM-1", patient_name="PHANTOM^ONE"),
@@ -47,8 +52,7 @@ class Arrivals:
             "received_at": dt.datetime.now(dt.UTC),
             "calling_ae_title": "CT_ER",
         }
-        with transaction(self.url) as session:
-            return lifecycle.record_instance(session, lifecycle.ReceivedInstance(**(values | changes)))  # type: ignore[arg-type]
+        return lifecycle.ReceivedInstance(**(values | changes))  # type: ignore[arg-type]
 
     def settle(self, *, sending: Mapping[str, float] = settling.NOTHING, **changes: object) -> list[uuid.UUID]:
         """Settle due studies; return the ids of the new jobs."""
