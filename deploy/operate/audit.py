@@ -209,7 +209,7 @@ def _waiting(settings: Settings) -> Iterator[Violation]:
     """Yield acknowledged files that wait too long in the inbox, without those that quarantine names."""
     old = []
     for path in Spool(settings.spool).inbox.glob(f"*{COMPLETE}"):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # removed since, or one that the indexer sets aside
             if time.time() - path.lstat().st_mtime > WAITING_SECONDS:
                 old.append(path.relative_to(settings.operations.data_dir).as_posix())
     for file_path in sorted(set(old) - _known(Quarantined, settings, old)):

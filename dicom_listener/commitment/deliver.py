@@ -196,8 +196,8 @@ class CommitmentDelivery:
         return [(sop_class, instance) for sop_class, instance, _ in commitment.failed or ()]
 
     def _is_indexing(self) -> bool:
-        resting = unreadable.of_spool(self._spool.root).resting()
-        return any(name not in resting for name in received(self._spool.inbox))
+        set_aside = unreadable.of_spool(self._spool.root).set_aside()
+        return any(name not in set_aside for name in received(self._spool.inbox))
 
     def _hand_over(self, commitment: Commitment, result: CommitmentResult) -> None:
         """Put the result into the outbox for the association of the request."""

@@ -49,6 +49,8 @@ BATCH = 200
 BATCH_BYTES = 256 * 2**20
 #: Classes of SQLSTATE caused by a value: data exception, integrity, limits such as the size of an index row.
 VALUE_ERROR_CLASSES = frozenset(("22", "23", "54"))
+#: Seconds until a file that failed for a reason other than its values is tried again: a batch with it is slow.
+PAUSE_SECONDS = 5.0
 #: Maximum number of files of a batch that fail individually; beyond it, the database is at fault and all files wait.
 MAX_FAILURES = 3
 
@@ -142,8 +144,8 @@ class Indexer:
     def index_each(self, files: Iterable[Path]) -> int:
         """Index each file in its own transaction; returns the number of files that have left the inbox.
 
-        A file that fails for a reason other than its values goes to the end of the queue, and so do the others of a
-        study that is locked. Raises DBAPIError after more than MAX_FAILURES of them.
+        A file that fails for a reason other than its values rests, and the others of a study that is locked wait, too.
+        Raises DBAPIError after more than MAX_FAILURES of them.
         """
         moved = failed = 0
         locked: set[str] = set()
@@ -156,7 +158,8 @@ class Indexer:
                 failed += 1
                 reason = type(error.orig).__name__
                 log.error("index.waiting", file=path.name, error=reason)  # noqa: TRY400 - no fault of the program
-                os.utime(path)
+                # Its time stays as it is: requests that follow each other are indexed in their order.
+                self.unreadable.rest(path, PAUSE_SECONDS)
                 if failed > MAX_FAILURES:
                     raise
                 if isinstance(error.orig, LockNotAvailable) and study_of(path):

@@ -89,14 +89,14 @@ class UnreadableFiles:
             if path in aside:
                 del self._waiting[path.name]
             else:
-                self._rest(path)
+                self.rest(path, PAUSE_SECONDS)
         return aside
 
     def stay(self, path: Path) -> None:
         """Note that a file cannot be moved out of the inbox, but has its row in `quarantine`."""
         self._immovable.add(path.name)
         self._in_a_row.discard(path.name)
-        self._rest(path)
+        self.rest(path, PAUSE_SECONDS)
 
     def info(self) -> dict[str, object] | None:
         """Return number and latest error of the waiting files, for a heartbeat; None if there are none."""
@@ -107,8 +107,9 @@ class UnreadableFiles:
             return None
         return {"files": len(self._waiting), "error": list(self._waiting.values())[-1]}
 
-    def _rest(self, path: Path) -> None:
-        self._read_at[path.name] = time.monotonic() + PAUSE_SECONDS
+    def rest(self, path: Path, seconds: float) -> None:
+        """Do not read a file for some time; its study waits for it."""
+        self._read_at[path.name] = time.monotonic() + seconds
 
     def _forget(self, path: Path) -> None:
         self._waiting.pop(path.name, None)

@@ -26,6 +26,7 @@ from dicom_listener.spool.inbox import Inbox
 from tests.fuzz.wire import explicit, implicit
 from tests.integration.dicom_listener.listening import settings_for
 from tests.integration.dicom_listener.objects import encode, image, receive, received
+from tests.polling import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -461,8 +462,10 @@ def test_disk_that_fails_altogether_quarantines_nothing(settings: Settings, disk
     assert (len(rows(settings, Instance)), rows(settings, Quarantined)) == (1, [])
 
 
-def test_locked_row_waits_and_the_rest_is_indexed(settings: Settings) -> None:
+def test_locked_row_waits_and_the_rest_is_indexed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexer, "PAUSE_SECONDS", 0.2)
     odd = receive(settings, image(PatientID="LOCKED"))
+    received_at = odd.stat().st_mtime
     receive(settings, image())
     with transaction(settings.database()) as session:
         session.execute(
@@ -474,9 +477,9 @@ def test_locked_row_waits_and_the_rest_is_indexed(settings: Settings) -> None:
         session.execute(text("CREATE TRIGGER refuse BEFORE INSERT ON studies FOR EACH ROW EXECUTE FUNCTION refuse()"))
     assert indexer.run_once(settings) == 1
     assert indexer.run_once(settings) == 0
-    assert odd.exists()
+    assert odd.stat().st_mtime == received_at, "the order of requests stays"
     assert rows(settings, Quarantined) == []
     with transaction(settings.database()) as session:
         session.execute(text("DROP TRIGGER refuse ON studies"))
-    assert indexer.run_once(settings) == 1
+    wait_until(lambda: indexer.run_once(settings) == 1)
     assert len(rows(settings, Instance)) == 2
