@@ -51,27 +51,31 @@ class Claim:
     fence: int
     attempt: int
     #: Nothing else may run in its process.
-    poison_candidate: bool = False
+    poison_candidate: bool
 
 
 #: One statement on the database's clock. SKIP LOCKED: concurrent claims do not wait for each other.
-#: `mine`: jobs that this process runs, without those of an earlier process with its name.
+#: Jobs of an owner count unless an earlier process with its name claimed them.
 CLAIM = text("""
-    WITH mine AS MATERIALIZED (
-        SELECT reason IN ('lease_expired', 'no_progress') AS poison_candidate
-        FROM jobs LEFT JOIN processes ON processes.name = jobs.owner
-        WHERE jobs.state = 'running' AND jobs.owner = :owner
-            AND jobs.claimed_at > coalesce(processes.started_at, '-infinity')
-    )
     UPDATE jobs
-    SET state = 'running', fence = fence + 1, attempt = attempt + 1, owner = :owner, claimed_at = clock_timestamp(),
-        lease_until = clock_timestamp() + make_interval(secs => :lease_seconds)
+    SET state = 'running', fence = fence + 1, attempt = attempt + 1, owner = :owner,
+        claimed_at = clock_timestamp(), lease_until = clock_timestamp() + make_interval(secs => :lease_seconds)
     WHERE id = (
         SELECT id FROM jobs
         WHERE state = 'queued' AND available_at <= clock_timestamp()
             AND CASE WHEN reason IN ('lease_expired', 'no_progress')
-            THEN :poison_candidates AND NOT EXISTS (SELECT FROM mine)
-            ELSE :others AND NOT EXISTS (SELECT FROM mine WHERE poison_candidate) END
+                THEN :poison_candidates AND NOT EXISTS (
+                    SELECT FROM jobs AS mine
+                    WHERE mine.state = 'running' AND mine.owner = :owner
+                        AND mine.claimed_at
+                            > coalesce((SELECT started_at FROM processes WHERE name = :owner), '-infinity'))
+                ELSE :others AND NOT EXISTS (
+                    SELECT FROM jobs AS mine
+                    WHERE mine.state = 'running' AND mine.reason IN ('lease_expired', 'no_progress')
+                        AND mine.owner = :owner
+                        AND mine.claimed_at
+                            > coalesce((SELECT started_at FROM processes WHERE name = :owner), '-infinity'))
+            END
         ORDER BY urgent_at
         LIMIT 1
         FOR UPDATE SKIP LOCKED)
@@ -118,7 +122,8 @@ FINISH = text("""
     ), job AS (
         UPDATE jobs SET state = 'finished', lease_until = NULL, finished_at = clock_timestamp()
         FROM study
-        WHERE jobs.id = :job_id AND jobs.study_id = study.id AND jobs.fence = :fence AND jobs.state = 'running'
+        WHERE jobs.id = :job_id AND jobs.study_id = study.id AND jobs.fence = :fence
+            AND jobs.state = 'running'
         RETURNING jobs.study_id, jobs.revision
     )
     UPDATE studies SET state = 'reported', reason = NULL, detail = NULL
@@ -228,7 +233,11 @@ def _end(session: Session, claim: Claim, state: StudyState, reason: Reason, deta
 def _update(session: Session, claim: Claim, **values: Any) -> None:
     updated = session.execute(
         update(Job)
-        .where(Job.id == claim.job_id, Job.fence == claim.fence, Job.state == JobState.RUNNING)
+        .where(
+            Job.id == claim.job_id,
+            Job.fence == claim.fence,
+            Job.state == JobState.RUNNING,
+        )
         .values(**values)
         .returning(Job.id)
     ).one_or_none()

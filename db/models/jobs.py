@@ -55,11 +55,12 @@ class Job(Base):
         ),
         ends_with_reason(ENDED_WITHOUT_REPORT),
         Index("jobs_queued", "urgent_at", postgresql_where=text("state = 'queued'")),
-        # Claims: whether a poison candidate waits.
+        # Claims: whether a poison candidate waits or runs.
         Index(
             "jobs_poison_candidates",
+            "state",
             "available_at",
-            postgresql_where=text("state = 'queued' AND reason IN ('lease_expired', 'no_progress')"),
+            postgresql_where=text("state IN ('queued', 'running') AND reason IN ('lease_expired', 'no_progress')"),
         ),
         # Not on lease_until, which every extension changes: such an update would change every index.
         Index("jobs_running", "id", postgresql_where=text("state = 'running'")),

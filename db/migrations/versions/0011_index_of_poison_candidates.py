@@ -1,4 +1,4 @@
-"""Create the index by which a worker sees whether a poison candidate waits."""
+"""Create the index by which a worker sees whether a poison candidate waits or runs."""
 
 from db.migrations.concurrently import create_indexes, drop_indexes
 
@@ -8,8 +8,8 @@ branch_labels = None
 depends_on = None
 
 INDEXES = {
-    "jobs_poison_candidates": "jobs (available_at)"
-    " WHERE state = 'queued' AND reason IN ('lease_expired', 'no_progress')",
+    "jobs_poison_candidates": "jobs (state, available_at)"
+    " WHERE state IN ('queued', 'running') AND reason IN ('lease_expired', 'no_progress')",
 }
 
 
