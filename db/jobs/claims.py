@@ -1,8 +1,9 @@
 """Job protocol: claim, extend, finish, fail, rescue. It writes each report exactly once.
 
-A worker owns a job while its fence is the row's fence and its lease has not expired on the *database's* clock. Every
-write of a worker names its fence; zero rows updated means that another worker, an operator or late images took the job
-away (StaleFence). Lost or repeated Celery messages do not affect it.
+A worker owns a job while its fence and claim token are the row's and its lease has not expired on the *database's*
+clock. Every write of a worker names both; zero rows updated means that another worker, an operator or late images took
+the job away (StaleFence). The token is random: a promoted standby, or a restored backup, that lacks the last claims
+gives the same fence a second time. Lost or repeated Celery messages do not affect it.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Claim:
     revision: int
     fence: int
     attempt: int
+    token: uuid.UUID
     #: Nothing else may run in its process.
     poison_candidate: bool
 
@@ -58,7 +60,7 @@ class Claim:
 #: Jobs of an owner count unless an earlier process with its name claimed them.
 CLAIM = text("""
     UPDATE jobs
-    SET state = 'running', fence = fence + 1, attempt = attempt + 1, owner = :owner,
+    SET state = 'running', fence = fence + 1, claim_token = gen_random_uuid(), attempt = attempt + 1, owner = :owner,
         claimed_at = clock_timestamp(), lease_until = clock_timestamp() + make_interval(secs => :lease_seconds)
     WHERE id = (
         SELECT id FROM jobs
@@ -79,7 +81,7 @@ CLAIM = text("""
         ORDER BY urgent_at
         LIMIT 1
         FOR UPDATE SKIP LOCKED)
-    RETURNING id, study_id, revision, fence, attempt, (reason IN ('lease_expired', 'no_progress')) IS TRUE
+    RETURNING id, study_id, revision, fence, attempt, claim_token, (reason IN ('lease_expired', 'no_progress')) IS TRUE
 """)
 CANDIDATE_WAITS = text("""
     SELECT EXISTS (
@@ -123,7 +125,7 @@ FINISH = text("""
         UPDATE jobs SET state = 'finished', lease_until = NULL, finished_at = clock_timestamp()
         FROM study
         WHERE jobs.id = :job_id AND jobs.study_id = study.id AND jobs.fence = :fence
-            AND jobs.state = 'running'
+            AND jobs.claim_token = :token AND jobs.state = 'running'
         RETURNING jobs.study_id, jobs.revision
     )
     UPDATE studies SET state = 'reported', reason = NULL, detail = NULL
@@ -135,7 +137,7 @@ FINISH = text("""
 
 def finish(session: Session, claim: Claim, draft: Draft) -> None:
     """End the job with its report, whose version is the study's next one; raises StaleFence if it was taken away."""
-    names = {"study_id": claim.study_id, "job_id": claim.job_id, "fence": claim.fence}
+    names = {"study_id": claim.study_id, "job_id": claim.job_id, "fence": claim.fence, "token": claim.token}
     if session.execute(FINISH, names).one_or_none() is None:
         raise _stale(claim)
     versions.insert(
@@ -236,6 +238,7 @@ def _update(session: Session, claim: Claim, **values: Any) -> None:
         .where(
             Job.id == claim.job_id,
             Job.fence == claim.fence,
+            Job.claim_token == claim.token,
             Job.state == JobState.RUNNING,
         )
         .values(**values)

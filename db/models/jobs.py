@@ -27,6 +27,8 @@ class Job(Base):
     priority: Mapped[int] = mapped_column(SmallInteger, default=0)
     #: Incremented by every claim; a write must name the current one.
     fence: Mapped[int] = mapped_column(default=0)
+    #: Drawn by every claim; a write must name it too. A standby without the last claims repeats fences, not tokens.
+    claim_token: Mapped[uuid.UUID | None]
     #: Claims so far, counted at the claim: a study that kills its worker is counted too.
     attempt: Mapped[int] = mapped_column(Integer, default=0)
     lease_until: Mapped[dt.datetime | None]

@@ -112,6 +112,23 @@ def test_stale_worker_cannot_finish_a_finished_job(arrivals: Arrivals) -> None:
         finish(arrivals.url, stale)
 
 
+def test_same_fence_given_twice_is_two_claims(arrivals: Arrivals) -> None:
+    """As by a promoted standby that lacks the last claim."""
+    lost = arrivals.running_job()
+    with transaction(arrivals.url) as session:
+        session.execute(update(Job).values(state="queued", lease_until=None, owner=None, fence=0, attempt=0))
+    successor = arrivals.claim()
+    assert successor is not None
+    assert (successor.fence, successor.attempt) == (lost.fence, lost.attempt)
+
+    with pytest.raises(StaleFence):
+        finish(arrivals.url, lost)
+    for write in (claims.give_back, lambda session, claim: claims.extend_lease(session, claim, lease_seconds=30)):
+        with pytest.raises(StaleFence), transaction(arrivals.url) as session:
+            write(session, lost)
+    finish(arrivals.url, successor)
+
+
 def test_lease_of_a_superseded_job_cannot_be_extended(arrivals: Arrivals) -> None:
     claim = arrivals.running_job()
     arrivals.image()
