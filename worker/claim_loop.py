@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from db.errors import PrelimError, StaleFence
-from db.jobs import claims, wakeups
-from db.jobs.poison_turns import PoisonTurns
+from db.jobs import claims, poison_turns, wakeups
 from db.operations import heartbeats
 from db.session import statements, transaction
 from worker.attempt import Attempt
@@ -45,7 +44,7 @@ class ClaimLoop:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._url = settings.database()
-        self._turns = PoisonTurns(self._candidate_waits)
+        self._turns = poison_turns.PoisonTurns(self._candidate_waits)
         #: Set when an attempt ends: the process may have become idle.
         self._attempt_ended = threading.Event()
         self._held: dict[claims.Claim, Attempt] = {}
@@ -124,7 +123,7 @@ class ClaimLoop:
 
     def _candidate_waits(self) -> bool:
         with statements(self._url) as session:
-            return claims.candidate_waits(session)
+            return poison_turns.candidate_waits(session)
 
     def _claim_next(self, *, poison_candidates: bool, others: bool = True) -> Attempt | None:
         with statements(self._url) as session:

@@ -83,11 +83,6 @@ CLAIM = text("""
         FOR UPDATE SKIP LOCKED)
     RETURNING id, study_id, revision, fence, attempt, claim_token, (reason IN ('lease_expired', 'no_progress')) IS TRUE
 """)
-CANDIDATE_WAITS = text("""
-    SELECT EXISTS (
-        SELECT FROM jobs
-        WHERE state = 'queued' AND reason IN ('lease_expired', 'no_progress') AND available_at <= clock_timestamp())
-""")
 
 
 def claim_next(
@@ -105,11 +100,6 @@ def claim_next(
     names = {"owner": owner, "lease_seconds": lease_seconds, **wanted}
     row = session.execute(CLAIM, names).one_or_none()
     return None if row is None else Claim(*row)
-
-
-def candidate_waits(session: Session) -> bool:
-    """Return whether a poison candidate can be claimed by a process that runs nothing."""
-    return bool(session.scalar(CANDIDATE_WAITS))
 
 
 def extend_lease(session: Session, claim: Claim, *, lease_seconds: float) -> None:

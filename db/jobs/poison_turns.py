@@ -9,8 +9,12 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from sqlalchemy import text
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from sqlalchemy.orm import Session
 
 #: Seconds for which a process takes other jobs although a poison candidate waits: also after a restart, so that
 #: candidates that kill the process in a row leave time to the others.
@@ -19,6 +23,16 @@ TURN_SECONDS = 30.0
 SPREAD = 0.5
 #: Interval at which a process looks for waiting candidates, in seconds.
 LOOK_SECONDS = 1.0
+CANDIDATE_WAITS = text("""
+    SELECT EXISTS (
+        SELECT FROM jobs
+        WHERE state = 'queued' AND reason IN ('lease_expired', 'no_progress') AND available_at <= clock_timestamp())
+""")
+
+
+def candidate_waits(session: Session) -> bool:
+    """Return whether a poison candidate can be claimed by a process that runs nothing."""
+    return bool(session.scalar(CANDIDATE_WAITS))
 
 
 class PoisonTurns:

@@ -13,7 +13,7 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from db.errors import NotPossible, StaleFence
-from db.jobs import claims, wakeups
+from db.jobs import claims, poison_turns, wakeups
 from db.models import Job, Report
 from db.reports import versions
 from db.session import transaction
@@ -258,7 +258,7 @@ def test_process_takes_a_poison_candidate_only_when_it_runs_nothing(arrivals: Ar
 
     with transaction(database_url) as session:
         beside = claims.claim_next(session, owner="test", lease_seconds=30, poison_candidates=False)
-        assert claims.candidate_waits(session)
+        assert poison_turns.candidate_waits(session)
     assert beside is not None
     assert not beside.poison_candidate
     assert arrivals.claim() is None
