@@ -34,7 +34,7 @@ def waiting(arrivals: Arrivals) -> Arrivals:
 
 
 def taken(session: Session, *, in_queue: int = 0) -> Sequence[uuid.UUID]:
-    return wakeups.take(session, in_queue=in_queue, lost_after_seconds=60, at_most=9)
+    return wakeups.take(session, in_queue=in_queue, lost_after_seconds=60)
 
 
 def sent(url: str, *, in_queue: int) -> int:
