@@ -112,6 +112,8 @@ def _others(session: Session, first: Study) -> Sequence[Study]:
 
 def locked(session: Session, study_instance_uid: str) -> Sequence[Study]:
     """Return the studies of a Study Instance UID, locked, by number."""
+    # First the lock: a statement that waits for it does not see a study that the holder of the lock inserts.
+    session.scalars(_studies(study_instance_uid).where(Study.identity_number == 1)).one_or_none()
     return session.scalars(_studies(study_instance_uid)).all()
 
 
