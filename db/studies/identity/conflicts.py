@@ -140,13 +140,24 @@ def _fitting(session: Session, studies: Sequence[Study], received: ReceivedInsta
     if not fitting:
         fitting = _decided(session, studies, given)
     if len(fitting) > 1:
-        ids = [study.id for study in fitting]
-        same_series = Instance.series_instance_uid == received.series_instance_uid
-        found = set(
-            session.scalars(select(Instance.study_id).where(Instance.study_id.in_(ids), same_series).distinct())
-        )
-        fitting = [study for study in fitting if study.id in found]
-    return fitting[0] if len(fitting) == 1 else None
+        same, by_series = [study for study in fitting if _is_same(study, given)], _of_series(session, fitting, received)
+        # A study without demographics, kept apart, fits every object; it has no claim to one that names its patient.
+        best_first = (same, by_series) if identity.is_identified(given) else (by_series, same)
+        fitting = next((found for found in best_first if len(found) == 1), [])
+    return fitting[0] if fitting else None
+
+
+def _of_series(session: Session, studies: Sequence[Study], received: ReceivedInstance) -> list[Study]:
+    ids = [study.id for study in studies]
+    same_series = Instance.series_instance_uid == received.series_instance_uid
+    found = set(session.scalars(select(Instance.study_id).where(Instance.study_id.in_(ids), same_series).distinct()))
+    return [study for study in studies if study.id in found]
+
+
+def _is_same(study: Study, given: Identity) -> bool:
+    """Return whether an object and a study that fits it have the same values, none of them missing on one side."""
+    ours = identity.of(study)
+    return not identity.filled(ours, given) and not identity.filled(given, ours)
 
 
 def _decided(session: Session, studies: Sequence[Study], given: Identity) -> list[Study]:
