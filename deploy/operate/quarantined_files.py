@@ -101,9 +101,10 @@ def _pairs(session: Session, name: str) -> list[Pair]:
         study = lifecycle.find(session, name)
     except UnknownStudy as error:
         raise UnknownStudy(f"no conflicting file in quarantine has this id, and {error}") from error
-    # Of several versions of one object the latest.
+    # Of several versions of one object the latest; none that is older than the stored one.
+    newer = Instance.study_id == study.id, Quarantined.received_at > Instance.received_at
     latest: dict[str, Pair] = {}
-    for quarantined_id, new, old, uid in session.execute(query.where(Instance.study_id == study.id)):
+    for quarantined_id, new, old, uid in session.execute(query.where(*newer)):
         latest.setdefault(uid, Pair(quarantined_id, new, old))
     return list(latest.values())
 

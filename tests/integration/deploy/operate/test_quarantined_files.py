@@ -88,6 +88,16 @@ def test_all_objects_of_a_study_are_taken_at_once(settings: Settings) -> None:
     assert take(settings, corrected.StudyInstanceUID) == (0, "0 of 0 objects replaced\n")
 
 
+def test_older_correction_does_not_replace_the_latest(settings: Settings) -> None:
+    mistaken = resent(settings, PatientName="Row^Rita")
+    receive(settings, image(**{e.keyword: e.value for e in mistaken} | {"PatientName": "Roe^Rita"}))
+    indexer.run_once(settings)
+
+    assert take(settings, mistaken.StudyInstanceUID) == (0, "1 of 1 objects replaced\n")
+    assert take(settings, mistaken.StudyInstanceUID) == (0, "0 of 0 objects replaced\n")
+    assert one(settings, Study).patient_name == "Roe^Rita"
+
+
 @pytest.mark.parametrize(
     ("values", "cause"),
     [
