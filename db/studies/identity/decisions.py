@@ -108,8 +108,7 @@ def _take_over(session: Session, first: Study, targets: Sequence[Study], right: 
         )
         _absorb(first, target)
         session.delete(target)
-    # Values that the chosen identity lacks; never a group of a wrong name.
-    conflicts.set_identity(first, identity.completed(after, before._replace(patient_name="")))
+    conflicts.set_identity(first, identity.corrected(after, before))
 
 
 def _absorb(first: Study, other: Study) -> None:

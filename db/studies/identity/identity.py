@@ -80,6 +80,12 @@ def completed(known: Identity, received: Identity) -> Identity:
     return Identity(**values | {"patient_name": _completed_name(known.patient_name, received.patient_name)})
 
 
+def corrected(right: Identity, wrong: Identity) -> Identity:
+    """Return *right* with the values that it lacks and *wrong* has; never a group of a wrong name."""
+    name = "" if "patient_name" in differences(wrong, right) else wrong.patient_name
+    return completed(right, wrong._replace(patient_name=name))
+
+
 def filled(before: Identity, after: Identity) -> list[str]:
     """Return the fields that are empty in *before* and not in *after*."""
     return [name for name, ours, theirs in _by_field(before, after) if not ours and theirs]

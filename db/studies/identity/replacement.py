@@ -89,8 +89,7 @@ def _correct(session: Session, study: Study, received: ReceivedInstance, by: str
     """Give the study the demographics of the new object, and record it."""
     before, given = identity.of(study), identity.of(received.study)
     differs = identity.differences(before, given)
-    wrong_name = {"patient_name": ""} if "patient_name" in differs else {}
-    after = identity.completed(given, before._replace(**wrong_name))
+    after = identity.corrected(given, before)
     filled = identity.filled(before, after)
     conflicts.set_identity(study, after)
     study.study_description = received.study.study_description or study.study_description
