@@ -121,7 +121,9 @@ def _text(value: str) -> str:
 
 def _groups(name: str) -> list[tuple[str, ...]]:
     """Return the components of each group of a person name, without prefix and empty trailing components."""
-    return [_components(group) for group in (name.split("=") + [""] * GROUPS)[:GROUPS]]
+    # Full-width delimiters, too.
+    groups = unicodedata.normalize("NFKC", name).split("=")
+    return [_components(group) for group in (groups + [""] * GROUPS)[:GROUPS]]
 
 
 def _components(group: str) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ def changed(**values: str) -> Identity:
         changed(patient_name="Phantom^Alpha^^^"),
         changed(patient_name="Phantom ^ Alpha^ ^"),
         changed(patient_name="Phantom^Alpha==="),
+        changed(patient_name="Ｐｈａｎｔｏｍ＾Ａｌｐｈａ"),  # noqa: RUF001
         changed(patient_name="Phantom^Alpha^^Dr."),
         changed(patient_name="Phantom^Alpha=幻影^阿尔法=ファントム^アルファ"),
         changed(patient_birth_date="1970.01.01"),
