@@ -42,11 +42,14 @@ def decide(session: Session, study: Study, decision: Decision, by: str, *, right
     It concerns all held identities, or *study* alone if it is a later one. *right* is the number of the identity whose
     demographics are right for all objects (TAKE_OVER); by default that of the latest. Raises NotPossible.
     """
+    if right is not None and decision is not Decision.TAKE_OVER:
+        raise NotPossible("only take-over chooses the right demographics: decide without a number")
     every = conflicts.locked(session, study.study_instance_uid)
     first, named = every[0], next((row for row in every if row.id == study.id), None)
     targets = _targets(every, named, decision)
     if not targets:
-        if decision in _latest_decisions(session, every):
+        concerned = every if named is first else [named or first]
+        if right is None and decision in _latest_decisions(session, concerned):
             return named or first
         raise NotPossible(f"the study is {(named or first).state}: only a held study needs a decision")
     if decision is Decision.TAKE_OVER:
@@ -61,11 +64,13 @@ def decide(session: Session, study: Study, decision: Decision, by: str, *, right
     if first.state == StudyState.HELD and all(row in targets or row.state != StudyState.HELD for row in every[1:]):
         _release(session, first)
     session.flush()
-    return first if decision is Decision.TAKE_OVER or named is None else named
+    return named if named is not None and decision is not Decision.TAKE_OVER else first
 
 
 def _targets(every: Sequence[Study], named: Study | None, decision: Decision) -> list[Study]:
-    if named is None or named.identity_number == 1:
+    if named is None:  # taken over in the meantime
+        return []
+    if named.identity_number == 1:
         return [row for row in every[1:] if row.state == StudyState.HELD]
     again = decision is Decision.KEEP_APART and named.reason == Reason.IDENTITY_REFUSED
     return [named] if named.state == StudyState.HELD or again else []

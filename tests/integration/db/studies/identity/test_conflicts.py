@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from db.errors import NotPossible, Reason, StaleFence
 from db.jobs import claims
@@ -23,6 +24,8 @@ from db.studies.lifecycle import Recorded, StudyAttributes
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
+
+    from sqlalchemy.orm import Session
 
     from tests.integration.db.conftest import Arrivals
 
@@ -44,8 +47,10 @@ class Identities:
         self.arrivals = arrivals
 
     def image(self, given: Identity, **changes: Any) -> Recorded:
-        attributes = StudyAttributes(self.arrivals.uid, **given._asdict())
-        return self.arrivals.image(**{"study": attributes, "series_instance_uid": f"2.25.{abs(hash(given))}"} | changes)
+        return self.arrivals.image(**{"study": self.attributes(given), "series_instance_uid": f"2.25.{abs(hash(given))}"} | changes)
+
+    def attributes(self, given: Identity) -> StudyAttributes:
+        return StudyAttributes(self.arrivals.uid, **given._asdict())
 
     def studies(self) -> list[Study]:
         with transaction(self.arrivals.url) as session:
@@ -74,6 +79,16 @@ class Identities:
     def sentences(self) -> list[str]:
         with transaction(self.arrivals.url) as session:
             return decisions.sentences(session, self.studies()[0].id)
+
+
+def wait_for_lock(session: Session) -> None:
+    """Wait until another transaction waits for a lock."""
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    for _ in range(500):
+        if session.scalar(waiting):
+            return
+        time.sleep(0.01)
+    pytest.fail("no transaction waits for a lock")
 
 
 @pytest.fixture
@@ -304,3 +319,65 @@ def test_study_is_found_by_its_uid_while_it_is_held(identities: Identities) -> N
     with transaction(identities.arrivals.url) as session:
         assert lifecycle.find(session, identities.arrivals.uid).identity_number == 1
         assert lifecycle.find(session, "ACC-A").identity_number == 1
+
+
+def test_study_without_demographics_kept_apart_attracts_no_other_object(identities: Identities) -> None:
+    identities.image(A)
+    identities.image(B)
+    identities.decide(Decision.KEEP_APART)
+    identities.image(Identity(), series_instance_uid="2.25.8")
+    identities.decide(Decision.KEEP_APART)
+
+    identities.image(A, series_instance_uid="2.25.9")
+    identities.image(B, series_instance_uid="2.25.8")
+    identities.image(Identity(), series_instance_uid="2.25.8")
+    assert (identities.states(), identities.objects()) == (["receiving"] * 3, [2, 2, 2])
+    assert identity.of(identities.studies()[2]) == Identity()
+
+
+def test_taken_over_study_keeps_a_name_that_only_it_has(identities: Identities) -> None:
+    identities.image(A)
+    identities.image(B._replace(patient_name=""))
+    identities.decide(Decision.TAKE_OVER)
+    assert identity.of(identities.studies()[0]) == B._replace(patient_name=A.patient_name)
+
+
+def test_second_decision_is_carried_out_or_rejected(identities: Identities) -> None:
+    identities.image(A)
+    identities.image(B)
+    identities.image(B._replace(patient_id="C", accession_number="ACC-C"))
+    with pytest.raises(NotPossible, match="without a number"):
+        identities.decide(Decision.KEEP_APART, number=2, right=2)
+    identities.decide(Decision.KEEP_APART, number=2)
+    identities.decide(Decision.REFUSE, number=3)
+
+    identities.decide(Decision.KEEP_APART, number=2)
+    with pytest.raises(NotPossible, match="only a held study"):
+        identities.decide(Decision.REFUSE, number=2)
+    with pytest.raises(NotPossible, match="only a held study"):
+        identities.decide(Decision.TAKE_OVER, number=1, right=1)
+
+
+def test_decision_about_an_identity_taken_over_meanwhile_concerns_no_other(identities: Identities) -> None:
+    identities.image(A)
+    identities.image(B)
+    identities.image(B._replace(patient_id="C", accession_number="ACC-C"))
+    second = identities.studies()[1]
+    identities.decide(Decision.TAKE_OVER, number=2)
+
+    with pytest.raises(NotPossible), transaction(identities.arrivals.url) as session:
+        decisions.decide(session, second, Decision.REFUSE, "user test")
+    assert identities.states() == ["held", "held"]
+
+
+def test_decision_sees_the_identity_that_an_indexer_inserts_meanwhile(identities: Identities) -> None:
+    third = B._replace(patient_id="C", accession_number="ACC-C")
+    identities.image(A)
+    identities.image(B)
+    with ThreadPoolExecutor(1) as pool, transaction(identities.arrivals.url) as session:
+        lifecycle.record_instance(session, identities.arrivals.received(study=identities.attributes(third)))
+        deciding = pool.submit(identities.decide, Decision.KEEP_APART)
+        wait_for_lock(session)
+    deciding.result(timeout=30)
+
+    assert identities.states() == ["receiving"] * 3
