@@ -47,7 +47,9 @@ class Identities:
         self.arrivals = arrivals
 
     def image(self, given: Identity, **changes: Any) -> Recorded:
-        return self.arrivals.image(**{"study": self.attributes(given), "series_instance_uid": f"2.25.{abs(hash(given))}"} | changes)
+        return self.arrivals.image(
+            **{"study": self.attributes(given), "series_instance_uid": f"2.25.{abs(hash(given))}"} | changes
+        )
 
     def attributes(self, given: Identity) -> StudyAttributes:
         return StudyAttributes(self.arrivals.uid, **given._asdict())
