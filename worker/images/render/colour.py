@@ -29,6 +29,11 @@ _PALETTES: tuple[tuple[Keyword, Keyword, Keyword], ...] = (
     ("BluePaletteColorLookupTableDescriptor", "BluePaletteColorLookupTableData",
      "SegmentedBluePaletteColorLookupTableData"),
 )  # fmt: skip
+#: Pixels on which the colour space is examined.
+_MAX_SAMPLE = 1 << 16
+#: Grey read in the wrong colour space: green stays near the middle, red is far from it; share of such pixels.
+_MIDDLE, _MAX_GREEN, _MIN_RED, _MIN_SHARE = 128, 10, 40, 0.5
+_WRONG_SPACE = "black, grey and white appear as green, turquoise or magenta, as if YCbCr and RGB were exchanged"
 
 
 def to_rgb(header: Header, frame: Frame, *, icc: bool = True) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
@@ -43,6 +48,8 @@ def to_rgb(header: Header, frame: Frame, *, icc: bool = True) -> tuple[npt.NDArr
         rgb = _eight_bits(frame)
         if frame.photometric.startswith("YBR_FULL"):
             rgb, steps["colour_space"] = in_strips(_from_ybr, rgb), "YBR_FULL to RGB"
+        if _is_exchanged(rgb):
+            steps["colour_problem"] = _WRONG_SPACE
     if problem := frame.colour_problem or _stale_label(frame):
         steps["colour_problem"] = problem
     if icc and (profile := _profile(header)):
@@ -54,6 +61,16 @@ def _stale_label(frame: Frame) -> str:
     """Return the contradiction of samples that keep a label of JPEG 2000 although they never were or no longer are."""
     stale = frame.photometric in ("YBR_RCT", "YBR_ICT")
     return f"the samples have no component transform, which contradicts {frame.photometric}" if stale else ""
+
+
+def _is_exchanged(rgb: npt.NDArray[np.uint8]) -> bool:
+    """Return whether most pixels have the colours of grey samples in the other colour space than the declared one.
+
+    Grey v in RGB, read as YCbCr, has the green 135 - 0.06 v; in YCbCr, read as RGB, green and blue are 128.
+    """
+    step = max(1, int((rgb.size / 3 / _MAX_SAMPLE) ** 0.5))
+    red, green = (np.abs(rgb[::step, ::step, channel].astype(np.int16) - _MIDDLE) for channel in (0, 1))
+    return bool(np.mean((green <= _MAX_GREEN) & (red >= _MIN_RED)) > _MIN_SHARE)
 
 
 def _eight_bits(frame: Frame) -> npt.NDArray[np.uint8]:

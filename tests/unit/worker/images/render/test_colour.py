@@ -44,6 +44,17 @@ def test_ybr_full_is_converted(store: Any, photo: npt.NDArray[np.uint8]) -> None
     assert np.abs(drawn(store(ybr, PhotometricInterpretation="YBR_FULL")).astype(int) - photo).max() <= 2
 
 
+@pytest.mark.parametrize(("samples", "label"), [("RGB", "YBR_FULL"), ("YBR_FULL", "RGB"), ("RGB", "RGB")])
+def test_grey_in_the_wrong_colour_space_is_noticed(store: Any, samples: str, label: str) -> None:
+    grey = np.zeros((64, 96, 3), np.uint8)
+    grey[16:48, 24:72] = 5 * np.arange(48, dtype=np.uint8)[:, None]
+    written = grey if samples == "RGB" else convert_color_space(grey, "RGB", samples)
+
+    steps = render(read(store(written, PhotometricInterpretation=label).path), 0)[1]
+
+    assert ("colour_problem" in steps) == (samples != label)
+
+
 def test_ybr_full_422_is_expanded_only_if_the_length_agrees(store: Any, photo: npt.NDArray[np.uint8]) -> None:
     ybr = convert_color_space(np.repeat(photo[:, ::2], 2, axis=1), "RGB", "YBR_FULL").reshape(-1, 2, 3)
     packed = np.stack([ybr[:, 0, 0], ybr[:, 1, 0], ybr[:, 0, 1], ybr[:, 0, 2]], axis=1).tobytes()
