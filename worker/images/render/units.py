@@ -21,6 +21,10 @@ _OTHER_QUANTITIES = frozenset({
     "PERFUSION", "PERFUSED", "CBF", "CBV", "MTT", "TTP", "TMAX", "RCBF", "RCBV", "KTRANS", "PERMEABILITY", "IODINE",
     "IOD", "RHO", "ZEFF", "Z_EFF", "RHO_Z",
 })  # fmt: skip
+#: Those of them that a description of derived images cannot mean otherwise.
+_DESCRIBED = frozenset({
+    "CBF", "CBV", "MTT", "TTP", "TMAX", "RCBF", "RCBV", "KTRANS", "PERMEABILITY", "IODINE", "ZEFF",
+})  # fmt: skip
 _PROJECTIONS = frozenset({"LOCALIZER", "SCREEN SAVE", "CAPTURE", "VOLREND"})
 _PAIR: tuple[Keyword, Keyword] = ("RescaleSlope", "RescaleIntercept")
 
@@ -75,6 +79,9 @@ def _undeclared(header: Header) -> str:
     others = _OTHER_QUANTITIES - ({"PERFUSION"} if "ORIGINAL" in types else set())
     if other := sorted(words & others):
         return f"Image Type {other[0]}"
+    described = set(re.split(r"[^A-Z]+", header.text("SeriesDescription").upper()))
+    if "ORIGINAL" not in types and (other := sorted(described & _DESCRIBED)):
+        return f"Series Description {other[0]}"
     mappings = header.items("RealWorldValueMappingSequence")
     units = [code.text("CodeValue").lower() for item in mappings for code in item.items("MeasurementUnitsCodeSequence")]
     return "" if not units or _UCUM in units else "Real World Value Mapping to another unit"

@@ -57,6 +57,7 @@ def test_hounsfield_units_are_declared_or_the_default(header: Any, unit: str | N
         ({"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "EFF_ATOMIC_NUM"]}, "Image Type EFF_ATOMIC_NUM"),
         ({"ImageType": ["DERIVED", "PRIMARY", "PERFUSION", "CBF"]}, "Image Type CBF"),
         ({"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "DE_IODINE_MAP"]}, "Image Type IODINE"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "AXIAL"], "SeriesDescription": "rCBF map"}, "Series Description RCBF"),
     ],
 )
 def test_incomplete_rescale_or_derived_quantity_is_named(header: Any, elements: dict[str, Any], obstacle: str) -> None:
@@ -67,7 +68,9 @@ def test_incomplete_rescale_or_derived_quantity_is_named(header: Any, elements: 
 
 
 def test_slices_of_a_perfusion_study_are_in_hounsfield_units(header: Any) -> None:
-    slices = header(**{**HOUNSFIELD, "ImageType": ["ORIGINAL", "PRIMARY", "PERFUSION", "NONE"]})
+    slices = header(
+        **{**HOUNSFIELD, "ImageType": ["ORIGINAL", "PRIMARY", "PERFUSION", "NONE"], "SeriesDescription": "CBF"}
+    )
 
     assert hounsfield_obstacle(slices) == ""
 
