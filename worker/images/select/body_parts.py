@@ -10,7 +10,7 @@ import re
 import unicodedata
 from contextlib import suppress
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from worker.images.select.body_part_terms import CODES, FILLERS, PHRASES, PREFIXES, WHOLE_BODY, WORDS
 
@@ -51,25 +51,37 @@ _MIN_INNER = 5
 _LETTERS = re.compile(r"[A-Z]+")
 
 
+class Statements(NamedTuple):
+    """Body parts of an object by its coded attributes, and by the description of its series, which is typed."""
+
+    coded: Parts
+    described: Parts
+
+    @property
+    def contradictory(self) -> bool:
+        """True if both name parts, far from each other."""
+        return bool(self.coded and self.described) and not _are_near(self.coded, self.described)
+
+
+def statements_of(header: Header) -> Statements:
+    """Return the body parts that the header of an object states about its series."""
+    shared, modality = header.shared(), header.code("Modality")
+    coded = _parts(_text(shared, "BodyPartExamined"), modality) or _of_regions(shared, modality)
+    return Statements(coded, _parts(_text(header, "SeriesDescription"), modality))
+
+
 def body_parts_of(header: Header) -> Parts:
-    """Return the body parts of an object from its coded attributes, else from its descriptions, which are typed.
+    """Return the body parts of an object from its coded attributes, else from its descriptions.
 
     A code is often that of the examination, in each of its series. So the description of a series decides if it names
     the coded part and others, some parts of a whole body, or only neighbours of the coded part.
     """
-    coded, described = _coded(header), _described(header)
+    coded, described = statements_of(header)
     if coded:
         return described if _is_more_exact(described, coded) else coded
     modality = header.code("Modality")
     others = (_parts(header.text(word), modality) for word in _DESCRIPTIONS)
     return described or next(filter(None, others), ())
-
-
-def contradiction_of(header: Header) -> tuple[str, str] | None:
-    """Return the coded body part and that of the series description, if they are far from each other."""
-    coded, described = _coded(header), _described(header)
-    near = _are_near(coded, described)
-    return None if near or not coded or not described else (name_of(coded), name_of(described))
 
 
 def _is_more_exact(described: Parts, coded: Parts) -> bool:
@@ -84,15 +96,6 @@ def _is_more_exact(described: Parts, coded: Parts) -> bool:
 
 def _are_near(coded: Parts, described: Parts) -> bool:
     return any(one == other or {one, other} in _NEIGHBOURS for one in coded for other in described)
-
-
-def _coded(header: Header) -> Parts:
-    header, modality = header.shared(), header.code("Modality")
-    return _parts(_text(header, "BodyPartExamined"), modality) or _of_regions(header, modality)
-
-
-def _described(header: Header) -> Parts:
-    return _parts(_text(header, "SeriesDescription"), header.code("Modality"))
 
 
 def _text(header: Header, keyword: Keyword) -> str:

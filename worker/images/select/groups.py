@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from db.studies.modalities import PROJECTION_RADIOGRAPHS
-from worker.images.select.body_parts import ORDER, body_parts_of, name_of
+from worker.images.select.body_parts import ORDER, body_parts_of, name_of, statements_of
 from worker.images.select.candidates import Tier
 from worker.images.select.extents import extent_of, same_extent
 from worker.images.select.sampling import select_frames
@@ -83,7 +83,7 @@ def with_body_parts(candidates: Sequence[Candidate]) -> list[Candidate]:
     The slices of a series share the one that most of them state. An object without one has that of its series, of the
     only one in its place, or of the only one in its modality family; never that of slices known to lie elsewhere.
     """
-    stated = {item.sop_instance_uid: body_parts_of(item.header) for item in candidates}
+    stated = _stated(candidates)
     of_series = _most(candidates, stated)
     parts = {
         item.sop_instance_uid: (item.family not in VOLUMES and stated[item.sop_instance_uid]) or of_series[item.series]
@@ -91,6 +91,22 @@ def with_body_parts(candidates: Sequence[Candidate]) -> list[Candidate]:
     }
     inherited = _inherited(candidates, parts)
     return [replace(item, parts=parts[item.sop_instance_uid] or inherited[item.series]) for item in candidates]
+
+
+def _stated(candidates: Sequence[Candidate]) -> dict[str, Parts]:
+    """Return the body parts that each object states.
+
+    A code that contradicts the description of one series, and agrees with that of another, is that of the examination:
+    then the description decides.
+    """
+    found = [(item, statements_of(item.header)) for item in candidates]
+    confirmed = {(item.family, stated.coded) for item, stated in found if stated.described and not stated.contradictory}
+    return {
+        item.sop_instance_uid: stated.described
+        if stated.contradictory and (item.family, stated.coded) in confirmed
+        else body_parts_of(item.header)
+        for item, stated in found
+    }
 
 
 def _most(candidates: Iterable[Candidate], stated: dict[str, Parts]) -> dict[str, Parts]:

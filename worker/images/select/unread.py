@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
-from worker.images.select.body_parts import body_parts_of, contradiction_of, name_of
+from worker.images.select.body_parts import body_parts_of, name_of, statements_of
 from worker.images.select.candidates import NAMES, Tier, series_of
 from worker.images.select.extents import extent_of, same_extent
 from worker.images.select.groups import VOLUMES
@@ -77,10 +77,10 @@ def contradictions(found: Sequence[Candidate]) -> list[str]:
     """Return a sentence for each series whose coded body part and description contradict each other."""
     named = {}
     for item in found:
-        if pair := contradiction_of(item.header):
-            named[item.series, pair] = series_of(item.header)
+        if (stated := statements_of(item.header)).contradictory:
+            named[item.series, stated] = series_of(item.header)
     return [
-        f"Series {series}: the body part is {coded}, the description names {described}. {CHECK}."
+        f"Series {series}: the body part is {name_of(coded)}, the description names {name_of(described)}. {CHECK}."
         for (_, (coded, described)), series in named.items()
     ]
 

@@ -152,6 +152,15 @@ def test_header_that_contradicts_itself_is_named(store: Any) -> None:
     ]
 
 
+def test_code_of_the_examination_does_not_hide_a_series_of_another_part(store: Any) -> None:
+    trauma = series(store, 3, 40, BodyPartExamined="CHEST", SeriesDescription="Thorax Abdomen")
+
+    study = images_of([*trauma, *series(store, 2, 8, BodyPartExamined="CHEST", SeriesDescription="Kopf nativ")])
+
+    assert windows(study)["CT HEAD"] == {"brain", "bone"}
+    assert study.limitations()[0].startswith("Series 2: the body part is CHEST, the description names HEAD.")
+
+
 def test_modalities_are_parts_and_count_alike(store: Any) -> None:
     ct = series(store, 2, 30, BodyPartExamined="WHOLEBODY")
     pet = series(store, 3, 30, BodyPartExamined="", Modality="PT", SOPClassUID=PositronEmissionTomographyImageStorage)
@@ -272,19 +281,12 @@ def test_volume_sent_twice_is_shown_once_and_named(store: Any) -> None:
 
 
 def test_maps_with_the_same_empty_frames_are_no_copies(store: Any) -> None:
-    def enhanced(number: int) -> StoredInstance:
+    def enhanced(number: int) -> Any:
         frames = np.zeros((60, 128, 128), np.int16)
         frames[40:] = [textured(100 * number + each, 128) for each in range(20)]
         groups = [positioned([0, 0, float(each)], AXIAL) for each in range(60)]
-        written: StoredInstance = store(
-            frames,
-            Modality="MR",
-            SOPClassUID=EnhancedMRImageStorage,
-            SeriesNumber=number,
-            SeriesInstanceUID=generate_uid(),
-            PerFrameFunctionalGroupsSequence=groups,
-        )
-        return written
+        series = {"SeriesNumber": number, "SeriesInstanceUID": generate_uid(), "Modality": "MR"}
+        return store(frames, **series, SOPClassUID=EnhancedMRImageStorage, PerFrameFunctionalGroupsSequence=groups)
 
     study = images_of([enhanced(2), enhanced(3)])
 
