@@ -222,6 +222,10 @@ class Indexer:
         try:
             with contextlib.suppress(FileExistsError):  # from an interrupted run
                 os.link(path, self.spool.stored_path(path))
+        except FileNotFoundError:
+            if os.path.lexists(path):  # a folder of the store is missing
+                raise
+            return None
         except OSError as error:
             return self._unreadable(path, error)
         return found

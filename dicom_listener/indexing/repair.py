@@ -63,7 +63,8 @@ def _replace(settings: Settings, row: Instance, copy: Path) -> Path:
     sync_directory(path.parent)
     with transaction(settings.database()) as session:
         locked = session.get_one(Instance, row.id, with_for_update=True)
-        # Measured under the lock: another dispatcher may have replaced the file by a copy with a longer header.
-        locked.file_bytes = path.stat().st_size
-        locked.file_path = path.relative_to(settings.operations.data_dir).as_posix()
+        if locked.sha256 == row.sha256:  # else an operator has replaced the object meanwhile
+            # Measured under the lock: another dispatcher may have replaced the file by a copy with a longer header.
+            locked.file_bytes = path.stat().st_size
+            locked.file_path = path.relative_to(settings.operations.data_dir).as_posix()
     return path

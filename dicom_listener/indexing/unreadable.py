@@ -54,7 +54,7 @@ class UnreadableFiles:
     def resting(self) -> set[str]:
         """Return the names of files that are not to be read now."""
         now = time.monotonic()
-        return {name for name, due in self._read_at.items() if now < due}
+        return {name for name, due in self._read_at.copy().items() if now < due}
 
     def set_aside(self) -> set[str]:
         """Return the names of files that stay in the inbox although they have rows in `quarantine`."""
@@ -100,12 +100,10 @@ class UnreadableFiles:
 
     def info(self) -> dict[str, object] | None:
         """Return number and latest error of the waiting files, for a heartbeat; None if there are none."""
-        for name in list(self._waiting):
-            if not os.path.lexists(self._spool.inbox / name):
-                self._forget(self._spool.inbox / name)
-        if not self._waiting:
-            return None
-        return {"files": len(self._waiting), "error": list(self._waiting.values())[-1]}
+        # A copy: it is written in another thread.
+        waiting = self._waiting.copy()
+        errors = [error for name, error in waiting.items() if os.path.lexists(self._spool.inbox / name)]
+        return {"files": len(errors), "error": errors[-1]} if errors else None
 
     def rest(self, path: Path, seconds: float) -> None:
         """Do not read a file for some time; its study waits for it."""

@@ -448,6 +448,19 @@ def test_several_unreadable_files_in_a_row_wait_and_the_rest_is_indexed(settings
     assert unreadable.of_spool(settings.spool).info() == {"files": 3, "error": os.strerror(errno.EIO)}
 
 
+def test_missing_folder_of_the_store_quarantines_nothing(settings: Settings) -> None:
+    receive(settings, image())
+    folders = list(Spool(settings.spool).store.iterdir())
+    for folder in folders:
+        folder.rmdir()
+    with pytest.raises(FileNotFoundError):
+        indexer.run_once(settings)
+    for folder in folders:
+        folder.mkdir()
+    assert indexer.run_once(settings) == 1
+    assert (len(rows(settings, Instance)), rows(settings, Quarantined)) == (1, [])
+
+
 def test_disk_that_fails_altogether_quarantines_nothing(settings: Settings, disk: Disk) -> None:
     receive(settings, image())
     disk.errors["*"] = errno.EIO
