@@ -122,11 +122,12 @@ def test_message_received_during_a_database_outage_is_kept(tmp_path: Path) -> No
         assert ends(system) == {studies[0].uid: ("reported", None)}
 
 
-def test_stopped_worker_requeues_unfinished_jobs_in_time(tmp_path: Path) -> None:
+@pytest.mark.parametrize("remotely", [False, True])
+def test_stopped_worker_requeues_unfinished_jobs_in_time(tmp_path: Path, remotely: bool) -> None:
     with running_system(tmp_path / "system", ONE_WORKER) as system:
         send(system, [endless(plan(6, random.Random(1)))], seconds=0)
         supervise_until(system, lambda: attempts(system) == 1, 30)
-        stop_for_good(system, "worker-1")
+        stop_for_good(system, "worker-1", remotely=remotely)
 
         with transaction(system.url) as session:
             job = session.scalars(select(Job)).one()
@@ -152,10 +153,13 @@ def ends(system: System) -> dict[str, tuple[str, str | None]]:
     return {uid: (state, reason) for uid, state, reason in rows}
 
 
-def stop_for_good(system: System, name: str) -> None:
-    """Send SIGTERM; the process must exit within the promised time and a margin."""
+def stop_for_good(system: System, name: str, *, remotely: bool = False) -> None:
+    """Send SIGTERM, or Flower's command; the process must exit within the promised time and a margin."""
     system.down.add(name)
-    system.signal(name, signal.SIGTERM)
+    if remotely:
+        make_app(system.settings.broker()).control.shutdown()
+    else:
+        system.signal(name, signal.SIGTERM)
     system.children[name].join(system.settings.operations.stop_seconds + SHUTDOWN_GRACE_SECONDS + GRACE_SECONDS)
     assert system.children[name].exitcode == 0
 
