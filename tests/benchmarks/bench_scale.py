@@ -1,7 +1,8 @@
 """`make bench-scale SIZE=1000000`: cost of each view and loop as the tables grow.
 
 The same operations are timed on a database of SMALL studies and, in the same run, on one of SIZE studies with five
-instances each, made by SQL. A view that is O(what is open) or O(1) costs the same on both.
+instances each, made by SQL. A view that is O(what is open) or O(1) costs the same on both. Beside the SIZE studies, two
+dispatchers index FILES waiting files, and then BACKLOG times as many: their rate does not depend on what waits.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from db.session import engine, transaction
 from db.settings import Settings
 from db.studies import lifecycle, settling
 from deploy.embedded.postgres import Postgres
+from tests.benchmarks import waiting_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -37,7 +39,9 @@ if TYPE_CHECKING:
 #: Ended studies of the small database, and of the large one (SIZE).
 SMALL, SIZE = 10_000, int(os.environ.get("SIZE", "100000"))
 #: Runs of each operation; the first few warm up.
-RUNS, WARM_UP = 20, 3
+RUNS, WARM_UP = int(os.environ.get("RUNS", "20")), 3
+#: Files that wait to be indexed, and the multiple of them in a backlog.
+FILES, BACKLOG = int(os.environ.get("FILES", "3000")), 10
 #: Open work, the same in both databases: queued jobs after an outage, and studies that are arriving.
 QUEUED, RECEIVING, OPEN_ASSOCIATIONS = 500, 10_000, 20
 CHUNK = 100_000
@@ -90,10 +94,10 @@ LOAD = (
     """,
     """
     INSERT INTO instances (id, study_id, sop_instance_uid, sop_class_uid, transfer_syntax_uid, series_instance_uid,
-        series_number, instance_number, modality, body_part, reportable, revision, file_path, file_bytes, sha256,
-        association_id, calling_ae_title, called_ae_title, received_at)
+        series_number, instance_number, modality, body_part, reportable, identified, revision, file_path, file_bytes,
+        sha256, association_id, calling_ae_title, called_ae_title, received_at)
     SELECT md5('i' || n || '.' || i)::uuid, md5('s' || n)::uuid, '2.25.' || n || '.' || i,
-        '1.2.840.10008.5.1.4.1.1.2', '1.2.840.10008.1.2.1', '2.25.' || n || '.0', 1, i, 'CT', 'CHEST', true, 1,
+        '1.2.840.10008.5.1.4.1.1.2', '1.2.840.10008.1.2.1', '2.25.' || n || '.0', 1, i, 'CT', 'CHEST', true, true, 1,
         'spool/store/' || n || '.' || i, 524288, md5(n || '.' || i), 'association' || n, 'CT1', 'PRELIM', now()
     FROM generate_series(:first, :last) AS n, generate_series(1, 5) AS i
     """,
@@ -212,14 +216,25 @@ def database(server: Postgres, name: str, size: int) -> Iterator[str]:
         plain.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
-def measure(url: str, folder: Path) -> dict[str, float]:
+def settings_for(url: str, folder: Path) -> Settings:
+    """Return settings with which nothing is due: settling must find that out without reading the studies' instances."""
+    return Settings(database_url=url, data_dir=folder, settle_seconds=10**8, settle_cap_seconds=10**8)
+
+
+def measure(settings: Settings) -> dict[str, float]:
     """Return the median milliseconds of each operation on one database."""
-    # Nothing is due: settling must find that out without reading the studies' instances.
-    settings = Settings(database_url=url, data_dir=folder, settle_seconds=10**8, settle_cap_seconds=10**8)
+    url = settings.database()
     with transaction(url) as session:
         key = keys.create(session, "bench")
     with TestClient(create_app(settings), headers={"Authorization": f"Bearer {key}"}) as client:
         return {operation.name: timed(operation) for operation in operations(url, settings, client)}
+
+
+def indexing(settings: Settings) -> dict[str, float]:
+    """Return the figures of two dispatchers that index waiting files."""
+    waiting_files.rate(settings, FILES)  # warms up: the first files create index pages and fill caches
+    usual, backlog = (waiting_files.rate(settings, files) for files in (FILES, FILES * BACKLOG))
+    return {"index_files_per_s": round(usual), "drain_linearity": round(backlog / usual, 2)}
 
 
 def main() -> None:
@@ -228,7 +243,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-scale-") as folder, Postgres(Path(folder) / "postgres") as server:
         for size in (SMALL, SIZE):
             with database(server, f"studies_{size}", size) as url:
-                found[size] = measure(url, Path(folder))
+                settings = settings_for(url, Path(folder))
+                found[size] = measure(settings)
+                indexed = indexing(settings) if size == SIZE else {}
     small, large = found[SMALL], found[SIZE]
     table = Table("operation", f"{SMALL} studies, ms", f"{SIZE} studies, ms", "ratio")
     for name in small:
@@ -239,6 +256,7 @@ def main() -> None:
         "page_growth": round(worst, 2),
         "health_ms": round(large["GET /v1/health"], 2),
         "find_ms": round(max(value for name, value in large.items() if name.startswith("find")), 2),
+        **indexed,
     }
     print(json.dumps(figures))  # noqa: T201 - the last line, for programs
 
