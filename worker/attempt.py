@@ -158,6 +158,7 @@ class Attempt:
         with statements(self._url) as session:
             rows = session.execute(STUDY, {"study_id": self.claim.study_id}).all()
             corrections = decisions.sentences(session, self.claim.study_id)
+            former = decisions.former_patient_ids(session, self.claim.study_id)
             corrections += transfers.limitations(session, self.claim.study_id)
             late_arrivals = lifecycle.late_arrivals(session, self.claim.study_id, self.claim.revision)
             not_images = other_objects.not_images(session, self.claim.study_id)
@@ -167,7 +168,7 @@ class Attempt:
             instances=[StoredInstance(data_dir / row.file_path, row.sop_instance_uid) for row in images],
             modality=study.modality,
             body_part=study.body_part,
-            patient_hash=fingerprint(study.patient_id),
+            patient_hashes=frozenset(fingerprint(one) for one in (study.patient_id, *former) if one.strip()),
             study_hash=fingerprint(study.study_instance_uid),
             called_ae_titles=frozenset(row.called_ae_title.strip() for row in images),
             late_arrivals=late_arrivals,

@@ -69,7 +69,7 @@ class StudyToReport:
     instances: Sequence[StoredInstance]
     modality: str = ""
     body_part: str = ""
-    patient_hash: str = ""
+    patient_hashes: frozenset[str] = frozenset()
     study_hash: str = ""
     #: Called AE titles that its images were sent to.
     called_ae_titles: frozenset[str] = frozenset()
@@ -184,7 +184,7 @@ class Pipeline:
             return Retrieval()
         tokens = self._patch_tokens(images, steps.on_progress)
         steps.ended("patch_tokens")
-        query = Query(tokens, images.modality, images.body_part, study.patient_hash, study.study_hash)
+        query = Query(tokens, images.modality, images.body_part, study.patient_hashes, study.study_hash)
         settings = self.settings.retrieval
         found = retrieve(self.index, query, count=settings.retrieved_cases, ood_reject=settings.ood_reject)
         steps.ended("retrieval")

@@ -92,7 +92,8 @@ class _Writer:
     def __call__(self, case: Case) -> Written:
         started = time.monotonic()
         instances = [StoredInstance(*file) for file in files_of(self.folder, case)]
-        study = StudyToReport(instances, case.modality, case.body_part, *owner_of(self.folder, case))
+        patient, own_study = owner_of(self.folder, case)
+        study = StudyToReport(instances, case.modality, case.body_part, frozenset({patient}), own_study)
         # No lease to extend.
         draft = self.pipeline.run(study, lambda: None)
         self.seconds.append(time.monotonic() - started)

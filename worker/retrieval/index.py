@@ -26,6 +26,7 @@ from worker.retrieval.out_of_distribution import OodResult
 from worker.retrieval.snapshot import MANIFEST, IndexedCase, case_vector, normalised
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from worker.retrieval.snapshot import Tokens
@@ -109,7 +110,7 @@ class ReferenceIndex:
         modality: str,
         count: int,
         body_part: str = "",
-        patient_hash: str = "",
+        patient_hashes: Collection[str] = (),
         study_hash: str = "",
     ) -> list[Neighbour]:
         """Return the *count* cases most similar to patch *tokens*, best first, without those of the same patient.
@@ -120,7 +121,7 @@ class ReferenceIndex:
         if family is None or count < 1 or not len(tokens):
             return []
         near = {part for part in family.patients_of if _shares_part(part, body_part)}
-        quotable = [not _is_own(case, patient_hash, study_hash) for case in family.cases]
+        quotable = [not _is_own(case, patient_hashes, study_hash) for case in family.cases]
         of_part = [own and case.body_part in near for own, case in zip(quotable, family.cases, strict=True)]
         chosen = of_part if any(of_part) else quotable
         # Asking for as many more as are excluded keeps the search exact.
@@ -171,8 +172,8 @@ def _load(directory: Path, entry: dict[str, Any]) -> _Family:
     return _Family(index, stats, cases, patients_of, patients, entry["least_similarity"])
 
 
-def _is_own(case: IndexedCase, patient_hash: str, study_hash: str) -> bool:
-    same_patient = bool(patient_hash) and case.patient_hash == patient_hash
+def _is_own(case: IndexedCase, patient_hashes: Collection[str], study_hash: str) -> bool:
+    same_patient = bool(case.patient_hash) and case.patient_hash in patient_hashes
     return same_patient or (bool(study_hash) and case.study_hash == study_hash)
 
 

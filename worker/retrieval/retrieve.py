@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from worker.retrieval.index import Neighbour
     from worker.retrieval.out_of_distribution import OodResult
@@ -22,7 +22,14 @@ class Index(Protocol):
         """Score images against the modality's reference images; None if there are too few."""
 
     def search(
-        self, tokens: Tokens, *, modality: str, count: int, body_part: str, patient_hash: str, study_hash: str
+        self,
+        tokens: Tokens,
+        *,
+        modality: str,
+        count: int,
+        body_part: str,
+        patient_hashes: Collection[str],
+        study_hash: str,
     ) -> list[Neighbour]:
         """Return the most similar reference cases, best first, without those of the same patient or another part."""
 
@@ -34,7 +41,8 @@ class Query:
     tokens: Tokens
     modality: str
     body_part: str
-    patient_hash: str = ""
+    #: Of the Patient ID and of those that a person corrected.
+    patient_hashes: frozenset[str] = frozenset()
     study_hash: str = ""
 
 
@@ -60,9 +68,15 @@ def retrieve(index: Index, query: Query, *, count: int, ood_reject: bool) -> Ret
         return Retrieval(ood, rejected=ood_reject and ood.can_reject)
     # The neighbours of an out-of-distribution image mean nothing.
     tokens = query.tokens[ood.in_distribution]
-    owner = {"patient_hash": query.patient_hash, "study_hash": query.study_hash}
     # Images that contradict their header are compared with every body part.
     body_part = "" if ood.resembled_part else query.body_part
-    found = index.search(tokens, modality=query.modality, count=count, body_part=body_part, **owner)
+    found = index.search(
+        tokens,
+        modality=query.modality,
+        count=count,
+        body_part=body_part,
+        patient_hashes=query.patient_hashes,
+        study_hash=query.study_hash,
+    )
     similar = [neighbour for neighbour in found if neighbour.similarity >= ood.min_similarity]
     return Retrieval(ood, similar=similar, below_threshold=found[0].similarity if found and not similar else None)

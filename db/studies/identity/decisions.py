@@ -159,6 +159,12 @@ def _corrections(session: Session, study_id: uuid.UUID) -> list[str]:
     return [f"Demographics corrected by an operator: {names or 'missing values'}."] if names or taken_over else []
 
 
+def former_patient_ids(session: Session, study_id: uuid.UUID) -> set[str]:
+    """Return the Patient IDs of a study that a person corrected: its own cases may be under one of them."""
+    rows = session.scalars(select(IdentityDecision.former).where(IdentityDecision.study_id == study_id))
+    return {former["patient_id"] for former in rows if former}
+
+
 def _unidentified(session: Session, study_id: uuid.UUID) -> list[str]:
     """Return a sentence if images without demographics may be of another patient under the same Study Instance UID."""
     other = aliased(Study)

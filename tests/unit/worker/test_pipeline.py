@@ -83,11 +83,11 @@ def test_generation_is_limited_as_configured(tmp_path: Path) -> None:
 
 def test_similar_cases_are_in_prompt_and_evidence(tmp_path: Path) -> None:
     model, index = FakeModel(), FakeIndex()
-    draft = write([radiograph(tmp_path)], model, index, patient_hash="p", study_hash="s")
+    draft = write([radiograph(tmp_path)], model, index, patient_hashes=frozenset("p"), study_hash="s")
 
     assert [(quoted.case_id, quoted.excerpt) for quoted in draft.evidence] == [(CASE, "No effusion.")]
     assert "(1, 0.90) No effusion." in model.requests[0].question
-    assert (index.searches[0]["patient_hash"], index.searches[0]["study_hash"]) == ("p", "s")
+    assert (index.searches[0]["patient_hashes"], index.searches[0]["study_hash"]) == ({"p"}, "s")
     assert (index.searches[0]["modality"], index.searches[0]["body_part"]) == ("DX", "CHEST")
 
 

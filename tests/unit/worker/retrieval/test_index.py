@@ -56,7 +56,7 @@ def archive(*special: tuple[IndexedCase, Tokens]) -> list[tuple[IndexedCase, Tok
 
 
 def found(index: ReferenceIndex, tokens: Tokens, **changes: object) -> list[int]:
-    asked = {"modality": "DX", "count": 2, "patient_hash": "", "study_hash": ""} | changes
+    asked = {"modality": "DX", "count": 2, "patient_hashes": (), "study_hash": ""} | changes
     return [neighbour.case_id.int for neighbour in index.search(tokens, **asked)]  # type: ignore[arg-type]
 
 
@@ -106,10 +106,10 @@ def test_every_radiograph_is_compared_with_the_dx_partition(tmp_path: Path, moda
 
 
 def test_cases_of_the_same_patient_are_replaced_by_others(tmp_path: Path) -> None:
-    cases = [(case(1, patient="p"), 1), (case(2, patient="p"), 2), (case(3), 3), (case(4), 4)]
+    cases = [(case(1, patient="p"), 1), (case(2, patient="former"), 2), (case(3), 3), (case(4), 4)]
     index = snapshot(tmp_path, [(indexed, images(1, seed)) for indexed, seed in cases])
 
-    assert sorted(found(index, images(1, 1), patient_hash="p")) == [3, 4]
+    assert sorted(found(index, images(1, 1), patient_hashes={"p", "former"})) == [3, 4]
 
 
 def test_the_same_study_is_excluded_without_a_patient_id(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_the_same_study_is_excluded_without_a_patient_id(tmp_path: Path) -> None
 def test_cases_without_patient_id_are_not_treated_as_one_patient(tmp_path: Path) -> None:
     index = snapshot(tmp_path, [(case(1), images(1, 1)), (case(2), images(1, 2))])
 
-    assert len(found(index, images(1, 1), patient_hash="")) == 2
+    assert len(found(index, images(1, 1), patient_hashes={""})) == 2
 
 
 def test_search_is_exact(tmp_path: Path) -> None:
