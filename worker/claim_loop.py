@@ -11,6 +11,7 @@ import structlog
 
 from db.errors import PrelimError, StaleFence
 from db.jobs import claims, poison_turns, wakeups
+from db.jobs.class_share import ClassShare
 from db.operations import heartbeats
 from db.session import statements, transaction
 from worker.attempt import Attempt
@@ -45,6 +46,7 @@ class ClaimLoop:
         self._settings = settings
         self._url = settings.database()
         self._turns = poison_turns.PoisonTurns(self._candidate_waits)
+        self._share = ClassShare()
         #: Set when an attempt ends: the process may have become idle.
         self._attempt_ended = threading.Event()
         self._held: dict[claims.Claim, Attempt] = {}
@@ -126,18 +128,19 @@ class ClaimLoop:
             return poison_turns.candidate_waits(session)
 
     def _claim_next(self, *, poison_candidates: bool, others: bool = True) -> Attempt | None:
-        with statements(self._url) as session:
-            claim = claims.claim_next(
-                session,
-                owner=heartbeats.name(),
-                lease_seconds=self._settings.queue.lease_seconds,
-                poison_candidates=poison_candidates,
-                others=others,
-            )
+        wanted = {"poison_candidates": poison_candidates, "others": others}
+        claim = self._claim_of(**wanted, routine_only=True) if self._share.routine_first else None
+        claim = claim or self._claim_of(**wanted)
         if claim is None:
             return None
+        self._share.claimed(claim.priority)
         self._held[claim] = Attempt(claim, self._settings)
         return self._held[claim]
+
+    def _claim_of(self, **wanted: bool) -> claims.Claim | None:
+        with statements(self._url) as session:
+            lease_seconds = self._settings.queue.lease_seconds
+            return claims.claim_next(session, owner=heartbeats.name(), lease_seconds=lease_seconds, **wanted)
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:

@@ -54,6 +54,7 @@ class Claim:
     token: uuid.UUID
     #: Nothing else may run in its process.
     poison_candidate: bool
+    priority: int
 
 
 #: One statement on the database's clock. SKIP LOCKED: concurrent claims do not wait for each other.
@@ -64,7 +65,7 @@ CLAIM = text("""
         claimed_at = clock_timestamp(), lease_until = clock_timestamp() + make_interval(secs => :lease_seconds)
     WHERE id = (
         SELECT id FROM jobs
-        WHERE state = 'queued' AND available_at <= clock_timestamp()
+        WHERE state = 'queued' AND available_at <= clock_timestamp() AND (priority <= 0 OR NOT :routine_only)
             AND CASE WHEN reason IN ('lease_expired', 'no_progress')
                 THEN :poison_candidates AND NOT EXISTS (
                     SELECT FROM jobs AS mine
@@ -81,14 +82,23 @@ CLAIM = text("""
         ORDER BY urgent_at
         LIMIT 1
         FOR UPDATE SKIP LOCKED)
-    RETURNING id, study_id, revision, fence, attempt, claim_token, (reason IN ('lease_expired', 'no_progress')) IS TRUE
+    RETURNING id, study_id, revision, fence, attempt, claim_token,
+        (reason IN ('lease_expired', 'no_progress')) IS TRUE, priority
 """)
 
 
 def claim_next(
-    session: Session, *, owner: str, lease_seconds: float, poison_candidates: bool = True, others: bool = True
+    session: Session,
+    *,
+    owner: str,
+    lease_seconds: float,
+    poison_candidates: bool = True,
+    others: bool = True,
+    routine_only: bool = False,
 ) -> Claim | None:
     """Claim the most urgent waiting job, a poison candidate or another; None if none can be claimed.
+
+    With *routine_only*, jobs above routine priority are left.
 
     The order is decided here and not by Celery's messages, so that a STAT study overtakes the messages before it. The
     attempt is counted at the claim, so that a study that kills its worker is counted, too.
@@ -96,7 +106,7 @@ def claim_next(
     when it runs nothing, and takes nothing beside it, so that it uses up no attempt of another job. While one owner
     claims with *poison_candidates*, it must not make another claim.
     """
-    wanted = {"poison_candidates": poison_candidates, "others": others}
+    wanted = {"poison_candidates": poison_candidates, "others": others, "routine_only": routine_only}
     names = {"owner": owner, "lease_seconds": lease_seconds, **wanted}
     row = session.execute(CLAIM, names).one_or_none()
     return None if row is None else Claim(*row)

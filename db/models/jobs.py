@@ -34,7 +34,7 @@ class Job(Base):
     lease_until: Mapped[dt.datetime | None]
     owner: Mapped[str | None]
     queued_at: Mapped[dt.datetime] = database_time()
-    #: Order of the queue: time of queueing minus a head start for the priority (db.studies.priority).
+    #: Order of the queue: the class of its priority, then the time of queueing (db.studies.priority).
     urgent_at: Mapped[dt.datetime] = database_time()
     #: Earliest time of a claim; in the future after a transient failure.
     available_at: Mapped[dt.datetime] = database_time()

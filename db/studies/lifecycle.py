@@ -138,8 +138,8 @@ def _raise_priority(session: Session, study: Study, level: int) -> None:
         return
     study.priority = level
     queued = update(Job).where(Job.study_id == study.id, Job.state == JobState.QUEUED)
-    head_start = dt.timedelta(seconds=priority.HEAD_START_SECONDS * level)
-    session.execute(queued.values(priority=level, urgent_at=Job.queued_at - head_start))
+    earlier = dt.timedelta(seconds=priority.CLASS_SECONDS * level)
+    session.execute(queued.values(priority=level, urgent_at=Job.queued_at - earlier))
 
 
 def _known(session: Session, received: ReceivedInstance) -> Recorded | None:

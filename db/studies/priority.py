@@ -1,4 +1,4 @@
-"""Order of the queue: STAT before routine, without starving low priorities."""
+"""Order of the queue: classes of priority, each in the order of arrival (db.jobs.class_share has their shares)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 LOW, ROUTINE, HIGH, STAT = -1, 0, 1, 2
 #: By the names used in settings and in Requested Procedure Priority (PS3.3 C.4.11).
 LEVELS = {"LOW": LOW, "ROUTINE": ROUTINE, "MEDIUM": ROUTINE, "HIGH": HIGH, "STAT": STAT}
-#: Seconds of waiting that one step of priority is worth: longer than a usual queue of urgent studies takes.
-HEAD_START_SECONDS = 3600
+#: Seconds between two classes in the order of the queue: ten years, so that no waiting time moves a job into another
+#: class. A head start of an hour would put every STAT study behind the whole backlog of a longer outage.
+CLASS_SECONDS = 315_360_000
 
 
 def highest(*priorities: int) -> int:
@@ -24,8 +25,5 @@ def highest(*priorities: int) -> int:
 
 
 def effective_queued_at(priority: int) -> ColumnElement[dt.datetime]:
-    """Time at which a job queued now counts as queued: now minus a head start for each step of priority.
-
-    It includes ageing: a routine job precedes an urgent one that is queued more than the head start later.
-    """
-    return func.clock_timestamp() - dt.timedelta(seconds=HEAD_START_SECONDS * priority)
+    """Order of a job that is queued now: its class, then the time."""
+    return func.clock_timestamp() - dt.timedelta(seconds=CLASS_SECONDS * priority)

@@ -19,7 +19,7 @@ from db.reports import versions
 from db.session import transaction
 from db.studies import lifecycle, revisions
 from db.studies.lifecycle import StudyAttributes
-from db.studies.priority import HEAD_START_SECONDS, STAT
+from db.studies.priority import ROUTINE, STAT
 from tests.polling import wait_until
 
 if TYPE_CHECKING:
@@ -347,20 +347,34 @@ def test_stat_study_precedes_routine_studies(arrivals: Arrivals, database_url: s
     assert first.job_id == urgent
 
 
-def test_routine_study_older_than_the_head_start_precedes_stat(arrivals: Arrivals, database_url: str) -> None:
+def test_stat_study_precedes_routine_ones_that_have_waited_for_days(arrivals: Arrivals, database_url: str) -> None:
     arrivals.image()
-    (old,) = arrivals.settle()
+    arrivals.settle()
     with transaction(arrivals.url) as session:
-        waited = dt.timedelta(seconds=2 * HEAD_START_SECONDS + 1)
-        session.execute(update(Job).values(urgent_at=Job.urgent_at - waited))
+        session.execute(update(Job).values(urgent_at=Job.urgent_at - dt.timedelta(days=3)))
     stat = type(arrivals)(database_url)
     stat.image(study=StudyAttributes(stat.uid, priority=STAT))
-    stat.settle()
+    (urgent,) = stat.settle()
 
     first = arrivals.claim()
 
     assert first is not None
-    assert first.job_id == old
+    assert first.job_id == urgent
+
+
+def test_routine_turn_leaves_urgent_jobs(arrivals: Arrivals, database_url: str) -> None:
+    stat = type(arrivals)(database_url)
+    stat.image(study=StudyAttributes(stat.uid, priority=STAT))
+    stat.settle()
+    with transaction(database_url) as session:
+        assert claims.claim_next(session, owner="test", lease_seconds=30, routine_only=True) is None
+    arrivals.image()
+    (routine,) = arrivals.settle()
+    with transaction(database_url) as session:
+        claim = claims.claim_next(session, owner="test", lease_seconds=30, routine_only=True)
+
+    assert claim is not None
+    assert (claim.job_id, claim.priority) == (routine, ROUTINE)
 
 
 def test_worker_of_a_cancelled_job_cannot_finish(arrivals: Arrivals) -> None:
