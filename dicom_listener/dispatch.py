@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.jobs import celery_app, claims, wakeups
+from db.jobs import celery_app, wakeups
+from db.jobs import rescue as expired_jobs
 from db.logs import frames
 from db.operations import disk, heartbeats
 from db.session import limit_statements, transaction
@@ -117,8 +118,7 @@ def settle(settings: Settings, transferring: Collection[Transfer] = (), waiting:
 
 def rescue(settings: Settings) -> int:
     """Queue the jobs of dead workers again; returns their number."""
-    with transaction(settings.database()) as session:
-        rescued = claims.rescue(session, max_attempts=settings.queue.max_attempts)
+    rescued = expired_jobs.rescue(settings.database(), max_attempts=settings.queue.max_attempts)
     if rescued:
         log.warning("jobs.rescued", jobs=rescued)
     return rescued

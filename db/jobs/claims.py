@@ -1,4 +1,4 @@
-"""Job protocol: claim, extend, finish, fail, rescue. It writes each report exactly once.
+"""Job protocol: claim, extend, finish, fail; db.jobs.rescue has the rest. It writes each report exactly once.
 
 A worker owns a job while its fence and claim token are the row's and its lease has not expired on the *database's*
 clock. Every write of a worker names both; zero rows updated means that another worker, an operator or late images took
@@ -13,11 +13,10 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, or_, select, text, update
+from sqlalchemy import func, select, text, update
 
 from db.errors import NotPossible, Reason, StaleFence
-from db.models import Job, Process, Study
-from db.models.operations import ALIVE_SECONDS
+from db.models import Job, Study
 from db.models.studies import ENDED_WITHOUT_REPORT
 from db.reports import versions
 from db.states import JobState, StudyState
@@ -27,13 +26,10 @@ from db.studies.priority import effective_queued_at
 if TYPE_CHECKING:
     import uuid
 
-    from sqlalchemy import Select
     from sqlalchemy.orm import Session
 
     from db.reports.versions import Draft
 
-#: Jobs rescued in one transaction: it locks their studies.
-BATCH = 100
 #: Retries are spread by up to this fraction, so that jobs that failed together are not retried together.
 JITTER = 0.25
 #: Longest pause before a retry, in seconds: ten minutes is longer than most outages.
@@ -250,61 +246,3 @@ def _update(session: Session, claim: Claim, **values: Any) -> None:
 
 def _stale(claim: Claim) -> StaleFence:
     return StaleFence(f"job {claim.job_id} was taken away: fence {claim.fence} is stale")
-
-
-def rescue(session: Session, *, max_attempts: int) -> int:
-    """Queue jobs with an expired lease again, or fail them after *max_attempts*; return their number.
-
-    A last attempt waits for evidence: its reason is WORKER_LOST only if its worker has no heartbeat any more.
-    """
-    rescued = 0
-    for job_id, study_id, lost in session.execute(_expired(max_attempts)).all():
-        # A locked study is left to the next round: its report is being stored, or its images are.
-        study = select(Study.id).where(Study.id == study_id).with_for_update(skip_locked=True)
-        if session.scalar(study) is None:
-            continue
-        # Read again under the lock: its owner may have finished, or another dispatcher may have rescued it.
-        job = session.scalars(
-            select(Job).where(Job.id == job_id, *EXPIRED).with_for_update(skip_locked=True)
-        ).one_or_none()
-        if job is not None:
-            _give_up_or_requeue(session, job, max_attempts, lost=lost)
-            rescued += 1
-    return rescued
-
-
-EXPIRED = Job.state == JobState.RUNNING, Job.lease_until < func.clock_timestamp()
-
-
-def _expired(max_attempts: int) -> Select[uuid.UUID, uuid.UUID, bool]:
-    """Return the query of jobs to rescue: id, study, and whether the worker is lost.
-
-    A process that started after the claim is another one, although it has the name of the worker, as in a container.
-    """
-    silence = func.clock_timestamp() - Process.seen_at
-    lost = or_(
-        Process.name.is_(None),
-        silence > dt.timedelta(seconds=ALIVE_SECONDS),
-        Process.started_at > Job.claimed_at,
-    )
-    known = or_(lost, Process.seen_at > Job.lease_until)
-    return (
-        select(Job.id, Job.study_id, lost)
-        .outerjoin(Process, Process.name == Job.owner)
-        .where(*EXPIRED, or_(Job.attempt < max_attempts, known))
-        .order_by(Job.lease_until)
-        .limit(BATCH)
-    )
-
-
-def _give_up_or_requeue(session: Session, job: Job, max_attempts: int, *, lost: bool) -> None:
-    job.lease_until = None
-    if job.attempt < max_attempts:
-        job.state, job.owner, job.sent_at = JobState.QUEUED, None, None
-        job.reason, job.detail = Reason.LEASE_EXPIRED, "the worker died, froze or could not reach the database"
-        return
-    job.state, job.finished_at = JobState.FAILED, func.clock_timestamp()
-    job.reason = Reason.WORKER_LOST if lost else Reason.LEASE_EXPIRED
-    cause = "the worker died" if lost else "the worker is alive, but it froze or could not reach the database"
-    job.detail = f"{cause} (after {job.attempt} attempts)"
-    lifecycle.end(session, job, StudyState.FAILED, reason=job.reason, detail=job.detail)

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 from sqlalchemy import select
 
-from db.jobs import claims
+from db.jobs.rescue import rescue
 from db.models import Job, Report
 from db.session import transaction
 from tests.integration.db.conftest import Arrivals
@@ -71,8 +71,7 @@ def drain(settings: Settings, model: Any, slots: int) -> ClaimLoop:
     def watch() -> None:
         while not done.wait(0.1):
             jobs.end_silent()
-            with transaction(settings.database()) as session:
-                claims.rescue(session, max_attempts=3)
+            rescue(settings.database(), max_attempts=3)
 
     with ThreadPoolExecutor(slots + 1) as pool:
         watching = pool.submit(watch)

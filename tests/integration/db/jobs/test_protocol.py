@@ -15,6 +15,7 @@ from sqlalchemy import select, update
 
 from db.errors import NotPossible, StaleFence
 from db.jobs import claims, wakeups
+from db.jobs.rescue import rescue
 from db.models import Job, Report
 from db.operations import invariants
 from db.session import transaction
@@ -119,8 +120,7 @@ class Protocol(RuleBasedStateMachine):
         with transaction(self.url) as session:
             past = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
             session.execute(update(Job).where(Job.id == dead.claim.job_id).values(lease_until=past))
-        with transaction(self.url) as session:
-            assert claims.rescue(session, max_attempts=MAX_ATTEMPTS) == 1
+        assert rescue(self.url, max_attempts=MAX_ATTEMPTS) == 1
 
     @rule(choice=st.integers(0, 99))
     def late_images_arrive(self, choice: int) -> None:
