@@ -17,14 +17,15 @@ from worker.images.select.body_parts import name_of
 from worker.images.select.candidates import NAMES, Tier, best_of, candidate, stable_order, with_described_localizers
 from worker.images.select.copies import copies_of
 from worker.images.select.groups import VOLUMES, choose, groups_of, with_body_parts
-from worker.images.select.unread import assumed, contradictions, unread
+from worker.images.select.unread import assumed, contradictions, series_name, unread
 from worker.images.stacks import guarded, render_stack, stacks_of
 from worker.images.study_images import LeftOut, PartImages, RenderedImage, StudyImages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from pathlib import Path
 
+    from worker.images.decode.header import Header
     from worker.images.select.candidates import Candidate, Selection
     from worker.images.select.groups import Chosen
 
@@ -79,6 +80,7 @@ def images_of(
     shown = {image.sop_instance_uid for image in images}
     named = unread([item for item in readable if item.sop_instance_uid not in lost_uids - shown], chosen, shown, copies)
     remarks = contradictions(readable) + assumed(readable, shown)
+    left_out = _without_shown(left_out, {item.series for item in readable if item.sop_instance_uid in shown})
     return StudyImages(_by_part(images, chosen), left_out, remarks + named)
 
 
@@ -101,20 +103,35 @@ def _readable(
     available = _MAX_HEADER_BYTES
     for instance in instances:
         on_progress()
-        result = guarded(partial(_read, limit=available), instance)
+        header = guarded(partial(_read, limit=available), instance)
+        if isinstance(header, Unreadable):
+            left_out.append(LeftOut(instance.sop_instance_uid, None, header.reason, header.detail))
+            continue
+        result = guarded(partial(candidate, instance.sop_instance_uid), header)
         if isinstance(result, Unreadable):
-            left_out.append(LeftOut(instance.sop_instance_uid, None, result.reason, result.detail))
+            left_out.append(_left_out(instance.sop_instance_uid, None, header, result))
         else:
             found.append(result)
             available -= result.header.bytes_kept
     return sorted(with_body_parts(with_described_localizers(found)), key=stable_order), left_out
 
 
-def _read(instance: StoredInstance, *, limit: int) -> Candidate:
+def _read(instance: StoredInstance, *, limit: int) -> Header:
     header = read(instance.path)
     if header.bytes_kept > limit:
         raise Unreadable(Reason.TOO_LARGE, f"the headers of the study exceed {_MAX_HEADER_BYTES >> 20} MiB")
-    return candidate(instance.sop_instance_uid, header)
+    return header
+
+
+def _left_out(uid: str, frame: int | None, header: Header, problem: Unreadable) -> LeftOut:
+    series = header.text("SeriesInstanceUID")
+    name = "" if problem.reason == Reason.NOT_AN_IMAGE else series_name(header)
+    return LeftOut(uid, frame, problem.reason, problem.detail, series, name)
+
+
+def _without_shown(left_out: Iterable[LeftOut], shown: Collection[str]) -> list[LeftOut]:
+    """Return the same without the names of series of which an image is shown."""
+    return [replace(left, series_name="") if left.series in shown else left for left in left_out]
 
 
 def _rendered_of(images: Sequence[RenderedImage], selections: Sequence[Selection]) -> list[Selection]:
@@ -139,7 +156,7 @@ def _render_all(
         rendered[key] = [_once(result, digests) for result in rendered[key]]
         for selection, result in zip(stack, rendered[key], strict=True):
             if isinstance(result, Unreadable):
-                lost.append(LeftOut(selection.sop_instance_uid, selection.frame, result.reason, result.detail))
+                lost.append(_left_out(selection.sop_instance_uid, selection.frame, selection.header, result))
             else:
                 # The same frame may be selected for another reason in a later round.
                 images.append(replace(result, reason=selection.reason))

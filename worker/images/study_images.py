@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from db.errors import Reason
 from worker.images.render import quality
+from worker.images.select.unread import listed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     import numpy.typing as npt
 
@@ -41,6 +43,9 @@ class LeftOut:
     frame: int | None
     reason: Reason
     detail: str
+    #: Series Instance UID, and name of a series in a sentence; empty if its header cannot be read.
+    series: str = ""
+    series_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +103,15 @@ class StudyImages:
         return self.parts[0].body_part
 
     def limitations(self) -> list[str]:
-        """Sentences about the images left out, one for each cause."""
-        causes = Counter(left.detail for left in self.left_out if left.reason not in _NAMED)
-        unused = [f"{n} {'images were' if n > 1 else 'image was'} not used: {cause}." for cause, n in causes.items()]
-        return self.unread + unused
+        """Sentences about the images left out, one for each cause, with the series that are lost by it."""
+        causes: dict[str, list[LeftOut]] = {}
+        for left in self.left_out:
+            if left.reason not in _NAMED:
+                causes.setdefault(left.detail, []).append(left)
+        return self.unread + [_unused(cause, lost) for cause, lost in causes.items()]
+
+
+def _unused(cause: str, lost: Sequence[LeftOut]) -> str:
+    names = list(dict.fromkeys(left.series_name for left in lost if left.series_name))
+    count = f"{len(lost)} images were" if len(lost) > 1 else "1 image was"
+    return f"{count} not used: {cause}{f' ({listed(names)})' if names else ''}."

@@ -6,13 +6,14 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from worker.images.select.body_parts import body_parts_of, name_of, statements_of
-from worker.images.select.candidates import NAMES, Tier, series_of
+from worker.images.select.candidates import NAMES, Tier, modality_of, series_of
 from worker.images.select.extents import extent_of, same_extent
 from worker.images.select.groups import VOLUMES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
+    from worker.images.decode.header import Header
     from worker.images.select.body_parts import Parts
     from worker.images.select.candidates import Candidate
     from worker.images.select.groups import Chosen
@@ -70,7 +71,7 @@ def unread(
     for unit, items in units.items():
         for cause, some in _causes(items, selection).items():
             causes[cause].append(_named(unit, some, items))
-    return [f"Not read: {_listed(names)} ({cause})." for cause, names in causes.items()]
+    return [f"Not read: {listed(names)} ({cause})." for cause, names in causes.items()]
 
 
 def contradictions(found: Sequence[Candidate]) -> list[str]:
@@ -142,7 +143,14 @@ def _named(unit: Unit, some: Sequence[Candidate], of: Sequence[Candidate]) -> st
     return f"series {series_of(some[0].header)}, {label}, {count}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def series_name(header: Header) -> str:
+    """Return the name of an object's series in a sentence: "series 2, CT HEAD"."""
+    label = f"{modality_of(header)} {name_of(body_parts_of(header))}".rstrip()
+    return f"series {series_of(header)}, {label}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names in one phrase, at most twelve."""
     more = len(names) - _MAX_NAMED
     return "; ".join(names[:_MAX_NAMED]) + (f"; {more} further series" if more > 0 else "")
 

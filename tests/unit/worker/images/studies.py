@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +39,27 @@ def ct(store: Any, count: int, **more: Any) -> list[StoredInstance]:
         )
         for number in range(count)
     ]
+
+
+def series(store: Any, number: int, count: int, *, place: float = 0.0, **elements: Any) -> list[StoredInstance]:
+    """An axial series whose lowest slice is at *place*."""
+    usual = {"SeriesInstanceUID": generate_uid(), "SeriesNumber": number, "RescaleSlope": 1, "RescaleIntercept": -1000}
+    return [
+        store(
+            textured(1000 * number + each),
+            ImageOrientationPatient=AXIAL,
+            ImagePositionPatient=[0, 0, place + 5.0 * each],
+            InstanceNumber=each + 1,
+            **usual | elements,
+        )
+        for each in range(count)
+    ]
+
+
+def radiograph(store: Any, number: int, **elements: Any) -> StoredInstance:
+    usual = {"Modality": "DX", "SeriesNumber": number, "SeriesInstanceUID": generate_uid()}
+    written: StoredInstance = store(textured(number), **usual | elements)
+    return written
 
 
 def places(study: StudyImages, stored: list[StoredInstance]) -> list[int]:

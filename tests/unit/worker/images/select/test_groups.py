@@ -9,33 +9,12 @@ import numpy as np
 import pytest
 from pydicom.uid import EnhancedMRImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage, generate_uid
 
-from tests.unit.worker.images.studies import AXIAL, positioned, textured
+from tests.unit.worker.images.studies import AXIAL, positioned, radiograph, series, textured
 from worker.images.study import images_of
 
 if TYPE_CHECKING:
     from worker.images.study import StoredInstance
     from worker.images.study_images import StudyImages
-
-
-def series(store: Any, number: int, count: int, *, place: float = 0.0, **elements: Any) -> list[StoredInstance]:
-    """An axial series whose lowest slice is at *place*."""
-    usual = {"SeriesInstanceUID": generate_uid(), "SeriesNumber": number, "RescaleSlope": 1, "RescaleIntercept": -1000}
-    return [
-        store(
-            textured(1000 * number + each),
-            ImageOrientationPatient=AXIAL,
-            ImagePositionPatient=[0, 0, place + 5.0 * each],
-            InstanceNumber=each + 1,
-            **usual | elements,
-        )
-        for each in range(count)
-    ]
-
-
-def radiograph(store: Any, number: int, **elements: Any) -> StoredInstance:
-    usual = {"Modality": "DX", "SeriesNumber": number, "SeriesInstanceUID": generate_uid()}
-    written: StoredInstance = store(textured(number), **usual | elements)
-    return written
 
 
 def summary(study: StudyImages) -> dict[str, list[str]]:
@@ -111,27 +90,6 @@ def test_parts_beyond_the_budget_are_named(store: Any) -> None:
     assert study.limitations() == [f"Not read: {named} (more body parts than images can be shown)."]
 
 
-def test_series_not_shown_are_named_with_their_cause(store: Any) -> None:
-    head = {"BodyPartExamined": "HEAD", "FrameOfReferenceUID": "1.2.9"}
-    scouts = series(store, 1, 2, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], **head)
-
-    study = images_of(
-        [
-            *scouts,
-            *series(store, 2, 24, **head),
-            *series(store, 3, 20, **head),
-            *series(store, 4, 4, place=900, **head),
-        ]
-    )
-
-    assert study.basis == "6 of 24 slices of series 2"
-    assert study.limitations() == [
-        "Not read: series 1, CT HEAD, 2 images (localizers).",
-        "Not read: series 3, CT HEAD, 20 images (another series of the same region).",
-        "Not read: series 4, CT HEAD, 4 images (another series of the same body part).",
-    ]
-
-
 def test_views_beyond_the_budget_are_counted_by_series(store: Any) -> None:
     common = {"SeriesInstanceUID": "1.2.5", "SeriesNumber": 5, "BodyPartExamined": "CHEST"}
     views = [radiograph(store, n, **common, InstanceNumber=n) for n in range(10)]
@@ -140,15 +98,6 @@ def test_views_beyond_the_budget_are_counted_by_series(store: Any) -> None:
     assert images_of([*views, raw]).limitations() == [
         "Not read: series 5, DX CHEST, 2 of 10 images (more images than can be shown).",
         "Not read: series 20, DX CHEST, 1 image (copies for processing).",
-    ]
-
-
-def test_header_that_contradicts_itself_is_named(store: Any) -> None:
-    study = images_of([radiograph(store, 4, BodyPartExamined="KNEE", SeriesDescription="Thorax p.a.")])
-
-    check = "Check that the images belong to this patient and body part."
-    assert study.limitations() == [
-        f"Series 4: the body part is EXTREMITY, the description names CHEST. {check}",
     ]
 
 
@@ -193,20 +142,6 @@ def test_slices_that_lie_elsewhere_do_not_take_the_only_part(store: Any, elsewhe
     assert list(summary(study)) == ["CT HEAD", "CT"]
     assert windows(study)["CT"] == {"soft tissue"}
     assert study.limitations() == []
-
-
-def test_part_taken_from_another_series_is_named(store: Any) -> None:
-    head = series(store, 2, 4, BodyPartExamined="HEAD", FrameOfReferenceUID="1.2.7")
-    same_place = series(store, 3, 9, BodyPartExamined="", FrameOfReferenceUID="1.2.7")
-    knee = radiograph(store, 4, BodyPartExamined="", SeriesDescription="kolano boczne")
-
-    study = images_of([*head, *same_place, knee, radiograph(store, 5, BodyPartExamined="CHEST")])
-
-    check = "Check that the images belong to this patient and body part."
-    assert study.limitations()[:2] == [
-        f"Series 3: no body part is given; read as HEAD, the only part of the other series. {check}",
-        f"Series 4: no body part is given; read as CHEST, the only part of the other series. {check}",
-    ]
 
 
 def test_coronal_reformat_lies_where_its_slices_lie(store: Any) -> None:
