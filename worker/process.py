@@ -81,9 +81,19 @@ def build(settings: Settings, load: Callable[[Settings], Writer]) -> App:
     worker_init.connect(worker.load, weak=False)
     worker_ready.connect(worker.start_consuming, weak=False)
     worker_shutting_down.connect(worker.stop, weak=False)
-    # Celery logs an exception of *throws* in one line.
-    app.task(name=REPORT_TASK, throws=(JobFailed,))(worker.report)
+    add_task(app, worker.report)
     return app
+
+
+def add_task(app: App, report: Callable[[str], None]) -> None:
+    """Register *report* as the one task of *app*; JobFailed ends it as FAILURE, in one log line."""
+    app.task(name=REPORT_TASK, throws=(JobFailed,), on_failure=staticmethod(_drop_traceback))(report)
+
+
+def _drop_traceback(error: Exception, _task_id: str, _args: object, _kwargs: object, info: Any) -> None:
+    """Remove the traceback of a failed job from its event: it names only the line that raised JobFailed."""
+    if isinstance(error, JobFailed):
+        info.traceback = ""
 
 
 class Worker:

@@ -1,15 +1,18 @@
-"""The worker process without Celery's command: jobs that no message announced."""
+"""The worker process without Celery's command: jobs that no message announced, and failed jobs as failed tasks."""
 
 from __future__ import annotations
 
 import threading
 from typing import TYPE_CHECKING, Any
 
-from db.jobs.celery_app import make_app
+from celery.contrib.testing.worker import start_worker
+
+from db.jobs.celery_app import REPORT_TASK, make_app
 from tests.integration.db.jobs.test_claims import DRAFT
 from tests.polling import wait_until
 from worker import process
-from worker.process import Worker
+from worker.claim_loop import JobFailed
+from worker.process import Worker, add_task
 
 if TYPE_CHECKING:
     import pytest
@@ -47,3 +50,29 @@ def test_overdue_job_is_reported_without_a_broker(
         for thread in threading.enumerate():
             if thread.name in ("_heartbeat", "_watchdog", "_poll", "overdue"):
                 thread.join(20)
+
+
+def test_failed_job_ends_its_celery_task_as_failure_with_the_reason_only(broker_url: str) -> None:
+    app, events = make_app(broker_url), list[dict[str, Any]]()
+
+    def report(_job_id: str) -> None:
+        raise JobFailed("model_error: job 1")
+
+    def failures() -> list[dict[str, Any]]:
+        return [event for event in events if event["type"] == "task-failed"]
+
+    add_task(app, report)
+    with app.connection() as connection:
+        receiver = app.events.Receiver(connection, handlers={"*": events.append})
+        thread = threading.Thread(target=receiver.capture, kwargs={"timeout": 60})
+        thread.start()
+        with start_worker(app, pool="threads", concurrency=1, perform_ping_check=False, without_heartbeat=False):
+            # Any event, such as a heartbeat of the worker: the receiver is connected.
+            wait_until(lambda: events, 20)
+            app.send_task(REPORT_TASK, args=["1"])
+            wait_until(failures, 20)
+        receiver.should_stop = True
+        thread.join(20)
+
+    assert failures()[0]["exception"] == "JobFailed('model_error: job 1')"
+    assert failures()[0]["traceback"] == ""
