@@ -10,7 +10,7 @@ from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.errors import ConfigurationError
-from db.operations import alarms, heartbeats, listener_status, overview, quarantine
+from db.operations import alarms, heartbeats, listener_status, outcomes, overview, quarantine
 from db.session import transaction
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ def show(settings: Settings, console: Console, *, as_json: bool) -> None:
             raised = alarms.raised(session, settings)
             listeners = listener_status.current(session)
             quarantined = quarantine.counts(session)
+            ended = outcomes.latest(session)
+            disk = alarms.spool_disk(session, settings)
     except (SQLAlchemyError, ConfigurationError):
         _print_alarms(alarms.local(settings), console)
         raise
@@ -45,6 +47,8 @@ def show(settings: Settings, console: Console, *, as_json: bool) -> None:
             "alarms": [alarm.code for alarm in raised],
             "alarm_details": {alarm.code: alarm.detail for alarm in raised},
             "quarantined": quarantined,
+            "outcomes": {found.reason or "reported": found.hour for found in ended},
+            "disk": None if disk is None else dataclasses.asdict(disk),
             "broker_outages": {process.name: outage for process, outage in _broker_outages(alive)},
             "listeners": [
                 dataclasses.asdict(found) | {"refusals": [refusals._asdict() for refusals in found.refusals]}

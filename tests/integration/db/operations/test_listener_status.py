@@ -94,7 +94,7 @@ def test_disk_of_another_machine_is_known_from_the_dispatcher(settings: Settings
 
 
 def test_status_shows_alarms_and_refusals_as_text_and_json(settings: Settings, database_url: str) -> None:
-    record(database_url, Role.DISPATCHER)
+    record(database_url, Role.DISPATCHER, {"disk": {"bytes": 1 << 40, "inodes": None}})
     record(database_url, Role.LISTENER, listener(LIMIT, FULL))
     as_text, as_json = (shown(settings, as_json=choice) for choice in (False, True))
     assert "ALARM associations_exhausted" in as_text
@@ -103,6 +103,8 @@ def test_status_shows_alarms_and_refusals_as_text_and_json(settings: Settings, d
     found = json.loads(as_json)
     assert set(found["studies"].values()) == {0}, "numbers, not texts"
     assert list(found["alarm_details"]) == found["alarms"] == ["associations_exhausted", "objects_refused"]
+    assert found["outcomes"] == {}
+    assert found["disk"] == {"bytes": 1 << 40, "inodes": None}
     assert found["listeners"][0]["refusals"][1] == {
         "kind": "object",
         "cause": "the disk is full",
