@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from db.operations.overview import Filters, StudyLine
     from db.settings import Settings
 
+#: Limit of the width of the table, in characters.
+MAX_COLUMNS = 300
+
 
 def show(settings: Settings, console: Console, filters: Filters, *, limit: int, as_json: bool) -> None:
     """Print the newest studies that meet *filters*, without patient attributes. Raises ConfigurationError."""
@@ -38,7 +41,9 @@ def show(settings: Settings, console: Console, filters: Filters, *, limit: int, 
     table = Table(Column("study", min_width=36), "received", "state", "reason", "modality", "body part", "report")
     for study in found.studies:
         table.add_row(*_row(study))
-    console.print(table)
+    # As wide as its content: a console of 80 columns, or a file, would lose the last columns.
+    table.width = console.measure(table, options=console.options.update(width=MAX_COLUMNS)).maximum
+    console.print(table, soft_wrap=True)
     if found.following:
         console.print(f"the newest {limit} studies are shown; --limit shows more")
 

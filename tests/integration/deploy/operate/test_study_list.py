@@ -47,10 +47,11 @@ def test_list_is_filtered_by_state_reason_and_modality(database_url: str) -> Non
 
 def test_list_shows_no_patient(database_url: str) -> None:
     failed(database_url, Reason.UNEXPECTED)
-    console = Console(file=io.StringIO(), width=200)
+    console = Console(file=io.StringIO(), width=80)
 
     study_list.show(Settings(database_url=database_url), console, Filters(), limit=5, as_json=False)
 
+    assert "body part ┃ report ┃" in console.file.getvalue(), "cut at the width of the console"  # type: ignore[attr-defined]
     shown = console.file.getvalue() + json.dumps(listed(database_url, Filters()))  # type: ignore[attr-defined]
     assert "failed" in shown
     assert "patient" not in shown.lower()
