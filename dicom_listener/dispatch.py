@@ -162,8 +162,8 @@ def run(settings: Settings) -> None:
     spool.prepare()
     file_system.require(spool)
     app = celery_app.make_app(settings.broker())
-    upkeep = QueueUpkeep(settings, app, stop)
     waiting = WaitingFiles(spool.inbox)
+    upkeep = QueueUpkeep(settings, app, waiting, stop)
 
     def settle_or_wait() -> None:
         if not settle_and_index(settings, waiting):
@@ -187,9 +187,10 @@ def run(settings: Settings) -> None:
 class QueueUpkeep:
     """Heartbeat, rescue and announcements, which do not wait for a batch of files; in a thread of its own."""
 
-    def __init__(self, settings: Settings, app: celery_app.App, stop: threading.Event) -> None:
+    def __init__(self, settings: Settings, app: celery_app.App, waiting: WaitingFiles, stop: threading.Event) -> None:
         self._settings = settings
         self._app = app
+        self._waiting = waiting
         self._stop = stop
         self._job_listener = wakeups.JobListener(settings.database())
         self._heartbeat_due = 0.0
@@ -198,7 +199,7 @@ class QueueUpkeep:
         """Write a heartbeat that is due, rescue, announce; wait for the next queued job if there was nothing to do."""
         try:
             if time.monotonic() >= self._heartbeat_due:
-                _write_heartbeat(self._settings, self._app)
+                _write_heartbeat(self._settings, self._app, self._waiting.oldest_at)
                 self._heartbeat_due = time.monotonic() + heartbeats.INTERVAL_SECONDS
             moved = rescue(self._settings) + announce(self._settings, self._app)
             if not moved and self._job_listener.wait(self._settings.queue.dispatch_seconds, self._stop):
@@ -232,8 +233,11 @@ def _repeat(step: Callable[[], None], stop: threading.Event) -> None:
             stop.wait(PAUSE_AFTER_FAILURE_SECONDS)
 
 
-def _write_heartbeat(settings: Settings, app: celery_app.App) -> None:
-    """Record the heartbeat of the dispatcher with the state of its disk and broker, and that of the listener."""
+def _write_heartbeat(settings: Settings, app: celery_app.App, oldest_at: float | None) -> None:
+    """Record the heartbeat of the dispatcher with the state of its disk and broker, and that of the listener.
+
+    *oldest_at* is the time at which the oldest waiting file was received.
+    """
     if app.outage.on and not app.outage.resting:
         celery_app.probe(app)
     listener = status_file.read(Spool(settings.spool).listener)
@@ -241,6 +245,7 @@ def _write_heartbeat(settings: Settings, app: celery_app.App) -> None:
     own = {
         "disk": None if measured is None else asdict(measured),
         "unreadable": unreadable.of_spool(settings.spool).info(),
+        "oldest_waiting_seconds": None if oldest_at is None else max(time.time() - oldest_at, 0),
         "broker_outage": app.outage.info,
     }
     with transaction(settings.database(), durable=False) as session:

@@ -44,6 +44,7 @@ CODES = (
     "associations_rejected",
     "objects_refused",
     "files_unreadable",
+    "nothing_indexed",
     "quarantined",
     "reason_rising",
 )
@@ -79,6 +80,7 @@ def raised(session: Session, settings: Settings) -> list[Alarm]:
         _silent(session, Role.API, "`prelim serve`: no report can be read"),
         *listener_status.alarms(listener_status.current(session), after_seconds),
         _unreadable(session),
+        _unindexed(session, settings.study.settle_cap_seconds + after_seconds),
         _quarantined(session),
         outcomes.alarm(outcomes.latest(session)),
     )
@@ -120,6 +122,18 @@ def _unreadable(session: Session) -> tuple[str, str] | None:
     return "files_unreadable", (
         f"{worst['files']} received files cannot be read ({worst['error']}) and wait in spool/inbox: check disk, mount"
         " and owner of PRELIM_DATA_DIR; the log of `prelim dispatch` has their names"
+    )
+
+
+def _unindexed(session: Session, after_seconds: float) -> tuple[str, str] | None:
+    """Return the alarm for a received file that waits longer than a study may receive images."""
+    found = [process.info.get("oldest_waiting_seconds") for process in heartbeats.alive(session, Role.DISPATCHER)]
+    oldest = max((seconds for seconds in found if seconds), default=0)
+    if oldest < after_seconds:
+        return None
+    return "nothing_indexed", (
+        f"a received file has waited for {oldest:.0f} s and is in no study: see the log of `prelim dispatch` for the"
+        " file and the error; after an outage, start another dispatcher"
     )
 
 

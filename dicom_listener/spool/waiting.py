@@ -70,6 +70,8 @@ class WaitingFiles:
         self._resting: set[str] = set()
         self._due = 0.0
         self._seconds_per_file = 0.0
+        #: When the oldest file was received, as time.time(); None if no file waits.
+        self.oldest_at: float | None = None
 
     @property
     def is_due(self) -> bool:
@@ -85,7 +87,8 @@ class WaitingFiles:
         began = time.monotonic()
         with os.scandir(self._inbox) as entries:
             present = {entry.name for entry in entries if entry.name.endswith(COMPLETE)}
-        self._resting = {study_of(Path(name)) for name in present.intersection(resting).difference(set_aside)}
+        unread = present.intersection(resting).difference(set_aside)
+        self._resting = {study_of(Path(name)) for name in unread}
         present.difference_update(resting)
         for name in self._known.keys() - present:
             del self._known[name]
@@ -94,6 +97,9 @@ class WaitingFiles:
         for file in sorted(found):
             self._known[file.name] = file
             self._queues.setdefault((file.study[:1], file.urgent), deque()).append(file)
+        rest = [file for name in unread if (file := self._read(name)) is not None]
+        times = (file.modified_ns for file in (*self._known.values(), *rest) if file.modified_ns)
+        self.oldest_at = None if (oldest := min(times, default=None)) is None else oldest / 1e9
         self._due = time.monotonic() + max(LISTING_SECONDS, LISTING_SHARE * (time.monotonic() - began))
 
     def take(self, max_files: int, max_bytes: int) -> list[Path]:

@@ -148,6 +148,16 @@ def test_files_that_cannot_be_read_raise_an_alarm(database_url: str) -> None:
     assert raised(database_url) == ["files_unreadable"]
 
 
+@pytest.mark.parametrize(("seconds", "codes"), [(None, []), (5000, []), (6000, ["nothing_indexed"])])
+def test_received_file_that_waits_very_long_raises_an_alarm(
+    database_url: str, seconds: float | None, codes: list[str]
+) -> None:
+    with transaction(database_url) as session:
+        session.merge(Process(name="host:1", role=Role.DISPATCHER, info={"oldest_waiting_seconds": seconds}))
+
+    assert raised(database_url) == codes
+
+
 def test_study_without_a_dispatcher_raises_an_alarm(arrivals: Arrivals) -> None:
     arrivals.image()
     assert raised(arrivals.url) == ["no_dispatcher"]

@@ -73,6 +73,19 @@ def test_studies_of_waiting_files_are_known_until_the_files_are_gone(tmp_path: P
     assert waiting.take(10, 100) == []
 
 
+def test_oldest_file_is_known_even_if_it_rests_but_not_if_it_was_set_aside(
+    tmp_path: Path, waiting: WaitingFiles
+) -> None:
+    resting, set_aside = put(tmp_path, 7, "1.2.3").name, put(tmp_path, 3, "1.2.3").name
+    put(tmp_path, 9, "1.2.3")
+    waiting.refresh({resting, set_aside}, {set_aside})
+    assert waiting.oldest_at == 7
+    for path in tmp_path.iterdir():
+        path.unlink()
+    waiting.refresh()
+    assert waiting.oldest_at is None
+
+
 def test_dispatchers_take_the_studies_of_a_backlog_in_turns(tmp_path: Path, waiting: WaitingFiles) -> None:
     for number in range(100):
         put(tmp_path, number, f"1.2.{number % 20}")
