@@ -69,7 +69,8 @@ def _record_together(
     by_study: dict[str, list[ReceivedInstance]] = {}
     for received in new:
         by_study.setdefault(received.study.study_instance_uid, []).append(received)
-    simple = [(locked[uid][0], files) for uid, files in by_study.items() if _is_simple(locked[uid], files)]
+    # A study can be missing: `prelim retain` may have deleted it while this transaction waited for the lock.
+    simple = [(locked[uid][0], files) for uid, files in by_study.items() if _is_simple(locked.get(uid, ()), files)]
     rows = [lifecycle.values_of(received, study) for study, files in simple for received in files]
     inserted = set(session.scalars(INSERT, {column.name: [row[column.name] for row in rows] for column in COLUMNS}))
     for study, files in simple:

@@ -129,6 +129,23 @@ def audit(
 
 
 @command()
+def retain(
+    older_than: Annotated[
+        dt.timedelta,
+        typer.Option(parser=duration, metavar="DURATION", help="Age since the end of a study, such as 365d."),
+    ],
+    images_only: Annotated[
+        bool, typer.Option("--images-only", help="Delete the images of reports; studies and texts stay.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be deleted.")] = False,
+) -> None:
+    """Delete studies that ended long ago, with their files and reports, or only the images of their reports."""
+    from deploy.operate import retain as retention
+
+    retention.run(load_settings(), console, older_than, images_only=images_only, dry_run=dry_run)
+
+
+@command()
 def bundle(
     study: Study, file: Annotated[Path, typer.Argument(help="JSON file to write.")] = Path("bundle.json")
 ) -> None:

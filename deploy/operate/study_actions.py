@@ -106,6 +106,8 @@ def _jobs(session: Session, study: Study) -> Table:
 def _draw(session: Session, study: Study, report: Report | None, path: Path) -> None:
     if report is None:
         raise NotPossible("the study has no report yet, and images are stored with a report")
+    if not versions.images(session, report.id):
+        raise NotPossible("the report has no images: it used none, or they were deleted by `prelim retain`")
     from worker.images.render.contact_sheet import contact_sheet  # noqa: PLC0415 - numpy and pydicom, only where images are wanted
 
     contact_sheet(_images(session, study, report), report.limitations).save(path, format="PNG")

@@ -1,0 +1,97 @@
+"""Find and delete what ended before a given time: the images of reports, or whole studies.
+
+The unit is a Study Instance UID with all its identities. One of them that is open, held or newer keeps the others, and
+so does an object whose storage commitment result is not delivered.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import aliased
+
+from db.models import Commitment, IdentityDecision, Instance, Job, ProcedureStep, Report, ReportImage, Study
+from db.states import StudyState
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Sequence
+
+    from sqlalchemy.orm import Session
+
+ENDED = (StudyState.REPORTED, StudyState.NOT_REPORTABLE, StudyState.FAILED, StudyState.CANCELLED)
+
+
+def next_page(session: Session, before: dt.datetime, after: str, limit: int, *, images_only: bool) -> Sequence[str]:
+    """Return the next Study Instance UIDs, in their order, of which every study ended before that time.
+
+    With *images_only*, those whose reports have images. *after* is the last one of the page before.
+    """
+    other = aliased(Study)
+    newer = exists().where(other.study_instance_uid == Study.study_instance_uid, ~_ended(other, before))
+    page = select(Study.study_instance_uid).where(Study.study_instance_uid > after, Study.identity_number == 1, ~newer)
+    if images_only:
+        page = page.where(exists().where(other.study_instance_uid == Study.study_instance_uid, _has_images(other)))
+    return session.scalars(page.order_by(Study.study_instance_uid).limit(limit)).all()
+
+
+def locked(session: Session, study_instance_uid: str, before: dt.datetime) -> Sequence[Study]:
+    """Return the studies of a UID, locked; none if one of them is to be kept."""
+    studies = select(Study).where(Study.study_instance_uid == study_instance_uid).order_by(Study.identity_number)
+    found = session.scalars(studies.with_for_update()).all()
+    # A statement of its own: it sees what was committed while this one waited for the lock.
+    kept = select(exists().where(_is_of(found), or_(~_ended(Study, before), _is_committing())))
+    return [] if session.scalar(kept) else found
+
+
+def _is_of(studies: Sequence[Study]) -> ColumnElement[bool]:
+    return Study.id.in_([study.id for study in studies])
+
+
+def _ended(study: type[Study], before: dt.datetime) -> ColumnElement[bool]:
+    jobs = exists().where(Job.study_id == study.id, or_(Job.finished_at.is_(None), Job.finished_at >= before))
+    decisions = exists().where(IdentityDecision.study_id == study.id, IdentityDecision.decided_at >= before)
+    received = and_(study.state.in_(ENDED), study.last_received_at < before, study.settled_at < before)
+    return and_(received, ~jobs, ~decisions)
+
+
+def _is_committing() -> ColumnElement[bool]:
+    """Condition of a study with an object in a request whose result is neither delivered nor given up."""
+    uid = func.jsonb_build_array(func.jsonb_build_array(Instance.sop_instance_uid), type_=JSONB)
+    requests = exists().where(
+        Commitment.delivered_at.is_(None), Commitment.given_up_at.is_(None), Commitment.requested.contains(uid)
+    )
+    return exists().where(Instance.study_id == Study.id, requests)
+
+
+def _has_images(study: type[Study]) -> ColumnElement[bool]:
+    return exists().where(Report.study_id == study.id, ReportImage.report_id == Report.id)
+
+
+def instances(session: Session, studies: Sequence[Study]) -> Sequence[Instance]:
+    """Return the instances of locked studies."""
+    return session.scalars(select(Instance).where(Instance.study_id.in_([study.id for study in studies]))).all()
+
+
+def image_sizes(session: Session, studies: Sequence[Study]) -> Sequence[int]:
+    """Return the bytes of each image of the studies' reports."""
+    reports = select(Report.id).where(Report.study_id.in_([study.id for study in studies]))
+    return session.scalars(select(func.octet_length(ReportImage.png)).where(ReportImage.report_id.in_(reports))).all()
+
+
+def delete_images(session: Session, studies: Sequence[Study]) -> None:
+    """Delete the images of the reports of locked studies; the reports stay."""
+    reports = select(Report.id).where(Report.study_id.in_([study.id for study in studies]))
+    session.execute(delete(ReportImage).where(ReportImage.report_id.in_(reports)))
+
+
+def delete_studies(session: Session, studies: Sequence[Study]) -> None:
+    """Delete locked studies, all those of their UID, with all their rows; their files are deleted before."""
+    ids, uids = [study.id for study in studies], {study.study_instance_uid for study in studies}
+    session.execute(delete(ProcedureStep).where(ProcedureStep.study_instance_uid.in_(uids)))
+    # The images and the evidence of a report, the jobs and the decisions of a study are deleted with it.
+    for table in (Report, Instance):
+        session.execute(delete(table).where(table.study_id.in_(ids)))
+    session.execute(delete(Study).where(Study.id.in_(ids)))

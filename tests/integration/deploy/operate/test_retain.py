@@ -1,0 +1,163 @@
+"""`prelim retain`: what ended long ago is deleted, and nothing else."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+from pydantic import SecretStr
+from rich.console import Console
+from sqlalchemy import func, select, text
+
+from db.errors import NotPossible
+from db.jobs import claims
+from db.models import Commitment, Evidence, Instance, Job, Report, ReportImage, Study
+from db.reports import versions
+from db.session import transaction
+from deploy.operate import audit, retain
+from deploy.operate.study_actions import show
+from dicom_listener.indexing import indexer
+from dicom_listener.spool.durable import Spool
+from tests.integration.db.conftest import Arrivals
+from tests.integration.dicom_listener.listening import settings_for
+from tests.integration.dicom_listener.objects import image, store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from db.settings import Settings
+
+YEAR = dt.timedelta(days=365)
+TABLES = Study, Job, Instance, Report, ReportImage, Evidence
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str) -> Settings:
+    """An installation with a reported study of two images, and another one that is younger."""
+    settings = settings_for(tmp_path, database_url=SecretStr(database_url))
+    # In the end 400 and 300 days old.
+    for days in (100, 300):
+        first = image()
+        for dataset in (first, image(StudyInstanceUID=first.StudyInstanceUID)):
+            store(settings, dataset)
+        while indexer.run_once(settings):
+            pass
+        report(Arrivals(database_url))
+        grow_older(settings, days=days)
+    return settings
+
+
+def report(arrivals: Arrivals) -> None:
+    arrivals.settle()
+    claim = arrivals.claim()
+    assert claim is not None
+    shown = versions.Shown(b"png", sop_instance_uid="2.25.1", frame=0, reason="only image", transform={})
+    with transaction(arrivals.url) as session:
+        claims.finish(session, claim, versions.Draft("f", "i", "2 of 2 images", "1", "d", {}, images=[shown]))
+
+
+def execute(settings: Settings, statement: str) -> None:
+    with transaction(settings.database()) as session:
+        session.execute(text(statement))
+
+
+def grow_older(settings: Settings, *, days: int) -> None:
+    age = f"- interval '{days} days'"
+    execute(settings, f"UPDATE studies SET last_received_at = last_received_at {age}, settled_at = settled_at {age}")
+    execute(settings, f"UPDATE jobs SET finished_at = finished_at {age}")
+
+
+def counts(settings: Settings) -> list[int]:
+    with transaction(settings.database()) as session:
+        rows = [session.scalar(select(func.count()).select_from(table)) or 0 for table in TABLES]
+    return [*rows, len(list(Spool(settings.spool).store.rglob("*.dcm")))]
+
+
+def oldest(settings: Settings) -> Study:
+    with transaction(settings.database()) as session:
+        return session.scalars(select(Study).order_by(Study.last_received_at).limit(1)).one()
+
+
+def run(settings: Settings, *, images_only: bool = False, dry_run: bool = False) -> tuple[int, int]:
+    amount = retain.run(settings, Console(quiet=True), YEAR, images_only=images_only, dry_run=dry_run)
+    return amount.studies, amount.files
+
+
+def test_old_study_is_deleted_with_its_rows_and_files(settings: Settings) -> None:
+    assert counts(settings) == [2, 2, 4, 2, 2, 0, 4]
+    assert run(settings, dry_run=True) == (1, 2)
+    assert counts(settings) == [2, 2, 4, 2, 2, 0, 4]
+
+    assert run(settings) == (1, 2)
+
+    assert counts(settings) == [1, 1, 2, 1, 1, 0, 2]
+    assert audit.check(settings) == []
+    assert run(settings) == (0, 0)
+
+
+def test_images_of_old_reports_are_deleted_and_their_texts_stay(settings: Settings, tmp_path: Path) -> None:
+    study = oldest(settings)
+
+    assert run(settings, images_only=True, dry_run=True) == (1, 1)
+    assert run(settings, images_only=True) == (1, 1)
+
+    assert counts(settings) == [2, 2, 4, 2, 1, 0, 4]
+    assert run(settings, images_only=True) == (0, 0)
+    with pytest.raises(NotPossible, match="deleted by `prelim retain`"):
+        show(settings, Console(file=io.StringIO()), str(study.id), tmp_path / "sheet.png")
+
+
+@pytest.mark.parametrize("state", ["receiving", "settled", "held"])
+def test_open_or_held_study_is_kept(settings: Settings, state: str) -> None:
+    study = oldest(settings)
+    reason = "identity_conflict" if state == "held" else ""
+    execute(settings, f"UPDATE studies SET state = '{state}', reason = '{reason}' WHERE id = '{study.id}'")
+
+    assert [run(settings, images_only=images_only) for images_only in (True, False)] == [(0, 0)] * 2
+
+
+def test_study_is_kept_while_another_identity_is_younger(settings: Settings) -> None:
+    execute(
+        settings,
+        "UPDATE studies SET identity_number = 2, study_instance_uid = "
+        "(SELECT study_instance_uid FROM studies ORDER BY last_received_at LIMIT 1) "
+        "WHERE id = (SELECT id FROM studies ORDER BY last_received_at DESC LIMIT 1)",
+    )
+    assert run(settings) == (0, 0)
+    grow_older(settings, days=100)
+
+    assert run(settings) == (2, 4)
+    assert counts(settings) == [0] * 7
+
+
+def test_study_is_kept_until_its_storage_commitment_is_delivered(settings: Settings) -> None:
+    with transaction(settings.database()) as session:
+        uid = session.scalar(select(Instance.sop_instance_uid).where(Instance.study_id == oldest(settings).id).limit(1))
+        names = {"transaction_uid": "1.2", "calling_ae_title": "CT", "called_ae_title": "P", "association_id": "a"}
+        requested = [["1.2.840.10008.5.1.4.1.1.2", "1.2.3"], ["1.2.840.10008.5.1.4.1.1.2", uid or ""]]
+        now = dt.datetime.now(dt.UTC)
+        session.add(Commitment(id=uuid.uuid4(), requested=requested, received_at=now, attempts=0, **names))
+    assert run(settings) == (0, 0)
+
+    execute(settings, "UPDATE commitments SET delivered_at = now()")
+    assert run(settings) == (1, 2)
+
+
+def test_interrupted_deletion_is_completed_by_the_next(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(retain.retention, "delete_studies", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(settings)
+    assert run(settings) == (1, 2)
+    assert audit.check(settings) == []
+
+
+def test_age_below_a_day_is_refused(settings: Settings) -> None:
+    with pytest.raises(NotPossible, match="at least 1d"):
+        retain.run(settings, Console(quiet=True), dt.timedelta(hours=23), images_only=False, dry_run=True)
