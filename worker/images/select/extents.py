@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from worker.images.decode.header import Header
     from worker.images.select.candidates import Candidate
@@ -15,6 +15,27 @@ if TYPE_CHECKING:
 
 #: Share of the shorter extent that two series of one region have in common.
 _MIN_COMMON = 0.5
+
+
+class Place(NamedTuple):
+    """Place of slices in the patient, as far as the headers say."""
+
+    frame_of_reference: str
+    extent: Extent | None
+
+    def is_of(self, other: Place) -> bool | None:
+        """Return whether both are the same place; None if unknown."""
+        frames = {self.frame_of_reference, other.frame_of_reference}
+        if len(frames) > 1 and "" not in frames:
+            return False
+        if self.extent and other.extent:
+            return same_extent(self.extent, other.extent)
+        return None if "" in frames else True
+
+
+def place_of(items: Sequence[Candidate]) -> Place:
+    """Return the place of slices of one series, at least one."""
+    return Place(items[0].header.text("FrameOfReferenceUID"), extent_of(items))
 
 
 def extent_of(items: Iterable[Candidate]) -> Extent | None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from db.studies.modalities import PROJECTION_RADIOGRAPHS
 from worker.images.select.body_parts import ORDER, body_parts_of, name_of, statements_of
 from worker.images.select.candidates import Tier
-from worker.images.select.extents import extent_of, same_extent
+from worker.images.select.extents import Place, place_of
 from worker.images.select.sampling import select_frames
 from worker.images.select.slides import select_tiles
 from worker.images.select.views import select_views
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from worker.images.select.body_parts import Parts
     from worker.images.select.candidates import Basis, Candidate, Selection
-    from worker.images.select.extents import Extent
 
 #: Modalities whose images are slices of volumes.
 VOLUMES = frozenset({"CT", "MR", "PT", "OPT"})
@@ -49,23 +48,6 @@ class Group:
     def name(self) -> str:
         """Heading of its part of the report: `CT HEAD`."""
         return f"{self.modality} {name_of(self.parts)}".rstrip()
-
-
-class _Place(NamedTuple):
-    """Modality family of a series, and where in the patient its slices lie, as far as the headers say."""
-
-    family: str
-    frame_of_reference: str
-    extent: Extent | None
-
-    def is_of(self, other: _Place) -> bool | None:
-        """Return whether two series show the same place; None if unknown."""
-        frames = {self.frame_of_reference, other.frame_of_reference}
-        if self.family != other.family or (len(frames) > 1 and "" not in frames):
-            return False
-        if self.extent and other.extent:
-            return same_extent(self.extent, other.extent)
-        return None if "" in frames else True
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,19 +109,19 @@ def _inherited(candidates: Iterable[Candidate], parts: dict[str, Parts]) -> dict
     own = {uid: parts[items[0].sop_instance_uid] for uid, items in series.items()}
     if all(own.values()):
         return own
-    places = [_place_of(items) for items in series.values()]
-    stated = [(place, own[uid]) for uid, place in zip(series, places, strict=True) if own[uid]]
-    return {uid: own[uid] or _only_part(place, stated) for uid, place in zip(series, places, strict=True)}
+    places = {uid: (items[0].family, _place_of(items)) for uid, items in series.items()}
+    stated: dict[str, list[tuple[Place, Parts]]] = defaultdict(list)
+    for uid, (family, place) in places.items():
+        if own[uid]:
+            stated[family].append((place, own[uid]))
+    return {uid: own[uid] or _only_part(place, stated[family]) for uid, (family, place) in places.items()}
 
 
-def _place_of(items: Sequence[Candidate]) -> _Place:
-    first = items[0]
-    if first.family not in VOLUMES:
-        return _Place(first.family, "", None)
-    return _Place(first.family, first.header.text("FrameOfReferenceUID"), extent_of(items))
+def _place_of(items: Sequence[Candidate]) -> Place:
+    return place_of(items) if items[0].family in VOLUMES else Place("", None)
 
 
-def _only_part(place: _Place, stated: Iterable[tuple[_Place, Parts]]) -> Parts:
+def _only_part(place: Place, stated: Iterable[tuple[Place, Parts]]) -> Parts:
     """Return the one part of the series in the same place, else of those that may be in it; empty if not one."""
     found: dict[bool | None, set[Parts]] = defaultdict(set)
     for other, parts in stated:

@@ -14,7 +14,7 @@ from worker.images.render.orientation import plane_of
 from worker.images.render.units import is_hounsfield
 from worker.images.select.candidates import Selection, Tier, series_of
 from worker.images.select.ct_windows import WindowShare, windows_for
-from worker.images.select.extents import headers_of
+from worker.images.select.extents import headers_of, place_of
 from worker.images.select.orientations import Orientations, position_along
 from worker.images.select.sampling import even_shares, evenly, select_frames
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from worker.images.render.windows import Window
     from worker.images.select.body_parts import Parts
     from worker.images.select.candidates import Basis, Candidate
+    from worker.images.select.extents import Place
     from worker.images.select.orientations import Normal
 
     Key = tuple[Normal | None, *tuple[object, ...]]
@@ -88,7 +89,7 @@ def select_slices(candidates: Sequence[Candidate], budget: int, parts: Parts) ->
         # Frames without positions are sampled as a run.
         return select_frames(candidates, budget)
     volumes = _volumes(groups)
-    preferred = _preferred(volumes, candidates[0].modality, budget)
+    preferred = _preferred(volumes, candidates[0].modality, budget, parts)
     selections: list[Selection] = []
     for volume, share in zip(preferred, even_shares(budget, len(preferred)), strict=True):
         for window in _windows(volume, candidates[0].modality, parts, share):
@@ -170,8 +171,11 @@ def _overlap(one: tuple[float, float], next_one: tuple[float, float]) -> bool:
     return common > 0 and common * 2 > min(one[1] - one[0], next_one[1] - next_one[0])
 
 
-def _preferred(volumes: list[Volume], modality: str, budget: int) -> list[Volume]:
-    """Return the volumes to use: of CT and PET the largest axial one; of MR one per series, then other orientations."""
+def _preferred(volumes: list[Volume], modality: str, budget: int, parts: Parts) -> list[Volume]:
+    """Return the volumes to use: of MR one per series, then other orientations; of CT and PET the largest axial one.
+
+    If the study names several body parts for all its series, the largest one of each place.
+    """
     usable = [volume for volume in volumes if len(volume.slices) >= _MIN_SLICES] or volumes
     largest = max(len(volume.slices) for volume in usable)
     # An axial volume comes first unless it is a remnant of another; of equal ones the first acquired.
@@ -186,7 +190,9 @@ def _preferred(volumes: list[Volume], modality: str, budget: int) -> list[Volume
     )
     if modality != "MR":
         # Without a volume of several slices each image has its own orientation and place.
-        return ranked[: 1 if largest >= _MIN_SLICES else budget]
+        if largest < _MIN_SLICES:
+            return ranked[:budget]
+        return _in_distinct_places(ranked)[: max(1, min(len(parts), budget // 2))]
     of_series: dict[object, Volume] = {}
     of_orientation: dict[object, Volume] = {}
     for volume in ranked:
@@ -195,6 +201,16 @@ def _preferred(volumes: list[Volume], modality: str, budget: int) -> list[Volume
     firsts = list(dict.fromkeys([*of_series.values(), *of_orientation.values()]))
     several = firsts[: max(1, min(_MAX_MR_VOLUMES, budget // 2))]
     return sorted(several, key=lambda volume: volume.slices[0].item.header.integer("SeriesNumber"))
+
+
+def _in_distinct_places(ranked: list[Volume]) -> list[Volume]:
+    """Return the volumes none of which lies where an earlier one lies, or may lie."""
+    found: dict[Place, Volume] = {}
+    for volume in ranked:
+        place = place_of([one.item for one in volume.slices])
+        if all(place.is_of(other) is False for other in found):
+            found[place] = volume
+    return list(found.values())
 
 
 def _windows(volume: Volume, modality: str, parts: Parts, share: int) -> list[WindowShare]:

@@ -110,6 +110,16 @@ def test_code_of_the_examination_does_not_hide_a_series_of_another_part(store: A
     assert study.limitations()[0].startswith("Series 2: the body part is CHEST, the description names HEAD.")
 
 
+def test_parts_named_for_the_study_only_are_each_shown(store: Any) -> None:
+    named = {"BodyPartExamined": "", "StudyDescription": "CT Kopf und Thorax", "FrameOfReferenceUID": "1.2.7"}
+    chest, head = series(store, 3, 30, **named), series(store, 2, 8, place=400, **named)
+
+    study = images_of([*chest, *head, *series(store, 4, 10, place=40, **named)])
+
+    assert study.basis == "4 of 38 slices of series 2, 3"
+    assert [sentence.split(",")[0] for sentence in study.limitations()] == ["Not read: series 4"]
+
+
 def test_modalities_are_parts_and_count_alike(store: Any) -> None:
     ct = series(store, 2, 30, BodyPartExamined="WHOLEBODY")
     pet = series(store, 3, 30, BodyPartExamined="", Modality="PT", SOPClassUID=PositronEmissionTomographyImageStorage)
