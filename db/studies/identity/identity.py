@@ -1,7 +1,8 @@
 """Compare and complete the identity of a study: the patient's demographics, its accession number and its date.
 
 Harmless variants are equal: blanks and NULs around a value, letter case, width and composition of Unicode characters,
-empty trailing components of a name, an added ideographic or phonetic group, a title before the name, an empty value.
+empty trailing components of a name, an added ideographic or phonetic group, a title before the name, an empty value;
+with the same Patient ID, characters of a name that could not be decoded.
 Everything else is a difference that a person has to judge: leading zeros of an ID, a missing middle name, sex O
 against F. Patients have been confused by less.
 """
@@ -29,6 +30,8 @@ LABELS = {
 GROUPS = 3
 #: Position of the prefix among the components of a name: a title such as Dr. does not identify a person.
 PREFIX = 3
+#: Stands for bytes without a meaning in the declared character set (dicom_listener.dicom.character_sets).
+UNDECODABLE = "\N{REPLACEMENT CHARACTER}"
 #: Values that mean an unknown sex; PS3.3 C.2.3 leaves the value empty instead.
 UNKNOWN_SEX = frozenset(("", "u", "unknown"))
 
@@ -137,16 +140,22 @@ def _components(group: str) -> tuple[str, ...]:
 def _names_differ(known: str, received: str, *, same_id: bool) -> bool:
     """Return whether two names really differ.
 
-    Groups of one position are compared if they are of one script. Names without a comparable group, "Li^Na" and
-    "=李^娜", are of one person if the Patient ID is the same.
+    Groups of one position are compared if they are of one script. If the Patient ID is the same, undecodable characters
+    are skipped, and names without a comparable group, "Li^Na" and "=李^娜", are of one person.
     """
     ours, theirs = _groups(known), _groups(received)
     if not any(ours) or not any(theirs):
         return False
     pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a and b and _script(a) == _script(b)]
-    if any(a != b for a, b in pairs):
+    if any(a != b and not (same_id and _may_be_equal(a, b)) for a, b in pairs):
         return True
     return not (set(filter(None, ours)) & set(filter(None, theirs)) or same_id)
+
+
+def _may_be_equal(ours: tuple[str, ...], theirs: tuple[str, ...]) -> bool:
+    """Return whether two groups differ only where one has characters that could not be decoded."""
+    one, other = "^".join(ours), "^".join(theirs)
+    return len(one) == len(other) and all(a == b or UNDECODABLE in (a, b) for a, b in zip(one, other, strict=True))
 
 
 def _script(group: tuple[str, ...]) -> str:
@@ -158,6 +167,8 @@ def _script(group: tuple[str, ...]) -> str:
 def _completed_name(known: str, received: str) -> str:
     if not any(_groups(known)):
         return received if any(_groups(received)) else known
+    if UNDECODABLE in known and UNDECODABLE not in received and any(_groups(received)):
+        return _completed_name(received, known)
     if _script(_groups(known)[0]) != "LATIN" and _groups(received)[0] and _script(_groups(received)[0]) == "LATIN":
         # Ideographs in the alphabetic group: the other name has each group in its place.
         known, received = received, known

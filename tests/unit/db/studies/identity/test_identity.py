@@ -75,6 +75,9 @@ def test_real_differences_are_found_by_field(received: Identity, fields: list[st
         # No group can be compared: the Patient ID decides.
         ("=李^娜", "Li^Na", True, False),
         ("Иванов^Иван", "Ivanov^Ivan", True, False),
+        # An object without Specific Character Set.
+        ("M\ufffdller^\ufffdnne", "M\u00fcller^\u00c4nne", True, False),
+        ("M\ufffdller^A", "M\u00fcllner^A", False, False),
         # A group of one script differs.
         ("Li^Na=李^娜", "Li^Na=李^那", False, False),
         ("Li^Na", "Li^An=李^娜", False, False),
@@ -102,6 +105,8 @@ def test_empty_values_are_completed() -> None:
         ("=李^娜", "Li^Na", "Li^Na=李^娜"),
         ("Li^Na", "Li^Na=李^娜=lǐ^nà", "Li^Na=李^娜=lǐ^nà"),
         ("李^娜", "Li^Na=李^娜", "Li^Na=李^娜"),
+        ("M\ufffdller^A", "M\u00fcller^A", "M\u00fcller^A"),
+        ("M\u00fcller^A", "M\ufffdller^A=李", "M\u00fcller^A=李"),
     ],
 )
 def test_groups_of_a_name_are_completed(known: str, received: str, name: str) -> None:
