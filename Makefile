@@ -44,8 +44,9 @@ check: install ## Check formatting, lint, types and import rules, as CI does
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+# In two processes: half of the time is spent waiting for servers that a test has started.
 test: install ## Run the tests
-	$(BIN)/python -m pytest -m "not slow" $(TEST_FLAGS)
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(TEST_FLAGS)
 
 test-slow: install ## Run the slow tests: kills, restarts, training
 	$(BIN)/python -m pytest -m slow $(TEST_FLAGS)
@@ -73,7 +74,7 @@ BENCHES := $(patsubst tests/benchmarks/bench_%.py,bench-%,$(wildcard tests/bench
 bench: $(BENCHES) ## Run every benchmark; bench-NAME runs one
 
 $(BENCHES): bench-%: install
-	$(BIN)/python -m tests.benchmarks.bench_$*
+	$(if $(SIZE),SIZE=$(SIZE)) $(BIN)/python -m tests.benchmarks.bench_$*
 
 record-%: install ## Run bench-% and append its figures to docs/measurements/benches.jsonl
 	$(BIN)/python -m tests.benchmarks.bench_$* | $(BIN)/python -m tests.benchmarks.record $*
