@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from db import logs
@@ -24,7 +25,6 @@ from worker.process import build
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from db.settings import Settings
     from worker.pipeline import StudyToReport
@@ -41,6 +41,10 @@ CLOCK = "chaos-clock"
 HUNG = b"HUNG"
 #: In the pixels of a study that hangs its thread outside of the engine, as a decoder can.
 STUCK = b"STUCK"
+#: Before the process id of a worker: a file of the data folder made just before a poison study kills that worker.
+POISONED = "chaos-poisoned-"
+#: This file of the data folder holds the name of a file that the dispatchers' disk cannot read.
+UNREADABLE = "chaos-unreadable"
 STEP_SECONDS = 0.03
 STEPS = (1, 8)
 
@@ -64,12 +68,17 @@ def listen(settings: Settings) -> None:
     listener.run(settings)
 
 
+def index(settings: Settings) -> None:
+    Path.open = _unreadable(Path.open, settings.operations.data_dir / UNREADABLE)  # type: ignore[method-assign]
+    dispatch.run(settings)
+
+
 def work(settings: Settings) -> None:
     _skew_clock(settings.operations.data_dir / CLOCK)
     build(settings, FakeWriter).worker_main(worker_arguments(settings))
 
 
-ROLES: dict[str, Callable[[Settings], None]] = {"listener": listen, "dispatcher": dispatch.run, "worker": work}
+ROLES: dict[str, Callable[[Settings], None]] = {"listener": listen, "dispatcher": index, "worker": work}
 
 
 class FakeWriter:
@@ -78,6 +87,7 @@ class FakeWriter:
     def __init__(self, settings: Settings) -> None:
         self.info = {"slots": settings.queue.worker_slots}
         self._hung_since: float | None = None
+        self._data_dir = settings.operations.data_dir
 
     @property
     def stalled_seconds(self) -> float:
@@ -97,6 +107,7 @@ class FakeWriter:
             time.sleep(STEP_SECONDS)
             on_progress()
         if any(POISON in content for content in contents):
+            (self._data_dir / f"{POISONED}{os.getpid()}").touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return Draft(
             findings=f"{len(contents)} images.",
@@ -116,6 +127,15 @@ def _failing(write: Callable[..., Any], flag: str) -> Callable[..., Any]:
         return write(*arguments)
 
     return full
+
+
+def _unreadable(open_file: Callable[..., Any], flag: Path) -> Callable[..., Any]:
+    def fails(path: Path, *arguments: Any, **named: Any) -> Any:
+        if path != flag and flag.exists() and flag.read_text() == path.name:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return open_file(path, *arguments, **named)
+
+    return fails
 
 
 def _skew_clock(offset: Path) -> None:

@@ -13,7 +13,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import BasicTextSRStorage, CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE
 
-from tests.chaos.children import POISON
+from tests.chaos.children import POISON, STUCK
 from tests.integration.dicom_listener.objects import encode, image
 
 if TYPE_CHECKING:
@@ -26,7 +26,11 @@ RESPONSE_SECONDS = 10
 #: Seconds after which a modality gives up a study; no fault lasts that long.
 PATIENCE_SECONDS = 60
 HIGH, MEDIUM = 1, 0
-KINDS = {"plain": 20, "late": 6, "stat": 4, "duplicate": 4, "poison": 1, "document": 2}
+KINDS = {"plain": 20, "late": 6, "stat": 4, "duplicate": 4, "poison": 1, "stuck": 1, "document": 2}
+#: What the pixels of a kind do to its worker; others are harmless.
+PIXELS = {"poison": POISON, "stuck": STUCK}
+#: Poison studies in a row, if there are enough others.
+SERIES = 4
 
 
 @dataclass
@@ -53,9 +57,12 @@ class History:
 
 
 def plan(count: int, rng: random.Random) -> list[PlannedStudy]:
-    """Return *count* studies, at least one of every kind if *count* permits."""
+    """Return *count* studies, at least one of every kind if *count* permits, and a series of poison studies."""
     kinds = [*KINDS, *rng.choices(list(KINDS), weights=list(KINDS.values()), k=count)][:count]
     rng.shuffle(kinds)
+    if count > 10 * SERIES:
+        middle = count // 3
+        kinds[middle : middle + SERIES] = ["poison"] * SERIES
     return [_planned(kind, rng) for kind in kinds]
 
 
@@ -78,7 +85,7 @@ def _object(study: str, number: int, kind: str, rng: random.Random) -> Dataset:
         SeriesInstanceUID=f"{study}.1",
         SeriesNumber=1,
         InstanceNumber=number,
-        PixelData=(POISON if kind == "poison" else b"CHAOS").ljust(32, b".") + rng.randbytes(32),
+        PixelData=PIXELS.get(kind, b"CHAOS").ljust(32, b".") + rng.randbytes(32),
     )
     syntax = FileMetaDataset()
     syntax.TransferSyntaxUID = ExplicitVRLittleEndian

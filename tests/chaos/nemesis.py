@@ -10,8 +10,12 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import redis
+from pydicom import dcmread
+from sqlalchemy import select
 
-from tests.chaos.children import CLOCK, DISK_FULL
+from db.models import Instance, Study
+from db.session import transaction
+from tests.chaos.children import CLOCK, DISK_FULL, UNREADABLE
 
 if TYPE_CHECKING:
     import random
@@ -25,6 +29,14 @@ if TYPE_CHECKING:
 FREEZE_SECONDS = 6.0
 #: Seconds in which to find a process within a transaction.
 WATCH_SECONDS = 1.0
+#: Kinds whose files are damaged: nothing else happens to these studies.
+REPAIRED = ("plain", "stat")
+COMPLETE = (
+    select(Study.study_instance_uid, Instance.sop_instance_uid, Instance.file_path)
+    .join(Instance, Instance.study_id == Study.id)
+    .where(Study.state == "reported")
+    .order_by(Instance.file_path)
+)
 
 
 def kill_listener(system: System, _: random.Random) -> None:
@@ -120,6 +132,41 @@ def fill_disk(system: System, rng: random.Random) -> None:
     flag.unlink()
 
 
+def damage_stored_file(system: System, rng: random.Random) -> None:
+    """Remove or damage a file of a complete study that has ended; the object is sent again at the end."""
+    with transaction(system.url) as session:
+        uids = [study.uid for study in system.planned if study.kind in REPAIRED]
+        found = session.execute(COMPLETE.where(Study.study_instance_uid.in_(uids))).all()
+    counts = Counter(row.study_instance_uid for row in found)
+    sent = {study.uid: len(study.objects()) for study in system.planned}
+    files = [row for row in found if counts[row.study_instance_uid] == sent[row.study_instance_uid]]
+    if not files:
+        return
+    row = rng.choice(files)
+    path = system.settings.operations.data_dir / row.file_path
+    if rng.random() < 0.5:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-1] + b"!")
+    system.to_resend.add(row.sop_instance_uid)
+
+
+def make_a_file_unreadable(system: System, rng: random.Random) -> None:
+    """Let the disk fail at one received file; it is set aside, and the object is sent again at the end."""
+    uids = {study.uid for study in system.planned if study.kind in REPAIRED}
+    deadline = time.monotonic() + WATCH_SECONDS
+    while time.monotonic() < deadline:
+        for path in sorted((system.settings.spool / "inbox").glob("*.dcm")):
+            with contextlib.suppress(FileNotFoundError):
+                header = dcmread(path, stop_before_pixels=True)
+                if header.StudyInstanceUID in uids:
+                    (system.settings.operations.data_dir / UNREADABLE).write_text(path.name)
+                    system.to_resend.add(header.SOPInstanceUID)
+                    system.supervise_for(rng.uniform(0.5, 1.5))
+                    return
+        system.supervise_for(0.02)
+
+
 FAULTS: tuple[Fault, ...] = (
     kill_listener,
     kill_dispatcher,
@@ -136,6 +183,8 @@ FAULTS: tuple[Fault, ...] = (
     flush_redis,
     kill_postgres,
     fill_disk,
+    damage_stored_file,
+    make_a_file_unreadable,
 )
 
 

@@ -20,8 +20,8 @@ MODALITIES = 2
 #: Seconds between two faults.
 BETWEEN_FAULTS = (0.3, 1.5)
 #: Seconds from the last fault and the last object until all studies must have ended: the longest quiet time of a
-#: second revision, three leases for each poison study, restarts, and other load on the machine.
-RECOVERY_SECONDS = 90
+#: second revision, three leases for each poison study one after the other, restarts, and other load on the machine.
+RECOVERY_SECONDS = 150
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,9 @@ def run(seed: int, studies: int, seconds: float, folder: Path) -> Outcome:
     began = time.monotonic()
     with running_system(folder) as system:
         checker.record_transitions(system)
-        history, nemesis = History(), Nemesis(system, rng)
+        history, nemesis, system.planned = History(), Nemesis(system, rng), planned
         _send_and_inject(system, planned, seconds, history, nemesis, rng)
+        _resend(system, history)
         recovery = _recover(system, planned)
         return Outcome(
             seed=seed,
@@ -85,6 +86,19 @@ def _send_and_inject(
         system.supervise_for(rng.uniform(*BETWEEN_FAULTS))
         nemesis.inject()
     while any(modality.is_alive() for modality in modalities):
+        system.supervise_for(0.2)
+
+
+def _resend(system: System, history: History) -> None:
+    """Send the objects again whose files were damaged."""
+    again = [
+        PlannedStudy(study.kind, study.uid, [(0.0, objects)])
+        for study in system.planned
+        if (objects := [dataset for uid, dataset in study.objects().items() if uid in system.to_resend])
+    ]
+    modality = Modality("REPAIR", system.settings.dicom.dicom_port, again, 0, history)
+    modality.start()
+    while modality.is_alive():
         system.supervise_for(0.2)
 
 

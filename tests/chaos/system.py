@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from multiprocessing.context import ForkServerProcess
 
+    from tests.chaos.modality import PlannedStudy
+
 #: Resident bytes of each process: twice the size of an idle one.
 MEMORY_LIMIT = 400 * 2**20
 RESTART_SECONDS = 0.3
@@ -39,6 +41,8 @@ SHORT_TIMES = {
     "PRELIM_LEASE_SECONDS": "2.5",
     "PRELIM_RETRY_SECONDS": "0.2",
     "PRELIM_STOP_SECONDS": "1",
+    # Longer than a freeze, after which the process must go on.
+    "PRELIM_ENGINE_STALL_SECONDS": "15",
     "PRELIM_LOG_FORMAT": "json",
 }
 ROLES = {
@@ -67,6 +71,9 @@ class System:
     #: Children that are not restarted.
     down: set[str] = field(default_factory=set)
     _ended: dict[str, float] = field(default_factory=dict)
+    #: Studies of a run, and the objects whose files were damaged, by SOP Instance UID.
+    planned: list[PlannedStudy] = field(default_factory=list)
+    to_resend: set[str] = field(default_factory=set)
 
     @property
     def settings(self) -> Settings:
