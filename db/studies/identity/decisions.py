@@ -45,6 +45,8 @@ def decide(session: Session, study: Study, decision: Decision, by: str, *, right
     if right is not None and decision is not Decision.TAKE_OVER:
         raise NotPossible("only take-over chooses the right demographics: decide without a number")
     every = conflicts.locked(session, study.study_instance_uid)
+    if not every:
+        raise NotPossible("the study was deleted in the meantime")
     first, named = every[0], next((row for row in every if row.id == study.id), None)
     targets = _targets(every, named, decision)
     if not targets:

@@ -15,7 +15,7 @@ from db.models import IdentityDecision, Instance, Study
 from db.operations import invariants
 from db.reports import versions
 from db.session import transaction
-from db.studies import lifecycle
+from db.studies import lifecycle, retention
 from db.studies.identity import decisions, identity
 from db.studies.identity.decisions import Decision
 from db.studies.identity.identity import Identity
@@ -370,6 +370,17 @@ def test_decision_about_an_identity_taken_over_meanwhile_concerns_no_other(ident
     with pytest.raises(NotPossible), transaction(identities.arrivals.url) as session:
         decisions.decide(session, second, Decision.REFUSE, "user test")
     assert identities.states() == ["held", "held"]
+
+
+def test_decision_about_a_deleted_study_is_not_possible(identities: Identities) -> None:
+    identities.image(A)
+    identities.image(B)
+    second = identities.studies()[1]
+    with transaction(identities.arrivals.url) as session:
+        retention.delete_studies(session, identities.studies())
+
+    with pytest.raises(NotPossible, match="deleted"), transaction(identities.arrivals.url) as session:
+        decisions.decide(session, second, Decision.KEEP_APART, "user test")
 
 
 def test_decision_sees_the_identity_that_an_indexer_inserts_meanwhile(identities: Identities) -> None:
