@@ -128,6 +128,7 @@ def _absorb(first: Study, other: Study) -> None:
 def _refuse(study: Study, by: str) -> None:
     study.state, study.reason, study.differs = StudyState.CANCELLED, Reason.IDENTITY_REFUSED, None
     study.detail = study.settle_reason = f"set aside by {by}: these objects are in no report"
+    study.settled_at = func.clock_timestamp()
 
 
 def _release(session: Session, study: Study) -> None:
@@ -135,7 +136,7 @@ def _release(session: Session, study: Study) -> None:
     job = session.scalars(select(Job).where(Job.study_id == study.id, Job.revision == study.revision)).one_or_none()
     study.reason = study.detail = study.differs = None
     if job is None:
-        study.state, study.settle_reason = StudyState.RECEIVING, None
+        study.state, study.settle_reason, study.settled_at = StudyState.RECEIVING, None, None
         study.last_received_at = study.revision_started_at = func.clock_timestamp()
     elif job.state == JobState.FINISHED:
         study.state = StudyState.REPORTED

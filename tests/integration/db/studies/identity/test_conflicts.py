@@ -210,6 +210,8 @@ def test_refused_objects_are_set_aside(identities: Identities) -> None:
 
     assert (identities.states(), identities.objects()) == (["reported", "cancelled"], [1, 2])
     assert identities.studies()[1].reason == Reason.IDENTITY_REFUSED
+    # Its age is known: `prelim retain` deletes it in time.
+    assert identities.studies()[1].settled_at is not None
     identities.decide(Decision.KEEP_APART, number=2)
     identities.report()
     assert identities.states() == ["reported", "reported"]
