@@ -5,6 +5,7 @@ import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError, create_model
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -44,12 +45,22 @@ def load_settings(secrets_directory: Path = SECRETS_DIRECTORY) -> Settings:
                 f"{variable(old)} and {variable(new)} are both set: remove the first, which is the old name"
             )
         given[new] = given.pop(old)
+    _require_ports(given)
     try:
         return Settings(**given)
     except ValidationError as error:
         # The values are left out: one of them may be a password.
         invalid = (f"{variable(str(e['loc'][1]))}: {e['msg']}" for e in error.errors())
         raise ConfigurationError("; ".join(invalid)) from None
+
+
+def _require_ports(given: dict[str, str]) -> None:
+    """Raise ConfigurationError for a URL whose port is no number: a client library's error may quote a password."""
+    for name in ("database_url", "broker_url"):
+        try:
+            _ = urlsplit("//" + given.get(name, "").partition("://")[2].rpartition("@")[2]).port
+        except ValueError:
+            raise ConfigurationError(f"{variable(name)}: the host or port is invalid: expected HOST:NUMBER") from None
 
 
 def variable(name: str) -> str:

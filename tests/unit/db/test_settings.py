@@ -95,6 +95,23 @@ def test_password_is_hidden_when_settings_are_printed(monkeypatch: pytest.Monkey
     assert "hunter2" not in repr(load_settings())
 
 
+@pytest.mark.parametrize(
+    ("setting", "url"),
+    [
+        ("BROKER_URL", "redis://:hunter2@127.0.0.1:port/0"),
+        ("DATABASE_URL", "postgresql+psycopg://prelim:hunter2@db:port/prelim"),
+    ],
+)
+def test_url_without_a_valid_port_is_an_error_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, setting: str, url: str
+) -> None:
+    monkeypatch.setenv(f"PRELIM_{setting}", url)
+
+    with pytest.raises(ConfigurationError, match=rf"PRELIM_{setting}.*host or port is invalid") as error:
+        load_settings()
+    assert "hunter2" not in str(error.value)
+
+
 def test_demo_ae_titles_are_a_comma_separated_list(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRELIM_DEMO_AE_TITLES", "PHANTOMS, PRELIM_DEMO")
     assert load_settings().model.demo_ae_titles == ("PHANTOMS", "PRELIM_DEMO")
