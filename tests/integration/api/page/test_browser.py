@@ -147,11 +147,13 @@ def test_every_printed_sheet_names_patient_and_banner(
     text = "\n".join(f"Finding {number}: the lungs are clear." for number in range(120))
     study_id = arrivals.reported(arrivals.draft([png(size=96)], findings=text), patient_name="Doe^Jane")
     log_in(tab, address, key, f"/studies/{study_id}")
+    tab.evaluate("offer('2')")
     tab.print_pdf(tmp_path / "printed.pdf")
     subprocess.run(["pdftotext", "-layout", "printed.pdf"], cwd=tmp_path, check=True)
     sheets = (tmp_path / "printed.txt").read_text().rstrip("\f").split("\f")
 
     assert len(sheets) > 2
+    assert "Version 2 of this report exists" in sheets[0]
     for sheet in sheets:
         assert "Doe, Jane" in sheet
         assert "P-17" in sheet
