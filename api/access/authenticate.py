@@ -64,7 +64,7 @@ def holder(session: Session, key: str) -> keys.KeyHolder:
 def _verified(session: Session, key: str) -> keys.KeyHolder:
     found = keys.verify(session, key)
     if found is None:
-        raise Unauthorized("unknown or revoked API key")
+        raise Unauthorized("unknown, revoked or expired API key")
     return found
 
 

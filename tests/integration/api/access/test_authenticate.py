@@ -110,7 +110,7 @@ def test_login_rejects_an_unknown_key_and_does_not_repeat_it(anonymous: TestClie
 
     assert answer.status_code == 401
     assert "Set-Cookie" not in answer.headers
-    assert "unknown or revoked API key" in answer.text
+    assert "unknown, revoked or expired API key" in answer.text
     assert "prelim_guess" not in answer.text
 
 
