@@ -309,6 +309,8 @@ def test_poison_studies_in_a_row_fail_no_other_study(arrivals: Arrivals, databas
     with transaction(database_url) as session:
         failed = session.scalars(select(Job.id).where(Job.state == "failed")).all()
         assert set(failed) == poison
+        others = session.scalar(select(func.max(Job.attempt)).where(Job.state == "finished"))
+        assert others == 2, "at most one attempt is lost beside a study that is not yet a candidate"
         assert session.scalar(select(func.count()).where(Job.state == "finished")) == 12
 
 
