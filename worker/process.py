@@ -87,7 +87,7 @@ def build(settings: Settings, load: Callable[[Settings], Writer]) -> App:
 
 def add_task(app: App, report: Callable[[str], None]) -> None:
     """Register *report* as the one task of *app*; JobFailed ends it as FAILURE, in one log line."""
-    app.task(name=REPORT_TASK, throws=(JobFailed,), on_failure=staticmethod(_drop_traceback))(report)
+    app.task(name=REPORT_TASK, shared=False, throws=(JobFailed,), on_failure=staticmethod(_drop_traceback))(report)
 
 
 def _drop_traceback(error: Exception, _task_id: str, _args: object, _kwargs: object, info: Any) -> None:

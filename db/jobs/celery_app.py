@@ -49,6 +49,8 @@ def make_app(broker_url: str) -> App:
         task_store_errors_even_if_ignored=False,
         # Early: the fence makes late acknowledgement unnecessary, and Redis keeps no unacked messages.
         task_acks_late=False,
+        # Concerns late acknowledgement only; its default warns at each lost connection.
+        worker_cancel_long_running_tasks_on_connection_loss=True,
         worker_prefetch_multiplier=1,
         task_serializer="json",
         accept_content=["json"],

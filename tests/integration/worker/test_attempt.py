@@ -266,7 +266,8 @@ def test_attempt_without_progress_is_ended_by_its_own_worker_and_its_stack_is_st
         assert hanging.result() == "stale"
 
     ended_job = job(arrivals.url)
-    assert (ended_job.state, ended_job.reason, ended_job.detail) == ("queued", "no_progress", "no progress for 0 s")
+    assert (ended_job.state, ended_job.reason) == ("queued", "no_progress")
+    assert (ended_job.detail or "").startswith("no progress for ")
     assert any(frame.endswith(" hang_until") for frame in ended_job.frames or [])
 
 
