@@ -167,7 +167,9 @@ def running_system(folder: Path, roles: dict[str, str] = ROLES, **changes: str) 
             for child in system.children.values():
                 child.kill()
                 child.join()
-            engine(postgres.url).dispose()
+            # The checks go to the server, the audit through the proxy as the processes do.
+            for url in (postgres.url, environment["PRELIM_DATABASE_URL"]):
+                engine(url).dispose()
 
 
 def is_ready(system: System) -> bool:
