@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 import traceback
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import structlog
 from sqlalchemy import text
@@ -24,8 +24,10 @@ from worker.images.study import StoredInstance
 from worker.pipeline import StudyToReport
 
 if TYPE_CHECKING:
+    import uuid
     from collections.abc import Callable
 
+    from sqlalchemy import Row
     from sqlalchemy.orm import Session
 
     from db.reports.versions import Draft
@@ -49,10 +51,15 @@ MARGIN = 0.1
 #: Share of a lease without progress that counts as silence; the lease is extended only when a third of it is used.
 SILENT = 0.5
 
-#: A study and its reportable instances in one round trip.
+#: A study and its reportable instances in one round trip; the flags say which rarer rows exist and must be read, too.
 STUDY = text("""
     SELECT patient_id, study_instance_uid, studies.modality, studies.body_part,
-        file_path, sop_instance_uid, called_ae_title
+        file_path, sop_instance_uid, called_ae_title, broken_off_at IS NOT NULL AS broken_off,
+        EXISTS (SELECT FROM identity_decisions WHERE study_id = studies.id) AS decided,
+        EXISTS (SELECT FROM studies AS other
+            WHERE other.study_instance_uid = studies.study_instance_uid AND other.id <> studies.id) AS shared,
+        EXISTS (SELECT FROM instances AS other
+            WHERE other.study_id = studies.id AND NOT other.reportable) AS other_objects
     FROM studies LEFT JOIN instances ON instances.study_id = studies.id AND instances.reportable
     WHERE studies.id = :study_id
     ORDER BY sop_instance_uid
@@ -157,13 +164,12 @@ class Attempt:
     def _read_study(self) -> StudyToReport:
         with statements(self._url) as session:
             rows = session.execute(STUDY, {"study_id": self.claim.study_id}).all()
-            corrections = decisions.sentences(session, self.claim.study_id)
-            former = decisions.former_patient_ids(session, self.claim.study_id)
-            corrections += transfers.limitations(session, self.claim.study_id)
+            study, images = rows[0], [row for row in rows if row.file_path is not None]
+            corrections = _corrections(session, study, self.claim.study_id)
+            former = decisions.former_patient_ids(session, self.claim.study_id) if study.decided else ()
             late_arrivals = lifecycle.late_arrivals(session, self.claim.study_id, self.claim.revision)
-            not_images = other_objects.not_images(session, self.claim.study_id)
+            not_images = other_objects.not_images(session, self.claim.study_id) if study.other_objects else []
         data_dir = self._settings.operations.data_dir
-        study, images = rows[0], [row for row in rows if row.file_path is not None]
         return StudyToReport(
             instances=[StoredInstance(data_dir / row.file_path, row.sop_instance_uid) for row in images],
             modality=study.modality,
@@ -235,3 +241,9 @@ def stack(thread: int) -> list[str]:
     """Return file, line and function of each frame that a thread executes now."""
     frame = sys._current_frames().get(thread)  # noqa: SLF001 - documented, the only access to other threads
     return [f"{entry.filename}:{entry.lineno} {entry.name}" for entry in traceback.extract_stack(frame)]
+
+
+def _corrections(session: Session, study: Row[Any], study_id: uuid.UUID) -> list[str]:
+    """Return the sentences about corrected demographics, unidentified images and a transfer that broke off."""
+    found = decisions.sentences(session, study_id) if study.decided or study.shared else []
+    return found + (transfers.limitations(session, study_id) if study.broken_off else [])
