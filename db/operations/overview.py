@@ -268,7 +268,8 @@ def forecast(session: Session, study_id: uuid.UUID) -> Forecast | None:
 def _seconds_per_report(session: Session) -> float | None:
     latest = (
         select((Job.finished_at - Job.claimed_at).label("took"))
-        .where(Job.state == JobState.FINISHED)
+        # The second condition is that of the index.
+        .where(Job.state == JobState.FINISHED, Job.finished_at.is_not(None))
         .order_by(Job.finished_at.desc())
         .limit(FORECAST_REPORTS)
         .subquery()

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 QUANTILES = (0.5, 0.95, 0.99)
-#: Bounded by their number and by a day: an index of the ended jobs gives them in order.
+#: Bounded by their number and by a day: an index of the ended jobs gives them in order. now(): clock_timestamp() is
+#: volatile, which rules out an index.
 LATEST = text("""
     WITH latest AS (
         SELECT queued_at, claimed_at, finished_at FROM jobs
-        WHERE state = 'finished' AND finished_at > clock_timestamp() - interval '1 day'
+        WHERE state = 'finished' AND finished_at > now() - interval '1 day'
         ORDER BY finished_at DESC
         LIMIT 1000
     )

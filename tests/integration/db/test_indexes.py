@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import event, text
 
 from db.models import ReferenceCase
-from db.operations import overview
+from db.operations import outcomes, overview, queue_figures
 from db.operations.alarms import raised
 from db.operations.overview import Filters
 from db.session import engine, transaction
@@ -35,6 +35,10 @@ QUERIES: dict[str, Callable[[Session], object]] = {
     "counts": overview.counts,
     "last error": overview.last_error,
     "alarms": lambda session: raised(session, Settings()),
+    "outcomes": outcomes.latest,
+    "durations": queue_figures.durations,
+    "waiting": queue_figures.waiting,
+    "seconds of a report": overview._seconds_per_report,
     "find": lambda session: _found(session, "A1"),
     "erase a reference case": lambda session: session.query(ReferenceCase).delete(),
 }
