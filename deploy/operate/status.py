@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -20,8 +21,24 @@ if TYPE_CHECKING:
 
     from db.models import Process
     from db.operations.alarms import Alarm
+    from db.operations.disk import Disk
+    from db.operations.listener_status import ListenerStatus
+    from db.operations.outcomes import Outcome
     from db.operations.overview import Overview
     from db.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class _Status:
+    """State of the system, read in one transaction."""
+
+    facts: Overview
+    alive: Sequence[Process]
+    raised: list[Alarm]
+    listeners: list[ListenerStatus]
+    quarantined: dict[str, int]
+    ended: list[Outcome]
+    disk: Disk | None
 
 
 def show(settings: Settings, console: Console, *, as_json: bool) -> None:
@@ -30,51 +47,64 @@ def show(settings: Settings, console: Console, *, as_json: bool) -> None:
     Without a database, prints the alarms that need none, then raises ConfigurationError or OperationalError.
     """
     try:
-        with transaction(settings.database()) as session:
-            facts = overview.overview(session)
-            alive = heartbeats.alive(session)
-            raised = alarms.raised(session, settings)
-            listeners = listener_status.current(session)
-            quarantined = quarantine.counts(session)
-            ended = outcomes.latest(session)
-            disk = alarms.spool_disk(session, settings)
+        status = _read(settings)
     except (SQLAlchemyError, ConfigurationError):
         _print_alarms(alarms.local(settings), console)
         raise
     if as_json:
-        more = {
-            "processes": [process.role for process in alive],
-            "alarms": [alarm.code for alarm in raised],
-            "alarm_details": {alarm.code: alarm.detail for alarm in raised},
-            "quarantined": quarantined,
-            "outcomes": {found.reason or "reported": found.hour for found in ended},
-            "disk": None if disk is None else dataclasses.asdict(disk),
-            "broker_outages": {process.name: outage for process, outage in _broker_outages(alive)},
-            "listeners": [
-                dataclasses.asdict(found) | {"refusals": [refusals._asdict() for refusals in found.refusals]}
-                for found in listeners
-            ],
-        }
-        console.print_json(json.dumps(dataclasses.asdict(facts) | more, default=str))
+        console.print_json(json.dumps(_fields(status), default=str))
         return
-    for table in (_studies(facts), _processes(alive)):
+    for table in (_studies(status.facts), _processes(status.alive)):
         console.print(table)
-    console.print(_queue(facts), _last_error(facts), sep="\n", highlight=False)
-    for reason, count in quarantined.items():
-        if count:
-            console.print(f"in quarantine: {count} files, {reason} (`prelim quarantine list`)", highlight=False)
-    for line in _refusals(alive):
+    for line in _lines(status):
         console.print(line, highlight=False)
-    for process, outage in _broker_outages(alive):
-        console.print(
-            f"Redis has refused or not answered {process.role} {process.name} for {outage['seconds']} s"
-            f" ({outage['error']}, {outage['failures']} failures): workers poll the database, reports start up to"
-            " 3 s later",
-            highlight=False,
+    _print_alarms(status.raised, console)
+
+
+def _read(settings: Settings) -> _Status:
+    with transaction(settings.database()) as session:
+        return _Status(
+            facts=overview.overview(session),
+            alive=heartbeats.alive(session),
+            raised=alarms.raised(session, settings),
+            listeners=listener_status.current(session),
+            quarantined=quarantine.counts(session),
+            ended=outcomes.latest(session),
+            disk=alarms.spool_disk(session, settings),
         )
-    for found in listeners:
-        console.print(f"{found.open} of {found.limit} associations open", highlight=False)
-    _print_alarms(raised, console)
+
+
+def _fields(status: _Status) -> dict[str, Any]:
+    listeners = [
+        dataclasses.asdict(found) | {"refusals": [refusals._asdict() for refusals in found.refusals]}
+        for found in status.listeners
+    ]
+    return dataclasses.asdict(status.facts) | {
+        "processes": [process.role for process in status.alive],
+        "alarms": [alarm.code for alarm in status.raised],
+        "alarm_details": {alarm.code: alarm.detail for alarm in status.raised},
+        "quarantined": status.quarantined,
+        "outcomes": {found.reason or "reported": found.hour for found in status.ended},
+        "disk": None if status.disk is None else dataclasses.asdict(status.disk),
+        "broker_outages": {process.name: outage for process, outage in _broker_outages(status.alive)},
+        "listeners": listeners,
+    }
+
+
+def _lines(status: _Status) -> Iterator[str]:
+    yield _queue(status.facts)
+    yield _last_error(status.facts)
+    for reason, count in status.quarantined.items():
+        if count:
+            yield f"in quarantine: {count} files, {reason} (`prelim quarantine list`)"
+    yield from _refusals(status.alive)
+    for process, outage in _broker_outages(status.alive):
+        yield (
+            f"Redis unavailable to {process.role} {process.name} for {outage['seconds']} s ({outage['error']},"
+            f" {outage['failures']} failures): workers poll the database, and reports start up to 3 s later"
+        )
+    for found in status.listeners:
+        yield f"{found.open} of {found.limit} associations open"
 
 
 def _print_alarms(raised: Sequence[Alarm], console: Console) -> None:
