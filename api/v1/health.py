@@ -11,7 +11,7 @@ from db.operations.readiness import ANSWER_SECONDS, SharedQuery
 from db.session import transaction
 from db.settings import Settings
 
-#: Seconds for which an answer is given again: needing no key, it must not let strangers load the database.
+#: Seconds for which an answer is given again: requests without a key must not load the database.
 VALID_SECONDS = 1.0
 
 router = APIRouter(prefix="/v1", tags=["health"])

@@ -55,7 +55,7 @@ class Identities(Body):
 
 
 async def _decision(request: Request, _: Annotated[KeyHolder, Decider]) -> DecisionRequest:
-    """Read the body after the key was checked, so that no stranger can fill the memory."""
+    """Read the body after the key was checked, so that a request without a key cannot fill the memory."""
     body = b""
     async for part in request.stream():
         body += part

@@ -61,7 +61,7 @@ def make_app(broker_url: str) -> App:
         # For ever, and also after a refused command: the process holds a model that takes minutes to load.
         broker_connection_max_retries=None,
         broker_channel_error_retry=True,
-        worker_consumer="db.jobs.consumer:PatientConsumer",
+        worker_consumer="db.jobs.consumer:PausingConsumer",
         broker_transport_options={
             # kombu would pause for 2, then 4 s before it raises, and block its caller.
             "max_retries": 0,

@@ -17,7 +17,7 @@ log = structlog.get_logger()
 PAUSE_SECONDS = 2.0
 
 
-class PatientConsumer(Consumer):  # type: ignore[misc] # Celery has no types
+class PausingConsumer(Consumer):  # type: ignore[misc] # Celery has no types
     """Consumer that pauses before it reconnects and counts an outage instead of logging each failure."""
 
     def on_connection_error_before_connected(self, exc: BaseException) -> None:
