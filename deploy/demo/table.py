@@ -56,7 +56,8 @@ class DemoTable:
         table = Table("study", "modality", "state", *columns, title="studies", title_justify="left", show_lines=True)
         for line in reversed(self._lines):
             cells = self._compared(line) if self._reference_reports else (_about(line),)
-            table.add_row(str(line.id)[:8], line.modality, line.state, *cells, style=STYLES.get(line.state, ""))
+            # The end: ids begin with their time, which all studies of a demo share.
+            table.add_row(str(line.id)[-8:], line.modality, line.state, *cells, style=STYLES.get(line.state, ""))
         return table
 
     def _compared(self, line: StudyLine) -> tuple[str, str, str]:

@@ -61,3 +61,11 @@ def test_study_without_a_reference_shows_only_its_basis() -> None:
 
     assert "Secret" not in text
     assert "1 of 1 views" in text
+
+
+def test_studies_that_arrive_together_are_told_apart() -> None:
+    ids = [uuid.UUID("01a22165-0000-7000-8000-00000000000" + digit) for digit in "12"]
+    table = DemoTable({})
+    table.update([line(id=one, uid=f"2.25.{one.int}") for one in ids], {})
+
+    assert all(str(one)[-8:] in shown(table) for one in ids)
