@@ -78,7 +78,7 @@ class StudyImages:
 
     parts: list[PartImages]
     left_out: list[LeftOut]
-    #: Sentences about series: whose header contradicts itself, of which no image is shown.
+    #: Sentences about series: whose body part is doubtful, of which no image is shown.
     unread: list[str] = field(default_factory=list)
 
     @property

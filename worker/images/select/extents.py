@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from worker.images.decode.header import Header
     from worker.images.select.candidates import Candidate
 
     #: Lowest and highest coordinate towards the head, in mm.
     Extent = tuple[float, float]
+
+_Item = TypeVar("_Item")
 
 #: Share of the shorter extent that two series of one region have in common.
 _MIN_COMMON = 0.5
@@ -36,6 +38,16 @@ class Place(NamedTuple):
 def place_of(items: Sequence[Candidate]) -> Place:
     """Return the place of slices of one series, at least one."""
     return Place(items[0].header.text("FrameOfReferenceUID"), extent_of(items))
+
+
+def in_distinct_places(items: Iterable[_Item], place: Callable[[_Item], Place]) -> list[_Item]:
+    """Return the items none of which lies where an earlier one lies, or may lie."""
+    found: dict[Place, _Item] = {}
+    for item in items:
+        own = place(item)
+        if all(own.is_of(other) is False for other in found):
+            found[own] = item
+    return list(found.values())
 
 
 def extent_of(items: Iterable[Candidate]) -> Extent | None:

@@ -1,4 +1,4 @@
-"""Name the series of which no image is shown, and why, and those whose header contradicts itself."""
+"""Name the series of which no image is shown, and why, and those whose body part is doubtful."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from worker.images.select.body_parts import body_parts_of, name_of, statements_of
 from worker.images.select.candidates import NAMES, Tier, modality_of, series_of
-from worker.images.select.extents import extent_of, same_extent
+from worker.images.select.extents import extent_of, in_distinct_places, place_of, same_extent
 from worker.images.select.groups import VOLUMES
 
 if TYPE_CHECKING:
@@ -87,17 +87,38 @@ def contradictions(found: Sequence[Candidate]) -> list[str]:
 
 
 def assumed(found: Sequence[Candidate], shown: Collection[str]) -> list[str]:
-    """Return a sentence for each shown series without a body part that is read as the part of another one."""
+    """Return a sentence for each shown series whose body part may be wrong, because it does not state it itself.
+
+    It is read as the part of another series, or as that of the study, although series of the study lie elsewhere.
+    """
     series: dict[str, list[Candidate]] = defaultdict(list)
     for item in found:
         series[item.series].append(item)
     read = {item.series: item for item in found if item.sop_instance_uid in shown and item.parts}
-    return [
-        f"Series {series_of(item.header)}: no body part is given; read as {name_of(item.parts)}, the only part of the "
-        f"other series. {CHECK}."
-        for uid, item in read.items()
-        if not any(body_parts_of(each.header) for each in series[uid])
-    ]
+    sentences = []
+    for uid, item in read.items():
+        name, part = f"Series {series_of(item.header)}", name_of(item.parts)
+        if not any(body_parts_of(each.header) for each in series[uid]):
+            sentences.append(
+                f"{name}: no body part is given; read as {part}, the only part of the other series. {CHECK}."
+            )
+        elif not any(any(statements_of(each.header)) for each in series[uid]) and _has_more_places(item, found):
+            sentences.append(
+                f"{name}: the body part is given for the study only; read as {part}, although series of the study lie "
+                f"in different places. {CHECK}."
+            )
+    return sentences
+
+
+def _has_more_places(item: Candidate, found: Iterable[Candidate]) -> bool:
+    """Return whether the series read as the parts of a slice lie in more places than it has parts."""
+    if item.family not in VOLUMES:
+        return False
+    series: dict[str, list[Candidate]] = {item.series: []}
+    for each in found:
+        if (each.family, each.parts, each.tier) == (item.family, item.parts, item.tier):
+            series.setdefault(each.series, []).append(each)
+    return len(in_distinct_places(series.values(), place_of)) > len(item.parts)
 
 
 def _container(item: Candidate) -> str:

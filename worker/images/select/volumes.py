@@ -14,7 +14,7 @@ from worker.images.render.orientation import plane_of
 from worker.images.render.units import is_hounsfield
 from worker.images.select.candidates import Selection, Tier, series_of
 from worker.images.select.ct_windows import WindowShare, windows_for
-from worker.images.select.extents import headers_of, place_of
+from worker.images.select.extents import headers_of, in_distinct_places, place_of
 from worker.images.select.orientations import Orientations, position_along
 from worker.images.select.sampling import even_shares, evenly, select_frames
 
@@ -192,7 +192,7 @@ def _preferred(volumes: list[Volume], modality: str, budget: int, parts: Parts) 
         # Without a volume of several slices each image has its own orientation and place.
         if largest < _MIN_SLICES:
             return ranked[:budget]
-        return _in_distinct_places(ranked)[: max(1, min(len(parts), budget // 2))]
+        return in_distinct_places(ranked, _place_of)[: max(1, min(len(parts), budget // 2))]
     of_series: dict[object, Volume] = {}
     of_orientation: dict[object, Volume] = {}
     for volume in ranked:
@@ -203,14 +203,8 @@ def _preferred(volumes: list[Volume], modality: str, budget: int, parts: Parts) 
     return sorted(several, key=lambda volume: volume.slices[0].item.header.integer("SeriesNumber"))
 
 
-def _in_distinct_places(ranked: list[Volume]) -> list[Volume]:
-    """Return the volumes none of which lies where an earlier one lies, or may lie."""
-    found: dict[Place, Volume] = {}
-    for volume in ranked:
-        place = place_of([one.item for one in volume.slices])
-        if all(place.is_of(other) is False for other in found):
-            found[place] = volume
-    return list(found.values())
+def _place_of(volume: Volume) -> Place:
+    return place_of([one.item for one in volume.slices])
 
 
 def _windows(volume: Volume, modality: str, parts: Parts, share: int) -> list[WindowShare]:

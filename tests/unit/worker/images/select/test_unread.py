@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.unit.worker.images.studies import radiograph, series
+import pytest
+
+from tests.unit.worker.images.studies import CORONAL, radiograph, series, textured
 from worker.images.study import images_of
 
 
@@ -60,3 +62,44 @@ def test_series_of_which_all_images_are_damaged_is_named(store: Any) -> None:
 
     cause = "the pixel data is shorter than the declared image"
     assert study.limitations() == [f"2 images were not used: {cause} (series 2, CT HEAD)."]
+
+
+@pytest.mark.parametrize("elsewhere", [{"FrameOfReferenceUID": "1.2.8"}, {"place": 700}])
+def test_part_named_for_the_study_only_is_doubtful_in_different_places(store: Any, elsewhere: dict[str, Any]) -> None:
+    named = {"StudyDescription": "CT Schädel", "SpecificCharacterSet": "ISO_IR 100", "FrameOfReferenceUID": "1.2.7"}
+
+    study = images_of([*series(store, 1, 10, **named | elsewhere), *series(store, 2, 30, **named)])
+
+    assert study.parts[0].name == "CT HEAD"
+    assert study.limitations()[0] == (
+        "Series 2: the body part is given for the study only; read as HEAD, although series of the study lie in "
+        "different places. Check that the images belong to this patient and body part."
+    )
+
+
+@pytest.mark.parametrize("stated", [{"BodyPartExamined": "HEAD"}, {"SeriesDescription": "Kopf nativ"}])
+def test_part_that_the_series_names_is_not_doubtful(store: Any, stated: dict[str, Any]) -> None:
+    named = {"StudyDescription": "CT Kopf", "FrameOfReferenceUID": "1.2.7"}
+
+    study = images_of([*series(store, 1, 10, place=700, **named), *series(store, 2, 30, **named, **stated)])
+
+    assert not any("given for the study only" in sentence for sentence in study.limitations())
+
+
+def test_part_named_for_the_study_only_is_certain_in_one_place(store: Any) -> None:
+    named = {"StudyDescription": "CT Kopf", "FrameOfReferenceUID": "1.2.7", "PixelSpacing": [2, 2]}
+    localizer = {"FrameOfReferenceUID": "1.2.6", "ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}
+    facing = {"ImageOrientationPatient": CORONAL, "ImagePositionPatient": [0, 0, 110]}
+    coronal = store(textured(1), SeriesInstanceUID="1.2.4", SeriesNumber=4, **named | facing)
+
+    study = images_of(
+        [
+            *series(store, 1, 2, **named | localizer),
+            *series(store, 2, 20, **named),
+            *series(store, 3, 1, place=50, **named),
+            coronal,
+            *series(store, 5, 6, **named | {"FrameOfReferenceUID": ""}),
+        ]
+    )
+
+    assert all(sentence.startswith("Not read:") for sentence in study.limitations())
