@@ -1,4 +1,4 @@
-"""Celery's consumer of wake-up messages, patient with a broker that refuses commands, and its remote stop."""
+"""Celery's consumer of wake-up messages, which pauses before it reconnects, and its remote stop."""
 
 from __future__ import annotations
 
