@@ -76,8 +76,6 @@ class ReceivedInstance:
     called_ae_title: str = ""
 
 
-#: As in the index on accession numbers, which is partial.
-HAS_ACCESSION = text("accession_number <> ''")
 #: Studies that an ambiguous name lists: an accession number has a few.
 MAX_NAMED = 10
 
@@ -248,6 +246,7 @@ def find(session: Session, name: str, *, lock: bool = False) -> Study:
     """
     named = [
         Study.study_instance_uid == name,
+        # With the condition of the index, which is partial.
         (Study.accession_number == name) & (Study.accession_number != text("''")),
     ]
     try:
