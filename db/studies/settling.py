@@ -12,10 +12,11 @@ from collections import Counter
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ARRAY, Text, any_, case, cast, false, func, or_, select
+from sqlalchemy import case, false, func, or_, select
 
 from db.errors import Reason
 from db.models import Instance, Job, Study
+from db.models.base import any_of
 from db.states import JobState, StudyState
 from db.studies import transfers
 from db.studies.priority import ROUTINE, effective_queued_at
@@ -50,7 +51,7 @@ def has_waiting_files(waiting: Collection[str]) -> ColumnElement[bool]:
     if not waiting:
         return false()
     digest = func.encode(func.sha256(func.convert_to(Study.study_instance_uid, "UTF8")), "hex")
-    return func.left(digest, KEY_DIGITS) == any_(cast(list(waiting), ARRAY(Text)))
+    return func.left(digest, KEY_DIGITS) == any_of(waiting)
 
 
 def settle_due(
