@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import aliased
 
 from db.models import Commitment, IdentityDecision, Instance, Job, ProcedureStep, Report, ReportImage, Study
+from db.models.studies import ENDED_WITHOUT_REPORT
 from db.states import StudyState
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-ENDED = (StudyState.REPORTED, StudyState.NOT_REPORTABLE, StudyState.FAILED, StudyState.CANCELLED)
+ENDED = (StudyState.REPORTED, *ENDED_WITHOUT_REPORT)
 
 
 def next_page(session: Session, before: dt.datetime, after: str, limit: int, *, images_only: bool) -> Sequence[str]:
