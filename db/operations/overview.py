@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import ColumnElement, and_, case, func, select, text, true, tuple_
 
 from db.models import Instance, Job, Report, Study
-from db.operations import heartbeats
+from db.operations import heartbeats, queue_figures
 from db.operations.heartbeats import Role
 from db.states import OPEN_JOBS, DisplayedState, JobState, StudyState
 
@@ -237,12 +237,11 @@ def content(session: Session, study_id: uuid.UUID) -> Content:
 
 def overview(session: Session) -> Overview:
     """Return the studies by displayed state, the queue, the workers and the last error."""
-    waited = func.extract("epoch", func.clock_timestamp() - func.min(Job.queued_at))
-    depth, oldest = session.execute(select(func.count(), waited).where(Job.state == JobState.QUEUED)).one()
+    queue = queue_figures.waiting(session)
     return Overview(
         studies=counts(session),
-        queue_depth=depth,
-        oldest_waiting_seconds=None if oldest is None else float(oldest),
+        queue_depth=queue.jobs,
+        oldest_waiting_seconds=queue.oldest_seconds if queue.jobs else None,
         workers_alive=len(heartbeats.alive(session, Role.WORKER)),
         last_error=last_error(session),
     )

@@ -1,4 +1,4 @@
-"""Figures of the queue for monitoring: what waits, and how long the latest reports took."""
+"""Figures of the queue: the waiting jobs, and the durations of the latest reports."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Waiting:
 
 
 def waiting(session: Session) -> Waiting:
-    """Return what waits."""
+    """Count the queued jobs."""
     age = func.extract("epoch", func.clock_timestamp() - func.min(Job.queued_at))
     jobs, oldest = session.execute(select(func.count(), age).where(Job.state == JobState.QUEUED)).one()
     return Waiting(jobs, float(oldest or 0))
