@@ -119,9 +119,10 @@ def _unreadable(session: Session) -> tuple[str, str] | None:
     worst = max((info for info in found if info), key=lambda info: info["files"], default=None)
     if worst is None:
         return None
+    waiting = "1 received file waits" if worst["files"] == 1 else f"{worst['files']} received files wait"
     return "files_unreadable", (
-        f"{worst['files']} received files cannot be read ({worst['error']}) and wait in spool/inbox: check disk, mount"
-        " and owner of PRELIM_DATA_DIR; the log of `prelim dispatch` has their names"
+        f"{waiting} in spool/inbox and cannot be read ({worst['error']}): check disk, mount and owner of"
+        " PRELIM_DATA_DIR; the log of `prelim dispatch` has the names"
     )
 
 
@@ -140,10 +141,12 @@ def _unindexed(session: Session, after_seconds: float) -> tuple[str, str] | None
 def _quarantined(session: Session) -> tuple[str, str] | None:
     recent = Quarantined.indexed_at > func.now() - RECENT, Quarantined.reason != Reason.REPLACED
     count = session.scalar(select(func.count()).select_from(Quarantined).where(*recent))
-    detail = (
-        f"{count} objects received in the last 24 h are in quarantine and in no report: see `prelim quarantine list`"
+    if not count:
+        return None
+    objects = (
+        "1 object received in the last 24 h is" if count == 1 else f"{count} objects received in the last 24 h are"
     )
-    return ("quarantined", detail) if count else None
+    return "quarantined", f"{objects} in quarantine and in no report: see `prelim quarantine list`"
 
 
 def _waiting(session: Session, after_seconds: float) -> Alarm | None:

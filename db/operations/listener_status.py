@@ -86,6 +86,7 @@ def alarms(found: Sequence[ListenerStatus], within_seconds: float) -> Iterator[t
         ]
         if recent:
             latest = min(recent, key=lambda refusals: refusals.seconds_ago)
-            more = f" and {len(recent) - 1} other causes" if len(recent) > 1 else ""
+            others = len(recent) - 1
+            more = f" and {others} other cause{'s' * (others > 1)}" if others else ""
             when = f"{latest.seconds_ago:.0f} s ago"
             yield code, f"{when}: {latest.cause}{more}; see the senders in `prelim status`; {remedy}"
