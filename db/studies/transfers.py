@@ -20,13 +20,13 @@ LIMITATION = "The transfer from the modality broke off; images may be missing."
 
 
 def break_off(session: Session, study_instance_uid: str, association_id: str) -> int:
-    """Record that an association broke off while it sent a study that is receiving; return the number of studies.
+    """Record that an association broke off while it sent a study; return the number of studies that need the rest.
 
-    Repeating it changes nothing.
+    These are receiving, or held: a held study gets its report after a decision. Repeating it changes nothing.
     """
     noted = session.execute(
         update(Study)
-        .where(Study.study_instance_uid == study_instance_uid, Study.state == StudyState.RECEIVING)
+        .where(Study.study_instance_uid == study_instance_uid, Study.state.in_((StudyState.RECEIVING, StudyState.HELD)))
         .where(Study.broken_association_id.is_distinct_from(association_id))
         .values(broken_off_at=func.clock_timestamp(), broken_association_id=association_id)
         .returning(Study.id)

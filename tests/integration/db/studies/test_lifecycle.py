@@ -16,6 +16,7 @@ from db.operations import invariants
 from db.reports import versions
 from db.session import transaction
 from db.studies import lifecycle, transfers
+from db.studies.identity import decisions
 from db.studies.lifecycle import Recorded
 from db.studies.priority import LOW, STAT
 from tests.integration.db.conftest import Arrivals
@@ -122,6 +123,22 @@ def test_study_whose_transfer_broke_off_waits_longer_and_its_report_states_it(ar
     time.sleep(0.02)
     reason = "the transfer broke off, quiet for 0.01 s, with 1 image"
     assert settled_with(arrivals) == (reason, [transfers.LIMITATION])
+
+
+def test_transfer_of_a_held_study_that_broke_off_is_a_limitation_after_the_decision(arrivals: Arrivals) -> None:
+    arrivals.image(association_id="broken")
+    other = lifecycle.StudyAttributes(arrivals.uid, patient_id="PHANTOM-2", patient_name="PHANTOM^TWO")
+    arrivals.image(study=other, association_id="broken")
+    assert break_off(arrivals, "broken") == 2
+    with transaction(arrivals.url) as session:
+        first = lifecycle.find(session, arrivals.uid)
+        decisions.decide(session, first, decisions.Decision.KEEP_APART, "operator")
+
+    assert arrivals.settle(settle_broken_seconds=60) == []
+    assert len(arrivals.settle(settle_broken_seconds=0)) == 2
+    with transaction(arrivals.url) as session:
+        for study in (first, *decisions.siblings(session, first)):
+            assert transfers.limitations(session, study.id) == [transfers.LIMITATION]
 
 
 @pytest.mark.parametrize("association_id", ["broken", "its repetition"])
