@@ -8,7 +8,7 @@ import socket
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, exists, func, select
+from sqlalchemy import delete, event, exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import aliased
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 INTERVAL_SECONDS = 10
 #: Seconds for which the row of a dead process is kept: operators look at yesterday's.
 KEPT_SECONDS = 7 * 86400
-#: Processes whose heartbeat this process has recorded; a forked process has another name.
+#: Processes whose heartbeat this process has committed; a forked process has another name.
 _recorded: set[str] = set()
 
 
@@ -50,7 +50,8 @@ def record(session: Session, role: Role, info: dict[str, Any] | None = None, *, 
     if process not in _recorded:
         # The row of an earlier process with the same name.
         fresh["started_at"] = func.clock_timestamp()
-        _recorded.add(process)
+        # Not before: after a rollback, the jobs of the earlier process would count as those of this one.
+        event.listen(session, "after_commit", lambda _: _recorded.add(process), once=True)
     session.execute(row.on_conflict_do_update(index_elements=["name"], set_=fresh))
 
 

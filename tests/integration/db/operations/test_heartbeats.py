@@ -8,6 +8,23 @@ from db.operations.heartbeats import Role
 from db.session import transaction
 
 
+def test_first_heartbeat_after_a_rollback_begins_the_process_anew(database_url: str) -> None:
+    started = select(Process.started_at).where(Process.name == "container:1")
+    with transaction(database_url) as session:
+        session.add(Process(name="container:1", role=Role.WORKER, info={}))
+    with transaction(database_url) as session:
+        earlier = session.scalars(started).one()
+        heartbeats.record(session, Role.WORKER, process="container:1")
+        session.rollback()
+    with transaction(database_url) as session:
+        heartbeats.record(session, Role.WORKER, process="container:1")
+    with transaction(database_url) as session:
+        began = session.scalars(started).one()
+        heartbeats.record(session, Role.WORKER, process="container:1")
+
+        assert session.scalars(started).one() == began > earlier
+
+
 def test_rows_of_long_dead_processes_are_deleted_except_the_last_of_a_role(database_url: str) -> None:
     with transaction(database_url) as session:
         for role, name in ((Role.WORKER, "a:1"), (Role.WORKER, "a:2"), (Role.LISTENER, "a:3"), (Role.API, "a:4")):
