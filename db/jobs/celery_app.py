@@ -33,7 +33,7 @@ VISIBILITY_SECONDS = 3600
 
 
 class App(Celery):  # type: ignore[misc] # Celery has no types
-    """Celery application that knows whether its broker works."""
+    """Celery application with the state of its broker: `outage`."""
 
     def __init__(self, broker_url: str) -> None:
         super().__init__("prelim", broker=broker_url, set_as_current=False)
@@ -58,7 +58,7 @@ def make_app(broker_url: str) -> App:
         worker_send_task_events=True,
         task_send_sent_event=True,
         broker_connection_retry_on_startup=True,
-        # For ever, and also after a refused command: the process holds a model that takes minutes to load.
+        # Without limit, and also after a refused command: the process holds a model that takes minutes to load.
         broker_connection_max_retries=None,
         broker_channel_error_retry=True,
         worker_consumer="db.jobs.consumer:PausingConsumer",
@@ -77,7 +77,7 @@ def make_app(broker_url: str) -> App:
 def worker_arguments(settings: Settings) -> list[str]:
     """Return the arguments of Celery's command for a worker that runs in this process.
 
-    The node name has the host name and process id of its heartbeat, so that Flower tells the workers of a host apart.
+    The node name has the host name and process id of its heartbeat, so that Flower shows each worker of a host.
     """
     return [
         "worker",

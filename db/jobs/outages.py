@@ -26,7 +26,7 @@ class Failures:
 
 
 class Outage:
-    """State of the broker as this process sees it: away, hung, full or read-only."""
+    """State of the broker in this process: an outage if it is unreachable, hangs, is full or read-only."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -38,7 +38,7 @@ def candidate_waits(session: Session) -> bool:
 class PoisonTurns:
     """The next turn of a poison candidate in this process, which must be idle for it; for any number of threads.
 
-    *waits* tells whether a candidate waits in the queue.
+    *waits* returns whether a candidate waits in the queue.
     """
 
     def __init__(self, waits: Callable[[], bool]) -> None:

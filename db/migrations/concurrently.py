@@ -15,7 +15,7 @@ INVALID = text("SELECT EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regcla
 
 
 def create_indexes(definitions: Mapping[str, str]) -> None:
-    """Create each index by its name and what follows ON: `{"studies_newest": "studies (first_received_at DESC)"}`."""
+    """Create each index by name and definition after ON: `{"studies_newest": "studies (first_received_at DESC)"}`."""
     with _without_transaction():
         for name, definition in definitions.items():
             if op.get_bind().scalar(INVALID, {"name": name}):

@@ -48,7 +48,7 @@ def _refuse_newer(url: str, scripts: ScriptDirectory) -> None:
         current = MigrationContext.configure(connection).get_current_revision()
     if current is not None and current not in {script.revision for script in scripts.walk_revisions()}:
         raise ConfigurationError(
-            f"the database schema is revision {current}, newer than this version of Prelim knows: install the version"
+            f"the database schema is revision {current}, newer than this version of Prelim: install the version"
             " that upgraded it, or restore a backup made before the upgrade"
         )
 

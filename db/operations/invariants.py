@@ -141,7 +141,7 @@ def _attempts(session: Session, max_attempts: int | None) -> Iterator[Violation]
 
 
 def _overdue(session: Session) -> Iterator[Violation]:
-    """Yield what a process should have ended long ago."""
+    """Yield the transitions that are overdue."""
     now = func.now()
     leases = select(Job.id).where(Job.state == JobState.RUNNING, Job.lease_until < now - LEASE_OVERDUE)
     for job_id in session.scalars(leases):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ENDED = (JobState.FINISHED, JobState.FAILED, JobState.NOT_REPORTABLE)
 #: Jobs with one reason in the last hour below which a rising share is chance.
 MIN_JOBS = 5
-#: Share of a reason in the last hour that raises the alarm, and its least ratio to the share in the day before.
+#: Share of a reason in the last hour that raises the alarm, and its minimum ratio to the share in the day before.
 MIN_SHARE = 0.2
 MIN_RATIO = 2.0
 HOUR, DAY = text("interval '1 hour'"), text("interval '25 hours'")

@@ -29,7 +29,7 @@ DELIMITERS = frozenset((ITEM_DELIMITATION, SEQUENCE_DELIMITATION))
 SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _VRS = SHORT_VRS | LONG_VRS
-#: VRs that writers use if they do not know one.
+#: VRs that writers use for an unknown one.
 _NO_VRS = frozenset((b"--", b"??", b"  ", b"\0\0"))
 MAX_SHORT_LENGTH = 0xFFFF
 #: Bytes of the shortest element.
@@ -56,7 +56,7 @@ class Undecided(Exception):
 
 
 def is_long(vr: bytes, reserved: int, length: int) -> bool:
-    """Return whether a header with *length* after its reserved bytes has the long layout; else ask `layout_of`.
+    """Return whether a header with *length* after its reserved bytes has the long layout; if not, `layout_of` decides.
 
     Some writers give UN a short length. If it is 0, a header begins where the long length should be, and its tag makes
     a length above 65535: the element number of a tag is 0 only in group lengths.
@@ -88,7 +88,7 @@ def layout_of(buffer: Buffer, position: int, *, little_endian: bool, end: int | 
                 raise Undecided
             # Two printable characters are a VR; as part of an implicit length, they need the element behind it.
             possible = possible or (None if layout.implicit and vr.isascii() and vr.decode().isprintable() else layout)
-    # A VR of the standard, or one newer than this list, is believed even if tags do not ascend.
+    # A VR of the standard, or one newer than this list, is accepted even if tags do not ascend.
     regular = vr.isalpha() and vr.isupper()
     if regular or (end is not None and all(layout.start + layout.length > end for layout in layouts)):
         return possible or layouts[0]
@@ -179,7 +179,7 @@ class _Following:
         if group << 16 | element in DELIMITERS:
             return True
         vr = bytes(self._buffer[position + 4 : position + 6])
-        # A writer that knows no VR lacks those of neighbours too.
+        # Writers without the VR of an element lack those of its neighbours, too.
         same = group == self._tag[0] and (vr == self._vr or vr in _NO_VRS)
         known = same or vr.upper() in _VRS or (implicit and self._fits(position))
         return known and self.ascends(position)

@@ -1,4 +1,4 @@
-"""Find and delete what ended before a given time: the images of reports, or whole studies.
+"""Find the studies that ended before a given time, and delete them or the images of their reports.
 
 The unit is a Study Instance UID with all its identities. One of them that is open, held or newer keeps the others, and
 so does an object whose storage commitment result is not delivered.
@@ -42,7 +42,7 @@ def locked(session: Session, study_instance_uid: str, before: dt.datetime) -> Se
     """Return the studies of a UID, locked; none if one of them is to be kept."""
     studies = select(Study).where(Study.study_instance_uid == study_instance_uid).order_by(Study.identity_number)
     found = session.scalars(studies.with_for_update()).all()
-    # A statement of its own: it sees what was committed while this one waited for the lock.
+    # A statement of its own: it sees the commits made while the first one waited for the lock.
     kept = select(exists().where(_is_of(found), or_(~_ended(Study, before), _is_committing())))
     return [] if session.scalar(kept) else found
 

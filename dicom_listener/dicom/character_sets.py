@@ -2,7 +2,7 @@
 
 Bytes that have no meaning in the declared character sets become U+FFFD, so that a reader sees that a name is not
 complete; a name in wrong letters looks like another patient. pydicom's decoder is not used: it leaves the escapes of
-ISO IR 58 in the text and reads what it does not know as Latin-1.
+ISO IR 58 in the text and reads unknown character sets as Latin-1.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ IDENTITY = {
 #: PS3.5 9.1 also forbids leading zeros and empty components; equipment sends them nevertheless and they do no harm.
 UID = re.compile(r"[0-9.]*[0-9][0-9.]*")
 MAX_UID_CHARACTERS = 64
-#: A Series Instance UID only groups the images of a study: whatever can be stored and displayed is accepted.
+#: A Series Instance UID only groups the images of a study: any text that can be stored and displayed is accepted.
 SERIES_UID = re.compile(r"[ -.0-\[\]-~]{1,128}")
 #: Bytes inflated at a time.
 INFLATE_STEP = 256 * 1024

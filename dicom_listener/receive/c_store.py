@@ -172,7 +172,7 @@ class CStoreHandler(SpoolingHandler):
         data_sets.check_identity(reader, self.sop_class_uid, self.sop_instance_uid)
 
     def tag(self, reader: data_sets.Reader) -> str:
-        """Return study and urgency, so that the dispatcher need not read the object to know them.
+        """Return study and urgency, so that the dispatcher need not read them from the object.
 
         The site's rules (PRELIM_PRIORITY_RULES) apply to the AE titles.
         """

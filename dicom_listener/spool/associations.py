@@ -1,4 +1,4 @@
-"""Marks of associations: files by which the listener tells the dispatcher what is being sent, or broke off.
+"""Marks of associations: files that pass on open and broken transfers from the listener to the dispatcher.
 
 They survive a restart of either process:
 

@@ -1,4 +1,4 @@
-"""Files of the inbox that wait to be indexed: each is listed once, and its name tells its study and its urgency.
+"""Files of the inbox that wait to be indexed: each is listed once, and its name has its study and its urgency.
 
     <uuid>-<u|r><16 digits>.dcm  an object: urgent or routine, study_key of its Study Instance UID
     <uuid>.dcm                   a request of another service, or an object recovered after a crash: of an unknown study

@@ -1,4 +1,4 @@
-"""Mark the instances whose header does not say of which patient they are."""
+"""Mark the instances whose header has neither Patient ID nor Patient's Name."""
 
 import sqlalchemy as sa
 from alembic import op

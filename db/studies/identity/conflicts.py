@@ -141,7 +141,7 @@ def _fitting(session: Session, studies: Sequence[Study], received: ReceivedInsta
         fitting = _decided(session, studies, given)
     if len(fitting) > 1:
         same, by_series = [study for study in fitting if _is_same(study, given)], _of_series(session, fitting, received)
-        # A study without demographics, kept apart, fits every object; it has no claim to one that names its patient.
+        # A study without demographics, kept apart, fits every object: identified ones go by equal values first.
         best_first = (same, by_series) if identity.is_identified(given) else (by_series, same)
         fitting = next((found for found in best_first if len(found) == 1), [])
     return fitting[0] if fitting else None

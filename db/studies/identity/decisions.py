@@ -1,4 +1,4 @@
-"""Carry out a person's decision about the identities of a held study, and say in reports what was decided."""
+"""Carry out a person's decision about the identities of a held study, and state it in reports."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def _release(session: Session, study: Study) -> None:
 
 
 def sentences(session: Session, study_id: uuid.UUID) -> list[str]:
-    """Return the sentences of a report about the identity of its study: what a person corrected, what is uncertain."""
+    """Return the sentences of a report about the identity of its study: corrections, unidentified images."""
     return [*_corrections(session, study_id), *_unidentified(session, study_id)]
 
 

@@ -70,7 +70,7 @@ def differences(known: Identity, received: Identity) -> list[str]:
 
 
 def is_identified(received: Identity) -> bool:
-    """Return whether an object says of which patient it is."""
+    """Return whether an object has a Patient ID or a Patient's Name."""
     return bool(_text(received.patient_id)) or any(_groups(received.patient_name))
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from db.models import Study
     from db.studies.lifecycle import ReceivedInstance
 
-#: Columns of a file that change hands.
+#: Columns of a file: its instance and its row in quarantine exchange them.
 FILE_COLUMNS = ("file_path", "file_bytes", "sha256", "calling_ae_title", "received_at")
 #: Columns of an instance from the header of its new file.
 HEADER_COLUMNS = ("transfer_syntax_uid", "series_number", "instance_number", "modality", "body_part")
@@ -41,7 +41,7 @@ def replace(
     """Give the instance the file *received*, and put its old file at *old_path* into quarantine, as `replaced`.
 
     *link_files* is called under the locks, and makes both files durable at their new paths. The demographics of the
-    study follow, and a new revision begins, whose report says so. Raises NotPossible if the object or its study has
+    study follow, and the report of the new revision states it. Raises NotPossible if the object or its study has
     changed in the meantime.
     """
     study = _locked(session, received)
