@@ -42,7 +42,7 @@ class MissingUID(Refusal):
 
 
 class MalformedUID(Refusal):
-    """Raised when a UID has other characters than digits and dots; a Series Instance UID: if it cannot be kept."""
+    """Raised when a UID is not 1 to 64 digits and dots (for a Series Instance UID: 1 to 128 printable characters)."""
 
     status = 0xC002
 
