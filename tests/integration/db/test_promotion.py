@@ -43,13 +43,7 @@ class Standby(Postgres):
     def prepare(self) -> None:
         source = ["--host=127.0.0.1", f"--port={self._proxy.port}", f"--username={USER}"]
         backup = spawn(
-            [
-                self._program("pg_basebackup"),
-                *source,
-                "--pgdata=/proc/self/cwd",
-                "--write-recovery-conf",
-                "--checkpoint=fast",
-            ],
+            [self._program("pg_basebackup"), *source, *BACKUP],
             death_signal=signal.SIGKILL,
             account=self.account,
             cwd=self._account_directory("cluster"),
@@ -82,6 +76,7 @@ def test_promoted_standby_without_the_last_claims_gets_one_report_a_revision(
 
         proxy.forwarding.clear()
         lost = claimed(primary.url, count // 2)
+        assert len(lost) == count // 2
         for claim in lost[::3]:
             finish(primary.url, claim)
         assert primary.process
