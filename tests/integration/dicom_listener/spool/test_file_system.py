@@ -15,6 +15,7 @@ from dicom_listener import dispatch
 from dicom_listener.receive.listener import Listener
 from dicom_listener.spool import file_system
 from dicom_listener.spool.durable import Spool
+from tests.conftest import missing
 from tests.integration.dicom_listener.listening import settings_for
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def spool(tmp_path: Path) -> Spool:
 def elsewhere(tmp_path: Path) -> Iterator[Path]:
     """A directory on another file system."""
     if not SHARED_MEMORY.exists() or SHARED_MEMORY.stat().st_dev == tmp_path.stat().st_dev:
-        pytest.skip("no second file system")
+        missing("a second file system at /dev/shm")
     with tempfile.TemporaryDirectory(dir=SHARED_MEMORY) as directory:
         yield Path(directory)
 
