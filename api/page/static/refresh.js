@@ -30,7 +30,9 @@ function apply(page) {
   if (!shown.dataset.version && fresh.dataset.version) return replace(shown, fresh);
   for (const part of document.querySelectorAll("[data-refresh]")) {
     const other = page.getElementById(part.id);
-    if (other && !isSelected(part)) replace(part, other);
+    if (!other || isSelected(part)) continue;
+    keepState(part, other);
+    replace(part, other);
   }
 }
 
@@ -39,6 +41,14 @@ function replace(part, fresh) {
   const focused = document.activeElement?.id;
   part.replaceWith(fresh);
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+}
+
+// The age and what the reader has opened are states of this page, not of the server's.
+function keepState(part, fresh) {
+  const shown = part.querySelectorAll("details");
+  fresh.querySelectorAll("details").forEach((details, index) => (details.open = Boolean(shown[index]?.open)));
+  const counter = fresh.querySelector("#age");
+  if (counter) counter.textContent = part.querySelector("#age").textContent;
 }
 
 function isSelected(part) {

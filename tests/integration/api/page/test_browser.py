@@ -73,6 +73,12 @@ def log_in(tab: Tab, address: str, key: str, path: str = "/") -> None:
     tab.wait(f"location.pathname === '{path}' && document.readyState === 'complete'")
 
 
+def refresh(tab: Tab) -> None:
+    """Refresh the page and wait until that is done."""
+    tab.evaluate("window.refreshed = false; refresh().then(() => { window.refreshed = true })")
+    tab.wait("window.refreshed")
+
+
 def test_reader_logs_in_and_opens_a_report_with_its_image(tab: Tab, address: str, key: str, arrivals: Arrivals) -> None:
     study_id = arrivals.reported(arrivals.draft([png(size=96)]))
     log_in(tab, address, key)
@@ -137,6 +143,16 @@ def test_hung_server_is_noticed_and_selected_text_stays(
     process.send_signal(signal.SIGCONT)
     tab.evaluate("refresh()")
     tab.wait("document.querySelector('#stale') === null")
+
+
+def test_opened_details_stay_open(tab: Tab, address: str, key: str, arrivals: Arrivals) -> None:
+    study_id = arrivals.failed()
+    log_in(tab, address, key, f"/studies/{study_id}")
+    tab.evaluate("document.querySelector('#status summary').click()")
+    refresh(tab)
+
+    assert tab.evaluate("document.querySelector('#status details').open")
+    assert tab.errors == []
 
 
 def test_every_printed_sheet_names_patient_and_banner(
