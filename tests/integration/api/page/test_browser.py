@@ -129,7 +129,7 @@ def test_hung_server_is_noticed_and_selected_text_stays(
     log_in(tab, address, key)
     tab.evaluate("getSelection().selectAllChildren(document.querySelector('tbody bdi'))")
     arrivals.receiving(patient_name="Roe^Ann")
-    tab.evaluate("refresh()")
+    refresh(tab)
     tab.evaluate("updated = Date.now() - 3000")
     tab.wait("document.querySelector('#age').innerText.startsWith('Updated ')")
     assert tab.evaluate("getSelection().toString()") == "Doe, Jane"
