@@ -31,7 +31,7 @@ class Heartbeat:
             self._writing = asyncio.create_task(asyncio.to_thread(self.write))
 
     def write(self) -> None:
-        """Write it; a database that cannot be reached is not logged here, but by each request that needs it."""
+        """Write the heartbeat; a database that cannot be reached is not logged here, but by db.session."""
         try:
             with transaction(self._settings.database(), durable=False) as session:
                 heartbeats.record(session, heartbeats.Role.API)
