@@ -13,6 +13,7 @@ import pytest
 from db.operations import alarms, disk
 from dicom_listener.receive.listener import Listener
 from dicom_listener.spool import inbox, writer
+from tests.conftest import missing
 from tests.fuzz.wire import Client, ct_slice
 from tests.integration.dicom_listener.listening import settings_for, stored
 from tests.polling import wait_until
@@ -39,7 +40,7 @@ def mounted(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         program = shutil.which("mount")
         command = [str(program), "-t", "tmpfs", "-o", options, "tmpfs", folder]
         if program is None or subprocess.run(command, check=False).returncode:
-            pytest.skip("no privilege to mount a file system")
+            missing("the privilege to mount a file system")
         return folder
 
     yield mount

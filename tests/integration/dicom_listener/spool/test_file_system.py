@@ -68,7 +68,7 @@ def test_file_system_without_links_is_refused(spool: Spool, code: int, monkeypat
 def test_file_system_with_few_inodes_is_refused(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_system, "MIN_INODES", 2**62)
     if os.statvfs(spool.root).f_files == 0:
-        pytest.skip("inodes without a limit")
+        missing("a file system with a limit of inodes")
     with pytest.raises(ConfigurationError, match=r"only \d+ inodes in all"):
         file_system.require(spool)
 
