@@ -19,6 +19,11 @@ LEVELS = {"LOW": LOW, "ROUTINE": ROUTINE, "MEDIUM": ROUTINE, "HIGH": HIGH, "STAT
 CLASS_SECONDS = 315_360_000
 
 
+def is_urgent(word: str) -> bool:
+    """Return whether *word* names a priority above routine."""
+    return LEVELS.get(word, ROUTINE) > ROUTINE
+
+
 def highest(*priorities: int) -> int:
     """Return the highest priority other than routine, which is also the default of senders that set none."""
     return max((priority for priority in priorities if priority != ROUTINE), default=ROUTINE)

@@ -6,6 +6,7 @@ import datetime as dt
 import time
 from typing import TYPE_CHECKING
 
+from db.studies.priority import is_urgent
 from db.studies.settling import study_key
 from db.studies.sop_classes import is_reportable
 from dicom_listener.dicom import data_sets
@@ -122,7 +123,6 @@ class SpoolingHandler:
 #: C-STORE priority (PS3.7 9.3.1.1) and Requested Procedure Priority (PS3.3 C.4.11) of urgent objects.
 HIGH = 1
 REQUESTED_PROCEDURE_PRIORITY = 0x00401003
-URGENT_WORDS = frozenset((b"STAT", b"HIGH"))
 
 
 class CStoreHandler(SpoolingHandler):
@@ -177,5 +177,5 @@ class CStoreHandler(SpoolingHandler):
         The site's rules (PRELIM_PRIORITY_RULES) apply to the AE titles.
         """
         uid = data_sets.parse_uid(reader.values[data_sets.STUDY_INSTANCE_UID], "Study Instance UID")
-        requested = reader.values.get(REQUESTED_PROCEDURE_PRIORITY, b"").strip().upper()
-        return tag(study_key(uid), urgent=self._high or requested in URGENT_WORDS or self._transfer.urgent)
+        requested = reader.values.get(REQUESTED_PROCEDURE_PRIORITY, b"").strip().upper().decode("latin-1")
+        return tag(study_key(uid), urgent=self._high or is_urgent(requested) or self._transfer.urgent)

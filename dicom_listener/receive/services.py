@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from db.operations import heartbeats
+from db.studies.priority import is_urgent
 from dicom_listener.receive import dimse, negotiation, status_file
 from dicom_listener.receive.c_store import CStoreHandler
 from dicom_listener.receive.counters import LogBudget, RefusalCounter
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-#: Priorities of the site's rules whose objects are indexed first.
-URGENT_LEVELS = ("HIGH", "STAT")
 #: Pairs of calling AE title and cause shown to operators.
 MAX_SENDERS = 20
 STEP_HANDLERS = {dimse.N_CREATE_RQ: StepCreateHandler, dimse.N_SET_RQ: StepSetHandler}
@@ -104,7 +103,7 @@ class Services:
     def _transfer(self, peer: Peer) -> Transfer:
         rules = self._settings.study.priority_rules
         levels = (rules.get(title.strip(), "") for title in (peer.calling_ae_title, peer.called_ae_title))
-        return self._transfers.of(peer.association_id, urgent=any(level in URGENT_LEVELS for level in levels))
+        return self._transfers.of(peer.association_id, urgent=any(map(is_urgent, levels)))
 
     def count_refusal(self, kind: Kind, peer: Peer, cause: str) -> None:
         """Count a rejected association or a refused request."""
