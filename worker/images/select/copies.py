@@ -1,4 +1,4 @@
-"""Find volumes that were sent again under other UIDs: same positions, same pixels."""
+"""Find volumes that were sent again under other UIDs: same positions and orientation, same pixels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MAX_COMPARED = 1 << 20
 def copies_of(candidates: Sequence[Candidate]) -> set[str]:
     """Return the SOP Instance UIDs of the series that repeat an earlier one of *candidates*.
 
-    Pixels are read only of series whose slices agree in number, size and position.
+    Pixels are read only of series whose slices agree in number, size, position and orientation.
     """
     series: dict[str, list[Candidate]] = defaultdict(list)
     for item in candidates:
@@ -39,9 +39,11 @@ def copies_of(candidates: Sequence[Candidate]) -> set[str]:
 
 
 def _geometry(ordered: Sequence[Candidate]) -> tuple[object, ...]:
-    first = ordered[0]
-    keys = (item.header.numbers("ImagePositionPatient") for item in ordered)
-    return first.family, first.header.integer("Rows"), first.header.integer("Columns"), first.header.frames, *keys
+    header = ordered[0].header
+    size = header.integer("Rows"), header.integer("Columns"), header.frames
+    # With another orientation, the same pixels may show another side as the left one.
+    orientation = header.of_frames([0])[0].numbers("ImageOrientationPatient")
+    return ordered[0].family, *size, orientation, *(item.header.numbers("ImagePositionPatient") for item in ordered)
 
 
 def _repeated(alike: Sequence[list[Candidate]]) -> list[list[Candidate]]:

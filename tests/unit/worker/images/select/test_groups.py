@@ -225,6 +225,16 @@ def test_volume_sent_twice_is_shown_once_and_named(store: Any) -> None:
     assert study.limitations() == ["Not read: series 7, MR HEAD, 8 images (a copy of another series)."]
 
 
+def test_same_pixels_with_another_orientation_are_no_copy(store: Any) -> None:
+    def stored(number: int, orientation: list[int]) -> list[StoredInstance]:
+        facing = {"ImageOrientationPatient": orientation, "SeriesNumber": number, "SeriesInstanceUID": f"1.2.{number}"}
+        return [store(textured(each), ImagePositionPatient=[0, 0, 5.0 * each], **facing) for each in range(4)]
+
+    study = images_of([*stored(2, AXIAL), *stored(3, [-1, 0, 0, 0, 1, 0])])
+
+    assert study.limitations() == ["Not read: series 3, CT, 4 images (another series of the same region)."]
+
+
 def test_maps_with_the_same_empty_frames_are_no_copies(store: Any) -> None:
     def enhanced(number: int) -> Any:
         frames = np.zeros((60, 128, 128), np.int16)
