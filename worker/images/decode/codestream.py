@@ -73,9 +73,8 @@ def colours_of(stream: Codestream, photometric: str) -> tuple[str, str]:
             wrong = photometric.startswith("YBR_FULL")
             return "RGB", f"the samples have a component transform, which contradicts {photometric}" if wrong else ""
         if photometric in _UNTRANSFORMED:
-            return _UNTRANSFORMED[
-                photometric
-            ], f"the samples have no component transform, which contradicts {photometric}"
+            problem = f"the samples have no component transform, which contradicts {photometric}"
+            return _UNTRANSFORMED[photometric], problem
     if stream.colour:
         return ("RGB" if stream.colour == "RGB" else "YBR_FULL"), ""
     return _UNTRANSFORMED.get(photometric, photometric), ""
