@@ -24,9 +24,10 @@ from rich.table import Table
 from sqlalchemy import make_url, text
 
 from api.app import create_app
+from api.v1 import health
 from db.access import keys
 from db.migrations.upgrade import migrate
-from db.operations import overview
+from db.operations import heartbeats, overview
 from db.session import engine, transaction
 from db.settings import Settings
 from db.studies import lifecycle, settling
@@ -221,9 +222,20 @@ def settings_for(url: str, folder: Path) -> Settings:
     return Settings(database_url=url, data_dir=folder, settle_seconds=10**8, settle_cap_seconds=10**8)
 
 
+def _trouble(url: str) -> None:
+    """Make the health check read all that it can: everything is alive, jobs are claimed, and no report is written."""
+    with transaction(url) as session:
+        for role in ("worker", "dispatcher", "listener", "api"):
+            heartbeats.record(session, heartbeats.Role(role), process=f"bench:{role}")
+        session.execute(text("UPDATE jobs SET claimed_at = now() + interval '1 day' WHERE id = md5('j2.25.77')::uuid"))
+
+
 def measure(settings: Settings) -> dict[str, float]:
     """Return the median milliseconds of each operation on one database."""
     url = settings.database()
+    # The query itself is timed, not an answer that is given again.
+    health.VALID_SECONDS = 0
+    _trouble(url)
     with transaction(url) as session:
         key = keys.create(session, "bench")
     with TestClient(create_app(settings), headers={"Authorization": f"Bearer {key}"}) as client:
