@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,14 +14,12 @@ import pytest
 from db.operations import alarms, disk
 from dicom_listener.receive.listener import Listener
 from dicom_listener.spool import inbox, writer
-from tests.conftest import missing
 from tests.fuzz.wire import Client, ct_slice
 from tests.integration.dicom_listener.listening import settings_for, stored
 from tests.polling import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from db.settings import Settings
 
@@ -30,17 +29,32 @@ PIXELS = 400_000
 INODES = 25_000
 
 
+class SmallDisk:
+    """Figures of a file system of limited size, computed from the files in one folder."""
+
+    def __init__(self, folder: Path, size: int, inodes: int) -> None:
+        self._folder, self._size, self._inodes = folder, size, inodes
+        self._statvfs = os.statvfs
+
+    def statvfs(self, path: Path) -> os.statvfs_result:
+        if not Path(path).is_relative_to(self._folder):
+            return self._statvfs(path)
+        sizes = [file.lstat().st_blocks * 512 for file in self._folder.rglob("*") if file.exists()]
+        free, names = max(self._size - sum(sizes), 0) // 4096, self._inodes - len(sizes)
+        return os.statvfs_result((4096, 4096, self._size // 4096, free, free, self._inodes, names, names, 0, 255))
+
+
 @pytest.fixture
-def mounted(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Mount a small file system; needs the privilege to do so."""
+def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, int], Path]]:
+    """Mount a file system with limits of MiB and inodes; without the privilege to mount, only report its figures."""
     folder = tmp_path / "disk"
     folder.mkdir()
 
-    def mount(options: str) -> Path:
-        program = shutil.which("mount")
+    def mount(mib: int, inodes: int) -> Path:
+        program, options = shutil.which("mount"), f"size={mib}m,nr_inodes={inodes}"
         command = [str(program), "-t", "tmpfs", "-o", options, "tmpfs", folder]
         if program is None or subprocess.run(command, check=False).returncode:
-            missing("the privilege to mount a file system")
+            monkeypatch.setattr(os, "statvfs", SmallDisk(folder, mib * MIB, inodes).statvfs)
         return folder
 
     yield mount
@@ -49,16 +63,16 @@ def mounted(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
 
 @pytest.mark.parametrize(
-    "options", [pytest.param("size=24m", id="bytes"), pytest.param(f"size=200m,nr_inodes={INODES + 400}", id="inodes")]
+    ("mib", "inodes"), [pytest.param(24, 10 * INODES, id="bytes"), pytest.param(200, INODES + 400, id="inodes")]
 )
 def test_full_file_system_refuses_in_time_and_recovers(
-    mounted: Callable[[str], Path], options: str, monkeypatch: pytest.MonkeyPatch
+    small_disk: Callable[[int, int], Path], mib: int, inodes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(disk, "RESERVED_BYTES", 8 * MIB)
     monkeypatch.setattr(disk, "RESERVED_INODES", INODES)
     monkeypatch.setattr(writer, "FREE_SPACE_VALID_SECONDS", 0)
     monkeypatch.setattr(inbox, "PREPARED_FILES", 4)
-    settings = settings_for(mounted(options))
+    settings = settings_for(small_disk(mib, inodes))
     with Listener(settings) as listener, Client(listener.port) as client:
         client.associate()
         acknowledged = fill(client)
