@@ -58,7 +58,8 @@ class FeatureStats:
 
     `mean` and `std` [layers, patches, channels]; `detector` scores out-of-distribution images; `images` is the number
     of reference images; `weights` [features, labels], in units of each label's standard deviation, has no columns if
-    the reference set has no labels; `part_detectors` score images of each body part, if the reference set has several.
+    the reference set has no labels; `label_names` names the columns ("nodule left": finding and side); `part_detectors`
+    score images of each body part, if the reference set has several.
     """
 
     mean: Array
@@ -66,6 +67,7 @@ class FeatureStats:
     detector: OodDetector
     images: int
     weights: Array
+    label_names: tuple[str, ...] = ()
     part_detectors: Mapping[str, OodDetector] = field(default_factory=dict)
 
     @classmethod
@@ -90,7 +92,8 @@ class FeatureStats:
         mean, std = moments.mean.astype(np.float32), moments.std().astype(np.float32)
         features = [_regressors(((layer.astype(np.float32) - mean[-1]) / std[-1])[None])[0] for layer in last_layers]
         detector, part_detectors = OodDetector.fit(ood_tokens), _part_detectors(ood_tokens, body_parts)
-        return cls(mean, std, detector, moments.count, _ridge_weights(features, labels), part_detectors)
+        names, weights = _ridge_weights(features, labels)
+        return cls(mean, std, detector, moments.count, weights, names, part_detectors)
 
     @property
     def threshold(self) -> float:
@@ -127,21 +130,21 @@ class FeatureStats:
         arrays: dict[str, Any] = _arrays("gate", self.detector)
         for number, detector in enumerate(self.part_detectors.values()):
             arrays |= _arrays(f"part{number}", detector)
-        parts = np.array([*self.part_detectors], np.str_)
-        np.savez(
-            path, mean=self.mean, spread=self.std, weights=self.weights, pictures=self.images, parts=parts, **arrays
-        )
+        arrays["parts"] = np.array([*self.part_detectors], np.str_)
+        arrays["labels"] = np.array(self.label_names, np.str_)
+        np.savez(path, mean=self.mean, spread=self.std, weights=self.weights, pictures=self.images, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> FeatureStats:
-        """Read the file that `save` wrote; raises ConfigurationError if it is unreadable."""
+        """Read the file that `save` wrote; raises ConfigurationError if it is unreadable or of an earlier version."""
         try:
             with np.load(path, allow_pickle=False) as stored:
-                # Files of earlier versions have no detectors of body parts.
-                parts = enumerate(map(str, stored["parts"])) if "parts" in stored else ()
-                part_detectors = {part: _detector(stored, f"part{number}") for number, part in parts}
-                statistics = stored["mean"], stored["spread"], _detector(stored, "gate")
-                return cls(*statistics, int(stored["pictures"]), stored["weights"], part_detectors)
+                part_detectors = {
+                    str(part): _detector(stored, f"part{number}") for number, part in enumerate(stored["parts"])
+                }
+                names = tuple(map(str, stored["labels"]))
+                statistics = stored["mean"], stored["spread"], _detector(stored, "gate"), int(stored["pictures"])
+                return cls(*statistics, stored["weights"], names, part_detectors)
         except (OSError, KeyError, ValueError) as error:
             raise ConfigurationError(f"unreadable file {path.name}: build the reference index again") from error
 
@@ -172,13 +175,13 @@ def _part_detectors(ood_tokens: Sequence[Array], body_parts: Sequence[str]) -> d
     return {part: OodDetector.fit(of_part[part]) for part in enough}
 
 
-def _ridge_weights(features: Sequence[Array], labels: Sequence[Collection[str]]) -> Array:
-    """Return the weights [features, labels] of a ridge regression in its dual form; columns by name of the label."""
+def _ridge_weights(features: Sequence[Array], labels: Sequence[Collection[str]]) -> tuple[tuple[str, ...], Array]:
+    """Return the names of the labels and the weights [features, labels] of a ridge regression in its dual form."""
     fitted = labels[: len(features)]
     counts = Counter(name for names in fitted for name in set(names))
     names = sorted(name for name, count in counts.items() if count >= MIN_IMAGES_PER_LABEL)
     if not names:
-        return np.zeros((0, 0), np.float32)
+        return (), np.zeros((0, 0), np.float32)
     inputs = np.stack(features)
     targets = np.array([[name in image for name in names] for image in fitted], np.float32)
     targets -= targets.mean(axis=0)
@@ -189,7 +192,7 @@ def _ridge_weights(features: Sequence[Array], labels: Sequence[Collection[str]])
     # Leave-one-out predictions: in-sample scores would overweight the labels that are hard to predict.
     predicted = targets - dual / np.diag(inverse)[:, None]
     weights: Array = (inputs.T @ dual / inputs.shape[1] / (predicted.std(axis=0) + 1e-6)).astype(np.float32)
-    return weights
+    return tuple(names), weights
 
 
 def _regressors(standardised: Array) -> Array:

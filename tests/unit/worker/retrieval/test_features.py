@@ -154,6 +154,8 @@ def test_files_on_disk_keep_their_format(tmp_path: Path) -> None:
         mean=known.mean,
         spread=known.std,
         weights=known.weights,
+        labels=np.array([], np.str_),
+        parts=np.array([], np.str_),
         pictures=300,
         gate_mean=detector.mean,
         gate_spread=detector.std,
@@ -166,6 +168,29 @@ def test_files_on_disk_keep_their_format(tmp_path: Path) -> None:
 
     assert (again.score(tokens(4, 10)) == known.score(tokens(4, 10))).all()
     assert again.threshold == known.threshold
+
+
+def test_columns_of_the_regression_keep_the_names_of_their_labels(tmp_path: Path) -> None:
+    marked = tokens(60, 21)
+    marked[:20, :, 3] += 5.0
+    labels = [{"nodule left"} if number < 20 else {"cardiomegaly "} for number in range(60)]
+    FeatureStats.fit([marked], labels).save(tmp_path / "stats.npz")
+
+    again = FeatureStats.load(tmp_path / "stats.npz")
+
+    assert again.label_names == ("cardiomegaly ", "nodule left")
+    scores = again.embed(marked)[:, :2]
+    assert scores[:20, 1].mean() > 0 > scores[20:, 1].mean()
+    assert scores[:20, 0].mean() < 0 < scores[20:, 0].mean()
+
+
+def test_a_file_without_names_of_labels_must_be_built_again(tmp_path: Path) -> None:
+    stats().save(tmp_path / "stats.npz")
+    with np.load(tmp_path / "stats.npz") as stored:
+        np.savez(tmp_path / "old.npz", **{key: stored[key] for key in stored if key != "labels"})
+
+    with pytest.raises(ConfigurationError, match="build the reference index again"):
+        FeatureStats.load(tmp_path / "old.npz")
 
 
 def test_a_damaged_file_is_rejected(tmp_path: Path) -> None:

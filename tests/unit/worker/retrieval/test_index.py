@@ -84,7 +84,9 @@ def test_labels_of_the_reference_reports_are_part_of_the_vectors(tmp_path: Path)
             writer.add(case(number), images(1, number), {"nodule left"} if number < 5 else set())
         writer.write()
 
-    assert FeatureStats.load(tmp_path / "s1" / "0.npz").weights.shape[1] == 1
+    stats = FeatureStats.load(tmp_path / "s1" / "0.npz")
+    assert stats.label_names == ("nodule left",)
+    assert stats.weights.shape[1] == 1
 
 
 def test_only_cases_of_the_same_modality_are_found(tmp_path: Path) -> None:
@@ -309,14 +311,10 @@ def test_body_part_with_few_reference_patients_is_not_judged(tmp_path: Path) -> 
     assert resembled(two_parts(tmp_path, spines=25), images(1, 7), "SPINE") == ""
 
 
-def test_snapshot_of_an_earlier_version_has_no_detectors_of_body_parts(tmp_path: Path) -> None:
+def test_each_body_part_with_enough_images_has_its_own_detector(tmp_path: Path) -> None:
     two_parts(tmp_path)
-    stats = FeatureStats.load(tmp_path / "s1" / "0.npz")
-    with np.load(tmp_path / "s1" / "0.npz") as stored:
-        np.savez(tmp_path / "old.npz", **{key: stored[key] for key in stored if not key.startswith("part")})
 
-    assert sorted(stats.part_detectors) == ["CHEST", "SPINE"]
-    assert FeatureStats.load(tmp_path / "old.npz").part_detectors == {}
+    assert sorted(FeatureStats.load(tmp_path / "s1" / "0.npz").part_detectors) == ["CHEST", "SPINE"]
 
 
 def test_only_cases_of_the_same_body_part_are_quoted(tmp_path: Path) -> None:
