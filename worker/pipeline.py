@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from worker.images.encode import encoded
 from worker.images.study import images_of
 from worker.limitations import NO_TEXT, ReadPart, basis_of, fixed_text, limitations
 from worker.model.engine.request import Request
+from worker.model.port import wait
 from worker.prompting import wording
 from worker.prompting.report import QuotedCase, Section, joined, report_prompt, split_report
 from worker.retrieval.retrieve import Query, Retrieval, retrieve
@@ -26,7 +27,6 @@ from worker.retrieval.retrieve import Query, Retrieval, retrieve
 if TYPE_CHECKING:
     import uuid
     from collections.abc import Callable, Mapping, Sequence
-    from concurrent.futures import Future
 
     import numpy.typing as npt
 
@@ -34,32 +34,12 @@ if TYPE_CHECKING:
     from db.settings import Settings
     from worker.images.study import StoredInstance
     from worker.images.study_images import PartImages, StudyImages
-    from worker.model.engine.request import FinishReason, Generation, Timings
+    from worker.model.engine.request import FinishReason, Timings
+    from worker.model.port import Model
     from worker.retrieval.retrieve import Index
 
     #: Report texts by case id; a case deleted since the snapshot was built is missing.
     ReadReports = Callable[[Sequence[uuid.UUID]], Mapping[uuid.UUID, str]]
-
-#: Interval at which the waiting thread checks the engine's progress, in seconds: a small part of any lease.
-PROGRESS_POLL_SECONDS = 0.5
-
-
-class Model(Protocol):
-    """A model that serves requests: worker.model.resident_model.ResidentModel, or a fake."""
-
-    @property
-    def digest(self) -> str:
-        """Digest of the weights."""
-
-    @property
-    def progress(self) -> int:
-        """Number of steps the engine has made, for any request."""
-
-    def patch_tokens(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
-        """Return vision tokens for retrieval: [images, layers, patches, channels]."""
-
-    def submit(self, request: Request) -> Future[Generation]:
-        """Start to generate an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +194,7 @@ class Pipeline:
         steps.ended("prompt")
         try:
             for part, future in submitted:
-                generation = self._wait(future, steps.on_progress)
+                generation = wait(self.model, future, steps.on_progress)
                 part.text, part.finish_reason = generation.text, generation.finish_reason
                 steps.parts_of_generation(generation.timings)
         finally:
@@ -230,22 +210,6 @@ class Pipeline:
             max_new_tokens=self.settings.model.max_new_tokens,
             deadline_seconds=self.settings.model.report_deadline_seconds,
         )
-
-    def _wait(self, future: Future[Generation], on_progress: Callable[[], None]) -> Generation:
-        """Wait for the answer; report progress only while the engine steps, so that a hanging engine loses its leases.
-
-        Steps for any request count, not only this one's tokens: a request that waits for a free slot keeps its lease.
-        """
-        progress = self.model.progress
-        while True:
-            try:
-                return future.result(timeout=PROGRESS_POLL_SECONDS)
-            except TimeoutError:
-                if future.done():
-                    raise
-                if self.model.progress > progress:
-                    progress = self.model.progress
-                    on_progress()
 
     def _draft(self, run: _Run) -> Draft:
         findings, impression = joined(_sections(run.parts))
