@@ -131,7 +131,7 @@ class ResidentModel:
         )
         if prompt.pending_tiles:
             runner.encode_images([prompt], prompt.pending_tiles)
-        if runner.prefill(0, prompt, 0, len(prompt)) == NO_TOKEN:
+        if runner.prefill(0, prompt, 0, len(prompt)).token == NO_TOKEN:
             dtype = str(self.checkpoint.model.dtype).removeprefix("torch.")
             raise ConfigurationError(
                 f"the checkpoint {self.name} computes non-finite numbers: its weights are damaged, or too "

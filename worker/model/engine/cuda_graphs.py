@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from worker.model.engine.model_runner import next_tokens
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from worker.model.engine.model_runner import NextToken
     from worker.model.engine.transformers_runner import BatchedRunner
 
 #: Smallest width of the cache that a step reads, in columns; further widths are doubled. Unused columns cost little
@@ -28,15 +31,15 @@ class PaddedDecoder:
     def __init__(self, runner: BatchedRunner) -> None:
         self._runner = runner
 
-    def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> list[int]:
+    def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> list[NextToken]:
         """Decode one step; see ModelRunner.decode."""
         count = len(tokens)
         padding = _padded_size(count, 1, self._runner.max_sequences) - count
         # Padding rows write to their last column, which no sequence reaches: a sequence's last token is never stored.
         # Their results are dropped.
         inputs = torch.tensor([[*tokens, *[0] * padding], [*lengths, *[self._runner.max_tokens - 1] * padding]])
-        next_tokens = self.run(inputs, _padded_size(max(lengths) + 1, MIN_WIDTH, self._runner.max_tokens))
-        return [int(token) for token in next_tokens[:count].tolist()]
+        chosen = self.run(inputs, _padded_size(max(lengths) + 1, MIN_WIDTH, self._runner.max_tokens))
+        return next_tokens(chosen[:count].tolist())
 
     def run(self, inputs: torch.Tensor, width: int) -> torch.Tensor:
         """Run the step on padded *inputs*."""
@@ -58,10 +61,10 @@ class CudaGraphDecoder(PaddedDecoder):
         if key not in self._graphs:
             # Warm-up and first replay compute this same step: they write the same values to the same positions.
             self._graphs[key] = self._capture(inputs.to(self._runner.device), width)
-        buffer, next_tokens, graph = self._graphs[key]
+        buffer, chosen, graph = self._graphs[key]
         buffer.copy_(inputs)
         graph.replay()
-        return next_tokens
+        return chosen
 
     def _capture(self, buffer: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor, torch.cuda.CUDAGraph]:
         current, side = torch.cuda.current_stream(self._runner.device), torch.Stream(self._runner.device)
@@ -73,8 +76,8 @@ class CudaGraphDecoder(PaddedDecoder):
         graph = torch.cuda.CUDAGraph()
         # Other threads may encode images on this device concurrently: only this thread's calls belong to the capture.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            next_tokens = self._runner.decode_step(buffer, width)
-        return buffer, next_tokens, graph
+            chosen = self._runner.decode_step(buffer, width)
+        return buffer, chosen, graph
 
 
 def _padded_size(needed: int, smallest: int, largest: int) -> int:

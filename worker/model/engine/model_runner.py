@@ -5,16 +5,28 @@ worker.model.engine.transformers_runner implements it; the tests' FakeRunner nee
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from worker.model.inputs import Prompt
 
 
 #: Returned in place of a token if the logits are not finite: the sequence cannot continue.
 NO_TOKEN = -1
+
+
+class NextToken(NamedTuple):
+    """The token with the highest logit, and the natural logarithm of its probability among the allowed tokens."""
+
+    token: int
+    log_prob: float
+
+
+def next_tokens(rows: Iterable[Sequence[float]]) -> list[NextToken]:
+    """Return the tokens of rows (token, log-probability) read from a device."""
+    return [NextToken(int(token), log_prob) for token, log_prob in rows]
 
 
 class ModelRunner(Protocol):
@@ -31,13 +43,13 @@ class ModelRunner(Protocol):
     def encode_images(self, prompts: Sequence[Prompt], tiles: int) -> None:
         """Run the vision tower over the first *tiles* pending tiles of *prompts*, in one batch."""
 
-    def prefill(self, row: int, prompt: Prompt, start: int, count: int) -> int:
+    def prefill(self, row: int, prompt: Prompt, start: int, count: int) -> NextToken:
         """Prefill *row* with *count* tokens of *prompt*, beginning at *start*; return the token that follows them.
 
-        Returns NO_TOKEN if the logits are not finite.
+        Its token is NO_TOKEN if the logits are not finite.
         """
 
-    def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> list[int]:
+    def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> list[NextToken]:
         """Decode one step of rows 0..n-1: append *tokens* at positions *lengths*; return the token after each.
 
         A row whose logits are not finite gets NO_TOKEN; the others are not affected.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from db.errors import PermanentFailure, Reason
@@ -62,3 +62,5 @@ class Generation:
     finish_reason: FinishReason
     prompt_tokens: int
     timings: Timings
+    #: Natural logarithm of the probability of each of `token_ids`.
+    log_probs: list[float] = field(default_factory=list)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from worker.model.engine.metrics import Meter
-    from worker.model.engine.model_runner import ModelRunner
+    from worker.model.engine.model_runner import ModelRunner, NextToken
     from worker.model.engine.request import FinishReason
     from worker.model.engine.sequence import Sequence
 
@@ -144,14 +144,14 @@ class Scheduler:
         count = min(left, budget) if sequence.prompt.chunkable else left
         row, started = len(self.batch) - 1, time.monotonic()
         try:
-            token = self._runner.prefill(row, sequence.prompt, sequence.prefilled, count)
+            following = self._runner.prefill(row, sequence.prompt, sequence.prefilled, count)
         except Exception as error:  # noqa: BLE001 - the boundary of a request: it fails alone
             self._preempt_or_fail(sequence, error)
             return count
         sequence.prefilled += count
         sequence.clock.prefill += time.monotonic() - started
         if count == left:
-            self._append([sequence], [token])
+            self._append([sequence], [following])
         return count
 
     def _decode(self) -> None:
@@ -203,19 +203,19 @@ class Scheduler:
             self.max_running = min(self.max_running + 1, self._runner.max_sequences)
             self._tiles = min(self._tiles + 1, self._max_tiles)
 
-    def _append(self, sequences: Iterable[Sequence], tokens: Iterable[int]) -> None:
+    def _append(self, sequences: Iterable[Sequence], tokens: Iterable[NextToken]) -> None:
         """Append each sequence's new token, then finish or fail those that cannot continue."""
         pairs = list(zip(sequences, tokens, strict=True))
-        for sequence, token in pairs:
-            if token != NO_TOKEN:
-                sequence.append(token)
+        for sequence, following in pairs:
+            if following.token != NO_TOKEN:
+                sequence.append(following)
                 if len(sequence.tokens) == 1:
                     self._meter.add_first_token(sequence.clock)
-        for sequence, token in pairs:
-            if token == NO_TOKEN:
+        for sequence, following in pairs:
+            if following.token == NO_TOKEN:
                 self.batch.free(sequence)
                 sequence.fail(model_error(FloatingPointError("the logits are not finite")))
-            elif token in self._stop_tokens:
+            elif following.token in self._stop_tokens:
                 self._finish(sequence, "stop")
             elif len(sequence.tokens) >= sequence.request.max_new_tokens:
                 self._finish(sequence, "length")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from worker.model.engine.request import Generation, Timings
 
 if TYPE_CHECKING:
+    from worker.model.engine.model_runner import NextToken
     from worker.model.engine.request import FinishReason, Request
     from worker.model.inputs import Prompt
 
@@ -49,6 +50,7 @@ class Sequence:
     future: Future[Generation] = field(default_factory=Future)
     prefilled: int = 0
     tokens: list[int] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)
     #: True after a failed batch of several sequences: it runs alone, so that a second failure is its own.
     isolated: bool = False
 
@@ -65,16 +67,18 @@ class Sequence:
         """Drop all progress; greedy decoding will generate the same tokens again."""
         self.prefilled = 0
         self.tokens.clear()
+        self.log_probs.clear()
 
-    def append(self, token: int) -> None:
+    def append(self, following: NextToken) -> None:
         """Append the next token."""
-        self.tokens.append(token)
+        self.tokens.append(following.token)
+        self.log_probs.append(following.log_prob)
         self.clock.first_token = self.clock.first_token or time.monotonic()
 
     def finish(self, text: str, reason: FinishReason) -> None:
         """Set the answer, unless the request was cancelled."""
         if self.future.set_running_or_notify_cancel():
-            answer = Generation(text, self.tokens, reason, len(self.prompt), self.clock.timings())
+            answer = Generation(text, self.tokens, reason, len(self.prompt), self.clock.timings(), self.log_probs)
             self.future.set_result(answer)
 
     def fail(self, error: Exception) -> None:

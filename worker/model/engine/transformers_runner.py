@@ -11,13 +11,14 @@ from transformers.cache_utils import DynamicLayer
 
 from worker.model.engine.cuda_graphs import CudaGraphDecoder, PaddedDecoder
 from worker.model.engine.kv_cache import CacheView, KVCache
-from worker.model.engine.model_runner import NO_TOKEN
+from worker.model.engine.model_runner import NO_TOKEN, next_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from transformers import Cache
 
+    from worker.model.engine.model_runner import NextToken
     from worker.model.inputs import Prompt
 
 #: The mask's columns are rounded up to a multiple of this: fused attention on CUDA needs a stride divisible by 8.
@@ -56,7 +57,7 @@ class TransformersRunner:
         for prompt, tile in zip(owners, features, strict=True):
             prompt.features.append(tile)
 
-    def _prefill(self, cache: Cache, prompt: Prompt, start: int, count: int) -> int:
+    def _prefill(self, cache: Cache, prompt: Prompt, start: int, count: int) -> NextToken:
         if prompt.chunkable:
             inputs = {"inputs_embeds": self._embeddings(prompt)[None, start : start + count]}
         else:
@@ -64,7 +65,7 @@ class TransformersRunner:
             inputs["input_ids"] = prompt.input_ids[None].to(self.device)
         logits = self._forward(cache, **inputs)
         logits[:, self._not_first] = -torch.inf
-        return int(_argmax(logits))
+        return next_tokens(_choose(logits).tolist())[0]
 
     def _forward(self, cache: Cache, **inputs: torch.Tensor) -> torch.Tensor:
         """Return the logits of the last position, [rows, vocabulary]."""
@@ -126,26 +127,29 @@ class BatchedRunner(TransformersRunner):
     def _decode_some(self, decoder: PaddedDecoder) -> list[int]:
         tokens = [0]
         for length in range(min(COMPARED_STEPS, self.max_tokens)):
-            tokens += decoder.decode([max(tokens[-1], 0)], [length])
+            tokens += [found.token for found in decoder.decode([max(tokens[-1], 0)], [length])]
         self.clear_row(0)
         return tokens
 
     @torch.inference_mode()
-    def prefill(self, row: int, prompt: Prompt, start: int, count: int) -> int:
+    def prefill(self, row: int, prompt: Prompt, start: int, count: int) -> NextToken:
         """See ModelRunner."""
         return self._prefill(self.cache.select(CacheView(row=row, start=start)), prompt, start, count)
 
     @torch.inference_mode()
-    def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> list[int]:
+    def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> list[NextToken]:
         """See ModelRunner."""
         if self._padded is not None:
             return self._padded.decode(tokens, lengths)
         width = min(self.max_tokens, -(-(max(lengths) + 1) // MASK_ALIGNMENT) * MASK_ALIGNMENT)
         inputs = torch.tensor([tokens, lengths], device=self.device)
-        return [int(token) for token in self.decode_step(inputs, width).tolist()]
+        return next_tokens(self.decode_step(inputs, width).tolist())
 
     def decode_step(self, inputs: torch.Tensor, width: int) -> torch.Tensor:
-        """Return the next tokens [n] of rows 0..n-1 for tokens and lengths [2, n]; reads the first *width* columns."""
+        """Return the next tokens of rows 0..n-1, as `_choose`, for tokens and lengths [2, n].
+
+        Reads the first *width* columns of the cache.
+        """
         tokens, lengths = inputs
         # An additive mask: attention would convert a boolean one in every layer.
         hidden = torch.arange(width, device=self.device) > lengths[:, None]
@@ -156,7 +160,7 @@ class BatchedRunner(TransformersRunner):
             position_ids=lengths[:, None],
             attention_mask=mask.masked_fill_(hidden, -torch.inf)[:, None, None],
         )
-        return _argmax(logits)
+        return _choose(logits)
 
     @torch.inference_mode()
     def move_row(self, source: int, target: int, length: int) -> None:
@@ -177,14 +181,15 @@ class SingleRunner(TransformersRunner):
         self.clear_row(0)
 
     @torch.inference_mode()
-    def prefill(self, row: int, prompt: Prompt, start: int, count: int) -> int:  # noqa: ARG002 - the only row
+    def prefill(self, row: int, prompt: Prompt, start: int, count: int) -> NextToken:  # noqa: ARG002 - the only row
         """See ModelRunner."""
         return self._prefill(self.cache, prompt, start, count)
 
     @torch.inference_mode()
-    def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> list[int]:  # noqa: ARG002 - the cache counts
+    def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> list[NextToken]:  # noqa: ARG002 - the cache counts
         """See ModelRunner."""
-        return [int(_argmax(self._forward(self.cache, input_ids=torch.tensor([tokens], device=self.device))))]
+        logits = self._forward(self.cache, input_ids=torch.tensor([tokens], device=self.device))
+        return next_tokens(_choose(logits).tolist())
 
     def move_row(self, source: int, target: int, length: int) -> None:
         """See ModelRunner; there is no second row."""
@@ -195,10 +200,12 @@ class SingleRunner(TransformersRunner):
         self.cache = DynamicCache(config=self._model.config.get_text_config())
 
 
-def _argmax(logits: torch.Tensor) -> torch.Tensor:
-    """Return the token with the highest logit in each row; NO_TOKEN if that is not finite."""
+def _choose(logits: torch.Tensor) -> torch.Tensor:
+    """Return the token with the highest logit and its log-probability: float32 [rows, 2]; NO_TOKEN if not finite."""
     values, tokens = logits.max(-1)
-    return torch.where(values.isfinite(), tokens, NO_TOKEN)
+    log_probs = values.float() - logits.float().logsumexp(-1)
+    # One tensor, so that a step is copied from the device once; float32 holds every id below 2**24.
+    return torch.stack([torch.where(values.isfinite(), tokens, NO_TOKEN).float(), log_probs], dim=1)
 
 
 def supports_batching(model: Any, warm: SingleRunner, length: int) -> bool:

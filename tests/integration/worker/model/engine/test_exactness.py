@@ -16,6 +16,7 @@ from worker.model.engine.transformers_runner import BatchedRunner
 
 if TYPE_CHECKING:
     from tests.integration.worker.model.conftest import Parity
+    from worker.model.engine.request import Generation
     from worker.model.resident_model import ResidentModel
 
 
@@ -50,6 +51,31 @@ def test_prompts_with_and_without_images_share_a_batch(resident: ResidentModel) 
     assert together == alone
 
 
+def test_log_probabilities_are_those_of_the_model_in_any_batch(resident: ResidentModel) -> None:
+    image = np.full((60, 90, 3), 130, np.uint8)
+    requests = [Request(f"What is it? {'again ' * count}", [image], max_new_tokens=20) for count in range(4)]
+
+    together = [future.result(60) for future in [resident.submit(request) for request in requests]]
+
+    for request, generation in zip(requests, together, strict=True):
+        alone = resident.submit(request).result(60)
+        assert len(generation.log_probs) == len(generation.token_ids)
+        np.testing.assert_allclose(generation.log_probs, alone.log_probs, atol=1e-4)
+        np.testing.assert_allclose(generation.log_probs, _teacher_forced(resident, request, generation), atol=1e-4)
+
+
+@torch.inference_mode()
+def _teacher_forced(resident: ResidentModel, request: Request, generation: Generation) -> list[float]:
+    """Log-probability of each token of *generation*, by one forward of transformers over prompt and answer."""
+    model, prompt = resident.checkpoint.model, resident.checkpoint.prompts.build(request.question, request.images)
+    ids = torch.cat([prompt.input_ids, torch.tensor(generation.token_ids)])[None]
+    logits = model(input_ids=ids, pixel_values=prompt.next_tiles(prompt.pending_tiles)).logits[0].float()
+    start = len(prompt)
+    logits[start - 1, list(resident.checkpoint.not_first)] = -torch.inf
+    chosen = logits.log_softmax(-1)[start - 1 : -1].gather(1, ids[0, start:, None])
+    return [float(value) for value in chosen[:, 0]]
+
+
 @torch.inference_mode()
 def test_cleared_row_does_not_reach_the_next_request(resident: ResidentModel, parity: Parity) -> None:
     case = parity.cases[0]
@@ -65,9 +91,9 @@ def test_cleared_row_does_not_reach_the_next_request(resident: ResidentModel, pa
     for row in (0, 1):
         runner.clear_row(row)
 
-    tokens = [runner.prefill(0, prompt, 0, len(prompt))]
+    tokens = [runner.prefill(0, prompt, 0, len(prompt)).token]
     while len(tokens) < 12:
-        tokens += runner.decode(tokens[-1:], [len(prompt) + len(tokens) - 1])
+        tokens += [chosen.token for chosen in runner.decode(tokens[-1:], [len(prompt) + len(tokens) - 1])]
 
     assert tokens == case["greedy_tokens"][:12]
 
@@ -102,6 +128,6 @@ def test_tokens_beyond_the_sequence_are_not_attended_to(resident: ResidentModel,
 
     tokens = [case["greedy_tokens"][0]]
     while len(tokens) < 12:
-        tokens += runner.decode(tokens[-1:], [len(prompt) + len(tokens) - 1])
+        tokens += [chosen.token for chosen in runner.decode(tokens[-1:], [len(prompt) + len(tokens) - 1])]
 
     assert tokens == case["greedy_tokens"][:12]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 
-from worker.model.engine.model_runner import NO_TOKEN
+from worker.model.engine.model_runner import NO_TOKEN, NextToken
 from worker.model.inputs import Prompt
 
 if TYPE_CHECKING:
@@ -21,12 +22,23 @@ def next_token(history: Sequence[int]) -> int:
     return 1 + hash(tuple(history)) % 997
 
 
+def log_prob(history: Sequence[int]) -> float:
+    """Return a log-probability that depends on all tokens of the row."""
+    return -(hash((len(history), *history)) % 1009) / 1009
+
+
 def answer(prompt: Sequence[int], count: int) -> list[int]:
     """Return the tokens of a request that runs alone."""
     history = list(prompt)
     for _ in range(count):
         history.append(next_token(history))
     return history[len(prompt) :]
+
+
+def log_probs(prompt: Sequence[int], count: int) -> list[float]:
+    """Return the log-probabilities of the tokens of `answer`."""
+    history = [*prompt, *answer(prompt, count)]
+    return [log_prob(history[: len(prompt) + number]) for number in range(count)]
 
 
 def prompt(*tokens: int, tiles: int = 0) -> Prompt:
@@ -63,7 +75,7 @@ class FakeRunner:
         for owner in owners:
             owner.features.append(torch.zeros(1))
 
-    def prefill(self, row: int, prompt: Prompt, start: int, count: int) -> int:
+    def prefill(self, row: int, prompt: Prompt, start: int, count: int) -> NextToken:
         assert prompt.pending_tiles == 0
         content = [int(token) for token in prompt.input_ids]
         if content[0] in self.poison:
@@ -74,7 +86,7 @@ class FakeRunner:
         self.chunks.append(count)
         return self._next(cached)
 
-    def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> list[int]:
+    def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> list[NextToken]:
         if len(tokens) > self.memory:
             raise torch.OutOfMemoryError
         if any(self.cached[row][0] in self.decode_poison for row in range(len(tokens))):
@@ -93,7 +105,8 @@ class FakeRunner:
     def clear_row(self, row: int) -> None:
         self.cached[row] = []
 
-    def _next(self, cached: Sequence[int]) -> int:
+    def _next(self, cached: Sequence[int]) -> NextToken:
         if cached[0] in self.infinite and len(cached) > len("ab"):
-            return NO_TOKEN
-        return STOP if len(cached) == self.stop_after.get(cached[0], -1) else next_token(cached)
+            return NextToken(NO_TOKEN, math.nan)
+        stops = len(cached) == self.stop_after.get(cached[0], -1)
+        return NextToken(STOP if stops else next_token(cached), log_prob(cached))

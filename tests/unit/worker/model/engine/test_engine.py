@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from db.errors import PermanentFailure, TransientFailure
-from tests.unit.worker.model.engine.fake_runner import STOP, FakeRunner, answer, prompt
+from tests.unit.worker.model.engine.fake_runner import STOP, FakeRunner, answer, log_probs, prompt
 from worker.model.engine import scheduler
 from worker.model.engine.engine import Engine
 from worker.model.engine.request import Request
@@ -17,6 +17,7 @@ from worker.model.engine.request import Request
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from worker.model.engine.model_runner import NextToken
     from worker.model.engine.request import Generation
     from worker.model.inputs import Prompt
 
@@ -80,6 +81,7 @@ def test_answers_do_not_depend_on_arrivals_cancellations_and_lengths(seed: int) 
 
     for content, count, future in asked:
         assert future.cancelled() or future.result().token_ids == answer(content, count)
+        assert future.cancelled() or future.result().log_probs == log_probs(content, count)
     served.step()
     assert not any(runner.cached.values()), "a row was not cleared"
 
@@ -331,7 +333,7 @@ class HangingRunner(FakeRunner):
 
     release: threading.Event = field(default_factory=threading.Event)
 
-    def decode(self, tokens: Any, lengths: Any) -> list[int]:
+    def decode(self, tokens: Any, lengths: Any) -> list[NextToken]:
         self.release.wait(10)
         return super().decode(tokens, lengths)
 
@@ -387,7 +389,7 @@ def test_close_before_start_fails_waiting_requests() -> None:
 class LostDevice(FakeRunner):
     """Fails in decode and in every call after it, also when a row is freed."""
 
-    def decode(self, tokens: Any, lengths: Any) -> list[int]:  # noqa: ARG002 - fails for any
+    def decode(self, tokens: Any, lengths: Any) -> list[NextToken]:  # noqa: ARG002 - fails for any
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     def clear_row(self, row: int) -> None:  # noqa: ARG002 - fails for any
