@@ -11,15 +11,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from worker.findings import lexicon
+from worker.findings.sections import parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from worker.findings.sections import Part, Section
+
 Certainty = Literal["present", "uncertain", "absent"]
 
-# Not after a question mark that precedes its finding: "? nodule".
-_SENTENCE = re.compile(r"(?<=[.!])\s+|(?<=\w\?)\s+|\n+")
-_HEADING = re.compile(r"\b(?:findings?|impressions?|conclusions?)\s*:", re.IGNORECASE)
+#: Changes with every rule and word; stored beside labels, so that labels of two versions are not compared.
+LABELLER_VERSION = "2"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -38,12 +40,54 @@ class Label:
         return self.finding, self.side, self.zone
 
 
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """A finding that a sentence states, and the offsets of its words; one on both sides is two mentions."""
+
+    label: Label
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A sentence of a report: ``text[start:end]``, without blanks at its ends."""
+
+    section: Section
+    start: int
+    end: int
+    text: str
+    mentions: tuple[Mention, ...]
+
+
+def sentences(text: str, section: Section = "findings") -> tuple[Sentence, ...]:
+    """Return the sentences of a report, or of one of its sections, with the findings that each states.
+
+    *section* is where *text* begins; a heading in it begins another. History, indication and comparison neither affirm
+    nor deny: their mentions are uncertain ones only.
+    """
+    return tuple(_sentence(text, part) for part in parts(text, section))
+
+
+def _sentence(text: str, part: Part) -> Sentence:
+    words = text[part.start : part.end]
+    mentions = (
+        Mention(label, part.start + start, part.start + end) for label, start, end in _of_sentence(_lowered(words))
+    )
+    reported = part.section != "context"
+    kept = tuple(mention for mention in mentions if reported or mention.label.certainty == "uncertain")
+    return Sentence(part.section, part.start, part.end, words, kept)
+
+
+def _lowered(text: str) -> str:
+    """Return *text* in lower case, of the same length."""
+    lowered = text.lower()
+    return lowered if len(lowered) == len(text) else "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
+
+
 def labels(text: str) -> list[Label]:
     """Return every mention of a finding in *text*, in order; a finding on both sides has one label for each."""
-    found: list[Label] = []
-    for sentence in _SENTENCE.split(_HEADING.sub(". ", text)):
-        found += _of_sentence(sentence.lower())
-    return found
+    return [mention.label for sentence in sentences(text) for mention in sentence.mentions]
 
 
 def present(text: str) -> set[Label]:
@@ -70,7 +114,7 @@ def _is_more_specific(other: Label, label: Label) -> bool:
     return all(mine in ("", theirs) for theirs, mine in pairs)
 
 
-def _of_sentence(sentence: str) -> Iterator[Label]:
+def _of_sentence(sentence: str) -> Iterator[tuple[Label, int, int]]:
     # Blanked, not removed, so that offsets stay valid.
     sentence = lexicon.PSEUDO_NEGATION.sub(lambda match: " " * len(match.group()), sentence)
     mentions = list(lexicon.MENTION.finditer(sentence))
@@ -82,7 +126,8 @@ def _of_sentence(sentence: str) -> Iterator[Label]:
         certainty = _certainty(sentence, mention, after)
         context = _Context(sentence, mention, before, after, following)
         for side, zone in context.places(finding):
-            yield Label(finding, side, zone, context.nearest(lexicon.SIZE), certainty)
+            label = Label(finding, side, zone, context.nearest(lexicon.SIZE), certainty)
+            yield label, mention.start(), mention.end()
 
 
 def _certainty(sentence: str, mention: re.Match[str], after: int) -> Certainty:

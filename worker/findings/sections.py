@@ -1,0 +1,83 @@
+"""Split the text of a report into sections and sentences, with character offsets."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: "context" is what was known before the examination (history, indication, comparison, technique).
+Section = Literal["findings", "impression", "context"]
+
+#: Section -> its headings.
+_HEADINGS: dict[Section, str] = {
+    "findings": r"findings?|observations?|description|microscopy|report",
+    "impression": r"impressions?|conclusions?|opinion|interpretation|(?:final )?diagnos[ie]s|summary|beurteilung",
+    "context": (
+        r"(?:clinical |past |medical |patient |relevant )*(?:history|information|details|background|question)|"
+        r"(?:clinical )?indications?(?: for (?:the )?\w+)?|reasons? for (?:the )?(?:exam(?:ination)?|study|request)|"
+        r"comparisons?(?: (?:study|studies|exams?|films?))?|prior (?:studies|exams?)|technique|technical details"
+    ),
+}
+_NAMED = "|".join(f"(?P<{section}>{names})" for section, names in _HEADINGS.items())
+#: A heading with a colon anywhere, or alone on its line.
+_HEADING = re.compile(
+    rf"\b(?:{_NAMED})\s*:|^[ \t]*(?:{re.sub('<', '<line_', _NAMED)})[ \t]*$", re.IGNORECASE | re.MULTILINE
+)
+#: Number or bullet of a list item, which is part of no sentence.
+_ITEM = re.compile(r"(?:\d{1,2}[.)]|[-*\u2022\u2013])\s+")
+#: Not after a question mark that precedes its finding: "? nodule". A wrapped line goes on in lower case.
+_END = re.compile(r"(?<=[.!])\s+|(?<=\w\?)\s+|\s*\n\s*(?![a-z(\s])|\n[ \t]*\n\s*|\s+(?=\d{1,2}\)\s+[A-Z])")
+#: Words whose full stop ends no sentence.
+_ABBREVIATED = re.compile(r"(?:\b(?:vs|approx|ca|e\.g|i\.e|dr|prof|resp|incl)|^\s*\d{1,2})\.$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Offsets of one sentence, without blanks, list markers or its heading; never empty."""
+
+    section: Section
+    start: int
+    end: int
+
+
+def parts(text: str, section: Section) -> Iterator[Part]:
+    """Yield the sentences of *text*, which begins in *section*; a heading in it begins another."""
+    headings = [*_HEADING.finditer(text)]
+    starts = [0, *(heading.end() for heading in headings)]
+    ends = [*(heading.start() for heading in headings), len(text)]
+    sections = [section, *map(_section, headings)]
+    last_reported = max((n for n, name in enumerate(sections) if name != "context"), default=-1)
+    for number, (name, start, end) in enumerate(zip(sections, starts, ends, strict=True)):
+        found = [Part(name, *span) for span in _sentences(text, start, end)]
+        # Without a later heading the report itself begins after the first sentence: "History: fall. No fracture."
+        ended = name == "context" and number > last_reported
+        yield from found[:1] + [Part(section, part.start, part.end) for part in found[1:]] if ended else found
+
+
+def _section(heading: re.Match[str]) -> Section:
+    return next(section for section in _HEADINGS if heading[section] or heading[f"line_{section}"])
+
+
+def _sentences(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    begin = start
+    for boundary in _END.finditer(text, start, end):
+        if _ABBREVIATED.search(text[begin : boundary.start()]):
+            continue
+        yield from _trimmed(text, begin, boundary.start())
+        begin = boundary.end()
+    yield from _trimmed(text, begin, end)
+
+
+def _trimmed(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield the span without blanks and list markers, if a word is left."""
+    words = text[start:end]
+    start += len(words) - len(words.lstrip())
+    while item := _ITEM.match(text, start, end):
+        start = item.end()
+    end = start + len(text[start:end].rstrip())
+    if re.search(r"\w", text[start:end]):
+        yield start, end
