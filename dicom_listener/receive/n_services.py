@@ -7,7 +7,7 @@ dicom_listener.indexing.n_service_events reads it later.
 from __future__ import annotations
 
 import hashlib
-import os
+import uuid
 from typing import TYPE_CHECKING
 
 from pydicom.uid import generate_uid
@@ -87,7 +87,8 @@ class StepStates:
 
     def __setitem__(self, sop_instance_uid: str, state: str) -> None:
         path = self._path(sop_instance_uid)
-        fresh = path.with_suffix(f".{os.getpid()}")
+        # Of its own: processes of several hosts, and threads, may write the same state.
+        fresh = path.with_suffix(f".{uuid.uuid4().hex}")
         fresh.write_text(state)
         fresh.replace(path)
 
