@@ -25,8 +25,8 @@ from dicom_listener.commitment import deliver
 from dicom_listener.indexing import indexer, unreadable
 from dicom_listener.receive import status_file
 from dicom_listener.receive.peers import PeerDirectory
-from dicom_listener.spool import file_system
-from dicom_listener.spool.associations import AssociationMarks
+from dicom_listener.spool import file_system, slots
+from dicom_listener.spool.associations import SpoolMarks
 from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.waiting import WaitingFiles
 
@@ -41,6 +41,8 @@ log = structlog.get_logger()
 
 #: Database connections: the loop, and threads that deliver commitment results.
 CONNECTIONS = 10
+#: Seconds between two looks for slots of the spool whose processes have ended.
+RECOVERY_SECONDS = 5
 #: Seconds between two attempts while the database or the disk fails.
 PAUSE_AFTER_FAILURE_SECONDS = 2
 
@@ -51,7 +53,7 @@ def run_once(settings: Settings, app: celery_app.App, waiting: WaitingFiles | No
     Raises SQLAlchemyError if the database cannot be reached, OSError if the spool fails. An unreachable broker is only
     logged: the jobs are durable, and their messages are sent later.
     """
-    moved = settle_and_index(settings, WaitingFiles(Spool(settings.spool).inbox) if waiting is None else waiting)
+    moved = settle_and_index(settings, WaitingFiles(Spool(settings.spool)) if waiting is None else waiting)
     return moved + rescue(settings) + announce(settings, app)
 
 
@@ -59,8 +61,8 @@ def settle_and_index(settings: Settings, waiting: WaitingFiles) -> int:
     """Settle the studies without waiting files, then index the next files; returns the number of both."""
     settled = 0
     if waiting.is_due:
-        # Before the inbox is listed: it then contains the last objects of every association that has ended.
-        marks = AssociationMarks(Spool(settings.spool))
+        # Before the inboxes are listed: they then contain the last objects of every association that has ended.
+        marks = SpoolMarks(Spool(settings.spool))
         transferring, broken = marks.open(), marks.broken()
         unread = unreadable.of_spool(settings.spool)
         waiting.refresh(unread.resting(), unread.set_aside())
@@ -72,7 +74,7 @@ def settle_and_index(settings: Settings, waiting: WaitingFiles) -> int:
 
 def _settle_without_files(
     settings: Settings,
-    marks: AssociationMarks,
+    marks: SpoolMarks,
     transferring: Sequence[Transfer],
     broken: Sequence[Transfer],
     waiting: Collection[str],
@@ -162,16 +164,21 @@ def run(settings: Settings) -> None:
     spool.prepare()
     file_system.require(spool)
     app = celery_app.make_app(settings.broker())
-    waiting = WaitingFiles(spool.inbox)
+    waiting = WaitingFiles(spool)
     upkeep = QueueUpkeep(settings, app, waiting, stop)
 
     def settle_or_wait() -> None:
         if not settle_and_index(settings, waiting):
             stop.wait(settings.queue.dispatch_seconds)
 
+    def recover_slots() -> None:
+        slots.recover_abandoned(spool)
+        stop.wait(RECOVERY_SECONDS)
+
     threads = [
         threading.Thread(target=deliver.run, args=(settings, peers, stop), name="commitment"),
         threading.Thread(target=_repeat, args=(upkeep.run_once, stop), name="upkeep"),
+        threading.Thread(target=_repeat, args=(recover_slots, stop), name="slots"),
     ]
     for thread in threads:
         thread.start()
@@ -234,13 +241,13 @@ def _repeat(step: Callable[[], None], stop: threading.Event) -> None:
 
 
 def _write_heartbeat(settings: Settings, app: celery_app.App, oldest_at: float | None) -> None:
-    """Record the heartbeat of the dispatcher with the state of its disk and broker, and that of the listener.
+    """Record the heartbeat of the dispatcher with the state of its disk and broker, and those of the listeners.
 
     *oldest_at* is the time at which the oldest waiting file was received.
     """
     if app.outage.on and not app.outage.resting:
         celery_app.probe(app)
-    listener = status_file.read(Spool(settings.spool).listener)
+    listeners = [found for slot in Spool(settings.spool).slots() if (found := status_file.read(slot.status))]
     measured = disk.measure_existing(settings.spool)
     own = {
         "disk": None if measured is None else asdict(measured),
@@ -250,6 +257,6 @@ def _write_heartbeat(settings: Settings, app: celery_app.App, oldest_at: float |
     }
     with transaction(settings.database(), durable=False) as session:
         heartbeats.record(session, heartbeats.Role.DISPATCHER, own)
-        if listener is not None:
+        for listener in listeners:
             heartbeats.record(session, heartbeats.Role.LISTENER, listener, process=listener.pop("process"))
         heartbeats.forget_dead(session)

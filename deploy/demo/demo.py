@@ -206,7 +206,7 @@ def _watch(
         while not launcher.stopping:
             launcher.run_once()
             # Checked before the database is read: in the other order the last study could be missed.
-            arrived = sender.poll() is not None and not any(received(Spool(settings.spool).inbox))
+            arrived = sender.poll() is not None and not any(received(Spool(settings.spool)))
             with transaction(settings.database()) as session:
                 lines = overview.studies(session, uids)
                 table.update(lines, _texts(session, lines))

@@ -25,6 +25,7 @@ from db.studies import procedure_steps
 from dicom_listener.indexing import headers
 from dicom_listener.spool import file_meta
 from dicom_listener.spool.durable import COMPLETE, PART, Spool, sync_directory, sync_file
+from dicom_listener.spool.waiting import received
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -199,7 +200,7 @@ def _accounted_for(rows: Rows, file_path: str, settings: Settings) -> bool:
     # does not need before that.
     path = settings.operations.data_dir / file_path
     return (
-        any(Spool(settings.spool).inbox.glob(f"{path.stem}*{COMPLETE}"))
+        any(any(slot.inbox.glob(f"{path.stem}*{COMPLETE}")) for slot in Spool(settings.spool).slots())
         or not os.path.lexists(path)
         or bool(_known(rows, settings, [file_path]))
     )
@@ -208,7 +209,7 @@ def _accounted_for(rows: Rows, file_path: str, settings: Settings) -> bool:
 def _waiting(settings: Settings) -> Iterator[Violation]:
     """Yield acknowledged files that wait too long in the inbox, without those that quarantine names."""
     old = []
-    for path in Spool(settings.spool).inbox.glob(f"*{COMPLETE}"):
+    for path in received(Spool(settings.spool)):
         with contextlib.suppress(OSError):  # removed since, or one that the indexer sets aside
             if time.time() - path.lstat().st_mtime > WAITING_SECONDS:
                 old.append(path.relative_to(settings.operations.data_dir).as_posix())
@@ -218,7 +219,7 @@ def _waiting(settings: Settings) -> Iterator[Violation]:
 
 
 def _half_received(settings: Settings) -> Iterator[Violation]:
-    for path in Spool(settings.spool).inbox.glob(f"*{PART}"):
+    for path in (path for slot in Spool(settings.spool).slots() for path in slot.inbox.glob(f"*{PART}")):
         try:
             status = path.stat()
         except OSError:  # removed since, or the disk fails: the listener logs the latter at its start
@@ -237,11 +238,11 @@ def _back_to_inbox(path: Path, spool: Spool) -> None:
         path.unlink()
 
 
-def _recover(path: Path, spool: Spool) -> None:
-    """Recover as the listener does at its start: a valid seal makes an object, any other file was not acknowledged."""
+def _recover(path: Path, _: Spool) -> None:
+    """Recover as the owner of a slot does: a valid seal makes an object, any other file was not acknowledged."""
     if file_meta.is_complete(path):
         sync_file(path)
         with contextlib.suppress(FileExistsError):
             os.link(path, path.with_suffix(COMPLETE))
-        sync_directory(spool.inbox)
+        sync_directory(path.parent)
     path.unlink()

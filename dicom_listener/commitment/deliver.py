@@ -32,7 +32,7 @@ from dicom_listener.dicom.statuses import SUCCESS
 from dicom_listener.indexing import unreadable
 from dicom_listener.receive import tls
 from dicom_listener.scu.send import exchange, take_over_responses
-from dicom_listener.spool.associations import AssociationMarks
+from dicom_listener.spool.associations import SpoolMarks
 from dicom_listener.spool.commitment_outbox import CommitmentOutbox, State
 from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.waiting import received
@@ -77,8 +77,9 @@ class ObjectsWaiting(Exception):
 
 @dataclass(frozen=True, slots=True)
 class HandedOver:
-    """A result in the outbox; *deadline* in seconds of time.monotonic."""
+    """A result in the outbox of its slot; *deadline* in seconds of time.monotonic."""
 
+    outbox: CommitmentOutbox
     key: str
     association_id: str
     deadline: float
@@ -109,8 +110,7 @@ class CommitmentDelivery:
         self._settings = settings
         self._peers = peers
         self._spool = Spool(settings.spool)
-        self._marks = AssociationMarks(self._spool)
-        self._outbox = CommitmentOutbox(self._spool.commitments)
+        self._marks = SpoolMarks(self._spool)
         self._pool = ThreadPoolExecutor(MAX_REQUESTERS, thread_name_prefix="commitment")
         #: Running deliveries by AE title.
         self._running: dict[str, Future[None]] = {}
@@ -163,8 +163,8 @@ class CommitmentDelivery:
             call(peer, commitment.called_ae_title, self._verdict(commitment), context)
             self._record_delivery(commitment.id)
         # Nothing is read back before there is a way to deliver the result.
-        elif self._marks.is_open(commitment.association_id):
-            self._hand_over(commitment, self._verdict(commitment))
+        elif (slot := self._marks.slot_of(commitment.association_id)) is not None:
+            self._hand_over(CommitmentOutbox(slot.commitments), commitment, self._verdict(commitment))
         else:
             raise Undeliverable("the association of the request has ended, and the peers file has no host and port")
 
@@ -197,22 +197,22 @@ class CommitmentDelivery:
 
     def _is_indexing(self) -> bool:
         set_aside = unreadable.of_spool(self._spool.root).set_aside()
-        return any(name not in set_aside for name in received(self._spool.inbox))
+        return any(path.name not in set_aside for path in received(self._spool))
 
-    def _hand_over(self, commitment: Commitment, result: CommitmentResult) -> None:
+    def _hand_over(self, outbox: CommitmentOutbox, commitment: Commitment, result: CommitmentResult) -> None:
         """Put the result into the outbox for the association of the request."""
-        key = self._outbox.put(commitment.association_id, str(commitment.id), result)
+        key = outbox.put(commitment.association_id, str(commitment.id), result)
         deadline = time.monotonic() + RESPONSE_SECONDS
-        self._handed_over[commitment.id] = HandedOver(key, commitment.association_id, deadline)
+        self._handed_over[commitment.id] = HandedOver(outbox, key, commitment.association_id, deadline)
 
     def _check_outbox(self, commitment_id: uuid.UUID, handed_over: HandedOver) -> None:
         """End the hand-over of a result after its response, the deadline or the end of the association."""
-        expired = time.monotonic() > handed_over.deadline or not self._marks.is_open(handed_over.association_id)
-        state = self._outbox.state(handed_over.key)
+        expired = time.monotonic() > handed_over.deadline or self._marks.slot_of(handed_over.association_id) is None
+        state = handed_over.outbox.state(handed_over.key)
         if state is State.WAITING and not expired:
             return
         del self._handed_over[commitment_id]
-        self._outbox.remove(handed_over.key)
+        handed_over.outbox.remove(handed_over.key)
         if state is State.ACCEPTED:
             self._record_delivery(commitment_id)
         else:

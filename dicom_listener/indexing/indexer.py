@@ -56,13 +56,13 @@ MAX_FAILURES = 3
 
 
 def run_once(settings: Settings, waiting: WaitingFiles | None = None) -> int:
-    """Index the next files of the inbox, or of *waiting*, its listing; returns the number that left it.
+    """Index the next files of the inboxes, or of *waiting*, their listing; returns the number that left it.
 
     Raises SQLAlchemyError if the database cannot be reached; the files wait.
     """
     indexer = Indexer(settings)
     if waiting is None:
-        waiting = WaitingFiles(indexer.spool.inbox)
+        waiting = WaitingFiles(indexer.spool)
         waiting.refresh(indexer.unreadable.resting())
     began = time.monotonic()
     files = waiting.take(waiting.batch_files(BATCH), BATCH_BYTES)

@@ -1,4 +1,4 @@
-"""Files of the inbox that cannot be read: a single one is set aside, several in a row are a fault of the disk."""
+"""Files of the inboxes that cannot be read: a single one is set aside, several in a row are a fault of the disk."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def of_one_file(error: OSError) -> Unreadable:
 
 
 class UnreadableFiles:
-    """Unreadable files of one inbox, as this process has found them."""
+    """Unreadable files of one spool, as this process has found them."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
         #: Names of the unreadable files since the last readable one.
         self._in_a_row: set[str] = set()
-        #: Errors of files that wait in the inbox, by name.
-        self._waiting: dict[str, str] = {}
+        #: Errors of files that wait in an inbox.
+        self._waiting: dict[Path, str] = {}
         #: Files that stay in the inbox because they cannot be linked either; they have rows in `quarantine`.
         self._immovable: set[str] = set()
         self._read_at: dict[str, float] = {}
@@ -65,14 +65,14 @@ class UnreadableFiles:
 
         Raises OSError if the disk does not work at all: then everything waits.
         """
-        errors = {path.name: unreadable.error for path, unreadable in found.items() if unreadable is not None}
+        errors = {path: unreadable.error for path, unreadable in found.items() if unreadable is not None}
         self._waiting |= errors
         if errors:
             file_system.probe(self._spool)
         run: list[Path] = []
         aside: list[Path] = []
         for path in found:
-            if path.name in errors:
+            if path in errors:
                 self._in_a_row.add(path.name)
                 run.append(path)
                 continue
@@ -87,7 +87,7 @@ class UnreadableFiles:
         aside = [path for path in run if len(self._in_a_row) < IN_A_ROW or path.name in self._immovable]
         for path in run:
             if path in aside:
-                del self._waiting[path.name]
+                del self._waiting[path]
             else:
                 self.rest(path, PAUSE_SECONDS)
         return aside
@@ -102,7 +102,7 @@ class UnreadableFiles:
         """Return number and latest error of the waiting files, for a heartbeat; None if there are none."""
         # A copy: it is written in another thread.
         waiting = self._waiting.copy()
-        errors = [error for name, error in waiting.items() if os.path.lexists(self._spool.inbox / name)]
+        errors = [error for path, error in waiting.items() if os.path.lexists(path)]
         return {"files": len(errors), "error": errors[-1]} if errors else None
 
     def rest(self, path: Path, seconds: float) -> None:
@@ -110,7 +110,7 @@ class UnreadableFiles:
         self._read_at[path.name] = time.monotonic() + seconds
 
     def _forget(self, path: Path) -> None:
-        self._waiting.pop(path.name, None)
+        self._waiting.pop(path, None)
         self._read_at.pop(path.name, None)
         self._immovable.discard(path.name)
 

@@ -32,8 +32,7 @@ class OpenTransfers:
         self._thread = threading.Thread(target=self._run, name="dicom-transfers", daemon=True)
 
     def start(self) -> None:
-        """Start to update the marks; those of an earlier listener have ended."""
-        self._marks.break_off_all()
+        """Start to update the marks."""
         self._thread.start()
 
     def close(self) -> None:

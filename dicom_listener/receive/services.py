@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import structlog
-
 from db.operations import heartbeats
 from db.studies.priority import is_urgent
 from dicom_listener.receive import dimse, negotiation, status_file
@@ -16,7 +14,7 @@ from dicom_listener.receive.n_services import CommitmentRequestHandler, StepCrea
 from dicom_listener.receive.open_transfers import OpenTransfers
 from dicom_listener.receive.peers import PeerDirectory
 from dicom_listener.receive.seats import Seats
-from dicom_listener.spool import file_system
+from dicom_listener.spool import file_system, slots
 from dicom_listener.spool.associations import AssociationMarks
 from dicom_listener.spool.commitment_outbox import CommitmentOutbox
 from dicom_listener.spool.durable import Spool
@@ -32,8 +30,6 @@ if TYPE_CHECKING:
     from dicom_listener.spool.associations import Transfer
 
 
-log = structlog.get_logger()
-
 #: Pairs of calling AE title and cause shown to operators.
 MAX_SENDERS = 20
 STEP_HANDLERS = {dimse.N_CREATE_RQ: StepCreateHandler, dimse.N_SET_RQ: StepSetHandler}
@@ -45,8 +41,6 @@ class Services:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._spool = Spool(settings.spool)
-        self.commitment_outbox = CommitmentOutbox(self._spool.commitments)
-        self._inbox = Inbox(self._spool)
         self._contexts = negotiation.supported(mpps=settings.dicom.mpps)
         self._refusals = RefusalCounter()
         #: Limit of log lines about the ends of connections.
@@ -54,21 +48,28 @@ class Services:
         self._steps = StepStates(self._spool.procedure_steps)
         self._peers = PeerDirectory(settings.dicom.peers_file)
         self._seats = Seats(settings.dicom)
-        self._transfers = OpenTransfers(AssociationMarks(self._spool))
 
     def open(self) -> None:
-        """Lock and recover the spool; raises ConfigurationError if another listener has locked it, or it is unfit."""
+        """Own a slot of the spool and recover it; raises ConfigurationError if the spool is unfit."""
         self._spool.prepare()
-        file_system.require(self._spool)
-        complete, incomplete = self._inbox.open()
+        self._owned = slots.own(self._spool)
+        slot = self.slot = self._owned.slot
+        try:
+            file_system.require(self._spool, slot.inbox)
+            self.commitment_outbox = CommitmentOutbox(slot.commitments)
+            self._transfers = OpenTransfers(AssociationMarks(slot))
+            self._inbox = Inbox(slot)
+            self._inbox.open()
+        except BaseException:
+            self._owned.release()
+            raise
         self._transfers.start()
-        self.commitment_outbox.clear()
-        log.info("spool.opened", recovered=complete, incomplete_removed=incomplete)
 
     def close(self) -> None:
-        """Unlock the spool, after the last association."""
+        """Give the slot up, after the last association."""
         self._transfers.close()
         self._inbox.close()
+        self._owned.release()
 
     def admit(self, peer: Peer, *, echo_only: bool) -> Rejection | None:
         """Count the association as open, or return the reason to reject it."""
@@ -118,4 +119,4 @@ class Services:
             "refused": self._refusals.by_sender()[:MAX_SENDERS],
             "causes": self._refusals.by_cause(),
         }
-        status_file.write(self._spool.listener, found)
+        status_file.write(self.slot.status, found)

@@ -1,4 +1,4 @@
-"""Pass on the listener's status to the dispatcher, as the file `spool/listener.json`.
+"""Pass on the listener's status to the dispatcher, as the file `listener.json` of its slot.
 
 It is a file, because the listener runs without PostgreSQL: the dispatcher reads it for a heartbeat in the listener's
 name. Only the listener's accepting thread writes it, atomically and regularly: its age shows whether that thread runs.

@@ -1,9 +1,9 @@
 """Marks of associations: files that pass on open and broken transfers from the listener to the dispatcher.
 
-They survive a restart of either process:
+They survive a restart of either process, in the slot of the listener's process:
 
-    spool/associations/<id>      an open association that has sent objects
-    spool/broken_transfers/<id>  an association that ended without a release
+    associations/<id>      an open association that has sent objects
+    broken_transfers/<id>  an association that ended without a release
 
 A mark contains the study of the latest object and whether an object is being received; its modification time is that
 of the latest bytes.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from dicom_listener.spool.durable import Spool
+    from dicom_listener.spool.durable import Slot, Spool
 
 RECEIVING = "receiving"
 #: Begins the name of a mark that is being written.
@@ -46,11 +46,11 @@ class Transfer:
 
 
 class AssociationMarks:
-    """The marks of one spool."""
+    """The marks of one slot."""
 
-    def __init__(self, spool: Spool) -> None:
-        self._open = spool.associations
-        self._broken = spool.broken_transfers
+    def __init__(self, slot: Slot) -> None:
+        self._open = slot.associations
+        self._broken = slot.broken_transfers
 
     def write(self, transfer: Transfer) -> None:
         """Mark an association as open, or replace its mark; raises OSError."""
@@ -69,16 +69,12 @@ class AssociationMarks:
             (self._open / association_id).rename(self._broken / association_id)
 
     def break_off_all(self) -> None:
-        """Mark the associations of an earlier listener as ended: it stopped without serving them to their end."""
-        for mark in self._open.iterdir():
-            if mark.name.startswith(UNFINISHED):
-                mark.unlink()
+        """Mark the associations of an earlier owner as ended: it stopped without serving them to their end."""
+        for mark in _names(self._open):
+            if mark.startswith(UNFINISHED):
+                (self._open / mark).unlink()
             else:
-                self.break_off(mark.name)
-
-    def is_open(self, association_id: str) -> bool:
-        """Return whether this association is open and has sent objects."""
-        return (self._open / association_id).exists()
+                self.break_off(mark)
 
     def open(self) -> list[Transfer]:
         """Return the open associations that have sent objects."""
@@ -93,10 +89,44 @@ class AssociationMarks:
         (self._broken / association_id).unlink(missing_ok=True)
 
 
+class SpoolMarks:
+    """The marks of all slots, for the dispatcher."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+
+    def slot_of(self, association_id: str) -> Slot | None:
+        """Return the slot of an association that is open and has sent objects; None if there is none."""
+        marked = (slot for slot in self._spool.slots() if (slot.associations / association_id).exists())
+        return next(marked, None)
+
+    def open(self) -> list[Transfer]:
+        """Return the open associations that have sent objects."""
+        return [transfer for slot in self._spool.slots() for transfer in AssociationMarks(slot).open()]
+
+    def broken(self) -> list[Transfer]:
+        """Return the associations that ended without a release and are not forgotten yet."""
+        return [transfer for slot in self._spool.slots() for transfer in AssociationMarks(slot).broken()]
+
+    def forget(self, association_id: str) -> None:
+        """Remove the mark of an association that ended without a release."""
+        for slot in self._spool.slots():
+            AssociationMarks(slot).forget(association_id)
+
+
 def _read(directory: Path) -> Iterator[Transfer]:
-    for mark in directory.iterdir():
+    for name in _names(directory):
         # The listener may remove it meanwhile.
         with contextlib.suppress(FileNotFoundError):
-            if not mark.name.startswith(UNFINISHED):
+            mark = directory / name
+            if not name.startswith(UNFINISHED):
                 study_instance_uid, _, state = mark.read_text().partition("\n")
-                yield Transfer(mark.name, study_instance_uid, state == RECEIVING, active_at=mark.stat().st_mtime)
+                yield Transfer(name, study_instance_uid, state == RECEIVING, active_at=mark.stat().st_mtime)
+
+
+def _names(directory: Path) -> list[str]:
+    """Return the names in *directory*; none if it was removed, as that of an empty slot is."""
+    try:
+        return [path.name for path in directory.iterdir()]
+    except FileNotFoundError:
+        return []

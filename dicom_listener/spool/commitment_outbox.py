@@ -23,7 +23,7 @@ class State(StrEnum):
 
 
 class CommitmentOutbox:
-    """Results that wait for the association of their request, one file each: `spool/commitments/<key>`.
+    """Results that wait for the association of their request, one file each, in its slot: `commitments/<key>`.
 
     Many requesters take a result only on the association of their request, which belongs to the listener's process;
     the dispatcher verifies the request, as that needs the database. Rejected: a row as the hand-over, because the
@@ -55,8 +55,8 @@ class CommitmentOutbox:
         (self._directory / key).unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Remove all results: their associations have ended with an earlier listener."""
-        for path in self._directory.iterdir():
+        """Remove all results: their associations have ended with an earlier owner of the slot."""
+        for path in self._directory.glob("*"):
             path.unlink(missing_ok=True)
 
     def find(self, association_id: str) -> tuple[str, CommitmentResult] | None:

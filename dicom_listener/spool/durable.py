@@ -1,14 +1,16 @@
 """The spool directory: its layout, and durable directory entries. No sender can choose a file name in it.
 
-    spool/inbox/<uuid>.part      prepared in advance, or being received
-    spool/inbox/<uuid>[-<tag>].dcm  acknowledged, not yet indexed
+    spool/slots/<host>-<k>/      files of one listener process, which holds a lock on listener.lock in it
+        inbox/<uuid>.part            prepared in advance, or being received
+        inbox/<uuid>[-<tag>].dcm     acknowledged, not yet indexed
+        associations/<id>            mark of an open association that has sent objects
+        broken_transfers/<id>        mark of an association that ended without a release
+        commitments/<ids>            storage commitment result for an open association
+        listener.json                status of the process: associations, refusals
+    spool/inbox/                 files that the audit returned, or an earlier version received: a slot without a process
     spool/store/<xx>/<uuid>.dcm  indexed: has a row in `instances`
     spool/quarantine/<uuid>.dcm  has a row in `quarantine`
-    spool/associations/<id>      mark of an open association that has sent objects
-    spool/broken_transfers/<id>  mark of an association that ended without a release
     spool/procedure_steps/<hash> state of a procedure step
-    spool/commitments/<ids>      storage commitment result for an open association
-    spool/listener.json          status of the listener: associations, refusals
 
 An object is acknowledged only when POSIX guarantees that it survives a power cut: its bytes are synced, and so is a
 directory entry for them. dicom_listener.spool.inbox does both with one flush for each object.
@@ -23,39 +25,70 @@ PART = ".part"
 COMPLETE = ".dcm"
 
 
-class Spool:
-    """Paths below one spool directory."""
+class Slot:
+    """Paths of one listener process, below *root*: only the owner of the lock receives files (spool.slots)."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         #: Files being received, and acknowledged ones that are not yet indexed.
         self.inbox = root / "inbox"
+        #: Marks of associations; see dicom_listener.spool.associations.
+        self.associations = root / "associations"
+        self.broken_transfers = root / "broken_transfers"
+        #: Storage commitment results for open associations; see dicom_listener.spool.commitment_outbox.
+        self.commitments = root / "commitments"
+        #: Status of the process; see dicom_listener.receive.status_file.
+        self.status = root / "listener.json"
+        self.lock = root / "listener.lock"
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Its folders."""
+        return self.inbox, self.associations, self.broken_transfers, self.commitments
+
+    def prepare(self) -> None:
+        """Create the folders durably, readable by their owner only."""
+        for folder in self.folders:
+            folder.mkdir(mode=0o700, exist_ok=True)
+        for directory in (self.root, self.root.parent):
+            sync_directory(directory)
+
+
+class Spool:
+    """Paths below one spool directory."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        #: The slot without a process: of an earlier version, and of files that the audit returns.
+        self.unowned = Slot(root)
+        self.inbox = self.unowned.inbox
         #: Indexed files.
         self.store = root / "store"
         #: Acknowledged files that cannot become an instance of a study.
         self.quarantine = root / "quarantine"
-        #: Marks of associations; see dicom_listener.spool.associations.
-        self.associations = root / "associations"
-        self.broken_transfers = root / "broken_transfers"
         #: States of procedure steps; see dicom_listener.receive.n_services.
         self.procedure_steps = root / "procedure_steps"
-        #: Storage commitment results for open associations; see dicom_listener.spool.commitment_outbox.
-        self.commitments = root / "commitments"
-        #: Status of the listener; see dicom_listener.receive.status_file.
-        self.listener = root / "listener.json"
+        self._slots = root / "slots"
 
     def prepare(self) -> None:
         """Create the directories durably, readable by their owner only."""
         buckets = (self.store / f"{number:02x}" for number in range(256))
-        received = (self.inbox, self.store, *buckets, self.quarantine)
         parents = self._parents_to_sync()
-        for directory in (*received, *self._small_files()):
+        for directory in (self.inbox, self.store, *buckets, self.quarantine, self.procedure_steps, self._slots):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for directory in (self.store, self.root, self.root.parent, *parents):
             sync_directory(directory)
 
-    def _small_files(self) -> tuple[Path, ...]:
-        return self.associations, self.broken_transfers, self.procedure_steps, self.commitments
+    def slot(self, name: str) -> Slot:
+        """Return the slot *name*, which need not exist."""
+        return Slot(self._slots / name)
+
+    def slots(self) -> list[Slot]:
+        """Return all slots, with the one that has no process."""
+        try:
+            return [self.unowned, *map(Slot, sorted(self._slots.iterdir()))]
+        except FileNotFoundError:
+            return [self.unowned]
 
     def _parents_to_sync(self) -> list[Path]:
         """Return the missing parents of the data directory, and the first existing one: it gets a new entry."""

@@ -25,13 +25,13 @@ MIN_INODES = 10 * disk.RESERVED_INODES
 NO_LINKS = frozenset((errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK))
 
 
-def require(spool: Spool) -> None:
-    """Raise ConfigurationError if the file system of a prepared spool can never hold its objects.
+def require(spool: Spool, inbox: Path | None = None) -> None:
+    """Raise ConfigurationError if the file system of a prepared spool, and of *inbox*, can never hold its objects.
 
     A disk that is full or fails now is no such case: it is logged, and tried again with each object.
     """
     try:
-        probe(spool)
+        probe(spool, inbox)
     except OSError as error:
         if error.errno == errno.EXDEV:
             raise ConfigurationError(
@@ -52,10 +52,13 @@ def require(spool: Spool) -> None:
         )
 
 
-def probe(spool: Spool) -> None:
-    """Write a file to the inbox, link it as the indexer links an object, read and remove it; raises OSError."""
+def probe(spool: Spool, inbox: Path | None = None) -> None:
+    """Write a file to *inbox*, link it as the indexer links an object, read and remove it; raises OSError.
+
+    By default, the inbox is the one without a process.
+    """
     name = f".probe-{os.getpid()}"
-    written = spool.inbox / name
+    written = (inbox or spool.inbox) / name
     links = [spool.store / "00" / name, spool.quarantine / name]
     try:
         _write_and_read(written)

@@ -11,7 +11,6 @@ other is removed.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import threading
 import uuid
@@ -21,13 +20,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from db.errors import ConfigurationError
 from dicom_listener.spool import file_meta, waiting
-from dicom_listener.spool.durable import COMPLETE, PART, DirectorySync, file_name, sync_file
+from dicom_listener.spool.durable import COMPLETE, PART, DirectorySync, file_name, sync_directory, sync_file
 from dicom_listener.spool.writer import FreeSpace, Part, SpoolWriter, disk_errors
 
 if TYPE_CHECKING:
-    from dicom_listener.spool.durable import Spool
+    from dicom_listener.spool.durable import Slot
 
 log = structlog.get_logger()
 
@@ -38,14 +36,12 @@ MAINTENANCE_SECONDS = 1.0
 
 
 class Inbox:
-    """Files for the objects of all associations. Only one process at a time can open the inbox of a spool."""
+    """Files for the objects of all associations of one process, which owns the slot."""
 
-    def __init__(self, spool: Spool) -> None:
-        self._directory = spool.inbox
-        self._lock_path = spool.root / "listener.lock"
-        self._lock: int | None = None
-        self._sync = DirectorySync(spool.inbox)
-        self._free_space = FreeSpace(spool.inbox)
+    def __init__(self, slot: Slot) -> None:
+        self._directory = slot.inbox
+        self._sync = DirectorySync(slot.inbox)
+        self._free_space = FreeSpace(slot.inbox)
         self._prepared: deque[Part] = deque()
         #: The `.part` names of stored objects: superseded by their `.dcm` names once these are durable.
         self._superseded: deque[Path] = deque()
@@ -53,36 +49,19 @@ class Inbox:
         self._wake = threading.Event()
         self._closed = False
 
-    def open(self) -> tuple[int, int]:
-        """Lock the inbox and recover the objects of an earlier listener; returns how many were complete and incomplete.
-
-        Raises ConfigurationError if another listener has locked it.
-        """
-        lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            raise ConfigurationError(
-                f"another listener uses {self._directory.parent}: stop it, or set another PRELIM_DATA_DIR"
-            ) from None
-        self._lock = lock
-        recovered = self._recover()
+    def open(self) -> None:
+        """Prepare the files of the first objects."""
         self._prepare(PREPARED_FILES)
         self._maintenance.start()
-        return recovered
 
     def close(self) -> None:
-        """Remove prepared files and superseded names, and unlock the inbox; no effect the second time."""
+        """Remove prepared files and superseded names; no effect the second time."""
         self._closed = True
         self._wake.set()
         self._maintenance.join()
-        with contextlib.suppress(OSError):  # the next start recovers the rest
+        with contextlib.suppress(OSError):  # the next owner recovers the rest
             self._remove_superseded()
         self._discard_prepared()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
 
     def begin(self, header: bytes) -> SpoolWriter:
         """Return a writer for an object whose file begins with *header*; raises OutOfResources."""
@@ -153,18 +132,20 @@ class Inbox:
         finally:
             self._superseded.extend(paths)
 
-    def _recover(self) -> tuple[int, int]:
-        checked = {path: _is_complete(path) for path in self._directory.glob(f"*{PART}")}
-        complete = [path for path, found in checked.items() if found]
-        linked = {file_name(Path(name)) for name in waiting.received(self._directory)} if complete else set()
-        for path in complete:
-            if file_name(path) not in linked:
-                os.link(path, path.with_suffix(COMPLETE))
-        self._sync()
-        for path, found in checked.items():
-            if found is not None:
-                path.unlink()
-        return len(complete), sum(found is False for found in checked.values())
+
+def recover(inbox: Path) -> tuple[int, int]:
+    """Recover the objects of an earlier owner; returns how many were complete and incomplete. Raises OSError."""
+    checked = {path: _is_complete(path) for path in inbox.glob(f"*{PART}")}
+    complete = [path for path, found in checked.items() if found]
+    linked = {file_name(Path(name)) for name in waiting.received_in(inbox)} if complete else set()
+    for path in complete:
+        if file_name(path) not in linked:
+            os.link(path, path.with_suffix(COMPLETE))
+    sync_directory(inbox)
+    for path, found in checked.items():
+        if found is not None:
+            path.unlink()
+    return len(complete), sum(found is False for found in checked.values())
 
 
 def _is_complete(path: Path) -> bool | None:

@@ -1,4 +1,4 @@
-"""Files of the inbox that wait to be indexed: each is listed once, and its name has its study and its urgency.
+"""Files of all inboxes that wait to be indexed: each is listed once, and its name has its study and its urgency.
 
     <uuid>-<u|r><16 digits>.dcm  an object: urgent or routine, study_key of its Study Instance UID
     <uuid>.dcm                   a request of another service, or an object recovered after a crash: of an unknown study
@@ -8,6 +8,7 @@ The key is a digest because names of files are logged.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import random
@@ -20,6 +21,8 @@ from dicom_listener.spool.durable import COMPLETE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
+
+    from dicom_listener.spool.durable import Spool
 
 URGENT, ROUTINE = "u", "r"
 #: Seconds between two listings while files wait; longer if a listing takes more than a tenth of that.
@@ -36,10 +39,11 @@ SHARDS = "0123456789abcdef"
 
 
 class WaitingFile(NamedTuple):
-    """A file of the inbox; *study* is the key of its study, empty if it is unknown. Sorts by time."""
+    """A file of an inbox; *study* is the key of its study, empty if it is unknown. Sorts by time."""
 
     modified_ns: int
     name: str
+    inbox: Path
     bytes: int
     study: str
     urgent: bool
@@ -56,10 +60,10 @@ def tag(study_key: str, *, urgent: bool) -> str:
 
 
 class WaitingFiles:
-    """The files of one inbox, for one dispatcher."""
+    """The files of all inboxes of a spool, for one dispatcher: those of no inbox are preferred."""
 
-    def __init__(self, inbox: Path) -> None:
-        self._inbox = inbox
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
         self._known: dict[str, WaitingFile] = {}
         #: By the first digit of the study's key; "" for unknown studies.
         self._queues: dict[tuple[str, bool], deque[WaitingFile]] = {}
@@ -75,29 +79,29 @@ class WaitingFiles:
 
     @property
     def is_due(self) -> bool:
-        """Return whether the inbox should be listed again."""
+        """Return whether the inboxes should be listed again."""
         return not self._known or time.monotonic() >= self._due
 
     def refresh(self, resting: Collection[str] = (), set_aside: Collection[str] = ()) -> None:
-        """List the inbox: only new files cost more than the reading of their names.
+        """List the inboxes: only new files cost more than the reading of their names.
 
         The files *resting* cannot be read now and are not taken. Their studies have waiting files, except for those of
         *set_aside*, which are in quarantine.
         """
         began = time.monotonic()
-        with os.scandir(self._inbox) as entries:
-            present = {entry.name for entry in entries if entry.name.endswith(COMPLETE)}
-        unread = present.intersection(resting).difference(set_aside)
+        inboxes = {name: slot.inbox for slot in self._spool.slots() for name in received_in(slot.inbox)}
+        unread = inboxes.keys() & set(resting) - set(set_aside)
         self._resting = {study_of(Path(name)) for name in unread}
-        present.difference_update(resting)
+        present = inboxes.keys() - set(resting)
         for name in self._known.keys() - present:
             del self._known[name]
         self._taken &= present
-        found = [file for name in present - self._known.keys() if (file := self._read(name)) is not None]
+        new = present - self._known.keys()
+        found = [file for name in new if (file := _read(inboxes[name] / name)) is not None]
         for file in sorted(found):
             self._known[file.name] = file
             self._queues.setdefault((file.study[:1], file.urgent), deque()).append(file)
-        rest = [file for name in unread if (file := self._read(name)) is not None]
+        rest = [file for name in unread if (file := _read(inboxes[name] / name)) is not None]
         times = (file.modified_ns for file in (*self._known.values(), *rest) if file.modified_ns)
         self.oldest_at = None if (oldest := min(times, default=None)) is None else oldest / 1e9
         self._due = time.monotonic() + max(LISTING_SECONDS, LISTING_SHARE * (time.monotonic() - began))
@@ -121,7 +125,7 @@ class WaitingFiles:
                 self._shard = (SHARDS.index(shard) + 1) % len(SHARDS)
                 break
         self._taken.update(file.name for file in taken if not file.study)
-        return [self._inbox / file.name for file in taken]
+        return [file.inbox / file.name for file in taken]
 
     def batch_files(self, max_files: int) -> int:
         """Return the number of files for BATCH_SECONDS, by the time that the last batch took."""
@@ -155,19 +159,26 @@ class WaitingFiles:
                 taken.append(file)
                 size += file.bytes
 
-    def _read(self, name: str) -> WaitingFile | None:
-        try:
-            status = (self._inbox / name).lstat()
-            modified, size = status.st_mtime_ns, status.st_size
-        except FileNotFoundError:
-            return None
-        except OSError:  # one damaged file must not stop the others: the indexer sets it aside
-            modified = size = 0
-        _, _, tagged = name.removesuffix(COMPLETE).partition("-")
-        return WaitingFile(modified, name, size, tagged[1:], tagged.startswith(URGENT))
+
+def _read(path: Path) -> WaitingFile | None:
+    try:
+        status = path.lstat()
+        modified, size = status.st_mtime_ns, status.st_size
+    except FileNotFoundError:
+        return None
+    except OSError:  # one damaged file must not stop the others: the indexer sets it aside
+        modified = size = 0
+    _, _, tagged = path.stem.partition("-")
+    return WaitingFile(modified, path.name, path.parent, size, tagged[1:], tagged.startswith(URGENT))
 
 
-def received(inbox: Path) -> Iterator[str]:
-    """Yield the names of the acknowledged files that are not yet indexed."""
-    with os.scandir(inbox) as entries:
+def received(spool: Spool) -> Iterator[Path]:
+    """Yield the paths of the acknowledged files that are not yet indexed, of all slots."""
+    for slot in spool.slots():
+        yield from (slot.inbox / name for name in received_in(slot.inbox))
+
+
+def received_in(inbox: Path) -> Iterator[str]:
+    """Yield the names of the acknowledged files of one inbox; none if it was removed with its slot."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(inbox) as entries:
         yield from (entry.name for entry in entries if entry.name.endswith(COMPLETE))

@@ -60,14 +60,14 @@ def rate(settings: Settings, count: int) -> float:
     for process in processes:
         process.join()
     seconds = time.perf_counter() - began
-    assert not any(received(Spool(settings.spool).inbox)), "a dispatcher ended early"
+    assert not any(received(Spool(settings.spool))), "a dispatcher ended early"
     return count / seconds
 
 
 def _dispatch(settings: Settings, start: Barrier) -> None:
     limit_statements(settings, connections=dispatch.CONNECTIONS)
-    inbox = Spool(settings.spool).inbox
-    waiting = WaitingFiles(inbox)
+    spool = Spool(settings.spool)
+    waiting = WaitingFiles(spool)
     start.wait()
-    while any(received(inbox)):
+    while any(received(spool)):
         dispatch.settle_and_index(settings, waiting)

@@ -11,6 +11,8 @@ from sqlalchemy import func, select, text
 from db.models import Instance, Report, Study
 from db.session import transaction
 from deploy.operate import audit
+from dicom_listener.spool.durable import Spool
+from dicom_listener.spool.waiting import received
 from tests.chaos.children import POISONED
 from tests.chaos.modality import PIXELS
 from tests.chaos.system import MEMORY_LIMIT
@@ -61,7 +63,7 @@ def all_ended(system: System, studies: list[PlannedStudy]) -> bool:
     """Return whether all work is done: no file in the inbox and every study ended."""
     with transaction(system.url) as session:
         ended = session.scalar(select(func.count()).select_from(Study).where(Study.state.in_(ENDS)))
-    return ended == len(studies) and not any((system.settings.spool / "inbox").glob("*.dcm"))
+    return ended == len(studies) and not any(received(Spool(system.settings.spool)))
 
 
 def violations(system: System, studies: list[PlannedStudy], history: History) -> list[str]:

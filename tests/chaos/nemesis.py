@@ -15,6 +15,8 @@ from sqlalchemy import select
 
 from db.models import Instance, Study
 from db.session import transaction
+from dicom_listener.spool.durable import Spool
+from dicom_listener.spool.waiting import received
 from tests.chaos.children import CLOCK, DISK_FULL, UNREADABLE
 
 if TYPE_CHECKING:
@@ -156,7 +158,7 @@ def make_a_file_unreadable(system: System, rng: random.Random) -> None:
     uids = {study.uid for study in system.planned if study.kind in REPAIRED}
     deadline = time.monotonic() + WATCH_SECONDS
     while time.monotonic() < deadline:
-        for path in sorted((system.settings.spool / "inbox").glob("*.dcm")):
+        for path in sorted(received(Spool(system.settings.spool))):
             with contextlib.suppress(FileNotFoundError):
                 header = dcmread(path, stop_before_pixels=True)
                 if header.StudyInstanceUID in uids:

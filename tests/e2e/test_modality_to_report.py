@@ -128,8 +128,8 @@ def test_logs_hold_no_patient_data(reported: System) -> None:
 def test_resent_files_make_no_new_work(reported: System, tmp_path: Path) -> None:
     write_demo_studies(tmp_path, count=2, seed=1)
     reported.prelim("send", str(tmp_path))
-    inbox = reported.data_dir / "spool" / "inbox"
-    wait_until(lambda: not list(inbox.glob("*.dcm")))
+    slots = reported.data_dir / "spool" / "slots"
+    wait_until(lambda: not list(slots.glob("*/inbox/*.dcm")))
 
     counts = reported.status()["studies"]
     assert (counts["reported"], sum(counts.values())) == (2, 2)

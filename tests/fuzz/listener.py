@@ -24,7 +24,9 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from dicom_listener.spool import file_meta
+from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.inbox import MAINTENANCE_SECONDS
+from dicom_listener.spool.waiting import received
 from tests.fuzz import wire
 from tests.fuzz.mutations import mutate, session
 
@@ -145,7 +147,7 @@ def check_resources(subject: Subject, before: tuple[int, int, int]) -> None:
 def check_disk(subject: Subject) -> None:
     """Raise Broken if an acknowledged object is missing, or a file for the indexer is incomplete."""
     kept = set()
-    for path in (subject.spool / "inbox").glob("*.dcm"):
+    for path in received(Spool(subject.spool)):
         if not file_meta.is_complete(path):
             raise Broken(f"{path.name} is incomplete")
         with path.open("rb") as file:

@@ -56,14 +56,18 @@ def receive(settings: Settings, dataset: Dataset, *, data: bytes | None = None, 
     """Write an object to the spool as the listener does; *data* replaces the encoded data set."""
     spool = Spool(settings.spool)
     spool.prepare()
-    head = file_meta.encode(dataset.SOPClassUID, dataset.SOPInstanceUID, ExplicitVRLittleEndian, received(**reception))
-    inbox = Inbox(spool)
+    inbox = Inbox(spool.unowned)
     inbox.open()
-    writer = inbox.begin(head)
+    writer = inbox.begin(header(dataset, **reception))
     writer.write(encode(dataset) if data is None else data)
     path = writer.commit()
     inbox.close()
     return path
+
+
+def header(dataset: Dataset, **reception: Any) -> bytes:
+    """The header of the object's file."""
+    return file_meta.encode(dataset.SOPClassUID, dataset.SOPInstanceUID, ExplicitVRLittleEndian, received(**reception))
 
 
 def store(settings: Settings, dataset: Dataset, *, priority: int = 0) -> None:

@@ -95,8 +95,20 @@ def sending(uid: str, *, silent_seconds: float = 0, receiving: bool = False) -> 
     return Transfer("sending", uid, receiving, active_at=time.time() - silent_seconds)
 
 
-def test_study_does_not_settle_while_an_open_association_sends_it(settings: Settings, app: Celery) -> None:
-    marks = AssociationMarks(Spool(settings.spool))
+@pytest.fixture
+def marks(settings: Settings) -> AssociationMarks:
+    """Marks of a listener's process in another slot than the objects."""
+    spool = Spool(settings.spool)
+    spool.prepare()
+    slot = spool.slot("host-0")
+    slot.root.mkdir()
+    slot.prepare()
+    return AssociationMarks(slot)
+
+
+def test_study_does_not_settle_while_an_open_association_sends_it(
+    settings: Settings, app: Celery, marks: AssociationMarks
+) -> None:
     dataset = image()
     receive(settings, dataset, association_id="sending")
     marks.write(sending(dataset.StudyInstanceUID, silent_seconds=-60))
@@ -111,10 +123,9 @@ def test_study_does_not_settle_while_an_open_association_sends_it(settings: Sett
 
 @pytest.mark.parametrize("ended", [True, False], ids=["lost", "silent within an object"])
 def test_study_of_a_transfer_that_broke_off_is_settled_with_that_reason(
-    settings: Settings, app: Celery, *, ended: bool
+    settings: Settings, app: Celery, marks: AssociationMarks, *, ended: bool
 ) -> None:
     settings = settings.replace(settle_broken_seconds=0.2)
-    marks = AssociationMarks(Spool(settings.spool))
     dataset = image()
     receive(settings, dataset, association_id="sending")
     marks.write(sending(dataset.StudyInstanceUID, silent_seconds=60, receiving=True))
@@ -129,9 +140,8 @@ def test_study_of_a_transfer_that_broke_off_is_settled_with_that_reason(
 
 
 def test_last_object_of_an_association_that_just_ended_is_included(
-    settings: Settings, app: Celery, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, app: Celery, marks: AssociationMarks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    marks = AssociationMarks(Spool(settings.spool))
     first = image()
     marks.write(sending(first.StudyInstanceUID, silent_seconds=-60))
     receive(settings, first, association_id="sending")
@@ -157,7 +167,7 @@ def test_study_settles_beside_a_backlog_and_not_while_files_of_it_wait(
     settings: Settings, app: Celery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(indexer, "BATCH", 1)
-    waiting = WaitingFiles(Spool(settings.spool).inbox)
+    waiting = WaitingFiles(Spool(settings.spool))
     urgent = [image() for _ in range(2)]
     urgent[1].StudyInstanceUID = urgent[0].StudyInstanceUID
     for dataset in urgent:

@@ -14,6 +14,8 @@ import pytest
 from db.operations import alarms, disk
 from dicom_listener.receive.listener import Listener
 from dicom_listener.spool import inbox, writer
+from dicom_listener.spool.durable import Spool
+from dicom_listener.spool.waiting import received
 from tests.fuzz.wire import Client, ct_slice
 from tests.integration.dicom_listener.listening import settings_for, stored
 from tests.polling import wait_until
@@ -104,6 +106,6 @@ def store(client: Client) -> str | None:
 
 def free_half(settings: Settings) -> None:
     """Remove half of the files, as an operator does after moving them elsewhere."""
-    files = sorted((settings.spool / "inbox").glob("*.dcm"))
+    files = sorted(received(Spool(settings.spool)))
     for file in files[: len(files) // 2]:
         file.unlink()

@@ -20,7 +20,7 @@ from dicom_listener.receive.listener import Listener
 from dicom_listener.spool import file_meta
 from dicom_listener.spool.durable import Spool
 from tests.fuzz.wire import Client, ct_slice
-from tests.integration.dicom_listener.listening import settings_for, stored
+from tests.integration.dicom_listener.listening import settings_for, slot_of_listener, stored
 from tests.integration.dicom_listener.objects import image, receive
 from tests.polling import wait_until
 
@@ -106,10 +106,10 @@ def test_acknowledged_object_survives_a_kill(tmp_path: Path, step: str, call: in
     with Listener(settings):
         pass
     assert set(acknowledged) <= {meta.sop_instance_uid for meta, _ in stored(settings)}
-    inbox = Spool(settings.spool).inbox
-    assert all(file_meta.is_complete(path) for path in inbox.glob("*.dcm"))
-    assert list(inbox.glob("*.part")) == []
-    assert list(Spool(settings.spool).associations.iterdir()) == []
+    slot = slot_of_listener(settings)
+    assert all(file_meta.is_complete(path) for path in slot.inbox.glob("*.dcm"))
+    assert list(slot.inbox.glob("*.part")) == []
+    assert list(slot.associations.iterdir()) == []
 
 
 @pytest.mark.parametrize(("step", "call"), INDEXING)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from dicom_listener.spool.durable import Spool
+from dicom_listener.spool.waiting import received
 from tests.fuzz.listener import listening
 from tests.fuzz.wire import COMMAND, LAST, P_DATA_TF, Client, c_store_rq, ct_slice, pdu, pdv, status
 
@@ -47,6 +49,6 @@ def test_huge_object_and_huge_study_fit_into_200_mib(tmp_path: Path) -> None:
             uid = f"1.2.{number}.1"
             assert client.store(uid, ct_slice(uid, pixels=20_000), step=FRAGMENT) == 0
         client.release()
-        sizes = [path.stat().st_size for path in (subject.spool / "inbox").glob("*.dcm")]
+        sizes = [path.stat().st_size for path in received(Spool(subject.spool))]
         assert (len(sizes), max(sizes) > 2**31) == (INSTANCES + 1, True)
         assert peak_bytes(subject.pid) < MAX_RESIDENT_BYTES

@@ -26,9 +26,10 @@ from dicom_listener.receive.peers import PeerDirectory
 from dicom_listener.scu import commit
 from dicom_listener.scu.send import send_files
 from dicom_listener.spool.durable import Spool
+from dicom_listener.spool.waiting import received
 from tests.fuzz import wire
 from tests.fuzz.wire import COMMAND, LAST, P_DATA_TF, Client, pdu, pdv
-from tests.integration.dicom_listener.listening import file_of_pydicom, node, settings_for
+from tests.integration.dicom_listener.listening import file_of_pydicom, node, settings_for, slot_of_listener
 from tests.integration.dicom_listener.objects import image
 from tests.polling import wait_until
 
@@ -258,7 +259,7 @@ def test_ended_association_without_an_address_is_recorded(settings: Settings, mo
     settings = settings.replace(peers_file=None)
     with Listener(settings) as listener:
         send(modality, listener, [image()])
-        wait_until(lambda: not list((settings.spool / "associations").iterdir()))
+        wait_until(lambda: not list(slot_of_listener(settings).associations.iterdir()))
         assert deliver_once(settings) == 1
     with transaction(settings.database()) as session:
         assert "peers file" in (session.scalars(select(Commitment.detail)).one() or "")
@@ -283,7 +284,7 @@ def test_result_that_cannot_be_delivered_is_given_up_without_reading_files(
     settings = settings.replace(peers_file=None)
     with Listener(settings) as listener:
         send(modality, listener, [image()])
-        wait_until(lambda: not list((settings.spool / "associations").iterdir()))
+        wait_until(lambda: not list(slot_of_listener(settings).associations.iterdir()))
         read = count_reads(monkeypatch)
         assert deliver_once(settings) == 1
     due_now(settings)
@@ -347,7 +348,7 @@ def test_request_indexed_before_its_objects_waits_for_them(
     settings: Settings, listener: Listener, modality: Modality
 ) -> None:
     send(modality, listener, [image()])
-    request = max(Spool(settings.spool).inbox.glob("*.dcm"), key=lambda path: path.stat().st_mtime_ns)
+    request = max(received(Spool(settings.spool)), key=lambda path: path.stat().st_mtime_ns)
     indexer.Indexer(settings).index([request])
     with deliver.CommitmentDelivery(settings, peers(settings)) as delivery:
         assert delivery.run_once() == 1

@@ -295,7 +295,7 @@ def test_objects_of_one_study_share_its_row(settings: Settings) -> None:
 def put(settings: Settings, operation: str, data: bytes, syntax: str = ImplicitVRLittleEndian) -> None:
     """Write a request to the inbox as the listener does."""
     reception = dataclasses.replace(received(), operation=operation)
-    inbox = Inbox(Spool(settings.spool))
+    inbox = Inbox(Spool(settings.spool).unowned)
     inbox.open()
     writer = inbox.begin(file_meta.encode(STORAGE_COMMITMENT_PUSH_MODEL, "1.2.3", syntax, reception))
     writer.write(data)

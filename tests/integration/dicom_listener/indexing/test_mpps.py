@@ -19,6 +19,7 @@ from dicom_listener.dicom.uids import MODALITY_PERFORMED_PROCEDURE_STEP
 from dicom_listener.indexing import headers, indexer
 from dicom_listener.receive.listener import Listener
 from dicom_listener.spool.durable import Spool
+from dicom_listener.spool.waiting import received
 from tests.integration.dicom_listener.listening import settings_for
 from tests.integration.dicom_listener.objects import image, receive
 
@@ -147,9 +148,7 @@ def test_update_indexed_before_its_creation_is_applied(settings: Settings, arriv
     assert create(association, step, arrived.StudyInstanceUID) == 0
     assert update(association, step, "COMPLETED") == 0
     # As after a step of the clock.
-    by_operation = {
-        headers.read_meta(path).reception.operation: path for path in Spool(settings.spool).inbox.glob("*.dcm")
-    }
+    by_operation = {headers.read_meta(path).reception.operation: path for path in received(Spool(settings.spool))}
     for operation in ("N-SET", "C-STORE", "N-CREATE"):
         indexer.Indexer(settings).index([by_operation[operation]])
     assert settled(settings) == "the modality completed the procedure, with 1 image"

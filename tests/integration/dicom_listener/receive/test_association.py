@@ -10,8 +10,8 @@ from structlog.testing import capture_logs
 
 from dicom_listener.receive.listener import Listener
 from dicom_listener.spool.associations import AssociationMarks, Transfer
-from dicom_listener.spool.durable import Spool
 from tests.fuzz.wire import P_DATA_TF, Client, c_store_rq, ct_slice, pdu, pdv
+from tests.integration.dicom_listener.listening import slot_of_listener
 from tests.polling import wait_until
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def test_every_log_line_has_the_ids_of_its_association_only(listener: Listener) 
 
 @pytest.fixture
 def marks(settings: Settings) -> AssociationMarks:
-    return AssociationMarks(Spool(settings.spool))
+    return AssociationMarks(slot_of_listener(settings))
 
 
 def test_open_association_is_marked_with_the_study_it_sends(listener: Listener, marks: AssociationMarks) -> None:
@@ -69,7 +69,8 @@ def test_released_association_leaves_no_mark(listener: Listener, marks: Associat
 
 
 def test_associations_of_a_killed_listener_broke_off(settings: Settings, marks: AssociationMarks) -> None:
-    Spool(settings.spool).prepare()
+    with Listener(settings):
+        pass
     marks.write(Transfer("earlier", "1.2.3"))
     with Listener(settings):
         assert [mark.association_id for mark in marks.broken()] == ["earlier"]

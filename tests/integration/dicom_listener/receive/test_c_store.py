@@ -17,6 +17,8 @@ from pynetdicom import AE, evt
 from pynetdicom.dsutils import split_dataset
 
 from dicom_listener.scu import send
+from dicom_listener.spool.durable import Spool
+from dicom_listener.spool.waiting import received
 from tests.integration.dicom_listener.listening import file_of_pydicom, node, stored
 
 if TYPE_CHECKING:
@@ -144,7 +146,7 @@ def test_data_set_is_stored_byte_for_byte(listener: Listener, settings: Settings
 def test_stored_file_is_a_dicom_file_with_an_empty_preamble(listener: Listener, settings: Settings) -> None:
     list(send.send_files([file_of_pydicom("CT_small.dcm")], node(listener)))
 
-    [path] = (settings.spool / "inbox").glob("*.dcm")
+    [path] = received(Spool(settings.spool))
     dataset = pydicom.dcmread(path)
     assert dataset.preamble == bytes(128)
     assert dataset.file_meta.SendingApplicationEntityTitle == "PRELIM_SCU"

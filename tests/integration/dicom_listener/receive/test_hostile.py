@@ -20,9 +20,10 @@ from db.operations.listener_status import Kind
 from dicom_listener.receive import association, counters, status_file, upper_layer
 from dicom_listener.receive.listener import MAX_PENDING_PER_ADDRESS, Listener
 from dicom_listener.spool.durable import Spool
+from dicom_listener.spool.waiting import received
 from tests.fuzz import wire
 from tests.fuzz.wire import ABORT, COMMAND, LAST, P_DATA_TF, Client, ct_slice, echoes, pdu, pdv
-from tests.integration.dicom_listener.listening import connections, settings_for, stored
+from tests.integration.dicom_listener.listening import connections, settings_for, slot_of_listener, stored
 from tests.polling import wait_until
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def is_disconnected(client: Client) -> bool:
 
 def parts(settings: Settings) -> int:
     """Count the files that are being written."""
-    with os.scandir(settings.spool / "inbox") as entries:
+    with os.scandir(slot_of_listener(settings).inbox) as entries:
         return sum(size_of(entry) > 0 for entry in entries if entry.name.endswith(".part"))
 
 
@@ -166,7 +167,7 @@ def test_connection_lost_during_an_object_leaves_nothing(listener: Listener, set
         wait_until(lambda: parts(settings) == 1)
     wait_until(lambda: parts(settings) == 0)
     assert stored(settings) == []
-    wait_until(lambda: not list((settings.spool / "associations").iterdir()))
+    wait_until(lambda: not list(slot_of_listener(settings).associations.iterdir()))
 
 
 def test_release_during_an_object_leaves_nothing(listener: Listener, settings: Settings) -> None:
@@ -343,8 +344,8 @@ def test_refusals_are_counted_by_sender_and_cause(listener: Listener, settings: 
         for _ in range(3):
             client.store("1.2.3", ct_slice("1.2.4"))
     cause = "the SOP Instance UID differs from the command's"
-    wait_until(lambda: (status_file.read(Spool(settings.spool).listener) or {})["refused"] == [["CT_1", cause, 3]])
-    found = status_file.read(Spool(settings.spool).listener)
+    wait_until(lambda: (status_file.read(slot_of_listener(settings).status) or {})["refused"] == [["CT_1", cause, 3]])
+    found = status_file.read(slot_of_listener(settings).status)
     assert found is not None
     assert [row[:3] for row in found["causes"]] == [["object", cause, 3]]
 
@@ -410,7 +411,7 @@ def test_large_object_does_not_stay_in_memory(listener: Listener, settings: Sett
         rest = pixels % 100_000
         assert wire.status(client.ask(pdu(P_DATA_TF, pdv(3, LAST, bytes(rest))))) == 0
     assert resident_bytes() - before < 16 * 2**20
-    [path] = (settings.spool / "inbox").glob("*.dcm")
+    [path] = received(Spool(settings.spool))
     assert path.stat().st_size > pixels
 
 

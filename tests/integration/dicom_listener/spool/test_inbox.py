@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from db.errors import ConfigurationError
 from db.operations import disk
 from dicom_listener.dicom.statuses import OutOfResources
 from dicom_listener.spool import durable, file_meta, writer
 from dicom_listener.spool.durable import DirectorySync, Spool
-from dicom_listener.spool.inbox import PREPARED_FILES, Inbox
+from dicom_listener.spool.inbox import PREPARED_FILES, Inbox, recover
 from tests.integration.dicom_listener.objects import received
 from tests.polling import wait_until
 
@@ -37,7 +36,7 @@ def spool(tmp_path: Path) -> Spool:
 
 @pytest.fixture
 def box(spool: Spool) -> Iterator[Inbox]:
-    box = Inbox(spool)
+    box = Inbox(spool.unowned)
     box.open()
     yield box
     box.close()
@@ -72,11 +71,8 @@ def descriptors() -> int:
 
 
 def restart(spool: Spool) -> tuple[int, int]:
-    """Open the inbox once more; returns how many objects were found complete and incomplete."""
-    box = Inbox(spool)
-    found = box.open()
-    box.close()
-    return found
+    """Recover the inbox as its next owner does; returns how many objects were found complete and incomplete."""
+    return recover(spool.inbox)
 
 
 def test_stored_object_is_complete(spool: Spool, box: Inbox) -> None:
@@ -114,7 +110,7 @@ def test_more_objects_at_once_than_prepared_files(spool: Spool, box: Inbox) -> N
 
 
 def test_stop_leaves_only_the_objects(spool: Spool) -> None:
-    box = Inbox(spool)
+    box = Inbox(spool.unowned)
     box.open()
     store(box)
     box.begin(HEADER).discard()
@@ -235,7 +231,7 @@ def test_directory_that_cannot_be_opened_is_flushed_later(spool: Spool, monkeypa
 def test_discarded_file_that_cannot_be_removed_is_removed_by_the_next_start(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    box = Inbox(spool)
+    box = Inbox(spool.unowned)
     box.open()
     writing = box.begin(HEADER)
     writing.write(b"half of it")
@@ -316,9 +312,3 @@ def test_replaced_directory_costs_one_refusal(spool: Spool, box: Inbox) -> None:
     with pytest.raises(OutOfResources, match="No such file"):
         store(box)
     assert all(file_meta.is_complete(store(box)) for _ in range(PREPARED_FILES))
-
-
-@pytest.mark.usefixtures("box")
-def test_two_listeners_cannot_share_a_spool(spool: Spool) -> None:
-    with pytest.raises(ConfigurationError, match="another listener"):
-        Inbox(spool).open()

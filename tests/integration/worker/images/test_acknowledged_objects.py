@@ -10,6 +10,8 @@ import pytest
 
 from db.errors import NotReportable
 from dicom_listener.receive.listener import Listener
+from dicom_listener.spool.durable import Spool
+from dicom_listener.spool.waiting import received
 from tests.fuzz.wire import CT_IMAGE_STORAGE, Client
 from tests.integration.dicom_listener.listening import settings_for
 from worker.images.study import StoredInstance, images_of
@@ -121,7 +123,7 @@ def receiving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Listen
 
 
 def inbox(settings: Settings) -> set[Path]:
-    return set((settings.spool / "inbox").glob("*.dcm"))
+    return set(received(Spool(settings.spool)))
 
 
 @pytest.mark.parametrize("name", OBJECTS)

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from db.studies.settling import study_key
-from dicom_listener.spool.durable import file_name
+from dicom_listener.spool.durable import Spool, file_name
 from dicom_listener.spool.waiting import WaitingFiles, tag
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def put(inbox: Path, number: int, study: str = "", *, urgent: bool = False, size: int = 1) -> Path:
+def put(root: Path, number: int, study: str = "", *, urgent: bool = False, size: int = 1) -> Path:
     """Put a file into the inbox that was received *number* seconds after the epoch."""
     tagged = tag(study_key(study), urgent=urgent) if study else ""
+    inbox = Spool(root).inbox
+    inbox.mkdir(exist_ok=True)
     path = inbox / f"{number:032x}{tagged}.dcm"
     path.write_bytes(bytes(size))
     os.utime(path, (number, number))
@@ -26,7 +28,7 @@ def put(inbox: Path, number: int, study: str = "", *, urgent: bool = False, size
 
 @pytest.fixture
 def waiting(tmp_path: Path) -> WaitingFiles:
-    return WaitingFiles(tmp_path)
+    return WaitingFiles(Spool(tmp_path))
 
 
 def test_urgent_files_are_taken_before_older_ones_which_keep_a_fourth_of_the_batch(
@@ -80,7 +82,7 @@ def test_oldest_file_is_known_even_if_it_rests_but_not_if_it_was_set_aside(
     put(tmp_path, 9, "1.2.3")
     waiting.refresh({resting, set_aside}, {set_aside})
     assert waiting.oldest_at == 7
-    for path in tmp_path.iterdir():
+    for path in Spool(tmp_path).inbox.iterdir():
         path.unlink()
     waiting.refresh()
     assert waiting.oldest_at is None
@@ -92,7 +94,7 @@ def test_dispatchers_take_the_studies_of_a_backlog_in_turns(tmp_path: Path, wait
     waiting.refresh()
     batches = [waiting.take(10, 100) for _ in range(40)]
 
-    assert sorted(path for batch in batches for path in batch) == sorted(tmp_path.iterdir())
+    assert sorted(path for batch in batches for path in batch) == sorted(Spool(tmp_path).inbox.iterdir())
     assert len({path.name.partition("-")[2][1] for path in batches[0]}) == 1
 
 
