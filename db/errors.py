@@ -38,6 +38,7 @@ class Reason(StrEnum):
     # The model.
     EMPTY_REPORT = "empty_report", "the model returned no text"
     ENGINE_STOPPED = "engine_stopped", "the worker's engine stopped before the report was finished"
+    IMAGES_NOT_WRITTEN = "images_not_written", "the images of the report could not be written to disk"
     MODEL_ERROR = "model_error", "the model failed, or returned non-finite numbers"
     NO_DEADLINE = "no_deadline", "a request to the model has an invalid deadline"
     NOT_STORABLE = "not_storable", "the report contains text or a number that the database cannot store"
@@ -104,6 +105,10 @@ class PermanentFailure(Outcome):
 
 class StaleFence(PrelimError):
     """Raised when a worker writes for a job it no longer owns: it must drop its result."""
+
+
+class ImageDamaged(PrelimError):
+    """Raised when a stored image of a report is missing, cannot be read or is another one."""
 
 
 class UnknownStudy(PrelimError):

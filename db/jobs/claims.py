@@ -25,6 +25,7 @@ from db.studies.priority import effective_queued_at
 
 if TYPE_CHECKING:
     import uuid
+    from collections.abc import Sequence
 
     from sqlalchemy.orm import Session
 
@@ -131,13 +132,22 @@ FINISH = text("""
 """)
 
 
-def finish(session: Session, claim: Claim, draft: Draft) -> None:
-    """End the job with its report, whose version is the study's next one; raises StaleFence if it was taken away."""
+def finish(session: Session, claim: Claim, draft: Draft, image_files: Sequence[str] = ()) -> None:
+    """End the job with its report, whose version is the study's next one; raises StaleFence if it was taken away.
+
+    *image_files* are the paths of the draft's images if they are in files (db.reports.image_files).
+    """
     names = {"study_id": claim.study_id, "job_id": claim.job_id, "fence": claim.fence, "token": claim.token}
     if session.execute(FINISH, names).one_or_none() is None:
         raise _stale(claim)
     versions.insert(
-        session, draft, study_id=claim.study_id, job_id=claim.job_id, revision=claim.revision, fence=claim.fence
+        session,
+        draft,
+        image_files,
+        study_id=claim.study_id,
+        job_id=claim.job_id,
+        revision=claim.revision,
+        fence=claim.fence,
     )
 
 

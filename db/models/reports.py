@@ -4,7 +4,7 @@ import datetime as dt
 import uuid
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, Integer, SmallInteger, UniqueConstraint
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Integer, SmallInteger, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.models.base import Base, database_time, time_ordered_id
@@ -63,10 +63,7 @@ class Evidence(Base):
 
 
 class ReportImage(Base):
-    """An image exactly as it was given to the model.
-
-    In the database and not beside the spool: written in the report's transaction, read rarely, 0.1 to 4 MB each.
-    """
+    """An image exactly as it was given to the model, in the database or in a file (db.reports.image_files)."""
 
     __tablename__ = "report_images"
 
@@ -82,5 +79,15 @@ class ReportImage(Base):
     transform: Mapped[dict[str, Any]]
     warnings: Mapped[list[str]]
     #: Storage EXTERNAL (migration 0004): PostgreSQL would try to compress it again.
-    png: Mapped[bytes]
+    png: Mapped[bytes | None]
+    #: Below the data directory, with its size in `file_bytes`.
+    file_path: Mapped[str | None]
+    file_bytes: Mapped[int | None]
     sha256: Mapped[str]
+
+    __table_args__ = (
+        # The image is in one place; another kind of place would be a further column.
+        CheckConstraint(
+            "num_nonnulls(png, file_path) = 1 AND num_nonnulls(png, file_bytes) = 1", name="image_in_one_place"
+        ),
+    )

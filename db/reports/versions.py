@@ -82,11 +82,19 @@ INSERT = Report.__table__.insert().values(version=NEXT_VERSION + 1)  # type: ign
 
 
 def insert(
-    session: Session, draft: Draft, *, study_id: uuid.UUID, job_id: uuid.UUID, revision: int, fence: int
+    session: Session,
+    draft: Draft,
+    image_files: Sequence[str] = (),
+    *,
+    study_id: uuid.UUID,
+    job_id: uuid.UUID,
+    revision: int,
+    fence: int,
 ) -> None:
     """Insert the next version; called by db.jobs.claims.finish, which holds the study's lock.
 
-    Raises PermanentFailure if the draft cannot be stored.
+    *image_files* are the paths of the draft's images if they are in files. Raises PermanentFailure if the draft cannot
+    be stored.
     """
     draft = storable(draft)
     job = {"study_id": study_id, "its_study": study_id, "job_id": job_id, "revision": revision, "fence": fence}
@@ -95,8 +103,10 @@ def insert(
     for rank, quoted in enumerate(draft.evidence, start=1):
         session.add(Evidence(report_id=report_id, rank=rank, **asdict(quoted)))
     for ordinal, shown in enumerate(draft.images, start=1):
-        sha256 = hashlib.sha256(shown.png).hexdigest()
-        session.add(ReportImage(report_id=report_id, ordinal=ordinal, sha256=sha256, **asdict(shown)))
+        columns = asdict(shown) | {"sha256": hashlib.sha256(shown.png).hexdigest()}
+        if image_files:
+            columns |= {"png": None, "file_path": image_files[ordinal - 1], "file_bytes": len(shown.png)}
+        session.add(ReportImage(report_id=report_id, ordinal=ordinal, **columns))
         # One statement for each: together they can take longer than a statement may.
         session.flush()
 
@@ -128,7 +138,7 @@ def evidence(session: Session, report_id: uuid.UUID) -> list[EvidenceLine]:
 
 
 def images(session: Session, report_id: uuid.UUID, *, pixels: bool = False) -> Sequence[ReportImage]:
-    """Return the images of a report in the model's order; `png` is loaded with *pixels* only."""
+    """Return the images of a report in the model's order; `png` is loaded with *pixels* only, and None for a file."""
     query = select(ReportImage).where(ReportImage.report_id == report_id).order_by(ReportImage.ordinal)
     return session.scalars(query if pixels else query.options(defer(ReportImage.png, raiseload=True))).all()
 

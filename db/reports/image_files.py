@@ -1,0 +1,161 @@
+"""Store images of reports as files below `<data_dir>/report_images/`, and read images from wherever they are.
+
+The files of a report are durable before the transaction that inserts their rows begins, so that an image with a row has
+its file. Each name holds the job and the claim token it was written under: a file without a row is unused as soon as
+that claim has ended, because no other transaction can insert its row (`use`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import uuid
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import and_, exists, or_, select
+
+from db.errors import ImageDamaged
+from db.models import Job, Report, ReportImage, Study
+from db.states import JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from sqlalchemy.orm import Session
+
+FOLDER = "report_images"
+NAME = re.compile(r"([0-9a-f]{32})-([0-9a-f]{32})-([0-9]+)\.png")
+#: Names looked up in one statement.
+PAGE = 1000
+
+
+class Use(StrEnum):
+    """Use of a file."""
+
+    USED = "used"
+    #: Neither its row nor a claim that can insert it exists.
+    UNUSED = "unused"
+    #: Its job is not in this database, or its name is not ours.
+    UNKNOWN = "unknown"
+
+
+def write(data_dir: Path, job_id: uuid.UUID, token: uuid.UUID, images: Iterable[bytes]) -> list[str]:
+    """Write the images of one report durably under a new *token*; return their paths below *data_dir*.
+
+    Raises OSError.
+    """
+    folders = [Path(FOLDER), Path(FOLDER, token.hex[:2]), Path(FOLDER, token.hex[:2], token.hex[2:4])]
+    for folder in folders:
+        (data_dir / folder).mkdir(mode=0o700, exist_ok=True)
+    paths: list[str] = []
+    try:
+        for ordinal, png in enumerate(images, start=1):
+            paths.append((folders[-1] / f"{job_id.hex}-{token.hex}-{ordinal}.png").as_posix())
+            with open(data_dir / paths[-1], "xb", opener=_private) as file:
+                file.write(png)
+        # After all writes: the first flush of a journal then carries the others. The parents, too: another process may
+        # have created an entry that it has not flushed yet.
+        for path in (*map(Path, paths), *reversed(folders), Path()):
+            _flush(data_dir / path)
+    except OSError:
+        for path in map(Path, paths):
+            with contextlib.suppress(OSError):
+                (data_dir / path).unlink(missing_ok=True)
+        raise
+    return paths
+
+
+def read(data_dir: Path, image: ReportImage) -> bytes:
+    """Return the PNG of an image, loaded with its pixels; raises ImageDamaged if it is lost or another one."""
+    try:
+        png = image.png if image.file_path is None else _content(data_dir / image.file_path, image.file_bytes or 0)
+    except FileNotFoundError as error:
+        raise ImageDamaged("the file of the image is missing") from error
+    except OSError as error:
+        raise ImageDamaged(f"the file of the image cannot be read: {error.strerror}") from error
+    if png is None or hashlib.sha256(png).hexdigest() != image.sha256:
+        raise ImageDamaged("the stored image is not the one that the report is based on: its digest differs")
+    return png
+
+
+def remove(data_dir: Path, paths: Iterable[str]) -> None:
+    """Delete files durably; one that is missing was deleted by an interrupted run. Raises OSError."""
+    files = [data_dir / path for path in paths]
+    for file in files:
+        file.unlink(missing_ok=True)
+    for folder in {file.parent for file in files}:
+        if folder.exists():
+            _flush(folder)
+
+
+def remove_unused(session: Session, data_dir: Path, path: str) -> bool:
+    """Delete a file if it is unused, under the lock of its study; return whether it was. Raises OSError."""
+    if use(session, path) != Use.UNUSED:
+        return False
+    remove(data_dir, [path])
+    return True
+
+
+def without_row(session: Session, paths: Sequence[str]) -> list[str]:
+    """Return those of the paths that no row has."""
+    jobs = {uuid.UUID(found[1]) for path in paths if (found := NAME.fullmatch(Path(path).name))}
+    images = select(ReportImage.file_path).join(Report, Report.id == ReportImage.report_id)
+    known = set(session.scalars(images.where(Report.job_id.in_(jobs))))
+    return [path for path in paths if path not in known]
+
+
+def use(session: Session, path: str) -> Use:
+    """Return the use of a file; locks its study, as each transaction does that inserts or changes a row of an image."""
+    found = NAME.fullmatch(Path(path).name)
+    if found is None:
+        return Use.UNKNOWN
+    job_id, token = uuid.UUID(found[1]), uuid.UUID(found[2])
+    study = select(Study.id).join(Job, Job.study_id == Study.id).where(Job.id == job_id)
+    if session.scalar(study.with_for_update(of=Study)) is None:
+        return Use.UNKNOWN
+    # A statement of its own: it sees the commits made while the first one waited for the lock.
+    writing = exists().where(Job.id == job_id, Job.claim_token == token, Job.state == JobState.RUNNING)
+    stored = exists().where(
+        and_(Report.job_id == job_id, ReportImage.report_id == Report.id, ReportImage.file_path == path)
+    )
+    return Use.USED if session.scalar(select(or_(writing, stored))) else Use.UNUSED
+
+
+def pages(data_dir: Path) -> Iterator[list[str]]:
+    """Yield the paths of all files, in pages; raises OSError if a folder cannot be listed."""
+    names = (
+        Path(folder, name).relative_to(data_dir).as_posix()
+        for folder, _, files in os.walk(data_dir / FOLDER, onerror=_raise)
+        for name in files
+    )
+    while page := list(islice(names, PAGE)):
+        yield page
+
+
+def _raise(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _content(path: Path, size: int) -> bytes:
+    with path.open("rb") as file:
+        # One byte more than it should have, and not a file of any size.
+        return file.read(size + 1)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _flush(path: Path) -> None:
+    """Make a file's bytes or a directory's entries durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
