@@ -42,10 +42,7 @@ class Dicom(Section):
     max_associations_per_address: int = Field(default=75, ge=1, description="Maximum of them for one address.")
     max_associations_per_ae_title: int = Field(default=50, ge=1, description="Maximum for an AE title at an address.")
     max_pdu_bytes: int = Field(
-        default=131072,
-        ge=4096,
-        le=1048576,
-        description="Maximum PDU length that the listener offers to receive, in bytes.",
+        default=131072, ge=4096, le=1048576, description="Maximum PDU length that the listener offers, in bytes."
     )
     peers_file: Path | None = Field(
         default=None, description="TOML file with the AE titles and addresses that may associate; unset: all may."
@@ -200,6 +197,9 @@ class Operations(Section):
     )
     broker_url: SecretStr | None = Field(
         default=None, description="URL of Redis, as `redis://:password@host:port/0`; unset: the embedded server."
+    )
+    report_images: Literal["database", "files"] = Field(
+        default="database", description="Where new reports store their images; `files`: `<data_dir>/report_images/`."
     )
     statement_seconds: Seconds = Field(default=8, description="Limit of a database statement; commands have 300 s.")
     flower_host: str = Field(default="127.0.0.1", description="Address that Flower binds to.")

@@ -16,6 +16,7 @@ from db.errors import NotReportable, PermanentFailure, Reason, StaleFence, Trans
 from db.jobs import claims
 from db.logs import frames
 from db.reference import fingerprint
+from db.reports import image_files
 from db.session import statements, transaction
 from db.states import JobState
 from db.studies import lifecycle, other_objects, transfers
@@ -25,7 +26,7 @@ from worker.pipeline import StudyToReport
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy import Row
     from sqlalchemy.orm import Session
@@ -73,6 +74,9 @@ class Attempt:
         self.claim = claim
         self._settings = settings
         self._url = settings.database()
+        self._data_dir = settings.operations.data_dir
+        #: Paths of the report's images that are in files.
+        self._image_files: Sequence[str] = ()
         self._lease = settings.queue.lease_seconds
         self._extended = self._progressed = time.monotonic()
         self._extend_at = self._extended + self._lease / 3
@@ -87,14 +91,18 @@ class Attempt:
     def execute(self, write: Write) -> Outcome:
         """Write the report and store the outcome: every possible end of an attempt is handled here or in `_outcome`."""
         try:
-            return self._outcome(write)
+            outcome = self._outcome(write)
         except StaleFence:
             log.info("result.dropped")
-            return "stale"
+            outcome = "stale"
+        if outcome != "finished" and self._image_files:
+            self._remove_images()
+        return outcome
 
     def _outcome(self, write: Write) -> Outcome:
         try:
             draft = write(self._load_study(), self.extend_lease)
+            self._write_images(draft)
             self.extend_lease()
             self._storing = True
             return self._finish(draft)
@@ -169,9 +177,8 @@ class Attempt:
             former = decisions.former_patient_ids(session, self.claim.study_id) if study.decided else ()
             late_arrivals = lifecycle.late_arrivals(session, self.claim.study_id, self.claim.revision)
             not_images = other_objects.not_images(session, self.claim.study_id) if study.other_objects else []
-        data_dir = self._settings.operations.data_dir
         return StudyToReport(
-            instances=[StoredInstance(data_dir / row.file_path, row.sop_instance_uid) for row in images],
+            instances=[StoredInstance(self._data_dir / row.file_path, row.sop_instance_uid) for row in images],
             modality=study.modality,
             body_part=study.body_part,
             patient_hashes=frozenset(fingerprint(one) for one in (study.patient_id, *former) if one.strip()),
@@ -182,9 +189,29 @@ class Attempt:
             not_images=not_images,
         )
 
+    def _write_images(self, draft: Draft) -> None:
+        if self._settings.operations.report_images != "files":
+            return
+        self.extend_lease()
+        images = (image.png for image in draft.images)
+        try:
+            self._image_files = image_files.write(self._data_dir, self.claim.job_id, self.claim.token, images)
+        except OSError as error:
+            detail = f"the disk refuses the images of the report: {error.strerror}"
+            raise TransientFailure(Reason.IMAGES_NOT_WRITTEN, detail) from error
+
+    def _remove_images(self) -> None:
+        """Delete the files of a report that was not stored, as far as possible: the audit finds the others."""
+        try:
+            for path in self._image_files:
+                with transaction(self._url) as session:
+                    image_files.remove_unused(session, self._data_dir, path)
+        except (OSError, OperationalError) as error:
+            log.warning("report_image.left", error=type(error).__name__)
+
     def _finish(self, draft: Draft) -> Outcome:
         try:
-            self._store(lambda session: claims.finish(session, self.claim, draft))
+            self._store(lambda session: claims.finish(session, self.claim, draft, self._image_files))
         except DataError as error:  # refused now, refused again
             raise PermanentFailure(Reason.NOT_STORABLE, "the database refuses a value of the report") from error
         return "finished"

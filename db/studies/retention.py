@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Sequence
 
+    from sqlalchemy import Row
     from sqlalchemy.orm import Session
 
 ENDED = (StudyState.REPORTED, *ENDED_WITHOUT_REPORT)
@@ -76,10 +77,11 @@ def instances(session: Session, studies: Sequence[Study]) -> Sequence[Instance]:
     return session.scalars(select(Instance).where(Instance.study_id.in_([study.id for study in studies]))).all()
 
 
-def image_sizes(session: Session, studies: Sequence[Study]) -> Sequence[int]:
-    """Return the bytes of each image of the studies' reports."""
+def images(session: Session, studies: Sequence[Study]) -> Sequence[Row[str | None, int]]:
+    """Return the file, if it is in one, and the bytes of each image of the studies' reports."""
     reports = select(Report.id).where(Report.study_id.in_([study.id for study in studies]))
-    return session.scalars(select(func.octet_length(ReportImage.png)).where(ReportImage.report_id.in_(reports))).all()
+    size = func.coalesce(ReportImage.file_bytes, func.octet_length(ReportImage.png))
+    return session.execute(select(ReportImage.file_path, size).where(ReportImage.report_id.in_(reports))).all()
 
 
 def delete_images(session: Session, studies: Sequence[Study]) -> None:

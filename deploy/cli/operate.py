@@ -145,6 +145,18 @@ def retain(
     retention.run(load_settings(), console, older_than, images_only=images_only, dry_run=dry_run)
 
 
+@command("move-images")
+def move_images(
+    to: Annotated[str, typer.Argument(metavar="database|files", help="Place of all stored images.")],
+) -> None:
+    """Move the stored images of reports into files, or back into the database; new ones follow the setting."""
+    from deploy.operate.report_images import move
+
+    if to not in {"database", "files"}:
+        raise typer.BadParameter("expected `database` or `files`")
+    move(load_settings(), console, "files" if to == "files" else "database")
+
+
 @command()
 def bundle(
     study: Study, file: Annotated[Path, typer.Argument(help="JSON file to write.")] = Path("bundle.json")

@@ -1,4 +1,4 @@
-"""Verify the invariants of the database (db.operations.invariants) and of the stored files (`prelim audit`).
+"""Verify the invariants of the database (db.operations.invariants), the stored files and the images of reports.
 
 May run beside all other processes: a file that is moved during the audit is checked again before it counts as a
 violation.
@@ -22,6 +22,7 @@ from db.operations import invariants
 from db.operations.invariants import Violation
 from db.session import transaction
 from db.studies import procedure_steps
+from deploy.operate import report_images
 from dicom_listener.indexing import headers
 from dicom_listener.spool import file_meta
 from dicom_listener.spool.durable import COMPLETE, PART, Spool, sync_directory, sync_file
@@ -99,6 +100,7 @@ def violations(settings: Settings, scope: Scope = EVERYTHING) -> Iterator[Violat
     yield from _without_row(settings)
     for rows in (Instance, Quarantined):
         yield from _files_of(rows, settings, scope)
+    yield from report_images.violations(settings, scope.sample, scope.since)
 
 
 def repair_violation(settings: Settings, violation: Violation) -> bool:
@@ -108,6 +110,8 @@ def repair_violation(settings: Settings, violation: Violation) -> bool:
         if violation.rule in repairs:
             repairs[violation.rule](settings.operations.data_dir / violation.subject, Spool(settings.spool))
             return True
+        if violation.rule == report_images.UNUSED:
+            return report_images.remove_file(settings, violation.subject)
     except OSError:  # the disk fails: it stays a violation
         return False
     if violation.rule != invariants.STEP_ENDS:

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from db.errors import NotPossible
+from db.reports import image_files
 from db.session import transaction
 from db.studies import retention
+from deploy.operate import report_images
 from deploy.operate.identities import user
-from dicom_listener.spool.durable import sync_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from rich.console import Console
 
-    from db.models import Instance
     from db.settings import Settings
 
 log = structlog.get_logger()
@@ -54,6 +54,9 @@ def run(settings: Settings, console: Console, age: dt.timedelta, *, images_only:
         total = total.plus(_drop(settings, uid, before, images_only=images_only, dry_run=dry_run))
     kind = "images of reports" if images_only else "files"
     verb = "would delete" if dry_run else "deleted"
+    unused = report_images.remove_unused(settings, dry_run=dry_run)
+    if unused:
+        console.print(f"{verb} {unused} files of report images without a row", highlight=False)
     console.print(f"{verb} {total.files} {kind} of {total.studies} studies, {total.size / 1e6:.1f} MB", highlight=False)
     return total
 
@@ -75,7 +78,9 @@ def _drop(settings: Settings, uid: str, before: dt.datetime, *, images_only: boo
         if not studies:
             return Amount()
         stored = [] if images_only else retention.instances(session, studies)
-        sizes = retention.image_sizes(session, studies) if images_only else [row.file_bytes for row in stored]
+        images = retention.images(session, studies)
+        sizes = [size for _, size in images] if images_only else [row.file_bytes for row in stored]
+        files = [path for path, _ in images if path is not None]
         if dry_run:
             pass
         elif images_only:
@@ -83,18 +88,12 @@ def _drop(settings: Settings, uid: str, before: dt.datetime, *, images_only: boo
         else:
             # Before the rows: `prelim audit --repair` would index a file without a row again. Under the lock: no late
             # image can arrive in between.
-            _delete_files(settings, stored)
+            image_files.remove(settings.operations.data_dir, [*files, *(row.file_path for row in stored)])
             retention.delete_studies(session, studies)
     if not dry_run:
+        # After the rows: a file without a row is deleted by the next run, an image without its file could be asked for.
+        image_files.remove(settings.operations.data_dir, files if images_only else [])
         kind = "images" if images_only else "study"
         for study in studies:
             log.info("retention.deleted", study_id=str(study.id), kind=kind, by=user())
     return Amount(len(studies), len(sizes), sum(sizes))
-
-
-def _delete_files(settings: Settings, stored: Sequence[Instance]) -> None:
-    paths = [settings.operations.data_dir / row.file_path for row in stored]
-    for path in paths:
-        path.unlink(missing_ok=True)  # from an interrupted run
-    for directory in {path.parent for path in paths}:
-        sync_directory(directory)

@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from db.errors import NotPossible
 from db.models import Instance, Job
 from db.operations import overview
-from db.reports import versions
+from db.reports import image_files, versions
 from db.session import transaction
 from db.states import StudyState
 from db.studies import lifecycle, settling
@@ -47,7 +47,7 @@ def settle(session: Session, study: Study) -> None:
 def show(settings: Settings, console: Console, name: str, images: Path | None) -> None:
     """Print series, jobs and current report of a study, without patient attributes.
 
-    With *images*, write the report's images to that PNG file. Raises UnknownStudy, NotPossible.
+    With *images*, write the report's images to that PNG file. Raises UnknownStudy, NotPossible, ImageDamaged.
     """
     with transaction(settings.database()) as session:
         study = lifecycle.find(session, name)
@@ -62,7 +62,7 @@ def show(settings: Settings, console: Console, name: str, images: Path | None) -
             lines = (report.findings, report.impression, *held, *report.limitations)
             console.print(*lines, sep="\n", markup=False, highlight=False)
         if images is not None:
-            _draw(session, study, report, images)
+            _draw(session, study, report, images, settings.operations.data_dir)
 
 
 def _state(study: Study) -> str:
@@ -103,25 +103,25 @@ def _jobs(session: Session, study: Study) -> Table:
     return table
 
 
-def _draw(session: Session, study: Study, report: Report | None, path: Path) -> None:
+def _draw(session: Session, study: Study, report: Report | None, path: Path, data_dir: Path) -> None:
     if report is None:
         raise NotPossible("the study has no report yet, and images are stored with a report")
     if not versions.images(session, report.id):
         raise NotPossible("the report has no images: it used none, or they were deleted by `prelim retain`")
     from worker.images.render.contact_sheet import contact_sheet  # noqa: PLC0415 - numpy and pydicom, only where images are wanted
 
-    contact_sheet(_images(session, study, report), report.limitations).save(path, format="PNG")
+    contact_sheet(_images(session, study, report, data_dir), report.limitations).save(path, format="PNG")
 
 
-def _images(session: Session, study: Study, report: Report) -> StudyImages:
-    """Return the stored images as the model received them."""
+def _images(session: Session, study: Study, report: Report, data_dir: Path) -> StudyImages:
+    """Return the stored images as the model received them; raises ImageDamaged."""
     import numpy as np  # noqa: PLC0415 - as above
 
     from worker.images.study_images import PartImages, RenderedImage, StudyImages  # noqa: PLC0415 - as above
 
     images = [
         RenderedImage(
-            pixels=np.asarray(Image.open(io.BytesIO(row.png)).convert("RGB")),
+            pixels=np.asarray(Image.open(io.BytesIO(image_files.read(data_dir, row))).convert("RGB")),
             sop_instance_uid=row.sop_instance_uid,
             frame=row.frame,
             reason=row.reason,

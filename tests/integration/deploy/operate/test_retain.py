@@ -17,7 +17,7 @@ from db.jobs import claims
 from db.models import Commitment, Evidence, Instance, Job, Report, ReportImage, Study
 from db.reports import versions
 from db.session import transaction
-from deploy.operate import audit, retain
+from deploy.operate import audit, report_images, retain
 from deploy.operate.study_actions import show
 from dicom_listener.indexing import indexer
 from dicom_listener.spool.durable import Spool
@@ -96,6 +96,20 @@ def test_old_study_is_deleted_with_its_rows_and_files(settings: Settings) -> Non
     assert counts(settings) == [1, 1, 2, 1, 1, 0, 2]
     assert audit.check(settings) == []
     assert run(settings) == (0, 0)
+
+
+@pytest.mark.parametrize("images_only", [False, True])
+def test_images_in_files_are_deleted_with_their_rows(settings: Settings, images_only: bool) -> None:
+    report_images.move(settings, Console(quiet=True), "files")
+    folder = settings.operations.data_dir / "report_images"
+    assert len(list(folder.rglob("*.png"))) == 2
+    assert run(settings, images_only=images_only, dry_run=True)[0] == 1
+
+    run(settings, images_only=images_only)
+
+    assert len(list(folder.rglob("*.png"))) == 1
+    assert audit.check(settings) == []
+    assert run(settings, images_only=images_only) == (0, 0)
 
 
 def test_images_of_old_reports_are_deleted_and_their_texts_stay(settings: Settings, tmp_path: Path) -> None:

@@ -1,0 +1,183 @@
+"""Images of reports in the database and in files: verify them, move them, delete unused files."""
+
+from __future__ import annotations
+
+import uuid
+from itertools import groupby
+from typing import TYPE_CHECKING, Literal
+
+import structlog
+from sqlalchemy import func, select, tuple_
+from sqlalchemy.orm import defer
+
+from db.errors import ImageDamaged
+from db.models import Report, ReportImage, Study
+from db.operations.invariants import Violation
+from db.reports import image_files
+from db.session import transaction
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Iterator, Sequence
+
+    from rich.console import Console
+    from sqlalchemy import Row, Select
+    from sqlalchemy.orm import Session
+
+    from db.settings import Settings
+
+    Place = Literal["database", "files"]
+
+log = structlog.get_logger()
+
+#: Rows read at a time; the database computes the digests of the images that it holds.
+PAGE = 200
+
+DAMAGED = "every image of a report is the one that its report is based on"
+UNUSED = "every file of a report image has its row"
+UNKNOWN = "every file of a report image belongs to a report of this database"
+UNLISTED = "the folder of report images can be listed"
+
+
+def violations(settings: Settings, sample: int | None, since: dt.timedelta | None) -> Iterator[Violation]:
+    """Yield missing and damaged images, then files without a row. No transaction is open while files are read."""
+    for page in _pages(settings, sample, since):
+        for image, digest in page:
+            cause = _cause(settings, image, digest)
+            # It may have been moved or deleted since.
+            if cause and (now := _again(settings, image)) and (cause := _cause(settings, *now)):
+                subject = f"report {image.report_id} image {image.ordinal}: {cause}"
+                yield Violation(DAMAGED, subject)
+    yield from _files_without_row(settings)
+
+
+def remove_file(settings: Settings, path: str) -> bool:
+    """Delete a file without a row if no claim can insert one; return whether it was deleted. Raises OSError."""
+    with transaction(settings.database()) as session:
+        removed = image_files.remove_unused(session, settings.operations.data_dir, path)
+    if removed:
+        log.info("report_image.removed", file=path)
+    return removed
+
+
+def remove_unused(settings: Settings, *, dry_run: bool) -> int:
+    """Delete all unused files, or only count them."""
+    count = 0
+    for violation in _files_without_row(settings):
+        if violation.rule == UNUSED:
+            count += dry_run or remove_file(settings, violation.subject)
+    return count
+
+
+def move(settings: Settings, console: Console, place: Place) -> int:
+    """Move all stored images to *place*, one transaction for each report; return how many were moved.
+
+    May run beside all processes and be repeated. A damaged image stays where it is and is printed. Raises OSError.
+    """
+    moved = 0
+    for report_id in _reports_to_move(settings, place):
+        try:
+            moved += _move_report(settings, report_id, place)
+        except ImageDamaged as error:
+            console.print(f"report {report_id} is left as it is: {error}", highlight=False, soft_wrap=True)
+    console.print(f"moved {moved} images", highlight=False)
+    return moved
+
+
+def _rows() -> Select[ReportImage, str | None]:
+    digest = func.encode(func.sha256(ReportImage.png), "hex")
+    return select(ReportImage, digest).options(defer(ReportImage.png, raiseload=True))
+
+
+def _pages(
+    settings: Settings, sample: int | None, since: dt.timedelta | None
+) -> Iterator[Sequence[Row[ReportImage, str | None]]]:
+    key = tuple_(ReportImage.report_id, ReportImage.ordinal)
+    query = _rows()
+    if since is not None:
+        query = query.join(Report).where(Report.created_at > func.now() - since)
+    if sample is not None:
+        # Of keys only: the database must not compute the digests of all images first.
+        chosen = query.with_only_columns(*key).order_by(func.random()).limit(sample)
+        with transaction(settings.database()) as session:
+            yield session.execute(_rows().where(key.in_(chosen))).all()
+        return
+    last = uuid.UUID(int=0), 0
+    while True:
+        with transaction(settings.database()) as session:
+            page = session.execute(query.where(key > last).order_by(key).limit(PAGE)).all()
+        if not page:
+            return
+        yield page
+        last = page[-1].ReportImage.report_id, page[-1].ReportImage.ordinal
+
+
+def _again(settings: Settings, image: ReportImage) -> Row[ReportImage, str | None] | None:
+    with transaction(settings.database()) as session:
+        query = _rows().where(ReportImage.report_id == image.report_id, ReportImage.ordinal == image.ordinal)
+        return session.execute(query).one_or_none()
+
+
+def _cause(settings: Settings, image: ReportImage, digest: str | None) -> str | None:
+    """Return why an image is damaged; *digest* is that of the bytes in the database."""
+    if image.file_path is None:
+        return None if digest == image.sha256 else "its digest differs"
+    try:
+        image_files.read(settings.operations.data_dir, image)
+    except ImageDamaged as error:
+        return f"{error} ({image.file_path})"
+    return None
+
+
+def _files_without_row(settings: Settings) -> Iterator[Violation]:
+    try:
+        for page in image_files.pages(settings.operations.data_dir):
+            with transaction(settings.database()) as session:
+                suspects = image_files.without_row(session, page)
+            for path in suspects:
+                with transaction(settings.database()) as session:
+                    use = image_files.use(session, path)
+                if use != image_files.Use.USED and (settings.operations.data_dir / path).exists():
+                    yield Violation(UNUSED if use == image_files.Use.UNUSED else UNKNOWN, path)
+    except OSError as error:
+        yield Violation(UNLISTED, f"{image_files.FOLDER} ({error.strerror})")
+
+
+def _reports_to_move(settings: Settings, place: Place) -> Iterator[uuid.UUID]:
+    elsewhere = ReportImage.png.is_not(None) if place == "files" else ReportImage.file_path.is_not(None)
+    query = select(ReportImage.report_id).where(elsewhere).order_by(ReportImage.report_id).limit(PAGE)
+    last = uuid.UUID(int=0)
+    while True:
+        with transaction(settings.database()) as session:
+            page = session.scalars(query.where(ReportImage.report_id > last)).all()
+        if not page:
+            return
+        # The last report of a page may have images in the next one.
+        yield from (report_id for report_id, _ in groupby(page))
+        last = page[-1]
+
+
+def _move_report(settings: Settings, report_id: uuid.UUID, place: Place) -> int:
+    data_dir, files = settings.operations.data_dir, []
+    with transaction(settings.database()) as session:
+        job_id, images = _locked(session, report_id)
+        images = [image for image in images if (image.file_path is None) == (place == "files")]
+        contents = [image_files.read(data_dir, image) for image in images]
+        if place == "files":
+            paths = image_files.write(data_dir, job_id, uuid.uuid4(), contents)
+            for image, path, png in zip(images, paths, contents, strict=True):
+                image.png, image.file_path, image.file_bytes = None, path, len(png)
+        else:
+            files = [str(image.file_path) for image in images]
+            for image, png in zip(images, contents, strict=True):
+                image.png, image.file_path, image.file_bytes = png, None, None
+    image_files.remove(data_dir, files)
+    return len(images)
+
+
+def _locked(session: Session, report_id: uuid.UUID) -> tuple[uuid.UUID, Sequence[ReportImage]]:
+    """Return the report's job and images, its study locked: until the end of the transaction no file is unused."""
+    report = select(Report).join(Study, Study.id == Report.study_id).where(Report.id == report_id)
+    found = session.scalars(report.with_for_update(of=Study)).one_or_none()
+    images = select(ReportImage).where(ReportImage.report_id == report_id).order_by(ReportImage.ordinal)
+    return (found.job_id, session.scalars(images).all()) if found else (uuid.UUID(int=0), [])
