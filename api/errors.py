@@ -23,6 +23,7 @@ class ErrorCode(StrEnum):
     NO_REPORT = "no_report"
     NOT_POSSIBLE = "not_possible"
     INVALID_REQUEST = "invalid_request"
+    IMAGE_DAMAGED = "image_damaged"
     INTERNAL_ERROR = "internal_error"
     UNAVAILABLE = "unavailable"
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Literal
 
-from api.errors import NotFound
+import structlog
+
+from api.errors import ApiError, ErrorCode, NotFound, Problem
 from api.v1.schemas import Content, Evidence, Image, Report, Study, StudyWithContent
+from db.errors import ImageDamaged
 from db.operations import overview
-from db.reports import versions
+from db.reports import image_files, versions
+from db.session import transaction
 from db.states import DisplayedState
 from db.studies.identity import conflicts
 
@@ -20,6 +24,9 @@ if TYPE_CHECKING:
 
     from db.models import Report as ReportRow
     from db.models import ReportImage
+    from db.settings import Settings
+
+log = structlog.get_logger()
 
 
 def study(session: Session, study_id: uuid.UUID) -> overview.StudyLine:
@@ -77,3 +84,28 @@ def image(session: Session, study_id: uuid.UUID, version: int | None, ordinal: i
     if found is None:
         raise NotFound("image not found", "the report lists its images")
     return found
+
+
+def png(settings: Settings, row: ReportImage) -> bytes:
+    """Return an image as the model received it; raises NotFound if it was deleted, ApiError 500 if it is damaged."""
+    folder = settings.operations.data_dir
+    try:
+        return image_files.read(folder, row)
+    except ImageDamaged:
+        # Read again: `prelim move-images` or `prelim retain` may have removed the file since.
+        with transaction(settings.database()) as session:
+            again = session.get(type(row), (row.report_id, row.ordinal))
+    if again is None:
+        raise NotFound("image not found", "it was deleted by `prelim retain`")
+    try:
+        return image_files.read(folder, again)
+    except ImageDamaged as error:
+        log.error(  # noqa: TRY400 - no text of the error but its cause
+            "report_image.damaged", file=again.file_path, ordinal=again.ordinal, cause=str(error)
+        )
+        raise _damaged(error) from error
+
+
+def _damaged(error: ImageDamaged) -> ApiError:
+    hint = "the report was written from this image, which cannot be shown now; ask an operator to run `prelim audit`"
+    return ApiError(500, Problem(error=ErrorCode.IMAGE_DAMAGED, message=str(error), hint=hint))

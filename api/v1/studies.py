@@ -3,7 +3,7 @@
 import uuid
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Path, Query, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 
 from api.access.authenticate import Database, Reader
 from api.errors import ApiError, ErrorCode, Problem
@@ -84,7 +84,11 @@ def _no_report(line: overview.StudyLine) -> ApiError:
     return ApiError(404, Problem.model_validate(problem))
 
 
-_png: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}}, 304: {"description": "Not modified."}}
+_png: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/png": {}}},
+    304: {"description": "Not modified."},
+    500: {"model": Problem, "description": "The stored image is missing or damaged."},
+}
 
 
 @router.get("/studies/{study_id}/report/images/{ordinal}", response_class=Response, responses=_missing | _png)
@@ -96,6 +100,7 @@ _png: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}}, 30
     description="Old path of the image.",
 )
 def image(
+    request: Request,
     session: Database,
     study_id: uuid.UUID,
     ordinal: Annotated[int, Path(ge=1, le=MAX_ORDINAL, description="From 1, in the model's order.")],
@@ -113,7 +118,9 @@ def image(
     headers = {"ETag": tag, "Cache-Control": caching, "Vary": "Authorization, Cookie"}
     if _matches(if_none_match, tag):
         return Response(status_code=304, headers=headers)
-    return Response(found.png, media_type="image/png", headers=headers)
+    # No transaction is open while a file is read.
+    session.commit()
+    return Response(reading.png(request.app.state.settings, found), media_type="image/png", headers=headers)
 
 
 def _matches(if_none_match: str | None, tag: str) -> bool:

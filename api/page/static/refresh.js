@@ -90,6 +90,18 @@ function message(id, text) {
   return shown;
 }
 
+// An image that the server cannot send must not be taken for one without findings.
+function showBroken(image) {
+  const notice = document.createElement("p");
+  notice.className = "outdated";
+  notice.textContent = `${image.alt} cannot be shown, although the report was written from it.`;
+  image.replaceWith(notice);
+}
+
+const IMAGES = ".images img";
+for (const image of document.querySelectorAll(IMAGES)) if (image.complete && !image.naturalWidth) showBroken(image);
+// An error of an image does not bubble.
+document.addEventListener("error", ({ target }) => target.matches?.(IMAGES) && showBroken(target), true);
 setInterval(showAge, 1000);
 setTimeout(refresh, SECONDS * 1000);
 document.addEventListener("visibilitychange", () => document.hidden || showAge());

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from sqlalchemy import text
 
+from db.session import transaction
 from tests.conftest import REPOSITORY, missing
 from tests.integration.api.arrivals import png
 from tests.integration.api.browser import Tab, chromium
@@ -89,6 +91,17 @@ def test_reader_logs_in_and_opens_a_report_with_its_image(tab: Tab, address: str
     assert tab.evaluate("getComputedStyle(document.querySelector('.banner')).position") == "sticky"
     assert not tab.evaluate("document.cookie")
     assert tab.errors == []
+
+
+def test_image_that_cannot_be_shown_is_named(tab: Tab, address: str, key: str, arrivals: Arrivals) -> None:
+    study_id = arrivals.reported(arrivals.draft([png(), png(91)]))
+    with transaction(arrivals.url) as session:
+        session.execute(text("UPDATE report_images SET png = '\\x00' WHERE ordinal = 2"))
+    log_in(tab, address, key, f"/studies/{study_id}")
+
+    tab.wait("document.querySelectorAll('figure img').length === 1")
+    notice = tab.evaluate("document.querySelector('figure a p').innerText")
+    assert notice == "Image 2 of 2 cannot be shown, although the report was written from it."
 
 
 def test_open_study_page_shows_a_new_report_without_reload(

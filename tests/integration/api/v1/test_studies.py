@@ -5,15 +5,23 @@ import uuid
 from typing import TYPE_CHECKING
 
 import pytest
+from rich.console import Console
 
+from db.jobs import claims
 from db.models import Process
 from db.operations import heartbeats
-from db.reports import versions
+from db.reports import image_files, versions
 from db.session import transaction
+from db.settings import Settings
+from deploy.operate import report_images
 from tests.integration.api.arrivals import Arrivals, png
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fastapi.testclient import TestClient
+
+    from db.models import ReportImage
 
 
 def test_health_is_degraded_until_worker_and_dispatcher_are_alive(anonymous: TestClient, database_url: str) -> None:
@@ -238,3 +246,59 @@ def test_old_names_are_deprecated_in_openapi(client: TestClient) -> None:
 
     assert paths == {"/v1/studies/{study_id}/report/pictures/{ordinal}"}
     assert {name for name, field in fields.items() if field.get("deprecated")} == {"remarks", "pictures"}
+
+
+def stored_in_files(arrivals: Arrivals, folder: Path, images: list[bytes]) -> uuid.UUID:
+    """A report whose images are in files below *folder*."""
+    study_id = arrivals.queued()
+    claim = arrivals.claim(study_id)
+    paths = image_files.write(folder, claim.job_id, claim.token, images)
+    with transaction(arrivals.url) as session:
+        claims.finish(session, claim, arrivals.draft(images), paths)
+    return study_id
+
+
+def test_image_in_a_file_is_served_as_one_in_the_database(
+    client: TestClient, arrivals: Arrivals, tmp_path: Path
+) -> None:
+    study_id = stored_in_files(arrivals, tmp_path, [png(10), png(20)])
+
+    answer = client.get(f"/v1/studies/{study_id}/report/images/2?version=1")
+
+    assert (answer.status_code, answer.content) == (200, png(20))
+    assert answer.headers["ETag"] == f'"{hashlib.sha256(png(20)).hexdigest()}"'
+
+
+@pytest.mark.parametrize("content", [None, b"", png(20)], ids=["missing", "empty", "other"])
+def test_missing_or_damaged_image_is_an_error_that_names_the_remedy(
+    client: TestClient, arrivals: Arrivals, tmp_path: Path, content: bytes | None
+) -> None:
+    study_id = stored_in_files(arrivals, tmp_path, [png(10)])
+    [path] = (tmp_path / image_files.FOLDER).rglob("*.png")
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+
+    answer = client.get(f"/v1/studies/{study_id}/report/images/1")
+
+    assert (answer.status_code, answer.json()["error"]) == (500, "image_damaged")
+    assert "prelim audit" in answer.json()["hint"]
+    assert client.get(f"/v1/studies/{study_id}/report").status_code == 200, "the text stays"
+
+
+def test_image_moved_since_its_row_was_read_is_served(
+    client: TestClient, arrivals: Arrivals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study_id = stored_in_files(arrivals, tmp_path, [png(10)])
+    read = image_files.read
+
+    def moved(folder: Path, image: ReportImage) -> bytes:
+        if image.file_path:
+            settings = Settings(data_dir=tmp_path, database_url=arrivals.url)
+            monkeypatch.undo()
+            report_images.move(settings, Console(quiet=True), "database")
+        return read(folder, image)
+
+    monkeypatch.setattr(image_files, "read", moved)
+
+    assert client.get(f"/v1/studies/{study_id}/report/images/1").content == png(10)
