@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from db import logs
 from db.environment import load_settings
 from db.jobs.celery_app import worker_arguments
-from db.reports.versions import Draft
+from db.reports.versions import Draft, Shown
 from db.settings import Settings
 from deploy.spawn import PR_SET_PDEATHSIG
 from dicom_listener import dispatch
@@ -116,6 +116,7 @@ class FakeWriter:
             prompt_version="chaos",
             model_digest="0" * 64,
             provenance={},
+            images=[Shown(contents[0], "1.2.3", 0, "the first image", {})],
             limitations=[f"New in this version: {late}." for late in study.late_arrivals],
         )
 
