@@ -12,6 +12,7 @@ from worker.prompting.wording import image_name
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from db.reports.versions import Quoted
     from worker.images.study_images import PartImages, StudyImages
     from worker.model.engine.request import FinishReason
     from worker.retrieval.out_of_distribution import OodResult
@@ -23,6 +24,12 @@ _SIDES = "right and left may be reversed in this report. Check sides against the
 NO_TEXT = "Not analysed: the model returned no text."
 _CHECK = "Check that they belong to this patient and body part"
 _NOT_QUOTED = "No similar earlier cases were quoted"
+_WEAK = "The similar earlier cases are weak evidence"
+#: Reference images of a modality below which the nearest cases need not resemble the study: 20 are fewer than one for
+#: each finding of a modality.
+MIN_REFERENCE_IMAGES = 20
+#: Cosine of a case that shares hardly any feature with the study; thresholds measured at a build are mostly above 0.3.
+MIN_SIMILARITY = 0.1
 
 
 class ReadPart(NamedTuple):
@@ -31,6 +38,9 @@ class ReadPart(NamedTuple):
     images: PartImages
     retrieval: Retrieval
     finish_reason: FinishReason = "stop"
+    #: Quoted cases of the part, the most similar first, and the number of the first among those of the report.
+    cases: Sequence[Quoted] = ()
+    first_case: int = 1
 
     @property
     def analysed(self) -> bool:
@@ -73,13 +83,23 @@ def _out_of_distribution(images: PartImages, ood: OodResult) -> str:
 
 
 def limitations(
-    images: StudyImages, parts: Sequence[ReadPart], *, indexed: bool, late_arrivals: Sequence[str]
+    images: StudyImages,
+    parts: Sequence[ReadPart],
+    *,
+    indexed: bool,
+    late_arrivals: Sequence[str],
+    cut_to_fit: bool = False,
 ) -> list[str]:
     """Return the limitations of a report as sentences: why it may be incomplete or wrong.
 
-    *indexed* is false if the model has no reference index; *late_arrivals* as db.studies.lifecycle gives them.
+    *indexed* is false if the model has no reference index; *late_arrivals* as db.studies.lifecycle gives them;
+    *cut_to_fit* if further images would have made a prompt too long.
     """
     sentences = [f"New in this version: {late}." for late in late_arrivals] + images.limitations()
+    if cut_to_fit:
+        sentences.append(
+            f"Images given to the model: only {len(images.images)}; the prompt would be too long for more."
+        )
     return [*sentences, *_of_warnings(images), *_of_orientation(parts), *_of_parts(parts, indexed=indexed)]
 
 
@@ -100,6 +120,27 @@ def _of_part(part: ReadPart, *, indexed: bool) -> Iterator[str]:
     elif part.images.informative:
         # Images without diagnostic information are not compared.
         yield from _of_retrieval(part.images, part.retrieval)
+        yield from _of_cases(part)
+
+
+def _of_cases(part: ReadPart) -> Iterator[str]:
+    """Yield the sentences about the evidence of a part: cases that were not quoted, and little evidence."""
+    if erased := len(part.retrieval.similar) - len(part.cases):
+        found = len(part.retrieval.similar)
+        yield f"{erased} of {found} similar earlier cases were erased before they could be quoted."
+    concerned: dict[str, list[int]] = {}
+    for number, case in enumerate(part.cases, start=part.first_case):
+        for warning in case.warnings:
+            concerned.setdefault(warning, []).append(number)
+    for warning, numbers in concerned.items():
+        yield f"Similar earlier case {', '.join(map(str, numbers))}: {warning}."
+    if not (part.cases and part.retrieval.ood):
+        return
+    if part.retrieval.ood.reference_images < MIN_REFERENCE_IMAGES:
+        count = part.retrieval.ood.reference_images
+        yield f"{_WEAK}: the reference index has only {count} images of modality {part.images.modality}."
+    if (nearest := part.cases[0].similarity) < MIN_SIMILARITY:
+        yield f"{_WEAK}: the nearest case is hardly similar (similarity {nearest:.3f})."
 
 
 def _of_warnings(images: StudyImages) -> Iterator[str]:

@@ -6,7 +6,7 @@ A plain class over a model and an index, both fakeable. Without Celery, Postgres
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,9 @@ from worker.limitations import NO_TEXT, ReadPart, basis_of, fixed_text, limitati
 from worker.model.engine.request import Request
 from worker.model.port import wait
 from worker.prompting import wording
-from worker.prompting.report import QuotedCase, Section, joined, report_prompt, split_report
+from worker.prompting.fitting import Fitted, Subject, fitted
+from worker.prompting.report import QuotedCase
+from worker.prompting.report_text import Section, joined, split_report
 from worker.retrieval.retrieve import Query, Retrieval, retrieve
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ class _Part:
 
     images: PartImages
     retrieval: Retrieval
+    prompt: Fitted
     quoted: list[Quoted]
     text: str | None
     finish_reason: FinishReason = "stop"
@@ -94,6 +97,8 @@ class _Run:
     shown: list[Shown]
     parts: list[_Part]
     seconds: dict[str, float]
+    #: True if images were lost because a prompt would have been too long.
+    cut_to_fit: bool = False
 
 
 @dataclass(slots=True)
@@ -134,30 +139,60 @@ class Pipeline:
         images cannot make a report, TransientFailure if the model returned none this time.
         """
         steps = _Steps(on_progress)
-        images = self._images(study, steps)
+        images, cut = self._images(study, steps)
         # Before the text is written, so that nothing slow lies between text and commit.
         shown = encoded(images, on_progress)
         steps.ended("encode")
         parts = [self._compared(study, part, steps) for part in images.parts]
         self._generate(parts, steps)
-        return self._draft(_Run(study, images, shown, parts, steps.seconds))
+        return self._draft(_Run(study, images, shown, parts, steps.seconds, cut_to_fit=cut))
 
-    def _images(self, study: StudyToReport, steps: _Steps) -> StudyImages:
-        images = images_of(
-            study.instances,
-            budget=self.settings.model.images_per_study,
-            on_progress=steps.on_progress,
-            on_headers_read=lambda: steps.ended("headers"),
-        )
-        steps.ended("render")
-        return images
+    def _images(self, study: StudyToReport, steps: _Steps) -> tuple[StudyImages, bool]:
+        """Return the images of the study; True if a prompt without cases would be too long with all of the budget."""
+        budget = self.settings.model.images_per_study
+        while True:
+            images = images_of(
+                study.instances,
+                budget=budget,
+                on_progress=steps.on_progress,
+                on_headers_read=lambda: steps.ended("headers"),
+            )
+            steps.ended("render")
+            excess = max(map(self._excess, images.parts))
+            if not excess:
+                return images, budget < self.settings.model.images_per_study
+            budget = len(images.images) - excess
+
+    def _excess(self, part: PartImages) -> int:
+        """Return the number of images by which the prompt of a part is too long; one image always remains."""
+        prompt = self._subject(part).prompt()
+        count = len(part.images)
+        return next((lost for lost in range(count - 1) if self._fits(prompt, part, count - lost)), count - 1)
+
+    def _subject(self, part: PartImages) -> Subject:
+        return Subject(wording.version_of(self.model.prompt_version), part.modality, part.body_part)
+
+    def _fits(self, prompt: str, part: PartImages, count: int) -> bool:
+        room = self.model.context_tokens - self._prompt_tokens(prompt, part, count)
+        return room >= self.settings.model.max_new_tokens
+
+    def _prompt_tokens(self, prompt: str, part: PartImages, count: int) -> int:
+        return self.model.prompt_tokens(prompt, [image.pixels for image in part.images[:count]])
 
     def _compared(self, study: StudyToReport, images: PartImages, steps: _Steps) -> _Part:
         """Retrieve the similar cases of a part; its text, if the model must not read the part."""
         retrieval = self._retrieve(study, images, steps)
-        quoted = self._quote(retrieval)
+        similar = self._similar(retrieval)
+        prompt = fitted(
+            self._subject(images),
+            [QuotedCase(case.excerpt, case.similarity) for case in similar],
+            tokens=self.model.text_tokens,
+            fits=lambda prompt: self._fits(prompt, images, len(images.images)),
+        )
+        pairs = zip(similar, prompt.quoted, strict=True)
+        quoted = [replace(case, quoted=line.text, warnings=list(line.warnings)) for case, line in pairs]
         steps.ended("quote")
-        return _Part(images, retrieval, quoted, fixed_text(images, retrieval))
+        return _Part(images, retrieval, prompt, quoted, fixed_text(images, retrieval))
 
     def _retrieve(self, study: StudyToReport, images: PartImages, steps: _Steps) -> Retrieval:
         if self.index is None or not images.informative:
@@ -181,7 +216,7 @@ class Pipeline:
             raise TransientFailure(Reason.MODEL_ERROR, "the model's vision tower returned non-finite numbers")
         return tokens
 
-    def _quote(self, retrieval: Retrieval) -> list[Quoted]:
+    def _similar(self, retrieval: Retrieval) -> list[Quoted]:
         if not retrieval.similar:
             return []
         texts = self.read_reports([case.case_id for case in retrieval.similar])
@@ -203,25 +238,32 @@ class Pipeline:
         steps.ended("generation")
 
     def _request(self, part: _Part) -> Request:
-        cases = [QuotedCase(case.excerpt, case.similarity) for case in part.quoted]
-        return Request(
-            report_prompt(part.images.modality, part.images.body_part, cases),
-            [image.pixels for image in part.images.images],
-            max_new_tokens=self.settings.model.max_new_tokens,
-            deadline_seconds=self.settings.model.report_deadline_seconds,
-        )
+        prompt, pixels = part.prompt.prompt, [image.pixels for image in part.images.images]
+        # The answer gives way last: a prompt of one image without cases may leave less than its usual length.
+        room = self.model.context_tokens - self.model.prompt_tokens(prompt, pixels)
+        limit = min(self.settings.model.max_new_tokens, max(room, 1))
+        seconds = self.settings.model.report_deadline_seconds
+        return Request(prompt, pixels, max_new_tokens=limit, deadline_seconds=seconds)
 
     def _draft(self, run: _Run) -> Draft:
         findings, impression = joined(_sections(run.parts))
-        parts = [ReadPart(part.images, part.retrieval, part.finish_reason) for part in run.parts]
-        indexed = self.index is not None
-        sentences = limitations(run.images, parts, indexed=indexed, late_arrivals=run.study.late_arrivals)
+        parts: list[ReadPart] = []
+        for part in run.parts:
+            first = 1 + sum(len(earlier.cases) for earlier in parts)
+            parts.append(ReadPart(part.images, part.retrieval, part.finish_reason, part.quoted, first))
+        sentences = limitations(
+            run.images,
+            parts,
+            indexed=self.index is not None,
+            late_arrivals=run.study.late_arrivals,
+            cut_to_fit=run.cut_to_fit,
+        )
         return Draft(
             findings=findings,
             impression=impression,
             basis=basis_of(parts),
             limitations=[*run.study.corrections, *sentences, *run.study.not_images],
-            prompt_version=wording.VERSION,
+            prompt_version=self.model.prompt_version,
             model_digest=self.model.digest,
             provenance=self._provenance(run),
             evidence=[quoted for part in run.parts for quoted in part.quoted],

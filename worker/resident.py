@@ -14,6 +14,7 @@ from db.session import transaction
 from worker import reference_build
 from worker.model.resident_model import ResidentModel
 from worker.pipeline import Pipeline
+from worker.prompting.wording import version_of
 from worker.retrieval.index import ReferenceIndex
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Resident:
     def load(cls, settings: Settings) -> Resident:
         """Load the configured checkpoint; raises ConfigurationError if it cannot be used."""
         model = _load_model(settings)
+        version_of(model.prompt_version)
         if model.demo:
             log.warning(
                 "demo_checkpoint.loaded",

@@ -101,6 +101,10 @@ class Evidence(Body):
     case_id: uuid.UUID | None = Field(description="null once the case is erased.")
     similarity: float = Field(description="Cosine similarity, -1 to 1.")
     excerpt: str
+    quoted: str | None = Field(
+        description="Text that the model received; empty if it did not receive the case, null in older reports."
+    )
+    warnings: list[str] = Field(description="Why the model did not receive the case, or a part of its text.")
     source: str | None
     modality: str | None
     body_part: str | None

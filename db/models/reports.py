@@ -4,7 +4,7 @@ import datetime as dt
 import uuid
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, Integer, SmallInteger, UniqueConstraint
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Integer, SmallInteger, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.models.base import Base, database_time, time_ordered_id
@@ -60,6 +60,11 @@ class Evidence(Base):
     #: Cosine similarity, -1 to 1.
     similarity: Mapped[float]
     excerpt: Mapped[str]
+    #: Text of the case in the prompt, empty if the model did not receive it; NULL before it was stored. A trigger
+    #: empties it when the case is erased.
+    quoted: Mapped[str | None]
+    #: Sentences for the reader about this case: why the model did not receive it.
+    warnings: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
 
 
 class ReportImage(Base):

@@ -31,6 +31,9 @@ class Quoted:
     #: Cosine similarity, -1 to 1.
     similarity: float
     excerpt: str
+    #: Text of the case in the prompt; empty if the model did not receive the case.
+    quoted: str = ""
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,9 @@ class EvidenceLine:
     case_id: uuid.UUID | None
     similarity: float
     excerpt: str
+    #: None for a report of an earlier release, which did not store it.
+    quoted: str | None
+    warnings: list[str]
     source: str | None
     modality: str | None
     body_part: str | None
@@ -126,6 +132,8 @@ def evidence(session: Session, report_id: uuid.UUID) -> list[EvidenceLine]:
             Evidence.case_id,
             Evidence.similarity,
             Evidence.excerpt,
+            Evidence.quoted,
+            Evidence.warnings,
             ReferenceCase.source,
             ReferenceCase.modality,
             ReferenceCase.body_part,

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from db.states import PENDING, DisplayedState
 from worker.findings.labeller import present
-from worker.prompting.report import split_report
+from worker.prompting.report_text import split_report
 
 if TYPE_CHECKING:
     import uuid

@@ -79,9 +79,9 @@ class CheckpointEvaluator:
         examples = [self._example(encoded.pool.samples[number], quote(number), claimed) for number in samples]
         return self._model.generate(encoded.tokens, examples)
 
-    @staticmethod
-    def _example(sample: Sample, cases: list[QuotedCase], claimed: str) -> Example:
-        return Example(sample.rows, report_prompt(*MODALITY[claimed or sample.family], cases), "")
+    def _example(self, sample: Sample, cases: list[QuotedCase], claimed: str) -> Example:
+        prompt = report_prompt(*MODALITY[claimed or sample.family], cases, version=self._model.version)
+        return Example(sample.rows, prompt, "")
 
     def pairs(self, encoded: EncodedPool, samples: Sequence[int], quote: Quote) -> list[Pair]:
         """Return reference reports and written reports of samples."""

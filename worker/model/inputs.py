@@ -61,6 +61,9 @@ class PromptBuilder(Protocol):
     def build(self, question: str, images: Sequence[RenderedImage]) -> Prompt:
         """Build the prompt of one question; raises PermanentFailure if an image is not [height, width, 3] uint8."""
 
+    def length(self, question: str, images: Sequence[RenderedImage]) -> int:
+        """Return the number of tokens of the prompt that `build` would return."""
+
     def image_inputs(self, image: RenderedImage) -> dict[str, torch.Tensor]:
         """Return the arguments of the model's `get_image_features` for *image*, among them `pixel_values`."""
 
@@ -79,6 +82,7 @@ class InternVLPromptBuilder:
         if self._image_token is None:
             raise ValueError(f"the tokenizer has no token with the image_token_id of config.json, {image_token_id}")
         self._tokens_per_tile = tokens_per_tile
+        self._cuts_tiles = bool(getattr(image_processor, "crop_to_patches", False))
 
     def build(self, question: str, images: Sequence[RenderedImage]) -> Prompt:
         """See PromptBuilder."""
@@ -87,6 +91,12 @@ class InternVLPromptBuilder:
         text = self._expand_image_tokens(text, [len(tile) for tile in tiles])
         ids = self._tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"][0]
         return Prompt(ids, torch.cat(tiles) if tiles else None)
+
+    def length(self, question: str, images: Sequence[RenderedImage]) -> int:
+        """See PromptBuilder. Without tiles to cut, no image is processed."""
+        tiles = [len(self.image_inputs(image)["pixel_values"]) if self._cuts_tiles else 1 for image in images]
+        text = self._expand_image_tokens(apply_chat_template(self._tokenizer, question, len(images)), tiles)
+        return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def image_inputs(self, image: RenderedImage) -> dict[str, torch.Tensor]:
         """See PromptBuilder; [tiles, 3, height, width] float32. The last of several tiles is the whole image."""
@@ -118,6 +128,10 @@ class ProcessorPromptBuilder:
         # Some processors add training labels by default.
         inputs = {name: value for name, value in processed.items() if name != "labels"}
         return Prompt(inputs.pop("input_ids")[0], extra=inputs)
+
+    def length(self, question: str, images: Sequence[RenderedImage]) -> int:
+        """See PromptBuilder; the processor alone determines the tokens of an image."""
+        return len(self.build(question, images))
 
     def image_inputs(self, image: RenderedImage) -> dict[str, torch.Tensor]:
         """See PromptBuilder."""

@@ -28,6 +28,20 @@ class Model(Protocol):
     def progress(self) -> int:
         """Number of steps the engine has made, for any request."""
 
+    @property
+    def prompt_version(self) -> str:
+        """Version of the wording that the checkpoint was trained for (worker.prompting.wording)."""
+
+    @property
+    def context_tokens(self) -> int:
+        """Maximum tokens of a request, prompt and answer together."""
+
+    def text_tokens(self, text: str) -> int:
+        """Return the number of tokens of a text."""
+
+    def prompt_tokens(self, question: str, images: Sequence[npt.NDArray[np.uint8]]) -> int:
+        """Return the number of tokens of a request before the answer: the chat's own, the images and the question."""
+
     def patch_tokens(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         """Return vision tokens for retrieval: [images, layers, patches, channels]."""
 

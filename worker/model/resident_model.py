@@ -12,7 +12,7 @@ import structlog
 from db.errors import ConfigurationError, PermanentFailure, Reason
 from worker.model import placement
 from worker.model.checkpoint.digest import checkpoint_digest
-from worker.model.checkpoint.record import is_demo
+from worker.model.checkpoint.record import is_demo, prompt_version
 from worker.model.engine.engine import Engine
 from worker.model.engine.model_runner import NO_TOKEN
 from worker.model.engine.transformers_runner import BatchedRunner, SingleRunner, supports_batching
@@ -38,14 +38,24 @@ CONTEXT_TOKENS = 4096
 class ResidentModel:
     """A loaded checkpoint and its engine; all methods may be called from any thread.
 
-    `digest` identifies the checkpoint, `demo` is True if it is for phantoms only and never for patients, and
-    `context_tokens` is the limit of one request, prompt and answer together.
+    `digest` identifies the checkpoint, `demo` is True if it is for phantoms only and never for patients,
+    `prompt_version` is the wording that it was trained for, and `context_tokens` is the limit of one request, prompt
+    and answer together.
     """
 
-    def __init__(self, checkpoint: Checkpoint, digest: str, *, context_tokens: int, demo: bool = False) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        digest: str,
+        *,
+        context_tokens: int,
+        demo: bool = False,
+        prompt_version: str = "2",
+    ) -> None:
         self.checkpoint = checkpoint
         self.digest = digest
         self.demo = demo
+        self.prompt_version = prompt_version
         self.name = checkpoint.name
         self.context_tokens = min(context_tokens, checkpoint.max_positions)
         self.engine: Engine
@@ -74,7 +84,13 @@ class ResidentModel:
         checkpoint = load_checkpoint(directory, device=device, dtype=dtype, quantization=quantization, gpu_memory=limit)
         digest = checkpoint_digest(directory)
         with as_configuration_error(f"the checkpoint {directory} does not run"):
-            model = cls(checkpoint, digest, context_tokens=context_tokens, demo=is_demo(directory))
+            model = cls(
+                checkpoint,
+                digest,
+                context_tokens=context_tokens,
+                demo=is_demo(directory),
+                prompt_version=prompt_version(directory),
+            )
             model.start(slots, gpu_memory=limit, cuda_graphs=cuda_graphs)
         log.info("checkpoint.loaded", digest=digest[:12], seconds=round(time.monotonic() - started, 1))
         return model
@@ -111,6 +127,14 @@ class ResidentModel:
             refused.set_exception(_prompt_error(error))
             return refused
         return self.engine.submit(request, prompt)
+
+    def text_tokens(self, text: str) -> int:
+        """Return the number of tokens of a text."""
+        return len(self.checkpoint.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def prompt_tokens(self, question: str, images: Sequence[npt.NDArray[np.uint8]]) -> int:
+        """Return the number of tokens of a request before the answer."""
+        return self.checkpoint.prompts.length(question, images)
 
     def patch_tokens(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         """Patch tokens of the vision tower, float32 [images, layers, patches, channels].

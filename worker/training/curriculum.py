@@ -84,7 +84,8 @@ class Mix:
 class Curriculum:
     """Endless examples from a pool.
 
-    *reference_sets* has one for each family of the pool's cases; *names* draws the exchanged names of rare findings.
+    *reference_sets* has one for each family of the pool's cases; *version* is that of the prompts' wording; *names*
+    draws the exchanged names of rare findings. Quoted text needs no hostile examples: a prompt holds none of it.
     """
 
     def __init__(
@@ -95,9 +96,10 @@ class Curriculum:
         seed: int,
         chest_share: float,
         mix: Mix,
+        version: wording.Version,
         names: Callable[[np.random.Generator], Mapping[str, str]] | None = None,
     ) -> None:
-        self._pool, self._reference_sets, self._mix = pool, reference_sets, mix
+        self._pool, self._reference_sets, self._mix, self._version = pool, reference_sets, mix, version
         self._names = names or exchanged_names
         self._rng = np.random.default_rng((seed, 3))
         self._by_family = {family: pool.of(family) for family in {sample.family for sample in pool.samples}}
@@ -175,7 +177,8 @@ class Curriculum:
 
     def _prompt(self, family: str, cases: Sequence[QuotedCase]) -> str:
         modality, part = MODALITY[family]
-        return report_prompt(modality, "" if self._rng.random() < self._mix.no_body_part else part, cases)
+        named = "" if self._rng.random() < self._mix.no_body_part else part
+        return report_prompt(modality, named, cases, version=self._version)
 
     def _rejected(self, family: str) -> Example:
         """Answer "not diagnostic" for a negative or an image of another family, half of the time with random cases."""

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from worker.model.checkpoint.record import prompt_version
+from worker.prompting.wording import version_of
 from worker.training import architecture, language, vision
 from worker.training.language import Encoder
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from worker.prompting.wording import Version
     from worker.training.language import DrawExamples, Example
     from worker.training.vision import VisionSamples
 
@@ -31,27 +34,28 @@ VISION_BATCH, LANGUAGE_BATCH = 32, 24
 
 @dataclass(slots=True)
 class DemoModel:
-    """Model, tokenizer and prompt encoder."""
+    """Model, tokenizer, prompt encoder and the version of the wording that it was trained for."""
 
     model: Any
     tokenizer: Any
     encoder: Encoder
+    version: Version
 
     @classmethod
-    def fresh(cls, texts: Iterable[str], *, seed: int) -> DemoModel:
+    def fresh(cls, texts: Iterable[str], *, seed: int, version: Version) -> DemoModel:
         """Return a model with random weights and a vocabulary of the words in *texts*."""
         torch.manual_seed(seed)
         tokenizer = architecture.build_tokenizer(texts)
         model = architecture.build_model(tokenizer)
         # With so few tokens eager attention trains on 136 images a second, the fused one on 95.
         model.set_attn_implementation("eager")
-        return cls(model, tokenizer, Encoder(tokenizer))
+        return cls(model, tokenizer, Encoder(tokenizer), version)
 
     @classmethod
     def load(cls, directory: Path) -> DemoModel:
         """Load a saved checkpoint in float32."""
         model, tokenizer = architecture.load(directory)
-        return cls(model, tokenizer, Encoder(tokenizer))
+        return cls(model, tokenizer, Encoder(tokenizer), version_of(prompt_version(directory)))
 
     def train_vision(
         self, samples: VisionSamples, fresh: VisionSamples, *, steps: int, seed: int, on_step: OnStep

@@ -47,6 +47,10 @@ LOSSES_AVERAGED, LINE_EVERY = 50, 200
 VISION_SHARES = {"ct": 11 / 48, "mr": 11 / 48, NEGATIVE: 4 / 48}
 #: Small or thin findings: images that show one are drawn twice as often.
 HARD = ("nodule", "atelectasis", "rib fracture", "central venous line", "pneumothorax")
+#: Wording of the prompts of a new checkpoint, and stored with it.
+PROMPT_VERSION: wording.Version = "2"
+#: Cases of a prompt whose words enter the vocabulary.
+QUOTED = [QuotedCase("Normal.", 0.5)] * 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,7 @@ def train(out: Path, *, seed: int = 0, scale: Scale = FULL, tower: Path | None =
     pool = make_pool(_shares(scale), seed=seed, variation=scale.variation)
     references = make_pool(reference_shares(scale.references), seed=seed + 1_000_003, variation=scale.variation)
     clock.lap("images")
-    model = DemoModel.fresh(_all_texts(pool), seed=seed)
+    model = DemoModel.fresh(_all_texts(pool), seed=seed, version=PROMPT_VERSION)
     losses = {}
     if tower and tower.exists():
         model.load_weights(tower)
@@ -103,14 +107,17 @@ def train(out: Path, *, seed: int = 0, scale: Scale = FULL, tower: Path | None =
     cached, sets = _encode(model, pool, references)
     clock.lap("tokens and reference sets")
     with _Losses("language", scale.language_steps) as language:
-        examples = Curriculum(pool, sets, seed=seed, chest_share=scale.language_chests, mix=scale.mix)
+        examples = Curriculum(
+            pool, sets, seed=seed, chest_share=scale.language_chests, mix=scale.mix, version=PROMPT_VERSION
+        )
         model.train_language(cached, examples.batch, steps=scale.language_steps, on_step=language)
     losses["language"] = language.values
     clock.lap("language")
     model.save(out)
     curves.draw(out / "curves.png", losses)
     # The only file of a checkpoint outside its digest. `demo` keeps the checkpoint from reporting patients.
-    record = {"demo": True, "trained_on": "phantoms only", "seed": seed, "seconds": clock.seconds}
+    record = {"demo": True, "trained_on": "phantoms only", "prompt_version": PROMPT_VERSION, "seed": seed}
+    record |= {"seconds": clock.seconds}
     write_record(out, record)
     return clock.seconds
 
@@ -144,7 +151,7 @@ def _all_texts(pool: Pool) -> list[str]:
             continue
         modality, part = MODALITY[sample.family]
         texts.update(grammar.report(sample.case, style) for style in range(grammar.STYLES))
-        texts.update(report_prompt(modality, p, [QuotedCase("x", 0.5)] * 3) for p in (part, ""))
+        texts.update(report_prompt(modality, p, QUOTED, version=PROMPT_VERSION) for p in (part, ""))
         asked, answer = questions.ask(sample.case, rng)
         options, right = questions.choose(sample.case, rng)
         texts.update(

@@ -106,7 +106,7 @@ class Arrivals:
             model_digest="sha256:abc",
             provenance={"torch": "2.13.0"} | ({"parts": parts} if parts else {}),
             limitations=["cut short at 200 tokens"],
-            evidence=[versions.Quoted(self._case(), 0.91, "Clear lungs in an earlier case.")],
+            evidence=[versions.Quoted(self._case(), 0.91, "Clear lungs in an earlier case.", "Clear lungs.")],
             images=shown,
         )
 

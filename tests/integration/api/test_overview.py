@@ -141,6 +141,7 @@ def test_erased_reference_case_leaves_its_excerpt(arrivals: Arrivals) -> None:
 
     assert (case.case_id, case.source) == (None, None)
     assert case.excerpt == "Clear lungs in an earlier case."
+    assert case.quoted == ""
 
 
 def test_repr_of_a_study_holds_no_patient_data(arrivals: Arrivals) -> None:

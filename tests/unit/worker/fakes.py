@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from db.errors import PermanentFailure, Reason
 from worker.model.engine.request import FinishReason, Generation, Timings
 from worker.retrieval.index import Neighbour
 from worker.retrieval.out_of_distribution import OodResult
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from worker.model.engine.request import Request
 
 CASE = uuid.UUID(int=1)
+#: Tokens of an image for the fake model; a word is one token.
+IMAGE_TOKENS = 100
 
 
 @dataclass
@@ -29,7 +32,15 @@ class FakeModel:
     finish_reason: FinishReason = "stop"
     digest: str = "d" * 64
     progress: int = 0
+    prompt_version: str = "1"
+    context_tokens: int = 4096
     requests: list[Request] = field(default_factory=list)
+
+    def text_tokens(self, text: str) -> int:
+        return len(text.split())
+
+    def prompt_tokens(self, question: str, images: Sequence[Any]) -> int:
+        return self.text_tokens(question) + IMAGE_TOKENS * len(images)
 
     def patch_tokens(self, images: Sequence[Any]) -> Any:
         return np.ones((len(images), 3, 4, 2), dtype=np.float32)
@@ -37,6 +48,9 @@ class FakeModel:
     def submit(self, request: Request) -> Future[Generation]:
         self.requests.append(request)
         future: Future[Generation] = Future()
+        if self.prompt_tokens(request.question, request.images) + request.max_new_tokens > self.context_tokens:
+            future.set_exception(PermanentFailure(Reason.PROMPT_TOO_LONG, "as the engine refuses it"))
+            return future
         future.set_result(Generation(self.text, [], self.finish_reason, 1, Timings(0, 0, 0, 0, 0)))
         return future
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from db.reports.versions import Quoted
 from tests.unit.worker.fakes import compared
 from worker.images.decode.patient_axes import CONTRADICTORY, IMPOSSIBLE, MISSING
 from worker.images.render import quality
 from worker.images.render.orientation import NO_BREAST, TWO_SIDES, WRONG_BREAST, WRONG_VIEW
 from worker.images.study_images import LeftOut, PartImages, RenderedImage, StudyImages
 from worker.limitations import NO_TEXT, ReadPart, basis_of, fixed_text, limitations
+from worker.prompting.fitting import NO_STATEMENT, SUSPICIOUS, TOO_LONG
+from worker.retrieval.index import Neighbour
 from worker.retrieval.retrieve import Retrieval
 
 if TYPE_CHECKING:
@@ -129,6 +133,25 @@ def test_header_that_contradicts_the_images_is_named() -> None:
     ]
 
 
+def about_cases() -> list[str]:
+    cases = [Quoted(uuid.UUID(int=n), 0.04, "", "", [SUSPICIOUS, TOO_LONG, NO_STATEMENT]) for n in (1, 2)]
+    similar = [Neighbour(uuid.UUID(int=n), 0.04) for n in (1, 2, 3)]
+    few = Retrieval(compared(1.0, 1.5, reference_images=7), similar=similar)
+    read = ReadPart(part(), few, cases=cases, first_case=2)
+    return limitations(study(), [read], indexed=True, late_arrivals=[])
+
+
+def test_weak_and_lost_evidence_is_named() -> None:
+    found = about_cases()
+
+    assert found[0] == "1 of 3 similar earlier cases were erased before they could be quoted."
+    assert found[1] == f"Similar earlier case 2, 3: {SUSPICIOUS}."
+    assert found[-2:] == [
+        "The similar earlier cases are weak evidence: the reference index has only 7 images of modality DX.",
+        "The similar earlier cases are weak evidence: the nearest case is hardly similar (similarity 0.040).",
+    ]
+
+
 def every_sentence() -> Iterator[str]:
     warnings = [quality.BLANK, quality.SATURATED, quality.NOISE, quality.SMALL, quality.TINY]
     late = ["2 images of series 4 arrived 14 min later"]
@@ -144,6 +167,8 @@ def every_sentence() -> Iterator[str]:
     yield from sentences(retrieval=Retrieval(compared(1.0, 1.0, resembled_part="SPINE")))
     yield from sentences(retrieval=Retrieval(compared(1.0, 1.0, min_similarity=0.95), below_threshold=0.9))
     yield f"Findings: {NO_TEXT}"
+    yield from sentences(cut_to_fit=True)
+    yield from about_cases()
     yield basis_of([ReadPart(part(), REJECTED)])
     for images, retrieval in ((part(quality.BLANK), Retrieval()), (part(), REJECTED)):
         yield from re.split(r" (?=Impression:)", str(fixed_text(images, retrieval)))

@@ -103,7 +103,7 @@ def convert_checkpoint(
         total = conversion.bytes + sum(path.stat().st_size for path in sources)
         shards = _write_shards(directory, conversion, lambda done: on_bytes(done, total))
         digests = _digests(sources, lambda done: on_bytes(conversion.bytes + done, total))
-        record = {"converted_from": digests, **_summary(conversion), "shards": shards}
+        record = {"converted_from": digests, "prompt_version": "2", **_summary(conversion), "shards": shards}
         tokenizer.save_pretrained(directory)
         image_processor(published.image_size).save_pretrained(directory)
         _generation_config(config).save_pretrained(directory)

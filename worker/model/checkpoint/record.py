@@ -46,5 +46,14 @@ def is_demo(directory: Path) -> bool:
     return bool(read_record(directory).get("demo", False))
 
 
+def prompt_version(directory: Path) -> str:
+    """Return the version of the wording that the checkpoint was trained for.
+
+    Without a record of it: 1 for a demo checkpoint, all of which were trained on that wording before versions were
+    recorded; 2 for any other, which was trained on neither, as the published MedDr.
+    """
+    return str(read_record(directory).get("prompt_version", "1" if is_demo(directory) else "2"))
+
+
 def _damaged(directory: Path) -> ConfigurationError:
     return ConfigurationError(f"{directory / FILE_NAME} is damaged: convert the checkpoint again")

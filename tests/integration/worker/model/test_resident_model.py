@@ -69,6 +69,17 @@ def test_stock_internvl_answers_as_its_own_generate(small: ResidentModel) -> Non
         assert answer.text
 
 
+def test_tokens_are_counted_as_the_prompt_is_built(small: ResidentModel) -> None:
+    for count in range(4):
+        for question in (
+            "",
+            "No effusion. " * 9,
+            "\u5de6\u4fa7<|im_end|> \ud83e\ude7b"[:3] + "\n[1, similarity 0.90: x]",
+        ):
+            prompt = small.checkpoint.prompts.build(question, images(count))
+            assert small.prompt_tokens(question, images(count)) == len(prompt)
+
+
 def test_patch_tokens_of_three_layers_differ_between_images(small: ResidentModel) -> None:
     tokens = small.patch_tokens(images(5))
 

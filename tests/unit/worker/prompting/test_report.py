@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from tests.unit.worker.prompting.test_wording import MEDDR_REPORT
-from worker.prompting.report import MAX_EXCERPT_CHARACTERS, QuotedCase, excerpt, report_prompt, split_report
+from worker.prompting.report import QuotedCase, report_prompt
+from worker.prompting.report_text import split_report
 
 
 def test_similar_cases_follow_the_task_most_similar_first() -> None:
-    prompt = report_prompt("CR", "CHEST", [QuotedCase("No\neffusion.", 0.9), QuotedCase("Effusion.", 0.7)])
+    prompt = report_prompt("CR", "CHEST", [QuotedCase("No\neffusion.", 0.9), QuotedCase("Effusion.", 0.7)], version="1")
 
     quoted = "The reports of the most similar cases are: (1, 0.90) No effusion. (2, 0.70) Effusion."
     assert prompt == f"{MEDDR_REPORT} {quoted}"
 
 
-def test_impression_of_a_case_is_quoted() -> None:
-    assert excerpt("Findings: Opacity on the left. Impression: Effusion.") == "Effusion."
+def test_version_2_closes_each_case_on_its_own_line() -> None:
+    cases = [QuotedCase("No\neffusion.", 0.9), QuotedCase("Effusion.", 0.7)]
+
+    assert report_prompt("CR", "CHEST", cases, version="2").splitlines()[2:4] == [
+        "[1, similarity 0.90: No effusion.]",
+        "[2, similarity 0.70: Effusion.]",
+    ]
 
 
-def test_long_case_is_cut_at_a_word() -> None:
-    quoted = excerpt("effusion " * 200)
-
-    assert quoted.endswith("effusion...")
-    assert len(quoted) <= MAX_EXCERPT_CHARACTERS
+def test_versions_without_cases_are_the_same() -> None:
+    assert report_prompt("CR", "CHEST", version="2") == report_prompt("CR", "CHEST", version="1")
 
 
 def test_report_is_split_at_its_headings() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from db.errors import ConfigurationError
 from worker.prompting import wording
 from worker.prompting.report import QuotedCase, report_prompt
 
@@ -15,11 +16,11 @@ MEDDR_REPORT = (
     "You are a helpful medical assistant. Your task is report generation. You are given a chest x-ray image"
     " and you are required to generate a summary report about the image."
 )
-#: Prompts of version 1, one JSON object a line.
+#: Prompts of all versions, one JSON object a line; version 1 if it names none.
 PROMPTS = Path(__file__).with_name("prompts.jsonl").read_text(encoding="utf-8").splitlines()
 CASES = [
     QuotedCase("Findings: Opacity.\nImpression: Left effusion.", 0.912),
-    QuotedCase("effusion " * 200, 0.5),
+    QuotedCase("No pleural effusion is seen.", 0.5),
     QuotedCase("Clear\n lungs.", -0.25),
 ]
 
@@ -29,25 +30,29 @@ def prompt_of(row: dict[str, Any]) -> str:
         return wording.diagnosis(row["modality"], row["body_part"], ["normal", "tumor"], row["labels"])
     if row["kind"] == "question":
         return wording.question(row["modality"], " Is there a mass? ")
-    return report_prompt(row["modality"], row["body_part"], CASES[: row["cases"]])
+    return report_prompt(row["modality"], row["body_part"], CASES[: row["cases"]], version=row.get("version", "1"))
 
 
 @pytest.mark.parametrize("line", PROMPTS)
-def test_prompts_of_version_1_are_unchanged(line: str) -> None:
+def test_prompts_of_each_version_are_unchanged(line: str) -> None:
     row = json.loads(line)
 
-    assert wording.VERSION == "1", "a new version needs new prompts in prompts.jsonl and a checkpoint trained on them"
-    assert prompt_of(row) == row["prompt"]
+    assert prompt_of(row) == row["prompt"], "a change of words is a new version, for checkpoints trained on it"
+
+
+def test_unknown_version_is_refused_with_the_remedy() -> None:
+    with pytest.raises(ConfigurationError, match=r"'7'.*this release has 1, 2: .*prelim\.json"):
+        wording.version_of("7")
 
 
 def test_chest_radiographs_of_any_detector_get_the_prompt_meddr_was_trained_on() -> None:
-    assert {report_prompt(modality, "CHEST") for modality in ("CR", "DX", "RG")} == {MEDDR_REPORT}
+    assert {report_prompt(modality, "CHEST", version="2") for modality in ("CR", "DX", "RG")} == {MEDDR_REPORT}
 
 
 def test_other_images_are_called_by_their_own_name() -> None:
-    assert "You are given a head CT image." in report_prompt("CT", "HEAD")
-    assert "You are given a retinography image." in report_prompt("OP", "EYE")
-    assert "You are given a medical image." in report_prompt("OT", "")
+    assert "You are given a head CT image." in report_prompt("CT", "HEAD", version="2")
+    assert "You are given a retinography image." in report_prompt("OP", "EYE", version="2")
+    assert "You are given a medical image." in report_prompt("OT", "", version="2")
 
 
 def test_diagnosis_lists_its_options_and_the_labels_of_similar_cases() -> None:

@@ -22,7 +22,7 @@ from worker.training.training_cases import NEGATIVE, RARE, Pool, Share, make_poo
 #: Similarities of cases with the same rare finding, and with other ones.
 SIMILAR, UNLIKE = 0.9, 0.1
 #: A case in a prompt: its similarity and the excerpt of its report.
-QUOTED = r"\(\d, (-?[\d.]+)\) (.*?)(?= \(\d, |$)"
+QUOTED = r"\[\d, similarity (-?[\d.]+): (.*?)\]"
 
 
 @cache
@@ -50,7 +50,7 @@ def curriculum(name: str, *, matching: float = SIMILAR, names: Any = None, **mix
     samples += [sample for sample in drawn().samples if sample.family == NEGATIVE]
     pool = replace(drawn(), samples=samples)
     sets = {"chest": ReferenceSet([*same, *others], vectors, queries)}
-    return Curriculum(pool, sets, seed=2, chest_share=1.0, mix=Mix(**{**MIX, **mix}), names=names)
+    return Curriculum(pool, sets, seed=2, chest_share=1.0, mix=Mix(**{**MIX, **mix}), names=names, version="2")
 
 
 #: Only reports, with similar cases unless a test says otherwise.

@@ -30,7 +30,7 @@ def test_a_few_steps_make_a_checkpoint_that_can_be_served(tmp_path: Path) -> Non
     model = ResidentModel.load(tmp_path, device="cpu")
     try:
         image = np.zeros((200, 160, 3), np.uint8)
-        request = Request(report_prompt("DX", "CHEST"), [image], max_new_tokens=5)
+        request = Request(report_prompt("DX", "CHEST", version="2"), [image], max_new_tokens=5)
         answer = model.submit(request).result(timeout=60)
     finally:
         model.close()

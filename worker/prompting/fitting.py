@@ -1,0 +1,79 @@
+"""Fit a prompt into the context of a model: it loses cases, then images, and never fails the study.
+
+Tokens are counted by the model's own tokenizer, given as a function.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from worker.prompting.quoting import quotation, shortened
+from worker.prompting.report import QuotedCase, report_prompt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from worker.prompting.wording import Version
+
+#: Warnings beside a case, listed in docs/report-sentences.md.
+SUSPICIOUS = "text that resembles instructions to a model was not given to it"
+TOO_LONG = "not given to the model: the prompt would be too long"
+NO_STATEMENT = "not given to the model: no sentence of its report states a finding"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Version of the wording, modality and body part of a prompt for a report."""
+
+    version: Version
+    modality: str
+    body_part: str
+
+    def prompt(self, cases: Sequence[QuotedCase] = ()) -> str:
+        """Return the prompt with *cases*, best first."""
+        return report_prompt(self.modality, self.body_part, cases, version=self.version)
+
+
+@dataclass(frozen=True, slots=True)
+class QuotedText:
+    """Text of a case in a prompt, empty if the prompt does not quote it, and warnings for the reader."""
+
+    text: str
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A prompt and, for each given case, its text there."""
+
+    prompt: str
+    quoted: Sequence[QuotedText] = ()
+
+
+def fitted(
+    subject: Subject, cases: Sequence[QuotedCase], *, tokens: Callable[[str], int], fits: Callable[[str], bool]
+) -> Fitted:
+    """Return the prompt with as many of *cases*, best first, as fit.
+
+    *tokens* counts the tokens of a text; *fits* returns whether a prompt with its images leaves room for the answer.
+    """
+    quoted = [_quoted(case.report, tokens) for case in cases]
+
+    def prompt() -> str:
+        pairs = zip(quoted, cases, strict=True)
+        return subject.prompt([QuotedCase(one.text, case.similarity) for one, case in pairs])
+
+    for number in reversed(range(len(quoted))):
+        if fits(prompt()):
+            break
+        if quoted[number].text:
+            quoted[number] = QuotedText("", (*quoted[number].warnings, TOO_LONG))
+    return Fitted(prompt(), quoted)
+
+
+def _quoted(report: str, tokens: Callable[[str], int]) -> QuotedText:
+    found = quotation(report)
+    short = shortened(found, tokens)
+    problem = "" if short.sentences else TOO_LONG if found.sentences else NO_STATEMENT
+    return QuotedText(short.text, tuple(filter(None, (SUSPICIOUS if found.suspicious else "", problem))))

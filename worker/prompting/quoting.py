@@ -1,0 +1,135 @@
+"""Select what a prompt quotes of a reference report: whole sentences that state a finding or a normal result.
+
+A report from the archive is data from outside: it may hold instructions, markup, imitated prompt entries or any length.
+Only statements that worker.findings can judge are quoted, so that a report influences a draft by its findings alone.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from worker.findings.labeller import labels
+from worker.prompting.hostile_text import CONTROL_TOKEN, FORGED_ENTRY, INSTRUCTION, MARKUP, NORMAL_WORDS
+from worker.prompting.report_text import split_report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+#: Longest quotation of one case in tokens: a long impression is 60 to 80, and three stay a small part of a context.
+MAX_CASE_TOKENS = 96
+#: Characters of a report that are searched for sentences to quote; signed reports have up to 8,000.
+MAX_CHARACTERS = 20_000
+#: Characters of a sentence; a longer one is no statement.
+MAX_SENTENCE = 400
+#: Passes that undo nested escapes and markup: `&amp;lt;b&amp;gt;`.
+MAX_PASSES = 4
+#: Stands for a control token; any other character that is never part of a sentence would do.
+CONTROL = "\ufffc"
+
+#: Also between statements without a full stop: semicolons stay inside, because a negation may reach over them.
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+|(?<=[.!?])(?=[A-Z(\[])")
+_HEADING = re.compile(
+    r"^\W*(?:findings?|impressions?|conclusions?|opinion|summary|comments?|results?|addendum|diagnosis)\s*:\s*",
+    re.IGNORECASE,
+)
+#: Sentences that state nothing about the images.
+_CONTEXT = re.compile(
+    r"^\W*(?:clinical |relevant )?(?:history|indications?|comparison|technique|procedure|reason|question|details?)\s*:",
+    re.IGNORECASE,
+)
+#: Inside a sentence that the author's editor has wrapped.
+_WRAPPED = re.compile(r"[^\S\n]*\n[^\S\n]*(?=[a-z])")
+_WORD = re.compile(r"[\w-]+")
+#: Characters that would end the fence around a quotation, or begin another.
+_FENCE = str.maketrans(
+    {"[": "(", "]": ")", "{": "(", "}": ")", "<": " less than ", ">": " more than ", "|": " ", "`": "'", '"': "'"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Quotation:
+    """Sentences of a report that a prompt may quote, on one line each; *suspicious* if it imitates instructions."""
+
+    sentences: tuple[str, ...]
+    suspicious: bool
+
+    @property
+    def text(self) -> str:
+        """The quotation in one line; empty if no sentence can be quoted."""
+        return " ".join(self.sentences)
+
+
+def quotation(report: str) -> Quotation:
+    """Return the statements of the impression, or of the complete report if the impression has none."""
+    plain = _plain(report[:MAX_CHARACTERS])
+    findings, rest = split_report(plain)
+    # A further impression may be appended to imitate another report.
+    impression = split_report(rest)[0]
+    quoted = tuple(_statements(impression)) or tuple(_statements(findings))
+    return Quotation(quoted, suspicious=any(map(_is_hostile, _SENTENCE.split(plain))))
+
+
+def shortened(quoted: Quotation, tokens: Callable[[str], int], limit: int = MAX_CASE_TOKENS) -> Quotation:
+    """Return the same with those sentences, in order, that fit into *limit* tokens; a sentence is never cut."""
+    kept: list[str] = []
+    for sentence in quoted.sentences:
+        if tokens(" ".join([*kept, sentence])) <= limit:
+            kept.append(sentence)
+    return Quotation(tuple(kept), quoted.suspicious)
+
+
+def _plain(text: str) -> str:
+    """Return *text* without markup and invisible characters, and with CONTROL for each control token."""
+    for _ in range(MAX_PASSES):
+        before = text
+        text = unicodedata.normalize("NFKC", html.unescape(text))
+        text = "".join(" " if c != "\n" and c.isspace() else c for c in text if c.isspace() or _is_visible(c))
+        text = MARKUP.sub(" ", CONTROL_TOKEN.sub(f"\n{CONTROL}\n", text))
+        if text == before:
+            break
+    return _WRAPPED.sub(" ", text)
+
+
+def _is_visible(character: str) -> bool:
+    """Return whether it is no control, format, private or unassigned character (Unicode category C)."""
+    return unicodedata.category(character)[0] != "C"
+
+
+def _is_hostile(sentence: str) -> bool:
+    return _imitates(sentence) or INSTRUCTION.search(sentence) is not None
+
+
+def _imitates(sentence: str) -> bool:
+    """Return whether another entry of a prompt, or another turn of a chat, seems to begin here."""
+    return CONTROL in sentence or FORGED_ENTRY.search(sentence) is not None
+
+
+def _statements(text: str) -> Iterator[str]:
+    """Yield the statements; none from an imitated entry to the next heading, nor after "Write the following:"."""
+    imitated = introduced = False
+    for raw in _SENTENCE.split(text):
+        sentence = " ".join(raw.split())
+        if not sentence:
+            continue
+        imitated = _imitates(sentence) or (imitated and not _HEADING.match(sentence))
+        hostile = _is_hostile(sentence)
+        if not (imitated or introduced or hostile) and _is_statement(sentence):
+            yield _fenced(sentence)
+        introduced = hostile and sentence.endswith(":")
+
+
+def _is_statement(sentence: str) -> bool:
+    if len(sentence) > MAX_SENTENCE or _CONTEXT.match(sentence):
+        return False
+    words = _WORD.findall(sentence.lower())
+    return bool(labels(sentence)) or (bool(words) and all(w in NORMAL_WORDS or w.isdigit() for w in words))
+
+
+def _fenced(sentence: str) -> str:
+    """Return a sentence without heading and fence characters, closed by a full stop."""
+    words = " ".join(_HEADING.sub("", sentence).translate(_FENCE).split())
+    return words if words.endswith((".", "!", "?")) else f"{words}."
