@@ -22,7 +22,7 @@ from db.states import JobState
 from db.studies import lifecycle, other_objects, transfers
 from db.studies.identity import decisions
 from worker.images.study import StoredInstance
-from worker.pipeline import StudyToReport
+from worker.pipeline.pipeline import StudyToReport
 
 if TYPE_CHECKING:
     import uuid

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from db.jobs.celery_app import App
     from db.reports.versions import Draft
     from db.settings import Settings
-    from worker.pipeline import StudyToReport
+    from worker.pipeline.pipeline import StudyToReport
 
 log = structlog.get_logger()
 

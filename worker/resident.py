@@ -13,7 +13,7 @@ from db.errors import ConfigurationError, PermanentFailure, Reason, TransientFai
 from db.session import transaction
 from worker import reference_build
 from worker.model.resident_model import ResidentModel
-from worker.pipeline import Pipeline
+from worker.pipeline.pipeline import Pipeline
 from worker.prompting.wording import version_of
 from worker.retrieval.index import ReferenceIndex
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from db.reports.versions import Draft
     from db.settings import Settings
-    from worker.pipeline import StudyToReport
+    from worker.pipeline.pipeline import StudyToReport
 
 log = structlog.get_logger()
 

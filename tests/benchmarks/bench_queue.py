@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from db.settings import Settings
-    from worker.pipeline import StudyToReport
+    from worker.pipeline.pipeline import StudyToReport
 
 JOBS = 500
 ROUNDS = 3

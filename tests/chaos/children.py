@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from db.settings import Settings
-    from worker.pipeline import StudyToReport
+    from worker.pipeline.pipeline import StudyToReport
 
 #: In the pixels of a study that kills the worker that reads it.
 POISON = b"POISON"

@@ -22,7 +22,7 @@ from worker.evaluation.scoring import Measured, Result, Written
 from worker.evaluation.scoring import evaluate as run
 from worker.findings.labeller import finding_names
 from worker.images.study import StoredInstance
-from worker.pipeline import Pipeline, StudyToReport
+from worker.pipeline.pipeline import Pipeline, StudyToReport
 from worker.reference_build import case_encoder
 from worker.retrieval.build import EncodedCase, Steps, build
 from worker.retrieval.case_files import Case, Owner, files_of, owner_of, read_cases

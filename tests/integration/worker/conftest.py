@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from db.reports.versions import Draft
-    from worker.pipeline import StudyToReport
+    from worker.pipeline.pipeline import StudyToReport
 
 
 @pytest.fixture

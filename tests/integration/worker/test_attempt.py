@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from db.reports.versions import Draft
     from db.settings import Settings
     from worker.attempt import Outcome
-    from worker.pipeline import StudyToReport
+    from worker.pipeline.pipeline import StudyToReport
 
 
 def job(url: str) -> Job:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from db.reports.versions import Draft
     from db.settings import Settings
-    from worker.pipeline import StudyToReport
+    from worker.pipeline.pipeline import StudyToReport
 
 
 class Broker:

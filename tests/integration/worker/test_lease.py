@@ -21,7 +21,7 @@ from tests.integration.db.conftest import Arrivals
 from tests.unit.worker.fakes import FakeIndex, FakeModel, compared
 from worker.claim_loop import ClaimLoop
 from worker.model.resident_model import ResidentModel
-from worker.pipeline import Pipeline
+from worker.pipeline.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable

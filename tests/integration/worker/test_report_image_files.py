@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from db.reports.versions import Draft
     from tests.integration.db.conftest import Arrivals
-    from worker.pipeline import StudyToReport
+    from worker.pipeline.pipeline import StudyToReport
 
 #: A worker that is killed when its files are durable and the transaction with their rows is open.
 KILLED = """

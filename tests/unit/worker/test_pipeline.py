@@ -18,7 +18,7 @@ from db.settings import Settings
 from tests.unit.worker.fakes import CASE, FakeIndex, FakeModel, compared
 from worker.findings.labeller import present
 from worker.images.study import StoredInstance
-from worker.pipeline import Pipeline, StudyToReport
+from worker.pipeline.pipeline import Pipeline, StudyToReport
 from worker.retrieval.index import Neighbour
 
 if TYPE_CHECKING:

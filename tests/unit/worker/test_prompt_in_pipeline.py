@@ -10,7 +10,7 @@ import pytest
 from db.settings import Settings
 from tests.unit.worker.fakes import CASE, FakeIndex, FakeModel
 from tests.unit.worker.test_pipeline import radiograph
-from worker.pipeline import Pipeline, StudyToReport
+from worker.pipeline.pipeline import Pipeline, StudyToReport
 from worker.retrieval.index import Neighbour
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 from db.errors import PermanentFailure
 from db.settings import Settings
 from worker.model.engine.metrics import Meter
-from worker.pipeline import StudyToReport
+from worker.pipeline.pipeline import StudyToReport
 from worker.resident import Resident
 
 if TYPE_CHECKING:

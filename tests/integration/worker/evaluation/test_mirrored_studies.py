@@ -15,7 +15,7 @@ from worker.images.study import StoredInstance
 from worker.model.resident_model import ResidentModel
 from worker.phantoms.cases import Case, Finding
 from worker.phantoms.dicom_files import write_study
-from worker.pipeline import Pipeline, StudyToReport
+from worker.pipeline.pipeline import Pipeline, StudyToReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -5,8 +5,7 @@ A plain class over a model and an index, both fakeable. Without Celery, Postgres
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from worker.images.study import images_of
 from worker.limitations import NO_TEXT, ReadPart, basis_of, fixed_text, limitations
 from worker.model.engine.request import Request
 from worker.model.port import wait
+from worker.pipeline.steps import Steps
 from worker.prompting import wording
 from worker.prompting.fitting import Fitted, Subject, fitted
 from worker.prompting.report import QuotedCase
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from db.settings import Settings
     from worker.images.study import StoredInstance
     from worker.images.study_images import PartImages, StudyImages
-    from worker.model.engine.request import FinishReason, Timings
+    from worker.model.engine.request import FinishReason
     from worker.model.port import Model
     from worker.retrieval.retrieve import Index
 
@@ -101,28 +101,6 @@ class _Run:
     cut_to_fit: bool = False
 
 
-@dataclass(slots=True)
-class _Steps:
-    """Seconds of each step, stored with the report; the end of a step is progress."""
-
-    on_progress: Callable[[], None]
-    seconds: dict[str, float] = field(default_factory=dict)
-    _since: float = field(default_factory=time.monotonic)
-
-    def ended(self, step: str) -> None:
-        now = time.monotonic()
-        # A step may be repeated, once for each part of a study.
-        self.seconds[step] = round(self.seconds.get(step, 0.0) + now - self._since, 4)
-        self._since = now
-        self.on_progress()
-
-    def parts_of_generation(self, timings: Timings) -> None:
-        for name in ("queue", "vision", "prefill"):
-            # The parts of a study are generated at the same time: the slowest counts.
-            key, seconds = f"generation_{name}", round(getattr(timings, name), 4)
-            self.seconds[key] = max(self.seconds.get(key, 0.0), seconds)
-
-
 @dataclass(frozen=True, slots=True)
 class Pipeline:
     """The steps from a study to its draft, over one model and the reference index built with it, if it has one."""
@@ -138,7 +116,7 @@ class Pipeline:
         *on_progress* is called whenever the work has progressed; its errors end the run. Raises NotReportable if the
         images cannot make a report, TransientFailure if the model returned none this time.
         """
-        steps = _Steps(on_progress)
+        steps = Steps(on_progress)
         images, cut = self._images(study, steps)
         # Before the text is written, so that nothing slow lies between text and commit.
         shown = encoded(images, on_progress)
@@ -147,7 +125,7 @@ class Pipeline:
         self._generate(parts, steps)
         return self._draft(_Run(study, images, shown, parts, steps.seconds, cut_to_fit=cut))
 
-    def _images(self, study: StudyToReport, steps: _Steps) -> tuple[StudyImages, bool]:
+    def _images(self, study: StudyToReport, steps: Steps) -> tuple[StudyImages, bool]:
         """Return the images of the study; True if a prompt without cases would be too long with all of the budget."""
         budget = self.settings.model.images_per_study
         while True:
@@ -179,7 +157,7 @@ class Pipeline:
     def _prompt_tokens(self, prompt: str, part: PartImages, count: int) -> int:
         return self.model.prompt_tokens(prompt, [image.pixels for image in part.images[:count]])
 
-    def _compared(self, study: StudyToReport, images: PartImages, steps: _Steps) -> _Part:
+    def _compared(self, study: StudyToReport, images: PartImages, steps: Steps) -> _Part:
         """Retrieve the similar cases of a part; its text, if the model must not read the part."""
         retrieval = self._retrieve(study, images, steps)
         similar = self._similar(retrieval)
@@ -194,7 +172,7 @@ class Pipeline:
         steps.ended("quote")
         return _Part(images, retrieval, prompt, quoted, fixed_text(images, retrieval))
 
-    def _retrieve(self, study: StudyToReport, images: PartImages, steps: _Steps) -> Retrieval:
+    def _retrieve(self, study: StudyToReport, images: PartImages, steps: Steps) -> Retrieval:
         if self.index is None or not images.informative:
             return Retrieval()
         tokens = self._patch_tokens(images, steps.on_progress)
@@ -223,7 +201,7 @@ class Pipeline:
         similar = [case for case in retrieval.similar if case.case_id in texts]
         return [Quoted(case.case_id, case.similarity, texts[case.case_id]) for case in similar]
 
-    def _generate(self, parts: Sequence[_Part], steps: _Steps) -> None:
+    def _generate(self, parts: Sequence[_Part], steps: Steps) -> None:
         """Let the model write the text of each part without one; the engine generates them in one batch."""
         submitted = [(part, self.model.submit(self._request(part))) for part in parts if part.text is None]
         steps.ended("prompt")

@@ -1,0 +1,1 @@
+"""Write the draft of a study: images, similar cases, prompt, generation, limitations."""
