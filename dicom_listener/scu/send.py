@@ -9,6 +9,7 @@ import contextlib
 import itertools
 from collections import Counter
 from dataclasses import dataclass
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from pydicom.config import disable_value_validation
@@ -217,11 +218,10 @@ def _send_one(association: Association, file: Sendable) -> Result:
             request = _request(file)
     except ValueError:
         return Result(file.path, None, "a UID has more than 64 characters", sendable=False)
-    # As Association.send_c_store does with a path, but that sends the UIDs of the File Meta Information.
-    request._dataset_path = (file.path, file.offset)  # noqa: SLF001
     context = next((c for c in association.accepted_contexts if _offers(c, file)), None)
     if context is None:
         return Result(file.path, None, "SOP class and transfer syntax not accepted by the receiver")
+    request.DataSet = BytesIO(file.path.read_bytes()[file.offset :])  # `send_c_store` takes the UIDs of the file meta
     with disable_value_validation():
         response = exchange(association, request, context.context_id or 0)
     if response is None or response.Status is None:

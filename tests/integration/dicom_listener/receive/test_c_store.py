@@ -51,12 +51,15 @@ class NeverPaused(threading.Event):
 def test_reactor_of_pynetdicom_takes_no_response(listener: Listener) -> None:
     (file,) = send.sendable([file_of_pydicom("CT_small.dcm")])
     with send._associated(node(listener), [send._context(file)]) as association:
-        pausing, association._reactor_checkpoint = association._reactor_checkpoint, NeverPaused()
-        association._reactor_checkpoint.set()
+        flags = [value for value in vars(association).values() if isinstance(value, threading.Event)]
+        for flag in flags:
+            flag.__class__ = NeverPaused
+            flag.set()
         association.dimse_timeout = 3
         answers = [send._send_one(association, file).status for _ in range(300)]
         # Only a paused loop lets the association be released.
-        association._reactor_checkpoint = pausing
+        for flag in flags:
+            flag.__class__ = threading.Event
 
     assert answers == [0] * 300
 
