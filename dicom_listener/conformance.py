@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pydicom.uid import UID
-from pynetdicom import AllStoragePresentationContexts
-from pynetdicom._globals import ALL_TRANSFER_SYNTAXES
+from pynetdicom import ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts
 
 from db.limits import MAX_ELEMENTS, MAX_INFLATED_BYTES, MAX_NESTING
 from db.studies import transfer_syntaxes
 from dicom_listener.dicom import uids
 from dicom_listener.dicom.statuses import Refusal
-from dicom_listener.receive import association, listener, negotiation, seats
+from dicom_listener.receive import seats
 from dicom_listener.receive.c_store import CStoreHandler
 from dicom_listener.receive.peers import Rules, read_rules
+from dicom_listener.receive.upper_layer import association, negotiation
 from dicom_listener.spool.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 if TYPE_CHECKING:
@@ -97,10 +97,10 @@ def _negotiation(settings: Settings) -> Iterator[str]:
         ("Maximum PDU length received", f"{settings.dicom.max_pdu_bytes} bytes; a longer one aborts the association"),
         ("Presentation contexts", f"up to {negotiation.MAX_CONTEXTS}"),
         ("Asynchronous operations", "not supported (1, 1)"),
-        ("Role selection", "no response: default roles"),
+        ("Role selection", "the SCU role is confirmed to the requestor, the SCP role is not"),
         ("ARTIM", f"{association.ARTIM_SECONDS} s"),
         ("Idle association", f"closed after {association.IDLE_SECONDS} s"),
-        ("Pending connections of one address", f"{listener.MAX_PENDING_PER_ADDRESS}; one more closes the oldest"),
+        ("Pending connections of one address", f"{seats.MAX_PENDING_PER_ADDRESS}; one more closes the oldest"),
     )
 
 

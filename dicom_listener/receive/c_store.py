@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from dicom_listener.receive.dimse import Command
-    from dicom_listener.receive.negotiation import Context
     from dicom_listener.receive.peers import Peer
+    from dicom_listener.receive.upper_layer.negotiation import Context
     from dicom_listener.spool.associations import Transfer
     from dicom_listener.spool.inbox import Inbox
     from dicom_listener.spool.writer import SpoolWriter

@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from dicom_listener.dicom.uids import STORAGE_COMMITMENT_INSTANCE, STORAGE_COMMITMENT_PUSH_MODEL
-from dicom_listener.receive.upper_layer import COMMAND, INVALID_PARAMETER, LAST, PDV_HEADER, Abort
+from dicom_listener.receive.pdus import COMMAND, INVALID_PARAMETER, LAST, PDV_HEADER, Abort
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dicom_listener.receive.dimse import Command
-    from dicom_listener.receive.negotiation import Context
     from dicom_listener.receive.peers import Peer
+    from dicom_listener.receive.upper_layer.negotiation import Context
     from dicom_listener.spool.inbox import Inbox
 
 REQUEST_STORAGE_COMMITMENT = 1  # Action Type ID, PS3.4 J.3.2

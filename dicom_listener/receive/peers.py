@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from db.errors import ConfigurationError
-from dicom_listener.receive.negotiation import (
+from dicom_listener.receive.upper_layer.negotiation import (
     ADDRESS_NOT_ALLOWED,
     CALLED_AE_TITLE_NOT_RECOGNIZED,
     CALLING_AE_TITLE_NOT_RECOGNIZED,
@@ -34,7 +34,7 @@ from dicom_listener.receive.negotiation import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dicom_listener.receive.negotiation import Rejection
+    from dicom_listener.receive.upper_layer.negotiation import Rejection
 
 log = structlog.get_logger()
 

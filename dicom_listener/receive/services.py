@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
+
+import structlog
 
 from db.operations import heartbeats
 from db.studies.priority import is_urgent
-from dicom_listener.receive import dimse, negotiation, status_file
+from dicom_listener.receive import dimse, status_file
 from dicom_listener.receive.c_store import CStoreHandler
 from dicom_listener.receive.counters import LogBudget, RefusalCounter
 from dicom_listener.receive.handlers import NullHandler, UnrecognizedHandler
@@ -25,10 +28,12 @@ if TYPE_CHECKING:
     from db.settings import Settings
     from dicom_listener.receive.dimse import Command
     from dicom_listener.receive.handlers import RequestHandler
-    from dicom_listener.receive.negotiation import Context, Proposal, Rejection
     from dicom_listener.receive.peers import Peer
+    from dicom_listener.receive.upper_layer.negotiation import Context, Rejection
     from dicom_listener.spool.associations import Transfer
 
+
+log = structlog.get_logger()
 
 #: Pairs of calling AE title and cause shown to operators.
 MAX_SENDERS = 20
@@ -36,18 +41,21 @@ STEP_HANDLERS = {dimse.N_CREATE_RQ: StepCreateHandler, dimse.N_SET_RQ: StepSetHa
 
 
 class Services:
-    """State shared by the associations of one listener: spool, peers, refusals."""
+    """State shared by the associations of one listener: spool, peers, seats, refusals."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, seats: Seats | None = None) -> None:
         self._settings = settings
         self._spool = Spool(settings.spool)
-        self._contexts = negotiation.supported(mpps=settings.dicom.mpps)
         self._refusals = RefusalCounter()
         #: Limit of log lines about the ends of connections.
         self.log_budget = LogBudget()
         self._steps = StepStates(self._spool.procedure_steps)
         self._peers = PeerDirectory(settings.dicom.peers_file)
-        self._seats = Seats(settings.dicom)
+        self._status_due = 0.0
+        #: Error of the last attempt to write the status.
+        self._status_failure: str | None = None
+        #: Limits of the connections.
+        self.seats = seats or Seats(settings.dicom)
 
     def open(self) -> None:
         """Own a slot of the spool and recover it; raises ConfigurationError if the spool is unfit."""
@@ -73,20 +81,15 @@ class Services:
 
     def admit(self, peer: Peer, *, echo_only: bool) -> Rejection | None:
         """Count the association as open, or return the reason to reject it."""
-        return self._peers.rules().check(peer) or self._seats.take(peer, echo_only=echo_only)
+        return self._peers.rules().check(peer) or self.seats.take(peer, echo_only=echo_only)
 
     def has_reserved_seat(self, peer: Peer) -> bool:
         """Return whether the association is open beyond the limits, for C-ECHO only."""
-        return self._seats.has_reserved(peer.association_id)
+        return self.seats.has_reserved(peer.association_id)
 
-    def release(self, peer: Peer, *, complete: bool) -> None:
-        """Count the association as ended, admitted or not; not *complete* if its transfer broke off."""
-        self._seats.release(peer.association_id)
+    def end_transfer(self, peer: Peer, *, complete: bool) -> None:
+        """Note the end of an association's transfer, if it has one; not *complete* if it broke off."""
         self._transfers.end(peer.association_id, complete=complete)
-
-    def accept(self, proposal: Proposal) -> tuple[bytes, dict[int, Context]]:
-        """Return the content of the A-ASSOCIATE-AC, and the accepted contexts by id."""
-        return proposal.accept(self._contexts, self._settings.dicom.max_pdu_bytes)
 
     def handler(self, command: Command, context: Context, peer: Peer) -> RequestHandler:
         """Return the handler of a request."""
@@ -111,12 +114,22 @@ class Services:
         self._refusals.add(kind, peer.calling_ae_title or peer.address, cause)
 
     def write_status(self) -> None:
-        """Pass on process, associations and refusals to the dispatcher; raises OSError."""
+        """Pass on process, associations and refusals to the dispatcher, if WRITE_SECONDS have passed."""
+        if time.monotonic() < self._status_due:
+            return
+        self._status_due = time.monotonic() + status_file.WRITE_SECONDS
         found = {
             "process": heartbeats.name(),
-            "open": self._seats.taken,
+            "open": self.seats.taken,
             "limit": self._settings.dicom.max_associations,
             "refused": self._refusals.by_sender()[:MAX_SENDERS],
             "causes": self._refusals.by_cause(),
         }
-        status_file.write(self.slot.status, found)
+        failure = None
+        try:
+            status_file.write(self.slot.status, found)
+        except OSError as error:
+            failure = error.strerror
+        if failure is not None and failure != self._status_failure:  # one line for each cause, not for each attempt
+            log.warning("listener.status_not_written", error=failure)
+        self._status_failure = failure

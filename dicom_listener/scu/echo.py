@@ -3,7 +3,7 @@
 from pynetdicom import AE
 
 from dicom_listener.dicom.uids import VERIFICATION
-from dicom_listener.receive.negotiation import CHECK_AE_TITLE
+from dicom_listener.receive.upper_layer.negotiation import CHECK_AE_TITLE
 
 
 def answers_echo(host: str, port: int, *, called_ae_title: str, timeout_seconds: float) -> bool:

@@ -27,7 +27,7 @@ from db.errors import ConfigurationError, PrelimError
 from dicom_listener.dicom import data_sets
 from dicom_listener.dicom.statuses import SUCCESS, Refusal
 from dicom_listener.dicom.uids import VERIFICATION
-from dicom_listener.receive.negotiation import MAX_CONTEXTS
+from dicom_listener.receive.upper_layer.negotiation import MAX_CONTEXTS
 
 if TYPE_CHECKING:
     import ssl

@@ -42,7 +42,7 @@ RECEIVING = [
     ("before os.link", 5, LARGE),
     ("after os.link", 5, LARGE),
     ("before dicom_listener.receive.dimse.response", 3, LARGE),
-    ("after dicom_listener.receive.upper_layer.Connection.send", 4, LARGE),
+    ("after dicom_listener.receive.upper_layer.wire.Wire.write", 4, LARGE),
     ("before dicom_listener.spool.associations.AssociationMarks.remove", 1, LARGE),
     ("before os.writev", 3, SMALL),
     ("after os.writev", 3, SMALL),

@@ -17,8 +17,11 @@ from structlog.testing import capture_logs
 from db.limits import MAX_INFLATED_BYTES
 from db.operations import disk
 from db.operations.listener_status import Kind
-from dicom_listener.receive import association, counters, status_file, upper_layer
-from dicom_listener.receive.listener import MAX_PENDING_PER_ADDRESS, Listener
+from dicom_listener.receive import counters, messages, pdus, status_file
+from dicom_listener.receive.listener import Listener
+from dicom_listener.receive.seats import MAX_PENDING_PER_ADDRESS
+from dicom_listener.receive.upper_layer import association
+from dicom_listener.receive.upper_layer import wire as listening_wire
 from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.waiting import received
 from tests.fuzz import wire
@@ -110,7 +113,7 @@ def test_pdu_longer_than_negotiated_is_aborted(listener: Listener, settings: Set
     with Client(listener.port) as client:
         client.associate()
         client.send(pdu(P_DATA_TF, b"", length=settings.dicom.max_pdu_bytes + 1))
-        assert client.read() == (ABORT, bytes((0, 0, 2, upper_layer.INVALID_PARAMETER)))
+        assert client.read() == (ABORT, bytes((0, 0, 2, pdus.INVALID_PARAMETER)))
 
 
 @pytest.mark.parametrize(
@@ -129,6 +132,30 @@ def test_more_than_128_presentation_contexts_are_aborted(listener: Listener) -> 
         contexts = tuple((1, wire.VERIFICATION, (wire.IMPLICIT_VR_LITTLE_ENDIAN,)) for _ in range(129))
         client.send(wire.associate_rq(contexts))
         assert is_disconnected(client)
+
+
+REQUEST = wire.associate_rq()
+
+
+@pytest.mark.parametrize(
+    "malformed",
+    [
+        wire.associate_rq(((2, wire.VERIFICATION, (wire.IMPLICIT_VR_LITTLE_ENDIAN,)),)),
+        wire.associate_rq(((1, wire.VERIFICATION, ()),)),
+        wire.associate_rq(((1, "1." + "2" * 80, (wire.IMPLICIT_VR_LITTLE_ENDIAN,)),)),
+        wire.associate_rq(()),
+        wire.associate_rq(calling=b" " * 16),
+        pdu(wire.ASSOCIATE_RQ, REQUEST[6:40]),
+        pdu(wire.ASSOCIATE_RQ, REQUEST[6:-20]),
+    ],
+    ids=["even id", "no syntax", "long uid", "no context", "no title", "truncated", "truncated item"],
+)
+def test_malformed_association_request_is_aborted(listener: Listener, malformed: bytes) -> None:
+    with Client(listener.port) as client:
+        kind, _ = client.ask(malformed)
+        assert kind == ABORT
+    wait_until(lambda: connections() == 0)
+    assert echoes(listener.port)
 
 
 STORE_RQ = pdv(3, COMMAND | LAST, wire.c_store_rq("1.2.3"))
@@ -180,7 +207,7 @@ def test_release_during_an_object_leaves_nothing(listener: Listener, settings: S
 
 
 def test_slow_pdu_is_aborted(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upper_layer, "PDU_SECONDS", 0.5)
+    monkeypatch.setattr(listening_wire, "PDU_SECONDS", 0.5)
     with Client(listener.port) as client:
         client.associate()
         client.send(pdu(P_DATA_TF, b"", length=1000))
@@ -367,7 +394,7 @@ def test_full_disk_leaves_the_listener_alive_for_the_dispatcher(
 
 
 def test_log_lines_for_refusals_are_limited(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(association, "MAX_REFUSALS_LOGGED", 2)
+    monkeypatch.setattr(messages, "MAX_REFUSALS_LOGGED", 2)
     with capture_logs() as lines, Client(listener.port) as client:
         client.associate()
         for _ in range(5):

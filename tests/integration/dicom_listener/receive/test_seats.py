@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from db.settings import Settings
-from dicom_listener.receive import association, negotiation, seats
+from dicom_listener.receive import seats
 from dicom_listener.receive.listener import Listener
 from dicom_listener.receive.peers import Peer
 from dicom_listener.receive.seats import Seats
+from dicom_listener.receive.upper_layer import association, negotiation
 from tests.fuzz import wire
 from tests.fuzz.wire import Client, echoes
 from tests.integration.dicom_listener.listening import settings_for
@@ -20,7 +21,7 @@ from tests.polling import wait_until
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dicom_listener.receive.negotiation import Rejection
+    from dicom_listener.receive.upper_layer.negotiation import Rejection
 
 ECHO = wire.CONTEXTS[:1]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import shutil
 import ssl
 import subprocess
+import time
 import warnings
 from typing import TYPE_CHECKING
 
@@ -16,8 +18,9 @@ from typer.testing import CliRunner
 from db.errors import ConfigurationError
 from deploy.cli import app
 from dicom_listener.dicom.uids import VERIFICATION
-from dicom_listener.receive import upper_layer
 from dicom_listener.receive.listener import Listener
+from dicom_listener.receive.seats import MAX_PENDING_PER_ADDRESS
+from dicom_listener.receive.upper_layer import wire
 from tests.conftest import missing
 from tests.fuzz.wire import Client
 from tests.integration.dicom_listener.listening import connections, settings_for
@@ -119,9 +122,23 @@ def test_tls_before_1_2_is_not_supported(listener: Listener, certificates: dict[
 
 
 def test_missing_tls_handshake_ends_the_connection(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upper_layer, "HANDSHAKE_SECONDS", 0.2)
+    monkeypatch.setattr(wire, "HANDSHAKE_SECONDS", 0.2)
     with Client(listener.port):
         wait_until(lambda: connections() == 0)
+
+
+def test_silent_connection_keeps_no_other_peer_waiting(listener: Listener, certificates: dict[str, Path]) -> None:
+    with Client(listener.port), Client(listener.port):
+        began = time.monotonic()
+        assert echoes(listener, client_context(certificates, "peer"))
+        assert time.monotonic() - began < wire.HANDSHAKE_SECONDS / 2
+
+
+def test_pending_handshakes_above_the_limit_are_ended(listener: Listener) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(2 * MAX_PENDING_PER_ADDRESS):
+            stack.enter_context(Client(listener.port))
+        wait_until(lambda: connections() <= MAX_PENDING_PER_ADDRESS)
 
 
 def test_tls_key_without_certificate_is_a_configuration_error(tmp_path: Path) -> None:

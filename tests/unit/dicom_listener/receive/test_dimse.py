@@ -12,7 +12,7 @@ from pydicom.filereader import read_dataset
 
 from dicom_listener.receive import dimse
 from dicom_listener.receive.dimse import Command
-from dicom_listener.receive.upper_layer import Abort, pdvs
+from dicom_listener.receive.pdus import Abort, pdvs
 
 NUMBERS = st.integers(0, 0xFFFF)
 UIDS = st.from_regex(r"[0-9]{1,8}(\.[0-9]{1,8}){0,5}", fullmatch=True)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from db.errors import ConfigurationError
-from dicom_listener.receive.negotiation import (
+from dicom_listener.receive.peers import Peer, PeerDirectory, Rules, read_rules
+from dicom_listener.receive.upper_layer.negotiation import (
     ADDRESS_NOT_ALLOWED,
     CALLED_AE_TITLE_NOT_RECOGNIZED,
     CALLING_AE_TITLE_NOT_RECOGNIZED,
     Rejection,
 )
-from dicom_listener.receive.peers import Peer, PeerDirectory, Rules, read_rules
 
 if TYPE_CHECKING:
     from pathlib import Path

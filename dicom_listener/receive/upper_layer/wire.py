@@ -1,4 +1,4 @@
-"""Read and write PDUs of the DICOM upper layer over one TCP connection, as the acceptor (PS3.8 9.3).
+"""Read and write PDUs over the TCP connection of one association.
 
 Every length is checked against a limit before a byte is stored, and every PDU has a deadline.
 """
@@ -11,19 +11,24 @@ import struct
 import time
 from typing import TYPE_CHECKING
 
+from pynetdicom.transport import AssociationSocket
+
+from dicom_listener.receive.pdus import (
+    ABORT,
+    ASSOCIATE_RQ,
+    INVALID_PARAMETER,
+    PDU_HEADER,
+    UNRECOGNIZED_PDU,
+    Abort,
+    ConnectionClosed,
+    IdleTooLong,
+)
+
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-ASSOCIATE_RQ, ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA_TF, RELEASE_RQ, RELEASE_RP, ABORT = range(1, 8)
-
-#: Reasons of an A-ABORT by the service provider (PS3.8 9.3.8).
-NOT_SPECIFIED, UNRECOGNIZED_PDU, UNEXPECTED_PDU, INVALID_PARAMETER = 0, 1, 2, 6
-
-PDU_HEADER = struct.Struct(">BxI")
-PDV_HEADER = struct.Struct(">IBB")
-#: Bits of a PDV's message control header (PS3.8 E.2).
-COMMAND, LAST = 1, 2
+    from pynetdicom.association import Association
 
 #: Bytes of an A-ASSOCIATE-RQ: 128 contexts that each propose all 45 transfer syntaxes have about 180 KB.
 MAX_ASSOCIATE_RQ_BYTES = 256 * 1024
@@ -38,39 +43,36 @@ HANDSHAKE_SECONDS = 10
 SEND_SECONDS = 30
 
 
-class ConnectionClosed(Exception):
-    """Raised when no response is possible: connection closed, deadline passed, or listener stopping."""
+class Wire(AssociationSocket):
+    """Socket of an association; pynetdicom asks `ready`, then reads a PDU by `recv`.
 
-
-class IdleTooLong(ConnectionClosed):
-    """Raised when the peer has sent nothing for too long, between two PDUs."""
-
-
-class Abort(Exception):
-    """Raised when the peer violates the protocol: the association ends with an A-ABORT that carries *reason*."""
-
-    def __init__(self, cause: str, reason: int) -> None:
-        self.reason = reason
-        super().__init__(cause)
-
-
-class Connection:
-    """Read and write complete PDUs.
-
-    *stopping* is polled every TICK_SECONDS, so that a stop does not wait for an idle peer.
+    *serve* reads PDUs by `peek` and `take`, until one is in the buffer that pynetdicom must read; it returns False if
+    there is none. *lose* ends the association if a PDU of pynetdicom cannot be written. *stopping* is polled every
+    TICK_SECONDS, so that a stop does not wait for an idle peer.
     """
 
-    def __init__(self, peer: socket.socket, max_pdu_bytes: int, stopping: Callable[[], bool]) -> None:
-        self._socket = peer
+    def __init__(
+        self,
+        association: Association,
+        connection: socket.socket,
+        serve: Callable[[], bool],
+        lose: Callable[[ConnectionClosed], None],
+        stopping: Callable[[], bool],
+    ) -> None:
+        super().__init__(association, client_socket=connection)
+        self._serve = serve
+        self._lose = lose
         self._stopping = stopping
-        self._maximum = max_pdu_bytes
+        self._maximum: int = association.ae.maximum_pdu_size
+        #: The socket that is read and written; pynetdicom sets its own attribute to None.
+        self._connection = connection
         # Timeouts of the kernel: with Python's own, a poll precedes each call.
-        peer.settimeout(None)
+        connection.settimeout(None)
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            peer.setsockopt(socket.SOL_SOCKET, option, TIMEVAL.pack(0, int(TICK_SECONDS * 1e6)))
-        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(socket.SOL_SOCKET, option, TIMEVAL.pack(0, int(TICK_SECONDS * 1e6)))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # Resident only as far as it is used: a pending connection costs no memory.
-        self._buffer = memoryview(bytearray(max(MAX_ASSOCIATE_RQ_BYTES, 2 * max_pdu_bytes) + PDU_HEADER.size))
+        self._buffer = memoryview(bytearray(max(MAX_ASSOCIATE_RQ_BYTES, 2 * self._maximum) + PDU_HEADER.size))
         self._start = self._end = 0
         #: Only where the system offers it, and without TLS, whose records are written in one piece.
         self._acknowledges = hasattr(socket, "TCP_QUICKACK")
@@ -81,23 +83,28 @@ class Connection:
             return
         self._acknowledges = False
         try:
-            self._socket.settimeout(HANDSHAKE_SECONDS)
-            self._socket = context.wrap_socket(self._socket, server_side=True, do_handshake_on_connect=False)
-            self._socket.do_handshake()
-            self._socket.settimeout(TICK_SECONDS)
+            self._connection.settimeout(HANDSHAKE_SECONDS)
+            secured = context.wrap_socket(self._connection, server_side=True, do_handshake_on_connect=False)
+            self.socket = self._connection = secured
+            secured.do_handshake()
+            secured.settimeout(TICK_SECONDS)
         except OSError as error:
             raise ConnectionClosed(
                 f"TLS handshake failed: {getattr(error, 'reason', None) or type(error).__name__}"
             ) from error
 
-    def close(self) -> None:
-        """Close the connection."""
-        self._socket.close()
+    @property
+    def ready(self) -> bool:
+        """Return whether pynetdicom must read a PDU.
 
-    def read(
+        Never while events wait: a PDU is read in the state that the one before it has led to.
+        """
+        return self.event_queue.empty() and self._serve()
+
+    def peek(
         self, wait_seconds: float, *, associated: bool = True, on_idle: Callable[[], None] | None = None
-    ) -> tuple[int, memoryview]:
-        """Return type and content of the next PDU; the content is valid until the next call.
+    ) -> tuple[int, int]:
+        """Wait until the next PDU is in the buffer; return its type and the length of its content.
 
         *on_idle* is called every TICK_SECONDS while the PDU has not begun. Raises ConnectionClosed if it does not begin
         within *wait_seconds* or is not complete PDU_SECONDS later, Abort if it is unknown or too long. Before the
@@ -111,27 +118,50 @@ class Connection:
         if length > (self._maximum if associated else MAX_ASSOCIATE_RQ_BYTES):
             raise Abort(f"PDU too long ({length} bytes)", INVALID_PARAMETER)
         self._fill(PDU_HEADER.size + length, time.monotonic() + PDU_SECONDS if associated else deadline)
+        return kind, length
+
+    def take(self, length: int) -> memoryview:
+        """Return the content of the PDU that `peek` has found, valid until the next call."""
         start = self._start + PDU_HEADER.size
         self._start = start + length
-        return kind, self._buffer[start : self._start]
+        return self._buffer[start : self._start]
 
-    def send(self, kind: int, content: bytes) -> None:
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Return the next bytes of the PDU that `peek` has found: header, then content."""
+        start, self._start = self._start, min(self._start + nr_bytes, self._end)
+        return bytearray(self._buffer[start : self._start])
+
+    def send(self, bytestream: bytes) -> None:
+        """Write a PDU of pynetdicom."""
+        try:
+            self.write(bytestream)
+        except ConnectionClosed as closed:
+            self._lose(closed)
+
+    def write(self, encoded: bytes) -> None:
         """Write one PDU; raises ConnectionClosed."""
-        rest = memoryview(PDU_HEADER.pack(kind, len(content)) + content)
+        rest = memoryview(encoded)
         deadline = time.monotonic() + SEND_SECONDS
         while rest:
             try:
-                rest = rest[self._socket.send(rest) :]
+                rest = rest[self._connection.send(rest) :]
             except (TimeoutError, BlockingIOError):
                 if time.monotonic() > deadline:
                     raise ConnectionClosed("the peer does not read responses") from None
             except OSError as error:
                 raise ConnectionClosed(f"connection lost: {error.strerror or type(error).__name__}") from error
 
-    def shutdown(self) -> None:
-        """End the connection from another thread: `read` raises ConnectionClosed there."""
+    def shutdown(self, how: int = socket.SHUT_RDWR) -> None:
+        """End the connection from another thread: `peek` raises ConnectionClosed there."""
+        self._connection.shutdown(how)
+
+    def release(self) -> None:
+        """Close the connection and free the buffer, at the end of the association."""
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+            self._connection.shutdown(socket.SHUT_RDWR)
+        self._connection.close()
+        self._buffer = memoryview(b"")
+        self._start = self._end = 0
 
     def _fill(self, wanted: int, deadline: float, on_idle: Callable[[], None] | None = None) -> None:
         """Receive until the buffer holds *wanted* bytes from the start of the current PDU."""
@@ -145,7 +175,7 @@ class Connection:
     def _receive(self, deadline: float, on_idle: Callable[[], None] | None) -> int:
         while True:
             try:
-                received = self._socket.recv_into(self._buffer[self._end :])
+                received = self._connection.recv_into(self._buffer[self._end :])
             except (TimeoutError, BlockingIOError):
                 received = None
             except OSError as error:
@@ -170,20 +200,4 @@ class Connection:
         first is acknowledged, which Linux delays by 40 ms: 48 ms for each instance, measured.
         """
         if self._acknowledges:
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-
-
-def pdvs(content: memoryview) -> Iterator[tuple[int, int, memoryview]]:
-    """Yield context id, control header and fragment of each presentation data value of a P-DATA-TF; raises Abort."""
-    if not content:  # has no effect, but would keep an idle association open
-        raise Abort("P-DATA-TF without a PDV", INVALID_PARAMETER)
-    offset = 0
-    while offset < len(content):
-        if offset + PDV_HEADER.size > len(content):
-            raise Abort("PDV without a header", INVALID_PARAMETER)
-        length, context_id, control = PDV_HEADER.unpack_from(content, offset)
-        end = offset + 4 + length
-        if length < 2 or end > len(content):  # noqa: PLR2004 - context id and control header
-            raise Abort(f"invalid PDV length ({length} bytes)", INVALID_PARAMETER)
-        yield context_id, control, content[offset + PDV_HEADER.size : end]
-        offset = end
+            self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)

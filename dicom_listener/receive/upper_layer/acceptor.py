@@ -1,0 +1,216 @@
+"""Accept connections, and serve each in a thread of its own, by pynetdicom's server."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field
+from socketserver import BaseServer
+from typing import TYPE_CHECKING, Any, cast
+
+import structlog
+from pydicom.uid import UID
+from pynetdicom import AE
+from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
+
+from db.logs import frames
+from db.operations.listener_status import Kind
+from dicom_listener.receive import tls
+from dicom_listener.receive.pdus import ConnectionClosed
+from dicom_listener.receive.peers import Peer
+from dicom_listener.receive.upper_layer import negotiation
+from dicom_listener.receive.upper_layer.association import EVENTS, Association
+from dicom_listener.receive.upper_layer.wire import TICK_SECONDS
+from dicom_listener.spool.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+
+if TYPE_CHECKING:
+    from db.settings import Settings
+    from dicom_listener.receive.services import Services
+
+log = structlog.get_logger()
+
+#: Also the type of attributes of that name.
+Socket = socket.socket
+
+#: Name of the threads that serve one connection each.
+CONNECTION_THREAD = "dicom-association"
+#: Connections queued by the kernel: a modality's burst of associations.
+BACKLOG = 128
+
+
+@dataclass
+class Connection:
+    """A connection that is being served."""
+
+    peer: Peer
+    #: Replaced by a `Wire` once the thread runs.
+    socket: Any
+    thread: threading.Thread = field(init=False)
+
+
+class Handler(RequestHandler):
+    """Handler of one `Connection`, which the server passes for the address."""
+
+    server: Server
+
+    def handle(self) -> None:
+        """Serve the connection in this thread, until its end; raises ConnectionClosed if it does not become secure."""
+        association = Association(self.server, self.client_address)
+        # With TLS, the peer's socket is replaced: `end` must reach the new one.
+        self.client_address.socket = association.wire
+        try:
+            association.wire.secure(self.server.ssl_context)
+            association.run_reactor()
+        finally:
+            association.wire.release()
+
+
+class Server(ThreadedAssociationServer):
+    """Server of associations, each in a thread; it has no address before `take_address`."""
+
+    socket: Socket
+
+    def __init__(self, *args: Any, services: Services, **kwargs: Any) -> None:
+        self.services = services
+        self.stopping = threading.Event()
+        #: By the ids of their associations.
+        self._connections: dict[str, Connection] = {}
+        super().__init__(*args, **kwargs)
+
+    @property
+    def connections(self) -> int:
+        """Number of connections that are being served."""
+        return len(self._connections)
+
+    def serve(self, accepted: Socket, address: tuple[Any, ...], association_id: str | None = None) -> None:
+        """Serve an accepted connection in a thread of its own, and return at once.
+
+        *address* is that of the peer, as `accept` returns it. Raises RuntimeError if no thread can be started.
+        """
+        # An IPv6 socket names IPv4 peers ::ffff:10.1.2.3.
+        peer = Peer(association_id or uuid.uuid4().hex, "", "", address[0].removeprefix("::ffff:"))
+        connection = Connection(peer, accepted)
+        connection.thread = threading.Thread(
+            target=self.process_request_thread, args=(accepted, connection), name=CONNECTION_THREAD, daemon=True
+        )
+        self._connections[peer.association_id] = connection
+        for oldest in self.services.seats.connect(peer.association_id, peer.address):
+            self.end(oldest)
+        try:
+            connection.thread.start()
+        except RuntimeError:
+            self._forget(peer)
+            raise
+
+    def end(self, association_id: str) -> None:
+        """End a pending connection, because a newer one takes its place; no effect after its end."""
+        connection = self._connections.get(association_id)
+        if connection is not None:
+            self.services.count_refusal(Kind.LIMIT, connection.peer, "limit of pending connections reached")
+            with contextlib.suppress(OSError):
+                connection.socket.shutdown(socket.SHUT_RDWR)
+
+    def stop(self, seconds: float) -> int:
+        """Let the associations end within *seconds*; returns the number of those that have not."""
+        self.stopping.set()
+        threads = [connection.thread for connection in list(self._connections.values())]
+        deadline = time.monotonic() + seconds
+        for thread in threads:
+            thread.join(max(deadline - time.monotonic(), 0))
+        return sum(thread.is_alive() for thread in threads)
+
+    def shutdown(self) -> None:
+        """End `serve_forever`, which must be running in another thread, and close the address."""
+        self.stopping.set()
+        with contextlib.suppress(OSError):  # wakes `serve_forever`; not on every system
+            self.socket.shutdown(socket.SHUT_RDWR)
+        BaseServer.shutdown(self)
+        self.server_close()
+
+    def server_bind(self) -> None:
+        """Do nothing at creation: `take_address` follows."""
+
+    def server_activate(self) -> None:
+        """Do nothing at creation: `listen` follows when the spool is open."""
+
+    def take_address(self) -> None:
+        """Bind the configured address; raises OSError if the port is in use."""
+        super().server_bind()
+
+    def listen(self) -> None:
+        """Let peers connect to the address."""
+        self.socket.listen(BACKLOG)
+
+    def get_request(self) -> tuple[Socket, Any]:
+        """Accept a connection; TLS starts in its own thread, so that a silent peer keeps no other waiting."""
+        try:
+            return self.socket.accept()
+        except OSError as error:  # stopped, too many open files, or the peer has closed
+            if not self.stopping.is_set():
+                log.warning("listener.accept_failed", error=error.strerror)
+                time.sleep(TICK_SECONDS)
+            raise
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection of `serve_forever`."""
+        self.serve(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in its thread; its end is logged."""
+        peer: Peer = client_address.peer
+        try:
+            self.finish_request(request, client_address)
+        except ConnectionClosed as closed:
+            if self.services.log_budget.allows():
+                log.warning("connection.refused", address=peer.address, cause=str(closed))
+        # The boundary of the thread: a fault of the program is logged, and the other associations continue.
+        # Its text could quote the data set.
+        except Exception as error:  # noqa: BLE001
+            failed = {"association_id": peer.association_id, "error": type(error).__name__, "frames": frames(error)}
+            log.error("association.failed", **failed)  # noqa: TRY400
+        finally:
+            request.close()
+            self._forget(peer)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log that a connection could not be served: no thread can be started."""
+        del request, client_address
+        log.warning("connection.dropped", error=str(sys.exception()))
+
+    def service_actions(self) -> None:
+        """Write the status; called by `serve_forever` at least every TICK_SECONDS."""
+        self.services.write_status()
+
+    def _forget(self, peer: Peer) -> None:
+        self.services.seats.release(peer.association_id)
+        del self._connections[peer.association_id]
+
+
+def create(settings: Settings, services: Services) -> Server:
+    """Return the server of *settings*; raises ConfigurationError if the TLS certificate is unusable."""
+    ae = AE(settings.dicom.ae_title)
+    ae.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
+    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    ae.maximum_pdu_size = settings.dicom.max_pdu_bytes
+    # The deadlines are those of `Wire`: pynetdicom's depend on the time of day.
+    ae.acse_timeout = ae.network_timeout = None
+    server = ae.make_server(
+        (settings.dicom.dicom_host, settings.dicom.dicom_port),
+        contexts=negotiation.supported(mpps=settings.dicom.mpps),
+        ssl_context=tls.server_context(settings),
+        evt_handlers=[(event, finish) for event in EVENTS.values()],
+        server_class=Server,
+        request_handler=Handler,
+        services=services,
+    )
+    return cast("Server", server)
+
+
+def finish(event: Any) -> int:
+    """End the request of an event, whose data set is complete; returns the status."""
+    status: int = event.request.handler.finish()
+    return status

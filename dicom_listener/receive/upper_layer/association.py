@@ -1,0 +1,246 @@
+"""Serve one association, from the TCP connection to its end: one thread, in which pynetdicom's state machine runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import queue
+from typing import TYPE_CHECKING, Any, cast
+
+import structlog
+from pynetdicom import association, evt
+from pynetdicom.pdu_primitives import A_ASSOCIATE, A_RELEASE
+from pynetdicom.transport import AddressInformation
+from structlog.contextvars import bind_contextvars, bound_contextvars
+
+from db.operations.listener_status import Kind
+from dicom_listener.receive import dimse, pdus
+from dicom_listener.receive.messages import Messages
+from dicom_listener.receive.pdus import Abort, ConnectionClosed, IdleTooLong
+from dicom_listener.receive.upper_layer import negotiation
+from dicom_listener.receive.upper_layer.wire import Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dicom_listener.receive.messages import Request
+    from dicom_listener.receive.upper_layer.acceptor import Connection, Server
+    from dicom_listener.receive.upper_layer.negotiation import Rejection
+
+log = structlog.get_logger()
+
+#: Seconds from the connection to the A-ASSOCIATE-RQ: ARTIM (PS3.8 9.1.5).
+ARTIM_SECONDS = 10
+#: Seconds between two PDUs of the peer; scanners keep an association open between two series.
+IDLE_SECONDS = 120
+#: Source of an A-ABORT: the service provider (PS3.8 9.3.8).
+SERVICE_PROVIDER = 2
+#: States of pynetdicom's state machine in which PDUs are read, and events that it is given (PS3.8 9.2).
+AWAITING_REQUEST, ESTABLISHED = "Sta2", "Sta6"
+CONNECTION_CLOSED, INVALID_PDU = "Evt17", "Evt19"
+#: Events that end the requests of these commands; their handlers are bound to the server.
+EVENTS = {
+    dimse.C_STORE_RQ: evt.EVT_C_STORE,
+    dimse.C_ECHO_RQ: evt.EVT_C_ECHO,
+    dimse.N_ACTION_RQ: evt.EVT_N_ACTION,
+    dimse.N_CREATE_RQ: evt.EVT_N_CREATE,
+    dimse.N_SET_RQ: evt.EVT_N_SET,
+}
+
+
+class Indications(queue.Queue[Any]):
+    """Queue of pynetdicom's indications to its user, which *handle* handles at once: there is no second thread."""
+
+    def __init__(self, handle: Callable[[Any], None]) -> None:
+        super().__init__()
+        self._handle = handle
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Handle the indication."""
+        del block, timeout
+        self._handle(item)
+
+
+class Association(association.Association):
+    """An association of *peer*, which `run_reactor` serves in the thread of its connection."""
+
+    def __init__(self, server: Server, connection: Connection) -> None:
+        super().__init__(server.ae, "acceptor")
+        self.peer = connection.peer
+        self.server = server
+        self.services = server.services
+        #: Event and cause of the end, the first one that is noted.
+        self.end: tuple[str, str | None] | None = None
+        self.messages: Messages | None = None
+        #: A fault of the program in a message.
+        self.fault: Exception | None = None
+        #: True if the end is logged for debugging only: a check of the port, or a connection without a request.
+        self.is_check = True
+        #: True after an end at which the peer had no object left to send, as far as known.
+        self.complete = False
+        self.requestor.address_info = AddressInformation(self.peer.address, 0)
+        self.acceptor.ae_title = server.ae_title
+        self.acceptor.maximum_length = self.ae.maximum_pdu_size
+        self.acceptor.implementation_version_name = self.ae.implementation_version_name
+        self.dul.to_user_queue = Indications(self.indicate)
+        self.wire = Wire(self, connection.socket, self.serve, self.lose, server.stopping.is_set)
+        self.set_socket(self.wire)
+
+    def get_handlers(self, event: evt.EventType) -> Any:
+        """Return the handler of *event* that the server has; none of a notification, as pynetdicom's log every PDU."""
+        return self.server.get_handlers(event) if isinstance(event, evt.InterventionEvent) else []
+
+    def run_reactor(self) -> None:
+        """Serve the association until its end, which is logged; the peer cannot cause an exception."""
+        ids = {"association_id": self.peer.association_id, "address": self.peer.address}
+        with bound_contextvars(**ids, calling_ae_title="", called_ae_title=""):
+            try:
+                self._run()
+                self._log_end()
+            finally:
+                try:
+                    if self.messages is not None:
+                        self.messages.discard()
+                finally:
+                    self.services.end_transfer(self.peer, complete=self.complete)
+
+    def serve(self) -> bool:
+        """Serve messages until a PDU about the association itself is in the buffer; False if there is none to read."""
+        state = self.dul.state_machine.current_state
+        try:
+            if state == AWAITING_REQUEST:
+                return self._has_request()
+            return state == ESTABLISHED and self._has_end()
+        except ConnectionClosed as closed:
+            # After its last object, the peer may have kept the association open.
+            self.complete = isinstance(closed, IdleTooLong) and not self._in_message
+            self.lose(closed)
+        except Abort as abort:
+            self._abort(abort)
+            if state == AWAITING_REQUEST:  # no abort of the user is provided for in this state
+                self.dul.event_queue.put(INVALID_PDU)
+        # pynetdicom would log its text, which could quote the data set.
+        except Exception as error:  # noqa: BLE001
+            self.fault = error
+            self.dul.event_queue.put(CONNECTION_CLOSED)
+        return False
+
+    def lose(self, closed: ConnectionClosed) -> None:
+        """End the association whose connection is closed."""
+        self._note("association.lost", str(closed))
+        self.dul.event_queue.put(CONNECTION_CLOSED)
+
+    def indicate(self, primitive: Any) -> None:
+        """Act on an indication of the state machine: a request, a release or an abort."""
+        try:
+            if isinstance(primitive, A_ASSOCIATE):
+                self._admit(primitive)
+            elif isinstance(primitive, A_RELEASE):
+                self.complete = not self._in_message
+                self._note("association.released")
+                self.acse.send_release(is_response=True)
+            else:
+                self._note("association.aborted", "malformed PDU")
+        except Abort as abort:
+            self._abort(abort)
+
+    def finish(self, request: Request) -> int:
+        """End a request by its event; returns the status."""
+        event = EVENTS.get(request.command.field)
+        if event is None:
+            return request.handler.finish()
+        return cast("int", evt.trigger(self, event, {"request": request}))
+
+    @property
+    def _in_message(self) -> bool:
+        return self.messages is not None and self.messages.in_progress
+
+    def _run(self) -> None:
+        try:
+            self.dul.run_reactor()
+        # pynetdicom's decoder raises many types of exceptions for malformed bytes.
+        except Exception as error:
+            if self.requestor.primitive is not None and self.end is None:
+                raise
+            self._note("association.aborted", f"malformed A-ASSOCIATE-RQ ({type(error).__name__})")
+            self.wire.send(
+                pdus.PDU_HEADER.pack(pdus.ABORT, 4) + bytes((0, 0, SERVICE_PROVIDER, pdus.INVALID_PARAMETER))
+            )
+        if self.fault is not None:
+            raise self.fault
+        if self.requestor.primitive is None:
+            self._note("association.aborted", "malformed A-ASSOCIATE-RQ, or an unknown version of the protocol")
+
+    def _has_request(self) -> bool:
+        kind, _ = self.wire.peek(ARTIM_SECONDS, associated=False)
+        if kind != pdus.ASSOCIATE_RQ:
+            raise Abort(f"PDU type {kind} before an association", pdus.UNEXPECTED_PDU)
+        return True
+
+    def _has_end(self) -> bool:
+        assert self.messages is not None  # noqa: S101 - the type of an established association
+        # A seat for C-ECHO is soon needed by the next one.
+        idle_seconds = ARTIM_SECONDS if self.services.has_reserved_seat(self.peer) else IDLE_SECONDS
+        while True:
+            kind, length = self.wire.peek(idle_seconds, on_idle=self.messages.send_commitment_result)
+            if kind == pdus.P_DATA_TF:
+                self.messages.receive(self.wire.take(length))
+            elif kind == pdus.RELEASE_RQ:
+                return True
+            elif kind == pdus.ABORT:
+                self._note("association.aborted", "A-ABORT of the peer")
+                return True
+            else:
+                raise Abort(f"PDU type {kind} in an association", pdus.UNEXPECTED_PDU)
+
+    def _admit(self, request: A_ASSOCIATE) -> None:
+        """Accept or reject the association."""
+        self.requestor.primitive = request
+        proposed = request.presentation_context_definition_list
+        negotiation.check(proposed)
+        titles = {
+            "calling_ae_title": negotiation.title(request.calling_ae_title),
+            "called_ae_title": negotiation.title(request.called_ae_title),
+        }
+        self.peer = dataclasses.replace(self.peer, **titles)
+        bind_contextvars(**titles)
+        echo_only = negotiation.is_echo_only(proposed)
+        self.is_check = echo_only and self.peer.calling_ae_title == negotiation.CHECK_AE_TITLE
+        rejection = self.services.admit(self.peer, echo_only=echo_only)
+        if rejection is None:
+            self._accept(request)
+        else:
+            self._reject(rejection)
+
+    def _reject(self, rejection: Rejection) -> None:
+        if not self.is_check:
+            kind = Kind.LIMIT if rejection.result == negotiation.TRANSIENT else Kind.ASSOCIATION
+            self.services.count_refusal(kind, self.peer, rejection.cause)
+        self._note("association.rejected", rejection.cause)
+        self.acse.send_reject(rejection.result, rejection.source, rejection.reason)
+
+    def _accept(self, request: A_ASSOCIATE) -> None:
+        scu_roles = {sop_class for sop_class, role in self.requestor.role_selection.items() if role.scu_role}
+        proposed = request.presentation_context_definition_list
+        self.acceptor.supported_contexts = negotiation.decide(proposed, self.server.contexts, scu_roles)
+        self.acse.negotiate_association()
+        contexts = negotiation.accepted(self.accepted_contexts)
+        if stored_only := negotiation.not_decoded(contexts.values()):
+            log.info("association.syntaxes_not_decoded", transfer_syntaxes=stored_only)
+        maximum = int(request.maximum_length_received or 0)
+        self.messages = Messages(self.peer, contexts, maximum, self.services, self.finish, self.wire.write)
+
+    def _abort(self, abort: Abort) -> None:
+        self.is_check = False
+        self._note("association.aborted", str(abort))
+        self.acse.send_ap_abort(abort.reason)
+
+    def _note(self, event: str, cause: str | None = None) -> None:
+        if self.end is None:
+            self.end = event, cause
+
+    def _log_end(self) -> None:
+        event, cause = self.end or ("association.lost", "connection lost")
+        level = logging.INFO if not self.is_check and self.services.log_budget.allows() else logging.DEBUG
+        statuses = {} if self.messages is None else dict(self.messages.statuses)
+        log.log(level, event, **({} if cause is None else {"cause": cause}), statuses=statuses)

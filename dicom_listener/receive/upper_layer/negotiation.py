@@ -1,0 +1,124 @@
+"""Decide on proposed presentation contexts and roles (PS3.8 7.1, PS3.7 D); pynetdicom sends the decision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pynetdicom.presentation import build_context, negotiate_unrestricted
+
+from db.studies import transfer_syntaxes
+from db.studies.sop_classes import is_reportable
+from dicom_listener.dicom import uids
+from dicom_listener.receive.pdus import INVALID_PARAMETER, Abort
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from pydicom.uid import UID
+    from pynetdicom.presentation import PresentationContext
+
+#: Presentation contexts of an association: their ids are the odd numbers below 256 (PS3.8 9.3.2.2).
+MAX_CONTEXTS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """An A-ASSOCIATE-RJ: result, source and reason (PS3.8 9.3.4), and the cause as text for log and counters."""
+
+    result: int
+    source: int
+    reason: int
+    cause: str
+
+
+#: Calling AE title of the regular check whether the listener answers: its associations are not logged or counted.
+CHECK_AE_TITLE = "PRELIM-CHECK"
+#: Result of a rejection after which the peer may try again.
+TRANSIENT = 2
+CALLING_AE_TITLE_NOT_RECOGNIZED = Rejection(1, 1, 3, "calling AE title not recognized")
+CALLED_AE_TITLE_NOT_RECOGNIZED = Rejection(1, 1, 7, "called AE title not recognized")
+#: No reason given: the title is known, so that "not recognized" would mislead the peer's administrator.
+ADDRESS_NOT_ALLOWED = Rejection(1, 1, 1, "address not allowed for this calling AE title")
+LOCAL_LIMIT_EXCEEDED = Rejection(TRANSIENT, 3, 2, "limit of associations reached")
+ADDRESS_LIMIT_EXCEEDED = Rejection(TRANSIENT, 3, 2, "limit of associations of one address reached")
+AE_TITLE_LIMIT_EXCEEDED = Rejection(TRANSIENT, 3, 2, "limit of associations of one AE title at an address reached")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """An accepted presentation context."""
+
+    abstract_syntax: str
+    transfer_syntax: str
+
+
+def check(proposed: Sequence[PresentationContext]) -> None:
+    """Raise Abort if a request exceeds the limit of contexts, or has none or an empty one."""
+    if not 0 < len(proposed) <= MAX_CONTEXTS or not all(context.transfer_syntax for context in proposed):
+        raise Abort(f"{len(proposed)} presentation contexts, or one without a transfer syntax", INVALID_PARAMETER)
+
+
+def is_echo_only(proposed: Iterable[PresentationContext]) -> bool:
+    """Return whether no SOP class other than Verification is proposed."""
+    return all(context.abstract_syntax == uids.VERIFICATION for context in proposed)
+
+
+def title(received: str | None) -> str:
+    """Return an AE title without the control characters that a peer may send."""
+    return "".join(character for character in received or "" if " " <= character <= "~").strip()
+
+
+def decide(
+    proposed: Iterable[PresentationContext], supported: Iterable[PresentationContext], scu_roles: Collection[UID]
+) -> list[PresentationContext]:
+    """Leave each acceptable context its chosen transfer syntax; return the contexts to accept, one for a SOP class.
+
+    Storage, private and unknown SOP classes are accepted with every transfer syntax: of several, with the first one
+    proposed that can be decoded. *supported* SOP classes are accepted with the transfer syntaxes named there. The peer
+    gets the SCU role of the SOP classes *scu_roles*, for which it proposes it, and the SCP role of none; a SOP class
+    without an answer has the default roles, which are the same (PS3.7 D.3.3.4).
+    """
+    proposed, supported = list(proposed), list(supported)
+    for context in proposed:
+        context.transfer_syntax = _with_chosen_first(context.transfer_syntax)
+    results, _ = negotiate_unrestricted(proposed, supported, None)
+    chosen = {(one.context_id, one.abstract_syntax): one.transfer_syntax for one in results if one.result == 0}
+    syntaxes = {str(one.abstract_syntax): list(one.transfer_syntax) for one in supported}
+    for context in proposed:
+        found = chosen.get((context.context_id, context.abstract_syntax))
+        if found is not None:
+            context.transfer_syntax = list(found)
+            syntaxes.setdefault(str(context.abstract_syntax), []).extend(found)
+    contexts = [build_context(sop_class, list(dict.fromkeys(found))) for sop_class, found in syntaxes.items()]
+    for context in contexts:
+        if context.abstract_syntax in scu_roles:
+            context.scu_role, context.scp_role = True, False
+    return contexts
+
+
+def accepted(contexts: Iterable[PresentationContext]) -> dict[int, Context]:
+    """Return accepted contexts by id."""
+    return {
+        int(context.context_id or 0): Context(str(context.abstract_syntax), str(context.transfer_syntax[0]))
+        for context in contexts
+    }
+
+
+def not_decoded(contexts: Iterable[Context]) -> list[str]:
+    """Return the transfer syntaxes of accepted image contexts whose objects are stored, but not read; described."""
+    syntaxes = {context.transfer_syntax for context in contexts if is_reportable(context.abstract_syntax)}
+    others = sorted(syntaxes - transfer_syntaxes.DECODED)
+    return [transfer_syntaxes.described(uid) for uid in others if not transfer_syntaxes.is_video(uid)]
+
+
+def supported(*, mpps: bool) -> list[PresentationContext]:
+    """Return the supported presentation contexts other than storage."""
+    classes = [uids.VERIFICATION, uids.STORAGE_COMMITMENT_PUSH_MODEL] + [uids.MODALITY_PERFORMED_PROCEDURE_STEP] * mpps
+    syntaxes = [transfer_syntaxes.EXPLICIT_VR_LITTLE_ENDIAN, transfer_syntaxes.IMPLICIT_VR_LITTLE_ENDIAN]
+    return [build_context(sop_class, syntaxes) for sop_class in classes]
+
+
+def _with_chosen_first(proposed: list[UID]) -> list[str | bytes | UID]:
+    first = transfer_syntaxes.chosen(proposed)
+    return sorted(proposed, key=lambda syntax: syntax != first)
