@@ -149,6 +149,33 @@ def test_extended_negotiation_is_tolerated(listener: Listener) -> None:
     association.release()
 
 
+@pytest.mark.parametrize(
+    "sop_class",
+    [CTImageStorage, PRIVATE, VERIFICATION, STORAGE_COMMITMENT_PUSH_MODEL],
+)
+@pytest.mark.parametrize(
+    ("scu", "scp", "answer"), [(True, False, [(True, False)]), (True, True, [(True, False)]), (False, True, [])]
+)
+def test_scu_role_of_every_sop_class_is_confirmed(
+    listener: Listener, sop_class: str, scu: bool, scp: bool, answer: list[tuple[bool, bool]]
+) -> None:
+    role = build_role(sop_class, scu_role=scu, scp_role=scp)
+    association = associate(listener, build_context(sop_class), ext_neg=[role])
+    answers = association.acceptor.role_selection.values()
+    assert [(found.scu_role, found.scp_role) for found in answers] == answer
+    association.release()
+
+
+def test_contexts_of_one_sop_class_keep_their_own_syntaxes(listener: Listener) -> None:
+    orders = [[ImplicitVRLittleEndian, ExplicitVRLittleEndian], [ExplicitVRLittleEndian, ImplicitVRLittleEndian]]
+    contexts = [build_context(CTImageStorage, order) for order in orders]
+    association = associate(listener, *contexts, build_context(VERIFICATION, RLELossless))
+    accepted = [context.transfer_syntax[0] for context in association.accepted_contexts]
+    assert accepted == [ImplicitVRLittleEndian, ExplicitVRLittleEndian]
+    assert [context.result for context in association.rejected_contexts] == [4]
+    association.release()
+
+
 def test_maximum_pdu_length_is_configurable(tmp_path: Path) -> None:
     with Listener(settings_for(tmp_path, max_pdu_bytes=65536)) as listener:
         association = associate(listener, build_context(VERIFICATION))

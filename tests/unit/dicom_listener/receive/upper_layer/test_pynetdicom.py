@@ -1,0 +1,267 @@
+"""Behaviours of pynetdicom that no page of it promises, and on which the listener rests: one test for each.
+
+A new version of pynetdicom must pass them. The last test keeps the tree to its public names.
+"""
+
+from __future__ import annotations
+
+import ast
+import queue
+import socket
+import threading
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pynetdicom import AE
+from pynetdicom.association import Association
+from pynetdicom.fsm import InvalidEventError
+from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, A_P_ABORT, A_RELEASE
+from pynetdicom.presentation import build_context
+from pynetdicom.transport import AddressInformation, AssociationSocket
+
+from tests.fuzz import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+REPOSITORY = Path(__file__).parents[5]
+ROOTS = ("api", "db", "deploy", "dicom_listener", "worker", "tests")
+
+
+class Patient(AssociationSocket):
+    """Socket with a PDU, or an action, for each call of `ready` without waiting events; it records the calls."""
+
+    def __init__(self, association: Association, pdus: list[Any], connection: socket.socket) -> None:
+        super().__init__(association, client_socket=connection)
+        self.calls: list[tuple[Any, ...]] = []
+        self.sent: list[bytes] = []
+        self.pdus = list(pdus)
+        self.rest = b""
+
+    @property
+    def ready(self) -> bool:
+        state = self.assoc.dul.state_machine.current_state
+        self.calls.append(("ready", state, self.event_queue.qsize()))
+        if state == "Sta13" or not self.event_queue.empty():
+            return False
+        return self.take()
+
+    def take(self) -> bool:
+        found = self.pdus.pop(0) if self.pdus else self.lose
+        if isinstance(found, bytes):
+            self.rest = found
+            return True
+        found()
+        return False
+
+    def lose(self) -> None:
+        self.event_queue.put("Evt17")
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        self.calls.append(("recv", nr_bytes))
+        found, self.rest = self.rest[:nr_bytes], self.rest[nr_bytes:]
+        return bytearray(found)
+
+    def send(self, bytestream: bytes) -> None:
+        self.calls.append(("send", bytestream[0]))
+        self.sent.append(bytes(bytestream))
+
+
+class Hasty(Patient):
+    """Socket that is ready although events wait."""
+
+    @property
+    def ready(self) -> bool:
+        return self.take()
+
+
+class Indicated(queue.Queue[Any]):
+    """Queue that hands what is put into it to a function."""
+
+    def __init__(self, handle: Callable[[Any], None]) -> None:
+        super().__init__()
+        self.handle = handle
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        del block, timeout
+        self.handle(item)
+
+
+class Acceptor:
+    """An association of pynetdicom whose loop runs in the thread of the test, with *pdus* from the peer."""
+
+    def __init__(self, pdus: list[Any], connection: socket.socket, kind: type[Patient] = Patient) -> None:
+        ae = AE("PRELIM")
+        ae.acse_timeout = ae.network_timeout = None
+        self.association = Association(ae, "acceptor")
+        self.association.requestor.address_info = AddressInformation("127.0.0.1", 0)
+        self.association.acceptor.ae_title = "PRELIM"
+        self.association.acceptor.supported_contexts = [build_context(wire.VERIFICATION)]
+        self.socket = kind(self.association, pdus, connection)
+        self.association.set_socket(self.socket)
+        self.association.dul.to_user_queue = Indicated(self.indicate)
+        self.indications: list[tuple[type, int, str]] = []
+        self.queued: list[int] = []
+
+    def indicate(self, primitive: Any) -> None:
+        state = self.association.dul.state_machine.current_state
+        self.indications.append((type(primitive), threading.get_ident(), state))
+        if isinstance(primitive, A_ASSOCIATE):
+            self.association.requestor.primitive = primitive
+            self.association.acse.negotiate_association()
+            self.queued.append(self.association.dul.to_provider_queue.qsize())
+        elif isinstance(primitive, A_RELEASE):
+            self.association.acse.send_release(is_response=True)
+
+    def abort(self) -> None:
+        self.association.acse.send_ap_abort(6)
+        if self.association.dul.state_machine.current_state == "Sta2":
+            self.association.dul.event_queue.put("Evt19")
+
+    def run(self) -> Acceptor:
+        self.association.dul.run_reactor()
+        return self
+
+    @property
+    def sent(self) -> list[int]:
+        """Types of the PDUs sent."""
+        return [pdu[0] for pdu in self.socket.sent]
+
+
+@pytest.fixture
+def connection() -> Iterator[socket.socket]:
+    near, far = socket.socketpair()
+    with near, far:
+        yield near
+
+
+REQUEST, RELEASE = wire.associate_rq(), wire.pdu(wire.RELEASE_RQ, bytes(4))
+
+
+def test_one_turn_sends_then_asks_ready_then_reads_header_and_content(connection: socket.socket) -> None:
+    calls = Acceptor([REQUEST], connection).run().socket.calls
+    first = calls.index(("recv", 6))
+    assert calls[first - 1][0] == "ready"
+    assert calls[first : first + 3] == [("recv", 6), ("recv", len(REQUEST) - 6), ("send", wire.ASSOCIATE_AC)]
+    assert calls[first + 3][:2] == ("ready", "Sta6"), "the answer is sent before the next read"
+
+
+@pytest.mark.parametrize(
+    ("pdus", "states", "sent"),
+    [
+        ([], ["Sta2"], []),
+        ([wire.pdu(9, b"")], ["Sta2", "Sta13"], [wire.ABORT]),
+        ([REQUEST], ["Sta2", "Sta6"], [wire.ASSOCIATE_AC]),
+        ([REQUEST, RELEASE], ["Sta2", "Sta6", "Sta13"], [wire.ASSOCIATE_AC, wire.RELEASE_RP]),
+    ],
+    ids=["closed", "invalid", "closed in the association", "released"],
+)
+def test_states_and_events_keep_their_names(
+    connection: socket.socket, pdus: list[bytes], states: list[str], sent: list[int]
+) -> None:
+    acceptor = Acceptor(pdus, connection).run()
+    asked = [call[1] for call in acceptor.socket.calls if call[0] == "ready" and call[2] == 0]
+    assert list(dict.fromkeys(asked)) == states
+    assert acceptor.sent == sent
+    assert acceptor.association.dul.state_machine.current_state == "Sta1"
+
+
+@pytest.mark.parametrize("before", [[], [REQUEST]], ids=["before the request", "in the association"])
+def test_abort_of_the_provider_carries_its_reason(connection: socket.socket, before: list[bytes]) -> None:
+    acceptor = Acceptor([], connection)
+    acceptor.socket.pdus = [*before, acceptor.abort]
+    assert acceptor.run().socket.sent[-1] == wire.pdu(wire.ABORT, bytes((0, 0, 2, 6)))
+
+
+def test_indications_come_in_the_thread_of_the_loop(connection: socket.socket) -> None:
+    ends = ([RELEASE], [], [wire.pdu(wire.ABORT, bytes(4))])
+    found = [Acceptor([REQUEST, *end], connection).run().indications for end in ends]
+    assert [[kind for kind, _, _ in indications] for indications in found] == [
+        [A_ASSOCIATE, A_RELEASE],
+        [A_ASSOCIATE, A_P_ABORT],
+        [A_ASSOCIATE, A_ABORT],
+    ]
+    assert {thread for indications in found for _, thread, _ in indications} == {threading.get_ident()}
+
+
+def test_loop_runs_in_a_thread_that_is_not_its_own(connection: socket.socket) -> None:
+    acceptor = Acceptor([REQUEST, RELEASE], connection).run()
+    assert not acceptor.association.dul.is_alive()
+    assert not acceptor.association.is_alive()
+    assert acceptor.sent == [wire.ASSOCIATE_AC, wire.RELEASE_RP]
+
+
+def test_negotiation_only_queues_its_answer(connection: socket.socket) -> None:
+    acceptor = Acceptor([REQUEST], connection).run()
+    assert acceptor.indications[0][2] == "Sta2", "the event of the request is still being handled"
+    assert acceptor.queued == [1]
+    assert acceptor.sent == [wire.ASSOCIATE_AC]
+
+
+def test_pdu_read_before_the_event_of_the_last_one_is_in_the_wrong_state(connection: socket.socket) -> None:
+    patient, hasty = (Acceptor([REQUEST, RELEASE], connection, kind) for kind in (Patient, Hasty))
+    assert patient.run().sent == [wire.ASSOCIATE_AC, wire.RELEASE_RP]
+    with pytest.raises(InvalidEventError):
+        hasty.run()
+    assert hasty.sent != patient.sent
+
+
+def test_tested_version_is_the_pinned_one() -> None:
+    assert version("pynetdicom") == "3.0.4"
+    assert '"pynetdicom==3.0.4"' in (REPOSITORY / "pyproject.toml").read_text()
+
+
+def users() -> list[Path]:
+    """Modules that name pynetdicom."""
+    paths = (path for root in ROOTS for path in (REPOSITORY / root).rglob("*.py"))
+    return sorted(path for path in paths if "pynetdicom" in path.read_text())
+
+
+def private(name: str) -> bool:
+    return name.startswith("_") and name.strip("_") != "" and not name.startswith("__")
+
+
+def names_of(tree: ast.AST) -> set[str]:
+    """Attributes, functions, classes, variables and parameters named in the code, and texts that name one."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            found.add(node.attr)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name):
+            found.add(node.id)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value)
+    return found
+
+
+def modules_used(tree: ast.AST) -> list[str]:
+    """Names imported from pynetdicom, with their modules."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "pynetdicom":
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if alias.name.split(".")[0] == "pynetdicom"]
+    return found
+
+
+def test_no_private_name_of_pynetdicom_is_used() -> None:
+    specification = find_spec("pynetdicom")
+    assert specification is not None
+    sources = Path(str(specification.origin)).parent.glob("*.py")
+    theirs = {name for path in sources for name in names_of(ast.parse(path.read_text())) if private(name)}
+    assert {"_reactor_checkpoint", "_accepted_cx", "_kill_thread", "_send"} <= theirs
+    uses = []
+    for path in users():
+        tree = ast.parse(path.read_text())
+        imported = modules_used(tree)
+        uses += [f"{path}: {name}" for name in imported if any(private(part) for part in name.split("."))]
+        if imported and path != Path(__file__):
+            ours = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+            uses += [f"{path}: {name}" for name in names_of(tree) & theirs if name not in ours]
+    assert uses == []
