@@ -21,7 +21,7 @@ import numpy as np
 
 from db.errors import ConfigurationError
 from db.studies.modalities import family_of
-from worker.retrieval.features import FeatureStats
+from worker.retrieval.features import FeatureStats, LabelScores
 from worker.retrieval.out_of_distribution import OodResult
 from worker.retrieval.snapshot import MANIFEST, IndexedCase, case_vector, normalised
 
@@ -102,6 +102,15 @@ class ReferenceIndex:
         )
         known = tokens[result.in_distribution]
         return replace(result, resembled_part=_resembled_part(family, known, body_part) if len(known) else "")
+
+    def label_scores(self, tokens: Tokens, *, modality: str) -> LabelScores | None:
+        """Return the scores of the labels in images, given as patch tokens; None if the modality has too few cases."""
+        family = self._families.get(family_of(modality))
+        if family is None:
+            return None
+        # Image by image: see case_vector.
+        shares = [family.stats.label_shares(tokens[row : row + 1]) for row in range(len(tokens))]
+        return LabelScores(family.stats.label_names, family.stats.label_thresholds, np.concatenate(shares))
 
     def search(
         self,

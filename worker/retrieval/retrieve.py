@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from worker.retrieval.features import LabelScores
     from worker.retrieval.index import Neighbour
     from worker.retrieval.out_of_distribution import OodResult
     from worker.retrieval.snapshot import Tokens
@@ -20,6 +21,9 @@ class Index(Protocol):
 
     def compare(self, tokens: Tokens, *, modality: str, body_part: str) -> OodResult | None:
         """Score images against the modality's reference images; None if there are too few."""
+
+    def label_scores(self, tokens: Tokens, *, modality: str) -> LabelScores | None:
+        """Return the scores of the labels of the modality's reference cases; None if there are too few."""
 
     def search(
         self,

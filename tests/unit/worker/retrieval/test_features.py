@@ -155,6 +155,7 @@ def test_files_on_disk_keep_their_format(tmp_path: Path) -> None:
         spread=known.std,
         weights=known.weights,
         labels=np.array([], np.str_),
+        label_thresholds=np.zeros(0, np.float32),
         parts=np.array([], np.str_),
         pictures=300,
         gate_mean=detector.mean,
@@ -182,6 +183,38 @@ def test_columns_of_the_regression_keep_the_names_of_their_labels(tmp_path: Path
     scores = again.embed(marked)[:, :2]
     assert scores[:20, 1].mean() > 0 > scores[20:, 1].mean()
     assert scores[:20, 0].mean() < 0 < scores[20:, 0].mean()
+
+
+def test_shares_of_the_patches_sum_to_the_score_of_the_label_and_lie_where_it_is() -> None:
+    marked = tokens(60, 21)
+    marked[:20, :, 3] += 5.0
+    known = FeatureStats.fit([marked], [{"nodule left"} if number < 20 else set() for number in range(60)])
+
+    shares = known.label_shares(marked[:1])
+
+    assert shares.shape == (1, 16, 1)
+    assert shares[0, :, 0].argmax() == 3
+    # `embed` scales the scores and the vector: both have the same sign and order.
+    scores = known.label_shares(marked).sum(axis=1)[:, 0]
+    inputs = ((marked[:, -1] - known.mean[-1]) / known.std[-1]).reshape(60, -1)
+    np.testing.assert_allclose(scores, (inputs @ known.weights)[:, 0], rtol=1e-4, atol=1e-4)
+
+
+def test_threshold_of_a_label_lies_between_images_with_and_without_it(tmp_path: Path) -> None:
+    marked, fresh = tokens(120, 21), tokens(60, 31)
+    marked[:40, :, 3] += 3.0
+    fresh[:20, :, 3] += 3.0
+    FeatureStats.fit([marked], [{"nodule left"} if n < 40 else set() for n in range(120)]).save(tmp_path / "s.npz")
+
+    known = FeatureStats.load(tmp_path / "s.npz")
+
+    scores = known.label_shares(fresh).sum(axis=1)[:, 0]
+    assert (scores[:20] >= known.label_thresholds[0]).all()
+    assert (scores[20:] < known.label_thresholds[0]).all()
+
+
+def test_reference_set_without_labels_has_no_shares() -> None:
+    assert stats().label_shares(tokens(2, 9)).shape == (2, 16, 0)
 
 
 def test_a_file_without_names_of_labels_must_be_built_again(tmp_path: Path) -> None:
