@@ -1,4 +1,4 @@
-"""States of studies and jobs: the only list of them, for tables, queries, API and page."""
+"""States of studies, jobs and findings: the only list of them, for tables, queries, API and page."""
 
 from enum import StrEnum
 
@@ -46,3 +46,21 @@ class DisplayedState(StrEnum):
 OPEN_JOBS = (JobState.QUEUED, JobState.RUNNING)
 #: Displayed states of a study whose report is still to come.
 PENDING = (DisplayedState.RECEIVING, DisplayedState.SETTLED, DisplayedState.QUEUED, DisplayedState.RUNNING)
+
+
+class Verdict(StrEnum):
+    """What quoted cases and image say together of a finding; docs/evaluation.md#verdicts defines them."""
+
+    SUPPORTED = "supported"
+    PICTURE_ONLY = "picture only"
+    UNSUPPORTED = "unsupported"
+    CONTRADICTED = "contradicted"
+    NOT_MEASURABLE = "not measurable"
+
+
+class Calibration(StrEnum):
+    """Standing of the verdicts of a report: whether their error was bounded on a named set of cases."""
+
+    UNCALIBRATED = "uncalibrated"
+    CERTIFIED = "certified"
+    SUSPENDED = "suspended"

@@ -8,6 +8,7 @@ which must not wait for the database.
 from db.models.access import ApiKey
 from db.models.base import Base
 from db.models.commitments import Commitment
+from db.models.grounds import Citation, Finding, Omission, Sentence
 from db.models.identity_decisions import IdentityDecision
 from db.models.instances import Instance, Quarantined
 from db.models.jobs import Job
@@ -20,11 +21,14 @@ from db.models.studies import Study
 __all__ = [
     "ApiKey",
     "Base",
+    "Citation",
     "Commitment",
     "Evidence",
+    "Finding",
     "IdentityDecision",
     "Instance",
     "Job",
+    "Omission",
     "ProcedureStep",
     "Process",
     "Quarantined",
@@ -32,5 +36,6 @@ __all__ = [
     "ReferenceSnapshot",
     "Report",
     "ReportImage",
+    "Sentence",
     "Study",
 ]

@@ -7,7 +7,8 @@ from typing import Any
 from sqlalchemy import CheckConstraint, ForeignKey, Index, Integer, SmallInteger, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.models.base import Base, database_time, time_ordered_id
+from db.models.base import Base, database_time, one_of, time_ordered_id
+from db.states import Calibration
 
 
 class Report(Base):
@@ -37,10 +38,13 @@ class Report(Base):
     model_digest: Mapped[str]
     #: Digests of images and weights, index snapshot, library versions, timings: enough to reproduce it.
     provenance: Mapped[dict[str, Any]]
+    #: Standing of the verdicts on its findings; NULL: written before findings were stored with reports.
+    calibration: Mapped[str | None]
     created_at: Mapped[dt.datetime] = database_time()
 
     __table_args__ = (
         UniqueConstraint("study_id", "version"),
+        one_of("calibration", Calibration),
         # Alarm: time of the latest report.
         Index("reports_created", "created_at"),
     )
@@ -55,10 +59,11 @@ class Evidence(Base):
     report_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("reports.id", ondelete="CASCADE"), primary_key=True)
     #: 1 is the most similar.
     rank: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
-    # SET NULL: a reference case can be erased; the excerpt stays with the report that quoted it.
+    # SET NULL: a reference case can be erased; a trigger then empties its words here and in report_citations.
     case_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("reference_cases.id", ondelete="SET NULL"), index=True)
     #: Cosine similarity, -1 to 1.
     similarity: Mapped[float]
+    #: Its whole report, for the reader; empty once it is erased.
     excerpt: Mapped[str]
     #: Text of the case in the prompt, empty if the model did not receive it; NULL before it was stored. A trigger
     #: empties it when the case is erased.

@@ -27,10 +27,15 @@ def storable(draft: Draft) -> Draft:
     return cleaned
 
 
+def storable_text(text: str) -> str:
+    """Return *text* without NUL characters, and with U+FFFD instead of lone surrogates."""
+    return SURROGATE.sub("\ufffd", text.replace("\0", ""))
+
+
 def _clean(value: Any, name: str) -> Any:
     """Clean a value and all that it contains; *name* is for the error."""
     if isinstance(value, str):
-        return SURROGATE.sub("\ufffd", value.replace("\0", ""))
+        return storable_text(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise PermanentFailure(Reason.NOT_STORABLE, f"{name} is {value}, which is no finite number")
     if isinstance(value, dict):

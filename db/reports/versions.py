@@ -10,6 +10,7 @@ from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import defer
 
 from db.models import Evidence, ReferenceCase, Report, ReportImage
+from db.reports import grounds
 from db.reports.storable import storable
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy.orm import Session
+
+    from db.reports.grounds import Grounds
 
 
 #: Required on every artefact that shows a report.
@@ -30,6 +33,7 @@ class Quoted:
     case_id: uuid.UUID
     #: Cosine similarity, -1 to 1.
     similarity: float
+    #: Its whole report.
     excerpt: str
     #: Text of the case in the prompt; empty if the model did not receive the case.
     quoted: str = ""
@@ -61,11 +65,13 @@ class Draft:
     limitations: list[str] = field(default_factory=list)
     evidence: list[Quoted] = field(default_factory=list)
     images: list[Shown] = field(default_factory=list)
+    #: None only for drafts without findings to store, in tests.
+    grounds: Grounds | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EvidenceLine:
-    """An earlier case given to the model; *source*, *modality*, *body_part* are None once the case is erased."""
+    """An earlier case given to the model; once it is erased its words are empty and the last three fields None."""
 
     rank: int
     case_id: uuid.UUID | None
@@ -105,9 +111,13 @@ def insert(
     draft = storable(draft)
     job = {"study_id": study_id, "its_study": study_id, "job_id": job_id, "revision": revision, "fence": fence}
     columns = {name: getattr(draft, name) for name in Draft.__dataclass_fields__ if name in Report.__table__.columns}
+    columns["calibration"] = draft.grounds.calibration if draft.grounds else None
     report_id = session.scalars(INSERT.returning(Report.id), {**job, **columns}).one()
     for rank, quoted in enumerate(draft.evidence, start=1):
         session.add(Evidence(report_id=report_id, rank=rank, **asdict(quoted)))
+    if draft.grounds:
+        session.flush()
+        grounds.insert(session, report_id, draft.grounds)
     for ordinal, shown in enumerate(draft.images, start=1):
         columns = asdict(shown) | {"sha256": hashlib.sha256(shown.png).hexdigest()}
         if image_files:

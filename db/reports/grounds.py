@@ -1,0 +1,158 @@
+"""Sentences of a report with their findings, and what each finding rests on."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import insert as insert_into
+from sqlalchemy import select
+
+from db.models import Citation, Finding, Omission, Sentence
+from db.states import Calibration, Verdict
+
+if TYPE_CHECKING:
+    import uuid
+
+    from sqlalchemy.orm import Session
+
+    from db.models import Base, Report
+
+
+@dataclass(frozen=True, slots=True)
+class CitedSentence:
+    """A sentence of a case in the report's evidence that affirms or denies a finding; *rank* as in the evidence."""
+
+    rank: int
+    stance: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class InImage:
+    """Score of a finding in the image that shows it most, and where.
+
+    *image* is the ordinal of the image. For affirmed findings only: *shares* are those of its patches, row by row, and
+    sum to the score; *region* is left, top, width and height in parts of the image.
+    """
+
+    score: float
+    threshold: float
+    image: int
+    shares: list[float] = field(default_factory=list)
+    region: list[float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GroundedFinding:
+    """A finding that a sentence states, and what it rests on; *start* and *end* are offsets of its words."""
+
+    name: str
+    side: str
+    zone: str
+    size: str
+    certainty: str
+    start: int
+    end: int
+    verdict: Verdict
+    #: None if not measurable: the reference set lacks the finding, or the images were not compared.
+    in_image: InImage | None = None
+    #: Natural logarithm of the probability that the model gave the finding's words; None if it wrote none of them.
+    log_prob: float | None = None
+    cited: list[CitedSentence] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class GroundedSentence:
+    """A sentence; *section* is the text that *start* and *end* count in: "findings" or "impression"."""
+
+    section: str
+    start: int
+    end: int
+    findings: list[GroundedFinding] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class OmittedFinding:
+    """A finding that the image shows and the text does not mention."""
+
+    name: str
+    side: str
+    in_image: InImage
+
+
+@dataclass(frozen=True, slots=True)
+class Grounds:
+    """What the findings of a report rest on."""
+
+    sentences: list[GroundedSentence]
+    omitted: list[OmittedFinding] = field(default_factory=list)
+    calibration: Calibration = Calibration.UNCALIBRATED
+
+
+def is_flagged(certainty: str, verdict: Verdict) -> bool:
+    """Return whether the reader must check a finding: any affirmed one that cases and image do not both affirm.
+
+    A denial is flagged only if something speaks against it: most of what a report denies no case mentions.
+    """
+    if certainty == "absent":
+        return verdict in (Verdict.UNSUPPORTED, Verdict.CONTRADICTED)
+    return verdict != Verdict.SUPPORTED
+
+
+def insert(session: Session, report_id: uuid.UUID, grounds: Grounds) -> None:
+    """Insert the grounds of a report, after its evidence."""
+    of_report: dict[str, Any] = {"report_id": report_id}
+    numbered = list(enumerate(grounds.sentences, start=1))
+    sentences = [
+        of_report | {"ordinal": ordinal, "section": one.section, "start": one.start, "end": one.end}
+        for ordinal, one in numbered
+    ]
+    stated = [(ordinal, finding) for ordinal, one in numbered for finding in one.findings]
+    findings, citations = [], []
+    for number, (sentence, finding) in enumerate(stated, start=1):
+        columns = asdict(finding)
+        cited = columns.pop("cited")
+        findings.append(of_report | {"ordinal": number, "sentence": sentence} | columns)
+        citations += [of_report | {"finding": number} | one for one in cited]
+    omissions = [of_report | {"ordinal": n} | asdict(one) for n, one in enumerate(grounds.omitted, start=1)]
+    tables: list[tuple[type[Base], list[dict[str, Any]]]] = [
+        (Sentence, sentences),
+        (Finding, findings),
+        (Citation, citations),
+        (Omission, omissions),
+    ]
+    for table, rows in tables:
+        if rows:
+            session.execute(insert_into(table), rows)
+
+
+def read(session: Session, report: Report) -> Grounds | None:
+    """Return the sentences of a report with their findings and citations, and what it omits; None if not stored."""
+    if report.calibration is None:
+        return None
+    report_id = report.id
+    cited: dict[int, list[CitedSentence]] = defaultdict(list)
+    citations = select(Citation).where(Citation.report_id == report_id)
+    for row in session.scalars(citations.order_by(Citation.finding, Citation.rank, Citation.stance)):
+        cited[row.finding].append(CitedSentence(row.rank, row.stance, row.sentence))
+    findings: dict[int, list[GroundedFinding]] = defaultdict(list)
+    for finding in session.scalars(select(Finding).where(Finding.report_id == report_id).order_by(Finding.ordinal)):
+        findings[finding.sentence].append(_finding(finding, cited[finding.ordinal]))
+    sentences = session.scalars(select(Sentence).where(Sentence.report_id == report_id).order_by(Sentence.ordinal))
+    omitted = session.scalars(select(Omission).where(Omission.report_id == report_id).order_by(Omission.ordinal))
+    return Grounds(
+        [GroundedSentence(row.section, row.start, row.end, findings[row.ordinal]) for row in sentences],
+        [OmittedFinding(row.name, row.side, InImage(**row.in_image)) for row in omitted],
+        Calibration(report.calibration),
+    )
+
+
+def _finding(row: Finding, cited: list[CitedSentence]) -> GroundedFinding:
+    same = ("name", "side", "zone", "size", "certainty", "start", "end", "log_prob")
+    in_image = None if row.in_image is None else InImage(**row.in_image)
+    verdict = Verdict(row.verdict)
+    return GroundedFinding(
+        **{name: getattr(row, name) for name in same}, verdict=verdict, in_image=in_image, cited=cited
+    )
