@@ -1,0 +1,1 @@
+"""Show what each finding of a report rests on: earlier cases, image, words; numpy only."""
