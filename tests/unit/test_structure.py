@@ -24,6 +24,7 @@ SAME_MEANING = {
     "dicom": "DICOM definitions, and the commands for DICOM peers",
     "elements": "a reader of DICOM data elements; docs/decisions/header-walkers.md says why there are two",
     "errors": "error types of a package",
+    "grounds": "what a report's findings rest on: its tables, the queries on them, its computation",
     "identity": "the identity of a study: its comparison, its routes, its command",
     "jobs": "the job protocol, and its table",
     "metrics": "figures for Prometheus, and the engine's part of them",

@@ -45,6 +45,9 @@ class Model(Protocol):
     def patch_tokens(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         """Return vision tokens for retrieval: [images, layers, patches, channels]."""
 
+    def token_ends(self, generation: Generation) -> list[int]:
+        """Return the offset in the answer's text at which each of its tokens ends."""
+
     def submit(self, request: Request) -> Future[Generation]:
         """Start to generate an answer."""
 

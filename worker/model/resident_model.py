@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future
+from os.path import commonprefix
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -135,6 +136,18 @@ class ResidentModel:
     def prompt_tokens(self, question: str, images: Sequence[npt.NDArray[np.uint8]]) -> int:
         """Return the number of tokens of a request before the answer."""
         return self.checkpoint.prompts.length(question, images)
+
+    def token_ends(self, generation: Generation) -> list[int]:
+        """Return the offset in the answer's text at which each of its tokens ends; a blank belongs to the next token.
+
+        A prefix is decoded for each token, because a tokenizer may merge blanks and bytes of neighbours.
+        """
+        text, ends = generation.text, [0]
+        for count in range(1, len(generation.token_ids) + 1):
+            part = self._detokenize(generation.token_ids[:count])
+            same = len(part) if text.startswith(part) else len(commonprefix([part, text]))  # noqa: RUF071 - characters are meant
+            ends.append(max(same, ends[-1]))
+        return ends[1:]
 
     def patch_tokens(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         """Patch tokens of the vision tower, float32 [images, layers, patches, channels].

@@ -13,17 +13,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from db.errors import Reason, TransientFailure
+from db.reports.storable import storable_text
 from db.reports.versions import Draft, Quoted
+from worker.findings.labeller import LABELLER_VERSION
+from worker.grounding.grounds import GeneratedText, grounds
 from worker.images.encode import encoded
 from worker.images.study import images_of
-from worker.limitations import NO_TEXT, ReadPart, basis_of, fixed_text, limitations
+from worker.limitations import ReadPart, basis_of, fixed_text, limitations
 from worker.model.engine.request import Request
 from worker.model.port import wait
+from worker.pipeline.part import Part, grounded, sections_of
 from worker.pipeline.steps import Steps
 from worker.prompting import wording
-from worker.prompting.fitting import Fitted, Subject, fitted
+from worker.prompting.fitting import Subject, fitted
 from worker.prompting.report import QuotedCase
-from worker.prompting.report_text import Section, joined, split_report
+from worker.prompting.report_text import joined
 from worker.retrieval.retrieve import Query, Retrieval, retrieve
 
 if TYPE_CHECKING:
@@ -36,7 +40,6 @@ if TYPE_CHECKING:
     from db.settings import Settings
     from worker.images.study import StoredInstance
     from worker.images.study_images import PartImages, StudyImages
-    from worker.model.engine.request import FinishReason
     from worker.model.port import Model
     from worker.retrieval.retrieve import Index
 
@@ -64,38 +67,13 @@ class StudyToReport:
 
 
 @dataclass(slots=True)
-class _Part:
-    """Results of the steps of one part of a study; *text* is set early if the model must not read it."""
-
-    images: PartImages
-    retrieval: Retrieval
-    prompt: Fitted
-    quoted: list[Quoted]
-    text: str | None
-    finish_reason: FinishReason = "stop"
-
-    def provenance(self) -> dict[str, Any]:
-        """Return what reproduces the text of the part; keys are published by the API: stable."""
-        ood = self.retrieval.ood
-        return {
-            "text": self.text,
-            "finish_reason": self.finish_reason,
-            "modality": self.images.modality,
-            "body_part": self.images.body_part,
-            "z": ood.scores if ood else None,
-            "least_similarity": ood.min_similarity if ood else None,
-            "refused": self.retrieval.rejected,
-        }
-
-
-@dataclass(slots=True)
 class _Run:
     """Results of the steps of one run."""
 
     study: StudyToReport
     images: StudyImages
     shown: list[Shown]
-    parts: list[_Part]
+    parts: list[Part]
     seconds: dict[str, float]
     #: True if images were lost because a prompt would have been too long.
     cut_to_fit: bool = False
@@ -157,7 +135,7 @@ class Pipeline:
     def _prompt_tokens(self, prompt: str, part: PartImages, count: int) -> int:
         return self.model.prompt_tokens(prompt, [image.pixels for image in part.images[:count]])
 
-    def _compared(self, study: StudyToReport, images: PartImages, steps: Steps) -> _Part:
+    def _compared(self, study: StudyToReport, images: PartImages, steps: Steps) -> Part:
         """Retrieve the similar cases of a part; its text, if the model must not read the part."""
         retrieval = self._retrieve(study, images, steps)
         similar = self._similar(retrieval)
@@ -170,7 +148,7 @@ class Pipeline:
         pairs = zip(similar, prompt.quoted, strict=True)
         quoted = [replace(case, quoted=line.text, warnings=list(line.warnings)) for case, line in pairs]
         steps.ended("quote")
-        return _Part(images, retrieval, prompt, quoted, fixed_text(images, retrieval))
+        return Part(images, retrieval, prompt, quoted, fixed_text(images, retrieval))
 
     def _retrieve(self, study: StudyToReport, images: PartImages, steps: Steps) -> Retrieval:
         if self.index is None or not images.informative:
@@ -201,21 +179,23 @@ class Pipeline:
         similar = [case for case in retrieval.similar if case.case_id in texts]
         return [Quoted(case.case_id, case.similarity, texts[case.case_id]) for case in similar]
 
-    def _generate(self, parts: Sequence[_Part], steps: Steps) -> None:
+    def _generate(self, parts: Sequence[Part], steps: Steps) -> None:
         """Let the model write the text of each part without one; the engine generates them in one batch."""
         submitted = [(part, self.model.submit(self._request(part))) for part in parts if part.text is None]
         steps.ended("prompt")
         try:
             for part, future in submitted:
                 generation = wait(self.model, future, steps.on_progress)
-                part.text, part.finish_reason = generation.text, generation.finish_reason
+                part.text, part.finish_reason = storable_text(generation.text), generation.finish_reason
+                ends = self.model.token_ends(generation)
+                part.generated = GeneratedText(generation.text, ends, generation.log_probs)
                 steps.parts_of_generation(generation.timings)
         finally:
             for _, future in submitted:
                 future.cancel()
         steps.ended("generation")
 
-    def _request(self, part: _Part) -> Request:
+    def _request(self, part: Part) -> Request:
         prompt, pixels = part.prompt.prompt, [image.pixels for image in part.images.images]
         # The answer gives way last: a prompt of one image without cases may leave less than its usual length.
         room = self.model.context_tokens - self.model.prompt_tokens(prompt, pixels)
@@ -224,12 +204,13 @@ class Pipeline:
         return Request(prompt, pixels, max_new_tokens=limit, deadline_seconds=seconds)
 
     def _draft(self, run: _Run) -> Draft:
-        findings, impression = joined(_sections(run.parts))
+        sections = sections_of(run.parts)
+        findings, impression = joined(sections)
         parts: list[ReadPart] = []
         for part in run.parts:
             first = 1 + sum(len(earlier.cases) for earlier in parts)
             parts.append(ReadPart(part.images, part.retrieval, part.finish_reason, part.quoted, first))
-        sentences = limitations(
+        limits = limitations(
             run.images,
             parts,
             indexed=self.index is not None,
@@ -240,12 +221,13 @@ class Pipeline:
             findings=findings,
             impression=impression,
             basis=basis_of(parts),
-            limitations=[*run.study.corrections, *sentences, *run.study.not_images],
+            limitations=[*run.study.corrections, *limits, *run.study.not_images],
             prompt_version=self.model.prompt_version,
             model_digest=self.model.digest,
             provenance=self._provenance(run),
             evidence=[quoted for part in run.parts for quoted in part.quoted],
             images=run.shown,
+            grounds=grounds(list(grounded(run.parts, sections)), findings, impression),
         )
 
     def _provenance(self, run: _Run) -> dict[str, Any]:
@@ -262,18 +244,8 @@ class Pipeline:
             "orientation": [image.transform.get("orientation") for image in run.images.images],
             "seconds": run.seconds,
             "versions": _versions(),
+            "labeller": LABELLER_VERSION,
         }
-
-
-def _sections(parts: Sequence[_Part]) -> list[Section]:
-    """Return the sections of the report; raises TransientFailure if the model returned no text for any part."""
-    texts = [split_report(part.text or "") for part in parts]
-    if not any(findings or impression for findings, impression in texts):
-        raise TransientFailure(Reason.EMPTY_REPORT, "the model returned no text")
-    return [
-        Section(part.images.name, *(text if any(text) else (NO_TEXT, "")))
-        for part, text in zip(parts, texts, strict=True)
-    ]
 
 
 @lru_cache(maxsize=1)

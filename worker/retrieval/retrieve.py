@@ -59,6 +59,8 @@ class Retrieval:
     #: True if no image is in distribution and such studies are rejected.
     rejected: bool = False
     similar: Sequence[Neighbour] = ()
+    #: Scores of the reference set's labels in the images in distribution; None without any or without labels.
+    labels: LabelScores | None = None
     #: Similarity of the nearest case, if even that one is not similar enough.
     below_threshold: float | None = None
 
@@ -83,4 +85,9 @@ def retrieve(index: Index, query: Query, *, count: int, ood_reject: bool) -> Ret
         study_hash=query.study_hash,
     )
     similar = [neighbour for neighbour in found if neighbour.similarity >= ood.min_similarity]
-    return Retrieval(ood, similar=similar, below_threshold=found[0].similarity if found and not similar else None)
+    return Retrieval(
+        ood,
+        similar=similar,
+        labels=index.label_scores(tokens, modality=query.modality),
+        below_threshold=found[0].similarity if found and not similar else None,
+    )

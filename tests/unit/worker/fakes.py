@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from worker.model.engine.request import Request
+    from worker.retrieval.features import LabelScores
 
 CASE = uuid.UUID(int=1)
 #: Tokens of an image for the fake model; a word is one token.
@@ -42,8 +44,16 @@ class FakeModel:
     def prompt_tokens(self, question: str, images: Sequence[Any]) -> int:
         return self.text_tokens(question) + IMAGE_TOKENS * len(images)
 
+    def _generation(self) -> Generation:
+        words = self.text.split()
+        timings = Timings(0, 0, 0, 0, 0)
+        return Generation(self.text, [*range(len(words))], self.finish_reason, 1, timings, [-0.5] * len(words))
+
     def patch_tokens(self, images: Sequence[Any]) -> Any:
         return np.ones((len(images), 3, 4, 2), dtype=np.float32)
+
+    def token_ends(self, generation: Generation) -> list[int]:
+        return [word.end() for word in re.finditer(r"\S+", generation.text)]
 
     def submit(self, request: Request) -> Future[Generation]:
         self.requests.append(request)
@@ -51,7 +61,7 @@ class FakeModel:
         if self.prompt_tokens(request.question, request.images) + request.max_new_tokens > self.context_tokens:
             future.set_exception(PermanentFailure(Reason.PROMPT_TOO_LONG, "as the engine refuses it"))
             return future
-        future.set_result(Generation(self.text, [], self.finish_reason, 1, Timings(0, 0, 0, 0, 0)))
+        future.set_result(self._generation())
         return future
 
 
@@ -68,10 +78,16 @@ class FakeIndex:
     snapshot: str = "s1"
     ood: OodResult | None = field(default_factory=lambda: compared(1.0))
     others: list[Neighbour] = field(default_factory=list)
+    labels: LabelScores | None = None
     searches: list[dict[str, Any]] = field(default_factory=list)
 
     def compare(self, _tokens: Any, **_: Any) -> OodResult | None:
         return self.ood
+
+    def label_scores(self, tokens: Any, *, modality: str) -> LabelScores | None:  # noqa: ARG002 - the same for all
+        if self.labels is None:
+            return None
+        return self.labels._replace(shares=self.labels.shares[: len(tokens)])
 
     def search(self, tokens: Any, **query: Any) -> list[Neighbour]:
         self.searches.append(query | {"images": len(tokens)})

@@ -80,6 +80,17 @@ def test_tokens_are_counted_as_the_prompt_is_built(small: ResidentModel) -> None
             assert small.prompt_tokens(question, images(count)) == len(prompt)
 
 
+def test_tokens_of_an_answer_end_in_order_and_cover_its_text(small: ResidentModel) -> None:
+    request = Request("Write a report.", images(1), max_new_tokens=60)
+    answer = small.submit(request).result(60)
+
+    ends = small.token_ends(answer)
+
+    assert len(ends) == len(answer.token_ids) == len(answer.log_probs)
+    assert ends == sorted(ends)
+    assert ends[-1] == len(answer.text)
+
+
 def test_patch_tokens_of_three_layers_differ_between_images(small: ResidentModel) -> None:
     tokens = small.patch_tokens(images(5))
 

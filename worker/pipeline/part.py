@@ -1,0 +1,78 @@
+"""One part of a study in a run: its images, similar cases and text, and what its findings are compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from db.errors import Reason, TransientFailure
+from worker.findings.labeller import sentences
+from worker.grounding.grounds import PartOfReport
+from worker.grounding.picture import Picture
+from worker.grounding.support import QuotedReport
+from worker.limitations import NO_TEXT
+from worker.prompting.report_text import Section, split_report
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from db.reports.versions import Quoted
+    from worker.grounding.grounds import GeneratedText
+    from worker.images.study_images import PartImages
+    from worker.model.engine.request import FinishReason
+    from worker.prompting.fitting import Fitted
+    from worker.retrieval.retrieve import Retrieval
+
+
+@dataclass(slots=True)
+class Part:
+    """Results of the steps of one part of a study; *text* is set early if the model must not read it."""
+
+    images: PartImages
+    retrieval: Retrieval
+    prompt: Fitted
+    quoted: list[Quoted]
+    text: str | None
+    finish_reason: FinishReason = "stop"
+    generated: GeneratedText | None = None
+
+    def picture(self) -> Picture:
+        """Return the scores of the reference set's labels, by the numbers of the images in the report."""
+        labels, ood = self.retrieval.labels, self.retrieval.ood
+        if labels is None or ood is None:
+            return Picture()
+        names, thresholds, shares = labels
+        return Picture(names, thresholds.tolist(), shares, [self.images.first + index for index in ood.in_distribution])
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what reproduces the text of the part; keys are published by the API: stable."""
+        ood = self.retrieval.ood
+        return {
+            "text": self.text,
+            "finish_reason": self.finish_reason,
+            "modality": self.images.modality,
+            "body_part": self.images.body_part,
+            "z": ood.scores if ood else None,
+            "least_similarity": ood.min_similarity if ood else None,
+            "refused": self.retrieval.rejected,
+        }
+
+
+def sections_of(parts: Sequence[Part]) -> list[Section]:
+    """Return the sections of the report; raises TransientFailure if the model returned no text for any part."""
+    texts = [split_report(part.text or "") for part in parts]
+    if not any(findings or impression for findings, impression in texts):
+        raise TransientFailure(Reason.EMPTY_REPORT, "the model returned no text")
+    return [
+        Section(part.images.name, *(text if any(text) else (NO_TEXT, "")))
+        for part, text in zip(parts, texts, strict=True)
+    ]
+
+
+def grounded(parts: Sequence[Part], sections: Sequence[Section]) -> Iterator[PartOfReport]:
+    """Yield the parts of the report with what their findings are compared with."""
+    rank = 0
+    for part, section in zip(parts, sections, strict=True):
+        reports = [QuotedReport(rank + n, sentences(case.excerpt)) for n, case in enumerate(part.quoted, start=1)]
+        rank += len(reports)
+        yield PartOfReport(*section, reports, part.picture(), part.generated)
