@@ -84,7 +84,7 @@ class OmittedFinding:
 
 @dataclass(frozen=True, slots=True)
 class Grounds:
-    """What the findings of a report rest on."""
+    """Grounds of the findings of a report."""
 
     sentences: list[GroundedSentence]
     omitted: list[OmittedFinding] = field(default_factory=list)
