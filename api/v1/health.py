@@ -5,8 +5,8 @@ import asyncio
 from fastapi import APIRouter, Request, Response
 
 from api.errors import UNREACHABLE
-from api.v1.schemas import Health, Live
-from db.operations import alarms, heartbeats
+from api.v1.schemas import Health, ListenerProcess, Live
+from db.operations import alarms, heartbeats, listener_status
 from db.operations.readiness import ANSWER_SECONDS, SharedQuery
 from db.session import transaction
 from db.settings import Settings
@@ -52,7 +52,15 @@ def _health(settings: Settings) -> Health:
     with transaction(settings.database()) as session:
         workers = len(heartbeats.alive(session, heartbeats.Role.WORKER))
         raised = alarms.raised(session, settings)
+        listeners = [
+            ListenerProcess(process=found.process, open_associations=found.open, draining=found.draining)
+            for found in listener_status.current(session)
+        ]
     healthy = workers > 0 and not raised
     return Health(
-        status="ok" if healthy else "degraded", database="ok", workers=workers, alarms=[a.code for a in raised]
+        status="ok" if healthy else "degraded",
+        database="ok",
+        workers=workers,
+        listeners=listeners,
+        alarms=[alarm.code for alarm in raised],
     )

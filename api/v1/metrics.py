@@ -91,9 +91,11 @@ class SystemCollector(Collector):
 
     def _listeners(self) -> Iterable[Metric]:
         found = listener_status.current(self._session)
-        for name, about in (("open", "Open associations."), ("limit", "Limit of open associations.")):
-            values = {status.process: getattr(status, name) for status in found}
-            yield _gauge(f"prelim_associations_{name}", about, "listener", values)
+        values = {status.process: status.open for status in found}
+        yield _gauge("prelim_associations_open", "Open associations of each process.", "listener", values)
+        limits = {parent: limit for parent, (_, limit, _) in listener_status.totals(found).items()}
+        about = "Limit of the open associations of all processes of a listener, by the one that accepts."
+        yield _gauge("prelim_associations_limit", about, "listener", limits)
         about = "Rejected associations and refused requests since the start of the listener."
         family = CounterMetricFamily("prelim_refusals", about, labels=["kind", "cause"])
         counts: Counter[tuple[str, str]] = Counter()

@@ -25,12 +25,21 @@ class Live(Body):
     status: Literal["alive"] = "alive"
 
 
+class ListenerProcess(Body):
+    """One process of a listener."""
+
+    process: str = Field(description="Host name and process id.")
+    open_associations: int
+    draining: bool = Field(description="True if it only serves its associations to their end.")
+
+
 class Health(Body):
     """Health of the system."""
 
     status: Literal["ok", "degraded"]
     database: Literal["ok", "unreachable"]
     workers: int = Field(description="Workers with a heartbeat in the last 30 seconds.")
+    listeners: list[ListenerProcess] = Field(default=[], description="Processes that receive, alive as workers are.")
     alarms: list[str] = Field(default=[], description="Codes of raised alarms, as in docs/reliability.md.")
 
 

@@ -46,12 +46,16 @@ class Refusals(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ListenerStatus:
-    """Associations that are open, their limit, and the refusals by cause."""
+    """Status of one process of a listener: its open associations, the limit of all, and the refusals by cause."""
 
     process: str
     open: int
     limit: int
     refusals: list[Refusals]
+    #: The process that accepts for it and others of its machine; itself if it is the only one.
+    parent: str
+    #: True if it serves its associations to their end, and another process has taken its place.
+    draining: bool
 
 
 ALARMS = {
@@ -72,7 +76,16 @@ def current(session: Session) -> list[ListenerStatus]:
 def _status(process: Process) -> ListenerStatus:
     info = process.info
     refusals = [Refusals(*row) for row in info.get("causes", ())]
-    return ListenerStatus(process.name, info.get("open", 0), info.get("limit", 0), refusals)
+    parent = (info.get("parent") or {}).get("process", process.name)
+    draining = info.get("draining", False)
+    return ListenerStatus(process.name, info.get("open", 0), info.get("limit", 0), refusals, parent, draining)
+
+
+def totals(found: Sequence[ListenerStatus]) -> dict[str, tuple[int, int, int]]:
+    """Return open associations, their limit and the processes of each listener, by its parent."""
+    parents = {status.parent: status.limit for status in found}
+    each = {parent: [status.open for status in found if status.parent == parent] for parent in parents}
+    return {parent: (sum(each[parent]), limit, len(each[parent])) for parent, limit in parents.items()}
 
 
 def alarms(found: Sequence[ListenerStatus], within_seconds: float) -> Iterator[tuple[str, str]]:

@@ -103,8 +103,9 @@ def _lines(status: _Status) -> Iterator[str]:
             f"Redis unavailable to {process.role} {process.name} for {outage['seconds']} s ({outage['error']},"
             f" {outage['failures']} failures): workers poll the database, and reports start up to 3 s later"
         )
-    for found in status.listeners:
-        yield f"{found.open} of {found.limit} associations open"
+    for number, limit, processes in listener_status.totals(status.listeners).values():
+        several = f" in {processes} processes" if processes > 1 else ""
+        yield f"{number} of {limit} associations open{several}"
 
 
 def _print_alarms(raised: Sequence[Alarm], console: Console) -> None:

@@ -73,6 +73,22 @@ def test_refusals_are_counted_by_kind_and_cause_only(anonymous: TestClient, data
     assert "CT_1" not in text
 
 
+def test_processes_of_a_listener_have_their_own_associations_and_one_limit(
+    anonymous: TestClient, database_url: str
+) -> None:
+    parent = {"process": "host:1", "open": 5, "processes": 2}
+    with transaction(database_url) as session:
+        for number, open_ in ((2, 3), (3, 2)):
+            info = {"open": open_, "limit": 100, "parent": parent, "draining": number == 3}
+            heartbeats.record(session, heartbeats.Role.LISTENER, info, process=f"host:{number}")
+    assert scraped(anonymous, "prelim_associations_open") == {"host:2": 3, "host:3": 2}
+    assert scraped(anonymous, "prelim_associations_limit") == {"host:1": 100}
+    assert anonymous.get("/v1/health").json()["listeners"] == [
+        {"process": "host:2", "open_associations": 3, "draining": False},
+        {"process": "host:3", "open_associations": 2, "draining": True},
+    ]
+
+
 def test_ended_jobs_are_counted_by_reason(anonymous: TestClient, arrivals: Arrivals) -> None:
     arrivals.reported()
     arrivals.failed()

@@ -30,7 +30,13 @@ OLD = ["object", "the data set is truncated", 5, 301.0]
 
 
 def listener(*causes: list[Any], open_: int = 7) -> dict[str, Any]:
-    return {"open": open_, "limit": 100, "refused": [["CT_1", "the disk is full", 400]], "causes": list(causes)}
+    return {
+        "parent": {"process": "host:parent"},
+        "open": open_,
+        "limit": 100,
+        "refused": [["CT_1", "the disk is full", 400]],
+        "causes": list(causes),
+    }
 
 
 @pytest.fixture
