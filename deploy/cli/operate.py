@@ -36,9 +36,13 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 @command()
 def ready(process: Annotated[str, typer.Argument(help="listener, dispatcher, worker, api or flower.")]) -> None:
     """Check that a process on this machine is ready (for health checks); exit with 1 if it is not."""
+    from deploy.launcher import listener_ready
     from deploy.launcher.processes import is_ready
 
-    raise typer.Exit(0 if is_ready(process, load_settings()) else 1)
+    settings = load_settings()
+    by_files = process == "listener"
+    ready = listener_ready.is_ready(settings.operations.data_dir) if by_files else is_ready(process, settings)
+    raise typer.Exit(0 if ready else 1)
 
 
 @command("list")

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import os
+import socket
 import subprocess
 import sys
 from importlib.metadata import version
@@ -31,6 +34,22 @@ def test_command_line_imports_no_process_before_its_command_runs() -> None:
     code = f"import deploy.cli.app, sys; print([name for name in {HEAVY} if name in sys.modules])"
 
     assert run(code=code).stdout.strip() == "[]"
+
+
+def test_readiness_of_the_listener_is_checked_without_other_imports(tmp_path: Path) -> None:
+    """Containers check it every few seconds."""
+    code = "import sys, atexit; atexit.register(lambda: print(*sys.modules)); from deploy.cli.entry import main; main()"
+    environment = os.environ | {"PRELIM_DATA_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", code, "ready", "listener"]
+    for status in (1, 0):
+        finished = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+        assert finished.returncode == status, finished.stderr
+        slot = tmp_path / "spool" / "slots" / "host-0"
+        slot.mkdir(parents=True, exist_ok=True)
+        (slot / "listener.json").write_text(json.dumps({"process": f"{socket.gethostname()}:1", "parent": None}))
+    imported = set(finished.stdout.split())
+    assert "deploy.launcher.listener_ready" in imported
+    assert not imported & {"typer", "pydantic", "sqlalchemy", "structlog", "asyncio", "ssl", "subprocess", *HEAVY}
 
 
 def test_expected_error_is_one_line_and_status_2() -> None:
