@@ -7,13 +7,14 @@ termination.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal
 
-from worker.findings import lexicon
+from worker.findings import lexicon, triggers
 
 Certainty = Literal["present", "uncertain", "absent"]
 
-_NOT_ENLARGED = re.compile(r"\bnot\b.*\benlarged")
+_NOT = re.compile(r"\bnot\b(?! further classified)")
 _SINGULAR = re.compile(r"(?:is|was|has)\b")
 #: After the first comma: "no effusion, and cardiomegaly" is not a list, "no effusion, nodule, and mass" is one.
 _AND = re.compile(r"\s*and\b")
@@ -21,32 +22,89 @@ _NEW_PART = re.compile(r",|\s+and (?:an?|the)\b")
 #: Before the last item of a list that is negated as a whole.
 _LIST_END = re.compile(r"\b(?:or|nor|and)\b")
 #: Joins two findings, or two parts of a sentence.
-JOIN = re.compile(r",|\b(?:and|or|with|but|however|nor)\b|;")
+JOIN = re.compile(r",|\b(?:and|or|(?<!consistent )(?<!compatible )(?<!keeping )with|but|however|nor)\b|;")
+#: Between two findings of which one is meant.
+_ALTERNATIVE = re.compile(r"\s*(?:\w+\s+){0,3}(?:and/)?or\s+(?:\w+\s+){0,3}")
+#: Between the findings of a list that is denied as a whole: "pneumothorax, effusion: none".
+_ENUMERATED = re.compile(r"(?:\s|,|/|\b(?:and|or|acute|focal)\b)*")
+#: Letters before an evidence trigger in which a negation denies the evidence: "no findings suspicious for".
+_NO_EVIDENCE = re.compile(r"\b(?:no|not|without|nothing|never|\w+n't)\b[^,;:]{0,40}$")
 
 
-def certainty(sentence: str, mention: re.Match[str], after: int) -> Certainty:
-    """Return the certainty of a mention; *after* is the offset of the next one, or the end of the sentence."""
-    start = max((found.end() for found in lexicon.TERMINATION.finditer(sentence, 0, mention.start())), default=0)
+def without_false_negations(sentence: str) -> str:
+    """Return *sentence* with the words blanked that resemble a negation, so that offsets stay valid."""
+    spans = [match.span() for match in triggers.PSEUDO_NEGATION.finditer(sentence)]
+    spans += [match.span(name) for match in triggers.DOUBLE_NEGATION.finditer(sentence) for name in ("a", "b")]
+    spans += [match.span("colon") for match in triggers.NEGATED_LIST.finditer(sentence)]
+    return blanked(sentence, spans)
+
+
+def blanked(sentence: str, spans: list[tuple[int, int]]) -> str:
+    """Return *sentence* with blanks at *spans*."""
+    for start, end in spans:
+        sentence = sentence[:start] + " " * (end - start) + sentence[end:]
+    return sentence
+
+
+def certainty(sentence: str, mention: re.Match[str], after: int) -> Certainty | None:
+    """Return the certainty of a mention, None of one in the patient's history.
+
+    *after* is the offset of the next mention, or the end of the sentence.
+    """
+    start = max((found.end() for found in triggers.TERMINATION.finditer(sentence, 0, mention.start())), default=0)
     # From the mention on: "no, but there is an effusion" must not end the negation at its own trigger.
-    termination = lexicon.TERMINATION.search(sentence, mention.end())
+    termination = triggers.POST_TERMINATION.search(sentence, mention.end())
     end = termination.start() if termination else len(sentence)
     clause, here = sentence[start:end], mention.start() - start
 
-    def applies(before: re.Pattern[str], behind: re.Pattern[str]) -> bool:
-        return _reaches(before, clause, here) or _follows(behind, sentence, mention.end(), after, end)
+    def follows(behind: re.Pattern[str]) -> bool:
+        return _follows(behind, sentence, mention.end(), after, end)
 
-    if sentence.rstrip().endswith("?") or applies(lexicon.UNCERTAINTY, lexicon.POST_UNCERTAINTY):
+    history = _reaching(triggers.HISTORY, clause, here)
+    if history and not triggers.HISTORY_END.search(clause, history.end(), here):
+        return None
+    if _no_evidence(clause, here) or _is_listed(sentence, mention):
+        return "absent"
+    if sentence.rstrip().endswith("?") or follows(triggers.POST_UNCERTAINTY):
         return "uncertain"
-    listed = lexicon.LIST_NEGATION.match(sentence, mention.end()) or _NOT_ENLARGED.search(mention.group())
-    return "absent" if listed or applies(lexicon.NEGATION, lexicon.POST_NEGATION) else "present"
+    doubt = _reaching(triggers.UNCERTAINTY, clause, here)
+    if doubt and not (triggers.SUSPICION.fullmatch(doubt.group()) and follows(triggers.POST_NEGATION)):
+        return "uncertain"
+    denied = _NOT.search(mention.group()) or _reaching(triggers.NEGATION, clause, here)
+    if denied or follows(triggers.POST_NEGATION):
+        return "absent"
+    return "uncertain" if _is_alternative(sentence, mention) else "present"
 
 
-def _follows(triggers: re.Pattern[str], sentence: str, start: int, after: int, end: int) -> bool:
+def _no_evidence(clause: str, here: int) -> bool:
+    """Return whether a sign of the mention is denied: "no findings suspicious for pneumonia"."""
+    trigger = _reaching(triggers.EVIDENCE, clause, here)
+    return bool(trigger and _NO_EVIDENCE.search(clause, 0, trigger.start()))
+
+
+def _is_listed(sentence: str, mention: re.Match[str]) -> bool:
+    """Return whether a denial stands after the mention, or after a list that begins with it."""
+    denial = triggers.LIST_NEGATION.search(sentence, mention.end())
+    between = lexicon.MENTION.sub("", sentence[mention.end() : denial.start()]) if denial else ""
+    return bool(denial and _ENUMERATED.fullmatch(between))
+
+
+def _is_alternative(sentence: str, mention: re.Match[str]) -> bool:
+    """Return whether the mention or another one is meant: "atelectasis or pneumonia"."""
+    following = lexicon.MENTION.search(sentence, mention.end())
+    earlier = [*lexicon.MENTION.finditer(sentence, 0, mention.start())]
+    return bool(
+        (following and _ALTERNATIVE.fullmatch(sentence, mention.end(), following.start()))
+        or (earlier and _ALTERNATIVE.fullmatch(sentence, earlier[-1].end(), mention.start()))
+    )
+
+
+def _follows(behind: re.Pattern[str], sentence: str, start: int, after: int, end: int) -> bool:
     """Return whether a trigger after a mention applies to it: before the next mention, or to a list of mentions.
 
     After a new clause it applies to that clause only, as does a singular verb after "and".
     """
-    trigger = triggers.search(sentence, start, end)
+    trigger = behind.search(sentence, start, end)
     if trigger is None:
         return False
     if trigger.start() < after:
@@ -63,33 +121,47 @@ def _applies(sentence: str, start: int, trigger: re.Match[str], after: int) -> b
     A participle right before the next mention belongs to that one: "effusion, healed rib fracture".
     """
     joins = [*JOIN.finditer(sentence, start, trigger.start())]
-    if joins and not lexicon.PLACE.fullmatch(sentence, joins[-1].end(), trigger.start()):
+    between = (joins[-1].end(), trigger.start()) if joins else (0, 0)
+    if not any(words.fullmatch(sentence, *between) for words in (triggers.PLACE, triggers.CONTINUED)):
         return False
-    bare = lexicon.PARTICIPLE.match(trigger.group().strip())
+    bare = triggers.PARTICIPLE.match(trigger.group().strip())
     rest = sentence[trigger.end() : after]
     return not (bare and after < len(sentence) and re.fullmatch(r"\s+(?:\w+\s+){0,3}", rest))
 
 
-def _reaches(triggers: re.Pattern[str], clause: str, here: int) -> bool:
-    """Return whether a trigger before offset *here* of a clause reaches the mention there.
+def _reaching(before: re.Pattern[str], clause: str, here: int) -> re.Match[str] | None:
+    """Return the trigger before offset *here* of a clause that reaches the mention there, or None.
 
     It reaches through a list ("no effusion, consolidation or nodule"), but no part with its own side or verb after a
-    comma ("no effusion, left nodule").
+    comma ("no effusion, left nodule"). A trigger in the words of another mention reaches none ("heart not enlarged").
     """
-    found = [*triggers.finditer(clause, 0, here)]
+    found = [*before.finditer(clause, 0, here)]
+    if found:
+        found = [t for t in found if not any(a <= t.start() < b for a, b in _named(clause))]
     if not found:
-        return False
+        return None
     trigger = found[-1].end()
     part = max((new.start() for new in _NEW_PART.finditer(clause, trigger, here)), default=-1)
-    if part < 0:
-        return True
+    return found[-1] if part < 0 or _continues(clause, trigger, part, here) else None
+
+
+@lru_cache(maxsize=64)
+def _named(clause: str) -> tuple[tuple[int, int], ...]:
+    """Return the offsets of all mentions in a clause."""
+    return tuple(mention.span() for mention in lexicon.MENTION.finditer(clause))
+
+
+def _continues(clause: str, trigger: int, part: int, here: int) -> bool:
+    """Return whether the last part before a mention, from *part* on, continues the list after a trigger."""
     own, rest = clause[part:here].lstrip(","), clause[part + 1 :].split(",", maxsplit=1)[0]
-    if lexicon.CLAUSE.match(own) or lexicon.ASSERTED.search(own):
+    if triggers.CLAUSE.match(own) or triggers.ASSERTED.search(own):
         return False
     if _AND.match(own) and "," not in clause[trigger:part]:
         return False
-    joined = _LIST_END.search(clause, trigger)
-    return bool(joined) or not any(own_words.search(rest) for own_words in (lexicon.SIDE, lexicon.ZONE, lexicon.SIZE))
+    if _LIST_END.search(clause, trigger):
+        return True
+    attributes = lexicon.SIDE, lexicon.ZONE, lexicon.SIZE, triggers.PERSISTS
+    return not any(own_words.search(rest) for own_words in attributes)
 
 
 def _is_list(text: str) -> bool:

@@ -5,19 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from worker.findings import lexicon
-from worker.findings.attributes import Context
+from worker.findings import lexicon, triggers
+from worker.findings.attributes import Context, last_side, with_both_sides
 from worker.findings.certainty import certainty as certainty_of
+from worker.findings.certainty import without_false_negations
 from worker.findings.sections import parts
+from worker.findings.spelling import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from worker.findings.certainty import Certainty
     from worker.findings.sections import Part, Section
+    from worker.findings.spelling import Plain
 
 #: Changes with every rule and word; stored beside labels, so that labels of two versions are not compared.
-LABELLER_VERSION = "2"
+LABELLER_VERSION = "3"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -62,23 +65,22 @@ def sentences(text: str, section: Section = "findings") -> tuple[Sentence, ...]:
     *section* is where *text* begins; a heading in it begins another. History, indication and comparison neither affirm
     nor deny: their mentions are uncertain ones only.
     """
-    return tuple(_sentence(text, part) for part in parts(text, section))
+    found, side = [], ""
+    for part in parts(text, section):
+        words = plain(text[part.start : part.end])
+        readable = without_false_negations(with_both_sides(words.text))
+        mentions = tuple(_mentions(readable, side, part, words))
+        found.append(Sentence(part.section, part.start, part.end, text[part.start : part.end], mentions))
+        side = last_side(readable, side)
+    return tuple(found)
 
 
-def _sentence(text: str, part: Part) -> Sentence:
-    words = text[part.start : part.end]
-    mentions = (
-        Mention(label, part.start + start, part.start + end) for label, start, end in _of_sentence(_lowered(words))
-    )
-    reported = part.section != "context"
-    kept = tuple(mention for mention in mentions if reported or mention.label.certainty == "uncertain")
-    return Sentence(part.section, part.start, part.end, words, kept)
-
-
-def _lowered(text: str) -> str:
-    """Return *text* in lower case, of the same length."""
-    lowered = text.lower()
-    return lowered if len(lowered) == len(text) else "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
+def _mentions(sentence: str, earlier_side: str, part: Part, words: Plain) -> Iterator[Mention]:
+    """Yield the mentions in a sentence; of the context only uncertain ones."""
+    for label, start, end in _labelled(sentence, earlier_side):
+        if part.section != "context" or label.certainty == "uncertain":
+            first, last = words.span(start, end)
+            yield Mention(label, part.start + first, part.start + last)
 
 
 def labels(text: str) -> list[Label]:
@@ -99,7 +101,7 @@ def finding_names(text: str) -> set[str]:
 
 def mentions_prior(text: str) -> bool:
     """Return whether *text* compares with an earlier examination, which must be invented: the model is given none."""
-    return lexicon.PRIOR_STUDY.search(text.lower()) is not None
+    return triggers.PRIOR_STUDY.search(text.lower()) is not None
 
 
 def _is_more_specific(other: Label, label: Label) -> bool:
@@ -110,17 +112,19 @@ def _is_more_specific(other: Label, label: Label) -> bool:
     return all(mine in ("", theirs) for theirs, mine in pairs)
 
 
-def _of_sentence(sentence: str) -> Iterator[tuple[Label, int, int]]:
-    # Blanked, not removed, so that offsets stay valid.
-    sentence = lexicon.PSEUDO_NEGATION.sub(lambda match: " " * len(match.group()), sentence)
-    mentions = list(lexicon.MENTION.finditer(sentence))
-    for number, mention in enumerate(mentions):
-        before = mentions[number - 1].end() if number else 0
-        following = mentions[number + 1] if number + 1 < len(mentions) else None
+def _labelled(sentence: str, earlier_side: str) -> Iterator[tuple[Label, int, int]]:
+    """Yield each label of a sentence in plain words, with the offsets of the finding's words."""
+    found = [*lexicon.MENTION.finditer(sentence)]
+    for number, mention in enumerate(found):
+        before = found[number - 1].end() if number else 0
+        following = found[number + 1] if number + 1 < len(found) else None
         after = following.start() if following else len(sentence)
-        finding = lexicon.FINDINGS[int(str(mention.lastgroup)[1:])][0]
         certainty = certainty_of(sentence, mention, after)
-        context = Context(sentence, mention, before, after, following)
+        if certainty is None:
+            continue
+        finding = lexicon.FINDINGS[int(str(mention.lastgroup)[1:])][0]
+        context = Context(sentence, mention, before, after, following, earlier_side)
         for side, zone in context.places(finding):
-            label = Label(finding, side, zone, context.nearest(lexicon.SIZE), certainty)
-            yield label, mention.start(), mention.end()
+            yield Label(finding, side, zone, context.nearest(lexicon.SIZE), certainty), *mention.span()
+        if other := lexicon.NONE_ON.search(sentence, mention.end(), after):
+            yield Label(finding, other["side"], certainty="absent"), *mention.span()

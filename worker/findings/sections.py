@@ -17,9 +17,9 @@ _HEADINGS: dict[Section, str] = {
     "findings": r"findings?|observations?|description|microscopy|report",
     "impression": r"impressions?|conclusions?|opinion|interpretation|(?:final )?diagnos[ie]s|summary|beurteilung",
     "context": (
-        r"(?:clinical |past |medical |patient |relevant )*(?:history|information|details|background|question)|"
+        r"(?:clinical |past |medical |patient |relevant )*(?:history|hx|information|details|background|question)|"
         r"(?:clinical )?indications?(?: for (?:the )?\w+)?|reasons? for (?:the )?(?:exam(?:ination)?|study|request)|"
-        r"comparisons?(?: (?:study|studies|exams?|films?))?|prior (?:studies|exams?)|technique|technical details"
+        r"comparisons?(?: (?:study|studies|exams?|films?))?|priors?(?: (?:studies|exams?))?|technique|technical details"
     ),
 }
 _NAMED = "|".join(f"(?P<{section}>{names})" for section, names in _HEADINGS.items())
@@ -30,9 +30,14 @@ _HEADING = re.compile(
 #: Number or bullet of a list item, which is part of no sentence.
 _ITEM = re.compile(r"(?:\d{1,2}[.)]|[-*\u2022\u2013])\s+")
 #: Not after a question mark that precedes its finding: "? nodule". A wrapped line goes on in lower case.
-_END = re.compile(r"(?<=[.!])\s+|(?<=\w\?)\s+|\s*\n\s*(?![a-z(\s])|\n[ \t]*\n\s*|\s+(?=\d{1,2}\)\s+[A-Z])")
+_END = re.compile(
+    r"(?<=[.!])\s+|(?<=\w\?)\s+(?!(?:[Nn](?:one|il|ot|o\s*\.)|[Aa]bsent)\b)|"
+    r"\s*\n\s*(?![a-z(\s])|\n[ \t]*\n\s*|\s+(?=\d{1,2}\)\s+[A-Z])"
+)
 #: Words whose full stop ends no sentence.
-_ABBREVIATED = re.compile(r"(?:\b(?:vs|approx|ca|e\.g|i\.e|dr|prof|resp|incl)|^\s*\d{1,2})\.$", re.IGNORECASE)
+_ABBREVIATED = re.compile(
+    r"(?:\b(?:vs|approx|ca|rt|lt|bilat|e\.g|i\.e|dr|prof|resp|incl)|^\s*\d{1,2})\.$", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)

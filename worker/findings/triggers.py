@@ -1,0 +1,131 @@
+"""Words that deny or doubt a finding, and the words that end their scope."""
+
+from __future__ import annotations
+
+import re
+
+#: Participles of a finding that is no longer present.
+_RESOLVED = (
+    r"(?:resolved|healed|cleared|removed|stopped|taken out|withdrawn|pulled|explanted|extracted|retrieved|evacuated|"
+    r"resected|excised|discontinued|disappeared|subsided|gone)"
+)
+_BE = r"(?:is|are|was|were|has|have|had|been)"
+#: Phrases that resemble a negation; blanked before the search for negations.
+PSEUDO_NEGATION = re.compile(
+    r"\bno (?:significant |interval |appreciable |obvious |relevant )*"
+    r"(?:change|increase|decrease|improvement|worsening|progression)\b"
+    r"|\b(?:not (?:yet )?(?:been )?(?:\w+ly )?|(?:partially|partly|incompletely|nearly|almost|largely|mostly) )"
+    rf"{_RESOLVED}\b"
+    r"|\b(?:near(?:ly)?[- ]complete|almost complete|incomplete|partial) (?:resolution|clearing|removal)(?: of)?\b"
+    r"|\bfail(?:s|ed|ure) to (?:resolve|clear|disappear|heal)\b|\bno interval removal of\b"
+    r"|\bnot only\b|\bno (?:doubt|question|reason to doubt)\b|\bnot necessarily\b"
+    r"|\bwithout (?:significant |interval )?change\b|\b(?:not|never) (?:without|free of|clear of|devoid of)\b"
+)
+#: A negation of a negation: "no evidence that the effusion has resolved". Groups a and b are blanked.
+DOUBLE_NEGATION = re.compile(
+    rf"\b(?P<a>(?:no|not|cannot|can't|never|neither)\b[^,;:]{{0,40}}?\bthat\b)[^;:]*?"
+    rf"(?P<b>\b{_BE} (?:been |now )?(?:\w+ly )?(?:{_RESOLVED}|absent|excluded|no longer \w+))\b"
+)
+#: A colon between a negation and the list that it denies.
+NEGATED_LIST = re.compile(
+    r"\b(?P<negation>(?:negative|none|no evidence|free|clear) (?:for|of)(?: the following)?|(?:are|is) absent|^absent|"
+    r"^excluded|ruled out|the following (?:are|were) (?:absent|excluded|not (?:seen|present|identified))|no)"
+    r"(?P<colon>\s*:)"
+)
+#: Before the finding, right before its words: "the resolved effusion", not "effusion resolved, nodule seen".
+_ATTRIBUTE = (
+    r"(?:^\s*|(?<=[,;] )|(?<=\bthe )|(?<= an )|(?<= a )|(?<=\band )|(?<=\bnow )|(?<=ly )|(?<=interval )|(?<=\bare )"
+    r"(?=absent\s{2}))"
+)
+#: Before the finding.
+NEGATION = re.compile(
+    r"\b(?:no|not|without|absence of|negative for|free of|clear of|rather than|instead of|denies|"
+    r"nor|neither|never|\w+n't|nothing to suggest|fail(?:s|ed) to|none of|"
+    r"excludes?|excluding|rules out|(?<!was )(?<!were )(?<!been )(?<!is )ruled out|resolution of|no longer|removal of|"
+    rf"lack of|lacks|devoid of)\b|{_ATTRIBUTE}(?:resolved|removed|absent|cleared|unlikely|excluded)\b"
+)
+#: Before the finding: it was present at another time, which states nothing about the images.
+HISTORY = re.compile(r"\b(?:history|risk) of\b")
+#: Ends a history.
+HISTORY_END = re.compile(r"\b(?:with|now|today|presents?|presenting|shows?|currently)\b")
+_SEEN = (
+    r"(?:seen|identified|present|visible|visuali[sz]ed|evident|demonstrated|detected|apparent|found|shown|noted|"
+    r"appreciated|observed|discernible|recogni[sz]ed|developed|confirmed|recurred|reaccumulated|suspected|"
+    r"a feature|in evidence)"
+)
+#: After the finding.
+POST_NEGATION = re.compile(
+    rf"\b(?:{_BE}|can be|being|appears?|now|since|completely|fully|definitely)?\s*"
+    rf"(?:(?:not|cannot|\w+n't|never) (?:be )?(?:been )?(?:clearly |definitely |convincingly )?{_SEEN}"
+    rf"|absent|(?<!not )(?<!not been )(?<!not yet )(?:excluded|ruled out)|neither {_SEEN}"
+    rf"|{_RESOLVED}|unlikely|no longer \w+|seen neither|not(?=\s*[.,;]))\b"
+)
+#: The same without a verb: "pneumothorax, resolved".
+PARTICIPLE = re.compile(rf"(?:absent|excluded|ruled out|{_RESOLVED}|unlikely)\b")
+#: Words between a conjunction and a trigger that applies to the finding before it: a place, or its own verb.
+PLACE = re.compile(
+    r"(?:\s*(?:in|on|at|of|the|left|right|both|upper|middle|mid|lower|zones?|lobes?|lungs?|bases?|sides?)\b)*\s*"
+)
+CONTINUED = re.compile(
+    rf"\s*(?:(?:{_BE}|now|then|since|later|subsequently|felt|thought|considered|deemed|to|be|is)\b\s*)*"
+)
+#: After the finding, or after a list of findings, as in "Pneumothorax, effusion: none".
+LIST_NEGATION = re.compile(
+    rf"\s*[?:=\u2013-]?\s*(?:none|nil|absent|negative|no|neither|not {_SEEN}|\(-\))\s*(?:[.,;]|$)|"
+    r"[- ]free\b|\s+(?:removal|extraction|explantation|resection)\b"
+)
+#: Begins a new clause after a comma, which an earlier negation does not reach.
+CLAUSE = re.compile(r"\s*and (?:an?|the)\b")
+ASSERTED = re.compile(r"\b(?:shows?|demonstrates?|contains?|has|have)\b")
+#: After a finding without a list before it.
+PERSISTS = re.compile(
+    r"\s+(?:\w+ ){0,4}(?:persists?|remains?|present|noted|new|increased|worsened|improved|unchanged|stable|seen)\b"
+)
+#: Before the finding: a sign points to it. "No sign of" before the trigger denies the finding.
+EVIDENCE = re.compile(
+    r"\b(?:suspected|suspicious (?:for|of)|suspicion (?:for|of)|suggest(?:s|ed|ing|ive of)?|"
+    r"concern(?:ing)? for|worrisome for|indicative of|compatible with|consistent with)\b"
+)
+#: Before the finding.
+UNCERTAINTY = re.compile(
+    r"\b(?:possibl[ey]|possibility of|probabl[ey]|potential(?:ly)?|suspected|"
+    r"suspicious (?:for|of)|suspicion (?:for|of)|questionable|equivocal|worrisome for|favou?red over|"
+    r"(?<!to )(?<!not )(?<!n't )suggest(?:s|ed|ing|ive of)?|"
+    r"(?:may|might|could|can) (?:well |also |all |still )?(?:represent|reflect|be|indicate|suggest|correspond to|"
+    r"relate to|have|mean|signify)|might|"
+    r"(?:can(?:not|'t)|unable to|not possible to|difficult to|hard to) (?:entirely |completely |fully |reliably )?"
+    r"(?:exclude|rule out)|(?:to |please )?(?:exclude|rule out)|not (?:exclude|rule out)|"
+    r"(?:evaluat(?:e|ion)|assess(?:ment)?|look|check) for|consider|favou?rs?|"
+    r"likely|versus|vs\.?|differential|concern(?:ing)? for|perhaps|presum(?:ed|ably)|query|in question|"
+    r"if|unless|in (?:the )?(?:case|event) of|should (?:an?|any|there|new|further|the))\b|^\s*should\b|"
+    r"\?\s*(?:\w+\s+)*$"
+)
+#: Before the finding, which a later denial settles: "the suspected nodule is not confirmed".
+SUSPICION = re.compile(r"\b(?:possible|probable|suspected|questionable|equivocal|presumed)\b")
+#: After the finding.
+POST_UNCERTAINTY = re.compile(
+    r"\b(?:(?:is|are|was|were|be|remains?|seems?|appears?) (?:\w+ )?"
+    r"(?:possible|probable|likely|suspected|questionable|equivocal|presumed|uncertain|in question|favou?red)|"
+    r"(?:less|more|most) likely|(?:is|are) a (?:possibility|consideration)|"
+    r"(?:may|might|could) (?:well )?be (?:present|there|seen)|"
+    r"(?:difficult|impossible|hard) to (?:exclude|rule out)|"
+    r"can(?:not|'t) be (?:entirely |completely |confidently |safely |reliably )?(?:excluded|ruled out|confirmed)|"
+    r"not (?:been |yet )?(?:entirely |completely |definitely )?(?:excluded|ruled out)|"
+    r"if (?:present|any|real)|versus|vs\.?)\b"
+)
+_TERMINATION = (
+    r"however|although|though|(?<!not )yet|except(?: for)?|apart from|aside from|other than|whereas|while|"
+    r"despite|with (?:a|an|new|associated|adjacent|persistent|residual|persisting)|there (?:is|are)|which"
+)
+#: Ends the scope of a negation or uncertainty before the finding.
+TERMINATION = re.compile(rf"\b(?:but|{_TERMINATION})\b|[;:]|\s[\u2013\u2014-]\s")
+#: Ends the scope of one after the finding: "was considered but is unlikely" goes on.
+POST_TERMINATION = re.compile(rf"\b(?:but(?! (?:{_BE}|now|not|no longer|since|subsequently)\b)|{_TERMINATION})\b|[;:]")
+#: Comparison with an earlier examination: the prompt contains none, so it is invented.
+PRIOR_STUDY = re.compile(
+    r"\b(?:compared (?:to|with)|in comparison (?:to|with)|comparison (?:is made|study|film)|"
+    r"prior (?:study|examination|exam|film|radiograph|ct|mri)|previous(?:ly)?|unchanged|"
+    r"interval (?:increase|decrease|change|development|improvement|resolution)|since the (?:last|prior|previous)|"
+    r"again (?:seen|noted|demonstrated)|stable|progress(?:ed|ion)|"
+    r"has (?:increased|decreased|improved|worsened|resolved)|new since|persist(?:s|ent)|regress(?:ed|ion))\b"
+)
