@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import queue
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
@@ -21,8 +20,6 @@ from dicom_listener.receive.upper_layer import negotiation
 from dicom_listener.receive.upper_layer.wire import Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from dicom_listener.receive.messages import Request
     from dicom_listener.receive.upper_layer.acceptor import Connection, Server
     from dicom_listener.receive.upper_layer.negotiation import Rejection
@@ -48,19 +45,6 @@ EVENTS = {
 }
 
 
-class Indications(queue.Queue[Any]):
-    """Queue of pynetdicom's indications to its user, which *handle* handles at once: there is no second thread."""
-
-    def __init__(self, handle: Callable[[Any], None]) -> None:
-        super().__init__()
-        self._handle = handle
-
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """Handle the indication."""
-        del block, timeout
-        self._handle(item)
-
-
 class Association(association.Association):
     """An association of *peer*, which `run_reactor` serves in the thread of its connection."""
 
@@ -82,8 +66,10 @@ class Association(association.Association):
         self.acceptor.ae_title = server.ae_title
         self.acceptor.maximum_length = self.ae.maximum_pdu_size
         self.acceptor.implementation_version_name = self.ae.implementation_version_name
-        self.dul.to_user_queue = Indications(self.indicate)
-        self.wire = Wire(self, connection.socket, self.serve, self.lose, server.stopping.is_set)
+        # There is no second thread to take indications from the queue.
+        indications: Any = self.dul.to_user_queue
+        indications.put = self.indicate
+        self.wire = Wire(self, connection.socket)
         self.set_socket(self.wire)
 
     def get_handlers(self, event: evt.EventType) -> Any:
@@ -221,8 +207,7 @@ class Association(association.Association):
 
     def _accept(self, request: A_ASSOCIATE) -> None:
         scu_roles = {sop_class for sop_class, role in self.requestor.role_selection.items() if role.scu_role}
-        proposed = request.presentation_context_definition_list
-        self.acceptor.supported_contexts = negotiation.decide(proposed, self.server.contexts, scu_roles)
+        self.acceptor.supported_contexts = negotiation.decide(request, self.server.contexts, scu_roles)
         self.acse.negotiate_association()
         contexts = negotiation.accepted(self.accepted_contexts)
         if stored_only := negotiation.not_decoded(contexts.values()):

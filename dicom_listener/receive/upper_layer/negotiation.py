@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from pydicom.uid import UID
+    from pynetdicom.pdu_primitives import A_ASSOCIATE
     from pynetdicom.presentation import PresentationContext
 
 #: Presentation contexts of an association: their ids are the odd numbers below 256 (PS3.8 9.3.2.2).
@@ -70,26 +71,24 @@ def title(received: str | None) -> str:
 
 
 def decide(
-    proposed: Iterable[PresentationContext], supported: Iterable[PresentationContext], scu_roles: Collection[UID]
+    request: A_ASSOCIATE, supported: Iterable[PresentationContext], scu_roles: Collection[UID]
 ) -> list[PresentationContext]:
-    """Leave each acceptable context its chosen transfer syntax; return the contexts to accept, one for a SOP class.
+    """Leave each proposed context one transfer syntax; return the contexts to accept, one for a SOP class.
 
     Storage, private and unknown SOP classes are accepted with every transfer syntax: of several, with the first one
     proposed that can be decoded. *supported* SOP classes are accepted with the transfer syntaxes named there. The peer
     gets the SCU role of the SOP classes *scu_roles*, for which it proposes it, and the SCP role of none; a SOP class
     without an answer has the default roles, which are the same (PS3.7 D.3.3.4).
     """
-    proposed, supported = list(proposed), list(supported)
-    for context in proposed:
+    supported = list(supported)
+    for context in request.presentation_context_definition_list:
         context.transfer_syntax = _with_chosen_first(context.transfer_syntax)
-    results, _ = negotiate_unrestricted(proposed, supported, None)
-    chosen = {(one.context_id, one.abstract_syntax): one.transfer_syntax for one in results if one.result == 0}
-    syntaxes = {str(one.abstract_syntax): list(one.transfer_syntax) for one in supported}
+    proposed, _ = negotiate_unrestricted(request.presentation_context_definition_list, supported, None)
+    request.presentation_context_definition_list = proposed
+    syntaxes = {str(context.abstract_syntax): list(context.transfer_syntax) for context in supported}
     for context in proposed:
-        found = chosen.get((context.context_id, context.abstract_syntax))
-        if found is not None:
-            context.transfer_syntax = list(found)
-            syntaxes.setdefault(str(context.abstract_syntax), []).extend(found)
+        if context.result == 0:
+            syntaxes.setdefault(str(context.abstract_syntax), []).extend(context.transfer_syntax)
     contexts = [build_context(sop_class, list(dict.fromkeys(found))) for sop_class, found in syntaxes.items()]
     for context in contexts:
         if context.abstract_syntax in scu_roles:

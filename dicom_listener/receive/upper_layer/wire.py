@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
-    from pynetdicom.association import Association
+    from dicom_listener.receive.upper_layer.association import Association
 
 #: Bytes of an A-ASSOCIATE-RQ: 128 contexts that each propose all 45 transfer syntaxes have about 180 KB.
 MAX_ASSOCIATE_RQ_BYTES = 256 * 1024
@@ -44,33 +44,26 @@ SEND_SECONDS = 30
 
 
 class Wire(AssociationSocket):
-    """Socket of an association; pynetdicom asks `ready`, then reads a PDU by `recv`.
+    """Socket of *association*; pynetdicom asks `ready`, then reads a PDU by `recv`.
 
-    *serve* reads PDUs by `peek` and `take`, until one is in the buffer that pynetdicom must read; it returns False if
-    there is none. *lose* ends the association if a PDU of pynetdicom cannot be written. *stopping* is polled every
-    TICK_SECONDS, so that a stop does not wait for an idle peer.
+    The association's `serve` reads PDUs by `peek` and `take`, until one is in the buffer that pynetdicom must read; it
+    returns False if there is none. Its server's stop signal is polled every TICK_SECONDS: a stop does not wait for an
+    idle peer.
     """
 
-    def __init__(
-        self,
-        association: Association,
-        connection: socket.socket,
-        serve: Callable[[], bool],
-        lose: Callable[[ConnectionClosed], None],
-        stopping: Callable[[], bool],
-    ) -> None:
+    def __init__(self, association: Association, connection: socket.socket) -> None:
         super().__init__(association, client_socket=connection)
-        self._serve = serve
-        self._lose = lose
-        self._stopping = stopping
-        self._maximum: int = association.ae.maximum_pdu_size
+        self._association = association
+        self._maximum = association.ae.maximum_pdu_size
         #: The socket that is read and written; pynetdicom sets its own attribute to None.
         self._connection = connection
         # Timeouts of the kernel: with Python's own, a poll precedes each call.
         connection.settimeout(None)
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            connection.setsockopt(socket.SOL_SOCKET, option, TIMEVAL.pack(0, int(TICK_SECONDS * 1e6)))
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        timeout = TIMEVAL.pack(0, int(TICK_SECONDS * 1e6))
+        with contextlib.suppress(OSError):  # the peer has gone, which the first read finds
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # Resident only as far as it is used: a pending connection costs no memory.
         self._buffer = memoryview(bytearray(max(MAX_ASSOCIATE_RQ_BYTES, 2 * self._maximum) + PDU_HEADER.size))
         self._start = self._end = 0
@@ -99,7 +92,7 @@ class Wire(AssociationSocket):
 
         Never while events wait: a PDU is read in the state that the one before it has led to.
         """
-        return self.event_queue.empty() and self._serve()
+        return self.event_queue.empty() and self._association.serve()
 
     def peek(
         self, wait_seconds: float, *, associated: bool = True, on_idle: Callable[[], None] | None = None
@@ -136,7 +129,7 @@ class Wire(AssociationSocket):
         try:
             self.write(bytestream)
         except ConnectionClosed as closed:
-            self._lose(closed)
+            self._association.lose(closed)
 
     def write(self, encoded: bytes) -> None:
         """Write one PDU; raises ConnectionClosed."""
@@ -185,7 +178,7 @@ class Wire(AssociationSocket):
             if time.monotonic() > deadline:
                 cause = "timeout: the peer sent no data or was too slow"
                 raise IdleTooLong(cause) if self._start == self._end else ConnectionClosed(cause)
-            if received is None and self._stopping():
+            if received is None and self._association.server.stopping.is_set():
                 raise ConnectionClosed("the listener is stopping")
             if received is not None:
                 self._acknowledge()

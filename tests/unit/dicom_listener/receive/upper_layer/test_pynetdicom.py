@@ -6,7 +6,6 @@ A new version of pynetdicom must pass them. The last test keeps the tree to its 
 from __future__ import annotations
 
 import ast
-import queue
 import socket
 import threading
 from importlib.metadata import version
@@ -25,7 +24,7 @@ from pynetdicom.transport import AddressInformation, AssociationSocket
 from tests.fuzz import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 REPOSITORY = Path(__file__).parents[5]
 ROOTS = ("api", "db", "deploy", "dicom_listener", "worker", "tests")
@@ -78,18 +77,6 @@ class Hasty(Patient):
         return self.take()
 
 
-class Indicated(queue.Queue[Any]):
-    """Queue that hands what is put into it to a function."""
-
-    def __init__(self, handle: Callable[[Any], None]) -> None:
-        super().__init__()
-        self.handle = handle
-
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        del block, timeout
-        self.handle(item)
-
-
 class Acceptor:
     """An association of pynetdicom whose loop runs in the thread of the test, with *pdus* from the peer."""
 
@@ -102,7 +89,8 @@ class Acceptor:
         self.association.acceptor.supported_contexts = [build_context(wire.VERIFICATION)]
         self.socket = kind(self.association, pdus, connection)
         self.association.set_socket(self.socket)
-        self.association.dul.to_user_queue = Indicated(self.indicate)
+        indications: Any = self.association.dul.to_user_queue
+        indications.put = self.indicate
         self.indications: list[tuple[type, int, str]] = []
         self.queued: list[int] = []
 
