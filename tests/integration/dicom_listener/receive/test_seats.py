@@ -74,6 +74,29 @@ def test_seats_for_echo_are_limited_in_all_and_for_an_address() -> None:
     assert of_others.count(None) == seats.ECHO_SEATS - 2
 
 
+def test_oldest_pending_connections_of_an_address_make_room() -> None:
+    found = limited()
+    ended = [found.connect(str(number), "10.0.0.1") for number in range(seats.MAX_PENDING_PER_ADDRESS + 2)]
+    assert ended == [[]] * seats.MAX_PENDING_PER_ADDRESS + [["0"], ["1"]]
+    assert found.connect("other", "10.0.0.2") == []
+
+
+def test_oldest_pending_connections_of_all_make_room() -> None:
+    found = limited()
+    ended = [found.connect(str(number), f"10.0.0.{number}") for number in range(seats.MAX_PENDING + 1)]
+    assert ended == [[]] * seats.MAX_PENDING + [["0"]]
+
+
+def test_accepted_and_ended_connections_are_not_pending() -> None:
+    found = limited(max_associations=1)
+    for number in range(seats.MAX_PENDING_PER_ADDRESS):
+        assert found.connect(str(number), "10.0.0.1") == []
+    assert take(found, 0) is None
+    found.release("1")
+    assert take(found, 2) == negotiation.LOCAL_LIMIT_EXCEEDED
+    assert [found.connect(number, "10.0.0.1") for number in ("a", "b", "c")] == [[], [], ["2"]]
+
+
 @pytest.fixture
 def full(tmp_path: Path) -> Listener:
     """Listener, not yet started, with seats for two associations."""

@@ -1,0 +1,121 @@
+"""A server without an address of its own: it serves sockets that another process has accepted."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pynetdicom import evt
+
+from dicom_listener.receive.seats import Seats
+from dicom_listener.receive.services import Services
+from dicom_listener.receive.upper_layer import acceptor
+from dicom_listener.receive.upper_layer.negotiation import LOCAL_LIMIT_EXCEEDED
+from tests.fuzz import wire
+from tests.fuzz.wire import Client
+from tests.polling import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from db.settings import Settings
+    from dicom_listener.receive.peers import Peer
+    from dicom_listener.receive.upper_layer.acceptor import Server
+    from dicom_listener.receive.upper_layer.negotiation import Rejection
+
+
+class AskingSeats(Seats):
+    """Seats that record what they are asked, as those of a process that asks its parent."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings.dicom)
+        self.asked: list[tuple[str, str]] = []
+        self.rejection: Rejection | None = None
+
+    def connect(self, association_id: str, address: str) -> list[str]:
+        self.asked.append(("connect", association_id))
+        return super().connect(association_id, address)
+
+    def take(self, peer: Peer, *, echo_only: bool) -> Rejection | None:
+        self.asked.append(("take", peer.association_id))
+        return self.rejection or super().take(peer, echo_only=echo_only)
+
+    def release(self, association_id: str) -> None:
+        self.asked.append(("release", association_id))
+        super().release(association_id)
+
+
+@pytest.fixture
+def seats(settings: Settings) -> AskingSeats:
+    return AskingSeats(settings)
+
+
+@pytest.fixture
+def server(settings: Settings, seats: AskingSeats) -> Iterator[Server]:
+    services = Services(settings, seats)
+    services.open()
+    server = acceptor.create(settings, services)
+    yield server
+    assert server.stop(5) == 0
+    server.server_close()
+    services.close()
+
+
+@pytest.fixture
+def accepting() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening
+
+
+def connect(accepting: socket.socket, server: Server, association_id: str) -> Client:
+    client = Client(accepting.getsockname()[1])
+    server.serve(*accepting.accept(), association_id)
+    return client
+
+
+def test_accepted_socket_is_served_under_the_given_id(
+    accepting: socket.socket, server: Server, seats: AskingSeats
+) -> None:
+    with connect(accepting, server, "first") as client:
+        assert client.associate().echo() == 0
+        assert (server.connections, seats.taken) == (1, 1)
+        client.release()
+    wait_until(lambda: server.connections == 0)
+    assert seats.asked == [("connect", "first"), ("take", "first"), ("release", "first")]
+
+
+def test_association_is_rejected_for_the_reason_of_the_seats(
+    accepting: socket.socket, server: Server, seats: AskingSeats
+) -> None:
+    seats.rejection = LOCAL_LIMIT_EXCEEDED
+    with connect(accepting, server, "full") as client:
+        assert client.ask(wire.associate_rq()) == (wire.ASSOCIATE_RJ, bytes((0, 2, 3, 2)))
+    wait_until(lambda: seats.asked[-1] == ("release", "full"))
+
+
+def test_pending_connection_can_be_ended_from_another_thread(accepting: socket.socket, server: Server) -> None:
+    with connect(accepting, server, "old") as old, connect(accepting, server, "new") as new:
+        server.end("old")
+        server.end("unknown")
+        with pytest.raises(ConnectionError):
+            old.read()
+        assert new.associate().echo() == 0
+    wait_until(lambda: server.connections == 0)
+
+
+@pytest.mark.parametrize("event", [evt.EVT_C_STORE, evt.EVT_C_ECHO])
+def test_request_ends_with_its_event(accepting: socket.socket, server: Server, event: evt.EventType) -> None:
+    ended = []
+
+    def refuse(found: Any) -> int:
+        ended.append((found.assoc.peer.calling_ae_title, found.request.handler.finish()))
+        return 0xB000
+
+    server.bind(event, refuse)
+    with connect(accepting, server, "bound") as client:
+        client.associate()
+        statuses = {evt.EVT_C_ECHO: client.echo(), evt.EVT_C_STORE: client.store("1.2.3", wire.ct_slice("1.2.3"))}
+    assert statuses[event] == 0xB000
+    assert sorted(statuses.values()) == [0, 0xB000]
+    assert ended == [("FUZZ", 0)]
