@@ -183,6 +183,7 @@ class Api(Section):
 
     api_host: str = Field(default="127.0.0.1", description="Address that the API and the page bind to.")
     api_port: Port = Field(default=8080, description="TCP port of the API and the page.")
+    show_regions: bool = Field(default=False, description="Draw regions of affirmed findings on images.")
 
 
 class Operations(Section):

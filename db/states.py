@@ -49,7 +49,7 @@ PENDING = (DisplayedState.RECEIVING, DisplayedState.SETTLED, DisplayedState.QUEU
 
 
 class Verdict(StrEnum):
-    """Agreement of quoted cases and image on a finding; docs/evaluation.md#verdicts defines them."""
+    """Agreement of quoted cases and image on a finding; docs/grounding.md#verdicts defines them."""
 
     SUPPORTED = "supported"
     PICTURE_ONLY = "picture only"

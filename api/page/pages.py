@@ -54,11 +54,12 @@ def quarantined(request: Request, session: Database) -> Response:
 def study(request: Request, session: Database, study_id: uuid.UUID) -> Response:
     """Show one study: patient, content, report and evidence."""
     line = reading.study(session, study_id)
-    data_dir = request.app.state.settings.operations.data_dir
+    settings = request.app.state.settings
+    data_dir = settings.operations.data_dir
     context = {
         "study": line,
         "content": overview.content(session, study_id),
-        "report": reading.report(session, line),
+        "report": reading.report(session, line, settings),
         "identities": sorted(
             overview.studies(session, [line.study_instance_uid]), key=lambda other: other.identity_number
         ),

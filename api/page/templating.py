@@ -5,7 +5,7 @@ from pathlib import Path
 from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from api.page import display
+from api.page import display, verdicts
 from db.reports.versions import BANNER
 
 HERE = Path(__file__).parent
@@ -18,6 +18,14 @@ FILTERS = (
     display.priority,
     display.paragraphs,
     display.pretty,
+    verdicts.standing,
+    verdicts.pieces,
+    verdicts.words,
+    verdicts.worst,
+    verdicts.findings,
+    verdicts.named,
+    verdicts.probability,
+    verdicts.marks,
 )
 
 

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Literal
 import structlog
 
 from api.errors import ApiError, ErrorCode, NotFound, Problem
+from api.v1 import grounds
 from api.v1.schemas import Content, Evidence, Image, Report, Study, StudyWithContent
 from db.errors import ImageDamaged
 from db.operations import overview
 from db.reports import image_files, versions
+from db.reports.grounds import read as read_grounds
 from db.session import transaction
 from db.states import DisplayedState
 from db.studies.identity import conflicts
@@ -44,7 +46,7 @@ def study_with_content(session: Session, study_id: uuid.UUID) -> StudyWithConten
     return StudyWithContent(**dict(plain), content=content)
 
 
-def report(session: Session, line: overview.StudyLine) -> Report | None:
+def report(session: Session, line: overview.StudyLine, settings: Settings) -> Report | None:
     """Return the study's current report with its evidence and images, if there is one."""
     row = versions.current(session, line.id)
     if row is None:
@@ -53,13 +55,15 @@ def report(session: Session, line: overview.StudyLine) -> Report | None:
     limitations = [*([conflicts.HELD] if line.state == DisplayedState.HELD else []), *row.limitations]
     of_images, of_evidence = (_parts(row, count) for count in ("images", "evidence"))
     images = [_image(line.id, row, image, next(of_images, "")) for image in versions.images(session, row.id)]
+    cases = versions.evidence(session, row.id)
     return Report(
         **columns | {"limitations": limitations},
+        **grounds.of(row, read_grounds(session, row), cases, regions=settings.api.show_regions),
         outdated=row.revision < line.revision,
         images=images,
         pictures=images,
         remarks=limitations,
-        evidence=[Evidence(**asdict(case), part=next(of_evidence, "")) for case in versions.evidence(session, row.id)],
+        evidence=[Evidence(**asdict(case), part=next(of_evidence, "")) for case in cases],
     )
 
 

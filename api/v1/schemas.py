@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from db.errors import Reason
 from db.reports.versions import BANNER
-from db.states import DisplayedState
+from db.states import Calibration, DisplayedState, Verdict
 
 Banner = Annotated[str, Field(description="Show it wherever any part of the report is shown.")]
 
@@ -134,6 +134,73 @@ class Image(Body):
     sha256: str = Field(description="Digest of the PNG, in hexadecimal.")
 
 
+class Region(Body):
+    """Rectangle in parts of the image's width and height, from its upper left corner."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+class InImage(Body):
+    """Score of a finding in the image that shows it most, from the labels of the reference set."""
+
+    score: float = Field(description="At or above `threshold` the image shows the finding.")
+    threshold: float = Field(description="Separates reference images with the finding from those without it.")
+    image: int = Field(description="`ordinal` of the image.")
+    shares: list[float] | None = Field(
+        description="Share of each patch, row by row; they sum to the score. Null where `region` is."
+    )
+    region: Region | None = Field(description="Null unless affirmed and regions are shown (`PRELIM_SHOW_REGIONS`).")
+
+
+class Citation(Body):
+    """A sentence of an earlier case that affirms or denies a finding."""
+
+    rank: int = Field(description="`rank` of the case in `evidence`.")
+    case_id: uuid.UUID | None = Field(description="null once the case is erased.")
+    similarity: float = Field(description="Cosine similarity, -1 to 1. It says nothing about the finding.")
+    sentence: str = Field(description="Words of the earlier report; empty once the case is erased.")
+
+
+class Finding(Body):
+    """A finding that a sentence states, and what it rests on."""
+
+    name: str
+    side: str
+    zone: str
+    size: str
+    certainty: Literal["present", "uncertain", "absent"]
+    start: int = Field(description="Offset of its words in the section.")
+    end: int
+    verdict: Verdict
+    flagged: bool = Field(description="True if cases and image do not both support it: show the flag.")
+    in_image: InImage | None = Field(description="Null if not measurable.")
+    log_prob: float | None = Field(description="Natural logarithm of the probability the model gave to its words.")
+    affirmed_by: list[Citation]
+    denied_by: list[Citation]
+
+
+class Sentence(Body):
+    """A sentence of the report."""
+
+    section: Literal["findings", "impression"]
+    start: int = Field(description="Offset in the section.")
+    end: int
+    text: str
+    flagged: bool
+    findings: list[Finding]
+
+
+class Omission(Body):
+    """A finding that the image shows and the text does not mention."""
+
+    name: str
+    side: str
+    in_image: InImage
+
+
 class Report(Body):
     """One version of a study's preliminary report."""
 
@@ -144,6 +211,13 @@ class Report(Body):
     outdated: bool = Field(description="True if images arrived after this report was written.")
     findings: str
     impression: str
+    calibration: Calibration | None = Field(
+        description="Standing of the verdicts; show it beside them. Null: older report, whose findings are not stored."
+    )
+    sentences: list[Sentence] | None = Field(description="Sentences in the order of the text. Null as `calibration`.")
+    also_look_for: list[Omission] | None = Field(
+        description="Findings that the images show and the text does not mention. Null as `calibration`."
+    )
     limitations: list[str] = Field(description="Why the text may be incomplete or wrong, for its reader.")
     remarks: list[str] = Field(description="Old name of `limitations`.", deprecated=True)
     basis: str = Field(description="Images that the report is based on.")

@@ -57,10 +57,10 @@ def one_study(session: Database, study_id: uuid.UUID) -> StudyWithContent:
 
 
 @router.get("/studies/{study_id}/report", responses=_missing)
-def current_report(session: Database, study_id: uuid.UUID) -> Report:
+def current_report(request: Request, session: Database, study_id: uuid.UUID) -> Report:
     """Return the current version of the study's preliminary report; if it has no report, a 404 states the reason."""
     line = reading.study(session, study_id)
-    report = reading.report(session, line)
+    report = reading.report(session, line, request.app.state.settings)
     if report is None:
         raise _no_report(line)
     return report

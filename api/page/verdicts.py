@@ -1,0 +1,141 @@
+"""Show the findings of a report with their verdicts, in words."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from db.states import Calibration, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from api.v1.schemas import Finding, Omission, Report, Sentence
+
+#: Worst first: the order of the page, and which verdict stands for a sentence with several findings.
+ORDER = (
+    Verdict.CONTRADICTED,
+    Verdict.UNSUPPORTED,
+    Verdict.NOT_MEASURABLE,
+    Verdict.PICTURE_ONLY,
+    Verdict.SUPPORTED,
+)
+#: Words for a verdict on a finding, and on a denial.
+AFFIRMED = {
+    Verdict.CONTRADICTED: "contradicted: cases and image do not agree",
+    Verdict.UNSUPPORTED: "unsupported: neither a quoted case nor the image shows it",
+    Verdict.NOT_MEASURABLE: "not measurable in the image",
+    Verdict.PICTURE_ONLY: "image only: no quoted case affirms it",
+    Verdict.SUPPORTED: "supported by a quoted case and the image",
+}
+DENIED = {
+    Verdict.CONTRADICTED: "contradicted: cases and image do not agree",
+    Verdict.UNSUPPORTED: "unsupported: the image suggests it",
+    Verdict.NOT_MEASURABLE: "not measurable in the image",
+    Verdict.PICTURE_ONLY: "image only: no quoted case denies it",
+    Verdict.SUPPORTED: "supported by a quoted case and the image",
+}
+#: Standing of the verdicts, for the reader.
+STANDING = {
+    Calibration.UNCALIBRATED: "Verdicts are uncalibrated: how often they are wrong was not measured for this model and"
+    " reference set. A supported finding can be false.",
+    Calibration.CERTIFIED: "Verdicts are certified: their error was bounded on a named set of cases.",
+    Calibration.SUSPENDED: "The certificate of the verdicts is suspended: treat them as uncalibrated.",
+}
+
+
+class Piece(NamedTuple):
+    """A part of a paragraph: a sentence with its findings, or the text between sentences."""
+
+    text: str
+    sentence: Sentence | None
+
+
+class NumberedFinding(NamedTuple):
+    """A finding with the sentence that states it; *number* is its anchor on the page."""
+
+    number: int
+    finding: Finding
+    sentence: Sentence
+
+
+class Mark(NamedTuple):
+    """Region of a finding on an image, in percent of its sides."""
+
+    name: str
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+def standing(report: Report) -> str:
+    """Return the standing of the verdicts of a report that has any."""
+    return STANDING[report.calibration or Calibration.UNCALIBRATED]
+
+
+def pieces(report: Report, section: str) -> list[list[Piece]]:
+    """Return the paragraphs of a section as pieces; a report without stored sentences has one piece a paragraph."""
+    text: str = getattr(report, section)
+    found, offset = [], 0
+    for line in text.split("\n"):
+        if line.strip():
+            found.append(list(_pieces(report, section, offset, offset + len(line))))
+        offset += len(line) + 1
+    return found
+
+
+def _pieces(report: Report, section: str, start: int, end: int) -> Iterator[Piece]:
+    text, at = getattr(report, section), start
+    for sentence in report.sentences or ():
+        if sentence.section == section and start <= sentence.start < end:
+            if between := text[at : sentence.start].strip():
+                yield Piece(between, None)
+            yield Piece(sentence.text, sentence)
+            at = sentence.end
+    if rest := text[at:end].strip():
+        yield Piece(rest, None)
+
+
+def words(finding: Finding) -> str:
+    """Return the words for the verdict on a finding."""
+    return (DENIED if finding.certainty == "absent" else AFFIRMED)[finding.verdict]
+
+
+def worst(sentence: Sentence) -> Finding | None:
+    """Return the finding of a sentence whose verdict stands for all of them: a flagged one before any other."""
+    return min(sentence.findings, key=_order, default=None)
+
+
+def findings(report: Report) -> list[NumberedFinding]:
+    """Return the findings of a report, those to check first."""
+    stated = [(finding, sentence) for sentence in report.sentences or () for finding in sentence.findings]
+    numbered = [NumberedFinding(number, *pair) for number, pair in enumerate(stated, start=1)]
+    return sorted(numbered, key=lambda one: _order(one.finding))
+
+
+def _order(finding: Finding) -> tuple[bool, bool, int]:
+    return not finding.flagged, finding.certainty == "absent", ORDER.index(finding.verdict)
+
+
+def named(finding: Finding | Omission) -> str:
+    """Return the name of a finding with its attributes: "small left pleural effusion", "left upper nodule"."""
+    attributes = [getattr(finding, name, "") for name in ("size", "side", "zone")]
+    return " ".join(filter(None, [*attributes, finding.name]))
+
+
+def probability(log_prob: float) -> str:
+    """Return a probability given by its natural logarithm, with two digits."""
+    return f"{math.exp(log_prob):.2g}"
+
+
+def marks(report: Report, image: int) -> list[Mark]:
+    """Return the regions of affirmed findings on an image, one for each finding and side."""
+    found: dict[str, Mark] = {}
+    for _, finding, _ in findings(report):
+        score = finding.in_image
+        if score and score.region and score.image == image:
+            name = f"{finding.side} {finding.name}".strip()
+            sides = (score.region.left, score.region.top, score.region.width, score.region.height)
+            found[name] = Mark(name, *(round(100 * value, 2) for value in sides))
+    return list(found.values())

@@ -1,0 +1,81 @@
+"""Grounds of a report's findings as the API publishes them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from api.v1.schemas import Citation, Finding, InImage, Omission, Region, Sentence
+from db.reports.grounds import is_flagged
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from db.models import Report
+    from db.reports.grounds import GroundedFinding, GroundedSentence, Grounds
+    from db.reports.grounds import InImage as Stored
+    from db.reports.versions import EvidenceLine
+
+
+def of(report: Report, grounds: Grounds | None, cases: Sequence[EvidenceLine], *, regions: bool) -> dict[str, Any]:
+    """Return the fields of a report that hold its grounds; None for a report without stored ones.
+
+    Without *regions* no score says where it comes from.
+    """
+    if grounds is None:
+        return dict.fromkeys(("sentences", "also_look_for"))
+    of_rank = {case.rank: case for case in cases}
+    return {
+        "sentences": [_sentence(report, one, of_rank, regions=regions) for one in grounds.sentences],
+        "also_look_for": [
+            Omission(name=one.name, side=one.side, in_image=_in_image(one.in_image, regions=regions))
+            for one in grounds.omitted
+        ],
+    }
+
+
+def _sentence(report: Report, sentence: GroundedSentence, cases: dict[int, EvidenceLine], *, regions: bool) -> Sentence:
+    findings = [_finding(one, cases, regions=regions) for one in sentence.findings]
+    return Sentence(
+        section=sentence.section,
+        start=sentence.start,
+        end=sentence.end,
+        text=getattr(report, sentence.section)[sentence.start : sentence.end],
+        flagged=any(finding.flagged for finding in findings),
+        findings=findings,
+    )
+
+
+def _finding(finding: GroundedFinding, cases: dict[int, EvidenceLine], *, regions: bool) -> Finding:
+    same = ("name", "side", "zone", "size", "certainty", "start", "end", "verdict", "log_prob")
+    return Finding(
+        **{name: getattr(finding, name) for name in same},
+        flagged=is_flagged(finding.certainty, finding.verdict),
+        in_image=finding.in_image and _in_image(finding.in_image, regions=regions),
+        affirmed_by=_cited(finding, cases, "affirms"),
+        denied_by=_cited(finding, cases, "denies"),
+    )
+
+
+def _cited(finding: GroundedFinding, cases: dict[int, EvidenceLine], stance: str) -> list[Citation]:
+    return [
+        Citation(
+            rank=one.rank,
+            case_id=cases[one.rank].case_id,
+            similarity=cases[one.rank].similarity,
+            sentence=one.sentence,
+        )
+        for one in finding.cited
+        if one.stance == stance
+    ]
+
+
+def _in_image(stored: Stored, *, regions: bool) -> InImage:
+    shown = stored.region is not None and regions
+    region = dict(zip(Region.model_fields, stored.region or (), strict=False)) if shown else None
+    return InImage(
+        score=stored.score,
+        threshold=stored.threshold,
+        image=stored.image,
+        shares=stored.shares if shown else None,
+        region=None if region is None else Region(**region),
+    )
