@@ -144,17 +144,17 @@ class Association(association.Association):
     def _run(self) -> None:
         try:
             self.dul.run_reactor()
-        # pynetdicom's decoder raises many types of exceptions for malformed bytes.
-        except Exception as error:
-            if self.requestor.primitive is not None and self.end is None:
+        # pynetdicom's decoder raises many types of exceptions for malformed bytes, also for those of an A-ABORT.
+        except Exception:
+            if self.requestor.primitive is None:
+                content = bytes((0, 0, SERVICE_PROVIDER, pdus.INVALID_PARAMETER))
+                self.wire.send(pdus.PDU_HEADER.pack(pdus.ABORT, len(content)) + content)
+            elif self.end is None:
                 raise
-            self._note("association.aborted", f"malformed A-ASSOCIATE-RQ ({type(error).__name__})")
-            self.wire.send(
-                pdus.PDU_HEADER.pack(pdus.ABORT, 4) + bytes((0, 0, SERVICE_PROVIDER, pdus.INVALID_PARAMETER))
-            )
         if self.fault is not None:
             raise self.fault
-        if self.requestor.primitive is None:
+        if self.end is None:
+            self.is_check = False
             self._note("association.aborted", "malformed A-ASSOCIATE-RQ, or an unknown version of the protocol")
 
     def _has_request(self) -> bool:

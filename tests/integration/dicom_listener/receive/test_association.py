@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,13 +11,27 @@ from structlog.testing import capture_logs
 
 from dicom_listener.receive.listener import Listener
 from dicom_listener.spool.associations import AssociationMarks, Transfer
-from tests.fuzz.wire import P_DATA_TF, Client, c_store_rq, ct_slice, pdu, pdv
-from tests.integration.dicom_listener.listening import slot_of_listener
+from tests.fuzz.wire import (
+    ABORT,
+    ASSOCIATE_RQ,
+    P_DATA_TF,
+    RELEASE_RP,
+    RELEASE_RQ,
+    Client,
+    associate_rq,
+    c_store_rq,
+    ct_slice,
+    pdu,
+    pdv,
+)
+from tests.integration.dicom_listener.listening import connections, slot_of_listener
 from tests.polling import wait_until
 
 if TYPE_CHECKING:
     from db.settings import Settings
 
+REQUEST = associate_rq()
+UNREADABLE = "malformed A-ASSOCIATE-RQ, or an unknown version of the protocol"
 FIELDS = ("association_id", "address", "calling_ae_title", "called_ae_title")
 
 
@@ -75,3 +90,28 @@ def test_associations_of_a_killed_listener_broke_off(settings: Settings, marks: 
     with Listener(settings):
         assert [mark.association_id for mark in marks.broken()] == ["earlier"]
         assert marks.open() == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "event", "cause"),
+    [
+        (REQUEST.replace(bytes((0, 1, 0, 0)), bytes((0, 2, 0, 0)), 1), "association.aborted", UNREADABLE),
+        (REQUEST.replace(bytes((0x20, 0)), bytes((0x20, 1)), 1)[:-9], "association.lost", None),
+        (pdu(ASSOCIATE_RQ, REQUEST[6:-20]), "association.aborted", UNREADABLE),
+        (REQUEST + pdu(ABORT, bytes((0, 0, 2, 99))), "association.aborted", "A-ABORT of the peer"),
+        (REQUEST + pdu(ABORT, b""), "association.aborted", "A-ABORT of the peer"),
+        (REQUEST + pdu(RELEASE_RQ, b"\1" * 9), "association.released", None),
+        (REQUEST + REQUEST, "association.aborted", "PDU type 1 in an association"),
+        (REQUEST + pdu(RELEASE_RP, bytes(4)), "association.aborted", "PDU type 6 in an association"),
+        (pdu(RELEASE_RQ, bytes(4)), "association.aborted", "PDU type 5 before an association"),
+    ],
+)
+def test_every_end_has_one_line_with_its_cause(listener: Listener, sent: bytes, event: str, cause: str | None) -> None:
+    with capture_logs() as lines:
+        with Client(listener.port) as client:
+            client.send(sent)
+            client.connection.shutdown(socket.SHUT_WR)
+            wait_until(lambda: lines != [])
+        wait_until(lambda: connections() == 0)
+    [line] = lines
+    assert (line["event"], line.get("cause")) == (event, cause or line.get("cause"))
