@@ -37,7 +37,8 @@ def _query(sql: str) -> TextClause:
     """Insert into *sql* the conditions of a claimable job and the time before which a message counts as lost."""
     return text(
         sql.format(
-            waiting="state = 'queued' AND available_at <= clock_timestamp()",
+            # As text for the plan: db.jobs.claims.CLAIM.
+            waiting="state = 'queued' AND (available_at <= clock_timestamp())::text <> 'false'",
             lost_before="clock_timestamp() - make_interval(secs => :seconds)",
         )
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import event, text
 
+from db.jobs import claims, wakeups
 from db.models import ReferenceCase
 from db.operations import outcomes, overview, queue_figures
 from db.operations.alarms import raised
@@ -15,6 +16,7 @@ from db.session import engine, transaction
 from db.settings import Settings
 from db.states import DisplayedState
 from db.studies import lifecycle
+from tests.integration.db.conftest import Arrivals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,6 +64,48 @@ def test_query_reads_no_growing_table_as_a_whole(session: Session, query: str) -
     for plan in plans(session, QUERIES[query]):
         for table in GROWING:
             assert f"Seq Scan on {table}" not in plan, plan
+
+
+CLAIMS: dict[str, Callable[[Session], object]] = {
+    "claim": lambda session: claims.claim_next(session, owner="w", lease_seconds=60),
+    "claim beside others": lambda session: claims.claim_next(
+        session, owner="w", lease_seconds=60, poison_candidates=False
+    ),
+    "next": wakeups.next_waiting,
+}
+
+#: Three queued jobs among ended ones.
+COPY_STUDY_AND_JOB = (
+    """
+    INSERT INTO studies
+    SELECT (jsonb_populate_record(studies, jsonb_build_object('id', uuidv7(), 'study_instance_uid', '2.25.' || n))).*
+    FROM studies, generate_series(1, 600) AS n
+    """,
+    """
+    INSERT INTO jobs
+    SELECT (jsonb_populate_record(jobs, jsonb_build_object(
+        'id', uuidv7(), 'study_id', studies.id, 'urgent_at', now() - random() * interval '1 day',
+        'state', CASE WHEN studies.study_instance_uid IN ('2.25.1', '2.25.2') THEN 'queued' ELSE 'finished' END))).*
+    FROM jobs, studies WHERE studies.id <> jobs.study_id
+    """,
+)
+
+
+@pytest.mark.parametrize("query", CLAIMS)
+def test_claim_reads_the_queue_in_its_order_after_statistics_of_a_short_one(
+    database_url: str, session: Session, query: str
+) -> None:
+    arrivals = Arrivals(database_url)
+    arrivals.image()
+    arrivals.settle()
+    with transaction(database_url) as other:
+        for statement in (*COPY_STUDY_AND_JOB, "ANALYZE jobs"):
+            other.execute(text(statement))
+
+    (plan,) = plans(session, CLAIMS[query])
+
+    assert "jobs_queued" in plan
+    assert "Sort" not in plan, plan
 
 
 def plans(session: Session, query: Callable[[Session], object]) -> list[str]:
