@@ -118,7 +118,9 @@ def extend_lease(session: Session, claim: Claim, *, lease_seconds: float) -> Non
 
 
 #: The study is locked before its job, as everywhere (lifecycle.lock); the UPDATE sees changes made before the lock.
-FINISH = text("""
+#: One statement with the report saves a round trip. Its version is the next one although it is read before the lock:
+#: the job could not be claimed before the study's earlier one had ended.
+FINISH = versions.insert_for("""
     WITH study AS (
         SELECT id FROM studies WHERE id = :study_id FOR UPDATE
     ), job AS (
@@ -126,32 +128,25 @@ FINISH = text("""
         FROM study
         WHERE jobs.id = :job_id AND jobs.study_id = study.id AND jobs.fence = :fence
             AND jobs.claim_token = :token AND jobs.state = 'running'
-        RETURNING jobs.study_id, jobs.revision
+        RETURNING jobs.id, jobs.study_id, jobs.revision, jobs.fence
+    ), ended AS (
+        UPDATE studies SET state = 'reported', reason = NULL, detail = NULL
+        FROM job
+        WHERE studies.id = job.study_id AND studies.revision = job.revision AND studies.state = 'settled'
+        RETURNING studies.id AS study_id, job.id AS job_id, job.revision, job.fence
     )
-    UPDATE studies SET state = 'reported', reason = NULL, detail = NULL
-    FROM job
-    WHERE studies.id = job.study_id AND studies.revision = job.revision AND studies.state = 'settled'
-    RETURNING studies.id
 """)
 
 
 def finish(session: Session, claim: Claim, draft: Draft, image_files: Sequence[str] = ()) -> None:
     """End the job with its report, whose version is the study's next one; raises StaleFence if it was taken away.
 
-    *image_files* are the paths of the draft's images if they are in files (db.reports.image_files).
+    *image_files* are the paths of the draft's images if they are in files (db.reports.image_files). Raises
+    PermanentFailure if the draft cannot be stored.
     """
     names = {"study_id": claim.study_id, "job_id": claim.job_id, "fence": claim.fence, "token": claim.token}
-    if session.execute(FINISH, names).one_or_none() is None:
+    if not versions.insert(session, FINISH, names, draft, image_files):
         raise _stale(claim)
-    versions.insert(
-        session,
-        draft,
-        image_files,
-        study_id=claim.study_id,
-        job_id=claim.job_id,
-        revision=claim.revision,
-        fence=claim.fence,
-    )
 
 
 def not_reportable(session: Session, claim: Claim, reason: Reason, detail: str) -> None:

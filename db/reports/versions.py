@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, select, text
 from sqlalchemy.orm import defer
 
 from db.models import Evidence, ReferenceCase, Report, ReportImage
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import uuid
     from collections.abc import Sequence
 
+    from sqlalchemy import TextClause
     from sqlalchemy.orm import Session
 
     from db.reports.grounds import Grounds
@@ -68,6 +69,11 @@ class Draft:
     #: None only for drafts without findings to store, in tests.
     grounds: Grounds | None = None
 
+    @property
+    def calibration(self) -> str | None:
+        """The calibration of its findings."""
+        return self.grounds.calibration if self.grounds else None
+
 
 @dataclass(frozen=True, slots=True)
 class EvidenceLine:
@@ -85,34 +91,47 @@ class EvidenceLine:
     body_part: str | None
 
 
-#: Under the study's lock (db.jobs.claims.finish), so that no two reports take the same number.
-NEXT_VERSION = func.coalesce(
-    select(func.max(Report.version)).where(Report.study_id == bindparam("its_study")).scalar_subquery(), 0
-)
-#: Built once, because building the statement takes longer than executing it.
-INSERT = Report.__table__.insert().values(version=NEXT_VERSION + 1)  # type: ignore[attr-defined]
+#: Columns with the values of the ended job, and of the draft; the database fills the others.
+_FROM_JOB = ("study_id", "job_id", "revision", "fence")
+_FROM_DRAFT = [
+    column for column in Report.__table__.columns if column.name not in {"id", "version", "created_at", *_FROM_JOB}
+]
+#: Text, because SQLAlchemy's INSERT takes longer to build than the database to execute.
+_INSERT = """{ended}
+    INSERT INTO reports (id, version, {job}, {draft})
+    SELECT uuidv7(),
+        (SELECT coalesce(max(version), 0) + 1 FROM reports AS earlier WHERE earlier.study_id = ended.study_id),
+        {job}, {parameters}
+    FROM ended
+    RETURNING id
+"""
+
+
+def insert_for(ended: str) -> TextClause:
+    """Return the statement that ends a job and inserts its report.
+
+    *ended* is the WITH clause whose query `ended` returns study_id, job_id, revision and fence of the job, under the
+    study's lock, or no row.
+    """
+    names = [column.name for column in _FROM_DRAFT]
+    parameters = ", ".join(f":{name}" for name in names)
+    statement = _INSERT.format(ended=ended, job=", ".join(_FROM_JOB), draft=", ".join(names), parameters=parameters)
+    return text(statement).bindparams(*(bindparam(column.name, type_=column.type) for column in _FROM_DRAFT))
 
 
 def insert(
-    session: Session,
-    draft: Draft,
-    image_files: Sequence[str] = (),
-    *,
-    study_id: uuid.UUID,
-    job_id: uuid.UUID,
-    revision: int,
-    fence: int,
-) -> None:
-    """Insert the next version; called by db.jobs.claims.finish, which holds the study's lock.
+    session: Session, statement: TextClause, job: dict[str, Any], draft: Draft, image_files: Sequence[str] = ()
+) -> bool:
+    """Insert the next version by a statement of `insert_for`; return whether the job was ended.
 
-    *image_files* are the paths of the draft's images if they are in files. Raises PermanentFailure if the draft cannot
-    be stored.
+    *job* has the parameters of its WITH clause. *image_files* are the paths of the draft's images if they are in files.
+    Raises PermanentFailure if the draft cannot be stored.
     """
     draft = storable(draft)
-    job = {"study_id": study_id, "its_study": study_id, "job_id": job_id, "revision": revision, "fence": fence}
-    columns = {name: getattr(draft, name) for name in Draft.__dataclass_fields__ if name in Report.__table__.columns}
-    columns["calibration"] = draft.grounds.calibration if draft.grounds else None
-    report_id = session.scalars(INSERT.returning(Report.id), {**job, **columns}).one()
+    columns = {column.name: getattr(draft, column.name) for column in _FROM_DRAFT}
+    report_id = session.scalar(statement, {**job, **columns})
+    if report_id is None:
+        return False
     for rank, quoted in enumerate(draft.evidence, start=1):
         session.add(Evidence(report_id=report_id, rank=rank, **asdict(quoted)))
     if draft.grounds:
@@ -125,6 +144,7 @@ def insert(
         session.add(ReportImage(report_id=report_id, ordinal=ordinal, **columns))
         # One statement for each: together they can take longer than a statement may.
         session.flush()
+    return True
 
 
 def current(session: Session, study_id: uuid.UUID) -> Report | None:
