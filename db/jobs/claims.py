@@ -56,13 +56,14 @@ class Claim:
 
 #: One statement on the database's clock. SKIP LOCKED: concurrent claims do not wait for each other.
 #: Jobs of an owner count unless an earlier process with its name claimed them.
+#: Not durable: a claim undone by a crash of the server is made again; the token rejects the first one's result.
 #: Compared as text: PostgreSQL takes `<>` for frequent and a boolean for rare, and after statistics of a short queue
 #: it would read and sort all waiting jobs at each claim, for the one that it expects to meet a rare condition.
 CLAIM = text("""
     UPDATE jobs
     SET state = 'running', fence = fence + 1, claim_token = gen_random_uuid(), attempt = attempt + 1, owner = :owner,
         claimed_at = clock_timestamp(), lease_until = clock_timestamp() + make_interval(secs => :lease_seconds)
-    WHERE id = (
+    WHERE set_config('synchronous_commit', 'off', true) = 'off' AND id = (
         SELECT id FROM jobs
         WHERE state = 'queued' AND (priority <= 0 OR NOT :routine_only)
             AND (CASE WHEN available_at > clock_timestamp() THEN false
