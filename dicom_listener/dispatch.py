@@ -18,7 +18,7 @@ from db.jobs import celery_app, wakeups
 from db.jobs import rescue as expired_jobs
 from db.logs import frames
 from db.operations import disk, heartbeats
-from db.session import limit_statements, transaction
+from db.session import limit_statements, statements, transaction
 from db.studies import procedure_steps, settling
 from db.studies.transfers import break_off
 from dicom_listener.commitment import deliver
@@ -128,7 +128,7 @@ def rescue(settings: Settings) -> int:
 
 def announce(settings: Settings, app: celery_app.App) -> int:
     """Send wake-up messages for waiting jobs, again if Redis has lost them; returns the number sent."""
-    with transaction(settings.database()) as session:
+    with statements(settings.database()) as session:
         if not wakeups.has_unannounced(session):
             return 0
     if app.outage.resting:
@@ -138,8 +138,7 @@ def announce(settings: Settings, app: celery_app.App) -> int:
     except celery_app.BROKER_ERRORS as error:
         app.outage.failed(error)
         return 0
-    # Not durable: after a crash of PostgreSQL the messages are sent once more.
-    with transaction(settings.database(), durable=False) as session:
+    with statements(settings.database()) as session:
         jobs_to_send = wakeups.take(session, in_queue=in_queue, lost_after_seconds=settings.queue.redeliver_seconds)
     return _send(settings, app, jobs_to_send)
 

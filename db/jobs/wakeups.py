@@ -45,6 +45,7 @@ def _query(sql: str) -> TextClause:
 
 
 #: As many jobs as messages are missing, the most urgent first. SKIP LOCKED: several dispatchers share the work.
+#: Not durable: after a crash of PostgreSQL the messages are sent once more.
 TAKE = _query("""
     WITH taken AS (
         SELECT id FROM jobs
@@ -55,7 +56,10 @@ TAKE = _query("""
         )
         FOR UPDATE SKIP LOCKED
     ), announced AS (
-        UPDATE jobs SET sent_at = clock_timestamp() FROM taken WHERE jobs.id = taken.id RETURNING jobs.id, urgent_at
+        UPDATE jobs SET sent_at = clock_timestamp()
+        FROM taken
+        WHERE jobs.id = taken.id AND set_config('synchronous_commit', 'off', true) = 'off'
+        RETURNING jobs.id, urgent_at
     )
     SELECT id FROM announced ORDER BY urgent_at
 """)
