@@ -174,6 +174,8 @@ def engine(url: str, limits: Limits | None = None) -> Engine:
         pool_size=_process.connections,
         # The number of connections of an installation must be known: docs/deploy.md has the sum.
         max_overflow=0,
+        # The connection used last needs no check, and the server has planned its statements.
+        pool_use_lifo=True,
         pool_timeout=POOL_SECONDS,
         # The values of a row must not be in an error's text: they may be patient data.
         hide_parameters=True,
