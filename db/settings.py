@@ -50,13 +50,12 @@ class Dicom(Section):
     tls_certificate: Path | None = Field(
         default=None, description="PEM certificate of the listener; if set, only DICOM over TLS is accepted."
     )
-    tls_key: Path | None = Field(
-        default=None, description="PEM private key, if the certificate file does not contain it."
-    )
+    tls_key: Path | None = Field(None, description="PEM private key, if the certificate file does not contain it.")
     tls_client_ca: Path | None = Field(
         default=None,
         description="PEM certificates of the CAs that sign peers' certificates; if set, peers must present one.",
     )
+    listener_processes: int | None = Field(None, ge=1, description="Processes; unset: one for each core, 4 at most.")
     mpps: bool = Field(
         default=False, description="Accept Modality Performed Procedure Step; COMPLETED settles a study immediately."
     )

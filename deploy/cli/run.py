@@ -57,9 +57,9 @@ def migrate() -> None:
 @command()
 def listen() -> None:
     """Run the DICOM listener, which receives studies."""
-    from dicom_listener.receive import listener
+    from dicom_listener.receive.prefork import parent
 
-    listener.run(server_settings("dicom"))
+    parent.run(server_settings("dicom"))
 
 
 @command()

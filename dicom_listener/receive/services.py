@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dicom_listener.receive.dimse import Command
     from dicom_listener.receive.handlers import RequestHandler
     from dicom_listener.receive.peers import Peer
+    from dicom_listener.receive.prefork.parent_seats import ParentSeats
     from dicom_listener.receive.upper_layer.negotiation import Context, Rejection
     from dicom_listener.spool.associations import Transfer
 
@@ -43,7 +44,7 @@ STEP_HANDLERS = {dimse.N_CREATE_RQ: StepCreateHandler, dimse.N_SET_RQ: StepSetHa
 class Services:
     """State shared by the associations of one listener: spool, peers, seats, refusals."""
 
-    def __init__(self, settings: Settings, seats: Seats | None = None) -> None:
+    def __init__(self, settings: Settings, seats: Seats | ParentSeats | None = None) -> None:
         self._settings = settings
         self._spool = Spool(settings.spool)
         self._refusals = RefusalCounter()
@@ -55,7 +56,10 @@ class Services:
         #: Error of the last attempt to write the status.
         self._status_failure: str | None = None
         #: Limits of the connections.
-        self.seats = seats or Seats(settings.dicom)
+        self.seats: Seats | ParentSeats = seats or Seats(settings.dicom)
+        #: The last beat of the parent, if there are several processes, and whether another one replaces this.
+        self.parent: dict[str, Any] | None = None
+        self.draining = False
 
     def open(self) -> None:
         """Own a slot of the spool and recover it; raises ConfigurationError if the spool is unfit."""
@@ -122,6 +126,8 @@ class Services:
             "process": heartbeats.name(),
             "open": self.seats.taken,
             "limit": self._settings.dicom.max_associations,
+            "parent": self.parent,
+            "draining": self.draining,
             "refused": self._refusals.by_sender()[:MAX_SENDERS],
             "causes": self._refusals.by_cause(),
         }

@@ -2,10 +2,11 @@
 
     python -m tests.fuzz.listener --seed 1 --seconds 60
     python -m tests.fuzz.listener --seed 1 --case 1234
+    python -m tests.fuzz.listener --processes 2
 
-The listener runs in its own process. Each case is a mutated session of a sender. After each, a valid C-ECHO must
-succeed. Every CHECK_EVERY cases and at the end, memory must have grown by no more than MEMORY_BYTES, and threads and
-file descriptors not at all; at the end, every acknowledged object must be on the disk, complete.
+The listener runs in its own process, or in several. Each case is a mutated session of a sender. After each, a valid
+C-ECHO must succeed. Every CHECK_EVERY cases and at the end, memory must have grown by no more than MEMORY_BYTES, and
+threads and file descriptors not at all; at the end, every acknowledged object must be on the disk, complete.
 """
 
 from __future__ import annotations
@@ -54,26 +55,38 @@ class Subject:
     """The listener under test."""
 
     port: int
+    #: The only process, or the parent of the others.
     pid: int
     spool: Path
     #: SOP Instance UIDs of C-STOREs that were answered with success.
     acknowledged: set[str] = field(default_factory=set)
 
+    @property
+    def children(self) -> list[int]:
+        """Process ids of the children."""
+        return list(map(int, Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()))
+
     def resources(self) -> tuple[int, int, int]:
-        """Resident bytes, threads, open descriptors."""
-        proc = Path(f"/proc/{self.pid}")
-        status = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
-        return int(status["VmRSS"].split()[0]) * 1024, int(status["Threads"]), len(list((proc / "fd").iterdir()))
+        """Resident bytes, threads, open descriptors, of all processes."""
+        each = [_resources(Path(f"/proc/{pid}")) for pid in (self.pid, *self.children)]
+        memory, threads, descriptors = map(sum, zip(*each, strict=True))
+        return memory, threads, descriptors
+
+
+def _resources(proc: Path) -> tuple[int, int, int]:
+    status = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
+    return int(status["VmRSS"].split()[0]) * 1024, int(status["Threads"]), len(list((proc / "fd").iterdir()))
 
 
 @contextlib.contextmanager
-def listening(folder: Path) -> Iterator[Subject]:
-    """Run a listener in its own process."""
+def listening(folder: Path, before: str = "", **values: object) -> Iterator[Subject]:
+    """Run a listener in a process of its own, with *values* as settings; *before* has statements to run first."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    code = "from pathlib import Path; from db.settings import Settings; from dicom_listener.receive import listener; "
-    code += f"listener.run(Settings(data_dir=Path({str(folder)!r}), dicom_port={port}))"
+    values = {"listener_processes": 1, "data_dir": str(folder), "dicom_port": port, **values}
+    code = "from db.settings import Settings; from dicom_listener.receive.prefork import children, parent; "
+    code += f"from dicom_listener.receive import status_file\n{before}\nparent.run(Settings(**{values!r}))"
     with (folder / "listener.log").open("wb") as log:
         process = subprocess.Popen([sys.executable, "-c", code], stdout=log, stderr=log)
     try:
@@ -178,9 +191,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--case", type=int, help="run this case alone")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, listening(Path(name)) as subject:
+    processes = arguments.processes
+    with tempfile.TemporaryDirectory() as name, listening(Path(name), listener_processes=processes) as subject:
         if arguments.case is not None:
             run_case(subject, arguments.seed, arguments.case)
             cases = 1

@@ -1,0 +1,255 @@
+"""Several listener processes: shared limits, killed, frozen, full and replaced ones; nothing acknowledged is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dicom_listener.receive import status_file
+from dicom_listener.spool import file_meta, slots
+from dicom_listener.spool.durable import Spool
+from dicom_listener.spool.waiting import received
+from tests.fuzz.listener import Subject, fuzz, listening
+from tests.fuzz.wire import LAST, P_DATA_TF, Client, c_store_rq, ct_slice, echoes, pdu, pdv, status
+from tests.polling import runs, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: Instead of ten and two seconds.
+QUICK = "children.FROZEN_SECONDS = children.SILENT_SECONDS = 2.0; status_file.WRITE_SECONDS = 0.2"
+LIMIT = 6
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
+    """Two processes, which the tests damage one after the other."""
+    folder = tmp_path_factory.mktemp("processes")
+    with listening(folder, QUICK, listener_processes=2, max_associations=LIMIT) as subject:
+        wait_until(lambda: len(statuses(subject)) == 2)
+        yield subject
+
+
+@pytest.fixture
+def pair(subject: Subject) -> Iterator[tuple[int, int, Client, Client]]:
+    """Both processes, and an association with each, which has stored an object."""
+    wait_until(lambda: len(statuses(subject)) == 2)
+    with Client(subject.port) as first, Client(subject.port) as second:
+        for client in (first, second):
+            store(subject, client.associate())
+        pids = [server_of(subject, client) for client in (first, second)]
+        assert len(set(pids)) == 2, "the process with the fewest gets the next one"
+        yield pids[0], pids[1], first, second
+
+
+def store(subject: Subject, client: Client) -> None:
+    """Store a new object."""
+    uid = f"2.25.{uuid.uuid4().int}"
+    assert client.store(uid, ct_slice(uid, pixels=20_000)) == 0
+    subject.acknowledged.add(uid)
+
+
+def stored(subject: Subject) -> set[str]:
+    contents = [path.read_bytes() for path in received(Spool(subject.spool))]
+    return {file_meta.decode(content).sop_instance_uid for content in contents}
+
+
+def statuses(subject: Subject) -> list[dict[str, Any]]:
+    found = [status_file.read(slot.status) for slot in Spool(subject.spool).slots()]
+    return [each for each in found if each and runs(int(each["process"].rpartition(":")[2]))]
+
+
+def server_of(subject: Subject, client: Client) -> int:
+    """Return the process that serves a connection."""
+    ports = {client.connection.getsockname()[1]}
+    [pid] = [pid for pid in subject.children if served_ports(pid) & ports]
+    return pid
+
+
+def served_ports(pid: int) -> set[int]:
+    """Return the remote ports of the connections of a process."""
+    inodes = {}
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        inodes[f"socket:[{fields[9]}]"] = int(fields[2].rpartition(":")[2], 16)
+    links = set()
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            links.add(str(path.readlink()))
+    return {port for inode, port in inodes.items() if inode in links}
+
+
+def is_cut(client: Client) -> bool:
+    """Return whether the listener has closed the connection."""
+    try:
+        return client.echo() != 0
+    except (ConnectionError, AssertionError, TimeoutError):
+        return True
+
+
+def test_limits_count_the_associations_of_all_processes(subject: Subject) -> None:
+    with contextlib.ExitStack() as clients:
+        for _ in range(LIMIT):
+            clients.enter_context(Client(subject.port)).associate()
+        with Client(subject.port) as one_more, pytest.raises(AssertionError, match="local limit|\\(3,"):
+            one_more.associate()
+        wait_until(lambda: [each["open"] for each in statuses(subject)] == [3, 3])
+        wait_until(lambda: {each["parent"]["open"] for each in statuses(subject)} == {LIMIT})
+    with Client(subject.port) as client:
+        wait_until(lambda: not any(each["open"] for each in statuses(subject)))
+        client.associate()
+
+
+def test_killed_process_cuts_no_association_of_another(subject: Subject, pair: tuple[int, int, Client, Client]) -> None:
+    killed, other, cut, kept = pair
+    os.kill(killed, signal.SIGKILL)
+    assert is_cut(cut)
+    store(subject, kept)
+    wait_until(lambda: len(subject.children) == 2)
+    assert other in subject.children
+    assert all(echoes(subject.port) for _ in range(10))
+    assert subject.acknowledged <= stored(subject)
+
+
+def test_replaced_processes_refuse_and_cut_nobody(subject: Subject, pair: tuple[int, int, Client, Client]) -> None:
+    before = set(pair[:2])
+    uid = f"2.25.{uuid.uuid4().int}"
+    data_set = ct_slice(uid, pixels=20_000)
+    pair[2].send(pdu(P_DATA_TF, pdv(3, 3, c_store_rq(uid)) + pdv(3, 0, data_set[:10_000])))
+    os.kill(subject.pid, signal.SIGHUP)
+    wait_until(lambda: echoes(subject.port) and len(set(subject.children) - before) == 2)
+    assert set(subject.children) > before, "they serve their associations to the end"
+
+    assert status(pair[2].ask(pdu(P_DATA_TF, pdv(3, LAST, data_set[10_000:])))) == 0
+    subject.acknowledged.add(uid)
+    for client in pair[2:]:
+        store(subject, client)
+        client.release()
+    wait_until(lambda: echoes(subject.port) and not before & set(subject.children))
+    assert subject.acknowledged <= stored(subject)
+
+
+@pytest.mark.slow
+def test_frozen_process_is_killed_and_its_connections_are_served(
+    subject: Subject, pair: tuple[int, int, Client, Client]
+) -> None:
+    frozen, _, cut, kept = pair
+    os.kill(frozen, signal.SIGSTOP)
+    assert all(echoes(subject.port) for _ in range(4)), "also those that were handed to it"
+    wait_until(lambda: frozen not in subject.children and len(subject.children) == 2)
+    assert is_cut(cut)
+    store(subject, kept)
+
+
+@pytest.mark.slow
+def test_process_without_free_descriptors_is_replaced(subject: Subject, pair: tuple[int, int, Client, Client]) -> None:
+    full = pair[0]
+    used = len(list(Path(f"/proc/{full}/fd").iterdir()))
+    resource.prlimit(full, resource.RLIMIT_NOFILE, (used, used))
+    assert all(echoes(subject.port) for _ in range(6))
+    wait_until(lambda: len(subject.children) == 3)
+    for client in pair[2:]:
+        assert client.echo() == 0
+        client.release()
+    wait_until(lambda: full not in subject.children and len(subject.children) == 2)
+
+
+@pytest.mark.slow
+def test_processes_end_without_their_parent_and_lose_nothing(tmp_path: Path) -> None:
+    with listening(tmp_path, listener_processes=2) as subject, Client(subject.port) as client:
+        store(subject, client.associate())
+        children = subject.children
+        os.kill(subject.pid, signal.SIGKILL)
+        wait_until(lambda: not any(map(runs, children)))
+        assert is_cut(client)
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", subject.port)):
+            pytest.fail("the port is still bound")
+    slots.recover_abandoned(Spool(subject.spool))
+    assert subject.acknowledged == stored(subject)
+
+
+def send_until(subject: Subject, end: float, cuts: list[int]) -> None:
+    """Store objects, several in an association; note the local port of each association that was cut."""
+    while time.monotonic() < end:
+        with Client(subject.port, seconds=30) as client:
+            try:
+                client.associate()
+                for _ in range(20):
+                    store(subject, client)
+                client.release()
+            except ConnectionError:
+                cuts.append(client.connection.getsockname()[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [60])
+def test_kill_every_second_cuts_only_the_associations_of_the_killed(tmp_path: Path, seconds: int) -> None:
+    allowed: Counter[int] = Counter()
+    cuts: list[int] = []
+    with listening(tmp_path, listener_processes=2) as subject:
+        wait_until(lambda: len(statuses(subject)) == 2)
+        end = time.monotonic() + seconds
+        senders = [threading.Thread(target=send_until, args=(subject, end, cuts)) for _ in range(8)]
+        for sender in senders:
+            sender.start()
+        number = 0
+        while time.monotonic() < end:
+            time.sleep(1)
+            number += 1
+            wait_until(lambda: bool(subject.children))
+            killed = subject.children[number % len(subject.children)]
+            os.kill(killed, signal.SIGSTOP)  # so that its connections can be listed
+            allowed.update(served_ports(killed))
+            os.kill(killed, signal.SIGKILL)
+        for sender in senders:
+            sender.join()
+        assert number > seconds // 2
+        assert not Counter(cuts) - allowed, "an association of another process was cut"
+        wait_until(lambda: len(subject.children) == 2)
+    slots.recover_abandoned(Spool(subject.spool))
+    assert len(subject.acknowledged) > 20 * seconds
+    assert subject.acknowledged <= stored(subject)
+
+
+@pytest.mark.slow
+def test_ten_thousand_connections_are_accepted_while_processes_are_replaced(tmp_path: Path) -> None:
+    failed: list[str] = []
+    with listening(tmp_path, listener_processes=2) as subject:
+        wait_until(lambda: len(statuses(subject)) == 2)
+
+        def connect() -> None:
+            for _ in range(2500):
+                try:
+                    if not echoes(subject.port):
+                        failed.append("status")
+                except (OSError, AssertionError) as error:
+                    failed.append(type(error).__name__)
+
+        clients = [threading.Thread(target=connect) for _ in range(4)]
+        for client in clients:
+            client.start()
+        replaced = set(subject.children)
+        while any(client.is_alive() for client in clients):
+            os.kill(subject.pid, signal.SIGHUP)
+            time.sleep(1)
+            replaced.update(subject.children)
+        assert (failed, len(replaced) > 10) == ([], True)
+
+
+@pytest.mark.slow
+def test_fuzzer_finds_nothing_with_two_processes(tmp_path: Path) -> None:
+    with listening(tmp_path, listener_processes=2) as subject:
+        wait_until(lambda: len(statuses(subject)) == 2)
+        assert fuzz(subject, seed=20260101, seconds=30) > 10
+        assert subject.acknowledged
