@@ -13,12 +13,13 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import aliased
 
 from db.models import Commitment, IdentityDecision, Instance, Job, ProcedureStep, Report, ReportImage, Study
+from db.models.base import any_of
 from db.models.studies import ENDED_WITHOUT_REPORT
 from db.states import StudyState
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from sqlalchemy import Row
     from sqlalchemy.orm import Session
@@ -26,30 +27,40 @@ if TYPE_CHECKING:
 ENDED = (StudyState.REPORTED, *ENDED_WITHOUT_REPORT)
 
 
-def next_page(session: Session, before: dt.datetime, after: str, limit: int, *, images_only: bool) -> Sequence[str]:
+def next_page(
+    session: Session, before: dt.datetime, after: str, limit: int, *, images_only: bool
+) -> Sequence[Row[str, int]]:
     """Return the next Study Instance UIDs, in their order, of which every study ended before that time.
 
-    With *images_only*, those whose reports have images. *after* is the last one of the page before.
+    With each the number of its stored objects. With *images_only*, those whose reports have images. *after* is the last
+    one of the page before.
     """
-    other = aliased(Study)
+    other, counted = aliased(Study), aliased(Study)
     newer = exists().where(other.study_instance_uid == Study.study_instance_uid, ~_ended(other, before))
-    page = select(Study.study_instance_uid).where(Study.study_instance_uid > after, Study.identity_number == 1, ~newer)
+    objects = select(func.count()).select_from(Instance).join(counted, counted.id == Instance.study_id)
+    objects = objects.where(counted.study_instance_uid == Study.study_instance_uid)
+    page = select(Study.study_instance_uid, objects.scalar_subquery()).where(
+        Study.study_instance_uid > after, Study.identity_number == 1, Study.last_received_at < before, ~newer
+    )
     if images_only:
         page = page.where(exists().where(other.study_instance_uid == Study.study_instance_uid, _has_images(other)))
-    return session.scalars(page.order_by(Study.study_instance_uid).limit(limit)).all()
+    return session.execute(page.order_by(Study.study_instance_uid).limit(limit)).all()
 
 
-def locked(session: Session, study_instance_uid: str, before: dt.datetime) -> Sequence[Study]:
-    """Return the studies of a UID, locked; none if one of them is to be kept."""
-    studies = select(Study).where(Study.study_instance_uid == study_instance_uid).order_by(Study.identity_number)
-    found = session.scalars(studies.with_for_update()).all()
-    # A statement of its own: it sees the commits made while the first one waited for the lock.
-    kept = select(exists().where(_is_of(found), or_(~_ended(Study, before), _is_committing())))
-    return [] if session.scalar(kept) else found
-
-
-def _is_of(studies: Sequence[Study]) -> ColumnElement[bool]:
-    return Study.id.in_([study.id for study in studies])
+def locked(session: Session, uids: Collection[str], before: dt.datetime) -> Sequence[Study]:
+    """Return the studies of some UIDs, locked, without those of a UID of which a study is to be kept or is in use."""
+    of_uids = Study.study_instance_uid == any_of(uids)
+    studies = select(Study).where(of_uids).order_by(Study.study_instance_uid, Study.identity_number)
+    # In use: another process has locked it, and no one waits for the other.
+    found = session.scalars(studies.with_for_update(skip_locked=True)).all()
+    in_use = Study.id.not_in([study.id for study in found])
+    # A statement of its own: it sees the commits made before the locks.
+    kept = set(
+        session.scalars(
+            select(Study.study_instance_uid).where(of_uids, or_(in_use, ~_ended(Study, before), _is_committing()))
+        )
+    )
+    return [study for study in found if study.study_instance_uid not in kept]
 
 
 def _ended(study: type[Study], before: dt.datetime) -> ColumnElement[bool]:

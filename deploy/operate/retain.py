@@ -1,4 +1,4 @@
-"""Delete images of old reports, or old studies (`prelim retain`): one transaction a study, safe to repeat."""
+"""Delete images of old reports, or old studies (`prelim retain`): in bounded batches, safe to repeat."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deploy.operate import report_images
 from deploy.operate.identities import user
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rich.console import Console
 
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-#: Studies of one page.
-PAGE = 200
+#: Study Instance UIDs of one page, and those and their files of one transaction: it locks their studies for less than a
+#: second, and the limit of idle transactions leaves time to delete the files.
+PAGE, BATCH, BATCH_FILES = 200, 25, 2000
 #: A mistyped unit must not delete the studies of today.
 MIN_AGE = dt.timedelta(days=1)
 
@@ -50,8 +51,9 @@ def run(settings: Settings, console: Console, age: dt.timedelta, *, images_only:
         raise NotPossible("expected an age of at least 1d: younger studies are still being read")
     before = dt.datetime.now(dt.UTC) - age
     total = Amount()
-    for uid in _old(settings, before, images_only=images_only):
-        total = total.plus(_drop(settings, uid, before, images_only=images_only, dry_run=dry_run))
+    for page in _old(settings, before, images_only=images_only):
+        for uids in batches(page):
+            total = total.plus(_drop(settings, uids, before, images_only=images_only, dry_run=dry_run))
     kind = "images of reports" if images_only else "files"
     verb = "would delete" if dry_run else "deleted"
     unused = report_images.remove_unused(settings, dry_run=dry_run)
@@ -61,20 +63,33 @@ def run(settings: Settings, console: Console, age: dt.timedelta, *, images_only:
     return total
 
 
-def _old(settings: Settings, before: dt.datetime, *, images_only: bool) -> Iterator[str]:
+def batches(page: Sequence[tuple[str, int]]) -> Iterator[list[str]]:
+    """Yield the Study Instance UIDs of a page in batches, given with the number of their files."""
+    batch: list[str] = []
+    total = 0
+    for uid, files in page:
+        if batch and (len(batch) == BATCH or total + files > BATCH_FILES):
+            yield batch
+            batch, total = [], 0
+        batch.append(uid)
+        total += files
+    yield batch
+
+
+def _old(settings: Settings, before: dt.datetime, *, images_only: bool) -> Iterator[Sequence[tuple[str, int]]]:
     last = ""
     while True:
         with transaction(settings.database()) as session:
             page = retention.next_page(session, before, last, PAGE, images_only=images_only)
         if not page:
             return
-        yield from page
-        last = page[-1]
+        yield [(uid, files) for uid, files in page]
+        last, _ = page[-1]
 
 
-def _drop(settings: Settings, uid: str, before: dt.datetime, *, images_only: bool, dry_run: bool) -> Amount:
+def _drop(settings: Settings, uids: Sequence[str], before: dt.datetime, *, images_only: bool, dry_run: bool) -> Amount:
     with transaction(settings.database()) as session:
-        studies = retention.locked(session, uid, before)
+        studies = retention.locked(session, uids, before)
         if not studies:
             return Amount()
         stored = [] if images_only else retention.instances(session, studies)

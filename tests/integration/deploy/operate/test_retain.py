@@ -147,6 +147,38 @@ def test_study_is_kept_while_another_identity_is_younger(settings: Settings) -> 
     assert counts(settings) == [0] * 7
 
 
+def test_study_in_use_is_left_for_the_next_run_with_all_its_identities(settings: Settings) -> None:
+    execute(
+        settings,
+        "UPDATE studies SET identity_number = 2, study_instance_uid = "
+        "(SELECT study_instance_uid FROM studies ORDER BY last_received_at LIMIT 1) "
+        "WHERE id = (SELECT id FROM studies ORDER BY last_received_at DESC LIMIT 1)",
+    )
+    grow_older(settings, days=100)
+    with transaction(settings.database()) as session:
+        session.execute(text("SELECT FROM studies WHERE identity_number = 2 FOR UPDATE"))
+        assert run(settings) == (0, 0)
+
+    assert run(settings) == (2, 4)
+
+
+def test_studies_of_a_page_are_deleted_in_several_transactions(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retain, "BATCH", 1)
+    grow_older(settings, days=100)
+
+    assert run(settings) == (2, 4)
+    assert counts(settings) == [0] * 7
+
+
+def test_batch_is_bounded_in_studies_and_in_files() -> None:
+    small = [(f"1.{number}", 3) for number in range(60)]
+    assert [len(batch) for batch in retain.batches(small)] == [25, 25, 10]
+    large = [("1.1", 100), ("1.2", 9000), ("1.3", 1000), ("1.4", 1000), ("1.5", 1)]
+    assert list(retain.batches(large)) == [["1.1"], ["1.2"], ["1.3", "1.4"], ["1.5"]]
+
+
 def test_study_is_kept_until_its_storage_commitment_is_delivered(settings: Settings) -> None:
     with transaction(settings.database()) as session:
         uid = session.scalar(select(Instance.sop_instance_uid).where(Instance.study_id == oldest(settings).id).limit(1))
