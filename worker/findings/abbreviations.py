@@ -7,6 +7,7 @@ ABBREVIATIONS = {
     # Findings.
     "ptx": "pneumothorax", "ptxs": "pneumothoraces", "pnx": "pneumothorax", "htx": "haemothorax",
     "hptx": "hydropneumothorax", "pna": "pneumonia", "chf": "heart failure", "atel": "atelectasis",
+    "consol": "consolidation", "opac": "opacity",
     "eff": "effusion", "effs": "effusions", "sdh": "subdural haematoma", "sdhs": "subdural haematomas",
     "ich": "intracranial haemorrhage", "iph": "intraparenchymal haemorrhage", "sah": "subarachnoid haemorrhage",
     "ivh": "intraventricular haemorrhage", "edh": "epidural haematoma", "cva": "infarct", "mls": "midline shift",

@@ -21,6 +21,9 @@ _SHARING = re.compile(
 )
 #: Place after two findings: "consolidation rather than atelectasis in the left lower zone".
 _PLACE_OF_BOTH = re.compile(r"\s+(?:in|on|at) (?:the )?(?:\w+\b ?){1,3}")
+#: Before a finding that explains what was told: "focus in the right thalamus, consistent with haemorrhage".
+_CAUSE = re.compile(rf",\s*(?:{_LINK})\s+(?:\w+\s+){{0,2}}$")
+_BRACKET = re.compile(r"\s*\([^)]*\)")
 _OTHER = {"left": "right", "right": "left"}
 
 
@@ -32,8 +35,13 @@ def with_both_sides(sentence: str) -> str:
 
 def last_side(sentence: str, default: str = "") -> str:
     """Return the last side in *sentence*: the one that "the same side" in the next sentence refers to."""
-    sides = [*lexicon.SIDE.finditer(sentence)]
-    return str(sides[-1].lastgroup) if sides else default
+    return last_of(lexicon.SIDE, sentence) or default
+
+
+def last_of(words: re.Pattern[str], text: str) -> str:
+    """Return the group of the last match in *text*; empty without one."""
+    found = [*words.finditer(text)]
+    return str(found[-1].lastgroup) if found else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +74,9 @@ class Context:
                 return []
         side, places = "", []
         for place in lexicon.ONE_PLACE.finditer(found.group()):
-            side, zone = place["side"] or side, lexicon.ZONE.match(place["zone"])
+            side = place["side"] or place["whole"] or side
             sides = (side,) if side in _OTHER else ("left", "right")
-            places += [(each, str(zone.lastgroup)) for each in sides if zone]
+            places += [(each, last_of(lexicon.ZONE, place.group())) for each in sides]
         return places
 
     def sides(self) -> tuple[str, ...]:
@@ -76,6 +84,9 @@ class Context:
         if lexicon.LEFT_AND_RIGHT.search(self.sentence[self.before : self.mention.start()]) or self._both_after():
             return "left", "right"
         side = self.nearest(lexicon.SIDE) or self._leading() or self._referred()
+        than = lexicon.THAN_AFTER.match(self.sentence, self.mention.end(), self.after)
+        if than and _OTHER.get(side) == than["side"]:
+            return "left", "right"
         return ("left", "right") if side == "both" else (side,)
 
     def _both_after(self) -> bool:
@@ -86,7 +97,8 @@ class Context:
     def _leading(self) -> str:
         """Return the side a clause begins with: "on the left, effusion and consolidation"."""
         lead = lexicon.LEADING_SIDE.match(self.sentence, self.sentence.rfind(";", 0, self.mention.start()) + 1)
-        return (lead["side"] or lead["organ_side"]) if lead else ""
+        organ = lexicon.ORGAN_WITH.search(self.sentence[: self.mention.start()])
+        return (lead["side"] or lead["organ_side"]) if lead else organ["side"] if organ else ""
 
     def _referred(self) -> str:
         """Return the side that "the same side" or "contralateral" refers to."""
@@ -98,13 +110,13 @@ class Context:
 
     def nearest(self, words: re.Pattern[str]) -> str:
         """Return the word inside the mention, else the last before it in its phrase, else the first after it."""
-        inside = words.search(self.mention.group())
+        bracket = _BRACKET.match(self.sentence, self.mention.end())
+        inside = words.search(self.mention.group()) or (bracket and words.search(bracket.group()))
         if inside:
             return str(inside.lastgroup)
         phrase = self._phrase_start()
-        last = [*words.finditer(self.sentence, phrase, self.mention.start())]
-        if last:
-            return str(last[-1].lastgroup)
+        if last := last_of(words, self.sentence[phrase : self.mention.start()]):
+            return last
         following = words.search(self.sentence, self.mention.end(), self._phrase_end())
         if following:
             return str(following.lastgroup)
@@ -127,10 +139,12 @@ class Context:
             place = _PLACE_OF_BOTH.match(self.sentence, self.following.end())
             if place and (shared := words.search(place.group())):
                 return str(shared.lastgroup)
+        cause = _CAUSE.search(self.sentence[: self.mention.start()])
+        if cause and (told := last_of(words, self.sentence[self.before : cause.start()])):
+            return told
         if not self.before or not self._joined(words, self.before, self.mention.start()):
             return ""
-        earlier = [*words.finditer(self.sentence, 0, self.before)]
-        return str(earlier[-1].lastgroup) if earlier else ""
+        return last_of(words, self.sentence[: self.before])
 
     def _joined(self, words: re.Pattern[str], start: int, end: int) -> bool:
         between = _SHARING.fullmatch(self.sentence, start, end)

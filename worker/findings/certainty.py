@@ -18,7 +18,8 @@ _NOT = re.compile(r"\bnot\b(?! further classified)")
 _SINGULAR = re.compile(r"(?:is|was|has)\b")
 #: After the first comma: "no effusion, and cardiomegaly" is not a list, "no effusion, nodule, and mass" is one.
 _AND = re.compile(r"\s*and\b")
-_NEW_PART = re.compile(r",|\s+and (?:an?|the)\b")
+_NEW_PART = re.compile(rf",|\s+and (?:an?|the)\b|{triggers.BESIDE}")
+_BESIDE = re.compile(triggers.BESIDE)
 #: Before the last item of a list that is negated as a whole.
 _LIST_END = re.compile(r"\b(?:or|nor|and)\b")
 #: Joins two findings, or two parts of a sentence.
@@ -60,11 +61,11 @@ def certainty(sentence: str, mention: re.Match[str], after: int) -> Certainty | 
     def follows(behind: re.Pattern[str]) -> bool:
         return _follows(behind, sentence, mention.end(), after, end)
 
+    if _no_evidence(clause, here) or _is_listed(sentence, mention):
+        return "absent"
     history = _reaching(triggers.HISTORY, clause, here)
     if history and not triggers.HISTORY_END.search(clause, history.end(), here):
         return None
-    if _no_evidence(clause, here) or _is_listed(sentence, mention):
-        return "absent"
     if sentence.rstrip().endswith("?") or follows(triggers.POST_UNCERTAINTY):
         return "uncertain"
     doubt = _reaching(triggers.UNCERTAINTY, clause, here)
@@ -142,7 +143,8 @@ def _reaching(before: re.Pattern[str], clause: str, here: int) -> re.Match[str] 
         return None
     trigger = found[-1].end()
     part = max((new.start() for new in _NEW_PART.finditer(clause, trigger, here)), default=-1)
-    return found[-1] if part < 0 or _continues(clause, trigger, part, here) else None
+    joined = triggers.REMOVAL.fullmatch(found[-1].group()) and not triggers.VERB.search(clause, trigger)
+    return found[-1] if part < 0 or joined or _continues(clause, trigger, part, here) else None
 
 
 @lru_cache(maxsize=64)
@@ -154,7 +156,7 @@ def _named(clause: str) -> tuple[tuple[int, int], ...]:
 def _continues(clause: str, trigger: int, part: int, here: int) -> bool:
     """Return whether the last part before a mention, from *part* on, continues the list after a trigger."""
     own, rest = clause[part:here].lstrip(","), clause[part + 1 :].split(",", maxsplit=1)[0]
-    if triggers.CLAUSE.match(own) or triggers.ASSERTED.search(own):
+    if triggers.CLAUSE.match(own) or _BESIDE.match(own) or triggers.ASSERTED.search(own):
         return False
     if _AND.match(own) and "," not in clause[trigger:part]:
         return False

@@ -126,5 +126,8 @@ def _labelled(sentence: str, earlier_side: str) -> Iterator[tuple[Label, int, in
         context = Context(sentence, mention, before, after, following, earlier_side)
         for side, zone in context.places(finding):
             yield Label(finding, side, zone, context.nearest(lexicon.SIZE), certainty), *mention.span()
+        if one := lexicon.OTHER_ONE.search(sentence, mention.end(), after):
+            gone = triggers.POST_NEGATION.search(one.group())
+            yield Label(finding, one["side"], certainty="absent" if gone else certainty), *mention.span()
         if other := lexicon.NONE_ON.search(sentence, mention.end(), after):
-            yield Label(finding, other["side"], certainty="absent"), *mention.span()
+            yield Label(finding, other["side"] or other["first"], certainty="absent"), *mention.span()

@@ -116,7 +116,7 @@ FINDINGS: tuple[tuple[str, str], ...] = (
     ("necrosis", r"necro(?:sis|tic)"),
     ("unclassified abnormality", r"unclassified abnormality|abnormality that is not further classified"),
     ("opacity", r"opacit(?:y|ies)|opacification|infiltrates?"),
-    ("device", r"(?:lines or |lines and )?devices?"),
+    ("device", r"(?:lines or |lines and )?devices?(?!\s*:)"),
     ("abnormality", r"abnormalit(?:y|ies)"),
 )  # fmt: skip
 MENTION = re.compile("|".join(f"(?P<f{n}>\\b(?:{pattern})\\b)" for n, (_, pattern) in enumerate(FINDINGS)))
@@ -148,11 +148,26 @@ COMPARED_SIDES = re.compile(
     r"\b(?P<one>left|right)(?:-sided)?(?: side| lung| base)?,?\s*(?:much |slightly |somewhat |is |are )*"
     r"(?:[<>]|(?:(?:greater|more|larger|bigger|worse|less|smaller|thicker|higher|denser)(?: \w+)?(?: than|>)))\s*"
     r"(?:that |those )?(?:on |in )?(?:the )?(?!(?P=one))(?:left|right)(?:-sided)?(?: side| lung| base)?\b|"
-    r"\b(?:is |are )?(?:greater|more|larger|bigger|worse|smaller|thicker|denser)(?: \w+)? (?:on|in) the "
+    r"\b(?:is |are )?(?:greater|more|larger|bigger|worse|smaller|thicker|denser)(?: \w+)? (?:(?:on|in) the )?"
     r"(?P<first>left|right)(?: \w+)? than (?:(?:on|in) )?(?:the )?(?!(?P=first))(?:left|right)\b"
 )
 #: After a finding on one side: "but none on the right".
-NONE_ON = re.compile(r"\bnone (?:seen |noted |present )?(?:(?:on|in|at) )?(?:the )?(?P<side>left|right)\b")
+NONE_ON = re.compile(
+    r"\bnone (?:seen |noted |present )?(?:(?:on|in|at) )?(?:the )?(?P<side>left|right)\b|"
+    r"\b(?P<first>left|right)\s*[:=-]?\s*(?:none|nil|no)\b"
+)
+#: The same finding on the other side: "the left one has resolved".
+OTHER_ONE = re.compile(r"\bthe (?P<side>left|right)(?:-sided)? one\b[^,;]*")
+#: The other side after a finding on one: "right effusion larger than left".
+THAN_AFTER = re.compile(
+    r"\s*(?:is |are )?(?:[<>]|(?:greater|larger|bigger|smaller|worse|more \w+) than)\s*(?:that |those )?(?:on |in )?"
+    r"(?:the )?(?P<side>left|right)\b"
+)
+#: Side of the organ that a finding is told of: "right eye with cupping".
+ORGAN_WITH = re.compile(
+    r"\b(?P<side>left|right) (?:eye|lung|side|breast|base|hemithorax|chest|hemisphere|fundus|disc)? ?"
+    r"with\s+(?:\w+\s+){0,3}$"
+)
 #: Sides of a heart chamber or of a projection.
 NO_SIDE = re.compile(
     r"\b(?:left|right)(?= (?:atri|ventric|heart(?! border)|(?:anterior|posterior) oblique|lateral|decubitus))"
@@ -164,11 +179,14 @@ _ZONE_WORD = r"upper|mid(?:dle)?|lower|apical|apex|basal|basilar|base"
 _SIDE_WORD = r"left|right|both|bilateral"
 _ZONE_NOUN = r"(?: (?:zones?|lobes?|lungs?))?"
 #: One of several places of a finding.
-ONE_PLACE = re.compile(rf"\b(?:(?P<side>{_SIDE_WORD})(?:-sided)? )?(?P<zone>{_ZONE_WORD})\b")
+ONE_PLACE = re.compile(
+    rf"\b(?:(?:(?P<side>{_SIDE_WORD})(?:-sided)? )?(?P<zone>{_ZONE_WORD})|(?P<whole>left|right) (?:lung|hemithorax))\b"
+)
 #: Places of one finding: "left upper and right lower zones", "right upper and lower zones".
 PLACES = re.compile(
-    rf"\b(?:{_SIDE_WORD})(?:-sided)? (?:{_ZONE_WORD}){_ZONE_NOUN}"
-    rf"(?:(?:, and|,| and| or) (?:(?:in |at )?the )?(?:(?:{_SIDE_WORD})(?:-sided)? )?(?:{_ZONE_WORD})\b{_ZONE_NOUN})+"
+    rf"\b(?:(?:{_SIDE_WORD})(?:-sided)? (?:{_ZONE_WORD}){_ZONE_NOUN}|(?:left|right) (?:lung|hemithorax))"
+    rf"(?:(?:, and|,| and| or) (?:(?:in |at )?the )?(?:(?:(?:{_SIDE_WORD})(?:-sided)? )?(?:{_ZONE_WORD})\b{_ZONE_NOUN}|"
+    r"(?:left|right) (?:lung|hemithorax)\b))+"
 )
 SIZE = re.compile(
     r"\b(?P<small>small|tiny|minimal|mild(?:ly)?|trace|slight(?:ly)?|minor|few|discrete)\b"

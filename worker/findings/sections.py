@@ -19,13 +19,14 @@ _HEADINGS: dict[Section, str] = {
     "context": (
         r"(?:clinical |past |medical |patient |relevant )*(?:history|hx|information|details|background|question)|"
         r"(?:clinical )?indications?(?: for (?:the )?\w+)?|reasons? for (?:the )?(?:exam(?:ination)?|study|request)|"
-        r"comparisons?(?: (?:study|studies|exams?|films?))?|priors?(?: (?:studies|exams?))?|technique|technical details"
+        r"comparisons?(?: (?:study|studies|exams?|films?))?|(?<![a-z] )priors?(?: (?:studies|exams?))?|"
+        r"technique|technical details"
     ),
 }
 _NAMED = "|".join(f"(?P<{section}>{names})" for section, names in _HEADINGS.items())
 #: A heading with a colon anywhere, or alone on its line.
 _HEADING = re.compile(
-    rf"\b(?:{_NAMED})\s*:|^[ \t]*(?:{re.sub('<', '<line_', _NAMED)})[ \t]*$", re.IGNORECASE | re.MULTILINE
+    rf"\b(?:{_NAMED})\s*:|^[ \t]*(?:{_NAMED.replace('?P<', '?P<line_')})[ \t]*$", re.IGNORECASE | re.MULTILINE
 )
 #: Number or bullet of a list item, which is part of no sentence.
 _ITEM = re.compile(r"(?:\d{1,2}[.)]|[-*\u2022\u2013])\s+")

@@ -6,7 +6,8 @@ import re
 
 #: Participles of a finding that is no longer present.
 _RESOLVED = (
-    r"(?:resolved|healed|cleared|removed|stopped|taken out|withdrawn|pulled|explanted|extracted|retrieved|evacuated|"
+    r"(?:resolved|healed|cleared|removed|stopped|taken out|ceased|withdrawn|pulled|explanted|extracted|"
+    r"retrieved|evacuated|"
     r"resected|excised|discontinued|disappeared|subsided|gone)"
 )
 _BE = r"(?:is|are|was|were|has|have|had|been)"
@@ -28,7 +29,8 @@ DOUBLE_NEGATION = re.compile(
 )
 #: A colon between a negation and the list that it denies.
 NEGATED_LIST = re.compile(
-    r"\b(?P<negation>(?:negative|none|no evidence|free|clear) (?:for|of)(?: the following)?|(?:are|is) absent|^absent|"
+    r"\b(?P<negation>(?:negative|none|no evidence|free|clear) (?:for|of)(?: the following(?: (?:is|are) \w+)?)?|"
+    r"^(?:resolved|removed|cleared|no longer seen)|(?:are|is) absent|^absent|"
     r"^excluded|ruled out|the following (?:are|were) (?:absent|excluded|not (?:seen|present|identified))|no)"
     r"(?P<colon>\s*:)"
 )
@@ -39,13 +41,19 @@ _ATTRIBUTE = (
 )
 #: Before the finding.
 NEGATION = re.compile(
-    r"\b(?:no|not|without|absence of|negative for|free of|clear of|rather than|instead of|denies|"
+    r"\b(?:no|not|without|absence of|negative for|(?:free|clear) (?:of|from)|unlikely that|rather than|"
+    r"instead of|denies|"
     r"nor|neither|never|\w+n't|nothing to suggest|fail(?:s|ed) to|none of|"
     r"excludes?|excluding|rules out|(?<!was )(?<!were )(?<!been )(?<!is )ruled out|resolution of|no longer|removal of|"
-    rf"lack of|lacks|devoid of)\b|{_ATTRIBUTE}(?:resolved|removed|absent|cleared|unlikely|excluded)\b"
+    rf"lack of|lacks|devoid of)\b|{_ATTRIBUTE}"
+    r"(?:resolved|removed|absent|cleared|unlikely|excluded|healed(?= (?:\w+ )?ulcer))\b"
 )
 #: Before the finding: it was present at another time, which states nothing about the images.
-HISTORY = re.compile(r"\b(?:history|risk) of\b")
+HISTORY = re.compile(
+    r"\b(?:(?:history|risk) of|on which|(?:prior|previous|earlier|last|old) (?:\w+ )?"
+    r"(?:study|film|ct|mri|scan|exam|examination|radiograph|x-ray)(?: of [^,;]*)? "
+    r"(?:showed|demonstrated|revealed|had))\b"
+)
 #: Ends a history.
 HISTORY_END = re.compile(r"\b(?:with|now|today|presents?|presenting|shows?|currently)\b")
 _SEEN = (
@@ -67,15 +75,21 @@ PLACE = re.compile(
     r"(?:\s*(?:in|on|at|of|the|left|right|both|upper|middle|mid|lower|zones?|lobes?|lungs?|bases?|sides?)\b)*\s*"
 )
 CONTINUED = re.compile(
-    rf"\s*(?:(?:{_BE}|now|then|since|later|subsequently|felt|thought|considered|deemed|to|be|is)\b\s*)*"
+    rf"\s*(?:(?:{_BE}|now|then|since|later|subsequently|felt|thought|considered|deemed|all|both|each|it|they|to|be|is)\b\s*)*"
 )
 #: After the finding, or after a list of findings, as in "Pneumothorax, effusion: none".
 LIST_NEGATION = re.compile(
-    rf"\s*[?:=\u2013-]?\s*(?:none|nil|absent|negative|no|neither|not {_SEEN}|\(-\))\s*(?:[.,;]|$)|"
+    rf"\s*[?:=;,\u2013-]?\s*(?:none(?: (?:is|are|was|were))?(?: {_SEEN})?|nil|absent|negative|no|neither|not {_SEEN})"
+    r"\s*(?:[.,;]|$|today|now)|\s*\((?:none|nil|absent|negative|no|not seen|-)\)|"
     r"[- ]free\b|\s+(?:removal|extraction|explantation|resection)\b"
 )
 #: Begins a new clause after a comma, which an earlier negation does not reach.
 CLAUSE = re.compile(r"\s*and (?:an?|the)\b")
+#: Begins words about another finding, which an earlier negation does not reach: "no necrosis within the tumour".
+BESIDE = r"\s+(?:within|adjacent to|around|surrounding|next to|beside|due to) (?:an?|the|this)\b"
+#: Before a list of which "and the" joins the items: "removal of the line and the tube".
+REMOVAL = re.compile(r"removal of|resolution of")
+VERB = re.compile(r"\b(?:is|are|was|were|has|have|remains?|persists?)\b")
 ASSERTED = re.compile(r"\b(?:shows?|demonstrates?|contains?|has|have)\b")
 #: After a finding without a list before it.
 PERSISTS = re.compile(
@@ -97,7 +111,9 @@ UNCERTAINTY = re.compile(
     r"(?:exclude|rule out)|(?:to |please )?(?:exclude|rule out)|not (?:exclude|rule out)|"
     r"(?:evaluat(?:e|ion)|assess(?:ment)?|look|check) for|consider|favou?rs?|"
     r"likely|versus|vs\.?|differential|concern(?:ing)? for|perhaps|presum(?:ed|ably)|query|in question|"
-    r"if|unless|in (?:the )?(?:case|event) of|should (?:an?|any|there|new|further|the))\b|^\s*should\b|"
+    r"whether|can(?:not|'t) be (?:said|sure|certain|assumed|guaranteed)|not (?:sure|certain|clear|known) (?:that|if)|"
+    r"(?:unclear|uncertain) if|if|unless|in (?:the )?(?:case|event) of|should (?:an?|any|there|new|further|the))\b|"
+    r"^\s*should\b|^\s*were (?:an?|there|the)\b|"
     r"\?\s*(?:\w+\s+)*$"
 )
 #: Before the finding, which a later denial settles: "the suspected nodule is not confirmed".
@@ -109,13 +125,15 @@ POST_UNCERTAINTY = re.compile(
     r"(?:less|more|most) likely|(?:is|are) a (?:possibility|consideration)|"
     r"(?:may|might|could) (?:well )?be (?:present|there|seen)|"
     r"(?:difficult|impossible|hard) to (?:exclude|rule out)|"
-    r"can(?:not|'t) be (?:entirely |completely |confidently |safely |reliably )?(?:excluded|ruled out|confirmed)|"
+    r"can(?:not|'t) be (?:entirely |completely |confidently |safely |reliably )?"
+    r"(?:excluded|ruled out|confirmed|guaranteed|assumed|assured)|"
     r"not (?:been |yet )?(?:entirely |completely |definitely )?(?:excluded|ruled out)|"
     r"if (?:present|any|real)|versus|vs\.?)\b"
 )
 _TERMINATION = (
     r"however|although|though|(?<!not )yet|except(?: for)?|apart from|aside from|other than|whereas|while|"
-    r"despite|with (?:a|an|new|associated|adjacent|persistent|residual|persisting)|there (?:is|are)|which"
+    r"despite|with (?:a|an|new|associated|adjacent|persistent|residual|persisting)|"
+    r"(?<!that )(?<!whether )(?<!if )there (?:is|are)|(?<!on )which"
 )
 #: Ends the scope of a negation or uncertainty before the finding.
 TERMINATION = re.compile(rf"\b(?:but|{_TERMINATION})\b|[;:]|\s[\u2013\u2014-]\s")
