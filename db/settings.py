@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self, get_type_hints
 from pydantic import BaseModel, Field, SecretStr, ValidationInfo, field_validator
 
 from db.errors import ConfigurationError
+from db.states import Check
 
 PREFIX = "PRELIM_"
 
@@ -36,9 +37,7 @@ class Dicom(Section):
     ae_title: AETitle = Field(
         default="PRELIM", description="AE title of Prelim; other called AE titles are also accepted."
     )
-    max_associations: int = Field(
-        default=100, ge=1, description="Maximum number of simultaneous associations; further ones are rejected."
-    )
+    max_associations: int = Field(default=100, ge=1, description="Maximum of open associations; others are rejected.")
     max_associations_per_address: int = Field(default=75, ge=1, description="Maximum of them for one address.")
     max_associations_per_ae_title: int = Field(default=50, ge=1, description="Maximum for an AE title at an address.")
     max_pdu_bytes: int = Field(
@@ -64,9 +63,7 @@ class Dicom(Section):
 class Study(Section):
     """Life of a study."""
 
-    settle_seconds: Seconds = Field(
-        default=30, description="Quiet time after the last image until a study is considered complete."
-    )
+    settle_seconds: Seconds = Field(default=30, description="Quiet time until a study is considered complete.")
     settle_rules: dict[str, Seconds] = Field(
         default={},
         description="Quiet time by AE title or modality, as `CT=20,ER_XRAY=5`; an AE title takes precedence.",
@@ -156,15 +153,18 @@ class Model(Section):
     images_per_study: int = Field(default=8, ge=1, description="Maximum number of images given to the model.")
     max_new_tokens: int = Field(default=200, ge=1, description="Maximum length of a report, in tokens.")
     report_deadline_seconds: Seconds = Field(default=300, description="Maximum time to generate a report.")
+    blocking_checks: tuple[Check, ...] = Field(
+        default=(), description="Checks, as `A,B`, that withhold a failing draft, unless a finding of it is critical."
+    )
     demo_ae_titles: tuple[AETitle, ...] = Field(
         default=("PRELIM_DEMO",),
         description="Called AE titles, as `A,B`, for phantoms: a demo checkpoint reports only studies sent to them.",
     )
 
-    @field_validator("demo_ae_titles", mode="before")
+    @field_validator("demo_ae_titles", "blocking_checks", mode="before")
     @classmethod
-    def _parse_titles(cls, value: object) -> object:
-        return [title.strip() for title in value.split(",") if title.strip()] if isinstance(value, str) else value
+    def _parse_list(cls, value: object) -> object:
+        return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
 
 
 class Retrieval(Section):

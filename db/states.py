@@ -42,6 +42,34 @@ class DisplayedState(StrEnum):
     CANCELLED = StudyState.CANCELLED
 
 
+class Check(StrEnum):
+    """A check of a draft (worker.grounding.checks); its name is stored, published and a value of a setting."""
+
+    SECTIONS = "findings_against_impression"
+    NEGATIONS = "negation"
+    SIZES = "size"
+    SIDE_AND_VIEW = "laterality"
+    SEX = "sex"
+    BODY_PART = "body_part"
+    PRIOR = "prior"
+    REPETITION = "repetition"
+    TRUNCATION = "truncation"
+    IMPRESSION = "empty_impression"
+    IDENTIFYING = "identifying_text"
+    SUPPORT = "unsupported"
+    CRITICAL = "critical_finding"
+    CRITICAL_OMITTED = "critical_omitted"
+
+
+class CheckState(StrEnum):
+    """Result of a check, in the order of display. A notice is no fault: a critical finding in the text."""
+
+    WARNING = "warning"
+    NOTICE = "notice"
+    PASSED = "passed"
+    NOT_APPLICABLE = "not_applicable"
+
+
 #: States of a job that can still become a report.
 OPEN_JOBS = (JobState.QUEUED, JobState.RUNNING)
 #: Displayed states of a study whose report is still to come.

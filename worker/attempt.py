@@ -54,7 +54,7 @@ SILENT = 0.5
 
 #: A study and its reportable instances in one round trip; the flags say which rarer rows exist and must be read, too.
 STUDY = text("""
-    SELECT patient_id, study_instance_uid, studies.modality, studies.body_part,
+    SELECT patient_id, patient_sex, study_instance_uid, studies.modality, studies.body_part,
         file_path, sop_instance_uid, called_ae_title, broken_off_at IS NOT NULL AS broken_off,
         EXISTS (SELECT FROM identity_decisions WHERE study_id = studies.id) AS decided,
         EXISTS (SELECT FROM studies AS other
@@ -181,6 +181,7 @@ class Attempt:
             instances=[StoredInstance(self._data_dir / row.file_path, row.sop_instance_uid) for row in images],
             modality=study.modality,
             body_part=study.body_part,
+            patient_sex=study.patient_sex.strip().upper() if study.patient_sex.strip().upper() in ("M", "F") else "",
             patient_hashes=frozenset(fingerprint(one) for one in (study.patient_id, *former) if one.strip()),
             study_hash=fingerprint(study.study_instance_uid),
             called_ae_titles=frozenset(row.called_ae_title.strip() for row in images),

@@ -9,7 +9,7 @@ import structlog
 
 from api.errors import ApiError, ErrorCode, NotFound, Problem
 from api.v1 import grounds
-from api.v1.schemas import Content, Evidence, Image, Report, Study, StudyWithContent
+from api.v1.schemas import CheckResult, Content, Evidence, Image, Report, Study, StudyWithContent
 from db.errors import ImageDamaged
 from db.operations import overview
 from db.reports import image_files, versions
@@ -63,6 +63,7 @@ def report(session: Session, line: overview.StudyLine, settings: Settings) -> Re
         images=images,
         pictures=images,
         remarks=limitations,
+        checks=[CheckResult.model_validate(result) for result in versions.checks(session, row.id)],
         evidence=[Evidence(**asdict(case), part=next(of_evidence, "")) for case in cases],
     )
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from db.errors import Reason
 from db.reports.versions import BANNER
-from db.states import Calibration, DisplayedState, Verdict
+from db.states import Calibration, Check, CheckState, DisplayedState, Verdict
 
 Banner = Annotated[str, Field(description="Show it wherever any part of the report is shown.")]
 
@@ -201,6 +201,14 @@ class Omission(Body):
     in_image: InImage
 
 
+class CheckResult(Body):
+    """Result of a check of the draft, made by rules and not by a person."""
+
+    name: str = Field(description="Stable name.", examples=[*Check])
+    state: CheckState = Field(description="`warning`: look here; `notice`: no fault.")
+    sentences: list[str] = Field(description="Problems found, or why the check could not be made.")
+
+
 class Report(Body):
     """One version of a study's preliminary report."""
 
@@ -223,6 +231,7 @@ class Report(Body):
     basis: str = Field(description="Images that the report is based on.")
     created_at: dt.datetime
     evidence: list[Evidence]
+    checks: list[CheckResult] = Field(description="Warnings first; empty for reports of earlier releases.")
     images: list[Image]
     pictures: list[Image] = Field(description="Old name of `images`.", deprecated=True)
     model_digest: str

@@ -15,7 +15,7 @@ from db.models.jobs import Job
 from db.models.operations import Process
 from db.models.procedure_steps import ProcedureStep
 from db.models.reference import ReferenceCase, ReferenceSnapshot
-from db.models.reports import Evidence, Report, ReportImage
+from db.models.reports import Evidence, Report, ReportCheck, ReportImage
 from db.models.studies import Study
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "ReferenceCase",
     "ReferenceSnapshot",
     "Report",
+    "ReportCheck",
     "ReportImage",
     "Sentence",
     "Study",

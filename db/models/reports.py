@@ -8,7 +8,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, Integer, SmallInteger
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.models.base import Base, database_time, one_of, time_ordered_id
-from db.states import Calibration
+from db.states import Calibration, CheckState
 
 
 class Report(Base):
@@ -70,6 +70,20 @@ class Evidence(Base):
     quoted: Mapped[str | None]
     #: Sentences for the reader about this case: why the model did not receive it.
     warnings: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
+
+
+class ReportCheck(Base):
+    """Result of one check of a report's draft."""
+
+    __tablename__ = "report_checks"
+
+    report_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("reports.id", ondelete="CASCADE"), primary_key=True)
+    #: A db.states.Check of the release that wrote the report: a later release may have dropped it.
+    name: Mapped[str] = mapped_column(primary_key=True)
+    state: Mapped[str]
+    sentences: Mapped[list[str]]
+
+    __table_args__ = (one_of("state", CheckState),)
 
 
 class ReportImage(Base):

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import bindparam, select, text
 from sqlalchemy.orm import defer
 
-from db.models import Evidence, ReferenceCase, Report, ReportImage
+from db.models import Evidence, ReferenceCase, Report, ReportCheck, ReportImage
 from db.reports import grounds
 from db.reports.storable import storable
+from db.states import CheckState
 
 if TYPE_CHECKING:
     import uuid
@@ -54,6 +55,15 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckResult:
+    """Result of a check of a draft: sentences about the problems, or about why the check could not be made."""
+
+    name: str
+    state: CheckState
+    sentences: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
 class Draft:
     """A report before it has a version."""
 
@@ -66,6 +76,7 @@ class Draft:
     limitations: list[str] = field(default_factory=list)
     evidence: list[Quoted] = field(default_factory=list)
     images: list[Shown] = field(default_factory=list)
+    checks: list[CheckResult] = field(default_factory=list)
     #: None only for drafts without findings to store, in tests.
     grounds: Grounds | None = None
 
@@ -132,6 +143,7 @@ def insert(
     report_id = session.scalar(statement, {**job, **columns})
     if report_id is None:
         return False
+    session.add_all(ReportCheck(report_id=report_id, **asdict(result)) for result in draft.checks)
     for rank, quoted in enumerate(draft.evidence, start=1):
         session.add(Evidence(report_id=report_id, rank=rank, **asdict(quoted)))
     if draft.grounds:
@@ -173,6 +185,13 @@ def evidence(session: Session, report_id: uuid.UUID) -> list[EvidenceLine]:
         .order_by(Evidence.rank)
     )
     return [EvidenceLine(*row) for row in rows]
+
+
+def checks(session: Session, report_id: uuid.UUID) -> list[CheckResult]:
+    """Return the results of the checks of a report: problems first, then notices; none for older reports."""
+    rows = session.scalars(select(ReportCheck).where(ReportCheck.report_id == report_id))
+    found = [CheckResult(row.name, CheckState(row.state), row.sentences) for row in rows]
+    return sorted(found, key=lambda result: ([*CheckState].index(result.state), result.name))
 
 
 def images(session: Session, report_id: uuid.UUID, *, pixels: bool = False) -> Sequence[ReportImage]:

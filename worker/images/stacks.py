@@ -17,7 +17,7 @@ from worker.images.render import quality
 from worker.images.render.framing import content_box, framed
 from worker.images.render.grayscale import PERCENTILES
 from worker.images.render.header_warnings import header_warnings
-from worker.images.render.orientation import orientation_of
+from worker.images.render.orientation import laterality_of, orientation_of
 from worker.images.render.render import render
 from worker.images.render.windows import Window, header_windows
 from worker.images.select.candidates import modality_of
@@ -136,5 +136,7 @@ def _finished(drawing: _Drawing, boxes: Sequence[Box]) -> RenderedImage:
         {**drawing.steps, **geometry, **orientation.recorded()},
         quality.warnings_about(drawing.levels) + header_warnings(header, modality, drawing.steps),
         orientation.problem,
-        drawing.digest + orientation.turn.name.encode(),
+        digest=drawing.digest + orientation.turn.name.encode(),
+        laterality=laterality_of(header),
+        view=header.code("ViewPosition"),
     )

@@ -31,6 +31,9 @@ class RenderedImage:
     warnings: list[str] = field(default_factory=list)
     #: Reason for which left and right may be reversed; empty if the header states the orientation.
     orientation_problem: str = ""
+    #: Side and view that the header names: "L", "R" or "B", and View Position; empty if it names none.
+    laterality: str = ""
+    view: str = ""
     #: Digest of the frame as it is drawn alone: images with the same digest are duplicates.
     digest: bytes = b""
 

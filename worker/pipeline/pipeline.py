@@ -5,7 +5,7 @@ A plain class over a model and an index, both fakeable. Without Celery, Postgres
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from worker.images.study import images_of
 from worker.limitations import ReadPart, basis_of, fixed_text, limitations
 from worker.model.engine.request import Request
 from worker.model.port import wait
+from worker.pipeline.checking import checked, shown_nevertheless
 from worker.pipeline.part import Part, grounded, sections_of
 from worker.pipeline.steps import Steps
 from worker.prompting import wording
@@ -56,6 +57,8 @@ class StudyToReport:
     body_part: str = ""
     patient_hashes: frozenset[str] = frozenset()
     study_hash: str = ""
+    #: M or F, for the check of the text; empty for any other value. Never logged, and no part of a prompt.
+    patient_sex: str = field(default="", repr=False)
     #: Called AE titles that its images were sent to.
     called_ae_titles: frozenset[str] = frozenset()
     #: Sentences about images added since the previous version, from db.studies.lifecycle.
@@ -210,6 +213,8 @@ class Pipeline:
         for part in run.parts:
             first = 1 + sum(len(earlier.cases) for earlier in parts)
             parts.append(ReadPart(part.images, part.retrieval, part.finish_reason, part.quoted, first))
+        checks = checked(run.parts, sections, run.study.patient_sex)
+        overruled = shown_nevertheless(checks, self.settings.model.blocking_checks)
         limits = limitations(
             run.images,
             parts,
@@ -221,13 +226,14 @@ class Pipeline:
             findings=findings,
             impression=impression,
             basis=basis_of(parts),
-            limitations=[*run.study.corrections, *limits, *run.study.not_images],
+            limitations=[*run.study.corrections, *overruled, *limits, *run.study.not_images],
             prompt_version=self.model.prompt_version,
             model_digest=self.model.digest,
             provenance=self._provenance(run),
             evidence=[quoted for part in run.parts for quoted in part.quoted],
             images=run.shown,
             grounds=grounds(list(grounded(run.parts, sections)), findings, impression),
+            checks=checks,
         )
 
     def _provenance(self, run: _Run) -> dict[str, Any]:

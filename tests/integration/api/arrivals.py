@@ -14,6 +14,7 @@ from db.jobs import claims
 from db.models import Job, ReferenceCase, Study
 from db.reports import versions
 from db.session import transaction
+from db.states import CheckState
 from db.studies import lifecycle, settling
 
 if TYPE_CHECKING:
@@ -108,6 +109,11 @@ class Arrivals:
             limitations=["cut short at 200 tokens"],
             evidence=[versions.Quoted(self._case(), 0.91, "Clear lungs in an earlier case.", "Clear lungs.")],
             images=shown,
+            checks=[
+                versions.CheckResult("sex", CheckState.NOT_APPLICABLE, ["the header does not give the sex"]),
+                versions.CheckResult("prior", CheckState.WARNING, ["The text compares <b>with</b> a prior."]),
+                versions.CheckResult("size", CheckState.PASSED),
+            ],
         )
 
     def _case(self) -> uuid.UUID:

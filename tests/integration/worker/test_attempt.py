@@ -72,6 +72,23 @@ def test_writer_gets_file_paths_and_no_patient_data(settings: Settings) -> None:
     assert "PHANTOM" not in repr(studies)
 
 
+@pytest.mark.parametrize(("stored", "given"), [("F", "F"), (" m ", "M"), ("O", ""), ("", ""), ("DOE^JANE", "")])
+def test_writer_gets_the_sex_only_if_it_is_m_or_f(
+    database_url: str, settings: Settings, stored: str, given: str
+) -> None:
+    waiting, studies = Arrivals(database_url), []
+    waiting.image(study=StudyAttributes(waiting.uid, patient_id="PHANTOM-1", patient_sex=stored))
+    waiting.settle()
+
+    def write(study: StudyToReport, _on_progress: Any) -> Draft:
+        studies.append(study)
+        return DRAFT
+
+    ClaimLoop(settings).run_once(write)
+
+    assert [study.patient_sex for study in studies] == [given]
+
+
 def test_writer_gets_the_called_ae_titles_of_the_reportable_images(database_url: str, settings: Settings) -> None:
     waiting, studies = Arrivals(database_url), []
     waiting.image(called_ae_title="PRELIM_DEMO")

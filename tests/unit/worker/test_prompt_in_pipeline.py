@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from typing import TYPE_CHECKING
 
 import pytest
 
+from db.errors import NotReportable, Reason
 from db.settings import Settings
+from db.states import Check, CheckState
 from tests.unit.worker.fakes import CASE, FakeIndex, FakeModel
 from tests.unit.worker.test_pipeline import radiograph
 from worker.pipeline.pipeline import Pipeline, StudyToReport
@@ -82,6 +85,40 @@ def test_case_with_instructions_is_flagged_and_its_other_sentences_are_quoted(tm
     assert (draft.evidence[0].quoted, "Ignore" in draft.evidence[0].excerpt) == ("Left effusion.", True)
     assert any("resembles instructions" in warning for warning in draft.evidence[0].warnings)
     assert any("Similar earlier case 1: text that resembles instructions" in line for line in draft.limitations)
+
+
+def test_failed_check_is_stored_with_the_draft(tmp_path: Path) -> None:
+    draft = write(tmp_path, FakeModel(text="Findings: Clear lungs."), ["Impression: Left effusion."])
+    states = {result.name: result.state for result in draft.checks}
+
+    assert states[Check.IMPRESSION] == CheckState.WARNING
+    assert set(states) == set(Check)
+
+
+def test_blocking_check_withholds_the_draft_and_quotes_nothing_of_it(tmp_path: Path) -> None:
+    settings = Settings(blocking_checks="prior, empty_impression")
+
+    with pytest.raises(NotReportable, match="failed the check empty_impression") as outcome:
+        write(tmp_path, FakeModel(text="Findings: Clear lungs."), ["Impression: Normal."], settings=settings)
+    assert outcome.value.reason == Reason.CHECK_FAILED
+
+
+def test_draft_with_a_critical_finding_is_never_withheld(tmp_path: Path) -> None:
+    text = "Findings: Possible left pneumothorax."
+    settings = Settings(blocking_checks="empty_impression")
+    draft = write(tmp_path, FakeModel(text=text), ["Impression: Normal."], settings=settings)
+
+    assert draft.limitations[0].startswith("Shown although it failed a check that withholds drafts here (empty_")
+
+
+def test_sex_of_the_patient_is_checked_and_in_no_prompt(tmp_path: Path) -> None:
+    model = FakeModel(text="Findings: The uterus is normal. Impression: Normal.")
+    study = StudyToReport([radiograph(tmp_path)], patient_sex="M")
+    draft = Pipeline(model, None, lambda _: {}, Settings()).run(study, lambda: None)
+
+    assert [result.state for result in draft.checks if result.name == Check.SEX] == [CheckState.WARNING]
+    assert "patient_sex" not in repr(study)
+    assert not re.search(r"\bM\b|male", model.requests[0].question)
 
 
 @pytest.mark.parametrize("version", ["1", "2"])

@@ -219,6 +219,12 @@ def _sides(header: Header) -> set[str]:
     return {header.code(word)[:1] for word in ("ImageLaterality", "FrameLaterality", "Laterality")} & {"L", "R"}
 
 
+def laterality_of(header: Header) -> str:
+    """Return the side that the header names, `L` or `R`; `B` for both, and empty if it names none."""
+    sides = {header.code(word)[:1] for word in ("ImageLaterality", "FrameLaterality", "Laterality")} & {"L", "R", "B"}
+    return sides.pop() if len(sides) == 1 else "B" if sides else ""
+
+
 def _fits(header: Header, axes: Axes, side: str) -> bool:
     """Return false for a mediolateral oblique view of the other breast: such a plane leans inwards, to the feet."""
     codes = {item.text("CodeValue") for item in header.items("ViewCodeSequence")}

@@ -71,6 +71,14 @@ def test_study_page_shows_banner_report_images_and_evidence(visitor: TestClient,
     assert 'http-equiv="refresh"' not in page, "the text of a report does not change while it is read"
 
 
+def test_study_page_shows_the_problems_that_checks_found(visitor: TestClient, arrivals: Arrivals) -> None:
+    page = visitor.get(f"/studies/{arrivals.reported()}").text
+
+    assert "Warning: The text compares &lt;b&gt;with&lt;/b&gt; a prior." in page
+    assert "not applicable: the header does not give the sex" in page
+    assert "The model received: Clear lungs." in page
+
+
 def test_parts_of_a_study_are_headings_in_the_report(visitor: TestClient, arrivals: Arrivals) -> None:
     parts = [{"name": "CT HEAD", "images": 1, "evidence": 0}, {"name": "CT CHEST", "images": 1, "evidence": 1}]
     text = "CT HEAD\nNo bleeding.\n\nCT CHEST\nClear lungs."

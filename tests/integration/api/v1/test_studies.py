@@ -137,6 +137,23 @@ def test_evidence_has_case_similarity_and_source(client: TestClient, arrivals: A
     assert (case["source"], case["modality"], case["body_part"]) == ("made", "DX", "CHEST")
 
 
+def test_checks_are_listed_with_warnings_first(client: TestClient, arrivals: Arrivals) -> None:
+    checks = client.get(f"/v1/studies/{arrivals.reported()}/report").json()["checks"]
+
+    assert [(check["name"], check["state"]) for check in checks] == [
+        ("prior", "warning"),
+        ("size", "passed"),
+        ("sex", "not_applicable"),
+    ]
+    assert checks[0]["sentences"] == ["The text compares <b>with</b> a prior."]
+
+
+def test_evidence_has_the_text_that_the_model_received(client: TestClient, arrivals: Arrivals) -> None:
+    (case,) = client.get(f"/v1/studies/{arrivals.reported()}/report").json()["evidence"]
+
+    assert (case["quoted"], case["warnings"]) == ("Clear lungs.", [])
+
+
 def test_images_and_evidence_name_the_part_of_the_study(client: TestClient, arrivals: Arrivals) -> None:
     parts = [{"name": "CT HEAD", "images": 1, "evidence": 0}, {"name": "CT CHEST", "images": 2, "evidence": 1}]
     study_id = arrivals.reported(arrivals.draft([png(1), png(2), png(3)], parts))

@@ -43,6 +43,24 @@ def test_slices_of_a_volume_have_the_same_scale_in_all_windows(store: Any, part:
     assert {tuple(image.transform["crop"]) for image in images} == {(13, 13, 84, 84)}
 
 
+@pytest.mark.parametrize(
+    ("elements", "laterality", "view"),
+    [
+        ({"ImageLaterality": "R", "ViewPosition": "PA"}, "R", "PA"),
+        ({"Laterality": "L"}, "L", ""),
+        ({"ImageLaterality": "R", "Laterality": "L"}, "B", ""),
+        ({"ImageLaterality": "U"}, "", ""),
+        ({}, "", ""),
+    ],
+)
+def test_image_keeps_the_side_and_view_of_its_header(
+    store: Any, elements: dict[str, str], laterality: str, view: str
+) -> None:
+    (image,) = images_of([store(body(30), **elements)]).images
+
+    assert (image.laterality, image.view) == (laterality, view)
+
+
 def test_volumes_are_cropped_independently(store: Any) -> None:
     mr = {"SOPClassUID": MRImageStorage, "Modality": "MR", "WindowCenter": 1000, "WindowWidth": 1500}
     small = volume(store, [25, 24, 23], **mr, SeriesInstanceUID="1.2.4", SeriesNumber=4)
