@@ -40,7 +40,7 @@ class Resident:
     @classmethod
     def load(cls, settings: Settings) -> Resident:
         """Load the configured checkpoint; raises ConfigurationError if it cannot be used."""
-        model = _load_model(settings)
+        model = load_model(settings)
         version_of(model.prompt_version)
         if model.demo:
             log.warning(
@@ -113,7 +113,8 @@ def _open(directory: Path, model_digest: str) -> ReferenceIndex:
         raise TransientFailure(Reason.REFERENCE_INDEX, str(error)) from error
 
 
-def _load_model(settings: Settings) -> ResidentModel:
+def load_model(settings: Settings) -> ResidentModel:
+    """Load the configured checkpoint; raises ConfigurationError if it cannot be used."""
     return ResidentModel.load(
         settings.checkpoint_directory,
         device=settings.model.device,
@@ -128,7 +129,7 @@ def _load_model(settings: Settings) -> ResidentModel:
 
 def build_reference(folder: Path, settings: Settings) -> tuple[int, list[str]]:
     """Load the configured checkpoint and index the cases of *folder* for it; see worker.reference_build."""
-    model = _load_model(settings)
+    model = load_model(settings)
     try:
         return reference_build.build_reference(folder, model, settings)
     finally:

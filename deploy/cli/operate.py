@@ -13,7 +13,7 @@ from rich.table import Table
 from db.environment import load_settings
 from deploy.cli.durations import duration
 from deploy.cli.help_text import Command, Group
-from deploy.cli.startup import console
+from deploy.cli.startup import console, process_settings
 
 PANEL = "Operate"
 app = typer.Typer()
@@ -75,6 +75,17 @@ def show_study(
     from deploy.operate.study_actions import show
 
     show(load_settings(), console, study, images or pictures)
+
+
+@command()
+def replay(
+    report: Annotated[str, typer.Argument(metavar="REPORT", help="Report id, or a study: its current report.")],
+    version: Annotated[int | None, typer.Option(min=1, help="Version of the study's report.")] = None,
+) -> None:
+    """Write a report again from its stored images and prompt, and show the difference; exit with 1 if there is one."""
+    from deploy.operate import replay as again
+
+    raise typer.Exit(0 if again.replay(process_settings(), console, report, version) else 1)
 
 
 @command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Future
 
     import numpy as np
@@ -31,6 +31,10 @@ class Model(Protocol):
     @property
     def prompt_version(self) -> str:
         """Version of the wording that the checkpoint was trained for (worker.prompting.wording)."""
+
+    @property
+    def setup(self) -> Mapping[str, str]:
+        """Number format, quantization and device, which can change a text: stored with it."""
 
     @property
     def context_tokens(self) -> int:

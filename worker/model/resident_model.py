@@ -52,11 +52,13 @@ class ResidentModel:
         context_tokens: int,
         demo: bool = False,
         prompt_version: str = "2",
+        quantization: str | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.digest = digest
         self.demo = demo
         self.prompt_version = prompt_version
+        self._quantization = quantization or "none"
         self.name = checkpoint.name
         self.context_tokens = min(context_tokens, checkpoint.max_positions)
         self.engine: Engine
@@ -91,6 +93,7 @@ class ResidentModel:
                 context_tokens=context_tokens,
                 demo=is_demo(directory),
                 prompt_version=prompt_version(directory),
+                quantization=quantization,
             )
             model.start(slots, gpu_memory=limit, cuda_graphs=cuda_graphs)
         log.info("checkpoint.loaded", digest=digest[:12], seconds=round(time.monotonic() - started, 1))
@@ -110,6 +113,13 @@ class ResidentModel:
             log.warning("batching.unsupported", model_type=self.checkpoint.model.config.model_type, slots=1)
             warm.clear_row(0)
         self.engine = self._serve(runner)
+
+    @property
+    def setup(self) -> dict[str, str]:
+        """Number format, quantization and device."""
+        model = self.checkpoint.model
+        number_format = str(model.dtype).removeprefix("torch.")
+        return {"number_format": number_format, "quantization": self._quantization, "device": model.device.type}
 
     @property
     def progress(self) -> int:

@@ -11,6 +11,7 @@ from worker.grounding.grounds import PartOfReport
 from worker.grounding.picture import Picture
 from worker.grounding.support import QuotedReport
 from worker.limitations import NO_TEXT
+from worker.prompting.fitting import prompt_digest
 from worker.prompting.report_text import Section, split_report
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from db.reports.versions import Quoted
     from worker.grounding.grounds import GeneratedText
     from worker.images.study_images import PartImages
-    from worker.model.engine.request import FinishReason
+    from worker.model.engine.request import FinishReason, Request
     from worker.prompting.fitting import Fitted
     from worker.retrieval.retrieve import Retrieval
 
@@ -35,6 +36,8 @@ class Part:
     text: str | None
     finish_reason: FinishReason = "stop"
     generated: GeneratedText | None = None
+    #: What the model was asked; None if it must not read the images.
+    request: Request | None = None
 
     def picture(self) -> Picture:
         """Return the scores of the reference set's labels, by the numbers of the images in the report."""
@@ -55,18 +58,24 @@ class Part:
             "z": ood.scores if ood else None,
             "least_similarity": ood.min_similarity if ood else None,
             "refused": self.retrieval.rejected,
+            "prompt": self.request and self._of_prompt(self.request),
+        }
+
+    def _of_prompt(self, request: Request) -> dict[str, Any]:
+        """Return what rebuilds the prompt, with the stored images and cases; none of their words."""
+        return {
+            "sha256": prompt_digest(request.question),
+            "max_new_tokens": request.max_new_tokens,
+            "deadline_seconds": request.deadline_seconds,
         }
 
 
-def sections_of(parts: Sequence[Part]) -> list[Section]:
-    """Return the sections of the report; raises TransientFailure if the model returned no text for any part."""
-    texts = [split_report(part.text or "") for part in parts]
-    if not any(findings or impression for findings, impression in texts):
+def sections_of(names: Sequence[str], texts: Sequence[str]) -> list[Section]:
+    """Return the sections of the parts; raises TransientFailure if the model returned no text for any part."""
+    split = [split_report(text) for text in texts]
+    if not any(findings or impression for findings, impression in split):
         raise TransientFailure(Reason.EMPTY_REPORT, "the model returned no text")
-    return [
-        Section(part.images.name, *(text if any(text) else (NO_TEXT, "")))
-        for part, text in zip(parts, texts, strict=True)
-    ]
+    return [Section(name, *(text if any(text) else (NO_TEXT, ""))) for name, text in zip(names, split, strict=True)]
 
 
 def grounded(parts: Sequence[Part], sections: Sequence[Section]) -> Iterator[PartOfReport]:

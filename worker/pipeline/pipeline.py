@@ -184,7 +184,11 @@ class Pipeline:
 
     def _generate(self, parts: Sequence[Part], steps: Steps) -> None:
         """Let the model write the text of each part without one; the engine generates them in one batch."""
-        submitted = [(part, self.model.submit(self._request(part))) for part in parts if part.text is None]
+        submitted = []
+        for part in parts:
+            if part.text is None:
+                part.request = self._request(part)
+                submitted.append((part, self.model.submit(part.request)))
         steps.ended("prompt")
         try:
             for part, future in submitted:
@@ -207,7 +211,7 @@ class Pipeline:
         return Request(prompt, pixels, max_new_tokens=limit, deadline_seconds=seconds)
 
     def _draft(self, run: _Run) -> Draft:
-        sections = sections_of(run.parts)
+        sections = sections_of([part.images.name for part in run.parts], [part.text or "" for part in run.parts])
         findings, impression = joined(sections)
         parts: list[ReadPart] = []
         for part in run.parts:
@@ -251,6 +255,12 @@ class Pipeline:
             "seconds": run.seconds,
             "versions": _versions(),
             "labeller": LABELLER_VERSION,
+            "model": {
+                **self.model.setup,
+                "context_tokens": self.model.context_tokens,
+                "images_per_study": self.settings.model.images_per_study,
+                "retrieved_cases": self.settings.retrieval.retrieved_cases,
+            },
         }
 
 

@@ -5,6 +5,7 @@ Tokens are counted by the model's own tokenizer, given as a function.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,11 @@ def fitted(
         if quoted[number].text:
             quoted[number] = QuotedText("", (*quoted[number].warnings, TOO_LONG))
     return Fitted(prompt(), quoted)
+
+
+def prompt_digest(prompt: str) -> str:
+    """Return the SHA-256 of a prompt, by which a rebuilt one is compared: stored instead of words of other patients."""
+    return hashlib.sha256(prompt.encode()).hexdigest()
 
 
 def _quoted(report: str, tokens: Callable[[str], int]) -> QuotedText:

@@ -35,6 +35,7 @@ class FakeModel:
     digest: str = "d" * 64
     progress: int = 0
     prompt_version: str = "1"
+    setup: dict[str, str] = field(default_factory=lambda: {"number_format": "float32", "quantization": "none"})
     context_tokens: int = 4096
     requests: list[Request] = field(default_factory=list)
 
