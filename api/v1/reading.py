@@ -52,10 +52,11 @@ def report(session: Session, line: overview.StudyLine, settings: Settings) -> Re
     if row is None:
         return None
     columns = {name: getattr(row, name) for name in Report.model_fields if name in row.__table__.columns}
-    limitations = [*([conflicts.HELD] if line.state == DisplayedState.HELD else []), *row.limitations]
+    cases = versions.evidence(session, row.id)
+    held = [conflicts.HELD] if line.state == DisplayedState.HELD else []
+    limitations = [*held, *versions.erased(cases), *row.limitations]
     of_images, of_evidence = (_parts(row, count) for count in ("images", "evidence"))
     images = [_image(line.id, row, image, next(of_images, "")) for image in versions.images(session, row.id)]
-    cases = versions.evidence(session, row.id)
     return Report(
         **columns | {"limitations": limitations},
         **grounds.of(row, read_grounds(session, row), cases, regions=settings.api.show_regions),

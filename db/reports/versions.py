@@ -187,6 +187,15 @@ def evidence(session: Session, report_id: uuid.UUID) -> list[EvidenceLine]:
     return [EvidenceLine(*row) for row in rows]
 
 
+def erased(cases: Sequence[EvidenceLine]) -> list[str]:
+    """Return the limitation of a report whose cases were erased after it was written; empty if none was."""
+    count = sum(case.case_id is None for case in cases)
+    if not count:
+        return []
+    plural = "cases have" if count > 1 else "case has"
+    return [f"{count} of {len(cases)} similar earlier {plural} been erased since this report was written."]
+
+
 def checks(session: Session, report_id: uuid.UUID) -> list[CheckResult]:
     """Return the results of the checks of a report: problems first, then notices; none for older reports."""
     rows = session.scalars(select(ReportCheck).where(ReportCheck.report_id == report_id))

@@ -69,8 +69,15 @@ def quotation(report: str) -> Quotation:
     findings, rest = split_report(plain)
     # A further impression may be appended to imitate another report.
     impression = split_report(rest)[0]
-    quoted = tuple(_statements(impression)) or tuple(_statements(findings))
+    quoted = _without_normal(list(_statements(impression)) or list(_statements(findings)))
     return Quotation(quoted, suspicious=any(map(_is_hostile, _SENTENCE.split(plain))))
+
+
+def _without_normal(statements: list[str]) -> tuple[str, ...]:
+    """Return the statements that name a finding if one is affirmed: "normal study" contradicts it."""
+    if any(label.certainty == "present" for statement in statements for label in labels(statement)):
+        return tuple(statement for statement in statements if labels(statement))
+    return tuple(statements)
 
 
 def shortened(quoted: Quotation, tokens: Callable[[str], int], limit: int = MAX_CASE_TOKENS) -> Quotation:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from db.reports.versions import Quoted
+from db.reports.versions import EvidenceLine, Quoted, erased
 from tests.unit.worker.fakes import compared
 from worker.images.decode.patient_axes import CONTRADICTORY, IMPOSSIBLE, MISSING
 from worker.images.render import quality
@@ -169,6 +169,8 @@ def every_sentence() -> Iterator[str]:
     yield f"Findings: {NO_TEXT}"
     yield from sentences(cut_to_fit=True)
     yield from about_cases()
+    for count in (1, 2):
+        yield from erased([EvidenceLine(1, None, 0.9, "", "", [], None, None, None)] * count)
     yield basis_of([ReadPart(part(), REJECTED)])
     for images, retrieval in ((part(quality.BLANK), Retrieval()), (part(), REJECTED)):
         yield from re.split(r" (?=Impression:)", str(fixed_text(images, retrieval)))

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from db.jobs import claims
-from db.models import Process
+from db.models import Process, ReferenceCase
 from db.operations import heartbeats
 from db.reports import image_files, versions
 from db.session import transaction
@@ -146,6 +146,16 @@ def test_checks_are_listed_with_warnings_first(client: TestClient, arrivals: Arr
         ("sex", "not_applicable"),
     ]
     assert checks[0]["sentences"] == ["The text compares <b>with</b> a prior."]
+
+
+def test_report_whose_case_was_erased_says_so(client: TestClient, arrivals: Arrivals) -> None:
+    study_id = arrivals.reported()
+    with transaction(arrivals.url) as session:
+        session.query(ReferenceCase).delete()
+    body = client.get(f"/v1/studies/{study_id}/report").json()
+
+    assert body["limitations"][0] == "1 of 1 similar earlier case has been erased since this report was written."
+    assert body["evidence"][0]["quoted"] == ""
 
 
 def test_evidence_has_the_text_that_the_model_received(client: TestClient, arrivals: Arrivals) -> None:
