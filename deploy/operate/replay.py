@@ -17,7 +17,7 @@ from db.reports import image_files, versions
 from db.session import transaction
 from db.studies import lifecycle
 from worker.findings.labeller import LABELLER_VERSION
-from worker.pipeline.replay import StoredPart, UsedPrompt, differences, write_again
+from worker.pipeline.rewriting import StoredPart, UsedPrompt, differences, write_again
 from worker.prompting.report import QuotedCase
 from worker.prompting.wording import VERSIONS, Version
 

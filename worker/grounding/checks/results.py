@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from db.reports.versions import CheckResult
 from db.states import Check, CheckState
-from worker.grounding.checks import contradictions, evidence, headers, words
+from worker.grounding.checks import against_headers, contradictions, evidence, words
 from worker.grounding.checks.draft import NotApplicable
 
 if TYPE_CHECKING:
@@ -18,9 +18,9 @@ CHECKS: Mapping[Check, CheckFunction] = {
     Check.SECTIONS: contradictions.sections_agree,
     Check.NEGATIONS: contradictions.negations_agree,
     Check.SIZES: contradictions.sizes_agree,
-    Check.SIDE_AND_VIEW: headers.side_and_view,
-    Check.SEX: headers.sex,
-    Check.BODY_PART: headers.body_part,
+    Check.SIDE_AND_VIEW: against_headers.side_and_view,
+    Check.SEX: against_headers.sex,
+    Check.BODY_PART: against_headers.body_part,
     Check.PRIOR: words.prior,
     Check.REPETITION: words.repetition,
     Check.TRUNCATION: words.truncation,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class UsedPrompt:
-    """What the prompt of a part was made of, and its digest in hexadecimal."""
+    """Ingredients of the prompt of a part, and its digest in hexadecimal."""
 
     version: Version
     modality: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tests.unit.worker.fakes import FakeModel
-from worker.pipeline.replay import StoredPart, UsedPrompt, differences, write_again
+from worker.pipeline.rewriting import StoredPart, UsedPrompt, differences, write_again
 from worker.prompting.fitting import prompt_digest
 from worker.prompting.report import QuotedCase, report_prompt
 
