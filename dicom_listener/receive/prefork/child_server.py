@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import resource
 import select
@@ -41,12 +42,14 @@ class Child:
         self._server = acceptor.create(settings, self._services)
         self._draining = False
         self._stopped = False
+        #: This process alone was asked to end.
+        self._leaving = False
         self._ended = threading.Event()
 
     def run(self) -> None:
         """Serve connections until the parent stops or ends, or the last one of a drained child has ended."""
         for signum in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(signum, self._stop)
+            signal.signal(signum, self._leave)
         self._services.open()
         # A disk that hangs must not stop the beats.
         status = threading.Thread(target=self._write_status, name="dicom-status", daemon=True)
@@ -62,12 +65,17 @@ class Child:
             self._services.close()
             log.info("listener.process_stopped", unfinished=unfinished)
 
-    def _stop(self, *_: object) -> None:
-        self._stopped = True
+    def _leave(self, *_: object) -> None:
+        self._leaving = True
 
     def _serve(self) -> None:
-        beat_due = 0.0
-        while not self._stopped and not (self._draining and not self._server.connections):
+        beat_due, ends_at = 0.0, math.inf
+        while (
+            not self._stopped and time.monotonic() < ends_at and not (self._draining and not self._server.connections)
+        ):
+            if self._leaving and ends_at == math.inf:
+                self._channel.send("leaving")
+                self._draining, ends_at = True, time.monotonic() + GRACE_SECONDS
             if time.monotonic() >= beat_due:
                 beat_due = time.monotonic() + BEAT_SECONDS
                 self._channel.send("beat", full=is_full())

@@ -184,6 +184,8 @@ class Parent:
             self._hand_over(child.sent.pop(values["id"]))
         elif kind == "beat":
             child.beat_at, child.full = time.monotonic(), values["full"]
+        elif kind == "leaving":  # asked to end by a signal of its own
+            child.draining = True
         elif kind == "ready":
             self._pool.note_ready(child)
             self._hand_over_waiting()
@@ -206,10 +208,16 @@ class Parent:
         self._pool.lose(child)
         for association_id in child.connections - child.sent.keys():
             self._seats.release(association_id)
-        self._waiting.extendleft(child.sent.values())
+        self._take_back(child)
         if not self._stopping:
             self._pool.start_missing()
-            self._hand_over_waiting()
+
+    def _take_back(self, child: ChildProcess) -> None:
+        """Hand the connections that a child has not taken to others."""
+        child.connections -= child.sent.keys()
+        self._waiting.extendleft(child.sent.values())
+        child.sent.clear()
+        self._hand_over_waiting()
 
     def _stop(self) -> None:
         """Let the children end; those that do not are killed."""

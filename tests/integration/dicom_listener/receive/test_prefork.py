@@ -141,6 +141,21 @@ def test_replaced_processes_refuse_and_cut_nobody(subject: Subject, pair: tuple[
 
 
 @pytest.mark.slow
+def test_process_stopped_by_a_signal_lets_its_associations_end(
+    subject: Subject, pair: tuple[int, int, Client, Client]
+) -> None:
+    uid = f"2.25.{uuid.uuid4().int}"
+    data_set = ct_slice(uid, pixels=20_000)
+    pair[2].send(pdu(P_DATA_TF, pdv(3, 3, c_store_rq(uid)) + pdv(3, 0, data_set[:10_000])))
+    os.kill(pair[0], signal.SIGTERM)
+    assert all(echoes(subject.port) for _ in range(10))
+    assert status(pair[2].ask(pdu(P_DATA_TF, pdv(3, LAST, data_set[10_000:])))) == 0
+    subject.acknowledged.add(uid)
+    wait_until(lambda: pair[0] not in subject.children and len(subject.children) == 2)
+    assert subject.acknowledged <= stored(subject)
+
+
+@pytest.mark.slow
 def test_frozen_process_is_killed_and_its_connections_are_served(
     subject: Subject, pair: tuple[int, int, Client, Client]
 ) -> None:
