@@ -95,6 +95,21 @@ def test_completed_step_settles_its_study_at_once(settings: Settings, arrived: D
     assert settled(settings) == "the modality completed the procedure, with 1 image"
 
 
+def test_step_is_updated_by_another_process_than_created_it(settings: Settings, arrived: Dataset) -> None:
+    ae = AE("CT_1")
+    ae.add_requested_context(MODALITY_PERFORMED_PROCEDURE_STEP)
+    step = generate_uid()
+    with Listener(settings) as first, Listener(settings) as second:
+        associations = [ae.associate("127.0.0.1", listener.port) for listener in (first, second)]
+        assert create(associations[0], step, arrived.StudyInstanceUID) == 0
+        assert create(associations[1], step, arrived.StudyInstanceUID) == 0x0111, "it exists"
+        assert update(associations[1], step, "COMPLETED", (arrived.SOPInstanceUID,)) == 0
+        assert update(associations[0], step, "COMPLETED") == 0x0110, "it has ended"
+        for association in associations:
+            association.release()
+    assert settled(settings) == "the modality completed the procedure, with 1 image"
+
+
 def test_completed_step_waits_for_its_referenced_images(settings: Settings, arrived: Dataset, association: Any) -> None:
     step = generate_uid()
     create(association, step, arrived.StudyInstanceUID)
