@@ -61,11 +61,12 @@ clean: ## Remove build and cache files; keeps data
 
 SEED ?= 1
 SECONDS ?= 60
+PROCESSES ?= 1
 chaos: install ## Inject faults while studies arrive, then check all invariants (SEED=1)
 	$(BIN)/python -m tests.chaos --seed $(SEED)
 
-fuzz-listener: install ## Send mutated associations to the listener (SEED=1 SECONDS=60)
-	$(BIN)/python -m tests.fuzz.listener --seed $(SEED) --seconds $(SECONDS)
+fuzz-listener: install ## Send mutated associations to the listener (SEED=1 SECONDS=60 PROCESSES=1)
+	$(BIN)/python -m tests.fuzz.listener --seed $(SEED) --seconds $(SECONDS) --processes $(PROCESSES)
 
 ##@ Measure and train
 
