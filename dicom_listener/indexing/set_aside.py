@@ -36,12 +36,16 @@ def set_aside(
 ) -> None:
     """Link the file into quarantine durably, and insert its row; the caller removes it from the inbox after the commit.
 
-    A file that the disk can neither read nor link stays in the inbox, and its row has that path.
+    A file that the disk can neither read nor link stays in the inbox, and its row has that path. One that another
+    dispatcher has indexed meanwhile, because its disk read it, gets no row.
     """
     digest = _digest(path, reason, instance)
+    place = _link(Spool(settings.spool), path, reason)
+    if place is None:
+        return
     log.warning("index.quarantined", file=path.name, reason=reason, detail=detail)
     row = Quarantined(
-        file_path=_link(Spool(settings.spool), path, reason).relative_to(settings.operations.data_dir).as_posix(),
+        file_path=place.relative_to(settings.operations.data_dir).as_posix(),
         file_bytes=digest.file_bytes,
         sha256=digest.sha256,
         reason=reason,
@@ -54,7 +58,8 @@ def set_aside(
     lifecycle.quarantine(session, row)
 
 
-def _link(spool: Spool, path: Path, reason: Reason) -> Path:
+def _link(spool: Spool, path: Path, reason: Reason) -> Path | None:
+    """Return the path of the file from now on; None if it has left the inbox."""
     quarantined = spool.quarantined_path(path)
     try:
         with contextlib.suppress(FileExistsError):
@@ -62,9 +67,19 @@ def _link(spool: Spool, path: Path, reason: Reason) -> Path:
     except OSError:
         if reason is not Reason.FILE_ERROR:
             raise
-        return path
+        return None if _is_gone(path) else path
     sync_directory(spool.quarantine)
     return quarantined
+
+
+def _is_gone(path: Path) -> bool:
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return True
+    except OSError:  # damaged, and there
+        return False
+    return False
 
 
 def _digest(path: Path, reason: Reason, instance: ReceivedInstance | None) -> headers.Digest:

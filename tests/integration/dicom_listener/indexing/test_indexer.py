@@ -408,6 +408,28 @@ def test_file_with_a_disk_error_is_named_and_the_rest_indexed(settings: Settings
     assert (odd.exists(), row.file_path) == (True, f"spool/inbox/{odd.name}"), "it cannot be linked either"
 
 
+def test_file_that_another_dispatcher_indexed_after_a_disk_error_is_not_quarantined(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = receive(settings, image())
+    read_meta = headers.read_meta
+
+    def fails(_: Path) -> Any:
+        with monkeypatch.context() as other:
+            other.setattr(headers, "read_meta", read_meta)
+            # The lock of a dispatcher that waits for its disk is ignored after a while.
+            other.setattr(file_locks, "FROZEN_SECONDS", -1.0)
+            assert indexer.run_once(settings) == 1
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(headers, "read_meta", fails)
+    indexer.run_once(settings)
+
+    assert rows(settings, Quarantined) == []
+    assert len(rows(settings, Instance)) == 1
+    assert not odd.exists()
+
+
 def test_file_that_can_be_read_again_leaves_quarantine(
     settings: Settings, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
