@@ -6,7 +6,7 @@ Words are lower-cased and separated by white space in all word figures; docs/dec
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ import numpy as np
 from rapidfuzz.distance import LCSseq, Levenshtein
 from sacrebleu.metrics.bleu import BLEU
 
+from worker.evaluation.sentence_figures import sentences_right
 from worker.findings.labeller import Label, present
 
 if TYPE_CHECKING:
@@ -101,16 +102,38 @@ def _micro(sets: Iterable[tuple[set[object], set[object]]]) -> float:
 
 
 def laterality(pairs: Sequence[Pair]) -> float:
-    """Share with the same side, of the findings named once in both texts and with a side in the reference."""
+    """Share with the same sides, left, right or both, of the findings in both texts with a side in the reference."""
     same = [written == side for pair in pairs for side, written in _sides(pair)]
     return float(np.mean(same)) if same else math.nan
 
 
-def _sides(pair: Pair) -> Iterable[tuple[str, str]]:
-    wanted, got = (Counter(label.finding for label in side) for side in (pair.wanted, pair.got))
-    for label in pair.wanted:
-        if label.side and wanted[label.finding] == got[label.finding] == 1:
-            yield label.side, next(other.side for other in pair.got if other.finding == label.finding)
+def _sides(pair: Pair) -> Iterable[tuple[set[str], set[str]]]:
+    """Yield the sides of each finding that both texts affirm, of the reference and of the written report."""
+    for name in {label.finding for label in pair.wanted} & {label.finding for label in pair.got}:
+        wanted, got = ({label.side for label in side if label.finding == name} for side in (pair.wanted, pair.got))
+        if wanted != {""}:
+            yield wanted, got
+
+
+def sizes(pairs: Sequence[Pair]) -> float:
+    """Share with the same size, of the findings in both texts on the same side, with a size in the reference."""
+    same = [written == size for pair in pairs for size, written in _sizes(pair)]
+    return float(np.mean(same)) if same else math.nan
+
+
+def _sizes(pair: Pair) -> Iterable[tuple[set[str], set[str]]]:
+    wanted, got = _by_place(pair.wanted), _by_place(pair.got)
+    for place in wanted.keys() & got.keys():
+        if wanted[place] != {""}:
+            yield wanted[place], got[place]
+
+
+def _by_place(labels: Iterable[Label]) -> dict[tuple[str, str], set[str]]:
+    """Return the sizes of each finding and side."""
+    places: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for label in labels:
+        places[label.finding, label.side].add(label.size)
+    return places
 
 
 def normality(pairs: Sequence[Pair]) -> float:
@@ -185,6 +208,8 @@ FIGURES: dict[str, Callable[[Sequence[Pair]], float]] = {
     "finding_f1": finding_f1,
     "macro_f1": macro_f1,
     "laterality": laterality,
+    "sizes": sizes,
+    "sentences_right": sentences_right,
     "normality": normality,
     "exact_set": exact_set,
     "hallucinated": hallucinated,

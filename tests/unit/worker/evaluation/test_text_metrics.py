@@ -27,6 +27,28 @@ def test_a_wrong_side_counts_as_a_finding_but_not_strictly() -> None:
     assert text_metrics.hallucinated(wrong_side) == 0
 
 
+def test_sides_are_compared_for_findings_on_both_sides() -> None:
+    both = "Bilateral pleural effusions."
+
+    assert text_metrics.laterality(pairs((both, both))) == 1
+    assert text_metrics.laterality(pairs((both, EFFUSION_LEFT), (EFFUSION_LEFT, both), (both, both))) == pytest.approx(
+        1 / 3
+    )
+
+
+def test_sizes_are_compared_on_the_same_side() -> None:
+    large = "Large left pleural effusion."
+
+    assert text_metrics.sizes(pairs((EFFUSION_LEFT, large), (large, large))) == 0.5
+    assert math.isnan(text_metrics.sizes(pairs((EFFUSION_LEFT, EFFUSION_RIGHT), ("Left effusion.", large))))
+
+
+def test_right_sentences_are_counted() -> None:
+    written = pairs((EFFUSION_LEFT, "Left effusion. Left nodule. Normal heart."), (EFFUSION_LEFT, "Nodule. No nodule."))
+
+    assert text_metrics.FIGURES["sentences_right"](written) == 0.5
+
+
 def test_a_missed_and_an_invented_finding_halve_the_f1() -> None:
     half = pairs(("Nodule in the left upper zone. Cardiomegaly.", "Cardiomegaly. Hiatal hernia."))
 
