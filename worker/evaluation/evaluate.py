@@ -100,7 +100,7 @@ class _Writer:
         if draft.provenance["refused"]:
             self.rejected.append(case.case_id)
         text = f"Findings: {draft.findings} Impression: {draft.impression}"
-        return Written(text, [quoted.excerpt for quoted in draft.evidence])
+        return Written(text, [quoted.excerpt for quoted in draft.evidence], draft.grounds)
 
     @property
     def median_seconds(self) -> float | None:

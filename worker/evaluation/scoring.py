@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from rich.table import Table
 
-from worker.evaluation import planted_errors
+from worker.evaluation import grounding_figures, planted_errors
+from worker.evaluation.grounding_figures import GroundedReport
 from worker.evaluation.text_metrics import FIGURES, Interval, Pair, bootstrap, f1_by_finding, support_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+    from db.reports.grounds import Grounds
 
 CaseT = TypeVar("CaseT")
 #: Figures in the table by group, and their short names.
@@ -32,6 +35,8 @@ class Written:
 
     text: str
     quoted: Sequence[str] = ()
+    #: What its findings rest on; None if that was not measured.
+    grounds: Grounds | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,8 @@ class Result:
     findings: dict[str, tuple[float, int]]
     support: dict[str, float]
     error_recall: dict[str, tuple[float, int]]
+    #: What the written findings rest on; empty without grounds.
+    grounding: dict[str, float] = field(default_factory=dict)
     #: Reasons of the cases without a report.
     failed: list[str] = field(default_factory=list)
 
@@ -62,14 +69,17 @@ class Result:
         return plain
 
     def tables(self) -> list[Table]:
-        """Return all tables: figures, figures by group, each finding, detected planted errors."""
+        """Return all tables: figures, figures by group, each finding, detected planted errors, grounds."""
         findings = Table("finding", "cases", "strict F1")
         for name, (score, count) in sorted(self.findings.items(), key=lambda row: row[1][0]):
             findings.add_row(name, str(count), _show(score))
         planted = Table("planted error", "planted", "detected")
         for name, (share, count) in self.error_recall.items():
             planted.add_row(name, str(count), _show(share))
-        return [self.table(), self.group_table(), findings, planted]
+        resting = Table("written findings rest on", "")
+        for name, value in self.grounding.items():
+            resting.add_row(name, _show(value))
+        return [self.table(), self.group_table(), findings, planted, *([resting] if self.grounding else [])]
 
     def table(self) -> Table:
         """Return the figures of all cases."""
@@ -95,17 +105,21 @@ def evaluate(
     failures: tuple[type[Exception], ...] = (),
 ) -> Result:
     """Score the reports that *write* returns; a case that raises one of *failures* counts as an empty report."""
-    pairs, groups, quoted, failed = [], [], [], []
+    pairs, groups, quoted, failed, grounded = [], [], [], [], []
     for item in cases:
         try:
             written = write(item.case)
         except failures as error:
             failed.append(str(error))
             written = Written("")
-        pairs.append(Pair.of(item.reference, written.text))
+        pair = Pair.of(item.reference, written.text)
+        if written.grounds:
+            grounded.append(GroundedReport(written.grounds, pair.wanted, written.quoted))
+        pairs.append(pair)
         groups.append(item.group)
         quoted.append(written.quoted)
-    return _result(pairs, groups, quoted, failed)
+    result = _result(pairs, groups, quoted, failed)
+    return replace(result, grounding=grounding_figures.figures(grounded)) if grounded else result
 
 
 def _result(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from db.reports.grounds import Grounds
 from worker.evaluation.plot import plot
 from worker.evaluation.scoring import Measured, Written, evaluate
 
@@ -36,6 +37,13 @@ def test_figures_cover_all_cases_and_each_group() -> None:
     assert result.groups["DX"]["strict_f1"] == 1
     assert result.groups["OP"]["strict_f1"] == 0
     assert result.findings == {"drusen": (0.0, 1), "pleural effusion": (1.0, 1)}
+
+
+def test_figures_of_grounds_are_printed_if_reports_have_grounds() -> None:
+    result = evaluate(CASES, lambda case: Written(ANSWERS[case], grounds=Grounds([])))
+
+    assert len(result.tables()) == len(evaluate(CASES, lambda case: Written(ANSWERS[case])).tables()) + 1
+    assert math.isnan(result.grounding["citation precision"])
 
 
 def test_a_failed_case_counts_as_an_empty_report() -> None:
