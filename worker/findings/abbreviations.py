@@ -38,6 +38,7 @@ MISSPELLED = {
     "rigth": "right", "rihgt": "right", "lfet": "left", "letf": "left", "plueral": "pleural", "plural": "pleural",
     "hemmorhage": "hemorrhage", "hemmorage": "hemorrhage", "haemorhage": "haemorrhage", "pnuemonia": "pneumonia",
     "nuemothorax": "pneumothorax", "pneumothoracies": "pneumothoraces", "cardiomegly": "cardiomegaly",
+    "hart": "heart", "rite": "right", "scene": "seen",
     "withuot": "without", "wihtout": "without", "evidnce": "evidence", "atelactasis": "atelectasis",
 }  # fmt: skip
 #: Words in which one wrong, missing, additional or exchanged letter is corrected, if the first letter is right.

@@ -23,7 +23,7 @@ _WORD = re.compile(
     r"(?P<effusion>(?<![\w/])PEs?(?!\w))|"
     rf"(?P<short>(?<![\w/-])(?i:{_alternatives(ABBREVIATIONS)})(?:(?!\w)|(?<=/)))|"
     rf"(?P<upper>(?<![\w/])(?:{_alternatives(UPPER_CASE)})(?!\w|[- ]spine|[- ]\d))|"
-    r"(?P<long>(?<!\w)[A-Za-z]{5,}(?!\w))"
+    r"(?P<long>(?<!\w)[A-Za-z]{4,}(?!\w))"
 )
 _LITRES = re.compile(r"\d\s*$")
 #: "PE" is an effusion beside one of these, and otherwise an embolism or unknown: no finding of the lexicon.
@@ -82,6 +82,12 @@ def plain(text: str) -> Plain:
         at = word.end()
     written.keep(text, at, len(text))
     return written
+
+
+def misspelled(text: str) -> list[str]:
+    """Return the words of *text* that are read as another word, in lower case and sorted."""
+    words = (word.group().lower() for word in re.finditer(r"(?<!\w)[A-Za-z]{4,}(?!\w)", text))
+    return sorted(word for word in words if _corrected(word))
 
 
 def _instead(text: str, word: re.Match[str]) -> str | None:
