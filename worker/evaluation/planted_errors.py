@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from worker.evaluation.sentence_figures import MAX_CACHED_TEXTS
+from worker.evaluation.sentence_figures import MAX_CACHED_TEXTS, contradictions
 from worker.findings.abbreviations import CORRECTED
 from worker.findings.labeller import labels, mentions_prior, sentences
 from worker.findings.spelling import misspelled
+from worker.grounding.checks.contradictions import GENERIC
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -127,6 +128,15 @@ def repeat_sentence(text: str, rng: np.random.Generator) -> str | None:
     return f"{text[: chosen.end]} {chosen.text}{text[chosen.end :]}"
 
 
+def contradict(text: str, rng: np.random.Generator) -> str | None:
+    """Deny an affirmed finding in a sentence of its own, at the end of the findings."""
+    affirmed = [label for label in labels(text) if label.certainty == "present" and label.finding not in GENERIC]
+    if not affirmed:
+        return None
+    sentence = f"No {affirmed[int(rng.integers(len(affirmed)))].finding}."
+    return text.replace("Impression:", f"{sentence} Impression:", 1) if "Impression:" in text else f"{text} {sentence}"
+
+
 def write_homophone(text: str, _: np.random.Generator) -> str | None:
     """Replace words by others of the same sound."""
     return _exchange(text, _HOMOPHONES)
@@ -153,6 +163,7 @@ ERRORS: dict[str, Callable[[str, np.random.Generator], str | None]] = {
     "location changed": change_location,
     "measurement changed": change_measurement,
     "sentence repeated": repeat_sentence,
+    "contradiction added": contradict,
     "homophone": write_homophone,
     "typing error": misspell,
 }
@@ -180,7 +191,7 @@ def _traits(text: str) -> tuple[object, ...]:
     """Return the properties of a report that a planted error changes: labels, and what the checks find."""
     read = sentences(text)
     affirmed = {m.label for sentence in read for m in sentence.mentions if m.label.certainty != "absent"}
-    return affirmed, mentions_prior(text), _lengths(text), _repeated(read), misspelled(text)
+    return affirmed, mentions_prior(text), _lengths(text), _repeated(read), contradictions(text), misspelled(text)
 
 
 def _lengths(text: str) -> list[str]:

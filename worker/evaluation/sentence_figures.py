@@ -1,4 +1,4 @@
-"""Right and wrong sentences of written reports."""
+"""Right and wrong sentences of written reports, and reports that contradict themselves."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from worker.findings.labeller import Label, sentences
+from worker.grounding.checks.contradictions import negations_agree, sections_agree, sizes_agree
+from worker.grounding.checks.draft import DraftPart
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -48,3 +50,20 @@ def _right(text: str, wanted: frozenset[Label]) -> tuple[bool, ...]:
     labels = ([mention.label for mention in sentence.mentions] for sentence in sentences(text))
     stated = (each for each in labels if any(label.certainty != "uncertain" for label in each))
     return tuple(all(is_right(label, wanted) for label in each) for each in stated)
+
+
+def contradicting(pairs: Sequence[Pair]) -> float:
+    """Share of written reports that contradict themselves."""
+    return float(np.mean([bool(contradictions(pair.written)) for pair in pairs]))
+
+
+@lru_cache(maxsize=MAX_CACHED_TEXTS)
+def contradictions(text: str) -> tuple[str, ...]:
+    """Return a sentence for each contradiction of a report: impression and findings, affirmed and denied, two sizes."""
+    parts = {"findings": "", "impression": ""}
+    for sentence in sentences(text):
+        if sentence.section in parts:
+            parts[sentence.section] += f"{sentence.text}\n"
+    draft = DraftPart(parts["findings"], parts["impression"])
+    found = [sections_agree(draft), negations_agree(draft), sizes_agree(draft)]
+    return tuple(problem for problems in found if isinstance(problems, list) for problem in problems)

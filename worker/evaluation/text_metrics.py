@@ -15,7 +15,7 @@ import numpy as np
 from rapidfuzz.distance import LCSseq, Levenshtein
 from sacrebleu.metrics.bleu import BLEU
 
-from worker.evaluation.sentence_figures import sentences_right
+from worker.evaluation.sentence_figures import contradicting, sentences_right
 from worker.findings.labeller import Label, present
 
 if TYPE_CHECKING:
@@ -210,6 +210,7 @@ FIGURES: dict[str, Callable[[Sequence[Pair]], float]] = {
     "laterality": laterality,
     "sizes": sizes,
     "sentences_right": sentences_right,
+    "contradicting": contradicting,
     "normality": normality,
     "exact_set": exact_set,
     "hallucinated": hallucinated,

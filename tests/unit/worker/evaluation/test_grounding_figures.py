@@ -16,7 +16,7 @@ from worker.evaluation.grounding_figures import (
     risk_coverage,
     wrong_citations,
 )
-from worker.evaluation.sentence_figures import is_right
+from worker.evaluation.sentence_figures import contradictions, is_right
 from worker.findings.labeller import Label
 
 CASES = [
@@ -119,3 +119,17 @@ def test_calibration_error_is_the_distance_of_probability_and_share() -> None:
 )
 def test_a_written_finding_is_right_in_its_place(label: Label, *, right: bool) -> None:
     assert is_right(label, WANTED) == right
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Findings: Left effusion. Impression: Right effusion.",
+        "Findings: Left effusion. No effusion. Impression: Left effusion.",
+        "Findings: Small left effusion. Impression: Large left effusion.",
+        "Findings: Lungs are clear. Impression: Left nodule.",
+    ],
+)
+def test_a_report_that_contradicts_itself_is_found(text: str) -> None:
+    assert contradictions(text)
+    assert not contradictions("Findings: Small left effusion. No nodule. Impression: Small left effusion.")

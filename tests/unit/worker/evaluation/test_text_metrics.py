@@ -43,10 +43,11 @@ def test_sizes_are_compared_on_the_same_side() -> None:
     assert math.isnan(text_metrics.sizes(pairs((EFFUSION_LEFT, EFFUSION_RIGHT), ("Left effusion.", large))))
 
 
-def test_right_sentences_are_counted() -> None:
+def test_sentences_and_contradicting_reports_are_counted() -> None:
     written = pairs((EFFUSION_LEFT, "Left effusion. Left nodule. Normal heart."), (EFFUSION_LEFT, "Nodule. No nodule."))
 
     assert text_metrics.FIGURES["sentences_right"](written) == 0.5
+    assert text_metrics.FIGURES["contradicting"](written) == 0.5
 
 
 def test_a_missed_and_an_invented_finding_halve_the_f1() -> None:
