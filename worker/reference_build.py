@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import zlib
 from typing import TYPE_CHECKING, Any
 
 from db import reference
@@ -11,6 +12,7 @@ from db.session import transaction
 from worker.findings.labeller import finding_names
 from worker.images.study import StoredInstance, images_of
 from worker.retrieval.build import EncodedCase, Steps, build
+from worker.retrieval.views import views_of
 
 if TYPE_CHECKING:
     import uuid
@@ -63,6 +65,10 @@ def case_encoder(patch_tokens: PatchTokens, *, images_per_case: int) -> Callable
 
     def encode(files: Sequence[CaseFile]) -> EncodedCase:
         study = images_of([StoredInstance(*file) for file in files], budget=images_per_case)
-        return EncodedCase(patch_tokens([image.pixels for image in study.images]), study.modality, study.body_part)
+        images = [image.pixels for image in study.images]
+        # The same views in every build of the case.
+        seed = zlib.crc32("".join(file.sop_instance_uid for file in files).encode())
+        views = patch_tokens(views_of(images, seed))
+        return EncodedCase(patch_tokens(images), views, study.modality, study.body_part)
 
     return encode

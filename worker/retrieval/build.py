@@ -26,9 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EncodedCase:
-    """Patch tokens of a case's images [images, layers, patches, channels]; modality and body part of its headers."""
+    """Patch tokens of a case's images [images, layers, patches, channels]; modality and body part of its headers.
+
+    `views` has the tokens of perturbed views of some of the images (worker.retrieval.views).
+    """
 
     tokens: Tokens
+    views: Tokens
     modality: str
     body_part: str
 
@@ -67,7 +71,7 @@ def build(folder: Path, directory: Path, steps: Steps, *, model_digest: str) -> 
 
 def _add(folder: Path, case: Case, snapshot: SnapshotWriter, steps: Steps) -> None:
     encoded = steps.encode(files_of(folder, case))
-    if not np.isfinite(encoded.tokens).all():
+    if not (np.isfinite(encoded.tokens).all() and np.isfinite(encoded.views).all()):
         # One such vector would invalidate the statistics of its whole modality family.
         raise NotReportable(Reason.MODEL_ERROR, "the model's vision tower returned non-finite numbers")
     owner = owner_of(folder, case)
@@ -79,4 +83,4 @@ def _add(folder: Path, case: Case, snapshot: SnapshotWriter, steps: Steps) -> No
         # From the headers, as for the studies compared with it, not from `cases.jsonl`.
         body_part=encoded.body_part,
     )
-    snapshot.add(row, encoded.tokens, steps.label(case.report))
+    snapshot.add(row, encoded.tokens, steps.label(case.report), encoded.views)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Array = npt.NDArray[np.float32]
+    HalfArray = npt.NDArray[np.float16]
 
 #: Softmax temperature over patches: how sharply the mean of the shallow layer concentrates on the most deviating ones.
 TEMPERATURE = 0.5
@@ -54,16 +55,25 @@ MAX_MIN_SIMILARITY = 0.5
 #: is in distribution; by the middle one alone every second head MR is in distribution for CT, by both deep ones none;
 #: the last one alone holds only the trained output, and accepts some shuffled images.
 FIRST_OOD_LAYER = 1
+#: Keys of a detector's arrays in the file.
+DETECTOR_KEYS = ("mean", "spread", "metric", "components", "usual")
+
+
+class Origin(NamedTuple):
+    """Patient and body part of an image."""
+
+    owner: str
+    body_part: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureStats:
     """Statistics of the reference images of one modality family.
 
-    `mean` and `std` [layers, patches, channels]; `detector` scores out-of-distribution images; `images` is the number
-    of reference images; `weights` [features, labels], in units of each label's standard deviation, has no columns if
-    the reference set has no labels; `label_names` names the columns ("nodule left": finding and side); `part_detectors`
-    score images of each body part, if the reference set has several.
+    `mean` and `std` [layers, positions, channels], of reduced tokens; `detector` scores out-of-distribution images;
+    `images` is the number of reference images; `weights` [features, labels], in units of each label's standard
+    deviation, has no columns if the reference set has no labels; `label_names` names the columns ("nodule left":
+    finding and side); `part_detectors` score images of each body part, if the reference set has several.
     """
 
     mean: Array
@@ -78,28 +88,35 @@ class FeatureStats:
 
     @classmethod
     def fit(
-        cls, batches: Iterable[Array], labels: Sequence[Collection[str]] = (), body_parts: Sequence[str] = ()
+        cls,
+        batches: Iterable[Array],
+        labels: Sequence[Collection[str]] = (),
+        origins: Sequence[Origin] = (),
+        views: Sequence[tuple[HalfArray, Origin]] = (),
     ) -> FeatureStats:
-        """Fit to the tokens of *batches*, read once, *labels*, one set for each image, and the images' *body_parts*.
+        """Fit to the tokens of *batches*, read once, *labels*, one set for each image, and the images' *origins*.
 
-        Raises ConfigurationError for fewer than two images.
+        The detectors are also fitted to *views*, tokens [layers, patches, channels] of perturbed images. Raises
+        ConfigurationError for fewer than two images.
         """
         moments = Moments()
-        ood_tokens: list[Array] = []
-        last_layers: list[npt.NDArray[np.float16]] = []
-        for tokens in batches:
-            for image in tokens:
-                moments.add(image.astype(np.float64))
-                ood_tokens.append(_ood_tokens(image[None])[0])
-                if len(last_layers) < min(len(labels), MAX_FITTED_IMAGES):
-                    last_layers.append(image[-1].astype(np.float16))
+        known: list[tuple[HalfArray, Origin]] = []
+        last_layers: list[HalfArray] = []
+        for image in (image for tokens in batches for image in tokens):
+            reduced = _reduced(image[None])[0]
+            origin = origins[moments.count] if len(origins) else Origin(str(moments.count))
+            moments.add(reduced.astype(np.float64))
+            known.append((_ood_tokens(reduced[None])[0], origin))
+            if len(last_layers) < min(len(labels), MAX_FITTED_IMAGES):
+                last_layers.append(reduced[-1].astype(np.float16))
         if moments.count < 2:  # noqa: PLR2004 - a standard deviation needs two
             raise ConfigurationError("too few reference images: each modality needs two or more")
         mean, std = moments.mean.astype(np.float32), moments.std().astype(np.float32)
-        features = [_regressors(((layer.astype(np.float32) - mean[-1]) / std[-1])[None])[0] for layer in last_layers]
-        detector, part_detectors = OodDetector.fit(ood_tokens), _part_detectors(ood_tokens, body_parts)
+        features = [((layer.astype(np.float32) - mean[-1]) / std[-1]).ravel() for layer in last_layers]
         names, weights, thresholds = _ridge_weights(features, labels)
-        return cls(mean, std, detector, moments.count, weights, names, thresholds, part_detectors)
+        known += [(_ood_tokens(_reduced(view[None]))[0], origin) for view, origin in views]
+        detector, parts = _fit_detector(known), _part_detectors(known)
+        return cls(mean, std, detector, moments.count, weights, names, thresholds, parts)
 
     @property
     def threshold(self) -> float:
@@ -114,12 +131,14 @@ class FeatureStats:
 
     def embed(self, tokens: Array) -> Array:
         """Return a vector of length 1 for each image: float32 [images, labels + layers * channels]."""
-        standardised = (tokens.astype(np.float32) - self.mean) / self.std
+        standardised = (_reduced(tokens) - self.mean) / self.std
         deviations = DEVIATION_WEIGHT * _largest_deviations(standardised)
         if not self.weights.size:
             return _unit(deviations).astype(np.float32)
         # Not normalised: if no label scores high, the deviations decide.
-        scores = _regressors(standardised[:, -1]) @ self.weights / np.float32(np.sqrt(self.weights.shape[1]))
+        scores = (
+            standardised[:, -1].reshape(len(tokens), -1) @ self.weights / np.float32(np.sqrt(self.weights.shape[1]))
+        )
         return _unit(np.concatenate([scores, deviations], axis=1)).astype(np.float32)
 
     def label_shares(self, tokens: Array) -> Array:
@@ -128,20 +147,20 @@ class FeatureStats:
         The regression is linear: the shares of an image sum to its score. No columns if the reference set has no label.
         """
         if not self.weights.size:
-            return np.zeros((len(tokens), tokens.shape[2], 0), np.float32)
-        inputs = reduce_tokens((tokens[:, -1].astype(np.float32) - self.mean[-1]) / self.std[-1])
+            return np.zeros((len(tokens), self.mean.shape[1], 0), np.float32)
+        inputs = (_reduced(tokens)[:, -1] - self.mean[-1]) / self.std[-1]
         weights = self.weights.reshape(*inputs.shape[1:], -1)
         shares: Array = np.einsum("npc,pcl->npl", inputs, weights, optimize=True)
         return shares
 
     def score(self, tokens: Array) -> Array:
-        """Return each image's out-of-distribution score: float32 [images]; about 1 for reference images."""
-        return self.detector.score(_ood_tokens(tokens))
+        """Return each image's out-of-distribution score: float32 [images]; below about 1 for reference images."""
+        return self.detector.score(_ood_tokens(_reduced(tokens)))
 
     def accepts(self, body_part: str, tokens: Array) -> npt.NDArray[np.bool_]:
         """Return for each image whether it is in the distribution of the reference images of *body_part*."""
         detector = self.part_detectors.get(body_part, self.detector)
-        return detector.score(_ood_tokens(tokens)) <= detector.threshold
+        return detector.score(_ood_tokens(_reduced(tokens))) <= detector.threshold
 
     def save(self, path: Path) -> None:
         """Write to an .npz file, under the keys of its format: older than the names here, and on disk at sites."""
@@ -173,25 +192,32 @@ def _arrays(name: str, detector: OodDetector) -> dict[str, npt.NDArray[Any]]:
         f"{name}_mean": detector.mean,
         f"{name}_spread": detector.std,
         f"{name}_metric": detector.precision,
-        f"{name}_usual": np.array(detector.median_distance),
+        f"{name}_components": detector.components,
+        f"{name}_usual": detector.limits,
         f"{name}_limit": np.array(detector.threshold),
     }
 
 
 def _detector(stored: Mapping[str, npt.NDArray[Any]], name: str) -> OodDetector:
-    mean, std, precision = (stored[f"{name}_{key}"] for key in ("mean", "spread", "metric"))
-    return OodDetector(mean, std, precision, *(float(stored[f"{name}_{key}"]) for key in ("usual", "limit")))
+    mean, std, precision, components, limits = (stored[f"{name}_{key}"] for key in DETECTOR_KEYS)
+    return OodDetector(mean, std, precision, components, limits, float(stored[f"{name}_limit"]))
 
 
-def _part_detectors(ood_tokens: Sequence[Array], body_parts: Sequence[str]) -> dict[str, OodDetector]:
-    """Return a detector for each body part with enough images; none if all images show one part."""
-    of_part: dict[str, list[Array]] = defaultdict(list)
-    for tokens, body_part in zip(ood_tokens, body_parts, strict=False):
-        of_part[body_part].append(tokens)
+def _fit_detector(known: Sequence[tuple[HalfArray, Origin]]) -> OodDetector:
+    owners = {owner: number for number, owner in enumerate(dict.fromkeys(origin.owner for _, origin in known))}
+    return OodDetector.fit([tokens for tokens, _ in known], [owners[origin.owner] for _, origin in known])
+
+
+def _part_detectors(known: Sequence[tuple[HalfArray, Origin]]) -> dict[str, OodDetector]:
+    """Return a detector for each body part with enough patients; none if all images show one part."""
+    of_part: dict[str, list[tuple[HalfArray, Origin]]] = defaultdict(list)
+    for tokens, origin in known:
+        of_part[origin.body_part].append((tokens, origin))
     if len(of_part) < 2:  # noqa: PLR2004 - the detector of the family is that of its only part
         return {}
-    enough = (part for part, images in of_part.items() if part and len(images) >= MIN_PATIENTS_TO_COMPARE)
-    return {part: OodDetector.fit(of_part[part]) for part in enough}
+    patients = {part: len({origin.owner for _, origin in images}) for part, images in of_part.items()}
+    enough = (part for part, count in patients.items() if part and count >= MIN_PATIENTS_TO_COMPARE)
+    return {part: _fit_detector(of_part[part]) for part in enough}
 
 
 class LabelScores(NamedTuple):
@@ -241,11 +267,6 @@ def _separating(scores: npt.NDArray[np.floating], has: npt.NDArray[np.bool_]) ->
     return float((np.quantile(without, MOST_WITHOUT) + np.quantile(scores[has], 1 - MOST_WITH)) / 2)
 
 
-def _regressors(standardised: Array) -> Array:
-    """Return the regression's inputs [images, n] for the last layer's tokens [images, patches, channels]."""
-    return reduce_tokens(standardised).reshape(len(standardised), -1)
-
-
 def min_similarity(vectors: Array, owners: npt.NDArray[np.integer]) -> float:
     """Return the lowest cosine similarity of a similar case: midway between unrelated and nearest reference cases.
 
@@ -274,11 +295,17 @@ def _largest_deviations(standardised: Array) -> Array:
     return _unit(np.concatenate(parts, axis=1))
 
 
-def _ood_tokens(tokens: Array) -> Array:
-    """Concatenate the deep layers' reduced tokens [images, positions, n], so that their covariance is included."""
+def _reduced(tokens: Array) -> Array:
+    """Reduce the tokens of each layer: float32 [images, layers, positions, n]. Reduced tokens stay as they are."""
+    return np.stack([reduce_tokens(tokens[:, layer]) for layer in range(tokens.shape[1])], axis=1)
+
+
+def _ood_tokens(reduced: Array) -> HalfArray:
+    """Concatenate the deep layers' tokens [images, positions, n], so that their covariance is included."""
     # Towers other than InternVL's may give one layer.
-    layers = range(min(FIRST_OOD_LAYER, tokens.shape[1] - 1), tokens.shape[1])
-    return np.concatenate([reduce_tokens(tokens[:, layer]) for layer in layers], axis=-1)
+    deep = reduced[:, min(FIRST_OOD_LAYER, reduced.shape[1] - 1) :]
+    # In half precision, as the reference images are kept: equal images stay equal.
+    return deep.transpose(0, 2, 1, 3).reshape(len(deep), deep.shape[2], -1).astype(np.float16)
 
 
 def _unit(vectors: Array) -> Array:

@@ -1,15 +1,21 @@
-"""Detect out-of-distribution images: Mahalanobis distance of an image's tokens from those of a reference set.
+"""Detect out-of-distribution images: distance of an image's tokens from those of a reference set, measured twice.
 
-Tokens are standardised with the mean and standard deviation at their patch position, then compared by the covariance
-of their channels: an image of another type breaks the correlations even if no single channel is unusual. The threshold
-is measured, not configured: each reference image is scored against the others, and the threshold lies above nearly all
-of them.
+Tokens are standardised with the mean and standard deviation at their patch position. Then two distances are measured:
+
+- of the channels at each position, by their covariance (Mahalanobis): an image of another type breaks the correlations
+  even if no single channel is unusual;
+- of the image as a whole, what its principal components leave: in a scrambled image each patch is usual, their
+  arrangement is not. A finding lies along the components, because the reference set holds ill patients, too.
+
+The reference set is completed by perturbed views of its images (worker.retrieval.views). Thresholds are measured, not
+configured: each image and view is compared with the others, and a limit lies above nearly all of them.
+Measured: docs/measurements/2026-11-28-out-of-distribution.md.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +25,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Array = npt.NDArray[np.float32]
+    HalfArray = npt.NDArray[np.float16]
     Float64Array = npt.NDArray[np.float64]
 
 #: Weight, in images, of the variance over all positions in the variance at each position: steadies small sets.
@@ -29,16 +36,21 @@ GRID, CHANNELS = 8, 192
 SHRINKAGE = 0.1
 #: Keeps standard deviations and the covariance invertible when all reference images are identical.
 EPSILON = 1e-6
-#: The threshold is this quantile of the leave-one-out scores, times 1 + MARGIN / sqrt(images) for the error of the
-#: quantile + FITTED_MARGIN / images because the covariance is fitted to the same images.
-QUANTILE, MARGIN, FITTED_MARGIN = 0.99, 1.5, 5.0
+#: Principal components of whole images, at most one for this number of images.
+COMPONENTS, IMAGES_PER_COMPONENT = 120, 4
+#: Images and views that a detector is fitted to, evenly spaced: bounds its memory and the cost of its components.
+MAX_FITTED = 1500
+#: Parts of the reference set that are compared with the others.
+FOLDS = 3
+#: The threshold is this quantile of the scores, times 1 + MARGIN / sqrt(images) for the error of the quantile.
+QUANTILE, MARGIN = 0.97, 0.6
 
 
 @dataclass(frozen=True, slots=True)
 class OodResult:
     """Comparison of a study's images with the reference images of their modality."""
 
-    #: Score of each image: Mahalanobis distance in units of the reference images' median distance.
+    #: Score of each image: its distance in units of that which few reference images exceed.
     scores: list[float]
     #: Number of reference images.
     reference_images: int
@@ -62,41 +74,82 @@ class OodDetector:
     """Detector fitted to the reference images of one modality family.
 
     `mean` and `std` [positions, channels]; `precision` [channels, channels], the inverse covariance of standardised
-    tokens; `median_distance` of the reference images, each measured against the others; `threshold` in units of it.
+    tokens; `components` [n, positions * channels], the principal components of whole images; `limits` [2], the two
+    distances that few reference images exceed; `threshold` in units of them.
     """
 
     mean: Array
     std: Array
     precision: Array
-    median_distance: float
+    components: HalfArray
+    limits: Array
     threshold: float
 
     @classmethod
-    def fit(cls, images: Sequence[Array]) -> OodDetector:
-        """Fit to the reduced tokens [positions, channels] of two reference images or more."""
-        exact = [image.astype(np.float64) for image in images]
-        moments = Moments()
-        for image in exact:
-            moments.add(image)
-        precision = _precision(exact, moments)
-        distances = np.array([mahalanobis(image, *moments.without(image), precision) for image in exact])
-        median = max(float(np.median(distances)), EPSILON)
-        margin = MARGIN / len(distances) ** 0.5 + FITTED_MARGIN / len(distances)
-        threshold = max(float(np.quantile(distances, QUANTILE)) / median, 1.0) * (1 + margin)
-        mean, std = moments.mean.astype(np.float32), moments.std().astype(np.float32)
-        return cls(mean, std, precision.astype(np.float32), median, threshold)
+    def fit(cls, images: Sequence[HalfArray], owners: Sequence[int] = ()) -> OodDetector:
+        """Fit to the reduced tokens [positions, channels] of two reference images or more.
 
-    def score(self, tokens: Array) -> Array:
+        *owners* has a number for each image: an image is not compared with others of the same owner.
+        """
+        chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), MAX_FITTED)).astype(int))
+        tokens = np.stack([images[row] for row in chosen]).astype(np.float32)
+        numbers = np.array(owners)[chosen] if len(owners) else np.arange(len(tokens))
+        folds = np.unique(numbers, return_inverse=True)[1] % FOLDS
+        distances = np.concatenate([_of_others(tokens, folds == fold) for fold in np.unique(folds)])
+        limits = np.maximum(np.quantile(distances, 0.99, axis=0), EPSILON).astype(np.float32)
+        scores = (distances / limits).max(axis=1)
+        threshold = float(np.quantile(scores, QUANTILE)) * (1 + MARGIN / len(scores) ** 0.5)
+        return cls(*_model(tokens), limits, max(threshold, EPSILON))
+
+    def score(self, tokens: HalfArray) -> Array:
         """Score each image's reduced tokens [images, positions, channels]: float32 [images]."""
-        distances = [mahalanobis(image, self.mean, self.std, self.precision) for image in tokens]
-        return np.array(distances, np.float32) / self.median_distance
+        distances = _distances(tokens.astype(np.float32), self.mean, self.std, self.precision, self.components)
+        scores: Array = (distances / self.limits).max(axis=1).astype(np.float32)
+        return scores
+
+
+def _of_others(tokens: Array, own: npt.NDArray[np.bool_]) -> Float64Array:
+    """Return the distances [images, 2] of the images of a fold from the statistics of the other images."""
+    return _distances(tokens[own], *_model(tokens if own.all() else tokens[~own]))
+
+
+def _model(tokens: Array) -> tuple[Array, Array, Array, HalfArray]:
+    """Return mean, standard deviation, precision and components of tokens [images, positions, channels]."""
+    moments = Moments()
+    for image in tokens:
+        moments.add(image.astype(np.float64))
+    mean, std = moments.mean.astype(np.float32), moments.std().astype(np.float32)
+    standardised = (tokens - mean) / std
+    return mean, std, _precision(standardised).astype(np.float32), _components(standardised.reshape(len(tokens), -1))
+
+
+def _distances(tokens: Array, mean: Array, std: Array, precision: Array, components: HalfArray) -> Float64Array:
+    """Return for each image the root mean square of both distances: [images, 2]."""
+    standardised = (tokens - mean) / std
+    of_channels = ((standardised @ precision) * standardised).mean(axis=(1, 2))
+    flat = standardised.reshape(len(tokens), -1)
+    explained = np.square(flat @ components.T.astype(np.float32)).sum(axis=1)
+    outside = np.maximum(np.square(flat).sum(axis=1) - explained, 0) / flat.shape[1]
+    distances: Float64Array = np.sqrt(np.stack([of_channels, outside], axis=1)).astype(np.float64)
+    return distances
+
+
+def _components(images: Array) -> HalfArray:
+    """Return the principal components [n, features] of standardised images [images, features]."""
+    count = min(COMPONENTS, len(images) // IMAGES_PER_COMPONENT)
+    # From the products of the images: there are fewer images than features.
+    variances, weights = np.linalg.eigh(images @ images.T)
+    variances, weights = variances[::-1][:count], weights[:, ::-1][:, :count]
+    varying = variances > EPSILON * max(variances[0] if count else 0.0, 1.0)
+    components: Array = (images.T @ weights[:, varying] / np.sqrt(variances[varying])).T
+    # Half of the size on disk and in memory; the projection is summed in single precision.
+    return components.astype(np.float16)
 
 
 class Moments:
     """Mean and variance at every position, updated image by image (Welford 1962).
 
-    scikit-learn's StandardScaler is not used: it has no prior and cannot leave out one image. Figures in
-    docs/decisions/feature-statistics.md.
+    scikit-learn's StandardScaler is not used: it has no prior. Figures in docs/decisions/feature-statistics.md.
     """
 
     def __init__(self) -> None:
@@ -115,13 +168,6 @@ class Moments:
         """Return the standard deviation, shrunk towards that over all positions."""
         return _shrunk_std(self._squares, self.count)
 
-    def without(self, image: Float64Array) -> tuple[Float64Array, Float64Array]:
-        """Return mean and standard deviation of the other images, so that *image* is scored like a new one."""
-        others = self.count - 1
-        mean = (self.mean * self.count - image) / others
-        squares = self._squares - (image - self.mean) * (image - mean)
-        return mean, _shrunk_std(np.maximum(squares, 0), others)
-
 
 def _shrunk_std(squares: Float64Array, count: int) -> Float64Array:
     overall = (squares / count).mean(axis=-2, keepdims=True)
@@ -129,21 +175,12 @@ def _shrunk_std(squares: Float64Array, count: int) -> Float64Array:
     return np.sqrt(variance) + EPSILON
 
 
-def _precision(images: Sequence[Float64Array], moments: Moments) -> Float64Array:
-    covariance: Float64Array = np.zeros((images[0].shape[1],) * 2)
-    std = moments.std()
-    for image in images:
-        standardised = (image - moments.mean) / std
-        covariance += standardised.T @ standardised / len(standardised) / len(images)
+def _precision(standardised: Array) -> Float64Array:
+    flat = standardised.reshape(-1, standardised.shape[-1]).astype(np.float64)
+    covariance = flat.T @ flat / len(flat)
     sphere = np.eye(len(covariance)) * np.trace(covariance) / len(covariance)
     shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * sphere + EPSILON * np.eye(len(covariance))
     return np.linalg.inv(shrunk)
-
-
-def mahalanobis(image: npt.NDArray[Any], mean: npt.NDArray[Any], std: npt.NDArray[Any], precision: Any) -> float:
-    """Return the root mean square over positions of the Mahalanobis distance of tokens [positions, channels]."""
-    standardised = (image - mean) / std
-    return float(np.sqrt(((standardised @ precision) * standardised).mean()))
 
 
 def reduce_tokens(tokens: Array) -> Array:

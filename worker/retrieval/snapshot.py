@@ -20,7 +20,7 @@ import numpy as np
 
 from db.errors import ConfigurationError
 from db.studies.modalities import family_of
-from worker.retrieval.features import MAX_FITTED_IMAGES, FeatureStats, min_similarity
+from worker.retrieval.features import MAX_FITTED_IMAGES, FeatureStats, Origin, min_similarity
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 MANIFEST = "snapshot.json"
 #: A standard deviation needs two.
 MIN_IMAGES = 2
+#: Perturbed views kept of a modality family: about as many as images that a detector is fitted to.
+MAX_VIEWS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +66,17 @@ class _Family:
     rows: list[tuple[int, int]] = field(default_factory=list)
     #: Labels of each image.
     labels: list[Collection[str]] = field(default_factory=list)
+    #: Tokens of perturbed views.
+    views: list[tuple[npt.NDArray[np.float16], Origin]] = field(default_factory=list)
 
-    def add(self, case: IndexedCase, tokens: Tokens, labels: Collection[str]) -> None:
+    def add(self, case: IndexedCase, tokens: Tokens, labels: Collection[str], views: Tokens | None) -> None:
         start = len(self.labels)
         self.tokens.write(np.ascontiguousarray(tokens, np.float32).tobytes())
         self.cases.append(case)
         self.rows.append((start, start + len(tokens)))
         self.labels += [labels] * len(tokens)
+        if views is not None and len(self.views) < MAX_VIEWS:
+            self.views += [(view.astype(np.float16), Origin(case.owner, case.body_part)) for view in views]
 
     def read(self) -> Tokens:
         self.tokens.flush()
@@ -87,8 +93,8 @@ class SnapshotWriter:
         self._files = files
         self._families: dict[str, _Family] = {}
 
-    def add(self, case: IndexedCase, tokens: Tokens, labels: Collection[str] = ()) -> None:
-        """Add a case, the tokens of its images [images, layers, patches, channels] and its labels.
+    def add(self, case: IndexedCase, tokens: Tokens, labels: Collection[str] = (), views: Tokens | None = None) -> None:
+        """Add a case, the tokens of its images [images, layers, patches, channels], its labels and perturbed views.
 
         Raises ConfigurationError if the tokens differ in shape from those of an earlier case.
         """
@@ -100,7 +106,7 @@ class SnapshotWriter:
             raise ConfigurationError(
                 "unsupported checkpoint: its patch grid varies from image to image, so it cannot have a reference index"
             )
-        self._families[name].add(case, tokens, labels)
+        self._families[name].add(case, tokens, labels, views)
 
     def write(self) -> list[str]:
         """Write the files; returns a message for each modality family that cannot be searched."""
@@ -126,15 +132,16 @@ class SnapshotWriter:
             return entry
         tokens, number = family.read(), list(self._families).index(name)
         fitted = np.unique(np.linspace(0, len(tokens) - 1, min(len(tokens), MAX_FITTED_IMAGES)).astype(int))
-        parts = [
-            case.body_part
+        origins = [
+            Origin(case.owner, case.body_part)
             for case, (start, end) in zip(family.cases, family.rows, strict=True)
             for _ in range(start, end)
         ]
         stats = FeatureStats.fit(
             (tokens[row : row + 1] for row in fitted),
             [family.labels[row] for row in fitted],
-            [parts[row] for row in fitted],
+            [origins[row] for row in fitted],
+            family.views,
         )
         vectors = np.stack([case_vector(tokens[start:end], stats) for start, end in family.rows])
         owners = np.unique([case.owner for case in family.cases], return_inverse=True)[1]
