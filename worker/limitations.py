@@ -23,6 +23,7 @@ _SIDES = "right and left may be reversed in this report. Check sides against the
 #: Findings of a part for which the model returned nothing, in a report of several parts.
 NO_TEXT = "Not analysed: the model returned no text."
 _CHECK = "Check that they belong to this patient and body part"
+_SAME_PATIENT = "probably the same patient. Check the identity"
 _NOT_QUOTED = "No similar earlier cases were quoted"
 _WEAK = "The similar earlier cases are weak evidence"
 #: Reference images of a modality below which the nearest cases need not resemble the study: 20 are fewer than one for
@@ -125,6 +126,10 @@ def _of_part(part: ReadPart, *, indexed: bool) -> Iterator[str]:
 
 def _of_cases(part: ReadPart) -> Iterator[str]:
     """Yield the sentences about the evidence of a part: cases that were not quoted, and little evidence."""
+    if same := part.retrieval.same_images:
+        one, several = "An earlier case was not quoted: it shows", f"{same} earlier cases were not quoted: they show"
+        cases = one if same == 1 else several
+        yield f"{cases} the same images under another identity; {_SAME_PATIENT}."
     if erased := len(part.retrieval.similar) - len(part.cases):
         found = len(part.retrieval.similar)
         yield f"{erased} of {found} similar earlier cases were erased before they could be quoted."

@@ -12,6 +12,7 @@ from db.session import transaction
 from worker.findings.labeller import finding_names
 from worker.images.study import StoredInstance, images_of
 from worker.retrieval.build import EncodedCase, Steps, build
+from worker.retrieval.duplicates import digests_of, prints_of
 from worker.retrieval.views import views_of
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ def case_encoder(patch_tokens: PatchTokens, *, images_per_case: int) -> Callable
         # The same views in every build of the case.
         seed = zlib.crc32("".join(file.sop_instance_uid for file in files).encode())
         views = patch_tokens(views_of(images, seed))
-        return EncodedCase(patch_tokens(images), views, study.modality, study.body_part)
+        return EncodedCase(
+            patch_tokens(images), views, prints_of(images), digests_of(images), study.modality, study.body_part
+        )
 
     return encode

@@ -162,11 +162,11 @@ def _reference_index(settings: Settings, folder: Path, environment: Mapping[str,
     with transaction(settings.database()) as session:
         known = reference.current_snapshot(session, digest)
     if known is None:
-        with _started(["reference", "build", str(folder)], environment) as build:
+        with _started(["index", "build", str(folder)], environment) as build:
             while build.poll() is None and not stop.stopping:
                 time.sleep(POLL_SECONDS)
         if build.returncode != 0 and not stop.stopping:
-            raise DemoFailed("`prelim reference build` failed; its output is above")
+            raise DemoFailed("`prelim index build` failed; its output is above")
         return
     try:
         ReferenceIndex(settings.operations.data_dir / known.directory, model_digest=digest)

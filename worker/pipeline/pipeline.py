@@ -158,7 +158,14 @@ class Pipeline:
             return Retrieval()
         tokens = self._patch_tokens(images, steps.on_progress)
         steps.ended("patch_tokens")
-        query = Query(tokens, images.modality, images.body_part, study.patient_hashes, study.study_hash)
+        query = Query(
+            tokens,
+            images.modality,
+            images.body_part,
+            study.patient_hashes,
+            study.study_hash,
+            [image.pixels for image in images.images],
+        )
         settings = self.settings.retrieval
         found = retrieve(self.index, query, count=settings.retrieved_cases, ood_reject=settings.ood_reject)
         steps.ended("retrieval")

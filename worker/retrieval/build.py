@@ -12,27 +12,34 @@ import numpy as np
 from rich.progress import track
 
 from db.errors import ConfigurationError, NotReportable, Reason
+from worker.retrieval.archive import IndexedCase
 from worker.retrieval.case_files import files_of, owner_of, read_cases
-from worker.retrieval.snapshot import IndexedCase, writing
+from worker.retrieval.snapshot import writing
 
 if TYPE_CHECKING:
     import uuid
     from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
+    import numpy.typing as npt
+
     from worker.retrieval.case_files import Case, CaseFile, Owner
-    from worker.retrieval.snapshot import SnapshotWriter, Tokens
+    from worker.retrieval.families import Tokens
+    from worker.retrieval.snapshot import SnapshotWriter
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedCase:
     """Patch tokens of a case's images [images, layers, patches, channels]; modality and body part of its headers.
 
-    `views` has the tokens of perturbed views of some of the images (worker.retrieval.views).
+    `views` has the tokens of perturbed views of some of the images (worker.retrieval.views); `prints` and `digests`
+    identify the images (worker.retrieval.duplicates).
     """
 
     tokens: Tokens
     views: Tokens
+    prints: npt.NDArray[np.uint8]
+    digests: Sequence[str]
     modality: str
     body_part: str
 
@@ -83,4 +90,5 @@ def _add(folder: Path, case: Case, snapshot: SnapshotWriter, steps: Steps) -> No
         # From the headers, as for the studies compared with it, not from `cases.jsonl`.
         body_part=encoded.body_part,
     )
-    snapshot.add(row, encoded.tokens, steps.label(case.report), encoded.views)
+    images = {"views": encoded.views, "prints": encoded.prints, "digests": encoded.digests}
+    snapshot.add(row, encoded.tokens, steps.label(case.report), **images)

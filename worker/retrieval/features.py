@@ -13,13 +13,14 @@ vision tower; the first layer is the shallow one. A whole search: `fit` to the r
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from db.errors import ConfigurationError
+from worker.retrieval.label_regression import ridge_regression
 from worker.retrieval.out_of_distribution import Moments, OodDetector, reduce_tokens
 
 if TYPE_CHECKING:
@@ -35,14 +36,6 @@ if TYPE_CHECKING:
 TEMPERATURE = 0.5
 #: Reference images the regression is fitted to, the first ones: its kernel has as many rows and columns.
 MAX_FITTED_IMAGES = 4000
-#: Regularisation of the regression, in units of the mean squared token.
-RIDGE = 0.05
-#: Labels of fewer images are ignored: the direction would describe one patient.
-MIN_IMAGES_PER_LABEL = 3
-#: Shares of the reference images without a label and with it whose scores its threshold lies between. Measured on 400
-#: chest phantoms beside 480 reference chests: of 574 findings 97.9 % are above it, of absent ones 0.5 %. The point of
-#: the highest sum of sensitivity and specificity has 97.6 % and 0.9 %.
-MOST_WITHOUT, MOST_WITH = 0.95, 0.90
 #: Weight of the most deviating tokens relative to the label scores.
 DEVIATION_WEIGHT = 0.3
 #: Below this number of patients the similarity of two unrelated cases cannot be estimated.
@@ -103,7 +96,7 @@ class FeatureStats:
         known: list[tuple[HalfArray, Origin]] = []
         last_layers: list[HalfArray] = []
         for image in (image for tokens in batches for image in tokens):
-            reduced = _reduced(image[None])[0]
+            reduced = reduced_tokens(image[None])[0]
             origin = origins[moments.count] if len(origins) else Origin(str(moments.count))
             moments.add(reduced.astype(np.float64))
             known.append((_ood_tokens(reduced[None])[0], origin))
@@ -113,8 +106,8 @@ class FeatureStats:
             raise ConfigurationError("too few reference images: each modality needs two or more")
         mean, std = moments.mean.astype(np.float32), moments.std().astype(np.float32)
         features = [((layer.astype(np.float32) - mean[-1]) / std[-1]).ravel() for layer in last_layers]
-        names, weights, thresholds = _ridge_weights(features, labels)
-        known += [(_ood_tokens(_reduced(view[None]))[0], origin) for view, origin in views]
+        names, weights, thresholds = ridge_regression(features, labels)
+        known += [(_ood_tokens(reduced_tokens(view[None]))[0], origin) for view, origin in views]
         detector, parts = _fit_detector(known), _part_detectors(known)
         return cls(mean, std, detector, moments.count, weights, names, thresholds, parts)
 
@@ -131,7 +124,7 @@ class FeatureStats:
 
     def embed(self, tokens: Array) -> Array:
         """Return a vector of length 1 for each image: float32 [images, labels + layers * channels]."""
-        standardised = (_reduced(tokens) - self.mean) / self.std
+        standardised = (reduced_tokens(tokens) - self.mean) / self.std
         deviations = DEVIATION_WEIGHT * _largest_deviations(standardised)
         if not self.weights.size:
             return _unit(deviations).astype(np.float32)
@@ -148,19 +141,19 @@ class FeatureStats:
         """
         if not self.weights.size:
             return np.zeros((len(tokens), self.mean.shape[1], 0), np.float32)
-        inputs = (_reduced(tokens)[:, -1] - self.mean[-1]) / self.std[-1]
+        inputs = (reduced_tokens(tokens)[:, -1] - self.mean[-1]) / self.std[-1]
         weights = self.weights.reshape(*inputs.shape[1:], -1)
         shares: Array = np.einsum("npc,pcl->npl", inputs, weights, optimize=True)
         return shares
 
     def score(self, tokens: Array) -> Array:
         """Return each image's out-of-distribution score: float32 [images]; below about 1 for reference images."""
-        return self.detector.score(_ood_tokens(_reduced(tokens)))
+        return self.detector.score(_ood_tokens(reduced_tokens(tokens)))
 
     def accepts(self, body_part: str, tokens: Array) -> npt.NDArray[np.bool_]:
         """Return for each image whether it is in the distribution of the reference images of *body_part*."""
         detector = self.part_detectors.get(body_part, self.detector)
-        return detector.score(_ood_tokens(_reduced(tokens))) <= detector.threshold
+        return detector.score(_ood_tokens(reduced_tokens(tokens))) <= detector.threshold
 
     def save(self, path: Path) -> None:
         """Write to an .npz file, under the keys of its format: older than the names here, and on disk at sites."""
@@ -220,53 +213,6 @@ def _part_detectors(known: Sequence[tuple[HalfArray, Origin]]) -> dict[str, OodD
     return {part: _fit_detector(of_part[part]) for part in enough}
 
 
-class LabelScores(NamedTuple):
-    """Labels of a reference set, the threshold of each and the shares of the patches in its score.
-
-    *shares* is [images, patches, labels], float32.
-    """
-
-    names: tuple[str, ...]
-    thresholds: Array
-    shares: Array
-
-
-class _Regression(NamedTuple):
-    """Labels of a ridge regression, its weights [features, labels] and the threshold of each label's score."""
-
-    names: tuple[str, ...]
-    weights: Array
-    thresholds: Array
-
-
-def _ridge_weights(features: Sequence[Array], labels: Sequence[Collection[str]]) -> _Regression:
-    """Fit a ridge regression from features to labels, in its dual form."""
-    fitted = labels[: len(features)]
-    counts = Counter(name for names in fitted for name in set(names))
-    names = sorted(name for name, count in counts.items() if count >= MIN_IMAGES_PER_LABEL)
-    if not names:
-        return _Regression((), np.zeros((0, 0), np.float32), np.zeros(0, np.float32))
-    inputs = np.stack(features)
-    present = np.array([[name in image for name in names] for image in fitted])
-    targets = present.astype(np.float32) - present.mean(axis=0, dtype=np.float32)
-    kernel = inputs @ inputs.T / inputs.shape[1]
-    kernel[np.diag_indices_from(kernel)] += RIDGE * np.trace(kernel) / len(kernel)
-    inverse = np.linalg.inv(kernel)
-    dual = inverse @ targets
-    # Leave-one-out predictions: in-sample scores would overweight the labels that are hard to predict.
-    predicted = targets - dual / np.diag(inverse)[:, None]
-    unit = predicted.std(axis=0) + 1e-6
-    weights = (inputs.T @ dual / inputs.shape[1] / unit).astype(np.float32)
-    thresholds = [_separating(scores, has) for scores, has in zip((predicted / unit).T, present.T, strict=True)]
-    return _Regression(tuple(names), weights, np.array(thresholds, np.float32))
-
-
-def _separating(scores: npt.NDArray[np.floating], has: npt.NDArray[np.bool_]) -> float:
-    """Return the score midway between nearly all images without a label and nearly all images with it."""
-    without = scores[~has] if not has.all() else scores
-    return float((np.quantile(without, MOST_WITHOUT) + np.quantile(scores[has], 1 - MOST_WITH)) / 2)
-
-
 def min_similarity(vectors: Array, owners: npt.NDArray[np.integer]) -> float:
     """Return the lowest cosine similarity of a similar case: midway between unrelated and nearest reference cases.
 
@@ -295,7 +241,7 @@ def _largest_deviations(standardised: Array) -> Array:
     return _unit(np.concatenate(parts, axis=1))
 
 
-def _reduced(tokens: Array) -> Array:
+def reduced_tokens(tokens: npt.NDArray[Any]) -> Array:
     """Reduce the tokens of each layer: float32 [images, layers, positions, n]. Reduced tokens stay as they are."""
     return np.stack([reduce_tokens(tokens[:, layer]) for layer in range(tokens.shape[1])], axis=1)
 

@@ -1,35 +1,37 @@
 """Search similar reference cases exactly, in immutable snapshots.
 
-One flat FAISS index for each modality family: half-precision vectors, inner product of normalised vectors, which is the
-cosine similarity. Up to about 1e5 cases a search takes tens of milliseconds; generation takes seconds. It finds every
-neighbour, is deterministic, and can exclude cases; an approximate index would give that up for no benefit.
+One flat FAISS index for each modality family and body part: half-precision vectors, inner product of normalised
+vectors, which is the cosine similarity. Up to about 1e5 cases a search takes tens of milliseconds; generation takes
+seconds. It finds every neighbour, is deterministic, and can exclude cases; an approximate index would give that up for
+no benefit.
 The feature statistics of the family are stored beside it (worker.retrieval.features).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import uuid
-from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import faiss
 import numpy as np
 
 from db.errors import ConfigurationError
 from db.studies.modalities import family_of
-from worker.retrieval.features import FeatureStats, LabelScores
+from worker.retrieval.duplicates import digests_of, prints_of, shows_the_same
+from worker.retrieval.families import case_vector, normalised
+from worker.retrieval.label_regression import LabelScores
 from worker.retrieval.out_of_distribution import OodResult
-from worker.retrieval.snapshot import MANIFEST, IndexedCase, case_vector, normalised
+from worker.retrieval.snapshot import archive_beside, read_family, read_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable, Sequence
     from pathlib import Path
 
-    from worker.retrieval.snapshot import Tokens
+    import numpy.typing as npt
+
+    from worker.retrieval.families import Partition, Tokens, Vectors
+    from worker.retrieval.features import FeatureStats
 
 #: With images of fewer patients none is rejected. Measured on phantoms: chests of 40 patients reject up to 2 in 100
 #: in-distribution images, of 20 patients up to 9. Patients are counted because the slices of one head are not
@@ -49,9 +51,9 @@ class Neighbour:
 class _Family:
     """The loaded part of one modality family."""
 
-    index: faiss.Index
     stats: FeatureStats
-    cases: list[IndexedCase]
+    #: By body part.
+    partitions: dict[str, Partition]
     #: Number of patients with each body part.
     patients_of: dict[str, int]
     patients: int
@@ -64,27 +66,15 @@ class ReferenceIndex:
     def __init__(self, directory: Path, *, model_digest: str) -> None:
         """Load; raises ConfigurationError for a damaged snapshot or one of another model."""
         self.snapshot = directory.name
-        try:
-            manifest = json.loads((directory / MANIFEST).read_text())
-        except (OSError, json.JSONDecodeError) as error:
-            raise ConfigurationError(
-                f"no reference index in {directory}: build one with `prelim reference build`"
-            ) from error
-        if manifest["model_digest"] != model_digest:
-            raise ConfigurationError(
-                f"the reference index {directory.name} was built with a different model:"
-                " build one for this checkpoint with `prelim reference build`"
-            )
-        try:
-            entries = [(name, entry) for name, entry in manifest["modalities"].items() if entry["index"]]
-            self._families = {name: _load(directory, entry) for name, entry in entries}
-        except KeyError:
-            raise ConfigurationError(
-                f"the reference index {directory.name} was built by an earlier version: build it again"
-            ) from None
+        self._archive = archive_beside(directory, model_digest)
+        manifest = read_manifest(directory, model_digest)
+        #: Figures measured when the index was built (worker.retrieval.validation).
+        self.figures: dict[str, Any] = manifest["figures"]
+        loaded = {name: _load(directory, entry) for name, entry in manifest["modalities"].items()}
+        self._families = {name: family for name, family in loaded.items() if family}
 
     def __len__(self) -> int:
-        return sum(len(family.cases) for family in self._families.values())
+        return sum(len(part.rows) for family in self._families.values() for part in family.partitions.values())
 
     def compare(self, tokens: Tokens, *, modality: str, body_part: str) -> OodResult | None:
         """Score images, given as patch tokens, against the modality's reference images; None if there are too few."""
@@ -121,6 +111,7 @@ class ReferenceIndex:
         body_part: str = "",
         patient_hashes: Collection[str] = (),
         study_hash: str = "",
+        excluded: Collection[uuid.UUID] = (),
     ) -> list[Neighbour]:
         """Return the *count* cases most similar to patch *tokens*, best first, without those of the same patient.
 
@@ -129,21 +120,71 @@ class ReferenceIndex:
         family = self._families.get(family_of(modality))
         if family is None or count < 1 or not len(tokens):
             return []
-        near = {part for part in family.patients_of if _shares_part(part, body_part)}
-        quotable = [not _is_own(case, patient_hashes, study_hash) for case in family.cases]
-        of_part = [own and case.body_part in near for own, case in zip(quotable, family.cases, strict=True)]
-        chosen = of_part if any(of_part) else quotable
-        # Asking for as many more as are excluded keeps the search exact.
-        found = _nearest(family, tokens, count + chosen.count(False))
-        others = [(row, similarity) for row, similarity in found if chosen[row]]
-        return [Neighbour(uuid.UUID(family.cases[row].case_id), similarity) for row, similarity in others[:count]]
+        vector = normalised(case_vector(tokens, family.stats)[None])
+        own = _Own(frozenset(patient_hashes) - {""}, study_hash, frozenset(map(str, excluded)))
+        near = [part for name, part in family.partitions.items() if _shares_part(name, body_part)]
+        found = _nearest(near, vector, count, own) or _nearest(family.partitions.values(), vector, count, own)
+        return [Neighbour(uuid.UUID(case_id), similarity) for case_id, similarity in found]
+
+    def same_images(
+        self,
+        images: Sequence[npt.NDArray[np.uint8]],
+        *,
+        modality: str,
+        among: Iterable[uuid.UUID],
+        patient_hashes: Collection[str] = (),
+        study_hash: str = "",
+    ) -> set[uuid.UUID]:
+        """Return the cases that show one of *images*: any with equal pixels, those of *among* also if nearly so.
+
+        They are of the same patient, whatever their Patient ID says; cases under the patient's own are left out.
+        """
+        family = self._families.get(family_of(modality))
+        if family is None:
+            return set()
+        digests, prints = np.array(digests_of(images), "S32"), prints_of(images)
+        own = _Own(frozenset(patient_hashes) - {""}, study_hash, frozenset())
+        equal: set[uuid.UUID] = set()
+        for part in family.partitions.values():
+            rows = np.unique(part.digests["row"][np.isin(part.digests["digest"], digests)])
+            equal |= {uuid.UUID(name.decode()) for name in part.rows["case_id"][rows[~own.rows(part)[rows]]]}
+        theirs = {case_id: self._archive.prints(str(case_id)) for case_id in among if case_id not in equal}
+        return equal | {case for case, known in theirs.items() if known is not None and shows_the_same(prints, known)}
 
 
-def _nearest(family: _Family, tokens: Tokens, count: int) -> list[tuple[int, float]]:
-    """Return row and similarity of the *count* nearest cases, best first."""
-    vector = normalised(case_vector(tokens, family.stats)[None])
-    similarities, rows = family.index.search(vector, min(count, len(family.cases)))
-    return [(int(row), float(similarity)) for row, similarity in zip(rows[0], similarities[0], strict=True)]
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """What identifies the cases that a study must not be quoted."""
+
+    patient_hashes: frozenset[str]
+    study_hash: str
+    case_ids: frozenset[str]
+
+    def rows(self, part: Partition) -> npt.NDArray[np.bool_]:
+        """Return for each row of a partition whether it is one of them."""
+        own = np.zeros(len(part.rows), bool)
+        for name, values in (
+            ("patient", self.patient_hashes),
+            ("study", {self.study_hash}),
+            ("case_id", self.case_ids),
+        ):
+            for value in values:
+                if value:
+                    own |= part.rows[name] == value.encode()
+        return own
+
+
+def _nearest(parts: Iterable[Partition], vector: Vectors, count: int, own: _Own) -> list[tuple[str, float]]:
+    """Return id and similarity of the *count* nearest cases, best first."""
+    found: list[tuple[str, float]] = []
+    for part in parts:
+        left_out = own.rows(part)
+        # Asking for as many more as are left out keeps the search exact.
+        wanted = min(count + int(left_out.sum()), len(part.rows))
+        similarities, rows = part.index.search(vector, wanted)
+        pairs = zip(rows[0], similarities[0], strict=True)
+        found += [(part.rows["case_id"][row].decode(), float(value)) for row, value in pairs if not left_out[row]]
+    return sorted(found, key=lambda pair: -pair[1])[:count]
 
 
 def _resembled_part(family: _Family, tokens: Tokens, body_part: str) -> str:
@@ -160,8 +201,11 @@ def _resembled_part(family: _Family, tokens: Tokens, body_part: str) -> str:
     if any(patients[part] < MIN_PATIENTS or family.stats.accepts(part, tokens).any() for part in own):
         return ""
     resembled = next((part for part in others if family.stats.accepts(part, tokens).all()), "")
-    ((row, _),) = _nearest(family, tokens, 1)
-    return resembled if own or family.cases[row].body_part == resembled else ""
+    if own:
+        return resembled
+    vector = normalised(case_vector(tokens, family.stats)[None])
+    nearest = {part: cases.index.search(vector, 1)[0][0][0] for part, cases in family.partitions.items()}
+    return resembled if max(nearest, key=nearest.__getitem__) == resembled else ""
 
 
 def _shares_part(one: str, other: str) -> bool:
@@ -171,27 +215,15 @@ def _shares_part(one: str, other: str) -> bool:
     return bool((set(re.findall(r"[A-Z]+", one)) & set(re.findall(r"[A-Z]+", other))) - {"AND"})
 
 
-def _load(directory: Path, entry: dict[str, Any]) -> _Family:
-    index = faiss.deserialize_index(np.frombuffer(_verified(directory, entry["index"]), dtype=np.uint8))
-    _verified(directory, entry["usual"])
-    stats = FeatureStats.load(directory / entry["usual"]["file"])
-    cases = [IndexedCase(**case) for case in entry["cases"]]
-    patients_of = Counter(part for part, _ in {(case.body_part, case.owner) for case in cases})
-    patients = len({case.owner for case in cases})
-    return _Family(index, stats, cases, patients_of, patients, entry["least_similarity"])
-
-
-def _is_own(case: IndexedCase, patient_hashes: Collection[str], study_hash: str) -> bool:
-    same_patient = bool(case.patient_hash) and case.patient_hash in patient_hashes
-    return same_patient or (bool(study_hash) and case.study_hash == study_hash)
-
-
-def _verified(directory: Path, entry: dict[str, str]) -> bytes:
-    path = directory / entry["file"]
+def _load(directory: Path, entry: dict[str, Any]) -> _Family | None:
+    """Load a family; None if it has a single image, which cannot be searched."""
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"missing file {path.name} of the reference index: build it again") from error
-    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
-        raise ConfigurationError(f"damaged file {path.name} of the reference index: build it again")
-    return content
+        family = read_family(directory, entry)
+        patients_of = {part["body_part"]: part["patients"] for part in entry["parts"]}
+        if family.stats is None:
+            return None
+        return _Family(family.stats, family.partitions, patients_of, entry["patients"], entry["least_similarity"])
+    except KeyError:
+        raise ConfigurationError(
+            f"the reference index {directory.name} was built by an earlier version: build it again"
+        ) from None

@@ -15,7 +15,7 @@ Measured: docs/measurements/2026-11-28-out-of-distribution.md.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -183,7 +183,7 @@ def _precision(standardised: Array) -> Float64Array:
     return np.linalg.inv(shrunk)
 
 
-def reduce_tokens(tokens: Array) -> Array:
+def reduce_tokens(tokens: npt.NDArray[Any]) -> Array:
     """Reduce tokens [images, patches, channels] to at most GRID * GRID positions and CHANNELS channels."""
     count, patches, channels = tokens.shape
     side = int(patches**0.5)

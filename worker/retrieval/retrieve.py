@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import uuid
     from collections.abc import Collection, Sequence
 
-    from worker.retrieval.features import LabelScores
+    import numpy as np
+    import numpy.typing as npt
+
+    from worker.retrieval.families import Tokens
     from worker.retrieval.index import Neighbour
+    from worker.retrieval.label_regression import LabelScores
     from worker.retrieval.out_of_distribution import OodResult
-    from worker.retrieval.snapshot import Tokens
 
 
 class Index(Protocol):
@@ -34,8 +38,20 @@ class Index(Protocol):
         body_part: str,
         patient_hashes: Collection[str],
         study_hash: str,
+        excluded: Collection[uuid.UUID],
     ) -> list[Neighbour]:
         """Return the most similar reference cases, best first, without those of the same patient or another part."""
+
+    def same_images(
+        self,
+        images: Sequence[npt.NDArray[np.uint8]],
+        *,
+        modality: str,
+        among: Collection[uuid.UUID],
+        patient_hashes: Collection[str],
+        study_hash: str,
+    ) -> set[uuid.UUID]:
+        """Return the cases of other identities that show one of *images*, equal or, *among* some, nearly so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +64,8 @@ class Query:
     #: Of the Patient ID and of those that a person corrected.
     patient_hashes: frozenset[str] = frozenset()
     study_hash: str = ""
+    #: The images that the tokens are of.
+    images: Sequence[npt.NDArray[np.uint8]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +81,8 @@ class Retrieval:
     labels: LabelScores | None = None
     #: Similarity of the nearest case, if even that one is not similar enough.
     below_threshold: float | None = None
+    #: Number of cases with the same images under another identity, which were not quoted.
+    same_images: int = 0
 
 
 def retrieve(index: Index, query: Query, *, count: int, ood_reject: bool) -> Retrieval:
@@ -76,18 +96,31 @@ def retrieve(index: Index, query: Query, *, count: int, ood_reject: bool) -> Ret
     tokens = query.tokens[ood.in_distribution]
     # Images that contradict their header are compared with every body part.
     body_part = "" if ood.resembled_part else query.body_part
-    found = index.search(
-        tokens,
-        modality=query.modality,
-        count=count,
-        body_part=body_part,
-        patient_hashes=query.patient_hashes,
-        study_hash=query.study_hash,
-    )
+    found, same = _of_others(index, replace(query, tokens=tokens, body_part=body_part), count)
     similar = [neighbour for neighbour in found if neighbour.similarity >= ood.min_similarity]
     return Retrieval(
         ood,
         similar=similar,
         labels=index.label_scores(tokens, modality=query.modality),
         below_threshold=found[0].similarity if found and not similar else None,
+        same_images=len(same),
     )
+
+
+def _of_others(index: Index, query: Query, count: int) -> tuple[list[Neighbour], set[uuid.UUID]]:
+    """Return the nearest cases of other patients, and the cases that show the images of the study.
+
+    A near-duplicate is found because it is nearest; without it, the next ones are compared.
+    """
+    own: dict[str, Any] = {
+        "modality": query.modality,
+        "patient_hashes": query.patient_hashes,
+        "study_hash": query.study_hash,
+    }
+    same = index.same_images(query.images, among=(), **own)
+    while True:
+        found = index.search(query.tokens, count=count, body_part=query.body_part, excluded=same, **own)
+        again = index.same_images(query.images, among=[case.case_id for case in found], **own) - same
+        if not again:
+            return found, same
+        same |= again

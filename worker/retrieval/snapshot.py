@@ -1,195 +1,234 @@
-"""Write a snapshot of the reference index: the vectors and the feature statistics of each modality family.
+"""Write and read snapshots of the reference index: a folder that never changes.
 
-Tokens are buffered in a file: the statistics must be fitted before any vector can be computed, and the tokens of a
-large reference set do not fit into memory.
+For each modality family the statistics of its features; for each of its body parts the vectors and the rows of its
+cases. Vectors and rows are mapped into memory, not read. The manifest holds the digest of every file. A snapshot is
+written beside its place and renamed, and unchanged files of the previous one are linked, so that one case is added or
+removed at the cost of its partition.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
-import tempfile
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from collections import defaultdict
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import faiss
 import numpy as np
 
 from db.errors import ConfigurationError
 from db.studies.modalities import family_of
-from worker.retrieval.features import MAX_FITTED_IMAGES, FeatureStats, Origin, min_similarity
+from worker.retrieval.archive import ArchivedCase, CaseArchive, IndexedCase
+from worker.retrieval.families import Family, Partition, fit_family, patients_in
+from worker.retrieval.features import FeatureStats
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
+    from pathlib import Path
 
     import numpy.typing as npt
 
     #: float32 [images, layers, patches, channels]
-    Tokens = npt.NDArray[np.float32]
+    Tokens = npt.NDArray[Any]
     #: float32 [rows, dimension]
     Vectors = npt.NDArray[np.float32]
 
 MANIFEST = "snapshot.json"
-#: A standard deviation needs two.
-MIN_IMAGES = 2
-#: Perturbed views kept of a modality family: about as many as images that a detector is fitted to.
-MAX_VIEWS = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class IndexedCase:
-    """A reference case in the index: its id, modality and body part, and the patient it must not be shown for."""
-
-    case_id: str
-    modality: str
-    patient_hash: str = ""
-    study_hash: str = ""
-    body_part: str = ""
-
-    @property
-    def owner(self) -> str:
-        """Key of the patient; if unknown, of the study; if that is unknown too, of the case."""
-        return self.patient_hash or self.study_hash or self.case_id
-
-
-@dataclass(slots=True)
-class _Family:
-    """Cases added so far of one modality family."""
-
-    tokens: BinaryIO
-    shape: tuple[int, ...]
-    cases: list[IndexedCase] = field(default_factory=list)
-    #: First row of each case among the tokens, and the row after its last.
-    rows: list[tuple[int, int]] = field(default_factory=list)
-    #: Labels of each image.
-    labels: list[Collection[str]] = field(default_factory=list)
-    #: Tokens of perturbed views.
-    views: list[tuple[npt.NDArray[np.float16], Origin]] = field(default_factory=list)
-
-    def add(self, case: IndexedCase, tokens: Tokens, labels: Collection[str], views: Tokens | None) -> None:
-        start = len(self.labels)
-        self.tokens.write(np.ascontiguousarray(tokens, np.float32).tobytes())
-        self.cases.append(case)
-        self.rows.append((start, start + len(tokens)))
-        self.labels += [labels] * len(tokens)
-        if views is not None and len(self.views) < MAX_VIEWS:
-            self.views += [(view.astype(np.float16), Origin(case.owner, case.body_part)) for view in views]
-
-    def read(self) -> Tokens:
-        self.tokens.flush()
-        return np.memmap(self.tokens.name, np.float32, "r", shape=(len(self.labels), *self.shape))
+#: Version of the file format; other versions must be built again.
+FORMAT = 2
 
 
 class SnapshotWriter:
     """Collects reference cases, then writes the snapshot; made by `writing`."""
 
-    def __init__(self, partial: Path, model_digest: str, scratch: Path, files: ExitStack) -> None:
+    def __init__(self, partial: Path, model_digest: str, archive: CaseArchive) -> None:
         self._partial = partial
         self._model_digest = model_digest
-        self._scratch = scratch
-        self._files = files
-        self._families: dict[str, _Family] = {}
+        self._archive = archive
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._cases: dict[str, list[str]] = defaultdict(list)
+        self._new: list[str] = []
 
-    def add(self, case: IndexedCase, tokens: Tokens, labels: Collection[str] = (), views: Tokens | None = None) -> None:
-        """Add a case, the tokens of its images [images, layers, patches, channels], its labels and perturbed views.
+    def add(self, case: IndexedCase, tokens: Tokens, labels: Collection[str] = (), **images: Any) -> None:
+        """Add a case, the tokens of its images [images, layers, patches, channels] and its labels.
 
-        Raises ConfigurationError if the tokens differ in shape from those of an earlier case.
+        *images*: other fields of ArchivedCase. Raises ConfigurationError if the tokens differ in shape from those of
+        an earlier case.
         """
         name = family_of(case.modality)
-        if name not in self._families:
-            file = self._files.enter_context((self._scratch / str(len(self._families))).open("wb"))
-            self._families[name] = _Family(file, tokens.shape[1:])
-        if self._families[name].shape != tokens.shape[1:]:
+        if self._shapes.setdefault(name, tokens.shape[1:]) != tokens.shape[1:]:
             raise ConfigurationError(
                 "unsupported checkpoint: its patch grid varies from image to image, so it cannot have a reference index"
             )
-        self._families[name].add(case, tokens, labels, views)
+        if not self._archive.has(case.case_id):
+            self._new.append(case.case_id)
+        self._archive.write(ArchivedCase(case, tokens, sorted(labels), **images))
+        self._cases[name].append(case.case_id)
 
-    def write(self) -> list[str]:
-        """Write the files; returns a message for each modality family that cannot be searched."""
-        modalities = {name: self._write(name, family) for name, family in self._families.items()}
-        manifest = {"model_digest": self._model_digest, "modalities": modalities}
-        (self._partial / MANIFEST).write_text(json.dumps(manifest))
+    def discard(self) -> None:
+        """Delete the files of cases that were added for the first time."""
+        self._archive.delete(self._new)
+
+    def write(self, figures: dict[str, Any] | None = None) -> list[str]:
+        """Fit each family and write its files; returns a message for each that cannot be searched."""
+        families = {name: fit_family(self._archive, case_ids) for name, case_ids in self._cases.items()}
+        write_families(self._partial, families, model_digest=self._model_digest, figures=figures or {})
         return [
             f"{name}: not searchable with a single image; add reference cases of this modality"
-            for name, entry in modalities.items()
-            if entry["index"] is None
+            for name, family in families.items()
+            if family.stats is None
         ]
 
-    def _write(self, name: str, family: _Family) -> dict[str, Any]:
-        # Keys of the file format are older than the names in the code; snapshots on disk have them.
-        entry: dict[str, Any] = {
-            "cases": [asdict(case) for case in family.cases],
-            "body_parts": sorted({case.body_part for case in family.cases}),
-            "index": None,
-            "usual": None,
-            "least_similarity": None,
-        }
-        if len(family.labels) < MIN_IMAGES:
-            return entry
-        tokens, number = family.read(), list(self._families).index(name)
-        fitted = np.unique(np.linspace(0, len(tokens) - 1, min(len(tokens), MAX_FITTED_IMAGES)).astype(int))
-        origins = [
-            Origin(case.owner, case.body_part)
-            for case, (start, end) in zip(family.cases, family.rows, strict=True)
-            for _ in range(start, end)
-        ]
-        stats = FeatureStats.fit(
-            (tokens[row : row + 1] for row in fitted),
-            [family.labels[row] for row in fitted],
-            [origins[row] for row in fitted],
-            family.views,
-        )
-        vectors = np.stack([case_vector(tokens[start:end], stats) for start, end in family.rows])
-        owners = np.unique([case.owner for case in family.cases], return_inverse=True)[1]
-        stats.save(self._partial / f"{number}.npz")
-        faiss.write_index(_flat_index(vectors), str(self._partial / f"{number}.faiss"))
-        return entry | {
-            "index": self._file(f"{number}.faiss"),
-            "usual": self._file(f"{number}.npz"),
-            "least_similarity": round(min_similarity(vectors, owners), 3),
-        }
 
-    def _file(self, name: str) -> dict[str, str]:
-        with (self._partial / name).open("rb") as file:
-            return {"file": name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+def write_families(
+    partial: Path,
+    families: dict[str, Family],
+    *,
+    model_digest: str,
+    figures: dict[str, Any],
+    unchanged: dict[str, Any] | None = None,
+    previous: Path | None = None,
+) -> None:
+    """Write the files of *families* and the manifest into *partial*.
+
+    *unchanged* has the manifest's entries of other families, whose files are linked from the *previous* snapshot.
+    """
+    entries = dict(unchanged or {})
+    for entry in entries.values():
+        for file in _files_of(entry):
+            os.link(previous / file["file"], partial / file["file"])  # type: ignore[operator]
+    for name, family in families.items():
+        entries[name] = _write_family(partial, name, family)
+    manifest = {"format": FORMAT, "model_digest": model_digest, "figures": figures, "modalities": entries}
+    _write_durably(partial / MANIFEST, json.dumps(manifest).encode())
+
+
+def _write_family(partial: Path, name: str, family: Family) -> dict[str, Any]:
+    rows = [partition.rows for partition in family.partitions.values()]
+    patients = patients_in(np.concatenate(rows)) if rows else 0
+    entry: dict[str, Any] = {
+        "stats": None,
+        "least_similarity": family.min_similarity,
+        "patients": patients,
+        "parts": [],
+    }
+    if family.stats is None:
+        return entry | {"unindexed": family.unindexed}
+    family.stats.save(partial / f"{name}.stats.npz")
+    entry["stats"] = _sealed(partial, f"{name}.stats.npz")
+    for number, (body_part, partition) in enumerate(family.partitions.items()):
+        stem = f"{name}.{number}"
+        faiss.write_index(partition.index, str(partial / f"{stem}.faiss"))
+        np.save(partial / f"{stem}.rows.npy", partition.rows)
+        np.save(partial / f"{stem}.digests.npy", partition.digests)
+        files = {kind: _sealed(partial, f"{stem}.{kind}") for kind in ("faiss", "rows.npy", "digests.npy")}
+        counts = {"cases": len(partition.rows), "patients": patients_in(partition.rows)}
+        entry["parts"].append({"body_part": body_part, **counts, **files})
+    return entry
+
+
+def _files_of(entry: dict[str, Any]) -> Iterator[dict[str, str]]:
+    if entry["stats"]:
+        yield entry["stats"]
+    for part in entry["parts"]:
+        yield from (part[kind] for kind in ("faiss", "rows.npy", "digests.npy"))
+
+
+def _sealed(directory: Path, name: str) -> dict[str, str]:
+    """Flush a file to disk; return its name and digest."""
+    with (directory / name).open("rb") as file:
+        os.fsync(file.fileno())
+        return {"file": name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def appearing(directory: Path) -> Iterator[Path]:
+    """Give a folder to write to; *directory* appears complete and durable after the block, or not at all."""
+    partial = directory.with_name(directory.name + ".part")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        partial.rename(directory)
+    finally:
+        # No effect after the rename.
+        shutil.rmtree(partial, ignore_errors=True)
+    parent = os.open(directory.parent, os.O_RDONLY)
+    try:
+        os.fsync(parent)
+    finally:
+        os.close(parent)
 
 
 @contextmanager
 def writing(directory: Path, *, model_digest: str) -> Iterator[SnapshotWriter]:
     """Collect cases and call `write`; *directory* appears complete after the block, or not at all."""
-    partial = directory.with_name(directory.name + ".part")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    with ExitStack() as files:
-        # Beside the snapshot, not in /tmp: it can be larger than memory.
-        scratch = files.enter_context(tempfile.TemporaryDirectory(prefix="tokens-", dir=directory.parent))
-        # No effect after the rename.
-        files.callback(shutil.rmtree, partial, ignore_errors=True)
-        yield SnapshotWriter(partial, model_digest, Path(scratch), files)
-        partial.rename(directory)
+    with appearing(directory) as partial:
+        writer = SnapshotWriter(partial, model_digest, archive_beside(directory, model_digest))
+        try:
+            yield writer
+        except BaseException:
+            writer.discard()
+            raise
 
 
-def case_vector(tokens: Tokens, stats: FeatureStats) -> Vectors:
-    """Return one vector of length 1 for the images of a case: the mean of theirs."""
-    # Image by image: each standardised copy of a large tower's tokens takes several megabytes.
-    vectors = np.stack([stats.embed(tokens[row : row + 1])[0] for row in range(len(tokens))])
-    vector: Vectors = normalised(vectors.mean(axis=0)[None])[0]
-    return vector
+def archive_beside(directory: Path, model_digest: str) -> CaseArchive:
+    """Return the archive of a model's cases, beside its snapshots."""
+    return CaseArchive(directory.parent / f"cases-{model_digest[:16]}")
 
 
-def normalised(vectors: Vectors) -> Vectors:
-    """Scale rows to length 1; a row of zeros stays and is similar to nothing."""
-    rows = np.ascontiguousarray(vectors, dtype=np.float32)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True).astype(np.float32)
-    unit: Vectors = rows / np.maximum(lengths, np.float32(1e-30))
-    return unit
+def read_manifest(directory: Path, model_digest: str) -> dict[str, Any]:
+    """Read the manifest; raises ConfigurationError for a damaged snapshot, of another model or an earlier version."""
+    try:
+        manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"no reference index in {directory}: build one with `prelim index build`") from error
+    if manifest.get("model_digest") != model_digest:
+        raise ConfigurationError(
+            f"the reference index {directory.name} was built with a different model:"
+            " build one for this checkpoint with `prelim index build`"
+        )
+    if manifest.get("format") != FORMAT:
+        problem = f"the reference index {directory.name} was built by an earlier version: build it again"
+        raise ConfigurationError(problem)
+    return manifest
 
 
-def _flat_index(vectors: Vectors) -> faiss.Index:
-    index = faiss.IndexScalarQuantizer(vectors.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-    index.add(vectors)
-    return index
+def read_family(directory: Path, entry: dict[str, Any], *, changed: bool = False) -> Family:
+    """Map a family into memory, or read it if it will be *changed*.
+
+    Raises ConfigurationError if a file is missing or its digest differs.
+    """
+    for file in _files_of(entry):
+        _verify(directory, file)
+    if entry["stats"] is None:
+        return Family(None, unindexed=entry["unindexed"])
+    parts = {part["body_part"]: _read_partition(directory, part, changed=changed) for part in entry["parts"]}
+    return Family(FeatureStats.load(directory / entry["stats"]["file"]), entry["least_similarity"], parts)
+
+
+def _read_partition(directory: Path, part: dict[str, Any], *, changed: bool) -> Partition:
+    path = str(directory / part["faiss"]["file"])
+    rows, digests = (np.load(directory / part[kind]["file"], mmap_mode="r") for kind in ("rows.npy", "digests.npy"))
+    # A mapped index cannot be changed: FAISS aborts the process.
+    return Partition(faiss.read_index(path, 0 if changed else faiss.IO_FLAG_MMAP_IFC), rows, digests)
+
+
+def _verify(directory: Path, entry: dict[str, str]) -> None:
+    try:
+        with (directory / entry["file"]).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ConfigurationError(f"missing file {entry['file']} of the reference index: build it again") from error
+    if digest != entry["sha256"]:
+        raise ConfigurationError(f"damaged file {entry['file']} of the reference index: build it again")

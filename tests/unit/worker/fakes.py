@@ -16,10 +16,10 @@ from worker.retrieval.index import Neighbour
 from worker.retrieval.out_of_distribution import OodResult
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from worker.model.engine.request import Request
-    from worker.retrieval.features import LabelScores
+    from worker.retrieval.label_regression import LabelScores
 
 CASE = uuid.UUID(int=1)
 #: Tokens of an image for the fake model; a word is one token.
@@ -80,6 +80,8 @@ class FakeIndex:
     ood: OodResult | None = field(default_factory=lambda: compared(1.0))
     others: list[Neighbour] = field(default_factory=list)
     labels: LabelScores | None = None
+    #: Cases that show the images of the study.
+    same: set[uuid.UUID] = field(default_factory=set)
     searches: list[dict[str, Any]] = field(default_factory=list)
 
     def compare(self, _tokens: Any, **_: Any) -> OodResult | None:
@@ -90,6 +92,9 @@ class FakeIndex:
             return None
         return self.labels._replace(shares=self.labels.shares[: len(tokens)])
 
-    def search(self, tokens: Any, **query: Any) -> list[Neighbour]:
+    def search(self, tokens: Any, *, excluded: Collection[uuid.UUID] = (), **query: Any) -> list[Neighbour]:
         self.searches.append(query | {"images": len(tokens)})
-        return [Neighbour(CASE, 0.9), *self.others]
+        return [case for case in (Neighbour(CASE, 0.9), *self.others) if case.case_id not in excluded]
+
+    def same_images(self, _images: Any, *, among: Collection[uuid.UUID], **_: Any) -> set[uuid.UUID]:
+        return self.same & set(among)

@@ -10,7 +10,7 @@ from db.reports.grounds import is_flagged
 from db.states import Verdict
 from tests.unit.worker.fakes import FakeIndex, FakeModel, compared
 from tests.unit.worker.test_pipeline import radiograph, write
-from worker.retrieval.features import LabelScores
+from worker.retrieval.label_regression import LabelScores
 
 if TYPE_CHECKING:
     from pathlib import Path

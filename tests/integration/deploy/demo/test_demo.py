@@ -32,7 +32,7 @@ def test_missing_index_files_end_the_demo_with_advice(database_url: str, tmp_pat
     with transaction(settings.database()) as session:
         reference.add_snapshot(session, directory="reference/gone", model_digest=checkpoint_digest(CHECKPOINT), cases=1)
 
-    with pytest.raises(ConfigurationError, match="prelim reference build.*PRELIM_DATA_DIR"):
+    with pytest.raises(ConfigurationError, match="prelim index build.*PRELIM_DATA_DIR"):
         _reference_index(settings, tmp_path / "earlier", {}, Signals())
 
 

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from db.errors import ConfigurationError
+from worker.retrieval.archive import IndexedCase
+from worker.retrieval.duplicates import digests_of, prints_of
 from worker.retrieval.features import FeatureStats
 from worker.retrieval.index import ReferenceIndex
 from worker.retrieval.out_of_distribution import OodResult
-from worker.retrieval.snapshot import IndexedCase, writing
+from worker.retrieval.snapshot import writing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,7 +86,7 @@ def test_labels_of_the_reference_reports_are_part_of_the_vectors(tmp_path: Path)
             writer.add(case(number), images(1, number), {"nodule left"} if number < 5 else set())
         writer.write()
 
-    stats = FeatureStats.load(tmp_path / "s1" / "0.npz")
+    stats = FeatureStats.load(tmp_path / "s1" / "DX.stats.npz")
     assert stats.label_names == ("nodule left",)
     assert stats.weights.shape[1] == 1
 
@@ -216,8 +218,14 @@ def test_an_interrupted_build_leaves_no_files(tmp_path: Path) -> None:
 def test_a_finished_build_leaves_only_the_snapshot(tmp_path: Path) -> None:
     snapshot(tmp_path, archive())
 
-    assert [path.name for path in tmp_path.iterdir()] == ["s1"]
-    assert sorted(path.name for path in (tmp_path / "s1").iterdir()) == ["0.faiss", "0.npz", "snapshot.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cases-model-1", "s1"]
+    assert sorted(path.name for path in (tmp_path / "s1").iterdir()) == [
+        "DX.0.digests.npy",
+        "DX.0.faiss",
+        "DX.0.rows.npy",
+        "DX.stats.npz",
+        "snapshot.json",
+    ]
 
 
 def test_tokens_of_varying_shape_are_rejected(tmp_path: Path) -> None:
@@ -232,7 +240,7 @@ def test_a_snapshot_of_another_model_is_rejected(tmp_path: Path) -> None:
         ReferenceIndex(tmp_path / "s1", model_digest="model-2")
 
 
-@pytest.mark.parametrize("name", ["0.faiss", "0.npz"])
+@pytest.mark.parametrize("name", ["DX.0.faiss", "DX.stats.npz", "DX.0.rows.npy", "DX.0.digests.npy"])
 def test_a_damaged_snapshot_is_rejected(tmp_path: Path, name: str) -> None:
     snapshot(tmp_path, archive())
     damaged = tmp_path / "s1" / name
@@ -262,7 +270,7 @@ def test_a_snapshot_without_min_similarity_must_be_built_again(tmp_path: Path) -
 
 
 def test_a_folder_without_snapshot_names_the_command_that_builds_one(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="prelim reference build"):
+    with pytest.raises(ConfigurationError, match="prelim index build"):
         ReferenceIndex(tmp_path, model_digest=DIGEST)
 
 
@@ -314,7 +322,7 @@ def test_body_part_with_few_reference_patients_is_not_judged(tmp_path: Path) -> 
 def test_each_body_part_with_enough_images_has_its_own_detector(tmp_path: Path) -> None:
     two_parts(tmp_path)
 
-    assert sorted(FeatureStats.load(tmp_path / "s1" / "0.npz").part_detectors) == ["CHEST", "SPINE"]
+    assert sorted(FeatureStats.load(tmp_path / "s1" / "DX.stats.npz").part_detectors) == ["CHEST", "SPINE"]
 
 
 def test_only_cases_of_the_same_body_part_are_quoted(tmp_path: Path) -> None:
@@ -323,3 +331,25 @@ def test_only_cases_of_the_same_body_part_are_quoted(tmp_path: Path) -> None:
     assert all(number >= 2000 for number in found(index, images(1, 7), body_part="SPINE"))
     assert all(number < 2000 for number in found(index, images(1, 7), body_part="CHEST AND ABDOMEN"))
     assert len(found(index, images(1, 7), body_part="EXTREMITY")) == 2
+
+
+def test_the_same_images_under_another_patient_id_are_found(tmp_path: Path) -> None:
+    """By equal pixels among all cases, and by nearly equal ones among the nearest."""
+    pictures = [np.asarray(np.random.default_rng(n).integers(0, 256, (64, 64, 3)), np.uint8) for n in range(4)]
+    with writing(tmp_path / "s1", model_digest=DIGEST) as writer:
+        for number, picture in enumerate(pictures):
+            stored = {"prints": prints_of([picture]), "digests": digests_of([picture])}
+            writer.add(case(number, patient=f"p{number}"), images(1, number), **stored)
+        writer.write()
+    index = ReferenceIndex(tmp_path / "s1", model_digest=DIGEST)
+    nearly = np.clip(pictures[2].astype(int) + 1, 0, 255).astype(np.uint8)
+    ids = [uuid.UUID(int=number) for number in range(4)]
+
+    def same(image: NDArray[np.uint8], among: list[uuid.UUID], patient: str = "x") -> set[uuid.UUID]:
+        return index.same_images([image], modality="DX", among=among, patient_hashes={patient})
+
+    assert same(pictures[1], []) == {ids[1]}
+    assert same(pictures[1], [], patient="p1") == set()
+    assert same(nearly, []) == set()
+    assert same(nearly, ids) == {ids[2]}
+    assert 2 not in found(index, images(1, 2), excluded={ids[2]}, count=4)

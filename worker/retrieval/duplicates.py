@@ -1,0 +1,123 @@
+"""Recognise the same image again, although it was exported with other grey levels or cropped a little.
+
+A near-duplicate of a study is the patient's own earlier image, whatever the Patient ID says: its report must not be
+quoted. Two images are compared by small prints of them: one is aligned to the other (shift and scale), then what a
+blur leaves is compared locally, because the coarse shape of two patients' images of one type is the same.
+
+Measured on phantoms: docs/measurements/2026-11-28-index.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    Rgb = npt.NDArray[np.uint8]
+    #: [SIDE, SIDE]
+    Plane = npt.NDArray[np.floating]
+
+#: Pixels on a side of a print.
+SIDE = 64
+#: Similarity from which two images are the same: between the highest of other patients and the lowest of duplicates.
+LIMIT = 0.905
+#: Radii of the blurs removed while aligning, coarse to fine, and of the comparison; of its local scale, in pixels.
+ALIGNING, FINE, LOCAL = (6, 6, 3, 3, 2, 2), 1, 4
+#: Grey levels added to the local scale, so that the noise of an even area does not count.
+NOISE = 1.0
+#: Scales that the alignment starts from, and its largest shift and change of scale, in parts of the half width.
+STARTS, LARGEST = (0.0, -0.04), 0.1
+#: Pixels at the border that a crop may have lost.
+MARGIN = 5
+_Y, _X = np.meshgrid(np.linspace(-1, 1, SIDE), np.linspace(-1, 1, SIDE), indexing="ij")
+_INNER = (slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
+
+
+def prints_of(images: Sequence[Rgb]) -> npt.NDArray[np.uint8]:
+    """Return a small grey copy of each image: [images, SIDE, SIDE]."""
+    small = [Image.fromarray(image).convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS) for image in images]
+    return np.array([np.asarray(image) for image in small], np.uint8).reshape(-1, SIDE, SIDE)
+
+
+def digests_of(images: Sequence[Rgb]) -> list[str]:
+    """Return a digest of the pixels of each image, the same for equal images only; none for an even image."""
+    return [
+        hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()[:32]
+        for image in images
+        if image.min() < image.max()
+    ]
+
+
+def shows_the_same(ours: npt.NDArray[np.uint8], theirs: npt.NDArray[np.uint8]) -> bool:
+    """Return whether an image of one study is nearly equal to one of the other, by their prints."""
+    return any(similarity(one, other) >= LIMIT for one in ours for other in theirs)
+
+
+def similarity(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> float:
+    """Return the correlation of two prints after the first is aligned to the second, -1 to 1."""
+    moving, fixed = one.astype(np.float32), other.astype(np.float32)
+    if min(moving.std(), fixed.std()) < NOISE:
+        return -1.0
+    detail = _detail(fixed)
+    return max(_correlation(_detail(_sample(moving, _aligned(moving, fixed, start))), detail) for start in STARTS)
+
+
+def _aligned(moving: Plane, fixed: Plane, scale: float) -> npt.NDArray[np.float64]:
+    """Return shift and scale (x, y, x, y) from Gauss-Newton steps, also fitted to the gain."""
+    place = np.array([0.0, 0.0, scale, scale])
+    for radius in ALIGNING:
+        ours, theirs = _without_blur(_sample(moving, place), radius), _without_blur(fixed, radius)
+        down, across = np.gradient(ours, axis=0), np.gradient(ours, axis=1)
+        half = (SIDE - 1) / 2
+        columns = [across * half, down * half, across * half * _X, down * half * _Y, ours]
+        slopes = np.stack([column[_INNER].ravel() for column in columns], axis=1).astype(np.float64)
+        normal = slopes.T @ slopes + np.eye(len(columns))
+        step = np.linalg.solve(normal, slopes.T @ (theirs - ours)[_INNER].ravel())
+        place = np.clip(place + step[:4], -LARGEST, LARGEST)
+    return place
+
+
+def _sample(plane: Plane, place: npt.NDArray[np.float64]) -> Plane:
+    """Return *plane* shifted and scaled, by bilinear interpolation."""
+    last = SIDE - 1.001
+    x = np.clip((_X * (1 + place[2]) + place[0] + 1) / 2 * (SIDE - 1), 0, last)
+    y = np.clip((_Y * (1 + place[3]) + place[1] + 1) / 2 * (SIDE - 1), 0, last)
+    left, top = x.astype(int), y.astype(int)
+    right, below = x - left, y - top
+    upper = plane[top, left] * (1 - right) + plane[top, left + 1] * right
+    lower = plane[top + 1, left] * (1 - right) + plane[top + 1, left + 1] * right
+    sampled: Plane = (upper * (1 - below) + lower * below).astype(np.float32)
+    return sampled
+
+
+def _detail(plane: Plane) -> Plane:
+    """Return what a blur leaves, relative to its size nearby: edges as strong as a skull's decide nothing alone."""
+    fine = _without_blur(plane, FINE)
+    detail: Plane = fine / (np.sqrt(np.maximum(_blurred(fine * fine, LOCAL), 0)) + np.float32(NOISE))
+    return detail
+
+
+def _without_blur(plane: Plane, radius: int) -> Plane:
+    return plane - _blurred(plane, radius)
+
+
+def _blurred(plane: Plane, radius: int) -> Plane:
+    """Return the mean over a square of 2 * *radius* + 1 pixels, by sums along each axis."""
+    width = 2 * radius + 1
+    padded = np.pad(plane, radius, mode="edge")
+    sums = np.pad(padded.cumsum(axis=0, dtype=np.float64).cumsum(axis=1), ((1, 0), (1, 0)))
+    squares = sums[width:, width:] - sums[:-width, width:] - sums[width:, :-width] + sums[:-width, :-width]
+    blurred: Plane = (squares / width**2).astype(np.float32)
+    return blurred
+
+
+def _correlation(one: Plane, other: Plane) -> float:
+    a, b = (plane[_INNER] - plane[_INNER].mean() for plane in (one, other))
+    return float((a * b).sum() / (np.linalg.norm(a) * np.linalg.norm(b) + 1e-9))
