@@ -13,7 +13,7 @@ from worker.findings.labeller import finding_names
 from worker.images.study import StoredInstance, images_of
 from worker.retrieval.build import EncodedCase, Steps, build
 from worker.retrieval.duplicates import digests_of, prints_of
-from worker.retrieval.views import views_of
+from worker.retrieval.perturbation import views_of
 
 if TYPE_CHECKING:
     import uuid
