@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class EncodedCase:
     """Patch tokens of a case's images [images, layers, patches, channels]; modality and body part of its headers.
 
-    `views` has the tokens of perturbed views of some of the images (worker.retrieval.perturbation); `prints` and `digests`
+    `views` has the tokens of perturbed views of some images (worker.retrieval.perturbation); `prints` and `digests`
     identify the images (worker.retrieval.duplicates).
     """
 

@@ -154,7 +154,7 @@ class ReferenceIndex:
 
 @dataclass(frozen=True, slots=True)
 class _Own:
-    """What identifies the cases that a study must not be quoted."""
+    """Identifiers of the cases that a study must not be quoted."""
 
     patient_hashes: frozenset[str]
     study_hash: str

@@ -7,8 +7,8 @@ Tokens are standardised with the mean and standard deviation at their patch posi
 - of the image as a whole, what its principal components leave: in a scrambled image each patch is usual, their
   arrangement is not. A finding lies along the components, because the reference set holds ill patients, too.
 
-The reference set is completed by perturbed views of its images (worker.retrieval.perturbation). Thresholds are measured, not
-configured: each image and view is compared with the others, and a limit lies above nearly all of them.
+The reference set is completed by perturbed views of its images (worker.retrieval.perturbation). Thresholds are
+measured, not configured: each image and view is compared with the others, and a limit lies above nearly all of them.
 Measured: docs/measurements/2026-11-28-out-of-distribution.md.
 """
 
