@@ -46,6 +46,10 @@ class Reason(StrEnum):
     NOTHING_ASKED = "nothing_asked", "a request to the model allows no new token"
     PROMPT_FAILED = "prompt_failed", "the prompt could not be built"
     PROMPT_TOO_LONG = "prompt_too_long", "images, quoted cases and report exceed `PRELIM_CONTEXT_TOKENS`"
+    ERASED_CASE = (
+        "erased_case",
+        "the reference case, its patient or its images were erased and must not be indexed again",
+    )
     REFERENCE_INDEX = "reference_index", "the reference index could not be read"
 
     # One image: the reason of a study if no image is left.

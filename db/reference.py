@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import String, cast, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from db.models import ReferenceCase, ReferenceSnapshot
+from db.errors import ConfigurationError
+from db.models import ReferenceCase, ReferenceErasure, ReferenceSnapshot
 from db.models.base import given
 
 if TYPE_CHECKING:
-    import uuid
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Sequence
+    from typing import Any
 
     from sqlalchemy.orm import Session
 
@@ -40,16 +42,87 @@ def cases(session: Session, case_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, Re
     return {row.id: row for row in rows}
 
 
-def add_snapshot(session: Session, *, directory: str, model_digest: str, cases: int) -> None:
+def find_cases(session: Session, names: Collection[str], *, patient_hash: str) -> list[uuid.UUID]:
+    """Return the cases with *names*, each an id or the name in its collection, and those of a patient.
+
+    Raises ConfigurationError if a name belongs to no case, or to cases of several collections.
+    """
+    of_patient = select(ReferenceCase.id).where(ReferenceCase.patient_hash == patient_hash)
+    found = set(session.scalars(of_patient)) if patient_hash else set[uuid.UUID]()
+    for name in names:
+        is_it = (ReferenceCase.source_case == name) | (cast(ReferenceCase.id, String) == name)
+        ids = session.scalars(select(ReferenceCase.id).where(is_it)).all()
+        if len(ids) != 1:
+            problem = "unknown" if not ids else "in several collections: give its id"
+            raise ConfigurationError(f"reference case {name} is {problem}; `prelim index info` shows the index")
+        found.add(ids[0])
+    return sorted(found)
+
+
+def erase_cases(session: Session, case_ids: Sequence[uuid.UUID], *, extra: Iterable[str] = ()) -> None:
+    """Delete cases, and keep their fingerprints and *extra* ones: of the patient, of images.
+
+    Reports that quote them lose the quoted words by a trigger on report_evidence.
+    """
+    prints = {value for case in cases(session, case_ids).values() for value in fingerprints_of(case)}
+    rows = [{"fingerprint": value} for value in sorted(prints | set(extra)) if value]
+    if rows:
+        session.execute(insert(ReferenceErasure).values(rows).on_conflict_do_nothing())
+    session.execute(delete(ReferenceCase).where(ReferenceCase.id.in_(case_ids)))
+
+
+def fingerprints_of(case: ReferenceCase) -> set[str]:
+    """Return what an erased case is known by: its study, and its name in its collection."""
+    return {case.study_hash, fingerprint(f"{case.source}/{case.source_case}")} - {""}
+
+
+def erased(session: Session, fingerprints: Collection[str]) -> set[str]:
+    """Return those of *fingerprints* that were erased."""
+    found = select(ReferenceErasure.fingerprint).where(ReferenceErasure.fingerprint.in_(fingerprints))
+    return set(session.scalars(found))
+
+
+def readmit(session: Session, fingerprints: Collection[str]) -> None:
+    """Forget that cases with *fingerprints* were erased."""
+    session.execute(delete(ReferenceErasure).where(ReferenceErasure.fingerprint.in_(fingerprints)))
+
+
+def erasures(session: Session) -> int:
+    """Return the number of fingerprints of erased cases."""
+    return session.scalar(select(func.count()).select_from(ReferenceErasure)) or 0
+
+
+def add_snapshot(
+    session: Session, *, directory: str, model_digest: str, cases: int, figures: dict[str, Any] | None = None
+) -> None:
     """Make a snapshot the current one of its model."""
-    session.add(ReferenceSnapshot(directory=directory, model_digest=model_digest, cases=cases))
+    row = ReferenceSnapshot(directory=directory, model_digest=model_digest, cases=cases, figures=figures or {})
+    session.add(row)
+
+
+def newest_snapshots(session: Session, model_digest: str) -> Sequence[ReferenceSnapshot]:
+    """Return the snapshots of this model, the newest first."""
+    return session.scalars(
+        select(ReferenceSnapshot)
+        .where(ReferenceSnapshot.model_digest == model_digest)
+        .order_by(ReferenceSnapshot.created_at.desc(), ReferenceSnapshot.directory.desc())
+    ).all()
 
 
 def current_snapshot(session: Session, model_digest: str) -> ReferenceSnapshot | None:
     """Return the newest snapshot of this model."""
-    return session.scalars(
-        select(ReferenceSnapshot)
-        .where(ReferenceSnapshot.model_digest == model_digest)
-        .order_by(ReferenceSnapshot.created_at.desc())
-        .limit(1)
-    ).one_or_none()
+    return next(iter(newest_snapshots(session, model_digest)), None)
+
+
+def current_snapshots(session: Session) -> list[ReferenceSnapshot]:
+    """Return the newest snapshot of each model."""
+    digests = session.scalars(select(ReferenceSnapshot.model_digest).distinct()).all()
+    return [newest_snapshots(session, digest)[0] for digest in sorted(digests)]
+
+
+def forget_snapshots(session: Session, model_digest: str, *, keep: int) -> list[str]:
+    """Delete the rows of all but the *keep* newest snapshots of a model; return their directories."""
+    session.flush()
+    old = newest_snapshots(session, model_digest)[keep:]
+    session.execute(delete(ReferenceSnapshot).where(ReferenceSnapshot.id.in_([row.id for row in old])))
+    return [row.directory for row in old]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from worker.prompting.wording import image_name
+from worker.retrieval.validation import MIN_CASES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ _SIDES = "right and left may be reversed in this report. Check sides against the
 #: Findings of a part for which the model returned nothing, in a report of several parts.
 NO_TEXT = "Not analysed: the model returned no text."
 _CHECK = "Check that they belong to this patient and body part"
+_VERIFY = "Verify every finding against the images"
 _SAME_PATIENT = "probably the same patient. Check the identity"
 _NOT_QUOTED = "No similar earlier cases were quoted"
 _WEAK = "The similar earlier cases are weak evidence"
@@ -49,16 +51,20 @@ class ReadPart(NamedTuple):
         return self.images.informative and not self.retrieval.rejected
 
 
-def fixed_text(images: PartImages, retrieval: Retrieval) -> str | None:
+def fixed_text(images: PartImages, retrieval: Retrieval, *, withhold: bool = False) -> str | None:
     """Return the fixed report of a part that the model must not read; None for any other.
 
     The model would describe findings in an empty image, copied from the quoted cases.
     """
     if not images.informative:
         return "Findings: The images contain no diagnostic information. Impression: Not diagnostic."
-    if retrieval.ood is None or not retrieval.rejected:
+    if retrieval.ood is not None and retrieval.rejected:
+        findings = f"Not analysed: {_out_of_distribution(images, retrieval.ood)}."
+    elif withhold and not retrieval.validated:
+        name = image_name(images.modality, images.body_part)
+        findings = f"Not analysed: this model is not validated here for {name} images."
+    else:
         return None
-    findings = f"Not analysed: {_out_of_distribution(images, retrieval.ood)}."
     return f"Findings: {findings} Impression: No impression: the images were not analysed."
 
 
@@ -116,12 +122,26 @@ def _of_parts(parts: Sequence[ReadPart], *, indexed: bool) -> Iterator[str]:
 def _of_part(part: ReadPart, *, indexed: bool) -> Iterator[str]:
     if part.finish_reason in _CUT_OFF:
         yield _CUT_OFF[part.finish_reason]
+    if part.analysed and not (indexed and part.retrieval.validated):
+        yield _not_validated(part, indexed=indexed)
     if not indexed:
         yield f"{_NOT_QUOTED}: no reference index exists for this model."
     elif part.images.informative:
         # Images without diagnostic information are not compared.
         yield from _of_retrieval(part.images, part.retrieval)
         yield from _of_cases(part)
+
+
+def _not_validated(part: ReadPart, *, indexed: bool) -> str:
+    name, measured = image_name(part.images.modality, part.images.body_part), part.retrieval.validation
+    if not indexed:
+        why = "no reference index exists for this model"
+    elif measured.cases < MIN_CASES:
+        why = f"the model's reading of {name} images was not measured on this site's archive"
+    else:
+        cases = f"{measured.cases} {name} cases of this site's archive"
+        why = f"on {cases} the model reached a strict F1 of {measured.f1:.2f}"
+    return f"Not validated here: {why}. {_VERIFY}."
 
 
 def _of_cases(part: ReadPart) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -11,20 +12,21 @@ import structlog
 from db import reference
 from db.errors import ConfigurationError, PermanentFailure, Reason, TransientFailure
 from db.session import transaction
-from worker import reference_build
 from worker.model.resident_model import ResidentModel
 from worker.pipeline.pipeline import Pipeline
 from worker.prompting.wording import version_of
+from worker.reference_build import importing
 from worker.retrieval.index import ReferenceIndex
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from db.reports.versions import Draft
     from db.settings import Settings
     from worker.pipeline.pipeline import StudyToReport
+    from worker.reference_build.importing import Imported
 
 log = structlog.get_logger()
 
@@ -36,6 +38,8 @@ class Resident:
         self._model = model
         self._settings = settings
         self._index: ReferenceIndex | None = None
+        #: Damaged snapshots, so that they are not read again for each study.
+        self._refused: dict[str, TransientFailure] = {}
 
     @classmethod
     def load(cls, settings: Settings) -> Resident:
@@ -78,16 +82,32 @@ class Resident:
         return Pipeline(self._model, self._current_index(), self._read_reports, self._settings).run(study, on_progress)
 
     def _current_index(self) -> ReferenceIndex | None:
-        """Return the newest snapshot of this model, loaded when it changes."""
+        """Return the newest snapshot of this model, loaded when it changes.
+
+        While it is damaged the one before it serves; an erased case is in neither.
+        """
         with transaction(self._settings.database()) as session:
-            row = reference.current_snapshot(session, self._model.digest)
-        if row is None:
-            return None
-        directory = self._settings.operations.data_dir / row.directory
-        if self._index is None or self._index.snapshot != directory.name:
-            self._index = _open(directory, self._model.digest)
-            log.info("reference_index.loaded", snapshot=directory.name, cases=len(self._index))
-        return self._index
+            rows = reference.newest_snapshots(session, self._model.digest)
+        problem = None
+        for row in rows:
+            directory = self._settings.operations.data_dir / row.directory
+            if self._index is not None and self._index.snapshot == directory.name:
+                return self._index
+            if problem := self._refused.get(directory.name):
+                continue
+            try:
+                self._index = _open(directory, self._model.digest)
+            except TransientFailure as error:
+                log.exception("reference_index.refused", snapshot=directory.name, problem=error.detail)
+                self._refused[directory.name] = problem = error
+            else:
+                log.info("reference_index.loaded", snapshot=directory.name, cases=len(self._index))
+                return self._index
+        if problem is not None:
+            # A copy may be put back in its place.
+            self._refused.clear()
+            raise problem
+        return None
 
     def _read_reports(self, case_ids: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, str]:
         with transaction(self._settings.database()) as session:
@@ -127,10 +147,24 @@ def load_model(settings: Settings) -> ResidentModel:
     )
 
 
-def build_reference(folder: Path, settings: Settings) -> tuple[int, list[str]]:
-    """Load the configured checkpoint and index the cases of *folder* for it; see worker.reference_build."""
+def build_reference(folder: Path, settings: Settings, *, replace: bool = False) -> Imported:
+    """Load the configured checkpoint and index the cases of *folder* for it; see worker.reference_build.importing."""
+    with _loaded(settings) as model:
+        return importing.build_reference(folder, model, settings, replace=replace)
+
+
+def import_reference(
+    folder: Path, settings: Settings, *, names: Collection[str] = (), readmit: bool = False
+) -> Imported:
+    """Load the configured checkpoint and add cases of *folder* to its index; see worker.reference_build.importing."""
+    with _loaded(settings) as model:
+        return importing.import_reference(folder, model, settings, names=names, readmit=readmit)
+
+
+@contextmanager
+def _loaded(settings: Settings) -> Iterator[ResidentModel]:
     model = load_model(settings)
     try:
-        return reference_build.build_reference(folder, model, settings)
+        yield model
     finally:
         model.close()

@@ -14,7 +14,7 @@ from db.models.instances import Instance, Quarantined
 from db.models.jobs import Job
 from db.models.operations import Process
 from db.models.procedure_steps import ProcedureStep
-from db.models.reference import ReferenceCase, ReferenceSnapshot
+from db.models.reference import ReferenceCase, ReferenceErasure, ReferenceSnapshot
 from db.models.reports import Evidence, Report, ReportCheck, ReportImage
 from db.models.studies import Study
 
@@ -33,6 +33,7 @@ __all__ = [
     "Process",
     "Quarantined",
     "ReferenceCase",
+    "ReferenceErasure",
     "ReferenceSnapshot",
     "Report",
     "ReportCheck",

@@ -2,8 +2,10 @@
 
 import datetime as dt
 import uuid
+from typing import Any
 
 from sqlalchemy import UniqueConstraint
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.models.base import Base, database_time
@@ -40,4 +42,15 @@ class ReferenceSnapshot(Base):
     directory: Mapped[str]
     model_digest: Mapped[str] = mapped_column(index=True)
     cases: Mapped[int]
+    #: Figures measured at the build: how well the model reads each kind of study (worker.retrieval.validation).
+    figures: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default="{}")
     created_at: Mapped[dt.datetime] = database_time()
+
+
+class ReferenceErasure(Base):
+    """A fingerprint of an erased case, its patient, its study or its images: no import brings it back."""
+
+    __tablename__ = "reference_erasures"
+
+    fingerprint: Mapped[str] = mapped_column(primary_key=True)
+    erased_at: Mapped[dt.datetime] = database_time()

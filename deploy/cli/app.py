@@ -12,7 +12,7 @@ from rich.console import Console
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from db.errors import PrelimError
-from deploy.cli import dicom, identity, model, operate, run
+from deploy.cli import dicom, identity, index_commands, model, operate, run
 from deploy.cli.help_text import Group
 
 _ADVICE = "run `prelim migrate`, or install the version that wrote the database"
@@ -26,9 +26,9 @@ for commands in (run.app, dicom.app, operate.app, identity.app, model.app):
 app.add_typer(operate.key_app, name="key", rich_help_panel=operate.PANEL)
 app.add_typer(identity.quarantine_app, name="quarantine", rich_help_panel=operate.PANEL)
 app.add_typer(model.checkpoint_app, name="checkpoint", rich_help_panel=model.PANEL)
-app.add_typer(model.index_app, name="index", rich_help_panel=model.PANEL)
+app.add_typer(index_commands.app, name="index", rich_help_panel=model.PANEL)
 # The name of earlier releases, in scripts at sites.
-app.add_typer(model.index_app, name="reference", hidden=True)
+app.add_typer(index_commands.app, name="reference", hidden=True)
 
 
 def _print_version(wanted: bool) -> None:

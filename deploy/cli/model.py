@@ -14,10 +14,7 @@ from deploy.cli.startup import console, process_settings
 PANEL = "Model"
 app = typer.Typer()
 checkpoint_app = typer.Typer(cls=Group, no_args_is_help=True, help="Create, convert and inspect model checkpoints.")
-index_app = typer.Typer(cls=Group, no_args_is_help=True, help="Manage the reference cases that reports quote.")
 command = partial(app.command, cls=Command, rich_help_panel=PANEL)
-
-Cases = Annotated[Path, typer.Argument(help="Folder with cases.jsonl and its DICOM files.")]
 
 
 @command()
@@ -95,14 +92,3 @@ def verify_checkpoint(directory: Path) -> None:
     from worker.model.checkpoint import commands
 
     commands.verify(directory)
-
-
-@index_app.command("build", cls=Command)
-def build_reference_index(folder: Cases) -> None:
-    """Import reference cases and build the index of the configured checkpoint."""
-    from worker.resident import build_reference
-
-    count, left_out = build_reference(folder, process_settings())
-    for line in left_out:
-        console.print(f"left out: {line}", highlight=False)
-    console.print(f"{count} cases indexed")

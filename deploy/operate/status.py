@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
+from db import reference
 from db.errors import ConfigurationError
 from db.operations import alarms, heartbeats, listener_status, outcomes, overview, quarantine
 from db.session import transaction
+from deploy.operate import index_info
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,6 +41,8 @@ class _Status:
     quarantined: dict[str, int]
     ended: list[Outcome]
     disk: Disk | None
+    #: Lines about the reference index.
+    index: list[str]
 
 
 def show(settings: Settings, console: Console, *, as_json: bool) -> None:
@@ -71,6 +75,11 @@ def _read(settings: Settings) -> _Status:
             quarantined=quarantine.counts(session),
             ended=outcomes.latest(session),
             disk=alarms.spool_disk(session, settings),
+            index=[
+                line
+                for snapshot in reference.current_snapshots(session)
+                for line in index_info.describe(snapshot, settings.retrieval.min_validated_f1)
+            ],
         )
 
 
@@ -88,6 +97,7 @@ def _fields(status: _Status) -> dict[str, Any]:
         "disk": None if status.disk is None else dataclasses.asdict(status.disk),
         "broker_outages": {process.name: outage for process, outage in _broker_outages(status.alive)},
         "listeners": listeners,
+        "reference_index": status.index,
     }
 
 

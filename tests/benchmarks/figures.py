@@ -56,6 +56,11 @@ FIGURES: dict[str, dict[str, Figure]] = {
         "overhead_vs_forward": Figure("an engine step longer than a bare `forward`, as a fraction", "<= 0.15"),
         "end_to_end": Figure("of the rate that the parts' own times allow", ">= 0.85"),
     },
+    "index": {
+        "recall_at_10": Figure("recall of the ten nearest of 100,000 cases with 768 dimensions", ">= 0.999"),
+        "query_vs_faiss": Figure("a search with exclusions: time as a multiple of bare FAISS's", "<= 1.5"),
+        "load_seconds": Figure("verifying the digests and mapping it into memory: seconds", "<= 1"),
+    },
     "gpu": {
         "roofline_batch1": Figure("decode, batch of 1: fraction of the roofline"),
         "roofline_batch32": Figure("decode, batch of 32: fraction of the roofline"),

@@ -23,7 +23,7 @@ from worker.evaluation.scoring import evaluate as run
 from worker.findings.labeller import finding_names
 from worker.images.study import StoredInstance
 from worker.pipeline.pipeline import Pipeline, StudyToReport
-from worker.reference_build import case_encoder
+from worker.reference_build.importing import case_encoder
 from worker.retrieval.build import EncodedCase, Steps, build
 from worker.retrieval.case_files import Case, Owner, files_of, owner_of, read_cases
 from worker.retrieval.index import ReferenceIndex

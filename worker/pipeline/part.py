@@ -58,6 +58,7 @@ class Part:
             "z": ood.scores if ood else None,
             "least_similarity": ood.min_similarity if ood else None,
             "refused": self.retrieval.rejected,
+            "validation": self.retrieval.validation.figures() | {"validated": self.retrieval.validated},
             "prompt": self.request and self._of_prompt(self.request),
         }
 

@@ -151,7 +151,13 @@ class Pipeline:
         pairs = zip(similar, prompt.quoted, strict=True)
         quoted = [replace(case, quoted=line.text, warnings=list(line.warnings)) for case, line in pairs]
         steps.ended("quote")
-        return Part(images, retrieval, prompt, quoted, fixed_text(images, retrieval))
+        return Part(
+            images,
+            retrieval,
+            prompt,
+            quoted,
+            fixed_text(images, retrieval, withhold=self.settings.retrieval.not_validated == "withhold"),
+        )
 
     def _retrieve(self, study: StudyToReport, images: PartImages, steps: Steps) -> Retrieval:
         if self.index is None or not images.informative:
@@ -167,7 +173,13 @@ class Pipeline:
             [image.pixels for image in images.images],
         )
         settings = self.settings.retrieval
-        found = retrieve(self.index, query, count=settings.retrieved_cases, ood_reject=settings.ood_reject)
+        found = retrieve(
+            self.index,
+            query,
+            count=settings.retrieved_cases,
+            ood_reject=settings.ood_reject,
+            min_validated_f1=settings.min_validated_f1,
+        )
         steps.ended("retrieval")
         return found
 

@@ -6,13 +6,13 @@ The caller gives the functions that encode a case's files, label its report and 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.progress import track
 
 from db.errors import ConfigurationError, NotReportable, Reason
-from worker.retrieval.archive import IndexedCase
+from worker.retrieval.archive import ArchivedCase, IndexedCase
 from worker.retrieval.case_files import files_of, owner_of, read_cases
 from worker.retrieval.snapshot import writing
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from worker.retrieval.case_files import Case, CaseFile, Owner
     from worker.retrieval.families import Tokens
-    from worker.retrieval.snapshot import SnapshotWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +51,12 @@ class Steps:
     encode: Callable[[Sequence[CaseFile]], EncodedCase]
     #: Labels of the findings that a report affirms.
     label: Callable[[str], Collection[str]]
-    #: Returns the id of the stored case.
+    #: Returns the id of the stored case; raises NotReportable if it must not be indexed.
     store: Callable[[Case, EncodedCase, Owner], uuid.UUID]
+    #: Returns the case as it may be quoted (worker.retrieval.admission).
+    clean: Callable[[Case], Case] = lambda case: case
+    #: Returns the figures to keep with the snapshot, once all cases are stored.
+    measure: Callable[[], dict[str, Any]] = dict
 
 
 def build(folder: Path, directory: Path, steps: Steps, *, model_digest: str) -> tuple[int, list[str]]:
@@ -65,23 +68,24 @@ def build(folder: Path, directory: Path, steps: Steps, *, model_digest: str) -> 
     with writing(directory, model_digest=model_digest) as snapshot:
         for case in track(read_cases(folder), description="reference cases"):
             try:
-                _add(folder, case, snapshot, steps)
+                snapshot.add_archived(archived(folder, case, steps))
             except NotReportable as problem:
                 excluded.append(f"{case.case_id}: {problem.detail}")
             else:
                 indexed += 1
         if not indexed:
             raise ConfigurationError(f"no usable case in {folder}: first exclusion: {excluded[0]}")
-        excluded += snapshot.write()
+        excluded += snapshot.write(steps.measure())
     return indexed, excluded
 
 
-def _add(folder: Path, case: Case, snapshot: SnapshotWriter, steps: Steps) -> None:
+def archived(folder: Path, case: Case, steps: Steps) -> ArchivedCase:
+    """Encode, clean and store a case; raises NotReportable if it cannot be indexed."""
     encoded = steps.encode(files_of(folder, case))
     if not (np.isfinite(encoded.tokens).all() and np.isfinite(encoded.views).all()):
         # One such vector would invalidate the statistics of its whole modality family.
         raise NotReportable(Reason.MODEL_ERROR, "the model's vision tower returned non-finite numbers")
-    owner = owner_of(folder, case)
+    owner, case = owner_of(folder, case), steps.clean(case)
     row = IndexedCase(
         case_id=str(steps.store(case, encoded, owner)),
         modality=case.modality or encoded.modality,
@@ -90,5 +94,5 @@ def _add(folder: Path, case: Case, snapshot: SnapshotWriter, steps: Steps) -> No
         # From the headers, as for the studies compared with it, not from `cases.jsonl`.
         body_part=encoded.body_part,
     )
-    images = {"views": encoded.views, "prints": encoded.prints, "digests": encoded.digests}
-    snapshot.add(row, encoded.tokens, steps.label(case.report), **images)
+    labels = sorted(steps.label(case.report))
+    return ArchivedCase(row, encoded.tokens, labels, encoded.views, encoded.prints, encoded.digests)

@@ -91,6 +91,11 @@ class Family:
     partitions: dict[str, Partition] = field(default_factory=dict)
     unindexed: list[str] = field(default_factory=list)
 
+    def case_ids(self) -> list[str]:
+        """Return the ids of its cases."""
+        indexed = [case_id.decode() for part in self.partitions.values() for case_id in part.rows["case_id"]]
+        return [*indexed, *self.unindexed]
+
 
 def fit_family(archive: CaseArchive, case_ids: Sequence[str]) -> Family:
     """Fit the statistics of a family to its archived cases and compute their vectors."""

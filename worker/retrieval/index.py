@@ -76,6 +76,11 @@ class ReferenceIndex:
     def __len__(self) -> int:
         return sum(len(part.rows) for family in self._families.values() for part in family.partitions.values())
 
+    def case_ids(self) -> list[str]:
+        """Return the ids of all cases."""
+        parts = [part for family in self._families.values() for part in family.partitions.values()]
+        return [case_id.decode() for part in parts for case_id in part.rows["case_id"]]
+
     def compare(self, tokens: Tokens, *, modality: str, body_part: str) -> OodResult | None:
         """Score images, given as patch tokens, against the modality's reference images; None if there are too few."""
         family = self._families.get(family_of(modality))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from worker.retrieval.validation import NOT_MEASURED, Validation, validation_of
+
 if TYPE_CHECKING:
     import uuid
     from collections.abc import Collection, Sequence
@@ -22,6 +24,8 @@ class Index(Protocol):
     """A reference index: worker.retrieval.index.ReferenceIndex, or a fake."""
 
     snapshot: str
+    #: Figures measured when it was built.
+    figures: dict[str, Any]
 
     def compare(self, tokens: Tokens, *, modality: str, body_part: str) -> OodResult | None:
         """Score images against the modality's reference images; None if there are too few."""
@@ -83,10 +87,20 @@ class Retrieval:
     below_threshold: float | None = None
     #: Number of cases with the same images under another identity, which were not quoted.
     same_images: int = 0
+    #: How well the model read cases of this kind from the site's archive; no case if it was not measured.
+    validation: Validation = NOT_MEASURED
+    #: True if that is well enough.
+    validated: bool = False
 
 
-def retrieve(index: Index, query: Query, *, count: int, ood_reject: bool) -> Retrieval:
+def retrieve(index: Index, query: Query, *, count: int, ood_reject: bool, min_validated_f1: float = 0.0) -> Retrieval:
     """Return at most *count* similar cases; none for a study whose images are all out of distribution."""
+    validation = validation_of(index.figures, query.modality, query.body_part)
+    found = _compared(index, query, count=count, ood_reject=ood_reject)
+    return replace(found, validation=validation, validated=validation.reaches(min_validated_f1))
+
+
+def _compared(index: Index, query: Query, *, count: int, ood_reject: bool) -> Retrieval:
     ood = index.compare(query.tokens, modality=query.modality, body_part=query.body_part)
     if ood is None:
         return Retrieval()

@@ -53,20 +53,20 @@ class SnapshotWriter:
         self._new: list[str] = []
 
     def add(self, case: IndexedCase, tokens: Tokens, labels: Collection[str] = (), **images: Any) -> None:
-        """Add a case, the tokens of its images [images, layers, patches, channels] and its labels.
+        """Add a case, the tokens of its images and its labels; *images*: other fields of ArchivedCase."""
+        self.add_archived(ArchivedCase(case, tokens, sorted(labels), **images))
 
-        *images*: other fields of ArchivedCase. Raises ConfigurationError if the tokens differ in shape from those of
-        an earlier case.
-        """
-        name = family_of(case.modality)
-        if self._shapes.setdefault(name, tokens.shape[1:]) != tokens.shape[1:]:
+    def add_archived(self, archived: ArchivedCase) -> None:
+        """Add a case; raises ConfigurationError if its tokens differ in shape from those of an earlier one."""
+        name, shape = family_of(archived.case.modality), archived.tokens.shape[1:]
+        if self._shapes.setdefault(name, shape) != shape:
             raise ConfigurationError(
                 "unsupported checkpoint: its patch grid varies from image to image, so it cannot have a reference index"
             )
-        if not self._archive.has(case.case_id):
-            self._new.append(case.case_id)
-        self._archive.write(ArchivedCase(case, tokens, sorted(labels), **images))
-        self._cases[name].append(case.case_id)
+        if not self._archive.has(archived.case.case_id):
+            self._new.append(archived.case.case_id)
+        self._archive.write(archived)
+        self._cases[name].append(archived.case.case_id)
 
     def discard(self) -> None:
         """Delete the files of cases that were added for the first time."""

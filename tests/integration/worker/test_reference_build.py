@@ -12,7 +12,7 @@ from db.session import transaction
 from db.settings import Settings
 from tests.unit.worker.fakes import FakeModel
 from worker.phantoms.datasets import write_reference_cases
-from worker.reference_build import build_reference
+from worker.reference_build.importing import build_reference
 from worker.retrieval.index import ReferenceIndex
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ import ast
 import re
 import uuid
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from worker.limitations import NO_TEXT, ReadPart, basis_of, fixed_text, limitati
 from worker.prompting.fitting import NO_STATEMENT, SUSPICIOUS, TOO_LONG
 from worker.retrieval.index import Neighbour
 from worker.retrieval.retrieve import Retrieval
+from worker.retrieval.validation import Validation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +33,9 @@ DOCUMENT = (ROOT / "docs" / "report-sentences.md").read_text(encoding="utf-8")
 #: A variable part in a documented sentence, and in one made by an f-string.
 VARIABLE = re.compile(r"\{[^}]*\}")
 
-REJECTED = Retrieval(compared(3.0, 4.2, reference_images=250), rejected=True)
+#: A comparison of images of a kind that the model was validated for.
+of_index = partial(Retrieval, validated=True)
+REJECTED = of_index(compared(3.0, 4.2, reference_images=250), rejected=True)
 
 
 PROBLEMS = (MISSING, IMPOSSIBLE, CONTRADICTORY, WRONG_VIEW, NO_BREAST, TWO_SIDES, WRONG_BREAST)
@@ -52,7 +56,7 @@ def study(*warnings: str, left_out: tuple[str, ...] = ()) -> StudyImages:
 
 def sentences(images: StudyImages | None = None, retrieval: Retrieval | None = None, **changes: Any) -> list[str]:
     values: dict[str, Any] = {"indexed": True, "finish_reason": "stop", "late_arrivals": []} | changes
-    found = Retrieval(compared(1.0, 1.5)) if retrieval is None else retrieval
+    found = of_index(compared(1.0, 1.5)) if retrieval is None else retrieval
     of_study = images or study()
     parts = [ReadPart(part, found, values.pop("finish_reason")) for part in of_study.parts]
     return limitations(of_study, parts, **values)
@@ -63,11 +67,23 @@ def part(*warnings: str) -> PartImages:
 
 
 def test_normal_report_has_no_limitations_and_no_fixed_text() -> None:
-    retrieval = Retrieval(compared(1.0, 1.5))
+    retrieval = of_index(compared(1.0, 1.5))
 
     assert sentences() == []
     assert fixed_text(part(), retrieval) is None
     assert basis_of([ReadPart(part(), retrieval)]) == "2 of 2 views"
+
+
+def test_kind_that_the_model_was_not_validated_for_is_marked_or_withheld() -> None:
+    unknown, poor = Retrieval(compared(1.0)), Retrieval(compared(1.0), validation=Validation(12, 20, 20, 3))
+
+    assert "was not measured on this site's archive" in sentences(retrieval=unknown)[0]
+    assert "on 12 chest DX cases" in sentences(retrieval=poor)[0]
+    assert "strict F1 of 0.15" in sentences(retrieval=poor)[0]
+    assert sentences(indexed=False)[0].startswith("Not validated here: no reference index exists")
+    assert fixed_text(part(), poor) is None
+    assert "not validated here for chest DX images" in (fixed_text(part(), poor, withhold=True) or "")
+    assert fixed_text(part(), of_index(compared(1.0)), withhold=True) is None
 
 
 def test_rejected_study_names_scores_and_threshold() -> None:
@@ -79,11 +95,11 @@ def test_rejected_study_names_scores_and_threshold() -> None:
 
 
 def test_equal_scores_are_named_once() -> None:
-    assert "(score 3.00, threshold 2.00)" in sentences(retrieval=Retrieval(compared(3.0, 3.0)))[0]
+    assert "(score 3.00, threshold 2.00)" in sentences(retrieval=of_index(compared(3.0, 3.0)))[0]
 
 
 def test_image_out_of_distribution_is_named_by_its_number() -> None:
-    assert sentences(retrieval=Retrieval(compared(1.0, 3.0))) == [
+    assert sentences(retrieval=of_index(compared(1.0, 3.0))) == [
         "Image 2 was not used for retrieval: out of distribution (score 3.00, threshold 2.00)."
     ]
 
@@ -128,7 +144,7 @@ def test_a_rejected_study_has_no_sentence_about_sides() -> None:
 def test_header_that_contradicts_the_images_is_named() -> None:
     contradiction = "The header says chest x-ray; the images resemble spine x-ray images."
 
-    assert sentences(retrieval=Retrieval(compared(1.0, 1.0, resembled_part="SPINE"))) == [
+    assert sentences(retrieval=of_index(compared(1.0, 1.0, resembled_part="SPINE"))) == [
         f"{contradiction} Check that they belong to this patient and body part."
     ]
 
@@ -136,7 +152,7 @@ def test_header_that_contradicts_the_images_is_named() -> None:
 def about_cases() -> list[str]:
     cases = [Quoted(uuid.UUID(int=n), 0.04, "", "", [SUSPICIOUS, TOO_LONG, NO_STATEMENT]) for n in (1, 2)]
     similar = [Neighbour(uuid.UUID(int=n), 0.04) for n in (1, 2, 3)]
-    few = Retrieval(compared(1.0, 1.5, reference_images=7), similar=similar)
+    few = of_index(compared(1.0, 1.5, reference_images=7), similar=similar)
     read = ReadPart(part(), few, cases=cases, first_case=2)
     return limitations(study(), [read], indexed=True, late_arrivals=[])
 
@@ -162,10 +178,12 @@ def every_sentence() -> Iterator[str]:
     for reason in ("length", "deadline"):
         yield from sentences(indexed=False, finish_reason=reason)
     for ood in (None, compared(3.0, 3.0), compared(3.0, 4.0), compared(1.0, 3.0)):
-        yield from sentences(retrieval=Retrieval(ood))
+        yield from sentences(retrieval=of_index(ood))
+    yield from sentences(retrieval=Retrieval(compared(1.0)))
+    yield from sentences(retrieval=Retrieval(compared(1.0), validation=Validation(12, 20, 20, 3)))
     yield from sentences(retrieval=REJECTED)
-    yield from sentences(retrieval=Retrieval(compared(1.0, 1.0, resembled_part="SPINE")))
-    yield from sentences(retrieval=Retrieval(compared(1.0, 1.0, min_similarity=0.95), below_threshold=0.9))
+    yield from sentences(retrieval=of_index(compared(1.0, 1.0, resembled_part="SPINE")))
+    yield from sentences(retrieval=of_index(compared(1.0, 1.0, min_similarity=0.95), below_threshold=0.9))
     yield f"Findings: {NO_TEXT}"
     yield from sentences(cut_to_fit=True)
     yield from about_cases()

@@ -79,7 +79,10 @@ def test_a_part_out_of_distribution_does_not_cost_the_others_their_text(chest_an
 def test_sentence_about_every_part_is_written_once(chest_and_knee: list[StoredInstance]) -> None:
     draft = write(chest_and_knee, Naming())
 
-    assert draft.limitations == ["No similar earlier cases were quoted: no reference index exists for this model."]
+    assert draft.limitations == [
+        "Not validated here: no reference index exists for this model. Verify every finding against the images.",
+        "No similar earlier cases were quoted: no reference index exists for this model.",
+    ]
 
 
 def test_a_part_without_text_is_named(chest_and_knee: list[StoredInstance]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from db.errors import ConfigurationError, NotReportable
 from worker.phantoms.datasets import write_reference_cases
-from worker.reference_build import case_encoder
+from worker.reference_build.importing import case_encoder
 from worker.retrieval.build import Steps, build
 from worker.retrieval.case_files import Case, files_of, read_cases
 

@@ -1,0 +1,40 @@
+"""Print the reference index from the database (`prelim index info`, `prelim status`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from db import reference
+from db.session import transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+
+    from db.models import ReferenceSnapshot
+    from db.settings import Settings
+
+
+def show(settings: Settings, console: Console) -> None:
+    """Print the current snapshot of each checkpoint, its validation, and the number of erased fingerprints."""
+    with transaction(settings.database()) as session:
+        snapshots, erased = reference.current_snapshots(session), reference.erasures(session)
+        lines = [line for snapshot in snapshots for line in describe(snapshot, settings.retrieval.min_validated_f1)]
+    for line in lines or ["no reference index: build one with `prelim index build`; no kind of study is validated"]:
+        console.print(line, highlight=False)
+    console.print(f"{erased} fingerprints of erased cases", highlight=False)
+
+
+def describe(snapshot: ReferenceSnapshot, minimum: float) -> Iterator[str]:
+    """Yield a line for a snapshot and one for each kind of study."""
+    yield (
+        f"checkpoint {snapshot.model_digest[:12]}: {snapshot.cases} cases in {snapshot.directory},"
+        f" {snapshot.created_at:%Y-%m-%d %H:%M %Z}"
+    )
+    measured: dict[str, Any] = snapshot.figures.get("validation", {})
+    if not measured:
+        yield "  no kind of study is validated: the model's reading was not measured"
+    for kind, figures in measured.items():
+        enough = "" if figures["f1"] >= minimum else f", under {minimum}: not validated"
+        yield f"  {kind}: strict F1 {figures['f1']:.2f} on {figures['cases']} cases{enough}"

@@ -1,0 +1,186 @@
+"""One case is added or erased without building the index again; an erased case leaves nothing and does not return."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from sqlalchemy import select
+
+from db import reference
+from db.errors import ConfigurationError
+from db.models import ReferenceCase
+from db.session import transaction
+from db.settings import Settings
+from tests.unit.worker.fakes import FakeModel
+from worker.phantoms.datasets import write_reference_cases
+from worker.reference_build.erasing import erase, faults
+from worker.reference_build.importing import build_reference, import_reference, removals
+from worker.resident import Resident
+
+if TYPE_CHECKING:
+    import uuid
+    from pathlib import Path
+
+MODEL = FakeModel()
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("drawn")
+    write_reference_cases(folder / "cases", count=7, seed=1)
+    return folder / "cases"
+
+
+@pytest.fixture
+def site(database_url: str, tmp_path: Path, drawn: Path) -> Settings:
+    """A site with an index of six cases of a folder with seven."""
+    settings = Settings(data_dir=tmp_path, database_url=database_url, validation_cases=0)
+    shutil.copytree(drawn, tmp_path / "cases")
+    first(tmp_path, 6)
+    build_reference(tmp_path / "first", MODEL, settings)  # type: ignore[arg-type]
+    return settings
+
+
+def first(folder: Path, count: int) -> None:
+    shutil.copytree(folder / "cases", folder / "first", dirs_exist_ok=True)
+    lines = (folder / "cases" / "cases.jsonl").read_text().splitlines()
+    (folder / "first" / "cases.jsonl").write_text("\n".join(lines[:count]))
+
+
+def served(settings: Settings) -> Resident:
+    return Resident(MODEL, settings)  # type: ignore[arg-type]
+
+
+def names(settings: Settings) -> set[str]:
+    with transaction(settings.database()) as session:
+        return set(session.scalars(select(ReferenceCase.source_case)))
+
+
+def files_with(folder: Path, text: bytes) -> list[Path]:
+    return [path for path in (folder / "reference").rglob("*") if path.is_file() and text in path.read_bytes()]
+
+
+def case_id(settings: Settings, name: str) -> uuid.UUID:
+    with transaction(settings.database()) as session:
+        return session.scalars(select(ReferenceCase.id).where(ReferenceCase.source_case == name)).one()
+
+
+def test_an_added_case_is_visible_to_a_worker_at_once(site: Settings, tmp_path: Path) -> None:
+    worker = served(site)
+    before = worker._current_index()
+    assert before is not None
+    (tmp_path / "first" / "cases.jsonl").write_text((tmp_path / "cases" / "cases.jsonl").read_text())
+
+    added = import_reference(tmp_path / "first", MODEL, site, names=["00007"])  # type: ignore[arg-type]
+    started = time.monotonic()
+    after = worker._current_index()
+
+    assert after is not None
+    assert time.monotonic() - started < 2
+    assert (added.indexed, added.excluded) == (1, [])
+    assert set(after.case_ids()) >= {*before.case_ids(), str(case_id(site, "00007"))} - {""}
+    assert faults(site) == []
+
+
+def test_an_erased_patient_leaves_nothing_and_is_not_imported_again(site: Settings, tmp_path: Path) -> None:
+    gone = case_id(site, "00001")
+    line = json.loads((tmp_path / "first" / "cases.jsonl").read_text().splitlines()[0])
+    assert files_with(tmp_path, str(gone).encode())
+
+    assert erase(site, patient=line["patient"]) == 1
+
+    assert "00001" not in names(site)
+    assert files_with(tmp_path, str(gone).encode()) == []
+    index = served(site)._current_index()
+    assert index is not None
+    assert str(gone) not in index.case_ids()
+    again = import_reference(tmp_path / "first", MODEL, site)  # type: ignore[arg-type]
+    assert any("00001" in excluded and "erased" in excluded for excluded in again.excluded)
+    renamed = line | {"patient": "ANOTHER", "case_id": "renamed"}
+    (tmp_path / "first" / "cases.jsonl").write_text(json.dumps(renamed))
+    assert import_reference(tmp_path / "first", MODEL, site).indexed == 0  # type: ignore[arg-type]
+    assert names(site).isdisjoint({"00001", "renamed"})
+    assert faults(site) == []
+
+
+def test_the_statistics_after_an_erasure_are_those_of_the_other_cases(site: Settings, tmp_path: Path) -> None:
+    erase(site, cases=["00001"])
+    with transaction(site.database()) as session:
+        erased = reference.current_snapshots(session)[0].directory
+    lines = (tmp_path / "first" / "cases.jsonl").read_text().splitlines()
+    (tmp_path / "first" / "cases.jsonl").write_text("\n".join(lines[1:]))
+    build_reference(tmp_path / "first", MODEL, site)  # type: ignore[arg-type]
+    with transaction(site.database()) as session:
+        built = reference.current_snapshots(session)[0].directory
+
+    with np.load(tmp_path / erased / "DX.stats.npz") as one, np.load(tmp_path / built / "DX.stats.npz") as other:
+        np.testing.assert_allclose(one["mean"], other["mean"], atol=1e-5)
+        assert int(one["pictures"]) == int(other["pictures"])
+
+
+def test_a_removed_case_is_readmitted_only_on_request(site: Settings, tmp_path: Path) -> None:
+    erase(site, cases=["00002"])
+
+    assert import_reference(tmp_path / "first", MODEL, site, names=["00002"]).indexed == 0  # type: ignore[arg-type]
+    again = import_reference(tmp_path / "first", MODEL, site, names=["00002"], readmit=True)  # type: ignore[arg-type]
+
+    assert again.indexed == 1
+    assert "00002" in names(site)
+
+
+def test_a_smaller_folder_replaces_the_index_only_on_request(site: Settings, tmp_path: Path) -> None:
+    first(tmp_path, 3)
+
+    with pytest.raises(ConfigurationError, match=r"has \d cases, .* only 3"):
+        build_reference(tmp_path / "first", MODEL, site)  # type: ignore[arg-type]
+    assert build_reference(tmp_path / "first", MODEL, site, replace=True).indexed == 3  # type: ignore[arg-type]
+
+
+def test_the_last_good_snapshot_serves_while_the_newest_is_damaged(site: Settings, tmp_path: Path) -> None:
+    worker = served(site)
+    good = worker._current_index()
+    build_reference(tmp_path / "first", MODEL, site)  # type: ignore[arg-type]
+    with transaction(site.database()) as session:
+        newest = tmp_path / reference.current_snapshots(session)[0].directory
+    damaged = newest / "DX.0.faiss"
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+
+    assert good is not None
+    assert worker._current_index() is good
+    started = served(site)._current_index()
+    assert started is not None
+    assert started.snapshot == good.snapshot
+    assert any("damaged file DX.0.faiss" in fault for fault in faults(site))
+
+
+def test_a_build_measures_how_well_the_model_reads_each_kind(site: Settings, tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, database_url=site.database(), validation_cases=3)
+    build_reference(tmp_path / "first", MODEL, settings)  # type: ignore[arg-type]
+    index = served(site)._current_index()
+
+    assert index is not None
+    figures = index.figures["validation"]
+    assert set(figures["DX CHEST"]) == {"cases", "reported", "generated", "right", "f1"}
+    assert figures["DX CHEST"]["f1"] < 0.5  # the fake model writes the same text about every study
+    with transaction(site.database()) as session:
+        assert reference.current_snapshots(session)[0].figures == index.figures
+
+
+def test_texts_that_must_not_be_quoted_are_removed_and_shown(site: Settings, tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in (tmp_path / "first" / "cases.jsonl").read_text().splitlines()]
+    lines[0]["report"] = "Findings: No effusion. Discussed with Dr. Miller on 3/4/2020. Impression: Normal chest."
+    (tmp_path / "first" / "cases.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
+    assert removals(tmp_path / "first") == ["00001: may identify a person: Discussed with Dr. Miller on 3/4/2020."]
+    assert build_reference(tmp_path / "first", MODEL, site).removed == removals(tmp_path / "first")  # type: ignore[arg-type]
+    with transaction(site.database()) as session:
+        report = session.scalars(select(ReferenceCase.report).where(ReferenceCase.source_case == "00001")).one()
+    assert "Miller" not in report
+    assert "Normal chest." in report

@@ -1,0 +1,62 @@
+"""Reports lose what must not be quoted before they are stored, keep their findings, and every removal is returned."""
+
+from __future__ import annotations
+
+import pytest
+
+from worker.findings.labeller import mentions_prior, present
+from worker.retrieval.admission import cleaned
+
+
+def test_a_plain_report_is_unchanged() -> None:
+    report = "Findings: Small left pleural effusion. No pneumothorax.\nImpression: Small left pleural effusion."
+
+    assert cleaned(report) == (report, [])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Discussed with Dr. Miller at 10:30 am.",
+        "Patient name: Smith^John.",
+        "MRN 1234567.",
+        "Seen on 3/4/2020.",
+        "Called 12 March 2021.",
+        "Call +1 (555) 123-4567 for questions.",
+        "Write to a.b@hospital.org.",
+    ],
+)
+def test_identifying_text_is_removed_and_returned(text: str) -> None:
+    report, removed = cleaned(f"Findings: No effusion. {text} Impression: Normal chest.")
+
+    assert [reason for reason, _ in removed] == ["may identify a person"] * len(removed)
+    assert removed
+    for word in ("Miller", "Smith", "1234567", "3/4/2020", "2021", "555", "@"):
+        assert word not in report
+    assert "No effusion." in report
+    assert "Normal chest." in report
+
+
+@pytest.mark.parametrize("token", ["[**Known lastname 123**]", "___", "XXXX", "<NAME>", "[REDACTED]"])
+def test_placeholders_are_removed(token: str) -> None:
+    report, removed = cleaned(f"Findings: Left pacemaker by {token}. Impression: Left pacemaker.")
+
+    assert token not in report
+    assert [found for _, found in removed] == [token]
+    assert {label.finding for label in present(report)} == {"pacemaker"}
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "Small left pleural effusion, increased since the prior study.",
+        "Unchanged small left pleural effusion compared to the previous radiograph.",
+        "Compared with the prior examination, there is a small left pleural effusion.",
+    ],
+)
+def test_a_comparison_goes_and_its_finding_stays(sentence: str) -> None:
+    report, removed = cleaned(f"Findings: {sentence} Impression: See above.")
+
+    assert removed[0].reason == "comparison with an earlier examination"
+    assert not mentions_prior(report)
+    assert {(label.finding, label.side) for label in present(report)} == {("pleural effusion", "left")}

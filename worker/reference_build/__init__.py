@@ -1,0 +1,1 @@
+"""Build the reference index of a checkpoint from folders of cases; add and erase cases."""
