@@ -7,7 +7,7 @@ STUDY ?=
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up shell test test-slow check format bench clean chaos fuzz-listener demo-checkpoint docs
+.PHONY: help install demo up shell test test-slow check format bench clean chaos fuzz-listener demo-checkpoint measure-regions docs
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":[^#]*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z%-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ $(BENCHES): bench-%: install
 
 record-%: install ## Run bench-% and append its figures to docs/measurements/benches.jsonl
 	$(BIN)/python -m tests.benchmarks.bench_$* | $(BIN)/python -m tests.benchmarks.record $*
+
+measure-regions: install ## Measure regions of findings against chance, prior and a random tower
+	$(BIN)/python -m worker.evaluation.region_controls
 
 demo-checkpoint: install ## Train the demo checkpoint on phantoms
 	$(BIN)/python -m worker.training.train

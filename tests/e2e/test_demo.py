@@ -75,5 +75,9 @@ def test_report_matches_the_drawn_findings(demo_system: System, number: int) -> 
 
     found = {label.strict for label in present(f"Findings: {report['findings']} Impression: {report['impression']}")}
     assert found == {(finding.name, finding.side, finding.zone) for finding in case.findings}
-    assert report["impression"] in page
+    assert all(sentence["text"] in page for sentence in report["sentences"])
+    # The system has no reference index: what the text affirms is shown, and flagged.
+    affirmed = [f for s in report["sentences"] for f in s["findings"] if f["certainty"] == "present"]
+    assert all(f["verdict"] == "not measurable" and f["flagged"] and f["log_prob"] <= 0 for f in affirmed)
+    assert (report["calibration"], page.count("[check: not measurable]") > 0) == ("uncalibrated", bool(affirmed))
     assert word in page.lower()

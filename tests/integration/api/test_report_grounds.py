@@ -82,6 +82,7 @@ def test_page_shows_verdicts_in_words_and_what_to_check_first(visitor: TestClien
     assert page.count("Verdicts are uncalibrated") == 2
     assert re.search(r"Left effusion\. <a[^>]*>\[supported\]", page)
     assert re.search(r"No pneumothorax\. <a[^>]*>\[check: unsupported\]", page)
+    assert re.search(r"No acute finding\. <span[^>]*>\[not checked\]", page)
     grounds = page[page.index("What each finding rests on") :]
     assert grounds.index("unsupported: the image suggests it") < grounds.index("supported by a quoted case")
     assert "Score in image 1: 2.50, threshold 1.25." in grounds

@@ -10,6 +10,7 @@ from deploy.demo.demo import CHECKPOINT
 from worker.evaluation.checkpoint_evaluator import CheckpointEvaluator, Size
 from worker.evaluation.inheritance import by_family, rejection
 from worker.evaluation.phantom_figures import reading, retrieval
+from worker.evaluation.region_controls import measure
 from worker.model.checkpoint.record import is_demo
 from worker.phantoms.cases import CATALOGUE
 from worker.phantoms.phantoms import TRAINING
@@ -33,6 +34,15 @@ def test_fresh_images_are_read_correctly() -> None:
     assert figures["chest"]["laterality"] >= 0.98
     assert figures["chest"]["hallucinated"] <= 0.02
     assert min(figures[kind]["strict_f1"] for kind in CATALOGUE) >= 0.93
+
+
+@pytest.mark.slow
+def test_regions_beat_chance_the_prior_of_the_text_and_a_tower_with_random_weights() -> None:
+    figures = measure(DemoModel.load(CHECKPOINT), references=480, chests=200, seed=3_900_000)
+
+    assert figures["hit"] >= 0.9
+    assert figures["hit_another"] <= 0.05
+    assert figures["supported"]
 
 
 @pytest.mark.slow
