@@ -119,4 +119,5 @@ def _omitted(part: PartOfReport) -> Iterator[OmittedFinding]:
         for mention in sentence.mentions
     ]
     for score in part.picture.omitted(said):
-        yield OmittedFinding(score.finding, score.side, _in_image(score, located=True))
+        # Only what the text affirms has a place on the page.
+        yield OmittedFinding(score.finding, score.side, _in_image(score, located=False))

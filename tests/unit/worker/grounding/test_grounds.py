@@ -111,3 +111,4 @@ def test_what_the_image_shows_beside_the_text_is_omitted() -> None:
     (omitted,) = grounds([PartOfReport("CHEST", FINDINGS, "", picture=picture)], FINDINGS, "").omitted
 
     assert (omitted.name, omitted.side, omitted.in_image.score) == ("nodule", "right", 2.0)
+    assert omitted.in_image.region is None
