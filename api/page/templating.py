@@ -21,6 +21,7 @@ FILTERS = (
     verdicts.standing,
     verdicts.pieces,
     verdicts.words,
+    verdicts.mark,
     verdicts.worst,
     verdicts.findings,
     verdicts.named,

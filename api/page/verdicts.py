@@ -25,14 +25,14 @@ AFFIRMED = {
     Verdict.CONTRADICTED: "contradicted: cases and image do not agree",
     Verdict.UNSUPPORTED: "unsupported: neither a quoted case nor the image shows it",
     Verdict.NOT_MEASURABLE: "not measurable in the image",
-    Verdict.PICTURE_ONLY: "image only: no quoted case affirms it",
+    Verdict.PICTURE_ONLY: "picture only: the image shows it, and no quoted case affirms it",
     Verdict.SUPPORTED: "supported by a quoted case and the image",
 }
 DENIED = {
     Verdict.CONTRADICTED: "contradicted: cases and image do not agree",
     Verdict.UNSUPPORTED: "unsupported: the image suggests it",
     Verdict.NOT_MEASURABLE: "not measurable in the image",
-    Verdict.PICTURE_ONLY: "image only: no quoted case denies it",
+    Verdict.PICTURE_ONLY: "picture only: the image does not show it, and no quoted case denies it",
     Verdict.SUPPORTED: "supported by a quoted case and the image",
 }
 #: Standing of the verdicts, for the reader.
@@ -100,6 +100,14 @@ def _pieces(report: Report, section: str, start: int, end: int) -> Iterator[Piec
 def words(finding: Finding) -> str:
     """Return the words for the verdict on a finding."""
     return (DENIED if finding.certainty == "absent" else AFFIRMED)[finding.verdict]
+
+
+def mark(finding: Finding) -> str:
+    """Return the words for the verdict inside the text: short, and never silent about a finding without a case."""
+    if finding.flagged:
+        return f"check: {finding.verdict}"
+    alone = finding.verdict == Verdict.PICTURE_ONLY and finding.certainty != "absent"
+    return f"{finding.verdict}: no quoted case affirms it" if alone else finding.verdict
 
 
 def worst(sentence: Sentence) -> Finding | None:

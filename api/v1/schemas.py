@@ -175,7 +175,7 @@ class Finding(Body):
     start: int = Field(description="Offset of its words in the section.")
     end: int
     verdict: Verdict
-    flagged: bool = Field(description="True if cases and image do not both support it: show the flag.")
+    flagged: bool = Field(description="True if it must be checked first: show the flag, and `verdict` always.")
     in_image: InImage | None = Field(description="Null if not measurable.")
     log_prob: float | None = Field(description="Natural logarithm of the probability the model gave to its words.")
     affirmed_by: list[Citation]

@@ -92,13 +92,13 @@ class Grounds:
 
 
 def is_flagged(certainty: str, verdict: Verdict) -> bool:
-    """Return whether the reader must check a finding: any affirmed one that cases and image do not both affirm.
+    """Return whether the reader must check a finding first.
 
-    A denial is flagged only if something speaks against it: most of what a report denies no case mentions.
+    An affirmed one that the image shows and no case affirms is not flagged, because a case never makes a finding more
+    certain; its verdict says so in words. A denial is flagged only if something speaks against it.
     """
-    if certainty == "absent":
-        return verdict in (Verdict.UNSUPPORTED, Verdict.CONTRADICTED)
-    return verdict != Verdict.SUPPORTED
+    against = verdict in (Verdict.UNSUPPORTED, Verdict.CONTRADICTED)
+    return against or (certainty != "absent" and verdict == Verdict.NOT_MEASURABLE)
 
 
 def insert(session: Session, report_id: uuid.UUID, grounds: Grounds) -> None:

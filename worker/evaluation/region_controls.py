@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 - typer reads it at run time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from worker.retrieval.features import FeatureStats
-from worker.training import architecture
 from worker.training.demo_model import DemoModel
 from worker.training.train import CHECKPOINT, labels_of
 from worker.training.training_cases import KINDS, UNLABELLED, Pool, Sample, Share, case_of, make_pool
@@ -137,10 +135,8 @@ def measure(model: DemoModel, *, references: int, chests: int, seed: int = SEED)
     earlier = make_pool([Share("chest", references, rare=RARE)], seed=seed)
     pool = make_pool([Share("chest", chests, rare=RARE)], seed=seed + 1)
     found, usual = located(pool), prior(located(earlier))
-    torch.manual_seed(seed)
-    untrained = replace(model, model=architecture.build_model(model.tokenizer))
     strongest = strongest_patches(model, earlier, pool, found)
-    random = strongest_patches(untrained, earlier, pool, found)
+    random = strongest_patches(model.untrained(seed=seed), earlier, pool, found)
     kept = [n for n, one in enumerate(found) if strongest[n] >= 0 and one.place in usual]
     of_prior = np.array([usual[found[n].place] for n in kept])
     measured = figures([found[n] for n in kept], strongest[kept], random[kept], of_prior)

@@ -75,7 +75,7 @@ class FeatureStats:
     images: int
     weights: Array
     label_names: tuple[str, ...] = ()
-    #: Score that separates reference images with a label from those without it; measured leave-one-out, not certified.
+    #: Score that separates reference patients with a label from those without it; not certified.
     label_thresholds: Array = field(default_factory=lambda: np.zeros(0, np.float32))
     part_detectors: Mapping[str, OodDetector] = field(default_factory=dict)
 
@@ -106,7 +106,7 @@ class FeatureStats:
             raise ConfigurationError("too few reference images: each modality needs two or more")
         mean, std = moments.mean.astype(np.float32), moments.std().astype(np.float32)
         features = [((layer.astype(np.float32) - mean[-1]) / std[-1]).ravel() for layer in last_layers]
-        names, weights, thresholds = ridge_regression(features, labels)
+        names, weights, thresholds = ridge_regression(features, labels, [origin.owner for _, origin in known])
         known += [(_ood_tokens(reduced_tokens(view[None]))[0], origin) for view, origin in views]
         detector, parts = _fit_detector(known), _part_detectors(known)
         return cls(mean, std, detector, moments.count, weights, names, thresholds, parts)

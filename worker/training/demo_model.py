@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -50,6 +50,11 @@ class DemoModel:
         # With so few tokens eager attention trains on 136 images a second, the fused one on 95.
         model.set_attn_implementation("eager")
         return cls(model, tokenizer, Encoder(tokenizer), version)
+
+    def untrained(self, *, seed: int) -> DemoModel:
+        """Return a model of the same architecture and vocabulary with random weights."""
+        torch.manual_seed(seed)
+        return replace(self, model=architecture.build_model(self.tokenizer))
 
     @classmethod
     def load(cls, directory: Path) -> DemoModel:

@@ -103,13 +103,16 @@ def test_page_draws_regions_of_affirmed_findings_without_inline_styles(visitor: 
 
 
 @pytest.mark.parametrize("verdict", [verdict for verdict in Verdict if verdict != Verdict.SUPPORTED])
-def test_affirmed_finding_without_support_is_flagged_in_its_sentence(
+def test_affirmed_finding_without_support_is_marked_in_its_sentence(
     visitor: TestClient, arrivals: Arrivals, verdict: Verdict
 ) -> None:
     false = replace(EFFUSION, verdict=verdict, cited=[])
     page = visitor.get(f"/studies/{arrivals.reported(draft(arrivals, false, DENIAL))}").text
 
-    assert re.search(rf"Left effusion\. <a class=\"verdict flagged\"[^>]*>\[check: {verdict}\]", page)
+    mark = r"<a class=\"verdict\"[^>]*>\[picture only: no quoted case affirms it\]"
+    if verdict != Verdict.PICTURE_ONLY:
+        mark = rf"<a class=\"verdict flagged\"[^>]*>\[check: {verdict}\]"
+    assert re.search(rf"Left effusion\. {mark}", page)
 
 
 def test_erased_case_leaves_no_words_and_says_so(visitor: TestClient, client: TestClient, arrivals: Arrivals) -> None:

@@ -239,6 +239,23 @@ def test_threshold_of_a_label_lies_between_images_with_and_without_it(tmp_path: 
     assert (scores[20:] < known.label_thresholds[0]).all()
 
 
+def test_threshold_of_a_label_is_that_of_a_case_although_some_of_its_images_do_not_show_it() -> None:
+    def cases(count: int, seed: int) -> np.ndarray:  # type: ignore[type-arg]
+        """Two images of each case; half of the cases show the finding, in their first image."""
+        images = tokens(2 * count, seed)
+        images[:count:2, :, 3] += 8.0
+        return images
+
+    def right(known: FeatureStats) -> float:
+        highest = known.label_shares(cases(40, 43)).sum(axis=1)[:, 0].reshape(40, 2).max(axis=1)
+        return float(((highest >= known.label_thresholds[0]) == (np.arange(40) < 20)).mean())
+
+    images, labels = cases(300, 41), [{"nodule left"} if n < 300 else set() for n in range(600)]
+
+    assert right(FeatureStats.fit([images], labels, origins=[Origin(str(n // 2)) for n in range(600)])) >= 0.9
+    assert right(FeatureStats.fit([images], labels)) < 0.7
+
+
 def test_reference_set_without_labels_has_no_shares() -> None:
     assert stats().label_shares(tokens(2, 9)).shape == (2, 16, 0)
 
