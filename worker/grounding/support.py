@@ -80,13 +80,17 @@ def verdict(label: Label, cited: Sequence[Citation], *, shown: bool | None) -> V
     | disagree                 | picture only | contradicted    | contradicted   |
     | say nothing              | picture only | unsupported     | not measurable |
 
-    A denial agrees with cases that deny and an image that does not show the finding.
+    A denial agrees with cases that deny and an image that does not show the finding; then no case contradicts it.
     """
     denial = label.certainty == "absent"
     wanted = "denies" if denial else "affirms"
     agreeing = [citation.rank for citation in cited if citation.stance == wanted]
     opposing = [citation.rank for citation in cited if citation.stance != wanted]
-    if agreeing and opposing and min(opposing) <= min(agreeing):
+    disputed = bool(agreeing and opposing) and min(opposing) <= min(agreeing)
+    if denial and shown is False:
+        # Most patients lack most of what an earlier case had.
+        return Verdict.SUPPORTED if agreeing and not disputed else Verdict.PICTURE_ONLY
+    if disputed:
         return Verdict.CONTRADICTED
     if shown is None:
         return Verdict.CONTRADICTED if opposing and not agreeing else Verdict.NOT_MEASURABLE

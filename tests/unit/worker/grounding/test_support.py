@@ -102,7 +102,9 @@ def test_verdict_on_an_affirmed_finding(reports: list[str], shown: bool | None, 
         ([], None, Verdict.NOT_MEASURABLE, False),
         ([], True, Verdict.UNSUPPORTED, True),
         ([DENIES, DENIES], True, Verdict.CONTRADICTED, True),
-        ([AFFIRMS, DENIES], False, Verdict.CONTRADICTED, True),
+        ([AFFIRMS, DENIES], False, Verdict.PICTURE_ONLY, False),
+        ([AFFIRMS, DENIES], True, Verdict.CONTRADICTED, True),
+        ([AFFIRMS, DENIES], None, Verdict.CONTRADICTED, True),
     ],
 )
 def test_verdict_on_a_denial(reports: list[str], shown: bool | None, expected: Verdict, flagged: bool) -> None:
