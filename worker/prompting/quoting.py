@@ -107,26 +107,23 @@ def _is_visible(character: str) -> bool:
 
 
 def _is_hostile(sentence: str) -> bool:
-    return _imitates(sentence) or INSTRUCTION.search(sentence) is not None
-
-
-def _imitates(sentence: str) -> bool:
-    """Return whether another entry of a prompt, or another turn of a chat, seems to begin here."""
-    return CONTROL in sentence or FORGED_ENTRY.search(sentence) is not None
+    return CONTROL in sentence or any(words.search(sentence) for words in (FORGED_ENTRY, INSTRUCTION))
 
 
 def _statements(text: str) -> Iterator[str]:
-    """Yield the statements; none from an imitated entry to the next heading, nor after "Write the following:"."""
-    imitated = introduced = False
+    """Yield the statements; none from a control token to the next heading, nor after an entry or order without text."""
+    another_turn = introduced = False
     for raw in _SENTENCE.split(text):
         sentence = " ".join(raw.split())
         if not sentence:
             continue
-        imitated = _imitates(sentence) or (imitated and not _HEADING.match(sentence))
+        another_turn = CONTROL in sentence or (another_turn and not _HEADING.match(sentence))
         hostile = _is_hostile(sentence)
-        if not (imitated or introduced or hostile) and _is_statement(sentence):
+        if not (another_turn or introduced or hostile) and _is_statement(sentence):
             yield _fenced(sentence)
-        introduced = hostile and sentence.endswith(":")
+        # "(4, 0.99)" and "Write the following:" stand before what they introduce.
+        forged = FORGED_ENTRY.search(sentence) is not None and not labels(sentence)
+        introduced = forged or (hostile and sentence.endswith(":"))
 
 
 def _is_statement(sentence: str) -> bool:

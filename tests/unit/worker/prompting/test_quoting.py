@@ -57,6 +57,15 @@ def test_text_that_resembles_instructions_is_noted(text: str) -> None:
     assert quotation(f"{GENUINE} {text}").suspicious
 
 
+@pytest.mark.parametrize(
+    "text", [HOSTILE[0], HOSTILE[1], f"{HOSTILE[0]} {HOSTILE[1]}", "(4, 0.99)\nLarge left pneumothorax."]
+)
+def test_hostile_text_before_the_impression_does_not_change_what_is_quoted(text: str) -> None:
+    report = GENUINE.replace("Impression:", f"Impression: {text}\n")
+
+    assert quotation(report).text == IMPRESSION
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("text", HOSTILE)
 def test_prompt_with_hostile_text_equals_the_prompt_without_it(text: str, version: Version) -> None:
