@@ -15,9 +15,10 @@ _LINK = (
     r"(?:concerning|suspicious|worrisome) for)|(?:(?:most|very|more) )?(?:likely|probably|possibly)"
 )
 #: Words between two findings with one side; alternatives, and a sign and its cause, share the zone, too.
+_WORD = r"(?:(?!(?:though|although|but|no|without)\b)\w+\s+)"
 _SHARING = re.compile(
-    rf"\s*(?:,?\s*(?P<alternative>or|nor|versus|vs\.?|rather than|(?:is )?favou?red over|{_LINK})|and|with|,)?\s*"
-    r"(?:(?!(?:though|although|but|no|without)\b)\w+\s+)?"
+    rf"\s*(?:,?\s*(?P<alternative>or|nor|versus|vs\.?|rather than|(?:is )?favou?red over|{_LINK})\s*{_WORD}{{0,2}}|"
+    rf"(?:and|with|,)?\s*{_WORD}?)"
 )
 #: Place after two findings: "consolidation rather than atelectasis in the left lower zone".
 _PLACE_OF_BOTH = re.compile(r"\s+(?:in|on|at) (?:the )?(?:\w+\b ?){1,3}")

@@ -15,8 +15,8 @@ FINDINGS: tuple[tuple[str, str], ...] = (
     ("free air", (
         r"free (?:intraperitoneal |intra-abdominal |subdiaphragmatic |abdominal |peritoneal )*(?:air|gas)|"
         r"pneumoperitoneum|subdiaphragmatic (?:free )?(?:air|gas)|"
-        r"(?:air|gas) (?:is |was )?(?:seen |present |noted )?(?:under|below|beneath|underneath) "
-        r"(?:the |either |both |left |right )*(?:hemi)?diaphragms?"
+        r"(?:air|gas) (?:is |was )?(?:seen |present |noted |visible )?(?:under|below|beneath|underneath) "
+        r"(?:the |either |both |left |right |domes? of )*(?:hemi)?diaphragms?"
     )),
     ("subcutaneous emphysema", r"(?:subcutaneous|surgical|soft tissue) (?:emphysema|air|gas)"),
     ("emphysema", r"emphysema(?:tous)?"),
