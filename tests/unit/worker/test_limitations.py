@@ -78,11 +78,11 @@ def test_kind_that_the_model_was_not_validated_for_is_marked_or_withheld() -> No
     unknown, poor = Retrieval(compared(1.0)), Retrieval(compared(1.0), validation=Validation(12, 20, 20, 3))
 
     assert "was not measured on this site's archive" in sentences(retrieval=unknown)[0]
-    assert "on 12 chest DX cases" in sentences(retrieval=poor)[0]
+    assert "on 12 chest x-ray cases" in sentences(retrieval=poor)[0]
     assert "strict F1 of 0.15" in sentences(retrieval=poor)[0]
     assert sentences(indexed=False)[0].startswith("Not validated here: no reference index exists")
     assert fixed_text(part(), poor) is None
-    assert "not validated here for chest DX images" in (fixed_text(part(), poor, withhold=True) or "")
+    assert "not validated here for chest x-ray images" in (fixed_text(part(), poor, withhold=True) or "")
     assert fixed_text(part(), of_index(compared(1.0)), withhold=True) is None
 
 
@@ -180,6 +180,8 @@ def every_sentence() -> Iterator[str]:
     for ood in (None, compared(3.0, 3.0), compared(3.0, 4.0), compared(1.0, 3.0)):
         yield from sentences(retrieval=of_index(ood))
     yield from sentences(retrieval=Retrieval(compared(1.0)))
+    yield from sentences(retrieval=of_index(compared(1.0), same_images=1))
+    yield from sentences(retrieval=of_index(compared(1.0), same_images=2))
     yield from sentences(retrieval=Retrieval(compared(1.0), validation=Validation(12, 20, 20, 3)))
     yield from sentences(retrieval=REJECTED)
     yield from sentences(retrieval=of_index(compared(1.0, 1.0, resembled_part="SPINE")))

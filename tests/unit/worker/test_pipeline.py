@@ -182,6 +182,7 @@ def test_missing_index_and_token_limit_are_limitations(tmp_path: Path) -> None:
 
     assert draft.limitations == [
         "The text was cut off at the token limit.",
+        "Not validated here: no reference index exists for this model. Verify every finding against the images.",
         "No similar earlier cases were quoted: no reference index exists for this model.",
     ]
 
