@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Vectors = NDArray[np.float32]
 
 CASES, DIMENSION = int(os.environ.get("CASES", "100000")), int(os.environ.get("DIMENSION", "768"))
-QUERIES, COUNT, CENTRES = 60, 10, 50
+QUERIES, COUNT, CENTRES = 30, 10, 50
 DIGEST = "bench"
 
 
@@ -101,7 +101,7 @@ def main() -> None:
             [len({*ours(query[None])} & {*row}) / COUNT for query, row in zip(queries, exact.tolist(), strict=True)]
         )
         # In alternation: other work on the machine slows both.
-        pairs = [(seconds(ours, queries), seconds(lambda query: bare.search(query, COUNT), queries)) for _ in range(5)]
+        pairs = [(seconds(ours, queries), seconds(lambda query: bare.search(query, COUNT), queries)) for _ in range(3)]
         ratio = float(np.median([one / other for one, other in pairs]))
     figures = {
         "recall_at_10": round(float(recall), 5),
