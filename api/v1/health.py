@@ -8,7 +8,7 @@ from api.errors import UNREACHABLE
 from api.v1.schemas import Health, ListenerProcess, Live
 from db.operations import alarms, heartbeats, listener_status
 from db.operations.readiness import ANSWER_SECONDS, SharedQuery
-from db.session import transaction
+from db.session import statements
 from db.settings import Settings
 
 #: Seconds for which an answer is given again: requests without a key must not load the database.
@@ -49,13 +49,14 @@ async def health(request: Request, response: Response) -> Health:
 
 
 def _health(settings: Settings) -> Health:
-    with transaction(settings.database()) as session:
-        workers = len(heartbeats.alive(session, heartbeats.Role.WORKER))
-        raised = alarms.raised(session, settings)
-        listeners = [
-            ListenerProcess(process=found.process, open_associations=found.open, draining=found.draining)
-            for found in listener_status.current(session)
-        ]
+    with statements(settings.database()) as session:
+        alive = heartbeats.alive(session)
+        raised = alarms.raised(session, settings, alive)
+    workers = sum(process.role == heartbeats.Role.WORKER for process in alive)
+    listeners = [
+        ListenerProcess(process=found.process, open_associations=found.open, draining=found.draining)
+        for found in listener_status.current(alive)
+    ]
     healthy = workers > 0 and not raised
     return Health(
         status="ok" if healthy else "degraded",

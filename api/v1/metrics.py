@@ -16,10 +16,11 @@ from db.operations import alarms, disk, heartbeats, listener_status, outcomes, o
 from db.operations.heartbeats import Role
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sqlalchemy.orm import Session
 
+    from db.models import Process
     from db.settings import Settings
 
 router = APIRouter(tags=["health"])
@@ -59,21 +60,22 @@ class SystemCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Yield all metrics; every alarm code is present, so that rules can refer to it before it is raised."""
-        raised = {alarm.code for alarm in alarms.raised(self._session, self._settings)}
+        alive = heartbeats.alive(self._session)
+        raised = {alarm.code for alarm in alarms.raised(self._session, self._settings, alive)}
         about = "1 while the alarm is raised: an operator must act."
         yield _gauge("prelim_alarm", about, "code", {code: int(code in raised) for code in alarms.CODES})
         yield _gauge("prelim_studies", "Studies by displayed state.", "state", overview.counts(self._session))
         about = "Files in quarantine, in no report."
         yield _gauge("prelim_quarantined", about, "reason", quarantine.counts(self._session))
-        alive = {str(role): len(heartbeats.alive(self._session, role)) for role in ROLES}
-        yield _gauge("prelim_processes_alive", "Processes with a heartbeat in the last 30 s.", "role", alive)
-        yield from self._queue()
-        yield from self._listeners()
+        numbers = {str(role): sum(process.role == role for process in alive) for role in ROLES}
+        yield _gauge("prelim_processes_alive", "Processes with a heartbeat in the last 30 s.", "role", numbers)
+        yield from self._queue(alive)
+        yield from self._listeners(alive)
         yield from self._outcomes()
-        yield from self._disk()
-        yield from self._engines()
+        yield from self._disk(alive)
+        yield from self._engines(alive)
 
-    def _queue(self) -> Iterable[Metric]:
+    def _queue(self, alive: Sequence[Process]) -> Iterable[Metric]:
         """Yield what waits, how long reports take, and the processes for which the broker does not work."""
         waiting = queue_figures.waiting(self._session)
         yield GaugeMetricFamily("prelim_queued_jobs", "Jobs that wait.", waiting.jobs)
@@ -84,13 +86,13 @@ class SystemCollector(Collector):
         for labels, seconds in queue_figures.durations(self._session).items():
             family.add_metric(labels, seconds)
         yield family
-        outages = [(process.name, process.info.get("broker_outage")) for process in heartbeats.alive(self._session)]
+        outages = [(process.name, process.info.get("broker_outage")) for process in alive]
         about = "Time for which the broker has not worked for a process."
         values = {name: float(outage["seconds"]) for name, outage in outages if outage}
         yield _gauge("prelim_broker_outage_seconds", about, "process", values)
 
-    def _listeners(self) -> Iterable[Metric]:
-        found = listener_status.current(self._session)
+    def _listeners(self, alive: Sequence[Process]) -> Iterable[Metric]:
+        found = listener_status.current(alive)
         values = {status.process: status.open for status in found}
         yield _gauge("prelim_associations_open", "Open associations of each process.", "listener", values)
         limits = {parent: limit for parent, (_, limit, _) in listener_status.totals(found).items()}
@@ -110,9 +112,9 @@ class SystemCollector(Collector):
         values = {found.reason or "reported": found.hour for found in outcomes.latest(self._session)}
         yield _gauge("prelim_ended_last_hour", "Jobs that ended in the last hour, by reason.", "reason", values)
 
-    def _disk(self) -> Iterable[GaugeMetricFamily]:
+    def _disk(self, alive: Sequence[Process]) -> Iterable[GaugeMetricFamily]:
         """Yield the free space of the spool's disk, and the reserve at which objects are refused."""
-        found = alarms.spool_disk(self._session, self._settings)
+        found = alarms.spool_disk(alive, self._settings)
         if found is None:
             return
         yield GaugeMetricFamily("prelim_disk_free_bytes", "Free bytes on the disk of the spool.", found.bytes)
@@ -121,9 +123,9 @@ class SystemCollector(Collector):
             yield GaugeMetricFamily("prelim_disk_free_inodes", "Free inodes on the disk of the spool.", found.inodes)
             yield GaugeMetricFamily("prelim_disk_reserved_inodes", "Objects are refused below.", disk.RESERVED_INODES)
 
-    def _engines(self) -> Iterable[GaugeMetricFamily]:
+    def _engines(self, alive: Sequence[Process]) -> Iterable[GaugeMetricFamily]:
         """Yield the engine figures of each worker's last heartbeat."""
-        workers = heartbeats.alive(self._session, Role.WORKER)
+        workers = [process for process in alive if process.role == Role.WORKER]
         engines = {worker.name: worker.info["engine"] for worker in workers if "engine" in worker.info}
         for name, about in ENGINE.items():
             values = {worker: figures[name] for worker, figures in engines.items() if name in figures}

@@ -31,6 +31,14 @@ def drop_indexes(*names: str) -> None:
             op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
 
 
+def replace_indexes(definitions: Mapping[str, str]) -> None:
+    """Create each index under another name, drop the present one and rename it: no moment is without an index."""
+    create_indexes({f"{name}_new": definition for name, definition in definitions.items()})
+    drop_indexes(*definitions)
+    for name in definitions:
+        op.execute(f"ALTER INDEX {name}_new RENAME TO {name}")
+
+
 @contextmanager
 def _without_transaction() -> Iterator[None]:
     with op.get_context().autocommit_block():

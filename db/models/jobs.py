@@ -69,6 +69,8 @@ class Job(Base):
         # Alarms, outcomes and forecast: the latest claims and ends.
         Index("jobs_claimed", "claimed_at"),
         Index("jobs_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
+        # Alarm: reasons of the last hour, without its reports.
+        Index("jobs_without_report", "finished_at", postgresql_where=text("state IN ('failed', 'not_reportable')")),
         Index(
             "jobs_errors",
             text("COALESCE(finished_at, claimed_at) DESC"),

@@ -65,7 +65,8 @@ class Study(Base):
         CheckConstraint("state IN ('receiving', 'held') OR settle_reason IS NOT NULL", name="settled_has_a_reason"),
         # The dispatcher reads only the few studies that are still arriving.
         # Not on last_received_at, which changes with every object: such an update would change every index.
-        Index("studies_receiving", "id", postgresql_where=text("state = 'receiving'")),
+        # On the time that alarms compare.
+        Index("studies_receiving", "revision_started_at", postgresql_where=text("state = 'receiving'")),
         # The work list: newest first, of any state or of one.
         Index("studies_newest", text("first_received_at DESC"), text("id DESC")),
         Index("studies_state_newest", "state", text("first_received_at DESC"), text("id DESC")),

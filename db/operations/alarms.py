@@ -10,20 +10,23 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import exists, func, or_, select
+from sqlalchemy import func, select
 
-from db.errors import Reason
-from db.models import Job, Process, Quarantined, Report, Study
+from db.models import Job, Study
 from db.models.operations import ALIVE_SECONDS
 from db.operations import disk, heartbeats, listener_status, outcomes
 from db.operations.heartbeats import Role
-from db.states import JobState, StudyState
+from db.operations.progress import read
+from db.states import JobState
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Select
+    from collections.abc import Sequence
+
     from sqlalchemy.orm import Session
 
+    from db.models import Process
     from db.operations.disk import Disk
+    from db.operations.progress import Progress
     from db.settings import Settings
 
 #: Codes of alarms.
@@ -62,27 +65,33 @@ class Alarm:
     detail: str
 
 
-def raised(session: Session, settings: Settings) -> list[Alarm]:
-    """Return the current alarms: for work without progress, and for refusals, of the last `alarm_seconds`."""
+def raised(session: Session, settings: Settings, alive: Sequence[Process] | None = None) -> list[Alarm]:
+    """Return the current alarms: for work without progress, and for refusals, of the last `alarm_seconds`.
+
+    *alive* are the processes with a heartbeat, if the caller has read them.
+    """
     after_seconds = settings.operations.alarm_seconds
+    alive = heartbeats.alive(session) if alive is None else alive
+    progress = read(session, after_seconds)
+    unsettled_seconds = settings.study.settle_cap_seconds + after_seconds
     found = (
-        _waiting(session, after_seconds),
+        _waiting(progress, alive, after_seconds),
         _failing(session),
-        _not_rescued(session, after_seconds),
-        _no_dispatcher(session),
-        _unsettled(session, settings.study.settle_cap_seconds + after_seconds),
-        _held(session),
+        _not_rescued(progress, after_seconds),
+        _no_dispatcher(progress, alive),
+        _unsettled(progress, unsettled_seconds),
+        _held(progress),
     )
-    measured = spool_disk(session, settings)
+    measured = spool_disk(alive, settings)
     pairs = (
         None if measured is None else measured.alarm(),
-        _silent(session, Role.LISTENER, "`prelim listen`: no study is received"),
-        _silent(session, Role.API, "`prelim serve`: no report can be read"),
-        *listener_status.alarms(listener_status.current(session), after_seconds),
-        _unreadable(session),
-        _unindexed(session, settings.study.settle_cap_seconds + after_seconds),
-        _quarantined(session),
-        outcomes.alarm(outcomes.latest(session)),
+        _silent(progress, alive, Role.LISTENER, "`prelim listen`: no study is received"),
+        _silent(progress, alive, Role.API, "`prelim serve`: no report can be read"),
+        *listener_status.alarms(listener_status.current(alive), after_seconds),
+        _unreadable(alive),
+        _unindexed(alive, unsettled_seconds),
+        _quarantined(progress),
+        outcomes.alarm(outcomes.latest(session)) if outcomes.is_any_frequent(session) else None,
     )
     return [alarm for alarm in found if alarm is not None] + [Alarm(*pair) for pair in pairs if pair is not None]
 
@@ -94,28 +103,31 @@ def local(settings: Settings) -> list[Alarm]:
     return [] if pair is None else [Alarm(*pair)]
 
 
-def spool_disk(session: Session, settings: Settings) -> Disk | None:
+def spool_disk(alive: Sequence[Process], settings: Settings) -> Disk | None:
     """Measure the spool's disk here or, if the spool is on another machine, return the last measure of a dispatcher."""
-    infos = [process.info.get("disk") for process in heartbeats.alive(session, Role.DISPATCHER)]
+    infos = [process.info.get("disk") for process in _of(alive, Role.DISPATCHER)]
     return disk.measure_existing(settings.spool) or next((disk.Disk(**info) for info in infos if info), None)
 
 
-def _silent(session: Session, role: Role, consequence: str) -> tuple[str, str] | None:
+def _of(alive: Sequence[Process], role: Role) -> list[Process]:
+    return [process for process in alive if process.role == role]
+
+
+def _silent(progress: Progress, alive: Sequence[Process], role: Role, consequence: str) -> tuple[str, str] | None:
     """Return the alarm for a role that had a heartbeat once and has none.
 
     The listener's is written by the dispatcher. Without one, or just after its start, nothing is known.
     """
-    running = [found.seen_at - found.started_at for found in heartbeats.alive(session, Role.DISPATCHER)]
+    running = [found.seen_at - found.started_at for found in _of(alive, Role.DISPATCHER)]
     known = max(running, default=dt.timedelta()).total_seconds() >= ALIVE_SECONDS
-    once = session.scalar(select(exists(select(Process.name).where(Process.role == role))))
-    if not known or not once or heartbeats.alive(session, role):
+    if not known or role not in progress.roles or _of(alive, role):
         return None
     return f"no_{role}", f"no {role} is alive; see its log and start {consequence}"
 
 
-def _unreadable(session: Session) -> tuple[str, str] | None:
+def _unreadable(alive: Sequence[Process]) -> tuple[str, str] | None:
     """Return the alarm for received files that wait because the disk cannot read them."""
-    found = [process.info.get("unreadable") for process in heartbeats.alive(session, Role.DISPATCHER)]
+    found = [process.info.get("unreadable") for process in _of(alive, Role.DISPATCHER)]
     worst = max((info for info in found if info), key=lambda info: info["files"], default=None)
     if worst is None:
         return None
@@ -126,9 +138,9 @@ def _unreadable(session: Session) -> tuple[str, str] | None:
     )
 
 
-def _unindexed(session: Session, after_seconds: float) -> tuple[str, str] | None:
+def _unindexed(alive: Sequence[Process], after_seconds: float) -> tuple[str, str] | None:
     """Return the alarm for a received file that waits longer than a study may receive images."""
-    found = [process.info.get("oldest_waiting_seconds") for process in heartbeats.alive(session, Role.DISPATCHER)]
+    found = [process.info.get("oldest_waiting_seconds") for process in _of(alive, Role.DISPATCHER)]
     oldest = max((seconds for seconds in found if seconds), default=0)
     if oldest < after_seconds:
         return None
@@ -138,9 +150,8 @@ def _unindexed(session: Session, after_seconds: float) -> tuple[str, str] | None
     )
 
 
-def _quarantined(session: Session) -> tuple[str, str] | None:
-    recent = Quarantined.indexed_at > func.now() - RECENT, Quarantined.reason != Reason.REPLACED
-    count = session.scalar(select(func.count()).select_from(Quarantined).where(*recent))
+def _quarantined(progress: Progress) -> tuple[str, str] | None:
+    count = progress.quarantined
     if not count:
         return None
     objects = (
@@ -149,22 +160,21 @@ def _quarantined(session: Session) -> tuple[str, str] | None:
     return "quarantined", f"{objects} in quarantine and in no report: see `prelim quarantine list`"
 
 
-def _waiting(session: Session, after_seconds: float) -> Alarm | None:
+def _waiting(progress: Progress, alive: Sequence[Process], after_seconds: float) -> Alarm | None:
     """Return the first failing step for waiting reports: worker, claim, report."""
-    oldest = select(func.min(func.greatest(Job.queued_at, Job.available_at)))
-    waiting = _seconds_since(session, oldest, Job.state == JobState.QUEUED)
-    if waiting is None or waiting < after_seconds:
+    waiting = progress.overdue
+    if waiting is None:
         return None
-    if not heartbeats.alive(session, Role.WORKER):
+    if not _of(alive, Role.WORKER):
         return Alarm(
             "no_worker", f"no worker is alive and a report has waited for {waiting:.0f} s: start `prelim work`"
         )
-    if not _within(_seconds_since(session, select(func.max(Job.claimed_at))), after_seconds):
+    if not _within(progress.claimed, after_seconds):
         return Alarm(
             "nothing_claimed",
             f"the workers claim no job and a report has waited for {waiting:.0f} s: restart them and check Redis",
         )
-    if not _within(_seconds_since(session, select(func.max(Report.created_at))), after_seconds):
+    if not _within(progress.reported, after_seconds):
         return Alarm(
             "nothing_written",
             "jobs are claimed but no report is written: see `prelim status` and the workers' logs",
@@ -192,8 +202,8 @@ def _failing(session: Session) -> Alarm | None:
     )
 
 
-def _not_rescued(session: Session, after_seconds: float) -> Alarm | None:
-    expired = _seconds_since(session, select(func.min(Job.lease_until)), Job.state == JobState.RUNNING)
+def _not_rescued(progress: Progress, after_seconds: float) -> Alarm | None:
+    expired = progress.lease_ended
     if expired is None or expired < after_seconds:
         return None
     return Alarm(
@@ -203,16 +213,15 @@ def _not_rescued(session: Session, after_seconds: float) -> Alarm | None:
     )
 
 
-def _no_dispatcher(session: Session) -> Alarm | None:
+def _no_dispatcher(progress: Progress, alive: Sequence[Process]) -> Alarm | None:
     """Raise an alarm if no dispatcher is alive, except in an installation that was never used."""
-    in_use = select(or_(exists(select(Process.name)), exists(select(Study.id))))
-    if heartbeats.alive(session, Role.DISPATCHER) or not session.scalar(in_use):
+    if _of(alive, Role.DISPATCHER) or not (progress.in_use or progress.roles):
         return None
     return Alarm("no_dispatcher", "no dispatcher is alive and new studies get no report: start `prelim dispatch`")
 
 
-def _unsettled(session: Session, after_seconds: float) -> Alarm | None:
-    arriving = _seconds_since(session, select(func.min(Study.revision_started_at)), Study.state == StudyState.RECEIVING)
+def _unsettled(progress: Progress, after_seconds: float) -> Alarm | None:
+    arriving = progress.revision_started
     if arriving is None or arriving < after_seconds:
         return None
     return Alarm(
@@ -221,10 +230,9 @@ def _unsettled(session: Session, after_seconds: float) -> Alarm | None:
     )
 
 
-def _held(session: Session) -> Alarm | None:
+def _held(progress: Progress) -> Alarm | None:
     """Raise an alarm at once: no report is written before a person has decided."""
-    first = Study.state == StudyState.HELD, Study.identity_number == 1
-    held = session.scalar(select(func.count()).select_from(Study).where(*first)) or 0
+    held = progress.held
     if not held:
         return None
     studies = "1 study is" if held == 1 else f"{held} studies are"
@@ -237,10 +245,3 @@ def _held(session: Session) -> Alarm | None:
 
 def _within(seconds: float | None, limit: float) -> bool:
     return seconds is not None and seconds < limit
-
-
-def _seconds_since(session: Session, query: Select[tuple[dt.datetime]], *where: ColumnElement[bool]) -> float | None:
-    """Seconds since the result of *query*; negative for a time in the future."""
-    moment = query.where(*where).scalar_subquery()
-    seconds = session.scalar(select(func.extract("epoch", func.clock_timestamp() - moment)))
-    return None if seconds is None else float(seconds)

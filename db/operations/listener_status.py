@@ -10,13 +10,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from db.operations import heartbeats
 from db.operations.heartbeats import Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from sqlalchemy.orm import Session
 
     from db.models import Process
 
@@ -68,9 +65,9 @@ ALARMS = {
 }
 
 
-def current(session: Session) -> list[ListenerStatus]:
-    """Return the status of each listener that is alive."""
-    return [_status(process) for process in heartbeats.alive(session, Role.LISTENER)]
+def current(alive: Sequence[Process]) -> list[ListenerStatus]:
+    """Return the status of each listener among the processes that are alive."""
+    return [_status(process) for process in alive if process.role == Role.LISTENER]
 
 
 def _status(process: Process) -> ListenerStatus:

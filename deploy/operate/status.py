@@ -67,14 +67,15 @@ def show(settings: Settings, console: Console, *, as_json: bool) -> None:
 
 def _read(settings: Settings) -> _Status:
     with transaction(settings.database()) as session:
+        alive = heartbeats.alive(session)
         return _Status(
             facts=overview.overview(session),
-            alive=heartbeats.alive(session),
-            raised=alarms.raised(session, settings),
-            listeners=listener_status.current(session),
+            alive=alive,
+            raised=alarms.raised(session, settings, alive),
+            listeners=listener_status.current(alive),
             quarantined=quarantine.counts(session),
             ended=outcomes.latest(session),
-            disk=alarms.spool_disk(session, settings),
+            disk=alarms.spool_disk(alive, settings),
             index=[
                 line
                 for snapshot in reference.current_snapshots(session)

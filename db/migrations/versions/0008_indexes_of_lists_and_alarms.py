@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from db.migrations.concurrently import create_indexes, drop_indexes
+from db.migrations.concurrently import create_indexes, drop_indexes, replace_indexes
 
 revision = "0008"
 down_revision = "0007"
@@ -21,7 +21,6 @@ INDEXES = {
     "ix_quarantine_sop_instance_uid": "quarantine (sop_instance_uid)",
     "ix_quarantine_indexed_at": "quarantine (indexed_at)",
 }
-#: Created under another name and renamed, so that no moment is without them.
 REPLACED = {
     "studies_newest": "studies (first_received_at DESC, id DESC)",
     "studies_receiving": "studies (id) WHERE state = 'receiving'",
@@ -41,18 +40,11 @@ def upgrade() -> None:
     for table in UPDATED:
         op.execute(f"ALTER TABLE {table} SET ({', '.join(f'{name} = {value}' for name, value in STORAGE.items())})")
     create_indexes(INDEXES)
-    _replace(REPLACED)
+    replace_indexes(REPLACED)
 
 
 def downgrade() -> None:
     for table in UPDATED:
         op.execute(f"ALTER TABLE {table} RESET ({', '.join(STORAGE)})")
-    _replace(BEFORE)
+    replace_indexes(BEFORE)
     drop_indexes(*INDEXES)
-
-
-def _replace(definitions: dict[str, str]) -> None:
-    create_indexes({f"{name}_new": definition for name, definition in definitions.items()})
-    drop_indexes(*definitions)
-    for name in definitions:
-        op.execute(f"ALTER INDEX {name}_new RENAME TO {name}")

@@ -1,0 +1,58 @@
+"""Ages of pending work and of the latest progress, in one statement."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlalchemy import text
+
+from db.operations.heartbeats import Role
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from sqlalchemy.orm import Session
+
+
+class Progress(NamedTuple):
+    """Seconds since each moment, negative if it is in the future, None if there is none; counts; roles once alive."""
+
+    #: A waiting job could be claimed: the most urgent one that waits too long, else None.
+    overdue: float | None
+    claimed: float | None
+    reported: float | None
+    #: The lease of a running job ended.
+    lease_ended: float | None
+    #: The revision of a study that is still receiving began.
+    revision_started: float | None
+    #: Studies held for a person's decision.
+    held: int
+    #: Objects of the last 24 h in quarantine.
+    quarantined: int
+    roles: Collection[str]
+    in_use: bool
+
+
+#: Each part reads one row of an index, or rows of open work. now(): clock_timestamp() is volatile, which rules out an
+#: index. Beside the most urgent job that waits too long, none needs to be read.
+READ = text("""
+    SELECT extract(epoch FROM clock_timestamp() - (
+            SELECT greatest(queued_at, available_at) FROM jobs
+            WHERE state = 'queued' AND greatest(queued_at, available_at) <= now() - make_interval(secs => :after)
+            ORDER BY urgent_at LIMIT 1))::float,
+        extract(epoch FROM clock_timestamp() - (SELECT max(claimed_at) FROM jobs))::float,
+        extract(epoch FROM clock_timestamp() - (SELECT max(created_at) FROM reports))::float,
+        extract(epoch FROM clock_timestamp() - (SELECT min(lease_until) FROM jobs WHERE state = 'running'))::float,
+        extract(epoch FROM clock_timestamp()
+            - (SELECT min(revision_started_at) FROM studies WHERE state = 'receiving'))::float,
+        (SELECT count(*) FROM studies WHERE state = 'held' AND identity_number = 1),
+        (SELECT count(*) FROM quarantine WHERE indexed_at > now() - interval '1 day' AND reason <> 'replaced'),
+        ARRAY(SELECT role FROM unnest(CAST(:roles AS text[])) AS role
+            WHERE EXISTS (SELECT FROM processes WHERE processes.role = role.role)),
+        EXISTS (SELECT FROM studies)
+""")
+
+
+def read(session: Session, after_seconds: float) -> Progress:
+    """Read it; a job waits too long after *after_seconds*."""
+    return Progress(*session.execute(READ, {"after": after_seconds, "roles": list(Role)}).one())
