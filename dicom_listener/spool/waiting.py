@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from dicom_listener.spool.durable import Spool
 
 URGENT, ROUTINE = "u", "r"
-#: Seconds between two listings while files wait; longer if a listing takes more than a tenth of that.
+#: Seconds between two listings while files wait; longer if a listing takes more than a fourth of that. An urgent study
+#: waits for two of them beyond its quiet time: until its objects are found, and until none of them waits.
 LISTING_SECONDS = 1.0
-LISTING_SHARE = 10
+LISTING_SHARE = 4
 #: Part of a batch that urgent files can take: the others must not starve.
 URGENT_SHARE = 0.75
 #: Seconds of a batch: an urgent object waits for the one in progress. Files of the smallest: they share its flushes.
