@@ -32,7 +32,7 @@ from db.session import engine, transaction
 from db.settings import Settings
 from db.studies import lifecycle, settling
 from deploy.embedded.postgres import Postgres
-from tests.benchmarks import waiting_files
+from tests.benchmarks import open_work_lists, waiting_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -43,6 +43,8 @@ SMALL, SIZE = 10_000, int(os.environ.get("SIZE", "100000"))
 RUNS, WARM_UP = int(os.environ.get("RUNS", "20")), 3
 #: Files that wait to be indexed, and the multiple of them in a backlog.
 FILES, BACKLOG = int(os.environ.get("FILES", "3000")), 10
+#: Files that wait when a STAT study arrives.
+STAT_BACKLOG = int(os.environ.get("STAT_BACKLOG", "100000"))
 #: Open work, the same in both databases: queued jobs after an outage, and studies that are arriving.
 QUEUED, RECEIVING, OPEN_ASSOCIATIONS = 500, 10_000, 20
 CHUNK = 100_000
@@ -230,14 +232,17 @@ def _trouble(url: str) -> None:
         session.execute(text("UPDATE jobs SET claimed_at = now() + interval '1 day' WHERE id = md5('j2.25.77')::uuid"))
 
 
-def measure(settings: Settings) -> dict[str, float]:
+def _key(url: str) -> str:
+    with transaction(url) as session:
+        return keys.create(session, "bench")
+
+
+def measure(settings: Settings, key: str) -> dict[str, float]:
     """Return the median milliseconds of each operation on one database."""
     url = settings.database()
     # The query itself is timed, not an answer that is given again.
     health.VALID_SECONDS = 0
     _trouble(url)
-    with transaction(url) as session:
-        key = keys.create(session, "bench")
     with TestClient(create_app(settings), headers={"Authorization": f"Bearer {key}"}) as client:
         return {operation.name: timed(operation) for operation in operations(url, settings, client)}
 
@@ -245,8 +250,14 @@ def measure(settings: Settings) -> dict[str, float]:
 def indexing(settings: Settings) -> dict[str, float]:
     """Return the figures of two dispatchers that index waiting files."""
     waiting_files.rate(settings, FILES)  # warms up: the first files create index pages and fill caches
+    one = waiting_files.rate(settings, FILES, dispatchers=1)
     usual, backlog = (waiting_files.rate(settings, files) for files in (FILES, FILES * BACKLOG))
-    return {"index_files_per_s": round(usual), "drain_linearity": round(backlog / usual, 2)}
+    return {
+        "index_files_per_s": round(usual),
+        "two_dispatchers_vs_one": round(usual / one, 2),
+        "drain_linearity": round(backlog / usual, 2),
+        "stat_beside_backlog_s": round(waiting_files.stat_seconds(settings, STAT_BACKLOG), 1),
+    }
 
 
 def main() -> None:
@@ -256,8 +267,12 @@ def main() -> None:
         for size in (SMALL, SIZE):
             with database(server, f"studies_{size}", size) as url:
                 settings = settings_for(url, Path(folder))
-                found[size] = measure(settings)
-                indexed = indexing(settings) if size == SIZE else {}
+                key = _key(url)
+                found[size] = measure(settings, key)
+                beside = {}
+                if size == SIZE:
+                    report = open_work_lists.growth(settings, key, _study(url))
+                    beside = {"report_beside_work_lists": round(report, 2), **indexing(settings)}
     small, large = found[SMALL], found[SIZE]
     table = Table("operation", f"{SMALL} studies, ms", f"{SIZE} studies, ms", "ratio")
     for name in small:
@@ -268,7 +283,7 @@ def main() -> None:
         "page_growth": round(worst, 2),
         "health_ms": round(large["GET /v1/health"], 2),
         "find_ms": round(max(value for name, value in large.items() if name.startswith("find")), 2),
-        **indexed,
+        **beside,
     }
     print(json.dumps(figures))  # noqa: T201 - the last line, for programs
 

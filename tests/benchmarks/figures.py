@@ -40,8 +40,16 @@ FIGURES: dict[str, dict[str, Figure]] = {
             "a fresh answer of `/v1/health` on SIZE studies, in a backlog: median milliseconds", "<= 5"
         ),
         "find_ms": Figure("finding a study by UID, id or accession number, the slowest: median milliseconds"),
+        "report_beside_work_lists": Figure(
+            "reading a report beside 20 open work lists: median as a multiple of that without", "<= 2"
+        ),
         "index_files_per_s": Figure("files that two dispatchers index a second, beside SIZE studies", ">= 1000"),
+        "two_dispatchers_vs_one": Figure("the same, of that with one dispatcher", ">= 1"),
         "drain_linearity": Figure("the same with 30,000 files waiting, of that with 3,000", ">= 0.9"),
+        "stat_beside_backlog_s": Figure(
+            "a STAT study beside 100,000 waiting files: seconds from its last object to its job, beyond its quiet time",
+            "<= 5",
+        ),
     },
     "images": {
         "vs_decode_all": Figure("600-slice CT to 8 images, native: times faster than decoding every slice", ">= 10"),

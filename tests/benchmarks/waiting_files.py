@@ -6,11 +6,13 @@ import datetime as dt
 import multiprocessing
 import time
 import uuid
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from sqlalchemy import text
 
-from db.session import limit_statements
+from db.session import limit_statements, statements
 from db.studies.settling import study_key
 from dicom_listener import dispatch
 from dicom_listener.spool import file_meta
@@ -18,8 +20,11 @@ from dicom_listener.spool.durable import COMPLETE, Spool
 from dicom_listener.spool.file_meta import C_STORE, Reception
 from dicom_listener.spool.waiting import WaitingFiles, received, tag
 from tests.integration.dicom_listener.objects import encode, image
+from tests.polling import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from multiprocessing.context import SpawnProcess
     from multiprocessing.synchronize import Barrier
 
     from db.settings import Settings
@@ -30,38 +35,91 @@ IMAGES = 100
 UID = "2.25.1{:037d}"
 #: Dispatchers of an installation.
 DISPATCHERS = 2
+#: Images of the STAT study beside a backlog, and its quiet time.
+STAT_IMAGES, STAT_QUIET_SECONDS = 3, 3.0
+STATE = text("SELECT state FROM studies WHERE study_instance_uid = :uid")
 
 
-def write(settings: Settings, count: int) -> None:
-    """Write *count* acknowledged files into the inbox, in studies of IMAGES; their headers are unsealed."""
+def write(settings: Settings, count: int, *, images: int = IMAGES, urgent: bool = False) -> list[str]:
+    """Write *count* acknowledged files into the inbox, in studies of *images*; return the studies' UIDs.
+
+    Their headers are unsealed.
+    """
     spool = Spool(settings.spool)
     spool.prepare()
-    reception = Reception(C_STORE, "bench", "CT1", "PRELIM", "127.0.0.1", 0, dt.datetime.now(dt.UTC))
+    now = dt.datetime.now(dt.UTC)
+    reception = Reception(C_STORE, "bench", "CT1", "PRELIM", "127.0.0.1", int(urgent), now)
     template = encode(image(SOPInstanceUID=UID.format(0), StudyInstanceUID=UID.format(1)))
     first = uuid.uuid4().int % 10**30 * 10**7
-    for number in range(count):
-        uid, study = UID.format(first + number), UID.format(first + count + number // IMAGES)
+    studies = [UID.format(first + count + number // images) for number in range(count)]
+    for number, study in enumerate(studies):
+        uid = UID.format(first + number)
         data = template.replace(UID.format(0).encode(), uid.encode()).replace(UID.format(1).encode(), study.encode())
         head = file_meta.encode(CTImageStorage, uid, ExplicitVRLittleEndian, reception)
-        name = f"{uuid.uuid4().hex}{tag(study_key(study), urgent=False)}{COMPLETE}"
+        name = f"{uuid.uuid4().hex}{tag(study_key(study), urgent=urgent)}{COMPLETE}"
         (spool.inbox / name).write_bytes(head + data)
+    return sorted(set(studies))
 
 
-def rate(settings: Settings, count: int) -> float:
-    """Write *count* files and return the number that DISPATCHERS index a second, until the inbox is empty."""
+def rate(settings: Settings, count: int, dispatchers: int = DISPATCHERS) -> float:
+    """Write *count* files and return the number that *dispatchers* index a second, until the inbox is empty."""
     write(settings, count)
+    with _running(settings, dispatchers) as processes:
+        began = time.perf_counter()
+        for process in processes:
+            process.join()
+        seconds = time.perf_counter() - began
+    assert not any(received(Spool(settings.spool))), "a dispatcher ended early"
+    return count / seconds
+
+
+def stat_seconds(settings: Settings, backlog: int) -> float:
+    """Return the seconds beyond its quiet time after which a STAT study settles beside *backlog* waiting files.
+
+    It is received while one dispatcher indexes the backlog; then the backlog is removed.
+    """
+    limits = settings.study.model_copy(update={"settle_seconds": STAT_QUIET_SECONDS})
+    settings = settings.model_copy(update={"study": limits})
+    write(settings, backlog)
+    with _running(settings, 1) as (dispatcher,):
+        # The dispatcher has listed the backlog and indexes it.
+        wait_until(lambda: _waiting(settings) < backlog)
+        (study,) = write(settings, STAT_IMAGES, images=STAT_IMAGES, urgent=True)
+        began = time.perf_counter()
+        wait_until(lambda: _state(settings, study) == "settled")
+        seconds = time.perf_counter() - began
+        assert _waiting(settings), "the backlog was indexed before the study settled"
+        dispatcher.terminate()
+    for path in received(Spool(settings.spool)):
+        path.unlink()
+    return seconds - STAT_QUIET_SECONDS
+
+
+def _waiting(settings: Settings) -> int:
+    return sum(1 for _ in received(Spool(settings.spool)))
+
+
+def _state(settings: Settings, study: str) -> str | None:
+    with statements(settings.database()) as session:
+        state: str | None = session.scalar(STATE, {"uid": study})
+    return state
+
+
+@contextmanager
+def _running(settings: Settings, dispatchers: int) -> Iterator[list[SpawnProcess]]:
+    """Start dispatchers, which begin together; they end when the inbox is empty."""
     context = multiprocessing.get_context("spawn")
-    start = context.Barrier(DISPATCHERS + 1)
-    processes = [context.Process(target=_dispatch, args=(settings, start), daemon=True) for _ in range(DISPATCHERS)]
+    start = context.Barrier(dispatchers + 1)
+    processes = [context.Process(target=_dispatch, args=(settings, start), daemon=True) for _ in range(dispatchers)]
     for process in processes:
         process.start()
     start.wait()
-    began = time.perf_counter()
-    for process in processes:
-        process.join()
-    seconds = time.perf_counter() - began
-    assert not any(received(Spool(settings.spool))), "a dispatcher ended early"
-    return count / seconds
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
 
 
 def _dispatch(settings: Settings, start: Barrier) -> None:
