@@ -135,11 +135,16 @@ def audit(
         dt.timedelta | None,
         typer.Option(parser=duration, metavar="DURATION", help="Read only files indexed in this time, such as 24h."),
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Read the stored files from where the last --resume was interrupted.")
+    ] = False,
 ) -> None:
     """Verify the invariants of spool and database; exit with 1 on violations."""
     from deploy.operate import audit as auditor
 
-    scope = auditor.Scope(sample, since)
+    if resume and (sample is not None or since is not None):
+        raise typer.BadParameter("--resume reads all files: use it without --sample and --since")
+    scope = auditor.Scope(sample, since, resume)
     raise typer.Exit(1 if auditor.show(load_settings(), console, repair=repair, scope=scope) else 0)
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +32,6 @@ from dicom_listener.spool.waiting import received
 
 if TYPE_CHECKING:
     import datetime as dt
-    import uuid
     from collections.abc import Callable, Collection, Iterator, Sequence
 
     from rich.console import Console
@@ -66,9 +67,40 @@ class Scope:
     sample: int | None = None
     #: Age of the oldest row.
     since: dt.timedelta | None = None
+    #: Continue where the last audit with it was interrupted; without *sample* and *since*.
+    resume: bool = False
 
 
 EVERYTHING = Scope()
+
+
+class Position:
+    """Id of the last row read of each table, in a file below the data directory; row ids are in order of time."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._path = settings.operations.data_dir / "audit-position.json"
+
+    def of(self, table: str) -> uuid.UUID | None:
+        """Return the id of the last row read of *table*; None before the first."""
+        found = self._read().get(table)
+        return None if found is None else uuid.UUID(found)
+
+    def note(self, table: str, row_id: uuid.UUID) -> None:
+        """Note that the rows up to *row_id* are read."""
+        written = self._path.with_suffix(".new")
+        written.write_text(json.dumps(self._read() | {table: str(row_id)}))
+        written.replace(self._path)
+
+    def clear(self) -> None:
+        """Begin anew: the audit has read all files."""
+        self._path.unlink(missing_ok=True)
+
+    def _read(self) -> dict[str, str]:
+        try:
+            found: dict[str, str] = json.loads(self._path.read_text())
+        except FileNotFoundError:
+            return {}
+        return found
 
 
 def show(settings: Settings, console: Console, *, repair: bool, scope: Scope = EVERYTHING) -> int:
@@ -101,6 +133,8 @@ def violations(settings: Settings, scope: Scope = EVERYTHING) -> Iterator[Violat
     for rows in (Instance, Quarantined):
         yield from _files_of(rows, settings, scope)
     yield from report_images.violations(settings, scope.sample, scope.since)
+    if scope.resume:
+        Position(settings).clear()
 
 
 def repair_violation(settings: Settings, violation: Violation) -> bool:
@@ -141,11 +175,14 @@ def _pages(rows: Rows, settings: Settings, scope: Scope) -> Iterator[Sequence[Fi
         with transaction(settings.database()) as session:
             yield session.execute(query.order_by(func.random()).limit(scope.sample)).all()
         return
-    query = query.order_by(rows.id).limit(PAGE)
+    query, position = query.order_by(rows.id).limit(PAGE), Position(settings) if scope.resume else None
+    read = position.of(rows.__tablename__) if position else None
     with transaction(settings.database()) as session:
-        page = session.execute(query).all()
+        page = session.execute(query if read is None else query.where(rows.id > read)).all()
     while page:
         yield page
+        if position:
+            position.note(rows.__tablename__, page[-1].id)
         with transaction(settings.database()) as session:
             page = session.execute(query.where(rows.id > page[-1].id)).all()
 

@@ -226,6 +226,32 @@ def test_part_of_the_files_is_read(
     assert len(read) == files
 
 
+def test_interrupted_audit_continues_after_the_last_page(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(3):
+        receive(settings, image())
+    indexer.run_once(settings)
+    monkeypatch.setattr(audit, "PAGE", 1)
+    read: list[Path] = []
+    digest = headers.digest
+
+    def digest_or_end(path: Path) -> headers.Digest:
+        if len(read) == 2:
+            raise KeyboardInterrupt
+        read.append(path)
+        return digest(path)
+
+    monkeypatch.setattr(headers, "digest", digest_or_end)
+    whole = audit.Scope(resume=True)
+    with pytest.raises(KeyboardInterrupt):
+        list(audit.violations(settings, whole))
+    monkeypatch.setattr(headers, "digest", lambda path: read.append(path) or digest(path))
+
+    assert list(audit.violations(settings, whole)) == []
+    assert len(read) == len(set(read)) == 5
+    assert list(audit.violations(settings, whole)) == []
+    assert len(read) == 10
+
+
 def test_violations_are_printed_when_they_are_found(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(record=True, file=io.StringIO())
 
