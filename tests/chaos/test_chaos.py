@@ -14,6 +14,7 @@ from db.jobs.celery_app import QUEUE, depth, make_app
 from db.models import Job, Study
 from db.session import transaction
 from deploy.operate import audit
+from tests.chaos import planted
 from tests.chaos.checker import all_ended
 from tests.chaos.children import ENDLESS, HUNG, STUCK
 from tests.chaos.modality import History, Modality, PlannedStudy, plan
@@ -46,6 +47,13 @@ SEED = 1
 def test_nothing_is_lost_or_written_twice_under_faults(tmp_path: Path) -> None:
     outcome = run(SEED, studies=200, seconds=150, folder=tmp_path / "system")
     assert outcome.violations == []
+
+
+def test_audit_beside_traffic_finds_every_planted_breach_and_nothing_else(tmp_path: Path) -> None:
+    with running_system(tmp_path / "system", PRELIM_REPORT_IMAGES="database") as system:
+        result = planted.run(system, seconds=40)
+    assert (result.false, result.missed) == ([], [])
+    assert result.audits > len(planted.FILES)
 
 
 def test_report_of_a_killed_worker_is_restarted_within_a_minute(tmp_path: Path) -> None:
