@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert as insert_into
@@ -14,6 +14,7 @@ from db.states import Calibration, Verdict
 
 if TYPE_CHECKING:
     import uuid
+    from collections.abc import Collection
 
     from sqlalchemy.orm import Session
 
@@ -99,6 +100,17 @@ def is_flagged(certainty: str, verdict: Verdict) -> bool:
     """
     against = verdict in (Verdict.UNSUPPORTED, Verdict.CONTRADICTED)
     return against or (certainty != "absent" and verdict == Verdict.NOT_MEASURABLE)
+
+
+def without_words(grounds: Grounds, ranks: Collection[int]) -> Grounds:
+    """Return the grounds without the sentences of the cases with *ranks*, which were erased."""
+
+    def emptied(finding: GroundedFinding) -> GroundedFinding:
+        cited = [replace(one, sentence="") if one.rank in ranks else one for one in finding.cited]
+        return replace(finding, cited=cited)
+
+    sentences = [replace(one, findings=[emptied(finding) for finding in one.findings]) for one in grounds.sentences]
+    return replace(grounds, sentences=sentences)
 
 
 def insert(session: Session, report_id: uuid.UUID, grounds: Grounds) -> None:

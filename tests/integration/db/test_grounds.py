@@ -9,6 +9,7 @@ import pytest
 from alembic import command
 from sqlalchemy import text
 
+from db import reference
 from db.jobs import claims
 from db.migrations.upgrade import alembic_config, migrate
 from db.models import ReferenceCase
@@ -45,7 +46,7 @@ GROUNDS = Grounds(
 )
 
 
-def reported(arrivals: Arrivals, stored: Grounds | None) -> uuid.UUID:
+def reported(arrivals: Arrivals, stored: Grounds | None, *, erased: bool = False) -> uuid.UUID:
     with transaction(arrivals.url) as session:
         case = ReferenceCase(
             source="s", source_case="1", modality="DX", report="Left effusion in an earlier case.", labels=[]
@@ -63,9 +64,11 @@ def reported(arrivals: Arrivals, stored: Grounds | None) -> uuid.UUID:
         {},
         [],
         [quoted],
-        [],
-        stored,
+        grounds=stored,
     )
+    if erased:
+        with transaction(arrivals.url) as session:
+            reference.erase_cases(session, [case.id])
     with transaction(arrivals.url) as session:
         claims.finish(session, claim, draft)
     return claim.study_id
@@ -103,6 +106,22 @@ def test_erasing_a_case_erases_its_words_in_every_report(arrivals: Arrivals) -> 
         assert (case.case_id, case.excerpt) == (None, "")
         remaining = session.scalars(text("SELECT string_agg(to_jsonb(c)::text, ' ') FROM report_citations c")).one()
     assert "earlier case" not in remaining
+
+
+def test_report_whose_case_is_erased_while_it_is_written_is_stored_without_its_words(arrivals: Arrivals) -> None:
+    study_id = reported(arrivals, GROUNDS, erased=True)
+
+    left = read(arrivals, study_id)
+    assert left is not None
+    assert left.sentences[0].findings[0].cited == [CitedSentence(1, "affirms", "")]
+    with transaction(arrivals.url) as session:
+        report = versions.current(session, study_id)
+        assert report is not None
+        cases = versions.evidence(session, report.id)
+        words = session.scalars(text("SELECT string_agg(to_jsonb(e)::text, ' ') FROM report_evidence e")).one()
+    assert [(case.case_id, case.excerpt, case.quoted) for case in cases] == [(None, "", "")]
+    assert "earlier case" not in words
+    assert versions.erased(cases) == ["1 of 1 similar earlier case has been erased since this report was written."]
 
 
 def test_calibration_of_the_verdicts_is_stored(arrivals: Arrivals) -> None:
