@@ -50,13 +50,18 @@ class Channel:
     def receive(self) -> Message | None:
         """Return the next message; None if the other end is gone. Raises BlockingIOError if there is none."""
         try:
-            content, descriptors, _, _ = socket.recv_fds(self._socket, MAX_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+            content, descriptors = self._receive()
         except ConnectionResetError:
-            return None
+            # The other end has not read all of ours; the kernel says so once, before the messages that it has sent.
+            content, descriptors = self._receive()
         if not content:
             return None
         kind, values = json.loads(content)
         return Message(kind, values, socket.socket(fileno=descriptors[0]) if descriptors else None)
+
+    def _receive(self) -> tuple[bytes, list[int]]:
+        content, descriptors, _, _ = socket.recv_fds(self._socket, MAX_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+        return content, descriptors
 
     def close(self) -> None:
         """Close this end: the other one receives None."""
