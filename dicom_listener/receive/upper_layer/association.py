@@ -158,9 +158,10 @@ class Association(association.Association):
             self._note("association.aborted", "malformed A-ASSOCIATE-RQ, or an unknown version of the protocol")
 
     def _has_request(self) -> bool:
-        kind, _ = self.wire.peek(ARTIM_SECONDS, associated=False)
+        kind, length = self.wire.peek(ARTIM_SECONDS, associated=False)
         if kind != pdus.ASSOCIATE_RQ:
             raise Abort(f"PDU type {kind} before an association", pdus.UNEXPECTED_PDU)
+        self.wire.keep_version_1(length)
         return True
 
     def _has_end(self) -> bool:

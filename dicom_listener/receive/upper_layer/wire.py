@@ -36,6 +36,8 @@ MAX_ASSOCIATE_RQ_BYTES = 256 * 1024
 PDU_SECONDS = 30
 #: Seconds between two checks of deadline and stop signal in a blocked read.
 TICK_SECONDS = 0.5
+#: Versions of the protocol that a peer supports, one bit for each.
+PROTOCOL_VERSION = struct.Struct(">H")
 TIMEVAL = struct.Struct("@ll")
 #: Seconds for each step of a TLS handshake.
 HANDSHAKE_SECONDS = 10
@@ -112,6 +114,15 @@ class Wire(AssociationSocket):
             raise Abort(f"PDU too long ({length} bytes)", INVALID_PARAMETER)
         self._fill(PDU_HEADER.size + length, time.monotonic() + PDU_SECONDS if associated else deadline)
         return kind, length
+
+    def keep_version_1(self, length: int) -> None:
+        """Leave version 1, if it is there, as the only one that an A-ASSOCIATE-RQ found by `peek` supports.
+
+        Only its bit must be tested (PS3.8 9.3.2), but pynetdicom rejects a request with any other bit.
+        """
+        content = self._buffer[self._start + PDU_HEADER.size :][:length]
+        if length >= PROTOCOL_VERSION.size and PROTOCOL_VERSION.unpack_from(content)[0] & 1:
+            PROTOCOL_VERSION.pack_into(content, 0, 1)
 
     def take(self, length: int) -> memoryview:
         """Return the content of the PDU that `peek` has found, valid until the next call."""

@@ -150,6 +150,20 @@ def test_extended_negotiation_is_tolerated(listener: Listener) -> None:
 
 
 @pytest.mark.parametrize(
+    ("versions", "answer"),
+    [(1, wire.ASSOCIATE_AC), (0xFFFF, wire.ASSOCIATE_AC), (0, wire.ASSOCIATE_RJ), (2, wire.ASSOCIATE_RJ)],
+)
+def test_request_with_version_1_among_its_versions_is_accepted(listener: Listener, versions: int, answer: int) -> None:
+    request = bytearray(wire.associate_rq())
+    request[6:8] = versions.to_bytes(2)
+    with Client(listener.port) as client:
+        kind, content = client.ask(bytes(request))
+    assert kind == answer
+    if kind == wire.ASSOCIATE_RJ:
+        assert tuple(content[1:]) == (1, 2, 2), "permanent, by the ACSE provider: protocol version not supported"
+
+
+@pytest.mark.parametrize(
     "sop_class",
     [CTImageStorage, PRIVATE, VERIFICATION, STORAGE_COMMITMENT_PUSH_MODEL],
 )
