@@ -63,20 +63,28 @@ class PartOfReport:
         return None if offset < 0 else self.generated.log_prob(offset + start, offset + end)
 
 
-def grounds(parts: Sequence[PartOfReport], findings: str, impression: str) -> Grounds:
-    """Return the grounds of a report with these texts, which hold those of its *parts* in order."""
-    grounded = []
+def grounds_by_part(parts: Sequence[PartOfReport], findings: str, impression: str) -> list[Grounds]:
+    """Return the grounds of each part of a report with these texts, which hold those of its *parts* in order."""
+    grounded = [Grounds([], list(_omitted(part))) for part in parts]
     texts: tuple[tuple[Section, str], ...] = (("findings", findings), ("impression", impression))
     for section, whole in texts:
         after = 0
-        for part in parts:
+        for part, own in zip(parts, grounded, strict=True):
             if text := part.text(section):
                 # Below its heading: a part may be named like a word of the part before.
                 heading = f"{part.name}\n" if len(parts) > 1 else ""
                 after = whole.index(heading + text, after) + len(heading)
-                grounded += list(_sentences(part, section, after))
+                own.sentences.extend(_sentences(part, section, after))
                 after += len(text)
-    return Grounds(grounded, [omitted for part in parts for omitted in _omitted(part)])
+    return grounded
+
+
+def merged(of_parts: Sequence[Grounds]) -> Grounds:
+    """Return the grounds of a report, its sentences in the order of its text."""
+    stated = [sentence for part in of_parts for sentence in part.sentences]
+    # Stable: "findings" precedes "impression", and parts keep their order.
+    ordered = sorted(stated, key=lambda sentence: sentence.section)
+    return Grounds(ordered, [omitted for part in of_parts for omitted in part.omitted])
 
 
 def _sentences(part: PartOfReport, section: Section, offset: int) -> Iterator[GroundedSentence]:

@@ -11,16 +11,19 @@ from worker.grounding.checks.results import is_critical, results, withholding
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from db.reports.grounds import Grounds
     from db.reports.versions import CheckResult
     from db.states import Check
     from worker.pipeline.part import Part
     from worker.prompting.report_text import Section
 
 
-def checked(parts: Sequence[Part], sections: Sequence[Section], patient_sex: str) -> list[CheckResult]:
-    """Return the results of all checks; *sections* are the texts of the *parts*."""
-    pairs = zip(parts, sections, strict=True)
-    return results([_part(part, section, patient_sex) for part, section in pairs if part.generated])
+def checked(
+    parts: Sequence[Part], sections: Sequence[Section], grounds: Sequence[Grounds], patient_sex: str
+) -> list[CheckResult]:
+    """Return the results of all checks; *sections* are the texts of the *parts*, *grounds* theirs."""
+    of_parts = zip(parts, sections, grounds, strict=True)
+    return results([_part(part, text, rest, patient_sex) for part, text, rest in of_parts if part.generated])
 
 
 def shown_nevertheless(checks: Sequence[CheckResult], blocking: Collection[Check]) -> list[str]:
@@ -36,7 +39,7 @@ def shown_nevertheless(checks: Sequence[CheckResult], blocking: Collection[Check
     return [f"Shown although it failed a check that withholds drafts here ({failed}): a finding is critical."]
 
 
-def _part(part: Part, section: Section, patient_sex: str) -> DraftPart:
+def _part(part: Part, section: Section, grounds: Grounds, patient_sex: str) -> DraftPart:
     images, picture = part.images.images, part.picture()
     return DraftPart(
         section.findings,
@@ -49,6 +52,6 @@ def _part(part: Part, section: Section, patient_sex: str) -> DraftPart:
         views=[image.view for image in images],
         patient_sex=patient_sex,
         resembled_part=(part.retrieval.ood and part.retrieval.ood.resembled_part) or "",
-        quoted=[case.excerpt for case in part.quoted],
+        stated=[one for sentence in grounds.sentences for one in sentence.findings] if part.quoted else None,
         in_image={(score.finding, score.side) for score in picture.omitted(())} if picture.labels else None,
     )

@@ -16,7 +16,7 @@ from db.errors import Reason, TransientFailure
 from db.reports.storable import storable_text
 from db.reports.versions import Draft, Quoted
 from worker.findings.labeller import LABELLER_VERSION
-from worker.grounding.grounds import GeneratedText, grounds
+from worker.grounding.grounds import GeneratedText, grounds_by_part, merged
 from worker.images.encode import encoded
 from worker.images.study import images_of
 from worker.limitations import ReadPart, basis_of, fixed_text, limitations
@@ -236,7 +236,8 @@ class Pipeline:
         for part in run.parts:
             first = 1 + sum(len(earlier.cases) for earlier in parts)
             parts.append(ReadPart(part.images, part.retrieval, part.finish_reason, part.quoted, first))
-        checks = checked(run.parts, sections, run.study.patient_sex)
+        grounds = grounds_by_part(list(grounded(run.parts, sections)), findings, impression)
+        checks = checked(run.parts, sections, grounds, run.study.patient_sex)
         overruled = shown_nevertheless(checks, self.settings.model.blocking_checks)
         limits = limitations(
             run.images,
@@ -255,7 +256,7 @@ class Pipeline:
             provenance=self._provenance(run),
             evidence=[quoted for part in run.parts for quoted in part.quoted],
             images=run.shown,
-            grounds=grounds(list(grounded(run.parts, sections)), findings, impression),
+            grounds=merged(grounds),
             checks=checks,
         )
 

@@ -11,6 +11,7 @@ from worker.findings.labeller import sentences
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
+    from db.reports.grounds import GroundedFinding
     from worker.findings.labeller import Label, Sentence
     from worker.findings.sections import Section
 
@@ -35,8 +36,8 @@ class DraftPart:
     patient_sex: str = ""
     #: Body part that the images resemble, if it is not that of the header.
     resembled_part: str = ""
-    #: Complete reports of the quoted cases.
-    quoted: Sequence[str] = ()
+    #: Findings as stored, with the cases that they cite; None if no similar earlier case was found.
+    stated: Sequence[GroundedFinding] | None = None
     #: Findings, with their sides, that the image was measured to show; None if nothing was measured.
     in_image: Collection[tuple[str, str]] | None = None
 

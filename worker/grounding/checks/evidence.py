@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worker.findings.labeller import present
 from worker.grounding.checks.contradictions import GENERIC
-from worker.grounding.checks.draft import DraftPart, NotApplicable, phrase
+from worker.grounding.checks.draft import DraftPart, NotApplicable
 
 if TYPE_CHECKING:
+    from db.reports.grounds import GroundedFinding
     from worker.findings.labeller import Label
 
 #: Findings of which a person must be told at once.
@@ -19,25 +19,17 @@ CRITICAL = frozenset({
 
 
 def supported(part: DraftPart) -> list[str] | NotApplicable:
-    """Find affirmed findings that no quoted case affirms and the image was not measured to show."""
-    if not part.quoted:
+    """Find affirmed findings that cite no case that affirms them and that the image was not measured to show."""
+    if part.stated is None:
         return NotApplicable("no similar earlier case was found")
-    cases = [present(report) for report in part.quoted]
-    alone = [label for label in part.affirmed() if label.finding not in GENERIC and not _in_cases(label, cases)]
-    names = dict.fromkeys(phrase(label) for label in alone if not _is_shown(part, label))
+    affirmed = [one for one in part.stated if one.certainty == "present" and one.name not in GENERIC]
+    alone = [one for one in affirmed if all(case.stance != "affirms" for case in one.cited) and not _is_shown(one)]
+    names = dict.fromkeys(" ".join(filter(None, (one.side, one.zone, one.name))) for one in alone)
     return [f"No quoted case affirms {name}, and it is not measured in the image." for name in names]
 
 
-def _in_cases(label: Label, cases: list[set[Label]]) -> bool:
-    return any(other.finding == label.finding and _same(other, label) for case in cases for other in case)
-
-
-def _is_shown(part: DraftPart, label: Label) -> bool:
-    return any(name == label.finding and label.side in ("", side) for name, side in part.in_image or ())
-
-
-def _same(other: Label, label: Label) -> bool:
-    return label.side in ("", other.side) and (not label.zone or other.zone in ("", label.zone))
+def _is_shown(finding: GroundedFinding) -> bool:
+    return finding.in_image is not None and finding.in_image.score >= finding.in_image.threshold
 
 
 def critical(part: DraftPart) -> list[str]:

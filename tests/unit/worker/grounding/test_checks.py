@@ -11,14 +11,18 @@ import numpy as np
 import pytest
 
 from db.states import Check, CheckState
+from worker.findings.labeller import sentences
 from worker.grounding.checks.draft import DraftPart
 from worker.grounding.checks.results import CHECKS, results
+from worker.grounding.grounds import PartOfReport, grounds_by_part
+from worker.grounding.picture import Picture
+from worker.grounding.support import QuotedReport
 from worker.phantoms import grammar
 from worker.phantoms.cases import CATALOGUE, draw_case
 from worker.prompting.report_text import split_report
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 ROOT = Path(__file__).parents[4]
 DOCUMENT = (ROOT / "docs" / "report-sentences.md").read_text(encoding="utf-8")
@@ -26,8 +30,18 @@ VARIABLE = re.compile(r"\{[^}]*\}")
 BODY_PARTS = {"chest": "CHEST", "ct": "HEAD", "mr": "HEAD", "retina": "EYE", "endoscopy": "COLON"}
 
 
+def draft(findings: str, impression: str, *, quoted: Sequence[str] | None = None, **facts: Any) -> DraftPart:
+    """A part whose findings are grounded in *quoted* reports and in an image that shows what *facts* say."""
+    labels = [f"{name} {side}" for name, side in facts.get("in_image", ())]
+    picture = Picture(labels, [1.0] * len(labels), np.ones((1, 4, len(labels)), np.float32), [1])
+    cases = [QuotedReport(rank, sentences(text)) for rank, text in enumerate(quoted or (), start=1)]
+    (grounds,) = grounds_by_part([PartOfReport("", findings, impression, cases, picture)], findings, impression)
+    stated = [finding for sentence in grounds.sentences for finding in sentence.findings]
+    return DraftPart(findings, impression, stated=None if quoted is None else stated, **facts)
+
+
 def states(findings: str, impression: str = "See findings.", **facts: Any) -> dict[str, CheckState]:
-    return {found.name: found.state for found in results([DraftPart(findings, impression, **facts)])}
+    return {found.name: found.state for found in results([draft(findings, impression, **facts)])}
 
 
 FAULTS: list[tuple[Check, str, str, dict[str, Any]]] = [
@@ -67,6 +81,8 @@ FAULTS: list[tuple[Check, str, str, dict[str, Any]]] = [
         )
     ),
     (Check.SUPPORT, "Left pleural effusion.", "Effusion.", {"quoted": ["Right pleural effusion."]}),
+    (Check.SUPPORT, "Pleural effusion.", "Effusion.", {"quoted": ["Left pleural effusion."]}),
+    (Check.SUPPORT, "Left upper nodule.", "Nodule.", {"quoted": ["Left lower nodule. Nodule."]}),
     (Check.CRITICAL_OMITTED, "Clear.", "Normal.", {"in_image": [("pneumothorax", "left")]}),
     (
         Check.CRITICAL_OMITTED, "Right pneumothorax.", "Pneumothorax.",
@@ -151,7 +167,7 @@ def test_correct_reports_of_phantoms_pass_every_check() -> None:
             case = draw_case(rng, family, distractor=number == 0)
             report = grammar.report(case, number % grammar.STYLES)
             facts = {"body_part": BODY_PARTS.get(family, ""), "views": ["PA"], "quoted": [report], "patient_sex": "F"}
-            found = results([DraftPart(*split_report(report), **facts)])
+            found = results([draft(*split_report(report), **facts)])
             assert not [each for each in found if each.state == CheckState.WARNING], report
 
 
@@ -169,7 +185,7 @@ def test_side_swapped_in_one_section_of_a_phantom_report_is_found() -> None:
     assert found == swapped
 
 
-def sentences() -> Iterator[str]:
+def source_sentences() -> Iterator[str]:
     """Sentences and reasons of the checks, from the source."""
     for path in sorted((ROOT / "worker" / "grounding" / "checks").glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -187,9 +203,9 @@ def sentences() -> Iterator[str]:
 
 
 def test_the_source_holds_the_sentences_of_the_checks() -> None:
-    assert len(set(sentences())) >= 25
+    assert len(set(source_sentences())) >= 25
 
 
-@pytest.mark.parametrize("sentence", sorted(set(sentences())))
+@pytest.mark.parametrize("sentence", sorted(set(source_sentences())))
 def test_every_sentence_of_a_check_is_documented(sentence: str) -> None:
     assert f"| `{sentence}` |" in VARIABLE.sub("{}", DOCUMENT)

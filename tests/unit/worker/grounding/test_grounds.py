@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from db.states import Calibration, Verdict
 from worker.findings.labeller import sentences
-from worker.grounding.grounds import GeneratedText, PartOfReport, grounds
+from worker.grounding.grounds import GeneratedText, PartOfReport, grounds_by_part, merged
 from worker.grounding.picture import Picture
 from worker.grounding.support import QuotedReport
 
+if TYPE_CHECKING:
+    from db.reports.grounds import Grounds
+
 FINDINGS = "Small left pleural effusion. No pneumothorax."
 IMPRESSION = "Left pleural effusion."
+
+
+def grounds(parts: list[PartOfReport], findings: str, impression: str) -> Grounds:
+    return merged(grounds_by_part(parts, findings, impression))
 
 
 def generated(text: str) -> GeneratedText:
