@@ -41,7 +41,7 @@ POOL_SIZE = 20
 POOL_SECONDS = 5
 #: Seconds for which a connection used last is not checked: a restart of the server takes longer.
 UNCHECKED_SECONDS = 1.0
-#: Seconds that a client waits beyond the server's own limit of a statement: only a server that hangs takes them.
+#: Seconds that a transaction may take, and that a client waits for an answer, beyond the limit of a statement.
 GRACE_SECONDS = 2
 #: Seconds for the answer of an idle connection before it is used again.
 CHECK_SECONDS = 2
@@ -59,7 +59,7 @@ CONNECT_ARGUMENTS: dict[str, Any] = {
 SERVER_KEEPALIVES = {f"tcp_{name}": str(value) for name, value in KEEPALIVES.items()} | {
     "tcp_user_timeout": str(USER_TIMEOUT_MS)
 }
-#: SQLSTATEs of a write to a server that was demoted, and of a session that the server has ended for being idle.
+#: SQLSTATEs of a write to a server that was demoted, and of a session that the server has ended at a limit.
 ENDED_SESSION = frozenset(("25006", "25P03", "25P04"))
 NOT_DURABLE = text("SET LOCAL synchronous_commit TO off")
 
@@ -72,18 +72,28 @@ class Limits:
     lock: float
     idle: float
 
-    def parameters(self) -> dict[str, str]:
-        """Return the limits as parameters of a PostgreSQL session, in milliseconds."""
+    @property
+    def transaction(self) -> float:
+        """Seconds after which the server ends a transaction, and the client no longer waits for an answer.
+
+        No other limit ends a transaction whose client has sent a part of its statements or of a message.
+        """
+        return self.statement and self.statement + GRACE_SECONDS
+
+    def parameters(self, server_version: int) -> dict[str, str]:
+        """Return the limits as parameters of a session of PostgreSQL *server_version*, in milliseconds."""
         limits = {
             "statement_timeout": self.statement,
             "lock_timeout": self.lock,
             "idle_in_transaction_session_timeout": self.idle,
         }
+        if server_version >= 17_00_00:  # noqa: PLR2004 - an earlier one has no such limit
+            limits["transaction_timeout"] = self.transaction
         return {name: f"{seconds * 1000:.0f}" for name, seconds in limits.items()}
 
 
 #: Limits of the dispatcher, a worker and the API. A client that does not respond keeps its locks until the limit of
-#: idle transactions, so that it delays the others by seconds.
+#: idle transactions, or of all transactions, so that it delays the others by at most 10 s.
 SERVER = Limits(statement=8, lock=3, idle=5)
 #: Limits of commands, which may read for minutes but must not hold locks while they are suspended.
 COMMAND = Limits(statement=300, lock=5, idle=10)
@@ -201,8 +211,8 @@ def _connect(given: Mapping[str, Any], limits: Limits | None = None) -> Connecti
     # In pg_stat_activity, so that an operator finds the process that holds a lock.
     arguments = CONNECT_ARGUMENTS | {"application_name": f"prelim:{os.getpid()}"} | dict(given)
     connection = Connection.connect(**arguments)
-    connection.answer_seconds = limits.statement and limits.statement + GRACE_SECONDS
-    values = limits.parameters() | SERVER_KEEPALIVES
+    connection.answer_seconds = limits.transaction
+    values = limits.parameters(connection.info.server_version) | SERVER_KEEPALIVES
     # Not as startup options: a connection pooler would refuse them.
     calls = ", ".join("set_config(%s, %s, false)" for _ in values)
     connection.execute(f"SELECT {calls}".encode(), [part for pair in values.items() for part in pair])

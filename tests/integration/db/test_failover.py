@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -20,12 +21,16 @@ from db.jobs.wakeups import JobListener
 from db.models.jobs import QUEUED_CHANNEL
 from db.session import Limits, engine, limit_statements, transaction
 from db.settings import Settings
+from tests.polling import wait_until
 from tests.proxy import Proxy, proxied
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+LOCKED = (
+    "SELECT count(*) FROM pg_locks WHERE relation = 'processes'::regclass AND mode = 'AccessExclusiveLock' AND granted"
+)
 MAKE_READ_ONLY = "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"
 
 
@@ -150,10 +155,40 @@ def test_lock_of_a_client_that_stopped_responding_is_released(
             frozen.execute(text("SELECT 1"))
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(b"", id="between-two-statements-of-a-pipeline"),
+        pytest.param(b"P\0\0\x10\0", id="within-a-message"),
+    ],
+)
+def test_lock_of_a_client_that_froze_while_it_sent_is_released(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(database, "GRACE_SECONDS", 0.2)
+    limit_statements(Settings(statement_seconds=0.5))
+    frozen = database.connect(database_url)
+    frozen.autocommit = False
+    limit_statements(Settings())
+    frozen.pgconn.enter_pipeline_mode()
+    for statement in (b"BEGIN", b"LOCK TABLE processes"):
+        frozen.pgconn.send_query_params(statement, None)
+    frozen.pgconn.send_flush_request()
+    frozen.pgconn.flush()
+    os.write(frozen.fileno(), sent)
+    wait_until(lambda: bool(run(database_url, LOCKED)), 5)
+
+    begun = time.monotonic()
+    write(database_url)
+    assert time.monotonic() - begun < 3
+    frozen.close()
+
+
 def test_limits_are_set_at_both_ends(database_url: str) -> None:
     limit_statements(Settings())
 
     assert run(database_url, "SHOW lock_timeout") == "3s"
+    assert run(database_url, "SHOW transaction_timeout") == "10s"
     assert run(database_url, "SHOW tcp_keepalives_idle") == "5"
     assert run(database_url, "SHOW tcp_user_timeout") == "10000"
 
