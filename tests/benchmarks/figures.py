@@ -21,12 +21,17 @@ class Figure(NamedTuple):
 FIGURES: dict[str, dict[str, Figure]] = {
     "ingest": {
         "ct_1_vs_storescp": Figure("CT study, 1 association: rate as a multiple of storescp's", ">= 0.5"),
-        "ct_4_vs_storescp": Figure("CT study, 4 associations: of storescp's", ">= 0.7"),
-        "small_4_vs_storescp": Figure("small objects, 4 associations: of storescp's", ">= 1.2"),
+        "ct_4_vs_storescp": Figure("CT study, 4 associations: of storescp's", ">= 0.75"),
+        "small_4_vs_storescp": Figure("small objects, 4 associations: of storescp's", ">= 0.75"),
         "small_4_vs_storescp_fork": Figure("small objects, 4 associations: of storescp's with `--fork`"),
         "ct_1_vs_orthanc": Figure("CT study, 1 association: of Orthanc's", ">= 1.8"),
-        "small_4_vs_orthanc": Figure("small objects, 4 associations: of Orthanc's", ">= 1.8"),
-        "cpu_ms_small_4": Figure("small objects, 4 associations: CPU milliseconds an object"),
+        "ct_4_vs_orthanc": Figure("CT study, 4 associations: of Orthanc's", ">= 1.8"),
+        "small_4_vs_orthanc": Figure("small objects, 4 associations: of Orthanc's", ">= 1.5"),
+        "small_4_vs_pynetdicom": Figure("small objects, 4 associations: of pynetdicom's application"),
+        "small_4_vs_prelim_1": Figure("small objects, 4 associations: two processes, of one process"),
+        "cpu_ms_small_4": Figure("small objects, 4 associations: CPU milliseconds an object", "<= 0.4"),
+        "c_echo_per_s": Figure("C-ECHOs a second in one association", ">= 5000"),
+        "associations_per_s": Figure("associations a second, one after the other", ">= 400"),
     },
     "queue": {
         "overhead_p50_ms": Figure("from a committed job to the engine, idle: median milliseconds", "<= 10"),

@@ -11,27 +11,39 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.processes import descendants
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 #: For DCMTK, which leaves Nagle's algorithm on otherwise.
 NODELAY = {**os.environ, "TCP_NODELAY": "1"}
+#: DCMTK's largest PDU, for every receiver.
+PDU_BYTES = "131072"
 START_SECONDS = 30
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
-def prelim(folder: Path, port: int) -> list[str]:
-    """The listener, by its own command."""
-    code = "from db.settings import Settings; from dicom_listener.receive import listener; from pathlib import Path; "
-    return [sys.executable, "-c", code + f"listener.run(Settings(data_dir=Path({str(folder)!r}), dicom_port={port}))"]
+def prelim(processes: int, folder: Path, port: int) -> list[str]:
+    """`prelim listen`, with the number of its processes; from two, a parent hands connections to them."""
+    settings = {"DATA_DIR": folder, "DICOM_PORT": port, "LISTENER_PROCESSES": processes}
+    variables = [f"PRELIM_{name}={value}" for name, value in settings.items()]
+    return ["env", *variables, sys.executable, "-c", "from deploy.cli.entry import main; main()", "listen"]
 
 
-def storescp(folder: Path, port: int) -> list[str]:
-    """DCMTK's, at its largest PDU."""
-    return ["storescp", "-pdu", "131072", "+xa", "-od", str(folder), str(port)]
+def storescp(*options: str, folder: Path, port: int) -> list[str]:
+    """DCMTK's, at its largest PDU; with `--fork`, in a process for each association."""
+    return ["storescp", *options, "-pdu", PDU_BYTES, "+xa", "-od", str(folder), str(port)]
+
+
+def pynetdicom(folder: Path, port: int) -> list[str]:
+    """pynetdicom's own application."""
+    command = [sys.executable, "-m", "pynetdicom", "storescp"]
+    return [*command, "--quiet", "--max-pdu", PDU_BYTES, "--output-directory", str(folder), str(port)]
 
 
 def orthanc(folder: Path, port: int) -> list[str]:
@@ -43,7 +55,7 @@ def orthanc(folder: Path, port: int) -> list[str]:
         "HttpServerEnabled": False,
         "DicomAet": "ANY-SCP",
         "DicomPort": port,
-        "MaximumPduLength": 131072,
+        "MaximumPduLength": int(PDU_BYTES),
         "SyncStorageArea": True,
     }
     file = folder / "orthanc.json"
@@ -51,7 +63,14 @@ def orthanc(folder: Path, port: int) -> list[str]:
     return [shutil.which("Orthanc") or "/usr/sbin/Orthanc", str(file)]
 
 
-RECEIVERS = {"prelim": prelim, "storescp": storescp, "orthanc": orthanc}
+RECEIVERS: dict[str, Callable[..., list[str]]] = {
+    "prelim_1": partial(prelim, 1),
+    "prelim_2": partial(prelim, 2),
+    "storescp": storescp,
+    "storescp_fork": partial(storescp, "--fork"),
+    "orthanc": orthanc,
+    "pynetdicom": pynetdicom,
+}
 
 
 @contextlib.contextmanager
@@ -64,7 +83,7 @@ def receiving(name: str, parent: Path) -> Iterator[tuple[int, int]]:
     folder = Path(tempfile.mkdtemp(dir=parent))
     port = free_port()
     process = subprocess.Popen(
-        RECEIVERS[name](folder, port), env=NODELAY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        RECEIVERS[name](folder=folder, port=port), env=NODELAY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
         wait_for(port, process)
@@ -90,9 +109,13 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / TICKS_PER_SECOND
+    """User and system time of a process and of its descendants, ended ones included."""
+    ticks = 0
+    for each in (*descendants(pid), pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended: its parent has its time
+            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11:15]))
+    return ticks / TICKS_PER_SECOND
 
 
 def peak_bytes(pid: int) -> int:

@@ -30,6 +30,7 @@ from dicom_listener.spool.inbox import MAINTENANCE_SECONDS
 from dicom_listener.spool.waiting import received
 from tests.fuzz import wire
 from tests.fuzz.mutations import mutate, session
+from tests.processes import children
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +65,7 @@ class Subject:
     @property
     def children(self) -> list[int]:
         """Process ids of the children."""
-        return list(map(int, Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()))
+        return children(self.pid)
 
     def resources(self) -> tuple[int, int, int]:
         """Resident bytes, threads, open descriptors, of all processes."""
