@@ -102,26 +102,20 @@ def _encode_element(element: int, value: int | str) -> bytes:
 
 def response(request: Command, status: int, comment: str = "", sop_instance_uid: str = "") -> bytes:
     """Return the response to *request*, without a data set; *sop_instance_uid* if the request has none."""
-    values: dict[int, int | str] = {
+    numbers = {
         COMMAND_FIELD: request.field | RESPONSE,
         MESSAGE_ID_BEING_RESPONDED_TO: request.number(MESSAGE_ID),
         COMMAND_DATA_SET_TYPE: NO_DATA_SET,
         STATUS: status,
     }
-    for requested, affected in (
-        (AFFECTED_SOP_CLASS_UID, AFFECTED_SOP_CLASS_UID),
-        (AFFECTED_SOP_INSTANCE_UID, AFFECTED_SOP_INSTANCE_UID),
-        (REQUESTED_SOP_CLASS_UID, AFFECTED_SOP_CLASS_UID),
-        (REQUESTED_SOP_INSTANCE_UID, AFFECTED_SOP_INSTANCE_UID),
-    ):
-        uid = request.text(requested)
-        if uid:
-            values[affected] = uid
-    if sop_instance_uid:
-        values.setdefault(AFFECTED_SOP_INSTANCE_UID, sop_instance_uid)
-    if comment:
-        values[ERROR_COMMENT] = comment[:MAX_COMMENT_CHARACTERS]
-    return encode(values)
+    sop_class_uid = request.text(REQUESTED_SOP_CLASS_UID) or request.text(AFFECTED_SOP_CLASS_UID)
+    requested = request.text(REQUESTED_SOP_INSTANCE_UID) or request.text(AFFECTED_SOP_INSTANCE_UID)
+    texts = {
+        AFFECTED_SOP_CLASS_UID: sop_class_uid,
+        AFFECTED_SOP_INSTANCE_UID: requested or sop_instance_uid,
+        ERROR_COMMENT: comment[:MAX_COMMENT_CHARACTERS],
+    }
+    return encode({**numbers, **{element: text for element, text in texts.items() if text}})
 
 
 def commitment_result(message_id: int, event_type: int) -> bytes:
