@@ -13,16 +13,8 @@ from typing import TYPE_CHECKING
 
 from pynetdicom.transport import AssociationSocket
 
-from dicom_listener.receive.pdus import (
-    ABORT,
-    ASSOCIATE_RQ,
-    INVALID_PARAMETER,
-    PDU_HEADER,
-    UNRECOGNIZED_PDU,
-    Abort,
-    ConnectionClosed,
-    IdleTooLong,
-)
+from dicom_listener.receive import pdus
+from dicom_listener.receive.pdus import PDU_HEADER, Abort, ConnectionClosed, IdleTooLong
 
 if TYPE_CHECKING:
     import ssl
@@ -108,10 +100,10 @@ class Wire(AssociationSocket):
         deadline = time.monotonic() + wait_seconds
         self._fill(PDU_HEADER.size, deadline, on_idle)
         kind, length = PDU_HEADER.unpack_from(self._buffer, self._start)
-        if not ASSOCIATE_RQ <= kind <= ABORT:
-            raise Abort(f"unknown PDU type {kind}", UNRECOGNIZED_PDU)
+        if not pdus.ASSOCIATE_RQ <= kind <= pdus.ABORT:
+            raise Abort(f"unknown PDU type {kind}", pdus.UNRECOGNIZED_PDU)
         if length > (self._maximum if associated else MAX_ASSOCIATE_RQ_BYTES):
-            raise Abort(f"PDU too long ({length} bytes)", INVALID_PARAMETER)
+            raise Abort(f"PDU too long ({length} bytes)", pdus.INVALID_PARAMETER)
         self._fill(PDU_HEADER.size + length, time.monotonic() + PDU_SECONDS if associated else deadline)
         return kind, length
 
