@@ -15,12 +15,11 @@ from dicom_listener.receive.handlers import NullHandler
 from dicom_listener.receive.pdus import Abort
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from dicom_listener.receive.dimse import Command
     from dicom_listener.receive.handlers import RequestHandler
-    from dicom_listener.receive.peers import Peer
-    from dicom_listener.receive.services import Services
+    from dicom_listener.receive.upper_layer.association import Association
     from dicom_listener.receive.upper_layer.negotiation import Context
 
 log = structlog.get_logger()
@@ -47,17 +46,12 @@ class Request:
 
 @dataclass
 class Messages:
-    """Messages of an association with *contexts*, whose peer accepts P-DATA-TF PDUs of *max_pdu_bytes*; 0 is no limit.
+    """Messages of an association, whose peer accepts P-DATA-TF PDUs of *max_pdu_bytes*; 0 is no limit."""
 
-    *finish* ends a request whose last byte has been received, and returns its status; *write* writes a PDU.
-    """
-
-    peer: Peer
-    contexts: Mapping[int, Context]
-    max_pdu_bytes: int
-    services: Services
-    finish: Callable[[Request], int]
-    write: Callable[[bytes], None]
+    association: Association
+    #: The accepted ones.
+    contexts: Mapping[int, Context] = field(default_factory=dict)
+    max_pdu_bytes: int = 0
     #: Responses by their status.
     statuses: Counter[str] = field(default_factory=Counter)
     _received: int = 0
@@ -98,7 +92,7 @@ class Messages:
         else:
             self._request.handler.write(fragment, last=bool(control & pdus.LAST))
         if control & pdus.LAST and self._request is not None and self._request.ends_with(control):
-            self._respond(self._request)
+            self._end(self._request)
 
     def _receive_command(self, context_id: int, control: int, fragment: memoryview) -> None:
         if self._command and context_id != self._command_context:
@@ -117,44 +111,49 @@ class Messages:
             raise Abort("command in a context that was not accepted", pdus.INVALID_PARAMETER)
         if command.field == dimse.C_CANCEL_RQ:
             return  # every request is answered before the next one is read: there is nothing to cancel
+        handler: RequestHandler
         if self._answers_result(command):
-            self._request = Request(context_id, command, NullHandler())
-            return
-        if command.field & dimse.RESPONSE:
+            handler = NullHandler()
+        elif command.field & dimse.RESPONSE:
             raise Abort(f"unexpected command {command.field:#06x}", pdus.UNEXPECTED_PDU)
-        self._request = Request(context_id, command, self.services.handler(command, context, self.peer))
+        else:
+            handler = self.association.services.handler(command, context, self.association.peer)
+        self._request = Request(context_id, command, handler)
+
+    def _end(self, request: Request) -> None:
+        if request.command.field == dimse.N_EVENT_REPORT_RSP:
+            self._record_response(request.command)
+        else:
+            self._respond(request)
+        self._request = None
 
     def _respond(self, request: Request) -> None:
-        if request.command.field == dimse.N_EVENT_REPORT_RSP:
-            self._request = None
-            self._record_response(request.command)
-            return
-        status = self.finish(request)
-        self._request = None
+        status, refusal = self.association.finish(request), request.handler.refusal
         self.statuses[f"{status:04X}"] += 1
-        refusal = request.handler.refusal
-        comment = "" if refusal is None else str(refusal)
         if refusal is not None:
-            if self._refused < MAX_REFUSALS_LOGGED:
-                log.warning("request.refused", status=f"{status:04X}", cause=comment)
-            self._refused += 1
-            kind = Kind.OBJECT if request.command.field == dimse.C_STORE_RQ else Kind.REQUEST
-            self.services.count_refusal(kind, self.peer, comment)
-        self._send(
-            request.context_id, dimse.response(request.command, status, comment, request.handler.sop_instance_uid)
-        )
+            self._count_refusal(request.command, f"{status:04X}", str(refusal))
+        comment = "" if refusal is None else str(refusal)
+        answer = dimse.response(request.command, status, comment, request.handler.sop_instance_uid)
+        self._send(request.context_id, answer)
         if request.command.field == dimse.N_ACTION_RQ and refusal is None:
             self._commitment_context = request.context_id
 
+    def _count_refusal(self, command: Command, status: str, cause: str) -> None:
+        if self._refused < MAX_REFUSALS_LOGGED:
+            log.warning("request.refused", status=status, cause=cause)
+        self._refused += 1
+        kind = Kind.OBJECT if command.field == dimse.C_STORE_RQ else Kind.REQUEST
+        self.association.services.count_refusal(kind, self.association.peer, cause)
+
     def _send(self, context_id: int, encoded: bytes, *, command: bool = True) -> None:
         for pdv in dimse.fragments(context_id, encoded, command=command, maximum=self.max_pdu_bytes):
-            self.write(pdus.PDU_HEADER.pack(pdus.P_DATA_TF, len(pdv)) + pdv)
+            self.association.wire.write(pdus.encode(pdus.P_DATA_TF, pdv))
 
     def send_commitment_result(self) -> None:
         """Send a storage commitment result that waits for this association, unless another message is in progress."""
         if self._commitment_context is None or self._request or self._command or self._sent_result:
             return
-        found = self.services.commitment_outbox.find(self.peer.association_id)
+        found = self.association.services.commitment_outbox.find(self.association.peer.association_id)
         if found is None:
             return
         self._sent_result, result = found
@@ -175,7 +174,7 @@ class Messages:
             return
         accepted = response.number(dimse.STATUS) == SUCCESS
         try:
-            self.services.commitment_outbox.record(self._sent_result, accepted=accepted)
+            self.association.services.commitment_outbox.record(self._sent_result, accepted=accepted)
         except OSError as error:  # the dispatcher sends the result again
             log.warning("commitment.response_not_recorded", error=error.strerror)
         self._sent_result = None

@@ -35,6 +35,11 @@ class Abort(Exception):
         super().__init__(cause)
 
 
+def encode(kind: int, content: bytes) -> bytes:
+    """Return a PDU of this *kind*."""
+    return PDU_HEADER.pack(kind, len(content)) + content
+
+
 def pdvs(content: memoryview) -> Iterator[tuple[int, int, memoryview]]:
     """Yield context id, control header and fragment of each presentation data value of a P-DATA-TF; raises Abort."""
     if not content:  # has no effect, but would keep an idle association open

@@ -71,7 +71,7 @@ class Child:
     def _serve(self) -> None:
         beat_due, ends_at = 0.0, math.inf
         while (
-            not self._stopped and time.monotonic() < ends_at and not (self._draining and not self._server.connections)
+            not self._stopped and time.monotonic() < ends_at and not (self._draining and not self._server.associations)
         ):
             if self._leaving and ends_at == math.inf:
                 self._channel.send("leaving")

@@ -1,4 +1,4 @@
-"""Accept connections, and serve each in a thread of its own, by pynetdicom's server."""
+"""Accept connections, and start an association for each, by pynetdicom's server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 import uuid
-from dataclasses import dataclass, field
 from socketserver import BaseServer
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,10 +16,8 @@ from pydicom.uid import UID
 from pynetdicom import AE
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
-from db.logs import frames
 from db.operations.listener_status import Kind
 from dicom_listener.receive import tls
-from dicom_listener.receive.pdus import ConnectionClosed
 from dicom_listener.receive.peers import Peer
 from dicom_listener.receive.upper_layer import negotiation
 from dicom_listener.receive.upper_layer.association import EVENTS, Association
@@ -36,37 +33,27 @@ log = structlog.get_logger()
 #: Also the type of attributes of that name.
 Socket = socket.socket
 
-#: Name of the threads that serve one connection each.
-CONNECTION_THREAD = "dicom-association"
 #: Connections queued by the kernel: a modality's burst of associations.
 BACKLOG = 128
 
 
-@dataclass
-class Connection:
-    """A connection that is being served."""
-
-    peer: Peer
-    #: Replaced by a `Wire` once the thread runs.
-    socket: Any
-    thread: threading.Thread = field(init=False)
-
-
 class Handler(RequestHandler):
-    """Handler of one `Connection`, which the server passes for the address."""
+    """Handler of one connection; the server passes its `Peer` for the address."""
 
     server: Server
 
     def handle(self) -> None:
-        """Serve the connection in this thread, until its end; raises ConnectionClosed if it does not become secure."""
-        association = Association(self.server, self.client_address)
-        # With TLS, the peer's socket is replaced: `end` must reach the new one.
-        self.client_address.socket = association.wire
+        """Start the association in a thread of its own; raises RuntimeError if there can be none."""
+        peer: Peer = self.client_address
+        association = Association(self.server, peer, self.request)
+        self.server.associations[peer.association_id] = association
+        for oldest in self.server.services.seats.connect(peer.association_id, peer.address):
+            self.server.end(oldest)
         try:
-            association.wire.secure(self.server.ssl_context)
-            association.run_reactor()
-        finally:
-            association.wire.release()
+            association.start()
+        except RuntimeError:
+            self.server.forget(peer)
+            raise
 
 
 class Server(ThreadedAssociationServer):
@@ -77,14 +64,9 @@ class Server(ThreadedAssociationServer):
     def __init__(self, *args: Any, services: Services, **kwargs: Any) -> None:
         self.services = services
         self.stopping = threading.Event()
-        #: By the ids of their associations.
-        self._connections: dict[str, Connection] = {}
+        #: By their ids, from the connection to its end.
+        self.associations: dict[str, Association] = {}
         super().__init__(*args, **kwargs)
-
-    @property
-    def connections(self) -> int:
-        """Number of connections that are being served."""
-        return len(self._connections)
 
     def serve(self, accepted: Socket, address: tuple[Any, ...], association_id: str | None = None) -> None:
         """Serve an accepted connection in a thread of its own, and return at once.
@@ -93,35 +75,29 @@ class Server(ThreadedAssociationServer):
         """
         # An IPv6 socket names IPv4 peers ::ffff:10.1.2.3.
         peer = Peer(association_id or uuid.uuid4().hex, "", "", address[0].removeprefix("::ffff:"))
-        connection = Connection(peer, accepted)
-        connection.thread = threading.Thread(
-            target=self.process_request_thread, args=(accepted, connection), name=CONNECTION_THREAD, daemon=True
-        )
-        self._connections[peer.association_id] = connection
-        for oldest in self.services.seats.connect(peer.association_id, peer.address):
-            self.end(oldest)
-        try:
-            connection.thread.start()
-        except RuntimeError:
-            self._forget(peer)
-            raise
+        self.finish_request(accepted, cast("Any", peer))
 
     def end(self, association_id: str) -> None:
         """End a pending connection, because a newer one takes its place; no effect after its end."""
-        connection = self._connections.get(association_id)
-        if connection is not None:
-            self.services.count_refusal(Kind.LIMIT, connection.peer, "limit of pending connections reached")
+        association = self.associations.get(association_id)
+        if association is not None:
+            self.services.count_refusal(Kind.LIMIT, association.peer, "limit of pending connections reached")
             with contextlib.suppress(OSError):
-                connection.socket.shutdown(socket.SHUT_RDWR)
+                association.wire.shutdown()
+
+    def forget(self, peer: Peer) -> None:
+        """Count a connection as ended."""
+        self.services.seats.release(peer.association_id)
+        del self.associations[peer.association_id]
 
     def stop(self, seconds: float) -> int:
         """Let the associations end within *seconds*; returns the number of those that have not."""
         self.stopping.set()
-        threads = [connection.thread for connection in list(self._connections.values())]
+        associations = list(self.associations.values())
         deadline = time.monotonic() + seconds
-        for thread in threads:
-            thread.join(max(deadline - time.monotonic(), 0))
-        return sum(thread.is_alive() for thread in threads)
+        for association in associations:
+            association.join(max(deadline - time.monotonic(), 0))
+        return sum(association.is_alive() for association in associations)
 
     def shutdown(self) -> None:
         """End `serve_forever`, which must be running in another thread, and close the address."""
@@ -159,23 +135,6 @@ class Server(ThreadedAssociationServer):
         """Serve a connection of `serve_forever`."""
         self.serve(request, client_address)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Serve a connection in its thread; its end is logged."""
-        peer: Peer = client_address.peer
-        try:
-            self.finish_request(request, client_address)
-        except ConnectionClosed as closed:
-            if self.services.log_budget.allows():
-                log.warning("connection.refused", address=peer.address, cause=str(closed))
-        # The boundary of the thread: a fault of the program is logged, and the other associations continue.
-        # Its text could quote the data set.
-        except Exception as error:  # noqa: BLE001
-            failed = {"association_id": peer.association_id, "error": type(error).__name__, "frames": frames(error)}
-            log.error("association.failed", **failed)  # noqa: TRY400
-        finally:
-            request.close()
-            self._forget(peer)
-
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log that a connection could not be served: no thread can be started."""
         del request, client_address
@@ -184,10 +143,6 @@ class Server(ThreadedAssociationServer):
     def service_actions(self) -> None:
         """Write the status; called by `serve_forever` at least every TICK_SECONDS."""
         self.services.write_status()
-
-    def _forget(self, peer: Peer) -> None:
-        self.services.seats.release(peer.association_id)
-        del self._connections[peer.association_id]
 
 
 def create(settings: Settings, services: Services) -> Server:

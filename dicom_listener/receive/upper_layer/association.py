@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 from typing import TYPE_CHECKING, Any, cast
@@ -10,8 +11,9 @@ import structlog
 from pynetdicom import association, evt
 from pynetdicom.pdu_primitives import A_ASSOCIATE, A_RELEASE
 from pynetdicom.transport import AddressInformation
-from structlog.contextvars import bind_contextvars, bound_contextvars
+from structlog.contextvars import bind_contextvars
 
+from db.logs import frames
 from db.operations.listener_status import Kind
 from dicom_listener.receive import dimse, pdus
 from dicom_listener.receive.messages import Messages
@@ -20,12 +22,19 @@ from dicom_listener.receive.upper_layer import negotiation
 from dicom_listener.receive.upper_layer.wire import Wire
 
 if TYPE_CHECKING:
+    import socket
+
+    from pynetdicom.presentation import PresentationContext
+
     from dicom_listener.receive.messages import Request
-    from dicom_listener.receive.upper_layer.acceptor import Connection, Server
+    from dicom_listener.receive.peers import Peer
+    from dicom_listener.receive.upper_layer.acceptor import Server
     from dicom_listener.receive.upper_layer.negotiation import Rejection
 
 log = structlog.get_logger()
 
+#: Name of the threads that serve one connection each.
+CONNECTION_THREAD = "dicom-association"
 #: Seconds from the connection to the A-ASSOCIATE-RQ: ARTIM (PS3.8 9.1.5).
 ARTIM_SECONDS = 10
 #: Seconds between two PDUs of the peer; scanners keep an association open between two series.
@@ -35,6 +44,8 @@ SERVICE_PROVIDER = 2
 #: States of pynetdicom's state machine in which PDUs are read, and events that it is given (PS3.8 9.2).
 AWAITING_REQUEST, ESTABLISHED = "Sta2", "Sta6"
 CONNECTION_CLOSED, INVALID_PDU = "Evt17", "Evt19"
+#: End without an indication.
+MALFORMED_REQUEST = "association.aborted", "malformed A-ASSOCIATE-RQ, or an unknown version of the protocol"
 #: Events that end the requests of these commands; their handlers are bound to the server.
 EVENTS = {
     dimse.C_STORE_RQ: evt.EVT_C_STORE,
@@ -46,49 +57,69 @@ EVENTS = {
 
 
 class Association(association.Association):
-    """An association of *peer*, which `run_reactor` serves in the thread of its connection."""
+    """A connection of *peer*, and its association; `start` serves it in a thread of its own."""
 
-    def __init__(self, server: Server, connection: Connection) -> None:
+    def __init__(self, server: Server, peer: Peer, connection: socket.socket) -> None:
         super().__init__(server.ae, "acceptor")
-        self.peer = connection.peer
+        self.name = CONNECTION_THREAD
         self.server = server
         self.services = server.services
+        self.peer = peer
+        self.messages = Messages(self)
         #: Event and cause of the end, the first one that is noted.
         self.end: tuple[str, str | None] | None = None
-        self.messages: Messages | None = None
         #: A fault of the program in a message.
         self.fault: Exception | None = None
         #: True if the end is logged for debugging only: a check of the port, or a connection without a request.
         self.is_check = True
         #: True after an end at which the peer had no object left to send, as far as known.
         self.complete = False
-        self.requestor.address_info = AddressInformation(self.peer.address, 0)
-        self.acceptor.ae_title = server.ae_title
+        #: The proposed presentation contexts with their results.
+        self.decided: list[PresentationContext] = []
+        self.requestor.address_info = AddressInformation(peer.address, 0)
         self.acceptor.maximum_length = self.ae.maximum_pdu_size
         self.acceptor.implementation_version_name = self.ae.implementation_version_name
         # There is no second thread to take indications from the queue.
         indications: Any = self.dul.to_user_queue
         indications.put = self.indicate
-        self.wire = Wire(self, connection.socket)
+        self.wire = Wire(self, connection)
         self.set_socket(self.wire)
+
+    @property
+    def accepted_contexts(self) -> list[PresentationContext]:
+        """Presentation contexts that pynetdicom confirms."""
+        return [context for context in self.decided if context.result == negotiation.ACCEPTANCE]
+
+    @property
+    def rejected_contexts(self) -> list[PresentationContext]:
+        """Presentation contexts that pynetdicom rejects."""
+        return [context for context in self.decided if context.result != negotiation.ACCEPTANCE]
 
     def get_handlers(self, event: evt.EventType) -> Any:
         """Return the handler of *event* that the server has; none of a notification, as pynetdicom's log every PDU."""
         return self.server.get_handlers(event) if isinstance(event, evt.InterventionEvent) else []
 
     def run_reactor(self) -> None:
-        """Serve the association until its end, which is logged; the peer cannot cause an exception."""
+        """Serve the connection until its end, which is logged."""
         ids = {"association_id": self.peer.association_id, "address": self.peer.address}
-        with bound_contextvars(**ids, calling_ae_title="", called_ae_title=""):
-            try:
+        bind_contextvars(**ids, calling_ae_title="", called_ae_title="")
+        try:
+            with contextlib.ExitStack() as ends:  # each, even if another one fails
+                ends.callback(self.wire.release)
+                ends.callback(lambda: self.services.end_transfer(self.peer, complete=self.complete))
+                ends.callback(self.messages.discard)
+                self.wire.secure(self.server.ssl_context)
                 self._run()
                 self._log_end()
-            finally:
-                try:
-                    if self.messages is not None:
-                        self.messages.discard()
-                finally:
-                    self.services.end_transfer(self.peer, complete=self.complete)
+        except ConnectionClosed as closed:
+            if self.services.log_budget.allows():
+                log.warning("connection.refused", cause=str(closed))
+        # The boundary of the thread: a fault of the program is logged, and the other associations continue.
+        # Its text could quote the data set.
+        except Exception as error:  # noqa: BLE001
+            log.error("association.failed", error=type(error).__name__, frames=frames(error))  # noqa: TRY400
+        finally:
+            self.server.forget(self.peer)
 
     def serve(self) -> bool:
         """Serve messages until a PDU about the association itself is in the buffer; False if there is none to read."""
@@ -99,7 +130,7 @@ class Association(association.Association):
             return state == ESTABLISHED and self._has_end()
         except ConnectionClosed as closed:
             # After its last object, the peer may have kept the association open.
-            self.complete = isinstance(closed, IdleTooLong) and not self._in_message
+            self.complete = isinstance(closed, IdleTooLong) and not self.messages.in_progress
             self.lose(closed)
         except Abort as abort:
             self._abort(abort)
@@ -122,7 +153,7 @@ class Association(association.Association):
             if isinstance(primitive, A_ASSOCIATE):
                 self._admit(primitive)
             elif isinstance(primitive, A_RELEASE):
-                self.complete = not self._in_message
+                self.complete = not self.messages.in_progress
                 self._note("association.released")
                 self.acse.send_release(is_response=True)
             else:
@@ -137,25 +168,17 @@ class Association(association.Association):
             return request.handler.finish()
         return cast("int", evt.trigger(self, event, {"request": request}))
 
-    @property
-    def _in_message(self) -> bool:
-        return self.messages is not None and self.messages.in_progress
-
     def _run(self) -> None:
         try:
             self.dul.run_reactor()
         # pynetdicom's decoder raises many types of exceptions for malformed bytes, also for those of an A-ABORT.
         except Exception:
             if self.requestor.primitive is None:
-                content = bytes((0, 0, SERVICE_PROVIDER, pdus.INVALID_PARAMETER))
-                self.wire.send(pdus.PDU_HEADER.pack(pdus.ABORT, len(content)) + content)
+                self.wire.send(pdus.encode(pdus.ABORT, bytes((0, 0, SERVICE_PROVIDER, pdus.INVALID_PARAMETER))))
             elif self.end is None:
                 raise
         if self.fault is not None:
             raise self.fault
-        if self.end is None:
-            self.is_check = False
-            self._note("association.aborted", "malformed A-ASSOCIATE-RQ, or an unknown version of the protocol")
 
     def _has_request(self) -> bool:
         kind, length = self.wire.peek(ARTIM_SECONDS, associated=False)
@@ -165,7 +188,6 @@ class Association(association.Association):
         return True
 
     def _has_end(self) -> bool:
-        assert self.messages is not None  # noqa: S101 - the type of an established association
         # A seat for C-ECHO is soon needed by the next one.
         idle_seconds = ARTIM_SECONDS if self.services.has_reserved_seat(self.peer) else IDLE_SECONDS
         while True:
@@ -207,14 +229,16 @@ class Association(association.Association):
         self.acse.send_reject(rejection.result, rejection.source, rejection.reason)
 
     def _accept(self, request: A_ASSOCIATE) -> None:
-        scu_roles = {sop_class for sop_class, role in self.requestor.role_selection.items() if role.scu_role}
-        self.acceptor.supported_contexts = negotiation.decide(request, self.server.contexts, scu_roles)
-        self.acse.negotiate_association()
-        contexts = negotiation.accepted(self.accepted_contexts)
-        if stored_only := negotiation.not_decoded(contexts.values()):
+        scu_roles = [sop_class for sop_class, role in self.requestor.role_selection.items() if role.scu_role]
+        proposed = request.presentation_context_definition_list
+        self.decided, roles = negotiation.decide(proposed, self.server.contexts, scu_roles)
+        for role in roles:
+            self.acceptor.add_negotiation_item(role)
+        self.acse.send_accept()
+        self.messages.contexts = negotiation.accepted(self.accepted_contexts)
+        self.messages.max_pdu_bytes = int(request.maximum_length_received or 0)
+        if stored_only := negotiation.not_decoded(self.messages.contexts.values()):
             log.info("association.syntaxes_not_decoded", transfer_syntaxes=stored_only)
-        maximum = int(request.maximum_length_received or 0)
-        self.messages = Messages(self.peer, contexts, maximum, self.services, self.finish, self.wire.write)
 
     def _abort(self, abort: Abort) -> None:
         self.is_check = False
@@ -226,7 +250,7 @@ class Association(association.Association):
             self.end = event, cause
 
     def _log_end(self) -> None:
-        event, cause = self.end or ("association.lost", "connection lost")
-        level = logging.INFO if not self.is_check and self.services.log_budget.allows() else logging.DEBUG
-        statuses = {} if self.messages is None else dict(self.messages.statuses)
-        log.log(level, event, **({} if cause is None else {"cause": cause}), statuses=statuses)
+        is_check = self.is_check and self.end is not None
+        event, cause = self.end or MALFORMED_REQUEST
+        level = logging.INFO if not is_check and self.services.log_budget.allows() else logging.DEBUG
+        log.log(level, event, **({} if cause is None else {"cause": cause}), statuses=dict(self.messages.statuses))

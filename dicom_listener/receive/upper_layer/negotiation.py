@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pynetdicom.presentation import build_context, negotiate_unrestricted
+from pynetdicom.presentation import build_context, build_role, negotiate_unrestricted
 
 from db.studies import transfer_syntaxes
 from db.studies.sop_classes import is_reportable
@@ -13,14 +13,16 @@ from dicom_listener.dicom import uids
 from dicom_listener.receive.pdus import INVALID_PARAMETER, Abort
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from pydicom.uid import UID
-    from pynetdicom.pdu_primitives import A_ASSOCIATE
+    from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
     from pynetdicom.presentation import PresentationContext
 
 #: Presentation contexts of an association: their ids are the odd numbers below 256 (PS3.8 9.3.2.2).
 MAX_CONTEXTS = 128
+#: Result of an accepted presentation context (PS3.8 9.3.3.2).
+ACCEPTANCE = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,29 +73,21 @@ def title(received: str | None) -> str:
 
 
 def decide(
-    request: A_ASSOCIATE, supported: Iterable[PresentationContext], scu_roles: Collection[UID]
-) -> list[PresentationContext]:
-    """Leave each proposed context one transfer syntax; return the contexts to accept, one for a SOP class.
+    proposed: list[PresentationContext], supported: list[PresentationContext], scu_roles: Iterable[UID]
+) -> tuple[list[PresentationContext], list[SCP_SCU_RoleSelectionNegotiation]]:
+    """Accept or reject each *proposed* context; return the results, and the answers to proposed roles.
 
     Storage, private and unknown SOP classes are accepted with every transfer syntax: of several, with the first one
     proposed that can be decoded. *supported* SOP classes are accepted with the transfer syntaxes named there. The peer
     gets the SCU role of the SOP classes *scu_roles*, for which it proposes it, and the SCP role of none; a SOP class
     without an answer has the default roles, which are the same (PS3.7 D.3.3.4).
     """
-    supported = list(supported)
-    for context in request.presentation_context_definition_list:
-        context.transfer_syntax = _with_chosen_first(context.transfer_syntax)
-    proposed, _ = negotiate_unrestricted(request.presentation_context_definition_list, supported, None)
-    request.presentation_context_definition_list = proposed
-    syntaxes = {str(context.abstract_syntax): list(context.transfer_syntax) for context in supported}
     for context in proposed:
-        if context.result == 0:
-            syntaxes.setdefault(str(context.abstract_syntax), []).extend(context.transfer_syntax)
-    contexts = [build_context(sop_class, list(dict.fromkeys(found))) for sop_class, found in syntaxes.items()]
-    for context in contexts:
-        if context.abstract_syntax in scu_roles:
-            context.scu_role, context.scp_role = True, False
-    return contexts
+        context.transfer_syntax = _with_chosen_first(context.transfer_syntax)
+    # Its own answers to roles leave out the SOP classes other than storage.
+    results, _ = negotiate_unrestricted(proposed, supported, None)
+    accepted_classes = {context.abstract_syntax for context in results if context.result == ACCEPTANCE}
+    return results, [build_role(sop_class, scu_role=True) for sop_class in scu_roles if sop_class in accepted_classes]
 
 
 def accepted(contexts: Iterable[PresentationContext]) -> dict[int, Context]:

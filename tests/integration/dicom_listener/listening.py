@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydicom.data import get_testdata_file
 
 from db.settings import Settings
-from dicom_listener.receive.upper_layer.acceptor import CONNECTION_THREAD
+from dicom_listener.receive.upper_layer.association import CONNECTION_THREAD
 from dicom_listener.scu.send import Node
 from dicom_listener.spool import file_meta
 from dicom_listener.spool.durable import Slot, Spool

@@ -79,9 +79,9 @@ def test_accepted_socket_is_served_under_the_given_id(
 ) -> None:
     with connect(accepting, server, "first") as client:
         assert client.associate().echo() == 0
-        assert (server.connections, seats.taken) == (1, 1)
+        assert (len(server.associations), seats.taken) == (1, 1)
         client.release()
-    wait_until(lambda: server.connections == 0)
+    wait_until(lambda: not server.associations)
     assert seats.asked == [("connect", "first"), ("take", "first"), ("release", "first")]
 
 
@@ -101,7 +101,7 @@ def test_pending_connection_can_be_ended_from_another_thread(accepting: socket.s
         with pytest.raises(ConnectionError):
             old.read()
         assert new.associate().echo() == 0
-    wait_until(lambda: server.connections == 0)
+    wait_until(lambda: not server.associations)
 
 
 @pytest.mark.parametrize("event", [evt.EVT_C_STORE, evt.EVT_C_ECHO])

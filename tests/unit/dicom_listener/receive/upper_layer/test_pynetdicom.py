@@ -18,7 +18,7 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.fsm import InvalidEventError
 from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, A_P_ABORT, A_RELEASE
-from pynetdicom.presentation import build_context
+from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
 from tests.fuzz import wire
@@ -77,16 +77,24 @@ class Hasty(Patient):
         return self.take()
 
 
+class Decided(Association):
+    """Association that accepts the context of C-ECHO, and keeps the decision in attributes of its own."""
+
+    @property
+    def accepted_contexts(self) -> list[PresentationContext]:
+        context = build_context(wire.VERIFICATION, wire.IMPLICIT_VR_LITTLE_ENDIAN)
+        context.context_id, context.result = 1, 0
+        return [context]
+
+
 class Acceptor:
     """An association of pynetdicom whose loop runs in the thread of the test, with *pdus* from the peer."""
 
     def __init__(self, pdus: list[Any], connection: socket.socket, kind: type[Patient] = Patient) -> None:
         ae = AE("PRELIM")
         ae.acse_timeout = ae.network_timeout = None
-        self.association = Association(ae, "acceptor")
+        self.association = Decided(ae, "acceptor")
         self.association.requestor.address_info = AddressInformation("127.0.0.1", 0)
-        self.association.acceptor.ae_title = "PRELIM"
-        self.association.acceptor.supported_contexts = [build_context(wire.VERIFICATION)]
         self.socket = kind(self.association, pdus, connection)
         self.association.set_socket(self.socket)
         indications: Any = self.association.dul.to_user_queue
@@ -99,7 +107,7 @@ class Acceptor:
         self.indications.append((type(primitive), threading.get_ident(), state))
         if isinstance(primitive, A_ASSOCIATE):
             self.association.requestor.primitive = primitive
-            self.association.acse.negotiate_association()
+            self.association.acse.send_accept()
             self.queued.append(self.association.dul.to_provider_queue.qsize())
         elif isinstance(primitive, A_RELEASE):
             self.association.acse.send_release(is_response=True)
@@ -126,6 +134,7 @@ def connection() -> Iterator[socket.socket]:
         yield near
 
 
+SYNTAX = wire.item(0x40, wire.IMPLICIT_VR_LITTLE_ENDIAN.encode())
 REQUEST, RELEASE = wire.associate_rq(), wire.pdu(wire.RELEASE_RQ, bytes(4))
 
 
@@ -182,11 +191,12 @@ def test_loop_runs_in_a_thread_that_is_not_its_own(connection: socket.socket) ->
     assert acceptor.sent == [wire.ASSOCIATE_AC, wire.RELEASE_RP]
 
 
-def test_negotiation_only_queues_its_answer(connection: socket.socket) -> None:
+def test_accept_only_queues_the_contexts_that_the_association_names(connection: socket.socket) -> None:
     acceptor = Acceptor([REQUEST], connection).run()
     assert acceptor.indications[0][2] == "Sta2", "the event of the request is still being handled"
     assert acceptor.queued == [1]
     assert acceptor.sent == [wire.ASSOCIATE_AC]
+    assert wire.item(0x21, bytes((1, 0, 0, 0)) + SYNTAX) in acceptor.socket.sent[0]
 
 
 def test_pdu_read_before_the_event_of_the_last_one_is_in_the_wrong_state(connection: socket.socket) -> None:
