@@ -54,7 +54,7 @@ class Dicom(Section):
         default=None,
         description="PEM certificates of the CAs that sign peers' certificates; if set, peers must present one.",
     )
-    listener_processes: int | None = Field(None, ge=1, description="Processes; unset: one for each core, 4 at most.")
+    listener_processes: int | None = Field(None, ge=1, le=128, description="Processes; unset: one a core, 4 at most.")
     mpps: bool = Field(
         default=False, description="Accept Modality Performed Procedure Step; COMPLETED settles a study immediately."
     )

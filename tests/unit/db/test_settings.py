@@ -42,6 +42,14 @@ def test_error_names_the_variable_and_hides_the_value(monkeypatch: pytest.Monkey
     assert "hunter2" not in str(refusal.value)
 
 
+@pytest.mark.parametrize("processes", ["0", "-1", "1.5", "many", "100000"])
+def test_number_of_listener_processes_is_limited(monkeypatch: pytest.MonkeyPatch, processes: str) -> None:
+    monkeypatch.setenv("PRELIM_LISTENER_PROCESSES", processes)
+
+    with pytest.raises(ConfigurationError, match="PRELIM_LISTENER_PROCESSES"):
+        load_settings()
+
+
 def test_settle_rules_map_names_to_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRELIM_SETTLE_RULES", "CT=20, ER_XRAY=5")
 
