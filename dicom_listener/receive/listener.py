@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Self
 
 import structlog
 
+from db.errors import ConfigurationError
+from dicom_listener.receive import tls
 from dicom_listener.receive.services import Services
 from dicom_listener.receive.upper_layer import acceptor
 from dicom_listener.receive.upper_layer.wire import TICK_SECONDS
@@ -57,6 +59,15 @@ class Listener:
         self._accepting.start()
         log.info("listener.started", host=self._settings.dicom.dicom_host, port=self.port)
 
+    def read_certificate(self) -> None:
+        """Use the current TLS certificate for new connections; an unusable one leaves the last one in force."""
+        try:
+            self._server.ssl_context = tls.server_context(self._settings)
+        except ConfigurationError as error:
+            log.error("certificate.invalid", error=str(error))  # noqa: TRY400 - a fault of the file
+        else:
+            log.info("certificate.read")
+
     def stop(self) -> None:
         """Stop accepting and wait GRACE_SECONDS for open associations; no effect the second time."""
         if self._server.stopping.is_set():
@@ -68,9 +79,10 @@ class Listener:
 
 
 def run(settings: Settings) -> None:
-    """Run the listener until SIGTERM or SIGINT."""
+    """Run the listener until SIGTERM or SIGINT; SIGHUP makes it read its certificate again."""
     stop = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())
-    with Listener(settings):
+    with Listener(settings) as listener:
+        signal.signal(signal.SIGHUP, lambda *_: listener.read_certificate())
         stop.wait()

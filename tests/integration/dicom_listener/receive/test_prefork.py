@@ -180,6 +180,15 @@ def test_process_without_free_descriptors_is_replaced(subject: Subject, pair: tu
     wait_until(lambda: full not in subject.children and len(subject.children) == 2)
 
 
+def test_sighup_does_not_end_a_single_process(tmp_path: Path) -> None:
+    with listening(tmp_path, listener_processes=1) as subject, Client(subject.port) as client:
+        store(subject, client.associate())
+        os.kill(subject.pid, signal.SIGHUP)
+        wait_until(lambda: "certificate.read" in (tmp_path / "listener.log").read_text())
+        store(subject, client)
+        assert echoes(subject.port)
+
+
 @pytest.mark.slow
 def test_processes_end_without_their_parent_and_lose_nothing(tmp_path: Path) -> None:
     with listening(tmp_path, listener_processes=2) as subject, Client(subject.port) as client:

@@ -134,6 +134,20 @@ def test_silent_connection_keeps_no_other_peer_waiting(listener: Listener, certi
         assert time.monotonic() - began < wire.HANDSHAKE_SECONDS / 2
 
 
+def test_new_certificate_is_used_and_an_unusable_one_is_not(tmp_path: Path, certificates: dict[str, Path]) -> None:
+    current = tmp_path / "current.pem"
+    shutil.copy(certificates["untrusted"], current)
+    with Listener(settings_for(tmp_path, tls_certificate=current)) as listener:
+        context = client_context(certificates, None)
+        assert not echoes(listener, context)
+        shutil.copy(certificates["listener"], current)
+        listener.read_certificate()
+        assert echoes(listener, context)
+        current.write_text("")
+        listener.read_certificate()
+        assert echoes(listener, context)
+
+
 def test_pending_handshakes_above_the_limit_are_ended(listener: Listener) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(2 * MAX_PENDING_PER_ADDRESS):
