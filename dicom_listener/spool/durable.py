@@ -86,9 +86,11 @@ class Spool:
     def slots(self) -> list[Slot]:
         """Return all slots, with the one that has no process."""
         try:
-            return [self.unowned, *map(Slot, sorted(self._slots.iterdir()))]
+            with os.scandir(self._slots) as entries:
+                folders = sorted(entry.path for entry in entries if entry.is_dir())
         except FileNotFoundError:
-            return [self.unowned]
+            folders = []
+        return [self.unowned, *(Slot(Path(folder)) for folder in folders)]
 
     def _parents_to_sync(self) -> list[Path]:
         """Return the missing parents of the data directory, and the first existing one: it gets a new entry."""

@@ -68,20 +68,35 @@ def _first_free(spool: Spool, host: str) -> tuple[Slot, int]:
 
 
 def recover_abandoned(spool: Spool) -> None:
-    """Recover the slots whose processes have ended, and remove the empty ones; raises OSError."""
+    """Recover the slots whose processes have ended, and remove the empty ones; raises OSError.
+
+    A slot that cannot be read does not keep the others from being recovered.
+    """
+    failures: list[OSError] = []
     for slot in spool.slots():
-        is_recovered = not slot.lock.exists()
-        if is_recovered and (slot.root == spool.root or _has_files(slot)):
-            continue
-        lock = _lock(slot, create=is_recovered)
-        if lock is None:
-            continue
         try:
-            _recover(slot)
-            slot.status.unlink(missing_ok=True)
-            _remove(slot, folders=slot.root != spool.root)
-        finally:
-            os.close(lock)
+            _recover_abandoned(slot, keeps_folders=slot.root == spool.root)
+        except OSError as error:
+            log.error("slot.not_recovered", slot=slot.root.name, error=error.strerror)  # noqa: TRY400 - of the disk
+            failures.append(error)
+    if failures:
+        raise failures[0]
+
+
+def _recover_abandoned(slot: Slot, *, keeps_folders: bool) -> None:
+    """Recover one slot if its process has ended; one that *keeps_folders* is not removed."""
+    is_recovered = not slot.lock.exists()
+    if is_recovered and (keeps_folders or _has_files(slot)):
+        return
+    lock = _lock(slot, create=is_recovered)
+    if lock is None:
+        return
+    try:
+        _recover(slot)
+        slot.status.unlink(missing_ok=True)
+        _remove(slot, folders=not keeps_folders)
+    finally:
+        os.close(lock)
 
 
 def _recover(slot: Slot) -> None:

@@ -91,6 +91,28 @@ def test_slot_without_process_is_recovered_and_removed_when_its_files_are_indexe
         each.release()
 
 
+def test_slot_that_cannot_be_read_does_not_keep_others_from_being_recovered(spool: Spool) -> None:
+    damaged, gone = slots.own(spool, "a"), slots.own(spool, "b")
+    path = put(gone.slot, ".part")
+    for owned in (damaged, gone):
+        owned.release()
+    damaged.slot.inbox.rmdir()
+    damaged.slot.inbox.touch()
+    with pytest.raises(NotADirectoryError):
+        slots.recover_abandoned(spool)
+    assert path.with_suffix(".dcm").exists()
+    assert names(spool) == ["a-0", "b-0"]
+
+
+def test_file_beside_the_slots_is_no_slot(spool: Spool) -> None:
+    owned = slots.own(spool, "host")
+    path = put(owned.slot)
+    (owned.slot.root.parent / "notes.txt").touch()
+    assert list(received(spool)) == [path]
+    slots.recover_abandoned(spool)
+    owned.release()
+
+
 def test_slot_removed_at_the_moment_of_locking_is_not_used(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     slots.own(spool, "host").release()
     os_open = os.open
