@@ -7,6 +7,7 @@ dicom_listener.indexing.n_service_events reads it later.
 from __future__ import annotations
 
 import hashlib
+import os
 import uuid
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,7 @@ TRANSACTION_UID = 0x00081195
 REFERENCED_SOP_SEQUENCE = 0x00081199
 PERFORMED_PROCEDURE_STEP_STATUS = 0x00400252
 SCHEDULED_STEP_ATTRIBUTES_SEQUENCE = 0x00400270
+EXISTS = "the procedure step already exists"
 IN_PROGRESS, COMPLETED, DISCONTINUED = "IN PROGRESS", "COMPLETED", "DISCONTINUED"
 
 
@@ -86,11 +88,23 @@ class StepStates:
             return None
 
     def __setitem__(self, sop_instance_uid: str, state: str) -> None:
-        path = self._path(sop_instance_uid)
-        # Of its own: processes of several hosts, and threads, may write the same state.
-        fresh = path.with_suffix(f".{uuid.uuid4().hex}")
+        self._write(sop_instance_uid, state).replace(self._path(sop_instance_uid))
+
+    def create(self, sop_instance_uid: str, state: str) -> None:
+        """Record the state of a new step; raises DuplicateInstance if another association was first."""
+        fresh = self._write(sop_instance_uid, state)
+        try:
+            os.link(fresh, self._path(sop_instance_uid))
+        except FileExistsError:
+            raise DuplicateInstance(EXISTS) from None
+        finally:
+            fresh.unlink()
+
+    def _write(self, sop_instance_uid: str, state: str) -> Path:
+        # A file of its own: processes of several hosts, and threads, may write the same state.
+        fresh = self._path(sop_instance_uid).with_suffix(f".{uuid.uuid4().hex}")
         fresh.write_text(state)
-        fresh.replace(path)
+        return fresh
 
     def _path(self, sop_instance_uid: str) -> Path:
         return self._directory / hashlib.sha256(sop_instance_uid.encode()).hexdigest()
@@ -123,7 +137,7 @@ class StepCreateHandler(StepHandler):
         """Return the step's UID: the modality's, or a new one if it sends none (PS3.7 10.1.5.1.4)."""
         uid = command.text(dimse.AFFECTED_SOP_INSTANCE_UID) or generate_uid()
         if self.states[data_sets.parse_uid(uid, "Affected SOP Instance UID")] is not None:
-            raise DuplicateInstance("the procedure step already exists")
+            raise DuplicateInstance(EXISTS)
         return uids.MODALITY_PERFORMED_PROCEDURE_STEP, uid
 
     def check(self, reader: data_sets.Reader) -> None:
@@ -133,6 +147,11 @@ class StepCreateHandler(StepHandler):
             raise MissingAttribute("the Scheduled Step Attributes Sequence is missing")
         if _status(reader) != IN_PROGRESS:
             raise InvalidAttribute("invalid Performed Procedure Step Status: expected IN PROGRESS")
+
+    def on_stored(self) -> None:
+        """Record the step; raises DuplicateInstance, OutOfResources."""
+        with disk_errors():
+            self.states.create(self.sop_instance_uid, self.state)
 
 
 class StepSetHandler(StepHandler):

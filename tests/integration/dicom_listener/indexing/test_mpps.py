@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,8 +21,9 @@ from dicom_listener.indexing import headers, indexer
 from dicom_listener.receive.listener import Listener
 from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.waiting import received
+from tests.fuzz import wire
 from tests.integration.dicom_listener.listening import settings_for
-from tests.integration.dicom_listener.objects import image, receive
+from tests.integration.dicom_listener.objects import encode, image, receive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,6 +110,28 @@ def test_step_is_updated_by_another_process_than_created_it(settings: Settings, 
         for association in associations:
             association.release()
     assert settled(settings) == "the modality completed the procedure, with 1 image"
+
+
+def test_step_created_by_two_processes_at_once_is_created_once(settings: Settings) -> None:
+    contexts = ((3, MODALITY_PERFORMED_PROCEDURE_STEP, (wire.EXPLICIT_VR_LITTLE_ENDIAN,)),)
+    command = wire.command(
+        {0x0002: MODALITY_PERFORMED_PROCEDURE_STEP, 0x0100: 0x0140, 0x0110: 1, 0x0800: 1, 0x1000: "1.2.3"}
+    )
+    data_set = Dataset()
+    data_set.PerformedProcedureStepStatus = "IN PROGRESS"
+    data_set.ScheduledStepAttributesSequence = Sequence([Dataset()])
+    data_set.ScheduledStepAttributesSequence[0].StudyInstanceUID = "1.2"
+    last = wire.pdu(wire.P_DATA_TF, wire.pdv(3, wire.LAST, encode(data_set)))
+    with (
+        Listener(settings) as first,
+        Listener(settings) as second,
+        wire.Client(first.port) as one,
+        wire.Client(second.port) as other,
+    ):
+        for client in (one, other):
+            client.associate(contexts).send(wire.pdu(wire.P_DATA_TF, wire.pdv(3, 3, command)))
+        time.sleep(0.2)  # until both processes have found no such step
+        assert [wire.status(client.ask(last)) for client in (one, other)] == [0, 0x0111]
 
 
 def test_completed_step_waits_for_its_referenced_images(settings: Settings, arrived: Dataset, association: Any) -> None:
