@@ -12,11 +12,10 @@ from collections import Counter
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from sqlalchemy import case, false, func, or_, select
+from sqlalchemy import ARRAY, Text, case, cast, false, func, or_, select
 
 from db.errors import Reason
 from db.models import Instance, Job, Study
-from db.models.base import any_of
 from db.states import JobState, StudyState
 from db.studies import transfers
 from db.studies.priority import ROUTINE, effective_queued_at
@@ -51,7 +50,9 @@ def has_waiting_files(waiting: Collection[str]) -> ColumnElement[bool]:
     if not waiting:
         return false()
     digest = func.encode(func.sha256(func.convert_to(Study.study_instance_uid, "UTF8")), "hex")
-    return func.left(digest, KEY_DIGITS) == any_of(waiting)
+    # A subquery is hashed in any plan. A generic one would compare each study with each element of an array: 3 s for
+    # 10,000 studies and 50,000 keys.
+    return func.left(digest, KEY_DIGITS).in_(select(func.unnest(cast(list(waiting), ARRAY(Text)))))
 
 
 def settle_due(

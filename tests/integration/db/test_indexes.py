@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import event, select, text
 
 from db.jobs import claims, wakeups
-from db.models import ReferenceCase
+from db.models import ReferenceCase, Study
 from db.operations import outcomes, overview, queue_figures
 from db.operations.alarms import raised
 from db.operations.overview import Filters
 from db.session import engine, transaction
 from db.settings import Settings
 from db.states import DisplayedState
-from db.studies import lifecycle
+from db.studies import lifecycle, settling
 from tests.integration.db.conftest import Arrivals
 
 if TYPE_CHECKING:
@@ -106,6 +106,13 @@ def test_claim_reads_the_queue_in_its_order_after_statistics_of_a_short_one(
 
     assert "jobs_queued" in plan
     assert "Sort" not in plan, plan
+
+
+def test_studies_are_compared_with_those_of_waiting_files_by_hash_in_a_generic_plan_too(session: Session) -> None:
+    session.execute(text("SET LOCAL plan_cache_mode = force_generic_plan"))
+    condition = select(Study.id).where(~settling.has_waiting_files(["0123456789abcdef"]))
+    (plan,) = plans(session, lambda session: session.execute(condition))
+    assert "(hashed SubPlan" in plan, plan
 
 
 def plans(session: Session, query: Callable[[Session], object]) -> list[str]:
