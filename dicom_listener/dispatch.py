@@ -59,17 +59,21 @@ def run_once(settings: Settings, app: celery_app.App, waiting: WaitingFiles | No
 
 def settle_and_index(settings: Settings, waiting: WaitingFiles) -> int:
     """Settle the studies without waiting files, then index the next files; returns the number of both."""
-    settled = 0
+    moved = 0
     if waiting.is_due:
         # Before the inboxes are listed: they then contain the last objects of every association that has ended.
         marks = SpoolMarks(Spool(settings.spool))
         transferring, broken = marks.open(), marks.broken()
         unread = unreadable.of_spool(settings.spool)
         waiting.refresh(unread.resting(), unread.set_aside())
-        # A study must not settle while files of it wait, however many others do. Those of an unknown study go first.
+        studies = waiting.studies
+        if waiting.has_unknown:
+            # Of any study. They go first, and at once: new ones at every listing would delay all settling.
+            moved = indexer.run_once(settings, waiting)
+        # A study must not settle while files of it wait, however many others do.
         if not waiting.has_unknown:
-            settled = _settle_without_files(settings, marks, transferring, broken, waiting.studies)
-    return settled + indexer.run_once(settings, waiting)
+            moved += _settle_without_files(settings, marks, transferring, broken, studies)
+    return moved + indexer.run_once(settings, waiting)
 
 
 def _settle_without_files(

@@ -186,6 +186,28 @@ def test_study_settles_beside_a_backlog_and_not_while_files_of_it_wait(
     assert len(waiting.studies) == 4
 
 
+def test_steady_requests_of_unknown_studies_beside_a_backlog_do_not_delay_settling(
+    settings: Settings, app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexer, "BATCH", 1)
+    waiting = WaitingFiles(Spool(settings.spool))
+    urgent = image()
+    store(settings, urgent, priority=1)
+    dispatch.run_once(settings, app, waiting)
+    for _ in range(4):
+        store(settings, image())
+    receive(settings, image())
+
+    # Listed with the request of an unknown study; the next listing would find another one.
+    waiting.refresh()
+    monkeypatch.setattr(WaitingFiles, "is_due", True)
+    dispatch.settle_and_index(settings, waiting)
+    with transaction(settings.database()) as session:
+        uid = urgent.StudyInstanceUID
+        assert session.scalar(select(Study.state).where(Study.study_instance_uid == uid)) == "settled"
+    assert waiting.studies, "the backlog waits"
+
+
 def test_announced_number_of_objects_is_in_the_settle_reason(settings: Settings, app: Celery) -> None:
     receive(settings, image(NumberOfStudyRelatedInstances=3))
     wait_until(lambda: bool(dispatch.run_once(settings, app) and study(settings).state == "settled"))
