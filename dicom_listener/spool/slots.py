@@ -23,6 +23,8 @@ from dicom_listener.spool.associations import AssociationMarks
 from dicom_listener.spool.commitment_outbox import CommitmentOutbox
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dicom_listener.spool.durable import Slot, Spool
 
 log = structlog.get_logger()
@@ -129,7 +131,13 @@ def _lock(slot: Slot, *, create: bool) -> int | None:
 
 
 def _has_files(slot: Slot) -> bool:
-    return any(any(folder.iterdir()) for folder in slot.folders if folder.exists())
+    return any(_has_entries(folder) for folder in slot.folders if folder.exists())
+
+
+def _has_entries(folder: Path) -> bool:
+    """Return whether *folder* is not empty, by its first entry: Path.iterdir would list 100,000 waiting files."""
+    with os.scandir(folder) as entries:
+        return any(True for _ in entries)
 
 
 def _remove(slot: Slot, *, folders: bool) -> None:
