@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import multiprocessing
+import os
 import time
 import uuid
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ UID = "2.25.1{:037d}"
 DISPATCHERS = 2
 #: Images of the STAT study beside a backlog, and its quiet time.
 STAT_IMAGES, STAT_QUIET_SECONDS = 3, 3.0
+BEGUN = text("SELECT EXISTS (SELECT FROM studies WHERE study_instance_uid = ANY (:uids))")
 STATE = text("SELECT state FROM studies WHERE study_instance_uid = :uid")
 
 
@@ -58,6 +60,8 @@ def write(settings: Settings, count: int, *, images: int = IMAGES, urgent: bool 
         head = file_meta.encode(CTImageStorage, uid, ExplicitVRLittleEndian, reception)
         name = f"{uuid.uuid4().hex}{tag(study_key(study), urgent=urgent)}{COMPLETE}"
         (spool.inbox / name).write_bytes(head + data)
+    # They are durable, as acknowledged files are: the dispatcher's first flush must not write them.
+    os.sync()
     return sorted(set(studies))
 
 
@@ -80,23 +84,24 @@ def stat_seconds(settings: Settings, backlog: int) -> float:
     """
     limits = settings.study.model_copy(update={"settle_seconds": STAT_QUIET_SECONDS})
     settings = settings.model_copy(update={"study": limits})
-    write(settings, backlog)
+    studies = write(settings, backlog)
     with _running(settings, 1) as (dispatcher,):
         # The dispatcher has listed the backlog and indexes it.
-        wait_until(lambda: _waiting(settings) < backlog)
+        wait_until(lambda: _has_begun(settings, studies), 120)
         (study,) = write(settings, STAT_IMAGES, images=STAT_IMAGES, urgent=True)
         began = time.perf_counter()
-        wait_until(lambda: _state(settings, study) == "settled")
+        wait_until(lambda: _state(settings, study) == "settled", 120)
         seconds = time.perf_counter() - began
-        assert _waiting(settings), "the backlog was indexed before the study settled"
+        assert any(received(Spool(settings.spool))), "the backlog was indexed before the study settled"
         dispatcher.terminate()
     for path in received(Spool(settings.spool)):
         path.unlink()
     return seconds - STAT_QUIET_SECONDS
 
 
-def _waiting(settings: Settings) -> int:
-    return sum(1 for _ in received(Spool(settings.spool)))
+def _has_begun(settings: Settings, studies: list[str]) -> bool:
+    with statements(settings.database()) as session:
+        return bool(session.scalar(BEGUN, {"uids": studies}))
 
 
 def _state(settings: Settings, study: str) -> str | None:
