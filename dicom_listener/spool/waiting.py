@@ -1,4 +1,7 @@
-"""Files of all inboxes that wait to be indexed: each is listed once, and its name has its study and its urgency.
+"""Files of all inboxes that wait to be indexed: the name of each has its study and its urgency.
+
+Listing the inboxes reads names only: a file is read when the turn of its study comes. The cost of a listing is limited
+to a share of the time, so that a file costs the same however many others wait.
 
     <uuid>-<u|r><16 digits>.dcm  an object: urgent or routine, study_key of its Study Instance UID
     <uuid>.dcm                   a request of another service, or an object recovered after a crash: of an unknown study
@@ -13,20 +16,22 @@ import math
 import os
 import random
 import time
-from collections import deque
-from pathlib import Path
+from collections import Counter, deque
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from dicom_listener.spool.durable import COMPLETE
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from pathlib import Path
 
     from dicom_listener.spool.durable import Spool
 
 URGENT, ROUTINE = "u", "r"
-#: Seconds between two listings while files wait; longer if a listing takes more than a fourth of that. An urgent study
-#: waits for two of them beyond its quiet time: until its objects are found, and until none of them waits.
+#: Seconds between two listings while files wait; longer if a listing takes more than a fourth of that on a processor
+#: (some 250,000 names): by the clock, one slow listing on a busy machine would postpone the next one for a minute. An
+#: urgent study waits for two of them at most: until its objects are found, and until none of them waits.
 LISTING_SECONDS = 1.0
 LISTING_SHARE = 4
 #: Part of a batch that urgent files can take: the others must not starve.
@@ -34,25 +39,46 @@ URGENT_SHARE = 0.75
 #: Seconds of a batch: an urgent object waits for the one in progress. Files of the smallest: they share its flushes.
 BATCH_SECONDS = 0.5
 MIN_BATCH = 20
+#: Files that a study has in its turn, in the order of their times: more than nearly any has, few enough to be read
+#: within a tenth of a second. A study that never ends delays no other one.
+TURN_FILES = 4000
 #: Routine files of a backlog are taken by the first digit of their study's key, each dispatcher beginning at another
 #: one: two dispatchers then seldom read the same file or wait for the lock of the same study.
 SHARDS = "0123456789abcdef"
 
 
 class WaitingFile(NamedTuple):
-    """A file of an inbox; *study* is the key of its study, empty if it is unknown. Sorts by time."""
+    """A file of an inbox with its size. Sorts by time."""
 
     modified_ns: int
-    name: str
-    inbox: Path
+    path: Path
     bytes: int
-    study: str
-    urgent: bool
+
+
+@dataclass(slots=True)
+class _Group:
+    """Waiting files with one tag: those of one study, or those of unknown studies."""
+
+    tag: str
+    unread: deque[str] = field(default_factory=deque)
+    #: The files of its turn.
+    read: deque[WaitingFile] = field(default_factory=deque)
+    #: Time of its oldest file as far as it was read, else infinite.
+    modified_ns: float = math.inf
+
+    @property
+    def urgent(self) -> bool:
+        """Return whether it goes before routine files."""
+        return self.tag.startswith(URGENT)
 
 
 def study_of(path: Path) -> str:
     """Return the key of the study of a waiting file, empty if it is unknown."""
-    return path.stem.partition("-")[2][1:]
+    return _tag_of(path.name)[1:]
+
+
+def _tag_of(name: str) -> str:
+    return name.removesuffix(COMPLETE).partition("-")[2]
 
 
 def tag(study_key: str, *, urgent: bool) -> str:
@@ -65,17 +91,22 @@ class WaitingFiles:
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._known: dict[str, WaitingFile] = {}
+        #: Inboxes of the files that are not taken, by name, and their number by tag.
+        self._known: dict[str, Path] = {}
+        self._numbers: Counter[str] = Counter()
+        self._groups: dict[str, _Group] = {}
         #: By the first digit of the study's key; "" for unknown studies.
-        self._queues: dict[tuple[str, bool], deque[WaitingFile]] = {}
+        self._queues: dict[tuple[str, bool], deque[_Group]] = {}
         self._shard = random.randrange(len(SHARDS))  # noqa: S311 - not cryptographic
-        #: Names of files of unknown studies that were taken before.
+        #: Names of files of unknown studies: those that were taken before, and those that were not.
         self._taken: set[str] = set()
+        self._untried: set[str] = set()
         #: Studies of files that cannot be read now.
         self._resting: set[str] = set()
         self._due = 0.0
         self._seconds_per_file = 0.0
-        #: When the oldest file was received, as time.time(); None if no file waits.
+        #: When the oldest file was received, as time.time(); None if no file waits. Of studies that are found together,
+        #: one file each of the first TURN_FILES is read.
         self.oldest_at: float | None = None
 
     @property
@@ -84,36 +115,37 @@ class WaitingFiles:
         return not self._known or time.monotonic() >= self._due
 
     def refresh(self, resting: Collection[str] = (), set_aside: Collection[str] = ()) -> None:
-        """List the inboxes: only new files cost more than the reading of their names.
+        """List the inboxes: names only, and TURN_FILES files at most for the times of new studies.
 
         The files *resting* cannot be read now and are not taken. Their studies have waiting files, except for those of
         *set_aside*, which are in quarantine.
         """
-        began = time.monotonic()
-        inboxes = {name: slot.inbox for slot in self._spool.slots() for name in received_in(slot.inbox)}
-        unread = inboxes.keys() & set(resting) - set(set_aside)
-        self._resting = {study_of(Path(name)) for name in unread}
-        present = inboxes.keys() - set(resting)
-        for name in self._known.keys() - present:
-            del self._known[name]
-        self._taken &= present
-        new = present - self._known.keys()
-        found = [file for name in new if (file := _read(inboxes[name] / name)) is not None]
-        for file in sorted(found):
-            self._known[file.name] = file
-            self._queues.setdefault((file.study[:1], file.urgent), deque()).append(file)
-        rest = [file for name in unread if (file := _read(inboxes[name] / name)) is not None]
-        times = (file.modified_ns for file in (*self._known.values(), *rest) if file.modified_ns)
-        self.oldest_at = None if (oldest := min(times, default=None)) is None else oldest / 1e9
-        self._due = time.monotonic() + max(LISTING_SECONDS, LISTING_SHARE * (time.monotonic() - began))
+        began = time.thread_time()
+        present = {name: slot.inbox for slot in self._spool.slots() for name in received_in(slot.inbox)}
+        rest = [present.pop(name) / name for name in resting if name in present]
+        unread = [path for path in rest if path.name not in set_aside]
+        self._resting = {study_of(path) for path in unread}
+        for name in self._known.keys() - present.keys():
+            self._forget(name)
+        self._taken = {name for name in self._taken if name in present}
+        self._add({name: present[name] for name in present.keys() - self._known.keys()})
+        groups = (group.modified_ns for tag, group in self._groups.items() if tag in self._numbers)
+        times = (*groups, *map(_modified_ns, unread))
+        oldest = min(times, default=math.inf)
+        self.oldest_at = None if math.isinf(oldest) else oldest / 1e9
+        self._due = time.monotonic() + max(LISTING_SECONDS, LISTING_SHARE * (time.thread_time() - began))
 
     def take(self, max_files: int, max_bytes: int) -> list[Path]:
-        """Take the next files: of unknown studies, then urgent ones, then the others; the oldest of each first."""
+        """Take the next files: of unknown studies, then urgent ones, then the others.
+
+        The study found first goes first, of several found together the one with the oldest file.
+        """
         taken: list[WaitingFile] = []
         self._move(("", False), taken, max_files, max_bytes)
+        self._taken.update(file.path.name for file in taken)
         # A batch with urgent files is not filled with others beyond their share: the urgent ones would wait for them.
-        urgent_files = sum(len(files) for (_, urgent), files in self._queues.items() if urgent)
-        if urgent_files:
+        urgent_groups = (group for (_, urgent), groups in self._queues.items() if urgent for group in groups)
+        if urgent_files := sum(self._numbers[group.tag] for group in urgent_groups):
             max_files = min(max_files, len(taken) + math.ceil(urgent_files / URGENT_SHARE))
         shards = SHARDS[self._shard :] + SHARDS[: self._shard]
         backlog = len(self._known) > max_files
@@ -125,8 +157,7 @@ class WaitingFiles:
             if backlog and len(taken) > before:
                 self._shard = (SHARDS.index(shard) + 1) % len(SHARDS)
                 break
-        self._taken.update(file.name for file in taken if not file.study)
-        return [file.inbox / file.name for file in taken]
+        return [file.path for file in taken]
 
     def batch_files(self, max_files: int) -> int:
         """Return the number of files for BATCH_SECONDS, by the time that the last batch took."""
@@ -142,35 +173,95 @@ class WaitingFiles:
     @property
     def studies(self) -> list[str]:
         """Keys of the studies that have waiting files."""
-        return list(({file.study for file in self._known.values()} | self._resting) - {""})
+        return list(({tag[1:] for tag in self._numbers} | self._resting) - {""})
 
     @property
     def has_unknown(self) -> bool:
         """Return whether a file of an unknown study waits that was not taken before."""
-        return any(not file.study and file.name not in self._taken for file in self._known.values())
+        return bool(self._untried)
+
+    def _add(self, new: Mapping[str, Path]) -> None:
+        self._known |= new
+        found: list[_Group] = []
+        for name in new:
+            tag = _tag_of(name)
+            self._numbers[tag] += 1
+            if not tag and name not in self._taken:
+                self._untried.add(name)
+            if tag not in self._groups:
+                self._groups[tag] = _Group(tag)
+                found.append(self._groups[tag])
+            self._groups[tag].unread.append(name)
+        self._enqueue(found)
+
+    def _enqueue(self, found: Iterable[_Group]) -> None:
+        urgent_first = sorted(found, key=lambda group: not group.urgent)
+        for group in urgent_first[:TURN_FILES]:
+            name = group.unread[0]
+            group.modified_ns = _modified_ns(self._known[name] / name)
+        for group in sorted(urgent_first, key=lambda group: group.modified_ns):
+            self._queues.setdefault((group.tag[1:2], group.urgent), deque()).append(group)
+
+    def _forget(self, name: str) -> None:
+        """Note that a file is taken, or gone."""
+        del self._known[name]
+        self._untried.discard(name)
+        tag = _tag_of(name)
+        self._numbers[tag] -= 1
+        if not self._numbers[tag]:
+            del self._numbers[tag]
 
     def _move(self, queue: tuple[str, bool], taken: list[WaitingFile], max_files: int, max_bytes: int) -> None:
-        waiting = self._queues.get(queue, deque())
+        groups = self._queues.get(queue, deque())
         size = sum(file.bytes for file in taken)
-        while waiting and len(taken) < max_files and (not taken or size + waiting[0].bytes <= max_bytes):
-            file = waiting.popleft()
-            # Another dispatcher may have removed it, or the file may be listed anew.
-            if self._known.get(file.name) is file:
-                del self._known[file.name]
+        while groups and len(taken) < max_files:
+            file = self._next(groups[0])
+            if file is not None:
+                if taken and size + file.bytes > max_bytes:
+                    return
+                groups[0].read.popleft()
+                self._forget(file.path.name)
                 taken.append(file)
                 size += file.bytes
+            if not groups[0].read:
+                self._end_turn(groups)
+
+    def _next(self, group: _Group) -> WaitingFile | None:
+        """Return the next file of a turn, which begins here if it has no files yet; None if they are all gone."""
+        if not group.read:
+            # Requests of unknown studies depend on each other: all are sorted.
+            number = min(len(group.unread), TURN_FILES) if group.tag else len(group.unread)
+            names = [group.unread.popleft() for _ in range(number)]
+            files = (_read(self._known[name] / name) for name in names if name in self._known)
+            group.read.extend(sorted(file for file in files if file is not None))
+            group.modified_ns = group.read[0].modified_ns or math.inf if group.read else math.inf
+        # Another dispatcher may have removed files since.
+        while group.read and group.read[0].path.name not in self._known:
+            group.read.popleft()
+        return group.read[0] if group.read else None
+
+    def _end_turn(self, groups: deque[_Group]) -> None:
+        group = groups.popleft()
+        if group.unread:
+            groups.append(group)
+        else:
+            del self._groups[group.tag]
 
 
 def _read(path: Path) -> WaitingFile | None:
     try:
         status = path.lstat()
-        modified, size = status.st_mtime_ns, status.st_size
     except FileNotFoundError:
         return None
     except OSError:  # one damaged file must not stop the others: the indexer sets it aside
-        modified = size = 0
-    _, _, tagged = path.stem.partition("-")
-    return WaitingFile(modified, path.name, path.parent, size, tagged[1:], tagged.startswith(URGENT))
+        return WaitingFile(0, path, 0)
+    return WaitingFile(status.st_mtime_ns, path, status.st_size)
+
+
+def _modified_ns(path: Path) -> float:
+    """Return the time of a file; infinite if it is gone or damaged."""
+    file = _read(path)
+    return (file and file.modified_ns) or math.inf
 
 
 def received(spool: Spool) -> Iterator[Path]:

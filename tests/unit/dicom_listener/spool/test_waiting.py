@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
 
 from db.studies.settling import study_key
+from dicom_listener.spool import waiting as module
 from dicom_listener.spool.durable import Spool, file_name
-from dicom_listener.spool.waiting import WaitingFiles, tag
+from dicom_listener.spool.waiting import WaitingFile, WaitingFiles, tag
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -96,6 +100,86 @@ def test_dispatchers_take_the_studies_of_a_backlog_in_turns(tmp_path: Path, wait
 
     assert sorted(path for batch in batches for path in batch) == sorted(Spool(tmp_path).inbox.iterdir())
     assert len({path.name.partition("-")[2][1] for path in batches[0]}) == 1
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Number of times that each file is read, by name."""
+    counted: Counter[str] = Counter()
+    read = module._read
+
+    def count(path: Path) -> WaitingFile | None:
+        counted[path.name] += 1
+        return read(path)
+
+    monkeypatch.setattr(module, "_read", count)
+    return counted
+
+
+def test_listing_reads_one_file_of_a_new_study_and_taking_reads_each_file_once(
+    tmp_path: Path, waiting: WaitingFiles, reads: Counter[str]
+) -> None:
+    for number in range(2000):
+        put(tmp_path, number, f"1.2.{number // 100}")
+    for _ in range(3):
+        waiting.refresh()
+    assert reads.total() == 20
+
+    stat = put(tmp_path, 9999, "1.2.stat", urgent=True)
+    waiting.refresh()
+    assert reads.total() == 21
+    taken = waiting.take(20, 2**20)
+    assert taken[0] == stat
+
+    while taken:
+        for path in taken:
+            path.unlink()
+        waiting.refresh()
+        taken = waiting.take(200, 2**20)
+    assert len(reads) == 2001
+    assert max(reads.values()) == 2, "of those that were read for the order of the studies"
+    assert reads.total() <= 2001 + 21
+
+
+def test_listing_of_many_studies_reads_a_limited_number_of_files(
+    tmp_path: Path, waiting: WaitingFiles, reads: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TURN_FILES", 10)
+    stat = [put(tmp_path, number, f"1.2.{number}", urgent=number == 99) for number in range(100)][-1]
+    waiting.refresh()
+    assert reads.total() == 10
+    assert waiting.take(20, 2**20)[0] == stat
+    assert len(waiting.studies) == 98, "two were taken: three quarters of a batch are for urgent files"
+
+
+def test_slow_listing_on_a_busy_machine_does_not_postpone_the_next_one(
+    tmp_path: Path, waiting: WaitingFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LISTING_SECONDS", 0.05)
+    names = module.received_in
+
+    def slow(inbox: Path) -> Iterator[str]:
+        time.sleep(0.2)
+        yield from names(inbox)
+
+    monkeypatch.setattr(module, "received_in", slow)
+    put(tmp_path, 1, "1.2.3")
+    waiting.refresh()
+    time.sleep(0.15)
+    assert waiting.is_due
+
+
+def test_long_study_does_not_delay_the_next_one(
+    tmp_path: Path, waiting: WaitingFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TURN_FILES", 10)
+    monkeypatch.setattr(module, "SHARDS", "".join(sorted({study_key("1.2.1")[0], study_key("1.2.2")[0]})))
+    long = [put(tmp_path, number, "1.2.1", urgent=True) for number in range(100)]
+    short = [put(tmp_path, 200, "1.2.2", urgent=True)]
+    waiting.refresh()
+    taken = [path for _ in range(5) for path in waiting.take(14, 2**20)]
+    assert short[0] in taken
+    assert len(taken) < len(long)
 
 
 def test_indexed_file_loses_the_tag(tmp_path: Path) -> None:
