@@ -178,16 +178,20 @@ def instances(session: Session, sop_instance_uids: Collection[str]) -> dict[str,
     return {row.sop_instance_uid: row for row in rows}
 
 
+def stored(session: Session, file_paths: Collection[str]) -> set[str]:
+    """Return those of these paths that are the file of an instance."""
+    return set(session.scalars(select(Instance.file_path).where(Instance.file_path == any_of(file_paths))))
+
+
 def quarantine(session: Session, file: Quarantined) -> None:
     """Insert the row of an acknowledged file that became no instance; repeating it changes nothing."""
     session.execute(insert(Quarantined).values(given(file)).on_conflict_do_nothing(index_elements=["file_path"]))
 
 
-def release(session: Session, file_paths: Collection[str]) -> None:
-    """Delete the rows of files in quarantine that the disk can read again: they become instances."""
-    session.execute(
-        delete(Quarantined).where(Quarantined.file_path == any_of(file_paths), Quarantined.reason == Reason.FILE_ERROR)
-    )
+def release(session: Session, file_paths: Collection[str]) -> set[str]:
+    """Delete the rows of files that the disk can read again, which become instances; return their paths."""
+    readable = Quarantined.file_path == any_of(file_paths), Quarantined.reason == Reason.FILE_ERROR
+    return set(session.scalars(delete(Quarantined).where(*readable).returning(Quarantined.file_path)))
 
 
 def late_arrivals(session: Session, study_id: uuid.UUID, revision: int) -> list[str]:

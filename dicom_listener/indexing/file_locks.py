@@ -24,27 +24,46 @@ REMEMBERED_SECONDS = 60.0
 _found_at: dict[str, float] = {}
 
 
+class Held:
+    """Files that this dispatcher indexes now, with or without a lock on each."""
+
+    def __init__(self) -> None:
+        self.paths: list[Path] = []
+        self._locked: set[Path] = set()
+        self._since = time.monotonic()
+
+    def is_exclusive(self, path: Path) -> bool:
+        """Return whether certainly no other dispatcher indexes the file: it is locked, and nobody ignores the lock."""
+        return path in self._locked and time.monotonic() - self._since < FROZEN_SECONDS
+
+    def lock(self, path: Path, locks: contextlib.ExitStack) -> None:
+        """Add the file unless another dispatcher indexes it; its lock ends with *locks*."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:  # the indexer reports it
+            self.paths.append(path)
+            return
+        locks.callback(os.close, descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._locked.add(path)
+        except BlockingIOError:
+            now = time.monotonic()
+            if now - _found_at.setdefault(path.name, now) <= FROZEN_SECONDS:
+                return
+        except OSError:  # a file system without locks
+            pass
+        self.paths.append(path)
+
+
 @contextlib.contextmanager
-def held(files: Iterable[Path]) -> Iterator[list[Path]]:
+def held(files: Iterable[Path]) -> Iterator[Held]:
     """Lock *files*; yields those that no other dispatcher indexes now. The others stay in the inbox."""
     now = time.monotonic()
     for name in [name for name, found_at in _found_at.items() if now - found_at > REMEMBERED_SECONDS]:
         del _found_at[name]
     with contextlib.ExitStack() as locks:
-        yield [path for path in files if _lock(path, locks)]
-
-
-def _lock(path: Path, locks: contextlib.ExitStack) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:  # the indexer reports it
-        return True
-    locks.callback(os.close, descriptor)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        now = time.monotonic()
-        return now - _found_at.setdefault(path.name, now) > FROZEN_SECONDS
-    except OSError:  # a file system without locks
-        pass
-    return True
+        found = Held()
+        for path in files:
+            found.lock(path, locks)
+        yield found

@@ -47,6 +47,9 @@ log = structlog.get_logger()
 BATCH = 200
 #: Bytes of one transaction's files, unless one is larger: two seconds of reading from a slow disk.
 BATCH_BYTES = 256 * 2**20
+#: Results after which the link of the file in the store, and one in quarantine, is not needed.
+COPIES = (Recorded.DUPLICATE, Recorded.CONFLICT)
+INSTANCES = (Recorded.NEW, Recorded.ALREADY_INDEXED, Recorded.DUPLICATE)
 #: Classes of SQLSTATE caused by a value: data exception, integrity, limits such as the size of an index row.
 VALUE_ERROR_CLASSES = frozenset(("22", "23", "54"))
 #: Seconds until a file that failed for a reason other than its values is tried again: a batch with it is slow.
@@ -92,26 +95,41 @@ class Indexer:
 
         Files that another dispatcher indexes now, or has removed, are skipped.
         """
-        with file_locks.held(files) as locked:
-            self._index(locked)
-        return len(locked)
+        with file_locks.held(files) as held:
+            self._index(held)
+        return len(held.paths)
 
-    def _index(self, files: Iterable[Path]) -> None:
-        read = self._examine(files)
+    def _index(self, held: file_locks.Held) -> None:
+        read = self._examine(held.paths)
         with transaction(self._url) as session:
-            self._release(session, read)
+            released = self._release(session, read)
             instances = [found for found in read.values() if isinstance(found, ReceivedInstance)]
             recorded = batches.record(session, instances)
             outcomes = {path: self._record(session, path, found, recorded) for path, found in read.items()}
         kept = self._repair({path: read[path] for path, outcome in outcomes.items() if outcome is Recorded.DUPLICATE})
-        for path, outcome in outcomes.items():
-            stored, is_unreadable = self.spool.stored_path(path), isinstance(read[path], Unreadable)
-            if outcome not in (Recorded.NEW, Recorded.ALREADY_INDEXED) and stored not in kept and not is_unreadable:
-                stored.unlink(missing_ok=True)
-            if is_unreadable and not os.path.lexists(self.spool.quarantined_path(path)):
+        unused = {self.spool.stored_path(path) for path, outcome in outcomes.items() if outcome in COPIES} - kept
+        unused |= self._left_over([path for path in read if outcomes[path] is None], held)
+        unused |= released - {self.spool.quarantined_path(path) for path in read if outcomes[path] not in INSTANCES}
+        for link in unused:
+            link.unlink(missing_ok=True)
+        for path, found in read.items():
+            if isinstance(found, Unreadable) and not os.path.lexists(self.spool.quarantined_path(path)):
                 self.unreadable.stay(path)
             else:
                 path.unlink(missing_ok=True)
+
+    def _left_over(self, files: Iterable[Path], held: file_locks.Held) -> set[Path]:
+        """Return the paths in the store of files that are no instances: an interrupted run read and linked them.
+
+        Without those that a row names, and those that another dispatcher could be indexing: the audit finds them.
+        """
+        paths = (self.spool.stored_path(path) for path in files if held.is_exclusive(path))
+        stored = {self._relative(path): path for path in paths if os.path.lexists(path)}
+        if not stored:
+            return set()
+        with transaction(self._url) as session:
+            named = lifecycle.stored(session, stored)
+        return {path for name, path in stored.items() if name not in named}
 
     def _examine(self, files: Iterable[Path]) -> dict[Path, Found]:
         """Read *files* and link the instances to their durable paths; without those that wait or have left the inbox.
@@ -124,11 +142,12 @@ class Indexer:
         )
         return {path: found for path, found in read.items() if not isinstance(found, Unreadable) or path in aside}
 
-    def _release(self, session: Session, read: dict[Path, Found]) -> None:
-        """Delete the quarantine rows of files that can be read again."""
+    def _release(self, session: Session, read: dict[Path, Found]) -> set[Path]:
+        """Delete the quarantine rows of files that can be read again; return the paths in quarantine of those."""
         readable = [path for path, found in read.items() if not isinstance(found, Unreadable)]
-        places = [place for path in readable for place in (path, self.spool.quarantined_path(path))]
-        lifecycle.release(session, [self._relative(place) for place in places])
+        aside = {self._relative(self.spool.quarantined_path(path)): path for path in readable}
+        released = lifecycle.release(session, [*map(self._relative, readable), *aside])
+        return {self.spool.quarantined_path(path) for name, path in aside.items() if name in released}
 
     def _repair(self, duplicates: dict[Path, Found]) -> set[Path]:
         """Repair the stored files of *duplicates* that are missing or damaged; return the paths that rows use now."""

@@ -18,6 +18,7 @@ from sqlalchemy import select, text
 from db.models import Instance, Quarantined, Study
 from db.session import transaction
 from db.studies.priority import HIGH, LOW, ROUTINE, STAT
+from deploy.operate import audit
 from dicom_listener.dicom.uids import STORAGE_COMMITMENT_PUSH_MODEL
 from dicom_listener.indexing import file_locks, headers, indexer, unreadable
 from dicom_listener.spool import file_meta
@@ -428,6 +429,52 @@ def test_file_that_another_dispatcher_indexed_after_a_disk_error_is_not_quaranti
     assert rows(settings, Quarantined) == []
     assert len(rows(settings, Instance)) == 1
     assert not odd.exists()
+
+
+@pytest.mark.parametrize("interrupted_at", ["before the commit", "after the commit"])
+def test_file_that_fails_after_an_interrupted_run_is_stored_only_if_it_has_a_row(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, interrupted_at: str
+) -> None:
+    def crash(*_: object, **__: object) -> None:
+        raise SystemExit
+
+    def fails(_: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    receive(settings, image())
+    step = {"before the commit": "db.studies.batches.record", "after the commit": "pathlib.Path.unlink"}[interrupted_at]
+    with monkeypatch.context() as patch:
+        patch.setattr(step, crash)
+        with pytest.raises(SystemExit):
+            indexer.run_once(settings)
+    monkeypatch.setattr(headers, "read_meta", fails)
+    indexer.run_once(settings)
+
+    stored = len(rows(settings, Instance))
+    assert stored == (interrupted_at == "after the commit")
+    assert files(settings) == {"inbox": 0, "store": stored, "quarantine": 1}
+    assert audit.check(settings) == []
+
+
+def test_link_in_the_store_stays_while_another_dispatcher_could_index_the_file(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    path = receive(settings, image())
+    os.link(path, Spool(settings.spool).stored_path(path))
+    with file_locks.held([path]), monkeypatch.context() as patch:
+        patch.setattr(file_locks, "FROZEN_SECONDS", -1.0)
+        patch.setattr(headers, "read_meta", fails)
+        indexer.run_once(settings)
+    assert files(settings) == {"inbox": 0, "store": 1, "quarantine": 1}
+
+    [found] = audit.check(settings)
+    assert audit.repair_violation(settings, found)
+    indexer.run_once(settings)
+    assert (len(rows(settings, Instance)), rows(settings, Quarantined)) == (1, [])
+    assert audit.check(settings) == []
 
 
 def test_file_that_can_be_read_again_leaves_quarantine(
