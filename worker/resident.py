@@ -147,18 +147,18 @@ def load_model(settings: Settings) -> ResidentModel:
     )
 
 
-def build_reference(folder: Path, settings: Settings, *, replace: bool = False) -> Imported:
+def build_reference(folder: Path, settings: Settings, *, replace: bool = False, admit: bool = False) -> Imported:
     """Load the configured checkpoint and index the cases of *folder* for it; see worker.reference_build.importing."""
     with _loaded(settings) as model:
-        return importing.build_reference(folder, model, settings, replace=replace)
+        return importing.build_reference(folder, model, settings, replace=replace, admit=admit)
 
 
 def import_reference(
-    folder: Path, settings: Settings, *, names: Collection[str] = (), readmit: bool = False
+    folder: Path, settings: Settings, *, names: Collection[str] = (), readmit: bool = False, admit: bool = False
 ) -> Imported:
     """Load the configured checkpoint and add cases of *folder* to its index; see worker.reference_build.importing."""
     with _loaded(settings) as model:
-        return importing.import_reference(folder, model, settings, names=names, readmit=readmit)
+        return importing.import_reference(folder, model, settings, names=names, readmit=readmit, admit=admit)
 
 
 @contextmanager

@@ -18,15 +18,19 @@ app = typer.Typer(cls=Group, no_args_is_help=True, help="Manage the reference ca
 Cases = Annotated[Path, typer.Argument(help="Folder with cases.jsonl and its DICOM files.")]
 
 
+Admit = Annotated[bool, typer.Option("--admit", help="Index cases although report and images disagree.")]
+
+
 @app.command("build", cls=Command)
 def build(
     folder: Cases,
     replace: Annotated[bool, typer.Option("--replace", help="Replace an index that has more cases.")] = False,
+    admit: Admit = False,
 ) -> None:
     """Index the cases of a folder for the configured checkpoint; measure how well it reads each kind of study."""
     from worker.resident import build_reference
 
-    _print(build_reference(folder, process_settings(), replace=replace), "indexed")
+    _print(build_reference(folder, process_settings(), replace=replace, admit=admit), "indexed")
 
 
 @app.command("add", cls=Command)
@@ -34,17 +38,19 @@ def add(
     folder: Cases,
     cases: Annotated[list[str], typer.Argument(help="Names of cases in cases.jsonl.")],
     readmit: Annotated[bool, typer.Option("--readmit", help="Add them although they were removed before.")] = False,
+    admit: Admit = False,
 ) -> None:
     """Add cases of a folder to the index, without building it again."""
     from worker.resident import import_reference
 
-    _print(import_reference(folder, process_settings(), names=cases, readmit=readmit), "added")
+    _print(import_reference(folder, process_settings(), names=cases, readmit=readmit, admit=admit), "added")
 
 
 @app.command("import", cls=Command)
 def import_(
     folder: Cases,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed from the reports.")] = False,
+    admit: Admit = False,
 ) -> None:
     """Add all cases of a folder to the index; show what is removed from their reports."""
     if dry_run:
@@ -54,7 +60,7 @@ def import_(
         return
     from worker.resident import import_reference
 
-    _print(import_reference(folder, process_settings()), "added")
+    _print(import_reference(folder, process_settings(), admit=admit), "added")
 
 
 @app.command("remove", cls=Command)

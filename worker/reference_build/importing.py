@@ -14,6 +14,7 @@ from db.session import transaction
 from worker.findings.labeller import finding_names
 from worker.images.study import StoredInstance, images_of
 from worker.pipeline.pipeline import Pipeline, StudyToReport
+from worker.reference_build.agreement import disagreements
 from worker.reference_build.publishing import add, exclusive, new_directory, publish
 from worker.retrieval.admission import cleaned
 from worker.retrieval.build import EncodedCase, Steps, archived, build
@@ -24,7 +25,7 @@ from worker.retrieval.validation import held_out, kind_of, measured
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from db.settings import Settings
     from worker.model.resident_model import ResidentModel
     from worker.retrieval.admission import Removed
+    from worker.retrieval.archive import ArchivedCase
     from worker.retrieval.case_files import Case, CaseFile, Owner
 
     PatchTokens = Callable[[Sequence[npt.NDArray[Any]]], npt.NDArray[Any]]
@@ -45,36 +47,45 @@ class Imported(NamedTuple):
     removed: list[str]
 
 
-def build_reference(folder: Path, model: ResidentModel, settings: Settings, *, replace: bool = False) -> Imported:
+def build_reference(
+    folder: Path, model: ResidentModel, settings: Settings, *, replace: bool = False, admit: bool = False
+) -> Imported:
     """Index the cases of *folder* and make the snapshot the current one of *model*.
 
     A folder that was indexed before updates its rows. Raises ConfigurationError if no case could be indexed, or if the
-    current index is larger and is not to be *replaced*.
+    current index is larger and is not to be *replaced*. *admit*: although report and images disagree.
     """
     with exclusive(settings):
         if not replace:
             _check_size(folder, model.digest, settings)
-        importing = _Import(folder, model, settings)
+        importing = _Import(folder, model, settings, admit=admit)
         directory = new_directory()
         indexed, excluded = build(
             folder, settings.operations.data_dir / directory, importing.steps(), model_digest=model.digest
         )
         publish(settings, directory, model.digest)
-    return Imported(indexed, excluded, importing.removed)
+    return Imported(indexed, excluded + importing.set_aside, importing.removed)
 
 
 def import_reference(
-    folder: Path, model: ResidentModel, settings: Settings, *, names: Collection[str] = (), readmit: bool = False
+    folder: Path,
+    model: ResidentModel,
+    settings: Settings,
+    *,
+    names: Collection[str] = (),
+    readmit: bool = False,
+    admit: bool = False,
 ) -> Imported:
     """Add the cases of *folder*, or those with *names*, to the current index of *model*.
 
-    Raises ConfigurationError if there is no index, or no case with such a name. *readmit*: although they were erased.
+    Raises ConfigurationError if there is no index, or no case with such a name. *readmit*: although they were erased;
+    *admit*: although report and images disagree.
     """
     cases = [case for case in read_cases(folder) if not names or case.case_id in names]
     if missing := set(names) - {case.case_id for case in cases}:
         raise ConfigurationError(f"no case {', '.join(sorted(missing))} in {folder}")
     with exclusive(settings):
-        importing = _Import(folder, model, settings, readmit=readmit)
+        importing = _Import(folder, model, settings, readmit=readmit, admit=admit)
         added, excluded, steps = [], list[str](), importing.steps()
         for case in cases:
             try:
@@ -82,8 +93,8 @@ def import_reference(
             except NotReportable as problem:
                 excluded.append(f"{case.case_id}: {problem.detail}")
         if added:
-            add(settings, model.digest, added)
-    return Imported(len(added), excluded, importing.removed)
+            add(settings, model.digest, added, steps.disagreeing)
+    return Imported(len(added) - len(importing.set_aside), excluded + importing.set_aside, importing.removed)
 
 
 def removals(folder: Path) -> list[str]:
@@ -109,19 +120,24 @@ def _check_size(folder: Path, model_digest: str, settings: Settings) -> None:
 class _Import:
     """The steps of an import from a folder, and what was removed from its reports."""
 
-    def __init__(self, folder: Path, model: ResidentModel, settings: Settings, *, readmit: bool = False) -> None:
+    def __init__(
+        self, folder: Path, model: ResidentModel, settings: Settings, *, readmit: bool = False, admit: bool = False
+    ) -> None:
         self._folder = folder
         self._model = model
         self._settings = settings
         self._readmit = readmit
+        self._admit = admit
         self.removed: list[str] = []
-        #: Kind and patient of each stored case.
-        self._stored: list[tuple[Case, str, str]] = []
+        #: A line for each case whose report and images disagree.
+        self.set_aside: list[str] = []
+        #: Kind and patient of each stored case, by id.
+        self._stored: dict[str, tuple[Case, str, str]] = {}
 
     def steps(self) -> Steps:
         """Return the steps of a build."""
         encode = case_encoder(self._model.patch_tokens, images_per_case=self._settings.model.images_per_study)
-        return Steps(encode, finding_names, self._store, self._clean, self._measure)
+        return Steps(encode, finding_names, self._store, self._clean, self._disagreeing, self._measure)
 
     def _clean(self, case: Case) -> Case:
         report, removed = cleaned(case.report)
@@ -147,20 +163,28 @@ class _Import:
             if reference.erased(session, {*known, owner.patient_hash}):
                 raise NotReportable(Reason.ERASED_CASE, "this case, its patient or its images were erased")
             case_id = reference.add_case(session, row)
-        self._stored.append((case, kind_of(row.modality, encoded.body_part), owner.patient_hash or case.case_id))
+        kind = kind_of(row.modality, encoded.body_part)
+        self._stored[str(case_id)] = (case, kind, owner.patient_hash or case.case_id)
         return case_id
+
+    def _disagreeing(self, cases: Iterable[ArchivedCase]) -> dict[str, str]:
+        found = {} if self._admit else disagreements(cases)
+        own = {case_id: reason for case_id, reason in found.items() if case_id in self._stored}
+        self.set_aside += [f"{self._stored.pop(case_id)[0].case_id}: {reason}" for case_id, reason in own.items()]
+        return own
 
     def _measure(self) -> dict[str, Any]:
         """Measure how well the model reads each kind of case, without similar cases."""
-        _, kinds, owners = zip(*self._stored, strict=True) if self._stored else ((), (), ())
+        stored = list(self._stored.values())
+        _, kinds, owners = zip(*stored, strict=True) if stored else ((), (), ())
         chosen = held_out(kinds, owners, self._settings.retrieval.validation_cases)
         marked = self._settings.retrieval.model_copy(update={"not_validated": "mark"})
         settings = self._settings.model_copy(update={"retrieval": marked})
         pipeline = Pipeline(self._model, None, lambda _: {}, settings)
         # As many at once as the engine has slots.
         with ThreadPoolExecutor(self._settings.queue.worker_slots) as threads:
-            texts = list(threads.map(lambda number: self._text(pipeline, self._stored[number][0]), chosen))
-        pairs = [(self._stored[number], text) for number, text in zip(chosen, texts, strict=True) if text is not None]
+            texts = list(threads.map(lambda number: self._text(pipeline, stored[number][0]), chosen))
+        pairs = [(stored[number], text) for number, text in zip(chosen, texts, strict=True) if text is not None]
         results = measured((kind, case.report, text) for (case, kind, _), text in pairs)
         return {"validation": {kind: result.figures() for kind, result in results.items()}}
 

@@ -6,6 +6,7 @@ import datetime as dt
 import fcntl
 import shutil
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from db import reference
@@ -13,10 +14,10 @@ from db.errors import ConfigurationError
 from db.session import transaction
 from worker.retrieval import changes
 from worker.retrieval.index import ReferenceIndex
-from worker.retrieval.snapshot import read_manifest
+from worker.retrieval.snapshot import archive_beside, read_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from db.settings import Settings
     from worker.retrieval.archive import ArchivedCase
@@ -58,13 +59,37 @@ def publish(settings: Settings, directory: str, model_digest: str, *, keep: int 
         shutil.rmtree(data / name, ignore_errors=True)
 
 
-def add(settings: Settings, model_digest: str, cases: Sequence[ArchivedCase]) -> None:
-    """Add cases to the current snapshot of a checkpoint; raises ConfigurationError if it has none."""
+def add(
+    settings: Settings,
+    model_digest: str,
+    cases: Sequence[ArchivedCase],
+    disagreeing: Callable[[Iterable[ArchivedCase]], Mapping[str, str]],
+) -> dict[str, str]:
+    """Add cases to the current snapshot of a checkpoint; return id and reason of those that are set aside instead.
+
+    *disagreeing* returns id and reason of cases whose report and images disagree. Raises ConfigurationError if there is
+    no snapshot.
+    """
     data = settings.operations.data_dir
     with transaction(settings.database()) as session:
         current = reference.current_snapshot(session, model_digest)
     if current is None:
         raise ConfigurationError("this checkpoint has no reference index yet: build one with `prelim index build`")
-    directory = new_directory()
-    changes.add_cases(data / current.directory, data / directory, cases, model_digest=model_digest)
+    previous, directory = data / current.directory, new_directory()
+    archive = archive_beside(previous, model_digest)
+    new = {one.case.case_id: one for one in cases}
+    others = (case_id for case_id in ReferenceIndex(previous, model_digest=model_digest).case_ids())
+    known = (archive.read(case_id) for case_id in others if case_id not in new)
+    found = disagreeing(chain(known, cases))
+    aside = {case_id: reason for case_id, reason in found.items() if case_id in new}
+    agreeing = [one for case_id, one in new.items() if case_id not in aside]
+    for case_id in aside:
+        archive.write(new[case_id])
+    changes.add_cases(previous, data / directory, agreeing, model_digest=model_digest, set_aside=aside)
+    # One that was indexed before has a new report.
+    smaller = new_directory()
+    if changes.remove_cases(data / directory, data / smaller, list(aside), model_digest=model_digest):
+        shutil.rmtree(data / directory)
+        directory = smaller
     publish(settings, directory, model_digest)
+    return aside

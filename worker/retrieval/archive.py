@@ -120,12 +120,6 @@ class CaseArchive:
         if self._directory.exists() and not any(self._directory.iterdir()):
             self._directory.rmdir()
 
-    def keep_only(self, case_ids: Collection[str]) -> None:
-        """Delete the files of all other cases."""
-        for path in self._directory.glob("*.npz"):
-            if path.stem not in case_ids:
-                path.unlink(missing_ok=True)
-
     def _path(self, case_id: str) -> Path:
         return self._directory / f"{case_id}.npz"
 

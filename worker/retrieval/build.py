@@ -14,11 +14,11 @@ from rich.progress import track
 from db.errors import ConfigurationError, NotReportable, Reason
 from worker.retrieval.archive import ArchivedCase, IndexedCase
 from worker.retrieval.case_files import files_of, owner_of, read_cases
-from worker.retrieval.snapshot import writing
+from worker.retrieval.snapshot import SET_ASIDE, writing
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -55,6 +55,8 @@ class Steps:
     store: Callable[[Case, EncodedCase, Owner], uuid.UUID]
     #: Returns the case as it may be quoted (worker.retrieval.admission).
     clean: Callable[[Case], Case] = lambda case: case
+    #: Returns id and reason of the cases whose report and images disagree; they are not indexed.
+    disagreeing: Callable[[Iterable[ArchivedCase]], dict[str, str]] = lambda _: {}
     #: Returns the figures to keep with the snapshot, once all cases are stored.
     measure: Callable[[], dict[str, Any]] = dict
 
@@ -75,8 +77,10 @@ def build(folder: Path, directory: Path, steps: Steps, *, model_digest: str) -> 
                 indexed += 1
         if not indexed:
             raise ConfigurationError(f"no usable case in {folder}: first exclusion: {excluded[0]}")
-        excluded += snapshot.write(steps.measure())
-    return indexed, excluded
+        disagreeing = steps.disagreeing(snapshot.cases())
+        snapshot.leave_out(disagreeing)
+        excluded += snapshot.write(steps.measure() | {SET_ASIDE: disagreeing})
+    return indexed - len(disagreeing), excluded
 
 
 def archived(folder: Path, case: Case, steps: Steps) -> ArchivedCase:

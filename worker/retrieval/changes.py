@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from db.studies.modalities import family_of
 from worker.retrieval.families import Family, Partition, case_vector, fit_family
-from worker.retrieval.snapshot import appearing, archive_beside, read_family, read_manifest, write_families
+from worker.retrieval.snapshot import SET_ASIDE, appearing, archive_beside, read_family, read_manifest, write_families
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from worker.retrieval.archive import ArchivedCase, CaseArchive
 
 
-def add_cases(previous: Path, directory: Path, cases: Sequence[ArchivedCase], *, model_digest: str) -> None:
+def add_cases(
+    previous: Path,
+    directory: Path,
+    cases: Sequence[ArchivedCase],
+    *,
+    model_digest: str,
+    set_aside: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Write the snapshot *directory*: *previous* and *cases*, under its statistics.
 
-    A family that could not be searched before is fitted. A case that is there already is replaced.
+    A family that could not be searched before is fitted. A case that is there already is replaced. *set_aside* has id
+    and reason of cases that are named in the figures instead.
     """
     manifest, archive = read_manifest(previous, model_digest), archive_beside(directory, model_digest)
     of_family: dict[str, list[ArchivedCase]] = defaultdict(list)
@@ -33,6 +42,9 @@ def add_cases(previous: Path, directory: Path, cases: Sequence[ArchivedCase], *,
         entry = manifest["modalities"].get(name)
         family = read_family(previous, entry, changed=True) if entry else Family(None)
         changed[name] = _with_cases(family, added, archive)
+    known = manifest["figures"].get(SET_ASIDE, {})
+    left = {case_id: reason for case_id, reason in known.items() if case_id not in {c.case.case_id for c in cases}}
+    manifest["figures"] = manifest["figures"] | {SET_ASIDE: left | dict(set_aside)}
     _write(previous, directory, manifest, changed)
 
 

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     Vectors = npt.NDArray[np.float32]
 
 MANIFEST = "snapshot.json"
+#: Key of the figures that hold id and reason of each case whose report and images disagree.
+SET_ASIDE = "set_aside"
 #: Version of the file format; other versions must be built again.
 FORMAT = 2
 
@@ -72,9 +74,18 @@ class SnapshotWriter:
         """Delete the files of cases that were added for the first time."""
         self._archive.delete(self._new)
 
+    def cases(self) -> Iterator[ArchivedCase]:
+        """Read the cases that were added."""
+        return (self._archive.read(case_id) for case_ids in self._cases.values() for case_id in case_ids)
+
+    def leave_out(self, case_ids: Collection[str]) -> None:
+        """Keep cases out of the index; their files stay, for the digests of their images if they are erased."""
+        for name, known in self._cases.items():
+            self._cases[name] = [case_id for case_id in known if case_id not in case_ids]
+
     def write(self, figures: dict[str, Any] | None = None) -> list[str]:
         """Fit each family and write its files; returns a message for each that cannot be searched."""
-        families = {name: fit_family(self._archive, case_ids) for name, case_ids in self._cases.items()}
+        families = {name: fit_family(self._archive, case_ids) for name, case_ids in self._cases.items() if case_ids}
         write_families(self._partial, families, model_digest=self._model_digest, figures=figures or {})
         return [
             f"{name}: not searchable with a single image; add reference cases of this modality"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import time
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from rich.console import Console
 from sqlalchemy import select
 
 from db import reference
@@ -16,11 +18,14 @@ from db.errors import ConfigurationError
 from db.models import ReferenceCase
 from db.session import transaction
 from db.settings import Settings
+from deploy.operate import index_info
 from tests.unit.worker.fakes import FakeModel
 from worker.phantoms.datasets import write_reference_cases
 from worker.reference_build.erasing import erase, faults
 from worker.reference_build.importing import build_reference, import_reference, removals
+from worker.reference_build.publishing import add
 from worker.resident import Resident
+from worker.retrieval.snapshot import archive_beside
 
 if TYPE_CHECKING:
     import uuid
@@ -131,6 +136,29 @@ def test_a_removed_case_is_readmitted_only_on_request(site: Settings, tmp_path: 
 
     assert again.indexed == 1
     assert "00002" in names(site)
+
+
+def test_a_case_whose_report_and_images_disagree_is_listed_and_indexed_on_request(
+    site: Settings, tmp_path: Path
+) -> None:
+    wrong = str(case_id(site, "00002"))
+    with transaction(site.database()) as session:
+        current = reference.current_snapshots(session)[0].directory
+    case = archive_beside(tmp_path / current, MODEL.digest).read(wrong)
+
+    add(site, MODEL.digest, [case], lambda cases: {one.case.case_id: "they disagree" for one in cases if one is case})
+
+    assert wrong not in served(site)._current_index().case_ids()  # type: ignore[union-attr]
+    assert any("00002: they disagree" in line for line in shown(site))
+    import_reference(tmp_path / "first", MODEL, site, names=["00002"], admit=True)  # type: ignore[arg-type]
+    assert wrong in served(site)._current_index().case_ids()  # type: ignore[union-attr]
+    assert not any("disagree" in line for line in shown(site))
+
+
+def shown(settings: Settings) -> list[str]:
+    console = Console(file=io.StringIO(), width=200)
+    index_info.show(settings, console)
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined, no-any-return]
 
 
 def test_a_smaller_folder_replaces_the_index_only_on_request(site: Settings, tmp_path: Path) -> None:
