@@ -49,7 +49,7 @@ def _finding(finding: GroundedFinding, cases: dict[int, EvidenceLine], *, region
     same = ("name", "side", "zone", "size", "certainty", "start", "end", "verdict", "log_prob")
     return Finding(
         **{name: getattr(finding, name) for name in same},
-        flagged=is_flagged(finding.certainty, finding.verdict),
+        flagged=is_flagged(finding.certainty, finding.verdict, finding.cited),
         in_image=finding.in_image and _in_image(finding.in_image, regions=regions),
         affirmed_by=_cited(finding, cases, "affirms"),
         denied_by=_cited(finding, cases, "denies"),

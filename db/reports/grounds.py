@@ -14,7 +14,7 @@ from db.states import Calibration, Verdict
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from sqlalchemy.orm import Session
 
@@ -92,14 +92,16 @@ class Grounds:
     calibration: Calibration = Calibration.UNCALIBRATED
 
 
-def is_flagged(certainty: str, verdict: Verdict) -> bool:
+def is_flagged(certainty: str, verdict: Verdict, cited: Sequence[CitedSentence] = ()) -> bool:
     """Return whether the reader must check a finding first.
 
     An affirmed one that the image shows and no case affirms is not flagged, because a case never makes a finding more
-    certain; its verdict says so in words. A denial is flagged only if something speaks against it.
+    certain; its verdict says so in words. One that is not measurable is flagged unless a case affirms it. A denial is
+    flagged only if something speaks against it.
     """
-    against = verdict in (Verdict.UNSUPPORTED, Verdict.CONTRADICTED)
-    return against or (certainty != "absent" and verdict == Verdict.NOT_MEASURABLE)
+    if verdict == Verdict.NOT_MEASURABLE:
+        return certainty != "absent" and all(case.stance != "affirms" for case in cited)
+    return verdict in (Verdict.UNSUPPORTED, Verdict.CONTRADICTED)
 
 
 def without_words(grounds: Grounds, ranks: Collection[int]) -> Grounds:

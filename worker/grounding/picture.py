@@ -60,7 +60,10 @@ class Picture:
     """
 
     labels: Sequence[str] = ()
+    #: nan for a label that is not measurable.
     thresholds: Sequence[float] = ()
+    #: Infinite for a label that is never listed as omitted.
+    omission_thresholds: Sequence[float] = ()
     shares: npt.NDArray[np.float32] | None = None
     images: Sequence[int] = ()
 
@@ -74,13 +77,14 @@ class Picture:
         return max(scores, key=lambda one: one.score - one.threshold, default=None)
 
     def omitted(self, labels: Collection[Label]) -> list[PictureScore]:
-        """Return the labels that the image shows and the text, which says *labels*, does not mention."""
-        return [score for score in self._all() if score.shown and not any(_mentions(one, score) for one in labels)]
+        """Return the labels that the image reliably shows and the text, which says *labels*, does not mention."""
+        return [score for score in self._reliable() if not any(_mentions(one, score) for one in labels)]
 
-    def _all(self) -> Iterator[PictureScore]:
-        for label in self.labels:
+    def _reliable(self) -> Iterator[PictureScore]:
+        for label, least in zip(self.labels, self.omission_thresholds, strict=True):
             finding, _, side = label.rpartition(" ")
-            if score := self._of(finding, side):
+            score = self._of(finding, side)
+            if score and score.score >= least:
                 yield score
 
     def _of(self, finding: str, side: str) -> PictureScore | None:
@@ -88,6 +92,8 @@ class Picture:
         if self.shares is None or not len(self.shares) or label not in self.labels:
             return None
         column = list(self.labels).index(label)
+        if math.isnan(self.thresholds[column]):
+            return None
         of_image = self.shares[:, :, column]
         most = int(of_image.sum(axis=1).argmax())
         shares = tuple(round(float(share), 4) for share in of_image[most])

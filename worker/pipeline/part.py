@@ -44,8 +44,9 @@ class Part:
         labels, ood = self.retrieval.labels, self.retrieval.ood
         if labels is None or ood is None:
             return Picture()
-        names, thresholds, shares = labels
-        return Picture(names, thresholds.tolist(), shares, [self.images.first + index for index in ood.in_distribution])
+        thresholds, omissions = labels.thresholds.tolist(), labels.omission_thresholds.tolist()
+        images = [self.images.first + index for index in ood.in_distribution]
+        return Picture(labels.names, thresholds, omissions, labels.shares, images)
 
     def provenance(self) -> dict[str, Any]:
         """Return what reproduces the text of the part; keys are published by the API: stable."""

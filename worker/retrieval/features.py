@@ -75,8 +75,10 @@ class FeatureStats:
     images: int
     weights: Array
     label_names: tuple[str, ...] = ()
-    #: Score that separates reference patients with a label from those without it; not certified.
+    #: Scores that separate reference patients with a label from those without it, and that suggest an omission
+    #: (worker.retrieval.label_regression); not certified.
     label_thresholds: Array = field(default_factory=lambda: np.zeros(0, np.float32))
+    omission_thresholds: Array = field(default_factory=lambda: np.zeros(0, np.float32))
     part_detectors: Mapping[str, OodDetector] = field(default_factory=dict)
 
     @classmethod
@@ -106,10 +108,11 @@ class FeatureStats:
             raise ConfigurationError("too few reference images: each modality needs two or more")
         mean, std = moments.mean.astype(np.float32), moments.std().astype(np.float32)
         features = [((layer.astype(np.float32) - mean[-1]) / std[-1]).ravel() for layer in last_layers]
-        names, weights, thresholds = ridge_regression(features, labels, [origin.owner for _, origin in known])
+        fitted = ridge_regression(features, labels, [origin.owner for _, origin in known])
         known += [(_ood_tokens(reduced_tokens(view[None]))[0], origin) for view, origin in views]
         detector, parts = _fit_detector(known), _part_detectors(known)
-        return cls(mean, std, detector, moments.count, weights, names, thresholds, parts)
+        thresholds = fitted.thresholds, fitted.omission_thresholds
+        return cls(mean, std, detector, moments.count, fitted.weights, fitted.names, *thresholds, parts)
 
     @property
     def threshold(self) -> float:
@@ -163,6 +166,7 @@ class FeatureStats:
         arrays["parts"] = np.array([*self.part_detectors], np.str_)
         arrays["labels"] = np.array(self.label_names, np.str_)
         arrays["label_thresholds"] = self.label_thresholds
+        arrays["omission_thresholds"] = self.omission_thresholds
         np.savez(path, mean=self.mean, spread=self.std, weights=self.weights, pictures=self.images, **arrays)
 
     @classmethod
@@ -173,9 +177,10 @@ class FeatureStats:
                 part_detectors = {
                     str(part): _detector(stored, f"part{number}") for number, part in enumerate(stored["parts"])
                 }
-                names, thresholds = tuple(map(str, stored["labels"])), stored["label_thresholds"]
+                names = tuple(map(str, stored["labels"]))
+                thresholds = stored["label_thresholds"], stored["omission_thresholds"]
                 statistics = stored["mean"], stored["spread"], _detector(stored, "gate"), int(stored["pictures"])
-                return cls(*statistics, stored["weights"], names, thresholds, part_detectors)
+                return cls(*statistics, stored["weights"], names, *thresholds, part_detectors)
         except (OSError, KeyError, ValueError) as error:
             raise ConfigurationError(f"unreadable file {path.name}: build the reference index again") from error
 

@@ -105,7 +105,8 @@ class ReferenceIndex:
             return None
         # Image by image: see case_vector.
         shares = [family.stats.label_shares(tokens[row : row + 1]) for row in range(len(tokens))]
-        return LabelScores(family.stats.label_names, family.stats.label_thresholds, np.concatenate(shares))
+        thresholds = family.stats.label_thresholds, family.stats.omission_thresholds
+        return LabelScores(family.stats.label_names, *thresholds, np.concatenate(shares))
 
     def search(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,29 +19,40 @@ if TYPE_CHECKING:
 RIDGE = 0.05
 #: Labels of fewer images are ignored: the direction would describe one patient.
 MIN_IMAGES_PER_LABEL = 3
-#: Shares of the reference patients without a label and with it whose scores its threshold lies between. Measured on 400
-#: chest phantoms beside 480 reference chests: of 574 findings 97.9 % are above it, of absent ones 0.5 %. The point of
-#: the highest sum of sensitivity and specificity has 97.6 % and 0.9 %.
+#: Labels of fewer patients have no threshold, and below the second number none for omissions: nobody knows how low the
+#: score of the next patient may be. Of the findings of 217 fresh phantoms 61 % reach their threshold if fewer than 5
+#: reference patients have the label, 93 % with 5 to 7, 98 % with more; of absent ones 4, 9 and 0.6 %
+#: (docs/measurements/2026-11-28-marks.md).
+MIN_PATIENTS_PER_LABEL, MIN_PATIENTS_FOR_OMISSIONS = 5, 8
+#: Shares of the reference patients without a label and with it whose scores its threshold lies between.
 MOST_WITHOUT, MOST_WITH = 0.95, 0.90
+#: Share of the reference patients above the threshold for omissions that must have the label.
+MIN_PRECISION = 0.95
 
 
 class LabelScores(NamedTuple):
-    """Labels of a reference set, the threshold of each and the shares of the patches in its score.
+    """Labels of a reference set, their thresholds as in Regression, and the shares of the patches in each score.
 
     *shares* is [images, patches, labels], float32.
     """
 
     names: tuple[str, ...]
     thresholds: Array
+    omission_thresholds: Array
     shares: Array
 
 
 class Regression(NamedTuple):
-    """Labels of a ridge regression, its weights [features, labels] and the threshold of each label's score."""
+    """Labels of a ridge regression, its weights [features, labels] and the thresholds of each label's score.
+
+    A score below *thresholds* speaks against the finding; nan if too few patients have it. A score that reaches
+    *omission_thresholds* suggests a finding that a text does not mention; infinite if none does so reliably.
+    """
 
     names: tuple[str, ...]
     weights: Array
     thresholds: Array
+    omission_thresholds: Array
 
 
 def ridge_regression(features: Sequence[Array], labels: Sequence[Collection[str]], owners: Sequence[str]) -> Regression:
@@ -49,7 +61,7 @@ def ridge_regression(features: Sequence[Array], labels: Sequence[Collection[str]
     counts = Counter(name for names in fitted for name in set(names))
     names = sorted(name for name, count in counts.items() if count >= MIN_IMAGES_PER_LABEL)
     if not names:
-        return Regression((), np.zeros((0, 0), np.float32), np.zeros(0, np.float32))
+        return Regression((), np.zeros((0, 0), np.float32), *np.zeros((2, 0), np.float32))
     inputs = np.stack(features)
     present = np.array([[name in image for name in names] for image in fitted])
     targets = present.astype(np.float32) - present.mean(axis=0, dtype=np.float32)
@@ -68,11 +80,18 @@ def ridge_regression(features: Sequence[Array], labels: Sequence[Collection[str]
     # As a study is scored: by the image that shows the label most. A label need not be visible in all of its images.
     highest = np.stack([predicted[own].max(axis=0) for own in rows]) / unit
     with_label = np.stack([present[own].any(axis=0) for own in rows])
-    thresholds = [_separating(scores, has) for scores, has in zip(highest.T, with_label.T, strict=True)]
-    return Regression(tuple(names), weights, np.array(thresholds, np.float32))
+    thresholds = [_thresholds(scores, has) for scores, has in zip(highest.T, with_label.T, strict=True)]
+    return Regression(tuple(names), weights, *np.array(thresholds, np.float32).T)
 
 
-def _separating(scores: npt.NDArray[np.floating], has: npt.NDArray[np.bool_]) -> float:
-    """Return the score midway between nearly all patients without a label and nearly all patients with it."""
-    without = scores[~has] if not has.all() else scores
-    return float((np.quantile(without, MOST_WITHOUT) + np.quantile(scores[has], 1 - MOST_WITH)) / 2)
+def _thresholds(scores: npt.NDArray[np.floating], has: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """Return the threshold of a label and that for omissions; *scores* of patients, each scored without itself."""
+    if min(has.sum(), (~has).sum()) < MIN_PATIENTS_PER_LABEL:
+        return math.nan, math.inf
+    without, low = scores[~has], np.quantile(scores[has], 1 - MOST_WITH)
+    threshold = float(np.quantile(without, MOST_WITHOUT) + low) / 2
+    # Most findings that a text leaves out are absent: only scores beyond those of all patients without the label tell.
+    higher = max(threshold, float(without.max() + low) / 2)
+    above = has[scores >= higher]
+    reliable = has.sum() >= MIN_PATIENTS_FOR_OMISSIONS and above.any() and above.mean() >= MIN_PRECISION
+    return threshold, higher if reliable else math.inf

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TEXT = "Findings: Left pleural effusion. Right pleural effusion. Impression: No effusion."
 SHARES = np.zeros((1, 4, 2), np.float32)
 SHARES[0, 1] = 2.0, 0.5
-LABELS = LabelScores(("pleural effusion left", "pleural effusion right"), np.ones(2, np.float32), SHARES)
+LABELS = LabelScores(("pleural effusion left", "pleural effusion right"), *np.ones((2, 2), np.float32), SHARES)
 
 
 def findings(draft: Draft) -> list[GroundedFinding]:

@@ -33,7 +33,7 @@ BODY_PARTS = {"chest": "CHEST", "ct": "HEAD", "mr": "HEAD", "retina": "EYE", "en
 def draft(findings: str, impression: str, *, quoted: Sequence[str] | None = None, **facts: Any) -> DraftPart:
     """A part whose findings are grounded in *quoted* reports and in an image that shows what *facts* say."""
     labels = [f"{name} {side}" for name, side in facts.get("in_image", ())]
-    picture = Picture(labels, [1.0] * len(labels), np.ones((1, 4, len(labels)), np.float32), [1])
+    picture = Picture(labels, [1.0] * len(labels), [1.0] * len(labels), np.ones((1, 4, len(labels)), np.float32), [1])
     cases = [QuotedReport(rank, sentences(text)) for rank, text in enumerate(quoted or (), start=1)]
     (grounds,) = grounds_by_part([PartOfReport("", findings, impression, cases, picture)], findings, impression)
     stated = [finding for sentence in grounds.sentences for finding in sentence.findings]

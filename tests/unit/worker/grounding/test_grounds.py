@@ -90,7 +90,7 @@ def test_every_finding_has_its_cases_its_score_and_its_verdict() -> None:
     labels = ("pleural effusion left", "pneumothorax left")
     shares = np.zeros((1, 4, 2), np.float32)
     shares[0, 3, 0] = 3.0
-    picture = Picture(labels, (1.0, 1.0), shares, [1])
+    picture = Picture(labels, (1.0, 1.0), (1.0, 1.0), shares, [1])
     reports = [QuotedReport(1, sentences("There is a left pleural effusion. No pneumothorax."))]
     part = PartOfReport("CHEST", FINDINGS, IMPRESSION, reports, picture)
 
@@ -114,7 +114,7 @@ def test_without_an_index_nothing_is_measurable_and_nothing_omitted() -> None:
 
 
 def test_what_the_image_shows_beside_the_text_is_omitted() -> None:
-    picture = Picture(("nodule right",), (1.0,), np.full((1, 4, 1), 0.5, np.float32), [1])
+    picture = Picture(("nodule right",), (1.0,), (1.0,), np.full((1, 4, 1), 0.5, np.float32), [1])
 
     (omitted,) = grounds([PartOfReport("CHEST", FINDINGS, "", picture=picture)], FINDINGS, "").omitted
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -11,10 +13,14 @@ from worker.grounding.picture import Box, Picture, region
 LABELS = ("cardiomegaly ", "pleural effusion left", "pleural effusion right")
 
 
-def picture(*scores: tuple[float, float, float], thresholds: tuple[float, float, float] = (1, 1, 1)) -> Picture:
+def picture(
+    *scores: tuple[float, float, float],
+    thresholds: tuple[float, float, float] = (1, 1, 1),
+    omissions: tuple[float, float, float] = (1, 1, 1),
+) -> Picture:
     """Images of four patches, each with a quarter of the score of each label, numbered from 3."""
     shares = np.repeat(np.array(scores, np.float32)[:, None] / 4, 4, axis=1)
-    return Picture(LABELS, thresholds, shares, [3 + number for number in range(len(scores))])
+    return Picture(LABELS, thresholds, omissions, shares, [3 + number for number in range(len(scores))])
 
 
 def test_score_is_that_of_the_image_that_shows_the_finding_most() -> None:
@@ -48,6 +54,20 @@ def test_what_the_image_shows_and_the_text_does_not_mention_is_omitted() -> None
     assert [(score.finding, score.side) for score in omitted] == [("pleural effusion", "right")]
     assert not shown.omitted([Label("cardiomegaly"), Label("pleural effusion")])
     assert not picture((0.5, 0.5, 0.5)).omitted([])
+
+
+def test_only_a_reliable_score_is_listed_as_omitted() -> None:
+    shown = picture((2, 2, 2), omissions=(3, 2, math.inf))
+
+    assert [(score.finding, score.side) for score in shown.omitted([])] == [("pleural effusion", "left")]
+
+
+def test_label_without_a_threshold_is_not_measurable_and_never_omitted() -> None:
+    unknown = picture((9, 9, 9), thresholds=(math.nan, math.nan, 1), omissions=(math.inf, math.inf, 1))
+
+    assert unknown.score("cardiomegaly", "") is None
+    assert unknown.score("pleural effusion", "left") is None
+    assert [(score.finding, score.side) for score in unknown.omitted([])] == [("pleural effusion", "right")]
 
 
 def test_region_is_the_smallest_rectangle_with_most_of_the_positive_shares() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from db.reports.grounds import is_flagged
+from db.reports.grounds import CitedSentence, is_flagged
 from db.states import Verdict
 from worker.findings.labeller import Label, sentences
 from worker.grounding.support import Citation, QuotedReport, citations, verdict
@@ -92,6 +92,16 @@ def test_verdict_on_an_affirmed_finding(reports: list[str], shown: bool | None, 
 
     assert found == expected
     assert is_flagged("present", found) == (expected not in (Verdict.SUPPORTED, Verdict.PICTURE_ONLY))
+
+
+def test_finding_that_is_not_measurable_is_flagged_unless_a_case_affirms_it() -> None:
+    affirmed = [CitedSentence(1, "denies", DENIES), CitedSentence(2, "affirms", AFFIRMS)]
+
+    for certainty in ("present", "uncertain"):
+        assert not is_flagged(certainty, Verdict.NOT_MEASURABLE, affirmed)
+        assert is_flagged(certainty, Verdict.NOT_MEASURABLE, affirmed[:1])
+    # What speaks against a finding is not outweighed by a case.
+    assert is_flagged("present", Verdict.CONTRADICTED, affirmed)
 
 
 @pytest.mark.parametrize(

@@ -181,6 +181,7 @@ def test_files_on_disk_keep_their_format(tmp_path: Path) -> None:
         weights=known.weights,
         labels=np.array([], np.str_),
         label_thresholds=np.zeros(0, np.float32),
+        omission_thresholds=np.zeros(0, np.float32),
         parts=np.array([], np.str_),
         pictures=300,
         gate_mean=detector.mean,
@@ -237,6 +238,33 @@ def test_threshold_of_a_label_lies_between_images_with_and_without_it(tmp_path: 
     scores = known.label_shares(fresh).sum(axis=1)[:, 0]
     assert (scores[:20] >= known.label_thresholds[0]).all()
     assert (scores[20:] < known.label_thresholds[0]).all()
+
+
+def test_label_of_few_patients_has_no_threshold_however_many_images_they_have() -> None:
+    marked = tokens(120, 21)
+    marked[:40, :, 3] += 3.0
+    labels = [{"nodule left"} if n < 40 else set() for n in range(120)]
+
+    def known(patients: int) -> FeatureStats:
+        """Statistics of 40 images with the label, of so many patients, and 80 of as many patients without it."""
+        return FeatureStats.fit(
+            [marked], labels, origins=[Origin(str(n % patients if n < 40 else n)) for n in range(120)]
+        )
+
+    few, some, more = (known(patients) for patients in (4, 5, 8))
+
+    assert few.label_names == ("nodule left",)
+    assert np.isnan(few.label_thresholds[0])
+    assert np.isfinite([some.label_thresholds[0], more.label_thresholds[0]]).all()
+    assert np.isinf([few.omission_thresholds[0], some.omission_thresholds[0]]).all()
+    assert np.isfinite(more.omission_thresholds[0])
+
+
+def test_label_that_images_do_not_show_is_never_reliable_as_an_omission() -> None:
+    known = FeatureStats.fit([tokens(120, 21)], [{"nodule left"} if n < 40 else set() for n in range(120)])
+
+    assert known.label_names == ("nodule left",)
+    assert np.isinf(known.omission_thresholds[0])
 
 
 def test_threshold_of_a_label_is_that_of_a_case_although_some_of_its_images_do_not_show_it() -> None:
