@@ -20,7 +20,7 @@ from db.reports.versions import Draft, Shown
 from db.settings import Settings
 from deploy.spawn import PR_SET_PDEATHSIG
 from dicom_listener import dispatch
-from dicom_listener.receive import listener
+from dicom_listener.receive.prefork import parent
 from worker.process import build
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def listen(settings: Settings) -> None:
     flag = str(settings.operations.data_dir / DISK_FULL)
     for name in ("writev", "pwrite", "fdatasync"):
         setattr(os, name, _failing(getattr(os, name), flag))
-    listener.run(settings)
+    parent.run(settings)
 
 
 def index(settings: Settings) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy import select
 
 from db.models import Instance, Study
 from db.session import transaction
+from dicom_listener.receive.prefork.children import FROZEN_SECONDS
 from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.waiting import received
 from tests.chaos.children import CLOCK, DISK_FULL, UNREADABLE
@@ -80,6 +81,32 @@ def freeze_listener(system: System, _: random.Random) -> None:
     system.signal("listener", signal.SIGSTOP)
     system.supervise_for(FREEZE_SECONDS / 2)
     system.signal("listener", signal.SIGCONT)
+
+
+def kill_listener_process(system: System, rng: random.Random) -> None:
+    _signal_listener_process(system, rng, signal.SIGKILL)
+
+
+def freeze_listener_process(system: System, rng: random.Random) -> None:
+    """Stop a child of the listener: it continues, or the parent kills and replaces it."""
+    pid = _signal_listener_process(system, rng, signal.SIGSTOP)
+    system.supervise_for(rng.choice([FREEZE_SECONDS, FROZEN_SECONDS + 2]))
+    if pid in system.listener_processes:
+        os.kill(pid, signal.SIGCONT)
+
+
+def replace_listener_processes(system: System, _: random.Random) -> None:
+    """Replace the children of the listener one by one; they exist only after it has set the handler of SIGHUP."""
+    if system.listener_processes:
+        system.signal("listener", signal.SIGHUP)
+
+
+def _signal_listener_process(system: System, rng: random.Random, number: signal.Signals) -> int | None:
+    pid = rng.choice(system.listener_processes or [None])
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+    return pid
 
 
 def freeze_redis(system: System, _: random.Random) -> None:
@@ -189,6 +216,9 @@ FAULTS: tuple[Fault, ...] = (
     make_a_file_unreadable,
 )
 
+#: The faults of a listener of several processes.
+PROCESS_FAULTS: tuple[Fault, ...] = (kill_listener_process, freeze_listener_process, replace_listener_processes)
+
 
 class Nemesis:
     """Injects faults in a seeded order; every fault occurs before any is repeated."""
@@ -197,12 +227,13 @@ class Nemesis:
         self.injected: Counter[str] = Counter()
         self._system = system
         self._rng = rng
+        self._faults = FAULTS + PROCESS_FAULTS if system.settings.dicom.listener_processes != 1 else FAULTS
         self._next: list[Fault] = []
 
     def inject(self) -> None:
         """Inject the next fault."""
         if not self._next:
-            self._next = self._rng.sample(FAULTS, len(FAULTS))
+            self._next = self._rng.sample(self._faults, len(self._faults))
         fault = self._next.pop()
         fault(self._system, self._rng)
         self.injected[fault.__name__] += 1

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MODALITIES = 2
-#: Where the reports of a run store their images, by the seed's parity.
-PLACES = ("database", "files")
+#: Where the reports of a run store their images, and the processes of its listener, by the seed.
+VARIANTS = (("database", 1), ("files", 2), ("database", 2), ("files", 1))
 #: Seconds between two faults.
 BETWEEN_FAULTS = (0.3, 1.5)
 #: Seconds from the last fault and the last object until all studies must have ended: the longest quiet time of a
@@ -52,7 +52,9 @@ def run(seed: int, studies: int, seconds: float, folder: Path) -> Outcome:
     rng = random.Random(seed)
     planned = plan(studies, rng)
     began = time.monotonic()
-    with running_system(folder, PRELIM_REPORT_IMAGES=PLACES[seed % 2]) as system:
+    place, number = VARIANTS[seed % len(VARIANTS)]
+    changes = {"PRELIM_REPORT_IMAGES": place, "PRELIM_LISTENER_PROCESSES": str(number)}
+    with running_system(folder, **changes) as system:
         checker.record_transitions(system)
         history, nemesis, system.planned = History(), Nemesis(system, rng), planned
         _send_and_inject(system, planned, seconds, history, nemesis, rng)

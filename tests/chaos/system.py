@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +19,12 @@ from db.settings import Settings
 from deploy.embedded.postgres import Postgres
 from deploy.embedded.redis import Redis
 from deploy.embedded.server_process import free_port
+from tests import processes
 from tests.chaos import children
 from tests.polling import wait_until
 from tests.proxy import Proxy, proxied
 
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Iterator
     from multiprocessing.context import ForkServerProcess
 
@@ -66,7 +67,7 @@ class System:
     environment: dict[str, str]
     roles: dict[str, str]
     children: dict[str, ForkServerProcess] = field(default_factory=dict)
-    #: Largest resident size of each child, in bytes.
+    #: Largest resident size of a process of each child, in bytes.
     memory: dict[str, int] = field(default_factory=dict)
     #: Children that are not restarted.
     down: set[str] = field(default_factory=set)
@@ -104,6 +105,11 @@ class System:
         if pid is not None and self.children[name].is_alive():
             os.kill(pid, number)
 
+    @property
+    def listener_processes(self) -> list[int]:
+        """Process ids of the listener's children; none if it is one process."""
+        return processes.children(self.children["listener"].pid or 0)
+
     def supervise(self) -> None:
         """Restart ended servers and children; record the memory of each child."""
         for server in (self.postgres, self.redis):
@@ -111,7 +117,8 @@ class System:
                 server.start()
         for name, child in list(self.children.items()):
             if child.is_alive():
-                self.memory[name] = max(self.memory.get(name, 0), resident_bytes(child.pid))
+                pids = (child.pid, *processes.children(child.pid or 0))
+                self.memory[name] = max(self.memory.get(name, 0), *map(resident_bytes, pids))
             elif (
                 name not in self.down
                 and time.monotonic() - self._ended.setdefault(name, time.monotonic()) > RESTART_SECONDS
@@ -165,8 +172,12 @@ def running_system(folder: Path, roles: dict[str, str] = ROLES, **changes: str) 
             yield system
         finally:
             for child in system.children.values():
+                pids = processes.descendants(child.pid or 0)
                 child.kill()
                 child.join()
+                for pid in pids:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
             # The checks go to the server, the audit through the proxy as the processes do.
             for url in (postgres.url, environment["PRELIM_DATABASE_URL"]):
                 engine(url).dispose()
