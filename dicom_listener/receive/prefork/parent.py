@@ -234,7 +234,7 @@ class Parent:
                 child.flush()
                 if time.monotonic() > deadline:
                     child.kill()
-        self._pool.reap()
+        self._pool.reap(wait=True)
         log.info("listener.stopped")
 
     def _close_descriptors(self) -> None:

@@ -90,11 +90,11 @@ class Pool:
         for child in self.children:
             child.send(kind, **values)
 
-    def reap(self) -> None:
-        """Let the kernel forget the processes that have ended."""
+    def reap(self, *, wait: bool = False) -> None:
+        """Let the kernel forget the processes that have ended; *wait* for those that are still ending."""
         for pid in list(self._ending):
             with contextlib.suppress(ChildProcessError):
-                if os.waitpid(pid, os.WNOHANG)[0] == 0:
+                if os.waitpid(pid, 0 if wait else os.WNOHANG)[0] == 0:
                     continue
             self._ending.remove(pid)
 

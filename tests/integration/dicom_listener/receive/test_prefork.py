@@ -190,6 +190,14 @@ def test_sighup_does_not_end_a_single_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_listener_that_has_stopped_leaves_no_process(tmp_path: Path) -> None:
+    with listening(tmp_path, QUICK, listener_processes=2) as subject:
+        wait_until(lambda: len(subject.children) == 2)
+        pids = subject.children
+    # Not even one that has ended and was not waited for.
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
 def test_processes_end_without_their_parent_and_lose_nothing(tmp_path: Path) -> None:
     with listening(tmp_path, listener_processes=2) as subject, Client(subject.port) as client:
         store(subject, client.associate())
