@@ -35,15 +35,15 @@ def test_health_is_degraded_until_worker_and_dispatcher_are_alive(anonymous: Tes
 
     assert (alone.status_code, alone.json()) == (
         503,
-        {"status": "degraded", "database": "ok", "workers": 0, "alarms": []},
+        {"status": "degraded", "database": "ok", "workers": 0, "listeners": [], "alarms": []},
     )
     assert (without_dispatcher.status_code, without_dispatcher.json()) == (
         503,
-        {"status": "degraded", "database": "ok", "workers": 1, "alarms": ["no_dispatcher"]},
+        {"status": "degraded", "database": "ok", "workers": 1, "listeners": [], "alarms": ["no_dispatcher"]},
     )
     assert (staffed.status_code, staffed.json()) == (
         200,
-        {"status": "ok", "database": "ok", "workers": 1, "alarms": []},
+        {"status": "ok", "database": "ok", "workers": 1, "listeners": [], "alarms": []},
     )
 
 
