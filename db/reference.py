@@ -42,6 +42,17 @@ def cases(session: Session, case_ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, Re
     return {row.id: row for row in rows}
 
 
+def owners(session: Session) -> set[str]:
+    """Return the fingerprints of the patients and studies of all cases."""
+    rows = session.execute(select(ReferenceCase.patient_hash, ReferenceCase.study_hash))
+    return {value for row in rows for value in row if value}
+
+
+def reports(session: Session) -> Iterable[str]:
+    """Return the reports of all cases."""
+    return session.scalars(select(ReferenceCase.report))
+
+
 def find_cases(session: Session, names: Collection[str], *, patient_hash: str) -> list[uuid.UUID]:
     """Return the cases with *names*, each an id or the name in its collection, and those of a patient.
 

@@ -7,6 +7,7 @@ which must not wait for the database.
 
 from db.models.access import ApiKey
 from db.models.base import Base
+from db.models.certificates import Certificate
 from db.models.commitments import Commitment
 from db.models.grounds import Citation, Finding, Omission, Sentence
 from db.models.identity_decisions import IdentityDecision
@@ -21,6 +22,7 @@ from db.models.studies import Study
 __all__ = [
     "ApiKey",
     "Base",
+    "Certificate",
     "Citation",
     "Commitment",
     "Evidence",
