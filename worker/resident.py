@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from db import reference
 from db.errors import ConfigurationError, PermanentFailure, Reason, TransientFailure
+from db.reports import certificates
+from db.reports.certificates import NO_INDEX, Bindings, Standing
 from db.session import transaction
+from worker.findings.labeller import LABELLER_VERSION
 from worker.model.resident_model import ResidentModel
 from worker.pipeline.pipeline import Pipeline
 from worker.prompting.wording import version_of
@@ -25,8 +28,10 @@ if TYPE_CHECKING:
 
     from db.reports.versions import Draft
     from db.settings import Settings
+    from worker.model.port import Model
     from worker.pipeline.pipeline import StudyToReport
     from worker.reference_build.importing import Imported
+    from worker.retrieval.retrieve import Index
 
 log = structlog.get_logger()
 
@@ -79,7 +84,19 @@ class Resident:
         """
         if self._model.demo:
             _reject_patients(study, self._settings.model.demo_ae_titles)
-        return Pipeline(self._model, self._current_index(), self._read_reports, self._settings).run(study, on_progress)
+        pipeline = self.pipeline()
+        return replace(pipeline, standing=self._standing(pipeline)).run(study, on_progress)
+
+    def pipeline(self) -> Pipeline:
+        """Return the pipeline over the newest index, without a certificate."""
+        return Pipeline(self._model, self._current_index(), self._read_reports, self._settings)
+
+    def _standing(self, pipeline: Pipeline) -> Standing:
+        """Return the standing of the verdicts; read for each study, because a row changes it for all workers."""
+        if pipeline.index is None:
+            return NO_INDEX
+        with transaction(self._settings.database()) as session:
+            return certificates.standing(session, bindings_of(pipeline.model, pipeline.index))
 
     def _current_index(self) -> ReferenceIndex | None:
         """Return the newest snapshot of this model, loaded when it changes.
@@ -112,6 +129,11 @@ class Resident:
     def _read_reports(self, case_ids: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, str]:
         with transaction(self._settings.database()) as session:
             return {case_id: case.report for case_id, case in reference.cases(session, case_ids).items()}
+
+
+def bindings_of(model: Model, index: Index) -> Bindings:
+    """Return what a certificate of a model with an index holds for."""
+    return Bindings(model.digest, model.prompt_version, index.snapshot, LABELLER_VERSION)
 
 
 def _reject_patients(study: StudyToReport, demo_ae_titles: Sequence[str]) -> None:
@@ -149,7 +171,7 @@ def load_model(settings: Settings) -> ResidentModel:
 
 def build_reference(folder: Path, settings: Settings, *, replace: bool = False, admit: bool = False) -> Imported:
     """Load the configured checkpoint and index the cases of *folder* for it; see worker.reference_build.importing."""
-    with _loaded(settings) as model:
+    with loaded(settings) as model:
         return importing.build_reference(folder, model, settings, replace=replace, admit=admit)
 
 
@@ -157,12 +179,13 @@ def import_reference(
     folder: Path, settings: Settings, *, names: Collection[str] = (), readmit: bool = False, admit: bool = False
 ) -> Imported:
     """Load the configured checkpoint and add cases of *folder* to its index; see worker.reference_build.importing."""
-    with _loaded(settings) as model:
+    with loaded(settings) as model:
         return importing.import_reference(folder, model, settings, names=names, readmit=readmit, admit=admit)
 
 
 @contextmanager
-def _loaded(settings: Settings) -> Iterator[ResidentModel]:
+def loaded(settings: Settings) -> Iterator[ResidentModel]:
+    """Load the configured checkpoint for the block; raises ConfigurationError if it cannot be used."""
     model = load_model(settings)
     try:
         yield model

@@ -96,7 +96,7 @@ def _sentences(part: PartOfReport, section: Section, offset: int) -> Iterator[Gr
 def _finding(part: PartOfReport, section: Section, mention: Mention, offset: int) -> GroundedFinding:
     label = mention.label
     cited, score = citations(label, part.reports), part.picture.score(label.finding, label.side)
-    shown = None if score is None else score.shown
+    shown = None if score is None else score.suspected if label.certainty == "absent" else score.shown
     return GroundedFinding(
         label.finding,
         label.side,

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from worker.grounding.checks.evidence import CRITICAL
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
@@ -44,11 +46,18 @@ class PictureScore:
     image: int
     #: Share of each patch in the score, row by row; they sum to it.
     shares: tuple[float, ...]
+    #: Part of the threshold that a certificate added to that of the reference set.
+    margin: float = 0.0
 
     @property
     def shown(self) -> bool:
-        """True if the score reaches the threshold of the reference set."""
+        """True if the score reaches the threshold."""
         return self.score >= self.threshold
+
+    @property
+    def suspected(self) -> bool:
+        """True if the score reaches the threshold of the reference set: no certificate makes a denial safer."""
+        return self.score >= round(self.threshold - self.margin, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +75,8 @@ class Picture:
     omission_thresholds: Sequence[float] = ()
     shares: npt.NDArray[np.float32] | None = None
     images: Sequence[int] = ()
+    #: What a certificate adds to the threshold of each label (worker.grounding.calibration); empty without one.
+    margins: Sequence[float] = ()
 
     def score(self, finding: str, side: str) -> PictureScore | None:
         """Return the score of a finding; None, not measurable, if the reference set lacks its label.
@@ -77,8 +88,12 @@ class Picture:
         return max(scores, key=lambda one: one.score - one.threshold, default=None)
 
     def omitted(self, labels: Collection[Label]) -> list[PictureScore]:
-        """Return the labels that the image reliably shows and the text, which says *labels*, does not mention."""
-        return [score for score in self._reliable() if not any(_mentions(one, score) for one in labels)]
+        """Return the labels that the image reliably shows and the text, which says *labels*, does not mention.
+
+        No certificate takes a critical one off the list.
+        """
+        listed = [one for one in self._reliable() if one.shown or (one.suspected and one.finding in CRITICAL)]
+        return [score for score in listed if not any(_mentions(one, score) for one in labels)]
 
     def _reliable(self) -> Iterator[PictureScore]:
         for label, least in zip(self.labels, self.omission_thresholds, strict=True):
@@ -97,8 +112,9 @@ class Picture:
         of_image = self.shares[:, :, column]
         most = int(of_image.sum(axis=1).argmax())
         shares = tuple(round(float(share), 4) for share in of_image[most])
-        score, threshold = round(math.fsum(shares), 4), round(float(self.thresholds[column]), 4)
-        return PictureScore(finding, side, score, threshold, self.images[most], shares)
+        margin = self.margins[column] if self.margins else 0.0
+        score, threshold = round(math.fsum(shares), 4), round(float(self.thresholds[column]) + margin, 4)
+        return PictureScore(finding, side, score, threshold, self.images[most], shares, margin)
 
 
 def _mentions(label: Label, score: PictureScore) -> bool:

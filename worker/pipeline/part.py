@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from db.errors import Reason, TransientFailure
 from worker.findings.labeller import sentences
+from worker.grounding.calibration import margins
 from worker.grounding.grounds import PartOfReport
 from worker.grounding.picture import Picture
 from worker.grounding.support import QuotedReport
@@ -17,6 +18,7 @@ from worker.prompting.report_text import Section, split_report
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from db.reports.certificates import Certificate
     from db.reports.versions import Quoted
     from worker.grounding.grounds import GeneratedText
     from worker.images.study_images import PartImages
@@ -38,6 +40,8 @@ class Part:
     generated: GeneratedText | None = None
     #: What the model was asked; None if it must not read the images.
     request: Request | None = None
+    #: Raises the thresholds of labels; None without a valid one.
+    certificate: Certificate | None = None
 
     def picture(self) -> Picture:
         """Return the scores of the reference set's labels, by the numbers of the images in the report."""
@@ -46,7 +50,8 @@ class Part:
             return Picture()
         thresholds, omissions = labels.thresholds.tolist(), labels.omission_thresholds.tolist()
         images = [self.images.first + index for index in ood.in_distribution]
-        return Picture(labels.names, thresholds, omissions, labels.shares, images)
+        raised = margins(self.certificate, labels.names)
+        return Picture(labels.names, thresholds, omissions, labels.shares, images, raised)
 
     def provenance(self) -> dict[str, Any]:
         """Return what reproduces the text of the part; keys are published by the API: stable."""

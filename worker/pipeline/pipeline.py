@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from db.errors import Reason, TransientFailure
+from db.reports.certificates import NOT_CALIBRATED, Standing
 from db.reports.storable import storable_text
 from db.reports.versions import Draft, Quoted
 from worker.findings.labeller import LABELLER_VERSION
+from worker.grounding.calibration import of_report
 from worker.grounding.grounds import GeneratedText, grounds_by_part, merged
 from worker.images.encode import encoded
 from worker.images.study import images_of
@@ -90,6 +92,8 @@ class Pipeline:
     index: Index | None
     read_reports: ReadReports
     settings: Settings
+    #: Standing of the verdicts with exactly this model, prompt, index and labeller.
+    standing: Standing = NOT_CALIBRATED
 
     def run(self, study: StudyToReport, on_progress: Callable[[], None]) -> Draft:
         """Write the report of *study*.
@@ -157,6 +161,7 @@ class Pipeline:
             prompt,
             quoted,
             fixed_text(images, retrieval, withhold=self.settings.retrieval.not_validated == "withhold"),
+            certificate=self.standing.certificate,
         )
 
     def _retrieve(self, study: StudyToReport, images: PartImages, steps: Steps) -> Retrieval:
@@ -237,6 +242,8 @@ class Pipeline:
             first = 1 + sum(len(earlier.cases) for earlier in parts)
             parts.append(ReadPart(part.images, part.retrieval, part.finish_reason, part.quoted, first))
         grounds = grounds_by_part(list(grounded(run.parts, sections)), findings, impression)
+        found = merged(grounds)
+        standing = of_report(self.standing, found)
         checks = checked(run.parts, sections, grounds, run.study.patient_sex)
         overruled = shown_nevertheless(checks, self.settings.model.blocking_checks)
         limits = limitations(
@@ -253,10 +260,10 @@ class Pipeline:
             limitations=[*run.study.corrections, *overruled, *limits, *run.study.not_images],
             prompt_version=self.model.prompt_version,
             model_digest=self.model.digest,
-            provenance=self._provenance(run),
+            provenance=self._provenance(run) | {"calibration": standing.figures()},
             evidence=[quoted for part in run.parts for quoted in part.quoted],
             images=run.shown,
-            grounds=merged(grounds),
+            grounds=replace(found, calibration=standing.status),
             checks=checks,
         )
 
