@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,15 @@ from deploy.cli.help_text import Command, Group
 from deploy.cli.startup import console, process_settings
 
 PANEL = "Model"
+
+
+class Source(StrEnum):
+    """Cases with known reports."""
+
+    PHANTOMS = "phantoms"
+    CASES = "cases"
+
+
 app = typer.Typer()
 checkpoint_app = typer.Typer(cls=Group, no_args_is_help=True, help="Create, convert and inspect model checkpoints.")
 command = partial(app.command, cls=Command, rich_help_panel=PANEL)
@@ -56,6 +66,34 @@ def evaluate(
         console.print(table)
     for line in result.failed:
         console.print(f"not reported: {line}", highlight=False)
+
+
+@command()
+def calibrate(
+    source: Annotated[Source | None, typer.Option("--from", help="phantoms, or cases: a folder.")] = None,
+    cases: Annotated[Path | None, typer.Option(help="Folder with cases.jsonl and its DICOM files.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Number of phantom studies.")] = 600,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the phantom studies.")] = 5_900_000,
+    alpha: Annotated[float, typer.Option(min=0.001, max=0.5, help="Highest error of the findings shown.")] = 0.05,
+    delta: Annotated[float, typer.Option(min=0.001, max=0.5, help="Probability of a higher error.")] = 0.10,
+    suspend: Annotated[str, typer.Option(help="Suspend all certificates for this reason instead.")] = "",
+) -> None:
+    """Certify the error of the findings that are shown as fact, for the configured checkpoint and its index."""
+    from worker.evaluation import calibrate as calibration
+
+    if (source is None) != bool(suspend) or (source is Source.CASES) != (cases is not None):
+        raise typer.BadParameter("expected --from phantoms, --from cases with --cases, or --suspend")
+    settings = process_settings()
+    if suspend:
+        console.print(f"{calibration.suspend(settings, suspend)} certificates suspended")
+        return
+    if cases is None:
+        done = calibration.calibrate_on_phantoms(settings, count=count, seed=seed, alpha=alpha, delta=delta)
+    else:
+        done = calibration.calibrate_on_cases(settings, cases, alpha=alpha, delta=delta)
+    console.print(calibration.table(done.certificate))
+    for line in [*calibration.refusals(done.certificate), *(f"not reported: {case}" for case in done.failed)]:
+        console.print(line, highlight=False, markup=False)
 
 
 @checkpoint_app.command("random", cls=Command)

@@ -34,6 +34,8 @@ REFERENCE_CASES = 720
 RARE_SHARE = 0.25
 #: First patient number of reference cases: those of the same patient would be excluded.
 REFERENCE_PATIENTS = 10_000
+#: First patient number of calibration cases.
+CALIBRATION_PATIENTS = 1_000_000
 #: From this number of cases on, they are drawn by one process for each processor.
 MIN_CASES_IN_PARALLEL = 32
 
@@ -80,6 +82,15 @@ def write_reference_cases(directory: Path, *, count: int, seed: int, variation: 
     rng = np.random.default_rng((seed, 2))
     cases = list(reference_cases(rng, count))
     return _write(directory, cases, rng, variation, first_patient=REFERENCE_PATIENTS, small=True)
+
+
+def write_calibration_cases(
+    directory: Path, *, count: int, seed: int, variation: Variation = CAREFUL
+) -> list[DemoStudy]:
+    """Write *count* cases distributed as the reference cases, of other patients."""
+    rng = np.random.default_rng((seed, 3))
+    cases = list(reference_cases(rng, count))
+    return _write(directory, cases, rng, variation, first_patient=CALIBRATION_PATIENTS, small=True)
 
 
 def reference_cases(rng: np.random.Generator, count: int) -> Iterator[Case]:
