@@ -10,7 +10,7 @@ from db.states import Calibration, Verdict
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from api.v1.schemas import Finding, Omission, Report, Sentence
+    from api.v1.schemas import Certificate, CertifiedGroup, Finding, Omission, Report, Sentence
 
 #: Worst first: the order of the page, and which verdict stands for a sentence with several findings.
 ORDER = (
@@ -35,11 +35,10 @@ DENIED = {
     Verdict.PICTURE_ONLY: "picture only: the image does not show it, and no quoted case denies it",
     Verdict.SUPPORTED: "supported by a quoted case and the image",
 }
-#: Standing of the verdicts, for the reader.
+#: Standing of the verdicts, for the reader; the reason follows.
 STANDING = {
-    Calibration.UNCALIBRATED: "Verdicts are uncalibrated: how often they are wrong was not measured for this model and"
-    " reference set. A supported finding can be false.",
-    Calibration.CERTIFIED: "Verdicts are certified: their error was bounded on a named set of cases.",
+    Calibration.UNCALIBRATED: "Verdicts are uncalibrated: how often they are wrong was not measured for this report. A"
+    " supported finding can be false.",
     Calibration.SUSPENDED: "The certificate of the verdicts is suspended: treat them as uncalibrated.",
 }
 
@@ -71,7 +70,30 @@ class Mark(NamedTuple):
 
 def standing(report: Report) -> str:
     """Return the standing of the verdicts of a report that has any."""
-    return STANDING[report.calibration or Calibration.UNCALIBRATED]
+    if report.certificate is not None:
+        return _certified(report.certificate)
+    reason = f" Reason: {report.calibration_reason}." if report.calibration_reason else ""
+    return STANDING.get(report.calibration or Calibration.UNCALIBRATED, "") + reason
+
+
+def _certified(certificate: Certificate) -> str:
+    """Return what a certificate promises, never without the set that it was measured on."""
+    measured = [f"{name}: {_measured(group)}" for name, group in certificate.groups.items()]
+    case_set = certificate.case_set
+    seed = f", seed {case_set['seed']}" if "seed" in case_set else ""
+    named = f"{case_set['studies']} {case_set['kind']} ({case_set['where']}{seed}, {case_set['date']})"
+    phantoms = " Phantoms say nothing about the patients of a hospital." if case_set["kind"] == "phantoms" else ""
+    return (
+        "Verdicts are certified: of studies like those of the set at most"
+        f" {certificate.alpha:.1%} have a wrong finding of a certified group that is not marked for checking"
+        f" (confidence {1 - certificate.delta:.0%}). Set: {named}. Studies with such a finding: {'; '.join(measured)}."
+        f"{phantoms} Denials and doubts are not certified."
+    )
+
+
+def _measured(group: CertifiedGroup) -> str:
+    counted = f"{group.studies}, wrong in {group.wrong_studies}"
+    return counted if group.margin is not None else f"{counted}, not certified"
 
 
 def pieces(report: Report, section: str) -> list[list[Piece]]:

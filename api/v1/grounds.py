@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from api.v1.schemas import Citation, Finding, InImage, Omission, Region, Sentence
+from db.reports import certificates
 from db.reports.grounds import is_flagged
+from db.states import Calibration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from sqlalchemy.orm import Session
 
     from db.models import Report
     from db.reports.grounds import GroundedFinding, GroundedSentence, Grounds
@@ -31,6 +35,17 @@ def of(report: Report, grounds: Grounds | None, cases: Sequence[EvidenceLine], *
             for one in grounds.omitted
         ],
     }
+
+
+def standing(session: Session, report: Report) -> dict[str, Any]:
+    """Return the fields of a report with the standing of its verdicts: as written, unless suspended since."""
+    stored = report.provenance.get("calibration") or {}
+    certificate = stored.get("certificate")
+    suspended = certificates.suspension(session, certificate["id"]) if certificate else None
+    if suspended is not None:
+        return {"calibration": Calibration.SUSPENDED, "calibration_reason": suspended, "certificate": None}
+    reason = stored.get("reason", "")
+    return {"calibration": report.calibration, "calibration_reason": reason, "certificate": certificate}
 
 
 def _sentence(report: Report, sentence: GroundedSentence, cases: dict[int, EvidenceLine], *, regions: bool) -> Sentence:

@@ -58,7 +58,7 @@ def report(session: Session, line: overview.StudyLine, settings: Settings) -> Re
     of_images, of_evidence = (_parts(row, count) for count in ("images", "evidence"))
     images = [_image(line.id, row, image, next(of_images, "")) for image in versions.images(session, row.id)]
     return Report(
-        **columns | {"limitations": limitations},
+        **columns | {"limitations": limitations} | grounds.standing(session, row),
         **grounds.of(row, read_grounds(session, row), cases, regions=settings.api.show_regions),
         outdated=row.revision < line.revision,
         images=images,

@@ -209,6 +209,30 @@ class CheckResult(Body):
     sentences: list[str] = Field(description="Problems found, or why the check could not be made.")
 
 
+class CertifiedGroup(Body):
+    """Figures of a group of findings on the set of a certificate."""
+
+    margin: float | None = Field(description="What a score must exceed its threshold by; null: not certified.")
+    affirmed: int
+    shown: int = Field(description="Affirmed findings that were not flagged.")
+    wrong: int = Field(description="Of these.")
+    studies: int = Field(description="Studies with a shown finding.")
+    wrong_studies: int = Field(description="Studies with a wrong one.")
+    bound: float = Field(description="Upper confidence bound of the share of wrong studies.")
+    missing: int = Field(description="Findings of further studies that certifying it takes at least.")
+
+
+class Certificate(Body):
+    """A bound on the error of affirmed findings that are not flagged, for studies like those of its set."""
+
+    id: uuid.UUID
+    alpha: float = Field(description="Highest share of studies with a wrong shown finding of a group.")
+    delta: float = Field(description="Probability that a certified group exceeds it.")
+    case_set: dict[str, Any] = Field(description="What, how many, where, when and from which seed.")
+    groups: dict[str, CertifiedGroup]
+    created_at: dt.datetime
+
+
 class Report(Body):
     """One version of a study's preliminary report."""
 
@@ -222,6 +246,8 @@ class Report(Body):
     calibration: Calibration | None = Field(
         description="Standing of the verdicts; show it beside them. Null: older report, whose findings are not stored."
     )
+    calibration_reason: str = Field(description="Why it is not `certified`; empty if it is.")
+    certificate: Certificate | None = Field(description="Null unless `certified`.")
     sentences: list[Sentence] | None = Field(description="Sentences in the order of the text. Null as `calibration`.")
     also_look_for: list[Omission] | None = Field(
         description="Findings that the images show and the text does not mention. Null as `calibration`."

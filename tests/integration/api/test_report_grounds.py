@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from db.models import ReferenceCase
+from db.reports import certificates
+from db.reports.certificates import Standing
 from db.reports.grounds import CitedSentence, GroundedFinding, GroundedSentence, Grounds, InImage, OmittedFinding
 from db.session import transaction
-from db.states import Verdict
+from db.states import Calibration, Verdict
+from tests.integration.db.test_certificates import CERTIFICATE
 
 if TYPE_CHECKING:
     from fastapi.testclient import TestClient
@@ -74,6 +77,32 @@ def test_regions_are_shown_only_by_setting_and_for_affirmed_findings(arrivals: A
     assert effusion["region"] == {"left": 0.0, "top": 0.5, "width": 0.5, "height": 0.5}
     assert sum(effusion["shares"]) == pytest.approx(effusion["score"])
     assert (denial["region"], denial["shares"]) == (None, None)
+
+
+def test_certificate_is_shown_with_its_set_until_it_is_suspended(visitor: TestClient, arrivals: Arrivals) -> None:
+    def reported(standing: Standing) -> str:
+        written = draft(arrivals, EFFUSION, DENIAL)
+        assert written.grounds is not None
+        grounds = replace(written.grounds, calibration=standing.status)
+        provenance = written.provenance | {"calibration": standing.figures()}
+        return str(arrivals.reported(replace(written, grounds=grounds, provenance=provenance)))
+
+    refused = reported(Standing(Calibration.UNCALIBRATED, "the certificate holds for another checkpoint"))
+    certified = reported(Standing(Calibration.CERTIFIED, certificate=CERTIFICATE))
+    assert "Reason: the certificate holds for another checkpoint." in visitor.get(f"/studies/{refused}").text
+    page = visitor.get(f"/studies/{certified}").text
+    assert "at most 5.0% have a wrong finding of a certified group" in page
+    assert "Set: 400 phantoms (synthetic studies, seed 1, 2026-11-28)" in page
+    assert "common: 150, wrong in 2; rare: 9, wrong in 0, not certified" in page
+    assert "Phantoms say nothing about the patients of a hospital." in page
+
+    with transaction(arrivals.url) as session:
+        certificates.add(session, CERTIFICATE)
+        certificates.suspend(session, "the error rose")
+
+    page = visitor.get(f"/studies/{certified}").text
+    assert "treat them as uncalibrated. Reason: the error rose." in page
+    assert "at most 5.0%" not in page
 
 
 def test_page_shows_verdicts_in_words_and_what_to_check_first(visitor: TestClient, arrivals: Arrivals) -> None:
