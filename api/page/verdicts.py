@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
+from db.reports.certificates import GROUPS
 from db.states import Calibration, Verdict
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def standing(report: Report) -> str:
 
 def _certified(certificate: Certificate) -> str:
     """Return what a certificate promises, never without the set that it was measured on."""
-    measured = [f"{name}: {_measured(group)}" for name, group in certificate.groups.items()]
+    measured = [f"{name}: {_measured(certificate.groups[name])}" for name in GROUPS if name in certificate.groups]
     case_set = certificate.case_set
     seed = f", seed {case_set['seed']}" if "seed" in case_set else ""
     named = f"{case_set['studies']} {case_set['kind']} ({case_set['where']}{seed}, {case_set['date']})"

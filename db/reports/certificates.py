@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
+#: Groups of findings, in the order of display.
+GROUPS = ("common", "rare", "critical")
 #: Names of the bindings, for the reader.
 NAMES = {
     "model_digest": "checkpoint",
@@ -28,7 +30,7 @@ NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Bindings:
-    """What a certificate holds for; a change of any of them ends it."""
+    """Versions that a certificate holds for; a change of any of them ends it."""
 
     model_digest: str
     prompt_version: str
@@ -87,7 +89,7 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Whether a certificate holds, and if not, why, as the end of a sentence; *certificate* only if it holds."""
+    """Status of the verdicts, with the reason for it unless certified; *certificate* only if it holds."""
 
     status: Calibration
     reason: str = ""

@@ -20,6 +20,7 @@ MAX_LINES = 300
 SAME_MEANING = {
     "access": "who may use the API: its rules, its keys, their table",
     "app": "the application object of FastAPI, and of Typer",
+    "certificates": "certificates of verdicts: their table, and the queries on it",
     "commitments": "storage commitment: its table, and the queries on it",
     "dicom": "DICOM definitions, and the commands for DICOM peers",
     "elements": "a reader of DICOM data elements; docs/decisions/header-walkers.md says why there are two",

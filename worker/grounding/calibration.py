@@ -17,7 +17,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from db.reports.certificates import GroupFigures, Standing
+from db.reports.certificates import GROUPS, GroupFigures, Standing
 from db.reports.grounds import is_flagged
 from db.states import Calibration
 from worker.grounding.checks.contradictions import GENERIC
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from db.reports.certificates import Certificate
     from db.reports.grounds import GroundedFinding, Grounds
 
-GROUPS = ("common", "rare", "critical")
 #: A finding of fewer reference cases is rare: its label's direction rests on few images.
 MIN_COMMON_CASES = 30
 #: Margins above the labels' thresholds in units of the scores' standard deviation: two sequences, each tested in order
