@@ -23,7 +23,7 @@ from worker.grounding.calibration import (
     of_report,
     upper_bound,
 )
-from worker.grounding.grounds import PartOfReport, grounds
+from worker.grounding.grounds import PartOfReport, grounds_by_part
 from worker.grounding.picture import Picture
 
 BOUNDED = GroupFigures(60, 60, 0, 60, 0, 0.05, 0.0)
@@ -136,7 +136,9 @@ def test_margin_flags_a_finding_and_hides_none() -> None:
     shares = np.full((1, 4, 2), 0.375, np.float32)
     picture = Picture(LABELS, (1.0, 1.0), (1.0, 1.0), shares, [1], margins(raised, LABELS))
 
-    found = grounds([PartOfReport("CHEST", "There is a left nodule.", "", (), picture)], "There is a left nodule.", "")
+    [found] = grounds_by_part(
+        [PartOfReport("CHEST", "There is a left nodule.", "", (), picture)], "There is a left nodule.", ""
+    )
 
     (finding,) = found.sentences[0].findings
     assert finding.in_image is not None
@@ -149,7 +151,7 @@ def test_margin_flags_a_finding_and_hides_none() -> None:
 def test_margin_makes_no_denial_safer() -> None:
     picture = Picture(("nodule left",), (1.0,), (1.0,), np.full((1, 4, 1), 0.375, np.float32), [1], [1.0])
 
-    found = grounds([PartOfReport("CHEST", "No left nodule.", "", (), picture)], "No left nodule.", "")
+    [found] = grounds_by_part([PartOfReport("CHEST", "No left nodule.", "", (), picture)], "No left nodule.", "")
 
     (denial,) = found.sentences[0].findings
     assert (denial.certainty, denial.verdict) == ("absent", Verdict.UNSUPPORTED)
