@@ -129,8 +129,11 @@ class Context:
         return max([self.before, *joined])
 
     def _phrase_end(self) -> int:
-        joined = JOIN.search(self.sentence, self.mention.end(), self.after)
-        return joined.start() if joined and self.after < len(self.sentence) else self.after
+        # A semicolon ends what is told of a finding even if no other finding follows: "OD: exudates; OS: normal".
+        after = self.sentence.find(";", self.mention.end(), self.after)
+        end = self.after if after < 0 else after
+        joined = JOIN.search(self.sentence, self.mention.end(), end)
+        return joined.start() if joined and end < len(self.sentence) else end
 
     def _shared(self, words: re.Pattern[str]) -> str:
         """Return a word shared by two mentions: "left pleural effusion and atelectasis"."""

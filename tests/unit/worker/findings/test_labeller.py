@@ -210,3 +210,16 @@ def test_more_specific_of_two_mentions_is_kept() -> None:
     text = "Findings: There is a nodule in the left upper zone. Impression: Nodule."
 
     assert present(text) == {Label("nodule", "left", "upper")}
+
+
+@pytest.mark.parametrize(
+    ("text", "side"),
+    [
+        ("OD: microaneurysms and hard exudates; OS: unremarkable.", "right"),
+        ("Left breast: mass; right breast: negative.", "left"),
+        ("Nodule on the right; the left lung is clear.", "right"),
+        ("Pneumothorax; chest tube on the left.", ""),
+    ],
+)
+def test_side_behind_a_semicolon_belongs_to_no_earlier_finding(text: str, side: str) -> None:
+    assert [label.side for label in labels(text)] == [side]
