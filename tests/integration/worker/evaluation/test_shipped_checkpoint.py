@@ -31,7 +31,8 @@ def test_fresh_images_are_read_correctly() -> None:
     figures = reading(evaluator, TRAINING)
 
     assert figures["chest"]["strict_f1"] >= 0.95
-    assert figures["chest"]["laterality"] >= 0.98
+    # A finding on both sides that is told of one side counts as wrong.
+    assert figures["chest"]["laterality"] >= 0.97
     assert figures["chest"]["hallucinated"] <= 0.02
     assert min(figures[kind]["strict_f1"] for kind in CATALOGUE) >= 0.93
 
