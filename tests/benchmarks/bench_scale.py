@@ -13,7 +13,7 @@ import re
 import statistics
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 SMALL, SIZE = 10_000, int(os.environ.get("SIZE", "100000"))
 #: Runs of each operation; the first few warm up.
 RUNS, WARM_UP = int(os.environ.get("RUNS", "20")), 3
+#: Alternating rounds over both databases.
+ROUNDS = 3
 #: Files that wait to be indexed, and the multiple of them in a backlog.
 FILES, BACKLOG = int(os.environ.get("FILES", "3000")), 10
 #: Files that wait when a STAT study arrives.
@@ -247,6 +249,15 @@ def measure(settings: Settings, key: str) -> dict[str, float]:
         return {operation.name: timed(operation) for operation in operations(url, settings, client)}
 
 
+def alternating(databases: Mapping[int, tuple[Settings, str]]) -> dict[int, dict[str, float]]:
+    """Return each operation's median over rounds, by size: the machine's own changes meet both sizes alike."""
+    rounds = [{size: measure(*database) for size, database in databases.items()} for _ in range(ROUNDS)]
+    return {
+        size: {name: statistics.median(found[size][name] for found in rounds) for name in rounds[0][size]}
+        for size in databases
+    }
+
+
 def indexing(settings: Settings) -> dict[str, float]:
     """Return the figures of two dispatchers that index waiting files."""
     waiting_files.rate(settings, FILES)  # warms up: the first files create index pages and fill caches
@@ -262,17 +273,17 @@ def indexing(settings: Settings) -> dict[str, float]:
 
 def main() -> None:
     """Time every operation on both databases and print the table and the JSON line."""
-    found: dict[int, dict[str, float]] = {}
-    with tempfile.TemporaryDirectory(prefix="bench-scale-") as folder, Postgres(Path(folder) / "postgres") as server:
-        for size in (SMALL, SIZE):
-            with database(server, f"studies_{size}", size) as url:
-                settings = settings_for(url, Path(folder))
-                key = _key(url)
-                found[size] = measure(settings, key)
-                beside = {}
-                if size == SIZE:
-                    report = open_work_lists.growth(settings, key, _study(url))
-                    beside = {"report_beside_work_lists": round(report, 2), **indexing(settings)}
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-scale-") as folder,
+        Postgres(Path(folder) / "postgres") as server,
+        ExitStack() as stack,
+    ):
+        urls = {size: stack.enter_context(database(server, f"studies_{size}", size)) for size in (SMALL, SIZE)}
+        databases = {size: (settings_for(url, Path(folder)), _key(url)) for size, url in urls.items()}
+        found = alternating(databases)
+        settings, key = databases[SIZE]
+        report = open_work_lists.growth(settings, key, _study(urls[SIZE]))
+        beside = {"report_beside_work_lists": round(report, 2), **indexing(settings)}
     small, large = found[SMALL], found[SIZE]
     table = Table("operation", f"{SMALL} studies, ms", f"{SIZE} studies, ms", "ratio")
     for name in small:
