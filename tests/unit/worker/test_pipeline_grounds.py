@@ -46,10 +46,10 @@ def test_finding_that_no_quoted_case_affirms_says_so(tmp_path: Path) -> None:
 def test_study_without_an_index_or_out_of_distribution_is_not_measurable(tmp_path: Path) -> None:
     not_compared = write([radiograph(tmp_path)], FakeModel(TEXT))
     # Too few reference cases to reject it: it is written, without cases.
-    strange = FakeIndex(labels=LABELS, ood=compared(4.2, can_reject=False))
-    out_of_distribution = write([radiograph(tmp_path)], FakeModel(TEXT), strange)
+    out_of_distribution = FakeIndex(labels=LABELS, ood=compared(4.2, can_reject=False))
+    without_cases = write([radiograph(tmp_path)], FakeModel(TEXT), out_of_distribution)
 
-    for draft in (not_compared, out_of_distribution):
+    for draft in (not_compared, without_cases):
         assert {one.verdict for one in findings(draft)} == {Verdict.NOT_MEASURABLE}
         assert {one.in_image for one in findings(draft)} == {None}
 
