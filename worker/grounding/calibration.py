@@ -42,7 +42,8 @@ HALVINGS = 60
 class JudgedFinding:
     """An affirmed finding of a study with known findings.
 
-    *margin* is its score over its label's threshold; None if it is flagged whatever its score, or has none.
+    *margin* is its score over its label's threshold: None if it is flagged whatever its score, infinite if it is shown
+    without one.
     """
 
     study: str
@@ -69,8 +70,11 @@ def judged_findings(
 
 
 def _margin(finding: GroundedFinding) -> float | None:
-    score = None if is_flagged(finding.certainty, finding.verdict) else finding.in_image
-    return None if score is None else round(score.score - score.threshold, 4)
+    if is_flagged(finding.certainty, finding.verdict, finding.cited):
+        return None
+    score = finding.in_image
+    # Not measurable and affirmed by a case: shown as fact, and no margin flags it.
+    return math.inf if score is None else round(score.score - score.threshold, 4)
 
 
 def group_of(finding: str, common: Collection[str]) -> str:
@@ -174,7 +178,7 @@ def of_report(standing: Standing, grounds: Grounds) -> Standing:
     if certificate is None:
         return standing
     stated = [f for sentence in grounds.sentences for f in sentence.findings if f.certainty != "absent"]
-    shown = {f.name for f in stated if not is_flagged(f.certainty, f.verdict)}
+    shown = {f.name for f in stated if not is_flagged(f.certainty, f.verdict, f.cited)}
     groups = {group_of(name, certificate.common) for name in shown}
     missing = [name for name in GROUPS if name in groups and not _is_certified(certificate.groups, name)]
     if not missing:

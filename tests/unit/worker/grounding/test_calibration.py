@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from db.reports.certificates import Bindings, Certificate, GroupFigures, Standing
-from db.reports.grounds import GroundedFinding, GroundedSentence, Grounds, InImage
+from db.reports.grounds import CitedSentence, GroundedFinding, GroundedSentence, Grounds, InImage
 from db.states import Calibration, Verdict
 from worker.findings.labeller import Label
 from worker.grounding.calibration import (
@@ -129,6 +129,20 @@ def test_report_is_certified_only_if_all_findings_that_it_shows_are() -> None:
     refused = status(stated("nodule"), stated("spinal rods"))
     assert (refused.status, refused.certificate) == (Calibration.UNCALIBRATED, None)
     assert "does not cover rare findings" in refused.reason
+
+
+def test_finding_shown_because_a_case_affirms_it_is_counted_and_needs_a_certificate() -> None:
+    cited = [CitedSentence(1, "affirms", "Spinal rods.")]
+    unmeasured = replace(stated("spinal rods", Verdict.NOT_MEASURABLE), in_image=None)
+    shown = replace(unmeasured, cited=cited)
+    standing = Standing(Calibration.CERTIFIED, certificate=certificate(common=BOUNDED))
+
+    def status(finding: GroundedFinding) -> Calibration:
+        return of_report(standing, Grounds([GroundedSentence("findings", 0, 1, [finding])])).status
+
+    [counted], [flagged] = (judged_findings("a", [one], lambda _: False, []) for one in (shown, unmeasured))
+    assert [[one.shown(margin) for margin in (0.0, 1.0)] for one in (counted, flagged)] == [[True] * 2, [False] * 2]
+    assert (status(shown), status(unmeasured)) == (Calibration.UNCALIBRATED, Calibration.CERTIFIED)
 
 
 def test_margin_flags_a_finding_and_hides_none() -> None:
