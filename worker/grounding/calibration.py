@@ -179,8 +179,11 @@ def of_report(standing: Standing, grounds: Grounds) -> Standing:
         return standing
     stated = [f for sentence in grounds.sentences for f in sentence.findings if f.certainty != "absent"]
     shown = {f.name for f in stated if not is_flagged(f.certainty, f.verdict, f.cited)}
-    groups = {group_of(name, certificate.common) for name in shown}
+    groups = {group_of(name, certificate.common) for name in shown - GENERIC}
     missing = [name for name in GROUPS if name in groups and not _is_certified(certificate.groups, name)]
+    if shown & GENERIC:
+        # Counted in no group.
+        missing.append("unclassified")
     if not missing:
         return standing
     reason = f"the certificate does not cover {' and '.join(missing)} findings, which this report shows"

@@ -129,6 +129,8 @@ def test_report_is_certified_only_if_all_findings_that_it_shows_are() -> None:
     refused = status(stated("nodule"), stated("spinal rods"))
     assert (refused.status, refused.certificate) == (Calibration.UNCALIBRATED, None)
     assert "does not cover rare findings" in refused.reason
+    assert "does not cover unclassified findings" in status(stated("nodule"), stated("device")).reason
+    assert status(stated("nodule"), stated("device", Verdict.UNSUPPORTED)) == standing
 
 
 def test_finding_shown_because_a_case_affirms_it_is_counted_and_needs_a_certificate() -> None:
