@@ -29,9 +29,11 @@ _OTHER = {"left": "right", "right": "left"}
 
 
 def with_both_sides(sentence: str) -> str:
-    """Return *sentence* with "bilateral" for a comparison of two sides, and without the sides of heart chambers."""
+    """Return *sentence* with "bilateral" for a comparison of two sides; without denied sides and those of chambers."""
     sentence = lexicon.COMPARED_SIDES.sub(lambda match: "bilateral".ljust(len(match.group())), sentence)
-    return lexicon.NO_SIDE.sub(lambda match: " " * len(match.group()), sentence)
+    for no_side in (lexicon.NO_SIDE, lexicon.DENIED_SIDE):
+        sentence = no_side.sub(lambda match: " " * len(match.group()), sentence)
+    return sentence
 
 
 def last_side(sentence: str, default: str = "") -> str:

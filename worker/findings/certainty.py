@@ -28,6 +28,8 @@ JOIN = re.compile(r",|\b(?:and|or|(?<!consistent )(?<!compatible )(?<!keeping )w
 _ALTERNATIVE = re.compile(r"\s*(?:\w+\s+){0,3}(?:and/)?or\s+(?:\w+\s+){0,3}")
 #: Between the findings of a list that is denied as a whole: "pneumothorax, effusion: none".
 _ENUMERATED = re.compile(r"(?:\s|,|/|\b(?:and|or|acute|focal)\b)*")
+#: Side right after a trigger: "not seen on the right".
+_SIDE_AFTER = re.compile(r"\s*(?:on|in|at) (?:the )?(?:left|right)\b")
 #: Letters before an evidence trigger in which a negation denies the evidence: "no findings suspicious for".
 _NO_EVIDENCE = re.compile(r"\b(?:no|not|without|nothing|never|\w+n't)\b[^,;:]{0,40}$")
 
@@ -125,9 +127,19 @@ def _applies(sentence: str, start: int, trigger: re.Match[str], after: int) -> b
     between = (joins[-1].end(), trigger.start()) if joins else (0, 0)
     if not any(words.fullmatch(sentence, *between) for words in (triggers.PLACE, triggers.CONTINUED)):
         return False
+    place = _SIDE_AFTER.match(sentence, trigger.end(), after)
+    words = sentence[between[0] : place.end() if place else between[1]]
+    if joins and _names_another_side(sentence[: joins[-1].start()], words):
+        return False
     bare = triggers.PARTICIPLE.match(trigger.group().strip())
     rest = sentence[trigger.end() : after]
     return not (bare and after < len(sentence) and re.fullmatch(r"\s+(?:\w+\s+){0,3}", rest))
+
+
+def _names_another_side(told: str, words: str) -> bool:
+    """Return whether *words* name another side than the last in *told*: "right effusion, the left has gone"."""
+    own, other = [*lexicon.SIDE.finditer(told)], lexicon.SIDE.search(words)
+    return bool(own and other and own[-1].lastgroup != other.lastgroup)
 
 
 def _reaching(before: re.Pattern[str], clause: str, here: int) -> re.Match[str] | None:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from worker.findings import lexicon, triggers
 from worker.findings.attributes import Context, last_side, with_both_sides
+from worker.findings.certainty import blanked, without_false_negations
 from worker.findings.certainty import certainty as certainty_of
-from worker.findings.certainty import without_false_negations
 from worker.findings.sections import parts
 from worker.findings.spelling import plain
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Iterator
 
     from worker.findings.certainty import Certainty
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from worker.findings.spelling import Plain
 
 #: Changes with every rule and word; stored beside labels, so that labels of two versions are not compared.
-LABELLER_VERSION = "5"
+LABELLER_VERSION = "6"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -123,11 +124,27 @@ def _labelled(sentence: str, earlier_side: str) -> Iterator[tuple[Label, int, in
         if certainty is None:
             continue
         finding = lexicon.FINDINGS[int(str(mention.lastgroup)[1:])][0]
-        context = Context(sentence, mention, before, after, following, earlier_side)
+        none = lexicon.NONE_ON.search(sentence, mention.end(), after)
+        own = blanked(sentence, [none.span()]) if none and none["first"] else sentence
+        context = Context(own, mention, before, after, following, earlier_side)
         for side, zone in context.places(finding):
             yield Label(finding, side, zone, context.nearest(lexicon.SIZE), certainty), *mention.span()
-        if one := lexicon.OTHER_ONE.search(sentence, mention.end(), after):
-            gone = triggers.POST_NEGATION.search(one.group())
-            yield Label(finding, one["side"], certainty="absent" if gone else certainty), *mention.span()
-        if other := lexicon.NONE_ON.search(sentence, mention.end(), after):
-            yield Label(finding, other["side"] or other["first"], certainty="absent"), *mention.span()
+        for side, its_own in _other_sides(sentence, mention, (before, after), certainty):
+            yield Label(finding, side, certainty=its_own), *mention.span()
+        if none:
+            yield Label(finding, none["side"] or none["first"], certainty="absent"), *mention.span()
+
+
+def _other_sides(
+    sentence: str, mention: re.Match[str], bounds: tuple[int, int], certainty: Certainty
+) -> Iterator[tuple[str, Certainty]]:
+    """Yield the other sides that words around a mention affirm or deny, with their certainty."""
+    before, after = bounds
+    told: Certainty = "present" if certainty == "absent" else certainty
+    if one := lexicon.OTHER_ONE.search(sentence, mention.end(), after):
+        gone, kept = triggers.POST_NEGATION.search(one.group()), triggers.PERSISTS.search(one.group())
+        yield one["side"], "absent" if gone else told if kept else certainty
+    if one := lexicon.ONE_ON.search(sentence, mention.end(), after):
+        yield one["side"] or one["first"], told
+    if denied := lexicon.BUT_NO.search(sentence[before : mention.start()]):
+        yield denied["side"], told

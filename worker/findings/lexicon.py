@@ -127,7 +127,7 @@ SIDE = re.compile(
 )
 #: One finding on both sides, with a word for each: "left and right", "large left and small right".
 LEFT_AND_RIGHT = re.compile(
-    r"(?<!on the )(?<!in the )\b(?P<one>left|right)(?:-sided)? (?:and|or) (?:\w+ )?(?!(?P=one)\b)"
+    r"(?<!on the )(?<!in the )\b(?P<one>left|right)(?:-sided)? (?:and|or) (?:(?!no\b)\w+ )?(?!(?P=one)\b)"
     r"(?:left|right)(?:-sided)?\b[^,;]*$"
 )
 #: Refers to the side of an earlier finding.
@@ -154,7 +154,29 @@ COMPARED_SIDES = re.compile(
 #: After a finding on one side: "but none on the right".
 NONE_ON = re.compile(
     r"\bnone (?:seen |noted |present )?(?:(?:on|in|at) )?(?:the )?(?P<side>left|right)\b|"
-    r"\b(?P<first>left|right)\s*[:=-]?\s*(?:none|nil|no)\b"
+    r"\b(?P<first>left|right)\s*[:=-]?\s*(?:none|nil|no(?=\s*[.,;]))\b"
+)
+#: A side that the finding does not have, beside its own: "not on the left but on the right", "no left and small right",
+#: "left, not right", "previously on the left, now on the right".
+DENIED_SIDE = re.compile(
+    r"\bnot (?:seen |present )?(?:on|in|at) (?:the )?(?P<not>left|right)(?: (?:side|lung|base))?,? but "
+    r"(?=(?:is )?(?:on|in|at) (?:the )?(?!(?P=not)\b)(?:left|right)(?: (?:side|lung|base))?\s*(?:[.,;]|$))|"
+    r"\bno (?P<no>left|right)(?:-sided)? and (?=(?:an?|small|tiny|minimal|trace|moderate|large) (?:\w+ )?"
+    r"(?!(?P=no)\b)(?:left|right)\b)|"
+    r"(?:(?<=\bleft)|(?<=\bright)), not (?:(?:on|in) )?(?:the )?(?:left|right)(?:-sided)?(?:,|(?=\s*[.;]|$))|"
+    r"\b(?:previously|formerly) (?:seen )?(?:on|in) (?:the )?(?:left|right) "
+    r"(?=(?:is |are )?now (?:on|in) (?:the )?(?:left|right)\b)"
+)
+#: Before a finding that is denied on one side: "small left and no right".
+BUT_NO = re.compile(
+    r"(?:^|\b(?:small|tiny|minimal|trace|moderate|large|an?) )(?P<side>left|right)(?:-sided)?,? (?:and|but) no "
+    r"(?!(?P=side)\b)(?:left|right)(?:-sided)? $"
+)
+#: After a finding that is denied or told of one side: "but there is one on the right", "and a small one on the left".
+ONE_ON = re.compile(
+    r"(?:\b(?:but|and)|,) (?:there is )?(?:an? )?(?:(?:new|small|tiny|moderate|large) )*"
+    r"(?:one (?:is )?(?:seen |noted |present )?(?:on|in|at) (?:the )?(?P<side>left|right)|"
+    r"(?P<first>left|right)(?:-sided)? one)\b(?!.*\b(?:not|no|resolved|excluded)\b)"
 )
 #: The same finding on the other side: "the left one has resolved".
 OTHER_ONE = re.compile(r"\bthe (?P<side>left|right)(?:-sided)? one\b[^,;]*")

@@ -223,3 +223,36 @@ def test_more_specific_of_two_mentions_is_kept() -> None:
 )
 def test_side_behind_a_semicolon_belongs_to_no_earlier_finding(text: str, side: str) -> None:
     assert [label.side for label in labels(text)] == [side]
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("Pneumothorax: right none, left small.", {("left", "present"), ("right", "absent")}),
+        ("No left effusion, but the right one persists.", {("left", "absent"), ("right", "present")}),
+        ("No effusion on the left but there is one on the right.", {("left", "absent"), ("right", "present")}),
+        ("Small effusion on the left and a moderate one on the right.", {("left", "present"), ("right", "present")}),
+        ("There is no left pneumothorax and a right one is seen.", {("left", "absent"), ("right", "present")}),
+        ("There is no left pneumothorax and a right one is not seen.", {("left", "absent")}),
+        ("Small left and no right pleural effusion.", {("left", "present"), ("right", "absent")}),
+        ("Drain on the left and no right effusion.", {("right", "absent")}),
+        ("No right and small left pneumothorax.", {("left", "present")}),
+        ("No right and left pneumothorax.", {("left", "absent"), ("right", "absent")}),
+        ("Pneumothorax is not on the left but on the right.", {("right", "present")}),
+        ("Left, not right, subdural haematoma.", {("left", "present")}),
+        ("The pneumothorax previously on the right is now on the left.", {("left", "present")}),
+        ("The right effusion is larger than before, the left has gone.", {("right", "present")}),
+        ("Left effusion, not seen on the right.", {("left", "present")}),
+        ("Left effusion present, right absent.", {("left", "present")}),
+        ("Pneumothorax, right, resolved.", {("right", "absent")}),
+    ],
+)
+def test_words_about_one_side_do_not_change_the_other(text: str, places: set[tuple[str, str]]) -> None:
+    assert {(label.side, label.certainty) for label in labels(text)} == places
+
+
+def test_denial_of_another_finding_on_the_other_side_denies_no_finding_there() -> None:
+    assert labels("Left effusion, on the right no nodule.") == [
+        Label("pleural effusion", "left"),
+        Label("nodule", "right", certainty="absent"),
+    ]
