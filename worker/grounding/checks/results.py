@@ -42,18 +42,23 @@ def results(parts: Sequence[DraftPart]) -> list[CheckResult]:
 
 def _result(check: Check, function: CheckFunction, parts: Sequence[DraftPart]) -> CheckResult:
     found = [(part, function(part)) for part in parts]
-    reasons = [outcome.reason for _, outcome in found if isinstance(outcome, NotApplicable)]
-    sentences = [
-        f"{part.name}: {sentence}" if len(parts) > 1 and part.name else sentence
-        for part, outcome in found
-        if not isinstance(outcome, NotApplicable)
-        for sentence in outcome
-    ]
+    made = [(part, outcome) for part, outcome in found if not isinstance(outcome, NotApplicable)]
+    sentences = [_of_part(part, sentence, parts) for part, outcome in made for sentence in outcome]
     if sentences:
         return CheckResult(check, CheckState.NOTICE if check in NOTICES else CheckState.WARNING, sentences)
-    if len(reasons) == len(parts):
-        return CheckResult(check, CheckState.NOT_APPLICABLE, list(dict.fromkeys(reasons)) or [NOT_READ])
+    missing = [(part, outcome.reason) for part, outcome in found if isinstance(outcome, NotApplicable)]
+    if not made:
+        reasons = dict.fromkeys(reason for _, reason in missing)
+        return CheckResult(check, CheckState.NOT_APPLICABLE, list(reasons) or [NOT_READ])
+    if missing:
+        # A part that was not checked has not passed.
+        reasons_of_parts = [_of_part(part, reason, parts) for part, reason in missing]
+        return CheckResult(check, CheckState.NOT_APPLICABLE, reasons_of_parts)
     return CheckResult(check, CheckState.PASSED)
+
+
+def _of_part(part: DraftPart, sentence: str, parts: Sequence[DraftPart]) -> str:
+    return f"{part.name}: {sentence}" if len(parts) > 1 and part.name else sentence
 
 
 def withholding(found: Sequence[CheckResult], blocking: Collection[Check]) -> list[str]:

@@ -129,7 +129,9 @@ def test_sound_text_passes(check: Check, findings: str, impression: str, facts: 
     assert states(findings, impression, **facts)[check] == CheckState.PASSED
 
 
-@pytest.mark.parametrize("check", [Check.SIDE_AND_VIEW, Check.SEX, Check.BODY_PART, Check.SUPPORT])
+@pytest.mark.parametrize(
+    "check", [Check.SIDE_AND_VIEW, Check.SEX, Check.BODY_PART, Check.SUPPORT, Check.CRITICAL_OMITTED]
+)
 def test_check_without_its_facts_says_so(check: Check) -> None:
     (found,) = [found for found in results([DraftPart("Clear.", "Normal.")]) if found.name == check]
 
@@ -152,6 +154,17 @@ def test_sentence_of_one_part_names_it() -> None:
     (found,) = [found for found in results(parts) if found.name == Check.IMPRESSION]
 
     assert found.sentences == ["CT CHEST: The report has no impression."]
+
+
+def test_check_that_was_not_made_for_one_part_is_not_passed() -> None:
+    parts = [
+        DraftPart("Clear.", "Normal.", name="DX CHEST", views=["PA"]),
+        DraftPart("Clear.", "Normal.", name="CT HEAD"),
+    ]
+    (found,) = [found for found in results(parts) if found.name == Check.SIDE_AND_VIEW]
+
+    assert found.state == CheckState.NOT_APPLICABLE
+    assert found.sentences == ["CT HEAD: the headers give neither side nor view"]
 
 
 def test_identifying_text_is_not_repeated_in_the_sentence() -> None:
