@@ -1,7 +1,8 @@
 """Messages between parent and child, as JSON packets of a Unix socket; a connection travels with its message.
 
 to a child:   serve {id, address}, end {id}, seat {id, rejection, reserved}, drain, stop, beat {...}
-to the parent: ready, took {id}, lost {id}, take {id, titles, address, echo_only}, release {id}, beat {full}, leaving
+to the parent: ready, failed {error}, took {id}, lost {id}, take {id, titles, address, echo_only}, release {id},
+               beat {full}, leaving
 """
 
 from __future__ import annotations

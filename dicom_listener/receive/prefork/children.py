@@ -136,6 +136,8 @@ def _run(settings: Settings, channel: Channel) -> int:
         Child(settings, channel).run()
     except (PrelimError, OSError) as error:
         log.error("listener.process_failed", error=str(error))  # noqa: TRY400 - an expected error
+        with contextlib.suppress(OSError):  # the parent is gone
+            channel.send("failed", error=str(error))
         return 1
     # The boundary of the process: a fault of the program is logged. Its text could quote a data set.
     except Exception as error:  # noqa: BLE001

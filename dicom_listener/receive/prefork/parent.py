@@ -73,7 +73,8 @@ class Parent:
     def run(self) -> None:
         """Accept connections until SIGTERM or SIGINT, then wait for the open associations.
 
-        Raises OSError if the port is in use, ConfigurationError for the spool, the peers file or the certificate.
+        Raises OSError if the port is in use, ConfigurationError for the spool, the peers file or the certificate, or if
+        no child can start.
         """
         self._check()
         dicom = self._settings.dicom
@@ -189,6 +190,8 @@ class Parent:
         elif kind == "ready":
             self._pool.note_ready(child)
             self._hand_over_waiting()
+        elif kind == "failed":
+            self._pool.failure = values["error"]
 
     def _seat(
         self, child: ChildProcess, association_id: str, titles: list[str], address: str, *, echo_only: bool

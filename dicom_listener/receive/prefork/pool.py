@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from db.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -21,6 +23,8 @@ log = structlog.get_logger()
 OWN_PAUSE_SECONDS = 2.0
 #: Seconds until the next start after a child has ended before it was ready: at first, and at most after several.
 MIN_RESTART_SECONDS, MAX_RESTART_SECONDS = 0.1, 5.0
+#: Seconds for a first child to be ready, unless one still starts; then the listener ends, as a single process would.
+FIRST_START_SECONDS = 5.0
 
 
 class Pool:
@@ -35,8 +39,12 @@ class Pool:
         self._outdated: deque[ChildProcess] = deque()
         #: Processes that have closed their channel, and may still be ending.
         self._ending: set[int] = set()
-        self._checked_at = time.monotonic()
+        self._created_at = self._checked_at = time.monotonic()
         self._start_due = 0.0
+        #: True after a first child was ready.
+        self._has_received = False
+        #: Cause of the last start that has failed.
+        self.failure = "see the log"
         #: Starts that have failed since the last one that has not.
         self._failures = 0
 
@@ -56,7 +64,8 @@ class Pool:
 
     def note_ready(self, child: ChildProcess) -> None:
         """Note that a child is ready."""
-        child.ready, child.beat_at = True, time.monotonic()
+        child.ready = self._has_received = True
+        child.beat_at = time.monotonic()
         self._failures = 0
 
     def lose(self, child: ChildProcess) -> None:
@@ -71,7 +80,10 @@ class Pool:
             self._delay_start()
 
     def supervise(self) -> None:
-        """Run one round: kill children that have failed, replace outdated ones, start missing ones."""
+        """Run one round: kill children that have failed, replace outdated ones, start missing ones.
+
+        Raises ConfigurationError if no child was ever ready, and none can be.
+        """
         now = time.monotonic()
         if now - self._checked_at > OWN_PAUSE_SECONDS:
             for child in self.children:
@@ -83,6 +95,7 @@ class Pool:
                 log.error("listener.process_frozen", process=child.pid, connections=len(child.connections))
                 child.kill()
         self.reap()
+        self._require_first()
         self._replace()
 
     def send(self, kind: str, **values: Any) -> None:
@@ -106,7 +119,14 @@ class Pool:
                 self.children.append(self._start())
             except OSError as error:  # no process or memory is free
                 log.error("listener.process_not_started", error=error.strerror)  # noqa: TRY400 - no fault of the program
+                self.failure = str(error)
                 self._delay_start()
+
+    def _require_first(self) -> None:
+        """Raise ConfigurationError if all starts have failed: connections would wait unanswered."""
+        if self._has_received or self.children or time.monotonic() - self._created_at < FIRST_START_SECONDS:
+            return
+        raise ConfigurationError(f"no process of the listener can start: {self.failure}")
 
     def _replace(self) -> None:
         """Let an outdated child end once another has taken its place."""

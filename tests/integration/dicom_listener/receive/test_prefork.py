@@ -20,7 +20,7 @@ from dicom_listener.receive import status_file
 from dicom_listener.spool import file_meta, slots
 from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.waiting import received
-from tests.fuzz.listener import Subject, fuzz, listening
+from tests.fuzz.listener import Broken, Subject, fuzz, listening
 from tests.fuzz.wire import LAST, P_DATA_TF, Client, c_store_rq, ct_slice, echoes, pdu, pdv, status
 from tests.polling import runs, wait_until
 
@@ -196,6 +196,18 @@ def test_listener_that_has_stopped_leaves_no_process(tmp_path: Path) -> None:
         pids = subject.children
     # Not even one that has ended and was not waited for.
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def test_listener_ends_with_the_cause_if_no_process_can_start(tmp_path: Path) -> None:
+    slots_folder = tmp_path / "spool" / "slots"
+    slots_folder.mkdir(parents=True)
+    (slots_folder / f"{socket.gethostname()}-0").touch()  # no folder: no slot can be made
+    cause = f"no process of the listener can start: .*File exists: '{slots_folder}"
+    with (
+        pytest.raises(Broken, match=cause),
+        listening(tmp_path, "pool.FIRST_START_SECONDS = 1.0", listener_processes=2),
+    ):
+        pytest.fail("it answers")
 
 
 def test_processes_end_without_their_parent_and_lose_nothing(tmp_path: Path) -> None:
