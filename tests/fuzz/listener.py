@@ -86,7 +86,8 @@ def listening(folder: Path, before: str = "", **values: object) -> Iterator[Subj
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     values = {"listener_processes": 1, "data_dir": str(folder), "dicom_port": port, **values}
-    code = "from db.settings import Settings; from dicom_listener.receive.prefork import children, parent, pool; "
+    code = "from db.settings import Settings\n"
+    code += "from dicom_listener.receive.prefork import child_server, children, parent, pool\n"
     code += f"from dicom_listener.receive import status_file\n{before}\nparent.run(Settings(**{values!r}))"
     with (folder / "listener.log").open("wb") as log:
         process = subprocess.Popen([sys.executable, "-c", code], stdout=log, stderr=log)

@@ -30,6 +30,8 @@ log = structlog.get_logger()
 BEAT_SECONDS = 1.0
 #: Part of the descriptors in use from which the parent hands over no more connections: each needs one for its object.
 FULL_SHARE = 0.9
+#: Seconds without a beat of the parent from which it accepts no connections.
+SILENT_SECONDS = 5.0
 
 
 class Child:
@@ -44,6 +46,8 @@ class Child:
         self._stopped = False
         #: This process alone was asked to end.
         self._leaving = False
+        #: Time of the parent's last beat, of time.monotonic.
+        self._beat_at = -math.inf
         self._ended = threading.Event()
 
     def run(self) -> None:
@@ -99,7 +103,7 @@ class Child:
         elif kind == "stop":
             self._stopped = True
         elif kind == "beat":
-            self._services.parent = values | {"beat_at": time.time()}
+            self._services.parent, self._beat_at = values, time.monotonic()
 
     def _take_over(self, message: Message) -> None:
         association_id, connection = message.values["id"], message.connection
@@ -115,8 +119,10 @@ class Child:
             log.warning("connection.dropped", error=str(error))
 
     def _write_status(self) -> None:
+        """Write the status regularly, but let it become stale while the parent is silent."""
         while not self._ended.wait(BEAT_SECONDS / 2):
-            self._services.write_status()
+            if time.monotonic() - self._beat_at < SILENT_SECONDS:
+                self._services.write_status()
 
 
 def is_full() -> bool:

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 #: Instead of ten and two seconds.
-QUICK = "children.FROZEN_SECONDS = children.SILENT_SECONDS = 2.0; status_file.WRITE_SECONDS = 0.2"
+QUICK = (
+    "children.FROZEN_SECONDS = children.SILENT_SECONDS = child_server.SILENT_SECONDS = 2.0;"
+    "status_file.WRITE_SECONDS = 0.2"
+)
 LIMIT = 6
 
 
@@ -178,6 +181,21 @@ def test_process_without_free_descriptors_is_replaced(subject: Subject, pair: tu
         assert client.echo() == 0
         client.release()
     wait_until(lambda: full not in subject.children and len(subject.children) == 2)
+
+
+def test_status_is_stale_while_the_parent_accepts_no_connection(
+    subject: Subject, pair: tuple[int, int, Client, Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status_file, "STALE_SECONDS", 2.0)
+    os.kill(subject.pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: not statuses(subject))
+        for client in pair[2:]:
+            store(subject, client)
+    finally:
+        os.kill(subject.pid, signal.SIGCONT)
+    wait_until(lambda: len(statuses(subject)) == 2 and echoes(subject.port))
+    assert set(pair[:2]) == set(subject.children)
 
 
 def test_sighup_does_not_end_a_single_process(tmp_path: Path) -> None:
