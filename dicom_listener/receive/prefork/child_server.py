@@ -42,7 +42,6 @@ class Child:
         self._seats = ParentSeats(channel)
         self._services = Services(settings, self._seats)
         self._server = acceptor.create(settings, self._services)
-        self._draining = False
         self._stopped = False
         #: This process alone was asked to end.
         self._leaving = False
@@ -75,11 +74,13 @@ class Child:
     def _serve(self) -> None:
         beat_due, ends_at = 0.0, math.inf
         while (
-            not self._stopped and time.monotonic() < ends_at and not (self._draining and not self._server.associations)
+            not self._stopped
+            and time.monotonic() < ends_at
+            and not (self._services.draining and not self._server.associations)
         ):
             if self._leaving and ends_at == math.inf:
                 self._channel.send("leaving")
-                self._draining, ends_at = True, time.monotonic() + GRACE_SECONDS
+                self._services.draining, ends_at = True, time.monotonic() + GRACE_SECONDS
             if time.monotonic() >= beat_due:
                 beat_due = time.monotonic() + BEAT_SECONDS
                 self._channel.send("beat", full=is_full())
@@ -99,7 +100,7 @@ class Child:
         elif kind == "seat":
             self._seats.answer(values)
         elif kind == "drain":
-            self._draining = self._services.draining = True
+            self._services.draining = True
         elif kind == "stop":
             self._stopped = True
         elif kind == "beat":

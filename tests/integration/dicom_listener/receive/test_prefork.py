@@ -152,6 +152,7 @@ def test_process_stopped_by_a_signal_lets_its_associations_end(
     pair[2].send(pdu(P_DATA_TF, pdv(3, 3, c_store_rq(uid)) + pdv(3, 0, data_set[:10_000])))
     os.kill(pair[0], signal.SIGTERM)
     assert all(echoes(subject.port) for _ in range(10))
+    wait_until(lambda: sorted(each["draining"] for each in statuses(subject)) == [False, False, True])
     assert status(pair[2].ask(pdu(P_DATA_TF, pdv(3, LAST, data_set[10_000:])))) == 0
     subject.acknowledged.add(uid)
     wait_until(lambda: pair[0] not in subject.children and len(subject.children) == 2)
