@@ -271,7 +271,7 @@ def _half_received(settings: Settings) -> Iterator[Violation]:
 
 def _back_to_inbox(path: Path, spool: Spool) -> None:
     """Return the file to the inbox: the indexer inserts its row, or finds the object in another file."""
-    received = spool.inbox / path.name
+    received = spool.inbox / f"{path.stem}{headers.waiting_tag(path)}{COMPLETE}"
     os.link(path, received)
     sync_directory(spool.inbox)
     # Its new path can be the old one, and then it may have a row by now.

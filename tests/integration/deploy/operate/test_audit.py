@@ -18,6 +18,7 @@ from db.studies import procedure_steps
 from deploy.operate import audit
 from dicom_listener.indexing import headers, indexer
 from dicom_listener.spool.durable import Spool
+from dicom_listener.spool.waiting import received, study_of
 from tests.integration.dicom_listener.listening import settings_for
 from tests.integration.dicom_listener.objects import image, receive, store
 
@@ -82,6 +83,7 @@ def test_file_without_a_row_moves_to_the_path_of_its_name(settings: Settings) ->
     assert violated(settings) == [audit.NO_ROW] * 2
 
     assert audit.show(settings, Console(quiet=True), repair=True) == 0
+    assert all(study_of(path) for path in received(Spool(settings.spool))), "other studies must settle beside them"
     indexer.run_once(settings)
 
     assert violated(settings) == []
