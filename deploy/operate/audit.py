@@ -82,25 +82,24 @@ class Position:
 
     def of(self, table: str) -> uuid.UUID | None:
         """Return the id of the last row read of *table*; None before the first."""
-        found = self._read().get(table)
-        return None if found is None else uuid.UUID(found)
+        return self._read().get(table)
 
     def note(self, table: str, row_id: uuid.UUID) -> None:
         """Note that the rows up to *row_id* are read."""
         written = self._path.with_suffix(".new")
-        written.write_text(json.dumps(self._read() | {table: str(row_id)}))
+        written.write_text(json.dumps(self._read() | {table: row_id}, default=str))
         written.replace(self._path)
 
     def clear(self) -> None:
         """Begin anew: the audit has read all files."""
         self._path.unlink(missing_ok=True)
 
-    def _read(self) -> dict[str, str]:
+    def _read(self) -> dict[str, uuid.UUID]:
         try:
-            found: dict[str, str] = json.loads(self._path.read_text())
-        except FileNotFoundError:
+            return {table: uuid.UUID(row_id) for table, row_id in json.loads(self._path.read_text()).items()}
+        except (FileNotFoundError, ValueError, AttributeError):
+            # A file damaged by a crash: the audit reads all files.
             return {}
-        return found
 
 
 def show(settings: Settings, console: Console, *, repair: bool, scope: Scope = EVERYTHING) -> int:

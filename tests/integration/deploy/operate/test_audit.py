@@ -254,6 +254,14 @@ def test_interrupted_audit_continues_after_the_last_page(settings: Settings, mon
     assert len(read) == 10
 
 
+@pytest.mark.parametrize("position", ["", "[]", '{"instances": 3}', '{"instances": "3"}'])
+def test_damaged_position_makes_the_audit_read_all_files(settings: Settings, position: str) -> None:
+    (settings.operations.data_dir / "audit-position.json").write_text(position)
+    stored(settings).unlink()
+
+    assert [violation.rule for violation in audit.violations(settings, audit.Scope(resume=True))] == [audit.NO_FILE]
+
+
 def test_violations_are_printed_when_they_are_found(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(record=True, file=io.StringIO())
 
