@@ -27,7 +27,7 @@ from db.studies import procedure_steps
 from deploy.operate import report_images
 from dicom_listener.indexing import headers
 from dicom_listener.spool import file_meta
-from dicom_listener.spool.durable import COMPLETE, PART, Spool, sync_directory, sync_file
+from dicom_listener.spool.durable import COMPLETE, PART, Spool, file_name, sync_directory, sync_file
 from dicom_listener.spool.waiting import received
 
 if TYPE_CHECKING:
@@ -223,9 +223,9 @@ def _without_row(settings: Settings) -> Iterator[Violation]:
             if name.endswith(COMPLETE)
         )
         while page := list(itertools.islice(names, PAGE)):
-            for file_path in sorted(set(page) - _known(rows, settings, page)):
-                if not _accounted_for(rows, file_path, settings):
-                    yield Violation(NO_ROW, file_path)
+            suspects = set(page) - _known(rows, settings, page)
+            if suspects:
+                yield from (Violation(NO_ROW, file_path) for file_path in _lost(rows, suspects, settings))
         for error in errors:
             yield Violation(UNREADABLE, f"{error.filename} ({error.strerror})")
 
@@ -235,15 +235,17 @@ def _known(rows: Rows, settings: Settings, file_paths: Collection[str]) -> set[s
         return set(session.scalars(select(rows.file_path).where(rows.file_path == any_of(file_paths))))
 
 
-def _accounted_for(rows: Rows, file_path: str, settings: Settings) -> bool:
+def _lost(rows: Rows, file_paths: Collection[str], settings: Settings) -> list[str]:
+    """Return those of these stored files that are still there, and neither in an inbox nor in a row."""
     # In this order: the indexer commits the row before it removes the file from the inbox, and removes a copy that it
     # does not need before that.
-    path = settings.operations.data_dir / file_path
-    return (
-        any(any(slot.inbox.glob(f"{path.stem}*{COMPLETE}")) for slot in Spool(settings.spool).slots())
-        or not os.path.lexists(path)
-        or bool(_known(rows, settings, [file_path]))
-    )
+    waiting = {file_name(path) for path in received(Spool(settings.spool))}
+    there = [
+        file_path
+        for file_path in file_paths
+        if Path(file_path).name not in waiting and os.path.lexists(settings.operations.data_dir / file_path)
+    ]
+    return sorted(set(there) - _known(rows, settings, there))
 
 
 def _waiting(settings: Settings) -> Iterator[Violation]:
