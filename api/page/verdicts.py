@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from db.reports.certificates import GROUPS
 from db.states import Calibration, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from api.v1.schemas import Certificate, CertifiedGroup, Finding, Omission, Report, Sentence
 
@@ -100,18 +101,19 @@ def _measured(group: CertifiedGroup) -> str:
 def pieces(report: Report, section: str) -> list[list[Piece]]:
     """Return the paragraphs of a section as pieces; a report without stored sentences has one piece a paragraph."""
     text: str = getattr(report, section)
-    found, offset = [], 0
-    for line in text.split("\n"):
-        if line.strip():
-            found.append(list(_pieces(report, section, offset, offset + len(line))))
-        offset += len(line) + 1
-    return found
+    sentences = [one for one in report.sentences or () if one.section == section]
+    # A sentence may go on in the next line.
+    breaks = [
+        at for at, char in enumerate(text) if char == "\n" and not any(one.start < at < one.end for one in sentences)
+    ]
+    found = [list(_pieces(text, sentences, *lines)) for lines in pairwise((-1, *breaks, len(text)))]
+    return [paragraph for paragraph in found if paragraph]
 
 
-def _pieces(report: Report, section: str, start: int, end: int) -> Iterator[Piece]:
-    text, at = getattr(report, section), start
-    for sentence in report.sentences or ():
-        if sentence.section == section and start <= sentence.start < end:
+def _pieces(text: str, sentences: Sequence[Sentence], before: int, end: int) -> Iterator[Piece]:
+    at = before + 1
+    for sentence in sentences:
+        if at <= sentence.start < end:
             if between := text[at : sentence.start].strip():
                 yield Piece(between, None)
             yield Piece(sentence.text, sentence)
