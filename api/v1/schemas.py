@@ -250,7 +250,7 @@ class Report(Body):
     certificate: Certificate | None = Field(description="Null unless `certified`.")
     sentences: list[Sentence] | None = Field(description="Sentences in the order of the text. Null as `calibration`.")
     also_look_for: list[Omission] | None = Field(
-        description="Findings that the images show and the text does not mention. Null as `calibration`."
+        description="Findings that the images show and the text does not mention, never certified. Null as `sentences`."
     )
     limitations: list[str] = Field(description="Why the text may be incomplete or wrong, for its reader.")
     remarks: list[str] = Field(description="Old name of `limitations`.", deprecated=True)

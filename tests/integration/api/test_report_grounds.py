@@ -95,6 +95,8 @@ def test_certificate_is_shown_with_its_set_until_it_is_suspended(visitor: TestCl
     assert "Set: 400 phantoms (synthetic studies, seed 1, 2026-11-28)" in page
     assert "common: 150, wrong in 2; rare: 9, wrong in 0, not certified" in page
     assert "Phantoms say nothing about the patients of a hospital." in page
+    assert "No certificate covers them." in page[page.index("Also look for") :]
+    assert "Certified." not in page
 
     with transaction(arrivals.url) as session:
         certificates.add(session, CERTIFICATE)
