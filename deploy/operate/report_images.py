@@ -61,9 +61,9 @@ def remove_file(settings: Settings, path: str) -> bool:
 
 
 def remove_unused(settings: Settings, *, dry_run: bool) -> int:
-    """Delete all unused files, or only count them."""
+    """Delete all unused files, or only count them; raises OSError."""
     count = 0
-    for violation in _files_without_row(settings):
+    for violation in _unused_and_unknown(settings):
         if violation.rule == UNUSED:
             count += dry_run or remove_file(settings, violation.subject)
     return count
@@ -131,16 +131,20 @@ def _cause(settings: Settings, image: ReportImage, digest: str | None) -> str | 
 
 def _files_without_row(settings: Settings) -> Iterator[Violation]:
     try:
-        for page in image_files.pages(settings.operations.data_dir):
-            with transaction(settings.database()) as session:
-                suspects = image_files.without_row(session, page)
-            for path in suspects:
-                with transaction(settings.database()) as session:
-                    use = image_files.use(session, path)
-                if use != image_files.Use.USED and (settings.operations.data_dir / path).exists():
-                    yield Violation(UNUSED if use == image_files.Use.UNUSED else UNKNOWN, path)
+        yield from _unused_and_unknown(settings)
     except OSError as error:
         yield Violation(UNLISTED, f"{image_files.FOLDER} ({error.strerror})")
+
+
+def _unused_and_unknown(settings: Settings) -> Iterator[Violation]:
+    for page in image_files.pages(settings.operations.data_dir):
+        with transaction(settings.database()) as session:
+            suspects = image_files.without_row(session, page)
+        for path in suspects:
+            with transaction(settings.database()) as session:
+                use = image_files.use(session, path)
+            if use != image_files.Use.USED and (settings.operations.data_dir / path).exists():
+                yield Violation(UNUSED if use == image_files.Use.UNUSED else UNKNOWN, path)
 
 
 def _reports_to_move(settings: Settings, place: Place) -> Iterator[uuid.UUID]:

@@ -45,7 +45,8 @@ class Amount(NamedTuple):
 def run(settings: Settings, console: Console, age: dt.timedelta, *, images_only: bool, dry_run: bool) -> Amount:
     """Delete what ended longer than *age* ago, or only print how much that is; returns the amount.
 
-    Raises NotPossible if *age* is shorter than a day; OSError if a file cannot be deleted: its study stays.
+    Raises NotPossible if *age* is shorter than a day; OSError if a file cannot be deleted, whose study stays, or the
+    folder of report images cannot be listed.
     """
     if age < MIN_AGE:
         raise NotPossible("expected an age of at least 1d: younger studies are still being read")
@@ -56,10 +57,10 @@ def run(settings: Settings, console: Console, age: dt.timedelta, *, images_only:
             total = total.plus(_drop(settings, uids, before, images_only=images_only, dry_run=dry_run))
     kind = "images of reports" if images_only else "files"
     verb = "would delete" if dry_run else "deleted"
+    console.print(f"{verb} {total.files} {kind} of {total.studies} studies, {total.size / 1e6:.1f} MB", highlight=False)
     unused = report_images.remove_unused(settings, dry_run=dry_run)
     if unused:
         console.print(f"{verb} {unused} files of report images without a row", highlight=False)
-    console.print(f"{verb} {total.files} {kind} of {total.studies} studies, {total.size / 1e6:.1f} MB", highlight=False)
     return total
 
 

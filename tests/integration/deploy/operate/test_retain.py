@@ -112,6 +112,15 @@ def test_images_in_files_are_deleted_with_their_rows(settings: Settings, images_
     assert run(settings, images_only=images_only) == (0, 0)
 
 
+def test_unlistable_folder_of_images_is_an_error_after_the_deletion(settings: Settings) -> None:
+    (settings.operations.data_dir / "report_images").write_text("not a folder")
+
+    with pytest.raises(NotADirectoryError):
+        run(settings)
+
+    assert counts(settings) == [1, 1, 2, 1, 1, 0, 2]
+
+
 def test_images_of_old_reports_are_deleted_and_their_texts_stay(settings: Settings, tmp_path: Path) -> None:
     study = oldest(settings)
 
