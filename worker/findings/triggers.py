@@ -11,6 +11,8 @@ _RESOLVED = (
     r"resected|excised|discontinued|disappeared|subsided|gone)"
 )
 _BE = r"(?:is|are|was|were|has|have|had|been)"
+#: After "unlikely", between a sign and its cause: the cause is denied.
+_CAUSING = r" to (?:represent|reflect|indicate|be due to)"
 #: Phrases that resemble a negation; blanked before the search for negations.
 PSEUDO_NEGATION = re.compile(
     r"\bno (?:significant |interval |appreciable |obvious |relevant )*"
@@ -19,6 +21,9 @@ PSEUDO_NEGATION = re.compile(
     rf"{_RESOLVED}\b"
     r"|\b(?:near(?:ly)?[- ]complete|almost complete|incomplete|partial) (?:resolution|clearing|removal)(?: of)?\b"
     r"|\bfail(?:s|ed|ure) to (?:resolve|clear|disappear|heal)\b|\bno interval removal of\b"
+    r"|\bnot (?:yet )?(?:seen|present|visible|identified|noted|there) (?:before\b|previously|earlier|"
+    r"on (?:the )?(?:earlier|previous|prior|last|old)\b)"
+    r"|\bunlikely to be (?:malignant|benign|significant|relevant|acute|traumatic|infectious|infective)\b"
     r"|\bnot only\b|\bno (?:doubt|question|reason to doubt)\b|\bnot necessarily\b"
     r"|\bwithout (?:significant |interval )?change\b|\b(?:not|never) (?:without|free of|clear of|devoid of)\b"
 )
@@ -41,8 +46,8 @@ _ATTRIBUTE = (
 )
 #: Before the finding.
 NEGATION = re.compile(
-    r"\b(?:no|not|without|absence of|negative for|(?:free|clear) (?:of|from)|unlikely that|rather than|"
-    r"instead of|denies|"
+    r"\b(?:no|not|without|absence of|negative for|(?:free|clear) (?:of|from)|unlikely that|"
+    rf"unlikely{_CAUSING}|rather than|instead of|denies|mimics?|mimicking|simulat(?:es|ing)|"
     r"nor|neither|never|\w+n't|nothing to suggest|fail(?:s|ed) to|none of|"
     r"excludes?|excluding|rules out|(?<!was )(?<!were )(?<!been )(?<!is )ruled out|resolution of|no longer|removal of|"
     rf"lack of|lacks|devoid of)\b|{_ATTRIBUTE}"
@@ -66,7 +71,7 @@ POST_NEGATION = re.compile(
     rf"\b(?:{_BE}|can be|being|appears?|now|since|completely|fully|definitely)?\s*"
     rf"(?:(?:not|cannot|\w+n't|never) (?:be )?(?:been )?(?:clearly |definitely |convincingly )?{_SEEN}"
     rf"|absent|(?<!not )(?<!not been )(?<!not yet )(?:excluded|ruled out)|neither {_SEEN}"
-    rf"|{_RESOLVED}|unlikely|no longer \w+|seen neither|not(?=\s*[.,;]))\b"
+    rf"|{_RESOLVED}|unlikely(?!{_CAUSING}\b)|no longer \w+|seen neither|not(?=\s*[.,;]))\b"
 )
 #: The same without a verb: "pneumothorax, resolved".
 PARTICIPLE = re.compile(rf"(?:absent|excluded|ruled out|{_RESOLVED}|unlikely)\b")
@@ -102,7 +107,7 @@ EVIDENCE = re.compile(
 )
 #: Before the finding.
 UNCERTAINTY = re.compile(
-    r"\b(?:possibl[ey]|possibility of|probabl[ey]|potential(?:ly)?|suspected|"
+    r"\b(?:possibl[ey]|(?:possibility|probability|likelihood) of|probabl[ey]|potential(?:ly)?|suspected|doubtful|"
     r"suspicious (?:for|of)|suspicion (?:for|of)|questionable|equivocal|worrisome for|favou?red over|"
     r"(?<!to )(?<!not )(?<!n't )suggest(?:s|ed|ing|ive of)?|"
     r"(?:may|might|could|can) (?:well |also |all |still )?(?:represent|reflect|be|indicate|suggest|correspond to|"
@@ -121,7 +126,8 @@ SUSPICION = re.compile(r"\b(?:possible|probable|suspected|questionable|equivocal
 #: After the finding.
 POST_UNCERTAINTY = re.compile(
     r"\b(?:(?:is|are|was|were|be|remains?|seems?|appears?) (?:\w+ )?"
-    r"(?:possible|probable|likely|suspected|questionable|equivocal|presumed|uncertain|in question|favou?red)|"
+    r"(?:possible|probable|likely|suspected|questionable|equivocal|presumed|uncertain|doubtful|in question|"
+    r"favou?red)|"
     r"(?:less|more|most) likely|(?:is|are) a (?:possibility|consideration)|"
     r"(?:may|might|could) (?:well )?be (?:present|there|seen)|"
     r"(?:difficult|impossible|hard) to (?:exclude|rule out)|"

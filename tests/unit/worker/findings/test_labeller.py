@@ -256,3 +256,29 @@ def test_denial_of_another_finding_on_the_other_side_denies_no_finding_there() -
         Label("pleural effusion", "left"),
         Label("nodule", "right", certainty="absent"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "certainty"),
+    [
+        ("New pneumothorax, not seen before.", "present"),
+        ("Left pneumothorax, not present on the previous film.", "present"),
+        ("Pneumothorax is not seen.", "absent"),
+        ("The effusion is unlikely to be malignant.", "present"),
+        ("An effusion is unlikely to be present.", "absent"),
+        ("A skin fold mimics a pneumothorax.", "absent"),
+        ("Low probability of haemorrhage.", "uncertain"),
+        ("A pneumothorax is doubtful.", "uncertain"),
+    ],
+)
+def test_denial_of_a_time_or_a_property_denies_no_finding(text: str, certainty: str) -> None:
+    assert [label.certainty for label in labels(text)] == [certainty]
+
+
+def test_unlikely_cause_is_denied_and_its_sign_is_not() -> None:
+    found = labels("Opacity in the left lower zone is unlikely to represent pneumonia.")
+
+    assert [(label.finding, label.certainty) for label in found] == [
+        ("opacity", "present"),
+        ("consolidation", "absent"),
+    ]
