@@ -56,13 +56,19 @@ class Regression(NamedTuple):
 
 
 def ridge_regression(features: Sequence[Array], labels: Sequence[Collection[str]], owners: Sequence[str]) -> Regression:
-    """Fit a ridge regression from features to labels of images, in its dual form; *owners* are their patients."""
+    """Fit a ridge regression from features to labels of images, in its dual form; *owners* are their patients.
+
+    Without any label if too few images have one, or if all features are 0.
+    """
     fitted = labels[: len(features)]
     counts = Counter(name for names in fitted for name in set(names))
     names = sorted(name for name, count in counts.items() if count >= MIN_IMAGES_PER_LABEL)
     if not names:
-        return Regression((), np.zeros((0, 0), np.float32), *np.zeros((2, 0), np.float32))
+        return _without_labels()
     inputs = np.stack(features)
+    if not inputs.any():
+        # All images are equal: they tell no label apart, and the kernel has no inverse.
+        return _without_labels()
     present = np.array([[name in image for name in names] for image in fitted])
     targets = present.astype(np.float32) - present.mean(axis=0, dtype=np.float32)
     kernel = inputs @ inputs.T / inputs.shape[1]
@@ -82,6 +88,10 @@ def ridge_regression(features: Sequence[Array], labels: Sequence[Collection[str]
     with_label = np.stack([present[own].any(axis=0) for own in rows])
     thresholds = [_thresholds(scores, has) for scores, has in zip(highest.T, with_label.T, strict=True)]
     return Regression(tuple(names), weights, *np.array(thresholds, np.float32).T)
+
+
+def _without_labels() -> Regression:
+    return Regression((), np.zeros((0, 0), np.float32), *np.zeros((2, 0), np.float32))
 
 
 def _thresholds(scores: npt.NDArray[np.floating], has: npt.NDArray[np.bool_]) -> tuple[float, float]:

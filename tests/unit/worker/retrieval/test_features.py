@@ -156,6 +156,18 @@ def test_regression_size_is_bounded_for_large_towers() -> None:
     assert known.embed(large).shape == (6, known.vector_length)
 
 
+def test_equal_images_tell_no_label_apart() -> None:
+    """An archive may hold empty images only; its cases are searched without labels."""
+    even = np.ones((12, 3, 16, 8), np.float32)
+
+    known = FeatureStats.fit([even], [{"nodule left"} if number < 6 else set() for number in range(12)])
+
+    assert known.label_names == ()
+    assert known.label_shares(even).shape == (12, 16, 0)
+    assert (known.score(even) <= known.threshold).all()
+    assert (known.score(tokens(12, 1)) > known.threshold).all()
+
+
 def test_a_single_image_is_rejected() -> None:
     with pytest.raises(ConfigurationError, match="each modality needs two or more"):
         FeatureStats.fit([tokens(1, 9)])
