@@ -102,6 +102,8 @@ def _predicted(cases: Sequence[_Seen], labels: Sequence[str]) -> Array:
             [of_image[row].labels for row in chosen],
             [of_image[row].owner for row in chosen],
         )
+        if not fitted.names:
+            continue
         columns = [fitted.names.index(label) if label in fitted.names else -1 for label in labels]
         for row in np.flatnonzero(folds == fold).tolist():
             # By the image that shows the label most, as a study is scored.

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from worker.reference_build.agreement import disagreements
+from worker.reference_build.agreement import FOLDS, disagreements
 from worker.retrieval.archive import ArchivedCase, IndexedCase
 
 LABELS = ("nodule left", "pleural effusion right", "free air")
@@ -53,6 +53,17 @@ def test_a_label_of_few_patients_decides_nothing() -> None:
 
     assert disagreements(known) == {}
     assert disagreements(known[:9]) == {}
+
+
+def test_a_label_that_only_the_predicted_patients_have_decides_nothing() -> None:
+    """Patients are predicted from those of the other parts, none of which may have the label."""
+    known = []
+    for number, case in enumerate(cases(64)):
+        # In the order of the parts.
+        row = replace(case.case, patient_hash=f"patient {number:02}")
+        known.append(replace(case, case=row, labels=["free air"] if number % FOLDS == 0 else []))
+
+    assert disagreements(known) == {}
 
 
 def test_cases_of_one_patient_do_not_vouch_for_each_other() -> None:
