@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from db import reference
 from db.errors import ConfigurationError
 from db.session import transaction
-from worker.reference_build.publishing import exclusive, new_directory, publish
+from worker.reference_build.publishing import delete_older, exclusive, new_directory, publish
 from worker.retrieval import changes
 from worker.retrieval.index import ReferenceIndex
 from worker.retrieval.snapshot import archive_beside
@@ -45,8 +45,12 @@ def _without(settings: Settings, snapshot: ReferenceSnapshot, ids: Sequence[str]
     data, digest = settings.operations.data_dir, snapshot.model_digest
     fast = new_directory()
     families = changes.remove_cases(data / snapshot.directory, data / fast, ids, model_digest=digest)
+    if families is None:
+        # An older snapshot may hold them.
+        delete_older(settings, digest)
+        return
+    publish(settings, fast, digest, keep=1)
     if families:
-        publish(settings, fast, digest, keep=1)
         directory = new_directory()
         changes.refit(data / fast, data / directory, families, model_digest=digest)
         publish(settings, directory, digest, keep=1)

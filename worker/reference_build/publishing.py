@@ -18,6 +18,7 @@ from worker.retrieval.snapshot import archive_beside, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from db.settings import Settings
     from worker.retrieval.archive import ArchivedCase
@@ -54,7 +55,18 @@ def publish(settings: Settings, directory: str, model_digest: str, *, keep: int 
             session, directory=directory, model_digest=model_digest, cases=cases, figures=manifest["figures"]
         )
         old = reference.forget_snapshots(session, model_digest, keep=keep)
-    for name in old:
+    _delete(data, old)
+
+
+def delete_older(settings: Settings, model_digest: str) -> None:
+    """Delete all but the current snapshot of a model."""
+    with transaction(settings.database()) as session:
+        old = reference.forget_snapshots(session, model_digest, keep=1)
+    _delete(settings.operations.data_dir, old)
+
+
+def _delete(data: Path, directories: Iterable[str]) -> None:
+    for name in directories:
         # Workers that have mapped its files keep them until they load the new one.
         shutil.rmtree(data / name, ignore_errors=True)
 
@@ -86,10 +98,5 @@ def add(
     for case_id in aside:
         archive.write(new[case_id])
     changes.add_cases(previous, data / directory, agreeing, model_digest=model_digest, set_aside=aside)
-    # One that was indexed before has a new report.
-    smaller = new_directory()
-    if changes.remove_cases(data / directory, data / smaller, list(aside), model_digest=model_digest):
-        shutil.rmtree(data / directory)
-        directory = smaller
     publish(settings, directory, model_digest)
     return aside

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,29 +30,28 @@ def add_cases(
     """Write the snapshot *directory*: *previous* and *cases*, under its statistics.
 
     A family that could not be searched before is fitted. A case that is there already is replaced. *set_aside* has id
-    and reason of cases that are named in the figures instead.
+    and reason of cases that are named in the figures instead of being indexed.
     """
     manifest, archive = read_manifest(previous, model_digest), archive_beside(directory, model_digest)
     of_family: dict[str, list[ArchivedCase]] = defaultdict(list)
     for case in cases:
         of_family[family_of(case.case.modality)].append(case)
         archive.write(case)
-    changed = {}
+    gone = {*set_aside, *(case.case.case_id for case in cases)}
+    # In every family: a case may come again with another modality.
+    changed = _without(previous, manifest, gone, archive)
     for name, added in of_family.items():
         entry = manifest["modalities"].get(name)
-        family = read_family(previous, entry, changed=True) if entry else Family(None)
+        family = changed.get(name) or (read_family(previous, entry, changed=True) if entry else Family(None))
         changed[name] = _with_cases(family, added, archive)
-    known = manifest["figures"].get(SET_ASIDE, {})
-    left = {case_id: reason for case_id, reason in known.items() if case_id not in {c.case.case_id for c in cases}}
-    manifest["figures"] = manifest["figures"] | {SET_ASIDE: left | dict(set_aside)}
+    manifest["figures"] |= {SET_ASIDE: _not_named(manifest, gone) | dict(set_aside)}
     _write(previous, directory, manifest, changed)
 
 
 def _with_cases(family: Family, cases: Sequence[ArchivedCase], archive: CaseArchive) -> Family:
-    added = {case.case.case_id: case for case in cases}
     if family.stats is None:
-        return fit_family(archive, [*(known for known in family.unindexed if known not in added), *added])
-    parts = {name: part.without(added) for name, part in family.partitions.items()}
+        return fit_family(archive, [*family.unindexed, *(case.case.case_id for case in cases)])
+    parts = dict(family.partitions)
     of_part: dict[str, list[ArchivedCase]] = defaultdict(list)
     for case in cases:
         of_part[case.case.body_part].append(case)
@@ -62,13 +61,24 @@ def _with_cases(family: Family, cases: Sequence[ArchivedCase], archive: CaseArch
     return Family(family.stats, family.min_similarity, _with_rows(parts))
 
 
-def remove_cases(previous: Path, directory: Path, case_ids: Collection[str], *, model_digest: str) -> list[str]:
+def remove_cases(previous: Path, directory: Path, case_ids: Collection[str], *, model_digest: str) -> list[str] | None:
     """Write the snapshot *directory*: *previous* without cases, under its statistics.
 
-    Returns the families that held one; without any, no snapshot is written.
+    Returns the families that held one; None, and writes nothing, if *previous* does not name any of the cases.
     """
-    manifest, archive = read_manifest(previous, model_digest), archive_beside(directory, model_digest)
-    changed, gone = {}, set(case_ids)
+    manifest, gone = read_manifest(previous, model_digest), set(case_ids)
+    changed = _without(previous, manifest, gone, archive_beside(directory, model_digest))
+    set_aside = _not_named(manifest, gone)
+    if not changed and set_aside == manifest["figures"].get(SET_ASIDE, {}):
+        return None
+    manifest["figures"] |= {SET_ASIDE: set_aside}
+    _write(previous, directory, manifest, changed)
+    return sorted(changed)
+
+
+def _without(previous: Path, manifest: dict[str, Any], gone: set[str], archive: CaseArchive) -> dict[str, Family]:
+    """Return the families that held one of the cases *gone*, without them."""
+    changed = {}
     for name, entry in manifest["modalities"].items():
         family = read_family(previous, entry, changed=True)
         if gone.isdisjoint(family.case_ids()):
@@ -78,9 +88,13 @@ def remove_cases(previous: Path, directory: Path, case_ids: Collection[str], *, 
         else:
             parts = {part: cases.without(gone) for part, cases in family.partitions.items()}
             changed[name] = Family(family.stats, family.min_similarity, _with_rows(parts))
-    if changed:
-        _write(previous, directory, manifest, changed)
-    return sorted(changed)
+    return changed
+
+
+def _not_named(manifest: dict[str, Any], gone: set[str]) -> dict[str, str]:
+    """Return id and reason of the cases that were set aside, without those *gone*."""
+    known = manifest["figures"].get(SET_ASIDE, {})
+    return {case_id: reason for case_id, reason in known.items() if case_id not in gone}
 
 
 def refit(previous: Path, directory: Path, families: Sequence[str], *, model_digest: str) -> None:
@@ -95,14 +109,14 @@ def _with_rows(parts: dict[str, Partition]) -> dict[str, Partition]:
     return {name: part for name, part in parts.items() if len(part.rows)}
 
 
-def _write(previous: Path, directory: Path, manifest: dict[str, object], changed: dict[str, Family]) -> None:
-    entries: dict[str, object] = manifest["modalities"]  # type: ignore[assignment]
+def _write(previous: Path, directory: Path, manifest: dict[str, Any], changed: dict[str, Family]) -> None:
+    entries = manifest["modalities"]
     with appearing(directory) as partial:
         write_families(
             partial,
             {name: family for name, family in changed.items() if family.case_ids()},
-            model_digest=str(manifest["model_digest"]),
-            figures=manifest["figures"],  # type: ignore[arg-type]
+            model_digest=manifest["model_digest"],
+            figures=manifest["figures"],
             unchanged={name: entry for name, entry in entries.items() if name not in changed},
             previous=previous,
         )
