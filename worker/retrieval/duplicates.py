@@ -1,6 +1,6 @@
 """Recognise the same image again, although it was exported with other grey levels or cropped a little.
 
-A near-duplicate of a study is the patient's own earlier image, whatever the Patient ID says: its report must not be
+A near-duplicate of a study is the patient's own earlier image, even under another Patient ID: its report must not be
 quoted. Two images are compared by small prints of them: one is aligned to the other (shift and scale), then what a
 blur leaves is compared locally, because the coarse shape of two patients' images of one type is the same.
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 #: Pixels on a side of a print.
 SIDE = 64
-#: Similarity from which two images are the same: between the highest of other patients and the lowest of duplicates.
+#: Similarity from which two images are the same: above the highest measured of other patients, 0.904, and below the
+#: lowest of duplicates, except that of cropped skin images (0.892), which can be missed.
 LIMIT = 0.905
 #: Radii of the blurs removed while aligning, coarse to fine, and of the comparison; of its local scale, in pixels.
 ALIGNING, FINE, LOCAL = (6, 6, 3, 3, 2, 2), 1, 4
