@@ -1,4 +1,4 @@
-"""Fit a prompt into the context of a model: it loses cases, then images, and never fails the study.
+"""Fit the quoted cases of a prompt into the context of a model: the least similar are left out first.
 
 Tokens are counted by the model's own tokenizer, given as a function.
 """

@@ -121,7 +121,7 @@ def _places(cases: Sequence[_Seen], scores: Array, present: npt.NDArray[np.bool_
     """Return where each score lies between the medians without its label (0) and with it (1)."""
     owners = np.array([case.owner for case in cases])
     without, with_label = (_medians(scores, mask, owners) for mask in (~present, present))
-    # A label that the images do not tell apart says nothing.
+    # A label that images with and without it do not differ in is not measurable.
     apart = with_label - without
     apart[~(apart > EPSILON)] = np.nan
     places: Array = (scores - without) / apart

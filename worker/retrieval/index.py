@@ -143,7 +143,7 @@ class ReferenceIndex:
     ) -> set[uuid.UUID]:
         """Return the cases that show one of *images*: any with equal pixels, those of *among* also if nearly so.
 
-        They are of the same patient, whatever their Patient ID says; cases under the patient's own are left out.
+        They are of the same patient, even under another Patient ID; cases under the patient's own are left out.
         """
         family = self._families.get(family_of(modality))
         if family is None:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 RIDGE = 0.05
 #: Labels of fewer images are ignored: the direction would describe one patient.
 MIN_IMAGES_PER_LABEL = 3
-#: Labels of fewer patients have no threshold, and below the second number none for omissions: nobody knows how low the
-#: score of the next patient may be. Of the findings of 217 fresh phantoms 61 % reach their threshold if fewer than 5
+#: Labels of fewer patients have no threshold, and below the second number none for omissions: their scores do not
+#: bound that of the next patient. Of the findings of 217 fresh phantoms 61 % reach their threshold if fewer than 5
 #: reference patients have the label, 93 % with 5 to 7, 98 % with more; of absent ones 4, 9 and 0.6 %
 #: (docs/measurements/2026-11-28-marks.md).
 MIN_PATIENTS_PER_LABEL, MIN_PATIENTS_FOR_OMISSIONS = 5, 8
@@ -67,7 +67,7 @@ def ridge_regression(features: Sequence[Array], labels: Sequence[Collection[str]
         return _without_labels()
     inputs = np.stack(features)
     if not inputs.any():
-        # All images are equal: they tell no label apart, and the kernel has no inverse.
+        # All images are equal: they show no label, and the kernel has no inverse.
         return _without_labels()
     present = np.array([[name in image for name in names] for image in fitted])
     targets = present.astype(np.float32) - present.mean(axis=0, dtype=np.float32)
@@ -100,7 +100,7 @@ def _thresholds(scores: npt.NDArray[np.floating], has: npt.NDArray[np.bool_]) ->
         return math.nan, math.inf
     without, low = scores[~has], np.quantile(scores[has], 1 - MOST_WITH)
     threshold = float(np.quantile(without, MOST_WITHOUT) + low) / 2
-    # Most findings that a text leaves out are absent: only scores beyond those of all patients without the label tell.
+    # Most findings that a text leaves out are absent: the score must exceed those of all patients without the label.
     higher = max(threshold, float(without.max() + low) / 2)
     above = has[scores >= higher]
     reliable = has.sum() >= MIN_PATIENTS_FOR_OMISSIONS and above.any() and above.mean() >= MIN_PRECISION

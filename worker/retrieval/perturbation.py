@@ -1,7 +1,8 @@
 """Perturbed views of reference images: the same patient, positioned and exposed differently.
 
 An archive holds few of the positions, exposures and noise levels that its modalities produce. Views of its own images
-add them to the statistics of the out-of-distribution detector, so that a careless position is not taken for strange.
+add them to the statistics of the out-of-distribution detector, so that a poorly positioned or exposed image is not
+counted as out of distribution.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Measure on held-out cases of a site's archive how well the model reads each kind of study there.
 
-The model is given no similar cases: their reports would tell it what the archive says.
+The model is given no similar cases: their reports would contain findings that it must read in the images.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def measured(results: Iterable[tuple[str, str, str]]) -> dict[str, Validation]:
     """Compare *results*, a kind, the report of a case and the model's text, by kind."""
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     for kind, report, text in results:
-        there, said = ({label.strict for label in present(words)} for words in (report, text))
+        reported, generated = ({label.strict for label in present(words)} for words in (report, text))
         row = counts[kind]
-        for column, value in enumerate((1, len(there), len(said), len(there & said))):
+        for column, value in enumerate((1, len(reported), len(generated), len(reported & generated))):
             row[column] += value
     return {kind: Validation(*row) for kind, row in sorted(counts.items())}
