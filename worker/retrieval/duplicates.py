@@ -34,7 +34,7 @@ ALIGNING, FINE, LOCAL = (6, 6, 3, 3, 2, 2), 1, 4
 #: Grey levels added to the local scale, so that the noise of an even area does not count.
 NOISE = 1.0
 #: Scales that the alignment starts from, and its largest shift and change of scale, in parts of the half width.
-STARTS, LARGEST = (0.0, -0.04), 0.1
+STARTS, MAX_MOVE = (0.0, -0.04), 0.1
 #: Pixels at the border that a crop may have lost.
 MARGIN = 5
 _Y, _X = np.meshgrid(np.linspace(-1, 1, SIDE), np.linspace(-1, 1, SIDE), indexing="ij")
@@ -81,7 +81,7 @@ def _aligned(moving: Plane, fixed: Plane, scale: float) -> npt.NDArray[np.float6
         slopes = np.stack([column[_INNER].ravel() for column in columns], axis=1).astype(np.float64)
         normal = slopes.T @ slopes + np.eye(len(columns))
         step = np.linalg.solve(normal, slopes.T @ (theirs - ours)[_INNER].ravel())
-        place = np.clip(place + step[:4], -LARGEST, LARGEST)
+        place = np.clip(place + step[:4], -MAX_MOVE, MAX_MOVE)
     return place
 
 

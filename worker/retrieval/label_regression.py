@@ -25,7 +25,7 @@ MIN_IMAGES_PER_LABEL = 3
 #: (docs/measurements/2026-11-28-marks.md).
 MIN_PATIENTS_PER_LABEL, MIN_PATIENTS_FOR_OMISSIONS = 5, 8
 #: Shares of the reference patients without a label and with it whose scores its threshold lies between.
-MOST_WITHOUT, MOST_WITH = 0.95, 0.90
+SHARE_WITHOUT, SHARE_WITH = 0.95, 0.90
 #: Share of the reference patients above the threshold for omissions that must have the label.
 MIN_PRECISION = 0.95
 
@@ -98,8 +98,8 @@ def _thresholds(scores: npt.NDArray[np.floating], has: npt.NDArray[np.bool_]) ->
     """Return the threshold of a label and that for omissions; *scores* of patients, each scored without itself."""
     if min(has.sum(), (~has).sum()) < MIN_PATIENTS_PER_LABEL:
         return math.nan, math.inf
-    without, low = scores[~has], np.quantile(scores[has], 1 - MOST_WITH)
-    threshold = float(np.quantile(without, MOST_WITHOUT) + low) / 2
+    without, low = scores[~has], np.quantile(scores[has], 1 - SHARE_WITH)
+    threshold = float(np.quantile(without, SHARE_WITHOUT) + low) / 2
     # Most findings that a text leaves out are absent: the score must exceed those of all patients without the label.
     higher = max(threshold, float(without.max() + low) / 2)
     above = has[scores >= higher]
