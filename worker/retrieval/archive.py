@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 import numpy as np
+import structlog
 
 from db.errors import ConfigurationError
 from worker.retrieval.features import reduced_tokens
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     HalfArray = npt.NDArray[np.float16]
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +103,16 @@ class CaseArchive:
             ) from error
 
     def prints(self, case_id: str) -> npt.NDArray[np.uint8] | None:
-        """Return the prints of a case's images; None if it has none."""
+        """Return the prints of a case's images; None if it has none or its file cannot be read, which is logged."""
         try:
             with np.load(self._path(case_id), allow_pickle=False) as stored:
                 prints: npt.NDArray[np.uint8] | None = stored.get("prints")
                 return prints
-        except (OSError, ValueError, BadZipFile):
+        except FileNotFoundError:
             # Erased since the snapshot was loaded: its row is gone, too, and nothing of it is quoted.
+            return None
+        except (OSError, ValueError, BadZipFile):
+            log.exception("reference_case.unreadable", case=case_id, meaning="not compared as a near-duplicate")
             return None
 
     def has(self, case_id: str) -> bool:

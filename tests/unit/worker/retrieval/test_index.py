@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from db.errors import ConfigurationError
 from worker.retrieval.archive import IndexedCase
@@ -328,8 +329,8 @@ def test_each_body_part_with_enough_images_has_its_own_detector(tmp_path: Path) 
 def test_only_cases_of_the_same_body_part_are_quoted(tmp_path: Path) -> None:
     index = two_parts(tmp_path)
 
-    assert all(number >= 2000 for number in found(index, images(1, 7), body_part="SPINE"))
-    assert all(number < 2000 for number in found(index, images(1, 7), body_part="CHEST AND ABDOMEN"))
+    assert [number >= 2000 for number in found(index, images(1, 7), body_part="SPINE")] == [True] * 2
+    assert [number < 2000 for number in found(index, images(1, 7), body_part="CHEST AND ABDOMEN")] == [True] * 2
     assert len(found(index, images(1, 7), body_part="EXTREMITY")) == 2
 
 
@@ -353,3 +354,15 @@ def test_the_same_images_under_another_patient_id_are_found(tmp_path: Path) -> N
     assert same(nearly, []) == set()
     assert same(nearly, ids) == {ids[2]}
     assert 2 not in found(index, images(1, 2), excluded={ids[2]}, count=4)
+
+
+def test_a_damaged_file_of_a_case_that_cannot_be_compared_is_logged(tmp_path: Path) -> None:
+    index = snapshot(tmp_path, archive())
+    nearest = [uuid.UUID(int=1000), uuid.UUID(int=1001)]
+    (file,) = tmp_path.glob(f"cases-*/{nearest[0]}.npz")
+    file.write_bytes(b"damaged")
+
+    with capture_logs() as logs:
+        index.same_images([np.eye(64, dtype=np.uint8).repeat(3).reshape(64, 64, 3)], modality="DX", among=nearest)
+
+    assert [(line["event"], line["case"]) for line in logs] == [("reference_case.unreadable", str(nearest[0]))]
