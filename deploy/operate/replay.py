@@ -83,6 +83,8 @@ def _find(session: Session, name: str, version: int | None) -> Report:
     except ValueError:
         report = None
     if report is not None:
+        if version not in (None, report.version):
+            raise NotPossible(f"the report is version {report.version}; give its study to choose another version")
         return report
     study = lifecycle.find(session, name)
     if version is None:
@@ -120,7 +122,7 @@ def _images(session: Session, settings: Settings, report: Report) -> list[Render
         rows = versions.images(session, report.id, pixels=True)
         files = [image_files.read(settings.operations.data_dir, row) for row in rows]
     except ImageDamaged as error:
-        raise NotPossible(f"an image of the report is gone: {error}") from error
+        raise NotPossible(f"the report cannot be written again: {error}") from error
     return [np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files]
 
 

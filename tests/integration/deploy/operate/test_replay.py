@@ -15,7 +15,7 @@ from db.models import ReferenceCase, Report, ReportImage
 from db.reports import versions
 from db.session import transaction
 from db.settings import Settings
-from deploy.operate.replay import StoredReport, compare, read
+from deploy.operate.replay import StoredReport, compare, read, replay
 from tests.integration.api.arrivals import Arrivals
 from tests.unit.worker.fakes import FakeIndex, FakeModel
 from tests.unit.worker.test_pipeline import radiograph
@@ -105,6 +105,14 @@ def test_erasing_a_case_leaves_its_words_neither_in_provenance_nor_in_the_prompt
     with transaction(settings.database()) as session:
         report = session.query(Report).filter_by(study_id=study_id).one()
         assert "Unmistakable" not in json.dumps(report.provenance)
+
+
+def test_report_is_not_replayed_as_another_version(settings: Settings, study_id: uuid.UUID) -> None:
+    with transaction(settings.database()) as session:
+        report = versions.current(session, study_id)
+        assert report is not None
+    with pytest.raises(NotPossible, match="the report is version 1; give its study"):
+        replay(settings, Console(quiet=True), str(report.id), 2)
 
 
 def test_report_without_its_images_cannot_be_replayed(settings: Settings, study_id: uuid.UUID) -> None:
