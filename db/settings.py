@@ -174,7 +174,7 @@ class Retrieval(Section):
     ood_reject: bool = Field(default=True, description="Write no findings for images that are out of distribution.")
     validation_cases: int = Field(default=16, ge=0, description="Cases of each kind that a build tests the model with.")
     min_validated_f1: float = Field(default=0.5, ge=0, le=1, description="Strict F1 from which a kind is validated.")
-    not_validated: Literal["mark", "withhold"] = Field(default="mark", description="Drafts of a kind not validated.")
+    not_validated: Literal["mark", "withhold"] = Field("mark", description="`mark` or `withhold` drafts not validated.")
 
 
 class Api(Section):
