@@ -132,10 +132,11 @@ class Context:
 
     def _phrase_end(self) -> int:
         # A semicolon ends what is told of a finding even if no other finding follows: "OD: exudates; OS: normal".
-        after = self.sentence.find(";", self.mention.end(), self.after)
-        end = self.after if after < 0 else after
-        joined = JOIN.search(self.sentence, self.mention.end(), end)
-        return joined.start() if joined and end < len(self.sentence) else end
+        semicolon = self.sentence.find(";", self.mention.end(), self.after)
+        end = self.after if semicolon < 0 else semicolon
+        # A comma or conjunction divides it only from the words of another finding: "drusen, left eye; right clear".
+        joined = JOIN.search(self.sentence, self.mention.end(), end) if self.following else None
+        return joined.start() if joined else end
 
     def _shared(self, words: re.Pattern[str]) -> str:
         """Return a word shared by two mentions: "left pleural effusion and atelectasis"."""

@@ -219,6 +219,7 @@ def test_more_specific_of_two_mentions_is_kept() -> None:
         ("Left breast: mass; right breast: negative.", "left"),
         ("Nodule on the right; the left lung is clear.", "right"),
         ("Pneumothorax; chest tube on the left.", ""),
+        ("Macular drusen, left eye; right macula clear.", "left"),
     ],
 )
 def test_side_behind_a_semicolon_belongs_to_no_earlier_finding(text: str, side: str) -> None:
