@@ -28,6 +28,14 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class JobKind(StrEnum):
+    """Kind of a job: the report of a revision, or an inquiry about a study. One protocol for all."""
+
+    REPORT = "report"
+    QUESTION = "question"
+    DIAGNOSIS = "diagnosis"
+
+
 class DisplayedState(StrEnum):
     """State of a study as the API and the page show it: its own, or its job's while the job is open."""
 
@@ -70,7 +78,9 @@ class CheckState(StrEnum):
     NOT_APPLICABLE = "not_applicable"
 
 
-#: States of a job that can still become a report.
+#: Kinds of the jobs that end with an answer (db.answers).
+INQUIRIES = (JobKind.QUESTION, JobKind.DIAGNOSIS)
+#: States of a job that can still end with its result.
 OPEN_JOBS = (JobState.QUEUED, JobState.RUNNING)
 #: Displayed states of a study whose report is still to come.
 PENDING = (DisplayedState.RECEIVING, DisplayedState.SETTLED, DisplayedState.QUEUED, DisplayedState.RUNNING)

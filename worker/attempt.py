@@ -61,7 +61,8 @@ STUDY = text("""
             WHERE other.study_instance_uid = studies.study_instance_uid AND other.id <> studies.id) AS shared,
         EXISTS (SELECT FROM instances AS other
             WHERE other.study_id = studies.id AND NOT other.reportable) AS other_objects
-    FROM studies LEFT JOIN instances ON instances.study_id = studies.id AND instances.reportable
+    FROM studies LEFT JOIN instances
+        ON instances.study_id = studies.id AND instances.reportable AND instances.revision <= :revision
     WHERE studies.id = :study_id
     ORDER BY sop_instance_uid
 """)
@@ -171,7 +172,7 @@ class Attempt:
 
     def _read_study(self) -> StudyToReport:
         with statements(self._url) as session:
-            rows = session.execute(STUDY, {"study_id": self.claim.study_id}).all()
+            rows = session.execute(STUDY, {"study_id": self.claim.study_id, "revision": self.claim.revision}).all()
             study, images = rows[0], [row for row in rows if row.file_path is not None]
             corrections = _corrections(session, study, self.claim.study_id)
             former = decisions.former_patient_ids(session, self.claim.study_id) if study.decided else ()

@@ -1,4 +1,4 @@
-"""Job protocol: claim, extend, finish, fail; db.jobs.rescue has the rest. It writes each report exactly once.
+"""Job protocol: claim, extend, finish, fail; db.jobs.rescue has the rest. It writes each result exactly once.
 
 A worker owns a job while its fence and claim token are the row's and its lease has not expired on the *database's*
 clock. Every write of a worker names both; zero rows updated means that another worker, an operator or late images took
@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select, text, update
 
+from db.answers import stored
 from db.errors import NotPossible, Reason, StaleFence
 from db.models import Job, Study
 from db.models.studies import ENDED_WITHOUT_REPORT
 from db.reports import versions
-from db.states import JobState, StudyState
+from db.states import JobKind, JobState, StudyState
 from db.studies import lifecycle
 from db.studies.priority import effective_queued_at
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
+    from db.answers.answer import Answer, Diagnosis
     from db.reports.versions import Draft
 
 #: Retries are spread by up to this fraction, so that jobs that failed together are not retried together.
@@ -52,6 +54,8 @@ class Claim:
     #: Nothing else may run in its process.
     poison_candidate: bool
     priority: int
+    #: db.states.JobKind.
+    kind: str
 
 
 #: One statement on the database's clock. SKIP LOCKED: concurrent claims do not wait for each other.
@@ -84,7 +88,7 @@ CLAIM = text("""
         LIMIT 1
         FOR UPDATE SKIP LOCKED)
     RETURNING id, study_id, revision, fence, attempt, claim_token,
-        (reason IN ('lease_expired', 'no_progress')) IS TRUE, priority
+        (reason IN ('lease_expired', 'no_progress')) IS TRUE, priority, kind
 """)
 
 
@@ -150,8 +154,17 @@ def finish(session: Session, claim: Claim, draft: Draft, image_files: Sequence[s
         raise _stale(claim)
 
 
+def finish_inquiry(session: Session, claim: Claim, result: Answer | Diagnosis) -> None:
+    """End the job of an inquiry with its answer; raises StaleFence if it was taken away.
+
+    The study stays as it is. Raises PermanentFailure if the answer cannot be stored.
+    """
+    _update(session, claim, state=JobState.FINISHED, lease_until=None, finished_at=func.clock_timestamp())
+    stored.insert(session, claim.job_id, revision=claim.revision, fence=claim.fence, result=result)
+
+
 def not_reportable(session: Session, claim: Claim, reason: Reason, detail: str) -> None:
-    """End the job because its study can never become a report; raises StaleFence."""
+    """End the job because the images of its study can never have this result; raises StaleFence."""
     _end(session, claim, StudyState.NOT_REPORTABLE, reason, detail)
 
 
@@ -226,7 +239,9 @@ def cancel(session: Session, study: Study) -> None:
 
 def _latest(session: Session, study: Study) -> Job | None:
     return session.scalars(
-        select(Job).where(Job.study_id == study.id, Job.revision == study.revision).with_for_update()
+        select(Job)
+        .where(Job.study_id == study.id, Job.revision == study.revision, Job.kind == JobKind.REPORT)
+        .with_for_update()
     ).one_or_none()
 
 
@@ -234,7 +249,8 @@ def _end(session: Session, claim: Claim, state: StudyState, reason: Reason, deta
     lifecycle.lock(session, claim.study_id)
     ended = {"state": state, "lease_until": None, "finished_at": func.clock_timestamp(), **more}
     _update(session, claim, **ended, reason=reason, detail=detail)
-    lifecycle.end(session, claim, state, reason=reason, detail=detail)
+    if claim.kind == JobKind.REPORT:
+        lifecycle.end(session, claim, state, reason=reason, detail=detail)
 
 
 def _update(session: Session, claim: Claim, **values: Any) -> None:

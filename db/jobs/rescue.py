@@ -11,7 +11,7 @@ from db.errors import Reason
 from db.models import Job, Process, Study
 from db.models.operations import ALIVE_SECONDS
 from db.session import transaction
-from db.states import JobState, StudyState
+from db.states import JobKind, JobState, StudyState
 from db.studies import lifecycle
 
 if TYPE_CHECKING:
@@ -83,4 +83,5 @@ def _give_up_or_requeue(session: Session, job: Job, max_attempts: int, *, lost: 
     job.reason = Reason.WORKER_LOST if lost else Reason.LEASE_EXPIRED
     cause = "the worker died" if lost else "the worker is alive, but it froze or could not reach the database"
     job.detail = f"{cause} (after {job.attempt} attempts)"
-    lifecycle.end(session, job, StudyState.FAILED, reason=job.reason, detail=job.detail)
+    if job.kind == JobKind.REPORT:
+        lifecycle.end(session, job, StudyState.FAILED, reason=job.reason, detail=job.detail)

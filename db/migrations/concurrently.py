@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 INVALID = text("SELECT EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass(:name) AND NOT indisvalid)")
 
 
-def create_indexes(definitions: Mapping[str, str]) -> None:
+def create_indexes(definitions: Mapping[str, str], *, unique: bool = False) -> None:
     """Create each index by name and definition after ON: `{"studies_newest": "studies (first_received_at DESC)"}`."""
+    create = "CREATE UNIQUE INDEX" if unique else "CREATE INDEX"
     with _without_transaction():
         for name, definition in definitions.items():
             if op.get_bind().scalar(INVALID, {"name": name}):
                 # Left by an interrupted run; IF NOT EXISTS would keep it.
                 op.execute(f"DROP INDEX CONCURRENTLY {name}")
-            op.execute(f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {definition}")
+            op.execute(f"{create} CONCURRENTLY IF NOT EXISTS {name} ON {definition}")
 
 
 def drop_indexes(*names: str) -> None:

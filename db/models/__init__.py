@@ -6,6 +6,7 @@ which must not wait for the database.
 """
 
 from db.models.access import ApiKey
+from db.models.answers import Answer, AnswerEvidence, Inquiry
 from db.models.base import Base
 from db.models.certificates import Certificate
 from db.models.commitments import Commitment
@@ -20,6 +21,8 @@ from db.models.reports import Evidence, Report, ReportCheck, ReportImage
 from db.models.studies import Study
 
 __all__ = [
+    "Answer",
+    "AnswerEvidence",
     "ApiKey",
     "Base",
     "Certificate",
@@ -28,6 +31,7 @@ __all__ = [
     "Evidence",
     "Finding",
     "IdentityDecision",
+    "Inquiry",
     "Instance",
     "Job",
     "Omission",

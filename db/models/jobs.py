@@ -1,13 +1,13 @@
-"""Queue: one job per revision of a study."""
+"""Queue: one report job per revision of a study, and the jobs of inquiries."""
 
 import datetime as dt
 import uuid
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, Integer, SmallInteger, UniqueConstraint, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Integer, SmallInteger, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.models.base import Base, database_time, ends_with_reason, one_of, time_ordered_id
-from db.states import JobState
+from db.states import JobKind, JobState
 
 #: A trigger notifies this channel of every job that becomes `queued`.
 QUEUED_CHANNEL = "prelim_job_queued"
@@ -15,13 +15,16 @@ ENDED_WITHOUT_REPORT = (JobState.NOT_REPORTABLE, JobState.FAILED, JobState.SUPER
 
 
 class Job(Base):
-    """One report to be written, for one revision of one study; the Celery message only wakes a worker."""
+    """One report or answer to be written, for one revision of one study; the Celery message only wakes a worker."""
 
     __tablename__ = "jobs"
 
     id: Mapped[uuid.UUID] = time_ordered_id()
     # CASCADE: a job without its study has no meaning.
     study_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"))
+    #: The server's default is for processes of an earlier release during an upgrade.
+    kind: Mapped[str] = mapped_column(default=JobKind.REPORT, server_default=JobKind.REPORT)
+    #: The newest revision when it was queued: it reads no image of a later one.
     revision: Mapped[int] = mapped_column(Integer)
     state: Mapped[str] = mapped_column(default=JobState.QUEUED)
     priority: Mapped[int] = mapped_column(SmallInteger, default=0)
@@ -49,8 +52,11 @@ class Job(Base):
 
     __table_args__ = (
         one_of("state", JobState),
-        # One job per revision: two dispatchers that settle the same study make one.
-        UniqueConstraint("study_id", "revision"),
+        one_of("kind", JobKind),
+        # One report per revision: two dispatchers that settle the same study make one.
+        Index("jobs_report", "study_id", "revision", unique=True, postgresql_where=text("kind = 'report'")),
+        # Deletion of a study, and a change of its priority.
+        Index("jobs_study", "study_id"),
         CheckConstraint(
             "(state = 'running') = (lease_until IS NOT NULL) AND (state <> 'running' OR owner IS NOT NULL)",
             name="running_has_a_lease",

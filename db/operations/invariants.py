@@ -13,9 +13,9 @@ from sqlalchemy import and_, exists, func, not_, or_, select
 from sqlalchemy.orm import aliased
 
 from db.errors import Reason
-from db.models import Commitment, Instance, Job, ProcedureStep, Report, Study
+from db.models import Answer, Commitment, Inquiry, Instance, Job, ProcedureStep, Report, Study
 from db.models.procedure_steps import IN_PROGRESS
-from db.states import OPEN_JOBS, JobState, StudyState
+from db.states import INQUIRIES, OPEN_JOBS, JobKind, JobState, StudyState
 from db.studies import commitments
 
 if TYPE_CHECKING:
@@ -44,11 +44,11 @@ STEP_ENDS = f"a procedure step ends within {STEP_OVERDUE.days} days"
 def check(session: Session, max_attempts: int | None = None) -> list[Violation]:
     """Return every violation; each rule is one statement, and so sees one moment."""
     found = *_studies(session), *_identities(session), *_jobs(session), *_reports(session), *_overdue(session)
-    return [*found, *_instances(session), *_attempts(session, max_attempts)]
+    return [*found, *_inquiries(session), *_instances(session), *_attempts(session, max_attempts)]
 
 
 def _studies(session: Session) -> Iterator[Violation]:
-    job = and_(Job.study_id == Study.id, Job.revision == Study.revision)
+    job = and_(Job.study_id == Study.id, Job.revision == Study.revision, Job.kind == JobKind.REPORT)
     query = select(Study.id).outerjoin(Job, job)
     rules: dict[str, ColumnElement[bool]] = {
         "a receiving study has no job of its revision": and_(Study.state == StudyState.RECEIVING, Job.id.is_not(None)),
@@ -97,17 +97,41 @@ def _jobs(session: Session) -> Iterator[Violation]:
     outdated = (
         select(Job.id)
         .join(Study, Study.id == Job.study_id)
-        .where(Job.state.in_(OPEN_JOBS), or_(Job.revision != Study.revision, Study.state != StudyState.SETTLED))
+        .where(Job.state.in_(OPEN_JOBS), Job.kind == JobKind.REPORT)
+        .where(or_(Job.revision != Study.revision, Study.state != StudyState.SETTLED))
     )
     for job_id in session.scalars(outdated):
-        yield Violation("an open job belongs to a settled study's revision", f"job {job_id}")
+        yield Violation("an open report job belongs to a settled study's revision", f"job {job_id}")
     unreported = (
         select(Job.id)
         .outerjoin(Report, Report.job_id == Job.id)
-        .where((Job.state == JobState.FINISHED) != Report.id.is_not(None))
+        .where(and_(Job.state == JobState.FINISHED, Job.kind == JobKind.REPORT) != Report.id.is_not(None))
     )
     for job_id in session.scalars(unreported):
-        yield Violation("exactly the finished jobs have a report", f"job {job_id}")
+        yield Violation("exactly the finished report jobs have a report", f"job {job_id}")
+
+
+def _inquiries(session: Session) -> Iterator[Violation]:
+    jobs = select(Job.id).join(Study, Study.id == Job.study_id)
+    jobs = jobs.outerjoin(Inquiry, Inquiry.job_id == Job.id).outerjoin(Answer, Answer.job_id == Job.id)
+    asked = Job.kind.in_(INQUIRIES)
+    rules: dict[str, ColumnElement[bool]] = {
+        "exactly the jobs of inquiries have an inquiry": asked != Inquiry.job_id.is_not(None),
+        "an inquiry has the study and the kind of its job": or_(
+            Inquiry.study_id != Job.study_id, Inquiry.kind != Job.kind
+        ),
+        "exactly the finished jobs of inquiries have an answer": and_(asked, Job.state == JobState.FINISHED)
+        != Answer.job_id.is_not(None),
+        "an answer was written under its job's last fence": or_(
+            Answer.fence != Job.fence, Answer.revision != Job.revision
+        ),
+        "the job of an inquiry belongs to a revision that its study has begun": and_(
+            asked, Job.revision > Study.revision
+        ),
+        "a held study has no open inquiry": and_(asked, Job.state.in_(OPEN_JOBS), Study.state == StudyState.HELD),
+    }
+    for rule, violated in rules.items():
+        yield from (Violation(rule, f"job {job_id}") for job_id in session.scalars(jobs.where(violated)))
 
 
 def _reports(session: Session) -> Iterator[Violation]:

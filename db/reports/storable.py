@@ -21,7 +21,7 @@ def storable(draft: Draft) -> Draft:
     Raises PermanentFailure for a number that is not finite, and for a report whose text is then empty: another attempt
     would end in the same way.
     """
-    cleaned: Draft = _clean(draft, "report")
+    cleaned: Draft = clean(draft, "report")
     if not (cleaned.findings.strip() or cleaned.impression.strip()):
         raise PermanentFailure(Reason.NOT_STORABLE, "the text of the report has only characters that cannot be stored")
     return cleaned
@@ -32,16 +32,19 @@ def storable_text(text: str) -> str:
     return SURROGATE.sub("\ufffd", text.replace("\0", ""))
 
 
-def _clean(value: Any, name: str) -> Any:
-    """Clean a value and all that it contains; *name* is for the error."""
+def clean(value: Any, name: str) -> Any:
+    """Return a value, and all that it contains, as PostgreSQL can store it; *name* is for the error.
+
+    Raises PermanentFailure for a number that is not finite.
+    """
     if isinstance(value, str):
         return storable_text(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise PermanentFailure(Reason.NOT_STORABLE, f"{name} is {value}, which is no finite number")
     if isinstance(value, dict):
-        return {_clean(key, name): _clean(item, f"{name}.{key}") for key, item in value.items()}
+        return {clean(key, name): clean(item, f"{name}.{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_clean(item, name) for item in value]
+        return [clean(item, name) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{field.name: _clean(getattr(value, field.name), field.name) for field in fields(value)})
+        return replace(value, **{field.name: clean(getattr(value, field.name), field.name) for field in fields(value)})
     return value

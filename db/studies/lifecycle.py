@@ -131,11 +131,11 @@ def note_arrival(session: Session, study: Study, received: ReceivedInstance) -> 
 
 
 def _raise_priority(session: Session, study: Study, level: int) -> None:
-    """Raise the priority of a locked study, and of its job if that is queued."""
+    """Raise the priority of a locked study, and of its queued jobs below that."""
     if level <= study.priority:
         return
     study.priority = level
-    queued = update(Job).where(Job.study_id == study.id, Job.state == JobState.QUEUED)
+    queued = update(Job).where(Job.study_id == study.id, Job.state == JobState.QUEUED, Job.priority < level)
     earlier = dt.timedelta(seconds=priority.CLASS_SECONDS * level)
     session.execute(queued.values(priority=level, urgent_at=Job.queued_at - earlier))
 

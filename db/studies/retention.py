@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import aliased
 
-from db.models import Commitment, IdentityDecision, Instance, Job, ProcedureStep, Report, ReportImage, Study
+from db.models import Commitment, IdentityDecision, Inquiry, Instance, Job, ProcedureStep, Report, ReportImage, Study
 from db.models.base import any_of
 from db.models.studies import ENDED_WITHOUT_REPORT
 from db.states import StudyState
@@ -105,7 +105,7 @@ def delete_studies(session: Session, studies: Sequence[Study]) -> None:
     """Delete locked studies, all those of their UID, with all their rows; their files are deleted before."""
     ids, uids = [study.id for study in studies], {study.study_instance_uid for study in studies}
     session.execute(delete(ProcedureStep).where(ProcedureStep.study_instance_uid.in_(uids)))
-    # The images and the evidence of a report, the jobs and the decisions of a study are deleted with it.
-    for table in (Report, Instance):
+    # Images and evidence of a report, answer and evidence of an inquiry, jobs and decisions of a study go with it.
+    for table in (Report, Inquiry, Instance):
         session.execute(delete(table).where(table.study_id.in_(ids)))
     session.execute(delete(Study).where(Study.id.in_(ids)))

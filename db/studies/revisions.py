@@ -8,7 +8,7 @@ from sqlalchemy import exists, func, select, update
 
 from db.errors import Reason
 from db.models import Job
-from db.states import OPEN_JOBS, JobState, StudyState
+from db.states import OPEN_JOBS, JobKind, JobState, StudyState
 
 if TYPE_CHECKING:
     import uuid
@@ -33,16 +33,18 @@ def reopen(session: Session, study: Study) -> None:
 
 
 def renew(session: Session, study: Study) -> None:
-    """Begin a new revision of a locked study if the current one has had a job, which has ended."""
-    if session.scalar(select(exists().where(Job.study_id == study.id, Job.revision == study.revision))):
+    """Begin a new revision of a locked study if the current one has had a report job, which has ended."""
+    report = Job.study_id == study.id, Job.revision == study.revision, Job.kind == JobKind.REPORT
+    if session.scalar(select(exists().where(*report))):
         _begin(study)
 
 
-def supersede(session: Session, study_id: uuid.UUID, reason: Reason, detail: str) -> None:
-    """End the open job of a locked study without a report."""
+def supersede(session: Session, study_id: uuid.UUID, reason: Reason, detail: str, *, inquiries: bool = False) -> None:
+    """End the open report job of a locked study without a report; with *inquiries*, their jobs too."""
+    kinds = tuple(JobKind) if inquiries else (JobKind.REPORT,)
     session.execute(
         update(Job)
-        .where(Job.study_id == study_id, Job.state.in_(OPEN_JOBS))
+        .where(Job.study_id == study_id, Job.state.in_(OPEN_JOBS), Job.kind.in_(kinds))
         .values(
             state=JobState.SUPERSEDED,
             reason=reason,

@@ -96,13 +96,13 @@ ROWS: dict[str, str] = {
     "a held study names its conflict": STUDY.format("state = 'held', reason = 'x'"),
     "a Study Instance UID has a first identity": STUDY.format("identity_number = 2"),
     "a refused identity has no job": STUDY.format("state = 'cancelled', reason = 'identity_refused'"),
-    "an open job belongs to a settled study's revision": WAITING,
+    "an open report job belongs to a settled study's revision": WAITING,
     "a reported study's job is finished": WAITING,
     "an instance belongs to a revision that its study has begun": "UPDATE instances SET revision = 7"
     " WHERE study_id = %(study)s",
     "a receiving study has an instance": NO_REPORT + "DELETE FROM jobs WHERE study_id = %(study)s;"
     " DELETE FROM instances WHERE study_id = %(study)s;" + ARRIVING,
-    "exactly the finished jobs have a report": NO_REPORT,
+    "exactly the finished report jobs have a report": NO_REPORT,
     "a report was written under its job's last fence": JOB.format("fence = 99"),
     "a study's report versions are 1, 2, ...": """
         WITH former AS (DELETE FROM reports WHERE study_id = %(study)s RETURNING *)

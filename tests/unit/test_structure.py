@@ -18,6 +18,7 @@ MAX_MODULES = 15
 MAX_LINES = 300
 #: Names that stand twice because they mean the same in both places.
 SAME_MEANING = {
+    "answers": "inquiries and their answers: their tables, the queries on them",
     "access": "who may use the API: its rules, its keys, their table",
     "app": "the application object of FastAPI, and of Typer",
     "certificates": "certificates of verdicts: their table, and the queries on it",

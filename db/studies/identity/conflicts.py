@@ -193,8 +193,8 @@ def _hold(session: Session, studies: Sequence[Study], received: ReceivedInstance
         **_attributes(received), identity_number=studies[-1].identity_number + 1, revision=1, differs=differs, **held
     )
     session.add(study)
+    revisions.supersede(session, first.id, Reason.IDENTITY_CONFLICT, detail, inquiries=True)
     if first.state == StudyState.SETTLED:
-        revisions.supersede(session, first.id, Reason.IDENTITY_CONFLICT, detail)
         revisions.renew(session, first)
     first.differs = [name for name in identity.LABELS if name in {*differs, *(first.differs or ())}]
     for name, value in held.items():

@@ -10,7 +10,7 @@ from sqlalchemy.orm import aliased
 
 from db.errors import NotPossible, Reason
 from db.models import IdentityDecision, Instance, Job, Study
-from db.states import JobState, StudyState
+from db.states import JobKind, JobState, StudyState
 from db.studies import revisions
 from db.studies.identity import conflicts, identity
 
@@ -133,7 +133,8 @@ def _refuse(study: Study, by: str) -> None:
 
 def _release(session: Session, study: Study) -> None:
     """Continue a held study: with the end of its revision's job, or settling if it has had none."""
-    job = session.scalars(select(Job).where(Job.study_id == study.id, Job.revision == study.revision)).one_or_none()
+    report = Job.study_id == study.id, Job.revision == study.revision, Job.kind == JobKind.REPORT
+    job = session.scalars(select(Job).where(*report)).one_or_none()
     study.reason = study.detail = study.differs = None
     if job is None:
         study.state, study.settle_reason, study.settled_at = StudyState.RECEIVING, None, None

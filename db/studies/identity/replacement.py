@@ -54,7 +54,8 @@ def replace(
     _swap_files(instance, row, received, old_path, by)
     _correct(session, study, received, by)
     if instance.reportable:
-        revisions.supersede(session, study.id, Reason.OPERATOR, "an object was replaced by an operator")
+        detail = "an object was replaced by an operator"
+        revisions.supersede(session, study.id, Reason.OPERATOR, detail, inquiries=True)
         revisions.reopen(session, study)
     instance.revision = study.revision
     instance.identified = identity.is_identified(identity.of(received.study))

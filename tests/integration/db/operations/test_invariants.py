@@ -56,10 +56,10 @@ def test_intact_database_has_no_violations(reported: Arrivals) -> None:
         ("UPDATE studies SET state = 'held', reason = 'x'", "a held study names its conflict"),
         ("UPDATE studies SET identity_number = 2", "a Study Instance UID has a first identity"),
         ("UPDATE studies SET state = 'cancelled', reason = 'identity_refused'", "a refused identity has no job"),
-        ("UPDATE jobs SET state = 'queued'", "an open job belongs to a settled study's revision"),
+        ("UPDATE jobs SET state = 'queued'", "an open report job belongs to a settled study's revision"),
         ("UPDATE jobs SET state = 'queued'", "a reported study's job is finished"),
         ("UPDATE instances SET revision = 7", "an instance belongs to a revision that its study has begun"),
-        ("DELETE FROM reports", "exactly the finished jobs have a report"),
+        ("DELETE FROM reports", "exactly the finished report jobs have a report"),
         ("UPDATE jobs SET fence = 9", "a report was written under its job's last fence"),
         (
             "ALTER TABLE reports DISABLE TRIGGER reports_immutable; UPDATE reports SET version = 2",

@@ -1,0 +1,1 @@
+"""Inquiries about studies, questions and choices between diagnoses, and their answers."""

@@ -1,0 +1,154 @@
+"""Results of inquiries, as the worker's pipeline returns them, before they are stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from db.states import Calibration
+
+if TYPE_CHECKING:
+    import datetime as dt
+    import uuid
+    from collections.abc import Sequence
+
+    from db.reports.grounds import GroundedFinding
+
+#: Text of an answer whose confidence is below its limit.
+CANNOT_TELL = "cannot tell from these images"
+#: Option that every diagnosis has beside those of the inquiry.
+NONE_OF_THESE = "none of these"
+
+
+@dataclass(frozen=True, slots=True)
+class ShownImage:
+    """An image that the model received; *number* counts from 1, in its order."""
+
+    number: int
+    sop_instance_uid: str
+    #: Frame number, from 0.
+    frame: int
+    #: Reason of the selection, for the reader.
+    reason: str
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourCase:
+    """An earlier case given to the model; *case_id* is None, and its words empty, once it is erased."""
+
+    case_id: uuid.UUID | None
+    #: Cosine similarity, -1 to 1.
+    similarity: float
+    #: Its whole report.
+    excerpt: str
+    #: Text of the case in the prompt; empty if the model did not receive the case.
+    quoted: str = ""
+    #: Labels by which it votes.
+    labels: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Label and score of a specialist model for a study; *source* is the way it arrived."""
+
+    name: str
+    version: str
+    label: str
+    #: None if the specialist gives none.
+    score: float | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class OptionScore:
+    """A label of a diagnosis, scored by teacher forcing; log-probabilities are natural logarithms."""
+
+    label: str
+    #: After calibration; of all options and "none of these" the sum is 1, unless several may be chosen.
+    probability: float
+    chosen: bool
+    #: Sum over the tokens of the label, before calibration.
+    log_prob: float
+    #: Earlier cases that have the label, among those given to the model.
+    votes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """Part that answers and diagnoses have in common.
+
+    *text* is for the reader: CANNOT_TELL if *cannot_tell*, and then *why* is a sentence. *model_text* is the model's
+    own. *findings* are those that *text* states, with offsets in it; the rank of a cited sentence counts in *evidence*.
+    """
+
+    text: str
+    model_text: str
+    basis: str
+    prompt_version: str
+    model_digest: str
+    provenance: dict[str, Any]
+    cannot_tell: bool = False
+    why: str = ""
+    #: 0 to 1; None: not measured.
+    confidence: float | None = None
+    #: Limit below which the images do not tell.
+    min_confidence: float | None = None
+    calibration: Calibration = Calibration.UNCALIBRATED
+    findings: list[GroundedFinding] = field(default_factory=list)
+    evidence: list[NeighbourCase] = field(default_factory=list)
+    images: list[ShownImage] = field(default_factory=list)
+    predictions: list[Prediction] = field(default_factory=list)
+    limitations: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer(Result):
+    """Answer to a question."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis(Result):
+    """Choice between diagnoses: *options* in the order of the inquiry, without "none of these"."""
+
+    options: list[OptionScore]
+    #: Probability that none of the options is right.
+    none_of_these: float
+
+    @property
+    def chosen(self) -> list[str]:
+        """Labels of the chosen options; empty: none of these, or the images do not tell."""
+        return [option.label for option in self.options if option.chosen]
+
+    @property
+    def vote(self) -> list[str]:
+        """Labels with most votes of the earlier cases; empty without a vote."""
+        most = max((option.votes for option in self.options), default=0)
+        return [option.label for option in self.options if most and option.votes == most]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Inquiry with a question; *text* is hostile input."""
+
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Inquiry with diagnoses to choose from; the labels are hostile input."""
+
+    options: Sequence[str] = field(repr=False)
+    #: True if more than one may be chosen.
+    several: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A stored result; *newer_revision* is the study's if images arrived after those that it rests on."""
+
+    result: Answer | Diagnosis
+    revision: int
+    newer_revision: int | None
+    created_at: dt.datetime
