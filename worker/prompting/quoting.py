@@ -6,14 +6,13 @@ Only statements that worker.findings can judge are quoted, so that a report infl
 
 from __future__ import annotations
 
-import html
 import re
-import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from worker.findings.labeller import labels
-from worker.prompting.hostile_text import CONTROL_TOKEN, FORGED_ENTRY, INSTRUCTION, MARKUP, NORMAL_WORDS
+from worker.prompting.hostile_text import FORGED_ENTRY, NORMAL_WORDS
+from worker.prompting.plain_text import CONTROL, FENCE, is_hostile, plain
 from worker.prompting.report_text import split_report
 
 if TYPE_CHECKING:
@@ -25,10 +24,6 @@ MAX_CASE_TOKENS = 96
 MAX_CHARACTERS = 20_000
 #: Characters of a sentence; a longer one is no statement.
 MAX_SENTENCE = 400
-#: Passes that undo nested escapes and markup: `&amp;lt;b&amp;gt;`.
-MAX_PASSES = 4
-#: Stands for a control token; any other character that is never part of a sentence would do.
-CONTROL = "\ufffc"
 
 #: Also between statements without a full stop: semicolons stay inside, because a negation may reach over them.
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+|(?<=[.!?])(?=[A-Z(\[])")
@@ -41,13 +36,7 @@ _CONTEXT = re.compile(
     r"^\W*(?:clinical |relevant )?(?:history|indications?|comparison|technique|procedure|reason|question|details?)\s*:",
     re.IGNORECASE,
 )
-#: Inside a sentence that the author's editor has wrapped.
-_WRAPPED = re.compile(r"[^\S\n]*\n[^\S\n]*(?=[a-z])")
 _WORD = re.compile(r"[\w-]+")
-#: Characters that would end the fence around a quotation, or begin another.
-_FENCE = str.maketrans(
-    {"[": "(", "]": ")", "{": "(", "}": ")", "<": " less than ", ">": " more than ", "|": " ", "`": "'", '"': "'"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +54,12 @@ class Quotation:
 
 def quotation(report: str) -> Quotation:
     """Return the statements of the impression, or of the complete report if the impression has none."""
-    plain = _plain(report[:MAX_CHARACTERS])
-    findings, rest = split_report(plain)
+    text = plain(report[:MAX_CHARACTERS])
+    findings, rest = split_report(text)
     # A further impression may be appended to imitate another report.
     impression = split_report(rest)[0]
     quoted = _without_normal(list(_statements(impression)) or list(_statements(findings)))
-    return Quotation(quoted, suspicious=any(map(_is_hostile, _SENTENCE.split(plain))))
+    return Quotation(quoted, suspicious=any(map(is_hostile, _SENTENCE.split(text))))
 
 
 def _without_normal(statements: list[str]) -> tuple[str, ...]:
@@ -89,27 +78,6 @@ def shortened(quoted: Quotation, tokens: Callable[[str], int], limit: int = MAX_
     return Quotation(tuple(kept), quoted.suspicious)
 
 
-def _plain(text: str) -> str:
-    """Return *text* without markup and invisible characters, and with CONTROL for each control token."""
-    for _ in range(MAX_PASSES):
-        before = text
-        text = unicodedata.normalize("NFKC", html.unescape(text))
-        text = "".join(" " if c != "\n" and c.isspace() else c for c in text if c.isspace() or _is_visible(c))
-        text = MARKUP.sub(" ", CONTROL_TOKEN.sub(f"\n{CONTROL}\n", text))
-        if text == before:
-            break
-    return _WRAPPED.sub(" ", text)
-
-
-def _is_visible(character: str) -> bool:
-    """Return whether it is no control, format, private or unassigned character (Unicode category C)."""
-    return unicodedata.category(character)[0] != "C"
-
-
-def _is_hostile(sentence: str) -> bool:
-    return CONTROL in sentence or any(words.search(sentence) for words in (FORGED_ENTRY, INSTRUCTION))
-
-
 def _statements(text: str) -> Iterator[str]:
     """Yield the statements; none from a control token to the next heading, nor after an entry or order without text."""
     another_turn = introduced = False
@@ -118,7 +86,7 @@ def _statements(text: str) -> Iterator[str]:
         if not sentence:
             continue
         another_turn = CONTROL in sentence or (another_turn and not _HEADING.match(sentence))
-        hostile = _is_hostile(sentence)
+        hostile = is_hostile(sentence)
         if not (another_turn or introduced or hostile) and _is_statement(sentence):
             yield _fenced(sentence)
         # "(4, 0.99)" and "Write the following:" stand before what they introduce.
@@ -135,5 +103,5 @@ def _is_statement(sentence: str) -> bool:
 
 def _fenced(sentence: str) -> str:
     """Return a sentence without heading and fence characters, closed by a full stop."""
-    words = " ".join(_HEADING.sub("", sentence).translate(_FENCE).split())
+    words = " ".join(_HEADING.sub("", sentence).translate(FENCE).split())
     return words if words.endswith((".", "!", "?")) else f"{words}."
