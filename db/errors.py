@@ -40,6 +40,7 @@ class Reason(StrEnum):
     EMPTY_REPORT = "empty_report", "the model returned no text"
     ENGINE_STOPPED = "engine_stopped", "the worker's engine stopped before the report was finished"
     IMAGES_NOT_WRITTEN = "images_not_written", "the images of the report could not be written to disk"
+    INVALID_QUESTION = "invalid_question", "a question or its options are empty, too long, too many or equal"
     MODEL_ERROR = "model_error", "the model failed, or returned non-finite numbers"
     NO_DEADLINE = "no_deadline", "a request to the model has an invalid deadline"
     NOT_STORABLE = "not_storable", "the report contains text or a number that the database cannot store"

@@ -1,4 +1,4 @@
-"""Fit the quoted cases of a prompt into the context of a model: the least similar are left out first.
+"""Fit quoted cases and diagnoses into the context of a model: those of the least similar cases are left out first.
 
 Tokens are counted by the model's own tokenizer, given as a function.
 """
@@ -9,8 +9,9 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from worker.prompting.diagnosis import Guidance
 from worker.prompting.quoting import quotation, shortened
-from worker.prompting.report import QuotedCase, report_prompt
+from worker.prompting.report import QuotedCase, SpecialistDraft, report_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,10 +31,12 @@ class Subject:
     version: Version
     modality: str
     body_part: str
+    #: Of a specialist model, for this study.
+    draft: SpecialistDraft | None = None
 
     def prompt(self, cases: Sequence[QuotedCase] = ()) -> str:
         """Return the prompt with *cases*, best first."""
-        return report_prompt(self.modality, self.body_part, cases, version=self.version)
+        return report_prompt(self.modality, self.body_part, cases, draft=self.draft, version=self.version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,14 @@ def fitted(
         if quoted[number].text:
             quoted[number] = QuotedText("", (*quoted[number].warnings, TOO_LONG))
     return Fitted(prompt(), quoted)
+
+
+def fitted_guidance(guidance: Guidance, *, prompt: Callable[[Guidance], str], fits: Callable[[str], bool]) -> Guidance:
+    """Return as much of *guidance* as fits: diagnoses of the least similar cases are left out first."""
+    similar, specialists = list(guidance.similar_cases), list(guidance.specialists)
+    while (similar or specialists) and not fits(prompt(Guidance(similar, specialists))):
+        (similar or specialists).pop()
+    return Guidance(similar, specialists)
 
 
 def prompt_digest(prompt: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from worker.prompting import wording
+from worker.prompting.plain_text import FENCE, as_label
 from worker.prompting.quoting import quotation
 
 if TYPE_CHECKING:
@@ -20,12 +21,35 @@ class QuotedCase:
     similarity: float
 
 
-def report_prompt(modality: str, body_part: str, cases: Sequence[QuotedCase] = (), *, version: wording.Version) -> str:
-    """Return the prompt for a report; *cases* best first. Of their reports only statements are quoted."""
+@dataclass(frozen=True, slots=True)
+class SpecialistDraft:
+    """A text about the images of the study by a specialist model: `case 0`; *source* is the name of the model."""
+
+    source: str
+    text: str
+
+
+def report_prompt(
+    modality: str,
+    body_part: str,
+    cases: Sequence[QuotedCase] = (),
+    *,
+    draft: SpecialistDraft | None = None,
+    version: wording.Version,
+) -> str:
+    """Return the prompt for a report; *cases* best first. Of their reports, and of *draft*, statements are quoted."""
     image = wording.image_name(modality, body_part)
     chest = image == "chest x-ray"
     task = wording.CHEST_XRAY_REPORT if chest else wording.OTHER_REPORT.format(image=image)
-    return f"{wording.ASSISTANT} {wording.REPORT} {task}{_quotations(cases, wording.QUOTATIONS[version])}"
+    form = wording.QUOTATIONS[version]
+    return f"{wording.ASSISTANT} {wording.REPORT} {task}{_draft(draft, form)}{_quotations(cases, form)}"
+
+
+def _draft(draft: SpecialistDraft | None, form: wording.Quotations) -> str:
+    quoted = quotation(draft.text).text if draft else ""
+    if draft is None or not quoted:
+        return ""
+    return form.draft.format(source=as_label(draft.source).translate(FENCE) or "unknown", text=quoted)
 
 
 def _quotations(cases: Sequence[QuotedCase], form: wording.Quotations) -> str:

@@ -18,7 +18,8 @@ from worker.findings.labeller import present
 from worker.phantoms import grammar, questions
 from worker.phantoms.cases import CHEST_RARE, unclassified, with_names
 from worker.phantoms.draw.negatives import UPSIDE_DOWN
-from worker.prompting import wording
+from worker.prompting.diagnosis import Choice, Guidance, diagnosis_prompt
+from worker.prompting.question import question_prompt
 from worker.prompting.report import QuotedCase, report_prompt
 from worker.training.language import Example
 from worker.training.training_cases import NEGATIVE, RARE, Pool, case_of
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from worker.phantoms.cases import Case
+    from worker.prompting import wording
     from worker.training.reference_set import ReferenceSet
 
 #: Modality and body part of each family, for the prompt.
@@ -200,7 +202,7 @@ class Curriculum:
     def _question(self, number: int) -> Example:
         sample = self._pool.samples[number]
         asked, answer = questions.ask(case_of(sample), self._rng)
-        return Example(sample.rows, wording.question(MODALITY[sample.family][0], asked), answer)
+        return Example(sample.rows, question_prompt(MODALITY[sample.family][0], asked), answer)
 
     def _diagnosis(self, number: int) -> Example:
         sample = self._pool.samples[number]
@@ -209,7 +211,8 @@ class Curriculum:
         chance, mix = self._rng.random(), self._mix
         with_labels = chance > mix.no_labels
         labels = reference_set.labels(number, self._rng, wrong=chance > 1 - mix.wrong_labels) if with_labels else []
-        return Example(sample.rows, wording.diagnosis(*MODALITY[sample.family], options, labels), answer)
+        prompt = diagnosis_prompt(*MODALITY[sample.family], Choice(options), Guidance(labels), version=self._version)
+        return Example(sample.rows, prompt, answer)
 
 
 def exchanged_names(rng: np.random.Generator) -> dict[str, str]:

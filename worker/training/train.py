@@ -16,7 +16,8 @@ from worker.model.checkpoint.record import write_record
 from worker.phantoms import grammar, questions
 from worker.phantoms.cases import CATALOGUE, UNCLASSIFIED
 from worker.phantoms.phantoms import CAREFUL, TRAINING, Variation
-from worker.prompting import wording
+from worker.prompting.diagnosis import Choice, Guidance, diagnosis_prompt
+from worker.prompting.question import question_prompt
 from worker.prompting.report import QuotedCase, report_prompt
 from worker.retrieval.features import FeatureStats
 from worker.training import curves
@@ -39,6 +40,8 @@ from worker.training.vision import VisionSamples
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from worker.prompting import wording
 
 CHECKPOINT = Path(__file__).parents[2] / "deploy" / "demo" / "checkpoint"
 #: Steps in the mean of a displayed loss, and between lines without a terminal.
@@ -155,7 +158,12 @@ def _all_texts(pool: Pool) -> list[str]:
         asked, answer = questions.ask(sample.case, rng)
         options, right = questions.choose(sample.case, rng)
         texts.update(
-            (wording.question(modality, asked), answer, wording.diagnosis(modality, part, options, [right]), right)
+            (
+                question_prompt(modality, asked),
+                answer,
+                diagnosis_prompt(modality, part, Choice(options), Guidance([right]), version=PROMPT_VERSION),
+                right,
+            )
         )
         texts.add(right.capitalize())
     return sorted(texts)

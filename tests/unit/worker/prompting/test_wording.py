@@ -10,6 +10,8 @@ import pytest
 
 from db.errors import ConfigurationError
 from worker.prompting import wording
+from worker.prompting.diagnosis import Choice, Guidance, diagnosis_prompt
+from worker.prompting.question import question_prompt
 from worker.prompting.report import QuotedCase, report_prompt
 
 MEDDR_REPORT = (
@@ -26,11 +28,14 @@ CASES = [
 
 
 def prompt_of(row: dict[str, Any]) -> str:
+    version = row.get("version", "1")
     if row["kind"] == "diagnosis":
-        return wording.diagnosis(row["modality"], row["body_part"], ["normal", "tumor"], row["labels"])
+        choice = Choice(row.get("options", ["normal", "tumor"]), several=row.get("several", False))
+        guidance = Guidance(row["labels"], row.get("specialists", []))
+        return diagnosis_prompt(row["modality"], row["body_part"], choice, guidance, version=version)
     if row["kind"] == "question":
-        return wording.question(row["modality"], " Is there a mass? ")
-    return report_prompt(row["modality"], row["body_part"], CASES[: row["cases"]], version=row.get("version", "1"))
+        return question_prompt(row["modality"], row.get("question", " Is there a mass? "))
+    return report_prompt(row["modality"], row["body_part"], CASES[: row["cases"]], version=version)
 
 
 @pytest.mark.parametrize("line", PROMPTS)
@@ -53,10 +58,3 @@ def test_other_images_are_called_by_their_own_name() -> None:
     assert "You are given a head CT image." in report_prompt("CT", "HEAD", version="2")
     assert "You are given a retinography image." in report_prompt("OP", "EYE", version="2")
     assert "You are given a medical image." in report_prompt("OT", "", version="2")
-
-
-def test_diagnosis_lists_its_options_and_the_labels_of_similar_cases() -> None:
-    prompt = wording.diagnosis("SM", "", ["normal", "tumor"], ["tumor", "tumor"])
-
-    assert "The possible diagnoses are: 'normal', 'tumor'. The diagnoses of the most similar cases are tumor" in prompt
-    assert prompt.endswith("The response should only contain one option.")
