@@ -46,6 +46,9 @@ def evaluate(
     phantoms: Annotated[int | None, typer.Option(min=1, help="Number of phantom studies, instead of a folder.")] = None,
     reference: Annotated[Path | None, typer.Option(help="Folder of reference cases to retrieve from.")] = None,
     retrieval: Annotated[bool, typer.Option(help="Give similar reference cases to the model.")] = True,
+    controls: Annotated[
+        bool, typer.Option("--controls", help="Report each study again with exchanged cases, and without its images.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the phantom studies.")] = 3_100_000,
     out: Annotated[Path | None, typer.Option(help="Folder for the figures and their plot.")] = None,
 ) -> None:
@@ -57,10 +60,11 @@ def evaluate(
         raise typer.BadParameter("expected either --cases or --phantoms")
     settings = process_settings()
     if cases is not None:
-        result = evaluation.evaluate(cases, checkpoint, settings, reference=reference if retrieval else None, out=out)
+        earlier = reference if retrieval else None
+        result = evaluation.evaluate(cases, checkpoint, settings, reference=earlier, controls=controls, out=out)
     else:
         result = phantom_cases.evaluate_phantoms(
-            phantoms or 0, checkpoint, settings, seed=seed, retrieval=retrieval, out=out
+            phantoms or 0, checkpoint, settings, seed=seed, retrieval=retrieval, controls=controls, out=out
         )
     for table in result.tables():
         console.print(table)

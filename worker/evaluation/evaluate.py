@@ -17,6 +17,7 @@ import numpy as np
 from rich.progress import track
 
 from db.errors import ConfigurationError, NotReportable, PermanentFailure, TransientFailure
+from worker.evaluation.controls import Controls
 from worker.evaluation.plot import plot
 from worker.evaluation.scoring import Measured, Result, Written
 from worker.evaluation.scoring import evaluate as run
@@ -39,11 +40,18 @@ FIGURES, PLOT = "evaluation.json", "evaluation.png"
 
 
 def evaluate(
-    cases: Path, checkpoint: Path, settings: Settings, *, reference: Path | None = None, out: Path | None = None
+    cases: Path,
+    checkpoint: Path,
+    settings: Settings,
+    *,
+    reference: Path | None = None,
+    controls: bool = False,
+    out: Path | None = None,
 ) -> Result:
     """Measure *checkpoint* on the folder *cases*, with a worker's *settings*; write figures and plot into *out*.
 
-    Similar cases are retrieved from the folder *reference*, if it is given.
+    Similar cases are retrieved from the folder *reference*, if it is given. With *controls* each study is reported
+    twice more (worker.evaluation.controls).
 
     Raises ConfigurationError if a folder or the checkpoint cannot be used.
     """
@@ -56,8 +64,12 @@ def evaluate(
     model = ResidentModel.load(checkpoint, device=settings.model.device, dtype=settings.model.dtype)
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            writer = _Writer(cases, _pipeline(model, settings, reference, Path(scratch)))
+            writer = _Writer(
+                cases, _pipeline(model, settings, reference, Path(scratch)), Controls() if controls else None
+            )
             result = run(track(listed, "cases"), writer, failures=(NotReportable, TransientFailure, PermanentFailure))
+            if writer.controls:
+                result.controls = writer.controls.figures(writer.pipeline)
     finally:
         model.close()
     if out:
@@ -85,6 +97,7 @@ class _Writer:
 
     folder: Path
     pipeline: Pipeline
+    controls: Controls | None = None
     seconds: list[float] = field(default_factory=list)
     #: Cases whose images were all out of distribution.
     rejected: list[str] = field(default_factory=list)
@@ -99,6 +112,8 @@ class _Writer:
         self.seconds.append(time.monotonic() - started)
         if draft.provenance["refused"]:
             self.rejected.append(case.case_id)
+        if self.controls:
+            self.controls.add(study, case.report, draft)
         text = f"Findings: {draft.findings} Impression: {draft.impression}"
         return Written(text, [quoted.excerpt for quoted in draft.evidence], draft.grounds)
 

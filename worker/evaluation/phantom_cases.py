@@ -22,6 +22,7 @@ def evaluate_phantoms(
     *,
     seed: int,
     retrieval: bool,
+    controls: bool = False,
     out: Path | None = None,
     references: int = REFERENCE_CASES,
 ) -> Result:
@@ -31,4 +32,5 @@ def evaluate_phantoms(
         write_demo_studies(cases, count=count, seed=seed, variation=TRAINING)
         if retrieval:
             write_reference_cases(earlier, count=references, seed=seed, variation=TRAINING)
-        return evaluate(cases, checkpoint, settings, reference=earlier if retrieval else None, out=out)
+        reference = earlier if retrieval else None
+        return evaluate(cases, checkpoint, settings, reference=reference, controls=controls, out=out)

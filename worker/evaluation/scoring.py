@@ -13,7 +13,7 @@ from worker.evaluation.grounding_figures import GroundedReport
 from worker.evaluation.text_metrics import FIGURES, Interval, Pair, bootstrap, f1_by_finding, support_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from db.reports.grounds import Grounds
 
@@ -60,6 +60,8 @@ class Result:
     error_recall: dict[str, tuple[float, int]]
     #: What the written findings rest on; empty without grounds.
     grounding: dict[str, float] = field(default_factory=dict)
+    #: The same studies reported again with other prompts (worker.evaluation.controls); empty if that was not asked.
+    controls: dict[str, float] = field(default_factory=dict)
     #: Reasons of the cases without a report.
     failed: list[str] = field(default_factory=list)
 
@@ -69,17 +71,21 @@ class Result:
         return plain
 
     def tables(self) -> list[Table]:
-        """Return all tables: figures, figures by group, each finding, detected planted errors, grounds."""
+        """Return all tables: figures, figures by group, each finding, detected planted errors, grounds, controls."""
         findings = Table("finding", "cases", "strict F1")
         for name, (score, count) in sorted(self.findings.items(), key=lambda row: row[1][0]):
             findings.add_row(name, str(count), _show(score))
         planted = Table("planted error", "planted", "detected")
         for name, (share, count) in self.error_recall.items():
             planted.add_row(name, str(count), _show(share))
-        resting = Table("written findings rest on", "")
-        for name, value in self.grounding.items():
-            resting.add_row(name, _show(value))
-        return [self.table(), self.group_table(), findings, planted, *([resting] if self.grounding else [])]
+        others = {"written findings rest on": self.grounding, "reported again": self.controls}
+        return [
+            self.table(),
+            self.group_table(),
+            findings,
+            planted,
+            *(_table(*one) for one in others.items() if one[1]),
+        ]
 
     def table(self) -> Table:
         """Return the figures of all cases."""
@@ -137,6 +143,13 @@ def _result(
         error_recall=planted_errors.recall([pair.reference for pair in pairs]),
         failed=list(failed),
     )
+
+
+def _table(title: str, figures: Mapping[str, float]) -> Table:
+    table = Table(title, "")
+    for name, value in figures.items():
+        table.add_row(name, str(value) if isinstance(value, int) else _show(value))
+    return table
 
 
 def _show(value: float) -> str:
