@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import ColumnElement, and_, case, func, select, text, true, tuple_
+from sqlalchemy.orm import aliased
 
 from db.models import Instance, Job, Report, Study
 from db.operations import heartbeats, queue_figures
@@ -174,25 +175,25 @@ def _is_displayed_as(state: str) -> ColumnElement[bool]:
     return Study.state == state
 
 
-def _studies() -> Select[Any]:
-    current = (
-        select(Report.version, Report.basis, Report.created_at, Report.revision)
-        .where(Report.study_id == Study.id)
-        .order_by(Report.version.desc())
-        .limit(1)
-        .lateral()
-    )
-    return (
-        select(
-            Study,
-            _displayed_state().label("displayed_state"),
-            current.c.version,
-            current.c.basis,
-            current.c.created_at,
-            (current.c.revision < Study.revision).label("outdated"),
-        )
+def _studies(*conditions: ColumnElement[bool], limit: int | None = None) -> Select[Any]:
+    """Select the studies, the newest first, that meet *conditions*: the reports are read for these only."""
+    found = (
+        select(Study, _displayed_state().label("displayed_state"))
         .outerjoin(Job, and_(Job.study_id == Study.id, Job.revision == Study.revision))
+        .where(*conditions)
+        .order_by(Study.first_received_at.desc(), Study.id.desc())
+        .limit(limit)
+        .subquery()
+    )
+    shown = aliased(Study, found, name="Study")
+    columns = Report.version, Report.basis, Report.created_at, Report.revision
+    newest = select(*columns).where(Report.study_id == shown.id).order_by(Report.version.desc()).limit(1)
+    current = newest.lateral()
+    outdated = (current.c.revision < shown.revision).label("outdated")
+    return (
+        select(shown, found.c.displayed_state, current.c.version, current.c.basis, current.c.created_at, outdated)
         .outerjoin(current, true())
+        .order_by(shown.first_received_at.desc(), shown.id.desc())
     )
 
 
@@ -206,11 +207,10 @@ def _line(row: Row[Any]) -> StudyLine:
 
 def page(session: Session, *, limit: int, filters: Filters | None = None, after: Position | None = None) -> Page:
     """Return a page of studies, the newest first, that meet *filters* and come *after* a position if given."""
-    newest = Study.first_received_at.desc(), Study.id.desc()
-    query = _studies().where(*(filters or Filters()).conditions()).order_by(*newest).limit(limit + 1)
+    conditions = (filters or Filters()).conditions()
     if after is not None:
-        query = query.where(tuple_(Study.first_received_at, Study.id) < tuple_(after.received_at, after.study_id))
-    lines = [_line(row) for row in session.execute(query)]
+        conditions.append(tuple_(Study.first_received_at, Study.id) < tuple_(after.received_at, after.study_id))
+    lines = [_line(row) for row in session.execute(_studies(*conditions, limit=limit + 1))]
     shown = lines[:limit]
     more = len(lines) > limit
     return Page(shown, Position(shown[-1].received_at, shown[-1].id) if more else None)
@@ -218,14 +218,14 @@ def page(session: Session, *, limit: int, filters: Filters | None = None, after:
 
 def study(session: Session, study_id: uuid.UUID) -> StudyLine | None:
     """Return one study."""
-    row = session.execute(_studies().where(Study.id == study_id)).one_or_none()
+    row = session.execute(_studies(Study.id == study_id)).one_or_none()
     return None if row is None else _line(row)
 
 
 def studies(session: Session, study_instance_uids: Collection[str]) -> list[StudyLine]:
     """Return the received studies among these Study Instance UIDs, the newest first."""
-    query = _studies().where(Study.study_instance_uid.in_(list(study_instance_uids)))
-    return [_line(row) for row in session.execute(query.order_by(Study.first_received_at.desc(), Study.id.desc()))]
+    query = _studies(Study.study_instance_uid.in_(list(study_instance_uids)))
+    return [_line(row) for row in session.execute(query)]
 
 
 def content(session: Session, study_id: uuid.UUID) -> Content:

@@ -66,6 +66,20 @@ def test_query_reads_no_growing_table_as_a_whole(session: Session, query: str) -
             assert f"Seq Scan on {table}" not in plan, plan
 
 
+def test_page_of_waiting_studies_reads_the_reports_of_the_shown_ones_only(database_url: str, session: Session) -> None:
+    arrivals = Arrivals(database_url)
+    arrivals.image()
+    arrivals.settle()
+    with transaction(database_url) as other:
+        for statement in (*COPY_STUDY_AND_JOB, "UPDATE jobs SET state = 'queued', finished_at = NULL", "ANALYZE"):
+            other.execute(text(statement))
+
+    (plan,) = plans(session, lambda session: overview.page(session, limit=5, filters=Filters("queued")), "ANALYZE")
+
+    (reports,) = (line for line in plan.splitlines() if " on reports" in line)
+    assert "loops=6)" in reports, plan
+
+
 CLAIMS: dict[str, Callable[[Session], object]] = {
     "claim": lambda session: claims.claim_next(session, owner="w", lease_seconds=60),
     "claim beside others": lambda session: claims.claim_next(
@@ -115,8 +129,8 @@ def test_studies_are_compared_with_those_of_waiting_files_by_hash_in_a_generic_p
     assert "(hashed SubPlan" in plan, plan
 
 
-def plans(session: Session, query: Callable[[Session], object]) -> list[str]:
-    """Return the plan of each statement that *query* executes."""
+def plans(session: Session, query: Callable[[Session], object], option: str = "COSTS") -> list[str]:
+    """Return the plan of each statement that *query* executes; the option ANALYZE adds what it reads."""
     executed: list[tuple[str, Any]] = []
     made = engine(session.get_bind().engine.url.render_as_string(hide_password=False))
 
@@ -131,7 +145,7 @@ def plans(session: Session, query: Callable[[Session], object]) -> list[str]:
     cursor = session.connection().connection.cursor()
     found = []
     for statement, parameters in executed:
-        cursor.execute(f"EXPLAIN {statement}", parameters)
+        cursor.execute(f"EXPLAIN ({option}) {statement}", parameters)
         found.append("\n".join(row[0] for row in cursor.fetchall()))
     assert found
     return found
