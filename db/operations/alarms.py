@@ -10,14 +10,10 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, select
-
-from db.models import Job, Study
 from db.models.operations import ALIVE_SECONDS
 from db.operations import disk, heartbeats, listener_status, outcomes
 from db.operations.heartbeats import Role
-from db.operations.progress import read
-from db.states import JobState
+from db.operations.progress import FAILED_IN_A_ROW, read
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,10 +47,6 @@ CODES = (
     "quarantined",
     "reason_rising",
 )
-#: Studies: three failures in a row point to the system, two can be a coincidence.
-FAILED_IN_A_ROW = 3
-#: Failures of older studies raise no alarm. A day, for sites that receive one study an hour.
-RECENT = dt.timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +68,7 @@ def raised(session: Session, settings: Settings, alive: Sequence[Process] | None
     unsettled_seconds = settings.study.settle_cap_seconds + after_seconds
     found = (
         _waiting(progress, alive, after_seconds),
-        _failing(session),
+        _failing(progress),
         _not_rescued(progress, after_seconds),
         _no_dispatcher(progress, alive),
         _unsettled(progress, unsettled_seconds),
@@ -91,7 +83,7 @@ def raised(session: Session, settings: Settings, alive: Sequence[Process] | None
         _unreadable(alive),
         _unindexed(alive, unsettled_seconds),
         _quarantined(progress),
-        outcomes.alarm(outcomes.latest(session)) if outcomes.is_any_frequent(session) else None,
+        outcomes.alarm(outcomes.latest(session)) if progress.frequent else None,
     )
     return [alarm for alarm in found if alarm is not None] + [Alarm(*pair) for pair in pairs if pair is not None]
 
@@ -182,18 +174,8 @@ def _waiting(progress: Progress, alive: Sequence[Process], after_seconds: float)
     return None
 
 
-def _failing(session: Session) -> Alarm | None:
-    """Raise an alarm if the last studies failed; not reportable and cancelled studies do not count."""
-    ended = (
-        select(Job.state)
-        .join(Study, (Study.id == Job.study_id) & (Study.revision == Job.revision))
-        # now(): clock_timestamp() is volatile, which rules out an index.
-        .where(Job.finished_at > func.now() - RECENT, Job.state.in_((JobState.FINISHED, JobState.FAILED)))
-        .where(Study.first_received_at > func.now() - RECENT)
-        .order_by(Job.finished_at.desc())
-        .limit(FAILED_IN_A_ROW)
-    )
-    if session.scalars(ended).all() != [JobState.FAILED] * FAILED_IN_A_ROW:
+def _failing(progress: Progress) -> Alarm | None:
+    if not progress.failing:
         return None
     return Alarm(
         "everything_fails",

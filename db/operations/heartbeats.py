@@ -27,6 +27,14 @@ KEPT_SECONDS = 7 * 86400
 _recorded: set[str] = set()
 
 
+#: Made once: the health check reads it each second. now(): clock_timestamp() is volatile, which rules out an index.
+_ALIVE = (
+    select(Process)
+    .where(Process.seen_at > func.now() - dt.timedelta(seconds=ALIVE_SECONDS))
+    .order_by(Process.role, Process.name)
+)
+
+
 class Role(StrEnum):
     """Processes of an installation; all but FLOWER have heartbeats, the listener's written by the dispatcher."""
 
@@ -57,10 +65,8 @@ def record(session: Session, role: Role, info: dict[str, Any] | None = None, *, 
 
 def alive(session: Session, role: Role | None = None) -> Sequence[Process]:
     """Return the processes with a heartbeat in the last ALIVE_SECONDS, by role and name."""
-    # now(): clock_timestamp() is volatile, which rules out an index.
-    recent = Process.seen_at > func.now() - dt.timedelta(seconds=ALIVE_SECONDS)
-    query = select(Process).where(recent).order_by(Process.role, Process.name)
-    return session.scalars(query if role is None else query.where(Process.role == role)).all()
+    query = _ALIVE if role is None else _ALIVE.where(Process.role == role)
+    return session.scalars(query).all()
 
 
 def forget_dead(session: Session) -> None:

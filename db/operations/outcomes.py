@@ -23,14 +23,6 @@ MIN_SHARE = 0.2
 MIN_RATIO = 2.0
 HOUR, DAY = text("interval '1 hour'"), text("interval '25 hours'")
 
-#: Text, because an index of some states serves no query whose states are parameters.
-FREQUENT = text("""
-    SELECT EXISTS (
-        SELECT FROM jobs
-        WHERE state IN ('failed', 'not_reportable') AND finished_at > now() - interval '1 hour'
-        GROUP BY reason HAVING count(*) >= :min_jobs)
-""")
-
 
 class Outcome(NamedTuple):
     """Number of ended jobs with one reason, in the last hour and in the day before; no reason means a report."""
@@ -49,11 +41,6 @@ def latest(session: Session) -> list[Outcome]:
         .group_by(Job.reason)
     )
     return [Outcome(*row) for row in session.execute(query)]
-
-
-def is_any_frequent(session: Session) -> bool:
-    """Return whether any reason is frequent enough in the last hour for the alarm; it reads the failures only."""
-    return bool(session.scalar(FREQUENT, {"min_jobs": MIN_JOBS}))
 
 
 def alarm(outcomes: Sequence[Outcome]) -> tuple[str, str] | None:

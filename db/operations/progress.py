@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy import text
 
 from db.operations.heartbeats import Role
+from db.operations.outcomes import MIN_JOBS
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from sqlalchemy.orm import Session
+
+
+#: Studies: three failures in a row point to the system, two can be a coincidence.
+FAILED_IN_A_ROW = 3
 
 
 class Progress(NamedTuple):
@@ -31,10 +36,15 @@ class Progress(NamedTuple):
     quarantined: int
     roles: Collection[str]
     in_use: bool
+    #: The last FAILED_IN_A_ROW studies of a day that ended failed; not reportable and cancelled ones do not count.
+    failing: bool
+    #: A reason is frequent enough in the last hour for its alarm.
+    frequent: bool
 
 
 #: Each part reads one row of an index, or rows of open work. now(): clock_timestamp() is volatile, which rules out an
-#: index. Beside the most urgent job that waits too long, none needs to be read.
+#: index. Beside the most urgent job that waits too long, none needs to be read. Text, because an index of some states
+#: serves no query whose states are parameters.
 READ = text("""
     SELECT extract(epoch FROM clock_timestamp() - (
             SELECT greatest(queued_at, available_at) FROM jobs
@@ -49,10 +59,21 @@ READ = text("""
         (SELECT count(*) FROM quarantine WHERE indexed_at > now() - interval '1 day' AND reason <> 'replaced'),
         ARRAY(SELECT role FROM unnest(CAST(:roles AS text[])) AS role
             WHERE EXISTS (SELECT FROM processes WHERE processes.role = role.role)),
-        EXISTS (SELECT FROM studies)
+        EXISTS (SELECT FROM studies),
+        ARRAY(
+            SELECT jobs.state FROM jobs
+            JOIN studies ON studies.id = jobs.study_id AND studies.revision = jobs.revision
+            WHERE jobs.finished_at > now() - interval '1 day' AND jobs.state IN ('finished', 'failed')
+                AND studies.first_received_at > now() - interval '1 day'
+            ORDER BY jobs.finished_at DESC LIMIT :in_a_row) = array_fill('failed'::text, ARRAY[:in_a_row]),
+        EXISTS (
+            SELECT FROM jobs
+            WHERE state IN ('failed', 'not_reportable') AND finished_at > now() - interval '1 hour'
+            GROUP BY reason HAVING count(*) >= :min_jobs)
 """)
 
 
 def read(session: Session, after_seconds: float) -> Progress:
     """Read it; a job waits too long after *after_seconds*."""
-    return Progress(*session.execute(READ, {"after": after_seconds, "roles": list(Role)}).one())
+    values = {"after": after_seconds, "roles": list(Role), "in_a_row": FAILED_IN_A_ROW, "min_jobs": MIN_JOBS}
+    return Progress(*session.execute(READ, values).one())
