@@ -55,6 +55,7 @@ class Listener:
         except BaseException:
             self._server.server_close()
             raise
+        self._server.prepare()
         self._server.listen()
         self._accepting.start()
         log.info("listener.started", host=self._settings.dicom.dicom_host, port=self.port)

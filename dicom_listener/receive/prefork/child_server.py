@@ -54,6 +54,7 @@ class Child:
         for signum in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, self._leave)
         self._services.open()
+        self._server.prepare()
         # A disk that hangs must not stop the beats.
         status = threading.Thread(target=self._write_status, name="dicom-status", daemon=True)
         status.start()

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import uuid
+from collections import deque
 from socketserver import BaseServer
 from typing import TYPE_CHECKING, Any, cast
 
@@ -35,6 +36,8 @@ Socket = socket.socket
 
 #: Connections queued by the kernel: a modality's burst of associations.
 BACKLOG = 128
+#: Associations that wait for a connection: pynetdicom takes 2 ms to make one and to begin its loop.
+PREPARED = 2
 
 
 class Handler(RequestHandler):
@@ -43,17 +46,13 @@ class Handler(RequestHandler):
     server: Server
 
     def handle(self) -> None:
-        """Start the association in a thread of its own; raises RuntimeError if there can be none."""
+        """Give the connection to an association that waits for one; raises RuntimeError if no thread can be started."""
         peer: Peer = self.client_address
-        association = Association(self.server, peer, self.request)
+        association = self.server.take_prepared()
         self.server.associations[peer.association_id] = association
         for oldest in self.server.services.seats.connect(peer.association_id, peer.address):
             self.server.end(oldest)
-        try:
-            association.start()
-        except RuntimeError:
-            self.server.forget(peer)
-            raise
+        association.connect(peer, self.request)
 
 
 class Server(ThreadedAssociationServer):
@@ -66,6 +65,9 @@ class Server(ThreadedAssociationServer):
         self.stopping = threading.Event()
         #: By their ids, from the connection to its end.
         self.associations: dict[str, Association] = {}
+        #: Started, without a connection.
+        self._prepared: deque[Association] = deque()
+        self._preparing = threading.Lock()
         super().__init__(*args, **kwargs)
 
     def serve(self, accepted: Socket, address: tuple[Any, ...], association_id: str | None = None) -> None:
@@ -89,10 +91,33 @@ class Server(ThreadedAssociationServer):
         """Count a connection as ended."""
         self.services.seats.release(peer.association_id)
         del self.associations[peer.association_id]
+        with contextlib.suppress(RuntimeError):  # no thread can be started: the next connection needs one anyway
+            self.prepare()
+
+    def prepare(self) -> None:
+        """Keep PREPARED associations waiting for a connection; raises RuntimeError if no thread can be started."""
+        with self._preparing:
+            while len(self._prepared) < PREPARED and not self.stopping.is_set():
+                self._prepared.append(self._start())
+
+    def take_prepared(self) -> Association:
+        """Return an association that waits for a connection; raises RuntimeError if no thread can be started."""
+        try:
+            return self._prepared.popleft()
+        except IndexError:
+            return self._start()
+
+    def _start(self) -> Association:
+        association = Association(self)
+        association.start()
+        return association
 
     def stop(self, seconds: float) -> int:
         """Let the associations end within *seconds*; returns the number of those that have not."""
         self.stopping.set()
+        with self._preparing:
+            while self._prepared:
+                self._prepared.popleft().cancel()
         associations = list(self.associations.values())
         deadline = time.monotonic() + seconds
         for association in associations:

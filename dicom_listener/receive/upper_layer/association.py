@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import threading
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
@@ -57,14 +58,15 @@ EVENTS = {
 
 
 class Association(association.Association):
-    """A connection of *peer*, and its association; `start` serves it in a thread of its own."""
+    """A connection and its association; its thread is started before, and waits for `connect`."""
 
-    def __init__(self, server: Server, peer: Peer, connection: socket.socket) -> None:
+    peer: Peer
+    wire: Wire
+
+    def __init__(self, server: Server) -> None:
         super().__init__(server.ae, "acceptor")
-        self.name = CONNECTION_THREAD
         self.server = server
         self.services = server.services
-        self.peer = peer
         self.messages = Messages(self)
         #: Event and cause of the end, the first one that is noted.
         self.end: tuple[str, str | None] | None = None
@@ -76,14 +78,37 @@ class Association(association.Association):
         self.complete = False
         #: The proposed presentation contexts with their results.
         self.decided: list[PresentationContext] = []
-        self.requestor.address_info = AddressInformation(peer.address, 0)
         self.acceptor.maximum_length = self.ae.maximum_pdu_size
         self.acceptor.implementation_version_name = self.ae.implementation_version_name
         # There is no second thread to take indications from the queue.
         indications: Any = self.dul.to_user_queue
         indications.put = self.indicate
-        self.wire = Wire(self, connection)
-        self.set_socket(self.wire)
+        # Until there is a connection, the loop asks this object whether a PDU is `ready`.
+        self.dul.socket = cast("Any", self)
+        self._connected = threading.Event()
+        #: Called at the end of the connection, the last one first; each, even if another one fails.
+        self._ends = contextlib.ExitStack()
+
+    def connect(self, peer: Peer, connection: socket.socket) -> None:
+        """Let the thread serve the connection of *peer*."""
+        self.name, self.peer = CONNECTION_THREAD, peer
+        self.wire = self.dul.socket = Wire(self, connection)
+        self._ends.callback(self.server.forget, peer)
+        self._ends.callback(self.wire.release)
+        self._ends.callback(lambda: self.services.end_transfer(peer, complete=self.complete))
+        self._ends.callback(self.messages.discard)
+        self._connected.set()
+
+    def cancel(self) -> None:
+        """End the thread, which waits for a connection."""
+        self.dul.kill_dul()
+        self._connected.set()
+
+    @property
+    def ready(self) -> bool:
+        """Wait for the connection; there is no PDU before."""
+        self._connected.wait()
+        return False
 
     @property
     def accepted_contexts(self) -> list[PresentationContext]:
@@ -101,25 +126,15 @@ class Association(association.Association):
 
     def run_reactor(self) -> None:
         """Serve the connection until its end, which is logged."""
-        ids = {"association_id": self.peer.association_id, "address": self.peer.address}
-        bind_contextvars(**ids, calling_ae_title="", called_ae_title="")
         try:
-            with contextlib.ExitStack() as ends:  # each, even if another one fails
-                ends.callback(self.wire.release)
-                ends.callback(lambda: self.services.end_transfer(self.peer, complete=self.complete))
-                ends.callback(self.messages.discard)
-                self.wire.secure(self.server.ssl_context)
+            with self._ends:
                 self._run()
-                self._log_end()
-        except ConnectionClosed as closed:
-            if self.services.log_budget.allows():
-                log.warning("connection.refused", cause=str(closed))
+                if self.name == CONNECTION_THREAD:  # it has had a connection
+                    self._log_end()
         # The boundary of the thread: a fault of the program is logged, and the other associations continue.
         # Its text could quote the data set.
         except Exception as error:  # noqa: BLE001
             log.error("association.failed", error=type(error).__name__, frames=frames(error))  # noqa: TRY400
-        finally:
-            self.server.forget(self.peer)
 
     def serve(self) -> bool:
         """Serve messages until a PDU about the association itself is in the buffer; False if there is none to read."""
@@ -181,6 +196,12 @@ class Association(association.Association):
             raise self.fault
 
     def _has_request(self) -> bool:
+        ids = {"association_id": self.peer.association_id, "address": self.peer.address}
+        bind_contextvars(**ids, calling_ae_title="", called_ae_title="")
+        self.requestor.address_info = AddressInformation(self.peer.address, 0)
+        self.is_check = False  # a failed handshake is logged
+        self.wire.secure(self.server.ssl_context)
+        self.is_check = True
         kind, length = self.wire.peek(ARTIM_SECONDS, associated=False)
         if kind != pdus.ASSOCIATE_RQ:
             raise Abort(f"PDU type {kind} before an association", pdus.UNEXPECTED_PDU)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +13,7 @@ from pynetdicom import evt
 from dicom_listener.receive.seats import Seats
 from dicom_listener.receive.services import Services
 from dicom_listener.receive.upper_layer import acceptor
+from dicom_listener.receive.upper_layer.association import Association
 from dicom_listener.receive.upper_layer.negotiation import LOCAL_LIMIT_EXCEEDED
 from tests.fuzz import wire
 from tests.fuzz.wire import Client
@@ -83,6 +86,18 @@ def test_accepted_socket_is_served_under_the_given_id(
         client.release()
     wait_until(lambda: not server.associations)
     assert seats.asked == [("connect", "first"), ("take", "first"), ("release", "first")]
+
+
+def test_prepared_associations_serve_a_burst_and_end_with_the_server(accepting: socket.socket, server: Server) -> None:
+    server.prepare()
+    assert sum(isinstance(thread, Association) for thread in threading.enumerate()) == acceptor.PREPARED
+    with contextlib.ExitStack() as clients:
+        for number in range(2 * acceptor.PREPARED):
+            client = clients.enter_context(connect(accepting, server, str(number)))
+            assert client.associate().echo() == 0
+    wait_until(lambda: not server.associations)
+    server.stop(5)
+    wait_until(lambda: not any(isinstance(thread, Association) for thread in threading.enumerate()))
 
 
 def test_association_is_rejected_for_the_reason_of_the_seats(
