@@ -24,6 +24,7 @@ from dicom_listener.receive.upper_layer.wire import Wire
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
     from pynetdicom.presentation import PresentationContext
 
@@ -119,6 +120,9 @@ class Association(association.Association):
     def rejected_contexts(self) -> list[PresentationContext]:
         """Presentation contexts that pynetdicom rejects."""
         return [context for context in self.decided if context.result != negotiation.ACCEPTANCE]
+
+    def bind(self, event: evt.EventType, handler: Callable[..., Any], args: list[Any] | None = None) -> None:
+        """Bind nothing: `get_handlers` returns those of the server."""
 
     def get_handlers(self, event: evt.EventType) -> Any:
         """Return the handler of *event* that the server has; none of a notification, as pynetdicom's log every PDU."""
