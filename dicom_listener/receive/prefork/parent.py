@@ -16,6 +16,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
+import pydicom.config
 import structlog
 
 from db.operations import heartbeats
@@ -259,6 +260,8 @@ def processes(settings: Settings) -> int:
 
 def run(settings: Settings) -> None:
     """Run the listener until SIGTERM or SIGINT, in this process if it is to be the only one."""
+    # pynetdicom makes many UIDs of each association, and pydicom would check the form of each, to log a warning.
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     if processes(settings) == 1:
         listener.run(settings)
     else:
