@@ -55,6 +55,8 @@ class ChildProcess:
     draining: bool = False
     #: It has too few free descriptors.
     full: bool = False
+    #: Time of the connection handed over last.
+    given_at: float = 0.0
     #: Ids of its connections.
     connections: set[str] = field(default_factory=set)
     #: Connections sent to it, until it confirms that it has them.
@@ -74,6 +76,7 @@ class ChildProcess:
             self.channel.send("serve", connection.socket, id=association_id, address=connection.address)
         except OSError:
             return False
+        self.given_at = time.monotonic()
         self.sent[association_id] = connection
         self.connections.add(association_id)
         return True

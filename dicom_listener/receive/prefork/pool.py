@@ -54,9 +54,9 @@ class Pool:
         return [child for child in self.children if not child.draining]
 
     def available(self) -> list[ChildProcess]:
-        """Return the children that can get a connection now, the one with the fewest first."""
+        """Return the children that can get a connection now: those with the fewest first, and of these in turn."""
         available = (child for child in self.children if child.is_available())
-        return sorted(available, key=lambda child: len(child.connections))
+        return sorted(available, key=lambda child: (len(child.connections), child.given_at))
 
     def outdate_all(self) -> None:
         """Replace all children, one by one."""
