@@ -45,6 +45,7 @@ class Reason(StrEnum):
     NO_DEADLINE = "no_deadline", "a request to the model has an invalid deadline"
     NOT_STORABLE = "not_storable", "the report contains text or a number that the database cannot store"
     NOTHING_ASKED = "nothing_asked", "a request to the model allows no new token"
+    OPTIONS_NOT_SCORED = "options_not_scored", "the options of a question were not scored within its time limit"
     PROMPT_FAILED = "prompt_failed", "the prompt could not be built"
     PROMPT_TOO_LONG = "prompt_too_long", "images, quoted cases and report exceed `PRELIM_CONTEXT_TOKENS`"
     ERASED_CASE = (

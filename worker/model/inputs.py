@@ -25,13 +25,14 @@ class Prompt:
     """The model inputs of one request, kept on the CPU until they are needed.
 
     `input_ids` [tokens]; `pixel_values` [tiles, 3, height, width] float32 if images can be encoded before the prefill;
-    `extra` holds the other inputs from the checkpoint's own processor. The runner fills in `features`, one
-    [tokens, hidden] per tile, and `embeddings` [tokens, hidden].
+    `extra` holds the other inputs from the checkpoint's own processor; `options` are the tokens of answers to score.
+    The runner fills in `features`, one [tokens, hidden] per tile, and `embeddings` [tokens, hidden].
     """
 
     input_ids: torch.Tensor
     pixel_values: torch.Tensor | None = None
     extra: dict[str, torch.Tensor] = field(default_factory=dict)
+    options: list[list[int]] = field(default_factory=list)
     features: list[torch.Tensor] = field(default_factory=list)
     embeddings: torch.Tensor | None = None
 
@@ -63,6 +64,9 @@ class PromptBuilder(Protocol):
 
     def length(self, question: str, images: Sequence[RenderedImage]) -> int:
         """Return the number of tokens of the prompt that `build` would return."""
+
+    def answer_ids(self, text: str) -> list[int]:
+        """Return the tokens of *text* as an answer, without a stop token."""
 
     def image_inputs(self, image: RenderedImage) -> dict[str, torch.Tensor]:
         """Return the arguments of the model's `get_image_features` for *image*, among them `pixel_values`."""
@@ -97,6 +101,10 @@ class InternVLPromptBuilder:
         tiles = [len(self.image_inputs(image)["pixel_values"]) if self._cuts_tiles else 1 for image in images]
         text = self._expand_image_tokens(apply_chat_template(self._tokenizer, question, len(images)), tiles)
         return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def answer_ids(self, text: str) -> list[int]:
+        """See PromptBuilder."""
+        return _answer_ids(self._tokenizer, text)
 
     def image_inputs(self, image: RenderedImage) -> dict[str, torch.Tensor]:
         """See PromptBuilder; [tiles, 3, height, width] float32. The last of several tiles is the whole image."""
@@ -133,6 +141,10 @@ class ProcessorPromptBuilder:
         """See PromptBuilder; the processor alone determines the tokens of an image."""
         return len(self.build(question, images))
 
+    def answer_ids(self, text: str) -> list[int]:
+        """See PromptBuilder."""
+        return _answer_ids(self._processor, text, self._processor.tokenizer)
+
     def image_inputs(self, image: RenderedImage) -> dict[str, torch.Tensor]:
         """See PromptBuilder."""
         processed = self._processor.image_processor(images=[[to_pillow(image)]], return_tensors="pt")
@@ -159,6 +171,18 @@ def apply_chat_template(template: Any, question: str, images: int, tokenizer: An
         [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
     )
     return text
+
+
+def _answer_ids(template: Any, text: str, tokenizer: Any = None) -> list[int]:
+    """Return the tokens of *text* behind a prompt: a tokenizer may give the first word another token on its own."""
+    tokenizer = tokenizer or template
+    before, answer = apply_chat_template(template, "", 0, tokenizer), strip_special_tokens(text.strip(), tokenizer)
+    prefix, whole, alone = (
+        tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, before + answer, answer)
+    )
+    # Where the answer's first characters share a token with the end of the prompt, no answer can begin with that token.
+    ids: list[int] = whole[len(prefix) :] if whole[: len(prefix)] == prefix else alone
+    return ids
 
 
 def strip_special_tokens(question: str, tokenizer: Any) -> str:

@@ -133,6 +133,7 @@ class ResidentModel:
         """
         try:
             prompt = self.checkpoint.prompts.build(request.question, request.images)
+            prompt.options = [self.checkpoint.prompts.answer_ids(text) for text in request.scored]
         except Exception as error:  # noqa: BLE001 - the boundary of a request: errors in its images are its own
             refused: Future[Generation] = Future()
             refused.set_exception(_prompt_error(error))

@@ -9,7 +9,7 @@ import structlog
 
 from db.errors import PermanentFailure, Reason, TransientFailure
 from worker.model.engine.metrics import Meter, Metrics
-from worker.model.engine.request import invalid_limits
+from worker.model.engine.request import invalid_request
 from worker.model.engine.scheduler import Scheduler
 from worker.model.engine.sequence import Sequence
 
@@ -48,11 +48,11 @@ class Engine:
     def submit(self, request: Request, prompt: Prompt) -> Future[Generation]:
         """Queue a request; its future can be cancelled at any time.
 
-        The future raises PermanentFailure if the request is longer than a row or its limits are invalid,
+        The future raises PermanentFailure if the request is longer than a row, its options counted, or is invalid,
         TransientFailure if the model failed on it or the engine stopped first.
         """
         sequence = Sequence(request, prompt)
-        if (failure := invalid_limits(request) or self._too_long(sequence)) is not None:
+        if (failure := invalid_request(request) or self._too_long(sequence)) is not None:
             sequence.fail(failure)
             return sequence.future
         if not self._scheduler.busy:
@@ -118,6 +118,8 @@ class Engine:
         return not self._scheduler.queue.closed
 
     def _too_long(self, sequence: Sequence) -> PermanentFailure | None:
+        if sequence.prompt.options:
+            return self._options_too_long(sequence.prompt)
         length, new = len(sequence.prompt), sequence.request.max_new_tokens
         if length + new <= self.runner.max_tokens:
             return None
@@ -125,6 +127,18 @@ class Engine:
             Reason.PROMPT_TOO_LONG,
             f"{length} prompt tokens and {new} new tokens exceed the {self.runner.max_tokens} tokens of one request: "
             "use fewer images or quote fewer cases",
+        )
+
+    def _options_too_long(self, prompt: Prompt) -> PermanentFailure | None:
+        counts = [len(option) for option in prompt.options]
+        if not all(counts):
+            return PermanentFailure(Reason.INVALID_QUESTION, "an option has no tokens: send options with a text")
+        if len(prompt) + sum(counts) <= self.runner.max_tokens:
+            return None
+        return PermanentFailure(
+            Reason.PROMPT_TOO_LONG,
+            f"{len(prompt)} prompt tokens and {sum(counts)} tokens of {len(counts)} options exceed the "
+            f"{self.runner.max_tokens} tokens of one request: use fewer or shorter options, or fewer images",
         )
 
 

@@ -1,4 +1,4 @@
-"""Interface between the scheduler and a model: encode images, prefill and decode rows of the KV cache.
+"""Interface between the scheduler and a model: encode images, prefill, decode and score rows of the KV cache.
 
 worker.model.engine.transformers_runner implements it; the tests' FakeRunner needs no model.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from worker.model.inputs import Prompt
 
@@ -53,6 +53,15 @@ class ModelRunner(Protocol):
         """Decode one step of rows 0..n-1: append *tokens* at positions *lengths*; return the token after each.
 
         A row whose logits are not finite gets NO_TOKEN; the others are not affected.
+        """
+
+    def score(
+        self, row: int, prompt: Prompt, options: Sequence[Sequence[int]], stop_tokens: Collection[int]
+    ) -> list[list[float]]:
+        """Return the log-probability of each token of each of *options* after the prompt, and last of any stop token.
+
+        *row* holds the whole prompt; the tokens of the options are written after it, and each option is computed as if
+        it alone followed. Values of logits that are not finite are not finite either.
         """
 
     def move_row(self, source: int, target: int, length: int) -> None:

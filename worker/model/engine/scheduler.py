@@ -1,12 +1,15 @@
 """Continuous batching: sequences are admitted and finished between the decode steps of one batch.
 
 A step removes finished sequences, encodes the next images, prefills a bounded number of prompt tokens and decodes one
-token for every running sequence. The bounds keep running sequences going while others are prefilled.
+token for every running sequence. The bounds keep running sequences going while others are prefilled. The options of a
+request are scored as the continuation of its prefill; it never decodes.
 """
 
 from __future__ import annotations
 
+import math
 import time
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import structlog
@@ -32,6 +35,8 @@ log = structlog.get_logger()
 PREFILL_TOKENS = 1024
 #: Tiles per batch of the vision tower, for the same reason: about 15 ms each in the same computation.
 VISION_TILES = 4
+#: Option tokens scored at once: their logits are 0.25 MB a token with a vocabulary of 64,000 in float32.
+OPTION_TOKENS = 256
 #: Steps without an out-of-memory error after which the batch may grow by one again: half a minute or more, so that an
 #: unnecessary preemption, once in that time, costs little.
 GROW_AFTER_STEPS = 1000
@@ -141,6 +146,8 @@ class Scheduler:
     def _prefill_chunk(self, sequence: Sequence, budget: int) -> int:
         """Prefill up to *budget* tokens; return their number, more than *budget* if the prompt cannot be chunked."""
         left = len(sequence.prompt) - sequence.prefilled
+        if not left:
+            return self._score_chunk(sequence, budget)
         count = min(left, budget) if sequence.prompt.chunkable else left
         row, started = len(self.batch) - 1, time.monotonic()
         try:
@@ -150,8 +157,29 @@ class Scheduler:
             return count
         sequence.prefilled += count
         sequence.clock.prefill += time.monotonic() - started
-        if count == left:
+        if count == left and (following.token == NO_TOKEN or not sequence.prompt.options):
             self._append([sequence], [following])
+        return count
+
+    def _score_chunk(self, sequence: Sequence, budget: int) -> int:
+        """Score the next options, about *budget* tokens of them; return the number of their tokens."""
+        options = _first_options(sequence.prompt.options[len(sequence.scores) :], min(budget, OPTION_TOKENS))
+        count, started = sum(map(len, options)), time.monotonic()
+        # Before the call: it may write them and fail.
+        sequence.option_tokens = max(sequence.option_tokens, count)
+        try:
+            scores = self._runner.score(len(self.batch) - 1, sequence.prompt, options, self._stop_tokens)
+        except Exception as error:  # noqa: BLE001 - the boundary of a request: it fails alone
+            self._preempt_or_fail(sequence, error)
+            return count
+        sequence.scores += scores
+        sequence.clock.prefill += time.monotonic() - started
+        if not all(map(math.isfinite, chain.from_iterable(scores))):
+            self.batch.free(sequence)
+            sequence.fail(model_error(FloatingPointError("the logits are not finite")))
+        elif len(sequence.scores) == len(sequence.prompt.options):
+            self.batch.free(sequence)
+            sequence.finish_scored()
         return count
 
     def _decode(self) -> None:
@@ -225,12 +253,25 @@ class Scheduler:
         self._deliver(sequence, reason)
 
     def _deliver(self, sequence: Sequence, reason: FinishReason) -> None:
+        if sequence.prompt.options:
+            # Some of the options would look like all of them.
+            sequence.fail(TransientFailure(Reason.OPTIONS_NOT_SCORED, "the time limit passed before all were scored"))
+            return
         try:
             text = self._detokenize(sequence.tokens[:-1] if reason == "stop" else sequence.tokens)
         except Exception as error:  # noqa: BLE001 - the boundary of a request: it fails alone
             sequence.fail(model_error(error))
         else:
             sequence.finish(text, reason)
+
+
+def _first_options(options: list[list[int]], limit: int) -> list[list[int]]:
+    """Return the first options with *limit* tokens at most together; at least one."""
+    count, total = 1, len(options[0])
+    while count < len(options) and total + len(options[count]) <= limit:
+        total += len(options[count])
+        count += 1
+    return options[:count]
 
 
 def model_error(error: Exception) -> TransientFailure:

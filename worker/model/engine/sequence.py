@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from worker.model.engine.request import Generation, Timings
+from worker.model.engine.request import Generation, OptionScore, Timings
 
 if TYPE_CHECKING:
     from worker.model.engine.model_runner import NextToken
@@ -51,13 +51,17 @@ class Sequence:
     prefilled: int = 0
     tokens: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
+    #: Log-probabilities of the options so far: of each token, and last of the end.
+    scores: list[list[float]] = field(default_factory=list)
+    #: Tokens of options after the prompt in the KV cache.
+    option_tokens: int = 0
     #: True after a failed batch of several sequences: it runs alone, so that a second failure is its own.
     isolated: bool = False
 
     @property
     def length(self) -> int:
-        """Prefilled and generated tokens; the newest token is not in the KV cache yet."""
-        return self.prefilled + len(self.tokens)
+        """Prefilled, generated and option tokens; the newest generated token is not in the KV cache yet."""
+        return self.prefilled + len(self.tokens) + self.option_tokens
 
     def expired(self, now: float) -> bool:
         """Return whether the request was cancelled or is past its deadline."""
@@ -68,6 +72,8 @@ class Sequence:
         self.prefilled = 0
         self.tokens.clear()
         self.log_probs.clear()
+        self.scores.clear()
+        self.option_tokens = 0
 
     def append(self, following: NextToken) -> None:
         """Append the next token."""
@@ -79,6 +85,17 @@ class Sequence:
         """Set the answer, unless the request was cancelled."""
         if self.future.set_running_or_notify_cancel():
             answer = Generation(text, self.tokens, reason, len(self.prompt), self.clock.timings(), self.log_probs)
+            self.future.set_result(answer)
+
+    def finish_scored(self) -> None:
+        """Set the scores of all options, unless the request was cancelled."""
+        texts = zip(self.request.scored, self.prompt.options, self.scores, strict=True)
+        options = [OptionScore(text, ids, values[:-1], values[-1]) for text, ids, values in texts]
+        best = max(options, key=lambda option: option.total)
+        self.clock.first_token = time.monotonic()
+        if self.future.set_running_or_notify_cancel():
+            timings, count = self.clock.timings(), len(self.prompt)
+            answer = Generation(best.text, best.token_ids, "stop", count, timings, best.log_probs, options)
             self.future.set_result(answer)
 
     def fail(self, error: Exception) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -12,17 +14,16 @@ from transformers.cache_utils import DynamicLayer
 from worker.model.engine.cuda_graphs import CudaGraphDecoder, PaddedDecoder
 from worker.model.engine.kv_cache import CacheView, KVCache
 from worker.model.engine.model_runner import NO_TOKEN, next_tokens
+from worker.model.engine.option_scoring import MASK_ALIGNMENT, option_log_probs, side_by_side
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from transformers import Cache
 
     from worker.model.engine.model_runner import NextToken
     from worker.model.inputs import Prompt
 
-#: The mask's columns are rounded up to a multiple of this: fused attention on CUDA needs a stride divisible by 8.
-MASK_ALIGNMENT = 8
 #: Steps in which a padded decoder is compared with plain steps before it is used.
 COMPARED_STEPS = 8
 
@@ -57,7 +58,8 @@ class TransformersRunner:
         for prompt, tile in zip(owners, features, strict=True):
             prompt.features.append(tile)
 
-    def _prefill(self, cache: Cache, prompt: Prompt, start: int, count: int) -> NextToken:
+    def _prefill(self, cache: Cache, prompt: Prompt, start: int, count: int) -> torch.Tensor:
+        """Return the logits of the token that follows, [1, vocabulary], for the first token of an answer."""
         if prompt.chunkable:
             inputs = {"inputs_embeds": self._embeddings(prompt)[None, start : start + count]}
         else:
@@ -65,7 +67,7 @@ class TransformersRunner:
             inputs["input_ids"] = prompt.input_ids[None].to(self.device)
         logits = self._forward(cache, **inputs)
         logits[:, self._not_first] = -torch.inf
-        return next_tokens(_choose(logits).tolist())[0]
+        return logits
 
     def _forward(self, cache: Cache, **inputs: torch.Tensor) -> torch.Tensor:
         """Return the logits of the last position, [rows, vocabulary]."""
@@ -134,7 +136,30 @@ class BatchedRunner(TransformersRunner):
     @torch.inference_mode()
     def prefill(self, row: int, prompt: Prompt, start: int, count: int) -> NextToken:
         """See ModelRunner."""
-        return self._prefill(self.cache.select(CacheView(row=row, start=start)), prompt, start, count)
+        logits = self._prefill(self.cache.select(CacheView(row=row, start=start)), prompt, start, count)
+        return next_tokens(_choose(logits).tolist())[0]
+
+    @torch.inference_mode()
+    def score(
+        self, row: int, prompt: Prompt, options: Sequence[Sequence[int]], stop_tokens: Collection[int]
+    ) -> list[list[float]]:
+        """See ModelRunner. One forward over the options side by side; each attends to the prompt and to itself.
+
+        The last token of the prompt is computed again, before them: it predicts the first token of each option.
+        """
+        start = len(prompt) - 1
+        tokens = [int(prompt.input_ids[-1]), *chain.from_iterable(options)]
+        positions = [start, *(start + 1 + number for option in options for number in range(len(option)))]
+        inputs = torch.tensor([tokens, positions], device=self.device)
+        logits = self._model(
+            input_ids=inputs[:1],
+            position_ids=inputs[1:],
+            attention_mask=side_by_side(options, start, dtype=self._embed.weight.dtype, device=self.device),
+            past_key_values=self.cache.select(CacheView(row=row, start=start)),
+            use_cache=True,
+        ).logits[0]
+        logits[0, self._not_first] = -torch.inf
+        return option_log_probs(logits, options, stop_tokens)
 
     @torch.inference_mode()
     def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> list[NextToken]:
@@ -183,7 +208,24 @@ class SingleRunner(TransformersRunner):
     @torch.inference_mode()
     def prefill(self, row: int, prompt: Prompt, start: int, count: int) -> NextToken:  # noqa: ARG002 - the only row
         """See ModelRunner."""
-        return self._prefill(self.cache, prompt, start, count)
+        self._last_logits = self._prefill(self.cache, prompt, start, count)
+        return next_tokens(_choose(self._last_logits).tolist())[0]
+
+    @torch.inference_mode()
+    def score(
+        self,
+        row: int,  # noqa: ARG002 - the only row
+        prompt: Prompt,  # noqa: ARG002 - the cache holds it
+        options: Sequence[Sequence[int]],
+        stop_tokens: Collection[int],
+    ) -> list[list[float]]:
+        """See ModelRunner. One option after another over copies of the cache, token by token as in `decode`."""
+        scores = []
+        for option in options:
+            cache, logits = deepcopy(self.cache), [self._last_logits]
+            logits += [self._forward(cache, input_ids=torch.tensor([[token]], device=self.device)) for token in option]
+            scores += option_log_probs(torch.cat(logits), [option], stop_tokens)
+        return scores
 
     @torch.inference_mode()
     def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> list[NextToken]:  # noqa: ARG002 - the cache counts
@@ -198,6 +240,7 @@ class SingleRunner(TransformersRunner):
     def clear_row(self, row: int) -> None:  # noqa: ARG002 - the only row
         """See ModelRunner."""
         self.cache = DynamicCache(config=self._model.config.get_text_config())
+        self._last_logits = torch.empty(0)
 
 
 def _choose(logits: torch.Tensor) -> torch.Tensor:

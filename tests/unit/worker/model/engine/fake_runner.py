@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,7 +13,7 @@ from worker.model.engine.model_runner import NO_TOKEN, NextToken
 from worker.model.inputs import Prompt
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 STOP = 0
 
@@ -41,8 +42,14 @@ def log_probs(prompt: Sequence[int], count: int) -> list[float]:
     return [log_prob(history[: len(prompt) + number]) for number in range(count)]
 
 
-def prompt(*tokens: int, tiles: int = 0) -> Prompt:
-    return Prompt(torch.tensor(tokens), torch.zeros(tiles, 3, 2, 2) if tiles else None)
+def scores(prompt: Sequence[int], options: Sequence[Sequence[int]]) -> list[list[float]]:
+    """Return the log-probabilities of the tokens and the end of each option of a request that runs alone."""
+    return [[log_prob([*prompt, *option[:count]]) for count in range(len(option) + 1)] for option in options]
+
+
+def prompt(*tokens: int, tiles: int = 0, options: Sequence[Sequence[int]] = ()) -> Prompt:
+    pixels = torch.zeros(tiles, 3, 2, 2) if tiles else None
+    return Prompt(torch.tensor(tokens), pixels, options=[list(option) for option in options])
 
 
 @dataclass
@@ -64,6 +71,12 @@ class FakeRunner:
     batches: list[int] = field(default_factory=list)
     chunks: list[int] = field(default_factory=list)
     vision_batches: list[int] = field(default_factory=list)
+    #: First tokens of prompts whose options cannot be scored.
+    score_poison: set[int] = field(default_factory=set)
+    #: Numbers of options scored at once.
+    scored: list[int] = field(default_factory=list)
+    #: Largest number of option tokens that does not run out of memory beside other rows.
+    option_memory: int = 10_000
 
     def encode_images(self, prompts: Sequence[Prompt], tiles: int) -> None:
         owners = [prompt for prompt in prompts for _ in range(prompt.pending_tiles)][:tiles]
@@ -97,8 +110,26 @@ class FakeRunner:
             self.cached[row].append(token)
         return [self._next(self.cached[row]) for row in range(len(tokens))]
 
+    def score(
+        self, row: int, prompt: Prompt, options: Sequence[Sequence[int]], stop_tokens: Collection[int]
+    ) -> list[list[float]]:
+        content = [int(token) for token in prompt.input_ids]
+        cached = self.cached[row]
+        assert cached[: len(content)] == content
+        assert list(stop_tokens) == [STOP]
+        cached[len(content) :] = [*chain.from_iterable(options)]
+        assert len(cached) <= self.max_tokens, "the options do not fit in the row"
+        if content[0] in self.score_poison:
+            raise ValueError("options that cannot be scored")
+        if sum(map(len, options)) > self.option_memory:
+            raise torch.OutOfMemoryError
+        self.scored.append(len(options))
+        found = scores(content, options)
+        return [[math.nan for _ in values] for values in found] if content[0] in self.infinite else found
+
     def move_row(self, source: int, target: int, length: int) -> None:
         assert not self.cached.get(target), "the row was not clear"
+        assert len(self.cached[source]) <= length, "tokens would be left in the row"
         self.cached[target] = self.cached[source][:length]
         self.cached[source] = []
 
