@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from api import error_handlers
+from api.access.gate import Gate
 from api.context import RequestContext
 from api.page import login, openapi, pages
 from api.security_headers import SecurityHeaders
@@ -30,8 +31,9 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.health = health.check(settings)
-    error_handlers.install(app)
     # The last one is outermost: error responses get the headers, error logs the ids.
+    app.add_middleware(Gate)
+    error_handlers.install(app)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestContext)
     for module in (health, metrics, studies, identity, quarantine, login, pages, openapi):

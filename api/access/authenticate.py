@@ -1,21 +1,29 @@
-"""Authenticate a caller by an API key in the Authorization header or in the cookie of the login form."""
+"""Turn the credential of a request into a principal: a key, or the session of the page in a cookie.
 
-from collections.abc import Iterator
-from typing import Annotated
+Every route that is not open to all has one parameter made by `needs`, which names the scope that it requires.
+"""
+
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.orm import Session
 from starlette.datastructures import URL
 
+from api.access.access import Access, of_request
+from api.access.parameters import refuse_unknown
 from api.errors import Forbidden, Unauthorized
-from db.access import keys
+from db.access import keys, page_sessions
+from db.access.principals import Principal
 from db.session import transaction
 
-COOKIE = "prelim_key"
+COOKIE = "prelim_session"
 
 _bearer = HTTPBearer(auto_error=False, description="API key created by an operator.")
-_cookie = APIKeyCookie(name=COOKIE, auto_error=False, description="API key, set by the login form of the page.")
+_cookie = APIKeyCookie(name=COOKIE, auto_error=False, description="Session, begun by the login form of the page.")
 
 
 def _session(request: Request) -> Iterator[Session]:
@@ -27,51 +35,73 @@ def _session(request: Request) -> Iterator[Session]:
 Database = Annotated[Session, Depends(_session, scope="function")]
 
 
-def _key_holder(
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Authenticated caller of one request: what its queries are restricted to, and where its reads are recorded."""
+
+    session: Session
+    principal: Principal
+    access: Access
+
+    def disclose(self, studies: Iterable[uuid.UUID]) -> None:
+        """Record that the response has data of these studies."""
+        self.access.studies.extend(studies)
+
+
+def _identified(
+    request: Request,
     session: Database,
     bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
     cookie: Annotated[str | None, Security(_cookie)],
-) -> keys.KeyHolder:
-    """Return the holder of the request's key; raises Unauthorized."""
-    key = cookie if bearer is None else bearer.credentials
-    if not key:
+) -> Caller:
+    """Return the caller; raises Unauthorized."""
+    access = of_request(request)
+    access.guarded = True
+    found = _verified(session, bearer, cookie)
+    access.principal = found
+    return Caller(session, found, access)
+
+
+def _verified(session: Session, bearer: HTTPAuthorizationCredentials | None, cookie: str | None) -> Principal:
+    if bearer is not None:
+        found = keys.verify(session, bearer.credentials)
+    elif cookie:
+        found = page_sessions.verify(session, cookie)
+    else:
         raise Unauthorized("API key required")
-    return _verified(session, key)
-
-
-_Holder = Annotated[keys.KeyHolder, Depends(_key_holder, scope="function")]
-
-
-def reader(found: _Holder) -> keys.KeyHolder:
-    """Return the holder of the request's key; raises Unauthorized, and Forbidden without the scope `read`."""
-    return _with_scope(found, "read")
-
-
-def decider(found: _Holder) -> keys.KeyHolder:
-    """Return the holder of the request's key; raises Unauthorized, and Forbidden without the scope `identity`."""
-    return _with_scope(found, "identity")
-
-
-Reader = Depends(reader, scope="function")
-Decider = Depends(decider, scope="function")
-
-
-def holder(session: Session, key: str) -> keys.KeyHolder:
-    """Return the holder of *key*; raises Unauthorized, and Forbidden without the scope `read`."""
-    return _with_scope(_verified(session, key), "read")
-
-
-def _verified(session: Session, key: str) -> keys.KeyHolder:
-    found = keys.verify(session, key)
     if found is None:
-        raise Unauthorized("unknown, revoked or expired API key")
+        raise Unauthorized("unknown, revoked or expired API key" if bearer else "the session has ended: log in again")
     return found
 
 
-def _with_scope(found: keys.KeyHolder, scope: str) -> keys.KeyHolder:
-    if scope not in found.scopes:
-        raise Forbidden(f"API key without the scope `{scope}`", f"ask an operator for a key with the scope `{scope}`")
-    return found
+_Identified = Annotated[Caller, Depends(_identified, scope="function")]
+
+
+def needs(scope: str) -> Any:
+    """Return the dependency of a route that requires *scope*; it raises Unauthorized, Forbidden or ApiError 422."""
+    return Depends(_guard(scope), scope="function")
+
+
+def _guard(scope: str) -> Callable[..., Caller]:
+    def guard(request: Request, caller: _Identified) -> Caller:
+        if scope not in caller.principal.scopes:
+            hint = f"ask an operator for a key with the scope `{scope}`"
+            raise Forbidden(f"API key without the scope `{scope}`", hint)
+        refuse_unknown(request)
+        return caller
+
+    # For the test that walks all routes.
+    guard.scope = scope  # type: ignore[attr-defined]
+    return guard
+
+
+Worklist = Annotated[Caller, needs("worklist")]
+Reports = Annotated[Caller, needs("reports")]
+Images = Annotated[Caller, needs("images")]
+Questions = Annotated[Caller, needs("questions")]
+Feedback = Annotated[Caller, needs("feedback")]
+Identity = Annotated[Caller, needs("identity")]
+Admin = Annotated[Caller, needs("admin")]
 
 
 def same_origin(request: Request) -> None:

@@ -1,4 +1,4 @@
-"""Login form: it stores the API key in a cookie that no script can read."""
+"""Login form: it begins a session and stores its random text in a cookie that no script can read."""
 
 import re
 from typing import Annotated
@@ -7,14 +7,12 @@ import structlog
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from api.access.authenticate import COOKIE, Database, holder, same_origin
-from api.errors import ApiError
+from api.access.authenticate import COOKIE, Database, same_origin
 from api.page.templating import templates
+from db.access import page_sessions
 
 log = structlog.get_logger()
 
-#: One shift. The key itself is valid until an operator revokes it.
-COOKIE_SECONDS = 12 * 3600
 #: Targets of the redirect after a login; any other could redirect to another site.
 _TARGETS = re.compile(r"/(quarantine|studies/[0-9a-f-]{36})?")
 
@@ -42,22 +40,27 @@ def login_form(request: Request, to: Annotated[str, Query()] = "/") -> Response:
 def login(
     request: Request, session: Database, key: Annotated[str, Form()], to: Annotated[str, Form()] = "/"
 ) -> Response:
-    """Set the cookie, or show the form with the reason for the rejection."""
-    try:
-        key_holder = holder(session, key.strip())
-    except ApiError as error:
-        log.warning("login.rejected", reason=error.problem.error)
-        return _form(request, to, problem=error.problem.message, status=error.status)
-    log.info("login.accepted", key=key_holder.name)
-    response = RedirectResponse(destination(to), 303)
+    """Begin a session and set its cookie, or show the form with the reason for the rejection."""
+    begun = page_sessions.begin(session, key=key.strip())
+    principal = None if begun is None else page_sessions.verify(session, begun)
+    if begun is None or principal is None:
+        log.warning("login.rejected", address=request.client.host if request.client else None)
+        return _form(request, to, problem="unknown, revoked or expired API key", status=401)
+    log.info("login.accepted", key=principal.name)
+    return _with_cookie(request, RedirectResponse(destination(to), 303), begun)
+
+
+def _with_cookie(request: Request, response: Response, text: str) -> Response:
+    seconds = int(page_sessions.VALID_FOR.total_seconds())
     secure = request.url.scheme == "https"
-    response.set_cookie(COOKIE, key.strip(), max_age=COOKIE_SECONDS, httponly=True, samesite="strict", secure=secure)
+    response.set_cookie(COOKIE, text, max_age=seconds, httponly=True, samesite="strict", secure=secure)
     return response
 
 
 @router.post("/logout", dependencies=[Depends(same_origin)])
-def logout() -> Response:
-    """Delete the cookie."""
+def logout(request: Request, session: Database) -> Response:
+    """End the session and delete the cookie."""
+    page_sessions.end(session, request.cookies.get(COOKIE, ""))
     response = RedirectResponse("/login", 303)
     response.delete_cookie(COOKIE, httponly=True, samesite="strict")
     return response

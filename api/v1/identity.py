@@ -2,16 +2,19 @@
 
 import datetime as dt
 import uuid
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
 
-from api.access.authenticate import Database, Decider, Reader, same_origin
-from api.errors import ApiError, ErrorCode, Problem
-from api.v1 import reading
+from api.access.authenticate import Caller, Identity, Worklist, same_origin
+from api.errors import ApiError, ErrorCode, Forbidden, Problem
+from api.v1 import once, reading
+from api.v1.bodies import described, json_body
+from api.v1.once import IdempotencyKey
 from api.v1.schemas import Body, StudyWithContent
-from db.access.keys import KeyHolder
 from db.errors import NotPossible
 from db.models import Study
 from db.operations import overview
@@ -54,62 +57,56 @@ class Identities(Body):
     decisions: list[Decision]
 
 
-async def _decision(request: Request, _: Annotated[KeyHolder, Decider]) -> DecisionRequest:
-    """Read the body after the key was checked, so that a request without a key cannot fill the memory."""
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_BODY_BYTES:
-            raise _invalid("the body is too large")
-    try:
-        return DecisionRequest.model_validate_json(body)
-    except ValidationError as error:
-        # The input is not repeated.
-        raise _invalid("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from None
-
-
-def _invalid(message: str) -> ApiError:
-    return ApiError(422, Problem(error=ErrorCode.INVALID_REQUEST, message=message, hint="see /docs for the body"))
-
-
-@router.get("/studies/{study_id}/identity", dependencies=[Reader])
-def identities(session: Database, study_id: uuid.UUID) -> Identities:
+@router.get("/studies/{study_id}/identity")
+def identities(caller: Worklist, study_id: uuid.UUID) -> Identities:
     """Return the identities under the Study Instance UID of a study, and the decisions about them."""
-    uid = reading.study(session, study_id).study_instance_uid
-    lines = sorted(overview.studies(session, [uid]), key=lambda line: line.identity_number)
-    decided = decisions.decided(session, [line.id for line in lines])
+    return _identities(caller, reading.study(caller, study_id).study_instance_uid)
+
+
+def _identities(caller: Caller, uid: str) -> Identities:
+    lines = reading.identities(caller, uid)
+    decided = decisions.decided(caller.session, [line.id for line in lines])
     return Identities(
         study_instance_uid=uid,
-        studies=[reading.study_with_content(session, line.id) for line in lines],
+        studies=[reading.with_content(caller.session, line) for line in lines],
         decisions=[Decision.model_validate(row) for row in decided],
     )
+
+
+def _require_all_identities(caller: Caller, uid: str) -> None:
+    """Raise Forbidden if the decision would change a study that the caller may not see."""
+    if len(reading.identities(caller, uid)) < len(overview.studies(caller.session, [uid])):
+        hint = "ask a person whose key is not restricted to AE titles to decide"
+        raise Forbidden("another site sent an identity of this study", hint)
 
 
 @router.post(
     "/studies/{study_id}/identity",
     dependencies=[Depends(same_origin)],
-    responses={409: {"model": Problem}, 422: {"model": Problem}},
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": DecisionRequest.model_json_schema()}},
-        }
-    },
+    responses={200: {"model": Identities}, **{status: {"model": Problem} for status in (409, 413, 415, 422)}},
+    openapi_extra=described(DecisionRequest),
 )
 def decide(
-    session: Database,
+    request: Request,
+    caller: Identity,
     study_id: uuid.UUID,
-    asked: Annotated[DecisionRequest, Depends(_decision)],
-    holder: Annotated[KeyHolder, Decider],
-) -> Identities:
+    asked: Annotated[DecisionRequest, Depends(json_body(DecisionRequest, Identity, MAX_BODY_BYTES))],
+    idempotency_key: IdempotencyKey = None,
+) -> JSONResponse:
     """Decide about a held study; needs the scope `identity`. Repeating a decision changes nothing."""
-    reading.study(session, study_id)
-    study = session.get_one(Study, study_id)
+    uid = reading.study(caller, study_id).study_instance_uid
+    _require_all_identities(caller, uid)
+    make = partial(_decide, caller, study_id, asked)
+    return once.answer(request, caller, idempotency_key, make, status=200, again=partial(_identities, caller, uid))
+
+
+def _decide(caller: Caller, study_id: uuid.UUID, asked: DecisionRequest) -> Identities:
+    study = caller.session.get_one(Study, study_id)
     try:
         remaining = decisions.decide(
-            session, study, decisions.Decision(asked.decision), f"key {holder.name}", right=asked.right
+            caller.session, study, decisions.Decision(asked.decision), str(caller.principal), right=asked.right
         )
     except NotPossible as error:
         hint = "GET the same path to see the identities and the decisions about them"
         raise ApiError(409, Problem(error=ErrorCode.NOT_POSSIBLE, message=str(error), hint=hint)) from error
-    return identities(session, remaining.id)
+    return _identities(caller, remaining.study_instance_uid)

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from api.access.authenticate import Database, Reader
+from api.access.authenticate import Worklist
 from api.errors import Problem
 from api.v1.schemas import Body
 from db.operations import quarantine
@@ -17,7 +17,6 @@ MAX_FILES = 1000
 
 router = APIRouter(
     prefix="/v1",
-    dependencies=[Reader],
     tags=["quarantine"],
     responses={401: {"model": Problem}, 403: {"model": Problem}},
 )
@@ -45,10 +44,13 @@ class Quarantine(Body):
 
 @router.get("/quarantine")
 def files(
-    session: Database,
+    caller: Worklist,
     study_id: Annotated[uuid.UUID | None, Query(description="Only files with UIDs of this study's objects.")] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_FILES)] = 100,
 ) -> Quarantine:
     """Return the files in quarantine, the latest first."""
-    found = quarantine.files(session, limit=limit, study_id=study_id)
-    return Quarantine(files=[QuarantinedFile.model_validate(file) for file in found], counts=quarantine.counts(session))
+    session, seen = caller.session, caller.principal.ae_titles
+    found = quarantine.files(session, limit=limit, study_id=study_id, ae_titles=seen)
+    caller.disclose({file.study_id for file in found if file.study_id is not None})
+    counts = quarantine.counts(session, seen)
+    return Quarantine(files=[QuarantinedFile.model_validate(file) for file in found], counts=counts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Literal
 
 import structlog
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
+    from api.access.authenticate import Caller
     from db.models import Report as ReportRow
     from db.models import ReportImage
     from db.settings import Settings
@@ -31,18 +32,36 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 
-def study(session: Session, study_id: uuid.UUID) -> overview.StudyLine:
-    """Return the current state of a study."""
-    line = overview.study(session, study_id)
+def study(caller: Caller, study_id: uuid.UUID) -> overview.StudyLine:
+    """Return the current state of a study; one that the caller may not see is not found."""
+    caller.disclose([study_id])
+    line = overview.study(caller.session, study_id, caller.principal.ae_titles)
     if line is None:
         raise NotFound("study not found", "take the id from the list of studies")
     return line
 
 
-def study_with_content(session: Session, study_id: uuid.UUID) -> StudyWithContent:
+def identities(caller: Caller, study_instance_uid: str) -> list[overview.StudyLine]:
+    """Return the studies under a Study Instance UID that the caller may see, by the number of their identity."""
+    lines = overview.studies(caller.session, [study_instance_uid], caller.principal.ae_titles)
+    caller.disclose(line.id for line in lines)
+    return sorted(lines, key=lambda line: line.identity_number)
+
+
+def page(
+    caller: Caller, *, limit: int, filters: overview.Filters, after: overview.Position | None = None
+) -> overview.Page:
+    """Return a page of the work list: the studies that the caller may see."""
+    seen = replace(filters, ae_titles=caller.principal.ae_titles)
+    found = overview.page(caller.session, limit=limit, filters=seen, after=after)
+    caller.disclose(line.id for line in found.studies)
+    return found
+
+
+def with_content(session: Session, line: overview.StudyLine) -> StudyWithContent:
     """Return the current state of a study and the numbers of its objects."""
-    plain = Study.model_validate(study(session, study_id))
-    content = Content.model_validate(overview.content(session, study_id))
+    plain = Study.model_validate(line)
+    content = Content.model_validate(overview.content(session, line.id))
     return StudyWithContent(**dict(plain), content=content)
 
 
@@ -82,11 +101,11 @@ def _image(study_id: uuid.UUID, report: ReportRow, row: ReportImage, part: str) 
     return Image(**columns, url=url, part=part)
 
 
-def image(session: Session, study_id: uuid.UUID, version: int | None, ordinal: int) -> ReportImage:
+def image(caller: Caller, study_id: uuid.UUID, version: int | None, ordinal: int) -> ReportImage:
     """Return one image of a version of the study's report, by default of the current one."""
-    line = study(session, study_id)
+    line = study(caller, study_id)
     wanted = version or (line.report.version if line.report else None)
-    found = None if wanted is None else versions.image(session, study_id, wanted, ordinal)
+    found = None if wanted is None else versions.image(caller.session, study_id, wanted, ordinal)
     if found is None:
         raise NotFound("image not found", "the report lists its images")
     return found

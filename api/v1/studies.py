@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 
-from api.access.authenticate import Database, Reader
+from api.access.authenticate import Images, Reports, Worklist
 from api.errors import ApiError, ErrorCode, Problem
 from api.v1 import cursor, reading
 from api.v1.schemas import Report, Study, StudyPage, StudyWithContent
@@ -22,21 +22,19 @@ IMAGE_CACHE = "private, max-age=3600, immutable"
 MAX_ORDINAL = 2**15 - 1
 MAX_VERSION = 2**31 - 1
 
-router = APIRouter(
-    prefix="/v1", dependencies=[Reader], tags=["studies"], responses={401: {"model": Problem}, 403: {"model": Problem}}
-)
+router = APIRouter(prefix="/v1", tags=["studies"], responses={401: {"model": Problem}, 403: {"model": Problem}})
 _missing: dict[int | str, dict[str, Any]] = {404: {"model": Problem}}
 
 
 @router.get("/studies")
 def list_studies(
-    session: Database,
+    caller: Worklist,
     state: Annotated[DisplayedState | None, Query(description="Only studies in this state.")] = None,
     after: Annotated[str | None, Query(description="`next` of the previous page.")] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
 ) -> StudyPage:
     """Return the work list, newest study first."""
-    page = overview.page(session, limit=limit, filters=Filters(state=state), after=position(after))
+    page = reading.page(caller, limit=limit, filters=Filters(state=state), after=position(after))
     following = None if page.following is None else cursor.encode(page.following)
     return StudyPage(studies=[Study.model_validate(line) for line in page.studies], next=following)
 
@@ -51,16 +49,16 @@ def position(after: str | None) -> overview.Position | None:
 
 
 @router.get("/studies/{study_id}", responses=_missing)
-def one_study(session: Database, study_id: uuid.UUID) -> StudyWithContent:
+def one_study(caller: Worklist, study_id: uuid.UUID) -> StudyWithContent:
     """Return the current state of one study."""
-    return reading.study_with_content(session, study_id)
+    return reading.with_content(caller.session, reading.study(caller, study_id))
 
 
 @router.get("/studies/{study_id}/report", responses=_missing)
-def current_report(request: Request, session: Database, study_id: uuid.UUID) -> Report:
+def current_report(request: Request, caller: Reports, study_id: uuid.UUID) -> Report:
     """Return the current version of the study's preliminary report; if it has no report, a 404 states the reason."""
-    line = reading.study(session, study_id)
-    report = reading.report(session, line, request.app.state.settings)
+    line = reading.study(caller, study_id)
+    report = reading.report(caller.session, line, request.app.state.settings)
     if report is None:
         raise _no_report(line)
     return report
@@ -101,7 +99,7 @@ _png: dict[int | str, dict[str, Any]] = {
 )
 def image(
     request: Request,
-    session: Database,
+    caller: Images,
     study_id: uuid.UUID,
     ordinal: Annotated[int, Path(ge=1, le=MAX_ORDINAL, description="From 1, in the model's order.")],
     version: Annotated[
@@ -110,7 +108,7 @@ def image(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Return an image (PNG) exactly as given to the model; with *version* it never changes and may be cached."""
-    found = reading.image(session, study_id, version, ordinal)
+    found = reading.image(caller, study_id, version, ordinal)
     tag = f'"{found.sha256}"'
     # Without a version the next report's image will have this address: revalidate each time.
     caching = IMAGE_CACHE if version else "private, no-cache"
@@ -119,7 +117,7 @@ def image(
     if _matches(if_none_match, tag):
         return Response(status_code=304, headers=headers)
     # No transaction is open while a file is read.
-    session.commit()
+    caller.session.commit()
     return Response(reading.png(request.app.state.settings, found), media_type="image/png", headers=headers)
 
 

@@ -1,1 +1,1 @@
-"""Store the API keys."""
+"""Store who may use the API: keys, sessions of the page, answers to repeated requests."""

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import secrets
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import case, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from db.access.principals import READ, SCOPES, Principal, expanded
 from db.errors import PrelimError
 from db.models import ApiKey
 
 if TYPE_CHECKING:
     import datetime as dt
-    import uuid
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
 
-#: Permissions of a key; each endpoint requires one: to read, and to decide about the identity of a study.
-SCOPES = ("read", "identity")
 #: Identifies the string to people and to secret scanners.
 PREFIX = "prelim_"
 #: Bytes: 256 random bits cannot be guessed, so that SHA-256 is enough and no slow password hash is needed.
 RANDOM_BYTES = 32
+#: Kind of a principal that is the holder of a key.
+KIND = "key"
 
 
 class KeyNameTaken(PrelimError):
@@ -42,20 +40,12 @@ class UnknownScope(PrelimError):
     """Raised when a key is created with an unknown scope."""
 
 
-@dataclass(frozen=True, slots=True)
-class KeyHolder:
-    """Holder of a valid key."""
-
-    id: uuid.UUID
-    name: str
-    scopes: frozenset[str]
-
-
 class ListedKey(NamedTuple):
     """A key without its text; *state* is valid, expired or revoked."""
 
     name: str
     scopes: list[str]
+    ae_titles: list[str] | None
     state: str
     created_at: dt.datetime
     expires_at: dt.datetime | None
@@ -64,20 +54,22 @@ class ListedKey(NamedTuple):
 def create(
     session: Session,
     name: str,
-    scopes: Sequence[str] = ("read",),
+    scopes: Sequence[str] = (READ,),
     *,
+    ae_titles: Collection[str] | None = None,
     replace: bool = False,
     valid_for: dt.timedelta | None = None,
 ) -> str:
     """Create the key *name* and return its text, which is not stored.
 
-    *replace* replaces an existing key of this name, revoked or not; without *valid_for* the key does not expire.
-    Raises KeyNameTaken or UnknownScope.
+    *replace* replaces an existing key of this name, revoked or not; without *valid_for* the key does not expire. With
+    *ae_titles* it shows only studies that these sent. Raises KeyNameTaken or UnknownScope.
     """
     _refuse_unknown(scopes)
     key = PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
     expiry = None if valid_for is None else func.clock_timestamp() + valid_for
-    new = {"key_sha256": _digest(key), "scopes": list(scopes), "expires_at": expiry}
+    restriction = None if ae_titles is None else sorted(ae_titles)
+    new = {"key_sha256": digest(key), "scopes": list(scopes), "ae_titles": restriction, "expires_at": expiry}
     row = insert(ApiKey).values(name=name, **new)
     if replace:
         fresh = new | {"created_at": func.clock_timestamp(), "revoked_at": None}
@@ -89,16 +81,20 @@ def create(
     return key
 
 
-def verify(session: Session, key: str) -> KeyHolder | None:
+def verify(session: Session, key: str) -> Principal | None:
     """Return the holder of *key*, None if it is unknown, revoked or expired.
 
     It is looked up by its digest, so that the time taken reveals nothing about the key.
     """
-    digest = _digest(key)
-    row = session.scalars(select(ApiKey).where(ApiKey.key_sha256 == digest, *_valid())).one_or_none()
-    if row is None or not hmac.compare_digest(row.key_sha256, digest):
-        return None
-    return KeyHolder(row.id, row.name, frozenset(row.scopes))
+    found = session.execute(
+        select(ApiKey.name, ApiKey.scopes, ApiKey.ae_titles).where(ApiKey.key_sha256 == digest(key), *valid())
+    ).one_or_none()
+    return None if found is None else holder(*found)
+
+
+def holder(name: str, scopes: Sequence[str], ae_titles: Sequence[str] | None) -> Principal:
+    """Return the principal of a key."""
+    return Principal(KIND, name, expanded(scopes), None if ae_titles is None else frozenset(ae_titles))
 
 
 def listed(session: Session) -> list[ListedKey]:
@@ -108,19 +104,18 @@ def listed(session: Session) -> list[ListedKey]:
         (ApiKey.expires_at <= func.clock_timestamp(), "expired"),
         else_="valid",
     )
-    rows = session.execute(
-        select(ApiKey.name, ApiKey.scopes, state, ApiKey.created_at, ApiKey.expires_at).order_by(ApiKey.created_at)
-    )
-    return [ListedKey(*row) for row in rows]
+    columns = ApiKey.name, ApiKey.scopes, ApiKey.ae_titles, state, ApiKey.created_at, ApiKey.expires_at
+    return [ListedKey(*row) for row in session.execute(select(*columns).order_by(ApiKey.created_at))]
 
 
-def _valid() -> tuple[ColumnElement[bool], ...]:
+def valid() -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions on a key that can be used now."""
     unexpired = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.clock_timestamp())
     return ApiKey.revoked_at.is_(None), unexpired
 
 
 def revoke(session: Session, name: str) -> None:
-    """Revoke the key *name* from the next request on; raises UnknownKey."""
+    """Revoke the key *name* from the next request on, and with it its sessions; raises UnknownKey."""
     revoked = session.scalar(
         update(ApiKey)
         .where(ApiKey.name == name, ApiKey.revoked_at.is_(None))
@@ -131,11 +126,12 @@ def revoke(session: Session, name: str) -> None:
         raise UnknownKey(f"unknown or revoked key {name!r}")
 
 
-def _digest(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
+def digest(text: str) -> str:
+    """Return the SHA-256 under which a secret of 256 random bits is stored."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _refuse_unknown(scopes: Sequence[str]) -> None:
-    unknown = sorted(set(scopes) - set(SCOPES))
+    unknown = sorted(set(scopes) - {READ, *SCOPES})
     if unknown:
-        raise UnknownScope(f"unknown scope {', '.join(unknown)}: expected {', '.join(SCOPES)}")
+        raise UnknownScope(f"unknown scope {', '.join(unknown)}: expected {', '.join((READ, *SCOPES))}")

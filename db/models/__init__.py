@@ -5,7 +5,7 @@ compare them, and the clocks of two machines differ. The one exception is ``rece
 which must not wait for the database.
 """
 
-from db.models.access import ApiKey
+from db.models.access import ApiKey, IdempotentRequest, PageSession
 from db.models.answers import Answer, AnswerEvidence, Inquiry
 from db.models.base import Base
 from db.models.certificates import Certificate
@@ -30,11 +30,13 @@ __all__ = [
     "Commitment",
     "Evidence",
     "Finding",
+    "IdempotentRequest",
     "IdentityDecision",
     "Inquiry",
     "Instance",
     "Job",
     "Omission",
+    "PageSession",
     "ProcedureStep",
     "Process",
     "Quarantined",

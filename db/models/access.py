@@ -1,8 +1,11 @@
-"""Keys of the API."""
+"""Keys of the API, sessions of the page, and answers to requests that can be sent twice."""
 
 import datetime as dt
 import uuid
+from typing import Any
 
+from sqlalchemy import CheckConstraint, ForeignKey, Index, SmallInteger
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.models.base import Base, database_time
@@ -17,7 +20,54 @@ class ApiKey(Base):
     name: Mapped[str] = mapped_column(unique=True)
     key_sha256: Mapped[str] = mapped_column(unique=True)
     scopes: Mapped[list[str]]
+    #: Only studies sent by these calling AE titles; null: all.
+    ae_titles: Mapped[list[str] | None]
     created_at: Mapped[dt.datetime] = database_time()
     #: Null if the key is valid until it is revoked.
     expires_at: Mapped[dt.datetime | None]
     revoked_at: Mapped[dt.datetime | None]
+
+
+class PageSession(Base):
+    """A session of the page, of a key or of a person; only the SHA-256 of its random text is stored.
+
+    A session of a key has the key's own scopes and ends with it: the columns *scopes* and *ae_titles* are a person's.
+    """
+
+    __tablename__ = "page_sessions"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    text_sha256: Mapped[str] = mapped_column(unique=True)
+    # CASCADE: a session without its key has no meaning.
+    key_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("api_keys.id", ondelete="CASCADE"), index=True)
+    #: Name of the person at the identity provider; null for a key.
+    person: Mapped[str | None]
+    scopes: Mapped[list[str]]
+    ae_titles: Mapped[list[str] | None]
+    created_at: Mapped[dt.datetime] = database_time()
+    expires_at: Mapped[dt.datetime]
+    ended_at: Mapped[dt.datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("(key_id IS NULL) <> (person IS NULL)", name="key_or_person"),
+        # Expired sessions are deleted at a login.
+        Index("page_sessions_expiry", "expires_at"),
+    )
+
+
+class IdempotentRequest(Base):
+    """Answer to a POST with an Idempotency-Key, stored in the transaction of its changes."""
+
+    __tablename__ = "idempotent_requests"
+
+    #: Who sent it: two clients may choose the same key.
+    principal: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    #: SHA-256 of method, path and body.
+    request_sha256: Mapped[str]
+    status: Mapped[int] = mapped_column(SmallInteger)
+    answer: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    created_at: Mapped[dt.datetime] = database_time()
+
+    # Old answers are deleted as new ones are stored.
+    __table_args__ = (Index("idempotent_requests_created", "created_at"),)

@@ -70,6 +70,8 @@ class Study(Base):
         # The work list: newest first, of any state or of one.
         Index("studies_newest", text("first_received_at DESC"), text("id DESC")),
         Index("studies_state_newest", "state", text("first_received_at DESC"), text("id DESC")),
+        # The work list of a key for some AE titles only, and the filter by AE title.
+        Index("studies_ae_title_newest", "calling_ae_title", text("first_received_at DESC"), text("id DESC")),
         # Operators, RIS and PACS name a study by it.
         Index("studies_accession", "accession_number", postgresql_where=text("accession_number <> ''")),
     )

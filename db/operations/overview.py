@@ -15,6 +15,7 @@ from db.models import Instance, Job, Report, Study
 from db.operations import heartbeats, queue_figures
 from db.operations.heartbeats import Role
 from db.states import OPEN_JOBS, DisplayedState, JobState, StudyState
+from db.studies.visibility import visible
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -105,10 +106,12 @@ class Filters:
     modality: str | None = None
     reason: str | None = None
     received_since: dt.datetime | None = None
+    #: Calling AE titles whose studies the caller may see; None: all.
+    ae_titles: Collection[str] | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """Return the conditions in SQL."""
-        found = [] if self.state is None else [_is_displayed_as(self.state)]
+        found = visible(self.ae_titles) + ([] if self.state is None else [_is_displayed_as(self.state)])
         found += [] if self.modality is None else [Study.modality == self.modality]
         found += [] if self.reason is None else [Study.reason == self.reason]
         return found + ([] if self.received_since is None else [Study.first_received_at >= self.received_since])
@@ -216,15 +219,17 @@ def page(session: Session, *, limit: int, filters: Filters | None = None, after:
     return Page(shown, Position(shown[-1].received_at, shown[-1].id) if more else None)
 
 
-def study(session: Session, study_id: uuid.UUID) -> StudyLine | None:
-    """Return one study."""
-    row = session.execute(_studies(Study.id == study_id)).one_or_none()
+def study(session: Session, study_id: uuid.UUID, ae_titles: Collection[str] | None = None) -> StudyLine | None:
+    """Return one study; None if it does not exist or was sent by another than *ae_titles*."""
+    row = session.execute(_studies(Study.id == study_id, *visible(ae_titles))).one_or_none()
     return None if row is None else _line(row)
 
 
-def studies(session: Session, study_instance_uids: Collection[str]) -> list[StudyLine]:
-    """Return the received studies among these Study Instance UIDs, the newest first."""
-    query = _studies(Study.study_instance_uid.in_(list(study_instance_uids)))
+def studies(
+    session: Session, study_instance_uids: Collection[str], ae_titles: Collection[str] | None = None
+) -> list[StudyLine]:
+    """Return the received studies among these Study Instance UIDs, sent by *ae_titles*, the newest first."""
+    query = _studies(Study.study_instance_uid.in_(list(study_instance_uids)), *visible(ae_titles))
     return [_line(row) for row in session.execute(query)]
 
 

@@ -9,10 +9,12 @@ from sqlalchemy import func, select
 
 from db.errors import Reason
 from db.models import Instance, Quarantined
+from db.studies.visibility import visible_files
 
 if TYPE_CHECKING:
     import datetime as dt
     import uuid
+    from collections.abc import Collection
 
     from sqlalchemy.orm import Session
 
@@ -34,8 +36,17 @@ class QuarantinedFile:
     study_id: uuid.UUID | None
 
 
-def files(session: Session, *, limit: int, study_id: uuid.UUID | None = None) -> list[QuarantinedFile]:
-    """Return the files in quarantine, the latest first; with *study_id* those with UIDs of its objects."""
+def files(
+    session: Session,
+    *,
+    limit: int,
+    study_id: uuid.UUID | None = None,
+    ae_titles: Collection[str] | None = None,
+) -> list[QuarantinedFile]:
+    """Return the files in quarantine, the latest first; with *study_id* those with UIDs of its objects.
+
+    Only those sent by *ae_titles*; None: all.
+    """
     query = (
         select(
             Quarantined.id,
@@ -48,6 +59,7 @@ def files(session: Session, *, limit: int, study_id: uuid.UUID | None = None) ->
             Instance.study_id,
         )
         .outerjoin(Instance, Instance.sop_instance_uid == Quarantined.sop_instance_uid)
+        .where(*visible_files(ae_titles))
         .order_by(Quarantined.received_at.desc(), Quarantined.id)
         .limit(limit)
     )
@@ -56,9 +68,10 @@ def files(session: Session, *, limit: int, study_id: uuid.UUID | None = None) ->
     return [QuarantinedFile(*row) for row in session.execute(query)]
 
 
-def counts(session: Session) -> dict[str, int]:
-    """Count the files in quarantine by reason, including reasons with none."""
-    found = session.execute(select(Quarantined.reason, func.count()).group_by(Quarantined.reason))
+def counts(session: Session, ae_titles: Collection[str] | None = None) -> dict[str, int]:
+    """Count the files in quarantine, sent by *ae_titles*, by reason, including reasons with none."""
+    query = select(Quarantined.reason, func.count()).where(*visible_files(ae_titles))
+    found = session.execute(query.group_by(Quarantined.reason))
     return dict.fromkeys(map(str, REASONS), 0) | dict(found.all())
 
 

@@ -200,6 +200,10 @@ def settings() -> None:
 def create_key(
     name: KeyName,
     scope: Annotated[list[str], typer.Option(help="Permission of the key; repeat it for several.")] = ["read"],  # noqa: B006 - Typer copies it
+    ae_title: Annotated[
+        list[str] | None,
+        typer.Option(help="Show only studies that this calling AE title sent; repeat it for several; default: all."),
+    ] = None,
     expires: Annotated[
         dt.timedelta | None,
         typer.Option(parser=duration, metavar="DURATION", help="End of validity: 24h, 90d.", show_default="never"),
@@ -210,21 +214,22 @@ def create_key(
     from db.session import transaction
 
     with transaction(load_settings().database()) as session:
-        print(keys.create(session, name, scope, valid_for=expires))  # noqa: T201 - to be copied, without decoration
+        print(keys.create(session, name, scope, ae_titles=ae_title, valid_for=expires))  # noqa: T201 - to be copied, without decoration
 
 
 @key_app.command("list", cls=Command)
 def list_keys() -> None:
-    """List the API keys with their scopes and expiry, never their text."""
+    """List the API keys with their scopes, AE titles and expiry, never their text."""
     from db.access import keys
     from db.session import transaction
 
     with transaction(load_settings().database()) as session:
         found = keys.listed(session)
-    table = Table("key", "scopes", "state", "created", "expires")
+    table = Table("key", "scopes", "AE titles", "state", "created", "expires")
     for key in found:
         expiry = f"{key.expires_at:%Y-%m-%d %H:%M %Z}" if key.expires_at else "never"
-        table.add_row(key.name, ", ".join(key.scopes), key.state, f"{key.created_at:%Y-%m-%d}", expiry)
+        sites = "all" if key.ae_titles is None else ", ".join(key.ae_titles)
+        table.add_row(key.name, ", ".join(key.scopes), sites, key.state, f"{key.created_at:%Y-%m-%d}", expiry)
     console.print(table)
 
 

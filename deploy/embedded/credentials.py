@@ -6,6 +6,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from db.access import keys
+from db.access.principals import READER
 from db.session import transaction
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def local_api_key(settings: Settings) -> Path:
     with transaction(settings.database()) as session:
         if not path.is_file() or keys.verify(session, path.read_text().strip()) is None:
             path.unlink(missing_ok=True)
-            _stored(path, lambda: keys.create(session, LOCAL_KEY, replace=True))
+            _stored(path, lambda: keys.create(session, LOCAL_KEY, READER, replace=True))
     return path
 
 

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import update
+from sqlalchemy import func, text, update
 
 from db.access import keys
-from db.models import ApiKey
+from db.models import ApiKey, PageSession, Study
 from db.session import transaction
 
 if TYPE_CHECKING:
@@ -74,13 +74,13 @@ def test_revoked_key_is_rejected_at_the_next_request(client: TestClient, databas
     assert (before, client.get("/v1/studies").status_code) == (200, 401)
 
 
-def test_key_without_the_read_scope_is_403(client: TestClient, database_url: str) -> None:
+def test_key_without_the_scope_of_a_route_is_403(client: TestClient, database_url: str) -> None:
     with transaction(database_url) as session:
         session.execute(update(ApiKey).values(scopes=[]))
     answer = client.get("/v1/studies")
 
     assert answer.status_code == 403
-    assert "read" in answer.json()["hint"]
+    assert "`worklist`" in answer.json()["hint"]
 
 
 def test_key_is_checked_before_the_parameters(anonymous: TestClient) -> None:
@@ -91,7 +91,8 @@ def test_login_sets_an_httponly_samesite_cookie(anonymous: TestClient, key: str)
     answer = anonymous.post("/login", data={"key": f" {key}\n"})
     cookie = answer.headers["Set-Cookie"]
 
-    assert key in cookie
+    assert "prelim_session=" in cookie
+    assert key not in str(answer.headers), "the browser never holds the key"
     assert {"HttpOnly", "SameSite=strict", "Path=/"} <= set(cookie.split("; "))
     assert key not in answer.headers["Location"]
     assert anonymous.get("/v1/studies").status_code == 200
@@ -114,12 +115,58 @@ def test_login_rejects_an_unknown_key_and_does_not_repeat_it(anonymous: TestClie
     assert "prelim_guess" not in answer.text
 
 
-def test_logout_deletes_the_cookie(visitor: TestClient) -> None:
+def test_logout_ends_the_session_and_deletes_the_cookie(visitor: TestClient, anonymous: TestClient) -> None:
     assert visitor.get("/").status_code == 200
+    stolen = {"prelim_session": visitor.cookies["prelim_session"]}
     answer = visitor.post("/logout")
 
     assert answer.headers["Location"] == "/login"
     assert visitor.get("/").status_code == 303
+    anonymous.cookies.update(stolen)
+    assert anonymous.get("/v1/studies").status_code == 401
+
+
+@pytest.mark.parametrize("ended", ["expired", "its key revoked", "its key in the cookie"])
+def test_session_that_has_ended_is_rejected(visitor: TestClient, key: str, database_url: str, ended: str) -> None:
+    before = visitor.get("/v1/studies").status_code
+    with transaction(database_url) as session:
+        if ended == "expired":
+            session.execute(update(PageSession).values(expires_at=func.now() - text("interval '1 s'")))
+        elif ended == "its key revoked":
+            keys.revoke(session, "reading room")
+        else:
+            visitor.cookies.clear()
+            visitor.cookies["prelim_session"] = key
+
+    assert (before, visitor.get("/v1/studies").status_code) == (200, 401)
+
+
+def test_key_reads_only_studies_of_its_ae_titles(app: FastAPI, arrivals: Arrivals, database_url: str) -> None:
+    own, other = arrivals.reported(), arrivals.reported()
+    with transaction(database_url) as session:
+        session.execute(update(Study).where(Study.id == own).values(calling_ae_title="NORTH"))
+        session.execute(update(Study).where(Study.id == other).values(calling_ae_title="SOUTH"))
+        key = keys.create(session, "north", ["read", "identity"], ae_titles=["NORTH"])
+    client = TestClient(app, headers={"Authorization": f"Bearer {key}"})
+    tails = ("", "/report", "/report/images/1", "/identity")
+    decided = client.post(f"/v1/studies/{other}/identity", json={"decision": "refuse"})
+    client.post("/login", data={"key": key})
+
+    assert [study["id"] for study in client.get("/v1/studies").json()["studies"]] == [str(own)]
+    assert {client.get(f"/v1/studies/{own}{tail}").status_code for tail in tails} == {200}
+    assert {client.get(f"/v1/studies/{other}{tail}").status_code for tail in tails} == {404}
+    assert decided.status_code == 404
+    assert client.get(f"/studies/{own}").status_code == 200
+    assert client.get(f"/studies/{other}").status_code == 404
+    assert str(other) not in client.get("/").text
+
+
+@pytest.mark.parametrize("query", ["stat=queued", "State=queued", "modality[]=CT", "state=queued&state=failed"])
+def test_unknown_or_repeated_parameter_is_422(client: TestClient, query: str) -> None:
+    answer = client.get(f"/v1/studies?{query}")
+
+    assert (answer.status_code, answer.json()["error"]) == (422, "invalid_request")
+    assert client.get(f"/?{query}").status_code == 422
 
 
 @pytest.mark.parametrize(

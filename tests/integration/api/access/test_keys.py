@@ -17,7 +17,7 @@ def test_new_key_has_its_name_and_scopes(database_url: str) -> None:
         holder = keys.verify(session, key)
 
     assert holder is not None
-    assert (holder.name, set(holder.scopes)) == ("reading room", {"read"})
+    assert (holder.name, set(holder.scopes)) == ("reading room", {"read", "worklist", "reports", "images"})
 
 
 def test_key_is_a_prefix_and_32_random_bytes(database_url: str) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import select
 
-from db.access import keys
-from db.models import Study
+from db.access import idempotency, keys
+from db.models import IdempotentRequest, Study
 from db.session import transaction
 from db.studies.identity import conflicts, decisions
 
@@ -82,6 +83,45 @@ def test_person_decides_with_a_call(client: TestClient, held: uuid.UUID, decider
     ]
 
 
+def test_repeated_decision_with_its_key_is_answered_again(
+    client: TestClient, held: uuid.UUID, decider: dict[str, str], database_url: str
+) -> None:
+    path, headers = f"/v1/studies/{held}/identity", decider | {"Idempotency-Key": "k1"}
+    first, again = (client.post(path, json={"decision": "keep_apart"}, headers=headers) for _ in range(2))
+    other = client.post(path, json={"decision": "refuse"}, headers=headers)
+    with transaction(database_url) as session:
+        stored = session.scalars(select(IdempotentRequest)).one()
+
+    assert (first.status_code, first.json()) == (again.status_code, again.json())
+    assert "Idempotency-Replayed" not in first.headers
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert (other.status_code, other.json()["error"]) == (422, "idempotency_key_reused")
+    assert "Doe" not in str(stored.answer), "no copy of patient data"
+
+
+def test_answer_of_a_request_that_failed_is_not_stored(
+    client: TestClient, arrivals: Arrivals, decider: dict[str, str], database_url: str
+) -> None:
+    path, headers = f"/v1/studies/{arrivals.queued()}/identity", decider | {"Idempotency-Key": "k1"}
+    answers = [client.post(path, json={"decision": "refuse"}, headers=headers) for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [409, 409]
+    with transaction(database_url) as session:
+        assert session.scalars(select(IdempotentRequest)).all() == []
+
+
+def test_request_whose_key_is_in_use_is_409(
+    client: TestClient, held: uuid.UUID, decider: dict[str, str], database_url: str
+) -> None:
+    with transaction(database_url) as session:
+        assert idempotency.earlier(session, "key supervisor", "k1", "") is None
+        answer = client.post(
+            f"/v1/studies/{held}/identity", json={"decision": "refuse"}, headers=decider | {"Idempotency-Key": "k1"}
+        )
+
+    assert (answer.status_code, answer.json()["error"]) == (409, "idempotency_key_in_use")
+
+
 def test_decision_needs_its_scope(client: TestClient, held: uuid.UUID) -> None:
     answer = client.post(f"/v1/studies/{held}/identity", json={"decision": "refuse"})
 
@@ -89,9 +129,12 @@ def test_decision_needs_its_scope(client: TestClient, held: uuid.UUID) -> None:
 
 
 def test_invalid_decision_is_rejected(client: TestClient, held: uuid.UUID, decider: dict[str, str]) -> None:
-    for body in (b"", b"{}", b'{"decision": "maybe"}', b'{"decision": "refuse", "x": 1}', b"x" * 2000):
-        answer = client.post(f"/v1/studies/{held}/identity", content=body, headers=decider)
+    path, json = f"/v1/studies/{held}/identity", decider | {"Content-Type": "application/json"}
+    for body in (b"", b"{}", b'{"decision": "maybe"}', b'{"decision": "refuse", "x": 1}'):
+        answer = client.post(path, content=body, headers=json)
         assert (answer.status_code, answer.json()["error"]) == (422, "invalid_request")
+    assert client.post(path, content=b"x" * 2000, headers=json).status_code == 413
+    assert client.post(path, content=b"decision=refuse", headers=decider).status_code == 415
     anonymous = client.post(f"/v1/studies/{held}/identity", content=b"x" * 2000, headers={"Authorization": "Bearer x"})
     assert anonymous.status_code == 401
 

@@ -1,0 +1,101 @@
+"""Every route is either open or guarded by a scope, found by a walk through included routers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastapi.testclient import TestClient
+
+from api.access.gate import OPEN
+from db.access import keys
+from db.access.principals import SCOPES
+from db.session import transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fastapi import FastAPI
+
+SOME = "0b7d5d5e-7c2b-4f0e-9a53-5d1f6c1e8a11"
+#: Method and path of every guarded route, with its scope.
+GUARDED = {
+    "GET /": "worklist",
+    "GET /quarantine": "worklist",
+    "GET /studies/{study_id}": "reports",
+    "GET /v1/quarantine": "worklist",
+    "GET /v1/studies": "worklist",
+    "GET /v1/studies/{study_id}": "worklist",
+    "GET /v1/studies/{study_id}/identity": "worklist",
+    "GET /v1/studies/{study_id}/report": "reports",
+    "GET /v1/studies/{study_id}/report/images/{ordinal}": "images",
+    "GET /v1/studies/{study_id}/report/pictures/{ordinal}": "images",
+    "POST /v1/studies/{study_id}/identity": "identity",
+}
+#: Values of the parameters of paths.
+PATH = {"study_id": SOME, "ordinal": "1"}
+
+
+def walk(routes: Any) -> Iterator[Any]:
+    """Yield every route, of included routers and mounted applications too."""
+    for route in routes:
+        inner = getattr(getattr(route, "original_router", route), "routes", None)
+        if inner:
+            yield from walk(inner)
+        else:
+            yield route
+
+
+def scopes(dependant: Any) -> set[str]:
+    """Return the scopes that the guards of a route require."""
+    own = {getattr(dependant.call, "scope", None)} - {None}
+    return own.union(*(scopes(dependency) for dependency in dependant.dependencies))
+
+
+def found(app: FastAPI) -> dict[str, set[str]]:
+    """Return the scopes by method and path."""
+    routes: dict[str, set[str]] = {}
+    for route in walk(app.routes):
+        for method in sorted((getattr(route, "methods", None) or {"GET"}) - {"HEAD"}):
+            routes[f"{method} {route.path}"] = scopes(route.dependant) if hasattr(route, "dependant") else set()
+    return routes
+
+
+def test_every_route_is_open_or_has_the_listed_scope(app: FastAPI) -> None:
+    routes = found(app)
+    opened = {route for route in routes if not routes[route]}
+
+    assert {route: needed for route, needed in routes.items() if needed} == {
+        route: {needed} for route, needed in GUARDED.items()
+    }
+    assert {route.partition(" ")[2] for route in opened} == {path for path in OPEN if path != "/static/{path:path}"} | {
+        "/static"
+    }
+
+
+def test_guarded_routes_refuse_each_key_without_their_scope(app: FastAPI, database_url: str) -> None:
+    with transaction(database_url) as session:
+        texts = {scope: keys.create(session, scope, [scope]) for scope in SCOPES}
+    client = TestClient(app, follow_redirects=False)
+    accepted: dict[str, set[str]] = {}
+    for route in GUARDED:
+        method, _, path = route.partition(" ")
+        path = path.format(**PATH)
+        anonymous = client.request(method, path)
+        assert anonymous.status_code in {401, 303}, route
+        for scope, key in texts.items():
+            answer = client.request(method, path, headers={"Authorization": f"Bearer {key}"})
+            if answer.status_code != 403:
+                accepted.setdefault(route, set()).add(scope)
+
+    assert accepted == {route: {scope} for route, scope in GUARDED.items()}
+
+
+def test_route_without_a_guard_sends_nothing(app: FastAPI) -> None:
+    @app.get("/v1/forgotten")
+    def forgotten() -> str:
+        return "Doe^Jane"
+
+    answer = TestClient(app).get("/v1/forgotten")
+
+    assert answer.status_code == 500
+    assert "Doe" not in answer.text
