@@ -14,11 +14,10 @@ from worker.evaluation.text_metrics import Pair
 from worker.phantoms import grammar
 from worker.phantoms.cases import CATALOGUE
 from worker.prompting.report import QuotedCase, report_prompt
-from worker.training.curriculum import MODALITY
 from worker.training.language import Example
 from worker.training.reference_set import reference_sets
 from worker.training.train import embed, fit_stats, reference_shares
-from worker.training.training_cases import Pool, Sample, case_of, make_pool
+from worker.training.training_cases import MODALITY, Pool, Sample, case_of, make_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from db.errors import ConfigurationError
-from worker.phantoms import grammar, questions
+from worker.phantoms import choices, grammar
 from worker.phantoms.cases import CATALOGUE, CHEST_RARE, draw_case
 from worker.phantoms.dicom_files import form_of, study_uid, write_study
 from worker.phantoms.phantoms import CAREFUL
@@ -126,7 +126,7 @@ def _write(
                 body_part=form_of(case).body_part,
                 findings=[asdict(finding) for finding in case.findings],
                 report=grammar.write(case, rng),
-                labels=[finding.name for finding in case.findings] or [questions.label(case)],
+                labels=choices.diagnoses(case),
                 patient=f"PHANTOM-{patient:04}",
                 files=[str(path.relative_to(directory)) for path in paths],
             )

@@ -1,49 +1,301 @@
-"""Questions with short answers, and diagnoses as multiple choice, about a case."""
+"""Questions about a case with their short answers: about findings that it has, has not, or cannot have."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from worker.phantoms.cases import CATALOGUE, UNCLASSIFIED
+from worker.phantoms import question_words as words
+from worker.phantoms.cases import CATALOGUE, CHEST_RARE, FEW_MANY, SIDES, UNCLASSIFIED
+from worker.phantoms.wordings import PLURAL, WITHOUT_ARTICLE
+from worker.prompting.wording import CANNOT_TELL, NONE_OF_THESE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     import numpy as np
 
-    from worker.phantoms.cases import Case
+    from worker.phantoms.cases import Case, Finding, Kind
 
-NORMAL = "normal"
-OPTIONS = 4
-#: Shares of questions about a side, if a finding has one, and about normality.
-SIDE_SHARE, NORMAL_SHARE = 0.4, 0.15
+    Rng = np.random.Generator
 
-
-def ask(case: Case, rng: np.random.Generator) -> tuple[str, str]:
-    """Return a random question about *case* and its answer."""
-    sided = [finding for finding in case.findings if finding.side]
-    if sided and rng.random() < SIDE_SHARE:
-        finding = sided[int(rng.integers(len(sided)))]
-        if sum(other.name == finding.name for other in case.findings) == 1:
-            return f"On which side is the {finding.name}?", f"{finding.side.capitalize()}."
-    present = {finding.name for finding in case.findings}
-    if rng.random() < NORMAL_SHARE:
-        return "Is the image normal?", "No." if present or case.distractor else "Yes."
-    kinds = [kind.name for kind in CATALOGUE[case.image]]
-    asked = str(rng.choice(sorted(present & set(kinds)) or kinds)) if rng.integers(2) else str(rng.choice(kinds))
-    return f"Is there {asked}?", "Yes." if asked in present else "No."
+#: "absent": a property of a finding that the image does not show; "unknown": what no image of its type shows.
+QuestionKind = Literal["presence", "side", "place", "size", "count", "which", "normal", "image", "open", "absent", "unknown"]
+YES, NO = "Yes.", "No."
+NUMBERS = ("None.", "One.", "Two.", "Three.", "Four.")
+#: Name of each type of image with its article, and of the part of the body.
+IMAGES = {
+    "chest": ("a chest x-ray", "chest"),
+    "ct": ("a head CT", "head"),
+    "mr": ("a head MRI", "head"),
+    "retina": ("a retinography", "eye"),
+    "skin": ("a dermatology image", "skin"),
+    "endoscopy": ("an endoscopy", "colon"),
+    "pathology": ("a pathology image", "colon"),
+}
 
 
-def choose(case: Case, rng: np.random.Generator) -> tuple[list[str], str]:
-    """Return options with exactly one correct diagnosis, and that diagnosis."""
-    present = [finding.name for finding in case.findings] or [label(case)]
-    answer = str(rng.choice(present))
-    wrong = [kind.name for kind in CATALOGUE[case.image] if kind.name not in present]
-    wrong += [NORMAL] if NORMAL not in present else []
-    options = [answer, *(str(name) for name in rng.permutation(wrong)[: OPTIONS - 1])]
-    return [str(option) for option in rng.permutation(options)], answer
+class Question(NamedTuple):
+    """A question, its answer and its kind."""
+
+    text: str
+    answer: str
+    kind: QuestionKind
 
 
-def label(case: Case) -> str:
-    """Return the diagnosis that labels a case."""
-    if case.findings:
-        return case.findings[0].name
-    return UNCLASSIFIED if case.distractor else NORMAL
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Asks questions about cases in the wordings of the training, or in those held out."""
+
+    rng: Rng
+    held_out: bool = False
+
+    def ask(self, case: Case) -> Question:
+        """Return a random question about *case*."""
+        kinds, shares = zip(*_SHARES, strict=True)
+        question = kinds[int(self.rng.choice(len(kinds), p=shares))](self, case)
+        return self.varied(question) if question else self.ask(case)
+
+    def nonsense(self) -> Question:
+        """Return a question about a subject that is in no image."""
+        subject = self._subject()
+        article = "an " if subject[0] in "aeiou" else "a "
+        frames = [words.PRESENT, words.SIDE, words.PRESENT_ON_SIDE, words.COUNT, words.PLACE]
+        frame = frames[int(self.rng.choice(len(frames), p=(0.6, 0.15, 0.1, 0.05, 0.1)))]
+        return Question(self._worded(frame, subject, article), CANNOT_TELL, "unknown")
+
+    def _subject(self) -> str:
+        """Return a word that the vocabulary does not have; in training often one without any meaning."""
+        if self.held_out or self.rng.random() < 0.4:
+            return self.one_of(words.NONSENSE)
+        return " ".join(self.invented() for _ in range(int(self.rng.integers(1, 3))))
+
+    def invented(self) -> str:
+        """Return an invented word of one to four syllables."""
+        consonants, vowels = "bcdfghjklmnpqrstvwxz", "aeiouy"
+        count = int(self.rng.integers(1, 5))
+        pairs = "".join(self.pick(consonants) + self.pick(vowels) for _ in range(count))
+        return pairs + (self.pick(consonants) if count == 1 or self.rng.integers(2) else "")
+
+    def pick(self, options: Sequence[str]) -> str:
+        """Return one of *options*."""
+        return options[int(self.rng.integers(len(options)))]
+
+    def one_of(self, frames: words.Frames) -> str:
+        """Return a wording of the own set."""
+        return self.pick(frames.held_out if self.held_out else frames.trained)
+
+    def noun(self, name: str) -> tuple[str, str]:
+        """Return a noun of a finding and its article with a blank, empty if it has none."""
+        noun = self.pick((name, name, *words.SYNONYMS.get(name, ())))
+        bare = name in WITHOUT_ARTICLE and not noun.startswith(("enlarged", "inflammatory")) or _is_plural(name, noun)
+        return noun, "" if bare or noun == "pleural fluid" else "an " if noun[0] in "aeiou" else "a "
+
+    def _worded(self, frames: words.Frames, noun: str, article: str, **more: str) -> str:
+        plural = article == "" and noun.endswith(("s", "drusen")) and not noun.endswith(("sis", "lus"))
+        side, other = self.rng.permutation(SIDES)
+        values = {"side": str(side), "other": str(other), **more}
+        values |= {"noun": noun, "article": article, "a": article + noun, "A": _capital(article + noun)}
+        values |= {"be": "are" if plural else "is", "Be": "Are" if plural else "Is"}
+        values |= {"Side": _capital(values["side"]), "plural": noun if noun.endswith("s") else f"{noun}s"}
+        return self.one_of(frames).format(**values)
+
+    def worded(self, frames: words.Frames, name: str, **more: str) -> str:
+        """Return a question about the finding *name*."""
+        return self._worded(frames, *self.noun(name), **more)
+
+    def present(self, case: Case) -> Question:
+        """Ask whether a finding is present, on a side or anywhere."""
+        kinds = [kind.name for kind in CATALOGUE[case.image]]
+        here = [finding.name for finding in case.findings if finding.name in kinds]
+        name = self.pick(here) if here and self.rng.integers(2) else self.pick(kinds)
+        if case.image == "chest" and not here and self.rng.random() < RARE_ASKED:
+            return self._rare(case)
+        found = next((finding for finding in case.findings if finding.name == name), None)
+        kind = next(kind for kind in CATALOGUE[case.image] if kind.name == name)
+        if kind.sided and self.rng.random() < SIDE_NAMED:
+            side = self.pick(SIDES)
+            right = found is not None and found.side == side
+            return Question(self.worded(words.PRESENT_ON_SIDE, name, side=side), YES if right else NO, "presence")
+        text = self._scattered(name) if not self.held_out and self.rng.random() < SCATTERED else ""
+        return Question(text or self.worded(words.PRESENT, name), YES if found else NO, "presence")
+
+    def _rare(self, case: Case) -> Question:
+        """Ask for a rare finding: an image cannot name it, but shows that there is none."""
+        name = self.pick([kind.name for kind in CHEST_RARE])
+        unlabelled = case.distractor or any(kind.name == f.name for kind in CHEST_RARE for f in case.findings)
+        return Question(self.worded(words.PRESENT, name), CANNOT_TELL if unlabelled else NO, "presence")
+
+    def _scattered(self, name: str) -> str:
+        """Return a finding among random words, one of them sometimes unknown."""
+        common = words.COMMON.split()
+        before = [self.pick(common) for _ in range(int(self.rng.integers(1, 6)))]
+        after = [self.pick(common) for _ in range(int(self.rng.integers(0, 4)))]
+        if self.rng.random() < UNKNOWN_AMONG_THEM:
+            before.insert(int(self.rng.integers(len(before))), self.invented())
+        noun, article = self.noun(name)
+        return f"{_capital(' '.join([*before, article + noun, *after]))}?"
+
+    def side(self, case: Case) -> Question | None:
+        """Ask for the side of a finding."""
+        found = self._of(case, lambda finding: bool(finding.side))
+        if not found:
+            return None
+        return Question(self.worded(words.SIDE, found.name), f"{_capital(found.side)}.", "side")
+
+    def place(self, case: Case) -> Question | None:
+        """Ask for the place or the zone of a finding."""
+        found = self._of(case, lambda finding: bool(finding.side))
+        if not found:
+            return None
+        if found.zone and self.rng.integers(2):
+            return Question(self.worded(words.ZONE, found.name), f"{_capital(found.zone)} zone.", "place")
+        where = f"{found.side} {found.zone} zone" if found.zone else found.side
+        return Question(self.worded(words.PLACE, found.name), f"{_capital(where)}.", "place")
+
+    def size(self, case: Case) -> Question | None:
+        """Ask for the size of a finding."""
+        found = self._of(case, lambda finding: bool(finding.size))
+        return self._sized(case, found.name, f"{_capital(found.size)}.", "size") if found else None
+
+    def _sized(self, case: Case, name: str, answer: str, kind: QuestionKind) -> Question:
+        sizes = next(known.sizes for known in CATALOGUE[case.image] if known.name == name)
+        one, two = map(str, self.rng.permutation(sizes))
+        frames = words.AMOUNT if sizes == FEW_MANY else words.SIZE
+        return Question(self.worded(frames, name, one=one, two=two), answer, kind)
+
+    def absent(self, case: Case) -> Question | None:
+        """Ask for side, place or size of a finding that the image does not show."""
+        absent = [kind for kind in CATALOGUE[case.image] if kind.name not in _names(case)]
+        asks: list[tuple[words.Frames, Kind]] = []
+        for kind in absent:
+            asks += [(words.SIDE, kind), (words.SIDE, kind), (words.PLACE, kind)] if kind.sided else []
+            asks += [(words.ZONE, kind)] if kind.zoned else []
+            asks += [(words.SIZE, kind)] if kind.sizes else []
+        if not asks:
+            return None
+        frames, kind = asks[int(self.rng.integers(len(asks)))]
+        if frames is words.SIZE:
+            return self._sized(case, kind.name, CANNOT_TELL, "absent")
+        return Question(self.worded(frames, kind.name), CANNOT_TELL, "absent")
+
+    def count(self, case: Case) -> Question:
+        """Ask for the number of findings, or of one of them."""
+        if self.rng.integers(2):
+            return Question(self.one_of(words.COUNT_ALL), NUMBERS[len(case.findings) + case.distractor], "count")
+        names = _names(case)
+        kinds = [kind.name for kind in CATALOGUE[case.image] if kind.name in COUNTED]
+        if not kinds:
+            return Question(self.one_of(words.COUNT_ALL), NUMBERS[len(case.findings) + case.distractor], "count")
+        name = self.pick([one for one in kinds if one in names and self.rng.integers(2)] or kinds)
+        text = self._worded(words.COUNT, name, "a ")
+        return Question(text, NUMBERS[int(name in names)], "count")
+
+    def which(self, case: Case) -> Question | None:
+        """Ask which of some findings is present; none of them in two of five."""
+        names = _names(case)
+        kinds = [kind.name for kind in CATALOGUE[case.image]]
+        absent = [str(name) for name in self.rng.permutation([name for name in kinds if name not in names])]
+        here = [name for name in kinds if name in names]
+        right = self.pick(here) if here and self.rng.random() > NONE_RIGHT else ""
+        count = int(self.rng.integers(2, 5))
+        listed = [*([right] if right else []), *absent][:count]
+        if len(listed) < 2:  # noqa: PLR2004 - a choice has two
+            return None
+        listed = [str(name) for name in self.rng.permutation(listed)]
+        values = {"list": ", ".join(listed), "list_or": f"{', '.join(listed[:-1])} or {listed[-1]}"}
+        answer = right or NONE_OF_THESE
+        return Question(self.one_of(words.WHICH).format(**values), f"{_capital(answer)}.", "which")
+
+    def normal(self, case: Case) -> Question:
+        """Ask whether the image is normal, or abnormal."""
+        is_normal = not case.findings and not case.distractor
+        frames, answer = (words.NORMAL, is_normal) if self.rng.integers(2) else (words.ABNORMAL, not is_normal)
+        return Question(self.one_of(frames), YES if answer else NO, "normal")
+
+    def open(self, case: Case) -> Question:
+        """Ask for all findings."""
+        names = [finding.name for finding in case.findings] + ([UNCLASSIFIED] if case.distractor else [])
+        return Question(self.one_of(words.OPEN), f"{_capital(', '.join(names) or 'no abnormality')}.", "open")
+
+    def image(self, case: Case) -> Question:
+        """Ask for the type of image or the part of the body."""
+        name, part = IMAGES[case.image]
+        chance = self.rng.integers(3)
+        if chance == 0:
+            return Question(self.one_of(words.KIND_OF_IMAGE), f"{_capital(name.split(' ', 1)[1])}.", "image")
+        if chance == 1:
+            return Question(self.one_of(words.BODY_PART), f"{_capital(part)}.", "image")
+        other = self.pick([case.image, *IMAGES])
+        frame = self.one_of(words.IS_IMAGE)
+        right = part == IMAGES[other][1] if "{part}" in frame else other == case.image
+        return Question(frame.format(a=IMAGES[other][0], part=IMAGES[other][1]), YES if right else NO, "image")
+
+    def unknown(self, case: Case) -> Question:
+        """Ask for what no image of the type shows."""
+        chance = self.rng.random()
+        if chance < 0.5:
+            return self.nonsense()
+        if chance < 0.7:
+            own = {kind.name for kind in CATALOGUE[case.image]}
+            own |= {alike for name in own for alike in words.ALIKE.get(name, ())}
+            others = sorted({kind.name for kinds in CATALOGUE.values() for kind in kinds} - own)
+            frames = words.PRESENT if self.rng.random() < 0.7 else words.SIDE
+            return Question(self.worded(frames, self.pick(others)), CANNOT_TELL, "unknown")
+        if chance < 0.85:
+            organ = self.one_of(words.ORGANS)
+            noun, article = self.noun(self.pick([kind.name for kind in CATALOGUE[case.image]]))
+            text = self.one_of(words.ABOUT_ORGAN).format(organ=organ, a=article + noun)
+            return Question(text, CANNOT_TELL, "unknown")
+        return Question(self.one_of(words.IRRELEVANT), CANNOT_TELL, "unknown")
+
+    def varied(self, question: Question) -> Question:
+        """Return the question with a preface or without its mark, in one of ten each."""
+        text, chance = question.text, self.rng.random()
+        if chance < VARIED:
+            text = f"{self.one_of(words.PREFACES)} {text[0].lower()}{text[1:]}"
+        elif chance < 2 * VARIED and not self.held_out:
+            text = text.rstrip("?")
+        return question._replace(text=text)
+
+    def _of(self, case: Case, fits: Callable[[Finding], bool]) -> Finding | None:
+        own = {kind.name for kind in CATALOGUE[case.image]}
+        found = [finding for finding in case.findings if finding.name in own and fits(finding)]
+        return found[int(self.rng.integers(len(found)))] if found else None
+
+
+#: Shares of questions about presence that name a side, that ask a chest without findings for a rare one, of those among
+#: random words, and of these with an unknown one; of choices without a right one; of each variation.
+SIDE_NAMED, RARE_ASKED, SCATTERED, UNKNOWN_AMONG_THEM, NONE_RIGHT, VARIED = 0.25, 0.15, 0.25, 0.3, 0.4, 0.1
+#: Findings that can be counted in a question.
+COUNTED = {"nodule", "rib fracture", "pacemaker", "tracheal tube", "infarct", "polyp", "ulcer"}
+_SHARES: tuple[tuple[Callable[[Asker, Case], Question | None], float], ...] = (
+    (Asker.present, 0.34),
+    (Asker.side, 0.14),
+    (Asker.place, 0.05),
+    (Asker.size, 0.03),
+    (Asker.absent, 0.12),
+    (Asker.count, 0.05),
+    (Asker.which, 0.06),
+    (Asker.normal, 0.05),
+    (Asker.open, 0.03),
+    (Asker.image, 0.03),
+    (Asker.unknown, 0.10),
+)
+
+
+def ask(case: Case, rng: Rng, *, held_out: bool = False) -> Question:
+    """Return a random question about *case*; *held_out*: in a wording that the training does not have."""
+    return Asker(rng, held_out).ask(case)
+
+
+def _names(case: Case) -> set[str]:
+    return {finding.name for finding in case.findings}
+
+
+def _is_plural(name: str, noun: str) -> bool:
+    return name in PLURAL or noun == "enlarged ventricles"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -77,6 +77,19 @@ def load(directory: Path) -> tuple[Any, PreTrainedTokenizerFast]:
     return model.eval(), PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
 
 
+def copy_weights(source: tuple[Any, PreTrainedTokenizerFast], target: tuple[Any, PreTrainedTokenizerFast]) -> None:
+    """Copy the weights of a model of this architecture; those of words by their text, because vocabularies differ."""
+    old, new = (tokenizer.get_vocab() for _, tokenizer in (source, target))
+    both = [(old[word], new[word]) for word in old.keys() & new.keys()]
+    rows, places = (torch.tensor(numbers) for numbers in zip(*both, strict=True))
+    theirs, ours = source[0].state_dict(), target[0].state_dict()
+    for name, weights in ours.items():
+        if weights.shape == theirs[name].shape and len(weights) != len(new):
+            weights.copy_(theirs[name])
+        else:
+            weights[places] = theirs[name][rows]
+
+
 def build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     """Build a tokenizer with one token for each word of *texts*; all other text is split into bytes."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())

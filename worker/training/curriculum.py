@@ -9,43 +9,37 @@ answer is "unclassified abnormality". Under its own name, without cases, a rare 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from worker.findings.labeller import present
-from worker.phantoms import grammar, questions
+from worker.phantoms import grammar
 from worker.phantoms.cases import CHEST_RARE, unclassified, with_names
 from worker.phantoms.draw.negatives import UPSIDE_DOWN
-from worker.prompting.diagnosis import Choice, Guidance, diagnosis_prompt
-from worker.prompting.question import question_prompt
-from worker.prompting.report import QuotedCase, report_prompt
+from worker.prompting.quoting import quotation
+from worker.prompting.report import QuotedCase, SpecialistDraft, report_prompt
 from worker.training.language import Example
-from worker.training.training_cases import NEGATIVE, RARE, Pool, case_of
+from worker.training.task_examples import TaskExamples, TaskMix
+from worker.training.vocabulary import SPECIALIST
+from worker.training.training_cases import MODALITY, NEGATIVE, RARE, Pool, case_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from worker.phantoms.cases import Case
     from worker.prompting import wording
+    from worker.prompting.quoting import Quotation
     from worker.training.reference_set import ReferenceSet
-
-#: Modality and body part of each family, for the prompt.
-MODALITY = {
-    "chest": ("DX", "CHEST"),
-    "ct": ("CT", "HEAD"),
-    "mr": ("MR", "HEAD"),
-    "retina": ("OP", "EYE"),
-    "skin": ("XC", "SKIN"),
-    "endoscopy": ("ES", "COLON"),
-    "pathology": ("SM", "COLON"),
-}
 
 #: Rare findings with and without a side: a sentence without a side cannot take the name of a finding with one.
 SIDED, UNSIDED = (tuple(kind.name for kind in CHEST_RARE if kind.sided == sided) for sided in (True, False))
 #: The other modality of the same body part.
 _HEADS = {"ct": "mr", "mr": "ct"}
+#: Reports whose labels and quotations are kept: all forms of a reference set.
+MAX_CACHED_REPORTS = 65_536
 #: Shares of one, two and three similar cases in a prompt.
 _CASE_COUNTS = (0.08, 0.08, 0.84)
 
@@ -54,10 +48,15 @@ _CASE_COUNTS = (0.08, 0.08, 0.84)
 class Mix:
     """Shares of the kinds of examples."""
 
-    #: Shares of all examples: negatives and images of a family other than the prompt's; questions; diagnoses.
+    #: Shares of all examples: images that do not show the prompt's family; questions; diagnoses.
     rejected: float = 0.08
-    question: float = 0.08
-    diagnosis: float = 0.08
+    question: float = 0.22
+    diagnosis: float = 0.18
+    #: Share of questions and diagnoses among rejected images.
+    rejected_tasks: float = 0.25
+    #: Share of reports of common cases with the draft of a specialist, and of wrong ones among these.
+    draft: float = 0.08
+    wrong_draft: float = 0.4
     #: Shares of reports: without cases, and with wrong cases; the others have similar cases.
     without_cases: float = 0.30
     wrong_cases: float = 0.19
@@ -78,16 +77,14 @@ class Mix:
     upside_down: float = 0.4
     #: Share of heads in the other modality among images of another family, if the prompt names a head.
     other_head: float = 0.7
-    #: Shares of diagnoses without labels of similar cases, and with wrong labels.
-    no_labels: float = 0.4
-    wrong_labels: float = 0.1
+    tasks: TaskMix = field(default_factory=TaskMix)
 
 
 class Curriculum:
     """Endless examples from a pool.
 
     *reference_sets* has one for each family of the pool's cases; *version* is that of the prompts' wording; *names*
-    draws the exchanged names of rare findings. Quoted text needs no hostile examples: a prompt holds none of it.
+    draws the exchanged names of rare findings.
     """
 
     def __init__(
@@ -104,6 +101,7 @@ class Curriculum:
         self._pool, self._reference_sets, self._mix, self._version = pool, reference_sets, mix, version
         self._names = names or exchanged_names
         self._rng = np.random.default_rng((seed, 3))
+        self._tasks = TaskExamples(reference_sets, self._rng, version, mix.tasks)
         self._by_family = {family: pool.of(family) for family in {sample.family for sample in pool.samples}}
         self._rare = [number for number in self._by_family["chest"] if pool.samples[number].rare]
         self._unlabelled = [number for number in self._by_family["chest"] if pool.samples[number].unlabelled]
@@ -127,9 +125,10 @@ class Curriculum:
         if chance < mix.rejected:
             return self._rejected(family)
         if chance < mix.rejected + mix.question:
-            return self._question(self._any(family))
+            return self._tasks.question(self._pool.samples[self._any(family)])
         if chance < mix.rejected + mix.question + mix.diagnosis:
-            return self._diagnosis(self._any(family))
+            number = self._any(family)
+            return self._tasks.diagnosis(number, self._pool.samples[number])
         return self._report(family)
 
     def _any(self, family: str) -> int:
@@ -141,6 +140,8 @@ class Curriculum:
             return self._with_wrong_cases(family)
         if chance < mix.wrong_cases + mix.without_cases:
             return self._as_quoted(self._any(family), [])
+        if chance < mix.wrong_cases + mix.without_cases + mix.draft:
+            return self._with_draft(family)
         return self._with_similar_cases(family)
 
     def _with_similar_cases(self, family: str) -> Example:
@@ -168,24 +169,41 @@ class Curriculum:
         cases = self._reference_sets[family].quote_wrong(number, self._rng, rare=rare, disguised=disguised)
         return self._as_quoted(number, cases)
 
+    def _with_draft(self, family: str) -> Example:
+        """Return a report with a specialist's draft, right or that of another case, beside similar cases or none."""
+        mix, reference_set = self._mix, self._reference_sets[family]
+        number = next(n for n in iter(lambda: self._any(family), None) if not self._pool.samples[n].unlabelled)
+        other = self._any(family) if self._rng.random() < mix.wrong_draft else number
+        draft = SpecialistDraft(SPECIALIST, grammar.write(case_of(self._pool.samples[other]), self._rng))
+        cases = reference_set.quote_nearest(number) if self._rng.integers(2) else []
+        return self._written(number, case_of(self._pool.samples[number]), cases, draft)
+
     def _as_quoted(self, number: int, cases: Sequence[QuotedCase]) -> Example:
         """Return a sample's report; with *cases* in the prompt, it names a rare finding only if one of them has it."""
         case = case_of(self._pool.samples[number])
         return self._written(number, _as_named(case, cases) if cases else case, cases)
 
-    def _written(self, number: int, case: Case, cases: Sequence[QuotedCase]) -> Example:
+    def _written(
+        self, number: int, case: Case, cases: Sequence[QuotedCase], draft: SpecialistDraft | None = None
+    ) -> Example:
         sample = self._pool.samples[number]
-        return Example(sample.rows, self._prompt(sample.family, cases), grammar.write(case, self._rng))
+        return Example(sample.rows, self._prompt(sample.family, cases, draft), grammar.write(case, self._rng))
 
-    def _prompt(self, family: str, cases: Sequence[QuotedCase]) -> str:
+    def _prompt(self, family: str, cases: Sequence[QuotedCase], draft: SpecialistDraft | None = None) -> str:
         modality, part = MODALITY[family]
         named = "" if self._rng.random() < self._mix.no_body_part else part
-        return report_prompt(modality, named, cases, version=self._version)
+        return report_prompt(modality, named, cases, draft=draft, version=self._version, quote=_quotation)
 
     def _rejected(self, family: str) -> Example:
-        """Answer "not diagnostic" for a negative or an image of another family, half of the time with random cases."""
+        """Answer "not diagnostic" for a negative or an image of another family, half of the time with random cases.
+
+        Some are asked a question, or given a choice, about a case of *family*.
+        """
         sample = self._pool.samples[self._not_of(family)]
         reference_set = self._reference_sets[family]
+        if self._rng.random() < self._mix.rejected_tasks:
+            case = case_of(self._pool.samples[self._any(family)])
+            return self._tasks.unanswerable(sample, family, case)
         cases = reference_set.quote_random(self._rng) if self._rng.integers(2) else []
         return Example(sample.rows, self._prompt(family, cases), grammar.NOT_DIAGNOSTIC)
 
@@ -199,21 +217,6 @@ class Curriculum:
             return self._any(_HEADS[family])
         return self._any(str(self._rng.choice([other for other in self._by_family if other not in {family, NEGATIVE}])))
 
-    def _question(self, number: int) -> Example:
-        sample = self._pool.samples[number]
-        asked, answer = questions.ask(case_of(sample), self._rng)
-        return Example(sample.rows, question_prompt(MODALITY[sample.family][0], asked), answer)
-
-    def _diagnosis(self, number: int) -> Example:
-        sample = self._pool.samples[number]
-        reference_set = self._reference_sets[sample.family]
-        options, answer = questions.choose(case_of(sample), self._rng)
-        chance, mix = self._rng.random(), self._mix
-        with_labels = chance > mix.no_labels
-        labels = reference_set.labels(number, self._rng, wrong=chance > 1 - mix.wrong_labels) if with_labels else []
-        prompt = diagnosis_prompt(*MODALITY[sample.family], Choice(options), Guidance(labels), version=self._version)
-        return Example(sample.rows, prompt, answer)
-
 
 def exchanged_names(rng: np.random.Generator) -> dict[str, str]:
     """Return a random name for each rare finding, possibly its own, so that the image does not determine it."""
@@ -223,5 +226,16 @@ def exchanged_names(rng: np.random.Generator) -> dict[str, str]:
 
 def _as_named(case: Case, quoted: Sequence[QuotedCase]) -> Case:
     """Return the case with rare findings unclassified unless a quoted report affirms them."""
-    affirmed = {label.finding for one in quoted for label in present(one.report)}
+    affirmed = set().union(*(_affirmed(one.report) for one in quoted))
     return unclassified(case, set(RARE) - affirmed)
+
+
+# Each reference report is quoted some twenty times; reading one takes four milliseconds.
+@lru_cache(maxsize=MAX_CACHED_REPORTS)
+def _affirmed(report: str) -> frozenset[str]:
+    return frozenset(label.finding for label in present(report))
+
+
+@lru_cache(maxsize=MAX_CACHED_REPORTS)
+def _quotation(report: str) -> Quotation:
+    return quotation(report)

@@ -51,6 +51,13 @@ class DemoModel:
         model.set_attn_implementation("eager")
         return cls(model, tokenizer, Encoder(tokenizer), version)
 
+    @classmethod
+    def continued(cls, start: Path, texts: Iterable[str], *, seed: int, version: Version) -> DemoModel:
+        """Return a model with the weights of the checkpoint *start*; words that it has not have random ones."""
+        model = cls.fresh(texts, seed=seed, version=version)
+        architecture.copy_weights(architecture.load(start), (model.model, model.tokenizer))
+        return model
+
     def untrained(self, *, seed: int) -> DemoModel:
         """Return a model of the same architecture and vocabulary with random weights."""
         torch.manual_seed(seed)
@@ -73,10 +80,12 @@ class DemoModel:
         """Yield, batch by batch, the input of the projector and the patch tokens for worker.retrieval.features."""
         return vision.tower_tokens(self.model, images)
 
-    def train_language(self, cached: ImageTokens, draw: DrawExamples, *, steps: int, on_step: OnStep) -> None:
-        """Train projector and language model on *cached* tower tokens."""
+    def train_language(
+        self, cached: ImageTokens, draw: DrawExamples, *, steps: int, rate: float = 1.0, on_step: OnStep
+    ) -> None:
+        """Train projector and language model on *cached* tower tokens; *rate* is a factor of the learning rates."""
         language.train_language(
-            self.model, cached, draw, self.encoder, steps=steps, batch=LANGUAGE_BATCH, on_step=on_step
+            self.model, cached, draw, self.encoder, steps=steps, batch=LANGUAGE_BATCH, rate=rate, on_step=on_step
         )
 
     def generate(self, cached: ImageTokens, examples: Sequence[Example]) -> list[str]:

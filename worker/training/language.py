@@ -39,6 +39,18 @@ class Example:
     answer: str
 
 
+@dataclass(frozen=True, slots=True)
+class EncodedExample:
+    """Ids of a prompt and of its answer, and the rows of its images."""
+
+    images: Sequence[int]
+    prompt: list[int]
+    answer: list[int]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.answer)
+
+
 class Encoder:
     """Encode prompts and answers as token ids, with the chat template that the worker uses."""
 
@@ -57,6 +69,11 @@ class Encoder:
         """Return the ids of an answer and the stop token."""
         return [*self._ids(text), self.stop_id]
 
+    def example(self, example: Example) -> EncodedExample:
+        """Return the ids of an example."""
+        prompt = self.prompt(example.question, len(example.images))
+        return EncodedExample(example.images, prompt, self.answer(example.answer))
+
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
@@ -70,55 +87,54 @@ def train_language(
     *,
     steps: int,
     batch: int,
+    rate: float,
     on_step: Callable[[int, float], None],
 ) -> None:
-    """Train projector and language model on the examples of *draw*.
+    """Train projector and language model on the examples of *draw*; *rate* is a factor of the learning rates.
 
     *cached* are the tower's tokens [images, tokens, width]; *on_step* is called with each step and its loss.
     """
     hidden = [model.model.multi_modal_projector, model.model.language_model]
-    schedule = Schedule(hidden, [model.lm_head], steps=steps)
+    schedule = Schedule(hidden, [model.lm_head], steps=steps, rate=rate)
     for step, examples in enumerate(islice(_batches(draw, encoder, batch), steps)):
         with torch.autocast("cpu", torch.bfloat16):
-            loss = _loss(model, cached, examples, encoder)
+            loss = _loss(model, cached, examples, encoder.image_id)
         schedule.step(loss)
         on_step(step, loss.item())
 
 
-def _batches(draw: DrawExamples, encoder: Encoder, size: int) -> Iterator[list[Example]]:
+def _batches(draw: DrawExamples, encoder: Encoder, size: int) -> Iterator[list[EncodedExample]]:
     """Yield batches of examples of similar length, which need a quarter less padding than the drawn order."""
     order = random.Random(0)  # noqa: S311 - not for security
     while True:
-        examples = [example for _ in range(SORTED_BATCHES) for example in draw(size)]
-        examples.sort(key=lambda e: len(encoder.prompt(e.question, len(e.images))) + len(encoder.answer(e.answer)))
+        examples = [encoder.example(example) for _ in range(SORTED_BATCHES) for example in draw(size)]
+        examples.sort(key=len)
         batches = [examples[start : start + size] for start in range(0, len(examples), size)]
         order.shuffle(batches)
         yield from batches
 
 
-def _loss(model: Any, cached: torch.Tensor, examples: list[Example], encoder: Encoder) -> torch.Tensor:
-    ids, targets = _padded(examples, encoder)
+def _loss(model: Any, cached: torch.Tensor, examples: list[EncodedExample], image_id: int) -> torch.Tensor:
+    ids, targets = _padded(examples)
     embeddings = model.get_input_embeddings()(ids)
     rows = torch.tensor([row for example in examples for row in example.images])
     features = model.model.multi_modal_projector(cached[rows].float()).reshape(-1, embeddings.shape[-1])
-    embeddings = embeddings.masked_scatter((ids == encoder.image_id)[..., None], features.to(embeddings.dtype))
+    embeddings = embeddings.masked_scatter((ids == image_id)[..., None], features.to(embeddings.dtype))
     # Padded on the right: under the causal mask no token attends to the padding, so none is passed.
     states = model.model.language_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
     wanted = targets != IGNORED
     return functional.cross_entropy(model.lm_head(states[wanted]).float(), targets[wanted])
 
 
-def _padded(examples: list[Example], encoder: Encoder) -> tuple[torch.Tensor, torch.Tensor]:
+def _padded(examples: list[EncodedExample]) -> tuple[torch.Tensor, torch.Tensor]:
     """Return ids [n, longest] and, for each position, the answer's next token or IGNORED."""
-    prompts = [encoder.prompt(example.question, len(example.images)) for example in examples]
-    answers = [encoder.answer(example.answer) for example in examples]
-    longest = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)) - 1
+    longest = max(map(len, examples)) - 1
     ids = torch.zeros(len(examples), longest, dtype=torch.long)
     targets = torch.full((len(examples), longest), IGNORED, dtype=torch.long)
-    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        sequence = [*prompt, *answer]
+    for row, example in enumerate(examples):
+        sequence = [*example.prompt, *example.answer]
         ids[row, : len(sequence) - 1] = torch.tensor(sequence[:-1])
-        targets[row, len(prompt) - 1 : len(sequence) - 1] = torch.tensor(answer)
+        targets[row, len(example.prompt) - 1 : len(sequence) - 1] = torch.tensor(example.answer)
     return ids, targets
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from worker.phantoms import grammar, questions
+from worker.phantoms import archive_reports, choices, grammar
 from worker.phantoms.cases import with_names
 from worker.prompting.report import QuotedCase
 from worker.retrieval.features import min_similarity
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Cases in a prompt.
 NEIGHBOURS = 3
+#: Share of the quoted reports of a training in the form that the grammar writes.
+AS_WRITTEN = 0.5
 NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
@@ -34,6 +36,8 @@ class ReferenceSet:
     cases: list[Case]
     vectors: npt.NDArray[np.float32]
     queries: dict[int, npt.NDArray[np.float32]]
+    #: Draws the form of each quoted report, as in an archive; None for reports as the grammar writes them.
+    forms: np.random.Generator | None = None
     rare_rows: npt.NDArray[np.int64] = field(init=False)
     #: Similarity below which a worker quotes no case.
     min_similarity: float = field(init=False)
@@ -42,10 +46,10 @@ class ReferenceSet:
         self.rare_rows = np.array([row for row, case in enumerate(self.cases) if rare_findings(case)], np.int64)
         self.min_similarity = min_similarity(self.vectors, np.arange(len(self.cases)))
 
-    def nearest(self, sample: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    def nearest(self, sample: int, count: int = NEIGHBOURS) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """Return the rows of the nearest cases, best first, and their similarities."""
         similarities = self.vectors @ self.queries[sample]
-        rows = np.argsort(-similarities)[:NEIGHBOURS]
+        rows = np.argsort(-similarities)[:count]
         return rows, similarities[rows]
 
     def similar(self, cases: Sequence[QuotedCase]) -> list[QuotedCase]:
@@ -81,17 +85,24 @@ class ReferenceSet:
         rows = rng.choice(len(self.cases), NEIGHBOURS)
         return self.quote(rows, np.sort(rng.uniform(0, 1, NEIGHBOURS))[::-1])
 
-    def labels(self, sample: int, rng: np.random.Generator, *, wrong: bool) -> list[str]:
-        """Return the diagnoses of the nearest cases; if *wrong*, of random ones."""
-        rows = rng.choice(len(self.cases), NEIGHBOURS) if wrong else self.nearest(sample)[0]
-        return [questions.label(self.cases[row]) for row in rows]
+    def labels(self, sample: int, count: int, rng: np.random.Generator) -> list[str]:
+        """Return a diagnosis of each of the nearest cases, the most similar first."""
+        rows, _ = self.nearest(sample, count)
+        return [str(rng.choice(choices.diagnoses(self.cases[row]))) for row in rows]
 
     def quote(
         self, rows: npt.NDArray[np.int64], similarities: npt.NDArray[np.floating], names: Mapping[str, str] = NO_NAMES
     ) -> list[QuotedCase]:
         """Return cases as the prompt quotes them; the style of a report depends on its row."""
-        reports = [grammar.report(with_names(self.cases[row], names), int(row) % grammar.STYLES) for row in rows]
+        reports = [self._report(int(row), names) for row in rows]
         return [QuotedCase(report, float(s)) for report, s in zip(reports, similarities, strict=True)]
+
+    def _report(self, row: int, names: Mapping[str, str]) -> str:
+        report = grammar.report(with_names(self.cases[row], names), row % grammar.STYLES)
+        if self.forms is None or self.forms.random() < AS_WRITTEN:
+            return report
+        form = int(self.forms.integers(1, archive_reports.FORMS))
+        return archive_reports.archived(report, form, np.random.default_rng((row, form)))
 
 
 def reference_sets(

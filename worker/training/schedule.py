@@ -27,16 +27,18 @@ class Schedule:
     """Muon for the matrices of *hidden* and AdamW for all other parameters, over *steps* steps.
 
     On the same images the tower's loss after 300 steps was 0.14 with Muon and 0.24 with AdamW alone, at a quarter
-    more time per step. The outputs of *heads* are not hidden states: AdamW updates their matrices.
+    more time per step. *rate* is a factor of the learning rates. The outputs of *heads* are not hidden states: AdamW updates their matrices.
     """
 
-    def __init__(self, hidden: Sequence[nn.Module], heads: Sequence[nn.Module], *, steps: int) -> None:
+    def __init__(
+        self, hidden: Sequence[nn.Module], heads: Sequence[nn.Module], *, steps: int, rate: float = 1.0
+    ) -> None:
         matrices, others = _split(hidden)
         others += [parameter for head in heads for parameter in head.parameters()]
         self._parameters = [*matrices, *others]
         self._optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.Muon(matrices, lr=MATRIX_RATE, weight_decay=WEIGHT_DECAY),
-            torch.optim.AdamW(others, lr=RATE, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY, fused=True),
+            torch.optim.Muon(matrices, lr=rate * MATRIX_RATE, weight_decay=WEIGHT_DECAY),
+            torch.optim.AdamW(others, lr=rate * RATE, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY, fused=True),
         ]
         warm_up = min(WARM_UP_STEPS, steps // 4 + 1)
         self._schedules = [

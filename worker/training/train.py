@@ -13,15 +13,11 @@ import typer
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from worker.model.checkpoint.record import write_record
-from worker.phantoms import grammar, questions
 from worker.phantoms.cases import CATALOGUE, UNCLASSIFIED
 from worker.phantoms.phantoms import CAREFUL, TRAINING, Variation
-from worker.prompting.diagnosis import Choice, Guidance, diagnosis_prompt
-from worker.prompting.question import question_prompt
-from worker.prompting.report import QuotedCase, report_prompt
 from worker.retrieval.features import FeatureStats
-from worker.training import curves
-from worker.training.curriculum import MODALITY, Curriculum, Mix
+from worker.training import curves, vocabulary
+from worker.training.curriculum import Curriculum, Mix
 from worker.training.demo_model import DemoModel, ImageTokens
 from worker.training.reference_set import ReferenceSet, reference_sets
 from worker.training.training_cases import (
@@ -52,8 +48,6 @@ VISION_SHARES = {"ct": 11 / 48, "mr": 11 / 48, NEGATIVE: 4 / 48}
 HARD = ("nodule", "atelectasis", "rib fracture", "central venous line", "pneumothorax")
 #: Wording of the prompts of a new checkpoint, and stored with it.
 PROMPT_VERSION: wording.Version = "2"
-#: Cases of a prompt whose words enter the vocabulary.
-QUOTED = [QuotedCase("Normal.", 0.5)] * 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +58,9 @@ class Scale:
     others: int = 1_800
     references: int = 3_000
     vision_steps: int = 4_800
-    language_steps: int = 2_300
+    language_steps: int = 2_800
+    #: Factor of the learning rates of the language model.
+    language_rate: float = 1.0
     #: Share of chests in each stage.
     vision_chests: float = 0.52
     language_chests: float = 0.46
@@ -74,6 +70,8 @@ class Scale:
 
 
 FULL = Scale()
+#: Continue an earlier checkpoint: its tower is kept, its language model is trained on new examples.
+CONTINUED = Scale(chests=12_000, others=1_000, references=2_000, language_steps=1_400, language_rate=0.5)
 #: Check that training works: learns to read chests of little variation, and the other families only a little.
 SMOKE = Scale(
     chests=4_000,
@@ -89,31 +87,37 @@ SMOKE = Scale(
 )
 
 
-def train(out: Path, *, seed: int = 0, scale: Scale = FULL, tower: Path | None = None) -> dict[str, float]:
+def train(
+    out: Path, *, seed: int = 0, scale: Scale = FULL, tower: Path | None = None, start: Path | None = None
+) -> dict[str, float]:
     """Train a checkpoint into *out*; returns the seconds of each stage.
 
-    The weights after the vision stage are written to *tower*; if that file exists, they are read from it instead.
+    The weights after the vision stage are written to *tower*; if that file exists, they are read from it instead. With
+    *start*, an earlier checkpoint, its tower is kept and its language model is trained further.
     """
     clock = _Clock()
     pool = make_pool(_shares(scale), seed=seed, variation=scale.variation)
     references = make_pool(reference_shares(scale.references), seed=seed + 1_000_003, variation=scale.variation)
     clock.lap("images")
-    model = DemoModel.fresh(_all_texts(pool), seed=seed, version=PROMPT_VERSION)
-    losses = {}
-    if tower and tower.exists():
-        model.load_weights(tower)
+    words, losses = vocabulary.texts(PROMPT_VERSION), {}
+    if start:
+        model = DemoModel.continued(start, words, seed=seed, version=PROMPT_VERSION)
     else:
-        losses["vision"] = _train_vision(model, pool, scale, seed=seed)
-        if tower:
-            model.save_weights(tower)
+        model = DemoModel.fresh(words, seed=seed, version=PROMPT_VERSION)
+        vision = _vision_stage(model, pool, scale, seed=seed, tower=tower)
+        losses |= {"vision": vision} if vision else {}
     clock.lap("vision")
     cached, sets = _encode(model, pool, references)
+    for reference_set in sets.values():
+        reference_set.forms = np.random.default_rng((seed, 4))
     clock.lap("tokens and reference sets")
     with _Losses("language", scale.language_steps) as language:
         examples = Curriculum(
             pool, sets, seed=seed, chest_share=scale.language_chests, mix=scale.mix, version=PROMPT_VERSION
         )
-        model.train_language(cached, examples.batch, steps=scale.language_steps, on_step=language)
+        model.train_language(
+            cached, examples.batch, steps=scale.language_steps, rate=scale.language_rate, on_step=language
+        )
     losses["language"] = language.values
     clock.lap("language")
     model.save(out)
@@ -123,6 +127,16 @@ def train(out: Path, *, seed: int = 0, scale: Scale = FULL, tower: Path | None =
     record |= {"seconds": clock.seconds}
     write_record(out, record)
     return clock.seconds
+
+
+def _vision_stage(model: DemoModel, pool: Pool, scale: Scale, *, seed: int, tower: Path | None) -> list[float]:
+    if tower and tower.exists():
+        model.load_weights(tower)
+        return []
+    losses = _train_vision(model, pool, scale, seed=seed)
+    if tower:
+        model.save_weights(tower)
+    return losses
 
 
 def _train_vision(model: DemoModel, pool: Pool, scale: Scale, *, seed: int) -> list[float]:
@@ -143,30 +157,6 @@ def reference_shares(chests: int) -> list[Share]:
     """Return the shares of a reference set: one chest in five with a rare finding, a twelfth of each other family."""
     others = [Share(family, max(chests // 12, 40), mixed=True) for family in CATALOGUE if family != "chest"]
     return [Share("chest", chests, rare=0.04, distractor=0.02), *others]
-
-
-def _all_texts(pool: Pool) -> list[str]:
-    """Return the texts of the vocabulary: reports in every style, questions, diagnoses and prompts."""
-    rng = np.random.default_rng(0)
-    texts = {grammar.NOT_DIAGNOSTIC, "system\nAnswer the questions.", "user\n", "assistant\n", "possible probable"}
-    for sample in pool.samples:
-        if sample.case is None:
-            continue
-        modality, part = MODALITY[sample.family]
-        texts.update(grammar.report(sample.case, style) for style in range(grammar.STYLES))
-        texts.update(report_prompt(modality, p, QUOTED, version=PROMPT_VERSION) for p in (part, ""))
-        asked, answer = questions.ask(sample.case, rng)
-        options, right = questions.choose(sample.case, rng)
-        texts.update(
-            (
-                question_prompt(modality, asked),
-                answer,
-                diagnosis_prompt(modality, part, Choice(options), Guidance([right]), version=PROMPT_VERSION),
-                right,
-            )
-        )
-        texts.add(right.capitalize())
-    return sorted(texts)
 
 
 def _vision_samples(pool: Pool, chest_share: float) -> VisionSamples:
@@ -280,10 +270,14 @@ def main(
     tower: Annotated[
         Path | None, typer.Option(help="File of the weights after the vision stage; read if it exists.")
     ] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Earlier checkpoint: keep its tower, train its language model further.")
+    ] = None,
     smoke: Annotated[bool, typer.Option(help="Train for a few minutes instead of half an hour.")] = False,
 ) -> None:
     """Train the demo checkpoint."""
-    print(train(out, seed=seed, scale=SMOKE if smoke else FULL, tower=tower))  # noqa: T201
+    scale = SMOKE if smoke else CONTINUED if start else FULL
+    print(train(out, seed=seed, scale=scale, tower=tower, start=start))  # noqa: T201
 
 
 if __name__ == "__main__":

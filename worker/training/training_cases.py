@@ -36,6 +36,16 @@ LABELS = (
 KIND_OF_LABEL = np.array([KINDS.index(name) for name, _, _ in LABELS])
 RARE = tuple(kind.name for kind in CHEST_RARE)
 FAMILIES = (*CATALOGUE, NEGATIVE)
+#: Modality and body part of each family, for the prompt.
+MODALITY = {
+    "chest": ("DX", "CHEST"),
+    "ct": ("CT", "HEAD"),
+    "mr": ("MR", "HEAD"),
+    "retina": ("OP", "EYE"),
+    "skin": ("XC", "SKIN"),
+    "endoscopy": ("ES", "COLON"),
+    "pathology": ("SM", "COLON"),
+}
 #: Covered share from which a patch shows a finding.
 MIN_COVERED = 0.04
 #: Share of chests with each rare finding, and with a distractor.

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from worker.findings.labeller import present
-from worker.phantoms import grammar, questions
-from worker.phantoms.cases import CATALOGUE, CHEST_RARE, UNCLASSIFIED, Case, Finding, draw_case
+from worker.phantoms import grammar
+from worker.phantoms.cases import CATALOGUE, CHEST_RARE, UNCLASSIFIED, Case, draw_case
 
 
 def expected(case: Case) -> set[tuple[str, str, str]]:
@@ -32,41 +32,3 @@ def test_styles_differ_in_words_and_order() -> None:
     case = draw_case(np.random.default_rng(1), "chest")
 
     assert len({grammar.report(case, style) for style in range(grammar.STYLES)}) == grammar.STYLES
-
-
-@pytest.mark.parametrize("image", CATALOGUE)
-def test_exactly_one_of_the_options_is_correct(image: str) -> None:
-    rng = np.random.default_rng(2)
-    for _ in range(40):
-        case = draw_case(rng, image)
-
-        options, answer = questions.choose(case, rng)
-
-        names = {finding.name for finding in case.findings} or {questions.NORMAL}
-        assert set(options) & names == {answer}
-        assert len(set(options)) == len(options)
-
-
-@pytest.mark.parametrize(
-    ("case", "correct"),
-    [
-        (Case("chest", 1, (Finding("free air"),)), "free air"),
-        (Case("chest", 1, distractor=True), UNCLASSIFIED),
-        (Case("chest", 1), questions.NORMAL),
-    ],
-)
-def test_an_unclassified_case_is_not_labelled_normal(case: Case, correct: str) -> None:
-    options, answer = questions.choose(case, np.random.default_rng(4))
-
-    assert answer == correct == questions.label(case)
-    assert answer in options
-
-
-def test_questions_are_answered_from_the_findings() -> None:
-    rng = np.random.default_rng(3)
-    for _ in range(100):
-        case = draw_case(rng, "chest")
-        asked, answer = questions.ask(case, rng)
-        names = {finding.name for finding in case.findings}
-        if asked.startswith("Is there "):
-            assert answer == ("Yes." if asked.removeprefix("Is there ").rstrip("?") in names else "No.")

@@ -56,6 +56,8 @@ def curriculum(name: str, *, matching: float = SIMILAR, names: Any = None, **mix
 #: Only reports, with similar cases unless a test says otherwise.
 MIX = {
     "rejected": 0.0,
+    "rejected_tasks": 0.0,
+    "draft": 0.0,
     "distractor": 0.0,
     "question": 0.0,
     "diagnosis": 0.0,
