@@ -10,7 +10,11 @@ from worker.prompting.plain_text import FENCE, as_label
 from worker.prompting.quoting import quotation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from worker.prompting.quoting import Quotation
+
+    Quote = Callable[[str], Quotation]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +40,28 @@ def report_prompt(
     *,
     draft: SpecialistDraft | None = None,
     version: wording.Version,
+    quote: Quote = quotation,
 ) -> str:
-    """Return the prompt for a report; *cases* best first. Of their reports, and of *draft*, statements are quoted."""
+    """Return the prompt for a report; *cases* best first. Of their reports, and of *draft*, statements are quoted.
+
+    *quote* is `quotation`, or the same with a cache.
+    """
     image = wording.image_name(modality, body_part)
     chest = image == "chest x-ray"
     task = wording.CHEST_XRAY_REPORT if chest else wording.OTHER_REPORT.format(image=image)
     form = wording.QUOTATIONS[version]
-    return f"{wording.ASSISTANT} {wording.REPORT} {task}{_draft(draft, form)}{_quotations(cases, form)}"
+    return f"{wording.ASSISTANT} {wording.REPORT} {task}{_draft(draft, form, quote)}{_quotations(cases, form, quote)}"
 
 
-def _draft(draft: SpecialistDraft | None, form: wording.Quotations) -> str:
-    quoted = quotation(draft.text).text if draft else ""
+def _draft(draft: SpecialistDraft | None, form: wording.Quotations, quote: Quote) -> str:
+    quoted = quote(draft.text).text if draft else ""
     if draft is None or not quoted:
         return ""
     return form.draft.format(source=as_label(draft.source).translate(FENCE) or "unknown", text=quoted)
 
 
-def _quotations(cases: Sequence[QuotedCase], form: wording.Quotations) -> str:
+def _quotations(cases: Sequence[QuotedCase], form: wording.Quotations, quote: Quote) -> str:
     # Here, so that no text of a case enters a prompt in another way.
-    quoted = [(text, case.similarity) for case in cases if (text := quotation(case.report).text)]
+    quoted = [(text, case.similarity) for case in cases if (text := quote(case.report).text)]
     lines = (form.case.format(number=n, similarity=s, text=text) for n, (text, s) in enumerate(quoted, start=1))
     return form.before + form.between.join(lines) + form.after if quoted else ""
