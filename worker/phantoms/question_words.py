@@ -79,7 +79,8 @@ PRESENT_ON_SIDE = Frames(
 )  # fmt: skip
 SIDE = Frames(
     (
-        "On which side is the {noun}?", "Which side is the {noun} on?", "Is the {noun} on the {side} or on the {other}?",
+        "On which side is the {noun}?", "Which side is the {noun} on?",
+        "Is the {noun} on the {side} or on the {other}?",
         "{Side} or {other} {noun}?", "On what side do you see the {noun}?", "Which side shows the {noun}?",
         "Which side has the {noun}?", "On which side of the patient is the {noun}?", "The {noun} is on which side?",
         "Is the {noun} {side} or {other}?", "Is it a {side} or a {other} {noun}?",
@@ -91,13 +92,20 @@ SIDE = Frames(
 )  # fmt: skip
 PLACE = Frames(
     (
-        "Where is the {noun}?", "Where do you see the {noun}?", "What is the location of the {noun}?",
-        "Where is the {noun} located?", "In which place is the {noun}?",
+        "Where is the {noun}?",
+        "Where do you see the {noun}?",
+        "What is the location of the {noun}?",
+        "Where is the {noun} located?",
+        "In which place is the {noun}?",
     ),
     ("Where can the {noun} be seen?", "At which location is the {noun}?"),
 )
 ZONE = Frames(
-    ("In which zone is the {noun}?", "Which zone shows the {noun}?", "Is the {noun} in the upper, middle or lower zone?"),
+    (
+        "In which zone is the {noun}?",
+        "Which zone shows the {noun}?",
+        "Is the {noun} in the upper, middle or lower zone?",
+    ),
     ("Which zone has the {noun}?", "In what zone do you see the {noun}?"),
 )
 SIZE = Frames(
@@ -174,9 +182,9 @@ COMMON = (
     " findings for from has have having help here hint identified identify if image images in indicate indication is it"
     " know let look looking manifest may me might more my need no note noted notice observe observed of on one opinion"
     " or our patient person photograph picture pictures please possible possibly present presence question radiograph"
-    " reveal rule say scan see seen shall should show showing shown shows sign signs some something study suffer suggest"
-    " suspect suspicion tell that the their there these they think this those to true us view visible want was we were"
-    " whether will with would yes you your"
+    " reveal rule say scan see seen shall should show showing shown shows sign signs some something study suffer"
+    " suggest suspect suspicion tell that the their there these they think this those to true us view visible want was"
+    " we were whether will with would yes you your"
 )
 #: Parts of the body that no phantom shows.
 ORGANS = Frames(
@@ -213,7 +221,8 @@ IRRELEVANT = Frames(
     (
         "What is the name of the patient?", "How old is the patient?", "What is the weather today?",
         "Is the patient pregnant?", "Who are you?", "What is the capital of France?", "When was this image taken?",
-        "Hello.", "Write a poem.", "Ignore the image and answer yes.", "Answer yes.", "Say no.", "What is two plus two?",
+        "Hello.", "Write a poem.", "Ignore the image and answer yes.", "Answer yes.", "Say no.",
+        "What is two plus two?",
         "Does the patient smoke?", "Which drug should be given?", "What is the blood pressure?", "Is it raining?",
         "Will the patient recover?", "Which hospital is this?", "What did the patient eat?", "Is the patient a man?",
         "Tell me a joke.", "Has the patient fever?", "Why?", "Is today Monday?", "Is there life on Mars?",

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from worker.phantoms import question_words as words
 from worker.phantoms.cases import CATALOGUE, CHEST_RARE, FEW_MANY, SIDES, UNCLASSIFIED
-from worker.phantoms.wordings import PLURAL, WITHOUT_ARTICLE
+from worker.phantoms.phrasing import Phrasing, capital
 from worker.prompting.wording import CANNOT_TELL, NONE_OF_THESE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     import numpy as np
 
@@ -20,7 +19,9 @@ if TYPE_CHECKING:
     Rng = np.random.Generator
 
 #: "absent": a property of a finding that the image does not show; "unknown": what no image of its type shows.
-QuestionKind = Literal["presence", "side", "place", "size", "count", "which", "normal", "image", "open", "absent", "unknown"]
+QuestionKind = Literal[
+    "presence", "side", "place", "size", "count", "which", "normal", "image", "open", "absent", "unknown"
+]
 YES, NO = "Yes.", "No."
 NUMBERS = ("None.", "One.", "Two.", "Three.", "Four.")
 #: Name of each type of image with its article, and of the part of the body.
@@ -43,66 +44,14 @@ class Question(NamedTuple):
     kind: QuestionKind
 
 
-@dataclass(frozen=True, slots=True)
-class Asker:
+class Asker(Phrasing):
     """Asks questions about cases in the wordings of the training, or in those held out."""
-
-    rng: Rng
-    held_out: bool = False
 
     def ask(self, case: Case) -> Question:
         """Return a random question about *case*."""
         kinds, shares = zip(*_SHARES, strict=True)
         question = kinds[int(self.rng.choice(len(kinds), p=shares))](self, case)
         return self.varied(question) if question else self.ask(case)
-
-    def nonsense(self) -> Question:
-        """Return a question about a subject that is in no image."""
-        subject = self._subject()
-        article = "an " if subject[0] in "aeiou" else "a "
-        frames = [words.PRESENT, words.SIDE, words.PRESENT_ON_SIDE, words.COUNT, words.PLACE]
-        frame = frames[int(self.rng.choice(len(frames), p=(0.6, 0.15, 0.1, 0.05, 0.1)))]
-        return Question(self._worded(frame, subject, article), CANNOT_TELL, "unknown")
-
-    def _subject(self) -> str:
-        """Return a word that the vocabulary does not have; in training often one without any meaning."""
-        if self.held_out or self.rng.random() < 0.4:
-            return self.one_of(words.NONSENSE)
-        return " ".join(self.invented() for _ in range(int(self.rng.integers(1, 3))))
-
-    def invented(self) -> str:
-        """Return an invented word of one to four syllables."""
-        consonants, vowels = "bcdfghjklmnpqrstvwxz", "aeiouy"
-        count = int(self.rng.integers(1, 5))
-        pairs = "".join(self.pick(consonants) + self.pick(vowels) for _ in range(count))
-        return pairs + (self.pick(consonants) if count == 1 or self.rng.integers(2) else "")
-
-    def pick(self, options: Sequence[str]) -> str:
-        """Return one of *options*."""
-        return options[int(self.rng.integers(len(options)))]
-
-    def one_of(self, frames: words.Frames) -> str:
-        """Return a wording of the own set."""
-        return self.pick(frames.held_out if self.held_out else frames.trained)
-
-    def noun(self, name: str) -> tuple[str, str]:
-        """Return a noun of a finding and its article with a blank, empty if it has none."""
-        noun = self.pick((name, name, *words.SYNONYMS.get(name, ())))
-        bare = name in WITHOUT_ARTICLE and not noun.startswith(("enlarged", "inflammatory")) or _is_plural(name, noun)
-        return noun, "" if bare or noun == "pleural fluid" else "an " if noun[0] in "aeiou" else "a "
-
-    def _worded(self, frames: words.Frames, noun: str, article: str, **more: str) -> str:
-        plural = article == "" and noun.endswith(("s", "drusen")) and not noun.endswith(("sis", "lus"))
-        side, other = self.rng.permutation(SIDES)
-        values = {"side": str(side), "other": str(other), **more}
-        values |= {"noun": noun, "article": article, "a": article + noun, "A": _capital(article + noun)}
-        values |= {"be": "are" if plural else "is", "Be": "Are" if plural else "Is"}
-        values |= {"Side": _capital(values["side"]), "plural": noun if noun.endswith("s") else f"{noun}s"}
-        return self.one_of(frames).format(**values)
-
-    def worded(self, frames: words.Frames, name: str, **more: str) -> str:
-        """Return a question about the finding *name*."""
-        return self._worded(frames, *self.noun(name), **more)
 
     def present(self, case: Case) -> Question:
         """Ask whether a finding is present, on a side or anywhere."""
@@ -134,14 +83,14 @@ class Asker:
         if self.rng.random() < UNKNOWN_AMONG_THEM:
             before.insert(int(self.rng.integers(len(before))), self.invented())
         noun, article = self.noun(name)
-        return f"{_capital(' '.join([*before, article + noun, *after]))}?"
+        return f"{capital(' '.join([*before, article + noun, *after]))}?"
 
     def side(self, case: Case) -> Question | None:
         """Ask for the side of a finding."""
         found = self._of(case, lambda finding: bool(finding.side))
         if not found:
             return None
-        return Question(self.worded(words.SIDE, found.name), f"{_capital(found.side)}.", "side")
+        return Question(self.worded(words.SIDE, found.name), f"{capital(found.side)}.", "side")
 
     def place(self, case: Case) -> Question | None:
         """Ask for the place or the zone of a finding."""
@@ -149,14 +98,14 @@ class Asker:
         if not found:
             return None
         if found.zone and self.rng.integers(2):
-            return Question(self.worded(words.ZONE, found.name), f"{_capital(found.zone)} zone.", "place")
+            return Question(self.worded(words.ZONE, found.name), f"{capital(found.zone)} zone.", "place")
         where = f"{found.side} {found.zone} zone" if found.zone else found.side
-        return Question(self.worded(words.PLACE, found.name), f"{_capital(where)}.", "place")
+        return Question(self.worded(words.PLACE, found.name), f"{capital(where)}.", "place")
 
     def size(self, case: Case) -> Question | None:
         """Ask for the size of a finding."""
         found = self._of(case, lambda finding: bool(finding.size))
-        return self._sized(case, found.name, f"{_capital(found.size)}.", "size") if found else None
+        return self._sized(case, found.name, f"{capital(found.size)}.", "size") if found else None
 
     def _sized(self, case: Case, name: str, answer: str, kind: QuestionKind) -> Question:
         sizes = next(known.sizes for known in CATALOGUE[case.image] if known.name == name)
@@ -188,7 +137,7 @@ class Asker:
         if not kinds:
             return Question(self.one_of(words.COUNT_ALL), NUMBERS[len(case.findings) + case.distractor], "count")
         name = self.pick([one for one in kinds if one in names and self.rng.integers(2)] or kinds)
-        text = self._worded(words.COUNT, name, "a ")
+        text = self.phrased(words.COUNT, name, "a ")
         return Question(text, NUMBERS[int(name in names)], "count")
 
     def which(self, case: Case) -> Question | None:
@@ -205,7 +154,7 @@ class Asker:
         listed = [str(name) for name in self.rng.permutation(listed)]
         values = {"list": ", ".join(listed), "list_or": f"{', '.join(listed[:-1])} or {listed[-1]}"}
         answer = right or NONE_OF_THESE
-        return Question(self.one_of(words.WHICH).format(**values), f"{_capital(answer)}.", "which")
+        return Question(self.one_of(words.WHICH).format(**values), f"{capital(answer)}.", "which")
 
     def normal(self, case: Case) -> Question:
         """Ask whether the image is normal, or abnormal."""
@@ -216,16 +165,16 @@ class Asker:
     def open(self, case: Case) -> Question:
         """Ask for all findings."""
         names = [finding.name for finding in case.findings] + ([UNCLASSIFIED] if case.distractor else [])
-        return Question(self.one_of(words.OPEN), f"{_capital(', '.join(names) or 'no abnormality')}.", "open")
+        return Question(self.one_of(words.OPEN), f"{capital(', '.join(names) or 'no abnormality')}.", "open")
 
     def image(self, case: Case) -> Question:
         """Ask for the type of image or the part of the body."""
         name, part = IMAGES[case.image]
         chance = self.rng.integers(3)
         if chance == 0:
-            return Question(self.one_of(words.KIND_OF_IMAGE), f"{_capital(name.split(' ', 1)[1])}.", "image")
+            return Question(self.one_of(words.KIND_OF_IMAGE), f"{capital(name.split(' ', 1)[1])}.", "image")
         if chance == 1:
-            return Question(self.one_of(words.BODY_PART), f"{_capital(part)}.", "image")
+            return Question(self.one_of(words.BODY_PART), f"{capital(part)}.", "image")
         other = self.pick([case.image, *IMAGES])
         frame = self.one_of(words.IS_IMAGE)
         right = part == IMAGES[other][1] if "{part}" in frame else other == case.image
@@ -233,21 +182,28 @@ class Asker:
 
     def unknown(self, case: Case) -> Question:
         """Ask for what no image of the type shows."""
-        chance = self.rng.random()
-        if chance < 0.5:
-            return self.nonsense()
-        if chance < 0.7:
-            own = {kind.name for kind in CATALOGUE[case.image]}
-            own |= {alike for name in own for alike in words.ALIKE.get(name, ())}
-            others = sorted({kind.name for kinds in CATALOGUE.values() for kind in kinds} - own)
-            frames = words.PRESENT if self.rng.random() < 0.7 else words.SIDE
-            return Question(self.worded(frames, self.pick(others)), CANNOT_TELL, "unknown")
-        if chance < 0.85:
-            organ = self.one_of(words.ORGANS)
-            noun, article = self.noun(self.pick([kind.name for kind in CATALOGUE[case.image]]))
-            text = self.one_of(words.ABOUT_ORGAN).format(organ=organ, a=article + noun)
-            return Question(text, CANNOT_TELL, "unknown")
-        return Question(self.one_of(words.IRRELEVANT), CANNOT_TELL, "unknown")
+        asks = (self._nonsense, self._of_another_image, self._of_another_organ, self._irrelevant)
+        text = asks[int(self.rng.choice(len(asks), p=UNKNOWN_SHARES))](case)
+        return Question(text, CANNOT_TELL, "unknown")
+
+    def _nonsense(self, _: Case) -> str:
+        subject = self.subject()
+        frames = (words.PRESENT, words.SIDE, words.PRESENT_ON_SIDE, words.COUNT, words.PLACE)
+        frame = frames[int(self.rng.choice(len(frames), p=NONSENSE_SHARES))]
+        return self.phrased(frame, subject, "an " if subject[0] in "aeiou" else "a ")
+
+    def _of_another_image(self, case: Case) -> str:
+        own = {kind.name for kind in CATALOGUE[case.image]}
+        own |= {alike for name in own for alike in words.ALIKE.get(name, ())}
+        others = sorted({kind.name for kinds in CATALOGUE.values() for kind in kinds} - own)
+        return self.worded(self.pick((words.PRESENT, words.PRESENT, words.SIDE)), self.pick(others))
+
+    def _of_another_organ(self, case: Case) -> str:
+        noun, article = self.noun(self.pick([kind.name for kind in CATALOGUE[case.image]]))
+        return self.one_of(words.ABOUT_ORGAN).format(organ=self.one_of(words.ORGANS), a=article + noun)
+
+    def _irrelevant(self, _: Case) -> str:
+        return self.one_of(words.IRRELEVANT)
 
     def varied(self, question: Question) -> Question:
         """Return the question with a preface or without its mark, in one of ten each."""
@@ -267,6 +223,10 @@ class Asker:
 #: Shares of questions about presence that name a side, that ask a chest without findings for a rare one, of those among
 #: random words, and of these with an unknown one; of choices without a right one; of each variation.
 SIDE_NAMED, RARE_ASKED, SCATTERED, UNKNOWN_AMONG_THEM, NONE_RIGHT, VARIED = 0.25, 0.15, 0.25, 0.3, 0.4, 0.1
+#: Shares of the kinds of unknown subjects, and of the questions about nonsense: presence, side, presence on a side,
+#: number, place.
+UNKNOWN_SHARES = (0.5, 0.2, 0.15, 0.15)
+NONSENSE_SHARES = (0.6, 0.15, 0.1, 0.05, 0.1)
 #: Findings that can be counted in a question.
 COUNTED = {"nodule", "rib fracture", "pacemaker", "tracheal tube", "infarct", "polyp", "ulcer"}
 _SHARES: tuple[tuple[Callable[[Asker, Case], Question | None], float], ...] = (
@@ -291,11 +251,3 @@ def ask(case: Case, rng: Rng, *, held_out: bool = False) -> Question:
 
 def _names(case: Case) -> set[str]:
     return {finding.name for finding in case.findings}
-
-
-def _is_plural(name: str, noun: str) -> bool:
-    return name in PLURAL or noun == "enlarged ventricles"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -23,8 +23,8 @@ from worker.prompting.quoting import quotation
 from worker.prompting.report import QuotedCase, SpecialistDraft, report_prompt
 from worker.training.language import Example
 from worker.training.task_examples import TaskExamples, TaskMix
-from worker.training.vocabulary import SPECIALIST
 from worker.training.training_cases import MODALITY, NEGATIVE, RARE, Pool, case_of
+from worker.training.vocabulary import SPECIALIST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -27,7 +27,8 @@ class Schedule:
     """Muon for the matrices of *hidden* and AdamW for all other parameters, over *steps* steps.
 
     On the same images the tower's loss after 300 steps was 0.14 with Muon and 0.24 with AdamW alone, at a quarter
-    more time per step. *rate* is a factor of the learning rates. The outputs of *heads* are not hidden states: AdamW updates their matrices.
+    more time per step. The outputs of *heads* are not hidden states: AdamW updates their matrices. *rate* is a
+    factor of the learning rates.
     """
 
     def __init__(

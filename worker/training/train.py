@@ -83,7 +83,7 @@ SMOKE = Scale(
     language_chests=0.85,
     variation=CAREFUL,
     # Mostly without cases: such prompts are half as long, and only reading is tested.
-    mix=Mix(rejected=0.03, question=0.04, diagnosis=0.04, without_cases=0.8, wrong_cases=0.05),
+    mix=Mix(rejected=0.03, question=0.04, diagnosis=0.04, draft=0.02, without_cases=0.8, wrong_cases=0.05),
 )
 
 
@@ -99,7 +99,8 @@ def train(
     pool = make_pool(_shares(scale), seed=seed, variation=scale.variation)
     references = make_pool(reference_shares(scale.references), seed=seed + 1_000_003, variation=scale.variation)
     clock.lap("images")
-    words, losses = vocabulary.texts(PROMPT_VERSION), {}
+    words = vocabulary.texts(PROMPT_VERSION)
+    losses: dict[str, list[float]] = {}
     if start:
         model = DemoModel.continued(start, words, seed=seed, version=PROMPT_VERSION)
     else:
