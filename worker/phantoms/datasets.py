@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -27,9 +28,14 @@ if TYPE_CHECKING:
     from worker.phantoms.cases import Case
     from worker.phantoms.phantoms import Variation
 
-#: Reference cases of a demo: enough patients of each image type to reject out-of-distribution images, and about twenty
-#: cases with each rare finding.
+#: Reference cases of a demo: enough patients of each image type to reject out-of-distribution images, of each finding
+#: to compare drafts with, and about twenty chests with each rare finding.
 REFERENCE_CASES = 720
+#: Of nine reference cases, those that are no chests; their image types in turn. Heads twice: they have most labels.
+OTHERS = (2, 5, 7, 8)
+OTHER_IMAGES = ("ct", "mr", "retina", "skin", "ct", "mr", "endoscopy", "pathology")
+#: Cases drawn for each ill one: that whose findings are the least frequent so far is kept.
+DRAWS = 4
 #: Share of the reference chests with a rare finding: an archive holds more of them than a year's studies.
 RARE_SHARE = 0.25
 #: First patient number of reference cases: those of the same patient would be excluded.
@@ -78,7 +84,7 @@ def write_demo_studies(
 
 
 def write_reference_cases(directory: Path, *, count: int, seed: int, variation: Variation = CAREFUL) -> list[DemoStudy]:
-    """Write *count* reference cases: two thirds chests, a quarter of them with a rare finding."""
+    """Write *count* reference cases: more than half chests, a quarter of them with a rare finding."""
     rng = np.random.default_rng((seed, 2))
     cases = list(reference_cases(rng, count))
     return _write(directory, cases, rng, variation, first_patient=REFERENCE_PATIENTS, small=True)
@@ -94,14 +100,28 @@ def write_calibration_cases(
 
 
 def reference_cases(rng: np.random.Generator, count: int) -> Iterator[Case]:
-    """Draw *count* reference cases; every third is of an image type other than chest."""
-    others = itertools.cycle(image for image in CATALOGUE if image != "chest")
+    """Draw *count* reference cases; four of nine are of an image type other than chest."""
+    others, drawn = itertools.cycle(OTHER_IMAGES), Counter[tuple[str, str, str]]()
     rare = itertools.cycle(kind.name for kind in CHEST_RARE)
     for number in range(count):
-        if number % 3 == 2:  # noqa: PLR2004 - every third
-            yield draw_case(rng, next(others))
+        if number % 9 in OTHERS:
+            yield _balanced(rng, drawn, next(others))
         else:
-            yield draw_case(rng, "chest", rare=next(rare) if rng.random() < RARE_SHARE else "")
+            yield _balanced(rng, drawn, "chest", next(rare) if rng.random() < RARE_SHARE else "")
+
+
+def _balanced(rng: np.random.Generator, drawn: Counter[tuple[str, str, str]], image: str, rare: str = "") -> Case:
+    """Draw a case, healthy as often as any, else with a finding that few cases in *drawn* have; add its findings."""
+    case = draw_case(rng, image, rare=rare)
+    if case.findings:
+        ill = [case, *(other for _ in range(DRAWS - 1) if (other := draw_case(rng, image, rare=rare)).findings)]
+        case = min(ill, key=lambda each: min(drawn[label] for label in _labels(each)))
+    drawn.update(_labels(case))
+    return case
+
+
+def _labels(case: Case) -> list[tuple[str, str, str]]:
+    return [(case.image, finding.name, finding.side) for finding in case.findings]
 
 
 def _write(

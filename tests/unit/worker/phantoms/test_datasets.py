@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,7 @@ from worker.phantoms.dicom_files import write_study
 from worker.phantoms.phantoms import CAREFUL, draw
 from worker.retrieval.case_files import read_cases
 from worker.retrieval.index import MIN_PATIENTS
+from worker.retrieval.label_regression import MIN_PATIENTS_FOR_OMISSIONS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,6 +56,16 @@ def test_a_demo_has_enough_reference_cases_to_reject_images() -> None:
     cases = list(reference_cases(np.random.default_rng(0), REFERENCE_CASES))
 
     assert min(sum(case.image == kind for case in cases) for kind in CATALOGUE) >= MIN_PATIENTS
+
+
+def test_a_demo_has_enough_patients_with_each_finding_to_compare_drafts_with() -> None:
+    cases = list(reference_cases(np.random.default_rng(0), REFERENCE_CASES))
+
+    patients = Counter((case.image, f.name, f.side) for case in cases for f in case.findings)
+    assert {image for image, _, _ in patients} == set(CATALOGUE)
+    assert min(patients.values()) >= MIN_PATIENTS_FOR_OMISSIONS
+    healthy = Counter(case.image for case in cases if not case.findings)
+    assert min(healthy[image] for image in CATALOGUE) >= 5
 
 
 def test_written_reference_cases_can_be_read(tmp_path: Path) -> None:
