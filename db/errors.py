@@ -52,6 +52,7 @@ class Reason(StrEnum):
         "erased_case",
         "the reference case, its patient or its images were erased and must not be indexed again",
     )
+    OWN_DRAFT = "own_draft", "the report of the reference case is a draft of this system"
     REFERENCE_INDEX = "reference_index", "the reference index could not be read"
 
     # One image: the reason of a study if no image is left.

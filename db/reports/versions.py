@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import bindparam, select, text
 from sqlalchemy.orm import defer
 
-from db.models import Evidence, ReferenceCase, Report, ReportCheck, ReportImage
+from db.models import Evidence, ReferenceCase, Report, ReportCheck, ReportImage, Study
 from db.reports import grounds
 from db.reports.storable import storable
 from db.states import CheckState
@@ -184,6 +184,14 @@ def current(session: Session, study_id: uuid.UUID) -> Report | None:
     return session.scalars(
         select(Report).where(Report.study_id == study_id).order_by(Report.version.desc()).limit(1)
     ).one_or_none()
+
+
+def texts(session: Session, study_instance_uid: str) -> list[str]:
+    """Return the text of each version of the reports on a Study Instance UID, of any identity."""
+    of_study = (
+        select(Report).join(Study, Report.study_id == Study.id).where(Study.study_instance_uid == study_instance_uid)
+    )
+    return [f"{report.findings} {report.impression}" for report in session.scalars(of_study)]
 
 
 def evidence(session: Session, report_id: uuid.UUID) -> list[EvidenceLine]:

@@ -18,7 +18,10 @@ app = typer.Typer(cls=Group, no_args_is_help=True, help="Manage the reference ca
 Cases = Annotated[Path, typer.Argument(help="Folder with cases.jsonl and its DICOM files.")]
 
 
-Admit = Annotated[bool, typer.Option("--admit", help="Index cases although report and images disagree.")]
+Admit = Annotated[
+    bool,
+    typer.Option("--admit", help="Index cases although report and images disagree, or the report is an own draft."),
+]
 
 
 @app.command("build", cls=Command)

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from db import reference
 from db.errors import ConfigurationError, NotReportable, PermanentFailure, Reason, TransientFailure
 from db.models import ReferenceCase
+from db.reports.versions import texts
 from db.session import transaction
 from worker.findings.labeller import finding_names
 from worker.images.study import StoredInstance, images_of
 from worker.pipeline.pipeline import Pipeline, StudyToReport
 from worker.reference_build.agreement import disagreements
+from worker.reference_build.own_drafts import is_own_draft
 from worker.reference_build.publishing import add, exclusive, new_directory, publish
 from worker.retrieval.admission import cleaned
 from worker.retrieval.build import EncodedCase, Steps, archived, build
-from worker.retrieval.case_files import files_of, read_cases
+from worker.retrieval.case_files import files_of, read_cases, study_of
 from worker.retrieval.duplicates import digests_of, prints_of
 from worker.retrieval.perturbation import views_of
 from worker.retrieval.validation import held_out, kind_of, measured
@@ -158,6 +160,8 @@ class _Import:
         )
         known = {*reference.fingerprints_of(row), *encoded.digests}
         with transaction(self._settings.database()) as session:
+            if not self._admit and is_own_draft(case.report, texts(session, study_of(self._folder, case))):
+                raise NotReportable(Reason.OWN_DRAFT, "the report is a draft of this system, unchanged or nearly so")
             if self._readmit:
                 reference.readmit(session, known)
             if reference.erased(session, {*known, owner.patient_hash}):

@@ -117,6 +117,11 @@ def owner_of(folder: Path, case: Case) -> Owner:
     return Owner(reference.fingerprint(patient), reference.fingerprint(str(header.get("StudyInstanceUID", ""))))
 
 
+def study_of(folder: Path, case: Case) -> str:
+    """Return the Study Instance UID of the first file of *case*; raises NotReportable as `owner_of`."""
+    return str(_header(folder, case.files[0])[1].get("StudyInstanceUID", ""))
+
+
 def _header(folder: Path, name: str) -> tuple[Path, Dataset]:
     """Path of a file and the identifiers in its header."""
     path = (folder / name).resolve()

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from db import reference
 from db.jobs import claims
 from db.migrations.upgrade import alembic_config, migrate
-from db.models import ReferenceCase
+from db.models import ReferenceCase, Study
 from db.reports import grounds, versions
 from db.reports.grounds import (
     CitedSentence,
@@ -83,6 +83,17 @@ def read(arrivals: Arrivals, study_id: uuid.UUID) -> Grounds | None:
 
 def test_grounds_are_read_as_they_were_stored(arrivals: Arrivals) -> None:
     assert read(arrivals, reported(arrivals, GROUNDS)) == GROUNDS
+
+
+def test_texts_of_a_study_are_found_by_its_uid(arrivals: Arrivals) -> None:
+    study_id = reported(arrivals, GROUNDS)
+
+    with transaction(arrivals.url) as session:
+        study = session.get(Study, study_id)
+        assert study is not None
+        texts = versions.texts(session, study.study_instance_uid)
+        assert versions.texts(session, "1.2.3") == []
+    assert texts == ["There is a pleural effusion. No pneumothorax. Normal"]
 
 
 def test_report_of_an_earlier_version_has_no_grounds(arrivals: Arrivals) -> None:

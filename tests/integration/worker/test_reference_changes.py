@@ -17,6 +17,7 @@ from sqlalchemy import select
 from db import reference
 from db.errors import ConfigurationError
 from db.models import ReferenceCase
+from db.reports.versions import BANNER
 from db.session import transaction
 from db.settings import Settings
 from deploy.operate import index_info
@@ -201,6 +202,18 @@ def test_a_case_whose_report_and_images_disagree_is_listed_and_indexed_on_reques
     import_reference(tmp_path / "first", MODEL, site, names=["00002"], admit=True)  # type: ignore[arg-type]
     assert wrong in served(site)._current_index().case_ids()  # type: ignore[union-attr]
     assert not any("disagree" in line for line in shown(site))
+
+
+def test_a_draft_of_this_system_is_indexed_only_on_request(site: Settings, tmp_path: Path) -> None:
+    listed = tmp_path / "cases" / "cases.jsonl"
+    (line,) = [json.loads(one) for one in listed.read_text().splitlines() if '"00007"' in one]
+    listed.write_text(json.dumps(line | {"report": f"{BANNER}. {line['report']}"}))
+
+    left_out = import_reference(tmp_path / "cases", MODEL, site)  # type: ignore[arg-type]
+
+    assert (left_out.indexed, "00007" in names(site)) == (0, False)
+    assert any("00007: the report is a draft of this system" in one for one in left_out.excluded)
+    assert import_reference(tmp_path / "cases", MODEL, site, admit=True).indexed == 1  # type: ignore[arg-type]
 
 
 def shown(settings: Settings) -> list[str]:
