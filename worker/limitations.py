@@ -134,12 +134,14 @@ def _of_part(part: ReadPart, *, indexed: bool) -> Iterator[str]:
 
 def _not_validated(part: ReadPart, *, indexed: bool) -> str:
     name, measured = image_name(part.images.modality, part.images.body_part), part.retrieval.validation
+    cases = f"{measured.cases} {name} cases of this site's archive"
     if not indexed:
         why = "no reference index exists for this model"
     elif measured.cases < MIN_CASES:
         why = f"the model's reading of {name} images was not measured on this site's archive"
+    elif not measured.measured:
+        why = f"the reports of {cases} state only {measured.reported} findings, too few to measure the model's reading"
     else:
-        cases = f"{measured.cases} {name} cases of this site's archive"
         why = f"on {cases} the model reached a strict F1 of {measured.f1:.2f}"
     return f"Not validated here: {why}. {_VERIFY}."
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from db import reference
 from db.session import transaction
+from worker.retrieval.validation import Validation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -52,5 +53,12 @@ def describe(snapshot: ReferenceSnapshot, minimum: float) -> Iterator[str]:
     if not measured:
         yield "  no kind of study is validated: the model's reading was not measured"
     for kind, figures in measured.items():
-        enough = "" if figures["f1"] >= minimum else f", under {minimum}: not validated"
-        yield f"  {kind}: strict F1 {figures['f1']:.2f} on {figures['cases']} cases{enough}"
+        yield f"  {kind}: strict F1 {figures['f1']:.2f} on {figures['cases']} cases{_problem(figures, minimum)}"
+
+
+def _problem(figures: dict[str, Any], minimum: float) -> str:
+    """Return why a kind of study is not validated; nothing if it is."""
+    measured = Validation.of(figures)
+    if not measured.measured:
+        return f" with {measured.reported} findings, too few: not validated"
+    return "" if measured.reaches(minimum) else f", under {minimum}: not validated"

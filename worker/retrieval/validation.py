@@ -15,10 +15,10 @@ from db.studies.modalities import family_of
 from worker.findings.labeller import present
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-#: With fewer cases a kind is not validated: a single finding would decide.
-MIN_CASES = 8
+#: With fewer cases, or fewer findings in their reports, a kind is not validated: a single finding would decide.
+MIN_CASES, MIN_FINDINGS = 8, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +31,24 @@ class Validation:
     right: int = 0
 
     @property
+    def measured(self) -> bool:
+        """True if the cases and the findings of their reports are enough."""
+        return self.cases >= MIN_CASES and self.reported >= MIN_FINDINGS
+
+    @property
     def f1(self) -> float:
         """Strict F1 of the findings; 1 if there are none in reports and texts."""
         total = self.reported + self.generated
         return 2 * self.right / total if total else 1.0
 
     def reaches(self, minimum: float) -> bool:
-        """Return whether the kind has enough cases and the model a strict F1 of *minimum*."""
-        return self.cases >= MIN_CASES and self.f1 >= minimum
+        """Return whether the kind was measured and the model has a strict F1 of *minimum*."""
+        return self.measured and self.f1 >= minimum
+
+    @classmethod
+    def of(cls, figures: Mapping[str, Any]) -> Validation:
+        """Return the validation with stored *figures*."""
+        return cls(*(figures[name] for name in cls.__dataclass_fields__))
 
     def figures(self) -> dict[str, Any]:
         """Return the figures as they are stored."""
@@ -56,7 +66,7 @@ def kind_of(modality: str, body_part: str) -> str:
 def validation_of(figures: dict[str, Any], modality: str, body_part: str) -> Validation:
     """Return the stored validation of a kind; without any case if it was not measured."""
     stored = figures.get("validation", {}).get(kind_of(modality, body_part))
-    return Validation(*(stored[name] for name in Validation.__dataclass_fields__)) if stored else Validation()
+    return Validation.of(stored) if stored else Validation()
 
 
 def held_out(kinds: Sequence[str], owners: Sequence[str], count: int) -> list[int]:

@@ -80,6 +80,11 @@ def test_kind_that_the_model_was_not_validated_for_is_marked_or_withheld() -> No
     assert "was not measured on this site's archive" in sentences(retrieval=unknown)[0]
     assert "on 12 chest x-ray cases" in sentences(retrieval=poor)[0]
     assert "strict F1 of 0.15" in sentences(retrieval=poor)[0]
+    healthy = Retrieval(compared(1.0), validation=Validation(16, 3, 3, 3))
+    assert (
+        "the reports of 16 chest x-ray cases of this site's archive state only 3 findings"
+        in (sentences(retrieval=healthy)[0])
+    )
     assert sentences(indexed=False)[0].startswith("Not validated here: no reference index exists")
     assert fixed_text(part(), poor) is None
     assert "not validated here for chest x-ray images" in (fixed_text(part(), poor, withhold=True) or "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker.retrieval.validation import MIN_CASES, Validation, held_out, measured, validation_of
+from worker.retrieval.validation import MIN_CASES, MIN_FINDINGS, Validation, held_out, measured, validation_of
 
 LEFT = "Findings: Small left pleural effusion. Impression: Small left pleural effusion."
 RIGHT = LEFT.replace("left", "right")
@@ -27,6 +27,15 @@ def test_a_model_that_cannot_read_a_site_is_not_validated_there() -> None:
 def test_few_cases_validate_nothing() -> None:
     assert not Validation(MIN_CASES - 1, 9, 9, 9).reaches(0.5)
     assert not Validation().reaches(0.0)
+
+
+def test_cases_without_findings_validate_nothing() -> None:
+    (normal,) = measured([("DX CHEST", NORMAL, NORMAL)] * 20).values()
+
+    assert normal.f1 == 1
+    assert not normal.reaches(0.5)
+    assert not Validation(20, MIN_FINDINGS - 1, 9, 7).reaches(0.5)
+    assert Validation(20, MIN_FINDINGS, 9, 8).reaches(0.5)
 
 
 def test_figures_are_found_by_family_and_body_part() -> None:
