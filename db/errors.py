@@ -124,4 +124,8 @@ class UnknownStudy(PrelimError):
 
 
 class NotPossible(PrelimError):
-    """Raised when an operator's request does not fit the state of the study."""
+    """Raised when a request does not fit the state of the study."""
+
+
+class InvalidInquiry(PrelimError):
+    """Raised when the text of a question or of an option cannot be asked; the error does not quote it."""

@@ -90,6 +90,12 @@ def frames(error: BaseException) -> list[str]:
     return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
 
 
+def stack(thread: int) -> list[str]:
+    """Return file, line and function of each frame that a thread executes now."""
+    frame = sys._current_frames().get(thread)  # noqa: SLF001 - documented, the only access to other threads
+    return [f"{entry.filename}:{entry.lineno} {entry.name}" for entry in traceback.extract_stack(frame)]
+
+
 def escape(text: str) -> str:
     """Return *text* with escapes for the characters that are not printable: line ends, terminal codes, bidi marks.
 

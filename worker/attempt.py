@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
-import traceback
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import DataError, OperationalError
 
+from db.answers import inquiries
+from db.answers.answer import Answer, Diagnosis
 from db.errors import NotReportable, PermanentFailure, Reason, StaleFence, TransientFailure
 from db.jobs import claims
-from db.logs import frames
+from db.logs import frames, stack
 from db.reference import fingerprint
 from db.reports import image_files
+from db.reports.versions import Draft
 from db.session import statements, transaction
-from db.states import JobState
+from db.states import JobKind, JobState
 from db.studies import lifecycle, other_objects, transfers
 from db.studies.identity import decisions
 from worker.images.study import StoredInstance
@@ -31,11 +32,12 @@ if TYPE_CHECKING:
     from sqlalchemy import Row
     from sqlalchemy.orm import Session
 
-    from db.reports.versions import Draft
     from db.settings import Settings
 
-    #: Writes the draft of a study; calls its second argument whenever the work has progressed.
-    Write = Callable[[StudyToReport, Callable[[], None]], Draft]
+    Result = Draft | Answer | Diagnosis
+    #: Writes the draft of a study, or the answer to its inquiry; calls its second argument whenever the work has
+    #: progressed.
+    Write = Callable[[StudyToReport, Callable[[], None]], Result]
 
 Outcome = Literal["finished", "not_reportable", "failed", "retry", "stale"]
 
@@ -43,6 +45,12 @@ T = TypeVar("T")
 
 log = structlog.get_logger()
 
+#: Result of each kind of job.
+RESULTS: dict[str, type[Result]] = {
+    JobKind.REPORT: Draft,
+    JobKind.QUESTION: Answer,
+    JobKind.DIAGNOSIS: Diagnosis,
+}
 #: Pause before an unreachable database is tried again: short beside a lease, long beside a connection attempt.
 DATABASE_PAUSE_SECONDS = 1.0
 
@@ -90,7 +98,7 @@ class Attempt:
         self.reason: Reason | None = None
 
     def execute(self, write: Write) -> Outcome:
-        """Write the report and store the outcome: every possible end of an attempt is handled here or in `_outcome`."""
+        """Write the result and store the outcome: every possible end of an attempt is handled here or in `_outcome`."""
         try:
             outcome = self._outcome(write)
         except StaleFence:
@@ -102,11 +110,12 @@ class Attempt:
 
     def _outcome(self, write: Write) -> Outcome:
         try:
-            draft = write(self._load_study(), self.extend_lease)
-            self._write_images(draft)
+            result = write(self._load_study(), self.extend_lease)
+            if isinstance(result, Draft):
+                self._write_images(result)
             self.extend_lease()
             self._storing = True
-            return self._finish(draft)
+            return self._finish(result)
         except StaleFence:
             raise
         except NotReportable as outcome:
@@ -176,7 +185,8 @@ class Attempt:
             study, images = rows[0], [row for row in rows if row.file_path is not None]
             corrections = _corrections(session, study, self.claim.study_id)
             former = decisions.former_patient_ids(session, self.claim.study_id) if study.decided else ()
-            late_arrivals = lifecycle.late_arrivals(session, self.claim.study_id, self.claim.revision)
+            late_arrivals = self._late_arrivals(session)
+            inquiry = None if self.claim.kind == JobKind.REPORT else inquiries.content(session, self.claim.job_id)
             not_images = other_objects.not_images(session, self.claim.study_id) if study.other_objects else []
         return StudyToReport(
             instances=[StoredInstance(self._data_dir / row.file_path, row.sop_instance_uid) for row in images],
@@ -189,7 +199,14 @@ class Attempt:
             late_arrivals=late_arrivals,
             corrections=corrections,
             not_images=not_images,
+            inquiry=inquiry,
         )
+
+    def _late_arrivals(self, session: Session) -> list[str]:
+        """Return the sentences about images since the last report; an answer names its revision instead."""
+        if self.claim.kind != JobKind.REPORT:
+            return []
+        return lifecycle.late_arrivals(session, self.claim.study_id, self.claim.revision)
 
     def _write_images(self, draft: Draft) -> None:
         if self._settings.operations.report_images != "files":
@@ -211,11 +228,20 @@ class Attempt:
         except (OSError, OperationalError) as error:
             log.warning("report_image.left", error=type(error).__name__)
 
-    def _finish(self, draft: Draft) -> Outcome:
+    def _finish(self, result: Result) -> Outcome:
+        if not isinstance(result, RESULTS[self.claim.kind]):
+            raise TypeError(f"expected the result of a {self.claim.kind}, got {type(result).__name__}")
+
+        def finish(session: Session) -> None:
+            if isinstance(result, Draft):
+                claims.finish(session, self.claim, result, self._image_files)
+            else:
+                claims.finish_inquiry(session, self.claim, result)
+
         try:
-            self._store(lambda session: claims.finish(session, self.claim, draft, self._image_files))
+            self._store(finish)
         except DataError as error:  # refused now, refused again
-            raise PermanentFailure(Reason.NOT_STORABLE, "the database refuses a value of the report") from error
+            raise PermanentFailure(Reason.NOT_STORABLE, "the database refuses a value of the result") from error
         return "finished"
 
     def _end(self, state: Literal["not_reportable", "failed"], outcome: NotReportable | PermanentFailure) -> Outcome:
@@ -264,12 +290,6 @@ class Attempt:
                 # It waits and does not hang; the lease is not extended.
                 self._progressed = time.monotonic()
                 time.sleep(DATABASE_PAUSE_SECONDS)
-
-
-def stack(thread: int) -> list[str]:
-    """Return file, line and function of each frame that a thread executes now."""
-    frame = sys._current_frames().get(thread)  # noqa: SLF001 - documented, the only access to other threads
-    return [f"{entry.filename}:{entry.lineno} {entry.name}" for entry in traceback.extract_stack(frame)]
 
 
 def _corrections(session: Session, study: Row[Any], study_id: uuid.UUID) -> list[str]:

@@ -85,7 +85,7 @@ class ClaimLoop:
 
     def _run(self, attempt: Attempt, write: Write) -> Outcome:
         claim = attempt.claim
-        ids = {"job_id": str(claim.job_id), "study_id": str(claim.study_id)}
+        ids = {"job_id": str(claim.job_id), "kind": claim.kind, "study_id": str(claim.study_id)}
         # On every log line of this thread, those of libraries too.
         with structlog.contextvars.bound_contextvars(**ids, fence=claim.fence, attempt=claim.attempt):
             try:
@@ -129,11 +129,12 @@ class ClaimLoop:
 
     def _claim_next(self, *, poison_candidates: bool, others: bool = True) -> Attempt | None:
         wanted = {"poison_candidates": poison_candidates, "others": others}
-        claim = self._claim_of(**wanted, routine_only=True) if self._share.routine_first else None
+        share = {"routine_only": True, "inquiries": self._share.inquiries}
+        claim = self._claim_of(**wanted, **share) if self._share.routine_first else None
         claim = claim or self._claim_of(**wanted)
         if claim is None:
             return None
-        self._share.claimed(claim.priority)
+        self._share.claimed(claim.priority, claim.kind)
         self._held[claim] = Attempt(claim, self._settings)
         return self._held[claim]
 

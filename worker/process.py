@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from db import logs
 from db.errors import ConfigurationError
 from db.jobs import wakeups
-from db.jobs.celery_app import BROKER_ERRORS, REPORT_TASK, depth, make_app, probe, send
+from db.jobs.celery_app import BROKER_ERRORS, JOB_TASK, depth, make_app, probe, send
 from db.operations import heartbeats
 from db.session import limit_statements, statements, transaction
 from worker.attempt import DATABASE_PAUSE_SECONDS, MARGIN
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from db.jobs.celery_app import App
-    from db.reports.versions import Draft
     from db.settings import Settings
+    from worker.attempt import Result
     from worker.pipeline.pipeline import StudyToReport
 
 log = structlog.get_logger()
@@ -58,7 +58,7 @@ STARTUP_SECONDS = 60
 
 
 class Writer(Protocol):
-    """The report writer a worker keeps for its whole life: worker.resident.Resident, or a fake."""
+    """The writer of reports and answers that a worker keeps for its whole life: worker.resident.Resident, or a fake."""
 
     @property
     def info(self) -> dict[str, Any]:
@@ -68,8 +68,8 @@ class Writer(Protocol):
     def stalled_seconds(self) -> float:
         """Seconds without progress although there is work; 0 if there is none."""
 
-    def write(self, study: StudyToReport, on_progress: Callable[[], None]) -> Draft:
-        """Write the report of one study."""
+    def write(self, study: StudyToReport, on_progress: Callable[[], None]) -> Result:
+        """Write the report of one study, or the answer to its inquiry."""
 
 
 def build(settings: Settings, load: Callable[[Settings], Writer]) -> App:
@@ -87,7 +87,7 @@ def build(settings: Settings, load: Callable[[Settings], Writer]) -> App:
 
 def add_task(app: App, report: Callable[[str], None]) -> None:
     """Register *report* as the one task of *app*; JobFailed ends it as FAILURE, in one log line."""
-    app.task(name=REPORT_TASK, shared=False, throws=(JobFailed,), on_failure=staticmethod(_drop_traceback))(report)
+    app.task(name=JOB_TASK, shared=False, throws=(JobFailed,), on_failure=staticmethod(_drop_traceback))(report)
 
 
 def _drop_traceback(error: Exception, _task_id: str, _args: object, _kwargs: object, info: Any) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 CANNOT_TELL = "cannot tell from these images"
 #: Option that every diagnosis has beside those of the inquiry.
 NONE_OF_THESE = "none of these"
+NEWER = "Images arrived after this answer: it rests on those of revision {} and not on those of revision {}."
+ERASED = "{} of {} similar earlier cases were erased after this answer."
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,3 +154,12 @@ class Stored:
     revision: int
     newer_revision: int | None
     created_at: dt.datetime
+
+    @property
+    def limitations(self) -> list[str]:
+        """Sentences for the reader: why the answer may be incomplete or outdated."""
+        why = [self.result.why] if self.result.why else []
+        newer = [NEWER.format(self.revision, self.newer_revision)] if self.newer_revision else []
+        erased = sum(case.case_id is None for case in self.result.evidence)
+        gone = [ERASED.format(erased, len(self.result.evidence))] if erased else []
+        return [*why, *newer, *gone, *self.result.limitations]

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 #: Errors of an unreachable broker: kombu wraps most of Redis's errors, not all.
 BROKER_ERRORS = (BrokerError, RedisError)
-REPORT_TASK = "prelim.report"
+#: A message wakes a worker for a job of any kind.
+JOB_TASK = "prelim.job"
 QUEUE = "prelim"
 #: Seconds until an unreachable Redis is noticed; kombu's default has no limit.
 SOCKET_SECONDS = 5
@@ -95,7 +96,7 @@ def send(app: App, job_id: uuid.UUID) -> bool:
     if app.outage.resting:
         return False
     try:
-        app.send_task(REPORT_TASK, args=[str(job_id)], retry=False)
+        app.send_task(JOB_TASK, args=[str(job_id)], retry=False)
     except BROKER_ERRORS as error:
         app.outage.failed(error)
         return False

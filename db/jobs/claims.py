@@ -20,7 +20,7 @@ from db.errors import NotPossible, Reason, StaleFence
 from db.models import Job, Study
 from db.models.studies import ENDED_WITHOUT_REPORT
 from db.reports import versions
-from db.states import JobKind, JobState, StudyState
+from db.states import OPEN_JOBS, JobKind, JobState, StudyState
 from db.studies import lifecycle
 from db.studies.priority import effective_queued_at
 
@@ -69,7 +69,8 @@ CLAIM = text("""
         claimed_at = clock_timestamp(), lease_until = clock_timestamp() + make_interval(secs => :lease_seconds)
     WHERE set_config('synchronous_commit', 'off', true) = 'off' AND id = (
         SELECT id FROM jobs
-        WHERE state = 'queued' AND (priority <= 0 OR NOT :routine_only)
+        WHERE state = 'queued'
+            AND (priority <= 0 OR NOT :routine_only OR (kind <> 'report' AND :inquiries))
             AND (CASE WHEN available_at > clock_timestamp() THEN false
                 WHEN reason IN ('lease_expired', 'no_progress')
                 THEN :poison_candidates AND NOT EXISTS (
@@ -100,10 +101,11 @@ def claim_next(
     poison_candidates: bool = True,
     others: bool = True,
     routine_only: bool = False,
+    inquiries: bool = True,
 ) -> Claim | None:
     """Claim the most urgent waiting job, a poison candidate or another; None if none can be claimed.
 
-    With *routine_only*, jobs above routine priority are left.
+    With *routine_only*, reports above routine priority are left; without *inquiries*, inquiries above it, too.
 
     The order is decided here and not by Celery's messages, so that a STAT study overtakes the messages before it. The
     attempt is counted at the claim, so that a study that kills its worker is counted, too.
@@ -112,6 +114,7 @@ def claim_next(
     claims with *poison_candidates*, it must not make another claim.
     """
     wanted = {"poison_candidates": poison_candidates, "others": others, "routine_only": routine_only}
+    wanted["inquiries"] = inquiries
     names = {"owner": owner, "lease_seconds": lease_seconds, **wanted}
     row = session.execute(CLAIM, names).one_or_none()
     return None if row is None else Claim(*row)
@@ -132,7 +135,7 @@ FINISH = versions.insert_for("""
         UPDATE jobs SET state = 'finished', lease_until = NULL, finished_at = clock_timestamp()
         FROM study
         WHERE jobs.id = :job_id AND jobs.study_id = study.id AND jobs.fence = :fence
-            AND jobs.claim_token = :token AND jobs.state = 'running'
+            AND jobs.claim_token = :token AND jobs.state = 'running' AND jobs.kind = 'report'
         RETURNING jobs.id, jobs.study_id, jobs.revision, jobs.fence
     ), ended AS (
         UPDATE studies SET state = 'reported', reason = NULL, detail = NULL
@@ -217,11 +220,23 @@ def retry(session: Session, study: Study) -> None:
         raise NotPossible(
             f"the study is {study.state}: only a failed, cancelled or not reportable study can be retried"
         )
+    _queue_again(job)
+    study.state, study.reason, study.detail = StudyState.SETTLED, None, None
+
+
+def retry_inquiry(session: Session, job_id: uuid.UUID) -> None:
+    """Queue a failed, cancelled or not reportable inquiry again, with all attempts; raises NotPossible."""
+    job = session.get_one(Job, job_id, with_for_update=True)
+    if job.state not in (JobState.FAILED, JobState.CANCELLED, JobState.NOT_REPORTABLE):
+        raise NotPossible(f"the inquiry is {job.state}: only one that failed or was cancelled can be retried")
+    _queue_again(job)
+
+
+def _queue_again(job: Job) -> None:
     job.state, job.attempt, job.owner, job.sent_at, job.finished_at = JobState.QUEUED, 0, None, None, None
     job.available_at = job.queued_at = func.clock_timestamp()
     job.urgent_at = effective_queued_at(job.priority)
     job.reason, job.detail = Reason.OPERATOR, "retried by an operator"
-    study.state, study.reason, study.detail = StudyState.SETTLED, None, None
 
 
 def cancel(session: Session, study: Study) -> None:
@@ -232,9 +247,21 @@ def cancel(session: Session, study: Study) -> None:
     job = _latest(session, study)
     if job is None or study.state != StudyState.SETTLED:
         raise NotPossible(f"the study is {study.state}: there is no open job to cancel")
+    _cancel(job)
+    study.state, study.reason, study.detail = StudyState.CANCELLED, job.reason, job.detail
+
+
+def cancel_inquiry(session: Session, job_id: uuid.UUID) -> None:
+    """End a queued or running inquiry without an answer; raises NotPossible if it has ended."""
+    job = session.get_one(Job, job_id, with_for_update=True)
+    if job.state not in OPEN_JOBS:
+        raise NotPossible(f"the inquiry is {job.state}: there is no open job to cancel")
+    _cancel(job)
+
+
+def _cancel(job: Job) -> None:
     job.state, job.lease_until, job.finished_at = JobState.CANCELLED, None, func.clock_timestamp()
     job.reason, job.detail = Reason.OPERATOR, "cancelled by an operator"
-    study.state, study.reason, study.detail = StudyState.CANCELLED, job.reason, job.detail
 
 
 def _latest(session: Session, study: Study) -> Job | None:

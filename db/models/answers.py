@@ -92,6 +92,8 @@ class Answer(Base):
         CheckConstraint("cannot_tell = (why <> '')", name="cannot_tell_has_a_reason"),
         CheckConstraint("confidence BETWEEN 0 AND 1 AND none_of_these BETWEEN 0 AND 1", name="probabilities"),
         CheckConstraint("(options IS NULL) = (none_of_these IS NULL)", name="options_have_an_alternative"),
+        # Alarm: time of the latest answer.
+        Index("answers_created", "created_at"),
     )
 
 

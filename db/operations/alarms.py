@@ -153,23 +153,21 @@ def _quarantined(progress: Progress) -> tuple[str, str] | None:
 
 
 def _waiting(progress: Progress, alive: Sequence[Process], after_seconds: float) -> Alarm | None:
-    """Return the first failing step for waiting reports: worker, claim, report."""
+    """Return the first failing step for waiting jobs: worker, claim, result."""
     waiting = progress.overdue
     if waiting is None:
         return None
     if not _of(alive, Role.WORKER):
-        return Alarm(
-            "no_worker", f"no worker is alive and a report has waited for {waiting:.0f} s: start `prelim work`"
-        )
+        return Alarm("no_worker", f"no worker is alive and a job has waited for {waiting:.0f} s: start `prelim work`")
     if not _within(progress.claimed, after_seconds):
         return Alarm(
             "nothing_claimed",
-            f"the workers claim no job and a report has waited for {waiting:.0f} s: restart them and check Redis",
+            f"the workers claim no job and one has waited for {waiting:.0f} s: restart them and check Redis",
         )
-    if not _within(progress.reported, after_seconds):
+    if not _within(progress.written, after_seconds):
         return Alarm(
             "nothing_written",
-            "jobs are claimed but no report is written: see `prelim status` and the workers' logs",
+            "jobs are claimed but no report or answer is written: see `prelim status` and the workers' logs",
         )
     return None
 

@@ -1,4 +1,7 @@
-"""Outcomes of the latest jobs by reason, and the alarm for a reason that becomes frequent."""
+"""Outcomes of the latest report jobs by reason, and the alarm for a reason that becomes frequent.
+
+Inquiries do not count: a person reads how each ended, and `prelim retry --reason` is for studies.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy import func, select, text
 
 from db.models import Job
-from db.states import JobState
+from db.states import JobKind, JobState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,11 +36,11 @@ class Outcome(NamedTuple):
 
 
 def latest(session: Session) -> list[Outcome]:
-    """Count the jobs of the last 25 hours by reason."""
+    """Count the report jobs of the last 25 hours by reason."""
     in_hour = Job.finished_at > func.now() - HOUR
     query = (
         select(Job.reason, func.count().filter(in_hour), func.count().filter(~in_hour))
-        .where(Job.finished_at > func.now() - DAY, Job.state.in_(ENDED))
+        .where(Job.finished_at > func.now() - DAY, Job.state.in_(ENDED), Job.kind == JobKind.REPORT)
         .group_by(Job.reason)
     )
     return [Outcome(*row) for row in session.execute(query)]

@@ -14,7 +14,7 @@ from sqlalchemy.orm import aliased
 from db.models import Instance, Job, Report, Study
 from db.operations import heartbeats, queue_figures
 from db.operations.heartbeats import Role
-from db.states import OPEN_JOBS, DisplayedState, JobState, StudyState
+from db.states import OPEN_JOBS, DisplayedState, JobKind, JobState, StudyState
 from db.studies.visibility import visible
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ FORECAST_REPORTS = 50
 #: Literals and one state at a time, so that each part uses its partial index.
 COUNTS = text("""
     WITH open_jobs AS (
-        SELECT 'queued' AS state, count(*) AS n FROM jobs WHERE state = 'queued'
-        UNION ALL SELECT 'running', count(*) FROM jobs WHERE state = 'running'
+        SELECT 'queued' AS state, count(*) AS n FROM jobs WHERE state = 'queued' AND kind = 'report'
+        UNION ALL SELECT 'running', count(*) FROM jobs WHERE state = 'running' AND kind = 'report'
     )
     SELECT state, count(*) FROM studies WHERE state IN ('receiving', 'held') GROUP BY state
     UNION ALL SELECT state, n FROM open_jobs
@@ -182,7 +182,7 @@ def _studies(*conditions: ColumnElement[bool], limit: int | None = None) -> Sele
     """Select the studies, the newest first, that meet *conditions*: the reports are read for these only."""
     found = (
         select(Study, _displayed_state().label("displayed_state"))
-        .outerjoin(Job, and_(Job.study_id == Study.id, Job.revision == Study.revision))
+        .outerjoin(Job, and_(Job.study_id == Study.id, Job.revision == Study.revision, Job.kind == JobKind.REPORT))
         .where(*conditions)
         .order_by(Study.first_received_at.desc(), Study.id.desc())
         .limit(limit)
@@ -257,7 +257,7 @@ def forecast(session: Session, study_id: uuid.UUID) -> Forecast | None:
     job = session.scalars(
         select(Job)
         .join(Study, and_(Study.id == Job.study_id, Study.revision == Job.revision))
-        .where(Job.study_id == study_id, Job.state == JobState.QUEUED)
+        .where(Job.study_id == study_id, Job.state == JobState.QUEUED, Job.kind == JobKind.REPORT)
     ).one_or_none()
     if job is None:
         return None
@@ -272,8 +272,8 @@ def forecast(session: Session, study_id: uuid.UUID) -> Forecast | None:
 def _seconds_per_report(session: Session) -> float | None:
     latest = (
         select((Job.finished_at - Job.claimed_at).label("took"))
-        # The second condition is that of the index.
-        .where(Job.state == JobState.FINISHED, Job.finished_at.is_not(None))
+        # The last condition is that of the index.
+        .where(Job.kind == JobKind.REPORT, Job.state == JobState.FINISHED, Job.finished_at.is_not(None))
         .order_by(Job.finished_at.desc())
         .limit(FORECAST_REPORTS)
         .subquery()

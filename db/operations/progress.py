@@ -25,7 +25,8 @@ class Progress(NamedTuple):
     #: A waiting job could be claimed: the most urgent one that waits too long, else None.
     overdue: float | None
     claimed: float | None
-    reported: float | None
+    #: A report or an answer was written.
+    written: float | None
     #: The lease of a running job ended.
     lease_ended: float | None
     #: The revision of a study that is still receiving began.
@@ -51,7 +52,8 @@ READ = text("""
             WHERE state = 'queued' AND greatest(queued_at, available_at) <= now() - make_interval(secs => :after)
             ORDER BY urgent_at LIMIT 1))::float,
         extract(epoch FROM clock_timestamp() - (SELECT max(claimed_at) FROM jobs))::float,
-        extract(epoch FROM clock_timestamp() - (SELECT max(created_at) FROM reports))::float,
+        extract(epoch FROM clock_timestamp() - greatest(
+            (SELECT max(created_at) FROM reports), (SELECT max(created_at) FROM answers)))::float,
         extract(epoch FROM clock_timestamp() - (SELECT min(lease_until) FROM jobs WHERE state = 'running'))::float,
         extract(epoch FROM clock_timestamp()
             - (SELECT min(revision_started_at) FROM studies WHERE state = 'receiving'))::float,
@@ -64,11 +66,11 @@ READ = text("""
             SELECT jobs.state FROM jobs
             JOIN studies ON studies.id = jobs.study_id AND studies.revision = jobs.revision
             WHERE jobs.finished_at > now() - interval '1 day' AND jobs.state IN ('finished', 'failed')
-                AND studies.first_received_at > now() - interval '1 day'
+                AND jobs.kind = 'report' AND studies.first_received_at > now() - interval '1 day'
             ORDER BY jobs.finished_at DESC LIMIT :in_a_row) = array_fill('failed'::text, ARRAY[:in_a_row]),
         EXISTS (
             SELECT FROM jobs
-            WHERE state IN ('failed', 'not_reportable') AND finished_at > now() - interval '1 hour'
+            WHERE state IN ('failed', 'not_reportable') AND kind = 'report' AND finished_at > now() - interval '1 hour'
             GROUP BY reason HAVING count(*) >= :min_jobs)
 """)
 

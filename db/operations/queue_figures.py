@@ -19,7 +19,7 @@ QUANTILES = (0.5, 0.95, 0.99)
 LATEST = text("""
     WITH latest AS (
         SELECT queued_at, claimed_at, finished_at FROM jobs
-        WHERE state = 'finished' AND finished_at > now() - interval '1 day'
+        WHERE state = 'finished' AND kind = 'report' AND finished_at > now() - interval '1 day'
         ORDER BY finished_at DESC
         LIMIT 1000
     )

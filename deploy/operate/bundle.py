@@ -38,7 +38,7 @@ ELEMENTS = (
 )
 #: Columns of each row that a bundle holds; none holds patient data.
 STUDY = "id identity_number differs modality state revision priority settle_reason reason detail"
-JOB = "id revision state fence attempt owner queued_at claimed_at finished_at reason detail frames"
+JOB = "id kind revision state fence attempt owner queued_at claimed_at finished_at reason detail frames"
 INSTANCE = "id sop_class_uid transfer_syntax_uid file_bytes sha256 reportable revision"
 DISTRIBUTIONS = ("prelim", "torch", "transformers", "pydicom", "numpy", "pillow", "celery", "sqlalchemy")
 #: Characters of a header value; valid values of these elements are shorter, a misused element may hold free text.

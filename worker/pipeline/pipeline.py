@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from db.answers.answer import Choice, Question
     from db.reports.versions import Shown
     from db.settings import Settings
     from worker.images.study import StoredInstance
@@ -69,6 +70,8 @@ class StudyToReport:
     corrections: Sequence[str] = ()
     #: Sentences about objects that are no images, from db.studies.other_objects.
     not_images: Sequence[str] = ()
+    #: Question, or diagnoses to choose from; None: its report.
+    inquiry: Question | Choice | None = field(default=None, repr=False)
 
 
 @dataclass(slots=True)

@@ -100,6 +100,7 @@ def _create_tables() -> None:
         sa.CheckConstraint("confidence BETWEEN 0 AND 1 AND none_of_these BETWEEN 0 AND 1", name="probabilities"),
         sa.CheckConstraint("(options IS NULL) = (none_of_these IS NULL)", name="options_have_an_alternative"),
     )
+    op.create_index("answers_created", "answers", ["created_at"])
     op.create_table(
         "answer_evidence",
         _key("answers.job_id", "CASCADE"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery.contrib.testing.worker import start_worker
 
-from db.jobs.celery_app import REPORT_TASK, make_app
+from db.jobs.celery_app import JOB_TASK, make_app
 from tests.integration.db.jobs.test_claims import DRAFT
 from tests.polling import wait_until
 from worker import process
@@ -69,7 +69,7 @@ def test_failed_job_ends_its_celery_task_as_failure_with_the_reason_only(broker_
         with start_worker(app, pool="threads", concurrency=1, perform_ping_check=False, without_heartbeat=False):
             # Any event, such as a heartbeat of the worker: the receiver is connected.
             wait_until(lambda: events, 20)
-            app.send_task(REPORT_TASK, args=["1"])
+            app.send_task(JOB_TASK, args=["1"])
             wait_until(failures, 20)
         receiver.should_stop = True
         thread.join(20)

@@ -87,7 +87,7 @@ def test_consumer_outlives_a_demoted_redis(server: Redis, monkeypatch: pytest.Mo
     monkeypatch.setattr(consumer, "PAUSE_SECONDS", 0.1)
     app, received = celery_app.make_app(server.url), threading.Event()
 
-    @app.task(name=celery_app.REPORT_TASK, shared=False)  # type: ignore[untyped-decorator] # Celery has no types
+    @app.task(name=celery_app.JOB_TASK, shared=False)  # type: ignore[untyped-decorator] # Celery has no types
     def report(_job_id: str) -> None:
         received.set()
 

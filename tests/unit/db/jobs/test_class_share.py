@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from db.jobs.class_share import ClassShare
+from db.states import JobKind
 from db.studies.priority import HIGH, LOW, ROUTINE, STAT
 
 
@@ -35,3 +36,26 @@ def test_every_class_above_routine_counts_as_urgent() -> None:
     assert share.routine_first
     share.claimed(LOW)
     assert not share.routine_first
+
+
+def test_inquiry_precedes_the_routine_reports_even_in_their_turn() -> None:
+    share = ClassShare()
+    for _ in range(3):
+        share.claimed(STAT)
+    assert share.routine_first
+    assert share.inquiries
+    share.claimed(HIGH, JobKind.QUESTION)
+    assert share.routine_first
+    assert share.inquiries
+
+
+def test_program_that_asks_without_end_leaves_turns_to_routine_reports() -> None:
+    share = ClassShare()
+    for _ in range(30):
+        assert not share.routine_first
+        share.claimed(HIGH, JobKind.QUESTION)
+    assert share.routine_first
+    assert not share.inquiries
+    share.claimed(ROUTINE)
+    assert not share.routine_first
+    assert share.inquiries
