@@ -95,7 +95,10 @@ def retry(
         str | None, typer.Option(help="Retry every study that ended for this reason, for example worker_lost.")
     ] = None,
 ) -> None:
-    """Queue a new attempt for a study that failed, was cancelled or was not reportable, or for all with one reason."""
+    """Queue a new attempt for a study, or an inquiry, that failed, was cancelled or was not reportable.
+
+    With --reason, for all studies that ended for it.
+    """
     from db.jobs import claims
     from deploy.operate import study_actions, study_list
 
@@ -103,16 +106,18 @@ def retry(
         raise typer.BadParameter("expected either a study or --reason")
     if reason is not None:
         raise typer.Exit(study_list.retry_all(load_settings(), console, reason))
-    study_actions.change(load_settings(), study or "", claims.retry)
+    if not study_actions.change_inquiry(load_settings(), study or "", claims.retry_inquiry):
+        study_actions.change(load_settings(), study or "", claims.retry)
 
 
 @command()
 def cancel(study: Study) -> None:
-    """Cancel a queued or running report."""
+    """Cancel the queued or running report of a study, or the question or diagnosis with this id."""
     from db.jobs import claims
-    from deploy.operate.study_actions import change
+    from deploy.operate import study_actions
 
-    change(load_settings(), study, claims.cancel)
+    if not study_actions.change_inquiry(load_settings(), study, claims.cancel_inquiry):
+        study_actions.change(load_settings(), study, claims.cancel)
 
 
 @command()

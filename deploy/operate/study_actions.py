@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import uuid
 from typing import TYPE_CHECKING
 
 from PIL import Image
@@ -10,6 +11,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 from sqlalchemy import func, select
 
+from db.answers import inquiries
 from db.errors import NotPossible
 from db.models import Instance, Job
 from db.operations import overview
@@ -35,6 +37,19 @@ def change(settings: Settings, name: str, operation: Callable[[Session, Study], 
     """Apply *operation* to the study *name*, locked; raises UnknownStudy, NotPossible."""
     with transaction(settings.database()) as session:
         operation(session, lifecycle.find(session, name, lock=True))
+
+
+def change_inquiry(settings: Settings, name: str, operation: Callable[[Session, uuid.UUID], None]) -> bool:
+    """Apply *operation* to the inquiry with the id *name*; return False if there is none. Raises NotPossible."""
+    try:
+        inquiry_id = uuid.UUID(name)
+    except ValueError:
+        return False
+    with transaction(settings.database()) as session:
+        found = inquiries.find(session, inquiry_id) is not None
+        if found:
+            operation(session, inquiry_id)
+        return found
 
 
 def settle(session: Session, study: Study) -> None:
@@ -96,10 +111,10 @@ def _series(session: Session, study: Study) -> Table:
 
 
 def _jobs(session: Session, study: Study) -> Table:
-    table = Table(Column("job", min_width=36), "revision", "state", "attempts", "reason")
-    for job in session.scalars(select(Job).where(Job.study_id == study.id).order_by(Job.revision)):
+    table = Table(Column("job", min_width=36), "kind", "revision", "state", "attempts", "reason")
+    for job in session.scalars(select(Job).where(Job.study_id == study.id).order_by(Job.revision, Job.id)):
         reason = f"{job.reason}: {job.detail}" if job.reason else ""
-        table.add_row(str(job.id), str(job.revision), job.state, str(job.attempt), reason)
+        table.add_row(str(job.id), job.kind, str(job.revision), job.state, str(job.attempt), reason)
     return table
 
 

@@ -28,6 +28,7 @@ SAME_MEANING = {
     "errors": "error types of a package",
     "grounds": "what a report's findings rest on: its tables, the queries on them, its computation",
     "identity": "the identity of a study: its comparison, its routes, its command",
+    "inquiries": "questions and choices between diagnoses: the queries on them, their routes, their commands",
     "jobs": "the job protocol, and its table",
     "metrics": "figures for Prometheus, and the engine's part of them",
     "model": "the model, and the commands for it",

@@ -1,0 +1,128 @@
+"""Commands that ask about a study: questions, choices between diagnoses, their answers."""
+
+from __future__ import annotations
+
+import sys
+import time
+import uuid
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from db.environment import load_settings
+from deploy.cli.help_text import Command
+from deploy.cli.operate import PANEL, Study
+from deploy.cli.startup import console
+
+if TYPE_CHECKING:
+    from db.answers.answer import Choice, Question, Result, Stored
+    from db.answers.inquiries import AskedInquiry
+    from db.settings import Settings
+
+app = typer.Typer()
+command = partial(app.command, cls=Command, rich_help_panel=PANEL)
+
+#: Seconds between two looks for the answer.
+POLL_SECONDS = 0.5
+Wait = Annotated[float, typer.Option(min=0, help="Seconds to wait for the answer; 0: print the id and return.")]
+
+
+@command("ask")
+def ask(
+    study: Study,
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="One line of text; - reads standard input.")],
+    wait: Wait = 120.0,
+) -> None:
+    """Ask a question about the images of a study; exit with 1 if it has no answer in time."""
+    from db.answers.answer import Question
+
+    text = sys.stdin.read() if question == "-" else question
+    raise typer.Exit(_ask(load_settings(), study, Question(text), wait))
+
+
+@command("diagnose")
+def diagnose(
+    study: Study,
+    options: Annotated[str, typer.Option(help="Diagnoses to choose from, separated by commas.")],
+    several: Annotated[bool, typer.Option("--several", help="More than one may be chosen.")] = False,
+    wait: Wait = 120.0,
+) -> None:
+    """Choose between diagnoses by the images of a study; exit with 1 if it has no answer in time."""
+    from db.answers.answer import Choice
+
+    choice = Choice(options.split(","), several=several)
+    raise typer.Exit(_ask(load_settings(), study, choice, wait))
+
+
+@command("answers")
+def answers(study: Study) -> None:
+    """List the questions and diagnoses about a study with their answers, the newest first."""
+    from db.answers import inquiries, stored
+    from db.session import transaction
+    from db.studies import lifecycle
+
+    with transaction(load_settings().database()) as session:
+        for asked in inquiries.of_study(session, lifecycle.find(session, study).id):
+            _show(asked, stored.read(session, asked.id))
+
+
+def _ask(settings: Settings, study: str, asked: Question | Choice, wait: float) -> int:
+    from db.answers import inquiries
+    from db.session import transaction
+    from db.studies import lifecycle
+    from deploy.operate.identities import user
+
+    with transaction(settings.database()) as session:
+        inquiry_id = inquiries.ask(session, lifecycle.find(session, study, lock=True), asked, user())
+    if not wait:
+        console.print(str(inquiry_id), highlight=False)
+        return 0
+    return _wait(settings, inquiry_id, wait)
+
+
+def _wait(settings: Settings, inquiry_id: uuid.UUID, seconds: float) -> int:
+    """Print the answer as soon as it exists; return 1 if there is none after *seconds*."""
+    from db.answers import inquiries, stored
+    from db.session import transaction
+    from db.states import OPEN_JOBS
+
+    ends_at = time.monotonic() + seconds
+    while True:
+        with transaction(settings.database()) as session:
+            asked, answer = inquiries.find(session, inquiry_id), stored.read(session, inquiry_id)
+        if asked is None or asked.state not in OPEN_JOBS or time.monotonic() > ends_at:
+            break
+        time.sleep(POLL_SECONDS)
+    if asked is not None:
+        _show(asked, answer)
+    return 0 if answer else 1
+
+
+def _show(asked: AskedInquiry, answer: Stored | None) -> None:
+    from db.reports.versions import BANNER
+
+    print_line = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    reason = f": {asked.detail} ({asked.reason})" if asked.reason and answer is None else ""
+    print_line(f"{asked.kind} {asked.id}, {asked.state}{reason}")
+    print_line(asked.words)
+    if answer is None:
+        return
+    result = answer.result
+    console.print(BANNER, style="bold")
+    print_line(result.text, _confidence(result), sep="\n")
+    for option in getattr(result, "options", ()):
+        print_line(f"  {option.probability:.2f} {option.label}{_votes(option.votes)}")
+    if none_of_these := getattr(result, "none_of_these", None):
+        print_line(f"  {none_of_these:.2f} none of these")
+    print_line(f"{result.basis}, revision {answer.revision}", *answer.limitations, sep="\n")
+
+
+def _confidence(result: Result) -> str:
+    if result.confidence is None:
+        return "confidence not measured"
+    return f"confidence {result.confidence:.2f} ({result.calibration})"
+
+
+def _votes(votes: int) -> str:
+    return f" ({votes} similar case{'' if votes == 1 else 's'})" if votes else ""
