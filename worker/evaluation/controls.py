@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from db.reports.versions import Draft, Shown
     from worker.model.engine.request import Generation, Request
     from worker.model.port import Model
-    from worker.pipeline.pipeline import Pipeline, ReadReports, StudyToReport
+    from worker.pipeline.pipeline import Pipeline, StudyToReport
+    from worker.pipeline.study_reader import ReadReports
 
 #: Pixels on a side of a mean image.
 SIDE = 256

@@ -13,7 +13,7 @@ from worker.grounding.support import citations, verdict
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from worker.findings.labeller import Mention
+    from worker.findings.labeller import Label, Mention
     from worker.findings.sections import Section
     from worker.grounding.support import QuotedReport
 
@@ -94,8 +94,20 @@ def _sentences(part: PartOfReport, section: Section, offset: int) -> Iterator[Gr
 
 
 def _finding(part: PartOfReport, section: Section, mention: Mention, offset: int) -> GroundedFinding:
-    label = mention.label
-    cited, score = citations(label, part.reports), part.picture.score(label.finding, label.side)
+    log_prob = part.log_prob(section, mention.start, mention.end)
+    words = mention.start + offset, mention.end + offset
+    return grounded_finding(mention.label, words, part.reports, part.picture, log_prob)
+
+
+def grounded_finding(
+    label: Label,
+    words: tuple[int, int],
+    reports: Sequence[QuotedReport],
+    picture: Picture,
+    log_prob: float | None = None,
+) -> GroundedFinding:
+    """Return a finding with what it rests on; *words* are the offsets of its words, which have *log_prob*."""
+    cited, score = citations(label, reports), picture.score(label.finding, label.side)
     shown = None if score is None else score.suspected if label.certainty == "absent" else score.shown
     return GroundedFinding(
         label.finding,
@@ -103,12 +115,11 @@ def _finding(part: PartOfReport, section: Section, mention: Mention, offset: int
         label.zone,
         label.size,
         label.certainty,
-        mention.start + offset,
-        mention.end + offset,
+        *words,
         verdict(label, cited, shown=shown),
         # What is absent has no place.
         None if score is None else _in_image(score, located=label.certainty == "present"),
-        part.log_prob(section, mention.start, mention.end),
+        log_prob,
         [CitedSentence(one.rank, one.stance, one.sentence) for one in cited],
     )
 

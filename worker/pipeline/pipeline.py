@@ -6,49 +6,33 @@ A plain class over a model and an index, both fakeable. Without Celery, Postgres
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from db.errors import Reason, TransientFailure
-from db.reports.certificates import NOT_CALIBRATED, Standing
 from db.reports.storable import storable_text
-from db.reports.versions import Draft, Quoted
+from db.reports.versions import Draft
 from worker.findings.labeller import LABELLER_VERSION
 from worker.grounding.calibration import of_report
 from worker.grounding.grounds import GeneratedText, grounds_by_part, merged
 from worker.images.encode import encoded
-from worker.images.study import images_of
 from worker.limitations import ReadPart, basis_of, fixed_text, limitations
 from worker.model.engine.request import Request
 from worker.model.port import wait
 from worker.pipeline.checking import checked, shown_nevertheless
 from worker.pipeline.part import Part, grounded, sections_of
 from worker.pipeline.steps import Steps
+from worker.pipeline.study_reader import StudyReader, versions
 from worker.prompting import wording
 from worker.prompting.fitting import Subject, fitted
 from worker.prompting.report import QuotedCase
 from worker.prompting.report_text import joined
-from worker.retrieval.retrieve import Query, Retrieval, retrieve
 
 if TYPE_CHECKING:
-    import uuid
-    from collections.abc import Callable, Mapping, Sequence
-
-    import numpy.typing as npt
+    from collections.abc import Callable, Sequence
 
     from db.answers.answer import Choice, Question
     from db.reports.versions import Shown
-    from db.settings import Settings
     from worker.images.study import StoredInstance
     from worker.images.study_images import PartImages, StudyImages
-    from worker.model.port import Model
-    from worker.retrieval.retrieve import Index
-
-    #: Report texts by case id; a case deleted since the snapshot was built is missing.
-    ReadReports = Callable[[Sequence[uuid.UUID]], Mapping[uuid.UUID, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +72,8 @@ class _Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Pipeline:
-    """The steps from a study to its draft, over one model and the reference index built with it, if it has one."""
-
-    model: Model
-    index: Index | None
-    read_reports: ReadReports
-    settings: Settings
-    #: Standing of the verdicts with exactly this model, prompt, index and labeller.
-    standing: Standing = NOT_CALIBRATED
+class Pipeline(StudyReader):
+    """The steps from a study to its draft."""
 
     def run(self, study: StudyToReport, on_progress: Callable[[], None]) -> Draft:
         """Write the report of *study*.
@@ -105,7 +82,7 @@ class Pipeline:
         images cannot make a report, TransientFailure if the model returned none this time.
         """
         steps = Steps(on_progress)
-        images, cut = self._images(study, steps)
+        images, cut = self.images(study, lambda part: self._subject(part).prompt(), self._answer_tokens, steps)
         # Before the text is written, so that nothing slow lies between text and commit.
         shown = encoded(images, on_progress)
         steps.ended("encode")
@@ -113,47 +90,22 @@ class Pipeline:
         self._generate(parts, steps)
         return self._draft(_Run(study, images, shown, parts, steps.seconds, cut_to_fit=cut))
 
-    def _images(self, study: StudyToReport, steps: Steps) -> tuple[StudyImages, bool]:
-        """Return the images of the study; True if a prompt without cases would be too long with all of the budget."""
-        budget = self.settings.model.images_per_study
-        while True:
-            images = images_of(
-                study.instances,
-                budget=budget,
-                on_progress=steps.on_progress,
-                on_headers_read=lambda: steps.ended("headers"),
-            )
-            steps.ended("render")
-            excess = max(map(self._excess, images.parts))
-            if not excess:
-                return images, budget < self.settings.model.images_per_study
-            budget = len(images.images) - excess
-
-    def _excess(self, part: PartImages) -> int:
-        """Return the number of images by which the prompt of a part is too long; one image always remains."""
-        prompt = self._subject(part).prompt()
-        count = len(part.images)
-        return next((lost for lost in range(count - 1) if self._fits(prompt, part, count - lost)), count - 1)
+    @property
+    def _answer_tokens(self) -> int:
+        return self.settings.model.max_new_tokens
 
     def _subject(self, part: PartImages) -> Subject:
         return Subject(wording.version_of(self.model.prompt_version), part.modality, part.body_part)
 
-    def _fits(self, prompt: str, part: PartImages, count: int) -> bool:
-        room = self.model.context_tokens - self._prompt_tokens(prompt, part, count)
-        return room >= self.settings.model.max_new_tokens
-
-    def _prompt_tokens(self, prompt: str, part: PartImages, count: int) -> int:
-        return self.model.prompt_tokens(prompt, [image.pixels for image in part.images[:count]])
-
     def _compared(self, study: StudyToReport, images: PartImages, steps: Steps) -> Part:
         """Retrieve the similar cases of a part; its text, if the model must not read the part."""
-        retrieval = self._retrieve(study, images, steps)
-        similar = self._similar(retrieval)
+        retrieval = self.retrieve(study, images, steps)
+        similar = self.similar(retrieval)
         prompt = fitted(
             self._subject(images),
             [QuotedCase(case.excerpt, case.similarity) for case in similar],
             tokens=self.model.text_tokens,
-            fits=lambda prompt: self._fits(prompt, images, len(images.images)),
+            fits=lambda prompt: self.fits(prompt, images, len(images.images), self._answer_tokens),
         )
         pairs = zip(similar, prompt.quoted, strict=True)
         quoted = [replace(case, quoted=line.text, warnings=list(line.warnings)) for case, line in pairs]
@@ -166,48 +118,6 @@ class Pipeline:
             fixed_text(images, retrieval, withhold=self.settings.retrieval.not_validated == "withhold"),
             certificate=self.standing.certificate,
         )
-
-    def _retrieve(self, study: StudyToReport, images: PartImages, steps: Steps) -> Retrieval:
-        if self.index is None or not images.informative:
-            return Retrieval()
-        tokens = self._patch_tokens(images, steps.on_progress)
-        steps.ended("patch_tokens")
-        query = Query(
-            tokens,
-            images.modality,
-            images.body_part,
-            study.patient_hashes,
-            study.study_hash,
-            [image.pixels for image in images.images],
-        )
-        settings = self.settings.retrieval
-        found = retrieve(
-            self.index,
-            query,
-            count=settings.retrieved_cases,
-            ood_reject=settings.ood_reject,
-            min_validated_f1=settings.min_validated_f1,
-        )
-        steps.ended("retrieval")
-        return found
-
-    def _patch_tokens(self, images: PartImages, on_progress: Callable[[], None]) -> npt.NDArray[np.float32]:
-        """Return the vision tokens of the images, one image at a time: each of them is progress."""
-        parts = []
-        for image in images.images:
-            parts.append(self.model.patch_tokens([image.pixels]))
-            on_progress()
-        tokens = np.concatenate(parts)
-        if not np.isfinite(tokens).all():
-            raise TransientFailure(Reason.MODEL_ERROR, "the model's vision tower returned non-finite numbers")
-        return tokens
-
-    def _similar(self, retrieval: Retrieval) -> list[Quoted]:
-        if not retrieval.similar:
-            return []
-        texts = self.read_reports([case.case_id for case in retrieval.similar])
-        similar = [case for case in retrieval.similar if case.case_id in texts]
-        return [Quoted(case.case_id, case.similarity, texts[case.case_id]) for case in similar]
 
     def _generate(self, parts: Sequence[Part], steps: Steps) -> None:
         """Let the model write the text of each part without one; the engine generates them in one batch."""
@@ -283,7 +193,7 @@ class Pipeline:
             "index_snapshot": self.index.snapshot if self.index else None,
             "orientation": [image.transform.get("orientation") for image in run.images.images],
             "seconds": run.seconds,
-            "versions": _versions(),
+            "versions": versions(),
             "labeller": LABELLER_VERSION,
             "model": {
                 **self.model.setup,
@@ -292,8 +202,3 @@ class Pipeline:
                 "retrieved_cases": self.settings.retrieval.retrieved_cases,
             },
         }
-
-
-@lru_cache(maxsize=1)
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("prelim", "torch", "transformers", "pydicom", "numpy", "pillow")}

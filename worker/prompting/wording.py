@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from typing import Literal, NamedTuple, get_args
 
+from db.answers import answer
 from db.errors import ConfigurationError
 from db.studies.modalities import family_of
 
@@ -36,7 +37,7 @@ QUESTION = (
     " Your answer should be concise. {question}"
 )
 #: The answer of a question that the images do not answer: of a finding that is absent, or of no finding at all.
-CANNOT_TELL = "Cannot tell from these images."
+CANNOT_TELL = f"{answer.CANNOT_TELL.capitalize()}."
 
 DIAGNOSIS = "Your task is disease diagnosis. You are given a {image} image."
 ONE_OPTION = "The possible diagnoses are: {options}."
@@ -48,7 +49,7 @@ LAST_OPTION = "Only if no other options are available, you can choose '{option}'
 SIMILAR_CASES = "The diagnoses of the most similar cases are {labels}."
 SPECIALISTS = "The diagnoses of the specialist models are {labels}."
 #: The option that ends every list of version 2: without it a model must choose a diagnosis that it does not see.
-NONE_OF_THESE = "none of these"
+NONE_OF_THESE = answer.NONE_OF_THESE
 ENDS_WITH_NONE_OF_THESE: dict[Version, bool] = {"1": False, "2": True}
 
 
