@@ -89,6 +89,12 @@ def labels(text: str) -> list[Label]:
     return [mention.label for sentence in sentences(text) for mention in sentence.mentions]
 
 
+def named(text: str) -> list[str]:
+    """Return the findings that *text* names, each once and whatever it says about them: those of a question."""
+    mentions = lexicon.MENTION.finditer(plain(text).text)
+    return list(dict.fromkeys(lexicon.FINDINGS[int(str(mention.lastgroup)[1:])][0] for mention in mentions))
+
+
 def present(text: str) -> set[Label]:
     """Return the affirmed findings, each once: of a mention in findings and one in impression the more specific."""
     affirmed = {label for label in labels(text) if label.certainty == "present"}

@@ -45,13 +45,7 @@ class Part:
 
     def picture(self) -> Picture:
         """Return the scores of the reference set's labels, by the numbers of the images in the report."""
-        labels, ood = self.retrieval.labels, self.retrieval.ood
-        if labels is None or ood is None:
-            return Picture()
-        thresholds, omissions = labels.thresholds.tolist(), labels.omission_thresholds.tolist()
-        images = [self.images.first + index for index in ood.in_distribution]
-        raised = margins(self.certificate, labels.names)
-        return Picture(labels.names, thresholds, omissions, labels.shares, images, raised)
+        return picture_of(self.images, self.retrieval, self.certificate)
 
     def provenance(self) -> dict[str, Any]:
         """Return what reproduces the text of the part; keys are published by the API: stable."""
@@ -75,6 +69,16 @@ class Part:
             "max_new_tokens": request.max_new_tokens,
             "deadline_seconds": request.deadline_seconds,
         }
+
+
+def picture_of(part: PartImages, retrieval: Retrieval, certificate: Certificate | None) -> Picture:
+    """Return the scores of the reference set's labels in a part, by the numbers of the images in the study."""
+    labels, ood = retrieval.labels, retrieval.ood
+    if labels is None or ood is None:
+        return Picture()
+    thresholds, omissions = labels.thresholds.tolist(), labels.omission_thresholds.tolist()
+    images = [part.first + index for index in ood.in_distribution]
+    return Picture(labels.names, thresholds, omissions, labels.shares, images, margins(certificate, labels.names))
 
 
 def sections_of(names: Sequence[str], texts: Sequence[str]) -> list[Section]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from db.answers.scaling import UNSCALED
 from db.errors import Reason, TransientFailure
 from db.reports.certificates import NOT_CALIBRATED, Standing
 from db.reports.versions import Quoted
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from db.answers.scaling import ScalingOfTask
     from db.settings import Settings
+    from db.states import JobKind
     from worker.images.study_images import PartImages, StudyImages
     from worker.model.port import Model
     from worker.pipeline.pipeline import StudyToReport
@@ -43,6 +46,12 @@ class StudyReader:
     settings: Settings
     #: Standing of the verdicts with exactly this model, prompt, index and labeller.
     standing: Standing = NOT_CALIBRATED
+    #: Scaling of the confidence of answers with the same, by task.
+    scaling: Mapping[JobKind, ScalingOfTask] = field(default_factory=dict)
+
+    def scaling_of(self, task: JobKind) -> ScalingOfTask:
+        """Return the scaling of a task; that of an uncalibrated one changes nothing."""
+        return self.scaling.get(task, UNSCALED)
 
     def images(
         self, study: StudyToReport, prompt_of: Callable[[PartImages], str], answer_tokens: int, steps: Steps

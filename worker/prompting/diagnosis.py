@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 #: Options of one choice, and tokens of one option: lists of sites have up to 20, the longest names about 15.
-MAX_OPTIONS = 32
+MAX_OPTIONS = 64
 MAX_OPTION_TOKENS = 32
 #: Options that deny every other one: MedDr's prompt for several options ends with such an option.
-_WITHOUT_FINDING = {"no finding", "no findings", "normal", wording.NONE_OF_THESE}
+WITHOUT_FINDING = frozenset({"no finding", "no findings", "normal", wording.NONE_OF_THESE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def _one(options: Sequence[str]) -> list[str]:
 
 
 def _several(options: Sequence[str]) -> list[str]:
-    last = [option for option in options if option.casefold() in _WITHOUT_FINDING]
+    last = [option for option in options if option.casefold() in WITHOUT_FINDING]
     sentences = [wording.SEVERAL_OPTIONS.format(options=",".join(options)), wording.SEVERAL_OPTIONS_ONLY]
     return [*sentences, *(wording.LAST_OPTION.format(option=option) for option in last[-1:])]
 

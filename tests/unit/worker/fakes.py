@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from db.errors import PermanentFailure, Reason
-from worker.model.engine.request import FinishReason, Generation, Timings
+from worker.model.engine.request import FinishReason, Generation, OptionScore, Timings
 from worker.retrieval.index import Neighbour
 from worker.retrieval.out_of_distribution import OodResult
 
@@ -41,6 +41,8 @@ class FakeModel:
     setup: dict[str, str] = field(default_factory=lambda: {"number_format": "float32", "quantization": "none"})
     context_tokens: int = 4096
     requests: list[Request] = field(default_factory=list)
+    #: Log-probability of an option, by its text or by its text and a word of the prompt; -9 for any other.
+    scores: dict[str | tuple[str, str], float] = field(default_factory=dict)
 
     def text_tokens(self, text: str) -> int:
         return len(text.split())
@@ -65,8 +67,22 @@ class FakeModel:
         if self.prompt_tokens(request.question, request.images) + request.max_new_tokens > self.context_tokens:
             future.set_exception(PermanentFailure(Reason.PROMPT_TOO_LONG, "as the engine refuses it"))
             return future
-        future.set_result(self._generation())
+        future.set_result(self._scored(request) if request.scored else self._generation())
         return future
+
+    def _scored(self, request: Request) -> Generation:
+        options = [OptionScore(text, [0], [self._score(text, request.question)], 0.0) for text in request.scored]
+        best = max(options, key=lambda option: option.total)
+        timings = Timings(0, 0, 0, 0, 0)
+        return Generation(best.text, best.token_ids, "stop", 1, timings, best.log_probs, options)
+
+    def _score(self, text: str, prompt: str) -> float:
+        of_prompt = [
+            score
+            for key, score in self.scores.items()
+            if not isinstance(key, str) and key[1] in prompt and key[0] == text
+        ]
+        return of_prompt[0] if of_prompt else self.scores.get(text, -9.0)
 
 
 def compared(*scores: float, **changes: Any) -> OodResult:

@@ -1,0 +1,62 @@
+"""Possible answers of a question."""
+
+from __future__ import annotations
+
+import pytest
+
+from worker.pipeline.answering import stated_by
+from worker.pipeline.possible_answers import listed_in, possible_answers
+
+
+@pytest.mark.parametrize(
+    ("question", "listed"),
+    [
+        ("Which of these is present: nodule, mass or pleural effusion?", ["nodule", "mass", "pleural effusion"]),
+        ("Which of: nodule, mass?", ["nodule", "mass"]),
+        ("Which of nodule, mass, or effusion is present?", ["nodule", "mass", "effusion"]),
+        ("Is there a nodule or a mass?", ["nodule", "mass"]),
+        ("What do you see: nodule or mass", ["nodule", "mass"]),
+        ("Is there a nodule?", []),
+        ("Where is the nodule?", []),
+        ("Is the heart enlarged, as before?", []),
+        (f"Which of these: {', '.join('abcdefghijklmnop')}?", []),
+    ],
+)
+def test_question_that_lists_things_offers_them(question: str, listed: list[str]) -> None:
+    assert listed_in(question) == listed
+
+
+def test_no_answer_is_offered_twice() -> None:
+    answers = possible_answers("Which of these: nodule, yes?", "nodule")
+
+    texts = [one.text for one in answers]
+    assert texts == [
+        "Yes.",
+        "No.",
+        "Left.",
+        "Right.",
+        "Both.",
+        "Nodule.",
+        "None of these.",
+        "Cannot tell from these images.",
+    ]
+    assert answers[5].forms == ("Nodule.", "Nodule", "nodule", "nodule.")
+    assert [one.kind for one in answers[4:7]] == ["side", "listed", "listed"]
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "stated"),
+    [
+        ("Is there a left pleural effusion?", "Yes.", {("pleural effusion", "left", "present")}),
+        ("Is there a left pleural effusion?", "no", {("pleural effusion", "left", "absent")}),
+        ("Which side is the nodule on?", "Left.", {("nodule", "left", "present")}),
+        ("Which side is the nodule on?", "Both.", {("nodule", "left", "present"), ("nodule", "right", "present")}),
+        ("What is abnormal?", "Left pleural effusion.", {("pleural effusion", "left", "present")}),
+        ("Is there no nodule?", "Yes.", set()),
+        ("Is there a dinosaur?", "Yes.", set()),
+    ],
+)
+def test_answer_states_the_findings_of_its_question(
+    question: str, text: str, stated: set[tuple[str, str, str]]
+) -> None:
+    assert {(label.finding, label.side, label.certainty) for label in stated_by(question, text)} == stated

@@ -1,0 +1,41 @@
+"""Labels of similar cases: which of some diagnoses the report of a case affirms."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from worker.findings.labeller import labels
+from worker.prompting.diagnosis import WITHOUT_FINDING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from worker.findings.labeller import Label, Sentence
+
+NORMAL = "normal"
+
+
+def labels_of_case(report: Sequence[Sentence], options: Sequence[str]) -> list[str]:
+    """Return those of *options* that a report affirms; else the findings that it affirms, or NORMAL.
+
+    Empty if no sentence of it states anything. An option that names no finding of the lexicon, in words that the
+    labeller reads, gets no vote.
+    """
+    stated = [mention.label for sentence in report for mention in sentence.mentions]
+    affirmed = {label for label in stated if label.certainty == "present"}
+    if not report:
+        return []
+    chosen = [option for option in options if _has(affirmed, option)]
+    return chosen or sorted({label.finding for label in affirmed}) or [NORMAL]
+
+
+def _has(affirmed: set[Label], option: str) -> bool:
+    if option.casefold() in WITHOUT_FINDING:
+        return not affirmed
+    wanted = [label for label in labels(option) if label.certainty == "present"]
+    return bool(wanted) and all(any(_is_one(label, other) for other in affirmed) for label in wanted)
+
+
+def _is_one(label: Label, other: Label) -> bool:
+    """Return whether *other* is the finding of *label*, on the same side and in the same zone where it names them."""
+    return label.finding == other.finding and label.side in ("", other.side) and label.zone in ("", other.zone)
