@@ -69,7 +69,15 @@ class Resident:
             # Fewer than configured if memory is short.
             "slots": figures.rows,
             "engine": asdict(figures),
+            "damaged_snapshot": self.damaged_snapshot,
         }
+
+    @property
+    def damaged_snapshot(self) -> str:
+        """Name of a damaged snapshot of the index that is newer than the one that serves; empty without one."""
+        serving = self._index.snapshot if self._index else ""
+        # Names are times.
+        return max((name for name in list(self._refused) if name > serving), default="")
 
     @property
     def stalled_seconds(self) -> float:
@@ -179,6 +187,8 @@ def import_reference(
     folder: Path, settings: Settings, *, names: Collection[str] = (), readmit: bool = False, admit: bool = False
 ) -> Imported:
     """Load the configured checkpoint and add cases of *folder* to its index; see worker.reference_build.importing."""
+    # Names that are not there are rejected before minutes of loading.
+    importing.chosen_cases(folder, names)
     with loaded(settings) as model:
         return importing.import_reference(folder, model, settings, names=names, readmit=readmit, admit=admit)
 

@@ -44,6 +44,7 @@ CODES = (
     "objects_refused",
     "files_unreadable",
     "nothing_indexed",
+    "index_damaged",
     "quarantined",
     "reason_rising",
 )
@@ -82,6 +83,7 @@ def raised(session: Session, settings: Settings, alive: Sequence[Process] | None
         *listener_status.alarms(listener_status.current(alive), after_seconds),
         _unreadable(alive),
         _unindexed(alive, unsettled_seconds),
+        _damaged_index(alive),
         _quarantined(progress),
         outcomes.alarm(outcomes.latest(session)) if progress.frequent else None,
     )
@@ -139,6 +141,17 @@ def _unindexed(alive: Sequence[Process], after_seconds: float) -> tuple[str, str
     return "nothing_indexed", (
         f"a received file has waited for {oldest:.0f} s and is in no study: see the log of `prelim dispatch` for the"
         " file and the error; after an outage, start another dispatcher"
+    )
+
+
+def _damaged_index(alive: Sequence[Process]) -> tuple[str, str] | None:
+    """Return the alarm for a snapshot of the reference index that the workers cannot read."""
+    name = max((process.info.get("damaged_snapshot") or "" for process in _of(alive, Role.WORKER)), default="")
+    if not name:
+        return None
+    return "index_damaged", (
+        f"the newest snapshot of the reference index, {name}, is damaged; the one before it serves, without the cases"
+        " added since: see `prelim index verify`, then restore the files or run `prelim index build`"
     )
 
 

@@ -19,6 +19,8 @@ class Source(StrEnum):
     """Cases with known reports."""
 
     PHANTOMS = "phantoms"
+    FINALS = "finals"
+    #: The same as finals, in earlier releases.
     CASES = "cases"
 
 
@@ -74,7 +76,9 @@ def evaluate(
 
 @command()
 def calibrate(
-    source: Annotated[Source | None, typer.Option("--from", help="phantoms, or cases: a folder.")] = None,
+    source: Annotated[
+        Source | None, typer.Option("--from", help="phantoms, or finals: a folder of studies with final reports.")
+    ] = None,
     cases: Annotated[Path | None, typer.Option(help="Folder with cases.jsonl and its DICOM files.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Number of phantom studies.")] = 600,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the phantom studies.")] = 5_900_000,
@@ -85,8 +89,8 @@ def calibrate(
     """Certify the error of the findings that are shown as fact, for the configured checkpoint and its index."""
     from worker.evaluation import calibrate as calibration
 
-    if (source is None) != bool(suspend) or (source is Source.CASES) != (cases is not None):
-        raise typer.BadParameter("expected --from phantoms, --from cases with --cases, or --suspend")
+    if (source is None) != bool(suspend) or (source in (Source.FINALS, Source.CASES)) != (cases is not None):
+        raise typer.BadParameter("expected --from phantoms, --from finals with --cases, or --suspend")
     settings = process_settings()
     if suspend:
         console.print(f"{calibration.suspend(settings, suspend)} certificates suspended")

@@ -61,7 +61,7 @@ def calibrate_on_phantoms(settings: Settings, *, count: int, seed: int, alpha: f
 
 def calibrate_on_cases(settings: Settings, folder: Path, *, alpha: float, delta: float) -> Calibrated:
     """Certify the configured checkpoint on the cases of *folder*; see `certified`."""
-    what = {"kind": "cases", "where": folder.resolve().name}
+    what = {"kind": "finals", "where": folder.resolve().name}
     with loaded(settings) as model:
         return certified(model, settings, folder, what, alpha=alpha, delta=delta)
 

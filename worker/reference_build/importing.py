@@ -83,9 +83,7 @@ def import_reference(
     Raises ConfigurationError if there is no index, or no case with such a name. *readmit*: although they were erased;
     *admit*: although report and images disagree.
     """
-    cases = [case for case in read_cases(folder) if not names or case.case_id in names]
-    if missing := set(names) - {case.case_id for case in cases}:
-        raise ConfigurationError(f"no case {', '.join(sorted(missing))} in {folder}")
+    cases = chosen_cases(folder, names)
     with exclusive(settings):
         importing = _Import(folder, model, settings, readmit=readmit, admit=admit)
         added, excluded, steps = [], list[str](), importing.steps()
@@ -97,6 +95,14 @@ def import_reference(
         if added:
             add(settings, model.digest, added, steps.disagreeing)
     return Imported(len(added) - len(importing.set_aside), excluded + importing.set_aside, importing.removed)
+
+
+def chosen_cases(folder: Path, names: Collection[str]) -> list[Case]:
+    """Return the cases of *folder* with *names*, or all; raises ConfigurationError if there is none with a name."""
+    cases = [case for case in read_cases(folder) if not names or case.case_id in names]
+    if missing := set(names) - {case.case_id for case in cases}:
+        raise ConfigurationError(f"no case {', '.join(sorted(missing))} in {folder}")
+    return cases
 
 
 def removals(folder: Path) -> list[str]:

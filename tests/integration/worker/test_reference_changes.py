@@ -243,10 +243,14 @@ def test_the_last_good_snapshot_serves_while_the_newest_is_damaged(site: Setting
 
     assert good is not None
     assert worker._current_index() is good
+    assert worker.damaged_snapshot == newest.name
     started = served(site)._current_index()
     assert started is not None
     assert started.snapshot == good.snapshot
     assert any("damaged file DX.0.faiss" in fault for fault in faults(site))
+    build_reference(tmp_path / "first", MODEL, site)  # type: ignore[arg-type]
+    assert worker._current_index() is not good
+    assert not worker.damaged_snapshot
 
 
 def test_a_build_measures_how_well_the_model_reads_each_kind(site: Settings, tmp_path: Path) -> None:

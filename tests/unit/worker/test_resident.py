@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from db.errors import PermanentFailure
+from db.errors import ConfigurationError, PermanentFailure
 from db.settings import Settings
 from worker.model.engine.metrics import Meter
 from worker.pipeline.pipeline import StudyToReport
-from worker.resident import Resident
+from worker.resident import Resident, import_reference
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,3 +48,11 @@ def test_demo_checkpoint_rejects_studies_sent_to_other_ae_titles(tmp_path: Path,
     assert rejected.value.reason == "demo_checkpoint"
     for word in ("PRELIM_CHECKPOINT", "prelim retry", "PRELIM_DEMO_AE_TITLES"):
         assert word in rejected.value.detail
+
+
+def test_unknown_names_are_rejected_before_a_checkpoint_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "cases.jsonl").write_text('{"case_id": "1", "files": ["1.dcm"], "report": "Normal."}')
+    settings = Settings(data_dir=tmp_path, checkpoint=tmp_path / "missing")
+
+    with pytest.raises(ConfigurationError, match="no case 2 in"):
+        import_reference(tmp_path, settings, names=["1", "2"])

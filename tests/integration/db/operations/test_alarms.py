@@ -140,6 +140,13 @@ def test_moving_queue_raises_no_alarm(waiting: Arrivals) -> None:
     assert raised(waiting.url) == []
 
 
+def test_older_snapshot_of_the_index_that_serves_raises_an_alarm(database_url: str) -> None:
+    for name, damaged in (("host:1", ""), ("host:2", "20261128T100000000000")):
+        with transaction(database_url) as session:
+            session.merge(Process(name=name, role=Role.WORKER, info={"damaged_snapshot": damaged}))
+        assert ("index_damaged" in raised(database_url)) == bool(damaged)
+
+
 def test_files_that_cannot_be_read_raise_an_alarm(database_url: str) -> None:
     info = {"unreadable": {"files": 3, "error": "Input/output error"}}
     with transaction(database_url) as session:

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import func, select
+from typer.testing import CliRunner
 
 from db.errors import ConfigurationError, NotPossible
 from db.models import Certificate
 from db.session import transaction
 from db.settings import Settings
+from deploy.cli import app
 from tests.unit.worker.fakes import FakeModel
 from worker.evaluation.calibrate import certified
 from worker.phantoms.datasets import write_calibration_cases, write_reference_cases
@@ -38,3 +40,11 @@ def test_small_set_is_refused_with_the_number_of_missing_findings(database_url: 
         calibrate("reference")
     with transaction(database_url) as session:
         assert session.scalar(select(func.count()).select_from(Certificate)) == 0
+
+
+@pytest.mark.parametrize("arguments", [[], ["--from", "finals"], ["--from", "phantoms", "--cases", "."]])
+def test_a_set_is_phantoms_or_a_folder_of_final_reports(arguments: list[str]) -> None:
+    ran = CliRunner().invoke(app.app, ["calibrate", *arguments])
+
+    assert ran.exit_code == 2
+    assert "--from finals with --cases" in ran.output.replace("\n", " ")
