@@ -7,6 +7,7 @@ from fastapi.staticfiles import StaticFiles
 
 from api import error_handlers
 from api.access.gate import Gate
+from api.access.recorder import Recorder
 from api.context import RequestContext
 from api.page import login, openapi, pages
 from api.security_headers import SecurityHeaders
@@ -32,7 +33,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.health = health.check(settings)
     # The last one is outermost: error responses get the headers, error logs the ids.
-    app.add_middleware(Gate)
+    app.add_middleware(Gate, recorder=Recorder(settings), unavailable=error_handlers.unavailable)
     error_handlers.install(app)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestContext)

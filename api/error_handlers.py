@@ -64,9 +64,14 @@ async def _invalid(request: Request, error: Exception) -> Response:
 async def _no_database(request: Request, error: Exception) -> Response:
     if not isinstance(error, OperationalError):  # db.session logs an outage once
         log.error("database.unreachable", error=type(error).__name__)
+    return unavailable(request.scope)
+
+
+def unavailable(scope: Scope) -> Response:
+    """Return the response to a request that needs the database, which is unreachable."""
     hint = "try again in a moment; if it persists, ask an operator to run `prelim status`"
     problem = Problem(error=ErrorCode.UNAVAILABLE, message="database unreachable", hint=hint)
-    return _answer(request, 503, problem, {"Retry-After": "5"})
+    return _answer(Request(scope), 503, problem, {"Retry-After": "5"})
 
 
 class LastResort:

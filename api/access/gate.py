@@ -1,13 +1,21 @@
-"""Hold back the response of a route without a guard: access is denied unless a route states who may use it."""
+"""The gate of all responses: none leaves a route without a guard, and none before its audit row is stored."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from api.access.access import Access
+from api.errors import UNREACHABLE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from api.access.recorder import Recorder
 
 #: Routes open to all; none has patient data.
 OPEN = frozenset(
@@ -22,29 +30,49 @@ class UnguardedRoute(Exception):
 
 
 class Gate:
-    """ASGI middleware inside the handler of unexpected errors."""
+    """ASGI middleware inside the handler of unexpected errors; *unavailable* answers if no row can be stored."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, recorder: Recorder, unavailable: Callable[[Scope], Response]) -> None:
         self.app = app
+        self._recorder = recorder
+        self._unavailable = unavailable
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; raise UnguardedRoute instead of sending a response that nobody was authorized for."""
+        """Pass the request on; raise UnguardedRoute instead of sending a response without an authorized caller."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         access = Access()
         scope.setdefault("state", {})["access"] = access
+        passage = _Passage(self, scope, access, send)
+        await self.app(scope, receive, passage.send)
+        if passage.refused:
+            await self._unavailable(scope)(scope, receive, send)
 
-        async def guarded_send(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] < ERROR:
-                _require_guard(scope, access)
-            await send(message)
+    async def admit(self, scope: Scope, access: Access, status: int) -> bool:
+        """Return whether a response with *status* may leave: its row, if it must have one, is stored."""
+        route = getattr(scope.get("route"), "path", None)
+        if status < ERROR and route is not None and route not in OPEN and not access.guarded:
+            raise UnguardedRoute(route)
+        if not access.recorded:
+            return True
+        try:
+            await self._recorder.record(access.entry(scope, status))
+        except (SQLAlchemyError, *UNREACHABLE):
+            return False
+        return True
 
-        await self.app(scope, receive, guarded_send)
 
+class _Passage:
+    """The response of one request on its way through the gate."""
 
-def _require_guard(scope: Scope, access: Access) -> None:
-    """Raise UnguardedRoute for a route that is not open and has no guard."""
-    route = getattr(scope.get("route"), "path", None)
-    if route is not None and route not in OPEN and not access.guarded:
-        raise UnguardedRoute(route)
+    def __init__(self, gate: Gate, scope: Scope, access: Access, send: Send) -> None:
+        self._gate, self._scope, self._access, self._send = gate, scope, access, send
+        self.refused = False
+
+    async def send(self, message: Message) -> None:
+        """Send a part of the response; a refused one is dropped."""
+        if message["type"] == "http.response.start":
+            self.refused = not await self._gate.admit(self._scope, self._access, message["status"])
+        if not self.refused:
+            await self._send(message)

@@ -7,6 +7,7 @@ import structlog
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
+from api.access.access import of_request
 from api.access.authenticate import COOKIE, Database, same_origin
 from api.page.templating import templates
 from db.access import page_sessions
@@ -41,11 +42,14 @@ def login(
     request: Request, session: Database, key: Annotated[str, Form()], to: Annotated[str, Form()] = "/"
 ) -> Response:
     """Begin a session and set its cookie, or show the form with the reason for the rejection."""
+    access = of_request(request)
+    access.action = "login"
     begun = page_sessions.begin(session, key=key.strip())
     principal = None if begun is None else page_sessions.verify(session, begun)
     if begun is None or principal is None:
         log.warning("login.rejected", address=request.client.host if request.client else None)
         return _form(request, to, problem="unknown, revoked or expired API key", status=401)
+    access.principal = principal
     log.info("login.accepted", key=principal.name)
     return _with_cookie(request, RedirectResponse(destination(to), 303), begun)
 
@@ -60,7 +64,11 @@ def _with_cookie(request: Request, response: Response, text: str) -> Response:
 @router.post("/logout", dependencies=[Depends(same_origin)])
 def logout(request: Request, session: Database) -> Response:
     """End the session and delete the cookie."""
-    page_sessions.end(session, request.cookies.get(COOKIE, ""))
+    access = of_request(request)
+    access.action = "logout"
+    text = request.cookies.get(COOKIE, "")
+    access.principal = page_sessions.verify(session, text)
+    page_sessions.end(session, text)
     response = RedirectResponse("/login", 303)
     response.delete_cookie(COOKIE, httponly=True, samesite="strict")
     return response

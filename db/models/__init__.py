@@ -5,7 +5,7 @@ compare them, and the clocks of two machines differ. The one exception is ``rece
 which must not wait for the database.
 """
 
-from db.models.access import ApiKey, IdempotentRequest, PageSession
+from db.models.access import ApiKey, AuditChain, AuditRow, IdempotentRequest, PageSession
 from db.models.answers import Answer, AnswerEvidence, Inquiry
 from db.models.base import Base
 from db.models.certificates import Certificate
@@ -24,6 +24,8 @@ __all__ = [
     "Answer",
     "AnswerEvidence",
     "ApiKey",
+    "AuditChain",
+    "AuditRow",
     "Base",
     "Certificate",
     "Citation",

@@ -1,11 +1,11 @@
-"""Keys of the API, sessions of the page, and answers to requests that can be sent twice."""
+"""Keys of the API, sessions of the page, answers to requests that can be sent twice, and the audit log."""
 
 import datetime as dt
 import uuid
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, SmallInteger
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import CheckConstraint, ForeignKey, Index, SmallInteger, Uuid
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.models.base import Base, database_time
@@ -71,3 +71,53 @@ class IdempotentRequest(Base):
 
     # Old answers are deleted as new ones are stored.
     __table_args__ = (Index("idempotent_requests_created", "created_at"),)
+
+
+class AuditChain(Base):
+    """Start of a chain of audit rows: one process writes it. The starts form a chain of their own.
+
+    A trigger refuses UPDATE, DELETE and TRUNCATE, here and in `audit_rows`.
+    """
+
+    __tablename__ = "audit_chains"
+
+    #: 1, 2, ... without a gap.
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    #: Host name and process id.
+    process: Mapped[str]
+    #: As hashed; the clock of the process, because the hash is computed there.
+    started_at: Mapped[dt.datetime]
+    #: Last row of the latest earlier chains by number: [sequence, hash]. A later removal of these rows is found.
+    heads: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    #: Hash of the start before.
+    previous: Mapped[str]
+    hash: Mapped[str]
+
+
+class AuditRow(Base):
+    """Access of one request to patient data, or a login; stored before the first byte of the response is sent."""
+
+    __tablename__ = "audit_rows"
+
+    # RESTRICT: a start is never deleted.
+    chain: Mapped[int] = mapped_column(ForeignKey("audit_chains.number", ondelete="RESTRICT"), primary_key=True)
+    sequence: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    #: The clock of the process.
+    at: Mapped[dt.datetime]
+    action: Mapped[str]
+    #: HTTP status of the response.
+    status: Mapped[int] = mapped_column(SmallInteger)
+    #: Kind and name; empty if the caller was not authenticated.
+    principal: Mapped[str]
+    address: Mapped[str]
+    #: Method and template of the path.
+    route: Mapped[str]
+    #: No foreign key: the row outlives the study.
+    studies: Mapped[list[uuid.UUID]] = mapped_column(ARRAY(Uuid))
+    #: Numbers in the path, names of the filters; never a value that a caller typed.
+    detail: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    previous: Mapped[str]
+    hash: Mapped[str]
+
+    # Exports of a period.
+    __table_args__ = (Index("audit_rows_at", "at", postgresql_using="brin"),)

@@ -12,7 +12,7 @@ from rich.console import Console
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from db.errors import PrelimError
-from deploy.cli import dicom, identity, index_commands, inquiries, model, operate, run
+from deploy.cli import audit_log, dicom, identity, index_commands, inquiries, model, operate, run
 from deploy.cli.help_text import Group
 
 _ADVICE = "run `prelim migrate`, or install the version that wrote the database"
@@ -24,6 +24,7 @@ app = typer.Typer(
 for commands in (run.app, dicom.app, operate.app, inquiries.app, identity.app, model.app):
     app.add_typer(commands)
 app.add_typer(operate.key_app, name="key", rich_help_panel=operate.PANEL)
+app.add_typer(audit_log.app, name="audit-log", rich_help_panel=operate.PANEL)
 app.add_typer(identity.quarantine_app, name="quarantine", rich_help_panel=operate.PANEL)
 app.add_typer(model.checkpoint_app, name="checkpoint", rich_help_panel=model.PANEL)
 app.add_typer(index_commands.app, name="index", rich_help_panel=model.PANEL)

@@ -21,6 +21,7 @@ SAME_MEANING = {
     "answers": "inquiries and their answers: their tables, the queries on them",
     "access": "who may use the API: its rules, its keys, their table",
     "app": "the application object of FastAPI, and of Typer",
+    "audit_log": "the log of reads of patient data: its chains, its commands, their implementation",
     "certificates": "certificates of verdicts: their table, and the queries on it",
     "commitments": "storage commitment: its table, and the queries on it",
     "dicom": "DICOM definitions, and the commands for DICOM peers",

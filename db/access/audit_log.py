@@ -1,0 +1,181 @@
+"""Audit log: append-only rows in hash chains, one chain a process.
+
+Each row holds the hash of the row before, so a changed, removed or inserted row is found. One chain for all writers
+would make each of them wait for the commit of the one before it, hundreds of microseconds to milliseconds of disk each.
+So a process has a chain of its own, which it alone appends to, without any lock; it starts one at its first row, after
+an error, and each day. A start is written under an advisory lock that is held for one short transaction, and names the
+last rows of the chains before: removing these rows, the end of a chain or a whole chain is found too, unless every
+later start is replaced. `prelim audit-log verify` prints the heads, to be kept outside of the database.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import threading
+import time
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import func, insert, select, text
+
+from db.models import AuditChain, AuditRow
+from db.session import transaction
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from sqlalchemy.orm import Session
+
+#: Advisory lock of the starts of chains.
+LOCK = 1_401
+#: Seconds after which a process starts another chain: the heads of the others are named at least so often.
+CHAIN_SECONDS = 24 * 3600
+#: Earlier chains whose last rows a start names.
+NAMED_HEADS = 100
+#: Previous hash of the first start, and of the first row of a chain.
+NONE = ""
+#: Rows read at a time by `verify`.
+READ_ROWS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Access of one request to patient data, or a login."""
+
+    at: dt.datetime
+    action: str
+    status: int
+    principal: str
+    address: str
+    route: str
+    studies: list[uuid.UUID] = field(default_factory=list)
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+class Chain:
+    """Chain of this process in one database."""
+
+    def __init__(self, process: str) -> None:
+        self._process = process
+        self._lock = threading.Lock()
+        self._number: int | None = None
+        self._sequence = 0
+        self._last = NONE
+        self._ends = 0.0
+
+    def append(self, url: str, entries: Sequence[Entry]) -> None:
+        """Append *entries* in one durable transaction; raises what the database raises, and then starts another chain.
+
+        After an error it is unknown which rows are stored: none is appended behind them.
+        """
+        with self._lock:
+            try:
+                self._append(url, entries)
+            except BaseException:
+                self._number = None
+                raise
+
+    def _append(self, url: str, entries: Sequence[Entry]) -> None:
+        with transaction(url) as session:
+            if self._number is None or time.monotonic() >= self._ends:
+                self._start(session)
+            rows, last = [], self._last
+            for sequence, entry in enumerate(entries, start=self._sequence + 1):
+                row = {"chain": self._number, "sequence": sequence, **asdict(entry), "previous": last}
+                last = digest(row)
+                rows.append(row | {"hash": last})
+            session.execute(insert(AuditRow), rows)
+        self._sequence, self._last = self._sequence + len(rows), last
+
+    def _start(self, session: Session) -> None:
+        session.execute(select(func.pg_advisory_xact_lock(LOCK)))
+        before = session.scalars(select(AuditChain).order_by(AuditChain.number.desc()).limit(1)).one_or_none()
+        row = {
+            "number": 1 if before is None else before.number + 1,
+            "process": self._process,
+            "started_at": dt.datetime.now(dt.UTC),
+            "heads": heads(session),
+            "previous": NONE if before is None else before.hash,
+        }
+        session.execute(insert(AuditChain), [row | {"hash": digest(row)}])
+        self._number, self._sequence, self._last = int(row["number"]), 0, NONE  # type: ignore[call-overload]
+        self._ends = time.monotonic() + CHAIN_SECONDS
+
+
+def digest(row: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a row without its hash, in an encoding that the stored values give again."""
+    plain = json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=_encoded)
+    return hashlib.sha256(plain.encode()).hexdigest()
+
+
+def _encoded(value: Any) -> str:
+    return value.astimezone(dt.UTC).isoformat(timespec="microseconds") if isinstance(value, dt.datetime) else str(value)
+
+
+def heads(session: Session) -> dict[str, list[Any]]:
+    """Return the last row of each of the latest chains, by number: sequence and hash."""
+    rows = session.execute(
+        text("""
+            SELECT recent.number, last.sequence, last.hash
+            FROM (SELECT number FROM audit_chains ORDER BY number DESC LIMIT :limit) AS recent
+            CROSS JOIN LATERAL (
+                SELECT sequence, hash FROM audit_rows WHERE chain = recent.number ORDER BY sequence DESC LIMIT 1
+            ) AS last
+        """),
+        {"limit": NAMED_HEADS},
+    )
+    return {str(number): [sequence, digest_] for number, sequence, digest_ in rows}
+
+
+@dataclass(slots=True)
+class Verified:
+    """Result of a verification: numbers, the heads, and the problems found."""
+
+    chains: int = 0
+    rows: int = 0
+    problems: list[str] = field(default_factory=list)
+    #: Last row of each chain: sequence and hash.
+    heads: dict[str, list[Any]] = field(default_factory=dict)
+
+
+def verify(session: Session, known: Mapping[str, Sequence[Any]] | None = None) -> Verified:
+    """Recompute all hashes. *known* are heads that an earlier verification printed: their rows must still be there."""
+    found = Verified()
+    expected = {(number, head[0]): head[1] for number, head in (known or {}).items()}
+    previous, number = NONE, 0
+    for start in session.scalars(select(AuditChain).order_by(AuditChain.number)):
+        number += 1
+        if start.number != number or start.previous != previous or start.hash != digest(_content(start)):
+            found.problems.append(f"start of chain {start.number}: changed, or a start before it is missing")
+            number = start.number
+        previous = start.hash
+        expected |= {(name, head[0]): head[1] for name, head in start.heads.items()}
+    found.chains = number
+    for name, sequence, found_hash in _rows(session, found):
+        if expected.pop((name, sequence), found_hash) != found_hash:
+            found.problems.append(f"chain {name}, row {sequence}: not the row that a later record names")
+    found.problems += [f"chain {name}: row {sequence} and its later rows are missing" for name, sequence in expected]
+    return found
+
+
+def _rows(session: Session, found: Verified) -> Iterator[tuple[str, int, str]]:
+    """Yield chain, sequence and hash of every row, and note the problems of each chain and its head."""
+    query = select(AuditRow).order_by(AuditRow.chain, AuditRow.sequence).execution_options(yield_per=READ_ROWS)
+    for row in session.scalars(query):
+        name = str(row.chain)
+        sequence, previous = found.heads.get(name, [0, NONE])
+        if (row.sequence, row.previous) != (sequence + 1, previous):
+            found.problems.append(f"chain {name}, row {row.sequence}: a row before it is missing or was changed")
+        if row.hash != digest(_content(row)):
+            found.problems.append(f"chain {name}, row {row.sequence}: changed")
+        found.heads[name] = [row.sequence, row.hash]
+        found.rows += 1
+        yield name, row.sequence, row.hash
+        session.expunge(row)
+
+
+def _content(row: AuditChain | AuditRow) -> dict[str, Any]:
+    return {column.name: getattr(row, column.name) for column in row.__table__.columns if column.name != "hash"}

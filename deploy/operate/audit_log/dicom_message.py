@@ -1,0 +1,78 @@
+"""DICOM audit messages (PS3.15 A.5), one for each row of the audit log."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from xml.etree.ElementTree import Element, SubElement, tostring
+
+if TYPE_CHECKING:
+    from deploy.operate.audit_log.records import Record
+
+#: Event (PS3.16 CID 400) of each action, and its code for what was done (A.5.2): read, execute, update.
+EVENTS = {
+    "read": ("110103", "DICOM Instances Accessed", "R"),
+    "query": ("110112", "Query", "E"),
+    "create": ("110103", "DICOM Instances Accessed", "U"),
+    "login": ("110114", "User Authentication", "E"),
+    "logout": ("110114", "User Authentication", "E"),
+}
+#: Event type (CID 401) of a login and a logout.
+TYPES = {"login": ("110122", "Login"), "logout": ("110123", "Logout")}
+SOURCE = "prelim"
+
+
+def message(record: Record) -> str:
+    """Return the audit message of a row as XML on one line."""
+    root = Element("AuditMessage")
+    _event(root, record)
+    # The requestor: a person, or the program that holds a key.
+    SubElement(
+        root,
+        "ActiveParticipant",
+        UserID=record.principal or "unknown",
+        UserIsRequestor="true",
+        NetworkAccessPointID=record.address or "unknown",
+        NetworkAccessPointTypeCode="2",
+    )
+    SubElement(root, "ActiveParticipant", UserID=SOURCE, UserIsRequestor="false")
+    SubElement(root, "AuditSourceIdentification", AuditSourceID=SOURCE)
+    for subject in record.subjects:
+        uid = subject.study_instance_uid or str(subject.study_id)
+        study = SubElement(
+            root,
+            "ParticipantObjectIdentification",
+            ParticipantObjectID=uid,
+            ParticipantObjectTypeCode="2",
+            ParticipantObjectTypeCodeRole="3",
+        )
+        _code(study, "ParticipantObjectIDTypeCode", "110180", "Study Instance UID")
+        if subject.patient_id:
+            patient = SubElement(
+                root,
+                "ParticipantObjectIdentification",
+                ParticipantObjectID=subject.patient_id,
+                ParticipantObjectTypeCode="1",
+                ParticipantObjectTypeCodeRole="1",
+            )
+            _code(patient, "ParticipantObjectIDTypeCode", "2", "Patient Number", "RFC-3881")
+    return tostring(root, encoding="unicode")
+
+
+def _event(root: Element, record: Record) -> None:
+    code, meaning, action = EVENTS[record.action]
+    event = SubElement(
+        root,
+        "EventIdentification",
+        EventActionCode=action,
+        EventDateTime=record.at.isoformat(),
+        EventOutcomeIndicator=record.outcome,
+    )
+    _code(event, "EventID", code, meaning)
+    if record.action in TYPES:
+        _code(event, "EventTypeCode", *TYPES[record.action])
+    outcome = SubElement(event, "EventOutcomeDescription")
+    outcome.text = f"{record.route}: {record.status}; chain {record.chain}, row {record.sequence}, {record.hash}"
+
+
+def _code(parent: Element, tag: str, code: str, meaning: str, system: str = "DCM") -> None:
+    SubElement(parent, tag, {"csd-code": code, "codeSystemName": system, "originalText": meaning})

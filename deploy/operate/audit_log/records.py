@@ -1,0 +1,71 @@
+"""Rows of the audit log with the studies and patients that they concern, for export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlalchemy import select
+
+from db.models import AuditRow, Study
+
+if TYPE_CHECKING:
+    import datetime as dt
+    import uuid
+    from collections.abc import Iterator, Sequence
+
+    from sqlalchemy.orm import Session
+
+#: Rows read at a time.
+BATCH = 500
+#: First HTTP status that is an error of the client, and of the server.
+CLIENT_ERROR, SERVER_ERROR = 400, 500
+
+
+class Subject(NamedTuple):
+    """Study that a row names; the UID and the patient are empty once the study is deleted."""
+
+    study_id: uuid.UUID
+    study_instance_uid: str
+    patient_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A row of the audit log for export."""
+
+    chain: int
+    sequence: int
+    hash: str
+    at: dt.datetime
+    action: str
+    status: int
+    principal: str
+    address: str
+    route: str
+    subjects: list[Subject] = field(repr=False)
+
+    @property
+    def outcome(self) -> str:
+        """Outcome of DICOM PS3.15 A.5.2 and FHIR: 0 success, 4 minor failure such as a denial, 8 serious failure."""
+        return "0" if self.status < CLIENT_ERROR else "4" if self.status < SERVER_ERROR else "8"
+
+
+def records(session: Session, since: dt.datetime | None) -> Iterator[Record]:
+    """Yield the rows since a time, by chain and sequence."""
+    query = select(AuditRow).order_by(AuditRow.chain, AuditRow.sequence).execution_options(yield_per=BATCH)
+    if since is not None:
+        query = query.where(AuditRow.at >= since)
+    for rows in session.scalars(query).partitions(BATCH):
+        subjects = _subjects(session, rows)
+        for row in rows:
+            same = ("chain", "sequence", "hash", "at", "action", "status", "principal", "address", "route")
+            of_row = [subjects.get(study, Subject(study, "", "")) for study in row.studies]
+            yield Record(**{name: getattr(row, name) for name in same}, subjects=of_row)
+            session.expunge(row)
+
+
+def _subjects(session: Session, rows: Sequence[AuditRow]) -> dict[uuid.UUID, Subject]:
+    wanted = {study for row in rows for study in row.studies}
+    columns = Study.id, Study.study_instance_uid, Study.patient_id
+    return {row.id: Subject(*row) for row in session.execute(select(*columns).where(Study.id.in_(wanted)))}
