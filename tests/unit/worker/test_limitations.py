@@ -20,6 +20,8 @@ from worker.images.render import quality
 from worker.images.render.orientation import NO_BREAST, TWO_SIDES, WRONG_BREAST, WRONG_VIEW
 from worker.images.study_images import LeftOut, PartImages, RenderedImage, StudyImages
 from worker.limitations import NO_TEXT, ReadPart, basis_of, fixed_text, limitations
+from worker.pipeline.answering import BELOW_LIMIT, NOT_TOLD, VETOED
+from worker.pipeline.diagnosing import OTHER_PARTS
 from worker.prompting.fitting import NO_STATEMENT, SUSPICIOUS, TOO_LONG
 from worker.retrieval.index import Neighbour
 from worker.retrieval.retrieve import Retrieval
@@ -207,6 +209,11 @@ def test_every_sentence_is_documented(sentence: str) -> None:
     patterns = [".+".join(map(re.escape, VARIABLE.split(line))) for line in documented]
 
     assert any(re.fullmatch(pattern, sentence) for pattern in patterns)
+
+
+@pytest.mark.parametrize("sentence", [BELOW_LIMIT, NOT_TOLD, VETOED, OTHER_PARTS])
+def test_every_sentence_about_an_answer_is_documented(sentence: str) -> None:
+    assert f"| `{VARIABLE.sub('{}', sentence)}` |" in VARIABLE.sub("{}", DOCUMENT)
 
 
 def header_warnings() -> Iterator[str]:
