@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from db import reference
+from db.answers.answer import Choice, Question
 from db.errors import ConfigurationError, PermanentFailure, Reason, TransientFailure
 from db.reports import certificates
 from db.reports.certificates import NO_INDEX, Bindings, Standing
 from db.session import transaction
 from worker.findings.labeller import LABELLER_VERSION
 from worker.model.resident_model import ResidentModel
+from worker.pipeline.answering import answer
+from worker.pipeline.diagnosing import diagnose
 from worker.pipeline.pipeline import Pipeline
 from worker.prompting.wording import version_of
 from worker.reference_build import importing
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from db.answers.answer import Answer, Diagnosis
     from db.reports.versions import Draft
     from db.settings import Settings
     from worker.model.port import Model
@@ -85,15 +89,20 @@ class Resident:
         engine = self._model.engine
         return engine.stalled_seconds if engine.alive else math.inf
 
-    def write(self, study: StudyToReport, on_progress: Callable[[], None]) -> Draft:
-        """Write one study's report; see Pipeline.run.
+    def write(self, study: StudyToReport, on_progress: Callable[[], None]) -> Draft | Answer | Diagnosis:
+        """Write one study's report, or answer its inquiry; see Pipeline.run, `answer` and `diagnose`.
 
         Raises PermanentFailure if the checkpoint is a demo and the study may be a patient's.
         """
         if self._model.demo:
             _reject_patients(study, self._settings.model.demo_ae_titles)
         pipeline = self.pipeline()
-        return replace(pipeline, standing=self._standing(pipeline)).run(study, on_progress)
+        pipeline = replace(pipeline, standing=self._standing(pipeline))
+        if isinstance(study.inquiry, Question):
+            return answer(pipeline, study, study.inquiry, on_progress)
+        if isinstance(study.inquiry, Choice):
+            return diagnose(pipeline, study, study.inquiry, on_progress)
+        return pipeline.run(study, on_progress)
 
     def pipeline(self) -> Pipeline:
         """Return the pipeline over the newest index, without a certificate."""
