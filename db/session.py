@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +21,8 @@ from sqlalchemy import create_engine, event, make_url, text
 from sqlalchemy.exc import InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
+
+from db.limits import SessionLimits
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
@@ -41,8 +43,6 @@ POOL_SIZE = 20
 POOL_SECONDS = 5
 #: Seconds for which a connection used last is not checked: a restart of the server takes longer.
 UNCHECKED_SECONDS = 1.0
-#: Seconds that a transaction may take, and that a client waits for an answer, beyond the limit of a statement.
-GRACE_SECONDS = 2
 #: Seconds for the answer of an idle connection before it is used again.
 CHECK_SECONDS = 2
 #: Keepalives find a connection whose other end is lost after 5 + 3 * 2 s; the user timeout one with unconfirmed bytes.
@@ -61,53 +61,22 @@ SERVER_KEEPALIVES = {f"tcp_{name}": str(value) for name, value in KEEPALIVES.ite
 }
 #: SQLSTATEs of a write to a server that was demoted, and of a session that the server has ended at a limit.
 ENDED_SESSION = frozenset(("25006", "25P03", "25P04"))
+READ_ONLY = text("SET TRANSACTION READ ONLY")
 NOT_DURABLE = text("SET LOCAL synchronous_commit TO off")
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Seconds after which the server ends a statement, the wait for a lock, an idle transaction; 0: no limit."""
-
-    statement: float
-    lock: float
-    idle: float
-
-    @property
-    def transaction(self) -> float:
-        """Seconds after which the server ends a transaction, and the client no longer waits for an answer.
-
-        No other limit ends a transaction whose client has sent a part of its statements or of a message.
-        """
-        return self.statement and self.statement + GRACE_SECONDS
-
-    def parameters(self, server_version: int) -> dict[str, str]:
-        """Return the limits as parameters of a session of PostgreSQL *server_version*, in milliseconds."""
-        limits = {
-            "statement_timeout": self.statement,
-            "lock_timeout": self.lock,
-            "idle_in_transaction_session_timeout": self.idle,
-        }
-        if server_version >= 17_00_00:  # noqa: PLR2004 - an earlier one has no such limit
-            limits["transaction_timeout"] = self.transaction
-        return {name: f"{seconds * 1000:.0f}" for name, seconds in limits.items()}
-
-
-#: Limits of the dispatcher, a worker and the API. A client that does not respond keeps its locks until the limit of
-#: idle transactions, or of all transactions, so that it delays the others by at most 10 s.
-SERVER = Limits(statement=8, lock=3, idle=5)
-#: Limits of commands, which may read for minutes but must not hold locks while they are suspended.
-COMMAND = Limits(statement=300, lock=5, idle=10)
-#: Limits of migrations: they wait only briefly for a lock, because every query of the table waits behind them.
-MIGRATION = Limits(statement=0, lock=3, idle=0)
-#: Limits of a console, whose user thinks between two statements.
-CONSOLE = Limits(statement=0, lock=5, idle=0)
+#: Limits of every process, commands included. A client that does not respond keeps its locks until the limit of idle
+#: transactions, or of all transactions, so that it delays the others by at most 10 s.
+SERVER = SessionLimits(statement=8, lock=3, idle=5)
+#: Limits of a command that reads, for minutes if necessary: it locks no row.
+READING = SessionLimits(statement=300, lock=5, idle=10)
 
 
 class _Process:
     """Limits of this process, and the outage of its database, which is logged once when it begins and when it ends."""
 
     def __init__(self) -> None:
-        self.limits = COMMAND
+        self.limits = SERVER
         self.connections = POOL_SIZE
         self._lock = threading.Lock()
         self._since: float | None = None
@@ -142,7 +111,7 @@ def note_failure(error: BaseException) -> None:
 def limit_statements(settings: Settings, *, connections: int = POOL_SIZE) -> None:
     """Limit the statements and the pooled connections of this process, a server; call it once at the start.
 
-    Without it, the limits are those of a command.
+    Without it, the limit of a statement is the default one.
     """
     _process.connections = connections
     _process.limits = replace(SERVER, statement=settings.operations.statement_seconds)
@@ -153,6 +122,14 @@ class Connection(psycopg.Connection[Any]):
 
     #: Seconds to wait for an answer; 0: no limit.
     answer_seconds: float = 0
+
+    def limit(self, limits: SessionLimits, *, local: bool) -> None:
+        """Set the limits of the session, or with *local* those of the transaction."""
+        self.answer_seconds = limits.transaction
+        values = limits.parameters(self.info.server_version) | ({} if local else SERVER_KEEPALIVES)
+        # Not as startup options: a connection pooler would refuse them.
+        calls = ", ".join("set_config(%s, %s, %s)" for _ in values)
+        self.execute(f"SELECT {calls}".encode(), [part for pair in values.items() for part in (*pair, local)])
 
     def wait(self, gen: Generator[Any, Any, Any], *args: Any, **more: Any) -> Any:
         """Wait for the server as psycopg does, but at most `answer_seconds`."""
@@ -174,7 +151,7 @@ class Connection(psycopg.Connection[Any]):
 
 
 @lru_cache(maxsize=8)
-def engine(url: str, limits: Limits | None = None) -> Engine:
+def engine(url: str, limits: SessionLimits | None = None) -> Engine:
     """Return the process's engine for *url*, whose connections survive a restart or failover of the server.
 
     *limits* replace those of the process.
@@ -205,17 +182,12 @@ def connect(url: str) -> Connection:
     return connection
 
 
-def _connect(given: Mapping[str, Any], limits: Limits | None = None) -> Connection:
+def _connect(given: Mapping[str, Any], limits: SessionLimits | None = None) -> Connection:
     """Connect to the first host of a URL that accepts writes, unless its `target_session_attrs` requires otherwise."""
-    limits = limits or _process.limits
     # In pg_stat_activity, so that an operator finds the process that holds a lock.
     arguments = CONNECT_ARGUMENTS | {"application_name": f"prelim:{os.getpid()}"} | dict(given)
     connection = Connection.connect(**arguments)
-    connection.answer_seconds = limits.transaction
-    values = limits.parameters(connection.info.server_version) | SERVER_KEEPALIVES
-    # Not as startup options: a connection pooler would refuse them.
-    calls = ", ".join("set_config(%s, %s, false)" for _ in values)
-    connection.execute(f"SELECT {calls}".encode(), [part for pair in values.items() for part in pair])
+    connection.limit(limits or _process.limits, local=False)
     connection.commit()
     return connection
 
@@ -277,6 +249,22 @@ def transaction(url: str, *, durable: bool = True) -> Iterator[Session]:
         if not durable:
             session.execute(NOT_DURABLE)
         yield session
+
+
+@contextmanager
+def reading(url: str) -> Iterator[Session]:
+    """Session of a command that only reads, for minutes if necessary; see `transaction`."""
+    with transaction(url) as session:
+        session.execute(READ_ONLY)
+        connection = cast("Connection", session.connection().connection.driver_connection)
+        usual = connection.answer_seconds
+        # The time of a transaction that has begun is limited anew only if it has no limit in between.
+        for limits in (SessionLimits(0, 0, 0), READING):
+            connection.limit(limits, local=True)
+        try:
+            yield session
+        finally:
+            connection.answer_seconds = usual
 
 
 @contextmanager

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from alembic import context
 from sqlalchemy import text
 
+from db.limits import SessionLimits
 from db.models import Base
-from db.session import MIGRATION, engine
+from db.session import engine
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -18,11 +19,14 @@ if TYPE_CHECKING:
 #: Key of the advisory lock that serialises concurrent migrations; any constant.
 MIGRATION_LOCK = 0x5052454C
 POLL_SECONDS = 0.2
+#: It waits only briefly for a lock, because every query of the table waits behind it. A statement may take as long as
+#: its table needs, but a process that is suspended between two keeps no lock.
+LIMITS = SessionLimits(statement=0, lock=3, idle=5)
 
 
 def run() -> None:
     """Run each migration in its own transaction, while this session holds the lock."""
-    migrating = engine(context.config.attributes["url"], MIGRATION)
+    migrating = engine(context.config.attributes["url"], LIMITS)
     with contextlib.ExitStack() as stack:
         # Closing the session releases the lock.
         stack.callback(migrating.dispose)

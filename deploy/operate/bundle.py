@@ -17,7 +17,7 @@ from sqlalchemy import select
 
 from db.models import Instance, Job
 from db.operations import heartbeats
-from db.session import transaction
+from db.session import reading
 from db.studies import lifecycle
 
 if TYPE_CHECKING:
@@ -47,19 +47,21 @@ MAX_VALUE_CHARACTERS = 64
 
 def write(settings: Settings, name: str, path: Path) -> None:
     """Write the bundle of the study *name* to *path* as JSON; raises UnknownStudy."""
-    with transaction(settings.database()) as session:
+    with reading(settings.database()) as session:
         study = lifecycle.find(session, name)
-        bundle = {
-            "study": _columns(study, STUDY),
-            "jobs": [_columns(job, JOB) for job in _of(session, Job, study)],
-            "instances": [
-                _columns(row, INSTANCE) | {"header": _header(settings.operations.data_dir / row.file_path)}
-                for row in _of(session, Instance, study)
-            ],
-            "workers": [process.info for process in heartbeats.alive(session, heartbeats.Role.WORKER)],
-            "versions": {name: version(name) for name in DISTRIBUTIONS},
-            "machine": {"python": platform.python_version(), "kernel": platform.release(), "cores": os.cpu_count()},
-        }
+        jobs, instances = _of(session, Job, study), _of(session, Instance, study)
+        workers = heartbeats.alive(session, heartbeats.Role.WORKER)
+    bundle = {
+        "study": _columns(study, STUDY),
+        "jobs": [_columns(job, JOB) for job in jobs],
+        "instances": [
+            _columns(row, INSTANCE) | {"header": _header(settings.operations.data_dir / row.file_path)}
+            for row in instances
+        ],
+        "workers": [process.info for process in workers],
+        "versions": {name: version(name) for name in DISTRIBUTIONS},
+        "machine": {"python": platform.python_version(), "kernel": platform.release(), "cores": os.cpu_count()},
+    }
     path.write_text(json.dumps(bundle, indent=2, default=str) + "\n")
 
 

@@ -6,7 +6,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from db import reference
-from db.session import transaction
+from db.session import reading
 from worker.retrieval.validation import Validation
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def show(settings: Settings, console: Console) -> None:
     """Print the current snapshot of each checkpoint, its validation, and the number of erased fingerprints."""
-    with transaction(settings.database()) as session:
+    with reading(settings.database()) as session:
         snapshots, erased = reference.current_snapshots(session), reference.erasures(session)
         names = {str(row_id): row.source_case for row_id, row in _set_aside(session, snapshots).items()}
         lines = [line for snapshot in snapshots for line in describe(snapshot, settings.retrieval.min_validated_f1)]

@@ -17,7 +17,7 @@ from sqlalchemy import select
 from db.errors import NotPossible, Reason, UnknownStudy
 from db.models import Instance, Quarantined
 from db.operations import quarantine
-from db.session import transaction
+from db.session import reading, transaction
 from db.studies import lifecycle
 from db.studies.identity import replacement
 from deploy.operate.identities import user
@@ -54,7 +54,7 @@ class Pair:
 
 def show(settings: Settings, console: Console, *, limit: int, as_json: bool) -> None:
     """Print the files in quarantine, the latest first, without patient attributes."""
-    with transaction(settings.database()) as session:
+    with reading(settings.database()) as session:
         found = quarantine.files(session, limit=limit)
     if as_json:
         console.print_json(json.dumps([asdict(file) for file in found], default=str))
@@ -71,7 +71,7 @@ def take(settings: Settings, console: Console, name: str) -> int:
 
     *name* is the id of a file in quarantine, or names a study. Raises UnknownStudy.
     """
-    with transaction(settings.database()) as session:
+    with reading(settings.database()) as session:
         pairs = _pairs(session, name)
     failed = 0
     for pair in pairs:

@@ -6,10 +6,11 @@ import datetime as dt
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
+from sqlalchemy.exc import OperationalError
 
 from db.errors import NotPossible
 from db.reports import image_files
-from db.session import transaction
+from db.session import reading, transaction
 from db.studies import retention
 from deploy.operate import report_images
 from deploy.operate.identities import user
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 #: Study Instance UIDs of one page, and those and their files of one transaction: it locks their studies for less than a
-#: second, and the limit of idle transactions leaves time to delete the files.
-PAGE, BATCH, BATCH_FILES = 200, 25, 2000
+#: second, and the limit of idle transactions leaves 5 ms to delete a file.
+PAGE, BATCH, BATCH_FILES = 200, 25, 1000
 #: A mistyped unit must not delete the studies of today.
 MIN_AGE = dt.timedelta(days=1)
 
@@ -54,7 +55,7 @@ def run(settings: Settings, console: Console, age: dt.timedelta, *, images_only:
     total = Amount()
     for page in _old(settings, before, images_only=images_only):
         for uids in batches(page):
-            total = total.plus(_drop(settings, uids, before, images_only=images_only, dry_run=dry_run))
+            total = total.plus(_drop_slowly(settings, uids, before, images_only=images_only, dry_run=dry_run))
     kind = "images of reports" if images_only else "files"
     verb = "would delete" if dry_run else "deleted"
     console.print(f"{verb} {total.files} {kind} of {total.studies} studies, {total.size / 1e6:.1f} MB", highlight=False)
@@ -80,12 +81,22 @@ def batches(page: Sequence[tuple[str, int]]) -> Iterator[list[str]]:
 def _old(settings: Settings, before: dt.datetime, *, images_only: bool) -> Iterator[Sequence[tuple[str, int]]]:
     last = ""
     while True:
-        with transaction(settings.database()) as session:
+        with reading(settings.database()) as session:
             page = retention.next_page(session, before, last, PAGE, images_only=images_only)
         if not page:
             return
         yield [(uid, files) for uid, files in page]
         last, _ = page[-1]
+
+
+def _drop_slowly(
+    settings: Settings, uids: Sequence[str], before: dt.datetime, *, images_only: bool, dry_run: bool
+) -> Amount:
+    """Drop them, once more if the time of the transaction was over: the first attempt has deleted the files."""
+    try:
+        return _drop(settings, uids, before, images_only=images_only, dry_run=dry_run)
+    except OperationalError:
+        return _drop(settings, uids, before, images_only=images_only, dry_run=dry_run)
 
 
 def _drop(settings: Settings, uids: Sequence[str], before: dt.datetime, *, images_only: bool, dry_run: bool) -> Amount:

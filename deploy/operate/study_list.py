@@ -14,7 +14,7 @@ from db.jobs import claims
 from db.models import Study
 from db.models.studies import ENDED_WITHOUT_REPORT
 from db.operations import overview
-from db.session import transaction
+from db.session import reading, transaction
 from db.states import DisplayedState
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def show(settings: Settings, console: Console, filters: Filters, *, limit: int, 
     """Print the newest studies that meet *filters*, without patient attributes. Raises ConfigurationError."""
     require_known("state", filters.state, DisplayedState)
     require_known("reason", filters.reason, Reason)
-    with transaction(settings.database()) as session:
+    with reading(settings.database()) as session:
         found = overview.page(session, limit=limit, filters=filters)
     if as_json:
         console.print_json(json.dumps([_fields(study) for study in found.studies]))
@@ -78,7 +78,7 @@ def retry_all(settings: Settings, console: Console, reason: str) -> int:
     Each study in its own transaction: thousands in one would block their workers' results. Raises ConfigurationError.
     """
     require_known("reason", reason, Reason)
-    with transaction(settings.database()) as session:
+    with reading(settings.database()) as session:
         ended = select(Study.id).where(Study.state.in_(ENDED_WITHOUT_REPORT), Study.reason == reason)
         ids = session.scalars(ended.order_by(Study.first_received_at)).all()
     queued = sum(_retry(settings, study_id) for study_id in ids)

@@ -19,7 +19,7 @@ from db import reference
 from db.errors import ConfigurationError, NotPossible, NotReportable, PermanentFailure, TransientFailure
 from db.reports import certificates
 from db.reports.certificates import Certificate
-from db.session import transaction
+from db.session import reading, transaction
 from worker.evaluation.sentence_figures import is_right
 from worker.findings.labeller import Label, finding_names, present
 from worker.grounding.calibration import MIN_COMMON_CASES, JudgedFinding, certify, judged_findings
@@ -103,7 +103,7 @@ def suspend(settings: Settings, because: str) -> int:
 
 def _unknown(settings: Settings, folder: Path) -> list[Case]:
     """Return the cases of patients that are not in the reference index: it knows the labels of the others."""
-    with transaction(settings.database()) as session:
+    with reading(settings.database()) as session:
         known = reference.owners(session)
     cases = [case for case in read_cases(folder) if not known & set(owner_of(folder, case))]
     if not cases:
@@ -140,8 +140,9 @@ def table(certificate: Certificate) -> Table:
 
 def _common(settings: Settings) -> list[str]:
     """Return the findings that enough reference cases have."""
-    with transaction(settings.database()) as session:
-        counts = Counter(name for report in reference.reports(session) for name in _names(report))
+    with reading(settings.database()) as session:
+        reports = list(reference.reports(session))
+    counts = Counter(name for report in reports for name in _names(report))
     return sorted(name for name, count in counts.items() if count >= MIN_COMMON_CASES)
 
 

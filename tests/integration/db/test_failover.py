@@ -16,10 +16,12 @@ from structlog.testing import capture_logs
 
 from api.app import create_app
 from api.v1 import health
+from db import limits
 from db import session as database
 from db.jobs.wakeups import JobListener
+from db.limits import SessionLimits
 from db.models.jobs import QUEUED_CHANNEL
-from db.session import Limits, engine, limit_statements, transaction
+from db.session import engine, limit_statements, transaction
 from db.settings import Settings
 from tests.polling import wait_until
 from tests.proxy import Proxy, proxied
@@ -106,7 +108,7 @@ def test_second_host_of_the_url_is_used_when_the_first_is_down(database_url: str
 def test_outage_is_logged_when_it_begins_and_when_it_ends(proxy: Proxy, proxy_url: str) -> None:
     limit_statements(Settings(statement_seconds=0.1))
     with capture_logs() as logs, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(database, "GRACE_SECONDS", 0.1)
+        patch.setattr(limits, "GRACE_SECONDS", 0.1)
         run(proxy_url, "SELECT 1")
         proxy.forwarding.clear()
         with pytest.raises(OperationalError):
@@ -121,7 +123,7 @@ def test_outage_is_logged_when_it_begins_and_when_it_ends(proxy: Proxy, proxy_ur
 def test_statement_of_a_database_that_hangs_is_ended(proxy: Proxy, proxy_url: str) -> None:
     limit_statements(Settings(statement_seconds=0.2))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(database, "GRACE_SECONDS", 0.2)
+        patch.setattr(limits, "GRACE_SECONDS", 0.2)
         run(proxy_url, "SELECT 1")
     proxy.forwarding.clear()
 
@@ -143,7 +145,7 @@ def test_statement_that_takes_too_long_is_ended_by_the_server(database_url: str)
 def test_lock_of_a_client_that_stopped_responding_is_released(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "SERVER", Limits(statement=8, lock=5, idle=0.3))
+    monkeypatch.setattr(database, "SERVER", SessionLimits(statement=8, lock=5, idle=0.3))
     limit_statements(Settings())
     write(database_url)
     with engine(database_url).connect() as frozen:
@@ -165,7 +167,7 @@ def test_lock_of_a_client_that_stopped_responding_is_released(
 def test_lock_of_a_client_that_froze_while_it_sent_is_released(
     database_url: str, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    monkeypatch.setattr(database, "GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(limits, "GRACE_SECONDS", 0.2)
     limit_statements(Settings(statement_seconds=0.5))
     frozen = database.connect(database_url)
     frozen.autocommit = False

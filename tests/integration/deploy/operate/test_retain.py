@@ -5,18 +5,20 @@ from __future__ import annotations
 import datetime as dt
 import io
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic import SecretStr
 from rich.console import Console
 from sqlalchemy import func, select, text
+from sqlalchemy.exc import OperationalError
 
 from db.errors import NotPossible
 from db.jobs import claims
 from db.models import Commitment, Evidence, Instance, Job, Report, ReportImage, Study
 from db.reports import versions
 from db.session import transaction
+from db.studies import retention
 from deploy.operate import audit, report_images, retain
 from deploy.operate.study_actions import show
 from dicom_listener.indexing import indexer
@@ -184,7 +186,7 @@ def test_studies_of_a_page_are_deleted_in_several_transactions(
 def test_batch_is_bounded_in_studies_and_in_files() -> None:
     small = [(f"1.{number}", 3) for number in range(60)]
     assert [len(batch) for batch in retain.batches(small)] == [25, 25, 10]
-    large = [("1.1", 100), ("1.2", 9000), ("1.3", 1000), ("1.4", 1000), ("1.5", 1)]
+    large = [("1.1", 100), ("1.2", 9000), ("1.3", 500), ("1.4", 500), ("1.5", 1)]
     assert list(retain.batches(large)) == [["1.1"], ["1.2"], ["1.3", "1.4"], ["1.5"]]
 
 
@@ -199,6 +201,23 @@ def test_study_is_kept_until_its_storage_commitment_is_delivered(settings: Setti
 
     execute(settings, "UPDATE commitments SET delivered_at = now()")
     assert run(settings) == (1, 2)
+
+
+def test_deletion_that_took_longer_than_a_transaction_is_completed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delete, ended = retention.delete_studies, []
+
+    def end_once(*arguments: Any) -> None:
+        if not ended:
+            ended.append(True)
+            raise OperationalError(None, None, TimeoutError())
+        delete(*arguments)
+
+    monkeypatch.setattr(retention, "delete_studies", end_once)
+
+    assert run(settings) == (1, 2)
+    assert audit.check(settings) == []
 
 
 def test_interrupted_deletion_is_completed_by_the_next(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
