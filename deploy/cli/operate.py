@@ -134,7 +134,8 @@ def audit(
         bool, typer.Option("--repair", help="Repair the violations that can be repaired without data loss.")
     ] = False,
     sample: Annotated[
-        int | None, typer.Option(min=1, help="Number of stored files to read, chosen at random; default: all.")
+        int | None,
+        typer.Option(min=1, help="Number of stored files to read, of random pages of the tables; default: all."),
     ] = None,
     since: Annotated[
         dt.timedelta | None,

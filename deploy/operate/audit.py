@@ -20,9 +20,9 @@ from sqlalchemy import func, select
 
 from db.models import Instance, Quarantined
 from db.models.base import any_of
-from db.operations import invariants
+from db.operations import invariants, row_sample
 from db.operations.invariants import Violation
-from db.session import transaction
+from db.session import reading, transaction
 from db.studies import procedure_steps
 from deploy.operate import report_images
 from dicom_listener.indexing import headers
@@ -63,7 +63,7 @@ INDEXED_SOON = "an acknowledged file is indexed within a day"
 class Scope:
     """Part of the files to read; by default all. Rules of the database and names of files are always checked."""
 
-    #: Number of files, chosen at random.
+    #: Number of files of each table, drawn by row_sample.
     sample: int | None = None
     #: Age of the oldest row.
     since: dt.timedelta | None = None
@@ -123,7 +123,7 @@ def check(settings: Settings) -> list[Violation]:
 
 def violations(settings: Settings, scope: Scope = EVERYTHING) -> Iterator[Violation]:
     """Yield the violations in the database and on disk. No transaction is open while files are read."""
-    with transaction(settings.database()) as session:
+    with reading(settings.database()) as session:
         found = invariants.check(session, settings.queue.max_attempts)
     yield from found
     yield from _waiting(settings)
@@ -167,22 +167,25 @@ def _files_of(rows: Rows, settings: Settings, scope: Scope) -> Iterator[Violatio
 
 def _pages(rows: Rows, settings: Settings, scope: Scope) -> Iterator[Sequence[FileRow]]:
     """Yield the rows in pages, each read in a transaction of its own."""
-    query = _columns(rows)
-    if scope.since is not None:
-        query = query.where(rows.indexed_at > func.now() - scope.since)
+
+    def columns(rows: Rows) -> Select[uuid.UUID, str, int, str]:
+        recent = () if scope.since is None else (rows.indexed_at > func.now() - scope.since,)
+        return _columns(rows).where(*recent)
+
     if scope.sample is not None:
-        with transaction(settings.database()) as session:
-            yield session.execute(query.order_by(func.random()).limit(scope.sample)).all()
+        with reading(settings.database()) as session:
+            yield row_sample.draw(session, rows, scope.sample, columns)
         return
+    query = columns(rows)
     query, position = query.order_by(rows.id).limit(PAGE), Position(settings) if scope.resume else None
     read = position.of(rows.__tablename__) if position else None
-    with transaction(settings.database()) as session:
+    with reading(settings.database()) as session:
         page = session.execute(query if read is None else query.where(rows.id > read)).all()
     while page:
         yield page
         if position:
             position.note(rows.__tablename__, page[-1].id)
-        with transaction(settings.database()) as session:
+        with reading(settings.database()) as session:
             page = session.execute(query.where(rows.id > page[-1].id)).all()
 
 
@@ -191,7 +194,7 @@ def _columns(rows: Rows) -> Select[uuid.UUID, str, int, str]:
 
 
 def _again(rows: Rows, settings: Settings, row_id: uuid.UUID) -> FileRow | None:
-    with transaction(settings.database()) as session:
+    with reading(settings.database()) as session:
         return session.execute(_columns(rows).where(rows.id == row_id)).one_or_none()
 
 
@@ -231,7 +234,7 @@ def _without_row(settings: Settings) -> Iterator[Violation]:
 
 
 def _known(rows: Rows, settings: Settings, file_paths: Collection[str]) -> set[str]:
-    with transaction(settings.database()) as session:
+    with reading(settings.database()) as session:
         return set(session.scalars(select(rows.file_path).where(rows.file_path == any_of(file_paths))))
 
 

@@ -7,21 +7,22 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
 import structlog
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import exists, func, select, tuple_
 from sqlalchemy.orm import defer
 
 from db.errors import ImageDamaged
 from db.models import Report, ReportImage, Study
+from db.operations import row_sample
 from db.operations.invariants import Violation
 from db.reports import image_files
-from db.session import transaction
+from db.session import reading, transaction
 
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterator, Sequence
 
     from rich.console import Console
-    from sqlalchemy import Row, Select
+    from sqlalchemy import ColumnElement, Row, Select
     from sqlalchemy.orm import Session
 
     from db.settings import Settings
@@ -93,18 +94,16 @@ def _pages(
     settings: Settings, sample: int | None, since: dt.timedelta | None
 ) -> Iterator[Sequence[Row[ReportImage, str | None]]]:
     key = tuple_(ReportImage.report_id, ReportImage.ordinal)
-    query = _rows()
-    if since is not None:
-        query = query.join(Report).where(Report.created_at > func.now() - since)
     if sample is not None:
-        # Of keys only: the database must not compute the digests of all images first.
-        chosen = query.with_only_columns(*key).order_by(func.random()).limit(sample)
-        with transaction(settings.database()) as session:
-            yield session.execute(_rows().where(key.in_(chosen))).all()
+        with reading(settings.database()) as session:
+            # Of keys only: the database must not compute the digests of all images first.
+            chosen = row_sample.draw(session, ReportImage, sample, lambda images: _keys(images, since))
+            yield session.execute(_rows().where(key.in_([tuple(row) for row in chosen]))).all()
         return
+    query = _rows().where(*_recent(ReportImage, since))
     last = uuid.UUID(int=0), 0
     while True:
-        with transaction(settings.database()) as session:
+        with reading(settings.database()) as session:
             page = session.execute(query.where(key > last).order_by(key).limit(PAGE)).all()
         if not page:
             return
@@ -112,8 +111,18 @@ def _pages(
         last = page[-1].ReportImage.report_id, page[-1].ReportImage.ordinal
 
 
+def _keys(images: type[ReportImage], since: dt.timedelta | None) -> Select[uuid.UUID, int]:
+    return select(images.report_id, images.ordinal).where(*_recent(images, since))
+
+
+def _recent(images: type[ReportImage], since: dt.timedelta | None) -> list[ColumnElement[bool]]:
+    if since is None:
+        return []
+    return [exists().where(Report.id == images.report_id, Report.created_at > func.now() - since)]
+
+
 def _again(settings: Settings, image: ReportImage) -> Row[ReportImage, str | None] | None:
-    with transaction(settings.database()) as session:
+    with reading(settings.database()) as session:
         query = _rows().where(ReportImage.report_id == image.report_id, ReportImage.ordinal == image.ordinal)
         return session.execute(query).one_or_none()
 
@@ -138,7 +147,7 @@ def _files_without_row(settings: Settings) -> Iterator[Violation]:
 
 def _unused_and_unknown(settings: Settings) -> Iterator[Violation]:
     for page in image_files.pages(settings.operations.data_dir):
-        with transaction(settings.database()) as session:
+        with reading(settings.database()) as session:
             suspects = image_files.without_row(session, page)
         for path in suspects:
             with transaction(settings.database()) as session:
@@ -152,7 +161,7 @@ def _reports_to_move(settings: Settings, place: Place) -> Iterator[uuid.UUID]:
     query = select(ReportImage.report_id).where(elsewhere).order_by(ReportImage.report_id).limit(PAGE)
     last = uuid.UUID(int=0)
     while True:
-        with transaction(settings.database()) as session:
+        with reading(settings.database()) as session:
             page = session.scalars(query.where(ReportImage.report_id > last)).all()
         if not page:
             return
