@@ -128,6 +128,18 @@ def test_an_erased_patient_leaves_nothing_and_is_not_imported_again(site: Settin
     assert faults(site) == []
 
 
+def test_the_rest_of_an_interrupted_erasure_goes_with_the_next(site: Settings, tmp_path: Path) -> None:
+    gone = case_id(site, "00001")
+    with transaction(site.database()) as session:
+        reference.erase_cases(session, [gone])
+    assert files_with(tmp_path, str(gone).encode())
+
+    assert erase(site, cases=["00002"]) == 1
+
+    assert files_with(tmp_path, str(gone).encode()) == []
+    assert faults(site) == []
+
+
 def test_an_erased_case_that_was_set_aside_leaves_nothing(site: Settings, tmp_path: Path) -> None:
     gone = str(case_id(site, "00002"))
     set_aside(site, tmp_path, gone)
