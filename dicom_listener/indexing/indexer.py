@@ -24,18 +24,19 @@ from db.studies.lifecycle import ReceivedInstance, Recorded
 from dicom_listener.dicom.statuses import Refusal
 from dicom_listener.indexing import file_locks, headers, n_service_events, unreadable
 from dicom_listener.indexing.repair import repair
-from dicom_listener.indexing.set_aside import set_aside
+from dicom_listener.indexing.set_aside import record, set_aside
 from dicom_listener.indexing.unreadable import Unreadable
 from dicom_listener.spool.durable import Spool, sync_directory
 from dicom_listener.spool.file_meta import C_STORE
 from dicom_listener.spool.waiting import WaitingFiles, study_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
 
     from sqlalchemy.orm import Session
 
+    from db.models import Quarantined
     from db.settings import Settings
 
     #: An instance, another record, the cause of quarantine, or the error of the file.
@@ -101,15 +102,23 @@ class Indexer:
 
     def _index(self, held: file_locks.Held) -> None:
         read = self._examine(held.paths)
+        # Before the transaction: they are read for their digests.
+        aside = {path: row for path, found in read.items() if (row := self._set_aside(path, found)) is not None}
+        self._flush_quarantine(aside)
         with transaction(self._url) as session:
             released = self._release(session, read)
             instances = [found for found in read.values() if isinstance(found, ReceivedInstance)]
             recorded = batches.record(session, instances)
             outcomes = {path: self._record(session, path, found, recorded) for path, found in read.items()}
+            for row in aside.values():
+                record(session, row)
+        self._flush_quarantine([path for path, outcome in outcomes.items() if outcome is Recorded.CONFLICT])
         kept = self._repair({path: read[path] for path, outcome in outcomes.items() if outcome is Recorded.DUPLICATE})
         unused = {self.spool.stored_path(path) for path, outcome in outcomes.items() if outcome in COPIES} - kept
         unused |= self._left_over([path for path in read if outcomes[path] is None], held)
-        unused |= released - {self.spool.quarantined_path(path) for path in read if outcomes[path] not in INSTANCES}
+        indexed = {path: self.spool.quarantined_path(path) for path in read if outcomes[path] in INSTANCES}
+        # Of a row that was deleted, or left by an interrupted run.
+        unused |= {link for path, link in indexed.items() if link in released or held.is_exclusive(path)}
         for link in unused:
             link.unlink(missing_ok=True)
         for path, found in read.items():
@@ -192,10 +201,7 @@ class Indexer:
         except DBAPIError as error:
             if not _is_value_error(error):
                 raise
-            with transaction(self._url) as session:
-                set_aside(
-                    session, self._settings, path, Reason.UNREADABLE, "a value in its header is refused by the database"
-                )
+            self._quarantine(path, "a value in its header is refused by the database")
             self.spool.stored_path(path).unlink(missing_ok=True)
             path.unlink(missing_ok=True)
             return 1
@@ -251,23 +257,38 @@ class Indexer:
 
     def _record(self, session: Session, path: Path, found: Found, recorded: Mapping[str, Recorded]) -> Recorded | None:
         """Make the other rows of a file, and return the result if it is an instance."""
-        if isinstance(found, Unreadable):
-            set_aside(session, self._settings, path, Reason.FILE_ERROR, f"the file cannot be read: {found.error}")
-            return None
-        if isinstance(found, str):
-            set_aside(session, self._settings, path, Reason.UNREADABLE, found)
-            return None
         if not isinstance(found, ReceivedInstance):
-            found(session)
+            if callable(found):
+                found(session)
             return None
         with bound_contextvars(file=path.name, association_id=found.association_id):
             outcome = recorded[found.file_path]
             if outcome is Recorded.CONFLICT:
                 detail = "another object with this SOP Instance UID was received first"
-                set_aside(session, self._settings, path, Reason.CONFLICTING_SOP_INSTANCE, detail, found)
+                row = set_aside(self._settings, path, Reason.CONFLICTING_SOP_INSTANCE, detail, found)
+                if row is not None:
+                    record(session, row)
             elif outcome is Recorded.DUPLICATE:
                 log.info("index.duplicate")
             return outcome
+
+    def _set_aside(self, path: Path, found: Found) -> Quarantined | None:
+        """Link a file that cannot be read or indexed into quarantine, and return its row."""
+        if isinstance(found, Unreadable):
+            return set_aside(self._settings, path, Reason.FILE_ERROR, f"the file cannot be read: {found.error}")
+        return set_aside(self._settings, path, Reason.UNREADABLE, found) if isinstance(found, str) else None
+
+    def _quarantine(self, path: Path, detail: str) -> None:
+        """Set a file aside that cannot be indexed, with its row."""
+        if row := self._set_aside(path, detail):
+            self._flush_quarantine([path])
+            with transaction(self._url) as session:
+                record(session, row)
+
+    def _flush_quarantine(self, files: Collection[Path]) -> None:
+        """Make the links of these files durable, before they leave the inbox."""
+        if files:
+            sync_directory(self.spool.quarantine)
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self._data_dir).as_posix()

@@ -1,10 +1,11 @@
-"""Set a received file aside: link it into quarantine, with a row that has the reason."""
+"""Set a received file aside: link it into quarantine, and make the row that has the reason."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime as dt
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -13,11 +14,9 @@ from db.errors import Reason
 from db.models import Quarantined
 from db.studies import lifecycle
 from dicom_listener.indexing import headers
-from dicom_listener.spool.durable import Spool, sync_directory
+from dicom_listener.spool.durable import Spool
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from sqlalchemy.orm import Session
 
     from db.settings import Settings
@@ -27,23 +26,18 @@ log = structlog.get_logger()
 
 
 def set_aside(
-    session: Session,
-    settings: Settings,
-    path: Path,
-    reason: Reason,
-    detail: str,
-    instance: ReceivedInstance | None = None,
-) -> None:
-    """Link the file into quarantine durably, and insert its row; the caller removes it from the inbox after the commit.
+    settings: Settings, path: Path, reason: Reason, detail: str, instance: ReceivedInstance | None = None
+) -> Quarantined | None:
+    """Link the file into quarantine, and return its row; without *instance* it is read for its digest.
 
-    A file that the disk can neither read nor link stays in the inbox, and its row has that path. One that another
-    dispatcher has indexed meanwhile, because its disk read it, gets no row.
+    The caller flushes the folder and commits the row (`record`), then removes the file from the inbox. A file that the
+    disk can neither read nor link stays in the inbox, and its row has that path. One that another dispatcher has
+    indexed meanwhile, because its disk read it, gets no row.
     """
     digest = _digest(path, reason, instance)
     place = _link(Spool(settings.spool), path, reason)
     if place is None:
-        return
-    log.warning("index.quarantined", file=path.name, reason=reason, detail=detail)
+        return None
     row = Quarantined(
         file_path=place.relative_to(settings.operations.data_dir).as_posix(),
         file_bytes=digest.file_bytes,
@@ -55,6 +49,12 @@ def set_aside(
     if instance is not None:
         row.received_at = instance.received_at
         row.sop_instance_uid, row.calling_ae_title = instance.sop_instance_uid, instance.calling_ae_title
+    return row
+
+
+def record(session: Session, row: Quarantined) -> None:
+    """Insert the row of a file that was set aside."""
+    log.warning("index.quarantined", file=Path(row.file_path).name, reason=row.reason, detail=row.detail)
     lifecycle.quarantine(session, row)
 
 
@@ -68,7 +68,6 @@ def _link(spool: Spool, path: Path, reason: Reason) -> Path | None:
         if reason is not Reason.FILE_ERROR:
             raise
         return None if _is_gone(path) else path
-    sync_directory(spool.quarantine)
     return quarantined
 
 

@@ -165,6 +165,48 @@ def test_foreign_file_is_quarantined(settings: Settings, content: bytes) -> None
     assert files(settings) == {"inbox": 0, "store": 0, "quarantine": 1}
 
 
+def test_no_transaction_is_open_while_a_file_is_read_or_a_folder_is_flushed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = image()
+    for dataset in (first, image(SOPInstanceUID=first.SOPInstanceUID)):
+        receive(settings, dataset)
+    (Spool(settings.spool).inbox / "odd.dcm").write_bytes(b"no DICOM")
+    found = []
+
+    def noted(call: Any) -> Any:
+        def note(path: Path) -> Any:
+            with transaction(settings.database()) as session:
+                query = (
+                    "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%' AND datname = current_database()"
+                )
+                found.append(session.scalar(text(query)))
+            return call(path)
+
+        return note
+
+    for module, name in ((headers, "digest"), (indexer, "sync_directory")):
+        monkeypatch.setattr(module, name, noted(getattr(module, name)))
+    indexer.run_once(settings)
+
+    assert files(settings) == {"inbox": 0, "store": 1, "quarantine": 2}
+    assert len(found) >= 4
+    assert set(found) == {0}
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_link_in_quarantine_of_an_interrupted_run_is_removed_when_the_file_is_indexed(
+    settings: Settings, interrupted: bool
+) -> None:
+    path = receive(settings, image())
+    if interrupted:
+        os.link(path, Spool(settings.spool).quarantined_path(path))
+    indexer.run_once(settings)
+
+    assert files(settings) == {"inbox": 0, "store": 1, "quarantine": 0}
+    assert audit.check(settings) == []
+
+
 def test_image_damaged_on_disk_is_quarantined(settings: Settings) -> None:
     path = receive(settings, image())
     path.write_bytes(path.read_bytes()[:-10])
