@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import stat
 from dataclasses import dataclass
 from enum import IntEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from db.studies import priority
 from db.studies.lifecycle import ReceivedInstance, StudyAttributes
@@ -62,9 +64,16 @@ class Digest:
     sha256: str
 
 
+def _open(path: Path) -> BinaryIO:
+    """Open a regular file; raises OSError for a pipe or a device, whose reading might never end."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return path.open("rb")
+
+
 def read_meta(path: Path) -> file_meta.FileMeta:
     """Return the decoded header of a stored file; raises ValueError if it has none, OSError."""
-    with path.open("rb") as file:
+    with _open(path) as file:
         return file_meta.decode(file.read(file_meta.MAX_HEADER_BYTES))
 
 
@@ -76,7 +85,7 @@ def read(
     *priority_rules* have the priority of some AE titles. Raises Refusal as the listener does, because the file may have
     been damaged since; OSError.
     """
-    with path.open("rb") as file:
+    with _open(path) as file:
         file.seek(meta.length)
         reader = data_sets.reader(meta.transfer_syntax_uid, WANTED)
         digest = hashlib.sha256(meta.transfer_syntax_uid.encode())
@@ -106,7 +115,7 @@ def waiting_tag(path: Path) -> str:
 
 def digest(path: Path) -> Digest:
     """Digest a file as `read` does; the complete file if it lacks the header of a stored file. Raises OSError."""
-    with path.open("rb") as file:
+    with _open(path) as file:
         head = file.read(file_meta.MAX_HEADER_BYTES)
         syntax, start = "", 0
         with contextlib.suppress(ValueError):

@@ -533,11 +533,14 @@ def test_file_that_can_be_read_again_leaves_quarantine(
     assert files(settings) == {"inbox": 0, "store": 1, "quarantine": 0}
 
 
-@pytest.mark.parametrize("kind", ["directory", "loop", "dangling"])
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("kind", ["directory", "loop", "dangling", "pipe"])
 def test_entry_that_is_no_file_does_not_stop_the_others(settings: Settings, kind: str) -> None:
     odd = Spool(settings.spool).inbox / "odd.dcm"
     if kind == "directory":
         odd.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(odd)
     else:
         odd.symlink_to(odd if kind == "loop" else "missing")
     receive(settings, image())
