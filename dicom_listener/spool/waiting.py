@@ -20,6 +20,8 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+import structlog
+
 from dicom_listener.spool.durable import COMPLETE
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dicom_listener.spool.durable import Spool
+
+log = structlog.get_logger()
 
 URGENT, ROUTINE = "u", "r"
 #: Seconds between two listings while files wait; longer if a listing takes more than a fourth of that on a processor
@@ -101,6 +105,8 @@ class WaitingFiles:
         #: Names of files of unknown studies: those that were taken before, and those that were not.
         self._taken: set[str] = set()
         self._untried: set[str] = set()
+        #: Inboxes that cannot be listed: no study settles, as each could have files there.
+        self._unlisted: list[Path] = []
         #: Studies of files that cannot be read now.
         self._resting: set[str] = set()
         self._due = 0.0
@@ -121,7 +127,7 @@ class WaitingFiles:
         *set_aside*, which are in quarantine.
         """
         began = time.thread_time()
-        present = {name: slot.inbox for slot in self._spool.slots() for name in received_in(slot.inbox)}
+        present = self._list()
         rest = [present.pop(name) / name for name in resting if name in present]
         unread = [path for path in rest if path.name not in set_aside]
         self._resting = {study_of(path) for path in unread}
@@ -134,6 +140,18 @@ class WaitingFiles:
         oldest = min(times, default=math.inf)
         self.oldest_at = None if math.isinf(oldest) else oldest / 1e9
         self._due = time.monotonic() + max(LISTING_SECONDS, LISTING_SHARE * (time.thread_time() - began))
+
+    def _list(self) -> dict[str, Path]:
+        """Return the inbox of each file, by name; an inbox that cannot be listed does not stop the others."""
+        present: dict[str, Path] = {}
+        self._unlisted = []
+        for slot in self._spool.slots():
+            try:
+                present |= dict.fromkeys(received_in(slot.inbox), slot.inbox)
+            except OSError as error:
+                self._unlisted.append(slot.inbox)
+                log.error("inbox.unreadable", slot=slot.root.name, error=error.strerror)  # noqa: TRY400 - of the disk
+        return present
 
     def take(self, max_files: int, max_bytes: int) -> list[Path]:
         """Take the next files: of unknown studies, then urgent ones, then the others.
@@ -177,8 +195,8 @@ class WaitingFiles:
 
     @property
     def has_unknown(self) -> bool:
-        """Return whether a file of an unknown study waits that was not taken before."""
-        return bool(self._untried)
+        """Return whether a file of an unknown study waits that was not taken before, or could wait unlisted."""
+        return bool(self._untried or self._unlisted)
 
     def _add(self, new: Mapping[str, Path]) -> None:
         self._known |= new
