@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -250,7 +250,7 @@ def _write_heartbeat(settings: Settings, app: celery_app.App, oldest_at: float |
     """
     if app.outage.on and not app.outage.resting:
         celery_app.probe(app)
-    listeners = [found for slot in Spool(settings.spool).slots() if (found := status_file.read(slot.status))]
+    listeners = _listeners(Spool(settings.spool))
     measured = disk.measure_existing(settings.spool)
     own = {
         "disk": None if measured is None else asdict(measured),
@@ -263,3 +263,13 @@ def _write_heartbeat(settings: Settings, app: celery_app.App, oldest_at: float |
         for listener in listeners:
             heartbeats.record(session, heartbeats.Role.LISTENER, listener, process=listener.pop("process"))
         heartbeats.forget_dead(session)
+
+
+def _listeners(spool: Spool) -> list[dict[str, Any]]:
+    """Return the status of each listener process; none if the disk fails, which must not end the upkeep."""
+    try:
+        found = [status_file.read(slot.status) for slot in spool.slots()]
+    except OSError as error:
+        log.error("listener.status_unreadable", error=error.strerror)  # noqa: TRY400 - of the disk
+        return []
+    return [status for status in found if status and "process" in status]

@@ -36,11 +36,14 @@ def write(path: Path, status: dict[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """Return the status of a running listener; None if no listener has written the file in the last STALE_SECONDS."""
+    """Return the status of a running listener; None if no listener has written the file in the last STALE_SECONDS.
+
+    None also for a damaged file: the listener then counts as silent, with an alarm.
+    """
     try:
         if time.time() - path.stat().st_mtime > STALE_SECONDS:
             return None
         status: dict[str, Any] = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return None
-    return status
+    return status if isinstance(status, dict) else None

@@ -12,16 +12,21 @@ of the latest bytes.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import structlog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from dicom_listener.spool.durable import Slot, Spool
+
+log = structlog.get_logger()
 
 RECEIVING = "receiving"
 #: Begins the name of a mark that is being written.
@@ -116,12 +121,24 @@ class SpoolMarks:
 
 def _read(directory: Path) -> Iterator[Transfer]:
     for name in _names(directory):
-        # The listener may remove it meanwhile.
-        with contextlib.suppress(FileNotFoundError):
-            mark = directory / name
-            if not name.startswith(UNFINISHED):
-                study_instance_uid, _, state = mark.read_text().partition("\n")
-                yield Transfer(name, study_instance_uid, state == RECEIVING, active_at=mark.stat().st_mtime)
+        if name.startswith(UNFINISHED):
+            continue
+        try:
+            study_instance_uid, _, state = (directory / name).read_text().partition("\n")
+            active_at = (directory / name).stat().st_mtime
+        except FileNotFoundError:  # the listener has removed it meanwhile
+            continue
+        except (OSError, ValueError) as error:
+            # One damaged mark must not stop the others. Its study settles after its quiet time, without that remark.
+            _log_unreadable(directory / name, type(error).__name__)
+            continue
+        yield Transfer(name, study_instance_uid, state == RECEIVING, active_at=active_at)
+
+
+@functools.lru_cache(maxsize=1000)
+def _log_unreadable(mark: Path, error: str) -> None:
+    """Log a mark once: the dispatcher reads it every second."""
+    log.error("association.mark_unreadable", mark=f"{mark.parent.name}/{mark.name}", error=error)
 
 
 def _names(directory: Path) -> list[str]:

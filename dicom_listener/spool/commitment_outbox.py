@@ -44,10 +44,10 @@ class CommitmentOutbox:
         return key
 
     def state(self, key: str) -> State | None:
-        """Return the state of a result; None if it was removed."""
+        """Return the state of a result; None if it was removed, or cannot be read."""
         try:
             return State(json.loads((self._directory / key).read_text())["state"])
-        except FileNotFoundError:
+        except (OSError, ValueError, LookupError):
             return None
 
     def remove(self, key: str) -> None:
