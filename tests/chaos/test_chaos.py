@@ -45,7 +45,8 @@ SEED = 1
 
 
 def test_nothing_is_lost_or_written_twice_under_faults(tmp_path: Path) -> None:
-    outcome = run(SEED, studies=200, seconds=150, folder=tmp_path / "system")
+    # As long as one seed of a recorded series; `make chaos` has three times the faults.
+    outcome = run(SEED, studies=200, seconds=60, folder=tmp_path / "system")
     assert outcome.violations == []
 
 
