@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Column, Table
 
 from db.operations import overview
-from db.session import transaction
+from db.session import reading, transaction
 from db.studies import lifecycle
 from db.studies.identity import decisions, identity
 
@@ -28,7 +28,7 @@ _FIELDS = tuple(identity.LABELS.items())
 
 def show(settings: Settings, console: Console, name: str, *, values: bool) -> None:
     """Print the identities and the decisions about them; patient attributes only with *values*."""
-    with transaction(settings.database()) as session:
+    with reading(settings.database()) as session:
         study = lifecycle.find(session, name)
         every = sorted([study, *decisions.siblings(session, study)], key=lambda row: row.identity_number)
         console.print(_identities(session, every))

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from db.errors import ImageDamaged, NotPossible, Outcome
 from db.models import Report
 from db.reports import image_files, versions
-from db.session import transaction
+from db.session import reading
 from db.studies import lifecycle
 from worker.findings.labeller import LABELLER_VERSION
 from worker.pipeline.rewriting import StoredPart, UsedPrompt, differences, write_again
@@ -54,7 +54,7 @@ def replay(settings: Settings, console: Console, name: str, version: int | None)
     *name* is the id of a report, or a study, of which the current report or that *version* is meant. Raises
     UnknownStudy, ConfigurationError without a checkpoint, NotPossible if the report cannot be written again.
     """
-    with transaction(settings.database()) as session:
+    with reading(settings.database()) as session:
         stored = read(session, settings, _find(session, name, version))
     from worker.resident import load_model  # noqa: PLC0415 - torch, only if there is something to write
 

@@ -16,7 +16,7 @@ from db.errors import NotPossible
 from db.models import Instance, Job
 from db.operations import overview
 from db.reports import image_files, versions
-from db.session import transaction
+from db.session import reading, transaction
 from db.states import StudyState
 from db.studies import lifecycle, settling
 from db.studies.identity import conflicts
@@ -64,7 +64,7 @@ def show(settings: Settings, console: Console, name: str, images: Path | None) -
 
     With *images*, write the report's images to that PNG file. Raises UnknownStudy, NotPossible, ImageDamaged.
     """
-    with transaction(settings.database()) as session:
+    with reading(settings.database()) as session:
         study = lifecycle.find(session, name)
         console.print(f"study {study.id}", study.study_instance_uid, highlight=False)
         console.print(_state(study), _forecast(session, study), sep="", highlight=False)
