@@ -7,7 +7,7 @@ STUDY ?=
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up shell test test-slow check format bench clean chaos fuzz-listener demo-checkpoint measure-regions docs
+.PHONY: help install demo up shell test test-slow check format bench clean chaos fuzz-listener demo-checkpoint measure-regions docs grounding
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":[^#]*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z%-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ docs: install ## Write the generated parts of the documents
 
 clean: ## Remove build and cache files; keeps data
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+grounding: install ## Run the hostile cases of evidence that need the demo checkpoint
+	$(BIN)/python -m pytest -m slow tests/grounding $(TEST_FLAGS)
 
 ##@ Test under faults
 
