@@ -11,7 +11,8 @@ from api.access.recorder import Recorder
 from api.context import RequestContext
 from api.page import login, openapi, pages
 from api.security_headers import SecurityHeaders
-from api.v1 import health, identity, metrics, quarantine, studies
+from api.v1 import feedback, health, identity, metrics, quarantine, reports, studies
+from api.v1.requests.conditional import Conditional
 from db.settings import Settings
 
 DESCRIPTION = (
@@ -33,11 +34,12 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.health = health.check(settings)
     # The last one is outermost: error responses get the headers, error logs the ids.
+    app.add_middleware(Conditional)
     app.add_middleware(Gate, recorder=Recorder(settings), unavailable=error_handlers.unavailable)
     error_handlers.install(app)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestContext)
-    for module in (health, metrics, studies, identity, quarantine, login, pages, openapi):
+    for module in (health, metrics, studies, reports, feedback, identity, quarantine, login, pages, openapi):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "page" / "static"), name="static")
     return app

@@ -23,6 +23,8 @@ class ErrorCode(StrEnum):
     NO_REPORT = "no_report"
     NOT_POSSIBLE = "not_possible"
     INVALID_REQUEST = "invalid_request"
+    PRECONDITION_FAILED = "precondition_failed"
+    PRECONDITION_REQUIRED = "precondition_required"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     BODY_TOO_LARGE = "body_too_large"
     IDEMPOTENCY_KEY_IN_USE = "idempotency_key_in_use"
@@ -44,7 +46,9 @@ class Problem(BaseModel):
     reason: str | None = Field(
         default=None, description="Stable code: why the study has no report.", examples=[*Reason]
     )
-    detail: str | None = None
+    reason_detail: str | None = Field(
+        default=None, description="Sentence about the reason; in earlier releases it was named `detail`."
+    )
 
 
 class ApiError(Exception):

@@ -102,3 +102,16 @@ class Calibration(StrEnum):
     UNCALIBRATED = "uncalibrated"
     CERTIFIED = "certified"
     SUSPENDED = "suspended"
+
+
+class FeedbackKind(StrEnum):
+    """Act of a reader on a report."""
+
+    OPENED = "opened"
+    ACCEPTED = "accepted"
+    EDITED = "edited"
+    REJECTED = "rejected"
+    #: The reader's final text, of the whole report.
+    FINAL = "final"
+    #: The reader's own impression, given before the draft was shown.
+    IMPRESSION = "impression"

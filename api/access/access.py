@@ -28,6 +28,8 @@ ERROR = 400
 class Access:
     """Filled while a request is handled."""
 
+    #: As the caller sent it: HEAD is handled as GET.
+    method: str = "GET"
     #: True once a guard has begun to authenticate it.
     guarded: bool = False
     principal: Principal | None = None
@@ -46,11 +48,11 @@ class Access:
         parameters = scope.get("path_params", {})
         return Entry(
             at=dt.datetime.now(dt.UTC),
-            action=self.action or _action(scope["method"], parameters),
+            action=self.action or _action(self.method, parameters),
             status=status,
             principal=str(self.principal or ""),
             address=(scope.get("client") or ("",))[0],
-            route=f"{scope['method']} {template}",
+            route=f"{self.method} {template}",
             studies=list(dict.fromkeys(self.studies)),
             detail=_numbers(parameters) | (_names(scope) if status < ERROR else {}),
         )

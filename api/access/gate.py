@@ -42,7 +42,7 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        access = Access()
+        access = Access(method=scope["method"])
         scope.setdefault("state", {})["access"] = access
         passage = _Passage(self, scope, access, send)
         await self.app(scope, receive, passage.send)

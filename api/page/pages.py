@@ -8,10 +8,10 @@ from fastapi import APIRouter, Query, Request, Response
 
 from api.access.authenticate import Reports, Worklist
 from api.page.templating import templates
-from api.v1 import cursor, reading
-from api.v1.studies import position
+from api.v1 import reading
+from api.v1.requests import work_list
 from db.operations import overview, quarantine
-from db.operations.overview import Filters
+from db.operations.filters import Filters, Sort
 from db.reports import reference_reports
 from db.states import PENDING, DisplayedState
 
@@ -31,10 +31,12 @@ def worklist(
     after: Annotated[str | None, Query()] = None,
 ) -> Response:
     """Show the work list, newest study first."""
-    page = reading.page(caller, limit=PAGE, filters=Filters(state=state), after=position(after))
+    filters = Filters(state=state)
+    own = work_list.cursors(request, caller, filters, Sort.ARRIVAL)
+    page = reading.page(caller, limit=PAGE, filters=filters, after=work_list.position(own, after))
     context = {
         "page": page,
-        "following": None if page.following is None else cursor.encode(page.following),
+        "following": None if page.following is None else own.encode(page.following),
         "first": after is None,
         "state": state,
         "system": overview.overview(caller.session),

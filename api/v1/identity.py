@@ -11,10 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.access.authenticate import Caller, Identity, Worklist, same_origin
 from api.errors import ApiError, ErrorCode, Forbidden, Problem
-from api.v1 import once, reading
-from api.v1.bodies import described, json_body
-from api.v1.once import IdempotencyKey
-from api.v1.schemas import Body, StudyWithContent
+from api.v1 import reading
+from api.v1.body import Body
+from api.v1.requests import once
+from api.v1.requests.bodies import described, json_body
+from api.v1.requests.once import IdempotencyKey
+from api.v1.schemas import StudyWithContent
 from db.errors import NotPossible
 from db.models import Study
 from db.operations import overview

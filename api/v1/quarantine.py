@@ -9,7 +9,7 @@ from pydantic import Field
 
 from api.access.authenticate import Worklist
 from api.errors import Problem
-from api.v1.schemas import Body
+from api.v1.body import Body
 from db.operations import quarantine
 
 #: Files on one page.

@@ -12,7 +12,8 @@ from api.v1 import grounds
 from api.v1.schemas import CheckResult, Content, Evidence, Image, Report, Study, StudyWithContent
 from db.errors import ImageDamaged
 from db.operations import overview
-from db.reports import image_files, versions
+from db.operations.filters import Filters, Position, Sort
+from db.reports import holds, image_files, versions
 from db.reports.grounds import read as read_grounds
 from db.session import transaction
 from db.states import DisplayedState
@@ -49,11 +50,11 @@ def identities(caller: Caller, study_instance_uid: str) -> list[overview.StudyLi
 
 
 def page(
-    caller: Caller, *, limit: int, filters: overview.Filters, after: overview.Position | None = None
+    caller: Caller, *, limit: int, filters: Filters, after: Position | None = None, sort: Sort = Sort.ARRIVAL
 ) -> overview.Page:
     """Return a page of the work list: the studies that the caller may see."""
     seen = replace(filters, ae_titles=caller.principal.ae_titles)
-    found = overview.page(caller.session, limit=limit, filters=seen, after=after)
+    found = overview.page(caller.session, limit=limit, filters=seen, after=after, sort=sort)
     caller.disclose(line.id for line in found.studies)
     return found
 
@@ -65,11 +66,17 @@ def with_content(session: Session, line: overview.StudyLine) -> StudyWithContent
     return StudyWithContent(**dict(plain), content=content)
 
 
-def report(session: Session, line: overview.StudyLine, settings: Settings) -> Report | None:
-    """Return the study's current report with its evidence and images, if there is one."""
-    row = versions.current(session, line.id)
+def no_version() -> NotFound:
+    """Return the error of a report version that does not exist."""
+    return NotFound("version not found", "take it from the versions of the report")
+
+
+def report(session: Session, line: overview.StudyLine, settings: Settings, version: int | None = None) -> Report | None:
+    """Return a version of the study's report with its evidence and images, by default the current one."""
+    row = versions.version(session, line.id, version)
     if row is None:
         return None
+    newest = line.report.version if line.report else row.version
     columns = {name: getattr(row, name) for name in Report.model_fields if name in row.__table__.columns}
     cases = versions.evidence(session, row.id)
     held = [conflicts.HELD] if line.state == DisplayedState.HELD else []
@@ -80,6 +87,8 @@ def report(session: Session, line: overview.StudyLine, settings: Settings) -> Re
         **columns | {"limitations": limitations} | grounds.standing(session, row),
         **grounds.of(row, read_grounds(session, row), cases, regions=settings.api.show_regions),
         outdated=row.revision < line.revision,
+        superseded=row.version < newest,
+        hold=holds.current(session, line.id),
         images=images,
         pictures=images,
         remarks=limitations,

@@ -2,21 +2,15 @@
 
 import datetime as dt
 import uuid
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from api.v1.acts import Hold
+from api.v1.body import Banner, Body
 from db.errors import Reason
 from db.reports.versions import BANNER
 from db.states import Calibration, Check, CheckState, DisplayedState, Verdict
-
-Banner = Annotated[str, Field(description="Show it wherever any part of the report is shown.")]
-
-
-class Body(BaseModel):
-    """Base of all bodies: read from dataclasses and rows, immutable."""
-
-    model_config = ConfigDict(from_attributes=True, frozen=True)
 
 
 class Live(Body):
@@ -241,6 +235,8 @@ class Report(Body):
     version: int
     revision: int = Field(description="Revision of the study that it covers.")
     outdated: bool = Field(description="True if images arrived after this report was written.")
+    superseded: bool = Field(description="True if a newer version exists.")
+    hold: Hold | None = Field(description="Open hold of the study: the draft cannot be accepted.")
     findings: str
     impression: str
     calibration: Calibration | None = Field(

@@ -10,6 +10,7 @@ from db.models.answers import Answer, AnswerEvidence, Inquiry
 from db.models.base import Base
 from db.models.certificates import Certificate
 from db.models.commitments import Commitment
+from db.models.feedback import ReportFeedback, StudyEvent, StudyHold
 from db.models.grounds import Citation, Finding, Omission, Sentence
 from db.models.identity_decisions import IdentityDecision
 from db.models.instances import Instance, Quarantined
@@ -47,7 +48,10 @@ __all__ = [
     "ReferenceSnapshot",
     "Report",
     "ReportCheck",
+    "ReportFeedback",
     "ReportImage",
     "Sentence",
     "Study",
+    "StudyEvent",
+    "StudyHold",
 ]

@@ -47,6 +47,9 @@ class Report(Base):
         one_of("calibration", Calibration),
         # Alarm: time of the latest report.
         Index("reports_created", "created_at"),
+        # Recall: every report of a model or prompt.
+        Index("reports_model", "model_digest", text("id DESC")),
+        Index("reports_prompt", "prompt_version", text("id DESC")),
     )
 
 

@@ -72,6 +72,17 @@ class Study(Base):
         Index("studies_state_newest", "state", text("first_received_at DESC"), text("id DESC")),
         # The work list of a key for some AE titles only, and the filter by AE title.
         Index("studies_ae_title_newest", "calling_ae_title", text("first_received_at DESC"), text("id DESC")),
+        # Filters and orders of the work list.
+        Index("studies_modality_newest", "modality", text("first_received_at DESC"), text("id DESC")),
+        Index("studies_body_part_newest", "body_part", text("first_received_at DESC"), text("id DESC")),
+        Index("studies_urgency", text("priority DESC"), text("first_received_at DESC"), text("id DESC")),
+        Index("studies_patient", "patient_id", postgresql_where=text("patient_id <> ''")),
+        Index("studies_date", "study_date"),
+        Index(
+            "studies_description",
+            text("to_tsvector('simple'::regconfig, study_description)"),
+            postgresql_using="gin",
+        ),
         # Operators, RIS and PACS name a study by it.
         Index("studies_accession", "accession_number", postgresql_where=text("accession_number <> ''")),
     )

@@ -6,15 +6,16 @@ Shared by the API and the command line, so that both show the same.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, and_, case, func, select, text, true, tuple_
+from sqlalchemy import ColumnElement, and_, func, select, text, true
 from sqlalchemy.orm import aliased
 
 from db.models import Instance, Job, Report, Study
 from db.operations import heartbeats, queue_figures
+from db.operations.filters import Filters, Position, Sort, displayed_state
 from db.operations.heartbeats import Role
-from db.states import OPEN_JOBS, DisplayedState, JobKind, JobState, StudyState
+from db.states import DisplayedState, JobKind, JobState
 from db.studies.visibility import visible
 
 if TYPE_CHECKING:
@@ -48,13 +49,6 @@ LAST_ERROR = text("""
     WHERE state IN ('failed', 'queued') AND reason <> 'operator'
     ORDER BY coalesce(finished_at, claimed_at) DESC LIMIT 1
 """)
-
-
-class Position(NamedTuple):
-    """End of a page of the work list."""
-
-    received_at: dt.datetime
-    study_id: uuid.UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,25 +90,6 @@ class StudyLine:
     detail: str | None
     differs: list[str] | None
     report: ReportLine | None
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """Conditions on the studies of a work list; None for any. *state* is the displayed one."""
-
-    state: str | None = None
-    modality: str | None = None
-    reason: str | None = None
-    received_since: dt.datetime | None = None
-    #: Calling AE titles whose studies the caller may see; None: all.
-    ae_titles: Collection[str] | None = None
-
-    def conditions(self) -> list[ColumnElement[bool]]:
-        """Return the conditions in SQL."""
-        found = visible(self.ae_titles) + ([] if self.state is None else [_is_displayed_as(self.state)])
-        found += [] if self.modality is None else [Study.modality == self.modality]
-        found += [] if self.reason is None else [Study.reason == self.reason]
-        return found + ([] if self.received_since is None else [Study.first_received_at >= self.received_since])
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,27 +139,13 @@ class Forecast:
     seconds: float | None
 
 
-def _displayed_state() -> ColumnElement[str]:
-    waiting = and_(Study.state == StudyState.SETTLED, Job.state.in_(OPEN_JOBS))
-    return case((waiting, Job.state), else_=Study.state)
-
-
-def _is_displayed_as(state: str) -> ColumnElement[bool]:
-    """Compare columns and not the CASE, whose selectivity the planner cannot estimate."""
-    if state in OPEN_JOBS:
-        return and_(Study.state == StudyState.SETTLED, Job.state == state)
-    if state == StudyState.SETTLED:
-        return and_(Study.state == state, func.coalesce(Job.state.not_in(OPEN_JOBS), true()))
-    return Study.state == state
-
-
-def _studies(*conditions: ColumnElement[bool], limit: int | None = None) -> Select[Any]:
-    """Select the studies, the newest first, that meet *conditions*: the reports are read for these only."""
+def _studies(*conditions: ColumnElement[bool], limit: int | None = None, sort: Sort = Sort.ARRIVAL) -> Select[Any]:
+    """Select the studies that meet *conditions*, in the order of *sort*: the reports are read for these only."""
     found = (
-        select(Study, _displayed_state().label("displayed_state"))
+        select(Study, displayed_state().label("displayed_state"))
         .outerjoin(Job, and_(Job.study_id == Study.id, Job.revision == Study.revision, Job.kind == JobKind.REPORT))
         .where(*conditions)
-        .order_by(Study.first_received_at.desc(), Study.id.desc())
+        .order_by(*sort.order(Study))
         .limit(limit)
         .subquery()
     )
@@ -196,7 +157,7 @@ def _studies(*conditions: ColumnElement[bool], limit: int | None = None) -> Sele
     return (
         select(shown, found.c.displayed_state, current.c.version, current.c.basis, current.c.created_at, outdated)
         .outerjoin(current, true())
-        .order_by(shown.first_received_at.desc(), shown.id.desc())
+        .order_by(*sort.order(shown))
     )
 
 
@@ -208,15 +169,21 @@ def _line(row: Row[Any]) -> StudyLine:
     return StudyLine(**(same | shown))
 
 
-def page(session: Session, *, limit: int, filters: Filters | None = None, after: Position | None = None) -> Page:
-    """Return a page of studies, the newest first, that meet *filters* and come *after* a position if given."""
-    conditions = (filters or Filters()).conditions()
-    if after is not None:
-        conditions.append(tuple_(Study.first_received_at, Study.id) < tuple_(after.received_at, after.study_id))
-    lines = [_line(row) for row in session.execute(_studies(*conditions, limit=limit + 1))]
+def page(
+    session: Session,
+    *,
+    limit: int,
+    filters: Filters | None = None,
+    after: Position | None = None,
+    sort: Sort = Sort.ARRIVAL,
+) -> Page:
+    """Return a page of studies that meet *filters*, in the order of *sort*, behind the position *after* if given."""
+    conditions = (filters or Filters()).conditions() + ([] if after is None else [sort.after(after)])
+    lines = [_line(row) for row in session.execute(_studies(*conditions, limit=limit + 1, sort=sort))]
     shown = lines[:limit]
     more = len(lines) > limit
-    return Page(shown, Position(shown[-1].received_at, shown[-1].id) if more else None)
+    last = shown[-1] if shown else None
+    return Page(shown, Position(last.received_at, last.id, last.priority) if more and last else None)
 
 
 def study(session: Session, study_id: uuid.UUID, ae_titles: Collection[str] | None = None) -> StudyLine | None:

@@ -181,9 +181,20 @@ def _without_erased(session: Session, draft: Draft) -> Draft:
 
 def current(session: Session, study_id: uuid.UUID) -> Report | None:
     """Return the newest version of the study's report."""
-    return session.scalars(
-        select(Report).where(Report.study_id == study_id).order_by(Report.version.desc()).limit(1)
-    ).one_or_none()
+    return version(session, study_id, None)
+
+
+def version(session: Session, study_id: uuid.UUID, number: int | None) -> Report | None:
+    """Return a version of the study's report, the newest by default."""
+    query = select(Report).where(Report.study_id == study_id)
+    if number is not None:
+        query = query.where(Report.version == number)
+    return session.scalars(query.order_by(Report.version.desc()).limit(1)).one_or_none()
+
+
+def all_of(session: Session, study_id: uuid.UUID) -> Sequence[Report]:
+    """Return the versions of the study's report, the newest first."""
+    return session.scalars(select(Report).where(Report.study_id == study_id).order_by(Report.version.desc())).all()
 
 
 def texts(session: Session, study_instance_uid: str) -> list[str]:

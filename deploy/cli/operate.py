@@ -57,7 +57,7 @@ def list_studies(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List studies, the newest first, without patient attributes."""
-    from db.operations.overview import Filters
+    from db.operations.filters import Filters
     from deploy.operate import study_list
 
     received_since = None if since is None else dt.datetime.now(dt.UTC) - since

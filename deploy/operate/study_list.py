@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from db.operations.overview import Filters, StudyLine
+    from db.operations.filters import Filters
+    from db.operations.overview import StudyLine
     from db.settings import Settings
 
 #: Limit of the width of the table, in characters.

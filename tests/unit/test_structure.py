@@ -27,6 +27,7 @@ SAME_MEANING = {
     "dicom": "DICOM definitions, and the commands for DICOM peers",
     "elements": "a reader of DICOM data elements; docs/decisions/header-walkers.md says why there are two",
     "errors": "error types of a package",
+    "feedback": "feedback of readers: its table, the queries on it, its routes",
     "grounds": "what a report's findings rest on: its tables, the queries on them, its computation",
     "identity": "the identity of a study: its comparison, its routes, its command",
     "inquiries": "questions and choices between diagnoses: the queries on them, their routes, their commands",

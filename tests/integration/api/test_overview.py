@@ -7,7 +7,7 @@ import pytest
 from db.jobs import claims
 from db.models import ReferenceCase, Study
 from db.operations import heartbeats, overview
-from db.operations.overview import Filters
+from db.operations.filters import Filters
 from db.reports import versions
 from db.session import transaction
 from db.states import DisplayedState

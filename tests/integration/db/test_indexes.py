@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,9 +10,9 @@ from sqlalchemy import event, select, text
 
 from db.jobs import claims, wakeups
 from db.models import ReferenceCase, Study
-from db.operations import outcomes, overview, queue_figures
+from db.operations import outcomes, overview, queue_figures, recall
 from db.operations.alarms import raised
-from db.operations.overview import Filters
+from db.operations.filters import Filters, Sort
 from db.session import engine, transaction
 from db.settings import Settings
 from db.states import DisplayedState
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
+CASE = uuid.UUID(int=7)
 #: Tables whose rows are never removed.
 GROWING = ("studies", "jobs", "reports", "instances", "report_evidence")
 QUERIES: dict[str, Callable[[Session], object]] = {
@@ -34,6 +36,33 @@ QUERIES: dict[str, Callable[[Session], object]] = {
         )
         for state in DisplayedState
     },
+    **{
+        f"work list by {name}": lambda session, chosen={name: value}: overview.page(  # type: ignore[misc]
+            session, limit=50, filters=Filters(**chosen)
+        )
+        for name, value in {
+            "modality": "CT",
+            "body_part": "CHEST",
+            "ae_title": "CT1",
+            "study_date_from": "20260101",
+            "study_date_to": "20260101",
+            "patient_id": "P1",
+            "accession_number": "A1",
+            "study_instance_uid": "1.2",
+            "description": "chest ct",
+            "priority": 1,
+            "attention": True,
+            "unread": True,
+            "ae_titles": ["CT1", "CT2"],
+        }.items()
+    },
+    **{
+        f"work list in order of {sort}": lambda session, sort=sort: overview.page(session, limit=50, sort=sort)  # type: ignore[misc]
+        for sort in Sort
+    },
+    "recall by case": lambda session: recall.reports(session, recall.Used(case_id=CASE), None, limit=50),
+    "recall by model": lambda session: recall.reports(session, recall.Used(model_digest="d"), None, limit=50),
+    "recall by prompt": lambda session: recall.reports(session, recall.Used(prompt_version="1"), ["CT1"], limit=50),
     "counts": overview.counts,
     "last error": overview.last_error,
     "alarms": lambda session: raised(session, Settings()),

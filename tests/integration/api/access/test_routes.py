@@ -25,11 +25,20 @@ GUARDED = {
     "GET /v1/quarantine": "worklist",
     "GET /v1/studies": "worklist",
     "GET /v1/studies/{study_id}": "worklist",
+    "GET /v1/studies/{study_id}/events": "worklist",
     "GET /v1/studies/{study_id}/identity": "worklist",
     "GET /v1/studies/{study_id}/report": "reports",
+    "GET /v1/studies/{study_id}/report/diff": "reports",
+    "GET /v1/studies/{study_id}/report/feedback": "reports",
+    "GET /v1/studies/{study_id}/report/versions": "reports",
     "GET /v1/studies/{study_id}/report/images/{ordinal}": "images",
     "GET /v1/studies/{study_id}/report/pictures/{ordinal}": "images",
+    "GET /v1/reports": "reports",
+    "POST /v1/studies/{study_id}/hold": "feedback",
     "POST /v1/studies/{study_id}/identity": "identity",
+    "POST /v1/studies/{study_id}/impression": "feedback",
+    "POST /v1/studies/{study_id}/release": "admin",
+    "POST /v1/studies/{study_id}/report/feedback": "feedback",
 }
 #: Values of the parameters of paths.
 PATH = {"study_id": SOME, "ordinal": "1"}

@@ -238,7 +238,7 @@ def test_study_without_a_report_is_404_with_the_reason(
     body = client.get(f"/v1/studies/{getattr(arrivals, state)()}/report").json()
 
     assert (body["error"], body["state"], body["reason"]) == ("no_report", state, reason)
-    assert body["detail"]
+    assert body["reason_detail"]
 
 
 def test_report_is_outdated_after_late_images(client: TestClient, arrivals: Arrivals) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from db.errors import ConfigurationError, Reason, UnknownStudy
 from db.jobs import claims
-from db.operations.overview import Filters
+from db.operations.filters import Filters
 from db.session import transaction
 from db.settings import Settings
 from db.studies import lifecycle

@@ -1,35 +1,51 @@
 from __future__ import annotations
 
-import base64
 import datetime as dt
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
-from api.v1 import cursor
-from db.operations.overview import Position
+from api.v1.requests.cursor import Cursors
+from db.operations.filters import Filters, Position, words
+from db.settings import Settings
 
-POSITIONS = st.builds(Position, st.datetimes(timezones=st.just(dt.UTC)), st.uuids())
+POSITIONS = st.builds(
+    Position, st.datetimes(timezones=st.just(dt.UTC)), st.uuids(), st.integers(min_value=-1, max_value=2)
+)
+SETTINGS = Settings(database_url=SecretStr("postgresql+psycopg://u:secret@h/d"))
+OWN = Cursors(SETTINGS, "studies", "queued")
 
 
 @given(POSITIONS)
 def test_position_is_encoded_to_the_microsecond(position: Position) -> None:
-    assert cursor.decode(cursor.encode(position)) == position
+    assert OWN.decode(OWN.encode(position)) == position
 
 
 @given(POSITIONS)
 def test_cursor_needs_no_escaping_in_a_url(position: Position) -> None:
-    assert cursor.encode(position).replace("-", "").replace("_", "").isalnum()
+    assert OWN.encode(position).replace("-", "").replace("_", "").isalnum()
 
 
 @given(st.text())
 def test_any_other_text_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="invalid cursor"):
-        cursor.decode(text)
+        OWN.decode(text)
 
 
-def test_time_without_a_zone_is_rejected() -> None:
-    text = b"2026-01-12T08:30:00 6c237028-0bcb-4853-a470-08f96d29e851"
-    with pytest.raises(ValueError, match="invalid cursor"):
-        cursor.decode(base64.urlsafe_b64encode(text).decode())
+@given(POSITIONS)
+def test_cursor_of_another_list_or_installation_is_rejected(position: Position) -> None:
+    elsewhere = Settings(database_url=SecretStr("postgresql+psycopg://u:other@h/d"))
+    for other in (Cursors(SETTINGS, "studies", "failed"), Cursors(elsewhere, "studies", "queued")):
+        with pytest.raises(ValueError, match="other filters"):
+            OWN.decode(other.encode(position))
+
+
+@given(st.text(max_size=64))
+def test_search_for_any_text_is_a_list_of_words(text: str) -> None:
+    assert all(word.isalnum() for word in words(text))
+
+
+def test_filters_without_a_restriction_have_no_condition() -> None:
+    assert Filters().conditions() == []

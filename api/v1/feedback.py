@@ -1,0 +1,209 @@
+"""Routes by which readers act on a report: feedback, their own impression, hold and release."""
+
+import uuid
+from functools import partial
+from typing import Annotated, Any, Self
+
+from fastapi import APIRouter, Depends, Header, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from api.access.authenticate import Admin, Caller, Feedback, Reports, same_origin
+from api.errors import ApiError, ErrorCode, Problem
+from api.v1 import reading, reports
+from api.v1.acts import Act, Hold, StoredAct
+from api.v1.requests import once, work_list
+from api.v1.requests.bodies import described, json_body
+from api.v1.requests.conditional import etag, matches
+from api.v1.requests.once import IdempotencyKey
+from api.v1.schemas import Report as ReportBody
+from db.errors import NotPossible
+from db.models import ReportFeedback, Study
+from db.reports import feedback, holds
+from db.states import FeedbackKind
+
+#: Bytes of a body: a final text of four times the longest report.
+MAX_BODY_BYTES = 65_536
+MAX_TEXT = 16_000
+#: Printable text with line ends: PostgreSQL cannot store U+0000.
+Words = Annotated[str, Field(min_length=1, max_length=MAX_TEXT, pattern=r"^[^\x00]+$")]
+
+router = APIRouter(prefix="/v1", tags=["feedback"], dependencies=[Depends(same_origin)])
+_missing: dict[int | str, dict[str, Any]] = {404: {"model": Problem}}
+_conflict: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (404, 409, 413, 415)}
+_guarded: dict[int | str, dict[str, Any]] = _conflict | {status: {"model": Problem} for status in (412, 428)}
+
+
+class FeedbackRequest(BaseModel):
+    """Act of a reader on the current version, or on one of its sentences."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: FeedbackKind = Field(description="All but `impression`.")
+    sentence: int | None = Field(default=None, ge=1, le=10_000, description="From 1; null: the whole report.")
+    text: Words | None = Field(default=None, description="Of `edited` and `final`: the reader's words.")
+
+    @model_validator(mode="after")
+    def _text_of_kind(self) -> Self:
+        if self.kind == FeedbackKind.IMPRESSION:
+            raise ValueError("an impression has its own path")
+        if (self.kind in {FeedbackKind.EDITED, FeedbackKind.FINAL}) != (self.text is not None):
+            raise ValueError("`edited` and `final` have a text, the others have none")
+        return self
+
+
+class ImpressionRequest(BaseModel):
+    """The reader's own impression, before the draft was opened."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    text: Words
+
+
+class HoldRequest(BaseModel):
+    """Reason of a hold."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reason: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+class ReleaseRequest(BaseModel):
+    """Release of a held study: an empty object."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+IfMatch = Annotated[str | None, Header(description="ETag of the report that the reader saw; required.")]
+
+
+@router.get("/studies/{study_id}/report/feedback", responses=_missing)
+def read_feedback(caller: Reports, study_id: uuid.UUID) -> list[StoredAct]:
+    """Return the feedback on all versions of the study's report, the oldest first."""
+    reading.study(caller, study_id)
+    return [StoredAct.model_validate(row) for row in feedback.of_study(caller.session, study_id)]
+
+
+@router.post(
+    "/studies/{study_id}/report/feedback",
+    status_code=201,
+    responses={201: {"model": Act}, **_guarded},
+    openapi_extra=described(FeedbackRequest),
+)
+def send_feedback(
+    request: Request,
+    caller: Feedback,
+    study_id: uuid.UUID,
+    asked: Annotated[FeedbackRequest, Depends(json_body(FeedbackRequest, Feedback, MAX_BODY_BYTES))],
+    if_match: IfMatch = None,
+    idempotency_key: IdempotencyKey = None,
+) -> JSONResponse:
+    """Store an act of a reader on the current version of the report; needs `If-Match` with its ETag."""
+    return once.answer(request, caller, idempotency_key, partial(_act, request, caller, study_id, asked, if_match))
+
+
+def _act(request: Request, caller: Caller, study_id: uuid.UUID, asked: FeedbackRequest, if_match: str | None) -> Act:
+    found = _seen_report(request, caller, study_id, if_match)
+    if asked.sentence is not None and asked.sentence > len(found.sentences or ()):
+        raise work_list.invalid("sentence: the report has fewer sentences")
+    return _store(caller, study_id, found.version, asked.kind, asked.sentence, asked.text or "")
+
+
+def _seen_report(request: Request, caller: Caller, study_id: uuid.UUID, if_match: str | None) -> ReportBody:
+    """Return the current report; raises ApiError 428 without If-Match, and 412 if it is not what the reader saw."""
+    line = reading.study(caller, study_id)
+    found = reading.report(caller.session, line, request.app.state.settings)
+    if found is None:
+        raise reports.no_report(line)
+    hint = "GET the report and send its ETag as If-Match"
+    if if_match is None:
+        problem = Problem(error=ErrorCode.PRECONDITION_REQUIRED, message="the request needs If-Match", hint=hint)
+        raise ApiError(428, problem)
+    if not matches(if_match, etag(found.model_dump_json().encode())):
+        message = "the report is not the one that was read: another version, or its study changed"
+        raise ApiError(412, Problem(error=ErrorCode.PRECONDITION_FAILED, message=message, hint=hint))
+    return found
+
+
+@router.post(
+    "/studies/{study_id}/impression",
+    status_code=201,
+    responses={201: {"model": Act}, **_conflict},
+    openapi_extra=described(ImpressionRequest),
+)
+def send_impression(
+    request: Request,
+    caller: Feedback,
+    study_id: uuid.UUID,
+    asked: Annotated[ImpressionRequest, Depends(json_body(ImpressionRequest, Feedback, MAX_BODY_BYTES))],
+    idempotency_key: IdempotencyKey = None,
+) -> JSONResponse:
+    """Store the reader's own impression of the study, before this reader has opened the draft."""
+
+    def make() -> Act:
+        line = reading.study(caller, study_id)
+        version = line.report.version if line.report else 0
+        return _store(caller, study_id, version, FeedbackKind.IMPRESSION, None, asked.text)
+
+    return once.answer(request, caller, idempotency_key, make)
+
+
+def _store(
+    caller: Caller, study_id: uuid.UUID, version: int, kind: FeedbackKind, sentence: int | None, text: str
+) -> Act:
+    row = ReportFeedback(version=version, kind=kind, sentence=sentence, text=text, author=str(caller.principal))
+    try:
+        stored = feedback.add(caller.session, caller.session.get_one(Study, study_id), row)
+    except NotPossible as error:
+        raise _not_possible(error) from error
+    return Act.model_validate(stored)
+
+
+@router.post(
+    "/studies/{study_id}/hold",
+    status_code=201,
+    responses={201: {"model": Hold}, **_conflict},
+    openapi_extra=described(HoldRequest),
+)
+def hold(
+    request: Request,
+    caller: Feedback,
+    study_id: uuid.UUID,
+    asked: Annotated[HoldRequest, Depends(json_body(HoldRequest, Feedback, MAX_BODY_BYTES))],
+    idempotency_key: IdempotencyKey = None,
+) -> JSONResponse:
+    """Hold a study: its drafts cannot be accepted until it is released. The reason must not name the patient."""
+    reading.study(caller, study_id)
+    make = partial(_changed, partial(holds.hold, caller.session, study_id, asked.reason, str(caller.principal)))
+    return once.answer(request, caller, idempotency_key, make)
+
+
+@router.post(
+    "/studies/{study_id}/release",
+    status_code=201,
+    responses={201: {"model": Hold}, **_conflict},
+    openapi_extra=described(ReleaseRequest),
+)
+def release(
+    request: Request,
+    caller: Admin,
+    study_id: uuid.UUID,
+    _: Annotated[ReleaseRequest, Depends(json_body(ReleaseRequest, Admin, MAX_BODY_BYTES))],
+    idempotency_key: IdempotencyKey = None,
+) -> JSONResponse:
+    """Release a held study; needs the scope `admin`."""
+    reading.study(caller, study_id)
+    make = partial(_changed, partial(holds.release, caller.session, study_id, str(caller.principal)))
+    return once.answer(request, caller, idempotency_key, make)
+
+
+def _changed(change: Any) -> Hold:
+    try:
+        return Hold.model_validate(change())
+    except NotPossible as error:
+        raise _not_possible(error) from error
+
+
+def _not_possible(error: NotPossible) -> ApiError:
+    hint = "GET the report: it shows the hold of its study"
+    return ApiError(409, Problem(error=ErrorCode.NOT_POSSIBLE, message=str(error), hint=hint))

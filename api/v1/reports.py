@@ -1,0 +1,153 @@
+"""Routes of reports: versions, their difference, their images, and the recall of all that used a case or model."""
+
+import uuid
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+
+from api.access.authenticate import Images, Reports
+from api.errors import ApiError, ErrorCode, Problem
+from api.v1 import reading
+from api.v1.acts import ReportDiff, ReportPage, ReportVersion, UsedReport
+from api.v1.requests import work_list
+from api.v1.requests.conditional import etag, matches
+from api.v1.requests.cursor import Cursors
+from api.v1.schemas import Report
+from db.operations import overview, recall
+from db.operations.filters import Position
+from db.reports import diff, versions
+from db.states import PENDING, DisplayedState
+
+#: A versioned image never changes; one hour limits how long a reading-room machine keeps it.
+IMAGE_CACHE = "private, max-age=3600, immutable"
+#: Column types of the database: smallint and integer.
+MAX_ORDINAL = 2**15 - 1
+MAX_VERSION = 2**31 - 1
+#: Reports on one page of a recall.
+MAX_PAGE = 200
+
+router = APIRouter(prefix="/v1", tags=["reports"])
+Version = Annotated[int | None, Query(ge=1, le=MAX_VERSION, description="Version; by default the current one.")]
+_missing: dict[int | str, dict[str, Any]] = {404: {"model": Problem}}
+_not_modified: dict[int | str, dict[str, Any]] = {304: {"description": "Not modified."}}
+
+
+@router.get(
+    "/studies/{study_id}/report",
+    response_class=Response,
+    responses={200: {"model": Report}, **_missing, **_not_modified},
+)
+def report(request: Request, caller: Reports, study_id: uuid.UUID, version: Version = None) -> Response:
+    """Return a version of the study's preliminary report; if it has no report, a 404 states the reason."""
+    line = reading.study(caller, study_id)
+    found = reading.report(caller.session, line, request.app.state.settings, version)
+    if found is None:
+        raise no_report(line) if version is None else reading.no_version()
+    body = found.model_dump_json().encode()
+    return Response(body, media_type="application/json", headers={"ETag": etag(body)})
+
+
+_HINTS = dict.fromkeys(PENDING, "repeat the request in a few seconds") | {
+    DisplayedState.HELD: "a person must decide: see /v1/studies/{id}/identity"
+}
+
+
+def no_report(line: overview.StudyLine) -> ApiError:
+    """Return the error of a study without a report, with its state and reason."""
+    pending = line.state in PENDING
+    problem = {
+        "error": ErrorCode.NO_REPORT_YET if pending else ErrorCode.NO_REPORT,
+        "message": f"the study is {line.state.replace('_', ' ')}",
+        "hint": _HINTS.get(line.state, "a report is written only if more images arrive"),
+        "state": line.state,
+        "reason": line.reason,
+        "reason_detail": line.detail,
+    }
+    return ApiError(404, Problem.model_validate(problem))
+
+
+@router.get("/studies/{study_id}/report/versions", responses=_missing)
+def report_versions(caller: Reports, study_id: uuid.UUID) -> list[ReportVersion]:
+    """Return the versions of the study's report, the newest first; they never change."""
+    reading.study(caller, study_id)
+    return [ReportVersion.model_validate(row) for row in versions.all_of(caller.session, study_id)]
+
+
+@router.get("/studies/{study_id}/report/diff", responses=_missing)
+def report_diff(
+    caller: Reports,
+    study_id: uuid.UUID,
+    earlier: Annotated[int, Query(ge=1, le=MAX_VERSION, description="Version.")],
+    later: Version = None,
+) -> ReportDiff:
+    """Return the words that differ between two versions of the study's report."""
+    reading.study(caller, study_id)
+    rows = versions.version(caller.session, study_id, earlier), versions.version(caller.session, study_id, later)
+    if rows[0] is None or rows[1] is None:
+        raise reading.no_version()
+    return ReportDiff.model_validate(diff.between(*rows))  # type: ignore[arg-type]
+
+
+_png: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/png": {}}},
+    500: {"model": Problem, "description": "The stored image is missing or damaged."},
+}
+
+
+@router.get(
+    "/studies/{study_id}/report/images/{ordinal}", response_class=Response, responses=_missing | _png | _not_modified
+)
+@router.get(
+    "/studies/{study_id}/report/pictures/{ordinal}",
+    response_class=Response,
+    responses=_missing | _png | _not_modified,
+    deprecated=True,
+    description="Old path of the image.",
+)
+def image(
+    request: Request,
+    caller: Images,
+    study_id: uuid.UUID,
+    ordinal: Annotated[int, Path(ge=1, le=MAX_ORDINAL, description="From 1, in the model's order.")],
+    version: Version = None,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Return an image (PNG) exactly as given to the model; with *version* it never changes and may be cached."""
+    found = reading.image(caller, study_id, version, ordinal)
+    tag = f'"{found.sha256}"'
+    # Without a version the next report's image will have this address: revalidate each time.
+    caching = IMAGE_CACHE if version else "private, no-cache"
+    # After a logout the cached images must not be used.
+    headers = {"ETag": tag, "Cache-Control": caching, "Vary": "Authorization, Cookie"}
+    if matches(if_none_match, tag):
+        return Response(status_code=304, headers=headers)
+    # No transaction is open while a file is read.
+    caller.session.commit()
+    return Response(reading.png(request.app.state.settings, found), media_type="image/png", headers=headers)
+
+
+@router.get("/reports")
+def used_reports(
+    request: Request,
+    response: Response,
+    caller: Reports,
+    case_id: Annotated[uuid.UUID | None, Query(description="Reference case among the evidence.")] = None,
+    model_digest: Annotated[work_list.Text | None, Query(description="Digest of the checkpoint.")] = None,
+    prompt: Annotated[work_list.Text | None, Query(description="`prompt_version`.")] = None,
+    after: Annotated[work_list.Cursor | None, Query(description="`next` of the previous page.")] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
+) -> ReportPage:
+    """Recall: return every version of a report that used a case, a model or a prompt, the newest first."""
+    used = recall.Used(case_id, model_digest, prompt)
+    if used == recall.Used():
+        raise work_list.invalid("expected case_id, model_digest or prompt")
+    seen = caller.principal.ae_titles
+    own = Cursors(request.app.state.settings, "reports", used, None if seen is None else sorted(seen))
+    start = work_list.position(own, after)
+    rows = recall.reports(caller.session, used, seen, limit=limit + 1, after=start and start.study_id)
+    shown = rows[:limit]
+    caller.disclose(row.study_id for row in shown)
+    last = Position(shown[-1].created_at, shown[-1].report_id) if len(rows) > limit else None
+    following = None if last is None else own.encode(last)
+    response.headers.update(work_list.link(request, following))
+    return ReportPage(reports=[UsedReport.model_validate(row) for row in shown], next=following)

@@ -1,0 +1,1 @@
+"""Read requests: parameters, bodies, conditions, repetitions."""
