@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Bytes of a wanted value; a longer one is not returned. The longest in use are names: 3 x 64 characters of 4 bytes.
 MAX_VALUE_BYTES = 1024
+#: Decoders of a tag, of a VR with a short length, of a long length.
+BIG_ENDIAN, LITTLE_ENDIAN = ([struct.Struct(order + code).unpack_from for code in ("HH", "2sH", "I")] for order in "><")
 
 
 class ElementReader:
@@ -47,10 +49,7 @@ class ElementReader:
         self.understood = True
         self._wanted = wanted
         self._little_endian = not big_endian
-        order = ">" if big_endian else "<"
-        self._tag = struct.Struct(f"{order}HH").unpack_from
-        self._short = struct.Struct(f"{order}H").unpack_from
-        self._long = struct.Struct(f"{order}I").unpack_from
+        self._tag, self._vr_and_length, self._long = BIG_ENDIAN if big_endian else LITTLE_ENDIAN
         #: Per open level, True if elements have no VR, as inside UN of undefined length (PS3.5 6.2.2).
         self._implicit: list[bool] = []
         self._elements = 0
@@ -81,18 +80,18 @@ class ElementReader:
 
     def _walk(self, data: memoryview) -> int:
         """Read the elements that begin in *data*; returns the offset after the last complete one."""
-        offset = 0
+        offset, size = 0, len(data)
         with suppress(Undecided):
             if not self._implicit:
-                end = len(data) if self._ended else None
+                end = size if self._ended else None
                 self._implicit.append(not begins_explicit(data, 0, little_endian=self._little_endian, end=end))
-            while offset + 8 <= len(data) and self.understood:
+            while offset + 8 <= size and self.understood:
                 following = self._element(data, offset)
                 if following is None:
                     break
                 offset = following
-        if offset > len(data):
-            self._skip, offset = offset - len(data), len(data)
+        if offset > size:
+            self._skip, offset = offset - size, size
         return offset
 
     def _element(self, data: memoryview, offset: int) -> int | None:
@@ -126,7 +125,7 @@ class ElementReader:
         implicit = self._implicit[-1]
         if implicit or tag == ITEM:
             return offset + 8, self._long(data, offset + 4)[0], implicit
-        vr, length = bytes(data[offset + 4 : offset + 6]), self._short(data, offset + 6)[0]
+        vr, length = self._vr_and_length(data, offset + 4)
         if vr in SHORT_VRS:
             return offset + 8, length, implicit
         if vr in LONG_VRS and not length and offset + 12 > len(data):

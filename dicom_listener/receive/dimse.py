@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from dicom_listener.dicom.uids import STORAGE_COMMITMENT_INSTANCE, STORAGE_COMMITMENT_PUSH_MODEL
@@ -39,24 +40,19 @@ MAX_COMMENT_CHARACTERS = 64
 
 _ELEMENT = struct.Struct("<HHI")
 _SHORT = struct.Struct("<H")
+_US_ELEMENT = struct.Struct("<HHIH")
 
 
 class Command:
     """A received command set."""
 
     def __init__(self, encoded: bytes | bytearray) -> None:
-        """Decode a command set; raises Abort if *encoded* is malformed."""
+        """Decode a command set; raises Abort if *encoded* is malformed, or lacks a field that every command has."""
         self._values = dict(_elements(encoded))
-
-    @property
-    def field(self) -> int:
-        """Command Field (0000,0100)."""
-        return self.number(COMMAND_FIELD)
-
-    @property
-    def has_data_set(self) -> bool:
-        """True if a data set follows."""
-        return self.number(COMMAND_DATA_SET_TYPE) != NO_DATA_SET
+        #: Command Field (0000,0100).
+        self.field = self.number(COMMAND_FIELD)
+        #: True if a data set follows.
+        self.has_data_set = self.number(COMMAND_DATA_SET_TYPE) != NO_DATA_SET
 
     def number(self, element: int, default: int | None = None) -> int:
         """Return a US value; raises Abort if it is missing or malformed and there is no *default*."""
@@ -73,13 +69,13 @@ class Command:
 
 
 def _elements(encoded: bytes | bytearray) -> Iterator[tuple[int, bytes]]:
-    offset = 0
-    while offset < len(encoded):
-        if offset + _ELEMENT.size > len(encoded):
+    offset, end = 0, len(encoded)
+    while offset < end:
+        if offset + _ELEMENT.size > end:
             raise Abort("truncated command set", INVALID_PARAMETER)
         group, element, length = _ELEMENT.unpack_from(encoded, offset)
         offset += _ELEMENT.size
-        if group != 0 or length > len(encoded) - offset:
+        if group != 0 or length > end - offset:
             raise Abort("malformed command set", INVALID_PARAMETER)
         yield element, bytes(encoded[offset : offset + length])
         offset += length
@@ -87,35 +83,32 @@ def _elements(encoded: bytes | bytearray) -> Iterator[tuple[int, bytes]]:
 
 def encode(values: dict[int, int | str]) -> bytes:
     """Return a command set with its group length; numbers become US, texts UI or LO."""
-    body = b"".join(_encode_element(element, values[element]) for element in sorted(values))
+    body = b"".join([_encode_element(element, values[element]) for element in sorted(values)])
     return _ELEMENT.pack(0, 0, 4) + struct.pack("<I", len(body)) + body
 
 
+@lru_cache(1024)  # most are the same in all responses of an association
 def _encode_element(element: int, value: int | str) -> bytes:
     if isinstance(value, int):
-        encoded = _SHORT.pack(value)
-    else:
-        encoded = value.encode("latin-1")
-        encoded += (b" " if element == ERROR_COMMENT else b"\0") * (len(encoded) % 2)
+        return _US_ELEMENT.pack(0, element, _SHORT.size, value)
+    encoded = value.encode("latin-1")
+    encoded += (b" " if element == ERROR_COMMENT else b"\0") * (len(encoded) % 2)
     return _ELEMENT.pack(0, element, len(encoded)) + encoded
 
 
 def response(request: Command, status: int, comment: str = "", sop_instance_uid: str = "") -> bytes:
     """Return the response to *request*, without a data set; *sop_instance_uid* if the request has none."""
-    numbers = {
+    requested = request.text(REQUESTED_SOP_INSTANCE_UID) or request.text(AFFECTED_SOP_INSTANCE_UID)
+    values: dict[int, int | str] = {
+        AFFECTED_SOP_CLASS_UID: request.text(REQUESTED_SOP_CLASS_UID) or request.text(AFFECTED_SOP_CLASS_UID),
         COMMAND_FIELD: request.field | RESPONSE,
         MESSAGE_ID_BEING_RESPONDED_TO: request.number(MESSAGE_ID),
         COMMAND_DATA_SET_TYPE: NO_DATA_SET,
         STATUS: status,
-    }
-    sop_class_uid = request.text(REQUESTED_SOP_CLASS_UID) or request.text(AFFECTED_SOP_CLASS_UID)
-    requested = request.text(REQUESTED_SOP_INSTANCE_UID) or request.text(AFFECTED_SOP_INSTANCE_UID)
-    texts = {
-        AFFECTED_SOP_CLASS_UID: sop_class_uid,
-        AFFECTED_SOP_INSTANCE_UID: requested or sop_instance_uid,
         ERROR_COMMENT: comment[:MAX_COMMENT_CHARACTERS],
+        AFFECTED_SOP_INSTANCE_UID: requested or sop_instance_uid,
     }
-    return encode({**numbers, **{element: text for element, text in texts.items() if text}})
+    return encode({element: value for element, value in values.items() if value != ""})
 
 
 def commitment_result(message_id: int, event_type: int) -> bytes:

@@ -12,7 +12,9 @@ import json
 import struct
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from dicom_listener.dicom.elements import ElementReader
@@ -35,6 +37,9 @@ SEAL = struct.Struct("16s8s")
 UNSEALED = b"0" * SEAL.size
 #: Bytes read at a time.
 READ_BYTES = 2**20
+
+#: Encoded values kept, because they are the same for all objects of an association or of a class.
+CACHED = 1024
 
 #: The operations whose data sets are stored.
 C_STORE, N_ACTION, N_CREATE, N_SET = "C-STORE", "N-ACTION", "N-CREATE", "N-SET"
@@ -59,6 +64,10 @@ class Reception:
     peer: str
     priority: int
     received_at: dt.datetime
+
+
+SENDER_FIELDS = ("operation", "association_id", "calling_ae_title", "called_ae_title", "peer", "priority")
+SENDER = attrgetter(*SENDER_FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +147,7 @@ def is_complete(path: Path) -> bool:
         return meta.seal == seal(file.tell(), crc)
 
 
+@lru_cache(CACHED)
 def _short(element: int, vr: bytes, text: str) -> bytes:
     value = text.encode("latin-1")
     padded = value + (b"\0" if vr == b"UI" else b" ") * (len(value) % 2)
@@ -153,9 +163,13 @@ def _text(value: bytes) -> str:
 
 
 def _to_json(reception: Reception) -> bytes:
-    fields = {name: getattr(reception, name) for name in Reception.__dataclass_fields__}
-    text = json.dumps({**fields, "received_at": reception.received_at.isoformat()})
+    text = f'{_sender_to_json(*SENDER(reception))}, "received_at": "{reception.received_at.isoformat()}"}}'
     return (text + " " * (len(text) % 2)).encode()
+
+
+@lru_cache(CACHED)
+def _sender_to_json(*values: str | int) -> str:
+    return json.dumps(dict(zip(SENDER_FIELDS, values, strict=True))).removesuffix("}")
 
 
 def _from_json(value: bytes) -> Reception:

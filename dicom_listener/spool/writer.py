@@ -7,6 +7,7 @@ import os
 import time
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -14,11 +15,10 @@ import structlog
 from db.operations import disk
 from dicom_listener.dicom.statuses import OutOfResources
 from dicom_listener.spool import file_meta
-from dicom_listener.spool.durable import COMPLETE
+from dicom_listener.spool.durable import COMPLETE, PART
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
 log = structlog.get_logger()
 
@@ -99,7 +99,7 @@ class SpoolWriter:
 
         Raises OutOfResources, and then it does not exist.
         """
-        final = self._part.with_name(f"{self._part.stem}{tag}{COMPLETE}")
+        final = Path(f"{str(self._part).removesuffix(PART)}{tag}{COMPLETE}")
         with disk_errors(), self._discarded_on_error():
             self._append_sealed()
             os.fdatasync(self._open)

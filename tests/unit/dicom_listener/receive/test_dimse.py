@@ -61,9 +61,17 @@ def test_any_bytes_are_a_command_set_or_an_abort(encoded: bytes) -> None:
 
 
 def test_command_without_message_id_is_aborted() -> None:
-    command = Command(dimse.encode({dimse.COMMAND_FIELD: dimse.C_ECHO_RQ}))
+    values: dict[int, int | str] = {dimse.COMMAND_FIELD: dimse.C_ECHO_RQ, dimse.COMMAND_DATA_SET_TYPE: 0x0101}
     with pytest.raises(Abort, match="0110"):
-        dimse.response(command, 0)
+        dimse.response(Command(dimse.encode(values)), 0)
+
+
+@pytest.mark.parametrize("missing", [dimse.COMMAND_FIELD, dimse.COMMAND_DATA_SET_TYPE])
+def test_command_without_a_field_that_every_one_has_is_aborted(missing: int) -> None:
+    values: dict[int, int | str] = {dimse.COMMAND_FIELD: dimse.C_ECHO_RQ, dimse.COMMAND_DATA_SET_TYPE: 0x0101}
+    del values[missing]
+    with pytest.raises(Abort, match=f"{missing:04X}"):
+        Command(dimse.encode(values))
 
 
 @given(encoded=st.binary(max_size=500), maximum=st.integers(7, 100))
