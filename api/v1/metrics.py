@@ -101,7 +101,7 @@ class SystemCollector(Collector):
         about = "Rejected associations and refused requests since the start of the listener."
         family = CounterMetricFamily("prelim_refusals", about, labels=["kind", "cause"])
         counts: Counter[tuple[str, str]] = Counter()
-        for refusals in (refusals for status in found for refusals in status.refusals):
+        for refusals in listener_status.refusals(found):
             counts[refusals.kind, refusals.cause] += refusals.times
         for labels, count in counts.items():
             family.add_metric(labels, count)

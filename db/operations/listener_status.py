@@ -73,9 +73,12 @@ def current(alive: Sequence[Process]) -> list[ListenerStatus]:
 def _status(process: Process) -> ListenerStatus:
     info = process.info
     refusals = [Refusals(*row) for row in info.get("causes", ())]
-    parent = (info.get("parent") or {}).get("process", process.name)
     draining = info.get("draining", False)
-    return ListenerStatus(process.name, info.get("open", 0), info.get("limit", 0), refusals, parent, draining)
+    return ListenerStatus(process.name, info.get("open", 0), info.get("limit", 0), refusals, _parent(process), draining)
+
+
+def _parent(process: Process) -> str:
+    return str((process.info.get("parent") or {}).get("process", process.name))
 
 
 def totals(found: Sequence[ListenerStatus]) -> dict[str, tuple[int, int, int]]:
@@ -85,17 +88,33 @@ def totals(found: Sequence[ListenerStatus]) -> dict[str, tuple[int, int, int]]:
     return {parent: (sum(each[parent]), limit, len(each[parent])) for parent, limit in parents.items()}
 
 
+def refusals(found: Sequence[ListenerStatus]) -> list[Refusals]:
+    """Return the refusals by cause of each listener; each of its processes reports those of all, some a bit later."""
+    latest: dict[tuple[str, str, str], Refusals] = {}
+    for status in found:
+        for each in status.refusals:
+            key = status.parent, each.kind, each.cause
+            latest[key] = max(each, latest.get(key, each), key=lambda refusals: refusals.times)
+    return list(latest.values())
+
+
+def refusals_by_sender(alive: Sequence[Process]) -> list[tuple[str, str, int]]:
+    """Return calling AE title, cause and count of the refusals of each listener, the most frequent first."""
+    latest: dict[tuple[str, str, str], int] = {}
+    for process in alive:
+        for sender, cause, times in process.info.get("refused", ()):
+            key = _parent(process), sender, cause
+            latest[key] = max(times, latest.get(key, 0))
+    found = [(sender, cause, times) for (_, sender, cause), times in latest.items()]
+    return sorted(found, key=lambda refused: -refused[2])
+
+
 def alarms(found: Sequence[ListenerStatus], within_seconds: float) -> Iterator[tuple[str, str]]:
     """Yield code and detail of the alarms for refusals of the last *within_seconds*, one for each kind."""
     for kind, (code, remedy) in ALARMS.items():
-        recent = [
-            refusals
-            for status in found
-            for refusals in status.refusals
-            if refusals.kind == kind and refusals.seconds_ago < within_seconds
-        ]
+        recent = [each for each in refusals(found) if each.kind == kind and each.seconds_ago < within_seconds]
         if recent:
-            latest = min(recent, key=lambda refusals: refusals.seconds_ago)
+            latest = min(recent, key=lambda each: each.seconds_ago)
             others = len(recent) - 1
             more = f" and {others} other cause{'s' * (others > 1)}" if others else ""
             when = f"{latest.seconds_ago:.0f} s ago"

@@ -140,9 +140,8 @@ def _processes(alive: Sequence[Process]) -> Table:
 
 def _refusals(alive: Sequence[Process]) -> Iterator[str]:
     """Yield the refusals of each listener since its start, the most frequent first."""
-    for process in alive:
-        for calling, reason, count in process.info.get("refused", ()):
-            yield f"refused {count} times from {calling}: {reason}"
+    for calling, reason, count in listener_status.refusals_by_sender(alive):
+        yield f"refused {count} times from {calling}: {reason}"
 
 
 def _broker_outages(alive: Sequence[Process]) -> list[tuple[Process, dict[str, Any]]]:

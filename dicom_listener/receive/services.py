@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-#: Pairs of calling AE title and cause shown to operators.
-MAX_SENDERS = 20
 STEP_HANDLERS = {dimse.N_CREATE_RQ: StepCreateHandler, dimse.N_SET_RQ: StepSetHandler}
 
 
@@ -47,7 +45,7 @@ class Services:
     def __init__(self, settings: Settings, seats: Seats | ParentSeats | None = None) -> None:
         self._settings = settings
         self._spool = Spool(settings.spool)
-        self._refusals = RefusalCounter()
+        self.refusals = RefusalCounter()
         #: Limit of log lines about the ends of connections.
         self.log_budget = LogBudget()
         self._steps = StepStates(self._spool.procedure_steps)
@@ -57,8 +55,10 @@ class Services:
         self._status_failure: str | None = None
         #: Limits of the connections.
         self.seats: Seats | ParentSeats = seats or Seats(settings.dicom)
-        #: The last beat of the parent, if there are several processes, and whether another one replaces this.
+        #: The last beat of the parent, if there are several processes, and the refusals of all that it has counted.
         self.parent: dict[str, Any] | None = None
+        self.refused_by_all: dict[str, Any] | None = None
+        #: True if another process replaces this one.
         self.draining = False
 
     def open(self) -> None:
@@ -115,7 +115,7 @@ class Services:
 
     def count_refusal(self, kind: Kind, peer: Peer, cause: str) -> None:
         """Count a rejected association or a refused request."""
-        self._refusals.add(kind, peer.calling_ae_title or peer.address, cause)
+        self.refusals.add(kind, peer.calling_ae_title or peer.address, cause)
 
     def write_status(self) -> None:
         """Pass on process, associations and refusals to the dispatcher, if WRITE_SECONDS have passed."""
@@ -128,8 +128,7 @@ class Services:
             "limit": self._settings.dicom.max_associations,
             "parent": self.parent,
             "draining": self.draining,
-            "refused": self._refusals.by_sender()[:MAX_SENDERS],
-            "causes": self._refusals.by_cause(),
+            **(self.refusals.summary() if self.refused_by_all is None else self.refused_by_all),
         }
         failure = None
         try:

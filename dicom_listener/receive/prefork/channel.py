@@ -2,7 +2,7 @@
 
 to a child:   serve {id, address}, end {id}, seat {id, rejection, reserved}, drain, stop, beat {...}
 to the parent: ready, failed {error}, took {id}, lost {id}, take {id, titles, address, echo_only}, release {id},
-               beat {full}, leaving
+               beat {full, refused}, leaving
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import json
 import socket
 from typing import Any, NamedTuple, Self
 
-#: Bytes of a packet; the longest has the AE titles of a peer.
-MAX_BYTES = 8192
+#: Bytes of a packet; the longest has the refusals of all processes, about 10 KB.
+MAX_BYTES = 64 * 1024
 
 
 class Message(NamedTuple):

@@ -41,6 +41,7 @@ class Child:
         self._channel = channel
         self._seats = ParentSeats(channel)
         self._services = Services(settings, self._seats)
+        self._services.refused_by_all = {}
         self._server = acceptor.create(settings, self._services)
         self._stopped = False
         #: This process alone was asked to end.
@@ -65,6 +66,8 @@ class Child:
         finally:
             self._ended.set()
             unfinished = self._server.stop(GRACE_SECONDS)
+            with contextlib.suppress(OSError):  # the parent is gone
+                self._channel.send("beat", full=is_full(), refused=self._services.refusals.take())
             status.join()
             self._services.close()
             log.info("listener.process_stopped", unfinished=unfinished)
@@ -84,7 +87,7 @@ class Child:
                 self._services.draining, ends_at = True, time.monotonic() + GRACE_SECONDS
             if time.monotonic() >= beat_due:
                 beat_due = time.monotonic() + BEAT_SECONDS
-                self._channel.send("beat", full=is_full())
+                self._channel.send("beat", full=is_full(), refused=self._services.refusals.take())
             if select.select([self._channel], [], [], BEAT_SECONDS / 4)[0]:
                 message = self._channel.receive()
                 if message is None:
@@ -105,6 +108,7 @@ class Child:
         elif kind == "stop":
             self._stopped = True
         elif kind == "beat":
+            self._services.refused_by_all = values.pop("refusals")
             self._services.parent, self._beat_at = values, time.monotonic()
 
     def _take_over(self, message: Message) -> None:

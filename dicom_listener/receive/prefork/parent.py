@@ -21,6 +21,7 @@ import structlog
 
 from db.operations import heartbeats
 from dicom_listener.receive import listener, tls
+from dicom_listener.receive.counters import RefusalCounter
 from dicom_listener.receive.listener import GRACE_SECONDS
 from dicom_listener.receive.peers import Peer, PeerDirectory
 from dicom_listener.receive.prefork import children
@@ -56,6 +57,8 @@ class Parent:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._seats = Seats(settings.dicom)
+        #: Of all children, also of those that have ended.
+        self._refusals = RefusalCounter()
         self._pool = Pool(processes(settings), self._start)
         #: Connections for which no child was available.
         self._waiting: deque[Connection] = deque()
@@ -125,7 +128,8 @@ class Parent:
             self._hand_over_waiting()
         if now >= self._beat_due:
             self._beat_due = now + BEAT_SECONDS
-            self._pool.send("beat", process=heartbeats.name(), open=self._seats.taken, processes=len(self._pool.active))
+            state = {"open": self._seats.taken, "processes": len(self._pool.active)}
+            self._pool.send("beat", process=heartbeats.name(), **state, refusals=self._refusals.summary())
 
     def _start(self) -> ChildProcess:
         child = children.start(self._settings, self._close_descriptors)
@@ -186,6 +190,7 @@ class Parent:
             self._hand_over(child.sent.pop(values["id"]))
         elif kind == "beat":
             child.beat_at, child.full = time.monotonic(), values["full"]
+            self._refusals.include(values["refused"])
         elif kind == "leaving":  # asked to end by a signal of its own
             child.draining = True
         elif kind == "ready":

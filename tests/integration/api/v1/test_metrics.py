@@ -79,10 +79,13 @@ def test_processes_of_a_listener_have_their_own_associations_and_one_limit(
     parent = {"process": "host:1", "open": 5, "processes": 2}
     with transaction(database_url) as session:
         for number, open_ in ((2, 3), (3, 2)):
-            info = {"open": open_, "limit": 100, "parent": parent, "draining": number == 3}
+            causes = [["object", "the disk is full", number, 3.0]]
+            info = {"open": open_, "limit": 100, "parent": parent, "draining": number == 3, "causes": causes}
             heartbeats.record(session, heartbeats.Role.LISTENER, info, process=f"host:{number}")
     assert scraped(anonymous, "prelim_associations_open") == {"host:2": 3, "host:3": 2}
     assert scraped(anonymous, "prelim_associations_limit") == {"host:1": 100}
+    # Each reports the refusals of all, one a little later than the other.
+    assert 'prelim_refusals_total{cause="the disk is full",kind="object"} 3.0' in anonymous.get("/metrics").text
     assert anonymous.get("/v1/health").json()["listeners"] == [
         {"process": "host:2", "open_associations": 3, "draining": False},
         {"process": "host:3", "open_associations": 2, "draining": True},

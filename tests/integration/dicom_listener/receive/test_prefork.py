@@ -125,6 +125,24 @@ def test_killed_process_cuts_no_association_of_another(subject: Subject, pair: t
     assert subject.acknowledged <= stored(subject)
 
 
+def refused(subject: Subject) -> list[int]:
+    """Return the refused objects that each process reports; those of another data set than the command's."""
+    causes = [each.get("causes", ()) for each in statuses(subject)]
+    return [sum(times for kind, _, times, _ in rows if kind == "object") for rows in causes]
+
+
+def test_refusals_of_a_killed_process_stay_counted(subject: Subject, pair: tuple[int, int, Client, Client]) -> None:
+    before = max(refused(subject))
+    for client in pair[2:]:
+        assert client.store("1.2.3", ct_slice("1.2.4")) != 0
+    wait_until(lambda: refused(subject) == [before + 2] * 2)
+    os.kill(pair[0], signal.SIGKILL)
+    wait_until(lambda: len(subject.children) == 2 and len(statuses(subject)) == 2)
+    wait_until(lambda: refused(subject) == [before + 2] * 2)
+    assert pair[3].store("1.2.3", ct_slice("1.2.4")) != 0
+    wait_until(lambda: refused(subject) == [before + 3] * 2)
+
+
 def test_replaced_processes_refuse_and_cut_nobody(subject: Subject, pair: tuple[int, int, Client, Client]) -> None:
     before = set(pair[:2])
     uid = f"2.25.{uuid.uuid4().int}"
