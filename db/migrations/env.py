@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 #: Key of the advisory lock that serialises concurrent migrations; any constant.
 MIGRATION_LOCK = 0x5052454C
 POLL_SECONDS = 0.2
+#: PostgreSQL 14 or later ends a session that is idle for so long, also outside of a transaction.
+SESSION_LIMIT = text(
+    "SELECT set_config('idle_session_timeout', '8s', false) WHERE current_setting('server_version_num')::int >= 140000"
+)
 #: It waits only briefly for a lock, because every query of the table waits behind it. A statement may take as long as
 #: its table needs, but a process that is suspended between two keeps no lock.
 LIMITS = SessionLimits(statement=0, lock=3, idle=5)
@@ -39,7 +43,11 @@ def run() -> None:
 
 
 def _lock(connection: Connection) -> None:
-    """Wait for the lock in short transactions: a CREATE INDEX CONCURRENTLY would wait for the end of a long one."""
+    """Wait for the lock in short transactions: a CREATE INDEX CONCURRENTLY would wait for the end of a long one.
+
+    The session that holds it ends if its process is suspended: another one then continues.
+    """
+    connection.execute(SESSION_LIMIT)
     while not connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": MIGRATION_LOCK}):
         connection.rollback()
         time.sleep(POLL_SECONDS)

@@ -6,10 +6,12 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
@@ -19,10 +21,15 @@ from db.session import reading, transaction
 from tests.conftest import REPOSITORY
 from tests.integration.db.conftest import Arrivals
 from tests.polling import wait_until
+from tests.services import database_named, execute
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from deploy.embedded.postgres import Postgres
+
+#: Of db.migrations.env, which cannot be imported.
+MIGRATION_LOCK = 0x5052454C
 #: A command that is suspended, as by Ctrl-Z or a virtual machine, after its first statement that changes a row.
 SUSPENDED = """
 import os, signal, sys
@@ -115,6 +122,21 @@ def test_console_whose_user_thinks_after_a_change_delays_the_others_by_10_s_at_m
         assert console.stdout.readline().endswith("sent\n")
 
         assert 0.5 < seconds_until_all_can_be_changed(arrivals.url) < 10
+
+
+@pytest.mark.slow
+def test_suspended_migration_delays_the_next_one_by_10_s_at_most(postgres: Postgres, tmp_path: Path) -> None:
+    name = f"migration_{uuid.uuid4().hex}"
+    execute(postgres, f"CREATE DATABASE {name}")
+    url = database_named(postgres, name)
+    with running(url, tmp_path, "-c", SUSPENDED, "migrate") as process:
+        wait_until(lambda: is_suspended(process), 60)
+        begun = time.monotonic()
+        with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+            lock = "SELECT pg_try_advisory_lock(%s)"
+            wait_until(lambda: connection.execute(lock, (MIGRATION_LOCK,)).fetchone() == (True,), 20)
+
+    assert 0.5 < time.monotonic() - begun < 10
 
 
 def test_reading_may_take_minutes_and_writes_nothing(database_url: str) -> None:
