@@ -201,7 +201,7 @@ class Operations(Section):
     report_images: Literal["database", "files"] = Field(
         default="database", description="Where new reports store their images; `files`: `<data_dir>/report_images/`."
     )
-    statement_seconds: Seconds = Field(default=8, description="Limit of a database statement; commands have 300 s.")
+    statement_seconds: Seconds = Field(default=8, description="Limit of a database statement; reading commands: 300 s.")
     flower_host: str = Field(default="127.0.0.1", description="Address that Flower binds to.")
     flower_port: Port = Field(default=5555, description="TCP port of Flower.")
     flower_password: SecretStr | None = Field(
