@@ -42,7 +42,7 @@ SMALL, SIZE = 10_000, int(os.environ.get("SIZE", "100000"))
 #: Runs of each operation; the first few warm up.
 RUNS, WARM_UP = int(os.environ.get("RUNS", "20")), 3
 #: Alternating rounds over both databases.
-ROUNDS = 3
+ROUNDS = int(os.environ.get("ROUNDS", "3"))
 #: Files that wait to be indexed, and the multiple of them in a backlog.
 FILES, BACKLOG = int(os.environ.get("FILES", "3000")), 10
 #: Files that wait when a STAT study arrives.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import statistics
 import threading
 import time
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 #: Pages that are open, and the seconds between two loads of one (api/page/static/refresh.js).
 PAGES, REFRESH_SECONDS = 20, 5.0
 #: Reads of a report for one median, and the pause between two of them.
-READS, PAUSE_SECONDS = 150, 0.07
+READS, PAUSE_SECONDS = int(os.environ.get("READS", "150")), 0.07
 START_SECONDS = 60
 
 

@@ -274,7 +274,7 @@ def send_until(subject: Subject, end: float, cuts: list[int]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [60])
+@pytest.mark.parametrize("seconds", [30])
 def test_kill_every_second_cuts_only_the_associations_of_the_killed(tmp_path: Path, seconds: int) -> None:
     allowed: Counter[int] = Counter()
     cuts: list[int] = []
