@@ -3,7 +3,7 @@
 - Exchanged cases: the study quotes the cases of another study of its group, under the similarities of its own. A
   finding of those cases alone that is shown as fact was copied from them.
 - Without images: the images are replaced by the mean image of the group, the quoted cases stay. A finding that was
-  shown as fact and is written again was not read in the images.
+  shown as fact and is written again, in words that are no less probable, was not read in the images.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from worker.findings.labeller import Label, present
 from worker.grounding.checks.contradictions import GENERIC
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from concurrent.futures import Future
 
     import numpy.typing as npt
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 #: Pixels on a side of a mean image.
 SIDE = 256
+#: A log-probability falls if it is lower by more than this; less is the noise of another image.
+MIN_FALL = 0.05
 #: A study that cannot be reported again affirms nothing.
 _FAILURES = (NotReportable, TransientFailure, PermanentFailure)
 
@@ -50,7 +52,7 @@ class _Reported:
     group: str
     wanted: Collection[Label]
     quoted: Sequence[str]
-    shown: Collection[Label]
+    shown: Mapping[Label, float]
 
 
 @dataclass(slots=True)
@@ -111,13 +113,14 @@ class Controls:
             affirmed += _count(foreign, _affirmed(draft, shown=False))
             shown += _count(foreign, _affirmed(draft, shown=True))
         facts = sum(len(one.shown) for one in self._reported)
-        again = sum(self._without_images(one, pipeline) for one in track(self._reported, "without images"))
+        again = [self._without_images(one, pipeline) for one in track(self._reported, "without images")]
         return {
             "findings that only exchanged cases have": told,
             "of these affirmed": _share(affirmed, told),
             "swap test: of these shown as fact": _share(shown, told),
             "findings shown as fact": facts,
-            "copy index: of these written without the images": _share(again, facts),
+            "of these written without the images": _share(sum(map(len, again)), facts),
+            "copy index: of these as probable as with them": _share(sum(map(sum, again)), facts),
         }
 
     def _donor(self, number: int) -> tuple[Sequence[str], set[Label]]:
@@ -131,13 +134,15 @@ class Controls:
         found = ((quoted, _foreign(one, quoted)) for quoted in donors)
         return next(((quoted, foreign) for quoted, foreign in found if foreign), ((), set()))
 
-    def _without_images(self, one: _Reported, pipeline: Pipeline) -> int:
-        """Return the number of findings shown as fact that are written again without the images."""
+    def _without_images(self, one: _Reported, pipeline: Pipeline) -> list[bool]:
+        """Return for each finding shown as fact that is written again without the images if it is as probable."""
         if not one.shown:
-            return 0
+            return []
         blind = _WithoutImages(pipeline.model, self._means[one.group].image())
-        draft = _again(replace(pipeline, model=cast("Model", blind)), one.study)
-        return _count(one.shown, _affirmed(draft, shown=False))
+        again = _affirmed(_again(replace(pipeline, model=cast("Model", blind)), one.study), shown=False)
+        # The same finding, on the same side where both tell one.
+        pairs = {label: [again[other] for other in again if is_right(label, [other])] for label in one.shown}
+        return [max(found) >= one.shown[label] - MIN_FALL for label, found in pairs.items() if found]
 
 
 def _foreign(one: _Reported, quoted: Sequence[str]) -> set[Label]:
@@ -159,12 +164,20 @@ def _again(pipeline: Pipeline, study: StudyToReport) -> Draft | None:
         return None
 
 
-def _affirmed(draft: Draft | None, *, shown: bool) -> set[Label]:
-    """Return the findings that a draft affirms, by name and side; *shown*: only those that are not flagged."""
+def _affirmed(draft: Draft | None, *, shown: bool) -> dict[Label, float]:
+    """Return the findings that a draft affirms, by name and side, with the highest log-probability of their words.
+
+    *shown*: only those that are not flagged.
+    """
     grounds = draft.grounds if draft else None
     stated = [finding for sentence in grounds.sentences for finding in sentence.findings] if grounds else []
-    affirmed = [finding for finding in stated if finding.certainty == "present" and finding.name not in GENERIC]
-    return {Label(f.name, f.side) for f in affirmed if not (shown and is_flagged(f.certainty, f.verdict, f.cited))}
+    found: dict[Label, float] = {}
+    for one in stated:
+        flagged = shown and is_flagged(one.certainty, one.verdict, one.cited)
+        if one.certainty == "present" and one.name not in GENERIC and not flagged:
+            label = Label(one.name, one.side)
+            found[label] = max(found.get(label, -math.inf), -math.inf if one.log_prob is None else one.log_prob)
+    return found
 
 
 def _count(labels: Collection[Label], affirmed: Collection[Label]) -> int:

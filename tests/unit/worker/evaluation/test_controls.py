@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 EFFUSION, NODULE = "Left pleural effusion.", "Right nodule."
 SWAP = "swap test: of these shown as fact"
-COPY = "copy index: of these written without the images"
+WRITTEN = "of these written without the images"
+COPY = "copy index: of these as probable as with them"
 
 
 class Copying(FakeModel):
@@ -43,6 +45,20 @@ class Reading(FakeModel):
         seen = image[half:].mean() > image[:half].mean() + 1
         self.text = f"Findings: {EFFUSION if seen else 'Clear lungs.'}"
         return super().submit(request)
+
+
+class Guessing(FakeModel):
+    """Always writes an effusion, in words that are less probable without a brighter lower half."""
+
+    def submit(self, request: Request) -> Future[Generation]:
+        image = request.images[0]
+        half = len(image) // 2
+        self.log_prob = -0.1 if image[half:].mean() > image[:half].mean() + 1 else -2.0
+        return super().submit(request)
+
+    def _generation(self) -> Generation:
+        found = super()._generation()
+        return replace(found, log_probs=[self.log_prob] * len(found.log_probs))
 
 
 def labels(score: float) -> LabelScores:
@@ -77,13 +93,20 @@ def test_finding_written_without_the_images_was_not_read_in_them(tmp_path: Path)
     assert figures(tmp_path, copying)[COPY] == 0.5
 
 
+def test_finding_that_is_less_probable_without_the_images_was_not_copied(tmp_path: Path) -> None:
+    measured = figures(tmp_path, Guessing(f"Findings: {EFFUSION}"))
+
+    # The effusion is as improbable in the other study's own images, which show none.
+    assert (measured[WRITTEN], measured[COPY]) == (1, 0.5)
+
+
 def test_finding_read_in_the_images_is_neither_copied_nor_exchanged(tmp_path: Path) -> None:
     model = Reading()
 
     measured = figures(tmp_path, model)
 
     assert measured["findings shown as fact"] == 1
-    assert measured[COPY] == 0
+    assert measured[WRITTEN] == measured[COPY] == 0
     assert measured[SWAP] == measured["of these affirmed"] == 0
     sizes = {request.images[0].shape for request in model.requests}
     assert len(sizes) == 1
