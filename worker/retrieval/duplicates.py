@@ -35,6 +35,9 @@ ALIGNING, FINE, LOCAL = (6, 6, 3, 3, 2, 2), 1, 4
 NOISE = 1.0
 #: Scales that the alignment starts from, and its largest shift and change of scale, in parts of the half width.
 STARTS, MAX_MOVE = (0.0, -0.04), 0.1
+#: Images of a study that are compared, if it has more: all slices of an exported volume are equal, or none. Eight
+#: slices compared with those of three cases took 4.3 s, of 4.7 s for the whole report.
+MAX_COMPARED = 2
 #: Pixels at the border that a crop may have lost.
 MARGIN = 5
 _Y, _X = np.meshgrid(np.linspace(-1, 1, SIDE), np.linspace(-1, 1, SIDE), indexing="ij")
@@ -57,7 +60,12 @@ def digests_of(images: Sequence[Rgb]) -> list[str]:
 
 
 def shows_the_same(ours: npt.NDArray[np.uint8], theirs: npt.NDArray[np.uint8]) -> bool:
-    """Return whether an image of one study is nearly equal to one of the other, by their prints."""
+    """Return whether an image of one study is nearly equal to one of the other, by their prints.
+
+    Of more than MAX_COMPARED images of our study, MAX_COMPARED inner ones are compared.
+    """
+    if len(ours) > MAX_COMPARED:
+        ours = ours[np.linspace(0, len(ours) - 1, MAX_COMPARED + 2)[1:-1].round().astype(int)]
     return any(similarity(one, other) >= LIMIT for one in ours for other in theirs)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,8 @@ from PIL import Image
 
 from worker.phantoms.cases import draw_case
 from worker.phantoms.phantoms import draw
-from worker.retrieval.duplicates import digests_of, prints_of, shows_the_same, similarity
+from worker.retrieval import duplicates
+from worker.retrieval.duplicates import MAX_COMPARED, digests_of, prints_of, shows_the_same, similarity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,3 +83,15 @@ def test_an_even_image_resembles_nothing() -> None:
 
     assert digests_of([even]) == []
     assert similarity(prints_of([even])[0], prints_of([even])[0]) == -1
+
+
+def test_exported_volume_is_the_same_and_two_of_its_slices_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = draw_case(np.random.default_rng(5), "ct")
+    slices = [draw(replace(case, level=level), size=128).rgb() for level in np.linspace(-0.5, 0.5, 8)]
+    volume, again = prints_of(slices), prints_of([with_grey_noise(one) for one in slices])
+    compared = []
+    monkeypatch.setattr(duplicates, "similarity", lambda *pair: compared.append(pair) or similarity(*pair))
+
+    assert shows_the_same(again, volume)
+    assert len({one.tobytes() for one, _ in compared}) <= MAX_COMPARED
+    assert not shows_the_same(again, prints_of([picture(seed, "ct") for seed in range(60, 64)]))
