@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from db.states import JobKind
 from deploy.cli.help_text import Command, Group
 from deploy.cli.startup import console, process_settings
+
+if TYPE_CHECKING:
+    from worker.evaluation.answers.answer_figures import AnswerFigures
+    from worker.evaluation.scoring import Result
 
 PANEL = "Model"
 
@@ -44,7 +50,12 @@ def phantoms(
 @command()
 def evaluate(
     checkpoint: Annotated[Path, typer.Option(help="Checkpoint directory.")],
-    cases: Annotated[Path | None, typer.Option(help="Folder with cases.jsonl and its DICOM files.")] = None,
+    cases: Annotated[
+        Path | None, typer.Option(help="Folder with cases.jsonl and its DICOM files, or a test file of MedDr.")
+    ] = None,
+    task: Annotated[JobKind, typer.Option(help="What is measured.")] = JobKind.REPORT,
+    modality: Annotated[str, typer.Option(help="Of plain images in a test file.")] = "OT",
+    body_part: Annotated[str, typer.Option(help="Of plain images in a test file.")] = "",
     phantoms: Annotated[int | None, typer.Option(min=1, help="Number of phantom studies, instead of a folder.")] = None,
     reference: Annotated[Path | None, typer.Option(help="Folder of reference cases to retrieve from.")] = None,
     retrieval: Annotated[bool, typer.Option(help="Give similar reference cases to the model.")] = True,
@@ -57,17 +68,29 @@ def evaluate(
     """Evaluate a checkpoint on cases with known reports, offline."""
     from worker.evaluation import evaluate as evaluation
     from worker.evaluation import phantom_cases
+    from worker.evaluation.answers import meta_files
+    from worker.evaluation.answers.evaluate_answers import evaluate_answers, evaluate_phantom_answers
 
     if (cases is None) == (phantoms is None):
         raise typer.BadParameter("expected either --cases or --phantoms")
-    settings = process_settings()
-    if cases is not None:
-        earlier = reference if retrieval else None
-        result = evaluation.evaluate(cases, checkpoint, settings, reference=earlier, controls=controls, out=out)
-    else:
-        result = phantom_cases.evaluate_phantoms(
-            phantoms or 0, checkpoint, settings, seed=seed, retrieval=retrieval, controls=controls, out=out
-        )
+    settings, earlier = process_settings(), reference if retrieval else None
+    result: AnswerFigures | Result
+    with tempfile.TemporaryDirectory() as scratch:
+        if cases is not None and cases.is_file():
+            meta_files.write_folder(cases, Path(scratch), modality=modality, body_part=body_part)
+            cases = Path(scratch)
+        if task is not JobKind.REPORT and cases is not None:
+            result = evaluate_answers(cases, checkpoint, settings, task, reference=earlier, out=out)
+        elif task is not JobKind.REPORT:
+            result = evaluate_phantom_answers(
+                phantoms or 0, checkpoint, settings, task, seed=seed, retrieval=retrieval, out=out
+            )
+        elif cases is not None:
+            result = evaluation.evaluate(cases, checkpoint, settings, reference=earlier, controls=controls, out=out)
+        else:
+            result = phantom_cases.evaluate_phantoms(
+                phantoms or 0, checkpoint, settings, seed=seed, retrieval=retrieval, controls=controls, out=out
+            )
     for table in result.tables():
         console.print(table)
     for line in result.failed:

@@ -60,12 +60,12 @@ def evaluate(
     # Invalid folders are rejected before hours of work.
     listed = [Measured(case, case.report, case.modality or "?") for case in read_cases(cases)]
     if out:
-        _make_folder(out)
+        make_folder(out)
     model = ResidentModel.load(checkpoint, device=settings.model.device, dtype=settings.model.dtype)
     try:
         with tempfile.TemporaryDirectory() as scratch:
             writer = _Writer(
-                cases, _pipeline(model, settings, reference, Path(scratch)), Controls() if controls else None
+                cases, pipeline_with(model, settings, reference, Path(scratch)), Controls() if controls else None
             )
             result = run(track(listed, "cases"), writer, failures=(NotReportable, TransientFailure, PermanentFailure))
             if writer.controls:
@@ -84,7 +84,8 @@ def evaluate(
     return result
 
 
-def _make_folder(out: Path) -> None:
+def make_folder(out: Path) -> None:
+    """Create the output folder; raises ConfigurationError if that is not possible."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -123,7 +124,7 @@ class _Writer:
         return round(float(np.median(self.seconds)), 3) if self.seconds else None
 
 
-def _pipeline(model: ResidentModel, settings: Settings, reference: Path | None, scratch: Path) -> Pipeline:
+def pipeline_with(model: ResidentModel, settings: Settings, reference: Path | None, scratch: Path) -> Pipeline:
     """Return the pipeline; its index, if one is wanted, is built in *scratch*."""
     reports: dict[uuid.UUID, str] = {}
     if reference is None:

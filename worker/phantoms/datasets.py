@@ -77,10 +77,14 @@ def write_demo_studies(
 ) -> list[DemoStudy]:
     """Write *count* studies, one folder each, of all image types in turn, and list them in cases.jsonl."""
     rng = np.random.default_rng((seed, 1))
+    return _write(directory, demo_cases(rng, count), rng, variation)
+
+
+def demo_cases(rng: np.random.Generator, count: int) -> list[Case]:
+    """Draw the cases of `write_demo_studies` from a new generator, seeded with its seed and 1."""
     images = list(CATALOGUE)
     # Eight studies, the default, begin and end with a chest.
-    cases = [draw_case(rng, images[number % len(images)]) for number in range(count)]
-    return _write(directory, cases, rng, variation)
+    return [draw_case(rng, images[number % len(images)]) for number in range(count)]
 
 
 def write_reference_cases(directory: Path, *, count: int, seed: int, variation: Variation = CAREFUL) -> list[DemoStudy]:

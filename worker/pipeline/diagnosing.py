@@ -60,8 +60,12 @@ def diagnose(
     asked: Asked,
     on_progress: Callable[[], None],
     predictions: Sequence[Prediction] = (),
+    *,
+    given: Guidance | None = None,
 ) -> Diagnosis:
     """Choose between the options of *asked* for *study*; *predictions* of specialist models are in the prompt.
+
+    *given* replaces the diagnoses in the prompt, to measure their influence.
 
     *on_progress* is called whenever the work has progressed; its errors end the work. Raises NotReportable if the study
     has no readable image, PermanentFailure for invalid options, TransientFailure if the model failed this time.
@@ -70,7 +74,7 @@ def diagnose(
     choice = fitted_choice(Choice(asked.options, several=asked.several), reader.model.text_tokens)
     read = read_study(reader, study, lambda part: _prompt(reader, part, choice), _room(reader, choice), steps)
     case_labels = [labels_of_case(report.sentences, choice.options) for part in read.parts for report in part.reports]
-    guidance = [_guidance(part, case_labels, predictions) for part in read.readable]
+    guidance = [given or _guidance(part, case_labels, predictions) for part in read.readable]
     chosen = [_of_part(reader, part, choice, own, steps) for part, own in zip(read.readable, guidance, strict=True)]
     kind = SEVERAL if choice.several else ONE
     figures = reader.scaling_of(JobKind.DIAGNOSIS).figures(kind)

@@ -1,0 +1,1 @@
+"""Measure answers to questions and choices between diagnoses on cases with known answers, and fit their confidence."""
