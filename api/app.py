@@ -7,11 +7,13 @@ from fastapi.staticfiles import StaticFiles
 
 from api import error_handlers
 from api.access.gate import Gate
+from api.access.rate_limits import RateLimits
 from api.access.recorder import Recorder
+from api.access.tokens import Tokens
 from api.context import RequestContext
 from api.page import login, openapi, pages
 from api.security_headers import SecurityHeaders
-from api.v1 import feedback, health, identity, metrics, quarantine, reports, studies
+from api.v1 import document, feedback, health, identity, metrics, quarantine, reports, studies
 from api.v1.requests.conditional import Conditional
 from db.settings import Settings
 
@@ -32,6 +34,8 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.settings = settings
+    app.state.tokens = Tokens(settings)
+    app.state.rate_limits = RateLimits(settings)
     app.state.health = health.check(settings)
     # The last one is outermost: error responses get the headers, error logs the ids.
     app.add_middleware(Conditional)
@@ -42,4 +46,5 @@ def create_app(settings: Settings) -> FastAPI:
     for module in (health, metrics, studies, reports, feedback, identity, quarantine, login, pages, openapi):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "page" / "static"), name="static")
+    document.install(app)
     return app

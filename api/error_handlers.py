@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.errors import UNREACHABLE, ApiError, ErrorCode, Problem, Unauthorized
+from api.errors import PROBLEM_JSON, UNREACHABLE, ApiError, ErrorCode, Problem, Unauthorized
 from api.page.templating import templates
 from db.logs import frames
 
@@ -33,7 +33,8 @@ def install(app: FastAPI) -> None:
 
 def _answer(request: Request, status: int, problem: Problem, headers: dict[str, str] | None = None) -> Response:
     if request.url.path.startswith(API_PREFIX):
-        return JSONResponse(problem.model_dump(mode="json", exclude_none=True), status, headers)
+        body = problem.model_copy(update={"status": status}).model_dump(mode="json", exclude_none=True)
+        return JSONResponse(body, status, headers, media_type=PROBLEM_JSON)
     return templates.TemplateResponse(request, "error.html", {"problem": problem}, status, headers)
 
 

@@ -1,8 +1,9 @@
 """Errors that end a request, and the body of their responses."""
 
 from enum import StrEnum
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -14,34 +15,50 @@ UNREACHABLE = (OperationalError, PoolTimeout, ConfigurationError)
 
 
 class ErrorCode(StrEnum):
-    """Codes of `Problem.error`; other HTTP errors have their reason phrase, such as `method_not_allowed`."""
+    """Codes of problems with their meaning; other HTTP errors have their reason phrase, such as `bad_request`."""
 
-    UNAUTHORIZED = "unauthorized"
-    FORBIDDEN = "forbidden"
-    NOT_FOUND = "not_found"
-    NO_REPORT_YET = "no_report_yet"
-    NO_REPORT = "no_report"
-    NOT_POSSIBLE = "not_possible"
-    INVALID_REQUEST = "invalid_request"
-    PRECONDITION_FAILED = "precondition_failed"
-    PRECONDITION_REQUIRED = "precondition_required"
-    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
-    BODY_TOO_LARGE = "body_too_large"
-    IDEMPOTENCY_KEY_IN_USE = "idempotency_key_in_use"
-    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
-    IMAGE_DAMAGED = "image_damaged"
-    INTERNAL_ERROR = "internal_error"
-    UNAVAILABLE = "unavailable"
+    meaning: str
+
+    def __new__(cls, code: str, meaning: str) -> Self:
+        """Take the code, which is published, and its meaning, which is shown."""
+        member = str.__new__(cls, code)
+        member._value_ = code
+        member.meaning = meaning
+        return member
+
+    UNAUTHORIZED = "unauthorized", "The request has no valid key, token or session."
+    FORBIDDEN = "forbidden", "The caller lacks the scope of the route, or the form comes from another site."
+    NOT_FOUND = "not_found", "The resource does not exist, or the caller may not see it."
+    METHOD_NOT_ALLOWED = "method_not_allowed", "The path does not have this method."
+    NO_REPORT_YET = "no_report_yet", "The report of the study is still to be written."
+    NO_REPORT = "no_report", "The study ended without a report, or is held."
+    NOT_POSSIBLE = "not_possible", "The state of the study does not permit the request."
+    INVALID_REQUEST = "invalid_request", "A parameter or the body is invalid."
+    PRECONDITION_FAILED = "precondition_failed", "The report is not the one that the caller read."
+    PRECONDITION_REQUIRED = "precondition_required", "The request needs If-Match."
+    TOO_MANY_REQUESTS = "too_many_requests", "The caller or its address has sent too many requests in a minute."
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type", "The body must be application/json."
+    BODY_TOO_LARGE = "body_too_large", "The body is too large."
+    IDEMPOTENCY_KEY_IN_USE = "idempotency_key_in_use", "A request with this Idempotency-Key is being answered."
+    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused", "The Idempotency-Key belongs to another request."
+    IMAGE_DAMAGED = "image_damaged", "The stored image is missing, unreadable or not that of the report."
+    INTERNAL_ERROR = "internal_error", "An unexpected error; the log of the server has its place."
+    UNAVAILABLE = "unavailable", "The database or the identity provider cannot be reached."
+
+
+#: Media type of problems (RFC 9457).
+PROBLEM_JSON = "application/problem+json"
 
 
 class Problem(BaseModel):
-    """Error of a request: its cause and its remedy."""
+    """Error of a request (RFC 9457): its cause and its remedy."""
 
     model_config = ConfigDict(frozen=True)
 
-    error: str = Field(description="Stable code, as in docs/api.md.", examples=[*ErrorCode])
-    message: str
-    hint: str
+    status: int = Field(default=0, description="HTTP status.")
+    error: str = Field(description="Old name of `code`.", examples=[*ErrorCode], json_schema_extra={"deprecated": True})
+    message: str = Field(description="Old name of `detail`.", json_schema_extra={"deprecated": True})
+    hint: str = Field(description="Remedy.")
     state: DisplayedState | None = Field(default=None, description="State of the study, if that is the cause.")
     reason: str | None = Field(
         default=None, description="Stable code: why the study has no report.", examples=[*Reason]
@@ -49,6 +66,27 @@ class Problem(BaseModel):
     reason_detail: str | None = Field(
         default=None, description="Sentence about the reason; in earlier releases it was named `detail`."
     )
+
+    @computed_field(description="Page about this kind of problem.")
+    def type(self) -> str:
+        """Reference of the page."""
+        return f"/docs/problems/{self.error}"
+
+    @computed_field(description="Kind of problem, in words.")
+    def title(self) -> str:
+        """Title of a code, or the reason phrase."""
+        known = self.error in list(ErrorCode)
+        return ErrorCode[self.error.upper()].meaning if known else self.error.replace("_", " ").capitalize()
+
+    @computed_field(description="Stable code, as in docs/api.md.")
+    def code(self) -> str:
+        """Code."""
+        return self.error
+
+    @computed_field(description="Cause of this problem, for display.")
+    def detail(self) -> str:
+        """Cause."""
+        return self.message
 
 
 class ApiError(Exception):

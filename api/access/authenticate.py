@@ -1,4 +1,4 @@
-"""Turn the credential of a request into a principal: a key, or the session of the page in a cookie.
+"""Turn the credential of a request into a principal: a key, a person's token, or the session in a cookie.
 
 Every route that is not open to all has one parameter made by `needs`, which names the scope that it requires.
 """
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import structlog
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.orm import Session
@@ -15,14 +16,17 @@ from starlette.datastructures import URL
 
 from api.access.access import Access, of_request
 from api.access.parameters import refuse_unknown
+from api.access.tokens import is_token
 from api.errors import Forbidden, Unauthorized
 from db.access import keys, page_sessions
 from db.access.principals import Principal
 from db.session import transaction
 
+log = structlog.get_logger()
+
 COOKIE = "prelim_session"
 
-_bearer = HTTPBearer(auto_error=False, description="API key created by an operator.")
+_bearer = HTTPBearer(auto_error=False, description="API key created by an operator, or token of the identity provider.")
 _cookie = APIKeyCookie(name=COOKIE, auto_error=False, description="Session, begun by the login form of the page.")
 
 
@@ -57,13 +61,30 @@ def _identified(
     """Return the caller; raises Unauthorized."""
     access = of_request(request)
     access.guarded = True
-    found = _verified(session, bearer, cookie)
-    access.principal = found
+    try:
+        found = access.principal = _verified(request, session, bearer, cookie)
+    except Unauthorized:
+        if bearer is not None or cookie:
+            failed(request)
+        raise
+    request.app.state.rate_limits.count_request(found)
     return Caller(session, found, access)
 
 
-def _verified(session: Session, bearer: HTTPAuthorizationCredentials | None, cookie: str | None) -> Principal:
-    if bearer is not None:
+def failed(request: Request) -> None:
+    """Log an invalid credential with its address; raises ApiError 429 if the address sent too many."""
+    address = request.client.host if request.client else ""
+    log.warning("login.rejected", address=address)
+    request.app.state.rate_limits.count_failed_login(address)
+
+
+def _verified(
+    request: Request, session: Session, bearer: HTTPAuthorizationCredentials | None, cookie: str | None
+) -> Principal:
+    found: Principal | None
+    if bearer is not None and is_token(bearer.credentials):
+        found = request.app.state.tokens.verify(bearer.credentials)
+    elif bearer is not None:
         found = keys.verify(session, bearer.credentials)
     elif cookie:
         found = page_sessions.verify(session, cookie)

@@ -19,7 +19,17 @@ if TYPE_CHECKING:
 
 #: Routes open to all; none has patient data.
 OPEN = frozenset(
-    ("/v1/live", "/v1/health", "/metrics", "/login", "/logout", "/docs", "/openapi.json", "/static/{path:path}")
+    (
+        "/v1/live",
+        "/v1/health",
+        "/metrics",
+        "/login",
+        "/logout",
+        "/docs",
+        "/docs/problems/{code}",
+        "/openapi.json",
+        "/static/{path:path}",
+    )
 )
 #: First status that is an error, which has no data.
 ERROR = 400

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from api.access.access import of_request
-from api.access.authenticate import COOKIE, Database, same_origin
+from api.access.authenticate import COOKIE, Database, failed, same_origin
 from api.page.templating import templates
 from db.access import page_sessions
 
@@ -47,7 +47,7 @@ def login(
     begun = page_sessions.begin(session, key=key.strip())
     principal = None if begun is None else page_sessions.verify(session, begun)
     if begun is None or principal is None:
-        log.warning("login.rejected", address=request.client.host if request.client else None)
+        failed(request)
         return _form(request, to, problem="unknown, revoked or expired API key", status=401)
     access.principal = principal
     log.info("login.accepted", key=principal.name)

@@ -113,8 +113,11 @@ def test_unknown_study_is_404_with_a_hint(client: TestClient, tail: str) -> None
 
 
 def test_unknown_path_has_the_same_error_body(client: TestClient) -> None:
-    assert client.get("/v1/nowhere").json().keys() == {"error", "message", "hint"}
-    assert client.post("/v1/studies").json().keys() == {"error", "message", "hint"}
+    keys = {"type", "title", "status", "detail", "code", "error", "message", "hint"}
+    for answer in (client.get("/v1/nowhere"), client.post("/v1/studies")):
+        assert answer.json().keys() == keys
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert answer.json()["status"] == answer.status_code
 
 
 def test_report_has_text_basis_limitations_and_provenance(client: TestClient, arrivals: Arrivals) -> None:
@@ -268,7 +271,7 @@ def test_old_names_of_images_and_limitations_still_work(client: TestClient, arri
 
 def test_old_names_are_deprecated_in_openapi(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
-    paths = {path for path, methods in document["paths"].items() if methods["get"].get("deprecated")}
+    paths = {path for path, methods in document["paths"].items() if methods.get("get", {}).get("deprecated")}
     fields = document["components"]["schemas"]["Report"]["properties"]
 
     assert paths == {"/v1/studies/{study_id}/report/pictures/{ordinal}"}

@@ -7,26 +7,18 @@ password is in an environment that other processes can read.
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_type_hints
+from typing import Any, Literal, Self, get_type_hints
 
 from pydantic import BaseModel, Field, SecretStr, ValidationInfo, field_validator
 
 from db.errors import ConfigurationError
+from db.settings.section import AETitle, Port, Seconds, Section
+from db.settings.web import Api
 from db.states import Check
 
 PREFIX = "PRELIM_"
 
-AETitle = Annotated[
-    str,
-    Field(min_length=1, max_length=16, pattern=r"^[\x20-\x5b\x5d-\x7e]*[!-\x5b\x5d-~][\x20-\x5b\x5d-\x7e]*$"),
-]
-Port = Annotated[int, Field(ge=0, le=65535)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 SCHEMES = {"database_url": ("postgresql+psycopg://",), "broker_url": ("redis://", "rediss://")}
-
-
-class Section(BaseModel, frozen=True, extra="forbid"):
-    """Settings of one subject; names are unique across sections, because variables are flat."""
 
 
 class Dicom(Section):
@@ -175,14 +167,6 @@ class Retrieval(Section):
     validation_cases: int = Field(default=16, ge=0, description="Cases of each kind that a build tests the model with.")
     min_validated_f1: float = Field(default=0.5, ge=0, le=1, description="Strict F1 from which a kind is validated.")
     not_validated: Literal["mark", "withhold"] = Field("mark", description="`mark` or `withhold` drafts not validated.")
-
-
-class Api(Section):
-    """API and page."""
-
-    api_host: str = Field(default="127.0.0.1", description="Address that the API and the page bind to.")
-    api_port: Port = Field(default=8080, description="TCP port of the API and the page.")
-    show_regions: bool = Field(default=False, description="Draw regions of affirmed findings on images.")
 
 
 class Operations(Section):

@@ -1,0 +1,74 @@
+"""Limit the rate of requests of a caller and of failed logins of an address, counted in Redis for all processes.
+
+Without Redis nothing is limited: reading must not depend on it, and a key of 256 random bits cannot be guessed.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+from limits import RateLimitItemPerMinute
+from limits.storage import RedisStorage
+from limits.strategies import FixedWindowRateLimiter
+from redis.exceptions import RedisError
+
+from api.errors import ApiError, ErrorCode, Problem
+from db.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from db.access.principals import Principal
+    from db.settings import Settings
+
+log = structlog.get_logger()
+
+#: Seconds to wait for Redis, and after a failure until it is asked again: a request must not wait for it.
+TIMEOUT_SECONDS, PAUSE_SECONDS = 0.2, 5.0
+
+
+class RateLimits:
+    """Limits of one application."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._limiter: FixedWindowRateLimiter | None = None
+        self._paused_until = 0.0
+
+    def count_failed_login(self, address: str) -> None:
+        """Count a failed login or an invalid credential; raises ApiError 429 for an address with too many.
+
+        A valid credential is accepted even then: one faulty program must not exclude everybody behind a proxy.
+        """
+        self._count(self._settings.api.failed_logins_per_minute, "failed", address)
+
+    def count_request(self, principal: Principal) -> None:
+        """Count a request; raises ApiError 429 for a caller with too many."""
+        self._count(self._settings.api.requests_per_minute, "request", str(principal))
+
+    def _count(self, limit: int, *names: str) -> None:
+        if not limit or time.monotonic() < self._paused_until:
+            return
+        item = RateLimitItemPerMinute(limit)
+        try:
+            limiter = self._limiter = self._limiter or self._connected()
+            if limiter.hit(item, *names):
+                return
+            seconds = max(1, round(limiter.get_window_stats(item, *names).reset_time - time.time()))
+        except (RedisError, ConfigurationError) as error:
+            self._paused_until = time.monotonic() + PAUSE_SECONDS
+            log.warning("rate_limits.suspended", error=type(error).__name__)
+            return
+        log.warning("rate_limits.exceeded", limit=names[0])
+        hint = f"wait {seconds} s, and send fewer requests"
+        problem = Problem(error=ErrorCode.TOO_MANY_REQUESTS, message=f"more than {limit} in a minute", hint=hint)
+        raise ApiError(429, problem, {"Retry-After": str(seconds)})
+
+    def _connected(self) -> FixedWindowRateLimiter:
+        storage = RedisStorage(
+            self._settings.broker(),
+            key_prefix="prelim:limits",
+            socket_timeout=TIMEOUT_SECONDS,
+            socket_connect_timeout=TIMEOUT_SECONDS,
+        )
+        return FixedWindowRateLimiter(storage)

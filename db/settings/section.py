@@ -1,0 +1,16 @@
+"""Base of the sections of the settings, and types of their values."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+AETitle = Annotated[
+    str,
+    Field(min_length=1, max_length=16, pattern=r"^[\x20-\x5b\x5d-\x7e]*[!-\x5b\x5d-~][\x20-\x5b\x5d-\x7e]*$"),
+]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Section(BaseModel, frozen=True, extra="forbid"):
+    """Settings of one subject; names are unique across sections, because variables are flat."""

@@ -1,0 +1,24 @@
+"""Settings of the API and the page."""
+
+from pydantic import Field
+
+from db.settings.section import Port, Section
+
+
+class Api(Section):
+    """API and page."""
+
+    api_host: str = Field(default="127.0.0.1", description="Address that the API and the page bind to.")
+    api_port: Port = Field(default=8080, description="TCP port of the API and the page.")
+    requests_per_minute: int = Field(default=0, ge=0, description="Maximum requests of a key or person; 0: no limit.")
+    failed_logins_per_minute: int = Field(
+        default=30, ge=0, description="Maximum failed logins of an address; further ones are 429. 0: no limit."
+    )
+    oidc_issuer: str | None = Field(None, description="Issuer of OpenID Connect tokens; unset: only keys are accepted.")
+    oidc_audience: str | None = Field(None, description="Audience that a token must be issued for.")
+    oidc_jwks: str | None = Field(None, description="File or https URL of the issuer's JSON Web Key Set.")
+    oidc_scope_claim: str = Field(default="scope", description="Claim with the scopes, as `prelim.reports`.")
+    oidc_ae_titles_claim: str | None = Field(
+        None, description="Claim with the AE titles whose studies a person may see; unset: all."
+    )
+    show_regions: bool = Field(default=False, description="Draw regions of affirmed findings on images.")

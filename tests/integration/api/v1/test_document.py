@@ -1,0 +1,51 @@
+"""The OpenAPI document names every status that is sent."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from api.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from fastapi.testclient import TestClient
+
+
+def test_document_is_valid(app: FastAPI) -> None:
+    validator = pytest.importorskip("openapi_spec_validator")
+
+    validator.validate(app.openapi())
+
+
+def test_every_reference_has_its_schema(app: FastAPI) -> None:
+    document = app.openapi()
+    named = set(re.findall(r"#/components/schemas/(\w+)", str(document)))
+
+    assert named - set(document["components"]["schemas"]) == set()
+    assert "$defs" not in str(document)
+
+
+def test_sent_status_and_media_type_are_documented(app: FastAPI, client: TestClient, anonymous: TestClient) -> None:
+    study = str(uuid.uuid4())
+    for path, methods in app.openapi()["paths"].items():
+        place = path.format(study_id=study, ordinal=1)
+        for method, operation in methods.items():
+            answers = [sender.request(method, place) for sender in (client, anonymous)]
+            answers += [client.request(method, f"{place}?unknown=1"), client.request("DELETE", place)]
+            for answer in answers:
+                documented: Any = operation["responses"][str(answer.status_code)]
+                kind = answer.headers.get("content-type", "").partition(";")[0]
+                assert not answer.content or kind in documented["content"], (method, path, answer.status_code)
+
+
+def test_type_of_a_problem_is_a_page(anonymous: TestClient) -> None:
+    problem = anonymous.get("/v1/studies").json()
+    pages = {code: anonymous.get(f"/docs/problems/{code}").status_code for code in ErrorCode}
+
+    assert problem["type"] == "/docs/problems/unauthorized"
+    assert anonymous.get("/docs/problems/other").status_code == 404
+    assert set(pages.values()) == {200}
