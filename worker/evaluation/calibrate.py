@@ -22,7 +22,7 @@ from db.reports.certificates import Certificate
 from db.session import reading, transaction
 from worker.evaluation.sentence_figures import is_right
 from worker.findings.labeller import Label, finding_names, present
-from worker.grounding.calibration import MIN_COMMON_CASES, JudgedFinding, certify, judged_findings
+from worker.grounding.calibration import MIN_COMMON_CASES, JudgedFinding, binomial_tail, certify, judged_findings
 from worker.images.study import StoredInstance
 from worker.phantoms.datasets import write_calibration_cases
 from worker.pipeline.pipeline import StudyToReport
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from worker.pipeline.pipeline import Pipeline
     from worker.retrieval.case_files import Case
 
+#: Probability below which a share of wrong studies is called higher than alpha.
+SIGNIFICANT = 0.05
 #: A case that cannot be reported shows no finding.
 _FAILURES = (NotReportable, TransientFailure, PermanentFailure)
 
@@ -117,7 +119,8 @@ def refusals(certificate: Certificate) -> Iterator[str]:
         if group.margin is not None:
             continue
         counted = f"{name} findings: shown in {group.studies} studies, wrong in {group.wrong_studies} of them"
-        if group.wrong_studies > certificate.alpha * group.studies:
+        # As many wrong ones, or more, would be improbable if the error were alpha.
+        if 1 - binomial_tail(group.wrong_studies - 1, group.studies, certificate.alpha) < SIGNIFICANT:
             yield f"{counted}; that is more than {certificate.alpha:.0%}, and a larger set would not help"
         else:
             yield f"{counted}; at least {group.missing} more findings are missing, each of another study"

@@ -10,11 +10,13 @@ from typer.testing import CliRunner
 
 from db.errors import ConfigurationError, NotPossible
 from db.models import Certificate
+from db.reports.certificates import Bindings, GroupFigures
+from db.reports.certificates import Certificate as CertificateRecord
 from db.session import transaction
 from db.settings import Settings
 from deploy.cli import app
 from tests.unit.worker.fakes import FakeModel
-from worker.evaluation.calibrate import certified
+from worker.evaluation.calibrate import certified, refusals
 from worker.phantoms.datasets import write_calibration_cases, write_reference_cases
 from worker.reference_build.importing import build_reference
 
@@ -48,3 +50,13 @@ def test_a_set_is_phantoms_or_a_folder_of_final_reports(arguments: list[str]) ->
 
     assert ran.exit_code == 2
     assert "--from finals with --cases" in ran.output.replace("\n", " ")
+
+
+def test_one_wrong_study_of_two_asks_for_more_and_twelve_of_sixty_for_no_larger_set() -> None:
+    few, many = GroupFigures(2, 2, 1, 2, 1, 0.97, None, 91), GroupFigures(60, 60, 12, 60, 12, 0.3, None, 300)
+    made = CertificateRecord(Bindings("d", "1", "s", "8"), 0.05, 0.1, {}, {"rare": few, "common": many}, [])
+
+    rare, common = refusals(made)
+
+    assert "at least 91 more findings are missing" in rare
+    assert "a larger set would not help" in common
