@@ -2,8 +2,8 @@
 
 - Exchanged cases: the study quotes the cases of another study of its group, under the similarities of its own. A
   finding of those cases alone that is shown as fact was copied from them.
-- Without images: the images are replaced by the mean image of the group, the quoted cases stay. A finding that was
-  shown as fact and is written again, in words that are no less probable, was not read in the images.
+- Without images: the images are replaced by the mean of the group's other images, the quoted cases stay. A finding
+  that was shown as fact and is written again, in words that are no less probable, was not read in the images.
 """
 
 from __future__ import annotations
@@ -65,18 +65,26 @@ class _Mean:
     def add(self, image: Shown) -> None:
         """Add an image as it was stored."""
         with Image.open(io.BytesIO(image.png)) as stored:
-            self.total += np.asarray(stored.convert("RGB").resize((SIDE, SIDE)), np.float64)
+            self.total += _small(stored.convert("RGB"))
         self.count += 1
 
-    def image(self) -> Image.Image:
-        """Return the mean image."""
-        return Image.fromarray((self.total / max(self.count, 1)).round().astype(np.uint8))
+    def without(self, images: Sequence[npt.NDArray[np.uint8]]) -> Image.Image:
+        """Return the mean of the other images than *images*; an even grey if there is none."""
+        others = self.count - len(images)
+        if others < 1:
+            return Image.new("RGB", (SIDE, SIDE), (128, 128, 128))
+        total = self.total - sum(_small(Image.fromarray(image)) for image in images)
+        return Image.fromarray((total / others).clip(0, 255).round().astype(np.uint8))
+
+
+def _small(image: Image.Image) -> npt.NDArray[np.float64]:
+    return np.asarray(image.resize((SIDE, SIDE)), np.float64)
 
 
 class _WithoutImages:
-    """A model that is given a mean image in place of each image of a request."""
+    """A model that is given the mean of other studies' images in place of each image of a request."""
 
-    def __init__(self, model: Model, mean: Image.Image) -> None:
+    def __init__(self, model: Model, mean: _Mean) -> None:
         self._model = model
         self._mean = mean
 
@@ -85,7 +93,8 @@ class _WithoutImages:
 
     def submit(self, request: Request) -> Future[Generation]:
         """Submit *request* with mean images of the same sizes."""
-        images = [np.asarray(self._mean.resize(image.shape[1::-1])) for image in request.images]
+        mean = self._mean.without(request.images)
+        images = [np.asarray(mean.resize(image.shape[1::-1])) for image in request.images]
         return self._model.submit(replace(request, images=images))
 
 
@@ -138,7 +147,7 @@ class Controls:
         """Return for each finding shown as fact that is written again without the images if it is as probable."""
         if not one.shown:
             return []
-        blind = _WithoutImages(pipeline.model, self._means[one.group].image())
+        blind = _WithoutImages(pipeline.model, self._means[one.group])
         again = _affirmed(_again(replace(pipeline, model=cast("Model", blind)), one.study), shown=False)
         # The same finding, on the same side where both tell one.
         pairs = {label: [again[other] for other in again if is_right(label, [other])] for label in one.shown}
