@@ -155,9 +155,17 @@ def show_checkpoint(directory: Path) -> None:
     commands.info(directory)
 
 
+@checkpoint_app.command("record", cls=Command)
+def record_checkpoint(directory: Path) -> None:
+    """Write the manifest of a checkpoint from elsewhere or from an earlier release."""
+    from worker.model.checkpoint import commands
+
+    commands.record(directory)
+
+
 @checkpoint_app.command("verify", cls=Command)
 def verify_checkpoint(directory: Path) -> None:
-    """Verify the digests of a checkpoint, load it and generate a few tokens."""
+    """Compare a checkpoint with its manifest, load it, score test sentences and generate a few tokens."""
     from worker.model.checkpoint import commands
 
     commands.verify(directory)

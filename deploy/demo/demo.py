@@ -30,8 +30,7 @@ from deploy.launcher.launcher import running
 from deploy.operate.preflight import SERVERS, check, is_free
 from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.waiting import received
-from worker.model.checkpoint.digest import checkpoint_digest
-from worker.model.checkpoint.record import is_demo
+from worker.model.checkpoint.manifest import read_manifest
 from worker.phantoms.datasets import REFERENCE_CASES, write_demo_studies, write_reference_cases
 from worker.retrieval.case_files import CASES
 from worker.retrieval.index import ReferenceIndex
@@ -83,7 +82,7 @@ def show(*, studies: Path | None, seed: int | None, leave: bool) -> int:
     settings = demo_settings(given)
     logs.configure(settings)
     check(settings)
-    if studies and is_demo(settings.checkpoint_directory):
+    if studies and read_manifest(settings.checkpoint_directory).demo:
         console.print("the demo checkpoint reads phantoms only: its reports on other images mean nothing")
     seed = secrets.randbelow(2**31) if seed is None else seed
     folders, reports = ([studies], {}) if studies else _phantom_studies(settings, seed)
@@ -158,7 +157,7 @@ def _reference_cases(settings: Settings) -> Path:
 
 def _reference_index(settings: Settings, folder: Path, environment: Mapping[str, str], stop: Stop) -> None:
     """Build the index unless this checkpoint has one, which may hold real cases; a stop signal ends the build."""
-    digest = checkpoint_digest(settings.checkpoint_directory)
+    digest = read_manifest(settings.checkpoint_directory).digest
     with transaction(settings.database()) as session:
         known = reference.current_snapshot(session, digest)
     if known is None:

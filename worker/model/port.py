@@ -22,7 +22,7 @@ class Model(Protocol):
 
     @property
     def digest(self) -> str:
-        """Digest of the weights."""
+        """Digest of the checkpoint's manifest."""
 
     @property
     def progress(self) -> int:

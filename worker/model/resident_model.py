@@ -12,12 +12,12 @@ import structlog
 
 from db.errors import ConfigurationError, PermanentFailure, Reason
 from worker.model import placement
-from worker.model.checkpoint.digest import checkpoint_digest
-from worker.model.checkpoint.record import is_demo, prompt_version
+from worker.model.checkpoint.manifest import check_files, check_unchanged, read_manifest
+from worker.model.checkpoint.recording import check_spoken, check_use
 from worker.model.engine.engine import Engine
 from worker.model.engine.model_runner import NO_TOKEN
 from worker.model.engine.transformers_runner import BatchedRunner, SingleRunner, supports_batching
-from worker.model.loading import as_configuration_error, load_checkpoint
+from worker.model.loading import as_configuration_error, check_layout, load_checkpoint
 from worker.model.patch_tokens import image_patch_tokens
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from worker.model.checkpoint.manifest import Manifest
     from worker.model.engine.request import Generation, Request
     from worker.model.inputs import Prompt
     from worker.model.loading import Checkpoint
@@ -47,17 +48,16 @@ class ResidentModel:
     def __init__(
         self,
         checkpoint: Checkpoint,
-        digest: str,
+        manifest: Manifest,
         *,
         context_tokens: int,
-        demo: bool = False,
-        prompt_version: str = "2",
         quantization: str | None = None,
     ) -> None:
         self.checkpoint = checkpoint
-        self.digest = digest
-        self.demo = demo
-        self.prompt_version = prompt_version
+        self.manifest = manifest
+        self.digest = manifest.digest
+        self.demo = manifest.demo
+        self.prompt_version = manifest.prompt_version
         self._quantization = quantization or "none"
         self.name = checkpoint.name
         self.context_tokens = min(context_tokens, checkpoint.max_positions)
@@ -84,19 +84,22 @@ class ResidentModel:
         """
         started = time.monotonic()
         limit = None if gpu_memory_gib is None else int(gpu_memory_gib * 2**30)
+        check_layout(directory)
+        manifest = read_manifest(directory)
+        check_use(directory, manifest)
+        read = check_files(directory, manifest)
         checkpoint = load_checkpoint(directory, device=device, dtype=dtype, quantization=quantization, gpu_memory=limit)
-        digest = checkpoint_digest(directory)
+        check_unchanged(directory, read)
         with as_configuration_error(f"the checkpoint {directory} does not run"):
+            check_spoken(checkpoint, manifest, quantized=quantization is not None)
             model = cls(
                 checkpoint,
-                digest,
+                manifest,
                 context_tokens=context_tokens,
-                demo=is_demo(directory),
-                prompt_version=prompt_version(directory),
                 quantization=quantization,
             )
             model.start(slots, gpu_memory=limit, cuda_graphs=cuda_graphs)
-        log.info("checkpoint.loaded", digest=digest[:12], seconds=round(time.monotonic() - started, 1))
+        log.info("checkpoint.loaded", digest=manifest.digest[:12], seconds=round(time.monotonic() - started, 1))
         return model
 
     def start(self, slots: int, *, gpu_memory: int | None = None, cuda_graphs: bool = False) -> None:

@@ -104,7 +104,7 @@ def version_of(name: str) -> Version:
             return version
     raise ConfigurationError(
         f"the checkpoint was trained for prompt version {name!r}, this release has {', '.join(VERSIONS)}: use a release"
-        " that has it, or correct `prompt_version` in the checkpoint's prelim.json"
+        " that has it"
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from worker.model.checkpoint.record import prompt_version
+from worker.model.checkpoint.manifest import read_manifest
 from worker.prompting.wording import version_of
 from worker.training import architecture, language, vision
 from worker.training.language import Encoder
@@ -67,7 +67,7 @@ class DemoModel:
     def load(cls, directory: Path) -> DemoModel:
         """Load a saved checkpoint in float32."""
         model, tokenizer = architecture.load(directory)
-        return cls(model, tokenizer, Encoder(tokenizer), version_of(prompt_version(directory)))
+        return cls(model, tokenizer, Encoder(tokenizer), version_of(read_manifest(directory).prompt_version))
 
     def train_vision(
         self, samples: VisionSamples, fresh: VisionSamples, *, steps: int, seed: int, on_step: OnStep

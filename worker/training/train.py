@@ -12,7 +12,7 @@ import torch
 import typer
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-from worker.model.checkpoint.record import write_record
+from worker.model.checkpoint.recording import record_checkpoint
 from worker.phantoms.cases import CATALOGUE, UNCLASSIFIED
 from worker.phantoms.phantoms import CAREFUL, TRAINING, Variation
 from worker.retrieval.features import FeatureStats
@@ -123,10 +123,9 @@ def train(
     clock.lap("language")
     model.save(out)
     curves.draw(out / "curves.png", losses)
-    # The only file of a checkpoint outside its digest. `demo` keeps the checkpoint from reporting patients.
-    record = {"demo": True, "trained_on": "phantoms only", "prompt_version": PROMPT_VERSION, "seed": seed}
-    record |= {"seconds": clock.seconds}
-    write_record(out, record)
+    # `demo` keeps the checkpoint from reporting patients.
+    facts = {"demo": True, "trained_on": "phantoms only", "prompt_version": PROMPT_VERSION, "seed": seed}
+    record_checkpoint(out, facts | {"seconds": clock.seconds})
     return clock.seconds
 
 

@@ -13,9 +13,11 @@ from db.environment import load_settings
 from db.errors import ConfigurationError, Outcome
 from worker.model.checkpoint import sizing
 from worker.model.checkpoint.convert import convert_checkpoint
-from worker.model.checkpoint.digest import check_shards
+from worker.model.checkpoint.manifest import check_files, read_manifest
 from worker.model.checkpoint.random_weights import write_random_checkpoint
+from worker.model.checkpoint.recording import record_existing
 from worker.model.engine.request import Request
+from worker.model.loading import check_layout
 from worker.model.resident_model import ResidentModel
 
 if TYPE_CHECKING:
@@ -48,8 +50,9 @@ def info(directory: Path) -> None:
 
 
 def verify(directory: Path) -> None:
-    """Compare all shards with the digests of the conversion, load the checkpoint and generate a few tokens."""
-    check_shards(directory)
+    """Compare all files with the manifest, load the checkpoint, score its sentences and generate a few tokens."""
+    check_layout(directory)
+    check_files(directory, read_manifest(directory), everything=True)
     model = ResidentModel.load(directory, slots=1)
     try:
         answer = model.submit(TEST_REQUEST).result()
@@ -59,6 +62,14 @@ def verify(directory: Path) -> None:
         model.close()
     console.print(f"{directory} works: {len(answer.token_ids)} tokens in {answer.timings.total:.1f} s", highlight=False)
     console.print(f"digest {model.digest}", highlight=False)
+
+
+def record(directory: Path) -> None:
+    """Write the manifest of a checkpoint that has none."""
+    manifest = record_existing(directory)
+    use = "phantoms only, never patients" if manifest.demo else "patients"
+    console.print(f"recorded {len(manifest.files)} files of {directory}, for {use}", highlight=False)
+    console.print(f"digest {manifest.digest}", highlight=False)
 
 
 def random(directory: Path, seed: int = 0) -> None:

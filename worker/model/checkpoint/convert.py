@@ -14,11 +14,12 @@ from transformers import AutoModelForImageTextToText, GenerationConfig
 
 from db.errors import ConfigurationError
 from worker.model.chat import IMAGE_TOKENS, image_processor
+from worker.model.checkpoint import files
 from worker.model.checkpoint.atomic import atomic_directory, remove_partial_directories
-from worker.model.checkpoint.digest import file_digest
+from worker.model.checkpoint.files import file_digest
 from worker.model.checkpoint.key_map import TensorSource, key_map
 from worker.model.checkpoint.published import LORA_SCALE, PublishedConfig
-from worker.model.checkpoint.record import write_record
+from worker.model.checkpoint.recording import record_checkpoint
 from worker.model.checkpoint.sentencepiece import convert_tokenizer
 from worker.model.checkpoint.shards import INDEX, Shape, ShardWriter, Source, tensor_bytes
 from worker.model.loading import as_configuration_error
@@ -103,12 +104,15 @@ def convert_checkpoint(
         total = conversion.bytes + sum(path.stat().st_size for path in sources)
         shards = _write_shards(directory, conversion, lambda done: on_bytes(done, total))
         digests = _digests(sources, lambda done: on_bytes(conversion.bytes + done, total))
-        record = {"converted_from": digests, "prompt_version": "2", **_summary(conversion), "shards": shards}
+        facts = {"converted_from": digests, "prompt_version": "2", **_summary(conversion)}
         tokenizer.save_pretrained(directory)
         image_processor(published.image_size).save_pretrained(directory)
         _generation_config(config).save_pretrained(directory)
-        write_record(directory, record)
         config.save_pretrained(directory)
+        manifest = record_checkpoint(directory, facts, shards)
+    # Only now have the files their final identity.
+    known = {name: entry["sha256"] for name, entry in manifest.files.items()}
+    files.remember(target, known, files.identities(target, known))
 
 
 def _stock_config(published: PublishedConfig, tokenizer: Any, dtype: str) -> Any:
@@ -201,12 +205,11 @@ def _check_disk_space(parent: Path, size: int) -> None:
         )
 
 
-def _write_shards(
-    directory: Path, conversion: Conversion, on_bytes: Callable[[int], None]
-) -> dict[str, dict[str, Any]]:
+def _write_shards(directory: Path, conversion: Conversion, on_bytes: Callable[[int], None]) -> dict[str, str]:
+    """Write the shards and their index; return the SHA-256 of each shard."""
     groups = conversion.shards()
     done = 0
-    written: dict[str, dict[str, Any]] = {}
+    written: dict[str, str] = {}
     index: dict[str, str] = {}
     for number, names in enumerate(groups, start=1):
         file = "model.safetensors" if len(groups) == 1 else f"model-{number:05d}-of-{len(groups):05d}.safetensors"

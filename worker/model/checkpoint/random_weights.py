@@ -11,7 +11,7 @@ from transformers import GenerationConfig, InternVLConfig, InternVLForConditiona
 from db.errors import ConfigurationError
 from worker.model.chat import CHAT_TEMPLATE, IMAGE_TOKENS, image_processor
 from worker.model.checkpoint.atomic import atomic_directory, remove_partial_directories
-from worker.model.checkpoint.record import write_record
+from worker.model.checkpoint.recording import record_checkpoint
 from worker.model.loading import as_configuration_error
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def write_random_checkpoint(directory: Path, *, seed: int = 0) -> None:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         image_processor(IMAGE_SIZE).save_pretrained(partial)
-        write_record(partial, {"demo": True, "trained_on": "nothing: random weights"})
+        record_checkpoint(partial, {"demo": True, "prompt_version": "1", "trained_on": "nothing: random weights"})
 
 
 def _model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Any:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from db.errors import ConfigurationError
-from worker.model.checkpoint.digest import file_identity
 from worker.model.checkpoint.json_files import read_json_object
 
 if TYPE_CHECKING:
@@ -115,7 +114,6 @@ class ShardWriter:
         self._expected = list(shapes.items())
         self._dtype = dtype
         self._digest = hashlib.sha256()
-        self._path = path
         self._file = path.open("xb")
         header = _header(shapes, dtype)
         self._write(len(header).to_bytes(8, "little") + header)
@@ -135,10 +133,10 @@ class ShardWriter:
                 raise ConfigurationError(f"{name} has values too large for {dtype}: choose another --dtype")
             self._write(rounded.view(torch.uint8).numpy().data)
 
-    def finish(self) -> dict[str, Any]:
-        """Flush after the last tensor; return the shard's identity and SHA-256 for the record."""
+    def finish(self) -> str:
+        """Flush after the last tensor; return the shard's SHA-256 in hexadecimal."""
         self._file.flush()
-        return {**file_identity(self._path), "sha256": self._digest.hexdigest()}
+        return self._digest.hexdigest()
 
     def __enter__(self) -> Self:
         return self

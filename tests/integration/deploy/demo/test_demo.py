@@ -13,7 +13,7 @@ from db.errors import ConfigurationError
 from db.session import transaction
 from db.settings import Settings
 from deploy.demo.demo import CHECKPOINT, _reference_index
-from worker.model.checkpoint.digest import checkpoint_digest
+from worker.model.checkpoint.manifest import read_manifest
 from worker.phantoms.datasets import write_reference_cases
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ class Signals:
 def test_missing_index_files_end_the_demo_with_advice(database_url: str, tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, database_url=database_url, checkpoint=CHECKPOINT)
     with transaction(settings.database()) as session:
-        reference.add_snapshot(session, directory="reference/gone", model_digest=checkpoint_digest(CHECKPOINT), cases=1)
+        reference.add_snapshot(
+            session, directory="reference/gone", model_digest=read_manifest(CHECKPOINT).digest, cases=1
+        )
 
     with pytest.raises(ConfigurationError, match="prelim index build.*PRELIM_DATA_DIR"):
         _reference_index(settings, tmp_path / "earlier", {}, Signals())
@@ -45,4 +47,4 @@ def test_stop_signal_ends_the_index_build_at_once(database_url: str, tmp_path: P
 
     assert time.monotonic() - began < 5
     with transaction(settings.database()) as session:
-        assert reference.current_snapshot(session, checkpoint_digest(CHECKPOINT)) is None
+        assert reference.current_snapshot(session, read_manifest(CHECKPOINT).digest) is None

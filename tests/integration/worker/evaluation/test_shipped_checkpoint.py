@@ -11,7 +11,7 @@ from worker.evaluation.checkpoint_evaluator import CheckpointEvaluator, Size
 from worker.evaluation.inheritance import by_family, rejection
 from worker.evaluation.phantom_figures import reading, retrieval
 from worker.evaluation.region_controls import measure
-from worker.model.checkpoint.record import is_demo
+from worker.model.checkpoint.manifest import check_files, read_manifest
 from worker.phantoms.cases import CATALOGUE
 from worker.phantoms.phantoms import TRAINING
 from worker.training.demo_model import DemoModel
@@ -19,7 +19,9 @@ from worker.training.demo_model import DemoModel
 
 def test_the_demo_checkpoint_is_small_and_never_for_patients() -> None:
     assert sum(path.stat().st_size for path in CHECKPOINT.glob("*.safetensors")) <= 8_000_000
-    assert is_demo(CHECKPOINT)
+    manifest = read_manifest(CHECKPOINT)
+    check_files(CHECKPOINT, manifest)
+    assert manifest.demo
     assert "never patients" in (CHECKPOINT / "README.md").read_text()
 
 

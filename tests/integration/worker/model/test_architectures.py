@@ -33,6 +33,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
+from worker.model.checkpoint.manifest import write_manifest
 from worker.model.checkpoint.random_weights import byte_tokenizer
 from worker.model.engine.request import Request
 from worker.model.engine.transformers_runner import BatchedRunner, SingleRunner
@@ -207,6 +208,7 @@ def write_paligemma(directory: Path) -> None:
 )
 def test_other_architecture_answers_as_its_own_generate(tmp_path: Path, write: Write, runner: type) -> None:
     write(tmp_path)
+    write_manifest(tmp_path, {"demo": True})
     model = ResidentModel.load(tmp_path, device="cpu", slots=3, context_tokens=256)
     images = [np.full((40, 30, 3), shade, np.uint8) for shade in (20, 120, 220)]
 

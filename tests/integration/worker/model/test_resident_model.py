@@ -13,6 +13,7 @@ from transformers import GenerationConfig
 
 from db.errors import ConfigurationError, PermanentFailure, TransientFailure
 from worker.model import placement
+from worker.model.checkpoint.manifest import read_manifest, write_manifest
 from worker.model.engine.request import Request
 from worker.model.patch_tokens import reduce_grid
 from worker.model.resident_model import ResidentModel
@@ -34,25 +35,11 @@ def images(count: int) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
     return [generator.integers(0, 256, (90 + 10 * n, 120, 3), dtype=np.uint8) for n in range(count)]
 
 
-@pytest.mark.parametrize("record", [{"demo": True, "seed": 1}, {"shards": {}}, None])
-def test_demo_flag_is_read_from_the_record(
-    random_checkpoint: Path, tmp_path: Path, record: dict[str, Any] | None
-) -> None:
-    directory = tmp_path / "checkpoint"
-    shutil.copytree(random_checkpoint, directory)
-    (directory / "prelim.json").unlink(missing_ok=True)
-    if record is not None:
-        (directory / "prelim.json").write_text(json.dumps(record))
-
-    model = ResidentModel.load(directory, device="cpu", slots=1)
-    model.close()
-
-    assert model.demo == bool(record and record.get("demo"))
-
-
 def test_model_describes_itself(small: ResidentModel, random_checkpoint: Path) -> None:
     assert small.name == random_checkpoint.name
-    assert len(small.digest) == 64
+    assert small.digest == read_manifest(random_checkpoint).digest
+    assert small.demo
+    assert small.prompt_version == "1"
     assert small.context_tokens == 4096
 
 
@@ -174,6 +161,7 @@ def test_min_new_tokens_suppresses_an_initial_stop_token(
         directory = tmp_path / str(minimum)
         shutil.copytree(random_checkpoint, directory)
         GenerationConfig(eos_token_id=first, min_new_tokens=minimum).save_pretrained(directory)
+        write_manifest(directory, {"demo": True})
         model = ResidentModel.load(directory, device="cpu", slots=1)
         answers.append(model.submit(request).result(60))
         model.close()

@@ -16,6 +16,7 @@ import pytest
 
 from db.errors import ConfigurationError
 from db.settings import Settings
+from worker.model.checkpoint.manifest import write_manifest
 from worker.resident import Resident
 
 if TYPE_CHECKING:
@@ -55,14 +56,16 @@ def remove(directory: Path) -> None:
 
 def break_template(directory: Path) -> None:
     (directory / "chat_template.jinja").write_text("{% for %}")
+    write_manifest(directory, {"demo": True})
 
 
 def misplace_image_token(directory: Path) -> None:
     change(directory, "config.json", image_token_id=99_999)
+    write_manifest(directory, {"demo": True})
 
 
-def drop_digests(directory: Path) -> None:
-    (directory / "prelim.json").write_text(json.dumps({"shards": {"model.safetensors": {"bytes": 5}}}))
+def drop_manifest(directory: Path) -> None:
+    (directory / "prelim.json").unlink()
 
 
 def nest_record(directory: Path) -> None:
@@ -84,8 +87,8 @@ def change(directory: Path, name: str, **values: Any) -> None:
         (remove, "no checkpoint at "),
         (break_template, "does not run: "),
         (misplace_image_token, "no token with the image_token_id of config.json, 99999"),
-        (drop_digests, "prelim.json is damaged"),
-        (nest_record, "prelim.json is damaged"),
+        (drop_manifest, "has no manifest"),
+        (nest_record, "prelim.json cannot be read"),
         (write_config_list, "expected a JSON object"),
     ],
 )

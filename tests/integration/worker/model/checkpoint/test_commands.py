@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from db.errors import ConfigurationError
 from worker.model import placement
 from worker.model.checkpoint import atomic, commands, sizing
+from worker.model.checkpoint.manifest import write_manifest
 from worker.model.resident_model import ResidentModel
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def test_verify_rejects_a_changed_shard(converted: Path, tmp_path: Path) -> None
     shard = next(target.glob("*.safetensors"))
     shard.write_bytes(shard.read_bytes()[:-4] + b"\0\0\0\1")
 
-    with pytest.raises(ConfigurationError, match="has changed since the conversion"):
+    with pytest.raises(ConfigurationError, match="has changed since the manifest was written"):
         commands.verify(target)
 
 
@@ -55,6 +56,7 @@ def with_tensor(source: Path, target: Path, change: Callable[[torch.Tensor], tor
     tensors = load_file(target / "model.safetensors")
     name = next(name for name in tensors if name.endswith("multi_modal_projector.linear_2.bias"))
     save_file(tensors | {name: change(tensors[name])}, target / "model.safetensors", metadata={"format": "pt"})
+    write_manifest(target, {"demo": True})
     return target
 
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForImageTextToText, InternVLForConditionalGene
 
 from tests.integration.worker.model.checkpoint.published_checkpoint import PublishedCheckpoint
 from worker.model.checkpoint.convert import convert_checkpoint
-from worker.model.checkpoint.digest import check_shards, checkpoint_digest
+from worker.model.checkpoint.manifest import check_files, read_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,11 +113,11 @@ def test_record_describes_the_conversion(converted: Path, parity: Parity) -> Non
     assert record["lora_tensors_merged"] == 4 * 7
     assert record["pixel_shuffle"] == "v1"
     assert len(record["converted_from"]) == len(list(parity.checkpoint.glob("*.safetensors"))) + 2
-    check_shards(converted)
+    check_files(converted, read_manifest(converted), everything=True)
 
 
 def test_conversion_is_reproducible(parity: Parity, tmp_path: Path) -> None:
     for name in ("one", "two"):
         convert_checkpoint(parity.checkpoint, tmp_path / name)
 
-    assert checkpoint_digest(tmp_path / "one") == checkpoint_digest(tmp_path / "two")
+    assert read_manifest(tmp_path / "one").digest == read_manifest(tmp_path / "two").digest

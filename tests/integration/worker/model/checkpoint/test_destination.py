@@ -17,7 +17,7 @@ from db.errors import ConfigurationError
 from tests.integration.worker.model.checkpoint.published_checkpoint import PublishedCheckpoint, assert_rejected, weights
 from worker.model.checkpoint import atomic, convert
 from worker.model.checkpoint.convert import convert_checkpoint
-from worker.model.checkpoint.digest import check_shards
+from worker.model.checkpoint.manifest import check_files, read_manifest
 from worker.model.checkpoint.random_weights import write_random_checkpoint
 from worker.model.resident_model import ResidentModel
 
@@ -145,7 +145,7 @@ def test_second_conversion_to_the_same_destination_fails(parity: Parity, tmp_pat
     assert list(tmp_path.iterdir()) == [target]
     assert not (target / atomic.MARKER).exists()
     assert {tensor.dtype for tensor in weights(target).values()} == {torch.float32}
-    check_shards(target)
+    check_files(target, read_manifest(target))
 
 
 def test_disk_space_of_a_killed_run_is_freed_first(

@@ -1,0 +1,57 @@
+"""A checkpoint without a manifest is recorded by one command, as what it is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from db.errors import ConfigurationError
+from worker.model.checkpoint import commands
+from worker.model.checkpoint.files import file_digest
+from worker.model.checkpoint.manifest import FILE_NAME, check_files, read_manifest
+from worker.model.checkpoint.recording import record_existing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def unrecorded(random_checkpoint: Path, tmp_path: Path) -> Path:
+    directory = tmp_path / "unrecorded"
+    shutil.copytree(random_checkpoint, directory)
+    (directory / FILE_NAME).unlink()
+    return directory
+
+
+def test_checkpoint_without_a_manifest_is_recorded(unrecorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    commands.record(unrecorded)
+
+    assert "phantoms only, never patients" in capsys.readouterr().out
+    manifest = read_manifest(unrecorded)
+    check_files(unrecorded, manifest)
+    assert manifest.prompt_version == "2"
+
+
+def test_facts_of_an_earlier_release_are_kept(unrecorded: Path) -> None:
+    shards = {"model.safetensors": {"bytes": 1, "sha256": file_digest(unrecorded / "model.safetensors")}}
+    (unrecorded / FILE_NAME).write_text(json.dumps({"demo": True, "seed": 5, "shards": shards}))
+
+    manifest = record_existing(unrecorded)
+
+    assert (manifest.values["seed"], manifest.prompt_version, manifest.demo) == (5, "1", True)
+
+
+def test_shard_that_changed_since_an_earlier_release_is_refused(unrecorded: Path) -> None:
+    earlier = {"shards": {"model.safetensors": {"bytes": 1, "sha256": "0" * 64}}}
+    (unrecorded / FILE_NAME).write_text(json.dumps(earlier))
+
+    with pytest.raises(ConfigurationError, match="has changed since the conversion"):
+        record_existing(unrecorded)
+
+
+def test_checkpoint_with_a_manifest_is_not_recorded_again(random_checkpoint: Path) -> None:
+    with pytest.raises(ConfigurationError, match="has a manifest: check it with"):
+        record_existing(random_checkpoint)
