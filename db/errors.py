@@ -36,6 +36,7 @@ class Reason(StrEnum):
     DEMO_CHECKPOINT = "demo_checkpoint", "a demo checkpoint reports only studies sent to `PRELIM_DEMO_AE_TITLES`"
 
     # The model.
+    CHECKPOINT_DAMAGED = "checkpoint_damaged", "a file of the checkpoint has changed on disk since the worker started"
     CHECK_FAILED = "check_failed", "a check of `PRELIM_BLOCKING_CHECKS` failed for the draft, which is not shown"
     EMPTY_REPORT = "empty_report", "the model returned no text"
     ENGINE_STOPPED = "engine_stopped", "the worker's engine stopped before the report was finished"

@@ -16,6 +16,7 @@ from db.reports import certificates
 from db.reports.certificates import NO_INDEX, Bindings, Standing
 from db.session import transaction
 from worker.findings.labeller import LABELLER_VERSION
+from worker.model.checkpoint.rereading import Rereading
 from worker.model.resident_model import ResidentModel
 from worker.pipeline.answering import answer
 from worker.pipeline.diagnosing import diagnose
@@ -43,8 +44,9 @@ log = structlog.get_logger()
 class Resident:
     """The model and the newest reference index built with it; writes reports for any number of threads."""
 
-    def __init__(self, model: ResidentModel, settings: Settings) -> None:
+    def __init__(self, model: ResidentModel, settings: Settings, rereading: Rereading | None = None) -> None:
         self._model = model
+        self._rereading = rereading
         self._settings = settings
         self._index: ReferenceIndex | None = None
         #: Damaged snapshots, so that they are not read again for each study.
@@ -61,7 +63,7 @@ class Resident:
                 meaning="never for patients: studies sent to other AE titles fail",
                 demo_ae_titles=",".join(settings.model.demo_ae_titles),
             )
-        return cls(model, settings)
+        return cls(model, settings, Rereading(settings.checkpoint_directory, model.manifest).start())
 
     @property
     def info(self) -> dict[str, Any]:
@@ -70,6 +72,7 @@ class Resident:
         return {
             "model": self._model.digest,
             "quantization": self._settings.model.quantization,
+            "checkpoint_damaged": self._damaged,
             # Fewer than configured if memory is short.
             "slots": figures.rows,
             "engine": asdict(figures),
@@ -92,8 +95,12 @@ class Resident:
     def write(self, study: StudyToReport, on_progress: Callable[[], None]) -> Draft | Answer | Diagnosis:
         """Write one study's report, or answer its inquiry; see Pipeline.run, `answer` and `diagnose`.
 
-        Raises PermanentFailure if the checkpoint is a demo and the study may be a patient's.
+        Raises PermanentFailure if the checkpoint is a demo and the study may be a patient's, TransientFailure if a file
+        of the checkpoint has changed on disk.
         """
+        if name := self._damaged:
+            # Visible and repairable: what this worker holds in memory may be damaged, too.
+            raise TransientFailure(Reason.CHECKPOINT_DAMAGED, f"{name} of the checkpoint has changed on disk")
         if self._model.demo:
             _reject_patients(study, self._settings.model.demo_ae_titles)
         pipeline = self.pipeline()
@@ -103,6 +110,11 @@ class Resident:
         if isinstance(study.inquiry, Choice):
             return diagnose(pipeline, study, study.inquiry, on_progress)
         return pipeline.run(study, on_progress)
+
+    @property
+    def _damaged(self) -> str:
+        """Name of a file of the checkpoint that has changed on disk, or empty."""
+        return self._rereading.damaged if self._rereading else ""
 
     def pipeline(self) -> Pipeline:
         """Return the pipeline over the newest index, without a certificate."""

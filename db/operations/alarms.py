@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 #: Codes of alarms.
 CODES = (
     "no_worker",
+    "checkpoint_damaged",
     "nothing_claimed",
     "nothing_written",
     "everything_fails",
@@ -81,6 +82,7 @@ def raised(session: Session, settings: Settings, alive: Sequence[Process] | None
         _silent(progress, alive, Role.LISTENER, "`prelim listen`: no study is received"),
         _silent(progress, alive, Role.API, "`prelim serve`: no report can be read"),
         *listener_status.alarms(listener_status.current(alive), after_seconds),
+        _damaged_checkpoint(alive),
         _unreadable(alive),
         _unindexed(alive, unsettled_seconds),
         _damaged_index(alive),
@@ -117,6 +119,18 @@ def _silent(progress: Progress, alive: Sequence[Process], role: Role, consequenc
     if not known or role not in progress.roles or _of(alive, role):
         return None
     return f"no_{role}", f"no {role} is alive; see its log and start {consequence}"
+
+
+def _damaged_checkpoint(alive: Sequence[Process]) -> tuple[str, str] | None:
+    """Return the alarm for a file of a worker's checkpoint that changed on disk."""
+    found = [process.info.get("checkpoint_damaged") for process in _of(alive, Role.WORKER)]
+    name = next((name for name in found if name), None)
+    if name is None:
+        return None
+    return "checkpoint_damaged", (
+        f"{name} of the checkpoint has changed on disk and its worker writes no report: restore the file or convert the"
+        " checkpoint again, check the disk, and restart the worker"
+    )
 
 
 def _unreadable(alive: Sequence[Process]) -> tuple[str, str] | None:

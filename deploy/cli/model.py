@@ -32,6 +32,7 @@ class Source(StrEnum):
 
 app = typer.Typer()
 checkpoint_app = typer.Typer(cls=Group, no_args_is_help=True, help="Create, convert and inspect model checkpoints.")
+TRUST_UNKNOWN = typer.Option("--trust-unknown", help="Skip checks that fail, and list them.")
 command = partial(app.command, cls=Command, rich_help_panel=PANEL)
 
 
@@ -140,11 +141,12 @@ def convert_checkpoint(
     source: Annotated[Path, typer.Argument(help="Directory in the published MedDr_0401 layout.")],
     destination: Annotated[Path, typer.Argument(help="Directory to create.")],
     dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
+    trust_unknown: Annotated[bool, TRUST_UNKNOWN] = False,
 ) -> None:
     """Convert the published MedDr layout to the layout that the worker loads; an interrupted run leaves nothing."""
     from worker.model.checkpoint import commands
 
-    commands.convert(source, destination, dtype)
+    commands.convert(source, destination, dtype, trust_unknown=trust_unknown)
 
 
 @checkpoint_app.command("info", cls=Command)
@@ -156,11 +158,11 @@ def show_checkpoint(directory: Path) -> None:
 
 
 @checkpoint_app.command("record", cls=Command)
-def record_checkpoint(directory: Path) -> None:
+def record_checkpoint(directory: Path, trust_unknown: Annotated[bool, TRUST_UNKNOWN] = False) -> None:
     """Write the manifest of a checkpoint from elsewhere or from an earlier release."""
     from worker.model.checkpoint import commands
 
-    commands.record(directory)
+    commands.record(directory, trust_unknown=trust_unknown)
 
 
 @checkpoint_app.command("verify", cls=Command)

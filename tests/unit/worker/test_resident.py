@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from db.errors import ConfigurationError, PermanentFailure
+from db.errors import ConfigurationError, PermanentFailure, TransientFailure
 from db.settings import Settings
 from worker.model.engine.metrics import Meter
 from worker.pipeline.pipeline import StudyToReport
@@ -56,3 +56,15 @@ def test_unknown_names_are_rejected_before_a_checkpoint_is_loaded(tmp_path: Path
 
     with pytest.raises(ConfigurationError, match="no case 2 in"):
         import_reference(tmp_path, settings, names=["1", "2"])
+
+
+def test_worker_whose_checkpoint_changed_on_disk_writes_no_report(tmp_path: Path) -> None:
+    figures = Meter().read(queued=0, running=0, rows=3, kv_tokens_used=0, kv_tokens=300)
+    model: Any = SimpleNamespace(digest="abc", demo=False, engine=SimpleNamespace(metrics=lambda: figures))
+    damaged: Any = SimpleNamespace(damaged="model.safetensors")
+    resident = Resident(model, Settings(data_dir=tmp_path), damaged)
+
+    with pytest.raises(TransientFailure, match=r"model\.safetensors of the checkpoint has changed"):
+        resident.write(StudyToReport([]), lambda: None)
+
+    assert resident.info["checkpoint_damaged"] == "model.safetensors"

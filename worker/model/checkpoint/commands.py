@@ -21,7 +21,11 @@ from worker.model.loading import check_layout
 from worker.model.resident_model import ResidentModel
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
+
+    from worker.model.checkpoint.manifest import Manifest
+    from worker.model.checkpoint.sanity.doubts import Doubt
 
 console = Console()
 
@@ -29,15 +33,22 @@ console = Console()
 TEST_REQUEST = Request("Describe the image.", [np.full((448, 448, 3), 127, np.uint8)], max_new_tokens=8)
 
 
-def convert(src: Path, dst: Path, dtype: str = "bfloat16") -> None:
-    """Convert the published MedDr layout in *src* to *dst*, which the worker loads."""
+def convert(src: Path, dst: Path, dtype: str = "bfloat16", *, trust_unknown: bool = False) -> None:
+    """Convert the published MedDr layout in *src* to *dst*, which the worker loads; print what could not be checked."""
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("convert", total=None)
-        convert_checkpoint(
-            src, dst, dtype=dtype, on_bytes=lambda done, total: progress.update(bar, completed=done, total=total)
+        converted = convert_checkpoint(
+            src,
+            dst,
+            dtype=dtype,
+            on_bytes=lambda done, total: progress.update(bar, completed=done, total=total),
+            trust_unknown=trust_unknown,
         )
-    console.print(f"converted {src} to {dst}", highlight=False)
+    _print_skipped(converted.skipped)
+    if converted.unknown:
+        console.print(f"unknown: no public SHA-256 of {len(converted.unknown)} files", highlight=False, markup=False)
+    _print_recorded(dst, converted.manifest)
 
 
 def info(directory: Path) -> None:
@@ -64,11 +75,21 @@ def verify(directory: Path) -> None:
     console.print(f"digest {model.digest}", highlight=False)
 
 
-def record(directory: Path) -> None:
-    """Write the manifest of a checkpoint that has none."""
-    manifest = record_existing(directory)
+def record(directory: Path, *, trust_unknown: bool = False) -> None:
+    """Write the manifest of a checkpoint that has none; print what could not be checked."""
+    manifest, skipped = record_existing(directory, trust_unknown=trust_unknown)
+    _print_skipped(skipped)
+    _print_recorded(directory, manifest)
+
+
+def _print_skipped(doubts: Iterable[Doubt]) -> None:
+    for doubt in doubts:
+        console.print(f"skipped: {doubt.check}: {doubt.problem}", highlight=False, markup=False)
+
+
+def _print_recorded(directory: Path, manifest: Manifest) -> None:
     use = "phantoms only, never patients" if manifest.demo else "patients"
-    console.print(f"recorded {len(manifest.files)} files of {directory}, for {use}", highlight=False)
+    console.print(f"{directory}: {len(manifest.files)} files, for {use}", highlight=False, markup=False)
     console.print(f"digest {manifest.digest}", highlight=False)
 
 

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import transformers
@@ -14,19 +14,24 @@ from transformers import AutoModelForImageTextToText, GenerationConfig
 
 from db.errors import ConfigurationError
 from worker.model.chat import IMAGE_TOKENS, image_processor
-from worker.model.checkpoint import files
+from worker.model.checkpoint import file_digests
 from worker.model.checkpoint.atomic import atomic_directory, remove_partial_directories
-from worker.model.checkpoint.files import file_digest
+from worker.model.checkpoint.file_digests import file_digest
 from worker.model.checkpoint.key_map import TensorSource, key_map
 from worker.model.checkpoint.published import LORA_SCALE, PublishedConfig
-from worker.model.checkpoint.recording import record_checkpoint
+from worker.model.checkpoint.recording import MIN_PATIENT_PARAMETERS, SPOKEN, record_checkpoint
+from worker.model.checkpoint.sanity.doubts import Doubt, published_doubts, refuse
+from worker.model.checkpoint.sanity.publication import unknown_digests, wrong_digests
+from worker.model.checkpoint.sanity.weight_checks import WeightChecks
 from worker.model.checkpoint.sentencepiece import convert_tokenizer
 from worker.model.checkpoint.shards import INDEX, Shape, ShardWriter, Source, tensor_bytes
 from worker.model.loading import as_configuration_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
+
+    from worker.model.checkpoint.manifest import Manifest
 
 #: Largest shard written, in bytes: as in the publication, and small enough to copy and check one by one.
 MAX_SHARD_BYTES = 5 * 10**9
@@ -54,6 +59,11 @@ class Conversion:
     shapes: dict[str, Shape] = field(default_factory=dict)
 
     @property
+    def large(self) -> bool:
+        """True if it could be a model for patients."""
+        return sum(torch.Size(shape).numel() for shape in self.shapes.values()) >= MIN_PATIENT_PARAMETERS
+
+    @property
     def bytes(self) -> int:
         """Size of all weights to be written."""
         return sum(tensor_bytes(shape, self.dtype) for shape in self.shapes.values())
@@ -72,6 +82,14 @@ class Conversion:
         return groups
 
 
+class Converted(NamedTuple):
+    """Result of a conversion: the manifest, the doubts that were skipped, the files whose digest is unknown."""
+
+    manifest: Manifest
+    skipped: list[Doubt]
+    unknown: list[str]
+
+
 def convert_checkpoint(
     source: Path,
     target: Path,
@@ -79,12 +97,14 @@ def convert_checkpoint(
     dtype: str = "bfloat16",
     on_bytes: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005 - the protocol's names
     max_shard_bytes: int = MAX_SHARD_BYTES,
-) -> None:
+    trust_unknown: bool = False,
+) -> Converted:
     """Convert the published layout in *source* to a stock layout in *target*, which must not exist.
 
     *target* appears complete or not at all. *on_bytes* is called with the bytes done and their total: those written,
     then those read again for the digests. Raises ConfigurationError if *source* differs from the published layout or
-    the disk space is not enough, before anything is written if possible.
+    the disk space is not enough, before anything is written if possible. Differences from the publication and unlikely
+    weights are listed instead with *trust_unknown*.
     """
     if dtype not in DTYPES:
         raise ConfigurationError(f"unknown dtype {dtype!r}: use one of {', '.join(DTYPES)}")
@@ -94,8 +114,11 @@ def convert_checkpoint(
     with as_configuration_error(f"the tokenizer in {source} cannot be converted"):
         tokenizer = convert_tokenizer(source)
     config = _stock_config(published, tokenizer, dtype)
-    conversion = Conversion(Source(source), published, DTYPES[dtype], max_shard_bytes)
+    weights = WeightChecks()
+    conversion = Conversion(Source(source, weights.look), published, DTYPES[dtype], max_shard_bytes)
     _match_tensors(conversion, config)
+    doubts = published_doubts(source, published.values, tokenizer, large=conversion.large)
+    refuse(doubts, trusted=trust_unknown)
     # First, because a partial directory of a killed run takes the space that this run needs.
     remove_partial_directories(target)
     _check_disk_space(target.parent, conversion.bytes)
@@ -104,7 +127,11 @@ def convert_checkpoint(
         total = conversion.bytes + sum(path.stat().st_size for path in sources)
         shards = _write_shards(directory, conversion, lambda done: on_bytes(done, total))
         digests = _digests(sources, lambda done: on_bytes(conversion.bytes + done, total))
+        doubts += [Doubt(*problem) for problem in weights.problems()]
+        doubts += [Doubt("digest", problem) for problem in wrong_digests(digests)]
+        refuse(doubts, trusted=trust_unknown)
         facts = {"converted_from": digests, "prompt_version": "2", **_summary(conversion)}
+        facts["skipped"] = _skipped(doubts, trusted=trust_unknown, large=conversion.large)
         tokenizer.save_pretrained(directory)
         image_processor(published.image_size).save_pretrained(directory)
         _generation_config(config).save_pretrained(directory)
@@ -112,7 +139,14 @@ def convert_checkpoint(
         manifest = record_checkpoint(directory, facts, shards)
     # Only now have the files their final identity.
     known = {name: entry["sha256"] for name, entry in manifest.files.items()}
-    files.remember(target, known, files.identities(target, known))
+    file_digests.remember(target, known, file_digests.identities(target, known))
+    return Converted(manifest, doubts, unknown_digests(digests))
+
+
+def _skipped(doubts: Sequence[Doubt], *, trusted: bool, large: bool) -> list[str]:
+    """Return the names of the checks that the worker skips, too: the spoken one of a model too large to score here."""
+    names = [doubt.check for doubt in doubts] + ([SPOKEN] if trusted and large else [])
+    return sorted(set(names))
 
 
 def _stock_config(published: PublishedConfig, tokenizer: Any, dtype: str) -> Any:
@@ -179,6 +213,9 @@ def _first_of(names: set[str]) -> str:
 
 def _check_lora(conversion: Conversion, found: Mapping[str, TensorSource]) -> None:
     """Require LoRA tensors of the rank in config.json in exactly the layers that should have them."""
+    for tensor in found.values():
+        if tensor.lora and not _is_linear(tensor, conversion.source):
+            raise ConfigurationError(f"{tensor.lora[0]} adapts {tensor.name}, which the original's LoRA never wraps")
     for part, prefix in (("llm", "language_model."), ("backbone", "vision_model.")):
         expected = conversion.config.lora_rank(part)
         # wrap_llm_lora and wrap_backbone_lora wrap every linear layer of their transformer.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from db.errors import ConfigurationError
-from worker.model.checkpoint import files
+from worker.model.checkpoint import file_digests
 from worker.model.checkpoint.json_files import read_json_object
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ class Manifest:
         return str(self.values.get("prompt_version", "2"))
 
     @property
-    def files(self) -> Mapping[str, files.Digest]:
+    def files(self) -> Mapping[str, file_digests.Digest]:
         """Size and SHA-256 of each file, by relative name."""
-        found: Mapping[str, files.Digest] = self.values["files"]
+        found: Mapping[str, file_digests.Digest] = self.values["files"]
         return found
 
 
@@ -53,9 +53,9 @@ def write_manifest(directory: Path, facts: Mapping[str, Any], known: Mapping[str
 
     *facts* must hold `demo`; *known* are SHA-256 of files that need no reading.
     """
-    names = files.content_files(directory, manifest=FILE_NAME)
+    names = file_digests.content_files(directory, manifest=FILE_NAME)
     values = {"format": FORMAT, "demo": bool(facts["demo"]), **facts}
-    values["files"] = files.digests(directory, names, known or {})
+    values["files"] = file_digests.digests(directory, names, known or {})
     # As it will be read again: JSON has no tuples and no integer keys.
     values = json.loads(json.dumps(values))
     manifest = Manifest({**values, "digest": digest_of(values)})
@@ -105,7 +105,7 @@ def check_files(directory: Path, manifest: Manifest, *, everything: bool = False
     Files that are unchanged since they were last read are not read again, unless *everything* is set. Raises
     ConfigurationError for the first file that is missing, added or different.
     """
-    present = files.content_files(directory, manifest=FILE_NAME)
+    present = file_digests.content_files(directory, manifest=FILE_NAME)
     if missing := manifest.files.keys() - set(present):
         raise ConfigurationError(f"{directory / min(missing)} is missing: restore it or convert the checkpoint again")
     if added := set(present) - manifest.files.keys():
@@ -113,19 +113,19 @@ def check_files(directory: Path, manifest: Manifest, *, everything: bool = False
             f"{directory / min(added)} was added after the manifest was written: remove it, a loader may read it"
         )
     # Before the files are read: a later change of one must be noticed.
-    read = files.identities(directory, present)
-    known = {} if everything else files.remembered(directory)
+    read = file_digests.identities(directory, present)
+    known = {} if everything else file_digests.remembered(directory)
     for name, expected in manifest.files.items():
-        if (known.get(name) or files.file_digest(directory / name)) != expected["sha256"]:
+        if (known.get(name) or file_digests.file_digest(directory / name)) != expected["sha256"]:
             raise changed(directory / name)
     if len(known) < len(present):
-        files.remember(directory, {name: entry["sha256"] for name, entry in manifest.files.items()}, read)
+        file_digests.remember(directory, {name: entry["sha256"] for name, entry in manifest.files.items()}, read)
     return read
 
 
 def check_unchanged(directory: Path, read: Mapping[str, Mapping[str, int]]) -> None:
     """Raise ConfigurationError if a file was written or replaced since *read*, the result of `check_files`."""
-    now = files.identities(directory, read)
+    now = file_digests.identities(directory, read)
     for name, before in read.items():
         if now.get(name) != before:
             raise ConfigurationError(f"{directory / name} was changed while it was loaded: start again")

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from db.errors import ConfigurationError
-from worker.model.checkpoint.checks import spoken
-from worker.model.checkpoint.files import file_digest
+from worker.model.checkpoint.file_digests import file_digest
 from worker.model.checkpoint.manifest import FILE_NAME, earlier_facts, write_manifest
+from worker.model.checkpoint.sanity import spoken
+from worker.model.checkpoint.sanity.doubts import Doubt, refuse
+from worker.model.checkpoint.sanity.weight_checks import WeightChecks
 from worker.model.checkpoint.shards import Source
 from worker.model.loading import as_configuration_error, check_layout, load_checkpoint
 
@@ -43,10 +45,11 @@ def record_checkpoint(directory: Path, facts: Mapping[str, Any], known: Mapping[
     return write_manifest(directory, values, known)
 
 
-def record_existing(directory: Path) -> Manifest:
-    """Write the manifest of a checkpoint that has none, or one of an earlier release, and return it.
+def record_existing(directory: Path, *, trust_unknown: bool = False) -> tuple[Manifest, list[Doubt]]:
+    """Write the manifest of a checkpoint that has none, or one of an earlier release; return it and what was skipped.
 
-    Raises ConfigurationError if it has a manifest, or if its shards differ from those that an earlier release recorded.
+    Raises ConfigurationError if it has a manifest, if its shards differ from those that an earlier release recorded or,
+    unless *trust_unknown* is set, if its weights are unlikely or a model for patients is of unknown origin.
     """
     check_layout(directory)
     earlier = earlier_facts(directory)
@@ -56,8 +59,22 @@ def record_existing(directory: Path) -> Manifest:
     for name, shard in shards.items():
         if not (directory / name).is_file() or file_digest(directory / name) != shard.get("sha256"):
             raise ConfigurationError(f"{directory / name} has changed since the conversion: convert it again")
+    doubts = _doubts(directory, earlier)
+    refuse(doubts, trusted=trust_unknown)
+    skipped = {doubt.check for doubt in doubts} | ({SPOKEN} if trust_unknown and not is_small(directory) else set())
     with as_configuration_error(f"the checkpoint {directory} cannot be recorded"):
-        return record_checkpoint(directory, _with_version(earlier))
+        return record_checkpoint(directory, {**_with_version(earlier), "skipped": sorted(skipped)}), doubts
+
+
+def _doubts(directory: Path, earlier: Mapping[str, Any]) -> list[Doubt]:
+    checks = WeightChecks()
+    source = Source(directory, checks.look)
+    for name in source.shapes:
+        source.read(name)
+    doubts = [Doubt(*problem) for problem in checks.problems()]
+    if not is_small(directory) and "converted_from" not in earlier:
+        doubts.append(Doubt("origin", f"{directory} is not a conversion of MedDr_0401: its origin is unknown"))
+    return doubts
 
 
 def _with_version(facts: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -20,17 +21,26 @@ from worker.model.checkpoint.json_files import read_json_object
 from worker.model.checkpoint.shards import reject_lfs_pointer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 #: SentencePiece's letter for a space.
 SPACE = "\u2581"
-# Numbers from sentencepiece_model.proto (github.com/google/sentencepiece): message fields and enum values.
+# Numbers from sentencepiece_model.proto (github.com/google/sentencepiece): message fields and the model type.
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
 _PIECE, _SCORE, _TYPE = 1, 2, 3
 _MODEL_TYPE, _BPE = 3, 2
 _CHARACTER_MAP, _DUMMY_PREFIX, _REMOVE_WHITESPACE = 2, 3, 4
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4
+
+
+class Kind(IntEnum):
+    """Kinds of pieces (sentencepiece_model.proto, SentencePiece.Type)."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    BYTE = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +75,7 @@ class Model:
         if model.model_type != _BPE or model.dummy_prefix or model.remove_whitespace:
             expected = "byte-pair encoding that leaves spaces unchanged"
             raise ConfigurationError(f"unsupported tokenizer {path}: expected {expected}")
-        if not any(piece.kind == _UNKNOWN for piece in model.pieces):
+        if not any(piece.kind == Kind.UNKNOWN for piece in model.pieces):
             raise ConfigurationError(f"invalid SentencePiece model {path}: it has no piece for unknown text")
         return model
 
@@ -90,8 +100,8 @@ def convert_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
     model = Model.read(directory / "tokenizer.model")
     config = read_json_object(directory / "tokenizer_config.json")
     backend = _backend(model)
-    backend.add_tokens([AddedToken(p.text, normalized=False) for p in model.pieces if p.kind == _USER_DEFINED])
-    for number, token in _added(directory, config):
+    backend.add_tokens([AddedToken(p.text, normalized=False) for p in model.pieces if p.kind == Kind.USER_DEFINED])
+    for number, token in added_tokens(directory, config):
         # Added tokens are left out of decoded text; SentencePiece's own pieces are kept, as in the original.
         backend.add_special_tokens([AddedToken(token, special=True, normalized=False)])
         if backend.token_to_id(token) != number:
@@ -114,21 +124,21 @@ def convert_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
 
 def _backend(model: Model) -> Tokenizer:
     vocabulary = {piece.text: number for number, piece in enumerate(model.pieces)}
-    scores = {piece.text: piece.score for piece in model.pieces if piece.kind == _NORMAL}
+    scores = {piece.text: piece.score for piece in model.pieces if piece.kind == Kind.NORMAL}
     merges = generate_merges({text: vocabulary[text] for text in scores}, scores)
-    unknown = next(piece.text for piece in model.pieces if piece.kind == _UNKNOWN)
+    unknown = next(piece.text for piece in model.pieces if piece.kind == Kind.UNKNOWN)
     backend = Tokenizer(models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
     if model.character_map:
         backend.normalizer = normalizers.Precompiled(model.character_map)
     backend.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend_scheme="never", split=False)
     # Control pieces are never part of decoded text.
-    removed = [decoders.Replace(piece.text, "") for piece in model.pieces if piece.kind == _CONTROL]
+    removed = [decoders.Replace(piece.text, "") for piece in model.pieces if piece.kind == Kind.CONTROL]
     shown = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     backend.decoder = decoders.Sequence([*removed, *shown])
     return backend
 
 
-def _added(directory: Path, config: dict[str, Any]) -> list[tuple[int, str]]:
+def added_tokens(directory: Path, config: Mapping[str, Any]) -> list[tuple[int, str]]:
     """Ids and texts of the tokens that transformers added, in order."""
     listed = config.get("added_tokens_decoder") or {}
     try:

@@ -13,7 +13,7 @@ from db.errors import ConfigurationError
 from worker.model.checkpoint.json_files import read_json_object
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
 #: Names of the dtypes in a safetensors header (github.com/huggingface/safetensors, "Format").
@@ -25,6 +25,9 @@ INDEX = "model.safetensors.index.json"
 #: Elements checked and rounded at a time: a few MB; a copy of the largest tensor would take 2 GB.
 PIECE = 2**21
 
+#: Share of a tensor's values that may become zero when they are rounded.
+MAX_LOST = 0.01
+
 Shape = tuple[int, ...]
 
 
@@ -32,10 +35,11 @@ class Source:
     """The tensors of a checkpoint directory, over all its shards.
 
     `shapes` and `dtypes` (names as in the headers) are by tensor name. A shard is open only while a tensor is read:
-    it is memory-mapped, and its pages count as memory of this process.
+    it is memory-mapped, and its pages count as memory of this process. *look* is called with each tensor that is read.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, look: Callable[[str, torch.Tensor], None] | None = None) -> None:
+        self._look = look
         self._shards: dict[str, Path] = {}
         self.shapes: dict[str, Shape] = {}
         self.dtypes: dict[str, str] = {}
@@ -53,6 +57,8 @@ class Source:
             raise ConfigurationError(f"{self._shards[name].name} cannot be read: {error}") from error
         if not all(piece.isfinite().all() for piece in _pieces(tensor)):
             raise ConfigurationError(f"{self._shards[name].name} is damaged: {name} has values that are not finite")
+        if self._look is not None:
+            self._look(name, tensor)
         return tensor
 
     def _open(self, path: Path) -> None:
@@ -121,17 +127,22 @@ class ShardWriter:
     def add(self, name: str, tensor: torch.Tensor) -> None:
         """Append the next tensor of the header, rounded to the file's dtype.
 
-        Raises ConfigurationError if a value is too large for the dtype.
+        Raises ConfigurationError if a value is too large for the dtype, or many are too small.
         """
         expected, shape = self._expected.pop(0), tuple(tensor.shape)
         if (name, shape) != expected:
             raise ValueError(f"unexpected tensor {name} {shape}: the next one in the header is {expected}")
+        lost = 0
         for piece in _pieces(tensor):
             rounded = piece.to(self._dtype)
+            lost += int(((rounded == 0) & (piece != 0)).sum())
             if not rounded.isfinite().all():
                 dtype = str(self._dtype).removeprefix("torch.")
                 raise ConfigurationError(f"{name} has values too large for {dtype}: choose another --dtype")
             self._write(rounded.view(torch.uint8).numpy().data)
+        if lost > MAX_LOST * tensor.numel():
+            dtype = str(self._dtype).removeprefix("torch.")
+            raise ConfigurationError(f"{name} has values too small for {dtype}: choose another --dtype")
 
     def finish(self) -> str:
         """Flush after the last tensor; return the shard's SHA-256 in hexadecimal."""

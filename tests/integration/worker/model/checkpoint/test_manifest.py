@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from db.errors import ConfigurationError
-from worker.model.checkpoint import files
+from worker.model.checkpoint import file_digests
 from worker.model.checkpoint.manifest import FILE_NAME, check_files, digest_of, read_manifest, write_manifest
 from worker.model.checkpoint.recording import check_use, record_checkpoint
 from worker.model.resident_model import ResidentModel
@@ -128,7 +128,7 @@ def test_manifest_is_independent_of_place_and_time(converted: Path, tmp_path: Pa
 @pytest.fixture
 def large(converted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of a checkpoint that counts as large enough to be remembered."""
-    monkeypatch.setattr(files, "MIN_REMEMBERED_BYTES", 1)
+    monkeypatch.setattr(file_digests, "MIN_REMEMBERED_BYTES", 1)
     directory = tmp_path / "large"
     shutil.copytree(converted, directory)
     return directory
@@ -137,9 +137,9 @@ def large(converted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 def read(directory: Path, monkeypatch: pytest.MonkeyPatch, *, everything: bool = False) -> set[str]:
     """Names of the files that a check reads."""
     names: set[str] = set()
-    original = files.file_digest
+    original = file_digests.file_digest
     with monkeypatch.context() as patched:
-        patched.setattr(files, "file_digest", lambda path: names.add(path.name) or original(path))
+        patched.setattr(file_digests, "file_digest", lambda path: names.add(path.name) or original(path))
         check_files(directory, read_manifest(directory), everything=everything)
     return names
 
@@ -166,7 +166,7 @@ def test_file_written_in_place_is_read_again_although_its_time_was_set_back(
 
 @pytest.mark.parametrize("stored", ["", "[]", "{}", '{"config.json": 3}', '{"config.json": {"sha256": "0"}}'])
 def test_damaged_list_of_read_files_has_no_effect(large: Path, monkeypatch: pytest.MonkeyPatch, stored: str) -> None:
-    (large / files.HASHED).write_text(stored)
+    (large / file_digests.HASHED).write_text(stored)
 
     assert read(large, monkeypatch) == set(read_manifest(large).files)
 
@@ -175,9 +175,9 @@ def test_digest_in_the_list_of_read_files_cannot_replace_the_manifest(
     large: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read(large, monkeypatch)
-    entries = json.loads((large / files.HASHED).read_text())
+    entries = json.loads((large / file_digests.HASHED).read_text())
     entries[SHARD]["sha256"] = "0" * 64
-    (large / files.HASHED).write_text(json.dumps(entries))
+    (large / file_digests.HASHED).write_text(json.dumps(entries))
 
     with pytest.raises(ConfigurationError, match="has changed since"):
         check_files(large, read_manifest(large))

@@ -10,7 +10,7 @@ import pytest
 
 from db.errors import ConfigurationError
 from worker.model.checkpoint import commands
-from worker.model.checkpoint.files import file_digest
+from worker.model.checkpoint.file_digests import file_digest
 from worker.model.checkpoint.manifest import FILE_NAME, check_files, read_manifest
 from worker.model.checkpoint.recording import record_existing
 

@@ -28,13 +28,14 @@ SENTENCES = (
     "Findings: The heart is normal in size. There is a small left pleural effusion. No pneumothorax is seen. The right"
     " lung is clear. Impression: Small left pleural effusion."
 )
-#: Step of the permutation of the words; it has no common divisor with their number, so that each word moves once.
-STEP = 7
-#: Deviation from the stored figure, in nats a token, that number formats may cause: 0.01 was measured for float32,
-#: bfloat16 and float16. Quantized weights are not measured; their own rounding is larger.
-TOLERANCE, QUANTIZED_TOLERANCE = 0.05, 0.5
+#: The permutation takes every fifth of the 28 words, from the fourth on: 5 and 28 have no common divisor, so that each
+#: word is taken once, and none stays in its place.
+STEP, OFFSET = 5, 3
+#: Deviation from the stored figure, in nats a token, that number formats may cause: less than 0.01 was measured for
+#: float32, bfloat16 and float16. Quantized weights are not measured; their own rounding is larger.
+TOLERANCE, QUANTIZED_TOLERANCE = 0.03, 0.5
 #: Nats a token by which a model that was trained on English prefers the sentences to their permuted words.
-MARGIN = 1.0
+MARGIN = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Spoken:
 def permuted(sentences: str = SENTENCES) -> str:
     """Return the same words in a fixed other order."""
     words = sentences.split()
-    return " ".join(words[(index * STEP) % len(words)] for index in range(len(words)))
+    return " ".join(words[(index * STEP + OFFSET) % len(words)] for index in range(len(words)))
 
 
 def measure(checkpoint: Checkpoint) -> Spoken | None:
@@ -84,7 +85,7 @@ def doubt(spoken: Spoken | None) -> str | None:
         return None
     return (
         f"the model gives medical sentences {spoken.in_order:.2f} nats a token and their permuted words"
-        f" {spoken.permuted:.2f}: expected at least {MARGIN} more for the sentences"
+        f" {spoken.permuted:.2f}: expected at least {MARGIN:g} more for the sentences"
     )
 
 

@@ -1,0 +1,237 @@
+"""Checks of single weights and of weights beside each other: values that no training leaves behind.
+
+Each check has a name, and finds a problem in the figures of one tensor. The bounds are wide: a trained or a random
+matrix is far inside, a wrong dtype, a zeroed block or an untrained adapter far outside.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+from statistics import median
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+#: Values looked at for a distribution, and bytes for the comparison of two matrices; more would not change a verdict.
+SAMPLE, FINGERPRINT_BYTES = 2**18, 2**16
+#: Zeros in a row that are no chance, aligned: any run of twice as many holds one.
+RUN = 32
+#: Values counted at a time: a few MB.
+BLOCK = 2**21
+#: Matrices with fewer values can be equal, constant or zero by chance.
+MIN_VALUES = 64
+#: Share of a matrix that may be exactly zero, and of its rows that may be zero or equal to the one above. Rows of an
+#: embedding that were added together are equal, and its padding is zero.
+MAX_ZERO, MAX_EQUAL_ROWS = 0.05, 0.05
+#: Largest absolute value of a weight: outliers of large vision towers have some hundreds.
+MAX_VALUE = 1e4
+#: Least root mean square of a matrix; no step of a training could have changed it.
+MIN_RMS = 1e-7
+#: Least ratio of the median to the root mean square of absolute values: .67 for a normal distribution. Numbers read in
+#: a format with another exponent are spread over many powers of ten.
+MIN_MEDIAN = 0.01
+#: Least share of values below an eighth of the root mean square: .10 for a normal distribution, .07 for a uniform one.
+#: bfloat16 read as float16 has hardly any value near zero.
+MIN_NEAR_ZERO = 0.01
+#: Largest ratio of a matrix's root mean square to the median of the same matrices in other layers.
+MAX_RATIO = 32.0
+#: Names whose rows are tokens.
+_TOKENS = re.compile(r"(embed_tokens|lm_head)\.weight$")
+_LORA = re.compile(r"\.lora_[AB](\.default)?\.weight$")
+_LAYER = re.compile(r"\.(layers?)\.\d+\.")
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Figures of one tensor; `matrix` is False for norms, biases and scales."""
+
+    name: str
+    matrix: bool
+    values: int
+    zero: float
+    zero_rows: float
+    zero_columns: float
+    zero_block: bool
+    equal_rows: float
+    constant: bool
+    largest: float
+    rms: float
+    median: float
+    near_zero: float
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A named check; *problem* completes "NAME ..." for a tensor that *applies* selects."""
+
+    name: str
+    applies: Callable[[Figures], bool]
+    found: Callable[[Figures], bool]
+    problem: str
+
+
+def _is_matrix(tensor: Figures) -> bool:
+    return tensor.matrix and tensor.values >= MIN_VALUES
+
+
+def _is_full(tensor: Figures) -> bool:
+    """Return whether a matrix passes the checks for zeros; the others need not be repeated."""
+    return _is_matrix(tensor) and tensor.zero <= MAX_ZERO and not tensor.constant
+
+
+def _is_scale(tensor: Figures) -> bool:
+    return not tensor.matrix and not tensor.name.endswith("bias")
+
+
+CHECKS = (
+    Check(
+        "adapter", lambda t: bool(_LORA.search(t.name)), lambda t: t.zero == 1, "is zero: its adapter was never trained"
+    ),
+    Check("zero", _is_matrix, lambda t: t.zero == 1, "is zero"),
+    Check("zero", _is_scale, lambda t: t.zero > MAX_ZERO, "is zero in part, and would suppress what it scales"),
+    Check("constant", _is_matrix, lambda t: t.constant and t.zero < 1, "has the same value everywhere"),
+    Check("zeros", _is_matrix, lambda t: MAX_ZERO < t.zero < 1, "is zero in part, as after a truncated download"),
+    Check(
+        "rows",
+        _is_full,
+        lambda t: t.zero_rows > (MAX_ZERO if _TOKENS.search(t.name) else 0.0),
+        "has rows of zeros, as after a truncated download",
+    ),
+    Check(
+        "columns",
+        _is_full,
+        lambda t: t.zero_columns > 0 or (t.zero_block and not _TOKENS.search(t.name)),
+        "has columns or blocks of zeros, as after a truncated download",
+    ),
+    Check("rows", _is_full, lambda t: t.equal_rows > MAX_EQUAL_ROWS, "repeats rows"),
+    Check("size", _is_full, lambda t: t.rms < MIN_RMS, f"has values below {MIN_RMS:g} only"),
+    Check("size", lambda t: True, lambda t: t.largest > MAX_VALUE, f"has values above {MAX_VALUE:g}"),  # noqa: ARG005 - the protocol's argument
+    Check(
+        "dtype",
+        _is_full,
+        lambda t: t.median < MIN_MEDIAN * t.rms,
+        "has values of very different size, as if another number format was read",
+    ),
+    Check(
+        "dtype",
+        _is_full,
+        lambda t: t.near_zero < MIN_NEAR_ZERO,
+        "has no values near zero, as if another number format was read",
+    ),
+)
+
+
+@dataclass(slots=True)
+class WeightChecks:
+    """Collects the problems of tensors as they are read; `problems` are sentences, the first of each check only."""
+
+    figures: dict[str, Figures] = field(default_factory=dict)
+
+    def look(self, name: str, tensor: torch.Tensor) -> None:
+        """Take the figures of one tensor, once."""
+        if name not in self.figures and tensor.numel():
+            self.figures[name] = measure(name, tensor)
+
+    def problems(self) -> list[tuple[str, str]]:
+        """Return name of the check and sentence for each kind of problem."""
+        found: dict[str, str] = {}
+        for check, sentence in [*self._single(), *self._equal(), *self._outliers()]:
+            found.setdefault(check, sentence)
+        return list(found.items())
+
+    def _single(self) -> Iterator[tuple[str, str]]:
+        for tensor in self.figures.values():
+            for check in CHECKS:
+                if check.applies(tensor) and check.found(tensor):
+                    yield check.name, f"{tensor.name} {check.problem}"
+                    break
+
+    def _equal(self) -> Iterator[tuple[str, str]]:
+        """Yield pairs of equal matrices: a copied layer, or an output layer that was replaced by the embeddings."""
+        seen: dict[str, str] = {}
+        for tensor in filter(_is_full, self.figures.values()):
+            other = seen.setdefault(tensor.fingerprint, tensor.name)
+            if other != tensor.name:
+                yield "equal", f"{tensor.name} and {other} are equal"
+
+    def _outliers(self) -> Iterator[tuple[str, str]]:
+        layers: dict[str, list[Figures]] = defaultdict(list)
+        for tensor in filter(_is_full, self.figures.values()):
+            if _LAYER.search(tensor.name):
+                layers[_LAYER.sub(r".\1.*.", tensor.name)].append(tensor)
+        for same in layers.values():
+            usual = median(tensor.rms for tensor in same)
+            for tensor in same:
+                if not usual / MAX_RATIO <= tensor.rms <= usual * MAX_RATIO:
+                    yield "scale", f"{tensor.name} is {tensor.rms / usual:.2g} times as large as in the other layers"
+
+
+def measure(name: str, tensor: torch.Tensor) -> Figures:
+    """Return the figures of one tensor that is not empty."""
+    # A class token or a scale may have leading sides of 1, and is no matrix.
+    squeezed = tensor.squeeze()
+    rows = squeezed.reshape(len(squeezed), -1) if squeezed.ndim > 1 else squeezed.reshape(-1, 1)
+    counted = _count(rows)
+    flat = tensor.reshape(-1)
+    sample = flat[:: max(1, flat.numel() // SAMPLE)].float().abs()
+    rms = float(sample.double().square().mean().sqrt())
+    return Figures(
+        name=name,
+        matrix=squeezed.ndim > 1,
+        values=flat.numel(),
+        zero=counted.zero / flat.numel(),
+        zero_rows=counted.zero_rows / len(rows),
+        zero_columns=counted.zero_columns / rows.shape[1],
+        zero_block=counted.zero_block,
+        equal_rows=counted.equal_rows / len(rows),
+        constant=counted.constant,
+        largest=float(sample.max()),
+        rms=rms,
+        median=float(sample.median()),
+        near_zero=float((sample < rms / 8).float().mean()),
+        fingerprint=_fingerprint(flat, tuple(tensor.shape)),
+    )
+
+
+@dataclass(slots=True)
+class _Counts:
+    """Numbers of zeros, of rows and columns of zeros, and of rows equal to the one above; runs of zeros; one value."""
+
+    zero: int = 0
+    zero_rows: int = 0
+    zero_columns: int = 0
+    equal_rows: int = 0
+    zero_block: bool = False
+    constant: bool = True
+
+
+def _count(rows: torch.Tensor) -> _Counts:
+    """Count in blocks: a mask of the largest tensor would take as much memory as half of it."""
+    counts, first, above = _Counts(), rows[0, 0], rows[:0]
+    used = torch.zeros(rows.shape[1], dtype=torch.bool)
+    for block in torch.split(rows, max(1, BLOCK // rows.shape[1])):
+        empty = block == 0
+        counts.zero += int(empty.sum())
+        counts.zero_rows += int(empty.all(dim=1).sum())
+        used |= ~empty.all(dim=0)
+        runs = empty.reshape(-1)[: empty.numel() // RUN * RUN].reshape(-1, RUN)
+        counts.zero_block |= bool(runs.all(dim=1).any())
+        counts.constant &= bool((block == first).all())
+        with_above = torch.cat([above, block])
+        counts.equal_rows += int((with_above[1:] == with_above[:-1]).all(dim=1).sum())
+        above = block[-1:]
+    counts.zero_columns = int((~used).sum())
+    return counts
+
+
+def _fingerprint(flat: torch.Tensor, shape: tuple[int, ...]) -> str:
+    part = flat[:: max(1, flat.numel() * flat.element_size() // FINGERPRINT_BYTES)].contiguous()
+    digest = hashlib.blake2b(part.view(torch.uint8).numpy().tobytes(), digest_size=16)
+    return f"{shape} {digest.hexdigest()}"
