@@ -21,11 +21,11 @@ MIGRATION_LOCK = 0x5052454C
 POLL_SECONDS = 0.2
 #: PostgreSQL 14 or later ends a session that is idle for so long, also outside of a transaction.
 SESSION_LIMIT = text(
-    "SELECT set_config('idle_session_timeout', '8s', false) WHERE current_setting('server_version_num')::int >= 140000"
+    "SELECT set_config('idle_session_timeout', '9s', false) WHERE current_setting('server_version_num')::int >= 140000"
 )
 #: It waits only briefly for a lock, because every query of the table waits behind it. A statement may take as long as
 #: its table needs, but a process that is suspended between two keeps no lock.
-LIMITS = SessionLimits(statement=0, lock=3, idle=5)
+LIMITS = SessionLimits(statement=0, lock=3, idle=9)
 
 
 def run() -> None:

@@ -21,13 +21,19 @@ log = structlog.get_logger()
 #: Attempts of a migration to get its locks, and seconds between two of them: together about ten minutes.
 MAX_ATTEMPTS = 120
 PAUSE_SECONDS = 2
+#: A lock that was not free, and the limits of a process that was suspended: the next attempt continues.
+INTERRUPTIONS = (
+    psycopg.errors.LockNotAvailable,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+    psycopg.errors.IdleSessionTimeout,
+)
 
 
 def migrate(url: str, revision: str = "head") -> None:
     """Upgrade the schema to *revision*; does nothing if that is the current one.
 
-    Waits for other transactions, up to MAX_ATTEMPTS times and without blocking them. Raises ConfigurationError if a
-    later version of Prelim has already upgraded the schema.
+    Waits for other transactions, up to MAX_ATTEMPTS times and without blocking them, and continues after a suspension
+    of this process. Raises ConfigurationError if a later version of Prelim has already upgraded the schema.
     """
     config = alembic_config(url)
     _refuse_newer(url, ScriptDirectory.from_config(config))
@@ -35,7 +41,7 @@ def migrate(url: str, revision: str = "head") -> None:
         try:
             command.upgrade(config, revision)
         except OperationalError as error:
-            if not isinstance(error.orig, psycopg.errors.LockNotAvailable) or attempt == MAX_ATTEMPTS:
+            if not isinstance(error.orig, INTERRUPTIONS) or attempt == MAX_ATTEMPTS:
                 raise
             log.warning("migration.waiting", attempt=attempt)
             time.sleep(PAUSE_SECONDS)
