@@ -49,7 +49,7 @@ test: install ## Run the tests
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(TEST_FLAGS)
 
 test-slow: install ## Run the slow tests: kills, restarts, training
-	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal $(TEST_FLAGS)
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile $(TEST_FLAGS)
 
 docs: install ## Write the generated parts of the documents
 	$(BIN)/python -m tests.documents
