@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 #: Study Instance UIDs of one page, and those and their files of one transaction: it locks their studies for less than a
-#: second, and the limit of idle transactions leaves 5 ms to delete a file.
+#: second, and the limit of idle transactions leaves 9 ms to delete a file.
 PAGE, BATCH, BATCH_FILES = 200, 25, 1000
 #: A mistyped unit must not delete the studies of today.
 MIN_AGE = dt.timedelta(days=1)

@@ -18,7 +18,7 @@ from db.jobs import claims
 from db.migrations.upgrade import alembic_config, migrate
 from db.models import Base
 from db.reports.versions import Draft
-from db.session import engine, transaction
+from db.session import reading, transaction
 from tests.conftest import REPOSITORY
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ MIGRATE = [sys.executable, "-c", "import sys; from db.migrations.upgrade import 
 
 
 def test_migrations_make_the_tables_of_the_models(database_url: str) -> None:
-    with engine(database_url).connect() as connection:
-        differences = compare_metadata(MigrationContext.configure(connection), Base.metadata)
+    with reading(database_url) as session:
+        differences = compare_metadata(MigrationContext.configure(session.connection()), Base.metadata)
 
     assert differences == []
 
