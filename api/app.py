@@ -13,12 +13,13 @@ from api.access.tokens import Tokens
 from api.context import RequestContext
 from api.page import login, openapi, pages
 from api.security_headers import SecurityHeaders
-from api.v1 import document, feedback, health, identity, metrics, quarantine, reports, studies
+from api.v1 import document, feedback, health, identity, inquiries, metrics, quarantine, reports, studies
 from api.v1.requests.conditional import Conditional
 from db.settings import Settings
 
 DESCRIPTION = (
-    "Preliminary radiology reports with their evidence, the state of every study, and decisions about their identity."
+    "Preliminary radiology reports with their evidence, questions about studies, the state of every study, and"
+    " decisions about their identity."
 )
 
 
@@ -43,7 +44,8 @@ def create_app(settings: Settings) -> FastAPI:
     error_handlers.install(app)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestContext)
-    for module in (health, metrics, studies, reports, feedback, identity, quarantine, login, pages, openapi):
+    modules = (health, metrics, studies, reports, feedback, inquiries, identity, quarantine, login, pages, openapi)
+    for module in modules:
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "page" / "static"), name="static")
     document.install(app)

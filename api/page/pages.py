@@ -4,12 +4,15 @@ import datetime as dt
 import uuid
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Form, Query, Request, Response
+from fastapi.responses import RedirectResponse
 
-from api.access.authenticate import Reports, Worklist
+from api.access.authenticate import Caller, Questions, Reports, Worklist, same_origin
+from api.errors import ApiError
 from api.page.templating import templates
-from api.v1 import reading
+from api.v1 import inquiries, reading
 from api.v1.requests import work_list
+from db.answers.answer import Question
 from db.operations import overview, quarantine
 from db.operations.filters import Filters, Sort
 from db.reports import reference_reports
@@ -17,10 +20,17 @@ from db.states import PENDING, DisplayedState
 
 #: Studies on one page of the list: about two screens.
 PAGE = 50
+#: States of studies whose images are not complete, or not known to be of one patient.
+NOT_ASKED = (DisplayedState.RECEIVING, DisplayedState.HELD)
 #: Files on the page of the quarantine.
 QUARANTINED = 200
 
-router = APIRouter(include_in_schema=False)
+#: Bytes of a form: a question of 1000 characters, percent-encoded.
+MAX_FORM_BYTES = 16_384
+
+router = APIRouter(
+    include_in_schema=False, form_limits={"max_fields": 1, "max_files": 0, "max_part_size": MAX_FORM_BYTES}
+)
 
 
 @router.get("/")
@@ -57,7 +67,27 @@ def quarantined(request: Request, caller: Worklist) -> Response:
 
 @router.get("/studies/{study_id}")
 def study(request: Request, caller: Reports, study_id: uuid.UUID) -> Response:
-    """Show one study: patient, content, report and evidence."""
+    """Show one study: patient, content, report, evidence and questions."""
+    return _study(request, caller, study_id)
+
+
+@router.post("/studies/{study_id}/questions", dependencies=[Depends(same_origin)])
+def ask(request: Request, caller: Questions, study_id: uuid.UUID, question: Annotated[str, Form()] = "") -> Response:
+    """Ask a question; show the study, with the reason if it cannot be asked."""
+    reading.study(caller, study_id)
+    try:
+        inquiries.ask(caller, study_id, Question(question), "questions")
+    except ApiError as error:
+        if "reports" not in caller.principal.scopes:
+            raise
+        problem = f"Not asked: {error.problem.message}."
+        return _study(request, caller, study_id, problem=problem, status=error.status)
+    return RedirectResponse(f"/studies/{study_id}#questions", 303)
+
+
+def _study(
+    request: Request, caller: Caller, study_id: uuid.UUID, *, problem: str | None = None, status: int = 200
+) -> Response:
     line = reading.study(caller, study_id)
     session = caller.session
     settings = request.app.state.settings
@@ -69,6 +99,9 @@ def study(request: Request, caller: Reports, study_id: uuid.UUID) -> Response:
         "identities": reading.identities(caller, line.study_instance_uid),
         "quarantined": quarantine.conflicting(session, study_id),
         "pending": line.state in PENDING,
+        "inquiries": inquiries.of_study(caller, study_id, regions=settings.api.show_regions),
+        "may_ask": "questions" in caller.principal.scopes and line.state not in NOT_ASKED,
+        "problem": problem,
         "reference_report": reference_reports.read(data_dir, line.study_instance_uid),
     }
-    return templates.TemplateResponse(request, "study.html", context)
+    return templates.TemplateResponse(request, "study.html", context, status)

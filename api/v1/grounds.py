@@ -10,10 +10,11 @@ from db.reports.grounds import is_flagged
 from db.states import Calibration
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy.orm import Session
 
+    from db.answers.answer import NeighbourCase
     from db.models import Report
     from db.reports.grounds import GroundedFinding, GroundedSentence, Grounds
     from db.reports.grounds import InImage as Stored
@@ -49,29 +50,30 @@ def standing(session: Session, report: Report) -> dict[str, Any]:
 
 
 def _sentence(report: Report, sentence: GroundedSentence, cases: dict[int, EvidenceLine], *, regions: bool) -> Sentence:
-    findings = [_finding(one, cases, regions=regions) for one in sentence.findings]
+    findings = [finding(one, cases, regions=regions) for one in sentence.findings]
     return Sentence(
         section=sentence.section,
         start=sentence.start,
         end=sentence.end,
         text=getattr(report, sentence.section)[sentence.start : sentence.end],
-        flagged=any(finding.flagged for finding in findings),
+        flagged=any(one.flagged for one in findings),
         findings=findings,
     )
 
 
-def _finding(finding: GroundedFinding, cases: dict[int, EvidenceLine], *, regions: bool) -> Finding:
+def finding(found: GroundedFinding, cases: Mapping[int, EvidenceLine | NeighbourCase], *, regions: bool) -> Finding:
+    """Return a finding of a report or an answer; *cases* are its earlier cases by rank."""
     same = ("name", "side", "zone", "size", "certainty", "start", "end", "verdict", "log_prob")
     return Finding(
-        **{name: getattr(finding, name) for name in same},
-        flagged=is_flagged(finding.certainty, finding.verdict, finding.cited),
-        in_image=finding.in_image and _in_image(finding.in_image, regions=regions),
-        affirmed_by=_cited(finding, cases, "affirms"),
-        denied_by=_cited(finding, cases, "denies"),
+        **{name: getattr(found, name) for name in same},
+        flagged=is_flagged(found.certainty, found.verdict, found.cited),
+        in_image=found.in_image and _in_image(found.in_image, regions=regions),
+        affirmed_by=_cited(found, cases, "affirms"),
+        denied_by=_cited(found, cases, "denies"),
     )
 
 
-def _cited(finding: GroundedFinding, cases: dict[int, EvidenceLine], stance: str) -> list[Citation]:
+def _cited(finding: GroundedFinding, cases: Mapping[int, EvidenceLine | NeighbourCase], stance: str) -> list[Citation]:
     return [
         Citation(
             rank=one.rank,

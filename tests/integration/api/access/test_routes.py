@@ -39,9 +39,16 @@ GUARDED = {
     "POST /v1/studies/{study_id}/impression": "feedback",
     "POST /v1/studies/{study_id}/release": "admin",
     "POST /v1/studies/{study_id}/report/feedback": "feedback",
+    "POST /studies/{study_id}/questions": "questions",
+    "POST /v1/studies/{study_id}/questions": "questions",
+    "POST /v1/studies/{study_id}/diagnoses": "questions",
+    "GET /v1/studies/{study_id}/questions": "questions",
+    "GET /v1/studies/{study_id}/diagnoses": "questions",
+    "GET /v1/questions/{inquiry_id}": "questions",
+    "GET /v1/diagnoses/{inquiry_id}": "questions",
 }
 #: Values of the parameters of paths.
-PATH = {"study_id": SOME, "ordinal": "1"}
+PATH = {"study_id": SOME, "ordinal": "1", "inquiry_id": SOME}
 
 
 def walk(routes: Any) -> Iterator[Any]:

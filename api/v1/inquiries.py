@@ -1,0 +1,305 @@
+"""Routes of questions and of choices between diagnoses about a study."""
+
+import datetime as dt
+import json
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.access.authenticate import Caller, Questions, same_origin
+from api.errors import ApiError, ErrorCode, NotFound, Problem
+from api.v1 import grounds, reading
+from api.v1.requests import once
+from api.v1.requests.bodies import described, json_body
+from api.v1.requests.once import IdempotencyKey
+from api.v1.schemas import Banner, Body, Finding
+from db.answers import inquiries, stored
+from db.answers.answer import Choice, Diagnosis, Question, Stored
+from db.answers.inquiries import AskedInquiry
+from db.errors import InvalidInquiry, NotPossible
+from db.models import Study
+from db.reports.versions import BANNER
+from db.states import Calibration, JobKind, JobState
+
+#: Bytes of a body: 64 options of 100 characters, each of up to 4 bytes, and JSON's own.
+MAX_BODY_BYTES = 32_768
+
+_problems: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (401, 403, 404)}
+router = APIRouter(prefix="/v1", tags=["questions"], responses=_problems)
+
+
+class QuestionRequest(BaseModel):
+    """Question about the images of a study."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    question: str = Field(description=f"One line of at most {inquiries.MAX_QUESTION_CHARACTERS} characters.")
+
+
+class DiagnosisRequest(BaseModel):
+    """Diagnoses to choose from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    options: list[str] = Field(
+        description=f"2 to {inquiries.MAX_OPTIONS} labels of at most {inquiries.MAX_LABEL_CHARACTERS} characters;"
+        ' "none of these" is always added.'
+    )
+    several: bool = Field(default=False, description="True if more than one may be chosen.")
+
+
+class Asked(Body):
+    """A queued inquiry; its answer will be at *url*."""
+
+    id: uuid.UUID = Field(description="Of the inquiry and of its job.")
+    url: str
+
+
+class Option(Body):
+    """A label of a diagnosis."""
+
+    label: str
+    probability: float = Field(description="Model's, after calibration.")
+    chosen: bool
+    log_prob: float = Field(description="Natural logarithm, before calibration.")
+    votes: int = Field(description="Similar earlier cases with this label.")
+
+
+class SpecialistPrediction(Body):
+    """Label of a specialist model that the model received."""
+
+    name: str
+    version: str
+    label: str
+    score: float | None
+    source: str = Field(description="Way by which it arrived.")
+
+
+class SimilarCase(Body):
+    """An earlier case that was given to the model with the images."""
+
+    case_id: uuid.UUID | None = Field(description="null once the case is erased.")
+    similarity: float = Field(description="Cosine similarity, -1 to 1.")
+    excerpt: str
+    quoted: str = Field(description="Text that the model received.")
+    labels: list[str] = Field(description="Labels by which it votes.")
+    warnings: list[str]
+
+
+class LookedAt(Body):
+    """An image that the model received."""
+
+    number: int = Field(description="From 1, in the model's order.")
+    sop_instance_uid: str
+    frame: int = Field(description="From 0.")
+    reason: str = Field(description="Reason of the selection of this frame.")
+    warnings: list[str]
+
+
+class Answered(Body):
+    """Answer to an inquiry."""
+
+    banner: Banner = BANNER
+    text: str = Field(description="For the reader.")
+    cannot_tell: bool = Field(description="True if the confidence is below its limit, or no image can be read.")
+    model_text: str = Field(description="The model's own text.")
+    confidence: float | None = Field(description="0 to 1; null: not measured.")
+    min_confidence: float | None = Field(description="Limit of the confidence.")
+    calibration: Calibration = Field(description="Standing of the confidence; show it beside it.")
+    options: list[Option] | None = Field(description="In the order of the request; null for a question.")
+    none_of_these: float | None = Field(description="Probability that no option is right; null for a question.")
+    chosen: list[str] | None
+    vote: list[str] | None = Field(description="Labels with most votes of the similar cases.")
+    specialists: list[SpecialistPrediction]
+    findings: list[Finding] = Field(description="Findings that `text` states, with what each rests on.")
+    limitations: list[str] = Field(description="Why it may be incomplete or outdated, for its reader.")
+    basis: str
+    revision: int = Field(description="Revision of the study that it rests on.")
+    newer_revision: int | None = Field(description="Not null if images arrived after that.")
+    evidence: list[SimilarCase]
+    images: list[LookedAt]
+    model_digest: str
+    prompt_version: str
+    provenance: dict[str, Any]
+    created_at: dt.datetime
+
+
+class Inquiry(Body):
+    """A question or a choice between diagnoses."""
+
+    id: uuid.UUID
+    study_id: uuid.UUID
+    kind: Literal["question", "diagnosis"]
+    question: str | None
+    options: list[str] | None
+    several: bool
+    requested_by: str
+    requested_at: dt.datetime
+    state: JobState = Field(description="`finished`: `answer` is there.")
+    reason: str | None = Field(description="Stable code: why it has no answer.")
+    detail: str | None
+    answer: Answered | None
+
+
+class Inquiries(Body):
+    """The latest inquiries of a study."""
+
+    inquiries: list[Inquiry] = Field(description=f"The newest first, at most {inquiries.MAX_LISTED}.")
+
+
+def ask(caller: Caller, study_id: uuid.UUID, asked: Question | Choice, path: str) -> Asked:
+    """Queue an inquiry about a study that the caller may see; raises ApiError 422 and 409."""
+    study = caller.session.get_one(Study, study_id, with_for_update=True)
+    try:
+        inquiry_id = inquiries.ask(caller.session, study, asked, str(caller.principal))
+    except InvalidInquiry as error:
+        hint = "send one line of plain text: see /docs for the limits"
+        raise ApiError(422, Problem(error=ErrorCode.INVALID_REQUEST, message=str(error), hint=hint)) from error
+    except NotPossible as error:
+        hint = "GET the study to see its state"
+        raise ApiError(409, Problem(error=ErrorCode.NOT_POSSIBLE, message=str(error), hint=hint)) from error
+    return Asked(id=inquiry_id, url=f"/v1/{path}/{inquiry_id}")
+
+
+def _queued(request: Request, caller: Caller, key: str | None, make: Callable[[], Asked]) -> JSONResponse:
+    response = once.answer(request, caller, key, make, status=202)
+    response.headers["Location"] = json.loads(bytes(response.body))["url"]
+    return response
+
+
+_accepted: dict[int | str, dict[str, Any]] = {
+    202: {"model": Asked},
+    **{status: {"model": Problem} for status in (409, 413, 415, 422)},
+}
+
+
+@router.post(
+    "/studies/{study_id}/questions",
+    status_code=202,
+    dependencies=[Depends(same_origin)],
+    responses=_accepted,
+    openapi_extra=described(QuestionRequest),
+)
+def ask_question(
+    request: Request,
+    caller: Questions,
+    study_id: uuid.UUID,
+    asked: Annotated[QuestionRequest, Depends(json_body(QuestionRequest, Questions, MAX_BODY_BYTES))],
+    idempotency_key: IdempotencyKey = None,
+) -> JSONResponse:
+    """Queue a question about the images of a study, ahead of routine reports."""
+    reading.study(caller, study_id)
+    make = partial(ask, caller, study_id, Question(asked.question), "questions")
+    return _queued(request, caller, idempotency_key, make)
+
+
+@router.post(
+    "/studies/{study_id}/diagnoses",
+    status_code=202,
+    dependencies=[Depends(same_origin)],
+    responses=_accepted,
+    openapi_extra=described(DiagnosisRequest),
+)
+def ask_diagnosis(
+    request: Request,
+    caller: Questions,
+    study_id: uuid.UUID,
+    asked: Annotated[DiagnosisRequest, Depends(json_body(DiagnosisRequest, Questions, MAX_BODY_BYTES))],
+    idempotency_key: IdempotencyKey = None,
+) -> JSONResponse:
+    """Queue a choice between diagnoses by the images of a study, ahead of routine reports."""
+    reading.study(caller, study_id)
+    make = partial(ask, caller, study_id, Choice(asked.options, several=asked.several), "diagnoses")
+    return _queued(request, caller, idempotency_key, make)
+
+
+@router.get("/studies/{study_id}/questions")
+def questions_of_study(request: Request, caller: Questions, study_id: uuid.UUID) -> Inquiries:
+    """Return the latest questions about a study with their answers."""
+    return _of_study(request, caller, study_id, JobKind.QUESTION)
+
+
+@router.get("/studies/{study_id}/diagnoses")
+def diagnoses_of_study(request: Request, caller: Questions, study_id: uuid.UUID) -> Inquiries:
+    """Return the latest choices between diagnoses about a study with their answers."""
+    return _of_study(request, caller, study_id, JobKind.DIAGNOSIS)
+
+
+@router.get("/questions/{inquiry_id}")
+def question(request: Request, caller: Questions, inquiry_id: uuid.UUID) -> Inquiry:
+    """Return a question, and its answer when it is there."""
+    return _one(request, caller, inquiry_id, JobKind.QUESTION)
+
+
+@router.get("/diagnoses/{inquiry_id}")
+def diagnosis(request: Request, caller: Questions, inquiry_id: uuid.UUID) -> Inquiry:
+    """Return a choice between diagnoses, and its answer when it is there."""
+    return _one(request, caller, inquiry_id, JobKind.DIAGNOSIS)
+
+
+def _of_study(request: Request, caller: Caller, study_id: uuid.UUID, kind: JobKind) -> Inquiries:
+    reading.study(caller, study_id)
+    return Inquiries(inquiries=of_study(caller, study_id, kind, regions=_regions(request)))
+
+
+def of_study(caller: Caller, study_id: uuid.UUID, kind: JobKind | None = None, *, regions: bool) -> list[Inquiry]:
+    """Return the inquiries of a study that the caller may see."""
+    found = inquiries.of_study(caller.session, study_id, kind)
+    return [_inquiry(caller, asked, regions=regions) for asked in found]
+
+
+def _one(request: Request, caller: Caller, inquiry_id: uuid.UUID, kind: JobKind) -> Inquiry:
+    found = inquiries.find(caller.session, inquiry_id)
+    if found is None or found.kind != kind:
+        raise NotFound(f"{kind} not found", "take the id from the answer to its POST")
+    reading.study(caller, found.study_id)
+    return _inquiry(caller, found, regions=_regions(request))
+
+
+def _regions(request: Request) -> bool:
+    shown: bool = request.app.state.settings.api.show_regions
+    return shown
+
+
+def _inquiry(caller: Caller, found: AskedInquiry, *, regions: bool) -> Inquiry:
+    asked = found.asked
+    answer = stored.read(caller.session, found.id)
+    same = ("id", "study_id", "kind", "requested_by", "requested_at", "state", "reason", "detail")
+    return Inquiry(
+        **{name: getattr(found, name) for name in same},
+        question=asked.text if isinstance(asked, Question) else None,
+        options=list(asked.options) if isinstance(asked, Choice) else None,
+        several=isinstance(asked, Choice) and asked.several,
+        answer=answer and _answered(answer, regions=regions),
+    )
+
+
+def _answered(answer: Stored, *, regions: bool) -> Answered:
+    result = answer.result
+    choice = result if isinstance(result, Diagnosis) else None
+    same = (
+        *("text", "cannot_tell", "model_text", "confidence", "min_confidence", "calibration", "basis"),
+        *("model_digest", "prompt_version", "provenance"),
+    )
+    cases = dict(enumerate(result.evidence, start=1))
+    return Answered(
+        **{name: getattr(result, name) for name in same},
+        options=choice and [Option.model_validate(option) for option in choice.options],
+        none_of_these=choice and choice.none_of_these,
+        chosen=choice and choice.chosen,
+        vote=choice and choice.vote,
+        specialists=[SpecialistPrediction.model_validate(one) for one in result.predictions],
+        findings=[grounds.finding(one, cases, regions=regions) for one in result.findings],
+        limitations=answer.limitations,
+        revision=answer.revision,
+        newer_revision=answer.newer_revision,
+        evidence=[SimilarCase.model_validate(case) for case in result.evidence],
+        images=[LookedAt(**asdict(image)) for image in result.images],
+        created_at=answer.created_at,
+    )
