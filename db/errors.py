@@ -35,6 +35,9 @@ class Reason(StrEnum):
     MISSING_FILES = "missing_files", "stored files of the study are missing on disk"
     DEMO_CHECKPOINT = "demo_checkpoint", "a demo checkpoint reports only studies sent to `PRELIM_DEMO_AE_TITLES`"
 
+    STORE_ONLY = "store_only", "a rule of `PRELIM_RULES` says that the study is only stored; the detail has its reason"
+    NO_REPORT_TASK = "no_report_task", "a rule of `PRELIM_RULES` gives the study other tasks than a report"
+
     # The model.
     CHECKPOINT_DAMAGED = "checkpoint_damaged", "a file of the checkpoint has changed on disk since the worker started"
     CHECK_FAILED = "check_failed", "a check of `PRELIM_BLOCKING_CHECKS` failed for the draft, which is not shown"

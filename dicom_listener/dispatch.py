@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from db.answers import rules
 from db.jobs import celery_app, wakeups
 from db.jobs import rescue as expired_jobs
 from db.logs import frames
@@ -117,7 +118,8 @@ def settle(settings: Settings, transferring: Collection[Transfer] = (), waiting:
     with transaction(settings.database()) as session:
         ended = procedure_steps.settle_ended(session, active, waiting) if settings.dicom.mpps else []
         made = settling.settle_due(session, settings.study, sending, waiting)
-    for job_id in (*ended, *made):
+        queued = rules.apply(session, [*ended, *made], rules.load(settings.study.rules))
+    for job_id in queued:
         log.info("job.queued", job_id=str(job_id))
     return len(ended) + len(made)
 
@@ -157,9 +159,10 @@ def _send(settings: Settings, app: celery_app.App, job_ids: Sequence[uuid.UUID])
 
 
 def run(settings: Settings) -> None:
-    """Run the dispatcher until SIGTERM or SIGINT; raises ConfigurationError for the peers file or the spool."""
+    """Run the dispatcher until SIGTERM or SIGINT; raises ConfigurationError for rules, peers file or spool."""
     limit_statements(settings, connections=CONNECTIONS)
     peers = PeerDirectory(settings.dicom.peers_file)
+    rules.load(settings.study.rules)
     stop = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())

@@ -57,17 +57,21 @@ class AskedInquiry:
         return self.asked.text if isinstance(self.asked, Question) else ", ".join(self.asked.options)
 
 
-def ask(session: Session, study: Study, asked: Question | Choice, requested_by: str) -> uuid.UUID:
+def ask(
+    session: Session, study: Study, asked: Question | Choice, requested_by: str, *, by_rule: bool = False
+) -> uuid.UUID:
     """Queue the job of an inquiry about a locked study; return the id of both.
 
-    Its class is at least HIGH: ahead of routine reports, behind STAT and running work. Raises InvalidInquiry for a text
-    that cannot be asked, NotPossible if the images of the study are not complete or not readable.
+    Its class is at least HIGH: ahead of routine reports, behind STAT and running work; *by_rule* it is that of the
+    study. Raises InvalidInquiry for a text that cannot be asked, NotPossible if the images of the study are not
+    complete or not readable.
     """
     asked = checked(asked)
-    _refuse_unready(study)
-    _refuse_flood(session, study)
+    if not by_rule:
+        _refuse_unready(study)
+        _refuse_flood(session, study)
     kind = JobKind.QUESTION if isinstance(asked, Question) else JobKind.DIAGNOSIS
-    level = max(study.priority, HIGH)
+    level = study.priority if by_rule else max(study.priority, HIGH)
     urgent_at = effective_queued_at(level)
     job = Job(study_id=study.id, revision=study.revision, kind=kind, priority=level, urgent_at=urgent_at)
     session.add(job)
@@ -119,6 +123,8 @@ def _refuse_unready(study: Study) -> None:
         raise NotPossible("the study is held for a person's decision about its identity: decide first")
     if study.reason in _UNREADABLE:
         raise NotPossible(f"no image of the study can be read: {study.detail} ({study.reason})")
+    if study.reason == Reason.STORE_ONLY:
+        raise NotPossible(f"the study is {study.detail}")
 
 
 def _refuse_flood(session: Session, study: Study) -> None:

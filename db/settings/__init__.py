@@ -67,6 +67,7 @@ class Study(Section):
     priority_rules: dict[str, Literal["LOW", "ROUTINE", "HIGH", "STAT"]] = Field(
         default={}, description="Priority by calling or called AE title, as `ER_XRAY=STAT,RESEARCH=LOW`."
     )
+    rules: Path | None = Field(default=None, description="TOML file of [tasks by study](rules.md); unset: reports.")
     max_revisions: int = Field(
         default=20,
         ge=1,

@@ -123,9 +123,12 @@ def cancel(study: Study) -> None:
 @command()
 def settle(study: Study) -> None:
     """Settle a study now, without waiting for its quiet time."""
+    from db.answers import rules
     from deploy.operate import study_actions
 
-    study_actions.change(load_settings(), study, study_actions.settle)
+    settings = load_settings()
+    operation = partial(study_actions.settle, tasks=rules.load(settings.study.rules))
+    study_actions.change(settings, study, operation)
 
 
 @command()

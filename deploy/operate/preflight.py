@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import OperationalError
 
+from db.answers import rules
 from db.errors import ConfigurationError
 from db.operations.disk import RESERVED_BYTES
 from db.session import transaction
@@ -29,10 +30,11 @@ SERVERS = (("dicom_host", "dicom_port"), ("api_host", "api_port"), ("flower_host
 
 
 def check(settings: Settings) -> None:
-    """Raise ConfigurationError if a checkpoint, disk space, a configured service or a port is missing.
+    """Raise ConfigurationError for invalid rules, and if a checkpoint, disk space, a service or a port is missing.
 
     A port in use must be found here: the other server could answer readiness checks instead.
     """
+    rules.load(settings.study.rules)
     _check_checkpoint(settings)
     _check_disk(settings.operations.data_dir)
     _check_services(settings)

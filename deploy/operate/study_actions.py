@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 from sqlalchemy import func, select
 
-from db.answers import inquiries
+from db.answers import inquiries, rules
 from db.errors import NotPossible
 from db.models import Instance, Job
 from db.operations import overview
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from sqlalchemy.orm import Session
 
+    from db.answers.rules import Rules
     from db.models import Report, Study
     from db.settings import Settings
     from worker.images.study_images import StudyImages
@@ -52,11 +53,12 @@ def change_inquiry(settings: Settings, name: str, operation: Callable[[Session, 
         return found
 
 
-def settle(session: Session, study: Study) -> None:
-    """Settle it now; raises NotPossible if it is not receiving."""
+def settle(session: Session, study: Study, *, tasks: Rules) -> None:
+    """Settle it now and give it its tasks; raises NotPossible if it is not receiving."""
     if study.state != StudyState.RECEIVING:
         raise NotPossible(f"the study is {study.state}: only a receiving study can be settled")
-    settling.settle(session, study, "settled by an operator")
+    job_id = settling.settle(session, study, "settled by an operator")
+    rules.apply(session, [] if job_id is None else [job_id], tasks)
 
 
 def show(settings: Settings, console: Console, name: str, images: Path | None) -> None:

@@ -40,6 +40,7 @@ SAME_MEANING = {
     "quarantine": "files in quarantine: the queries on them, their route",
     "reference": "reference cases and snapshots: their tables, and the queries on them",
     "reports": "report versions, and their tables",
+    "rules": "the rules of tasks, and the commands for them",
     "studies": "the life of a study, its table, its routes",
 }
 #: First words that make a docstring a riddle: the contract starts with a verb or a noun.
