@@ -13,7 +13,7 @@ from api.access.tokens import Tokens
 from api.context import RequestContext
 from api.page import login, openapi, pages
 from api.security_headers import SecurityHeaders
-from api.v1 import document, feedback, health, identity, inquiries, metrics, quarantine, reports, studies
+from api.v1 import document, feedback, health, identity, inquiries, metrics, predictions, quarantine, reports, studies
 from api.v1.requests.conditional import Conditional
 from db.settings import Settings
 
@@ -44,8 +44,8 @@ def create_app(settings: Settings) -> FastAPI:
     error_handlers.install(app)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestContext)
-    modules = (health, metrics, studies, reports, feedback, inquiries, identity, quarantine, login, pages, openapi)
-    for module in modules:
+    modules = (health, metrics, studies, reports, feedback, inquiries, predictions, identity, quarantine, login, pages)
+    for module in (*modules, openapi):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "page" / "static"), name="static")
     document.install(app)

@@ -131,5 +131,9 @@ class NotPossible(PrelimError):
     """Raised when a request does not fit the state of the study."""
 
 
+class InvalidPrediction(PrelimError):
+    """Raised when a prediction of a specialist model cannot be stored; the error quotes no value."""
+
+
 class InvalidInquiry(PrelimError):
     """Raised when the text of a question or of an option cannot be asked; the error does not quote it."""

@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import DataError, OperationalError
 
-from db.answers import inquiries
+from db.answers import inquiries, predictions
 from db.answers.answer import Answer, Diagnosis
 from db.errors import NotReportable, PermanentFailure, Reason, StaleFence, TransientFailure
 from db.jobs import claims
@@ -186,6 +186,7 @@ class Attempt:
             corrections = _corrections(session, study, self.claim.study_id)
             former = decisions.former_patient_ids(session, self.claim.study_id) if study.decided else ()
             late_arrivals = self._late_arrivals(session)
+            given = predictions.of_study(session, self.claim.study_id) if self.claim.kind == JobKind.DIAGNOSIS else []
             inquiry = None if self.claim.kind == JobKind.REPORT else inquiries.content(session, self.claim.job_id)
             not_images = other_objects.not_images(session, self.claim.study_id) if study.other_objects else []
         return StudyToReport(
@@ -200,6 +201,7 @@ class Attempt:
             corrections=corrections,
             not_images=not_images,
             inquiry=inquiry,
+            predictions=given,
         )
 
     def _late_arrivals(self, session: Session) -> list[str]:

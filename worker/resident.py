@@ -108,7 +108,7 @@ class Resident:
         if isinstance(study.inquiry, Question):
             return answer(pipeline, study, study.inquiry, on_progress)
         if isinstance(study.inquiry, Choice):
-            return diagnose(pipeline, study, study.inquiry, on_progress)
+            return diagnose(pipeline, study, study.inquiry, on_progress, study.predictions)
         return pipeline.run(study, on_progress)
 
     @property

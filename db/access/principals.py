@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 #: Permissions; each route requires one.
-SCOPES = ("worklist", "reports", "images", "questions", "feedback", "metrics", "identity", "admin")
+SCOPES = ("worklist", "reports", "images", "questions", "predictions", "feedback", "metrics", "identity", "admin")
 #: The scope of keys of earlier releases, and the scopes that it stands for.
 READ = "read"
 READS = ("worklist", "reports", "images")

@@ -16,6 +16,7 @@ from db.models.identity_decisions import IdentityDecision
 from db.models.instances import Instance, Quarantined
 from db.models.jobs import Job
 from db.models.operations import Process
+from db.models.predictions import SpecialistPrediction
 from db.models.procedure_steps import ProcedureStep
 from db.models.reference import ReferenceCase, ReferenceErasure, ReferenceSnapshot
 from db.models.reports import Evidence, Report, ReportCheck, ReportImage
@@ -51,6 +52,7 @@ __all__ = [
     "ReportFeedback",
     "ReportImage",
     "Sentence",
+    "SpecialistPrediction",
     "Study",
     "StudyEvent",
     "StudyHold",

@@ -12,7 +12,18 @@ from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import aliased
 
-from db.models import Commitment, IdentityDecision, Inquiry, Instance, Job, ProcedureStep, Report, ReportImage, Study
+from db.models import (
+    Commitment,
+    IdentityDecision,
+    Inquiry,
+    Instance,
+    Job,
+    ProcedureStep,
+    Report,
+    ReportImage,
+    SpecialistPrediction,
+    Study,
+)
 from db.models.base import any_of
 from db.models.studies import ENDED_WITHOUT_REPORT
 from db.states import StudyState
@@ -108,4 +119,7 @@ def delete_studies(session: Session, studies: Sequence[Study]) -> None:
     # Images and evidence of a report, answer and evidence of an inquiry, jobs and decisions of a study go with it.
     for table in (Report, Inquiry, Instance):
         session.execute(delete(table).where(table.study_id.in_(ids)))
+    # Those that name it otherwise, and those with its id, which would go with it.
+    named = uids | {study.accession_number for study in studies if study.accession_number}
+    session.execute(delete(SpecialistPrediction).where(SpecialistPrediction.study.in_(named)))
     session.execute(delete(Study).where(Study.id.in_(ids)))

@@ -12,7 +12,18 @@ from rich.console import Console
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from db.errors import PrelimError
-from deploy.cli import audit_log, dicom, identity, index_commands, inquiries, model, operate, rules, run
+from deploy.cli import (
+    audit_log,
+    dicom,
+    identity,
+    index_commands,
+    inquiries,
+    model,
+    operate,
+    predictions,
+    rules,
+    run,
+)
 from deploy.cli.help_text import Group
 
 _ADVICE = "run `prelim migrate`, or install the version that wrote the database"
@@ -27,6 +38,7 @@ app.add_typer(operate.key_app, name="key", rich_help_panel=operate.PANEL)
 app.add_typer(audit_log.app, name="audit-log", rich_help_panel=operate.PANEL)
 app.add_typer(identity.quarantine_app, name="quarantine", rich_help_panel=operate.PANEL)
 app.add_typer(model.checkpoint_app, name="checkpoint", rich_help_panel=model.PANEL)
+app.add_typer(predictions.app, name="predictions", rich_help_panel=operate.PANEL)
 app.add_typer(rules.app, name="rules", rich_help_panel=operate.PANEL)
 app.add_typer(index_commands.app, name="index", rich_help_panel=model.PANEL)
 # The name of earlier releases, in scripts at sites.

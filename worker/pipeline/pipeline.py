@@ -29,7 +29,7 @@ from worker.prompting.report_text import joined
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from db.answers.answer import Choice, Question
+    from db.answers.answer import Choice, Prediction, Question
     from db.reports.versions import Shown
     from worker.images.study import StoredInstance
     from worker.images.study_images import PartImages, StudyImages
@@ -56,6 +56,8 @@ class StudyToReport:
     not_images: Sequence[str] = ()
     #: Question, or diagnoses to choose from; None: its report.
     inquiry: Question | Choice | None = field(default=None, repr=False)
+    #: Of specialist models, for a diagnosis.
+    predictions: Sequence[Prediction] = ()
 
 
 @dataclass(slots=True)

@@ -42,6 +42,8 @@ GUARDED = {
     "POST /studies/{study_id}/questions": "questions",
     "POST /v1/studies/{study_id}/questions": "questions",
     "POST /v1/studies/{study_id}/diagnoses": "questions",
+    "POST /v1/predictions": "predictions",
+    "POST /v1/studies/{study_id}/predictions": "predictions",
     "GET /v1/studies/{study_id}/questions": "questions",
     "GET /v1/studies/{study_id}/diagnoses": "questions",
     "GET /v1/questions/{inquiry_id}": "questions",

@@ -1,0 +1,131 @@
+"""Predictions of specialist models: check, store, and find those of a study.
+
+They are shown to the model, and train nothing. One that names a Study Instance UID or an accession number is used only
+while exactly one study has it: under two identities of one UID it could be about the other patient.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import unicodedata
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, func, or_, select, text
+
+from db.answers.answer import Prediction
+from db.errors import InvalidPrediction
+from db.models import SpecialistPrediction, Study
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Iterable, Sequence
+
+    from sqlalchemy import ColumnElement
+    from sqlalchemy.orm import Session
+
+#: Characters of a name, a version, a label, or the name of a study.
+MAX_CHARACTERS = 100
+#: Predictions of one study that the model receives, the latest first: each is a label in the prompt.
+MAX_GIVEN = 64
+FIELDS = frozenset(("study", "name", "version", "label", "score"))
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A prediction as it arrived; *study* is a Study Instance UID or accession number."""
+
+    study: str
+    name: str
+    version: str
+    label: str
+    score: float | None = None
+
+
+def received(values: Any) -> Received:
+    """Return a prediction from a JSON object; raises InvalidPrediction, without quoting a value."""
+    if not isinstance(values, dict):
+        raise InvalidPrediction('a prediction is an object: {"study": ..., "name": ..., "version": ..., "label": ...}')
+    if not set(values) <= FIELDS:
+        raise InvalidPrediction(f"unknown field: expected {', '.join(sorted(FIELDS))}")
+    texts = {name: _text(values.get(name), name) for name in ("study", "name", "version", "label")}
+    score = values.get("score")
+    if score is not None and (isinstance(score, bool) or not isinstance(score, int | float)):
+        raise InvalidPrediction("the score is no number: send a number, or leave it out")
+    if score is not None and not math.isfinite(score):
+        raise InvalidPrediction("the score is no finite number: send a finite one, or leave it out")
+    return Received(**texts, score=score)
+
+
+def _text(value: object, name: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidPrediction(f"the {name} is missing: send a text")
+    if len(value) > MAX_CHARACTERS:
+        raise InvalidPrediction(f"the {name} has {len(value)} characters: at most {MAX_CHARACTERS} are allowed")
+    if any(unicodedata.category(character).startswith("C") for character in value):
+        raise InvalidPrediction(f"the {name} holds a control character: send one line of plain text")
+    return value.strip()
+
+
+def of_lines(lines: Iterable[str]) -> list[Received]:
+    """Return the predictions of JSON lines; raises InvalidPrediction with the number of the line."""
+    found = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            found.append(received(json.loads(line)))
+        except json.JSONDecodeError as error:
+            raise InvalidPrediction(f"line {number}: not JSON ({error.msg}): nothing was imported") from None
+        except InvalidPrediction as error:
+            raise InvalidPrediction(f"line {number}: {error}: nothing was imported") from None
+    return found
+
+
+def add(session: Session, predictions: Sequence[Received], source: str, study_id: uuid.UUID | None = None) -> int:
+    """Store predictions, of the study with *study_id* if the sender named it; return how many are new.
+
+    One that is equal to a stored one adds nothing.
+    """
+    new = 0
+    for one in predictions:
+        row = SpecialistPrediction
+        same = row.study == one.study, row.name == one.name, row.version == one.version, row.label == one.label
+        known = select(row.id).where(*same, row.score.is_not_distinct_from(one.score))
+        if session.scalar(known.where(row.study_id.is_not_distinct_from(study_id)).limit(1)) is None:
+            columns = {name: getattr(one, name) for name in FIELDS}
+            session.add(row(**columns, source=source, study_id=study_id))
+            session.flush()
+            new += 1
+    return new
+
+
+def of_study(session: Session, study_id: uuid.UUID) -> list[Prediction]:
+    """Return the predictions about a study: of each model, version and label the latest; the oldest first."""
+    study = session.get_one(Study, study_id)
+    row = SpecialistPrediction
+    rows = session.scalars(select(row).where(_about(session, study)).order_by(row.id.desc())).all()
+    latest: dict[tuple[str, str, str], SpecialistPrediction] = {}
+    for one in rows:
+        latest.setdefault((one.name, one.version, one.label), one)
+    given = sorted(list(latest.values())[:MAX_GIVEN], key=lambda one: one.id)
+    return [Prediction(one.name, one.version, one.label, one.score, one.source) for one in given]
+
+
+def _about(session: Session, study: Study) -> ColumnElement[bool]:
+    row = SpecialistPrediction
+    unnamed = row.study_id.is_(None)
+    about = [row.study_id == study.id]
+    if _count(session, Study.study_instance_uid == study.study_instance_uid) == 1:
+        about.append(and_(unnamed, row.study == study.study_instance_uid))
+    number = study.accession_number.strip()
+    # With the condition of the index, which is partial.
+    same = (Study.accession_number == study.accession_number) & (Study.accession_number != text("''"))
+    if number and _count(session, same) == 1:
+        about.append(and_(unnamed, row.study == number))
+    return or_(*about)
+
+
+def _count(session: Session, condition: ColumnElement[bool]) -> int:
+    return session.scalar(select(func.count()).select_from(Study).where(condition)) or 0
