@@ -1,156 +1,45 @@
 """Routes of questions and of choices between diagnoses about a study."""
 
-import datetime as dt
 import json
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
 
 from api.access.authenticate import Caller, Questions, same_origin
 from api.errors import ApiError, ErrorCode, NotFound, Problem
 from api.v1 import grounds, reading
+from api.v1.inquiry_bodies import (
+    Answered,
+    Asked,
+    DiagnosisRequest,
+    Inquiries,
+    Inquiry,
+    LookedAt,
+    Option,
+    QuestionRequest,
+    SimilarCase,
+    SpecialistPrediction,
+)
 from api.v1.requests import once
 from api.v1.requests.bodies import described, json_body
 from api.v1.requests.once import IdempotencyKey
-from api.v1.schemas import Banner, Body, Finding
 from db.answers import inquiries, stored
 from db.answers.answer import Choice, Diagnosis, Question, Stored
 from db.answers.inquiries import AskedInquiry
 from db.errors import InvalidInquiry, NotPossible
 from db.models import Study
-from db.reports.versions import BANNER
-from db.states import Calibration, JobKind, JobState
+from db.states import JobKind
 
 #: Bytes of a body: 64 options of 100 characters, each of up to 4 bytes, and JSON's own.
 MAX_BODY_BYTES = 32_768
 
 _problems: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (401, 403, 404)}
 router = APIRouter(prefix="/v1", tags=["questions"], responses=_problems)
-
-
-class QuestionRequest(BaseModel):
-    """Question about the images of a study."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    question: str = Field(description=f"One line of at most {inquiries.MAX_QUESTION_CHARACTERS} characters.")
-
-
-class DiagnosisRequest(BaseModel):
-    """Diagnoses to choose from."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    options: list[str] = Field(
-        description=f"2 to {inquiries.MAX_OPTIONS} labels of at most {inquiries.MAX_LABEL_CHARACTERS} characters;"
-        ' "none of these" is always added.'
-    )
-    several: bool = Field(default=False, description="True if more than one may be chosen.")
-
-
-class Asked(Body):
-    """A queued inquiry; its answer will be at *url*."""
-
-    id: uuid.UUID = Field(description="Of the inquiry and of its job.")
-    url: str
-
-
-class Option(Body):
-    """A label of a diagnosis."""
-
-    label: str
-    probability: float = Field(description="Model's, after calibration.")
-    chosen: bool
-    log_prob: float = Field(description="Natural logarithm, before calibration.")
-    votes: int = Field(description="Similar earlier cases with this label.")
-
-
-class SpecialistPrediction(Body):
-    """Label of a specialist model that the model received."""
-
-    name: str
-    version: str
-    label: str
-    score: float | None
-    source: str = Field(description="Way by which it arrived.")
-
-
-class SimilarCase(Body):
-    """An earlier case that was given to the model with the images."""
-
-    case_id: uuid.UUID | None = Field(description="null once the case is erased.")
-    similarity: float = Field(description="Cosine similarity, -1 to 1.")
-    excerpt: str
-    quoted: str = Field(description="Text that the model received.")
-    labels: list[str] = Field(description="Labels by which it votes.")
-    warnings: list[str]
-
-
-class LookedAt(Body):
-    """An image that the model received."""
-
-    number: int = Field(description="From 1, in the model's order.")
-    sop_instance_uid: str
-    frame: int = Field(description="From 0.")
-    reason: str = Field(description="Reason of the selection of this frame.")
-    warnings: list[str]
-
-
-class Answered(Body):
-    """Answer to an inquiry."""
-
-    banner: Banner = BANNER
-    text: str = Field(description="For the reader.")
-    cannot_tell: bool = Field(description="True if the confidence is below its limit, or no image can be read.")
-    model_text: str = Field(description="The model's own text.")
-    confidence: float | None = Field(description="0 to 1; null: not measured.")
-    min_confidence: float | None = Field(description="Limit of the confidence.")
-    calibration: Calibration = Field(description="Standing of the confidence; show it beside it.")
-    options: list[Option] | None = Field(description="In the order of the request; null for a question.")
-    none_of_these: float | None = Field(description="Probability that no option is right; null for a question.")
-    chosen: list[str] | None
-    vote: list[str] | None = Field(description="Labels with most votes of the similar cases.")
-    specialists: list[SpecialistPrediction]
-    findings: list[Finding] = Field(description="Findings that `text` states, with what each rests on.")
-    limitations: list[str] = Field(description="Why it may be incomplete or outdated, for its reader.")
-    basis: str
-    revision: int = Field(description="Revision of the study that it rests on.")
-    newer_revision: int | None = Field(description="Not null if images arrived after that.")
-    evidence: list[SimilarCase]
-    images: list[LookedAt]
-    model_digest: str
-    prompt_version: str
-    provenance: dict[str, Any]
-    created_at: dt.datetime
-
-
-class Inquiry(Body):
-    """A question or a choice between diagnoses."""
-
-    id: uuid.UUID
-    study_id: uuid.UUID
-    kind: Literal["question", "diagnosis"]
-    question: str | None
-    options: list[str] | None
-    several: bool
-    requested_by: str
-    requested_at: dt.datetime
-    state: JobState = Field(description="`finished`: `answer` is there.")
-    reason: str | None = Field(description="Stable code: why it has no answer.")
-    detail: str | None
-    answer: Answered | None
-
-
-class Inquiries(Body):
-    """The latest inquiries of a study."""
-
-    inquiries: list[Inquiry] = Field(description=f"The newest first, at most {inquiries.MAX_LISTED}.")
 
 
 def ask(caller: Caller, study_id: uuid.UUID, asked: Question | Choice, path: str) -> Asked:
