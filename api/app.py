@@ -13,7 +13,8 @@ from api.access.tokens import Tokens
 from api.context import RequestContext
 from api.page import login, openapi, pages
 from api.security_headers import SecurityHeaders
-from api.v1 import document, feedback, health, identity, inquiries, metrics, predictions, quarantine, reports, studies
+from api.v1 import document, feedback, health, identity, metrics, quarantine, reports, studies
+from api.v1.inquiries import inquiries, predictions
 from api.v1.requests.conditional import Conditional
 from db.settings import Settings
 

@@ -10,7 +10,8 @@ from fastapi.responses import RedirectResponse
 from api.access.authenticate import Caller, Questions, Reports, Worklist, same_origin
 from api.errors import ApiError
 from api.page.templating import templates
-from api.v1 import inquiries, reading
+from api.v1 import reading
+from api.v1.inquiries import inquiries
 from api.v1.requests import work_list
 from db.answers.answer import Question
 from db.operations import overview, quarantine

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from api.access.authenticate import Caller, Questions, same_origin
 from api.errors import ApiError, ErrorCode, NotFound, Problem
 from api.v1 import grounds, reading
-from api.v1.inquiry_bodies import (
+from api.v1.inquiries.inquiry_bodies import (
     Answered,
     Asked,
     DiagnosisRequest,
