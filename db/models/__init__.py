@@ -6,7 +6,7 @@ which must not wait for the database.
 """
 
 from db.models.access import ApiKey, AuditChain, AuditRow, IdempotentRequest, PageSession
-from db.models.answers import Answer, AnswerEvidence, Inquiry
+from db.models.answers import Answer, AnswerEvidence, Inquiry, SpecialistPrediction
 from db.models.base import Base
 from db.models.certificates import Certificate
 from db.models.commitments import Commitment
@@ -16,7 +16,6 @@ from db.models.identity_decisions import IdentityDecision
 from db.models.instances import Instance, Quarantined
 from db.models.jobs import Job
 from db.models.operations import Process
-from db.models.predictions import SpecialistPrediction
 from db.models.procedure_steps import ProcedureStep
 from db.models.reference import ReferenceCase, ReferenceErasure, ReferenceSnapshot
 from db.models.reports import Evidence, Report, ReportCheck, ReportImage
