@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from db import reference
+from db.answers import scalings
 from db.answers.answer import Choice, Question
 from db.errors import ConfigurationError, PermanentFailure, Reason, TransientFailure
 from db.reports import certificates
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from db.answers.answer import Answer, Diagnosis
+    from db.answers.scaling import ScalingOfTask
     from db.reports.versions import Draft
     from db.settings import Settings
+    from db.states import JobKind
     from worker.model.port import Model
     from worker.pipeline.pipeline import StudyToReport
     from worker.reference_build.importing import Imported
@@ -105,6 +108,8 @@ class Resident:
             _reject_patients(study, self._settings.model.demo_ae_titles)
         pipeline = self.pipeline()
         pipeline = replace(pipeline, standing=self._standing(pipeline))
+        if study.inquiry is not None:
+            pipeline = replace(pipeline, scaling=self._scaling(pipeline))
         if isinstance(study.inquiry, Question):
             return answer(pipeline, study, study.inquiry, on_progress)
         if isinstance(study.inquiry, Choice):
@@ -126,6 +131,13 @@ class Resident:
             return NO_INDEX
         with transaction(self._settings.database()) as session:
             return certificates.standing(session, bindings_of(pipeline.model, pipeline.index))
+
+    def _scaling(self, pipeline: Pipeline) -> Mapping[JobKind, ScalingOfTask]:
+        """Return the scaling of the confidence of answers, with this model, prompt, index and labeller."""
+        snapshot = pipeline.index.snapshot if pipeline.index else ""
+        bindings = Bindings(pipeline.model.digest, pipeline.model.prompt_version, snapshot, LABELLER_VERSION)
+        with transaction(self._settings.database()) as session:
+            return scalings.standing(session, bindings)
 
     def _current_index(self) -> ReferenceIndex | None:
         """Return the newest snapshot of this model, loaded when it changes.

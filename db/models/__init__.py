@@ -8,7 +8,7 @@ which must not wait for the database.
 from db.models.access import ApiKey, AuditChain, AuditRow, IdempotentRequest, PageSession
 from db.models.answers import Answer, AnswerEvidence, Inquiry, SpecialistPrediction
 from db.models.base import Base
-from db.models.certificates import Certificate
+from db.models.certificates import AnswerScaling, Certificate
 from db.models.commitments import Commitment
 from db.models.feedback import ReportFeedback, StudyEvent, StudyHold
 from db.models.grounds import Citation, Finding, Omission, Sentence
@@ -24,6 +24,7 @@ from db.models.studies import Study
 __all__ = [
     "Answer",
     "AnswerEvidence",
+    "AnswerScaling",
     "ApiKey",
     "AuditChain",
     "AuditRow",

@@ -146,9 +146,14 @@ def standing(session: Session, bindings: Bindings) -> Standing:
 
 
 def _other(row: Row, bindings: Bindings) -> str:
-    other, these = asdict(_bindings(row)), asdict(bindings)
-    changed = " and ".join(f"another {words}" for name, words in NAMES.items() if other[name] != these[name])
+    changed = changed_bindings(_bindings(row), bindings)
     return f"the certificate of {row.created_at:%Y-%m-%d} holds for {changed}; run `prelim calibrate` again"
+
+
+def changed_bindings(other: Bindings, bindings: Bindings) -> str:
+    """Return what differs, in words: "another checkpoint and another reference index"."""
+    theirs, these = asdict(other), asdict(bindings)
+    return " and ".join(f"another {words}" for name, words in NAMES.items() if theirs[name] != these[name])
 
 
 def _bindings(row: Row) -> Bindings:

@@ -15,6 +15,7 @@ from deploy.cli.help_text import Command, Group
 from deploy.cli.startup import console, process_settings
 
 if TYPE_CHECKING:
+    from db.settings import Settings
     from worker.evaluation.answers.answer_figures import AnswerFigures
     from worker.evaluation.scoring import Result
 
@@ -109,8 +110,9 @@ def calibrate(
     alpha: Annotated[float, typer.Option(min=0.001, max=0.5, help="Highest error of the findings shown.")] = 0.05,
     delta: Annotated[float, typer.Option(min=0.001, max=0.5, help="Probability of a higher error.")] = 0.10,
     suspend: Annotated[str, typer.Option(help="Suspend all certificates for this reason instead.")] = "",
+    task: Annotated[JobKind, typer.Option(help="What is calibrated.")] = JobKind.REPORT,
 ) -> None:
-    """Certify the error of the findings that are shown as fact, for the configured checkpoint and its index."""
+    """Certify the error of the findings that are shown as fact, or of answers, for the configured checkpoint."""
     from worker.evaluation import calibrate as calibration
 
     if (source is None) != bool(suspend) or (source in (Source.FINALS, Source.CASES)) != (cases is not None):
@@ -119,12 +121,30 @@ def calibrate(
     if suspend:
         console.print(f"{calibration.suspend(settings, suspend)} certificates suspended")
         return
+    if task is not JobKind.REPORT:
+        _calibrate_answers(settings, task, cases, count=count, seed=seed, alpha=alpha, delta=delta)
+        return
     if cases is None:
         done = calibration.calibrate_on_phantoms(settings, count=count, seed=seed, alpha=alpha, delta=delta)
     else:
         done = calibration.calibrate_on_cases(settings, cases, alpha=alpha, delta=delta)
     console.print(calibration.table(done.certificate))
     for line in [*calibration.refusals(done.certificate), *(f"not reported: {case}" for case in done.failed)]:
+        console.print(line, highlight=False, markup=False)
+
+
+def _calibrate_answers(
+    settings: Settings, task: JobKind, cases: Path | None, *, count: int, seed: int, alpha: float, delta: float
+) -> None:
+    from worker.evaluation.answers import calibrate_answers as calibration
+
+    if cases is None:
+        found = calibration.calibrate_answers_on_phantoms(
+            settings, task, count=count, seed=seed, alpha=alpha, delta=delta
+        )
+    else:
+        found = calibration.calibrate_answers_on_cases(settings, task, cases, alpha=alpha, delta=delta)
+    for line in calibration.lines(found):
         console.print(line, highlight=False, markup=False)
 
 

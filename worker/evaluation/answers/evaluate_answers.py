@@ -92,8 +92,13 @@ def evaluate_phantom_answers(
         return evaluate_answers(cases, checkpoint, settings, task, reference=reference, out=out)
 
 
-def measure(pipeline: Pipeline, folder: Path, inquiries: Iterable[AskedCase]) -> tuple[list[Answered], list[str]]:
-    """Return the answers to *inquiries* about the cases of a folder, and why others have none."""
+def measure(
+    pipeline: Pipeline, folder: Path, inquiries: Iterable[AskedCase], *, arbitrate: bool = True
+) -> tuple[list[Answered], list[str]]:
+    """Return the answers to *inquiries* about the cases of a folder, and why others have none.
+
+    *arbitrate*: also with no labels, all wrong and all right ones.
+    """
     cases = {case.case_id: case for case in read_cases(folder)}
     answered, failed = [], []
     for inquiry in inquiries:
@@ -101,7 +106,8 @@ def measure(pipeline: Pipeline, folder: Path, inquiries: Iterable[AskedCase]) ->
             failed.append(f"{inquiry.case_id}: not in cases.jsonl")
             continue
         try:
-            answered.append(_answered(pipeline, _study(folder, cases[inquiry.case_id]), inquiry))
+            study = _study(folder, cases[inquiry.case_id])
+            answered.append(_answered(pipeline, study, inquiry, arbitrate=arbitrate))
         except FAILURES as error:
             failed.append(f"{inquiry.case_id}: {error.reason}")
     return answered, failed
@@ -113,14 +119,14 @@ def _study(folder: Path, case: Case) -> StudyToReport:
     return StudyToReport(instances, case.modality, case.body_part, frozenset({patient}), own_study)
 
 
-def _answered(pipeline: Pipeline, study: StudyToReport, inquiry: AskedCase) -> Answered:
+def _answered(pipeline: Pipeline, study: StudyToReport, inquiry: AskedCase, *, arbitrate: bool) -> Answered:
     asked = inquiry.asked
     if isinstance(asked, Question):
         # No lease to extend, here and below.
         return Answered(inquiry, answer(pipeline, study, asked, lambda: None))
     own = diagnose(pipeline, study, asked, lambda: None, given=inquiry.guidance)
     wrong = [option for option in inquiry.options if option not in inquiry.right]
-    if NONE_OF_THESE in inquiry.right or not wrong:
+    if NONE_OF_THESE in inquiry.right or not (wrong and arbitrate):
         return Answered(inquiry, own)
     none, confused, guided = (_with(pipeline, study, asked, labels) for labels in ([], wrong[:1], inquiry.right[:1]))
     return Answered(inquiry, own, Arbitration(none, confused, guided))

@@ -1,0 +1,43 @@
+"""Store the scaling of the confidence of answers, and find the one that holds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+
+from db.answers.scaling import Scaling, ScalingOfTask
+from db.models import AnswerScaling as Row
+from db.reports.certificates import Bindings, changed_bindings
+from db.states import INQUIRIES, JobKind
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+
+def add(session: Session, bindings: Bindings, task: JobKind, scaling: ScalingOfTask) -> None:
+    """Store the scaling of a task; from now on it is the one of its bindings."""
+    kinds = {kind: asdict(one) for kind, one in scaling.kinds.items()}
+    session.add(Row(task=task, kinds=kinds, case_set=dict(scaling.case_set), **asdict(bindings)))
+
+
+def standing(session: Session, bindings: Bindings) -> dict[JobKind, ScalingOfTask]:
+    """Return the scaling of each task with *bindings*; of one without it the reason."""
+    return {JobKind(task): _of_task(session, bindings, task) for task in INQUIRIES}
+
+
+def _of_task(session: Session, bindings: Bindings, task: str) -> ScalingOfTask:
+    rows = session.scalars(select(Row).where(Row.task == task).order_by(Row.created_at.desc())).all()
+    for row in rows:
+        if _bindings(row) == bindings:
+            return ScalingOfTask({kind: Scaling(**values) for kind, values in row.kinds.items()}, row.case_set)
+    if not rows:
+        return ScalingOfTask()
+    changed = changed_bindings(_bindings(rows[0]), bindings)
+    day = f"{rows[0].created_at:%Y-%m-%d}"
+    return ScalingOfTask(reason=f"the calibration of {day} holds for {changed}; run `prelim calibrate --task` again")
+
+
+def _bindings(row: Row) -> Bindings:
+    return Bindings(row.model_digest, row.prompt_version, row.snapshot, row.labeller)
