@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dicom_listener.receive.listener import Listener
+from tests.conftest import missing
 from tests.integration.dicom_listener.listening import file_of_pydicom, settings_for, stored
 
 SCRIPT = Path(__file__).with_name("dcmjs_dimse.js")
@@ -28,7 +29,7 @@ def is_installed() -> bool:
 @pytest.mark.slow
 def test_dcmjs_dimse_verifies_and_stores(tmp_path: Path) -> None:
     if not is_installed():
-        pytest.skip("dcmjs-dimse is not here: npm install dcmjs-dimse, and set NODE_PATH to its node_modules")
+        missing("dcmjs-dimse (npm install dcmjs-dimse, and NODE_PATH with its node_modules)")
     settings = settings_for(tmp_path)
     with Listener(settings) as listener:
         command = [str(NODE), str(SCRIPT), str(listener.port), *map(str, map(file_of_pydicom, FILES))]
