@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
+from db.reports.grounds import is_flagged
 from db.states import Verdict
 from worker.evaluation.sentence_figures import is_right
 from worker.findings.certainty import Certainty
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
     from db.reports.grounds import CitedSentence, GroundedFinding, Grounds
 
-#: Verdicts that warn the reader of a finding.
-MARKS = frozenset({Verdict.UNSUPPORTED, Verdict.CONTRADICTED})
 #: Bins of equal width for the calibration error.
 BINS = 10
 
@@ -48,8 +47,8 @@ def figures(reports: Sequence[GroundedReport]) -> dict[str, float]:
         "citation recall": _mean(any(c.stance == "affirms" for c in f.cited) for f, _ in affirmed),
         "citation precision": _mean(_is_right_citation(*cited) for report in reports for cited in _citations(report)),
         "not measurable": _mean(f.verdict is Verdict.NOT_MEASURABLE for f, _ in affirmed),
-        "wrong findings marked": _mean(f.verdict in MARKS for f, right in affirmed if not right),
-        "right findings marked": _mean(f.verdict in MARKS for f, right in affirmed if right),
+        "wrong findings marked": _mean(_is_marked(f) for f, right in affirmed if not right),
+        "right findings marked": _mean(_is_marked(f) for f, right in affirmed if right),
         "wrong sentences marked": _mean(_marked_sentences(reports, right=False)),
         "right sentences marked": _mean(_marked_sentences(reports, right=True)),
         "risk-coverage, picture score": risk_coverage(scored),
@@ -100,7 +99,12 @@ def _marked_sentences(reports: Sequence[GroundedReport], *, right: bool) -> Iter
         for sentence in report.grounds.sentences:
             stated = [finding for finding in sentence.findings if finding.certainty != "uncertain"]
             if stated and right == all(is_right(_label(finding), report.wanted) for finding in stated):
-                yield any(finding.verdict in MARKS for finding in stated)
+                yield any(map(_is_marked, stated))
+
+
+def _is_marked(finding: GroundedFinding) -> bool:
+    """Return whether the page tells the reader to check a finding first."""
+    return is_flagged(finding.certainty, finding.verdict, finding.cited)
 
 
 def _label(finding: GroundedFinding) -> Label:

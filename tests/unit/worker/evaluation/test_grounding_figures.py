@@ -84,7 +84,8 @@ def test_marks_are_counted_for_right_and_wrong_findings_apart() -> None:
     )
 
     assert measured["citation recall"] == pytest.approx(1 / 3)
-    assert measured["wrong findings marked"] == measured["wrong sentences marked"] == 0.5
+    # One that is not measurable is flagged if no case affirms it.
+    assert measured["wrong findings marked"] == measured["wrong sentences marked"] == 1
     assert measured["right findings marked"] == measured["right sentences marked"] == 0
     assert measured["not measurable"] == pytest.approx(1 / 3)
 
