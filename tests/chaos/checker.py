@@ -137,7 +137,7 @@ def _has_valid_end(kind: str, row: Row[tuple[str, str, int, str | None, int]]) -
 LOST = """
     SELECT study_instance_uid, chaos_history.owner, changed_at
     FROM chaos_history JOIN jobs ON jobs.id = row_id JOIN studies ON studies.id = jobs.study_id
-    WHERE kind = 'job' AND before = 'running' AND after IN ('queued', 'failed')
+    WHERE chaos_history.kind = 'job' AND before = 'running' AND after IN ('queued', 'failed')
         AND chaos_history.reason IN ('lease_expired', 'worker_lost')
 """
 
