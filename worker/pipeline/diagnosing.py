@@ -15,7 +15,7 @@ from worker.model.engine.request import Request
 from worker.pipeline.answering import BELOW_LIMIT
 from worker.pipeline.inquiry_reading import generations, read_study, shared_fields
 from worker.pipeline.steps import Steps
-from worker.pipeline.votes import labels_of_case
+from worker.pipeline.votes import labels_of_case, predicted
 from worker.prompting import wording
 from worker.prompting.diagnosis import Choice, Guidance, diagnosis_prompt, fitted_choice
 from worker.prompting.fitting import fitted_guidance
@@ -70,16 +70,16 @@ def diagnose(
     *on_progress* is called whenever the work has progressed; its errors end the work. Raises NotReportable if the study
     has no readable image, PermanentFailure for invalid options, TransientFailure if the model failed this time.
     """
-    steps = Steps(on_progress)
+    steps, received = Steps(on_progress), predicted(predictions)
     choice = fitted_choice(Choice(asked.options, several=asked.several), reader.model.text_tokens)
     read = read_study(reader, study, lambda part: _prompt(reader, part, choice), _room(reader, choice), steps)
     case_labels = [labels_of_case(report.sentences, choice.options) for part in read.parts for report in part.reports]
-    guidance = [given or _guidance(part, case_labels, predictions) for part in read.readable]
+    guidance = [given or _guidance(part, case_labels, received) for part in read.readable]
     chosen = [_of_part(reader, part, choice, own, steps) for part, own in zip(read.readable, guidance, strict=True)]
     kind = SEVERAL if choice.several else ONE
     figures = reader.scaling_of(JobKind.DIAGNOSIS).figures(kind)
     shared = shared_fields(reader, read, [one for part in chosen for one in part.requests], figures, case_labels)
-    shared["predictions"] = list(predictions)
+    shared["predictions"] = received
     votes = [sum(option in own for own in case_labels) for option in choice.options]
     if not chosen:
         # Nothing was scored: no option has a probability.

@@ -1,4 +1,4 @@
-"""Labels of similar cases: which of some diagnoses the report of a case affirms."""
+"""Labels of similar cases, which of some diagnoses the report of a case affirms, and of specialist models."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from worker.prompting.diagnosis import WITHOUT_FINDING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from db.answers.answer import Prediction
     from worker.findings.labeller import Label, Sentence
 
 NORMAL = "normal"
+#: Score from which the only label of a specialist model is its prediction.
+AFFIRMED = 0.5
 
 
 def labels_of_case(report: Sequence[Sentence], options: Sequence[str]) -> list[str]:
@@ -27,6 +30,24 @@ def labels_of_case(report: Sequence[Sentence], options: Sequence[str]) -> list[s
         return []
     chosen = [option for option in options if _has(affirmed, option)]
     return chosen or sorted({label.finding for label in affirmed}) or [NORMAL]
+
+
+def predicted(predictions: Sequence[Prediction]) -> list[Prediction]:
+    """Return what each specialist model predicts: of several labels with scores the highest, none below AFFIRMED alone.
+
+    A model that names one finding with a low score denies it; in the prompt its label would affirm it.
+    """
+    of_model: dict[tuple[str, str], list[Prediction]] = {}
+    for one in predictions:
+        of_model.setdefault((one.name, one.version), []).append(one)
+    return [one for own in of_model.values() for one in _of_model(own)]
+
+
+def _of_model(own: Sequence[Prediction]) -> list[Prediction]:
+    scored = [one for one in own if one.score is not None]
+    highest = max(scored, key=lambda one: one.score or 0.0, default=None)
+    kept = highest is not None and (len(scored) > 1 or (highest.score or 0.0) >= AFFIRMED)
+    return [one for one in own if one.score is None or (kept and one is highest)]
 
 
 def _has(affirmed: set[Label], option: str) -> bool:

@@ -19,7 +19,7 @@ from worker.findings.labeller import sentences
 from worker.pipeline.diagnosing import diagnose
 from worker.pipeline.pipeline import StudyToReport
 from worker.pipeline.study_reader import StudyReader
-from worker.pipeline.votes import labels_of_case
+from worker.pipeline.votes import labels_of_case, predicted
 from worker.retrieval.index import Neighbour
 
 if TYPE_CHECKING:
@@ -190,6 +190,22 @@ def test_choice_is_made_from_the_part_where_the_options_fit_and_says_so(tmp_path
 def test_options_that_are_equal_are_refused(tmp_path: Path) -> None:
     with pytest.raises(PermanentFailure, match="two options are equal"):
         chosen([radiograph(tmp_path)], FakeModel(), options=["tumor", "Tumor"])
+
+
+def test_specialist_predicts_its_highest_label_and_none_that_it_denies() -> None:
+    def one(name: str, label: str, score: float | None) -> Prediction:
+        return Prediction(name, "1", label, score, "rest")
+
+    softmax = [one("softmax", label, score) for label, score in (("normal", 0.3), ("tumor", 0.45), ("ulcer", 0.25))]
+    binary = [one("denies", "polyp", 0.1), one("affirms", "polyp", 0.9)]
+    rows = [*softmax, *binary, one("text", "normal", None), one("text", "tumor", None)]
+
+    assert [(row.name, row.label) for row in predicted(rows)] == [
+        ("softmax", "tumor"),
+        ("affirms", "polyp"),
+        ("text", "normal"),
+        ("text", "tumor"),
+    ]
 
 
 @pytest.mark.parametrize(
