@@ -13,7 +13,8 @@ from api.access.tokens import Tokens
 from api.context import RequestContext
 from api.page import login, openapi, pages
 from api.security_headers import SecurityHeaders
-from api.v1 import document, feedback, health, identity, metrics, quarantine, reports, studies
+from api.v1 import document, events, feedback, health, identity, metrics, quarantine, reports, studies
+from api.v1.feed import Feed
 from api.v1.inquiries import inquiries, predictions
 from api.v1.requests.conditional import Conditional
 from db.settings import Settings
@@ -38,6 +39,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.tokens = Tokens(settings)
     app.state.rate_limits = RateLimits(settings)
+    app.state.feed = Feed(settings)
     app.state.health = health.check(settings)
     # The last one is outermost: error responses get the headers, error logs the ids.
     app.add_middleware(Conditional)
@@ -45,8 +47,8 @@ def create_app(settings: Settings) -> FastAPI:
     error_handlers.install(app)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestContext)
-    modules = (health, metrics, studies, reports, feedback, inquiries, predictions, identity, quarantine, login, pages)
-    for module in (*modules, openapi):
+    modules = (health, metrics, events, studies, reports, feedback, inquiries, predictions, identity, quarantine)
+    for module in (*modules, login, pages, openapi):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "page" / "static"), name="static")
     document.install(app)

@@ -17,7 +17,7 @@ from starlette.datastructures import URL
 from api.access.access import Access, of_request
 from api.access.parameters import refuse_unknown
 from api.access.tokens import is_token
-from api.errors import Forbidden, Unauthorized
+from api.errors import UNREACHABLE, ApiError, Forbidden, Unauthorized
 from db.access import keys, page_sessions
 from db.access.principals import Principal
 from db.session import transaction
@@ -93,6 +93,18 @@ def _verified(
     if found is None:
         raise Unauthorized("unknown, revoked or expired API key" if bearer else "the session has ended: log in again")
     return found
+
+
+def is_still_valid(request: Request) -> bool:
+    """Return whether the credential of a request that is still being answered is valid, in a transaction of its own."""
+    scheme, _, text = request.headers.get("authorization", "").partition(" ")
+    bearer = HTTPAuthorizationCredentials(scheme=scheme, credentials=text) if text else None
+    try:
+        with transaction(request.app.state.settings.database()) as session:
+            _verified(request, session, bearer, request.cookies.get(COOKIE))
+    except (ApiError, *UNREACHABLE):
+        return False
+    return True
 
 
 _Identified = Annotated[Caller, Depends(_identified, scope="function")]
