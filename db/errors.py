@@ -35,7 +35,7 @@ class Reason(StrEnum):
     MISSING_FILES = "missing_files", "stored files of the study are missing on disk"
     DEMO_CHECKPOINT = "demo_checkpoint", "a demo checkpoint reports only studies sent to `PRELIM_DEMO_AE_TITLES`"
 
-    STORE_ONLY = "store_only", "a rule of `PRELIM_RULES` says that the study is only stored; the detail has its reason"
+    STORE_ONLY = "store_only", "by a rule of `PRELIM_RULES` the study is only stored; `detail` has the reason"
     NO_REPORT_TASK = "no_report_task", "a rule of `PRELIM_RULES` gives the study other tasks than a report"
 
     # The model.
