@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -43,11 +44,25 @@ def _made(app: FastAPI) -> dict[str, Any]:
         for method, operation in methods.items():
             _complete(method, operation)
     schemas = made["components"]["schemas"]
+    for methods in made["paths"].values():
+        for operation in methods.values():
+            schemas.update(_definitions(operation))
     for name in REPLACED:
         schemas.pop(name, None)
     schemas["Problem"] = Problem.model_json_schema(mode="serialization", ref_template="#/components/schemas/{model}")
     schemas.update(schemas["Problem"].pop("$defs", {}))
     return made
+
+
+def _definitions(operation: dict[str, Any]) -> dict[str, Any]:
+    """Take the schemas that the body of a request refers to out of it."""
+    if "requestBody" not in operation:
+        return {}
+    # A copy: the routes keep theirs, for the next application.
+    operation["requestBody"] = deepcopy(operation["requestBody"])
+    body = operation["requestBody"]["content"].get("application/json", {})
+    definitions: dict[str, Any] = body.get("schema", {}).pop("$defs", {})
+    return definitions
 
 
 def _complete(method: str, operation: dict[str, Any]) -> None:

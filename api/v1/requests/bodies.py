@@ -40,8 +40,7 @@ def json_body(model: type[BaseModel], guard: Any, max_bytes: int) -> Callable[..
 def described(model: type[BaseModel]) -> dict[str, Any]:
     """Return the part of the OpenAPI document that describes a body read by `json_body`."""
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    # Of a response, and so among the components.
-    schema.pop("$defs", None)
+    # Its "$defs" become components of the document (api.v1.document).
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
