@@ -57,8 +57,10 @@ class Fitted:
 
 
 def fitted(told: Sequence[Told], *, alpha: float, delta: float) -> Fitted:
-    """Return the scaling fitted on every other answer, with the lowest limit that bounds the error of the others."""
-    fit, test = told[::2], told[1::2]
+    """Return the scaling fitted on a random half, with the lowest limit that bounds the error of the other."""
+    # Not every other one: inquiries of two kinds may alternate in a file.
+    mixed = [told[int(number)] for number in np.random.default_rng(0).permutation(len(told))]
+    fit, test = mixed[::2], mixed[1::2]
     if not (fit and test):
         return Fitted(None, f"{len(told)} answers: at least 2 are needed")
     scaling = _temperature(fit) if fit[0].probabilities else _platt(fit)

@@ -22,7 +22,7 @@ def overconfident(count: int, seed: int = 0) -> list[Told]:
 
 
 def test_overconfidence_is_scaled_down() -> None:
-    found = fitted(overconfident(4000), alpha=0.2, delta=0.1)
+    found = fitted(overconfident(40_000), alpha=0.2, delta=0.1)
 
     assert found.scaling is not None
     assert found.scaling.slope == pytest.approx(1 / 3, abs=0.07)
@@ -43,6 +43,15 @@ def test_limit_bounds_the_error_of_the_answers_that_are_told() -> None:
 
     assert certified >= 15
     assert violated <= 0.2 * certified
+
+
+def test_kinds_of_inquiries_that_alternate_are_in_both_halves() -> None:
+    alternating = [Told(0.97, right=True), Told(0.1, right=False)] * 200
+
+    found = fitted(alternating, alpha=0.05, delta=0.1)
+
+    assert found.scaling is not None
+    assert found.scaling.of_one(0.1) < DEFAULT_LIMIT < found.scaling.of_one(0.97)
 
 
 def test_temperature_of_a_choice_is_found() -> None:
