@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 #: Values looked at for a distribution, and bytes for the comparison of two matrices; more would not change a verdict.
-SAMPLE, FINGERPRINT_BYTES = 2**18, 2**16
+SAMPLE, FINGERPRINT_BYTES = 2**16, 2**16
 #: Zeros in a row that are no chance, aligned: any run of twice as many holds one.
 RUN = 32
 #: Values counted at a time: a few MB.
@@ -178,10 +179,12 @@ def measure(name: str, tensor: torch.Tensor) -> Figures:
     # A class token or a scale may have leading sides of 1, and is no matrix.
     squeezed = tensor.squeeze()
     rows = squeezed.reshape(len(squeezed), -1) if squeezed.ndim > 1 else squeezed.reshape(-1, 1)
-    counted = _count(rows)
     flat = tensor.reshape(-1)
-    sample = flat[:: max(1, flat.numel() // SAMPLE)].float().abs()
-    rms = float(sample.double().square().mean().sqrt())
+    # In NumPy: each operation of torch on so few values waits for its threads.
+    values = flat[:: max(1, flat.numel() // SAMPLE)].double().numpy()
+    sample = np.abs(values)
+    rms = float(np.sqrt(np.square(sample).mean()))
+    counted = _count(rows, constant=bool((values == values[0]).all()))
     return Figures(
         name=name,
         matrix=squeezed.ndim > 1,
@@ -194,8 +197,8 @@ def measure(name: str, tensor: torch.Tensor) -> Figures:
         constant=counted.constant,
         largest=float(sample.max()),
         rms=rms,
-        median=float(sample.median()),
-        near_zero=float((sample < rms / 8).float().mean()),
+        median=float(np.median(sample)),
+        near_zero=float((sample < rms / 8).mean()),
         fingerprint=_fingerprint(flat, tuple(tensor.shape)),
     )
 
@@ -212,23 +215,40 @@ class _Counts:
     constant: bool = True
 
 
-def _count(rows: torch.Tensor) -> _Counts:
-    """Count in blocks: a mask of the largest tensor would take as much memory as half of it."""
-    counts, first, above = _Counts(), rows[0, 0], rows[:0]
+def _count(rows: torch.Tensor, *, constant: bool) -> _Counts:
+    """Count in blocks: a mask of the largest tensor would take as much memory as half of it.
+
+    *constant* is True if all values of a sample are equal, so that the others must be compared.
+    """
+    counts, first, above = _Counts(constant=constant), rows[0, 0], rows[:0]
     used = torch.zeros(rows.shape[1], dtype=torch.bool)
     for block in torch.split(rows, max(1, BLOCK // rows.shape[1])):
-        empty = block == 0
-        counts.zero += int(empty.sum())
-        counts.zero_rows += int(empty.all(dim=1).sum())
-        used |= ~empty.all(dim=0)
-        runs = empty.reshape(-1)[: empty.numel() // RUN * RUN].reshape(-1, RUN)
-        counts.zero_block |= bool(runs.all(dim=1).any())
-        counts.constant &= bool((block == first).all())
-        with_above = torch.cat([above, block])
-        counts.equal_rows += int((with_above[1:] == with_above[:-1]).all(dim=1).sum())
+        _count_zeros(block, counts, used)
+        counts.constant = counts.constant and bool((block == first).all())
+        counts.equal_rows += _equal_to_the_one_above(torch.cat([above, block]))
         above = block[-1:]
     counts.zero_columns = int((~used).sum())
     return counts
+
+
+def _count_zeros(block: torch.Tensor, counts: _Counts, used: torch.Tensor) -> None:
+    zeros = block.numel() - int(block.count_nonzero())
+    counts.zero += zeros
+    if zeros < min(*block.shape, RUN):
+        # Too few for a row, a column or a run: a block of a trained matrix ends here.
+        used.fill_(value=True)
+        return
+    empty = block == 0
+    counts.zero_rows += int(empty.all(dim=1).sum())
+    used |= ~empty.all(dim=0)
+    runs = empty.reshape(-1)[: empty.numel() // RUN * RUN].reshape(-1, RUN)
+    counts.zero_block = counts.zero_block or bool(runs.all(dim=1).any())
+
+
+def _equal_to_the_one_above(rows: torch.Tensor) -> int:
+    """Return the number of rows equal to the one above; only rows with equal first values are compared further."""
+    places = (rows[1:, 0] == rows[:-1, 0]).nonzero()[:, 0]
+    return int((rows[places + 1] == rows[places]).all(dim=1).sum())
 
 
 def _fingerprint(flat: torch.Tensor, shape: tuple[int, ...]) -> str:

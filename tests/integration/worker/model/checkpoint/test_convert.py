@@ -37,7 +37,7 @@ import resource, sys
 from pathlib import Path
 from worker.model.checkpoint.convert import convert_checkpoint
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-convert_checkpoint(Path(sys.argv[1]), Path(sys.argv[2]))
+convert_checkpoint(Path(sys.argv[1]), Path(sys.argv[2]), trust_unknown=True)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 """
 

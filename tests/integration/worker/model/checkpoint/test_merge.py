@@ -125,7 +125,9 @@ def test_lora_of_the_vision_tower_is_merged_before_the_split(parity: Parity, tmp
     down, up = (tensors[f"{layer}.lora_{half}.default.weight"] for half in "AB")
     merged = tensors[f"{layer}.base_layer.weight"].float() + 2.0 * (up @ down)
 
-    convert_checkpoint(published.write(tmp_path / "published"), tmp_path / "converted", dtype="float32")
+    convert_checkpoint(
+        published.write(tmp_path / "published"), tmp_path / "converted", dtype="float32", trust_unknown=True
+    )
 
     found = weights(tmp_path / "converted")
     parts = [found[f"model.vision_tower.encoder.layer.1.attention.{part}_proj.weight"] for part in "qkv"]

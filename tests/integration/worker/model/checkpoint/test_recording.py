@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from db.errors import ConfigurationError
-from worker.model.checkpoint import commands
+from worker.model.checkpoint import commands, recording
 from worker.model.checkpoint.file_digests import file_digest
 from worker.model.checkpoint.manifest import FILE_NAME, check_files, read_manifest
 from worker.model.checkpoint.recording import record_existing
@@ -27,7 +27,7 @@ def unrecorded(random_checkpoint: Path, tmp_path: Path) -> Path:
 
 
 def test_checkpoint_without_a_manifest_is_recorded(unrecorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    commands.record(unrecorded)
+    commands.record(unrecorded, trust_unknown=True)
 
     assert "phantoms only, never patients" in capsys.readouterr().out
     manifest = read_manifest(unrecorded)
@@ -39,7 +39,7 @@ def test_facts_of_an_earlier_release_are_kept(unrecorded: Path) -> None:
     shards = {"model.safetensors": {"bytes": 1, "sha256": file_digest(unrecorded / "model.safetensors")}}
     (unrecorded / FILE_NAME).write_text(json.dumps({"demo": True, "seed": 5, "shards": shards}))
 
-    manifest = record_existing(unrecorded)
+    manifest, _ = record_existing(unrecorded, trust_unknown=True)
 
     assert (manifest.values["seed"], manifest.prompt_version, manifest.demo) == (5, "1", True)
 
@@ -55,3 +55,23 @@ def test_shard_that_changed_since_an_earlier_release_is_refused(unrecorded: Path
 def test_checkpoint_with_a_manifest_is_not_recorded_again(random_checkpoint: Path) -> None:
     with pytest.raises(ConfigurationError, match="has a manifest: check it with"):
         record_existing(random_checkpoint)
+
+
+def test_unlikely_weights_are_refused(unrecorded: Path) -> None:
+    # The output layer of a random checkpoint is zero for all tokens that are no words.
+    with pytest.raises(ConfigurationError, match="lm_head.weight is zero in part"):
+        record_existing(unrecorded)
+
+
+def test_large_checkpoint_of_unknown_origin_is_recorded_for_patients_only_if_trusted(
+    unrecorded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "MIN_PATIENT_PARAMETERS", 1)
+
+    with pytest.raises(ConfigurationError, match="origin"):
+        record_existing(unrecorded)
+    manifest, skipped = record_existing(unrecorded, trust_unknown=True)
+
+    assert not manifest.demo
+    assert {doubt.check for doubt in skipped} == {"zeros", "origin"}
+    assert manifest.values["skipped"] == ["origin", "spoken", "zeros"]
