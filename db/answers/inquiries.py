@@ -68,8 +68,7 @@ def ask(
     """
     asked = checked(asked)
     if not by_rule:
-        _refuse_unready(study)
-        _refuse_flood(session, study)
+        require_askable(session, study)
     kind = JobKind.QUESTION if isinstance(asked, Question) else JobKind.DIAGNOSIS
     level = study.priority if by_rule else max(study.priority, HIGH)
     urgent_at = effective_queued_at(level)
@@ -113,6 +112,18 @@ def _checked(text: str, name: str, max_characters: int) -> str:
     if any(unicodedata.category(character).startswith("C") for character in text):
         raise InvalidInquiry(f"the {name} holds a control character, such as a line break: send one line of plain text")
     return text
+
+
+def locked_study(session: Session, job_id: uuid.UUID) -> Study:
+    """Return the study of an inquiry, locked; raises NoResultFound if the job has none."""
+    query = select(Study).join(Inquiry, Inquiry.study_id == Study.id).where(Inquiry.job_id == job_id)
+    return session.scalars(query.with_for_update(of=Study)).one()
+
+
+def require_askable(session: Session, study: Study) -> None:
+    """Raise NotPossible if a locked study cannot be asked about now."""
+    _refuse_unready(study)
+    _refuse_flood(session, study)
 
 
 def _refuse_unready(study: Study) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select, text, update
 
-from db.answers import stored
+from db.answers import inquiries, stored
 from db.errors import NotPossible, Reason, StaleFence
 from db.models import Job, Study
 from db.models.studies import ENDED_WITHOUT_REPORT
@@ -114,8 +114,7 @@ def claim_next(
     claims with *poison_candidates*, it must not make another claim.
     """
     wanted = {"poison_candidates": poison_candidates, "others": others, "routine_only": routine_only}
-    wanted["inquiries"] = inquiries
-    names = {"owner": owner, "lease_seconds": lease_seconds, **wanted}
+    names = {"owner": owner, "lease_seconds": lease_seconds, "inquiries": inquiries, **wanted}
     row = session.execute(CLAIM, names).one_or_none()
     return None if row is None else Claim(*row)
 
@@ -225,7 +224,8 @@ def retry(session: Session, study: Study) -> None:
 
 
 def retry_inquiry(session: Session, job_id: uuid.UUID) -> None:
-    """Queue a failed, cancelled or not reportable inquiry again, with all attempts; raises NotPossible."""
+    """Queue an inquiry that ended without an answer again, with all attempts; raises NotPossible, as `ask` does."""
+    inquiries.require_askable(session, inquiries.locked_study(session, job_id))
     job = session.get_one(Job, job_id, with_for_update=True)
     if job.state not in (JobState.FAILED, JobState.CANCELLED, JobState.NOT_REPORTABLE):
         raise NotPossible(f"the inquiry is {job.state}: only one that failed or was cancelled can be retried")

@@ -249,6 +249,17 @@ def test_conflict_of_identity_ends_the_open_inquiries(reported: Arrivals) -> Non
         ask(reported)
 
 
+def test_failed_inquiry_of_a_held_study_waits_for_the_decision(reported: Arrivals) -> None:
+    claim = asked_job(reported)
+    with transaction(reported.url) as session:
+        claims.fail(session, claim, "model_error", "x")  # type: ignore[arg-type]
+    reported.image(study=StudyAttributes(reported.uid, patient_id="OTHER-2", patient_name="OTHER^TWO"))
+
+    with pytest.raises(NotPossible, match="decide first"), transaction(reported.url) as session:
+        claims.retry_inquiry(session, claim.job_id)
+    assert violations(reported.url) == set()
+
+
 def test_figures_of_reports_leave_inquiries_out(reported: Arrivals) -> None:
     with transaction(reported.url) as session:
         before = (overview.counts(session), outcomes.latest(session), queue_figures.durations(session))
