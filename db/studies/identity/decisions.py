@@ -9,7 +9,7 @@ from sqlalchemy import exists, func, select, update
 from sqlalchemy.orm import aliased
 
 from db.errors import NotPossible, Reason
-from db.models import IdentityDecision, Instance, Job, Study
+from db.models import IdentityDecision, Instance, Job, ReportFeedback, SpecialistPrediction, Study, StudyHold
 from db.states import JobKind, JobState, StudyState
 from db.studies import revisions
 from db.studies.identity import conflicts, identity
@@ -114,6 +114,7 @@ def _take_over(session: Session, first: Study, targets: Sequence[Study], right: 
             update(Instance).where(Instance.study_id == target.id).values(study_id=first.id, revision=first.revision)
         )
         _absorb(first, target)
+        _move_acts(session, first, target, by)
         session.delete(target)
     conflicts.set_identity(first, identity.corrected(after, before))
 
@@ -123,6 +124,21 @@ def _absorb(first: Study, other: Study) -> None:
     first.announced = max(first.announced or 0, other.announced or 0) or None
     for name in ("modality", "body_part", "study_description"):
         setattr(first, name, getattr(first, name) or getattr(other, name))
+
+
+def _move_acts(session: Session, first: Study, other: Study, by: str) -> None:
+    """Give the first identity what people and other systems said about another one, which is deleted."""
+    held = select(StudyHold.id).where(StudyHold.study_id == first.id, StudyHold.released_at.is_(None))
+    if session.scalar(held) is not None:  # which holds the other objects, too
+        second = StudyHold.study_id == other.id, StudyHold.released_at.is_(None)
+        session.execute(update(StudyHold).where(*second).values(released_by=by, released_at=func.clock_timestamp()))
+    for table in (StudyHold, ReportFeedback):
+        session.execute(update(table).where(table.study_id == other.id).values(study_id=first.id))
+    # A trigger refuses to change them: new rows.
+    names = ("study", "name", "version", "label", "score", "source", "received_at")
+    rows = select(SpecialistPrediction).where(SpecialistPrediction.study_id == other.id)
+    for row in session.scalars(rows.order_by(SpecialistPrediction.id)).all():
+        session.add(SpecialistPrediction(study_id=first.id, **{name: getattr(row, name) for name in names}))
 
 
 def _refuse(study: Study, by: str) -> None:

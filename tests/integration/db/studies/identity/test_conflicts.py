@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import select, text
 
+from db.answers import predictions
+from db.answers.predictions import Received
 from db.errors import NotPossible, Reason, StaleFence
 from db.jobs import claims
-from db.models import IdentityDecision, Instance, Study
+from db.models import IdentityDecision, Instance, ReportFeedback, Study, StudyHold
 from db.operations import invariants
-from db.reports import versions
+from db.reports import feedback, holds, versions
 from db.session import transaction
 from db.studies import lifecycle, retention
 from db.studies.identity import decisions, identity
@@ -189,6 +191,31 @@ def test_taken_over_demographics_cover_all_objects(identities: Identities) -> No
     identities.image(A)
     assert (identities.states(), identities.objects()) == (["receiving"], [3])
     assert identity.of(identities.studies()[0]) == B
+
+
+@pytest.mark.parametrize("first_is_held", [False, True])
+def test_taken_over_identity_passes_on_holds_feedback_and_predictions(
+    identities: Identities, *, first_is_held: bool
+) -> None:
+    identities.image(A)
+    identities.image(B)
+    url, (first, other) = identities.arrivals.url, identities.studies()
+    with transaction(url) as session:
+        if first_is_held:
+            holds.hold(session, first.id, "call the ward", "key a")
+        holds.hold(session, other.id, "wait for consent", "key b")
+        feedback.add(session, other, ReportFeedback(version=0, kind="impression", text="normal", author="key b"))
+        predictions.add(session, [Received(other.study_instance_uid, "n", "1", "effusion", 0.5)], "rest", other.id)
+    identities.decide(Decision.TAKE_OVER)
+
+    with transaction(url) as session:
+        held = session.scalars(select(StudyHold).order_by(StudyHold.id)).all()
+        assert {row.study_id for row in held} == {first.id}
+        assert [row.reason for row in held if row.released_at is None] == (
+            ["call the ward"] if first_is_held else ["wait for consent"]
+        )
+        assert [row.text for row in feedback.of_study(session, first.id)] == ["normal"]
+        assert [one.label for one in predictions.of_study(session, first.id)] == ["effusion"]
 
 
 def test_first_identity_can_be_the_right_one(identities: Identities) -> None:
