@@ -119,7 +119,8 @@ def delete_studies(session: Session, studies: Sequence[Study]) -> None:
     # Images and evidence of a report, answer and evidence of an inquiry, jobs and decisions of a study go with it.
     for table in (Report, Inquiry, Instance):
         session.execute(delete(table).where(table.study_id.in_(ids)))
-    # Those that name it otherwise, and those with its id, which would go with it.
+    # Those with its id go with it. The first condition is that of the index.
     named = uids | {study.accession_number for study in studies if study.accession_number}
-    session.execute(delete(SpecialistPrediction).where(SpecialistPrediction.study.in_(named)))
+    prediction = SpecialistPrediction
+    session.execute(delete(prediction).where(prediction.study_id.is_(None), prediction.study.in_(named)))
     session.execute(delete(Study).where(Study.id.in_(ids)))

@@ -93,6 +93,20 @@ def test_prediction_is_immutable_and_erased_with_its_study(arrivals: Arrivals) -
         assert session.scalar(text("SELECT count(*) FROM specialist_predictions")) == 0
 
 
+def test_erased_study_leaves_the_predictions_that_name_another_one(arrivals: Arrivals) -> None:
+    arrivals.image(study=StudyAttributes(arrivals.uid, patient_id="P", accession_number="ACC-7"))
+    other = Arrivals(arrivals.url)
+    other.image(study=StudyAttributes(other.uid, patient_id="Q", accession_number="ACC-7"))
+    with transaction(arrivals.url) as session:
+        other_id = lifecycle.find(session, other.uid).id
+    add(arrivals, Received("ACC-7", "n", "1", "effusion"), study_id=other_id)
+    with transaction(arrivals.url) as session:
+        retention.delete_studies(session, [lifecycle.find(session, arrivals.uid, lock=True)])
+
+    with transaction(arrivals.url) as session:
+        assert [one.label for one in predictions.of_study(session, other_id)] == ["effusion"]
+
+
 def test_diagnosis_receives_the_predictions(arrivals: Arrivals, tmp_path: Path) -> None:
     arrived(arrivals)
     arrivals.settle()
