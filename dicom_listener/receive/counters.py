@@ -43,13 +43,15 @@ class RefusalCounter:
             self._latest[kind, cause] = time.monotonic()
 
     def take(self) -> dict[str, list[Any]]:
-        """Return the refusals for `include`, and forget them."""
+        """Return refusals for `include`, and forget them; those of more than MAX_TAKEN senders follow next time."""
         with self._lock:
+            senders = self._senders.most_common(MAX_TAKEN)
             taken = {
-                "senders": [[*sender, count] for sender, count in self._senders.most_common(MAX_TAKEN)],
+                "senders": [[*sender, count] for sender, count in senders],
                 "causes": [[*cause, count] for cause, count in self._causes.items()],
             }
-            self._senders.clear()
+            for sender, _ in senders:
+                del self._senders[sender]
             self._causes.clear()
         return taken
 
