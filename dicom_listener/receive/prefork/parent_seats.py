@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from dicom_listener.receive.peers import Peer
     from dicom_listener.receive.prefork.channel import Channel
 
-#: Seconds for the parent's answer; a peer waits for longer.
-ANSWER_SECONDS = 15
+#: Seconds for the parent's answer: a frozen process delays others by at most 10 s.
+ANSWER_SECONDS = 8
 
 
 class ParentSeats:
@@ -44,7 +44,7 @@ class ParentSeats:
             self._channel.send("take", id=peer.association_id, titles=titles, address=peer.address, echo_only=echo_only)
             seat = found.get(timeout=ANSWER_SECONDS)
         except (OSError, queue.Empty):
-            return negotiation.LOCAL_LIMIT_EXCEEDED
+            return negotiation.NOT_ANSWERED
         finally:
             del self._asked[peer.association_id]
         if seat["rejection"] is not None:

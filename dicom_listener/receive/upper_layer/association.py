@@ -247,7 +247,7 @@ class Association(association.Association):
             self._reject(rejection)
 
     def _reject(self, rejection: Rejection) -> None:
-        if not self.is_check:
+        if not self.is_check and rejection != negotiation.NOT_ANSWERED:
             kind = Kind.LIMIT if rejection.result == negotiation.TRANSIENT else Kind.ASSOCIATION
             self.services.count_refusal(kind, self.peer, rejection.cause)
         self._note("association.rejected", rejection.cause)

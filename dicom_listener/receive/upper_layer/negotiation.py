@@ -45,6 +45,8 @@ CALLED_AE_TITLE_NOT_RECOGNIZED = Rejection(1, 1, 7, "called AE title not recogni
 ADDRESS_NOT_ALLOWED = Rejection(1, 1, 1, "address not allowed for this calling AE title")
 LOCAL_LIMIT_EXCEEDED = Rejection(TRANSIENT, 3, 2, "limit of associations reached")
 ADDRESS_LIMIT_EXCEEDED = Rejection(TRANSIENT, 3, 2, "limit of associations of one address reached")
+#: Temporary congestion: no limit is reached.
+NOT_ANSWERED = Rejection(TRANSIENT, 3, 1, "the process that accepts connections does not answer")
 AE_TITLE_LIMIT_EXCEEDED = Rejection(TRANSIENT, 3, 2, "limit of associations of one AE title at an address reached")
 
 
