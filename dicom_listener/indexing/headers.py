@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
-import stat
 from dataclasses import dataclass
 from enum import IntEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from db.studies import priority
 from db.studies.lifecycle import ReceivedInstance, StudyAttributes
@@ -18,6 +16,7 @@ from db.studies.sop_classes import is_reportable
 from dicom_listener.dicom import character_sets, data_sets
 from dicom_listener.dicom.statuses import Refusal
 from dicom_listener.spool import file_meta
+from dicom_listener.spool.durable import open_regular
 from dicom_listener.spool.waiting import tag
 
 if TYPE_CHECKING:
@@ -64,16 +63,9 @@ class Digest:
     sha256: str
 
 
-def _open(path: Path) -> BinaryIO:
-    """Open a regular file; raises OSError for a pipe or a device, whose reading might never end."""
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(errno.EINVAL, "it is no regular file")
-    return path.open("rb")
-
-
 def read_meta(path: Path) -> file_meta.FileMeta:
     """Return the decoded header of a stored file; raises ValueError if it has none, OSError."""
-    with _open(path) as file:
+    with open_regular(path) as file:
         return file_meta.decode(file.read(file_meta.MAX_HEADER_BYTES))
 
 
@@ -85,7 +77,7 @@ def read(
     *priority_rules* have the priority of some AE titles. Raises Refusal as the listener does, because the file may have
     been damaged since; OSError.
     """
-    with _open(path) as file:
+    with open_regular(path) as file:
         file.seek(meta.length)
         reader = data_sets.reader(meta.transfer_syntax_uid, WANTED)
         digest = hashlib.sha256(meta.transfer_syntax_uid.encode())
@@ -115,7 +107,7 @@ def waiting_tag(path: Path) -> str:
 
 def digest(path: Path) -> Digest:
     """Digest a file as `read` does; the complete file if it lacks the header of a stored file. Raises OSError."""
-    with _open(path) as file:
+    with open_regular(path) as file:
         head = file.read(file_meta.MAX_HEADER_BYTES)
         syntax, start = "", 0
         with contextlib.suppress(ValueError):

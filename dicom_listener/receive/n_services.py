@@ -26,6 +26,7 @@ from dicom_listener.dicom.statuses import (
 from dicom_listener.receive import dimse
 from dicom_listener.receive.c_store import SpoolingHandler
 from dicom_listener.spool import file_meta
+from dicom_listener.spool.durable import read_text
 from dicom_listener.spool.writer import disk_errors
 
 if TYPE_CHECKING:
@@ -83,9 +84,13 @@ class StepStates:
 
     def __getitem__(self, sop_instance_uid: str) -> str | None:
         try:
-            return self._path(sop_instance_uid).read_text()
+            state = read_text(self._path(sop_instance_uid))
         except FileNotFoundError:
             return None
+        except UnicodeDecodeError:
+            state = ""
+        # A crash can leave an empty file: only an end that is known refuses a request.
+        return state if state in {COMPLETED, DISCONTINUED} else IN_PROGRESS
 
     def __setitem__(self, sop_instance_uid: str, state: str) -> None:
         self._write(sop_instance_uid, state).replace(self._path(sop_instance_uid))
@@ -121,6 +126,11 @@ class StepHandler(SpoolingHandler):
         self.state = IN_PROGRESS
         super().__init__(command, context, peer, inbox)
 
+    def state_of(self, sop_instance_uid: str) -> str | None:
+        """Return the state of a step; raises OutOfResources if the disk cannot read it."""
+        with disk_errors():
+            return self.states[sop_instance_uid]
+
     def on_stored(self) -> None:
         """Record the step's state; raises OutOfResources."""
         with disk_errors():
@@ -136,7 +146,7 @@ class StepCreateHandler(StepHandler):
     def identify(self, command: Command) -> tuple[str, str]:
         """Return the step's UID: the modality's, or a new one if it sends none (PS3.7 10.1.5.1.4)."""
         uid = command.text(dimse.AFFECTED_SOP_INSTANCE_UID) or generate_uid()
-        if self.states[data_sets.parse_uid(uid, "Affected SOP Instance UID")] is not None:
+        if self.state_of(data_sets.parse_uid(uid, "Affected SOP Instance UID")) is not None:
             raise DuplicateInstance(EXISTS)
         return uids.MODALITY_PERFORMED_PROCEDURE_STEP, uid
 
@@ -163,7 +173,7 @@ class StepSetHandler(StepHandler):
     def identify(self, command: Command) -> tuple[str, str]:
         """Return the UID of a step in progress."""
         uid = data_sets.parse_uid(command.text(dimse.REQUESTED_SOP_INSTANCE_UID), "Requested SOP Instance UID")
-        state = self.states[uid]
+        state = self.state_of(uid)
         if state is None:
             raise NoSuchInstance("the procedure step does not exist")
         if state != IN_PROGRESS:

@@ -13,6 +13,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from dicom_listener.spool.durable import read_text
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -43,7 +45,7 @@ def read(path: Path) -> dict[str, Any] | None:
     try:
         if time.time() - path.stat().st_mtime > STALE_SECONDS:
             return None
-        status: dict[str, Any] = json.loads(path.read_text())
+        status: dict[str, Any] = json.loads(read_text(path))
     except (OSError, ValueError):
         return None
     return status if isinstance(status, dict) else None

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from dicom_listener.spool.durable import read_text
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -124,7 +126,7 @@ def _read(directory: Path) -> Iterator[Transfer]:
         if name.startswith(UNFINISHED):
             continue
         try:
-            study_instance_uid, _, state = (directory / name).read_text().partition("\n")
+            study_instance_uid, _, state = read_text(directory / name).partition("\n")
             active_at = (directory / name).stat().st_mtime
         except FileNotFoundError:  # the listener has removed it meanwhile
             continue

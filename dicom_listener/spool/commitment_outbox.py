@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from dicom_listener.dicom.commitment_result import CommitmentResult
+from dicom_listener.spool.durable import read_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +47,7 @@ class CommitmentOutbox:
     def state(self, key: str) -> State | None:
         """Return the state of a result; None if it was removed, or cannot be read."""
         try:
-            return State(json.loads((self._directory / key).read_text())["state"])
+            return State(json.loads(read_text(self._directory / key))["state"])
         except (OSError, ValueError, LookupError):
             return None
 
@@ -57,13 +58,14 @@ class CommitmentOutbox:
     def clear(self) -> None:
         """Remove all results: their associations have ended with an earlier owner of the slot."""
         for path in self._directory.glob("*"):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # no result, or the disk fails: no association will ask for it
+                path.unlink(missing_ok=True)
 
     def find(self, association_id: str) -> tuple[str, CommitmentResult] | None:
         """Return key and content of a waiting result for this association; raises OSError."""
         for path in self._directory.glob(f"{association_id}.*"):
             with contextlib.suppress(FileNotFoundError):  # removed by the dispatcher since
-                content = json.loads(path.read_text())
+                content = json.loads(read_text(path))
                 if content["state"] == State.WAITING:
                     return path.name, CommitmentResult(**content["result"])
         return None

@@ -16,10 +16,13 @@ An object is acknowledged only when POSIX guarantees that it survives a power cu
 directory entry for them. dicom_listener.spool.inbox does both with one flush for each object.
 """
 
+import errno
 import itertools
 import os
+import stat
 import threading
 from pathlib import Path
+from typing import BinaryIO
 
 PART = ".part"
 COMPLETE = ".dcm"
@@ -114,6 +117,22 @@ class Spool:
 def file_name(received: Path) -> str:
     """Return the name of a received file without the tag that it has in the inbox (dicom_listener.spool.waiting)."""
     return received.stem.partition("-")[0] + COMPLETE
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file to read it; raises OSError for a pipe or a device, whose reading might never end."""
+    # Without O_NONBLOCK, opening a pipe waits for its writer.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a small regular file; raises OSError, UnicodeDecodeError."""
+    with open_regular(path) as file:
+        return file.read().decode()
 
 
 def sync_file(path: Path) -> None:

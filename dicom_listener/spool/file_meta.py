@@ -18,6 +18,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from dicom_listener.dicom.elements import ElementReader
+from dicom_listener.spool.durable import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -134,7 +135,7 @@ def seal(file_bytes: int, crc: int) -> bytes:
 
 def is_complete(path: Path) -> bool:
     """Return whether the seal of the file at *path* is valid; reads the complete file. Raises OSError."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         header = file.read(MAX_HEADER_BYTES)
         try:
             meta = decode(header)

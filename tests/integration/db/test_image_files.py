@@ -169,3 +169,10 @@ def test_downgrade_is_refused_while_images_are_in_files(arrivals: Arrivals, tmp_
     assert [image_files.read(tmp_path, image) for image in stored(arrivals)] == PNGS
     with transaction(arrivals.url) as session:
         assert lifecycle.find(session, arrivals.uid).state == "reported"
+
+
+def test_pipe_at_the_place_of_an_image_is_damage(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "1.png")
+
+    with pytest.raises(ImageDamaged, match="digest differs"):
+        image_files.read(tmp_path, ReportImage(file_path="1.png", file_bytes=5, sha256="0" * 64))

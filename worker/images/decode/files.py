@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
 import zlib
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -41,7 +42,7 @@ def read(path: Path) -> Header:
 
 def _read_beginning(path: Path) -> Header:
     """Read a header within the first bytes of its file, at half the cost of a mapping. Raises Unreadable for others."""
-    file = os.open(path, os.O_RDONLY)
+    file = _regular(path)
     try:
         size, beginning = os.fstat(file).st_size, os.pread(file, _BEGINNING, 0)
     finally:
@@ -67,10 +68,10 @@ def opened(path: Path) -> Iterator[tuple[str, Encoding, mmap.mmap, int]]:
     The bytes are mapped, not read: a header touches the first pages, a frame only its own. Raises Unreadable.
     """
     try:
-        file = path.open("rb")
+        descriptor = _regular(path)
     except FileNotFoundError:
         raise Unreadable(Reason.MISSING, "the stored file is missing") from None
-    with file:
+    with os.fdopen(descriptor, "rb") as file:
         try:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError:
@@ -79,6 +80,15 @@ def opened(path: Path) -> Iterator[tuple[str, Encoding, mmap.mmap, int]]:
         syntax, start = _meta(mapped)
         buffer, start = (_inflated(mapped, start), 0) if syntax in DEFLATED else (mapped, start)
         yield syntax, _encoding(syntax, buffer, start, len(buffer)), buffer, start
+
+
+def _regular(path: Path) -> int:
+    """Return the descriptor of a regular file; raises Unreadable for a pipe, which would be waited for, or a folder."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise Unreadable(Reason.NOT_DICOM, "the file is no regular file")
+    return descriptor
 
 
 def _meta(buffer: Buffer) -> tuple[str, int]:

@@ -14,7 +14,7 @@ from db.models import Instance, Process, Study
 from db.session import transaction
 from dicom_listener import dispatch
 from dicom_listener.receive import status_file
-from dicom_listener.spool import waiting
+from dicom_listener.spool import slots, waiting
 from dicom_listener.spool.associations import AssociationMarks, SpoolMarks, Transfer
 from dicom_listener.spool.commitment_outbox import CommitmentOutbox
 from dicom_listener.spool.durable import Spool
@@ -32,6 +32,8 @@ def make_damaged(path: Path, kind: str) -> None:
         path.mkdir()
     elif kind == "loop":
         path.symlink_to(path)
+    elif kind == "pipe":
+        os.mkfifo(path)
     else:
         path.write_bytes(b"\xff\xfe\0")
 
@@ -46,7 +48,7 @@ def settings(tmp_path: Path, database_url: str) -> Settings:
     return settings
 
 
-@pytest.mark.parametrize("kind", ["folder", "loop", "bytes"])
+@pytest.mark.parametrize("kind", ["folder", "loop", "pipe", "bytes"])
 def test_damaged_entry_stops_nothing_but_what_it_is_for(settings: Settings, kind: str) -> None:
     spool = Spool(settings.spool)
     slot = spool.slot("host-0")
@@ -54,11 +56,13 @@ def test_damaged_entry_stops_nothing_but_what_it_is_for(settings: Settings, kind
     for folder in (slot.associations, slot.broken_transfers, slot.commitments):
         make_damaged(folder / "odd", kind)
     make_damaged(slot.status, kind)
+    make_damaged(slot.inbox / "odd.part", kind)
     receive(settings, image())
 
     assert [transfer.association_id for transfer in SpoolMarks(spool).open()] == ["sound"]
     assert status_file.read(slot.status) is None
     assert CommitmentOutbox(slot.commitments).state("odd") is None
+    slots.own(spool, "host").release()
     assert dispatch.settle_and_index(settings, waiting.WaitingFiles(spool)) == 1
     dispatch._write_heartbeat(settings, make_app("redis://127.0.0.1:1"), None)
     with transaction(settings.database()) as session:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from worker.images.errors import Unreadable
 from worker.images.render.render import render
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -154,3 +156,11 @@ def test_truncated_deflated_data_set_is_rejected(store: Any) -> None:
 
     with pytest.raises(Unreadable, match="truncated"):
         read(stored.path)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_pipe_or_folder_at_the_place_of_a_stored_file_is_no_file(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "odd.dcm")
+
+    with pytest.raises(Unreadable, match="no regular file"):
+        read(tmp_path / "odd.dcm")
