@@ -155,12 +155,12 @@ def test_files_that_cannot_be_read_raise_an_alarm(database_url: str) -> None:
     assert raised(database_url) == ["files_unreadable"]
 
 
-@pytest.mark.parametrize(("name", "codes"), [("", []), ("model.safetensors", ["checkpoint_damaged"])])
-def test_checkpoint_that_changed_on_disk_raises_an_alarm(database_url: str, name: str, codes: list[str]) -> None:
+@pytest.mark.parametrize("name", ["", "model.safetensors"])
+def test_checkpoint_that_changed_on_disk_raises_an_alarm(database_url: str, name: str) -> None:
     with transaction(database_url) as session:
         session.merge(Process(name="host:1", role=Role.WORKER, info={"checkpoint_damaged": name}))
 
-    assert raised(database_url) == codes
+    assert ("checkpoint_damaged" in raised(database_url)) == bool(name)
 
 
 @pytest.mark.parametrize(("seconds", "codes"), [(None, []), (5000, []), (6000, ["nothing_indexed"])])

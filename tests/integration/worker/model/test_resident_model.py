@@ -240,6 +240,9 @@ def test_damaged_checkpoint_is_reported_in_one_line(
     directory = tmp_path / "damaged"
     shutil.copytree(random_checkpoint, directory)
     damage(directory)
+    if directory.exists():
+        # As if it had been recorded in this state.
+        write_manifest(directory, {"demo": True})
 
     with pytest.raises(ConfigurationError, match=message) as raised:
         ResidentModel.load(directory, device="cpu")
