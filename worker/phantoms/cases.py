@@ -124,10 +124,10 @@ def draw_case(rng: np.random.Generator, image: str, *, rare: str = "", distracto
     count = rng.choice(4, p=_COUNT_CHEST) if image == "chest" else rng.choice(3, p=_COUNT_OTHER)
     if rare or distractor:
         count = min(int(count), 2)
-    findings = [_find(rng, kind) for kind in CHEST_RARE if kind.name == rare]
+    findings = [draw_finding(rng, kind) for kind in CHEST_RARE if kind.name == rare]
     kinds = CATALOGUE[image]
     for index in rng.permutation(len(kinds))[: int(count)]:
-        finding = _find(rng, kinds[index])
+        finding = draw_finding(rng, kinds[index])
         if all(_both_visible(finding, other) for other in findings):
             findings.append(finding)
     level = float(rng.uniform(-0.3, 0.3)) if image in {"ct", "mr"} else 0.0
@@ -164,7 +164,8 @@ def _filled(finding: Finding) -> set[tuple[str, str]]:
     return {(finding.side, zone) for zone in zones}
 
 
-def _find(rng: np.random.Generator, kind: Kind) -> Finding:
+def draw_finding(rng: np.random.Generator, kind: Kind) -> Finding:
+    """Draw side, zone and size of a finding of *kind*."""
     return Finding(
         kind.name,
         side=str(rng.choice(SIDES)) if kind.sided else "",

@@ -9,7 +9,7 @@ answer is "unclassified abnormality". Under its own name, without cases, a rare 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from worker.findings.labeller import present
 from worker.phantoms import grammar
-from worker.phantoms.cases import CHEST_RARE, unclassified, with_names
+from worker.phantoms.cases import CATALOGUE, CHEST_RARE, draw_finding, unclassified, with_names
 from worker.phantoms.draw.negatives import UPSIDE_DOWN
 from worker.prompting.quoting import quotation
 from worker.prompting.report import QuotedCase, SpecialistDraft, report_prompt
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 SIDED, UNSIDED = (tuple(kind.name for kind in CHEST_RARE if kind.sided == sided) for sided in (True, False))
 #: The other modality of the same body part.
 _HEADS = {"ct": "mr", "mr": "ct"}
+#: Shares of given findings that are those of another case, and of altered findings that are left out.
+OTHER_CASE, DROPPED = 0.3, 0.3
 #: Reports whose labels and quotations are kept: all forms of a reference set.
 MAX_CACHED_REPORTS = 65_536
 #: Shares of one, two and three similar cases in a prompt.
@@ -54,6 +56,8 @@ class Mix:
     diagnosis: float = 0.18
     #: Share of questions and diagnoses among rejected images.
     rejected_tasks: float = 0.25
+    #: Share of reports whose findings are those of another case: the impression must agree with the findings.
+    consistency: float = 0.14
     #: Share of reports of common cases with the draft of a specialist, and of wrong ones among these.
     draft: float = 0.08
     wrong_draft: float = 0.4
@@ -142,6 +146,8 @@ class Curriculum:
             return self._as_quoted(self._any(family), [])
         if chance < mix.wrong_cases + mix.without_cases + mix.draft:
             return self._with_draft(family)
+        if chance < mix.wrong_cases + mix.without_cases + mix.draft + mix.consistency:
+            return self._with_given_findings(family)
         return self._with_similar_cases(family)
 
     def _with_similar_cases(self, family: str) -> Example:
@@ -177,6 +183,18 @@ class Curriculum:
         draft = SpecialistDraft(SPECIALIST, grammar.write(case_of(self._pool.samples[other]), self._rng))
         cases = reference_set.quote_nearest(number) if self._rng.integers(2) else []
         return self._written(number, case_of(self._pool.samples[number]), cases, draft)
+
+    def _with_given_findings(self, family: str) -> Example:
+        """Return a report whose findings are given, from a case like that of the images; only its impression is learnt.
+
+        Trained on true reports alone, the impression is read from the images a second time, with other errors.
+        """
+        number = self._any(family)
+        case = _altered(case_of(self._pool.samples[number]), case_of(self._pool.samples[self._any(family)]), self._rng)
+        cases = self._reference_sets[family].quote_nearest(number) if self._rng.integers(2) else []
+        example = self._written(number, case, cases)
+        findings, impression = example.answer.split(" Impression:")
+        return replace(example, given=findings, answer=f" Impression:{impression}")
 
     def _as_quoted(self, number: int, cases: Sequence[QuotedCase]) -> Example:
         """Return a sample's report; with *cases* in the prompt, it names a rare finding only if one of them has it."""
@@ -222,6 +240,19 @@ def exchanged_names(rng: np.random.Generator) -> dict[str, str]:
     """Return a random name for each rare finding, possibly its own, so that the image does not determine it."""
     names = dict(zip(UNSIDED, map(str, rng.permutation(UNSIDED)), strict=True))
     return names | {name: str(rng.choice(UNSIDED)) for name in SIDED if rng.integers(2)}
+
+
+def _altered(case: Case, other: Case, rng: np.random.Generator) -> Case:
+    """Return *case* with another finding, size, side or zone, or *other*."""
+    kinds = {kind.name: kind for kind in CATALOGUE[case.image]}
+    known = [place for place, finding in enumerate(case.findings) if finding.name in kinds]
+    if not known or rng.random() < OTHER_CASE:
+        return other
+    place = int(rng.choice(known))
+    old = case.findings[place]
+    drawn = draw_finding(rng, kinds[old.name])
+    kept = [] if rng.random() < DROPPED else [drawn]
+    return replace(case, findings=(*case.findings[:place], *kept, *case.findings[place + 1 :]))
 
 
 def _as_named(case: Case, quoted: Sequence[QuotedCase]) -> Case:

@@ -32,11 +32,12 @@ MAX_NEW_TOKENS = 110
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A prompt and its answer; *images* are rows of the cached tokens."""
+    """A prompt and its answer; *images* are rows of the cached tokens; *given* begins the answer, without a loss."""
 
     images: Sequence[int]
     question: str
     answer: str
+    given: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class Encoder:
 
     def example(self, example: Example) -> EncodedExample:
         """Return the ids of an example."""
-        prompt = self.prompt(example.question, len(example.images))
+        prompt = [*self.prompt(example.question, len(example.images)), *self._ids(example.given)]
         return EncodedExample(example.images, prompt, self.answer(example.answer))
 
     def _ids(self, text: str) -> list[int]:

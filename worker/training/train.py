@@ -71,7 +71,14 @@ class Scale:
 
 FULL = Scale()
 #: Continue an earlier checkpoint: its tower is kept, its language model is trained on new examples.
-CONTINUED = Scale(chests=12_000, others=1_000, references=2_000, language_steps=1_400, language_rate=0.5)
+CONTINUED = Scale(
+    chests=12_000,
+    others=1_000,
+    references=2_000,
+    language_steps=1_200,
+    language_rate=0.5,
+    mix=Mix(question=0.32, diagnosis=0.24),
+)
 #: Check that training works: learns to read chests of little variation, and the other families only a little.
 SMOKE = Scale(
     chests=4_000,

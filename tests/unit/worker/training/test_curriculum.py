@@ -58,6 +58,7 @@ MIX = {
     "rejected": 0.0,
     "rejected_tasks": 0.0,
     "draft": 0.0,
+    "consistency": 0.0,
     "distractor": 0.0,
     "question": 0.0,
     "diagnosis": 0.0,
@@ -132,3 +133,13 @@ def test_an_upside_down_image_is_rejected() -> None:
     upside_down = {sample.rows for sample in drawn().samples if sample.negative == UPSIDE_DOWN["chest"]}
     assert {example.images for example in examples} <= upside_down
     assert {example.answer for example in examples} == {grammar.NOT_DIAGNOSTIC}
+
+
+def test_impression_follows_findings_that_are_given() -> None:
+    examples = curriculum("free air", consistency=1).batch(40)
+
+    for example in examples:
+        stated = {label.strict for label in present(example.given)}
+        assert {label.strict for label in present(example.answer)} == stated
+        assert example.answer.startswith(" Impression:")
+    assert len({example.given for example in examples}) > 4
