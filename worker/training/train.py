@@ -75,7 +75,7 @@ CONTINUED = Scale(
     chests=12_000,
     others=1_000,
     references=2_000,
-    language_steps=1_200,
+    language_steps=1_000,
     language_rate=0.5,
     mix=Mix(question=0.32, diagnosis=0.24),
 )
