@@ -56,8 +56,12 @@ class Mix:
     diagnosis: float = 0.18
     #: Share of questions and diagnoses among rejected images.
     rejected_tasks: float = 0.25
-    #: Share of reports whose findings are those of another case: the impression must agree with the findings.
-    consistency: float = 0.14
+    #: Examples of a group: questions, diagnoses. They share the images, which are the longest part of a prompt.
+    questions: int = 8
+    diagnoses: int = 3
+    #: Share of reports beside which the impression is learnt from other findings, and the number of these.
+    consistency: float = 0.4
+    given: int = 2
     #: Share of reports of common cases with the draft of a specialist, and of wrong ones among these.
     draft: float = 0.08
     wrong_draft: float = 0.4
@@ -106,6 +110,7 @@ class Curriculum:
         self._names = names or exchanged_names
         self._rng = np.random.default_rng((seed, 3))
         self._tasks = TaskExamples(reference_sets, self._rng, version, mix.tasks)
+        self._by_rows = {sample.rows: sample for sample in pool.samples}
         self._by_family = {family: pool.of(family) for family in {sample.family for sample in pool.samples}}
         self._rare = [number for number in self._by_family["chest"] if pool.samples[number].rare]
         self._unlabelled = [number for number in self._by_family["chest"] if pool.samples[number].unlabelled]
@@ -119,21 +124,24 @@ class Curriculum:
             f: chest_share if f == "chest" else (1 - chest_share) / others for f in self._by_family if f != NEGATIVE
         }
 
-    def batch(self, size: int) -> list[Example]:
-        """Return examples of one family."""
+    def batch(self, size: int) -> list[Sequence[Example]]:
+        """Return groups of examples of one family; those of a group have the same images."""
         family = str(self._rng.choice(list(self._shares), p=list(self._shares.values())))
-        return [self._example(family) for _ in range(size)]
+        return [self._group(family) for _ in range(size)]
 
-    def _example(self, family: str) -> Example:
+    def _group(self, family: str) -> Sequence[Example]:
         chance, mix = self._rng.random(), self._mix
         if chance < mix.rejected:
-            return self._rejected(family)
+            return [self._rejected(family)]
+        number = self._any(family)
+        sample = self._pool.samples[number]
         if chance < mix.rejected + mix.question:
-            return self._tasks.question(self._pool.samples[self._any(family)])
+            return [self._tasks.question(sample) for _ in range(mix.questions)]
         if chance < mix.rejected + mix.question + mix.diagnosis:
-            number = self._any(family)
-            return self._tasks.diagnosis(number, self._pool.samples[number])
-        return self._report(family)
+            return [self._tasks.diagnosis(number, sample) for _ in range(mix.diagnoses)]
+        report = self._report(family)
+        altered = self._rng.random() < mix.consistency
+        return [report, *(self._with_given_findings(report, sample.family) for _ in range(mix.given * altered))]
 
     def _any(self, family: str) -> int:
         return int(self._rng.choice(self._by_family[family]))
@@ -146,8 +154,6 @@ class Curriculum:
             return self._as_quoted(self._any(family), [])
         if chance < mix.wrong_cases + mix.without_cases + mix.draft:
             return self._with_draft(family)
-        if chance < mix.wrong_cases + mix.without_cases + mix.draft + mix.consistency:
-            return self._with_given_findings(family)
         return self._with_similar_cases(family)
 
     def _with_similar_cases(self, family: str) -> Example:
@@ -184,17 +190,15 @@ class Curriculum:
         cases = reference_set.quote_nearest(number) if self._rng.integers(2) else []
         return self._written(number, case_of(self._pool.samples[number]), cases, draft)
 
-    def _with_given_findings(self, family: str) -> Example:
-        """Return a report whose findings are given, from a case like that of the images; only its impression is learnt.
+    def _with_given_findings(self, report: Example, family: str) -> Example:
+        """Return the example *report* with the findings of a similar case given; only the impression is learnt.
 
         Trained on true reports alone, the impression is read from the images a second time, with other errors.
         """
-        number = self._any(family)
-        case = _altered(case_of(self._pool.samples[number]), case_of(self._pool.samples[self._any(family)]), self._rng)
-        cases = self._reference_sets[family].quote_nearest(number) if self._rng.integers(2) else []
-        example = self._written(number, case, cases)
-        findings, impression = example.answer.split(" Impression:")
-        return replace(example, given=findings, answer=f" Impression:{impression}")
+        case = case_of(self._by_rows[tuple(report.images)])
+        written = grammar.write(_altered(case, case_of(self._pool.samples[self._any(family)]), self._rng), self._rng)
+        findings, impression = written.split(" Impression:")
+        return replace(report, given=findings, answer=f" Impression:{impression}")
 
     def _as_quoted(self, number: int, cases: Sequence[QuotedCase]) -> Example:
         """Return a sample's report; with *cases* in the prompt, it names a rare finding only if one of them has it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.nn import functional
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerFast
 
-    #: Returns the given number of new examples.
-    DrawExamples = Callable[[int], list["Example"]]
+    #: Returns the given number of new groups of examples with the same images.
+    DrawExamples = Callable[[int], list[Sequence["Example"]]]
 
 #: Target of positions without a loss.
 IGNORED = -100
@@ -41,15 +41,15 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
-class EncodedExample:
-    """Ids of a prompt and of its answer, and the rows of its images."""
+class EncodedGroup:
+    """Examples with the same images: ids of the shared beginning of their prompts, and of each rest and answer."""
 
     images: Sequence[int]
-    prompt: list[int]
-    answer: list[int]
+    shared: list[int]
+    branches: list[tuple[list[int], list[int]]]
 
     def __len__(self) -> int:
-        return len(self.prompt) + len(self.answer)
+        return len(self.shared) + sum(len(rest) + len(answer) for rest, answer in self.branches)
 
 
 class Encoder:
@@ -70,14 +70,24 @@ class Encoder:
         """Return the ids of an answer and the stop token."""
         return [*self._ids(text), self.stop_id]
 
-    def example(self, example: Example) -> EncodedExample:
-        """Return the ids of an example."""
-        prompt = [*self.prompt(example.question, len(example.images)), *self._ids(example.given)]
-        return EncodedExample(example.images, prompt, self.answer(example.answer))
+    def group(self, examples: Sequence[Example]) -> EncodedGroup:
+        """Return the ids of examples with the same images."""
+        images = examples[0].images
+        prompts = [[*self.prompt(one.question, len(images)), *self._ids(one.given)] for one in examples]
+        # At least one id of each prompt is in its branch: the first id of the answer is predicted there.
+        shared = min(_shared(prompts[0], prompt) for prompt in prompts)
+        branches = [(prompt[shared:], self.answer(one.answer)) for prompt, one in zip(prompts, examples, strict=True)]
+        return EncodedGroup(images, prompts[0][:shared], branches)
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return the length of the common beginning, shorter than both."""
+    length = min(len(one), len(other)) - 1
+    return next((n for n in range(length) if one[n] != other[n]), length)
 
 
 def train_language(
@@ -104,39 +114,62 @@ def train_language(
         on_step(step, loss.item())
 
 
-def _batches(draw: DrawExamples, encoder: Encoder, size: int) -> Iterator[list[EncodedExample]]:
+def _batches(draw: DrawExamples, encoder: Encoder, size: int) -> Iterator[list[EncodedGroup]]:
     """Yield batches of examples of similar length, which need a quarter less padding than the drawn order."""
     order = random.Random(0)  # noqa: S311 - not for security
     while True:
-        examples = [encoder.example(example) for _ in range(SORTED_BATCHES) for example in draw(size)]
+        examples = [encoder.group(group) for _ in range(SORTED_BATCHES) for group in draw(size)]
         examples.sort(key=len)
         batches = [examples[start : start + size] for start in range(0, len(examples), size)]
         order.shuffle(batches)
         yield from batches
 
 
-def _loss(model: Any, cached: torch.Tensor, examples: list[EncodedExample], image_id: int) -> torch.Tensor:
-    ids, targets = _padded(examples)
-    embeddings = model.get_input_embeddings()(ids)
-    rows = torch.tensor([row for example in examples for row in example.images])
+def _loss(model: Any, cached: torch.Tensor, groups: list[EncodedGroup], image_id: int) -> torch.Tensor:
+    batch = padded(groups)
+    embeddings = model.get_input_embeddings()(batch.ids)
+    rows = torch.tensor([row for group in groups for row in group.images])
     features = model.model.multi_modal_projector(cached[rows].float()).reshape(-1, embeddings.shape[-1])
-    embeddings = embeddings.masked_scatter((ids == image_id)[..., None], features.to(embeddings.dtype))
-    # Padded on the right: under the causal mask no token attends to the padding, so none is passed.
-    states = model.model.language_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
-    wanted = targets != IGNORED
-    return functional.cross_entropy(model.lm_head(states[wanted]).float(), targets[wanted])
+    embeddings = embeddings.masked_scatter((batch.ids == image_id)[..., None], features.to(embeddings.dtype))
+    states = model.model.language_model(
+        inputs_embeds=embeddings, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
+    ).last_hidden_state
+    wanted = batch.targets != IGNORED
+    return functional.cross_entropy(model.lm_head(states[wanted]).float(), batch.targets[wanted])
 
 
-def _padded(examples: list[EncodedExample]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return ids [n, longest] and, for each position, the answer's next token or IGNORED."""
-    longest = max(map(len, examples)) - 1
-    ids = torch.zeros(len(examples), longest, dtype=torch.long)
-    targets = torch.full((len(examples), longest), IGNORED, dtype=torch.long)
-    for row, example in enumerate(examples):
-        sequence = [*example.prompt, *example.answer]
-        ids[row, : len(sequence) - 1] = torch.tensor(sequence[:-1])
-        targets[row, len(example.prompt) - 1 : len(sequence) - 1] = torch.tensor(example.answer)
-    return ids, targets
+class Batch(NamedTuple):
+    """Ids, positions and targets [n, longest] of groups, and the mask [n, 1, longest, longest] added to attention.
+
+    The target of a position is the answer's next token, or IGNORED. A branch attends to the shared beginning and to
+    itself, as if it were alone; padding attends to padding.
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    targets: torch.Tensor
+    mask: torch.Tensor
+
+
+def padded(groups: Sequence[EncodedGroup]) -> Batch:
+    """Return the batch of *groups*."""
+    ids, positions, targets, branches = (
+        torch.full((len(groups), max(map(len, groups))), fill) for fill in (0, 0, IGNORED, -1)
+    )
+    for row, group in enumerate(groups):
+        end = len(group.shared)
+        ids[row, :end], positions[row, :end] = torch.tensor(group.shared), torch.arange(end)
+        branches[row, :end] = 0
+        for number, (rest, answer) in enumerate(group.branches, start=1):
+            start, end = end, end + len(rest) + len(answer)
+            ids[row, start:end] = torch.tensor([*rest, *answer])
+            positions[row, start:end] = len(group.shared) + torch.arange(end - start)
+            targets[row, start + len(rest) - 1 : end - 1] = torch.tensor(answer)
+            branches[row, start:end] = number
+    own, other = branches[:, :, None], branches[:, None, :]
+    seen = ((own == other) | (other == 0)).tril()
+    mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
+    return Batch(ids, positions, targets, mask[:, None])
 
 
 @torch.inference_mode()

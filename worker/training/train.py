@@ -58,7 +58,7 @@ class Scale:
     others: int = 1_800
     references: int = 3_000
     vision_steps: int = 4_800
-    language_steps: int = 2_800
+    language_steps: int = 2_000
     #: Factor of the learning rates of the language model.
     language_rate: float = 1.0
     #: Share of chests in each stage.
@@ -75,7 +75,7 @@ CONTINUED = Scale(
     chests=12_000,
     others=1_000,
     references=2_000,
-    language_steps=1_000,
+    language_steps=1_200,
     language_rate=0.5,
     mix=Mix(question=0.32, diagnosis=0.24),
 )

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -18,6 +18,9 @@ from worker.phantoms.draw.negatives import UPSIDE_DOWN
 from worker.training.curriculum import Curriculum, Mix
 from worker.training.reference_set import NEIGHBOURS, ReferenceSet
 from worker.training.training_cases import NEGATIVE, RARE, Pool, Share, make_pool
+
+if TYPE_CHECKING:
+    from worker.training.language import Example
 
 #: Similarities of cases with the same rare finding, and with other ones.
 SIMILAR, UNLIKE = 0.9, 0.1
@@ -38,8 +41,8 @@ def findings(text: str) -> set[str]:
     return {label.finding for label in present(text)}
 
 
-def curriculum(name: str, *, matching: float = SIMILAR, names: Any = None, **mix: float) -> Curriculum:
-    """Return examples about chests with the rare finding *name*; *matching* is the similarity of cases that have it."""
+def curriculum(name: str, count: int, *, matching: float = SIMILAR, names: Any = None, **mix: float) -> list[Example]:
+    """Return *count* groups about chests with the rare finding *name*; *matching* is the similarity of its cases."""
     samples = [s for s in drawn().samples if s.case and any(f.name == name for f in s.case.findings)]
     rng = np.random.default_rng(1)
     same = [draw_case(rng, "chest", rare=name) for _ in range(NEIGHBOURS)]
@@ -50,7 +53,9 @@ def curriculum(name: str, *, matching: float = SIMILAR, names: Any = None, **mix
     samples += [sample for sample in drawn().samples if sample.family == NEGATIVE]
     pool = replace(drawn(), samples=samples)
     sets = {"chest": ReferenceSet([*same, *others], vectors, queries)}
-    return Curriculum(pool, sets, seed=2, chest_share=1.0, mix=Mix(**{**MIX, **mix}), names=names, version="2")
+    shares: dict[str, Any] = {**MIX, **mix}
+    drawing = Curriculum(pool, sets, seed=2, chest_share=1.0, mix=Mix(**shares), names=names, version="2")
+    return [example for group in drawing.batch(count) for example in group]
 
 
 #: Only reports, with similar cases unless a test says otherwise.
@@ -69,7 +74,7 @@ MIX = {
 
 def test_a_rare_finding_takes_its_name_from_similar_cases() -> None:
     for kind in CHEST_RARE:
-        examples = curriculum(kind.name, unlabelled=1, exchanged=1).batch(80)
+        examples = curriculum(kind.name, 80, unlabelled=1, exchanged=1)
 
         names = Counter(name for example in examples for name in rare_names(example.answer))
         assert all(rare_names(example.answer) == rare_names(example.question) for example in examples)
@@ -78,14 +83,14 @@ def test_a_rare_finding_takes_its_name_from_similar_cases() -> None:
 
 
 def test_names_are_exchanged_only_in_a_share_of_the_examples() -> None:
-    examples = curriculum("free air", unlabelled=1, exchanged=0).batch(20)
+    examples = curriculum("free air", 20, unlabelled=1, exchanged=0)
 
     assert all(rare_names(example.answer) == {"free air"} for example in examples)
 
 
 @pytest.mark.parametrize("oversampled", [0, 1])
 def test_a_rare_finding_without_a_matching_case_is_unclassified(oversampled: float) -> None:
-    examples = curriculum("free air", matching=UNLIKE, unlabelled=oversampled, exchanged=0).batch(20)
+    examples = curriculum("free air", 20, matching=UNLIKE, unlabelled=oversampled, exchanged=0)
 
     assert all(rare_names(example.question) for example in examples)
     assert not any(rare_names(example.answer) for example in examples)
@@ -96,20 +101,20 @@ def test_a_case_with_another_finding_does_not_match_by_an_exchanged_name() -> No
     def one_name(_: np.random.Generator) -> dict[str, str]:
         return dict.fromkeys(RARE, "free air")
 
-    examples = curriculum("free air", matching=UNLIKE, names=one_name, unlabelled=1, exchanged=1).batch(20)
+    examples = curriculum("free air", 20, matching=UNLIKE, names=one_name, unlabelled=1, exchanged=1)
 
     assert all(rare_names(example.question) == {"free air"} for example in examples)
     assert all(UNCLASSIFIED in findings(example.answer) for example in examples)
 
 
 def test_a_rare_finding_without_cases_has_its_own_name() -> None:
-    examples = curriculum("free air", without_cases=1).batch(20)
+    examples = curriculum("free air", 20, without_cases=1)
 
     assert {name for example in examples for name in rare_names(example.answer)} == {"free air"}
 
 
 def test_a_rare_finding_among_wrong_cases_is_unclassified() -> None:
-    examples = curriculum("free air", wrong_cases=1, wrong_unlabelled=1, wrong_rare=1).batch(60)
+    examples = curriculum("free air", 60, wrong_cases=1, wrong_unlabelled=1, wrong_rare=1)
 
     wrong = [example for example in examples if "free air" not in rare_names(example.question)]
     assert len(wrong) > 10
@@ -119,7 +124,7 @@ def test_a_rare_finding_among_wrong_cases_is_unclassified() -> None:
 
 def test_wrong_cases_have_their_own_similarities_or_those_of_the_nearest() -> None:
     for disguised, expected in ((0, {UNLIKE, SIMILAR}), (1, {SIMILAR})):
-        examples = curriculum("free air", wrong_cases=1, wrong_rare=1, disguised=disguised).batch(40)
+        examples = curriculum("free air", 40, wrong_cases=1, wrong_rare=1, disguised=disguised)
 
         quoted = [case for example in examples for case in re.findall(QUOTED, example.question)]
         assert {float(similarity) for similarity, _ in quoted} == expected
@@ -128,7 +133,7 @@ def test_wrong_cases_have_their_own_similarities_or_those_of_the_nearest() -> No
 
 
 def test_an_upside_down_image_is_rejected() -> None:
-    examples = curriculum("free air", rejected=1, negative=1, upside_down=1).batch(20)
+    examples = curriculum("free air", 20, rejected=1, negative=1, upside_down=1)
 
     upside_down = {sample.rows for sample in drawn().samples if sample.negative == UPSIDE_DOWN["chest"]}
     assert {example.images for example in examples} <= upside_down
@@ -136,10 +141,20 @@ def test_an_upside_down_image_is_rejected() -> None:
 
 
 def test_impression_follows_findings_that_are_given() -> None:
-    examples = curriculum("free air", consistency=1).batch(40)
+    examples = curriculum("free air", 40, consistency=1)
 
-    for example in examples:
+    given = [example for example in examples if example.given]
+    assert len(given) == 2 * len(examples) / 3
+    for example in given:
         stated = {label.strict for label in present(example.given)}
         assert {label.strict for label in present(example.answer)} == stated
         assert example.answer.startswith(" Impression:")
-    assert len({example.given for example in examples}) > 4
+    assert len({example.given for example in given}) > 4
+
+
+def test_examples_of_a_group_have_the_same_images() -> None:
+    examples = curriculum("free air", 1, question=1)
+
+    assert len(examples) == Mix().questions
+    assert len({example.images for example in examples}) == 1
+    assert len({example.question for example in examples}) > 1
