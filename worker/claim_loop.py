@@ -129,8 +129,8 @@ class ClaimLoop:
 
     def _claim_next(self, *, poison_candidates: bool, others: bool = True) -> Attempt | None:
         wanted = {"poison_candidates": poison_candidates, "others": others}
-        share = {"routine_only": True, "inquiries": self._share.inquiries}
-        claim = self._claim_of(**wanted, **share) if self._share.routine_first else None
+        share = {"routine_only": self._share.routine_only, "inquiries": self._share.inquiries}
+        claim = self._claim_of(**wanted, **share) if self._share.restricted else None
         claim = claim or self._claim_of(**wanted)
         if claim is None:
             return None

@@ -70,7 +70,7 @@ CLAIM = text("""
     WHERE set_config('synchronous_commit', 'off', true) = 'off' AND id = (
         SELECT id FROM jobs
         WHERE state = 'queued'
-            AND (priority <= 0 OR NOT :routine_only OR (kind <> 'report' AND :inquiries))
+            AND (priority <= 0 OR CASE kind WHEN 'report' THEN NOT :routine_only ELSE :inquiries END)
             AND (CASE WHEN available_at > clock_timestamp() THEN false
                 WHEN reason IN ('lease_expired', 'no_progress')
                 THEN :poison_candidates AND NOT EXISTS (
@@ -105,7 +105,7 @@ def claim_next(
 ) -> Claim | None:
     """Claim the most urgent waiting job, a poison candidate or another; None if none can be claimed.
 
-    With *routine_only*, reports above routine priority are left; without *inquiries*, inquiries above it, too.
+    With *routine_only*, reports above routine priority are left; without *inquiries*, inquiries above it.
 
     The order is decided here and not by Celery's messages, so that a STAT study overtakes the messages before it. The
     attempt is counted at the claim, so that a study that kills its worker is counted, too.

@@ -140,15 +140,18 @@ def test_turn_of_the_routine_reports_leaves_stat_and_takes_the_inquiry_first(rep
         study.settle()
     ask(reported)
 
-    def claim(*, inquiries: bool) -> str | None:
+    def claim(*, inquiries: bool, routine_only: bool = True) -> str | None:
         with transaction(reported.url) as session:
-            found = claims.claim_next(session, owner="w", lease_seconds=9, routine_only=True, inquiries=inquiries)
+            found = claims.claim_next(
+                session, owner="w", lease_seconds=9, routine_only=routine_only, inquiries=inquiries
+            )
             kind = found and f"{found.kind} {found.priority}"
             session.rollback()
         return kind
 
     assert claim(inquiries=True) == "question 1"
     assert claim(inquiries=False) == "report 0"
+    assert claim(inquiries=False, routine_only=False) == f"report {STAT}"
 
 
 def test_raised_priority_of_the_study_never_lowers_its_inquiry(arrivals: Arrivals) -> None:
