@@ -19,6 +19,7 @@ from db.models import Instance, Job
 from db.operations import heartbeats
 from db.session import reading
 from db.studies import lifecycle
+from dicom_listener.spool.durable import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,8 +76,8 @@ def _columns(row: Study | Job | Instance, names: str) -> dict[str, Any]:
 
 def _header(path: Path) -> dict[str, Any]:
     try:
-        with disable_value_validation():
-            dataset = dcmread(path, stop_before_pixels=True, specific_tags=list(ELEMENTS))
+        with open_regular(path) as file, disable_value_validation():
+            dataset = dcmread(file, stop_before_pixels=True, specific_tags=list(ELEMENTS))
             return {name: _value(dataset, name) for name in ELEMENTS if name in dataset}
     # A boundary: any error of the reader belongs in the bundle.
     except Exception as error:  # noqa: BLE001

@@ -23,7 +23,7 @@ from db.studies.identity import replacement
 from deploy.operate.identities import user
 from dicom_listener.dicom.statuses import Refusal
 from dicom_listener.indexing import headers
-from dicom_listener.spool.durable import Spool, sync_directory
+from dicom_listener.spool.durable import Spool, open_regular, sync_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -149,7 +149,8 @@ def _require_same_pixels(old: Path, new: Path) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they quote values, which may be a patient's
-            stored, corrected = dcmread(old), dcmread(new)
+            with open_regular(old) as first, open_regular(new) as second:
+                stored, corrected = dcmread(first), dcmread(second)
             different = _first_difference(stored, corrected)
     # The boundary of one file: pydicom raises many types of exceptions for malformed data sets.
     except Exception as error:

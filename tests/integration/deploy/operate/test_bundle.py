@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -96,6 +97,17 @@ def test_unreadable_file_is_listed(settings: Settings, tmp_path: Path) -> None:
 
     written = json.loads((tmp_path / "bundle.json").read_text())
     assert written["instances"][0]["header"] == {"unreadable": "FileNotFoundError"}
+
+
+def test_pipe_at_the_place_of_a_file_is_listed(settings: Settings, tmp_path: Path) -> None:
+    uid = failed_study(settings)
+    os.mkfifo(settings.operations.data_dir / "pipe")
+    with transaction(settings.database()) as session:
+        session.execute(text("UPDATE instances SET file_path = 'pipe'"))
+    bundle.write(settings, uid, tmp_path / "bundle.json")
+
+    written = json.loads((tmp_path / "bundle.json").read_text())
+    assert written["instances"][0]["header"] == {"unreadable": "OSError"}
 
 
 def test_unreadable_element_is_listed_by_its_error_and_not_quoted(settings: Settings, tmp_path: Path) -> None:
