@@ -2,22 +2,25 @@
 
 import datetime as dt
 import uuid
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from api.access.authenticate import Caller, Questions, Reports, Worklist, same_origin
+from api.access.authenticate import Caller, Feedback, Questions, Reports, Worklist, same_origin
 from api.errors import ApiError
+from api.page import sentences
 from api.page.templating import templates
-from api.v1 import reading
+from api.v1 import feedback, reading
 from api.v1.inquiries import inquiries
 from api.v1.requests import work_list
+from api.v1.requests.conditional import etag
 from db.answers.answer import Question
 from db.operations import overview, quarantine
 from db.operations.filters import Filters, Sort
+from db.reports import feedback as stored_feedback
 from db.reports import reference_reports
-from db.states import PENDING, DisplayedState
+from db.states import PENDING, DisplayedState, FeedbackKind
 
 #: Studies on one page of the list: about two screens.
 PAGE = 50
@@ -30,7 +33,7 @@ QUARANTINED = 200
 MAX_FORM_BYTES = 16_384
 
 router = APIRouter(
-    include_in_schema=False, form_limits={"max_fields": 1, "max_files": 0, "max_part_size": MAX_FORM_BYTES}
+    include_in_schema=False, form_limits={"max_fields": 3, "max_files": 0, "max_part_size": MAX_FORM_BYTES}
 )
 
 
@@ -86,6 +89,21 @@ def ask(request: Request, caller: Questions, study_id: uuid.UUID, question: Anno
     return RedirectResponse(f"/studies/{study_id}#questions", 303)
 
 
+@router.post("/studies/{study_id}/sentences", dependencies=[Depends(same_origin)])
+def judge(
+    request: Request,
+    caller: Feedback,
+    study_id: uuid.UUID,
+    sentence: Annotated[int, Form(ge=1, le=10_000)],
+    kind: Annotated[Literal["accepted", "rejected"], Form()],
+    tag: Annotated[str, Form()],
+) -> Response:
+    """Accept or reject a sentence of the report that the reader saw; *tag* is its ETag."""
+    asked = feedback.FeedbackRequest(kind=FeedbackKind(kind), sentence=sentence)
+    feedback.act(request, caller, study_id, asked, tag)
+    return RedirectResponse(f"/studies/{study_id}#grounds-{sentence}", 303)
+
+
 def _study(
     request: Request, caller: Caller, study_id: uuid.UUID, *, problem: str | None = None, status: int = 200
 ) -> Response:
@@ -93,10 +111,15 @@ def _study(
     session = caller.session
     settings = request.app.state.settings
     data_dir = settings.operations.data_dir
+    report = reading.report(session, line, settings)
+    acts = stored_feedback.of_study(session, study_id) if report else ()
     context = {
         "study": line,
         "content": overview.content(session, study_id),
-        "report": reading.report(session, line, settings),
+        "report": report,
+        "tag": etag(report.model_dump_json().encode()) if report else "",
+        "acts": sentences.judged(acts, report.version) if report else {},
+        "may_judge": "feedback" in caller.principal.scopes,
         "identities": reading.identities(caller, line.study_instance_uid),
         "quarantined": quarantine.conflicting(session, study_id),
         "pending": line.state in PENDING,

@@ -5,7 +5,7 @@ from pathlib import Path
 from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from api.page import display, verdicts
+from api.page import display, sentences, verdicts
 from db.reports.versions import BANNER
 
 HERE = Path(__file__).parent
@@ -22,11 +22,12 @@ FILTERS = (
     verdicts.pieces,
     verdicts.words,
     verdicts.mark,
-    verdicts.worst,
-    verdicts.findings,
+    verdicts.marked,
     verdicts.named,
     verdicts.probability,
     verdicts.marks,
+    sentences.listed,
+    sentences.plain,
 )
 
 

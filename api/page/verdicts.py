@@ -46,24 +46,18 @@ STANDING = {
 
 
 class Piece(NamedTuple):
-    """A part of a paragraph: a sentence with its findings, or the text between sentences."""
+    """A part of a paragraph: a sentence with its number from 1 in the report, or the text between sentences."""
 
     text: str
     sentence: Sentence | None
-
-
-class NumberedFinding(NamedTuple):
-    """A finding with the sentence that states it; *number* is its anchor on the page."""
-
-    number: int
-    finding: Finding
-    sentence: Sentence
+    number: int | None
 
 
 class Mark(NamedTuple):
-    """Region of a finding on an image, in percent of its sides."""
+    """Region of a finding on an image, in percent of its sides, with the numbers of the sentences that state it."""
 
     name: str
+    sentences: tuple[int, ...]
     left: float
     top: float
     width: float
@@ -101,25 +95,30 @@ def _measured(group: CertifiedGroup) -> str:
 def pieces(report: Report, section: str) -> list[list[Piece]]:
     """Return the paragraphs of a section as pieces; a report without stored sentences has one piece a paragraph."""
     text: str = getattr(report, section)
-    sentences = [one for one in report.sentences or () if one.section == section]
+    sentences = [(number, one) for number, one in numbered(report) if one.section == section]
     # A sentence may go on in the next line.
     breaks = [
-        at for at, char in enumerate(text) if char == "\n" and not any(one.start < at < one.end for one in sentences)
+        at for at, char in enumerate(text) if char == "\n" and not any(one.start < at < one.end for _, one in sentences)
     ]
     found = [list(_pieces(text, sentences, *lines)) for lines in pairwise((-1, *breaks, len(text)))]
     return [paragraph for paragraph in found if paragraph]
 
 
-def _pieces(text: str, sentences: Sequence[Sentence], before: int, end: int) -> Iterator[Piece]:
+def numbered(report: Report) -> list[tuple[int, Sentence]]:
+    """Return the stored sentences with their numbers, as feedback names them."""
+    return list(enumerate(report.sentences or (), start=1))
+
+
+def _pieces(text: str, sentences: Sequence[tuple[int, Sentence]], before: int, end: int) -> Iterator[Piece]:
     at = before + 1
-    for sentence in sentences:
+    for number, sentence in sentences:
         if at <= sentence.start < end:
             if between := text[at : sentence.start].strip():
-                yield Piece(between, None)
-            yield Piece(sentence.text, sentence)
+                yield Piece(between, None, None)
+            yield Piece(sentence.text, sentence, number)
             at = sentence.end
     if rest := text[at:end].strip():
-        yield Piece(rest, None)
+        yield Piece(rest, None, None)
 
 
 def words(finding: Finding) -> str:
@@ -137,17 +136,17 @@ def mark(finding: Finding) -> str:
 
 def worst(sentence: Sentence) -> Finding | None:
     """Return the finding of a sentence whose verdict stands for all of them: a flagged one before any other."""
-    return min(sentence.findings, key=_order, default=None)
+    return min(sentence.findings, key=order, default=None)
 
 
-def findings(report: Report) -> list[NumberedFinding]:
-    """Return the findings of a report, those to check first."""
-    stated = [(finding, sentence) for sentence in report.sentences or () for finding in sentence.findings]
-    numbered = [NumberedFinding(number, *pair) for number, pair in enumerate(stated, start=1)]
-    return sorted(numbered, key=lambda one: _order(one.finding))
+def marked(sentence: Sentence) -> str:
+    """Return the mark of a sentence: that of its worst finding, or that it was not checked."""
+    finding = worst(sentence)
+    return mark(finding) if finding else "not checked"
 
 
-def _order(finding: Finding) -> tuple[bool, bool, int]:
+def order(finding: Finding) -> tuple[bool, bool, int]:
+    """Return the place of a finding among others: flagged ones first, denials last."""
     return not finding.flagged, finding.certainty == "absent", ORDER.index(finding.verdict)
 
 
@@ -165,10 +164,11 @@ def probability(log_prob: float) -> str:
 def marks(report: Report, image: int) -> list[Mark]:
     """Return the regions of affirmed findings on an image, one for each finding and side."""
     found: dict[str, Mark] = {}
-    for _, finding, _ in findings(report):
+    for number, finding in ((number, finding) for number, one in numbered(report) for finding in one.findings):
         score = finding.in_image
         if score and score.region and score.image == image:
             name = f"{finding.side} {finding.name}".strip()
+            stated = (*(found[name].sentences if name in found else ()), number)
             sides = (score.region.left, score.region.top, score.region.width, score.region.height)
-            found[name] = Mark(name, *(round(100 * value, 2) for value in sides))
+            found[name] = Mark(name, stated, *(round(100 * value, 2) for value in sides))
     return list(found.values())

@@ -99,10 +99,11 @@ def send_feedback(
     idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
     """Store an act of a reader on the current version of the report; needs `If-Match` with its ETag."""
-    return once.answer(request, caller, idempotency_key, partial(_act, request, caller, study_id, asked, if_match))
+    return once.answer(request, caller, idempotency_key, partial(act, request, caller, study_id, asked, if_match))
 
 
-def _act(request: Request, caller: Caller, study_id: uuid.UUID, asked: FeedbackRequest, if_match: str | None) -> Act:
+def act(request: Request, caller: Caller, study_id: uuid.UUID, asked: FeedbackRequest, if_match: str | None) -> Act:
+    """Store an act of a reader on the current version; raises ApiError unless *if_match* is its ETag."""
     found = _seen_report(request, caller, study_id, if_match)
     if asked.sentence is not None and asked.sentence > len(found.sentences or ()):
         raise work_list.invalid("sentence: the report has fewer sentences")

@@ -10,23 +10,35 @@ const OLD_SECONDS = 15;
 let updated = Date.now();
 
 async function refresh() {
+  await update();
+  setTimeout(refresh, SECONDS * 1000);
+}
+
+// Return whether the server answered.
+async function update() {
   try {
     const answer = await fetch(location.href, { signal: AbortSignal.timeout(TIMEOUT_SECONDS * 1000) });
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    if (answer.redirected) return location.reload();
+    if (answer.redirected) {
+      location.reload();
+      return false;
+    }
     if (!answer.ok) throw new Error(answer.status);
     apply(page);
     updated = Date.now();
+    return true;
   } catch (error) {
     // The page grows old, and showAge says so.
+    return false;
   }
-  setTimeout(refresh, SECONDS * 1000);
 }
 
 function apply(page) {
   const shown = document.getElementById("main");
   const fresh = page.getElementById("main");
-  if (shown.dataset.version && shown.dataset.version !== fresh.dataset.version) offer(fresh.dataset.version);
+  if (shown.dataset.version && shown.dataset.tag !== fresh.dataset.tag) {
+    offer(fresh.dataset.version, shown.dataset.version === fresh.dataset.version);
+  }
   if (!shown.dataset.version && fresh.dataset.version) return replace(shown, fresh);
   for (const part of document.querySelectorAll("[data-refresh]")) {
     const other = page.getElementById(part.id);
@@ -56,15 +68,17 @@ function isSelected(part) {
   return !selection.isCollapsed && selection.containsNode(part, true);
 }
 
-function offer(version) {
-  const text = version
-    ? `Version ${version} of this report exists; an older one is shown. `
-    : "This report is no longer current. ";
+function offer(version, same) {
+  const text = same
+    ? "The status of this report has changed since it was opened. "
+    : version
+      ? `Version ${version} of this report exists; an older one is shown. `
+      : "This report is no longer current. ";
   const notice = message("newer", text);
   if (notice.querySelector("a")) return;
   const link = document.createElement("a");
   link.href = location.href;
-  link.textContent = version ? `Show version ${version}` : "Show the current state";
+  link.textContent = version && !same ? `Show version ${version}` : "Show the current state";
   notice.append(link);
 }
 

@@ -61,7 +61,31 @@ class Tab:
         self.wait("document.readyState === 'complete'")
 
     def evaluate(self, expression: str) -> Any:
-        return self._call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+        """Return the value of an expression; a promise is awaited."""
+        options = {"returnByValue": True, "awaitPromise": True}
+        return self._call("Runtime.evaluate", expression=expression, **options)["result"].get("value")
+
+    def press(self, key: str, *, command: str | None = None) -> None:
+        """Press and release a key: a character, or the name of a key; with Ctrl for an editing *command*."""
+        code = {"Enter": 13, "Tab": 9}.get(key, 0)
+        event: dict[str, Any] = {"key": key, "windowsVirtualKeyCode": code}
+        pressed = {"text": {"Enter": "\r", "Tab": ""}.get(key, key)}
+        if command is not None:
+            pressed = {"modifiers": 2, "commands": [command]}
+        self._call("Input.dispatchKeyEvent", type="keyDown", **event, **pressed)
+        self._call("Input.dispatchKeyEvent", type="keyUp", **event)
+
+    def write(self, text: str) -> None:
+        """Enter text where the focus is."""
+        self._call("Input.insertText", text=text)
+
+    def permit_clipboard(self) -> None:
+        self._call("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
+        self._call("Page.bringToFront")
+
+    def resize(self, width: int, height: int) -> None:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._call("Emulation.setDeviceMetricsOverride", **size)
 
     def wait(self, expression: str, seconds: float = 20) -> None:
         deadline = time.monotonic() + seconds

@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fastapi.testclient import TestClient
 
+from db.access import keys
 from db.models import ReferenceCase
 from db.reports import certificates
 from db.reports.certificates import Standing
@@ -17,7 +19,7 @@ from db.states import Calibration, Verdict
 from tests.integration.db.test_certificates import CERTIFICATE
 
 if TYPE_CHECKING:
-    from fastapi.testclient import TestClient
+    from fastapi import FastAPI
 
     from db.reports.versions import Draft
     from tests.integration.api.arrivals import Arrivals
@@ -110,13 +112,13 @@ def test_certificate_is_shown_with_its_set_until_it_is_suspended(visitor: TestCl
 def test_page_shows_verdicts_in_words_and_what_to_check_first(visitor: TestClient, arrivals: Arrivals) -> None:
     page = visitor.get(f"/studies/{arrivals.reported(draft(arrivals, EFFUSION, DENIAL))}").text
 
-    assert page.count("Verdicts are uncalibrated") == 2
-    assert re.search(r"Left effusion\. <a[^>]*>\[supported\]", page)
-    assert re.search(r"No pneumothorax\. <a[^>]*>\[check: unsupported\]", page)
+    assert page.count("Verdicts are uncalibrated") == 3, "the text to copy has it too"
+    assert re.search(r"Left effusion\. <span[^>]*>\[supported\]", page)
+    assert re.search(r"No pneumothorax\. <span[^>]*>\[check: unsupported\]", page)
     assert re.search(r"No acute finding\. <span[^>]*>\[not checked\]", page)
     grounds = page[page.index("What each finding rests on") :]
     assert grounds.index("unsupported: the image suggests it") < grounds.index("supported by a quoted case")
-    assert "Score in image 1: 2.50, threshold 1.25." in grounds
+    assert 'Score in <a href="#image-1">image 1</a>: 2.50, threshold 1.25.' in grounds
     assert "Probability that the model gave to these words: 0.9." in grounds
     assert '<q dir="auto">Clear lungs in an earlier case.</q>' in grounds
     assert "right nodule" in grounds[grounds.index("Also look for") :]
@@ -140,9 +142,9 @@ def test_affirmed_finding_without_support_is_marked_in_its_sentence(
     false = replace(EFFUSION, verdict=verdict, cited=[])
     page = visitor.get(f"/studies/{arrivals.reported(draft(arrivals, false, DENIAL))}").text
 
-    mark = r"<a class=\"verdict\"[^>]*>\[picture only: no quoted case affirms it\]"
+    mark = r"<span class=\"verdict\">\[picture only: no quoted case affirms it\]"
     if verdict != Verdict.PICTURE_ONLY:
-        mark = rf"<a class=\"verdict flagged\"[^>]*>\[check: {verdict}\]"
+        mark = rf"<span class=\"verdict flagged\">\[check: {verdict}\]"
     assert re.search(rf"Left effusion\. {mark}", page)
 
 
@@ -180,3 +182,39 @@ def show_regions(client: TestClient) -> None:
     settings = client.app.state.settings  # type: ignore[attr-defined]
     shown = settings.api.model_copy(update={"show_regions": True})
     client.app.state.settings = settings.model_copy(update={"api": shown})  # type: ignore[attr-defined]
+
+
+def test_sentence_is_accepted_by_a_form_only_if_its_report_is_the_one_shown(app: FastAPI, arrivals: Arrivals) -> None:
+    reader = visit(app, arrivals, "read", "feedback")
+    study_id = arrivals.reported(draft(arrivals, EFFUSION, DENIAL))
+    tag = re.findall(r'name="tag" value="([^"]+)"', reader.get(f"/studies/{study_id}").text)[0].replace("&#34;", '"')
+    form = {"sentence": "2", "kind": "rejected", "tag": tag}
+    done = reader.post(f"/studies/{study_id}/sentences", data=form)
+    page = reader.get(done.headers["location"]).text
+    arrivals.late_image(study_id)
+    late = reader.post(f"/studies/{study_id}/sentences", data=form | {"kind": "accepted"})
+
+    assert done.status_code == 303
+    assert "<b>Rejected</b> by <bdi>key reader</bdi>" in page
+    assert "No pneumothorax. [check: unsupported] [rejected by key reader]" in page
+    assert (late.status_code, "not the one that was read" in late.text) == (412, True)
+    assert "<b>Accepted</b>" not in reader.get(f"/studies/{study_id}").text
+
+
+def test_key_without_feedback_has_no_forms_and_the_page_says_why(app: FastAPI, arrivals: Arrivals) -> None:
+    reader = visit(app, arrivals, "read")
+    study_id = arrivals.reported(draft(arrivals, EFFUSION, DENIAL))
+    page = reader.get(f"/studies/{study_id}").text
+
+    assert 'class="judge"' not in page
+    assert "it lacks the scope <code>feedback</code>" in page
+    form = {"sentence": "1", "kind": "accepted", "tag": "*"}
+    assert reader.post(f"/studies/{study_id}/sentences", data=form).status_code == 403
+
+
+def visit(app: FastAPI, arrivals: Arrivals, *scopes: str) -> TestClient:
+    with transaction(arrivals.url) as session:
+        key = keys.create(session, "reader", scopes)
+    browser = TestClient(app, follow_redirects=False)
+    assert browser.post("/login", data={"key": key}).status_code == 303
+    return browser

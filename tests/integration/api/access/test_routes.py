@@ -41,6 +41,7 @@ GUARDED = {
     "POST /v1/studies/{study_id}/release": "admin",
     "POST /v1/studies/{study_id}/report/feedback": "feedback",
     "POST /studies/{study_id}/questions": "questions",
+    "POST /studies/{study_id}/sentences": "feedback",
     "POST /v1/studies/{study_id}/questions": "questions",
     "POST /v1/studies/{study_id}/diagnoses": "questions",
     "POST /v1/predictions": "predictions",

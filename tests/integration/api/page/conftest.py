@@ -1,0 +1,61 @@
+"""A real server process, and tabs of a real browser."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.integration.api.browser import Tab, chromium
+from tests.polling import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SERVE = "from api.server.serve import run; from db.environment import load_settings; run(load_settings())"
+
+
+@pytest.fixture
+def server(database_url: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    environment = {"PRELIM_DATABASE_URL": database_url, "PRELIM_API_PORT": str(port)}
+    process = subprocess.Popen([sys.executable, "-c", SERVE], cwd=REPOSITORY, env=environment)
+    try:
+        wait_until(lambda: _answers(port))
+        yield f"http://127.0.0.1:{port}", process
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        process.wait(timeout=20)
+
+
+@pytest.fixture
+def address(server: tuple[str, subprocess.Popen[bytes]]) -> str:
+    return server[0]
+
+
+def _answers(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/v1/health").status_code in {200, 503}
+    except httpx.ConnectError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def open_tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Tab]]:
+    with chromium(tmp_path_factory.mktemp("profile")) as open_tab:
+        yield open_tab
+
+
+@pytest.fixture
+def tab(open_tab: Callable[[], Tab]) -> Iterator[Tab]:
+    tab = open_tab()
+    yield tab
+    tab.close()
