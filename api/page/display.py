@@ -46,6 +46,15 @@ def moment(value: dt.datetime) -> str:
     return value.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
+def duration(value: dt.timedelta) -> str:
+    """Return a time span in its largest unit, rounded down: `3 min`."""
+    seconds = max(int(value.total_seconds()), 0)
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length} {unit}"
+    return f"{seconds} s"
+
+
 def state(value: str) -> str:
     """Return the label of a displayed state."""
     return STATES[DisplayedState(value)]

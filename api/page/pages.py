@@ -10,6 +10,7 @@ from fastapi.responses import RedirectResponse
 from api.access.authenticate import Caller, Feedback, Questions, Reports, Worklist, same_origin
 from api.errors import ApiError
 from api.page import sentences
+from api.page.search import Search, search
 from api.page.templating import templates
 from api.v1 import feedback, reading
 from api.v1.inquiries import inquiries
@@ -17,7 +18,6 @@ from api.v1.requests import work_list
 from api.v1.requests.conditional import etag
 from db.answers.answer import Question
 from db.operations import overview, quarantine
-from db.operations.filters import Filters, Sort
 from db.reports import feedback as stored_feedback
 from db.reports import reference_reports
 from db.states import PENDING, DisplayedState, FeedbackKind
@@ -41,18 +41,18 @@ router = APIRouter(
 def worklist(
     request: Request,
     caller: Worklist,
-    state: Annotated[DisplayedState | None, Query()] = None,
+    asked: Annotated[Search, Depends(search)],
     after: Annotated[str | None, Query()] = None,
 ) -> Response:
-    """Show the work list, newest study first."""
-    filters = Filters(state=state)
-    own = work_list.cursors(request, caller, filters, Sort.ARRIVAL)
-    page = reading.page(caller, limit=PAGE, filters=filters, after=work_list.position(own, after))
+    """Show the work list: the studies that meet all filters of the search form."""
+    own = work_list.cursors(request, caller, asked.filters, asked.sort)
+    start = work_list.position(own, after)
+    page = reading.page(caller, limit=PAGE, filters=asked.filters, after=start, sort=asked.sort)
     context = {
         "page": page,
         "following": None if page.following is None else own.encode(page.following),
         "first": after is None,
-        "state": state,
+        "search": asked,
         "system": overview.overview(caller.session),
         "now": dt.datetime.now(dt.UTC),
     }

@@ -7,12 +7,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from api.page import display, sentences, verdicts
 from db.reports.versions import BANNER
+from db.states import PENDING
 
 HERE = Path(__file__).parent
 FILTERS = (
     display.person,
     display.date,
     display.moment,
+    display.duration,
     display.fields,
     display.state,
     display.priority,
@@ -41,6 +43,7 @@ def _environment() -> Environment:
     )
     environment.filters.update({each.__name__: each for each in FILTERS})
     environment.globals["BANNER"] = BANNER
+    environment.globals["PENDING"] = PENDING
     return environment
 
 

@@ -186,3 +186,29 @@ def test_reference_report_is_shown_only_for_its_phantom(
     assert "Reference report of the phantom" in page
     assert "A &lt;b&gt;coin&lt;/b&gt; in the stomach." in page
     assert "Reference report of the phantom" not in visitor.get(f"/studies/{patient}").text
+
+
+def test_work_list_is_searched_by_the_fields_in_its_url(visitor: TestClient, arrivals: Arrivals) -> None:
+    for _ in range(51):
+        arrivals.receiving(patient_id="P-1")
+    arrivals.receiving(patient_id="P-2")
+    empty = {"modality": "", "description": "", "accession_number": "", "priority": "", "sort": "", "state": ""}
+    first = visitor.get("/", params=empty | {"patient_id": " P-1 ", "sort": "waiting"}).text
+    following = first.split('rel="next" href="')[1].split('"')[0].replace("&amp;", "&")
+    second = visitor.get(following).text
+
+    assert (first.count("<bdi>P-1</bdi>"), second.count("<bdi>P-1</bdi>")) == (50, 1)
+    assert "<bdi>P-2</bdi>" not in first + second
+    assert 'name="patient_id" maxlength="64" value="P-1"' in second
+    assert 'href="/?patient_id=P-1&amp;sort=waiting&amp;state=receiving"' in second, "states keep the other filters"
+    assert "waiting for " in first
+    assert visitor.get("/", params={"patient": "P-1"}).status_code == 422
+
+
+def test_search_for_attention_without_a_match_says_so(visitor: TestClient, arrivals: Arrivals) -> None:
+    arrivals.receiving()
+    before = visitor.get("/?attention=true").text
+    study_id = arrivals.failed()
+
+    assert "No study meets this search." in before
+    assert str(study_id) in visitor.get("/?attention=true").text

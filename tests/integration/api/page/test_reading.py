@@ -154,12 +154,29 @@ def test_single_keys_can_be_turned_off_and_are_none_in_a_text_field(reading: Tab
     assert focused(reading) == "grounds-2"
 
 
-@pytest.mark.slow
-def test_study_page_has_no_violation_of_accessibility_rules(reading: Tab) -> None:
+def load_rules(tab: Tab) -> None:
     axe = Path(os.environ.get("NODE_PATH", ".node/node_modules")) / "axe-core" / "axe.min.js"
     if not axe.exists():
         missing("axe-core (npm), for the rules of accessible pages,")
-    reading.evaluate(axe.read_text() + "; true")
+    tab.evaluate(axe.read_text() + "; true")
+
+
+@pytest.mark.slow
+def test_work_list_has_no_violation_of_accessibility_rules(tab: Tab, address: str, arrivals: Arrivals) -> None:
+    arrivals.reported()
+    arrivals.receiving()
+    log_in_by_keyboard(tab, address, arrivals, "/")
+    load_rules(tab)
+    found = tab.evaluate(VIOLATIONS)
+    tab.resize(320, 800)
+
+    assert (found, tab.evaluate(VIOLATIONS)) == ([], [])
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 320
+
+
+@pytest.mark.slow
+def test_study_page_has_no_violation_of_accessibility_rules(reading: Tab) -> None:
+    load_rules(reading)
     reading.press("j")
     reading.press("x")
     said(reading, "Sentence rejected.")
