@@ -90,7 +90,9 @@ SMOKE = Scale(
     language_chests=0.85,
     variation=CAREFUL,
     # Mostly without cases: such prompts are half as long, and only reading is tested.
-    mix=Mix(rejected=0.03, question=0.04, diagnosis=0.04, draft=0.02, without_cases=0.8, wrong_cases=0.05),
+    mix=Mix(
+        rejected=0.03, question=0.04, diagnosis=0.04, consistency=0.1, draft=0.02, without_cases=0.8, wrong_cases=0.05
+    ),
 )
 
 
