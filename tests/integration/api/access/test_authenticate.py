@@ -26,6 +26,10 @@ GUARDED_API = [
     f"/v1/studies/{SOME}/report/diff",
     f"/v1/studies/{SOME}/report/feedback",
     f"/v1/studies/{SOME}/report/versions",
+    f"/v1/studies/{SOME}/questions",
+    f"/v1/studies/{SOME}/diagnoses",
+    f"/v1/questions/{SOME}",
+    f"/v1/diagnoses/{SOME}",
     "/v1/reports",
     "/v1/quarantine",
     f"/v1/studies/{SOME}/report",
@@ -67,7 +71,7 @@ def test_page_without_a_key_redirects_to_the_login_and_back(anonymous: TestClien
 def test_only_the_listed_paths_are_open(app: FastAPI, anonymous: TestClient) -> None:
     # The walk of tests/integration/api/access/test_routes.py covers all methods.
     paths = {path for path, methods in app.openapi()["paths"].items() if "get" in methods}
-    described = {path.replace("{study_id}", SOME).replace("{ordinal}", "1") for path in paths}
+    described = {re.sub(r"\{\w+_id\}", SOME, path).replace("{ordinal}", "1") for path in paths}
 
     assert described - set(GUARDED_API) <= OPEN
     assert all(anonymous.get(path).status_code in {200, 405, 503} for path in OPEN)

@@ -46,7 +46,7 @@ def test_prompts_of_each_version_are_unchanged(line: str) -> None:
 
 
 def test_unknown_version_is_refused_with_the_remedy() -> None:
-    with pytest.raises(ConfigurationError, match=r"'7'.*this release has 1, 2: .*prelim\.json"):
+    with pytest.raises(ConfigurationError, match=r"'7'.*this release has 1, 2: use a release"):
         wording.version_of("7")
 
 
