@@ -25,6 +25,7 @@ def test_the_demo_checkpoint_is_small_and_never_for_patients() -> None:
     assert "never patients" in (CHECKPOINT / "README.md").read_text()
 
 
+@pytest.mark.timeout(600)
 def test_fresh_images_are_read_correctly() -> None:
     evaluator = CheckpointEvaluator(
         DemoModel.load(CHECKPOINT), Size(chests=100, others=12, references=40), seed=3_900_000
@@ -84,6 +85,7 @@ def test_findings_of_wrong_cases_are_seldom_copied() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_negatives_are_rejected() -> None:
     # 125 cases of each other family: the slices of forty heads are too few to separate CT from MR.
     evaluator = CheckpointEvaluator(DemoModel.load(CHECKPOINT), Size(negatives=8, references=1500), seed=3_900_000)
