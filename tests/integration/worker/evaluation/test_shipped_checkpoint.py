@@ -84,7 +84,6 @@ def test_findings_of_wrong_cases_are_seldom_copied() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
 @pytest.mark.timeout(600)
 def test_negatives_are_rejected() -> None:
     # 125 cases of each other family: the slices of forty heads are too few to separate CT from MR.
