@@ -67,7 +67,7 @@ def _encoded(event: Published | None, principal: Principal) -> bytes:
     """Return an event in the format of server-sent events; empty for a study that *principal* may not see."""
     if event is None:
         return format_sse_event(event="resync", data_str="{}")
-    if principal.ae_titles is not None and event.ae_title not in principal.ae_titles:
+    if principal.ae_titles is not None and not principal.ae_titles.issuperset(event.ae_titles):
         return b""
     data = {"study_id": str(event.study_id), "detail": event.detail, "at": event.at.isoformat()}
     return format_sse_event(event=event.kind, data_str=json.dumps(data), id=str(event.position))

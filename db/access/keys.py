@@ -63,7 +63,7 @@ def create(
     """Create the key *name* and return its text, which is not stored.
 
     *replace* replaces an existing key of this name, revoked or not; without *valid_for* the key does not expire. With
-    *ae_titles* it shows only studies that these sent. Raises KeyNameTaken or UnknownScope.
+    *ae_titles* it shows only studies of which these sent every object. Raises KeyNameTaken or UnknownScope.
     """
     _refuse_unknown(scopes)
     key = PREFIX + secrets.token_urlsafe(RANDOM_BYTES)

@@ -21,8 +21,8 @@ READER = (*READS, "questions", "feedback")
 class Principal:
     """Caller of the API: the holder of a key, or a person known to the identity provider.
 
-    *name* is stored beside decisions and in the audit log. *ae_titles* are the calling AE titles whose studies it may
-    see; None: all.
+    *name* is stored beside decisions and in the audit log. *ae_titles* are the calling AE titles that must
+    have sent every object of a study that it may see; None: all.
     """
 
     kind: str

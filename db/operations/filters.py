@@ -82,7 +82,7 @@ class Filters:
     attention: bool | None = None
     #: True: reported, and no person has opened the current version; False: others.
     unread: bool | None = None
-    #: Calling AE titles whose studies the caller may see; None: all.
+    #: Calling AE titles that must have sent every object of a study that the caller may see; None: all.
     ae_titles: Collection[str] | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:

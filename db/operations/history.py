@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import func, select, text
 
-from db.models import Study, StudyEvent
+from db.models import Instance, Study, StudyEvent
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -39,14 +39,14 @@ _PUBLISH = text(f"""
 
 
 class Published(NamedTuple):
-    """A published event, with the calling AE title of its study."""
+    """A published event, with the calling AE titles of all objects of its study."""
 
     position: int
     study_id: uuid.UUID
     kind: str
     detail: str
     at: dt.datetime
-    ae_title: str
+    ae_titles: list[str]
 
 
 def publish(session: Session) -> None:
@@ -77,7 +77,9 @@ def newest(session: Session) -> int:
 def since(session: Session, position: int) -> list[Published]:
     """Return the events published behind *position*, at most BATCH."""
     columns = StudyEvent.position, StudyEvent.study_id, StudyEvent.kind, StudyEvent.detail, StudyEvent.at
-    query = select(*columns, Study.calling_ae_title).join(Study, Study.id == StudyEvent.study_id)
+    senders = select(func.array_agg(Instance.calling_ae_title.distinct())).where(Instance.study_id == Study.id)
+    query = select(*columns, func.array_append(senders.scalar_subquery(), Study.calling_ae_title))
+    query = query.join(Study, Study.id == StudyEvent.study_id)
     rows = session.execute(query.where(StudyEvent.position > position).order_by(StudyEvent.position).limit(BATCH))
     # The condition excludes NULL.
-    return [Published(*row) for row in rows]  # type: ignore[arg-type]
+    return [Published(*row) for row in rows]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from db.jobs import claims
-from db.models import Job, ReferenceCase, Study
+from db.models import Instance, Job, ReferenceCase, Study
 from db.reports import versions
 from db.session import transaction
 from db.states import CheckState
@@ -39,10 +39,15 @@ class Arrivals:
             self._image(session, uid, modality, attributes)
             return session.query(Study).filter_by(study_instance_uid=uid).one().id
 
-    def late_image(self, study_id: uuid.UUID, **attributes: str) -> None:
+    def late_image(self, study_id: uuid.UUID, *, ae_title: str = "", **attributes: str) -> None:
         with transaction(self.url) as session:
             uid = session.get_one(Study, study_id).study_instance_uid
-            self._image(session, uid, "DX", attributes)
+            self._image(session, uid, "DX", attributes, ae_title)
+
+    def sent_by(self, ae_title: str, study_id: uuid.UUID) -> None:
+        with transaction(self.url) as session:
+            session.query(Study).filter_by(id=study_id).update({"calling_ae_title": ae_title})
+            session.query(Instance).filter_by(study_id=study_id).update({"calling_ae_title": ae_title})
 
     def queued(self, **attributes: str) -> uuid.UUID:
         study_id = self.receiving(**attributes)
@@ -130,7 +135,9 @@ class Arrivals:
             session.add(case)
             return case.id
 
-    def _image(self, session: Session, study_uid: str, modality: str, attributes: dict[str, str]) -> None:
+    def _image(
+        self, session: Session, study_uid: str, modality: str, attributes: dict[str, str], ae_title: str = ""
+    ) -> None:
         named = {"patient_name": "Doe^Jane", "patient_id": "P-17", "patient_birth_date": "19610203"} | attributes
         sop_uid = f"2.25.{uuid.uuid4().int}"
         lifecycle.record_instance(
@@ -148,5 +155,6 @@ class Arrivals:
                 sha256=uuid.uuid4().hex,
                 received_at=dt.datetime.now(dt.UTC),
                 body_part="CHEST",
+                calling_ae_title=ae_title,
             ),
         )

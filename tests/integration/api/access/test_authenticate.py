@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import func, text, update
 
 from db.access import keys
-from db.models import ApiKey, PageSession, Study
+from db.models import ApiKey, PageSession
 from db.session import transaction
 
 if TYPE_CHECKING:
@@ -154,9 +154,9 @@ def test_session_that_has_ended_is_rejected(visitor: TestClient, key: str, datab
 
 def test_key_reads_only_studies_of_its_ae_titles(app: FastAPI, arrivals: Arrivals, database_url: str) -> None:
     own, other = arrivals.reported(), arrivals.reported()
+    arrivals.sent_by("NORTH", own)
+    arrivals.sent_by("SOUTH", other)
     with transaction(database_url) as session:
-        session.execute(update(Study).where(Study.id == own).values(calling_ae_title="NORTH"))
-        session.execute(update(Study).where(Study.id == other).values(calling_ae_title="SOUTH"))
         key = keys.create(session, "north", ["read", "identity"], ae_titles=["NORTH"])
     client = TestClient(app, headers={"Authorization": f"Bearer {key}"})
     tails = ("", "/report", "/report/images/1", "/identity")
@@ -170,6 +170,25 @@ def test_key_reads_only_studies_of_its_ae_titles(app: FastAPI, arrivals: Arrival
     assert client.get(f"/studies/{own}").status_code == 200
     assert client.get(f"/studies/{other}").status_code == 404
     assert str(other) not in client.get("/").text
+
+
+def test_study_with_an_object_of_another_site_is_hidden(app: FastAPI, arrivals: Arrivals, database_url: str) -> None:
+    study = arrivals.reported()
+    arrivals.sent_by("NORTH", study)
+    with transaction(database_url) as session:
+        one, both = (
+            keys.create(session, "+".join(sites), ae_titles=sites) for sites in (["NORTH"], ["NORTH", "SOUTH"])
+        )
+    north, whole = (TestClient(app, headers={"Authorization": f"Bearer {key}"}) for key in (one, both))
+    paths = [f"/v1/studies/{study}{tail}" for tail in ("", "/report", "/report/images/1", "/identity", "/events")]
+    before = {north.get(path).status_code for path in paths}
+    arrivals.late_image(study, ae_title="SOUTH")
+
+    assert before == {200}
+    assert {north.get(path).status_code for path in paths} == {404}
+    assert north.get("/v1/studies").json()["studies"] == []
+    assert north.get("/v1/reports?prompt=report/1").json()["reports"] == []
+    assert {whole.get(path).status_code for path in paths} == {200}
 
 
 @pytest.mark.parametrize("query", ["stat=queued", "State=queued", "modality[]=CT", "state=queued&state=failed"])

@@ -13,10 +13,10 @@ from fastapi.testclient import TestClient
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 from pydantic import SecretStr
-from sqlalchemy import select, update
+from sqlalchemy import select
 
 from api.app import create_app
-from db.models import AuditRow, Study
+from db.models import AuditRow
 from db.session import transaction
 from db.settings import Settings
 
@@ -107,8 +107,7 @@ def test_token_is_401_without_a_provider(anonymous: TestClient) -> None:
 def test_token_reads_only_studies_of_its_ae_titles(database_url: str, tmp_path: Path, arrivals: Arrivals) -> None:
     reader = client(database_url, tmp_path, oidc_ae_titles_claim="sites")
     study = arrivals.reported()
-    with transaction(database_url) as session:
-        session.execute(update(Study).values(calling_ae_title="NORTH"))
+    arrivals.sent_by("NORTH", study)
     paths = f"/v1/studies/{study}", f"/v1/studies/{study}/report"
 
     assert [status(reader, token(sites=["NORTH"]), path) for path in paths] == [200, 200]

@@ -73,13 +73,17 @@ def test_client_that_missed_too_much_gets_one_resync(own: Feed, arrivals: Arriva
 
 def test_event_of_an_invisible_study_is_not_sent(arrivals: Arrivals, database_url: str) -> None:
     study = arrivals.queued(patient_name="Doe^Jane")
+    arrivals.sent_by("NORTH", study)
     with transaction(database_url) as session:
-        session.execute(text("UPDATE studies SET calling_ae_title = 'NORTH'"))
         history.publish(session)
         event = history.since(session, 0)[0]
+    arrivals.late_image(study, ae_title="SOUTH")
+    with transaction(database_url) as session:
+        mixed = history.since(session, 0)[0]
     north, south = (Principal("key", "a", frozenset(), frozenset([title])) for title in ("NORTH", "SOUTH"))
 
     assert events._encoded(event, south) == b""
+    assert events._encoded(mixed, north) == b"", "an object of another sender has arrived"
     sent = events._encoded(event, north).decode()
     assert str(study) in sent
     assert "Doe" not in sent
