@@ -101,11 +101,11 @@ def test_inquiry_of_another_site_is_not_found(app: FastAPI, client: TestClient, 
     location = client.post(path, json={"question": "Effusion?"}).headers["Location"]
     with transaction(arrivals.url) as session:
         other = keys.create(session, "other", READER, ae_titles=["ELSEWHERE"])
-    stranger = TestClient(app, headers={"Authorization": f"Bearer {other}"})
+    other_client = TestClient(app, headers={"Authorization": f"Bearer {other}"})
 
-    assert stranger.get(location).status_code == 404
-    assert stranger.get(path).status_code == 404
-    assert stranger.post(path, json={"question": "Effusion?"}).status_code == 404
+    assert other_client.get(location).status_code == 404
+    assert other_client.get(path).status_code == 404
+    assert other_client.post(path, json={"question": "Effusion?"}).status_code == 404
 
 
 def test_page_asks_and_shows_the_answer_under_the_report(visitor: TestClient, arrivals: Arrivals) -> None:
