@@ -81,7 +81,7 @@ def answer(reader: StudyReader, study: StudyToReport, question: Question, on_pro
     shared = shared_fields(reader, read, requests, scaling)
     if not answers:
         return Answer(text=CANNOT_TELL, model_text="", cannot_tell=True, why=read.refusals, **shared)
-    return _joined(answers, shared)
+    return _joined(answers, shared, named=len(read.parts) > 1)
 
 
 def _room(reader: StudyReader) -> int:
@@ -172,9 +172,8 @@ def _veto(found: _PartAnswer) -> str:
     return VETOED.format(finding=name, score=nearest.score, threshold=nearest.threshold - nearest.margin)
 
 
-def _joined(answers: Sequence[_PartAnswer], shared: dict[str, Any]) -> Answer:
-    """Return the answer; of several parts each after its name."""
-    named = len(answers) > 1
+def _joined(answers: Sequence[_PartAnswer], shared: dict[str, Any], *, named: bool) -> Answer:
+    """Return the answer; if *named*, that of each part after its name."""
     text, findings = "", []
     for one in answers:
         text += f"{' ' if text else ''}{one.part.images.name + ': ' if named else ''}"
@@ -190,10 +189,16 @@ def _joined(answers: Sequence[_PartAnswer], shared: dict[str, Any]) -> Answer:
         why=" ".join(dict.fromkeys(one.why for one in answers)) if cannot_tell else "",
         confidence=least.confidence,
         min_confidence=least.limit,
-        calibration=least.calibration,
+        calibration=_calibration(told or [least]),
         findings=findings,
         **(shared | {"limitations": [*_whys(answers, told), *shared["limitations"]]}),
     )
+
+
+def _calibration(answers: Sequence[_PartAnswer]) -> Calibration:
+    """Return the standing of the confidence: that of answers of different kinds is the lower one."""
+    standings = {one.calibration for one in answers}
+    return standings.pop() if len(standings) == 1 else Calibration.UNCALIBRATED
 
 
 def _whys(answers: Sequence[_PartAnswer], told: Sequence[_PartAnswer]) -> list[str]:

@@ -78,6 +78,12 @@ class StudyForInquiry:
         """Sentences about the parts that the model must not read."""
         return " ".join(dict.fromkeys(part.refusal for part in self.parts if part.refusal))
 
+    @property
+    def unread(self) -> list[str]:
+        """Sentences about parts that were not read beside others; the gate has sentences of its own."""
+        refused = [part for part in self.parts if part.refusal and not part.retrieval.rejected]
+        return [f"{part.images.name}: {part.refusal}" for part in refused] if self.readable else []
+
 
 def read_study(
     reader: StudyReader,
@@ -148,6 +154,7 @@ def shared_fields(
         ],
         "limitations": [
             *read.study.corrections,
+            *read.unread,
             *limitations(
                 read.images, parts, indexed=reader.index is not None, late_arrivals=(), cut_to_fit=read.cut_to_fit
             ),

@@ -42,6 +42,15 @@ def asked(
     return answer(read, StudyToReport(instances, patient_hashes=frozenset("p")), Question(text), on_progress)
 
 
+class SideInSecondPart(FakeModel):
+    """Answers with a side from the third request on."""
+
+    def _score(self, text: str, prompt: str) -> float:
+        if len(self.requests) > 2:
+            return 0.0 if text == "Left." else -9.0
+        return super()._score(text, prompt)
+
+
 def test_answer_is_compared_with_the_others_that_were_possible(tmp_path: Path) -> None:
     model = FakeModel("Yes.", scores=YES)
 
@@ -170,6 +179,27 @@ def test_each_part_of_a_study_gets_its_own_answer(tmp_path: Path) -> None:
     found = asked(parts, FakeModel("Yes.", scores=YES), "Is there a fracture?")
 
     assert found.text == "DX HEAD: Yes. DX CHEST: Yes."
+
+
+def test_answer_names_its_part_and_says_which_was_not_read(tmp_path: Path) -> None:
+    parts = [radiograph(tmp_path), radiograph(tmp_path, name="2.dcm", body_part="HEAD", blank=True)]
+
+    found = asked(parts, FakeModel("Yes.", scores=YES), "Is there a fracture?")
+
+    assert found.text == "DX CHEST: Yes."
+    assert "DX HEAD: The images contain no diagnostic information." in found.limitations
+
+
+def test_confidence_is_certified_only_if_that_of_every_part_is(tmp_path: Path) -> None:
+    parts = [radiograph(tmp_path), radiograph(tmp_path, name="2.dcm", body_part="HEAD", turned=True)]
+    scaling = {JobKind.QUESTION: ScalingOfTask({"yes_no": Scaling()})}
+
+    found = asked(parts, SideInSecondPart(scores=YES), "Is there a fracture?", scaling=scaling)
+
+    # The less confident part is the certified one.
+    assert found.text == "DX HEAD: Yes. DX CHEST: Left."
+    assert found.confidence == pytest.approx(0.94, abs=0.01)
+    assert found.calibration == Calibration.UNCALIBRATED
 
 
 def test_invalid_question_and_lost_job_end_the_work(tmp_path: Path) -> None:
