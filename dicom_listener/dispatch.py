@@ -275,4 +275,4 @@ def _listeners(spool: Spool) -> list[dict[str, Any]]:
     except OSError as error:
         log.error("listener.status_unreadable", error=error.strerror)  # noqa: TRY400 - of the disk
         return []
-    return [status for status in found if status and "process" in status]
+    return [status for status in found if status]

@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import time
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from dicom_listener.spool.durable import read_text
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
 WRITE_SECONDS = 2.0
 #: Age of a file that a listener no longer writes: a disk may be slow, and the clock be stepped a little.
 STALE_SECONDS = 15.0
+#: Types of the fields, of which only the process is required, and of the values in each row of a list.
+FIELDS: dict[str, type | tuple[type, ...]] = {
+    "process": str,
+    "open": int,
+    "limit": int,
+    "parent": (dict, NoneType),
+    "draining": bool,
+}
+ROWS = {"refused": (str, str, int), "causes": (str, str, int, float)}
 
 
 def write(path: Path, status: dict[str, Any]) -> None:
@@ -46,6 +56,26 @@ def read(path: Path) -> dict[str, Any] | None:
         if time.time() - path.stat().st_mtime > STALE_SECONDS:
             return None
         status: dict[str, Any] = json.loads(read_text(path))
-    except (OSError, ValueError):
+        return status if _is_status(status) and _is_storable(status) else None
+    except (OSError, ValueError, RecursionError):
         return None
-    return status if isinstance(status, dict) else None
+
+
+def _is_status(found: Any) -> bool:
+    """Return whether *found* has the fields of a status with values that the readers of its heartbeat expect."""
+    if not isinstance(found, dict) or "process" not in found:
+        return False
+    fields = all(isinstance(found[name], types) for name, types in FIELDS.items() if name in found)
+    return fields and all(_has_rows(found.get(name, []), types) for name, types in ROWS.items())
+
+
+def _has_rows(found: Any, types: tuple[type, ...]) -> bool:
+    return isinstance(found, list) and all(
+        isinstance(row, list) and len(row) == len(types) and all(map(isinstance, row, types)) for row in found
+    )
+
+
+def _is_storable(status: dict[str, Any]) -> bool:
+    """Return whether PostgreSQL takes it as JSON: no NUL; raises ValueError for a surrogate or an infinite number."""
+    text = json.dumps(status, ensure_ascii=False, allow_nan=False)
+    return bool(text.encode()) and "\\u0000" not in text

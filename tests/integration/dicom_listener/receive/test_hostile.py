@@ -381,7 +381,7 @@ def test_full_disk_leaves_the_listener_alive_for_the_dispatcher(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "listener.json"
-    status_file.write(path, {"open": 1})
+    status_file.write(path, {"process": "host:1", "open": 1})
     os.utime(path, (0, 0))
     assert status_file.read(path) is None
 
@@ -389,8 +389,8 @@ def test_full_disk_leaves_the_listener_alive_for_the_dispatcher(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Path, "write_text", fail)
-    status_file.write(path, {"open": 2})
-    assert status_file.read(path) == {"open": 1}
+    status_file.write(path, {"process": "host:1", "open": 2})
+    assert status_file.read(path) == {"process": "host:1", "open": 1}
 
 
 def test_log_lines_for_refusals_are_limited(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 from db.jobs.celery_app import make_app
 from db.models import Instance, Process, Study
+from db.operations import heartbeats
 from db.session import transaction
 from dicom_listener import dispatch
 from dicom_listener.receive import status_file
@@ -67,6 +68,18 @@ def test_damaged_entry_stops_nothing_but_what_it_is_for(settings: Settings, kind
     dispatch._write_heartbeat(settings, make_app("redis://127.0.0.1:1"), None)
     with transaction(settings.database()) as session:
         assert session.scalars(select(Process.role)).all() == ["dispatcher"]
+
+
+def test_status_with_values_of_wrong_types_does_not_stop_the_heartbeat(settings: Settings) -> None:
+    spool = Spool(settings.spool)
+    sound, damaged = spool.slot("host-0").status, spool.unowned.status
+    status_file.write(sound, {"process": "host:1", "open": 1})
+    damaged.write_text('{"process": "host:2", "refused": [["CT\\u0000", "a cause", 1]]}')
+
+    dispatch._write_heartbeat(settings, make_app("redis://127.0.0.1:1"), None)
+
+    with transaction(settings.database()) as session:
+        assert set(session.scalars(select(Process.name))) == {"host:1", heartbeats.name()}
 
 
 def test_inbox_that_cannot_be_listed_stops_settling_and_not_the_indexing_of_the_others(
