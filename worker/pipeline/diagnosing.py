@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from db.answers.answer import CANNOT_TELL, NONE_OF_THESE, Diagnosis, OptionScore
@@ -19,12 +20,13 @@ from worker.pipeline.votes import labels_of_case, predicted
 from worker.prompting import wording
 from worker.prompting.diagnosis import Choice, Guidance, diagnosis_prompt, fitted_choice
 from worker.prompting.fitting import fitted_guidance
+from worker.prompting.plain_text import as_label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from db.answers.answer import Choice as Asked
-    from db.answers.answer import Prediction
+    from db.answers.answer import NeighbourCase, Prediction
     from db.answers.scaling import Scaling
     from db.reports.grounds import GroundedFinding
     from worker.images.study_images import PartImages
@@ -37,13 +39,17 @@ ONE, SEVERAL = "one", "several"
 #: Probability from which one of several options is chosen.
 CHOSEN = 0.5
 OTHER_PARTS = "The choice was made from {part} only, where the options fit best; not from {others}."
+NOT_GIVEN = (
+    "{lost} of {count} predictions of specialist models were not given to the model: a label is no diagnosis, or the"
+    " prompt would be too long."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class _PartChoice:
     """Scores of the options in one part of a study: log-probabilities, probabilities, and that of none of them.
 
-    *written* is the model's own text, or the option with the highest log-probability.
+    *written* is the model's own text, or the option with the highest log-probability; *given* is what the prompt held.
     """
 
     part: PartForInquiry
@@ -52,6 +58,7 @@ class _PartChoice:
     probabilities: list[float]
     none_of_these: float
     requests: list[Request]
+    given: Guidance
 
 
 def diagnose(
@@ -70,7 +77,8 @@ def diagnose(
     *on_progress* is called whenever the work has progressed; its errors end the work. Raises NotReportable if the study
     has no readable image, PermanentFailure for invalid options, TransientFailure if the model failed this time.
     """
-    steps, received = Steps(on_progress), predicted(predictions)
+    steps, usable = Steps(on_progress), predicted(predictions)
+    received = [one for one in usable if as_label(one.label)]
     choice = fitted_choice(Choice(asked.options, several=asked.several), reader.model.text_tokens)
     read = read_study(reader, study, lambda part: _prompt(reader, part, choice), _room(reader, choice), steps)
     case_labels = [labels_of_case(report.sentences, choice.options) for part in read.parts for report in part.reports]
@@ -78,15 +86,17 @@ def diagnose(
     chosen = [_of_part(reader, part, choice, own, steps) for part, own in zip(read.readable, guidance, strict=True)]
     kind = SEVERAL if choice.several else ONE
     figures = reader.scaling_of(JobKind.DIAGNOSIS).figures(kind)
-    shared = shared_fields(reader, read, [one for part in chosen for one in part.requests], figures, case_labels)
-    shared["predictions"] = received
-    votes = [sum(option in own for own in case_labels) for option in choice.options]
+    shared = shared_fields(reader, read, [one for part in chosen for one in part.requests], figures)
     if not chosen:
         # Nothing was scored: no option has a probability.
         shared |= {"cannot_tell": True, "why": read.refusals}
         return Diagnosis(text=CANNOT_TELL, model_text="", options=[], none_of_these=0.0, **shared)
     best = min(chosen, key=lambda one: one.none_of_these)
-    shared["limitations"] = [*_other_parts(best, read), *shared["limitations"]]
+    shared["evidence"] = _labelled(shared["evidence"], case_labels, chosen, best)
+    shared["predictions"] = received[: len(best.given.specialists)]
+    lost = _not_given(len(usable), len(shared["predictions"]))
+    shared["limitations"] = [*_other_parts(best, read), *lost, *shared["limitations"]]
+    votes = [sum(option in case.labels for case in shared["evidence"]) for option in choice.options]
     return _result(reader, choice, best, votes, shared)
 
 
@@ -107,9 +117,32 @@ def _guidance(
     part: PartForInquiry, case_labels: Sequence[Sequence[str]], predictions: Sequence[Prediction]
 ) -> Guidance:
     """Return the diagnoses of the similar cases of a part and of the specialists."""
-    first = part.first_case - 1
-    own = case_labels[first : first + len(part.similar)]
-    return Guidance([label for of_case in own for label in of_case], [one.label for one in predictions])
+    similar = [label for place in part.places for label in case_labels[place]]
+    return Guidance(similar, [one.label for one in predictions])
+
+
+def _labelled(
+    cases: Sequence[NeighbourCase],
+    case_labels: Sequence[Sequence[str]],
+    chosen: Sequence[_PartChoice],
+    best: _PartChoice,
+) -> list[NeighbourCase]:
+    """Return the cases with the labels that the prompt of their part held, and those by which they vote.
+
+    Only the cases of the part that the choice is made from vote.
+    """
+    found = list(cases)
+    for one in chosen:
+        held = iter(one.given.similar_cases)
+        for place in one.part.places:
+            own = case_labels[place]
+            quoted = ", ".join(filter(None, map(as_label, islice(held, len(own)))))
+            found[place] = replace(found[place], quoted=quoted, labels=list(own) if one is best else [])
+    return found
+
+
+def _not_given(count: int, given: int) -> list[str]:
+    return [NOT_GIVEN.format(lost=count - given, count=count)] if given < count else []
 
 
 def _of_part(
@@ -146,7 +179,7 @@ def _of_part(
     scaling, _ = reader.scaling_of(JobKind.DIAGNOSIS).of(SEVERAL if choice.several else ONE)
     probabilities, none = (_independent if choice.several else _exclusive)(totals, scaling)
     log_probs = [one[0] for one in totals] if choice.several else totals[0][:-1]
-    return _PartChoice(part, written, log_probs, probabilities, none, requests)
+    return _PartChoice(part, written, log_probs, probabilities, none, requests, given)
 
 
 def _exclusive(totals: Sequence[Sequence[float]], scaling: Scaling) -> tuple[list[float], float]:

@@ -45,6 +45,11 @@ class PartForInquiry:
     finish_reason: FinishReason = "stop"
 
     @property
+    def places(self) -> range:
+        """Places of its cases among those of the result, from 0."""
+        return range(self.first_case - 1, self.first_case - 1 + len(self.similar))
+
+    @property
     def pixels(self) -> list[npt.NDArray[np.uint8]]:
         """The images as the model receives them."""
         return [image.pixels for image in self.images.images]
@@ -131,22 +136,18 @@ def shared_fields(
     read: StudyForInquiry,
     requests: Sequence[Request],
     scaling: dict[str, Any],
-    labels: Sequence[Sequence[str]] = (),
 ) -> dict[str, Any]:
-    """Return the fields of a result that do not depend on the inquiry; *labels* are those of each similar case."""
+    """Return the fields of a result that do not depend on the inquiry."""
     parts = [
         ReadPart(part.images, part.retrieval, part.finish_reason, part.similar, part.first_case) for part in read.parts
     ]
-    cases = [case for part in read.parts for case in part.similar]
-    own = labels or [()] * len(cases)
     return {
         "basis": basis_of(parts),
         "prompt_version": reader.model.prompt_version,
         "model_digest": reader.model.digest,
         "provenance": _provenance(reader, read, requests, scaling),
         "evidence": [
-            NeighbourCase(case.case_id, case.similarity, case.excerpt, ", ".join(given), list(given))
-            for case, given in zip(cases, own, strict=True)
+            NeighbourCase(case.case_id, case.similarity, case.excerpt) for part in read.parts for case in part.similar
         ],
         "images": [
             ShownImage(number, image.sop_instance_uid, image.frame, image.reason, list(image.warnings))

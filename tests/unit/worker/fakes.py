@@ -64,7 +64,9 @@ class FakeModel:
     def submit(self, request: Request) -> Future[Generation]:
         self.requests.append(request)
         future: Future[Generation] = Future()
-        if self.prompt_tokens(request.question, request.images) + request.max_new_tokens > self.context_tokens:
+        # As in the engine: options need room for their own tokens only.
+        new = sum(map(self.text_tokens, request.scored)) or request.max_new_tokens
+        if self.prompt_tokens(request.question, request.images) + new > self.context_tokens:
             future.set_exception(PermanentFailure(Reason.PROMPT_TOO_LONG, "as the engine refuses it"))
             return future
         future.set_result(self._scored(request) if request.scored else self._generation())
