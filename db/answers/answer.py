@@ -115,8 +115,8 @@ class Diagnosis(Result):
     """Choice between diagnoses: *options* in the order of the inquiry, without "none of these"."""
 
     options: list[OptionScore]
-    #: Probability that none of the options is right.
-    none_of_these: float
+    #: Probability that none of the options is right; None if none was scored, and then *options* is empty.
+    none_of_these: float | None
 
     @property
     def chosen(self) -> list[str]:

@@ -22,7 +22,7 @@ from db.models import Answer as Row
 from db.models import AnswerEvidence, Inquiry, ReferenceCase, Study
 from db.reports.grounds import CitedSentence, GroundedFinding, InImage
 from db.reports.storable import clean
-from db.states import Calibration, Verdict
+from db.states import Calibration, JobKind, Verdict
 
 if TYPE_CHECKING:
     import uuid
@@ -48,7 +48,7 @@ def insert(session: Session, job_id: uuid.UUID, *, revision: int, fence: int, re
     columns["images"] = [asdict(image) for image in result.images]
     columns["predictions"] = [asdict(prediction) for prediction in result.predictions]
     columns["options"], columns["none_of_these"] = None, None
-    if isinstance(result, Diagnosis):
+    if isinstance(result, Diagnosis) and result.options:
         columns["options"] = [asdict(option) for option in result.options]
         columns["none_of_these"] = result.none_of_these
     session.add(Row(job_id=job_id, revision=revision, fence=fence, calibration=result.calibration, **columns))
@@ -98,7 +98,7 @@ def _without_erased(session: Session, result: Answer | Diagnosis) -> Answer | Di
 def read(session: Session, job_id: uuid.UUID) -> Stored | None:
     """Return the answer to the inquiry of a job; None if it has none yet."""
     query = (
-        select(Row, Study.revision)
+        select(Row, Study.revision, Inquiry.kind)
         .join(Inquiry, Inquiry.job_id == Row.job_id)
         .join(Study, Study.id == Inquiry.study_id)
         .where(Row.job_id == job_id)
@@ -106,12 +106,12 @@ def read(session: Session, job_id: uuid.UUID) -> Stored | None:
     found = session.execute(query).one_or_none()
     if found is None:
         return None
-    row, newest = found
+    row, newest, kind = found
     newer = newest if newest > row.revision else None
-    return Stored(_result(session, row), row.revision, newer, row.created_at)
+    return Stored(_result(session, row, kind), row.revision, newer, row.created_at)
 
 
-def _result(session: Session, row: Row) -> Answer | Diagnosis:
+def _result(session: Session, row: Row, kind: str) -> Answer | Diagnosis:
     lines = session.scalars(
         select(AnswerEvidence).where(AnswerEvidence.job_id == row.job_id).order_by(AnswerEvidence.rank)
     ).all()
@@ -126,10 +126,11 @@ def _result(session: Session, row: Row) -> Answer | Diagnosis:
         "images": [ShownImage(**values) for values in row.images],
         "predictions": [Prediction(**values) for values in row.predictions],
     }
-    if row.options is None or row.none_of_these is None:
+    if kind == JobKind.QUESTION:
         return Answer(**parts)
-    options = [OptionScore(**values) for values in row.options]
-    return Diagnosis(**parts, options=options, none_of_these=row.none_of_these)
+    options = [OptionScore(**values) for values in row.options or []]
+    # Earlier rows without options have 0, which nobody measured.
+    return Diagnosis(**parts, options=options, none_of_these=row.none_of_these if options else None)
 
 
 def _finding(values: dict[str, Any], cited: list[CitedSentence]) -> GroundedFinding:

@@ -70,9 +70,9 @@ class Answer(Base):
     min_confidence: Mapped[float | None]
     #: Standing of the confidence.
     calibration: Mapped[str]
-    #: db.answers.answer.OptionScore, in the order of the inquiry; NULL for a question.
+    #: db.answers.answer.OptionScore, in the order of the inquiry; NULL for a question, or if none was scored.
     options: Mapped[list[dict[str, Any]] | None] = mapped_column(JSONB(none_as_null=True))
-    #: Probability of "none of these"; NULL for a question.
+    #: Probability of "none of these"; NULL as `options`.
     none_of_these: Mapped[float | None]
     #: Predictions of specialist models that the model received (db.answers.answer.Prediction).
     predictions: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)

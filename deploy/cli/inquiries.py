@@ -113,7 +113,7 @@ def _show(asked: AskedInquiry, answer: Stored | None) -> None:
     print_line(result.text, _confidence(result), sep="\n")
     for option in getattr(result, "options", ()):
         print_line(f"  {option.probability:.2f} {option.label}{_votes(option.votes)}")
-    if none_of_these := getattr(result, "none_of_these", None):
+    if (none_of_these := getattr(result, "none_of_these", None)) is not None:
         print_line(f"  {none_of_these:.2f} none of these")
     print_line(f"{result.basis}, revision {answer.revision}", *answer.limitations, sep="\n")
 

@@ -90,7 +90,7 @@ def diagnose(
     if not chosen:
         # Nothing was scored: no option has a probability.
         shared |= {"cannot_tell": True, "why": read.refusals}
-        return Diagnosis(text=CANNOT_TELL, model_text="", options=[], none_of_these=0.0, **shared)
+        return Diagnosis(text=CANNOT_TELL, model_text="", options=[], none_of_these=None, **shared)
     best = min(chosen, key=lambda one: one.none_of_these)
     shared["evidence"] = _labelled(shared["evidence"], case_labels, chosen, best)
     shared["predictions"] = received[: len(best.given.specialists)]

@@ -91,8 +91,10 @@ class Answered(Body):
     confidence: float | None = Field(description="0 to 1; null: not measured.")
     min_confidence: float | None = Field(description="Limit of the confidence.")
     calibration: Calibration = Field(description="Standing of the confidence; show it beside it.")
-    options: list[Option] | None = Field(description="In the order of the request; null for a question.")
-    none_of_these: float | None = Field(description="Probability that no option is right; null for a question.")
+    options: list[Option] | None = Field(
+        description="In the order of the request; null for a question, empty if no image can be read."
+    )
+    none_of_these: float | None = Field(description="Probability that no option is right; null if none was scored.")
     chosen: list[str] | None
     vote: list[str] | None = Field(description="Labels with most votes of the similar cases.")
     specialists: list[SpecialistPrediction]

@@ -172,6 +172,7 @@ def test_images_that_the_model_must_not_read_get_no_probabilities(tmp_path: Path
 
     assert model.requests == []
     assert (found.text, found.cannot_tell, found.options, found.confidence) == (CANNOT_TELL, True, [], None)
+    assert found.none_of_these is None
     assert "out of distribution" in found.why
 
 

@@ -118,7 +118,7 @@ def told_by_kind(answered: Sequence[Answered]) -> dict[str, list[Told]]:
 
 def _choice(one: Answered, result: Diagnosis) -> Told:
     labels = [*(option.label for option in result.options), NONE_OF_THESE]
-    shares = [*(option.probability for option in result.options), result.none_of_these]
+    shares = [*(option.probability for option in result.options), result.none_of_these or 0.0]
     right = next((number for number, label in enumerate(labels) if label in one.inquiry.right), len(labels) - 1)
     return Told(result.confidence or 0.0, one.right, shares, right)
 

@@ -108,6 +108,17 @@ def test_diagnosis_keeps_vote_model_and_specialists_apart(reported: Arrivals) ->
     assert (found.chosen, found.vote) == (["effusion"], ["effusion"])
 
 
+def test_diagnosis_without_a_scored_option_has_no_probability(reported: Arrivals) -> None:
+    unread = {"cannot_tell": True, "why": "The images contain no diagnostic information."}
+    refused = Diagnosis(**PARTS, **unread, options=[], none_of_these=None)  # type: ignore[arg-type]
+    job_id = ask(reported, Choice(["effusion", "mass"]))
+    claim = reported.claim()
+    assert claim is not None
+    finish(reported, claim, refused)
+
+    assert read(reported, job_id).result == refused
+
+
 def test_inquiry_and_answer_are_immutable(reported: Arrivals) -> None:
     finish(reported, asked_job(reported))
 
