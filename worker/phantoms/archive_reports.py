@@ -28,6 +28,7 @@ _REMARKS = (
     "Clinical correlation is recommended.", "Discussed with the ward.", "Follow-up in six weeks.",
     "Quality of the examination is adequate.", "Comparison was not available.", "Dictated but not read.",
 )  # fmt: skip
+#: The same in other languages, on purpose: an archive has reports in them, and a quotation must survive beside them.
 _FOREIGN = (
     "Herz normal gross.", "Keine weiteren Auffälligkeiten.", "Altersentsprechender Befund.", "Reperto nei limiti.",
     "Examen sans particularité.", "Estudio sin alteraciones relevantes.", "Geen bijzonderheden.", "Utan anmärkning.",
