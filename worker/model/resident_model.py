@@ -99,6 +99,8 @@ class ResidentModel:
                 quantization=quantization,
             )
             model.start(slots, gpu_memory=limit, cuda_graphs=cuda_graphs)
+        if manifest.skipped:
+            log.warning("checkpoint.unchecked", skipped=", ".join(manifest.skipped), digest=manifest.digest[:12])
         log.info("checkpoint.loaded", digest=manifest.digest[:12], seconds=round(time.monotonic() - started, 1))
         return model
 
@@ -119,10 +121,11 @@ class ResidentModel:
 
     @property
     def setup(self) -> dict[str, str]:
-        """Number format, quantization and device."""
+        """Number format, quantization, device, and the checks that were skipped when the checkpoint was recorded."""
         model = self.checkpoint.model
         number_format = str(model.dtype).removeprefix("torch.")
-        return {"number_format": number_format, "quantization": self._quantization, "device": model.device.type}
+        found = {"number_format": number_format, "quantization": self._quantization, "device": model.device.type}
+        return found | ({"skipped_checks": ", ".join(self.manifest.skipped)} if self.manifest.skipped else {})
 
     @property
     def progress(self) -> int:

@@ -63,7 +63,8 @@ def info(directory: Path) -> None:
 def verify(directory: Path) -> None:
     """Compare all files with the manifest, load the checkpoint, score its sentences and generate a few tokens."""
     check_layout(directory)
-    check_files(directory, read_manifest(directory), everything=True)
+    manifest = read_manifest(directory)
+    check_files(directory, manifest, everything=True)
     model = ResidentModel.load(directory, slots=1)
     try:
         answer = model.submit(TEST_REQUEST).result()
@@ -72,6 +73,7 @@ def verify(directory: Path) -> None:
     finally:
         model.close()
     console.print(f"{directory} works: {len(answer.token_ids)} tokens in {answer.timings.total:.1f} s", highlight=False)
+    _print_unchecked(manifest)
     console.print(f"digest {model.digest}", highlight=False)
 
 
@@ -87,9 +89,16 @@ def _print_skipped(doubts: Iterable[Doubt]) -> None:
         console.print(f"skipped: {doubt.check}: {doubt.problem}", highlight=False, markup=False)
 
 
+def _print_unchecked(manifest: Manifest) -> None:
+    if manifest.skipped:
+        names = ", ".join(manifest.skipped)
+        console.print(f"checks skipped with --trust-unknown: {names}", highlight=False, markup=False)
+
+
 def _print_recorded(directory: Path, manifest: Manifest) -> None:
     use = "phantoms only, never patients" if manifest.demo else "patients"
     console.print(f"{directory}: {len(manifest.files)} files, for {use}", highlight=False, markup=False)
+    _print_unchecked(manifest)
     console.print(f"digest {manifest.digest}", highlight=False)
 
 

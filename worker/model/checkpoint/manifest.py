@@ -12,7 +12,7 @@ from worker.model.checkpoint import file_digests
 from worker.model.checkpoint.json_files import read_json_object
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 FILE_NAME = "prelim.json"
@@ -40,6 +40,12 @@ class Manifest:
     def prompt_version(self) -> str:
         """Version of the wording that the checkpoint was trained for; 2 for one that was trained for neither."""
         return str(self.values.get("prompt_version", "2"))
+
+    @property
+    def skipped(self) -> Sequence[str]:
+        """Names of the checks that were skipped when it was recorded."""
+        found: Sequence[str] = self.values.get("skipped") or ()
+        return found
 
     @property
     def files(self) -> Mapping[str, file_digests.Digest]:

@@ -91,7 +91,7 @@ def check_spoken(checkpoint: Checkpoint, manifest: Manifest, *, quantized: bool)
     figures = spoken.measure(checkpoint)
     spoken.check(figures, manifest.values.get("spoken"), quantized=quantized)
     doubt = spoken.doubt(figures)
-    if doubt and not manifest.demo and SPOKEN not in manifest.values.get("skipped", ()):
+    if doubt and not manifest.demo and SPOKEN not in manifest.skipped:
         raise ConfigurationError(f"{doubt}; weights, tokenizer or positions are wrong")
 
 

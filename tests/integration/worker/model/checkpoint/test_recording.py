@@ -13,6 +13,7 @@ from worker.model.checkpoint import commands, recording
 from worker.model.checkpoint.file_digests import file_digest
 from worker.model.checkpoint.manifest import FILE_NAME, check_files, read_manifest
 from worker.model.checkpoint.recording import record_existing
+from worker.model.resident_model import ResidentModel
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +34,20 @@ def test_checkpoint_without_a_manifest_is_recorded(unrecorded: Path, capsys: pyt
     manifest = read_manifest(unrecorded)
     check_files(unrecorded, manifest)
     assert manifest.prompt_version == "2"
+
+
+def test_skipped_checks_are_named_wherever_the_checkpoint_is_used(
+    unrecorded: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands.record(unrecorded, trust_unknown=True)
+    capsys.readouterr()
+
+    commands.verify(unrecorded)
+    model = ResidentModel.load(unrecorded, slots=1)
+    model.close()
+
+    assert "checks skipped with --trust-unknown: zeros" in capsys.readouterr().out
+    assert model.setup["skipped_checks"] == "zeros"
 
 
 def test_facts_of_an_earlier_release_are_kept(unrecorded: Path) -> None:
