@@ -39,11 +39,12 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.tokens = Tokens(settings)
     app.state.rate_limits = RateLimits(settings)
+    app.state.recorder = Recorder(settings)
     app.state.feed = Feed(settings)
     app.state.health = health.check(settings)
     # The last one is outermost: error responses get the headers, error logs the ids.
     app.add_middleware(Conditional)
-    app.add_middleware(Gate, recorder=Recorder(settings), unavailable=error_handlers.unavailable)
+    app.add_middleware(Gate, recorder=app.state.recorder, unavailable=error_handlers.unavailable)
     error_handlers.install(app)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestContext)

@@ -34,6 +34,10 @@ class Access:
     guarded: bool = False
     principal: Principal | None = None
     studies: list[uuid.UUID] = field(default_factory=list)
+    #: Status of the response to a request that changes data; its route must set it.
+    status: int | None = None
+    #: True once the row with this status is stored, with the changes.
+    committed: bool = False
     #: Set for a login and a logout, whose routes are open.
     action: str | None = None
 

@@ -33,10 +33,26 @@ _cookie = APIKeyCookie(name=COOKIE, auto_error=False, description="Session, begu
 def _session(request: Request) -> Iterator[Session]:
     with transaction(request.app.state.settings.database()) as session:
         yield session
+        # Reached unless the route has raised an error.
+        if request.method == "POST":
+            _commit_with_row(request, session)
+
+
+def _commit_with_row(request: Request, session: Session) -> None:
+    """Commit the changes of a request together with its row in the audit log, or neither."""
+    access = of_request(request)
+    if access.status is None:
+        raise UnrecordedChange(request.scope["route"].path)
+    request.app.state.recorder.commit(session, access.entry(request.scope, access.status))
+    access.committed = True
 
 
 #: Ends before the response is sent, so that a slow client holds no database connection.
 Database = Annotated[Session, Depends(_session, scope="function")]
+
+
+class UnrecordedChange(Exception):
+    """Raised when a route of POST has not set the status of its audit row: an error in its code."""
 
 
 @dataclass(frozen=True, slots=True)

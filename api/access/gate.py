@@ -64,7 +64,7 @@ class Gate:
         route = getattr(scope.get("route"), "path", None)
         if status < ERROR and route is not None and route not in OPEN and not access.guarded:
             raise UnguardedRoute(route)
-        if not access.recorded:
+        if not access.recorded or (access.committed and access.status == status):
             return True
         try:
             await self._recorder.record(access.entry(scope, status))

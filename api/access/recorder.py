@@ -1,5 +1,7 @@
 """Store the audit rows of responses before they are sent: many requests share one transaction.
 
+The row of a request that changes data is stored in the transaction of its changes.
+
 While a transaction is committed, the entries of other requests wait for the next one, so that the rate is not limited
 by the disk. The limit of threads for routes does not apply: routes that wait for the database must not delay rows.
 """
@@ -12,9 +14,13 @@ import socket
 import weakref
 from typing import TYPE_CHECKING
 
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
 from db.access.audit_log import Chain, Entry
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from db.settings import Settings
 
 #: An entry, and the end of its request's wait.
@@ -30,6 +36,15 @@ class Recorder:
         #: By event loop: tests have several. A loop with a writer has its key here.
         self._waiting: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Waiting] = weakref.WeakKeyDictionary()
         self._writers: set[asyncio.Task[None]] = set()
+
+    def commit(self, session: Session, entry: Entry) -> None:
+        """Commit the changes of *session* together with the row of *entry*; neither if it raises OperationalError."""
+        # Errors of the changes are raised as they are.
+        session.flush()
+        try:
+            self._chain.commit(session, [entry])
+        except SQLAlchemyError as error:
+            raise OperationalError(None, None, error) from error
 
     async def record(self, entry: Entry) -> None:
         """Return when the row of *entry* is stored durably; raises what the database raises."""

@@ -48,8 +48,9 @@ def login(
     principal = None if begun is None else page_sessions.verify(session, begun)
     if begun is None or principal is None:
         failed(request)
+        access.status = 401
         return _form(request, to, problem="unknown, revoked or expired API key", status=401)
-    access.principal = principal
+    access.principal, access.status = principal, 303
     log.info("login.accepted", key=principal.name)
     return _with_cookie(request, RedirectResponse(destination(to), 303), begun)
 
@@ -65,7 +66,7 @@ def _with_cookie(request: Request, response: Response, text: str) -> Response:
 def logout(request: Request, session: Database) -> Response:
     """End the session and delete the cookie."""
     access = of_request(request)
-    access.action = "logout"
+    access.action, access.status = "logout", 303
     text = request.cookies.get(COOKIE, "")
     access.principal = page_sessions.verify(session, text)
     page_sessions.end(session, text)

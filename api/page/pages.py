@@ -84,9 +84,10 @@ def ask(request: Request, caller: Questions, study_id: uuid.UUID, question: Anno
     except ApiError as error:
         if "reports" not in caller.principal.scopes:
             raise
+        caller.access.status = error.status
         problem = f"Not asked: {error.problem.message}."
         return _study(request, caller, study_id, problem=problem, status=error.status)
-    return RedirectResponse(f"/studies/{study_id}#questions", 303)
+    return _to(caller, f"/studies/{study_id}#questions")
 
 
 @router.post("/studies/{study_id}/sentences", dependencies=[Depends(same_origin)])
@@ -101,7 +102,12 @@ def judge(
     """Accept or reject a sentence of the report that the reader saw; *tag* is its ETag."""
     asked = feedback.FeedbackRequest(kind=FeedbackKind(kind), sentence=sentence)
     feedback.act(request, caller, study_id, asked, tag)
-    return RedirectResponse(f"/studies/{study_id}#grounds-{sentence}", 303)
+    return _to(caller, f"/studies/{study_id}#grounds-{sentence}")
+
+
+def _to(caller: Caller, place: str) -> Response:
+    caller.access.status = 303
+    return RedirectResponse(place, 303)
 
 
 def _study(

@@ -67,28 +67,38 @@ class Chain:
         self._ends = 0.0
 
     def append(self, url: str, entries: Sequence[Entry]) -> None:
-        """Append *entries* in one durable transaction; raises what the database raises, and then starts another chain.
+        """Append *entries* in one durable transaction; see `commit`."""
+        with transaction(url) as session:
+            # Before the lock, whose holder must not wait for a connection: `commit` waits for it with a connection.
+            session.connection()
+            self.commit(session, entries)
 
-        After an error it is unknown which rows are stored: none is appended behind them.
+    def commit(self, session: Session, entries: Sequence[Entry]) -> None:
+        """Commit the changes of *session* together with *entries*, or neither; it can execute nothing afterwards.
+
+        Raises what the database raises, and then starts another chain: after an error it is unknown which rows are
+        stored, and none is appended behind them.
         """
         with self._lock:
             try:
-                self._append(url, entries)
+                sequence, last = self._insert(session, entries)
+                session.commit()
             except BaseException:
                 self._number = None
                 raise
+            self._sequence, self._last = sequence, last
 
-    def _append(self, url: str, entries: Sequence[Entry]) -> None:
-        with transaction(url) as session:
-            if self._number is None or time.monotonic() >= self._ends:
-                self._start(session)
-            rows, last = [], self._last
-            for sequence, entry in enumerate(entries, start=self._sequence + 1):
-                row = {"chain": self._number, "sequence": sequence, **asdict(entry), "previous": last}
-                last = digest(row)
-                rows.append(row | {"hash": last})
-            session.execute(insert(AuditRow), rows)
-        self._sequence, self._last = self._sequence + len(rows), last
+    def _insert(self, session: Session, entries: Sequence[Entry]) -> tuple[int, str]:
+        """Insert the rows of *entries*; return sequence and hash of the last one."""
+        if self._number is None or time.monotonic() >= self._ends:
+            self._start(session)
+        rows, last = [], self._last
+        for sequence, entry in enumerate(entries, start=self._sequence + 1):
+            row = {"chain": self._number, "sequence": sequence, **asdict(entry), "previous": last}
+            last = digest(row)
+            rows.append(row | {"hash": last})
+        session.execute(insert(AuditRow), rows)
+        return self._sequence + len(rows), last
 
     def _start(self, session: Session) -> None:
         session.execute(select(func.pg_advisory_xact_lock(LOCK)))

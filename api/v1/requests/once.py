@@ -6,7 +6,7 @@ The answer is stored in the transaction of the changes, so that it exists if and
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Header, Request
 from fastapi.responses import JSONResponse
@@ -50,7 +50,7 @@ def answer(
     409 while the earlier request is being answered, and 422 if it was another one.
     """
     if key is None:
-        return JSONResponse(make().model_dump(mode="json"), status)
+        return _answered(caller, make().model_dump(mode="json"), status)
     digest = _digest(request)
     who = str(caller.principal)
     try:
@@ -61,10 +61,15 @@ def answer(
         raise _problem(422, ErrorCode.IDEMPOTENCY_KEY_REUSED, error) from error
     if earlier is not None:
         body = earlier.body if again is None else again().model_dump(mode="json")
-        return JSONResponse(body, earlier.status, {"Idempotency-Replayed": "true"})
+        return _answered(caller, body, earlier.status, {"Idempotency-Replayed": "true"})
     body = make().model_dump(mode="json")
     idempotency.store(caller.session, who, key, digest, Answer(status, body if again is None else {}))
-    return JSONResponse(body, status)
+    return _answered(caller, body, status)
+
+
+def _answered(caller: Caller, body: Any, status: int, headers: dict[str, str] | None = None) -> JSONResponse:
+    caller.access.status = status
+    return JSONResponse(body, status, headers)
 
 
 def _digest(request: Request) -> str:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 import pytest
+from fastapi.testclient import TestClient
 from pydantic import SecretStr
 from rich.console import Console
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
-from db.access import audit_log
+from db.access import audit_log, keys
 from db.access.audit_log import Chain, Entry
 from db.models import AuditChain, AuditRow
 from db.session import transaction
@@ -25,7 +26,7 @@ from deploy.operate.audit_log import actions
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fastapi.testclient import TestClient
+    from fastapi import FastAPI
 
     from tests.integration.api.arrivals import Arrivals
 
@@ -108,6 +109,36 @@ def test_no_row_no_body(client: TestClient, arrivals: Arrivals, database_url: st
     assert {answer.status_code for answer in answers} == {503}
     assert not any("Doe" in answer.text or b"PNG" in answer.content for answer in answers)
     assert client.get(f"/v1/studies/{study}").status_code == 200, "with a new chain"
+    assert problems(database_url) == []
+
+
+def test_no_row_no_change(app: FastAPI, visitor: TestClient, arrivals: Arrivals, database_url: str) -> None:
+    study = arrivals.reported()
+    with transaction(database_url) as session:
+        key = keys.create(session, "reader", ["read", "feedback", "questions"])
+    reader = TestClient(app, headers={"Authorization": f"Bearer {key}"})
+    tag = reader.get(f"/v1/studies/{study}/report").headers["ETag"]
+    path, opened = f"/v1/studies/{study}/report/feedback", {"json": {"kind": "opened"}, "headers": {"If-Match": tag}}
+    with transaction(database_url) as session:
+        session.execute(text("ALTER TABLE audit_rows RENAME TO elsewhere"))
+    answers = [
+        reader.post(path, **opened),  # type: ignore[arg-type]
+        reader.post(f"/v1/studies/{study}/hold", json={"reason": "side"}),
+        reader.post(f"/v1/studies/{study}/questions", json={"question": "Effusion?"}),
+        visitor.post("/logout"),
+    ]
+    with transaction(database_url) as session:
+        session.execute(text("ALTER TABLE elsewhere RENAME TO audit_rows"))
+
+    assert [answer.status_code for answer in answers] == [503] * 4
+    assert reader.get(path).json() == []
+    assert reader.get(f"/v1/studies/{study}/report").json()["hold"] is None
+    assert reader.get(f"/v1/studies/{study}/questions").json() == {"inquiries": []}
+    assert visitor.get("/v1/studies").status_code == 200, "the session goes on"
+    assert reader.post(path, **opened).status_code == 201  # type: ignore[arg-type]
+    assert [row.status for row in rows(database_url) if row.route.startswith("POST") and "feedback" in row.route] == [
+        201
+    ]
     assert problems(database_url) == []
 
 
