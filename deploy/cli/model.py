@@ -68,35 +68,62 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Folder for the figures and their plot.")] = None,
 ) -> None:
     """Evaluate a checkpoint on cases with known reports, offline."""
-    from worker.evaluation import evaluate as evaluation
-    from worker.evaluation import phantom_cases
-    from worker.evaluation.answers import meta_files
-    from worker.evaluation.answers.evaluate_answers import evaluate_answers, evaluate_phantom_answers
-
     if (cases is None) == (phantoms is None):
         raise typer.BadParameter("expected either --cases or --phantoms")
-    settings, earlier = process_settings(), reference if retrieval else None
-    result: AnswerFigures | Result
-    with tempfile.TemporaryDirectory() as scratch:
-        if cases is not None and cases.is_file():
-            meta_files.write_folder(cases, Path(scratch), modality=modality, body_part=body_part)
-            cases = Path(scratch)
-        if task is not JobKind.REPORT and cases is not None:
-            result = evaluate_answers(cases, checkpoint, settings, task, reference=earlier, out=out)
-        elif task is not JobKind.REPORT:
-            result = evaluate_phantom_answers(
-                phantoms or 0, checkpoint, settings, task, seed=seed, retrieval=retrieval, out=out
-            )
-        elif cases is not None:
-            result = evaluation.evaluate(cases, checkpoint, settings, reference=earlier, controls=controls, out=out)
-        else:
-            result = phantom_cases.evaluate_phantoms(
-                phantoms or 0, checkpoint, settings, seed=seed, retrieval=retrieval, controls=controls, out=out
-            )
+    if controls and task is not JobKind.REPORT:
+        raise typer.BadParameter("--controls measures reports only")
+    if reference and phantoms:
+        raise typer.BadParameter("--phantoms has reference cases of its own: leave --reference out")
+    if cases is None:
+        result = _evaluate_phantoms(
+            phantoms or 0, checkpoint, task, seed=seed, retrieval=retrieval, controls=controls, out=out
+        )
+    else:
+        earlier, kind = reference if retrieval else None, (modality, body_part)
+        result = _evaluate_cases(cases, checkpoint, task, kind, reference=earlier, controls=controls, out=out)
     for table in result.tables():
         console.print(table)
     for line in result.failed:
         console.print(f"not reported: {line}", highlight=False)
+
+
+def _evaluate_phantoms(
+    count: int, checkpoint: Path, task: JobKind, *, seed: int, retrieval: bool, controls: bool, out: Path | None
+) -> AnswerFigures | Result:
+    from worker.evaluation.answers.evaluate_answers import evaluate_phantom_answers
+    from worker.evaluation.phantom_cases import evaluate_phantoms
+
+    settings = process_settings()
+    if task is JobKind.REPORT:
+        return evaluate_phantoms(
+            count, checkpoint, settings, seed=seed, retrieval=retrieval, controls=controls, out=out
+        )
+    return evaluate_phantom_answers(count, checkpoint, settings, task, seed=seed, retrieval=retrieval, out=out)
+
+
+def _evaluate_cases(
+    cases: Path,
+    checkpoint: Path,
+    task: JobKind,
+    kind: tuple[str, str],
+    *,
+    reference: Path | None,
+    controls: bool,
+    out: Path | None,
+) -> AnswerFigures | Result:
+    """Return the figures of a folder of cases, or of a test file whose plain images have the modality and body part."""
+    from worker.evaluation.answers import meta_files
+    from worker.evaluation.answers.evaluate_answers import evaluate_answers
+    from worker.evaluation.evaluate import evaluate
+
+    settings = process_settings()
+    with tempfile.TemporaryDirectory() as scratch:
+        if cases.is_file():
+            meta_files.write_folder(cases, Path(scratch), modality=kind[0], body_part=kind[1])
+            cases = Path(scratch)
+        if task is JobKind.REPORT:
+            return evaluate(cases, checkpoint, settings, reference=reference, controls=controls, out=out)
+        return evaluate_answers(cases, checkpoint, settings, task, reference=reference, out=out)
 
 
 @command()
@@ -109,7 +136,7 @@ def calibrate(
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the phantom studies.")] = 5_900_000,
     alpha: Annotated[float, typer.Option(min=0.001, max=0.5, help="Highest error of the findings shown.")] = 0.05,
     delta: Annotated[float, typer.Option(min=0.001, max=0.5, help="Probability of a higher error.")] = 0.10,
-    suspend: Annotated[str, typer.Option(help="Suspend all certificates for this reason instead.")] = "",
+    suspend: Annotated[str, typer.Option(help="Suspend all certificates of reports for this reason instead.")] = "",
     task: Annotated[JobKind, typer.Option(help="What is calibrated.")] = JobKind.REPORT,
 ) -> None:
     """Certify the error of the findings that are shown as fact, or of answers, for the configured checkpoint."""
@@ -117,6 +144,8 @@ def calibrate(
 
     if (source is None) != bool(suspend) or (source in (Source.FINALS, Source.CASES)) != (cases is not None):
         raise typer.BadParameter("expected --from phantoms, --from finals with --cases, or --suspend")
+    if suspend and task is not JobKind.REPORT:
+        raise typer.BadParameter("--suspend is for reports: a calibration of answers can only be replaced by a new one")
     settings = process_settings()
     if suspend:
         console.print(f"{calibration.suspend(settings, suspend)} certificates suspended")

@@ -86,6 +86,21 @@ def test_help_shows_flags_without_a_type(command: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        ("evaluate --checkpoint x --phantoms 1 --task question --controls", "measures reports only"),
+        ("evaluate --checkpoint x --phantoms 1 --reference y", "reference cases of its own"),
+        ("calibrate --task question --suspend drift", "--suspend is for reports"),
+    ],
+)
+def test_option_without_effect_is_refused(command: str, problem: str) -> None:
+    found = CliRunner().invoke(app.app, command.split(), env={"COLUMNS": "200"})
+
+    assert found.exit_code == 2
+    assert problem in found.output
+
+
+@pytest.mark.parametrize(
     ("options", "problem"),
     [
         (["--key", "k.pem"], "--key needs --cert"),
