@@ -106,10 +106,7 @@ def convert_checkpoint(
     the disk space is not enough, before anything is written if possible. Differences from the publication and unlikely
     weights are listed instead with *trust_unknown*.
     """
-    if dtype not in DTYPES:
-        raise ConfigurationError(f"unknown dtype {dtype!r}: use one of {', '.join(DTYPES)}")
-    if target.exists() or target.is_symlink():
-        raise ConfigurationError(f"{target} exists: remove it or choose another destination")
+    _check_target(target, dtype)
     published = PublishedConfig.read(source)
     with as_configuration_error(f"the tokenizer in {source} cannot be converted"):
         tokenizer = convert_tokenizer(source)
@@ -132,15 +129,20 @@ def convert_checkpoint(
         refuse(doubts, trusted=trust_unknown)
         facts = {"converted_from": digests, "prompt_version": "2", **_summary(conversion)}
         facts["skipped"] = _skipped(doubts, trusted=trust_unknown, large=conversion.large)
-        tokenizer.save_pretrained(directory)
-        image_processor(published.image_size).save_pretrained(directory)
-        _generation_config(config).save_pretrained(directory)
-        config.save_pretrained(directory)
+        for part in (tokenizer, image_processor(published.image_size), _generation_config(config), config):
+            part.save_pretrained(directory)
         manifest = record_checkpoint(directory, facts, shards)
     # Only now have the files their final identity.
     known = {name: entry["sha256"] for name, entry in manifest.files.items()}
     file_digests.remember(target, known, file_digests.identities(target, known))
     return Converted(manifest, doubts, unknown_digests(digests))
+
+
+def _check_target(target: Path, dtype: str) -> None:
+    if dtype not in DTYPES:
+        raise ConfigurationError(f"unknown dtype {dtype!r}: use one of {', '.join(DTYPES)}")
+    if target.exists() or target.is_symlink():
+        raise ConfigurationError(f"{target} exists: remove it or choose another destination")
 
 
 def _skipped(doubts: Sequence[Doubt], *, trusted: bool, large: bool) -> list[str]:
