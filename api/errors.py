@@ -35,7 +35,7 @@ class ErrorCode(StrEnum):
     NOT_POSSIBLE = "not_possible", "The state of the study does not permit the request."
     INVALID_REQUEST = "invalid_request", "A parameter or the body is invalid."
     PRECONDITION_FAILED = "precondition_failed", "The report is not the one that the caller read."
-    PRECONDITION_REQUIRED = "precondition_required", "The request needs If-Match."
+    PRECONDITION_REQUIRED = "precondition_required", "The request needs If-Match with an ETag."
     TOO_MANY_REQUESTS = "too_many_requests", "The caller or its address has sent too many requests in a minute."
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type", "The body must be application/json."
     BODY_TOO_LARGE = "body_too_large", "The body is too large."

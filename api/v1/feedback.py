@@ -74,7 +74,7 @@ class ReleaseRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-IfMatch = Annotated[str | None, Header(description="ETag of the report that the reader saw; required.")]
+IfMatch = Annotated[str | None, Header(description="ETag of the report that the reader saw; required, and not `*`.")]
 
 
 @router.get("/studies/{study_id}/report/feedback", responses=_missing)
@@ -111,14 +111,16 @@ def act(request: Request, caller: Caller, study_id: uuid.UUID, asked: FeedbackRe
 
 
 def _seen_report(request: Request, caller: Caller, study_id: uuid.UUID, if_match: str | None) -> ReportBody:
-    """Return the current report; raises ApiError 428 without If-Match, and 412 if it is not what the reader saw."""
+    """Return the current report; raises ApiError 428 without an ETag, and 412 if it is not what the reader saw."""
     line = reading.study(caller, study_id)
     found = reading.report(caller.session, line, request.app.state.settings)
     if found is None:
         raise reports.no_report(line)
     hint = "GET the report and send its ETag as If-Match"
-    if if_match is None:
-        problem = Problem(error=ErrorCode.PRECONDITION_REQUIRED, message="the request needs If-Match", hint=hint)
+    # `*` matches any report, also one that was not read.
+    if if_match is None or if_match.strip() == "*":
+        message = "the request needs If-Match with an ETag"
+        problem = Problem(error=ErrorCode.PRECONDITION_REQUIRED, message=message, hint=hint)
         raise ApiError(428, problem)
     if not matches(if_match, etag(found.model_dump_json().encode())):
         message = "the report is not the one that was read: another version, or its study changed"

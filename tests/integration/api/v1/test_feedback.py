@@ -52,10 +52,12 @@ def test_feedback_needs_the_current_etag(reader: TestClient, arrivals: Arrivals)
     path, body = f"/v1/studies/{study}/report/feedback", {"kind": "accepted"}
     seen = reader.get(f"/v1/studies/{study}/report").headers["ETag"]
     without = reader.post(path, json=body)
+    any_report = reader.post(path, json=body, headers={"If-Match": "*"})
     arrivals.late_image(study)
     changed = reader.post(path, json=body, headers={"If-Match": seen})
 
     assert (without.status_code, without.json()["error"]) == (428, "precondition_required")
+    assert (any_report.status_code, any_report.json()["error"]) == (428, "precondition_required")
     assert (changed.status_code, changed.json()["error"]) == (412, "precondition_failed")
 
 
