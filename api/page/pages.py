@@ -45,7 +45,7 @@ def worklist(
     after: Annotated[str | None, Query()] = None,
 ) -> Response:
     """Show the work list: the studies that meet all filters of the search form."""
-    own = work_list.cursors(request, caller, asked.filters, asked.sort)
+    own = work_list.cursors(caller, asked.filters, asked.sort)
     start = work_list.position(own, after)
     page = reading.page(caller, limit=PAGE, filters=asked.filters, after=start, sort=asked.sort)
     context = {

@@ -9,9 +9,8 @@ from api.access.authenticate import Images, Reports
 from api.errors import ApiError, ErrorCode, Problem
 from api.v1 import reading
 from api.v1.acts import ReportDiff, ReportPage, ReportVersion, UsedReport
-from api.v1.requests import work_list
+from api.v1.requests import cursor, work_list
 from api.v1.requests.conditional import etag, matches
-from api.v1.requests.cursor import Cursors
 from api.v1.schemas import Report
 from db.operations import overview, recall
 from db.operations.filters import Position
@@ -142,7 +141,7 @@ def used_reports(
     if used == recall.Used():
         raise work_list.invalid("expected case_id, model_digest or prompt")
     seen = caller.principal.ae_titles
-    own = Cursors(request.app.state.settings, "reports", used, None if seen is None else sorted(seen))
+    own = cursor.of_list(caller.session, "reports", used, None if seen is None else sorted(seen))
     start = work_list.position(own, after)
     rows = recall.reports(caller.session, used, seen, limit=limit + 1, after=start and start.study_id)
     shown = rows[:limit]

@@ -32,7 +32,7 @@ def list_studies(
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
 ) -> StudyPage:
     """Return the work list: studies that meet all filters, in pages; a cursor belongs to its filters and order."""
-    own = work_list.cursors(request, caller, filters, sort)
+    own = work_list.cursors(caller, filters, sort)
     page = reading.page(caller, limit=limit, filters=filters, after=work_list.position(own, after), sort=sort)
     following = None if page.following is None else own.encode(page.following)
     response.headers.update(work_list.link(request, following))

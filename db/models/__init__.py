@@ -5,7 +5,7 @@ compare them, and the clocks of two machines differ. The one exception is ``rece
 which must not wait for the database.
 """
 
-from db.models.access import ApiKey, AuditChain, AuditRow, IdempotentRequest, PageSession
+from db.models.access import ApiKey, AuditChain, AuditRow, CursorSecret, IdempotentRequest, PageSession
 from db.models.answers import Answer, AnswerEvidence, Inquiry, SpecialistPrediction
 from db.models.base import Base
 from db.models.certificates import AnswerScaling, Certificate
@@ -32,6 +32,7 @@ __all__ = [
     "Certificate",
     "Citation",
     "Commitment",
+    "CursorSecret",
     "Evidence",
     "Finding",
     "IdempotentRequest",

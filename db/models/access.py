@@ -73,6 +73,17 @@ class IdempotentRequest(Base):
     __table_args__ = (Index("idempotent_requests_created", "created_at"),)
 
 
+class CursorSecret(Base):
+    """Random secret that signs the cursors of lists, the same for all processes; a migration makes its one row."""
+
+    __tablename__ = "cursor_secret"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, default=1)
+    secret: Mapped[str]
+
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+
 class AuditChain(Base):
     """Start of a chain of audit rows: one process writes it. The starts form a chain of their own.
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import base64
 import binascii
 import datetime as dt
-import hashlib
 import hmac
 import json
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from db.models import CursorSecret
 from db.operations.filters import Position
 
 if TYPE_CHECKING:
-    from db.settings import Settings
+    from sqlalchemy.orm import Session
 
 #: Bytes of the signature: it protects from a cursor of another list, and a forged one reveals nothing.
 SIGNATURE_BYTES = 16
@@ -23,11 +23,9 @@ SIGNATURE_BYTES = 16
 class Cursors:
     """Cursors of one list: they are invalid for other filters, another order or another installation."""
 
-    def __init__(self, settings: Settings, *listed: Any) -> None:
+    def __init__(self, secret: str, *listed: Any) -> None:
         """*listed* is all that determines the list: its name, filters, order, and the caller's restriction."""
-        # The same in every process with this database, and unknown to callers: the URL holds the password.
-        secret = hashlib.sha256(f"cursor {settings.database()}".encode()).digest()
-        self._key = hmac.digest(secret, json.dumps(listed, default=str).encode(), "sha256")
+        self._key = hmac.digest(secret.encode(), json.dumps(listed, default=str).encode(), "sha256")
 
     def encode(self, position: Position) -> str:
         """Return *position* as URL-safe text."""
@@ -48,3 +46,8 @@ class Cursors:
 
     def _signature(self, plain: bytes) -> bytes:
         return hmac.digest(self._key, plain, "sha256")[:SIGNATURE_BYTES]
+
+
+def of_list(session: Session, *listed: Any) -> Cursors:
+    """Return the cursors of a list, signed with the secret of this database; *listed* as for `Cursors`."""
+    return Cursors(session.get_one(CursorSecret, 1).secret, *listed)

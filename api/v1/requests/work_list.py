@@ -11,7 +11,7 @@ from fastapi import Query
 from pydantic import AwareDatetime, Field
 
 from api.errors import ApiError, ErrorCode, Problem
-from api.v1.requests.cursor import Cursors
+from api.v1.requests import cursor
 from db.operations.filters import Filters, Sort, words
 from db.states import DisplayedState  # noqa: TC001
 from db.studies import priority as priorities
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fastapi import Request
 
     from api.access.authenticate import Caller
+    from api.v1.requests.cursor import Cursors
     from db.operations.filters import Position
 
 #: Printable text of a DICOM attribute: LO has 64 characters (PS3.5 section 6.2).
@@ -82,11 +83,11 @@ def _bounded(time: dt.datetime | None, name: str) -> dt.datetime | None:
     return time
 
 
-def cursors(request: Request, caller: Caller, chosen: Filters, sort: Sort) -> Cursors:
+def cursors(caller: Caller, chosen: Filters, sort: Sort) -> Cursors:
     """Return the cursors of a work list."""
     seen = caller.principal.ae_titles
     restriction = None if seen is None else sorted(seen)
-    return Cursors(request.app.state.settings, "studies", asdict(chosen), sort, restriction)
+    return cursor.of_list(caller.session, "studies", asdict(chosen), sort, restriction)
 
 
 def position(own: Cursors, after: str | None) -> Position | None:
