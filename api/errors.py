@@ -1,30 +1,18 @@
 """Errors that end a request, and the body of their responses."""
 
-from enum import StrEnum
-from typing import Self
-
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from db.errors import ConfigurationError, Reason
+from db.errors import CodeWithMeaning, ConfigurationError, Reason
 from db.states import DisplayedState
 
 #: Errors of a database that is unreachable or not configured.
 UNREACHABLE = (OperationalError, PoolTimeout, ConfigurationError)
 
 
-class ErrorCode(StrEnum):
+class ErrorCode(CodeWithMeaning):
     """Codes of problems with their meaning; other HTTP errors have their reason phrase, such as `bad_request`."""
-
-    meaning: str
-
-    def __new__(cls, code: str, meaning: str) -> Self:
-        """Take the code, which is published, and its meaning, which is shown."""
-        member = str.__new__(cls, code)
-        member._value_ = code
-        member.meaning = meaning
-        return member
 
     UNAUTHORIZED = "unauthorized", "The request has no valid key, token or session."
     FORBIDDEN = "forbidden", "The caller lacks the scope of the route, or the form comes from another site."

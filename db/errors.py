@@ -4,17 +4,21 @@ from enum import StrEnum
 from typing import Self
 
 
-class Reason(StrEnum):
-    """Stable code for a job, study, image or file that ended without a result; *meaning* explains it."""
+class CodeWithMeaning(StrEnum):
+    """Base of stable codes; *meaning* explains each of them."""
 
     meaning: str
 
     def __new__(cls, code: str, meaning: str) -> Self:
-        """Take the code, which is stored and published, and its meaning, which is documented."""
+        """Take the code, which is stored or published, and its meaning, which is documented or shown."""
         member = str.__new__(cls, code)
         member._value_ = code
         member.meaning = meaning
         return member
+
+
+class Reason(CodeWithMeaning):
+    """Code for a job, study, image or file that ended without a result."""
 
     # The queue and the life of a study.
     LEASE_EXPIRED = "lease_expired", "the worker died, froze or could not reach the database"
