@@ -119,10 +119,11 @@ class Child:
         self._channel.send("took", id=association_id)
         try:
             self._server.serve(connection, tuple(message.values["address"]), association_id)
-        except (OSError, RuntimeError) as error:  # the peer has closed, or no thread can be started
+        # The peer has closed, no thread can be started, or no memory is left for its buffer: the others continue.
+        except (OSError, RuntimeError, MemoryError) as error:
             connection.close()
             self._seats.release(association_id)
-            log.warning("connection.dropped", error=str(error))
+            log.warning("connection.dropped", error=acceptor.reason(error))
 
     def _write_status(self) -> None:
         """Write the status regularly, but let it become stale while the parent is silent."""

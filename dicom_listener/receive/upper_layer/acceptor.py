@@ -46,13 +46,21 @@ class Handler(RequestHandler):
     server: Server
 
     def handle(self) -> None:
-        """Give the connection to an association that waits for one; raises RuntimeError if no thread can be started."""
+        """Give the connection to an association that waits for one.
+
+        Raises RuntimeError if no thread can be started, OSError or MemoryError if the connection cannot be served.
+        """
         peer: Peer = self.client_address
         association = self.server.take_prepared()
         self.server.associations[peer.association_id] = association
         for oldest in self.server.services.seats.connect(peer.association_id, peer.address):
             self.server.end(oldest)
-        association.connect(peer, self.request)
+        try:
+            association.connect(peer, self.request)
+        except (OSError, MemoryError):
+            association.cancel()
+            self.server.forget(peer)
+            raise
 
 
 class Server(ThreadedAssociationServer):
@@ -73,7 +81,8 @@ class Server(ThreadedAssociationServer):
     def serve(self, accepted: Socket, address: tuple[Any, ...], association_id: str | None = None) -> None:
         """Serve an accepted connection in a thread of its own, and return at once.
 
-        *address* is that of the peer, as `accept` returns it. Raises RuntimeError if no thread can be started.
+        *address* is that of the peer, as `accept` returns it. Raises RuntimeError if no thread can be started,
+        OSError or MemoryError if the connection cannot be served; it is then not closed.
         """
         # An IPv6 socket names IPv4 peers ::ffff:10.1.2.3.
         peer = Peer(association_id or uuid.uuid4().hex, "", "", address[0].removeprefix("::ffff:"))
@@ -161,13 +170,18 @@ class Server(ThreadedAssociationServer):
         self.serve(request, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log that a connection could not be served: no thread can be started."""
+        """Log that a connection could not be served: no thread can be started, or no memory is left."""
         del request, client_address
-        log.warning("connection.dropped", error=str(sys.exception()))
+        log.warning("connection.dropped", error=reason(sys.exception()))
 
     def service_actions(self) -> None:
         """Write the status; called by `serve_forever` at least every TICK_SECONDS."""
         self.services.write_status()
+
+
+def reason(error: BaseException | None) -> str:
+    """Return why a connection could not be served; a MemoryError has no text."""
+    return str(error) or type(error).__name__
 
 
 def create(settings: Settings, services: Services) -> Server:

@@ -91,9 +91,10 @@ class Association(association.Association):
         self._ends = contextlib.ExitStack()
 
     def connect(self, peer: Peer, connection: socket.socket) -> None:
-        """Let the thread serve the connection of *peer*."""
+        """Let the thread serve the connection of *peer*; after OSError or MemoryError, `cancel` must end it."""
+        wire = Wire(self, connection)
         self.name, self.peer = CONNECTION_THREAD, peer
-        self.wire = self.dul.socket = Wire(self, connection)
+        self.wire = self.dul.socket = wire
         self._ends.callback(self.server.forget, peer)
         self._ends.callback(self.wire.release)
         self._ends.callback(lambda: self.services.end_transfer(peer, complete=self.complete))

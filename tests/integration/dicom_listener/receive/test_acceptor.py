@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from pynetdicom import evt
+from structlog.testing import capture_logs
 
+from dicom_listener.receive.prefork.channel import Channel, Message
+from dicom_listener.receive.prefork.child_server import Child
 from dicom_listener.receive.seats import Seats
 from dicom_listener.receive.services import Services
 from dicom_listener.receive.upper_layer import acceptor
+from dicom_listener.receive.upper_layer import wire as served_wire
 from dicom_listener.receive.upper_layer.association import Association
 from dicom_listener.receive.upper_layer.negotiation import LOCAL_LIMIT_EXCEEDED
 from tests.fuzz import wire
@@ -98,6 +102,48 @@ def test_prepared_associations_serve_a_burst_and_end_with_the_server(accepting: 
     wait_until(lambda: not server.associations)
     server.stop(5)
     wait_until(lambda: not any(isinstance(thread, Association) for thread in threading.enumerate()))
+
+
+def test_connection_without_memory_for_its_buffer_leaves_no_seat_and_no_thread(
+    accepting: socket.socket, server: Server, seats: AskingSeats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(served_wire, "MAX_ASSOCIATE_RQ_BYTES", 1 << 60)
+        with Client(accepting.getsockname()[1]):
+            connection, address = accepting.accept()
+            with connection, pytest.raises(MemoryError):
+                server.serve(connection, address, "large")
+    assert seats.asked == [("connect", "large"), ("release", "large")]
+    with connect(accepting, server, "next") as client:
+        assert client.associate().echo() == 0
+        client.release()
+    wait_until(lambda: not server.associations)
+    server.stop(5)
+    wait_until(lambda: not any(isinstance(thread, Association) for thread in threading.enumerate()))
+
+
+def test_child_drops_a_connection_without_memory_and_serves_the_next(
+    accepting: socket.socket, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = Channel.pair()
+    child = Child(settings, theirs)
+    with contextlib.ExitStack() as ends, capture_logs() as lines:
+        ends.callback(ours.close)
+        ends.callback(theirs.close)
+        ends.callback(child._server.stop, 5)
+
+        def hand_over(association_id: str) -> Client:
+            client = ends.enter_context(Client(accepting.getsockname()[1]))
+            connection, address = accepting.accept()
+            child._act(Message("serve", {"id": association_id, "address": address}, connection))
+            return client
+
+        with monkeypatch.context() as patch:
+            patch.setattr(served_wire, "MAX_ASSOCIATE_RQ_BYTES", 1 << 60)
+            assert hand_over("large").connection.recv(1) == b""
+        hand_over("next")
+        assert list(child._server.associations) == ["next"]
+    assert [line["error"] for line in lines if line["event"] == "connection.dropped"] == ["MemoryError"]
 
 
 def test_association_is_rejected_for_the_reason_of_the_seats(
