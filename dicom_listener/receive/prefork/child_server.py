@@ -42,7 +42,7 @@ class Child:
         self._seats = ParentSeats(channel)
         self._services = Services(settings, self._seats)
         self._services.refused_by_all = {}
-        self._server = acceptor.create(settings, self._services)
+        self._acceptor = acceptor.create(settings, self._services)
         self._stopped = False
         #: This process alone was asked to end.
         self._leaving = False
@@ -55,7 +55,7 @@ class Child:
         for signum in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, self._leave)
         self._services.open()
-        self._server.prepare()
+        self._acceptor.prepare()
         # A disk that hangs must not stop the beats.
         status = threading.Thread(target=self._write_status, name="dicom-status", daemon=True)
         status.start()
@@ -65,7 +65,7 @@ class Child:
                 self._serve()
         finally:
             self._ended.set()
-            unfinished = self._server.stop(GRACE_SECONDS)
+            unfinished = self._acceptor.stop(GRACE_SECONDS)
             with contextlib.suppress(OSError):  # the parent is gone
                 self._channel.send("beat", full=is_full(), refused=self._services.refusals.take())
             status.join()
@@ -80,7 +80,7 @@ class Child:
         while (
             not self._stopped
             and time.monotonic() < ends_at
-            and not (self._services.draining and not self._server.associations)
+            and not (self._services.draining and not self._acceptor.associations)
         ):
             if self._leaving and ends_at == math.inf:
                 self._channel.send("leaving")
@@ -100,7 +100,7 @@ class Child:
         if kind == "serve":
             self._take_over(message)
         elif kind == "end":
-            self._server.end(values["id"])
+            self._acceptor.end(values["id"])
         elif kind == "seat":
             self._seats.answer(values)
         elif kind == "drain":
@@ -118,7 +118,7 @@ class Child:
             return
         self._channel.send("took", id=association_id)
         try:
-            self._server.serve(connection, tuple(message.values["address"]), association_id)
+            self._acceptor.serve(connection, tuple(message.values["address"]), association_id)
         # The peer has closed, no thread can be started, or no memory is left for its buffer: the others continue.
         except (OSError, RuntimeError, MemoryError) as error:
             connection.close()

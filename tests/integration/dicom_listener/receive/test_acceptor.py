@@ -130,7 +130,7 @@ def test_child_drops_a_connection_without_memory_and_serves_the_next(
     with contextlib.ExitStack() as ends, capture_logs() as lines:
         ends.callback(ours.close)
         ends.callback(theirs.close)
-        ends.callback(child._server.stop, 5)
+        ends.callback(child._acceptor.stop, 5)
 
         def hand_over(association_id: str) -> Client:
             client = ends.enter_context(Client(accepting.getsockname()[1]))
@@ -142,7 +142,7 @@ def test_child_drops_a_connection_without_memory_and_serves_the_next(
             patch.setattr(served_wire, "MAX_ASSOCIATE_RQ_BYTES", 1 << 60)
             assert hand_over("large").connection.recv(1) == b""
         hand_over("next")
-        assert list(child._server.associations) == ["next"]
+        assert list(child._acceptor.associations) == ["next"]
     assert [line["error"] for line in lines if line["event"] == "connection.dropped"] == ["MemoryError"]
 
 
