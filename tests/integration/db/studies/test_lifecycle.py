@@ -76,6 +76,7 @@ def test_study_that_an_association_sends_now_does_not_settle(arrivals: Arrivals)
     arrivals.image()
     quiet = {"settle_seconds": 0.01}
 
+    time.sleep(0.02)
     assert arrivals.settle(sending={arrivals.uid: 0}, **quiet) == []
     assert len(arrivals.settle(sending={"2.25.1": 0}, **quiet)) == 1, "the association has moved on"
 

@@ -349,8 +349,10 @@ def test_request_indexed_before_its_objects_waits_for_them(
     settings: Settings, listener: Listener, modality: Modality
 ) -> None:
     send(modality, listener, [image()])
-    request = max(received(Spool(settings.spool)), key=lambda path: path.stat().st_mtime_ns)
-    indexer.Indexer(settings).index([request])
+    requested = STORAGE_COMMITMENT_PUSH_MODEL.encode()
+    requests = [path for path in received(Spool(settings.spool)) if requested in path.read_bytes()]
+    indexer.Indexer(settings).index(requests)
+    assert len(requests) == 1
     with deliver.CommitmentDelivery(settings, peers(settings)) as delivery:
         assert delivery.run_once() == 1
     assert modality.results == []
