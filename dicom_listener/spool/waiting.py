@@ -99,7 +99,7 @@ class WaitingFiles:
         self._known: dict[str, Path] = {}
         self._numbers: Counter[str] = Counter()
         self._groups: dict[str, _Group] = {}
-        #: By the first digit of the study's key; "" for unknown studies.
+        #: By the first digit of a routine study's key, and urgency; the digit is "" for urgent and unknown studies.
         self._queues: dict[tuple[str, bool], deque[_Group]] = {}
         self._shard = random.randrange(len(SHARDS))  # noqa: S311 - not cryptographic
         #: Names of files of unknown studies: those that were taken before, and those that were not.
@@ -162,13 +162,11 @@ class WaitingFiles:
         self._move(("", False), taken, max_files, max_bytes)
         self._taken.update(file.path.name for file in taken)
         # A batch with urgent files is not filled with others beyond their share: the urgent ones would wait for them.
-        urgent_groups = (group for (_, urgent), groups in self._queues.items() if urgent for group in groups)
-        if urgent_files := sum(self._numbers[group.tag] for group in urgent_groups):
+        if urgent_files := sum(self._numbers[group.tag] for group in self._queues.get(("", True), ())):
             max_files = min(max_files, len(taken) + math.ceil(urgent_files / URGENT_SHARE))
         shards = SHARDS[self._shard :] + SHARDS[: self._shard]
         backlog = len(self._known) > max_files
-        for shard in shards:
-            self._move((shard, True), taken, max(int(max_files * URGENT_SHARE), 1), max_bytes)
+        self._move(("", True), taken, max(int(max_files * URGENT_SHARE), 1), max_bytes)
         for shard in shards:
             before = len(taken)
             self._move((shard, False), taken, max_files, max_bytes)
@@ -218,7 +216,8 @@ class WaitingFiles:
             name = group.unread[0]
             group.modified_ns = _modified_ns(self._known[name] / name)
         for group in sorted(urgent_first, key=lambda group: group.modified_ns):
-            self._queues.setdefault((group.tag[1:2], group.urgent), deque()).append(group)
+            shard = "" if group.urgent else group.tag[1:2]
+            self._queues.setdefault((shard, group.urgent), deque()).append(group)
 
     def _forget(self, name: str) -> None:
         """Note that a file is taken, or gone."""

@@ -173,7 +173,6 @@ def test_long_study_does_not_delay_the_next_one(
     tmp_path: Path, waiting: WaitingFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "TURN_FILES", 10)
-    monkeypatch.setattr(module, "SHARDS", "".join(sorted({study_key("1.2.1")[0], study_key("1.2.2")[0]})))
     long = [put(tmp_path, number, "1.2.1", urgent=True) for number in range(100)]
     short = [put(tmp_path, 200, "1.2.2", urgent=True)]
     waiting.refresh()
