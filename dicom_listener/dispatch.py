@@ -5,7 +5,6 @@ The listener does not depend on this process, nor on the database and the broker
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from dataclasses import asdict
@@ -22,6 +21,7 @@ from db.operations import disk, heartbeats
 from db.session import limit_statements, statements, transaction
 from db.studies import procedure_steps, settling
 from db.studies.transfers import break_off
+from dicom_listener import process_signals
 from dicom_listener.commitment import deliver
 from dicom_listener.indexing import indexer, unreadable
 from dicom_listener.receive import status_file
@@ -164,8 +164,11 @@ def run(settings: Settings) -> None:
     peers = PeerDirectory(settings.dicom.peers_file)
     rules.load(settings.study.rules)
     stop = threading.Event()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, lambda *_: stop.set())
+    with process_signals.handled(dict.fromkeys(process_signals.STOP, stop.set)):
+        _run(settings, peers, stop)
+
+
+def _run(settings: Settings, peers: PeerDirectory, stop: threading.Event) -> None:
     spool = Spool(settings.spool)
     spool.prepare()
     file_system.require(spool)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 import structlog
 
 from db.errors import ConfigurationError
+from dicom_listener import process_signals
 from dicom_listener.receive import tls
 from dicom_listener.receive.services import Services
 from dicom_listener.receive.upper_layer import acceptor
@@ -81,9 +82,7 @@ class Listener:
 
 def run(settings: Settings) -> None:
     """Run the listener until SIGTERM or SIGINT; SIGHUP makes it read its certificate again."""
-    stop = threading.Event()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, lambda *_: stop.set())
-    with Listener(settings) as listener:
-        signal.signal(signal.SIGHUP, lambda *_: listener.read_certificate())
+    stop, listener = threading.Event(), Listener(settings)
+    actions = dict.fromkeys(process_signals.STOP, stop.set) | {signal.SIGHUP: listener.read_certificate}
+    with process_signals.handled(actions), listener:
         stop.wait()
