@@ -19,6 +19,9 @@ REPOSITORY = Path(__file__).parent.parent
 #: Names of the tests' variables in earlier releases, accepted for one more.
 OLD_VARIABLES = {"PRELIM_TEST_DATA": "TESTS_DATA_DIR", "PRELIM_REQUIRE_TEST_DATA": "TESTS_REQUIRE_DATA"}
 
+# Before torch is imported: two test processes with a thread per core each would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 for old, new in OLD_VARIABLES.items():
     if old in os.environ:
         os.environ.setdefault(new, os.environ.pop(old))

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 #: Options of every `from_pretrained`: no download, and no code from the directory. Without the second, transformers
 #: asks on the terminal whether to run such code.
 LOCAL_DATA_ONLY = {"local_files_only": True, "trust_remote_code": False}
+#: Parameters below which a model on CPUs is computed by one thread: an image of the demo checkpoint costs 10 ms of
+#: processor time with one thread and 52 ms with two, which wait for each other after each small product.
+SMALL_MODEL = 100_000_000
 #: Characters shown of a loader's error: its first sentence or two.
 MAX_MESSAGE = 200
 
@@ -62,6 +65,8 @@ def load_checkpoint(
         quantized = quantizer(quantization)
         model = _load_model(directory, dtype=dtype, quantized=quantized, where=place(directory, device, gpu_memory))
         tokenizer, prompts = load_prompts(directory, model.config)
+        if model.device.type == "cpu" and model.num_parameters() < SMALL_MODEL:
+            torch.set_num_threads(1)
         stop = _stop_tokens(model, tokenizer)
         not_first = stop if model.generation_config.min_new_tokens else frozenset[int]()
         return Checkpoint(directory.name, model, tokenizer, prompts, stop, not_first)
