@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 #: Share of named subjects, beside invented ones, among the nonsense of the training.
 NAMED_NONSENSE = 0.4
+#: Share of questions of the training whose words are in a random order, and of these with an unknown word.
+SCATTERED, UNKNOWN_AMONG_THEM = 0.25, 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,36 @@ class Phrasing:
     def worded(self, frames: words.Frames, name: str, **more: str) -> str:
         """Return a question about the finding *name*."""
         return self.phrased(frames, *self.noun(name), **more)
+
+    def asked(self, frames: words.Frames, noun: str, article: str) -> str:
+        """Return a question about *noun*, in training sometimes in random words with a cue of *frames*."""
+        if self.is_scattered():
+            return self.scattered(article + noun, words.CUES.get(frames, ()))
+        return self.phrased(frames, noun, article)
+
+    def is_scattered(self) -> bool:
+        """Return whether to put the next question into random words."""
+        return not self.held_out and self.rng.random() < SCATTERED
+
+    def scattered(self, subject: str, cues: Sequence[str] = ()) -> str:
+        """Return *subject* and one of *cues* among random words, one of them sometimes unknown."""
+        before, after = self._common(1, 6), self._common(0, 4)
+        if self.rng.random() < UNKNOWN_AMONG_THEM:
+            before.insert(int(self.rng.integers(len(before))), self.invented())
+        if cues:
+            around = before if self.rng.integers(2) else after
+            around.insert(int(self.rng.integers(len(around) + 1)), self.pick(cues))
+        return f"{capital(' '.join([*before, subject, *after]))}?"
+
+    def noisy(self, text: str) -> str:
+        """Return *text* with some random words between its own."""
+        own = text.split(" ")
+        for word in self._common(1, 4):
+            own.insert(int(self.rng.integers(len(own))), word)
+        return " ".join(own)
+
+    def _common(self, least: int, most: int) -> list[str]:
+        return [self.pick(words.COMMON.split()) for _ in range(int(self.rng.integers(least, most)))]
 
 
 def capital(text: str) -> str:

@@ -65,9 +65,11 @@ class Asker(Phrasing):
         if kind.sided and self.rng.random() < SIDE_NAMED:
             side = self.pick(SIDES)
             right = found is not None and found.side == side
-            return Question(self.worded(words.PRESENT_ON_SIDE, name, side=side), YES if right else NO, "presence")
-        text = self._scattered(name) if not self.held_out and self.rng.random() < SCATTERED else ""
-        return Question(text or self.worded(words.PRESENT, name), YES if found else NO, "presence")
+            text = self.worded(words.PRESENT_ON_SIDE, name, side=side)
+            if self.is_scattered():
+                text = self.scattered(f"{''.join(reversed(self.noun(name)))} on the {side}")
+            return Question(text, YES if right else NO, "presence")
+        return Question(self.asked(words.PRESENT, *self.noun(name)), YES if found else NO, "presence")
 
     def _rare(self, case: Case) -> Question:
         """Ask for a rare finding: an image cannot name it, but shows that there is none."""
@@ -75,22 +77,12 @@ class Asker(Phrasing):
         unlabelled = case.distractor or any(kind.name == f.name for kind in CHEST_RARE for f in case.findings)
         return Question(self.worded(words.PRESENT, name), CANNOT_TELL if unlabelled else NO, "presence")
 
-    def _scattered(self, name: str) -> str:
-        """Return a finding among random words, one of them sometimes unknown."""
-        common = words.COMMON.split()
-        before = [self.pick(common) for _ in range(int(self.rng.integers(1, 6)))]
-        after = [self.pick(common) for _ in range(int(self.rng.integers(0, 4)))]
-        if self.rng.random() < UNKNOWN_AMONG_THEM:
-            before.insert(int(self.rng.integers(len(before))), self.invented())
-        noun, article = self.noun(name)
-        return f"{capital(' '.join([*before, article + noun, *after]))}?"
-
     def side(self, case: Case) -> Question | None:
         """Ask for the side of a finding."""
         found = self._of(case, lambda finding: bool(finding.side))
         if not found:
             return None
-        return Question(self.worded(words.SIDE, found.name), f"{capital(found.side)}.", "side")
+        return Question(self.asked(words.SIDE, *self.noun(found.name)), f"{capital(found.side)}.", "side")
 
     def place(self, case: Case) -> Question | None:
         """Ask for the place or the zone of a finding."""
@@ -98,9 +90,9 @@ class Asker(Phrasing):
         if not found:
             return None
         if found.zone and self.rng.integers(2):
-            return Question(self.worded(words.ZONE, found.name), f"{capital(found.zone)} zone.", "place")
+            return Question(self.asked(words.ZONE, *self.noun(found.name)), f"{capital(found.zone)} zone.", "place")
         where = f"{found.side} {found.zone} zone" if found.zone else found.side
-        return Question(self.worded(words.PLACE, found.name), f"{capital(where)}.", "place")
+        return Question(self.asked(words.PLACE, *self.noun(found.name)), f"{capital(where)}.", "place")
 
     def size(self, case: Case) -> Question | None:
         """Ask for the size of a finding."""
@@ -126,7 +118,7 @@ class Asker(Phrasing):
         frames, kind = asks[int(self.rng.integers(len(asks)))]
         if frames is words.SIZE:
             return self._sized(case, kind.name, CANNOT_TELL, "absent")
-        return Question(self.worded(frames, kind.name), CANNOT_TELL, "absent")
+        return Question(self.asked(frames, *self.noun(kind.name)), CANNOT_TELL, "absent")
 
     def count(self, case: Case) -> Question:
         """Ask for the number of findings, or of one of them."""
@@ -137,7 +129,7 @@ class Asker(Phrasing):
         if not kinds:
             return Question(self.one_of(words.COUNT_ALL), NUMBERS[len(case.findings) + case.distractor], "count")
         name = self.pick([one for one in kinds if one in names and self.rng.integers(2)] or kinds)
-        text = self.phrased(words.COUNT, name, "a ")
+        text = self.asked(words.COUNT, name, "a ")
         return Question(text, NUMBERS[int(name in names)], "count")
 
     def which(self, case: Case) -> Question | None:
@@ -154,7 +146,10 @@ class Asker(Phrasing):
         listed = [str(name) for name in self.rng.permutation(listed)]
         values = {"list": ", ".join(listed), "list_or": f"{', '.join(listed[:-1])} or {listed[-1]}"}
         answer = right or NONE_OF_THESE
-        return Question(self.one_of(words.WHICH).format(**values), f"{capital(answer)}.", "which")
+        text = self.one_of(words.WHICH).format(**values)
+        if self.is_scattered():
+            text = self.scattered(values[self.pick(("list", "list_or"))])
+        return Question(text, f"{capital(answer)}.", "which")
 
     def normal(self, case: Case) -> Question:
         """Ask whether the image is normal, or abnormal."""
@@ -177,8 +172,12 @@ class Asker(Phrasing):
             return Question(self.one_of(words.BODY_PART), f"{capital(part)}.", "image")
         other = self.pick([case.image, *IMAGES])
         frame = self.one_of(words.IS_IMAGE)
-        right = part == IMAGES[other][1] if "{part}" in frame else other == case.image
-        return Question(frame.format(a=IMAGES[other][0], part=IMAGES[other][1]), YES if right else NO, "image")
+        about_part = "{part}" in frame
+        right = part == IMAGES[other][1] if about_part else other == case.image
+        text = frame.format(a=IMAGES[other][0], part=IMAGES[other][1])
+        if self.is_scattered():
+            text = self.scattered(f"the {IMAGES[other][1]}" if about_part else IMAGES[other][0])
+        return Question(text, YES if right else NO, "image")
 
     def unknown(self, case: Case) -> Question:
         """Ask for what no image of the type shows."""
@@ -190,7 +189,7 @@ class Asker(Phrasing):
         subject = self.subject()
         frames = (words.PRESENT, words.SIDE, words.PRESENT_ON_SIDE, words.COUNT, words.PLACE)
         frame = frames[int(self.rng.choice(len(frames), p=NONSENSE_SHARES))]
-        return self.phrased(frame, subject, "an " if subject[0] in "aeiou" else "a ")
+        return self.asked(frame, subject, "an " if subject[0] in "aeiou" else "a ")
 
     def _of_another_image(self, case: Case) -> str:
         own = {kind.name for kind in CATALOGUE[case.image]}
@@ -206,12 +205,14 @@ class Asker(Phrasing):
         return self.one_of(words.IRRELEVANT)
 
     def varied(self, question: Question) -> Question:
-        """Return the question with a preface or without its mark, in one of ten each."""
+        """Return the question with a preface, without its mark or with random words, in one of ten each."""
         text, chance = question.text, self.rng.random()
         if chance < VARIED:
             text = f"{self.one_of(words.PREFACES)} {text[0].lower()}{text[1:]}"
         elif chance < 2 * VARIED and not self.held_out:
             text = text.rstrip("?")
+        elif chance < 3 * VARIED and not self.held_out:
+            text = self.noisy(text)
         return question._replace(text=text)
 
     def _of(self, case: Case, fits: Callable[[Finding], bool]) -> Finding | None:
@@ -220,9 +221,9 @@ class Asker(Phrasing):
         return found[int(self.rng.integers(len(found)))] if found else None
 
 
-#: Shares of questions about presence that name a side, that ask a chest without findings for a rare one, of those among
-#: random words, and of these with an unknown one; of choices without a right one; of each variation.
-SIDE_NAMED, RARE_ASKED, SCATTERED, UNKNOWN_AMONG_THEM, NONE_RIGHT, VARIED = 0.25, 0.15, 0.25, 0.3, 0.4, 0.1
+#: Shares of questions about presence that name a side, that ask a chest without findings for a rare one; of choices
+#: without a right one; of each variation.
+SIDE_NAMED, RARE_ASKED, NONE_RIGHT, VARIED = 0.25, 0.15, 0.4, 0.1
 #: Shares of the kinds of unknown subjects, and of the questions about nonsense: presence, side, presence on a side,
 #: number, place.
 UNKNOWN_SHARES = (0.5, 0.2, 0.15, 0.15)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -81,6 +82,22 @@ def test_wordings_held_out_are_not_trained_but_made_of_known_words() -> None:
     subjects = ("ORGANS", "ABOUT_ORGAN", "NONSENSE", "IRRELEVANT")
     texts = [each.held_out for name, each in FRAMES.items() if name not in subjects]
     assert not [text for text in chain(*texts) if unknown_bytes(text.format(**values)) not in ([], ["a"])]
+
+
+def test_random_words_do_not_change_what_a_question_asks_for() -> None:
+    common = set(question_words.COMMON.split())
+    for cue in chain(*question_words.CUES.values()):
+        assert set(cue.split()) - common, cue
+    cues = {word for cue in chain(*question_words.CUES.values()) for word in cue.split()} - common
+    assert all(cues & set(re.findall("[a-z]+", q.text.lower())) for q in asked(CASE) if q.kind in {"side", "place"})
+
+
+def test_questions_of_the_training_have_random_words_and_held_out_ones_have_not() -> None:
+    frames = {kind: len(FRAMES[kind].trained) for kind in ("SIDE", "PRESENT")}
+    texts = {
+        held_out: {Asker(np.random.default_rng(n), held_out).side(CASE) for n in range(300)} for held_out in (0, 1)
+    }
+    assert len(texts[True]) < 60 < 3 * frames["SIDE"] < len(texts[False])
 
 
 def test_subjects_that_no_image_shows_are_unknown_words() -> None:
