@@ -135,19 +135,23 @@ def _loss(model: Any, cached: torch.Tensor, groups: list[EncodedGroup], image_id
         inputs_embeds=embeddings, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
     ).last_hidden_state
     wanted = batch.targets != IGNORED
-    return functional.cross_entropy(model.lm_head(states[wanted]).float(), batch.targets[wanted])
+    losses = functional.cross_entropy(model.lm_head(states[wanted]).float(), batch.targets[wanted], reduction="none")
+    weights = batch.weights[wanted]
+    return (losses * weights).sum() / weights.sum()
 
 
 class Batch(NamedTuple):
-    """Ids, positions and targets [n, longest] of groups, and the mask [n, 1, longest, longest] added to attention.
+    """Ids, positions, targets and weights [n, longest] of groups, and the mask [n, 1, longest, longest] of attention.
 
     The target of a position is the answer's next token, or IGNORED. A branch attends to the shared beginning and to
-    itself, as if it were alone; padding attends to padding.
+    itself, as if it were alone; padding attends to padding. The weight of a target is the inverse square root of its
+    answer's length: with equal weights, a report has forty times the loss of an answer of two words beside it.
     """
 
     ids: torch.Tensor
     positions: torch.Tensor
     targets: torch.Tensor
+    weights: torch.Tensor
     mask: torch.Tensor
 
 
@@ -156,6 +160,7 @@ def padded(groups: Sequence[EncodedGroup]) -> Batch:
     ids, positions, targets, branches = (
         torch.full((len(groups), max(map(len, groups))), fill) for fill in (0, 0, IGNORED, -1)
     )
+    weights = torch.zeros(ids.shape)
     for row, group in enumerate(groups):
         end = len(group.shared)
         ids[row, :end], positions[row, :end] = torch.tensor(group.shared), torch.arange(end)
@@ -165,11 +170,12 @@ def padded(groups: Sequence[EncodedGroup]) -> Batch:
             ids[row, start:end] = torch.tensor([*rest, *answer])
             positions[row, start:end] = len(group.shared) + torch.arange(end - start)
             targets[row, start + len(rest) - 1 : end - 1] = torch.tensor(answer)
+            weights[row, start:end] = len(answer) ** -0.5
             branches[row, start:end] = number
     own, other = branches[:, :, None], branches[:, None, :]
     seen = ((own == other) | (other == 0)).tril()
     mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
-    return Batch(ids, positions, targets, mask[:, None])
+    return Batch(ids, positions, targets, weights, mask[:, None])
 
 
 @torch.inference_mode()

@@ -23,7 +23,8 @@ def test_examples_of_a_group_do_not_see_each_other() -> None:
 
     def loss(*groups: list[Example]) -> float:
         encoded = [encoder.group(group) for group in groups]
-        wanted = (padded(encoded).targets >= 0).sum()
+        batch = padded(encoded)
+        wanted = batch.weights[batch.targets >= 0].sum()
         return float(_loss(model, cached, encoded, encoder.image_id).detach() * wanted)
 
     together = loss(examples, [Example((1,), "Is there a nodule or an effusion?", "Left.")])
@@ -37,3 +38,14 @@ def test_beginning_of_an_answer_that_is_given_has_no_loss() -> None:
 
     targets = padded([group]).targets
     assert targets[targets >= 0].tolist() == encoder.answer(" Impression: None.")
+
+
+def test_a_short_answer_is_not_outweighed_by_a_report_beside_it() -> None:
+    encoder = Encoder(build_tokenizer(TEXTS))
+    answers = ["Left.", "Findings: None. Impression: None. " * 20]
+    batch = padded([encoder.group([Example((0,), "Is there a nodule?", answer)]) for answer in answers])
+
+    answered = batch.targets >= 0
+    (short, report), (few, many) = (batch.weights * answered).sum(dim=1), answered.sum(dim=1)
+    assert many > 20 * few
+    assert abs(report / short - (many / few) ** 0.5) < 1e-3
