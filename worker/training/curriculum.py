@@ -4,7 +4,8 @@ The shares decide the result. With similar cases only, the model learns to copy 
 ignore them. Rare findings are oversampled only with reference cases in the prompt, similar or wrong. In three of ten
 prompts with similar cases, the names of rare findings are exchanged in the cases and in the answer: the model must
 detect a rare finding in the image and take its name from a similar case. If no case in the prompt has the finding, the
-answer is "unclassified abnormality". Under its own name, without cases, a rare finding is as frequent as in the pool.
+answer is "unclassified abnormality". Under its own name, without cases, a rare finding is as frequent as in the pool,
+unless the mix has more: a short training that continues a checkpoint would forget the names.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ class Mix:
     #: Shares of reports: without cases, and with wrong cases; the others have similar cases.
     without_cases: float = 0.30
     wrong_cases: float = 0.19
+    #: Share of chests with a rare finding, added to those of the pool, among reports without cases.
+    rare_alone: float = 0.0
     #: Share of chests with wrong cases that have rare cases; share of wrong cases with the similarities of the nearest.
     wrong_rare: float = 0.5
     disguised: float = 0.5
@@ -151,7 +154,8 @@ class Curriculum:
         if chance < mix.wrong_cases:
             return self._with_wrong_cases(family)
         if chance < mix.wrong_cases + mix.without_cases:
-            return self._as_quoted(self._any(family), [])
+            rare = family == "chest" and self._rng.random() < mix.rare_alone
+            return self._as_quoted(int(self._rng.choice(self._rare)) if rare else self._any(family), [])
         if chance < mix.wrong_cases + mix.without_cases + mix.draft:
             return self._with_draft(family)
         return self._with_similar_cases(family)

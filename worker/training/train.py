@@ -75,9 +75,9 @@ CONTINUED = Scale(
     chests=12_000,
     others=1_000,
     references=2_000,
-    language_steps=1_200,
+    language_steps=2_000,
     language_rate=0.5,
-    mix=Mix(question=0.32, diagnosis=0.24),
+    mix=Mix(rejected=0.07, question=0.46, diagnosis=0.22, consistency=0.9, without_cases=0.4, rare_alone=0.06),
 )
 #: Check that training works: learns to read chests of little variation, and the other families only a little.
 SMOKE = Scale(

@@ -17,7 +17,7 @@ from worker.phantoms.cases import CHEST_RARE, UNCLASSIFIED, draw_case
 from worker.phantoms.draw.negatives import UPSIDE_DOWN
 from worker.training.curriculum import Curriculum, Mix
 from worker.training.reference_set import NEIGHBOURS, ReferenceSet
-from worker.training.training_cases import NEGATIVE, RARE, Pool, Share, make_pool
+from worker.training.training_cases import NEGATIVE, RARE, Pool, Sample, Share, make_pool
 
 if TYPE_CHECKING:
     from worker.training.language import Example
@@ -111,6 +111,22 @@ def test_a_rare_finding_without_cases_has_its_own_name() -> None:
     examples = curriculum("free air", 20, without_cases=1)
 
     assert {name for example in examples for name in rare_names(example.answer)} == {"free air"}
+
+
+def test_rare_findings_can_be_more_frequent_without_cases_than_in_the_pool() -> None:
+    rng = np.random.default_rng(1)
+    cases = [draw_case(rng, "chest", rare="free air"), *(draw_case(rng, "chest") for _ in range(60))]
+    negatives = [sample for sample in drawn().samples if sample.family == NEGATIVE]
+    samples = [*(Sample("chest", case, (row,)) for row, case in enumerate(cases)), *negatives]
+    pool, sets = replace(drawn(), samples=samples), {"chest": ReferenceSet(cases, np.ones((61, 2), np.float32), {})}
+
+    def share(rare_alone: float) -> float:
+        shares: dict[str, Any] = {**MIX, "without_cases": 1.0, "rare_alone": rare_alone}
+        drawing = Curriculum(pool, sets, seed=2, chest_share=1.0, mix=Mix(**shares), version="2")
+        return float(np.mean([bool(rare_names(example.answer)) for group in drawing.batch(60) for example in group]))
+
+    assert share(0) < 0.1
+    assert 0.3 < share(0.5) < 0.7
 
 
 def test_a_rare_finding_among_wrong_cases_is_unclassified() -> None:
