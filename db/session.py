@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import psycopg
 import structlog
 from sqlalchemy import create_engine, event, make_url, text
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
@@ -25,9 +26,9 @@ from sqlalchemy.orm import Session
 from db.limits import SessionLimits
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
 
-    from sqlalchemy import Engine
+    from sqlalchemy import CursorResult, Engine, Select
     from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
     from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -41,7 +42,7 @@ CONNECT_SECONDS = 5
 POOL_SIZE = 20
 #: Seconds to wait for a connection of a pool that is in use completely.
 POOL_SECONDS = 5
-#: Seconds for which a connection used last is not checked: a restart of the server takes longer.
+#: Seconds for which a connection used last is not checked: a restart takes longer.
 UNCHECKED_SECONDS = 1.0
 #: Seconds for the answer of an idle connection before it is used again.
 CHECK_SECONDS = 2
@@ -59,11 +60,10 @@ CONNECT_ARGUMENTS: dict[str, Any] = {
 SERVER_KEEPALIVES = {f"tcp_{name}": str(value) for name, value in KEEPALIVES.items()} | {
     "tcp_user_timeout": str(USER_TIMEOUT_MS)
 }
-#: SQLSTATEs of a write to a server that was demoted, and of a session that the server has ended at a limit.
+#: SQLSTATEs of a write to a demoted server, and of a session that the server has ended at a limit.
 ENDED_SESSION = frozenset(("25006", "25P03", "25P04"))
 READ_ONLY = text("SET TRANSACTION READ ONLY")
 NOT_DURABLE = text("SET LOCAL synchronous_commit TO off")
-
 
 #: Limits of the dispatcher, a worker and the API. A client that does not respond keeps its locks until the limit of
 #: idle transactions, or of all transactions, so that it delays the others by at most 10 s.
@@ -154,10 +154,7 @@ class Connection(psycopg.Connection[Any]):
 
 @lru_cache(maxsize=8)
 def engine(url: str, limits: SessionLimits | None = None) -> Engine:
-    """Return the process's engine for *url*, whose connections survive a restart or failover of the server.
-
-    *limits* replace those of the process.
-    """
+    """Return the engine for *url*; its connections survive a failover. *limits* replace those of the process."""
     made = create_engine(
         url,
         pool_size=_process.connections,
@@ -274,6 +271,17 @@ def statements(url: str) -> Iterator[Session]:
     """Session in which each statement is its own transaction: one round trip instead of three."""
     with _observed(), Session(_autocommitting(url)) as session:
         yield session
+
+
+def compiled(query: Select[*tuple[Any, ...]]) -> Callable[..., CursorResult[Any]]:
+    """Return a function that executes a query, compiled once, with values of its `bindparam`s, which default to None.
+
+    No column type converts a value. SQLAlchemy finds a large query in its cache slower than the server executes it.
+    """
+    dialect = postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]
+    made = query.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+    sql, parameters = str(made), made.params
+    return lambda session, **values: session.connection().exec_driver_sql(sql, {**parameters, **values})
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from api.access.authenticate import Admin, Caller, Feedback, Reports, same_origin
 from api.errors import ApiError, ErrorCode, Problem
-from api.v1 import reading, reports
+from api.v1 import reading
 from api.v1.acts import Act, Hold, StoredAct
 from api.v1.requests import once, work_list
 from api.v1.requests.bodies import described, json_body
@@ -115,7 +115,7 @@ def _seen_report(request: Request, caller: Caller, study_id: uuid.UUID, if_match
     line = reading.study(caller, study_id)
     found = reading.report(caller.session, line, request.app.state.settings)
     if found is None:
-        raise reports.no_report(line)
+        raise reading.no_report(line)
     hint = "GET the report and send its ETag as If-Match"
     # `*` matches any report, also one that was not read.
     if if_match is None or if_match.strip() == "*":

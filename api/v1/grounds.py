@@ -5,51 +5,51 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from api.v1.schemas import Citation, Finding, InImage, Omission, Region, Sentence
-from db.reports import certificates
 from db.reports.grounds import is_flagged
 from db.states import Calibration
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from sqlalchemy.orm import Session
+    from sqlalchemy import Row
 
     from db.answers.answer import NeighbourCase
-    from db.models import Report
-    from db.reports.grounds import GroundedFinding, GroundedSentence, Grounds
+    from db.reports.complete import CompleteReport
+    from db.reports.grounds import GroundedFinding, GroundedSentence
     from db.reports.grounds import InImage as Stored
     from db.reports.versions import EvidenceLine
 
 
-def of(report: Report, grounds: Grounds | None, cases: Sequence[EvidenceLine], *, regions: bool) -> dict[str, Any]:
+def of(report: CompleteReport, *, regions: bool) -> dict[str, Any]:
     """Return the fields of a report that hold its grounds; None for a report without stored ones.
 
     Without *regions* no score says where it comes from.
     """
-    if grounds is None:
+    if report.grounds is None:
         return dict.fromkeys(("sentences", "also_look_for"))
-    of_rank = {case.rank: case for case in cases}
+    of_rank = {case.rank: case for case in report.evidence}
     return {
-        "sentences": [_sentence(report, one, of_rank, regions=regions) for one in grounds.sentences],
+        "sentences": [_sentence(report.columns, one, of_rank, regions=regions) for one in report.grounds.sentences],
         "also_look_for": [
             Omission(name=one.name, side=one.side, in_image=_in_image(one.in_image, regions=regions))
-            for one in grounds.omitted
+            for one in report.grounds.omitted
         ],
     }
 
 
-def standing(session: Session, report: Report) -> dict[str, Any]:
+def standing(report: CompleteReport) -> dict[str, Any]:
     """Return the fields of a report with the standing of its verdicts: as written, unless suspended since."""
-    stored = report.provenance.get("calibration") or {}
-    certificate = stored.get("certificate")
-    suspended = certificates.suspension(session, certificate["id"]) if certificate else None
+    suspended = report.suspended_because
     if suspended is not None:
         return {"calibration": Calibration.SUSPENDED, "calibration_reason": suspended, "certificate": None}
-    reason = stored.get("reason", "")
-    return {"calibration": report.calibration, "calibration_reason": reason, "certificate": certificate}
+    stored = report.columns.provenance.get("calibration") or {}
+    reason, certificate = stored.get("reason", ""), stored.get("certificate")
+    return {"calibration": report.columns.calibration, "calibration_reason": reason, "certificate": certificate}
 
 
-def _sentence(report: Report, sentence: GroundedSentence, cases: dict[int, EvidenceLine], *, regions: bool) -> Sentence:
+def _sentence(
+    report: Row[Any], sentence: GroundedSentence, cases: dict[int, EvidenceLine], *, regions: bool
+) -> Sentence:
     findings = [finding(one, cases, regions=regions) for one in sentence.findings]
     return Sentence(
         section=sentence.section,

@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Literal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
 
 from api.errors import ApiError, ErrorCode, NotFound, Problem
 from api.v1 import grounds
+from api.v1.acts import Hold
 from api.v1.schemas import CheckResult, Content, Evidence, Image, Report, Study, StudyWithContent
 from db.errors import ImageDamaged
+from db.models import Report as ReportRow
 from db.operations import overview
 from db.operations.filters import Filters, Position, Sort
-from db.reports import holds, image_files, versions
-from db.reports.grounds import read as read_grounds
+from db.reports import complete, image_files, versions
 from db.session import transaction
-from db.states import DisplayedState
+from db.states import PENDING, DisplayedState, StudyState
 from db.studies.identity import conflicts
+from db.studies.visibility import visible
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
+    from sqlalchemy import Row
     from sqlalchemy.orm import Session
 
     from api.access.authenticate import Caller
-    from db.models import Report as ReportRow
     from db.models import ReportImage
+    from db.reports.complete import CompleteReport
     from db.settings import Settings
 
 log = structlog.get_logger()
+
+#: Sets of AE titles that callers are restricted to, whose queries are kept.
+RESTRICTIONS = 64
+#: Columns of a report that the API publishes as they are.
+COLUMNS = tuple(name for name in Report.model_fields if name in ReportRow.__table__.columns)
 
 
 def study(caller: Caller, study_id: uuid.UUID) -> overview.StudyLine:
@@ -73,41 +82,74 @@ def no_version() -> NotFound:
 
 def report(session: Session, line: overview.StudyLine, settings: Settings, version: int | None = None) -> Report | None:
     """Return a version of the study's report with its evidence and images, by default the current one."""
-    row = versions.version(session, line.id, version)
-    if row is None:
-        return None
-    newest = line.report.version if line.report else row.version
-    columns = {name: getattr(row, name) for name in Report.model_fields if name in row.__table__.columns}
-    cases = versions.evidence(session, row.id)
-    held = [conflicts.HELD] if line.state == DisplayedState.HELD else []
-    limitations = [*held, *versions.erased(cases), *row.limitations]
+    found = _reports(None).read(session, line.id, version)
+    return None if found is None else _report(found, settings)
+
+
+def visible_report(caller: Caller, study_id: uuid.UUID, settings: Settings, version: int | None = None) -> Report:
+    """Return a version of a study's report, in one query; raises ApiError 404 if the caller may not see it."""
+    caller.disclose([study_id])
+    found = _reports(caller.principal.ae_titles).read(caller.session, study_id, version)
+    if found is not None:
+        return _report(found, settings)
+    line = study(caller, study_id)
+    raise no_report(line) if version is None else no_version()
+
+
+@lru_cache(maxsize=RESTRICTIONS)
+def _reports(ae_titles: frozenset[str] | None) -> complete.Query:
+    return complete.Query(*visible(ae_titles))
+
+
+_HINTS = dict.fromkeys(PENDING, "repeat the request in a few seconds") | {
+    DisplayedState.HELD: "a person must decide: see /v1/studies/{id}/identity"
+}
+
+
+def no_report(line: overview.StudyLine) -> ApiError:
+    """Return the error of a study without a report, with its state and reason."""
+    pending = line.state in PENDING
+    problem = {
+        "error": ErrorCode.NO_REPORT_YET if pending else ErrorCode.NO_REPORT,
+        "message": f"the study is {line.state.replace('_', ' ')}",
+        "hint": _HINTS.get(line.state, "a report is written only if more images arrive"),
+        "state": line.state,
+        "reason": line.reason,
+        "reason_detail": line.detail,
+    }
+    return ApiError(404, Problem.model_validate(problem))
+
+
+def _report(found: CompleteReport, settings: Settings) -> Report:
+    row = found.columns
+    held = [conflicts.HELD] if found.study_state == StudyState.HELD else []
+    limitations = [*held, *versions.erased(found.evidence), *row.limitations]
     of_images, of_evidence = (_parts(row, count) for count in ("images", "evidence"))
-    images = [_image(line.id, row, image, next(of_images, "")) for image in versions.images(session, row.id)]
+    images = [_image(row, image, next(of_images, "")) for image in found.images]
     return Report(
-        **columns | {"limitations": limitations} | grounds.standing(session, row),
-        **grounds.of(row, read_grounds(session, row), cases, regions=settings.api.show_regions),
-        outdated=row.revision < line.revision,
-        superseded=row.version < newest,
-        hold=holds.current(session, line.id),
+        **{name: getattr(row, name) for name in COLUMNS} | {"limitations": limitations} | grounds.standing(found),
+        **grounds.of(found, regions=settings.api.show_regions),
+        outdated=row.revision < found.study_revision,
+        superseded=row.version < found.newest,
+        hold=None if found.hold is None else Hold.model_validate(found.hold),
         images=images,
         pictures=images,
         remarks=limitations,
-        checks=[CheckResult.model_validate(result) for result in versions.checks(session, row.id)],
-        evidence=[Evidence(**asdict(case), part=next(of_evidence, "")) for case in cases],
+        checks=[CheckResult.model_validate(result) for result in found.checks],
+        evidence=[Evidence(**asdict(case), part=next(of_evidence, "")) for case in found.evidence],
     )
 
 
-def _parts(row: ReportRow, counted: Literal["images", "evidence"]) -> Iterator[str]:
+def _parts(row: Row[Any], counted: Literal["images", "evidence"]) -> Iterator[str]:
     """Yield the name of the part for each image or earlier case of a report; empty for reports without parts."""
     for part in row.provenance.get("parts", []):
         yield from [part["name"]] * part[counted]
 
 
-def _image(study_id: uuid.UUID, report: ReportRow, row: ReportImage, part: str) -> Image:
-    columns = {name: getattr(row, name) for name in Image.model_fields if name in row.__table__.columns}
+def _image(report: Row[Any], row: Mapping[str, Any], part: str) -> Image:
     # With its version, so that the address never leads to an image of a later report.
-    url = f"/v1/studies/{study_id}/report/images/{row.ordinal}?version={report.version}"
-    return Image(**columns, url=url, part=part)
+    url = f"/v1/studies/{report.study_id}/report/images/{row['ordinal']}?version={report.version}"
+    return Image(**row, url=url, part=part)
 
 
 def image(caller: Caller, study_id: uuid.UUID, version: int | None, ordinal: int) -> ReportImage:

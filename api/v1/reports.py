@@ -6,16 +6,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 
 from api.access.authenticate import Images, Reports
-from api.errors import ApiError, ErrorCode, Problem
+from api.errors import Problem
 from api.v1 import reading
 from api.v1.acts import ReportDiff, ReportPage, ReportVersion, UsedReport
 from api.v1.requests import cursor, work_list
 from api.v1.requests.conditional import etag, matches
 from api.v1.schemas import Report
-from db.operations import overview, recall
+from db.operations import recall
 from db.operations.filters import Position
 from db.reports import diff, versions
-from db.states import PENDING, DisplayedState
 
 #: A versioned image never changes; one hour limits how long a reading-room machine keeps it.
 IMAGE_CACHE = "private, max-age=3600, immutable"
@@ -38,31 +37,9 @@ _not_modified: dict[int | str, dict[str, Any]] = {304: {"description": "Not modi
 )
 def report(request: Request, caller: Reports, study_id: uuid.UUID, version: Version = None) -> Response:
     """Return a version of the study's preliminary report; if it has no report, a 404 states the reason."""
-    line = reading.study(caller, study_id)
-    found = reading.report(caller.session, line, request.app.state.settings, version)
-    if found is None:
-        raise no_report(line) if version is None else reading.no_version()
+    found = reading.visible_report(caller, study_id, request.app.state.settings, version)
     body = found.model_dump_json().encode()
     return Response(body, media_type="application/json", headers={"ETag": etag(body)})
-
-
-_HINTS = dict.fromkeys(PENDING, "repeat the request in a few seconds") | {
-    DisplayedState.HELD: "a person must decide: see /v1/studies/{id}/identity"
-}
-
-
-def no_report(line: overview.StudyLine) -> ApiError:
-    """Return the error of a study without a report, with its state and reason."""
-    pending = line.state in PENDING
-    problem = {
-        "error": ErrorCode.NO_REPORT_YET if pending else ErrorCode.NO_REPORT,
-        "message": f"the study is {line.state.replace('_', ' ')}",
-        "hint": _HINTS.get(line.state, "a report is written only if more images arrive"),
-        "state": line.state,
-        "reason": line.reason,
-        "reason_detail": line.detail,
-    }
-    return ApiError(404, Problem.model_validate(problem))
 
 
 @router.get("/studies/{study_id}/report/versions", responses=_missing)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from typing import TYPE_CHECKING, NamedTuple
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import case, func, or_, select, update
+from sqlalchemy import Text, bindparam, case, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from db.access.principals import READ, SCOPES, Principal, expanded
 from db.errors import PrelimError
 from db.models import ApiKey
+from db.session import compiled
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
-    from sqlalchemy import ColumnElement
+    from sqlalchemy import ColumnElement, CursorResult
     from sqlalchemy.orm import Session
 
 #: Identifies the string to people and to secret scanners.
@@ -86,10 +88,14 @@ def verify(session: Session, key: str) -> Principal | None:
 
     It is looked up by its digest, so that the time taken reveals nothing about the key.
     """
-    found = session.execute(
-        select(ApiKey.name, ApiKey.scopes, ApiKey.ae_titles).where(ApiKey.key_sha256 == digest(key), *valid())
-    ).one_or_none()
-    return None if found is None else holder(*found)
+    found = _of_digest()(session, wanted=digest(key)).one_or_none()
+    return None if found is None else holder(found.name, found.scopes, found.ae_titles)
+
+
+@lru_cache(maxsize=1)
+def _of_digest() -> Callable[..., CursorResult[Any]]:
+    columns = ApiKey.name, ApiKey.scopes, ApiKey.ae_titles
+    return compiled(select(*columns).where(ApiKey.key_sha256 == bindparam("wanted", None, Text), *valid()))
 
 
 def holder(name: str, scopes: Sequence[str], ae_titles: Sequence[str] | None) -> Principal:

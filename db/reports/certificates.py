@@ -7,7 +7,7 @@ import uuid
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select, update
+from sqlalchemy import Text, cast, select, update
 
 from db.models import Certificate as Row
 from db.states import Calibration
@@ -15,6 +15,7 @@ from db.states import Calibration
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from sqlalchemy import Select
     from sqlalchemy.orm import Session
 
 #: Groups of findings, in the order of display.
@@ -127,9 +128,10 @@ def suspend(session: Session, because: str) -> int:
     return len(session.scalars(valid.returning(Row.id)).all())
 
 
-def suspension(session: Session, certificate: str) -> str | None:
-    """Return why the certificate with this id was suspended; None if it was not."""
-    return session.scalar(select(Row.suspended_because).where(Row.id == uuid.UUID(certificate)))
+def suspension(certificate: Any) -> Select[Any]:
+    """Return the query for the reason why the certificate with this id, as text, was suspended; null if it was not."""
+    # As text: the table is small, and an id in the provenance of a report need not be a UUID.
+    return select(Row.suspended_because).where(cast(Row.id, Text) == certificate)
 
 
 def standing(session: Session, bindings: Bindings) -> Standing:

@@ -7,18 +7,17 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert as insert_into
-from sqlalchemy import select
 
 from db.models import Citation, Finding, Omission, Sentence
 from db.states import Calibration, Verdict
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from sqlalchemy.orm import Session
 
-    from db.models import Base, Report
+    from db.models import Base
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,31 +141,29 @@ def insert(session: Session, report_id: uuid.UUID, grounds: Grounds) -> None:
             session.execute(insert_into(table), rows)
 
 
-def read(session: Session, report: Report) -> Grounds | None:
-    """Return the sentences of a report with their findings and citations, and what it omits; None if not stored."""
-    if report.calibration is None:
-        return None
-    report_id = report.id
+def from_rows(
+    calibration: str,
+    sentences: Iterable[dict[str, Any]],
+    findings: Iterable[dict[str, Any]],
+    citations: Iterable[dict[str, Any]],
+    omissions: Iterable[dict[str, Any]],
+) -> Grounds:
+    """Return the grounds of a report from its rows, each in the order of its text."""
     cited: dict[int, list[CitedSentence]] = defaultdict(list)
-    citations = select(Citation).where(Citation.report_id == report_id)
-    for row in session.scalars(citations.order_by(Citation.finding, Citation.rank, Citation.stance)):
-        cited[row.finding].append(CitedSentence(row.rank, row.stance, row.sentence))
-    findings: dict[int, list[GroundedFinding]] = defaultdict(list)
-    for finding in session.scalars(select(Finding).where(Finding.report_id == report_id).order_by(Finding.ordinal)):
-        findings[finding.sentence].append(_finding(finding, cited[finding.ordinal]))
-    sentences = session.scalars(select(Sentence).where(Sentence.report_id == report_id).order_by(Sentence.ordinal))
-    omitted = session.scalars(select(Omission).where(Omission.report_id == report_id).order_by(Omission.ordinal))
+    for row in citations:
+        cited[row["finding"]].append(CitedSentence(row["rank"], row["stance"], row["sentence"]))
+    stated: dict[int, list[GroundedFinding]] = defaultdict(list)
+    for row in findings:
+        stated[row["sentence"]].append(_finding(row, cited[row["ordinal"]]))
     return Grounds(
-        [GroundedSentence(row.section, row.start, row.end, findings[row.ordinal]) for row in sentences],
-        [OmittedFinding(row.name, row.side, InImage(**row.in_image)) for row in omitted],
-        Calibration(report.calibration),
+        [GroundedSentence(row["section"], row["start"], row["end"], stated[row["ordinal"]]) for row in sentences],
+        [OmittedFinding(row["name"], row["side"], InImage(**row["in_image"])) for row in omissions],
+        Calibration(calibration),
     )
 
 
-def _finding(row: Finding, cited: list[CitedSentence]) -> GroundedFinding:
+def _finding(row: dict[str, Any], cited: list[CitedSentence]) -> GroundedFinding:
     same = ("name", "side", "zone", "size", "certainty", "start", "end", "log_prob")
-    in_image = None if row.in_image is None else InImage(**row.in_image)
-    verdict = Verdict(row.verdict)
-    return GroundedFinding(
-        **{name: getattr(row, name) for name in same}, verdict=verdict, in_image=in_image, cited=cited
-    )
+    in_image = None if row["in_image"] is None else InImage(**row["in_image"])
+    verdict = Verdict(row["verdict"])
+    return GroundedFinding(**{name: row[name] for name in same}, verdict=verdict, in_image=in_image, cited=cited)

@@ -16,7 +16,7 @@ from db.states import CheckState
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from sqlalchemy import TextClause
     from sqlalchemy.orm import Session
@@ -235,11 +235,9 @@ def erased(cases: Sequence[EvidenceLine]) -> list[str]:
     return [f"{count} of {len(cases)} similar earlier {plural} been erased since this report was written."]
 
 
-def checks(session: Session, report_id: uuid.UUID) -> list[CheckResult]:
-    """Return the results of the checks of a report: problems first, then notices; none for older reports."""
-    rows = session.scalars(select(ReportCheck).where(ReportCheck.report_id == report_id))
-    found = [CheckResult(row.name, CheckState(row.state), row.sentences) for row in rows]
-    return sorted(found, key=lambda result: ([*CheckState].index(result.state), result.name))
+def by_importance(results: Iterable[CheckResult]) -> list[CheckResult]:
+    """Return the results of checks in the order of display: problems first, then notices."""
+    return sorted(results, key=lambda result: ([*CheckState].index(result.state), result.name))
 
 
 def images(session: Session, report_id: uuid.UUID, *, pixels: bool = False) -> Sequence[ReportImage]:

@@ -71,7 +71,7 @@ def test_suspended_certificate_does_not_hold_until_a_new_one_is_made(database_ur
     with transaction(database_url) as session:
         assert certificates.suspend(session, "the error rose") == 1
         assert certificates.suspend(session, "again") == 0
-        assert certificates.suspension(session, str(CERTIFICATE.id)) == "the error rose"
+        assert session.scalar(certificates.suspension(str(CERTIFICATE.id))) == "the error rose"
 
     assert standing(database_url) == Standing(Calibration.SUSPENDED, "the error rose")
     add(database_url, Certificate(THESE, 0.05, 0.1, {}, {}, []))

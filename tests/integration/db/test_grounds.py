@@ -13,7 +13,7 @@ from db import reference
 from db.jobs import claims
 from db.migrations.upgrade import alembic_config, migrate
 from db.models import ReferenceCase, Study
-from db.reports import grounds, versions
+from db.reports import complete, versions
 from db.reports.grounds import (
     CitedSentence,
     GroundedFinding,
@@ -76,9 +76,9 @@ def reported(arrivals: Arrivals, stored: Grounds | None, *, erased: bool = False
 
 def read(arrivals: Arrivals, study_id: uuid.UUID) -> Grounds | None:
     with transaction(arrivals.url) as session:
-        report = versions.current(session, study_id)
+        report = complete.Query().read(session, study_id)
         assert report is not None
-        return grounds.read(session, report)
+        return report.grounds
 
 
 def test_grounds_are_read_as_they_were_stored(arrivals: Arrivals) -> None:
