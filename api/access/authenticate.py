@@ -4,12 +4,14 @@ Every route that is not open to all has one parameter made by `needs`, which nam
 """
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import structlog
 from fastapi import Depends, Request, Security
+from fastapi.concurrency import contextmanager_in_threadpool, run_in_threadpool
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.orm import Session
 from starlette.datastructures import URL
@@ -20,7 +22,7 @@ from api.access.tokens import is_token
 from api.errors import UNREACHABLE, ApiError, Forbidden, Unauthorized
 from db.access import keys, page_sessions
 from db.access.principals import Principal
-from db.session import transaction
+from db.session import statements, transaction
 
 log = structlog.get_logger()
 
@@ -30,12 +32,23 @@ _bearer = HTTPBearer(auto_error=False, description="API key created by an operat
 _cookie = APIKeyCookie(name=COOKIE, auto_error=False, description="Session, begun by the login form of the page.")
 
 
-def _session(request: Request) -> Iterator[Session]:
+@contextmanager
+def _changing(request: Request) -> Iterator[Session]:
+    """Transaction of a POST, which is committed together with its audit row, or neither."""
     with transaction(request.app.state.settings.database()) as session:
         yield session
         # Reached unless the route has raised an error.
-        if request.method == "POST":
-            _commit_with_row(request, session)
+        _commit_with_row(request, session)
+
+
+def _reading(request: Request) -> AbstractContextManager[Session]:
+    """Session of a GET, in which each statement is its own transaction; its begin and its end never wait."""
+    return statements(request.app.state.settings.database())
+
+
+def _session(request: Request) -> Iterator[Session]:
+    with _changing(request) if request.method == "POST" else _reading(request) as session:
+        yield session
 
 
 def _commit_with_row(request: Request, session: Session) -> None:
@@ -69,10 +82,7 @@ class Caller:
 
 
 def _identified(
-    request: Request,
-    session: Database,
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
-    cookie: Annotated[str | None, Security(_cookie)],
+    request: Request, session: Session, bearer: HTTPAuthorizationCredentials | None, cookie: str | None
 ) -> Caller:
     """Return the caller; raises Unauthorized."""
     access = of_request(request)
@@ -112,18 +122,15 @@ def _verified(
 
 
 def is_still_valid(request: Request) -> bool:
-    """Return whether the credential of a request that is still being answered is valid, in a transaction of its own."""
+    """Return whether the credential of a request that is still being answered is valid."""
     scheme, _, text = request.headers.get("authorization", "").partition(" ")
     bearer = HTTPAuthorizationCredentials(scheme=scheme, credentials=text) if text else None
     try:
-        with transaction(request.app.state.settings.database()) as session:
+        with _reading(request) as session:
             _verified(request, session, bearer, request.cookies.get(COOKIE))
     except (ApiError, *UNREACHABLE):
         return False
     return True
-
-
-_Identified = Annotated[Caller, Depends(_identified, scope="function")]
 
 
 def needs(scope: str) -> Any:
@@ -131,17 +138,41 @@ def needs(scope: str) -> Any:
     return Depends(_guard(scope), scope="function")
 
 
-def _guard(scope: str) -> Callable[..., Caller]:
-    def guard(request: Request, caller: _Identified) -> Caller:
-        if scope not in caller.principal.scopes:
-            hint = f"ask an operator for a key with the scope `{scope}`"
-            raise Forbidden(f"API key without the scope `{scope}`", hint)
-        refuse_unknown(request)
-        return caller
+def _guard(scope: str) -> Callable[..., AsyncIterator[Caller]]:
+    # One dependency for session, caller and scope: each one, and each end of one, would be another change of threads.
+    async def guard(
+        request: Request,
+        bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+        cookie: Annotated[str | None, Security(_cookie)],
+    ) -> AsyncIterator[Caller]:
+        if request.method == "POST":
+            async with contextmanager_in_threadpool(_changing(request)) as session:
+                yield await run_in_threadpool(_authorized, scope, request, session, bearer, cookie)
+        else:
+            with _reading(request) as session:
+                yield await run_in_threadpool(_authorized, scope, request, session, bearer, cookie)
 
     # For the test that walks all routes.
     guard.scope = scope  # type: ignore[attr-defined]
     return guard
+
+
+def _authorized(
+    scope: str,
+    request: Request,
+    session: Session,
+    bearer: HTTPAuthorizationCredentials | None,
+    cookie: str | None,
+) -> Caller:
+    caller = _identified(request, session, bearer, cookie)
+    if scope not in caller.principal.scopes:
+        hint = f"ask an operator for a key with the scope `{scope}`"
+        raise Forbidden(f"API key without the scope `{scope}`", hint)
+    refuse_unknown(request)
+    if request.method != "POST":
+        # Give the connection back: requests that wait for a thread must not hold those that running ones wait for.
+        session.commit()
+    return caller
 
 
 Worklist = Annotated[Caller, needs("worklist")]
