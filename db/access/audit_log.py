@@ -15,13 +15,13 @@ import hashlib
 import json
 import threading
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, insert, select, text
 
 from db.models import AuditChain, AuditRow
-from db.session import transaction
+from db.session import statements, transaction
 
 if TYPE_CHECKING:
     import uuid
@@ -37,6 +37,8 @@ CHAIN_SECONDS = 24 * 3600
 NAMED_HEADS = 100
 #: Previous hash of the first start, and of the first row of a chain.
 NONE = ""
+#: All rows of a batch as one parameter: one round trip, without the cost of SQLAlchemy's INSERT.
+INSERT = "INSERT INTO audit_rows SELECT * FROM json_populate_recordset(NULL::audit_rows, %(rows)s::json)"
 #: Rows read at a time by `verify`.
 READ_ROWS = 1000
 
@@ -55,6 +57,10 @@ class Entry:
     detail: dict[str, Any] = field(default_factory=dict)
 
 
+#: Columns of an entry.
+ENTRY = tuple(each.name for each in fields(Entry))
+
+
 class Chain:
     """Chain of this process in one database."""
 
@@ -67,11 +73,14 @@ class Chain:
         self._ends = 0.0
 
     def append(self, url: str, entries: Sequence[Entry]) -> None:
-        """Append *entries* in one durable transaction; see `commit`."""
-        with transaction(url) as session:
-            # Before the lock, whose holder must not wait for a connection: `commit` waits for it with a connection.
-            session.connection()
-            self.commit(session, entries)
+        """Append *entries* durably, all or none; raises as `commit` does."""
+        # One statement is one transaction, in one round trip. The start of a chain needs a longer transaction.
+        for opened in (statements, transaction):
+            with opened(url) as session:
+                # Before the lock, whose holder must not wait for a connection: `commit` waits for it with one.
+                session.connection()
+                if self._appended(session, entries, may_start=opened is transaction):
+                    return
 
     def commit(self, session: Session, entries: Sequence[Entry]) -> None:
         """Commit the changes of *session* together with *entries*, or neither; it can execute nothing afterwards.
@@ -79,25 +88,33 @@ class Chain:
         Raises what the database raises, and then starts another chain: after an error it is unknown which rows are
         stored, and none is appended behind them.
         """
+        self._appended(session, entries, may_start=True)
+
+    def _appended(self, session: Session, entries: Sequence[Entry], *, may_start: bool) -> bool:
+        """Insert and commit; return False, and change nothing, if a chain must be started and *may_start* is false."""
         with self._lock:
+            starts = self._number is None or time.monotonic() >= self._ends
+            if starts and not may_start:
+                return False
             try:
+                if starts:
+                    self._start(session)
                 sequence, last = self._insert(session, entries)
                 session.commit()
             except BaseException:
                 self._number = None
                 raise
             self._sequence, self._last = sequence, last
+            return True
 
     def _insert(self, session: Session, entries: Sequence[Entry]) -> tuple[int, str]:
         """Insert the rows of *entries*; return sequence and hash of the last one."""
-        if self._number is None or time.monotonic() >= self._ends:
-            self._start(session)
         rows, last = [], self._last
         for sequence, entry in enumerate(entries, start=self._sequence + 1):
-            row = {"chain": self._number, "sequence": sequence, **asdict(entry), "previous": last}
+            row = {"chain": self._number, "sequence": sequence, **_plain(entry), "previous": last}
             last = digest(row)
             rows.append(row | {"hash": last})
-        session.execute(insert(AuditRow), rows)
+        session.connection().exec_driver_sql(INSERT, {"rows": _json(rows)})
         return self._sequence + len(rows), last
 
     def _start(self, session: Session) -> None:
@@ -115,10 +132,17 @@ class Chain:
         self._ends = time.monotonic() + CHAIN_SECONDS
 
 
+def _plain(entry: Entry) -> dict[str, Any]:
+    return {column: getattr(entry, column) for column in ENTRY}
+
+
 def digest(row: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a row without its hash, in an encoding that the stored values give again."""
-    plain = json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=_encoded)
-    return hashlib.sha256(plain.encode()).hexdigest()
+    return hashlib.sha256(_json(row).encode()).hexdigest()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=_encoded)
 
 
 def _encoded(value: Any) -> str:
