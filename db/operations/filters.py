@@ -126,8 +126,8 @@ class Filters:
         return found
 
     def _flags(self) -> list[ColumnElement[bool]]:
-        flags = [(self.attention, _needs_attention()), (self.unread, _is_unread())]
-        return [condition if wanted else ~condition for wanted, condition in flags if wanted is not None]
+        flags = [(self.attention, _needs_attention), (self.unread, _is_unread)]
+        return [made() if wanted else ~made() for wanted, made in flags if wanted is not None]
 
 
 def words(text: str) -> list[str]:

@@ -8,12 +8,19 @@ import datetime as dt
 import hmac
 import json
 import uuid
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
 
 from db.models import CursorSecret
 from db.operations.filters import Position
+from db.session import compiled
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import CursorResult
     from sqlalchemy.orm import Session
 
 #: Bytes of the signature: it protects from a cursor of another list, and a forged one reveals nothing.
@@ -50,4 +57,9 @@ class Cursors:
 
 def of_list(session: Session, *listed: Any) -> Cursors:
     """Return the cursors of a list, signed with the secret of this database; *listed* as for `Cursors`."""
-    return Cursors(session.get_one(CursorSecret, 1).secret, *listed)
+    return Cursors(_secret()(session).scalar_one(), *listed)
+
+
+@lru_cache(maxsize=1)
+def _secret() -> Callable[..., CursorResult[Any]]:
+    return compiled(select(CursorSecret.secret))
