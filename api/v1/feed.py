@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from contextlib import contextmanager
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import structlog
@@ -73,10 +74,14 @@ class Feed:
             if self._events and position < self._events[0].position - 1 and len(self._events) == KEPT:
                 yield None
                 position = self._position
-            for event in [event for event in self._events if event.position > position]:
+            for event in self._behind(position):
                 yield event
                 position = event.position
             await news.wait()
+
+    def _behind(self, position: int) -> list[Published]:
+        """Return the kept events behind *position*: from the end, because a stream lacks few of many."""
+        return [*takewhile(lambda event: event.position > position, reversed(self._events))][::-1]
 
     async def _start(self) -> None:
         """Start the poller, from the newest event, unless it runs."""
