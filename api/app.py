@@ -16,6 +16,7 @@ from api.security_headers import SecurityHeaders
 from api.v1 import document, events, feedback, health, identity, metrics, quarantine, reports, studies
 from api.v1.feed import Feed
 from api.v1.inquiries import inquiries, predictions
+from api.v1.model import model
 from api.v1.requests.conditional import Conditional
 from db.settings import Settings
 
@@ -48,7 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
     error_handlers.install(app)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestContext)
-    modules = (health, metrics, events, studies, reports, feedback, inquiries, predictions, identity, quarantine)
+    modules = (health, metrics, events, studies, reports, feedback, inquiries, predictions, identity, quarantine, model)
     for module in (*modules, login, pages, openapi):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "page" / "static"), name="static")

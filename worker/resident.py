@@ -80,6 +80,18 @@ class Resident:
             "slots": figures.rows,
             "engine": asdict(figures),
             "damaged_snapshot": self.damaged_snapshot,
+            "card": self._card,
+        }
+
+    @property
+    def _card(self) -> dict[str, Any]:
+        """Values for the model card that the API publishes; keys are read there: stable."""
+        stated = self._model.manifest.values
+        return {
+            "demo": self._model.demo,
+            "prompt_version": self._model.prompt_version,
+            "labeller": LABELLER_VERSION,
+            "origin": {name: value for name, value in stated.items() if name not in {"files", "digest", "demo"}},
         }
 
     @property

@@ -28,12 +28,15 @@ def test_dead_engine_counts_as_stalled_without_limit(tmp_path: Path, alive: bool
 
 def test_heartbeat_figures_are_the_actual_slots_and_engine_metrics(tmp_path: Path) -> None:
     figures = Meter().read(queued=2, running=1, rows=3, kv_tokens_used=70, kv_tokens=300)
-    model = SimpleNamespace(digest="abc", engine=SimpleNamespace(metrics=lambda: figures))
+    manifest = SimpleNamespace(values={"trained_on": "phantoms", "files": {"a": {}}, "digest": "abc", "demo": True})
+    engine = SimpleNamespace(metrics=lambda: figures)
+    model = SimpleNamespace(digest="abc", engine=engine, demo=True, prompt_version="2", manifest=manifest)
 
     info = Resident(model, Settings(data_dir=tmp_path, worker_slots=8)).info
 
     assert info["slots"] == 3
     assert info["engine"]["queued"] == 2
+    assert (info["card"]["prompt_version"], info["card"]["origin"]) == ("2", {"trained_on": "phantoms"})
     assert json.loads(json.dumps(info)) == info
 
 

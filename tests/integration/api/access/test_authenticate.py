@@ -31,6 +31,7 @@ GUARDED_API = [
     f"/v1/questions/{SOME}",
     f"/v1/diagnoses/{SOME}",
     "/v1/reports",
+    "/v1/model",
     "/v1/quarantine",
     f"/v1/studies/{SOME}/report",
     f"/v1/studies/{SOME}/report/images/1",

@@ -35,6 +35,7 @@ GUARDED = {
     "GET /v1/studies/{study_id}/report/pictures/{ordinal}": "images",
     "GET /v1/events": "worklist",
     "GET /v1/reports": "reports",
+    "GET /v1/model": "reports",
     "POST /v1/studies/{study_id}/hold": "feedback",
     "POST /v1/studies/{study_id}/identity": "identity",
     "POST /v1/studies/{study_id}/impression": "feedback",

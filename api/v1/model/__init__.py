@@ -1,0 +1,1 @@
+"""Publish the card of the served models."""
