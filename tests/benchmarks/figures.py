@@ -56,6 +56,19 @@ FIGURES: dict[str, dict[str, Figure]] = {
             "<= 5",
         ),
     },
+    "api": {
+        "list_p50_over_sql_ms": Figure("a page of the work list of SIZE studies: median beyond its bare SQL's", "<= 5"),
+        "list_p99_ms": Figure("the same: 99th percentile, milliseconds"),
+        "search_p50_over_sql_ms": Figure("the work list with one filter, the slowest: median beyond its SQL's", "<= 5"),
+        "search_p99_ms": Figure("the same: 99th percentile, milliseconds"),
+        "deep_page_vs_first": Figure(
+            "the page behind 2,000 studies: median as a multiple of the first page's", "<= 1.2"
+        ),
+        "report_p50_over_sql_ms": Figure("a report by the id of its study: median beyond its bare SQL's", "<= 5"),
+        "report_requests_per_s": Figure("reports read a second by 16 clients, each with its audit row", ">= 300"),
+        "report_cpu_ms": Figure("the same: CPU milliseconds of the server for one"),
+        "streams_share_of_a_core": Figure("500 open streams with one event a second: share of a core", "<= 0.1"),
+    },
     "images": {
         "vs_decode_all": Figure("600-slice CT to 8 images, native: times faster than decoding every slice", ">= 10"),
         "vs_decode_all_rle": Figure("the same, RLE", ">= 10"),
