@@ -5,9 +5,11 @@ The listener does not depend on this process, nor on the database and the broker
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -18,6 +20,8 @@ from db.jobs import celery_app, wakeups
 from db.jobs import rescue as expired_jobs
 from db.logs import frames
 from db.operations import disk, heartbeats
+from db.operations.probes import status_socket
+from db.operations.probes.status_socket import NEVER, Loop, Sign
 from db.session import limit_statements, statements, transaction
 from db.studies import procedure_steps, settling
 from db.studies.transfers import break_off
@@ -33,7 +37,7 @@ from dicom_listener.spool.waiting import WaitingFiles
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from db.settings import Settings
     from dicom_listener.spool.associations import Transfer
@@ -44,6 +48,10 @@ log = structlog.get_logger()
 CONNECTIONS = 10
 #: Seconds between two looks for slots of the spool whose processes have ended.
 RECOVERY_SECONDS = 5
+#: Seconds without a pass over the queue up to which this process is ready, and live; a statement can take 10 s.
+READY_SECONDS, LIVE_SECONDS = 25.0, 90.0
+#: The same for a pass over the spool: one large file can take minutes.
+SPOOL_LIVE_SECONDS = 900.0
 #: Seconds between two attempts while the database or the disk fails.
 PAUSE_AFTER_FAILURE_SECONDS = 2
 
@@ -184,20 +192,32 @@ def _run(settings: Settings, peers: PeerDirectory, stop: threading.Event) -> Non
         slots.recover_abandoned(spool)
         stop.wait(RECOVERY_SECONDS)
 
+    files, queue = Loop("the pass over the spool"), Loop("the pass over the queue")
     threads = [
         threading.Thread(target=deliver.run, args=(settings, peers, stop), name="commitment"),
-        threading.Thread(target=_repeat, args=(upkeep.run_once, stop), name="upkeep"),
+        threading.Thread(target=_repeat, args=(upkeep.run_once, stop, queue), name="upkeep"),
         threading.Thread(target=_repeat, args=(recover_slots, stop), name="slots"),
     ]
+    status = status_socket.serve(
+        heartbeats.Role.DISPATCHER, settings.operations.data_dir, partial(_signs, settings, files, queue)
+    )
     for thread in threads:
         thread.start()
     try:
-        _repeat(settle_or_wait, stop)
+        _repeat(settle_or_wait, stop, files)
     finally:
         stop.set()
         for thread in threads:
             thread.join()
         upkeep.close()
+        status_socket.close(status)
+
+
+def _signs(settings: Settings, files: Loop, queue: Loop) -> Iterable[Sign]:
+    writable = os.access(settings.spool, os.W_OK)
+    yield Sign(f"{settings.spool} cannot be written", 0 if writable else NEVER, 0)
+    yield from files.signs(READY_SECONDS, SPOOL_LIVE_SECONDS)
+    yield from queue.signs(READY_SECONDS, LIVE_SECONDS)
 
 
 class QueueUpkeep:
@@ -230,13 +250,14 @@ class QueueUpkeep:
         self._job_listener.close()
 
 
-def _repeat(step: Callable[[], None], stop: threading.Event) -> None:
+def _repeat(step: Callable[[], None], stop: threading.Event, loop: Loop | None = None) -> None:
     """Run *step* again and again until *stop* is set; its failures are logged, and it is run again after a pause."""
     failure = ""
     while not stop.is_set():
+        failed = True
         try:
             step()
-            failure = ""
+            failed, failure = False, ""
         except (SQLAlchemyError, OSError) as error:
             # Files wait in the spool and jobs in the database: nothing is lost. Logged once for each cause.
             if failure != type(error).__name__:
@@ -247,6 +268,8 @@ def _repeat(step: Callable[[], None], stop: threading.Event) -> None:
         except Exception as error:  # noqa: BLE001
             log.error("dispatch.failed", error=type(error).__name__, frames=frames(error))  # noqa: TRY400
             stop.wait(PAUSE_AFTER_FAILURE_SECONDS)
+        if loop is not None:
+            loop.passed(failed=failed)
 
 
 def _write_heartbeat(settings: Settings, app: celery_app.App, oldest_at: float | None) -> None:

@@ -19,12 +19,14 @@ from db.errors import ConfigurationError
 from db.jobs import wakeups
 from db.jobs.celery_app import BROKER_ERRORS, JOB_TASK, depth, make_app, probe, send
 from db.operations import heartbeats
+from db.operations.probes import status_socket
+from db.operations.probes.status_socket import NEVER, Loop, Sign
 from db.session import limit_statements, statements, transaction
 from worker.attempt import DATABASE_PAUSE_SECONDS, MARGIN
 from worker.claim_loop import ClaimLoop, JobFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from db.jobs.celery_app import App
     from db.settings import Settings
@@ -53,6 +55,8 @@ SHUTDOWN_GRACE_SECONDS = 3.0
 MISSED_DELIVERIES = 2
 #: Shortest silence that counts, in seconds: Celery itself pauses for 2, then 4 s before it reconnects.
 MIN_SILENCE_SECONDS = 10
+#: Seconds without progress up to which this process is ready, and up to which it is live; a heartbeat can take 13 s.
+READY_SECONDS, LIVE_SECONDS = 25.0, 90.0
 #: Time Celery may take on a busy machine from the loaded model to the first message, in seconds.
 STARTUP_SECONDS = 60
 
@@ -109,6 +113,17 @@ class Worker:
         self._last_message = time.monotonic()
         #: True if messages waited at the last heartbeat although the process was idle.
         self._unread = False
+        self._loops = {"heartbeat": Loop("the heartbeat"), "watchdog": Loop("the watchdog")}
+
+    def signs(self) -> Iterable[Sign]:
+        """Yield the signs of this process for health probes."""
+        if self._writer is None or self._stopping.is_set():
+            yield Sign("it is stopping" if self._stopping.is_set() else "the model is not loaded", NEVER, 0)
+            return
+        limit = self._settings.operations.engine_stall_seconds + LIVE_SECONDS  # the watchdog ends it before
+        yield Sign("the model has made no progress", self._writer.stalled_seconds, READY_SECONDS, limit)
+        for loop in self._loops.values():
+            yield from loop.signs(READY_SECONDS, LIVE_SECONDS)
 
     def configure_logs(self, **_: object) -> None:
         """Replace Celery's logging configuration, which has its own format."""
@@ -119,8 +134,9 @@ class Worker:
         # Celery configures logging only after this signal.
         logs.configure(self._settings)
         limit_statements(self._settings, connections=self._settings.queue.worker_slots + SPARE_CONNECTIONS)
+        status_socket.serve(heartbeats.Role.WORKER, self._settings.operations.data_dir, self.signs)
         try:
-            self._writer = self._load(self._settings)
+            writer = self._load(self._settings)
         except ConfigurationError as error:
             # Celery logs and swallows exceptions of signal handlers; SystemExit passes through.
             log.error("worker.start_failed", problem=str(error))  # noqa: TRY400 - expected, no traceback
@@ -129,8 +145,11 @@ class Worker:
             log.critical("worker.start_failed", error=type(error).__name__, frames=logs.frames(error))
             raise SystemExit(EXIT_STALLED) from None
         self._last_message = time.monotonic() + STARTUP_SECONDS
+        for each in self._loops.values():
+            each.passed(failed=True)  # they begin now
+        self._writer = writer
         for loop in (self._heartbeat, self._watchdog, self._poll):
-            threading.Thread(target=loop, args=(self._writer,), name=loop.__name__, daemon=True).start()
+            threading.Thread(target=loop, args=(writer,), name=loop.__name__, daemon=True).start()
 
     def start_consuming(self, **_: object) -> None:
         """Start to measure the time without messages: before, Celery could not receive any."""
@@ -205,16 +224,19 @@ class Worker:
 
     def _heartbeat(self, writer: Writer) -> None:
         while True:
+            failed = True
             try:
                 if probe(self._app):
                     self._exit_if_consumer_lost()
                 with transaction(self._settings.database(), durable=False) as session:
                     info = writer.info | {"broker_outage": self._app.outage.info}
                     heartbeats.record(session, heartbeats.Role.WORKER, info)
+                failed = False
             except OperationalError:  # db.session logs an outage
                 pass
             except Exception as error:  # noqa: BLE001 - a loop's boundary: it must outlive a lost connection
                 log.warning("heartbeat.failed", error=type(error).__name__)
+            self._loops["heartbeat"].passed(failed=failed)
             if self._stopping.wait(heartbeats.INTERVAL_SECONDS):
                 return
 
@@ -241,6 +263,7 @@ class Worker:
         limit, lease = self._settings.operations.engine_stall_seconds, self._settings.queue.lease_seconds
         while not self._stopping.wait(min(STALL_POLL_SECONDS, lease * MARGIN / 2)):
             silent, stalled = self._end_silent(), writer.stalled_seconds
+            self._loops["watchdog"].passed()
             if stalled > limit:
                 log.critical("engine.stalled", seconds=f"{stalled:.0f}", limit=limit)
                 self._exit_stalled(limit)

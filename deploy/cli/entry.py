@@ -1,4 +1,4 @@
-"""Run `prelim`; a health check of the listener, which runs every few seconds, imports almost nothing."""
+"""Run `prelim`; a health check, which runs every few seconds, imports the standard library only."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import sys
 
 def main() -> None:
     """Run a command."""
-    if sys.argv[1:] == ["ready", "listener"]:
-        from deploy.launcher import listener_ready
+    if sys.argv[1:2] in (["ready"], ["live"]):
+        from deploy.launcher import role_probe
 
-        sys.exit(0 if listener_ready.is_ready(listener_ready.data_dir()) else 1)
+        # Anything else, as --help, is for the parser of commands.
+        if len(sys.argv) == 3 and sys.argv[2] in role_probe.ROLES:  # noqa: PLR2004 - program, question, role
+            sys.exit(role_probe.run(*sys.argv[1:]))
     from deploy.cli import app
 
     app.main()

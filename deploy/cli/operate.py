@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from db.environment import load_settings
+from db.errors import ConfigurationError
 from deploy.cli.durations import duration
 from deploy.cli.help_text import Command, Group
 from deploy.cli.startup import console, process_settings
@@ -33,16 +34,27 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     show(load_settings(), console, as_json=as_json)
 
 
-@command()
-def ready(process: Annotated[str, typer.Argument(help="listener, dispatcher, worker, api or flower.")]) -> None:
-    """Check that a process on this machine is ready (for health checks); exit with 1 if it is not."""
-    from deploy.launcher import listener_ready
-    from deploy.launcher.processes import is_ready
+RoleArgument = Annotated[str, typer.Argument(help="listener, dispatcher, worker, api or flower.")]
 
-    settings = load_settings()
-    by_files = process == "listener"
-    ready = listener_ready.is_ready(settings.operations.data_dir) if by_files else is_ready(process, settings)
-    raise typer.Exit(0 if ready else 1)
+
+@command()
+def ready(process: RoleArgument) -> None:
+    """Check that a process on this machine can do its work (for health checks); exit with 1 if it cannot."""
+    _check("ready", process)
+
+
+@command()
+def live(process: RoleArgument) -> None:
+    """Check that a process on this machine runs and does not hang (for restarts); exit with 1 if a restart helps."""
+    _check("live", process)
+
+
+def _check(question: str, process: str) -> None:
+    from deploy.launcher import role_probe
+
+    if process not in role_probe.ROLES:
+        raise ConfigurationError(f"unknown process {process}: expected {', '.join(role_probe.ROLES)}")
+    raise typer.Exit(role_probe.run(question, process))
 
 
 @command("list")

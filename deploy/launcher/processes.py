@@ -164,11 +164,3 @@ PROCESSES = (
     Process(Role.API, ("prelim", "serve"), check_api, probe=probe_api),
     Process(Role.FLOWER, ("prelim", "flower"), check_flower, probe=probe_flower),
 )
-
-
-def is_ready(name: str, settings: Settings) -> bool:
-    """Return whether the process *name* of this machine is ready; raises ConfigurationError for an unknown name."""
-    for process in PROCESSES:
-        if process.name == name:
-            return process.ready(settings, None)
-    raise ConfigurationError(f"unknown process {name}: expected {', '.join(process.name for process in PROCESSES)}")

@@ -47,13 +47,13 @@ def write(path: Path, status: dict[str, Any]) -> None:
         os.utime(path)
 
 
-def read(path: Path) -> dict[str, Any] | None:
-    """Return the status of a running listener; None if no listener has written the file in the last STALE_SECONDS.
+def read(path: Path, max_age: float = STALE_SECONDS) -> dict[str, Any] | None:
+    """Return the status of a running listener; None if no listener has written the file in the last *max_age* seconds.
 
     None also for a damaged file: the listener then counts as silent, with an alarm.
     """
     try:
-        if time.time() - path.stat().st_mtime > STALE_SECONDS:
+        if time.time() - path.stat().st_mtime > max_age:
             return None
         status: dict[str, Any] = json.loads(read_text(path))
         return status if _is_status(status) and _is_storable(status) else None

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import uuid
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from tests.e2e.conftest import System
 
+SUSPENDED = {"dispatcher": b"dispatch", "worker": b"worker", "api": b"serve", "flower": b"flower"}
 pytestmark = pytest.mark.timeout(300)
 
 
@@ -94,6 +96,42 @@ def test_status_lists_live_processes(reported: System) -> None:
     assert status["workers_alive"] == 1
     assert {"dispatcher", "worker"} <= set(status["processes"])
     assert status["last_error"] is None
+
+
+def test_suspended_process_is_neither_ready_nor_live(reported: System) -> None:
+    """The listener is not among them: its status file is old only after 15 s."""
+    roles = ("listener", *SUSPENDED)
+    assert [role for role in roles if not is_good(reported, "live", role) or not is_good(reported, "ready", role)] == []
+    pids = [pid for role, command in SUSPENDED.items() for pid in pids_of(reported, command) or [pytest.fail(role)]]
+    try:
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        assert [role for role in SUSPENDED if is_good(reported, "live", role) or is_good(reported, "ready", role)] == []
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: all(is_good(reported, "ready", role) for role in roles), 45)
+
+
+def is_good(system: System, question: str, role: str) -> bool:
+    return system.prelim(question, role, check=False).returncode == 0
+
+
+def pids_of(system: System, command: bytes) -> list[int]:
+    """Return the processes of the system with this word in their command line."""
+    here = f"PRELIM_DATA_DIR={system.data_dir}".encode()
+    return [
+        int(process.name)
+        for process in Path("/proc").glob("[0-9]*")
+        if command in (read(process / "cmdline").split(b"\0")) and here in read(process / "environ").split(b"\0")
+    ]
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it has ended
+        return b""
 
 
 def test_flower_requires_a_password_and_shows_only_job_ids(reported: System) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from celery.contrib.testing.worker import start_worker
 
 from db.jobs.celery_app import JOB_TASK, make_app
+from db.operations.probes.status_socket import condition
 from tests.integration.db.jobs.test_claims import DRAFT
 from tests.polling import wait_until
 from worker import process
@@ -41,11 +42,16 @@ def test_overdue_job_is_reported_without_a_broker(
     monkeypatch.setattr(process.logs, "configure", lambda _settings: None)
     worker = Worker(settings, lambda _: Writer(), make_app("redis://127.0.0.1:1/0"))
 
+    assert condition(worker.signs()) == (True, False, "the model is not loaded")
     worker.load()
     try:
         wait_until(lambda: arrivals.state() == "reported", 20)
+        wait_until(lambda: condition(worker.signs()).ready, 20)
+        monkeypatch.setattr(Writer, "stalled_seconds", 30.0)
+        assert condition(worker.signs()) == (True, False, "the model has made no progress for 30 s")
     finally:
         worker._stopping.set()  # worker.stop ends the process
+        assert condition(worker.signs()) == (True, False, "it is stopping")
         # Their connections must be returned before the database is dropped.
         for thread in threading.enumerate():
             if thread.name in ("_heartbeat", "_watchdog", "_poll", "overdue"):

@@ -7,17 +7,17 @@ from db.operations import heartbeats
 from db.operations.heartbeats import Role
 from db.session import transaction
 from db.settings import Settings
-from deploy.launcher.processes import has_heartbeat, is_ready
+from deploy.launcher.processes import has_heartbeat
 
 
 def test_worker_is_ready_once_its_own_heartbeat_is_stored(database_url: str) -> None:
     settings = Settings(database_url=database_url)
-    before = is_ready("worker", settings)
+    before = has_heartbeat(Role.WORKER)(settings, None)
     with transaction(database_url) as session:
         heartbeats.record(session, Role.WORKER)
 
     assert not before
-    assert is_ready("worker", settings)
+    assert has_heartbeat(Role.WORKER)(settings, None)
     assert has_heartbeat(Role.WORKER)(settings, os.getpid())
     assert not has_heartbeat(Role.WORKER)(settings, os.getpid() + 1), f"another process of {socket.gethostname()}"
-    assert not is_ready("dispatcher", settings)
+    assert not has_heartbeat(Role.DISPATCHER)(settings, None)

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from deploy.cli import app
 from deploy.cli.durations import duration
+from deploy.launcher.role_probe import ROLES
 from deploy.operate import study_actions
 
 if TYPE_CHECKING:
@@ -23,6 +24,20 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).parents[4]
 #: Imported by one process each; every command would start later with all of them.
 HEAVY = ("torch", "faiss", "celery", "fastapi", "pydicom", "pynetdicom", "numpy")
+
+OWN = {"deploy", "db", "dicom_listener"}
+#: A command that prints at its end the modules, the CPU time and the most memory that it has used.
+MEASURED = """
+import atexit, sys, time
+def report():
+    peak = open("/proc/self/status").read().split("VmHWM:")[1].split()[0]
+    print(" ".join(sys.modules), time.process_time(), peak, sep="\\n")
+atexit.register(report)
+from deploy.cli.entry import main
+main()
+"""
+#: Imported by Python itself, for an installation that can be edited and for old packages.
+ALWAYS = {"__main__", "_distutils_hack", "__editable___prelim_0_1_0_finder"}
 
 
 def run(*arguments: str, code: str = "from deploy.cli.app import main; main()") -> subprocess.CompletedProcess[str]:
@@ -36,20 +51,33 @@ def test_command_line_imports_no_process_before_its_command_runs() -> None:
     assert run(code=code).stdout.strip() == "[]"
 
 
-def test_readiness_of_the_listener_is_checked_without_other_imports(tmp_path: Path) -> None:
+@pytest.mark.parametrize("role", ROLES)
+def test_health_check_imports_only_the_standard_library_and_is_cheap(tmp_path: Path, role: str) -> None:
     """Containers check it every few seconds."""
-    code = "import sys, atexit; atexit.register(lambda: print(*sys.modules)); from deploy.cli.entry import main; main()"
+    environment = os.environ | {"PRELIM_DATA_DIR": str(tmp_path), "PRELIM_API_PORT": "9", "PRELIM_FLOWER_PORT": "9"}
+    command = [sys.executable, "-c", MEASURED, "ready", role]
+
+    check = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+
+    cause, modules, seconds, peak = check.stdout.splitlines()
+    assert (check.returncode, cause.startswith(f"{role} is not ready: ")) == (1, True)
+    assert int(peak) < 20_000, "kB"
+    # Half of it is the start of Python; other programs on the same core add to it.
+    assert float(seconds) < 0.1
+    packages = {name.partition(".")[0] for name in modules.split()} - sys.stdlib_module_names
+    assert packages <= OWN | ALWAYS, packages
+    assert not set(modules.split()) & {"ssl", "http", "asyncio", "subprocess", "email"}
+
+
+def test_listener_is_ready_with_a_fresh_status_file(tmp_path: Path) -> None:
     environment = os.environ | {"PRELIM_DATA_DIR": str(tmp_path)}
-    command = [sys.executable, "-c", code, "ready", "listener"]
+    command = [sys.executable, "-m", "deploy.cli.entry", "ready", "listener"]
     for status in (1, 0):
         finished = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
         assert finished.returncode == status, finished.stderr
         slot = tmp_path / "spool" / "slots" / "host-0"
         slot.mkdir(parents=True, exist_ok=True)
         (slot / "listener.json").write_text(json.dumps({"process": f"{socket.gethostname()}:1", "parent": None}))
-    imported = set(finished.stdout.split())
-    assert "deploy.launcher.listener_ready" in imported
-    assert not imported & {"typer", "pydantic", "sqlalchemy", "structlog", "asyncio", "ssl", "subprocess", *HEAVY}
 
 
 def test_expected_error_is_one_line_and_status_2() -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import pytest
 from pynetdicom import AE, evt
 
-from db.errors import ConfigurationError
 from db.operations.heartbeats import Role
 from db.settings import Settings
 from deploy.embedded.server_process import free_port
@@ -16,7 +15,6 @@ from deploy.launcher.processes import (
     check_api,
     check_flower,
     has_heartbeat,
-    is_ready,
     loopback_address,
 )
 from dicom_listener.dicom.uids import VERIFICATION
@@ -96,8 +94,3 @@ def test_servers_that_bind_every_address_are_reached_on_loopback() -> None:
         "::1",
         "10.1.2.3",
     ]
-
-
-def test_unknown_process_is_rejected() -> None:
-    with pytest.raises(ConfigurationError, match="unknown process listner: expected listener, dispatcher"):
-        is_ready("listner", Settings())

@@ -1,0 +1,1 @@
+"""Report the condition of a process to health probes, with the standard library only."""
