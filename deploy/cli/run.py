@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from deploy.cli.help_text import Command
-from deploy.cli.startup import process_settings, server_settings
+from deploy.cli.startup import database_settings, process_settings, server_settings
 
 app = typer.Typer()
 command = partial(app.command, cls=Command, rich_help_panel="Run")
@@ -51,7 +51,7 @@ def migrate() -> None:
     """Upgrade the database schema to this version."""
     from db.migrations.upgrade import migrate as upgrade
 
-    upgrade(process_settings().database())
+    upgrade(database_settings().database())
 
 
 @command()
@@ -67,13 +67,13 @@ def dispatch() -> None:
     """Run the dispatcher, which indexes received files, settles studies and queues their jobs."""
     from dicom_listener import dispatch as dispatcher
 
-    dispatcher.run(process_settings())
+    dispatcher.run(database_settings())
 
 
 @command()
 def work() -> None:
     """Run a worker, which holds the model and writes reports (Celery)."""
-    settings = process_settings()
+    settings = database_settings()
     # A missing service is reported here, before Celery and the model's libraries are imported.
     settings.broker()
     settings.database()
@@ -87,8 +87,11 @@ def work() -> None:
 def serve() -> None:
     """Run the API and the page."""
     from api.server import serve as server
+    from deploy.launcher.pooling import refuse_shared_sessions
 
-    server.run(server_settings("api"))
+    settings = server_settings("api")
+    refuse_shared_sessions(settings)
+    server.run(settings)
 
 
 @command()

@@ -32,6 +32,15 @@ def process_settings() -> Settings:
     return settings
 
 
+def database_settings() -> Settings:
+    """Return the settings of a process with a database; raises ConfigurationError if a pooler shares sessions."""
+    from deploy.launcher.pooling import refuse_shared_sessions
+
+    settings = process_settings()
+    refuse_shared_sessions(settings)
+    return settings
+
+
 def server_settings(name: str) -> Settings:
     """Return the settings of a server process; raises ConfigurationError if its port is in use."""
     from deploy.operate.preflight import check_port

@@ -1,0 +1,53 @@
+"""Refuse a connection pooler that shares the sessions of PostgreSQL, as PgBouncer does in its transaction mode.
+
+LISTEN, the limits of a session and advisory locks would be lost there without an error.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from db.errors import ConfigurationError
+from db.session import connect
+
+if TYPE_CHECKING:
+    from db.settings import Settings
+
+#: A shared session shows itself in the first round, unless the pooler has many idle ones.
+ROUNDS = 5
+
+
+def refuse_shared_sessions(settings: Settings) -> None:
+    """Raise ConfigurationError if a pooler shares sessions; a database that cannot be reached is not checked."""
+    if settings.operations.database_url is None:
+        return
+    with suppress(psycopg.Error):
+        if is_shared(settings.database()):
+            raise ConfigurationError(
+                "PRELIM_DATABASE_URL: a connection pooler shares the sessions of this database (transaction mode), so"
+                " LISTEN and limits of sessions are lost: set `pool_mode = session` for it, or name PostgreSQL itself"
+            )
+
+
+def is_shared(url: str) -> bool:
+    """Return whether a session has different servers, or its server another session; raises psycopg.Error."""
+    with connect(url) as first:
+        if _server_process(first) == first.info.backend_pid:
+            return False  # a pooler sends process ids of its own
+        with connect(url) as second:
+            return any(_share(first, second) for _ in range(ROUNDS))
+
+
+def _share(first: psycopg.Connection[object], second: psycopg.Connection[object]) -> bool:
+    before = _server_process(first)
+    with second.transaction():
+        return _server_process(second) == before or _server_process(first) != before
+
+
+def _server_process(connection: psycopg.Connection[object]) -> int:
+    """Return the process of the server that carries out the next transaction."""
+    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    return int(str(row[0])) if isinstance(row, tuple) else 0
