@@ -5,13 +5,13 @@ import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import ValidationError, create_model
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from db.errors import ConfigurationError
 from db.settings import PREFIX, SECTION_OF, Settings
+from db.settings.server_urls import addresses
 
 SECRETS_DIRECTORY = Path("/run/secrets")
 #: Names of earlier releases: accepted for one more release, with a warning in the log.
@@ -58,7 +58,7 @@ def _require_ports(given: dict[str, str]) -> None:
     """Raise ConfigurationError for a URL whose port is no number: a client library's error may quote a password."""
     for name in ("database_url", "broker_url"):
         try:
-            _ = urlsplit("//" + given.get(name, "").partition("://")[2].rpartition("@")[2]).port
+            addresses(given.get(name, ""))
         except ValueError:
             raise ConfigurationError(f"{variable(name)}: the host or port is invalid: expected HOST:NUMBER") from None
 

@@ -6,16 +6,18 @@ Without Redis nothing is limited: reading must not depend on it, and a key of 25
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from limits import RateLimitItemPerMinute
-from limits.storage import RedisStorage
+from limits.storage import RedisSentinelStorage, RedisStorage
 from limits.strategies import FixedWindowRateLimiter
 from redis.exceptions import RedisError
 
 from api.errors import ApiError, ErrorCode, Problem
 from db.errors import ConfigurationError
+from db.jobs import redis_client
+from db.settings import server_urls
 
 if TYPE_CHECKING:
     from db.access.principals import Principal
@@ -25,6 +27,7 @@ log = structlog.get_logger()
 
 #: Seconds to wait for Redis, and after a failure until it is asked again: a request must not wait for it.
 TIMEOUT_SECONDS, PAUSE_SECONDS = 0.2, 5.0
+KEY_PREFIX = "prelim:limits"
 
 
 class RateLimits:
@@ -65,10 +68,22 @@ class RateLimits:
         raise ApiError(429, problem, {"Retry-After": str(seconds)})
 
     def _connected(self) -> FixedWindowRateLimiter:
-        storage = RedisStorage(
-            self._settings.broker(),
-            key_prefix="prelim:limits",
-            socket_timeout=TIMEOUT_SECONDS,
-            socket_connect_timeout=TIMEOUT_SECONDS,
-        )
-        return FixedWindowRateLimiter(storage)
+        return FixedWindowRateLimiter(_storage(self._settings.broker()))
+
+
+def _storage(url: str) -> RedisStorage:
+    limits: dict[str, Any] = {"socket_timeout": TIMEOUT_SECONDS, "socket_connect_timeout": TIMEOUT_SECONDS}
+    found = server_urls.sentinel(url)
+    if found is None:
+        return RedisStorage(url, key_prefix=KEY_PREFIX, **limits)
+    return RedisSentinelStorage(
+        redis_client.limits_url(found),
+        use_replicas=False,
+        # Else the password of the master would be sent to the sentinels.
+        sentinel_kwargs=limits | {"username": None, "password": found.sentinel_password},
+        key_prefix=KEY_PREFIX,
+        username=found.username,
+        password=found.password,
+        db=found.database,
+        **limits,
+    )

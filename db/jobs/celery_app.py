@@ -13,6 +13,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 
+from db.jobs import redis_client
 from db.jobs.outages import Outage
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class App(Celery):  # type: ignore[misc] # Celery has no types
     """Celery application with the state of its broker: `outage`."""
 
     def __init__(self, broker_url: str) -> None:
-        super().__init__("prelim", broker=broker_url, set_as_current=False)
+        super().__init__("prelim", broker=redis_client.kombu_url(broker_url), set_as_current=False)
         self.outage = Outage()
 
 
@@ -70,6 +71,7 @@ def make_app(broker_url: str) -> App:
             "socket_timeout": SOCKET_SECONDS,
             "socket_connect_timeout": SOCKET_SECONDS,
             "socket_keepalive": True,
+            **redis_client.kombu_options(broker_url, SOCKET_SECONDS),
         },
     )
     return app

@@ -12,13 +12,12 @@ from typing import Any, Literal, Self, get_type_hints
 from pydantic import BaseModel, Field, SecretStr, ValidationInfo, field_validator
 
 from db.errors import ConfigurationError
+from db.settings import server_urls
 from db.settings.section import AETitle, Port, Seconds, Section
 from db.settings.web import Api
 from db.states import Check
 
 PREFIX = "PRELIM_"
-
-SCHEMES = {"database_url": ("postgresql+psycopg://",), "broker_url": ("redis://", "rediss://")}
 
 
 class Dicom(Section):
@@ -178,10 +177,11 @@ class Operations(Section):
     )
     database_url: SecretStr | None = Field(
         default=None,
-        description="URL of PostgreSQL, as `postgresql+psycopg://user:password@host/name`; unset: the embedded server.",
+        description="URL of PostgreSQL, `postgresql+psycopg://user:password@host[,host]/name`; unset: embedded server.",
     )
     broker_url: SecretStr | None = Field(
-        default=None, description="URL of Redis, as `redis://:password@host:port/0`; unset: the embedded server."
+        default=None,
+        description="URL of Redis, `redis://:password@host:port/0` or `sentinel://...`; unset: the embedded server.",
     )
     report_images: Literal["database", "files"] = Field(
         default="database", description="Where new reports store their images; `files`: `<data_dir>/report_images/`."
@@ -208,11 +208,8 @@ class Operations(Section):
 
     @field_validator("database_url", "broker_url")
     @classmethod
-    def _refuse_other_servers(cls, value: SecretStr | None, field: ValidationInfo) -> SecretStr | None:
-        schemes = SCHEMES[str(field.field_name)]
-        if value is not None and not value.get_secret_value().startswith(schemes):
-            raise ValueError(f"must begin with {' or '.join(schemes)}")
-        return value
+    def _check_servers(cls, value: SecretStr | None, field: ValidationInfo) -> SecretStr | None:
+        return value and SecretStr(server_urls.checked(str(field.field_name), value.get_secret_value()))
 
 
 class Settings(BaseModel, frozen=True, extra="forbid"):
