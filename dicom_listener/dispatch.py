@@ -48,10 +48,8 @@ log = structlog.get_logger()
 CONNECTIONS = 10
 #: Seconds between two looks for slots of the spool whose processes have ended.
 RECOVERY_SECONDS = 5
-#: Seconds without a pass over the queue up to which this process is ready, and live; a statement can take 10 s.
-READY_SECONDS, LIVE_SECONDS = 25.0, 90.0
-#: The same for a pass over the spool: one large file can take minutes.
-SPOOL_LIVE_SECONDS = 900.0
+#: Seconds without a pass up to which this process is ready, and live; over the spool, a large file can take minutes.
+READY_SECONDS, LIVE_SECONDS, SPOOL_LIVE_SECONDS = 25.0, 90.0, 900.0
 #: Seconds between two attempts while the database or the disk fails.
 PAUSE_AFTER_FAILURE_SECONDS = 2
 
@@ -214,8 +212,7 @@ def _run(settings: Settings, peers: PeerDirectory, stop: threading.Event) -> Non
 
 
 def _signs(settings: Settings, files: Loop, queue: Loop) -> Iterable[Sign]:
-    writable = os.access(settings.spool, os.W_OK)
-    yield Sign(f"{settings.spool} cannot be written", 0 if writable else NEVER, 0)
+    yield Sign(f"{settings.spool} cannot be written", 0 if os.access(settings.spool, os.W_OK) else NEVER, 0)
     yield from files.signs(READY_SECONDS, SPOOL_LIVE_SECONDS)
     yield from queue.signs(READY_SECONDS, LIVE_SECONDS)
 
