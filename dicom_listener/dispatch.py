@@ -178,9 +178,8 @@ def _run(settings: Settings, peers: PeerDirectory, stop: threading.Event) -> Non
     spool = Spool(settings.spool)
     spool.prepare()
     file_system.require(spool)
-    app = celery_app.make_app(settings.broker())
     waiting = WaitingFiles(spool)
-    upkeep = QueueUpkeep(settings, app, waiting, stop)
+    upkeep = QueueUpkeep(settings, celery_app.make_app(settings.broker()), waiting, stop)
 
     def settle_or_wait() -> None:
         if not settle_and_index(settings, waiting):

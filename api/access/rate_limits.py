@@ -76,14 +76,13 @@ def _storage(url: str) -> RedisStorage:
     found = server_urls.sentinel(url)
     if found is None:
         return RedisStorage(url, key_prefix=KEY_PREFIX, **limits)
+    options: dict[str, Any] = {"username": found.username, "password": found.password, "db": found.database}
     return RedisSentinelStorage(
         redis_client.limits_url(found),
         use_replicas=False,
         # Else the password of the master would be sent to the sentinels.
         sentinel_kwargs=limits | {"username": None, "password": found.sentinel_password},
         key_prefix=KEY_PREFIX,
-        username=found.username,
-        password=found.password,
-        db=found.database,
         **limits,
+        **options,
     )

@@ -20,14 +20,16 @@ def connect(url: str, seconds: float) -> Redis:
     found = server_urls.sentinel(url)
     if found is None:
         return Redis.from_url(url, **limits)
-    return Sentinel(
+    sentinel: Any = Sentinel(  # type: ignore[no-untyped-call] # redis has types in parts
         found.nodes,
         sentinel_kwargs=limits | {"password": found.sentinel_password},
         username=found.username,
         password=found.password,
         db=found.database,
         **limits,
-    ).master_for(found.master_name)
+    )
+    client: Redis = sentinel.master_for(found.master_name)
+    return client
 
 
 def kombu_url(url: str) -> str:
