@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from db.errors import Reason
+from deploy.operate.doctor.doctor import CHECKS
 from deploy.operate.settings_table import first_settings_table, settings_tables
 from tests.benchmarks.figures import figures_table
 
@@ -47,12 +48,18 @@ def layers_table() -> str:
     return "\n".join(rows)
 
 
+def checks_table() -> str:
+    """Return every check of `prelim doctor` with its reason, as a Markdown table."""
+    return "\n".join(("| Check | Why |", "| --- | --- |", *(f"| `{check.name}` | {check.why} |" for check in CHECKS)))
+
+
 #: Document and name of each generated part -> the function that makes its text.
 PARTS: dict[tuple[str, str], Callable[[], str]] = {
     ("docs/architecture.md", "layers"): layers_table,
     ("docs/architecture.md", "packages"): packages_table,
     ("docs/performance.md", "figures"): figures_table,
     ("docs/api.md", "reasons"): reasons_table,
+    ("docs/operate.md", "checks"): checks_table,
     ("docs/settings.md", "settings"): settings_tables,
     ("README.md", "settings"): first_settings_table,
 }

@@ -6,6 +6,7 @@ import datetime as dt
 import os
 import socket
 from enum import StrEnum
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, event, exists, func, select
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 INTERVAL_SECONDS = 10
 #: Seconds for which the row of a dead process is kept: operators look at yesterday's.
 KEPT_SECONDS = 7 * 86400
+#: Release of this process.
+RELEASE = version("prelim")
 #: Processes whose heartbeat this process has committed; a forked process has another name.
 _recorded: set[str] = set()
 
@@ -51,9 +54,10 @@ def name() -> str:
 
 
 def record(session: Session, role: Role, info: dict[str, Any] | None = None, *, process: str | None = None) -> None:
-    """Record a heartbeat of *process*, by default of this one."""
+    """Record a heartbeat of *process*, by default of this one, whose release is added to *info*."""
+    info = dict(info or {}) | ({} if process else {"release": RELEASE})
     process = process or name()
-    row = insert(Process).values(name=process, role=role, info=info or {})
+    row = insert(Process).values(name=process, role=role, info=info)
     fresh = {"seen_at": func.clock_timestamp(), "role": role, "info": row.excluded.info}
     if process not in _recorded:
         # The row of an earlier process with the same name.

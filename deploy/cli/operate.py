@@ -34,6 +34,14 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     show(load_settings(), console, as_json=as_json)
 
 
+@command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Check settings, disk, databases, model, GPU and processes; exit with 1 on warnings, 2 on faults."""
+    from deploy.operate.doctor.doctor import run
+
+    raise typer.Exit(run(console, as_json=as_json))
+
+
 RoleArgument = Annotated[str, typer.Argument(help="listener, dispatcher, worker, api or flower.")]
 
 

@@ -22,7 +22,7 @@ def up() -> None:
     """Run all processes on this machine: databases, listener, dispatcher, worker, API and Flower."""
     from deploy.launcher import addresses
     from deploy.launcher.launcher import running
-    from deploy.operate import preflight
+    from deploy.operate.doctor import preflight
 
     settings = process_settings()
     preflight.check(settings)

@@ -43,7 +43,7 @@ def database_settings() -> Settings:
 
 def server_settings(name: str) -> Settings:
     """Return the settings of a server process; raises ConfigurationError if its port is in use."""
-    from deploy.operate.preflight import check_port
+    from deploy.operate.doctor.ports import check_port
 
     settings = process_settings()
     check_port(settings, f"{name}_host", f"{name}_port")

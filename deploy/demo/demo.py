@@ -27,7 +27,8 @@ from deploy.embedded.server_process import free_port
 from deploy.launcher import addresses
 from deploy.launcher.child import find_program
 from deploy.launcher.launcher import running
-from deploy.operate.preflight import SERVERS, check, is_free
+from deploy.operate.doctor.ports import SERVERS, is_free
+from deploy.operate.doctor.preflight import check
 from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.waiting import received
 from worker.model.checkpoint.manifest import read_manifest
@@ -103,7 +104,7 @@ def show(*, studies: Path | None, seed: int | None, leave: bool) -> int:
 def demo_settings(given: Settings) -> Settings:
     """Return *given* with the demo's defaults, free ports and a checkpoint wherever the user set none."""
     changes = {name: value for name, value in DEFAULTS.items() if not _is_set(given, name)}
-    for host, port in SERVERS:
+    for host, port in SERVERS.values():
         values = given.by_name()
         if not _is_set(given, port) and not is_free(values[host], values[port]):
             changes[port] = free_port()

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import re
-import shutil
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
 
 from db.errors import ConfigurationError
+from db.operations import disk
 from db.settings import Settings
 from deploy.demo.demo import CHECKPOINT
 from deploy.embedded.server_process import free_port
-from deploy.operate.preflight import check
+from deploy.operate.doctor.preflight import check
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-class Usage(NamedTuple):
-    total: int
-    used: int
-    free: int
 
 
 def settings_for(tmp_path: Path, **services: str) -> Settings:
@@ -48,7 +42,7 @@ def test_unreachable_database_is_named_without_its_password(tmp_path: Path) -> N
 
 
 def test_too_small_a_disk_is_rejected_with_its_free_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(2 << 30, (2 << 30) - (100 << 20), 100 << 20))
+    monkeypatch.setattr(disk, "measure", lambda _: disk.Disk(100 << 20, None))
 
     with pytest.raises(ConfigurationError, match=re.escape("100 MiB are free") + ".*PRELIM_DATA_DIR"):
         check(settings_for(tmp_path))

@@ -1,0 +1,138 @@
+"""The settings, the files they name, and the secrets of an installation."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from sqlalchemy import make_url
+
+from db.answers import rules
+from db.environment import OLD_NAMES, old_names, variable
+from db.errors import ConfigurationError
+from deploy.operate.doctor.finding import Check, Finding, fault, ok, warning
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from db.settings import Settings
+    from deploy.operate.doctor.finding import Installation
+
+#: Characters of a password below which it can be guessed.
+MIN_PASSWORD = 12
+#: Bits of a mode that let other users of the machine read a file.
+OTHERS, GROUP = stat.S_IROTH, stat.S_IRGRP
+
+
+def examine_names(_: Installation) -> Finding:
+    """Find settings given under a name of an earlier release; unknown ones are refused before."""
+    old = old_names()
+    if not old:
+        return ok("every variable is a setting of this release")
+    pairs = ", ".join(f"{variable(name)} is now {variable(OLD_NAMES[name])}" for name in old)
+    return warning(f"names of an earlier release: {pairs}", "rename the variables: the next release refuses them")
+
+
+def examine_rules(installation: Installation) -> Finding:
+    """Read the rules of tasks."""
+    path = installation.settings.study.rules
+    try:
+        rules.load(path)
+    except ConfigurationError as error:
+        return fault(str(error), "correct the file; `prelim rules check` shows what it means")
+    return ok("every study gets a report (no PRELIM_RULES)" if path is None else f"{path} is valid")
+
+
+def examine_peers(installation: Installation) -> Finding:
+    """Read the peers file; without one, any program that reaches the port may send."""
+    path = installation.settings.dicom.peers_file
+    if path is None and installation.is_remote:
+        return warning(
+            "PRELIM_PEERS_FILE is not set: every AE title at every address may send",
+            "list the modalities with their addresses in a peers file (docs/dicom.md)",
+        )
+    if path is None:
+        return ok("no peers file; the listener is on the loopback address")
+    from dicom_listener.receive.peers import read_rules  # noqa: PLC0415 - imports pynetdicom, half a second
+
+    try:
+        found = read_rules(path)
+    except ConfigurationError as error:
+        return fault(str(error), "correct the file; the listener keeps the last valid one, or does not start")
+    return ok(f"{path} lists {len(found.peers or ())} peers")
+
+
+def examine_secret_files(installation: Installation) -> Finding:
+    """Find files with a password, a key or a private key that other users can read."""
+    readable = {path: path.stat().st_mode for path in _secret_files(installation.settings) if path.is_file()}
+    open_to_all = [path for path, mode in readable.items() if mode & OTHERS]
+    if open_to_all:
+        return fault(f"every user can read {open_to_all[0]}{_more(open_to_all)}", f"chmod 600 {_names(open_to_all)}")
+    open_to_group = [path for path, mode in readable.items() if mode & GROUP]
+    if open_to_group:
+        return warning(
+            f"a group can read {open_to_group[0]}{_more(open_to_group)}", f"chmod 600 {_names(open_to_group)}"
+        )
+    return ok(f"{len(readable)} files with secrets are readable by their owner only")
+
+
+def _secret_files(settings: Settings) -> list[Path]:
+    """Return the files that may hold secrets; those of /run/secrets have the modes of the container engine."""
+    data = settings.operations.data_dir
+    key = settings.dicom.tls_key or settings.dicom.tls_certificate
+    named = [*(data / "secrets").glob("*"), data / "postgres" / "password", data / "redis" / "password"]
+    return [*named, settings.embedded_services, *([] if key is None else [key])]
+
+
+def _more(paths: list[Path]) -> str:
+    return f" and {len(paths) - 1} more files with secrets" if len(paths) > 1 else ""
+
+
+def _names(paths: list[Path]) -> str:
+    return " ".join(str(path) for path in paths)
+
+
+def examine_passwords(installation: Installation) -> Finding:
+    """Find configured passwords that are missing or short; the generated ones are long."""
+    operations = installation.settings.operations
+    given = {}
+    for name in ("database_url", "broker_url"):
+        url = getattr(operations, name)
+        if url is not None:
+            given[variable(name)] = str(make_url(url.get_secret_value()).password or "")
+    if operations.flower_password is not None:
+        given[variable("flower_password")] = operations.flower_password.get_secret_value()
+    weak = [
+        f"{name} has {'a short' if password else 'no'} password"
+        for name, password in given.items()
+        if len(password) < MIN_PASSWORD
+    ]
+    if weak:
+        return warning("; ".join(weak), f"use random passwords of {MIN_PASSWORD} characters or more")
+    return ok(f"{len(given)} configured passwords are long; others are generated")
+
+
+def examine_user(installation: Installation) -> Finding:
+    """Report processes run by root although the data belong to another user."""
+    data = installation.settings.operations.data_dir
+    if not data.exists():
+        return ok(f"{data} does not exist yet: it is created by the first start, for user {os.geteuid()}")
+    owner = data.stat().st_uid
+    if owner == os.geteuid():
+        return ok(f"{data} belongs to user {owner}, who runs this command")
+    return fault(
+        f"{data} belongs to user {owner}, and this command runs as user {os.geteuid()}",
+        f"run Prelim as user {owner}, or `chown -R {os.geteuid()} {data}` while it is stopped;"
+        " an NFS export must not map root to nobody (no_root_squash)",
+    )
+
+
+CHECKS = (
+    Check("settings", "a misspelt setting has no effect", examine_names),
+    Check("rules", "the rules decide which studies get a report", examine_rules),
+    Check("peers", "an AE title proves nothing: only the address limits who may send", examine_peers),
+    Check("secret_files", "who reads a password or key can read every patient's data", examine_secret_files),
+    Check("passwords", "a short password can be guessed by any program in the network", examine_passwords),
+    Check("data_owner", "a process cannot write the files of another user", examine_user),
+)

@@ -1,0 +1,154 @@
+"""The content of the database: schema, processes, alarms, latest work, refused senders, keys."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING
+
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from db import reference
+from db.access import keys
+from db.migrations.upgrade import alembic_config
+from db.operations import alarms, heartbeats, listener_status
+from db.operations.heartbeats import Role
+from deploy.operate.doctor.finding import Check, Finding, fault, not_checked, ok, warning
+
+if TYPE_CHECKING:
+    from deploy.operate.doctor.finding import Installation
+
+#: Processes that an installation needs; Flower has no heartbeat and is optional.
+NEEDED = (Role.LISTENER, Role.DISPATCHER, Role.WORKER, Role.API)
+#: Time before the end of a key at which a new one should be made.
+KEY_NOTICE = dt.timedelta(days=14)
+#: Senders named in a finding.
+MAX_NAMED = 5
+
+
+def examine_schema(installation: Installation) -> Finding:
+    """Compare the schema with the migrations of this release."""
+    scripts = ScriptDirectory.from_config(alembic_config(installation.database_url()))
+    with installation.session() as session:
+        current = MigrationContext.configure(session.connection()).get_current_revision()
+    head = scripts.get_current_head()
+    if current == head:
+        return ok(f"the schema is revision {current}, that of this release")
+    if current is None or current in {script.revision for script in scripts.walk_revisions()}:
+        return fault(
+            f"the schema is revision {current or 'none'}, and this release needs {head}", "run `prelim migrate`"
+        )
+    return fault(
+        f"the schema is revision {current}, newer than this release, which has {head}",
+        "install the release that upgraded it, or restore a backup made before the upgrade",
+    )
+
+
+def examine_processes(installation: Installation) -> Finding:
+    """Compare the processes that have a heartbeat with those that an installation needs."""
+    with installation.session() as session:
+        alive = {process.role for process in heartbeats.alive(session)}
+    if not alive:
+        return not_checked("no process is alive: Prelim does not run")
+    missing = [role for role in NEEDED if role not in alive]
+    if missing:
+        commands = {"listener": "listen", "dispatcher": "dispatch", "worker": "work", "api": "serve"}
+        starts = ", ".join(f"`prelim {commands[role]}`" for role in missing)
+        return fault(f"not alive: {', '.join(missing)}", f"see their logs, then start {starts}")
+    return ok(f"alive: {', '.join(NEEDED)}")
+
+
+def examine_releases(installation: Installation) -> Finding:
+    """Compare the releases of the running processes."""
+    with installation.session() as session:
+        found = {
+            (process.info.get("release") or "an earlier one", process.role) for process in heartbeats.alive(session)
+        }
+    releases = sorted({release for release, _ in found})
+    if not releases:
+        return not_checked("no process is alive")
+    if len(releases) == 1:
+        return ok(f"all processes are release {releases[0]}")
+    shown = "; ".join(f"{each}: {', '.join(sorted(r for v, r in found if v == each))}" for each in releases)
+    return warning(f"processes of several releases run: {shown}", "restart the processes of the older release")
+
+
+def examine_alarms(installation: Installation) -> Finding:
+    """Repeat the alarms of `prelim status`."""
+    with installation.session() as session:
+        raised = alarms.raised(session, installation.settings)
+    if not raised:
+        return ok("no alarm is raised")
+    return fault(f"raised: {', '.join(alarm.code for alarm in raised)}", "; ".join(alarm.detail for alarm in raised))
+
+
+def examine_reports(installation: Installation) -> Finding:
+    """Compare the studies of a day with its reports."""
+    studies, reports, age = installation.row(
+        "SELECT (SELECT count(*) FROM studies WHERE first_received_at BETWEEN now() - interval '1 day'"
+        " AND now() - interval '2 hours' AND state IN ('settled', 'reported', 'failed')),"
+        " (SELECT count(*) FROM reports WHERE created_at > now() - interval '1 day'),"
+        " (SELECT extract(epoch FROM now() - max(created_at)) / 3600 FROM reports)::float"
+    )
+    latest = "no report yet" if age is None else f"the latest report is {age:.1f} h old"
+    if studies and not reports:
+        return fault(f"{studies} studies of the last day and no report; {latest}", "see the alarms and `prelim status`")
+    return ok(f"{reports} reports in the last day; {latest}")
+
+
+def examine_refusals(installation: Installation) -> Finding:
+    """Name the senders that were refused since the start of the listeners."""
+    with installation.session() as session:
+        refused = listener_status.refusals_by_sender(heartbeats.alive(session, Role.LISTENER))
+    if not refused:
+        return ok("no sender was refused since the start of the listener")
+    named = "; ".join(f"{sender}: {cause} ({times} times)" for sender, cause, times in refused[:MAX_NAMED])
+    more = f"; {len(refused) - MAX_NAMED} more in `prelim status`" if len(refused) > MAX_NAMED else ""
+    return warning(
+        f"refused since the start of the listener: {named}{more}",
+        "add a known sender to PRELIM_PEERS_FILE or correct it; docs/dicom.md has the remedy of each cause",
+    )
+
+
+def examine_keys(installation: Installation) -> Finding:
+    """Require a way to log in that stays valid."""
+    with installation.session() as session:
+        valid = [key for key in keys.listed(session) if key.state == "valid"]
+    soon = [key.name for key in valid if key.expires_at and key.expires_at < dt.datetime.now(dt.UTC) + KEY_NOTICE]
+    if soon:
+        return warning(
+            f"{len(soon)} of {len(valid)} API keys expire within {KEY_NOTICE.days} days: {', '.join(soon[:MAX_NAMED])}",
+            "create new ones with `prelim key create`, and revoke the old ones",
+        )
+    if not valid and installation.settings.api.oidc_issuer is None:
+        return warning("there is no valid API key, and no OpenID Connect provider", "run `prelim key create NAME`")
+    return ok(f"{len(valid)} valid API keys")
+
+
+def examine_index(installation: Installation) -> Finding:
+    """Compare the checkpoint of the running workers with that of the reference index."""
+    with installation.session() as session:
+        indexed = {snapshot.model_digest for snapshot in reference.current_snapshots(session)}
+        workers = heartbeats.alive(session, Role.WORKER)
+        digests = {str(worker.info["model"]) for worker in workers if worker.info.get("model")}
+    if not digests:
+        return not_checked("no worker is alive: its checkpoint is unknown")
+    if digests <= indexed:
+        return ok("the reference index was built with the checkpoint of the workers")
+    state = "was built with another checkpoint" if indexed else "does not exist"
+    return warning(
+        f"the reference index {state}: reports quote no similar cases and their findings are not measured",
+        "run `prelim index build` with the checkpoint of the workers",
+    )
+
+
+CHECKS = (
+    Check("schema", "a process fails at a table or column that it does not know", examine_schema),
+    Check("processes", "a study needs every one of them to become a report", examine_processes),
+    Check("releases", "an old process may not understand the rows of a new one", examine_releases),
+    Check("alarms", "an alarm is raised only if an operator must act", examine_alarms),
+    Check("reports", "an installation can receive for days and write nothing", examine_reports),
+    Check("refused_senders", "a study that was refused is not in Prelim", examine_refusals),
+    Check("api_keys", "without a key, no person can read a report", examine_keys),
+    Check("reference_index", "similar cases are found only with the vectors of the same checkpoint", examine_index),
+)

@@ -1,0 +1,190 @@
+"""The PostgreSQL server: reachable, configured to keep what it confirms, one session for each client."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from sqlalchemy import make_url
+from sqlalchemy.exc import OperationalError
+
+from db.operations import heartbeats
+from db.operations.heartbeats import Role
+from deploy.launcher.pooling import is_shared
+from deploy.operate.doctor.finding import Check, Finding, NotChecked, fault, ok, warning
+
+if TYPE_CHECKING:
+    from deploy.operate.doctor.finding import Installation
+
+#: Major version that Prelim is tested with; an earlier one has no uuidv7(), which makes the keys of rows.
+TESTED_MAJOR = 18
+#: Parameters that must be on: without them, a power cut loses or damages confirmed rows.
+DURABLE = ("fsync", "synchronous_commit", "full_page_writes")
+#: Connections of a process beside a worker's slots (docs/deploy.md), and those of commands.
+PER_PROCESS, PER_WORKER, FOR_COMMANDS = 11, 4, 5
+#: Seconds by which clocks may differ: settling compares times of the listener with those of the database.
+MAX_SKEW_SECONDS = 2.0
+#: Seconds for which a transaction may be open: until its end, no row version is cleaned up.
+MAX_TRANSACTION_SECONDS = 3600
+
+
+def reachable(installation: Installation) -> Finding:
+    """Connect to the database; the finding names the host, never the password."""
+    given = make_url(installation.database_url())
+    place = f"{given.database} at {given.host or 'the hosts of its URL'}:{given.port or 5432}"
+    try:
+        (version,) = installation.row("SHOW server_version")
+    except OperationalError as error:
+        return fault(
+            f"PRELIM_DATABASE_URL: the database cannot be reached ({place}): {cause_of(error, given.password)}",
+            "start PostgreSQL there, or correct the URL; studies are received meanwhile, without reports",
+        )
+    return ok(f"{place}, PostgreSQL {version}")
+
+
+def cause_of(error: OperationalError, password: Any) -> str:
+    """Return the first line of the driver's message, without the password should it quote a malformed URL."""
+    lines = str(error.orig).strip().splitlines() or [type(error.orig).__name__]
+    return lines[0].replace(str(password), "***") if password else lines[0]
+
+
+def examine_version(installation: Installation) -> Finding:
+    """Compare the server's major version with the tested one."""
+    (number,) = installation.row("SELECT current_setting('server_version_num')::int")
+    major = number // 10_000
+    if major < TESTED_MAJOR:
+        return fault(
+            f"PostgreSQL {major}, without uuidv7()", f"upgrade to PostgreSQL {TESTED_MAJOR} (dump and restore)"
+        )
+    if major > TESTED_MAJOR:
+        return warning(f"PostgreSQL {major}; Prelim is tested with {TESTED_MAJOR}", "read the notes of its release")
+    return ok(f"PostgreSQL {major}")
+
+
+def examine_cluster(installation: Installation) -> Finding:
+    """Compare the version that wrote the embedded cluster with the programs that will open it."""
+    path = installation.settings.operations.data_dir / "postgres" / "cluster" / "PG_VERSION"
+    if installation.settings.operations.database_url is not None:
+        return ok("an own server is configured; the embedded one is not used")
+    try:
+        written = path.read_text().strip()
+    except FileNotFoundError:
+        return ok("no embedded cluster yet: the first `prelim up` creates it")
+    if written == str(TESTED_MAJOR):
+        return ok(f"the cluster was written by PostgreSQL {written}")
+    return fault(
+        f"the cluster in {path.parent} was written by PostgreSQL {written}, and this release starts {TESTED_MAJOR}",
+        f"dump it with PostgreSQL {written} and restore it into {TESTED_MAJOR}; the files cannot be opened directly",
+    )
+
+
+def examine_encoding(installation: Installation) -> Finding:
+    """Require UTF8: names in reports and headers have characters of every script."""
+    (encoding,) = installation.row(
+        "SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database()"
+    )
+    if encoding == "UTF8":
+        return ok("the database is UTF8")
+    return fault(f"the database is {encoding}", "create a database with ENCODING 'UTF8' and migrate into it")
+
+
+def examine_owner(installation: Installation) -> Finding:
+    """Require that the user of the URL owns the database: migrations create and alter tables."""
+    owns, user, owner = installation.row(
+        "SELECT pg_has_role(datdba, 'USAGE'), current_user, pg_get_userbyid(datdba)"
+        " FROM pg_database WHERE datname = current_database()"
+    )
+    if owns:
+        return ok(f"{user} owns the database")
+    return fault(f"{user} does not own the database, {owner} does", f"ALTER DATABASE ... OWNER TO {user}")
+
+
+def examine_durability(installation: Installation) -> Finding:
+    """Require that a confirmed commit survives a power cut."""
+    row = installation.row("SELECT " + ", ".join(f"current_setting('{name}')" for name in DURABLE))
+    off = [name for name, value in zip(DURABLE, row, strict=True) if value == "off"]
+    if off:
+        return fault(f"off: {', '.join(off)}", "set them to on in postgresql.conf, and reload the server")
+    return ok(f"on: {', '.join(DURABLE)}")
+
+
+def examine_connections(installation: Installation) -> Finding:
+    """Compare the connections of the server with those that the running processes may take."""
+    with installation.session() as session:
+        alive = heartbeats.alive(session)
+    allowed, reserved, others = installation.row(
+        "SELECT current_setting('max_connections')::int, current_setting('superuser_reserved_connections')::int,"
+        " (SELECT count(*) FROM pg_stat_activity WHERE datname <> current_database())"
+    )
+    needed = FOR_COMMANDS
+    for process in alive:
+        if process.role == Role.WORKER:
+            needed += PER_WORKER + int(process.info.get("slots", 1))
+        elif process.role != Role.LISTENER:
+            needed += PER_PROCESS
+    free = allowed - reserved - others
+    found = f"the running processes take up to {needed} connections, {free} of {allowed} can be had"
+    if needed <= free:
+        return ok(found)
+    return fault(found, f"raise max_connections of PostgreSQL to {allowed + needed - free} or more")
+
+
+def examine_transactions(installation: Installation) -> Finding:
+    """Find transactions that have been open for an hour, of any program."""
+    seconds, program = installation.row(
+        "SELECT coalesce(max(extract(epoch FROM now() - xact_start)), 0)::float,"
+        " (array_agg(application_name ORDER BY xact_start))[1]"
+        " FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"
+        " AND pid <> pg_backend_pid()"
+    )
+    if seconds < MAX_TRANSACTION_SECONDS:
+        return ok("no transaction is open for long")
+    return warning(
+        f"a transaction of {program or 'an unnamed program'} is open for {seconds / 3600:.1f} h",
+        "end that program or its session (pg_stat_activity, pg_terminate_backend)",
+    )
+
+
+def examine_clock(installation: Installation) -> Finding:
+    """Compare this machine's clock with the database's, half of the round trip allowed for."""
+    with installation.session():
+        pass
+    before = time.time()
+    (theirs,) = installation.row("SELECT clock_timestamp()")
+    after = time.time()
+    skew = theirs.timestamp() - (before + after) / 2
+    found = f"this clock and the database's differ by {abs(skew):.1f} s"
+    if abs(skew) <= MAX_SKEW_SECONDS + (after - before) / 2:
+        return ok(found)
+    here = f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M:%S} UTC here"
+    return warning(f"{found} ({here})", "synchronize the clocks of all machines (chrony, NTP)")
+
+
+def examine_pooler(installation: Installation) -> Finding:
+    """Find a connection pooler that shares the sessions of PostgreSQL."""
+    try:
+        shared = is_shared(installation.database_url())
+    except psycopg.Error as error:
+        raise NotChecked("the database cannot be reached") from error
+    if not shared:
+        return ok("a client keeps its session between transactions")
+    return fault(
+        "a connection pooler gives each transaction another session; no process starts",
+        "set `pool_mode = session` in PgBouncer, or name PostgreSQL itself in PRELIM_DATABASE_URL",
+    )
+
+
+CHECKS = (
+    Check("database", "without PostgreSQL no report is written or read", reachable),
+    Check("database_version", "an untested version may plan or lock otherwise", examine_version),
+    Check("database_cluster", "PostgreSQL cannot open the files of another major version", examine_cluster),
+    Check("database_encoding", "names and reports must be stored in every script", examine_encoding),
+    Check("database_owner", "`prelim migrate` creates and changes tables", examine_owner),
+    Check("database_durability", "otherwise a power cut loses confirmed reports or damages tables", examine_durability),
+    Check("database_connections", "a process without a connection fails at its work", examine_connections),
+    Check("database_transactions", "an open transaction keeps old rows: tables and queries grow", examine_transactions),
+    Check("clock", "settle times and waiting times compare the clocks of machines", examine_clock),
+    Check("database_pooler", "LISTEN and the limits of sessions need one session for each client", examine_pooler),
+)

@@ -1,0 +1,119 @@
+"""Run all checks and print their findings (`prelim doctor`)."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+from db.environment import load_settings
+from db.errors import ConfigurationError
+from deploy.operate.doctor import (
+    broker,
+    configuration,
+    data_disk,
+    database_content,
+    database_server,
+    gpu,
+    listener_certificate,
+    machine,
+    model_files,
+    ports,
+)
+from deploy.operate.doctor.finding import Finding, Installation, Level, NotChecked, fault, not_checked, warning
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.console import Console
+
+    from deploy.operate.doctor.finding import Check
+
+#: Every check, in the order of the output.
+CHECKS = (
+    *configuration.CHECKS,
+    *data_disk.CHECKS,
+    *machine.CHECKS,
+    *ports.CHECKS,
+    *listener_certificate.CHECKS,
+    *database_server.CHECKS,
+    *database_content.CHECKS,
+    *broker.CHECKS,
+    *model_files.CHECKS,
+    *gpu.CHECKS,
+)
+#: Exit status by the worst level.
+STATUSES = {Level.OK: 0, Level.NOT_CHECKED: 0, Level.WARNING: 1, Level.FAULT: 2}
+STYLES = {Level.OK: "green", Level.NOT_CHECKED: "dim", Level.WARNING: "yellow", Level.FAULT: "bold red"}
+
+Result = tuple["Check", Finding]
+
+
+def run(console: Console, *, as_json: bool) -> int:
+    """Examine this installation, print the findings and return the exit status: 0 well, 1 warnings, 2 faults."""
+    try:
+        settings = load_settings()
+    except ConfigurationError as error:
+        # No other check can be made without settings.
+        first = configuration.CHECKS[0]
+        results = [(first, fault(str(error), "correct the variables; docs/settings.md lists all"))]
+    else:
+        results = list(examine(Installation(settings)))
+    _print_json(results, console) if as_json else _print(results, console)
+    return max(STATUSES[finding.level] for _, finding in results)
+
+
+def examine(installation: Installation) -> Iterable[Result]:
+    """Yield each check with its finding."""
+    for check in CHECKS:
+        yield check, finding_of(check, installation)
+
+
+def finding_of(check: Check, installation: Installation) -> Finding:
+    """Return the finding of a check; one that needs what another check reports as missing is not made."""
+    try:
+        return check.examine(installation)
+    except Exception as error:  # noqa: BLE001 - boundary of a check: the others must be made on a damaged system, too
+        return _finding_of_error(error)
+
+
+def _finding_of_error(error: Exception) -> Finding:
+    """Return the finding for an error in a check; texts of drivers may hold values, and are not shown."""
+    cause = type(getattr(error, "orig", None) or error).__name__
+    match error:
+        case NotChecked() | ConfigurationError():
+            found = not_checked(str(error))
+        case OperationalError():
+            found = not_checked("the database cannot be reached")
+        case SQLAlchemyError() | RedisError():
+            found = not_checked(f"the server refuses the query ({cause})")
+        case OSError():
+            found = fault(f"{error.filename or 'a file'} cannot be read: {error.strerror}", "run it as Prelim's user")
+        case _:
+            found = warning(f"the check failed with {cause}", "report it with the output of `prelim doctor`")
+    return found
+
+
+def _print_json(results: list[Result], console: Console) -> None:
+    rows = [
+        {"name": check.name, "level": finding.level, "found": finding.found, "why": check.why, "do": finding.remedy}
+        for check, finding in results
+    ]
+    console.print_json(json.dumps({"status": _worst(results), "checks": rows}))
+
+
+def _worst(results: list[Result]) -> Level:
+    return max((finding.level for _, finding in results), key=lambda level: list(Level).index(level))
+
+
+def _print(results: list[Result], console: Console) -> None:
+    """Print the checks in order, and below each that did not pass its reason and remedy."""
+    for check, finding in results:
+        label = f"{finding.level:<12}"
+        console.print(f"{label}{check.name}: {finding.found}", style=STYLES[finding.level], soft_wrap=True)
+        if finding.remedy:
+            console.print(f"{'':<12}why: {check.why}\n{'':<12}do:  {finding.remedy}", soft_wrap=True)
+    counts = {level: sum(finding.level is level for _, finding in results) for level in Level}
+    console.print(", ".join(f"{count} {level}" for level, count in counts.items()), soft_wrap=True)

@@ -1,0 +1,125 @@
+"""The result of a check, and the installation that is examined."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from db.errors import ConfigurationError, PrelimError
+from db.session import transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sqlalchemy.orm import Session
+
+    from db.settings import Settings
+
+
+class Level(StrEnum):
+    """Severity of a finding; `NOT_CHECKED` is neither good nor bad."""
+
+    OK = "ok"
+    NOT_CHECKED = "not checked"
+    WARNING = "warning"
+    FAULT = "fault"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Result of one check: a sentence without secrets or patient data, and the remedy of a warning or a fault."""
+
+    level: Level
+    found: str
+    remedy: str = ""
+
+
+def ok(found: str) -> Finding:
+    """Return the finding of a check that passed."""
+    return Finding(Level.OK, found)
+
+
+def not_checked(found: str) -> Finding:
+    """Return the finding of a check that could not be made; *found* is the cause."""
+    return Finding(Level.NOT_CHECKED, found)
+
+
+def warning(found: str, remedy: str) -> Finding:
+    """Return a finding that an operator should know: Prelim works, with a risk."""
+    return Finding(Level.WARNING, found, remedy)
+
+
+def fault(found: str, remedy: str) -> Finding:
+    """Return a finding that an operator must act on: something does not work, or data may be lost."""
+    return Finding(Level.FAULT, found, remedy)
+
+
+class NotChecked(PrelimError):
+    """Raised by a check that cannot be made; the text is the cause."""
+
+
+class Installation:
+    """The settings of an installation, with access to its database; *root* is the root of /proc and /sys."""
+
+    def __init__(self, settings: Settings, root: Path = Path("/")) -> None:
+        self.settings = settings
+        self.root = root
+        self._failure: OperationalError | None = None
+
+    def database_url(self) -> str:
+        """Return the URL of PostgreSQL; raises NotChecked if the embedded one does not run."""
+        try:
+            return self.settings.database()
+        except ConfigurationError as error:
+            raise NotChecked("the embedded PostgreSQL does not run: `prelim up` starts it") from error
+
+    def broker_url(self) -> str:
+        """Return the URL of Redis; raises NotChecked if the embedded one does not run."""
+        try:
+            return self.settings.broker()
+        except ConfigurationError as error:
+            raise NotChecked("the embedded Redis does not run: `prelim up` starts it") from error
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """Transaction on the database; raises OperationalError if it is unreachable, without waiting for it again."""
+        if self._failure is not None:
+            raise self._failure
+        try:
+            with transaction(self.database_url()) as session:
+                yield session
+        except OperationalError as error:
+            self._failure = error
+            raise
+
+    def row(self, statement: str, **values: Any) -> Any:
+        """Return the first row of a statement."""
+        with self.session() as session:
+            return session.execute(text(statement), values).one()
+
+    def system_file(self, path: str) -> str | None:
+        """Return the text of a file of the kernel, such as `proc/meminfo`; None if it is not here."""
+        try:
+            return (self.root / path).read_text()
+        except OSError:
+            return None
+
+    @property
+    def is_remote(self) -> bool:
+        """True if the listener can be reached from other machines."""
+        return self.settings.dicom.dicom_host not in {"127.0.0.1", "::1", "localhost"}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A check: its stable name, the reason why it matters, and the function."""
+
+    name: str
+    why: str
+    examine: Callable[[Installation], Finding]

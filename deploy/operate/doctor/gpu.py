@@ -1,0 +1,138 @@
+"""The GPUs: visible to this container, with a driver for the installed torch, with memory, without faults."""
+
+from __future__ import annotations
+
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, NamedTuple
+
+from deploy.operate.doctor.finding import Check, Finding, NotChecked, fault, ok, warning
+
+if TYPE_CHECKING:
+    from deploy.operate.doctor.finding import Installation
+
+PROGRAM = "nvidia-smi"
+FIELDS = ("name", "driver_version", "memory.total", "ecc.errors.uncorrected.volatile.total")
+#: Seconds for nvidia-smi; with persistence mode off it loads the driver first.
+ANSWER_SECONDS = 20
+#: Oldest driver on Linux for each major version of CUDA (NVIDIA, CUDA Compatibility, table 1).
+MIN_DRIVERS = {"11": 450, "12": 525, "13": 580}
+#: Share of a GPU's memory that weights may take; the rest is KV cache and workspace.
+WEIGHTS_SHARE = 0.85
+
+
+class Gpu(NamedTuple):
+    """A GPU as its driver reports it; *memory* in MiB, *errors* `[N/A]` without ECC."""
+
+    name: str
+    driver: str
+    memory: int
+    errors: str
+
+
+def _wanted(installation: Installation) -> bool:
+    """Return whether the settings or the installed torch require a GPU."""
+    device = installation.settings.model.device
+    return device.startswith("cuda") or (device == "auto" and _cuda_of_torch() is not None)
+
+
+def _cuda_of_torch() -> str | None:
+    """Return the major version of CUDA of the installed torch, as in `2.13.0+cu130`; None for a CPU build."""
+    try:
+        local = version("torch").partition("+")[2]
+    except PackageNotFoundError:
+        return None
+    return local[2:-1] if local.startswith("cu") and local[2:].isdigit() else None
+
+
+def gpus() -> list[Gpu]:
+    """Return the GPUs; raises FileNotFoundError without a driver, NotChecked with its message."""
+    command = (PROGRAM, f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader,nounits")
+    try:
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise NotChecked(f"{PROGRAM} does not answer") from error
+    if ran.returncode != 0:
+        lines = (ran.stdout + ran.stderr).strip().splitlines()
+        raise NotChecked(lines[0] if lines else f"{PROGRAM} ended with status {ran.returncode}")
+    rows = [[part.strip() for part in line.split(",")] for line in ran.stdout.splitlines() if line.strip()]
+    return [Gpu(name, driver, int(memory) if memory.isdigit() else 0, errors) for name, driver, memory, errors in rows]
+
+
+def _required(installation: Installation) -> list[Gpu]:
+    """Return the GPUs; raises NotChecked if none is needed or visible."""
+    if not _wanted(installation):
+        raise NotChecked("the model runs on the CPU")
+    try:
+        found = gpus()
+    except FileNotFoundError as error:
+        raise NotChecked("no GPU is visible") from error
+    if not found:
+        raise NotChecked("no GPU is visible")
+    return found
+
+
+def examine_visible(installation: Installation) -> Finding:
+    """Require that the driver lists the GPUs that the settings name."""
+    if not _wanted(installation):
+        return ok("no GPU is needed: the model runs on the CPU")
+    missing = fault if installation.settings.model.device.startswith("cuda") else warning
+    try:
+        found = gpus()
+    except FileNotFoundError:
+        return missing(
+            "there is no NVIDIA driver here",
+            "install the driver; in containers, use the profile `gpu` and the NVIDIA Container Toolkit",
+        )
+    except NotChecked as error:
+        return fault(
+            f"the driver answers: {error}",
+            "start the container again (`systemctl daemon-reload` takes its GPU away); see `dmesg` for Xid errors",
+        )
+    number = installation.settings.model.device.partition(":")[2] or "0"
+    if int(number) >= len(found):
+        return missing(f"{len(found)} GPUs are visible, cuda:{number} is not", "correct PRELIM_DEVICE, or reserve it")
+    return ok(", ".join(f"{gpu.name}, {gpu.memory / 1024:.0f} GiB" for gpu in found))
+
+
+def examine_driver(installation: Installation) -> Finding:
+    """Compare the driver with the CUDA version that torch was built with."""
+    cuda, driver = _cuda_of_torch(), _required(installation)[0].driver
+    if cuda is None:
+        return warning(
+            f"the driver is {driver}, and the installed torch has no CUDA",
+            "install the CUDA build of torch (docs/model.md)",
+        )
+    oldest = MIN_DRIVERS.get(cuda)
+    if oldest is not None and int(driver.partition(".")[0]) < oldest:
+        return fault(f"the driver is {driver}, and CUDA {cuda} of torch needs {oldest}", "upgrade the driver")
+    return ok(f"the driver {driver} suits CUDA {cuda} of torch")
+
+
+def examine_memory(installation: Installation) -> Finding:
+    """Compare the memory of all GPUs with the weights."""
+    memory = sum(gpu.memory for gpu in _required(installation)) << 20
+    weights = sum(path.stat().st_size for path in installation.settings.checkpoint_directory.glob("*.safetensors"))
+    found = f"{weights / 2**30:.1f} GiB of weights, {memory / 2**30:.0f} GiB of GPU memory"
+    if weights <= WEIGHTS_SHARE * memory or installation.settings.model.quantization != "none":
+        return ok(found)
+    return fault(found, "use a larger GPU or several, or set PRELIM_QUANTIZATION")
+
+
+def examine_errors(installation: Installation) -> Finding:
+    """Report uncorrected memory errors since the driver was loaded."""
+    faulty = [gpu for gpu in _required(installation) if gpu.errors.isdigit() and int(gpu.errors)]
+    if not faulty:
+        return ok("no uncorrected memory errors since the start of the driver")
+    return fault(
+        f"{faulty[0].name} has {faulty[0].errors} uncorrected memory errors",
+        "reset the GPU or restart the machine; replace it if the errors return",
+    )
+
+
+CHECKS = (
+    Check("gpu", "a model of 80 GB is too slow on the CPU for any report in time", examine_visible),
+    Check("gpu_driver", "torch does not find a GPU with a driver that is too old", examine_driver),
+    Check("gpu_memory", "a worker whose weights do not fit does not start", examine_memory),
+    Check("gpu_errors", "damaged memory changes weights, and with them reports", examine_errors),
+)

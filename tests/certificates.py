@@ -1,0 +1,27 @@
+"""Self-signed certificates for tests."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def write_certificate(path: Path, key_path: Path, *, days: int) -> None:
+    """Write a certificate that ends in *days*, and its private key."""
+    private = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "prelim.test")])
+    now = dt.datetime.now(dt.UTC)
+    unsigned = x509.CertificateBuilder(subject, subject, private.public_key(), x509.random_serial_number())
+    dated = unsigned.not_valid_before(now - dt.timedelta(days=400)).not_valid_after(now + dt.timedelta(days=days))
+    path.write_bytes(dated.sign(private, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    form = serialization.PrivateFormat.PKCS8
+    key_path.write_bytes(private.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
+    key_path.chmod(0o600)
