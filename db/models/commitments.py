@@ -40,6 +40,8 @@ class Commitment(Base):
 
     __table_args__ = (
         Index("commitments_due", "due_at", postgresql_where=text("delivered_at IS NULL AND given_up_at IS NULL")),
+        # `prelim trace`: the requests for a study.
+        Index("commitments_received", "received_at"),
         # A request that is sent again makes one row and one result; some devices reuse a Transaction UID for others.
         Index("commitments_once", "transaction_uid", "calling_ae_title", text("md5(requested::text)"), unique=True),
     )

@@ -98,6 +98,14 @@ def show_study(
 
 
 @command()
+def trace(study: Study, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show the whole life of a study, from its first object to the reads of its reports, without patient data."""
+    from deploy.operate.monitoring.trace import show
+
+    show(load_settings(), console, study, as_json=as_json)
+
+
+@command()
 def replay(
     report: Annotated[str, typer.Argument(metavar="REPORT", help="Report id, or a study: its current report.")],
     version: Annotated[int | None, typer.Option(min=1, help="Version of the study's report.")] = None,

@@ -1,0 +1,1 @@
+"""Observe an installation: the trace of a study, rules for alerts, dashboards."""
