@@ -22,6 +22,7 @@ from db.logs import frames
 from db.operations import disk, heartbeats
 from db.operations.probes import status_socket
 from db.operations.probes.status_socket import NEVER, Loop, Sign
+from db.operations.totals import totals
 from db.session import limit_statements, statements, transaction
 from db.studies import procedure_steps, settling
 from db.studies.transfers import break_off
@@ -194,6 +195,7 @@ def _run(settings: Settings, peers: PeerDirectory, stop: threading.Event) -> Non
         threading.Thread(target=deliver.run, args=(settings, peers, stop), name="commitment"),
         threading.Thread(target=_repeat, args=(upkeep.run_once, stop, queue), name="upkeep"),
         threading.Thread(target=_repeat, args=(recover_slots, stop), name="slots"),
+        threading.Thread(target=_repeat, args=(partial(totals.run_once, settings, stop), stop), name="totals"),
     ]
     status = status_socket.serve(
         heartbeats.Role.DISPATCHER, settings.operations.data_dir, partial(_signs, settings, files, queue)
@@ -269,10 +271,7 @@ def _repeat(step: Callable[[], None], stop: threading.Event, loop: Loop | None =
 
 
 def _write_heartbeat(settings: Settings, app: celery_app.App, oldest_at: float | None) -> None:
-    """Record the heartbeat of the dispatcher with the state of its disk and broker, and those of the listeners.
-
-    *oldest_at* is the time at which the oldest waiting file was received.
-    """
+    """Record the heartbeats of dispatcher and listeners; *oldest_at* is when the oldest waiting file was received."""
     if app.outage.on and not app.outage.resting:
         celery_app.probe(app)
     listeners = _listeners(Spool(settings.spool))

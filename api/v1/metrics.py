@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from cryptography import x509
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from api.access.authenticate import Database  # noqa: TC001 - FastAPI reads it at run time
 from db.operations import alarms, disk, heartbeats, listener_status, outcomes, overview, quarantine, queue_figures
 from db.operations.heartbeats import Role
+from db.operations.totals import totals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from sqlalchemy.orm import Session
 
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
     from db.settings import Settings
 
 router = APIRouter(tags=["health"])
+#: Processes that have series of their own; of more, `prelim_processes_alive` and the sums are left.
+MAX_LABELLED = 50
 ROLES = (Role.WORKER, Role.DISPATCHER, Role.LISTENER, Role.API)
 #: Figures of worker.model.engine.metrics.Metrics, which workers store with their heartbeat.
 ENGINE = {
@@ -69,11 +75,44 @@ class SystemCollector(Collector):
         yield _gauge("prelim_quarantined", about, "reason", quarantine.counts(self._session))
         numbers = {str(role): sum(process.role == role for process in alive) for role in ROLES}
         yield _gauge("prelim_processes_alive", "Processes with a heartbeat in the last 30 s.", "role", numbers)
+        yield self._releases(alive)
+        yield from self._totals()
+        yield from self._certificate()
         yield from self._queue(alive)
         yield from self._listeners(alive)
         yield from self._outcomes()
         yield from self._disk(alive)
         yield from self._engines(alive)
+
+    def _releases(self, alive: Sequence[Process]) -> Metric:
+        """Return the processes by release; a listener's heartbeat is written by the dispatcher and has none."""
+        numbers = Counter((process.info["release"], process.role) for process in alive if "release" in process.info)
+        family = GaugeMetricFamily("prelim_build_info", "Processes by release.", labels=["release", "role"])
+        for labels, number in numbers.items():
+            family.add_metric(labels, number)
+        return family
+
+    def _totals(self) -> Iterable[Metric]:
+        """Yield what has been counted since the installation; every combination of labels is present from the start."""
+        found = totals.read(self._session)
+        about = "Duration of reports by step: settle, wait, write, and total from the first image of a revision."
+        steps = HistogramMetricFamily("prelim_report_duration_seconds", about, labels=["step", "priority"])
+        for labels, durations in found.durations.items():
+            bounds = [*map(str, map(float, totals.BUCKETS)), "+Inf"]
+            steps.add_metric(labels, list(zip(bounds, durations.up_to, strict=True)), durations.seconds)
+        ended = CounterMetricFamily("prelim_jobs_ended", "Ended jobs by kind and state.", labels=["kind", "state"])
+        for labels, number in found.ended.items():
+            ended.add_metric(labels, number)
+        yield from (steps, ended)
+        yield CounterMetricFamily("prelim_objects_indexed", "Received objects with a row.", found.objects)
+        yield CounterMetricFamily("prelim_object_bytes", "Bytes of these objects.", found.bytes)
+
+    def _certificate(self) -> Iterable[Metric]:
+        """Yield the time until the listener's certificate ends, if this process has its setting and may read it."""
+        ends = certificate_end(self._settings.dicom.tls_certificate)
+        if ends is not None:
+            about = "Time until the certificate of the listener ends; negative afterwards."
+            yield GaugeMetricFamily("prelim_certificate_remaining_seconds", about, ends - time.time())
 
     def _queue(self, alive: Sequence[Process]) -> Iterable[Metric]:
         """Yield what waits, how long reports take, and the processes for which the broker does not work."""
@@ -89,15 +128,16 @@ class SystemCollector(Collector):
         outages = [(process.name, process.info.get("broker_outage")) for process in alive]
         about = "Time for which the broker has not worked for a process."
         values = {name: float(outage["seconds"]) for name, outage in outages if outage}
-        yield _gauge("prelim_broker_outage_seconds", about, "process", values)
+        yield GaugeMetricFamily("prelim_broker_outages", "Processes for which the broker does not work.", len(values))
+        yield _gauge("prelim_broker_outage_seconds", about, "process", _first(values))
 
     def _listeners(self, alive: Sequence[Process]) -> Iterable[Metric]:
         found = listener_status.current(alive)
-        values = {status.process: status.open for status in found}
+        values = _first({status.process: status.open for status in found})
         yield _gauge("prelim_associations_open", "Open associations of each process.", "listener", values)
         limits = {parent: limit for parent, (_, limit, _) in listener_status.totals(found).items()}
         about = "Limit of the open associations of all processes of a listener, by the one that accepts."
-        yield _gauge("prelim_associations_limit", about, "listener", limits)
+        yield _gauge("prelim_associations_limit", about, "listener", _first(limits))
         about = "Rejected associations and refused requests since the start of the listener."
         family = CounterMetricFamily("prelim_refusals", about, labels=["kind", "cause"])
         counts: Counter[tuple[str, str]] = Counter()
@@ -129,7 +169,21 @@ class SystemCollector(Collector):
         engines = {worker.name: worker.info["engine"] for worker in workers if "engine" in worker.info}
         for name, about in ENGINE.items():
             values = {worker: figures[name] for worker, figures in engines.items() if name in figures}
-            yield _gauge(f"prelim_engine_{name}", about, "worker", values)
+            yield _gauge(f"prelim_engine_{name}", about, "worker", _first(values))
+
+
+def certificate_end(path: Path | None) -> float | None:
+    """Return the time at which the first certificate of a PEM file to end does so; None if it cannot be read."""
+    try:
+        found = [] if path is None else x509.load_pem_x509_certificates(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return min((each.not_valid_after_utc.timestamp() for each in found), default=None)
+
+
+def _first(values: Mapping[str, float]) -> dict[str, float]:
+    """Return the values of the first MAX_LABELLED processes: the number of series must not grow with theirs."""
+    return dict(list(values.items())[:MAX_LABELLED])
 
 
 def _gauge(name: str, about: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:

@@ -15,7 +15,7 @@ from db.models.grounds import Citation, Finding, Omission, Sentence
 from db.models.identity_decisions import IdentityDecision
 from db.models.instances import Instance, Quarantined
 from db.models.jobs import Job
-from db.models.operations import Process
+from db.models.operations import Process, Total, TotalsUntil
 from db.models.procedure_steps import ProcedureStep
 from db.models.reference import ReferenceCase, ReferenceErasure, ReferenceSnapshot
 from db.models.reports import Evidence, Report, ReportCheck, ReportImage
@@ -57,4 +57,6 @@ __all__ = [
     "Study",
     "StudyEvent",
     "StudyHold",
+    "Total",
+    "TotalsUntil",
 ]

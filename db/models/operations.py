@@ -3,7 +3,7 @@
 import datetime as dt
 from typing import Any
 
-from sqlalchemy import Index
+from sqlalchemy import CheckConstraint, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.models.base import Base, database_time
@@ -27,3 +27,26 @@ class Process(Base):
     info: Mapped[dict[str, Any]] = mapped_column(default=dict)
 
     __table_args__ = (Index("processes_seen", "role", "seen_at"),)
+
+
+class Total(Base):
+    """Count and sum of one figure since the installation (db.operations.totals)."""
+
+    __tablename__ = "totals"
+
+    metric: Mapped[str] = mapped_column(primary_key=True)
+    #: Bounded in number, and never patient data: Prometheus stores each combination.
+    labels: Mapped[list[str]] = mapped_column(primary_key=True)
+    number: Mapped[int]
+    amount: Mapped[float]
+
+
+class TotalsUntil(Base):
+    """Time up to which `totals` counts; its one row is locked by the dispatcher that adds to them."""
+
+    __tablename__ = "totals_until"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, default=1)
+    until: Mapped[dt.datetime] = database_time()
+
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)

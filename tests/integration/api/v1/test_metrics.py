@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import update
+from sqlalchemy import text, update
 
+from api.v1 import metrics
 from db.models import Job, Study
 from db.operations import alarms, heartbeats
 from db.session import transaction
+from tests.certificates import write_certificate
+from tests.exported_metrics import LABELS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fastapi import FastAPI
     from fastapi.testclient import TestClient
+    from prometheus_client import Metric
 
     from tests.integration.api.arrivals import Arrivals
 
@@ -22,8 +29,8 @@ LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
 
 
 def scraped(client: TestClient, name: str) -> dict[str, float]:
-    text = client.get("/metrics").text
-    family = next(family for family in text_string_to_metric_families(text) if family.name == name)
+    exported = client.get("/metrics").text
+    family = next(family for family in text_string_to_metric_families(exported) if family.name == name)
     return {value: sample.value for sample in family.samples for value in sample.labels.values()}
 
 
@@ -67,10 +74,10 @@ def test_refusals_are_counted_by_kind_and_cause_only(anonymous: TestClient, data
     info = {"open": 7, "limit": 100, "refused": [["CT_1", "the disk is full", 4]], "causes": causes}
     with transaction(database_url) as session:
         heartbeats.record(session, heartbeats.Role.LISTENER, info, process="host:1")
-    text = anonymous.get("/metrics").text
-    assert 'prelim_refusals_total{cause="the disk is full",kind="object"} 4.0' in text
-    assert 'prelim_associations_open{listener="host:1"} 7.0' in text
-    assert "CT_1" not in text
+    exported = anonymous.get("/metrics").text
+    assert 'prelim_refusals_total{cause="the disk is full",kind="object"} 4.0' in exported
+    assert 'prelim_associations_open{listener="host:1"} 7.0' in exported
+    assert "CT_1" not in exported
 
 
 def test_processes_of_a_listener_have_their_own_associations_and_one_limit(
@@ -102,10 +109,10 @@ def test_ended_jobs_are_counted_by_reason(anonymous: TestClient, arrivals: Arriv
 
 def test_disk_of_the_spool_is_measured(anonymous: TestClient, app: FastAPI) -> None:
     app.state.settings.spool.mkdir()
-    text = anonymous.get("/metrics").text
-    assert "prelim_disk_free_bytes " in text
-    assert "prelim_disk_free_inodes " in text
-    assert "prelim_disk_reserved_bytes 5.36870912e+08" in text
+    exported = anonymous.get("/metrics").text
+    assert "prelim_disk_free_bytes " in exported
+    assert "prelim_disk_free_inodes " in exported
+    assert "prelim_disk_reserved_bytes 5.36870912e+08" in exported
 
 
 def test_engine_figures_are_labelled_by_worker(anonymous: TestClient, arrivals: Arrivals, database_url: str) -> None:
@@ -135,15 +142,15 @@ def test_queue_and_durations_of_reports_are_measured(
         session.execute(update(Job).values(taken))
     arrivals.queued()
 
-    text = anonymous.get("/metrics").text
+    exported = anonymous.get("/metrics").text
 
     for line in (
         "prelim_queued_jobs 1.0",
         'prelim_report_seconds{quantile="0.95",step="wait"} 120.0',
         'prelim_report_seconds{quantile="0.5",step="write"} 60.0',
     ):
-        assert line in text
-    assert "prelim_oldest_waiting_seconds" in text
+        assert line in exported
+    assert "prelim_oldest_waiting_seconds" in exported
 
 
 def test_broker_outage_of_a_process_is_measured(anonymous: TestClient, database_url: str) -> None:
@@ -153,3 +160,55 @@ def test_broker_outage_of_a_process_is_measured(anonymous: TestClient, database_
         heartbeats.record(session, heartbeats.Role.DISPATCHER, {"broker_outage": None}, process="other:1")
 
     assert scraped(anonymous, "prelim_broker_outage_seconds") == {heartbeats.name(): 12}
+
+
+def families(client: TestClient) -> list[Metric]:
+    return list(text_string_to_metric_families(client.get("/metrics").text))
+
+
+def test_exactly_the_listed_metrics_and_labels_are_exported(
+    anonymous: TestClient, arrivals: Arrivals, database_url: str, app: FastAPI, tmp_path: Path
+) -> None:
+    app.state.settings.spool.mkdir()
+    write_certificate(tmp_path / "certificate.pem", tmp_path / "key.pem", days=10)
+    app.state.settings = app.state.settings.replace(tls_certificate=tmp_path / "certificate.pem")
+    arrivals.reported()
+    arrivals.failed()
+    with transaction(database_url) as session:
+        engine = dict.fromkeys(metrics.ENGINE, 1)
+        heartbeats.record(session, heartbeats.Role.WORKER, {"engine": engine, "broker_outage": {"seconds": 1}})
+        causes = [["object", "the disk is full", 4, 9.0]]
+        info = {"open": 1, "limit": 9, "causes": causes}
+        heartbeats.record(session, heartbeats.Role.LISTENER, info, process="host:1")
+    found = {
+        family.name: {label for sample in family.samples for label in sample.labels} for family in families(anonymous)
+    }
+
+    assert found == LABELS
+
+
+def test_series_do_not_grow_with_the_number_of_workers(anonymous: TestClient, database_url: str) -> None:
+    engine = dict.fromkeys(metrics.ENGINE, 1)
+    info = json.dumps({"engine": engine, "release": "1", "broker_outage": {"seconds": 1}})
+    insert = (
+        "INSERT INTO processes (name, role, info) SELECT 'host:' || n, 'worker', :info FROM generate_series(1, 10000) n"
+    )
+    before = sum(len(family.samples) for family in families(anonymous))
+    with transaction(database_url) as session:
+        session.execute(text(insert), {"info": info})
+    after = sum(len(family.samples) for family in families(anonymous))
+
+    assert after - before <= metrics.MAX_LABELLED * (len(metrics.ENGINE) + 2)
+    assert scraped(anonymous, "prelim_processes_alive")["worker"] == 10_000
+
+
+def test_end_of_the_certificate_is_exported(anonymous: TestClient, app: FastAPI, tmp_path: Path) -> None:
+    assert "prelim_certificate_remaining_seconds" not in anonymous.get("/metrics").text
+    certificate = tmp_path / "certificate.pem"
+    write_certificate(certificate, tmp_path / "key.pem", days=10)
+    app.state.settings = app.state.settings.replace(tls_certificate=certificate)
+    remaining = (
+        next(f for f in families(anonymous) if f.name == "prelim_certificate_remaining_seconds").samples[0].value
+    )
+
+    assert 9.9 * 86400 < remaining <= 10 * 86400
