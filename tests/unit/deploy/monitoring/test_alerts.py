@@ -1,0 +1,164 @@
+"""Every alert fires on its fault, stays silent otherwise, and has an entry in the runbook."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+import yaml
+
+from tests.conftest import REPOSITORY
+from tests.unit.deploy.monitoring.promtool import FOLDER, promtool
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RULES = yaml.safe_load((FOLDER / "alerts.yml").read_text())
+ALERTS = {rule["alert"]: rule for group in RULES["groups"] for rule in group["rules"] if "alert" in rule}
+FINISHED = 'prelim_jobs_ended_total{kind="report", state="finished"}'
+FAILED = 'prelim_jobs_ended_total{kind="report", state="failed"}'
+OBJECTS = "prelim_objects_indexed_total"
+FREE, RESERVED = "prelim_disk_free_bytes", "prelim_disk_reserved_bytes"
+RUNNING, TOKENS = 'prelim_engine_running{worker="w"}', 'prelim_engine_tokens_per_second{worker="w"}'
+
+
+class Case(NamedTuple):
+    """Series, one sample a minute; the time of the evaluation; the labels of the alert beside its severity."""
+
+    series: dict[str, str]
+    at: str
+    labels: dict[str, str]
+
+
+def total(priority: str, up_to: str, within: str, all_: str) -> dict[str, str]:
+    """Return the series of reports up to a bound and of all, of two APIs that return the same."""
+    labels = f'step="total", priority="{priority}"'
+    name = "prelim_report_duration_seconds"
+    return {
+        f'{name}_{kind}{{{labels}{bound}, instance="{api}"}}': values
+        for api in "ab"
+        for kind, bound, values in (("bucket", f', le="{up_to}"', within), ("count", "", all_))
+    }
+
+
+#: A fault, and beside it the nearest situation that is none.
+CASES: dict[str, tuple[Case, Case]] = {
+    "Watchdog": (Case({}, "1m", {}), Case({}, "1m", {})),
+    "PrelimMetricsAbsent": (
+        Case({"up": "0x10"}, "5m", {}),
+        Case({'prelim_queued_jobs{instance="b"}': "0x10"}, "5m", {}),
+    ),
+    "PrelimAlarm": (
+        Case({'prelim_alarm{code="disk_full"}': "0 1x20"}, "10m", {"code": "disk_full"}),
+        Case({'prelim_alarm{code="disk_full"}': "0x20"}, "10m", {}),
+    ),
+    # One in two; one failure of one job at night.
+    "PrelimReportsFailFast": (
+        Case({FAILED: "0+1x90", FINISHED: "0+1x90"}, "80m", {}),
+        Case({FAILED: "0x75 1x15", FINISHED: "0x90"}, "80m", {}),
+    ),
+    # One in ten; one in a hundred.
+    "PrelimReportsFailSlow": (
+        Case({FAILED: "0+1x400", FINISHED: "0+9x400"}, "380m", {}),
+        Case({FAILED: "0+1x400", FINISHED: "0+99x400"}, "380m", {}),
+    ),
+    # One in fifty; one in five hundred.
+    "PrelimReportsFailTrend": (
+        Case({FAILED: "0+1x4400", FINISHED: "0+49x4400"}, "4380m", {}),
+        Case({FAILED: "0+1x4400", FINISHED: "0+499x4400"}, "4380m", {}),
+    ),
+    # Half are late; none of two a minute, and one of one in an hour.
+    "PrelimStatLate": (
+        Case(total("stat", "300.0", "0+1x90", "0+2x90"), "80m", {}),
+        Case(total("stat", "300.0", "0x90", "0x60 1x30"), "80m", {}),
+    ),
+    "PrelimRoutineLate": (
+        Case(total("routine", "3600.0", "0+1x400", "0+2x400"), "380m", {}),
+        Case(total("routine", "3600.0", "0+9x400", "0+10x400"), "380m", {}),
+    ),
+    "PrelimWaitsLong": (
+        Case({"prelim_oldest_waiting_seconds": "0+300x30"}, "20m", {}),
+        Case({"prelim_oldest_waiting_seconds": "1700x30"}, "20m", {}),
+    ),
+    "PrelimObjectsRefused": (
+        Case({'prelim_refusals_total{kind="object", cause="disk"}': "0x5 3x20"}, "10m", {"cause": "disk"}),
+        Case({'prelim_refusals_total{kind="object", cause="disk"}': "3x60"}, "40m", {}),
+    ),
+    # A week of 50 objects a minute, then none; the same without traffic a week ago.
+    "PrelimNothingReceived": (
+        Case({OBJECTS: "0+50x10080 504000x200"}, "10270m", {}),
+        Case({OBJECTS: "5x10300"}, "10270m", {}),
+    ),
+    # 1 GB a minute of 500 GB; a full but quiet disk's free space stays.
+    "PrelimDiskFills": (
+        Case({FREE: "500000000000-1000000000x450", RESERVED: "536870912x450"}, "440m", {}),
+        Case({FREE: "700000000x450", RESERVED: "536870912x450"}, "440m", {}),
+    ),
+    "PrelimCertificateEnds": (
+        Case({"prelim_certificate_remaining_seconds": "2000000-60x90"}, "80m", {}),
+        Case({"prelim_certificate_remaining_seconds": "3000000-60x90"}, "80m", {}),
+    ),
+    "PrelimEngineStalled": (
+        Case({RUNNING: "2x20", TOKENS: "0x20"}, "10m", {"worker": "w"}),
+        Case({RUNNING: "0x20", TOKENS: "0x20"}, "10m", {}),
+    ),
+    "PrelimBrokerOutage": (
+        Case({"prelim_broker_outages": "0x2 1x20"}, "10m", {}),
+        Case({"prelim_broker_outages": "0x3 1x3 0x20"}, "10m", {}),
+    ),
+    "PrelimReleasesDiffer": (
+        Case({f'prelim_build_info{{release="{each}", role="worker"}}': "1x90" for each in ("1", "2")}, "80m", {}),
+        Case({f'prelim_build_info{{release="1", role="{each}"}}': "1x90" for each in ("worker", "api")}, "80m", {}),
+    ),
+}
+
+
+#: Cases over hours are evaluated rarely: all rules in every minute of a week take a minute of CPU time.
+LONG = {name for name, (fault, _) in CASES.items() if int(fault.at[:-1]) > 90}
+EVALUATED = {"5m": [name for name in CASES if name not in LONG], "1h": sorted(LONG)}
+
+
+def document(alert: str, case: Case, *, fires: bool) -> dict[str, Any]:
+    """Return a test in the form of promtool."""
+    rule = ALERTS[alert]
+    expected = {"exp_labels": rule["labels"] | case.labels, "exp_annotations": rule["annotations"]}
+    return {
+        "name": f"{alert} {'fires' if fires else 'is silent'}",
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in case.series.items()],
+        "alert_rule_test": [
+            {"alertname": alert, "eval_time": case.at, "exp_alerts": [expected] if fires else []},
+        ],
+    }
+
+
+def test_rules_and_configuration_are_valid() -> None:
+    promtool("check", "rules", "alerts.yml", folder=FOLDER)
+    promtool("check", "config", "prometheus.yml", folder=FOLDER)
+
+
+def test_every_alert_has_a_case() -> None:
+    assert list(CASES) == list(ALERTS)
+
+
+@pytest.mark.parametrize(("evaluated", "names"), EVALUATED.items())
+def test_every_alert_fires_on_its_fault_and_is_silent_otherwise(
+    evaluated: str, names: list[str], tmp_path: Path
+) -> None:
+    tests = [document(alert, CASES[alert][0], fires=True) for alert in names]
+    # The one alert that is never silent.
+    tests += [document(alert, CASES[alert][1], fires=False) for alert in names if alert != "Watchdog"]
+    cases = {"rule_files": [str(FOLDER / "alerts.yml")], "evaluation_interval": evaluated, "tests": tests}
+    (tmp_path / "tests.yml").write_text(yaml.safe_dump(cases))
+
+    promtool("test", "rules", "tests.yml", folder=tmp_path)
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_alert_has_a_severity_and_an_entry_in_the_runbook(alert: str) -> None:
+    path, _, anchor = ALERTS[alert]["annotations"]["runbook"].partition("#")
+    headings = re.findall(r"^#+ (.*)$", (REPOSITORY / path).read_text(), re.MULTILINE)
+
+    assert anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert ALERTS[alert]["labels"]["severity"] in {"page", "ticket", "none"}
