@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from db.errors import Reason
 from deploy.operate.doctor.doctor import CHECKS
+from deploy.operate.monitoring.dashboards import dashboard_text
 from deploy.operate.settings_table import first_settings_table, settings_tables
 from tests.benchmarks.figures import figures_table
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 REPOSITORY = Path(__file__).parents[1]
+#: Dashboard for Grafana, made as a whole.
+DASHBOARD = REPOSITORY / "deploy" / "monitoring" / "grafana" / "prelim.json"
 PACKAGES = ("deploy", "api", "dicom_listener", "worker", "db")
 
 
@@ -80,6 +83,7 @@ def main() -> None:
     for (document, name), make in PARTS.items():
         path = REPOSITORY / document
         path.write_text(with_part(path.read_text(), name, make()))
+    DASHBOARD.write_text(dashboard_text())
 
 
 if __name__ == "__main__":
