@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -21,17 +22,27 @@ app = typer.Typer()
 key_app = typer.Typer(cls=Group, no_args_is_help=True, help="Create, list and revoke API keys.")
 command = partial(app.command, cls=Command, rich_help_panel=PANEL)
 
+#: Seconds between two views of `status --watch`.
+WATCH_SECONDS = 5
 STUDY_HELP = "Study id, Study Instance UID or accession number."
 Study = Annotated[str, typer.Argument(metavar="STUDY", help=STUDY_HELP)]
 KeyName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the key, shown in lists and logs.")]
 
 
 @command()
-def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again every 5 s, until Ctrl-C.")] = False,
+) -> None:
     """Show studies by state, the queue, live processes, the last error and alarms."""
-    from deploy.operate.status import show
+    from deploy.operate import status as state
 
-    show(load_settings(), console, as_json=as_json)
+    if as_json and watch:
+        raise typer.BadParameter("expected either --json or --watch")
+    if watch:
+        state.watch(load_settings(), console, partial(time.sleep, WATCH_SECONDS))
+    else:
+        state.show(load_settings(), console, as_json=as_json)
 
 
 @command()

@@ -1,13 +1,18 @@
-"""Print the state of the system from the database alone (`prelim status`)."""
+"""Print the state of the system from the database alone, once or regularly (`prelim status --watch`)."""
 
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Group
+from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 from db import reference
@@ -17,7 +22,7 @@ from db.session import transaction
 from deploy.operate import index_info
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from rich.console import Console
 
@@ -53,16 +58,36 @@ def show(settings: Settings, console: Console, *, as_json: bool) -> None:
     try:
         status = _read(settings)
     except (SQLAlchemyError, ConfigurationError):
-        _print_alarms(alarms.local(settings), console)
+        console.print(*_alarms(alarms.local(settings)), sep="\n")
         raise
     if as_json:
         console.print_json(json.dumps(_fields(status), default=str))
         return
-    for table in (_studies(status.facts), _processes(status.alive)):
-        console.print(table)
-    for line in _lines(status):
-        console.print(line, highlight=False)
-    _print_alarms(status.raised, console)
+    console.print(_shown(status))
+
+
+def watch(settings: Settings, console: Console, pause: Callable[[], None]) -> None:
+    """Show the state again after each *pause*, until Ctrl-C; an unreachable database is shown and tried again."""
+    with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live, suppress(KeyboardInterrupt):
+        while True:
+            live.update(_current(settings), refresh=True)
+            pause()
+
+
+def _current(settings: Settings) -> Group:
+    """Return the state with its time, or the cause why it is unknown."""
+    now = f"{dt.datetime.now(dt.UTC).astimezone():%Y-%m-%d %H:%M:%S %Z}; Ctrl-C ends"
+    try:
+        return Group(now, _shown(_read(settings)))
+    except ConfigurationError as error:
+        return Group(now, Text(str(error)), *_alarms(alarms.local(settings)))
+    except SQLAlchemyError as error:
+        cause = type(getattr(error, "orig", None) or error).__name__
+        return Group(now, Text(f"database unreachable ({cause})", "bold red"), *_alarms(alarms.local(settings)))
+
+
+def _shown(status: _Status) -> Group:
+    return Group(_studies(status.facts), _processes(status.alive), *map(Text, _lines(status)), *_alarms(status.raised))
 
 
 def _read(settings: Settings) -> _Status:
@@ -104,6 +129,8 @@ def _fields(status: _Status) -> dict[str, Any]:
 
 def _lines(status: _Status) -> Iterator[str]:
     yield _queue(status.facts)
+    ended = ", ".join(f"{found.hour} {found.reason or 'reported'}" for found in status.ended if found.hour)
+    yield f"ended in the last hour: {ended or 'nothing'}"
     yield _last_error(status.facts)
     for reason, count in status.quarantined.items():
         if count:
@@ -119,9 +146,8 @@ def _lines(status: _Status) -> Iterator[str]:
         yield f"{number} of {limit} associations open{several}"
 
 
-def _print_alarms(raised: Sequence[Alarm], console: Console) -> None:
-    for alarm in raised:
-        console.print(f"ALARM {alarm.code}: {alarm.detail}", style="bold red", highlight=False)
+def _alarms(raised: Sequence[Alarm]) -> list[Text]:
+    return [Text(f"ALARM {alarm.code}: {alarm.detail}", "bold red") for alarm in raised]
 
 
 def _studies(facts: Overview) -> Table:
