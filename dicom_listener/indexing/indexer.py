@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import structlog
 from psycopg.errors import LockNotAvailable
@@ -24,7 +24,7 @@ from db.studies.lifecycle import ReceivedInstance, Recorded
 from dicom_listener.dicom.statuses import Refusal
 from dicom_listener.indexing import file_locks, headers, n_service_events, unreadable
 from dicom_listener.indexing.repair import repair
-from dicom_listener.indexing.set_aside import record, set_aside
+from dicom_listener.indexing.set_aside import record, set_aside, set_conflicts_aside
 from dicom_listener.indexing.unreadable import Unreadable
 from dicom_listener.spool.durable import Spool, sync_directory
 from dicom_listener.spool.file_meta import C_STORE
@@ -112,7 +112,8 @@ class Indexer:
             outcomes = {path: self._record(session, path, found, recorded) for path, found in read.items()}
             for row in aside.values():
                 record(session, row)
-        self._flush_quarantine([path for path, outcome in outcomes.items() if outcome is Recorded.CONFLICT])
+        conflicts = [path for path, outcome in outcomes.items() if outcome is Recorded.CONFLICT]
+        set_conflicts_aside(self._settings, {path: cast("ReceivedInstance", read[path]) for path in conflicts})
         kept = self._repair({path: read[path] for path, outcome in outcomes.items() if outcome is Recorded.DUPLICATE})
         unused = {self.spool.stored_path(path) for path, outcome in outcomes.items() if outcome in COPIES} - kept
         unused |= self._left_over([path for path in read if outcomes[path] is None], held)
@@ -262,15 +263,9 @@ class Indexer:
                 found(session)
             return None
         with bound_contextvars(file=path.name, association_id=found.association_id):
-            outcome = recorded[found.file_path]
-            if outcome is Recorded.CONFLICT:
-                detail = "another object with this SOP Instance UID was received first"
-                row = set_aside(self._settings, path, Reason.CONFLICTING_SOP_INSTANCE, detail, found)
-                if row is not None:
-                    record(session, row)
-            elif outcome is Recorded.DUPLICATE:
+            if recorded[found.file_path] is Recorded.DUPLICATE:
                 log.info("index.duplicate")
-            return outcome
+            return recorded[found.file_path]
 
     def _set_aside(self, path: Path, found: Found) -> Quarantined | None:
         """Link a file that cannot be read or indexed into quarantine, and return its row."""

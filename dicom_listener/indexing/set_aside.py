@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from db.errors import Reason
 from db.models import Quarantined
+from db.session import transaction
 from db.studies import lifecycle
 from dicom_listener.indexing import headers
-from dicom_listener.spool.durable import Spool
+from dicom_listener.spool.durable import Spool, sync_directory
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy.orm import Session
 
     from db.settings import Settings
@@ -56,6 +60,21 @@ def record(session: Session, row: Quarantined) -> None:
     """Insert the row of a file that was set aside."""
     log.warning("index.quarantined", file=Path(row.file_path).name, reason=row.reason, detail=row.detail)
     lifecycle.quarantine(session, row)
+
+
+def set_conflicts_aside(settings: Settings, files: Mapping[Path, ReceivedInstance]) -> None:
+    """Set aside other objects with known SOP Instance UIDs, with their rows; repeating it changes nothing."""
+    detail = "another object with this SOP Instance UID was received first"
+    reason = Reason.CONFLICTING_SOP_INSTANCE
+    aside = {path: set_aside(settings, path, reason, detail, found) for path, found in files.items()}
+    if not any(aside.values()):
+        return
+    sync_directory(Spool(settings.spool).quarantine)
+    with transaction(settings.database()) as session:
+        for path, row in aside.items():
+            if row is not None:
+                with bound_contextvars(file=path.name, association_id=files[path].association_id):
+                    record(session, row)
 
 
 def _link(spool: Spool, path: Path, reason: Reason) -> Path | None:
