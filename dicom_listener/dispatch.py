@@ -122,10 +122,11 @@ def settle(settings: Settings, transferring: Collection[Transfer] = (), waiting:
         uid, silent = transfer.study_instance_uid, transfer.silent_seconds
         sending[uid] = min(sending.get(uid, silent), silent)
     active = {uid for uid, silent in sending.items() if silent < settings.study.settle_seconds}
+    tasks = rules.load(settings.study.rules)
     with transaction(settings.database()) as session:
         ended = procedure_steps.settle_ended(session, active, waiting) if settings.dicom.mpps else []
         made = settling.settle_due(session, settings.study, sending, waiting)
-        queued = rules.apply(session, [*ended, *made], rules.load(settings.study.rules))
+        queued = rules.apply(session, [*ended, *made], tasks)
     for job_id in queued:
         log.info("job.queued", job_id=str(job_id))
     return len(ended) + len(made)

@@ -61,10 +61,17 @@ def _replace(settings: Settings, row: Instance, copy: Path) -> Path:
     except OSError:  # not only the content is damaged, but also the inode or the directory
         path = copy
     sync_directory(path.parent)
+    size = None
+    # Another dispatcher may have replaced the file since it was measured, by a copy with a longer header.
+    while size != (measured := path.stat().st_size):
+        size = measured
+        _record(settings, row, path, size)
+    return path
+
+
+def _record(settings: Settings, row: Instance, path: Path, size: int) -> None:
     with transaction(settings.database()) as session:
         locked = session.get_one(Instance, row.id, with_for_update=True)
         if locked.sha256 == row.sha256:  # else an operator has replaced the object meanwhile
-            # Measured under the lock: another dispatcher may have replaced the file by a copy with a longer header.
-            locked.file_bytes = path.stat().st_size
+            locked.file_bytes = size
             locked.file_path = path.relative_to(settings.operations.data_dir).as_posix()
-    return path
