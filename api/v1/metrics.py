@@ -13,10 +13,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
-from api.access.authenticate import Database  # noqa: TC001 - FastAPI reads it at run time
 from db.operations import alarms, disk, heartbeats, listener_status, outcomes, overview, quarantine, queue_figures
 from db.operations.heartbeats import Role
 from db.operations.totals import totals
+from db.session import statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -46,11 +46,14 @@ ENGINE = {
 
 # Outside the versioned interface: Prometheus expects this path.
 @router.get("/metrics", include_in_schema=False)
-def metrics(request: Request, session: Database) -> Response:
+def metrics(request: Request) -> Response:
     """Return the metrics in Prometheus' text format; needs no key and holds no patient data."""
-    registry = CollectorRegistry()
-    registry.register(SystemCollector(session, request.app.state.settings))
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    settings = request.app.state.settings
+    # No transaction is open while the disk is measured.
+    with statements(settings.database()) as session:
+        registry = CollectorRegistry()
+        registry.register(SystemCollector(session, settings))
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
 class SystemCollector(Collector):

@@ -63,8 +63,10 @@ def answers(study: Study) -> None:
     from db.studies import lifecycle
 
     with transaction(load_settings().database()) as session:
-        for asked in inquiries.of_study(session, lifecycle.find(session, study).id):
-            _show(asked, stored.read(session, asked.id))
+        every = inquiries.of_study(session, lifecycle.find(session, study).id)
+        found = [(asked, stored.read(session, asked.id)) for asked in every]
+    for asked, answer in found:
+        _show(asked, answer)
 
 
 def _ask(settings: Settings, study: str, asked: Question | Choice, wait: float) -> int:

@@ -262,7 +262,8 @@ def create_key(
     from db.session import transaction
 
     with transaction(load_settings().database()) as session:
-        print(keys.create(session, name, scope, ae_titles=ae_title, valid_for=expires))  # noqa: T201 - to be copied, without decoration
+        key = keys.create(session, name, scope, ae_titles=ae_title, valid_for=expires)
+    print(key)  # noqa: T201 - to be copied, without decoration
 
 
 @key_app.command("list", cls=Command)

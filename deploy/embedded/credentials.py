@@ -35,10 +35,12 @@ def flower_password(settings: Settings) -> str:
 def local_api_key(settings: Settings) -> Path:
     """Return the file with this installation's own API key; a key is created if the file or its row is missing."""
     path = settings.operations.data_dir / "secrets" / "api-key"
+    given = path.read_text().strip() if path.is_file() else ""
     with transaction(settings.database()) as session:
-        if not path.is_file() or keys.verify(session, path.read_text().strip()) is None:
-            path.unlink(missing_ok=True)
-            _stored(path, lambda: keys.create(session, LOCAL_KEY, READER, replace=True))
+        created = keys.create(session, LOCAL_KEY, READER, replace=True) if keys.verify(session, given) is None else None
+    if created is not None:
+        path.unlink(missing_ok=True)
+        _stored(path, lambda: created)
     return path
 
 

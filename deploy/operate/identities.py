@@ -31,9 +31,10 @@ def show(settings: Settings, console: Console, name: str, *, values: bool) -> No
     with reading(settings.database()) as session:
         study = lifecycle.find(session, name)
         every = sorted([study, *decisions.siblings(session, study)], key=lambda row: row.identity_number)
-        console.print(_identities(session, every))
-        for line in _lines(session, every, values=values):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        table, lines = _identities(session, every), list(_lines(session, every, values=values))
+    console.print(table)
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _identities(session: Session, every: list[Study]) -> Table:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from sqlalchemy.orm import Session
 
+    from db.models import ReportImage
     from db.settings import Settings
     from worker.model.port import Model
 
@@ -54,8 +55,7 @@ def replay(settings: Settings, console: Console, name: str, version: int | None)
     *name* is the id of a report, or a study, of which the current report or that *version* is meant. Raises
     UnknownStudy, ConfigurationError without a checkpoint, NotPossible if the report cannot be written again.
     """
-    with reading(settings.database()) as session:
-        stored = read(session, settings, _find(session, name, version))
+    stored = read(settings, name, version)
     from worker.resident import load_model  # noqa: PLC0415 - torch, only if there is something to write
 
     model = load_model(settings)
@@ -96,15 +96,18 @@ def _find(session: Session, name: str, version: int | None) -> Report:
     return report
 
 
-def read(session: Session, settings: Settings, report: Report) -> StoredReport:
-    """Return a report as it is stored; raises NotPossible if its prompt or its images are not."""
+def read(settings: Settings, name: str, number: int | None = None) -> StoredReport:
+    """Return a report as it is stored; raises UnknownStudy, NotPossible if its prompt or its images are not stored."""
+    with reading(settings.database()) as session:
+        report = _find(session, name, number)
+        cases, rows = versions.evidence(session, report.id), versions.images(session, report.id, pixels=True)
     parts = report.provenance.get("parts", [])
     if not parts or not all("prompt" in part for part in parts):
         raise NotPossible("the report was written by a release that did not store what its prompt was made of")
     version = next((known for known in VERSIONS if known == report.prompt_version), None)
     if version is None:
         raise NotPossible(f"this release has no prompt version {report.prompt_version}")
-    images, cases = _images(session, settings, report), versions.evidence(session, report.id)
+    images = _images(settings, rows)
     if len(images) != sum(part["images"] for part in parts):
         raise NotPossible("the images of the report are gone: `prelim retain` deleted them")
     stored = list(_parts(parts, version, images, cases))
@@ -117,9 +120,8 @@ def read(session: Session, settings: Settings, report: Report) -> StoredReport:
     return StoredReport(texts, report.model_digest, report.provenance, stored, missing)
 
 
-def _images(session: Session, settings: Settings, report: Report) -> list[RenderedImage]:
+def _images(settings: Settings, rows: Sequence[ReportImage]) -> list[RenderedImage]:
     try:
-        rows = versions.images(session, report.id, pixels=True)
         files = [image_files.read(settings.operations.data_dir, row) for row in rows]
     except ImageDamaged as error:
         raise NotPossible(f"the report cannot be written again: {error}") from error

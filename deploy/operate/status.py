@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from db import reference
 from db.errors import ConfigurationError
 from db.operations import alarms, heartbeats, listener_status, outcomes, overview, quarantine
-from db.session import transaction
+from db.session import statements
 from deploy.operate import index_info
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Status:
-    """State of the system, read in one transaction."""
+    """State of the system, read by one statement after the other."""
 
     facts: Overview
     alive: Sequence[Process]
@@ -91,7 +91,8 @@ def _shown(status: _Status) -> Group:
 
 
 def _read(settings: Settings) -> _Status:
-    with transaction(settings.database()) as session:
+    # No transaction is open while the disk is measured.
+    with statements(settings.database()) as session:
         alive = heartbeats.alive(session)
         return _Status(
             facts=overview.overview(session),

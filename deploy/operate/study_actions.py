@@ -22,14 +22,14 @@ from db.studies import lifecycle, settling
 from db.studies.identity import conflicts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from rich.console import Console
     from sqlalchemy.orm import Session
 
     from db.answers.rules import Rules
-    from db.models import Report, Study
+    from db.models import Report, ReportImage, Study
     from db.settings import Settings
     from worker.images.study_images import StudyImages
 
@@ -68,18 +68,25 @@ def show(settings: Settings, console: Console, name: str, images: Path | None) -
     """
     with reading(settings.database()) as session:
         study = lifecycle.find(session, name)
-        console.print(f"study {study.id}", study.study_instance_uid, highlight=False)
-        console.print(_state(study), _forecast(session, study), sep="", highlight=False)
-        console.print(_series(session, study), _jobs(session, study))
+        state = f"{_state(study)}{_forecast(session, study)}"
+        series, jobs = _series(session, study), _jobs(session, study)
         report = versions.current(session, study.id)
-        if report is not None:
-            console.print(versions.BANNER, style="bold")
-            console.print(f"version {report.version}, {report.basis}", markup=False, highlight=False)
-            held = [conflicts.HELD] if study.state == StudyState.HELD else []
-            lines = (report.findings, report.impression, *held, *report.limitations)
-            console.print(*lines, sep="\n", markup=False, highlight=False)
-        if images is not None:
-            _draw(session, study, report, images, settings.operations.data_dir)
+        rows = [] if report is None or images is None else versions.images(session, report.id, pixels=True)
+    console.print(f"study {study.id}", study.study_instance_uid, highlight=False)
+    console.print(state, highlight=False)
+    console.print(series, jobs)
+    if report is not None:
+        _print_report(console, study, report)
+    if images is not None:
+        _draw(study, report, rows, images, settings.operations.data_dir)
+
+
+def _print_report(console: Console, study: Study, report: Report) -> None:
+    console.print(versions.BANNER, style="bold")
+    console.print(f"version {report.version}, {report.basis}", markup=False, highlight=False)
+    held = [conflicts.HELD] if study.state == StudyState.HELD else []
+    lines = (report.findings, report.impression, *held, *report.limitations)
+    console.print(*lines, sep="\n", markup=False, highlight=False)
 
 
 def _state(study: Study) -> str:
@@ -120,17 +127,17 @@ def _jobs(session: Session, study: Study) -> Table:
     return table
 
 
-def _draw(session: Session, study: Study, report: Report | None, path: Path, data_dir: Path) -> None:
+def _draw(study: Study, report: Report | None, rows: Sequence[ReportImage], path: Path, data_dir: Path) -> None:
     if report is None:
         raise NotPossible("the study has no report yet, and images are stored with a report")
-    if not versions.images(session, report.id):
+    if not rows:
         raise NotPossible("the report has no images: it used none, or they were deleted by `prelim retain`")
     from worker.images.render.contact_sheet import contact_sheet  # noqa: PLC0415 - numpy and pydicom, only where images are wanted
 
-    contact_sheet(_images(session, study, report, data_dir), report.limitations).save(path, format="PNG")
+    contact_sheet(_images(study, report, rows, data_dir), report.limitations).save(path, format="PNG")
 
 
-def _images(session: Session, study: Study, report: Report, data_dir: Path) -> StudyImages:
+def _images(study: Study, report: Report, rows: Sequence[ReportImage], data_dir: Path) -> StudyImages:
     """Return the stored images as the model received them; raises ImageDamaged."""
     import numpy as np  # noqa: PLC0415 - as above
 
@@ -145,6 +152,6 @@ def _images(session: Session, study: Study, report: Report, data_dir: Path) -> S
             transform=row.transform,
             warnings=row.warnings,
         )
-        for row in versions.images(session, report.id, pixels=True)
+        for row in rows
     ]
     return StudyImages([PartImages(images, report.basis, study.modality, study.body_part)], [])

@@ -165,8 +165,9 @@ class _Import:
             labels=case.labels,
         )
         known = {*reference.fingerprints_of(row), *encoded.digests}
+        study = "" if self._admit else study_of(self._folder, case)
         with transaction(self._settings.database()) as session:
-            if not self._admit and is_own_draft(case.report, texts(session, study_of(self._folder, case))):
+            if not self._admit and is_own_draft(case.report, texts(session, study)):
                 raise NotReportable(Reason.OWN_DRAFT, "the report is a draft of this system, unchanged or nearly so")
             if self._readmit:
                 reference.readmit(session, known)

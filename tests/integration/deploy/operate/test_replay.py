@@ -15,7 +15,7 @@ from db.models import ReferenceCase, Report, ReportImage
 from db.reports import versions
 from db.session import transaction
 from db.settings import Settings
-from deploy.operate.replay import StoredReport, compare, read, replay
+from deploy.operate.replay import compare, read, replay
 from tests.integration.api.arrivals import Arrivals
 from tests.unit.worker.fakes import FakeIndex, FakeModel
 from tests.unit.worker.test_pipeline import radiograph
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import uuid
     from pathlib import Path
 
-    from sqlalchemy.orm import Session
 
 WORDS = "Impression: Unmistakable left pleural effusion."
 
@@ -55,15 +54,8 @@ def study_id(arrivals: Arrivals, settings: Settings, tmp_path: Path) -> uuid.UUI
     return arrivals.reported(draft)
 
 
-def stored(session: Session, settings: Settings, study_id: uuid.UUID) -> StoredReport:
-    report = versions.current(session, study_id)
-    assert report is not None
-    return read(session, settings, report)
-
-
 def replayed(settings: Settings, study_id: uuid.UUID, model: FakeModel) -> tuple[bool, str]:
-    with transaction(settings.database()) as session:
-        found = stored(session, settings, study_id)
+    found = read(settings, str(study_id))
     console = Console(file=io.StringIO(), width=200)
     same = compare(found, model, console, deadline_seconds=9)
     return same, console.file.getvalue()  # type: ignore[attr-defined]
