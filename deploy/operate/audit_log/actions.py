@@ -51,9 +51,9 @@ def _read(heads: Path) -> dict[str, list[object]]:
 
 def export(settings: Settings, file: Path, *, fhir: bool, since: dt.datetime | None) -> int:
     """Write one XML message or JSON resource a line; return the number of lines."""
-    with transaction(settings.database()) as session, file.open("w", encoding="utf-8") as output:
-        lines = 0
-        for record in records(session, since):
+    lines = 0
+    with file.open("w", encoding="utf-8") as output:
+        for record in records(settings, since):
             for line in _lines(record, fhir=fhir):
                 output.write(line + "\n")
                 lines += 1

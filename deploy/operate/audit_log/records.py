@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import select, tuple_
 
 from db.models import AuditRow, Study
+from db.session import reading
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from sqlalchemy.orm import Session
+
+    from db.settings import Settings
 
 #: Rows read at a time.
 BATCH = 500
@@ -51,18 +54,24 @@ class Record:
         return "0" if self.status < CLIENT_ERROR else "4" if self.status < SERVER_ERROR else "8"
 
 
-def records(session: Session, since: dt.datetime | None) -> Iterator[Record]:
-    """Yield the rows since a time, by chain and sequence."""
-    query = select(AuditRow).order_by(AuditRow.chain, AuditRow.sequence).execution_options(yield_per=BATCH)
+def records(settings: Settings, since: dt.datetime | None) -> Iterator[Record]:
+    """Yield the rows since a time, by chain and sequence; no transaction is open while the caller writes them."""
+    key = tuple_(AuditRow.chain, AuditRow.sequence)
+    query = select(AuditRow).order_by(key).limit(BATCH)
     if since is not None:
         query = query.where(AuditRow.at >= since)
-    for rows in session.scalars(query).partitions(BATCH):
-        subjects = _subjects(session, rows)
+    last = -1, -1
+    while True:
+        with reading(settings.database()) as session:
+            rows = session.scalars(query.where(key > last)).all()
+            subjects = _subjects(session, rows)
+        if not rows:
+            return
         for row in rows:
             same = ("chain", "sequence", "hash", "at", "action", "status", "principal", "address", "route")
             of_row = [subjects.get(study, Subject(study, "", "")) for study in row.studies]
             yield Record(**{name: getattr(row, name) for name in same}, subjects=of_row)
-            session.expunge(row)
+        last = rows[-1].chain, rows[-1].sequence
 
 
 def _subjects(session: Session, rows: Sequence[AuditRow]) -> dict[uuid.UUID, Subject]:
