@@ -65,11 +65,9 @@ ENDED_SESSION = frozenset(("25006", "25P03", "25P04"))
 READ_ONLY = text("SET TRANSACTION READ ONLY")
 NOT_DURABLE = text("SET LOCAL synchronous_commit TO off")
 
-#: Limits of the dispatcher, a worker and the API. A client that does not respond keeps its locks until the limit of
+#: Limits of a dispatcher, worker, API or command. A client that does not respond keeps its locks until the limit of
 #: idle transactions, or of all transactions, so that it delays the others by at most 10 s.
 SERVER = SessionLimits(statement=8, lock=3, idle=5)
-#: Limits of a command, which may delete files in a transaction that writes; it delays the others by no more.
-COMMAND = SessionLimits(statement=8, lock=3, idle=9)
 #: Limits of a command that reads, for minutes if necessary: it locks no row.
 READING = SessionLimits(statement=300, lock=5, idle=10)
 
@@ -78,7 +76,7 @@ class _Process:
     """Limits of this process, and the outage of its database, which is logged once when it begins and when it ends."""
 
     def __init__(self) -> None:
-        self.limits = COMMAND
+        self.limits = SERVER
         self.connections = POOL_SIZE
         self._lock = threading.Lock()
         self._since: float | None = None
@@ -113,7 +111,7 @@ def note_failure(error: BaseException) -> None:
 def limit_statements(settings: Settings, *, connections: int = POOL_SIZE) -> None:
     """Limit the statements and the pooled connections of this process, a server; call it once at the start.
 
-    Without it, the limits are those of a command.
+    Without it, a statement has the time of SERVER.
     """
     _process.connections = connections
     _process.limits = replace(SERVER, statement=settings.operations.statement_seconds)

@@ -1,4 +1,4 @@
-"""Acknowledged files: instances of a study, and files in quarantine."""
+"""Acknowledged files: instances of a study, files in quarantine, and files that are to be deleted."""
 
 import datetime as dt
 import uuid
@@ -15,7 +15,7 @@ class Instance(Base):
     __tablename__ = "instances"
 
     id: Mapped[uuid.UUID] = time_ordered_id()
-    # RESTRICT: a DELETE must not orphan files; erasing a study removes its files first.
+    # RESTRICT: a DELETE must not orphan files; deleting a study notes its files first (FileDeletion).
     study_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("studies.id", ondelete="RESTRICT"), index=True)
     #: Globally unique by DICOM PS3.5 section 9; the second object under one UID goes to `quarantine`.
     sop_instance_uid: Mapped[str] = mapped_column(unique=True)
@@ -59,3 +59,13 @@ class Quarantined(Base):
     detail: Mapped[str]
     received_at: Mapped[dt.datetime]
     indexed_at: Mapped[dt.datetime] = mapped_column(server_default=func.clock_timestamp(), index=True)
+
+
+class FileDeletion(Base):
+    """A file whose row is deleted, until the file is deleted, too."""
+
+    __tablename__ = "file_deletions"
+
+    #: Relative to the data directory.
+    file_path: Mapped[str] = mapped_column(primary_key=True)
+    noted_at: Mapped[dt.datetime] = database_time()

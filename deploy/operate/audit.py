@@ -24,6 +24,7 @@ from db.operations import invariants, row_sample
 from db.operations.invariants import Violation
 from db.session import reading, transaction
 from db.studies import procedure_steps
+from db.studies.deletion import file_deletions
 from deploy.operate import report_images
 from dicom_listener.indexing import headers
 from dicom_listener.spool import file_meta
@@ -56,6 +57,7 @@ OTHER_DIGEST = "every file has the digest of its row"
 NO_ROW = "every stored file has a row or is in the inbox"
 STALE = "no part file is abandoned"
 UNREADABLE = "every file can be read"
+DELETED_SOON = "the file of a deleted row is deleted within an hour"
 INDEXED_SOON = "an acknowledged file is indexed within a day"
 
 
@@ -97,8 +99,7 @@ class Position:
     def _read(self) -> dict[str, uuid.UUID]:
         try:
             return {table: uuid.UUID(row_id) for table, row_id in json.loads(self._path.read_text()).items()}
-        except (FileNotFoundError, ValueError, AttributeError):
-            # A file damaged by a crash: the audit reads all files.
+        except (FileNotFoundError, ValueError, AttributeError):  # damaged by a crash: the audit reads all files
             return {}
 
 
@@ -125,6 +126,7 @@ def violations(settings: Settings, scope: Scope = EVERYTHING) -> Iterator[Violat
     """Yield the violations in the database and on disk. No transaction is open while files are read."""
     with reading(settings.database()) as session:
         found = invariants.check(session, settings.queue.max_attempts)
+        found += [Violation(DELETED_SOON, file_path) for file_path in file_deletions.overdue(session)]
     yield from found
     yield from _waiting(settings)
     yield from _half_received(settings)
@@ -145,7 +147,9 @@ def repair_violation(settings: Settings, violation: Violation) -> bool:
             return True
         if violation.rule == report_images.UNUSED:
             return report_images.remove_file(settings, violation.subject)
-    except OSError:  # the disk fails: it stays a violation
+        if violation.rule == DELETED_SOON:
+            return file_deletions.delete_files(settings.database(), settings.operations.data_dir) is None
+    except (OSError, file_deletions.BackupRunning):  # the disk fails, or a backup copies the file
         return False
     if violation.rule != invariants.STEP_ENDS:
         return False
@@ -176,8 +180,7 @@ def _pages(rows: Rows, settings: Settings, scope: Scope) -> Iterator[Sequence[Fi
         with reading(settings.database()) as session:
             yield row_sample.draw(session, rows, scope.sample, columns)
         return
-    query = columns(rows)
-    query, position = query.order_by(rows.id).limit(PAGE), Position(settings) if scope.resume else None
+    query, position = columns(rows).order_by(rows.id).limit(PAGE), Position(settings) if scope.resume else None
     read = position.of(rows.__tablename__) if position else None
     with reading(settings.database()) as session:
         page = session.execute(query if read is None else query.where(rows.id > read)).all()
@@ -234,8 +237,10 @@ def _without_row(settings: Settings) -> Iterator[Violation]:
 
 
 def _known(rows: Rows, settings: Settings, file_paths: Collection[str]) -> set[str]:
+    """Return the paths that a row or the note of its deletion names."""
     with reading(settings.database()) as session:
-        return set(session.scalars(select(rows.file_path).where(rows.file_path == any_of(file_paths))))
+        named = set(session.scalars(select(rows.file_path).where(rows.file_path == any_of(file_paths))))
+        return named | file_deletions.noted(session, file_paths)
 
 
 def _lost(rows: Rows, file_paths: Collection[str], settings: Settings) -> list[str]:
@@ -248,7 +253,9 @@ def _lost(rows: Rows, file_paths: Collection[str], settings: Settings) -> list[s
         for file_path in file_paths
         if Path(file_path).name not in waiting and os.path.lexists(settings.operations.data_dir / file_path)
     ]
-    return sorted(set(there) - _known(rows, settings, there))
+    lost = sorted(set(there) - _known(rows, settings, there))
+    # A file whose deletion is no longer noted is deleted.
+    return [file_path for file_path in lost if os.path.lexists(settings.operations.data_dir / file_path)]
 
 
 def _waiting(settings: Settings) -> Iterator[Violation]:

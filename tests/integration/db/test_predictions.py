@@ -20,7 +20,8 @@ from db.answers.predictions import Received
 from db.errors import InvalidPrediction
 from db.session import transaction
 from db.settings import Settings
-from db.studies import lifecycle, retention
+from db.studies import lifecycle
+from db.studies.deletion import retention
 from db.studies.lifecycle import StudyAttributes
 from deploy.cli import app
 from tests.integration.db.conftest import Arrivals

@@ -20,7 +20,8 @@ from db.reports.grounds import CitedSentence, GroundedFinding
 from db.session import transaction
 from db.settings import Settings
 from db.states import JobKind, Verdict
-from db.studies import lifecycle, retention
+from db.studies import lifecycle
+from db.studies.deletion import retention
 from db.studies.lifecycle import StudyAttributes
 from db.studies.priority import HIGH, LOW, STAT
 from tests.integration.db.conftest import Arrivals

@@ -5,20 +5,18 @@ from __future__ import annotations
 import datetime as dt
 import io
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from pydantic import SecretStr
 from rich.console import Console
 from sqlalchemy import func, select, text
-from sqlalchemy.exc import OperationalError
 
 from db.errors import NotPossible
 from db.jobs import claims
 from db.models import Commitment, Evidence, Instance, Job, Report, ReportImage, Study
 from db.reports import versions
 from db.session import transaction
-from db.studies import retention
 from deploy.operate import audit, report_images, retain
 from deploy.operate.study_actions import show
 from dicom_listener.indexing import indexer
@@ -203,32 +201,42 @@ def test_study_is_kept_until_its_storage_commitment_is_delivered(settings: Setti
     assert run(settings) == (1, 2)
 
 
-def test_deletion_that_took_longer_than_a_transaction_is_completed(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    delete, ended = retention.delete_studies, []
-
-    def end_once(*arguments: Any) -> None:
-        if not ended:
-            ended.append(True)
-            raise OperationalError(None, None, TimeoutError())
-        delete(*arguments)
-
-    monkeypatch.setattr(retention, "delete_studies", end_once)
-
-    assert run(settings) == (1, 2)
-    assert audit.check(settings) == []
-
-
 def test_interrupted_deletion_is_completed_by_the_next(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    def killed(*_: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
+    report_images.move(settings, Console(quiet=True), "files")
     with monkeypatch.context() as patched:
-        patched.setattr(retain.retention, "delete_studies", killed)
+        patched.setattr(retain, "_delete_files", lambda _: None)
+        patched.setattr(report_images, "remove_unused", killed)
         with pytest.raises(KeyboardInterrupt):
             run(settings)
-    assert run(settings) == (1, 2)
+    assert counts(settings) == [1, 1, 2, 1, 1, 0, 4]
+    # The files are neither returned to the inbox nor without an owner.
+    assert audit.check(settings) == []
+
+    assert run(settings) == (0, 0)
+    assert counts(settings) == [1, 1, 2, 1, 1, 0, 2]
+    assert len(list((settings.operations.data_dir / "report_images").rglob("*.png"))) == 1
+
+
+def test_file_that_cannot_be_deleted_is_named_and_the_others_are_deleted(settings: Settings) -> None:
+    with transaction(settings.database()) as session:
+        path = session.scalars(select(Instance.file_path).where(Instance.study_id == oldest(settings).id)).first()
+    kept = settings.operations.data_dir / str(path)
+    kept.unlink()
+    kept.mkdir()
+
+    with pytest.raises(IsADirectoryError):
+        run(settings)
+
+    assert counts(settings) == [1, 1, 2, 1, 1, 0, 3]
+    execute(settings, "UPDATE file_deletions SET noted_at = noted_at - interval '2 hours'")
+    [violation] = audit.check(settings)
+    assert violation == audit.Violation(audit.DELETED_SOON, str(path))
+    assert not audit.repair_violation(settings, violation)
+    kept.rmdir()
+    assert audit.repair_violation(settings, violation)
     assert audit.check(settings) == []
 
 

@@ -17,7 +17,8 @@ from db.models import IdentityDecision, Instance, ReportFeedback, Study, StudyHo
 from db.operations import invariants
 from db.reports import feedback, holds, versions
 from db.session import transaction
-from db.studies import lifecycle, retention
+from db.studies import lifecycle
+from db.studies.deletion import retention
 from db.studies.identity import decisions, identity
 from db.studies.identity.decisions import Decision
 from db.studies.identity.identity import Identity

@@ -27,6 +27,7 @@ from db.models import (
 from db.models.base import any_of
 from db.models.studies import ENDED_WITHOUT_REPORT
 from db.states import StudyState
+from db.studies.deletion import file_deletions
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -106,14 +107,21 @@ def images(session: Session, studies: Sequence[Study]) -> Sequence[Row[str | Non
     return session.execute(select(ReportImage.file_path, size).where(ReportImage.report_id.in_(reports))).all()
 
 
+def _note_images(session: Session, studies: Sequence[Study]) -> None:
+    file_deletions.note(session, [path for path, _ in images(session, studies) if path is not None])
+
+
 def delete_images(session: Session, studies: Sequence[Study]) -> None:
-    """Delete the images of the reports of locked studies; the reports stay."""
+    """Delete the images of the reports of locked studies, and note their files; the reports stay."""
+    _note_images(session, studies)
     reports = select(Report.id).where(Report.study_id.in_([study.id for study in studies]))
     session.execute(delete(ReportImage).where(ReportImage.report_id.in_(reports)))
 
 
 def delete_studies(session: Session, studies: Sequence[Study]) -> None:
-    """Delete locked studies, all those of their UID, with all their rows; their files are deleted before."""
+    """Delete locked studies, all those of their UID, with all their rows; note their files."""
+    file_deletions.note(session, [row.file_path for row in instances(session, studies)])
+    _note_images(session, studies)
     ids, uids = [study.id for study in studies], {study.study_instance_uid for study in studies}
     session.execute(delete(ProcedureStep).where(ProcedureStep.study_instance_uid.in_(uids)))
     # Images and evidence of a report, answer and evidence of an inquiry, jobs and decisions of a study go with it.

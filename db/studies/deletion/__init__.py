@@ -1,0 +1,1 @@
+"""Delete studies that ended long ago, and the files of deleted rows."""
