@@ -225,8 +225,7 @@ class Attempt:
         """Delete the files of a report that was not stored, as far as possible: the audit finds the others."""
         try:
             for path in self._image_files:
-                with transaction(self._url) as session:
-                    image_files.remove_unused(session, self._data_dir, path)
+                image_files.remove_unused(self._url, self._data_dir, path)
         except (OSError, OperationalError) as error:
             log.warning("report_image.left", error=type(error).__name__)
 

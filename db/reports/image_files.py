@@ -1,8 +1,8 @@
 """Store images of reports as files below `<data_dir>/report_images/`, and read images from wherever they are.
 
 The files of a report are durable before the transaction that inserts their rows begins, so that an image with a row has
-its file. Each name holds the job and the claim token it was written under: a file without a row is unused as soon as
-that claim has ended, because no other transaction can insert its row (`use`).
+its file. Each name holds the job and the token it was written under, of a claim or of a move (`moving`): a file without
+a row is unused as soon as that has ended, and remains so, because no other transaction can insert its row (`use`).
 """
 
 from __future__ import annotations
@@ -17,16 +17,22 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import and_, exists, or_, select
+import psycopg
+from sqlalchemy import and_, exists, func, or_, select
+from sqlalchemy.exc import OperationalError
 
 from db.errors import ImageDamaged
-from db.models import Job, Report, ReportImage, Study
+from db.models import FileDeletion, Job, Report, ReportImage, Study
+from db.models.base import any_of
+from db.session import connect, transaction
 from db.states import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from sqlalchemy.orm import Session
+
+    from db.session import Connection
 
 FOLDER = "report_images"
 NAME = re.compile(r"([0-9a-f]{32})-([0-9a-f]{32})-([0-9]+)\.png")
@@ -93,19 +99,50 @@ def remove(data_dir: Path, paths: Iterable[str]) -> None:
             _flush(folder)
 
 
-def remove_unused(session: Session, data_dir: Path, path: str) -> bool:
-    """Delete a file if it is unused, under the lock of its study; return whether it was. Raises OSError."""
-    if use(session, path) != Use.UNUSED:
-        return False
+def remove_unused(url: str, data_dir: Path, path: str) -> bool:
+    """Delete a file if it is unused; return whether it was. Raises OSError."""
+    with transaction(url) as session:
+        if use(session, path) != Use.UNUSED:
+            return False
     remove(data_dir, [path])
     return True
 
 
+class Move:
+    """Token under which files are written whose rows exist; they are in use until its connection ends."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.token = uuid.uuid4()
+        self._connection = connection
+        connection.execute("SELECT pg_advisory_lock_shared(%s)", [_key(self.token)])
+
+    def insist(self, session: Session) -> None:
+        """Keep the files in use until the end of the transaction; raises psycopg.Error if they may not have been."""
+        session.execute(select(func.pg_advisory_xact_lock_shared(_key(self.token))))
+        self._connection.execute("SELECT 1")
+
+
+@contextlib.contextmanager
+def moving(url: str) -> Iterator[Move]:
+    """Keep the files that are written under a new token in use, without a transaction; raises OperationalError."""
+    try:
+        with connect(url) as connection:
+            yield Move(connection)
+    except psycopg.Error as error:
+        raise OperationalError(None, None, error) from error
+
+
+def _key(token: uuid.UUID) -> int:
+    """Return the key of an advisory lock: the half of the token that is random except for two bits."""
+    return int.from_bytes(token.bytes[8:], signed=True)
+
+
 def without_row(session: Session, paths: Sequence[str]) -> list[str]:
-    """Return those of the paths that no row has."""
+    """Return those of the paths that neither a row nor the note of its deletion has."""
     jobs = {uuid.UUID(found[1]) for path in paths if (found := NAME.fullmatch(Path(path).name))}
     images = select(ReportImage.file_path).join(Report, Report.id == ReportImage.report_id)
     known = set(session.scalars(images.where(Report.job_id.in_(jobs))))
+    known |= set(session.scalars(select(FileDeletion.file_path).where(FileDeletion.file_path == any_of(paths))))
     return [path for path in paths if path not in known]
 
 
@@ -118,6 +155,8 @@ def use(session: Session, path: str) -> Use:
     study = select(Study.id).join(Job, Job.study_id == Study.id).where(Job.id == job_id)
     if session.scalar(study.with_for_update(of=Study)) is None:
         return Use.UNKNOWN
+    if not session.scalar(select(func.pg_try_advisory_xact_lock(_key(token)))):
+        return Use.USED
     # A statement of its own: it sees the commits made while the first one waited for the lock.
     writing = exists().where(Job.id == job_id, Job.claim_token == token, Job.state == JobState.RUNNING)
     stored = exists().where(

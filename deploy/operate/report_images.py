@@ -14,8 +14,9 @@ from db.errors import ImageDamaged
 from db.models import Report, ReportImage, Study
 from db.operations import row_sample
 from db.operations.invariants import Violation
-from db.reports import image_files
+from db.reports import image_files, versions
 from db.session import reading, transaction
+from db.studies.deletion import file_deletions
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -54,8 +55,7 @@ def violations(settings: Settings, sample: int | None, since: dt.timedelta | Non
 
 def remove_file(settings: Settings, path: str) -> bool:
     """Delete a file without a row if no claim can insert one; return whether it was deleted. Raises OSError."""
-    with transaction(settings.database()) as session:
-        removed = image_files.remove_unused(session, settings.operations.data_dir, path)
+    removed = image_files.remove_unused(settings.database(), settings.operations.data_dir, path)
     if removed:
         log.info("report_image.removed", file=path)
     return removed
@@ -73,7 +73,8 @@ def remove_unused(settings: Settings, *, dry_run: bool) -> int:
 def move(settings: Settings, console: Console, place: Place) -> int:
     """Move all stored images to *place*, one transaction for each report; return how many were moved.
 
-    May run beside all processes and be repeated. A damaged image stays where it is and is printed. Raises OSError.
+    May run beside all processes and be repeated. A damaged image stays where it is and is printed. Raises OSError,
+    and BackupRunning if files stay until the next deletion.
     """
     moved = 0
     for report_id in _reports_to_move(settings, place):
@@ -82,6 +83,9 @@ def move(settings: Settings, console: Console, place: Place) -> int:
         except ImageDamaged as error:
             console.print(f"report {report_id} is left as it is: {error}", highlight=False, soft_wrap=True)
     console.print(f"moved {moved} images", highlight=False)
+    failure = file_deletions.delete_files(settings.database(), settings.operations.data_dir)
+    if failure is not None:
+        raise failure
     return moved
 
 
@@ -171,26 +175,46 @@ def _reports_to_move(settings: Settings, place: Place) -> Iterator[uuid.UUID]:
 
 
 def _move_report(settings: Settings, report_id: uuid.UUID, place: Place) -> int:
-    data_dir, files = settings.operations.data_dir, []
-    with transaction(settings.database()) as session:
-        job_id, images = _locked(session, report_id)
-        images = [image for image in images if (image.file_path is None) == (place == "files")]
-        contents = [image_files.read(data_dir, image) for image in images]
-        if place == "files":
-            paths = image_files.write(data_dir, job_id, uuid.uuid4(), contents)
-            for image, path, png in zip(images, paths, contents, strict=True):
-                image.png, image.file_path, image.file_bytes = None, path, len(png)
-        else:
-            files = [str(image.file_path) for image in images]
-            for image, png in zip(images, contents, strict=True):
-                image.png, image.file_path, image.file_bytes = png, None, None
-    image_files.remove(data_dir, files)
-    return len(images)
+    """Move the images of one report; no transaction is open while files are read or written."""
+    data_dir, url = settings.operations.data_dir, settings.database()
+    with reading(url) as session:
+        job_id, images = _elsewhere(session, report_id, place)
+    if not images:
+        return 0
+    contents = {image.ordinal: image_files.read(data_dir, image) for image in images}
+    if place == "database":
+        with transaction(url) as session:
+            moved = _locked(session, report_id, images)
+            file_deletions.note(session, [str(image.file_path) for image in moved])
+            for image in moved:
+                image.png, image.file_path, image.file_bytes = contents[image.ordinal], None, None
+    else:
+        with image_files.moving(url) as move:
+            paths = image_files.write(data_dir, job_id, move.token, contents.values())
+            files = dict(zip(contents, paths, strict=True))
+            with transaction(url) as session:
+                moved = _locked(session, report_id, images)
+                move.insist(session)
+                for image in moved:
+                    image.png, image.file_path = None, files[image.ordinal]
+                    image.file_bytes = len(contents[image.ordinal])
+        # Those of images that were deleted or moved meanwhile.
+        for path in paths if len(moved) < len(images) else ():
+            image_files.remove_unused(url, data_dir, path)
+    return len(moved)
 
 
-def _locked(session: Session, report_id: uuid.UUID) -> tuple[uuid.UUID, Sequence[ReportImage]]:
-    """Return the report's job and images, its study locked: until the end of the transaction no file is unused."""
+def _elsewhere(session: Session, report_id: uuid.UUID, place: Place) -> tuple[uuid.UUID, list[ReportImage]]:
+    """Return the report's job, and its images that are not in *place*, with those that the database holds."""
+    images = versions.images(session, report_id, pixels=True)
+    job_id = session.scalar(select(Report.job_id).where(Report.id == report_id)) or uuid.UUID(int=0)
+    return job_id, [image for image in images if (image.file_path is None) == (place == "files")]
+
+
+def _locked(session: Session, report_id: uuid.UUID, known: Sequence[ReportImage]) -> list[ReportImage]:
+    """Return those of the images that are still at their place, their study locked."""
     report = select(Report).join(Study, Study.id == Report.study_id).where(Report.id == report_id)
-    found = session.scalars(report.with_for_update(of=Study)).one_or_none()
-    images = select(ReportImage).where(ReportImage.report_id == report_id).order_by(ReportImage.ordinal)
-    return (found.job_id, session.scalars(images).all()) if found else (uuid.UUID(int=0), [])
+    session.execute(report.with_for_update(of=Study))
+    places = {image.ordinal: image.file_path for image in known}
+    images = versions.images(session, report_id)
+    return [image for image in images if places.get(image.ordinal, "") == image.file_path]

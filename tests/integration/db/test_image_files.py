@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from alembic import command
-from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import select, text
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from db.errors import ImageDamaged
 from db.jobs import claims
@@ -123,9 +123,38 @@ def test_file_of_a_claim_that_ended_is_unused(arrivals: Arrivals, tmp_path: Path
     again = arrivals.claim()
     assert again is not None
     assert use(arrivals, path) == Use.UNUSED
-    with transaction(arrivals.url) as session:
-        assert image_files.remove_unused(session, tmp_path, path)
-        assert not image_files.remove_unused(session, tmp_path, write(again, tmp_path)[0])
+    assert image_files.remove_unused(arrivals.url, tmp_path, path)
+    assert not image_files.remove_unused(arrivals.url, tmp_path, write(again, tmp_path)[0])
+
+
+def test_file_of_a_move_is_used_until_the_move_ends(arrivals: Arrivals, tmp_path: Path) -> None:
+    job_id = arrivals.running_job().job_id
+    with image_files.moving(arrivals.url) as move:
+        [path] = image_files.write(tmp_path, job_id, move.token, [b"png"])
+        assert use(arrivals, path) == Use.USED
+        with transaction(arrivals.url) as session:
+            move.insist(session)
+    assert use(arrivals, path) == Use.UNUSED
+
+
+def test_move_without_its_connection_stores_no_row(arrivals: Arrivals, tmp_path: Path) -> None:
+    job_id = arrivals.running_job().job_id
+
+    def move_without_connection() -> None:
+        with image_files.moving(arrivals.url) as move:
+            end_connection()
+            [path] = image_files.write(tmp_path, job_id, move.token, [b"png"])
+            assert image_files.remove_unused(arrivals.url, tmp_path, path)
+            with transaction(arrivals.url) as session:
+                move.insist(session)
+
+    def end_connection() -> None:
+        with transaction(arrivals.url) as session:
+            lock = "pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory')"
+            session.execute(text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {lock}"))
+
+    with pytest.raises(OperationalError):
+        move_without_connection()
 
 
 def test_file_of_a_report_that_is_being_stored_is_not_deleted(arrivals: Arrivals, tmp_path: Path) -> None:

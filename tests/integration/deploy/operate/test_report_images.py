@@ -15,6 +15,7 @@ from db.models import ReportImage
 from db.reports import image_files
 from db.session import transaction
 from db.settings import Settings
+from db.studies.deletion import file_deletions
 from deploy.operate import audit, report_images
 from tests.integration.api.arrivals import Arrivals, png
 
@@ -89,12 +90,29 @@ def test_interrupted_move_is_completed_by_the_next(settings: Settings, monkeypat
 
     move(settings, "files")
     with monkeypatch.context() as patched:
-        patched.setattr(image_files, "remove", killed)
+        patched.setattr(file_deletions, "delete_files", killed)
         with pytest.raises(KeyboardInterrupt):
             move(settings, "database")
-    assert violated(settings) == [f"{report_images.UNUSED}: "] * len(set(files(settings)) - set(named(settings)))
+    assert len(files(settings)) == 3
+    assert violated(settings) == []
 
-    move(settings, "database")
+    assert move(settings, "database") == "moved 0 images\n"
+    assert files(settings) == []
+    assert contents(settings) == set(PNGS)
+
+
+def test_files_of_a_move_into_files_that_stored_no_row_are_deleted(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(image_files.Move, "insist", killed)
+        with pytest.raises(KeyboardInterrupt):
+            move(settings, "files")
+    assert violated(settings) == [f"{report_images.UNUSED}: "] * len(files(settings))
+
     assert report_images.remove_unused(settings, dry_run=True) == len(files(settings)) > 0
     assert report_images.remove_unused(settings, dry_run=False) > 0
     assert files(settings) == []
