@@ -19,6 +19,7 @@ from db.models import Instance, Quarantined
 from db.operations import quarantine
 from db.session import reading, transaction
 from db.studies import lifecycle
+from db.studies.deletion import file_deletions
 from db.studies.identity import replacement
 from deploy.operate.identities import user
 from dicom_listener.dicom.statuses import Refusal
@@ -26,6 +27,7 @@ from dicom_listener.indexing import headers
 from dicom_listener.spool.durable import Spool, open_regular, sync_directory
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from rich.console import Console
@@ -69,7 +71,8 @@ def show(settings: Settings, console: Console, *, limit: int, as_json: bool) -> 
 def take(settings: Settings, console: Console, name: str) -> int:
     """Replace stored objects by corrected ones with the same pixels; return the number that could not be replaced.
 
-    *name* is the id of a file in quarantine, or names a study. Raises UnknownStudy.
+    *name* is the id of a file in quarantine, or names a study. Raises UnknownStudy; BackupRunning if the old paths of
+    the replaced objects stay until the next deletion.
     """
     with reading(settings.database()) as session:
         pairs = _pairs(session, name)
@@ -80,6 +83,7 @@ def take(settings: Settings, console: Console, name: str) -> int:
         except NotPossible as error:
             failed += 1
             console.print(f"{pair.quarantined_id}: {error}", markup=False, highlight=False)
+    file_deletions.delete_files(settings.database(), settings.operations.data_dir)
     console.print(f"{len(pairs) - failed} of {len(pairs)} objects replaced", highlight=False)
     return failed
 
@@ -110,31 +114,47 @@ def _pairs(session: Session, name: str) -> list[Pair]:
 
 
 def _take(settings: Settings, pair: Pair) -> None:
-    """Exchange the two files; after an interruption at any point `prelim audit --repair` restores one row a file."""
+    """Exchange the two files; after an interruption at any point `prelim audit --repair` restores one row a file.
+
+    Each has both paths until the rows are exchanged, so that no transaction is open while files are linked.
+    """
     data_dir, spool = settings.operations.data_dir, Spool(settings.spool)
     new, old = data_dir / pair.new, data_dir / pair.old
     _require_same_pixels(old, new)
     stored, set_aside = spool.stored_path(new), spool.quarantine / old.name
     received = _read(settings, new, stored.relative_to(data_dir).as_posix())
     old_path = set_aside.relative_to(data_dir).as_posix()
-    with transaction(settings.database()) as session:
-        replacement.replace(
-            session,
-            pair.quarantined_id,
-            received,
-            old_path,
-            f"user {user()}",
-            lambda: _link({new: stored, old: set_aside}),
-        )
-    for path in (new, old):
-        path.unlink(missing_ok=True)
+    links = {new: stored, old: set_aside}
+    _link(links)
+    try:
+        with transaction(settings.database()) as session:
+            replacement.replace(session, pair.quarantined_id, received, (pair.old, old_path), f"user {user()}")
+            file_deletions.note(session, [pair.new, pair.old])
+    except NotPossible:
+        _remove_unnamed(settings, links.values())
+        raise
+    # An audit may have removed a link that had no row yet.
+    _link(links)
 
 
 def _link(links: dict[Path, Path]) -> None:
     for path, link in links.items():
-        with contextlib.suppress(FileExistsError):  # from an interrupted run
+        with contextlib.suppress(FileExistsError):  # of an interrupted run, or of another one at the same time
             os.link(path, link)
         sync_directory(link.parent)
+
+
+def _remove_unnamed(settings: Settings, links: Iterable[Path]) -> None:
+    """Remove those of the links that no row names: another run may have exchanged the files."""
+    paths = {link.relative_to(settings.operations.data_dir).as_posix(): link for link in links}
+    with reading(settings.database()) as session:
+        named = {
+            path
+            for rows in (Instance, Quarantined)
+            for path in session.scalars(select(rows.file_path).where(rows.file_path.in_(paths)))
+        }
+    for path in paths.keys() - named:
+        paths[path].unlink(missing_ok=True)
 
 
 def _read(settings: Settings, path: Path, file_path: str) -> ReceivedInstance:

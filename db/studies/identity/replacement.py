@@ -15,7 +15,6 @@ from db.studies.identity.decisions import Decision
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Callable
 
     from sqlalchemy.orm import Session
 
@@ -34,24 +33,23 @@ def replace(
     session: Session,
     quarantined_id: uuid.UUID,
     received: ReceivedInstance,
-    old_path: str,
+    paths: tuple[str, str],
     by: str,
-    link_files: Callable[[], None],
 ) -> None:
-    """Give the instance the file *received*, and put its old file at *old_path* into quarantine, as `replaced`.
+    """Give the instance the file *received*, and put its old file into quarantine, as `replaced`.
 
-    *link_files* is called under the locks, and makes both files durable at their new paths. The demographics of the
-    study follow, and the report of the new revision states it. Raises NotPossible if the object or its study has
-    changed in the meantime.
+    *paths* are those of the old file, in the store and in quarantine; both files are durable at their new paths. The
+    demographics of the study follow, and the report of the new revision states it. Raises NotPossible if the object or
+    its study has changed in the meantime.
     """
     study = _locked(session, received)
     query = select(Instance).where(Instance.sop_instance_uid == received.sop_instance_uid)
     instance = session.scalars(query.with_for_update()).one()
     row = session.get_one(Quarantined, quarantined_id, with_for_update=True)
-    if row.reason != Reason.CONFLICTING_SOP_INSTANCE or instance.study_id != study.id:
+    changed = instance.study_id != study.id or instance.file_path != paths[0]
+    if changed or row.reason != Reason.CONFLICTING_SOP_INSTANCE:
         raise NotPossible("the object was replaced in the meantime: see `prelim quarantine list`")
-    link_files()
-    _swap_files(instance, row, received, old_path, by)
+    _swap_files(instance, row, received, paths[1], by)
     _correct(session, study, received, by)
     if instance.reportable:
         detail = "an object was replaced by an operator"

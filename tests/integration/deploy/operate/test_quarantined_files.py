@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from rich.console import Console
 from sqlalchemy import select
 
+from db.errors import NotPossible
 from db.models import IdentityDecision, Instance, Quarantined, Study
 from db.operations import quarantine
 from db.session import transaction
@@ -115,6 +116,38 @@ def test_object_with_other_pixels_is_not_taken(settings: Settings, values: dict[
     assert cause in printed
     assert one(settings, Quarantined).reason == "conflicting_sop_instance"
     assert audit.check(settings) == []
+
+
+def test_refused_exchange_leaves_no_link(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    resent(settings)
+
+    def refuse(*_: object) -> None:
+        raise NotPossible("the study is held")
+
+    monkeypatch.setattr(quarantined_files.replacement, "replace", refuse)
+
+    assert take(settings, quarantined_name(settings))[0] == 1
+    assert audit.check(settings) == []
+
+
+def test_exchange_of_a_file_that_was_moved_meanwhile_is_refused(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resent(settings)
+    linked = quarantined_files._link
+
+    def link_and_move(links: dict[Path, Path]) -> None:
+        linked(links)
+        with transaction(settings.database()) as session:
+            session.scalars(select(Instance)).one().file_path = "spool/store/ab/elsewhere.dcm"
+
+    monkeypatch.setattr(quarantined_files, "_link", link_and_move)
+
+    failed, printed = take(settings, quarantined_name(settings))
+
+    assert failed == 1
+    assert "replaced in the meantime" in printed
+    assert one(settings, Quarantined).reason == "conflicting_sop_instance"
 
 
 @pytest.mark.parametrize("committed", [False, True])
