@@ -13,7 +13,7 @@ import structlog
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytest_plugins = ["tests.services"]
+pytest_plugins = ["tests.services", "tests.open_transactions"]
 
 REPOSITORY = Path(__file__).parent.parent
 #: Names of the tests' variables in earlier releases, accepted for one more.
