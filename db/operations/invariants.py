@@ -38,6 +38,7 @@ LEASE_OVERDUE = dt.timedelta(hours=1)
 COMMITMENT_OVERDUE = commitments.GIVE_UP_AFTER + dt.timedelta(days=1)
 STEP_OVERDUE = dt.timedelta(days=7)
 
+RESULT_ENDS = f"a storage commitment result is delivered or given up within {COMMITMENT_OVERDUE.days} days"
 STEP_ENDS = f"a procedure step ends within {STEP_OVERDUE.days} days"
 
 
@@ -175,8 +176,7 @@ def _overdue(session: Session) -> Iterator[Violation]:
     undelivered = Commitment.delivered_at.is_(None), Commitment.given_up_at.is_(None)
     results = select(Commitment.id).where(*undelivered, Commitment.received_at < now - COMMITMENT_OVERDUE)
     for commitment_id in session.scalars(results):
-        rule = f"a storage commitment result is delivered or given up within {COMMITMENT_OVERDUE.days} days"
-        yield Violation(rule, f"commitment {commitment_id}")
+        yield Violation(RESULT_ENDS, f"commitment {commitment_id}")
     steps = select(ProcedureStep.sop_instance_uid).where(
         ProcedureStep.state == IN_PROGRESS, ProcedureStep.updated_at < now - STEP_OVERDUE
     )

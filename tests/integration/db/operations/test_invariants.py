@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,9 +12,13 @@ from sqlalchemy import text
 from db.jobs import claims
 from db.operations import invariants
 from db.session import transaction
+from deploy.operate import audit, report_images
+from tests.chaos import breaches
 from tests.integration.db.jobs.test_claims import DRAFT
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from tests.integration.db.conftest import Arrivals
 
 
@@ -110,3 +116,23 @@ def test_receiving_study_without_an_instance_violates_its_rule(arrivals: Arrival
         session.execute(text("DELETE FROM instances"))
 
     assert violations(arrivals.url) == {"a receiving study has an instance"}
+
+
+def rules_of(module: ModuleType) -> set[str]:
+    """Return the rules in a module's source: keys of a dict called `rules`, and first arguments of Violation."""
+    found: list[ast.expr | None] = []
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Dict) and ast.unparse(node.target) == "rules":
+            found += node.value.keys
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "Violation":
+            found.append(node.args[0])
+    texts = {rule.value for rule in found if isinstance(rule, ast.Constant)}
+    return texts | {vars(module)[rule.id] for rule in found if isinstance(rule, ast.Name) and rule.id in vars(module)}
+
+
+def test_each_rule_has_a_planted_breach() -> None:
+    assert rules_of(invariants) == set(breaches.ROWS)
+    constants = vars(audit) | vars(report_images)
+    names = {value for name, value in constants.items() if name.isupper() and isinstance(value, str)}
+    not_planted = {audit.COMPLETE, audit.PART, report_images.UNLISTED}
+    assert names - not_planted == set(breaches.FILES)
