@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import time
 from collections import Counter
@@ -138,8 +139,8 @@ def kill_redis_and_its_file(system: System, _: random.Random) -> None:
     assert system.redis.process
     system.redis.process.kill()
     system.redis.process.wait()
-    for path in (system.redis.directory / "data").glob("appendonly*"):
-        path.unlink()
+    for folder in (system.redis.directory / "data").glob("appendonly*"):
+        shutil.rmtree(folder)
     system.redis.start()
 
 
