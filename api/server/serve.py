@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import structlog
@@ -9,15 +10,19 @@ import uvicorn
 
 from api.app import create_app
 from api.server.connections import BACKLOG, Connections, limited
+from api.server.forking import Parent, ends_with_parent, listening
 from api.server.heartbeat import Heartbeat
 from db.session import limit_statements
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from socket import socket
+
     from db.settings import Settings
 
 log = structlog.get_logger()
 
-#: Database connections: a request needs one for a few milliseconds, and others wait.
+#: Database connections of a process: a request needs one for a few milliseconds, and others wait.
 CONNECTIONS = 10
 #: Seconds for unfinished responses at the stop; every response is short.
 GRACE_SECONDS = 5
@@ -25,19 +30,30 @@ GRACE_SECONDS = 5
 
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; expects configured logging (db.logs)."""
-    limit_statements(settings, connections=CONNECTIONS)
-    log.info("api.starting", host=settings.api.api_host, port=settings.api.api_port)
-    uvicorn.Server(config(settings)).run()
+    host, port, processes = settings.api.api_host, settings.api.api_port, settings.api.api_processes
+    log.info("api.starting", host=host, port=port, processes=processes)
+    if processes == 1:
+        limit_statements(settings, connections=CONNECTIONS)
+        uvicorn.Server(config(settings)).run()
+        return
+    orphaned = ends_with_parent(os.getpid())
+
+    def serve(own: socket) -> None:
+        limit_statements(settings, connections=CONNECTIONS)
+        uvicorn.Server(config(settings, orphaned)).run([own])
+
+    Parent(listening(host, port, processes), serve).run()
 
 
-def config(settings: Settings) -> uvicorn.Config:
-    """Return the configuration of the server, with its limits and its heartbeat."""
+def config(settings: Settings, each_second: Callable[[], None] = lambda: None) -> uvicorn.Config:
+    """Return the configuration of the server, with its limits and its heartbeat; *each_second* is called, too."""
     connections = Connections()
     heartbeat = Heartbeat(settings)
 
     async def tick() -> None:
         connections.sweep()
         heartbeat.tick()
+        each_second()
 
     return uvicorn.Config(
         create_app(settings),

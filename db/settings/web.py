@@ -10,6 +10,9 @@ class Api(Section):
 
     api_host: str = Field(default="127.0.0.1", description="Address that the API and the page bind to.")
     api_port: Port = Field(default=8080, description="TCP port of the API and the page.")
+    api_processes: int = Field(
+        default=1, ge=1, le=64, description="Processes of the API; each has 10 database connections."
+    )
     requests_per_minute: int = Field(default=0, ge=0, description="Maximum requests of a key or person; 0: no limit.")
     failed_logins_per_minute: int = Field(
         default=30, ge=0, description="Maximum failed logins of an address; further ones are 429. 0: no limit."
