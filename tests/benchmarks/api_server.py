@@ -1,4 +1,4 @@
-"""A server of the API in a process of its own, for benches."""
+"""A server of the API in processes of its own, for benches."""
 
 from __future__ import annotations
 
@@ -39,9 +39,10 @@ class ApiServer:
         )
 
     def cpu_seconds(self) -> float:
-        """Return the CPU seconds of the server so far."""
-        values = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(") ")[2].split()
-        return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
+        """Return the CPU seconds of the server and its processes so far."""
+        own = self._process.pid
+        children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
+        return sum(_cpu_seconds(pid) for pid in (own, *children))
 
     def __enter__(self) -> Self:
         self._process.start()
@@ -60,3 +61,8 @@ class ApiServer:
         self.client.close()
         self._process.terminate()
         self._process.join()
+
+
+def _cpu_seconds(pid: object) -> float:
+    values = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")

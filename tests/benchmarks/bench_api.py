@@ -17,6 +17,7 @@ import time
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
 
 import httpx
 import psycopg
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 RUNS, PAGE = int(os.environ.get("RUNS", "100")), 50
 #: Pages before the deep one, of 100 studies each.
 DEEP = 20
+#: Processes of the API.
+PROCESSES = int(os.environ.get("PROCESSES", str(min(2, os.cpu_count() or 1))))
 #: Connections that read reports, and the seconds of reading.
 CLIENTS, SECONDS = int(os.environ.get("CLIENTS", "16")), float(os.environ.get("SECONDS", "15"))
 #: Open streams of events, as of work lists, and their seconds.
@@ -117,7 +120,7 @@ def _deep_page(client: httpx.Client) -> tuple[str, Position]:
         page = client.get(path).raise_for_status().json()
         path = f"/v1/studies?limit=100&after={page['next']}"
     last = page["studies"][-1]
-    return path.replace("limit=100&", ""), Position(dt.datetime.fromisoformat(last["received_at"]), last["id"])
+    return path.replace("limit=100&", ""), Position(dt.datetime.fromisoformat(last["received_at"]), UUID(last["id"]))
 
 
 def times(dsn: str, client: httpx.Client, one: Asked) -> Times:
@@ -178,7 +181,8 @@ def main() -> None:
         studies = add_grounds(dsn)
         with transaction(url) as session:
             key = keys.create(session, "bench")
-        with ApiServer(Settings(database_url=url, data_dir=Path(folder)), key) as api:
+        settings = Settings(database_url=url, data_dir=Path(folder), api_processes=PROCESSES)
+        with ApiServer(settings, key) as api:
             found = {name: times(dsn, api.client, one) for name, one in asked(api.client, studies[0])}
             reports = _reports(api, studies)
             share = asyncio.run(many_clients.stream_share(api, dsn, STREAMS, STREAM_SECONDS))

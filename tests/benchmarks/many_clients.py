@@ -55,6 +55,8 @@ async def stream_share(api: ApiServer, dsn: str, streams: int, seconds: float) -
     received = [asyncio.create_task(_events(reader)) for reader, _ in opened]
     happening = asyncio.create_task(_one_event_a_second(dsn))
     share = await _cpu_share(api, seconds)
+    if happening.done():
+        happening.result()
     happening.cancel()
     for _, writer in opened:
         writer.close()
@@ -94,11 +96,11 @@ async def _lines(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
 
 async def _one_event_a_second(dsn: str) -> None:
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
-        states = cycle(("receiving", "held"))
+        states = cycle((("held", "bench"), ("receiving", None)))
         while True:
             await connection.execute(
-                "UPDATE studies SET state = %s WHERE id = ("
+                "UPDATE studies SET state = %s, reason = %s WHERE id = ("
                 "SELECT id FROM studies WHERE state IN ('receiving', 'held') ORDER BY id LIMIT 1)",
-                [next(states)],
+                next(states),
             )
             await asyncio.sleep(1)
