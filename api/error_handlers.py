@@ -1,6 +1,8 @@
 """Answer errors: a JSON body for programs, a page for browsers."""
 
+from collections.abc import Iterable
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import urlencode
 
 import structlog
@@ -51,7 +53,23 @@ async def _http_error(request: Request, error: Exception) -> Response:
     hint = "see /docs for the endpoints"
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
     problem = Problem(error=code, message=str(error.detail), hint=hint)
-    return _answer(request, error.status_code, problem, dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(sorted(_methods(request.app.routes, request.url.path)))
+    return _answer(request, error.status_code, problem, headers)
+
+
+def _methods(routes: Iterable[Any], path: str) -> set[str]:
+    """Return the methods of all routes of a path: Starlette names those of the first one."""
+    found: set[str] = set()
+    for route in routes:
+        # An included router holds the routes of its own.
+        inner = getattr(route, "original_router", None)
+        if inner is not None:
+            found |= _methods(inner.routes, path)
+        elif getattr(route, "methods", None) and route.path_regex.match(path):
+            found |= route.methods
+    return found | {"HEAD"} if "GET" in found else found
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

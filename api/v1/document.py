@@ -67,6 +67,9 @@ def _definitions(operation: dict[str, Any]) -> dict[str, Any]:
 
 def _complete(method: str, operation: dict[str, Any]) -> None:
     """Add the statuses that a route need not name, and describe all problems alike."""
+    for parameter in operation.get("parameters", []):
+        # Its absence is 428, which the route itself answers.
+        parameter["required"] = parameter["required"] or parameter["name"].lower() == "if-match"
     responses = operation["responses"]
     for status in _statuses(method, guarded="security" in operation):
         responses.setdefault(str(status), {"description": HTTPStatus(status).phrase})

@@ -37,7 +37,19 @@ _guarded: dict[int | str, dict[str, Any]] = _conflict | {status: {"model": Probl
 class FeedbackRequest(BaseModel):
     """Act of a reader on the current version, or on one of its sentences."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={
+            "oneOf": [
+                {"properties": {"kind": {"enum": ["opened", "accepted", "rejected"]}, "text": {"type": "null"}}},
+                {
+                    "properties": {"kind": {"enum": ["edited", "final"]}, "text": {"type": "string"}},
+                    "required": ["text"],
+                },
+            ]
+        },
+    )
 
     kind: FeedbackKind = Field(description="All but `impression`.")
     sentence: int | None = Field(default=None, ge=1, le=10_000, description="From 1; null: the whole report.")

@@ -18,7 +18,11 @@ class QuestionRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    question: str = Field(description=f"One line of at most {inquiries.MAX_QUESTION_CHARACTERS} characters.")
+    question: str = Field(
+        description=f"One line of at most {inquiries.MAX_QUESTION_CHARACTERS} characters.",
+        # Described here and refused by db.answers, also for the page: with messages for a reader.
+        json_schema_extra={"minLength": 1, "maxLength": inquiries.MAX_QUESTION_CHARACTERS},
+    )
 
 
 class DiagnosisRequest(BaseModel):
@@ -28,7 +32,12 @@ class DiagnosisRequest(BaseModel):
 
     options: list[str] = Field(
         description=f"2 to {inquiries.MAX_OPTIONS} labels of at most {inquiries.MAX_LABEL_CHARACTERS} characters;"
-        ' "none of these" is always added.'
+        ' "none of these" is always added.',
+        json_schema_extra={
+            "minItems": 2,
+            "maxItems": inquiries.MAX_OPTIONS,
+            "items": {"type": "string", "minLength": 1, "maxLength": inquiries.MAX_LABEL_CHARACTERS},
+        },
     )
     several: bool = Field(default=False, description="True if more than one may be chosen.")
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from api.access.authenticate import Caller, Predictions, same_origin
 from api.errors import ApiError, ErrorCode, Forbidden, Problem
@@ -21,6 +21,8 @@ from db.errors import InvalidPrediction
 #: Predictions of one request, and its bytes.
 MAX_PREDICTIONS = 1000
 MAX_BODY_BYTES = 1_048_576
+#: Text that db.answers.predictions accepts; it refuses others in words.
+LINE: dict[str, JsonValue] = {"minLength": 1, "maxLength": predictions.MAX_CHARACTERS}
 
 _problems: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (401, 403, 404)}
 router = APIRouter(prefix="/v1", tags=["predictions"], responses=_problems)
@@ -31,16 +33,16 @@ class SpecialistLabel(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(description="Name of the model.")
-    version: str
-    label: str
+    name: str = Field(description="Name of the model.", json_schema_extra=LINE)
+    version: str = Field(json_schema_extra=LINE)
+    label: str = Field(json_schema_extra=LINE)
     score: float | None = None
 
 
 class LabelOfStudy(SpecialistLabel):
     """The same, of a study that need not have arrived."""
 
-    study: str = Field(description="Study Instance UID or accession number.")
+    study: str = Field(description="Study Instance UID or accession number.", json_schema_extra=LINE)
 
 
 class OfStudyRequest(BaseModel):

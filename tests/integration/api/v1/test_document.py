@@ -40,6 +40,18 @@ def test_sent_status_and_media_type_are_documented(app: FastAPI, client: TestCli
                 assert not answer.content or kind in documented["content"], (method, path, answer.status_code)
 
 
+def test_method_not_allowed_names_the_methods_of_all_routes_of_the_path(client: TestClient) -> None:
+    study = uuid.uuid4()
+    expected = {
+        f"/v1/studies/{study}/questions": "GET, HEAD, POST",
+        f"/v1/studies/{study}/identity": "GET, HEAD, POST",
+        f"/v1/studies/{study}/hold": "POST",
+        "/login": "GET, HEAD, POST",
+    }
+
+    assert {path: client.request("DELETE", path).headers["Allow"] for path in expected} == expected
+
+
 def test_type_of_a_problem_is_a_page(anonymous: TestClient) -> None:
     problem = anonymous.get("/v1/studies").json()
     pages = {code: anonymous.get(f"/docs/problems/{code}").status_code for code in ErrorCode}
