@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from db.errors import PrelimError
 from deploy.cli import (
-    audit_log,
+    access,
     dicom,
     identity,
     index_commands,
@@ -34,8 +34,8 @@ app = typer.Typer(
 )
 for commands in (run.app, dicom.app, operate.app, inquiries.app, identity.app, model.app):
     app.add_typer(commands)
-app.add_typer(operate.key_app, name="key", rich_help_panel=operate.PANEL)
-app.add_typer(audit_log.app, name="audit-log", rich_help_panel=operate.PANEL)
+app.add_typer(access.key_app, name="key", rich_help_panel=operate.PANEL)
+app.add_typer(access.log_app, name="audit-log", rich_help_panel=operate.PANEL)
 app.add_typer(identity.quarantine_app, name="quarantine", rich_help_panel=operate.PANEL)
 app.add_typer(model.checkpoint_app, name="checkpoint", rich_help_panel=model.PANEL)
 app.add_typer(predictions.app, name="predictions", rich_help_panel=operate.PANEL)

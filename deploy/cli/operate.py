@@ -1,4 +1,4 @@
-"""Commands of an operator: state of the system and of one study, checks, API keys."""
+"""Commands of an operator: state of the system and of one study, checks."""
 
 from __future__ import annotations
 
@@ -9,24 +9,21 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from db.environment import load_settings
 from db.errors import ConfigurationError
 from deploy.cli.durations import duration
-from deploy.cli.help_text import Command, Group
+from deploy.cli.help_text import Command
 from deploy.cli.startup import console, process_settings
 
 PANEL = "Operate"
 app = typer.Typer()
-key_app = typer.Typer(cls=Group, no_args_is_help=True, help="Create, list and revoke API keys.")
 command = partial(app.command, cls=Command, rich_help_panel=PANEL)
 
 #: Seconds between two views of `status --watch`.
 WATCH_SECONDS = 5
 STUDY_HELP = "Study id, Study Instance UID or accession number."
 Study = Annotated[str, typer.Argument(metavar="STUDY", help=STUDY_HELP)]
-KeyName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the key, shown in lists and logs.")]
 
 
 @command()
@@ -242,51 +239,3 @@ def settings() -> None:
     from deploy.operate.settings_table import settings_tables
 
     print(settings_tables())  # noqa: T201 - raw Markdown, without rich's wrapping
-
-
-@key_app.command("create", cls=Command)
-def create_key(
-    name: KeyName,
-    scope: Annotated[list[str], typer.Option(help="Permission of the key; repeat it for several.")] = ["read"],  # noqa: B006 - Typer copies it
-    ae_title: Annotated[
-        list[str] | None,
-        typer.Option(help="Show only studies that this calling AE title sent; repeat it for several; default: all."),
-    ] = None,
-    expires: Annotated[
-        dt.timedelta | None,
-        typer.Option(parser=duration, metavar="DURATION", help="End of validity: 24h, 90d.", show_default="never"),
-    ] = None,
-) -> None:
-    """Create an API key and print it; it cannot be printed again."""
-    from db.access import keys
-    from db.session import transaction
-
-    with transaction(load_settings().database()) as session:
-        key = keys.create(session, name, scope, ae_titles=ae_title, valid_for=expires)
-    print(key)  # noqa: T201 - to be copied, without decoration
-
-
-@key_app.command("list", cls=Command)
-def list_keys() -> None:
-    """List the API keys with their scopes, AE titles and expiry, never their text."""
-    from db.access import keys
-    from db.session import transaction
-
-    with transaction(load_settings().database()) as session:
-        found = keys.listed(session)
-    table = Table("key", "scopes", "AE titles", "state", "created", "expires")
-    for key in found:
-        expiry = f"{key.expires_at:%Y-%m-%d %H:%M %Z}" if key.expires_at else "never"
-        sites = "all" if key.ae_titles is None else ", ".join(key.ae_titles)
-        table.add_row(key.name, ", ".join(key.scopes), sites, key.state, f"{key.created_at:%Y-%m-%d}", expiry)
-    console.print(table)
-
-
-@key_app.command("revoke", cls=Command)
-def revoke_key(name: KeyName) -> None:
-    """Revoke an API key."""
-    from db.access import keys
-    from db.session import transaction
-
-    with transaction(load_settings().database()) as session:
-        keys.revoke(session, name)
