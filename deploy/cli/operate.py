@@ -239,3 +239,29 @@ def settings() -> None:
     from deploy.operate.settings_table import settings_tables
 
     print(settings_tables())  # noqa: T201 - raw Markdown, without rich's wrapping
+
+
+@command()
+def plan(
+    studies: Annotated[float, typer.Option(min=1, help="Studies a day.")] = 1000,
+    reports_per_minute: Annotated[float, typer.Option(min=0.1, help="Reports a minute of one busy worker.")] = 20,
+    slots: Annotated[int, typer.Option(min=1, help="Simultaneous reports of a worker.")] = 4,
+    from_database: Annotated[
+        bool, typer.Option("--from-database", help="Use arrivals, sizes and durations of the last 28 days instead.")
+    ] = False,
+    days: Annotated[float, typer.Option(min=1, help="Days for which received objects are kept.")] = 365,
+    workers: Annotated[int | None, typer.Option(min=1, help="Workers (GPUs) that there are.")] = None,
+    disk_tb: Annotated[float | None, typer.Option(min=0.001, help="Disk of the spool, in TB.")] = None,
+    network_gbit: Annotated[float | None, typer.Option(min=0.001, help="Network, in Gbit/s.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Estimate workers, disk, network and waits for a number of studies; exit with 1 if the given ones are too few."""
+    from deploy.operate.plan import load
+    from deploy.operate.plan import plan as planner
+
+    machine = planner.Machine(workers, disk_tb and disk_tb * 1e12, network_gbit and network_gbit * 1e9)
+    if from_database:
+        given, measured = load.read(load_settings())
+    else:
+        given, measured = load.Load(studies, load.durations(reports_per_minute, slots), slots), None
+    raise typer.Exit(0 if planner.show(console, given, machine, days, measured, as_json=as_json) else 1)

@@ -1,0 +1,1 @@
+"""Estimate the machines that a number of studies needs, by simulation of a day."""

@@ -1,0 +1,126 @@
+"""The work of a day: from a number of studies and published figures, or from the installation's own database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from sqlalchemy import text
+
+from db.errors import NotPossible
+from db.operations import heartbeats
+from db.operations.heartbeats import Role
+from db.session import reading
+from deploy.operate.plan.simulation import Arrival
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy.orm import Session
+
+    from db.settings import Settings
+
+#: Shares of the hours of a day. Assumed: no public table exists; the busiest hour has 9.3 %, 2.2 times the mean.
+ASSUMED_HOURS = (
+    *(0.9, 0.7, 0.6, 0.6, 0.7, 1.2, 2.6, 5.2, 8.2, 9.2, 9.3, 8.8),
+    *(7.4, 7.9, 8.2, 7.6, 5.9, 4.0, 3.0, 2.4, 2.0, 1.6, 1.1, 0.9),
+)
+#: Size of a study, from the mix of NHS England (Diagnostic Imaging Dataset, October 2012) with 2, 30, 500 and 300
+#: images of a radiograph, an ultrasound, a CT and an MR.
+ASSUMED_BYTES, ASSUMED_OBJECTS = 47e6, 74
+ASSUMED_URGENT = 0.1
+#: Days of the database that are read, and reports and objects of them.
+DAYS, MAX_REPORTS, MAX_OBJECTS = 28, 5000, 200_000
+#: Reports from which durations are told.
+MIN_REPORTS = 20
+
+ARRIVALS = text("""
+    SELECT extract(hour FROM first_received_at)::int, count(*), date_trunc('day', first_received_at)
+    FROM studies WHERE first_received_at > date_trunc('day', now()) - make_interval(days => :days)
+    GROUP BY 1, 3
+""")
+JOBS = text("""
+    SELECT extract(epoch FROM queued_at)::float, (priority > 0)::int,
+        extract(epoch FROM finished_at - claimed_at)::float, extract(epoch FROM claimed_at - queued_at)::float
+    FROM jobs WHERE state = 'finished' AND kind = 'report' AND finished_at IS NOT NULL
+        AND finished_at > now() - make_interval(days => :days) AND claimed_at >= queued_at
+    ORDER BY finished_at DESC LIMIT :most
+""")
+SIZES = text("""
+    SELECT sum(file_bytes)::float / count(DISTINCT study_id), count(*)::float / count(DISTINCT study_id)
+    FROM (SELECT file_bytes, study_id FROM instances ORDER BY id DESC LIMIT :most) AS latest
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Studies of a day with their times, priorities, sizes, and the seconds that a slot needs for a report."""
+
+    studies: float
+    seconds: Sequence[float]
+    #: Reports that one worker, with its GPU, writes at a time; *seconds* are measured with all of them busy.
+    slots: int
+    hours: Sequence[float] = tuple(share / sum(ASSUMED_HOURS) for share in ASSUMED_HOURS)
+    urgent_share: float = ASSUMED_URGENT
+    bytes: float = ASSUMED_BYTES
+    objects: float = ASSUMED_OBJECTS
+
+    def times(self, factor: float) -> Load:
+        """Return the same day with more studies."""
+        return replace(self, studies=self.studies * factor)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Reports of the database in the order of queueing, their waits, and the slots that wrote them."""
+
+    jobs: list[Arrival]
+    waits: list[float]
+    slots: int
+
+
+def durations(reports_per_minute: float, slots: int) -> list[float]:
+    """Return the seconds of reports of a busy worker, by which it writes *reports_per_minute* with *slots*.
+
+    Assumed to spread evenly from half the mean to one and a half: `from_database` has the measured ones.
+    """
+    mean = 60 * slots / reports_per_minute
+    return [mean * (0.5 + number / 100) for number in range(101)]
+
+
+def read(settings: Settings) -> tuple[Load, Measured]:
+    """Return `from_database` of the installation."""
+    with reading(settings.database()) as session:
+        return from_database(session)
+
+
+def from_database(session: Session) -> tuple[Load, Measured]:
+    """Return the load of the busiest day of DAYS, and the latest reports; raises NotPossible without reports."""
+    rows = sorted(tuple(row) for row in session.execute(JOBS, {"days": DAYS, "most": MAX_REPORTS}))
+    workers = heartbeats.alive(session, Role.WORKER)
+    if len(rows) < MIN_REPORTS or not workers:
+        raise NotPossible(f"expected {MIN_REPORTS} reports of the last {DAYS} days and a running worker: give numbers")
+    jobs = [Arrival(at, urgent, seconds) for at, urgent, seconds, _ in rows]
+    slots = sum(int(worker.info.get("slots", 1)) for worker in workers)
+    size, objects = session.execute(SIZES, {"most": MAX_OBJECTS}).one()
+    days, hours = _hours(session)
+    load = Load(
+        studies=max(days),
+        seconds=[job.seconds for job in jobs],
+        slots=max(slots // len(workers), 1),
+        hours=hours,
+        urgent_share=sum(job.priority for job in jobs) / len(jobs),
+        bytes=size or ASSUMED_BYTES,
+        objects=objects or ASSUMED_OBJECTS,
+    )
+    return load, Measured(jobs, [wait for _, _, _, wait in rows], slots)
+
+
+def _hours(session: Session) -> tuple[list[int], list[float]]:
+    """Return the studies of each day, and the share of each hour of all days."""
+    days: dict[object, int] = {}
+    hours = [0] * 24
+    for hour, number, day in session.execute(ARRIVALS, {"days": DAYS}):
+        days[day] = days.get(day, 0) + number
+        hours[hour] += number
+    return list(days.values()), [number / max(sum(hours), 1) for number in hours]

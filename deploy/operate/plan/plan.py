@@ -1,0 +1,171 @@
+"""Print the machines that a load needs, the waits of a day and what breaks first (`prelim plan`)."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rich.table import Table
+
+from deploy.operate.plan.simulation import HOUR, Wait, arrivals_of_a_day, quantile, quantiles_by_hour, waits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+
+    from deploy.operate.plan.load import Load, Measured
+
+#: Aims: 99 % of the urgent reports, and of the others, begin within these seconds.
+URGENT_SECONDS, ROUTINE_SECONDS = 30.0, 300.0
+#: Jobs of a simulation; of a larger day, the hours around the busiest one are simulated.
+MAX_JOBS = 150_000
+#: Hours before and after the busiest one that are simulated then: a queue of the morning lasts until noon.
+HOURS_AROUND = 3
+#: Objects a second of one process of the listener: a third of what its CPU time allows (0.47 ms, docs/performance.md).
+OBJECTS_PER_PROCESS = 700
+#: Bytes in PostgreSQL of a study and of each object of it (docs/deploy.md, Retention), and of the images of a report.
+STUDY_ROWS, OBJECT_ROWS, REPORT_IMAGES = 4_000, 600, 800_000
+SEED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Resources that a site has; None: any number."""
+
+    workers: int | None = None
+    disk_bytes: float | None = None
+    network_bits: float | None = None
+
+
+class Need(NamedTuple):
+    """A resource: how much is needed, in a unit, and how much there is."""
+
+    name: str
+    needed: float
+    unit: str
+    available: float | None
+
+    @property
+    def use(self) -> float:
+        """Share of what is available; 0 if any amount is."""
+        return 0.0 if self.available is None else self.needed / self.available
+
+
+def workers_needed(load: Load) -> int:
+    """Return the smallest number of workers that meets the aims on a simulated day, by bisection."""
+    offered = load.studies * max(load.hours) / HOUR * sum(load.seconds) / len(load.seconds)
+    low, high = 0, max(math.ceil(2 * offered / load.slots), 1)
+    while not _meets(simulated(load, high)):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _meets(simulated(load, middle)) else (middle, high)
+    return high
+
+
+def simulated(load: Load, workers: int) -> list[Wait]:
+    """Return the waits of the jobs of a day with *workers*."""
+    hours = list(load.hours)
+    if load.studies > MAX_JOBS:
+        busiest = hours.index(max(hours))
+        around = range(busiest - HOURS_AROUND, busiest + HOURS_AROUND + 1)
+        hours = [share if hour in around else 0.0 for hour, share in enumerate(hours)]
+    jobs = arrivals_of_a_day(load.studies, hours, load.urgent_share, load.seconds, SEED)
+    return list(waits(jobs, workers * load.slots))
+
+
+def _meets(found: list[Wait]) -> bool:
+    aims = ((1, URGENT_SECONDS), (0, ROUTINE_SECONDS))
+    return all(quantile([w.seconds for w in found if w.priority == level], 0.99) < aim for level, aim in aims)
+
+
+def needs(load: Load, machine: Machine, retention_days: float) -> list[Need]:
+    """Return each resource that the load needs; workers with one of them lost."""
+    peak = load.studies * max(load.hours) / HOUR
+    rows = STUDY_ROWS + OBJECT_ROWS * load.objects + REPORT_IMAGES
+    return [
+        Need("workers, one of them lost", workers_needed(load) + 1, "", machine.workers),
+        Need(
+            f"disk of the spool for {retention_days:g} days",
+            load.studies * load.bytes * retention_days / 1e12,
+            "TB",
+            None if machine.disk_bytes is None else machine.disk_bytes / 1e12,
+        ),
+        Need(
+            "network in the busiest hour",
+            peak * load.bytes * 8 / 1e9,
+            "Gbit/s",
+            None if machine.network_bits is None else machine.network_bits / 1e9,
+        ),
+        Need("processes of the listener", math.ceil(peak * load.objects / OBJECTS_PER_PROCESS), "", None),
+        Need("PostgreSQL, with images of reports, a year", load.studies * 365 * rows / 1e12, "TB", None),
+    ]
+
+
+def error_of_replay(measured: Measured) -> tuple[float, float]:
+    """Return the 95 % quantile of the measured waits, and that of the same jobs simulated on the same slots."""
+    simulated_waits = [wait.seconds for wait in waits(measured.jobs, measured.slots)]
+    return quantile(measured.waits, 0.95), quantile(simulated_waits, 0.95)
+
+
+def show(
+    console: Console, load: Load, machine: Machine, retention_days: float, measured: Measured | None, *, as_json: bool
+) -> bool:
+    """Print the plan; return whether the machine suffices."""
+    today, doubled = needs(load, machine, retention_days), needs(load.times(2), machine, retention_days)
+    workers = machine.workers or int(today[0].needed)
+    found = simulated(load, workers)
+    first = max(doubled, key=lambda need: need.use)
+    replay = None if measured is None else error_of_replay(measured)
+    if as_json:
+        fields = _fields(today, found, workers, first, replay)
+        console.print_json(json.dumps(fields))
+    else:
+        console.print(_needs(today), _by_hour(found), *_lines(found, workers, first, replay), sep="\n", highlight=False)
+    return all(need.use <= 1 for need in today)
+
+
+def _fields(
+    today: list[Need], found: list[Wait], workers: int, first: Need, replay: tuple[float, float] | None
+) -> dict[str, Any]:
+    return {
+        "needs": [need._asdict() | {"suffices": need.use <= 1} for need in today],
+        "workers_simulated": workers,
+        "wait_seconds": {name: _quantiles(found, level) for name, level in (("urgent", 1), ("routine", 0))},
+        "wait_p95_by_hour": dict(quantiles_by_hour(found, 0.95)),
+        "breaks_first_at_twice_the_load": first.name if first.use > 1 else None,
+        "replay": None if replay is None else {"measured_p95_seconds": replay[0], "simulated_p95_seconds": replay[1]},
+    }
+
+
+def _quantiles(found: list[Wait], priority: int) -> dict[str, float]:
+    seconds = [wait.seconds for wait in found if wait.priority == priority]
+    return {f"p{share * 100:g}": round(quantile(seconds, share), 1) for share in (0.5, 0.95, 0.99)}
+
+
+def _needs(today: list[Need]) -> Table:
+    table = Table("resource", "needed", "available", "")
+    for need in today:
+        there = "" if need.available is None else f"{need.available:.4g} {need.unit}"
+        table.add_row(need.name, f"{need.needed:.4g} {need.unit}", there, "" if need.use <= 1 else "too little")
+    return table
+
+
+def _by_hour(found: list[Wait]) -> Table:
+    table = Table("hour", "95 % wait for a worker up to")
+    for hour, seconds in quantiles_by_hour(found, 0.95):
+        table.add_row(f"{hour:02d}", f"{seconds:.1f} s")
+    return table
+
+
+def _lines(found: list[Wait], workers: int, first: Need, replay: tuple[float, float] | None) -> Iterator[str]:
+    for name, level in (("urgent", 1), ("routine", 0)):
+        shown = ", ".join(f"{share} {seconds} s" for share, seconds in _quantiles(found, level).items())
+        yield f"wait of {name} jobs with {workers} workers: {shown}"
+    broken = f"{first.name} is short" if first.use > 1 else "nothing that is given is short"
+    yield f"at twice the load: {broken}"
+    if replay is not None:
+        yield f"replay of the latest reports: 95 % waited up to {replay[0]:.1f} s, simulated {replay[1]:.1f} s"

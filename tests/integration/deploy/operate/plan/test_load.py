@@ -1,0 +1,76 @@
+"""`prelim plan --from-database`: the load of the installation, and a replay of its own reports."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import text
+
+from db.errors import NotPossible
+from db.jobs import claims
+from db.operations import heartbeats
+from db.operations.heartbeats import Role
+from db.reports.versions import Draft
+from db.session import reading, transaction
+from deploy.operate.plan import load
+from tests.integration.db.conftest import Arrivals
+
+if TYPE_CHECKING:
+    from deploy.operate.plan.load import Load, Measured
+
+WORKERS, SLOTS = 2, 2
+
+
+def worker(url: str) -> None:
+    with transaction(url) as session:
+        for number in range(WORKERS):
+            heartbeats.record(session, Role.WORKER, {"slots": SLOTS}, process=f"host:{number}")
+
+
+def read(url: str) -> tuple[Load, Measured]:
+    with reading(url) as session:
+        return load.from_database(session)
+
+
+def write_report(url: str, seconds: float) -> bool:
+    """Claim a job and end it with a report after *seconds*, as a worker does; return whether there was one."""
+    with transaction(url) as session:
+        claim = claims.claim_next(session, owner="test", lease_seconds=30)
+    if claim is None:
+        return False
+    time.sleep(seconds)
+    with transaction(url) as session:
+        claims.finish(session, claim, Draft("No effusion.", "Normal.", "1 of 1", "1", "d", {}))
+    return True
+
+
+def test_too_few_reports_are_refused(database_url: str) -> None:
+    worker(database_url)
+    with pytest.raises(NotPossible, match="20 reports"):
+        read(database_url)
+
+
+def test_load_has_the_sizes_hours_and_durations_of_the_database(database_url: str) -> None:
+    worker(database_url)
+    for _ in range(load.MIN_REPORTS):
+        arrivals = Arrivals(database_url)
+        arrivals.image(file_bytes=2000)
+        arrivals.image(file_bytes=4000)
+        arrivals.settle()
+        assert write_report(database_url, 0)
+    with transaction(database_url) as session:
+        session.execute(
+            text(
+                "UPDATE jobs SET finished_at = now(), claimed_at = now() - interval '6 s',"
+                " queued_at = now() - interval '8 s', priority = 2"
+            )
+        )
+    found, measured = read(database_url)
+
+    assert (found.studies, found.objects, found.bytes, found.slots) == (load.MIN_REPORTS, 2, 6000, SLOTS)
+    assert set(found.seconds) == {6.0}
+    assert found.urgent_share == 1
+    assert sum(found.hours) == pytest.approx(1)
+    assert (measured.slots, set(measured.waits)) == (WORKERS * SLOTS, {2.0})
