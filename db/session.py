@@ -267,7 +267,7 @@ def reading(url: str) -> Iterator[Session]:
 @contextmanager
 def statements(url: str) -> Iterator[Session]:
     """Session in which each statement is its own transaction: one round trip instead of three."""
-    with _observed(), Session(_autocommitting(url)) as session:
+    with _observed(), Session(_autocommitting(url), expire_on_commit=False) as session:
         yield session
 
 

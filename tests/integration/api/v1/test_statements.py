@@ -55,3 +55,14 @@ def test_work_list_takes_one_statement_beside_key_secret_and_audit_row(
     client.get("/v1/studies").raise_for_status()
 
     assert [statement.partition(" ")[0] for statement in statements] == ["SELECT", "SELECT", "SELECT", "INSERT"]
+
+
+def test_image_is_read_once(client: TestClient, arrivals: Arrivals, statements: list[str]) -> None:
+    study = arrivals.reported()
+    client.get("/v1/studies").raise_for_status()
+    statements.clear()
+
+    client.get(f"/v1/studies/{study}/report/images/1").raise_for_status()
+
+    # Key, study, image, audit row: none again after the connection was given back.
+    assert [statement.partition(" ")[0] for statement in statements] == ["SELECT", "SELECT", "SELECT", "INSERT"]
