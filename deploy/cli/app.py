@@ -20,7 +20,6 @@ from deploy.cli import (
     inquiries,
     model,
     operate,
-    predictions,
     rules,
     run,
 )
@@ -38,7 +37,7 @@ app.add_typer(access.key_app, name="key", rich_help_panel=operate.PANEL)
 app.add_typer(access.log_app, name="audit-log", rich_help_panel=operate.PANEL)
 app.add_typer(identity.quarantine_app, name="quarantine", rich_help_panel=operate.PANEL)
 app.add_typer(model.checkpoint_app, name="checkpoint", rich_help_panel=model.PANEL)
-app.add_typer(predictions.app, name="predictions", rich_help_panel=operate.PANEL)
+app.add_typer(inquiries.predictions_app, name="predictions", rich_help_panel=operate.PANEL)
 app.add_typer(rules.app, name="rules", rich_help_panel=operate.PANEL)
 app.add_typer(index_commands.app, name="index", rich_help_panel=model.PANEL)
 # The name of earlier releases, in scripts at sites.

@@ -1,4 +1,4 @@
-"""Commands that ask about a study: questions, choices between diagnoses, their answers."""
+"""Commands that ask about a study: questions, choices between diagnoses, their answers, predictions given to them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import sys
 import time
 import uuid
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from db.environment import load_settings
-from deploy.cli.help_text import Command
+from deploy.cli.help_text import Command, Group
 from deploy.cli.operate import PANEL, Study
 from deploy.cli.startup import console
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 command = partial(app.command, cls=Command, rich_help_panel=PANEL)
+predictions_app = typer.Typer(
+    cls=Group, no_args_is_help=True, help="Take predictions of specialist models about studies."
+)
 
 #: Seconds between two looks for the answer.
 POLL_SECONDS = 0.5
@@ -128,3 +132,24 @@ def _confidence(result: Result) -> str:
 
 def _votes(votes: int) -> str:
     return f" ({votes} similar case{'' if votes == 1 else 's'})" if votes else ""
+
+
+@predictions_app.callback()
+def predictions_group() -> None:
+    """Take predictions of specialist models about studies."""
+
+
+@predictions_app.command("import", cls=Command)
+def import_predictions(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines; - reads standard input.")],
+) -> None:
+    """Store the predictions of a file: {study, name, version, label, score} in each line; all, or none on an error."""
+    from db.answers import predictions
+    from db.session import transaction
+    from deploy.operate.identities import user
+
+    text = sys.stdin.read() if str(file) == "-" else file.read_text()
+    found = predictions.of_lines(text.splitlines())
+    with transaction(load_settings().database()) as session:
+        new = predictions.add(session, found, f"file, by {user()}")
+    console.print(f"stored {new} of {len(found)} predictions; the others were stored before")

@@ -36,7 +36,7 @@ SAME_MEANING = {
     "model": "the model, and the commands for it",
     "operate": "the operator's commands, and what they run",
     "operations": "what operations ask, and the tables for it",
-    "predictions": "predictions of specialist models: the queries on them, their routes, their command",
+    "predictions": "predictions of specialist models: the queries on them, their routes",
     "procedure_steps": "performed procedure steps: their table, and the queries on it",
     "quarantine": "files in quarantine: the queries on them, their route",
     "reference": "reference cases and snapshots: their tables, and the queries on them",
