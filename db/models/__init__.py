@@ -15,7 +15,7 @@ from db.models.grounds import Citation, Finding, Omission, Sentence
 from db.models.identity_decisions import IdentityDecision
 from db.models.instances import FileDeletion, Instance, Quarantined
 from db.models.jobs import Job
-from db.models.operations import Process, Total, TotalsUntil
+from db.models.operations import Backup, Process, Total, TotalsUntil
 from db.models.procedure_steps import ProcedureStep
 from db.models.reference import ReferenceCase, ReferenceErasure, ReferenceSnapshot
 from db.models.reports import Evidence, Report, ReportCheck, ReportImage
@@ -28,6 +28,7 @@ __all__ = [
     "ApiKey",
     "AuditChain",
     "AuditRow",
+    "Backup",
     "Base",
     "Certificate",
     "Citation",

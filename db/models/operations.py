@@ -1,4 +1,4 @@
-"""Heartbeats of processes."""
+"""Heartbeats of processes, and the backups made."""
 
 import datetime as dt
 from typing import Any
@@ -50,3 +50,18 @@ class TotalsUntil(Base):
     until: Mapped[dt.datetime] = database_time()
 
     __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+
+class Backup(Base):
+    """A complete backup (`prelim backup`), wherever it is now."""
+
+    __tablename__ = "backups"
+
+    #: Name of its folder.
+    name: Mapped[str] = mapped_column(primary_key=True)
+    begun_at: Mapped[dt.datetime]
+    ended_at: Mapped[dt.datetime]
+    files: Mapped[int]
+    bytes: Mapped[int]
+    #: Time of the last `prelim restore --verify` without a violation.
+    verified_at: Mapped[dt.datetime | None]
