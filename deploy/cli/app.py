@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 from db.errors import PrelimError
 from deploy.cli import (
     access,
+    backup,
     dicom,
     identity,
     index_commands,
@@ -31,7 +32,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for commands in (run.app, dicom.app, operate.app, inquiries.app, identity.app, model.app):
+for commands in (run.app, dicom.app, operate.app, inquiries.app, identity.app, backup.app, model.app):
     app.add_typer(commands)
 app.add_typer(access.key_app, name="key", rich_help_panel=operate.PANEL)
 app.add_typer(access.log_app, name="audit-log", rich_help_panel=operate.PANEL)

@@ -22,6 +22,7 @@ SAME_MEANING = {
     "access": "who may use the API: its rules, its keys, their table",
     "app": "the application object of FastAPI, and of Typer",
     "audit_log": "the log of reads of patient data: its chains, its commands, their implementation",
+    "backup": "backups: the commands for them, their implementation",
     "certificates": "certificates of verdicts: their table, and the queries on it",
     "commitments": "storage commitment: its table, and the queries on it",
     "dicom": "DICOM definitions, and the commands for DICOM peers",

@@ -1,0 +1,79 @@
+"""Commands that back up the system, and restore or verify a backup."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from db.environment import load_settings
+from deploy.cli.help_text import Command
+from deploy.cli.operate import PANEL
+from deploy.cli.startup import console
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from db.settings import Settings
+
+app = typer.Typer()
+command = partial(app.command, cls=Command, rich_help_panel=PANEL)
+
+KeyFile = Annotated[Path, typer.Option(help="File with the key of the backups: 64 hexadecimal digits.")]
+
+
+@command()
+def backup(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the backups.")],
+    key_file: KeyFile,
+    keep: Annotated[int, typer.Option(min=1, help="Number of backups to keep, this one included.")] = 14,
+) -> None:
+    """Back up database and files, encrypted, beside all processes; exit with 1 if a file cannot be read."""
+    from deploy.operate.backup import create, sealing
+    from deploy.operate.backup.repository import Repository
+
+    made = create.run(load_settings(), console, Repository(folder, sealing.read_key(key_file)), keep=keep)
+    raise typer.Exit(1 if made.unread else 0)
+
+
+@command()
+def restore(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the backups.")],
+    key_file: KeyFile,
+    name: Annotated[str | None, typer.Option(help="Name of the backup.", show_default="the latest")] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Restore in a scratch folder, audit it and remove it again.")
+    ] = False,
+    scratch: Annotated[
+        Path | None, typer.Option(help="Folder for --verify, with space for all files.", show_default="the system's")
+    ] = None,
+    finish: Annotated[bool, typer.Option("--finish", help="Complete a restore that was interrupted.")] = False,
+) -> None:
+    """Restore a backup into the data directory and an empty database; exit with 1 if its audit finds violations.
+
+    Stop all processes first. With --verify nothing of the running system is touched.
+    """
+    from deploy.operate.backup import restore as restoring
+    from deploy.operate.backup import sealing
+    from deploy.operate.backup.repository import Repository
+
+    settings, repository = load_settings(), Repository(folder, sealing.read_key(key_file))
+    name = name or repository.latest()
+    if verify:
+        raise typer.Exit(1 if restoring.verify(settings, console, repository, name, scratch).violations else 0)
+    with _database(settings):
+        if not finish:
+            restoring.restore(settings, repository, name)
+        violations = restoring.finish(settings, console)
+    console.print(f"restored backup {name}: start the processes")
+    raise typer.Exit(1 if violations else 0)
+
+
+def _database(settings: Settings) -> AbstractContextManager[object]:
+    """Run the embedded servers unless a setting names others."""
+    from deploy.embedded.databases import embedded
+
+    return nullcontext() if settings.operations.database_url is not None else embedded(settings)

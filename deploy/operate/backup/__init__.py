@@ -1,0 +1,1 @@
+"""Back up database and files, encrypted, and restore them."""

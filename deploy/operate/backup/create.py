@@ -1,0 +1,136 @@
+"""Back up database and files while all processes run (`prelim backup`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
+
+from sqlalchemy import func, select
+
+from db.models import Backup
+from db.reports import image_files
+from db.session import reading, transaction
+from db.studies.deletion import file_deletions
+from deploy.operate.backup import dump
+from deploy.operate.backup.repository import Manifest, Repository
+from dicom_listener.spool.durable import COMPLETE, Spool
+from dicom_listener.spool.waiting import received
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Iterator
+
+    from rich.console import Console
+
+    from db.settings import Settings
+
+#: Folder of the reference indexes, below the data directory.
+REFERENCE = "reference"
+
+
+class Copied(NamedTuple):
+    """Number and bytes of the files in a backup."""
+
+    files: int
+    size: int
+    #: Sentences about those that cannot be read.
+    unread: list[str]
+
+
+class _Files:
+    """Copies files, and lists each once."""
+
+    def __init__(self, settings: Settings, repository: Repository, listed: BinaryIO) -> None:
+        self._data_dir, self._spool = settings.operations.data_dir, Spool(settings.spool)
+        self._repository = repository
+        self._listed = listed
+        self._inbox: set[str] = set()
+        self.copied = Copied(0, 0, [])
+
+    def copy_inbox(self) -> None:
+        """Copy the acknowledged files that are not indexed yet."""
+        for path in received(self._spool):
+            if path.name not in self._inbox:
+                self._inbox.add(path.name)
+                self.copy(path)
+
+    def copy(self, path: Path) -> None:
+        """Copy a file; one that has left its folder is copied at its next place."""
+        name = path.relative_to(self._data_dir).as_posix()
+        try:
+            kept_as, content = self._repository.keep(path, name, mutable=path.parent == self._spool.procedure_steps)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self.copied.unread.append(f"{name}: {error.strerror}")
+            return
+        self._listed.write((json.dumps([name, kept_as, content.size, content.sha256]) + "\n").encode())
+        self.copied = self.copied._replace(files=self.copied.files + 1, size=self.copied.size + content.size)
+
+
+def run(settings: Settings, console: Console, repository: Repository, *, keep: int) -> Copied:
+    """Add a backup, and delete all but the latest *keep*; returns what was copied.
+
+    Files are not deleted meanwhile. Raises DumpFailed, OSError.
+    """
+    repository.prepare()
+    url = settings.database()
+    with file_deletions.held_off(url), tempfile.TemporaryFile() as listed:
+        begun = _now(url)
+        name = f"{begun:%Y%m%dT%H%M%S.%fZ}"
+        files = _Files(settings, repository, cast("BinaryIO", listed))
+        # An object that is acknowledged by now is in an inbox, and copied from there, or has left it for the store,
+        # which is read later. The inboxes are read again because objects arrive meanwhile.
+        files.copy_inbox()
+        with dump.dumping(url) as stream:
+            database = repository.write(name, "database", stream)
+        for path in stored(settings):
+            files.copy(path)
+        files.copy_inbox()
+        listed.seek(0)
+        list_content = repository.write(name, "files", cast("BinaryIO", listed))
+    copied, ended = files.copied, _now(url)
+    manifest = Manifest(
+        version=version("prelim"),
+        begun_at=begun.isoformat(),
+        ended_at=ended.isoformat(),
+        files=copied.files,
+        bytes=copied.size,
+        list_sha256=list_content.sha256,
+        database_sha256=database.sha256,
+    )
+    repository.write_manifest(name, manifest)
+    forgotten = repository.forget(keep)
+    with transaction(url) as session:
+        session.add(Backup(name=name, begun_at=begun, ended_at=ended, files=copied.files, bytes=copied.size))
+    _print(console, name, copied, database.size, (ended - begun).total_seconds())
+    if forgotten:
+        console.print(f"deleted {forgotten} files that no kept backup has", highlight=False)
+    return copied
+
+
+def stored(settings: Settings) -> Iterator[Path]:
+    """Yield the files below the data directory that a restored system needs, without those of the inboxes."""
+    spool, data_dir = Spool(settings.spool), settings.operations.data_dir
+    received_objects = (spool.store, spool.quarantine)
+    for root in (*received_objects, spool.procedure_steps, data_dir / image_files.FOLDER, data_dir / REFERENCE):
+        for folder, _, names in os.walk(root):
+            complete = (name for name in names if root not in received_objects or name.endswith(COMPLETE))
+            yield from (Path(folder, name) for name in complete)
+
+
+def _print(console: Console, name: str, copied: Copied, dump_size: int, seconds: float) -> None:
+    size = f"{copied.size / 1e6:.1f} MB in {copied.files} files, database {dump_size / 1e6:.1f} MB"
+    console.print(f"backup {name}: {size}, {seconds:.1f} s", highlight=False)
+    for sentence in copied.unread:
+        console.print(f"not in the backup: {sentence}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _now(url: str) -> dt.datetime:
+    with reading(url) as session:
+        now: dt.datetime = session.scalars(select(func.clock_timestamp())).one()
+        return now

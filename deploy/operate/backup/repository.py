@@ -1,0 +1,173 @@
+"""The folder of the backups: one encrypted copy of each file, and a list of them for each backup.
+
+files/<path>.sealed                  file of the data directory; written once, as received objects never change
+backups/<time>/database.sealed       dump of the database (pg_dump, custom format)
+backups/<time>/files.sealed          path, name here, size and SHA-256 of each file, a JSON array a line
+backups/<time>/manifest.sealed       written last: a folder without it is an unfinished backup
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from db.errors import ConfigurationError
+from deploy.operate.backup import sealing
+from deploy.operate.backup.sealing import BackupDamaged, Content
+from dicom_listener.spool.durable import open_regular, sync_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SEALED = ".sealed"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Content of one backup; times are those of the database's clock, in ISO 8601."""
+
+    version: str
+    #: Everything that was acknowledged or stored until then is in the backup.
+    begun_at: str
+    ended_at: str
+    files: int
+    bytes: int
+    #: SHA-256 of the list of files, and of the dump.
+    list_sha256: str
+    database_sha256: str
+
+
+class Repository:
+    """Backups in one folder, encrypted with one key."""
+
+    def __init__(self, root: Path, key: bytes) -> None:
+        self._root = root
+        self._key = key
+
+    def prepare(self) -> None:
+        """Create the folders, for their owner only."""
+        for folder in (self._root, self._root / "files", self._root / "backups"):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def names(self) -> list[str]:
+        """Return the names of the complete backups, the oldest first."""
+        return sorted(path.parent.name for path in self._root.glob(f"backups/*/manifest{SEALED}"))
+
+    def latest(self) -> str:
+        """Return the name of the latest backup; raises ConfigurationError if there is none."""
+        names = self.names()
+        if not names:
+            raise ConfigurationError(f"no complete backup in {self._root}: `prelim backup` makes one")
+        return names[-1]
+
+    def keep(self, path: Path, name: str, *, mutable: bool) -> tuple[str, Content]:
+        """Copy the file at *path* as *name*, unless an earlier backup has it; return its name here. Raises OSError.
+
+        A file that is *mutable* has a copy for each time of its last change.
+        """
+        with open_regular(path) as source:
+            status = os.fstat(source.fileno())
+            name = f"{name}.{status.st_mtime_ns}" if mutable else name
+            known = self._known(name)
+            if known is not None and known.size == status.st_size:
+                return name, known
+            with self._written(self._file(name)) as target:
+                return name, sealing.seal(source, target, self._key, name)
+
+    def _known(self, name: str) -> Content | None:
+        try:
+            with open_regular(self._file(name)) as sealed:
+                return sealing.content(sealed, self._key, name)
+        except (FileNotFoundError, BackupDamaged):  # left by a crash, or by a failing disk
+            return None
+
+    def restore(self, name: str, target: BinaryIO | None) -> Content:
+        """Write the content of the file *name*, or only verify it; raises BackupDamaged."""
+        return self._unseal(self._file(name), name, target)
+
+    def write(self, backup: str, name: str, source: BinaryIO) -> Content:
+        """Write a part of a backup."""
+        path = self._part(backup, name)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        with self._written(path) as target:
+            written = sealing.seal(source, target, self._key, f"{backup}/{name}")
+        sync_directory(path.parent)
+        return written
+
+    def read(self, backup: str, name: str, target: BinaryIO | None) -> Content:
+        """Read a part of a backup; raises BackupDamaged."""
+        return self._unseal(self._part(backup, name), f"{backup}/{name}", target)
+
+    def write_manifest(self, backup: str, manifest: Manifest) -> None:
+        """Complete a backup."""
+        # The entries of all folders; the bytes of each file are durable already.
+        os.sync()
+        with tempfile.TemporaryFile() as plain:
+            plain.write(json.dumps(asdict(manifest)).encode())
+            plain.seek(0)
+            self.write(backup, "manifest", plain)
+
+    def manifest(self, backup: str) -> Manifest:
+        """Return the manifest of a backup; raises BackupDamaged."""
+        with tempfile.TemporaryFile() as plain:
+            self.read(backup, "manifest", plain)
+            plain.seek(0)
+            values: dict[str, Any] = json.load(plain)
+            return Manifest(**values)
+
+    def files(self, backup: str) -> Iterator[tuple[str, str, Content]]:
+        """Yield path, name here and content of each file of a backup; raises BackupDamaged."""
+        with tempfile.TemporaryFile() as plain:
+            self.read(backup, "files", plain)
+            plain.seek(0)
+            for line in plain:
+                path, name, size, sha256 = json.loads(line)
+                yield path, name, Content(size, sha256)
+
+    def forget(self, keep: int) -> int:
+        """Delete all but the latest *keep* backups, and the files that none of those has; return how many."""
+        names = self.names()
+        for name in names[: -keep or None]:
+            # First: the rest is no backup then.
+            self._part(name, "manifest").unlink()
+        for folder in (self._root / "backups").iterdir():
+            if folder.name not in names[-keep:]:
+                shutil.rmtree(folder)
+        used = {name for backup in names[-keep:] for _, name, _ in self.files(backup)}
+        unused = [path for path in (self._root / "files").rglob(f"*{SEALED}") if self._name(path) not in used]
+        for path in unused:
+            path.unlink()
+        return len(unused)
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self._root / "files").as_posix().removesuffix(SEALED)
+
+    def _file(self, name: str) -> Path:
+        return self._root / "files" / f"{name}{SEALED}"
+
+    def _part(self, backup: str, name: str) -> Path:
+        return self._root / "backups" / backup / f"{name}{SEALED}"
+
+    def _unseal(self, path: Path, name: str, target: BinaryIO | None) -> Content:
+        try:
+            with open_regular(path) as source:
+                return sealing.unseal(source, target, self._key, name)
+        except OSError as error:
+            raise BackupDamaged(f"{name} of the backup cannot be read: {error.strerror}") from error
+
+    @contextmanager
+    def _written(self, path: Path) -> Iterator[BinaryIO]:
+        """File whose durable bytes appear at *path*, or none."""
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".new")
+        with unfinished.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.rename(path)

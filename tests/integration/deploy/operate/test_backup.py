@@ -1,0 +1,257 @@
+"""`prelim backup` and `prelim restore`: everything acknowledged is back, and nothing of before can write."""
+
+from __future__ import annotations
+
+import io
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import SecretStr
+from rich.console import Console
+from sqlalchemy import select
+
+from db.errors import NotPossible, StaleFence
+from db.jobs import claims
+from db.models import Backup, Instance, Job, Report, Study
+from db.reports import versions
+from db.session import engine, transaction
+from db.studies.deletion import file_deletions
+from db.studies.deletion.file_deletions import BackupRunning
+from deploy.operate import audit
+from deploy.operate.backup import create, dump, restore
+from deploy.operate.backup.repository import Repository
+from deploy.operate.backup.sealing import BackupDamaged
+from dicom_listener.indexing import indexer
+from dicom_listener.spool.durable import Spool
+from tests.integration.db.conftest import Arrivals
+from tests.integration.dicom_listener.listening import settings_for
+from tests.integration.dicom_listener.objects import image, receive
+from tests.services import database_named, execute
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from db.jobs.claims import Claim
+    from db.settings import Settings
+    from deploy.embedded.postgres import Postgres
+
+KEY = bytes(32)
+DRAFT = versions.Draft(
+    "f", "i", "1 of 1 images", "1", "d", {}, images=[versions.Shown(b"png", "2.25.1", 0, "only", {})]
+)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str) -> Settings:
+    """An installation with a reported study."""
+    settings = settings_for(tmp_path / "data", database_url=SecretStr(database_url))
+    arrived(settings)
+    claim = claimed(settings)
+    with transaction(database_url) as session:
+        claims.finish(session, claim, DRAFT)
+    return settings
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return Repository(tmp_path / "backups", KEY)
+
+
+@pytest.fixture
+def empty(tmp_path: Path, postgres: Postgres) -> Iterator[Settings]:
+    """An installation without files and tables."""
+    name = f"empty_{uuid.uuid4().hex}"
+    execute(postgres, f"CREATE DATABASE {name}")
+    url = database_named(postgres, name)
+    yield settings_for(tmp_path / "empty", database_url=SecretStr(url))
+    engine(url).dispose()
+    execute(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def arrived(settings: Settings) -> None:
+    receive(settings, image())
+    indexer.run_once(settings)
+
+
+def claimed(settings: Settings) -> Claim:
+    arrivals = Arrivals(settings.database())
+    arrivals.settle()
+    claim = arrivals.claim()
+    assert claim is not None
+    return claim
+
+
+def back_up(settings: Settings, repository: Repository, *, keep: int = 9) -> tuple[create.Copied, str]:
+    printed = io.StringIO()
+    return create.run(settings, Console(file=printed, width=200), repository, keep=keep), printed.getvalue()
+
+
+def restored(settings: Settings, repository: Repository) -> int:
+    restore.restore(settings, repository, repository.latest())
+    return restore.finish(settings, Console(quiet=True))
+
+
+def rows(settings: Settings, table: type[Any]) -> list[dict[str, Any]]:
+    with transaction(settings.database()) as session:
+        return [dict(row._mapping) for row in session.execute(select(table.__table__).order_by(table.__table__.c[0]))]
+
+
+def test_restored_system_has_everything_acknowledged_and_audits_clean(
+    settings: Settings, repository: Repository, empty: Settings
+) -> None:
+    receive(settings, image())
+
+    made, printed = back_up(settings, repository)
+    assert made.unread == []
+    assert "backup" in printed
+    assert restored(empty, repository) == 0
+
+    assert rows(empty, Report) == rows(settings, Report)
+    # The object that was in the inbox is indexed.
+    assert len(rows(empty, Instance)) == len(rows(settings, Instance)) + 1
+    assert audit.check(empty) == []
+    assert not list(Spool(empty.spool).root.rglob("*.restored"))
+
+
+def test_worker_of_before_the_restore_cannot_store_its_report(
+    settings: Settings, repository: Repository, empty: Settings
+) -> None:
+    arrived(settings)
+    claim = claimed(settings)
+    back_up(settings, repository)
+    restored(empty, repository)
+
+    with pytest.raises(StaleFence), transaction(empty.database()) as session:
+        claims.finish(session, claim, DRAFT)
+    again = Arrivals(empty.database()).claim()
+    assert again is not None
+    assert (again.job_id, again.attempt) == (claim.job_id, claim.attempt + 1)
+    assert again.token != claim.token
+
+
+def test_file_that_arrives_during_the_backup_is_in_it(
+    settings: Settings, repository: Repository, empty: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, late = dump.dumping, []
+
+    def dumping(url: str) -> Any:
+        late.append(receive(settings, image()))
+        indexer.run_once(settings)
+        receive(settings, image())
+        return real(url)
+
+    receive(settings, image())
+    monkeypatch.setattr(dump, "dumping", dumping)
+    back_up(settings, repository)
+    restored(empty, repository)
+
+    assert len(rows(empty, Instance)) == len(rows(settings, Instance)) + 1
+    assert audit.check(empty) == []
+
+
+def test_later_backup_copies_new_files_only_and_the_kept_ones_stay_readable(
+    settings: Settings, repository: Repository, tmp_path: Path, empty: Settings
+) -> None:
+    back_up(settings, repository)
+    first = {path: path.stat().st_mtime_ns for path in (tmp_path / "backups" / "files").rglob("*.sealed")}
+    arrived(settings)
+    with transaction(settings.database()) as session:
+        old = session.scalars(select(Instance.file_path).order_by(Instance.id).limit(1)).one()
+    # `prelim retain` without the wait.
+    (settings.operations.data_dir / old).unlink()
+    back_up(settings, repository, keep=1)
+
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "backups" / "files").rglob("*.sealed")}
+    assert not any(old in str(path) for path in files)
+    assert len(files) == len(rows(settings, Instance)) - 1
+    assert all(first.get(path, modified) == modified for path, modified in files.items())
+    assert len(repository.names()) == 1
+    assert restored(empty, repository) == 1
+
+
+def test_damaged_file_of_a_backup_is_named_and_nothing_is_restored(
+    settings: Settings, repository: Repository, tmp_path: Path, empty: Settings
+) -> None:
+    back_up(settings, repository)
+    [damaged] = (tmp_path / "backups" / "files" / "spool" / "store").rglob("*.sealed")
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\0")
+
+    with pytest.raises(BackupDamaged, match=r"spool/store/.*\.dcm of the backup is damaged"):
+        restored(empty, repository)
+
+
+def test_restore_into_a_used_database_is_refused(settings: Settings, repository: Repository) -> None:
+    back_up(settings, repository)
+    with pytest.raises(NotPossible, match="the database has tables"):
+        restored(settings, repository)
+
+
+def test_unreadable_file_is_named_and_the_others_are_backed_up(settings: Settings, repository: Repository) -> None:
+    arrived(settings)
+    with transaction(settings.database()) as session:
+        path = session.scalars(select(Instance.file_path).limit(1)).one()
+    (settings.operations.data_dir / path).unlink()
+    (settings.operations.data_dir / path).symlink_to("/dev/null")
+
+    made, printed = back_up(settings, repository)
+
+    assert [sentence.partition(":")[0] for sentence in made.unread] == [path]
+    assert f"not in the backup: {path}" in printed
+    assert made.files == 1
+
+
+def test_files_are_not_deleted_during_a_backup(settings: Settings) -> None:
+    url, data_dir = settings.database(), settings.operations.data_dir
+    file = data_dir / rows(settings, Instance)[0]["file_path"]
+    with transaction(url) as session:
+        file_deletions.note(session, ["old.dcm"])
+    (data_dir / "old.dcm").touch()
+    with file_deletions.held_off(url), pytest.raises(BackupRunning):
+        file_deletions.delete_files(url, data_dir)
+    assert (data_dir / "old.dcm").exists()
+
+    with transaction(url) as session:
+        file_deletions.note(session, [file.relative_to(data_dir).as_posix()])
+    assert file_deletions.delete_files(url, data_dir) is None
+    assert not (data_dir / "old.dcm").exists()
+    # A row names it: it stays.
+    assert file.exists()
+
+
+def test_backup_is_refused_while_files_are_deleted(
+    settings: Settings, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_deletions, "MAX_WAIT_SECONDS", 0)
+    with file_deletions.deleting(settings.database()), pytest.raises(NotPossible, match="deletes files"):
+        back_up(settings, repository)
+
+
+def test_failed_dump_leaves_no_backup(
+    settings: Settings, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = dump.dumping
+    monkeypatch.setattr(dump, "dumping", lambda url: real(f"{url}_missing"))
+
+    with pytest.raises(dump.DumpFailed, match="does not exist"):
+        back_up(settings, repository)
+    assert repository.names() == []
+
+
+@pytest.mark.slow
+def test_verification_restores_beside_the_running_system(settings: Settings, repository: Repository) -> None:
+    arrived(settings)
+    claimed(settings)
+    back_up(settings, repository)
+    printed = io.StringIO()
+
+    found = restore.verify(settings, Console(file=printed, width=200), repository, repository.latest(), None)
+
+    assert (found.studies, found.reports, found.violations) == (2, 1, 0)
+    assert "verified: 2 studies, 1 reports" in printed.getvalue()
+    assert "RTO" in printed.getvalue()
+    with transaction(settings.database()) as session:
+        assert session.scalars(select(Backup)).one().verified_at is not None
+        assert session.scalars(select(Job.state).where(Job.state == "running")).one()
+        assert len(session.scalars(select(Study)).all()) == 2
