@@ -13,7 +13,17 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
-from db.operations import alarms, disk, heartbeats, listener_status, outcomes, overview, quarantine, queue_figures
+from db.operations import (
+    alarms,
+    disk,
+    heartbeats,
+    listener_status,
+    outcomes,
+    overview,
+    progress,
+    quarantine,
+    queue_figures,
+)
 from db.operations.heartbeats import Role
 from db.operations.totals import totals
 from db.session import statements
@@ -86,6 +96,7 @@ class SystemCollector(Collector):
         yield from self._outcomes()
         yield from self._disk(alive)
         yield from self._engines(alive)
+        yield from self._backups()
 
     def _releases(self, alive: Sequence[Process]) -> Metric:
         """Return the processes by release; a listener's heartbeat is written by the dispatcher and has none."""
@@ -165,6 +176,14 @@ class SystemCollector(Collector):
         if found.inodes is not None:
             yield GaugeMetricFamily("prelim_disk_free_inodes", "Free inodes on the disk of the spool.", found.inodes)
             yield GaugeMetricFamily("prelim_disk_reserved_inodes", "Objects are refused below.", disk.RESERVED_INODES)
+
+    def _backups(self) -> Iterable[GaugeMetricFamily]:
+        """Yield the ages of the last backup and verification; nothing before the first backup."""
+        found = progress.read(self._session, self._settings.operations.alarm_seconds)
+        if found.backed_up is not None and found.backup_verified is not None:
+            yield GaugeMetricFamily("prelim_backup_age_seconds", "Time since the last backup.", found.backed_up)
+            about = "Time since a backup was verified; before the first time, since the first backup."
+            yield GaugeMetricFamily("prelim_backup_verified_age_seconds", about, found.backup_verified)
 
     def _engines(self, alive: Sequence[Process]) -> Iterable[GaugeMetricFamily]:
         """Yield the engine figures of each worker's last heartbeat."""

@@ -41,6 +41,10 @@ class Progress(NamedTuple):
     failing: bool
     #: A reason is frequent enough in the last hour for its alarm.
     frequent: bool
+    #: The last backup ended.
+    backed_up: float | None
+    #: A backup was last verified; before the first time, since the first backup.
+    backup_verified: float | None
 
 
 #: Each part reads one row of an index, or rows of open work. now(): clock_timestamp() is volatile, which rules out an
@@ -71,7 +75,9 @@ READ = text("""
         EXISTS (
             SELECT FROM jobs
             WHERE state IN ('failed', 'not_reportable') AND kind = 'report' AND finished_at > now() - interval '1 hour'
-            GROUP BY reason HAVING count(*) >= :min_jobs)
+            GROUP BY reason HAVING count(*) >= :min_jobs),
+        extract(epoch FROM clock_timestamp() - (SELECT max(ended_at) FROM backups))::float,
+        extract(epoch FROM clock_timestamp() - (SELECT coalesce(max(verified_at), min(begun_at)) FROM backups))::float
 """)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from sqlalchemy import text
 
 from db.jobs import claims
-from db.models import Process, Study
+from db.models import Backup, Process, Study
 from db.operations import alarms, overview
 from db.operations.heartbeats import Role
 from db.session import transaction
@@ -324,3 +325,16 @@ def test_forecast_has_position_and_seconds(arrivals: Arrivals) -> None:
 
     # Both slots are busy for 10 s, then take the first two jobs for 10 s each, then the third.
     assert [(f.position, f.seconds) for f in forecasts if f] == [(1, 20), (2, 20), (3, 30)]
+
+
+def test_old_or_unverified_backup_raises_its_alarm_once_there_is_one(database_url: str) -> None:
+    now, week = dt.datetime.now(dt.UTC), dt.timedelta(days=9)
+
+    def backed_up(name: str, ended: dt.datetime, verified: dt.datetime | None) -> list[str]:
+        with transaction(database_url) as session:
+            session.add(Backup(name=name, begun_at=ended, ended_at=ended, files=1, bytes=1, verified_at=verified))
+        return [code for code in raised(database_url) if code.startswith("backup")]
+
+    assert backed_up("1", now - week, None) == ["backup_overdue"]
+    assert backed_up("2", now, None) == ["backup_unverified"]
+    assert backed_up("3", now, now) == []
