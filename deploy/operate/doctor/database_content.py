@@ -59,11 +59,10 @@ def examine_processes(installation: Installation) -> Finding:
 
 
 def examine_releases(installation: Installation) -> Finding:
-    """Compare the releases of the running processes."""
+    """Compare the releases of the running processes; a listener's heartbeat is the dispatcher's, without one."""
     with installation.session() as session:
-        found = {
-            (process.info.get("release") or "an earlier one", process.role) for process in heartbeats.alive(session)
-        }
+        alive = [process for process in heartbeats.alive(session) if process.role != Role.LISTENER]
+    found = {(process.info.get("release") or "an earlier one", process.role) for process in alive}
     releases = sorted({release for release, _ in found})
     if not releases:
         return not_checked("no process is alive")

@@ -14,12 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from db.operations.heartbeats import Role
 from deploy.operate.doctor import database_content, database_server, doctor
 from deploy.operate.doctor.data_disk import CHECKS as DISK_CHECKS
 from deploy.operate.doctor.doctor import CHECKS
 from deploy.operate.doctor.finding import Check, Finding, Installation, Level
 from tests.integration.db.conftest import Arrivals
-from tests.integration.deploy.operate.doctor.breaks import BREAKS, H100
+from tests.integration.deploy.operate.doctor.breaks import BREAKS, H100, heartbeat
 from tests.integration.deploy.operate.doctor.site import Site
 
 if TYPE_CHECKING:
@@ -41,6 +42,10 @@ def prepared(site: Site, name: str, request: pytest.FixtureRequest) -> Site:
         site.values["database_url"] = request.getfixturevalue("database_url")
     if name == "api_keys":
         site.create_key()
+    if name == "releases":
+        heartbeat(site, Role.WORKER, {})
+        # Written by the dispatcher.
+        heartbeat(site, Role.LISTENER, {"open": 0}, process="host:1")
     if name.startswith("broker"):
         site.values["broker_url"] = request.getfixturevalue("broker_url")
     if name.startswith("gpu"):
