@@ -68,10 +68,16 @@ def show(settings: Settings, console: Console, *, as_json: bool) -> None:
 
 def watch(settings: Settings, console: Console, pause: Callable[[], None]) -> None:
     """Show the state again after each *pause*, until Ctrl-C; an unreachable database is shown and tried again."""
-    with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live, suppress(KeyboardInterrupt):
-        while True:
-            live.update(_current(settings), refresh=True)
-            pause()
+    with suppress(KeyboardInterrupt):
+        if not console.is_terminal:
+            # A file or a pipe gets each state below the one before.
+            while True:
+                console.print(_current(settings))
+                pause()
+        with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
+            while True:
+                live.update(_current(settings), refresh=True)
+                pause()
 
 
 def _current(settings: Settings) -> Group:

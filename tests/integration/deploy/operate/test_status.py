@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
 from db.settings import Settings
@@ -11,7 +12,8 @@ from deploy.operate import status
 from tests.integration.db.conftest import Arrivals
 
 
-def test_watch_shows_changes_until_it_is_interrupted(database_url: str) -> None:
+@pytest.mark.parametrize("terminal", [True, False])
+def test_watch_shows_changes_until_it_is_interrupted(database_url: str, *, terminal: bool) -> None:
     arrivals, printed = Arrivals(database_url), io.StringIO()
     steps = iter((arrivals.image, arrivals.settle))
 
@@ -21,7 +23,8 @@ def test_watch_shows_changes_until_it_is_interrupted(database_url: str) -> None:
             raise KeyboardInterrupt
         step()
 
-    status.watch(Settings(database_url=database_url), Console(file=printed, width=200, force_terminal=True), pause)
+    console = Console(file=printed, width=200, force_terminal=terminal)
+    status.watch(Settings(database_url=database_url), console, pause)
 
     assert "0 jobs queued" in printed.getvalue()
     assert "1 jobs queued" in printed.getvalue()
