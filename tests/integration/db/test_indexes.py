@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import uuid
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,12 @@ from db.models import ReferenceCase, Study
 from db.operations import outcomes, overview, queue_figures, recall
 from db.operations.alarms import raised
 from db.operations.filters import Filters, Sort
+from db.operations.totals import totals
 from db.session import engine, transaction
 from db.settings import Settings
 from db.states import DisplayedState
 from db.studies import lifecycle, settling
+from deploy.operate.monitoring import timeline
 from tests.integration.db.conftest import Arrivals
 
 if TYPE_CHECKING:
@@ -27,7 +30,19 @@ if TYPE_CHECKING:
 
 CASE = uuid.UUID(int=7)
 #: Tables whose rows are never removed.
-GROWING = ("studies", "jobs", "reports", "instances", "report_evidence")
+GROWING = ("studies", "jobs", "reports", "instances", "report_evidence", "study_events", "commitments")
+
+
+def _totals(session: Session) -> None:
+    session.execute(text("UPDATE totals_until SET until = now() - interval '5 minutes'"))
+    totals.add_latest(session)
+
+
+def _study() -> Study:
+    now = dt.datetime.now(dt.UTC)
+    return Study(id=uuid.uuid4(), study_instance_uid="2.25.1", first_received_at=now, last_received_at=now)
+
+
 QUERIES: dict[str, Callable[[Session], object]] = {
     "work list": lambda session: overview.page(session, limit=50),
     **{
@@ -71,6 +86,8 @@ QUERIES: dict[str, Callable[[Session], object]] = {
     "waiting": queue_figures.waiting,
     "seconds of a report": overview._seconds_per_report,
     "find": lambda session: _found(session, "A1"),
+    "totals": _totals,
+    "trace": lambda session: timeline.of_study(session, _study()),
     "erase a reference case": lambda session: session.query(ReferenceCase).delete(),
 }
 
