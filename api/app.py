@@ -17,6 +17,8 @@ from api.v1 import document, events, feedback, health, identity, metrics, quaran
 from api.v1.feed import Feed
 from api.v1.inquiries import inquiries, predictions
 from api.v1.model import model
+from api.v1.pixels import frame_routes
+from api.v1.pixels.decoders import Decoders
 from api.v1.requests.conditional import Conditional
 from db.settings import Settings
 
@@ -42,6 +44,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.rate_limits = RateLimits(settings)
     app.state.recorder = Recorder(settings)
     app.state.feed = Feed(settings)
+    app.state.decoders = Decoders()
     app.state.health = health.check(settings)
     # The last one is outermost: error responses get the headers, error logs the ids.
     app.add_middleware(Conditional)
@@ -50,7 +53,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestContext)
     modules = (health, metrics, events, studies, reports, feedback, inquiries, predictions, identity, quarantine, model)
-    for module in (*modules, login, pages, openapi):
+    for module in (*modules, frame_routes, login, pages, openapi):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "page" / "static"), name="static")
     document.install(app)

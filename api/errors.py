@@ -30,8 +30,10 @@ class ErrorCode(CodeWithMeaning):
     IDEMPOTENCY_KEY_IN_USE = "idempotency_key_in_use", "A request with this Idempotency-Key is being answered."
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused", "The Idempotency-Key belongs to another request."
     IMAGE_DAMAGED = "image_damaged", "The stored image is missing, unreadable or not that of the report."
+    SEALED = "sealed", "The reader has not yet looked at the study, as the setting `drafts` requires before a draft."
+    NO_PICTURE = "no_picture", "The stored frame cannot be shown; `reason` says why."
     INTERNAL_ERROR = "internal_error", "An unexpected error; the log of the server has its place."
-    UNAVAILABLE = "unavailable", "The database or the identity provider cannot be reached."
+    UNAVAILABLE = "unavailable", "The database or the identity provider cannot be reached, or all decoders are busy."
 
 
 #: Media type of problems (RFC 9457).
@@ -49,7 +51,7 @@ class Problem(BaseModel):
     hint: str = Field(description="Remedy.")
     state: DisplayedState | None = Field(default=None, description="State of the study, if that is the cause.")
     reason: str | None = Field(
-        default=None, description="Stable code: why the study has no report.", examples=[*Reason]
+        default=None, description="Stable code: why there is no report or picture.", examples=[*Reason]
     )
     reason_detail: str | None = Field(
         default=None, description="Sentence about the reason; in earlier releases it was named `detail`."

@@ -57,6 +57,16 @@ class Axes(NamedTuple):
         return "\\".join(map(_letters, self))
 
 
+def edges(axes: Axes) -> dict[str, str]:
+    """Return the letters of the patient's directions at the four edges of an image: A, P, H, F, L, R."""
+    return {
+        "left": _letters(_opposite(axes.row)),
+        "right": _letters(axes.row),
+        "top": _letters(_opposite(axes.column)),
+        "bottom": _letters(axes.column),
+    }
+
+
 class Stated(NamedTuple):
     """The axes a header states, the keyword of the attribute, and the problem of the statement; empty if none."""
 
@@ -143,6 +153,11 @@ def _unit(parts: tuple[float, ...]) -> Direction | None:
     x, y, z = parts
     length = math.hypot(x, y, z)
     return (x / length, y / length, z / length) if _MIN_LENGTH < length < math.inf else None
+
+
+def _opposite(direction: Direction) -> Direction:
+    x, y, z = direction
+    return -x, -y, -z
 
 
 def _agree(one: Axes, other: Axes) -> bool:

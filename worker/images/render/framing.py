@@ -110,16 +110,22 @@ def _worth_cropping(boxes: Sequence[Box], levels: Pixels) -> Box | None:
 
 
 def _squared(header: Header, rows: int, columns: int) -> tuple[int, int]:
-    """Return the size at which pixels are square (PS3.3 C.7.6.3.1.7); the longer side grows."""
+    """Return the size at which pixels are square; the longer side grows."""
+    ratio = pixel_aspect(header)
+    if ratio == 1:
+        return rows, columns
+    return (round(rows * ratio), columns) if ratio > 1 else (rows, round(columns / ratio))
+
+
+def pixel_aspect(header: Header) -> float:
+    """Return the height of a pixel divided by its width (PS3.3 C.7.6.3.1.7); 1 if unknown, nearly 1 or a mistake."""
     keywords: tuple[Keyword, ...] = ("PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio")
     pairs = map(header.numbers, keywords)
     # Vertical, horizontal; some devices write zeros for unknown values.
     known = (pair for pair in pairs if len(pair) == 2 and all(0 < part < 1e6 for part in pair))  # noqa: PLR2004
     vertical, horizontal = next(known, (1.0, 1.0))
     ratio = vertical / horizontal
-    if abs(ratio - 1) < _MIN_OBLONG or not 0.1 < ratio < 10:  # noqa: PLR2004 - a mistake beyond
-        return rows, columns
-    return (round(rows * ratio), columns) if ratio > 1 else (rows, round(columns / ratio))
+    return 1.0 if abs(ratio - 1) < _MIN_OBLONG or not 0.1 < ratio < 10 else ratio  # noqa: PLR2004 - a mistake beyond
 
 
 def _bounded(rows: int, columns: int) -> tuple[int, int]:

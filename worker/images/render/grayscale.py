@@ -53,11 +53,17 @@ def to_grey(header: Header, frame: Frame, window: Window | None = None) -> tuple
 
     Returns levels, uint8 [rows, columns], and the steps that produced them, for JSON.
     """
-    rescale, steps = _modality_lut(header)
+    levels_of, steps = grey_function(header, frame, window)
+    return apply(levels_of, frame.samples), steps
+
+
+def grey_function(header: Header, frame: Frame, window: Window | None = None) -> tuple[Function, Steps]:
+    """Return the function from the frame's samples to levels, 0 to 255, and its steps; `to_grey` applies it."""
+    rescale, steps = modality_lut(header)
     # Windows of a device that declares more bits than its Modality LUT holds are those of the declared bits.
     min_range = _MIN_RANGE if "modality_bits" in steps else 0
     voi, voi_steps = _windowed(window) if window else _selected_voi(header, frame, rescale, min_range)
-    inverted, padding = frame.photometric == "MONOCHROME1", _padding(header, frame)
+    inverted, padding = frame.photometric == "MONOCHROME1", padding_of(header, frame)
 
     def levels_of(samples: Values) -> Values:
         values = stored_values(samples, frame)
@@ -73,10 +79,10 @@ def to_grey(header: Header, frame: Frame, window: Window | None = None) -> tuple
         steps["inverted"] = "MONOCHROME1"
     if padding:
         steps["padding"] = "black"
-    return apply(levels_of, frame.samples), steps
+    return levels_of, steps
 
 
-def _modality_lut(header: Header) -> tuple[Function, Steps]:
+def modality_lut(header: Header) -> tuple[Function, Steps]:
     """Return the modality LUT or rescale; the identity if the header has none that is valid."""
     if "ModalityLUTSequence" in header:
         try:
@@ -101,7 +107,7 @@ def _unchanged(values: Values) -> Values:
     return values
 
 
-def _padding(header: Header, frame: Frame) -> tuple[int, int] | None:
+def padding_of(header: Header, frame: Frame) -> tuple[int, int] | None:
     """Return the lowest and highest stored value that marks padding (PS3.3 C.7.5.1.1.2); None if there is none."""
     limits = [header.padding(keyword) for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
     known = [limit for limit in limits if limit is not None]
@@ -155,7 +161,7 @@ def _selected_voi(header: Header, frame: Frame, rescale: Function, min_range: in
 
 def _sample(header: Header, frame: Frame) -> Values:
     """Return the stored values of a regular subset of the pixels, without padding."""
-    values, padding = _subset(frame), _padding(header, frame)
+    values, padding = _subset(frame), padding_of(header, frame)
     return values[(values < padding[0]) | (values > padding[1])] if padding else values
 
 

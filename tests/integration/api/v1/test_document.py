@@ -30,7 +30,7 @@ def test_every_reference_has_its_schema(app: FastAPI) -> None:
 def test_sent_status_and_media_type_are_documented(app: FastAPI, client: TestClient, anonymous: TestClient) -> None:
     study = str(uuid.uuid4())
     for path, methods in app.openapi()["paths"].items():
-        place = path.format(study_id=study, inquiry_id=study, ordinal=1)
+        place = path.format(study_id=study, inquiry_id=study, ordinal=1, instance_id=study, frame=1)
         for method, operation in methods.items():
             answers = [sender.request(method, place) for sender in (client, anonymous)]
             answers += [client.request(method, f"{place}?unknown=1"), client.request("DELETE", place)]

@@ -1,0 +1,1 @@
+"""Give viewers the stored frames of a study, decoded in processes of their own."""
