@@ -19,7 +19,7 @@ from api.v1.requests.once import IdempotencyKey
 from api.v1.schemas import Report as ReportBody
 from db.errors import NotPossible
 from db.models import ReportFeedback, Study
-from db.reports import feedback, holds
+from db.reports import feedback, holds, seals
 from db.states import FeedbackKind
 
 #: Bytes of a body: a final text of four times the longest report.
@@ -72,6 +72,12 @@ class ImpressionRequest(BaseModel):
     text: Words
 
 
+class OpenRequest(BaseModel):
+    """Opening of a sealed draft: an empty object."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
 class HoldRequest(BaseModel):
     """Reason of a hold."""
 
@@ -90,9 +96,9 @@ IfMatch = Annotated[str | None, Header(description="ETag of the report that the 
 
 
 @router.get("/studies/{study_id}/report/feedback", responses=_missing)
-def read_feedback(caller: Reports, study_id: uuid.UUID) -> list[StoredAct]:
+def read_feedback(request: Request, caller: Reports, study_id: uuid.UUID) -> list[StoredAct]:
     """Return the feedback on all versions of the study's report, the oldest first."""
-    reading.study(caller, study_id)
+    reading.check_seal(caller, reading.study(caller, study_id), request.app.state.settings)
     return [StoredAct.model_validate(row) for row in feedback.of_study(caller.session, study_id)]
 
 
@@ -128,6 +134,7 @@ def _seen_report(request: Request, caller: Caller, study_id: uuid.UUID, if_match
     found = reading.report(caller.session, line, request.app.state.settings)
     if found is None:
         raise reading.no_report(line)
+    reading.check_seal(caller, line, request.app.state.settings)
     hint = "GET the report and send its ETag as If-Match"
     # `*` matches any report, also one that was not read.
     if if_match is None or if_match.strip() == "*":
@@ -138,6 +145,35 @@ def _seen_report(request: Request, caller: Caller, study_id: uuid.UUID, if_match
         message = "the report is not the one that was read: another version, or its study changed"
         raise ApiError(412, Problem(error=ErrorCode.PRECONDITION_FAILED, message=message, hint=hint))
     return found
+
+
+@router.post(
+    "/studies/{study_id}/report/open",
+    status_code=201,
+    responses={201: {"model": Act}, **_conflict},
+    openapi_extra=described(OpenRequest),
+)
+def open_report(
+    request: Request,
+    caller: Reports,
+    study_id: uuid.UUID,
+    _: Annotated[OpenRequest, Depends(json_body(OpenRequest, Reports, MAX_BODY_BYTES))],
+    idempotency_key: IdempotencyKey = None,
+) -> JSONResponse:
+    """Open a sealed draft, after images of the study were sent to the caller; see the setting `drafts`."""
+    return once.answer(request, caller, idempotency_key, partial(open_sealed, caller, study_id))
+
+
+def open_sealed(caller: Caller, study_id: uuid.UUID) -> Act:
+    """Store that the caller has seen images and opens the draft; raises ApiError 409 if no image was sent."""
+    line = reading.study(caller, study_id)
+    version = line.report.version if line.report else 0
+    study = caller.session.get_one(Study, study_id)
+    opened = seals.open_draft(caller.session, study, version, str(caller.principal))
+    if opened is None:
+        message, hint = "no image of the study was sent to this reader", "GET images or frames of the study first"
+        raise ApiError(409, Problem(error=ErrorCode.NOT_POSSIBLE, message=message, hint=hint))
+    return Act.model_validate(opened)
 
 
 @router.post(
@@ -154,13 +190,14 @@ def send_impression(
     idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
     """Store the reader's own impression of the study, before this reader has opened the draft."""
+    return once.answer(request, caller, idempotency_key, partial(impress, caller, study_id, asked))
 
-    def make() -> Act:
-        line = reading.study(caller, study_id)
-        version = line.report.version if line.report else 0
-        return _store(caller, study_id, version, FeedbackKind.IMPRESSION, None, asked.text)
 
-    return once.answer(request, caller, idempotency_key, make)
+def impress(caller: Caller, study_id: uuid.UUID, asked: ImpressionRequest) -> Act:
+    """Store an impression; raises ApiError 409 if this reader has opened the draft."""
+    line = reading.study(caller, study_id)
+    version = line.report.version if line.report else 0
+    return _store(caller, study_id, version, FeedbackKind.IMPRESSION, None, asked.text)
 
 
 def _store(

@@ -16,7 +16,7 @@ from db.errors import ImageDamaged
 from db.models import Report as ReportRow
 from db.operations import overview
 from db.operations.filters import Filters, Position, Sort
-from db.reports import complete, image_files, versions
+from db.reports import complete, image_files, seals, versions
 from db.session import transaction
 from db.states import PENDING, DisplayedState, StudyState
 from db.studies.identity import conflicts
@@ -75,6 +75,30 @@ def with_content(session: Session, line: overview.StudyLine) -> StudyWithContent
     return StudyWithContent(**dict(plain), content=content)
 
 
+def is_sealed(caller: Caller, line: overview.StudyLine, settings: Settings) -> bool:
+    """Return whether the caller may not yet have the text of drafts and answers of a study."""
+    version = line.report.version if line.report else 0
+    return seals.is_sealed(caller.session, line.id, version, str(caller.principal), settings.api.drafts)
+
+
+#: Remedies of a seal by the setting `drafts`.
+_OPENED_BY = {
+    "after_images": "GET images or frames of the study, then POST /v1/studies/{id}/report/open",
+    "after_impression": "POST the own impression to /v1/studies/{id}/impression",
+}
+
+
+def check_seal(caller: Caller, line: overview.StudyLine, settings: Settings) -> None:
+    """Raise Forbidden if drafts and answers of a study are sealed for the caller."""
+    if is_sealed(caller, line, settings):
+        problem = Problem(
+            error=ErrorCode.SEALED,
+            message="the draft is sealed for this reader",
+            hint=_OPENED_BY[settings.api.drafts],
+        )
+        raise ApiError(403, problem)
+
+
 def no_version() -> NotFound:
     """Return the error of a report version that does not exist."""
     return NotFound("version not found", "take it from the versions of the report")
@@ -91,6 +115,8 @@ def visible_report(caller: Caller, study_id: uuid.UUID, settings: Settings, vers
     caller.disclose([study_id])
     found = _reports(caller.principal.ae_titles).read(caller.session, study_id, version)
     if found is not None:
+        if settings.api.drafts != "shown":
+            check_seal(caller, study(caller, study_id), settings)
         return _report(found, settings)
     line = study(caller, study_id)
     raise no_report(line) if version is None else no_version()

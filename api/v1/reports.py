@@ -51,16 +51,18 @@ def report_versions(caller: Reports, study_id: uuid.UUID) -> list[ReportVersion]
 
 @router.get("/studies/{study_id}/report/diff", responses=_missing)
 def report_diff(
+    request: Request,
     caller: Reports,
     study_id: uuid.UUID,
     earlier: Annotated[int, Query(ge=1, le=MAX_VERSION, description="Version.")],
     later: Version = None,
 ) -> ReportDiff:
     """Return the words that differ between two versions of the study's report."""
-    reading.study(caller, study_id)
+    line = reading.study(caller, study_id)
     rows = versions.version(caller.session, study_id, earlier), versions.version(caller.session, study_id, later)
     if rows[0] is None or rows[1] is None:
         raise reading.no_version()
+    reading.check_seal(caller, line, request.app.state.settings)
     return ReportDiff.model_validate(diff.between(*rows))  # type: ignore[arg-type]
 
 

@@ -1,5 +1,7 @@
 """Settings of the API and the page."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from db.settings.section import Port, Section
@@ -23,5 +25,16 @@ class Api(Section):
     oidc_scope_claim: str = Field(default="scope", description="Claim with the scopes, as `prelim.reports`.")
     oidc_ae_titles_claim: str | None = Field(
         None, description="Claim with the AE titles whose studies a person may see; unset: all."
+    )
+    drafts: Literal["shown", "after_images", "after_impression"] = Field(
+        default="shown",
+        description="Moment at which a reader gets the text of a draft: at once, after having seen images of the study,"
+        " or after having stored an own impression. Readers miss what a draft misses if they read it first.",
+    )
+    viewer_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^{}\s]+(\{(study_instance_uid|accession_number)\}[^{}\s]*)+$",
+        description="Address of a study in the site's viewer, with {study_instance_uid} or {accession_number}; the page"
+        " of a study links to it.",
     )
     show_regions: bool = Field(default=False, description="Draw regions of affirmed findings on images.")

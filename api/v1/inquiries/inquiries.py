@@ -133,7 +133,7 @@ def diagnosis(request: Request, caller: Questions, inquiry_id: uuid.UUID) -> Inq
 
 
 def _of_study(request: Request, caller: Caller, study_id: uuid.UUID, kind: JobKind) -> Inquiries:
-    reading.study(caller, study_id)
+    reading.check_seal(caller, reading.study(caller, study_id), request.app.state.settings)
     return Inquiries(inquiries=of_study(caller, study_id, kind, regions=_regions(request)))
 
 
@@ -147,7 +147,7 @@ def _one(request: Request, caller: Caller, inquiry_id: uuid.UUID, kind: JobKind)
     found = inquiries.find(caller.session, inquiry_id)
     if found is None or found.kind != kind:
         raise NotFound(f"{kind} not found", "take the id from the answer to its POST")
-    reading.study(caller, found.study_id)
+    reading.check_seal(caller, reading.study(caller, found.study_id), request.app.state.settings)
     return _inquiry(caller, found, regions=_regions(request))
 
 
