@@ -75,6 +75,24 @@ def paragraphs(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
+#: Words for the turns of an image before it is given to the model (worker.images.render.orientation).
+TURNS = {
+    "flip_horizontal": "mirrored from left to right",
+    "flip_vertical": "mirrored from top to bottom",
+    "rotate_90": "turned by 90 degrees",
+    "rotate_180": "turned by 180 degrees",
+    "rotate_270": "turned by 270 degrees",
+    "transpose": "mirrored along a diagonal",
+    "transverse": "mirrored along a diagonal",
+}
+
+
+def turned(transform: dict[str, Any]) -> str:
+    """Return a sentence about the turn of an image for the model; empty if it was not turned."""
+    turn = transform.get("orientation", {}).get("turn", "none")
+    return "" if turn == "none" else f"It is {TURNS.get(turn, turn)} against the stored image."
+
+
 def pretty(value: Any) -> str:
     """Return a JSON value, indented."""
     return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True)

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import uuid
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
@@ -9,7 +10,7 @@ from fastapi.responses import RedirectResponse
 
 from api.access.authenticate import Caller, Feedback, Questions, Reports, Worklist, same_origin
 from api.errors import ApiError
-from api.page import sentences
+from api.page import course, sentences
 from api.page.search import Search, search
 from api.page.templating import templates
 from api.v1 import feedback, reading
@@ -19,7 +20,7 @@ from api.v1.requests.conditional import etag
 from db.answers.answer import Question
 from db.operations import overview, quarantine
 from db.reports import feedback as stored_feedback
-from db.reports import reference_reports
+from db.reports import reference_reports, versions
 from db.states import PENDING, DisplayedState, FeedbackKind
 
 #: Studies on one page of the list: about two screens.
@@ -29,8 +30,8 @@ NOT_ASKED = (DisplayedState.RECEIVING, DisplayedState.HELD)
 #: Files on the page of the quarantine.
 QUARANTINED = 200
 
-#: Bytes of a form: a question of 1000 characters, percent-encoded.
-MAX_FORM_BYTES = 16_384
+#: Bytes of a form: an impression of 4000 characters, percent-encoded.
+MAX_FORM_BYTES = 65_536
 
 router = APIRouter(
     include_in_schema=False, form_limits={"max_fields": 3, "max_files": 0, "max_part_size": MAX_FORM_BYTES}
@@ -75,6 +76,16 @@ def study(request: Request, caller: Reports, study_id: uuid.UUID) -> Response:
     return _study(request, caller, study_id)
 
 
+@router.get("/studies/{study_id}/versions")
+def report_versions(request: Request, caller: Reports, study_id: uuid.UUID) -> Response:
+    """Show the versions of a report and the final texts of readers, each with the words that differ."""
+    line = reading.study(caller, study_id)
+    reading.check_seal(caller, line, request.app.state.settings)
+    rows = versions.all_of(caller.session, study_id)
+    acts = stored_feedback.of_study(caller.session, study_id)
+    return templates.TemplateResponse(request, "versions.html", {"study": line, "changes": course.changes(rows, acts)})
+
+
 @router.post("/studies/{study_id}/questions", dependencies=[Depends(same_origin)])
 def ask(request: Request, caller: Questions, study_id: uuid.UUID, question: Annotated[str, Form()] = "") -> Response:
     """Ask a question; show the study, with the reason if it cannot be asked."""
@@ -88,6 +99,37 @@ def ask(request: Request, caller: Questions, study_id: uuid.UUID, question: Anno
         problem = f"Not asked: {error.problem.message}."
         return _study(request, caller, study_id, problem=problem, status=error.status)
     return _to(caller, f"/studies/{study_id}#questions")
+
+
+@router.post("/studies/{study_id}/open", dependencies=[Depends(same_origin)])
+def open_draft(request: Request, caller: Reports, study_id: uuid.UUID) -> Response:
+    """Open a sealed draft after its images were seen."""
+    return _opened(request, caller, study_id, lambda: feedback.open_sealed(caller, study_id))
+
+
+@router.post("/studies/{study_id}/impression", dependencies=[Depends(same_origin)])
+def impression(request: Request, caller: Feedback, study_id: uuid.UUID, text: Annotated[str, Form()] = "") -> Response:
+    """Store the reader's own impression, which opens a sealed draft."""
+
+    def store() -> None:
+        words = text.replace("\r\n", "\n").strip()
+        if not words or "\0" in words or len(words) > feedback.MAX_TEXT:
+            raise work_list.invalid(f"expected an impression of 1 to {feedback.MAX_TEXT} characters")
+        feedback.impress(caller, study_id, feedback.ImpressionRequest(text=words))
+
+    return _opened(request, caller, study_id, store)
+
+
+def _opened(request: Request, caller: Caller, study_id: uuid.UUID, act: Callable[[], object]) -> Response:
+    reading.study(caller, study_id)
+    try:
+        act()
+    except ApiError as error:
+        if "reports" not in caller.principal.scopes:
+            raise
+        caller.access.status = error.status
+        return _study(request, caller, study_id, problem=error.problem.message, status=error.status)
+    return _to(caller, f"/studies/{study_id}")
 
 
 @router.post("/studies/{study_id}/sentences", dependencies=[Depends(same_origin)])
@@ -117,21 +159,32 @@ def _study(
     session = caller.session
     settings = request.app.state.settings
     data_dir = settings.operations.data_dir
-    report = reading.report(session, line, settings)
+    draft = reading.report(session, line, settings)
+    asked = inquiries.of_study(caller, study_id, regions=settings.api.show_regions)
+    sealed = bool(draft or asked) and reading.is_sealed(caller, line, settings)
+    # The text of a sealed draft does not leave the server.
+    report = None if sealed else draft
     acts = stored_feedback.of_study(session, study_id) if report else ()
+    content = overview.content(session, study_id)
     context = {
         "study": line,
-        "content": overview.content(session, study_id),
+        "content": content,
+        "receipts": course.receipts(line, content, report, acts),
+        "others": course.others(caller, line),
+        "viewer": course.viewer_link(settings.api.viewer_url, line),
         "report": report,
         "tag": etag(report.model_dump_json().encode()) if report else "",
         "acts": sentences.judged(acts, report.version) if report else {},
+        "may_see_images": "images" in caller.principal.scopes,
         "may_judge": "feedback" in caller.principal.scopes,
         "identities": reading.identities(caller, line.study_instance_uid),
         "quarantined": quarantine.conflicting(session, study_id),
         "pending": line.state in PENDING,
-        "inquiries": inquiries.of_study(caller, study_id, regions=settings.api.show_regions),
+        "sealed": settings.api.drafts if sealed else "",
+        "sealed_images": draft.images if sealed and draft else [],
+        "inquiries": [] if sealed else asked,
         "may_ask": "questions" in caller.principal.scopes and line.state not in NOT_ASKED,
         "problem": problem,
-        "reference_report": reference_reports.read(data_dir, line.study_instance_uid),
+        "reference_report": None if sealed else reference_reports.read(data_dir, line.study_instance_uid),
     }
     return templates.TemplateResponse(request, "study.html", context, status)

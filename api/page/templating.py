@@ -19,6 +19,7 @@ FILTERS = (
     display.state,
     display.priority,
     display.paragraphs,
+    display.turned,
     display.pretty,
     verdicts.standing,
     verdicts.pieces,

@@ -36,12 +36,13 @@ class Diff:
 def between(earlier: Report, later: Report) -> Diff:
     """Return the difference of two versions of one report."""
     parts = [
-        part for section in SECTIONS for part in _parts(section, getattr(earlier, section), getattr(later, section))
+        part for section in SECTIONS for part in words(section, getattr(earlier, section), getattr(later, section))
     ]
     return Diff(earlier.version, later.version, parts)
 
 
-def _parts(section: str, earlier: str, later: str) -> Iterator[Part]:
+def words(section: str, earlier: str, later: str) -> Iterator[Part]:
+    """Yield the words of two texts of a section, in the order of the text."""
     old, new = (re.findall(r"\S+", text) for text in (earlier, later))
     for tag, start, end, other_start, other_end in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         if tag == "equal":

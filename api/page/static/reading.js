@@ -115,6 +115,12 @@ function showKeys() {
   if (!dialog.open) dialog.showModal();
 }
 
+function showOthers() {
+  const other = document.querySelector("a.other");
+  if (other) other.focus();
+  else say("No other study has this patient ID.");
+}
+
 const KEYS = {
   j: () => move(1),
   k: () => move(-1),
@@ -122,6 +128,8 @@ const KEYS = {
   a: () => press("accepted"),
   x: () => press("rejected"),
   c: copyReport,
+  p: showOthers,
+  v: () => (byId("picture")?.offsetParent ? byId("picture").focus() : byId("open-viewer")?.click()),
   "?": showKeys,
 };
 

@@ -44,6 +44,8 @@ function apply(page) {
     const other = page.getElementById(part.id);
     if (!other || isSelected(part)) continue;
     keepState(part, other);
+    // list.js keeps the rows of the work list where they are.
+    if (typeof merge === "function" && merge(part, other)) continue;
     replace(part, other);
   }
 }

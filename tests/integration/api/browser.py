@@ -65,11 +65,11 @@ class Tab:
         options = {"returnByValue": True, "awaitPromise": True}
         return self._call("Runtime.evaluate", expression=expression, **options)["result"].get("value")
 
-    def press(self, key: str, *, command: str | None = None) -> None:
+    def press(self, key: str, *, command: str | None = None, shift: bool = False) -> None:
         """Press and release a key: a character, or the name of a key; with Ctrl for an editing *command*."""
         code = {"Enter": 13, "Tab": 9}.get(key, 0)
-        event: dict[str, Any] = {"key": key, "windowsVirtualKeyCode": code}
-        pressed = {"text": {"Enter": "\r", "Tab": ""}.get(key, key)}
+        event: dict[str, Any] = {"key": key, "windowsVirtualKeyCode": code, "modifiers": 8 if shift else 0}
+        pressed: dict[str, Any] = {"text": "\r" if key == "Enter" else key if len(key) == 1 else ""}
         if command is not None:
             pressed = {"modifiers": 2, "commands": [command]}
         self._call("Input.dispatchKeyEvent", type="keyDown", **event, **pressed)
@@ -99,8 +99,9 @@ class Tab:
     def print_pdf(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self._call("Page.printToPDF", preferCSSPageSize=True)["data"]))
 
-    def screenshot(self, path: Path) -> None:
-        shot = self._call("Page.captureScreenshot", captureBeyondViewport=True)["data"]
+    def screenshot(self, path: Path, *, whole: bool = True) -> None:
+        """Write a picture of the page, or of the part that is in view."""
+        shot = self._call("Page.captureScreenshot", captureBeyondViewport=whole)["data"]
         path.write_bytes(base64.b64decode(shot))
 
     def _call(self, method: str, **parameters: Any) -> dict[str, Any]:

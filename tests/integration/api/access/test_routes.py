@@ -22,6 +22,7 @@ GUARDED = {
     "GET /": "worklist",
     "GET /quarantine": "worklist",
     "GET /studies/{study_id}": "reports",
+    "GET /studies/{study_id}/versions": "reports",
     "GET /v1/quarantine": "worklist",
     "GET /v1/studies": "worklist",
     "GET /v1/studies/{study_id}": "worklist",
@@ -33,6 +34,8 @@ GUARDED = {
     "GET /v1/studies/{study_id}/report/versions": "reports",
     "GET /v1/studies/{study_id}/report/images/{ordinal}": "images",
     "GET /v1/studies/{study_id}/report/pictures/{ordinal}": "images",
+    "GET /v1/studies/{study_id}/instances": "images",
+    "GET /v1/studies/{study_id}/instances/{instance_id}/frames/{frame}": "images",
     "GET /v1/events": "worklist",
     "GET /v1/reports": "reports",
     "GET /v1/model": "reports",
@@ -43,6 +46,9 @@ GUARDED = {
     "POST /v1/studies/{study_id}/report/feedback": "feedback",
     "POST /studies/{study_id}/questions": "questions",
     "POST /studies/{study_id}/sentences": "feedback",
+    "POST /studies/{study_id}/open": "reports",
+    "POST /studies/{study_id}/impression": "feedback",
+    "POST /v1/studies/{study_id}/report/open": "reports",
     "POST /v1/studies/{study_id}/questions": "questions",
     "POST /v1/studies/{study_id}/diagnoses": "questions",
     "POST /v1/predictions": "predictions",
@@ -54,7 +60,7 @@ GUARDED = {
 }
 STREAM = "GET /v1/events"
 #: Values of the parameters of paths.
-PATH = {"study_id": SOME, "ordinal": "1", "inquiry_id": SOME}
+PATH = {"study_id": SOME, "ordinal": "1", "inquiry_id": SOME, "instance_id": SOME, "frame": "1"}
 
 
 def walk(routes: Any) -> Iterator[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -17,18 +18,24 @@ from tests.polling import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 SERVE = "from api.server.serve import run; from db.environment import load_settings; run(load_settings())"
 
 
 @pytest.fixture
-def server(database_url: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def server(database_url: str, tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    environment = {"PRELIM_DATABASE_URL": database_url, "PRELIM_API_PORT": str(port)}
+    environment = {
+        "PRELIM_DATABASE_URL": database_url,
+        "PRELIM_API_PORT": str(port),
+        "PRELIM_DATA_DIR": str(tmp_path),
+        "PATH": os.environ["PATH"],
+    }
     process = subprocess.Popen([sys.executable, "-c", SERVE], cwd=REPOSITORY, env=environment)
     try:
-        wait_until(lambda: _answers(port))
+        wait_until(lambda: _answers(port), 90)
         yield f"http://127.0.0.1:{port}", process
     finally:
         process.send_signal(signal.SIGCONT)

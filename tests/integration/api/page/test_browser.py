@@ -148,3 +148,23 @@ def test_work_list_refreshes_without_scripts(tab: Tab, address: str, key: str, a
     arrivals.receiving(patient_name="Doe^Jane")
 
     tab.wait("document.body.innerText.includes('Doe, Jane')")
+
+
+def test_rows_stay_in_place_while_one_has_the_focus(tab: Tab, address: str, key: str, arrivals: Arrivals) -> None:
+    first = arrivals.receiving(patient_name="Doe^Jane")
+    log_in(tab, address, key)
+    tab.press("j")
+    place = tab.evaluate("document.activeElement.getBoundingClientRect().top")
+    arrivals.receiving(patient_name="Roe^Ann")
+    # The event arrives by itself.
+    tab.wait("document.querySelector('#news').innerText.startsWith('1 new')")
+    names = "[...document.querySelectorAll('tbody th a')].map((link) => link.innerText)"
+
+    assert tab.evaluate(names) == ["Doe, Jane"]
+    assert tab.evaluate("document.activeElement.id") == f"study-{first}"
+    assert tab.evaluate("document.activeElement.getBoundingClientRect().top") == place
+    tab.press("n")
+    tab.wait("document.querySelectorAll('tbody th a').length === 2")
+    tab.wait("document.activeElement.innerText === 'Roe, Ann'")
+    assert tab.evaluate(names) == ["Roe, Ann", "Doe, Jane"]
+    assert tab.errors == []
