@@ -13,7 +13,7 @@ from api.v1 import reading
 from api.v1.body import Body
 from api.v1.pixels.decoders import Busy, Decoders, NoPicture
 from api.v1.requests.conditional import matches
-from db.operations import stored_images
+from db.reports import stored_images
 
 #: Greatest frame of an object.
 MAX_FRAME = 250_000
