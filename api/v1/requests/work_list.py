@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt  # noqa: TC003 - FastAPI reads annotations at run time
+import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import urlencode
 
 from fastapi import Query
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, BeforeValidator, Field
 
 from api.errors import ApiError, ErrorCode, Problem
 from api.v1.requests import cursor
@@ -27,6 +28,18 @@ if TYPE_CHECKING:
 Text = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Uid = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[0-9.]+$")]
 Date = Annotated[str, Field(pattern=r"^[0-9]{8}$")]
+
+
+def _written_out(value: object) -> object:
+    """Return a time as text; raises ValueError for a number, which pydantic would read as seconds since 1970."""
+    if isinstance(value, str) and not _TIME.match(value):
+        raise ValueError("expected a time with its zone, as 2026-11-28T07:00:00Z")
+    return value
+
+
+#: RFC 3339.
+_TIME = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}")
+Time = Annotated[AwareDatetime, BeforeValidator(_written_out)]
 Cursor = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_-]+$")]
 Level = Literal["LOW", "ROUTINE", "HIGH", "STAT"]
 
@@ -36,8 +49,8 @@ def filters(
     modality: Annotated[Text | None, Query(description="As in DICOM: CT.")] = None,
     body_part: Annotated[Text | None, Query(description="As in DICOM: CHEST.")] = None,
     ae_title: Annotated[Text | None, Query(description="Calling AE title of the first object.")] = None,
-    received_since: Annotated[AwareDatetime | None, Query(description="First object at this time or later.")] = None,
-    received_before: Annotated[AwareDatetime | None, Query(description="First object earlier.")] = None,
+    received_since: Annotated[Time | None, Query(description="First object at this time or later.")] = None,
+    received_before: Annotated[Time | None, Query(description="First object earlier.")] = None,
     study_date_from: Annotated[Date | None, Query(description="YYYYMMDD.")] = None,
     study_date_to: Annotated[Date | None, Query(description="YYYYMMDD, included.")] = None,
     patient_id: Annotated[Text | None, Query(description="Exactly.")] = None,

@@ -112,6 +112,8 @@ def test_cursor_of_other_filters_is_422(client: TestClient, arrivals: Arrivals) 
         "patient_id=" + "x" * 65,
         "study_date_from=2026-01-01",
         "received_since=2026-01-01",
+        "received_since=0.5",
+        "received_before=20260101",
         "received_since=0001-01-01T00:00:00%2B14:00",
         "received_before=9999-12-31T23:59:59-12:00",
         "study_instance_uid=1.2.Doe",
