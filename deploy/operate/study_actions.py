@@ -6,7 +6,6 @@ import io
 import uuid
 from typing import TYPE_CHECKING
 
-from PIL import Image
 from rich.markup import escape
 from rich.table import Column, Table
 from sqlalchemy import func, select
@@ -140,6 +139,7 @@ def _draw(study: Study, report: Report | None, rows: Sequence[ReportImage], path
 def _images(study: Study, report: Report, rows: Sequence[ReportImage], data_dir: Path) -> StudyImages:
     """Return the stored images as the model received them; raises ImageDamaged."""
     import numpy as np  # noqa: PLC0415 - as above
+    from PIL import Image  # noqa: PLC0415 - as above
 
     from worker.images.study_images import PartImages, RenderedImage, StudyImages  # noqa: PLC0415 - as above
 

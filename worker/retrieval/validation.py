@@ -9,8 +9,6 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from db.studies.modalities import family_of
 from worker.findings.labeller import present
 
@@ -76,6 +74,8 @@ def held_out(kinds: Sequence[str], owners: Sequence[str], count: int) -> list[in
         of_kind[kind].setdefault(owner, number)
     chosen = []
     for numbers in (list(patients.values()) for patients in of_kind.values()):
+        import numpy as np  # noqa: PLC0415 - `prelim status` reads validations where only the core is installed
+
         rows = np.linspace(0, len(numbers) - 1, min(len(numbers), count)).astype(int)
         chosen += [numbers[row] for row in np.unique(rows)]
     return sorted(chosen)

@@ -93,8 +93,11 @@ def test_the_readme_links_every_page() -> None:
 
 def test_every_dependency_has_its_reason() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    reasons = (REPOSITORY / "docs" / "dependencies.md").read_text()
-    wanted = project["dependencies"] + project["optional-dependencies"]["evaluate"]
+    reasons, extras = (REPOSITORY / "docs" / "dependencies.md").read_text(), project["optional-dependencies"]
+    wanted = [
+        *project["dependencies"],
+        *(each for extra in ("worker", "embedded", "evaluate") for each in extras[extra]),
+    ]
     names = [requirement.split("=")[0].split("[")[0] for requirement in wanted]
 
     assert [name for name in names if name not in reasons] == []
@@ -104,8 +107,8 @@ def test_every_dependency_is_pinned_as_the_lock_has_it() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     locked = {line.lower().replace("_", "-") for line in (REPOSITORY / "constraints.txt").read_text().split()}
     extras = project["optional-dependencies"]
-    # `dev` includes the extra `evaluate` by the name of this project.
-    wanted = [w for w in [*project["dependencies"], *extras["dev"], *extras["evaluate"]] if w != "prelim[evaluate]"]
+    # An extra includes others by the name of this project.
+    wanted = [*project["dependencies"], *(w for extra in extras.values() for w in extra if not w.startswith("prelim["))]
     pins = [requirement.split(";")[0].strip().lower() for requirement in wanted]
     pins = [f"{pin.split('[')[0]}{pin.split(']')[1]}" if "[" in pin else pin for pin in pins]
 
