@@ -71,6 +71,44 @@ def test_services_have_the_grace_times_and_checks_of_the_launcher(services: Docu
         assert int(health["start_period"].removesuffix("s")) >= process.ready_seconds
 
 
+def test_every_service_has_limits_of_memory_processes_cpu_and_logs(services: Document) -> None:
+    for name, service in services.items():
+        assert service["mem_limit"] == service["memswap_limit"], f"{name}: swap would hide a leak"
+        assert int(service["pids_limit"]) > 0
+        assert "cpus" in service
+        assert service["logging"]["driver"] == "local"
+        assert int(service["logging"]["options"]["max-file"]) * 20 <= 100, "MB"
+
+
+def test_images_of_others_are_pinned_by_digest(services: Document) -> None:
+    base = re.findall(r"^ARG BASE=(.*)$", (DOCKER / "Dockerfile").read_text(), re.MULTILINE)
+
+    for image in [*base, *(services[name]["image"] for name in DATABASES)]:
+        assert re.fullmatch(r"[a-z]+:[0-9]+\.[0-9.]+[a-z-]*@sha256:[0-9a-f]{64}", image), image
+
+
+def test_prelim_runs_without_privileges_and_as_a_number(services: Document) -> None:
+    for service in prelim_services(services).values():
+        assert service["user"] == "10001:10001"
+        assert service["read_only"]
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert not service.get("privileged")
+        assert not [volume for volume in service["volumes"] if "docker.sock" in volume]
+    assert re.findall(r"^USER (.*)$", (DOCKER / "Dockerfile").read_text(), re.MULTILINE) == ["10001:10001"]
+
+
+def test_services_use_the_image_that_is_built_for_them(services: Document) -> None:
+    stages = re.findall(r"^FROM runtime AS (\S+)$", (DOCKER / "Dockerfile").read_text(), re.MULTILINE)
+    version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+
+    targets = {service["build"]["target"] for service in prelim_services(services).values()}
+    assert targets == set(stages)
+    for service in prelim_services(services).values():
+        assert service["image"] == f"prelim-{service['build']['target']}:{version}"
+    assert services["worker-gpu"]["build"]["target"] == "worker-cuda"
+
+
 @pytest.mark.parametrize("kind", ["networks", "secrets"])
 def test_networks_and_secrets_exist_and_are_used(compose: Document, services: Document, kind: str) -> None:
     used = {name for service in services.values() for name in service.get(kind, [])}
