@@ -47,7 +47,8 @@ JOBS = text("""
     ORDER BY finished_at DESC LIMIT :most
 """)
 SIZES = text("""
-    SELECT sum(file_bytes)::float / count(DISTINCT study_id), count(*)::float / count(DISTINCT study_id)
+    SELECT sum(file_bytes)::float / nullif(count(DISTINCT study_id), 0),
+        count(*)::float / nullif(count(DISTINCT study_id), 0)
     FROM (SELECT file_bytes, study_id FROM instances ORDER BY id DESC LIMIT :most) AS latest
 """)
 

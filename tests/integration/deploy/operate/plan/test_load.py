@@ -74,3 +74,28 @@ def test_load_has_the_sizes_hours_and_durations_of_the_database(database_url: st
     assert found.urgent_share == 1
     assert sum(found.hours) == pytest.approx(1)
     assert (measured.slots, set(measured.waits)) == (WORKERS * SLOTS, {2.0})
+
+
+FILL = text("""
+    WITH new AS (
+        INSERT INTO studies (id, study_instance_uid, patient_id, patient_name, patient_birth_date, patient_sex,
+            issuer_of_patient_id, accession_number, study_date, study_description, calling_ae_title, modality,
+            body_part, priority, state, revision, settle_reason, settled_at, identity_number)
+        SELECT uuidv7(), '2.25.7' || n, '', '', '', '', '', '', '', '', 'CT', 'CT', '', 0, 'reported', 1, 'quiet',
+            now(), 1
+        FROM generate_series(1, 20) AS n RETURNING id
+    )
+    INSERT INTO jobs (id, study_id, kind, revision, state, priority, fence, attempt, queued_at, claimed_at, finished_at)
+    SELECT uuidv7(), id, 'report', 1, 'finished', 0, 1, 1, now() - interval '9 s', now() - interval '5 s', now()
+    FROM new
+""")
+
+
+def test_reports_whose_objects_were_deleted_count_with_the_assumed_size(database_url: str) -> None:
+    worker(database_url)
+    with transaction(database_url) as session:
+        session.execute(FILL)
+    found, measured = read(database_url)
+
+    assert (found.bytes, found.objects) == (load.ASSUMED_BYTES, load.ASSUMED_OBJECTS)
+    assert set(measured.waits) == {4.0}
