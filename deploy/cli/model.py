@@ -31,6 +31,13 @@ class Source(StrEnum):
     CASES = "cases"
 
 
+class PairForm(StrEnum):
+    """Form of the pairs of `prelim bootstrap`: that of MedDr's fine-tuning, or one object with all fields."""
+
+    INTERNVL = "internvl"
+    JSONL = "jsonl"
+
+
 app = typer.Typer()
 checkpoint_app = typer.Typer(cls=Group, no_args_is_help=True, help="Create, convert and inspect model checkpoints.")
 TRUST_UNKNOWN = typer.Option("--trust-unknown", help="Skip checks that fail, and list them.")
@@ -175,6 +182,25 @@ def _calibrate_answers(
         found = calibration.calibrate_answers_on_cases(settings, task, cases, alpha=alpha, delta=delta)
     for line in calibration.lines(found):
         console.print(line, highlight=False, markup=False)
+
+
+@command()
+def bootstrap(
+    cases: Annotated[Path, typer.Option(help="File of studies with confirmed findings, beside their DICOM files.")],
+    out: Annotated[Path, typer.Option(help="Folder to create.")],
+    form: Annotated[PairForm, typer.Option("--format", help="Form of the pairs.")] = PairForm.JSONL,
+) -> None:
+    """Write image-text pairs for fine-tuning from studies with confirmed findings, with the configured checkpoint."""
+    from worker.evaluation.bootstrap import bootstrap as bootstrapping
+
+    done = bootstrapping.bootstrap(cases, process_settings(), out, form.value)
+    console.print(
+        f"{len(done.pairs)} pairs of {done.cases} studies in {out}; {len(done.hard)} for a person in hard.jsonl",
+        highlight=False,
+        markup=False,
+    )
+    for reason, count in done.reasons.most_common():
+        console.print(f"{reason}: {count}", highlight=False, markup=False)
 
 
 @checkpoint_app.command("random", cls=Command)

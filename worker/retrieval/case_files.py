@@ -79,6 +79,9 @@ def _case(number: int, line: str) -> Case:
         raise _invalid_line(number, f"not JSON ({error})") from error
     if not isinstance(fields, dict):
         raise _invalid_line(number, "not a JSON object")
+    # Any other value is no promise that a person wrote the report.
+    if fields.get("synthetic", False) is not False:
+        raise _invalid_line(number, "a model wrote this report (synthetic): use only reports that a person signed")
     known = {name: fields[name] for name in Case.__dataclass_fields__ if name in fields}
     for name in REQUIRED:
         if not known.get(name):

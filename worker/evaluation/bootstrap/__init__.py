@@ -1,0 +1,1 @@
+"""Write pairs of images and reports for fine-tuning, from studies of which people confirmed the findings."""
