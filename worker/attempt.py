@@ -188,7 +188,8 @@ class Attempt:
             late_arrivals = self._late_arrivals(session)
             given = predictions.of_study(session, self.claim.study_id) if self.claim.kind == JobKind.DIAGNOSIS else []
             inquiry = None if self.claim.kind == JobKind.REPORT else inquiries.content(session, self.claim.job_id)
-            not_images = other_objects.not_images(session, self.claim.study_id) if study.other_objects else []
+            about = session, self.claim.study_id, self.claim.kind
+            not_images = other_objects.not_images(*about) if study.other_objects else []
         return StudyToReport(
             instances=[StoredInstance(self._data_dir / row.file_path, row.sop_instance_uid) for row in images],
             modality=study.modality,

@@ -6,7 +6,7 @@ which must not wait for the database.
 """
 
 from db.models.access import ApiKey, AuditChain, AuditRow, CursorSecret, IdempotentRequest, PageSession
-from db.models.answers import Answer, AnswerEvidence, Inquiry, SpecialistPrediction
+from db.models.answers import Answer, AnswerEvidence, Inquiry, SpecialistPrediction, SpecialistReport
 from db.models.base import Base
 from db.models.certificates import AnswerScaling, Certificate
 from db.models.commitments import Commitment
@@ -56,6 +56,7 @@ __all__ = [
     "ReportImage",
     "Sentence",
     "SpecialistPrediction",
+    "SpecialistReport",
     "Study",
     "StudyEvent",
     "StudyHold",

@@ -141,3 +141,16 @@ class SpecialistPrediction(Base):
         CheckConstraint("score BETWEEN '-Infinity' AND 'Infinity'", name="score_is_a_number"),
         Index("specialist_predictions_study", "study", postgresql_where=text("study_id IS NULL")),
     )
+
+
+class SpecialistReport(Base):
+    """A structured report that was read for predictions: their number, and why parts of it were not taken."""
+
+    __tablename__ = "specialist_reports"
+
+    # CASCADE: of no use without its object.
+    instance_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("instances.id", ondelete="CASCADE"), primary_key=True)
+    predictions: Mapped[int] = mapped_column(Integer)
+    #: Sentences without values of the report.
+    reasons: Mapped[list[str]]
+    read_at: Mapped[dt.datetime] = database_time()

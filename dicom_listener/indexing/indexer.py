@@ -16,13 +16,14 @@ from sqlalchemy import text
 from sqlalchemy.exc import DataError, DBAPIError
 from structlog.contextvars import bound_contextvars
 
+from db.answers import structured_reports
 from db.errors import Reason
 from db.logs import frames
 from db.session import transaction
 from db.studies import batches, lifecycle
 from db.studies.lifecycle import ReceivedInstance, Recorded
 from dicom_listener.dicom.statuses import Refusal
-from dicom_listener.indexing import file_locks, headers, n_service_events, unreadable
+from dicom_listener.indexing import file_locks, headers, n_service_events, specialist_reports, unreadable
 from dicom_listener.indexing.repair import repair
 from dicom_listener.indexing.set_aside import record, set_aside, set_conflicts_aside
 from dicom_listener.indexing.unreadable import Unreadable
@@ -105,10 +106,13 @@ class Indexer:
         # Before the transaction: they are read for their digests.
         aside = {path: row for path, found in read.items() if (row := self._set_aside(path, found)) is not None}
         self._flush_quarantine(aside)
+        instances = {path: found for path, found in read.items() if isinstance(found, ReceivedInstance)}
+        reports = specialist_reports.read_all(instances)
         with transaction(self._url) as session:
             released = self._release(session, read)
-            instances = [found for found in read.values() if isinstance(found, ReceivedInstance)]
-            recorded = batches.record(session, instances)
+            recorded = batches.record(session, [*instances.values()])
+            new = [(one, found) for one, found in reports if recorded[one.file_path] is Recorded.NEW]
+            structured_reports.record(session, new)
             outcomes = {path: self._record(session, path, found, recorded) for path, found in read.items()}
             for row in aside.values():
                 record(session, row)

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import ColumnElement, func, select, text
 
-from db.models import Answer, AuditRow, Commitment, Instance, Job, Quarantined, Report, ReportCheck, Study, StudyEvent
+from db.models import (
+    Answer,
+    AuditRow,
+    Commitment,
+    Instance,
+    Job,
+    Quarantined,
+    Report,
+    ReportCheck,
+    SpecialistReport,
+    Study,
+    StudyEvent,
+)
 from db.states import CheckState, JobState
 
 if TYPE_CHECKING:
@@ -39,6 +51,7 @@ def of_study(session: Session, study: Study) -> list[Event]:
     found = [
         *_received(session, study),
         *_quarantined(session, study),
+        *_specialist_reports(session, study),
         *_settled(study),
         *_changes(session, study),
         *_jobs(session, study),
@@ -77,6 +90,15 @@ def _quarantined(session: Session, study: Study) -> Iterator[Event]:
     for file in session.scalars(select(Quarantined).where(Quarantined.sop_instance_uid.in_(known))):
         fields = {"file": file.file_path, "reason": file.reason, "detail": file.detail}
         yield Event(file.received_at, "quarantined", f"{file.reason}: {file.detail}", fields)
+
+
+def _specialist_reports(session: Session, study: Study) -> Iterator[Event]:
+    """Yield the structured reports that were read for predictions, with the reasons for what was not taken."""
+    query = select(SpecialistReport, Instance.sop_instance_uid).join(Instance).where(Instance.study_id == study.id)
+    for row, uid in session.execute(query):
+        fields = {"sop_instance_uid": uid, "predictions": row.predictions, "not_taken": row.reasons}
+        without = f"; not taken: {'; '.join(row.reasons)}" if row.reasons else ""
+        yield Event(row.read_at, "structured report", f"{row.predictions} predictions{without}", fields)
 
 
 def _settled(study: Study) -> Iterator[Event]:

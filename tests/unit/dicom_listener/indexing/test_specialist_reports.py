@@ -1,0 +1,109 @@
+"""Predictions are taken from a structured report where its meaning is certain; for the rest there is a reason."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dicom_listener.indexing import specialist_reports
+from dicom_listener.indexing.content_items import Code, Item
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def item(value_type: str, concept: str, text: str = "", *children: Item, relationship: str = "CONTAINS") -> Item:
+    return Item(value_type, relationship, Code(meaning=concept), text, None, "", children)
+
+
+def finding(label: str, *children: Item, concept: str = "Finding") -> Item:
+    return item("CODE", concept, label, *children)
+
+
+def number(value: float | None, units: str = "1", concept: str = "Probability") -> Item:
+    return Item("NUM", "CONTAINS", Code(meaning=concept), "", value, units, ())
+
+
+def modifier(concept: str, text: str, *children: Item) -> Item:
+    return item("CODE", concept, text, *children, relationship="HAS CONCEPT MOD")
+
+
+ALGORITHM = (
+    item("TEXT", "Algorithm Name", "chest-net", relationship="HAS OBS CONTEXT"),
+    item("TEXT", "Algorithm Version", "1.2", relationship="HAS OBS CONTEXT"),
+)
+
+
+def read(*group: Item, algorithm: Sequence[Item] = ALGORITHM) -> tuple[list[tuple[str, float | None]], list[str]]:
+    root = item("CONTAINER", "Imaging Measurement Report", "", item("CONTAINER", "Measurement Group", "", *group))
+    report = specialist_reports.of_content(
+        item("CONTAINER", "Imaging Measurement Report", "", *algorithm, *root.children), "1.2"
+    )
+    assert all((one.study, one.name, one.version) == ("1.2", "chest-net", "1.2") for one in report.given)
+    return [(one.label, one.score) for one in report.given], list(report.reasons)
+
+
+@pytest.mark.parametrize(
+    ("group", "expected"),
+    [
+        ((finding("Pleural effusion"),), ("Pleural effusion", None)),
+        ((finding("Pleural effusion"), number(93, "%", "Certainty of Finding")), ("Pleural effusion", 0.93)),
+        ((finding("Pleural effusion", number(0.93)),), ("Pleural effusion", 0.93)),
+        ((finding("Mass"), number(0.03, "{0:1}", "Probability of mass")), ("Mass", 0.03)),
+        ((finding("Mass"), number(12, "mm", "Diameter")), ("Mass", None)),
+        ((item("CODE", "Pneumothorax", "Present", number(0.9)),), ("Pneumothorax", 0.9)),
+        ((finding("Mass", item("IMAGE", "")),), ("Mass", None)),
+        ((item("TEXT", "Finding", "small mass"), modifier("Laterality", "Left")), ("left small mass", None)),
+        ((finding("Mass", modifier("Finding Site", "Lung", modifier("Laterality", "Right"))),), ("right Mass", None)),
+    ],
+)
+def test_unambiguous_evaluation_is_a_prediction(group: Sequence[Item], expected: tuple[str, float | None]) -> None:
+    assert read(*group) == ([expected], [])
+
+
+@pytest.mark.parametrize(
+    ("group", "reason"),
+    [
+        ((), specialist_reports.NOTHING),
+        ((item("CODE", "Pneumothorax", "Absent", number(0.97)),), specialist_reports.DENIED),
+        ((item("CODE", "Pneumothorax", "Indeterminate"),), specialist_reports.UNCLEAR),
+        ((finding("Mass"), item("CODE", "Presence", "Absent")), specialist_reports.UNCLEAR),
+        ((item("CODE", "Presence", "Present"),), specialist_reports.UNCLEAR),
+        ((finding("Positive"),), specialist_reports.UNCLEAR),
+        ((finding("Mass", modifier("Finding context", "Known absent")),), specialist_reports.MODIFIED),
+        ((finding("Mass", item("CODE", "Presence", "Absent")),), specialist_reports.MODIFIED),
+        ((finding("Mass"), modifier("Laterality", "Unknown")), specialist_reports.MODIFIED),
+        ((finding("Mass"), finding("Nodule"), number(0.4)), specialist_reports.SEVERAL_NUMBERS),
+        ((finding("Mass"), number(0.4), number(0.6)), specialist_reports.SEVERAL_NUMBERS),
+        ((finding("Mass"), number(0.4, concept="Probability of cancer")), specialist_reports.SEVERAL_NUMBERS),
+        ((number(0.4),), specialist_reports.SEVERAL_NUMBERS),
+        ((finding("Mass"), number(93)), specialist_reports.INVALID_NUMBER),
+        ((finding("Mass"), number(None)), specialist_reports.INVALID_NUMBER),
+        ((finding("Mass"), number(0.4, "mm")), specialist_reports.INVALID_NUMBER),
+        ((finding("Mass", number(0.4)), finding("Mass", number(0.6))), specialist_reports.DIFFERENT),
+        ((finding("x" * 101),), "the label has 101 characters: at most 100 are allowed"),
+        ((finding("a\nb"),), "the label holds a control character: send one line of plain text"),
+    ],
+)
+def test_anything_else_is_not_taken_and_has_a_reason(group: Sequence[Item], reason: str) -> None:
+    assert read(*group) == ([], [reason])
+
+
+def test_certain_groups_are_taken_beside_others() -> None:
+    group = item("CODE", "Pneumothorax", "Absent"), item("CODE", "Effusion", "Present")
+
+    assert read(*group) == ([("Effusion", None)], [specialist_reports.DENIED])
+
+
+@pytest.mark.parametrize(
+    "algorithm", [(), ALGORITHM[:1], (*ALGORITHM, *ALGORITHM[:1], item("TEXT", "Algorithm Name", "b"))]
+)
+def test_report_without_one_algorithm_and_version_gives_no_prediction(algorithm: Sequence[Item]) -> None:
+    assert read(finding("Mass"), algorithm=algorithm) == ([], [specialist_reports.NO_ALGORITHM])
+
+
+def test_too_many_predictions_are_none() -> None:
+    given, reasons = read(*(finding(f"label {number}") for number in range(65)))
+
+    assert (given, reasons) == ([], [specialist_reports.TOO_MANY])
