@@ -71,8 +71,8 @@ def show(settings: Settings, console: Console, *, limit: int, as_json: bool) -> 
 def take(settings: Settings, console: Console, name: str) -> int:
     """Replace stored objects by corrected ones with the same pixels; return the number that could not be replaced.
 
-    *name* is the id of a file in quarantine, or names a study. Raises UnknownStudy; BackupRunning if the old paths of
-    the replaced objects stay until the next deletion.
+    *name* is the id of a file in quarantine, or names a study. Raises UnknownStudy; BackupRunning
+    and OSError if the old paths of the replaced objects stay until the next deletion.
     """
     with reading(settings.database()) as session:
         pairs = _pairs(session, name)
@@ -83,8 +83,10 @@ def take(settings: Settings, console: Console, name: str) -> int:
         except NotPossible as error:
             failed += 1
             console.print(f"{pair.quarantined_id}: {error}", markup=False, highlight=False)
-    file_deletions.delete_files(settings.database(), settings.operations.data_dir)
     console.print(f"{len(pairs) - failed} of {len(pairs)} objects replaced", highlight=False)
+    failure = file_deletions.delete_files(settings.database(), settings.operations.data_dir)
+    if failure is not None:
+        raise failure
     return failed
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, LiteralString
 
 import psycopg
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
 
@@ -33,6 +33,13 @@ OVERDUE = dt.timedelta(hours=1)
 PAGE = 1000
 #: Key of the advisory lock of the files: exclusive to delete some, shared to copy all.
 LOCK = 0x46494C45
+#: Condition: no backup holds the lock.
+NO_BACKUP = text("""
+    NOT EXISTS (
+        SELECT FROM pg_locks
+        WHERE locktype = 'advisory' AND classid = 0 AND objid = :lock AND mode = 'ShareLock' AND granted
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+""")
 #: Seconds that a backup waits for the end of a deletion, and between two attempts.
 MAX_WAIT_SECONDS, POLL_SECONDS = 60.0, 0.5
 
@@ -90,8 +97,9 @@ def noted(session: Session, paths: Collection[str]) -> set[str]:
 
 
 def overdue(session: Session) -> Sequence[str]:
-    """Return the paths that should be deleted by now."""
-    return session.scalars(select(FileDeletion.file_path).where(FileDeletion.noted_at < func.now() - OVERDUE)).all()
+    """Return the paths that should be deleted by now; none during a backup, for which their deletion waits."""
+    paths = select(FileDeletion.file_path).where(FileDeletion.noted_at < func.now() - OVERDUE)
+    return session.scalars(paths.where(NO_BACKUP.bindparams(lock=LOCK))).all()
 
 
 def forget(session: Session, paths: Collection[str]) -> None:
