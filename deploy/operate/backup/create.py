@@ -7,7 +7,7 @@ import os
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from sqlalchemy import func, select
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from db.settings import Settings
+    from deploy.operate.backup.sealing import Content
 
 #: Folder of the reference indexes, below the data directory.
 REFERENCE = "reference"
@@ -75,42 +76,43 @@ class _Files:
 def run(settings: Settings, console: Console, repository: Repository, *, keep: int) -> Copied:
     """Add a backup, and delete all but the latest *keep*; returns what was copied.
 
-    Files are not deleted meanwhile. Raises DumpFailed, OSError.
+    Files are not deleted meanwhile. Raises NotPossible while another backup is running, DumpFailed, OSError.
     """
     repository.prepare()
     url = settings.database()
-    with file_deletions.held_off(url), tempfile.TemporaryFile() as listed:
-        begun = _now(url)
-        name = f"{begun:%Y%m%dT%H%M%S.%fZ}"
-        files = _Files(settings, repository, cast("BinaryIO", listed))
-        # An object that is acknowledged by now is in an inbox, and copied from there, or has left it for the store,
-        # which is read later. The inboxes are read again because objects arrive meanwhile.
-        files.copy_inbox()
-        with dump.dumping(url) as stream:
-            database = repository.write(name, "database", stream)
-        for path in stored(settings):
-            files.copy(path)
-        files.copy_inbox()
-        listed.seek(0)
-        list_content = repository.write(name, "files", cast("BinaryIO", listed))
-    copied, ended = files.copied, _now(url)
-    manifest = Manifest(
-        version=version("prelim"),
-        begun_at=begun.isoformat(),
-        ended_at=ended.isoformat(),
-        files=copied.files,
-        bytes=copied.size,
-        list_sha256=list_content.sha256,
-        database_sha256=database.sha256,
-    )
-    repository.write_manifest(name, manifest)
-    forgotten = repository.forget(keep)
+    with repository.exclusive():
+        with file_deletions.held_off(url):
+            begun = _now(url)
+            name = f"{begun:%Y%m%dT%H%M%S.%fZ}"
+            copied, listed, database = _copy(settings, repository, name)
+        ended = _now(url)
+        times = {"begun_at": begun.isoformat(), "ended_at": ended.isoformat()}
+        digests = {"list_sha256": listed.sha256, "database_sha256": database.sha256}
+        manifest = Manifest(version=version("prelim"), files=copied.files, bytes=copied.size, **times, **digests)
+        repository.write_manifest(name, manifest)
+        forgotten = repository.forget(keep)
     with transaction(url) as session:
         session.add(Backup(name=name, begun_at=begun, ended_at=ended, files=copied.files, bytes=copied.size))
     _print(console, name, copied, database.size, (ended - begun).total_seconds())
     if forgotten:
         console.print(f"deleted {forgotten} files that no kept backup has", highlight=False)
     return copied
+
+
+def _copy(settings: Settings, repository: Repository, name: str) -> tuple[Copied, Content, Content]:
+    """Copy everything; return what was copied, the list of the files and the dump."""
+    with tempfile.TemporaryFile() as listed:
+        files = _Files(settings, repository, listed)
+        # An object that is acknowledged by now is in an inbox, and copied from there, or has left it for the store,
+        # which is read later. The inboxes are read again because objects arrive meanwhile.
+        files.copy_inbox()
+        with dump.dumping(settings.database()) as stream:
+            database = repository.write(name, "database", stream)
+        for path in stored(settings):
+            files.copy(path)
+        files.copy_inbox()
+        listed.seek(0)
+        return files.copied, repository.write(name, "files", listed), database
 
 
 def stored(settings: Settings) -> Iterator[Path]:

@@ -8,6 +8,7 @@ backups/<time>/manifest.sealed       written last: a folder without it is an unf
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from db.errors import ConfigurationError
+from db.errors import ConfigurationError, NotPossible
 from deploy.operate.backup import sealing
 from deploy.operate.backup.sealing import BackupDamaged, Content
 from dicom_listener.spool.durable import open_regular, sync_directory
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-SEALED = ".sealed"
+SEALED, UNFINISHED = ".sealed", ".new"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,16 @@ class Repository:
         """Create the folders, for their owner only."""
         for folder in (self._root, self._root / "files", self._root / "backups"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keep other backups from writing and deleting here; raises NotPossible if one does."""
+        with (self._root / "lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise NotPossible(f"another backup is writing to {self._root}") from error
+            yield
 
     def names(self) -> list[str]:
         """Return the names of the complete backups, the oldest first."""
@@ -141,7 +152,8 @@ class Repository:
                 shutil.rmtree(folder)
         used = {name for backup in names[-keep:] for _, name, _ in self.files(backup)}
         unused = [path for path in (self._root / "files").rglob(f"*{SEALED}") if self._name(path) not in used]
-        for path in unused:
+        # Of an interrupted backup, too.
+        for path in (*unused, *(self._root / "files").rglob(f"*{UNFINISHED}")):
             path.unlink()
         return len(unused)
 
@@ -165,7 +177,7 @@ class Repository:
     def _written(self, path: Path) -> Iterator[BinaryIO]:
         """File whose durable bytes appear at *path*, or none."""
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".new")
+        unfinished = path.with_suffix(UNFINISHED)
         with unfinished.open("wb") as file:
             yield file
             file.flush()

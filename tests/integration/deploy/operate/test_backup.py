@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import SecretStr
 from rich.console import Console
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from db.errors import NotPossible, StaleFence
 from db.jobs import claims
@@ -202,14 +202,30 @@ def test_unreadable_file_is_named_and_the_others_are_backed_up(settings: Setting
     assert made.files == 1
 
 
+def overdue(url: str) -> list[str]:
+    with transaction(url) as session:
+        return list(file_deletions.overdue(session))
+
+
+def test_second_backup_at_the_same_time_is_refused(settings: Settings, repository: Repository) -> None:
+    repository.prepare()
+    with repository.exclusive(), pytest.raises(NotPossible, match="another backup is writing"):
+        back_up(settings, repository)
+
+
 def test_files_are_not_deleted_during_a_backup(settings: Settings) -> None:
     url, data_dir = settings.database(), settings.operations.data_dir
     file = data_dir / rows(settings, Instance)[0]["file_path"]
     with transaction(url) as session:
         file_deletions.note(session, ["old.dcm"])
+        session.execute(text("UPDATE file_deletions SET noted_at = noted_at - interval '2 hours'"))
     (data_dir / "old.dcm").touch()
-    with file_deletions.held_off(url), pytest.raises(BackupRunning):
-        file_deletions.delete_files(url, data_dir)
+    assert overdue(url) == ["old.dcm"]
+    with file_deletions.held_off(url):
+        # Its deletion waits: it is not late.
+        assert overdue(url) == []
+        with pytest.raises(BackupRunning):
+            file_deletions.delete_files(url, data_dir)
     assert (data_dir / "old.dcm").exists()
 
     with transaction(url) as session:
