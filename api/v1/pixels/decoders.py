@@ -35,6 +35,8 @@ PROCESSES = 2
 MAX_WAITING = 12
 #: Seconds to wait for a process, and for a frame: the largest ones allowed take about 5 s.
 WAIT_SECONDS, FRAME_SECONDS = 10.0, 20.0
+#: Exit status of a program whose imports fail.
+NOT_IMPORTED = 1
 _HEAD = struct.Struct("<BQ")
 _PIECE = 1 << 20
 
@@ -94,6 +96,10 @@ class Decoders:
         except _Ended as error:
             log.warning("frame.refused", cause=str(error))
             decoder = None
+            if error.status == NOT_IMPORTED:
+                raise NoPicture(
+                    "undecodable", "this server has no decoders: an operator must install prelim[images]"
+                ) from error
             raise NoPicture("undecodable", "decoding it was ended: it took too long, or ended its process") from error
         finally:
             self._free.put(decoder)
@@ -107,7 +113,11 @@ def _close(free: LifoQueue[_Decoder | None]) -> None:
 
 
 class _Ended(Exception):
-    """Raised if the process has ended, or was ended because of its time."""
+    """Raised if the process has ended, or was ended because of its time, with its exit status if known."""
+
+    def __init__(self, cause: str, status: int | None = None) -> None:
+        self.status = status
+        super().__init__(cause)
 
 
 class _Decoder:
@@ -127,7 +137,9 @@ class _Decoder:
         return self._process.poll() is None
 
     def end(self) -> int:
-        """End the process and return its exit status."""
+        """End the process and return its exit status: its own, if it has closed its output by itself."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=0.2)
         self._process.kill()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
@@ -140,7 +152,8 @@ class _Decoder:
         try:
             kind, body = self._exchange(asked)
         except (OSError, _Ended) as error:
-            raise _Ended(f"{error}, exit status {self.end()}") from error
+            status = self.end()
+            raise _Ended(f"{error}, exit status {status}", status) from error
         if kind:
             problem: dict[str, Any] = json.loads(body)
             raise NoPicture(problem["reason"], problem["detail"])

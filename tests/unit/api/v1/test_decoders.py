@@ -36,6 +36,11 @@ def test_refused_ended_and_slow_frames_leave_others_readable() -> None:
     assert pool.message(Path("/good"), 0) == b"/good"
 
 
+def test_missing_decoders_are_named() -> None:
+    with pytest.raises(NoPicture, match="has no decoders"):
+        Decoders((sys.executable, "-S", "-c", "import no_such_package")).message(Path("/good"), 0)
+
+
 def test_process_has_no_credentials_of_the_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRELIM_DATABASE_URL", "postgresql://secret")
     tell = "import os, struct; body = repr(dict(os.environ)).encode(); import sys; sys.stdin.readline()\n"
