@@ -64,7 +64,8 @@ PRESENT = Frames(
         "{Be} {a} seen?", "Tell me whether there {be} {a}.", "{Be} {a} visible on this image?", "{A}?",
         "Do these images show any {noun}?", "Is there any sign of {noun}?", "{Be} there {a} in the image?",
         "Do you find {a}?", "{Be} {a} there?", "Do you notice {a}?", "{Be} {a} shown?", "Does this study show {a}?",
-        "Please look for {a}.", "Is it true that there {be} {a}?", "Has the patient {a}?",
+        "Please look for {a}.", "Is it true that there {be} {a}?", "Has the patient {a}?", "{A}: yes or no?",
+        "{A}, yes or no?", "Yes or no: {be} there {a}?", "Would you report {a}?",
     ),
     (
         "{Be} {a} apparent in the images?", "Would you say that there {be} {a}?", "Do the images demonstrate {a}?",
