@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from deploy.launcher.launcher import Launcher
 
 STUDIES = 8
-#: Shipped with Prelim; trained by `make demo-checkpoint`.
+#: Shipped with Prelim; its card says how it was trained.
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 #: Settings of the demo unless set by the user: a short quiet time shows reports sooner and a folder of files has no
 #: late images; `prelim up` shows the log lines that would interrupt the table.
