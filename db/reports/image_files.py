@@ -147,14 +147,17 @@ def without_row(session: Session, paths: Sequence[str]) -> list[str]:
 
 
 def use(session: Session, path: str) -> Use:
-    """Return the use of a file; locks its study, as each transaction does that inserts or changes a row of an image."""
+    """Return the use of a file; locks its study, as each transaction does that inserts or changes a row of an image.
+
+    A file whose study another transaction has locked is in use: no one waits.
+    """
     found = NAME.fullmatch(Path(path).name)
     if found is None:
         return Use.UNKNOWN
     job_id, token = uuid.UUID(found[1]), uuid.UUID(found[2])
     study = select(Study.id).join(Job, Job.study_id == Study.id).where(Job.id == job_id)
-    if session.scalar(study.with_for_update(of=Study)) is None:
-        return Use.UNKNOWN
+    if session.scalar(study.with_for_update(of=Study, skip_locked=True)) is None:
+        return Use.UNKNOWN if session.scalar(study) is None else Use.USED
     if not session.scalar(select(func.pg_try_advisory_xact_lock(_key(token)))):
         return Use.USED
     # A statement of its own: it sees the commits made while the first one waited for the lock.

@@ -23,7 +23,7 @@ from psycopg.rows import scalar_row
 from sqlalchemy import text
 
 from db.session import transaction
-from deploy.operate import audit
+from deploy.operate import audit, report_images
 from tests.chaos import breaches
 from tests.chaos.breaches import COPY, FILES, LOCK, ORIGINAL, REMOVE, RESCUED, ROWS, Planted
 from tests.chaos.modality import History, Modality, plan
@@ -100,7 +100,8 @@ def _planted(system: System, connection: psycopg.Connection[Any], rule: str) -> 
     for statement in (*COPY, ALL[rule]):
         _execute(connection, statement, planted.names)
     connection.commit()
-    connection.execute(LOCK, planted.names)
+    if rule != report_images.UNUSED:  # images of a locked study are in use, and no process deletes the others
+        connection.execute(LOCK, planted.names)
     with ExitStack() as held:
         breaches.damage(planted, rule, held)
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,6 @@ from db.reports.image_files import Use
 from db.reports.versions import Draft, Shown
 from db.session import transaction
 from db.studies import lifecycle
-from tests.polling import wait_until
 
 if TYPE_CHECKING:
     from db.jobs.claims import Claim
@@ -157,21 +155,13 @@ def test_move_without_its_connection_stores_no_row(arrivals: Arrivals, tmp_path:
         move_without_connection()
 
 
-def test_file_of_a_report_that_is_being_stored_is_not_deleted(arrivals: Arrivals, tmp_path: Path) -> None:
+def test_file_of_a_report_that_is_being_stored_is_used_at_once(arrivals: Arrivals, tmp_path: Path) -> None:
     claim = arrivals.running_job()
     paths = write(claim, tmp_path)
-    with ThreadPoolExecutor(1) as pool:
-        with transaction(arrivals.url) as session:
-            claims.finish(session, claim, DRAFT, paths)
-            use_now = pool.submit(use, arrivals, paths[0])
-            wait_until(lambda: waiting(arrivals), seconds=5)
-        assert use_now.result(5) == Use.USED
-
-
-def waiting(arrivals: Arrivals) -> bool:
     with transaction(arrivals.url) as session:
-        query = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-        return bool(session.connection().exec_driver_sql(query).scalar())
+        claims.finish(session, claim, DRAFT, paths)
+        assert use(arrivals, paths[0]) == Use.USED
+    assert use(arrivals, paths[0]) == Use.USED
 
 
 def test_files_of_another_database_or_program_are_unknown(arrivals: Arrivals, tmp_path: Path) -> None:
