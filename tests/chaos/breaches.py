@@ -207,7 +207,7 @@ def damage(planted: Planted, rule: str, held: ExitStack) -> None:
     if rule in (audit.NO_FILE, audit.UNREADABLE):
         planted.file.unlink()
         if rule == audit.UNREADABLE:
-            planted.file.mkdir()
+            planted.file.symlink_to(planted.file)  # stat() fails: too many levels of links
     elif rule == audit.OTHER_SIZE:
         os.truncate(planted.file, 100)
     elif rule == audit.OTHER_DIGEST:
@@ -231,7 +231,5 @@ def _add_old(planted: Planted, held: ExitStack) -> None:
 
 def remove(planted: Planted) -> None:
     """Remove the files of the copy."""
-    if planted.file.is_dir():
-        planted.file.rmdir()
     for path in (planted.file, planted.extra):
         path.unlink(missing_ok=True)
