@@ -72,7 +72,7 @@ class Tab:
         pressed: dict[str, Any] = {"text": "\r" if key == "Enter" else key if len(key) == 1 else ""}
         if command is not None:
             pressed = {"modifiers": 2, "commands": [command]}
-        self._call("Input.dispatchKeyEvent", type="keyDown", **event, **pressed)
+        self._call("Input.dispatchKeyEvent", type="keyDown", **(event | pressed))
         self._call("Input.dispatchKeyEvent", type="keyUp", **event)
 
     def write(self, text: str) -> None:
