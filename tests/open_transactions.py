@@ -106,7 +106,11 @@ def _is_within(opened: Opened, frames: Sequence[FrameType]) -> bool:
 
 
 def _is_temporary(path: object) -> bool:
-    return isinstance(path, (str, os.PathLike)) and os.fspath(path).startswith(TEMPORARY)
+    if not isinstance(path, (str, os.PathLike)):
+        return False
+    name = os.fspath(path)
+    # The repository itself may be below it.
+    return isinstance(name, str) and name.startswith(TEMPORARY) and not name.startswith(f"{REPOSITORY}/")
 
 
 def _hook(name: str, arguments: tuple[Any, ...]) -> None:

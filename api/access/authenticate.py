@@ -35,6 +35,7 @@ _cookie = APIKeyCookie(name=COOKIE, auto_error=False, description="Session, begu
 @contextmanager
 def _changing(request: Request) -> Iterator[Session]:
     """Transaction of a POST, which is committed together with its audit row, or neither."""
+    request.app.state.rate_limits.connect()  # reads a file: not within the transaction
     with transaction(request.app.state.settings.database()) as session:
         yield session
         # Reached unless the route has raised an error.

@@ -38,6 +38,14 @@ class RateLimits:
         self._limiter: FixedWindowRateLimiter | None = None
         self._paused_until = 0.0
 
+    def connect(self) -> None:
+        """Connect to Redis unless that was done, or failed just now: its URL may be in a file."""
+        if self._limiter is None and time.monotonic() >= self._paused_until:
+            try:
+                self._limiter = FixedWindowRateLimiter(_storage(self._settings.broker()))
+            except (RedisError, ConfigurationError) as error:
+                self._suspend(error)
+
     def count_failed_login(self, address: str) -> None:
         """Count a failed login or an invalid credential; raises ApiError 429 for an address with too many.
 
@@ -52,23 +60,25 @@ class RateLimits:
     def _count(self, limit: int, *names: str) -> None:
         if not limit or time.monotonic() < self._paused_until:
             return
-        item = RateLimitItemPerMinute(limit)
+        self.connect()
+        limiter, item = self._limiter, RateLimitItemPerMinute(limit)
+        if limiter is None:
+            return
         try:
-            limiter = self._limiter = self._limiter or self._connected()
             if limiter.hit(item, *names):
                 return
             seconds = max(1, round(limiter.get_window_stats(item, *names).reset_time - time.time()))
-        except (RedisError, ConfigurationError) as error:
-            self._paused_until = time.monotonic() + PAUSE_SECONDS
-            log.warning("rate_limits.suspended", error=type(error).__name__)
+        except RedisError as error:
+            self._suspend(error)
             return
         log.warning("rate_limits.exceeded", limit=names[0])
         hint = f"wait {seconds} s, and send fewer requests"
         problem = Problem(error=ErrorCode.TOO_MANY_REQUESTS, message=f"more than {limit} in a minute", hint=hint)
         raise ApiError(429, problem, {"Retry-After": str(seconds)})
 
-    def _connected(self) -> FixedWindowRateLimiter:
-        return FixedWindowRateLimiter(_storage(self._settings.broker()))
+    def _suspend(self, error: Exception) -> None:
+        self._paused_until = time.monotonic() + PAUSE_SECONDS
+        log.warning("rate_limits.suspended", error=type(error).__name__)
 
 
 def _storage(url: str) -> RedisStorage:

@@ -155,6 +155,7 @@ def _to(caller: Caller, place: str) -> Response:
 def _study(
     request: Request, caller: Caller, study_id: uuid.UUID, *, problem: str | None = None, status: int = 200
 ) -> Response:
+    """Show a study; the answer to a POST, with its *problem*, reads no file within the transaction."""
     line = reading.study(caller, study_id)
     session = caller.session
     settings = request.app.state.settings
@@ -185,6 +186,6 @@ def _study(
         "inquiries": [] if sealed else asked,
         "may_ask": "questions" in caller.principal.scopes and line.state not in NOT_ASKED,
         "problem": problem,
-        "reference_report": None if sealed else reference_reports.read(data_dir, line.study_instance_uid),
+        "reference_report": None if sealed or problem else reference_reports.read(data_dir, line.study_instance_uid),
     }
     return templates.TemplateResponse(request, "study.html", context, status)

@@ -173,12 +173,12 @@ def _pages(rows: Rows, settings: Settings, scope: Scope) -> Iterator[Sequence[Fi
     """Yield the rows in pages, each read in a transaction of its own."""
 
     def columns(rows: Rows) -> Select[uuid.UUID, str, int, str]:
-        recent = () if scope.since is None else (rows.indexed_at > func.now() - scope.since,)
-        return _columns(rows).where(*recent)
+        return _columns(rows).where(*(() if scope.since is None else (rows.indexed_at > func.now() - scope.since,)))
 
     if scope.sample is not None:
         with reading(settings.database()) as session:
-            yield row_sample.draw(session, rows, scope.sample, columns)
+            sample = row_sample.draw(session, rows, scope.sample, columns)
+        yield sample
         return
     query, position = columns(rows).order_by(rows.id).limit(PAGE), Position(settings) if scope.resume else None
     read = position.of(rows.__tablename__) if position else None

@@ -74,7 +74,8 @@ def examine_releases(installation: Installation) -> Finding:
 
 def examine_alarms(installation: Installation) -> Finding:
     """Repeat the alarms of `prelim status`."""
-    with installation.session() as session:
+    # The disk is measured between the statements.
+    with installation.session(each_statement=True) as session:
         raised = alarms.raised(session, installation.settings)
     if not raised:
         return ok("no alarm is raised")

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from db.errors import ConfigurationError, PrelimError
-from db.session import transaction
+from db.session import statements, transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -87,12 +87,15 @@ class Installation:
             raise NotChecked("the embedded Redis does not run: `prelim up` starts it") from error
 
     @contextmanager
-    def session(self) -> Iterator[Session]:
-        """Transaction on the database; raises OperationalError if it is unreachable, without waiting for it again."""
+    def session(self, *, each_statement: bool = False) -> Iterator[Session]:
+        """Transaction on the database, or with *each_statement* one for each of its statements.
+
+        Raises OperationalError if the database is unreachable, without waiting for it again.
+        """
         if self._failure is not None:
             raise self._failure
         try:
-            with transaction(self.database_url()) as session:
+            with (statements if each_statement else transaction)(self.database_url()) as session:
                 yield session
         except OperationalError as error:
             self._failure = error

@@ -36,6 +36,8 @@ GUARDED_API = [
     f"/v1/studies/{SOME}/report",
     f"/v1/studies/{SOME}/report/images/1",
     f"/v1/studies/{SOME}/report/pictures/1",
+    f"/v1/studies/{SOME}/instances",
+    f"/v1/studies/{SOME}/instances/{SOME}/frames/1",
 ]
 GUARDED_PAGES = ["/", "/quarantine", f"/studies/{SOME}"]
 
@@ -72,7 +74,7 @@ def test_page_without_a_key_redirects_to_the_login_and_back(anonymous: TestClien
 def test_only_the_listed_paths_are_open(app: FastAPI, anonymous: TestClient) -> None:
     # The walk of tests/integration/api/access/test_routes.py covers all methods.
     paths = {path for path, methods in app.openapi()["paths"].items() if "get" in methods}
-    described = {re.sub(r"\{\w+_id\}", SOME, path).replace("{ordinal}", "1") for path in paths}
+    described = {re.sub(r"\{(ordinal|frame)\}", "1", re.sub(r"\{\w+_id\}", SOME, path)) for path in paths}
 
     assert described - set(GUARDED_API) <= OPEN
     assert all(anonymous.get(path).status_code in {200, 405, 503} for path in OPEN)

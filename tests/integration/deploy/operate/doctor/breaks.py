@@ -173,6 +173,7 @@ def other_database(site: Site, create: str, user: str | None = None) -> Iterator
         try:
             yield
         finally:
+            engine(site.values["database_url"]).dispose()
             drop = f"DROP ROLE {user}" if user else "DROP DATABASE doctor_other WITH (FORCE)"
             connection.execute(drop.encode())
 
