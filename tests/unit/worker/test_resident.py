@@ -63,7 +63,9 @@ def test_unknown_names_are_rejected_before_a_checkpoint_is_loaded(tmp_path: Path
 
 def test_worker_whose_checkpoint_changed_on_disk_writes_no_report(tmp_path: Path) -> None:
     figures = Meter().read(queued=0, running=0, rows=3, kv_tokens_used=0, kv_tokens=300)
-    model: Any = SimpleNamespace(digest="abc", demo=False, engine=SimpleNamespace(metrics=lambda: figures))
+    manifest = SimpleNamespace(values={"trained_on": "phantoms", "files": {}, "digest": "abc", "demo": False})
+    engine = SimpleNamespace(metrics=lambda: figures)
+    model: Any = SimpleNamespace(digest="abc", demo=False, engine=engine, prompt_version="2", manifest=manifest)
     damaged: Any = SimpleNamespace(damaged="model.safetensors")
     resident = Resident(model, Settings(data_dir=tmp_path), damaged)
 
