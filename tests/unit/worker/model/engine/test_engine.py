@@ -301,15 +301,16 @@ def test_deadline_ends_a_request_with_the_tokens_so_far() -> None:
 
 
 def test_engine_serves_threads_and_reports_metrics() -> None:
-    served = engine(FakeRunner(max_sequences=3)).start()
+    served = engine(FakeRunner(max_sequences=3, max_tokens=10**5)).start()
 
-    futures = [ask(served, prompt(n), count=9) for n in range(1, 9)]
+    # Long enough that the first request still runs when the next ones come.
+    futures = [ask(served, prompt(n), count=2000) for n in range(1, 9)]
     results = [future.result(timeout=10) for future in futures]
     metrics = served.metrics()
     served.close()
 
-    assert [result.token_ids for result in results] == [answer([n], 9) for n in range(1, 9)]
-    assert metrics.tokens == 8 * 8, "the first of nine tokens comes with the prompt"
+    assert [result.token_ids for result in results] == [answer([n], 2000) for n in range(1, 9)]
+    assert metrics.tokens == 8 * 1999, "the first token comes with the prompt"
     assert 1.0 < metrics.mean_batch <= 3.0
     assert served.progress > 0
     assert results[0].timings.total >= results[0].timings.first_token > 0
