@@ -25,6 +25,7 @@ from db.session import transaction
 from db.settings import Settings
 from tests.benchmarks.receivers import free_port
 from tests.conftest import missing
+from tests.integration.api.v1.test_frames import PIXELS, stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +38,7 @@ HOOKS = Path(__file__).with_name("schemathesis_hooks.py")
 OTHER = {"patient_name": "Roe^Rita", "patient_id": "P-18", "patient_birth_date": "19330303"}
 #: 503 while an alarm is raised, as for the held study of this test.
 HEALTH = "GET /v1/health"
+FRAME = "GET /v1/studies/{study_id}/instances/{instance_id}/frames/{frame}"
 CONFIGURATION = f"""
 [[operations]]
 include-name = "{HEALTH}"
@@ -84,7 +86,7 @@ def key(database_url: str) -> str:
 
 
 @pytest.fixture
-def seeds(arrivals: Arrivals, url: str, key: str) -> dict[str, Any]:
+def seeds(arrivals: Arrivals, url: str, key: str, tmp_path: Path) -> dict[str, Any]:
     """Ids for the parameters of each operation; each change has a study whose state permits it."""
     read = arrivals.reported()
     held, released, asked = arrivals.reported(), arrivals.reported(), arrivals.reported()
@@ -95,7 +97,9 @@ def seeds(arrivals: Arrivals, url: str, key: str) -> dict[str, Any]:
         tag = client.get(f"/v1/studies/{read}/report").headers["etag"]
         question = client.post(f"/v1/studies/{asked}/questions", json={"question": "Is there an effusion?"}).json()
         diagnosis = client.post(f"/v1/studies/{asked}/diagnoses", json={"options": ["effusion", "mass"]}).json()
+    image = stored(arrivals, read, tmp_path, PIXELS)
     found: dict[str, Any] = {
+        FRAME: {"path": {"instance_id": image, "frame": 1}},
         "all": {"path": {"study_id": str(read)}, "headers": {"if-match": tag}},
         "GET /v1/questions/{inquiry_id}": {"path": {"inquiry_id": question["id"]}},
         "GET /v1/diagnoses/{inquiry_id}": {"path": {"inquiry_id": diagnosis["id"]}},
