@@ -26,7 +26,7 @@ from db.models import (
     StudyHold,
 )
 from db.reports import certificates, grounds
-from db.reports.versions import CheckResult, EvidenceLine, by_importance
+from db.reports.versions import EVIDENCE, CheckResult, EvidenceLine, by_importance
 from db.session import compiled
 from db.states import CheckState
 
@@ -44,17 +44,6 @@ IMAGE = [
     for column in ReportImage.__table__.columns
     if column.name not in {"report_id", "png", "file_path", "file_bytes"}
 ]
-CASE = (
-    Evidence.rank,
-    Evidence.case_id,
-    Evidence.similarity,
-    Evidence.excerpt,
-    Evidence.quoted,
-    Evidence.warnings,
-    ReferenceCase.source,
-    ReferenceCase.modality,
-    ReferenceCase.body_part,
-)
 HOLD = (StudyHold.reason, StudyHold.held_by, StudyHold.held_at, StudyHold.released_by, StudyHold.released_at)
 
 
@@ -104,7 +93,7 @@ def _query(*conditions: ColumnElement[bool]) -> Select[Any]:
     def rows(columns: Sequence[Any], order: Sequence[Any], table: Any) -> Any:
         return _json_rows(select(*columns).where(table.report_id == report.c.id).order_by(*order).correlate(report))
 
-    cases = select(*CASE).outerjoin(ReferenceCase, ReferenceCase.id == Evidence.case_id)
+    cases = select(*EVIDENCE).outerjoin(ReferenceCase, ReferenceCase.id == Evidence.case_id)
     evidence = cases.where(Evidence.report_id == report.c.id).order_by(Evidence.rank).correlate(report)
     held = select(*HOLD).where(StudyHold.study_id == Study.id, StudyHold.released_at.is_(None)).correlate(Study)
     return (
