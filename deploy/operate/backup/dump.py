@@ -49,7 +49,7 @@ def _running(
     name: str, options: Sequence[str], url: str, *, stdin: int | None = None, stdout: int | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     given = engine(url).dialect.create_connect_args(make_url(url))[1]
-    # psycopg's own argument is none of libpq.
+    # `context` belongs to psycopg; libpq does not know it.
     parameters = {key: value for key, value in given.items() if value and key != "context"}
     # Not on the command line, which all users can read.
     environment = {"PATH": os.defpath, "LC_ALL": "C", "PGPASSWORD": str(parameters.pop("password", ""))}
