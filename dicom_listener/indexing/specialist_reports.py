@@ -67,6 +67,7 @@ UNITS = {"%": 0.01, "1": 1.0, "": 1.0, "{0:1}": 1.0, "[0,1]": 1.0, "{ratio}": 1.
 DENIED = "an evaluation denies its finding: a prediction affirms a label"
 UNCLEAR = "an evaluation is neither a finding nor a present one"
 MODIFIED = "an evaluation has a modifier or a part that may change its meaning"
+OTHER_SIDE = "an evaluation and its laterality name different sides"
 SEVERAL_NUMBERS = "a probability cannot be assigned to one evaluation"
 INVALID_NUMBER = "a probability is not a number from 0 to 1, or has unknown units"
 NO_ALGORITHM = "no algorithm is named with its version: Algorithm Name and Algorithm Version are required"
@@ -212,7 +213,9 @@ def _label(item: Item, side: str) -> str:
     allowed = (one for one in item.children if one.value_type not in (*REFERENCES, "NUM"))
     if any(one.relationship != "HAS CONCEPT MOD" and one.concept.words not in HARMLESS for one in allowed):
         raise _Unclear(MODIFIED)
-    side = _side(item.children) or side
+    own = _side(item.children)
+    if own and side and own != side:
+        raise _Unclear(OTHER_SIDE)
     value = " ".join(item.text.casefold().split())
     if _is_finding(item):
         if value in PRESENT | ABSENT | {""}:
@@ -226,8 +229,15 @@ def _label(item: Item, side: str) -> str:
         label = item.concept.meaning
     if "\N{REPLACEMENT CHARACTER}" in label:
         raise _Unclear("a label has characters that cannot be decoded")
-    label = label.strip()
-    return label if not side or re.search(rf"\b{side}\b", label.casefold()) else f"{side} {label}"
+    return _with_side(label.strip(), own or side)
+
+
+def _with_side(label: str, side: str) -> str:
+    """Return the label with the side that modifiers name; raises _Unclear if it names another one."""
+    named = {SIDES[word] for word in re.findall(r"\w+", label.casefold()) if word in SIDES}
+    if side and named - {side}:
+        raise _Unclear(OTHER_SIDE)
+    return label if not side or named else f"{side} {label}"
 
 
 def _score(concept: str, label: str, below: Sequence[Item], beside: Sequence[Item], *, alone: bool) -> float | None:

@@ -55,6 +55,7 @@ def read(*group: Item, algorithm: Sequence[Item] = ALGORITHM) -> tuple[list[tupl
         ((item("CODE", "Pneumothorax", "Present", number(0.9)),), ("Pneumothorax", 0.9)),
         ((finding("Mass", item("IMAGE", "")),), ("Mass", None)),
         ((item("TEXT", "Finding", "small mass"), modifier("Laterality", "Left")), ("left small mass", None)),
+        ((finding("Left mass"), modifier("Laterality", "Left")), ("Left mass", None)),
         ((finding("Mass", modifier("Finding Site", "Lung", modifier("Laterality", "Right"))),), ("right Mass", None)),
     ],
 )
@@ -74,6 +75,12 @@ def test_unambiguous_evaluation_is_a_prediction(group: Sequence[Item], expected:
         ((finding("Mass", modifier("Finding context", "Known absent")),), specialist_reports.MODIFIED),
         ((finding("Mass", item("CODE", "Presence", "Absent")),), specialist_reports.MODIFIED),
         ((finding("Mass"), modifier("Laterality", "Unknown")), specialist_reports.MODIFIED),
+        ((finding("Right mass"), modifier("Laterality", "Left")), specialist_reports.OTHER_SIDE),
+        ((finding("Bilateral opacities"), modifier("Laterality", "Left")), specialist_reports.OTHER_SIDE),
+        (
+            (finding("Mass", modifier("Laterality", "Right")), modifier("Laterality", "Left")),
+            specialist_reports.OTHER_SIDE,
+        ),
         ((finding("Mass"), finding("Nodule"), number(0.4)), specialist_reports.SEVERAL_NUMBERS),
         ((finding("Mass"), number(0.4), number(0.6)), specialist_reports.SEVERAL_NUMBERS),
         ((finding("Mass"), number(0.4, concept="Probability of cancer")), specialist_reports.SEVERAL_NUMBERS),
