@@ -21,7 +21,7 @@ from db.jobs import rescue as expired_jobs
 from db.logs import frames
 from db.operations import disk, heartbeats
 from db.operations.probes import status_socket
-from db.operations.probes.status_socket import NEVER, Loop, Sign
+from db.operations.probes.status_socket import NEVER, HealthCheck, Loop
 from db.operations.totals import totals
 from db.session import limit_statements, statements, transaction
 from db.studies import procedure_steps, settling
@@ -199,7 +199,7 @@ def _run(settings: Settings, peers: PeerDirectory, stop: threading.Event) -> Non
         threading.Thread(target=_repeat, args=(partial(totals.run_once, settings, stop), stop), name="totals"),
     ]
     status = status_socket.serve(
-        heartbeats.Role.DISPATCHER, settings.operations.data_dir, partial(_signs, settings, files, queue)
+        heartbeats.Role.DISPATCHER, settings.operations.data_dir, partial(_checks, settings, files, queue)
     )
     for thread in threads:
         thread.start()
@@ -213,10 +213,10 @@ def _run(settings: Settings, peers: PeerDirectory, stop: threading.Event) -> Non
         status_socket.close(status)
 
 
-def _signs(settings: Settings, files: Loop, queue: Loop) -> Iterable[Sign]:
-    yield Sign(f"{settings.spool} cannot be written", 0 if os.access(settings.spool, os.W_OK) else NEVER, 0)
-    yield from files.signs(READY_SECONDS, SPOOL_LIVE_SECONDS)
-    yield from queue.signs(READY_SECONDS, LIVE_SECONDS)
+def _checks(settings: Settings, files: Loop, queue: Loop) -> Iterable[HealthCheck]:
+    yield HealthCheck(f"{settings.spool} cannot be written", 0 if os.access(settings.spool, os.W_OK) else NEVER, 0)
+    yield from files.checks(READY_SECONDS, SPOOL_LIVE_SECONDS)
+    yield from queue.checks(READY_SECONDS, LIVE_SECONDS)
 
 
 class QueueUpkeep:

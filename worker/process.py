@@ -20,7 +20,7 @@ from db.jobs import wakeups
 from db.jobs.celery_app import BROKER_ERRORS, JOB_TASK, depth, make_app, probe, send
 from db.operations import heartbeats
 from db.operations.probes import status_socket
-from db.operations.probes.status_socket import NEVER, Loop, Sign
+from db.operations.probes.status_socket import NEVER, HealthCheck, Loop
 from db.session import limit_statements, statements, transaction
 from worker.attempt import DATABASE_PAUSE_SECONDS, MARGIN
 from worker.claim_loop import ClaimLoop, JobFailed
@@ -115,15 +115,15 @@ class Worker:
         self._unread = False
         self._loops = {"heartbeat": Loop("the heartbeat"), "watchdog": Loop("the watchdog")}
 
-    def signs(self) -> Iterable[Sign]:
-        """Yield the signs of this process for health probes."""
+    def checks(self) -> Iterable[HealthCheck]:
+        """Yield the checks of this process for health probes."""
         if self._writer is None or self._stopping.is_set():
-            yield Sign("it is stopping" if self._stopping.is_set() else "the model is not loaded", NEVER, 0)
+            yield HealthCheck("it is stopping" if self._stopping.is_set() else "the model is not loaded", NEVER, 0)
             return
         limit = self._settings.operations.engine_stall_seconds + LIVE_SECONDS  # the watchdog ends it before
-        yield Sign("the model has made no progress", self._writer.stalled_seconds, READY_SECONDS, limit)
+        yield HealthCheck("the model has made no progress", self._writer.stalled_seconds, READY_SECONDS, limit)
         for loop in self._loops.values():
-            yield from loop.signs(READY_SECONDS, LIVE_SECONDS)
+            yield from loop.checks(READY_SECONDS, LIVE_SECONDS)
 
     def configure_logs(self, **_: object) -> None:
         """Replace Celery's logging configuration, which has its own format."""
@@ -134,7 +134,7 @@ class Worker:
         # Celery configures logging only after this signal.
         logs.configure(self._settings)
         limit_statements(self._settings, connections=self._settings.queue.worker_slots + SPARE_CONNECTIONS)
-        status_socket.serve(heartbeats.Role.WORKER, self._settings.operations.data_dir, self.signs)
+        status_socket.serve(heartbeats.Role.WORKER, self._settings.operations.data_dir, self.checks)
         try:
             writer = self._load(self._settings)
         except ConfigurationError as error:

@@ -32,7 +32,7 @@ LISTENING, FIELDS = "00010000", 8
 _numbers = itertools.count()
 
 
-class Sign(NamedTuple):
+class HealthCheck(NamedTuple):
     """A problem, the seconds for which it has lasted, and the seconds up to which a process is ready and live."""
 
     problem: str
@@ -42,7 +42,7 @@ class Sign(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """A live process needs no restart; a ready one can do its work. The *cause* is that of the first bad sign."""
+    """A live process needs no restart; a ready one can do its work. The *cause* is that of the first failed check."""
 
     live: bool
     ready: bool
@@ -63,30 +63,30 @@ class Loop:
         if not failed:
             self._succeeded = self._passed
 
-    def signs(self, ready_seconds: float, live_seconds: float) -> Iterable[Sign]:
-        """Yield the signs of a loop that makes no pass, and of one whose passes fail."""
+    def checks(self, ready_seconds: float, live_seconds: float) -> Iterable[HealthCheck]:
+        """Yield the checks of a loop that makes no pass, and of one whose passes fail."""
         now = time.monotonic()
-        yield Sign(f"{self._name} has made no pass", now - self._passed, ready_seconds, live_seconds)
-        yield Sign(f"{self._name} has not succeeded", now - self._succeeded, ready_seconds)
+        yield HealthCheck(f"{self._name} has made no pass", now - self._passed, ready_seconds, live_seconds)
+        yield HealthCheck(f"{self._name} has not succeeded", now - self._succeeded, ready_seconds)
 
 
-def condition(signs: Iterable[Sign]) -> Condition:
-    """Return the condition of a process with *signs*."""
-    bad = [sign for sign in signs if sign.seconds > min(sign.ready_seconds, sign.live_seconds)]
-    live = all(sign.seconds <= sign.live_seconds for sign in bad)
+def condition(checks: Iterable[HealthCheck]) -> Condition:
+    """Return the condition of a process with these *checks*."""
+    bad = [check for check in checks if check.seconds > min(check.ready_seconds, check.live_seconds)]
+    live = all(check.seconds <= check.live_seconds for check in bad)
     return Condition(live, not bad, _text(bad[0]) if bad else "")
 
 
-def _text(sign: Sign) -> str:
-    return sign.problem if sign.seconds == NEVER else f"{sign.problem} for {sign.seconds:.0f} s"
+def _text(check: HealthCheck) -> str:
+    return check.problem if check.seconds == NEVER else f"{check.problem} for {check.seconds:.0f} s"
 
 
-def serve(role: str, data_dir: Path, signs: Callable[[], Iterable[Sign]]) -> socket.socket:
+def serve(role: str, data_dir: Path, checks: Callable[[], Iterable[HealthCheck]]) -> socket.socket:
     """Serve the condition of this process in a thread until `close`; raises OSError."""
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(f"\0{_prefix(role, data_dir)}{os.getpid()}.{next(_numbers)}")
     listening.listen()
-    threading.Thread(target=_answer, args=(listening, signs), name="status", daemon=True).start()
+    threading.Thread(target=_answer, args=(listening, checks), name="status", daemon=True).start()
     return listening
 
 
@@ -96,7 +96,7 @@ def close(listening: socket.socket) -> None:
         listening.shutdown(socket.SHUT_RDWR)  # wakes its thread
 
 
-def _answer(listening: socket.socket, signs: Callable[[], Iterable[Sign]]) -> None:
+def _answer(listening: socket.socket, checks: Callable[[], Iterable[HealthCheck]]) -> None:
     while True:
         try:
             connection, _ = listening.accept()
@@ -106,7 +106,7 @@ def _answer(listening: socket.socket, signs: Callable[[], Iterable[Sign]]) -> No
             time.sleep(1)
             continue
         with connection:
-            live, ready, cause = condition(signs())
+            live, ready, cause = condition(checks())
             try:
                 connection.settimeout(ANSWER_SECONDS)
                 connection.sendall(f"{live:d} {ready:d} {cause}"[:MAX_BYTES].encode())

@@ -42,16 +42,16 @@ def test_overdue_job_is_reported_without_a_broker(
     monkeypatch.setattr(process.logs, "configure", lambda _settings: None)
     worker = Worker(settings, lambda _: Writer(), make_app("redis://127.0.0.1:1/0"))
 
-    assert condition(worker.signs()) == (True, False, "the model is not loaded")
+    assert condition(worker.checks()) == (True, False, "the model is not loaded")
     worker.load()
     try:
         wait_until(lambda: arrivals.state() == "reported", 20)
-        wait_until(lambda: condition(worker.signs()).ready, 20)
+        wait_until(lambda: condition(worker.checks()).ready, 20)
         monkeypatch.setattr(Writer, "stalled_seconds", 30.0)
-        assert condition(worker.signs()) == (True, False, "the model has made no progress for 30 s")
+        assert condition(worker.checks()) == (True, False, "the model has made no progress for 30 s")
     finally:
         worker._stopping.set()  # worker.stop ends the process
-        assert condition(worker.signs()) == (True, False, "it is stopping")
+        assert condition(worker.checks()) == (True, False, "it is stopping")
         # Their connections must be returned before the database is dropped.
         for thread in threading.enumerate():
             if thread.name in ("_heartbeat", "_watchdog", "_poll", "overdue"):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from db.operations.probes import status_socket
-from db.operations.probes.status_socket import NEVER, Loop, Sign
+from db.operations.probes.status_socket import NEVER, HealthCheck, Loop
 from db.settings import Settings
 from deploy.embedded.server_process import free_port
 from deploy.launcher import role_probe
@@ -103,19 +103,19 @@ def test_listener_whose_disk_refuses_writes_is_live_but_not_ready(
 
 @pytest.mark.parametrize("role", SERVED)
 @pytest.mark.parametrize(
-    ("sign", "expected"),
+    ("check", "expected"),
     [
-        (Sign("it", 1, ready_seconds=2, live_seconds=9), (True, True)),
-        (Sign("it", 3, ready_seconds=2, live_seconds=9), (True, False)),
-        (Sign("it", NEVER, ready_seconds=0), (True, False)),
-        (Sign("it", 10, ready_seconds=2, live_seconds=9), (False, False)),
+        (HealthCheck("it", 1, ready_seconds=2, live_seconds=9), (True, True)),
+        (HealthCheck("it", 3, ready_seconds=2, live_seconds=9), (True, False)),
+        (HealthCheck("it", NEVER, ready_seconds=0), (True, False)),
+        (HealthCheck("it", 10, ready_seconds=2, live_seconds=9), (False, False)),
     ],
 )
-def test_process_reports_its_signs(tmp_path: Path, role: str, sign: Sign, expected: tuple[bool, bool]) -> None:
+def test_process_reports_its_checks(tmp_path: Path, role: str, check: HealthCheck, expected: tuple[bool, bool]) -> None:
     assert good(role) == (False, False), "it does not run"
-    served = status_socket.serve(role, tmp_path, lambda: [Sign("fine", 0, 0), sign])
+    served = status_socket.serve(role, tmp_path, lambda: [HealthCheck("fine", 0, 0), check])
     assert good(role) == expected
-    assert problem("ready", role).startswith("" if expected[1] else sign.problem)
+    assert problem("ready", role).startswith("" if expected[1] else check.problem)
     assert good("worker" if role == "dispatcher" else "dispatcher") == (False, False)
     status_socket.close(served)
     assert good(role) == (False, False)
@@ -139,11 +139,11 @@ def test_process_that_gives_no_answer_is_not_live(tmp_path: Path, monkeypatch: p
 def test_loop_that_fails_is_live_but_not_ready() -> None:
     loop = Loop("the loop")
     loop.passed(failed=True)
-    assert status_socket.condition(loop.signs(1, 2)) == (True, False, "the loop has not succeeded")
+    assert status_socket.condition(loop.checks(1, 2)) == (True, False, "the loop has not succeeded")
     loop.passed()
-    assert status_socket.condition(loop.signs(1, 2)) == (True, True, "")
+    assert status_socket.condition(loop.checks(1, 2)) == (True, True, "")
     loop._passed -= 3
-    assert status_socket.condition(loop.signs(1, 2)) == (False, False, "the loop has made no pass for 3 s")
+    assert status_socket.condition(loop.checks(1, 2)) == (False, False, "the loop has made no pass for 3 s")
 
 
 @pytest.mark.parametrize(
