@@ -40,10 +40,10 @@ def before_call(_: Any, case: Any, __: dict[str, Any]) -> None:
 
 def path(case: Any) -> Any:
     """Yield the parameters: of four ids three are stored ones, so that unknown ones are tested too."""
-    stored, tagged = seeds(case, "path"), case.operation.label.endswith("/feedback")
+    stored, belongs = seeds(case, "path"), case.operation.label.endswith(("/feedback", "/{frame}"))
     for name, value in case.path_parameters.items():
-        # An ETag belongs to its study.
-        is_kept = name.endswith("_id") and uuid.UUID(str(value)).int % 4 == 0 and not tagged
+        # An ETag belongs to its study, and so does an image.
+        is_kept = name.endswith("_id") and uuid.UUID(str(value)).int % 4 == 0 and not belongs
         yield name, value if is_kept else stored.get(name, 1)
 
 

@@ -39,7 +39,11 @@ OTHER = {"patient_name": "Roe^Rita", "patient_id": "P-18", "patient_birth_date":
 #: 503 while an alarm is raised, as for the held study of this test.
 HEALTH = "GET /v1/health"
 FRAME = "GET /v1/studies/{study_id}/instances/{instance_id}/frames/{frame}"
+#: 412 is the answer to an If-Match of the report as it was before an earlier test case changed its study.
 CONFIGURATION = f"""
+[checks.positive_data_acceptance]
+expected-statuses = ["2xx", "3xx", "401", "403", "404", "409", "412", "429", "5xx"]
+
 [[operations]]
 include-name = "{HEALTH}"
 checks.not_a_server_error.expected-statuses = ["2xx", "4xx", "503"]
