@@ -148,12 +148,17 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A stored result; *newer_revision* is the study's if images arrived after those that it rests on."""
+    """A stored result; *newer_revision* is the study's if images arrived after those that it rests on.
+
+    *calibration* is the standing of the confidence, as written unless suspended since, and its reason unless certified.
+    """
 
     result: Answer | Diagnosis
     revision: int
     newer_revision: int | None
     created_at: dt.datetime
+    calibration: Calibration
+    calibration_reason: str
 
     @property
     def limitations(self) -> list[str]:

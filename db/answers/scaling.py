@@ -49,24 +49,35 @@ class ScalingOfTask:
     case_set: Mapping[str, Any] = field(default_factory=dict)
     #: Why there is none.
     reason: str = "`prelim calibrate --task` was never run here"
+    #: Standing of a kind without one.
+    otherwise: Calibration = Calibration.UNCALIBRATED
+    #: By which stored answers name it; empty if there is none.
+    id: str = ""
 
     def of(self, kind: str) -> tuple[Scaling, Calibration]:
         """Return the scaling of a kind and its standing."""
         if kind in self.kinds:
             return self.kinds[kind], Calibration.CERTIFIED
-        return Scaling(), Calibration.UNCALIBRATED
+        return Scaling(), self.otherwise
 
     def figures(self, kind: str) -> dict[str, Any]:
         """Return what is stored with an answer of this kind."""
         scaling, standing = self.of(kind)
         certified = standing == Calibration.CERTIFIED
         return {
+            "id": self.id if certified else "",
             "status": standing,
             "kind": kind,
             **asdict(scaling),
             "case_set": dict(self.case_set) if certified else None,
-            "reason": "" if certified else self.reason,
+            "reason": "" if certified else self._reason(kind),
         }
+
+    def _reason(self, kind: str) -> str:
+        """Return why a kind has no scaling."""
+        if self.kinds:
+            return f"the calibration of this task has no figures for answers of the kind {kind.replace('_', ' ')}"
+        return self.reason
 
 
 UNSCALED = ScalingOfTask()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
+from db.answers import scalings
 from db.answers.answer import (
     Answer,
     Diagnosis,
@@ -108,7 +109,20 @@ def read(session: Session, job_id: uuid.UUID) -> Stored | None:
         return None
     row, newest, kind = found
     newer = newest if newest > row.revision else None
-    return Stored(_result(session, row, kind), row.revision, newer, row.created_at)
+    return Stored(_result(session, row, kind), row.revision, newer, row.created_at, *_standing(session, row))
+
+
+def _standing(session: Session, row: Row) -> tuple[Calibration, str]:
+    """Return the standing of the confidence of an answer and its reason: as written, unless suspended since."""
+    figures = row.provenance.get("calibration") or {}
+    # Of a question by part of the study, of a diagnosis those of its kind.
+    of_each = [figures] if "status" in figures else list(figures.values())
+    suspended = scalings.suspension(session, [one["id"] for one in of_each if one.get("id")])
+    if suspended is not None:
+        return Calibration.SUSPENDED, suspended
+    reasons = dict.fromkeys(one["reason"] for one in of_each if one.get("reason"))
+    standing = Calibration(row.calibration)
+    return standing, "" if standing == Calibration.CERTIFIED else "; ".join(reasons)
 
 
 def _result(session: Session, row: Row, kind: str) -> Answer | Diagnosis:

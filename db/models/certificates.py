@@ -63,6 +63,8 @@ class AnswerScaling(Base):
     kinds: Mapped[dict[str, Any]]
     #: What, how many, where and from which seed.
     case_set: Mapped[dict[str, Any]]
+    #: Sentence; NULL while it is valid.
+    suspended_because: Mapped[str | None]
     created_at: Mapped[dt.datetime] = database_time()
 
     __table_args__ = (

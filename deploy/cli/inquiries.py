@@ -17,7 +17,7 @@ from deploy.cli.operate import PANEL, Study
 from deploy.cli.startup import console
 
 if TYPE_CHECKING:
-    from db.answers.answer import Choice, Question, Result, Stored
+    from db.answers.answer import Choice, Question, Stored
     from db.answers.inquiries import AskedInquiry
     from db.settings import Settings
 
@@ -116,7 +116,7 @@ def _show(asked: AskedInquiry, answer: Stored | None) -> None:
         return
     result = answer.result
     console.print(BANNER, style="bold")
-    print_line(result.text, _confidence(result), sep="\n")
+    print_line(result.text, _confidence(answer), sep="\n")
     for option in getattr(result, "options", ()):
         print_line(f"  {option.probability:.2f} {option.label}{_votes(option.votes)}")
     if (none_of_these := getattr(result, "none_of_these", None)) is not None:
@@ -124,10 +124,11 @@ def _show(asked: AskedInquiry, answer: Stored | None) -> None:
     print_line(f"{result.basis}, revision {answer.revision}", *answer.limitations, sep="\n")
 
 
-def _confidence(result: Result) -> str:
-    if result.confidence is None:
+def _confidence(answer: Stored) -> str:
+    if answer.result.confidence is None:
         return "confidence not measured"
-    return f"confidence {result.confidence:.2f} ({result.calibration})"
+    reason = f": {answer.calibration_reason}" if answer.calibration_reason else ""
+    return f"confidence {answer.result.confidence:.2f} ({answer.calibration}{reason})"
 
 
 def _votes(votes: int) -> str:

@@ -143,7 +143,7 @@ def calibrate(
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the phantom studies.")] = 5_900_000,
     alpha: Annotated[float, typer.Option(min=0.001, max=0.5, help="Highest error of the findings shown.")] = 0.05,
     delta: Annotated[float, typer.Option(min=0.001, max=0.5, help="Probability of a higher error.")] = 0.10,
-    suspend: Annotated[str, typer.Option(help="Suspend all certificates of reports for this reason instead.")] = "",
+    suspend: Annotated[str, typer.Option(help="Suspend all calibrations of the task for this reason instead.")] = "",
     task: Annotated[JobKind, typer.Option(help="What is calibrated.")] = JobKind.REPORT,
 ) -> None:
     """Certify the error of the findings that are shown as fact, or of answers, for the configured checkpoint."""
@@ -151,11 +151,9 @@ def calibrate(
 
     if (source is None) != bool(suspend) or (source in (Source.FINALS, Source.CASES)) != (cases is not None):
         raise typer.BadParameter("expected --from phantoms, --from finals with --cases, or --suspend")
-    if suspend and task is not JobKind.REPORT:
-        raise typer.BadParameter("--suspend is for reports: a calibration of answers can only be replaced by a new one")
     settings = process_settings()
     if suspend:
-        console.print(f"{calibration.suspend(settings, suspend)} certificates suspended")
+        console.print(f"suspended calibrations of {task}: {calibration.suspend(settings, task, suspend)}")
         return
     if task is not JobKind.REPORT:
         _calibrate_answers(settings, task, cases, count=count, seed=seed, alpha=alpha, delta=delta)

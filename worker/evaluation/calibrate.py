@@ -16,10 +16,12 @@ from rich.progress import track
 from rich.table import Table
 
 from db import reference
+from db.answers import scalings
 from db.errors import ConfigurationError, NotPossible, NotReportable, PermanentFailure, TransientFailure
 from db.reports import certificates
 from db.reports.certificates import Certificate
 from db.session import reading, transaction
+from db.states import JobKind
 from worker.evaluation.sentence_figures import is_right
 from worker.findings.labeller import Label, finding_names, present
 from worker.grounding.calibration import MIN_COMMON_CASES, JudgedFinding, binomial_tail, certify, judged_findings
@@ -97,10 +99,12 @@ def certified(
     return Calibrated(certificate, [case_id for case_id, grounds in reported.items() if grounds is None])
 
 
-def suspend(settings: Settings, because: str) -> int:
-    """Suspend all certificates; return how many were valid."""
+def suspend(settings: Settings, task: JobKind, because: str) -> int:
+    """Suspend all certificates of reports, or all scalings of answers to *task*; return how many were valid."""
     with transaction(settings.database()) as session:
-        return certificates.suspend(session, because)
+        if task is JobKind.REPORT:
+            return certificates.suspend(session, because)
+        return scalings.suspend(session, task, because)
 
 
 def _unknown(settings: Settings, folder: Path) -> list[Case]:

@@ -173,12 +173,14 @@ def _answered(answer: Stored, *, regions: bool) -> Answered:
     result = answer.result
     choice = result if isinstance(result, Diagnosis) else None
     same = (
-        *("text", "cannot_tell", "model_text", "confidence", "min_confidence", "calibration", "basis"),
+        *("text", "cannot_tell", "model_text", "confidence", "min_confidence", "basis"),
         *("model_digest", "prompt_version", "provenance"),
     )
     cases = dict(enumerate(result.evidence, start=1))
     return Answered(
         **{name: getattr(result, name) for name in same},
+        calibration=answer.calibration,
+        calibration_reason=answer.calibration_reason,
         options=choice and [Option.model_validate(option) for option in choice.options],
         none_of_these=choice and choice.none_of_these,
         chosen=choice and choice.chosen,

@@ -100,6 +100,7 @@ class Answered(Body):
     confidence: float | None = Field(description="0 to 1; null: not measured.")
     min_confidence: float | None = Field(description="Limit of the confidence.")
     calibration: Calibration = Field(description="Standing of the confidence; show it beside it.")
+    calibration_reason: str = Field(description="Why it is not `certified`; empty if it is.")
     options: list[Option] | None = Field(
         description="In the order of the request; null for a question, empty if no image can be read."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,7 @@ from fastapi.testclient import TestClient
 
 from db.access import keys
 from db.access.principals import READER
+from db.answers.scaling import ScalingOfTask
 from db.jobs import claims
 from db.session import transaction
 from tests.integration.db.jobs.test_inquiries import ANSWER, DIAGNOSIS
@@ -50,6 +52,18 @@ def test_question_is_accepted_and_answered_at_its_location(client: TestClient, a
     assert [image["number"] for image in found["answer"]["images"]] == [1]
     assert client.get(f"/v1/studies/{study_id}/questions").json()["inquiries"] == [found]
     assert client.get(f"/v1/studies/{study_id}/diagnoses").json()["inquiries"] == []
+
+
+def test_answer_that_is_not_certified_says_why(client: TestClient, visitor: TestClient, arrivals: Arrivals) -> None:
+    study_id = arrivals.reported()
+    location = client.post(f"/v1/studies/{study_id}/questions", json={"question": "Effusion?"}).headers["Location"]
+    reason = "the calibration of 2026-11-01 holds for another checkpoint"
+    provenance = {"calibration": {"DX CHEST": ScalingOfTask(reason=reason).figures("yes_no")}}
+    answer(arrivals, study_id, replace(ANSWER, provenance=provenance))
+
+    found = client.get(location).json()["answer"]
+    assert (found["calibration"], found["calibration_reason"]) == ("uncalibrated", reason)
+    assert f"(uncalibrated: {reason})." in visitor.get(f"/studies/{study_id}").text
 
 
 def test_diagnosis_has_options_vote_and_specialists(client: TestClient, arrivals: Arrivals) -> None:

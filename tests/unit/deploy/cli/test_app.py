@@ -118,7 +118,7 @@ def test_help_shows_flags_without_a_type(command: list[str]) -> None:
     [
         ("evaluate --checkpoint x --phantoms 1 --task question --controls", "measures reports only"),
         ("evaluate --checkpoint x --phantoms 1 --reference y", "reference cases of its own"),
-        ("calibrate --task question --suspend drift", "--suspend is for reports"),
+        ("calibrate --task question --suspend drift --from phantoms", "or --suspend"),
     ],
 )
 def test_option_without_effect_is_refused(command: str, problem: str) -> None:
