@@ -18,6 +18,7 @@ REPOSITORY = Path(__file__).parents[3]
 COMPOSE = REPOSITORY / "docker-compose.yml"
 DOCKER = REPOSITORY / "deploy" / "docker"
 DATABASES = {"postgres", "redis"}
+MONITORING = {"prometheus", "grafana"}
 #: The same process for another device.
 VARIANTS = {"worker-gpu": "worker"}
 
@@ -37,7 +38,7 @@ def services(compose: Document) -> Document:
 
 
 def prelim_services(services: Document) -> Document:
-    return {name: service for name, service in services.items() if name not in DATABASES}
+    return {name: service for name, service in services.items() if name not in DATABASES | MONITORING}
 
 
 def test_file_follows_the_compose_specification() -> None:
@@ -83,8 +84,8 @@ def test_every_service_has_limits_of_memory_processes_cpu_and_logs(services: Doc
 def test_images_of_others_are_pinned_by_digest(services: Document) -> None:
     base = re.findall(r"^ARG BASE=(.*)$", (DOCKER / "Dockerfile").read_text(), re.MULTILINE)
 
-    for image in [*base, *(services[name]["image"] for name in DATABASES)]:
-        assert re.fullmatch(r"[a-z]+:[0-9]+\.[0-9.]+[a-z-]*@sha256:[0-9a-f]{64}", image), image
+    for image in [*base, *(services[name]["image"] for name in DATABASES | MONITORING)]:
+        assert re.fullmatch(r"[a-z/]+:v?[0-9]+\.[0-9.]+[a-z-]*@sha256:[0-9a-f]{64}", image), image
 
 
 def test_prelim_runs_without_privileges_and_as_a_number(services: Document) -> None:
@@ -96,6 +97,29 @@ def test_prelim_runs_without_privileges_and_as_a_number(services: Document) -> N
         assert not service.get("privileged")
         assert not [volume for volume in service["volumes"] if "docker.sock" in volume]
     assert re.findall(r"^USER (.*)$", (DOCKER / "Dockerfile").read_text(), re.MULTILINE) == ["10001:10001"]
+
+
+def test_monitoring_is_optional_has_no_privileges_and_mounts_existing_files(services: Document) -> None:
+    for name in MONITORING:
+        service = services[name]
+        assert service["profiles"] == ["monitoring"]
+        assert service["user"] not in {"0", "0:0"}
+        assert service["read_only"]
+        assert (service["cap_drop"], service["security_opt"]) == (["ALL"], ["no-new-privileges:true"])
+        mounted = [volume.split(":")[0] for volume in service["volumes"] if volume.startswith("./")]
+        assert mounted
+        assert all((REPOSITORY / path).exists() for path in mounted)
+    assert not [volume for name in MONITORING for volume in services[name]["volumes"] if volume.startswith("data")]
+
+
+def test_grafana_reads_prometheus_and_the_dashboard() -> None:
+    provisioning = REPOSITORY / "deploy" / "monitoring" / "grafana" / "provisioning"
+    source = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"][0]
+    provider = yaml.safe_load((provisioning / "dashboards" / "prelim.yml").read_text())["providers"][0]
+
+    assert (source["type"], source["url"]) == ("prometheus", "http://prometheus:9090")
+    assert "prelim.json:/etc/grafana/dashboards/" in COMPOSE.read_text()
+    assert provider["options"]["path"] == "/etc/grafana/dashboards"
 
 
 def test_services_use_the_image_that_is_built_for_them(services: Document) -> None:
@@ -133,10 +157,10 @@ def test_dependencies_exist_and_can_be_met(services: Document) -> None:
                 assert services[name]["restart"] == "no"
 
 
-def test_only_dicom_port_and_api_are_published_and_on_loopback(services: Document) -> None:
+def test_only_dicom_port_api_and_grafana_are_published_and_on_loopback(services: Document) -> None:
     published = {name: service["ports"] for name, service in services.items() if "ports" in service}
 
-    assert published.keys() == {"listener", "api"}
+    assert published.keys() == {"listener", "api", "grafana"}
     for ports in published.values():
         assert all(re.match(r"\$\{[A-Z]+_BIND:-127\.0\.0\.1\}:", port) for port in ports)
 
@@ -160,7 +184,7 @@ def test_file_holds_no_password(services: Document) -> None:
     for service in services.values():
         names = [name for name in service.get("environment", {}) if "PASSWORD" in name]
         assert all(name.endswith("_FILE") for name in names)
-        assert "requirepass" not in service["command"]
+        assert "requirepass" not in service.get("command", [])
     assert not re.search(r"://[^/\s]*@", COMPOSE.read_text())
 
 
