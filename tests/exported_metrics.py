@@ -9,6 +9,7 @@ LABELS: dict[str, set[str]] = {
     "prelim_alarm": {"code"},
     "prelim_associations_limit": {"listener"},
     "prelim_associations_open": {"listener"},
+    "prelim_intake_level": {"listener"},
     "prelim_broker_outage_seconds": {"process"},
     "prelim_build_info": {"release", "role"},
     "prelim_ended_last_hour": {"reason"},

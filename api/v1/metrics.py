@@ -152,6 +152,9 @@ class SystemCollector(Collector):
         limits = {parent: limit for parent, (_, limit, _) in listener_status.totals(found).items()}
         about = "Limit of the open associations of all processes of a listener, by the one that accepts."
         yield _gauge("prelim_associations_limit", about, "listener", _first(limits))
+        levels = _first({status.process: int(status.level) for status in found})
+        about = "What a listener receives: 0 all, 1 all and near a mark, 2 urgent objects only, 3 nothing."
+        yield _gauge("prelim_intake_level", about, "listener", levels)
         about = "Rejected associations and refused requests since the start of the listener."
         family = CounterMetricFamily("prelim_refusals", about, labels=["kind", "cause"])
         counts: Counter[tuple[str, str]] = Counter()

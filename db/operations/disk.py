@@ -25,6 +25,8 @@ class Disk:
 
     bytes: int
     inodes: int | None
+    #: Share of the space, or of the inodes if that is larger, that is used, as `df` shows it.
+    used_percent: float = 0.0
 
     @property
     def lacks(self) -> str | None:
@@ -58,8 +60,17 @@ REMEDY = (
 def measure(directory: Path) -> Disk:
     """Measure the disk of *directory*; raises OSError."""
     found = os.statvfs(directory)
+    used = _percent(found.f_blocks - found.f_bfree, found.f_bavail)
     # Some file systems (btrfs) make inodes as they are needed and report 0.
-    return Disk(found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None)
+    if not found.f_files:
+        return Disk(found.f_bavail * found.f_frsize, None, used)
+    used_inodes = _percent(found.f_files - found.f_ffree, found.f_favail)
+    return Disk(found.f_bavail * found.f_frsize, found.f_favail, max(used, used_inodes))
+
+
+def _percent(used: int, free: int) -> float:
+    """Return the used share of what an ordinary user can use."""
+    return 100 * used / max(used + free, 1)
 
 
 def measure_existing(directory: Path) -> Disk | None:

@@ -7,7 +7,7 @@ The listener runs without PostgreSQL: it writes its status to a file of the spoo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from db.operations.heartbeats import Role
@@ -16,6 +16,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from db.models import Process
+
+
+class Level(IntEnum):
+    """Levels of reception of a listener (dicom_listener.receive.intake), the fewer objects the higher."""
+
+    OPEN = 0
+    #: Everything; disk or backlog are near the mark of the next level.
+    NEAR = 1
+    #: Routine objects are refused for a time.
+    ONLY_URGENT = 2
+    #: The reserve of the disk is reached: nothing is received.
+    CLOSED = 3
 
 
 class Kind(StrEnum):
@@ -53,8 +65,12 @@ class ListenerStatus:
     parent: str
     #: True if it serves its associations to their end, and another process has taken its place.
     draining: bool
+    #: What it receives, and why not everything.
+    level: Level = Level.OPEN
+    cause: str = ""
 
 
+RELIEF = "free space (`prelim retain`), enlarge the disk, or see why the dispatcher does not index; it ends by itself"
 ALARMS = {
     Kind.LIMIT: (
         "associations_exhausted",
@@ -74,7 +90,27 @@ def _status(process: Process) -> ListenerStatus:
     info = process.info
     refusals = [Refusals(*row) for row in info.get("causes", ())]
     draining = info.get("draining", False)
-    return ListenerStatus(process.name, info.get("open", 0), info.get("limit", 0), refusals, _parent(process), draining)
+    counts = info.get("open", 0), info.get("limit", 0)
+    return ListenerStatus(process.name, *counts, refusals, _parent(process), draining, *_level(info.get("intake")))
+
+
+def _level(intake: dict[str, str] | None) -> tuple[Level, str]:
+    """Return level and cause in a heartbeat; a level of another release counts as open."""
+    names = {level.name.lower(): level for level in Level}
+    return (names.get(intake["level"], Level.OPEN), intake["cause"]) if intake else (Level.OPEN, "")
+
+
+def intake_alarm(found: Sequence[ListenerStatus]) -> tuple[str, str] | None:
+    """Return code and detail of the alarm for a listener that does not receive everything, or soon will not.
+
+    A full disk has an alarm of its own.
+    """
+    worst = max(found, key=lambda status: status.level, default=None)
+    if worst is None or worst.level in {Level.OPEN, Level.CLOSED}:
+        return None
+    if worst.level is Level.ONLY_URGENT:
+        return "only_urgent_received", f"{worst.cause}: routine objects are refused, urgent ones are received; {RELIEF}"
+    return "intake_near_limit", f"{worst.cause}: routine objects will soon be refused; {RELIEF}"
 
 
 def _parent(process: Process) -> str:

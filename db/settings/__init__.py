@@ -46,6 +46,17 @@ class Dicom(Section):
         description="PEM certificates of the CAs that sign peers' certificates; if set, peers must present one.",
     )
     listener_processes: int | None = Field(None, ge=1, le=128, description="Processes; unset: one a core, 4 at most.")
+    warn_disk_percent: float = Field(80, gt=0, le=100, description="Alarm if so much of the spool's disk is used.")
+    urgent_only_disk_percent: float = Field(
+        default=90, gt=0, le=100, description="Routine objects are refused for a time if so much of it is used."
+    )
+    urgent_only_backlog: int = Field(
+        1_000_000, ge=1, description="The same from this number of received files that are not indexed."
+    )
+    max_objects_per_minute: int | None = Field(
+        default=None, ge=1, description="Maximum of objects in a minute of an AE title at an address; unset: no limit."
+    )
+    max_megabytes_per_minute: int | None = Field(None, ge=1, description="The same in MB.")
     mpps: bool = Field(
         default=False, description="Accept Modality Performed Procedure Step; COMPLETED settles a study immediately."
     )

@@ -18,7 +18,7 @@ class Refusal(PrelimError):
 
 
 class OutOfResources(Refusal):
-    """Raised when the disk cannot store the object: full, read-only or broken."""
+    """Raised when the disk cannot store the object, only urgent objects are received, or a quota is used up."""
 
     status = 0xA700
 

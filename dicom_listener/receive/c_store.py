@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from db.studies.priority import is_urgent
 from db.studies.settling import study_key
 from db.studies.sop_classes import is_reportable
 from dicom_listener.dicom import data_sets
-from dicom_listener.dicom.statuses import SUCCESS, MissingUID, Refusal, SOPClassNotSupported, TooLarge
+from dicom_listener.dicom.statuses import SUCCESS, MissingUID, OutOfResources, Refusal, SOPClassNotSupported, TooLarge
 from dicom_listener.receive.dimse import AFFECTED_SOP_CLASS_UID, AFFECTED_SOP_INSTANCE_UID, PRIORITY
+from dicom_listener.receive.intake import marks
 from dicom_listener.spool import file_meta
 from dicom_listener.spool.file_meta import Reception
 from dicom_listener.spool.waiting import tag
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from dicom_listener.receive.dimse import Command
-    from dicom_listener.receive.peers import Peer
+    from dicom_listener.receive.intake.marks import Intake
+    from dicom_listener.receive.intake.quotas import Quotas
+    from dicom_listener.receive.peers import KnownPeer, Peer
     from dicom_listener.receive.upper_layer.negotiation import Context
     from dicom_listener.spool.associations import Transfer
     from dicom_listener.spool.inbox import Inbox
@@ -123,6 +126,16 @@ class SpoolingHandler:
 #: C-STORE priority (PS3.7 9.3.1.1) and Requested Procedure Priority (PS3.3 C.4.11) of urgent objects.
 HIGH = 1
 REQUESTED_PROCEDURE_PRIORITY = 0x00401003
+#: Pixel Data and its kinds: the priority stands before them.
+PIXELS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
+
+
+class Limits(NamedTuple):
+    """Limits of what a sender may store now."""
+
+    intake: Intake
+    quotas: Quotas
+    known: KnownPeer
 
 
 class CStoreHandler(SpoolingHandler):
@@ -133,14 +146,26 @@ class CStoreHandler(SpoolingHandler):
     #: Whole-slide images and long cine runs reach some GB; an endless data set must not fill the disk.
     max_bytes = 32 * 2**30
 
-    def __init__(self, command: Command, context: Context, peer: Peer, inbox: Inbox, transfer: Transfer) -> None:
+    def __init__(
+        self, command: Command, context: Context, peer: Peer, inbox: Inbox, transfer: Transfer, limits: Limits
+    ) -> None:
         self._transfer = transfer
-        self._high = command.number(PRIORITY, default=0) == HIGH
+        self._peer, self._limits = peer, limits
+        self._urgent = command.number(PRIORITY, default=0) == HIGH or transfer.urgent
+        #: True while it is refused unless the data set shows it to be urgent.
+        self._must_be_urgent = limits.intake.only_urgent and not self._urgent
+        if self._must_be_urgent:
+            self.wanted = self.wanted | PIXELS
         super().__init__(command, context, peer, inbox)
 
     def write(self, fragment: memoryview, *, last: bool) -> None:
         """Write the next bytes of the object, and note which study they belong to."""
         super().write(fragment, last=last)
+        if self._must_be_urgent and self.refusal is None and PIXELS & self._reader.present:
+            try:
+                self._insist_on_urgency()
+            except OutOfResources as refusal:
+                self._refuse(refusal)
         transfer = self._transfer
         transfer.active_at = time.time()
         transfer.receiving = True
@@ -154,8 +179,23 @@ class CStoreHandler(SpoolingHandler):
         self._transfer.receiving = False
         return super().finish()
 
+    def on_stored(self) -> None:
+        """Count the object for the quotas of its sender."""
+        self._limits.quotas.count(self._peer, self.bytes)
+
+    def _insist_on_urgency(self) -> None:
+        """Raise OutOfResources if the object is routine and only urgent ones are received."""
+        if self._must_be_urgent and not self._is_requested_urgently():
+            raise marks.only_urgent()
+        self._must_be_urgent = False
+
+    def _is_requested_urgently(self) -> bool:
+        requested = self._reader.values.get(REQUESTED_PROCEDURE_PRIORITY, b"")
+        return is_urgent(requested.strip().upper().decode("latin-1"))
+
     def identify(self, command: Command) -> tuple[str, str]:
-        """Return the Affected SOP Class and Instance UIDs."""
+        """Return the Affected SOP Class and Instance UIDs; raises OutOfResources if a quota is used up."""
+        self._limits.quotas.check(self._peer, self._limits.known)
         return (
             data_sets.parse_uid(command.text(AFFECTED_SOP_CLASS_UID), "Affected SOP Class UID"),
             data_sets.parse_uid(command.text(AFFECTED_SOP_INSTANCE_UID), "Affected SOP Instance UID"),
@@ -170,6 +210,7 @@ class CStoreHandler(SpoolingHandler):
         if is_reportable(self.sop_class_uid):
             reader.finish()
         data_sets.check_identity(reader, self.sop_class_uid, self.sop_instance_uid)
+        self._insist_on_urgency()
 
     def tag(self, reader: data_sets.Reader) -> str:
         """Return study and urgency, so that the dispatcher need not read them from the object.
@@ -177,5 +218,4 @@ class CStoreHandler(SpoolingHandler):
         The site's rules (PRELIM_PRIORITY_RULES) apply to the AE titles.
         """
         uid = data_sets.parse_uid(reader.values[data_sets.STUDY_INSTANCE_UID], "Study Instance UID")
-        requested = reader.values.get(REQUESTED_PROCEDURE_PRIORITY, b"").strip().upper().decode("latin-1")
-        return tag(study_key(uid), urgent=self._high or is_urgent(requested) or self._transfer.urgent)
+        return tag(study_key(uid), urgent=self._urgent or self._is_requested_urgently())

@@ -10,6 +10,8 @@
     port = 104                       # results are sent on the association of the request
     same_association = false         # true: always on the association of the request
     tls = false                      # true: results are sent over TLS
+    objects_per_minute = 3000        # quotas; default: those of the settings
+    megabytes_per_minute = 2000
 
 Without a file, every peer may associate. With one, only the peers in it.
 """
@@ -45,7 +47,10 @@ PEER_FIELDS: dict[str, type] = {
     "port": int,
     "same_association": bool,
     "tls": bool,
+    "objects_per_minute": int,
+    "megabytes_per_minute": int,
 }
+QUOTAS = "objects_per_minute", "megabytes_per_minute"
 TYPE_NAMES = {str: "a string", int: "an integer", bool: "true or false", list: "an array"}
 MAX_AE_TITLE_CHARACTERS = 16
 MAX_PORT = 65535
@@ -73,6 +78,9 @@ class KnownPeer:
     #: True if results are sent on the association of the request.
     same_association: bool = False
     tls: bool = False
+    #: Quotas; None: those of the settings.
+    objects_per_minute: int | None = None
+    megabytes_per_minute: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +139,9 @@ def _known_peer(entry: dict[str, Any]) -> KnownPeer:
         raise ValueError(f"peer {ae_title}: set both host and port, or neither")
     if not 0 < entry.get("port", 1) <= MAX_PORT:
         raise ValueError(f"peer {ae_title}: port out of range (1-{MAX_PORT})")
+    for name in QUOTAS:
+        if entry.get(name, 1) < 1:
+            raise ValueError(f"peer {ae_title}: {name} out of range (1 or more)")
     networks = tuple(ipaddress.ip_network(address) for address in _texts(entry, "addresses"))
     return KnownPeer(**{**entry, "ae_title": ae_title, "addresses": networks})
 

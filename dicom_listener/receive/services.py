@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from db.operations import heartbeats
-from db.studies.priority import is_urgent
+from db.studies.priority import LEVELS, ROUTINE, is_urgent
 from dicom_listener.receive import dimse, status_file
-from dicom_listener.receive.c_store import CStoreHandler
+from dicom_listener.receive.c_store import CStoreHandler, Limits
 from dicom_listener.receive.counters import LogBudget, RefusalCounter
 from dicom_listener.receive.handlers import NullHandler, UnrecognizedHandler
+from dicom_listener.receive.intake.marks import Intake
+from dicom_listener.receive.intake.quotas import Quotas
 from dicom_listener.receive.n_services import CommitmentRequestHandler, StepCreateHandler, StepSetHandler, StepStates
 from dicom_listener.receive.open_transfers import OpenTransfers
 from dicom_listener.receive.peers import PeerDirectory
 from dicom_listener.receive.seats import Seats
+from dicom_listener.receive.upper_layer import negotiation
 from dicom_listener.spool import file_system, slots
 from dicom_listener.spool.associations import AssociationMarks
 from dicom_listener.spool.commitment_outbox import CommitmentOutbox
@@ -60,6 +63,8 @@ class Services:
         self.refused_by_all: dict[str, Any] | None = None
         #: True if another process replaces this one.
         self.draining = False
+        self._intake = Intake(self._spool, settings.dicom)
+        self.quotas = Quotas(settings.dicom)
 
     def open(self) -> None:
         """Own a slot of the spool and recover it; raises ConfigurationError if the spool is unfit."""
@@ -76,16 +81,32 @@ class Services:
             self._owned.release()
             raise
         self._transfers.start()
+        self._intake.start()
 
     def close(self) -> None:
         """Give the slot up, after the last association."""
+        self._intake.close()
         self._transfers.close()
         self._inbox.close()
         self._owned.release()
 
-    def admit(self, peer: Peer, *, echo_only: bool) -> Rejection | None:
-        """Count the association as open, or return the reason to reject it."""
-        return self._peers.rules().check(peer) or self.seats.take(peer, echo_only=echo_only)
+    def admit(self, peer: Peer, *, echo_only: bool, stores: bool) -> Rejection | None:
+        """Count the association as open, or return the reason to reject it; *stores* if it proposes storage."""
+        rejection = self._peers.rules().check(peer)
+        if rejection is None and stores and self._intake.only_urgent and self._is_routine(peer):
+            rejection = negotiation.ONLY_URGENT
+        return rejection or self.seats.take(peer, echo_only=echo_only)
+
+    def _is_routine(self, peer: Peer) -> bool:
+        """Return whether the site's rules name an AE title of the association, and none of them as urgent."""
+        levels = self._levels(peer)
+        return bool(levels) and max(LEVELS[level] for level in levels) <= ROUTINE
+
+    def _levels(self, peer: Peer) -> list[str]:
+        """Return the priorities of its AE titles by the site's rules."""
+        rules = self._settings.study.priority_rules
+        titles = (peer.calling_ae_title.strip(), peer.called_ae_title.strip())
+        return [rules[title] for title in titles if title in rules]
 
     def has_reserved_seat(self, peer: Peer) -> bool:
         """Return whether the association is open beyond the limits, for C-ECHO only."""
@@ -98,7 +119,9 @@ class Services:
     def handler(self, command: Command, context: Context, peer: Peer) -> RequestHandler:
         """Return the handler of a request."""
         if command.field == dimse.C_STORE_RQ:
-            return CStoreHandler(command, context, peer, self._inbox, self._transfer(peer))
+            known = self._peers.rules().known(peer.calling_ae_title)
+            limits = Limits(self._intake, self.quotas, known)
+            return CStoreHandler(command, context, peer, self._inbox, self._transfer(peer), limits)
         if command.field == dimse.C_ECHO_RQ:
             return NullHandler()
         if command.field == dimse.N_ACTION_RQ:
@@ -109,9 +132,7 @@ class Services:
         return UnrecognizedHandler()
 
     def _transfer(self, peer: Peer) -> Transfer:
-        rules = self._settings.study.priority_rules
-        levels = (rules.get(title.strip(), "") for title in (peer.calling_ae_title, peer.called_ae_title))
-        return self._transfers.of(peer.association_id, urgent=any(map(is_urgent, levels)))
+        return self._transfers.of(peer.association_id, urgent=any(map(is_urgent, self._levels(peer))))
 
     def count_refusal(self, kind: Kind, peer: Peer, cause: str) -> None:
         """Count a rejected association or a refused request."""
@@ -128,6 +149,7 @@ class Services:
             "limit": self._settings.dicom.max_associations,
             "parent": self.parent,
             "draining": self.draining,
+            "intake": self._intake.info,
             **(self.refusals.summary() if self.refused_by_all is None else self.refused_by_all),
         }
         failure = None

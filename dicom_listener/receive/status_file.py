@@ -30,7 +30,9 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     "limit": int,
     "parent": (dict, NoneType),
     "draining": bool,
+    "intake": dict,
 }
+INTAKE = {"level": "", "cause": ""}
 ROWS = {"refused": (str, str, int), "causes": (str, str, int, float)}
 
 
@@ -66,7 +68,12 @@ def _is_status(found: Any) -> bool:
     if not isinstance(found, dict) or "process" not in found:
         return False
     fields = all(isinstance(found[name], types) for name, types in FIELDS.items() if name in found)
-    return fields and all(_has_rows(found.get(name, []), types) for name, types in ROWS.items())
+    texts = [found.get("intake", INTAKE).get(name) for name in INTAKE] if fields else []
+    return (
+        fields
+        and all(isinstance(text, str) for text in texts)
+        and all(_has_rows(found.get(name, []), types) for name, types in ROWS.items())
+    )
 
 
 def _has_rows(found: Any, types: tuple[type, ...]) -> bool:

@@ -81,15 +81,18 @@ def c_echo_rq(message_id: int = 1) -> bytes:
     return command({0x0002: VERIFICATION, 0x0100: 0x0030, 0x0110: message_id, 0x0800: 0x0101})
 
 
-def c_store_rq(sop_instance_uid: str, sop_class_uid: str = CT_IMAGE_STORAGE) -> bytes:
+def c_store_rq(sop_instance_uid: str, sop_class_uid: str = CT_IMAGE_STORAGE, priority: int = 0) -> bytes:
     """The command set of a C-STORE-RQ (PS3.7 9.3.1)."""
     return command(
-        {0x0002: sop_class_uid, 0x0100: 0x0001, 0x0110: 1, 0x0700: 0, 0x0800: 0x0001, 0x1000: sop_instance_uid}
+        {0x0002: sop_class_uid, 0x0100: 0x0001, 0x0110: 1, 0x0700: priority, 0x0800: 0x0001, 0x1000: sop_instance_uid}
     )
 
 
 def ct_slice(sop_instance_uid: str, pixels: int = 64, **uids: str) -> bytes:
-    """A CT object in Explicit VR Little Endian, as small as it can be; *study* and *series* replace its UIDs."""
+    """A CT object in Explicit VR Little Endian, as small as it can be; *study* and *series* replace its UIDs.
+
+    *requested_priority* is its Requested Procedure Priority.
+    """
     values = (
         (0x0008, 0x0016, b"UI", CT_IMAGE_STORAGE),
         (0x0008, 0x0018, b"UI", sop_instance_uid),
@@ -100,6 +103,8 @@ def ct_slice(sop_instance_uid: str, pixels: int = 64, **uids: str) -> bytes:
     for group, element, vr, text in values:
         value = text.encode("latin-1") + b"\0" * (len(text) % 2)
         encoded += struct.pack("<HH2sH", group, element, vr, len(value)) + value
+    if "requested_priority" in uids:
+        encoded += explicit(0x00401003, b"SH", uids["requested_priority"].encode())
     return encoded + struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OW", 0, pixels) + bytes(pixels)
 
 
@@ -142,9 +147,9 @@ class Client:
         """C-ECHO; returns the status."""
         return status(self.ask(pdu(P_DATA_TF, pdv(1, COMMAND | LAST, c_echo_rq()))))
 
-    def store(self, sop_instance_uid: str, data_set: bytes, step: int = 16000) -> int:
+    def store(self, sop_instance_uid: str, data_set: bytes, step: int = 16000, priority: int = 0) -> int:
         """C-STORE in context 3; returns the status."""
-        self.send(pdu(P_DATA_TF, pdv(3, COMMAND | LAST, c_store_rq(sop_instance_uid))))
+        self.send(pdu(P_DATA_TF, pdv(3, COMMAND | LAST, c_store_rq(sop_instance_uid, priority=priority))))
         for offset in range(0, len(data_set), step):
             fragment = data_set[offset : offset + step]
             self.send(pdu(P_DATA_TF, pdv(3, LAST if offset + step >= len(data_set) else 0, fragment)))

@@ -26,6 +26,10 @@ MIN_DAYS = 7
 MIN_MEASURED_DAYS, MAX_OBJECTS = 0.5, 200_000
 #: Bytes of a log of the embedded servers, which is not rotated.
 MAX_LOG_BYTES = 256 << 20
+MARKS = (
+    "delete old studies with `prelim retain`, enlarge the disk, or raise PRELIM_WARN_DISK_PERCENT and"
+    " PRELIM_URGENT_ONLY_DISK_PERCENT"
+)
 
 
 def existing(directory: Path) -> Path:
@@ -34,9 +38,11 @@ def existing(directory: Path) -> Path:
 
 
 def examine_space(installation: Installation) -> Finding:
-    """Compare the free bytes with the reserve at which objects are refused."""
-    directory = installation.settings.operations.data_dir
-    free = disk.measure(existing(directory)).bytes
+    """Compare the free bytes with the reserve at which objects are refused, and the used share with the marks."""
+    settings = installation.settings
+    directory = settings.operations.data_dir
+    measured = disk.measure(existing(directory))
+    free, used = measured.bytes, f"{measured.used_percent:.0f} % are used"
     found = f"{free >> 20} MiB are free on the disk of {directory}"
     if free < disk.RESERVED_BYTES:
         return fault(
@@ -45,6 +51,10 @@ def examine_space(installation: Installation) -> Finding:
         )
     if free < disk.LOW_FACTOR * disk.RESERVED_BYTES:
         return warning(f"{found}, little more than the reserve", disk.REMEDY)
+    if measured.used_percent >= settings.dicom.urgent_only_disk_percent:
+        return fault(f"{found}, {used}: routine objects are refused", MARKS)
+    if measured.used_percent >= settings.dicom.warn_disk_percent:
+        return warning(f"{found}, {used}", MARKS)
     return ok(found)
 
 

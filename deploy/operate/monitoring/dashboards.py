@@ -65,6 +65,7 @@ PANELS = (
         "bytes",
         {"free": "min(prelim_disk_free_bytes)", "refused below": "max(prelim_disk_reserved_bytes)"},
     ),
+    Panel("Intake (2: urgent only, 3: none)", "short", {"{{listener}}": "max by (listener) (prelim_intake_level)"}),
     Panel("Certificate", "s", {"remaining": "min(prelim_certificate_remaining_seconds)"}),
     Panel(
         "Requests in the engine",

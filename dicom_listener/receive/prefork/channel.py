@@ -2,7 +2,7 @@
 
 to a child:   serve {id, address}, end {id}, seat {id, rejection, reserved}, drain, stop, beat {...}
 to the parent: ready, failed {error}, took {id}, lost {id}, take {id, titles, address, echo_only}, release {id},
-               beat {full, refused}, leaving
+               beat {full, refused, used}, leaving
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import socket
 from typing import Any, NamedTuple, Self
 
-#: Bytes of a packet; the longest has the refusals of all processes, about 10 KB.
+#: Bytes of a packet; the longest has the refusals of all processes, about 10 KB, and the senders of a minute, 12 KB.
 MAX_BYTES = 64 * 1024
 
 

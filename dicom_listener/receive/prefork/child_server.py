@@ -11,7 +11,7 @@ import select
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -67,7 +67,7 @@ class Child:
             self._ended.set()
             unfinished = self._acceptor.stop(GRACE_SECONDS)
             with contextlib.suppress(OSError):  # the parent is gone
-                self._channel.send("beat", full=is_full(), refused=self._services.refusals.take())
+                self._channel.send("beat", full=is_full(), **self._counts())
             status.join()
             self._services.close()
             log.info("listener.process_stopped", unfinished=unfinished)
@@ -87,13 +87,17 @@ class Child:
                 self._services.draining, ends_at = True, time.monotonic() + GRACE_SECONDS
             if time.monotonic() >= beat_due:
                 beat_due = time.monotonic() + BEAT_SECONDS
-                self._channel.send("beat", full=is_full(), refused=self._services.refusals.take())
+                self._channel.send("beat", full=is_full(), **self._counts())
             if select.select([self._channel], [], [], BEAT_SECONDS / 4)[0]:
                 message = self._channel.receive()
                 if message is None:
                     log.error("listener.parent_lost")
                     return
                 self._act(message)
+
+    def _counts(self) -> dict[str, Any]:
+        """Return what the parent counts for all processes."""
+        return {"refused": self._services.refusals.take(), "used": self._services.quotas.take()}
 
     def _act(self, message: Message) -> None:
         kind, values = message.kind, message.values
@@ -109,6 +113,7 @@ class Child:
             self._stopped = True
         elif kind == "beat":
             self._services.refused_by_all = values.pop("refusals")
+            self._services.quotas.replace(values.pop("usage"))
             self._services.parent, self._beat_at = values, time.monotonic()
 
     def _take_over(self, message: Message) -> None:

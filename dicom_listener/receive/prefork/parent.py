@@ -22,6 +22,7 @@ import structlog
 from db.operations import heartbeats
 from dicom_listener.receive import listener, tls
 from dicom_listener.receive.counters import RefusalCounter
+from dicom_listener.receive.intake.quotas import Usage
 from dicom_listener.receive.listener import GRACE_SECONDS
 from dicom_listener.receive.peers import Peer, PeerDirectory
 from dicom_listener.receive.prefork import children
@@ -59,6 +60,7 @@ class Parent:
         self._seats = Seats(settings.dicom)
         #: Of all children, also of those that have ended.
         self._refusals = RefusalCounter()
+        self._usage = Usage()
         self._pool = Pool(processes(settings), self._start)
         #: Connections for which no child was available.
         self._waiting: deque[Connection] = deque()
@@ -129,7 +131,8 @@ class Parent:
         if now >= self._beat_due:
             self._beat_due = now + BEAT_SECONDS
             state = {"open": self._seats.taken, "processes": len(self._pool.active)}
-            self._pool.send("beat", process=heartbeats.name(), **state, refusals=self._refusals.summary())
+            counts = {"refusals": self._refusals.summary(), "usage": self._usage.rows()}
+            self._pool.send("beat", process=heartbeats.name(), **state, **counts)
 
     def _start(self) -> ChildProcess:
         child = children.start(self._settings, self._close_descriptors)
@@ -191,6 +194,7 @@ class Parent:
         elif kind == "beat":
             child.beat_at, child.full = time.monotonic(), values["full"]
             self._refusals.include(values["refused"])
+            self._usage.include(values["used"])
         elif kind == "leaving":  # asked to end by a signal of its own
             child.draining = True
         elif kind == "ready":

@@ -241,7 +241,9 @@ class Association(association.Association):
         bind_contextvars(**titles)
         echo_only = negotiation.is_echo_only(proposed)
         self.is_check = echo_only and self.peer.calling_ae_title == negotiation.CHECK_AE_TITLE
-        rejection = self.services.admit(self.peer, echo_only=echo_only)
+        rejection = self.services.admit(
+            self.peer, echo_only=echo_only, stores=negotiation.stores(proposed, self.server.contexts)
+        )
         if rejection is None:
             self._accept(request)
         else:
@@ -250,6 +252,8 @@ class Association(association.Association):
     def _reject(self, rejection: Rejection) -> None:
         if not self.is_check and rejection != negotiation.NOT_ANSWERED:
             kind = Kind.LIMIT if rejection.result == negotiation.TRANSIENT else Kind.ASSOCIATION
+            # The alarm of a limit would name the settings of associations.
+            kind = Kind.OBJECT if rejection == negotiation.ONLY_URGENT else kind
             self.services.count_refusal(kind, self.peer, rejection.cause)
         self._note("association.rejected", rejection.cause)
         self.acse.send_reject(rejection.result, rejection.source, rejection.reason)

@@ -47,6 +47,8 @@ LOCAL_LIMIT_EXCEEDED = Rejection(TRANSIENT, 3, 2, "limit of associations reached
 ADDRESS_LIMIT_EXCEEDED = Rejection(TRANSIENT, 3, 2, "limit of associations of one address reached")
 #: Temporary congestion: no limit is reached.
 NOT_ANSWERED = Rejection(TRANSIENT, 3, 1, "the process that accepts connections does not answer")
+#: Of an AE title whose priority the site has set to routine or low; others are refused object by object.
+ONLY_URGENT = Rejection(TRANSIENT, 3, 1, "only urgent objects are received now")
 AE_TITLE_LIMIT_EXCEEDED = Rejection(TRANSIENT, 3, 2, "limit of associations of one AE title at an address reached")
 
 
@@ -67,6 +69,12 @@ def check(proposed: Sequence[PresentationContext]) -> None:
 def is_echo_only(proposed: Iterable[PresentationContext]) -> bool:
     """Return whether no SOP class other than Verification is proposed."""
     return all(context.abstract_syntax == uids.VERIFICATION for context in proposed)
+
+
+def stores(proposed: Iterable[PresentationContext], supported: Iterable[PresentationContext]) -> bool:
+    """Return whether a storage SOP class is proposed; *supported* are the other ones."""
+    others = {context.abstract_syntax for context in supported}
+    return any(context.abstract_syntax not in others for context in proposed)
 
 
 def title(received: str | None) -> str:

@@ -94,6 +94,17 @@ def test_recent_refusals_raise_an_alarm_of_their_kind(settings: Settings, databa
     assert all(cause[1] in detail for cause, detail in zip((LIMIT, UNKNOWN, FULL), found.values(), strict=True))
 
 
+@pytest.mark.parametrize(("level", "code"), [("near", "intake_near_limit"), ("only_urgent", "only_urgent_received")])
+def test_listener_near_its_limits_raises_an_alarm(settings: Settings, database_url: str, level: str, code: str) -> None:
+    record(database_url, Role.DISPATCHER)
+    record(database_url, Role.LISTENER, listener() | {"intake": {"level": level, "cause": "91 % of the disk"}})
+    (alarm,) = raised(settings)
+    assert (alarm.code, alarm.detail[:16]) == (code, "91 % of the disk")
+    for other in ("open", "closed", "level of a later release"):
+        record(database_url, Role.LISTENER, listener() | {"intake": {"level": other, "cause": ""}})
+        assert codes(settings) == []
+
+
 def test_disk_of_another_machine_is_known_from_the_dispatcher(settings: Settings, database_url: str) -> None:
     record(database_url, Role.DISPATCHER, {"disk": {"bytes": 1000, "inodes": None}})
     assert codes(settings) == ["disk_full"]
@@ -110,7 +121,7 @@ def test_status_shows_alarms_and_refusals_as_text_and_json(settings: Settings, d
     assert set(found["studies"].values()) == {0}, "numbers, not texts"
     assert list(found["alarm_details"]) == found["alarms"] == ["associations_exhausted", "objects_refused"]
     assert found["outcomes"] == {}
-    assert found["disk"] == {"bytes": 1 << 40, "inodes": None}
+    assert found["disk"] == {"bytes": 1 << 40, "inodes": None, "used_percent": 0.0}
     assert found["listeners"][0]["refusals"][1] == {
         "kind": "object",
         "cause": "the disk is full",

@@ -1,0 +1,1 @@
+"""Limit what is received while disk or backlog are near their limits, and what one AE title sends in a minute."""
