@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvicorn
 
-from api.server import connections
+from api.server import connections, forking
 from api.server.connections import Connections, Phase, limited
 from tests.polling import wait_until
 
@@ -174,3 +174,9 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def test_answers_are_sent_without_waiting_for_the_acknowledgement_of_earlier_packets() -> None:
+    (own,) = forking.listening("127.0.0.1", 0, 1)
+    with own, socket.create_connection(own.getsockname()), own.accept()[0] as accepted:
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
