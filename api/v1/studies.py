@@ -21,22 +21,21 @@ router = APIRouter(prefix="/v1", tags=["studies"])
 _missing: dict[int | str, dict[str, Any]] = {404: {"model": Problem}}
 
 
-@router.get("/studies")
+@router.get("/studies", response_class=Response, responses={200: {"model": StudyPage}})
 def list_studies(
     request: Request,
-    response: Response,
     caller: Worklist,
     filters: Annotated[Filters, Depends(work_list.filters)],
     sort: Annotated[Sort, Query(description="Newest first; longest waiting first; most urgent first.")] = Sort.ARRIVAL,
     after: Annotated[work_list.Cursor | None, Query(description="`next` of the previous page.")] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
-) -> StudyPage:
+) -> Response:
     """Return the work list: studies that meet all filters, in pages; a cursor belongs to its filters and order."""
     own = work_list.cursors(caller, filters, sort)
     page = reading.page(caller, limit=limit, filters=filters, after=work_list.position(own, after), sort=sort)
     following = None if page.following is None else own.encode(page.following)
-    response.headers.update(work_list.link(request, following))
-    return StudyPage(studies=[Study.model_validate(line) for line in page.studies], next=following)
+    body = StudyPage(studies=[Study.model_validate(line) for line in page.studies], next=following)
+    return Response(body.model_dump_json(), media_type="application/json", headers=work_list.link(request, following))
 
 
 @router.get("/studies/{study_id}", responses=_missing)
