@@ -137,7 +137,8 @@ FINISH = versions.insert_for("""
             AND jobs.claim_token = :token AND jobs.state = 'running' AND jobs.kind = 'report'
         RETURNING jobs.id, jobs.study_id, jobs.revision, jobs.fence
     ), ended AS (
-        UPDATE studies SET state = 'reported', reason = NULL, detail = NULL
+        UPDATE studies SET state = 'reported', reason = NULL, detail = NULL, is_marked = :is_marked,
+            report_version = report_version + 1
         FROM job
         WHERE studies.id = job.study_id AND studies.revision = job.revision AND studies.state = 'settled'
         RETURNING studies.id AS study_id, job.id AS job_id, job.revision, job.fence
@@ -152,6 +153,7 @@ def finish(session: Session, claim: Claim, draft: Draft, image_files: Sequence[s
     PermanentFailure if the draft cannot be stored.
     """
     names = {"study_id": claim.study_id, "job_id": claim.job_id, "fence": claim.fence, "token": claim.token}
+    names |= {"is_marked": any(result.is_mark for result in draft.checks)}
     if not versions.insert(session, FINISH, names, draft, image_files):
         raise _stale(claim)
 

@@ -57,6 +57,12 @@ class Study(Base):
     detail: Mapped[str | None]
     #: Fields in which the identities of the Study Instance UID differ, while the study is held.
     differs: Mapped[list[str] | None]
+    #: Versions of the current report and of the newest one with feedback, 0 for none; triggers keep them, so that the
+    #: work list finds unread reports by an index.
+    report_version: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    opened_version: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    #: The checks of the current report hold a warning or a critical finding; kept like `report_version`.
+    is_marked: Mapped[bool] = mapped_column(server_default=text("false"))
 
     __table_args__ = (
         UniqueConstraint("study_instance_uid", "identity_number"),
@@ -82,6 +88,18 @@ class Study(Base):
             "studies_description",
             text("to_tsvector('simple'::regconfig, study_description)"),
             postgresql_using="gin",
+        ),
+        Index(
+            "studies_attention",
+            text("first_received_at DESC"),
+            text("id DESC"),
+            postgresql_where=text("is_marked OR state IN ('held', 'failed')"),
+        ),
+        Index(
+            "studies_unread",
+            text("first_received_at DESC"),
+            text("id DESC"),
+            postgresql_where=text("state = 'reported' AND opened_version < report_version"),
         ),
         # Operators, RIS and PACS name a study by it.
         Index("studies_accession", "accession_number", postgresql_where=text("accession_number <> ''")),

@@ -6,17 +6,16 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import ColumnElement, and_, case, exists, func, literal, or_, select, true, tuple_
+from sqlalchemy import ColumnElement, and_, case, func, literal, literal_column, or_, true, tuple_
 from sqlalchemy.dialects.postgresql import REGCONFIG
 
-from db.models import Job, Report, ReportCheck, ReportFeedback, Study
-from db.states import OPEN_JOBS, Check, CheckState, StudyState
+from db.models import Job, Study
+from db.states import OPEN_JOBS, StudyState
 from db.studies.visibility import visible
 
 if TYPE_CHECKING:
     import datetime as dt
     import uuid
-    from collections.abc import Collection
 
 #: States of a study that a person must look at.
 ATTENTION = (StudyState.HELD, StudyState.FAILED)
@@ -83,7 +82,7 @@ class Filters:
     #: True: reported, and no person has opened the current version; False: others.
     unread: bool | None = None
     #: Calling AE titles that must have sent every object of a study that the caller may see; None: all.
-    ae_titles: Collection[str] | None = None
+    ae_titles: frozenset[str] | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """Return the conditions in SQL."""
@@ -151,20 +150,11 @@ def _is_displayed_as(state: str) -> ColumnElement[bool]:
     return Study.state == state
 
 
-def _current(column: Any) -> Any:
-    """Column of the newest report of the study."""
-    newest = select(column).where(Report.study_id == Study.id).order_by(Report.version.desc()).limit(1)
-    return newest.correlate(Study).scalar_subquery()
-
-
 def _needs_attention() -> ColumnElement[bool]:
-    critical = and_(ReportCheck.state == CheckState.NOTICE, ReportCheck.name == Check.CRITICAL)
-    marked = exists().where(
-        ReportCheck.report_id == _current(Report.id), or_(ReportCheck.state == CheckState.WARNING, critical)
-    )
-    return or_(Study.state.in_(ATTENTION), marked)
+    # With literals, as in the condition of the index: a parameter would hide it from a prepared statement's plan.
+    return or_(Study.is_marked, Study.state.in_([literal_column(f"'{state}'") for state in ATTENTION]))
 
 
 def _is_unread() -> ColumnElement[bool]:
-    opened = exists().where(ReportFeedback.study_id == Study.id, ReportFeedback.version == _current(Report.version))
-    return and_(Study.state == StudyState.REPORTED, ~opened)
+    reported = Study.state == literal_column(f"'{StudyState.REPORTED}'")
+    return and_(reported, Study.opened_version < Study.report_version)

@@ -148,6 +148,10 @@ def _reports(session: Session) -> Iterator[Violation]:
     gaps = select(Report.study_id).group_by(Report.study_id).having(func.max(Report.version) != func.count())
     for study_id in session.scalars(gaps):
         yield Violation("a study's report versions are 1, 2, ...", f"study {study_id}")
+    newest = select(Report.study_id, func.max(Report.version).label("version")).group_by(Report.study_id).subquery()
+    known = select(Study.id).outerjoin(newest, newest.c.study_id == Study.id)
+    for study_id in session.scalars(known.where(Study.report_version != func.coalesce(newest.c.version, 0))):
+        yield Violation("a study has the version of its current report", f"study {study_id}")
 
 
 def _instances(session: Session) -> Iterator[Violation]:

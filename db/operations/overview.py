@@ -6,6 +6,7 @@ Shared by the API and the command line, so that both show the same.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, and_, func, select, text, true
@@ -165,6 +166,13 @@ def _studies(*conditions: ColumnElement[bool], limit: int | None = None, sort: S
     return select(*shown.c, *current.c).outerjoin(current, true()).order_by(*sort.order(shown.c))
 
 
+# Open work lists ask for the same page again and again: making the statement takes longer than to execute it.
+@lru_cache(maxsize=64)
+def _listed(limit: int, filters: Filters, after: Position | None, sort: Sort) -> Select[Any]:
+    conditions = filters.conditions() + ([] if after is None else [sort.after(after)])
+    return _studies(*conditions, limit=limit, sort=sort)
+
+
 def _line(row: Row[Any]) -> StudyLine:
     values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's name of a public attribute
     state, received_at = values.pop("displayed_state"), values.pop("first_received_at")
@@ -184,8 +192,7 @@ def page(
     sort: Sort = Sort.ARRIVAL,
 ) -> Page:
     """Return a page of studies that meet *filters*, in the order of *sort*, behind the position *after* if given."""
-    conditions = (filters or Filters()).conditions() + ([] if after is None else [sort.after(after)])
-    lines = [_line(row) for row in session.execute(_studies(*conditions, limit=limit + 1, sort=sort))]
+    lines = [_line(row) for row in session.execute(_listed(limit + 1, filters or Filters(), after, sort))]
     shown = lines[:limit]
     more = len(lines) > limit
     last = shown[-1] if shown else None

@@ -12,7 +12,7 @@ from sqlalchemy.orm import defer
 from db.models import Evidence, ReferenceCase, Report, ReportCheck, ReportImage, Study
 from db.reports import grounds
 from db.reports.storable import storable
-from db.states import CheckState
+from db.states import Check, CheckState
 
 if TYPE_CHECKING:
     import uuid
@@ -75,6 +75,12 @@ class CheckResult:
     name: str
     state: CheckState
     sentences: list[str] = field(default_factory=list)
+
+    @property
+    def is_mark(self) -> bool:
+        """Whether a person must look at the study for it: a warning, or a critical finding."""
+        critical = self.state == CheckState.NOTICE and self.name == Check.CRITICAL
+        return self.state == CheckState.WARNING or critical
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,12 +58,12 @@ LOAD = (
     INSERT INTO studies (id, study_instance_uid, identity_number, patient_id, issuer_of_patient_id, patient_name,
         patient_birth_date, patient_sex, accession_number, study_date, study_description, calling_ae_title, modality,
         body_part, priority, state, revision, first_received_at, last_received_at, revision_started_at, settled_at,
-        settle_reason, reason, detail)
+        settle_reason, reason, detail, report_version)
     SELECT md5('s' || n)::uuid, '2.25.' || n, 1, 'P' || n % 300000, '', 'Bench^Patient', '19610203', 'F', 'A' || n,
         '20260101', 'Chest', 'CT1', (ARRAY['CT', 'DX', 'MR'])[n % 3 + 1], 'CHEST', 0, state, 1, at, at, at,
         CASE WHEN state <> 'receiving' THEN at END, CASE WHEN state <> 'receiving' THEN 'quiet for 30 s' END,
         CASE state WHEN 'failed' THEN 'unexpected' WHEN 'not_reportable' THEN 'no_images'
-            WHEN 'cancelled' THEN 'operator' END, ''
+            WHEN 'cancelled' THEN 'operator' END, '', CASE state WHEN 'reported' THEN 1 ELSE 0 END
     FROM (
         SELECT n, now() - (:total - n) * interval '30 s' - interval '10 minutes' AS at,
             CASE WHEN n > :ended + :queued THEN 'receiving' WHEN n > :ended THEN 'settled'

@@ -114,6 +114,7 @@ ROWS: dict[str, str] = {
         INSERT INTO reports
         SELECT (jsonb_populate_record(former::reports, jsonb_build_object('id', uuidv7(), 'version', 2))).* FROM former
     """,
+    "a study has the version of its current report": STUDY.format("report_version = 7"),
     RESCUED: NO_REPORT
     + STUDY.format("state = 'settled'")
     + JOB.format("state = 'running', finished_at = NULL, lease_until = now() - interval '1 day', owner = 'planted'"),

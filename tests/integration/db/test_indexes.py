@@ -68,7 +68,7 @@ QUERIES: dict[str, Callable[[Session], object]] = {
             "priority": 1,
             "attention": True,
             "unread": True,
-            "ae_titles": ["CT1", "CT2"],
+            "ae_titles": frozenset({"CT1", "CT2"}),
         }.items()
     },
     **{
@@ -124,6 +124,24 @@ def test_page_of_waiting_studies_reads_the_reports_of_the_shown_ones_only(databa
 
     (reports,) = (line for line in plan.splitlines() if " on reports" in line)
     assert "loops=6)" in reports, plan
+
+
+@pytest.mark.parametrize(("flag", "index"), [("attention", "studies_attention"), ("unread", "studies_unread")])
+def test_few_studies_with_a_flag_are_found_among_all_others_by_an_index(
+    database_url: str, session: Session, flag: str, index: str
+) -> None:
+    arrivals = Arrivals(database_url)
+    arrivals.image()
+    arrivals.settle()
+    with transaction(database_url) as other:
+        for statement in (*COPY_STUDY_AND_JOB, "ANALYZE"):
+            other.execute(text(statement))
+
+    for mode in ("force_custom_plan", "force_generic_plan"):
+        session.execute(text(f"SET LOCAL plan_cache_mode = {mode}"))
+        (plan,) = plans(session, lambda session: overview.page(session, limit=5, filters=Filters(**{flag: True})))
+
+        assert f"using {index} on studies" in plan
 
 
 CLAIMS: dict[str, Callable[[Session], object]] = {

@@ -16,9 +16,11 @@ from sqlalchemy import text
 from db.errors import ConfigurationError
 from db.jobs import claims
 from db.migrations.upgrade import alembic_config, migrate
-from db.models import Base
-from db.reports.versions import Draft
+from db.models import Base, ReportFeedback
+from db.reports import versions
+from db.reports.versions import CheckResult, Draft
 from db.session import reading, transaction
+from db.states import CheckState, FeedbackKind
 from tests.conftest import REPOSITORY
 
 if TYPE_CHECKING:
@@ -52,6 +54,42 @@ def test_renamed_column_and_table_keep_their_rows(arrivals: Arrivals) -> None:
 
     with transaction(arrivals.url) as session:
         assert session.scalar(text("SELECT limitations FROM reports")) == ["The text was cut off."]
+
+
+def flags(arrivals: Arrivals) -> tuple[int, int, bool]:
+    """Version of the current report and of the opened one, and whether the study is marked."""
+    with transaction(arrivals.url) as session:
+        row = session.execute(text("SELECT report_version, opened_version, is_marked FROM studies")).one()
+    return row[0], row[1], row[2]
+
+
+def test_upgrade_fills_the_flags_of_studies_reported_before(arrivals: Arrivals) -> None:
+    claim = arrivals.running_job()
+    warned = [CheckResult("sides", CheckState.WARNING)]
+    with transaction(arrivals.url) as session:
+        claims.finish(session, claim, Draft("No effusion.", "Normal.", "1 of 1 images", "1", "d", {}, checks=warned))
+        session.add(ReportFeedback(study_id=claim.study_id, version=1, kind=FeedbackKind.OPENED, text="", author="a"))
+
+    command.downgrade(alembic_config(arrivals.url), "0032")
+    migrate(arrivals.url)
+
+    assert flags(arrivals) == (1, 1, True)
+
+
+def test_result_of_an_earlier_release_sets_the_flags_too(arrivals: Arrivals) -> None:
+    claim = arrivals.running_job()
+    warned = [CheckResult("sides", CheckState.WARNING)]
+    earlier = versions.insert_for(
+        claims.FINISH.text.partition("INSERT INTO reports")[0].replace(
+            ", is_marked = :is_marked,\n            report_version = report_version + 1", ""
+        )
+    )
+    names = {"study_id": claim.study_id, "job_id": claim.job_id, "fence": claim.fence, "token": claim.token}
+    draft = Draft("No effusion.", "Normal.", "1 of 1 images", "1", "d", {}, checks=warned)
+    with transaction(arrivals.url) as session:
+        assert versions.insert(session, earlier, names, draft)
+
+    assert flags(arrivals) == (1, 0, True)
 
 
 def test_images_are_not_compressed_twice(database_url: str) -> None:

@@ -71,6 +71,7 @@ def test_intact_database_has_no_violations(reported: Arrivals) -> None:
             "ALTER TABLE reports DISABLE TRIGGER reports_immutable; UPDATE reports SET version = 2",
             "a study's report versions are 1, 2, ...",
         ),
+        ("UPDATE studies SET report_version = 0", "a study has the version of its current report"),
     ],
 )
 def test_damage_violates_its_rule(reported: Arrivals, damage: str, rule: str) -> None:
