@@ -128,13 +128,11 @@ def extend_lease(session: Session, claim: Claim, *, lease_seconds: float) -> Non
 #: One statement with the report saves a round trip. Its version is the next one although it is read before the lock:
 #: the job could not be claimed before the study's earlier one had ended.
 FINISH = versions.insert_for("""
-    WITH study AS (
-        SELECT id FROM studies WHERE id = :study_id FOR UPDATE
-    ), job AS (
+    WITH study AS (SELECT id FROM studies WHERE id = :study_id FOR UPDATE), job AS (
         UPDATE jobs SET state = 'finished', lease_until = NULL, finished_at = clock_timestamp()
         FROM study
-        WHERE jobs.id = :job_id AND jobs.study_id = study.id AND jobs.fence = :fence
-            AND jobs.claim_token = :token AND jobs.state = 'running' AND jobs.kind = 'report'
+        WHERE jobs.id = :job_id AND jobs.study_id = study.id AND jobs.state = 'running' AND jobs.kind = 'report'
+            AND jobs.fence = :fence AND jobs.claim_token = :token
         RETURNING jobs.id, jobs.study_id, jobs.revision, jobs.fence
     ), ended AS (
         UPDATE studies SET state = 'reported', reason = NULL, detail = NULL, is_marked = :is_marked,
@@ -153,7 +151,6 @@ def finish(session: Session, claim: Claim, draft: Draft, image_files: Sequence[s
     PermanentFailure if the draft cannot be stored.
     """
     names = {"study_id": claim.study_id, "job_id": claim.job_id, "fence": claim.fence, "token": claim.token}
-    names |= {"is_marked": any(result.is_mark for result in draft.checks)}
     if not versions.insert(session, FINISH, names, draft, image_files):
         raise _stale(claim)
 

@@ -78,7 +78,7 @@ class CheckResult:
 
     @property
     def is_mark(self) -> bool:
-        """Whether a person must look at the study for it: a warning, or a critical finding."""
+        """Reason for a person to look at the study: a warning, or a critical finding."""
         critical = self.state == CheckState.NOTICE and self.name == Check.CRITICAL
         return self.state == CheckState.WARNING or critical
 
@@ -155,12 +155,13 @@ def insert(
 ) -> bool:
     """Insert the next version by a statement of `insert_for`; return whether the job was ended.
 
-    *job* has the parameters of its WITH clause. *image_files* are the paths of the draft's images if they are in files.
-    Raises PermanentFailure if the draft cannot be stored.
+    *job* has the parameters of its WITH clause, but for `is_marked`. *image_files* are the paths of the draft's images
+    if they are in files. Raises PermanentFailure if the draft cannot be stored.
     """
     draft = storable(draft)
     columns = {column.name: getattr(draft, column.name) for column in _FROM_DRAFT}
-    report_id = session.scalar(statement, {**job, **columns})
+    is_marked = any(result.is_mark for result in draft.checks)
+    report_id = session.scalar(statement, {**job, **columns, "is_marked": is_marked})
     if report_id is None:
         return False
     draft = _without_erased(session, draft)
