@@ -17,7 +17,7 @@ import numpy as np
 from rich.progress import track
 
 from db.errors import ConfigurationError, NotReportable, PermanentFailure, TransientFailure
-from worker.evaluation.controls import Controls
+from worker.evaluation.controls.reported_again import Controls
 from worker.evaluation.plot import plot
 from worker.evaluation.scoring import Measured, Result, Written
 from worker.evaluation.scoring import evaluate as run

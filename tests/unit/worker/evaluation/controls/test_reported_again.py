@@ -12,7 +12,7 @@ import pytest
 from db.settings import Settings
 from tests.unit.worker.fakes import FakeIndex, FakeModel
 from tests.unit.worker.test_pipeline import radiograph
-from worker.evaluation.controls import Controls
+from worker.evaluation.controls.reported_again import Controls
 from worker.pipeline.pipeline import Pipeline, StudyToReport
 from worker.retrieval.label_regression import LabelScores
 

@@ -1,0 +1,1 @@
+"""Controls of a run: its studies are reported again with other prompts, or with texts known to be wrong."""
