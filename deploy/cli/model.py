@@ -69,7 +69,8 @@ def evaluate(
     reference: Annotated[Path | None, typer.Option(help="Folder of reference cases to retrieve from.")] = None,
     retrieval: Annotated[bool, typer.Option(help="Give similar reference cases to the model.")] = True,
     controls: Annotated[
-        bool, typer.Option("--controls", help="Report each study again with exchanged cases, and without its images.")
+        bool,
+        typer.Option("--controls", help="Report each study again: other cases, no images, texts known to be wrong."),
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the phantom studies.")] = 3_100_000,
     out: Annotated[Path | None, typer.Option(help="Folder for the figures and their plot.")] = None,
@@ -163,6 +164,7 @@ def calibrate(
     else:
         done = calibration.calibrate_on_cases(settings, cases, alpha=alpha, delta=delta)
     console.print(calibration.table(done.certificate))
+    console.print(done.halvings.line(), highlight=False, markup=False)
     for line in [*calibration.refusals(done.certificate), *(f"not reported: {case}" for case in done.failed)]:
         console.print(line, highlight=False, markup=False)
 

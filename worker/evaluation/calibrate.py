@@ -22,6 +22,7 @@ from db.reports import certificates
 from db.reports.certificates import Certificate
 from db.session import reading, transaction
 from db.states import JobKind
+from worker.evaluation.controls.halvings import Halvings, halvings
 from worker.evaluation.sentence_figures import is_right
 from worker.findings.labeller import Label, finding_names, present
 from worker.grounding.calibration import MIN_COMMON_CASES, JudgedFinding, binomial_tail, certify, judged_findings
@@ -32,7 +33,7 @@ from worker.resident import Resident, bindings_of, loaded
 from worker.retrieval.case_files import files_of, owner_of, read_cases
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from db.reports.grounds import Grounds
     from db.settings import Settings
@@ -48,9 +49,10 @@ _FAILURES = (NotReportable, TransientFailure, PermanentFailure)
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """A new certificate and the cases that could not be reported."""
+    """A new certificate, the halvings of its set, and the cases that could not be reported."""
 
     certificate: Certificate
+    halvings: Halvings
     failed: Sequence[str]
 
 
@@ -96,7 +98,8 @@ def certified(
         raise NotPossible("\n".join(["no certificate was made:", *refusals(certificate)]))
     with transaction(settings.database()) as session:
         certificates.add(session, certificate)
-    return Calibrated(certificate, [case_id for case_id, grounds in reported.items() if grounds is None])
+    failed = [case_id for case_id, grounds in reported.items() if grounds is None]
+    return Calibrated(certificate, halvings(judged, alpha=alpha, delta=delta), failed)
 
 
 def suspend(settings: Settings, task: JobKind, because: str) -> int:
@@ -146,9 +149,12 @@ def table(certificate: Certificate) -> Table:
 
 
 def _common(settings: Settings) -> list[str]:
-    """Return the findings that enough reference cases have."""
     with reading(settings.database()) as session:
-        reports = list(reference.reports(session))
+        return common_findings(reference.reports(session))
+
+
+def common_findings(reports: Iterable[str]) -> list[str]:
+    """Return the findings that enough reference cases have."""
     counts = Counter(name for report in reports for name in _names(report))
     return sorted(name for name, count in counts.items() if count >= MIN_COMMON_CASES)
 

@@ -17,6 +17,7 @@ import numpy as np
 from rich.progress import track
 
 from db.errors import ConfigurationError, NotReportable, PermanentFailure, TransientFailure
+from worker.evaluation.calibrate import common_findings
 from worker.evaluation.controls.reported_again import Controls
 from worker.evaluation.plot import plot
 from worker.evaluation.scoring import Measured, Result, Written
@@ -65,7 +66,9 @@ def evaluate(
     try:
         with tempfile.TemporaryDirectory() as scratch:
             writer = _Writer(
-                cases, pipeline_with(model, settings, reference, Path(scratch)), Controls() if controls else None
+                cases,
+                pipeline_with(model, settings, reference, Path(scratch)),
+                _controls(reference) if controls else None,
             )
             result = run(track(listed, "cases"), writer, failures=(NotReportable, TransientFailure, PermanentFailure))
             if writer.controls:
@@ -82,6 +85,10 @@ def evaluate(
         (out / FIGURES).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         plot(result, out / PLOT)
     return result
+
+
+def _controls(reference: Path | None) -> Controls:
+    return Controls(common_findings(case.report for case in read_cases(reference)) if reference else ())
 
 
 def make_folder(out: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, get_args
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from db.reports.grounds import CitedSentence, GroundedFinding, Grounds
 
+#: Of a planted wrong citation.
+OTHER_SIDE = {"left": "right", "right": "left"}
 #: Bins of equal width for the calibration error.
 BINS = 10
 
@@ -40,27 +42,60 @@ class GroundedReport:
 
 def figures(reports: Sequence[GroundedReport]) -> dict[str, float]:
     """Return the figures of a run; nan where nothing could be counted."""
-    affirmed = [(f, is_right(_label(f), report.wanted)) for report in reports for f in report.findings()]
+    affirmed = _judged(reports)
     scored = [(f.in_image.score - f.in_image.threshold, right) for f, right in affirmed if f.in_image]
     spoken = [(math.exp(f.log_prob), right) for f, right in affirmed if f.log_prob is not None]
     return {
         "citation recall": _mean(any(c.stance == "affirms" for c in f.cited) for f, _ in affirmed),
         "citation precision": _mean(_is_right_citation(*cited) for report in reports for cited in _citations(report)),
         "not measurable": _mean(f.verdict is Verdict.NOT_MEASURABLE for f, _ in affirmed),
-        "wrong findings marked": _mean(_is_marked(f) for f, right in affirmed if not right),
-        "right findings marked": _mean(_is_marked(f) for f, right in affirmed if right),
-        "wrong sentences marked": _mean(_marked_sentences(reports, right=False)),
-        "right sentences marked": _mean(_marked_sentences(reports, right=True)),
+        "planted wrong citations found": _mean(found for report in reports for found in _planted_found(report)),
+        **marks(reports),
         "risk-coverage, picture score": risk_coverage(scored),
         "risk-coverage, probability": risk_coverage(spoken),
         "calibration error, probability": calibration_error(spoken),
     }
 
 
+def marks(reports: Sequence[GroundedReport]) -> dict[str, float]:
+    """Return the shares of the wrong and of the right findings and sentences that are marked."""
+    affirmed = _judged(reports)
+    return {
+        "wrong findings marked": _mean(_is_marked(f) for f, right in affirmed if not right),
+        "right findings marked": _mean(_is_marked(f) for f, right in affirmed if right),
+        "wrong sentences marked": _mean(_marked_sentences(reports, right=False)),
+        "right sentences marked": _mean(_marked_sentences(reports, right=True)),
+    }
+
+
+def wrong_statements(reports: Sequence[GroundedReport]) -> tuple[int, int]:
+    """Return the numbers of wrong affirmed findings and of wrong sentences."""
+    return sum(not right for _, right in _judged(reports)), len([*_marked_sentences(reports, right=False)])
+
+
+def _judged(reports: Sequence[GroundedReport]) -> list[tuple[GroundedFinding, bool]]:
+    """Return the affirmed findings and whether each is right."""
+    return [(f, is_right(_label(f), report.wanted)) for report in reports for f in report.findings()]
+
+
 def wrong_citations(report: GroundedReport) -> list[tuple[GroundedFinding, CitedSentence]]:
     """Return the citations whose case does not state what they are cited for."""
     cited = _citations(report)
     return [(finding, citation) for finding, citation, text in cited if not _is_right_citation(finding, citation, text)]
+
+
+def _planted_found(report: GroundedReport) -> Iterator[bool]:
+    """Yield for each wrong citation that is made of one of the report whether it is found."""
+    for finding, cited, text in _citations(report):
+        if finding.side in OTHER_SIDE and cited.stance == "affirms":
+            yield not _is_right_citation(replace(finding, side=OTHER_SIDE[finding.side]), cited, text)
+        stance = "affirms" if cited.stance == "denies" else "denies"
+        yield not _is_right_citation(finding, replace(cited, stance=stance), text)
+        yield not _is_right_citation(finding, replace(cited, sentence=cited.sentence[1:]), text)
+        # The sentence of one case, cited of another that does not have it.
+        for other in report.quoted:
+            if cited.sentence not in other:
+                yield not _is_right_citation(finding, cited, other)
 
 
 def _citations(report: GroundedReport) -> Iterator[tuple[GroundedFinding, CitedSentence, str]]:

@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worker.evaluation.evaluate import evaluate
-from worker.phantoms.datasets import REFERENCE_CASES, write_demo_studies, write_reference_cases
+from worker.phantoms.datasets import (
+    REFERENCE_CASES,
+    write_calibration_cases,
+    write_demo_studies,
+    write_reference_cases,
+)
 from worker.phantoms.phantoms import TRAINING
 
 if TYPE_CHECKING:
@@ -26,10 +31,14 @@ def evaluate_phantoms(
     out: Path | None = None,
     references: int = REFERENCE_CASES,
 ) -> Result:
-    """Measure *checkpoint* on *count* phantoms with the variation of the training, with or without retrieval."""
+    """Measure *checkpoint* on *count* phantoms with the variation of the training, with or without retrieval.
+
+    For *controls* the phantoms are drawn as the reference cases, among which many have rare findings.
+    """
     with tempfile.TemporaryDirectory() as folder:
         cases, earlier = Path(folder) / "cases", Path(folder) / "reference"
-        write_demo_studies(cases, count=count, seed=seed, variation=TRAINING)
+        write = write_calibration_cases if controls else write_demo_studies
+        write(cases, count=count, seed=seed, variation=TRAINING)
         if retrieval:
             write_reference_cases(earlier, count=references, seed=seed, variation=TRAINING)
         reference = earlier if retrieval else None

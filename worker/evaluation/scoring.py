@@ -26,6 +26,7 @@ _BY_GROUP = {
     "normality": "normal",
     "exact_set": "exact set",
     "hallucinated": "invented",
+    "right findings marked": "right, marked",
 }
 
 
@@ -100,7 +101,7 @@ class Result:
         """Return a line for each group with the figures that fit 80 columns; the JSON has all."""
         table = Table("", *_BY_GROUP.values())
         for group, figures in self.groups.items():
-            table.add_row(group, *(_show(figures[name]) for name in _BY_GROUP))
+            table.add_row(group, *(_show(figures.get(name, math.nan)) for name in _BY_GROUP))
         return table
 
 
@@ -120,12 +121,15 @@ def evaluate(
             written = Written("")
         pair = Pair.of(item.reference, written.text)
         if written.grounds:
-            grounded.append(GroundedReport(written.grounds, pair.wanted, written.quoted))
+            grounded.append((item.group, GroundedReport(written.grounds, pair.wanted, written.quoted)))
         pairs.append(pair)
         groups.append(item.group)
         quoted.append(written.quoted)
     result = _result(pairs, groups, quoted, failed)
-    return replace(result, grounding=grounding_figures.figures(grounded)) if grounded else result
+    for group, own in result.groups.items():
+        own.update(grounding_figures.marks([report for name, report in grounded if name == group]))
+    reports = [report for _, report in grounded]
+    return replace(result, grounding=grounding_figures.figures(reports)) if reports else result
 
 
 def _result(

@@ -4,6 +4,9 @@
   finding of those cases alone that is shown as fact was copied from them.
 - Without images: the images are replaced by the mean of the group's other images, the quoted cases stay. A finding
   that was shown as fact and is written again, in words that are no less probable, was not read in the images.
+- Another study's text: the model writes the report of another study of the group. Its wrong findings should be marked.
+- A wrong sentence: the study's own text with a sentence of that report that is wrong here.
+- Halvings: of half of the studies the report with exchanged cases, of the others their own.
 """
 
 from __future__ import annotations
@@ -20,39 +23,58 @@ from rich.progress import track
 
 from db.errors import NotReportable, PermanentFailure, TransientFailure
 from db.reports.grounds import is_flagged
+from worker.evaluation.controls.halvings import halvings
+from worker.evaluation.controls.remembered import Remembered
+from worker.evaluation.controls.told_texts import Telling, wrong_sentence
+from worker.evaluation.grounding_figures import GroundedReport, marks, wrong_statements
 from worker.evaluation.sentence_figures import is_right
 from worker.findings.labeller import Label, present
+from worker.grounding.calibration import judged_findings
 from worker.grounding.checks.contradictions import GENERIC
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
     import numpy.typing as npt
 
     from db.reports.versions import Draft, Shown
+    from worker.grounding.calibration import JudgedFinding
     from worker.model.engine.request import Generation, Request
     from worker.model.port import Model
     from worker.pipeline.pipeline import Pipeline, StudyToReport
     from worker.pipeline.study_reader import ReadReports
+    from worker.retrieval.retrieve import Index
 
 #: Pixels on a side of a mean image.
 SIDE = 256
 #: A log-probability falls if it is lower by more than this; less is the noise of another image.
 MIN_FALL = 0.05
+#: Bound of the halvings, as `prelim calibrate` sets it.
+ALPHA, DELTA = 0.05, 0.10
 #: A study that cannot be reported again affirms nothing.
 _FAILURES = (NotReportable, TransientFailure, PermanentFailure)
 
 
 @dataclass(frozen=True, slots=True)
 class _Reported:
-    """A study of the run, the labels that its reference affirms, its quoted cases and the findings shown as fact."""
+    """A study of the run, its reference report, its quoted cases and its draft."""
 
     study: StudyToReport
     group: str
-    wanted: Collection[Label]
+    reference: str
     quoted: Sequence[str]
-    shown: Mapping[Label, float]
+    draft: Draft
+
+    @property
+    def wanted(self) -> Collection[Label]:
+        """The labels that its reference affirms."""
+        return present(self.reference)
+
+    @property
+    def shown(self) -> Mapping[Label, float]:
+        """The findings shown as fact."""
+        return _affirmed(self.draft, shown=True)
 
 
 @dataclass(slots=True)
@@ -99,49 +121,51 @@ class _WithoutImages:
 
 
 class Controls:
-    """The studies of a run, to be reported again when it has ended."""
+    """The studies of a run, to be reported again when it has ended; *common* findings are in many reference cases."""
 
-    def __init__(self) -> None:
+    def __init__(self, common: Collection[str] = ()) -> None:
+        self._common = common
         self._reported: list[_Reported] = []
         self._means: dict[str, _Mean] = defaultdict(_Mean)
+        self._tally = _Tally()
 
     def add(self, study: StudyToReport, reference: str, draft: Draft) -> None:
         """Keep a reported study and its *reference* report."""
         group, quoted = draft.provenance["modality"], [case.excerpt for case in draft.evidence]
-        self._reported.append(_Reported(study, group, present(reference), quoted, _affirmed(draft, shown=True)))
+        # Encoded images are large.
+        self._reported.append(_Reported(study, group, reference, quoted, replace(draft, images=[])))
         for image in draft.images:
             self._means[group].add(image)
 
     def figures(self, pipeline: Pipeline) -> dict[str, float]:
-        """Report all studies again with *pipeline* in both ways; nan where nothing could be counted."""
-        told = affirmed = shown = 0
-        for number, one in enumerate(track(self._reported, "exchanged cases")):
-            donor, foreign = self._donor(number)
-            draft = _again(replace(pipeline, read_reports=_texts_of(donor)), one.study) if foreign else None
-            told += len(foreign)
-            affirmed += _count(foreign, _affirmed(draft, shown=False))
-            shown += _count(foreign, _affirmed(draft, shown=True))
-        facts = sum(len(one.shown) for one in self._reported)
-        again = [self._without_images(one, pipeline) for one in track(self._reported, "without images")]
-        return {
-            "findings that only exchanged cases have": told,
-            "of these affirmed": _share(affirmed, told),
-            "swap test: of these shown as fact": _share(shown, told),
-            "findings shown as fact": facts,
-            "of these written without the images": _share(sum(map(len, again)), facts),
-            "copy index: of these as probable as with them": _share(sum(map(sum, again)), facts),
-        }
+        """Report all studies again with *pipeline* in each way; nan where nothing could be counted."""
+        self._tally = _Tally()
+        for number, one in enumerate(track(self._reported, "reported again")):
+            again = _remembering(pipeline)
+            exchanged = self._exchanged(number, again)
+            self._tally.again += self._without_images(one, again)
+            self._tell(number, again)
+            # Every second study keeps its own cases.
+            kept = exchanged if exchanged and number % 2 else one.draft
+            self._tally.judged += _judged(str(number), kept, one.wanted, self._common)
+        return self._tally.figures(sum(len(one.shown) for one in self._reported))
 
-    def _donor(self, number: int) -> tuple[Sequence[str], set[Label]]:
-        """Return the cases of the next study of the group that have findings which a study lacks, and these findings.
-
-        Without findings if there is none, or if the study itself quotes no case.
-        """
-        one = self._reported[number]
+    def _others(self, number: int) -> Iterator[_Reported]:
+        """Yield the other studies of the group, the next first."""
         others = (*self._reported[number + 1 :], *self._reported[:number])
-        donors = [other.quoted for other in others if other.group == one.group] if one.quoted else []
+        return (other for other in others if other.group == self._reported[number].group)
+
+    def _exchanged(self, number: int, pipeline: Pipeline) -> Draft | None:
+        """Report a study with the cases of the next one that has findings which it lacks; None if there is none."""
+        one, tally = self._reported[number], self._tally
+        donors = [other.quoted for other in self._others(number)] if one.quoted else []
         found = ((quoted, _foreign(one, quoted)) for quoted in donors)
-        return next(((quoted, foreign) for quoted, foreign in found if foreign), ((), set()))
+        donor, foreign = next(((quoted, foreign) for quoted, foreign in found if foreign), ((), set[Label]()))
+        draft = _again(replace(pipeline, read_reports=_texts_of(donor)), one.study) if foreign else None
+        tally.foreign += len(foreign)
+        tally.foreign_affirmed += _count(foreign, _affirmed(draft, shown=False))
+        tally.foreign_shown += _count(foreign, _affirmed(draft, shown=True))
+        return draft
 
     def _without_images(self, one: _Reported, pipeline: Pipeline) -> list[bool]:
         """Return for each finding shown as fact that is written again without the images if it is as probable."""
@@ -152,6 +176,66 @@ class Controls:
         # The same finding, on the same side where both tell one.
         pairs = {label: [again[other] for other in again if is_right(label, [other])] for label in one.shown}
         return [max(found) >= one.shown[label] - MIN_FALL for label, found in pairs.items() if found]
+
+    def _tell(self, number: int, pipeline: Pipeline) -> None:
+        """Report a study in the words of the next one whose report is wrong here, and with one of its sentences."""
+        one = self._reported[number]
+        told = ((other, wrong_sentence(other.reference, one.wanted)) for other in self._others(number))
+        other, sentence = next(((other, sentence) for other, sentence in told if sentence), (None, ""))
+        if other is None:
+            return
+        own = one.draft
+        planted = f"Findings: {own.findings} {sentence} Impression: {own.impression}"
+        for text, texts in ((other.reference, self._tally.foreign_texts), (planted, self._tally.planted)):
+            draft = _again(replace(pipeline, model=cast("Model", Telling(pipeline.model, text))), one.study)
+            if draft and draft.grounds and not draft.provenance["refused"]:
+                texts.append(GroundedReport(draft.grounds, frozenset(one.wanted), one.quoted))
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What the controls of all studies showed."""
+
+    foreign: int = 0
+    foreign_affirmed: int = 0
+    foreign_shown: int = 0
+    #: For each finding shown as fact that was written again without the images, if it was as probable.
+    again: list[bool] = field(default_factory=list)
+    foreign_texts: list[GroundedReport] = field(default_factory=list)
+    planted: list[GroundedReport] = field(default_factory=list)
+    judged: list[JudgedFinding] = field(default_factory=list)
+
+    def figures(self, facts: int) -> dict[str, float]:
+        """Return the figures; *facts* is the number of findings shown as fact with the studies' own images."""
+        return {
+            "findings that only exchanged cases have": self.foreign,
+            "of these affirmed": _share(self.foreign_affirmed, self.foreign),
+            "swap test: of these shown as fact": _share(self.foreign_shown, self.foreign),
+            "findings shown as fact": facts,
+            "of these written without the images": _share(len(self.again), facts),
+            "copy index: of these as probable as with them": _share(sum(self.again), facts),
+            **_marks("another study's text", self.foreign_texts),
+            **_marks("one wrong sentence", self.planted),
+            **halvings(self.judged, alpha=ALPHA, delta=DELTA).figures(),
+        }
+
+
+def _marks(name: str, reports: Sequence[GroundedReport]) -> dict[str, float]:
+    findings, sentences = wrong_statements(reports)
+    counts = {f"{name}: wrong findings": findings, f"{name}: wrong sentences": sentences}
+    return counts | {f"{name}: {figure}": share for figure, share in marks(reports).items()}
+
+
+def _remembering(pipeline: Pipeline) -> Pipeline:
+    """Return the pipeline for the controls of one study, whose images are read and compared once."""
+    model, index = Remembered(pipeline.model, {"patch_tokens"}), pipeline.index
+    compared = Remembered(index, {"compare", "label_scores", "same_images", "search"}) if index else None
+    return replace(pipeline, model=cast("Model", model), index=cast("Index | None", compared))
+
+
+def _judged(study: str, draft: Draft, wanted: Collection[Label], common: Collection[str]) -> list[JudgedFinding]:
+    stated = [one for sentence in draft.grounds.sentences for one in sentence.findings] if draft.grounds else []
+    return judged_findings(study, stated, lambda f: is_right(Label(f.name, f.side, f.zone), wanted), common)
 
 
 def _foreign(one: _Reported, quoted: Sequence[str]) -> set[Label]:

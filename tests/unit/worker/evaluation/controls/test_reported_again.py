@@ -116,7 +116,17 @@ def test_finding_read_in_the_images_is_neither_copied_nor_exchanged(tmp_path: Pa
 def test_run_without_reports_has_no_figures() -> None:
     measured = Controls().figures(Pipeline(FakeModel(), None, lambda _: {}, Settings()))
 
-    assert [value for value in measured.values() if not math.isnan(value)] == [0, 0]
+    assert not any(value for value in measured.values() if not math.isnan(value))
+
+
+def test_wrong_findings_of_told_texts_are_marked_where_the_image_disagrees(tmp_path: Path) -> None:
+    right, wrong = (figures(tmp_path, Reading(), score=score) for score in (2.0, 0.5))
+
+    # The effusion in the nodule's study, and the other way round.
+    for name in ("another study's text", "one wrong sentence"):
+        assert wrong[f"{name}: wrong findings"] == 2
+        assert (right[f"{name}: wrong findings marked"], wrong[f"{name}: wrong findings marked"]) == (0, 1)
+        assert (right[f"{name}: wrong sentences marked"], wrong[f"{name}: wrong sentences marked"]) == (0, 1)
 
 
 @pytest.mark.parametrize("model", [Copying(), Reading()])
