@@ -87,6 +87,12 @@ FIGURES: dict[str, dict[str, Figure]] = {
         "query_vs_faiss": Figure("a search with exclusions: time as a multiple of bare FAISS's", "<= 1.5"),
         "load_seconds": Figure("verifying the digests and mapping it into memory: seconds", "<= 1"),
     },
+    "grounding": {
+        "chest_vs_ungrounded": Figure(
+            "report of a chest with grounds: CPU time as a multiple of that without", "<= 1.3"
+        ),
+        "ct_vs_ungrounded": Figure("the same of a head CT of eight slices"),
+    },
     "gpu": {
         "roofline_batch1": Figure("decode, batch of 1: fraction of the roofline"),
         "roofline_batch32": Figure("decode, batch of 32: fraction of the roofline"),
