@@ -19,6 +19,7 @@ from db.session import transaction
 from worker.findings.labeller import LABELLER_VERSION
 from worker.model.checkpoint.rereading import Rereading
 from worker.model.resident_model import ResidentModel
+from worker.model.vision_tower import VisionTower, has_separate_tower
 from worker.pipeline.answering import answer
 from worker.pipeline.diagnosing import diagnose
 from worker.pipeline.pipeline import Pipeline
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from db.reports.versions import Draft
     from db.settings import Settings
     from db.states import JobKind
-    from worker.model.port import Model
+    from worker.model.port import ImageEncoder, Model
     from worker.pipeline.pipeline import StudyToReport
     from worker.reference_build.importing import Imported
     from worker.retrieval.retrieve import Index
@@ -231,11 +232,25 @@ def build_reference(folder: Path, settings: Settings, *, replace: bool = False, 
 def import_reference(
     folder: Path, settings: Settings, *, names: Collection[str] = (), readmit: bool = False, admit: bool = False
 ) -> Imported:
-    """Load the configured checkpoint and add cases of *folder* to its index; see worker.reference_build.importing."""
+    """Load what encodes images, and add cases of *folder* to its index; see worker.reference_build.importing."""
     # Names that are not there are rejected before minutes of loading.
     importing.chosen_cases(folder, names)
-    with loaded(settings) as model:
+    with image_encoder(settings) as model:
         return importing.import_reference(folder, model, settings, names=names, readmit=readmit, admit=admit)
+
+
+@contextmanager
+def image_encoder(settings: Settings) -> Iterator[ImageEncoder]:
+    """Load the tower of the configured checkpoint for the block, or all of it if it has no separate one.
+
+    A worker's model fills the GPU: the tower of MedDr has 11 of its 80 GB, and runs on the CPU if that is too much.
+    """
+    directory = settings.checkpoint_directory
+    if has_separate_tower(directory):
+        yield VisionTower.load(directory, device=settings.model.device, dtype=settings.model.dtype)
+        return
+    with loaded(settings) as model:
+        yield model
 
 
 @contextmanager

@@ -22,10 +22,9 @@ def image_patch_tokens(model: Any, builder: PromptBuilder, image: RenderedImage)
 
     If the image is cut into tiles, the tile that shows all of it is used: a position must mean the same in every image.
     """
-    inputs = builder.image_inputs(image)
     if model.config.model_type in INTERNVL:
-        pixels = inputs["pixel_values"][-1:].to(model.device, model.dtype)
-        return reduce_grid(patch_tokens(model.model.vision_tower, pixels))
+        return overview_tokens(model.model.vision_tower, builder, image)
+    inputs = builder.image_inputs(image)
     # The final output is all that towers of other architectures have in common.
     inputs = {name: value.to(model.device) for name, value in inputs.items()}
     inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
@@ -33,6 +32,13 @@ def image_patch_tokens(model: Any, builder: PromptBuilder, image: RenderedImage)
     # The tile of the whole image is LLaVA's first (it has sizes beside the pixels) and Idefics' last.
     overview = tiles[:1] if "image_sizes" in inputs else tiles[-1:]
     return reduce_grid(overview[:, None])
+
+
+@torch.inference_mode()
+def overview_tokens(tower: Any, builder: PromptBuilder, image: RenderedImage) -> torch.Tensor:
+    """Patch tokens of one image, as `image_patch_tokens`, from an InternVL tower."""
+    pixels = builder.image_inputs(image)["pixel_values"][-1:].to(tower.device, tower.dtype)
+    return reduce_grid(patch_tokens(tower, pixels))
 
 
 @torch.inference_mode()

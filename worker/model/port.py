@@ -56,6 +56,17 @@ class Model(Protocol):
         """Start to generate an answer."""
 
 
+class ImageEncoder(Protocol):
+    """What indexes a case: worker.model.resident_model.ResidentModel, or the tower of a checkpoint alone."""
+
+    @property
+    def digest(self) -> str:
+        """Digest of the checkpoint's manifest."""
+
+    def patch_tokens(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+        """Return vision tokens for retrieval: [images, layers, patches, channels]."""
+
+
 def wait(model: Model, future: Future[Generation], on_progress: Callable[[], None]) -> Generation:
     """Wait for the answer; report progress only while the engine steps, so that a hanging engine loses its leases.
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from db.settings import Settings
+    from worker.model.port import ImageEncoder
     from worker.model.resident_model import ResidentModel
     from worker.retrieval.admission import Removed
     from worker.retrieval.archive import ArchivedCase
@@ -62,16 +63,15 @@ def build_reference(
             _check_size(folder, model.digest, settings)
         importing = _Import(folder, model, settings, admit=admit)
         directory = new_directory()
-        indexed, excluded = build(
-            folder, settings.operations.data_dir / directory, importing.steps(), model_digest=model.digest
-        )
+        steps = dataclasses.replace(importing.steps(), measure=lambda: importing.measure(model))
+        indexed, excluded = build(folder, settings.operations.data_dir / directory, steps, model_digest=model.digest)
         publish(settings, directory, model.digest)
     return Imported(indexed, excluded + importing.set_aside, importing.removed)
 
 
 def import_reference(
     folder: Path,
-    model: ResidentModel,
+    model: ImageEncoder,
     settings: Settings,
     *,
     names: Collection[str] = (),
@@ -129,7 +129,7 @@ class _Import:
     """The steps of an import from a folder, and what was removed from its reports."""
 
     def __init__(
-        self, folder: Path, model: ResidentModel, settings: Settings, *, readmit: bool = False, admit: bool = False
+        self, folder: Path, model: ImageEncoder, settings: Settings, *, readmit: bool = False, admit: bool = False
     ) -> None:
         self._folder = folder
         self._model = model
@@ -143,9 +143,9 @@ class _Import:
         self._stored: dict[str, tuple[Case, str, str]] = {}
 
     def steps(self) -> Steps:
-        """Return the steps of a build."""
+        """Return the steps of a build, which measures nothing."""
         encode = case_encoder(self._model.patch_tokens, images_per_case=self._settings.model.images_per_study)
-        return Steps(encode, finding_names, self._store, self._clean, self._disagreeing, self._measure)
+        return Steps(encode, finding_names, self._store, self._clean, self._disagreeing)
 
     def _clean(self, case: Case) -> Case:
         report, removed = cleaned(case.report)
@@ -184,14 +184,14 @@ class _Import:
         self.set_aside += [f"{self._stored.pop(case_id)[0].case_id}: {reason}" for case_id, reason in own.items()]
         return own
 
-    def _measure(self) -> dict[str, Any]:
-        """Measure how well the model reads each kind of case, without similar cases."""
+    def measure(self, model: ResidentModel) -> dict[str, Any]:
+        """Measure how well *model* reads each kind of case, without similar cases."""
         stored = list(self._stored.values())
         _, kinds, owners = zip(*stored, strict=True) if stored else ((), (), ())
         chosen = held_out(kinds, owners, self._settings.retrieval.validation_cases)
         marked = self._settings.retrieval.model_copy(update={"not_validated": "mark"})
         settings = self._settings.model_copy(update={"retrieval": marked})
-        pipeline = Pipeline(self._model, None, lambda _: {}, settings)
+        pipeline = Pipeline(model, None, lambda _: {}, settings)
         # As many at once as the engine has slots.
         with ThreadPoolExecutor(self._settings.queue.worker_slots) as threads:
             texts = list(threads.map(lambda number: self._text(pipeline, stored[number][0]), chosen))
