@@ -57,7 +57,7 @@ class Model(Protocol):
 
 
 class ImageEncoder(Protocol):
-    """What indexes a case: worker.model.resident_model.ResidentModel, or the tower of a checkpoint alone."""
+    """Encoder of the images of a case: a ResidentModel (worker.model.resident_model), or the tower of a checkpoint."""
 
     @property
     def digest(self) -> str:

@@ -23,7 +23,7 @@ COUNT = 60
 
 @dataclass(frozen=True, slots=True)
 class Halvings:
-    """How often each group was certified by one half, and what the other halves showed of certified groups.
+    """Numbers of halvings that certified each group by one half, and figures of certified groups in the other halves.
 
     *exceeded* is the number of halvings whose error among shown findings is above alpha; *coverage* and *errors* have
     the share of the affirmed findings that is shown, and the error among them, of each halving with a certified group.

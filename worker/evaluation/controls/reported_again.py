@@ -194,7 +194,7 @@ class Controls:
 
 @dataclass(slots=True)
 class _Tally:
-    """What the controls of all studies showed."""
+    """Counts and findings of the controls of all studies."""
 
     foreign: int = 0
     foreign_affirmed: int = 0
