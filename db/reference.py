@@ -6,11 +6,11 @@ import hashlib
 import uuid
 from typing import TYPE_CHECKING
 
-from sqlalchemy import String, cast, delete, func, select
+from sqlalchemy import String, and_, cast, delete, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
 from db.errors import ConfigurationError
-from db.models import ReferenceCase, ReferenceErasure, ReferenceSnapshot
+from db.models import PatientErasure, ReferenceCase, ReferenceErasure, ReferenceSnapshot
 from db.models.base import given
 
 if TYPE_CHECKING:
@@ -85,6 +85,36 @@ def erase_cases(session: Session, case_ids: Sequence[uuid.UUID], *, extra: Itera
 def fingerprints_of(case: ReferenceCase) -> set[str]:
     """Return what an erased case is known by: its study, and its name in its collection."""
     return {case.study_hash, fingerprint(f"{case.source}/{case.source_case}")} - {""}
+
+
+def of_erased(session: Session) -> list[uuid.UUID]:
+    """Return the cases of erased patients and studies, and erased cases: those that a restored backup had.
+
+    Readmitted cases have no fingerprint any more.
+    """
+    name = func.encode(
+        func.sha256(func.convert_to(ReferenceCase.source + "/" + ReferenceCase.source_case, "UTF8")), "hex"
+    )
+    erased_cases, erased_studies = select(ReferenceErasure.fingerprint), select(PatientErasure.fingerprint)
+    is_erased = or_(
+        ReferenceCase.patient_hash.in_(erased_cases),
+        name.in_(erased_cases),
+        # Several patients can be under one Study Instance UID.
+        and_(ReferenceCase.patient_hash == "", ReferenceCase.study_hash.in_(erased_studies)),
+    )
+    return list(session.scalars(select(ReferenceCase.id).where(is_erased).order_by(ReferenceCase.id)))
+
+
+def erase_owner(session: Session, fingerprints: Collection[str]) -> None:
+    """Record that the cases of a patient or study are erased: no import adds one."""
+    rows = [{"fingerprint": value} for value in sorted(fingerprints)]
+    if rows:
+        session.execute(insert(ReferenceErasure).on_conflict_do_nothing(), rows)
+
+
+def every_erasure(session: Session) -> list[str]:
+    """Return all fingerprints of erased cases."""
+    return list(session.scalars(select(ReferenceErasure.fingerprint)))
 
 
 def erased(session: Session, fingerprints: Collection[str]) -> set[str]:

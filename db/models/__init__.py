@@ -13,7 +13,7 @@ from db.models.commitments import Commitment
 from db.models.feedback import ReportFeedback, StudyEvent, StudyHold
 from db.models.grounds import Citation, Finding, Omission, Sentence
 from db.models.identity_decisions import IdentityDecision
-from db.models.instances import FileDeletion, Instance, Quarantined
+from db.models.instances import FileDeletion, Instance, PatientErasure, Quarantined
 from db.models.jobs import Job
 from db.models.operations import Backup, Process, Total, TotalsUntil
 from db.models.procedure_steps import ProcedureStep
@@ -44,6 +44,7 @@ __all__ = [
     "Job",
     "Omission",
     "PageSession",
+    "PatientErasure",
     "ProcedureStep",
     "Process",
     "Quarantined",

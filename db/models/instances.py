@@ -1,4 +1,4 @@
-"""Acknowledged files: instances of a study, files in quarantine, and files that are to be deleted."""
+"""Acknowledged files: instances of a study, files in quarantine, files to be deleted, and erased patients."""
 
 import datetime as dt
 import uuid
@@ -69,3 +69,16 @@ class FileDeletion(Base):
     #: Relative to the data directory.
     file_path: Mapped[str] = mapped_column(primary_key=True)
     noted_at: Mapped[dt.datetime] = database_time()
+
+
+class PatientErasure(Base):
+    """A fingerprint of an erased patient or study (db.studies.deletion.erasures): no object received before returns."""
+
+    __tablename__ = "patient_erasures"
+
+    fingerprint: Mapped[str] = mapped_column(primary_key=True)
+    erased_at: Mapped[dt.datetime] = database_time()
+    #: NULL until everything is erased: the command was interrupted, or a restored backup had the patient.
+    completed_at: Mapped[dt.datetime | None]
+    #: When a folder of backups received it; a restore from that folder erases the patient again.
+    backed_up_at: Mapped[dt.datetime | None]

@@ -67,7 +67,7 @@ def restore(
     with _database(settings):
         if not finish:
             restoring.restore(settings, repository, name)
-        violations = restoring.finish(settings, console)
+        violations = restoring.finish(settings, console, repository)
     console.print(f"restored backup {name}: start the processes")
     raise typer.Exit(1 if violations else 0)
 

@@ -210,6 +210,29 @@ def retain(
     retention.run(load_settings(), console, older_than, images_only=images_only, dry_run=dry_run)
 
 
+@command()
+def erase(
+    patient: Annotated[str, typer.Option(help="Patient ID; `-` reads it. Without it, continue.")] = "",
+    issuer: Annotated[str, typer.Option(help="Issuer of the Patient ID, if several use it.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be erased.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Erase without a question.")] = False,
+) -> None:
+    """Erase a patient everywhere: studies in any state, files, reports, reference cases; a restore erases again."""
+    from deploy.operate.erasure import erase as erasing
+
+    settings = load_settings()
+    patient = typer.get_text_stream("stdin").readline().strip() if patient == "-" else patient.strip()
+    if not patient:
+        erasing.resume(settings, console)
+        return
+    found = erasing.show(settings, console, patient, issuer.strip())
+    if dry_run:
+        return
+    if not yes:
+        typer.confirm("Erase all of it? This cannot be undone", abort=True)
+    erasing.run(settings, console, patient, issuer.strip(), found)
+
+
 @command("move-images")
 def move_images(
     to: Annotated[str, typer.Argument(metavar="database|files", help="Place of all stored images.")],

@@ -23,7 +23,7 @@ from db.session import transaction
 from db.studies import batches, lifecycle
 from db.studies.lifecycle import ReceivedInstance, Recorded
 from dicom_listener.dicom.statuses import Refusal
-from dicom_listener.indexing import file_locks, headers, n_service_events, specialist_reports, unreadable
+from dicom_listener.indexing import erased, file_locks, headers, n_service_events, specialist_reports, unreadable
 from dicom_listener.indexing.repair import repair
 from dicom_listener.indexing.set_aside import record, set_aside, set_conflicts_aside
 from dicom_listener.indexing.unreadable import Unreadable
@@ -102,7 +102,7 @@ class Indexer:
         return len(held.paths)
 
     def _index(self, held: file_locks.Held) -> None:
-        read = self._examine(held.paths)
+        read = erased.without_erased(self._url, self._examine(held.paths))
         # Before the transaction: they are read for their digests.
         aside = {path: row for path, found in read.items() if (row := self._set_aside(path, found)) is not None}
         self._flush_quarantine(aside)

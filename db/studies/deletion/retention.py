@@ -119,16 +119,28 @@ def delete_images(session: Session, studies: Sequence[Study]) -> None:
 
 
 def delete_studies(session: Session, studies: Sequence[Study]) -> None:
-    """Delete locked studies, all those of their UID, with all their rows; note their files."""
+    """Delete locked studies with all their rows, and note their files.
+
+    What names a Study Instance UID only stays while another patient has studies under it.
+    """
     file_deletions.note(session, [row.file_path for row in instances(session, studies)])
     _note_images(session, studies)
-    ids, uids = [study.id for study in studies], {study.study_instance_uid for study in studies}
+    ids = [study.id for study in studies]
+    uids = _without_other_studies(session, studies)
     session.execute(delete(ProcedureStep).where(ProcedureStep.study_instance_uid.in_(uids)))
     # Images and evidence of a report, answer and evidence of an inquiry, jobs and decisions of a study go with it.
     for table in (Report, Inquiry, Instance):
         session.execute(delete(table).where(table.study_id.in_(ids)))
     # Those with its id go with it. The first condition is that of the index.
-    named = uids | {study.accession_number for study in studies if study.accession_number}
+    alone = [study for study in studies if study.study_instance_uid in uids]
+    named = uids | {study.accession_number for study in alone if study.accession_number}
     prediction = SpecialistPrediction
     session.execute(delete(prediction).where(prediction.study_id.is_(None), prediction.study.in_(named)))
     session.execute(delete(Study).where(Study.id.in_(ids)))
+
+
+def _without_other_studies(session: Session, studies: Sequence[Study]) -> set[str]:
+    """Return the Study Instance UIDs of the studies under which there is no further one."""
+    uids = {study.study_instance_uid for study in studies}
+    others = Study.study_instance_uid == any_of(uids), Study.id.not_in([study.id for study in studies])
+    return uids - set(session.scalars(select(Study.study_instance_uid).where(*others)))

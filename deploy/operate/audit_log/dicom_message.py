@@ -8,11 +8,12 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 if TYPE_CHECKING:
     from deploy.operate.audit_log.records import Record
 
-#: Event (PS3.16 CID 400) of each action, and its code for what was done (A.5.2): read, execute, update.
+#: Event (PS3.16 CID 400) of each action, and its code for what was done (A.5.2): read, execute, update, delete.
 EVENTS = {
     "read": ("110103", "DICOM Instances Accessed", "R"),
     "query": ("110112", "Query", "E"),
     "create": ("110103", "DICOM Instances Accessed", "U"),
+    "delete": ("110105", "DICOM Study Deleted", "D"),
     "login": ("110114", "User Authentication", "E"),
     "logout": ("110114", "User Authentication", "E"),
 }

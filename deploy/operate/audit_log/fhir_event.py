@@ -17,6 +17,7 @@ INTERACTIONS = {
     "read": ("read", "R", "PatientRead"),
     "query": ("search", "E", "PatientQuery"),
     "create": ("create", "C", "PatientCreate"),
+    "delete": ("delete", "D", "PatientDelete"),
 }
 #: DICOM event type of a login and a logout.
 TYPES = {"login": ("110122", "Login"), "logout": ("110123", "Logout")}

@@ -15,7 +15,7 @@ from db.models import Backup
 from db.reports import image_files
 from db.session import reading, transaction
 from db.studies.deletion import file_deletions
-from deploy.operate.backup import dump
+from deploy.operate.backup import again, dump
 from deploy.operate.backup.repository import Manifest, Repository
 from dicom_listener.spool.durable import COMPLETE, Spool
 from dicom_listener.spool.waiting import received
@@ -90,6 +90,7 @@ def run(settings: Settings, console: Console, repository: Repository, *, keep: i
         digests = {"list_sha256": listed.sha256, "database_sha256": database.sha256}
         manifest = Manifest(version=version("prelim"), files=copied.files, bytes=copied.size, **times, **digests)
         repository.write_manifest(name, manifest)
+        again.note(url, repository)
         forgotten = repository.forget(keep)
     with transaction(url) as session:
         session.add(Backup(name=name, begun_at=begun, ended_at=ended, files=copied.files, bytes=copied.size))

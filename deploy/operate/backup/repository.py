@@ -1,6 +1,7 @@
 """The folder of the backups: one encrypted copy of each file, and a list of them for each backup.
 
 files/<path>.sealed                  file of the data directory; written once, as received objects never change
+erasures.sealed                      fingerprints of erased patients and reference cases, of all backups together
 backups/<time>/database.sealed       dump of the database (pg_dump, custom format)
 backups/<time>/files.sealed          path, name here, size and SHA-256 of each file, a JSON array a line
 backups/<time>/manifest.sealed       written last: a folder without it is an unfinished backup
@@ -15,7 +16,7 @@ import shutil
 import tempfile
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from db.errors import ConfigurationError, NotPossible
 from deploy.operate.backup import sealing
@@ -27,6 +28,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SEALED, UNFINISHED = ".sealed", ".new"
+ERASURES = "erasures"
+
+
+class Erasures(NamedTuple):
+    """Fingerprints of erased patients with their times in ISO 8601, and of erased reference cases."""
+
+    patients: dict[str, str]
+    reference: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +124,25 @@ class Repository:
         """Read a part of a backup; raises BackupDamaged."""
         return self._unseal(self._part(backup, name), f"{backup}/{name}", target)
 
+    def erasures(self) -> Erasures:
+        """Return the erasures that a restore of any backup carries out again; raises BackupDamaged."""
+        path = self._file_of_erasures()
+        if not path.exists():
+            return Erasures({}, [])
+        with tempfile.TemporaryFile() as plain:
+            self._unseal(path, ERASURES, plain)
+            plain.seek(0)
+            return Erasures(**json.load(plain))
+
+    def write_erasures(self, erasures: Erasures) -> None:
+        """Replace the erasures."""
+        with tempfile.TemporaryFile() as plain:
+            plain.write(json.dumps(erasures._asdict()).encode())
+            plain.seek(0)
+            with self._written(self._file_of_erasures()) as target:
+                sealing.seal(plain, target, self._key, ERASURES)
+        sync_directory(self._root)
+
     def write_manifest(self, backup: str, manifest: Manifest) -> None:
         """Complete a backup."""
         # The entries of all folders; the bytes of each file are durable already.
@@ -162,6 +190,9 @@ class Repository:
 
     def _file(self, name: str) -> Path:
         return self._root / "files" / f"{name}{SEALED}"
+
+    def _file_of_erasures(self) -> Path:
+        return self._root / f"{ERASURES}{SEALED}"
 
     def _part(self, backup: str, name: str) -> Path:
         return self._root / "backups" / backup / f"{name}{SEALED}"

@@ -22,8 +22,9 @@ from db.session import engine, reading, transaction
 from db.states import JobState
 from deploy.embedded.postgres import Postgres
 from deploy.operate import audit
-from deploy.operate.backup import dump
+from deploy.operate.backup import again, dump
 from deploy.operate.backup.sealing import BackupDamaged
+from deploy.operate.erasure import erase
 from dicom_listener.indexing import indexer
 from dicom_listener.spool.durable import Spool, sync_directory
 from dicom_listener.spool.waiting import received
@@ -63,7 +64,7 @@ def verify(settings: Settings, console: Console, repository: Repository, name: s
     begun = time.monotonic()
     with _scratch(settings, scratch) as copy:
         manifest = restore(copy, repository, name)
-        violations = finish(copy, console)
+        violations = finish(copy, console, repository)
         found = _read(copy, manifest, violations, time.monotonic() - begun)
     _print(console, name, found)
     if not violations:
@@ -100,13 +101,15 @@ def restore(settings: Settings, repository: Repository, name: str) -> Manifest:
     return manifest
 
 
-def finish(settings: Settings, console: Console) -> int:
+def finish(settings: Settings, console: Console, repository: Repository) -> int:
     """Make a restored system ready to work; return the number of violations that its audit leaves. Safe to repeat.
 
-    Workers that ran before the restore cannot write: their jobs are queued again under new claim tokens.
+    Workers that ran before the restore cannot write: their jobs are queued again under new claim tokens. Patients that
+    were erased after the backup was made are erased again.
     """
     url = settings.database()
     migrate(url)
+    erases = again.include(url, repository)
     with transaction(url) as session:
         values = {"state": JobState.QUEUED, "lease_until": None, "owner": None, "sent_at": None}
         running = update(Job).where(Job.state == JobState.RUNNING)
@@ -117,6 +120,8 @@ def finish(settings: Settings, console: Console) -> int:
     audit.show(settings, console, repair=True)
     while any(received(Spool(settings.spool))) and indexer.run_once(settings):
         pass
+    if erases:
+        erase.resume(settings, console)
     return audit.show(settings, console, repair=True)
 
 

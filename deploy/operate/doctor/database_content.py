@@ -142,6 +142,21 @@ def examine_index(installation: Installation) -> Finding:
     )
 
 
+def examine_erasures(installation: Installation) -> Finding:
+    """Find interrupted erasures, and those that a restore would undo."""
+    unfinished, unknown = installation.row(
+        "SELECT count(*) FILTER (WHERE completed_at IS NULL),"
+        " count(*) FILTER (WHERE backed_up_at IS NULL AND EXISTS (SELECT FROM backups)) FROM patient_erasures"
+    )
+    if unfinished:
+        return fault("the erasure of a patient was interrupted", "run `prelim erase`, which completes it")
+    if unknown:
+        return warning(
+            "a restore would bring an erased patient back", "run `prelim backup`: its folder then has the erasure"
+        )
+    return ok("no erasure of a patient is unfinished")
+
+
 CHECKS = (
     Check("schema", "a process fails at a table or column that it does not know", examine_schema),
     Check("processes", "a study needs every one of them to become a report", examine_processes),
@@ -151,4 +166,5 @@ CHECKS = (
     Check("refused_senders", "a study that was refused is not in Prelim", examine_refusals),
     Check("api_keys", "without a key, no person can read a report", examine_keys),
     Check("reference_index", "similar cases are found only with the vectors of the same checkpoint", examine_index),
+    Check("erasures", "a patient who was erased must stay erased", examine_erasures),
 )

@@ -22,6 +22,7 @@ from deploy.operate import audit
 from deploy.operate.backup import create, dump, restore
 from deploy.operate.backup.repository import Repository
 from deploy.operate.backup.sealing import BackupDamaged
+from deploy.operate.erasure import erase
 from dicom_listener.indexing import indexer
 from dicom_listener.spool.durable import Spool
 from tests.integration.db.conftest import Arrivals
@@ -90,7 +91,24 @@ def back_up(settings: Settings, repository: Repository, *, keep: int = 9) -> tup
 
 def restored(settings: Settings, repository: Repository) -> int:
     restore.restore(settings, repository, repository.latest())
-    return restore.finish(settings, Console(quiet=True))
+    return restore.finish(settings, Console(quiet=True), repository)
+
+
+def test_erased_patient_does_not_come_back_from_an_older_backup(
+    settings: Settings, repository: Repository, empty: Settings
+) -> None:
+    back_up(settings, repository)
+    older = repository.latest()
+    (patient_id,) = {row["patient_id"] for row in rows(settings, Study)}
+    erase.run(settings, Console(quiet=True), patient_id, "", erase.show(settings, Console(quiet=True), patient_id, ""))
+    arrived(settings)
+    back_up(settings, repository)
+
+    restore.restore(empty, repository, older)
+    assert rows(empty, Study)
+    assert restore.finish(empty, Console(quiet=True), repository) == 0
+    assert rows(empty, Study) == rows(empty, Instance) == rows(empty, Report) == []
+    assert not list(Spool(empty.spool).store.rglob("*.dcm"))
 
 
 def rows(settings: Settings, table: type[Any]) -> list[dict[str, Any]]:

@@ -267,6 +267,11 @@ def index_of_another_checkpoint(site: Site) -> None:
     heartbeat(site, Role.WORKER, {"model": "0" * 64})
 
 
+def interrupted_erasure(site: Site) -> None:
+    with transaction(site.values["database_url"]) as session:
+        session.execute(text("INSERT INTO patient_erasures (fingerprint) VALUES ('a')"))
+
+
 def unreachable_broker(site: Site) -> None:
     site.values["broker_url"] = "redis://:correct-horse-battery@127.0.0.1:1/0"
 
@@ -365,6 +370,7 @@ BREAKS: dict[str, Callable[[Site], Any]] = {
     "refused_senders": refused_sender,
     "api_keys": no_valid_key,
     "reference_index": index_of_another_checkpoint,
+    "erasures": interrupted_erasure,
     "broker": unreachable_broker,
     "broker_version": other_release_of_redis,
     "broker_persistence": configured("appendonly", "no"),

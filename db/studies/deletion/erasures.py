@@ -1,0 +1,102 @@
+"""Erased patients, known by fingerprints: their objects are recognised in the spool, in quarantine and in backups.
+
+A fingerprint is the SHA-256 of a Patient ID, of a Patient ID with its issuer, or of a Study Instance UID. The last one
+counts for objects without a Patient ID only: several patients can be under one UID. An object that was received after
+the erasure is a new examination, and stays.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from typing import TYPE_CHECKING
+
+from sqlalchemy import exists, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from db.models import PatientErasure
+from db.models.base import any_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from sqlalchemy.orm import Session
+
+    from db.studies.lifecycle import StudyAttributes
+
+#: Between Patient ID and issuer, as in HL7's CX. The queries of db.studies.deletion.patients have the same rule.
+WITH_ISSUER = "^^^"
+
+
+def fingerprint(identifier: str) -> str:
+    """Return the SHA-256 of an identifier, as db.reference does; empty for an empty one."""
+    return hashlib.sha256(identifier.strip().encode()).hexdigest() if identifier.strip() else ""
+
+
+def of_patient(patient_id: str, issuer: str = "") -> str:
+    """Return the fingerprint of a patient, of one issuer if it is given."""
+    return fingerprint(f"{patient_id.strip()}{WITH_ISSUER}{issuer.strip()}" if issuer.strip() else patient_id)
+
+
+def of_study(study: StudyAttributes) -> set[str]:
+    """Return the fingerprints by which an object is recognised."""
+    if not study.patient_id.strip():
+        return {fingerprint(study.study_instance_uid)}
+    return {of_patient(study.patient_id), of_patient(study.patient_id, study.issuer_of_patient_id)}
+
+
+def record(session: Session, fingerprints: Iterable[str]) -> None:
+    """Record an erasure that begins now; an earlier one of the same fingerprint is renewed."""
+    rows = [{"fingerprint": value} for value in sorted(set(fingerprints))]
+    statement = insert(PatientErasure)
+    renewed = {"erased_at": func.clock_timestamp(), "completed_at": None, "backed_up_at": None}
+    session.execute(statement.on_conflict_do_update(index_elements=["fingerprint"], set_=renewed), rows)
+
+
+def include(session: Session, erased: Mapping[str, dt.datetime]) -> None:
+    """Take over erasures from a folder of backups, to be carried out again; the later time of each holds."""
+    if not erased:
+        return
+    statement = insert(PatientErasure)
+    at = func.greatest(statement.excluded.erased_at, PatientErasure.erased_at)
+    again = statement.on_conflict_do_update(
+        index_elements=["fingerprint"], set_={"erased_at": at, "completed_at": None}
+    )
+    now = dt.datetime.now(dt.UTC)
+    rows = [{"fingerprint": value, "erased_at": when, "backed_up_at": now} for value, when in erased.items()]
+    session.execute(again, rows)
+
+
+def erased_at(session: Session, fingerprints: Collection[str]) -> dict[str, dt.datetime]:
+    """Return the times at which those of the fingerprints were erased that were."""
+    columns = PatientErasure.fingerprint, PatientErasure.erased_at
+    rows = session.execute(select(*columns).where(PatientErasure.fingerprint == any_of(fingerprints)))
+    return {value: when for value, when in rows}  # noqa: C416 - rows are no pairs for mypy
+
+
+def is_covered(erased: Mapping[str, dt.datetime], fingerprints: Iterable[str], received_at: dt.datetime) -> bool:
+    """Return whether an object with these fingerprints, received at this time, is of an erased patient."""
+    return any(value in erased and received_at <= erased[value] for value in fingerprints)
+
+
+def are_unfinished(session: Session) -> bool:
+    """Return whether an erasure was interrupted."""
+    return session.scalar(select(exists().where(PatientErasure.completed_at.is_(None)))) or False
+
+
+def complete(session: Session) -> None:
+    """Note that everything is erased."""
+    unfinished = PatientErasure.completed_at.is_(None)
+    session.execute(update(PatientErasure).where(unfinished).values(completed_at=func.clock_timestamp()))
+
+
+def every(session: Session) -> dict[str, dt.datetime]:
+    """Return all fingerprints with their times."""
+    rows: Sequence[PatientErasure] = session.scalars(select(PatientErasure)).all()
+    return {row.fingerprint: row.erased_at for row in rows}
+
+
+def note_backup(session: Session, fingerprints: Collection[str]) -> None:
+    """Note that a folder of backups has these erasures."""
+    noted = PatientErasure.fingerprint == any_of(fingerprints)
+    session.execute(update(PatientErasure).where(noted).values(backed_up_at=func.clock_timestamp()))

@@ -1,0 +1,162 @@
+"""Erase one patient (`prelim erase`): in steps that can be interrupted anywhere and are gone through again.
+
+First a fingerprint of the patient is recorded. From then on, everything of the patient that arrived before is erased
+wherever it is found: by this command, by the same command after an interruption, by the indexer for files that wait,
+and by a restore.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import time
+import uuid
+from typing import TYPE_CHECKING, NamedTuple
+
+import structlog
+from sqlalchemy import exists, select
+
+from db import reference
+from db.access.audit_log import Chain, Entry
+from db.errors import NotPossible
+from db.models import Backup, PatientErasure
+from db.operations import heartbeats
+from db.session import reading, transaction
+from db.studies.deletion import erasures, file_deletions, patients
+from deploy.operate import report_images
+from deploy.operate.erasure import unnamed_files
+from deploy.operate.identities import user
+from dicom_listener.indexing import indexer
+from dicom_listener.spool.durable import Spool
+from dicom_listener.spool.waiting import received
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from db.settings import Settings
+    from db.studies.deletion.patients import Found
+
+log = structlog.get_logger()
+
+#: Studies of one transaction.
+BATCH = 10
+#: Seconds after which an indexer that began before the erasure was recorded has ended its transaction.
+INDEXER_SECONDS = 1.0
+OK = 200
+
+
+class Amount(NamedTuple):
+    """Number of what was erased."""
+
+    studies: int = 0
+    objects: int = 0
+    quarantined: int = 0
+    cases: int = 0
+
+
+def show(settings: Settings, console: Console, patient_id: str, issuer: str) -> Found:
+    """Print how much a patient has in the database; raises NotPossible if the Patient ID has several issuers."""
+    with reading(settings.database()) as session:
+        found = patients.find(session, patient_id, issuer)
+        cases = len(reference.find_cases(session, (), patient_hash=erasures.of_patient(patient_id)))
+    if not issuer and len(found.issuers) > 1:
+        names = ", ".join(name or "(none)" for name in sorted(found.issuers))
+        raise NotPossible(f"the Patient ID is that of {len(found.issuers)} issuers ({names}): give --issuer")
+    console.print(
+        f"{len(found.studies)} studies, {found.objects} objects ({found.size / 1e6:.1f} MB), {found.reports} reports,"
+        f" {found.inquiries} inquiries, {found.feedback} acts of readers, {cases} reference cases; also files in"
+        " quarantine, and received files that wait to be indexed",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return found
+
+
+def run(settings: Settings, console: Console, patient_id: str, issuer: str, found: Found) -> Amount:
+    """Record the erasure with its entry in the audit log, and carry it out; raises as `resume` does."""
+    prints = {erasures.of_patient(patient_id, issuer)} | set(map(erasures.fingerprint, found.study_instance_uids))
+    numbers = {"studies": len(found.studies), "objects": found.objects}
+    entry = Entry(dt.datetime.now(dt.UTC), "delete", OK, f"user {user()}", "", "prelim erase", found.studies, numbers)
+    with transaction(settings.database()) as session:
+        erasures.record(session, prints)
+        # Reference cases have no issuer.
+        reference.erase_owner(session, {erasures.of_patient(patient_id)})
+        Chain(heartbeats.name()).commit(session, [entry])
+    return resume(settings, console)
+
+
+def resume(settings: Settings, console: Console) -> Amount:
+    """Carry out all erasures that are not completed; return how much was erased.
+
+    Raises BackupRunning if files cannot be deleted now, OSError if one cannot, ConfigurationError while another command
+    changes the reference index; what is left is then erased by the next run.
+    """
+    total = Amount(cases=_erase_cases(settings))
+    for attempt in itertools.count():
+        studies, objects = _erase_studies(settings)
+        quarantined = unnamed_files.erase(settings)
+        total = Amount(total.studies + studies, total.objects + objects, total.quarantined + quarantined, total.cases)
+        _index_waiting(settings)
+        if attempt and not studies and not quarantined:
+            break
+        time.sleep(INDEXER_SECONDS)
+    unnamed_files.forget_transfers(settings)
+    failure = file_deletions.delete_files(settings.database(), settings.operations.data_dir)
+    if failure is not None:
+        raise failure
+    report_images.remove_unused(settings, dry_run=False)
+    with transaction(settings.database()) as session:
+        erasures.complete(session)
+    log.info("patients.erased", **total._asdict(), by=user())
+    _print(settings, console, total)
+    return total
+
+
+def _erase_cases(settings: Settings) -> int:
+    """Erase the cases of the reference index, with what an interrupted command has left in it."""
+    with reading(settings.database()) as session:
+        cases = [str(case_id) for case_id in reference.of_erased(session)]
+        snapshots = reference.current_snapshots(session)
+    if not cases and not snapshots:
+        return 0
+    # Imports numpy and faiss.
+    from worker.reference_build import erasing  # noqa: PLC0415 - an installation without an index needs neither
+
+    return erasing.erase(settings, cases=cases)
+
+
+def _erase_studies(settings: Settings) -> tuple[int, int]:
+    studies = objects = 0
+    last: uuid.UUID | None = uuid.UUID(int=0)
+    while last is not None:
+        with reading(settings.database()) as session:
+            last, found = patients.covered(session, last)
+        for start in range(0, len(found), BATCH):
+            with transaction(settings.database()) as session:
+                erased = patients.erase(session, found[start : start + BATCH])
+            studies, objects = studies + erased.studies, objects + erased.objects
+    return studies, objects
+
+
+def _index_waiting(settings: Settings) -> None:
+    """Index the files that wait, beside the dispatchers: those of erased patients are dropped."""
+    spool = Spool(settings.spool)
+    while any(received(spool)) and indexer.run_once(settings):
+        pass
+
+
+def _print(settings: Settings, console: Console, total: Amount) -> None:
+    console.print(
+        f"erased {total.studies} studies with {total.objects} objects, {total.quarantined} files in quarantine,"
+        f" {total.cases} reference cases",
+        highlight=False,
+    )
+    with reading(settings.database()) as session:
+        has_backups = session.scalar(select(exists().where(Backup.name != "")))
+        is_known = not session.scalar(select(exists().where(PatientErasure.backed_up_at.is_(None))))
+    if has_backups and not is_known:
+        console.print(
+            "earlier backups have the patient: run `prelim backup` now, so that a restore from its folder erases the"
+            " patient again",
+            soft_wrap=True,
+        )

@@ -1,0 +1,82 @@
+"""Find files of erased patients that no row names: those in quarantine, which are read, and marks of transfers."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from sqlalchemy import delete, select
+
+from db.models import Quarantined, Study
+from db.models.base import any_of
+from db.session import reading, transaction
+from db.studies.deletion import erasures, file_deletions
+from dicom_listener.dicom.statuses import Refusal
+from dicom_listener.indexing import headers
+from dicom_listener.spool.associations import SpoolMarks
+from dicom_listener.spool.durable import Spool, open_regular
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from db.settings import Settings
+
+#: Rows of one page.
+PAGE = 200
+#: Of a file that cannot be parsed, the bytes in which identifiers are looked for, and the shortest one: a Patient ID of
+#: three characters would be found in the files of others.
+SEARCHED_BYTES, MIN_CHARACTERS = 1 << 20, 4
+RUN = re.compile(rb"[ -~]{%d,64}" % MIN_CHARACTERS)
+
+
+def erase(settings: Settings) -> int:
+    """Delete the rows of erased patients' files and note the files; return their number."""
+    erased = 0
+    for page in _pages(settings):
+        prints = {row.id: _fingerprints(settings.operations.data_dir / row.file_path) for row in page}
+        with transaction(settings.database()) as session:
+            known = erasures.erased_at(session, set().union(*prints.values()))
+            gone = [row for row in page if erasures.is_covered(known, prints[row.id], row.received_at)]
+            file_deletions.note(session, [row.file_path for row in gone])
+            session.execute(delete(Quarantined).where(Quarantined.id.in_([row.id for row in gone])))
+        erased += len(gone)
+    return erased
+
+
+def forget_transfers(settings: Settings) -> None:
+    """Remove the marks of broken transfers of erased studies; one of a UID with another patient's study stays."""
+    marks = SpoolMarks(Spool(settings.spool))
+    uids = {transfer.association_id: transfer.study_instance_uid for transfer in marks.broken()}
+    with reading(settings.database()) as session:
+        erased = erasures.erased_at(session, {*map(erasures.fingerprint, uids.values())} - {""})
+        in_use = Study.study_instance_uid == any_of(uids.values())
+        kept = set(session.scalars(select(Study.study_instance_uid).where(in_use)))
+    for association_id, uid in uids.items():
+        if erasures.fingerprint(uid) in erased and uid not in kept:
+            marks.forget(association_id)
+
+
+def _pages(settings: Settings) -> Iterator[Sequence[Quarantined]]:
+    last: uuid.UUID | None = None
+    while True:
+        query = select(Quarantined).order_by(Quarantined.id).limit(PAGE)
+        with reading(settings.database()) as session:
+            page = session.scalars(query if last is None else query.where(Quarantined.id > last)).all()
+        if not page:
+            return
+        yield page
+        last = page[-1].id
+
+
+def _fingerprints(path: Path) -> set[str]:
+    """Return the fingerprints of the patient in a file; of one that cannot be parsed, those of all its short texts."""
+    try:
+        return erasures.of_study(headers.read(path, headers.read_meta(path), "").study)
+    except (ValueError, Refusal):
+        with open_regular(path) as file:
+            found = RUN.findall(file.read(SEARCHED_BYTES))
+        return {erasures.fingerprint(text.decode()) for text in found} - {""}
+    except OSError:  # gone or damaged; `prelim audit` reports it
+        return set()
