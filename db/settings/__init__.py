@@ -6,6 +6,7 @@ password is in an environment that other processes can read.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal, Self, get_type_hints
 
@@ -13,53 +14,14 @@ from pydantic import BaseModel, Field, SecretStr, ValidationInfo, field_validato
 
 from db.errors import ConfigurationError
 from db.settings import server_urls
+from db.settings.reception import Dicom
 from db.settings.section import AETitle, Port, Seconds, Section
 from db.settings.web import Api
 from db.states import Check
 
 PREFIX = "PRELIM_"
-
-
-class Dicom(Section):
-    """DICOM listener."""
-
-    dicom_host: str = Field(default="127.0.0.1", description="Address that the DICOM listener binds to.")
-    dicom_port: Port = Field(default=11112, description="TCP port of the DICOM listener.")
-    ae_title: AETitle = Field(
-        default="PRELIM", description="AE title of Prelim; other called AE titles are also accepted."
-    )
-    max_associations: int = Field(default=100, ge=1, description="Maximum of open associations; others are rejected.")
-    max_associations_per_address: int = Field(default=75, ge=1, description="Maximum of them for one address.")
-    max_associations_per_ae_title: int = Field(default=50, ge=1, description="Maximum for an AE title at an address.")
-    max_pdu_bytes: int = Field(
-        default=131072, ge=4096, le=1048576, description="Maximum PDU length that the listener offers, in bytes."
-    )
-    peers_file: Path | None = Field(
-        default=None, description="TOML file with the AE titles and addresses that may associate; unset: all may."
-    )
-    tls_certificate: Path | None = Field(
-        default=None, description="PEM certificate of the listener; if set, only DICOM over TLS is accepted."
-    )
-    tls_key: Path | None = Field(None, description="PEM private key, if the certificate file does not contain it.")
-    tls_client_ca: Path | None = Field(
-        default=None,
-        description="PEM certificates of the CAs that sign peers' certificates; if set, peers must present one.",
-    )
-    listener_processes: int | None = Field(None, ge=1, le=128, description="Processes; unset: one a core, 4 at most.")
-    warn_disk_percent: float = Field(80, gt=0, le=100, description="Alarm if so much of the spool's disk is used.")
-    urgent_only_disk_percent: float = Field(
-        default=90, gt=0, le=100, description="Routine objects are refused for a time if so much of it is used."
-    )
-    urgent_only_backlog: int = Field(
-        1_000_000, ge=1, description="The same from this number of received files that are not indexed."
-    )
-    max_objects_per_minute: int | None = Field(
-        default=None, ge=1, description="Maximum of objects in a minute of an AE title at an address; unset: no limit."
-    )
-    max_megabytes_per_minute: int | None = Field(None, ge=1, description="The same in MB.")
-    mpps: bool = Field(
-        default=False, description="Accept Modality Performed Procedure Step; COMPLETED settles a study immediately."
-    )
+#: Age of a retention rule: a day at least, and digits that dates can hold.
+AGE = re.compile(r"[1-9]\d{0,4}d|keep")
 
 
 class Study(Section):
@@ -197,6 +159,11 @@ class Operations(Section):
     report_images: Literal["database", "files"] = Field(
         default="database", description="Where new reports store their images; `files`: `<data_dir>/report_images/`."
     )
+    retention_rules: dict[str, int | Literal["keep"]] = Field(
+        default={},
+        description="Age at which `prelim retain` deletes studies, by AE title or modality, as `CT=365d,ER=keep`;"
+        " an AE title takes precedence.",
+    )
     statement_seconds: Seconds = Field(default=8, description="Limit of a database statement; reading commands: 300 s.")
     flower_host: str = Field(default="127.0.0.1", description="Address that Flower binds to.")
     flower_port: Port = Field(default=5555, description="TCP port of Flower.")
@@ -216,6 +183,17 @@ class Operations(Section):
         default="info", description="Lowest severity that is logged."
     )
     log_format: Literal["console", "json"] = Field(default="console", description="Log format: `console` or `json`.")
+
+    @field_validator("retention_rules", mode="before")
+    @classmethod
+    def _parse_ages(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = (pair.partition("=") for pair in value.split(",") if pair.strip())
+        rules = {name.strip(): age.strip().lower() for name, _, age in pairs}
+        if any(not name or not AGE.fullmatch(age) for name, age in rules.items()):
+            raise ValueError("invalid rules: expected NAME=DAYSd or NAME=keep, separated by commas")
+        return {name: age if age == "keep" else int(age.removesuffix("d")) for name, age in rules.items()}
 
     @field_validator("database_url", "broker_url")
     @classmethod

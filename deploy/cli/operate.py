@@ -196,18 +196,25 @@ def audit(
 @command()
 def retain(
     older_than: Annotated[
-        dt.timedelta,
-        typer.Option(parser=duration, metavar="DURATION", help="Age since the end of a study, such as 365d."),
-    ],
+        dt.timedelta | None,
+        typer.Option(parser=duration, metavar="DURATION", help="Age, such as 365d, of studies without a rule."),
+    ] = None,
     images_only: Annotated[
         bool, typer.Option("--images-only", help="Delete the images of reports; studies and texts stay.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be deleted.")] = False,
+    without_report: Annotated[
+        bool, typer.Option("--without-report", help="Delete studies that ended without a report, too.")
+    ] = False,
 ) -> None:
     """Delete studies that ended long ago, with their files and reports, or only the images of their reports."""
     from deploy.operate import retain as retention
 
-    retention.run(load_settings(), console, older_than, images_only=images_only, dry_run=dry_run)
+    which = {"images_only": images_only, "without_report": without_report}
+    retention.run(load_settings(), console, older_than, dry_run=dry_run, **which)
+
+
+app.command("purge", cls=Command, hidden=True)(retain)
 
 
 @command()

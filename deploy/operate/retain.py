@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
@@ -11,6 +12,7 @@ from db.errors import NotPossible
 from db.session import reading, transaction
 from db.studies.deletion import file_deletions, retention
 from db.studies.deletion.file_deletions import BackupRunning
+from db.studies.deletion.retention import Limits
 from deploy.operate import report_images
 from deploy.operate.identities import user
 
@@ -43,32 +45,69 @@ class Amount(NamedTuple):
         return Amount(self.studies + other.studies, self.files + other.files, self.size + other.size)
 
 
-def run(settings: Settings, console: Console, age: dt.timedelta, *, images_only: bool, dry_run: bool) -> Amount:
-    """Delete what ended longer than *age* ago, or only print how much that is; returns the amount.
+def limits(settings: Settings, age: dt.timedelta | None, *, images_only: bool, without_report: bool) -> Limits:
+    """Return the limits by the site's rules; *age* is that of studies without a rule, None: they are kept.
 
-    Raises NotPossible if *age* is shorter than a day; in the end, BackupRunning, and OSError if a file cannot be
-    deleted, which the next run tries again; OSError if the folder of report images cannot be listed.
+    Of the rules, only `keep` concerns images. Raises NotPossible if *age* is shorter than a day, or nothing has one.
     """
-    if age < MIN_AGE:
+    rules = settings.operations.retention_rules
+    if age is not None and age < MIN_AGE:
         raise NotPossible("expected an age of at least 1d: younger studies are still being read")
-    before = dt.datetime.now(dt.UTC) - age
+    if age is None and (images_only or not rules):
+        raise NotPossible("no age: expected --older-than, or PRELIM_RETENTION_RULES to delete studies")
+    now = dt.datetime.now(dt.UTC)
+    days = {name: value for name, value in rules.items() if value == "keep" or not images_only}
+    by_name = {name: None if value == "keep" else now - dt.timedelta(days=value) for name, value in days.items()}
+    return Limits(None if age is None else now - age, by_name, without_report or images_only)
+
+
+def run(
+    settings: Settings,
+    console: Console,
+    age: dt.timedelta | None,
+    *,
+    images_only: bool,
+    dry_run: bool,
+    without_report: bool = False,
+) -> Amount:
+    """Delete what ended longer than *age* ago, or than the site's rules, or only print it; returns the amount.
+
+    Studies without a report are kept unless *without_report*. Raises NotPossible as `limits` does; in the end,
+    BackupRunning, and OSError if a file cannot be deleted, which the next run tries again; OSError if the folder of
+    report images cannot be listed.
+    """
+    old = limits(settings, age, images_only=images_only, without_report=without_report)
+    found: Counter[str] = Counter()
     total = Amount()
     # Those of an interrupted run.
     failure = None if dry_run else _delete_files(settings)
-    for page in _old(settings, before, images_only=images_only):
+    for page in _old(settings, old, images_only=images_only):
         for uids in batches(page):
-            total = total.plus(_drop(settings, uids, before, images_only=images_only, dry_run=dry_run))
+            amount, modalities = _drop(settings, uids, old, images_only=images_only, dry_run=dry_run)
+            total = total.plus(amount)
+            found.update(modalities)
         if not dry_run:
             failure = failure or _delete_files(settings)
     kind = "images of reports" if images_only else "files"
     verb = "would delete" if dry_run else "deleted"
     console.print(f"{verb} {total.files} {kind} of {total.studies} studies, {total.size / 1e6:.1f} MB", highlight=False)
+    _print_details(settings, console, old, found)
     unused = report_images.remove_unused(settings, dry_run=dry_run)
     if unused:
         console.print(f"{verb} {unused} files of report images without a row", highlight=False)
     if failure is not None:
         raise failure
     return total
+
+
+def _print_details(settings: Settings, console: Console, old: Limits, found: Counter[str]) -> None:
+    """Print the studies by modality, and those that are old enough and kept."""
+    with reading(settings.database()) as session:
+        kept = {cause: number for cause, number in retention.kept(session, old).items() if number}
+    for name, numbers in (("by modality", dict(found.most_common())), ("old, and kept", kept)):
+        if numbers:
+            line = ", ".join(f"{number} {label or '(none)'}" for label, number in numbers.items())
+            console.print(f"{name}: {line}", highlight=False, soft_wrap=True)
 
 
 def _delete_files(settings: Settings) -> PrelimError | OSError | None:
@@ -91,20 +130,24 @@ def batches(page: Sequence[tuple[str, int]]) -> Iterator[list[str]]:
     yield batch
 
 
-def _old(settings: Settings, before: dt.datetime, *, images_only: bool) -> Iterator[Sequence[tuple[str, int]]]:
+def _old(settings: Settings, old: Limits, *, images_only: bool) -> Iterator[Sequence[tuple[str, int]]]:
     last = ""
     while True:
         with reading(settings.database()) as session:
-            page = retention.next_page(session, before, last, PAGE, images_only=images_only)
+            page = retention.next_page(session, old, last, PAGE, images_only=images_only)
         if not page:
             return
         yield [(uid, files) for uid, files in page]
         last, _ = page[-1]
 
 
-def _drop(settings: Settings, uids: Sequence[str], before: dt.datetime, *, images_only: bool, dry_run: bool) -> Amount:
+def _drop(
+    settings: Settings, uids: Sequence[str], old: Limits, *, images_only: bool, dry_run: bool
+) -> tuple[Amount, list[str]]:
+    """Delete the studies of some UIDs, or their images; return how much, and the modality of each study."""
     with transaction(settings.database()) as session:
-        studies = retention.locked(session, uids, before)
+        studies = retention.locked(session, uids, old)
+        modalities = [study.modality for study in studies]
         if images_only:
             sizes = [size for _, size in retention.images(session, studies)]
         else:
@@ -115,4 +158,4 @@ def _drop(settings: Settings, uids: Sequence[str], before: dt.datetime, *, image
         kind = "images" if images_only else "study"
         for study in studies:
             log.info("retention.deleted", study_id=str(study.id), kind=kind, by=user())
-    return Amount(len(studies), len(sizes), sum(sizes))
+    return Amount(len(studies), len(sizes), sum(sizes)), modalities

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dicom_listener.receive.upper_layer import negotiation
 
 if TYPE_CHECKING:
-    from db.settings import Dicom
+    from db.settings.reception import Dicom
     from dicom_listener.receive.peers import Peer
     from dicom_listener.receive.upper_layer.negotiation import Rejection
 

@@ -1,14 +1,15 @@
 """Find the studies that ended before a given time, and delete them or the images of their reports.
 
-The unit is a Study Instance UID with all its identities. One of them that is open, held or newer keeps the others, and
-so does an object whose storage commitment result is not delivered.
+The unit is a Study Instance UID with all its identities. One of them that is open, held, on hold, newer or without a
+report keeps the others, and so does an object whose storage commitment result is not delivered.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select
+from sqlalchemy import ColumnElement, DateTime, Text, and_, case, delete, exists, func, literal, or_, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import aliased
 
@@ -23,6 +24,7 @@ from db.models import (
     ReportImage,
     SpecialistPrediction,
     Study,
+    StudyHold,
 )
 from db.models.base import any_of
 from db.models.studies import ENDED_WITHOUT_REPORT
@@ -31,7 +33,7 @@ from db.studies.deletion import file_deletions
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from sqlalchemy import Row
     from sqlalchemy.orm import Session
@@ -39,27 +41,57 @@ if TYPE_CHECKING:
 ENDED = (StudyState.REPORTED, *ENDED_WITHOUT_REPORT)
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Times before which a study must have ended to be deleted; None: it is kept."""
+
+    #: Of all studies that no name concerns.
+    others: dt.datetime | None
+    #: By calling AE title or modality; an AE title takes precedence.
+    by_name: Mapping[str, dt.datetime | None] = field(default_factory=dict)
+    #: Whether studies that ended without a report are deleted, too.
+    without_report: bool = False
+
+    def before(self, study: type[Study]) -> ColumnElement[dt.datetime]:
+        """Return the time of a study; that of one to be kept is before all others."""
+        columns = study.calling_ae_title, study.modality
+        whens = [(column == name, _time(value)) for column in columns for name, value in self.by_name.items()]
+        return case(*whens, else_=_time(self.others)) if whens else _time(self.others)
+
+    @property
+    def states(self) -> tuple[StudyState, ...]:
+        """States of a study that can be deleted."""
+        return ENDED if self.without_report else (StudyState.REPORTED,)
+
+
+def _time(value: dt.datetime | None) -> ColumnElement[dt.datetime]:
+    return literal("-infinity" if value is None else value.isoformat(), Text).cast(DateTime(timezone=True))
+
+
 def next_page(
-    session: Session, before: dt.datetime, after: str, limit: int, *, images_only: bool
+    session: Session, limits: Limits, after: str, limit: int, *, images_only: bool
 ) -> Sequence[Row[str, int]]:
-    """Return the next Study Instance UIDs, in their order, of which every study ended before that time.
+    """Return the next Study Instance UIDs, in their order, of which every study ended before its time.
 
     With each the number of its stored objects. With *images_only*, those whose reports have images. *after* is the last
     one of the page before.
     """
     other, counted = aliased(Study), aliased(Study)
-    newer = exists().where(other.study_instance_uid == Study.study_instance_uid, ~_ended(other, before))
+    newer = exists().where(other.study_instance_uid == Study.study_instance_uid, ~_ended(other, limits))
     objects = select(func.count()).select_from(Instance).join(counted, counted.id == Instance.study_id)
     objects = objects.where(counted.study_instance_uid == Study.study_instance_uid)
     page = select(Study.study_instance_uid, objects.scalar_subquery()).where(
-        Study.study_instance_uid > after, Study.identity_number == 1, Study.last_received_at < before, ~newer
+        Study.study_instance_uid > after,
+        Study.identity_number == 1,
+        Study.last_received_at < limits.before(Study),
+        ~newer,
     )
     if images_only:
         page = page.where(exists().where(other.study_instance_uid == Study.study_instance_uid, _has_images(other)))
     return session.execute(page.order_by(Study.study_instance_uid).limit(limit)).all()
 
 
-def locked(session: Session, uids: Collection[str], before: dt.datetime) -> Sequence[Study]:
+def locked(session: Session, uids: Collection[str], limits: Limits) -> Sequence[Study]:
     """Return the studies of some UIDs, locked, without those of a UID of which a study is to be kept or is in use."""
     of_uids = Study.study_instance_uid == any_of(uids)
     studies = select(Study).where(of_uids).order_by(Study.study_instance_uid, Study.identity_number)
@@ -69,17 +101,34 @@ def locked(session: Session, uids: Collection[str], before: dt.datetime) -> Sequ
     # A statement of its own: it sees the commits made before the locks.
     kept = set(
         session.scalars(
-            select(Study.study_instance_uid).where(of_uids, or_(in_use, ~_ended(Study, before), _is_committing()))
+            select(Study.study_instance_uid).where(of_uids, or_(in_use, ~_ended(Study, limits), _is_committing()))
         )
     )
     return [study for study in found if study.study_instance_uid not in kept]
 
 
-def _ended(study: type[Study], before: dt.datetime) -> ColumnElement[bool]:
+def kept(session: Session, limits: Limits) -> dict[str, int]:
+    """Return the number of studies that are old enough to be deleted and are kept, by cause."""
+    causes = {
+        "on hold": _is_on_hold(Study),
+        "without a report": and_(Study.state.in_(ENDED_WITHOUT_REPORT), Study.state.not_in(limits.states)),
+        "without an end": Study.state.not_in(ENDED),
+    }
+    old = Study.last_received_at < limits.before(Study)
+    counts = (func.count().filter(cause) for cause in causes.values())
+    return dict(zip(causes, session.execute(select(*counts).select_from(Study).where(old)).one(), strict=True))
+
+
+def _is_on_hold(study: type[Study]) -> ColumnElement[bool]:
+    return exists().where(StudyHold.study_id == study.id, StudyHold.released_at.is_(None))
+
+
+def _ended(study: type[Study], limits: Limits) -> ColumnElement[bool]:
+    before = limits.before(study)
     jobs = exists().where(Job.study_id == study.id, or_(Job.finished_at.is_(None), Job.finished_at >= before))
     decisions = exists().where(IdentityDecision.study_id == study.id, IdentityDecision.decided_at >= before)
-    received = and_(study.state.in_(ENDED), study.last_received_at < before, study.settled_at < before)
-    return and_(received, ~jobs, ~decisions)
+    received = and_(study.state.in_(limits.states), study.last_received_at < before, study.settled_at < before)
+    return and_(received, ~jobs, ~decisions, ~_is_on_hold(study))
 
 
 def _is_committing() -> ColumnElement[bool]:

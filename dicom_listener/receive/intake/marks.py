@@ -20,7 +20,7 @@ from dicom_listener.spool.waiting import received
 
 if TYPE_CHECKING:
     from db.operations.disk import Disk
-    from db.settings import Dicom
+    from db.settings.reception import Dicom
     from dicom_listener.spool.durable import Spool
 
 log = structlog.get_logger()

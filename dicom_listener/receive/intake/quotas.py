@@ -16,7 +16,7 @@ from dicom_listener.dicom.statuses import OutOfResources
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from db.settings import Dicom
+    from db.settings.reception import Dicom
     from dicom_listener.receive.peers import KnownPeer, Peer
 
 #: Seconds of a quota, on the monotonic clock, which all processes of a machine share.

@@ -8,15 +8,16 @@ import uuid
 from typing import TYPE_CHECKING
 
 import pytest
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 from rich.console import Console
 from sqlalchemy import func, select, text
 
 from db.errors import NotPossible
 from db.jobs import claims
-from db.models import Commitment, Evidence, Instance, Job, Report, ReportImage, Study
+from db.models import Commitment, Evidence, Instance, Job, Report, ReportImage, Study, StudyHold
 from db.reports import versions
 from db.session import transaction
+from db.settings import Settings
 from deploy.operate import audit, report_images, retain
 from deploy.operate.study_actions import show
 from dicom_listener.indexing import indexer
@@ -27,8 +28,6 @@ from tests.integration.dicom_listener.objects import image, store
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from db.settings import Settings
 
 YEAR = dt.timedelta(days=365)
 TABLES = Study, Job, Instance, Report, ReportImage, Evidence
@@ -238,6 +237,49 @@ def test_file_that_cannot_be_deleted_is_named_and_the_others_are_deleted(setting
     kept.rmdir()
     assert audit.repair_violation(settings, violation)
     assert audit.check(settings) == []
+
+
+def test_rules_by_ae_title_and_modality_replace_the_age(settings: Settings) -> None:
+    execute(settings, "UPDATE studies SET calling_ae_title = 'ER' WHERE last_received_at > now() - interval '350 days'")
+
+    def deleted(rules: str, age: dt.timedelta | None = None) -> int:
+        changed = settings.replace(retention_rules=rules)
+        return retain.run(changed, Console(quiet=True), age, images_only=False, dry_run=True).studies
+
+    assert deleted("CT=200d") == 2
+    assert deleted("CT=200d,ER=keep") == 1, "an AE title takes precedence"
+    assert deleted("CT=keep,ER=200d") == 1
+    assert deleted("MR=1d") == 0
+    assert deleted("ER=500d", YEAR) == 1
+    assert deleted("CT=keep", YEAR) == 0
+    with pytest.raises(NotPossible, match="no age"):
+        deleted("")
+
+
+@pytest.mark.parametrize("rules", ["CT", "CT=0d", "CT=30", "=30d", "CT=30h"])
+def test_malformed_retention_rule_is_refused(rules: str) -> None:
+    with pytest.raises(ValidationError):
+        Settings(retention_rules=rules)
+
+
+@pytest.mark.parametrize("state", ["failed", "not_reportable", "cancelled"])
+def test_study_without_a_report_is_kept_unless_it_is_asked_for(settings: Settings, state: str) -> None:
+    execute(settings, f"UPDATE studies SET state = '{state}', reason = 'r' WHERE id = '{oldest(settings).id}'")
+    printed = io.StringIO()
+    amount = retain.run(settings, Console(file=printed), YEAR, images_only=False, dry_run=False)
+    assert amount.studies == 0
+    assert "old, and kept: 1 without a report" in printed.getvalue()
+    amount = retain.run(settings, Console(quiet=True), YEAR, images_only=False, dry_run=False, without_report=True)
+    assert amount.studies == 1
+
+
+def test_study_on_hold_is_kept_until_its_release(settings: Settings) -> None:
+    study = oldest(settings)
+    with transaction(settings.database()) as session:
+        session.add(StudyHold(study_id=study.id, reason="r", held_by="key a"))
+    assert run(settings) == run(settings, images_only=True) == (0, 0)
+    execute(settings, "UPDATE study_holds SET released_by = 'key a', released_at = now()")
+    assert run(settings) == (1, 2)
 
 
 def test_age_below_a_day_is_refused(settings: Settings) -> None:
