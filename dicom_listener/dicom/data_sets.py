@@ -45,6 +45,7 @@ class Reader(Protocol):
     """Interface of the two readers of encoded data sets."""
 
     values: dict[int, bytes]
+    inner_values: dict[tuple[int, ...], list[bytes]]
     present: set[int]
 
     @property
@@ -56,11 +57,12 @@ class Reader(Protocol):
 class InflatingReader:
     """An ElementReader for the deflated transfer syntaxes (PS3.5 A.5), with a limit on the inflated bytes."""
 
-    def __init__(self, wanted: AbstractSet[int]) -> None:
+    def __init__(self, wanted: AbstractSet[int], inner: AbstractSet[tuple[int, ...]] = frozenset()) -> None:
         self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        self._reader = ElementReader(wanted)
+        self._reader = ElementReader(wanted, inner=inner)
         self._inflated = 0
         self.values, self.present = self._reader.values, self._reader.present
+        self.inner_values = self._reader.inner_values
 
     @property
     def understood(self) -> bool:
@@ -91,11 +93,13 @@ class InflatingReader:
         self._reader.finish()
 
 
-def reader(transfer_syntax_uid: str, wanted: AbstractSet[int]) -> Reader:
-    """Return a reader for a transfer syntax, private and unknown ones included."""
+def reader(
+    transfer_syntax_uid: str, wanted: AbstractSet[int], inner: AbstractSet[tuple[int, ...]] = frozenset()
+) -> Reader:
+    """Return a reader for a transfer syntax, private and unknown ones included; see ElementReader."""
     if transfer_syntax_uid in DEFLATED:
-        return InflatingReader(wanted)
-    return ElementReader(wanted, big_endian=transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN)
+        return InflatingReader(wanted, inner)
+    return ElementReader(wanted, inner=inner, big_endian=transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN)
 
 
 def parse_uid(value: bytes | str, name: str) -> str:

@@ -28,8 +28,15 @@ from dicom_listener.dicom.statuses import TooComplex, Truncated
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
+    #: Tags of an element and of the sequences that hold it, the outermost first.
+    Path = tuple[int, ...]
+
 #: Bytes of a wanted value; a longer one is not returned. The longest in use are names: 3 x 64 characters of 4 bytes.
 MAX_VALUE_BYTES = 1024
+#: Bytes of a sequence or item of known length that is read inside: a request has some hundred.
+MAX_SEQUENCE_BYTES = 16_384
+#: Distinct values kept of one element inside of sequences, and what stands for further ones.
+MAX_INNER_VALUES, FURTHER = 16, b"..."
 #: Decoders of a header with a short length, and of its parts: tag, VR with a short length, long length.
 CODES = "HH2sH", "HH", "2sH", "I"
 BIG_ENDIAN, LITTLE_ENDIAN = ([struct.Struct(order + code).unpack_from for code in CODES] for order in "><")
@@ -39,20 +46,30 @@ class ElementReader:
     """Reads the elements of one data set, fed in fragments of any size.
 
     *values* holds the top-level elements among *wanted* as raw bytes; *present* also has those longer than
-    MAX_VALUE_BYTES. Real objects violate the encoding rules in many ways: after an element that cannot be parsed,
+    MAX_VALUE_BYTES. *inner_values* holds the distinct values of the elements *inner*, which are in items of sequences;
+    an empty list for an element or sequence that is too long. Damage inside of a sequence of known length loses its
+    values only. Real objects violate the encoding rules in many ways: after an element that cannot be parsed,
     *understood* is False, the values found so far stay, and `finish` no longer checks the rest.
     """
 
-    def __init__(self, wanted: AbstractSet[int], *, big_endian: bool = False) -> None:
+    def __init__(
+        self, wanted: AbstractSet[int], *, inner: AbstractSet[Path] = frozenset(), big_endian: bool = False
+    ) -> None:
         self.values: dict[int, bytes] = {}
+        self.inner_values: dict[Path, list[bytes]] = {}
         #: The wanted elements with a value of any length.
         self.present: set[int] = set()
         self.understood = True
-        self._wanted = wanted
+        self._top, self._inner = wanted, inner
+        #: Every element that is not skipped at once, on any level.
+        self._wanted = {*wanted, *(tag for path in inner for tag in path)} if inner else wanted
+        self._sequences = {path[:length] for path in inner for length in range(1, len(path))}
         self._little_endian = not big_endian
         self._plain, self._tag, self._vr_and_length, self._long = BIG_ENDIAN if big_endian else LITTLE_ENDIAN
         #: Per open level, True if elements have no VR, as inside UN of undefined length (PS3.5 6.2.2).
         self._implicit: list[bool] = []
+        #: Per open level, the path to it; None if no element below it is wanted.
+        self._paths: list[Path | None] = [()]
         self._elements = 0
         self._skip = 0
         self._pending = b""
@@ -111,19 +128,56 @@ class ElementReader:
         start, length, implicit_inside = self._header(data, offset, tag)
         if start > len(data):
             return None
-        wanted = tag in self._wanted and len(self._implicit) == 1
+        top = len(self._implicit) == 1
+        wanted = top and tag in self._top
         if wanted and length:
             self.present.add(tag)
+        path = self._path(tag)
         if length == UNDEFINED:
-            self._enter(implicit=implicit_inside)
+            self._enter(path, implicit=implicit_inside)
             return start
         end = start + length
-        if wanted and length <= MAX_VALUE_BYTES:
+        if (wanted or path in self._inner) and length <= MAX_VALUE_BYTES:
             if end > len(data):
                 return None
-            self.values.setdefault(tag, bytes(data[start:end]))
+            self._keep(tag if wanted else None, path, bytes(data[start:end]))
+        elif path is not None and (path in self._inner or length > MAX_SEQUENCE_BYTES):
+            self.inner_values.setdefault(path, [])
+        elif path is not None and length:
+            if end > len(data):
+                return None
+            self._look_inside(data[start:end], path, implicit=implicit_inside)
         self._count()
         return end
+
+    def _path(self, tag: int) -> Path | None:
+        """Return the path to an element of the open level; None if neither it nor an element inside is wanted."""
+        level = self._paths[-1]
+        if level is None or not self._inner:
+            return None
+        path = level if tag == ITEM else (*level, tag)
+        return path if path in self._sequences or path in self._inner else None
+
+    def _keep(self, tag: int | None, path: Path | None, value: bytes) -> None:
+        if tag is not None:
+            self.values.setdefault(tag, value)
+        if path is not None and path in self._inner:
+            found = self.inner_values.setdefault(path, [])
+            if value not in found and len(found) <= MAX_INNER_VALUES:
+                found.append(value if len(found) < MAX_INNER_VALUES else FURTHER)
+
+    def _look_inside(self, data: memoryview, path: Path, *, implicit: bool) -> None:
+        """Read the elements of a sequence or item of known length; it is skipped as any other, damaged or not."""
+        before = self._implicit, self._paths, self._elements, self.understood
+        self._implicit, self._paths = [*self._implicit, implicit], [*self._paths, path]
+        levels, offset = len(self._implicit), 0
+        with suppress(Undecided, TooComplex, struct.error):
+            while offset + 8 <= len(data) and self.understood and len(self._implicit) >= levels:
+                following = self._element(data, offset)
+                if following is None:
+                    break
+                offset = following
+        self._implicit, self._paths, self._elements, self.understood = before
 
     def _header(self, data: memoryview, offset: int, tag: int) -> tuple[int, int, bool]:
         """Return start and length of the value, and whether elements inside it have no VR.
@@ -144,8 +198,9 @@ class ElementReader:
         self.understood = layout is not None
         return (layout.start, layout.length, vr == b"UN") if layout else (len(data), 0, implicit)
 
-    def _enter(self, *, implicit: bool) -> None:
+    def _enter(self, path: Path | None, *, implicit: bool) -> None:
         self._implicit.append(implicit)
+        self._paths.append(path)
         self._count()
         if len(self._implicit) - 1 > MAX_NESTING:
             raise TooComplex(f"more than {MAX_NESTING} nested sequences and items")
@@ -154,6 +209,7 @@ class ElementReader:
         # A delimiter without an open level is a known fault of senders; reading can continue after it.
         if len(self._implicit) > 1:
             self._implicit.pop()
+            self._paths.pop()
         else:
             self._count()
         return following
