@@ -33,6 +33,10 @@ class Study(Base):
     accession_number: Mapped[str] = mapped_column(default="")
     study_date: Mapped[str] = mapped_column(default="")
     study_description: Mapped[str] = mapped_column(default="")
+    #: Reason for the requested procedure and its description (db.studies.imaging_request); NULL: received by a release
+    #: that did not read them.
+    indication: Mapped[str | None]
+    requested_procedure: Mapped[str | None]
     calling_ae_title: Mapped[str] = mapped_column(default="")
     modality: Mapped[str] = mapped_column(default="")
     body_part: Mapped[str] = mapped_column(default="")

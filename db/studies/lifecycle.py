@@ -47,6 +47,9 @@ class StudyAttributes:
     accession_number: str = field(default="", repr=False)
     study_date: str = ""
     study_description: str = field(default="", repr=False)
+    #: Of all objects, the distinct ones (db.studies.imaging_request).
+    indication: str = field(default="", repr=False)
+    requested_procedure: str = field(default="", repr=False)
     #: db.studies.priority: greater is more urgent, 0 is routine.
     priority: int = 0
     #: Number of Study Related Instances (0020,1208), if the sender gave it.

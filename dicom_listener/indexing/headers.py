@@ -9,7 +9,7 @@ from enum import IntEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from db.studies import priority
+from db.studies import imaging_request, priority
 from db.studies.lifecycle import ReceivedInstance, StudyAttributes
 from db.studies.settling import study_key
 from db.studies.sop_classes import is_reportable
@@ -21,6 +21,7 @@ from dicom_listener.spool.waiting import tag
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from collections.abc import Set as AbstractSet
     from pathlib import Path
 
 
@@ -31,6 +32,7 @@ class Tag(IntEnum):
     STUDY_DATE = 0x00080020
     ACCESSION_NUMBER = 0x00080050
     MODALITY = 0x00080060
+    CODE_MEANING = 0x00080104
     STUDY_DESCRIPTION = 0x00081030
     PATIENT_NAME = 0x00100010
     PATIENT_ID = 0x00100020
@@ -41,15 +43,33 @@ class Tag(IntEnum):
     SERIES_NUMBER = 0x00200011
     INSTANCE_NUMBER = 0x00200013
     NUMBER_OF_STUDY_RELATED_INSTANCES = 0x00201208
+    REQUESTED_PROCEDURE_DESCRIPTION = 0x00321060
+    REQUESTED_PROCEDURE_CODE_SEQUENCE = 0x00321064
+    REQUEST_ATTRIBUTES_SEQUENCE = 0x00400275
+    REASON_FOR_THE_REQUESTED_PROCEDURE = 0x00401002
     REQUESTED_PROCEDURE_PRIORITY = 0x00401003
+    REASON_FOR_REQUESTED_PROCEDURE_CODE_SEQUENCE = 0x0040100A
 
 
-WANTED = frozenset(data_sets.IDENTITY) | frozenset(Tag)
+#: Text and code of what was requested, and why: in the data set, or in items of the Request Attributes Sequence.
+REASON = Tag.REASON_FOR_THE_REQUESTED_PROCEDURE, Tag.REASON_FOR_REQUESTED_PROCEDURE_CODE_SEQUENCE
+PROCEDURE = Tag.REQUESTED_PROCEDURE_DESCRIPTION, Tag.REQUESTED_PROCEDURE_CODE_SEQUENCE
+_REQUEST = (Tag.REQUEST_ATTRIBUTES_SEQUENCE,)
+#: Element of REASON or PROCEDURE -> its paths.
+INNER: Mapping[int, tuple[tuple[int, ...], ...]] = {
+    text: ((*_REQUEST, text), (code, Tag.CODE_MEANING), (*_REQUEST, code, Tag.CODE_MEANING))
+    for text, code in (REASON, PROCEDURE)
+}
+_ITEM_CHARACTER_SET = (*_REQUEST, Tag.SPECIFIC_CHARACTER_SET)
+INNER_PATHS = frozenset((_ITEM_CHARACTER_SET, *(path for paths in INNER.values() for path in paths)))
+_SEQUENCES = {Tag.CODE_MEANING, Tag.REQUEST_ATTRIBUTES_SEQUENCE, REASON[1], PROCEDURE[1]}
+WANTED = (frozenset(data_sets.IDENTITY) | frozenset(Tag)) - _SEQUENCES
 
 #: Bytes read at a time.
 READ_BYTES = 2**20
 #: From the priority of C-STORE (PS3.7 9.3.1.1: medium, high, low) to that of a study: greater is more urgent.
 PRIORITIES = {0: 0, 1: 1, 2: -1}
+NO_INNER: Mapping[tuple[int, ...], list[bytes]] = MappingProxyType({})
 NO_RULES: Mapping[str, str] = MappingProxyType({})
 #: The largest IS value (PS3.5 6.2).
 MAX_INTEGER_STRING = 2**31 - 1
@@ -79,7 +99,7 @@ def read(
     """
     with open_regular(path) as file:
         file.seek(meta.length)
-        reader = data_sets.reader(meta.transfer_syntax_uid, WANTED)
+        reader = data_sets.reader(meta.transfer_syntax_uid, WANTED, INNER_PATHS)
         digest = hashlib.sha256(meta.transfer_syntax_uid.encode())
         while step := file.read(READ_BYTES):
             digest.update(step)
@@ -88,7 +108,7 @@ def read(
     data_sets.check_identity(reader, meta.sop_class_uid, meta.sop_instance_uid)
     if is_reportable(meta.sop_class_uid):
         reader.finish()
-    texts = Texts(reader.values)
+    texts = Texts(reader.values, reader.inner_values, reader.present)
     level = _priority(texts, meta.reception, priority_rules)
     return _instance(texts, meta, Digest(size, digest.hexdigest()), file_path, level)
 
@@ -123,14 +143,37 @@ def digest(path: Path) -> Digest:
 class Texts:
     """Values of elements as text, in the character sets of their data set."""
 
-    def __init__(self, values: dict[int, bytes]) -> None:
-        self._values = values
+    def __init__(
+        self,
+        values: dict[int, bytes],
+        inner: Mapping[tuple[int, ...], list[bytes]] = NO_INNER,
+        present: AbstractSet[int] = frozenset(),
+    ) -> None:
+        self._values, self._inner, self._present = values, inner, present
         self._character_set = values.get(Tag.SPECIFIC_CHARACTER_SET, b"")
 
     def __getitem__(self, tag: int) -> str:
         """Return one line without padding; empty if the element is missing."""
         value = self._values.get(tag, b"")
         return character_sets.decode(value, self._character_set, person_name=tag == Tag.PATIENT_NAME)
+
+    def request(self, tag: int) -> str:
+        """Return the distinct texts of the request's element *tag*: its own, and those of its paths."""
+        found = [self[tag]]
+        for path in INNER[tag]:
+            # An item may have a character set of its own (PS3.5 6.1.2.3).
+            own = self._inner.get(_ITEM_CHARACTER_SET) if path[0] == Tag.REQUEST_ATTRIBUTES_SEQUENCE else None
+            character_set = own[0] if own else self._character_set
+            found += [character_sets.decode(value, character_set) for value in self._inner.get(path, ())]
+        too_long = [path for path, values in self._inner.items() if not values and self._holds(path, tag)]
+        if too_long or (tag in self._present and tag not in self._values):
+            found.append(imaging_request.NOT_READ)
+        return imaging_request.merged("", *found) or ""
+
+    @staticmethod
+    def _holds(path: tuple[int, ...], tag: int) -> bool:
+        """Return whether *path* leads to the request's element *tag*, or to a sequence that may hold it."""
+        return any(wanted[: len(path)] == path for wanted in INNER[tag])
 
     def number(self, tag: int) -> int | None:
         """Return an IS value, also if it is written as 3.0, 3,0 or 1E1; None if it is missing or no integer."""
@@ -163,6 +206,8 @@ def _study(texts: Texts, level: int) -> StudyAttributes:
         accession_number=texts[Tag.ACCESSION_NUMBER],
         study_date=texts[Tag.STUDY_DATE],
         study_description=texts[Tag.STUDY_DESCRIPTION],
+        indication=texts.request(Tag.REASON_FOR_THE_REQUESTED_PROCEDURE),
+        requested_procedure=texts.request(Tag.REQUESTED_PROCEDURE_DESCRIPTION),
         priority=level,
         announced=texts.number(Tag.NUMBER_OF_STUDY_RELATED_INSTANCES),
     )

@@ -16,7 +16,7 @@ from db.errors import Reason
 from db.models import IdentityDecision, Instance, Study
 from db.models.base import any_of
 from db.states import StudyState
-from db.studies import revisions
+from db.studies import imaging_request, revisions
 from db.studies.identity import identity
 from db.studies.identity.identity import Identity
 
@@ -49,7 +49,7 @@ def locked_study(session: Session, received: ReceivedInstance) -> Study:
             return study if _is_indexed(session, received) else _hold(session, every, received)
         study = fitting
         _complete(study, given)
-    study.study_description = study.study_description or received.study.study_description
+    _describe(study, [received])
     return study
 
 
@@ -90,9 +90,17 @@ def complete(study: Study, every: Sequence[ReceivedInstance]) -> bool:
                 return False
             known = identity.completed(known, given)
     set_identity(study, known)
+    _describe(study, every)
+    return True
+
+
+def _describe(study: Study, every: Sequence[ReceivedInstance]) -> None:
+    """Give a locked study the first description of its objects, and what all of them state about the request."""
     descriptions = (study.study_description, *(received.study.study_description for received in every))
     study.study_description = next(filter(None, descriptions), "")
-    return True
+    study.indication = imaging_request.merged(study.indication, *(one.study.indication for one in every))
+    procedures = (one.study.requested_procedure for one in every)
+    study.requested_procedure = imaging_request.merged(study.requested_procedure, *procedures)
 
 
 def _first(session: Session, received: ReceivedInstance) -> Study:

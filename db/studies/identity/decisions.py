@@ -11,7 +11,7 @@ from sqlalchemy.orm import aliased
 from db.errors import NotPossible, Reason
 from db.models import IdentityDecision, Instance, Job, ReportFeedback, SpecialistPrediction, Study, StudyHold
 from db.states import JobKind, JobState, StudyState
-from db.studies import revisions
+from db.studies import imaging_request, revisions
 from db.studies.identity import conflicts, identity
 
 if TYPE_CHECKING:
@@ -124,6 +124,8 @@ def _absorb(first: Study, other: Study) -> None:
     first.announced = max(first.announced or 0, other.announced or 0) or None
     for name in ("modality", "body_part", "study_description"):
         setattr(first, name, getattr(first, name) or getattr(other, name))
+    for name in ("indication", "requested_procedure"):
+        setattr(first, name, imaging_request.merged(getattr(first, name), getattr(other, name) or ""))
 
 
 def _move_acts(session: Session, first: Study, other: Study, by: str) -> None:

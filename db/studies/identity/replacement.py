@@ -92,6 +92,8 @@ def _correct(session: Session, study: Study, received: ReceivedInstance, by: str
     filled = identity.filled(before, after)
     conflicts.set_identity(study, after)
     study.study_description = received.study.study_description or study.study_description
+    study.indication = received.study.indication or study.indication
+    study.requested_procedure = received.study.requested_procedure or study.requested_procedure
     former = before._asdict() if differs else {}
     changed = [name for name in identity.LABELS if name in {*differs, *filled}]
     session.add(

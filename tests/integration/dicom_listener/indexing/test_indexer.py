@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic import SecretStr
+from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 from sqlalchemy import select, text
 
@@ -324,6 +325,23 @@ def test_unreachable_database_only_delays_indexing(settings: Settings) -> None:
         indexer.run_once(away)
     assert files(settings)["inbox"] == 1
     assert indexer.run_once(settings) == 1
+
+
+def test_study_keeps_the_request_of_all_its_objects(settings: Settings) -> None:
+    uid = generate_uid()
+    for reason in ("Cough", "cough", "Fever"):
+        receive(settings, image(StudyInstanceUID=uid, ReasonForTheRequestedProcedure=reason))
+    indexer.run_once(settings)
+    item = Dataset()
+    item.RequestedProcedureDescription = "CT of chest"
+    receive(settings, image(StudyInstanceUID=uid, RequestAttributesSequence=[item]))
+    indexer.run_once(settings)
+    with transaction(settings.database()) as session:
+        study = session.query(Study).one()
+
+    assert study.indication is not None
+    assert {text.casefold() for text in study.indication.split("; ")} == {"cough", "fever"}
+    assert study.requested_procedure == "CT of chest"
 
 
 def test_objects_of_one_study_share_its_row(settings: Settings) -> None:
