@@ -20,7 +20,7 @@ from db.reports import image_files
 from db.reports.versions import Draft
 from db.session import statements, transaction
 from db.states import JobKind, JobState
-from db.studies import lifecycle, other_objects, transfers
+from db.studies import imaging_request, lifecycle, other_objects, transfers
 from db.studies.identity import decisions
 from worker.images.study import StoredInstance
 from worker.pipeline.pipeline import StudyToReport
@@ -53,7 +53,6 @@ RESULTS: dict[str, type[Result]] = {
 }
 #: Pause before an unreachable database is tried again: short beside a lease, long beside a connection attempt.
 DATABASE_PAUSE_SECONDS = 1.0
-
 #: Share of a lease before its end at which an attempt without progress is ended: by its own process, which knows that
 #: it lives, and not by a dispatcher, which would have to take it for dead.
 MARGIN = 0.1
@@ -62,8 +61,8 @@ SILENT = 0.5
 
 #: A study and its reportable instances in one round trip; the flags say which rarer rows exist and must be read, too.
 STUDY = text("""
-    SELECT patient_id, patient_sex, study_instance_uid, studies.modality, studies.body_part,
-        file_path, sop_instance_uid, called_ae_title, broken_off_at IS NOT NULL AS broken_off,
+    SELECT patient_id, patient_sex, study_instance_uid, studies.modality, studies.body_part, indication,
+        file_path, sop_instance_uid, called_ae_title, broken_off_at IS NOT NULL AS broken_off, requested_procedure,
         EXISTS (SELECT FROM identity_decisions WHERE study_id = studies.id) AS decided,
         EXISTS (SELECT FROM studies AS other
             WHERE other.study_instance_uid = studies.study_instance_uid AND other.id <> studies.id) AS shared,
@@ -188,8 +187,8 @@ class Attempt:
             late_arrivals = self._late_arrivals(session)
             given = predictions.of_study(session, self.claim.study_id) if self.claim.kind == JobKind.DIAGNOSIS else []
             inquiry = None if self.claim.kind == JobKind.REPORT else inquiries.content(session, self.claim.job_id)
-            about = session, self.claim.study_id, self.claim.kind
-            not_images = other_objects.not_images(*about) if study.other_objects else []
+            others = study.other_objects
+            not_images = other_objects.not_images(session, self.claim.study_id, self.claim.kind) if others else []
         return StudyToReport(
             instances=[StoredInstance(self._data_dir / row.file_path, row.sop_instance_uid) for row in images],
             modality=study.modality,
@@ -200,6 +199,7 @@ class Attempt:
             called_ae_titles=frozenset(row.called_ae_title.strip() for row in images),
             late_arrivals=late_arrivals,
             corrections=corrections,
+            imaging_request=imaging_request.compared(study.indication, study.requested_procedure),
             not_images=not_images,
             inquiry=inquiry,
             predictions=given,

@@ -1,12 +1,14 @@
-"""Grounds of a report's findings as the API publishes them."""
+"""Grounds of a report's findings, and the request of its study beside it, as the API publishes them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from api.v1.schemas import Citation, Finding, InImage, Omission, Region, Sentence
+from api.v1.schemas import Citation, Finding, ImagingRequest, InImage, Omission, Region, RequestedFinding, Sentence
+from db.reference import fingerprint
 from db.reports.grounds import is_flagged
 from db.states import Calibration
+from db.studies.imaging_request import compared
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,3 +98,31 @@ def _in_image(stored: Stored, *, regions: bool) -> InImage:
         shares=stored.shares if shown else None,
         region=None if region is None else Region(**region),
     )
+
+
+def imaging_request(report: CompleteReport) -> ImagingRequest:
+    """Return the request of a study, with the comparison that was stored with the version of the report."""
+    stored = report.columns.provenance.get("imaging_request")
+    because = _unknown_because(report, stored)
+    named = {} if because or stored is None else stored["findings"]
+    return ImagingRequest(
+        indication=report.indication,
+        requested_procedure=report.requested_procedure,
+        mentioned="unknown" if because else "all" if all(named.values()) else "some" if any(named.values()) else "none",
+        unknown_because=because,
+        findings=[RequestedFinding(name=name, mentioned=mentioned) for name, mentioned in named.items()],
+    )
+
+
+def _unknown_because(report: CompleteReport, stored: dict[str, Any] | None) -> str:
+    """Return why it is unknown whether the report mentions what the request names; empty if it is known."""
+    request = compared(report.indication, report.requested_procedure)
+    if report.indication is None and report.requested_procedure is None:
+        return "the study was received by a release that did not read the request"
+    if not request:
+        return "the headers give no reason for the examination"
+    if stored is None:
+        return "the report was written by a release that did not compare it with the request"
+    if stored["fingerprint"] != fingerprint(request):
+        return "the request has changed since the report was written"
+    return "" if stored["findings"] else "the request names no finding that is known here"

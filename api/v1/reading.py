@@ -155,6 +155,7 @@ def _report(found: CompleteReport, settings: Settings) -> Report:
     return Report(
         **{name: getattr(row, name) for name in COLUMNS} | {"limitations": limitations} | grounds.standing(found),
         **grounds.of(found, regions=settings.api.show_regions),
+        imaging_request=grounds.imaging_request(found),
         outdated=row.revision < found.study_revision,
         superseded=row.version < found.newest,
         hold=None if found.hold is None else Hold.model_validate(found.hold),

@@ -64,6 +64,10 @@ class Study(Body):
     accession_number: str
     study_date: str = Field(description="As in DICOM: YYYYMMDD.")
     study_description: str
+    indication: str | None = Field(
+        description="Reason for the requested procedure, as text and codes; empty: none given, null: not read."
+    )
+    requested_procedure: str | None = Field(description="Its description, as text and codes; as `indication`.")
     priority: int = Field(description="Higher is more urgent; 0 is routine.")
     revision: int = Field(description="Number of times the study was settled, including the next one.")
     received_at: dt.datetime
@@ -227,6 +231,23 @@ class Certificate(Body):
     created_at: dt.datetime
 
 
+class RequestedFinding(Body):
+    """A finding that the request of a study names."""
+
+    name: str
+    mentioned: bool = Field(description="True if the report affirms, denies or names it as possible, on any side.")
+
+
+class ImagingRequest(Body):
+    """Request of a study, and whether the report mentions the findings that it names, by the words of both."""
+
+    indication: str | None = Field(description="As of the study.")
+    requested_procedure: str | None = Field(description="As of the study.")
+    mentioned: Literal["all", "some", "none", "unknown"] = Field(description="Of `findings`.")
+    unknown_because: str = Field(description="Why `mentioned` is `unknown`; else empty.")
+    findings: list[RequestedFinding]
+
+
 class Report(Body):
     """One version of a study's preliminary report."""
 
@@ -237,6 +258,7 @@ class Report(Body):
     outdated: bool = Field(description="True if images arrived after this report was written.")
     superseded: bool = Field(description="True if a newer version exists.")
     hold: Hold | None = Field(description="Open hold of the study: the draft cannot be accepted.")
+    imaging_request: ImagingRequest
     findings: str
     impression: str
     calibration: Calibration | None = Field(

@@ -80,6 +80,8 @@ class StudyLine:
     accession_number: str = field(repr=False)
     study_date: str = field(repr=False)
     study_description: str = field(repr=False)
+    indication: str | None = field(repr=False)
+    requested_procedure: str | None = field(repr=False)
     priority: int
     revision: int
     received_at: dt.datetime

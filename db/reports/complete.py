@@ -53,9 +53,13 @@ class CompleteReport:
 
     #: Columns of the report, as attributes.
     columns: Row[Any]
-    #: State and revision of the study, and the newest version of its report.
+    #: State and revision of the study.
     study_state: str
     study_revision: int
+    #: Reason for the examination and requested procedure of the study; None: not read.
+    indication: str | None
+    requested_procedure: str | None
+    #: Newest version of its report.
     newest: int
     evidence: list[EvidenceLine]
     #: Columns of each image but its pixels, in the model's order.
@@ -101,6 +105,8 @@ def _query(*conditions: ColumnElement[bool]) -> Select[Any]:
             *report.c,
             Study.state.label("study_state"),
             Study.revision.label("study_revision"),
+            Study.indication,
+            Study.requested_procedure,
             newest.label("newest"),
             certificates.suspension(certificate).scalar_subquery().label("suspended_because"),
             _json_rows(held).label("holds"),
@@ -136,6 +142,8 @@ def _complete(row: Row[Any]) -> CompleteReport:
         columns=row,
         study_state=row.study_state,
         study_revision=row.study_revision,
+        indication=row.indication,
+        requested_procedure=row.requested_procedure,
         newest=row.newest,
         evidence=[_case(each) for each in row.evidence],
         images=row.images,

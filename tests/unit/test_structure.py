@@ -31,7 +31,6 @@ SAME_MEANING = {
     "feedback": "feedback of readers: its table, the queries on it, its routes",
     "grounds": "what a report's findings rest on: its tables, the queries on them, its computation",
     "identity": "the identity of a study: its comparison, its routes, its command",
-    "imaging_request": "the request of a study: its texts, the same beside a report",
     "inquiries": "questions and choices between diagnoses: the queries on them, their routes, their commands",
     "jobs": "the job protocol, and its table",
     "metrics": "figures for Prometheus, and the engine's part of them",

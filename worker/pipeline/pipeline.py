@@ -13,6 +13,7 @@ from db.reports.versions import Draft
 from worker.findings.labeller import LABELLER_VERSION
 from worker.grounding.calibration import of_report
 from worker.grounding.grounds import GeneratedText, grounds_by_part, merged
+from worker.grounding.requested import comparison
 from worker.images.encode import encoded
 from worker.limitations import ReadPart, basis_of, fixed_text, limitations
 from worker.model.engine.request import Request
@@ -46,6 +47,8 @@ class StudyToReport:
     study_hash: str = ""
     #: M or F, for the check of the text; empty for any other value. Never logged, and no part of a prompt.
     patient_sex: str = field(default="", repr=False)
+    #: Reason for the examination and requested procedure, to compare the text with. Never logged, no part of a prompt.
+    imaging_request: str = field(default="", repr=False)
     #: Called AE titles that its images were sent to.
     called_ae_titles: frozenset[str] = frozenset()
     #: Sentences about images added since the previous version, from db.studies.lifecycle.
@@ -175,7 +178,9 @@ class Pipeline(StudyReader):
             limitations=[*run.study.corrections, *overruled, *limits, *run.study.not_images],
             prompt_version=self.model.prompt_version,
             model_digest=self.model.digest,
-            provenance=self._provenance(run) | {"calibration": standing.figures()},
+            provenance=self._provenance(run)
+            | {"calibration": standing.figures()}
+            | comparison(run.study.imaging_request, f"{findings}\n{impression}"),
             evidence=[quoted for part in run.parts for quoted in part.quoted],
             images=run.shown,
             grounds=replace(found, calibration=standing.status),
