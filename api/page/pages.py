@@ -3,6 +3,7 @@
 import datetime as dt
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
@@ -50,7 +51,7 @@ def worklist(
     start = work_list.position(own, after)
     page = reading.page(caller, limit=PAGE, filters=asked.filters, after=start, sort=asked.sort)
     context = {
-        "page": page,
+        "page": replace(page, studies=reading.marked(caller, page.studies, request.app.state.settings)),
         "following": None if page.following is None else own.encode(page.following),
         "first": after is None,
         "search": asked,
@@ -160,6 +161,7 @@ def _study(
     session = caller.session
     settings = request.app.state.settings
     data_dir = settings.operations.data_dir
+    (line,) = reading.marked(caller, [line], settings)
     draft = reading.report(session, line, settings)
     asked = inquiries.of_study(caller, study_id, regions=settings.api.show_regions)
     sealed = bool(draft or asked) and reading.is_sealed(caller, line, settings)

@@ -15,8 +15,9 @@ from api.v1.schemas import CheckResult, Content, Evidence, Image, Report, Study,
 from db.errors import ImageDamaged
 from db.models import Report as ReportRow
 from db.operations import overview
-from db.operations.filters import Filters, Position, Sort
+from db.operations.filters import ATTENTION, Filters, Position, Sort
 from db.reports import complete, image_files, seals, versions
+from db.reports.list_marks import of_studies
 from db.session import transaction
 from db.states import PENDING, DisplayedState, StudyState
 from db.studies.identity import conflicts
@@ -24,7 +25,7 @@ from db.studies.visibility import visible
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sqlalchemy import Row
     from sqlalchemy.orm import Session
@@ -65,6 +66,21 @@ def page(
     seen = replace(filters, ae_titles=caller.principal.ae_titles)
     found = overview.page(caller.session, limit=limit, filters=seen, after=after, sort=sort)
     caller.disclose(line.id for line in found.studies)
+    return found
+
+
+def marked(caller: Caller, lines: Sequence[overview.StudyLine], settings: Settings) -> list[overview.StudyLine]:
+    """Return studies with why a person must look at them, and who has their pages open.
+
+    While drafts are sealed the marks of a report are not named: they would disclose its text.
+    """
+    marks = of_studies(caller.session, [line.id for line in lines], str(caller.principal)) if lines else {}
+    found = []
+    for line in lines:
+        own = [str(line.state)] if str(line.state) in ATTENTION else []
+        of_report = marks[line.id].attention
+        named = of_report if settings.api.drafts == "shown" else ["report"] if of_report else []
+        found.append(replace(line, attention=[*own, *named], readers=marks[line.id].readers))
     return found
 
 

@@ -47,6 +47,14 @@ class ReportSummary(Body):
     outdated: bool = Field(description="True if images arrived after this report was written.")
 
 
+class Reader(Body):
+    """Key or person with the page of a study open; a key shared by readers is one name."""
+
+    name: str = Field(description="Kind and name, as in feedback.")
+    until: dt.datetime = Field(description="Counts as reading until then, unless the page is opened or refreshed.")
+    own: bool = Field(description="True: the caller itself.")
+
+
 class Study(Body):
     """Current state of a study."""
 
@@ -78,6 +86,11 @@ class Study(Body):
     detail: str | None
     differs: list[str] | None = Field(description="Fields in which the identities of a held study differ.")
     report: ReportSummary | None
+    attention: list[str] = Field(
+        description="Why a person must look at it, empty if nothing marks it: `failed`, `held`, failed checks,"
+        " `critical_finding`, verdicts `contradicted` and `unsupported`; `report` for these while drafts are sealed."
+    )
+    readers: list[Reader] = Field(description="Who has its page open.")
 
 
 class Content(Body):

@@ -34,14 +34,16 @@ def list_studies(
     own = work_list.cursors(caller, filters, sort)
     page = reading.page(caller, limit=limit, filters=filters, after=work_list.position(own, after), sort=sort)
     following = None if page.following is None else own.encode(page.following)
-    body = StudyPage(studies=[Study.model_validate(line) for line in page.studies], next=following)
+    lines = reading.marked(caller, page.studies, request.app.state.settings)
+    body = StudyPage(studies=[Study.model_validate(line) for line in lines], next=following)
     return Response(body.model_dump_json(), media_type="application/json", headers=work_list.link(request, following))
 
 
 @router.get("/studies/{study_id}", responses=_missing)
-def one_study(caller: Worklist, study_id: uuid.UUID) -> StudyWithContent:
+def one_study(request: Request, caller: Worklist, study_id: uuid.UUID) -> StudyWithContent:
     """Return the current state of one study."""
-    return reading.with_content(caller.session, reading.study(caller, study_id))
+    (line,) = reading.marked(caller, [reading.study(caller, study_id)], request.app.state.settings)
+    return reading.with_content(caller.session, line)
 
 
 @router.get("/studies/{study_id}/events", responses=_missing)

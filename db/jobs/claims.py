@@ -136,8 +136,7 @@ FINISH = versions.insert_for("""
         RETURNING jobs.id, jobs.study_id, jobs.revision, jobs.fence
     ), ended AS (
         UPDATE studies SET state = 'reported', reason = NULL, detail = NULL, is_marked = :is_marked,
-            report_version = report_version + 1
-        FROM job
+            report_version = report_version + 1 FROM job
         WHERE studies.id = job.study_id AND studies.revision = job.revision AND studies.state = 'settled'
         RETURNING studies.id AS study_id, job.id AS job_id, job.revision, job.fence
     )

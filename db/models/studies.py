@@ -65,7 +65,7 @@ class Study(Base):
     #: work list finds unread reports by an index.
     report_version: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     opened_version: Mapped[int] = mapped_column(Integer, server_default=text("0"))
-    #: The checks of the current report hold a warning or a critical finding; kept like `report_version`.
+    #: A check or verdict of the current report marks the study (db.reports.versions); kept like `report_version`.
     is_marked: Mapped[bool] = mapped_column(server_default=text("false"))
 
     __table_args__ = (

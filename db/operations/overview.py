@@ -21,10 +21,12 @@ from db.studies.visibility import visible
 if TYPE_CHECKING:
     import datetime as dt
     import uuid
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from sqlalchemy import Row, Select
     from sqlalchemy.orm import Session
+
+    from db.reports.list_marks import Reader
 
 #: Latest reports whose durations the forecast averages.
 FORECAST_REPORTS = 50
@@ -92,6 +94,9 @@ class StudyLine:
     detail: str | None
     differs: list[str] | None
     report: ReportLine | None
+    #: Why a person must look at it, and who has its page open; for the API only (db.reports.list_marks).
+    attention: Sequence[str] = ()
+    readers: Sequence[Reader] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ def filters(
     priority: Annotated[Level | None, Query(description="This priority or a higher one.")] = None,
     attention: Annotated[
         bool | None,
-        Query(description="True: failed, held, or with a warning or critical finding among the checks of its report."),
+        Query(description="True: failed, held, or its report has a warning or a critical or contradicted finding."),
     ] = None,
     unread: Annotated[
         bool | None, Query(description="True: reported, and no reader has sent feedback on the current version.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from alembic import command
@@ -18,9 +18,10 @@ from db.jobs import claims
 from db.migrations.upgrade import alembic_config, migrate
 from db.models import Base, ReportFeedback
 from db.reports import versions
+from db.reports.grounds import GroundedFinding, GroundedSentence, Grounds
 from db.reports.versions import CheckResult, Draft
 from db.session import reading, transaction
-from db.states import CheckState, FeedbackKind
+from db.states import CheckState, FeedbackKind, Verdict
 from tests.conftest import REPOSITORY
 
 if TYPE_CHECKING:
@@ -63,11 +64,21 @@ def flags(arrivals: Arrivals) -> tuple[int, int, bool]:
     return row[0], row[1], row[2]
 
 
-def test_upgrade_fills_the_flags_of_studies_reported_before(arrivals: Arrivals) -> None:
+CONTRADICTED = GroundedFinding("pleural effusion", "", "", "", "absent", 0, 12, Verdict.CONTRADICTED)
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        {"checks": [CheckResult("sides", CheckState.WARNING)]},
+        {"grounds": Grounds([GroundedSentence("findings", 0, 12, [CONTRADICTED])])},
+    ],
+    ids=["check", "verdict"],
+)
+def test_upgrade_fills_the_flags_of_studies_reported_before(arrivals: Arrivals, mark: dict[str, Any]) -> None:
     claim = arrivals.running_job()
-    warned = [CheckResult("sides", CheckState.WARNING)]
     with transaction(arrivals.url) as session:
-        claims.finish(session, claim, Draft("No effusion.", "Normal.", "1 of 1 images", "1", "d", {}, checks=warned))
+        claims.finish(session, claim, Draft("No effusion.", "Normal.", "1 of 1 images", "1", "d", {}, **mark))
         session.add(ReportFeedback(study_id=claim.study_id, version=1, kind=FeedbackKind.OPENED, text="", author="a"))
 
     command.downgrade(alembic_config(arrivals.url), "0032")
