@@ -5,8 +5,8 @@ A trigger keeps the mark for a worker of the earlier release, which may run besi
 
 from alembic import op
 
-revision = "0035"
-down_revision = "0034"
+revision = "0036"
+down_revision = "0035"
 branch_labels = None
 depends_on = None
 
