@@ -1,5 +1,7 @@
 """Create the application: its routes and middleware."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -38,6 +40,7 @@ def create_app(settings: Settings) -> FastAPI:
         # Replaced by api.page.openapi.
         docs_url=None,
         redoc_url=None,
+        lifespan=_with_decoder,
     )
     app.state.settings = settings
     app.state.tokens = Tokens(settings)
@@ -58,3 +61,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "page" / "static"), name="static")
     document.install(app)
     return app
+
+
+@asynccontextmanager
+async def _with_decoder(app: FastAPI) -> AsyncIterator[None]:
+    """Start a decoder with the server, so that the first picture does not wait for it."""
+    app.state.decoders.warm()
+    yield

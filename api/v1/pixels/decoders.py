@@ -54,7 +54,7 @@ class Busy(Exception):
 
 
 class Decoders:
-    """Decoding processes of one application, started when needed; use it in threads."""
+    """Decoding processes of one application, the first by `warm`, others when needed; use it in threads."""
 
     def __init__(self, command: Sequence[str] = COMMAND, frame_seconds: float = FRAME_SECONDS) -> None:
         self._command, self._frame_seconds = command, frame_seconds
@@ -67,10 +67,13 @@ class Decoders:
         self._waiting = threading.BoundedSemaphore(PROCESSES + MAX_WAITING)
 
     def warm(self) -> None:
-        """Start a process without waiting for it, unless one runs or is busy."""
+        """Start a process without waiting for it, unless one runs or is busy: its imports take 0.4 s."""
         with contextlib.suppress(Empty):
             decoder = self._free.get_nowait()
-            self._free.put(decoder or _Decoder(self._command, self._frame_seconds))
+            if decoder is not None and not decoder.is_alive():
+                decoder.end()
+                decoder = None
+            self._free.put(decoder or self._start())
 
     def message(self, path: Path, frame: int) -> bytes:
         """Return the message of *frame* (from 0) of a stored file. Raises NoPicture and Busy."""
@@ -91,7 +94,7 @@ class Decoders:
                 decoder.end()
                 decoder = None
             if decoder is None:
-                decoder = _Decoder(self._command, self._frame_seconds)
+                decoder = self._start()
             return decoder.message(path, frame)
         except _Ended as error:
             log.warning("frame.refused", cause=str(error))
@@ -100,9 +103,15 @@ class Decoders:
                 raise NoPicture(
                     "undecodable", "this server has no decoders: an operator must install prelim[images]"
                 ) from error
+            with contextlib.suppress(OSError):
+                # For the next request.
+                decoder = self._start()
             raise NoPicture("undecodable", "decoding it was ended: it took too long, or ended its process") from error
         finally:
             self._free.put(decoder)
+
+    def _start(self) -> _Decoder:
+        return _Decoder(self._command, self._frame_seconds)
 
 
 def _close(free: LifoQueue[_Decoder | None]) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from api.v1.pixels import decoders
 from api.v1.pixels.decoders import Busy, Decoders, NoPicture
+from tests.polling import wait_until
 
 #: Ends at a path with "ends", sleeps at one with "waits", refuses one with "refused", else returns the path.
 PROGRAM = """
@@ -34,6 +35,21 @@ def test_refused_ended_and_slow_frames_leave_others_readable() -> None:
             pool.message(Path("/") / hostile, 0)
 
     assert pool.message(Path("/good"), 0) == b"/good"
+
+
+def test_process_runs_before_the_first_frame_and_after_one_that_ended_it(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    program = f"open({str(started)!r}, 'a').write('.')\n{PROGRAM}"
+    pool = Decoders((sys.executable, "-S", "-c", program), frame_seconds=3)
+    pool.warm()
+    wait_until(lambda: started.exists() and started.read_text() == ".")
+    with pytest.raises(NoPicture):
+        pool.message(Path("/ends"), 0)
+
+    wait_until(lambda: started.read_text() == "..")
+    pool.warm()
+    assert pool.message(Path("/good"), 0) == b"/good"
+    assert started.read_text() == ".."
 
 
 def test_missing_decoders_are_named() -> None:
