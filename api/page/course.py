@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
-from api.page import display
+from api.errors import NotFound
+from api.page import display, facts
 from api.v1 import reading
 from db.operations.filters import Filters
-from db.reports import diff
+from db.reports import diff, feedback, versions
 from db.states import FeedbackKind
 
 if TYPE_CHECKING:
+    import uuid
     from collections.abc import Sequence
 
     from api.access.authenticate import Caller
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from db.models import Report as ReportRow
     from db.models import ReportFeedback
     from db.operations.overview import Content, StudyLine
+    from db.settings import Settings
 
 #: Other studies of the patient that are listed.
 MAX_OTHERS = 20
@@ -32,10 +35,28 @@ class Other(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A version, or a reader's final text, with the words that differ from the text before."""
+    """A version, or a reader's final text (0), with the words that differ from the text before."""
 
     title: str
     parts: Sequence[diff.Part]
+    version: int = 0
+
+
+class Beside(NamedTuple):
+    """Another study of a patient with its report, shown beside the first one; *sealed*: without its text."""
+
+    study: StudyLine
+    doubt: str
+    report: Report | None
+    sealed: bool
+    acts: Sequence[ReportFeedback]
+    obstacle: str
+
+    @property
+    def finals(self) -> list[ReportFeedback]:
+        """Final texts of readers, the newest first."""
+        found = [act for act in self.acts if act.kind == FeedbackKind.FINAL and act.sentence is None]
+        return found[::-1]
 
 
 def receipts(
@@ -63,6 +84,29 @@ def others(caller: Caller, line: StudyLine) -> list[Other]:
     return [Other(study, _doubt(line, study)) for study in same[:MAX_OTHERS]]
 
 
+def beside(caller: Caller, line: StudyLine, study_id: uuid.UUID, settings: Settings) -> Beside:
+    """Return another study under the Patient ID of *line*; raises NotFound if it is not one."""
+    other = reading.study(caller, study_id)
+    if other.id == line.id or not line.patient_id or other.patient_id != line.patient_id:
+        raise NotFound("the study is not another one of this patient", "take it from the list on the page of the study")
+    draft = reading.report(caller.session, other, settings)
+    sealed = draft is not None and reading.is_sealed(caller, other, settings)
+    report = None if sealed else draft
+    acts = feedback.of_study(caller.session, other.id) if report else ()
+    return Beside(other, _doubt(line, other), report, sealed, acts, facts.obstacle(other, report))
+
+
+def unseen(caller: Caller, acts: Sequence[ReportFeedback], report: Report) -> Change | None:
+    """Return what changed since the version that the caller has acted on last; None if that is the current one."""
+    before = facts.read_before(acts, str(caller.principal), report.version)
+    if before is None:
+        return None
+    known = {row.version: row for row in versions.all_of(caller.session, report.study_id)}
+    title = f"You have read version {before}. Version {report.version} is shown now."
+    parts = diff.between(known[before], known[report.version]).parts if before in known else []
+    return Change(title, parts, report.version)
+
+
 def _doubt(one: StudyLine, other: StudyLine) -> str:
     compared = {
         "name": (display.person(one.patient_name), display.person(other.patient_name)),
@@ -76,7 +120,7 @@ def _doubt(one: StudyLine, other: StudyLine) -> str:
 def changes(rows: Sequence[ReportRow], acts: Sequence[ReportFeedback]) -> list[Change]:
     """Return the versions, the newest first, each against the one before; before them the final texts of readers."""
     found = [
-        Change(f"Version {row.version}, {display.moment(row.created_at)}, {row.basis}", diff.between(before, row).parts)
+        Change(_title(row), diff.between(before, row).parts, row.version)
         for row, before in zip(rows, [*rows[1:], None], strict=True)
         if before is not None
     ]
@@ -88,9 +132,11 @@ def changes(rows: Sequence[ReportRow], acts: Sequence[ReportFeedback]) -> list[C
             parts = diff.words("findings", f"{draft.findings}\n{draft.impression}", act.text)
             found.insert(0, Change(title, list(parts)))
     first = rows[-1:]
-    return found + [
-        Change(f"Version {row.version}, {display.moment(row.created_at)}, {row.basis}", []) for row in first
-    ]
+    return found + [Change(_title(row), [], row.version) for row in first]
+
+
+def _title(row: ReportRow) -> str:
+    return f"Version {row.version}, {display.moment(row.created_at)}, {row.basis}"
 
 
 def viewer_link(template: str | None, line: StudyLine) -> str:

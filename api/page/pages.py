@@ -11,7 +11,7 @@ from fastapi.responses import RedirectResponse
 
 from api.access.authenticate import Caller, Feedback, Questions, Reports, Worklist, same_origin
 from api.errors import ApiError
-from api.page import course, sentences
+from api.page import course, facts, sentences
 from api.page.search import Search, search
 from api.page.templating import templates
 from api.v1 import feedback, reading
@@ -28,6 +28,8 @@ from db.states import PENDING, DisplayedState, FeedbackKind
 PAGE = 50
 #: States of studies whose images are not complete, or not known to be of one patient.
 NOT_ASKED = (DisplayedState.RECEIVING, DisplayedState.HELD)
+#: Status of a report that is not the one its reader saw.
+CHANGED = 412
 #: Files on the page of the quarantine.
 QUARANTINED = 200
 
@@ -72,9 +74,9 @@ def quarantined(request: Request, caller: Worklist) -> Response:
 
 
 @router.get("/studies/{study_id}")
-def study(request: Request, caller: Reports, study_id: uuid.UUID) -> Response:
-    """Show one study: patient, content, report, evidence and questions."""
-    return _study(request, caller, study_id)
+def study(request: Request, caller: Reports, study_id: uuid.UUID, beside: uuid.UUID | None = None) -> Response:
+    """Show one study: patient, content, report, evidence and questions; with *beside* another of the patient."""
+    return _study(request, caller, study_id, beside=beside)
 
 
 @router.get("/studies/{study_id}/versions")
@@ -133,6 +135,18 @@ def _opened(request: Request, caller: Caller, study_id: uuid.UUID, act: Callable
     return _to(caller, f"/studies/{study_id}")
 
 
+@router.post("/studies/{study_id}/acknowledgement", dependencies=[Depends(same_origin)])
+def acknowledge(request: Request, caller: Reports, study_id: uuid.UUID, tag: Annotated[str, Form()]) -> Response:
+    """Store that the reader has seen the report as it is now, of which *tag* is the ETag; show it in any case."""
+    try:
+        feedback.act(request, caller, study_id, feedback.FeedbackRequest(kind=FeedbackKind.OPENED), tag)
+    except ApiError as error:
+        # Changed again: the page shows that state, and asks again if its version is another.
+        if error.status != CHANGED:
+            raise
+    return _to(caller, f"/studies/{study_id}#report")
+
+
 @router.post("/studies/{study_id}/sentences", dependencies=[Depends(same_origin)])
 def judge(
     request: Request,
@@ -154,7 +168,13 @@ def _to(caller: Caller, place: str) -> Response:
 
 
 def _study(
-    request: Request, caller: Caller, study_id: uuid.UUID, *, problem: str | None = None, status: int = 200
+    request: Request,
+    caller: Caller,
+    study_id: uuid.UUID,
+    *,
+    beside: uuid.UUID | None = None,
+    problem: str | None = None,
+    status: int = 200,
 ) -> Response:
     """Show a study; the answer to a POST, with its *problem*, reads no file within the transaction."""
     line = reading.study(caller, study_id)
@@ -169,6 +189,7 @@ def _study(
     report = None if sealed else draft
     acts = stored_feedback.of_study(session, study_id) if report else ()
     content = overview.content(session, study_id)
+    identities = reading.identities(caller, line.study_instance_uid)
     context = {
         "study": line,
         "content": content,
@@ -180,7 +201,11 @@ def _study(
         "acts": sentences.judged(acts, report.version) if report else {},
         "may_see_images": "images" in caller.principal.scopes,
         "may_judge": "feedback" in caller.principal.scopes,
-        "identities": reading.identities(caller, line.study_instance_uid),
+        "identities": identities,
+        "facts": facts.facts(line, report, identities),
+        "obstacle": facts.obstacle(line, report),
+        "unseen": course.unseen(caller, acts, report) if report else None,
+        "beside": course.beside(caller, line, beside, settings) if beside else None,
         "quarantined": quarantine.conflicting(session, study_id),
         "pending": line.state in PENDING,
         "sealed": settings.api.drafts if sealed else "",

@@ -31,6 +31,7 @@ FILTERS = (
     verdicts.marks,
     sentences.listed,
     sentences.plain,
+    sentences.judged,
 )
 
 

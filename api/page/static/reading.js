@@ -1,6 +1,6 @@
 "use strict";
 
-// Keys, acceptance and copies on the page of one study (after refresh.js). Every action has a control that works without
+// Keys, acceptance and copies on the page of one study (after refresh.js and copying.js). Every action has a control that works without
 // this file: sentences are links, acceptance is a form, the text to copy is in the page. Events are handled at the document,
 // because refresh.js replaces parts of it.
 
@@ -10,8 +10,6 @@ const byId = (id) => document.getElementById(id);
 const main = () => byId("main");
 const listed = () => [...document.querySelectorAll(".grounds > [data-sentence]")];
 const singleKeys = () => localStorage.getItem(SWITCH) !== "off";
-
-document.documentElement.classList.add("scripted");
 
 function say(text) {
   byId("said").textContent = text;
@@ -60,12 +58,16 @@ async function judge(form, kind) {
   }
 }
 
+// Return the words for a change that is not acknowledged, or nothing.
+function changed() {
+  if (byId("newer")) return "the report or its status has changed since it was opened; n leads to what changed";
+  return byId("unseen") ? "you have read an older version; n leads to what changed" : "";
+}
+
 // Return why the text must not leave this page, or nothing.
 function obstacle() {
   if (byId("stale")) return "the server does not answer, and the report may be out of date";
-  if (byId("newer")) return "the report or its status has changed since it was opened; show the current state first";
-  if (byId("status")?.hasAttribute("data-held")) return "the study is held";
-  return "";
+  return changed() || (byId("status")?.dataset.obstacle ?? "");
 }
 
 async function copyReport() {
@@ -82,43 +84,29 @@ async function copyReport() {
   say(copied ? "Copied with banner, version, time and marks." : "Not copied: the browser does not permit it.");
 }
 
-function put(event, text) {
-  const lines = text.split("\n").map((line) => {
-    const shown = document.createElement("p");
-    shown.textContent = line;
-    return shown.outerHTML;
-  });
-  lines[0] = lines[0].replace("<p>", "<p><strong>").replace("</p>", "</strong></p>");
-  event.clipboardData.setData("text/plain", text);
-  event.clipboardData.setData("text/html", lines.join("\n"));
-  event.preventDefault();
-  event.stopImmediatePropagation();
-}
-
-// A selected part of the report never leaves without banner, version and time.
-function copySelected(event) {
-  const selection = getSelection();
-  const report = document.querySelector(".report");
-  if (selection.isCollapsed || !report || !selection.getRangeAt(0).intersectsNode(report)) return;
-  const why = obstacle();
-  if (why) {
-    event.preventDefault();
-    return say(`Not copied: ${why}.`);
-  }
-  const head = document.querySelector(".to-copy").textContent.split("\n").slice(0, 2);
-  put(event, [...head, "Part of the report:", selection.toString()].join("\n"));
-}
-
 function showKeys() {
   const dialog = byId("keys");
   byId("single-keys").checked = singleKeys();
   if (!dialog.open) dialog.showModal();
 }
 
-function showOthers() {
-  const other = document.querySelector("a.other");
-  if (other) other.focus();
-  else say("No other study has this patient ID.");
+function showBeside() {
+  const link = byId("close-beside") ?? document.querySelector("a.beside-link, a.other");
+  if (!link) return say("No other study has this patient ID.");
+  if (link.matches(".other")) link.focus();
+  else link.click();
+}
+
+function showChanges() {
+  const control = document.querySelector("[data-acknowledge]");
+  if (control) control.focus();
+  else say("Nothing has changed since this page was opened.");
+}
+
+function ask() {
+  const field = byId("question");
+  if (field) field.focus();
+  else say("No question can be asked here: the study or this key does not permit it.");
 }
 
 const KEYS = {
@@ -128,7 +116,9 @@ const KEYS = {
   a: () => press("accepted"),
   x: () => press("rejected"),
   c: copyReport,
-  p: showOthers,
+  p: showBeside,
+  q: ask,
+  n: showChanges,
   v: () => (byId("picture")?.offsetParent ? byId("picture").focus() : byId("open-viewer")?.click()),
   "?": showKeys,
 };
@@ -137,6 +127,8 @@ function press(kind) {
   const sentence = current();
   const button = sentence?.querySelector(`.judge [value="${kind}"]`);
   if (!sentence) return say("Choose a sentence first: j goes to the next one.");
+  const why = changed();
+  if (why) return say(`Not stored: ${why}.`);
   if (!button) return say("This key of the API lacks the scope feedback: nothing was stored.");
   judge(button.form, kind);
 }
@@ -152,6 +144,8 @@ document.addEventListener("focusin", ({ target }) => show(target.closest("[data-
 document.addEventListener("submit", (event) => {
   if (!event.target.matches(".judge")) return;
   event.preventDefault();
+  const why = changed();
+  if (why) return say(`Not stored: ${why}.`);
   judge(event.target, event.submitter.value);
 });
 document.addEventListener("click", ({ target }) => {
@@ -161,4 +155,3 @@ document.addEventListener("click", ({ target }) => {
 document.addEventListener("change", ({ target }) => {
   if (target.id === "single-keys") localStorage.setItem(SWITCH, target.checked ? "on" : "off");
 });
-document.addEventListener("copy", copySelected);

@@ -23,8 +23,9 @@ async function update() {
       location.reload();
       return false;
     }
-    if (!answer.ok) throw new Error(answer.status);
-    apply(page);
+    if (answer.status === 404) withdraw();
+    else if (!answer.ok) throw new Error(answer.status);
+    else apply(page);
     updated = Date.now();
     return true;
   } catch (error) {
@@ -36,9 +37,7 @@ async function update() {
 function apply(page) {
   const shown = document.getElementById("main");
   const fresh = page.getElementById("main");
-  if (shown.dataset.version && shown.dataset.tag !== fresh.dataset.tag) {
-    offer(fresh.dataset.version, shown.dataset.version === fresh.dataset.version);
-  }
+  if (shown.dataset.version) compare(shown, fresh);
   if (!shown.dataset.version && fresh.dataset.version) return replace(shown, fresh);
   for (const part of document.querySelectorAll("[data-refresh]")) {
     const other = page.getElementById(part.id);
@@ -70,18 +69,66 @@ function isSelected(part) {
   return !selection.isCollapsed && selection.containsNode(part, true);
 }
 
-function offer(version, same) {
-  const text = same
-    ? "The status of this report has changed since it was opened. "
-    : version
-      ? `Version ${version} of this report exists; an older one is shown. `
-      : "This report is no longer current. ";
+// Name what has changed since the report was opened. The notice stays until the reader acknowledges it: also if the
+// status is again as it was.
+function compare(shown, fresh) {
+  const [before, now] = [shown, fresh].map((main) => [...main.querySelector("#facts").content.children].map((one) => one.textContent));
+  const same = shown.dataset.tag === fresh.dataset.tag && before.join() === now.join();
+  if (same && !document.getElementById("newer")) return;
+  const lines = [
+    ...now.filter((fact) => !before.includes(fact)).map((fact) => `Now: ${fact}`),
+    ...before.filter((fact) => !now.includes(fact)).map((fact) => `No longer: ${fact}`),
+  ];
+  offer(fresh.dataset.version, shown.dataset.version, fresh.dataset.tag, lines);
+}
+
+// The study was deleted, or this reader may no longer see it.
+function withdraw() {
+  const shown = document.getElementById("main").dataset.version;
+  if (shown) offer("", shown, "", ["The server no longer shows this study."]);
+}
+
+async function offer(version, shown, tag, lines) {
+  const text = !version
+    ? "This report is no longer current. "
+    : version === shown
+      ? "The status of this report has changed since it was opened. "
+      : `Version ${version} of this report exists; version ${shown} is shown. `;
   const notice = message("newer", text);
-  if (notice.querySelector("a")) return;
-  const link = document.createElement("a");
-  link.href = location.href;
-  link.textContent = version && !same ? `Show version ${version}` : "Show the current state";
-  notice.append(link);
+  const key = `${tag}\n${lines.join("\n")}`;
+  if (notice.dataset.key === key) return;
+  const again = notice.contains(document.activeElement);
+  notice.dataset.key = key;
+  const list = document.createElement("ul");
+  list.replaceChildren(...lines.map((line) => Object.assign(document.createElement("li"), { textContent: line })));
+  notice.replaceChildren(text, list, acknowledgement(version, tag));
+  if (again) notice.querySelector("button").focus();
+  if (!version || version === shown) return;
+  const words = await differences(Number(shown));
+  if (notice.dataset.key === key) list.after(...words);
+}
+
+// Sections of the page of versions, each with the words that differ from the version before.
+async function differences(shown) {
+  try {
+    const answer = await fetch(`/studies/${document.getElementById("main").dataset.study}/versions`, { signal: AbortSignal.timeout(TIMEOUT_SECONDS * 1000) });
+    const page = new DOMParser().parseFromString(answer.ok ? await answer.text() : "", "text/html");
+    return [...page.querySelectorAll("[data-change]")].filter(({ dataset }) => Number(dataset.change) > shown);
+  } catch (error) {
+    return [];
+  }
+}
+
+// Stored with the reader's name; then the page shows the current state.
+function acknowledgement(version, tag) {
+  const form = document.createElement("form");
+  form.method = version ? "post" : "get";
+  form.action = `/studies/${document.getElementById("main").dataset.study}${version ? "/acknowledgement" : ""}`;
+  const button = Object.assign(document.createElement("button"), { textContent: "I have seen what changed: show the current state" });
+  button.dataset.acknowledge = "";
+  if (version) form.append(Object.assign(document.createElement("input"), { type: "hidden", name: "tag", value: tag }));
+  form.append(button);
+  return form;
 }
 
 function showAge() {
@@ -95,14 +142,14 @@ function showAge() {
 // A message stands before the refreshed parts, so that a refresh does not remove it.
 function message(id, text) {
   const found = document.getElementById(id);
-  const shown = found ?? document.createElement("p");
+  const shown = found ?? document.createElement("section");
   if (!found) {
     shown.id = id;
     shown.className = "warning";
     shown.setAttribute("role", id === "stale" ? "alert" : "status");
     document.getElementById("messages").append(shown);
   }
-  if (id === "stale" || shown.firstChild?.textContent !== text) shown.textContent = text;
+  if (id === "stale") shown.textContent = text;
   return shown;
 }
 

@@ -112,7 +112,7 @@ def test_certificate_is_shown_with_its_set_until_it_is_suspended(visitor: TestCl
 def test_page_shows_verdicts_in_words_and_what_to_check_first(visitor: TestClient, arrivals: Arrivals) -> None:
     page = visitor.get(f"/studies/{arrivals.reported(draft(arrivals, EFFUSION, DENIAL))}").text
 
-    assert page.count("Verdicts are uncalibrated") == 3, "the text to copy has it too"
+    assert page.count("Verdicts are uncalibrated") == 4, "the text to copy and the facts have it, too"
     assert re.search(r"Left effusion\. <span[^>]*>\[supported\]", page)
     assert re.search(r"No pneumothorax\. <span[^>]*>\[check: unsupported\]", page)
     assert re.search(r"No acute finding\. <span[^>]*>\[not checked\]", page)

@@ -44,6 +44,7 @@ GUARDED = {
     "POST /v1/studies/{study_id}/impression": "feedback",
     "POST /v1/studies/{study_id}/release": "admin",
     "POST /v1/studies/{study_id}/report/feedback": "feedback",
+    "POST /studies/{study_id}/acknowledgement": "reports",
     "POST /studies/{study_id}/questions": "questions",
     "POST /studies/{study_id}/sentences": "feedback",
     "POST /studies/{study_id}/open": "reports",

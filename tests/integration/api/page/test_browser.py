@@ -81,7 +81,7 @@ def test_newer_version_is_offered_and_the_text_stays(tab: Tab, address: str, key
     tab.wait("document.querySelector('#newer')?.innerText.includes('Version 2')")
 
     assert "The first text." in tab.evaluate("document.querySelector('.report').innerText")
-    tab.evaluate("document.querySelector('#newer a').click()")
+    tab.evaluate("document.querySelector('#newer button').click()")
     tab.wait("document.querySelector('.report')?.innerText.includes('The second text.')")
     assert tab.evaluate("document.querySelector('#newer')") is None
 
@@ -128,7 +128,7 @@ def test_every_printed_sheet_names_patient_and_banner(
     text = "\n".join(f"Finding {number}: the lungs are clear." for number in range(120))
     study_id = arrivals.reported(arrivals.draft([png(size=96)], findings=text), patient_name="Doe^Jane")
     log_in(tab, address, key, f"/studies/{study_id}")
-    tab.evaluate("offer('2')")
+    tab.evaluate("offer('2', '1', '', [])")
     tab.print_pdf(tmp_path / "printed.pdf")
     subprocess.run(["pdftotext", "-layout", "printed.pdf"], cwd=tmp_path, check=True)
     sheets = (tmp_path / "printed.txt").read_text().rstrip("\f").split("\f")
