@@ -12,8 +12,6 @@ let forced = false;
 let stream = null;
 let planned = 0;
 
-document.documentElement.classList.add("scripted");
-
 // Called by refresh.js: return whether the list was brought up to date row by row.
 function merge(part, fresh) {
   const body = part.id === "list" && part.querySelector("tbody");
