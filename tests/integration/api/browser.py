@@ -87,6 +87,11 @@ class Tab:
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self._call("Emulation.setDeviceMetricsOverride", **size)
 
+    def emulate(self, **features: str) -> None:
+        """Set media features, with _ for -: `forced_colors="active"`."""
+        named = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
+        self._call("Emulation.setEmulatedMedia", features=named)
+
     def wait(self, expression: str, seconds: float = 20) -> None:
         deadline = time.monotonic() + seconds
         while not self.evaluate(expression):

@@ -24,7 +24,10 @@ SERVE = "from api.server.serve import run; from db.environment import load_setti
 
 
 @pytest.fixture
-def server(database_url: str, tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def server(
+    database_url: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A server process; a parameter of the fixture has further environment variables."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     environment = {
@@ -32,7 +35,10 @@ def server(database_url: str, tmp_path: Path) -> Iterator[tuple[str, subprocess.
         "PRELIM_API_PORT": str(port),
         "PRELIM_DATA_DIR": str(tmp_path),
         "PATH": os.environ["PATH"],
+        **getattr(request, "param", {}),
     }
+    if "PRELIM_FAILED_LOGINS_PER_MINUTE" in environment:
+        environment["PRELIM_BROKER_URL"] = request.getfixturevalue("broker_url")
     process = subprocess.Popen([sys.executable, "-c", SERVE], cwd=REPOSITORY, env=environment)
     try:
         wait_until(lambda: _answers(port), 90)
