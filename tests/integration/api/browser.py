@@ -67,7 +67,7 @@ class Tab:
 
     def press(self, key: str, *, command: str | None = None, shift: bool = False) -> None:
         """Press and release a key: a character, or the name of a key; with Ctrl for an editing *command*."""
-        code = {"Enter": 13, "Tab": 9}.get(key, 0)
+        code = {"Enter": 13, "Tab": 9, "Escape": 27}.get(key, 0)
         event: dict[str, Any] = {"key": key, "windowsVirtualKeyCode": code, "modifiers": 8 if shift else 0}
         pressed: dict[str, Any] = {"text": "\r" if key == "Enter" else key if len(key) == 1 else ""}
         if command is not None:

@@ -59,7 +59,7 @@ def test_reader_of_an_older_version_acknowledges_the_difference_first(reader: Te
 
     assert "You have read" not in first
     assert "You have read version 1. Version 2 is shown now." in changed
-    assert re.search(r"<del><span[^>]*>Removed: </span>Clear lungs\.</del>", changed)
+    assert re.search(r"<del><span[^>]*>Removed: </span>Clear lungs\.</del>\s+<ins>", changed)
     assert ('class="judge"' in first, 'class="judge"' in changed, 'class="judge"' in seen) == (True, False, True)
     assert (stale.status_code, "You have read" in again) == (303, True), "it has changed since"
     assert (accepted.status_code, accepted.headers["Location"]) == (303, f"{path}#report")
