@@ -1,4 +1,4 @@
-"""DICOM over TLS (PS3.15 B.9 and B.10: BCP 195)."""
+"""DICOM over TLS (PS3.15 B.12 and B.13: BCP 195, RFC 9325)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from db.settings import Settings
 
+#: Of TLS 1.2: authenticated encryption with forward secrecy only (RFC 9325 4.2). All suites of TLS 1.3 have both.
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
 
 def client_context(
     settings: Settings, trusted: Path | None = None, *, certificate: Path | None = None, key: Path | None = None
@@ -26,7 +29,7 @@ def client_context(
         path for path in (trusted, settings.dicom.tls_client_ca, settings.dicom.tls_certificate) if path is not None
     ]
     context = ssl.create_default_context() if not authorities else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # Modalities are addressed by IP; a certificate signed by the site's own authority suffices (PS3.15 B.9).
+    # Modalities are addressed by IP; a certificate signed by the site's own authority suffices (PS3.15 B.12).
     context.check_hostname = not authorities
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     own = (certificate, key) if certificate else (settings.dicom.tls_certificate, settings.dicom.tls_key)
@@ -53,6 +56,7 @@ def server_context(settings: Settings) -> ssl.SSLContext | None:
 def _load(context: ssl.SSLContext, certificate: Path | None, key: Path | None, authorities: Iterable[Path]) -> None:
     """Load the own certificate, if there is one, and the *authorities* of peers; raises ConfigurationError."""
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(CIPHERS)
     try:
         for path in authorities:
             context.load_verify_locations(path)

@@ -88,6 +88,19 @@ def test_peer_with_a_trusted_certificate_is_served(listener: Listener, certifica
     assert echoes(listener, client_context(certificates, "peer"))
 
 
+@pytest.mark.parametrize("suite", ["AES128-GCM-SHA256", "ECDHE-RSA-AES128-SHA256", "DHE-RSA-AES256-GCM-SHA384"])
+def test_suites_without_authenticated_encryption_and_ecdhe_are_refused(
+    listener: Listener, certificates: dict[str, Path], suite: str
+) -> None:
+    context = client_context(certificates, "peer")
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(suite)
+    assert not echoes(listener, context)
+
+    context.set_ciphers("ECDHE-RSA-AES128-GCM-SHA256")
+    assert echoes(listener, context)
+
+
 @pytest.mark.parametrize("who", ["untrusted", None])
 def test_peer_without_a_trusted_certificate_is_not_served(
     listener: Listener, certificates: dict[str, Path], who: str | None
