@@ -135,7 +135,11 @@ def _security(settings: Settings) -> Iterator[str]:
     rules = Rules() if settings.dicom.peers_file is None else read_rules(settings.dicom.peers_file)
     peers = "any" if rules.peers is None else ", ".join(sorted(rules.peers)) or "none"
     clients = "required" if settings.dicom.tls_client_ca else "not requested"
-    tls = f"TLS 1.2 and later, AEAD cipher suites with ECDHE only (BCP 195); client certificates {clients}" if settings.dicom.tls_certificate else "none"
+    tls = (
+        f"TLS 1.2 and later, AEAD cipher suites with ECDHE only (BCP 195); client certificates {clients}"
+        if settings.dicom.tls_certificate
+        else "none"
+    )
     yield from ("## Security", "")
     yield from _table(
         ("", ""),

@@ -22,6 +22,8 @@ LABELS: dict[str, set[str]] = {
     "prelim_studies": {"state"},
     **{f"prelim_engine_{name}": {"worker"} for name in metrics.ENGINE},
     "prelim_broker_outages": set(),
+    "prelim_canary_age_seconds": set(),
+    "prelim_canary_interval_seconds": set(),
     "prelim_certificate_remaining_seconds": set(),
     "prelim_disk_free_bytes": set(),
     "prelim_disk_free_inodes": set(),

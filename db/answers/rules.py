@@ -19,6 +19,7 @@ from db.answers.answer import Choice, Question
 from db.errors import ConfigurationError, InvalidInquiry, Reason
 from db.models import Instance, Job, Study
 from db.states import JobState, StudyState
+from db.studies.visibility import is_canary
 
 if TYPE_CHECKING:
     import uuid
@@ -242,7 +243,7 @@ def apply(session: Session, job_ids: Sequence[uuid.UUID], rules: Rules) -> list[
     """Give the studies of new report jobs their tasks, in the transaction that settled them.
 
     Returns the ids of the jobs that are queued, with those of inquiries. A study without a report ends as not
-    reportable, with the reason in words.
+    reportable, with the reason in words. A canary gets its report.
     """
     return [queued for job_id in job_ids for queued in _apply(session, session.get_one(Job, job_id), rules)]
 
@@ -251,6 +252,8 @@ def _apply(session: Session, job: Job, rules: Rules) -> list[uuid.UUID]:
     if not rules.rules:
         return [job.id]
     study = session.get_one(Study, job.study_id)
+    if is_canary(session, study):
+        return [job.id]
     rule = rules.of(attributes(session, study))
     requested_by = f"rule {rule.name}"
     asked = [inquiries.ask(session, study, one, requested_by, by_rule=True) for one in rule.asked]

@@ -1,4 +1,4 @@
-"""Heartbeats of processes, and the backups made."""
+"""Heartbeats of processes, the backups made and the canaries sent."""
 
 import datetime as dt
 from typing import Any
@@ -65,3 +65,17 @@ class Backup(Base):
     bytes: Mapped[int]
     #: Time of the last `prelim restore --verify` without a violation.
     verified_at: Mapped[dt.datetime | None]
+
+
+class Canary(Base):
+    """A phantom study that the installation sends to itself (`prelim canary`); it is in no list and no count."""
+
+    __tablename__ = "canaries"
+
+    study_instance_uid: Mapped[str] = mapped_column(primary_key=True)
+    begun_at: Mapped[dt.datetime] = database_time()
+    ended_at: Mapped[dt.datetime | None]
+    #: Why it ended without a report; empty: it has one.
+    problem: Mapped[str | None]
+
+    __table_args__ = (CheckConstraint("(ended_at IS NULL) = (problem IS NULL)", name="ended_has_a_result"),)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from db.models.operations import ALIVE_SECONDS
 from db.operations import disk, heartbeats, listener_status, outcomes
+from db.operations.canaries.canaries import MISSED_INTERVALS
 from db.operations.heartbeats import Role
 from db.operations.progress import FAILED_IN_A_ROW, read
 
@@ -50,6 +51,7 @@ CODES = (
     "index_damaged",
     "quarantined",
     "reason_rising",
+    "canary_missed",
     "backup_overdue",
     "backup_unverified",
 )
@@ -97,6 +99,7 @@ def raised(session: Session, settings: Settings, alive: Sequence[Process] | None
         _damaged_index(alive),
         _quarantined(progress),
         outcomes.alarm(outcomes.latest(session)) if progress.frequent else None,
+        _canary(progress, settings.operations.canary_seconds),
         _backup(progress),
     )
     return [alarm for alarm in found if alarm is not None] + [Alarm(*pair) for pair in pairs if pair is not None]
@@ -239,6 +242,18 @@ def _backup(progress: Progress) -> tuple[str, str] | None:
         age = f"no backup was verified for {verified / 86400:.0f} days"
         return "backup_unverified", f"{age}: run `prelim restore --verify`, and see its log"
     return None
+
+
+def _canary(progress: Progress, interval: float) -> tuple[str, str] | None:
+    """Return the alarm for two canaries without a report; none before the first one, or if they are switched off."""
+    age = progress.canary
+    if age is None or not interval or age <= MISSED_INTERVALS * interval:
+        return None
+    last = f"; the last problem: {progress.canary_problem}" if progress.canary_problem else ""
+    return "canary_missed", (
+        f"no canary got its report for {age / 60:.0f} min{last}: the way from the DICOM port to the report is"
+        " interrupted, or `prelim canary` does not run; see its log and `prelim doctor`"
+    )
 
 
 def _no_dispatcher(progress: Progress, alive: Sequence[Process]) -> Alarm | None:

@@ -39,13 +39,14 @@ _ALIVE = (
 
 
 class Role(StrEnum):
-    """Processes of an installation; all but FLOWER have heartbeats, the listener's written by the dispatcher."""
+    """Processes of an installation; all but FLOWER and CANARY have heartbeats; the dispatcher writes the listener's."""
 
     LISTENER = "listener"
     DISPATCHER = "dispatcher"
     WORKER = "worker"
     API = "api"
     FLOWER = "flower"
+    CANARY = "canary"
 
 
 def name() -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy import func, select, text
 
 from db.models import Instance, Study, StudyEvent
+from db.studies.visibility import no_canary
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -79,7 +80,7 @@ def since(session: Session, position: int) -> list[Published]:
     columns = StudyEvent.position, StudyEvent.study_id, StudyEvent.kind, StudyEvent.detail, StudyEvent.at
     senders = select(func.array_agg(Instance.calling_ae_title.distinct())).where(Instance.study_id == Study.id)
     query = select(*columns, func.array_append(senders.scalar_subquery(), Study.calling_ae_title))
-    query = query.join(Study, Study.id == StudyEvent.study_id)
+    query = query.join(Study, Study.id == StudyEvent.study_id).where(no_canary())
     rows = session.execute(query.where(StudyEvent.position > position).order_by(StudyEvent.position).limit(BATCH))
     # The condition excludes NULL.
     return [Published(*row) for row in rows]

@@ -11,6 +11,7 @@ from sqlalchemy import func, select, text
 
 from db.models import Job
 from db.states import JobKind, JobState
+from db.studies.visibility import canaries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +42,7 @@ def latest(session: Session) -> list[Outcome]:
     query = (
         select(Job.reason, func.count().filter(in_hour), func.count().filter(~in_hour))
         .where(Job.finished_at > func.now() - DAY, Job.state.in_(ENDED), Job.kind == JobKind.REPORT)
+        .where(Job.study_id.not_in(canaries()))
         .group_by(Job.reason)
     )
     return [Outcome(*row) for row in session.execute(query)]

@@ -43,6 +43,10 @@ class Progress(NamedTuple):
     frequent: bool
     #: The last backup ended.
     backed_up: float | None
+    #: A canary last had its report; before the first time, since the first canary.
+    canary: float | None
+    #: Why the last canary that ended had no report; empty or None: it had one, or none has ended.
+    canary_problem: str | None
     #: A backup was last verified; before the first time, since the first backup.
     backup_verified: float | None
 
@@ -71,12 +75,17 @@ READ = text("""
             JOIN studies ON studies.id = jobs.study_id AND studies.revision = jobs.revision
             WHERE jobs.finished_at > now() - interval '1 day' AND jobs.state IN ('finished', 'failed')
                 AND jobs.kind = 'report' AND studies.first_received_at > now() - interval '1 day'
+                AND studies.study_instance_uid NOT IN (SELECT study_instance_uid FROM canaries)
             ORDER BY jobs.finished_at DESC LIMIT :in_a_row) = array_fill('failed'::text, ARRAY[:in_a_row]),
         EXISTS (
             SELECT FROM jobs
             WHERE state IN ('failed', 'not_reportable') AND kind = 'report' AND finished_at > now() - interval '1 hour'
+                AND study_id NOT IN (SELECT id FROM studies JOIN canaries USING (study_instance_uid))
             GROUP BY reason HAVING count(*) >= :min_jobs),
         extract(epoch FROM clock_timestamp() - (SELECT max(ended_at) FROM backups))::float,
+        extract(epoch FROM clock_timestamp() - (
+            SELECT coalesce(max(ended_at) FILTER (WHERE problem = ''), min(begun_at)) FROM canaries))::float,
+        (SELECT problem FROM canaries WHERE ended_at IS NOT NULL ORDER BY ended_at DESC LIMIT 1),
         extract(epoch FROM clock_timestamp() - (SELECT coalesce(max(verified_at), min(begun_at)) FROM backups))::float
 """)
 

@@ -9,6 +9,7 @@ from sqlalchemy import func, select, text
 
 from db.models import Job
 from db.states import JobState
+from db.studies.visibility import canaries
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -20,6 +21,7 @@ LATEST = text("""
     WITH latest AS (
         SELECT queued_at, claimed_at, finished_at FROM jobs
         WHERE state = 'finished' AND kind = 'report' AND finished_at > now() - interval '1 day'
+            AND study_id NOT IN (SELECT id FROM studies JOIN canaries USING (study_instance_uid))
         ORDER BY finished_at DESC
         LIMIT 1000
     )
@@ -42,7 +44,8 @@ class Waiting:
 def waiting(session: Session) -> Waiting:
     """Count the queued jobs."""
     age = func.extract("epoch", func.clock_timestamp() - func.min(Job.queued_at))
-    jobs, oldest = session.execute(select(func.count(), age).where(Job.state == JobState.QUEUED)).one()
+    queued = Job.state == JobState.QUEUED, Job.study_id.not_in(canaries())
+    jobs, oldest = session.execute(select(func.count(), age).where(*queued)).one()
     return Waiting(jobs, float(oldest or 0))
 
 

@@ -179,6 +179,10 @@ class Operations(Section):
     alarm_seconds: Seconds = Field(
         default=300, description="An alarm is raised if reports wait for this time and none is started or finished."
     )
+    canary_seconds: int = Field(
+        default=600, ge=0, description="Time between two [canaries](operate.md#canary); 0: none."
+    )
+    canary_host: str | None = Field(default=None, description="Host of the listener for canaries; unset: this machine.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Lowest severity that is logged."
     )

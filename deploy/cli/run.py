@@ -13,10 +13,12 @@ import typer
 
 from db.errors import ConfigurationError
 from deploy.cli.help_text import Command
-from deploy.cli.startup import database_settings, process_settings, server_settings
+from deploy.cli.startup import console, database_settings, process_settings, server_settings
 
 app = typer.Typer()
 command = partial(app.command, cls=Command, rich_help_panel="Run")
+#: Seconds that `canary --once` waits for the report if no time is set.
+ONCE_SECONDS = 600
 
 
 @command()
@@ -96,6 +98,22 @@ def serve() -> None:
     settings = server_settings("api")
     refuse_shared_sessions(settings)
     server.run(settings)
+
+
+@command()
+def canary(
+    once: Annotated[bool, typer.Option("--once", help="Send one; exit with 1 if it gets no report in time.")] = False,
+) -> None:
+    """Send a phantom study through the DICOM port every PRELIM_CANARY_SECONDS and expect its report."""
+    from deploy.operate.canary import canary as sender
+
+    settings = database_settings()
+    if not once:
+        sender.run(settings)
+        return
+    problem = sender.send_one(settings, settings.operations.canary_seconds or ONCE_SECONDS)
+    console.print(problem or "the canary got its report")
+    raise typer.Exit(1 if problem else 0)
 
 
 @command()

@@ -52,7 +52,7 @@ CHECKPOINT = Path(__file__).parent / "checkpoint"
 #: Settings of the demo unless set by the user: a short quiet time shows reports sooner and a folder of files has no
 #: late images; `prelim up` shows the log lines that would interrupt the table.
 #: A laptop whose disk is nearly full can run the demo.
-DEFAULTS = {"settle_seconds": 2.0, "log_level": "warning", "urgent_only_disk_percent": 100.0}
+DEFAULTS = {"settle_seconds": 2.0, "log_level": "warning", "urgent_only_disk_percent": 100.0, "canary_seconds": 0}
 #: Seconds to wait for the last report; a laptop writes one in about a second.
 MAX_WAIT_SECONDS = 600
 REFRESH_SECONDS = 0.5

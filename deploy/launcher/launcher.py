@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from db.errors import PrelimError
+from db.operations.heartbeats import Role
 from deploy.embedded.accounts import require_linux
 from deploy.embedded.databases import embedded
 from deploy.launcher.backoff import Restarts
@@ -202,6 +203,8 @@ def running(
     it. Raises StartFailed, ServerError, AlreadyRunning, ConfigurationError.
     """
     require_linux()
+    if not settings.operations.canary_seconds:
+        processes = [process for process in processes if process.name != Role.CANARY]
     with counted_interrupts() as interrupts, embedded(settings) as servers:
         launcher = Launcher(processes, servers, settings, interrupts, environment=environment)
         try:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.errors import ConfigurationError
 from db.operations.heartbeats import Role, alive
+from db.operations.probes import status_socket
 from db.operations.readiness import SharedQuery
 from db.session import transaction
 
@@ -131,6 +132,11 @@ def check_flower(settings: Settings, _pid: int | None = None) -> bool:
     return answers_http(settings.operations.flower_host, settings.operations.flower_port, "/healthcheck")
 
 
+def check_canary(settings: Settings, _pid: int | None = None) -> bool:
+    """Return whether the process that sends canaries runs; a canary that is missed has an alarm."""
+    return any(found.live for found in status_socket.ask(Role.CANARY, settings.operations.data_dir))
+
+
 def probe_listener(settings: Settings) -> bool:
     """Return whether the running listener answers at all."""
     return answers_echo(settings, seconds=PROBE_SECONDS)
@@ -163,4 +169,5 @@ PROCESSES = (
     ),
     Process(Role.API, ("prelim", "serve"), check_api, probe=probe_api),
     Process(Role.FLOWER, ("prelim", "flower"), check_flower, probe=probe_flower),
+    Process(Role.CANARY, ("prelim", "canary"), check_canary),
 )

@@ -40,11 +40,13 @@ PRIORITIES = {level: name.lower() for name, level in LEVELS.items() if name != "
 ENDS = (JobState.FINISHED, JobState.NOT_REPORTABLE, JobState.FAILED, JobState.SUPERSEDED, JobState.CANCELLED)
 #: A job that was queued later than this after its study settled was retried by a person, whose delay is no step.
 ADD = text("""
-    WITH ended AS (
+    WITH canary AS (
+        SELECT id FROM studies JOIN canaries USING (study_instance_uid)
+    ), ended AS (
         SELECT jobs.*, studies.settled_at, studies.revision_started_at FROM jobs
         LEFT JOIN studies ON studies.id = jobs.study_id AND studies.revision = jobs.revision
             AND jobs.queued_at <= studies.settled_at + interval '1 minute'
-        WHERE jobs.finished_at > :since AND jobs.finished_at <= :until
+        WHERE jobs.finished_at > :since AND jobs.finished_at <= :until AND jobs.study_id NOT IN (SELECT id FROM canary)
     ), steps AS (
         SELECT step, priority, greatest(extract(epoch FROM taken), 0)::float AS seconds FROM ended,
             LATERAL (VALUES
@@ -61,7 +63,7 @@ ADD = text("""
         FROM steps GROUP BY 1, 2
         UNION ALL SELECT 'ended', ARRAY[kind, state], count(*), 0 FROM ended GROUP BY kind, state
         UNION ALL SELECT 'objects', '{}', count(*), coalesce(sum(file_bytes), 0)
-            FROM instances WHERE id >= :first AND id < :last
+            FROM instances WHERE id >= :first AND id < :last AND study_id NOT IN (SELECT id FROM canary)
     )
     INSERT INTO totals (metric, labels, number, amount) SELECT * FROM fresh
     ON CONFLICT (metric, labels) DO UPDATE

@@ -11,7 +11,8 @@ from alembic.script import ScriptDirectory
 from db import reference
 from db.access import keys
 from db.migrations.upgrade import alembic_config
-from db.operations import alarms, heartbeats, listener_status
+from db.operations import alarms, heartbeats, listener_status, progress
+from db.operations.canaries.canaries import MISSED_INTERVALS
 from db.operations.heartbeats import Role
 from deploy.operate.doctor.finding import Check, Finding, fault, not_checked, ok, warning
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 NEEDED = (Role.LISTENER, Role.DISPATCHER, Role.WORKER, Role.API)
 #: Time before the end of a key at which a new one should be made.
 KEY_NOTICE = dt.timedelta(days=14)
+_CANARY_CAUSES = "see the log of `prelim canary`; docs/operate.md#canary has the causes"
 #: Senders named in a finding.
 MAX_NAMED = 5
 
@@ -86,8 +88,10 @@ def examine_reports(installation: Installation) -> Finding:
     """Compare the studies of a day with its reports."""
     studies, reports, age = installation.row(
         "SELECT (SELECT count(*) FROM studies WHERE first_received_at BETWEEN now() - interval '1 day'"
-        " AND now() - interval '2 hours' AND state IN ('settled', 'reported', 'failed')),"
-        " (SELECT count(*) FROM reports WHERE created_at > now() - interval '1 day'),"
+        " AND now() - interval '2 hours' AND state IN ('settled', 'reported', 'failed')"
+        " AND study_instance_uid NOT IN (SELECT study_instance_uid FROM canaries)),"
+        " (SELECT count(*) FROM reports WHERE created_at > now() - interval '1 day'"
+        " AND study_id NOT IN (SELECT id FROM studies JOIN canaries USING (study_instance_uid))),"
         " (SELECT extract(epoch FROM now() - max(created_at)) / 3600 FROM reports)::float"
     )
     latest = "no report yet" if age is None else f"the latest report is {age:.1f} h old"
@@ -157,6 +161,26 @@ def examine_erasures(installation: Installation) -> Finding:
     return ok("no erasure of a patient is unfinished")
 
 
+def examine_canary(installation: Installation) -> Finding:
+    """Compare the time since the last canary with its interval."""
+    interval = installation.settings.operations.canary_seconds
+    if not interval:
+        return not_checked("PRELIM_CANARY_SECONDS is 0: no canary is sent")
+    with installation.session() as session:
+        alive = heartbeats.alive(session)
+        found = progress.read(session, installation.settings.operations.alarm_seconds)
+    if found.canary is None:
+        if not alive:
+            return not_checked("no process is alive, and no canary was sent")
+        return warning("no canary was ever sent", "start `prelim canary` where the data directory is")
+    if found.canary > MISSED_INTERVALS * interval:
+        problem = found.canary_problem or "none was sent since"
+        return fault(f"no canary got its report for {found.canary / 60:.0f} min: {problem}", _CANARY_CAUSES)
+    if found.canary_problem:
+        return warning(f"the last canary got no report: {found.canary_problem}", _CANARY_CAUSES)
+    return ok("the last canary got its report, or waits for it")
+
+
 CHECKS = (
     Check("schema", "a process fails at a table or column that it does not know", examine_schema),
     Check("processes", "a study needs every one of them to become a report", examine_processes),
@@ -164,6 +188,7 @@ CHECKS = (
     Check("alarms", "an alarm is raised only if an operator must act", examine_alarms),
     Check("reports", "an installation can receive for days and write nothing", examine_reports),
     Check("refused_senders", "a study that was refused is not in Prelim", examine_refusals),
+    Check("canary", "a broken way from the DICOM port to the report is noticed without a patient", examine_canary),
     Check("api_keys", "without a key, no person can read a report", examine_keys),
     Check("reference_index", "similar cases are found only with the vectors of the same checkpoint", examine_index),
     Check("erasures", "a patient who was erased must stay erased", examine_erasures),

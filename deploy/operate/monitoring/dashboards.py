@@ -66,6 +66,7 @@ PANELS = (
         {"free": "min(prelim_disk_free_bytes)", "refused below": "max(prelim_disk_reserved_bytes)"},
     ),
     Panel("Intake (2: urgent only, 3: none)", "short", {"{{listener}}": "max by (listener) (prelim_intake_level)"}),
+    Panel("Last canary", "s", {"age": "max(prelim_canary_age_seconds)"}),
     Panel("Certificate", "s", {"remaining": "min(prelim_certificate_remaining_seconds)"}),
     Panel(
         "Requests in the engine",

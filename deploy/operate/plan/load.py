@@ -37,6 +37,7 @@ MIN_REPORTS = 20
 ARRIVALS = text("""
     SELECT extract(hour FROM first_received_at)::int, count(*), date_trunc('day', first_received_at)
     FROM studies WHERE first_received_at > date_trunc('day', now()) - make_interval(days => :days)
+        AND study_instance_uid NOT IN (SELECT study_instance_uid FROM canaries)
     GROUP BY 1, 3
 """)
 JOBS = text("""
@@ -44,12 +45,14 @@ JOBS = text("""
         extract(epoch FROM finished_at - claimed_at)::float, extract(epoch FROM claimed_at - queued_at)::float
     FROM jobs WHERE state = 'finished' AND kind = 'report' AND finished_at IS NOT NULL
         AND finished_at > now() - make_interval(days => :days) AND claimed_at >= queued_at
+        AND study_id NOT IN (SELECT id FROM studies JOIN canaries USING (study_instance_uid))
     ORDER BY finished_at DESC LIMIT :most
 """)
 SIZES = text("""
     SELECT sum(file_bytes)::float / nullif(count(DISTINCT study_id), 0),
         count(*)::float / nullif(count(DISTINCT study_id), 0)
     FROM (SELECT file_bytes, study_id FROM instances ORDER BY id DESC LIMIT :most) AS latest
+    WHERE study_id NOT IN (SELECT id FROM studies JOIN canaries USING (study_instance_uid))
 """)
 
 

@@ -172,7 +172,7 @@ def test_environment_and_secret_files_are_settings(overlay: str) -> None:
 def test_pods_with_a_schema_wait_for_its_migration(overlay: str) -> None:
     for workload in workloads(overlay):
         before = [each["args"] for each in pod(workload).get("initContainers", ())]
-        assert before == ([list(MIGRATE)] if component(workload) in {"dispatcher", "worker", "api"} else [])
+        assert before == ([list(MIGRATE)] if component(workload) in {"dispatcher", "worker", "api", "canary"} else [])
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

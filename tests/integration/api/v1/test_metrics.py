@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text, update
 
 from api.v1 import metrics
-from db.models import Job, Study
+from db.models import Canary, Job, Study
 from db.operations import alarms, heartbeats
 from db.session import transaction
 from tests.certificates import write_certificate
@@ -180,6 +180,7 @@ def test_exactly_the_listed_metrics_and_labels_are_exported(
         causes = [["object", "the disk is full", 4, 9.0]]
         info = {"open": 1, "limit": 9, "causes": causes}
         heartbeats.record(session, heartbeats.Role.LISTENER, info, process="host:1")
+        session.add(Canary(study_instance_uid="2.25.1"))
     found = {
         family.name: {label for sample in family.samples for label in sample.labels} for family in families(anonymous)
     }

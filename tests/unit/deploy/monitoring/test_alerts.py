@@ -20,6 +20,7 @@ FINISHED = 'prelim_jobs_ended_total{kind="report", state="finished"}'
 FAILED = 'prelim_jobs_ended_total{kind="report", state="failed"}'
 OBJECTS = "prelim_objects_indexed_total"
 FREE, RESERVED = "prelim_disk_free_bytes", "prelim_disk_reserved_bytes"
+AGE, INTERVAL = "prelim_canary_age_seconds", "prelim_canary_interval_seconds"
 RUNNING, TOKENS = 'prelim_engine_running{worker="w"}', 'prelim_engine_tokens_per_second{worker="w"}'
 
 
@@ -84,6 +85,11 @@ CASES: dict[str, tuple[Case, Case]] = {
     "PrelimObjectsRefused": (
         Case({'prelim_refusals_total{kind="object", cause="disk"}': "0x5 3x20"}, "10m", {"cause": "disk"}),
         Case({'prelim_refusals_total{kind="object", cause="disk"}': "3x60"}, "40m", {}),
+    ),
+    # It grows; a report ends it.
+    "PrelimCanaryMissed": (
+        Case({AGE: "1000+60x30", INTERVAL: "600x30"}, "20m", {}),
+        Case({AGE: "1000+60x7 0x30", INTERVAL: "600x40"}, "20m", {}),
     ),
     # A week of 50 objects a minute, then none; the same without traffic a week ago.
     "PrelimNothingReceived": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import shutil
 import socket
@@ -15,6 +16,7 @@ import pytest
 import redis
 from sqlalchemy import make_url, text
 
+from db.models import Canary
 from db.operations import disk, heartbeats
 from db.operations.heartbeats import Role
 from db.session import connect, engine, transaction
@@ -258,6 +260,11 @@ def refused_sender(site: Site) -> None:
     heartbeat(site, Role.LISTENER, {"refused": [["CT_9", "unknown calling AE title", 4]]}, process="host:1")
 
 
+def missed_canaries(site: Site) -> None:
+    with transaction(site.values["database_url"]) as session:
+        session.add(Canary(study_instance_uid="2.25.1", begun_at=dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)))
+
+
 def no_valid_key(site: Site) -> None:
     with transaction(site.values["database_url"]) as session:
         session.execute(text("UPDATE api_keys SET expires_at = now()"))
@@ -368,6 +375,7 @@ BREAKS: dict[str, Callable[[Site], Any]] = {
     "alarms": damaged_checkpoint,
     "reports": studies_without_reports,
     "refused_senders": refused_sender,
+    "canary": missed_canaries,
     "api_keys": no_valid_key,
     "reference_index": index_of_another_checkpoint,
     "erasures": interrupted_erasure,

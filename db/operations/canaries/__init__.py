@@ -1,0 +1,1 @@
+"""Record the phantom studies that an installation sends to itself, and how they ended."""

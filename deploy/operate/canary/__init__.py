@@ -1,0 +1,1 @@
+"""Send a phantom study through the real DICOM port at intervals, and expect its report."""
