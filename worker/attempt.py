@@ -46,11 +46,7 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 #: Result of each kind of job.
-RESULTS: dict[str, type[Result]] = {
-    JobKind.REPORT: Draft,
-    JobKind.QUESTION: Answer,
-    JobKind.DIAGNOSIS: Diagnosis,
-}
+RESULTS: dict[str, type[Result]] = {JobKind.REPORT: Draft, JobKind.QUESTION: Answer, JobKind.DIAGNOSIS: Diagnosis}
 #: Pause before an unreachable database is tried again: short beside a lease, long beside a connection attempt.
 DATABASE_PAUSE_SECONDS = 1.0
 #: Share of a lease before its end at which an attempt without progress is ended: by its own process, which knows that
@@ -67,7 +63,9 @@ STUDY = text("""
         EXISTS (SELECT FROM studies AS other
             WHERE other.study_instance_uid = studies.study_instance_uid AND other.id <> studies.id) AS shared,
         EXISTS (SELECT FROM instances AS other
-            WHERE other.study_id = studies.id AND NOT other.reportable) AS other_objects
+            WHERE other.study_id = studies.id AND NOT other.reportable) AS other_objects,
+        EXISTS (SELECT FROM specialist_predictions AS sent WHERE draft <> '' AND (sent.study_id = studies.id
+            OR sent.study_id IS NULL AND sent.study IN (study_instance_uid, accession_number))) AS drafted
     FROM studies LEFT JOIN instances
         ON instances.study_id = studies.id AND instances.reportable AND instances.revision <= :revision
     WHERE studies.id = :study_id
@@ -186,6 +184,7 @@ class Attempt:
             former = decisions.former_patient_ids(session, self.claim.study_id) if study.decided else ()
             late_arrivals = self._late_arrivals(session)
             given = predictions.of_study(session, self.claim.study_id) if self.claim.kind == JobKind.DIAGNOSIS else []
+            drafts = predictions.drafts_of_study(session, self.claim.study_id) if study.drafted else []
             inquiry = None if self.claim.kind == JobKind.REPORT else inquiries.content(session, self.claim.job_id)
             others = study.other_objects
             not_images = other_objects.not_images(session, self.claim.study_id, self.claim.kind) if others else []
@@ -203,6 +202,7 @@ class Attempt:
             not_images=not_images,
             inquiry=inquiry,
             predictions=given,
+            drafts=drafts,
         )
 
     def _late_arrivals(self, session: Session) -> list[str]:

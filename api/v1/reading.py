@@ -11,7 +11,16 @@ import structlog
 from api.errors import ApiError, ErrorCode, NotFound, Problem
 from api.v1 import grounds
 from api.v1.acts import Hold
-from api.v1.schemas import CheckResult, Content, Evidence, Image, Report, Study, StudyWithContent
+from api.v1.inquiries.draft_body import SpecialistDraft
+from api.v1.schemas import (
+    CheckResult,
+    Content,
+    Evidence,
+    Image,
+    Report,
+    Study,
+    StudyWithContent,
+)
 from db.errors import ImageDamaged
 from db.models import Report as ReportRow
 from db.operations import overview
@@ -180,6 +189,7 @@ def _report(found: CompleteReport, settings: Settings) -> Report:
         remarks=limitations,
         checks=[CheckResult.model_validate(result) for result in found.checks],
         evidence=[Evidence(**asdict(case), part=next(of_evidence, "")) for case in found.evidence],
+        specialist_draft=found.specialist_draft and SpecialistDraft.model_validate(found.specialist_draft),
     )
 
 

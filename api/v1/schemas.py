@@ -8,6 +8,7 @@ from pydantic import Field
 
 from api.v1.acts import Hold
 from api.v1.body import Banner, Body
+from api.v1.inquiries.draft_body import SpecialistDraft
 from db.errors import Reason
 from db.reports.versions import BANNER
 from db.states import Calibration, Check, CheckState, DisplayedState, Verdict
@@ -288,6 +289,7 @@ class Report(Body):
     basis: str = Field(description="Images that the report is based on.")
     created_at: dt.datetime
     evidence: list[Evidence]
+    specialist_draft: SpecialistDraft | None = Field(description="Null if none was sent before the report was written.")
     checks: list[CheckResult] = Field(description="Warnings first; empty for reports of earlier releases.")
     images: list[Image]
     pictures: list[Image] = Field(description="Old name of `images`.", deprecated=True)

@@ -1,4 +1,4 @@
-"""Predictions of specialist models: check, store, and find those of a study.
+"""Predictions of specialist models, labels and drafts: check, store, and find those of a study.
 
 They are shown to the model, and train nothing. One that names a Study Instance UID or an accession number is used only
 while exactly one study has it: under two identities of one UID it could be about the other patient.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, func, or_, select, text
@@ -17,6 +17,7 @@ from sqlalchemy import and_, func, or_, select, text
 from db.answers.answer import Prediction
 from db.errors import InvalidPrediction
 from db.models import SpecialistPrediction, Study
+from db.reports.versions import QuotedDraft
 
 if TYPE_CHECKING:
     import uuid
@@ -27,20 +28,24 @@ if TYPE_CHECKING:
 
 #: Characters of a name, a version, a label, or the name of a study.
 MAX_CHARACTERS = 100
+#: Characters of a draft: signed reports have up to 8,000.
+MAX_DRAFT_CHARACTERS = 8000
 #: Predictions of one study that the model receives, the latest first: each is a label in the prompt.
 MAX_GIVEN = 64
-FIELDS = frozenset(("study", "name", "version", "label", "score"))
+FIELDS = frozenset(("study", "name", "version", "label", "score", "draft"))
+LINE_ENDS = dict.fromkeys(map(ord, "\r\n\t"), " ")
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A prediction as it arrived; *study* is a Study Instance UID or accession number."""
+    """A prediction as it arrived, a label or a draft; *study* is a Study Instance UID or accession number."""
 
     study: str
     name: str
     version: str
-    label: str
+    label: str = ""
     score: float | None = None
+    draft: str = field(default="", repr=False)
 
 
 def received(values: Any) -> Received:
@@ -49,7 +54,10 @@ def received(values: Any) -> Received:
         raise InvalidPrediction('a prediction is an object: {"study": ..., "name": ..., "version": ..., "label": ...}')
     if not set(values) <= FIELDS:
         raise InvalidPrediction(f"unknown field: expected {', '.join(sorted(FIELDS))}")
-    texts = {name: _text(values.get(name), name) for name in ("study", "name", "version", "label")}
+    content = "draft" if "draft" in values else "label"
+    texts = {name: _text(values.get(name), name) for name in ("study", "name", "version", content)}
+    if content == "draft" and not {"label", "score"}.isdisjoint(values):
+        raise InvalidPrediction("a draft has neither label nor score: send them as another prediction")
     score = values.get("score")
     if score is not None and (isinstance(score, bool) or not isinstance(score, int | float)):
         raise InvalidPrediction("the score is no number: send a number, or leave it out")
@@ -61,10 +69,14 @@ def received(values: Any) -> Received:
 def _text(value: object, name: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise InvalidPrediction(f"the {name} is missing: send a text")
-    if len(value) > MAX_CHARACTERS:
-        raise InvalidPrediction(f"the {name} has {len(value)} characters: at most {MAX_CHARACTERS} are allowed")
-    if any(unicodedata.category(character).startswith("C") for character in value):
-        raise InvalidPrediction(f"the {name} holds a control character: send one line of plain text")
+    limit = MAX_DRAFT_CHARACTERS if name == "draft" else MAX_CHARACTERS
+    if len(value) > limit:
+        raise InvalidPrediction(f"the {name} has {len(value)} characters: at most {limit} are allowed")
+    # A draft has lines; PostgreSQL stores neither NUL nor surrogates.
+    line = value.translate(LINE_ENDS) if name == "draft" else value
+    if any(unicodedata.category(character).startswith("C") for character in line):
+        lines = "plain text" if name == "draft" else "one line of plain text"
+        raise InvalidPrediction(f"the {name} holds a control character: send {lines}")
     return value.strip()
 
 
@@ -91,7 +103,8 @@ def add(session: Session, predictions: Sequence[Received], source: str, study_id
     new = 0
     for one in predictions:
         row = SpecialistPrediction
-        same = row.study == one.study, row.name == one.name, row.version == one.version, row.label == one.label
+        texts = ("study", "name", "version", "label", "draft")
+        same = [getattr(row, name) == getattr(one, name) for name in texts]
         known = select(row.id).where(*same, row.score.is_not_distinct_from(one.score))
         if session.scalar(known.where(row.study_id.is_not_distinct_from(study_id)).limit(1)) is None:
             columns = {name: getattr(one, name) for name in FIELDS}
@@ -102,15 +115,36 @@ def add(session: Session, predictions: Sequence[Received], source: str, study_id
 
 
 def of_study(session: Session, study_id: uuid.UUID) -> list[Prediction]:
-    """Return the predictions about a study: of each model, version and label the latest; the oldest first."""
-    study = session.get_one(Study, study_id)
+    """Return the labels predicted for a study: of each model, version and label the latest; the oldest first."""
     row = SpecialistPrediction
-    rows = session.scalars(select(row).where(_about(session, study)).order_by(row.id.desc())).all()
+    about = _about(session, session.get_one(Study, study_id))
+    rows = session.scalars(select(row).where(about, row.draft == "").order_by(row.id.desc())).all()
     latest: dict[tuple[str, str, str], SpecialistPrediction] = {}
     for one in rows:
         latest.setdefault((one.name, one.version, one.label), one)
     given = sorted(list(latest.values())[:MAX_GIVEN], key=lambda one: one.id)
     return [Prediction(one.name, one.version, one.label, one.score, one.source) for one in given]
+
+
+def drafts_of_study(session: Session, study_id: uuid.UUID) -> list[QuotedDraft]:
+    """Return the drafts for a study, of each model the latest; the latest first."""
+    row = SpecialistPrediction
+    about = _about(session, session.get_one(Study, study_id))
+    rows = session.scalars(select(row).where(about, row.draft != "").order_by(row.id.desc()).limit(MAX_GIVEN))
+    latest: dict[str, SpecialistPrediction] = {}
+    for one in rows:
+        latest.setdefault(one.name, one)
+    return [QuotedDraft(one.name, one.version, one.source, one.draft) for one in latest.values()]
+
+
+def draft_texts(session: Session, study_instance_uid: str) -> list[str]:
+    """Return the text of each draft that names a Study Instance UID, or a study under it in another way."""
+    row, of_uid = SpecialistPrediction, Study.study_instance_uid == study_instance_uid
+    numbers = select(Study.accession_number).where(of_uid, Study.accession_number != "")
+    about = or_(
+        row.study == study_instance_uid, row.study_id.in_(select(Study.id).where(of_uid)), row.study.in_(numbers)
+    )
+    return list(session.scalars(select(row.draft).where(row.draft != "", about)))
 
 
 def _about(session: Session, study: Study) -> ColumnElement[bool]:

@@ -30,7 +30,7 @@ OF_PATIENT = frozenset(("patient_id", "issuer_of_patient_id", "patient_name", "p
 
 @dataclass(frozen=True, slots=True)
 class StructuredReport:
-    """Predictions of a report about one Study Instance UID, and reasons, without values, for what is not taken."""
+    """Labels and drafts of a report about one Study Instance UID, and reasons, without values, for the rest."""
 
     study: str
     given: tuple[Received, ...]
@@ -52,9 +52,11 @@ def _record(session: Session, instance: ReceivedInstance, report: StructuredRepo
     given = report.given if study_id is not None else ()
     source = f"SR {instance.sop_instance_uid} from {instance.calling_ae_title.strip()}"
     predictions.add(session, given, source, study_id)
-    session.add(SpecialistReport(instance_id=stored.id, predictions=len(given), reasons=reasons))
+    drafts = sum(bool(one.draft) for one in given)
+    counts = {"predictions": len(given) - drafts, "drafts": drafts}
+    session.add(SpecialistReport(instance_id=stored.id, **counts, reasons=reasons))
     note = log.warning if reasons else log.info
-    note("structured_report.read", study_id=str(stored.study_id), predictions=len(given), not_taken=reasons)
+    note("structured_report.read", study_id=str(stored.study_id), **counts, not_taken=reasons)
 
 
 def _subject(

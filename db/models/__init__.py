@@ -18,7 +18,7 @@ from db.models.jobs import Job
 from db.models.operations import Backup, Canary, Process, Total, TotalsUntil
 from db.models.procedure_steps import ProcedureStep
 from db.models.reference import ReferenceCase, ReferenceErasure, ReferenceSnapshot
-from db.models.reports import Evidence, Report, ReportCheck, ReportImage
+from db.models.reports import Evidence, Report, ReportCheck, ReportImage, SpecialistDraft
 from db.models.studies import Study
 
 __all__ = [
@@ -57,6 +57,7 @@ __all__ = [
     "ReportFeedback",
     "ReportImage",
     "Sentence",
+    "SpecialistDraft",
     "SpecialistPrediction",
     "SpecialistReport",
     "Study",

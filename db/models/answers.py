@@ -119,7 +119,7 @@ class AnswerEvidence(Base):
 
 
 class SpecialistPrediction(Base):
-    """A label of a specialist model; a trigger refuses UPDATE. It is shown to the model and trains nothing."""
+    """A label or a draft of a specialist model; a trigger refuses UPDATE. It is shown to the model, trains nothing."""
 
     __tablename__ = "specialist_predictions"
 
@@ -130,8 +130,11 @@ class SpecialistPrediction(Base):
     study_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("studies.id", ondelete="CASCADE"), index=True)
     name: Mapped[str]
     version: Mapped[str]
+    #: Empty: a draft.
     label: Mapped[str]
     score: Mapped[float | None]
+    #: Text of a report about the study; empty: a label.
+    draft: Mapped[str] = mapped_column(server_default=text("''"))
     #: Way by which it arrived, and of whom.
     source: Mapped[str]
     received_at: Mapped[dt.datetime] = database_time()
@@ -139,18 +142,21 @@ class SpecialistPrediction(Base):
     __table_args__ = (
         CheckConstraint("study <> ''", name="names_a_study"),
         CheckConstraint("score BETWEEN '-Infinity' AND 'Infinity'", name="score_is_a_number"),
+        CheckConstraint("(label = '') <> (draft = '') AND (draft = '' OR score IS NULL)", name="label_or_draft"),
         Index("specialist_predictions_study", "study", postgresql_where=text("study_id IS NULL")),
     )
 
 
 class SpecialistReport(Base):
-    """A structured report that was read for predictions: their number, and why parts of it were not taken."""
+    """A structured report that was read: predictions and drafts, and why parts of it were not taken."""
 
     __tablename__ = "specialist_reports"
 
     # CASCADE: of no use without its object.
     instance_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("instances.id", ondelete="CASCADE"), primary_key=True)
+    #: Numbers of both.
     predictions: Mapped[int] = mapped_column(Integer)
+    drafts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     #: Sentences without values of the report.
     reasons: Mapped[list[str]]
     read_at: Mapped[dt.datetime] = database_time()

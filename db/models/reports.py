@@ -75,6 +75,25 @@ class Evidence(Base):
     warnings: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
 
 
+class SpecialistDraft(Base):
+    """Draft of a specialist model for the study, which the report's author model received as case 0, or could not."""
+
+    __tablename__ = "report_specialist_drafts"
+
+    report_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("reports.id", ondelete="CASCADE"), primary_key=True)
+    #: Of the specialist model.
+    name: Mapped[str]
+    version: Mapped[str]
+    #: Way by which it arrived, and of whom.
+    source: Mapped[str]
+    #: The whole draft, for the reader.
+    text: Mapped[str]
+    #: Part of it in the prompt; empty if the model did not receive it.
+    quoted: Mapped[str]
+    #: Sentences for the reader: why the model did not receive it, or a part of it.
+    warnings: Mapped[list[str]]
+
+
 class ReportCheck(Base):
     """Result of one check of a report's draft."""
 

@@ -1,6 +1,6 @@
 """Read a version of a report with all that is stored with it, in one statement.
 
-A report has rows in eight tables: one query for each of them, through the ORM, costs many times the CPU of this
+A report has rows in nine tables: one query for each of them, through the ORM, costs many times the CPU of this
 statement, which a connection plans once.
 """
 
@@ -22,11 +22,12 @@ from db.models import (
     ReportCheck,
     ReportImage,
     Sentence,
+    SpecialistDraft,
     Study,
     StudyHold,
 )
 from db.reports import certificates, grounds
-from db.reports.versions import EVIDENCE, CheckResult, EvidenceLine, by_importance
+from db.reports.versions import EVIDENCE, CheckResult, EvidenceLine, QuotedDraft, by_importance
 from db.session import compiled
 from db.states import CheckState
 
@@ -62,6 +63,8 @@ class CompleteReport:
     #: Newest version of its report.
     newest: int
     evidence: list[EvidenceLine]
+    #: Draft of a specialist model that it was written with.
+    specialist_draft: QuotedDraft | None
     #: Columns of each image but its pixels, in the model's order.
     images: list[Mapping[str, Any]]
     checks: list[CheckResult]
@@ -111,6 +114,7 @@ def _query(*conditions: ColumnElement[bool]) -> Select[Any]:
             certificates.suspension(certificate).scalar_subquery().label("suspended_because"),
             _json_rows(held).label("holds"),
             _json_rows(evidence).label("evidence"),
+            rows(_columns(SpecialistDraft), (), SpecialistDraft).label("drafts"),
             rows(IMAGE, [ReportImage.ordinal], ReportImage).label("images"),
             rows((ReportCheck.name, ReportCheck.state, ReportCheck.sentences), (), ReportCheck).label("checks"),
             rows(_columns(Sentence), [Sentence.ordinal], Sentence).label("sentences"),
@@ -146,6 +150,7 @@ def _complete(row: Row[Any]) -> CompleteReport:
         requested_procedure=row.requested_procedure,
         newest=row.newest,
         evidence=[_case(each) for each in row.evidence],
+        specialist_draft=QuotedDraft(**row.drafts[0]) if row.drafts else None,
         images=row.images,
         checks=by_importance(
             CheckResult(one["name"], CheckState(one["state"]), one["sentences"]) for one in row.checks

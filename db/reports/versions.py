@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, select, text
 from sqlalchemy.orm import defer
 
-from db.models import Evidence, ReferenceCase, Report, ReportCheck, ReportImage, Study
+from db.models import Evidence, ReferenceCase, Report, ReportCheck, ReportImage, SpecialistDraft, Study
 from db.reports import grounds
 from db.reports.storable import storable
 from db.states import Check, CheckState, Verdict
@@ -59,6 +59,21 @@ class Quoted:
 
 
 @dataclass(frozen=True, slots=True)
+class QuotedDraft:
+    """Draft of a specialist model for a study, case 0 of a prompt; *source* is the way it arrived.
+
+    *quoted* and *warnings* are set once a prompt was made: as those of an earlier case.
+    """
+
+    name: str
+    version: str
+    source: str
+    text: str = field(repr=False)
+    quoted: str = field(default="", repr=False)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
 class Shown:
     """An image given to the model."""
 
@@ -97,6 +112,8 @@ class Draft:
     provenance: dict[str, Any]
     limitations: list[str] = field(default_factory=list)
     evidence: list[Quoted] = field(default_factory=list)
+    #: Of a specialist model; None if none was sent for the study.
+    specialist_draft: QuotedDraft | None = None
     images: list[Shown] = field(default_factory=list)
     checks: list[CheckResult] = field(default_factory=list)
     #: None only for drafts without findings to store, in tests.
@@ -176,6 +193,8 @@ def insert(
     session.add_all(ReportCheck(report_id=report_id, **asdict(result)) for result in draft.checks)
     for rank, quoted in enumerate(draft.evidence, start=1):
         session.add(Evidence(report_id=report_id, rank=rank, **asdict(quoted)))
+    if draft.specialist_draft:
+        session.add(SpecialistDraft(report_id=report_id, **asdict(draft.specialist_draft)))
     if draft.grounds:
         session.flush()
         grounds.insert(session, report_id, draft.grounds)
@@ -243,6 +262,12 @@ def evidence(session: Session, report_id: uuid.UUID) -> list[EvidenceLine]:
         .order_by(Evidence.rank)
     )
     return [EvidenceLine(*row) for row in rows]
+
+
+def specialist_draft(session: Session, report_id: uuid.UUID) -> QuotedDraft | None:
+    """Return the draft of a specialist model that a report was written with; None without one."""
+    row = session.get(SpecialistDraft, report_id)
+    return None if row is None else QuotedDraft(**{one.name: getattr(row, one.name) for one in fields(QuotedDraft)})
 
 
 def erased(cases: Sequence[EvidenceLine]) -> list[str]:

@@ -22,12 +22,15 @@ _CODE = re.compile(r"[A-Z0-9]{1,16}")
 def not_images(session: Session, study_id: uuid.UUID, kind: str = JobKind.REPORT) -> list[str]:
     """Return one sentence about the objects that are no images: `Not read: 2 PR objects, 1 SR object (not images).`.
 
-    Empty if the study has none. For a diagnosis, which receives them, predictions of a structured report are read.
+    Empty if the study has none. A structured report is read if all that it holds was taken and is for this kind of job:
+    labels for a diagnosis, drafts for a report.
     """
-    whole = exists().where(
-        SpecialistReport.instance_id == Instance.id, SpecialistReport.predictions > 0, SpecialistReport.reasons == []
-    )
-    unread = ~whole if kind == JobKind.DIAGNOSIS else true()
+    report = SpecialistReport
+    used, unused = report.predictions, report.drafts
+    if kind == JobKind.REPORT:
+        used, unused = unused, used
+    whole = exists().where(report.instance_id == Instance.id, used > 0, unused == 0, report.reasons == [])
+    unread = true() if kind == JobKind.QUESTION else ~whole
     counted = session.execute(
         select(Instance.modality, func.count())
         .where(Instance.study_id == study_id, ~Instance.reportable, unread)

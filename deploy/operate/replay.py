@@ -18,7 +18,7 @@ from db.session import reading
 from db.studies import lifecycle
 from worker.findings.labeller import LABELLER_VERSION
 from worker.pipeline.rewriting import StoredPart, UsedPrompt, differences, write_again
-from worker.prompting.report import QuotedCase
+from worker.prompting.report import QuotedCase, SpecialistDraft
 from worker.prompting.wording import VERSIONS, Version
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def read(settings: Settings, name: str, number: int | None = None) -> StoredRepo
     with reading(settings.database()) as session:
         report = _find(session, name, number)
         cases, rows = versions.evidence(session, report.id), versions.images(session, report.id, pixels=True)
+        draft = versions.specialist_draft(session, report.id)
     parts = report.provenance.get("parts", [])
     if not parts or not all("prompt" in part for part in parts):
         raise NotPossible("the report was written by a release that did not store what its prompt was made of")
@@ -110,7 +111,7 @@ def read(settings: Settings, name: str, number: int | None = None) -> StoredRepo
     images = _images(settings, rows)
     if len(images) != sum(part["images"] for part in parts):
         raise NotPossible("the images of the report are gone: `prelim retain` deleted them")
-    stored = list(_parts(parts, version, images, cases))
+    stored = list(_parts(parts, version, images, cases, draft))
     missing = [f"similar earlier case {case.rank} was erased, with its words" for case in cases if case.case_id is None]
     incomplete = [part.name for part in stored if part.prompt and not part.prompt.complete]
     missing += [f"the prompt of {name} cannot be rebuilt word for word" for name in incomplete]
@@ -133,15 +134,17 @@ def _parts(
     version: Version,
     images: Sequence[RenderedImage],
     cases: Sequence[versions.EvidenceLine],
+    draft: versions.QuotedDraft | None,
 ) -> Iterator[StoredPart]:
     image = case = 0
+    case_0 = SpecialistDraft(f"{draft.name} {draft.version}", draft.quoted) if draft else None
     for part in parts:
         own = images[image : image + part["images"]]
         quoted = [QuotedCase(c.quoted or "", c.similarity) for c in cases[case : case + part["evidence"]]]
         image, case = image + part["images"], case + part["evidence"]
         used = part["prompt"]
         prompt = used and UsedPrompt(
-            version, part["modality"], part["body_part"], quoted, own, used["max_new_tokens"], used["sha256"]
+            version, part["modality"], part["body_part"], quoted, own, used["max_new_tokens"], used["sha256"], case_0
         )
         yield StoredPart(part["name"], part["text"] or "", prompt)
 

@@ -2,7 +2,7 @@
 
 A group of content items is taken where its meaning is certain; for every other one there is a reason. A finding is an
 evaluation with the concept Finding, or one that is named by its concept and has the value Present. Its probability is a
-NUM below it, or beside it if it is alone.
+NUM below it, or beside it if it is alone. Sentences are the draft of the model (draft_texts).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from db.answers.predictions import Received, received
 from db.answers.structured_reports import StructuredReport
 from db.errors import InvalidPrediction
 from db.logs import frames
-from dicom_listener.indexing import content_items
+from dicom_listener.indexing import content_items, draft_texts
 from dicom_listener.indexing.content_items import NotRead
 
 if TYPE_CHECKING:
@@ -87,6 +87,8 @@ class _Found:
     study: str
     scores: dict[tuple[str, str, str], set[float | None]] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
+    #: Sentences by model and version.
+    drafts: dict[tuple[str, str], list[Item]] = field(default_factory=dict)
 
 
 def read_all(instances: Mapping[Path, ReceivedInstance]) -> list[tuple[ReceivedInstance, StructuredReport]]:
@@ -114,24 +116,31 @@ def of_content(root: Item, study: str) -> StructuredReport:
     """Return the predictions of a content tree about *study*, and why other parts of it are not taken."""
     found = _Found(study)
     _container(root, None, found)
-    if not found.scores and not found.reasons:
+    if not found.scores and not found.drafts and not found.reasons:
         found.reasons.append(NOTHING)
     if any(len(scores) > 1 for scores in found.scores.values()):
         found.reasons.append(DIFFERENT)
     single = [(*key, scores.pop()) for key, scores in found.scores.items() if len(scores) == 1]
     if len(single) > MAX_PREDICTIONS:
         return StructuredReport(study, (), (TOO_MANY,))
-    given = tuple(Received(study, *values) for values in single)
-    return StructuredReport(study, given, tuple(dict.fromkeys(found.reasons))[:MAX_REASONS])
+    given = [Received(study, *values) for values in single]
+    for (name, version), sentences in found.drafts.items():
+        try:
+            values = {"study": study, "name": name, "version": version, "draft": draft_texts.of_sentences(sentences)}
+            given.append(received(values))
+        except InvalidPrediction as error:
+            found.reasons.append(str(error))
+    return StructuredReport(study, tuple(given), tuple(dict.fromkeys(found.reasons))[:MAX_REASONS])
 
 
 def _container(item: Item, algorithm: tuple[str, str] | None, found: _Found) -> None:
     """Read a container and those inside; *algorithm* is that of the ones around it."""
     algorithm = _algorithm(item.children) or algorithm
-    try:
-        _group(item, algorithm, found)
-    except _Unclear as error:
-        found.reasons.append(str(error))
+    for read in (_group, _sentences):
+        try:
+            read(item, algorithm, found)
+        except _Unclear as error:
+            found.reasons.append(str(error))
     for child in item.children:
         if child.value_type == "CONTAINER" and child.concept.words != LIBRARY:
             _container(child, algorithm, found)
@@ -146,6 +155,19 @@ def _algorithm(items: Sequence[Item]) -> tuple[str, str] | None:
     if not names and not versions:
         return None
     return (names.pop(), versions.pop()) if len(names) == len(versions) == 1 else ("", "")
+
+
+def _sentences(group: Item, algorithm: tuple[str, str] | None, found: _Found) -> None:
+    """Add the sentences directly in a container; raises _Unclear if one has no algorithm, or a modifier."""
+    sentences = [one for one in group.children if draft_texts.is_sentence(one)]
+    if not sentences:
+        return
+    if algorithm is None or not all(algorithm):
+        raise _Unclear(NO_ALGORITHM)
+    # A side or a context, such as "known absent", would be lost.
+    if _side(group.children) or any(_side(one.children) for one in sentences):
+        raise _Unclear(MODIFIED)
+    found.drafts.setdefault(algorithm, []).extend(sentences)
 
 
 def _group(group: Item, algorithm: tuple[str, str] | None, found: _Found) -> None:
@@ -175,7 +197,7 @@ def _group(group: Item, algorithm: tuple[str, str] | None, found: _Found) -> Non
 
 def _is_evaluation(item: Item) -> bool:
     of_container = item.relationship == "CONTAINS" and item.value_type in ("CODE", "TEXT")
-    return of_container and item.concept.words not in HARMLESS
+    return of_container and item.concept.words not in HARMLESS and not draft_texts.is_sentence(item)
 
 
 def _is_finding(item: Item) -> bool:

@@ -18,6 +18,7 @@ from worker.images.encode import encoded
 from worker.limitations import ReadPart, basis_of, fixed_text, limitations
 from worker.model.engine.request import Request
 from worker.model.port import wait
+from worker.pipeline import case_0
 from worker.pipeline.checking import checked, shown_nevertheless
 from worker.pipeline.part import Part, grounded, sections_of
 from worker.pipeline.steps import Steps
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from db.answers.answer import Choice, Prediction, Question
-    from db.reports.versions import Shown
+    from db.reports.versions import QuotedDraft, Shown
     from worker.images.study import StoredInstance
     from worker.images.study_images import PartImages, StudyImages
 
@@ -61,6 +62,8 @@ class StudyToReport:
     inquiry: Question | Choice | None = field(default=None, repr=False)
     #: Of specialist models, for a diagnosis.
     predictions: Sequence[Prediction] = ()
+    #: Of specialist models, for a report; the latest first. An inquiry ignores them.
+    drafts: Sequence[QuotedDraft] = ()
 
 
 @dataclass(slots=True)
@@ -91,7 +94,8 @@ class Pipeline(StudyReader):
         # Before the text is written, so that nothing slow lies between text and commit.
         shown = encoded(images, on_progress)
         steps.ended("encode")
-        parts = [self._compared(study, part, steps) for part in images.parts]
+        alone = len(images.parts) == 1
+        parts = [self._compared(study, part, steps, alone=alone) for part in images.parts]
         self._generate(parts, steps)
         return self._draft(_Run(study, images, shown, parts, steps.seconds, cut_to_fit=cut))
 
@@ -102,13 +106,17 @@ class Pipeline(StudyReader):
     def _subject(self, part: PartImages) -> Subject:
         return Subject(wording.version_of(self.model.prompt_version), part.modality, part.body_part)
 
-    def _compared(self, study: StudyToReport, images: PartImages, steps: Steps) -> Part:
-        """Retrieve the similar cases of a part; its text, if the model must not read the part."""
+    def _compared(self, study: StudyToReport, images: PartImages, steps: Steps, *, alone: bool) -> Part:
+        """Retrieve the similar cases of a part; its text, if the model must not read the part.
+
+        *alone* if the study has no other part.
+        """
         retrieval = self.retrieve(study, images, steps)
         similar = self.similar(retrieval)
         prompt = fitted(
             self._subject(images),
             [QuotedCase(case.excerpt, case.similarity) for case in similar],
+            draft=case_0.given(study.drafts, alone=alone),
             tokens=self.model.text_tokens,
             fits=lambda prompt: self.fits(prompt, images, len(images.images), self._answer_tokens),
         )
@@ -164,6 +172,7 @@ class Pipeline(StudyReader):
         standing = of_report(self.standing, found)
         checks = checked(run.parts, sections, grounds, run.study.patient_sex)
         overruled = shown_nevertheless(checks, self.settings.model.blocking_checks)
+        draft = case_0.of_report(run.study.drafts, run.parts)
         limits = limitations(
             run.images,
             parts,
@@ -175,13 +184,20 @@ class Pipeline(StudyReader):
             findings=findings,
             impression=impression,
             basis=basis_of(parts),
-            limitations=[*run.study.corrections, *overruled, *limits, *run.study.not_images],
+            limitations=[
+                *run.study.corrections,
+                *overruled,
+                *case_0.limitations(run.study.drafts, draft),
+                *limits,
+                *run.study.not_images,
+            ],
             prompt_version=self.model.prompt_version,
             model_digest=self.model.digest,
             provenance=self._provenance(run)
-            | {"calibration": standing.figures()}
+            | {"calibration": standing.figures(), "specialist_draft": case_0.provenance(draft)}
             | comparison(run.study.imaging_request, f"{findings}\n{impression}"),
             evidence=[quoted for part in run.parts for quoted in part.quoted],
+            specialist_draft=draft,
             images=run.shown,
             grounds=replace(found, calibration=standing.status),
             checks=checks,

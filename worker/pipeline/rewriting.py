@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from worker.findings.labeller import Label
     from worker.model.port import Model
-    from worker.prompting.report import QuotedCase
+    from worker.prompting.report import QuotedCase, SpecialistDraft
     from worker.prompting.wording import Version
 
     #: Findings and impression.
@@ -41,11 +41,12 @@ class UsedPrompt:
     images: Sequence[npt.NDArray[np.uint8]]
     max_new_tokens: int
     digest: str
+    draft: SpecialistDraft | None = None
 
     @property
     def text(self) -> str:
         """The prompt, rebuilt."""
-        return report_prompt(self.modality, self.body_part, self.cases, version=self.version)
+        return report_prompt(self.modality, self.body_part, self.cases, draft=self.draft, version=self.version)
 
     @property
     def complete(self) -> bool:

@@ -31,17 +31,15 @@ class Subject:
     version: Version
     modality: str
     body_part: str
-    #: Of a specialist model, for this study.
-    draft: SpecialistDraft | None = None
 
-    def prompt(self, cases: Sequence[QuotedCase] = ()) -> str:
-        """Return the prompt with *cases*, best first."""
-        return report_prompt(self.modality, self.body_part, cases, draft=self.draft, version=self.version)
+    def prompt(self, cases: Sequence[QuotedCase] = (), draft: SpecialistDraft | None = None) -> str:
+        """Return the prompt with *cases*, best first, and the draft of a specialist model for the study."""
+        return report_prompt(self.modality, self.body_part, cases, draft=draft, version=self.version)
 
 
 @dataclass(frozen=True, slots=True)
 class QuotedText:
-    """Text of a case in a prompt, empty if the prompt does not quote it, and warnings for the reader."""
+    """Text of a case or draft in a prompt, empty if it is not quoted there, and warnings for the reader."""
 
     text: str
     warnings: tuple[str, ...] = ()
@@ -49,31 +47,39 @@ class QuotedText:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A prompt and, for each given case, its text there."""
+    """A prompt and, for each given case and the given draft, its text there."""
 
     prompt: str
     quoted: Sequence[QuotedText] = ()
+    draft: QuotedText = QuotedText("")
 
 
 def fitted(
-    subject: Subject, cases: Sequence[QuotedCase], *, tokens: Callable[[str], int], fits: Callable[[str], bool]
+    subject: Subject,
+    cases: Sequence[QuotedCase],
+    *,
+    draft: SpecialistDraft | None = None,
+    tokens: Callable[[str], int],
+    fits: Callable[[str], bool],
 ) -> Fitted:
-    """Return the prompt with as many of *cases*, best first, as fit.
+    """Return the prompt with as many of *cases*, best first, as fit; *draft* gives way last.
 
     *tokens* counts the tokens of a text; *fits* returns whether a prompt with its images leaves room for the answer.
     """
-    quoted = [_quoted(case.report, tokens) for case in cases]
+    # The draft, then the cases: as they stand in the prompt.
+    quoted = [_quoted(text, tokens) for text in (draft.text if draft else "", *(case.report for case in cases))]
 
     def prompt() -> str:
-        pairs = zip(quoted, cases, strict=True)
-        return subject.prompt([QuotedCase(one.text, case.similarity) for one, case in pairs])
+        pairs = zip(quoted[1:], cases, strict=True)
+        own = SpecialistDraft(draft.source, quoted[0].text) if draft else None
+        return subject.prompt([QuotedCase(one.text, case.similarity) for one, case in pairs], own)
 
     for number in reversed(range(len(quoted))):
         if fits(prompt()):
             break
         if quoted[number].text:
             quoted[number] = QuotedText("", (*quoted[number].warnings, TOO_LONG))
-    return Fitted(prompt(), quoted)
+    return Fitted(prompt(), quoted[1:], quoted[0] if draft else QuotedText(""))
 
 
 def fitted_guidance(guidance: Guidance, *, prompt: Callable[[Guidance], str], fits: Callable[[str], bool]) -> Guidance:

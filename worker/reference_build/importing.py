@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from db import reference
+from db.answers import predictions
 from db.errors import ConfigurationError, NotReportable, PermanentFailure, Reason, TransientFailure
 from db.models import ReferenceCase
 from db.reports.versions import texts
@@ -169,6 +170,9 @@ class _Import:
         with transaction(self._settings.database()) as session:
             if not self._admit and is_own_draft(case.report, texts(session, study)):
                 raise NotReportable(Reason.OWN_DRAFT, "the report is a draft of this system, unchanged or nearly so")
+            if not self._admit and is_own_draft(case.report, predictions.draft_texts(session, study)):
+                problem = "the report is a draft of a specialist model, unchanged or nearly so"
+                raise NotReportable(Reason.OWN_DRAFT, problem)
             if self._readmit:
                 reference.readmit(session, known)
             if reference.erased(session, {*known, owner.patient_hash}):

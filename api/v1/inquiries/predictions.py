@@ -39,7 +39,26 @@ class SpecialistLabel(BaseModel):
     score: float | None = None
 
 
+class SpecialistDraft(BaseModel):
+    """Report text of a specialist model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="Name of the model.", json_schema_extra=LINE)
+    version: str = Field(json_schema_extra=LINE)
+    draft: str = Field(
+        description="Findings and impression; the model that writes the report receives statements of it, as case 0.",
+        json_schema_extra={"minLength": 1, "maxLength": predictions.MAX_DRAFT_CHARACTERS},
+    )
+
+
 class LabelOfStudy(SpecialistLabel):
+    """The same, of a study that need not have arrived."""
+
+    study: str = Field(description="Study Instance UID or accession number.", json_schema_extra=LINE)
+
+
+class DraftOfStudy(SpecialistDraft):
     """The same, of a study that need not have arrived."""
 
     study: str = Field(description="Study Instance UID or accession number.", json_schema_extra=LINE)
@@ -50,7 +69,7 @@ class OfStudyRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    predictions: list[SpecialistLabel] = Field(max_length=MAX_PREDICTIONS)
+    predictions: list[SpecialistLabel | SpecialistDraft] = Field(max_length=MAX_PREDICTIONS)
 
 
 class OfAnyRequest(BaseModel):
@@ -58,7 +77,7 @@ class OfAnyRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    predictions: list[LabelOfStudy] = Field(max_length=MAX_PREDICTIONS)
+    predictions: list[LabelOfStudy | DraftOfStudy] = Field(max_length=MAX_PREDICTIONS)
 
 
 class Kept(Body):

@@ -137,7 +137,7 @@ def _move_acts(session: Session, first: Study, other: Study, by: str) -> None:
     for table in (StudyHold, ReportFeedback):
         session.execute(update(table).where(table.study_id == other.id).values(study_id=first.id))
     # A trigger refuses to change them: new rows.
-    names = ("study", "name", "version", "label", "score", "source", "received_at")
+    names = ("study", "name", "version", "label", "score", "draft", "source", "received_at")
     rows = select(SpecialistPrediction).where(SpecialistPrediction.study_id == other.id)
     for row in session.scalars(rows.order_by(SpecialistPrediction.id)).all():
         session.add(SpecialistPrediction(study_id=first.id, **{name: getattr(row, name) for name in names}))

@@ -93,12 +93,14 @@ def _quarantined(session: Session, study: Study) -> Iterator[Event]:
 
 
 def _specialist_reports(session: Session, study: Study) -> Iterator[Event]:
-    """Yield the structured reports that were read for predictions, with the reasons for what was not taken."""
+    """Yield the structured reports that were read, with the reasons for what was not taken."""
     query = select(SpecialistReport, Instance.sop_instance_uid).join(Instance).where(Instance.study_id == study.id)
     for row, uid in session.execute(query):
-        fields = {"sop_instance_uid": uid, "predictions": row.predictions, "not_taken": row.reasons}
+        counts = {"predictions": row.predictions, "drafts": row.drafts}
+        fields = {"sop_instance_uid": uid, **counts, "not_taken": row.reasons}
         without = f"; not taken: {'; '.join(row.reasons)}" if row.reasons else ""
-        yield Event(row.read_at, "structured report", f"{row.predictions} predictions{without}", fields)
+        taken = ", ".join(f"{count} {name}" for name, count in counts.items())
+        yield Event(row.read_at, "structured report", f"{taken}{without}", fields)
 
 
 def _settled(study: Study) -> Iterator[Event]:

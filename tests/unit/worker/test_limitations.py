@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from db.reports.versions import EvidenceLine, Quoted, erased
+from db.reports.versions import EvidenceLine, Quoted, QuotedDraft, erased
 from tests.unit.worker.fakes import compared
 from worker.images.decode.patient_axes import CONTRADICTORY, IMPOSSIBLE, MISSING
 from worker.images.render import quality
 from worker.images.render.orientation import NO_BREAST, TWO_SIDES, WRONG_BREAST, WRONG_VIEW
 from worker.images.study_images import LeftOut, PartImages, RenderedImage, StudyImages
 from worker.limitations import NO_TEXT, ReadPart, basis_of, fixed_text, limitations
+from worker.pipeline import case_0
 from worker.pipeline.answering import BELOW_LIMIT, NOT_TOLD, VETOED
 from worker.pipeline.diagnosing import OTHER_PARTS
 from worker.prompting.fitting import NO_STATEMENT, SUSPICIOUS, TOO_LONG
@@ -199,6 +200,10 @@ def every_sentence() -> Iterator[str]:
     for count in (1, 2):
         yield from erased([EvidenceLine(1, None, 0.9, "", "", [], None, None, None)] * count)
     yield basis_of([ReadPart(part(), REJECTED)])
+    for warning in (TOO_LONG, SUSPICIOUS, NO_STATEMENT, case_0.SEVERAL_PARTS, case_0.NOT_READ):
+        quoted = QuotedDraft("a", "1", "x", "Mass.", "Mass.", [warning])
+        for count in (2, 3):
+            yield from case_0.limitations([quoted] * count, quoted)
     for images, retrieval in ((part(quality.BLANK), Retrieval()), (part(), REJECTED)):
         yield from re.split(r" (?=Impression:)", str(fixed_text(images, retrieval)))
 

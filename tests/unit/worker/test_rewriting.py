@@ -7,7 +7,7 @@ import numpy as np
 from tests.unit.worker.fakes import FakeModel
 from worker.pipeline.rewriting import StoredPart, UsedPrompt, differences, write_again
 from worker.prompting.fitting import prompt_digest
-from worker.prompting.report import QuotedCase, report_prompt
+from worker.prompting.report import QuotedCase, SpecialistDraft, report_prompt
 
 CASES = [QuotedCase("Left effusion.", 0.9)]
 IMAGES = [np.zeros((8, 8, 3), np.uint8)]
@@ -25,6 +25,14 @@ def test_prompt_is_rebuilt_word_for_word_and_the_text_is_the_same() -> None:
     assert used(CASES).complete
     assert list(differences(("Clear lungs.", "Normal."), texts)) == []
     assert (model.requests[0].max_new_tokens, len(model.requests[0].images)) == (50, 1)
+
+
+def test_prompt_with_a_draft_of_a_specialist_is_rebuilt_from_its_quoted_words() -> None:
+    draft = SpecialistDraft("R2GenGPT 1.0", "Left effusion.")
+    digest = prompt_digest(report_prompt("DX", "CHEST", CASES, draft=draft, version="2"))
+
+    assert UsedPrompt("2", "DX", "CHEST", CASES, IMAGES, 50, digest, draft).complete
+    assert not UsedPrompt("2", "DX", "CHEST", CASES, IMAGES, 50, digest).complete
 
 
 def test_prompt_without_the_words_of_an_erased_case_is_not_complete() -> None:

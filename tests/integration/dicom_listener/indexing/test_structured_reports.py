@@ -129,6 +129,25 @@ def test_structured_report_gives_its_prediction_once_and_is_no_image(settings: S
         assert session.scalar(text("SELECT count(*) FROM specialist_predictions, specialist_reports")) == 0
 
 
+def test_sentences_of_a_structured_report_are_the_draft_of_its_study(settings: Settings) -> None:
+    first = image()
+    uid = first.StudyInstanceUID
+    sent = report(uid, item("TEXT", "Impression", TextValue="Left effusion."), evidence=(uid,))
+    for one in (first, sent):
+        receive(settings, one)
+        indexer.run_once(settings)
+
+    with transaction(settings.database()) as session:
+        study = session.scalars(select(Study.id)).one()
+        (draft,) = predictions.drafts_of_study(session, study)
+        assert predictions.of_study(session, study) == []
+    assert (draft.name, draft.version, draft.text) == ("chest-net", "1.2", "Impression: Left effusion.")
+    assert draft.source.startswith(f"SR {sent.SOPInstanceUID} from ")
+    assert "0 predictions, 1 drafts" in traced(settings, uid)
+    assert not_images(settings, JobKind.REPORT) == []
+    assert not_images(settings, JobKind.DIAGNOSIS) == ["Not read: 1 SR object (not images)."]
+
+
 def test_report_of_another_study_needs_the_same_patient(settings: Settings) -> None:
     first = image(PatientID="P-1")
     receive(settings, first)
@@ -159,7 +178,7 @@ def test_report_beyond_a_limit_is_stored_and_has_its_reason(
 
     assert given(settings) == []
     assert reason in reasons(settings)[0][0]
-    assert f"0 predictions; not taken: {reasons(settings)[0][0]}" in traced(settings, uid)
+    assert f"0 predictions, 0 drafts; not taken: {reasons(settings)[0][0]}" in traced(settings, uid)
 
 
 def test_malformed_report_is_stored_and_its_text_is_in_no_log(

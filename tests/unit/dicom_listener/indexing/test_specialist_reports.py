@@ -114,3 +114,46 @@ def test_too_many_predictions_are_none() -> None:
     given, reasons = read(*(finding(f"label {number}") for number in range(65)))
 
     assert (given, reasons) == ([], [specialist_reports.TOO_MANY])
+
+
+def sentence(concept: str, text: str, *children: Item) -> Item:
+    return item("TEXT", concept, text, *children)
+
+
+def drafts(*group: Item, algorithm: Sequence[Item] = ALGORITHM) -> tuple[list[str], list[str]]:
+    root = item("CONTAINER", "Report", "", *algorithm, item("CONTAINER", "Findings", "", *group))
+    report = specialist_reports.of_content(root, "1.2")
+    return [one.draft for one in report.given if one.draft], list(report.reasons)
+
+
+def test_sentences_of_a_report_are_its_draft_with_the_sections_in_order() -> None:
+    group = sentence("Impression", "Effusion."), sentence("Finding", "Left effusion."), sentence("Findings", "No mass.")
+
+    assert drafts(*group) == (["Findings: Left effusion.\nNo mass.\nImpression: Effusion."], [])
+    assert drafts(sentence("Finding", "two\nlines"))[0] == ["Findings: two\nlines"]
+    assert drafts(sentence("Conclusion", "x" * 101))[0] == ["Impression: " + "x" * 101]
+
+
+def test_labels_and_a_draft_are_taken_from_one_report() -> None:
+    given, reasons = read(finding("Mass"), number(0.9), sentence("Impression", "A mass."))
+
+    assert (given, reasons) == ([("Mass", 0.9), ("", None)], [])
+
+
+@pytest.mark.parametrize(
+    ("group", "reason"),
+    [
+        ((sentence("Finding", "Effusion.", modifier("Laterality", "Left")),), specialist_reports.MODIFIED),
+        ((sentence("Finding", "Effusion."), modifier("Laterality", "Left")), specialist_reports.MODIFIED),
+        ((sentence("Finding", "Mass.", modifier("Finding context", "Known absent")),), specialist_reports.MODIFIED),
+        ((sentence("Finding", "x" * 8000),), "the draft has 8010 characters: at most 8000 are allowed"),
+        ((sentence("Finding", "A mass. \x1b[2J"),), "the draft holds a control character: send plain text"),
+        ((sentence("Comment", "A mass."),), specialist_reports.UNCLEAR),
+    ],
+)
+def test_sentences_that_may_mean_something_else_are_no_draft(group: Sequence[Item], reason: str) -> None:
+    assert drafts(*group) == ([], [reason])
+
+
+def test_report_of_a_person_gives_no_draft() -> None:
+    assert drafts(sentence("Impression", "Effusion."), algorithm=()) == ([], [specialist_reports.NO_ALGORITHM])
