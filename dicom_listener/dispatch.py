@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.answers import rules
+from db.answers import rules, unmatched
 from db.jobs import celery_app, wakeups
 from db.jobs import rescue as expired_jobs
 from db.logs import frames
@@ -197,6 +197,7 @@ def _run(settings: Settings, peers: PeerDirectory, stop: threading.Event) -> Non
         threading.Thread(target=_repeat, args=(upkeep.run_once, stop, queue), name="upkeep"),
         threading.Thread(target=_repeat, args=(recover_slots, stop), name="slots"),
         threading.Thread(target=_repeat, args=(partial(totals.run_once, settings, stop), stop), name="totals"),
+        threading.Thread(target=_repeat, args=(partial(unmatched.run_once, settings, stop), stop), name="unmatched"),
     ]
     status = status_socket.serve(
         heartbeats.Role.DISPATCHER, settings.operations.data_dir, partial(_checks, settings, files, queue)
@@ -293,8 +294,7 @@ def _write_heartbeat(settings: Settings, app: celery_app.App, oldest_at: float |
 def _listeners(spool: Spool) -> list[dict[str, Any]]:
     """Return the status of each listener process; none if the disk fails, which must not end the upkeep."""
     try:
-        found = [status_file.read(slot.status) for slot in spool.slots()]
+        return [status for slot in spool.slots() if (status := status_file.read(slot.status))]
     except OSError as error:
         log.error("listener.status_unreadable", error=error.strerror)  # noqa: TRY400 - of the disk
         return []
-    return [status for status in found if status]

@@ -144,7 +144,10 @@ def predictions_group() -> None:
 def import_predictions(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines; - reads standard input.")],
 ) -> None:
-    """Store the predictions of a file: {study, name, version, label, score} in each line; all, or none on an error."""
+    """Store the predictions of a file: {study, name, version, label, score}, or draft instead of label, in each line.
+
+    All are stored, or none on an error.
+    """
     from db.answers import predictions
     from db.session import transaction
     from deploy.operate.identities import user
@@ -154,3 +157,19 @@ def import_predictions(
     with transaction(load_settings().database()) as session:
         new = predictions.add(session, found, f"file, by {user()}")
     console.print(f"stored {new} of {len(found)} predictions; the others were stored before")
+
+
+@predictions_app.command("list", cls=Command)
+def list_predictions() -> None:
+    """List the oldest predictions that belong to no study, with the reason."""
+    from db.answers import unmatched
+    from db.session import transaction
+
+    with transaction(load_settings().database()) as session:
+        found = unmatched.listed(session)
+    for one in found:
+        kind = "draft" if one.is_draft else "label"
+        words = f"{one.received_at:%Y-%m-%d %H:%M}  {kind} of {one.name} {one.version} for {one.study}: {one.reason}"
+        console.print(words, markup=False, highlight=False, soft_wrap=True)
+    if not found:
+        console.print("every prediction belongs to a study")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,10 +15,12 @@ from typer.testing import CliRunner
 
 from api.app import create_app
 from db.access import keys
-from db.answers import inquiries, predictions
+from db.answers import inquiries, predictions, unmatched
 from db.answers.answer import Choice, Prediction
 from db.answers.predictions import Received
 from db.errors import InvalidPrediction
+from db.reports import versions
+from db.reports.versions import QuotedDraft
 from db.session import transaction
 from db.settings import Settings
 from db.studies import lifecycle
@@ -25,14 +28,17 @@ from db.studies.deletion import retention
 from db.studies.lifecycle import StudyAttributes
 from deploy.cli import app
 from tests.integration.db.conftest import Arrivals
+from tests.integration.db.jobs.test_claims import DRAFT as REPORT
 from tests.integration.db.jobs.test_inquiries import DIAGNOSIS
 from worker.claim_loop import ClaimLoop
+from worker.reference_build.own_drafts import is_own_draft
 
 if TYPE_CHECKING:
     import uuid
     from pathlib import Path
 
     from db.answers.answer import Diagnosis
+    from db.reports.versions import Draft
     from worker.pipeline.pipeline import StudyToReport
 
 
@@ -186,3 +192,107 @@ def test_prediction_that_cannot_be_stored_is_refused(change: dict[str, object], 
     with pytest.raises(InvalidPrediction, match=problem) as error:
         predictions.received(values | change)
     assert "Ignore" not in str(error.value)
+
+
+DRAFT = "Findings: Left effusion.\nImpression: Left effusion."
+
+
+def sent_draft(arrivals: Arrivals, text: str = DRAFT, name: str = "gen", study: str = "A1") -> None:
+    add(arrivals, Received(study, name, "1", draft=text))
+
+
+def drafts(arrivals: Arrivals) -> list[str]:
+    with transaction(arrivals.url) as session:
+        return [one.text for one in predictions.drafts_of_study(session, lifecycle.find(session, arrivals.uid).id)]
+
+
+def test_latest_draft_of_each_model_is_found_and_is_no_label(arrivals: Arrivals) -> None:
+    for words, name in (("old", "a"), ("new", "a"), ("other", "b")):
+        sent_draft(arrivals, words, name)
+    arrived(arrivals)
+
+    assert drafts(arrivals) == ["other", "new"]
+    assert found(arrivals) == []
+    with transaction(arrivals.url) as session:
+        assert sorted(predictions.draft_texts(session, arrivals.uid)) == ["new", "old", "other"]
+        assert predictions.draft_texts(session, "1.2.3") == []
+
+
+def test_report_receives_the_draft_and_stores_what_it_was_written_with(arrivals: Arrivals, tmp_path: Path) -> None:
+    sent_draft(arrivals)
+    arrived(arrivals)
+    arrivals.settle()
+    given: list[object] = []
+
+    def write(study: StudyToReport, _: object) -> Draft:
+        given.extend(study.drafts)
+        case_0 = replace(study.drafts[0], quoted="Left effusion.", warnings=["a warning"])
+        return replace(REPORT, specialist_draft=case_0)
+
+    assert ClaimLoop(Settings(data_dir=tmp_path, database_url=arrivals.url)).run_once(write) == "finished"
+    assert given == [QuotedDraft("gen", "1", "tests", DRAFT)]
+    with transaction(arrivals.url) as session:
+        report = versions.current(session, lifecycle.find(session, arrivals.uid).id)
+        assert report is not None
+        stored = versions.specialist_draft(session, report.id)
+    assert stored == QuotedDraft("gen", "1", "tests", DRAFT, "Left effusion.", ["a warning"])
+
+    with transaction(arrivals.url) as session:
+        retention.delete_studies(session, [lifecycle.find(session, arrivals.uid, lock=True)])
+        for table in ("specialist_predictions", "report_specialist_drafts"):
+            assert session.scalar(text(f"SELECT count(*) FROM {table}")) == 0
+
+
+def test_draft_is_sent_by_file_and_by_the_api(
+    arrivals: Arrivals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRELIM_DATABASE_URL", arrivals.url)
+    arrived(arrivals)
+    values = {"name": "gen", "version": "1", "draft": DRAFT}
+    imported = CliRunner().invoke(app.app, ["predictions", "import", "-"], input=json.dumps(values | {"study": "A1"}))
+    assert imported.output.startswith("stored 1 of 1 predictions")
+    with transaction(arrivals.url) as session:
+        study_id, key = lifecycle.find(session, arrivals.uid).id, keys.create(session, "a", ["predictions"])
+    application = create_app(Settings(data_dir=tmp_path, database_url=SecretStr(arrivals.url)))
+    client = TestClient(application, headers={"Authorization": f"Bearer {key}"})
+
+    body = {"predictions": [values | {"draft": "Impression: Mass."}]}
+    assert client.post(f"/v1/studies/{study_id}/predictions", json=body).json() == {"stored": 1}
+    body = {"predictions": [values | {"study": "A1", "draft": "Impression: Nodule."}]}
+    assert client.post("/v1/predictions", json=body).json() == {"stored": 1}
+    assert drafts(arrivals) == ["Impression: Nodule."]
+    for wrong in (values | {"label": "mass"}, values | {"draft": "x" * 8001}, values | {"draft": "\x1b[2J"}):
+        answer = client.post(f"/v1/studies/{study_id}/predictions", json={"predictions": [wrong]})
+        assert (answer.status_code, "[2J" in answer.text) == (422, False)
+
+
+def test_predictions_without_a_study_are_listed_and_deleted_after_a_month(
+    arrivals: Arrivals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRELIM_DATABASE_URL", arrivals.url)
+    other = Arrivals(arrivals.url)
+    arrived(arrivals, "A7")
+    arrived(other, "A7")
+    for study in ("never", "A7", arrivals.uid):
+        sent_draft(arrivals, study=study)
+        add(arrivals, Received(study, "net", "1", "mass"))
+
+    printed = CliRunner().invoke(app.app, ["predictions", "list"]).output
+    assert printed.count(f"gen 1 for never: {unmatched.NO_STUDY}") == printed.count("draft of gen 1 for never") == 1
+    assert f"label of net 1 for A7: {unmatched.SEVERAL_STUDIES}" in printed
+    assert arrivals.uid not in printed
+
+    with transaction(arrivals.url) as session:
+        assert unmatched.delete_old(session) == 0
+        age = "ALTER TABLE specialist_predictions DISABLE TRIGGER USER;"
+        age += "UPDATE specialist_predictions SET received_at = received_at - interval '31 days';"
+        session.execute(text(age + "ALTER TABLE specialist_predictions ENABLE TRIGGER USER"))
+    with transaction(arrivals.url) as session:
+        assert unmatched.delete_old(session) == 2
+        assert {one.study for one in unmatched.listed(session)} == {"A7"}
+
+
+def test_draft_of_a_specialist_that_returns_as_a_report_is_not_indexed(arrivals: Arrivals) -> None:
+    sent_draft(arrivals, study=arrivals.uid)
+    with transaction(arrivals.url) as session:
+        assert is_own_draft("Left effusion. Left effusion.", predictions.draft_texts(session, arrivals.uid))
