@@ -11,6 +11,7 @@ from db.studies.priority import ROUTINE, STAT
 
 if TYPE_CHECKING:
     import datetime as dt
+    from collections.abc import Sequence
 
 #: Labels of the displayed states of a study.
 STATES = {
@@ -63,6 +64,22 @@ def state(value: str) -> str:
 def priority(value: int) -> str:
     """Return the name of a priority other than routine."""
     return "STAT" if value >= STAT else "High" if value > ROUTINE else "Low"
+
+
+#: Words for what marks a study, beside the names of checks and verdicts.
+ATTENTION = {
+    "failed": "no report",
+    "report": "its draft",
+    "contradicted": "contradicted finding",
+    "unsupported": "unsupported finding",
+    "critical_omitted": "critical finding left out",
+    "empty_impression": "no impression",
+}
+
+
+def attention(names: Sequence[str]) -> str:
+    """Return why a study needs attention, in words."""
+    return ", ".join(dict.fromkeys(ATTENTION.get(name, name.replace("_", " ")) for name in names))
 
 
 def fields(names: list[str]) -> str:

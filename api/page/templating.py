@@ -16,6 +16,7 @@ FILTERS = (
     display.moment,
     display.duration,
     display.fields,
+    display.attention,
     display.state,
     display.priority,
     display.paragraphs,

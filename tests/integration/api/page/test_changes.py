@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,7 @@ from db.session import transaction
 from db.states import FeedbackKind
 from tests.integration.api.test_report_grounds import DENIAL, EFFUSION, draft
 from tests.integration.api.v1.test_seals import SECRET, readers
+from worker.grounding.requested import comparison
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -125,3 +127,35 @@ def test_sealed_draft_of_another_study_is_not_shown_beside(arrivals: Arrivals, t
 
     assert (page.status_code, SECRET in page.text) == (200, False)
     assert "Its draft is sealed." in page.text
+
+
+def test_list_and_study_show_attention_and_other_readers(
+    reader: TestClient, visitor: TestClient, arrivals: Arrivals
+) -> None:
+    study_id = arrivals.reported(draft(arrivals, EFFUSION, DENIAL))
+    arrivals.failed(patient_id="P-18")
+    visitor.get(f"/studies/{study_id}")
+    mine, theirs = reader.get("/").text, visitor.get("/").text
+    page = reader.get(f"/studies/{study_id}").text
+
+    assert "<b>Attention:</b> prior, unsupported finding</small>" in mine
+    assert "<b>Attention:</b> no report</small>" in mine
+    assert (mine.count("Being read by"), theirs.count("Being read by")) == (1, 0)
+    assert "Being read by <bdi>key reading room</bdi>: the page was open there" in page
+
+
+def test_reason_for_the_examination_stands_above_the_draft(reader: TestClient, arrivals: Arrivals) -> None:
+    study_id = arrivals.queued(indication="Pneumothorax? <b>", requested_procedure="Chest PA, effusion?")
+    before = reader.get(f"/studies/{study_id}").text
+    plain = arrivals.draft(findings="No pneumothorax.")
+    request = comparison("Pneumothorax? <b>\nChest PA, effusion?", "No pneumothorax.")
+    arrivals.report(study_id, replace(plain, provenance=plain.provenance | request))
+    page = reader.get(f"/studies/{study_id}").text
+    unknown = reader.get(f"/studies/{arrivals.reported(indication='Cough')}").text
+
+    for each in (before, page):
+        assert '<p dir="auto">Pneumothorax? &lt;b&gt;</p><p dir="auto">Chest PA, effusion?</p>' in each
+    assert page.index("Chest PA, effusion?") < page.index("No pneumothorax.", page.index("Preliminary report"))
+    assert "The draft does not speak to: pleural effusion." in page
+    assert "The draft speaks to: pneumothorax." in page
+    assert "Whether the draft speaks to it is not known" in unknown

@@ -74,3 +74,9 @@ def test_formatted_provenance_keeps_its_values() -> None:
 
     assert json.loads(display.pretty(value)) == value
     assert "größer" in display.pretty(value)
+
+
+def test_marks_of_a_study_are_words() -> None:
+    names = ["failed", "critical_finding", "unsupported", "laterality"]
+
+    assert display.attention(names) == "no report, critical finding, unsupported finding, laterality"
