@@ -103,7 +103,9 @@ class System:
     def signal(self, name: str, number: signal.Signals) -> None:
         pid = self.children[name].pid
         if pid is not None and self.children[name].is_alive():
-            os.kill(pid, number)
+            # It can end, and be reaped by its server, after this question.
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     @property
     def listener_processes(self) -> list[int]:
