@@ -31,6 +31,7 @@ DRAWN = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(700)
 def test_demo_reports_every_study_and_nearly_all_as_drawn(tmp_path: Path) -> None:
     demo = subprocess.run(
