@@ -22,7 +22,7 @@ def markdown(card: ModelCard) -> str:
     if not card.models:
         lines += ["", "## Models", "", "No worker is alive: no model is served."]
     for model in card.models:
-        lines += ["", f"## Model {_plain(model.digest[:12])}", "", *_model(model)]
+        lines += ["", f"## Model {plain(model.digest[:12])}", "", *_model(model)]
     return "\n".join(lines) + "\n"
 
 
@@ -46,9 +46,9 @@ def _model(model: ServedModel) -> Iterator[str]:
 
 def _row(name: str, value: Any) -> Iterator[str]:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    yield f"| {_plain(name.replace('_', ' '))} | {_plain(text)} |"
+    yield f"| {plain(name.replace('_', ' '))} | {plain(text)} |"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return text without markup and in one line."""
     return _MARKUP.sub(r"\\\1", " ".join(text.split()))

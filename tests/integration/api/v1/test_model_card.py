@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -65,3 +67,63 @@ def test_markdown_card_has_no_markup_of_a_manifest(client: TestClient) -> None:
 def test_card_without_a_worker_has_no_model(client: TestClient) -> None:
     assert client.get("/v1/model").json()["models"] == []
     assert "No worker is alive" in client.get("/v1/model?format=markdown").text
+
+
+def elements(node: ET.Element) -> dict[str, object]:
+    """Return the names below an element, in order."""
+    return {one.tag.partition("}")[2]: elements(one) for one in node}
+
+
+KEY_METRIC = ("MetricGoal", "Results", "Interpretation", "TestType", "TestingDataDescription")
+#: Required elements of version 0.2 of the schema, in its order.
+REQUIRED: dict[str, tuple[str, ...]] = {
+    ".": (
+        "BasicInfo", "ReleaseInfo", "ModelSummary", "UsesAndDirections", "Warnings", "TrustIngredients", "KeyMetrics",
+        "Resources", "Bibliography",
+    ),
+    "BasicInfo": ("ModelName", "ModelDeveloper", "DeveloperContact"),
+    "ReleaseInfo": ("ReleaseStage", "ReleaseDate", "ReleaseVersion", "GlobalAvailability"),
+    "ModelSummary": ("Summary", "Keywords"),
+    "UsesAndDirections": (
+        "IntendedUseAndWorkflow", "PrimaryIntendedUsers", "HowToUse", "TargetedPatientPopulation",
+        "CautionedOutOfScopeSettings",
+    ),
+    "Warnings": ("KnownRisksAndLimitations", "KnownBiasesOrEthicalConsiderations", "ClinicalRiskLevel"),
+    "TrustIngredients": ("AISystemFacts", "TransparencyInformation"),
+    "TrustIngredients/AISystemFacts": (
+        "OutcomesAndOutputs", "ModelType", "InputDataSource", "OutputAndInputDataTypes",
+        "DevelopmentDataCharacterization", "BiasMitigationApproaches", "OngoingMaintenance",
+    ),
+    "TrustIngredients/TransparencyInformation": ("FundingSource", "StakeholdersConsulted"),
+    "KeyMetrics": ("UsefulnessUsabilityEfficacy", "FairnessEquity", "SafetyReliability"),
+    **{
+        f"KeyMetrics/{name}": (*KEY_METRIC, "ValidationProcessAndJustification")
+        for name in ("UsefulnessUsabilityEfficacy", "FairnessEquity", "SafetyReliability")
+    },
+    "KeyMetrics/FairnessEquity/Results/MetricResult": ("Label", "ValueJson"),
+    "Resources": ("PeerReviewedPublications", "PatientConsentOrDisclosure"),
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("served")
+def test_applied_model_card_has_the_elements_of_its_schema(client: TestClient) -> None:
+    answer = client.get("/v1/model?format=chai")
+    root = ET.fromstring(answer.text)
+    names = {"mc": "https://mc.chai.org/v0.2/schema.xsd"}
+    paths = {path: "/".join(f"mc:{name}" for name in path.split("/")) if path != "." else "." for path in REQUIRED}
+    found = {path: tuple(elements(root.find(paths[path], names) or root)) for path in REQUIRED}
+
+    assert answer.headers["content-type"] == "application/xml"
+    assert root.tag == "{https://mc.chai.org/v0.2/schema.xsd}AppliedModelCard"
+    assert found == REQUIRED
+    assert "phantoms \\| \\<script\\>" in (root.findtext("mc:ModelSummary/mc:Summary", None, names) or "")
+    assert str(CERTIFICATE.id) not in answer.text
+    (value,) = root.iterfind("mc:KeyMetrics/mc:UsefulnessUsabilityEfficacy//mc:ValueJson", names)
+    assert json.loads(value.text or "") == {"validation": {"DX CHEST": {"f1": 0.8}}}
+
+
+def test_applied_model_card_without_a_model_states_nothing_about_one(client: TestClient) -> None:
+    text = client.get("/v1/model?format=chai").text
+
+    assert "no worker is alive" in text
+    assert text.count("<mc:ValueJson>null</mc:ValueJson>") == 3
