@@ -21,6 +21,8 @@ log = structlog.get_logger()
 
 #: Paths answered with JSON; all others with a page.
 API_PREFIX = "/v1"
+#: Read by a program, which must not be led to the login form.
+METRICS = "/metrics"
 
 
 def install(app: FastAPI) -> None:
@@ -42,7 +44,7 @@ def _answer(request: Request, status: int, problem: Problem, headers: dict[str, 
 
 async def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)  # noqa: S101 - Starlette's signature is wider than its calls
-    if isinstance(error, Unauthorized) and not request.url.path.startswith(API_PREFIX):
+    if isinstance(error, Unauthorized) and not request.url.path.startswith((API_PREFIX, METRICS)):
         # The path only, and login checks it again: a query may hold anything.
         return RedirectResponse(f"/login?{urlencode({'to': request.url.path})}", 303)
     return _answer(request, error.status, error.problem, error.headers)

@@ -13,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
+from api.access.authenticate import authorize
 from db.operations import (
     alarms,
     disk,
@@ -57,8 +58,10 @@ ENGINE = {
 # Outside the versioned interface: Prometheus expects this path.
 @router.get("/metrics", include_in_schema=False)
 def metrics(request: Request) -> Response:
-    """Return the metrics in Prometheus' text format; needs no key and holds no patient data."""
+    """Return the metrics in Prometheus' text format, without patient data; needs a key if the site says so."""
     settings = request.app.state.settings
+    if settings.api.metrics_access == "key":
+        authorize(request, "metrics")
     # No transaction is open while the disk is measured.
     with statements(settings.database()) as session:
         registry = CollectorRegistry()

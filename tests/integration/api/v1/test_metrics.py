@@ -6,11 +6,13 @@ import datetime as dt
 import json
 from typing import TYPE_CHECKING
 
+from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import text, update
+from sqlalchemy import select, text, update
 
 from api.v1 import metrics
-from db.models import Canary, Job, Study
+from db.access import keys
+from db.models import AuditRow, Canary, Job, Study
 from db.operations import alarms, heartbeats
 from db.session import transaction
 from tests.certificates import write_certificate
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fastapi import FastAPI
-    from fastapi.testclient import TestClient
     from prometheus_client import Metric
 
     from tests.integration.api.arrivals import Arrivals
@@ -213,3 +214,19 @@ def test_end_of_the_certificate_is_exported(anonymous: TestClient, app: FastAPI,
     )
 
     assert 9.9 * 86400 < remaining <= 10 * 86400
+
+
+def test_metrics_need_a_key_with_their_scope_if_the_site_says_so(app: FastAPI, database_url: str, key: str) -> None:
+    with transaction(database_url) as session:
+        own = keys.create(session, "prometheus", ["metrics"])
+    app.state.settings = app.state.settings.replace(metrics_access="key")
+    client = TestClient(app)
+    credentials = [{}, *({"Authorization": f"Bearer {one}"} for one in ("prelim_x", key, own))]
+    answers = [client.get("/metrics", headers=each) for each in credentials]
+    with transaction(database_url) as session:
+        rows = session.execute(select(AuditRow.status, AuditRow.principal).order_by(AuditRow.sequence)).all()
+
+    assert [answer.status_code for answer in answers] == [401, 401, 403, 200]
+    assert "prelim_alarm" in answers[3].text
+    assert all("prelim_alarm" not in answer.text for answer in answers[:3])
+    assert rows == [(401, ""), (401, ""), (403, "key reading room")], "a scrape that is permitted reads no patient data"
