@@ -9,11 +9,12 @@ from fastapi.staticfiles import StaticFiles
 
 from api import error_handlers
 from api.access.gate import Gate
+from api.access.provider import Provider
 from api.access.rate_limits import RateLimits
 from api.access.recorder import Recorder
 from api.access.tokens import Tokens
 from api.context import RequestContext
-from api.page import login, openapi, pages
+from api.page import login, openapi, pages, provider_login
 from api.security_headers import SecurityHeaders
 from api.v1 import document, events, feedback, health, identity, metrics, quarantine, reports, studies
 from api.v1.feed import Feed
@@ -44,6 +45,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.tokens = Tokens(settings)
+    app.state.provider = Provider(settings, app.state.tokens)
     app.state.rate_limits = RateLimits(settings)
     app.state.recorder = Recorder(settings)
     app.state.feed = Feed(settings)
@@ -56,7 +58,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestContext)
     modules = (health, metrics, events, studies, reports, feedback, inquiries, predictions, identity, quarantine, model)
-    for module in (*modules, frame_routes, login, pages, openapi):
+    for module in (*modules, frame_routes, login, provider_login, pages, openapi):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "page" / "static"), name="static")
     document.install(app)

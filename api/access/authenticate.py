@@ -33,8 +33,8 @@ _cookie = APIKeyCookie(name=COOKIE, auto_error=False, description="Session, begu
 
 
 @contextmanager
-def _changing(request: Request) -> Iterator[Session]:
-    """Transaction of a POST, which is committed together with its audit row, or neither."""
+def changing(request: Request) -> Iterator[Session]:
+    """Transaction of a request that changes data, which is committed together with its audit row, or neither."""
     request.app.state.rate_limits.connect()  # reads a file: not within the transaction
     with transaction(request.app.state.settings.database()) as session:
         yield session
@@ -48,7 +48,7 @@ def _reading(request: Request) -> AbstractContextManager[Session]:
 
 
 def _session(request: Request) -> Iterator[Session]:
-    with _changing(request) if request.method == "POST" else _reading(request) as session:
+    with changing(request) if request.method == "POST" else _reading(request) as session:
         yield session
 
 
@@ -66,7 +66,7 @@ Database = Annotated[Session, Depends(_session, scope="function")]
 
 
 class UnrecordedChange(Exception):
-    """Raised when a route of POST has not set the status of its audit row: an error in its code."""
+    """Raised when a route that changes data has not set the status of its audit row: an error in its code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +122,26 @@ def _verified(
     return found
 
 
+def _credential(request: Request) -> tuple[HTTPAuthorizationCredentials | None, str | None]:
+    """Return the bearer credential and the cookie of a request, as the parameters of a guard."""
+    scheme, _, text = request.headers.get("authorization", "").partition(" ")
+    is_bearer = text and scheme.lower() == "bearer"
+    bearer = HTTPAuthorizationCredentials(scheme=scheme, credentials=text) if is_bearer else None
+    return bearer, request.cookies.get(COOKIE)
+
+
+def authorize(request: Request, scope: str) -> None:
+    """Raise ApiError unless the caller of an open route without patient data has *scope*; only refusals are audited."""
+    with _reading(request) as session:
+        _authorized(scope, request, session, *_credential(request))
+    of_request(request).guarded = False
+
+
 def is_still_valid(request: Request) -> bool:
     """Return whether the credential of a request that is still being answered is valid."""
-    scheme, _, text = request.headers.get("authorization", "").partition(" ")
-    bearer = HTTPAuthorizationCredentials(scheme=scheme, credentials=text) if text else None
     try:
         with _reading(request) as session:
-            _verified(request, session, bearer, request.cookies.get(COOKIE))
+            _verified(request, session, *_credential(request))
     except (ApiError, *UNREACHABLE):
         return False
     return True
@@ -147,7 +160,7 @@ def _guard(scope: str) -> Callable[..., AsyncIterator[Caller]]:
         cookie: Annotated[str | None, Security(_cookie)],
     ) -> AsyncIterator[Caller]:
         if request.method == "POST":
-            async with contextmanager_in_threadpool(_changing(request)) as session:
+            async with contextmanager_in_threadpool(changing(request)) as session:
                 yield await run_in_threadpool(_authorized, scope, request, session, bearer, cookie)
         else:
             with _reading(request) as session:

@@ -24,6 +24,8 @@ OPEN = frozenset(
         "/v1/health",
         "/metrics",
         "/login",
+        "/login/provider",
+        "/login/callback",
         "/logout",
         "/docs",
         "/docs/problems/{code}",

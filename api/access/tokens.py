@@ -60,14 +60,30 @@ class Tokens:
 
     def verify(self, token: str) -> Principal:
         """Return the person named by a token; raises Unauthorized, Forbidden, or ApiError 503 without the keys."""
-        if self._api.oidc_issuer is None or self._api.oidc_audience is None or self._api.oidc_jwks is None:
+        return self._person(self._claims(token, self._api.oidc_audience))
+
+    def verify_login(self, token: str, nonce: str) -> Principal:
+        """Return the person named by the ID token of a login with *nonce*; raises as `verify`."""
+        client = self._api.oidc_client_id
+        claims = self._claims(token, client, nonce={"essential": True, "value": nonce}, iat={"essential": True})
+        several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
+        # The party that it was issued to (OpenID Connect Core 3.1.3.7).
+        if claims.get("azp", None if several else client) != client:
+            log.info("token.rejected", error="azp")
+            raise _invalid()
+        return self._person(claims)
+
+    def _claims(self, token: str, audience: str | None, **required: Any) -> dict[str, Any]:
+        """Return the claims of a token for *audience*, all verified; raises Unauthorized or ApiError 503."""
+        if self._api.oidc_issuer is None or audience is None or self._api.oidc_jwks is None:
             raise Unauthorized("tokens are not accepted here: no identity provider is configured")
         claims = jwt.JWTClaimsRegistry(
             leeway=LEEWAY_SECONDS,
             iss={"essential": True, "value": self._api.oidc_issuer},
-            aud={"essential": True, "value": self._api.oidc_audience},
+            aud={"essential": True, "value": audience},
             exp={"essential": True},
             sub={"essential": True},
+            **required,
         )
         try:
             found = jwt.decode(token, self._key, algorithms=list(ALGORITHMS)).claims
@@ -75,8 +91,8 @@ class Tokens:
         except (JoseError, ValueError, TypeError) as error:
             # Not the text of the error: it may quote claims.
             log.info("token.rejected", error=type(error).__name__)
-            raise Unauthorized("the token is invalid or expired") from None
-        return self._person(found)
+            raise _invalid() from None
+        return found
 
     def _person(self, claims: dict[str, Any]) -> Principal:
         subject = str(claims["sub"])
@@ -116,6 +132,10 @@ class Tokens:
                 log.warning("identity_provider.unreachable", error=type(error).__name__)
                 if not self._keys:
                     raise _unavailable() from error
+
+
+def _invalid() -> Unauthorized:
+    return Unauthorized("the token is invalid or expired")
 
 
 def _unavailable() -> ApiError:

@@ -32,9 +32,9 @@ def destination(to: str) -> str:
 
 
 @router.get("/login")
-def login_form(request: Request, to: Annotated[str, Query()] = "/") -> Response:
+def loginlogin_page(request: Request, to: Annotated[str, Query()] = "/") -> Response:
     """Show the login form."""
-    return _form(request, to, problem=None, status=200)
+    return login_page(request, to, problem=None, status=200)
 
 
 @router.post("/login", dependencies=[Depends(same_origin)])
@@ -49,13 +49,14 @@ def login(
     if begun is None or principal is None:
         failed(request)
         access.status = 401
-        return _form(request, to, problem="unknown, revoked or expired API key", status=401)
+        return login_page(request, to, problem="unknown, revoked or expired API key", status=401)
     access.principal, access.status = principal, 303
     log.info("login.accepted", key=principal.name)
-    return _with_cookie(request, RedirectResponse(destination(to), 303), begun)
+    return with_cookie(request, RedirectResponse(destination(to), 303), begun)
 
 
-def _with_cookie(request: Request, response: Response, text: str) -> Response:
+def with_cookie(request: Request, response: Response, text: str) -> Response:
+    """Return *response* with the cookie of the session *text*."""
     seconds = int(page_sessions.VALID_FOR.total_seconds())
     secure = request.url.scheme == "https"
     response.set_cookie(COOKIE, text, max_age=seconds, httponly=True, samesite="strict", secure=secure)
@@ -75,5 +76,8 @@ def logout(request: Request, session: Database) -> Response:
     return response
 
 
-def _form(request: Request, to: str, *, problem: str | None, status: int) -> Response:
-    return templates.TemplateResponse(request, "login.html", {"to": destination(to), "problem": problem}, status)
+def login_page(request: Request, to: str, *, problem: str | None, status: int) -> Response:
+    """Return the login form, with the reason of a failed login."""
+    provider = request.app.state.provider.is_configured
+    context = {"to": destination(to), "problem": problem, "provider": provider}
+    return templates.TemplateResponse(request, "login.html", context, status)

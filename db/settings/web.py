@@ -1,10 +1,14 @@
 """Settings of the API and the page."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, SecretStr, model_validator
 
 from db.settings.section import Port, Section
+
+#: https, or http on loopback: codes and tokens are sent there.
+OIDC_SITE = r"^(https://[^/\s]+|http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?)"
+OIDC_URL = rf"{OIDC_SITE}(/\S*)?$"
 
 
 class Api(Section):
@@ -19,12 +23,33 @@ class Api(Section):
     failed_logins_per_minute: int = Field(
         default=30, ge=0, description="Maximum failed logins of an address; further ones are 429. 0: no limit."
     )
+    metrics_access: Literal["open", "key"] = Field(
+        default="open",
+        description="`key`: `/metrics` needs a key with the scope `metrics`; its figures name no patient.",
+    )
     oidc_issuer: str | None = Field(None, description="Issuer of OpenID Connect tokens; unset: only keys are accepted.")
     oidc_audience: str | None = Field(None, description="Audience that a token must be issued for.")
     oidc_jwks: str | None = Field(None, description="File or https URL of the issuer's JSON Web Key Set.")
     oidc_scope_claim: str = Field(default="scope", description="Claim with the scopes, as `prelim.reports`.")
     oidc_ae_titles_claim: str | None = Field(
         None, description="Claim with the AE titles whose studies a person may see; unset: all."
+    )
+    oidc_client_id: str | None = Field(
+        None,
+        description="Client of the page at the provider, at which people then log in; needs the next three settings.",
+    )
+    oidc_authorization_url: str | None = Field(
+        None, pattern=OIDC_URL, description="The provider's authorization endpoint."
+    )
+    oidc_token_url: str | None = Field(None, pattern=OIDC_URL, description="The provider's token endpoint.")
+    oidc_redirect_url: str | None = Field(
+        None, pattern=rf"{OIDC_SITE}/login/callback$", description="This page's address with /login/callback."
+    )
+    oidc_client_secret: SecretStr | None = Field(None, description="Secret of the client; unset: a public client.")
+    oidc_login_scope: str = Field(
+        default="openid",
+        pattern=r"^openid( [!-~]+)*$",
+        description="Scopes that a login requests; `openid` is the first.",
     )
     drafts: Literal["shown", "after_images", "after_impression"] = Field(
         default="shown",
@@ -38,3 +63,11 @@ class Api(Section):
         " of a study links to it.",
     )
     show_regions: bool = Field(default=False, description="Draw regions of affirmed findings on images.")
+
+    @model_validator(mode="after")
+    def _check_login(self) -> Self:
+        needed = ("oidc_issuer", "oidc_jwks", "oidc_authorization_url", "oidc_token_url", "oidc_redirect_url")
+        missing = [f"PRELIM_{name.upper()}" for name in needed if getattr(self, name) is None]
+        if self.oidc_client_id is not None and missing:
+            raise ValueError(f"PRELIM_OIDC_CLIENT_ID needs {', '.join(missing)}, too")
+        return self

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
     from tests.integration.api.arrivals import Arrivals
 
-OPEN = {"/v1/live", "/v1/health", "/metrics", "/login", "/logout", "/docs", "/docs/problems/not_found", "/openapi.json"}
+OPEN = {
+    "/v1/live", "/v1/health", "/metrics", "/login", "/login/provider", "/login/callback", "/logout", "/docs",
+    "/docs/problems/not_found", "/openapi.json",
+}  # fmt: skip
 SOME = "0b7d5d5e-7c2b-4f0e-9a53-5d1f6c1e8a11"
 GUARDED_API = [
     "/v1/studies",
