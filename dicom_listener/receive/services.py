@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from db.settings import Settings
     from dicom_listener.receive.dimse import Command
     from dicom_listener.receive.handlers import RequestHandler
-    from dicom_listener.receive.peers import Peer
+    from dicom_listener.receive.peers import KnownPeer, Peer
     from dicom_listener.receive.prefork.parent_seats import ParentSeats
     from dicom_listener.receive.upper_layer.negotiation import Context, Rejection
     from dicom_listener.spool.associations import Transfer
@@ -65,6 +65,8 @@ class Services:
         self.draining = False
         self._intake = Intake(self._spool, settings.dicom)
         self.quotas = Quotas(settings.dicom)
+        #: Entries of the peers file by association: the file is not looked at with each object.
+        self._known: dict[str, KnownPeer] = {}
 
     def open(self) -> None:
         """Own a slot of the spool and recover it; raises ConfigurationError if the spool is unfit."""
@@ -92,7 +94,9 @@ class Services:
 
     def admit(self, peer: Peer, *, echo_only: bool, stores: bool) -> Rejection | None:
         """Count the association as open, or return the reason to reject it; *stores* if it proposes storage."""
-        rejection = self._peers.rules().check(peer)
+        rules = self._peers.rules()
+        rejection = rules.check(peer)
+        self._known[peer.association_id] = rules.known(peer.calling_ae_title)
         if rejection is None and stores and self._intake.only_urgent and self._is_routine(peer):
             rejection = negotiation.ONLY_URGENT
         return rejection or self.seats.take(peer, echo_only=echo_only)
@@ -114,13 +118,13 @@ class Services:
 
     def end_transfer(self, peer: Peer, *, complete: bool) -> None:
         """Note the end of an association's transfer, if it has one; not *complete* if it broke off."""
+        self._known.pop(peer.association_id, None)
         self._transfers.end(peer.association_id, complete=complete)
 
     def handler(self, command: Command, context: Context, peer: Peer) -> RequestHandler:
         """Return the handler of a request."""
         if command.field == dimse.C_STORE_RQ:
-            known = self._peers.rules().known(peer.calling_ae_title)
-            limits = Limits(self._intake, self.quotas, known)
+            limits = Limits(self._intake, self.quotas, self._known[peer.association_id])
             return CStoreHandler(command, context, peer, self._inbox, self._transfer(peer), limits)
         if command.field == dimse.C_ECHO_RQ:
             return NullHandler()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from db.operations import alarms, disk
+from dicom_listener.receive.intake import marks
 from dicom_listener.receive.listener import Listener
 from dicom_listener.spool import inbox, writer
 from dicom_listener.spool.durable import Spool
@@ -88,6 +89,29 @@ def test_full_file_system_refuses_in_time_and_recovers(
         wait_until(lambda: store(client) is not None)
 
 
+def test_urgent_objects_arrive_on_a_file_system_that_is_91_percent_full(
+    small_disk: Callable[[int, int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "RESERVED_BYTES", MIB)
+    monkeypatch.setattr(marks, "MEASURE_SECONDS", 0.02)
+    folder = small_disk(64, 10 * INODES)
+    settings = settings_for(folder)
+    filler = folder / "filler"
+    filler.write_bytes(bytes(int(0.9 * 64 * MIB)))
+    with Listener(settings) as listener, Client(listener.port) as client:
+        client.associate()
+        acknowledged = []
+        while disk.measure(settings.spool).used_percent < 91:
+            uid = store(client, priority=1)
+            assert uid is not None
+            acknowledged.append(uid)
+        assert store(client) is None
+        assert len(acknowledged) > 1
+        filler.unlink()
+        wait_until(lambda: store(client) is not None)
+        assert set(acknowledged) <= {meta.sop_instance_uid for meta, _ in stored(settings)}
+
+
 def fill(client: Client) -> list[str]:
     """Store objects until one is refused for lack of space; return those that were acknowledged."""
     acknowledged = []
@@ -97,9 +121,9 @@ def fill(client: Client) -> list[str]:
     return acknowledged
 
 
-def store(client: Client) -> str | None:
+def store(client: Client, priority: int = 0) -> str | None:
     uid = f"2.25.{uuid.uuid4().int}"
-    status = client.store(uid, ct_slice(uid, pixels=PIXELS))
+    status = client.store(uid, ct_slice(uid, pixels=PIXELS), priority=priority)
     assert status in {0, 0xA700}
     return uid if status == 0 else None
 
