@@ -28,7 +28,9 @@ from db.models import (
     ProcedureStep,
     ReferenceCase,
     ReferenceErasure,
+    Report,
     ReportFeedback,
+    SpecialistDraft,
     SpecialistPrediction,
     Study,
     StudyHold,
@@ -56,7 +58,7 @@ if TYPE_CHECKING:
 
 ID, NAME = "PAT-74017", "Zauberfrau^Anne"
 #: Texts about the patient, in places of their own.
-REPORT, QUESTION, EDIT, CASE = "Zebra finding.", "Zebra question?", "Zebra edit.", "Zebra case."
+REPORT, QUESTION, EDIT, CASE, DRAFT = (f"Zebra {word}." for word in ("finding", "question", "edit", "case", "draft"))
 
 
 @dataclass
@@ -70,7 +72,7 @@ class Site:
     @property
     def words(self) -> list[str]:
         uids = {str(one[name].value) for one in self.theirs for name in ("StudyInstanceUID", "SOPInstanceUID")}
-        return [ID, NAME, REPORT, QUESTION, EDIT, CASE, *uids]
+        return [ID, NAME, REPORT, QUESTION, EDIT, CASE, DRAFT, *uids]
 
     def left(self) -> list[str]:
         """Places of the database and the data directory that hold a word about the patient."""
@@ -149,7 +151,11 @@ def add_traces(site: Site) -> None:
         session.add(Inquiry(job_id=job.id, study_id=study.id, kind="question", question=QUESTION, requested_by="key a"))
         session.add(ReportFeedback(study_id=study.id, version=1, kind="final", text=EDIT, author="key a"))
         session.add(StudyHold(study_id=study.id, reason="r", held_by="key a"))
-        values = {"name": "n", "version": "1", "label": "l", "source": "s"}
+        values = {"name": "n", "version": "1", "source": "s"}
+        report_id = session.scalars(select(Report.id).where(Report.study_id == study.id)).one()
+        session.add(SpecialistDraft(report_id=report_id, text=DRAFT, quoted=DRAFT, warnings=[], **values))
+        session.add(SpecialistPrediction(study="A-9", draft=DRAFT, label="", **values))
+        values["label"] = "l"
         session.add_all(SpecialistPrediction(study=name, **values) for name in (study.study_instance_uid, "A-9"))
         session.add(
             ProcedureStep(
@@ -238,6 +244,7 @@ def resume(site: Site) -> None:
     erase.resume(site.settings, Console(quiet=True))
 
 
+@pytest.mark.slow
 def test_files_wait_for_a_running_backup(site: Site) -> None:
     with held_off(site.settings.database()), pytest.raises(BackupRunning):
         site.erase()
@@ -276,6 +283,7 @@ def test_other_patient_under_the_same_uid_stays_and_is_released(site: Site) -> N
     assert ID not in "".join(site.left())
 
 
+@pytest.mark.slow
 def test_running_report_of_an_erased_study_cannot_be_stored(site: Site) -> None:
     third = of_patient()
     store(site.settings, third)
@@ -291,6 +299,7 @@ def test_running_report_of_an_erased_study_cannot_be_stored(site: Site) -> None:
     assert site.left() == []
 
 
+@pytest.mark.slow
 def test_patient_id_of_two_issuers_needs_the_issuer(site: Site) -> None:
     foreign = of_patient(IssuerOfPatientID="CLINIC-2")
     store(site.settings, foreign)
