@@ -2,12 +2,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TOOLS := .tools
 DEMO_FLAGS ?=
 STUDY ?=
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up shell test test-slow test-wheels check format bench clean chaos fuzz-listener demo-checkpoint measure-regions docs grounding
+.PHONY: help tools sbom install demo up shell test test-slow test-wheels check format bench clean chaos fuzz-listener demo-checkpoint measure-regions docs grounding
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":[^#]*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z%-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +54,18 @@ test-slow: install ## Run the slow tests: kills, restarts, training
 
 test-wheels: install ## Ask the package index for wheels of Python 3.11 to 3.14 on x86-64 and aarch64
 	WHEELS=all $(BIN)/python -m pytest tests/packaging $(TEST_FLAGS)
+
+# Linters and validators, in an environment of their own: their dependencies are not among the constraints.
+$(TOOLS)/installed: .ci/tools.txt
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check --requirement .ci/tools.txt
+	@touch $@
+
+tools: $(TOOLS)/installed ## Install linters and validators into .tools, for tests (TESTS_TOOLS=.tools/bin)
+
+sbom: install tools ## List all installed packages with licences in build/sbom.json (CycloneDX)
+	@mkdir -p build
+	$(TOOLS)/bin/cyclonedx-py environment $(VENV) --pyproject pyproject.toml --output-reproducible --output-file build/sbom.json
 
 docs: install ## Write the generated parts of the documents
 	$(BIN)/python -m tests.documents

@@ -13,6 +13,7 @@ import yaml
 from db.environment import load_settings
 from db.settings import PREFIX, SECTION_OF, Settings
 from deploy.launcher.processes import MIGRATE, PROCESSES
+from tests.tools import tool
 
 REPOSITORY = Path(__file__).parents[3]
 COMPOSE = REPOSITORY / "docker-compose.yml"
@@ -210,6 +211,12 @@ def test_secrets_script_does_not_replace_existing_secrets(tmp_path: Path) -> Non
 
     assert again.returncode != 0
     assert (tmp_path / "secrets" / "redis_conf").read_text() == before
+
+
+def test_linter_of_dockerfiles_finds_nothing() -> None:
+    linted = subprocess.run([tool("hadolint"), DOCKER / "Dockerfile"], capture_output=True, text=True, check=False)
+
+    assert linted.returncode == 0, linted.stdout
 
 
 def test_image_copies_every_package_and_only_existing_files() -> None:
