@@ -23,7 +23,8 @@ from worker.retrieval.admission import cleaned
 from worker.retrieval.build import EncodedCase, Steps, archived, build
 from worker.retrieval.case_files import files_of, read_cases, study_of
 from worker.retrieval.duplicates import digests_of, prints_of
-from worker.retrieval.perturbation import views_of
+from worker.retrieval.features import deep_layers
+from worker.retrieval.perturbation import upside_down, views_of
 from worker.retrieval.validation import held_out, kind_of, measured
 
 if TYPE_CHECKING:
@@ -220,9 +221,16 @@ def case_encoder(patch_tokens: PatchTokens, *, images_per_case: int) -> Callable
         images = [image.pixels for image in study.images]
         # The same views in every build of the case.
         seed = zlib.crc32("".join(file.sop_instance_uid for file in files).encode())
-        views = patch_tokens(views_of(images, seed))
+        views = views_of(images, seed)
+        upright, turned = (deep_layers(patch_tokens(each)) for each in (views, upside_down(views)))
         return EncodedCase(
-            patch_tokens(images), views, prints_of(images), digests_of(images), study.modality, study.body_part
+            patch_tokens(images),
+            upright,
+            turned,
+            prints_of(images),
+            digests_of(images),
+            study.modality,
+            study.body_part,
         )
 
     return encode

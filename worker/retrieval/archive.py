@@ -47,8 +47,9 @@ class IndexedCase:
 class ArchivedCase:
     """A case, the labels of its report, and what the tower saw.
 
-    `tokens` and `views` [images, layers, positions, channels] are reduced tokens of its images and of perturbed views;
-    `prints` [images, side, side] uint8 and `digests` identify its images (worker.retrieval.duplicates).
+    `tokens` [images, layers, positions, channels] are reduced tokens of its images; `views` and `turned` those of
+    perturbed views and of the same upside down, the deep layers only; `prints` [images, side, side] uint8 and
+    `digests` identify its images (worker.retrieval.duplicates).
     """
 
     case: IndexedCase
@@ -57,6 +58,7 @@ class ArchivedCase:
     views: HalfArray | None = None
     prints: npt.NDArray[np.uint8] | None = None
     digests: Sequence[str] = field(default=())
+    turned: HalfArray | None = None
 
 
 class CaseArchive:
@@ -77,8 +79,11 @@ class CaseArchive:
             "digests": list(archived.digests),
         }
         arrays: dict[str, Any] = {"tokens": _half(archived.tokens), "header": np.array(json.dumps(header))}
-        if archived.views is not None:
-            arrays["views"] = _half(archived.views)
+        arrays |= {
+            name: _half(views)
+            for name, views in (("views", archived.views), ("turned", archived.turned))
+            if views is not None
+        }
         if archived.prints is not None:
             arrays["prints"] = archived.prints
         with partial.open("wb") as file:
@@ -94,7 +99,8 @@ class CaseArchive:
         try:
             with np.load(self._path(case_id), allow_pickle=False) as stored:
                 header = json.loads(str(stored["header"]))
-                arrays = {name: stored[name] if tokens else None for name in ("views", "prints") if name in stored}
+                names = [name for name in ("views", "turned", "prints") if name in stored]
+                arrays = {name: stored[name] if tokens else None for name in names}
                 known = stored["tokens"] if tokens else np.zeros((header["images"], 0), np.float16)
                 case = IndexedCase(**header["case"])
                 return ArchivedCase(case, known, header["labels"], digests=header["digests"], **arrays)

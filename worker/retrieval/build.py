@@ -31,12 +31,14 @@ if TYPE_CHECKING:
 class EncodedCase:
     """Patch tokens of a case's images [images, layers, patches, channels]; modality and body part of its headers.
 
-    `views` has the tokens of perturbed views of some images (worker.retrieval.perturbation); `prints` and `digests`
+    `views` and `turned` have the deep layers of perturbed views of some images (worker.retrieval.perturbation), and of
+    the same upside down; `prints` and `digests`
     identify the images (worker.retrieval.duplicates).
     """
 
     tokens: Tokens
     views: Tokens
+    turned: Tokens
     prints: npt.NDArray[np.uint8]
     digests: Sequence[str]
     modality: str
@@ -86,7 +88,7 @@ def build(folder: Path, directory: Path, steps: Steps, *, model_digest: str) -> 
 def archived(folder: Path, case: Case, steps: Steps) -> ArchivedCase:
     """Encode, clean and store a case; raises NotReportable if it cannot be indexed."""
     encoded = steps.encode(files_of(folder, case))
-    if not (np.isfinite(encoded.tokens).all() and np.isfinite(encoded.views).all()):
+    if not all(np.isfinite(tokens).all() for tokens in (encoded.tokens, encoded.views, encoded.turned)):
         # One such vector would invalidate the statistics of its whole modality family.
         raise NotReportable(Reason.MODEL_ERROR, "the model's vision tower returned non-finite numbers")
     owner, case = owner_of(folder, case), steps.clean(case)
@@ -99,4 +101,4 @@ def archived(folder: Path, case: Case, steps: Steps) -> ArchivedCase:
         body_part=encoded.body_part,
     )
     labels = sorted(steps.label(case.report))
-    return ArchivedCase(row, encoded.tokens, labels, encoded.views, encoded.prints, encoded.digests)
+    return ArchivedCase(row, encoded.tokens, labels, encoded.views, encoded.prints, encoded.digests, encoded.turned)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import faiss
 import numpy as np
 
-from worker.retrieval.features import MAX_FITTED_IMAGES, FeatureStats, Origin, min_similarity
+from worker.retrieval.features import MAX_FITTED_IMAGES, FeatureStats, Origin, deep_layers, min_similarity
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -109,7 +109,8 @@ def fit_family(archive: CaseArchive, case_ids: Sequence[str]) -> Family:
         _chosen_images(archive, case_ids, chosen),
         [of_image[number].labels for number in chosen],
         [_origin(of_image[number]) for number in chosen],
-        list(islice(_views(archive, case_ids), MAX_VIEWS)),
+        list(islice(_views(archive, case_ids, "views"), MAX_VIEWS)),
+        list(islice(_views(archive, case_ids, "turned"), MAX_VIEWS)),
     )
     vectors = np.stack([case_vector(archive.read(case_id).tokens, stats) for case_id in case_ids])
     owners = np.unique([case.case.owner for case in cases], return_inverse=True)[1]
@@ -131,11 +132,13 @@ def _chosen_images(archive: CaseArchive, case_ids: Sequence[str], chosen: npt.ND
         start += len(tokens)
 
 
-def _views(archive: CaseArchive, case_ids: Sequence[str]) -> Iterator[tuple[Tokens, Origin]]:
+def _views(archive: CaseArchive, case_ids: Sequence[str], name: str) -> Iterator[tuple[Tokens, Origin]]:
+    """Yield the deep layers of views, upright or turned; files of earlier releases have the others, too."""
     for case_id in case_ids:
         case = archive.read(case_id)
-        if case.views is not None:
-            yield from ((view, _origin(case)) for view in case.views)
+        views, deep = getattr(case, name), deep_layers(case.tokens).shape[1]
+        if views is not None:
+            yield from ((view[-deep:], _origin(case)) for view in views)
 
 
 def _origin(case: ArchivedCase) -> Origin:

@@ -88,11 +88,12 @@ class FeatureStats:
         labels: Sequence[Collection[str]] = (),
         origins: Sequence[Origin] = (),
         views: Sequence[tuple[HalfArray, Origin]] = (),
+        turned: Sequence[tuple[HalfArray, Origin]] = (),
     ) -> FeatureStats:
         """Fit to the tokens of *batches*, read once, *labels*, one set for each image, and the images' *origins*.
 
-        The detectors are also fitted to *views*, tokens [layers, patches, channels] of perturbed images. Raises
-        ConfigurationError for fewer than two images.
+        The detectors are also fitted to *views*, `deep_layers` [layers, patches, channels] of perturbed images, and the
+        first one to *turned*, those of the same views upside down. Raises ConfigurationError for fewer than two images.
         """
         moments = Moments()
         known: list[tuple[HalfArray, Origin]] = []
@@ -109,8 +110,9 @@ class FeatureStats:
         mean, std = moments.mean.astype(np.float32), moments.std().astype(np.float32)
         features = [((layer.astype(np.float32) - mean[-1]) / std[-1]).ravel() for layer in last_layers]
         fitted = ridge_regression(features, labels, [origin.owner for _, origin in known])
-        known += [(_ood_tokens(reduced_tokens(view[None]))[0], origin) for view, origin in views]
-        detector, parts = _fit_detector(known), _part_detectors(known)
+        known += [(_concatenated(view), origin) for view, origin in views]
+        detector = _fit_detector(known, [(_concatenated(view), origin) for view, origin in turned])
+        parts = _part_detectors(known)
         thresholds = fitted.thresholds, fitted.omission_thresholds
         return cls(mean, std, detector, moments.count, fitted.weights, fitted.names, *thresholds, parts)
 
@@ -193,17 +195,30 @@ def _arrays(name: str, detector: OodDetector) -> dict[str, npt.NDArray[Any]]:
         f"{name}_components": detector.components,
         f"{name}_usual": detector.limits,
         f"{name}_limit": np.array(detector.threshold),
+        f"{name}_upside_down": detector.upside_down,
     }
 
 
 def _detector(stored: Mapping[str, npt.NDArray[Any]], name: str) -> OodDetector:
     mean, std, precision, components, limits = (stored[f"{name}_{key}"] for key in DETECTOR_KEYS)
-    return OodDetector(mean, std, precision, components, limits, float(stored[f"{name}_limit"]))
+    # Absent in snapshots of earlier releases.
+    upside_down = stored.get(f"{name}_upside_down", np.zeros(0, np.float32))
+    return OodDetector(mean, std, precision, components, limits, float(stored[f"{name}_limit"]), upside_down)
 
 
-def _fit_detector(known: Sequence[tuple[HalfArray, Origin]]) -> OodDetector:
+def _concatenated(view: HalfArray) -> HalfArray:
+    """Concatenate the tokens of a view as `_ood_tokens` does: its layers are the deep ones."""
+    reduced = reduced_tokens(view[None])[0]
+    return reduced.transpose(1, 0, 2).reshape(reduced.shape[1], -1).astype(np.float16)
+
+
+def _fit_detector(
+    known: Sequence[tuple[HalfArray, Origin]], turned: Sequence[tuple[HalfArray, Origin]] = ()
+) -> OodDetector:
     owners = {owner: number for number, owner in enumerate(dict.fromkeys(origin.owner for _, origin in known))}
-    return OodDetector.fit([tokens for tokens, _ in known], [owners[origin.owner] for _, origin in known])
+    upside_down = [(tokens, owners[origin.owner]) for tokens, origin in turned if origin.owner in owners]
+    numbers = [owners[origin.owner] for _, origin in known]
+    return OodDetector.fit([tokens for tokens, _ in known], numbers, upside_down)
 
 
 def _part_detectors(known: Sequence[tuple[HalfArray, Origin]]) -> dict[str, OodDetector]:
@@ -251,10 +266,15 @@ def reduced_tokens(tokens: npt.NDArray[Any]) -> Array:
     return np.stack([reduce_tokens(tokens[:, layer]) for layer in range(tokens.shape[1])], axis=1)
 
 
+def deep_layers(tokens: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the layers of tokens [images, layers, positions, n] that score out-of-distribution images."""
+    # Towers other than InternVL's may give one layer.
+    return tokens[:, min(FIRST_OOD_LAYER, tokens.shape[1] - 1) :]
+
+
 def _ood_tokens(reduced: Array) -> HalfArray:
     """Concatenate the deep layers' tokens [images, positions, n], so that their covariance is included."""
-    # Towers other than InternVL's may give one layer.
-    deep = reduced[:, min(FIRST_OOD_LAYER, reduced.shape[1] - 1) :]
+    deep = deep_layers(reduced)
     # In half precision, as the reference images are kept: equal images stay equal.
     return deep.transpose(0, 2, 1, 3).reshape(len(deep), deep.shape[2], -1).astype(np.float16)
 

@@ -1,11 +1,14 @@
-"""Detect out-of-distribution images: distance of an image's tokens from those of a reference set, measured twice.
+"""Detect out-of-distribution images: distance of an image's tokens from those of a reference set, measured three ways.
 
-Tokens are standardised with the mean and standard deviation at their patch position. Then two distances are measured:
+Tokens are standardised with the mean and standard deviation at their patch position. Then distances are measured:
 
 - of the channels at each position, by their covariance (Mahalanobis): an image of another type breaks the correlations
   even if no single channel is unusual;
 - of the image as a whole, what its principal components leave: in a scrambled image each patch is usual, their
   arrangement is not. A finding lies along the components, because the reference set holds ill patients, too.
+
+- of the direction from the reference images to the same images upside down, if a regression tells the two apart: an
+  upside-down slice of a head without ventricles is usual in every other way.
 
 The reference set is completed by perturbed views of its images (worker.retrieval.perturbation). Thresholds are
 measured, not configured: each image and view is compared with the others, and a limit lies above nearly all of them.
@@ -14,7 +17,7 @@ Measured: docs/measurements/2026-11-28-out-of-distribution.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +45,12 @@ COMPONENTS, IMAGES_PER_COMPONENT = 120, 4
 MAX_FITTED = 1500
 #: Parts of the reference set that are compared with the others.
 FOLDS = 3
+#: Images and views, and as many upside-down ones, that the direction upside down is fitted to, and its regularisation.
+MAX_TURNED, TURNED_RIDGE = 500, 0.05
+#: The limit lies halfway to the upside-down images, or above this quantile of the reference images by a margin. At
+#: least this share of the upside-down ones must lie beyond it, each of another fold: if the images of a kind look alike
+#: either way, as tissue does, none is refused for it.
+HALFWAY, TURNED_QUANTILE, TURNED_MARGIN, MIN_TOLD_APART = 0.5, 0.99, 1.15, 0.9
 #: The threshold is this quantile of the scores, times 1 + MARGIN / sqrt(images) for the error of the quantile.
 QUANTILE, MARGIN = 0.97, 0.6
 
@@ -75,7 +84,8 @@ class OodDetector:
 
     `mean` and `std` [positions, channels]; `precision` [channels, channels], the inverse covariance of standardised
     tokens; `components` [n, positions * channels], the principal components of whole images; `limits` [2], the two
-    distances that few reference images exceed; `threshold` in units of them.
+    distances that few reference images exceed; `threshold` in units of them. `upside_down` [positions * channels + 1],
+    a direction and its offset, in which images beyond 1 are upside down; empty if the two look alike.
     """
 
     mean: Array
@@ -84,12 +94,16 @@ class OodDetector:
     components: HalfArray
     limits: Array
     threshold: float
+    upside_down: Array = field(default_factory=lambda: np.zeros(0, np.float32))
 
     @classmethod
-    def fit(cls, images: Sequence[HalfArray], owners: Sequence[int] = ()) -> OodDetector:
+    def fit(
+        cls, images: Sequence[HalfArray], owners: Sequence[int] = (), turned: Sequence[tuple[HalfArray, int]] = ()
+    ) -> OodDetector:
         """Fit to the reduced tokens [positions, channels] of two reference images or more.
 
-        *owners* has a number for each image: an image is not compared with others of the same owner.
+        *owners* has a number for each image: an image is not compared with others of the same owner. *turned* has the
+        tokens of upside-down images, each with its owner.
         """
         chosen = np.unique(np.linspace(0, len(images) - 1, min(len(images), MAX_FITTED)).astype(int))
         tokens = np.stack([images[row] for row in chosen]).astype(np.float32)
@@ -99,18 +113,61 @@ class OodDetector:
         limits = np.maximum(np.quantile(distances, 0.99, axis=0), EPSILON).astype(np.float32)
         scores = (distances / limits).max(axis=1)
         threshold = float(np.quantile(scores, QUANTILE)) * (1 + MARGIN / len(scores) ** 0.5)
-        return cls(*_model(tokens), limits, max(threshold, EPSILON))
+        model = _model(tokens)
+        direction = _upside_down(model, tokens, numbers, turned) if turned else np.zeros(0, np.float32)
+        return cls(*model, limits, max(threshold, EPSILON), direction)
 
     def score(self, tokens: HalfArray) -> Array:
         """Score each image's reduced tokens [images, positions, channels]: float32 [images]."""
         distances = _distances(tokens.astype(np.float32), self.mean, self.std, self.precision, self.components)
         scores: Array = (distances / self.limits).max(axis=1).astype(np.float32)
-        return scores
+        if not self.upside_down.size:
+            return scores
+        flat = ((tokens.astype(np.float32) - self.mean) / self.std).reshape(len(tokens), -1)
+        beyond = flat @ self.upside_down[:-1] + self.upside_down[-1]
+        return np.maximum(scores, np.float32(self.threshold) * beyond)
 
 
 def _of_others(tokens: Array, own: npt.NDArray[np.bool_]) -> Float64Array:
     """Return the distances [images, 2] of the images of a fold from the statistics of the other images."""
     return _distances(tokens[own], *_model(tokens if own.all() else tokens[~own]))
+
+
+def _upside_down(
+    model: tuple[Array, Array, Array, HalfArray],
+    tokens: Array,
+    owners: npt.NDArray[np.integer],
+    turned: Sequence[tuple[HalfArray, int]],
+) -> Array:
+    """Return the direction from reference images to upside-down ones and its offset; empty if they look alike."""
+    upright = np.unique(np.linspace(0, len(tokens) - 1, min(len(tokens), MAX_TURNED)).astype(int))
+    chosen = np.unique(np.linspace(0, len(turned) - 1, min(len(turned), MAX_TURNED)).astype(int))
+    images = np.concatenate([tokens[upright], np.stack([turned[n][0] for n in chosen]).astype(np.float32)])
+    flat = ((images - model[0]) / model[1]).reshape(len(images), -1)
+    is_turned = np.arange(len(flat)) >= len(upright)
+    patients = np.concatenate([owners[upright], [turned[n][1] for n in chosen]])
+    folds = np.unique(patients, return_inverse=True)[1] % FOLDS
+    places = np.zeros(len(flat))
+    for fold in np.unique(folds):
+        own = folds == fold
+        if is_turned[~own].all() or not is_turned[~own].any():
+            return np.zeros(0, np.float32)
+        direction = _regression(flat[~own], is_turned[~own])
+        places[own] = flat[own] @ direction[:-1] + direction[-1]
+    limit = max(HALFWAY, float(np.quantile(places[~is_turned], TURNED_QUANTILE)) * TURNED_MARGIN)
+    if (places[is_turned] > limit).mean() < MIN_TOLD_APART:
+        return np.zeros(0, np.float32)
+    return (_regression(flat, is_turned) / limit).astype(np.float32)
+
+
+def _regression(flat: Array, target: npt.NDArray[np.bool_]) -> Float64Array:
+    """Return weights and offset of a ridge regression from images [images, features] to 0 or 1, in its dual form."""
+    mean, share = flat.mean(axis=0), target.mean()
+    inputs = flat - mean
+    kernel = (inputs @ inputs.T / inputs.shape[1]).astype(np.float64)
+    kernel[np.diag_indices_from(kernel)] += TURNED_RIDGE * np.trace(kernel) / len(kernel)
+    weights = inputs.T @ np.linalg.solve(kernel, target - share) / inputs.shape[1]
+    return np.append(weights, share - mean @ weights)
 
 
 def _model(tokens: Array) -> tuple[Array, Array, Array, HalfArray]:

@@ -41,6 +41,11 @@ def views_of(images: Sequence[Rgb], seed: int) -> list[Rgb]:
     return [_exposed(_moved(images[number], rng), rng) for number in chosen]
 
 
+def upside_down(images: Sequence[Rgb]) -> list[Rgb]:
+    """Return the images with their rows in reverse order."""
+    return [np.ascontiguousarray(image[::-1]) for image in images]
+
+
 def _moved(image: Rgb, rng: np.random.Generator) -> Rgb:
     height, width = image.shape[:2]
     border = round(max(height, width) * BORDER)

@@ -84,8 +84,8 @@ def test_a_file_that_is_not_dicom_is_named(tmp_path: Path) -> None:
 
 def test_a_case_with_non_finite_tokens_is_excluded_and_named(tmp_path: Path) -> None:
     write_reference_cases(tmp_path / "cases", count=3, seed=1)
-    # One call for the images of a case, one for their views.
-    values = iter([1, 1, np.nan, np.nan, 3, np.nan])
+    # One call for the views of a case, one for the same upside down, one for its images.
+    values = iter([1, 1, 1, 1, np.nan, 1, 3, 3, np.nan])
 
     def patch_tokens(images: Any) -> Any:
         return np.full((len(images), 3, 4, 2), next(values), np.float32)

@@ -108,7 +108,7 @@ def test_views_of_the_reference_images_widen_what_is_accepted() -> None:
     # What all images of a site share, and another exposure changes.
     exposed = tokens(60, 31) + 2.0
     plain = FeatureStats.fit([tokens(60, 32)])
-    seen = [(image.astype(np.float16), Origin(str(number))) for number, image in enumerate(tokens(60, 33) + 2.0)]
+    seen = [(image[1:].astype(np.float16), Origin(str(number))) for number, image in enumerate(tokens(60, 33) + 2.0)]
     widened = FeatureStats.fit([tokens(60, 32)], origins=[Origin(str(number)) for number in range(60)], views=seen)
 
     assert (plain.score(exposed) > plain.threshold).all()
@@ -371,3 +371,37 @@ def test_every_case_is_similar_with_too_few_patients() -> None:
     assert min_similarity(axes[:19], np.arange(19)) == -1
     assert min_similarity(axes[:20], np.arange(20)) == 0
     assert min_similarity(axes, np.arange(60) // 4) == -1
+
+
+def one_sided(count: int, seed: int) -> np.ndarray:  # type: ignore[type-arg]
+    """Images whose upper half is a little brighter than the lower one, no more than single images vary."""
+    images = tokens(count, seed)
+    images[:, :, :8] += 0.5
+    return images
+
+
+def upside_down(images: np.ndarray) -> list[tuple[np.ndarray, Origin]]:  # type: ignore[type-arg]
+    """The deep layers of the images with their places exchanged, but for what all have in common."""
+    turned = POSITIONS + (images - POSITIONS)[:, :, ::-1]
+    return [(image[1:].astype(np.float16), Origin(str(number))) for number, image in enumerate(turned)]
+
+
+def test_image_that_is_usual_but_for_being_upside_down_is_out_of_distribution(tmp_path: Path) -> None:
+    images, origins = one_sided(300, 41), [Origin(str(number)) for number in range(300)]
+    new, turned = one_sided(60, 42), POSITIONS + (one_sided(60, 43) - POSITIONS)[:, :, ::-1]
+
+    plain = FeatureStats.fit([images], origins=origins)
+    FeatureStats.fit([images], origins=origins, turned=upside_down(images)).save(tmp_path / "stats.npz")
+    known = FeatureStats.load(tmp_path / "stats.npz")
+
+    assert (plain.score(turned) > plain.threshold).mean() < 0.6
+    assert (known.score(turned) > known.threshold).mean() > 0.95
+    assert (known.score(new) > known.threshold).mean() <= (plain.score(new) > plain.threshold).mean() + 0.02
+
+
+def test_images_that_look_alike_either_way_are_not_refused_for_it() -> None:
+    images, origins = tokens(150, 44), [Origin(str(number)) for number in range(150)]
+
+    known = FeatureStats.fit([images], origins=origins, turned=upside_down(images))
+
+    assert not known.detector.upside_down.size
