@@ -8,7 +8,7 @@ STUDY ?=
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help tools sbom install demo up shell test test-slow test-wheels check format bench clean chaos fuzz-listener demo-checkpoint measure-regions docs grounding
+.PHONY: help tools sbom install demo up shell test test-slow test-wheels check format bench clean chaos fuzz-listener demo-checkpoint measure-regions docs grounding measure-gate
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":[^#]*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z%-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -101,6 +101,9 @@ record-%: install ## Run bench-% and append its figures to docs/measurements/ben
 
 measure-regions: install ## Measure regions of findings against chance, prior and a random tower
 	$(BIN)/python -m worker.evaluation.region_controls
+
+measure-gate: install ## Measure which genuine and other images are refused as out of distribution
+	$(BIN)/python -m worker.evaluation.gate_figures
 
 demo-checkpoint: install ## Train the demo checkpoint on phantoms
 	$(BIN)/python -m worker.training.train
