@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import structlog
 import torch
 from transformers import AutoConfig, AutoModel
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from worker.model.inputs import PromptBuilder
+
+log = structlog.get_logger()
 
 #: Part of the names of the tower's tensors; older layouts have "model." before it.
 PREFIX = "vision_tower."
@@ -56,6 +59,7 @@ class VisionTower:
             prompts = load_prompts(directory, config)[1]
             loaded = cls(tower.to(place).eval(), prompts, manifest.digest)
         check_unchanged(directory, read)
+        log.info("vision_tower.loaded", digest=manifest.digest[:12], device=place)
         return loaded
 
     def patch_tokens(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
