@@ -10,13 +10,14 @@ Measured on phantoms: docs/measurements/2026-11-28-index.md.
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -40,7 +41,8 @@ STARTS, MAX_MOVE = (0.0, -0.04), 0.1
 MAX_COMPARED = 2
 #: Pixels at the border that a crop may have lost.
 MARGIN = 5
-_Y, _X = np.meshgrid(np.linspace(-1, 1, SIDE), np.linspace(-1, 1, SIDE), indexing="ij")
+_AXIS = np.linspace(-1, 1, SIDE)
+_Y, _X = np.meshgrid(_AXIS, _AXIS, indexing="ij")
 _INNER = (slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
 
 
@@ -74,16 +76,19 @@ def similarity(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> floa
     moving, fixed = one.astype(np.float32), other.astype(np.float32)
     if min(moving.std(), fixed.std()) < NOISE:
         return -1.0
-    detail = _detail(fixed)
-    return max(_correlation(_detail(_sample(moving, _aligned(moving, fixed, start))), detail) for start in STARTS)
+    detail, sharp = _detail(fixed), {radius: _without_blur(fixed, radius) for radius in {*ALIGNING}}
+    return max(_correlation(_detail(_sample(moving, _aligned(moving, sharp, start))), detail) for start in STARTS)
 
 
-def _aligned(moving: Plane, fixed: Plane, scale: float) -> npt.NDArray[np.float64]:
-    """Return shift and scale (x, y, x, y) from Gauss-Newton steps, also fitted to the gain."""
+def _aligned(moving: Plane, sharp: Mapping[int, Plane], scale: float) -> npt.NDArray[np.float64]:
+    """Return shift and scale (x, y, x, y) from Gauss-Newton steps, also fitted to the gain.
+
+    *sharp* has the other print without its blur of each radius.
+    """
     place = np.array([0.0, 0.0, scale, scale])
     for radius in ALIGNING:
-        ours, theirs = _without_blur(_sample(moving, place), radius), _without_blur(fixed, radius)
-        down, across = np.gradient(ours, axis=0), np.gradient(ours, axis=1)
+        ours, theirs = _without_blur(_sample(moving, place), radius), sharp[radius]
+        down, across = np.gradient(ours)
         half = (SIDE - 1) / 2
         columns = [across * half, down * half, across * half * _X, down * half * _Y, ours]
         slopes = np.stack([column[_INNER].ravel() for column in columns], axis=1).astype(np.float64)
@@ -94,16 +99,18 @@ def _aligned(moving: Plane, fixed: Plane, scale: float) -> npt.NDArray[np.float6
 
 
 def _sample(plane: Plane, place: npt.NDArray[np.float64]) -> Plane:
-    """Return *plane* shifted and scaled, by bilinear interpolation."""
-    last = SIDE - 1.001
-    x = np.clip((_X * (1 + place[2]) + place[0] + 1) / 2 * (SIDE - 1), 0, last)
-    y = np.clip((_Y * (1 + place[3]) + place[1] + 1) / 2 * (SIDE - 1), 0, last)
-    left, top = x.astype(int), y.astype(int)
-    right, below = x - left, y - top
-    upper = plane[top, left] * (1 - right) + plane[top, left + 1] * right
-    lower = plane[top + 1, left] * (1 - right) + plane[top + 1, left + 1] * right
-    sampled: Plane = (upper * (1 - below) + lower * below).astype(np.float32)
+    """Return *plane* shifted and scaled, by bilinear interpolation: along its rows, then along its columns."""
+    (above, below), (left, right) = (_between(place[axis], place[axis + 2]) for axis in (1, 0))
+    rows = plane[above] * (1 - below)[:, None] + plane[above + 1] * below[:, None]
+    sampled: Plane = (rows[:, left] * (1 - right) + rows[:, left + 1] * right).astype(np.float32)
     return sampled
+
+
+def _between(shift: float, scale: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return for each place along an axis the pixel before the one that it is sampled at, and the distance from it."""
+    at = np.clip((_AXIS * (1 + scale) + shift + 1) / 2 * (SIDE - 1), 0, SIDE - 1.001)
+    before = at.astype(np.int64)
+    return before, at - before
 
 
 def _detail(plane: Plane) -> Plane:
@@ -118,13 +125,20 @@ def _without_blur(plane: Plane, radius: int) -> Plane:
 
 
 def _blurred(plane: Plane, radius: int) -> Plane:
-    """Return the mean over a square of 2 * *radius* + 1 pixels, by sums along each axis."""
-    width = 2 * radius + 1
-    padded = np.pad(plane, radius, mode="edge")
-    sums = np.pad(padded.cumsum(axis=0, dtype=np.float64).cumsum(axis=1), ((1, 0), (1, 0)))
-    squares = sums[width:, width:] - sums[:-width, width:] - sums[width:, :-width] + sums[:-width, :-width]
-    blurred: Plane = (squares / width**2).astype(np.float32)
+    """Return the mean over a square of 2 * *radius* + 1 pixels; beyond the border the pixels there are repeated."""
+    along = _means(radius)
+    blurred: Plane = along @ plane @ along.T
     return blurred
+
+
+@cache
+def _means(radius: int) -> npt.NDArray[np.float32]:
+    """Return the matrix [SIDE, SIDE] of the means over 2 * *radius* + 1 pixels along an axis."""
+    matrix = np.zeros((SIDE, SIDE), np.float32)
+    for place in range(SIDE):
+        near = np.clip(np.arange(place - radius, place + radius + 1), 0, SIDE - 1)
+        np.add.at(matrix[place], near, 1 / len(near))
+    return matrix
 
 
 def _correlation(one: Plane, other: Plane) -> float:
