@@ -24,8 +24,12 @@ MIN_IMAGES_PER_LABEL = 3
 #: reference patients have the label, 93 % with 5 to 7, 98 % with more; of absent ones 4, 9 and 0.6 %
 #: (docs/measurements/2026-11-28-marks.md).
 MIN_PATIENTS_PER_LABEL, MIN_PATIENTS_FOR_OMISSIONS = 5, 8
-#: Shares of the reference patients without a label and with it whose scores its threshold lies between.
-SHARE_WITHOUT, SHARE_WITH = 0.95, 0.90
+#: Shares of the reference patients without a label and with it whose scores its threshold lies between, at this part of
+#: the way. Halfway to the lowest tenth, 18 instead of 12 of 478 right findings of 217 phantoms were flagged, and 393
+#: instead of 391 of 399 wrong ones.
+SHARE_WITHOUT, SHARE_WITH, PART = 0.95, 0.95, 0.3
+#: The same for omissions, halfway to the highest score without the label.
+SHARE_OF_OMISSIONS = 0.90
 #: Share of the reference patients above the threshold for omissions that must have the label.
 MIN_PRECISION = 0.95
 
@@ -98,10 +102,12 @@ def _thresholds(scores: npt.NDArray[np.floating], has: npt.NDArray[np.bool_]) ->
     """Return the threshold of a label and that for omissions; *scores* of patients, each scored without itself."""
     if min(has.sum(), (~has).sum()) < MIN_PATIENTS_PER_LABEL:
         return math.nan, math.inf
-    without, low = scores[~has], np.quantile(scores[has], 1 - SHARE_WITH)
-    threshold = float(np.quantile(without, SHARE_WITHOUT) + low) / 2
+    below, low = np.quantile(scores[~has], SHARE_WITHOUT), np.quantile(scores[has], 1 - SHARE_WITH)
+    # Where the two overlap, halfway.
+    threshold = float(below + (PART if low > below else 0.5) * (low - below))
     # Most findings that a text leaves out are absent: the score must exceed those of all patients without the label.
-    higher = max(threshold, float(without.max() + low) / 2)
+    low = np.quantile(scores[has], 1 - SHARE_OF_OMISSIONS)
+    higher = max(threshold, float(scores[~has].max() + low) / 2)
     above = has[scores >= higher]
     reliable = has.sum() >= MIN_PATIENTS_FOR_OMISSIONS and above.any() and above.mean() >= MIN_PRECISION
     return threshold, higher if reliable else math.inf
