@@ -50,7 +50,7 @@ MAX_TURNED, TURNED_RIDGE = 500, 0.05
 #: The limit lies halfway to the upside-down images, or above this quantile of the reference images by a margin. At
 #: least this share of the upside-down ones must lie beyond it, each of another fold: if the images of a kind look alike
 #: either way, as tissue does, none is refused for it.
-HALFWAY, TURNED_QUANTILE, TURNED_MARGIN, MIN_TOLD_APART = 0.5, 0.99, 1.15, 0.9
+HALFWAY, TURNED_QUANTILE, TURNED_MARGIN, MIN_TOLD_APART = 0.5, 0.99, 1.15, 0.8
 #: The threshold is this quantile of the scores, times 1 + MARGIN / sqrt(images) for the error of the quantile.
 QUANTILE, MARGIN = 0.97, 0.6
 
@@ -147,27 +147,38 @@ def _upside_down(
     is_turned = np.arange(len(flat)) >= len(upright)
     patients = np.concatenate([owners[upright], [turned[n][1] for n in chosen]])
     folds = np.unique(patients, return_inverse=True)[1] % FOLDS
-    places = np.zeros(len(flat))
+    kernel, places = (flat @ flat.T / flat.shape[1]).astype(np.float64), np.zeros(len(flat))
     for fold in np.unique(folds):
         own = folds == fold
         if is_turned[~own].all() or not is_turned[~own].any():
             return np.zeros(0, np.float32)
-        direction = _regression(flat[~own], is_turned[~own])
-        places[own] = flat[own] @ direction[:-1] + direction[-1]
+        places[own] = _predicted(kernel, is_turned, ~own, own)
     limit = max(HALFWAY, float(np.quantile(places[~is_turned], TURNED_QUANTILE)) * TURNED_MARGIN)
     if (places[is_turned] > limit).mean() < MIN_TOLD_APART:
         return np.zeros(0, np.float32)
-    return (_regression(flat, is_turned) / limit).astype(np.float32)
+    mean, share = flat.mean(axis=0), is_turned.mean()
+    weights = (flat - mean).T @ _dual(kernel, is_turned) / flat.shape[1]
+    return (np.append(weights, share - mean @ weights) / limit).astype(np.float32)
 
 
-def _regression(flat: Array, target: npt.NDArray[np.bool_]) -> Float64Array:
-    """Return weights and offset of a ridge regression from images [images, features] to 0 or 1, in its dual form."""
-    mean, share = flat.mean(axis=0), target.mean()
-    inputs = flat - mean
-    kernel = (inputs @ inputs.T / inputs.shape[1]).astype(np.float64)
-    kernel[np.diag_indices_from(kernel)] += TURNED_RIDGE * np.trace(kernel) / len(kernel)
-    weights = inputs.T @ np.linalg.solve(kernel, target - share) / inputs.shape[1]
-    return np.append(weights, share - mean @ weights)
+def _dual(kernel: Float64Array, target: npt.NDArray[np.bool_]) -> Float64Array:
+    """Return the dual weights of a ridge regression from centred images with a *kernel* to 0 or 1."""
+    columns = kernel.mean(axis=0)
+    centred = kernel - columns - columns[:, None] + columns.mean()
+    centred[np.diag_indices_from(centred)] += TURNED_RIDGE * np.trace(centred) / len(centred)
+    dual: Float64Array = np.linalg.solve(centred, target - target.mean())
+    return dual
+
+
+def _predicted(
+    kernel: Float64Array, target: npt.NDArray[np.bool_], fitted: npt.NDArray[np.bool_], others: npt.NDArray[np.bool_]
+) -> Float64Array:
+    """Return the predictions for *others* by the regression of the images *fitted*."""
+    own, across = kernel[np.ix_(fitted, fitted)], kernel[np.ix_(others, fitted)]
+    columns = own.mean(axis=0)
+    centred = across - across.mean(axis=1, keepdims=True) - columns + columns.mean()
+    predicted: Float64Array = centred @ _dual(own, target[fitted]) + target[fitted].mean()
+    return predicted
 
 
 def _model(tokens: Array) -> tuple[Array, Array, Array, HalfArray]:
