@@ -80,4 +80,4 @@ def test_false_reports_of_a_site_that_the_model_cannot_read_are_marked(
     log.info("reports.false", of=NEW, false=len(false), marked=len(marked), wrong=len(found), flagged=len(flagged))
     assert len(false) >= NEW // 2
     assert len(marked) >= 0.95 * len(false)
-    assert len(flagged) >= 0.95 * len(found)
+    assert len(flagged) >= 0.9 * len(found)
