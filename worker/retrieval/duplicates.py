@@ -88,7 +88,7 @@ def _aligned(moving: Plane, sharp: Mapping[int, Plane], scale: float) -> npt.NDA
     place = np.array([0.0, 0.0, scale, scale])
     for radius in ALIGNING:
         ours, theirs = _without_blur(_sample(moving, place), radius), sharp[radius]
-        down, across = np.gradient(ours)
+        down, across = np.gradient(ours, axis=0), np.gradient(ours, axis=1)
         half = (SIDE - 1) / 2
         columns = [across * half, down * half, across * half * _X, down * half * _Y, ours]
         slopes = np.stack([column[_INNER].ravel() for column in columns], axis=1).astype(np.float64)

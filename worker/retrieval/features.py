@@ -209,7 +209,8 @@ def _detector(stored: Mapping[str, npt.NDArray[Any]], name: str) -> OodDetector:
 def _concatenated(view: HalfArray) -> HalfArray:
     """Concatenate the tokens of a view as `_ood_tokens` does: its layers are the deep ones."""
     reduced = reduced_tokens(view[None])[0]
-    return reduced.transpose(1, 0, 2).reshape(reduced.shape[1], -1).astype(np.float16)
+    joined: HalfArray = reduced.transpose(1, 0, 2).reshape(reduced.shape[1], -1).astype(np.float16)
+    return joined
 
 
 def _fit_detector(

@@ -125,7 +125,8 @@ class OodDetector:
             return scores
         flat = ((tokens.astype(np.float32) - self.mean) / self.std).reshape(len(tokens), -1)
         beyond = flat @ self.upside_down[:-1] + self.upside_down[-1]
-        return np.maximum(scores, np.float32(self.threshold) * beyond)
+        raised: Array = np.maximum(scores, np.float32(self.threshold) * beyond)
+        return raised
 
 
 def _of_others(tokens: Array, own: npt.NDArray[np.bool_]) -> Float64Array:
