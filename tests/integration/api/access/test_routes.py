@@ -5,16 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fastapi.testclient import TestClient
+from sqlalchemy import select
 
 from api.access.gate import OPEN
 from db.access import keys
 from db.access.principals import SCOPES
+from db.models import Instance
 from db.session import transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fastapi import FastAPI
+
+    from tests.integration.api.arrivals import Arrivals
 
 SOME = "0b7d5d5e-7c2b-4f0e-9a53-5d1f6c1e8a11"
 #: Method and path of every guarded route, with its scope.
@@ -59,6 +63,9 @@ GUARDED = {
     "GET /v1/questions/{inquiry_id}": "questions",
     "GET /v1/diagnoses/{inquiry_id}": "questions",
 }
+FRAME = "GET /v1/studies/{study_id}/instances/{instance_id}/frames/{frame}"
+#: Query parameters that a route requires.
+QUERIES = {"GET /v1/studies/{study_id}/report/diff": "?earlier=1"}
 STREAM = "GET /v1/events"
 #: Values of the parameters of paths.
 PATH = {"study_id": SOME, "ordinal": "1", "inquiry_id": SOME, "instance_id": SOME, "frame": "1"}
@@ -122,6 +129,31 @@ def test_guarded_routes_refuse_each_key_without_their_scope(app: FastAPI, databa
                 accepted.setdefault(route, set()).add(scope)
 
     assert accepted == {route: {scope} for route, scope in GUARDED.items()}
+
+
+def test_key_of_another_site_gets_nothing_of_a_study_from_any_route(
+    app: FastAPI, database_url: str, arrivals: Arrivals
+) -> None:
+    study = arrivals.reported()
+    arrivals.sent_by("NORTH", study)
+    with transaction(database_url) as session:
+        sites = {site: keys.create(session, site, list(SCOPES), ae_titles=[site]) for site in ("NORTH", "SOUTH")}
+        instance = session.scalars(select(Instance.id)).one()
+    client = TestClient(app, follow_redirects=False)
+    found: dict[str, dict[str, int]] = {}
+    for route in GUARDED:
+        method, _, path = route.partition(" ")
+        if method != "GET" or "{study_id}" not in path:
+            continue
+        address = path.format(**PATH | {"study_id": str(study), "instance_id": str(instance)})
+        for site, key in sites.items():
+            answer = client.get(f"{address}{QUERIES.get(route, '')}", headers={"Authorization": f"Bearer {key}"})
+            found.setdefault(site, {})[route] = answer.status_code
+            assert site == "NORTH" or "Doe" not in answer.text
+
+    assert set(found["SOUTH"].values()) == {404}
+    # The file of the frame is not stored in this test.
+    assert {route for route, status in found["NORTH"].items() if status != 200} == {FRAME}
 
 
 def test_route_without_a_guard_sends_nothing(app: FastAPI) -> None:
