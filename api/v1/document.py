@@ -69,7 +69,8 @@ def _complete(method: str, operation: dict[str, Any]) -> None:
     """Add the statuses that a route need not name, and describe all problems alike."""
     for parameter in operation.get("parameters", []):
         # Its absence is 428, which the route itself answers.
-        parameter["required"] = parameter["required"] or parameter["name"].lower() == "if-match"
+        is_condition = parameter["name"].lower() == "if-match" and "428" in operation["responses"]
+        parameter["required"] = parameter["required"] or is_condition
     responses = operation["responses"]
     for status in _statuses(method, guarded="security" in operation):
         responses.setdefault(str(status), {"description": HTTPStatus(status).phrase})

@@ -1,6 +1,7 @@
 """Routes by which readers act on a report: feedback, their own impression, hold and release."""
 
 import uuid
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, Self
 
@@ -19,6 +20,7 @@ from api.v1.requests.once import IdempotencyKey
 from api.v1.schemas import Report as ReportBody
 from db.errors import NotPossible
 from db.models import ReportFeedback, Study
+from db.operations.overview import StudyLine
 from db.reports import feedback, holds, seals
 from db.states import FeedbackKind
 
@@ -31,6 +33,7 @@ Words = Annotated[str, Field(min_length=1, max_length=MAX_TEXT, pattern=r"^[^\x0
 router = APIRouter(prefix="/v1", tags=["feedback"], dependencies=[Depends(same_origin)])
 _missing: dict[int | str, dict[str, Any]] = {404: {"model": Problem}}
 _conflict: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (404, 409, 413, 415)}
+_changing: dict[int | str, dict[str, Any]] = _conflict | {412: {"model": Problem}}
 _guarded: dict[int | str, dict[str, Any]] = _conflict | {status: {"model": Problem} for status in (412, 428)}
 
 
@@ -93,6 +96,10 @@ class ReleaseRequest(BaseModel):
 
 
 IfMatch = Annotated[str | None, Header(description="ETag of the report that the reader saw; required, and not `*`.")]
+#: Of a hold and a release, which are possible without a report.
+IfSeen = Annotated[
+    str | None, Header(alias="If-Match", description="ETag of the report that the caller saw; another one is refused.")
+]
 
 
 @router.get("/studies/{study_id}/report/feedback", responses=_missing)
@@ -141,10 +148,16 @@ def _seen_report(request: Request, caller: Caller, study_id: uuid.UUID, if_match
         message = "the request needs If-Match with an ETag"
         problem = Problem(error=ErrorCode.PRECONDITION_REQUIRED, message=message, hint=hint)
         raise ApiError(428, problem)
-    if not matches(if_match, etag(found.model_dump_json().encode())):
-        message = "the report is not the one that was read: another version, or its study changed"
-        raise ApiError(412, Problem(error=ErrorCode.PRECONDITION_FAILED, message=message, hint=hint))
+    _check_seen(found, if_match)
     return found
+
+
+def _check_seen(found: ReportBody | None, if_match: str) -> None:
+    """Raise ApiError 412 unless *if_match* is the ETag of a report."""
+    if found is None or not matches(if_match, etag(found.model_dump_json().encode())):
+        message = "the report is not the one that was read: another version, or its study changed"
+        hint = "GET the report and send its ETag as If-Match"
+        raise ApiError(412, Problem(error=ErrorCode.PRECONDITION_FAILED, message=message, hint=hint))
 
 
 @router.post(
@@ -214,7 +227,7 @@ def _store(
 @router.post(
     "/studies/{study_id}/hold",
     status_code=201,
-    responses={201: {"model": Hold}, **_conflict},
+    responses={201: {"model": Hold}, **_changing},
     openapi_extra=described(HoldRequest),
 )
 def hold(
@@ -222,18 +235,19 @@ def hold(
     caller: Feedback,
     study_id: uuid.UUID,
     asked: Annotated[HoldRequest, Depends(json_body(HoldRequest, Feedback, MAX_BODY_BYTES))],
+    if_match: IfSeen = None,
     idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
     """Hold a study: its drafts cannot be accepted until it is released. The reason must not name the patient."""
-    reading.study(caller, study_id)
-    make = partial(_changed, partial(holds.hold, caller.session, study_id, asked.reason, str(caller.principal)))
+    change = partial(holds.hold, caller.session, study_id, asked.reason, str(caller.principal))
+    make = partial(_changed, request, caller, reading.study(caller, study_id), if_match, change)
     return once.answer(request, caller, idempotency_key, make)
 
 
 @router.post(
     "/studies/{study_id}/release",
     status_code=201,
-    responses={201: {"model": Hold}, **_conflict},
+    responses={201: {"model": Hold}, **_changing},
     openapi_extra=described(ReleaseRequest),
 )
 def release(
@@ -241,15 +255,21 @@ def release(
     caller: Admin,
     study_id: uuid.UUID,
     _: Annotated[ReleaseRequest, Depends(json_body(ReleaseRequest, Admin, MAX_BODY_BYTES))],
+    if_match: IfSeen = None,
     idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
-    """Release a held study; needs the scope `admin`."""
-    reading.study(caller, study_id)
-    make = partial(_changed, partial(holds.release, caller.session, study_id, str(caller.principal)))
+    """Release a held study; needs the scope `admin`. With If-Match only the hold that the caller saw is released."""
+    change = partial(holds.release, caller.session, study_id, str(caller.principal))
+    make = partial(_changed, request, caller, reading.study(caller, study_id), if_match, change)
     return once.answer(request, caller, idempotency_key, make)
 
 
-def _changed(change: Any) -> Hold:
+def _changed(
+    request: Request, caller: Caller, line: StudyLine, if_match: str | None, change: Callable[[], object]
+) -> Hold:
+    """Return the changed hold of a study; raises ApiError 409, and 412 if *if_match* is not the report's ETag."""
+    if if_match is not None:
+        _check_seen(reading.report(caller.session, line, request.app.state.settings), if_match)
     try:
         return Hold.model_validate(change())
     except NotPossible as error:

@@ -14,6 +14,7 @@ from db.session import transaction
 
 if TYPE_CHECKING:
     import uuid
+    from collections.abc import Callable
 
     from fastapi import FastAPI
     from httpx2 import Response
@@ -108,6 +109,67 @@ def test_held_study_cannot_be_accepted_until_it_is_released(reader: TestClient, 
     )
     assert send(reader, study, {"kind": "accepted"}).status_code == 201
     assert reader.post(f"/v1/studies/{study}/release", json={}).status_code == 409
+
+
+def hold(reader: TestClient, study: uuid.UUID) -> None:
+    assert reader.post(f"/v1/studies/{study}/hold", json={"reason": "side"}).status_code == 201
+
+
+def newer_version(arrivals: Arrivals, study: uuid.UUID) -> None:
+    arrivals.late_image(study)
+    arrivals.settle_again(study)
+    arrivals.report(study)
+
+
+#: Change of a study while its report is open -> status of accepting the new state after it was acknowledged.
+CHANGES: dict[str, tuple[Callable[[TestClient, Arrivals, uuid.UUID], None], int]] = {
+    "newer version": (lambda _, arrivals, study: newer_version(arrivals, study), 201),
+    "late image": (lambda _, arrivals, study: arrivals.late_image(study), 201),
+    "another request": (lambda _, arrivals, study: arrivals.late_image(study, indication="fracture?"), 201),
+    "hold": (lambda reader, _, study: hold(reader, study), 409),
+    "identity conflict": (lambda _, arrivals, study: arrivals.late_image(study, patient_id="P-18"), 409),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changed_state_is_acknowledged_before_anything_is_accepted(
+    reader: TestClient, arrivals: Arrivals, change: str
+) -> None:
+    study = arrivals.reported(indication="cough")
+    path = f"/v1/studies/{study}/report"
+    seen = {"If-Match": reader.get(path).headers["ETag"]}
+    make, accepted = CHANGES[change]
+    make(reader, arrivals, study)
+    stale = [
+        reader.post(f"{path}/feedback", json={"kind": kind}, headers=seen).status_code
+        for kind in ("accepted", "opened", "rejected")
+    ]
+
+    assert stale == [412, 412, 412]
+    assert send(reader, study, {"kind": "opened"}).status_code == 201
+    assert send(reader, study, {"kind": "accepted"}).status_code == accepted
+
+
+def test_release_is_of_the_hold_that_was_seen(reader: TestClient, arrivals: Arrivals) -> None:
+    study = arrivals.reported()
+    path = f"/v1/studies/{study}"
+    hold(reader, study)
+    seen = {"If-Match": reader.get(f"{path}/report").headers["ETag"]}
+    reader.post(f"{path}/release", json={})
+    reader.post(f"{path}/hold", json={"reason": "wrong patient?"})
+    stale = [
+        reader.post(f"{path}/{act}", json=body, headers=seen).status_code
+        for act, body in (("release", {}), ("hold", {"reason": "x"}))
+    ]
+    current = {"If-Match": reader.get(f"{path}/report").headers["ETag"], "Idempotency-Key": "k"}
+    released = [reader.post(f"{path}/release", json={}, headers=current) for _ in range(2)]
+
+    assert stale == [412, 412]
+    assert [answer.status_code for answer in released] == [201, 201]
+    assert released[1].headers["Idempotency-Replayed"] == "true"
+    empty = arrivals.queued()
+    assert reader.post(f"/v1/studies/{empty}/hold", json={"reason": "x"}, headers=seen).status_code == 412
+    assert reader.post(f"/v1/studies/{empty}/hold", json={"reason": "x"}).status_code == 201
 
 
 def test_impression_is_stored_before_the_draft_is_opened_only(reader: TestClient, arrivals: Arrivals) -> None:
