@@ -1,7 +1,7 @@
 """Accept connections and hand each to the child with the fewest, and keep the limits of all.
 
-This process reads no byte of a connection, does not touch the disk and has one thread: nothing a peer sends can stop
-it, and a child is a fork of it.
+This process reads no byte of a connection and has one thread: nothing a peer sends can stop it, and a child is a fork
+of it. It touches the disk only at its start and on SIGHUP, to check the files that its children read.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Self
 import pydicom.config
 import structlog
 
+from db.errors import ConfigurationError
 from db.operations import heartbeats
 from dicom_listener.receive import listener, tls
 from dicom_listener.receive.counters import RefusalCounter
@@ -101,6 +102,10 @@ class Parent:
         spool = Spool(self._settings.spool)
         spool.prepare()
         file_system.require(spool)
+        self._check_files()
+
+    def _check_files(self) -> None:
+        """Raise ConfigurationError if the certificate or the peers file is invalid."""
         tls.server_context(self._settings)
         PeerDirectory(self._settings.dicom.peers_file)
 
@@ -117,8 +122,17 @@ class Parent:
         if received & set(STOP_SIGNALS):
             self._stopping = True
         elif signal.SIGHUP in received:
-            log.info("listener.replacing_processes")
-            self._pool.outdate_all()
+            self._replace_all()
+
+    def _replace_all(self) -> None:
+        """Replace the children, unless no new one could start: those that serve then continue unchanged."""
+        try:
+            self._check_files()
+        except ConfigurationError as error:
+            log.error("listener.processes_kept", cause=str(error))  # noqa: TRY400 - a fault of the file
+            return
+        log.info("listener.replacing_processes")
+        self._pool.outdate_all()
 
     def _run_once(self) -> None:
         for key, _ in self._selector.select(ROUND_SECONDS):

@@ -23,6 +23,8 @@ log = structlog.get_logger()
 OWN_PAUSE_SECONDS = 2.0
 #: Seconds until the next start after a child has ended before it was ready: at first, and at most after several.
 MIN_RESTART_SECONDS, MAX_RESTART_SECONDS = 0.1, 5.0
+#: Failed starts after which that time no longer grows: without a limit, its power overflows after 1,024 of them.
+MAX_DOUBLINGS = 10
 #: Seconds for a first child to be ready, unless one still starts; then the listener ends, as a single process would.
 FIRST_START_SECONDS = 5.0
 
@@ -142,4 +144,4 @@ class Pool:
 
     def _delay_start(self) -> None:
         self._start_due = time.monotonic() + min(MIN_RESTART_SECONDS * 2**self._failures, MAX_RESTART_SECONDS)
-        self._failures += 1
+        self._failures = min(self._failures + 1, MAX_DOUBLINGS)

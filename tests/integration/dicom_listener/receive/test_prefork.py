@@ -217,6 +217,27 @@ def test_status_is_stale_while_the_parent_accepts_no_connection(
     assert set(pair[:2]) == set(subject.children)
 
 
+def test_sighup_with_an_invalid_peers_file_keeps_the_processes(tmp_path: Path) -> None:
+    peers, log = tmp_path / "peers.toml", tmp_path / "listener.log"
+    peers.write_text('[[peer]]\nae_title = "FUZZ"\n')
+    with (
+        listening(tmp_path, listener_processes=2, peers_file=str(peers)) as subject,
+        Client(subject.port) as client,
+    ):
+        wait_until(lambda: len(statuses(subject)) == 2)
+        client.associate()
+        before = set(subject.children)
+        peers.write_text("[[peer]\n")
+        os.kill(subject.pid, signal.SIGHUP)
+        wait_until(lambda: "listener.processes_kept" in log.read_text())
+        time.sleep(0.5)  # two rounds of supervision
+        assert (set(subject.children), client.echo(), echoes(subject.port)) == (before, 0, True)
+        peers.write_text('[[peer]]\nae_title = "FUZZ"\n')
+        os.kill(subject.pid, signal.SIGHUP)
+        wait_until(lambda: len(set(subject.children) - before) == 2)
+    assert log.read_text().count("listener.process_failed") == 0
+
+
 def test_sighup_does_not_end_a_single_process(tmp_path: Path) -> None:
     with listening(tmp_path, listener_processes=1) as subject, Client(subject.port) as client:
         store(subject, client.associate())
