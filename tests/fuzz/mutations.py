@@ -28,6 +28,9 @@ INVALID_UIDS = (
     "1.2.é",
 )
 INVALID_TITLES = (b"", bytes(range(16)), b"\x1b[2J\r\n", b" " * 16, b"\xff" * 16, b"%s%n", b"../../x")
+#: Bytes of an A-ASSOCIATE-RQ before its items; items that have items, by the bytes before those.
+ITEMS_AT = 68
+NESTED = {0x20: 4, 0x50: 0}
 #: Bytes of a data set in one P-DATA-TF.
 STEP = 16000
 
@@ -180,6 +183,21 @@ def propose_invalid_contexts(pdus: Session, random: Random) -> None:
     pdus[0] = Pdu(wire.ASSOCIATE_RQ, wire.associate_rq(contexts)[6:])
 
 
+def drop_or_repeat_an_item(pdus: Session, random: Random) -> None:
+    """Change an item of the request, or an item within one."""
+    content = wire.associate_rq()[6:]
+    items = _items(content[ITEMS_AT:])
+    if random.random() < 0.5:
+        _drop_or_repeat(items, random)
+    else:
+        at = random.choice([at for at, one in enumerate(items) if one[0] in NESTED])
+        head = NESTED[items[at][0]]
+        inner = _items(items[at][4 + head :])
+        _drop_or_repeat(inner, random)
+        items[at] = wire.item(items[at][0], items[at][4 : 4 + head] + b"".join(inner))
+    pdus[0] = Pdu(wire.ASSOCIATE_RQ, content[:ITEMS_AT] + b"".join(items))
+
+
 def nest_deeply(pdus: Session, random: Random) -> None:
     level = struct.pack("<HH2sHIHHI", 0x0040, 0xA730, b"SQ", 0, 0xFFFFFFFF, 0xFFFE, 0xE000, 0xFFFFFFFF)
     uid = f"1.2.{random.getrandbits(40)}"
@@ -208,6 +226,7 @@ MUTATIONS: tuple[Callable[[Session, Random], None], ...] = (
     use_an_invalid_uid,
     use_an_invalid_title,
     propose_invalid_contexts,
+    drop_or_repeat_an_item,
     nest_deeply,
     send_many_tiny_elements,
 )
@@ -224,6 +243,24 @@ def _lists(pdus: Session) -> list[list[Pdv]]:
 
 def _pdv(pdus: Session, random: Random) -> Pdv:
     return random.choice(random.choice(_lists(pdus)))
+
+
+def _items(content: bytes) -> list[bytes]:
+    """Return the items that *content* consists of, with their headers."""
+    found = []
+    while content:
+        (length,) = struct.unpack_from(">H", content, 2)
+        found.append(content[: 4 + length])
+        content = content[4 + length :]
+    return found
+
+
+def _drop_or_repeat(items: list[bytes], random: Random) -> None:
+    at = random.randrange(len(items))
+    if random.random() < 0.5:
+        del items[at]
+    else:
+        items.insert(random.randrange(len(items) + 1), items[at])
 
 
 def _flipped(content: bytes, random: Random) -> bytes:

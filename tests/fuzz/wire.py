@@ -5,7 +5,10 @@ from __future__ import annotations
 import socket
 import struct
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 ASSOCIATE_RQ, ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA_TF, RELEASE_RQ, RELEASE_RP, ABORT = range(1, 8)
 COMMAND, LAST = 1, 2
@@ -30,23 +33,32 @@ def item(kind: int, content: bytes) -> bytes:
     return struct.pack(">BxH", kind, len(content)) + content
 
 
+def presentation_context(number: int, abstracts: Iterable[str], syntaxes: Iterable[str]) -> bytes:
+    """A presentation context item of an A-ASSOCIATE-RQ (PS3.8 9.3.2.2), with any number of abstract syntaxes."""
+    items = [item(0x30, abstract.encode()) for abstract in abstracts]
+    items += [item(0x40, syntax.encode()) for syntax in syntaxes]
+    return item(0x20, bytes((number, 0, 0, 0)) + b"".join(items))
+
+
+def user_information(maximum: int = 16384) -> bytes:
+    return item(0x50, item(0x51, struct.pack(">I", maximum)) + item(0x52, b"1.2.826.0.1.3680043.10.1511"))
+
+
+APPLICATION_CONTEXT = item(0x10, b"1.2.840.10008.3.1.1.1")
+
+
 def associate_rq(
     contexts: Contexts = CONTEXTS, called: bytes = b"PRELIM", calling: bytes = b"FUZZ", maximum: int = 16384
 ) -> bytes:
     """An A-ASSOCIATE-RQ (PS3.8 9.3.2)."""
-    proposed = b"".join(
-        item(
-            0x20,
-            bytes((number, 0, 0, 0))
-            + item(0x30, abstract.encode())
-            + b"".join(item(0x40, syntax.encode()) for syntax in syntaxes),
-        )
-        for number, abstract, syntaxes in contexts
-    )
-    user = item(0x50, item(0x51, struct.pack(">I", maximum)) + item(0x52, b"1.2.826.0.1.3680043.10.1511"))
+    proposed = [presentation_context(number, [abstract], syntaxes) for number, abstract, syntaxes in contexts]
+    return associate_rq_of(APPLICATION_CONTEXT, *proposed, user_information(maximum), called=called, calling=calling)
+
+
+def associate_rq_of(*items: bytes, called: bytes = b"PRELIM", calling: bytes = b"FUZZ") -> bytes:
+    """An A-ASSOCIATE-RQ with these items only."""
     titles = called.ljust(16) + calling.ljust(16)
-    head = struct.pack(">HH", 1, 0) + titles + bytes(32) + item(0x10, b"1.2.840.10008.3.1.1.1")
-    return pdu(ASSOCIATE_RQ, head + proposed + user)
+    return pdu(ASSOCIATE_RQ, struct.pack(">HH", 1, 0) + titles + bytes(32) + b"".join(items))
 
 
 def pdv(context_id: int, control: int, fragment: bytes, length: int | None = None) -> bytes:

@@ -139,7 +139,8 @@ class Association(association.Association):
         # The boundary of the thread: a fault of the program is logged, and the other associations continue.
         # Its text could quote the data set.
         except Exception as error:  # noqa: BLE001
-            log.error("association.failed", error=type(error).__name__, frames=frames(error))  # noqa: TRY400
+            level = logging.ERROR if self.services.log_budget.allows() else logging.DEBUG
+            log.log(level, "association.failed", error=type(error).__name__, frames=frames(error))
 
     def serve(self) -> bool:
         """Serve messages until a PDU about the association itself is in the buffer; False if there is none to read."""
@@ -159,6 +160,7 @@ class Association(association.Association):
         # pynetdicom would log its text, which could quote the data set.
         except Exception as error:  # noqa: BLE001
             self.fault = error
+            self._send_abort(pdus.NOT_SPECIFIED)
             self.dul.event_queue.put(CONNECTION_CLOSED)
         return False
 
@@ -194,11 +196,17 @@ class Association(association.Association):
         # pynetdicom's decoder raises many types of exceptions for malformed bytes, also for those of an A-ABORT.
         except Exception:
             if self.requestor.primitive is None:
-                self.wire.send(pdus.encode(pdus.ABORT, bytes((0, 0, SERVICE_PROVIDER, pdus.INVALID_PARAMETER))))
+                self._send_abort(pdus.INVALID_PARAMETER)
             elif self.end is None:
+                self._send_abort(pdus.NOT_SPECIFIED)
                 raise
         if self.fault is not None:
             raise self.fault
+
+    def _send_abort(self, reason: int) -> None:
+        """Tell the peer of the end that the state machine does not send."""
+        with contextlib.suppress(ConnectionClosed):
+            self.wire.write(pdus.encode(pdus.ABORT, bytes((0, 0, SERVICE_PROVIDER, reason))))
 
     def _has_request(self) -> bool:
         ids = {"association_id": self.peer.association_id, "address": self.peer.address}

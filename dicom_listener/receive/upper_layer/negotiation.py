@@ -61,9 +61,11 @@ class Context:
 
 
 def check(proposed: Sequence[PresentationContext]) -> None:
-    """Raise Abort if a request exceeds the limit of contexts, or has none or an empty one."""
-    if not 0 < len(proposed) <= MAX_CONTEXTS or not all(context.transfer_syntax for context in proposed):
-        raise Abort(f"{len(proposed)} presentation contexts, or one without a transfer syntax", INVALID_PARAMETER)
+    """Raise Abort if a request exceeds the limit of contexts, or has none or one without a syntax (PS3.8 9.3.2.2)."""
+    if not 0 < len(proposed) <= MAX_CONTEXTS:
+        raise Abort(f"{len(proposed)} presentation contexts", INVALID_PARAMETER)
+    if not all(context.abstract_syntax and context.transfer_syntax for context in proposed):
+        raise Abort("a presentation context without abstract or transfer syntax", INVALID_PARAMETER)
 
 
 def is_echo_only(proposed: Iterable[PresentationContext]) -> bool:

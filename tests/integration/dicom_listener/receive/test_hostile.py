@@ -20,7 +20,7 @@ from db.operations.listener_status import Kind
 from dicom_listener.receive import counters, messages, pdus, status_file
 from dicom_listener.receive.listener import Listener
 from dicom_listener.receive.seats import MAX_PENDING_PER_ADDRESS
-from dicom_listener.receive.upper_layer import association
+from dicom_listener.receive.upper_layer import association, negotiation
 from dicom_listener.receive.upper_layer import wire as listening_wire
 from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.waiting import received
@@ -135,6 +135,12 @@ def test_more_than_128_presentation_contexts_are_aborted(listener: Listener) -> 
 
 
 REQUEST = wire.associate_rq()
+ECHO_CONTEXT = wire.presentation_context(1, [wire.VERIFICATION], [wire.IMPLICIT_VR_LITTLE_ENDIAN])
+
+
+def request_of(*contexts: bytes) -> bytes:
+    """An A-ASSOCIATE-RQ with these presentation contexts."""
+    return wire.associate_rq_of(wire.APPLICATION_CONTEXT, *contexts, wire.user_information())
 
 
 @pytest.mark.parametrize(
@@ -147,15 +153,47 @@ REQUEST = wire.associate_rq()
         wire.associate_rq(calling=b" " * 16),
         pdu(wire.ASSOCIATE_RQ, REQUEST[6:40]),
         pdu(wire.ASSOCIATE_RQ, REQUEST[6:-20]),
+        request_of(ECHO_CONTEXT, wire.presentation_context(3, [], [wire.IMPLICIT_VR_LITTLE_ENDIAN])),
     ],
-    ids=["even id", "no syntax", "long uid", "no context", "no title", "truncated", "truncated item"],
+    ids=[
+        "even id",
+        "no syntax",
+        "long uid",
+        "no context",
+        "no title",
+        "truncated",
+        "truncated item",
+        "no abstract syntax",
+    ],
 )
 def test_malformed_association_request_is_aborted(listener: Listener, malformed: bytes) -> None:
-    with Client(listener.port) as client:
+    with capture_logs() as lines, Client(listener.port) as client:
         kind, _ = client.ask(malformed)
         assert kind == ABORT
-    wait_until(lambda: connections() == 0)
+        wait_until(lambda: connections() == 0)
+    assert [(line["event"], line["log_level"]) for line in lines] == [("association.aborted", "info")]
     assert echoes(listener.port)
+
+
+@pytest.mark.parametrize("place", [(negotiation, "check"), (pdus, "pdvs")], ids=["in a request", "in a message"])
+def test_fault_of_the_program_is_told_to_the_peer_and_logged_within_the_limit(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch, place: tuple[object, str]
+) -> None:
+    def fail(_: object) -> None:
+        raise AttributeError
+
+    monkeypatch.setattr(counters, "MAX_LINES_PER_MINUTE", 2)
+    monkeypatch.setattr(*place, fail)
+    with capture_logs() as lines:
+        for _ in range(4):
+            with Client(listener.port) as client:
+                client.send(REQUEST)
+                if place[0] is pdus:
+                    client.read()
+                    client.send(pdu(P_DATA_TF, pdv(1, COMMAND | LAST, wire.c_echo_rq())))
+                assert client.read() == (ABORT, bytes((0, 0, 2, pdus.NOT_SPECIFIED)))
+        wait_until(lambda: connections() == 0)
+    assert [line["log_level"] for line in lines if line["event"] == "association.failed"].count("error") == 2
 
 
 STORE_RQ = pdv(3, COMMAND | LAST, wire.c_store_rq("1.2.3"))
