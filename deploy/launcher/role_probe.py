@@ -83,7 +83,7 @@ def _listener(question: str, data_dir: str) -> str:
         files = [slot.status for slot in Spool(spool).slots()]
     except OSError as error:
         return f"{spool}: {error.strerror}"
-    fresh = _of_this_machine(status_file.read(path) for path in files)
+    fresh = [status for status in _of_this_machine(map(status_file.read, files)) if _receives(status)]
     if question == "ready":
         fresh = [status for status in fresh if not status.get("draining")]
     if fresh:
@@ -93,7 +93,7 @@ def _listener(question: str, data_dir: str) -> str:
     if question == "live" and not writable and any(_runs(status["process"]) for status in old):
         return OK
     refused = "" if writable else f", and {spool} cannot be written"
-    return f"no receiving process has written its status for {status_file.STALE_SECONDS:.0f} s{refused}"
+    return f"no receiving process runs here with a status of the last {status_file.STALE_SECONDS:.0f} s{refused}"
 
 
 def _of_this_machine(found: Iterable[dict[str, Any] | None]) -> list[dict[str, Any]]:
@@ -101,8 +101,18 @@ def _of_this_machine(found: Iterable[dict[str, Any] | None]) -> list[dict[str, A
     return [status for status in found if status and status["process"].startswith(here)]
 
 
+def _receives(status: dict[str, Any]) -> bool:
+    """Return whether the process of a status runs, and the one that accepts connections for it."""
+    return all(_runs(one["process"]) for one in (status, status.get("parent") or {}) if "process" in one)
+
+
 def _runs(process: str) -> bool:
-    return os.path.exists(f"/proc/{process.rpartition(':')[2]}")  # noqa: PTH110 - as above
+    """Return whether a process has not ended; one that its parent has not waited for has."""
+    try:
+        with open(f"/proc/{process.rpartition(':')[2]}/stat", "rb") as file:  # noqa: PTH123 - as above
+            return file.read().rpartition(b")")[2].split()[0] not in {b"Z", b"X"}
+    except (OSError, IndexError):
+        return False
 
 
 def _api(question: str) -> str:

@@ -75,6 +75,7 @@ class Listener:
         if self._server.stopping.is_set():
             return
         self._server.shutdown()
+        self._services.remove_status()
         unfinished = self._server.stop(GRACE_SECONDS)
         self._services.close()
         log.info("listener.stopped", unfinished=unfinished)

@@ -164,3 +164,10 @@ class Services:
         if failure is not None and failure != self._status_failure:  # one line for each cause, not for each attempt
             log.warning("listener.status_not_written", error=failure)
         self._status_failure = failure
+
+    def remove_status(self) -> None:
+        """Remove the status: this process accepts no more connections."""
+        try:
+            self.slot.status.unlink(missing_ok=True)
+        except OSError as error:  # it becomes stale
+            log.warning("listener.status_not_removed", error=error.strerror)

@@ -2,7 +2,8 @@
 
 It is a file, because the listener runs without PostgreSQL: the dispatcher reads it for a heartbeat in the listener's
 name. Only the listener's accepting thread writes it, atomically and regularly: its age shows whether that thread runs.
-Of several processes, each writes its own while the process that accepts connections sends it beats.
+Of several processes, each writes its own while the process that accepts connections sends it beats. Each removes it at
+the beginning of its end.
 """
 
 from __future__ import annotations

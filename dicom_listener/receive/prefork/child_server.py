@@ -131,10 +131,11 @@ class Child:
             log.warning("connection.dropped", error=acceptor.reason(error))
 
     def _write_status(self) -> None:
-        """Write the status regularly, but let it become stale while the parent is silent."""
+        """Write the status regularly until the end, but let it become stale while the parent is silent."""
         while not self._ended.wait(BEAT_SECONDS / 2):
             if time.monotonic() - self._beat_at < SILENT_SECONDS:
                 self._services.write_status()
+        self._services.remove_status()
 
 
 def is_full() -> bool:

@@ -236,6 +236,7 @@ def test_sighup_with_an_invalid_peers_file_keeps_the_processes(tmp_path: Path) -
         os.kill(subject.pid, signal.SIGHUP)
         wait_until(lambda: len(set(subject.children) - before) == 2)
     assert log.read_text().count("listener.process_failed") == 0
+    assert not list(tmp_path.glob("spool/slots/*/listener.json")), "statuses of processes that have ended"
 
 
 def test_sighup_does_not_end_a_single_process(tmp_path: Path) -> None:
@@ -245,6 +246,7 @@ def test_sighup_does_not_end_a_single_process(tmp_path: Path) -> None:
         wait_until(lambda: "certificate.read" in (tmp_path / "listener.log").read_text())
         store(subject, client)
         assert echoes(subject.port)
+    assert not list(tmp_path.glob("spool/slots/*/listener.json")), "its status"
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import threading
 import time
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from deploy.embedded.server_process import free_port
 from deploy.launcher import role_probe
 from deploy.launcher.processes import PROCESSES
 from deploy.launcher.role_probe import problem
+from tests.polling import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,6 +77,18 @@ def test_single_listener_is_ready_while_its_status_is_fresh(tmp_path: Path) -> N
 
 def test_listener_of_another_host_does_not_count(tmp_path: Path) -> None:
     write(tmp_path, "host-0", process="elsewhere:7")
+    assert good("listener") == (False, False)
+
+
+def test_listener_that_was_killed_is_neither_live_nor_ready(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        found = f"{socket.gethostname()}:{process.pid}"
+        write(tmp_path, "host-0", process=found)
+        write(tmp_path, "host-1", parent={"process": found})
+        assert good("listener") == (True, True)
+        process.kill()
+        # It has ended, but its parent has not waited for it.
+        wait_until(lambda: good("listener") == (False, False))
     assert good("listener") == (False, False)
 
 
