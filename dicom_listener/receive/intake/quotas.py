@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 
 #: Seconds of a quota, on the monotonic clock, which all processes of a machine share.
 MINUTE = 60
-#: AE titles counted one by one, and those that a message names: a peer can make up any number of them.
-MAX_KEYS, MAX_ROWS = 1000, 200
-OTHERS = "", "(others)"
+#: AE titles counted one by one, of one address and in all: a peer can make up any number of them. The others of an
+#: address share one count; of another address, only beyond MAX_ADDRESSES of them.
+MAX_TITLES, MAX_KEYS, MAX_ADDRESSES = 100, 1000, 1000
+OTHERS = "(others of the address)"  # longer than an AE title
+#: Senders that a message names.
+MAX_ROWS = 200
 MEGABYTE = 1_000_000
 
 #: Address and calling AE title: AE titles are not authenticated (dicom_listener.receive.seats).
@@ -38,14 +41,17 @@ class Usage:
         self._minute = -1
         self._objects: Counter[Key] = Counter()
         self._bytes: Counter[Key] = Counter()
+        #: Number of AE titles counted one by one, by address.
+        self._titles: Counter[str] = Counter()
 
     def add(self, key: Key, objects: int, size: int, minute: int | None = None) -> None:
         """Count objects, of another *minute* only if it is the current one."""
         with self._lock:
             if minute not in {None, self._begin()}:
                 return
-            if key not in self._objects and len(self._objects) >= MAX_KEYS:
-                key = OTHERS
+            key = self._counted(key)
+            if key not in self._objects and key[1] != OTHERS:
+                self._titles[key[0]] += 1
             self._objects[key] += objects
             self._bytes[key] += size
 
@@ -53,8 +59,7 @@ class Usage:
         """Return objects and bytes of a sender in the current minute."""
         with self._lock:
             self._begin()
-            if key not in self._objects and len(self._objects) >= MAX_KEYS:
-                key = OTHERS
+            key = self._counted(key)
             return self._objects[key], self._bytes[key]
 
     def rows(self, *, forget: bool = False) -> list[list[Any]]:
@@ -65,12 +70,25 @@ class Usage:
             found = [[minute, *key, objects, self._bytes[key]] for key, objects in busiest]
             for key, _ in busiest if forget else ():
                 del self._objects[key], self._bytes[key]
+                if key[1] != OTHERS:
+                    self._titles[key[0]] -= 1
             return found
 
     def include(self, rows: Iterable[Sequence[Any]]) -> None:
         """Count what another process has returned by `rows`."""
         for minute, address, title, objects, size in rows:
             self.add((address, title), objects, size, minute)
+
+    def _counted(self, key: Key) -> Key:
+        """Return the key under which a sender is counted."""
+        address, _ = others = key[0], OTHERS
+        if key in self._objects:
+            return key
+        has_space = self._titles[address] < MAX_TITLES and len(self._objects) < MAX_KEYS
+        if has_space and others not in self._objects:
+            return key
+        known = others in self._objects or len(self._objects) < MAX_KEYS + MAX_ADDRESSES
+        return others if known else ("", OTHERS)
 
     def _begin(self) -> int:
         """Return the current minute, and forget the counts of an earlier one."""
@@ -79,6 +97,7 @@ class Usage:
             self._minute = minute
             self._objects.clear()
             self._bytes.clear()
+            self._titles.clear()
         return minute
 
 

@@ -7,7 +7,7 @@ import pytest
 from db.settings import Settings
 from dicom_listener.dicom.statuses import OutOfResources
 from dicom_listener.receive.intake import quotas
-from dicom_listener.receive.intake.quotas import MAX_KEYS, Quotas, Usage
+from dicom_listener.receive.intake.quotas import MAX_ADDRESSES, MAX_KEYS, MAX_TITLES, Quotas, Usage
 from dicom_listener.receive.peers import KnownPeer, Peer
 
 NONE = KnownPeer("CT_1")
@@ -72,9 +72,33 @@ def test_several_processes_share_a_quota() -> None:
         assert refused(child, peer())
 
 
-def test_made_up_titles_share_one_count() -> None:
+def test_made_up_titles_share_one_count_of_their_address() -> None:
     usage = Usage()
-    for number in range(MAX_KEYS + 3):
+    for number in range(MAX_TITLES + 3):
         usage.add(("10.0.0.1", f"T{number}"), 1, 1)
     assert usage.of(("10.0.0.1", "T0")) == (1, 1)
     assert usage.of(("10.0.0.1", "another")) == (3, 3)
+    assert usage.of(("10.0.0.2", "another")) == (0, 0)
+
+
+def test_made_up_titles_do_not_use_up_the_quota_of_another_address() -> None:
+    limits, parent = Settings(max_objects_per_minute=100).dicom, Usage()
+    child = Quotas(limits)
+    for number in range(20 * MAX_TITLES):
+        child.count(peer(f"T{number}", "10.0.0.66"), 10)
+    assert refused(child, peer("NEW", "10.0.0.66"))
+    for _ in range(3):
+        parent.include(child.take())
+    child.replace(parent.rows())
+    assert refused(child, peer("NEW", "10.0.0.66")), "also as several processes count it"
+    for _ in range(99):
+        child.count(peer(), 10)
+    assert not refused(child, peer())
+
+
+def test_number_of_counts_is_limited_for_any_number_of_addresses() -> None:
+    usage = Usage()
+    for number in range(MAX_KEYS + 2 * MAX_ADDRESSES):
+        usage.add((f"10.0.{number // 256}.{number % 256}", "CT_1"), 1, 1)
+    assert usage.of(("10.0.0.0", "CT_1")) == (1, 1)
+    assert usage.of(("192.168.0.1", "CT_1")) == (MAX_ADDRESSES, MAX_ADDRESSES)
