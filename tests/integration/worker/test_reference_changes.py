@@ -21,8 +21,10 @@ from db.reports.versions import BANNER
 from db.session import transaction
 from db.settings import Settings
 from deploy.operate import index_info
+from deploy.operate.erasure import erase as everywhere
 from tests.unit.worker.fakes import FakeModel
 from worker.phantoms.datasets import write_reference_cases
+from worker.reference_build import erasing
 from worker.reference_build.erasing import erase, faults
 from worker.reference_build.importing import build_reference, import_reference, removals
 from worker.reference_build.publishing import add
@@ -105,6 +107,32 @@ def test_an_added_case_is_visible_to_a_worker_at_once(site: Settings, tmp_path: 
     assert (added.indexed, added.excluded) == (1, [])
     assert set(after.case_ids()) == {*before.case_ids(), str(case_id(site, "00007"))}
     assert faults(site) == []
+
+
+def test_erasure_of_a_patient_reaches_the_index_also_after_an_interruption(
+    site: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = json.loads((tmp_path / "cases" / "cases.jsonl").read_text().splitlines()[1])
+    gone, quiet = str(case_id(site, "00002")), Console(quiet=True)
+    assert files_with(tmp_path, gone.encode())
+    monkeypatch.setattr(everywhere, "INDEXER_SECONDS", 0)
+    found = everywhere.show(site, quiet, line["patient"], "")
+    with monkeypatch.context() as patched:
+        # The row is gone, the vectors are not.
+        patched.setattr(erasing, "_without", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            everywhere.run(site, quiet, line["patient"], "", found)
+
+    everywhere.resume(site, quiet)
+
+    assert "00002" not in names(site)
+    assert files_with(tmp_path, gone.encode()) == []
+    assert faults(site) == []
+    assert import_reference(tmp_path / "first", MODEL, site, names=["00002"]).indexed == 0  # type: ignore[arg-type]
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_an_erased_patient_leaves_nothing_and_is_not_imported_again(site: Settings, tmp_path: Path) -> None:

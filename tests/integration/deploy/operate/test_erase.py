@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import io
+import os
+import subprocess
+import sys
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -234,6 +238,32 @@ def test_interrupted_at_each_step_it_goes_on(site: Site) -> None:
     assert audit.check(site.settings) == []
     with transaction(site.settings.database()) as session:
         assert not erasures.are_unfinished(session)
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_is_completed(site: Site) -> None:
+    settings = site.settings
+    environment = dict(
+        os.environ, PRELIM_DATABASE_URL=settings.database(), PRELIM_DATA_DIR=str(settings.operations.data_dir)
+    )
+    program = [sys.executable, "-c", "from deploy.cli.entry import main; main()", "erase"]
+    first, killed = ["--patient", ID, "--yes"], 0
+    for milliseconds in (900, 1200, 1500):
+        options = first if not is_begun(site) else []
+        process = subprocess.Popen([*program, *options], env=environment, stdout=subprocess.DEVNULL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(milliseconds / 1000)
+        process.kill()
+        killed += process.wait() != 0
+    assert killed
+    subprocess.run([*program, *([] if is_begun(site) else first)], env=environment, check=True)
+    assert site.left() == []
+    assert audit.check(settings) == []
+
+
+def is_begun(site: Site) -> bool:
+    with transaction(site.settings.database()) as session:
+        return bool(erasures.every(session))
 
 
 def interrupt(*_: object, **__: object) -> None:
