@@ -135,7 +135,7 @@ def _has_valid_end(kind: str, row: Row[tuple[str, str, int, str | None, int]]) -
 
 
 LOST = """
-    SELECT study_instance_uid, chaos_history.owner, changed_at
+    SELECT study_instance_uid, row_id, chaos_history.owner, changed_at
     FROM chaos_history JOIN jobs ON jobs.id = row_id JOIN studies ON studies.id = jobs.study_id
     WHERE chaos_history.kind = 'job' AND before = 'running' AND after IN ('queued', 'failed')
         AND chaos_history.reason IN ('lease_expired', 'worker_lost')
@@ -143,19 +143,20 @@ LOST = """
 
 
 def _poisoned(session: Session, system: System, studies: list[PlannedStudy]) -> Iterator[str]:
-    """Yield harmless studies that lost more than one attempt to poison: after the first, they run alone."""
+    """Yield harmless studies of which a job lost more than one attempt to poison: after the first, it runs alone."""
     died = {
         path.name.removeprefix(POISONED): path.stat().st_mtime
         for path in system.settings.operations.data_dir.glob(f"{POISONED}*")
     }
     lost = Counter(
-        row.study_instance_uid
+        (row.study_instance_uid, row.row_id)
         for row in session.execute(text(LOST))
         if row.changed_at.timestamp() >= died.get(row.owner.rpartition(":")[2], math.inf)
     )
-    for study in studies:
-        if study.kind not in PIXELS and lost[study.uid] > 1:
-            yield f"{study.kind} study {study.uid} lost {lost[study.uid]} attempts to poison studies"
+    harmless = {study.uid: study.kind for study in studies if study.kind not in PIXELS}
+    for (uid, _job), times in lost.items():
+        if times > 1 and uid in harmless:
+            yield f"{harmless[uid]} study {uid} lost {times} attempts of a job to poison studies"
 
 
 def _transitions(session: Session) -> Iterator[str]:
