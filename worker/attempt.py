@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -174,7 +175,7 @@ class Attempt:
         log.error("attempt.silent", job_id=str(self.claim.job_id), seconds=round(self.silent_seconds), frames=where)
 
     def _load_study(self) -> StudyToReport:
-        return self._until_available(self._read_study)
+        return self._until_available(self._read_study, self._lease)
 
     def _read_study(self) -> StudyToReport:
         with statements(self._url) as session:
@@ -258,8 +259,8 @@ class Attempt:
         return "retry"
 
     def _retry(self, outcome: TransientFailure, where: list[str] | None = None) -> Outcome:
-        state = self._store(lambda session: self._retry_later(session, outcome, where))
         self.reason = outcome.reason
+        state = self._store(lambda session: self._retry_later(session, outcome, where))
         return "failed" if state == JobState.FAILED else "retry"
 
     def _retry_later(self, session: Session, outcome: TransientFailure, where: list[str] | None) -> JobState:
@@ -279,18 +280,17 @@ class Attempt:
             with transaction(self._url) as session:
                 return outcome(session)
 
-        return self._until_available(store)
+        return self._until_available(store, math.inf)
 
-    def _until_available(self, query: Callable[[], T]) -> T:
-        """Run *query* again while the database is unavailable and the lease may hold; the fence makes it safe."""
+    def _until_available(self, query: Callable[[], T], seconds: float) -> T:
+        """Run *query* again for *seconds* while the database is unavailable; a fence rejects late results."""
         while True:
             try:
                 return query()
             except OperationalError:
-                if time.monotonic() - self._extended > self._lease:
+                if time.monotonic() - self._extended > seconds:
                     raise
-                # It waits and does not hang; the lease is not extended.
-                self._progressed = time.monotonic()
+                self._progressed = time.monotonic()  # it waits and does not hang; the lease is not extended
                 time.sleep(DATABASE_PAUSE_SECONDS)
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, and_, func, select, text, true
 
 from db.models import Instance, Job, Report, Study
 from db.operations import heartbeats, queue_figures
-from db.operations.filters import Filters, Position, Sort, displayed_state
+from db.operations.filters import Filters, Position, Sort, conditions_of_few, displayed_state
 from db.operations.heartbeats import Role
 from db.states import DisplayedState, JobKind, JobState
 from db.studies.visibility import visible
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 #: Latest reports whose durations the forecast averages.
 FORECAST_REPORTS = 50
-
-
 #: Literals and one state at a time, so that each part uses its partial index. Canaries, at most a few, are subtracted:
 #: to leave them out of the others, every study would have to be read.
 COUNTS = text("""
@@ -208,7 +206,12 @@ def page(
     sort: Sort = Sort.ARRIVAL,
 ) -> Page:
     """Return a page of studies that meet *filters*, in the order of *sort*, behind the position *after* if given."""
-    lines = [_line(row) for row in session.execute(_listed(limit + 1, filters or Filters(), after, sort))]
+    wanted, behind = filters or Filters(), [] if after is None else [sort.after(after)]
+    few = conditions_of_few(session, wanted)
+    query = (
+        _listed(limit + 1, wanted, after, sort) if few is None else _studies(*few, *behind, limit=limit + 1, sort=sort)
+    )
+    lines = [_line(row) for row in session.execute(query)]
     shown = lines[:limit]
     more = len(lines) > limit
     last = shown[-1] if shown else None

@@ -213,3 +213,17 @@ def plans(session: Session, query: Callable[[Session], object], option: str = "C
         found.append("\n".join(row[0] for row in cursor.fetchall()))
     assert found
     return found
+
+
+def test_few_studies_with_a_word_are_found_among_all_others_by_its_index(database_url: str, session: Session) -> None:
+    arrivals = Arrivals(database_url)
+    arrivals.image()
+    arrivals.settle()
+    with transaction(database_url) as other:
+        for statement in (*COPY_STUDY_AND_JOB, "UPDATE studies SET study_description = 'chest' || id", "ANALYZE"):
+            other.execute(text(statement))
+
+    found = plans(session, lambda session: overview.page(session, limit=5, filters=Filters(description="rare")))
+
+    assert "studies_description" in found[0]
+    assert not any("studies_newest" in plan for plan in found)
