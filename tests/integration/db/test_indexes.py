@@ -15,6 +15,7 @@ from db.operations import outcomes, overview, queue_figures, recall
 from db.operations.alarms import raised
 from db.operations.filters import Filters, Sort
 from db.operations.totals import totals
+from db.reports import list_marks
 from db.session import engine, transaction
 from db.settings import Settings
 from db.states import DisplayedState
@@ -110,6 +111,13 @@ def test_query_reads_no_growing_table_as_a_whole(session: Session, query: str) -
     for plan in plans(session, QUERIES[query]):
         for table in GROWING:
             assert f"Seq Scan on {table}" not in plan, plan
+
+
+def test_marks_of_a_list_are_found_by_indexes(session: Session) -> None:
+    plan = "\n".join(plans(session, lambda session: list_marks.of_studies(session, [CASE], "key a")))
+
+    assert "audit_rows_opened" in plan
+    assert [table for table in (*GROWING, "audit_rows", "report_findings") if f"Seq Scan on {table}" in plan] == []
 
 
 def test_page_of_waiting_studies_reads_the_reports_of_the_shown_ones_only(database_url: str, session: Session) -> None:
