@@ -75,8 +75,19 @@ class IdentityProvider:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                if self.path.startswith("/authorize"):
+                    self._send_page(provider.authorize(self.path))
+                    return
                 provider.key_requests += 1
                 self._send(200, {"keys": [KEY.as_dict(private=False)]})
+
+            def _send_page(self, answer: str) -> None:
+                """Send the page on which a user logs in: its link leads back."""
+                address = parse_qs(urlsplit(self.path).query)["redirect_uri"][0]
+                self.send_response(200)
+                self.send_header("Content-Type", "text/html")
+                self.end_headers()
+                self.wfile.write(f'<a id="back" href="{address}?{answer.replace("&", "&amp;")}">Alice</a>'.encode())
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"])).decode()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
+from tests.benchmarks.receivers import free_port
 from tests.conftest import REPOSITORY
 from tests.integration.api.browser import Tab, chromium
 from tests.polling import wait_until
@@ -28,17 +29,25 @@ def server(
     database_url: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A server process; a parameter of the fixture has further environment variables."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    environment = dict(getattr(request, "param", {}))
+    if "PRELIM_FAILED_LOGINS_PER_MINUTE" in environment:
+        environment["PRELIM_BROKER_URL"] = request.getfixturevalue("broker_url")
+    with serving(database_url, tmp_path, free_port(), **environment) as started:
+        yield started
+
+
+@contextmanager
+def serving(
+    database_url: str, folder: Path, port: int, **settings: str
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Run a server process on *port*, with further environment variables."""
     environment = {
         "PRELIM_DATABASE_URL": database_url,
         "PRELIM_API_PORT": str(port),
-        "PRELIM_DATA_DIR": str(tmp_path),
+        "PRELIM_DATA_DIR": str(folder),
         "PATH": os.environ["PATH"],
-        **getattr(request, "param", {}),
+        **settings,
     }
-    if "PRELIM_FAILED_LOGINS_PER_MINUTE" in environment:
-        environment["PRELIM_BROKER_URL"] = request.getfixturevalue("broker_url")
     process = subprocess.Popen([sys.executable, "-c", SERVE], cwd=REPOSITORY, env=environment)
     try:
         wait_until(lambda: _answers(port), 90)
