@@ -26,16 +26,15 @@ from db.logs import frames
 from db.session import transaction
 from db.studies import commitments, lifecycle, transfer_syntaxes
 from dicom_listener.commitment import verify
+from dicom_listener.commitment.earlier_files import EarlierFiles
 from dicom_listener.dicom import uids
 from dicom_listener.dicom.commitment_result import CommitmentResult
 from dicom_listener.dicom.statuses import SUCCESS
-from dicom_listener.indexing import unreadable
 from dicom_listener.receive import tls
 from dicom_listener.scu.send import exchange, take_over_responses
 from dicom_listener.spool.associations import SpoolMarks
 from dicom_listener.spool.commitment_outbox import CommitmentOutbox, State
 from dicom_listener.spool.durable import Spool
-from dicom_listener.spool.waiting import received
 
 if TYPE_CHECKING:
     import ssl
@@ -57,8 +56,6 @@ POLL_SECONDS = 1
 MAX_REQUESTERS = 8
 
 
-#: Age of a request up to which unknown objects may still wait in the inbox: its file can be indexed before theirs.
-ARRIVAL = dt.timedelta(minutes=10)
 #: Age of a verdict up to which a delivery repeats it without reading the files again.
 VERDICT_VALID = dt.timedelta(days=1)
 
@@ -109,8 +106,9 @@ class CommitmentDelivery:
     def __init__(self, settings: Settings, peers: PeerDirectory) -> None:
         self._settings = settings
         self._peers = peers
-        self._spool = Spool(settings.spool)
-        self._marks = SpoolMarks(self._spool)
+        spool = Spool(settings.spool)
+        self._marks = SpoolMarks(spool)
+        self._earlier_files = EarlierFiles(spool)
         self._pool = ThreadPoolExecutor(MAX_REQUESTERS, thread_name_prefix="commitment")
         #: Running deliveries by AE title.
         self._running: dict[str, Future[None]] = {}
@@ -178,9 +176,12 @@ class CommitmentDelivery:
         with transaction(self._settings.database()) as session:
             known = lifecycle.instances(session, uids)
             conflicting = commitments.conflicting(session, commitment.calling_ae_title, uids)
-        is_new = dt.datetime.now(dt.UTC) - commitment.received_at < ARRIVAL
-        if is_new and not known.keys() >= set(uids) and self._is_indexing():
-            raise ObjectsWaiting
+        if not known.keys() >= set(uids):
+            if self._earlier_files.wait_for(commitment.id):
+                raise ObjectsWaiting
+            # The last ones may have been indexed since.
+            with transaction(self._settings.database()) as session:
+                known = lifecycle.instances(session, uids)
         failed = verify.failures(self._settings, unconfirmed, known, conflicting)
         not_committed = {(sop_class, instance) for sop_class, instance, _ in failed}
         committed = [pair for pair in requested if pair not in not_committed]
@@ -194,10 +195,6 @@ class CommitmentDelivery:
         if verified_at is None or dt.datetime.now(dt.UTC) - verified_at > VERDICT_VALID:
             return requested
         return [(sop_class, instance) for sop_class, instance, _ in commitment.failed or ()]
-
-    def _is_indexing(self) -> bool:
-        set_aside = unreadable.of_spool(self._spool.root).set_aside()
-        return any(path.name not in set_aside for path in received(self._spool))
 
     def _hand_over(self, outbox: CommitmentOutbox, commitment: Commitment, result: CommitmentResult) -> None:
         """Put the result into the outbox for the association of the request."""

@@ -362,6 +362,26 @@ def test_request_indexed_before_its_objects_waits_for_them(
     assert [event_type for event_type, _ in modality.results] == [1]
 
 
+def test_request_received_long_before_it_is_indexed_waits_for_its_objects(
+    settings: Settings, listener: Listener, modality: Modality, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = [image(), image()]
+    send(modality, listener, datasets)
+    monkeypatch.setattr(indexer, "BATCH", 1)
+    indexer.run_once(settings)
+    with transaction(settings.database()) as session:
+        assert session.scalars(select(Instance.id)).all() == [], "the request is indexed first"
+        session.execute(text("UPDATE commitments SET received_at = now() - interval '1 day'"))
+    with deliver.CommitmentDelivery(settings, peers(settings)) as delivery:
+        delivery.run_once()
+        wait([*delivery._running.values()])
+        assert modality.results == []
+    due_now(settings)
+    assert deliver_once(settings) == 1
+
+    assert [event_type for event_type, _ in modality.results] == [1]
+
+
 def test_request_without_transaction_uid_is_refused(listener: Listener, modality: Modality) -> None:
     association = modality.associate(listener.port)
     request = Dataset()
