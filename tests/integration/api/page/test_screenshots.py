@@ -18,8 +18,10 @@ from PIL import Image
 
 from db.models import Instance
 from db.session import transaction
+from tests.integration.api.arrivals import png
 from tests.integration.api.page.test_reading import log_in_by_keyboard
 from tests.integration.api.test_report_grounds import DENIAL, EFFUSION, draft
+from worker.grounding.requested import comparison
 from worker.images.decode.files import read
 from worker.images.render.render import render
 from worker.phantoms.cases import Case, Finding
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 SIZES = {"desktop": (1280, 800), "tablet": (768, 1024)}
 PATIENT = {"patient_name": "Phantom^One", "patient_id": "PHANTOM-0001", "patient_birth_date": "19700101"}
+REQUEST = "Dyspnoea. Pleural effusion? Pneumonia?"
 
 
 @pytest.fixture
@@ -42,10 +45,12 @@ def phantom(arrivals: Arrivals, tmp_path: Path) -> uuid.UUID:
     picture = io.BytesIO()
     Image.fromarray(np.asarray(render(read(path), 0)[0])).save(picture, "PNG")
     plain = arrivals.draft([picture.getvalue()])
-    study_id = arrivals.reported(plain, **PATIENT)
+    study_id = arrivals.reported(plain, indication=REQUEST, **PATIENT)
     arrivals.late_image(study_id, **PATIENT)
     arrivals.settle_again(study_id)
-    arrivals.report(study_id, replace(draft(arrivals, EFFUSION, DENIAL), images=plain.images))
+    written = replace(draft(arrivals, EFFUSION, DENIAL), images=plain.images)
+    provenance = written.provenance | comparison(REQUEST, f"{written.findings} {written.impression}")
+    arrivals.report(study_id, replace(written, provenance=provenance))
     with transaction(arrivals.url) as session:
         shown, *others = session.query(Instance).filter_by(study_id=study_id).order_by(Instance.id)
         for row in (shown, *others):
@@ -68,6 +73,10 @@ def test_pages_fit_their_screen(
     tab.wait("document.querySelector('#picture').dataset.shown")
     tab.evaluate("scrollTo(0, 0)")
     tab.screenshot(folder / f"study-page-{size}.png", whole=False)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
+    other = arrivals.reported(arrivals.draft([png(size=256)]), study_date="20250314", **PATIENT)
+    tab.open(f"{address}/studies/{phantom}?beside={other}")
+    tab.screenshot(folder / f"side-by-side-{size}.png", whole=False)
     assert tab.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
     arrivals.failed(**PATIENT)
     arrivals.receiving(patient_name="Phantom^Two", patient_id="PHANTOM-0002")
