@@ -74,6 +74,8 @@ ATTENTION = {
     "unsupported": "unsupported finding",
     "critical_omitted": "critical finding left out",
     "empty_impression": "no impression",
+    "prior": "comparison with a prior study",
+    "truncation": "text cut short",
 }
 
 

@@ -138,7 +138,7 @@ def test_list_and_study_show_attention_and_other_readers(
     mine, theirs = reader.get("/").text, visitor.get("/").text
     page = reader.get(f"/studies/{study_id}").text
 
-    assert "<b>Attention:</b> prior, unsupported finding</small>" in mine
+    assert "<b>Attention:</b> comparison with a prior study, unsupported finding</small>" in mine
     assert "<b>Attention:</b> no report</small>" in mine
     assert (mine.count("Being read by"), theirs.count("Being read by")) == (1, 0)
     assert "Being read by <bdi>key reading room</bdi>: the page was open there" in page

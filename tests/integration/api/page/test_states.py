@@ -41,6 +41,7 @@ FAULTS = """(() => {
   const controls = "a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex='0']";
   for (const one of (modal ?? document).querySelectorAll(controls)) {
     if (!one.checkVisibility({visibilityProperty: true}) || one.disabled) continue;
+    document.activeElement?.blur();
     one.focus();
     const name = one.outerHTML.slice(0, 90);
     const style = getComputedStyle(one);
@@ -50,12 +51,18 @@ FAULTS = """(() => {
     const top = document.elementFromPoint(x, y);
     if (document.activeElement !== one) faults.push(`no focus: ${name}`);
     if (outline < 2) faults.push(`no outline: ${name}`);
-    if (!top || !(one.contains(top) || top.contains(one))) faults.push(`covered: ${name}`);
+    const whole = one.getBoundingClientRect().height < innerHeight / 2;
+    const seen = one.contains(top) || top?.contains(one);
+    if (whole && !seen) faults.push(`covered: ${name} by ${top?.outerHTML.slice(0, 90)}`);
     const edged = one.matches("button, input:not([type=checkbox]), select, textarea");
     if (forced && edged && style.borderTopStyle === "none") faults.push(`no edge: ${name}`);
   }
   return faults;
 })()"""
+
+
+#: As long as an index of the database permits, without a place to break it.
+HOSTILE = "\u202e<script>document.title='run'</script>" + "N" * 2000
 
 
 def path_of(study_id: uuid.UUID) -> str:
@@ -142,6 +149,7 @@ STATES: dict[str, Made] = {
     "answered": lambda arrivals: path_of(answered(arrivals)),
     "quarantine": quarantined,
     "side by side": beside,
+    "hostile names": lambda arrivals: path_of(arrivals.reported(patient_name=HOSTILE, study_description=HOSTILE)),
     "list": lambda _: "/?sort=urgency",
     "reference": lambda _: "/docs",
 }
