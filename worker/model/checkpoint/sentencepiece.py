@@ -29,8 +29,8 @@ SPACE = "\u2581"
 # Numbers from sentencepiece_model.proto (github.com/google/sentencepiece): message fields and the model type.
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
 _PIECE, _SCORE, _TYPE = 1, 2, 3
-_MODEL_TYPE, _BPE = 3, 2
-_CHARACTER_MAP, _DUMMY_PREFIX, _REMOVE_WHITESPACE = 2, 3, 4
+_MODEL_TYPE, _BPE, _WHITESPACE_AS_SUFFIX, _BYTE_FALLBACK = 3, 2, 24, 35
+_CHARACTER_MAP, _DUMMY_PREFIX, _REMOVE_WHITESPACE, _ESCAPE_WHITESPACE = 2, 3, 4, 5
 
 
 class Kind(IntEnum):
@@ -61,6 +61,9 @@ class Model:
     character_map: bytes = b""
     dummy_prefix: bool = True
     remove_whitespace: bool = True
+    escape_whitespace: bool = True
+    whitespace_as_suffix: bool = False
+    byte_fallback: bool = False
 
     @classmethod
     def read(cls, path: Path) -> Model:
@@ -72,27 +75,39 @@ class Model:
             raise ConfigurationError(f"{path} cannot be read: {error.strerror or error}") from error
         except (LookupError, TypeError, ValueError, AttributeError, struct.error) as error:
             raise ConfigurationError(f"{path} is damaged or not a SentencePiece model") from error
-        if model.model_type != _BPE or model.dummy_prefix or model.remove_whitespace:
+        spaces = model.dummy_prefix, model.remove_whitespace, not model.escape_whitespace, model.whitespace_as_suffix
+        if model.model_type != _BPE or any(spaces):
             expected = "byte-pair encoding that leaves spaces unchanged"
             raise ConfigurationError(f"unsupported tokenizer {path}: expected {expected}")
         if not any(piece.kind == Kind.UNKNOWN for piece in model.pieces):
             raise ConfigurationError(f"invalid SentencePiece model {path}: it has no piece for unknown text")
+        if not model.byte_fallback and any(piece.kind == Kind.BYTE for piece in model.pieces):
+            raise ConfigurationError(
+                f"invalid SentencePiece model {path}: it has pieces for bytes and does not use them"
+            )
         return model
 
     @classmethod
     def _parse(cls, data: bytes) -> Model:
-        model = cls()
+        pieces: list[Piece] = []
+        # A message that stands twice is merged: the last value of each field counts.
+        specs: dict[int, dict[int, Any]] = {_TRAINER: {}, _NORMALIZER: {}}
         for number, value in _fields(data):
             if number == _PIECES:
-                model.pieces.append(_piece(value))
-            elif number == _TRAINER:
-                model.model_type = dict(_fields(value)).get(_MODEL_TYPE, model.model_type)
-            elif number == _NORMALIZER:
-                normalizer = dict(_fields(value))
-                model.character_map = normalizer.get(_CHARACTER_MAP, b"")
-                model.dummy_prefix = bool(normalizer.get(_DUMMY_PREFIX, 1))
-                model.remove_whitespace = bool(normalizer.get(_REMOVE_WHITESPACE, 1))
-        return model
+                pieces.append(_piece(value))
+            elif number in specs:
+                specs[number] |= dict(_fields(value))
+        trainer, normalizer = specs[_TRAINER], specs[_NORMALIZER]
+        return cls(
+            pieces,
+            trainer.get(_MODEL_TYPE, 1),
+            normalizer.get(_CHARACTER_MAP, b""),
+            dummy_prefix=bool(normalizer.get(_DUMMY_PREFIX, 1)),
+            remove_whitespace=bool(normalizer.get(_REMOVE_WHITESPACE, 1)),
+            escape_whitespace=bool(normalizer.get(_ESCAPE_WHITESPACE, 1)),
+            whitespace_as_suffix=bool(trainer.get(_WHITESPACE_AS_SUFFIX, 0)),
+            byte_fallback=bool(trainer.get(_BYTE_FALLBACK, 0)),
+        )
 
 
 def convert_tokenizer(directory: Path) -> PreTrainedTokenizerFast:

@@ -110,7 +110,12 @@ PREPROCESSING = {
 #: Keys of the published generation_config.json (source M: 69 bytes), and the token ids, which are compared.
 GENERATION = {"_from_model_config", "transformers_version", "bos_token_id", "eos_token_id", "pad_token_id"}
 #: Files of peft or of another release that would change the model, and are not part of the publication.
-FOREIGN = ("adapter_config.json", "adapter_model.bin", "non_lora_state_dict.bin")
+FOREIGN = (
+    *("adapter_config.json", "adapter_model.bin", "non_lora_state_dict.bin"),
+    *("pytorch_model.bin", "pytorch_model.bin.index.json", "quantize_config.json", "quant_config.json"),
+)
+#: Field of a configuration whose weights are quantized, at any level; the publication's are not.
+QUANTIZATION = "quantization_config"
 
 
 def deviations(config: Mapping[str, Any], *, large: bool) -> Iterator[str]:
@@ -130,6 +135,13 @@ def side_files(directory: Path, config: Mapping[str, Any]) -> Iterator[str]:
     for name in FOREIGN:
         if (directory / name).exists():
             yield f"{name} is not part of the publication, and the conversion would ignore it"
+    for name, part in {
+        "": config,
+        "llm_config.": config.get("llm_config"),
+        "vision_config.": config.get("vision_config"),
+    }.items():
+        if isinstance(part, dict) and part.get(QUANTIZATION):
+            yield f"{name}{QUANTIZATION} in config.json is not part of the publication, whose weights are not quantized"
     yield from _generation(directory, config)
     yield from _preprocessing(directory, config)
 

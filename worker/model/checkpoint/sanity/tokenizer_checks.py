@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 BYTES = [f"<0x{number:02X}>" for number in range(256)]
 #: Tokens that InternVL adds, in this order (OpenGVLab/InternVL internvl_chat_finetune.py).
 ADDED = ("<img>", "</img>", "<IMG_CONTEXT>", "<quad>", "</quad>", "<ref>", "</ref>", "<box>", "</box>")
-#: Token that ends a turn in MedDr's template.
-END_OF_TURN = "<|im_end|>"
+#: Tokens that begin and end a turn in MedDr's template.
+BEGIN_OF_TURN, END_OF_TURN = "<|im_start|>", "<|im_end|>"
 #: Options of tokenizer_config.json that change ids or text, with the values of MedDr's tokenizer class.
 OPTIONS = {
     "add_bos_token": False,
@@ -33,6 +33,7 @@ OPTIONS = {
     "legacy": True,
     "sp_model_kwargs": {},
     "spaces_between_special_tokens": False,
+    "split_special_tokens": False,
     "tokenizer_class": "LlamaTokenizer",
     "use_default_system_prompt": False,
 }
@@ -66,6 +67,9 @@ def _pieces(pieces: Sequence[Piece]) -> Iterator[str]:
     found = [piece.text for piece in pieces if piece.kind == Kind.BYTE]
     if found and found != BYTES:
         yield "the byte pieces of tokenizer.model are not in order"
+    # Of one kind: the original splits the text of a control piece, so that one of two would be no token.
+    if len({piece.kind for piece in pieces if piece.text in (BEGIN_OF_TURN, END_OF_TURN)}) > 1:
+        yield f"{BEGIN_OF_TURN} and {END_OF_TURN} are pieces of different kinds in tokenizer.model"
     normal = [piece for piece in pieces if piece.kind == Kind.NORMAL]
     for before, after in pairwise(normal):
         if not after.score <= before.score:
@@ -101,6 +105,9 @@ def _added(directory: Path, stored: Mapping[str, Any]) -> Iterator[str]:
     for entry in (stored.get("added_tokens_decoder") or {}).values():
         if isinstance(entry, dict) and any(entry.get(name) for name in STRIPPING):
             yield f"{entry.get('content')} strips the text beside it in tokenizer_config.json"
+            break
+        if isinstance(entry, dict) and entry.get("content") in ADDED and entry.get("special") is False:
+            yield f"{entry['content']} is no special token in tokenizer_config.json: InternVL adds it as one"
             break
     order = [ids[token] for token in ADDED if token in ids]
     if order != sorted(order):

@@ -27,7 +27,7 @@ RUN = 32
 BLOCK = 2**21
 #: Matrices with fewer values can be equal, constant or zero by chance.
 MIN_VALUES = 64
-#: Share of a matrix that may be exactly zero, and of its rows that may be zero or equal to the one above. Rows of an
+#: Share of a matrix that may be exactly zero, and of its rows that may be zero or equal to an earlier one. Rows of an
 #: embedding that were added together are equal, and its padding is zero.
 MAX_ZERO, MAX_EQUAL_ROWS = 0.05, 0.05
 #: Largest absolute value of a weight: outliers of large vision towers have some hundreds.
@@ -40,10 +40,14 @@ MIN_MEDIAN = 0.01
 #: Least share of values below an eighth of the root mean square: .10 for a normal distribution, .07 for a uniform one.
 #: bfloat16 read as float16 has hardly any value near zero.
 MIN_NEAR_ZERO = 0.01
-#: Largest ratio of a matrix's root mean square to the median of the same matrices in other layers.
-MAX_RATIO = 32.0
+#: Largest ratio of a matrix's root mean square to the median of the same matrices in other layers; of a norm, which
+#: grows with the depth of a trained model.
+MAX_RATIO, MAX_NORM_RATIO = 32.0, 1000.0
+#: Values of a row by which it is compared with all others, and the fewest: quantized weights have few different ones.
+KEY_VALUES, MIN_KEY_VALUES = 32, 8
 #: Names whose rows are tokens.
 _TOKENS = re.compile(r"(embed_tokens|lm_head)\.weight$")
+_NORM = re.compile(r"norm\d?\.weight$")
 _LORA = re.compile(r"\.lora_[AB](\.default)?\.weight$")
 _LAYER = re.compile(r"\.(layers?)\.\d+\.")
 
@@ -62,6 +66,7 @@ class Figures:
     equal_rows: float
     constant: bool
     largest: float
+    mean: float
     rms: float
     median: float
     near_zero: float
@@ -91,12 +96,17 @@ def _is_scale(tensor: Figures) -> bool:
     return not tensor.matrix and not tensor.name.endswith("bias")
 
 
+def _is_norm(tensor: Figures) -> bool:
+    return not tensor.matrix and bool(_NORM.search(tensor.name))
+
+
 CHECKS = (
     Check(
         "adapter", lambda t: bool(_LORA.search(t.name)), lambda t: t.zero == 1, "is zero: its adapter was never trained"
     ),
     Check("zero", _is_matrix, lambda t: t.zero == 1, "is zero"),
     Check("zero", _is_scale, lambda t: t.zero > MAX_ZERO, "is zero in part, and would suppress what it scales"),
+    Check("sign", _is_norm, lambda t: t.mean < 0, "is negative on average, and would invert what it scales"),
     Check("constant", _is_matrix, lambda t: t.constant and t.zero < 1, "has the same value everywhere"),
     Check("zeros", _is_matrix, lambda t: MAX_ZERO < t.zero < 1, "is zero in part, as after a truncated download"),
     Check(
@@ -114,6 +124,13 @@ CHECKS = (
     Check("rows", _is_full, lambda t: t.equal_rows > MAX_EQUAL_ROWS, "repeats rows"),
     Check("size", _is_full, lambda t: t.rms < MIN_RMS, f"has values below {MIN_RMS:g} only"),
     Check("size", lambda t: True, lambda t: t.largest > MAX_VALUE, f"has values above {MAX_VALUE:g}"),  # noqa: ARG005 - the protocol's argument
+    # A norm may be untrained, of ones; a bias is then zero.
+    Check(
+        "constant",
+        lambda t: t.values >= MIN_VALUES and t.name.endswith("bias"),
+        lambda t: t.constant and t.zero < 1,
+        "has the same value everywhere",
+    ),
     Check(
         "dtype",
         _is_full,
@@ -164,13 +181,14 @@ class WeightChecks:
 
     def _outliers(self) -> Iterator[tuple[str, str]]:
         layers: dict[str, list[Figures]] = defaultdict(list)
-        for tensor in filter(_is_full, self.figures.values()):
-            if _LAYER.search(tensor.name):
+        for tensor in self.figures.values():
+            if (_is_full(tensor) or _is_norm(tensor)) and _LAYER.search(tensor.name):
                 layers[_LAYER.sub(r".\1.*.", tensor.name)].append(tensor)
         for same in layers.values():
             usual = median(tensor.rms for tensor in same)
             for tensor in same:
-                if not usual / MAX_RATIO <= tensor.rms <= usual * MAX_RATIO:
+                limit = MAX_RATIO if tensor.matrix else MAX_NORM_RATIO
+                if not usual / limit <= tensor.rms <= usual * limit:
                     yield "scale", f"{tensor.name} is {tensor.rms / usual:.2g} times as large as in the other layers"
 
 
@@ -196,6 +214,7 @@ def measure(name: str, tensor: torch.Tensor) -> Figures:
         equal_rows=counted.equal_rows / len(rows),
         constant=counted.constant,
         largest=float(sample.max()),
+        mean=float(values.mean()),
         rms=rms,
         median=float(np.median(sample)),
         near_zero=float((sample < rms / 8).mean()),
@@ -205,7 +224,7 @@ def measure(name: str, tensor: torch.Tensor) -> Figures:
 
 @dataclass(slots=True)
 class _Counts:
-    """Numbers of zeros, of rows and columns of zeros, and of rows equal to the one above; runs of zeros; one value."""
+    """Numbers of zeros, of rows and columns of zeros, and of rows equal to an earlier one; runs of zeros; one value."""
 
     zero: int = 0
     zero_rows: int = 0
@@ -220,13 +239,12 @@ def _count(rows: torch.Tensor, *, constant: bool) -> _Counts:
 
     *constant* is True if all values of a sample are equal, so that the others must be compared.
     """
-    counts, first, above = _Counts(constant=constant), rows[0, 0], rows[:0]
+    counts, first = _Counts(constant=constant), rows[0, 0]
     used = torch.zeros(rows.shape[1], dtype=torch.bool)
     for block in torch.split(rows, max(1, BLOCK // rows.shape[1])):
         _count_zeros(block, counts, used)
         counts.constant = counts.constant and bool((block == first).all())
-        counts.equal_rows += _equal_to_the_one_above(torch.cat([above, block]))
-        above = block[-1:]
+    counts.equal_rows = _equal_rows(rows)
     counts.zero_columns = int((~used).sum())
     return counts
 
@@ -245,10 +263,14 @@ def _count_zeros(block: torch.Tensor, counts: _Counts, used: torch.Tensor) -> No
     counts.zero_block = counts.zero_block or bool(runs.all(dim=1).any())
 
 
-def _equal_to_the_one_above(rows: torch.Tensor) -> int:
-    """Return the number of rows equal to the one above; only rows with equal first values are compared further."""
-    places = (rows[1:, 0] == rows[:-1, 0]).nonzero()[:, 0]
-    return int((rows[places + 1] == rows[places]).all(dim=1).sum())
+def _equal_rows(rows: torch.Tensor) -> int:
+    """Return the number of rows equal to an earlier one, by their first values; 0 for rows of fewer."""
+    if rows.shape[1] < MIN_KEY_VALUES:
+        return 0
+    keys = rows[:, :KEY_VALUES].contiguous().view(torch.uint8).numpy()
+    # Rows of zeros are counted as such.
+    used = [key.tobytes() for key in keys if key.any()]
+    return len(used) - len(set(used))
 
 
 def _fingerprint(flat: torch.Tensor, shape: tuple[int, ...]) -> str:

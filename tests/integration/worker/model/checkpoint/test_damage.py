@@ -36,6 +36,7 @@ from tests.integration.worker.model.checkpoint.published_checkpoint import asser
 from worker.model.checkpoint import commands
 from worker.model.checkpoint.convert import convert_checkpoint
 from worker.model.checkpoint.manifest import read_manifest
+from worker.model.checkpoint.sentencepiece import Kind
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,6 +51,14 @@ ADAPTER = f"{QUERY}.lora_B.default.weight"
 FIRST, SECOND, THIRD = (f"model-{number:05d}-of-00004.safetensors" for number in (1, 2, 3))
 
 
+#: Further messages at the end of tokenizer.model, which replace values of the earlier ones (sentencepiece_model.proto).
+NO_ESCAPED_SPACES, SPACES_BEHIND, NO_BYTES = b"\x1a\x02\x28\x00", b"\x12\x03\xc0\x01\x01", b"\x12\x03\x98\x02\x00"
+
+
+def append(name: str, data: bytes) -> Damage:
+    return lambda directory: (directory / name).write_bytes((directory / name).read_bytes() + data)
+
+
 def double_value(directory: Path) -> None:
     path = directory / "config.json"
     path.write_text(path.read_text().replace('"select_layer"', '"select_layer": -2, "select_layer"'))
@@ -62,12 +71,16 @@ WEIGHTS: dict[str, tuple[Damage, str]] = {
     "adapter copied": (copy_weight(ADAPTER.replace(".1.", ".2."), ADAPTER), "lora_B.* are equal"),
     "matrix zero": (weight("mlp1.1.weight", torch.zeros_like), "mlp1.1.weight is zero"),
     "matrix constant": (weight("mlp1.1.weight", lambda t: torch.full_like(t, 0.02)), "has the same value everywhere"),
+    "bias constant": (weight("mlp1.1.bias", lambda t: torch.full_like(t, 0.5)), "mlp1.1.bias has the same value"),
     "matrix half zero": (weight(BASE, zero_second_half), "is zero in part, as after a truncated"),
     "embeddings half zero": (weight(EMBEDDINGS, zero_second_half), "embed_tokens.weight is zero in part"),
     "rows zero": (weight(BASE, lambda t: t * (torch.arange(len(t)) > 1)[:, None]), "has rows of zeros"),
     "columns zero": (weight(BASE, lambda t: t * (torch.arange(len(t)) > 1)), "has columns or blocks of zeros"),
     "rows repeated": (weight(BASE, lambda t: t[:1].expand_as(t)), "repeats rows"),
     "embeddings repeated": (weight(EMBEDDINGS, lambda t: t[torch.arange(len(t)) // 2 * 2]), "repeats rows"),
+    "rows repeated at a distance": (weight("mlp1.3.weight", lambda t: torch.cat([t[:48], t[:48]])), "repeats rows"),
+    "norm inverted": (weight(f"{TEXT}.1.input_layernorm.weight", torch.neg), "is negative on average"),
+    "one norm enlarged": (weight(f"{TEXT}.1.input_layernorm.weight", lambda t: t * 2000), "2e.03 times as large"),
     "norm zero": (weight(f"{VISION}.0.attn.q_norm.weight", torch.zeros_like), "would suppress what it scales"),
     "scale zero": (weight(f"{VISION}.0.ls1", torch.zeros_like), "ls1 is zero in part"),
     "positions zero": (weight("vision_model.embeddings.position_embedding", torch.zeros_like), "position.* is zero"),
@@ -136,6 +149,26 @@ EARLY: dict[str, tuple[Damage, str]] = {
     "piece removed": (pieces(lambda found: found.pop(300)), "cannot have the id 720"),
     "piece twice": (pieces(lambda found: found.__setitem__(300, found[301])), "cannot have the id 720"),
     "score not a number": (pieces(lambda found: found.__setitem__(300, (found[300][0], float("nan"), 1))), "scores"),
+    "spaces not escaped": (append("tokenizer.model", NO_ESCAPED_SPACES), "leaves spaces unchanged"),
+    "spaces behind words": (append("tokenizer.model", SPACES_BEHIND), "leaves spaces unchanged"),
+    "bytes not used": (append("tokenizer.model", NO_BYTES), "has pieces for bytes and does not use them"),
+    "begin of a turn is no token": (
+        pieces(lambda found: found.__setitem__(6, (*found[6][:2], Kind.CONTROL))),
+        "are pieces of different kinds",
+    ),
+    "special tokens split": (json_file("tokenizer_config.json", split_special_tokens=True), "split_special_tokens"),
+    "context token is not special": (
+        json_file("tokenizer_config.json", added_tokens_decoder__722__special=False),
+        "<IMG_CONTEXT> is no special token",
+    ),
+    "quantized weights stated": (
+        config(llm_config__quantization_config={"quant_method": "awq"}),
+        "llm_config.quantization_config in config.json",
+    ),
+    "weights of another format": (
+        lambda d: (d / "pytorch_model.bin").write_bytes(b"x"),
+        "pytorch_model.bin is not part of the publication",
+    ),
     "image tokens exchanged": (added_tokens(swap_ids("<img>", "</img>")), "not in the order in which InternVL adds"),
     "context token exchanged": (added_tokens(swap_ids("<IMG_CONTEXT>", "<quad>")), "not in the order in which"),
     "lists of tokens differ": (
