@@ -7,7 +7,7 @@ while exactly one study has it: under two identities of one UID it could be abou
 from __future__ import annotations
 
 import json
-import math
+import sys
 import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -61,7 +61,7 @@ def received(values: Any) -> Received:
     score = values.get("score")
     if score is not None and (isinstance(score, bool) or not isinstance(score, int | float)):
         raise InvalidPrediction("the score is no number: send a number, or leave it out")
-    if score is not None and not math.isfinite(score):
+    if score is not None and not -sys.float_info.max <= score <= sys.float_info.max:
         raise InvalidPrediction("the score is no finite number: send a finite one, or leave it out")
     return Received(**texts, score=score)
 
@@ -87,12 +87,20 @@ def of_lines(lines: Iterable[str]) -> list[Received]:
         if not line.strip():
             continue
         try:
-            found.append(received(json.loads(line)))
-        except json.JSONDecodeError as error:
-            raise InvalidPrediction(f"line {number}: not JSON ({error.msg}): nothing was imported") from None
+            found.append(received(_json(line)))
         except InvalidPrediction as error:
             raise InvalidPrediction(f"line {number}: {error}: nothing was imported") from None
     return found
+
+
+def _json(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InvalidPrediction(f"not JSON ({error.msg})") from None
+    except (ValueError, RecursionError):
+        # A number of more than 4,300 digits, or lists in lists without end.
+        raise InvalidPrediction("not JSON that can be read: a number is too long, or the nesting too deep") from None
 
 
 def add(session: Session, predictions: Sequence[Received], source: str, study_id: uuid.UUID | None = None) -> int:

@@ -164,7 +164,10 @@ class Operations(Section):
         description="Age at which `prelim retain` deletes studies, by AE title or modality, as `CT=365d,ER=keep`;"
         " an AE title takes precedence.",
     )
-    statement_seconds: Seconds = Field(default=8, description="Limit of a database statement; reading commands: 300 s.")
+    statement_seconds: Seconds = Field(
+        default=8,
+        description="Limit of a database statement; reading commands: 300 s. A frozen process can delay the others as long.",
+    )
     flower_host: str = Field(default="127.0.0.1", description="Address that Flower binds to.")
     flower_port: Port = Field(default=5555, description="TCP port of Flower.")
     flower_password: SecretStr | None = Field(
