@@ -166,7 +166,7 @@ class Operations(Section):
     )
     statement_seconds: Seconds = Field(
         default=8,
-        description="Limit of a database statement; reading commands: 300 s. A frozen process can delay the others as long.",
+        description="Limit of a database statement, and of the delay by a frozen process; reading commands: 300 s.",
     )
     flower_host: str = Field(default="127.0.0.1", description="Address that Flower binds to.")
     flower_port: Port = Field(default=5555, description="TCP port of Flower.")
