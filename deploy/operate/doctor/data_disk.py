@@ -52,7 +52,7 @@ def examine_space(installation: Installation) -> Finding:
     if free < disk.LOW_FACTOR * disk.RESERVED_BYTES:
         return warning(f"{found}, little more than the reserve", disk.REMEDY)
     if measured.used_percent >= settings.dicom.urgent_only_disk_percent:
-        return fault(f"{found}, {used}: routine objects are refused", MARKS)
+        return warning(f"{found}, {used}: routine objects are refused", MARKS)
     if measured.used_percent >= settings.dicom.warn_disk_percent:
         return warning(f"{found}, {used}", MARKS)
     return ok(found)
