@@ -97,20 +97,24 @@ def seeds(arrivals: Arrivals, url: str, key: str, tmp_path: Path) -> dict[str, A
     arrivals.late_image(held, **OTHER)
     with transaction(arrivals.url) as session:
         holds.hold(session, released, "motion", "a test")
+    changes = {"impression": arrivals.reported(), "hold": arrivals.reported(), "release": released, "identity": held}
     with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}) as client:
-        tag = client.get(f"/v1/studies/{read}/report").headers["etag"]
+        tags = {
+            study: client.get(f"/v1/studies/{study}/report").headers.get("etag", "")
+            for study in (read, *changes.values())
+        }
         question = client.post(f"/v1/studies/{asked}/questions", json={"question": "Is there an effusion?"}).json()
         diagnosis = client.post(f"/v1/studies/{asked}/diagnoses", json={"options": ["effusion", "mass"]}).json()
     image = stored(arrivals, read, tmp_path, PIXELS)
     found: dict[str, Any] = {
         FRAME: {"path": {"instance_id": image, "frame": 1}},
-        "all": {"path": {"study_id": str(read)}, "headers": {"if-match": tag}},
+        "all": {"path": {"study_id": str(read)}, "headers": {"if-match": tags[read]}},
         "GET /v1/questions/{inquiry_id}": {"path": {"inquiry_id": question["id"]}},
         "GET /v1/diagnoses/{inquiry_id}": {"path": {"inquiry_id": diagnosis["id"]}},
     }
-    changes = {"impression": arrivals.reported(), "hold": arrivals.reported(), "release": released, "identity": held}
     for change, study in changes.items():
-        found[f"POST /v1/studies/{{study_id}}/{change}"] = {"path": {"study_id": str(study)}}
+        given = {"path": {"study_id": str(study)}, "headers": {"if-match": tags[study]}}
+        found[f"POST /v1/studies/{{study_id}}/{change}"] = given
     return found
 
 
