@@ -1,5 +1,8 @@
 """Causes of refusal, each with its DICOM status (PS3.4 B.2.3, PS3.7 C): one cause, one status.
 
+Those of A700 and above are statuses of storage; for other services, the handlers replace them by those of PS3.7 C
+(dicom_listener.receive.n_services).
+
 The sender gets the status and the first 64 characters of the text as Error Comment (0000,0902); log and counters get
 the text. The docstrings below are rows of the conformance statement.
 """
@@ -77,6 +80,12 @@ class NoLongerUpdatable(Refusal):
     status = 0x0110
 
 
+class ProcessingFailure(Refusal):
+    """Raised when the data set of a request other than C-STORE cannot be read (PS3.7 C.5)."""
+
+    status = 0x0110
+
+
 class DuplicateInstance(Refusal):
     """Raised when a procedure step is created that already exists (PS3.7 C.5.6)."""
 
@@ -93,6 +102,24 @@ class MissingAttribute(Refusal):
     """Raised when a request lacks a required attribute (PS3.7 C.5.13)."""
 
     status = 0x0120
+
+
+class InvalidArgument(Refusal):
+    """Raised when an N-ACTION has no or no valid value of a required attribute (PS3.7 C.5)."""
+
+    status = 0x0115
+
+
+class InvalidInstance(Refusal):
+    """Raised when the command of a procedure step has no or no valid SOP Instance UID (PS3.7 C.5)."""
+
+    status = 0x0117
+
+
+class ResourceLimitation(Refusal):
+    """Raised when the disk cannot store a request other than C-STORE, or it is too large or complex (PS3.7 C.5)."""
+
+    status = 0x0213
 
 
 class InvalidAttribute(Refusal):

@@ -51,7 +51,7 @@ class SpoolingHandler:
         try:
             self._begin(command, context, peer, inbox)
         except Refusal as refusal:
-            self._refuse(refusal)
+            self.refuse(refusal)
 
     def identify(self, command: Command) -> tuple[str, str]:
         """Return SOP class and SOP instance UID of the request; raises Refusal."""
@@ -80,7 +80,7 @@ class SpoolingHandler:
             self._writer.write(fragment, last=last)
             self._reader.feed(fragment)
         except Refusal as refusal:
-            self._refuse(refusal)
+            self.refuse(refusal)
 
     def finish(self) -> int:
         """Return the status, after the last byte: success only if the data set survives a power cut."""
@@ -90,7 +90,7 @@ class SpoolingHandler:
                 self._writer.commit(self.tag(self._reader))
                 self.on_stored()
             except Refusal as refusal:
-                self._refuse(refusal)
+                self.refuse(refusal)
         return SUCCESS if self.refusal is None else self.refusal.status
 
     def discard(self) -> None:
@@ -118,7 +118,8 @@ class SpoolingHandler:
             file_meta.encode(self.sop_class_uid, self.sop_instance_uid, context.transfer_syntax, reception)
         )
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def refuse(self, refusal: Refusal) -> None:
+        """Refuse the request, and remove its data set unless it is durable."""
         self.refusal = refusal
         self.discard()
 
@@ -165,7 +166,7 @@ class CStoreHandler(SpoolingHandler):
             try:
                 self._insist_on_urgency()
             except OutOfResources as refusal:
-                self._refuse(refusal)
+                self.refuse(refusal)
         transfer = self._transfer
         transfer.active_at = time.time()
         transfer.receiving = True

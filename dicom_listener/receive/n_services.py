@@ -9,19 +9,32 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydicom.uid import generate_uid
 
 from dicom_listener.dicom import data_sets, uids
 from dicom_listener.dicom.statuses import (
     DuplicateInstance,
+    ExpandsTooFar,
+    InvalidArgument,
     InvalidAttribute,
+    InvalidInstance,
+    MalformedHeader,
+    MalformedUID,
     MissingAttribute,
+    MissingUID,
     NoLongerUpdatable,
     NoSuchAction,
     NoSuchInstance,
+    OutOfResources,
+    ProcessingFailure,
+    Refusal,
+    ResourceLimitation,
     SOPClassNotSupported,
+    TooComplex,
+    TooLarge,
+    Truncated,
 )
 from dicom_listener.receive import dimse
 from dicom_listener.receive.c_store import SpoolingHandler
@@ -30,6 +43,7 @@ from dicom_listener.spool.durable import read_text
 from dicom_listener.spool.writer import disk_errors
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from dicom_listener.receive.dimse import Command
@@ -42,17 +56,44 @@ TRANSACTION_UID = 0x00081195
 REFERENCED_SOP_SEQUENCE = 0x00081199
 PERFORMED_PROCEDURE_STEP_STATUS = 0x00400252
 SCHEDULED_STEP_ATTRIBUTES_SEQUENCE = 0x00400270
-EXISTS = "the procedure step already exists"
+EXISTS, ENDED = "the procedure step already exists", "the procedure step has ended"
 IN_PROGRESS, COMPLETED, DISCONTINUED = "IN PROGRESS", "COMPLETED", "DISCONTINUED"
+ENDS = frozenset((COMPLETED, DISCONTINUED))
 
 
-class CommitmentRequestHandler(SpoolingHandler):
+class NServiceHandler(SpoolingHandler):
+    """Base of the handlers of N-services, whose statuses are those of PS3.7 C."""
+
+    #: Causes with a status of storage, and those that replace them.
+    replaced: ClassVar[Mapping[type[Refusal], type[Refusal]]] = {
+        OutOfResources: ResourceLimitation,
+        TooLarge: ResourceLimitation,
+        TooComplex: ResourceLimitation,
+        Truncated: ProcessingFailure,
+        ExpandsTooFar: ProcessingFailure,
+        MalformedHeader: ProcessingFailure,
+        MissingUID: MissingAttribute,
+        MalformedUID: InvalidAttribute,
+    }
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Refuse the request, with a status of its service."""
+        super().refuse(self.replaced.get(type(refusal), type(refusal))(str(refusal)))
+
+
+class CommitmentRequestHandler(NServiceHandler):
     """Handler of the N-ACTION of storage commitment: stores the request; the result follows later."""
 
     operation = file_meta.N_ACTION
     wanted = frozenset((TRANSACTION_UID, REFERENCED_SOP_SEQUENCE))
     #: About 30,000 references.
     max_bytes = 4 * 2**20
+    #: An N-ACTION has arguments (PS3.7 10.1.4.1.10).
+    replaced: ClassVar[Mapping[type[Refusal], type[Refusal]]] = {
+        **NServiceHandler.replaced,
+        MissingUID: InvalidArgument,
+        MalformedUID: InvalidArgument,
+    }
 
     def identify(self, command: Command) -> tuple[str, str]:
         """Return the well-known SOP instance of storage commitment."""
@@ -69,7 +110,7 @@ class CommitmentRequestHandler(SpoolingHandler):
         reader.finish()
         data_sets.parse_uid(reader.values.get(TRANSACTION_UID, b""), "Transaction UID")
         if REFERENCED_SOP_SEQUENCE not in reader.present:
-            raise MissingAttribute("the Referenced SOP Sequence is missing")
+            raise InvalidArgument("the Referenced SOP Sequence is missing")
 
 
 class StepStates:
@@ -115,8 +156,16 @@ class StepStates:
         return self._directory / hashlib.sha256(sop_instance_uid.encode()).hexdigest()
 
 
-class StepHandler(SpoolingHandler):
-    """Base of the handlers of procedure steps: records the step's *state* once the request is durable."""
+def _instance(uid: str, name: str) -> str:
+    """Return the SOP Instance UID of a command; raises InvalidInstance."""
+    try:
+        return data_sets.parse_uid(uid, name)
+    except (MissingUID, MalformedUID) as refusal:
+        raise InvalidInstance(str(refusal)) from None
+
+
+class StepHandler(NServiceHandler):
+    """Base of the handlers of procedure steps: the step's *state* is recorded once the request is durable."""
 
     #: A step with references to some thousand images.
     max_bytes = 4 * 2**20
@@ -131,11 +180,6 @@ class StepHandler(SpoolingHandler):
         with disk_errors():
             return self.states[sop_instance_uid]
 
-    def on_stored(self) -> None:
-        """Record the step's state; raises OutOfResources."""
-        with disk_errors():
-            self.states[self.sop_instance_uid] = self.state
-
 
 class StepCreateHandler(StepHandler):
     """Handler of the N-CREATE of a procedure step."""
@@ -146,7 +190,7 @@ class StepCreateHandler(StepHandler):
     def identify(self, command: Command) -> tuple[str, str]:
         """Return the step's UID: the modality's, or a new one if it sends none (PS3.7 10.1.5.1.4)."""
         uid = command.text(dimse.AFFECTED_SOP_INSTANCE_UID) or generate_uid()
-        if self.state_of(data_sets.parse_uid(uid, "Affected SOP Instance UID")) is not None:
+        if self.state_of(_instance(uid, "Affected SOP Instance UID")) is not None:
             raise DuplicateInstance(EXISTS)
         return uids.MODALITY_PERFORMED_PROCEDURE_STEP, uid
 
@@ -169,23 +213,33 @@ class StepSetHandler(StepHandler):
 
     operation = file_meta.N_SET
     wanted = frozenset((PERFORMED_PROCEDURE_STEP_STATUS,))
+    #: Of an update without a data set; a missing attribute is a status of N-CREATE only (PS3.7 10.1.3.1.9).
+    replaced: ClassVar[Mapping[type[Refusal], type[Refusal]]] = {
+        **NServiceHandler.replaced,
+        MissingUID: ProcessingFailure,
+    }
 
     def identify(self, command: Command) -> tuple[str, str]:
         """Return the UID of a step in progress."""
-        uid = data_sets.parse_uid(command.text(dimse.REQUESTED_SOP_INSTANCE_UID), "Requested SOP Instance UID")
+        uid = _instance(command.text(dimse.REQUESTED_SOP_INSTANCE_UID), "Requested SOP Instance UID")
         state = self.state_of(uid)
         if state is None:
             raise NoSuchInstance("the procedure step does not exist")
-        if state != IN_PROGRESS:
-            raise NoLongerUpdatable("the procedure step has ended")
+        if state in ENDS:
+            raise NoLongerUpdatable(ENDED)
         return uids.MODALITY_PERFORMED_PROCEDURE_STEP, uid
 
     def check(self, reader: data_sets.Reader) -> None:
         """Raise InvalidAttribute if a status is given and unknown."""
         reader.finish()
         self.state = _status(reader) or IN_PROGRESS
-        if self.state not in {IN_PROGRESS, COMPLETED, DISCONTINUED}:
+        if self.state not in {IN_PROGRESS, *ENDS}:
             raise InvalidAttribute("invalid Performed Procedure Step Status")
+
+    def on_stored(self) -> None:
+        """Record the step's state; raises OutOfResources."""
+        with disk_errors():
+            self.states[self.sop_instance_uid] = self.state
 
 
 def _status(reader: data_sets.Reader) -> str:

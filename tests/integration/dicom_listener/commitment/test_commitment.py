@@ -388,7 +388,7 @@ def test_request_without_transaction_uid_is_refused(listener: Listener, modality
     request.ReferencedSOPSequence = Sequence([_reference(CTImageStorage, "1.2.3")])
     status, _ = association.send_n_action(request, 1, STORAGE_COMMITMENT_PUSH_MODEL, STORAGE_COMMITMENT_INSTANCE)
     association.release()
-    assert status.Status == 0xC001
+    assert status.Status == 0x0115
 
 
 def test_prelim_commit_prints_the_result(settings: Settings) -> None:
@@ -537,7 +537,7 @@ def commitment_request(*, references: bool = True) -> bytes:
     ("context_id", "sop_class", "references", "expected"),
     [
         (5, STORAGE_COMMITMENT_PUSH_MODEL, True, 0),
-        (5, STORAGE_COMMITMENT_PUSH_MODEL, False, 0x0120),
+        (5, STORAGE_COMMITMENT_PUSH_MODEL, False, 0x0115),
         (3, STORAGE_COMMITMENT_PUSH_MODEL, True, 0x0122),
         (3, CTImageStorage, True, 0x0122),
     ],
