@@ -113,28 +113,45 @@ class CommitmentRequestHandler(NServiceHandler):
             raise InvalidArgument("the Referenced SOP Sequence is missing")
 
 
+#: Suffix of the file of a step's end.
+END = ".end"
+
+
 class StepStates:
     """States of procedure steps on disk: the listener must refuse invalid transitions without the database.
 
-    One small file for each step, named by a digest of its UID and written after the request is stored. If a crash loses
-    one, an invalid transition may be answered with success; the database ignores it.
+    One small file for each step, named by a digest of its UID and written after the request is stored, and another one
+    for its end. If a crash loses one, an invalid transition may be answered with success; the database ignores it.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     def __getitem__(self, sop_instance_uid: str) -> str | None:
-        try:
-            state = read_text(self._path(sop_instance_uid))
-        except FileNotFoundError:
-            return None
-        except UnicodeDecodeError:
-            state = ""
+        path = self._path(sop_instance_uid)
+        found = [_read(each) for each in (path.with_suffix(END), path)]
         # A crash can leave an empty file: only an end that is known refuses a request.
-        return state if state in {COMPLETED, DISCONTINUED} else IN_PROGRESS
+        ends = (state for state in found if state in ENDS)
+        return next(ends, None if found == [None, None] else IN_PROGRESS)
 
-    def __setitem__(self, sop_instance_uid: str, state: str) -> None:
-        self._write(sop_instance_uid, state).replace(self._path(sop_instance_uid))
+    def update(self, sop_instance_uid: str, state: str) -> None:
+        """Record the end of a step; raises NoLongerUpdatable if it has ended, also if another process was first.
+
+        The first end stays: an update that began before it changes nothing.
+        """
+        if self[sop_instance_uid] in ENDS:
+            raise NoLongerUpdatable(ENDED)
+        if state not in ENDS:
+            return
+        fresh, end = self._write(sop_instance_uid, state), self._path(sop_instance_uid).with_suffix(END)
+        try:
+            os.link(fresh, end)
+        except FileExistsError:
+            if self[sop_instance_uid] in ENDS:
+                raise NoLongerUpdatable(ENDED) from None
+            fresh.replace(end)  # a crash has damaged it
+        finally:
+            fresh.unlink(missing_ok=True)
 
     def create(self, sop_instance_uid: str, state: str) -> None:
         """Record the state of a new step; raises DuplicateInstance if another association was first."""
@@ -154,6 +171,16 @@ class StepStates:
 
     def _path(self, sop_instance_uid: str) -> Path:
         return self._directory / hashlib.sha256(sop_instance_uid.encode()).hexdigest()
+
+
+def _read(path: Path) -> str | None:
+    """Return the state in a file, empty if it is damaged; None if there is no file. Raises OSError."""
+    try:
+        return read_text(path)
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError:
+        return ""
 
 
 def _instance(uid: str, name: str) -> str:
@@ -230,16 +257,18 @@ class StepSetHandler(StepHandler):
         return uids.MODALITY_PERFORMED_PROCEDURE_STEP, uid
 
     def check(self, reader: data_sets.Reader) -> None:
-        """Raise InvalidAttribute if a status is given and unknown."""
+        """Raise InvalidAttribute if a status is given and unknown, NoLongerUpdatable if the step has ended since."""
         reader.finish()
         self.state = _status(reader) or IN_PROGRESS
         if self.state not in {IN_PROGRESS, *ENDS}:
             raise InvalidAttribute("invalid Performed Procedure Step Status")
+        if self.state_of(self.sop_instance_uid) in ENDS:
+            raise NoLongerUpdatable(ENDED)
 
     def on_stored(self) -> None:
-        """Record the step's state; raises OutOfResources."""
+        """Record an end; raises NoLongerUpdatable, OutOfResources."""
         with disk_errors():
-            self.states[self.sop_instance_uid] = self.state
+            self.states.update(self.sop_instance_uid, self.state)
 
 
 def _status(reader: data_sets.Reader) -> str:

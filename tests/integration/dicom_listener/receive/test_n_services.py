@@ -9,10 +9,10 @@ import pytest
 from db.operations import disk
 from dicom_listener.dicom import uids
 from dicom_listener.receive.listener import Listener
-from dicom_listener.receive.n_services import StepSetHandler
+from dicom_listener.receive.n_services import COMPLETED, StepSetHandler
 from tests.fuzz import wire
 from tests.fuzz.wire import IMPLICIT_VR_LITTLE_ENDIAN, Client, implicit
-from tests.integration.dicom_listener.listening import settings_for
+from tests.integration.dicom_listener.listening import settings_for, stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,3 +115,15 @@ def test_request_that_the_disk_cannot_store_or_that_is_too_large_is_a_resource_l
         patch.setattr(StepSetHandler, "max_bytes", 1)
         assert client.request(*requests[1]) == 0x0213
     assert [client.request(*request) for request in requests] == [0, 0, 0]
+
+
+def test_late_update_in_progress_does_not_reopen_an_ended_step(client: Client, settings: Settings) -> None:
+    with Listener(settings) as other, Client(other.port) as late:
+        late.associate(CONTEXTS)
+        late.send(wire.pdu(wire.P_DATA_TF, wire.pdv(STEP, wire.COMMAND | wire.LAST, n_set("1.2"))))
+        late.send(wire.pdu(wire.P_DATA_TF, wire.pdv(STEP, 0, step(b"IN PROGRESS")[:-1])))
+        assert client.request(STEP, n_set("1.2"), step(COMPLETED.encode())) == 0
+        rest = wire.pdu(wire.P_DATA_TF, wire.pdv(STEP, wire.LAST, step(b"IN PROGRESS")[-1:]))
+        assert wire.status(late.ask(rest)) == 0x0110
+        assert client.request(STEP, n_set("1.2"), step(b"IN PROGRESS")) == 0x0110
+    assert len(stored(settings)) == 2, "the late update is not stored"
