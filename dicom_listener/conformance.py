@@ -86,7 +86,7 @@ def _negotiation(settings: Settings) -> Iterator[str]:
     yield from ("## Associations", "")
     yield from _table(
         ("", ""),
-        ("Application context", "1.2.840.10008.3.1.1.1"),
+        ("Application context", f"{negotiation.APPLICATION_CONTEXT_NAME}; another one is rejected (permanent)"),
         (
             "Concurrent associations",
             f"{settings.dicom.max_associations}; more are rejected (transient, local limit exceeded)",

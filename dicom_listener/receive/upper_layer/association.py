@@ -19,7 +19,7 @@ from db.operations.listener_status import Kind
 from dicom_listener.receive import dimse, pdus
 from dicom_listener.receive.messages import Messages
 from dicom_listener.receive.pdus import Abort, ConnectionClosed, IdleTooLong
-from dicom_listener.receive.upper_layer import negotiation
+from dicom_listener.receive.upper_layer import negotiation, request_items
 from dicom_listener.receive.upper_layer.wire import Wire
 
 if TYPE_CHECKING:
@@ -218,6 +218,7 @@ class Association(association.Association):
         kind, length = self.wire.peek(ARTIM_SECONDS, associated=False)
         if kind != pdus.ASSOCIATE_RQ:
             raise Abort(f"PDU type {kind} before an association", pdus.UNEXPECTED_PDU)
+        request_items.check(self.wire.view(length))
         self.wire.keep_version_1(length)
         return True
 
@@ -249,9 +250,9 @@ class Association(association.Association):
         bind_contextvars(**titles)
         echo_only = negotiation.is_echo_only(proposed)
         self.is_check = echo_only and self.peer.calling_ae_title == negotiation.CHECK_AE_TITLE
-        rejection = self.services.admit(
-            self.peer, echo_only=echo_only, stores=negotiation.stores(proposed, self.server.contexts)
-        )
+        stores = negotiation.stores(proposed, self.server.contexts)
+        rejection = negotiation.reject_application(request.application_context_name)
+        rejection = rejection or self.services.admit(self.peer, echo_only=echo_only, stores=stores)
         if rejection is None:
             self._accept(request)
         else:

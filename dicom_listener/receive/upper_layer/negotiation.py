@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Presentation contexts of an association: their ids are the odd numbers below 256 (PS3.8 9.3.2.2).
 MAX_CONTEXTS = 128
+#: The application context of DICOM.
+APPLICATION_CONTEXT_NAME = "1.2.840.10008.3.1.1.1"
 #: Result of an accepted presentation context (PS3.8 9.3.3.2).
 ACCEPTANCE = 0
 
@@ -39,6 +41,7 @@ class Rejection:
 CHECK_AE_TITLE = "PRELIM-CHECK"
 #: Result of a rejection after which the peer may try again.
 TRANSIENT = 2
+APPLICATION_CONTEXT_NOT_SUPPORTED = Rejection(1, 1, 2, "application context name not supported")
 CALLING_AE_TITLE_NOT_RECOGNIZED = Rejection(1, 1, 3, "calling AE title not recognized")
 CALLED_AE_TITLE_NOT_RECOGNIZED = Rejection(1, 1, 7, "called AE title not recognized")
 #: No reason given: the title is known, so that "not recognized" would mislead the peer's administrator.
@@ -66,6 +69,11 @@ def check(proposed: Sequence[PresentationContext]) -> None:
         raise Abort(f"{len(proposed)} presentation contexts", INVALID_PARAMETER)
     if not all(context.abstract_syntax and context.transfer_syntax for context in proposed):
         raise Abort("a presentation context without abstract or transfer syntax", INVALID_PARAMETER)
+
+
+def reject_application(name: str | None) -> Rejection | None:
+    """Return the rejection of another application context than that of DICOM (PS3.7 A.2.1); None for this one."""
+    return None if str(name).strip("\0 ") == APPLICATION_CONTEXT_NAME else APPLICATION_CONTEXT_NOT_SUPPORTED
 
 
 def is_echo_only(proposed: Iterable[PresentationContext]) -> bool:

@@ -112,9 +112,13 @@ class Wire(AssociationSocket):
 
         Only its bit must be tested (PS3.8 9.3.2), but pynetdicom rejects a request with any other bit.
         """
-        content = self._buffer[self._start + PDU_HEADER.size :][:length]
+        content = self.view(length)
         if length >= PROTOCOL_VERSION.size and PROTOCOL_VERSION.unpack_from(content)[0] & 1:
             PROTOCOL_VERSION.pack_into(content, 0, 1)
+
+    def view(self, length: int) -> memoryview:
+        """Return the content of the PDU that `peek` has found; it stays in the buffer."""
+        return self._buffer[self._start + PDU_HEADER.size :][:length]
 
     def take(self, length: int) -> memoryview:
         """Return the content of the PDU that `peek` has found, valid until the next call."""

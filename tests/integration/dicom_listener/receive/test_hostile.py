@@ -154,6 +154,14 @@ def request_of(*contexts: bytes) -> bytes:
         pdu(wire.ASSOCIATE_RQ, REQUEST[6:40]),
         pdu(wire.ASSOCIATE_RQ, REQUEST[6:-20]),
         request_of(ECHO_CONTEXT, wire.presentation_context(3, [], [wire.IMPLICIT_VR_LITTLE_ENDIAN])),
+        request_of(wire.presentation_context(1, [""], [wire.IMPLICIT_VR_LITTLE_ENDIAN])),
+        request_of(wire.presentation_context(1, [wire.VERIFICATION] * 2, [wire.IMPLICIT_VR_LITTLE_ENDIAN])),
+        request_of(ECHO_CONTEXT, ECHO_CONTEXT),
+        wire.associate_rq_of(ECHO_CONTEXT, wire.user_information()),
+        wire.associate_rq_of(wire.APPLICATION_CONTEXT, wire.APPLICATION_CONTEXT, ECHO_CONTEXT, wire.user_information()),
+        wire.associate_rq_of(wire.APPLICATION_CONTEXT, ECHO_CONTEXT),
+        wire.associate_rq_of(wire.APPLICATION_CONTEXT, ECHO_CONTEXT, wire.user_information(), wire.user_information()),
+        request_of(struct.pack(">BxHI", 0x20, 5000, 0x01000000)),
     ],
     ids=[
         "even id",
@@ -164,6 +172,14 @@ def request_of(*contexts: bytes) -> bytes:
         "truncated",
         "truncated item",
         "no abstract syntax",
+        "empty abstract syntax",
+        "two abstract syntaxes",
+        "one id twice",
+        "no application context",
+        "two application contexts",
+        "no user information",
+        "two of user information",
+        "item longer than the request",
     ],
 )
 def test_malformed_association_request_is_aborted(listener: Listener, malformed: bytes) -> None:
@@ -173,6 +189,27 @@ def test_malformed_association_request_is_aborted(listener: Listener, malformed:
         wait_until(lambda: connections() == 0)
     assert [(line["event"], line["log_level"]) for line in lines] == [("association.aborted", "info")]
     assert echoes(listener.port)
+
+
+@pytest.mark.parametrize(
+    "request_pdu",
+    [
+        wire.associate_rq_of(wire.APPLICATION_CONTEXT, ECHO_CONTEXT, wire.item(0x50, b"")),
+        wire.associate_rq_of(wire.item(0x10, b"1.2.840.10008.3.1.1.1\0"), ECHO_CONTEXT, wire.user_information()),
+        wire.associate_rq_of(wire.user_information(), ECHO_CONTEXT, wire.APPLICATION_CONTEXT),
+    ],
+    ids=["empty user information", "padded name", "another order"],
+)
+def test_request_that_is_only_unusual_is_accepted(listener: Listener, request_pdu: bytes) -> None:
+    with Client(listener.port) as client:
+        assert client.ask(request_pdu)[0] == wire.ASSOCIATE_AC
+        assert client.echo() == 0
+
+
+def test_other_application_context_is_rejected_for_good(listener: Listener) -> None:
+    with Client(listener.port) as client:
+        answer = client.ask(wire.associate_rq_of(wire.item(0x10, b"1.2.3"), ECHO_CONTEXT, wire.user_information()))
+        assert answer == (wire.ASSOCIATE_RJ, bytes((0, 1, 1, 2)))
 
 
 @pytest.mark.parametrize("place", [(negotiation, "check"), (pdus, "pdvs")], ids=["in a request", "in a message"])
