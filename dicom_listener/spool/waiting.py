@@ -46,8 +46,8 @@ MIN_BATCH = 20
 #: Files that a study has in its turn, in the order of their times: more than nearly any has, few enough to be read
 #: within a tenth of a second. A study that never ends delays no other one.
 TURN_FILES = 4000
-#: Routine files of a backlog are taken by the first digit of their study's key, each dispatcher beginning at another
-#: one: two dispatchers then seldom read the same file or wait for the lock of the same study.
+#: First digits of studies' keys. A batch of a backlog has routine files of one: that of the oldest study, or any after
+#: another dispatcher had locked files of the last batch. Two dispatchers then seldom want the same ones.
 SHARDS = "0123456789abcdef"
 
 
@@ -101,7 +101,8 @@ class WaitingFiles:
         self._groups: dict[str, _Group] = {}
         #: By the first digit of a routine study's key, and urgency; the digit is "" for urgent and unknown studies.
         self._queues: dict[tuple[str, bool], deque[_Group]] = {}
-        self._shard = random.randrange(len(SHARDS))  # noqa: S311 - not cryptographic
+        #: Files of the last batch, and whether another dispatcher had locked some.
+        self._taken_last, self._contended = 0, False
         #: Names of files of unknown studies: those that were taken before, and those that were not.
         self._taken: set[str] = set()
         self._untried: set[str] = set()
@@ -117,7 +118,7 @@ class WaitingFiles:
 
     @property
     def is_due(self) -> bool:
-        """Return whether the inboxes should be listed again."""
+        """True if the inboxes should be listed again."""
         return not self._known or time.monotonic() >= self._due
 
     def refresh(self, resting: Collection[str] = (), set_aside: Collection[str] = ()) -> None:
@@ -164,15 +165,14 @@ class WaitingFiles:
         # A batch with urgent files is not filled with others beyond their share: the urgent ones would wait for them.
         if urgent_files := sum(self._numbers[group.tag] for group in self._queues.get(("", True), ())):
             max_files = min(max_files, len(taken) + math.ceil(urgent_files / URGENT_SHARE))
-        shards = SHARDS[self._shard :] + SHARDS[: self._shard]
         backlog = len(self._known) > max_files
         self._move(("", True), taken, max(int(max_files * URGENT_SHARE), 1), max_bytes)
-        for shard in shards:
+        for shard in self._shards():
             before = len(taken)
             self._move((shard, False), taken, max_files, max_bytes)
             if backlog and len(taken) > before:
-                self._shard = (SHARDS.index(shard) + 1) % len(SHARDS)
                 break
+        self._taken_last = len(taken)
         return [file.path for file in taken]
 
     def batch_files(self, max_files: int) -> int:
@@ -182,7 +182,8 @@ class WaitingFiles:
         return min(max(int(BATCH_SECONDS / self._seconds_per_file), MIN_BATCH), max_files)
 
     def note_batch(self, files: int, seconds: float) -> None:
-        """Note how long a batch took."""
+        """Note the time of the last batch, and how many *files* of it no other dispatcher had locked."""
+        self._contended = files < self._taken_last
         if files:
             self._seconds_per_file = seconds / files
 
@@ -218,6 +219,11 @@ class WaitingFiles:
         for group in sorted(urgent_first, key=lambda group: group.modified_ns):
             shard = "" if group.urgent else group.tag[1:2]
             self._queues.setdefault((shard, group.urgent), deque()).append(group)
+
+    def _shards(self) -> list[str]:
+        heads = {shard: queue[0].modified_ns for (shard, _), queue in self._queues.items() if queue}
+        shards = sorted(SHARDS, key=lambda shard: heads.get(shard, math.inf))
+        return random.sample(shards, len(shards)) if self._contended else shards
 
     def _forget(self, name: str) -> None:
         """Note that a file is taken, or gone."""

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def put(root: Path, number: int, study: str = "", *, urgent: bool = False, size: int = 1) -> Path:
-    """Put a file into the inbox that was received *number* seconds after the epoch."""
+def put(
+    root: Path, number: int, study: str = "", *, urgent: bool = False, size: int = 1, slot: str | None = None
+) -> Path:
+    """Put a file into an inbox that was received *number* seconds after the epoch."""
     tagged = tag(study_key(study), urgent=urgent) if study else ""
-    inbox = Spool(root).inbox
-    inbox.mkdir(exist_ok=True)
+    inbox = Spool(root).slot(slot).inbox if slot else Spool(root).inbox
+    inbox.mkdir(exist_ok=True, parents=True)
     path = inbox / f"{number:032x}{tagged}.dcm"
     path.write_bytes(bytes(size))
     os.utime(path, (number, number))
@@ -100,6 +102,30 @@ def test_dispatchers_take_the_studies_of_a_backlog_in_turns(tmp_path: Path, wait
 
     assert sorted(path for batch in batches for path in batch) == sorted(Spool(tmp_path).inbox.iterdir())
     assert len({path.name.partition("-")[2][1] for path in batches[0]}) == 1
+
+
+def test_backlog_of_two_slots_is_taken_from_the_oldest_study_on(tmp_path: Path, waiting: WaitingFiles) -> None:
+    left = {number: put(tmp_path, number, f"1.2.{number}", slot=f"host-{number % 2}") for number in range(1, 300)}
+    waiting.refresh()
+    while left:
+        taken = waiting.take(20, 10**9)
+        assert taken[0] == left[min(left)]
+        left = {number: path for number, path in left.items() if path not in taken}
+        waiting.note_batch(len(taken), 0.1)
+
+
+def test_batch_that_another_dispatcher_has_locked_is_followed_by_one_of_other_studies(
+    tmp_path: Path, waiting: WaitingFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.random, "sample", lambda shards, _: shards[::-1])
+    paths = [put(tmp_path, number, f"1.2.{number}") for number in range(1, 100)]
+    waiting.refresh()
+    first = waiting.take(1, 100)
+    waiting.note_batch(0, 0.1)
+    second = waiting.take(1, 100)
+    waiting.note_batch(1, 0.1)
+    assert [first, waiting.take(1, 100)] == [paths[:1], paths[1:2]]
+    assert second[0] not in paths[:5]
 
 
 @pytest.fixture
