@@ -31,7 +31,7 @@ TICK_SECONDS = 0.5
 #: Versions of the protocol that a peer supports, one bit for each.
 PROTOCOL_VERSION = struct.Struct(">H")
 TIMEVAL = struct.Struct("@ll")
-#: Seconds for each step of a TLS handshake.
+#: Seconds for a TLS handshake in all.
 HANDSHAKE_SECONDS = 10
 #: Seconds for the peer to read a response.
 SEND_SECONDS = 30
