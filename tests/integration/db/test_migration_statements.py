@@ -48,6 +48,7 @@ KNOWN = {
     ("0020", "ban-drop-constraint"),
     ("0020", "constraint-missing-not-valid"),
     ("0023", "ban-drop-table"),
+    ("0039", "constraint-missing-not-valid"),
 }
 
 
