@@ -8,6 +8,7 @@ that it was left out.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import LiteralString
 
 #: Bytes of a data set after inflation. Deflate reaches 1:1000, so 1 MB could become 1 GB; in practice only text and
 #: small images are sent deflated.
@@ -23,6 +24,11 @@ MAX_ELEMENTS = 1_000_000
 
 #: Seconds that a transaction may take, and that a client waits for an answer, beyond the limit of a statement.
 GRACE_SECONDS = 2
+#: Ends a session that is idle for so long, also outside of a transaction: a suspended process keeps no advisory lock.
+#: PostgreSQL 14 or later.
+SESSION_LIMIT: LiteralString = (
+    "SELECT set_config('idle_session_timeout', '9s', false) WHERE current_setting('server_version_num')::int >= 140000"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from alembic import context
 from sqlalchemy import text
 
-from db.limits import SessionLimits
+from db.limits import SESSION_LIMIT, SessionLimits
 from db.models import Base
 from db.session import engine
 
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 #: Key of the advisory lock that serialises concurrent migrations; any constant.
 MIGRATION_LOCK = 0x5052454C
 POLL_SECONDS = 0.2
-#: PostgreSQL 14 or later ends a session that is idle for so long, also outside of a transaction.
-SESSION_LIMIT = text(
-    "SELECT set_config('idle_session_timeout', '9s', false) WHERE current_setting('server_version_num')::int >= 140000"
-)
 #: It waits only briefly for a lock, because every query of the table waits behind it. A statement may take as long as
 #: its table needs, but a process that is suspended between two keeps no lock.
 LIMITS = SessionLimits(statement=0, lock=3, idle=9)
@@ -47,7 +43,7 @@ def _lock(connection: Connection) -> None:
 
     The session that holds it ends if its process is suspended: another one then continues.
     """
-    connection.execute(SESSION_LIMIT)
+    connection.execute(text(SESSION_LIMIT))
     while not connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": MIGRATION_LOCK}):
         connection.rollback()
         time.sleep(POLL_SECONDS)

@@ -17,6 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import OperationalError
 
 from db.errors import NotPossible
+from db.limits import SESSION_LIMIT
 from db.models import FileDeletion, Instance, Quarantined
 from db.models.base import any_of
 from db.session import connect, transaction
@@ -49,18 +50,22 @@ class BackupRunning(NotPossible):
 
 
 @contextmanager
-def deleting(url: str) -> Iterator[None]:
-    """Delete files within the block; raises BackupRunning."""
-    with _locked(url, "SELECT pg_try_advisory_lock(%s)") as locked:
+def deleting(url: str) -> Iterator[Callable[[], object]]:
+    """Delete files within the block, with a call of this function before each; raises BackupRunning.
+
+    A command that is suspended loses the lock after some seconds, so that it blocks no backup, and its next call fails.
+    """
+    with _locked(url, "SELECT pg_try_advisory_lock(%s)", SESSION_LIMIT) as locked:
         if not locked():
             raise BackupRunning("a backup is running: the files are deleted by the next run")
-        yield
+        # A lock is counted, and all counts end with the session.
+        yield locked
 
 
 @contextmanager
 def held_off(url: str) -> Iterator[None]:
     """Keep all files within the block; raises NotPossible if files are deleted for longer than MAX_WAIT_SECONDS."""
-    with _locked(url, "SELECT pg_try_advisory_lock_shared(%s)") as locked:
+    with _locked(url, "SELECT pg_try_advisory_lock_shared(%s)", "SELECT 1") as locked:
         ends_at = time.monotonic() + MAX_WAIT_SECONDS
         while not locked():
             if time.monotonic() > ends_at:
@@ -70,10 +75,11 @@ def held_off(url: str) -> Iterator[None]:
 
 
 @contextmanager
-def _locked(url: str, attempt: LiteralString) -> Iterator[Callable[[], bool]]:
+def _locked(url: str, attempt: LiteralString, limit: LiteralString) -> Iterator[Callable[[], bool]]:
     """Function that takes the lock of the files unless it is taken; it ends with the block."""
     try:
         with connect(url) as connection:
+            connection.execute(limit)
             yield lambda: bool((connection.execute(attempt, [LOCK]).fetchone() or [False])[0])
     except psycopg.Error as error:
         raise OperationalError(None, None, error) from error
@@ -114,14 +120,14 @@ def delete_files(url: str, data_dir: Path) -> OSError | None:
     """
     failures: list[OSError] = []
     last = ""
-    with deleting(url):
+    with deleting(url) as keep_lock:
         while True:
             with transaction(url) as session:
                 paths = after(session, last, PAGE)
                 unnamed = set(paths) - _named(session, paths)
             if not paths:
                 return failures[0] if failures else None
-            stay = _delete(data_dir, unnamed, failures)
+            stay = _delete(data_dir, unnamed, failures, keep_lock)
             with transaction(url) as session:
                 forget(session, set(paths) - stay)
             last = paths[-1]
@@ -133,10 +139,13 @@ def _named(session: Session, paths: Collection[str]) -> set[str]:
     return {path for column in tables for path in session.scalars(select(column).where(column == any_of(paths)))}
 
 
-def _delete(data_dir: Path, paths: Collection[str], failures: list[OSError]) -> set[str]:
+def _delete(
+    data_dir: Path, paths: Collection[str], failures: list[OSError], keep_lock: Callable[[], object]
+) -> set[str]:
     """Delete files durably; return the paths of those that stay. Raises OSError if a folder cannot be flushed."""
     stay = set()
     for path in paths:
+        keep_lock()
         try:
             (data_dir / path).unlink(missing_ok=True)
         except OSError as error:

@@ -10,6 +10,7 @@ import pytest
 from pydantic import SecretStr
 from rich.console import Console
 from sqlalchemy import select, text
+from sqlalchemy.exc import OperationalError
 
 from db.errors import NotPossible, StaleFence
 from db.jobs import claims
@@ -260,6 +261,23 @@ def test_backup_is_refused_while_files_are_deleted(
     monkeypatch.setattr(file_deletions, "MAX_WAIT_SECONDS", 0)
     with file_deletions.deleting(settings.database()), pytest.raises(NotPossible, match="deletes files"):
         back_up(settings, repository)
+
+
+def test_suspended_deletion_blocks_no_backup_and_does_not_go_on(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorter = file_deletions.SESSION_LIMIT.replace("9s", "300ms")
+    monkeypatch.setattr(file_deletions, "SESSION_LIMIT", shorter)
+    monkeypatch.setattr(file_deletions, "MAX_WAIT_SECONDS", 30)
+
+    def resumed() -> None:
+        with file_deletions.deleting(settings.database()) as keep_lock:
+            with file_deletions.held_off(settings.database()):
+                pass
+            keep_lock()
+
+    with pytest.raises(OperationalError):
+        resumed()
 
 
 def test_failed_dump_leaves_no_backup(
