@@ -137,6 +137,27 @@ def test_report_of_a_held_study_is_neither_copied_nor_accepted(
 
 
 @pytest.mark.slow
+def test_another_study_is_one_key_away_and_copied_under_its_own_head(
+    reading: Tab, arrivals: Arrivals, study_id: uuid.UUID
+) -> None:
+    other = arrivals.reported(draft(arrivals, EFFUSION, DENIAL), study_date="20250314")
+    reading.open(reading.evaluate("location.href"))
+    reading.press("p")
+    reading.wait(f"location.search === '?beside={other}' && document.readyState === 'complete'")
+    reading.evaluate("getSelection().selectAllChildren(document.querySelector('.other-study p[dir]'))")
+    reading.press("c", command="copy")
+    plain, _ = reading.evaluate(CLIPBOARD)
+    reading.evaluate("getSelection().removeAllRanges()")
+    reading.press("p")
+    reading.wait(f"location.href.endsWith('/studies/{study_id}') && document.readyState === 'complete'")
+
+    assert plain.splitlines()[0].startswith("PRELIMINARY")
+    assert plain.splitlines()[1].startswith("Another study under the same patient ID: 2025-03-14 DX CHEST, version 1")
+    assert "No pneumothorax. [check: unsupported]" in plain
+    assert reading.errors == []
+
+
+@pytest.mark.slow
 def test_single_keys_can_be_turned_off_and_are_none_in_a_text_field(reading: Tab) -> None:
     reading.press("?")
     reading.wait("document.querySelector('#keys').open")
