@@ -37,7 +37,7 @@ PRIOR_IMAGES = 16
 GRID, CHANNELS = 8, 192
 #: Shrinkage of the covariance towards a sphere: directions without variance in few images may vary in others.
 SHRINKAGE = 0.1
-#: Keeps standard deviations and the covariance invertible when all reference images are identical.
+#: Keeps standard deviations, covariance and kernel invertible when all reference images are identical.
 EPSILON = 1e-6
 #: Principal components of whole images, at most one for this number of images.
 COMPONENTS, IMAGES_PER_COMPONENT = 120, 4
@@ -166,7 +166,7 @@ def _dual(kernel: Float64Array, target: npt.NDArray[np.bool_]) -> Float64Array:
     """Return the dual weights of a ridge regression from centred images with a *kernel* to 0 or 1."""
     columns = kernel.mean(axis=0)
     centred = kernel - columns - columns[:, None] + columns.mean()
-    centred[np.diag_indices_from(centred)] += TURNED_RIDGE * np.trace(centred) / len(centred)
+    centred[np.diag_indices_from(centred)] += TURNED_RIDGE * np.trace(centred) / len(centred) + EPSILON
     dual: Float64Array = np.linalg.solve(centred, target - target.mean())
     return dual
 

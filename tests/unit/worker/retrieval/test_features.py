@@ -405,3 +405,16 @@ def test_images_that_look_alike_either_way_are_not_refused_for_it() -> None:
     known = FeatureStats.fit([images], origins=origins, turned=upside_down(images))
 
     assert not known.detector.upside_down.size
+
+
+def test_equal_images_are_told_from_nothing_upside_down() -> None:
+    images, origins = np.ones((12, 3, 16, 8), np.float32), [Origin(str(number)) for number in range(12)]
+
+    known = FeatureStats.fit([images], origins=origins, turned=upside_down(images))
+    same = FeatureStats.fit(
+        [images], origins=origins, turned=[(images[0, 1:].astype(np.float16), one) for one in origins]
+    )
+
+    assert (known.score(images) <= known.threshold).all()
+    assert (same.score(images) <= same.threshold).all()
+    assert not same.detector.upside_down.size
