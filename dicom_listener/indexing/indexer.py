@@ -125,12 +125,9 @@ class Indexer:
         # Of a row that was deleted, or left by an interrupted run.
         unused |= {link for path, link in indexed.items() if link in released or held.is_exclusive(path)}
         for link in unused:
-            link.unlink(missing_ok=True)
-        for path, found in read.items():
-            if isinstance(found, Unreadable) and not os.path.lexists(self.spool.quarantined_path(path)):
-                self.unreadable.stay(path)
-            else:
-                path.unlink(missing_ok=True)
+            unreadable.remove(link)
+        for path, outcome in outcomes.items():
+            self.unreadable.leave_inbox(path, set_aside=path in aside or outcome is Recorded.CONFLICT)
 
     def _left_over(self, files: Iterable[Path], held: file_locks.Held) -> set[Path]:
         """Return the paths in the store of files that are no instances: an interrupted run read and linked them.
@@ -207,8 +204,8 @@ class Indexer:
             if not _is_value_error(error):
                 raise
             self._quarantine(path, "a value in its header is refused by the database")
-            self.spool.stored_path(path).unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
+            unreadable.remove(self.spool.stored_path(path))
+            self.unreadable.leave_inbox(path, set_aside=True)
             return 1
 
     def _read(self, path: Path) -> Found | None:

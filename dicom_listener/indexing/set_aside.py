@@ -15,7 +15,7 @@ from db.errors import Reason
 from db.models import Quarantined
 from db.session import transaction
 from db.studies import lifecycle
-from dicom_listener.indexing import headers
+from dicom_listener.indexing import headers, unreadable
 from dicom_listener.spool.durable import Spool, sync_directory
 
 if TYPE_CHECKING:
@@ -34,9 +34,9 @@ def set_aside(
 ) -> Quarantined | None:
     """Link the file into quarantine, and return its row; without *instance* it is read for its digest.
 
-    The caller flushes the folder and commits the row (`record`), then removes the file from the inbox. A file that the
-    disk can neither read nor link stays in the inbox, and its row has that path. One that another dispatcher has
-    indexed meanwhile, because its disk read it, gets no row.
+    The caller flushes the folder and commits the row (`record`), then removes the file from the inbox. A file that
+    cannot be linked stays in the inbox, and its row has that path. One that another dispatcher has indexed meanwhile,
+    because its disk read it, gets no row. Raises OSError if the disk does not work at all.
     """
     digest = _digest(path, reason, instance)
     place = _link(Spool(settings.spool), path, reason)
@@ -83,9 +83,10 @@ def _link(spool: Spool, path: Path, reason: Reason) -> Path | None:
     try:
         with contextlib.suppress(FileExistsError):
             os.link(path, quarantined, follow_symlinks=False)
-    except OSError:
+    except OSError as error:
+        # Also a readable file may not be linked: one of another owner, with fs.protected_hardlinks.
         if reason is not Reason.FILE_ERROR:
-            raise
+            unreadable.of_one_file(error)
         return None if _is_gone(path) else path
     return quarantined
 

@@ -8,12 +8,16 @@ import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+import structlog
+
 from dicom_listener.spool import file_system
 from dicom_listener.spool.durable import Spool
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+log = structlog.get_logger()
 
 #: Different files in a row, without a readable one between them, that are a fault of the disk and not of the files.
 IN_A_ROW = 3
@@ -38,6 +42,17 @@ def of_one_file(error: OSError) -> Unreadable:
     return Unreadable(error.strerror or type(error).__name__)
 
 
+def remove(path: Path) -> bool:
+    """Remove a file, and return whether it is gone; raises OSError if the disk does not work at all."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        of_one_file(error)
+        log.error("file.not_removed", file=path.name, error=error.strerror)  # noqa: TRY400 - a fault of the disk
+        return False
+    return True
+
+
 class UnreadableFiles:
     """Unreadable files of one spool, as this process has found them."""
 
@@ -47,7 +62,7 @@ class UnreadableFiles:
         self._in_a_row: set[str] = set()
         #: Errors of files that wait in an inbox.
         self._waiting: dict[Path, str] = {}
-        #: Files that stay in the inbox because they cannot be linked either; they have rows in `quarantine`.
+        #: Files that stay in the inbox because they cannot be linked or removed; their rows are written.
         self._immovable: set[str] = set()
         self._read_at: dict[str, float] = {}
 
@@ -57,7 +72,7 @@ class UnreadableFiles:
         return {name for name, due in self._read_at.copy().items() if now < due}
 
     def set_aside(self) -> set[str]:
-        """Return the names of files that stay in the inbox although they have rows in `quarantine`."""
+        """Return the names of files that stay in the inbox although their rows are written."""
         return set(self._immovable)
 
     def sort(self, found: Mapping[Path, Unreadable | None]) -> set[Path]:
@@ -92,8 +107,14 @@ class UnreadableFiles:
                 self.rest(path, PAUSE_SECONDS)
         return aside
 
-    def stay(self, path: Path) -> None:
-        """Note that a file cannot be moved out of the inbox, but has its row in `quarantine`."""
+    def leave_inbox(self, path: Path, *, set_aside: bool) -> None:
+        """Remove a file whose rows are written; one that cannot be linked into quarantine, or removed, stays."""
+        is_only_link = set_aside and not os.path.lexists(self._spool.quarantined_path(path))
+        if is_only_link or not remove(path):
+            self._stay(path)
+
+    def _stay(self, path: Path) -> None:
+        """Note that a file cannot be moved out of the inbox, but has its rows."""
         self._immovable.add(path.name)
         self._in_a_row.discard(path.name)
         self.rest(path, PAUSE_SECONDS)

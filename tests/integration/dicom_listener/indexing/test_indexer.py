@@ -8,6 +8,7 @@ import os
 import pathlib
 import struct
 import time
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -467,6 +468,57 @@ def test_file_with_a_disk_error_is_named_and_the_rest_indexed(settings: Settings
     assert (row.reason, row.detail) == ("file_error", f"the file cannot be read: {os.strerror(code)}")
     assert len(rows(settings, Instance)) == 3
     assert (odd.exists(), row.file_path) == (True, f"spool/inbox/{odd.name}"), "it cannot be linked either"
+
+
+@pytest.mark.parametrize("content", [b"no DICOM", "a conflict"])
+def test_readable_file_that_cannot_be_linked_is_named_and_the_rest_indexed(
+    settings: Settings, content: bytes | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = image()
+    receive(settings, first)
+    if isinstance(content, bytes):
+        odd = Spool(settings.spool).inbox / f"{uuid.uuid4().hex}.dcm"
+        odd.write_bytes(content)
+    else:
+        odd = receive(settings, image(SOPInstanceUID=first.SOPInstanceUID))
+    receive(settings, image())
+    link = os.link
+
+    def refuse(source: Path, target: Path, **options: Any) -> None:
+        if target.name == odd.name and target.parent.name == "quarantine":
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        link(source, target, **options)
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert indexer.run_once(settings) == 3
+    assert indexer.run_once(settings) == 0, "it rests"
+
+    [row] = rows(settings, Quarantined)
+    assert (row.file_path, len(row.sha256)) == (f"spool/inbox/{odd.name}", 64)
+    assert len(rows(settings, Instance)) == 2
+    assert (odd.exists(), audit.check(settings)) == (True, [])
+
+
+def test_file_that_cannot_be_removed_is_indexed_once_and_does_not_stop_the_others(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [receive(settings, image()) for _ in range(4)]
+    unlink = pathlib.Path.unlink
+
+    def fail(path: Path, *, missing_ok: bool = False) -> None:
+        if path == paths[0]:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        unlink(path, missing_ok=missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "unlink", fail)
+        assert indexer.run_once(settings) == 4
+        assert [path.exists() for path in paths] == [True, False, False, False]
+    monkeypatch.setattr(time, "monotonic", lambda now=time.monotonic: now() + unreadable.PAUSE_SECONDS)
+    assert indexer.run_once(settings) == 1
+
+    assert len(rows(settings, Instance)) == 4
+    assert files(settings) == {"inbox": 0, "store": 4, "quarantine": 0}
 
 
 def test_file_that_another_dispatcher_indexed_after_a_disk_error_is_not_quarantined(
