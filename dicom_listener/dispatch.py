@@ -10,7 +10,7 @@ import threading
 import time
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -39,6 +39,8 @@ from dicom_listener.spool.waiting import WaitingFiles
 if TYPE_CHECKING:
     import uuid
     from collections.abc import Callable, Collection, Iterable, Sequence
+
+    from sqlalchemy.orm import Session
 
     from db.settings import Settings
     from dicom_listener.spool.associations import Transfer
@@ -91,16 +93,13 @@ def _settle_without_files(
     broken: Sequence[Transfer],
     waiting: Collection[str],
 ) -> int:
-    stalled = [transfer for transfer in transferring if _is_stalled(transfer, settings)]
+    quiet = settings.study.settle_seconds
+    stalled = [transfer for transfer in transferring if transfer.receiving and transfer.silent_seconds >= quiet]
     indexed = [transfer for transfer in broken if settling.study_key(transfer.study_instance_uid) not in waiting]
     record_broken_transfers(settings, (*indexed, *stalled))
     for transfer in indexed:
         marks.forget(transfer.association_id)
     return settle(settings, [transfer for transfer in transferring if transfer not in stalled], waiting)
-
-
-def _is_stalled(transfer: Transfer, settings: Settings) -> bool:
-    return transfer.receiving and transfer.silent_seconds >= settings.study.settle_seconds
 
 
 def record_broken_transfers(settings: Settings, broken: Collection[Transfer]) -> None:
@@ -117,19 +116,27 @@ def settle(settings: Settings, transferring: Collection[Transfer] = (), waiting:
 
     *waiting* has the keys of the studies with files in the inbox, which do not settle.
     """
-    sending: dict[str, float] = {}
-    for transfer in transferring:
-        uid, silent = transfer.study_instance_uid, transfer.silent_seconds
-        sending[uid] = min(sending.get(uid, silent), silent)
+    by_silence = sorted(transferring, key=lambda transfer: transfer.silent_seconds, reverse=True)
+    sending = {transfer.study_instance_uid: transfer.silent_seconds for transfer in by_silence}
     active = {uid for uid, silent in sending.items() if silent < settings.study.settle_seconds}
+    ended = 0
+    try:
+        if settings.dicom.mpps:
+            ended = _settle(settings, lambda session: procedure_steps.settle_ended(session, active, waiting))
+    finally:  # whatever the steps of one modality do to that query
+        due = _settle(settings, lambda session: settling.settle_due(session, settings.study, sending, waiting))
+    return ended + due
+
+
+def _settle(settings: Settings, settle_some: Callable[[Session], list[uuid.UUID]]) -> int:
+    """Settle in one transaction, apply the rules to the new jobs and return their number."""
     tasks = rules.load(settings.study.rules)
     with transaction(settings.database()) as session:
-        ended = procedure_steps.settle_ended(session, active, waiting) if settings.dicom.mpps else []
-        made = settling.settle_due(session, settings.study, sending, waiting)
-        queued = rules.apply(session, [*ended, *made], tasks)
+        made = settle_some(session)
+        queued = rules.apply(session, made, tasks)
     for job_id in queued:
         log.info("job.queued", job_id=str(job_id))
-    return len(ended) + len(made)
+    return len(made)
 
 
 def rescue(settings: Settings) -> int:
@@ -276,7 +283,7 @@ def _write_heartbeat(settings: Settings, app: celery_app.App, oldest_at: float |
     """Record the heartbeats of dispatcher and listeners; *oldest_at* is when the oldest waiting file was received."""
     if app.outage.on and not app.outage.resting:
         celery_app.probe(app)
-    listeners = _listeners(Spool(settings.spool))
+    listeners = status_file.read_all(Spool(settings.spool))
     measured = disk.measure_existing(settings.spool)
     own = {
         "disk": None if measured is None else asdict(measured),
@@ -289,12 +296,3 @@ def _write_heartbeat(settings: Settings, app: celery_app.App, oldest_at: float |
         for listener in listeners:
             heartbeats.record(session, heartbeats.Role.LISTENER, listener, process=listener.pop("process"))
         heartbeats.forget_dead(session)
-
-
-def _listeners(spool: Spool) -> list[dict[str, Any]]:
-    """Return the status of each listener process; none if the disk fails, which must not end the upkeep."""
-    try:
-        return [status for slot in spool.slots() if (status := status_file.read(slot.status))]
-    except OSError as error:
-        log.error("listener.status_unreadable", error=error.strerror)  # noqa: TRY400 - of the disk
-        return []

@@ -8,14 +8,16 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from db.models import Instance, ProcedureStep, Study
+from db.models.base import any_of
 from db.models.procedure_steps import DISCONTINUED, IN_PROGRESS
 from db.states import StudyState
-from db.studies.settling import has_waiting_files, settle
+from db.studies.settling import BATCH, has_waiting_files, settle
 
 if TYPE_CHECKING:
     import uuid
     from collections.abc import Collection, Sequence
 
+    from sqlalchemy import ColumnElement, Select
     from sqlalchemy.orm import Session
 
 
@@ -62,36 +64,39 @@ def settle_ended(session: Session, sending: Collection[str], waiting: Collection
     """Settle the studies whose steps have all ended and whose images have arrived; return the ids of the new jobs.
 
     The images of a step that lists none have arrived when no association sends the study, by *sending*, the Study
-    Instance UIDs being sent, and its transfer did not break off. *waiting* as in settling.settle_due.
+    Instance UIDs being sent, and its transfer did not break off. *waiting* as in settling.settle_due. At most BATCH
+    studies, urgent ones first: after an outage, all would not settle within the limit of a transaction.
     """
-    ended = exists().where(
-        ProcedureStep.study_instance_uid == Study.study_instance_uid,
-        ProcedureStep.state != IN_PROGRESS,
-        # A step that ended before this revision began does not cover its images.
-        ProcedureStep.updated_at >= Study.revision_started_at,
-    )
-    running = exists().where(
-        ProcedureStep.study_instance_uid == Study.study_instance_uid, ProcedureStep.state == IN_PROGRESS
-    )
-    candidates = session.scalars(
-        select(Study)
-        .where(Study.state == StudyState.RECEIVING, ended, ~running, ~has_waiting_files(waiting))
-        .with_for_update(skip_locked=True)
-    ).all()
-    jobs = [_settle_if_complete(session, study, sending) for study in candidates]
+    jobs = []
+    for study, discontinued in session.execute(_ended(sending, waiting)).all():
+        study.broken_off_at = study.broken_association_id = None
+        state = "discontinued" if discontinued else "completed"
+        jobs.append(settle(session, study, f"the modality {state} the procedure"))
     return [job for job in jobs if job is not None]
 
 
-def _settle_if_complete(session: Session, study: Study, sending: Collection[str]) -> uuid.UUID | None:
-    steps = session.scalars(
-        select(ProcedureStep).where(ProcedureStep.study_instance_uid == study.study_instance_uid)
-    ).all()
-    arrived = session.scalars(select(Instance.sop_instance_uid).where(Instance.study_id == study.id))
-    listed = {uid for step in steps for uid in step.images}
-    if listed - set(arrived):
-        return None
-    if not listed and (study.broken_off_at is not None or study.study_instance_uid in sending):
-        return None
-    study.broken_off_at = study.broken_association_id = None
-    state = "discontinued" if any(step.state == DISCONTINUED for step in steps) else "completed"
-    return settle(session, study, f"the modality {state} the procedure")
+def _ended(sending: Collection[str], waiting: Collection[str]) -> Select[Study, bool]:
+    """Return the query of the next studies that have ended, each with whether a step was discontinued."""
+    is_of_study = ProcedureStep.study_instance_uid == Study.study_instance_uid
+    # A step that ended before this revision began does not cover its images.
+    covers = ProcedureStep.updated_at >= Study.revision_started_at
+    ended = exists().where(is_of_study, ProcedureStep.state != IN_PROGRESS, covers)
+    running = exists().where(is_of_study, ProcedureStep.state == IN_PROGRESS)
+    lists_images = exists().where(is_of_study, func.cardinality(ProcedureStep.images) > 0)
+    is_whole = Study.broken_off_at.is_(None) & ~(Study.study_instance_uid == any_of(sending))
+    return (
+        select(Study, exists().where(is_of_study, ProcedureStep.state == DISCONTINUED).label("discontinued"))
+        .where(Study.state == StudyState.RECEIVING, ended, ~running, ~has_waiting_files(waiting))
+        .where(~_misses_images(is_of_study), lists_images | is_whole)
+        .order_by(Study.priority.desc(), Study.last_received_at)
+        .limit(BATCH)
+        .with_for_update(skip_locked=True)
+    )
+
+
+def _misses_images(is_of_study: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Condition of a study without one of the images that its steps list."""
+    image = func.unnest(ProcedureStep.images).column_valued("image", joins_implicitly=True)
+    arrived = exists().where(Instance.sop_instance_uid == image, Instance.study_id == Study.id)
+    missing = select(image).select_from(ProcedureStep).where(is_of_study, ~arrived.correlate_except(Instance))
+    return missing.correlate(Study).exists()

@@ -15,10 +15,16 @@ import time
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from dicom_listener.spool.durable import read_text
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from dicom_listener.spool.durable import Spool
+
+log = structlog.get_logger()
 
 #: Seconds between two writes.
 WRITE_SECONDS = 2.0
@@ -62,6 +68,15 @@ def read(path: Path, max_age: float = STALE_SECONDS) -> dict[str, Any] | None:
         return status if _is_status(status) and _is_storable(status) else None
     except (OSError, ValueError, RecursionError):
         return None
+
+
+def read_all(spool: Spool) -> list[dict[str, Any]]:
+    """Return the status of each running listener; none if the disk fails: the dispatcher goes on."""
+    try:
+        return [status for slot in spool.slots() if (status := read(slot.status))]
+    except OSError as error:
+        log.error("listener.status_unreadable", error=error.strerror)  # noqa: TRY400 - of the disk
+        return []
 
 
 def _is_status(found: Any) -> bool:

@@ -11,10 +11,12 @@ from pydicom import Dataset, Sequence
 from pydicom.uid import generate_uid
 from pynetdicom import AE
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 
 from db.models import ProcedureStep, Study
 from db.session import transaction
 from db.studies import procedure_steps
+from db.studies.priority import STAT
 from dicom_listener import dispatch
 from dicom_listener.dicom.uids import MODALITY_PERFORMED_PROCEDURE_STEP
 from dicom_listener.indexing import headers, indexer
@@ -201,3 +203,53 @@ def test_images_listed_before_the_end_of_the_step_are_kept_in_any_order(database
         procedure_steps.begin(session, "1.2", "1.1", "IN PROGRESS")
         step = session.get_one(ProcedureStep, "1.2", populate_existing=True)
         assert (step.state, step.images, step.study_instance_uid) == ("COMPLETED", ["1.3"], "1.1")
+
+
+def end_steps(settings: Settings, *studies: Dataset) -> None:
+    """Record a completed step for each study."""
+    with transaction(settings.database()) as session:
+        for study in studies:
+            step = generate_uid()
+            procedure_steps.begin(session, step, study.StudyInstanceUID, "IN PROGRESS")
+            procedure_steps.update(session, step, "COMPLETED", [study.SOPInstanceUID])
+
+
+def states(settings: Settings) -> dict[int, list[str]]:
+    """The states of the studies, by priority."""
+    found: dict[int, list[str]] = {}
+    with transaction(settings.database()) as session:
+        for study in session.scalars(select(Study).order_by(Study.state)):
+            found.setdefault(study.priority, []).append(study.state)
+    return found
+
+
+def test_backlog_of_ended_studies_settles_in_batches_with_urgent_ones_first(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(procedure_steps, "BATCH", 2)
+    ended = [image(), image(), image(RequestedProcedurePriority="STAT")]
+    for dataset in (image(), *ended):
+        receive(settings, dataset)
+    indexer.run_once(settings)
+    end_steps(settings, *ended)
+
+    assert dispatch.settle(settings) == 2
+    assert states(settings) == {0: ["receiving", "receiving", "settled"], STAT: ["settled"]}
+    assert dispatch.settle(settings) == 1
+    assert dispatch.settle(settings) == 0
+
+
+def test_failure_to_settle_ended_studies_does_not_stop_the_others(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def times_out(*_: object) -> list[Any]:
+        raise OperationalError("", None, Exception("canceling statement due to statement timeout"))
+
+    receive(settings, image())
+    indexer.run_once(settings)
+    monkeypatch.setattr(procedure_steps, "settle_ended", times_out)
+    study = settings.study.model_copy(update={"settle_seconds": 0})
+    with pytest.raises(OperationalError):
+        dispatch.settle(settings.model_copy(update={"study": study}))
+
+    assert states(settings) == {0: ["settled"]}
