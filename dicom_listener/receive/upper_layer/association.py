@@ -160,7 +160,7 @@ class Association(association.Association):
         # pynetdicom would log its text, which could quote the data set.
         except Exception as error:  # noqa: BLE001
             self.fault = error
-            self._send_abort(pdus.NOT_SPECIFIED)
+            self._write_abort(pdus.NOT_SPECIFIED)
             self.dul.event_queue.put(CONNECTION_CLOSED)
         return False
 
@@ -196,14 +196,14 @@ class Association(association.Association):
         # pynetdicom's decoder raises many types of exceptions for malformed bytes, also for those of an A-ABORT.
         except Exception:
             if self.requestor.primitive is None:
-                self._send_abort(pdus.INVALID_PARAMETER)
+                self._write_abort(pdus.INVALID_PARAMETER)
             elif self.end is None:
-                self._send_abort(pdus.NOT_SPECIFIED)
+                self._write_abort(pdus.NOT_SPECIFIED)
                 raise
         if self.fault is not None:
             raise self.fault
 
-    def _send_abort(self, reason: int) -> None:
+    def _write_abort(self, reason: int) -> None:
         """Tell the peer of the end that the state machine does not send."""
         with contextlib.suppress(ConnectionClosed):
             self.wire.write(pdus.encode(pdus.ABORT, bytes((0, 0, SERVICE_PROVIDER, reason))))

@@ -48,10 +48,21 @@ class NeverPaused(threading.Event):
         return
 
 
-def test_reactor_of_pynetdicom_takes_no_response(listener: Listener) -> None:
+def test_reactor_of_pynetdicom_takes_no_response(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags: list[threading.Event] = []
+
+    class Flag(threading.Event):
+        def __init__(self) -> None:
+            super().__init__()
+            if threading.get_ident() == threading.main_thread().ident:  # not of the listener
+                flags.append(self)
+
     (file,) = send.sendable([file_of_pydicom("CT_small.dcm")])
-    with send._associated(node(listener), [send._context(file)]) as association:
-        flags = [value for value in vars(association).values() if isinstance(value, threading.Event)]
+    with contextlib.ExitStack() as opened:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading, "Event", Flag)
+            association = opened.enter_context(send._associated(node(listener), [send._context(file)]))
+        assert flags
         for flag in flags:
             flag.__class__ = NeverPaused
             flag.set()

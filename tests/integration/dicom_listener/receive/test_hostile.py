@@ -212,20 +212,23 @@ def test_other_application_context_is_rejected_for_good(listener: Listener) -> N
         assert answer == (wire.ASSOCIATE_RJ, bytes((0, 1, 1, 2)))
 
 
-@pytest.mark.parametrize("place", [(negotiation, "check"), (pdus, "pdvs")], ids=["in a request", "in a message"])
+@pytest.mark.parametrize("is_associated", [False, True])
 def test_fault_of_the_program_is_told_to_the_peer_and_logged_within_the_limit(
-    listener: Listener, monkeypatch: pytest.MonkeyPatch, place: tuple[object, str]
+    listener: Listener, monkeypatch: pytest.MonkeyPatch, *, is_associated: bool
 ) -> None:
     def fail(_: object) -> None:
         raise AttributeError
 
     monkeypatch.setattr(counters, "MAX_LINES_PER_MINUTE", 2)
-    monkeypatch.setattr(*place, fail)
+    if is_associated:
+        monkeypatch.setattr(pdus, "pdvs", fail)
+    else:
+        monkeypatch.setattr(negotiation, "check", fail)
     with capture_logs() as lines:
         for _ in range(4):
             with Client(listener.port) as client:
                 client.send(REQUEST)
-                if place[0] is pdus:
+                if is_associated:
                     client.read()
                     client.send(pdu(P_DATA_TF, pdv(1, COMMAND | LAST, wire.c_echo_rq())))
                 assert client.read() == (ABORT, bytes((0, 0, 2, pdus.NOT_SPECIFIED)))

@@ -44,11 +44,10 @@ def http_port() -> Iterator[int]:
         thread.join()
 
 
-def listener(port: int, **options: object) -> AE:
+def listener(port: int, *, calling: tuple[str, ...] = ()) -> AE:
     ae = AE("PRELIM")
     ae.add_supported_context(VERIFICATION)
-    for name, value in options.items():
-        setattr(ae, name, value)
+    ae.require_calling_aet = list(calling)
     ae.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_ECHO, lambda _: 0x0000)])
     return ae
 
@@ -66,7 +65,7 @@ def test_listener_that_answers_echo_is_ready() -> None:
 
 def test_listener_that_rejects_unlisted_callers_is_ready() -> None:
     settings = Settings(dicom_port=free_port())
-    ae = listener(settings.dicom.dicom_port, require_calling_aet=["FRIEND"])
+    ae = listener(settings.dicom.dicom_port, calling=("FRIEND",))
     try:
         assert answers_echo(settings)
     finally:

@@ -6,8 +6,10 @@ A new version of pynetdicom must pass them. The last test keeps the tree to its 
 from __future__ import annotations
 
 import ast
+import re
 import socket
 import threading
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -212,18 +214,12 @@ def test_tested_version_is_the_pinned_one() -> None:
     assert '"pynetdicom==3.0.4"' in (REPOSITORY / "pyproject.toml").read_text()
 
 
-def users() -> list[Path]:
-    """Modules that name pynetdicom."""
-    paths = (path for root in ROOTS for path in (REPOSITORY / root).rglob("*.py"))
-    return sorted(path for path in paths if "pynetdicom" in path.read_text())
-
-
 def private(name: str) -> bool:
     return name.startswith("_") and name.strip("_") != "" and not name.startswith("__")
 
 
 def names_of(tree: ast.AST) -> set[str]:
-    """Attributes, functions, classes, variables and parameters named in the code, and texts that name one."""
+    """Attributes, functions, classes and variables named in the code."""
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
@@ -232,34 +228,141 @@ def names_of(tree: ast.AST) -> set[str]:
             found.add(node.name)
         elif isinstance(node, ast.Name):
             found.add(node.id)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            found.add(node.value)
     return found
 
 
-def modules_used(tree: ast.AST) -> list[str]:
-    """Names imported from pynetdicom, with their modules."""
+def sources_of_pynetdicom() -> list[Path]:
+    specification = find_spec("pynetdicom")
+    assert specification is not None
+    return sorted(Path(str(specification.origin)).parent.glob("*.py"))
+
+
+SOURCES = sources_of_pynetdicom()
+TREES = [ast.parse(path.read_text()) for path in SOURCES]
+THEIRS = {name for tree in TREES for name in names_of(tree) if private(name)} | {
+    path.stem for path in SOURCES if private(path.stem)
+}
+THEIR_CLASSES = {node.name for tree in TREES for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+#: Where the second argument, or the last part of the first one, names an attribute.
+BY_NAME = {"getattr", "setattr", "delattr", "hasattr", "attrgetter", "methodcaller", "vars"}
+
+
+@cache
+def files() -> dict[Path, ast.AST]:
+    """Modules of the listener, their tests, and every other one that names pynetdicom; not this one."""
+    paths = (path for root in ROOTS for path in (REPOSITORY / root).rglob("*.py") if path != Path(__file__))
+    texts = {path.relative_to(REPOSITORY): path.read_text() for path in paths}
+    return {
+        path: ast.parse(text)
+        for path, text in texts.items()
+        if "dicom_listener" in path.parts or "fuzz" in path.parts or "pynetdicom" in text
+    }
+
+
+def is_theirs(node: ast.ClassDef) -> bool:
+    """Return whether a class is derived from one of pynetdicom, by its name."""
+    return any(ast.unparse(base).rpartition(".")[2] in THEIR_CLASSES for base in node.bases)
+
+
+def uses(tree: ast.AST, scope: ast.ClassDef | None = None) -> list[str]:
+    """Return the uses of private names of pynetdicom.
+
+    Only an object of a class that is not derived from pynetdicom may have such a name: as attribute of its `self`.
+    """
     found = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "pynetdicom":
-            found += [f"{node.module}.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names if alias.name.split(".")[0] == "pynetdicom"]
+    for node in ast.iter_child_nodes(tree):
+        found += use(node, scope)
+        found += uses(node, node if isinstance(node, ast.ClassDef) else scope)
     return found
+
+
+def use(node: ast.AST, scope: ast.ClassDef | None) -> list[str]:
+    own = scope is not None and not is_theirs(scope)
+    if isinstance(node, ast.Attribute) and node.attr in THEIRS:
+        return [] if own and isinstance(node.value, ast.Name) and node.value.id == "self" else [node.attr]
+    if isinstance(node, ast.FunctionDef | ast.AnnAssign) and scope is not None and is_theirs(scope):
+        name = node.name if isinstance(node, ast.FunctionDef) else ast.unparse(node.target)
+        return [name] if name in THEIRS else []
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return sorted(THEIRS & set(re.split(r"\W+", node.value)))
+    return imported(node)
+
+
+def computed(tree: ast.AST) -> list[str]:
+    """Return the calls that reach an attribute whose name is not written there."""
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return [ast.unparse(call) for call in calls if function_of(call) in BY_NAME and not names_are_written(call)]
+
+
+def function_of(call: ast.Call) -> str:
+    return call.func.attr if isinstance(call.func, ast.Attribute) else ast.unparse(call.func)
+
+
+def names_are_written(call: ast.Call) -> bool:
+    """Return whether the name is a constant, or an element of the test's parameters, which are constants."""
+    return all(isinstance(each, ast.Constant | ast.Starred) for each in call.args[1:2] or call.args[:1])
+
+
+def is_import(node: ast.AST) -> bool:
+    """Return whether this is an import from pynetdicom."""
+    names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+    names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+    return any(name.split(".")[0] == "pynetdicom" for name in names)
+
+
+def imported(node: ast.AST) -> list[str]:
+    """Return the private parts of an import from pynetdicom."""
+    if isinstance(node, ast.ImportFrom):
+        names = [f"{node.module}.{alias.name}" for alias in node.names]
+    elif isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+    else:
+        return []
+    return [name for name in names if name.split(".")[0] == "pynetdicom" and any(map(private, name.split(".")))]
 
 
 def test_no_private_name_of_pynetdicom_is_used() -> None:
-    specification = find_spec("pynetdicom")
-    assert specification is not None
-    sources = Path(str(specification.origin)).parent.glob("*.py")
-    theirs = {name for path in sources for name in names_of(ast.parse(path.read_text())) if private(name)}
-    assert {"_reactor_checkpoint", "_accepted_cx", "_kill_thread", "_send"} <= theirs
-    uses = []
-    for path in users():
-        tree = ast.parse(path.read_text())
-        imported = modules_used(tree)
-        uses += [f"{path}: {name}" for name in imported if any(private(part) for part in name.split("."))]
-        if imported and path != Path(__file__):
-            ours = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-            uses += [f"{path}: {name}" for name in names_of(tree) & theirs if name not in ours]
-    assert uses == []
+    assert {"_reactor_checkpoint", "_accepted_cx", "_kill_thread", "_send", "_config"} <= THEIRS
+    found = {str(path): uses(tree) for path, tree in files().items()}
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+def test_names_are_not_computed_where_objects_of_pynetdicom_are_used() -> None:
+    users = {
+        path: tree for path, tree in files().items() if "receive" in path.parts or any(map(is_import, ast.walk(tree)))
+    }
+    found = {str(path): computed(tree) for path, tree in users.items()}
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def f(self):\n    self.association._accepted_cx = []",
+        "self.association.acse._check_async_ops()",
+        "getattr(a, '_accepted_cx')",
+        "class A(Association):\n    def _run_reactor(self):\n        super()._run_reactor()",
+        "class A(association.Association):\n    def f(self):\n        self._kill",
+        "class A:\n    def f(self, other):\n        other._kill",
+        "monkeypatch.setattr('pynetdicom.association.Association._run_reactor', None)",
+        "monkeypatch.setattr(Association, '_run_reactor', None)",
+        "from pynetdicom import _config",
+        "import pynetdicom._globals",
+        "pynetdicom._config.LOG_HANDLER_LEVEL = 'none'",
+    ],
+)
+def test_use_of_a_private_name_is_found(code: str) -> None:
+    assert uses(ast.parse(code)) != []
+
+
+@pytest.mark.parametrize("code", ["getattr(a, name + '_cx')", "vars(a)", "monkeypatch.setattr(A, name, None)"])
+def test_computed_name_is_found(code: str) -> None:
+    assert computed(ast.parse(code)) != []
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["class A:\n    def _send(self):\n        self._send()", "def _send():\n    _send()", "getattr(a, 'reason', None)"],
+)
+def test_name_of_our_own_is_no_such_use(code: str) -> None:
+    assert uses(ast.parse(code)) + computed(ast.parse(code)) == []
