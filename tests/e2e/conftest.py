@@ -74,6 +74,8 @@ def environment_in(folder: Path, **changes: str) -> dict[str, str]:
             "PRELIM_FLOWER_PORT": str(free_port()),
             "PRELIM_SETTLE_SECONDS": "1",
             "PRELIM_MAX_NEW_TOKENS": "24",
+            # It would take a slot of the worker beside the studies of a test.
+            "PRELIM_CANARY_SECONDS": "0",
             # The random checkpoint reports only for these titles.
             "PRELIM_DEMO_AE_TITLES": "PRELIM",
             # One core a process: torch would start a thread per core in each.
