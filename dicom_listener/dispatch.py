@@ -25,10 +25,9 @@ from db.operations.probes.status_socket import NEVER, HealthCheck, Loop
 from db.operations.totals import totals
 from db.session import limit_statements, statements, transaction
 from db.studies import procedure_steps, settling
-from db.studies.transfers import break_off
 from dicom_listener import process_signals
 from dicom_listener.commitment import deliver
-from dicom_listener.indexing import indexer, unreadable
+from dicom_listener.indexing import broken_transfers, indexer, unreadable
 from dicom_listener.receive import status_file
 from dicom_listener.receive.peers import PeerDirectory
 from dicom_listener.spool import file_system, slots
@@ -76,45 +75,45 @@ def settle_and_index(settings: Settings, waiting: WaitingFiles) -> int:
         transferring, broken = marks.open(), marks.broken()
         unread = unreadable.of_spool(settings.spool)
         waiting.refresh(unread.resting(), unread.set_aside())
-        studies = waiting.studies
+        studies, unlisted = waiting.studies, bool(waiting.unlisted)
         if waiting.has_unknown:
             # Of any study. They go first, and at once: new ones at every listing would delay all settling.
             moved = indexer.run_once(settings, waiting)
         # A study must not settle while files of it wait, however many others do.
         if not waiting.has_unknown:
-            moved += _settle_without_files(settings, marks, transferring, broken, studies)
+            moved += _settle_without_files(settings, transferring, broken, studies, unlisted=unlisted)
     return moved + indexer.run_once(settings, waiting)
 
 
 def _settle_without_files(
     settings: Settings,
-    marks: SpoolMarks,
     transferring: Sequence[Transfer],
     broken: Sequence[Transfer],
     waiting: Collection[str],
+    *,
+    unlisted: bool,
 ) -> int:
     quiet = settings.study.settle_seconds
     stalled = [transfer for transfer in transferring if transfer.receiving and transfer.silent_seconds >= quiet]
-    indexed = [transfer for transfer in broken if settling.study_key(transfer.study_instance_uid) not in waiting]
-    record_broken_transfers(settings, (*indexed, *stalled))
+    possible = () if unlisted else broken
+    indexed = [transfer for transfer in possible if settling.study_key(transfer.study_instance_uid) not in waiting]
+    broken_transfers.record(settings, (*indexed, *stalled))
     for transfer in indexed:
-        marks.forget(transfer.association_id)
-    return settle(settings, [transfer for transfer in transferring if transfer not in stalled], waiting)
+        SpoolMarks(Spool(settings.spool)).forget(transfer.association_id)
+    sending = [transfer for transfer in transferring if transfer not in stalled]
+    return settle(settings, sending, waiting, unlisted=unlisted)
 
 
-def record_broken_transfers(settings: Settings, broken: Collection[Transfer]) -> None:
-    """Record the transfers that have stopped within an object, or ended without a release."""
-    for transfer in broken:
-        with transaction(settings.database()) as session:
-            studies = break_off(session, transfer.study_instance_uid, transfer.association_id)
-        if studies:
-            log.warning("transfer.broke_off", association_id=transfer.association_id)
-
-
-def settle(settings: Settings, transferring: Collection[Transfer] = (), waiting: Collection[str] = ()) -> int:
+def settle(
+    settings: Settings,
+    transferring: Collection[Transfer] = (),
+    waiting: Collection[str] = (),
+    *,
+    unlisted: bool = False,
+) -> int:
     """Settle studies that are quiet, ended by MPPS or at the cap; returns the number of new jobs.
 
-    *waiting* has the keys of the studies with files in the inbox, which do not settle.
+    *waiting* has the keys of the studies with files in the inbox, which do not settle; *unlisted*: others may, too.
     """
     by_silence = sorted(transferring, key=lambda transfer: transfer.silent_seconds, reverse=True)
     sending = {transfer.study_instance_uid: transfer.silent_seconds for transfer in by_silence}
@@ -122,9 +121,11 @@ def settle(settings: Settings, transferring: Collection[Transfer] = (), waiting:
     ended = 0
     try:
         if settings.dicom.mpps:
-            ended = _settle(settings, lambda session: procedure_steps.settle_ended(session, active, waiting))
+            settle_ended = partial(procedure_steps.settle_ended, sending=active, waiting=waiting, unlisted=unlisted)
+            ended = _settle(settings, settle_ended)
     finally:  # whatever the steps of one modality do to that query
-        due = _settle(settings, lambda session: settling.settle_due(session, settings.study, sending, waiting))
+        settle_due = partial(settling.settle_due, limits=settings.study, sending=sending)
+        due = _settle(settings, partial(settle_due, waiting=waiting, unlisted=unlisted))
     return ended + due
 
 

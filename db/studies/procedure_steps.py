@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import exists, false, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from db.models import Instance, ProcedureStep, Study
@@ -60,22 +60,25 @@ def abandon(session: Session, sop_instance_uid: str) -> None:
         step.state = DISCONTINUED
 
 
-def settle_ended(session: Session, sending: Collection[str], waiting: Collection[str] = ()) -> list[uuid.UUID]:
+def settle_ended(
+    session: Session, sending: Collection[str], waiting: Collection[str] = (), *, unlisted: bool = False
+) -> list[uuid.UUID]:
     """Settle the studies whose steps have all ended and whose images have arrived; return the ids of the new jobs.
 
     The images of a step that lists none have arrived when no association sends the study, by *sending*, the Study
-    Instance UIDs being sent, and its transfer did not break off. *waiting* as in settling.settle_due. At most BATCH
-    studies, urgent ones first: after an outage, all would not settle within the limit of a transaction.
+    Instance UIDs being sent, its transfer did not break off, and no inbox is *unlisted*. *waiting* as in
+    settling.settle_due. At most BATCH studies, urgent ones first: after an outage, all would not settle within the
+    limit of a transaction.
     """
     jobs = []
-    for study, discontinued in session.execute(_ended(sending, waiting)).all():
+    for study, discontinued in session.execute(_ended(sending, waiting, unlisted=unlisted)).all():
         study.broken_off_at = study.broken_association_id = None
         state = "discontinued" if discontinued else "completed"
         jobs.append(settle(session, study, f"the modality {state} the procedure"))
     return [job for job in jobs if job is not None]
 
 
-def _ended(sending: Collection[str], waiting: Collection[str]) -> Select[Study, bool]:
+def _ended(sending: Collection[str], waiting: Collection[str], *, unlisted: bool) -> Select[Study, bool]:
     """Return the query of the next studies that have ended, each with whether a step was discontinued."""
     is_of_study = ProcedureStep.study_instance_uid == Study.study_instance_uid
     # A step that ended before this revision began does not cover its images.
@@ -83,7 +86,8 @@ def _ended(sending: Collection[str], waiting: Collection[str]) -> Select[Study, 
     ended = exists().where(is_of_study, ProcedureStep.state != IN_PROGRESS, covers)
     running = exists().where(is_of_study, ProcedureStep.state == IN_PROGRESS)
     lists_images = exists().where(is_of_study, func.cardinality(ProcedureStep.images) > 0)
-    is_whole = Study.broken_off_at.is_(None) & ~(Study.study_instance_uid == any_of(sending))
+    is_sent = Study.study_instance_uid == any_of(sending)
+    is_whole = false() if unlisted else Study.broken_off_at.is_(None) & ~is_sent
     return (
         select(Study, exists().where(is_of_study, ProcedureStep.state == DISCONTINUED).label("discontinued"))
         .where(Study.state == StudyState.RECEIVING, ended, ~running, ~has_waiting_files(waiting))

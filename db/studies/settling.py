@@ -12,7 +12,7 @@ from collections import Counter
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ARRAY, Text, case, cast, false, func, or_, select
+from sqlalchemy import ARRAY, Text, case, cast, false, func, or_, select, true
 
 from db.errors import Reason
 from db.models import Instance, Job, Study
@@ -60,6 +60,8 @@ def settle_due(
     limits: settings.Study,
     sending: Mapping[str, float] = NOTHING,
     waiting: Collection[str] = (),
+    *,
+    unlisted: bool = False,
 ) -> list[uuid.UUID]:
     """Settle every study that is quiet or has received images for too long; return the ids of the new jobs.
 
@@ -68,11 +70,12 @@ def settle_due(
     Study Instance UIDs that open associations send now, with the seconds since the latest bytes; an association without
     bytes delays a study for SILENCE_FACTOR quiet times, and an urgent study not at all.
     Too long: its revision began `settle_cap_seconds` ago. *waiting* has the keys of the studies with files that wait to
-    be indexed: they do not settle, except at twice the cap, because such a file may be damaged.
+    be indexed: they do not settle, except at twice the cap, because such a file may be damaged. *unlisted*: each other
+    study may have such files, in an inbox that cannot be listed, unless it has all announced objects.
     A revision beyond `max_revisions` is cancelled until an operator retries it.
     """
     jobs = []
-    for study, quiet, capped, broken in session.execute(_due(limits, sending, waiting)).all():
+    for study, quiet, capped, broken in session.execute(_due(limits, sending, waiting, unlisted=unlisted)).all():
         if not broken:
             study.broken_off_at = study.broken_association_id = None
         why = f"still receiving images after {limits.settle_cap_seconds:g} s" if capped else f"quiet for {quiet:g} s"
@@ -82,7 +85,7 @@ def settle_due(
 
 
 def _due(
-    limits: settings.Study, sending: Mapping[str, float], waiting: Collection[str]
+    limits: settings.Study, sending: Mapping[str, float], waiting: Collection[str], *, unlisted: bool
 ) -> Select[Study, float, bool, bool]:
     broken = transfers.is_incomplete()
     usual = _quiet_seconds(limits) * func.least(Study.revision, MAX_QUIET_FACTOR)
@@ -91,7 +94,8 @@ def _due(
     open_for = func.extract("epoch", func.clock_timestamp() - Study.revision_started_at)
     capped = open_for >= limits.settle_cap_seconds
     is_quiet = (age >= quiet) & ~_is_sent(sending, quiet)
-    is_indexed = ~has_waiting_files(waiting) | (open_for >= 2 * limits.settle_cap_seconds)
+    has_all = ~has_waiting_files(waiting) & (_has_announced() if unlisted else true())
+    is_indexed = has_all | (open_for >= 2 * limits.settle_cap_seconds)
     return (
         select(Study, quiet.label("quiet"), capped.label("capped"), broken.label("broken"))
         .where(Study.state == StudyState.RECEIVING, or_(is_quiet, capped), is_indexed)
@@ -100,6 +104,12 @@ def _due(
         # SKIP LOCKED: several dispatchers share the work.
         .with_for_update(skip_locked=True)
     )
+
+
+def _has_announced() -> ColumnElement[bool]:
+    """Condition of a study with the announced number of objects."""
+    received = select(func.count()).select_from(Instance).where(Instance.study_id == Study.id)
+    return func.coalesce(Study.announced, math.inf) <= received.correlate(Study).scalar_subquery()
 
 
 def _settle_or_cancel(session: Session, study: Study, why: str, max_revisions: int) -> uuid.UUID | None:

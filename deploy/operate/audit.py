@@ -26,10 +26,9 @@ from db.session import reading, transaction
 from db.studies import procedure_steps
 from db.studies.deletion import file_deletions
 from deploy.operate import report_images
-from dicom_listener.indexing import headers
-from dicom_listener.spool import file_meta
-from dicom_listener.spool.durable import COMPLETE, PART, Spool, file_name, sync_directory, sync_file
-from dicom_listener.spool.waiting import received
+from dicom_listener.indexing import headers, repair
+from dicom_listener.spool.durable import COMPLETE, PART, Spool, file_name
+from dicom_listener.spool.inbox_listing import received
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -140,7 +139,7 @@ def violations(settings: Settings, scope: Scope = EVERYTHING) -> Iterator[Violat
 
 def repair_violation(settings: Settings, violation: Violation) -> bool:
     """Repair *violation* if nothing can be lost by it; return whether it was repaired."""
-    repairs: dict[str, Callable[[Path, Spool], None]] = {NO_ROW: _back_to_inbox, STALE: _recover}
+    repairs: dict[str, Callable[[Path, Spool], None]] = {NO_ROW: repair.return_to_inbox, STALE: repair.recover_part}
     try:
         if violation.rule in repairs:
             repairs[violation.rule](settings.operations.data_dir / violation.subject, Spool(settings.spool))
@@ -232,8 +231,11 @@ def _without_row(settings: Settings) -> Iterator[Violation]:
             suspects = set(page) - _known(rows, settings, page)
             if suspects:
                 yield from (Violation(NO_ROW, file_path) for file_path in _lost(rows, suspects, settings))
-        for error in errors:
-            yield Violation(UNREADABLE, f"{error.filename} ({error.strerror})")
+        yield from map(_unreadable, errors)
+
+
+def _unreadable(error: OSError) -> Violation:
+    return Violation(UNREADABLE, f"{error.filename} ({error.strerror})")
 
 
 def _known(rows: Rows, settings: Settings, file_paths: Collection[str]) -> set[str]:
@@ -247,7 +249,10 @@ def _lost(rows: Rows, file_paths: Collection[str], settings: Settings) -> list[s
     """Return those of these stored files that are still there, and neither in an inbox nor in a row."""
     # In this order: the indexer commits the row before it removes the file from the inbox, and removes a copy that it
     # does not need before that.
-    waiting = {file_name(path) for path in received(Spool(settings.spool))}
+    errors: list[OSError] = []
+    waiting = {file_name(path) for path in received(Spool(settings.spool), errors)}
+    if errors:  # each of the files could be in that inbox
+        return []
     there = [
         file_path
         for file_path in file_paths
@@ -260,41 +265,23 @@ def _lost(rows: Rows, file_paths: Collection[str], settings: Settings) -> list[s
 
 def _waiting(settings: Settings) -> Iterator[Violation]:
     """Yield acknowledged files that wait too long in the inbox, without those that quarantine names."""
-    old = []
-    for path in received(Spool(settings.spool)):
+    old: list[str] = []
+    errors: list[OSError] = []
+    for path in received(Spool(settings.spool), errors):
         with contextlib.suppress(OSError):  # removed since, or one that the indexer sets aside
             if time.time() - path.lstat().st_mtime > WAITING_SECONDS:
                 old.append(path.relative_to(settings.operations.data_dir).as_posix())
+    yield from map(_unreadable, errors)
     for file_path in sorted(set(old) - _known(Quarantined, settings, old)):
         if os.path.lexists(settings.operations.data_dir / file_path):
             yield Violation(INDEXED_SOON, file_path)
 
 
 def _half_received(settings: Settings) -> Iterator[Violation]:
-    for path in (path for slot in Spool(settings.spool).slots() for path in slot.inbox.glob(f"*{PART}")):
+    for path in received(Spool(settings.spool), [], PART):
         try:
             status = path.stat()
         except OSError:  # removed since, or the disk fails: the listener logs the latter at its start
             continue
         if status.st_size and time.time() - status.st_mtime > STALE_SECONDS:
             yield Violation(STALE, path.relative_to(settings.operations.data_dir).as_posix())
-
-
-def _back_to_inbox(path: Path, spool: Spool) -> None:
-    """Return the file to the inbox: the indexer inserts its row, or finds the object in another file."""
-    received = spool.inbox / f"{path.stem}{headers.waiting_tag(path)}{COMPLETE}"
-    os.link(path, received)
-    sync_directory(spool.inbox)
-    # Its new path can be the old one, and then it may have a row by now.
-    if path != spool.stored_path(received):
-        path.unlink()
-
-
-def _recover(path: Path, _: Spool) -> None:
-    """Recover as the owner of a slot does: a valid seal makes an object, any other file was not acknowledged."""
-    if file_meta.is_complete(path):
-        sync_file(path)
-        with contextlib.suppress(FileExistsError):
-            os.link(path, path.with_suffix(COMPLETE))
-        sync_directory(path.parent)
-    path.unlink()

@@ -1,7 +1,8 @@
-"""Repair stored files by resent objects: an equal copy replaces a file that is missing or damaged."""
+"""Repair the spool: a resent object replaces a stored file that is missing or damaged, and lost files are indexed."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -11,13 +12,15 @@ from db.models import Instance
 from db.session import transaction
 from db.studies import lifecycle
 from dicom_listener.indexing import headers
-from dicom_listener.spool.durable import sync_directory
+from dicom_listener.spool import file_meta
+from dicom_listener.spool.durable import COMPLETE, sync_directory, sync_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from db.settings import Settings
+    from dicom_listener.spool.durable import Spool
 
 log = structlog.get_logger()
 
@@ -75,3 +78,23 @@ def _record(settings: Settings, row: Instance, path: Path, size: int) -> None:
         if locked.sha256 == row.sha256:  # else an operator has replaced the object meanwhile
             locked.file_bytes = size
             locked.file_path = path.relative_to(settings.operations.data_dir).as_posix()
+
+
+def return_to_inbox(path: Path, spool: Spool) -> None:
+    """Return a stored file without a row to the inbox: the indexer inserts its row, or finds the object elsewhere."""
+    received = spool.inbox / f"{path.stem}{headers.waiting_tag(path)}{COMPLETE}"
+    os.link(path, received)
+    sync_directory(spool.inbox)
+    # Its new path can be the old one, and then it may have a row by now.
+    if path != spool.stored_path(received):
+        path.unlink()
+
+
+def recover_part(path: Path, _: Spool) -> None:
+    """Recover as the owner of a slot does: a valid seal makes an object, any other file was not acknowledged."""
+    if file_meta.is_complete(path):
+        sync_file(path)
+        with contextlib.suppress(FileExistsError):
+            os.link(path, path.with_suffix(COMPLETE))
+        sync_directory(path.parent)
+    path.unlink()

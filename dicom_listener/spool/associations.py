@@ -122,7 +122,12 @@ class SpoolMarks:
 
 
 def _read(directory: Path) -> Iterator[Transfer]:
-    for name in _names(directory):
+    try:
+        names = _names(directory)
+    except OSError as error:
+        _log_unreadable(directory, type(error).__name__)
+        return
+    for name in names:
         if name.startswith(UNFINISHED):
             continue
         try:
@@ -139,7 +144,7 @@ def _read(directory: Path) -> Iterator[Transfer]:
 
 @functools.lru_cache(maxsize=1000)
 def _log_unreadable(mark: Path, error: str) -> None:
-    """Log a mark once: the dispatcher reads it every second."""
+    """Log a mark, or a folder of marks, once: the dispatcher reads it every second."""
     log.error("association.mark_unreadable", mark=f"{mark.parent.name}/{mark.name}", error=error)
 
 

@@ -106,8 +106,8 @@ class WaitingFiles:
         #: Names of files of unknown studies: those that were taken before, and those that were not.
         self._taken: set[str] = set()
         self._untried: set[str] = set()
-        #: Inboxes that cannot be listed: no study settles, as each could have files there.
-        self._unlisted: list[Path] = []
+        #: Inboxes that cannot be listed: each study could have files there.
+        self.unlisted: list[Path] = []
         #: Studies of files that cannot be read now.
         self._resting: set[str] = set()
         self._due = 0.0
@@ -145,12 +145,12 @@ class WaitingFiles:
     def _list(self) -> dict[str, Path]:
         """Return the inbox of each file, by name; an inbox that cannot be listed does not stop the others."""
         present: dict[str, Path] = {}
-        self._unlisted = []
+        self.unlisted = []
         for slot in self._spool.slots():
             try:
                 present |= dict.fromkeys(received_in(slot.inbox), slot.inbox)
             except OSError as error:
-                self._unlisted.append(slot.inbox)
+                self.unlisted.append(slot.inbox)
                 log.error("inbox.unreadable", slot=slot.root.name, error=error.strerror)  # noqa: TRY400 - of the disk
         return present
 
@@ -194,8 +194,8 @@ class WaitingFiles:
 
     @property
     def has_unknown(self) -> bool:
-        """Return whether a file of an unknown study waits that was not taken before, or could wait unlisted."""
-        return bool(self._untried or self._unlisted)
+        """Return whether a file of an unknown study waits that was not taken before."""
+        return bool(self._untried)
 
     def _add(self, new: Mapping[str, Path]) -> None:
         self._known |= new
@@ -293,7 +293,7 @@ def received(spool: Spool) -> Iterator[Path]:
         yield from (slot.inbox / name for name in received_in(slot.inbox))
 
 
-def received_in(inbox: Path) -> Iterator[str]:
-    """Yield the names of the acknowledged files of one inbox; none if it was removed with its slot."""
+def received_in(inbox: Path, suffix: str = COMPLETE) -> Iterator[str]:
+    """Yield the names of the acknowledged files of an inbox, others by *suffix*; none if it went with its slot."""
     with contextlib.suppress(FileNotFoundError), os.scandir(inbox) as entries:
-        yield from (entry.name for entry in entries if entry.name.endswith(COMPLETE))
+        yield from (entry.name for entry in entries if entry.name.endswith(suffix))

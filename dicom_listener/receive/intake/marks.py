@@ -16,7 +16,7 @@ import structlog
 from db.operations import disk
 from db.operations.listener_status import Level
 from dicom_listener.dicom.statuses import OutOfResources
-from dicom_listener.spool.waiting import received
+from dicom_listener.spool.inbox_listing import received
 
 if TYPE_CHECKING:
     from db.operations.disk import Disk
@@ -99,7 +99,7 @@ class Intake:
 
     def _count(self) -> None:
         began = time.thread_time()
-        self._waiting = sum(1 for _ in received(self._spool))
+        self._waiting = sum(1 for _ in received(self._spool, []))
         self._count_due = time.monotonic() + max(COUNT_SECONDS, COUNT_SHARE * (time.thread_time() - began))
 
     def _run(self) -> None:

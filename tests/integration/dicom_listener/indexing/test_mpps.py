@@ -242,7 +242,7 @@ def test_backlog_of_ended_studies_settles_in_batches_with_urgent_ones_first(
 def test_failure_to_settle_ended_studies_does_not_stop_the_others(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def times_out(*_: object) -> list[Any]:
+    def times_out(*_: object, **__: object) -> list[Any]:
         raise OperationalError("", None, Exception("canceling statement due to statement timeout"))
 
     receive(settings, image())

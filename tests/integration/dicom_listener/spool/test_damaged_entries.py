@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,9 +11,10 @@ from pydantic import SecretStr
 from sqlalchemy import select
 
 from db.jobs.celery_app import make_app
-from db.models import Instance, Process, Study
+from db.models import Process, Study
 from db.operations import heartbeats
 from db.session import transaction
+from deploy.operate import audit
 from dicom_listener import dispatch
 from dicom_listener.receive import status_file
 from dicom_listener.spool import slots, waiting
@@ -23,7 +25,7 @@ from tests.integration.dicom_listener.listening import settings_for
 from tests.integration.dicom_listener.objects import image, receive
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from db.settings import Settings
 
@@ -82,27 +84,69 @@ def test_status_with_values_of_wrong_types_does_not_stop_the_heartbeat(settings:
         assert set(session.scalars(select(Process.name))) == {"host:1", heartbeats.name()}
 
 
-def test_inbox_that_cannot_be_listed_stops_settling_and_not_the_indexing_of_the_others(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spool, scandir = Spool(settings.spool), os.scandir
-    damaged = spool.slot("host-0").inbox
+@pytest.fixture
+def unlisted(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """An inbox that cannot be listed, until the context ends."""
+    scandir, damaged = os.scandir, Spool(settings.spool).slot("host-0").inbox
 
-    def list_or_fail(folder: Any) -> Any:
+    def list_or_fail(folder: Any = ".") -> Any:
         if folder == damaged:
             raise OSError(5, "Input/output error")
         return scandir(folder)
 
-    receive(settings, image())
-    now = settings.model_copy(update={"study": settings.study.model_copy(update={"settle_seconds": 0})})
     with monkeypatch.context() as patch:
-        patch.setattr(waiting.os, "scandir", list_or_fail)
-        for _ in range(2):
-            dispatch.settle_and_index(now, waiting.WaitingFiles(spool))
-        with transaction(settings.database()) as session:
-            assert len(session.scalars(select(Instance)).all()) == 1
-            assert session.scalars(select(Study.state)).all() == ["receiving"]
-    dispatch.settle_and_index(now, waiting.WaitingFiles(spool))
+        patch.setattr(os, "scandir", list_or_fail)
+        yield patch
 
+
+def settle_and_index(settings: Settings, **limits: float) -> list[str]:
+    """Run some passes with these limits of settling; returns the states of the studies."""
+    now = settings.model_copy(update={"study": settings.study.model_copy(update={"settle_seconds": 0, **limits})})
+    for _ in range(2):
+        dispatch.settle_and_index(now, waiting.WaitingFiles(Spool(settings.spool)))
     with transaction(settings.database()) as session:
-        assert session.scalars(select(Study.state)).all() == ["settled"]
+        return list(session.scalars(select(Study.state).order_by(Study.state)))
+
+
+def test_inbox_that_cannot_be_listed_stops_settling_and_not_the_indexing_of_the_others(
+    settings: Settings, unlisted: pytest.MonkeyPatch
+) -> None:
+    receive(settings, image())
+    receive(settings, image(NumberOfStudyRelatedInstances=2))
+    assert settle_and_index(settings) == ["receiving", "receiving"]
+    unlisted.undo()
+
+    assert settle_and_index(settings) == ["settled", "settled"]
+
+
+@pytest.mark.usefixtures("unlisted")
+def test_study_with_all_its_objects_settles_beside_an_inbox_that_cannot_be_listed(settings: Settings) -> None:
+    receive(settings, image(NumberOfStudyRelatedInstances=1))
+    receive(settings, image())
+    assert settle_and_index(settings) == ["receiving", "settled"]
+
+    assert settle_and_index(settings, settle_cap_seconds=0) == ["settled", "settled"], "twice the cap is past"
+
+
+@pytest.mark.usefixtures("unlisted")
+def test_audit_names_an_inbox_that_cannot_be_listed(settings: Settings) -> None:
+    spool = Spool(settings.spool)
+    os.link(receive(settings, image()), spool.store / "00" / "lost.dcm")
+
+    found = [(violation.rule, violation.subject) for violation in audit.check(settings)]
+    assert found == [(audit.UNREADABLE, f"{spool.slot('host-0').inbox} (Input/output error)")]
+
+
+def test_marks_that_cannot_be_listed_do_not_stop_the_dispatcher(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot, iterdir = Spool(settings.spool).slot("host-0"), Path.iterdir
+
+    def list_or_fail(folder: Path) -> Any:
+        if folder in {slot.associations, slot.broken_transfers}:
+            raise OSError(5, "Input/output error")
+        return iterdir(folder)
+
+    receive(settings, image())
+    monkeypatch.setattr(Path, "iterdir", list_or_fail)
+    assert settle_and_index(settings) == ["settled"]
