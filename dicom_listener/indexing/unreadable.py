@@ -1,4 +1,4 @@
-"""Files of the inboxes that cannot be read: a single one is set aside, several in a row are a fault of the disk."""
+"""Files of the inboxes that cannot be read: a single one is set aside, several in a row only when they fail again."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ log = structlog.get_logger()
 
 #: Different files in a row, without a readable one between them, that are a fault of the disk and not of the files.
 IN_A_ROW = 3
+#: Files that are set aside at their second visit although no file was read in between: a disk has more.
+MAX_WITHOUT_READ = 20
 #: Seconds until a file that stays in the inbox is read again: its owner or mount may have been corrected.
 PAUSE_SECONDS = 60
 #: Errors that are never the fault of one file.
@@ -65,6 +67,9 @@ class UnreadableFiles:
         #: Files that stay in the inbox because they cannot be linked or removed; their rows are written.
         self._immovable: set[str] = set()
         self._read_at: dict[str, float] = {}
+        #: Number of files that were read, and that number when each file of a run was found, by name.
+        self._files_read = 0
+        self._found_after: dict[str, int] = {}
 
     def resting(self) -> set[str]:
         """Return the names of files that are not to be read now."""
@@ -91,6 +96,7 @@ class UnreadableFiles:
                 self._in_a_row.add(path.name)
                 run.append(path)
                 continue
+            self._files_read += 1
             aside += self._end_run(run)
             self._in_a_row.clear()
             run = []
@@ -99,13 +105,26 @@ class UnreadableFiles:
 
     def _end_run(self, run: list[Path]) -> list[Path]:
         """Return the files of a run that are to be set aside; the others rest."""
-        aside = [path for path in run if len(self._in_a_row) < IN_A_ROW or path.name in self._immovable]
+        few = len(self._in_a_row) < IN_A_ROW
+        aside = [path for path in run if few or path.name in self._immovable or self._fails_alone(path)]
         for path in run:
             if path in aside:
                 del self._waiting[path]
+                self._found_after.pop(path.name, None)
             else:
+                self._found_after.setdefault(path.name, self._files_read)
                 self.rest(path, PAUSE_SECONDS)
         return aside
+
+    def _fails_alone(self, path: Path) -> bool:
+        """Return whether the file failed at an earlier visit, too, and the disk works: its probe did, or other files.
+
+        Neighbours on a disk fail together, and are in a row at each visit.
+        """
+        found_after = self._found_after.get(path.name)
+        if found_after is None:
+            return False
+        return self._files_read > found_after or len(self._waiting) <= MAX_WITHOUT_READ
 
     def leave_inbox(self, path: Path, *, set_aside: bool) -> None:
         """Remove a file whose rows are written; one that cannot be linked into quarantine, or removed, stays."""
@@ -133,6 +152,7 @@ class UnreadableFiles:
     def _forget(self, path: Path) -> None:
         self._waiting.pop(path, None)
         self._read_at.pop(path.name, None)
+        self._found_after.pop(path.name, None)
         self._immovable.discard(path.name)
 
 

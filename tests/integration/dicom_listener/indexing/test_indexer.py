@@ -632,6 +632,36 @@ def test_several_unreadable_files_in_a_row_wait_and_the_rest_is_indexed(settings
     assert unreadable.of_spool(settings.spool).info() == {"files": 3, "error": os.strerror(errno.EIO)}
 
 
+def test_several_unreadable_files_in_a_row_are_set_aside_at_their_second_visit(
+    settings: Settings, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = [receive(settings, image()) for _ in range(unreadable.IN_A_ROW)]
+    disk.errors |= {path.name: errno.EUCLEAN for path in odd}
+    indexer.run_once(settings)
+    monkeypatch.setattr(time, "monotonic", lambda now=time.monotonic: now() + unreadable.PAUSE_SECONDS)
+    indexer.run_once(settings)
+
+    assert [row.reason for row in rows(settings, Quarantined)] == ["file_error"] * 3
+    assert unreadable.of_spool(settings.spool).info() is None
+
+
+def test_many_unreadable_files_wait_until_another_one_is_read(
+    settings: Settings, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unreadable, "MAX_WITHOUT_READ", 2)
+    monkeypatch.setattr(unreadable, "PAUSE_SECONDS", 0)
+    odd = [receive(settings, image()) for _ in range(unreadable.IN_A_ROW)]
+    disk.errors |= {path.name: errno.EUCLEAN for path in odd}
+    for _ in range(2):
+        indexer.run_once(settings)
+    assert rows(settings, Quarantined) == []
+    receive(settings, image())
+    for _ in range(2):
+        indexer.run_once(settings)
+
+    assert (len(rows(settings, Instance)), len(rows(settings, Quarantined))) == (1, 3)
+
+
 def test_missing_folder_of_the_store_quarantines_nothing(settings: Settings) -> None:
     receive(settings, image())
     folders = list(Spool(settings.spool).store.iterdir())
