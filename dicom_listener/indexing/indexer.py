@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import structlog
 from psycopg.errors import LockNotAvailable
@@ -24,7 +24,7 @@ from db.studies import batches, lifecycle
 from db.studies.lifecycle import ReceivedInstance, Recorded
 from dicom_listener.dicom.statuses import Refusal
 from dicom_listener.indexing import erased, file_locks, headers, n_service_events, specialist_reports, unreadable
-from dicom_listener.indexing.repair import repair
+from dicom_listener.indexing.repair import repair, replace_lost
 from dicom_listener.indexing.set_aside import record, set_aside, set_conflicts_aside
 from dicom_listener.indexing.unreadable import Unreadable
 from dicom_listener.spool.durable import Spool, sync_directory
@@ -116,9 +116,13 @@ class Indexer:
             outcomes = {path: self._record(session, path, found, recorded) for path, found in read.items()}
             for row in aside.values():
                 record(session, row)
-        conflicts = [path for path, outcome in outcomes.items() if outcome is Recorded.CONFLICT]
-        set_conflicts_aside(self._settings, {path: cast("ReceivedInstance", read[path]) for path in conflicts})
         kept = self._repair({path: read[path] for path, outcome in outcomes.items() if outcome is Recorded.DUPLICATE})
+        other = {path: found for path, found in instances.items() if outcomes[path] is Recorded.CONFLICT}
+        # After the repair: an equal copy goes before another version.
+        taken = replace_lost(self._settings, other)
+        conflicts = {path: found for path, found in other.items() if path not in taken}
+        set_conflicts_aside(self._settings, conflicts)
+        kept |= {self.spool.stored_path(path) for path in taken}
         unused = {self.spool.stored_path(path) for path, outcome in outcomes.items() if outcome in COPIES} - kept
         unused |= self._left_over([path for path in read if outcomes[path] is None], held)
         indexed = {path: self.spool.quarantined_path(path) for path in read if outcomes[path] in INSTANCES}
@@ -126,8 +130,8 @@ class Indexer:
         unused |= {link for path, link in indexed.items() if link in released or held.is_exclusive(path)}
         for link in unused:
             unreadable.remove(link)
-        for path, outcome in outcomes.items():
-            self.unreadable.leave_inbox(path, set_aside=path in aside or outcome is Recorded.CONFLICT)
+        for path in read:
+            self.unreadable.leave_inbox(path, set_aside=path in aside or path in conflicts)
 
     def _left_over(self, files: Iterable[Path], held: file_locks.Held) -> set[Path]:
         """Return the paths in the store of files that are no instances: an interrupted run read and linked them.

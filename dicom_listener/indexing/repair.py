@@ -11,7 +11,9 @@ import structlog
 from db.models import Instance
 from db.session import transaction
 from db.studies import lifecycle
+from db.studies.identity import replacement
 from dicom_listener.indexing import headers
+from dicom_listener.indexing.set_aside import is_gone
 from dicom_listener.spool import file_meta
 from dicom_listener.spool.durable import COMPLETE, sync_directory, sync_file
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from db.settings import Settings
+    from db.studies.lifecycle import ReceivedInstance
     from dicom_listener.spool.durable import Spool
 
 log = structlog.get_logger()
@@ -44,6 +47,29 @@ def repair(settings: Settings, copies: Mapping[str, Path]) -> set[Path]:
             log.warning("instance.repaired", instance_id=str(row.id), file=path.name, damage=damage)
             kept |= {copy} & {path}
     return kept
+
+
+def replace_lost(settings: Settings, others: Mapping[Path, ReceivedInstance]) -> set[Path]:
+    """Give instances whose stored files are gone the files of *others*: durable files of different versions.
+
+    Returns those in *others* that rows use now. The first version cannot be restored, and the modality may delete this
+    one after its storage commitment. Safe to repeat. Raises SQLAlchemyError.
+    """
+    if not others:
+        return set()
+    with transaction(settings.database()) as session:
+        rows = lifecycle.instances(session, [received.sop_instance_uid for received in others.values()])
+    taken = set()
+    for path, received in others.items():
+        row = rows.get(received.sop_instance_uid)
+        if row is None or not is_gone(settings.operations.data_dir / row.file_path):
+            continue
+        with transaction(settings.database()) as session:
+            replaced = replacement.replace_lost(session, received, row.file_path)
+        if replaced:
+            taken.add(path)
+            log.warning("instance.replaced", instance_id=str(row.id), file=path.name, damage="lost")
+    return taken
 
 
 def _damage(path: Path, recorded: headers.Digest) -> str | None:

@@ -87,11 +87,12 @@ def _link(spool: Spool, path: Path, reason: Reason) -> Path | None:
         # Also a readable file may not be linked: one of another owner, with fs.protected_hardlinks.
         if reason is not Reason.FILE_ERROR:
             unreadable.of_one_file(error)
-        return None if _is_gone(path) else path
+        return None if is_gone(path) else path
     return quarantined
 
 
-def _is_gone(path: Path) -> bool:
+def is_gone(path: Path) -> bool:
+    """Return whether there is certainly no such file."""
     try:
         path.lstat()
     except FileNotFoundError:

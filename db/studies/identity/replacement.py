@@ -1,4 +1,4 @@
-"""Replace an object by one in quarantine that has other demographics and the same pixels."""
+"""Replace an object by a corrected one in quarantine, or by one that was sent after its file was lost."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 FILE_COLUMNS = ("file_path", "file_bytes", "sha256", "calling_ae_title", "received_at")
 #: Columns of an instance from the header of its new file.
 HEADER_COLUMNS = ("transfer_syntax_uid", "series_number", "instance_number", "modality", "body_part")
+#: Columns that are equal for two versions of one object.
+OBJECT_COLUMNS = ("sop_class_uid", "series_instance_uid")
 #: Columns of an instance about its reception.
 RECEPTION_COLUMNS = ("association_id", "called_ae_title")
 
@@ -58,6 +60,31 @@ def replace(
     instance.revision = study.revision
     instance.identified = identity.is_identified(identity.of(received.study))
     study.last_received_at = func.clock_timestamp()
+
+
+def replace_lost(session: Session, received: ReceivedInstance, lost_path: str) -> bool:
+    """Give the instance whose file at *lost_path* is lost the file *received*; return whether it has it now.
+
+    False if the object is of another study, patient, series or class, or has another file by now: it is a conflict.
+    A study with a report gets a new one: the pixels cannot be compared.
+    """
+    try:
+        study = _locked(session, received)
+    except NotPossible:
+        return False
+    query = select(Instance).where(Instance.sop_instance_uid == received.sop_instance_uid)
+    instance = session.scalars(query.with_for_update()).one()
+    is_same = all(getattr(instance, name) == getattr(received, name) for name in OBJECT_COLUMNS)
+    differs = identity.differences(identity.of(study), identity.of(received.study))
+    if not is_same or differs or (instance.study_id, instance.file_path) != (study.id, lost_path):
+        return False
+    for name in (*FILE_COLUMNS, *HEADER_COLUMNS, *RECEPTION_COLUMNS):
+        setattr(instance, name, getattr(received, name))
+    if instance.reportable:
+        revisions.reopen(session, study)
+        instance.revision = study.revision
+    study.last_received_at = func.clock_timestamp()
+    return True
 
 
 def _locked(session: Session, received: ReceivedInstance) -> Study:

@@ -117,6 +117,45 @@ def test_resent_object_repairs_its_missing_or_damaged_file(settings: Settings, k
     assert files(settings)["inbox"] == 0
 
 
+def report(settings: Settings) -> None:
+    """Let the study be reported, as after its job."""
+    with transaction(settings.database()) as session:
+        session.execute(text("UPDATE studies SET state = 'reported', settled_at = now(), settle_reason = 'quiet'"))
+
+
+@pytest.mark.parametrize(
+    ("values", "is_taken"),
+    [
+        ({"InstanceCreationTime": "101112"}, True),
+        ({"PatientID": "P-2"}, False),
+        ({"StudyInstanceUID": "2.25.1"}, False),
+        ({"SeriesInstanceUID": "2.25.1"}, False),
+    ],
+)
+def test_other_version_of_an_object_replaces_a_lost_file_of_its_study_only(
+    settings: Settings, values: dict[str, str], is_taken: bool
+) -> None:
+    dataset = image()
+    receive(settings, dataset)
+    indexer.run_once(settings)
+    [before] = rows(settings, Instance)
+    (settings.operations.data_dir / before.file_path).unlink()
+    report(settings)
+
+    receive(settings, image(**{element.keyword: element.value for element in dataset} | values))
+    indexer.run_once(settings)
+
+    [instance] = rows(settings, Instance)
+    stored = settings.operations.data_dir / instance.file_path
+    assert stored.exists() is is_taken
+    assert len(rows(settings, Quarantined)) == (not is_taken)
+    assert rows(settings, Study)[0].revision == instance.revision == (2 if is_taken else 1), "its pixels may differ"
+    if is_taken:
+        assert headers.digest(stored) == headers.Digest(instance.file_bytes, instance.sha256)
+        assert audit.check(settings) == []
+        assert files(settings) == {"inbox": 0, "store": 1, "quarantine": 0}
+
+
 @pytest.mark.parametrize("step", ["pathlib.Path.replace", "dicom_listener.indexing.repair.sync_directory"])
 def test_repair_that_was_interrupted_is_repeated(
     settings: Settings, step: str, monkeypatch: pytest.MonkeyPatch
