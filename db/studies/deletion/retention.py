@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ColumnElement, DateTime, Text, and_, case, delete, exists, func, literal, or_, select
+from sqlalchemy import ColumnElement, DateTime, Text, and_, case, delete, exists, func, literal, or_, select, true
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import aliased
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Collection, Mapping, Sequence
 
-    from sqlalchemy import Row
+    from sqlalchemy import Row, Select
     from sqlalchemy.orm import Session
 
 ENDED = (StudyState.REPORTED, *ENDED_WITHOUT_REPORT)
@@ -98,12 +98,9 @@ def locked(session: Session, uids: Collection[str], limits: Limits) -> Sequence[
     # In use: another process has locked it, and no one waits for the other.
     found = session.scalars(studies.with_for_update(skip_locked=True)).all()
     in_use = Study.id.not_in([study.id for study in found])
-    # A statement of its own: it sees the commits made before the locks.
-    kept = set(
-        session.scalars(
-            select(Study.study_instance_uid).where(of_uids, or_(in_use, ~_ended(Study, limits), _is_committing()))
-        )
-    )
+    # Statements of their own: they see the commits made before the locks.
+    not_ended = select(Study.study_instance_uid).where(of_uids, or_(in_use, ~_ended(Study, limits)))
+    kept = {*session.scalars(not_ended), *session.scalars(_committing().where(of_uids))}
     return [study for study in found if study.study_instance_uid not in kept]
 
 
@@ -131,13 +128,16 @@ def _ended(study: type[Study], limits: Limits) -> ColumnElement[bool]:
     return and_(received, ~jobs, ~decisions, ~_is_on_hold(study))
 
 
-def _is_committing() -> ColumnElement[bool]:
-    """Condition of a study with an object in a request whose result is neither delivered nor given up."""
-    uid = func.jsonb_build_array(func.jsonb_build_array(Instance.sop_instance_uid), type_=JSONB)
-    requests = exists().where(
-        Commitment.delivered_at.is_(None), Commitment.given_up_at.is_(None), Commitment.requested.contains(uid)
-    )
-    return exists().where(Instance.study_id == Study.id, requests)
+def _committing() -> Select[str]:
+    """Return the query for studies with an object in a request whose result is neither delivered nor given up.
+
+    The requests are read once, not for each object: hundreds of a thousand objects each can be open.
+    """
+    pair = func.jsonb_array_elements(Commitment.requested, type_=JSONB).column_valued("pair")
+    is_open = Commitment.delivered_at.is_(None), Commitment.given_up_at.is_(None)
+    requested = select(pair[1].astext).select_from(Commitment).join(pair.scalar_alias, true()).where(*is_open)
+    objects = select(Study.study_instance_uid).join(Instance, Instance.study_id == Study.id)
+    return objects.where(Instance.sop_instance_uid.in_(requested))
 
 
 def _has_images(study: type[Study]) -> ColumnElement[bool]:

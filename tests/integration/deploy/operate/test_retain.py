@@ -18,6 +18,7 @@ from db.models import Commitment, Evidence, Instance, Job, Report, ReportImage, 
 from db.reports import versions
 from db.session import transaction
 from db.settings import Settings
+from db.studies.deletion import retention
 from deploy.operate import audit, report_images, retain
 from deploy.operate.study_actions import show
 from dicom_listener.indexing import indexer
@@ -198,6 +199,27 @@ def test_study_is_kept_until_its_storage_commitment_is_delivered(settings: Setti
 
     execute(settings, "UPDATE commitments SET delivered_at = now()")
     assert run(settings) == (1, 2)
+
+
+def test_open_storage_commitments_of_others_cost_no_time_for_each_object(settings: Settings) -> None:
+    of_oldest = f"study_id = '{oldest(settings).id}'"
+    execute(
+        settings,
+        "INSERT INTO instances SELECT (jsonb_populate_record(NULL::instances, instance || jsonb_build_object("
+        "'id', gen_random_uuid(), 'sop_instance_uid', '2.25.' || n, 'file_path', n))).* FROM"
+        f" (SELECT to_jsonb(i) instance FROM instances i WHERE {of_oldest} LIMIT 1) x, generate_series(1, 1000) n",
+    )
+    execute(
+        settings,
+        "INSERT INTO commitments (id, transaction_uid, calling_ae_title, called_ae_title, association_id, requested,"
+        " received_at, attempts) SELECT gen_random_uuid(), '1.2.' || k, 'CT', 'P', 'a', (SELECT jsonb_agg("
+        "jsonb_build_array('1.2.840.10008.5.1.4.1.1.2', '1.2.826.0.1.3680043.8.498.' || k || '.' || n))"
+        " FROM generate_series(1, 500) n), now(), 3 FROM generate_series(1, 100) k",
+    )
+    old = retention.Limits(dt.datetime.now(dt.UTC) - YEAR)
+    with transaction(settings.database()) as session:
+        session.execute(text("SET LOCAL statement_timeout = 2000"))
+        assert len(retention.locked(session, [oldest(settings).study_instance_uid], old)) == 1
 
 
 def test_interrupted_deletion_is_completed_by_the_next(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
