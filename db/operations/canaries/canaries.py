@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import delete, exists, func, select, text, update
 
 from db.models import Canary, Study
 from db.models.studies import ENDED_WITHOUT_REPORT
@@ -29,9 +29,9 @@ ENDED = (StudyState.REPORTED, *ENDED_WITHOUT_REPORT)
 
 def begin(session: Session, study_instance_uid: str) -> None:
     """Record a canary that is about to be sent, and forget old ones whose studies are deleted."""
-    studies = select(Study.study_instance_uid)
     old = Canary.begun_at < func.now() - KEPT
-    session.execute(delete(Canary).where(old, Canary.study_instance_uid.not_in(studies)))
+    study = exists().where(Study.study_instance_uid == Canary.study_instance_uid)
+    session.execute(delete(Canary).where(old, ~study))
     session.add(Canary(study_instance_uid=study_instance_uid))
 
 
