@@ -11,13 +11,10 @@ from typing import TYPE_CHECKING
 
 from db.studies import imaging_request, priority
 from db.studies.lifecycle import ReceivedInstance, StudyAttributes
-from db.studies.settling import study_key
 from db.studies.sop_classes import is_reportable
 from dicom_listener.dicom import character_sets, data_sets
-from dicom_listener.dicom.statuses import Refusal
 from dicom_listener.spool import file_meta
 from dicom_listener.spool.durable import open_regular
-from dicom_listener.spool.waiting import tag
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,18 +108,6 @@ def read(
     texts = Texts(reader.values, reader.inner_values, reader.present)
     level = _priority(texts, meta.reception, priority_rules)
     return _instance(texts, meta, Digest(size, digest.hexdigest()), file_path, level)
-
-
-def waiting_tag(path: Path) -> str:
-    """Return the tag of a stored file's name in an inbox, "" if no object can be read from it.
-
-    A file without one waits for no study, and delays the settling of all.
-    """
-    try:
-        study = read(path, read_meta(path), "").study
-    except (OSError, ValueError, Refusal):
-        return ""
-    return tag(study_key(study.study_instance_uid), urgent=study.priority > priority.ROUTINE)
 
 
 def digest(path: Path) -> Digest:

@@ -14,7 +14,7 @@ from db.studies import lifecycle
 from db.studies.identity import replacement
 from dicom_listener.indexing import headers
 from dicom_listener.indexing.set_aside import is_gone
-from dicom_listener.spool import file_meta
+from dicom_listener.spool import file_meta, inbox, object_tag
 from dicom_listener.spool.durable import COMPLETE, sync_directory, sync_file
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _record(settings: Settings, row: Instance, path: Path, size: int) -> None:
 
 def return_to_inbox(path: Path, spool: Spool) -> None:
     """Return a stored file without a row to the inbox: the indexer inserts its row, or finds the object elsewhere."""
-    received = spool.inbox / f"{path.stem}{headers.waiting_tag(path)}{COMPLETE}"
+    received = spool.inbox / f"{path.stem}{object_tag.read(path)}{COMPLETE}"
     os.link(path, received)
     sync_directory(spool.inbox)
     # Its new path can be the old one, and then it may have a row by now.
@@ -121,6 +121,6 @@ def recover_part(path: Path, _: Spool) -> None:
     if file_meta.is_complete(path):
         sync_file(path)
         with contextlib.suppress(FileExistsError):
-            os.link(path, path.with_suffix(COMPLETE))
+            os.link(path, inbox.tagged(path))
         sync_directory(path.parent)
     path.unlink()

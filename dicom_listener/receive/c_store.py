@@ -15,6 +15,7 @@ from dicom_listener.receive.dimse import AFFECTED_SOP_CLASS_UID, AFFECTED_SOP_IN
 from dicom_listener.receive.intake import marks
 from dicom_listener.spool import file_meta
 from dicom_listener.spool.file_meta import Reception
+from dicom_listener.spool.object_tag import HIGH, REQUESTED_PROCEDURE_PRIORITY
 from dicom_listener.spool.waiting import tag
 
 if TYPE_CHECKING:
@@ -124,9 +125,6 @@ class SpoolingHandler:
         self.discard()
 
 
-#: C-STORE priority (PS3.7 9.3.1.1) and Requested Procedure Priority (PS3.3 C.4.11) of urgent objects.
-HIGH = 1
-REQUESTED_PROCEDURE_PRIORITY = 0x00401003
 #: Pixel Data and its kinds: the priority stands before them.
 PIXELS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
 

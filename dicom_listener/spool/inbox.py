@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from dicom_listener.spool import file_meta, waiting
+from dicom_listener.spool import file_meta, object_tag, waiting
 from dicom_listener.spool.durable import COMPLETE, PART, DirectorySync, file_name, sync_directory, sync_file
 from dicom_listener.spool.writer import FreeSpace, Part, SpoolWriter, disk_errors
 
@@ -140,12 +140,17 @@ def recover(inbox: Path) -> tuple[int, int]:
     linked = {file_name(Path(name)) for name in waiting.received_in(inbox)} if complete else set()
     for path in complete:
         if file_name(path) not in linked:
-            os.link(path, path.with_suffix(COMPLETE))
+            os.link(path, tagged(path))
     sync_directory(inbox)
     for path, found in checked.items():
         if found is not None:
             path.unlink()
     return len(complete), sum(found is False for found in checked.values())
+
+
+def tagged(part: Path) -> Path:
+    """Return the path of a complete file in its inbox: with its study, which has a waiting file then."""
+    return part.with_name(f"{part.stem}{object_tag.read(part)}{COMPLETE}")
 
 
 def _is_complete(path: Path) -> bool | None:

@@ -4,7 +4,7 @@ Listing the inboxes reads names only: a file is read when the turn of its study 
 to a share of the time, so that a file costs the same however many others wait.
 
     <uuid>-<u|r><16 digits>.dcm  an object: urgent or routine, study_key of its Study Instance UID
-    <uuid>.dcm                   a request of another service, or an object recovered after a crash: of an unknown study
+    <uuid>.dcm                   a request of another service, or an object that cannot be read: of an unknown study
 
 The key is a digest because names of files are logged.
 """

@@ -15,10 +15,11 @@ from sqlalchemy import text
 from db.operations.invariants import Violation
 from db.session import transaction
 from db.studies import procedure_steps
+from db.studies.settling import study_key
 from deploy.operate import audit
 from dicom_listener.indexing import headers, indexer
 from dicom_listener.spool.durable import Spool
-from dicom_listener.spool.waiting import received, study_of
+from dicom_listener.spool.waiting import received, study_of, tag
 from tests.integration.dicom_listener.listening import settings_for
 from tests.integration.dicom_listener.objects import image, receive, store
 
@@ -113,17 +114,17 @@ def test_abandoned_part_file_is_removed(settings: Settings) -> None:
 
 
 def test_abandoned_object_is_flushed_before_it_is_linked(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    part = receive(settings, image()).rename(Spool(settings.spool).inbox / "killed.part")
+    dataset = image()
+    part = receive(settings, dataset).rename(Spool(settings.spool).inbox / "killed.part")
     os.utime(part, (0, 0))
+    linked = part.with_name(f"killed{tag(study_key(dataset.StudyInstanceUID), urgent=False)}.dcm")
     linked_at_flush: list[bool] = []
     flush = os.fdatasync
-    monkeypatch.setattr(
-        os, "fdatasync", lambda fd: linked_at_flush.append(part.with_suffix(".dcm").exists()) or flush(fd)
-    )
+    monkeypatch.setattr(os, "fdatasync", lambda fd: linked_at_flush.append(linked.exists()) or flush(fd))
 
     assert audit.show(settings, Console(quiet=True), repair=True) == 0
     assert linked_at_flush == [False]
-    assert part.with_suffix(".dcm").exists()
+    assert linked.exists()
 
 
 def test_missing_file_cannot_be_repaired_and_stays_listed(settings: Settings) -> None:

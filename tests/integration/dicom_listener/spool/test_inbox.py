@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from db.operations import disk
+from db.studies.settling import study_key
 from dicom_listener.dicom.statuses import OutOfResources
 from dicom_listener.spool import durable, file_meta, writer
 from dicom_listener.spool.durable import DirectorySync, Spool
 from dicom_listener.spool.inbox import PREPARED_FILES, Inbox, recover
-from tests.integration.dicom_listener.objects import received
+from dicom_listener.spool.waiting import tag
+from tests.integration.dicom_listener.listening import settings_for
+from tests.integration.dicom_listener.objects import image, receive, received
 from tests.polling import wait_until
 
 if TYPE_CHECKING:
@@ -156,6 +159,17 @@ def test_recovered_object_is_flushed_before_it_is_linked(
     monkeypatch.setattr(os, "link", linked)
     assert restart(spool) == (1, 0)
     assert calls == [part.name, "linked"]
+
+
+@pytest.mark.parametrize(("requested", "urgent"), [("STAT", True), ("ROUTINE", False)])
+def test_recovered_object_is_a_waiting_file_of_its_study(tmp_path: Path, requested: str, urgent: bool) -> None:
+    dataset = image(RequestedProcedurePriority=requested)
+    received_path = receive(settings_for(tmp_path), dataset)
+    received_path.rename(received_path.with_suffix(".part"))
+    assert recover(received_path.parent) == (1, 0)
+
+    (recovered,) = received_path.parent.iterdir()
+    assert recovered.stem == received_path.stem + tag(study_key(dataset.StudyInstanceUID), urgent=urgent)
 
 
 def test_object_that_cannot_be_flushed_is_not_recovered(

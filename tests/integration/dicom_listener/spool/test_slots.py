@@ -9,7 +9,7 @@ import pytest
 
 from dicom_listener.spool import slots
 from dicom_listener.spool.associations import AssociationMarks, SpoolMarks, Transfer
-from dicom_listener.spool.durable import Spool
+from dicom_listener.spool.durable import Spool, file_name
 from dicom_listener.spool.inbox import Inbox
 from dicom_listener.spool.waiting import WaitingFiles, received
 from tests.integration.dicom_listener.objects import encode, header, image
@@ -55,7 +55,7 @@ def test_each_process_has_a_slot_and_recovers_only_its_own(spool: Spool) -> None
 
     again = slots.own(spool, "host")
     assert (again.slot.root, half.exists()) == (first.slot.root, False)
-    assert [path.stem for path in received(spool)] == [half.stem]
+    assert [file_name(path) for path in received(spool)] == [file_name(half)]
     again.release()
 
 
@@ -76,12 +76,12 @@ def test_slot_without_process_is_recovered_and_removed_when_its_files_are_indexe
 
     gone.release()
     slots.recover_abandoned(spool)
-    assert [(found.parent, found.stem) for found in received(spool)] == [(gone.slot.inbox, path.stem)]
+    assert [(found.parent, file_name(found)) for found in received(spool)] == [(gone.slot.inbox, file_name(path))]
     assert [transfer.association_id for transfer in SpoolMarks(spool).broken()] == ["lost"]
     slots.recover_abandoned(spool)
     assert names(spool) == ["host-0", "other-0"], "it has files"
 
-    path.with_suffix(".dcm").unlink()
+    next(received(spool)).unlink()
     SpoolMarks(spool).forget("lost")
     slots.recover_abandoned(spool)
     assert names(spool) == ["other-0"]
@@ -100,7 +100,8 @@ def test_slot_that_cannot_be_read_does_not_keep_others_from_being_recovered(spoo
     damaged.slot.inbox.touch()
     with pytest.raises(NotADirectoryError):
         slots.recover_abandoned(spool)
-    assert path.with_suffix(".dcm").exists()
+    assert [file_name(found) for found in path.parent.iterdir()] == [file_name(path)]
+    assert not path.exists()
     assert names(spool) == ["a-0", "b-0"]
 
 
@@ -139,7 +140,7 @@ def test_spool_of_an_earlier_version_is_recovered_and_kept(spool: Spool) -> None
     os.close(earlier)
 
     slots.recover_abandoned(spool)
-    assert [(path.parent, path.stem) for path in received(spool)] == [(spool.inbox, whole.stem)]
+    assert [(path.parent, file_name(path)) for path in received(spool)] == [(spool.inbox, file_name(whole))]
     assert [transfer.association_id for transfer in SpoolMarks(spool).broken()] == ["lost"]
     assert list(spool.inbox.glob("*.part")) == []
 
