@@ -38,8 +38,8 @@ URGENT, ROUTINE = "u", "r"
 #: urgent study waits for two of them at most: until its objects are found, and until none of them waits.
 LISTING_SECONDS = 1.0
 LISTING_SHARE = 4
-#: Part of a batch that urgent files can take: the others must not starve.
-URGENT_SHARE = 0.75
+#: Parts of a batch, at which files of unknown studies and urgent ones end while others wait: none must starve.
+UNKNOWN_SHARE, URGENT_SHARE = 0.25, 0.75
 #: Seconds of a batch: an urgent object waits for the one in progress. Files of the smallest: they share its flushes.
 BATCH_SECONDS = 0.5
 MIN_BATCH = 20
@@ -155,13 +155,12 @@ class WaitingFiles:
         return present
 
     def take(self, max_files: int, max_bytes: int) -> list[Path]:
-        """Take the next files: of unknown studies, then urgent ones, then the others.
+        """Take the next files: a share of unknown studies and of urgent ones, then the others.
 
         The study found first goes first, of several found together the one with the oldest file.
         """
         taken: list[WaitingFile] = []
-        self._move(("", False), taken, max_files, max_bytes)
-        self._taken.update(file.path.name for file in taken)
+        self._move(("", False), taken, max(int(max_files * UNKNOWN_SHARE), 1), max_bytes)
         # A batch with urgent files is not filled with others beyond their share: the urgent ones would wait for them.
         if urgent_files := sum(self._numbers[group.tag] for group in self._queues.get(("", True), ())):
             max_files = min(max_files, len(taken) + math.ceil(urgent_files / URGENT_SHARE))
@@ -172,6 +171,8 @@ class WaitingFiles:
             self._move((shard, False), taken, max_files, max_bytes)
             if backlog and len(taken) > before:
                 break
+        self._move(("", False), taken, max_files, max_bytes)
+        self._taken.update(file.path.name for file in taken if not study_of(file.path))
         self._taken_last = len(taken)
         return [file.path for file in taken]
 

@@ -60,6 +60,29 @@ def test_request_of_an_unknown_study_is_taken_first_and_delays_settling_once(
     assert not waiting.has_unknown, "it has been tried, and may be damaged"
 
 
+def test_requests_of_unknown_studies_take_a_fourth_of_a_batch_while_urgent_files_wait(
+    tmp_path: Path, waiting: WaitingFiles
+) -> None:
+    requests = [put(tmp_path, number) for number in range(20)]
+    routine = [put(tmp_path, 20 + number, "1.2.3") for number in range(20)]
+    urgent = put(tmp_path, 50, "1.2.4", urgent=True)
+    waiting.refresh()
+    batches = [waiting.take(8, 100) for _ in range(5)]
+
+    assert batches[0] == [*requests[:2], urgent, routine[0]]
+    assert batches[1] == [*requests[2:4], *routine[1:7]]
+    assert sorted(path for batch in batches for path in batch[:2]) == requests[:10]
+    while waiting.take(8, 100):
+        pass
+    assert not waiting.has_unknown
+
+
+def test_requests_of_unknown_studies_fill_a_batch_if_nothing_else_waits(tmp_path: Path, waiting: WaitingFiles) -> None:
+    requests = [put(tmp_path, number) for number in range(20)]
+    waiting.refresh()
+    assert waiting.take(8, 100) == requests[:8]
+
+
 def test_batch_is_limited_in_bytes_but_holds_at_least_one_file(tmp_path: Path, waiting: WaitingFiles) -> None:
     paths = [put(tmp_path, number, "1.2.3", size=60) for number in range(3)]
     waiting.refresh()
