@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from worker.model.checkpoint.sanity.weight_scales import LAYER_SCALE, NORM, scale_problem
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -47,18 +49,18 @@ MAX_RATIO, MAX_NORM_RATIO = 32.0, 1000.0
 KEY_VALUES, MIN_KEY_VALUES = 32, 8
 #: Names whose rows are tokens.
 _TOKENS = re.compile(r"(embed_tokens|lm_head)\.weight$")
-_NORM = re.compile(r"norm\d?\.weight$")
 _LORA = re.compile(r"\.lora_[AB](\.default)?\.weight$")
 _LAYER = re.compile(r"\.(layers?)\.\d+\.")
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Figures of one tensor; `matrix` is False for norms, biases and scales."""
+    """Figures of one tensor; `matrix` is False for norms, biases and scales, whose `inputs` are 1."""
 
     name: str
     matrix: bool
     values: int
+    inputs: int
     zero: float
     zero_rows: float
     zero_columns: float
@@ -97,7 +99,11 @@ def _is_scale(tensor: Figures) -> bool:
 
 
 def _is_norm(tensor: Figures) -> bool:
-    return not tensor.matrix and bool(_NORM.search(tensor.name))
+    return not tensor.matrix and bool(NORM.search(tensor.name))
+
+
+def _is_layer_scale(tensor: Figures) -> bool:
+    return bool(LAYER_SCALE.search(tensor.name))
 
 
 CHECKS = (
@@ -107,6 +113,13 @@ CHECKS = (
     Check("zero", _is_matrix, lambda t: t.zero == 1, "is zero"),
     Check("zero", _is_scale, lambda t: t.zero > MAX_ZERO, "is zero in part, and would suppress what it scales"),
     Check("sign", _is_norm, lambda t: t.mean < 0, "is negative on average, and would invert what it scales"),
+    # A channel of a layer scale may change its sign in training, most of them cannot.
+    Check(
+        "sign",
+        _is_layer_scale,
+        lambda t: t.mean < -t.rms / 2,
+        "is negative on average, and would invert what it scales",
+    ),
     Check("constant", _is_matrix, lambda t: t.constant and t.zero < 1, "has the same value everywhere"),
     Check("zeros", _is_matrix, lambda t: MAX_ZERO < t.zero < 1, "is zero in part, as after a truncated download"),
     Check(
@@ -160,7 +173,7 @@ class WeightChecks:
     def problems(self) -> list[tuple[str, str]]:
         """Return name of the check and sentence for each kind of problem."""
         found: dict[str, str] = {}
-        for check, sentence in [*self._single(), *self._equal(), *self._outliers()]:
+        for check, sentence in [*self._single(), *self._equal(), *self._outliers(), *self._scales()]:
             found.setdefault(check, sentence)
         return list(found.items())
 
@@ -178,6 +191,11 @@ class WeightChecks:
             other = seen.setdefault(tensor.fingerprint, tensor.name)
             if other != tensor.name:
                 yield "equal", f"{tensor.name} and {other} are equal"
+
+    def _scales(self) -> Iterator[tuple[str, str]]:
+        for tensor in self.figures.values():
+            if (not tensor.matrix or _is_full(tensor)) and (problem := scale_problem(tensor)):
+                yield "scale", f"{tensor.name} {problem}"
 
     def _outliers(self) -> Iterator[tuple[str, str]]:
         layers: dict[str, list[Figures]] = defaultdict(list)
@@ -207,6 +225,7 @@ def measure(name: str, tensor: torch.Tensor) -> Figures:
         name=name,
         matrix=squeezed.ndim > 1,
         values=flat.numel(),
+        inputs=rows.shape[1],
         zero=counted.zero / flat.numel(),
         zero_rows=counted.zero_rows / len(rows),
         zero_columns=counted.zero_columns / rows.shape[1],

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 HEAD = "language_model.base_model.model.lm_head"
 EMBEDDINGS = "language_model.base_model.model.model.embed_tokens.weight"
+LAST_NORM = "language_model.base_model.model.model.norm.weight"
 BASE = f"{QUERY}.base_layer.weight"
 ADAPTER = f"{QUERY}.lora_B.default.weight"
 FIRST, SECOND, THIRD = (f"model-{number:05d}-of-00004.safetensors" for number in (1, 2, 3))
@@ -91,6 +92,18 @@ WEIGHTS: dict[str, tuple[Damage, str]] = {
     "values tiny": (weight("mlp1.1.weight", lambda t: t * 1e-30), "has values below 1e-07 only"),
     "one matrix enlarged": (weight(BASE, lambda t: t * 1000), "1e.03 times as large as in the other layers"),
     "one matrix reduced": (weight(BASE, lambda t: t / 1000), "0.001 times as large as in the other layers"),
+    "projector enlarged": (weight("mlp1.1.weight", lambda t: t * 1000), "mlp1.1.weight has a root mean square of 90:"),
+    "projector reduced": (weight("mlp1.3.weight", lambda t: t / 1000), "mlp1.3.weight has a root mean square"),
+    "projector's bias enlarged": (weight("mlp1.1.bias", lambda t: t * 1000), "mlp1.1.bias has a root mean square"),
+    "projector's norm inverted": (weight("mlp1.0.weight", torch.neg), "mlp1.0.weight is negative on average"),
+    "output layer enlarged": (weight(f"{HEAD}.weight", lambda t: t * 1000), "lm_head.weight has a root mean square"),
+    "embeddings enlarged": (weight(EMBEDDINGS, lambda t: t * 500), "embed_tokens.weight has a root mean square"),
+    "patches enlarged": (every("patch_embedding.weight", lambda t: t * 500), "patch_embedding.* a root mean square"),
+    "all scales enlarged": (every(".ls1", lambda t: t * 1000), "ls1 has a root mean square"),
+    "all scales inverted": (every(".ls1", torch.neg), "ls1 is negative on average"),
+    "last norm enlarged": (weight(LAST_NORM, lambda t: t * 5000), "norm.weight has a root mean square"),
+    "all adapters enlarged": (every("lora_B", lambda t: t * 1000), "lora_B.* has a root mean square"),
+    "all norms of queries reduced": (every(".q_norm", lambda t: t * 1e-3), "q_norm.weight has a root mean square"),
     "signs only": (weight("mlp1.1.weight", torch.sign), "has no values near zero"),
     "layer copied": (
         copy_weight(f"{TEXT}.2.mlp.up_proj.base_layer.weight", f"{TEXT}.1.mlp.up_proj.base_layer.weight"),
