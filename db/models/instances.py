@@ -3,7 +3,7 @@
 import datetime as dt
 import uuid
 
-from sqlalchemy import ForeignKey, Integer, func
+from sqlalchemy import ForeignKey, Index, Integer, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.models.base import Base, database_time, time_ordered_id
@@ -59,6 +59,9 @@ class Quarantined(Base):
     detail: Mapped[str]
     received_at: Mapped[dt.datetime]
     indexed_at: Mapped[dt.datetime] = mapped_column(server_default=func.clock_timestamp(), index=True)
+
+    # The list of files in quarantine.
+    __table_args__ = (Index("quarantine_received", text("received_at DESC"), "id"),)
 
 
 class FileDeletion(Base):

@@ -11,7 +11,7 @@ from sqlalchemy import event, select, text
 
 from db.jobs import claims, wakeups
 from db.models import ReferenceCase, Study
-from db.operations import outcomes, overview, queue_figures, recall
+from db.operations import outcomes, overview, quarantine, queue_figures, recall
 from db.operations.alarms import raised
 from db.operations.filters import Filters, Sort
 from db.operations.totals import totals
@@ -150,6 +150,22 @@ def test_few_studies_with_a_flag_are_found_among_all_others_by_an_index(
         (plan,) = plans(session, lambda session: overview.page(session, limit=5, filters=Filters(**{flag: True})))
 
         assert f"using {index} on studies" in plan
+
+
+@pytest.mark.parametrize("ae_titles", [None, {"CT1"}])
+def test_list_of_quarantine_is_read_in_its_order_from_an_index(session: Session, ae_titles: set[str] | None) -> None:
+    session.execute(
+        text(
+            "INSERT INTO quarantine (id, file_path, file_bytes, sha256, reason, detail, received_at, calling_ae_title)"
+            " SELECT uuidv7(), n, 1, '', 'unreadable', '', now() - n * interval '1 min', 'CT' || n % 3"
+            " FROM generate_series(1, 2000) n"
+        )
+    )
+    session.execute(text("ANALYZE quarantine"))
+    (plan,) = plans(session, lambda session: quarantine.files(session, limit=50, ae_titles=ae_titles))
+
+    assert "using quarantine_received on quarantine" in plan
+    assert "Sort" not in plan
 
 
 CLAIMS: dict[str, Callable[[Session], object]] = {
