@@ -6,18 +6,17 @@ The images of a part may veto it: an affirmed finding whose label the reference 
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from db.answers.answer import CANNOT_TELL, Answer
 from db.reports.storable import storable_text
 from db.states import Calibration, JobKind
-from worker.findings.labeller import Label, labels, named
 from worker.grounding.grounds import grounded_finding
 from worker.model.engine.request import Request
 from worker.pipeline.inquiry_reading import generations, read_study, shared_fields
-from worker.pipeline.possible_answers import NO, YES, forms_of, is_same, possible_answers
+from worker.pipeline.possible_answers import forms_of, is_same, possible_answers
+from worker.pipeline.question_forms import NOT_CHECKED, asked_by, stated_by, unsettled
 from worker.pipeline.steps import Steps
 from worker.prompting import wording
 from worker.prompting.question import fitted_question, question_prompt
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from db.answers.answer import Question
     from db.answers.scaling import ScalingOfTask
     from db.reports.grounds import GroundedFinding
-    from worker.findings.certainty import Certainty
+    from worker.findings.labeller import Label
     from worker.model.engine.request import OptionScore
     from worker.pipeline.inquiry_reading import PartForInquiry
     from worker.pipeline.pipeline import StudyToReport
@@ -42,14 +41,12 @@ NOT_TOLD = "The model's answer is that the images do not tell."
 VETOED = "The model affirms {finding}, but the score of the images for it is {score:.2f}, below {threshold:.2f}."
 
 
-NEGATED = re.compile(r"\b(?:no|not|without|free of|absence)\b|n't\b", re.IGNORECASE)
-#: Sides that an answer names.
-SIDES_OF = {"left": ("left",), "right": ("right",), "both": ("left", "right")}
-
-
 @dataclass(slots=True)
 class _PartAnswer:
-    """Answer about one part of a study; *why* is empty if the images tell."""
+    """Answer about one part of a study; *why* is empty if the images tell.
+
+    *asked* are the findings that the images may veto, *stated* those of them that the answer surely states.
+    """
 
     part: PartForInquiry
     written: str
@@ -58,6 +55,7 @@ class _PartAnswer:
     limit: float
     calibration: Calibration
     log_prob: float
+    asked: list[Label]
     stated: list[Label]
     why: str = ""
 
@@ -119,9 +117,10 @@ def _of_part(
         scaling.min_confidence,
         standing,
         totals[best],
+        asked_by(asked, chosen.text),
         stated_by(asked, chosen.text),
     )
-    found.why = _why_not(found)
+    found.why = _why_not(found, asked)
     return found
 
 
@@ -136,24 +135,12 @@ def _log_sum(values: Sequence[float]) -> float:
     return highest + math.log(math.fsum(math.exp(value - highest) for value in values))
 
 
-def stated_by(question: str, text: str) -> list[Label]:
-    """Return the findings that *text* states as the answer to *question*, with their certainty."""
-    answer_word = text.strip().rstrip(".").lower()
-    if answer_word in SIDES_OF:
-        return [Label(name, side) for name in named(question) for side in SIDES_OF[answer_word]]
-    if not (is_same(text, YES) or is_same(text, NO)):
-        return labels(text)
-    if NEGATED.search(question):
-        # "Is there no effusion?" is answered with yes and with no by speakers who mean the same.
-        return []
-    certainty: Certainty = "present" if is_same(text, YES) else "absent"
-    return [Label(one.finding, one.side, certainty=certainty) for one in labels(question)]
-
-
-def _why_not(found: _PartAnswer) -> str:
+def _why_not(found: _PartAnswer, asked: str) -> str:
     """Return why the images do not tell; empty if they do."""
     if is_same(found.possible.text, wording.CANNOT_TELL):
         return NOT_TOLD
+    if reason := unsettled(asked, found.possible.text):
+        return reason
     if veto := _veto(found):
         return veto
     if found.confidence < found.limit:
@@ -162,14 +149,15 @@ def _why_not(found: _PartAnswer) -> str:
 
 
 def _veto(found: _PartAnswer) -> str:
-    """Return the sentence of a veto: none of the affirmed findings that are measurable reaches its threshold."""
-    affirmed = [label for label in found.stated if label.certainty == "present"]
+    """Return the sentence of a veto: an affirmed finding that is measurable does not reach its threshold."""
+    affirmed = [label for label in found.asked if label.certainty == "present"]
     scores = [score for label in affirmed if (score := found.part.picture.score(label.finding, label.side))]
-    if not scores or any(score.suspected for score in scores):
+    failing = [score for score in scores if not score.suspected]
+    if not failing:
         return ""
-    nearest = max(scores, key=lambda score: score.score - score.threshold)
-    name = f"{nearest.side} {nearest.finding}".strip()
-    return VETOED.format(finding=name, score=nearest.score, threshold=nearest.threshold - nearest.margin)
+    least = min(failing, key=lambda score: score.score - score.threshold)
+    name = f"{least.side} {least.finding}".strip()
+    return VETOED.format(finding=name, score=least.score, threshold=least.threshold - least.margin)
 
 
 def _joined(answers: Sequence[_PartAnswer], shared: dict[str, Any], *, named: bool) -> Answer:
@@ -191,7 +179,7 @@ def _joined(answers: Sequence[_PartAnswer], shared: dict[str, Any], *, named: bo
         min_confidence=least.limit,
         calibration=_calibration(told or [least]),
         findings=findings,
-        **(shared | {"limitations": [*_whys(answers, told), *shared["limitations"]]}),
+        **(shared | {"limitations": [*_whys(answers, told), *_unchecked(told, named=named), *shared["limitations"]]}),
     )
 
 
@@ -204,6 +192,11 @@ def _calibration(answers: Sequence[_PartAnswer]) -> Calibration:
 def _whys(answers: Sequence[_PartAnswer], told: Sequence[_PartAnswer]) -> list[str]:
     """Return why a part does not tell, beside another one that does."""
     return [f"{one.part.images.name}: {one.why}" for one in answers if told and one.why]
+
+
+def _unchecked(told: Sequence[_PartAnswer], *, named: bool) -> list[str]:
+    """Return the sentence for each part whose answer states no finding; if *named*, after its name."""
+    return [f"{one.part.images.name}: {NOT_CHECKED}" if named else NOT_CHECKED for one in told if not one.stated]
 
 
 def _grounded(found: _PartAnswer, offset: int) -> list[GroundedFinding]:

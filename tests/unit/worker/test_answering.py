@@ -17,6 +17,7 @@ from tests.unit.worker.test_pipeline import radiograph
 from tests.unit.worker.test_pipeline_grounds import LABELS
 from worker.pipeline.answering import answer
 from worker.pipeline.pipeline import StudyToReport
+from worker.pipeline.question_forms import NEGATED_QUESTION, NOT_CHECKED
 from worker.pipeline.study_reader import StudyReader
 
 if TYPE_CHECKING:
@@ -106,6 +107,40 @@ def test_side_is_vetoed_if_the_images_do_not_show_the_finding_there(tmp_path: Pa
     found = asked([radiograph(tmp_path)], model, "On which side is the pleural effusion?", FakeIndex(labels=LABELS))
 
     assert found.text == text
+
+
+def test_inverted_question_is_not_told_although_the_images_show_the_finding(tmp_path: Path) -> None:
+    model = FakeModel("Left.", scores={"Left.": -0.1})
+
+    found = asked([radiograph(tmp_path)], model, "Which side has no pleural effusion?", FakeIndex(labels=LABELS))
+
+    assert (found.text, found.cannot_tell, found.findings) == (CANNOT_TELL, True, [])
+    assert (found.model_text, found.why) == ("Left.", NEGATED_QUESTION)
+
+
+def test_one_shown_finding_does_not_carry_another_one(tmp_path: Path) -> None:
+    text = "Left pleural effusion, right pleural effusion."
+    model = FakeModel(text, scores={text: -0.1})
+
+    found = asked([radiograph(tmp_path)], model, "What is abnormal?", FakeIndex(labels=LABELS))
+
+    assert found.text == CANNOT_TELL
+    assert found.why.startswith("The model affirms right pleural effusion, but")
+
+
+def test_qualified_question_is_vetoed_or_named_as_unchecked(tmp_path: Path) -> None:
+    index = FakeIndex(labels=LABELS)
+
+    left, right = (
+        asked(
+            [radiograph(tmp_path)], FakeModel("Yes.", scores=YES), f"Is the {side} pleural effusion loculated?", index
+        )
+        for side in ("left", "right")
+    )
+
+    assert (left.text, left.findings) == ("Yes.", [])
+    assert NOT_CHECKED in left.limitations
+    assert right.text == CANNOT_TELL
 
 
 def test_denial_states_an_absent_finding_and_is_not_vetoed(tmp_path: Path) -> None:

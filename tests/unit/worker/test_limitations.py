@@ -23,6 +23,13 @@ from worker.limitations import NO_TEXT, ReadPart, basis_of, fixed_text, limitati
 from worker.pipeline import case_0
 from worker.pipeline.answering import BELOW_LIMIT, NOT_TOLD, VETOED
 from worker.pipeline.diagnosing import OTHER_PARTS
+from worker.pipeline.question_forms import (
+    NEGATED_QUESTION,
+    NOT_CHECKED,
+    NOT_ENGLISH,
+    NOT_PRESENCE,
+    SEVERAL_AT_ONCE,
+)
 from worker.prompting.fitting import NO_STATEMENT, SUSPICIOUS, TOO_LONG
 from worker.retrieval.index import Neighbour
 from worker.retrieval.retrieve import Retrieval
@@ -216,7 +223,20 @@ def test_every_sentence_is_documented(sentence: str) -> None:
     assert any(re.fullmatch(pattern, sentence) for pattern in patterns)
 
 
-@pytest.mark.parametrize("sentence", [BELOW_LIMIT, NOT_TOLD, VETOED, OTHER_PARTS])
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        BELOW_LIMIT,
+        NOT_TOLD,
+        VETOED,
+        OTHER_PARTS,
+        NEGATED_QUESTION,
+        SEVERAL_AT_ONCE,
+        NOT_PRESENCE,
+        NOT_ENGLISH,
+        NOT_CHECKED,
+    ],
+)
 def test_every_sentence_about_an_answer_is_documented(sentence: str) -> None:
     assert f"| `{VARIABLE.sub('{}', sentence)}` |" in VARIABLE.sub("{}", DOCUMENT)
 

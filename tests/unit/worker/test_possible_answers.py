@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from worker.pipeline.answering import stated_by
 from worker.pipeline.possible_answers import listed_in, possible_answers
 
 
@@ -42,21 +41,3 @@ def test_no_answer_is_offered_twice() -> None:
     ]
     assert answers[5].forms == ("Nodule.", "Nodule", "nodule", "nodule.")
     assert [one.kind for one in answers[4:7]] == ["side", "listed", "listed"]
-
-
-@pytest.mark.parametrize(
-    ("question", "text", "stated"),
-    [
-        ("Is there a left pleural effusion?", "Yes.", {("pleural effusion", "left", "present")}),
-        ("Is there a left pleural effusion?", "no", {("pleural effusion", "left", "absent")}),
-        ("Which side is the nodule on?", "Left.", {("nodule", "left", "present")}),
-        ("Which side is the nodule on?", "Both.", {("nodule", "left", "present"), ("nodule", "right", "present")}),
-        ("What is abnormal?", "Left pleural effusion.", {("pleural effusion", "left", "present")}),
-        ("Is there no nodule?", "Yes.", set()),
-        ("Is there a dinosaur?", "Yes.", set()),
-    ],
-)
-def test_answer_states_the_findings_of_its_question(
-    question: str, text: str, stated: set[tuple[str, str, str]]
-) -> None:
-    assert {(label.finding, label.side, label.certainty) for label in stated_by(question, text)} == stated
