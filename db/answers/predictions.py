@@ -106,20 +106,45 @@ def _json(line: str) -> Any:
 def add(session: Session, predictions: Sequence[Received], source: str, study_id: uuid.UUID | None = None) -> int:
     """Store predictions, of the study with *study_id* if the sender named it; return how many are new.
 
-    One that is equal to a stored one adds nothing.
+    One that is equal to the latest of its kind adds nothing.
     """
     new = 0
     for one in predictions:
-        row = SpecialistPrediction
-        texts = ("study", "name", "version", "label", "draft")
-        same = [getattr(row, name) == getattr(one, name) for name in texts]
-        known = select(row.id).where(*same, row.score.is_not_distinct_from(one.score))
-        if session.scalar(known.where(row.study_id.is_not_distinct_from(study_id)).limit(1)) is None:
+        if not _is_latest(session, one, study_id):
             columns = {name: getattr(one, name) for name in FIELDS}
-            session.add(row(**columns, source=source, study_id=study_id))
+            session.add(SpecialistPrediction(**columns, source=source, study_id=study_id))
             session.flush()
             new += 1
     return new
+
+
+def _is_latest(session: Session, one: Received, study_id: uuid.UUID | None) -> bool:
+    """Return whether an equal row is stored and no newer one about the study, under any name, differs from it."""
+    row = SpecialistPrediction
+    label = and_(row.draft == "", row.version == one.version, row.label == one.label)
+    # Of a model the latest draft counts, whatever its version.
+    kind = row.draft != "" if one.draft else label
+    newest_first = select(row).where(row.name == one.name, kind, _about_same(session, one, study_id))
+    content = (one.version, one.label, one.score, one.draft)
+    for stored in session.scalars(newest_first.order_by(row.id.desc())):
+        if (stored.version, stored.label, stored.score, stored.draft) != content:
+            return False
+        if (stored.study, stored.study_id) == (one.study, study_id):
+            return True
+    return False
+
+
+def _about_same(session: Session, one: Received, study_id: uuid.UUID | None) -> ColumnElement[bool]:
+    """Select the rows about a study that may have arrived: its number may name it as well as its UID."""
+    row = SpecialistPrediction
+    # With the condition of the index, which is partial.
+    number = (Study.accession_number == one.study) & (Study.accession_number != text("''"))
+    named = Study.id == study_id if study_id else or_(Study.study_instance_uid == one.study, number)
+    columns = select(Study.id, Study.study_instance_uid, Study.accession_number)
+    studies = session.execute(columns.where(named)).all()
+    names = {one.study, *(study.study_instance_uid for study in studies)}
+    names |= {study.accession_number.strip() for study in studies} - {""}
+    return or_(row.study_id.in_([study.id for study in studies]), and_(row.study_id.is_(None), row.study.in_(names)))
 
 
 def of_study(session: Session, study_id: uuid.UUID) -> list[Prediction]:

@@ -74,6 +74,41 @@ def test_newer_score_of_a_label_replaces_the_older_one(arrivals: Arrivals) -> No
     assert found(arrivals) == [("effusion", 0.7)]
 
 
+def test_score_that_returns_is_the_latest_again(arrivals: Arrivals) -> None:
+    arrived(arrivals)
+    new = [add(arrivals, Received(arrivals.uid, "net", "1", "effusion", score)) for score in (0.9, 0.1, 0.9, 0.9)]
+
+    assert (new, found(arrivals)) == ([1, 1, 1, 0], [("effusion", 0.9)])
+
+
+def test_score_that_returns_under_another_name_of_the_study_is_the_latest_again(arrivals: Arrivals) -> None:
+    arrived(arrivals)
+    with transaction(arrivals.url) as session:
+        study_id = lifecycle.find(session, arrivals.uid).id
+    sent = [(arrivals.uid, 0.9, None), ("A1", 0.1, None), (arrivals.uid, 0.9, None)]
+    sent += [(arrivals.uid, 0.2, study_id), ("A1", 0.1, None), ("A1", 0.1, None)]
+    new = [add(arrivals, Received(study, "net", "1", "mass", score), study_id=of) for study, score, of in sent]
+
+    assert (new, found(arrivals)) == ([1, 1, 1, 1, 1, 0], [("mass", 0.1)])
+
+
+def test_other_labels_and_studies_make_no_repeated_prediction_new(arrivals: Arrivals) -> None:
+    batch = [Received(arrivals.uid, "net", "1", label, 0.5) for label in ("effusion", "mass")]
+    other = [Received("A9", "net", "1", "effusion", 0.1), Received(arrivals.uid, "net", "2", "mass", 0.1)]
+
+    assert [add(arrivals, *batch, *other) for _ in range(3)] == [4, 0, 0]
+
+
+def test_draft_that_returns_is_the_latest_again(arrivals: Arrivals) -> None:
+    arrived(arrivals)
+    drafts = [("1", "Effusion."), ("2", "No effusion."), ("1", "Effusion."), ("1", "Effusion.")]
+    new = [add(arrivals, Received(arrivals.uid, "net", version, draft=draft)) for version, draft in drafts]
+
+    with transaction(arrivals.url) as session:
+        (given,) = predictions.drafts_of_study(session, lifecycle.find(session, arrivals.uid).id)
+    assert (new, given.version, given.text) == ([1, 1, 1, 0], "1", "Effusion.")
+
+
 def test_name_of_two_studies_reaches_neither(arrivals: Arrivals) -> None:
     other = Arrivals(arrivals.url)
     arrived(arrivals)
