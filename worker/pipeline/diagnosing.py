@@ -16,7 +16,7 @@ from worker.model.engine.request import Request
 from worker.pipeline.answering import BELOW_LIMIT
 from worker.pipeline.inquiry_reading import generations, read_study, shared_fields
 from worker.pipeline.steps import Steps
-from worker.pipeline.votes import labels_of_case, predicted
+from worker.pipeline.votes import labels_of_case, predicted, unreadable
 from worker.prompting import wording
 from worker.prompting.diagnosis import Choice, Guidance, diagnosis_prompt, fitted_choice
 from worker.prompting.fitting import fitted_guidance
@@ -40,8 +40,8 @@ ONE, SEVERAL = "one", "several"
 CHOSEN = 0.5
 OTHER_PARTS = "The choice was made from {part} only, where the options fit best; not from {others}."
 NOT_GIVEN = (
-    "{lost} of {count} predictions of specialist models were not given to the model: a label is no diagnosis, or the"
-    " prompt would be too long."
+    "{lost} of {count} predictions of specialist models were not given to the model: a label is no diagnosis, its score"
+    " no probability, or the prompt would be too long."
 )
 
 
@@ -77,7 +77,7 @@ def diagnose(
     *on_progress* is called whenever the work has progressed; its errors end the work. Raises NotReportable if the study
     has no readable image, PermanentFailure for invalid options, TransientFailure if the model failed this time.
     """
-    steps, usable = Steps(on_progress), predicted(predictions)
+    steps, usable = Steps(on_progress), predicted(predictions, several=asked.several)
     received = [one for one in usable if as_label(one.label)]
     choice = fitted_choice(Choice(asked.options, several=asked.several), reader.model.text_tokens)
     read = read_study(reader, study, lambda part: _prompt(reader, part, choice), _room(reader, choice), steps)
@@ -94,7 +94,7 @@ def diagnose(
     best = min(chosen, key=lambda one: one.none_of_these)
     shared["evidence"] = _labelled(shared["evidence"], case_labels, chosen, best)
     shared["predictions"] = received[: len(best.given.specialists)]
-    lost = _not_given(len(usable), len(shared["predictions"]))
+    lost = _not_given(len(usable) + unreadable(predictions), len(shared["predictions"]))
     shared["limitations"] = [*_other_parts(best, read), *lost, *shared["limitations"]]
     votes = [sum(option in case.labels for case in shared["evidence"]) for option in choice.options]
     return _result(reader, choice, best, votes, shared)

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from worker.findings.labeller import Label, Sentence
 
 NORMAL = "normal"
-#: Score from which the only label of a specialist model is its prediction.
+#: Score from which a label of a specialist model is its prediction, if its scores are no shares of one decision.
 AFFIRMED = 0.5
+#: Largest error of a score with two decimals, and what binary fractions add to it.
+ROUNDING = 0.005 + 1e-9
 
 
 def labels_of_case(report: Sequence[Sentence], options: Sequence[str]) -> list[str]:
@@ -32,22 +34,54 @@ def labels_of_case(report: Sequence[Sentence], options: Sequence[str]) -> list[s
     return chosen or sorted({label.finding for label in affirmed}) or [NORMAL]
 
 
-def predicted(predictions: Sequence[Prediction]) -> list[Prediction]:
-    """Return what each specialist model predicts: of several labels with scores the highest, none below AFFIRMED alone.
+def predicted(predictions: Sequence[Prediction], *, several: bool = False) -> list[Prediction]:
+    """Return what each specialist model predicts: its labels without score, and those that its scores affirm.
 
-    A model that names one finding with a low score denies it; in the prompt its label would affirm it.
+    Scores that sum to 1 are shares of one decision, of which the highest is the prediction. Others are probabilities
+    of one label each: those below AFFIRMED deny it, and in the prompt their label would affirm it. Of the affirmed ones
+    the highest is given, all with *several*. Scores that are no probabilities affirm nothing.
     """
+    return [one for own in _by_model(predictions) for one in _of_model(own, several=several)]
+
+
+def unreadable(predictions: Sequence[Prediction]) -> int:
+    """Return the number of labels whose scores are no probabilities, so that they neither affirm nor deny."""
+    return sum(len(_scored(own)) for own in _by_model(predictions) if not _are_probabilities(_scored(own)))
+
+
+def _by_model(predictions: Sequence[Prediction]) -> list[list[Prediction]]:
     of_model: dict[tuple[str, str], list[Prediction]] = {}
     for one in predictions:
         of_model.setdefault((one.name, one.version), []).append(one)
-    return [one for own in of_model.values() for one in _of_model(own)]
+    return list(of_model.values())
 
 
-def _of_model(own: Sequence[Prediction]) -> list[Prediction]:
-    scored = [one for one in own if one.score is not None]
-    highest = max(scored, key=lambda one: one.score or 0.0, default=None)
-    kept = highest is not None and (len(scored) > 1 or (highest.score or 0.0) >= AFFIRMED)
-    return [one for one in own if one.score is None or (kept and one is highest)]
+def _of_model(own: Sequence[Prediction], *, several: bool) -> list[Prediction]:
+    scored = _scored(own)
+    highest = sorted(scored, key=_score, reverse=True)[:1]
+    if not _are_probabilities(scored):
+        kept = []
+    elif _is_one_decision(scored):
+        kept = highest
+    else:
+        kept = [one for one in (scored if several else highest) if _score(one) >= AFFIRMED]
+    return [one for one in own if one.score is None or one in kept]
+
+
+def _scored(own: Sequence[Prediction]) -> list[Prediction]:
+    return [one for one in own if one.score is not None]
+
+
+def _score(one: Prediction) -> float:
+    return one.score or 0.0
+
+
+def _are_probabilities(scored: Sequence[Prediction]) -> bool:
+    return all(0 <= _score(one) <= 1 for one in scored)
+
+
+def _is_one_decision(scored: Sequence[Prediction]) -> bool:
+    return len(scored) > 1 and abs(sum(map(_score, scored)) - 1) <= ROUNDING * len(scored)
 
 
 def _has(affirmed: set[Label], option: str) -> bool:

@@ -236,6 +236,40 @@ def test_specialist_predicts_its_highest_label_and_none_that_it_denies() -> None
 
 
 @pytest.mark.parametrize(
+    ("scores", "one", "several"),
+    [
+        ({"effusion": 0.03, "mass": 0.02, "pneumothorax": 0.01}, [], []),
+        ({"effusion": 0.49, "mass": 0.49, "pneumothorax": 0.49}, [], []),
+        ({"effusion": 0.6, "mass": 0.93, "nodule": 0.2}, ["mass"], ["effusion", "mass"]),
+        ({"effusion": 0.34, "mass": 0.33, "nodule": 0.33}, ["effusion"], ["effusion"]),
+        ({"effusion": 0.335, "mass": 0.335, "nodule": 0.325}, ["effusion"], ["effusion"]),
+        ({"effusion": 0.1}, [], []),
+        ({"effusion": 1.0}, ["effusion"], ["effusion"]),
+        ({"effusion": -0.5, "mass": -2.0}, [], []),
+        ({"effusion": 3.0, "mass": 2.0, "nodule": 1.0}, [], []),
+        ({"effusion": None, "mass": 0.2}, ["effusion"], ["effusion"]),
+        ({"effusion": 0.0, "mass": 0.0}, [], []),
+    ],
+)
+def test_scores_decide_which_labels_a_specialist_affirms(
+    scores: dict[str, float | None], one: list[str], several: list[str]
+) -> None:
+    rows = [Prediction("net", "1", label, score, "rest") for label, score in scores.items()]
+
+    assert [row.label for row in predicted(rows)] == one
+    assert [row.label for row in predicted(rows, several=True)] == several
+
+
+def test_scores_that_are_no_probabilities_are_named_as_not_given(tmp_path: Path) -> None:
+    percent = [Prediction("net", "1", label, score, "rest") for label, score in (("tumor", 3.0), ("ulcer", 1.0))]
+
+    found = chosen([radiograph(tmp_path)], FakeModel(scores=SCORES), predictions=percent)
+
+    assert found.predictions == []
+    assert found.limitations[0].startswith("2 of 2 predictions of specialist models were not given to the model: ")
+
+
+@pytest.mark.parametrize(
     ("report", "options", "expected"),
     [
         ("Left pleural effusion.", ["pleural effusion", "right pleural effusion"], ["pleural effusion"]),
