@@ -31,6 +31,11 @@ console = Console()
 
 #: Request that `verify` runs.
 TEST_REQUEST = Request("Describe the image.", [np.full((448, 448, 3), 127, np.uint8)], max_new_tokens=8)
+#: Printed for every checkpoint: docs/model.md has the figures.
+NOT_SEEN = (
+    "not checked: whether it reads images. A vision tower or projector with wrong weights of the usual size passes all"
+    " checks: before use, compare its reports of known studies with the signed ones (`prelim evaluate`)"
+)
 
 
 def convert(src: Path, dst: Path, dtype: str = "bfloat16", *, trust_unknown: bool = False) -> None:
@@ -93,6 +98,7 @@ def _print_unchecked(manifest: Manifest) -> None:
     if manifest.skipped:
         names = ", ".join(manifest.skipped)
         console.print(f"checks skipped with --trust-unknown: {names}", highlight=False, markup=False)
+    console.print(NOT_SEEN, highlight=False, markup=False)
 
 
 def _print_recorded(directory: Path, manifest: Manifest) -> None:

@@ -29,10 +29,13 @@ def test_convert_info_and_verify_work_on_the_published_layout(
     target = tmp_path / "converted"
 
     commands.convert(parity.checkpoint, target)
+    converted = capsys.readouterr().out
     commands.info(target)
     commands.verify(target)
 
-    shown = capsys.readouterr().out
+    shown = converted + capsys.readouterr().out
+    assert "not checked: whether it reads images" in " ".join(converted.split())
+    assert " ".join(shown.split()).count("not checked: whether it reads images") == len(("convert", "verify"))
     assert "converted" in shown
     assert "768 bytes" in shown, "4 layers x 3 heads x 16 numbers x keys and values x 2 bytes"
     assert "works" in shown
