@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ MAX_OPTIONS = 64
 MAX_OPTION_TOKENS = 32
 #: Options that deny every other one: MedDr's prompt for several options ends with such an option.
 WITHOUT_FINDING = frozenset({"no finding", "no findings", "normal", wording.NONE_OF_THESE})
+#: Words without the punctuation around them.
+_WORDS = re.compile(r"[^\W_]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Choice:
         """Return the options as the prompt lists them: in one line, in version 2 with `none of these` last."""
         options = [in_one_line(option) for option in self.options]
         if wording.ENDS_WITH_NONE_OF_THESE[version]:
-            options = [option for option in options if option.casefold() != wording.NONE_OF_THESE]
+            options = [option for option in options if not is_none_of_these(option)]
             options.append(wording.NONE_OF_THESE)
         return options
 
@@ -41,6 +44,11 @@ class Guidance:
 
     similar_cases: Sequence[str] = ()
     specialists: Sequence[str] = ()
+
+
+def is_none_of_these(option: str) -> bool:
+    """Return whether an option in one line is `none of these` but for case, punctuation and spaces."""
+    return " ".join(_WORDS.findall(option.casefold())) == wording.NONE_OF_THESE
 
 
 def fitted_choice(choice: Choice, tokens: Callable[[str], int]) -> Choice:
@@ -54,6 +62,8 @@ def fitted_choice(choice: Choice, tokens: Callable[[str], int]) -> Choice:
     if not 0 < len(options) <= MAX_OPTIONS:
         raise _invalid(f"the choice has {len(options)} options: send 1 to {MAX_OPTIONS}")
     for number, option in enumerate(options, start=1):
+        if is_none_of_these(option):
+            raise _invalid(f"option {number} is {wording.NONE_OF_THESE!r}, which is always added: send the others")
         if not option or tokens(option) > MAX_OPTION_TOKENS:
             raise _invalid(f"option {number} is empty or too long: send 1 to {MAX_OPTION_TOKENS} tokens")
     return replace(choice, options=options)

@@ -64,6 +64,11 @@ def test_comma_in_a_label_does_not_make_two_diagnoses() -> None:
         ["tumor", "Tumor "],
         ["tumor", "word " * (MAX_OPTION_TOKENS + 1)],
         [f"option {number}" for number in range(MAX_OPTIONS + 1)],
+        ["tumor", "None of these"],
+        ["tumor", "none  of\u00a0these."],
+        ["tumor", "<b>none</b> of\u200b these"],
+        ["tumor", "none-of-these"],
+        ["tumor", "\uff4eone of these"],
     ],
 )
 def test_options_that_cannot_be_chosen_are_refused_with_the_remedy(options: list[str]) -> None:
