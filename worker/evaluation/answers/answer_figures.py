@@ -54,7 +54,10 @@ def is_right(inquiry: AskedCase, answer: Answer | Diagnosis) -> bool:
     if isinstance(answer, Diagnosis):
         if NONE_OF_THESE in inquiry.right:
             return not answer.chosen
-        return not answer.cannot_tell and set(answer.chosen) <= set(inquiry.right) and bool(answer.chosen)
+        chosen, right = set(answer.chosen), set(inquiry.right)
+        # Of exclusive options *right* are alternatives; of several, each must be chosen.
+        fits = chosen == right if inquiry.several else chosen <= right
+        return not answer.cannot_tell and bool(chosen) and fits
     if any(is_same(right, CANNOT_TELL) for right in inquiry.right):
         return answer.cannot_tell or (inquiry.kind in NOT_THERE and is_same(answer.text, NO))
     return not answer.cannot_tell and any(is_same(right, answer.text) for right in inquiry.right)

@@ -15,7 +15,7 @@ from db.errors import ConfigurationError
 from db.settings import Settings
 from db.states import JobKind
 from tests.unit.worker.fakes import FakeModel
-from worker.evaluation.answers.answer_figures import Answered, Arbitration, auroc, figures_of
+from worker.evaluation.answers.answer_figures import Answered, Arbitration, auroc, figures_of, is_right
 from worker.evaluation.answers.asked_cases import AskedCase, read_inquiries, write_inquiries
 from worker.evaluation.answers.evaluate_answers import measure
 from worker.evaluation.answers.meta_files import write_folder
@@ -34,7 +34,7 @@ def told(text: str, confidence: float = 0.9) -> Answer:
 
 
 def chosen(label: str, confidence: float = 0.9) -> Diagnosis:
-    options = [OptionScore(name, 0.5, chosen=name == label, log_prob=-1.0) for name in ("a", "b")]
+    options = [OptionScore(name, 0.5, chosen=name in label.split(", "), log_prob=-1.0) for name in ("a", "b")]
     return Diagnosis(
         text=label,
         model_text=label,
@@ -90,6 +90,26 @@ def test_choices_are_counted_with_their_arbitration() -> None:
     assert figures.by_labels == {"no": pytest.approx(2 / 3), "wrong": pytest.approx(1 / 3), "right": 1.0}
     assert (figures.not_there, figures.outside) == (0.5, 0)
     assert figures.closed_accuracy == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("right", "several", "label", "expected"),
+    [
+        (["a", "b"], True, "a, b", True),
+        (["a", "b"], True, "a", False),
+        (["a"], True, "a, b", False),
+        (["a", "b"], False, "a", True),
+        (["a"], True, "none of these", False),
+        ([NONE_OF_THESE], True, "none of these", True),
+        ([NONE_OF_THESE], True, "a", False),
+    ],
+)
+def test_several_options_are_right_only_if_all_of_them_are_chosen(
+    *, right: list[str], several: bool, label: str, expected: bool
+) -> None:
+    inquiry = AskedCase("1", right, options=["a", "b"], several=several)
+
+    assert is_right(inquiry, chosen(label)) is expected
 
 
 def test_figures_without_answers_are_not_measured() -> None:
