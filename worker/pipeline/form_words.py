@@ -8,11 +8,11 @@ import re
 CHOICE_OF_ANSWERS = re.compile(r"\b(?:yes(?: or |/)no|no(?: or |/)yes|(?:whether )?or not)\b")
 #: Denies or inverts a question, wherever it stands in it; English first, then other languages.
 NEGATED = re.compile(
-    r"\b(?:no|not|non(?!-)|nor|none|neither|never|nothing|nowhere|without|cannot|absen(?:t|"
-    r"ce)|lack(?:s|ed|ing)?|missing|"
-    r"devoid|w/o|negative|exclud(?:e|es|ed|ing)|exclusion|rul(?:e|es|ed|ing)\b[^?]*\bout|(?:free|clear) (?:of|from)|"
+    r"\b(?:no|not|non(?!-)|nor|none|neither|never|nothing|nowhere|without|cannot|absen(?:t|ce)|"
+    r"lack(?:s|ed|ing)?|missing|devoid|w/o|negative|exclud(?:e|es|ed|ing)|exclusion|"
+    r"rul(?:e|es|ed|ing)\b[^?]*\bout|(?:free|clear) (?:of|from)|hardly|barely|scarcely|zero|nil|minus|anything but|"
     r"resol(?:ve|ves|ved|ving)|resolution of|gone|clear(?:ed|s|ing|ance)|disappear\w*|vanish\w*|subsid\w+|healed|"
-    r"ceased|stopped|removed|removal|withdrawn|extracted|evacuated|resected|drained|cured|"
+    r"ceased|stopped|removed|removal|withdrawn|extracted|evacuated|resected|drained|cured|treated|settled|"
     r"unlikely|improbable|doubtful|implausible|den(?:y|ies|ied)|refut\w+|disprov\w+|reject\w*|contradict\w*|against|"
     r"discard\w*|dismiss\w*|eliminat\w+|fail(?:s|ed|ure)? to|false|wrong|incorrect|untrue|mistak\w+|mimic\w*|"
     r"rather than|instead of|except(?:ing)?|apart from|aside from|other than|all but|unless|invisible|undetect\w+|"

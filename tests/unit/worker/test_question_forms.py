@@ -77,6 +77,8 @@ def test_answer_states_the_findings_of_a_question_about_presence(
         ("Are the lungs clear of a pneumothorax?", "Yes."),
         ("Is a pneumothorax unlikely?", "Yes."),
         ("Neither effusion?", "Yes."),
+        ("Which side has hardly any pleural effusion?", "Left."),
+        ("Has the effusion been treated?", "Yes."),
         ("Are the lungs effusion-free?", "Yes."),
         ("Pas de pneumothorax ?", "Yes."),
         ("Kein Pneumothorax?", "Yes."),
