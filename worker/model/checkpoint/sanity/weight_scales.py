@@ -45,6 +45,13 @@ class Scale:
 SCALES = (
     # InternViT's RMSNorm of queries and keys over all heads: 1; .60 to .82; .99 to 1.06.
     Scale("a norm of queries or keys", re.compile(r"\.[qk]_norm\.weight$"), 0.02, 50.0),
+    # The projector's and the last one of the language model: 1; .61, 1.12; 1.05, 1.02.
+    Scale(
+        "a norm that exists once",
+        re.compile(r"(mlp1\.0|multi_modal_projector\.layer_norm|model\.norm)\.weight$"),
+        0.02,
+        300.0,
+    ),
     # 1; .30 to 1.12; .99 to 1.08. Norms of the first layers of large language models become small.
     Scale("a norm", NORM, 1e-3, 300.0),
     # initializer_factor .1 of InternVisionConfig, 1e-5 to 1 in other towers; .56 to .82; .61 to .64.

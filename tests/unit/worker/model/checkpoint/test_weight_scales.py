@@ -60,6 +60,8 @@ def test_likely_weights_have_no_problem() -> None:
         ("patch_embedding", 500),
         ("patch_embedding", 1e-3),
         (".model.norm", 2000),
+        (".model.norm", 1e-3),
+        ("mlp1.0.weight", 1e-3),
         (".ls1", 1000),
         (".q_norm", 1e-3),
         (".norm1", 1e-4),
