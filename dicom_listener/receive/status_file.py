@@ -15,16 +15,12 @@ import time
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from dicom_listener.spool.durable import read_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from dicom_listener.spool.durable import Spool
-
-log = structlog.get_logger()
 
 #: Seconds between two writes.
 WRITE_SECONDS = 2.0
@@ -75,6 +71,9 @@ def read_all(spool: Spool) -> list[dict[str, Any]]:
     try:
         return [status for slot in spool.slots() if (status := read(slot.status))]
     except OSError as error:
+        import structlog  # noqa: PLC0415 - the health check, which reads this module, uses the standard library only
+
+        log = structlog.get_logger()
         log.error("listener.status_unreadable", error=error.strerror)  # noqa: TRY400 - of the disk
         return []
 
