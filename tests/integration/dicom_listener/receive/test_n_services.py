@@ -10,6 +10,7 @@ from db.operations import disk
 from dicom_listener.dicom import uids
 from dicom_listener.receive.listener import Listener
 from dicom_listener.receive.n_services import COMPLETED, StepSetHandler
+from dicom_listener.spool import writer
 from tests.fuzz import wire
 from tests.fuzz.wire import IMPLICIT_VR_LITTLE_ENDIAN, Client, implicit
 from tests.integration.dicom_listener.listening import settings_for, stored
@@ -54,8 +55,10 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def client(settings: Settings) -> Iterator[Client]:
+def client(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     """An association in which the procedure step 1.2 has been created."""
+    # Or the free space measured for it holds for the next request, too.
+    monkeypatch.setattr(writer, "FREE_SPACE_VALID_SECONDS", 0)
     with Listener(settings) as listener, Client(listener.port) as client:
         client.associate(CONTEXTS)
         assert client.request(STEP, n_create("1.2"), step(b"IN PROGRESS")) == 0
