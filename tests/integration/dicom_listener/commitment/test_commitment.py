@@ -418,6 +418,7 @@ def test_quarantined_object_is_not_committed(settings: Settings, listener: Liste
     assert failures(modality.results[1][1]) == {first.SOPInstanceUID: verify.PROCESSING_FAILURE}
 
 
+@pytest.mark.slow
 def test_request_with_70000_references_is_served(settings: Settings, listener: Listener, modality: Modality) -> None:
     dataset = image()
     transaction_uid = send(modality, listener, [dataset])

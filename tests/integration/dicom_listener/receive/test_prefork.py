@@ -202,6 +202,7 @@ def test_process_without_free_descriptors_is_replaced(subject: Subject, pair: tu
     wait_until(lambda: full not in subject.children and len(subject.children) == 2)
 
 
+@pytest.mark.slow
 def test_status_is_stale_while_the_parent_accepts_no_connection(
     subject: Subject, pair: tuple[int, int, Client, Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:

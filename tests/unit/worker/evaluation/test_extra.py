@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 EXTRA = ("sacrebleu", "rapidfuzz", "matplotlib")
 #: Makes the packages of the extra look uninstalled.
 WITHOUT_EXTRA = f"import sys; sys.modules.update(dict.fromkeys({EXTRA!r}))\n"
@@ -14,6 +16,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", WITHOUT_EXTRA + code], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_everything_but_evaluation_starts_without_the_extra() -> None:
     ran = run("import api.app, deploy.demo.demo, dicom_listener.dispatch, worker.process, worker.resident")
 

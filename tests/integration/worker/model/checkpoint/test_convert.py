@@ -70,6 +70,7 @@ def widen(published: PublishedCheckpoint, directory: Path) -> int:
     return (directory / "model-0.safetensors").stat().st_size
 
 
+@pytest.mark.slow
 def test_memory_stays_below_two_shards_and_the_largest_tensor(parity: Parity, tmp_path: Path) -> None:
     shard = widen(PublishedCheckpoint(parity.checkpoint), tmp_path / "published")
     total = sum(path.stat().st_size for path in (tmp_path / "published").glob("*.safetensors"))
