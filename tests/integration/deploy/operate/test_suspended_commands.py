@@ -98,7 +98,8 @@ def is_suspended(process: subprocess.Popen[str]) -> bool:
 
 
 @pytest.mark.parametrize(
-    "command", [["settle", "STUDY"], pytest.param(["retain", "--older-than", "100d"], marks=pytest.mark.slow)]
+    "command",
+    [["settle", "STUDY"], pytest.param(["retain", "--older-than", "100d", "--without-report"], marks=pytest.mark.slow)],
 )
 def test_suspended_command_delays_the_others_by_10_s_at_most(
     arrivals: Arrivals, tmp_path: Path, command: list[str]
