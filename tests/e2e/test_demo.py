@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from tests.e2e.conftest import System
 
+pytestmark = pytest.mark.slow
+
 #: Drawn cases, and a word that the page of each must contain.
 DRAWN = (
     (Case("chest", 11, (Finding("pleural effusion", side="left", size="large"),)), "left"),
@@ -31,7 +33,6 @@ DRAWN = (
 )
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(700)
 def test_demo_reports_every_study_and_nearly_all_as_drawn(tmp_path: Path) -> None:
     demo = subprocess.run(
