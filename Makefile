@@ -49,8 +49,9 @@ check: install ## Check formatting, lint, types and import rules, as CI does
 test: install ## Run the tests
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(TEST_FLAGS)
 
+# In the order of tests/conftest.py.
 test-slow: install ## Run the slow tests: kills, restarts, training
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile $(TEST_FLAGS)
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder $(TEST_FLAGS)
 
 test-wheels: install ## Ask the package index for wheels of Python 3.11 to 3.14 on x86-64 and aarch64
 	WHEELS=all $(BIN)/python -m pytest tests/packaging $(TEST_FLAGS)

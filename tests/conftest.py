@@ -27,6 +27,11 @@ for old, new in OLD_VARIABLES.items():
         os.environ.setdefault(new, os.environ.pop(old))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the training, which takes longest: started last, it would run alone."""
+    items.sort(key=lambda item: "training" not in item.path.parts)
+
+
 def missing(what: str) -> None:
     """Skip on a developer's machine, fail where absence would hide a fault (CI)."""
     if os.environ.get("TESTS_REQUIRE_DATA") == "1":

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(3600),
-    pytest.mark.skipif("CONTAINERS" not in os.environ, reason="takes minutes and gigabytes: make test-containers"),
 ]
 COMPOSE = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["services"]
 CHECKPOINT = REPOSITORY / "deploy" / "demo" / "checkpoint"
