@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 #: Studies that are sorted faster than they are met in the order of a list.
 FEW = 5000
+#: Newest studies of which one in FREQUENT must have the words of a description, or they are looked up.
+SAMPLE, FREQUENT = 400, 20
 #: States of a study that a person must look at.
 ATTENTION = (StudyState.HELD, StudyState.FAILED)
 
@@ -149,9 +151,9 @@ def conditions_of_few(session: Session, filters: Filters) -> list[ColumnElement[
     """Return the conditions with the studies in place of the words of their description, if there are few.
 
     PostgreSQL takes every beginning of a word for frequent: to find a few studies it would read all of them in the
-    order of the list.
+    order of the list. Words that are frequent among the newest studies are met soon in that order.
     """
-    if filters.description is None:
+    if filters.description is None or _are_frequent(session, filters.description):
         return None
     found = session.scalars(select(Study.id).where(_has_words(filters.description)).limit(FEW + 1)).all()
     if len(found) > FEW:
@@ -159,10 +161,17 @@ def conditions_of_few(session: Session, filters: Filters) -> list[ColumnElement[
     return [Study.id == any_(literal(found, ARRAY(UUID))), *replace(filters, description=None).conditions()]
 
 
-def _has_words(description: str) -> ColumnElement[bool]:
+def _are_frequent(session: Session, description: str) -> bool:
+    newest = select(Study.study_description).order_by(Study.first_received_at.desc(), Study.id.desc()).limit(SAMPLE)
+    sample = newest.subquery()
+    count = select(func.count()).select_from(sample).where(_has_words(description, sample.c.study_description))
+    return (session.scalar(count) or 0) * FREQUENT >= SAMPLE
+
+
+def _has_words(description: str, column: Any = Study.study_description) -> ColumnElement[bool]:
     terms = " & ".join(f"{word}:*" for word in words(description))
     simple = literal("simple", REGCONFIG)
-    return func.to_tsvector(simple, Study.study_description).op("@@")(func.to_tsquery(simple, terms))
+    return func.to_tsvector(simple, column).op("@@")(func.to_tsquery(simple, terms))
 
 
 def words(text: str) -> list[str]:

@@ -19,26 +19,26 @@ READING = dt.timedelta(minutes=10)
 MINUTE = dt.timedelta(minutes=1)
 #: Of the page only, which people open: programs read reports by other routes. Literals, for the partial index.
 MARKS = text("""
-    SELECT wanted.id,
-        ARRAY(
-            SELECT name FROM report_checks WHERE report_id = current.id
-                AND (state = 'warning' OR state = 'notice' AND name = 'critical_finding')
+    SELECT studies.id,
+        CASE WHEN studies.is_marked THEN ARRAY(
+            SELECT report_checks.name FROM reports JOIN report_checks ON report_id = reports.id
+            WHERE study_id = studies.id AND version = studies.report_version
+                AND (state = 'warning' OR state = 'notice' AND report_checks.name = 'critical_finding')
             UNION
-            SELECT verdict FROM report_findings WHERE report_id = current.id
+            SELECT verdict FROM reports JOIN report_findings ON report_id = reports.id
+            WHERE study_id = studies.id AND version = studies.report_version
                 AND verdict IN ('unsupported', 'contradicted')
             ORDER BY 1
-        ) AS attention,
+        ) ELSE '{}' END AS attention,
         (
             SELECT json_agg(json_build_array(principal, extract(epoch FROM opened)) ORDER BY opened) FROM (
                 SELECT principal, max(at) AS opened FROM audit_rows
-                WHERE route = 'GET /studies/{study_id}' AND status < 400 AND studies[1] = wanted.id AND at > :since
+                WHERE route = 'GET /studies/{study_id}' AND status < 400 AND audit_rows.studies[1] = wanted.id
+                    AND at > :since
                 GROUP BY principal
             ) AS found
         ) AS readers
-    FROM unnest(CAST(:ids AS uuid[])) AS wanted(id)
-    LEFT JOIN LATERAL (
-        SELECT id FROM reports WHERE study_id = wanted.id ORDER BY version DESC LIMIT 1
-    ) AS current ON true
+    FROM unnest(CAST(:ids AS uuid[])) AS wanted(id) JOIN studies ON studies.id = wanted.id
 """)
 
 
