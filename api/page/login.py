@@ -32,7 +32,7 @@ def destination(to: str) -> str:
 
 
 @router.get("/login")
-def loginlogin_page(request: Request, to: Annotated[str, Query()] = "/") -> Response:
+def login_form(request: Request, to: Annotated[str, Query()] = "/") -> Response:
     """Show the login form."""
     return login_page(request, to, problem=None, status=200)
 
