@@ -4,7 +4,7 @@ import datetime as dt
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
@@ -18,6 +18,7 @@ from api.v1 import feedback, reading
 from api.v1.inquiries import inquiries
 from api.v1.requests import work_list
 from api.v1.requests.conditional import etag
+from api.v1.schemas import Report
 from db.answers.answer import Question
 from db.operations import overview, quarantine
 from db.reports import feedback as stored_feedback
@@ -177,42 +178,62 @@ def _study(
     status: int = 200,
 ) -> Response:
     """Show a study; the answer to a POST, with its *problem*, reads no file within the transaction."""
-    line = reading.study(caller, study_id)
-    session = caller.session
     settings = request.app.state.settings
-    data_dir = settings.operations.data_dir
-    (line,) = reading.marked(caller, [line], settings)
-    draft = reading.report(session, line, settings)
+    (line,) = reading.marked(caller, [reading.study(caller, study_id)], settings)
+    draft = reading.report(caller.session, line, settings)
     asked = inquiries.of_study(caller, study_id, regions=settings.api.show_regions)
     sealed = bool(draft or asked) and reading.is_sealed(caller, line, settings)
     # The text of a sealed draft does not leave the server.
     report = None if sealed else draft
-    acts = stored_feedback.of_study(session, study_id) if report else ()
-    content = overview.content(session, study_id)
-    identities = reading.identities(caller, line.study_instance_uid)
+    data_dir = settings.operations.data_dir
     context = {
-        "study": line,
-        "content": content,
-        "receipts": course.receipts(line, content, report, acts),
-        "others": course.others(caller, line),
+        **_of_study(caller, line, report),
+        **_of_report(caller, line, report),
+        **_permitted(caller, line),
         "viewer": course.viewer_link(settings.api.viewer_url, line),
-        "report": report,
-        "tag": etag(report.model_dump_json().encode()) if report else "",
-        "acts": sentences.judged(acts, report.version) if report else {},
-        "may_see_images": "images" in caller.principal.scopes,
-        "may_judge": "feedback" in caller.principal.scopes,
-        "identities": identities,
-        "facts": facts.facts(line, report, identities),
-        "obstacle": facts.obstacle(line, report),
-        "unseen": course.unseen(caller, acts, report) if report else None,
         "beside": course.beside(caller, line, beside, settings) if beside else None,
-        "quarantined": quarantine.conflicting(session, study_id),
-        "pending": line.state in PENDING,
         "sealed": settings.api.drafts if sealed else "",
         "sealed_images": draft.images if sealed and draft else [],
         "inquiries": [] if sealed else asked,
-        "may_ask": "questions" in caller.principal.scopes and line.state not in NOT_ASKED,
         "problem": problem,
         "reference_report": None if sealed or problem else reference_reports.read(data_dir, line.study_instance_uid),
     }
     return templates.TemplateResponse(request, "study.html", context, status)
+
+
+def _of_study(caller: Caller, line: overview.StudyLine, report: Report | None) -> dict[str, Any]:
+    """Return what the page shows of a study; *report* is None if there is none, or its reader may not have it."""
+    identities = reading.identities(caller, line.study_instance_uid)
+    return {
+        "study": line,
+        "others": course.others(caller, line),
+        "identities": identities,
+        "facts": facts.facts(line, report, identities),
+        "obstacle": facts.obstacle(line, report),
+        "quarantined": quarantine.conflicting(caller.session, line.id),
+        "pending": line.state in PENDING,
+    }
+
+
+def _of_report(caller: Caller, line: overview.StudyLine, report: Report | None) -> dict[str, Any]:
+    """Return what the page shows of a report and of the acts of its readers."""
+    acts = stored_feedback.of_study(caller.session, line.id) if report else ()
+    content = overview.content(caller.session, line.id)
+    return {
+        "content": content,
+        "receipts": course.receipts(line, content, report, acts),
+        "report": report,
+        "tag": etag(report.model_dump_json().encode()) if report else "",
+        "acts": sentences.judged(acts, report.version) if report else {},
+        "unseen": course.unseen(caller, acts, report) if report else None,
+    }
+
+
+def _permitted(caller: Caller, line: overview.StudyLine) -> dict[str, Any]:
+    """Return what the caller may do on the page of a study."""
+    scopes = caller.principal.scopes
+    return {
+        "may_see_images": "images" in scopes,
+        "may_judge": "feedback" in scopes,
+        "may_ask": "questions" in scopes and line.state not in NOT_ASKED,
+    }
