@@ -13,9 +13,10 @@ from sqlalchemy import and_, exists, func, not_, or_, select
 from sqlalchemy.orm import aliased
 
 from db.errors import Reason
-from db.models import Answer, Commitment, Inquiry, Instance, Job, ProcedureStep, Report, Study
+from db.models import Answer, Commitment, Finding, Inquiry, Instance, Job, ProcedureStep, Report, ReportCheck, Study
 from db.models.procedure_steps import IN_PROGRESS
-from db.states import INQUIRIES, OPEN_JOBS, JobKind, JobState, StudyState
+from db.reports.versions import MARKING_VERDICTS
+from db.states import INQUIRIES, OPEN_JOBS, Check, CheckState, JobKind, JobState, StudyState
 from db.studies import commitments
 
 if TYPE_CHECKING:
@@ -152,6 +153,15 @@ def _reports(session: Session) -> Iterator[Violation]:
     known = select(Study.id).outerjoin(newest, newest.c.study_id == Study.id)
     for study_id in session.scalars(known.where(Study.report_version != func.coalesce(newest.c.version, 0))):
         yield Violation("a study has the version of its current report", f"study {study_id}")
+    # A study marked without a reason only costs a reader a look.
+    current = and_(Report.study_id == Study.id, Report.version == Study.report_version)
+    critical = and_(ReportCheck.state == CheckState.NOTICE, ReportCheck.name == Check.CRITICAL)
+    failed = or_(ReportCheck.state == CheckState.WARNING, critical)
+    checks = exists().where(ReportCheck.report_id == Report.id, failed)
+    verdicts = exists().where(Finding.report_id == Report.id, Finding.verdict.in_(MARKING_VERDICTS))
+    unmarked = select(Study.id).join(Report, current).where(~Study.is_marked, or_(checks, verdicts))
+    for study_id in session.scalars(unmarked):
+        yield Violation("a study is marked if a check or verdict of its current report is", f"study {study_id}")
 
 
 def _instances(session: Session) -> Iterator[Violation]:

@@ -115,6 +115,9 @@ ROWS: dict[str, str] = {
         SELECT (jsonb_populate_record(former::reports, jsonb_build_object('id', uuidv7(), 'version', 2))).* FROM former
     """,
     "a study has the version of its current report": STUDY.format("report_version = 7"),
+    "a study is marked if a check or verdict of its current report is": "INSERT INTO report_checks"
+    " SELECT id, 'planted', 'warning', '{}' FROM reports WHERE study_id = %(study)s;"
+    + STUDY.format("is_marked = false"),
     RESCUED: NO_REPORT
     + STUDY.format("state = 'settled'")
     + JOB.format("state = 'running', finished_at = NULL, lease_until = now() - interval '1 day', owner = 'planted'"),

@@ -72,6 +72,11 @@ def test_intact_database_has_no_violations(reported: Arrivals) -> None:
             "a study's report versions are 1, 2, ...",
         ),
         ("UPDATE studies SET report_version = 0", "a study has the version of its current report"),
+        (
+            """INSERT INTO report_checks SELECT id, 'other', 'warning', '{}' FROM reports;
+            UPDATE studies SET is_marked = false""",
+            "a study is marked if a check or verdict of its current report is",
+        ),
     ],
 )
 def test_damage_violates_its_rule(reported: Arrivals, damage: str, rule: str) -> None:
