@@ -121,12 +121,7 @@ def test_marks_of_a_list_are_found_by_indexes(session: Session) -> None:
 
 
 def test_page_of_waiting_studies_reads_the_reports_of_the_shown_ones_only(database_url: str, session: Session) -> None:
-    arrivals = Arrivals(database_url)
-    arrivals.image()
-    arrivals.settle()
-    with transaction(database_url) as other:
-        for statement in (*COPY_STUDY_AND_JOB, "UPDATE jobs SET state = 'queued', finished_at = NULL", "ANALYZE"):
-            other.execute(text(statement))
+    copy_study_and_job(database_url, "UPDATE jobs SET state = 'queued', finished_at = NULL", "ANALYZE")
 
     (plan,) = plans(session, lambda session: overview.page(session, limit=5, filters=Filters("queued")), "ANALYZE")
 
@@ -138,12 +133,7 @@ def test_page_of_waiting_studies_reads_the_reports_of_the_shown_ones_only(databa
 def test_few_studies_with_a_flag_are_found_among_all_others_by_an_index(
     database_url: str, session: Session, flag: str, index: str
 ) -> None:
-    arrivals = Arrivals(database_url)
-    arrivals.image()
-    arrivals.settle()
-    with transaction(database_url) as other:
-        for statement in (*COPY_STUDY_AND_JOB, "ANALYZE"):
-            other.execute(text(statement))
+    copy_study_and_job(database_url, "ANALYZE")
 
     for mode in ("force_custom_plan", "force_generic_plan"):
         session.execute(text(f"SET LOCAL plan_cache_mode = {mode}"))
@@ -193,16 +183,21 @@ COPY_STUDY_AND_JOB = (
 )
 
 
+def copy_study_and_job(database_url: str, *statements: str) -> None:
+    """Store a settled study and 600 copies of it, and execute *statements*."""
+    arrivals = Arrivals(database_url)
+    arrivals.image()
+    arrivals.settle()
+    with transaction(database_url) as session:
+        for statement in (*COPY_STUDY_AND_JOB, *statements):
+            session.execute(text(statement))
+
+
 @pytest.mark.parametrize("query", CLAIMS)
 def test_claim_reads_the_queue_in_its_order_after_statistics_of_a_short_one(
     database_url: str, session: Session, query: str
 ) -> None:
-    arrivals = Arrivals(database_url)
-    arrivals.image()
-    arrivals.settle()
-    with transaction(database_url) as other:
-        for statement in (*COPY_STUDY_AND_JOB, "ANALYZE jobs"):
-            other.execute(text(statement))
+    copy_study_and_job(database_url, "ANALYZE jobs")
 
     (plan,) = plans(session, CLAIMS[query])
 
@@ -240,12 +235,7 @@ def plans(session: Session, query: Callable[[Session], object], option: str = "C
 
 
 def test_few_studies_with_a_word_are_found_among_all_others_by_its_index(database_url: str, session: Session) -> None:
-    arrivals = Arrivals(database_url)
-    arrivals.image()
-    arrivals.settle()
-    with transaction(database_url) as other:
-        for statement in (*COPY_STUDY_AND_JOB, "UPDATE studies SET study_description = 'chest' || id", "ANALYZE"):
-            other.execute(text(statement))
+    copy_study_and_job(database_url, "UPDATE studies SET study_description = 'chest' || id", "ANALYZE")
 
     found = plans(session, lambda session: overview.page(session, limit=5, filters=Filters(description="rare")))
 

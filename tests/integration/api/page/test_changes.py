@@ -103,7 +103,7 @@ def test_another_study_of_the_patient_stands_beside_with_final_text_and_marks(
     reader: TestClient, arrivals: Arrivals
 ) -> None:
     one = arrivals.reported(patient_birth_date="19610204")
-    other, stranger = arrivals.reported(draft(arrivals, EFFUSION, DENIAL)), arrivals.reported(patient_id="P-18")
+    other, of_another = arrivals.reported(draft(arrivals, EFFUSION, DENIAL)), arrivals.reported(patient_id="P-18")
     with transaction(arrivals.url) as session:
         final = ReportFeedback(version=1, kind=FeedbackKind.FINAL, text="Small <i>effusion</i>.", author="key other")
         feedback.add(session, session.get_one(Study, other), final)
@@ -117,7 +117,7 @@ def test_another_study_of_the_patient_stands_beside_with_final_text_and_marks(
     assert 'data-head="PRELIMINARY' in shown
     assert [
         reader.get(f"/studies/{one}", params={"beside": str(each)}).status_code
-        for each in (stranger, one, uuid.uuid4(), "x")
+        for each in (of_another, one, uuid.uuid4(), "x")
     ] == [404, 404, 404, 422]
 
 
