@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 
 def children(pid: int) -> list[int]:
     """Return the ids of the children of a process, ended ones included until it has waited for them."""
     found: list[int] = []
-    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            found += map(int, thread.read_text().split())
-        except (FileNotFoundError, ProcessLookupError):  # the thread has ended
-            continue
+    for thread in _threads(pid):
+        with suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
+            found += map(int, (thread / "children").read_text().split())
     return found
+
+
+def _threads(pid: int) -> list[Path]:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return list(Path(f"/proc/{pid}/task").iterdir())
+    return []
 
 
 def descendants(pid: int) -> list[int]:
