@@ -7,7 +7,6 @@ import zlib
 from typing import TYPE_CHECKING
 
 import pytest
-from pydantic import SecretStr
 from pydicom import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, EnhancedSRStorage, generate_uid
 from rich.console import Console
@@ -22,21 +21,12 @@ from db.studies.deletion import retention
 from deploy.operate.monitoring import trace
 from dicom_listener.indexing import content_items, indexer, specialist_reports
 from dicom_listener.spool import file_meta
-from dicom_listener.spool.durable import Spool
-from tests.integration.dicom_listener.listening import settings_for
 from tests.integration.dicom_listener.objects import encode, image, receive, received
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from db.settings import Settings
-
-
-@pytest.fixture
-def settings(tmp_path: Path, database_url: str) -> Settings:
-    settings = settings_for(tmp_path, database_url=SecretStr(database_url))
-    Spool(settings.spool).prepare()
-    return settings
 
 
 def dataset(**values: object) -> Dataset:
