@@ -115,7 +115,7 @@ def _read(path: Path, instance: ReceivedInstance) -> StructuredReport:
 def of_content(root: Item, study: str) -> StructuredReport:
     """Return the predictions of a content tree about *study*, and why other parts of it are not taken."""
     found = _Found(study)
-    _container(root, None, found)
+    _container(root, None, (), found)
     if not found.scores and not found.drafts and not found.reasons:
         found.reasons.append(NOTHING)
     if any(len(scores) > 1 for scores in found.scores.values()):
@@ -133,17 +133,18 @@ def of_content(root: Item, study: str) -> StructuredReport:
     return StructuredReport(study, tuple(given), tuple(dict.fromkeys(found.reasons))[:MAX_REASONS])
 
 
-def _container(item: Item, algorithm: tuple[str, str] | None, found: _Found) -> None:
-    """Read a container and those inside; *algorithm* is that of the ones around it."""
+def _container(item: Item, algorithm: tuple[str, str] | None, around: Sequence[Item], found: _Found) -> None:
+    """Read a container and those inside; *algorithm* and the modifiers *around* are of the containers around it."""
     algorithm = _algorithm(item.children) or algorithm
+    modifiers = (*around, *(one for one in item.children if one.relationship == "HAS CONCEPT MOD"))
     for read in (_group, _sentences):
         try:
-            read(item, algorithm, found)
+            read(item, algorithm, modifiers, found)
         except _Unclear as error:
             found.reasons.append(str(error))
     for child in item.children:
         if child.value_type == "CONTAINER" and child.concept.words != LIBRARY:
-            _container(child, algorithm, found)
+            _container(child, algorithm, modifiers, found)
 
 
 def _algorithm(items: Sequence[Item]) -> tuple[str, str] | None:
@@ -157,7 +158,7 @@ def _algorithm(items: Sequence[Item]) -> tuple[str, str] | None:
     return (names.pop(), versions.pop()) if len(names) == len(versions) == 1 else ("", "")
 
 
-def _sentences(group: Item, algorithm: tuple[str, str] | None, found: _Found) -> None:
+def _sentences(group: Item, algorithm: tuple[str, str] | None, modifiers: Sequence[Item], found: _Found) -> None:
     """Add the sentences directly in a container; raises _Unclear if one has no algorithm, or a modifier."""
     sentences = [one for one in group.children if draft_texts.is_sentence(one)]
     if not sentences:
@@ -165,12 +166,12 @@ def _sentences(group: Item, algorithm: tuple[str, str] | None, found: _Found) ->
     if algorithm is None or not all(algorithm):
         raise _Unclear(NO_ALGORITHM)
     # A side or a context, such as "known absent", would be lost.
-    if _side(group.children) or any(_side(one.children) for one in sentences):
+    if _side(modifiers) or any(_is_qualified(one) or _side(one.children) for one in sentences):
         raise _Unclear(MODIFIED)
     found.drafts.setdefault(algorithm, []).extend(sentences)
 
 
-def _group(group: Item, algorithm: tuple[str, str] | None, found: _Found) -> None:
+def _group(group: Item, algorithm: tuple[str, str] | None, modifiers: Sequence[Item], found: _Found) -> None:
     """Add the evaluations directly in a container; raises _Unclear if none of them can be taken."""
     evaluations = [one for one in group.children if _is_evaluation(one)]
     beside = [one for one in group.children if one.value_type == "NUM"]
@@ -183,7 +184,7 @@ def _group(group: Item, algorithm: tuple[str, str] | None, found: _Found) -> Non
     # One may qualify the other: "Finding: mass" beside "Presence: absent".
     if len({_is_finding(one) for one in evaluations}) > 1:
         raise _Unclear(UNCLEAR)
-    side = _side(group.children)
+    side = _side(modifiers)
     for one in evaluations:
         try:
             label = _label(one, side)
@@ -230,10 +231,15 @@ def _modifier(item: Item) -> Iterator[str]:
         yield from _modifier(child)
 
 
+def _is_qualified(item: Item) -> bool:
+    """Return whether a part of the item, other than a modifier, may change its meaning."""
+    parts = (one for one in item.children if one.value_type not in (*REFERENCES, "NUM"))
+    return any(one.relationship != "HAS CONCEPT MOD" and one.concept.words not in HARMLESS for one in parts)
+
+
 def _label(item: Item, side: str) -> str:
     """Return the label that an evaluation affirms; raises _Unclear if it affirms none."""
-    allowed = (one for one in item.children if one.value_type not in (*REFERENCES, "NUM"))
-    if any(one.relationship != "HAS CONCEPT MOD" and one.concept.words not in HARMLESS for one in allowed):
+    if _is_qualified(item):
         raise _Unclear(MODIFIED)
     own = _side(item.children)
     if own and side and own != side:

@@ -110,6 +110,24 @@ def test_report_without_one_algorithm_and_version_gives_no_prediction(algorithm:
     assert read(finding("Mass"), algorithm=algorithm) == ([], [specialist_reports.NO_ALGORITHM])
 
 
+def nested(inner: Item, *around: Item) -> tuple[list[str], list[str]]:
+    """Read *inner*, in a container inside of one with the modifiers *around*."""
+    group = item("CONTAINER", "Measurement Group", "", inner)
+    root = item("CONTAINER", "Report", "", *ALGORITHM, item("CONTAINER", "Findings", "", *around, group))
+    report = specialist_reports.of_content(root, "1.2")
+    return [one.label or str(one.draft) for one in report.given], list(report.reasons)
+
+
+def test_modifier_of_a_container_holds_for_the_containers_inside() -> None:
+    left, absent = modifier("Laterality", "Left"), modifier("Finding context", "Known absent")
+
+    assert nested(finding("Mass"), left) == (["left Mass"], [])
+    assert nested(finding("Mass"), absent) == ([], [specialist_reports.MODIFIED])
+    assert nested(finding("Right mass"), left) == ([], [specialist_reports.OTHER_SIDE])
+    assert nested(sentence("Finding", "A mass."), left) == ([], [specialist_reports.MODIFIED])
+    assert nested(sentence("Finding", "A mass."), modifier("Procedure reported", "CT")) == (["Findings: A mass."], [])
+
+
 def test_too_many_predictions_are_none() -> None:
     given, reasons = read(*(finding(f"label {number}") for number in range(65)))
 
@@ -146,6 +164,7 @@ def test_labels_and_a_draft_are_taken_from_one_report() -> None:
         ((sentence("Finding", "Effusion.", modifier("Laterality", "Left")),), specialist_reports.MODIFIED),
         ((sentence("Finding", "Effusion."), modifier("Laterality", "Left")), specialist_reports.MODIFIED),
         ((sentence("Finding", "Mass.", modifier("Finding context", "Known absent")),), specialist_reports.MODIFIED),
+        ((sentence("Finding", "A mass.", item("CODE", "Presence", "Absent")),), specialist_reports.MODIFIED),
         ((sentence("Finding", "x" * 8000),), "the draft has 8010 characters: at most 8000 are allowed"),
         ((sentence("Finding", "A mass. \x1b[2J"),), "the draft holds a control character: send plain text"),
         ((sentence("Comment", "A mass."),), specialist_reports.UNCLEAR),
