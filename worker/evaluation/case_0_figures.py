@@ -64,11 +64,11 @@ def _strict(text: str) -> Strict:
 def _figures(rows: Sequence[tuple[Strict, Strict, Strict]]) -> dict[str, Any]:
     right = sum(len(mine & true) for mine, true, _ in rows)
     stated, true_findings = sum(len(mine) for mine, _, _ in rows), sum(len(true) for _, true, _ in rows)
-    foreign = [(mine, draft - true) for mine, true, draft in rows]
+    only_in_draft = [(mine, draft - true) for mine, true, draft in rows]
     return {
         "strict_f1": round(2 * right / max(stated + true_findings, 1), 4),
-        "only_in_draft": sum(len(other) for _, other in foreign),
-        "copied": sum(len(mine & other) for mine, other in foreign),
+        "only_in_draft": sum(len(other) for _, other in only_in_draft),
+        "copied": sum(len(mine & other) for mine, other in only_in_draft),
         "studies_as_the_image": sum(mine == true for mine, true, _ in rows),
     }
 

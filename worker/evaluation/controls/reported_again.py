@@ -127,7 +127,7 @@ class Controls:
         self._common = common
         self._reported: list[_Reported] = []
         self._means: dict[str, _Mean] = defaultdict(_Mean)
-        self._tally = _Tally()
+        self._counts = _Counts()
 
     def add(self, study: StudyToReport, reference: str, draft: Draft) -> None:
         """Keep a reported study and its *reference* report."""
@@ -139,16 +139,16 @@ class Controls:
 
     def figures(self, pipeline: Pipeline) -> dict[str, float]:
         """Report all studies again with *pipeline* in each way; nan where nothing could be counted."""
-        self._tally = _Tally()
+        self._counts = _Counts()
         for number, one in enumerate(track(self._reported, "reported again")):
             again = _remembering(pipeline)
             exchanged = self._exchanged(number, again)
-            self._tally.again += self._without_images(one, again)
+            self._counts.again += self._without_images(one, again)
             self._tell(number, again)
             # Every second study keeps its own cases.
             kept = exchanged if exchanged and number % 2 else one.draft
-            self._tally.judged += _judged(str(number), kept, one.wanted, self._common)
-        return self._tally.figures(sum(len(one.shown) for one in self._reported))
+            self._counts.judged += _judged(str(number), kept, one.wanted, self._common)
+        return self._counts.figures(sum(len(one.shown) for one in self._reported))
 
     def _others(self, number: int) -> Iterator[_Reported]:
         """Yield the other studies of the group, the next first."""
@@ -157,14 +157,14 @@ class Controls:
 
     def _exchanged(self, number: int, pipeline: Pipeline) -> Draft | None:
         """Report a study with the cases of the next one that has findings which it lacks; None if there is none."""
-        one, tally = self._reported[number], self._tally
+        one, counts = self._reported[number], self._counts
         donors = [other.quoted for other in self._others(number)] if one.quoted else []
-        found = ((quoted, _foreign(one, quoted)) for quoted in donors)
-        donor, foreign = next(((quoted, foreign) for quoted, foreign in found if foreign), ((), set[Label]()))
-        draft = _again(replace(pipeline, read_reports=_texts_of(donor)), one.study) if foreign else None
-        tally.foreign += len(foreign)
-        tally.foreign_affirmed += _count(foreign, _affirmed(draft, shown=False))
-        tally.foreign_shown += _count(foreign, _affirmed(draft, shown=True))
+        found = ((quoted, _only_quoted(one, quoted)) for quoted in donors)
+        donor, labels = next(((quoted, labels) for quoted, labels in found if labels), ((), set[Label]()))
+        draft = _again(replace(pipeline, read_reports=_texts_of(donor)), one.study) if labels else None
+        counts.exchanged += len(labels)
+        counts.exchanged_affirmed += _count(labels, _affirmed(draft, shown=False))
+        counts.exchanged_shown += _count(labels, _affirmed(draft, shown=True))
         return draft
 
     def _without_images(self, one: _Reported, pipeline: Pipeline) -> list[bool]:
@@ -186,35 +186,35 @@ class Controls:
             return
         own = one.draft
         planted = f"Findings: {own.findings} {sentence} Impression: {own.impression}"
-        for text, texts in ((other.reference, self._tally.foreign_texts), (planted, self._tally.planted)):
+        for text, texts in ((other.reference, self._counts.other_texts), (planted, self._counts.planted)):
             draft = _again(replace(pipeline, model=cast("Model", Telling(pipeline.model, text))), one.study)
             if draft and draft.grounds and not draft.provenance["refused"]:
                 texts.append(GroundedReport(draft.grounds, frozenset(one.wanted), one.quoted))
 
 
 @dataclass(slots=True)
-class _Tally:
+class _Counts:
     """Counts and findings of the controls of all studies."""
 
-    foreign: int = 0
-    foreign_affirmed: int = 0
-    foreign_shown: int = 0
+    exchanged: int = 0
+    exchanged_affirmed: int = 0
+    exchanged_shown: int = 0
     #: For each finding shown as fact that was written again without the images, if it was as probable.
     again: list[bool] = field(default_factory=list)
-    foreign_texts: list[GroundedReport] = field(default_factory=list)
+    other_texts: list[GroundedReport] = field(default_factory=list)
     planted: list[GroundedReport] = field(default_factory=list)
     judged: list[JudgedFinding] = field(default_factory=list)
 
     def figures(self, facts: int) -> dict[str, float]:
         """Return the figures; *facts* is the number of findings shown as fact with the studies' own images."""
         return {
-            "findings that only exchanged cases have": self.foreign,
-            "of these affirmed": _share(self.foreign_affirmed, self.foreign),
-            "swap test: of these shown as fact": _share(self.foreign_shown, self.foreign),
+            "findings that only exchanged cases have": self.exchanged,
+            "of these affirmed": _share(self.exchanged_affirmed, self.exchanged),
+            "swap test: of these shown as fact": _share(self.exchanged_shown, self.exchanged),
             "findings shown as fact": facts,
             "of these written without the images": _share(len(self.again), facts),
             "copy index: of these as probable as with them": _share(sum(self.again), facts),
-            **_marks("another study's text", self.foreign_texts),
+            **_marks("another study's text", self.other_texts),
             **_marks("one wrong sentence", self.planted),
             **halvings(self.judged, alpha=ALPHA, delta=DELTA).figures(),
         }
@@ -238,7 +238,7 @@ def _judged(study: str, draft: Draft, wanted: Collection[Label], common: Collect
     return judged_findings(study, stated, lambda f: is_right(Label(f.name, f.side, f.zone), wanted), common)
 
 
-def _foreign(one: _Reported, quoted: Sequence[str]) -> set[Label]:
+def _only_quoted(one: _Reported, quoted: Sequence[str]) -> set[Label]:
     """Return the findings of *quoted* reports, by name and side, that the reference of a study does not affirm."""
     told = (label for text in quoted for label in present(text) if label.finding not in GENERIC)
     return {Label(label.finding, label.side) for label in told if not is_right(label, one.wanted)}
