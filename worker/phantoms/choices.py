@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 NORMAL = "normal"
 MAX_OPTIONS = 8
 #: Shares of choices without the right diagnosis, with an option of another image type, and with all findings asked.
-REMOVED, FOREIGN = 0.22, 0.25
+REMOVED, OTHER_TYPE = 0.22, 0.25
 #: Kinds of other images that would also be right.
 _ALIKE = {"haemorrhage", "retinal haemorrhages", "bleeding", "mass", "tumour", "ulcer", "ulceration"}
 
@@ -63,10 +63,10 @@ def _right_and_wrong(case: Case, rng: np.random.Generator) -> tuple[list[str], l
     right = diagnoses(case)
     wrong = [kind.name for kind in CATALOGUE[case.image] if kind.name not in right]
     wrong += [NORMAL] if NORMAL not in right else []
-    if rng.random() < FOREIGN:
+    if rng.random() < OTHER_TYPE:
         known = {kind.name for kind in CATALOGUE[case.image]} | _ALIKE
-        foreign = sorted({kind.name for kinds in CATALOGUE.values() for kind in kinds} - known)
-        wrong.append(str(rng.choice(foreign)))
+        other = sorted({kind.name for kinds in CATALOGUE.values() for kind in kinds} - known)
+        wrong.append(str(rng.choice(other)))
     return right, [str(name) for name in rng.permutation(wrong)]
 
 

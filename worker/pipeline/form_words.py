@@ -58,7 +58,7 @@ find image images left look present right say see seen show shows side sign sign
 """
 #: Words that make a question English.
 ENGLISH = frozenset(_FUNCTION.split())
-_OTHER_LANGUAGES = """
+_NOT_ENGLISH = """
 au aux avec ce cette dans de des du elle est et il la le les montre ou un une sur y gauche droite droit
 der das den dem ein eine einen einem einer es gibt ist liegt sind sieht sehen sich sie und vor zu zeigt links rechts
 auf bild beidseits el ella en esta hay los las muestra se tiene una uno ve derecha izquierda derecho izquierdo
@@ -66,7 +66,7 @@ existe ha ci sono vi esiste nel nella destra sinistra um uma na direita esquerda
 finns det pa ett ar czy jest
 """
 #: Function words and sides of other languages that are no English words.
-FOREIGN = frozenset(_OTHER_LANGUAGES.split())
+OTHER_LANGUAGES = frozenset(_NOT_ENGLISH.split())
 _PRESENCE = """acute affect affected affects answer apparent area case clearly clinical confirm contain contains
 demonstrate demonstrated demonstrates depict depicted depicts detect detected discern discernible display displayed
 displays doctor evidence evident exhibit exist exists feature features film finding findings find give hint identified

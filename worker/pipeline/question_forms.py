@@ -19,8 +19,8 @@ from worker.pipeline.form_words import (
     COMPARED,
     CONJUNCTION,
     ENGLISH,
-    FOREIGN,
     NEGATED,
+    OTHER_LANGUAGES,
     QUALIFIED,
     UNAFFECTED,
     WORDS_OF_PRESENCE,
@@ -130,8 +130,8 @@ def _question_of(asked: str) -> str:
 def _is_english(asked: str) -> bool:
     words = _WORD.findall(_without_findings(asked))
     english = sum(word in ENGLISH for word in words)
-    foreign = sum(word in FOREIGN or not word.isascii() for word in words)
-    return foreign <= english and (english > 0 or len(words) <= MAX_NAME_WORDS)
+    other = sum(word in OTHER_LANGUAGES or not word.isascii() for word in words)
+    return other <= english and (english > 0 or len(words) <= MAX_NAME_WORDS)
 
 
 def _is_plain(question: str) -> bool:

@@ -78,10 +78,10 @@ def examine_links(installation: Installation) -> Finding:
         return ok("no spool yet: the first start creates it on one file system")
     home = spool.root.stat().st_dev
     folders = [spool.store, spool.quarantine, *(slot.inbox for slot in spool.slots())]
-    foreign = [folder for folder in folders if folder.exists() and folder.stat().st_dev != home]
-    if foreign:
+    elsewhere = [folder for folder in folders if folder.exists() and folder.stat().st_dev != home]
+    if elsewhere:
         return fault(
-            f"{foreign[0]} is on another file system than {spool.root}",
+            f"{elsewhere[0]} is on another file system than {spool.root}",
             "put inbox, store and quarantine on one file system, below PRELIM_DATA_DIR",
         )
     return ok(f"all folders of {spool.root} are on one file system")

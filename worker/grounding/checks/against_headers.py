@@ -102,8 +102,8 @@ def body_part(part: DraftPart) -> list[str] | NotApplicable:
     named = _terms(part.body_part)
     if not named:
         return NotApplicable("the header does not give a body part that is known here")
-    foreign = [label for label in part.affirmed() if not named & _SHOWN_IN.get(label.finding, named)]
-    names = list(dict.fromkeys(label.finding for label in foreign))
+    not_shown = [label for label in part.affirmed() if not named & _SHOWN_IN.get(label.finding, named)]
+    names = list(dict.fromkeys(label.finding for label in not_shown))
     return [f"The text affirms {name}, which images of the body part {part.body_part} do not show." for name in names]
 
 

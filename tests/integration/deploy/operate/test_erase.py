@@ -331,8 +331,8 @@ def test_running_report_of_an_erased_study_cannot_be_stored(site: Site) -> None:
 
 @pytest.mark.slow
 def test_patient_id_of_two_issuers_needs_the_issuer(site: Site) -> None:
-    foreign = of_patient(IssuerOfPatientID="CLINIC-2")
-    store(site.settings, foreign)
+    other_issuer = of_patient(IssuerOfPatientID="CLINIC-2")
+    store(site.settings, other_issuer)
     index(site.settings)
     with pytest.raises(NotPossible, match="2 issuers"):
         site.erase()

@@ -110,7 +110,7 @@ PREPROCESSING = {
 #: Keys of the published generation_config.json (source M: 69 bytes), and the token ids, which are compared.
 GENERATION = {"_from_model_config", "transformers_version", "bos_token_id", "eos_token_id", "pad_token_id"}
 #: Files of peft or of another release that would change the model, and are not part of the publication.
-FOREIGN = (
+UNPUBLISHED = (
     *("adapter_config.json", "adapter_model.bin", "non_lora_state_dict.bin"),
     *("pytorch_model.bin", "pytorch_model.bin.index.json", "quantize_config.json", "quant_config.json"),
 )
@@ -132,7 +132,7 @@ def deviations(config: Mapping[str, Any], *, large: bool) -> Iterator[str]:
 
 def side_files(directory: Path, config: Mapping[str, Any]) -> Iterator[str]:
     """Yield a sentence for each file beside the weights that contradicts the publication."""
-    for name in FOREIGN:
+    for name in UNPUBLISHED:
         if (directory / name).exists():
             yield f"{name} is not part of the publication, and the conversion would ignore it"
     for name, part in {
