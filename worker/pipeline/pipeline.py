@@ -6,6 +6,7 @@ A plain class over a model and an index, both fakeable. Without Celery, Postgres
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from db.reports.storable import storable_text
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from db.answers.answer import Choice, Prediction, Question
-    from db.reports.versions import QuotedDraft, Shown
+    from db.reports.versions import CheckResult, QuotedDraft, Shown
     from worker.images.study import StoredInstance
     from worker.images.study_images import PartImages, StudyImages
 
@@ -163,34 +164,17 @@ class Pipeline(StudyReader):
     def _draft(self, run: _Run) -> Draft:
         sections = sections_of([part.images.name for part in run.parts], [part.text or "" for part in run.parts])
         findings, impression = joined(sections)
-        parts: list[ReadPart] = []
-        for part in run.parts:
-            first = 1 + sum(len(earlier.cases) for earlier in parts)
-            parts.append(ReadPart(part.images, part.retrieval, part.finish_reason, part.quoted, first))
+        parts = _read_parts(run.parts)
         grounds = grounds_by_part(list(grounded(run.parts, sections)), findings, impression)
         found = merged(grounds)
         standing = of_report(self.standing, found)
         checks = checked(run.parts, sections, grounds, run.study.patient_sex)
-        overruled = shown_nevertheless(checks, self.settings.model.blocking_checks)
         draft = case_0.of_report(run.study.drafts, run.parts)
-        limits = limitations(
-            run.images,
-            parts,
-            indexed=self.index is not None,
-            late_arrivals=run.study.late_arrivals,
-            cut_to_fit=run.cut_to_fit,
-        )
         return Draft(
             findings=findings,
             impression=impression,
             basis=basis_of(parts),
-            limitations=[
-                *run.study.corrections,
-                *overruled,
-                *case_0.limitations(run.study.drafts, draft),
-                *limits,
-                *run.study.not_images,
-            ],
+            limitations=self._limitations(run, parts, checks, draft),
             prompt_version=self.model.prompt_version,
             model_digest=self.model.digest,
             provenance=self._provenance(run)
@@ -202,6 +186,24 @@ class Pipeline(StudyReader):
             grounds=replace(found, calibration=standing.status),
             checks=checks,
         )
+
+    def _limitations(
+        self, run: _Run, parts: Sequence[ReadPart], checks: Sequence[CheckResult], draft: QuotedDraft | None
+    ) -> list[str]:
+        """Return the sentences about the limits of the report, in the order in which they are shown."""
+        return [
+            *run.study.corrections,
+            *shown_nevertheless(checks, self.settings.model.blocking_checks),
+            *case_0.limitations(run.study.drafts, draft),
+            *limitations(
+                run.images,
+                parts,
+                indexed=self.index is not None,
+                late_arrivals=run.study.late_arrivals,
+                cut_to_fit=run.cut_to_fit,
+            ),
+            *run.study.not_images,
+        ]
 
     def _provenance(self, run: _Run) -> dict[str, Any]:
         # Keys are published by the API: stable. Those of the first part stand beside those of the study.
@@ -225,3 +227,12 @@ class Pipeline(StudyReader):
                 "retrieved_cases": self.settings.retrieval.retrieved_cases,
             },
         }
+
+
+def _read_parts(parts: Sequence[Part]) -> list[ReadPart]:
+    """Return the parts with the number of the first quoted case of each among those of the report."""
+    firsts = accumulate((len(part.quoted) for part in parts), initial=1)
+    return [
+        ReadPart(part.images, part.retrieval, part.finish_reason, part.quoted, first)
+        for part, first in zip(parts, firsts, strict=False)
+    ]
