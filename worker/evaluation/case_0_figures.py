@@ -14,10 +14,9 @@ import typer
 
 from db.reports.versions import QuotedDraft
 from db.settings import Settings
-from worker.evaluation.evaluate import pipeline_with
+from worker.evaluation.evaluate import loaded_pipeline
 from worker.findings.labeller import present
 from worker.images.study import StoredInstance
-from worker.model.resident_model import ResidentModel
 from worker.phantoms.cases import CATALOGUE
 from worker.phantoms.datasets import write_demo_studies
 from worker.phantoms.phantoms import TRAINING
@@ -79,14 +78,8 @@ def main(
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the phantoms.")] = SEED,
 ) -> None:
     """Measure a checkpoint without reference index and print the figures as JSON."""
-    settings = Settings()
-    model = ResidentModel.load(checkpoint, device=settings.model.device, dtype=settings.model.dtype)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            pipeline = pipeline_with(model, settings, None, Path(folder))
-            figures = measure(pipeline, Path(folder) / "cases", studies=studies, seed=seed)
-    finally:
-        model.close()
+    with loaded_pipeline(checkpoint, Settings(), None) as pipeline, tempfile.TemporaryDirectory() as folder:
+        figures = measure(pipeline, Path(folder) / "cases", studies=studies, seed=seed)
     print(json.dumps({"studies": studies, "seed": seed} | figures, indent=1))  # noqa: T201 - the command's output
 
 

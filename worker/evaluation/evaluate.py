@@ -9,6 +9,7 @@ import json
 import tempfile
 import time
 import uuid
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,8 @@ from worker.retrieval.case_files import Case, Owner, files_of, owner_of, read_ca
 from worker.retrieval.index import ReferenceIndex
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from db.settings import Settings
     from worker.model.resident_model import ResidentModel
 
@@ -52,32 +55,22 @@ def evaluate(
     """Measure *checkpoint* on the folder *cases*, with a worker's *settings*; write figures and plot into *out*.
 
     Similar cases are retrieved from the folder *reference*, if it is given. With *controls* each study is reported
-    twice more (worker.evaluation.controls).
+    several times more (worker.evaluation.controls).
 
     Raises ConfigurationError if a folder or the checkpoint cannot be used.
     """
-    from worker.model.resident_model import ResidentModel  # noqa: PLC0415 - torch is loaded only where a model is
-
     # Invalid folders are rejected before hours of work.
     listed = [Measured(case, case.report, case.modality or "?") for case in read_cases(cases)]
     if out:
         make_folder(out)
-    model = ResidentModel.load(checkpoint, device=settings.model.device, dtype=settings.model.dtype)
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            writer = _Writer(
-                cases,
-                pipeline_with(model, settings, reference, Path(scratch)),
-                _controls(reference) if controls else None,
-            )
-            result = run(track(listed, "cases"), writer, failures=(NotReportable, TransientFailure, PermanentFailure))
-            if writer.controls:
-                result.controls = writer.controls.figures(writer.pipeline)
-    finally:
-        model.close()
+    with loaded_pipeline(checkpoint, settings, reference) as pipeline:
+        writer = _Writer(cases, pipeline, _controls(reference) if controls else None)
+        result = run(track(listed, "cases"), writer, failures=(NotReportable, TransientFailure, PermanentFailure))
+        if writer.controls:
+            result.controls = writer.controls.figures(pipeline)
     if out:
         document = result.as_json() | {
-            "checkpoint": model.digest,
+            "checkpoint": pipeline.model.digest,
             "retrieval": reference is not None,
             "refused": writer.rejected,
             "seconds_per_case": writer.median_seconds,
@@ -129,6 +122,22 @@ class _Writer:
     def median_seconds(self) -> float | None:
         """Median of a case's seconds, from its files to its report."""
         return round(float(np.median(self.seconds)), 3) if self.seconds else None
+
+
+@contextmanager
+def loaded_pipeline(checkpoint: Path, settings: Settings, reference: Path | None) -> Iterator[Pipeline]:
+    """Load *checkpoint* for the block, with an index of the folder *reference* if it is given.
+
+    Raises ConfigurationError if the folder or the checkpoint cannot be used.
+    """
+    from worker.model.resident_model import ResidentModel  # noqa: PLC0415 - torch is loaded only where a model is
+
+    model = ResidentModel.load(checkpoint, device=settings.model.device, dtype=settings.model.dtype)
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield pipeline_with(model, settings, reference, Path(scratch))
+    finally:
+        model.close()
 
 
 def pipeline_with(model: ResidentModel, settings: Settings, reference: Path | None, scratch: Path) -> Pipeline:

@@ -13,7 +13,7 @@ from db.answers.answer import NONE_OF_THESE, Question
 from db.errors import NotReportable, PermanentFailure, TransientFailure
 from worker.evaluation.answers.answer_figures import Answered, AnswerFigures, Arbitration, figures_of
 from worker.evaluation.answers.asked_cases import read_inquiries, write_phantom_inquiries
-from worker.evaluation.evaluate import FIGURES, make_folder, pipeline_with
+from worker.evaluation.evaluate import FIGURES, loaded_pipeline, make_folder
 from worker.images.study import StoredInstance
 from worker.phantoms.datasets import REFERENCE_CASES, write_reference_cases
 from worker.phantoms.phantoms import TRAINING
@@ -52,21 +52,18 @@ def evaluate_answers(
     Similar cases are retrieved from the folder *reference*, if it is given. Raises ConfigurationError if a folder or
     the checkpoint cannot be used.
     """
-    from worker.model.resident_model import ResidentModel  # noqa: PLC0415 - torch is loaded only where a model is
-
     inquiries = read_inquiries(cases, task)
     if out:
         make_folder(out)
-    model = ResidentModel.load(checkpoint, device=settings.model.device, dtype=settings.model.dtype)
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            pipeline = pipeline_with(model, settings, reference, Path(scratch))
-            answered, failed = measure(pipeline, cases, track(inquiries, "inquiries"))
-    finally:
-        model.close()
+    with loaded_pipeline(checkpoint, settings, reference) as pipeline:
+        answered, failed = measure(pipeline, cases, track(inquiries, "inquiries"))
     figures = figures_of(answered, failed)
     if out:
-        document = figures.as_json() | {"task": task, "checkpoint": model.digest, "retrieval": reference is not None}
+        document = figures.as_json() | {
+            "task": task,
+            "checkpoint": pipeline.model.digest,
+            "retrieval": reference is not None,
+        }
         (out / FIGURES).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return figures
 

@@ -17,7 +17,7 @@ import typer
 from db.settings import Settings
 from worker.evaluation.bootstrap.bootstrap import write_pairs
 from worker.evaluation.bootstrap.labelled_cases import read_labelled
-from worker.evaluation.evaluate import pipeline_with
+from worker.evaluation.evaluate import loaded_pipeline
 from worker.findings.labeller import present
 from worker.phantoms.cases import CATALOGUE, Finding, draw_finding
 from worker.phantoms.datasets import write_demo_studies, write_reference_cases
@@ -145,19 +145,12 @@ def main(
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the phantoms.")] = SEED,
 ) -> None:
     """Measure the pairs of a checkpoint on phantoms and print the figures as JSON."""
-    from worker.model.resident_model import ResidentModel  # noqa: PLC0415 - torch is loaded only where a model is
-
-    settings = Settings()
-    model = ResidentModel.load(checkpoint, device=settings.model.device, dtype=settings.model.dtype)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            reference = Path(folder) / "reference" if references else None
-            if reference:
-                write_reference_cases(reference, count=references, seed=seed, variation=TRAINING)
-            pipeline = pipeline_with(model, settings, reference, Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        reference = Path(folder) / "reference" if references else None
+        if reference:
+            write_reference_cases(reference, count=references, seed=seed, variation=TRAINING)
+        with loaded_pipeline(checkpoint, Settings(), reference) as pipeline:
             figures = measure(pipeline, Path(folder), studies=studies, seed=seed, wrong=wrong, form="internvl")
-    finally:
-        model.close()
     print(json.dumps(figures, indent=1))  # noqa: T201 - the command's output
 
 
