@@ -1,4 +1,4 @@
-"""Record in the studies of transfers that they broke off, once their files are indexed."""
+"""Record in studies that a transfer of them broke off, once its files are indexed."""
 
 from __future__ import annotations
 

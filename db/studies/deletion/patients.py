@@ -143,7 +143,7 @@ def _forget_names(session: Session, studies: Sequence[Study], sop_instance_uids:
 
 
 def _forget_commitments(session: Session, uids: set[str]) -> None:
-    """A request without objects is deleted; its result would be about nothing."""
+    """Remove objects from the requests for storage commitment; a request without any left is deleted."""
     named = text("EXISTS (SELECT FROM jsonb_array_elements(requested) AS pair WHERE pair ->> 1 = ANY(:uids))")
     rows = session.scalars(select(Commitment).where(named).with_for_update(), {"uids": list(uids)}).all()
     for row in rows:

@@ -81,7 +81,8 @@ class Usage:
 
     def _counted(self, key: Key) -> Key:
         """Return the key under which a sender is counted."""
-        address, _ = others = key[0], OTHERS
+        address, _ = key
+        others = address, OTHERS
         if key in self._objects:
             return key
         has_space = self._titles[address] < MAX_TITLES and len(self._objects) < MAX_KEYS

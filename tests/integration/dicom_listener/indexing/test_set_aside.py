@@ -45,7 +45,7 @@ def test_another_object_with_a_known_uid_is_quarantined(settings: Settings) -> N
 
 
 @pytest.mark.parametrize("content", [b"", b"no DICOM", bytes(128) + b"DICM" + bytes(600)])
-def test_foreign_file_is_quarantined(settings: Settings, content: bytes) -> None:
+def test_file_that_is_no_object_is_quarantined(settings: Settings, content: bytes) -> None:
     (Spool(settings.spool).inbox / "odd.dcm").write_bytes(content)
     indexer.run_once(settings)
 
