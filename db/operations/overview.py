@@ -48,7 +48,7 @@ COUNTS = text("""
             FROM canaries JOIN studies USING (study_instance_uid)
             LEFT JOIN jobs ON studies.state = 'settled' AND jobs.study_id = studies.id AND jobs.kind = 'report'
                 AND jobs.state IN ('queued', 'running')
-            WHERE studies.state IN ('receiving', 'settled') OR first_received_at > now() - interval '24 hours'
+            WHERE studies.state IN ('receiving', 'held', 'settled') OR first_received_at > now() - interval '24 hours'
             GROUP BY 1
     )
     SELECT state, greatest(CAST(sum(n) AS bigint), 0) FROM counted GROUP BY state

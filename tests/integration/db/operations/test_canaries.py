@@ -65,6 +65,17 @@ def test_canary_is_seen_in_none_of_its_states(canary: Arrivals, monkeypatch: pyt
     assert (counted.objects, counted.bytes, set(counted.ended.values())) == (0, 0, {0})
 
 
+@pytest.mark.parametrize("state", ["receiving", "held", "settled", "failed"])
+def test_canary_of_an_earlier_day_is_not_counted(canary: Arrivals, state: str) -> None:
+    canary.image()
+    with transaction(canary.url) as session:
+        reasons = "reason = 'identity_conflict', settle_reason = 'quiet'"
+        session.execute(text(f"UPDATE studies SET state = '{state}', {reasons}"))
+        session.execute(text("UPDATE studies SET first_received_at = now() - interval '2 days'"))
+
+        assert sum(overview.counts(session).values()) == 0
+
+
 def test_others_are_counted_beside_it(canary: Arrivals) -> None:
     canary.image()
     canary.settle()
