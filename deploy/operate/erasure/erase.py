@@ -88,13 +88,14 @@ def run(settings: Settings, console: Console, patient_id: str, issuer: str, foun
 def resume(settings: Settings, console: Console) -> Amount:
     """Carry out all erasures that are not completed; return how much was erased.
 
-    Raises BackupRunning if files cannot be deleted now, OSError if one cannot, ConfigurationError while another command
-    changes the reference index; what is left is then erased by the next run.
+    Raises BackupRunning if files cannot be deleted now, OSError if one cannot, NotPossible if one in quarantine cannot
+    be read, ConfigurationError while another command changes the reference index; what is left is then erased by the
+    next run.
     """
-    total = Amount(cases=_erase_cases(settings))
+    total, unread = Amount(cases=_erase_cases(settings)), set[str]()
     for attempt in itertools.count():
         studies, objects = _erase_studies(settings)
-        quarantined = unnamed_files.erase(settings)
+        quarantined = unnamed_files.erase(settings, unread)
         total = Amount(total.studies + studies, total.objects + objects, total.quarantined + quarantined, total.cases)
         _index_waiting(settings)
         if attempt and not studies and not quarantined:
@@ -105,6 +106,11 @@ def resume(settings: Settings, console: Console) -> Amount:
     if failure is not None:
         raise failure
     report_images.remove_unused(settings, dry_run=False)
+    if unread:
+        raise NotPossible(
+            f"{len(unread)} files in quarantine cannot be read, and may be the patient's ({', '.join(sorted(unread))}):"
+            " repair the disk or delete them, then run `prelim erase`"
+        )
     with transaction(settings.database()) as session:
         erasures.complete(session)
     log.info("patients.erased", **total._asdict(), by=user())

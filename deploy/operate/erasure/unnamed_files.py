@@ -31,11 +31,14 @@ SEARCHED_BYTES, MIN_CHARACTERS = 1 << 20, 4
 RUN = re.compile(rb"[ -~]{%d,64}" % MIN_CHARACTERS)
 
 
-def erase(settings: Settings) -> int:
-    """Delete the rows of erased patients' files and note the files; return their number."""
+def erase(settings: Settings, unread: set[str]) -> int:
+    """Delete the rows of erased patients' files and note the files; return their number.
+
+    Paths of files that cannot be read, and may be an erased patient's, are added to *unread*.
+    """
     erased = 0
     for page in _pages(settings):
-        prints = {row.id: _fingerprints(settings.operations.data_dir / row.file_path) for row in page}
+        prints = {row.id: _fingerprints(settings.operations.data_dir, row.file_path, unread) for row in page}
         with transaction(settings.database()) as session:
             known = erasures.erased_at(session, set().union(*prints.values()))
             gone = [row for row in page if erasures.is_covered(known, prints[row.id], row.received_at)]
@@ -70,7 +73,17 @@ def _pages(settings: Settings) -> Iterator[Sequence[Quarantined]]:
         last = page[-1].id
 
 
-def _fingerprints(path: Path) -> set[str]:
+def _fingerprints(data_dir: Path, file_path: str, unread: set[str]) -> set[str]:
+    try:
+        return _of_file(data_dir / file_path)
+    except OSError:
+        # What is gone, and a pipe or a folder, holds nothing of a patient; `prelim audit` reports it.
+        if (data_dir / file_path).is_file():
+            unread.add(file_path)
+        return set()
+
+
+def _of_file(path: Path) -> set[str]:
     """Return the fingerprints of the patient in a file; of one that cannot be parsed, those of all its short texts."""
     try:
         return erasures.of_study(headers.read(path, headers.read_meta(path), "").study)
@@ -78,5 +91,3 @@ def _fingerprints(path: Path) -> set[str]:
         with open_regular(path) as file:
             found = RUN.findall(file.read(SEARCHED_BYTES))
         return {erasures.fingerprint(text.decode()) for text in found} - {""}
-    except OSError:  # gone or damaged; `prelim audit` reports it
-        return set()

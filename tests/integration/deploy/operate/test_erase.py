@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import errno
 import io
 import os
 import subprocess
@@ -30,6 +31,7 @@ from db.models import (
     Instance,
     Job,
     ProcedureStep,
+    Quarantined,
     ReferenceCase,
     ReferenceErasure,
     Report,
@@ -47,7 +49,7 @@ from db.studies.deletion.file_deletions import BackupRunning, held_off
 from deploy.cli.operate import app
 from deploy.operate import audit, report_images
 from deploy.operate.erasure import erase, unnamed_files
-from dicom_listener.indexing import indexer
+from dicom_listener.indexing import headers, indexer
 from dicom_listener.spool.durable import Spool
 from tests.integration.db.conftest import Arrivals
 from tests.integration.dicom_listener.listening import settings_for
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
     from db.settings import Settings
+    from dicom_listener.spool.file_meta import FileMeta
 
 ID, NAME = "PAT-74017", "Zauberfrau^Anne"
 #: Texts about the patient, in places of their own.
@@ -238,6 +241,27 @@ def test_interrupted_at_each_step_it_goes_on(site: Site) -> None:
     assert audit.check(site.settings) == []
     with transaction(site.settings.database()) as session:
         assert not erasures.are_unfinished(session)
+
+
+def test_file_in_quarantine_that_cannot_be_read_leaves_the_erasure_unfinished(site: Site) -> None:
+    with transaction(site.settings.database()) as session:
+        damaged = session.scalars(select(Quarantined.file_path)).first() or ""
+    read = headers.read_meta
+
+    def read_meta(path: Path) -> FileMeta:
+        if path == site.settings.operations.data_dir / damaged:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(headers, "read_meta", read_meta)
+        with pytest.raises(NotPossible, match=damaged):
+            site.erase()
+    with transaction(site.settings.database()) as session:
+        assert erasures.are_unfinished(session)
+        assert session.scalars(select(Quarantined.file_path)).all() == [damaged]
+    resume(site)
+    assert site.left() == []
 
 
 @pytest.mark.slow
