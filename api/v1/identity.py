@@ -60,13 +60,13 @@ class Identities(Body):
 
 
 @router.get("/studies/{study_id}/identity")
-def identities(caller: Worklist, study_id: uuid.UUID) -> Identities:
+def identities(request: Request, caller: Worklist, study_id: uuid.UUID) -> Identities:
     """Return the identities under the Study Instance UID of a study, and the decisions about them."""
-    return _identities(caller, reading.study(caller, study_id).study_instance_uid)
+    return _identities(request, caller, reading.study(caller, study_id).study_instance_uid)
 
 
-def _identities(caller: Caller, uid: str) -> Identities:
-    lines = reading.identities(caller, uid)
+def _identities(request: Request, caller: Caller, uid: str) -> Identities:
+    lines = reading.marked(caller, reading.identities(caller, uid), request.app.state.settings)
     decided = decisions.decided(caller.session, [line.id for line in lines])
     return Identities(
         study_instance_uid=uid,
@@ -98,11 +98,13 @@ def decide(
     """Decide about a held study; needs the scope `identity`. Repeating a decision changes nothing."""
     uid = reading.study(caller, study_id).study_instance_uid
     _require_all_identities(caller, uid)
-    make = partial(_decide, caller, study_id, asked)
-    return once.answer(request, caller, idempotency_key, make, status=200, again=partial(_identities, caller, uid))
+    make = partial(_decide, request, caller, study_id, asked)
+    return once.answer(
+        request, caller, idempotency_key, make, status=200, again=partial(_identities, request, caller, uid)
+    )
 
 
-def _decide(caller: Caller, study_id: uuid.UUID, asked: DecisionRequest) -> Identities:
+def _decide(request: Request, caller: Caller, study_id: uuid.UUID, asked: DecisionRequest) -> Identities:
     study = caller.session.get_one(Study, study_id)
     try:
         remaining = decisions.decide(
@@ -111,4 +113,4 @@ def _decide(caller: Caller, study_id: uuid.UUID, asked: DecisionRequest) -> Iden
     except NotPossible as error:
         hint = "GET the same path to see the identities and the decisions about them"
         raise ApiError(409, Problem(error=ErrorCode.NOT_POSSIBLE, message=str(error), hint=hint)) from error
-    return _identities(caller, remaining.study_instance_uid)
+    return _identities(request, caller, remaining.study_instance_uid)

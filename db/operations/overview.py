@@ -101,9 +101,9 @@ class StudyLine:
     detail: str | None
     differs: list[str] | None
     report: ReportLine | None
-    #: Why a person must look at it, and who has its page open; for the API only (db.reports.list_marks).
-    attention: Sequence[str] = ()
-    readers: Sequence[Reader] = ()
+    #: Why a person must look at it, and who has its page open; None until read (db.reports.list_marks).
+    attention: Sequence[str] | None = None
+    readers: Sequence[Reader] | None = None
 
 
 @dataclass(frozen=True, slots=True)

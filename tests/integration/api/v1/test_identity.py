@@ -45,6 +45,8 @@ def test_held_study_shows_what_differs(client: TestClient, held: uuid.UUID) -> N
     identities = client.get(f"/v1/studies/{held}/identity").json()
     assert [row["patient_name"] for row in identities["studies"]] == ["Doe^Jane", "Roe^Rita"]
     assert [row["content"]["instances"] for row in identities["studies"]] == [1, 1]
+    shown = [(row["state"], row["attention"]) for row in identities["studies"]]
+    assert shown == [("held", ["held", "prior"]), ("held", ["held"])]
 
 
 def test_report_of_a_held_study_says_so(client: TestClient, held: uuid.UUID) -> None:
