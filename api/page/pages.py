@@ -179,7 +179,7 @@ def _study(
 ) -> Response:
     """Show a study; the answer to a POST, with its *problem*, reads no file within the transaction."""
     settings = request.app.state.settings
-    (line,) = reading.marked(caller, [reading.study(caller, study_id)], settings)
+    line = reading.marked_study(caller, study_id, settings)
     draft = reading.report(caller.session, line, settings)
     asked = inquiries.of_study(caller, study_id, regions=settings.api.show_regions)
     sealed = bool(draft or asked) and reading.is_sealed(caller, line, settings)

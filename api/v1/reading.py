@@ -57,8 +57,12 @@ def study(caller: Caller, study_id: uuid.UUID) -> overview.StudyLine:
     caller.disclose([study_id])
     line = overview.study(caller.session, study_id, caller.principal.ae_titles)
     if line is None:
-        raise NotFound("study not found", "take the id from the list of studies")
+        raise _no_study()
     return line
+
+
+def _no_study() -> NotFound:
+    return NotFound("study not found", "take the id from the list of studies")
 
 
 def identities(caller: Caller, study_instance_uid: str) -> list[overview.StudyLine]:
@@ -81,16 +85,27 @@ def page(
 def marked(caller: Caller, lines: Sequence[overview.StudyLine], settings: Settings) -> list[overview.StudyLine]:
     """Return studies with why a person must look at them, and who has their pages open.
 
-    While drafts are sealed the marks of a report are not named: they would disclose its text.
+    While drafts are sealed the marks of a report are not named: they would disclose its text. A study that was deleted
+    since it was read is left out.
     """
     marks = of_studies(caller.session, [line.id for line in lines], str(caller.principal)) if lines else {}
     found = []
     for line in lines:
+        if line.id not in marks:
+            continue
         own = [str(line.state)] if str(line.state) in ATTENTION else []
         of_report = marks[line.id].attention
         named = of_report if settings.api.drafts == "shown" else ["report"] if of_report else []
         found.append(replace(line, attention=[*own, *named], readers=marks[line.id].readers))
     return found
+
+
+def marked_study(caller: Caller, study_id: uuid.UUID, settings: Settings) -> overview.StudyLine:
+    """Return the current state of a study with its marks; raises NotFound."""
+    found = marked(caller, [study(caller, study_id)], settings)
+    if not found:
+        raise _no_study()
+    return found[0]
 
 
 def with_content(session: Session, line: overview.StudyLine) -> StudyWithContent:

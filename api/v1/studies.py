@@ -42,7 +42,7 @@ def list_studies(
 @router.get("/studies/{study_id}", responses=_missing)
 def one_study(request: Request, caller: Worklist, study_id: uuid.UUID) -> StudyWithContent:
     """Return the current state of one study."""
-    (line,) = reading.marked(caller, [reading.study(caller, study_id)], request.app.state.settings)
+    line = reading.marked_study(caller, study_id, request.app.state.settings)
     return reading.with_content(caller.session, line)
 
 
