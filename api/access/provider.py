@@ -9,13 +9,13 @@ import json
 import secrets
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 import structlog
 
-from api.access.tokens import LOAD_SECONDS, MAX_BYTES
+from api.access.tokens import LOAD_SECONDS, MAX_BYTES, UNREADABLE
 from api.errors import ApiError, ErrorCode, Problem, Unauthorized
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ SERVER_ERROR = 500
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Login of one browser: *secret* is in a cookie of this browser only, state, nonce and verifier follow from it."""
+    """Login of one browser: *secret* is in a cookie of this browser only; state, nonce and verifier follow from it."""
 
-    secret: str
+    secret: str = field(repr=False)
     #: Page to open after the login.
     to: str
 
@@ -162,7 +162,7 @@ def _sent(url: str, body: bytes, headers: dict[str, str]) -> dict[str, Any]:
         if error.code >= SERVER_ERROR:
             raise _unreachable() from None
         raise Unauthorized("the identity provider does not accept the login: begin it again") from None
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         log.warning("identity_provider.unreachable", error=type(error).__name__)
         raise _unreachable() from None
     if not isinstance(found, dict):

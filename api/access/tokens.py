@@ -8,6 +8,7 @@ import re
 import threading
 import time
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -36,6 +37,8 @@ LEEWAY_SECONDS = 30
 CACHE_SECONDS, RELOAD_SECONDS = 600, 60
 #: Seconds to wait for the provider, and bytes of its answer.
 LOAD_SECONDS, MAX_BYTES = 3, 262_144
+#: Errors of a request to the provider: no connection, no HTTP, no JSON.
+UNREADABLE = (OSError, HTTPException, ValueError)
 #: Our scopes in a token have this prefix, so that a general role `admin` of the provider gives no right here.
 PREFIX = "prelim."
 #: SMART App Launch scopes that permit reading.
@@ -128,7 +131,7 @@ class Tokens:
             self._loaded = time.monotonic()
             try:
                 self._keys = dict(_public_keys(_read(str(self._api.oidc_jwks))))
-            except (OSError, ValueError, KeyError, TypeError, JoseError) as error:
+            except (*UNREADABLE, KeyError, TypeError, JoseError) as error:
                 log.warning("identity_provider.unreachable", error=type(error).__name__)
                 if not self._keys:
                     raise _unavailable() from error
