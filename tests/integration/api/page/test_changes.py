@@ -156,6 +156,6 @@ def test_reason_for_the_examination_stands_above_the_draft(reader: TestClient, a
     for each in (before, page):
         assert '<p dir="auto">Pneumothorax? &lt;b&gt;</p><p dir="auto">Chest PA, effusion?</p>' in each
     assert page.index("Chest PA, effusion?") < page.index("No pneumothorax.", page.index("Preliminary report"))
-    assert "The draft does not speak to: pleural effusion." in page
-    assert "The draft speaks to: pneumothorax." in page
-    assert "Whether the draft speaks to it is not known" in unknown
+    assert "The draft does not mention: pleural effusion." in page
+    assert "The draft mentions: pneumothorax." in page
+    assert "Whether the draft mentions it is not known" in unknown
