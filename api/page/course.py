@@ -34,6 +34,13 @@ class Other(NamedTuple):
     doubt: str
 
 
+class Others(NamedTuple):
+    """The newest other studies of a patient; *more*: there may be older ones."""
+
+    studies: list[Other]
+    more: bool
+
+
 class Change(NamedTuple):
     """A version, or a reader's final text (0), with the words that differ from the text before."""
 
@@ -75,13 +82,14 @@ def receipts(
     return found
 
 
-def others(caller: Caller, line: StudyLine) -> list[Other]:
-    """Return the newest other studies under the Patient ID of a study; an empty one is nobody's."""
+def others(caller: Caller, line: StudyLine) -> Others | None:
+    """Return the newest other studies under the Patient ID of a study; None without an ID."""
     if not line.patient_id:
-        return []
+        return None
     page = reading.page(caller, limit=MAX_OTHERS + 1, filters=Filters(patient_id=line.patient_id))
     same = [study for study in page.studies if study.study_instance_uid != line.study_instance_uid]
-    return [Other(study, _doubt(line, study)) for study in same[:MAX_OTHERS]]
+    more = page.following is not None or len(same) > MAX_OTHERS
+    return Others([Other(study, _doubt(line, study)) for study in same[:MAX_OTHERS]], more)
 
 
 def beside(caller: Caller, line: StudyLine, study_id: uuid.UUID, settings: Settings) -> Beside:

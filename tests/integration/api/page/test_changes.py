@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from fastapi.testclient import TestClient
 
+from api.page import course
 from db.access import keys
 from db.models import ReportFeedback, Study
 from db.reports import feedback, holds
@@ -119,6 +120,20 @@ def test_another_study_of_the_patient_stands_beside_with_final_text_and_marks(
         reader.get(f"/studies/{one}", params={"beside": str(each)}).status_code
         for each in (of_another, one, uuid.uuid4(), "x")
     ] == [404, 404, 404, 422]
+
+
+def test_page_says_which_other_studies_it_does_not_list(
+    reader: TestClient, arrivals: Arrivals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, nameless = arrivals.receiving(), arrivals.receiving(patient_id="")
+    for _ in range(2):
+        arrivals.receiving()
+    all_listed = reader.get(f"/studies/{one}").text
+    monkeypatch.setattr(course, "MAX_OTHERS", 1)
+
+    assert "Only the newest" not in all_listed
+    assert "Only the newest 1 are listed." in reader.get(f"/studies/{one}").text
+    assert "Not looked up: the study has no patient ID." in reader.get(f"/studies/{nameless}").text
 
 
 def test_sealed_draft_of_another_study_is_not_shown_beside(arrivals: Arrivals, tmp_path: Path) -> None:
