@@ -115,6 +115,8 @@ def test_another_study_of_the_patient_stands_beside_with_final_text_and_marks(
     assert "Small &lt;i&gt;effusion&lt;/i&gt;." in shown
     assert re.search(r"No pneumothorax\. <span[^>]*>\[check: unsupported\]", shown)
     assert "Other birth date: perhaps another patient." in shown
+    assert re.search(r"Final text of <bdi>key other</bdi>, [^<]*, of version 1</h3>", shown)
+    assert ">Warning: " in shown, "a check of the other draft found a problem"
     assert 'data-head="PRELIMINARY' in shown
     assert [
         reader.get(f"/studies/{one}", params={"beside": str(each)}).status_code
