@@ -159,6 +159,14 @@ def test_list_and_study_show_attention_and_other_readers(
     assert "<b>Attention:</b> no report</small>" in mine
     assert (mine.count("Being read by"), theirs.count("Being read by")) == (1, 0)
     assert "Being read by <bdi>key reading room</bdi>: the page was open there" in page
+    assert "Not checked: no report." not in page
+
+
+def test_page_says_that_nothing_was_checked(reader: TestClient, arrivals: Arrivals) -> None:
+    unchecked = arrivals.reported(replace(arrivals.draft(), checks=[]))
+
+    assert "Not checked: no report." in reader.get(f"/studies/{arrivals.queued()}").text
+    assert "No check is stored with this report" in reader.get(f"/studies/{unchecked}").text
 
 
 def test_reason_for_the_examination_stands_above_the_draft(reader: TestClient, arrivals: Arrivals) -> None:
