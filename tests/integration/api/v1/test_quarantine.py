@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
+from api.page import pages
 from db.models import Instance, Quarantined
 from db.session import transaction
 from db.studies import lifecycle
 
 if TYPE_CHECKING:
+    import pytest
     from fastapi.testclient import TestClient
 
     from tests.integration.api.arrivals import Arrivals
@@ -35,7 +37,9 @@ def quarantine(url: str, study_id: uuid.UUID) -> None:
         lifecycle.quarantine(session, row)
 
 
-def test_quarantined_files_are_shown(client: TestClient, visitor: TestClient, arrivals: Arrivals) -> None:
+def test_quarantined_files_are_shown(
+    client: TestClient, visitor: TestClient, arrivals: Arrivals, monkeypatch: pytest.MonkeyPatch
+) -> None:
     study_id = arrivals.reported()
     assert "No file is in quarantine." in visitor.get("/quarantine").text
     quarantine(arrivals.url, study_id)
@@ -48,5 +52,8 @@ def test_quarantined_files_are_shown(client: TestClient, visitor: TestClient, ar
     page = visitor.get("/quarantine").text
     assert f"prelim quarantine take {file['id']}" in page
     assert "CT&lt;1&gt;" in page
+    assert "Only the newest" not in page
+    monkeypatch.setattr(pages, "QUARANTINED", 1)
+    assert "Only the newest 1 are listed." in visitor.get("/quarantine").text
     assert "Another version of 1 object was sent" in visitor.get(f"/studies/{study_id}").text
     assert 'prelim_quarantined{reason="conflicting_sop_instance"} 1.0' in client.get("/metrics").text
