@@ -12,7 +12,7 @@ from db.models import Instance
 from db.session import transaction
 from db.studies import lifecycle
 from db.studies.identity import replacement
-from dicom_listener.indexing import headers
+from dicom_listener.indexing import headers, specialist_reports
 from dicom_listener.indexing.set_aside import is_gone
 from dicom_listener.spool import file_meta, inbox, object_tag
 from dicom_listener.spool.durable import COMPLETE, sync_directory, sync_file
@@ -53,8 +53,10 @@ def replace_lost(settings: Settings, others: Mapping[Path, ReceivedInstance]) ->
     """Give instances whose stored files are gone the files of *others*: durable files of different versions.
 
     Returns those in *others* that rows use now. The first version cannot be restored, and the modality may delete this
-    one after its storage commitment. Safe to repeat. Raises SQLAlchemyError.
+    one after its storage commitment. Not of structured reports: their predictions are those of the first version.
+    Safe to repeat. Raises SQLAlchemyError.
     """
+    others = {path: one for path, one in others.items() if one.sop_class_uid not in specialist_reports.SOP_CLASSES}
     if not others:
         return set()
     with transaction(settings.database()) as session:

@@ -13,7 +13,7 @@ from rich.console import Console
 from sqlalchemy import select, text
 
 from db.answers import predictions, structured_reports
-from db.models import Instance, SpecialistPrediction, SpecialistReport, Study
+from db.models import Instance, Quarantined, SpecialistPrediction, SpecialistReport, Study
 from db.session import transaction
 from db.states import JobKind
 from db.studies import other_objects
@@ -95,6 +95,24 @@ def traced(settings: Settings, study: str) -> str:
 def not_images(settings: Settings, kind: JobKind) -> list[str]:
     with transaction(settings.database()) as session:
         return other_objects.not_images(session, session.scalars(select(Study.id)).one(), kind)
+
+
+def test_other_version_of_a_lost_structured_report_is_quarantined_and_the_prediction_stays(settings: Settings) -> None:
+    first = image()
+    sent = report(first.StudyInstanceUID, finding("mass"), evidence=(first.StudyInstanceUID,))
+    for one in (first, sent):
+        receive(settings, one)
+    indexer.run_once(settings)
+    with transaction(settings.database()) as session:
+        stored = session.scalars(select(Instance).where(Instance.modality == "SR")).one()
+        (settings.operations.data_dir / stored.file_path).unlink()
+    sent.ContentSequence[-1].ContentSequence = [finding("nodule")]
+    receive(settings, sent)
+    indexer.run_once(settings)
+
+    assert given(settings) == [(first.StudyInstanceUID, "mass", None)]
+    with transaction(settings.database()) as session:
+        assert session.scalars(select(Quarantined.reason)).all() == ["conflicting_sop_instance"]
 
 
 def test_structured_report_gives_its_prediction_once_and_is_no_image(settings: Settings) -> None:
