@@ -31,7 +31,7 @@ def backup(
     key_file: KeyFile,
     keep: Annotated[int, typer.Option(min=1, help="Number of backups to keep, this one included.")] = 14,
 ) -> None:
-    """Back up database and files, encrypted, beside all processes; exit with 1 if a file cannot be read."""
+    """Back up database and files, encrypted, beside all processes; exit with 1 if a file or folder cannot be read."""
     from deploy.operate.backup import create, sealing
     from deploy.operate.backup.repository import Repository
 

@@ -38,7 +38,7 @@ class Copied(NamedTuple):
 
     files: int
     size: int
-    #: Sentences about those that cannot be read.
+    #: Sentences about files that cannot be read, and folders that cannot be listed.
     unread: list[str]
 
 
@@ -109,19 +109,28 @@ def _copy(settings: Settings, repository: Repository, name: str) -> tuple[Copied
         files.copy_inbox()
         with dump.dumping(settings.database()) as stream:
             database = repository.write(name, "database", stream)
-        for path in stored(settings):
+        for path in stored(settings, files.copied.unread):
             files.copy(path)
         files.copy_inbox()
         listed.seek(0)
         return files.copied, repository.write(name, "files", listed), database
 
 
-def stored(settings: Settings) -> Iterator[Path]:
-    """Yield the files below the data directory that a restored system needs, without those of the inboxes."""
+def stored(settings: Settings, unread: list[str]) -> Iterator[Path]:
+    """Yield the files below the data directory that a restored system needs, without those of the inboxes.
+
+    A sentence about each folder that cannot be listed is added to *unread*.
+    """
     spool, data_dir = Spool(settings.spool), settings.operations.data_dir
+
+    def note(error: OSError) -> None:
+        # A folder that does not exist has no files yet, or no more.
+        if not isinstance(error, FileNotFoundError):
+            unread.append(f"{Path(error.filename).relative_to(data_dir).as_posix()}: {error.strerror}")
+
     received_objects = (spool.store, spool.quarantine)
     for root in (*received_objects, spool.procedure_steps, data_dir / image_files.FOLDER, data_dir / REFERENCE):
-        for folder, _, names in os.walk(root):
+        for folder, _, names in os.walk(root, onerror=note):
             complete = (name for name in names if root not in received_objects or name.endswith(COMPLETE))
             yield from (Path(folder, name) for name in complete)
 

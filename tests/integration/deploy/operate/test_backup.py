@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -218,6 +220,15 @@ def test_unreadable_file_is_named_and_the_others_are_backed_up(settings: Setting
 
     assert [sentence.partition(":")[0] for sentence in made.unread] == [path]
     assert f"not in the backup: {path}" in printed
+
+
+def test_folder_that_cannot_be_listed_is_named(settings: Settings, repository: Repository) -> None:
+    (settings.operations.data_dir / create.REFERENCE).write_text("a file in place of the folder")
+
+    made, printed = back_up(settings, repository)
+
+    assert made.unread == [f"{create.REFERENCE}: {os.strerror(errno.ENOTDIR)}"]
+    assert f"not in the backup: {create.REFERENCE}" in printed
     assert made.files == 1
 
 
