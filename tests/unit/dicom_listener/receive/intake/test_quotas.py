@@ -47,7 +47,10 @@ def test_peers_file_replaces_the_quota_of_the_settings() -> None:
     limited = Quotas(Settings(max_objects_per_minute=1).dicom)
     limited.count(peer(), 10)
     assert not refused(limited, peer(), KnownPeer("CT_1", objects_per_minute=2))
-    assert refused(Quotas(Settings().dicom), peer(), KnownPeer("CT_1", objects_per_minute=2)) is False
+    without = Quotas(Settings().dicom)
+    assert not refused(without, peer(), KnownPeer("CT_1", objects_per_minute=1))
+    without.count(peer(), 10)
+    assert refused(without, peer(), KnownPeer("CT_1", objects_per_minute=1))
 
 
 def test_new_minute_begins_at_zero(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,16 +34,20 @@ def test_thousands_of_failed_starts_end_neither_the_listener_nor_its_attempts(
 ) -> None:
     now = time.monotonic()
     monkeypatch.setattr(pool.time, "monotonic", lambda: now)
-    subject = pool.Pool(1, start)
+    attempts = []
+
+    def attempt() -> ChildProcess:
+        attempts.append(now)
+        return start()
+
+    subject = pool.Pool(1, attempt)
     subject.note_ready(child())
-    attempts = 0
     for _ in range(1100):
         now += pool.MAX_RESTART_SECONDS
         subject.supervise()
-        attempts += 1
         for each in list(subject.children):
             subject.lose(each)
-    assert attempts == 1100
+    assert len(attempts) == 1100
     subject._start = child
     now += pool.MAX_RESTART_SECONDS
     subject.supervise()
