@@ -29,7 +29,7 @@ _REMARKS = (
     "Quality of the examination is adequate.", "Comparison was not available.", "Dictated but not read.",
 )  # fmt: skip
 #: The same in other languages, on purpose: an archive has reports in them, and a quotation must survive beside them.
-_FOREIGN = (
+_TRANSLATED = (
     "Herz normal gross.", "Keine weiteren Auffälligkeiten.", "Altersentsprechender Befund.", "Reperto nei limiti.",
     "Examen sans particularité.", "Estudio sin alteraciones relevantes.", "Geen bijzonderheden.", "Utan anmärkning.",
 )  # fmt: skip
@@ -62,8 +62,8 @@ def _listed(sentences: Sequence[str], rng: np.random.Generator) -> str:
     return "\n".join([*numbered, str(rng.choice(_REMARKS))])
 
 
-def _foreign(sentences: Sequence[str], rng: np.random.Generator) -> str:
-    first, last = rng.choice(_FOREIGN, 2)
+def _in_other_languages(sentences: Sequence[str], rng: np.random.Generator) -> str:
+    first, last = rng.choice(_TRANSLATED, 2)
     return " ".join([str(first), *sentences, str(last)])
 
 
@@ -80,5 +80,5 @@ def _doubled(sentences: Sequence[str], _: np.random.Generator) -> str:
 
 
 _FORMS: tuple[Callable[[Sequence[str], np.random.Generator], str], ...] = (
-    _plain, _long, _listed, _foreign, _hostile, _doubled,
+    _plain, _long, _listed, _in_other_languages, _hostile, _doubled,
 )  # fmt: skip
