@@ -92,7 +92,7 @@ function showKeys() {
 
 function showBeside() {
   const link = byId("close-beside") ?? document.querySelector("a.beside-link") ?? document.querySelector("a.other");
-  if (!link) return say("No other study has this patient ID.");
+  if (!link) return say("No other study of the patient is listed.");
   if (link.matches(".other")) link.focus();
   else link.click();
 }

@@ -108,14 +108,17 @@ async function offer(version, shown, tag, lines) {
   if (notice.dataset.key === key) list.after(...words);
 }
 
-// Sections of the page of versions, each with the words that differ from the version before.
+// Sections of the page of versions, each with the words that differ from the version before; a sentence if it has none.
 async function differences(shown) {
+  const missing = document.createElement("p");
+  missing.textContent = "The words that differ could not be loaded.";
   try {
     const answer = await fetch(`/studies/${document.getElementById("main").dataset.study}/versions`, { signal: AbortSignal.timeout(TIMEOUT_SECONDS * 1000) });
     const page = new DOMParser().parseFromString(answer.ok ? await answer.text() : "", "text/html");
-    return [...page.querySelectorAll("[data-change]")].filter(({ dataset }) => Number(dataset.change) > shown);
+    const found = [...page.querySelectorAll("[data-change]")].filter(({ dataset }) => Number(dataset.change) > shown);
+    return found.length ? found : [missing];
   } catch (error) {
-    return [];
+    return [missing];
   }
 }
 

@@ -69,6 +69,13 @@ def test_open_study_page_shows_a_new_report_without_reload(
     assert tab.errors == []
 
 
+#: Fails every request for the page of versions.
+NO_VERSIONS = """(() => {
+  const sent = fetch;
+  window.fetch = (url, ...rest) => (url.endsWith("/versions") ? Promise.reject(new Error()) : sent(url, ...rest));
+})()"""
+
+
 def test_newer_version_is_offered_and_the_text_stays(tab: Tab, address: str, key: str, arrivals: Arrivals) -> None:
     study_id = arrivals.reported(arrivals.draft(findings="The first text."))
     log_in(tab, address, key, f"/studies/{study_id}")
@@ -77,8 +84,10 @@ def test_newer_version_is_offered_and_the_text_stays(tab: Tab, address: str, key
     tab.wait("document.querySelector('#status').innerText.includes('Images arrived after')")
     arrivals.settle_again(study_id)
     arrivals.report(study_id, arrivals.draft(findings="The second text."))
+    tab.evaluate(NO_VERSIONS)
     tab.evaluate("refresh()")
     tab.wait("document.querySelector('#newer')?.innerText.includes('Version 2')")
+    tab.wait("document.querySelector('#newer').innerText.includes('The words that differ could not be loaded.')")
 
     assert "The first text." in tab.evaluate("document.querySelector('.report').innerText")
     tab.evaluate("document.querySelector('#newer button').click()")
