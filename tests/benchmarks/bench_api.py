@@ -34,7 +34,7 @@ from db.settings import Settings
 from deploy.embedded.postgres import Postgres
 from tests.benchmarks import many_clients
 from tests.benchmarks.api_server import ApiServer
-from tests.benchmarks.bench_scale import SIZE, database
+from tests.benchmarks.bench_scale import FILTERS, SIZE, database
 from tests.benchmarks.reports_with_grounds import add_grounds
 
 if TYPE_CHECKING:
@@ -52,21 +52,6 @@ PROCESSES = int(os.environ.get("PROCESSES", str(min(2, os.cpu_count() or 1))))
 CLIENTS, SECONDS = int(os.environ.get("CLIENTS", "16")), float(os.environ.get("SECONDS", "15"))
 #: Open streams of events, as of work lists, and their seconds.
 STREAMS, STREAM_SECONDS = int(os.environ.get("STREAMS", "500")), float(os.environ.get("STREAM_SECONDS", "20"))
-#: Filters, each timed alone.
-FILTERS: dict[str, Any] = {
-    "state": "reported",
-    "modality": "CT",
-    "body_part": "CHEST",
-    "ae_title": "CT1",
-    "study_date_from": "20260101",
-    "patient_id": "P77",
-    "accession_number": "A77",
-    "study_instance_uid": "2.25.77",
-    "description": "chest",
-    "priority": 0,
-    "attention": True,
-    "unread": True,
-}
 
 
 class Asked(NamedTuple):

@@ -28,6 +28,7 @@ from api.v1 import health
 from db.access import keys
 from db.migrations.upgrade import migrate
 from db.operations import heartbeats, overview
+from db.operations.filters import Sort
 from db.session import engine, transaction
 from db.settings import Settings
 from db.studies import lifecycle, settling
@@ -113,6 +114,21 @@ CASES = """
     SELECT md5('c' || n)::uuid, 'bench', 'c' || n, 'CT', 'CHEST', '', '', 'Clear lungs.', '{}'
     FROM generate_series(0, 1999) AS n
 """
+#: Filters of the work list, each timed alone; `rare` is in no description.
+FILTERS: dict[str, Any] = {
+    "state": "reported",
+    "modality": "CT",
+    "body_part": "CHEST",
+    "ae_title": "CT1",
+    "study_date_from": "20260101",
+    "patient_id": "P77",
+    "accession_number": "A77",
+    "study_instance_uid": "2.25.77",
+    "description": "chest",
+    "priority": 0,
+    "attention": True,
+    "unread": True,
+}
 
 
 class Operation(NamedTuple):
@@ -154,6 +170,11 @@ def operations(url: str, settings: Settings, client: TestClient) -> Iterator[Ope
     deep = _deep_page(client)
     yield get("/v1/studies")
     yield Operation("GET /v1/studies, deep page", lambda: _ok(client.get(deep)))
+    for name, value in FILTERS.items():
+        yield get(f"/v1/studies?{name}={'ROUTINE' if name == 'priority' else value}")
+    yield get("/v1/studies?description=rare")
+    for sort in Sort:
+        yield get(f"/v1/studies?sort={sort}")
     for state in ("queued", "failed", "settled", "cancelled", "not_reportable", "reported", "receiving"):
         yield get(f"/v1/studies?state={state}")
     yield get("/")
