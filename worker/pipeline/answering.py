@@ -16,7 +16,7 @@ from worker.grounding.grounds import grounded_finding
 from worker.model.engine.request import Request
 from worker.pipeline.inquiry_reading import generations, read_study, shared_fields
 from worker.pipeline.possible_answers import forms_of, is_same, possible_answers
-from worker.pipeline.question_forms import NOT_CHECKED, asked_by, stated_by, unsettled
+from worker.pipeline.question_forms import asked_by, stated_by, unchecked, unsettled
 from worker.pipeline.steps import Steps
 from worker.prompting import wording
 from worker.prompting.question import fitted_question, question_prompt
@@ -57,6 +57,7 @@ class _PartAnswer:
     log_prob: float
     asked: list[Label]
     stated: list[Label]
+    unchecked: str
     why: str = ""
 
     @property
@@ -119,6 +120,7 @@ def _of_part(
         totals[best],
         asked_by(asked, chosen.text),
         stated_by(asked, chosen.text),
+        unchecked(asked, chosen.text),
     )
     found.why = _why_not(found, asked)
     return found
@@ -196,7 +198,7 @@ def _whys(answers: Sequence[_PartAnswer], told: Sequence[_PartAnswer]) -> list[s
 
 def _unchecked(told: Sequence[_PartAnswer], *, named: bool) -> list[str]:
     """Return the sentence for each part whose answer states no finding; if *named*, after its name."""
-    return [f"{one.part.images.name}: {NOT_CHECKED}" if named else NOT_CHECKED for one in told if not one.stated]
+    return [f"{one.part.images.name}: {one.unchecked}" if named else one.unchecked for one in told if one.unchecked]
 
 
 def _grounded(found: _PartAnswer, offset: int) -> list[GroundedFinding]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
+#: Characters that are written for an apostrophe.
+APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u00b4\u2032`", "'"))
 #: "Yes or no", "or not": no negation and no alternative.
-CHOICE_OF_ANSWERS = re.compile(r"\b(?:yes(?: or |/)no|no(?: or |/)yes|(?:whether )?or not)\b")
+CHOICE_OF_ANSWERS = re.compile(r"\b(?:yes(?: or |/)no|no(?: or |/)yes|y/n|(?:whether )?or not)\b")
 #: Denies or inverts a question, wherever it stands in it; English first, then other languages.
 NEGATED = re.compile(
     r"\b(?:no|not|non(?!-)|nor|none|neither|never|nothing|nowhere|without|cannot|absen(?:t|ce)|"
@@ -16,20 +18,27 @@ NEGATED = re.compile(
     r"unlikely|improbable|doubtful|implausible|den(?:y|ies|ied)|refut\w+|disprov\w+|reject\w*|contradict\w*|against|"
     r"discard\w*|dismiss\w*|eliminat\w+|fail(?:s|ed|ure)? to|false|wrong|incorrect|untrue|mistak\w+|mimic\w*|"
     r"rather than|instead of|except(?:ing)?|apart from|aside from|other than|all but|unless|invisible|undetect\w+|"
-    r"unseen|unaffected|uninvolved|spar(?:ed|es|ing)|opposite|contralateral|other side|"
+    r"unseen|unaffected|uninvolved|spar(?:ed|es|ing)|escap\w+|opposite|contralateral|other side|away from|across from|"
+    r"leave\w* (?:out|alone)|left (?:out|alone)|odd one out|out of the question|off the table|un(?:able|likely|founded|"
+    r"justified|supported|warranted|true|real)|impossible|imaginary|overcalled|over-?diagnos\w+|disagree\w*|"
+    r"doubt(?:s|ed|ing)?|question(?:ed|able)|a (?:lie|myth|hoax|fake)|fake|dearth|paucity|beyond|difficult|hard to|"
+    r"miss(?:es|ed)?|overlook\w*|r/o|"
     r"(?:is|are|was|were|do|does|did|has|have|had|ca|wo|would|could|should)n'?t|"
     r"pas|sans|aucune?|absente?s?|exclue?|kein(?:e|en|er|em|es)?|nicht|ohne|ausgeschlossen|sin|ning[u\u00fa]n[oa]?|"
-    r"ausencia|n[a\u00e3]o|sem|senza|nessun[oa]?|geen|niet|zonder|ingen|inget|utan|brak|bez)\b|n't\b|-free\b"
+    r"aus[e\u00ea]ncia|a[us]sente|negativ[aeo]?|fehl(?:t|en)|afwezig|n[a\u00e3]o|sem|senza|nessun[oa]?|geen|niet|zonder|ingen|inget|utan|brak|bez)\b|n't\b|-free\b"
 )
 #: Beside a choice of a side or a thing: asks for the one that is well.
 UNAFFECTED = re.compile(
-    r"\b(?:normal|healthy|healthier|clear|clean|intact|well|good|better|unremarkable|unharmed|uninjured)\b"
+    r"\b(?:normal|healthy|healthier|clear|clean|intact|(?<!as )well|good|better|fine|ok|okay|alright|safe|safer|"
+    r"unremarkable|unharmed|uninjured)\b"
 )
 #: Joins parts of a question that can have different answers.
 CONJUNCTION = re.compile(
     r"\band\b|&|\+|\b(?:as well as|together with|along with|plus|in addition|accompan\w+|combined|coexist\w*|"
     r"simultaneous\w*|besides|both\b.*\bwith)\b"
 )
+#: Another thing after a comma, such as "an effusion, a dissection".
+ANOTHER = re.compile(r"\b(?:an?|any|some) (?:\w+ ){0,3}\w+,\s*(?:an?|any|some)\b")
 ALTERNATIVE = re.compile(r"\bor\b|\w\s?/\s?\w|\b(?:either|versus|vs)\b")
 #: Size, number, degree or change: images are compared with the presence of a finding only.
 QUALIFIED = re.compile(
@@ -48,6 +57,46 @@ COMPARED = re.compile(
     r"\b(?:than|more|less|most|least|larger|largest|bigger|biggest|smaller|smallest|greater|greatest|worse|worst|"
     r"thicker|thinner|denser|higher|lower than|wider|newer|older|compar(?:e|ed|ison)|as \w+ as|equal(?:ly)?|increas\w+|"
     r"decreas\w+|chang(?:ed|ing)|grown|shrunk|unchanged|progressed|improved|worsened)\b"
+)
+#: Compares with another time, of which the model has no image.
+OTHER_TIME = re.compile(
+    r"\b(?:since|before|previous(?:ly)?|prior|former(?:ly)?|earlier|ago|yesterday|tomorrow|again|still|anymore|"
+    r"last (?:time|study|exam\w*|film|image|scan|x-ray|report|visit|day|week|month|year)|interval|"
+    r"chang(?:e|ed|es|ing)|unchanged|stable|new(?:ly)?|compar\w+|progress\w*|regress\w*|improv\w+|"
+    r"worsen\w*|deteriorat\w+|gr[eo]w\w*|shr[aiu]nk\w*|increas\w+|decreas\w+|develop\w*|evol(?:ve|ving|ution)\w*|"
+    r"become|became|will (?:the|this|there|he|she|it)|going to)\b"
+)
+#: Asks for a number with a unit.
+MEASURED = re.compile(
+    r"\b(?:mm|cm|ml|millimet\w+|centimet\w+|millilit\w+|inch(?:es)?|diameter|volume|angle|ratio|"
+    r"percent(?:age)?|measure\w*|thickness|width|length|depth|distance|hounsfield|hu|pressure|"
+    r"how (?:long|wide|thick|deep|far))\b|%"
+)
+_IMAGE = r"(?:image|picture|film|screen|monitor|display|photo(?:graph)?|radiograph|x-?ray|scan|slice|view)"
+#: A side of the image or of its reader, which is not the patient's.
+OF_IMAGE = re.compile(
+    rf"\b(?:{_IMAGE}|viewer|observer|reader|radiologist)(?:'s)?[ -](?:left|right|side)\b|"
+    rf"\b(?:left|right|side)(?:[ -]hand)?(?: side| half| part| edge| border)? of (?:the |this |my |your )?"
+    rf"{_IMAGE}\b|\b(?:my|your|our|the doctor's) (?:left|right|side)\b|\b(?:left|right)[ -]hand\b"
+)
+#: "Right" for correct and "left" for remaining.
+NO_SIDE_MEANT = re.compile(
+    r"\b(?:is|am|are|was) (?:it|i|that|this|we|you) right\b(?! or|-|,| lung| side)|,\s*right\s*[?]?\s*$|"
+    r"\b(?:all |the )?right (?:place|position|location|spot|way|time|away|now|patient|diagnosis|answer)\b|"
+    r"\bany\b(?:(?!\b(?:the|on|to)\b)[^?])*\bleft\s*(?:[?]|$|after\b|over\b|behind\b)|\bleft (?:over|behind)\b"
+)
+#: Findings of the lexicon that lie in the middle or on both sides, so that a side says nothing about them.
+WITHOUT_SIDE = frozenset(
+    (
+        "cardiomegaly",
+        "hiatal hernia",
+        "hydrocephalus",
+        "miliary opacities",
+        "pericardial effusion",
+        "pneumomediastinum",
+        "spinal rods",
+        "tracheal tube",
+    )
 )
 
 _FUNCTION = """
@@ -75,10 +124,12 @@ notice observe observed occur opinion or patient person photograph picture pictu
 question quick radiograph recognise recognize report reveal reveals scan hello looking based thank study suffer
 suggest suggested suspect suspected suspicion think true view views want x-ray xray radiography ct mri mr exam
 examination likely possible possibly probable there's what's specialist just sided left-sided right-sided shown
-following something anything"""
+following something anything abnormal affecting diseased thanks"""
 _ANATOMY = """apex apical base basal bone bones brain bronchus cardiac cerebral chest colon disc eye fissure fundus head
 heart hemisphere hemithorax intracerebral intracranial intrathoracic lobe lower lung lungs macula macular mediastinum
 middle mucosa mucosal optic pleura pleural pulmonary retina retinal rib ribs skin skull space subpulmonic thoracic
 thorax tissue upper zone zones hard fixation linear fresh active under diaphragm lesion hilum"""
+#: English words that ask about a cause, a condition or another time.
+_OTHER_QUESTION = frozenset(("did", "had", "how", "if", "was", "were", "why", "will"))
 #: Words beside a finding that leave a question one about its presence or its side.
-WORDS_OF_PRESENCE = ENGLISH | frozenset(_PRESENCE.split()) | frozenset(_ANATOMY.split())
+WORDS_OF_PRESENCE = (ENGLISH | frozenset(_PRESENCE.split()) | frozenset(_ANATOMY.split())) - _OTHER_QUESTION

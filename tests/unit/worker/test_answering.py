@@ -17,7 +17,7 @@ from tests.unit.worker.test_pipeline import radiograph
 from tests.unit.worker.test_pipeline_grounds import LABELS
 from worker.pipeline.answering import answer
 from worker.pipeline.pipeline import StudyToReport
-from worker.pipeline.question_forms import NEGATED_QUESTION, NOT_CHECKED
+from worker.pipeline.question_forms import NEGATED_QUESTION, WORDS_NOT_READ
 from worker.pipeline.study_reader import StudyReader
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def test_qualified_question_is_vetoed_or_named_as_unchecked(tmp_path: Path) -> N
     )
 
     assert (left.text, left.findings) == ("Yes.", [])
-    assert NOT_CHECKED in left.limitations
+    assert WORDS_NOT_READ in left.limitations
     assert right.text == CANNOT_TELL
 
 

@@ -8,12 +8,22 @@ import pytest
 from worker.phantoms.datasets import demo_cases
 from worker.phantoms.questions import ask
 from worker.pipeline.question_forms import (
+    ANOTHER_TIME,
+    IMAGE_SIDE,
     NEGATED_QUESTION,
+    NO_SIDE,
+    NOT_CHECKED,
     NOT_ENGLISH,
+    NOT_MEASURED,
     NOT_PRESENCE,
+    NOT_READ,
+    REPEATED,
     SEVERAL_AT_ONCE,
+    UNCLEAR_SIDE,
+    WORDS_NOT_READ,
     asked_by,
     stated_by,
+    unchecked,
     unsettled,
 )
 
@@ -39,8 +49,11 @@ def stated(question: str, text: str) -> set[tuple[str, str, str]]:
         ("Is there a dinosaur?", "Yes.", set()),
         ("Is the nodule an artefact?", "Yes.", set()),
         ("Is the pleural effusion loculated?", "No.", set()),
-        ("Which side drains into the pleural effusion?", "Left.", set()),
-        ("Which of these could be confused: nodule, mass?", "Mass.", set()),
+        ("Is there a pneumothorax? Yes or no?", "Yes.", {("pneumothorax", "", "present")}),
+        ("Pneumothorax y/n??", "No.", {("pneumothorax", "", "absent")}),
+        ("In your opinion, an ulcer?", "Yes.", {("ulcer", "", "present")}),
+        ("Was there a pneumothorax?", "Yes.", set()),
+        ("If there were a pneumothorax, would you see it?", "Yes.", set()),
     ],
 )
 def test_answer_states_the_findings_of_a_question_about_presence(
@@ -82,6 +95,19 @@ def test_answer_states_the_findings_of_a_question_about_presence(
         ("Are the lungs effusion-free?", "Yes."),
         ("Pas de pneumothorax ?", "Yes."),
         ("Kein Pneumothorax?", "Yes."),
+        ("Pneumothorax ausente?", "Yes."),
+        ("Isn\u00b4t there a nodule?", "Yes."),
+        ("Isn`t there a nodule?", "Yes."),
+        ("Is it a lie that there is a pneumothorax?", "Yes."),
+        ("Do you doubt that there is a pneumothorax?", "Yes."),
+        ("Is the chest unremarkable with regard to pneumothorax?", "Yes."),
+        ("Is the chest normal regarding effusion?", "Yes."),
+        ("Is an effusion out of the question?", "Yes."),
+        ("Are you unable to see a pneumothorax?", "Yes."),
+        ("Which lung has escaped the effusion?", "Left."),
+        ("Which side faces away from the nodule?", "Left."),
+        ("Which is the odd one out: nodule, mass, pneumothorax?", "Mass."),
+        ("Which lung is fine?", "Left."),
     ],
 )
 def test_negated_question_is_settled_by_no_answer(question: str, text: str) -> None:
@@ -102,6 +128,7 @@ def test_negated_question_is_settled_by_no_answer(question: str, text: str) -> N
         ("Effusion/pneumothorax?", "Yes."),
         ("Are there bilateral pleural effusions?", "No."),
         ("On which side are effusion and dissection?", "Left."),
+        ("Is there an effusion, a dissection?", "Yes."),
     ],
 )
 def test_compound_question_is_not_settled_by_one_word(question: str, text: str) -> None:
@@ -144,6 +171,60 @@ def test_question_in_another_language_cannot_be_checked(question: str) -> None:
     assert stated(question, "Yes.") == set()
 
 
+@pytest.mark.parametrize(
+    ("question", "text", "reason"),
+    [
+        ("On which side of the image is the effusion?", "Left.", IMAGE_SIDE),
+        ("Is the effusion on the left side of the picture?", "Yes.", IMAGE_SIDE),
+        ("Is the effusion on the viewer's left?", "Yes.", IMAGE_SIDE),
+        ("Is the effusion on my left?", "Yes.", IMAGE_SIDE),
+        ("Is the tracheal tube in the right place?", "Yes.", UNCLEAR_SIDE),
+        ("Am I right that there is an effusion?", "Yes.", UNCLEAR_SIDE),
+        ("There is a left effusion, right?", "Yes.", UNCLEAR_SIDE),
+        ("Is there any pleural effusion left?", "Yes.", UNCLEAR_SIDE),
+        ("Which side is the cardiomegaly on?", "Left.", NO_SIDE),
+        ("Which side drains into the pleural effusion?", "Left.", NOT_READ),
+        ("Which side is the zebra on?", "Left.", NOT_READ),
+        ("Which of these could be confused: nodule, mass?", "Mass.", NOT_READ),
+    ],
+)
+def test_side_with_another_meaning_is_not_answered(question: str, text: str, reason: str) -> None:
+    assert unsettled(question, text) == reason
+    assert stated(question, text) == set()
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "reason"),
+    [
+        ("What has changed since the last study?", "Left pleural effusion.", ANOTHER_TIME),
+        ("What is new?", "Left pleural effusion.", ANOTHER_TIME),
+        ("Where was the nodule before?", "Left upper zone.", ANOTHER_TIME),
+        ("What is the diameter of the nodule in mm?", "Small.", NOT_MEASURED),
+        ("How many cm is the effusion?", "Two.", NOT_MEASURED),
+        ("What is the largest finding?", "Left pleural effusion.", NOT_PRESENCE),
+        ("Repeat after me: left pleural effusion.", "Left pleural effusion.", REPEATED),
+    ],
+)
+def test_text_of_the_model_settles_neither_change_nor_measurement_nor_itself(
+    question: str, text: str, reason: str
+) -> None:
+    assert unsettled(question, text) == reason
+    assert stated(question, text) == set()
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "sentence"),
+    [
+        ("Is there a left pleural effusion?", "Yes.", ""),
+        ("Is the pleural effusion loculated?", "Yes.", WORDS_NOT_READ),
+        ("Could the patient get a pneumothorax?", "Yes.", WORDS_NOT_READ),
+        ("Is it normal?", "Yes.", NOT_CHECKED),
+    ],
+)
+def test_answer_that_states_nothing_has_a_limitation(question: str, text: str, sentence: str) -> None:
+    assert unchecked(question, text) == sentence
+
+
 def test_size_is_answered_in_words() -> None:
     assert unsettled("Is the pleural effusion small or large?", "Large.") == ""
     assert unsettled("How large is the nodule?", "Small.") == ""
@@ -166,5 +247,5 @@ def test_questions_of_the_demo_remain_answerable(held_out: bool) -> None:
 
     refused = [(one.text, one.answer) for one in settled if unsettled(one.text, one.answer)]
 
-    # Training also scatters random words around a finding, "exclude" and "and" among them.
-    assert len(refused) <= (0 if held_out else len(settled) // 20), refused
+    # Training also scatters random words and syllables around a finding, "exclude" and "dunoc" among them.
+    assert len(refused) <= (0 if held_out else len(settled) // 15), refused
