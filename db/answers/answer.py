@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +20,28 @@ if TYPE_CHECKING:
 CANNOT_TELL = "cannot tell from these images"
 #: Option that every diagnosis has beside those of the inquiry.
 NONE_OF_THESE = "none of these"
+#: Words of an option that means the same, without accents: it begins with one of the first, and has others only of the
+#: second. "No finding" means something else.
+_NONE = frozenset(
+    """none neither keine keiner keines keins nichts aucun aucune ninguno ninguna ningun nessuno nessuna nessun nenhum
+    nenhuma geen ingen inget inga""".split()  # noqa: SIM905 - a list of words is easier to read
+)
+_OF_THESE = frozenset(
+    """of the these those them all above below listed given mentioned following option options diagnosis diagnoses label
+    labels answer answers choice choices other others apply applies davon von diesen dieser der den oben genannten
+    obigen optionen diagnosen antworten de d des du ces ceux celles ci la dessus entre parmi eux reponses estos estas
+    los las anteriores opciones di questi queste dei delle precedenti opzioni destes destas dos das opcoes van deze
+    bovenstaande av dessa ovanstaende""".split()  # noqa: SIM905
+)
 NEWER = "Images arrived after this answer: it rests on those of revision {} and not on those of revision {}."
 ERASED = "{} of {} similar earlier cases were erased after this answer."
+
+
+def is_none_of_these(option: str) -> bool:
+    """Return whether an option means NONE_OF_THESE, in other letters, spaces, words or a common language."""
+    letters = unicodedata.normalize("NFKD", option.casefold())
+    words = re.findall(r"[^\W_]+", "".join(one for one in letters if not unicodedata.combining(one)))
+    return bool(words) and words[0] in _NONE and _OF_THESE.issuperset(words[1:])
 
 
 @dataclass(frozen=True, slots=True)

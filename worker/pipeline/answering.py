@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 #: Tokens beside the prompt for the possible answers in all their forms, or for the model's own.
 ANSWER_TOKENS = 400
 BELOW_LIMIT = "The confidence of the model's answer is {confidence:.2f}, below the limit of {limit:.2f}."
+EQUAL = "The most probable answers have the same probability."
 NOT_TOLD = "The model's answer is that the images do not tell."
 VETOED = "The model affirms {finding}, but the score of the images for it is {score:.2f}, below {threshold:.2f}."
 
@@ -122,7 +123,7 @@ def _of_part(
         stated_by(asked, chosen.text),
         unchecked(asked, chosen.text),
     )
-    found.why = _why_not(found, asked)
+    found.why = _why_not(found, asked) or (EQUAL if totals.count(totals[best]) > 1 else "")
     return found
 
 

@@ -39,9 +39,11 @@ ONE, SEVERAL = "one", "several"
 #: Probability from which one of several options is chosen.
 CHOSEN = 0.5
 OTHER_PARTS = "The choice was made from {part} only, where the options fit best; not from {others}."
+TIED = "The most probable options have the same probability: {options}."
+DIVIDED = "The similar earlier cases are divided: {votes} each for {options}."
 NOT_GIVEN = (
     "{lost} of {count} predictions of specialist models were not given to the model: a label is no diagnosis, its score"
-    " no probability, or the prompt would be too long."
+    " no probability or that of another label, too, or the prompt would be too long."
 )
 
 
@@ -95,7 +97,12 @@ def diagnose(
     shared["evidence"] = _labelled(shared["evidence"], case_labels, chosen, best)
     shared["predictions"] = received[: len(best.given.specialists)]
     lost = _not_given(len(usable) + unreadable(predictions), len(shared["predictions"]))
-    shared["limitations"] = [*_other_parts(best, read), *lost, *shared["limitations"]]
+    shared["limitations"] = [
+        *_other_parts(best, read),
+        *_divided(choice, shared["evidence"]),
+        *lost,
+        *shared["limitations"],
+    ]
     votes = [sum(option in case.labels for case in shared["evidence"]) for option in choice.options]
     return _result(reader, choice, best, votes, shared)
 
@@ -200,14 +207,14 @@ def _result(
     scaling, standing = reader.scaling_of(JobKind.DIAGNOSIS).of(SEVERAL if choice.several else ONE)
     confidence = _confidence(choice, best)
     below = confidence < scaling.min_confidence
-    why = BELOW_LIMIT.format(confidence=confidence, limit=scaling.min_confidence) if below else ""
-    chosen = [] if below else _chosen(choice, best)
-    text = CANNOT_TELL if below else ", ".join(chosen) or NONE_OF_THESE
+    why = BELOW_LIMIT.format(confidence=confidence, limit=scaling.min_confidence) if below else _tied(choice, best)
+    chosen = [] if why else _chosen(choice, best)
+    text = CANNOT_TELL if why else ", ".join(chosen) or NONE_OF_THESE
     rows = zip(choice.options, best.probabilities, best.log_probs, votes, strict=True)
     return Diagnosis(
         text=text,
         model_text=best.written,
-        cannot_tell=below,
+        cannot_tell=bool(why),
         why=why,
         confidence=confidence,
         min_confidence=scaling.min_confidence,
@@ -229,6 +236,23 @@ def _chosen(choice: Choice, best: _PartChoice) -> list[str]:
         return [option for option, probability in pairs if probability >= CHOSEN]
     option, probability = max(pairs, key=lambda pair: pair[1])
     return [option] if probability > best.none_of_these else []
+
+
+def _tied(choice: Choice, best: _PartChoice) -> str:
+    """Return the sentence on exclusive options that are equally probable; empty if one is more probable."""
+    pairs = list(zip([*choice.options, NONE_OF_THESE], [*best.probabilities, best.none_of_these], strict=True))
+    tied = [option for option, probability in pairs if probability == max(pair[1] for pair in pairs)]
+    return TIED.format(options=", ".join(tied)) if len(tied) > 1 and not choice.several else ""
+
+
+def _divided(choice: Choice, cases: Sequence[NeighbourCase]) -> list[str]:
+    """Return the sentence on a vote that different cases give to several exclusive options in equal number."""
+    voters = {option: [option in case.labels for case in cases] for option in choice.options}
+    most = max(map(sum, voters.values()), default=0)
+    first = [option for option, own in voters.items() if most and sum(own) == most]
+    if choice.several or len({tuple(voters[option]) for option in first}) < len(("one", "another")):
+        return []
+    return [DIVIDED.format(votes=most, options=", ".join(first))]
 
 
 def _confidence(choice: Choice, best: _PartChoice) -> float:

@@ -37,16 +37,17 @@ def labels_of_case(report: Sequence[Sentence], options: Sequence[str]) -> list[s
 def predicted(predictions: Sequence[Prediction], *, several: bool = False) -> list[Prediction]:
     """Return what each specialist model predicts: its labels without score, and those that its scores affirm.
 
-    Scores that sum to 1 are shares of one decision, of which the highest is the prediction. Others are probabilities
-    of one label each: those below AFFIRMED deny it, and in the prompt their label would affirm it. Of the affirmed ones
-    the highest is given, all with *several*. Scores that are no probabilities affirm nothing.
+    Scores that sum to 1 are shares of one decision, of which the highest is the prediction; with two it is undecided.
+    Others are probabilities of one label each: those below AFFIRMED deny it, and in the prompt their label would affirm
+    it. Of the affirmed ones the highest are given, all with *several*. Scores that are no probabilities affirm nothing.
     """
     return [one for own in _by_model(predictions) for one in _of_model(own, several=several)]
 
 
 def unreadable(predictions: Sequence[Prediction]) -> int:
-    """Return the number of labels whose scores are no probabilities, so that they neither affirm nor deny."""
-    return sum(len(_scored(own)) for own in _by_model(predictions) if not _are_probabilities(_scored(own)))
+    """Return the number of labels whose scores are no probabilities or undecided: they neither affirm nor deny."""
+    scores = [_scored(own) for own in _by_model(predictions)]
+    return sum(len(own) if not _are_probabilities(own) else len(_undecided(own)) for own in scores)
 
 
 def _by_model(predictions: Sequence[Prediction]) -> list[list[Prediction]]:
@@ -58,14 +59,25 @@ def _by_model(predictions: Sequence[Prediction]) -> list[list[Prediction]]:
 
 def _of_model(own: Sequence[Prediction], *, several: bool) -> list[Prediction]:
     scored = _scored(own)
-    highest = sorted(scored, key=_score, reverse=True)[:1]
     if not _are_probabilities(scored):
         kept = []
     elif _is_one_decision(scored):
-        kept = highest
+        kept = [] if _undecided(scored) else _highest(scored)
     else:
-        kept = [one for one in (scored if several else highest) if _score(one) >= AFFIRMED]
+        kept = [one for one in (scored if several else _highest(scored)) if _score(one) >= AFFIRMED]
     return [one for one in own if one.score is None or one in kept]
+
+
+def _highest(scored: Sequence[Prediction]) -> list[Prediction]:
+    """Return the label with the highest score, all of them if several have it."""
+    most = max(map(_score, scored), default=0.0)
+    return [one for one in scored if _score(one) == most]
+
+
+def _undecided(scored: Sequence[Prediction]) -> list[Prediction]:
+    """Return the labels that share the highest score of one decision; empty if one has it."""
+    highest = _highest(scored) if _is_one_decision(scored) else []
+    return highest if len(highest) > 1 else []
 
 
 def _scored(own: Sequence[Prediction]) -> list[Prediction]:

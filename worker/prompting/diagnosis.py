@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from db.answers.answer import is_none_of_these
 from db.errors import PermanentFailure, Reason
 from worker.prompting import wording
 from worker.prompting.plain_text import as_label, in_one_line
@@ -18,8 +18,6 @@ MAX_OPTIONS = 64
 MAX_OPTION_TOKENS = 32
 #: Options that deny every other one: MedDr's prompt for several options ends with such an option.
 WITHOUT_FINDING = frozenset({"no finding", "no findings", "normal", wording.NONE_OF_THESE})
-#: Words without the punctuation around them.
-_WORDS = re.compile(r"[^\W_]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +44,6 @@ class Guidance:
     specialists: Sequence[str] = ()
 
 
-def is_none_of_these(option: str) -> bool:
-    """Return whether an option in one line is `none of these` but for case, punctuation and spaces."""
-    return " ".join(_WORDS.findall(option.casefold())) == wording.NONE_OF_THESE
-
-
 def fitted_choice(choice: Choice, tokens: Callable[[str], int]) -> Choice:
     """Return a choice with its options in one line; raises PermanentFailure if one cannot be chosen.
 
@@ -63,7 +56,7 @@ def fitted_choice(choice: Choice, tokens: Callable[[str], int]) -> Choice:
         raise _invalid(f"the choice has {len(options)} options: send 1 to {MAX_OPTIONS}")
     for number, option in enumerate(options, start=1):
         if is_none_of_these(option):
-            raise _invalid(f"option {number} is {wording.NONE_OF_THESE!r}, which is always added: send the others")
+            raise _invalid(f"option {number} means {wording.NONE_OF_THESE!r}, which is always added: send the others")
         if not option or tokens(option) > MAX_OPTION_TOKENS:
             raise _invalid(f"option {number} is empty or too long: send 1 to {MAX_OPTION_TOKENS} tokens")
     return replace(choice, options=options)

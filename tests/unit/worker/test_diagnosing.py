@@ -16,7 +16,7 @@ from tests.unit.worker.fakes import FakeIndex, FakeModel, compared
 from tests.unit.worker.test_pipeline import radiograph
 from tests.unit.worker.test_pipeline_grounds import LABELS
 from worker.findings.labeller import sentences
-from worker.pipeline.diagnosing import diagnose
+from worker.pipeline.diagnosing import DIVIDED, TIED, diagnose
 from worker.pipeline.pipeline import StudyToReport
 from worker.pipeline.study_reader import StudyReader
 from worker.pipeline.votes import labels_of_case, predicted
@@ -121,6 +121,33 @@ def test_choice_below_its_limit_cannot_be_told(tmp_path: Path) -> None:
     assert (found.text, found.cannot_tell, found.chosen) == (CANNOT_TELL, True, [])
     assert found.why == "The confidence of the model's answer is 0.25, below the limit of 0.50."
     assert found.model_text
+
+
+def test_equal_options_are_not_told_apart(tmp_path: Path) -> None:
+    scaling = {JobKind.DIAGNOSIS: ScalingOfTask({"one": Scaling(min_confidence=0.1)})}
+    scores = SCORES | {"normal": -1.0}
+
+    found = chosen([radiograph(tmp_path)], FakeModel(scores=scores), scaling=scaling)
+
+    assert (found.text, found.chosen) == (CANNOT_TELL, [])
+    assert found.why == TIED.format(options="normal, pleural effusion")
+
+
+def test_divided_vote_of_different_cases_is_stated(tmp_path: Path) -> None:
+    options = ["right pneumothorax", "left pleural effusion", "normal"]
+    model = FakeModel(scores=dict.fromkeys([*options, NONE_OF_THESE], -2.0) | {"normal": -0.1})
+
+    found = chosen([radiograph(tmp_path)], model, three_cases(), options)
+
+    assert found.vote == options
+    assert DIVIDED.format(votes=1, options=", ".join(options)) in found.limitations
+
+
+def test_options_of_the_same_cases_are_no_divided_vote(tmp_path: Path) -> None:
+    found = chosen([radiograph(tmp_path)], FakeModel(scores=SCORES), FakeIndex())
+
+    assert found.vote == ["pleural effusion", "left pleural effusion"]
+    assert not any("divided" in sentence for sentence in found.limitations)
 
 
 def test_each_of_several_options_is_scored_against_its_complement(tmp_path: Path) -> None:
@@ -242,7 +269,9 @@ def test_specialist_predicts_its_highest_label_and_none_that_it_denies() -> None
         ({"effusion": 0.49, "mass": 0.49, "pneumothorax": 0.49}, [], []),
         ({"effusion": 0.6, "mass": 0.93, "nodule": 0.2}, ["mass"], ["effusion", "mass"]),
         ({"effusion": 0.34, "mass": 0.33, "nodule": 0.33}, ["effusion"], ["effusion"]),
-        ({"effusion": 0.335, "mass": 0.335, "nodule": 0.325}, ["effusion"], ["effusion"]),
+        ({"effusion": 0.335, "mass": 0.33, "nodule": 0.325}, ["effusion"], ["effusion"]),
+        ({"effusion": 0.335, "mass": 0.335, "nodule": 0.325}, [], []),
+        ({"effusion": 0.9, "mass": 0.9, "nodule": 0.7}, ["effusion", "mass"], ["effusion", "mass", "nodule"]),
         ({"effusion": 0.1}, [], []),
         ({"effusion": 1.0}, ["effusion"], ["effusion"]),
         ({"effusion": -0.5, "mass": -2.0}, [], []),

@@ -21,8 +21,8 @@ from worker.images.render.orientation import NO_BREAST, TWO_SIDES, WRONG_BREAST,
 from worker.images.study_images import LeftOut, PartImages, RenderedImage, StudyImages
 from worker.limitations import NO_TEXT, ReadPart, basis_of, fixed_text, limitations
 from worker.pipeline import case_0, question_forms
-from worker.pipeline.answering import BELOW_LIMIT, NOT_TOLD, VETOED
-from worker.pipeline.diagnosing import OTHER_PARTS
+from worker.pipeline.answering import BELOW_LIMIT, EQUAL, NOT_TOLD, VETOED
+from worker.pipeline.diagnosing import DIVIDED, NOT_GIVEN, OTHER_PARTS, TIED
 from worker.prompting.fitting import NO_STATEMENT, SUSPICIOUS, TOO_LONG
 from worker.retrieval.index import Neighbour
 from worker.retrieval.retrieve import Retrieval
@@ -222,7 +222,11 @@ def test_every_sentence_is_documented(sentence: str) -> None:
         BELOW_LIMIT,
         NOT_TOLD,
         VETOED,
+        EQUAL,
         OTHER_PARTS,
+        TIED,
+        DIVIDED,
+        NOT_GIVEN,
         *(
             text
             for text in vars(question_forms).values()

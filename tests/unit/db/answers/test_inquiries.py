@@ -22,7 +22,15 @@ from db.errors import InvalidInquiry
         (Choice([str(number) for number in range(65)]), "65 options"),
         (Choice(["effusion", " Effusion "]), "two options are equal"),
         (Choice(["effusion", ""]), "the option is empty"),
-        (Choice(["effusion", "None of these"]), "is always added"),
+        (Choice(["effusion", "effusion."]), "two options are equal"),
+        (Choice(["pleural effusion", "\uff50leural\u00a0 effusion"]), "two options are equal"),
+        *(
+            (Choice(["effusion", same]), "option 2 means 'none of these', which is always added")
+            for same in (
+                *("None of these", "none of these.", "NONE  OF\u00a0THESE", "(None of the above)", "none", "Neither"),
+                *("None of the options apply", "keine davon", "Aucune de celles-ci", "Ninguna de las anteriores"),
+            )
+        ),
         (Choice(["effusion", "x" * 101]), "has 101 characters"),
     ],
 )
@@ -35,4 +43,6 @@ def test_text_that_cannot_be_asked_is_refused_without_being_quoted(asked: Questi
 
 def test_texts_are_stripped() -> None:
     assert inquiries.checked(Question("  Effusion? ")) == Question("Effusion?")
+    kept = ["no finding", "keine Ergussbildung", "aucune anomalie", "grade 1+", "grade 1-", "<5 mm", ">5 mm", "other"]
+    assert inquiries.checked(Choice(kept)) == Choice(kept)
     assert inquiries.checked(Choice([" a", "b "], several=True)) == Choice(["a", "b"], several=True)
