@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from db.limits import MAX_INFLATED_BYTES
 from db.studies.transfer_syntaxes import DEFLATED, EXPLICIT_VR_BIG_ENDIAN
-from dicom_listener.dicom.elements import ElementReader
+from dicom_listener.dicom.elements import ElementReader, InnerValue
 from dicom_listener.dicom.statuses import (
     DataSetMismatch,
     ExpandsTooFar,
@@ -45,7 +45,7 @@ class Reader(Protocol):
     """Interface of the two readers of encoded data sets."""
 
     values: dict[int, bytes]
-    inner_values: dict[tuple[int, ...], list[bytes]]
+    inner_values: dict[tuple[int, ...], list[InnerValue]]
     present: set[int]
 
     @property

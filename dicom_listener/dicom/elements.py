@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from db.limits import MAX_ELEMENTS, MAX_NESTING
 from db.studies.element_headers import (
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 MAX_VALUE_BYTES = 1024
 #: Bytes of a sequence or item of known length that is read inside: a request has some hundred.
 MAX_SEQUENCE_BYTES = 16_384
+#: Of a data set or of an item, and then of all that is in it (PS3.5 6.1.2.3).
+SPECIFIC_CHARACTER_SET = 0x00080005
 #: Distinct values kept of one element inside of sequences, and what stands for further ones.
 MAX_INNER_VALUES, FURTHER = 16, b"..."
 #: Decoders of a header with a short length, and of its parts: tag, VR with a short length, long length.
@@ -42,21 +44,29 @@ CODES = "HH2sH", "HH", "2sH", "I"
 BIG_ENDIAN, LITTLE_ENDIAN = ([struct.Struct(order + code).unpack_from for code in CODES] for order in "><")
 
 
+class InnerValue(NamedTuple):
+    """Value of an element in an item, and the nearest item's character set; None: that of the data set."""
+
+    value: bytes
+    character_set: bytes | None = None
+
+
 class ElementReader:
     """Reads the elements of one data set, fed in fragments of any size.
 
     *values* holds the top-level elements among *wanted* as raw bytes; *present* also has those longer than
-    MAX_VALUE_BYTES. *inner_values* holds the distinct values of the elements *inner*, which are in items of sequences;
-    an empty list for an element or sequence that is too long. Damage inside of a sequence of known length loses its
-    values only. Real objects violate the encoding rules in many ways: after an element that cannot be parsed,
-    *understood* is False, the values found so far stay, and `finish` no longer checks the rest.
+    MAX_VALUE_BYTES. *inner_values* holds the distinct values of the elements *inner*, which are in items of sequences,
+    except for character sets, which stand beside the values; an empty list for an element or sequence that is too
+    long. Damage inside of a sequence of known length loses its values only. Real objects violate the encoding rules in
+    many ways: after an element that cannot be parsed, *understood* is False, the values found so far stay, and `finish`
+    no longer checks the rest.
     """
 
     def __init__(
         self, wanted: AbstractSet[int], *, inner: AbstractSet[Path] = frozenset(), big_endian: bool = False
     ) -> None:
         self.values: dict[int, bytes] = {}
-        self.inner_values: dict[Path, list[bytes]] = {}
+        self.inner_values: dict[Path, list[InnerValue]] = {}
         #: The wanted elements with a value of any length.
         self.present: set[int] = set()
         self.understood = True
@@ -70,6 +80,8 @@ class ElementReader:
         self._implicit: list[bool] = []
         #: Per open level, the path to it; None if no element below it is wanted.
         self._paths: list[Path | None] = [()]
+        #: Per open level, the nearest item's character set.
+        self._character_sets: list[bytes | None] = [None]
         self._elements = 0
         self._skip = 0
         self._pending = b""
@@ -161,15 +173,20 @@ class ElementReader:
     def _keep(self, tag: int | None, path: Path | None, value: bytes) -> None:
         if tag is not None:
             self.values.setdefault(tag, value)
-        if path is not None and path in self._inner:
-            found = self.inner_values.setdefault(path, [])
-            if value not in found and len(found) <= MAX_INNER_VALUES:
-                found.append(value if len(found) < MAX_INNER_VALUES else FURTHER)
+        if path is None or path not in self._inner:
+            return
+        if path[-1] == SPECIFIC_CHARACTER_SET:
+            self._character_sets[-1] = value
+            return
+        found, read = self.inner_values.setdefault(path, []), InnerValue(value, self._character_sets[-1])
+        if read not in found and len(found) <= MAX_INNER_VALUES:
+            found.append(read if len(found) < MAX_INNER_VALUES else InnerValue(FURTHER))
 
     def _look_inside(self, data: memoryview, path: Path, *, implicit: bool) -> None:
         """Read the elements of a sequence or item of known length; it is skipped as any other, damaged or not."""
-        before = self._implicit, self._paths, self._elements, self.understood
+        before = self._implicit, self._paths, self._character_sets, self._elements, self.understood
         self._implicit, self._paths = [*self._implicit, implicit], [*self._paths, path]
+        self._character_sets = [*self._character_sets, self._character_sets[-1]]
         levels, offset = len(self._implicit), 0
         with suppress(Undecided, TooComplex, struct.error):
             while offset + 8 <= len(data) and self.understood and len(self._implicit) >= levels:
@@ -177,7 +194,7 @@ class ElementReader:
                 if following is None:
                     break
                 offset = following
-        self._implicit, self._paths, self._elements, self.understood = before
+        self._implicit, self._paths, self._character_sets, self._elements, self.understood = before
 
     def _header(self, data: memoryview, offset: int, tag: int) -> tuple[int, int, bool]:
         """Return start and length of the value, and whether elements inside it have no VR.
@@ -201,6 +218,7 @@ class ElementReader:
     def _enter(self, path: Path | None, *, implicit: bool) -> None:
         self._implicit.append(implicit)
         self._paths.append(path)
+        self._character_sets.append(self._character_sets[-1])
         self._count()
         if len(self._implicit) - 1 > MAX_NESTING:
             raise TooComplex(f"more than {MAX_NESTING} nested sequences and items")
@@ -210,6 +228,7 @@ class ElementReader:
         if len(self._implicit) > 1:
             self._implicit.pop()
             self._paths.pop()
+            self._character_sets.pop()
         else:
             self._count()
         return following

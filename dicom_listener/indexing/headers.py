@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from pathlib import Path
 
+    from dicom_listener.dicom.elements import InnerValue
+
 
 class Tag(IntEnum):
     """Elements read for the rows, besides the UIDs."""
@@ -57,8 +59,8 @@ INNER: Mapping[int, tuple[tuple[int, ...], ...]] = {
     text: ((*_REQUEST, text), (code, Tag.CODE_MEANING), (*_REQUEST, code, Tag.CODE_MEANING))
     for text, code in (REASON, PROCEDURE)
 }
-_ITEM_CHARACTER_SET = (*_REQUEST, Tag.SPECIFIC_CHARACTER_SET)
-INNER_PATHS = frozenset((_ITEM_CHARACTER_SET, *(path for paths in INNER.values() for path in paths)))
+_TEXTS = frozenset(path for paths in INNER.values() for path in paths)
+INNER_PATHS = _TEXTS | {(*path[:-1], Tag.SPECIFIC_CHARACTER_SET) for path in _TEXTS}
 _SEQUENCES = {Tag.CODE_MEANING, Tag.REQUEST_ATTRIBUTES_SEQUENCE, REASON[1], PROCEDURE[1]}
 WANTED = (frozenset(data_sets.IDENTITY) | frozenset(Tag)) - _SEQUENCES
 
@@ -66,7 +68,7 @@ WANTED = (frozenset(data_sets.IDENTITY) | frozenset(Tag)) - _SEQUENCES
 READ_BYTES = 2**20
 #: From the priority of C-STORE (PS3.7 9.3.1.1: medium, high, low) to that of a study: greater is more urgent.
 PRIORITIES = {0: 0, 1: 1, 2: -1}
-NO_INNER: Mapping[tuple[int, ...], list[bytes]] = MappingProxyType({})
+NO_INNER: Mapping[tuple[int, ...], list[InnerValue]] = MappingProxyType({})
 NO_RULES: Mapping[str, str] = MappingProxyType({})
 #: The largest IS value (PS3.5 6.2).
 MAX_INTEGER_STRING = 2**31 - 1
@@ -131,7 +133,7 @@ class Texts:
     def __init__(
         self,
         values: dict[int, bytes],
-        inner: Mapping[tuple[int, ...], list[bytes]] = NO_INNER,
+        inner: Mapping[tuple[int, ...], list[InnerValue]] = NO_INNER,
         present: AbstractSet[int] = frozenset(),
     ) -> None:
         self._values, self._inner, self._present = values, inner, present
@@ -146,10 +148,8 @@ class Texts:
         """Return the distinct texts of the request's element *tag*: its own, and those of its paths."""
         found = [self[tag]]
         for path in INNER[tag]:
-            # An item may have a character set of its own (PS3.5 6.1.2.3).
-            own = self._inner.get(_ITEM_CHARACTER_SET) if path[0] == Tag.REQUEST_ATTRIBUTES_SEQUENCE else None
-            character_set = own[0] if own else self._character_set
-            found += [character_sets.decode(value, character_set) for value in self._inner.get(path, ())]
+            for value, own in self._inner.get(path, ()):
+                found.append(character_sets.decode(value, self._character_set if own is None else own))
         too_long = [path for path, values in self._inner.items() if not values and self._holds(path, tag)]
         if too_long or (tag in self._present and tag not in self._values):
             found.append(imaging_request.NOT_READ)

@@ -94,6 +94,19 @@ def test_item_is_decoded_by_its_own_character_set() -> None:
     assert (texts(dataset)[0], texts(greek)[0]) == ("Übelkeit", "βήχας")
 
 
+@pytest.mark.parametrize("undefined", [False, True])
+def test_each_item_is_decoded_by_its_own_character_set_or_that_of_what_holds_it(*, undefined: bool) -> None:
+    nested = code("βήχας")
+    nested[0].SpecificCharacterSet = "ISO_IR 126"
+    cyrillic = made(SpecificCharacterSet="ISO_IR 144", ReasonForTheRequestedProcedure="кашель")
+    cyrillic.RequestedProcedureCodeSequence = code("грудь")
+    plain, coded = made(ReasonForTheRequestedProcedure="Übelkeit"), made()
+    coded.ReasonForRequestedProcedureCodeSequence = nested
+    dataset = requested(cyrillic, plain, coded, undefined=undefined)
+
+    assert texts(dataset) == ("кашель; Übelkeit; βήχας", "грудь")
+
+
 def test_text_beyond_the_limits_is_named_and_not_silently_lost() -> None:
     long = "x" * (MAX_VALUE_BYTES + 2)
     whole, inner = made(StudyInstanceUID="1.2.3"), made()
