@@ -42,6 +42,8 @@ class Feed:
         self._news = asyncio.Event()
         self._streams: Counter[str] = Counter()
         self._poller: asyncio.Task[None] | None = None
+        #: Held while the poller is started: two of them would send each event twice.
+        self._starting = asyncio.Lock()
 
     def is_full(self, caller: str) -> bool:
         """Return whether *caller* may have no further stream."""
@@ -85,10 +87,11 @@ class Feed:
 
     async def _start(self) -> None:
         """Start the poller, from the newest event, unless it runs."""
-        if self._poller is None or self._poller.done():
-            self._events.clear()
-            self._position = await asyncio.to_thread(self._newest)
-            self._poller = asyncio.create_task(self._poll())
+        async with self._starting:
+            if self._poller is None or self._poller.done():
+                self._events.clear()
+                self._position = await asyncio.to_thread(self._newest)
+                self._poller = asyncio.create_task(self._poll())
 
     async def _poll(self) -> None:
         while self._streams.total():

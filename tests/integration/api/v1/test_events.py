@@ -54,6 +54,21 @@ def test_streams_get_every_event_once_and_a_client_resumes_where_it_stopped(own:
     assert [event.position for event in one if event] == sorted({event.position for event in one if event})
 
 
+def test_streams_that_begin_at_the_same_moment_share_one_poller(own: Feed) -> None:
+    """As all open work lists do after a restart; two pollers can send an event twice."""
+
+    async def run() -> int:
+        with own.stream("a"), own.stream("b"), own.stream("c"):
+            pending = [asyncio.ensure_future(anext(own.events(None))) for _ in range(3)]
+            await asyncio.sleep(0.3)
+            pollers = [task for task in asyncio.all_tasks() if "Feed._poll" in repr(task)]
+            for one in (*pending, *pollers):
+                one.cancel()
+        return len(pollers)
+
+    assert asyncio.run(run()) == 1
+
+
 def test_client_that_missed_too_much_gets_one_resync(own: Feed, arrivals: Arrivals, database_url: str) -> None:
     arrivals.queued()
     with transaction(database_url) as session:
