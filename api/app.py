@@ -52,7 +52,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.decoders = Decoders()
     app.state.health = health.check(settings)
     # The last one is outermost: error responses get the headers, error logs the ids.
-    app.add_middleware(Conditional)
+    app.add_middleware(Conditional, not_acceptable=error_handlers.not_acceptable)
     app.add_middleware(Gate, recorder=app.state.recorder, unavailable=error_handlers.unavailable)
     error_handlers.install(app)
     app.add_middleware(SecurityHeaders)

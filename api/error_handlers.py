@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.errors import PROBLEM_JSON, UNREACHABLE, ApiError, ErrorCode, Problem, Unauthorized
 from api.page.templating import templates
+from api.v1.requests.conditional import STREAM
 from db.logs import frames
 
 log = structlog.get_logger()
@@ -71,7 +72,7 @@ def _methods(routes: Iterable[Any], path: str) -> set[str]:
             found |= _methods(inner.routes, path)
         elif getattr(route, "methods", None) and route.path_regex.match(path):
             found |= route.methods
-    return found | {"HEAD"} if "GET" in found else found
+    return found | {"HEAD"} if "GET" in found and path != STREAM else found
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
@@ -93,6 +94,13 @@ def unavailable(scope: Scope) -> Response:
     hint = "try again in a moment; if it persists, ask an operator to run `prelim status`"
     problem = Problem(error=ErrorCode.UNAVAILABLE, message="database unreachable", hint=hint)
     return _answer(Request(scope), 503, problem, {"Retry-After": "5"})
+
+
+def not_acceptable(scope: Scope) -> Response:
+    """Return the response to a client that accepts none of the media types of its path."""
+    hint = "see /docs for the media type of the path, and send it in Accept, or */*"
+    message = "the response is not of a media type that the request accepts"
+    return _answer(Request(scope), 406, Problem(error=ErrorCode.NOT_ACCEPTABLE, message=message, hint=hint))
 
 
 class LastResort:

@@ -18,6 +18,7 @@ class ErrorCode(CodeWithMeaning):
     FORBIDDEN = "forbidden", "The caller lacks the scope of the route, or the form comes from another site."
     NOT_FOUND = "not_found", "The resource does not exist, or the caller may not see it."
     METHOD_NOT_ALLOWED = "method_not_allowed", "The path does not have this method."
+    NOT_ACCEPTABLE = "not_acceptable", "The response has no media type that the header Accept of the request permits."
     NO_REPORT_YET = "no_report_yet", "The report of the study is still to be written."
     NO_REPORT = "no_report", "The study ended without a report, or is held."
     NOT_POSSIBLE = "not_possible", "The state of the study does not permit the request."

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 #: Statuses of every operation; of those with a guard, of guarded GET and of POST.
-ALL, GUARDED, READS, WRITES = (405, 500), (401, 403, 422, 429, 503), (304,), (409, 413, 415)
+ALL, GUARDED, READS, WRITES = (405, 500), (401, 403, 422, 429, 503), (304, 406), (409, 413, 415)
 UNPROCESSABLE = "422"
 #: FastAPI's own description of 422, which is not what is sent.
 REPLACED = ("HTTPValidationError", "ValidationError")

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from fastapi.testclient import TestClient
 
+    from tests.integration.api.arrivals import Arrivals
+
 
 def test_document_is_valid(app: FastAPI) -> None:
     validate(app.openapi())  # type: ignore[arg-type]
@@ -47,9 +49,32 @@ def test_method_not_allowed_names_the_methods_of_all_routes_of_the_path(client: 
         f"/v1/studies/{study}/identity": "GET, HEAD, POST",
         f"/v1/studies/{study}/hold": "POST",
         "/login": "GET, HEAD, POST",
+        # Without HEAD: it would wait for the end of the stream.
+        "/v1/events": "GET",
     }
 
     assert {path: client.request("DELETE", path).headers["Allow"] for path in expected} == expected
+
+
+def test_client_that_accepts_another_media_type_gets_406_without_data(client: TestClient, arrivals: Arrivals) -> None:
+    report = f"/v1/studies/{arrivals.reported(patient_name='Doe^Jane')}/report"
+    accepted = (
+        "*/*",
+        "application/*;q=0.5",
+        "text/html, application/json;q=0.1",
+        "",
+        "application/json; charset=utf-8",
+    )
+    refused = ("text/html", "image/*", "*/*, application/json;q=0", "application/xml")
+
+    assert {client.get(report, headers={"Accept": one}).status_code for one in accepted} == {200}
+    for one in refused:
+        answer = client.get(report, headers={"Accept": one})
+        assert (answer.status_code, answer.json()["code"]) == (406, "not_acceptable")
+        assert "banner" not in answer.text
+    assert client.get(f"{report}/images/1", headers={"Accept": "application/json"}).status_code == 406
+    assert client.head(report, headers={"Accept": "text/html"}).content == b""
+    assert client.get("/v1/live", headers={"Accept": "text/plain"}).status_code == 200
 
 
 def test_type_of_a_problem_is_a_page(anonymous: TestClient) -> None:
