@@ -15,7 +15,7 @@ from api.v1 import reading
 from api.v1.acts import Act, Hold, StoredAct
 from api.v1.requests import once, work_list
 from api.v1.requests.bodies import described, json_body
-from api.v1.requests.conditional import etag, matches
+from api.v1.requests.conditional import etag, is_current
 from api.v1.requests.once import IdempotencyKey
 from api.v1.schemas import Report as ReportBody
 from db.errors import NotPossible
@@ -154,7 +154,7 @@ def _seen_report(request: Request, caller: Caller, study_id: uuid.UUID, if_match
 
 def _check_seen(found: ReportBody | None, if_match: str) -> None:
     """Raise ApiError 412 unless *if_match* is the ETag of a report."""
-    if found is None or not matches(if_match, etag(found.model_dump_json().encode())):
+    if found is None or not is_current(if_match, etag(found.model_dump_json().encode())):
         message = "the report is not the one that was read: another version, or its study changed"
         hint = "GET the report and send its ETag as If-Match"
         raise ApiError(412, Problem(error=ErrorCode.PRECONDITION_FAILED, message=message, hint=hint))

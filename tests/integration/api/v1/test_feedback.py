@@ -54,11 +54,13 @@ def test_feedback_needs_the_current_etag(reader: TestClient, arrivals: Arrivals)
     seen = reader.get(f"/v1/studies/{study}/report").headers["ETag"]
     without = reader.post(path, json=body)
     any_report = reader.post(path, json=body, headers={"If-Match": "*"})
+    weak = reader.post(path, json=body, headers={"If-Match": f"W/{seen}"})
     arrivals.late_image(study)
     changed = reader.post(path, json=body, headers={"If-Match": seen})
 
     assert (without.status_code, without.json()["error"]) == (428, "precondition_required")
     assert (any_report.status_code, any_report.json()["error"]) == (428, "precondition_required")
+    assert (weak.status_code, weak.json()["error"]) == (412, "precondition_failed"), "RFC 9110 13.1.1"
     assert (changed.status_code, changed.json()["error"]) == (412, "precondition_failed")
 
 
