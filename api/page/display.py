@@ -6,12 +6,14 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from db.states import DisplayedState
-from db.studies.identity.identity import labels
+from db.studies.identity.identity import LABELS, labels
 from db.studies.priority import ROUTINE, STAT
 
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Sequence
+
+    from db.operations.overview import StudyLine
 
 #: Labels of the displayed states of a study.
 STATES = {
@@ -33,6 +35,17 @@ def person(name: str) -> str:
     family, given, middle, prefix, suffix = (part.strip() for part in (group.split("^") + [""] * 5)[:5])
     rest = " ".join(part for part in (prefix, given, middle, suffix) if part)
     return ", ".join(part for part in (family, rest) if part)
+
+
+def patient(study: StudyLine) -> str:
+    """Return the name of a study's patient, or why there is none."""
+    missing = "Name too long, not read" if "patient_name" in study.not_read else "No name"
+    return person(study.patient_name) or missing
+
+
+def not_read(study: StudyLine) -> str:
+    """Return the names of the header values of a study that were too long to be read; empty if all were read."""
+    return ", ".join(LABELS.get(name, "Study Description") for name in study.not_read)
 
 
 def date(value: str) -> str:

@@ -33,11 +33,13 @@ def facts(line: StudyLine, report: Report | None, identities: Sequence[StudyLine
 
 
 def _of_study(line: StudyLine, identities: Sequence[StudyLine]) -> Iterator[str]:
-    who = [display.person(line.patient_name) or "No name", line.patient_id, line.patient_sex]
+    who = [display.patient(line), line.patient_id, line.patient_sex]
     named = [*who, display.date(line.patient_birth_date), line.accession_number]
     yield f"Patient: {' · '.join(filter(None, named))}."
     if line.state == DisplayedState.HELD:
         yield "Held: objects of the study have different identities, and a person must decide."
+    if line.not_read:
+        yield f"Not read, because too long in a header: {display.not_read(line)}."
     elif line.state in {DisplayedState.FAILED, DisplayedState.NOT_REPORTABLE, DisplayedState.CANCELLED}:
         yield f"{display.state(line.state)}: no newer report is written."
     if len(identities) > 1:

@@ -20,6 +20,8 @@ FILTERS = (
     display.state,
     display.priority,
     display.paragraphs,
+    display.patient,
+    display.not_read,
     display.turned,
     display.pretty,
     verdicts.standing,

@@ -37,6 +37,8 @@ class Study(Base):
     #: that did not read them.
     indication: Mapped[str | None]
     requested_procedure: Mapped[str | None]
+    #: Attributes above of which a header had a value that was too long to be read.
+    not_read: Mapped[list[str]] = mapped_column(default=list, server_default=text("'{}'"))
     calling_ae_title: Mapped[str] = mapped_column(default="")
     modality: Mapped[str] = mapped_column(default="")
     body_part: Mapped[str] = mapped_column(default="")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, and_, func, select, text, true
+from sqlalchemy import ColumnElement, and_, exists, func, select, text, true
 
 from db.models import Instance, Job, Report, Study
 from db.operations import heartbeats, queue_figures
@@ -93,6 +93,7 @@ class StudyLine:
     requested_procedure: str | None = field(repr=False)
     priority: int
     revision: int
+    not_read: list[str]
     received_at: dt.datetime
     last_received_at: dt.datetime
     settled_at: dt.datetime | None
@@ -207,10 +208,8 @@ def page(
 ) -> Page:
     """Return a page of studies that meet *filters*, in the order of *sort*, behind the position *after* if given."""
     wanted, behind = filters or Filters(), [] if after is None else [sort.after(after)]
-    few = conditions_of_few(session, wanted)
-    query = (
-        _listed(limit + 1, wanted, after, sort) if few is None else _studies(*few, *behind, limit=limit + 1, sort=sort)
-    )
+    few, rows = conditions_of_few(session, wanted), limit + 1
+    query = _listed(rows, wanted, after, sort) if few is None else _studies(*few, *behind, limit=rows, sort=sort)
     lines = [_line(row) for row in session.execute(query)]
     shown = lines[:limit]
     more = len(lines) > limit

@@ -50,6 +50,8 @@ class StudyAttributes:
     #: Of all objects, the distinct ones (db.studies.imaging_request).
     indication: str = field(default="", repr=False)
     requested_procedure: str = field(default="", repr=False)
+    #: Attributes above that are empty because the value in the header is too long to be read.
+    not_read: Sequence[str] = ()
     #: db.studies.priority: greater is more urgent, 0 is routine.
     priority: int = 0
     #: Number of Study Related Instances (0020,1208), if the sender gave it.

@@ -64,6 +64,18 @@ INNER_PATHS = _TEXTS | {(*path[:-1], Tag.SPECIFIC_CHARACTER_SET) for path in _TE
 _SEQUENCES = {Tag.CODE_MEANING, Tag.REQUEST_ATTRIBUTES_SEQUENCE, REASON[1], PROCEDURE[1]}
 WANTED = (frozenset(data_sets.IDENTITY) | frozenset(Tag)) - _SEQUENCES
 
+#: Attributes of a study, each from one element.
+OF_STUDY = {
+    "patient_id": Tag.PATIENT_ID,
+    "issuer_of_patient_id": Tag.ISSUER_OF_PATIENT_ID,
+    "patient_name": Tag.PATIENT_NAME,
+    "patient_birth_date": Tag.PATIENT_BIRTH_DATE,
+    "patient_sex": Tag.PATIENT_SEX,
+    "accession_number": Tag.ACCESSION_NUMBER,
+    "study_date": Tag.STUDY_DATE,
+    "study_description": Tag.STUDY_DESCRIPTION,
+}
+
 #: Bytes read at a time.
 READ_BYTES = 2**20
 #: From the priority of C-STORE (PS3.7 9.3.1.1: medium, high, low) to that of a study: greater is more urgent.
@@ -151,7 +163,7 @@ class Texts:
             for value, own in self._inner.get(path, ()):
                 found.append(character_sets.decode(value, self._character_set if own is None else own))
         too_long = [path for path, values in self._inner.items() if not values and self._holds(path, tag)]
-        if too_long or (tag in self._present and tag not in self._values):
+        if too_long or self.is_too_long(tag):
             found.append(imaging_request.NOT_READ)
         return imaging_request.merged("", *found) or ""
 
@@ -168,6 +180,10 @@ class Texts:
             return None
         return int(number) if number.is_integer() and abs(number) <= MAX_INTEGER_STRING else None
 
+    def is_too_long(self, tag: int) -> bool:
+        """Return whether the element has a value that exceeds the limit of the reader, so that it is not known."""
+        return tag in self._present and tag not in self._values
+
     def uid(self, tag: int) -> str:
         """Return a UI value; raises KeyError if it is missing."""
         return self._values[tag].decode("latin-1").strip("\0 ")
@@ -183,14 +199,8 @@ def _priority(texts: Texts, reception: file_meta.Reception, rules: Mapping[str, 
 def _study(texts: Texts, level: int) -> StudyAttributes:
     return StudyAttributes(
         study_instance_uid=texts.uid(data_sets.STUDY_INSTANCE_UID),
-        patient_id=texts[Tag.PATIENT_ID],
-        issuer_of_patient_id=texts[Tag.ISSUER_OF_PATIENT_ID],
-        patient_name=texts[Tag.PATIENT_NAME],
-        patient_birth_date=texts[Tag.PATIENT_BIRTH_DATE],
-        patient_sex=texts[Tag.PATIENT_SEX],
-        accession_number=texts[Tag.ACCESSION_NUMBER],
-        study_date=texts[Tag.STUDY_DATE],
-        study_description=texts[Tag.STUDY_DESCRIPTION],
+        **{name: texts[tag] for name, tag in OF_STUDY.items()},
+        not_read=tuple(name for name, tag in OF_STUDY.items() if texts.is_too_long(tag)),
         indication=texts.request(Tag.REASON_FOR_THE_REQUESTED_PROCEDURE),
         requested_procedure=texts.request(Tag.REQUESTED_PROCEDURE_DESCRIPTION),
         priority=level,

@@ -98,6 +98,9 @@ def _describe(study: Study, every: Sequence[ReceivedInstance]) -> None:
     """Give a locked study the first description of its objects, and what all of them state about the request."""
     descriptions = (study.study_description, *(received.study.study_description for received in every))
     study.study_description = next(filter(None, descriptions), "")
+    not_read = sorted({*study.not_read, *(name for received in every for name in received.study.not_read)})
+    if not_read != study.not_read:
+        study.not_read = not_read
     study.indication = imaging_request.merged(study.indication, *(one.study.indication for one in every))
     procedures = (one.study.requested_procedure for one in every)
     study.requested_procedure = imaging_request.merged(study.requested_procedure, *procedures)
@@ -138,7 +141,7 @@ def _studies(study_instance_uid: str) -> Select[Study]:
 def _attributes(received: ReceivedInstance) -> dict[str, object]:
     names = type(received.study).__dataclass_fields__
     attributes = {name: getattr(received.study, name) for name in names}
-    return attributes | {"calling_ae_title": received.calling_ae_title}
+    return attributes | {"not_read": [*received.study.not_read], "calling_ae_title": received.calling_ae_title}
 
 
 def _fitting(session: Session, studies: Sequence[Study], received: ReceivedInstance) -> Study | None:

@@ -122,6 +122,7 @@ def _take_over(session: Session, first: Study, targets: Sequence[Study], right: 
 def _absorb(first: Study, other: Study) -> None:
     first.priority = max(first.priority, other.priority)
     first.announced = max(first.announced or 0, other.announced or 0) or None
+    first.not_read = sorted({*first.not_read, *other.not_read})
     for name in ("modality", "body_part", "study_description"):
         setattr(first, name, getattr(first, name) or getattr(other, name))
     for name in ("indication", "requested_procedure"):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import SecretStr
 from pydicom import Dataset
+from pydicom.config import disable_value_validation
 from pydicom.uid import generate_uid
 from sqlalchemy import text
 
@@ -209,6 +210,20 @@ def test_study_keeps_the_request_of_all_its_objects(settings: Settings) -> None:
     assert study.indication is not None
     assert {text.casefold() for text in study.indication.split("; ")} == {"cough", "fever"}
     assert study.requested_procedure == "CT of chest"
+
+
+def test_study_names_the_values_that_were_too_long_to_be_read(settings: Settings) -> None:
+    uid, long = generate_uid(), "N" * 65_000
+    with disable_value_validation():
+        receive(settings, image(StudyInstanceUID=uid, PatientName=long, PatientID="P-1"))
+        indexer.run_once(settings)
+        receive(settings, image(StudyInstanceUID=uid, PatientName="Doe^Jane", PatientID="P-1", StudyDescription=long))
+        indexer.run_once(settings)
+    with transaction(settings.database()) as session:
+        study = session.query(Study).one()
+
+    assert (study.patient_name, study.study_description) == ("Doe^Jane", "")
+    assert study.not_read == ["patient_name", "study_description"]
 
 
 def test_objects_of_one_study_share_its_row(settings: Settings) -> None:
