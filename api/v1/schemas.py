@@ -46,6 +46,7 @@ class ReportSummary(Body):
     basis: str
     created_at: dt.datetime
     outdated: bool = Field(description="True if images arrived after this report was written.")
+    checked: bool = Field(description="False: no check is stored with it, so that an empty `attention` says nothing.")
 
 
 class Reader(Body):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, and_, exists, func, select, text, true
 
-from db.models import Instance, Job, Report, Study
+from db.models import Instance, Job, Report, ReportCheck, Study
 from db.operations import heartbeats, queue_figures
 from db.operations.filters import Filters, Position, Sort, conditions_of_few, displayed_state
 from db.operations.heartbeats import Role
@@ -69,6 +69,8 @@ class ReportLine:
     created_at: dt.datetime
     #: True if images arrived after it.
     outdated: bool
+    #: False: no check is stored with it, so that none could mark its study.
+    checked: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,8 @@ STUDY_COLUMNS = tuple(
     if column.name in {*StudyLine.__dataclass_fields__, "first_received_at"}
 )
 DISPLAYED_STATE = displayed_state().label("displayed_state")
+CHECKED = exists().where(ReportCheck.report_id == Report.id).label("checked")
+OF_REPORT = Report.version, Report.basis, Report.created_at, Report.revision.label("report_revision"), CHECKED
 
 
 def _studies(*conditions: ColumnElement[bool], limit: int | None = None, sort: Sort = Sort.ARRIVAL) -> Select[Any]:
@@ -175,8 +179,7 @@ def _studies(*conditions: ColumnElement[bool], limit: int | None = None, sort: S
         .limit(limit)
         .subquery()
     )
-    columns = Report.version, Report.basis, Report.created_at, Report.revision.label("report_revision")
-    newest = select(*columns).where(Report.study_id == shown.c.id).order_by(Report.version.desc()).limit(1)
+    newest = select(*OF_REPORT).where(Report.study_id == shown.c.id).order_by(Report.version.desc()).limit(1)
     current = newest.lateral()
     return select(*shown.c, *current.c).outerjoin(current, true()).order_by(*sort.order(shown.c))
 
@@ -191,10 +194,9 @@ def _listed(limit: int, filters: Filters, after: Position | None, sort: Sort) ->
 def _line(row: Row[Any]) -> StudyLine:
     values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's name of a public attribute
     state, received_at = values.pop("displayed_state"), values.pop("first_received_at")
-    version, basis, created_at, revision = (
-        values.pop(name) for name in ("version", "basis", "created_at", "report_revision")
-    )
-    report = None if version is None else ReportLine(version, basis, created_at, revision < values["revision"])
+    version, basis, created_at, revision, checked = (values.pop(column.name) for column in OF_REPORT)
+    outdated = version is not None and revision < values["revision"]
+    report = None if version is None else ReportLine(version, basis, created_at, outdated, checked)
     return StudyLine(**values | {"state": DisplayedState(state), "received_at": received_at, "report": report})
 
 

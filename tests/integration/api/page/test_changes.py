@@ -169,6 +169,32 @@ def test_page_says_that_nothing_was_checked(reader: TestClient, arrivals: Arriva
     assert "No check is stored with this report" in reader.get(f"/studies/{unchecked}").text
 
 
+    assert reader.get("/").text.count("Not checked: no check is stored with the report") == 1
+
+
+def test_page_says_what_its_key_lacks_and_asks_for_nothing_beyond(
+    app: FastAPI, arrivals: Arrivals, database_url: str
+) -> None:
+    study_id, other = arrivals.reported(), arrivals.reported()
+    with transaction(database_url) as session:
+        key = keys.create(session, "reports only", ["reports"])
+        inquiries.ask(session, session.get_one(Study, study_id), Question("Is there an effusion?"), "key other")
+    client = TestClient(app, headers={"Authorization": f"Bearer {key}"})
+    page = client.get(f"/studies/{study_id}").text
+
+    assert '<img src="/v1' not in page, "its answer would be 403, and the image taken for a lost one"
+    assert "effusion" not in page
+    assert str(other) not in page
+    for scope in ("images", "worklist", "questions"):
+        assert f"lacks the scope <code>{scope}</code>" in page
+    assert client.get(f"/studies/{study_id}?beside={other}").status_code == 403
+
+
+def test_page_names_its_reader(reader: TestClient, arrivals: Arrivals) -> None:
+    page = reader.get(f"/studies/{arrivals.reported()}").text
+
+    assert "<p>You read as key reader.</p>" in page, "compared at each refresh: another person may have logged in"
+    assert '<span class="muted"><bdi>key reader</bdi></span>' in page
 def test_reason_for_the_examination_stands_above_the_draft(reader: TestClient, arrivals: Arrivals) -> None:
     study_id = arrivals.queued(indication="Pneumothorax? <b>", requested_procedure="Chest PA, effusion?")
     before = reader.get(f"/studies/{study_id}").text

@@ -58,6 +58,9 @@ def test_attention_names_what_marks_a_study(client: TestClient, arrivals: Arriva
         marked: ["critical_finding", "prior"],
         quiet: [],
     }
+    unchecked = str(arrivals.reported(replace(arrivals.draft(), checks=[])))
+    of_report = {study: one["report"]["checked"] for study, one in rows(client).items() if one["report"]}
+    assert of_report == {quiet: True, marked: True, contradicted: False, unchecked: False}
     assert rows(client, attention="true").keys() == {failed, contradicted, marked}
     assert client.get(f"/v1/studies/{marked}").json()["attention"] == ["critical_finding", "prior"]
 
