@@ -41,7 +41,7 @@ def login_form(request: Request, to: Annotated[str, Query()] = "/") -> Response:
 def login(
     request: Request, session: Database, key: Annotated[str, Form()], to: Annotated[str, Form()] = "/"
 ) -> Response:
-    """Begin a session and set its cookie, or show the form with the reason for the rejection."""
+    """Begin a session in place of the browser's earlier one, or show the form with the reason for the rejection."""
     access = of_request(request)
     access.action = "login"
     begun = page_sessions.begin(session, key=key.strip())
@@ -50,6 +50,7 @@ def login(
         failed(request)
         access.status = 401
         return login_page(request, to, problem="unknown, revoked or expired API key", status=401)
+    page_sessions.end(session, request.cookies.get(COOKIE, ""))
     access.principal, access.status = principal, 303
     log.info("login.accepted", key=principal.name)
     return with_cookie(request, RedirectResponse(destination(to), 303), begun)

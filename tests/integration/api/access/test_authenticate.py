@@ -146,6 +146,22 @@ def test_logout_ends_the_session_and_deletes_the_cookie(visitor: TestClient, ano
     assert anonymous.get("/v1/studies").status_code == 401
 
 
+def test_login_ends_the_earlier_session_of_the_browser(
+    visitor: TestClient, anonymous: TestClient, database_url: str
+) -> None:
+    """On a shared machine the next person logs in without a logout."""
+    earlier = {"prelim_session": visitor.cookies["prelim_session"]}
+    with transaction(database_url) as session:
+        other = keys.create(session, "next reader")
+    assert visitor.post("/login", data={"key": "prelim_wrong"}).status_code == 401
+    assert visitor.get("/").status_code == 200, "a failed login ends nothing"
+    assert visitor.post("/login", data={"key": other}).status_code == 303
+    anonymous.cookies.update(earlier)
+
+    assert visitor.get("/v1/studies").status_code == 200
+    assert anonymous.get("/v1/studies").status_code == 401
+
+
 @pytest.mark.parametrize("ended", ["expired", "its key revoked", "its key in the cookie"])
 def test_session_that_has_ended_is_rejected(visitor: TestClient, key: str, database_url: str, ended: str) -> None:
     before = visitor.get("/v1/studies").status_code
