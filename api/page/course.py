@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
-from api.errors import NotFound
+from api.errors import Forbidden, NotFound
 from api.page import display, facts
 from api.v1 import reading
 from db.operations.filters import Filters
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Other studies of the patient that are listed.
 MAX_OTHERS = 20
+#: Scope of the work list, which other studies of the patient are a part of.
+LIST = "worklist"
 
 
 class Other(NamedTuple):
@@ -83,8 +85,8 @@ def receipts(
 
 
 def others(caller: Caller, line: StudyLine) -> Others | None:
-    """Return the newest other studies under the Patient ID of a study; None without an ID."""
-    if not line.patient_id:
+    """Return the newest other studies under the Patient ID of a study; None without an ID, or if *caller* may not."""
+    if not line.patient_id or LIST not in caller.principal.scopes:
         return None
     page = reading.page(caller, limit=MAX_OTHERS + 1, filters=Filters(patient_id=line.patient_id))
     same = [study for study in page.studies if study.study_instance_uid != line.study_instance_uid]
@@ -93,7 +95,9 @@ def others(caller: Caller, line: StudyLine) -> Others | None:
 
 
 def beside(caller: Caller, line: StudyLine, study_id: uuid.UUID, settings: Settings) -> Beside:
-    """Return another study under the Patient ID of *line*; raises NotFound if it is not one."""
+    """Return another study under the Patient ID of *line*; raises NotFound if it is not one, or Forbidden."""
+    if LIST not in caller.principal.scopes:
+        raise Forbidden(f"other studies need the scope `{LIST}`", f"ask an operator for a key with the scope `{LIST}`")
     other = reading.study(caller, study_id)
     if other.id == line.id or not line.patient_id or other.patient_id != line.patient_id:
         raise NotFound("the study is not another one of this patient", "take it from the list on the page of the study")

@@ -181,7 +181,10 @@ def _study(
     settings = request.app.state.settings
     line = reading.marked_study(caller, study_id, settings)
     draft = reading.report(caller.session, line, settings)
-    asked = inquiries.of_study(caller, study_id, regions=settings.api.show_regions)
+    permitted = _permitted(caller, line)
+    asked = (
+        inquiries.of_study(caller, study_id, regions=settings.api.show_regions) if permitted["may_see_answers"] else []
+    )
     sealed = bool(draft or asked) and reading.is_sealed(caller, line, settings)
     # The text of a sealed draft does not leave the server.
     report = None if sealed else draft
@@ -189,7 +192,7 @@ def _study(
     context = {
         **_of_study(caller, line, report),
         **_of_report(caller, line, report),
-        **_permitted(caller, line),
+        **permitted,
         "viewer": course.viewer_link(settings.api.viewer_url, line),
         "beside": course.beside(caller, line, beside, settings) if beside else None,
         "sealed": settings.api.drafts if sealed else "",
@@ -234,6 +237,8 @@ def _permitted(caller: Caller, line: overview.StudyLine) -> dict[str, Any]:
     scopes = caller.principal.scopes
     return {
         "may_see_images": "images" in scopes,
+        "may_list": "worklist" in scopes,
         "may_judge": "feedback" in scopes,
+        "may_see_answers": "questions" in scopes,
         "may_ask": "questions" in scopes and line.state not in NOT_ASKED,
     }

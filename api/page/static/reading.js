@@ -103,6 +103,12 @@ function showChanges() {
   else say("Nothing has changed since this page was opened.");
 }
 
+function showViewer() {
+  if (byId("picture")?.offsetParent) byId("picture").focus();
+  else if (byId("open-viewer")) byId("open-viewer").click();
+  else say("No images can be shown: this key of the API lacks the scope images.");
+}
+
 function ask() {
   const field = byId("question");
   if (field) field.focus();
@@ -119,7 +125,7 @@ const KEYS = {
   p: showBeside,
   q: ask,
   n: showChanges,
-  v: () => (byId("picture")?.offsetParent ? byId("picture").focus() : byId("open-viewer")?.click()),
+  v: showViewer,
   "?": showKeys,
 };
 

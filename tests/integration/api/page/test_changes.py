@@ -12,6 +12,8 @@ from fastapi.testclient import TestClient
 
 from api.page import course
 from db.access import keys
+from db.answers import inquiries
+from db.answers.answer import Question
 from db.models import ReportFeedback, Study
 from db.reports import feedback, holds
 from db.session import transaction
