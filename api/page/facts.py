@@ -26,9 +26,11 @@ def obstacle(line: StudyLine, report: Report | None) -> str:
     return "the study is held" if held else ""
 
 
-def facts(line: StudyLine, report: Report | None, identities: Sequence[StudyLine]) -> list[str]:
-    """Return everything that a reader of a report must know before acting on it, a sentence each."""
+def facts(line: StudyLine, report: Report | None, identities: Sequence[StudyLine], reader: str) -> list[str]:
+    """Return everything that a reader of a report must know before acting on it, a sentence each: first who is who."""
     found = [*_of_study(line, identities), *(_of_report(report) if report else [NO_REPORT])]
+    # Another person may have logged in to this browser since: acts are stored under the new name.
+    found.insert(1, f"You read as {reader}.")
     return [fact.translate(_BIDI) for fact in found]
 
 

@@ -211,7 +211,7 @@ def _of_study(caller: Caller, line: overview.StudyLine, report: Report | None) -
         "study": line,
         "others": course.others(caller, line),
         "identities": identities,
-        "facts": facts.facts(line, report, identities),
+        "facts": facts.facts(line, report, identities, str(caller.principal)),
         "obstacle": facts.obstacle(line, report),
         "quarantined": quarantine.conflicting(caller.session, line.id),
         "pending": line.state in PENDING,

@@ -1,6 +1,9 @@
 """Jinja environment of the page: everything is escaped, and an undefined name is an error."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -8,6 +11,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from api.page import display, sentences, verdicts
 from db.reports.versions import BANNER
 from db.states import PENDING
+
+if TYPE_CHECKING:
+    from fastapi import Request
+
+    from api.access.access import Access
 
 HERE = Path(__file__).parent
 FILTERS = (
@@ -52,4 +60,10 @@ def _environment() -> Environment:
     return environment
 
 
-templates = Jinja2Templates(env=_environment())
+def _reader(request: Request) -> dict[str, Any]:
+    """Return the caller under whose name acts of the page are stored; empty without one."""
+    access: Access | None = request.scope.get("state", {}).get("access")
+    return {"reader": str(access.principal) if access and access.principal else ""}
+
+
+templates = Jinja2Templates(env=_environment(), context_processors=[_reader])

@@ -98,7 +98,7 @@ def test_page_states_what_a_reader_must_know_and_what_stops_a_copy(reader: TestC
 
     assert "data-obstacle" not in plain
     assert 'data-refresh data-obstacle="the study is held"' in held
-    assert "<p>Patient: Doe, Jane · P-17 · 1961-02-03.</p><p>Version 1, written " in facts
+    assert "<p>Patient: Doe, Jane · P-17 · 1961-02-03.</p><p>You read as key reader.</p><p>Version 1, written " in facts
     assert "wrong &lt;b&gt;patient&lt;/b&gt;?" in facts
 
 
