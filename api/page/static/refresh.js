@@ -37,7 +37,7 @@ async function update() {
 function apply(page) {
   const shown = document.getElementById("main");
   const fresh = page.getElementById("main");
-  if (shown.dataset.version) compare(shown, fresh);
+  if (shown.dataset.study) compare(shown, fresh);
   if (!shown.dataset.version && fresh.dataset.version) return replace(shown, fresh);
   for (const part of document.querySelectorAll("[data-refresh]")) {
     const other = page.getElementById(part.id);
@@ -69,11 +69,14 @@ function isSelected(part) {
   return !selection.isCollapsed && selection.containsNode(part, true);
 }
 
-// Name what has changed since the report was opened. The notice stays until the reader acknowledges it: also if the
-// status is again as it was.
+// Name what has changed since the page was opened. The notice stays until the reader acknowledges it: also if the
+// status is again as it was. Without a report only patient and reader are compared: the status
+// on the page is refreshed.
 function compare(shown, fresh) {
-  const [before, now] = [shown, fresh].map((main) => [...main.querySelector("#facts").content.children].map((one) => one.textContent));
-  const same = shown.dataset.tag === fresh.dataset.tag && before.join() === now.join();
+  const count = shown.dataset.version ? undefined : 2;
+  const facts = (main) => [...main.querySelector("#facts").content.children].map((one) => one.textContent).slice(0, count);
+  const [before, now] = [shown, fresh].map(facts);
+  const same = (!shown.dataset.version || shown.dataset.tag === fresh.dataset.tag) && before.join() === now.join();
   if (same && !document.getElementById("newer")) return;
   const lines = [
     ...now.filter((fact) => !before.includes(fact)).map((fact) => `Now: ${fact}`),
@@ -84,12 +87,13 @@ function compare(shown, fresh) {
 
 // The study was deleted, or this reader may no longer see it.
 function withdraw() {
-  const shown = document.getElementById("main").dataset.version;
-  if (shown) offer("", shown, "", ["The server no longer shows this study."]);
+  offer("", document.getElementById("main").dataset.version, "", ["The server no longer shows this study."]);
 }
 
 async function offer(version, shown, tag, lines) {
-  const text = !version
+  const text = !shown
+    ? "This study has changed since it was opened. "
+    : !version
     ? "This report is no longer current. "
     : version === shown
       ? "The status of this report has changed since it was opened. "
