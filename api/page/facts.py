@@ -38,10 +38,10 @@ def _of_study(line: StudyLine, identities: Sequence[StudyLine]) -> Iterator[str]
     who = [display.patient(line), line.patient_id, line.patient_sex]
     named = [*who, display.date(line.patient_birth_date), line.accession_number]
     yield f"Patient: {' · '.join(filter(None, named))}."
-    if line.state == DisplayedState.HELD:
-        yield "Held: objects of the study have different identities, and a person must decide."
     if line.not_read:
         yield f"Not read, because too long in a header: {display.not_read(line)}."
+    if line.state == DisplayedState.HELD:
+        yield "Held: objects of the study have different identities, and a person must decide."
     elif line.state in {DisplayedState.FAILED, DisplayedState.NOT_REPORTABLE, DisplayedState.CANCELLED}:
         yield f"{display.state(line.state)}: no newer report is written."
     if len(identities) > 1:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 FILTERS = (
     display.person,
+    display.patient,
+    display.not_read,
     display.date,
     display.moment,
     display.duration,
@@ -28,8 +30,6 @@ FILTERS = (
     display.state,
     display.priority,
     display.paragraphs,
-    display.patient,
-    display.not_read,
     display.turned,
     display.pretty,
     verdicts.standing,

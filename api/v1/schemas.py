@@ -78,8 +78,8 @@ class Study(Body):
         description="Reason for the requested procedure, as text and codes; empty: none given, null: not read."
     )
     requested_procedure: str | None = Field(description="Its description, as text and codes; as `indication`.")
-    priority: int = Field(description="Higher is more urgent; 0 is routine.")
     not_read: list[str] = Field(description="Fields of which a header had a value that was too long to be read.")
+    priority: int = Field(description="Higher is more urgent; 0 is routine.")
     revision: int = Field(description="Number of times the study was settled, including the next one.")
     received_at: dt.datetime
     last_received_at: dt.datetime

@@ -93,9 +93,9 @@ class StudyLine:
     study_description: str = field(repr=False)
     indication: str | None = field(repr=False)
     requested_procedure: str | None = field(repr=False)
+    not_read: list[str]
     priority: int
     revision: int
-    not_read: list[str]
     received_at: dt.datetime
     last_received_at: dt.datetime
     settled_at: dt.datetime | None

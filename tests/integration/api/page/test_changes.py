@@ -169,8 +169,6 @@ def test_page_says_that_nothing_was_checked(reader: TestClient, arrivals: Arriva
 
     assert "Not checked: no report." in reader.get(f"/studies/{arrivals.queued()}").text
     assert "No check is stored with this report" in reader.get(f"/studies/{unchecked}").text
-
-
     assert reader.get("/").text.count("Not checked: no check is stored with the report") == 1
 
 
@@ -197,6 +195,8 @@ def test_page_names_its_reader(reader: TestClient, arrivals: Arrivals) -> None:
 
     assert "<p>You read as key reader.</p>" in page, "compared at each refresh: another person may have logged in"
     assert '<span class="muted"><bdi>key reader</bdi></span>' in page
+
+
 def test_reason_for_the_examination_stands_above_the_draft(reader: TestClient, arrivals: Arrivals) -> None:
     study_id = arrivals.queued(indication="Pneumothorax? <b>", requested_procedure="Chest PA, effusion?")
     before = reader.get(f"/studies/{study_id}").text
