@@ -56,6 +56,7 @@ class Part:
             "modality": self.images.modality,
             "body_part": self.images.body_part,
             "z": ood.scores if ood else None,
+            "left_out_of_scores": self.retrieval.labels.left_out if self.retrieval.labels else None,
             "least_similarity": ood.min_similarity if ood else None,
             "refused": self.retrieval.rejected,
             "validation": self.retrieval.validation.figures() | {"validated": self.retrieval.validated},

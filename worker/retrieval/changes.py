@@ -35,8 +35,10 @@ def add_cases(
     manifest, archive = read_manifest(previous, model_digest), archive_beside(directory, model_digest)
     of_family: dict[str, list[ArchivedCase]] = defaultdict(list)
     for case in cases:
-        of_family[family_of(case.case.modality)].append(case)
-        archive.write(case)
+        name = family_of(case.case.modality)
+        # Each case that was there has a view, or enough others have.
+        archive.write(case.beside(_cases_of(manifest, name) + len(of_family[name])))
+        of_family[name].append(case)
     gone = {*set_aside, *(case.case.case_id for case in cases)}
     # In every family: a case may come again with another modality.
     changed = _without(previous, manifest, gone, archive)
@@ -46,6 +48,10 @@ def add_cases(
         changed[name] = _with_cases(family, added, archive)
     manifest["figures"] |= {SET_ASIDE: _not_named(manifest, gone) | dict(set_aside)}
     _write(previous, directory, manifest, changed)
+
+
+def _cases_of(manifest: dict[str, Any], name: str) -> int:
+    return sum(part["cases"] for part in manifest["modalities"].get(name, {"parts": ()})["parts"])
 
 
 def _with_cases(family: Family, cases: Sequence[ArchivedCase], archive: CaseArchive) -> Family:

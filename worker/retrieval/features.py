@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from db.errors import ConfigurationError
-from worker.retrieval.label_regression import ridge_regression
+from worker.retrieval.label_regression import FittedImages, ridge_regression
 from worker.retrieval.out_of_distribution import Moments, OodDetector, reduce_tokens
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ class FeatureStats:
     label_thresholds: Array = field(default_factory=lambda: np.zeros(0, np.float32))
     omission_thresholds: Array = field(default_factory=lambda: np.zeros(0, np.float32))
     part_detectors: Mapping[str, OodDetector] = field(default_factory=dict)
+    #: In a file of its own, which is mapped; None without labels, and in snapshots of earlier releases.
+    fitted_images: FittedImages | None = None
 
     @classmethod
     def fit(
@@ -109,12 +111,13 @@ class FeatureStats:
             raise ConfigurationError("too few reference images: each modality needs two or more")
         mean, std = moments.mean.astype(np.float32), moments.std().astype(np.float32)
         features = [((layer.astype(np.float32) - mean[-1]) / std[-1]).ravel() for layer in last_layers]
-        fitted = ridge_regression(features, labels, [origin.owner for _, origin in known])
+        owners = [origin.owner for _, origin in known]
+        fitted = ridge_regression(features, labels, owners, keep_images=True)
         known += [(_concatenated(view), origin) for view, origin in views]
         detector = _fit_detector(known, [(_concatenated(view), origin) for view, origin in turned])
         parts = _part_detectors(known)
         thresholds = fitted.thresholds, fitted.omission_thresholds
-        return cls(mean, std, detector, moments.count, fitted.weights, fitted.names, *thresholds, parts)
+        return cls(mean, std, detector, moments.count, fitted.weights, fitted.names, *thresholds, parts, fitted.images)
 
     @property
     def threshold(self) -> float:
@@ -139,16 +142,27 @@ class FeatureStats:
         )
         return _unit(np.concatenate([scores, deviations], axis=1)).astype(np.float32)
 
-    def label_shares(self, tokens: Array) -> Array:
+    def weights_without(self, owners: Collection[str]) -> tuple[Array, int | None]:
+        """Return the weights of the regression without the images of *owners*, and the number of these.
+
+        None instead of the number, and the weights of all images, if images cannot be left out.
+        """
+        if self.fitted_images is None:
+            return self.weights, None if self.weights.size else 0
+        change, count = self.fitted_images.change_without(owners)
+        return (self.weights if change is None else self.weights + change), count
+
+    def label_shares(self, tokens: Array, weights: Array | None = None) -> Array:
         """Return the share of each patch in each label's score: float32 [images, patches, labels].
 
-        The regression is linear: the shares of an image sum to its score. No columns if the reference set has no label.
+        The regression is linear: the shares of an image sum to its score. *weights* are those of `weights_without`, or
+        of all images. No columns if the reference set has no label.
         """
         if not self.weights.size:
             return np.zeros((len(tokens), self.mean.shape[1], 0), np.float32)
         inputs = (reduced_tokens(tokens)[:, -1] - self.mean[-1]) / self.std[-1]
-        weights = self.weights.reshape(*inputs.shape[1:], -1)
-        shares: Array = np.einsum("npc,pcl->npl", inputs, weights, optimize=True)
+        of_patches = (self.weights if weights is None else weights).reshape(*inputs.shape[1:], -1)
+        shares: Array = np.einsum("npc,pcl->npl", inputs, of_patches, optimize=True)
         return shares
 
     def score(self, tokens: Array) -> Array:

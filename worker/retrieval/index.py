@@ -98,15 +98,28 @@ class ReferenceIndex:
         known = tokens[result.in_distribution]
         return replace(result, resembled_part=_resembled_part(family, known, body_part) if len(known) else "")
 
-    def label_scores(self, tokens: Tokens, *, modality: str) -> LabelScores | None:
-        """Return the scores of the labels in images, given as patch tokens; None if the modality has too few cases."""
+    def label_scores(
+        self,
+        tokens: Tokens,
+        *,
+        modality: str,
+        without: Collection[uuid.UUID] = (),
+        patient_hashes: Collection[str] = (),
+        study_hash: str = "",
+    ) -> LabelScores | None:
+        """Return the scores of the labels in images, given as patch tokens; None if the modality has too few cases.
+
+        By the regression without the patients of the cases *without*, and without the patient of the study.
+        """
         family = self._families.get(family_of(modality))
         if family is None:
             return None
+        own = _Own(frozenset(patient_hashes) - {""}, study_hash, frozenset(map(str, without)))
+        weights, left_out = family.stats.weights_without(_owners(family.partitions.values(), own))
         # Image by image: see case_vector.
-        shares = [family.stats.label_shares(tokens[row : row + 1]) for row in range(len(tokens))]
+        shares = [family.stats.label_shares(tokens[row : row + 1], weights) for row in range(len(tokens))]
         thresholds = family.stats.label_thresholds, family.stats.omission_thresholds
-        return LabelScores(family.stats.label_names, *thresholds, np.concatenate(shares))
+        return LabelScores(family.stats.label_names, *thresholds, np.concatenate(shares), left_out)
 
     def search(
         self,
@@ -178,6 +191,12 @@ class _Own:
                 if value:
                     own |= part.rows[name] == value.encode()
         return own
+
+
+def _owners(parts: Iterable[Partition], own: _Own) -> set[str]:
+    """Return the keys of the patients of cases (`IndexedCase.owner`)."""
+    rows = np.concatenate([part.rows[own.rows(part)] for part in parts])
+    return {(row["patient"] or row["study"] or row["case_id"]).decode() for row in rows}
 
 
 def _nearest(parts: Iterable[Partition], vector: Vectors, count: int, own: _Own) -> list[tuple[str, float]]:

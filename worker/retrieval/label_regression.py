@@ -1,15 +1,21 @@
-"""Fit the labels of the reference reports to the tokens of their images: a ridge regression, leave-one-out."""
+"""Fit the labels of the reference reports to the tokens of their images: a ridge regression, leave-one-out.
+
+The regression of all images but some differs from that of all by a product of small matrices (see FittedImages), so
+that the scores of a study are those of a regression without the cases that its report quotes.
+"""
 
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
+    from pathlib import Path
 
     import numpy.typing as npt
 
@@ -32,18 +38,75 @@ SHARE_WITHOUT, SHARE_WITH, PART = 0.95, 0.95, 0.3
 SHARE_OF_OMISSIONS = 0.90
 #: Share of the reference patients above the threshold for omissions that must have the label.
 MIN_PRECISION = 0.95
+#: Images whose part of the regression is computed at once: bounds the memory beside the result.
+BLOCK = 256
 
 
 class LabelScores(NamedTuple):
     """Labels of a reference set, their thresholds as in Regression, and the shares of the patches in each score.
 
-    *shares* is [images, patches, labels], float32.
+    *shares* is [images, patches, labels], float32. *left_out* is the number of reference images that the regression
+    was computed without; None if the snapshot, of an earlier release, cannot leave any out.
     """
 
     names: tuple[str, ...]
     thresholds: Array
     omission_thresholds: Array
     shares: Array
+    left_out: int | None = None
+
+
+class FittedImages:
+    """What each reference image contributed to the regression, so that images can be left out of it exactly.
+
+    `rows` is a structured array, one row an image: `owner`, the patient; `dual` [labels], its dual weights in units of
+    each label's standard deviation; `direction` [features], float16, and `inverse` [images]: its rows of the inverse
+    kernel times the features, and of the inverse kernel. Mapped from a file, a row is read when it is left out.
+    """
+
+    def __init__(self, rows: npt.NDArray[Any], path: Path | None = None) -> None:
+        self.rows = rows
+        #: The file that the rows are mapped from.
+        self.path = path
+        self._owners = np.array(rows["owner"])
+
+    @classmethod
+    def of(cls, inputs: Array, inverse: npt.NDArray[np.floating], dual: Array, owners: Sequence[str]) -> Self:
+        """Return the contributions of images with features *inputs* [images, features]."""
+        count, features = inputs.shape
+        fields = [("owner", "S64"), ("dual", "f4", dual.shape[1:]), ("direction", "f2", features)]
+        rows = np.empty(count, [*fields, ("inverse", "f4", count)])
+        rows["owner"], rows["dual"], rows["inverse"] = np.array(owners, "S64"), dual, inverse
+        for start in range(0, count, BLOCK):
+            rows["direction"][start : start + BLOCK] = inverse[start : start + BLOCK] @ inputs
+        return cls(rows)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Map the file that `save` wrote into memory."""
+        return cls(np.load(path, mmap_mode="r"), path)
+
+    def save(self, path: Path) -> None:
+        """Write to a .npy file; one that is mapped from a file is linked."""
+        if self.path is None:
+            np.save(path, self.rows)
+        else:
+            os.link(self.path, path)
+
+    def change_without(self, owners: Collection[str]) -> tuple[Array | None, int]:
+        """Return what leaving out the images of *owners* adds to the weights [features, labels], and their number.
+
+        With A the inverse kernel and S the images left out, the dual weights change by -A[:, S] A[S, S]^-1 dual[S].
+        """
+        own = np.flatnonzero(np.isin(self._owners, np.array(sorted(owners), "S64")))
+        if not own.size or own.size == len(self.rows):
+            # Without any image there is no regression to compare with.
+            return None, 0
+        rows = self.rows[own]
+        dual = np.linalg.solve(rows["inverse"][:, own].astype(np.float64), rows["dual"].astype(np.float64))
+        directions = rows["direction"].astype(np.float32)
+        change: Array = -(directions.T @ dual.astype(np.float32)) / np.float32(directions.shape[1])
+        return change, len(own)
 
 
 class Regression(NamedTuple):
@@ -57,12 +120,20 @@ class Regression(NamedTuple):
     weights: Array
     thresholds: Array
     omission_thresholds: Array
+    #: None without labels, and unless they are to be kept.
+    images: FittedImages | None = None
 
 
-def ridge_regression(features: Sequence[Array], labels: Sequence[Collection[str]], owners: Sequence[str]) -> Regression:
+def ridge_regression(
+    features: Sequence[Array],
+    labels: Sequence[Collection[str]],
+    owners: Sequence[str],
+    *,
+    keep_images: bool = False,
+) -> Regression:
     """Fit a ridge regression from features to labels of images, in its dual form; *owners* are their patients.
 
-    Without any label if too few images have one, or if all features are 0.
+    *keep_images* to leave images out later. Without any label if too few images have one, or if all features are 0.
     """
     fitted = labels[: len(features)]
     counts = Counter(name for names in fitted for name in set(names))
@@ -90,8 +161,10 @@ def ridge_regression(features: Sequence[Array], labels: Sequence[Collection[str]
     # As a study is scored: by the image that shows the label most. A label need not be visible in all of its images.
     highest = np.stack([predicted[own].max(axis=0) for own in rows]) / unit
     with_label = np.stack([present[own].any(axis=0) for own in rows])
-    thresholds = [_thresholds(scores, has) for scores, has in zip(highest.T, with_label.T, strict=True)]
-    return Regression(tuple(names), weights, *np.array(thresholds, np.float32).T)
+    pairs = [_thresholds(scores, has) for scores, has in zip(highest.T, with_label.T, strict=True)]
+    thresholds, of_omissions = np.array(pairs, np.float32).T
+    images = FittedImages.of(inputs, inverse, dual / unit, list(patients)) if keep_images else None
+    return Regression(tuple(names), weights, thresholds, of_omissions, images)
 
 
 def _without_labels() -> Regression:

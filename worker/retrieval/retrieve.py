@@ -30,8 +30,19 @@ class Index(Protocol):
     def compare(self, tokens: Tokens, *, modality: str, body_part: str) -> OodResult | None:
         """Score images against the modality's reference images; None if there are too few."""
 
-    def label_scores(self, tokens: Tokens, *, modality: str) -> LabelScores | None:
-        """Return the scores of the labels of the modality's reference cases; None if there are too few."""
+    def label_scores(
+        self,
+        tokens: Tokens,
+        *,
+        modality: str,
+        without: Collection[uuid.UUID],
+        patient_hashes: Collection[str],
+        study_hash: str,
+    ) -> LabelScores | None:
+        """Return the scores of the labels of the modality's reference cases; None if there are too few.
+
+        By a regression without the patients of the cases *without*, and without the patient of the study.
+        """
 
     def search(
         self,
@@ -115,7 +126,14 @@ def _compared(index: Index, query: Query, *, count: int, ood_reject: bool) -> Re
     return Retrieval(
         ood,
         similar=similar,
-        labels=index.label_scores(tokens, modality=query.modality),
+        labels=index.label_scores(
+            tokens,
+            modality=query.modality,
+            # What a report quotes must not also decide what its images show; nor what the patient's own images do.
+            without={*same, *(neighbour.case_id for neighbour in similar)},
+            patient_hashes=query.patient_hashes,
+            study_hash=query.study_hash,
+        ),
         below_threshold=found[0].similarity if found and not similar else None,
         same_images=len(same),
     )

@@ -14,6 +14,7 @@ import os
 import shutil
 from collections import defaultdict
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import faiss
@@ -24,6 +25,7 @@ from db.studies.modalities import family_of
 from worker.retrieval.archive import ArchivedCase, CaseArchive, IndexedCase
 from worker.retrieval.families import Family, Partition, fit_family, patients_in
 from worker.retrieval.features import FeatureStats
+from worker.retrieval.label_regression import FittedImages
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -52,6 +54,7 @@ class SnapshotWriter:
         self._archive = archive
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._cases: dict[str, list[str]] = defaultdict(list)
+        self._views: dict[str, int] = defaultdict(int)
         self._new: list[str] = []
 
     def add(self, case: IndexedCase, tokens: Tokens, labels: Collection[str] = (), **images: Any) -> None:
@@ -67,7 +70,8 @@ class SnapshotWriter:
             )
         if not self._archive.has(archived.case.case_id):
             self._new.append(archived.case.case_id)
-        self._archive.write(archived)
+        self._archive.write(archived.beside(self._views[name]))
+        self._views[name] += 0 if archived.views is None else len(archived.views)
         self._cases[name].append(archived.case.case_id)
 
     def discard(self) -> None:
@@ -130,6 +134,9 @@ def _write_family(partial: Path, name: str, family: Family) -> dict[str, Any]:
         return entry | {"unindexed": family.unindexed}
     family.stats.save(partial / f"{name}.stats.npz")
     entry["stats"] = _sealed(partial, f"{name}.stats.npz")
+    if family.stats.fitted_images is not None:
+        family.stats.fitted_images.save(partial / f"{name}.fitted.npy")
+        entry["fitted"] = _sealed(partial, f"{name}.fitted.npy")
     for number, (body_part, partition) in enumerate(family.partitions.items()):
         stem = f"{name}.{number}"
         faiss.write_index(partition.index, str(partial / f"{stem}.faiss"))
@@ -142,8 +149,8 @@ def _write_family(partial: Path, name: str, family: Family) -> dict[str, Any]:
 
 
 def _files_of(entry: dict[str, Any]) -> Iterator[dict[str, str]]:
-    if entry["stats"]:
-        yield entry["stats"]
+    # Snapshots of earlier releases have no fitted images.
+    yield from (entry[kind] for kind in ("stats", "fitted") if entry.get(kind))
     for part in entry["parts"]:
         yield from (part[kind] for kind in ("faiss", "rows.npy", "digests.npy"))
 
@@ -225,7 +232,10 @@ def read_family(directory: Path, entry: dict[str, Any], *, changed: bool = False
     if entry["stats"] is None:
         return Family(None, unindexed=entry["unindexed"])
     parts = {part["body_part"]: _read_partition(directory, part, changed=changed) for part in entry["parts"]}
-    return Family(FeatureStats.load(directory / entry["stats"]["file"]), entry["least_similarity"], parts)
+    stats = FeatureStats.load(directory / entry["stats"]["file"])
+    if fitted := entry.get("fitted"):
+        stats = replace(stats, fitted_images=FittedImages.load(directory / fitted["file"]))
+    return Family(stats, entry["least_similarity"], parts)
 
 
 def _read_partition(directory: Path, part: dict[str, Any], *, changed: bool) -> Partition:

@@ -105,11 +105,13 @@ class FakeIndex:
     #: Cases that show the images of the study.
     same: set[uuid.UUID] = field(default_factory=set)
     searches: list[dict[str, Any]] = field(default_factory=list)
+    scored: list[dict[str, Any]] = field(default_factory=list)
 
     def compare(self, _tokens: Any, **_: Any) -> OodResult | None:
         return self.ood
 
-    def label_scores(self, tokens: Any, *, modality: str) -> LabelScores | None:  # noqa: ARG002 - the same for all
+    def label_scores(self, tokens: Any, **query: Any) -> LabelScores | None:
+        self.scored.append(query)
         if self.labels is None:
             return None
         return self.labels._replace(shares=self.labels.shares[: len(tokens)])

@@ -8,7 +8,7 @@ import numpy as np
 
 from db.reports.grounds import is_flagged
 from db.states import Verdict
-from tests.unit.worker.fakes import FakeIndex, FakeModel, compared
+from tests.unit.worker.fakes import CASE, FakeIndex, FakeModel, compared
 from tests.unit.worker.test_pipeline import radiograph, write
 from worker.retrieval.label_regression import LabelScores
 
@@ -60,3 +60,14 @@ def test_characters_that_cannot_be_stored_do_not_move_the_offsets(tmp_path: Path
     assert draft.grounds is not None
     spans = [draft.findings[one.start : one.end] for one in draft.grounds.sentences]
     assert spans == ["Clear heart.", "Left pleural effusion."]
+
+
+def test_scores_are_computed_without_the_quoted_cases_and_their_number_is_stored(tmp_path: Path) -> None:
+    index = FakeIndex(labels=LABELS._replace(left_out=1))
+
+    draft = write([radiograph(tmp_path)], FakeModel(TEXT), index)
+
+    (scored,) = index.scored
+    assert scored["without"] == {CASE}
+    assert {"patient_hashes", "study_hash"} < scored.keys()
+    assert draft.provenance["left_out_of_scores"] == 1

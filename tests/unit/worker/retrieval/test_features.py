@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from db.errors import ConfigurationError
 from worker.retrieval.features import FeatureStats, Origin, min_similarity
+from worker.retrieval.label_regression import RIDGE, FittedImages
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -294,6 +296,46 @@ def test_threshold_of_a_label_is_that_of_a_case_although_some_of_its_images_do_n
 
     assert right(FeatureStats.fit([images], labels, origins=[Origin(str(n // 2)) for n in range(600)])) >= 0.9
     assert right(FeatureStats.fit([images], labels)) < 0.7
+
+
+def test_scores_without_patients_are_those_of_a_regression_fitted_without_their_images(tmp_path: Path) -> None:
+    marked, owners = tokens(60, 21), [str(number // 2) for number in range(60)]
+    marked[:20, :, 3] += 2.0
+    labels = [{"nodule left"} if number < 20 else {"cardiomegaly "} if number % 3 else set() for number in range(60)]
+    known = FeatureStats.fit([marked], labels, origins=[Origin(owner) for owner in owners])
+    assert known.fitted_images is not None
+    known.fitted_images.save(tmp_path / "fitted.npy")
+
+    weights, count = replace(known, fitted_images=FittedImages.load(tmp_path / "fitted.npy")).weights_without(
+        {"0", "1", "14", "of no case"}
+    )
+
+    # The same system of equations without the six rows.
+    inputs = ((marked[:, -1] - known.mean[-1]) / known.std[-1]).reshape(60, -1).astype(np.float64)
+    present = np.array([[name in names for name in known.label_names] for names in labels])
+    system = inputs @ inputs.T / inputs.shape[1]
+    system += RIDGE * np.trace(system) / 60 * np.eye(60)
+    targets = present - present.mean(axis=0)
+    rows = [number for number, owner in enumerate(owners) if owner not in ("0", "1", "14")]
+    every, left = (
+        inputs[kept].T @ np.linalg.solve(system[np.ix_(kept, kept)], targets[kept]) for kept in (list(range(60)), rows)
+    )
+    unit = np.median(every / known.weights, axis=0) / inputs.shape[1]
+    assert count == 6
+    np.testing.assert_allclose(weights, left / inputs.shape[1] / unit, atol=2e-3 * np.abs(known.weights).max())
+    assert np.abs(weights - known.weights).max() > 0.05 * np.abs(known.weights).max()
+
+
+def test_scores_are_those_of_all_images_if_none_would_be_left() -> None:
+    marked = tokens(60, 21)
+    marked[:20, :, 3] += 2.0
+    of_one = [Origin("one")] * 60
+    known = FeatureStats.fit([marked], [{"nodule left"} if n < 20 else set() for n in range(60)], origins=of_one)
+
+    weights, count = known.weights_without({"one"})
+
+    assert count == 0
+    assert (weights == known.weights).all()
 
 
 def test_reference_set_without_labels_has_no_shares() -> None:

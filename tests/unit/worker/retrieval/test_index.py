@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
 from db.errors import ConfigurationError
-from worker.retrieval.archive import IndexedCase
+from worker.retrieval.archive import ArchivedCase, IndexedCase
+from worker.retrieval.changes import add_cases
 from worker.retrieval.duplicates import digests_of, prints_of
 from worker.retrieval.features import FeatureStats
 from worker.retrieval.index import ReferenceIndex
@@ -366,3 +367,65 @@ def test_a_damaged_file_of_a_case_that_cannot_be_compared_is_logged(tmp_path: Pa
         index.same_images([np.eye(64, dtype=np.uint8).repeat(3).reshape(64, 64, 3)], modality="DX", among=nearest)
 
     assert [(line["event"], line["case"]) for line in logs] == [("reference_case.unreadable", str(nearest[0]))]
+
+
+def labelled(folder: Path) -> Path:
+    """A snapshot of sixty cases of 30 patients, ten of these with an effusion that the images show."""
+    with writing(folder / "s1", model_digest=DIGEST) as writer:
+        for number in range(60):
+            ill = number < 20
+            tokens = abnormal(3, number) if ill else images(1, number)
+            writer.add(case(number, patient=f"p{number // 2}"), tokens, {"effusion left"} if ill else set())
+        writer.write()
+    return folder / "s1"
+
+
+def test_scores_are_those_without_quoted_cases_and_without_the_patient(tmp_path: Path) -> None:
+    index = ReferenceIndex(labelled(tmp_path), model_digest=DIGEST)
+    query, quoted = abnormal(3, 99), {uuid.UUID(int=4)}
+
+    left_out: tuple[dict[str, set[Any]], ...] = (
+        {},
+        {"without": quoted},
+        {"patient_hashes": {"p7", "unknown"}},
+        {"without": quoted, "patient_hashes": {"p7"}},
+    )
+    found = [index.label_scores(query, modality="DX", **each) for each in left_out]
+
+    every, without, own, both = [scores for scores in found if scores]
+    # Patient 2 has case 4 and case 5.
+    assert [one.left_out for one in (every, without, own, both)] == [0, 2, 2, 4]
+    scores = [float(one.shares.sum()) for one in (every, without, both)]
+    assert scores == sorted(scores, reverse=True)
+    assert scores[0] > scores[-1]
+    assert float(both.thresholds[0]) == float(every.thresholds[0])
+
+
+def test_added_case_keeps_what_leaves_cases_out_of_the_scores(tmp_path: Path) -> None:
+    first = labelled(tmp_path)
+    added = ArchivedCase(case(70, patient="p70"), images(1, 70), ["effusion left"])
+    add_cases(first, tmp_path / "s2", [added], model_digest=DIGEST)
+
+    index = ReferenceIndex(tmp_path / "s2", model_digest=DIGEST)
+
+    # The statistics are not fitted to an added case.
+    left_out = {70: 0, 4: 2}
+    for number, count in left_out.items():
+        scores = index.label_scores(images(1, 9), modality="DX", without={uuid.UUID(int=number)})
+        assert scores is not None
+        assert scores.left_out == count
+    assert (first / "DX.fitted.npy").samefile(tmp_path / "s2" / "DX.fitted.npy")
+
+
+def test_snapshot_of_an_earlier_release_leaves_no_case_out_and_says_so(tmp_path: Path) -> None:
+    path = labelled(tmp_path) / "snapshot.json"
+    manifest = json.loads(path.read_text())
+    del manifest["modalities"]["DX"]["fitted"]
+    path.write_text(json.dumps(manifest))
+
+    scores = ReferenceIndex(path.parent, model_digest=DIGEST).label_scores(
+        images(1, 9), modality="DX", without={uuid.UUID(int=4)}
+    )
+
+    assert scores is not None
+    assert scores.left_out is None
