@@ -9,26 +9,25 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from worker.findings.identifying import readable, spans
 from worker.findings.labeller import mentions_prior, present, sentences
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from worker.findings.labeller import Sentence
 
 #: Placeholders of de-identified archives: MIMIC's underscores and brackets, Indiana's capital X, tags.
 PLACEHOLDER = re.compile(
-    r"\[\*\*.*?\*\*\]|_{2,}|\bX{3,}\b|<(?:NAME|DATE|PERSON|REDACTED)[^>]*>|\[(?:REDACTED|NAME|DATE)\]", re.IGNORECASE
+    r"\[\*\*.*?\*\*\]|_{2,}|\bX{3,}\b"
+    r"|[\[<]+(?:NAME|DATE|PERSON|PATIENT|DOCTOR|HOSPITAL|LOCATION|REDACTED|PHI|ID|AGE)\b[^\]>]*[\]>]+",
+    re.IGNORECASE,
 )
-#: Shapes of identifying text.
-IDENTIFYING = re.compile(
-    r"\b(?:Drs?|Mrs?|Ms|Prof)\.?\s+[A-Z][\w'-]+"
-    r"|\b(?:MRN|accession|patient\s+(?:id|name)|DOB|SSN)\b[\s:#]*[\w-]*\d[\w-]*"
-    r"|\b(?:patient\s+name|name)\s*:\s*[A-Z][\w^,' -]+"
-    r"|\b\d{1,4}[-/.]\d{1,2}[-/.]\d{2,4}\b"
-    r"|\b\d{1,2}(?:st|nd|rd|th)?\s+(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\.?,?\s+\d{4}\b"
-    r"|\b(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\.?\s+\d{1,2},?\s+\d{4}\b"
-    r"|\b\d{1,2}:\d{2}\s*(?:[ap]\.?m\.?|hours|h)\b"
-    r"|(?<!\d)(?:\+?\d[\s().-]{0,2}){9,13}\d(?!\d)"
-    r"|\b[\w.+-]+@[\w-]+\.\w+"
+#: A long number, as of a patient, a study or a telephone.
+LONG_NUMBER = re.compile(r"(?<![\d.])(?:\+?\d[\s().-]{0,2}){9,13}\d(?!\d)")
+#: Words that led to text that was removed: "effusion since ."
+_HANGING = re.compile(
+    r"(?:[\s,:;(]+|\b(?:on|since|at|by|of|from|to|with|in|by|and|per|for|the)\b)+(?=[.;)]*$)", re.IGNORECASE
 )
 #: Words of a comparison that can be left out of a statement of a finding.
 COMPARISON = re.compile(
@@ -56,20 +55,35 @@ class Cleaned(NamedTuple):
 
 def cleaned(report: str) -> Cleaned:
     """Clean a report; a statement of a finding keeps its finding."""
-    removed: list[Removed] = []
+    report, removed = readable(report), list[Removed]()
+    # In the whole text: a sentence may end within a shape, as after "Mr.".
+    identifying = spans(report) + [number.span() for number in LONG_NUMBER.finditer(report)]
     parts, end = [], 0
     for sentence in sentences(report):
-        parts += [_without_placeholders(report[end : sentence.start], removed), _clean(sentence, removed)]
+        between = _cut(report, (end, sentence.start), identifying)
+        parts += [_without_placeholders(between, removed), _clean(report, sentence, identifying, removed)]
         end = sentence.end
-    text = "".join([*parts, _without_placeholders(report[end:], removed)])
+    rest = _cut(report, (end, len(report)), identifying)
+    text = "".join([*parts, _without_placeholders(rest, removed)])
     return Cleaned(re.sub(r"[ \t]{2,}", " ", text).strip(), removed)
 
 
-def _clean(sentence: Sentence, removed: list[Removed]) -> str:
-    text = _without_placeholders(sentence.text, removed)
-    if IDENTIFYING.search(text):
-        removed.append(Removed("may identify a person", text))
-        text = _tidy(IDENTIFYING.sub("", text)) if sentence.mentions else ""
+def _cut(report: str, bounds: tuple[int, int], identifying: Sequence[tuple[int, int]]) -> str:
+    """Return the text of *report* within *bounds*, without spans of *identifying* text."""
+    kept = [True] * (bounds[1] - bounds[0])
+    for start, end in identifying:
+        first, last = max(start, bounds[0]), min(end, bounds[1])
+        kept[first - bounds[0] : max(last, first) - bounds[0]] = [False] * max(last - first, 0)
+    return "".join(letter for letter, keep in zip(report[slice(*bounds)], kept, strict=True) if keep)
+
+
+def _clean(report: str, sentence: Sentence, identifying: Sequence[tuple[int, int]], removed: list[Removed]) -> str:
+    text = _cut(report, (sentence.start, sentence.end), identifying)
+    if text != sentence.text:
+        removed.append(Removed("may identify a person", sentence.text))
+        # Closed, so that the next sentence is another one.
+        text = f"{_HANGING.sub('', _tidy(text)).rstrip('.')}." if sentence.mentions else ""
+    text = _without_placeholders(text, removed)
     if sentence.section == "context":
         if mentions_prior(text):
             removed.append(Removed("comparison with an earlier examination", text))

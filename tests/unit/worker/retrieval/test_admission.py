@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from worker.findings.labeller import mentions_prior, present
+from worker.findings.labeller import labels, mentions_prior, present
 from worker.retrieval.admission import cleaned
 
 
@@ -24,6 +24,13 @@ def test_a_plain_report_is_unchanged() -> None:
         "Called 12 March 2021.",
         "Call +1 (555) 123-4567 for questions.",
         "Write to a.b@hospital.org.",
+        "Reviewed by Dr. \u00d6zdemir-Miller.",
+        "Reported by: A. Miller.",
+        "Patient: Miller, Hans.",
+        "\uff24\uff52. Smith has seen it.",
+        "D\u200br. Smith has seen it.",
+        "Tel. 089/5551234.",
+        "Bilder von Herrn Miller.",
     ],
 )
 def test_identifying_text_is_removed_and_returned(text: str) -> None:
@@ -35,6 +42,16 @@ def test_identifying_text_is_removed_and_returned(text: str) -> None:
         assert word not in report
     assert "No effusion." in report
     assert "Normal chest." in report
+
+
+def test_statement_that_ends_with_a_name_keeps_its_finding_and_stays_a_sentence() -> None:
+    report, _ = cleaned("Small left pleural effusion in Mr. O'Neil, as of March 2021. No pneumothorax.")
+
+    assert not {"Neil", "2021", "Mr"} & set(report.replace(".", " ").split())
+    assert {(one.finding, one.side, one.certainty) for one in labels(report)} == {
+        ("pleural effusion", "left", "present"),
+        ("pneumothorax", "", "absent"),
+    }
 
 
 @pytest.mark.parametrize("token", ["[**Known lastname 123**]", "___", "XXXX", "<NAME>", "[REDACTED]"])
