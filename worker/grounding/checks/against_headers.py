@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from worker.findings.spelling import plain
 from worker.grounding.checks.draft import DraftPart, NotApplicable, phrase
 
 if TYPE_CHECKING:
@@ -26,13 +28,15 @@ _VIEWS = (
     ),
 )
 _OF_WOMEN = re.compile(
-    r"\b(?:uter(?:us|ine)|ovar(?:y|ies|ian)|endometri\w*|fallopian|adnexal?|vagina\w*|vulva\w*|cervix|myometri\w*"
-    r"|placenta\w*|pregnan\w*|gravid|f(?:o)?et(?:us|al)|intrauterine)\b",
+    r"\b(?:uter(?:us|ine|i)|ovar(?:y|ies|ian)|endometri\w*|fallopian|adnexal?|vagina\w*|vulva\w*|cervix|myometri\w*"
+    r"|placenta\w*|pregnan\w*|gravid|f(?:o)?et(?:us|al)|intrauterine|iu[cd]d?|womb|hysterectom\w*|hysterosalping\w*"
+    r"|salping\w*|oophor\w*|tubal ligation|c(?:a)?esarean|postpartum|(?:post|peri|pre)?-?menopaus\w*|menstru\w*"
+    r"|lactat\w*|bartholin\w*|gyn(?:a)?ecolog\w*)\b",
     re.IGNORECASE,
 )
 _OF_MEN = re.compile(
     r"\b(?:prostat\w*|testi(?:s|cles?|cular|es)|scrot(?:um|al)|seminal vesicles?|penis|penile|epididym\w*"
-    r"|spermatic|vas deferens)\b",
+    r"|spermatic|vas deferens|vasectom\w*|orchi\w*|turp|varicocele|cryptorchi\w*|seminomas?|undescended testis)\b",
     re.IGNORECASE,
 )
 _CHEST = frozenset({"CHEST", "ABDOMEN", "NECK", "SPINE", "BREAST"})
@@ -63,11 +67,17 @@ def side_and_view(part: DraftPart) -> list[str] | NotApplicable:
 
 
 def _side(part: DraftPart, sides: set[str]) -> list[str]:
-    """Return a sentence if all images show one side and the text names only the other."""
+    """Return a sentence if all images show one side, and the text names only the other or affirms a finding there."""
     own = _SIDES.get(next(iter(sides), "")) if len(sides) == 1 else None
     if own is None:
         return []
-    named = {word.lower() for word in _SIDE_WORD.findall(part.text)}
+    named = set(_SIDE_WORD.findall(plain(part.text).text))
+    sides_of: dict[str, set[str]] = defaultdict(set)
+    for label in part.affirmed():
+        sides_of[label.finding].add(label.side)
+    opposite = [phrase(label) for label in part.affirmed() if label.side and own not in sides_of[label.finding]]
+    if own in named and opposite:
+        return [f"The text affirms {opposite[0]}, and the header of every image gives the {own} side."]
     if not named or own in named:
         return []
     return [f"The text names the {named.pop()} side, the header of every image the {own} one."]

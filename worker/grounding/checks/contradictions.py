@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from worker.grounding.checks.draft import DraftPart, NotApplicable, phrase
+from worker.grounding.checks.normal_statements import denied_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -38,9 +39,14 @@ DESCRIBED_AS = {
     "benign naevus": {"pigmented lesion"},
     "irregular lesion": {"pigmented lesion"},
 }
-#: A denial of more of the same: "no other nodule".
-_OTHER = re.compile(r"\b(?:other|further|additional|new|more|residual|definite|large|significant|tension)\b")
-_MEASURE = re.compile(r"\b(\d+(?:[.,]\d+)?)\s*(mm|cm)\b", re.IGNORECASE)
+#: Before a finding, a denial of more of the same: "no other nodule".
+_OTHER = re.compile(
+    r"\b(?:other|further|additional|new|more|residual|definite|large|significant|tension)\s+(?:[\w-]+\s+){0,3}$",
+    re.IGNORECASE,
+)
+#: Lengths with one unit: "8 mm", "8-mm", "3.5 x 2.1 cm".
+_MEASURE = re.compile(r"\b(\d+(?:[.,]\d+)?(?:\s*[x\u00d7]\s*\d+(?:[.,]\d+)?)*)[\s-]*(mm|cm)\b", re.IGNORECASE)
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)?")
 _MM = {"mm": 1.0, "cm": 10.0}
 #: Relative difference of two measures of one finding: rounding, and a maximum beside another diameter.
 _TOLERANCE = 0.15
@@ -52,7 +58,7 @@ def sections_agree(part: DraftPart) -> list[str] | NotApplicable:
         return NotApplicable("the report has one section only")
     described = part.labels("findings")
     problems = [p for label in part.affirmed("impression") if (p := _unsupported(label, described))]
-    denied = [label for label in part.labels("impression") if label.certainty == "absent"]
+    denied = part.denied("impression")
     refused = [label for label in part.affirmed("findings") if any(_denies(denial, label) for denial in denied)]
     problems += [f"The findings affirm {phrase(label)}, the impression denies it." for label in refused]
     return [*problems, *_called_normal(part, denied)]
@@ -67,7 +73,13 @@ def _called_normal(part: DraftPart, denied: Sequence[Label]) -> Iterator[str]:
                 yield f"The findings affirm {phrase(label)}, the impression calls the study normal."
 
 
-_NORMAL = re.compile(r"^\W*(?:normal|unremarkable)\b(?!\W+(?:variant|pressure))", re.IGNORECASE)
+_NORMAL = re.compile(
+    r"^\W*(?:(?:essentially|grossly|overall|entirely|completely|an?|the|this|is|are|of|within|study|exam(?:ination)?|chest"
+    r"|radiograph|x-ray|film|scan|ct|mri?|head|brain|images?|appearances?|findings)\s+)*"
+    r"(?:normal|unremarkable)\b(?!\W+(?:variant|pressure))"
+    r"|^\W*no (?:significant |relevant )?(?:findings?|pathology|disease)\b",
+    re.IGNORECASE,
+)
 
 
 def _unsupported(label: Label, described: Sequence[Label]) -> str:
@@ -104,13 +116,20 @@ def negations_agree(part: DraftPart) -> list[str]:
     problems = []
     for section, lines in part.sections:
         affirmed = {m.label for line in lines for m in line.mentions if m.label.certainty == "present"}
-        denied = [m.label for line in lines if not _OTHER.search(line.text.lower()) for m in line.mentions]
+        denied = [label for line in lines for label in (*_denied_whole(line), *denied_by(line))]
         problems += [
             f"The section {section} both affirms and denies {phrase(label)}."
             for label in sorted(affirmed)
             if label.finding not in GENERIC and any(_denies(denial, label) for denial in denied)
         ]
     return problems
+
+
+def _denied_whole(line: Sentence) -> Iterator[Label]:
+    """Yield what a sentence denies, but for more of the same."""
+    for mention in line.mentions:
+        if mention.label.certainty == "absent" and not _OTHER.search(line.text[: mention.start - line.start]):
+            yield mention.label
 
 
 def sizes_agree(part: DraftPart) -> list[str]:
@@ -124,26 +143,44 @@ def sizes_agree(part: DraftPart) -> list[str]:
         for (name, side, zone), sizes in words.items()
         if len(sizes) > 1
     ]
-    described, concluded = (_measures(lines) for _, lines in part.sections)
-    for place, lengths in concluded.items():
-        for length in lengths:
-            if place in described and not any(_close(length, other) for other in described[place]):
-                told = ", ".join(f"{other:g} mm" for other in described[place])
-                problems.append(
-                    f"The impression measures {' '.join(place).strip()} {length:g} mm, the findings {told}."
-                )
-    return problems
+    described, concluded = ([*_measures(lines)] for _, lines in part.sections)
+    for (side, name), length in concluded:
+        known = [other for (of, one), other in described if one == name and (of == side or not (of and side))]
+        if known and not any(_close(length, other) for other in known):
+            told = ", ".join(f"{other:g} mm" for other in known)
+            place = f"{side} {name}".strip()
+            problems.append(f"The impression measures {place} {length:g} mm, the findings {told}.")
+    return [*problems, *_sizes_of_sections(part)]
 
 
-def _measures(lines: Iterable[Sentence]) -> dict[tuple[str, str], list[float]]:
-    """Return the lengths in millimetres by side and finding, of sentences with one finding."""
-    found: dict[tuple[str, str], list[float]] = {}
+def _sizes_of_sections(part: DraftPart) -> Iterator[str]:
+    """Yield a sentence for each finding whose size in the impression is none of those in the findings.
+
+    Beside those of one place: a section may leave side or zone out.
+    """
+    described = [label for label in part.affirmed("findings") if label.size and label.finding not in GENERIC]
+    for label in part.affirmed("impression"):
+        sizes = {other.size for other in described if other.strict != label.strict and _may_be_same(other, label)}
+        if label.size and sizes and label.size not in sizes:
+            yield f"The impression calls {phrase(label)} {label.size}, the findings {' and '.join(sorted(sizes))}."
+
+
+def _may_be_same(one: Label, other: Label) -> bool:
+    """Return whether two labels name one finding, of which one may leave out side or zone."""
+    pairs = (one.side, other.side), (one.zone, other.zone)
+    return one.finding == other.finding and all(a == b or not (a and b) for a, b in pairs)
+
+
+def _measures(lines: Iterable[Sentence]) -> Iterator[tuple[tuple[str, str], float]]:
+    """Yield each length in millimetres with side and finding of the mention next to it."""
     for line in lines:
-        places = {(mention.label.side, mention.label.finding) for mention in line.mentions}
-        lengths = [float(n.replace(",", ".")) * _MM[unit.lower()] for n, unit in _MEASURE.findall(line.text)]
-        if len(places) == 1 and lengths:
-            found.setdefault(places.pop(), []).extend(lengths)
-    return found
+        for measure in _MEASURE.finditer(line.text):
+            start, end = line.start + measure.start(), line.start + measure.end()
+            nearest = min(line.mentions, key=lambda m: max(m.start - end, start - m.end), default=None)
+            if nearest is not None:
+                unit = _MM[measure[2].lower()]
+                lengths = [float(number.replace(",", ".")) * unit for number in _NUMBER.findall(measure[1])]
+                yield from (((nearest.label.side, nearest.label.finding), length) for length in lengths)
 
 
 def _close(one: float, other: float) -> bool:

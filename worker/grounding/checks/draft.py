@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from worker.findings.labeller import sentences
+from worker.grounding.checks.normal_statements import denied_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -55,6 +56,13 @@ class DraftPart:
         """Return the findings that a section, or the whole text, mentions."""
         found = (lines for name, lines in self.sections if section in (None, name))
         return [mention.label for lines in found for sentence in lines for mention in sentence.mentions]
+
+    def denied(self, section: Section) -> list[Label]:
+        """Return what a section denies, by name or by calling an organ normal ("the lungs are clear")."""
+        return [
+            *(label for label in self.labels(section) if label.certainty == "absent"),
+            *(label for name, lines in self.sections if name == section for line in lines for label in denied_by(line)),
+        ]
 
     def affirmed(self, section: Section | None = None) -> list[Label]:
         """Return the findings that a section, or the whole text, affirms, each once."""
