@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -38,6 +38,8 @@ SHARE_WITHOUT, SHARE_WITH, PART = 0.95, 0.95, 0.3
 SHARE_OF_OMISSIONS = 0.90
 #: Share of the reference patients above the threshold for omissions that must have the label.
 MIN_PRECISION = 0.95
+#: Cases that a report quotes, as PRELIM_RETRIEVED_CASES by default: the thresholds are those of scores without as many.
+QUOTED = 3
 #: Images whose part of the regression is computed at once: bounds the memory beside the result.
 BLOCK = 256
 
@@ -147,7 +149,8 @@ def ridge_regression(
     present = np.array([[name in image for name in names] for image in fitted])
     targets = present.astype(np.float32) - present.mean(axis=0, dtype=np.float32)
     kernel = inputs @ inputs.T / inputs.shape[1]
-    kernel[np.diag_indices_from(kernel)] += RIDGE * np.trace(kernel) / len(kernel)
+    ridge = RIDGE * np.trace(kernel) / len(kernel)
+    kernel[np.diag_indices_from(kernel)] += ridge
     inverse = np.linalg.inv(kernel)
     dual = inverse @ targets
     # Each patient left out: in-sample scores would overweight the labels that are hard to predict.
@@ -158,13 +161,39 @@ def ridge_regression(
         predicted[own] -= np.linalg.solve(inverse[np.ix_(own, own)], dual[own])
     unit = predicted.std(axis=0) + 1e-6
     weights = (inputs.T @ dual / inputs.shape[1] / unit).astype(np.float32)
-    # As a study is scored: by the image that shows the label most. A label need not be visible in all of its images.
+    # As a study is scored: without the cases that it quotes, by the image that shows the label most. A label need not
+    # be visible in all of its images.
+    fitted_scores = targets - ridge * dual
+    for own, quoted in zip(rows, _quoted(predicted / unit, fitted_scores / unit, rows), strict=True):
+        left_out = np.concatenate([own, *quoted])
+        errors = np.linalg.solve(inverse[np.ix_(left_out, left_out)], dual[left_out])
+        predicted[own] = targets[own] - errors[: len(own)]
     highest = np.stack([predicted[own].max(axis=0) for own in rows]) / unit
     with_label = np.stack([present[own].any(axis=0) for own in rows])
     pairs = [_thresholds(scores, has) for scores, has in zip(highest.T, with_label.T, strict=True)]
     thresholds, of_omissions = np.array(pairs, np.float32).T
     images = FittedImages.of(inputs, inverse, dual / unit, list(patients)) if keep_images else None
     return Regression(tuple(names), weights, thresholds, of_omissions, images)
+
+
+def _quoted(
+    alone: npt.NDArray[np.floating], fitted: npt.NDArray[np.floating], rows: Sequence[npt.NDArray[np.intp]]
+) -> Iterator[list[npt.NDArray[np.intp]]]:
+    """Yield for each patient the rows of the QUOTED patients whose cases a report of its images would quote.
+
+    By the cosine of the labels' scores, which lead the vectors of a search: *alone* of images scored without the
+    patient, as a study's, *fitted* of the reference images; *rows* are those of each patient.
+    """
+    queries, known = (_directions(np.stack([scores[own].mean(axis=0) for own in rows])) for scores in (alone, fitted))
+    for number, query in enumerate(queries):
+        similarity = known @ query
+        similarity[number] = -np.inf
+        count = min(QUOTED, len(rows) - 2)
+        yield [rows[other] for other in np.argsort(-similarity)[: max(count, 0)]]
+
+
+def _directions(scores: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    return scores / np.maximum(np.linalg.norm(scores, axis=1, keepdims=True), 1e-12)
 
 
 def _without_labels() -> Regression:
