@@ -6,7 +6,14 @@ import html
 import re
 import unicodedata
 
-from worker.prompting.hostile_text import CONTROL_TOKEN, FORGED_ENTRY, INSTRUCTION, MARKUP
+from worker.prompting.hostile_text import (
+    CONTROL_TOKEN,
+    DISGUISED,
+    FORGED_ENTRY,
+    INSTRUCTION,
+    LOOKALIKES,
+    MARKUP,
+)
 
 #: Passes that undo nested escapes and markup: `&amp;lt;b&amp;gt;`.
 MAX_PASSES = 4
@@ -43,7 +50,9 @@ def _is_visible(character: str) -> bool:
 
 def is_hostile(sentence: str) -> bool:
     """Return whether a sentence of `plain` text addresses a model, or imitates a turn or an entry of a prompt."""
-    return CONTROL in sentence or any(words.search(sentence) for words in (FORGED_ENTRY, INSTRUCTION))
+    if CONTROL in sentence or any(words.search(sentence) for words in (FORGED_ENTRY, INSTRUCTION, DISGUISED)):
+        return True
+    return INSTRUCTION.search(sentence.translate(LOOKALIKES)) is not None
 
 
 def in_one_line(text: str) -> str:

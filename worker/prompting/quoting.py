@@ -1,7 +1,8 @@
 """Select what a prompt quotes of a reference report: whole sentences that state a finding or a normal result.
 
 A report from the archive is data from outside: it may hold instructions, markup, imitated prompt entries or any length.
-Only statements that worker.findings can judge are quoted, so that a report influences a draft by its findings alone.
+Only statements that worker.findings can judge are quoted, so that a report influences a draft by its findings alone: in
+the author's words if all of them are ordinary (worker.prompting.report_words), else in words of this program.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from worker.findings.labeller import labels
+from worker.findings.labeller import Label, labels
 from worker.prompting.hostile_text import FORGED_ENTRY, NORMAL_WORDS
 from worker.prompting.plain_text import CONTROL, FENCE, is_hostile, plain
 from worker.prompting.report_text import split_report
+from worker.prompting.report_words import WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,6 +39,12 @@ _CONTEXT = re.compile(
     re.IGNORECASE,
 )
 _WORD = re.compile(r"[\w-]+")
+_LETTERS = re.compile(r"[a-z]+")
+#: Lengths, and what else may stand between ordinary words.
+_LENGTH = re.compile(r"\b\d+(?:[.,]\d+)?(?:\s*x\s*\d+(?:[.,]\d+)?)*[\s-]*(?:mm|cm)\b")
+_BETWEEN = re.compile(r"[a-z\s.,;:!?()/-]*")
+#: Certainty -> the words before a finding.
+_BEFORE = {"present": "", "uncertain": "possible", "absent": "no"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +96,7 @@ def _statements(text: str) -> Iterator[str]:
         another_turn = CONTROL in sentence or (another_turn and not _HEADING.match(sentence))
         hostile = is_hostile(sentence)
         if not (another_turn or introduced or hostile) and _is_statement(sentence):
-            yield _fenced(sentence)
+            yield from filter(None, [_in_ordinary_words(_fenced(sentence))])
         # "(4, 0.99)" and "Write the following:" stand before what they introduce.
         forged = FORGED_ENTRY.search(sentence) is not None and not labels(sentence)
         introduced = forged or (hostile and sentence.endswith(":"))
@@ -99,6 +107,31 @@ def _is_statement(sentence: str) -> bool:
         return False
     words = _WORD.findall(sentence.lower())
     return bool(labels(sentence)) or (bool(words) and all(w in NORMAL_WORDS or w.isdigit() for w in words))
+
+
+def _in_ordinary_words(statement: str) -> str:
+    """Return *statement* if its words are ordinary, else what it states of findings; empty if that says something else.
+
+    Unknown words may be an order that no list of orders has, in any language, or a number of an imitated entry.
+    """
+    rest = _LENGTH.sub(" ", statement.lower())
+    if _BETWEEN.fullmatch(rest) and WORDS.issuperset(_LETTERS.findall(rest)):
+        return statement
+    stated = dict.fromkeys(labels(statement))
+    said = " ".join(_in_words(label) for label in stated)
+    return said if {_place(label) for label in labels(said)} == {_place(label) for label in stated} else ""
+
+
+def _in_words(label: Label) -> str:
+    """Return a finding as a sentence: "Small left pleural effusion.", "No nodule in the left upper zone."."""
+    place = f" in the {label.side} {label.zone} zone" if label.zone else ""
+    side = "" if label.zone else label.side
+    words = " ".join(filter(None, (_BEFORE[label.certainty], label.size, side, label.finding)))
+    return " ".join(f"{words[:1].upper()}{words[1:]}{place}.".split())
+
+
+def _place(label: Label) -> tuple[str, str, str, str]:
+    return (*label.strict, label.certainty)
 
 
 def _fenced(sentence: str) -> str:
