@@ -43,7 +43,6 @@ INSTRUCTION = re.compile(
     r"^\W*(?:(?:please|kindly|now|always|just|then|instead|and|but|so)\W+)*"
     r"(?:ignore|disregard|forget|override|overrule|bypass|pretend|write|output|answer|respond|reply|say|print"
     r"|repeat (?:after|the|this|these|exactly|only)|copy|generate|produce|translate|act as|behave"
-    r""
     r"|do not (?:write|report|mention|describe|look|use|read)|don't (?:write|report|mention|describe|look|use|read)"
     r"|never (?:write|report|mention|describe)"
     r"|report (?:that|only|instead|always|this|the following|an?|no)|describe (?:an?|this|it|only|instead|no)"

@@ -193,7 +193,8 @@ def _quoted(
 
 
 def _directions(scores: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-    return scores / np.maximum(np.linalg.norm(scores, axis=1, keepdims=True), 1e-12)
+    unit: npt.NDArray[np.floating] = scores / np.maximum(np.linalg.norm(scores, axis=1, keepdims=True), 1e-12)
+    return unit
 
 
 def _without_labels() -> Regression:
