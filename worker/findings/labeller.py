@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from worker.findings.spelling import Plain
 
 #: Changes with every rule and word; stored beside labels, so that labels of two versions are not compared.
-LABELLER_VERSION = "8"
+LABELLER_VERSION = "9"
 
 
 @dataclass(frozen=True, slots=True, order=True)

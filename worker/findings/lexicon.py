@@ -22,7 +22,7 @@ FINDINGS: tuple[tuple[str, str], ...] = (
     ("emphysema", r"emphysema(?:tous)?"),
     ("pleural effusion", (
         r"(?:pleural |(?<!pericardial )(?<!joint ))effusions?|pleural fluid|(?:hydro|ha?emo)thora(?:x|ces)|"
-        r"fluid in (?:the )?(?:\w+ )?pleural (?:space|cavity)|"
+        r"fluid in (?:the )?(?:\w+ )?pleural (?:space|cavity)|layering (?:pleural )?fluid|"
         r"blunt(?:ing|ed)(?: of)? (?:\w+ ){0,2}costophrenic (?:angles?|recess(?:es)?|sulc(?:us|i))|"
         r"costophrenic (?:angles?|recess(?:es)?|sulc(?:us|i)) (?:is |are |appears? )?(?:both |not |mildly |slightly )*"
         r"blunt(?:ed|ing)"
@@ -40,7 +40,8 @@ FINDINGS: tuple[tuple[str, str], ...] = (
     ("atelectasis", (
         r"atelectas[ie]s|atelectatic|(?:lobar|lobes?|basal) collapse|collapse of (?:the )?(?:\w+ ){0,2}lobes?|"
         r"(?:lobes?|lung) (?:is |are |has |appears )?(?:also |partially |partly |completely )?collapsed|"
-        r"collapsed (?:\w+ ){0,2}(?:lobes?|lung)"
+        r"collapsed (?:\w+ ){0,2}(?:lobes?|lung)|"
+        r"(?<!vertebral )(?<!body )(?<!endplate )(?<!airway )(?<!tracheal )collapse(?! of\b)"
     )),
     ("hilar enlargement", (
         r"hil(?:ar|um|a) (?:is |are |appears? )?(?:not )?(?:enlarge(?:d|ment)|prominen(?:t|ce)|full(?:ness)?)|"
@@ -62,11 +63,12 @@ FINDINGS: tuple[tuple[str, str], ...] = (
         r"(?:(?<=no )|(?<=without )|(?<=overt )|(?<=frank )|(?<=florid ))o?edema"
     )),
     ("rib fracture", r"(?:rib|ribs) fractures?|fractur(?:es?|ed)(?: of)?(?: the)?(?:,? \w+){0,6}? ribs?"),
-    ("fracture", r"fractur(?:es?|ed)"),
+    ("fracture", r"fractur(?:es?|ed)|(?:bony|osseous|bone) injur(?:y|ies)"),
     ("hiatal hernia", r"hiat(?:al|us) hernia"),
     ("pacemaker", r"pacemakers?|pacing (?:device|leads?|wires?)|pacers?"),
     ("central venous line", (
         r"central (?:venous )?(?:access )?(?:line|catheter)s?|picc(?:s| lines?| catheters?)?|port-?a-?cath|mediport|"
+        r"port (?:catheter|system)s?|"
         r"(?:(?:internal )?jugular|subclavian)(?: (?:central|venous|vein|dialysis|tunneled|tunnelled))* "
         r"(?:line|catheter)s?|(?:dialysis|hickman|tunnell?ed) (?:line|catheter)s?"
     )),
@@ -81,7 +83,9 @@ FINDINGS: tuple[tuple[str, str], ...] = (
     )),
     ("retinal haemorrhages", (
         r"(?:retinal|(?:dot|blot|flame|dot[- /]?(?:and[- ])?blot)(?:[- ]shaped)?|(?:intra|pre)-?retinal|macular) "
-        r"ha?emorrhages?|ha?emorrhages? of the retina|(?:few|numerous) ha?emorrhages"
+        r"ha?emorrhages?|ha?emorrhages? of the retina|"
+        r"ha?emorrhages? in (?:either|both|(?:the )?(?:left|right)) (?:eyes?|fund(?:us|i))|"
+        r"(?:few|numerous) ha?emorrhages"
     )),
     ("haemorrhage", r"ha?emorrhages?|intracranial bleed(?:ing|s)?|ha?ematomas?"),
     ("infarct", r"infarct(?:s|ion|ions)?|isch(?:a)?emic stroke|lacunes?"),
@@ -192,7 +196,8 @@ ORGAN_WITH = re.compile(
 )
 #: Sides of a heart chamber or of a projection.
 NO_SIDE = re.compile(
-    r"\b(?:left|right)(?= (?:atri|ventric|heart(?! border)|(?:anterior|posterior) oblique|lateral|decubitus))"
+    r"\b(?:left|right)(?= (?:atri|ventric|heart(?! border)|(?:anterior|posterior) oblique|decubitus|"
+    r"lateral(?! (?:chest wall|wall|ribs?|aspect|pleura|zone))))"
 )
 ZONE = re.compile(
     r"\b(?P<upper>upper|(?:bi)?apical|ap(?:ex|ices))\b|\b(?P<middle>mid(?:dle|-?zones?)?|perihilar)\b|\b(?P<lower>lower|(?:bi)?bas(?:al|ilar)|bas(?:es?|is))\b"

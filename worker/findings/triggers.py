@@ -148,8 +148,13 @@ POST_TERMINATION = re.compile(rf"\b(?:but(?! (?:{_BE}|now|not|no longer|since|su
 #: Comparison with an earlier examination: the prompt contains none, so it is invented.
 PRIOR_STUDY = re.compile(
     r"\b(?:compared (?:to|with)|in comparison (?:to|with)|comparison (?:is made|study|film)|"
-    r"prior (?:study|examination|exam|film|radiograph|ct|mri)|previous(?:ly)?|unchanged|"
-    r"interval (?:increase|decrease|change|development|improvement|resolution)|since the (?:last|prior|previous)|"
-    r"again (?:seen|noted|demonstrated)|stable|progress(?:ed|ion)|"
-    r"has (?:increased|decreased|improved|worsened|resolved)|new since|persist(?:s|ent)|regress(?:ed|ion))\b"
+    r"(?:prior|earlier|last|old|preceding) (?:chest |head |\w+ray )?"
+    r"(?:study|studies|examinations?|exams?|films?|radiographs?|ct|mri|scans?|imaging|x-rays?)|"
+    r"previous(?:ly)?|unchanged|interval (?!between)|since (?:the (?:last|prior|previous)|yesterday|last\b|then)|"
+    r"again (?:seen|noted|demonstrated|visible|present)|re-?demonstrat\w+|stable|progress(?:ed|ion)|"
+    r"(?:has|have) (?:increased|decreased|improved|worsened|resolved|grown|cleared|enlarged|developed|appeared)|"
+    r"new(?:ly)?|persist(?:s|ent|ing)|regress(?:ed|ion)|resolv(?:ed|ing)|improv(?:ed|ing)|worsen(?:ed|ing)|"
+    r"no longer (?:seen|present|visible|identified|evident|appreciated)|"
+    r"(?:similar|comparable) to (?:the )?(?:prior|before|earlier|last)|as before|than (?:before|earlier|yesterday)|"
+    r"now (?:larger|smaller|resolved|seen|present)|increased in size|decreased in size)\b"
 )

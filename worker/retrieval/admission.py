@@ -38,6 +38,12 @@ COMPARISON = re.compile(
     re.IGNORECASE,
 )
 
+#: Words that compare, without which a statement of a finding or its denial is still one: "no new nodule".
+_TIME = re.compile(
+    r",?\s*\b(?:new(?:ly)?|persist(?:ent|ing)|(?:remains? )?(?:stable|unchanged)|again|interval|previously)\b",
+    re.IGNORECASE,
+)
+
 
 class Removed(NamedTuple):
     """Text that was removed, and why."""
@@ -91,7 +97,7 @@ def _clean(report: str, sentence: Sentence, identifying: Sequence[tuple[int, int
         return text
     if text and mentions_prior(text):
         removed.append(Removed("comparison with an earlier examination", text))
-        shorter = _tidy(COMPARISON.sub("", text))
+        shorter = _tidy(_TIME.sub("", COMPARISON.sub("", text)))
         text = shorter if sentence.mentions and not mentions_prior(shorter) else _findings(text)
     return text
 
