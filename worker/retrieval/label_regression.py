@@ -59,7 +59,7 @@ class LabelScores(NamedTuple):
 
 
 class FittedImages:
-    """What each reference image contributed to the regression, so that images can be left out of it exactly.
+    """Contribution of each reference image to the regression, by which images are left out of it exactly.
 
     `rows` is a structured array, one row an image: `owner`, the patient; `dual` [labels], its dual weights in units of
     each label's standard deviation; `direction` [features], float16, and `inverse` [images]: its rows of the inverse
