@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from worker.model.checkpoint.sanity.weight_checks import Figures
+    from worker.model.checkpoint.sanity.weight_figures import Figures
 
 #: Norms of both layouts, and per-channel scales of the vision tower's residual branches.
 NORM = re.compile(r"(norm(\d|_before|_after)?|mlp1\.0)\.weight$")
