@@ -53,6 +53,8 @@ def convert(src: Path, dst: Path, dtype: str = "bfloat16", *, trust_unknown: boo
     _print_skipped(converted.skipped)
     if converted.unknown:
         console.print(f"unknown: no public SHA-256 of {len(converted.unknown)} files", highlight=False, markup=False)
+    for sentence in converted.unstated:
+        console.print(f"not judged: {sentence}", highlight=False, markup=False)
     _print_recorded(dst, converted.manifest)
 
 

@@ -21,7 +21,7 @@ from worker.model.checkpoint.key_map import TensorSource, key_map
 from worker.model.checkpoint.published import LORA_SCALE, PublishedConfig
 from worker.model.checkpoint.recording import MIN_PATIENT_PARAMETERS, SPOKEN, record_checkpoint
 from worker.model.checkpoint.sanity.doubts import Doubt, published_doubts, refuse
-from worker.model.checkpoint.sanity.publication import unknown_digests, wrong_digests
+from worker.model.checkpoint.sanity.publication import unknown_digests, unstated, wrong_digests
 from worker.model.checkpoint.sanity.weight_checks import WeightChecks
 from worker.model.checkpoint.sentencepiece import convert_tokenizer
 from worker.model.checkpoint.shards import INDEX, Shape, ShardWriter, Source, tensor_bytes
@@ -83,11 +83,15 @@ class Conversion:
 
 
 class Converted(NamedTuple):
-    """Result of a conversion: the manifest, the doubts that were skipped, the files whose digest is unknown."""
+    """Result of a conversion: the manifest, the doubts that were skipped, the files whose digest is unknown.
+
+    *unstated* are sentences on what no page of the publication states.
+    """
 
     manifest: Manifest
     skipped: list[Doubt]
     unknown: list[str]
+    unstated: list[str]
 
 
 def convert_checkpoint(
@@ -122,7 +126,7 @@ def convert_checkpoint(
     with atomic_directory(target) as directory:
         sources = sorted([*conversion.source.files, source / "config.json", source / "tokenizer.model"])
         total = conversion.bytes + sum(path.stat().st_size for path in sources)
-        shards = _write_shards(directory, conversion, lambda done: on_bytes(done, total))
+        shards = _write_shards(directory, conversion, weights, lambda done: on_bytes(done, total))
         digests = _digests(sources, lambda done: on_bytes(conversion.bytes + done, total))
         doubts += [Doubt(*problem) for problem in weights.problems()]
         doubts += [Doubt("digest", problem) for problem in wrong_digests(digests)]
@@ -135,7 +139,8 @@ def convert_checkpoint(
     # Only now have the files their final identity.
     known = {name: entry["sha256"] for name, entry in manifest.files.items()}
     file_digests.remember(target, known, file_digests.identities(target, known))
-    return Converted(manifest, doubts, unknown_digests(digests))
+    not_judged = list(unstated(published.values, large=conversion.large))
+    return Converted(manifest, doubts, unknown_digests(digests), not_judged)
 
 
 def _check_target(target: Path, dtype: str) -> None:
@@ -244,7 +249,9 @@ def _check_disk_space(parent: Path, size: int) -> None:
         )
 
 
-def _write_shards(directory: Path, conversion: Conversion, on_bytes: Callable[[int], None]) -> dict[str, str]:
+def _write_shards(
+    directory: Path, conversion: Conversion, weights: WeightChecks, on_bytes: Callable[[int], None]
+) -> dict[str, str]:
     """Write the shards and their index; return the SHA-256 of each shard."""
     groups = conversion.shards()
     done = 0
@@ -255,7 +262,7 @@ def _write_shards(directory: Path, conversion: Conversion, on_bytes: Callable[[i
         shapes = {name: conversion.shapes[name] for name in names}
         with ShardWriter(directory / file, shapes, conversion.dtype) as writer:
             for name, shape in shapes.items():
-                writer.add(name, conversion.tensors[name].load(conversion.source, LORA_SCALE))
+                writer.add(name, conversion.tensors[name].load(conversion.source, LORA_SCALE, weights.look_adapted))
                 done += tensor_bytes(shape, conversion.dtype)
                 on_bytes(done)
             written[file] = writer.finish()

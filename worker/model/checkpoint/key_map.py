@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 from db.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     import torch
 
     from worker.model.checkpoint.shards import Shape, Source
+
+    LookAdapted = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], None]
 
 #: Patterns of published names and their replacements, applied in this order.
 _RENAMES = (
@@ -69,11 +71,16 @@ class TensorSource:
                 )
         return (shape[0] // len(_QKV), *shape[1:]) if self.part is not None else shape
 
-    def load(self, source: Source, lora_scale: float) -> torch.Tensor:
-        """Read and merge the tensor. LoRA is merged in float32, so that the result is rounded once, when written."""
+    def load(self, source: Source, lora_scale: float, look: LookAdapted | None = None) -> torch.Tensor:
+        """Read and merge the tensor. LoRA is merged in float32, so that the result is rounded once, when written.
+
+        *look* is called with weight, A, B and scale before they are merged.
+        """
         tensor = source.read(self.name)
         if self.lora is not None:
             down, up = (source.read(name).float() for name in self.lora)
+            if look is not None:
+                look(tensor, down, up, lora_scale)
             tensor = tensor.float().addmm_(up, down, alpha=lora_scale)
         return tensor if self.part is None else tensor.chunk(len(_QKV))[self.part]
 

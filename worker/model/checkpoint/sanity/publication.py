@@ -79,6 +79,20 @@ SIZES = (
     Value("vision_config.image_size", 448, "V"),
 )
 
+#: Sources that are pages of MedDr itself; the others are those of its base models.
+OWN_SOURCES = "MTC"
+_WITHOUT_EFFECT = """
+_commit_hash _name_or_path architectures attention_dropout attn_implementation bad_words_ids begin_suppress_tokens
+chunk_size_feed_forward diversity_penalty do_sample dropout drop_path_rate dtype early_stopping finetuning_task id2label
+initializer_factor initializer_range label2id length_penalty max_length min_length model_type no_repeat_ngram_size
+num_beam_groups num_beams num_return_sequences output_attentions output_hidden_states output_scores problem_type
+pruned_heads repetition_penalty return_dict return_dict_in_generate rope_parameters temperature tie_word_embeddings
+tokenizer_class top_k top_p torch_dtype transformers_version typical_p use_cache use_flash_attn vocab_size
+"""
+#: Fields of a configuration that change no result here, at any level, or are compared in another way: names, defaults
+#: of transformers 4 for other ways to generate, and starting values of a training.
+WITHOUT_EFFECT = frozenset(_WITHOUT_EFFECT.split())
+
 #: SHA-256 of the published files. The pages that state those of MedDr_0401 could not be read when this list was made.
 SHARDS = 17
 DIGESTS: Mapping[str, str | None] = {
@@ -128,6 +142,29 @@ def deviations(config: Mapping[str, Any], *, large: bool) -> Iterator[str]:
                 f"{value.path} = {found!r} in config.json differs from MedDr_0401: {value.published!r}"
                 f" ({SOURCES[value.source]})"
             )
+
+
+def unstated(config: Mapping[str, Any], *, large: bool) -> Iterator[str]:
+    """Yield a sentence for each part of a publication that no page of MedDr_0401 states, so that it is not judged."""
+    values = (*CONSTANTS, *(SIZES if large else ()))
+    base = [value.path for value in values if value.source not in OWN_SOURCES]
+    yield (
+        f"{len(base)} values of config.json, such as llm_config.rope_theta, are compared with the pages of the base"
+        " models: none states MedDr_0401's own"
+    )
+    yield "the ids of the added tokens are compared between the files only"
+    compared = {value.path for value in (*CONSTANTS, *SIZES)}
+    if fields := [name for name in _fields(config) if name not in compared]:
+        yield f"fields of config.json that were not compared: {', '.join(sorted(fields))}"
+
+
+def _fields(config: Mapping[str, Any], part: str = "") -> Iterator[str]:
+    """Yield the paths of the fields that have a value and can change results."""
+    for name, value in config.items():
+        if isinstance(value, dict) and not part and name.endswith("_config"):
+            yield from _fields(value, f"{name}.")
+        elif value and name not in WITHOUT_EFFECT:
+            yield part + name
 
 
 def side_files(directory: Path, config: Mapping[str, Any]) -> Iterator[str]:

@@ -1,12 +1,16 @@
-"""Figures of single tensors, by which weights are checked; the largest has a billion values, so most are of a sample."""
+"""Figures of single tensors, by which weights are checked; most are of a sample: some tensors have 10^8 values."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 #: Values looked at for a distribution, and bytes for the comparison of two matrices; more would not change a verdict.
 SAMPLE, FINGERPRINT_BYTES = 2**16, 2**16
@@ -16,6 +20,15 @@ RUN = 32
 BLOCK = 2**21
 #: Values of a row by which it is compared with all others, and the fewest: quantized weights have few different ones.
 KEY_VALUES, MIN_KEY_VALUES = 32, 8
+#: Odd factors of the hash of these values.
+_FACTORS = np.random.default_rng(0).integers(2**63, size=KEY_VALUES, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+#: Rows of which the different values are counted, values of a row that is long enough, and different ones of a row that
+#: was rounded to eight bits; some schemes keep a few columns as they were. In bfloat16, 2048 values of a normal
+#: distribution have some 1000, of a uniform one 830.
+COARSE_ROWS, COARSE_VALUES, MAX_LEVELS = 8, 2048, 320
+#: Lowest mantissa bits of bfloat16 that the eight-bit floating-point formats lack, and the share of values without them
+#: from which no chance remains: 1/8 is usual.
+COARSE_BITS, MAX_COARSE = 0b111, 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,19 +38,28 @@ class Figures:
     name: str
     matrix: bool
     values: int
+    rows: int
     inputs: int
     zero: float
     zero_rows: float
     zero_columns: float
     zero_block: bool
-    equal_rows: float
     constant: bool
     largest: float
     mean: float
     rms: float
     median: float
     near_zero: float
+    #: True if the values were rounded to eight bits or fewer.
+    coarse: bool
     fingerprint: str
+    #: Hash of each row that is not zero, whatever its sign.
+    keys: npt.NDArray[np.uint64] = field(repr=False)
+
+    @property
+    def equal_rows(self) -> float:
+        """Share of the rows that are equal to an earlier one, by their first values."""
+        return (len(self.keys) - len(np.unique(self.keys))) / self.rows
 
 
 def measure(name: str, tensor: torch.Tensor) -> Figures:
@@ -55,32 +77,34 @@ def measure(name: str, tensor: torch.Tensor) -> Figures:
         name=name,
         matrix=squeezed.ndim > 1,
         values=flat.numel(),
+        rows=len(rows),
         inputs=rows.shape[1],
         zero=counted.zero / flat.numel(),
         zero_rows=counted.zero_rows / len(rows),
         zero_columns=counted.zero_columns / rows.shape[1],
         zero_block=counted.zero_block,
-        equal_rows=counted.equal_rows / len(rows),
         constant=counted.constant,
-        largest=float(sample.max()),
+        largest=counted.largest,
         mean=float(values.mean()),
         rms=rms,
         median=float(np.median(sample)),
         near_zero=float((sample < rms / 8).mean()),
+        coarse=_is_coarse(rows, flat),
         fingerprint=_fingerprint(flat, tuple(tensor.shape)),
+        keys=_keys(rows),
     )
 
 
 @dataclass(slots=True)
 class _Counts:
-    """Numbers of zeros, of rows and columns of zeros, and of rows equal to an earlier one; runs of zeros; one value."""
+    """Numbers of zeros, of rows and columns of zeros; runs of zeros; one value; the largest absolute value."""
 
     zero: int = 0
     zero_rows: int = 0
     zero_columns: int = 0
-    equal_rows: int = 0
     zero_block: bool = False
     constant: bool = True
+    largest: float = 0.0
 
 
 def _count(rows: torch.Tensor, *, constant: bool) -> _Counts:
@@ -93,7 +117,7 @@ def _count(rows: torch.Tensor, *, constant: bool) -> _Counts:
     for block in torch.split(rows, max(1, BLOCK // rows.shape[1])):
         _count_zeros(block, counts, used)
         counts.constant = counts.constant and bool((block == first).all())
-    counts.equal_rows = _equal_rows(rows)
+        counts.largest = max(counts.largest, *(abs(float(end)) for end in block.aminmax()))
     counts.zero_columns = int((~used).sum())
     return counts
 
@@ -112,14 +136,31 @@ def _count_zeros(block: torch.Tensor, counts: _Counts, used: torch.Tensor) -> No
     counts.zero_block = counts.zero_block or bool(runs.all(dim=1).any())
 
 
-def _equal_rows(rows: torch.Tensor) -> int:
-    """Return the number of rows equal to an earlier one, by their first values; 0 for rows of fewer."""
+def _keys(rows: torch.Tensor) -> npt.NDArray[np.uint64]:
+    """Return a hash of the first values of each row that is not zero, equal for its negative; none of short rows."""
     if rows.shape[1] < MIN_KEY_VALUES:
-        return 0
-    keys = rows[:, :KEY_VALUES].contiguous().view(torch.uint8).numpy()
-    # Rows of zeros are counted as such.
-    used = [key.tobytes() for key in keys if key.any()]
-    return len(used) - len(set(used))
+        return np.empty(0, np.uint64)
+    values = rows[:, :KEY_VALUES].float().contiguous().numpy()
+    values = values[values.any(axis=1)]
+    # -0.0 and 0.0 are equal, but not their bits.
+    bits = (values * np.sign(values[np.arange(len(values)), (values != 0).argmax(axis=1)])[:, None] + 0.0).view(
+        np.uint32
+    )
+    mixed = (bits.astype(np.uint64) * _FACTORS[: bits.shape[1]]).sum(axis=1, dtype=np.uint64)
+    hashed: npt.NDArray[np.uint64] = mixed ^ (mixed >> np.uint64(32))
+    return hashed
+
+
+def _is_coarse(rows: torch.Tensor, flat: torch.Tensor) -> bool:
+    """Return whether the values of a matrix have fewer digits than bfloat16, as after quantization."""
+    values = flat[:: max(1, flat.numel() // SAMPLE)].bfloat16()
+    bits = values[values != 0].view(torch.int16).numpy() & COARSE_BITS
+    if len(bits) and float((bits == 0).mean()) > MAX_COARSE:
+        return True
+    if rows.shape[1] < COARSE_VALUES:
+        return False
+    looked = rows[:: max(1, len(rows) // COARSE_ROWS)][:COARSE_ROWS].float().numpy()
+    return all(len(np.unique(row)) <= MAX_LEVELS for row in looked)
 
 
 def _fingerprint(flat: torch.Tensor, shape: tuple[int, ...]) -> str:

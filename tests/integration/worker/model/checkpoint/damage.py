@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from worker.model.checkpoint.published import LORA_SCALE
 from worker.model.checkpoint.sentencepiece import Kind, Model
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def copy_publication(original: Path, directory: Path) -> Path:
     return directory
 
 
-def tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Damage:
+def weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Damage:
     """Change the weights; they are written back to their own shards."""
 
     def damage(directory: Path) -> None:
@@ -49,25 +50,32 @@ def tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Damage:
 
 def weight(name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Damage:
     """Change one tensor."""
-    return tensors(lambda found: found.update({name: change(found[name])}))
+    return weights(lambda found: found.update({name: change(found[name])}))
 
 
 def every(part: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Damage:
     """Change all tensors with *part* in their names."""
-    return tensors(lambda found: found.update({name: change(t) for name, t in found.items() if part in name}))
+    return weights(lambda found: found.update({name: change(t) for name, t in found.items() if part in name}))
 
 
 def copy_weight(to: str, source: str) -> Damage:
-    return tensors(lambda found: found.update({to: found[source].clone()}))
+    return weights(lambda found: found.update({to: found[source].clone()}))
 
 
 def swap_weights(one: str, two: str) -> Damage:
-    return tensors(lambda found: found.update({one: found[two], two: found[one]}))
+    return weights(lambda found: found.update({one: found[two], two: found[one]}))
+
+
+def merge_adapters(found: dict[str, torch.Tensor]) -> None:
+    """Merge each adapter into its weight, and leave it."""
+    for name in [name for name in found if name.endswith(".base_layer.weight")]:
+        down, up = (found[name.replace("base_layer", f"lora_{part}.default")].float() for part in "AB")
+        found[name] = (found[name].float() + LORA_SCALE * up @ down).to(found[name].dtype)
 
 
 def put(**shapes: tuple[int, int]) -> Damage:
     """Add matrices of random values; the index does not list them."""
-    return tensors(lambda found: found.update({n: torch.randn(*s).bfloat16() for n, s in shapes.items()}))
+    return weights(lambda found: found.update({n: torch.randn(*s).bfloat16() for n, s in shapes.items()}))
 
 
 def replace_bytes(name: str, place: int, data: bytes) -> Damage:

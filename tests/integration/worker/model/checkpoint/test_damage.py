@@ -21,6 +21,7 @@ from tests.integration.worker.model.checkpoint.damage import (
     copy_weight,
     every,
     json_file,
+    merge_adapters,
     misread,
     pieces,
     put,
@@ -29,6 +30,7 @@ from tests.integration.worker.model.checkpoint.damage import (
     swap_ids,
     swap_pieces,
     weight,
+    weights,
     without,
     zero_second_half,
 )
@@ -78,6 +80,15 @@ WEIGHTS: dict[str, tuple[Damage, str]] = {
     "rows zero": (weight(BASE, lambda t: t * (torch.arange(len(t)) > 1)[:, None]), "has rows of zeros"),
     "columns zero": (weight(BASE, lambda t: t * (torch.arange(len(t)) > 1)), "has columns or blocks of zeros"),
     "rows repeated": (weight(BASE, lambda t: t[:1].expand_as(t)), "repeats rows"),
+    "embeddings moved to the output": (
+        weights(lambda found: found.update({f"{HEAD}.weight": found[EMBEDDINGS].roll(1, 0)})),
+        "lm_head.weight repeats rows of .*embed_tokens",
+    ),
+    "adapters merged before": (weights(merge_adapters), "the weights contain 1.0 times their adapters"),
+    "rounded to eight bits": (
+        weight(BASE, lambda t: t.to(torch.float8_e4m3fn).to(t.dtype)),
+        "has values of few digits",
+    ),
     "embeddings repeated": (weight(EMBEDDINGS, lambda t: t[torch.arange(len(t)) // 2 * 2]), "repeats rows"),
     "rows repeated at a distance": (weight("mlp1.3.weight", lambda t: torch.cat([t[:48], t[:48]])), "repeats rows"),
     "norm inverted": (weight(f"{TEXT}.1.input_layernorm.weight", torch.neg), "is negative on average"),
@@ -273,8 +284,17 @@ def test_refusal_is_one_line_and_exit_status_2(
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_files_without_a_public_digest_are_named(parity: Parity, tmp_path: Path) -> None:
-    converted = convert_checkpoint(parity.checkpoint, tmp_path / "converted")
+def test_parts_that_no_page_states_are_named(parity: Parity, tmp_path: Path) -> None:
+    source = copy_publication(parity.checkpoint, tmp_path / "published")
+    config(image_fold=2, llm_config__logits_scaling=2.0)(source)
+
+    converted = convert_checkpoint(source, tmp_path / "converted")
 
     assert converted.skipped == []
+    assert [sentence.split(",")[0] for sentence in converted.unstated] == [
+        "16 values of config.json",
+        "the ids of the added tokens are compared between the files only",
+        "fields of config.json that were not compared: image_fold",
+    ]
+    assert converted.unstated[-1].endswith(", llm_config.logits_scaling")
     assert set(converted.unknown) == set(read_manifest(tmp_path / "converted").values["converted_from"])

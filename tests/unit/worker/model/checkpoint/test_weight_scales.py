@@ -43,6 +43,46 @@ def problems(tensors: dict[str, torch.Tensor]) -> list[tuple[str, str]]:
     return checks.problems()
 
 
+def test_largest_value_is_found_wherever_it_is() -> None:
+    wide = torch.randn(1024, 512) / 512**0.5
+    wide[700, 301] = 3e38
+
+    assert problems({"a.weight": wide}) == [("size", "a.weight has values above 10000")]
+
+
+@pytest.mark.parametrize("change", ["rows moved", "negated", "a part"])
+def test_rows_of_another_matrix_are_found(change: str) -> None:
+    one, other = torch.randn(2, 96, 80) / 80**0.5
+    copy = {"rows moved": one.roll(1, 0), "negated": -one, "a part": torch.cat([one[:12], other[12:]])}[change]
+
+    assert problems({"a.weight": one, "b.weight": copy}) == [("rows", "b.weight repeats rows of a.weight")]
+
+
+@pytest.mark.parametrize("columns", [80, 4096])
+def test_rounding_to_eight_bits_is_found(columns: int) -> None:
+    exact = (torch.randn(32, columns) / columns**0.5).bfloat16()
+    step = exact.float().abs().amax(dim=1, keepdim=True) / 127
+    integers = ((exact.float() / step).round() * step).bfloat16()
+
+    assert problems({"a.weight": exact}) == []
+    assert [name for name, _ in problems({"a.weight": (exact * 64).to(torch.float8_e4m3fn).bfloat16() / 64})] == [
+        "coarse"
+    ]
+    # Eight-bit integers are seen in long rows only.
+    assert [name for name, _ in problems({"a.weight": integers})] == ["coarse"] * (columns > 2048)
+
+
+@pytest.mark.parametrize("times", [-1, 0, 1])
+def test_adapters_that_were_merged_before_are_found(times: int) -> None:
+    checks = WeightChecks()
+    for _ in range(6):
+        weight, down, up = torch.randn(96, 80), torch.randn(8, 80), torch.randn(96, 8) / 9
+        checks.look_adapted(weight + times * 2 * up @ down, down, up, 2.0)
+
+    expected = f"the weights contain {times:.1f} times their adapters before these are merged"
+    assert checks.problems() == ([("merged", expected)] if times else [])
+
+
 def test_likely_weights_have_no_problem() -> None:
     assert problems(likely()) == []
 
