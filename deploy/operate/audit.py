@@ -7,32 +7,30 @@ violation.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import time
 import uuid
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
 
 from db.models import Instance, Quarantined
-from db.models.base import any_of
 from db.operations import invariants, row_sample
 from db.operations.invariants import Violation
 from db.session import reading, transaction
 from db.studies import procedure_steps
 from db.studies.deletion import file_deletions
 from deploy.operate import report_images
-from dicom_listener.indexing import headers, repair
-from dicom_listener.spool.durable import COMPLETE, PART, Spool, file_name
+from dicom_listener.indexing import headers, lost_rows, repair
+from dicom_listener.spool.durable import PART, Spool
 from dicom_listener.spool.inbox_listing import received
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from rich.console import Console
     from sqlalchemy import Row, Select
@@ -217,50 +215,14 @@ def _violated(settings: Settings, row: FileRow) -> str | None:
 
 
 def _without_row(settings: Settings) -> Iterator[Violation]:
-    spool = Spool(settings.spool)
-    folders: tuple[tuple[Rows, Path], ...] = ((Instance, spool.store), (Quarantined, spool.quarantine))
-    for rows, folder in folders:
-        errors: list[OSError] = []
-        names = (
-            (Path(directory) / name).relative_to(settings.operations.data_dir).as_posix()
-            for directory, _, files in os.walk(folder, onerror=errors.append)
-            for name in files
-            if name.endswith(COMPLETE)
-        )
-        while page := list(itertools.islice(names, PAGE)):
-            suspects = set(page) - _known(rows, settings, page)
-            if suspects:
-                yield from (Violation(NO_ROW, file_path) for file_path in _lost(rows, suspects, settings))
-        yield from map(_unreadable, errors)
+    errors: list[OSError] = []
+    for page in lost_rows.suspects(settings, errors):
+        yield from (Violation(NO_ROW, file_path) for file_path in lost_rows.confirmed(settings, page))
+    yield from map(_unreadable, errors)
 
 
 def _unreadable(error: OSError) -> Violation:
     return Violation(UNREADABLE, f"{error.filename} ({error.strerror})")
-
-
-def _known(rows: Rows, settings: Settings, file_paths: Collection[str]) -> set[str]:
-    """Return the paths that a row or the note of its deletion names."""
-    with reading(settings.database()) as session:
-        named = set(session.scalars(select(rows.file_path).where(rows.file_path == any_of(file_paths))))
-        return named | file_deletions.noted(session, file_paths)
-
-
-def _lost(rows: Rows, file_paths: Collection[str], settings: Settings) -> list[str]:
-    """Return those of these stored files that are still there, and neither in an inbox nor in a row."""
-    # In this order: the indexer commits the row before it removes the file from the inbox, and removes a copy that it
-    # does not need before that.
-    errors: list[OSError] = []
-    waiting = {file_name(path) for path in received(Spool(settings.spool), errors)}
-    if errors:  # each of the files could be in that inbox
-        return []
-    there = [
-        file_path
-        for file_path in file_paths
-        if Path(file_path).name not in waiting and os.path.lexists(settings.operations.data_dir / file_path)
-    ]
-    lost = sorted(set(there) - _known(rows, settings, there))
-    # A file whose deletion is no longer noted is deleted.
-    return [file_path for file_path in lost if os.path.lexists(settings.operations.data_dir / file_path)]
 
 
 def _waiting(settings: Settings) -> Iterator[Violation]:
@@ -272,7 +234,7 @@ def _waiting(settings: Settings) -> Iterator[Violation]:
             if time.time() - path.lstat().st_mtime > WAITING_SECONDS:
                 old.append(path.relative_to(settings.operations.data_dir).as_posix())
     yield from map(_unreadable, errors)
-    for file_path in sorted(set(old) - _known(Quarantined, settings, old)):
+    for file_path in sorted(set(old) - lost_rows.known(settings, old)):
         if os.path.lexists(settings.operations.data_dir / file_path):
             yield Violation(INDEXED_SOON, file_path)
 

@@ -1,0 +1,72 @@
+"""Stored files without a row: in the store or in quarantine, and named neither by a row nor by a noted deletion."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+
+from db.models import Instance, Quarantined
+from db.models.base import any_of
+from db.session import reading
+from db.studies.deletion import file_deletions
+from dicom_listener.spool.durable import COMPLETE, Spool, file_name
+from dicom_listener.spool.inbox_listing import received
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from db.settings import Settings
+
+#: Names looked up at a time.
+PAGE = 1000
+
+
+def suspects(settings: Settings, errors: list[OSError]) -> Iterator[set[str]]:
+    """Yield the paths, relative to the data directory, of files without a row, which may be in an inbox still.
+
+    One set for each page of files; the error of a folder that cannot be listed is added to *errors*.
+    """
+    spool = Spool(settings.spool)
+    names = (
+        (Path(directory) / name).relative_to(settings.operations.data_dir).as_posix()
+        for folder in (spool.store, spool.quarantine)
+        for directory, _, files in os.walk(folder, onerror=errors.append)
+        for name in files
+        if name.endswith(COMPLETE)
+    )
+    while page := list(itertools.islice(names, PAGE)):
+        if found := set(page) - known(settings, page):
+            yield found
+
+
+def known(settings: Settings, file_paths: Collection[str]) -> set[str]:
+    """Return the paths that a row or the note of its deletion names."""
+    with reading(settings.database()) as session:
+        named = {
+            path
+            for rows in (Instance, Quarantined)
+            for path in session.scalars(select(rows.file_path).where(rows.file_path == any_of(file_paths)))
+        }
+        return named | file_deletions.noted(session, file_paths)
+
+
+def confirmed(settings: Settings, file_paths: Collection[str]) -> list[str]:
+    """Return those of these stored files that are still there, and neither in an inbox nor in a row."""
+    # In this order: the indexer commits the row before it removes the file from the inbox, and removes a copy that it
+    # does not need before that.
+    errors: list[OSError] = []
+    waiting = {file_name(path) for path in received(Spool(settings.spool), errors)}
+    if errors:  # each of the files could be in that inbox
+        return []
+    there = [path for path in file_paths if Path(path).name not in waiting and _is_there(settings, path)]
+    lost = sorted(set(there) - known(settings, there))
+    # A file whose deletion is no longer noted is deleted.
+    return [path for path in lost if _is_there(settings, path)]
+
+
+def _is_there(settings: Settings, file_path: str) -> bool:
+    return os.path.lexists(settings.operations.data_dir / file_path)
