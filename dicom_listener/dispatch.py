@@ -27,7 +27,7 @@ from db.session import limit_statements, statements, transaction
 from db.studies import procedure_steps, settling
 from dicom_listener import process_signals
 from dicom_listener.commitment import deliver
-from dicom_listener.indexing import broken_transfers, indexer, unreadable
+from dicom_listener.indexing import broken_transfers, failover, indexer, unreadable
 from dicom_listener.receive import status_file
 from dicom_listener.receive.peers import PeerDirectory
 from dicom_listener.spool import file_system, slots
@@ -204,6 +204,7 @@ def _run(settings: Settings, peers: PeerDirectory, stop: threading.Event) -> Non
         threading.Thread(target=deliver.run, args=(settings, peers, stop), name="commitment"),
         threading.Thread(target=_repeat, args=(upkeep.run_once, stop, queue), name="upkeep"),
         threading.Thread(target=_repeat, args=(recover_slots, stop), name="slots"),
+        threading.Thread(target=_repeat, args=(failover.RowRecovery(settings, stop).run_once, stop), name="failover"),
         threading.Thread(target=_repeat, args=(partial(totals.run_once, settings, stop), stop), name="totals"),
         threading.Thread(target=_repeat, args=(partial(unmatched.run_once, settings, stop), stop), name="unmatched"),
     ]

@@ -11,6 +11,7 @@
     spool/store/<xx>/<uuid>.dcm  indexed: has a row in `instances`
     spool/quarantine/<uuid>.dcm  has a row in `quarantine`
     spool/procedure_steps/<hash> state of a procedure step
+    spool/timeline.json          timeline of the database whose rows name all files (indexing.failover)
 
 An object is acknowledged only when POSIX guarantees that it survives a power cut: its bytes are synced, and so is a
 directory entry for them. dicom_listener.spool.inbox does both with one flush for each object.
@@ -71,6 +72,8 @@ class Spool:
         self.quarantine = root / "quarantine"
         #: States of procedure steps; see dicom_listener.receive.n_services.
         self.procedure_steps = root / "procedure_steps"
+        #: Timeline of the database whose rows name all files; see dicom_listener.indexing.failover.
+        self.timeline = root / "timeline.json"
         self._slots = root / "slots"
 
     def prepare(self) -> None:

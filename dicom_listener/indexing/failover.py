@@ -1,0 +1,136 @@
+"""Return stored files to the inbox whose rows the database has lost, because a standby without them was promoted.
+
+The spool notes the timeline of the database whose rows name all its files. On another one, all stored files are looked
+up once, while the other work goes on.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import TYPE_CHECKING, NamedTuple
+
+import structlog
+from sqlalchemy import text
+
+from db.session import reading
+from dicom_listener.indexing import lost_rows, repair
+from dicom_listener.spool.durable import Spool
+
+if TYPE_CHECKING:
+    import threading
+    from pathlib import Path
+
+    from sqlalchemy.orm import Session
+
+    from db.settings import Settings
+
+log = structlog.get_logger()
+
+#: Seconds between two looks at the timeline, and at files that another dispatcher may have left in the inbox.
+CHECK_SECONDS = 3
+CURRENT = text("""
+    SELECT system_identifier::text, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) FROM pg_control_system()
+""")
+
+
+class Timeline(NamedTuple):
+    """Identifier of a PostgreSQL cluster, the same on its standbys, and the number of its timeline in hex.
+
+    A standby that is promoted begins a new timeline, and may lack what was committed last.
+    """
+
+    system: str
+    number: str
+
+
+def current_timeline(session: Session) -> Timeline:
+    """Return the timeline that the server of *session* writes."""
+    return Timeline(*session.execute(CURRENT).one())
+
+
+class RowRecovery:
+    """Looks up the stored files of one spool after a failover; call `run_once` again and again."""
+
+    def __init__(self, settings: Settings, stop: threading.Event) -> None:
+        self._settings = settings
+        self._stop = stop
+        self._spool = Spool(settings.spool)
+        #: Timeline on which all stored files were looked up, and those that had no row.
+        self._searched: Timeline | None = None
+        self._without_row: set[str] = set()
+
+    def run_once(self) -> None:
+        """Return the files without a row if the database continues another timeline than before; then wait.
+
+        Raises SQLAlchemyError, and OSError if a folder of the spool cannot be listed.
+        """
+        with reading(self._settings.database()) as session:
+            current = current_timeline(session)
+        noted = _noted(self._spool.timeline)
+        if noted != current and self._are_all_named(noted, current):
+            _note(self._spool.timeline, current)
+        self._stop.wait(CHECK_SECONDS)
+
+    def _are_all_named(self, noted: Timeline | None, current: Timeline) -> bool:
+        """Return whether the rows name all stored files, or another one has to see to it."""
+        if noted is None:
+            return True
+        if noted.system != current.system:
+            # Perhaps a wrong URL: to index the whole store into it would be a mistake.
+            log.warning("database.replaced", action="prelim audit; --repair indexes the files without a row")
+            return True
+        if self._searched != current:
+            log.warning("database.timeline_changed", before=noted.number, now=current.number)
+            self._without_row = self._search()
+            self._searched = current
+        self._return_lost()
+        return not self._without_row and not self._stop.is_set()
+
+    def _search(self) -> set[str]:
+        errors: list[OSError] = []
+        pages = lost_rows.suspects(self._settings, errors)
+        found = {path for page in itertools.takewhile(lambda _: not self._stop.is_set(), pages) for path in page}
+        if errors:
+            raise errors[0]
+        return found
+
+    def _return_lost(self) -> None:
+        """Return files without a row to the inbox.
+
+        A dispatcher that committed a row just before it was lost removes the file from the inbox some time later: those
+        that are in an inbox are looked at again until they have a row.
+        """
+        lost = lost_rows.confirmed(self._settings, self._without_row)
+        for file_path in lost:
+            self._return(file_path)
+        if lost:
+            log.warning("rows.lost", files=len(lost))
+        left = self._without_row - lost_rows.known(self._settings, self._without_row)
+        self._without_row = {file_path for file_path in left if self._path(file_path).exists()}
+
+    def _return(self, file_path: str) -> None:
+        try:
+            repair.return_to_inbox(self._path(file_path), self._spool)
+        except (FileExistsError, FileNotFoundError):  # another dispatcher has returned it
+            pass
+        except OSError as error:
+            # The others must not wait for it; the audit names it.
+            log.error("row.not_recovered", file=self._path(file_path).name, error=error.strerror)  # noqa: TRY400
+            self._without_row.discard(file_path)
+
+    def _path(self, file_path: str) -> Path:
+        return self._settings.operations.data_dir / file_path
+
+
+def _noted(path: Path) -> Timeline | None:
+    try:
+        return Timeline(*json.loads(path.read_text()))
+    except (FileNotFoundError, ValueError, TypeError):  # none yet, or damaged by a crash
+        return None
+
+
+def _note(path: Path, current: Timeline) -> None:
+    written = path.with_suffix(".new")
+    written.write_text(json.dumps(current))
+    written.replace(path)

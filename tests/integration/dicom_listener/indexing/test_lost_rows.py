@@ -1,0 +1,133 @@
+"""Stored files whose rows a database has lost: returned to the inbox after a failover, and only then."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import text
+
+from db.models import Instance, Quarantined
+from db.session import transaction
+from deploy.operate import audit
+from dicom_listener.indexing import failover, indexer
+from dicom_listener.indexing.failover import RowRecovery
+from dicom_listener.spool.durable import Spool
+from dicom_listener.spool.waiting import received
+from tests.integration.dicom_listener.indexing.spool_rows import rows
+from tests.integration.dicom_listener.objects import image, receive
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from db.settings import Settings
+
+TABLES = "jobs, instances, quarantine, studies"
+
+
+@pytest.fixture
+def recovery(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> RowRecovery:
+    """Recovery that has noted the timeline of the database."""
+    monkeypatch.setattr(failover, "CHECK_SECONDS", 0)
+    made = RowRecovery(settings, threading.Event())
+    made.run_once()
+    return made
+
+
+@pytest.fixture
+def stored(settings: Settings) -> list[Path]:
+    """The files of two instances and of one in quarantine."""
+    first = image()
+    for dataset in (first, image(), image(SOPInstanceUID=first.SOPInstanceUID, PatientID="P-2")):
+        receive(settings, dataset)
+    indexer.run_once(settings)
+    return [
+        settings.operations.data_dir / row.file_path
+        for table in (Instance, Quarantined)
+        for row in rows(settings, table)
+    ]
+
+
+def lose_rows(settings: Settings) -> None:
+    with transaction(settings.database()) as session:
+        session.execute(text(f"TRUNCATE {TABLES} CASCADE"))
+
+
+def note_other_timeline(settings: Settings, **changes: str) -> None:
+    """Let the spool have an earlier timeline of the same cluster, or with *changes* of another one."""
+    with transaction(settings.database()) as session:
+        current = failover.current_timeline(session)
+    other = current._replace(**({"number": "000000FF"} | changes))
+    Spool(settings.spool).timeline.write_text(json.dumps(other))
+
+
+def waiting(settings: Settings) -> int:
+    return len(list(received(Spool(settings.spool))))
+
+
+def test_files_whose_rows_a_failover_lost_are_indexed_again(
+    settings: Settings, stored: list[Path], recovery: RowRecovery
+) -> None:
+    assert len(stored) == 3
+    lose_rows(settings)
+    recovery.run_once()
+    assert waiting(settings) == 0, "the timeline is the same"
+
+    note_other_timeline(settings)
+    recovery.run_once()
+    assert waiting(settings) == 3
+    while indexer.run_once(settings):
+        pass
+    recovery.run_once()
+
+    assert (len(rows(settings, Instance)), len(rows(settings, Quarantined))) == (2, 1)
+    assert audit.check(settings) == []
+    lose_rows(settings)
+    recovery.run_once()
+    assert waiting(settings) == 0, "the timeline is noted"
+
+
+def test_file_that_leaves_the_inbox_after_its_row_was_lost_is_returned(
+    settings: Settings, stored: list[Path], recovery: RowRecovery
+) -> None:
+    lose_rows(settings)
+    # Another dispatcher, frozen between its commit and the removal of the file from the inbox.
+    left = Spool(settings.spool).inbox / stored[0].name
+    os.link(stored[0], left)
+    note_other_timeline(settings)
+    recovery.run_once()
+    assert waiting(settings) == 3
+    left.unlink()
+    recovery.run_once()
+
+    assert waiting(settings) == 3
+    while indexer.run_once(settings):
+        pass
+    recovery.run_once()
+    assert audit.check(settings) == []
+
+
+def test_rows_that_exist_and_noted_deletions_keep_their_files_where_they_are(
+    settings: Settings, stored: list[Path], recovery: RowRecovery
+) -> None:
+    with transaction(settings.database()) as session:
+        session.execute(text("INSERT INTO file_deletions SELECT file_path FROM quarantine"))
+        session.execute(text("DELETE FROM quarantine"))
+    note_other_timeline(settings)
+    recovery.run_once()
+
+    assert waiting(settings) == 0
+    assert all(path.exists() for path in stored)
+
+
+@pytest.mark.usefixtures("stored")
+def test_store_is_not_indexed_into_another_database(settings: Settings, recovery: RowRecovery) -> None:
+    lose_rows(settings)
+    note_other_timeline(settings, system="1")
+    recovery.run_once()
+    recovery.run_once()
+
+    assert waiting(settings) == 0
