@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select
 
 from db.errors import StaleFence
 from db.jobs import claims
@@ -16,41 +16,18 @@ from db.migrations.upgrade import migrate
 from db.models import Job, Report, Study
 from db.operations import invariants
 from db.session import engine, transaction
-from deploy.embedded.postgres import ENVIRONMENT, USER, Postgres
-from deploy.spawn import spawn
+from deploy.embedded.postgres import Postgres
 from tests.integration.db.conftest import Arrivals
 from tests.integration.db.jobs.test_claims import claim_as, finish
 from tests.polling import wait_until
-from tests.proxy import Proxy, proxied
+from tests.proxy import proxied
+from tests.standby import READ_ONLY, Standby, promote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
 WORKERS = 4
-BACKUP = "--pgdata=/proc/self/cwd", "--write-recovery-conf", "--checkpoint=fast"
-READ_ONLY = "?target_session_attrs=any"
-
-
-class Standby(Postgres):
-    """Replica of *primary*, from which it receives as long as *proxy* forwards."""
-
-    def __init__(self, directory: Path, primary: Postgres, proxy: Proxy) -> None:
-        super().__init__(directory)
-        (self.directory / "password").write_text(primary.password)
-        self._proxy = proxy
-
-    def prepare(self) -> None:
-        source = ["--host=127.0.0.1", f"--port={self._proxy.port}", f"--username={USER}"]
-        backup = spawn(
-            [self._program("pg_basebackup"), *source, *BACKUP],
-            death_signal=signal.SIGKILL,
-            account=self.account,
-            cwd=self._account_directory("cluster"),
-            env=ENVIRONMENT | {"PGPASSWORD": self.password},
-        )
-        output, _ = backup.communicate()
-        assert backup.returncode == 0, output.decode()
 
 
 @pytest.fixture
@@ -105,12 +82,6 @@ def claimed(url: str, at_most: int) -> list[claims.Claim]:
 def reports(url: str) -> int:
     with transaction(url) as session:
         return session.scalar(select(func.count()).select_from(Report)) or 0
-
-
-def promote(url: str) -> None:
-    with transaction(url + READ_ONLY) as session:
-        assert session.scalar(text("SELECT pg_promote()"))
-    engine(url + READ_ONLY).dispose()
 
 
 def extend(url: str, claim: claims.Claim) -> None:

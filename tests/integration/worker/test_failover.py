@@ -19,10 +19,11 @@ from db.session import engine, transaction
 from db.settings import Settings
 from deploy.embedded.postgres import Postgres
 from tests.integration.db.conftest import Arrivals
-from tests.integration.db.test_promotion import READ_ONLY, Standby, promote, reports
+from tests.integration.db.test_promotion import reports
 from tests.integration.worker.test_process import Writer
 from tests.polling import wait_until
 from tests.proxy import proxied
+from tests.standby import READ_ONLY, Standby, promote
 from worker import process
 from worker.process import Worker
 
