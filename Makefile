@@ -8,7 +8,7 @@ STUDY ?=
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help tools sbom install demo up shell test test-slow test-wheels test-containers check format bench clean chaos fuzz-listener demo-checkpoint measure-regions docs grounding measure-gate
+.PHONY: help tools sbom install demo up shell test test-slow test-wheels test-containers check format bench clean chaos chaos-failover fuzz-listener demo-checkpoint measure-regions docs grounding measure-gate
 
 help: ## Show this list
 	@awk 'BEGIN { FS = ":[^#]*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z%-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -87,6 +87,9 @@ SECONDS ?= 60
 PROCESSES ?= 1
 chaos: install ## Inject faults while studies arrive, then check all invariants (SEED=1)
 	$(BIN)/python -m tests.chaos --seed $(SEED)
+
+chaos-failover: install ## The same on servers with replicas, which are promoted (SEED=1)
+	$(BIN)/python -m tests.chaos --failover --minutes 1 --studies 100 --seed $(SEED)
 
 fuzz-listener: install ## Send mutated associations to the listener (SEED=1 SECONDS=60 PROCESSES=1)
 	$(BIN)/python -m tests.fuzz.listener --seed $(SEED) --seconds $(SECONDS) --processes $(PROCESSES)

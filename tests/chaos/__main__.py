@@ -28,6 +28,9 @@ def main() -> int:
     parser.add_argument(
         "--minutes", type=float, default=3, help="time in which studies are sent and faults are injected"
     )
+    parser.add_argument(
+        "--failover", action="store_true", help="PostgreSQL with a standby and Redis with Sentinels, which fail over"
+    )
     parser.add_argument("--keep", type=Path, help="keep data and logs of the runs in this folder")
     wanted = parser.parse_args()
     outcomes = []
@@ -41,17 +44,28 @@ def main() -> int:
 
 def _play(seed: int, wanted: argparse.Namespace) -> Outcome:
     if wanted.keep:
-        outcome = run(seed, wanted.studies, wanted.minutes * 60, wanted.keep / f"seed-{seed}")
+        outcome = _run(seed, wanted, wanted.keep / f"seed-{seed}")
     else:
         with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-            outcome = run(seed, wanted.studies, wanted.minutes * 60, Path(folder) / "system")
+            outcome = _run(seed, wanted, Path(folder) / "system")
     console.print(_runs([outcome]))
+    if wanted.failover:
+        kind = "synchronous" if outcome.synchronous else "asynchronous"
+        console.print(f"{kind} standby, {outcome.rewritten} confirmed reports written again", highlight=False)
+    for name, seconds in sorted(outcome.recoveries.items()):
+        times = ", ".join(f"{each:.1f}" for each in seconds)
+        console.print(f"work went on after {name.replace('_', ' ')}: {times} s", highlight=False)
     for violation in outcome.violations:
         console.print(f"VIOLATION: {violation}", highlight=False)
     if outcome.violations:
-        again = f"--seed {seed} --studies {wanted.studies} --minutes {wanted.minutes:g}"
+        flag = "--failover " if wanted.failover else ""
+        again = f"{flag}--seed {seed} --studies {wanted.studies} --minutes {wanted.minutes:g}"
         console.print(f"repeat with: python -m tests.chaos {again}", highlight=False)
     return outcome
+
+
+def _run(seed: int, wanted: argparse.Namespace, folder: Path) -> Outcome:
+    return run(seed, wanted.studies, wanted.minutes * 60, folder, failover=wanted.failover)
 
 
 def _runs(outcomes: list[Outcome]) -> Table:

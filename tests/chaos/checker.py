@@ -53,6 +53,9 @@ CREATE TRIGGER chaos AFTER UPDATE ON jobs FOR EACH ROW
     WHEN (OLD.state <> NEW.state OR OLD.fence <> NEW.fence) EXECUTE FUNCTION chaos_job();
 """
 
+#: Owner of each finished job.
+FINISHED_BY = text("SELECT owner FROM chaos_history WHERE kind = 'job' AND after = 'finished'")
+
 
 def record_transitions(system: System) -> None:
     """Record every change of state in the database; call before the first one."""

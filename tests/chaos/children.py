@@ -7,6 +7,7 @@ import errno
 import os
 import random
 import signal
+import socket
 import sys
 import threading
 import time
@@ -45,6 +46,8 @@ STUCK = b"STUCK"
 POISONED = "chaos-poisoned-"
 #: This file of the data folder holds the name of a file that the dispatchers' disk cannot read.
 UNREADABLE = "chaos-unreadable"
+#: In the environment of a child: the name of the machine that it believes to run on.
+HOST = "CHAOS_HOST"
 STEP_SECONDS = 0.03
 STEPS = (1, 8)
 
@@ -56,6 +59,8 @@ def start(role: str, environment: Mapping[str, str], log: str) -> None:
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
+    if host := environment.get(HOST):
+        socket.gethostname = lambda: host  # type: ignore[assignment]
     settings = load_settings()
     logs.configure(settings)
     ROLES[role](settings)

@@ -18,6 +18,7 @@ from tests.integration.dicom_listener.objects import encode, image
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Mapping
 
 
 #: Seconds until a modality resends objects that were not acknowledged.
@@ -56,11 +57,11 @@ class History:
     unanswered: int = 0
 
 
-def plan(count: int, rng: random.Random) -> list[PlannedStudy]:
+def plan(count: int, rng: random.Random, weights: Mapping[str, int] = KINDS) -> list[PlannedStudy]:
     """Return *count* studies, at least one of every kind if *count* permits, and a series of poison studies."""
-    kinds = [*KINDS, *rng.choices(list(KINDS), weights=list(KINDS.values()), k=count)][:count]
+    kinds = [*weights, *rng.choices(list(weights), weights=list(weights.values()), k=count)][:count]
     rng.shuffle(kinds)
-    if count > 10 * SERIES:
+    if "poison" in weights and count > 10 * SERIES:
         middle = count // 3
         kinds[middle : middle + SERIES] = ["poison"] * SERIES
     return [_planned(kind, rng) for kind in kinds]
@@ -104,7 +105,8 @@ class Modality(threading.Thread):
 
     def __init__(self, name: str, port: int, studies: list[PlannedStudy], seconds: float, history: History) -> None:
         super().__init__(name=name, daemon=True)
-        self._port = port
+        #: Where the next association goes.
+        self.port = port
         self._history = history
         pause = seconds / max(len(studies), 1)
         self._due = sorted(
@@ -129,7 +131,7 @@ class Modality(threading.Thread):
         ae = AE(self.name)
         ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = RESPONSE_SECONDS
         ae.add_requested_context(objects[0].SOPClassUID, ExplicitVRLittleEndian)
-        association = ae.associate("127.0.0.1", self._port, ae_title="PRELIM")
+        association = ae.associate("127.0.0.1", self.port, ae_title="PRELIM")
         if not association.is_established:
             return objects
         try:

@@ -14,8 +14,10 @@ import redis
 from pydicom import dcmread
 from sqlalchemy import select
 
+from db.jobs import redis_client
 from db.models import Instance, Study
 from db.session import transaction
+from deploy.embedded.redis import Redis
 from dicom_listener.receive.prefork.children import FROZEN_SECONDS
 from dicom_listener.spool.durable import Spool
 from dicom_listener.spool.waiting import received
@@ -112,17 +114,20 @@ def _signal_listener_process(system: System, rng: random.Random, number: signal.
 
 def freeze_redis(system: System, _: random.Random) -> None:
     """Accept and answer nothing: workers must go on by what the database tells them."""
-    assert system.redis.process
-    system.redis.process.send_signal(signal.SIGSTOP)
+    process = system.redis.process
+    assert process
+    process.send_signal(signal.SIGSTOP)
     system.supervise_for(FREEZE_SECONDS)
-    system.redis.process.send_signal(signal.SIGCONT)
+    process.send_signal(signal.SIGCONT)
 
 
 def black_hole_before_postgres(system: System, _: random.Random) -> None:
     """Keep connections open and pass nothing on, in either direction."""
-    system.proxy.forwarding.clear()
+    for proxy in system.servers.proxies:
+        proxy.forwarding.clear()
     system.supervise_for(FREEZE_SECONDS)
-    system.proxy.forwarding.set()
+    for proxy in system.servers.proxies:
+        proxy.forwarding.set()
 
 
 def step_clock(system: System, rng: random.Random) -> None:
@@ -136,6 +141,7 @@ def kill_redis(system: System, _: random.Random) -> None:
 
 
 def kill_redis_and_its_file(system: System, _: random.Random) -> None:
+    assert isinstance(system.redis, Redis)
     assert system.redis.process
     system.redis.process.kill()
     system.redis.process.wait()
@@ -145,7 +151,7 @@ def kill_redis_and_its_file(system: System, _: random.Random) -> None:
 
 
 def flush_redis(system: System, _: random.Random) -> None:
-    with redis.Redis.from_url(system.redis.url) as client, contextlib.suppress(redis.RedisError):
+    with contextlib.suppress(redis.RedisError), redis_client.connect(system.redis.url, 1) as client:
         client.flushall()
 
 
@@ -224,11 +230,11 @@ PROCESS_FAULTS: tuple[Fault, ...] = (kill_listener_process, freeze_listener_proc
 class Nemesis:
     """Injects faults in a seeded order; every fault occurs before any is repeated."""
 
-    def __init__(self, system: System, rng: random.Random) -> None:
+    def __init__(self, system: System, rng: random.Random, faults: tuple[Fault, ...] = FAULTS) -> None:
         self.injected: Counter[str] = Counter()
         self._system = system
         self._rng = rng
-        self._faults = FAULTS + PROCESS_FAULTS if system.settings.dicom.listener_processes != 1 else FAULTS
+        self._faults = faults + PROCESS_FAULTS if system.settings.dicom.listener_processes != 1 else faults
         self._next: list[Fault] = []
 
     def inject(self) -> None:

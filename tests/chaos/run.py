@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.chaos import checker
+from tests.chaos.failover.faults import ReplicaFaults
+from tests.chaos.failover.lost_commits import lost_reports, rewritten
 from tests.chaos.modality import History, Modality, PlannedStudy, plan
-from tests.chaos.nemesis import Nemesis
-from tests.chaos.system import System, running_system
+from tests.chaos.nemesis import FAULTS, Nemesis
+from tests.chaos.system import System, replicated, running_system, single
 
 if TYPE_CHECKING:
     from collections import Counter
+    from collections.abc import Mapping
     from pathlib import Path
 
 MODALITIES = 2
@@ -45,21 +49,31 @@ class Outcome:
     seconds: float
     largest_bytes: int
     violations: list[str]
+    #: With a standby: whether a commit waits for it, what was written again, the seconds until work went on by fault.
+    synchronous: bool = False
+    rewritten: int = 0
+    recoveries: Mapping[str, list[float]] = field(default_factory=dict)
 
 
-def run(seed: int, studies: int, seconds: float, folder: Path) -> Outcome:
-    """Run *seed* with *studies* studies sent over *seconds*, in *folder*."""
+def run(seed: int, studies: int, seconds: float, folder: Path, *, failover: bool = False) -> Outcome:
+    """Run *seed* with *studies* studies sent over *seconds*, in *folder*; with *failover*, on servers with replicas."""
     rng = random.Random(seed)
     planned = plan(studies, rng)
     began = time.monotonic()
     place, number = VARIANTS[seed % len(VARIANTS)]
     changes = {"PRELIM_REPORT_IMAGES": place, "PRELIM_LISTENER_PROCESSES": str(number)}
-    with running_system(folder, **changes) as system:
+    synchronous = is_synchronous(seed)
+    started = partial(replicated, synchronous=synchronous) if failover else single
+    with running_system(folder, started=started, **changes) as system:
         checker.record_transitions(system)
-        history, nemesis, system.planned = History(), Nemesis(system, rng), planned
-        _send_and_inject(system, planned, seconds, history, nemesis, rng)
+        history, system.planned = History(), planned
+        modalities = _modalities(system, planned, seconds, history)
+        replica_faults = ReplicaFaults(lambda: any(modality.is_alive() for modality in modalities))
+        nemesis = Nemesis(system, rng, replica_faults.all(rng) if failover else FAULTS)
+        _send_and_inject(system, modalities, seconds, nemesis, rng)
         _resend(system, history)
         recovery = _recover(system, planned)
+        lost = lost_reports(system) if failover and synchronous else []
         return Outcome(
             seed=seed,
             studies=studies,
@@ -74,15 +88,26 @@ def run(seed: int, studies: int, seconds: float, folder: Path) -> Outcome:
             recovery_seconds=recovery,
             seconds=time.monotonic() - began,
             largest_bytes=max(system.memory.values()),
-            violations=checker.violations(system, planned, history),
+            violations=checker.violations(system, planned, history) + replica_faults.recoveries.violations() + lost,
+            synchronous=synchronous,
+            rewritten=rewritten(system),
+            recoveries=replica_faults.recoveries.seconds,
         )
 
 
-def _send_and_inject(
-    system: System, planned: list[PlannedStudy], seconds: float, history: History, nemesis: Nemesis, rng: random.Random
-) -> None:
+def is_synchronous(seed: int) -> bool:
+    """Return whether a commit waits for the standby: in half of the seeds of each variant."""
+    return bool((seed // len(VARIANTS) + seed) % 2)
+
+
+def _modalities(system: System, planned: list[PlannedStudy], seconds: float, history: History) -> list[Modality]:
     port = system.settings.dicom.dicom_port
-    modalities = [Modality(f"MODALITY_{n}", port, planned[n::MODALITIES], seconds, history) for n in range(MODALITIES)]
+    return [Modality(f"MODALITY_{n}", port, planned[n::MODALITIES], seconds, history) for n in range(MODALITIES)]
+
+
+def _send_and_inject(
+    system: System, modalities: list[Modality], seconds: float, nemesis: Nemesis, rng: random.Random
+) -> None:
     for modality in modalities:
         modality.start()
     ends = time.monotonic() + seconds

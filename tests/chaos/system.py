@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,16 +16,19 @@ from sqlalchemy import text
 from db.migrations.upgrade import migrate
 from db.session import engine, transaction
 from db.settings import Settings
-from deploy.embedded.postgres import Postgres
+from deploy.embedded.postgres import DATABASE, Postgres
 from deploy.embedded.redis import Redis
 from deploy.embedded.server_process import free_port
 from tests import processes
 from tests.chaos import children
+from tests.chaos.failover.pair import Pair
 from tests.polling import wait_until
 from tests.proxy import Proxy, proxied
+from tests.sentinels import Sentinels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from multiprocessing.context import ForkServerProcess
 
     from tests.chaos.modality import PlannedStudy
@@ -56,16 +59,50 @@ ROLES = {
 
 
 @dataclass
+class Servers:
+    """The database and the broker of a system, both single or both with a replica."""
+
+    postgres: Postgres | Pair
+    #: Between the processes and the servers of the database; the checks go past them.
+    proxies: list[Proxy]
+    redis: Redis | Sentinels
+
+    @property
+    def database_url(self) -> str:
+        """URL of all servers of the database, through the proxies."""
+        before, _, _ = self.postgres.url.rpartition("@")
+        return f"{before}@{','.join(f'127.0.0.1:{proxy.port}' for proxy in self.proxies)}/{DATABASE}"
+
+
+@contextmanager
+def single(folder: Path) -> Iterator[Servers]:
+    with Postgres(folder / "postgres") as postgres, Redis(folder / "redis") as redis:
+        migrate(postgres.url)
+        with proxied(postgres.port) as proxy:
+            yield Servers(postgres, [proxy], redis)
+
+
+@contextmanager
+def replicated(folder: Path, *, synchronous: bool) -> Iterator[Servers]:
+    with (
+        Pair(folder / "postgres", synchronous=synchronous) as pair,
+        Sentinels(folder / "redis") as redis,
+        proxied(pair.ports[0]) as first,
+        proxied(pair.ports[1]) as second,
+    ):
+        yield Servers(pair, [first, second], redis)
+
+
+@dataclass
 class System:
     """A running installation whose processes can be killed; use from the main thread only."""
 
     folder: Path
-    postgres: Postgres
-    #: Between the processes and the database; the checks go past it.
-    proxy: Proxy
-    redis: Redis
+    servers: Servers
     environment: dict[str, str]
     roles: dict[str, str]
+    #: Changes of the environment of some children.
+    own: dict[str, dict[str, str]] = field(default_factory=dict)
     children: dict[str, ForkServerProcess] = field(default_factory=dict)
     #: Largest resident size of a process of each child, in bytes.
     memory: dict[str, int] = field(default_factory=dict)
@@ -82,7 +119,16 @@ class System:
         return Settings(**names)
 
     @property
+    def postgres(self) -> Postgres | Pair:
+        return self.servers.postgres
+
+    @property
+    def redis(self) -> Redis | Sentinels:
+        return self.servers.redis
+
+    @property
     def url(self) -> str:
+        """URL of the database's current primary, past the proxies."""
         return self.postgres.url
 
     def in_transaction(self) -> list[str]:
@@ -96,7 +142,8 @@ class System:
         """Fork the child *name* from the preloaded server: a tenth of a second instead of three."""
         context = multiprocessing.get_context("forkserver")
         log = str(self.folder / f"{name}.log")
-        child = context.Process(target=children.start, args=(self.roles[name], self.environment, log), daemon=True)
+        environment = self.environment | self.own.get(name, {})
+        child = context.Process(target=children.start, args=(self.roles[name], environment, log), daemon=True)
         child.start()
         self.children[name] = child
 
@@ -147,26 +194,31 @@ def resident_bytes(pid: int | None) -> int:
 
 
 @contextmanager
-def running_system(folder: Path, roles: dict[str, str] = ROLES, **changes: str) -> Iterator[System]:
-    """Run a system in *folder* with a migrated schema and every process ready."""
+def running_system(
+    folder: Path,
+    roles: dict[str, str] = ROLES,
+    started: Callable[[Path], AbstractContextManager[Servers]] = single,
+    own: dict[str, dict[str, str]] | None = None,
+    **changes: str,
+) -> Iterator[System]:
+    """Run a system in *folder* with the servers *started*, a migrated schema and every process ready.
+
+    *changes* are of the environment of all processes, *own* of those of one.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.chaos.children"])
     data = folder / "data"
     data.mkdir(parents=True)
-    with ExitStack() as stack:
-        postgres = stack.enter_context(Postgres(folder / "postgres"))
-        redis = stack.enter_context(Redis(folder / "redis"))
-        migrate(postgres.url)
-        proxy = stack.enter_context(proxied(postgres.port))
+    with started(folder) as servers:
         environment = {
             **SHORT_TIMES,
             "PRELIM_DATA_DIR": str(data),
-            "PRELIM_DATABASE_URL": postgres.url.replace(f":{postgres.port}/", f":{proxy.port}/"),
-            "PRELIM_BROKER_URL": redis.url,
+            "PRELIM_DATABASE_URL": servers.database_url,
+            "PRELIM_BROKER_URL": servers.redis.url,
             "PRELIM_DICOM_PORT": str(free_port()),
             **changes,
         }
-        system = System(folder, postgres, proxy, redis, {k: v for k, v in environment.items() if v}, roles)
+        system = System(folder, servers, {k: v for k, v in environment.items() if v}, roles, own or {})
         try:
             for name in roles:
                 system.start(name)
@@ -180,8 +232,8 @@ def running_system(folder: Path, roles: dict[str, str] = ROLES, **changes: str) 
                 for pid in pids:
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
-            # The checks go to the server, the audit through the proxy as the processes do.
-            for url in (postgres.url, environment["PRELIM_DATABASE_URL"]):
+            # The checks go to the server, the audit through the proxies as the processes do.
+            for url in (system.url, system.settings.database()):
                 engine(url).dispose()
 
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
+from deploy.embedded.redis import Redis
 from tests.chaos.checker import all_ended
+from tests.chaos.failover.faults import consumes_messages
 from tests.chaos.system import running_system
 from tests.chaos.test_chaos import ONE_WORKER, plain_studies, send
 from tests.polling import wait_until
@@ -64,3 +66,20 @@ def test_reports_are_written_during_and_after_a_broker_fault_by_the_same_process
         assert system.children["worker-1"].pid == worker
         assert system.children["worker-1"].is_alive()
         assert system.logged("broker.unreachable") <= 2, "once in each process"
+
+
+def test_messages_are_consumed_within_a_minute_after_each_of_ten_restarts_of_redis(tmp_path: Path) -> None:
+    # No job is claimed without its message before a minute has passed, and none is announced twice.
+    with running_system(tmp_path / "system", ONE_WORKER, PRELIM_REDELIVER_SECONDS="600") as system:
+        worker, studies = system.children["worker-1"].pid, plain_studies(1)
+        assert isinstance(system.redis, Redis)
+        for _ in range(10):
+            wait_until(lambda: consumes_messages(system), 60)
+            system.redis.process.kill()
+            system.redis.start()
+        wait_until(lambda: consumes_messages(system), 60)
+        send(system, studies, seconds=0)
+        wait_until(lambda: all_ended(system, studies), 60)
+
+        assert system.children["worker-1"].pid == worker
+        assert system.children["worker-1"].is_alive()

@@ -143,6 +143,27 @@ def test_stopped_worker_requeues_unfinished_jobs_in_time(tmp_path: Path, remotel
         assert (job.state, job.attempt, job.owner) == ("queued", 0, None)
 
 
+def test_scale_in_while_every_worker_writes_uses_up_no_attempt(tmp_path: Path) -> None:
+    roles = {**ONE_WORKER, "worker-2": "worker"}
+    with running_system(tmp_path / "system", roles, PRELIM_WORKER_SLOTS="2", PRELIM_LEASE_SECONDS="30") as system:
+        studies = plain_studies(4)
+        for study in studies:
+            with_pixels(study, ENDLESS)
+        send(system, studies, seconds=0)
+        supervise_until(system, lambda: len(set(owners(system))) == 2 and len(owners(system)) == 4, 60)
+        stop_for_good(system, "worker-2")
+
+        with transaction(system.url) as session:
+            jobs = session.execute(select(Job.state, Job.attempt).order_by(Job.state)).all()
+        assert [tuple(job) for job in jobs] == [("queued", 0)] * 2 + [("running", 1)] * 2
+
+
+def owners(system: System) -> list[str]:
+    """Return the owner of each running job."""
+    with transaction(system.url) as session:
+        return [owner for owner in session.scalars(select(Job.owner).where(Job.state == "running")) if owner]
+
+
 def test_stopped_worker_exits_without_a_database(tmp_path: Path) -> None:
     with running_system(tmp_path / "system", ONE_WORKER) as system:
         send(system, [endless(plan(6, random.Random(1)))], seconds=0)
