@@ -99,7 +99,7 @@ class SystemCollector(Collector):
         yield from self._outcomes()
         yield from self._disk(alive)
         yield from self._engines(alive)
-        yield from self._ages()
+        yield from self._ages(alive)
 
     def _releases(self, alive: Sequence[Process]) -> Metric:
         """Return the processes by release; a listener's heartbeat is written by the dispatcher and has none."""
@@ -183,13 +183,14 @@ class SystemCollector(Collector):
             yield GaugeMetricFamily("prelim_disk_free_inodes", "Free inodes on the disk of the spool.", found.inodes)
             yield GaugeMetricFamily("prelim_disk_reserved_inodes", "Objects are refused below.", disk.RESERVED_INODES)
 
-    def _ages(self) -> Iterable[GaugeMetricFamily]:
-        """Yield the ages of the last canary, backup and verification; nothing before the first one."""
+    def _ages(self, alive: Sequence[Process]) -> Iterable[GaugeMetricFamily]:
+        """Yield the ages of the last canary, backup and verification; of the latter two nothing before the first."""
         operations = self._settings.operations
         found = progress.read(self._session, operations.alarm_seconds)
-        if found.canary is not None and operations.canary_seconds:
-            about = "Time since a canary got its report; before the first time, since the first canary."
-            yield GaugeMetricFamily("prelim_canary_age_seconds", about, found.canary)
+        canary = alarms.canary_age(found, alive)
+        if canary is not None and operations.canary_seconds:
+            about = "Time since a canary got its report; before the first time, since the oldest process started."
+            yield GaugeMetricFamily("prelim_canary_age_seconds", about, canary)
             about = "Time between two canaries."
             yield GaugeMetricFamily("prelim_canary_interval_seconds", about, operations.canary_seconds)
         if found.backed_up is not None and found.backup_verified is not None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from db.models.operations import ALIVE_SECONDS
 from db.operations import disk, heartbeats, listener_status, outcomes
-from db.operations.canaries.canaries import MISSED_INTERVALS
+from db.operations.canaries import canaries
 from db.operations.heartbeats import Role
 from db.operations.progress import FAILED_IN_A_ROW, read
 
@@ -99,7 +99,7 @@ def raised(session: Session, settings: Settings, alive: Sequence[Process] | None
         _damaged_index(alive),
         _quarantined(progress),
         outcomes.alarm(outcomes.latest(session)) if progress.frequent else None,
-        _canary(progress, settings.operations.canary_seconds),
+        canaries.alarm(canary_age(progress, alive), progress.canary_problem, settings.operations.canary_seconds),
         _backup(progress),
     )
     return [alarm for alarm in found if alarm is not None] + [Alarm(*pair) for pair in pairs if pair is not None]
@@ -244,16 +244,13 @@ def _backup(progress: Progress) -> tuple[str, str] | None:
     return None
 
 
-def _canary(progress: Progress, interval: float) -> tuple[str, str] | None:
-    """Return the alarm for two canaries without a report; none before the first one, or if they are switched off."""
-    age = progress.canary
-    if age is None or not interval or age <= MISSED_INTERVALS * interval:
-        return None
-    last = f"; the last problem: {progress.canary_problem}" if progress.canary_problem else ""
-    return "canary_missed", (
-        f"no canary got its report for {age / 60:.0f} min{last}: the way from the DICOM port to the report is"
-        " interrupted, or `prelim canary` does not run; see its log and `prelim doctor`"
-    )
+def canary_age(progress: Progress, alive: Sequence[Process]) -> float | None:
+    """Return the time since the last canary with a report; before the first one, since the oldest process started."""
+    return _running_seconds(alive) if progress.canary is None else progress.canary
+
+
+def _running_seconds(alive: Sequence[Process]) -> float | None:
+    return max(((found.seen_at - found.started_at).total_seconds() for found in alive), default=None)
 
 
 def _no_dispatcher(progress: Progress, alive: Sequence[Process]) -> Alarm | None:

@@ -61,3 +61,17 @@ def seconds_since_last(session: Session) -> float | None:
     age = func.extract("epoch", func.clock_timestamp() - func.max(Canary.begun_at))
     seconds = session.scalar(select(age))
     return None if seconds is None else float(seconds)
+
+
+def alarm(age: float | None, problem: str | None, interval: float) -> tuple[str, str] | None:
+    """Return the alarm for two canaries without a report, also if none was ever sent; none if they are switched off.
+
+    *age* is the time since the last one with a report or, before the first one, since canaries are due.
+    """
+    if age is None or not interval or age <= MISSED_INTERVALS * interval:
+        return None
+    last = f"; the last problem: {problem}" if problem else ""
+    return "canary_missed", (
+        f"no canary got its report for {age / 60:.0f} min{last}: the way from the DICOM port to the report is"
+        " interrupted, or `prelim canary` does not run; see its log and `prelim doctor`"
+    )

@@ -10,7 +10,7 @@ from sqlalchemy import select, text
 from db.answers import rules
 from db.jobs import claims
 from db.models import Study
-from db.operations import alarms, history, outcomes, overview, progress, queue_figures
+from db.operations import alarms, heartbeats, history, outcomes, overview, progress, queue_figures
 from db.operations.canaries import canaries
 from db.operations.totals import totals
 from db.session import transaction
@@ -131,6 +131,19 @@ def test_two_missed_canaries_raise_the_alarm(canary: Arrivals) -> None:
         canaries.begin(session, "2.25.2")
         canaries.end(session, "2.25.2", "not stored: A700 out of resources")
     assert "not stored: A700 out of resources" in raised(26)[0]
+
+
+def test_canaries_that_are_due_and_never_ran_raise_the_alarm(database_url: str) -> None:
+    def raised(minutes: int, **changes: int) -> set[str]:
+        with transaction(database_url) as session:
+            heartbeats.record(session, heartbeats.Role.API)
+            session.execute(text(f"UPDATE processes SET started_at = seen_at - interval '{minutes} min'"))
+            return {alarm.code for alarm in alarms.raised(session, Settings(**changes))}
+
+    assert "canary_missed" not in raised(24)
+    assert "canary_missed" in raised(26)
+    assert "canary_missed" not in raised(26, canary_seconds=0)
+    assert "canary_missed" not in raised(26, canary_seconds=3600)
 
 
 def test_old_rows_are_forgotten_once_their_studies_are_deleted(canary: Arrivals) -> None:
