@@ -21,6 +21,8 @@ LABELS: dict[str, set[str]] = {
     "prelim_report_seconds": {"step", "quantile"},
     "prelim_studies": {"state"},
     **{f"prelim_engine_{name}": {"worker"} for name in metrics.ENGINE},
+    "prelim_audit_rows_waiting": set(),
+    "prelim_audit_waiting_seconds": set(),
     "prelim_broker_outages": set(),
     "prelim_canary_age_seconds": set(),
     "prelim_canary_interval_seconds": set(),

@@ -14,6 +14,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from api.access.authenticate import authorize
+from db.access import audit_queue
 from db.operations import (
     alarms,
     disk,
@@ -100,6 +101,7 @@ class SystemCollector(Collector):
         yield from self._disk(alive)
         yield from self._engines(alive)
         yield from self._ages(alive)
+        yield from self._audit_log()
 
     def _releases(self, alive: Sequence[Process]) -> Metric:
         """Return the processes by release; a listener's heartbeat is written by the dispatcher and has none."""
@@ -182,6 +184,15 @@ class SystemCollector(Collector):
         if found.inodes is not None:
             yield GaugeMetricFamily("prelim_disk_free_inodes", "Free inodes on the disk of the spool.", found.inodes)
             yield GaugeMetricFamily("prelim_disk_reserved_inodes", "Objects are refused below.", disk.RESERVED_INODES)
+
+    def _audit_log(self) -> Iterable[GaugeMetricFamily]:
+        """Yield what waits for the audit record repository, if the log is sent to one."""
+        found = audit_queue.waiting(self._session)
+        if found is not None:
+            about = "Rows of the audit log that the audit record repository does not have."
+            yield GaugeMetricFamily("prelim_audit_rows_waiting", about, found.rows)
+            about = "Time for which the oldest of them waits; 0 if none waits."
+            yield GaugeMetricFamily("prelim_audit_waiting_seconds", about, found.seconds)
 
     def _ages(self, alive: Sequence[Process]) -> Iterable[GaugeMetricFamily]:
         """Yield the ages of the last canary, backup and verification; of the latter two nothing before the first."""

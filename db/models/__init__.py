@@ -5,7 +5,16 @@ compare them, and the clocks of two machines differ. The one exception is ``rece
 which must not wait for the database.
 """
 
-from db.models.access import ApiKey, AuditChain, AuditRow, CursorSecret, IdempotentRequest, PageSession
+from db.models.access import (
+    ApiKey,
+    AuditChain,
+    AuditRow,
+    AuditSyslog,
+    AuditSyslogSent,
+    CursorSecret,
+    IdempotentRequest,
+    PageSession,
+)
 from db.models.answers import Answer, AnswerEvidence, Inquiry, SpecialistPrediction, SpecialistReport
 from db.models.base import Base
 from db.models.certificates import AnswerScaling, Certificate
@@ -28,6 +37,8 @@ __all__ = [
     "ApiKey",
     "AuditChain",
     "AuditRow",
+    "AuditSyslog",
+    "AuditSyslogSent",
     "Backup",
     "Base",
     "Canary",

@@ -1,4 +1,4 @@
-"""Keys of the API, sessions of the page, answers to requests that can be sent twice, and the audit log."""
+"""Keys of the API, sessions of the page, answers to requests that can be sent twice, the audit log and its sending."""
 
 import datetime as dt
 import uuid
@@ -141,3 +141,32 @@ class AuditRow(Base):
             postgresql_where=text("route = 'GET /studies/{study_id}' AND status < 400"),
         ),
     )
+
+
+class AuditSyslog(Base):
+    """Sending of the audit log to a repository; its one row exists from the first start of a sender on."""
+
+    __tablename__ = "audit_syslog"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, default=1)
+    #: Rows wait from this time on, at the earliest.
+    begun_at: Mapped[dt.datetime] = database_time()
+    #: Chains before this one are complete and sent; a sender still looks at them now and then.
+    first_chain: Mapped[int] = mapped_column(default=1)
+    sent_at: Mapped[dt.datetime | None]
+    #: Why the last attempt failed, without patient data; empty after a success.
+    problem: Mapped[str] = mapped_column(default="")
+
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+
+class AuditSyslogSent(Base):
+    """Last row of a chain that the repository has; the rows after it wait."""
+
+    __tablename__ = "audit_syslog_sent"
+
+    # RESTRICT: a start is never deleted.
+    chain: Mapped[int] = mapped_column(
+        ForeignKey("audit_chains.number", ondelete="RESTRICT"), primary_key=True, autoincrement=False
+    )
+    sequence: Mapped[int]

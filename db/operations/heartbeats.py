@@ -39,7 +39,7 @@ _ALIVE = (
 
 
 class Role(StrEnum):
-    """Processes of an installation; all but FLOWER and CANARY have heartbeats; the dispatcher writes the listener's."""
+    """Processes of an installation; those up to API have heartbeats, of which the dispatcher writes the listener's."""
 
     LISTENER = "listener"
     DISPATCHER = "dispatcher"
@@ -47,6 +47,7 @@ class Role(StrEnum):
     API = "api"
     FLOWER = "flower"
     CANARY = "canary"
+    AUDIT_SENDER = "audit-sender"
 
 
 def name() -> str:

@@ -49,6 +49,8 @@ class Progress(NamedTuple):
     canary_problem: str | None
     #: A backup was last verified; before the first time, since the first backup.
     backup_verified: float | None
+    #: The audit log is sent to a repository.
+    audit_sent: bool
 
 
 #: Each part reads one row of an index, or rows of open work. now(): clock_timestamp() is volatile, which rules out an
@@ -86,7 +88,8 @@ READ = text("""
         extract(epoch FROM clock_timestamp() - (
             SELECT coalesce(max(ended_at) FILTER (WHERE problem = ''), min(begun_at)) FROM canaries))::float,
         (SELECT problem FROM canaries WHERE ended_at IS NOT NULL ORDER BY ended_at DESC LIMIT 1),
-        extract(epoch FROM clock_timestamp() - (SELECT coalesce(max(verified_at), min(begun_at)) FROM backups))::float
+        extract(epoch FROM clock_timestamp() - (SELECT coalesce(max(verified_at), min(begun_at)) FROM backups))::float,
+        EXISTS (SELECT FROM audit_syslog)
 """)
 
 

@@ -15,7 +15,7 @@ from deploy.cli.help_text import Command, Group
 from deploy.cli.startup import console
 
 key_app = typer.Typer(cls=Group, no_args_is_help=True, help="Create, list and revoke API keys.")
-log_app = typer.Typer(cls=Group, no_args_is_help=True, help="Verify and export the log of reads of patient data.")
+log_app = typer.Typer(cls=Group, no_args_is_help=True, help="Verify, export and send the log of reads of patient data.")
 
 KeyName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the key, shown in lists and logs.")]
 
@@ -50,6 +50,24 @@ def export_log(
     begin = None if since is None else dt.datetime.now(dt.UTC) - since
     lines = actions.export(load_settings(), file, fhir=form == "fhir", since=begin)
     console.print(f"wrote {lines} lines to {file}")
+
+
+@log_app.command("send", cls=Command)
+def send_log(
+    off: Annotated[
+        bool, typer.Option("--off", help="Record that the log is no longer sent, which ends its alarm; exit.")
+    ] = False,
+) -> None:
+    """Run the process that sends the rows to PRELIM_AUDIT_SYSLOG_URL, by syslog over TLS."""
+    from deploy.cli.startup import database_settings
+    from deploy.operate.audit_log import sender
+
+    settings = database_settings()
+    if off:
+        sender.switch_off(settings)
+        console.print("the audit log is no longer sent; a sender that starts goes on where it ended")
+    else:
+        sender.run(settings)
 
 
 @key_app.command("create", cls=Command)

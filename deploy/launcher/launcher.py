@@ -8,13 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from db.errors import PrelimError
-from db.operations.heartbeats import Role
 from deploy.embedded.accounts import require_linux
 from deploy.embedded.databases import embedded
 from deploy.launcher.backoff import Restarts
 from deploy.launcher.child import Child, Lines
 from deploy.launcher.probe import Probe
-from deploy.launcher.processes import MIGRATE, PROCESSES
+from deploy.launcher.processes import MIGRATE, PROCESSES, configured
 from deploy.launcher.signals import Interrupts, counted_interrupts
 
 if TYPE_CHECKING:
@@ -203,8 +202,7 @@ def running(
     it. Raises StartFailed, ServerError, AlreadyRunning, ConfigurationError.
     """
     require_linux()
-    if not settings.operations.canary_seconds:
-        processes = [process for process in processes if process.name != Role.CANARY]
+    processes = configured(processes, settings)
     with counted_interrupts() as interrupts, embedded(settings) as servers:
         launcher = Launcher(processes, servers, settings, interrupts, environment=environment)
         try:

@@ -17,7 +17,7 @@ from db.operations.readiness import SharedQuery
 from db.session import transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container
+    from collections.abc import Callable, Container, Iterable
 
     from db.settings import Settings
 
@@ -132,9 +132,13 @@ def check_flower(settings: Settings, _pid: int | None = None) -> bool:
     return answers_http(settings.operations.flower_host, settings.operations.flower_port, "/healthcheck")
 
 
-def check_canary(settings: Settings, _pid: int | None = None) -> bool:
-    """Return whether the process that sends canaries runs; a canary that is missed has an alarm."""
-    return any(found.live for found in status_socket.ask(Role.CANARY, settings.operations.data_dir))
+def runs(role: Role) -> Check:
+    """Return a check that a process runs; canaries that are missed, and audit rows that wait, have alarms."""
+
+    def check(settings: Settings, _pid: int | None = None) -> bool:
+        return any(found.live for found in status_socket.ask(role, settings.operations.data_dir))
+
+    return check
 
 
 def probe_listener(settings: Settings) -> bool:
@@ -169,5 +173,14 @@ PROCESSES = (
     ),
     Process(Role.API, ("prelim", "serve"), check_api, probe=probe_api),
     Process(Role.FLOWER, ("prelim", "flower"), check_flower, probe=probe_flower),
-    Process(Role.CANARY, ("prelim", "canary"), check_canary),
+    Process(Role.CANARY, ("prelim", "canary"), runs(Role.CANARY)),
+    Process(Role.AUDIT_SENDER, ("prelim", "audit-log", "send"), runs(Role.AUDIT_SENDER)),
 )
+
+
+def configured(processes: Iterable[Process], settings: Settings) -> list[Process]:
+    """Return the processes without those that the settings switch off."""
+    operations = settings.operations
+    off = {Role.CANARY} if not operations.canary_seconds else set()
+    off |= {Role.AUDIT_SENDER} if operations.audit_syslog_url is None else set()
+    return [process for process in processes if process.name not in off]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, SubElement, tostring
 
@@ -20,10 +21,12 @@ EVENTS = {
 #: Event type (CID 401) of a login and a logout.
 TYPES = {"login": ("110122", "Login"), "logout": ("110123", "Logout")}
 SOURCE = "prelim"
+#: Characters that XML 1.0 does not have, not even as references; headers of broken senders do.
+NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def message(record: Record) -> str:
-    """Return the audit message of a row as XML on one line."""
+    """Return the audit message of a row as XML on one line; a character that XML does not have becomes U+FFFD."""
     root = Element("AuditMessage")
     _event(root, record)
     # The requestor: a person, or the program that holds a key.
@@ -56,7 +59,7 @@ def message(record: Record) -> str:
                 ParticipantObjectTypeCodeRole="1",
             )
             _code(patient, "ParticipantObjectIDTypeCode", "2", "Patient Number", "RFC-3881")
-    return tostring(root, encoding="unicode")
+    return NOT_IN_XML.sub("\ufffd", tostring(root, encoding="unicode"))
 
 
 def _event(root: Element, record: Record) -> None:

@@ -1,8 +1,8 @@
-"""Rows of the audit log with the studies and patients that they concern, for export."""
+"""Rows of the audit log with the studies and patients that they concern, for export and for sending."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import select, tuple_
@@ -53,6 +53,11 @@ class Record:
         """Outcome of DICOM PS3.15 A.5.2 and FHIR: 0 success, 4 minor failure such as a denial, 8 serious failure."""
         return "0" if self.status < CLIENT_ERROR else "4" if self.status < SERVER_ERROR else "8"
 
+    def parts(self, subjects: int) -> Iterator[Record]:
+        """Yield the record once for each *subjects* of its studies, so that the size of a message has a limit."""
+        for start in range(0, max(len(self.subjects), 1), subjects):
+            yield replace(self, subjects=self.subjects[start : start + subjects])
+
 
 def records(settings: Settings, since: dt.datetime | None) -> Iterator[Record]:
     """Yield the rows since a time, by chain and sequence; no transaction is open while the caller writes them."""
@@ -64,14 +69,24 @@ def records(settings: Settings, since: dt.datetime | None) -> Iterator[Record]:
     while True:
         with reading(settings.database()) as session:
             rows = session.scalars(query.where(key > last)).all()
-            subjects = _subjects(session, rows)
+            found = of_rows(session, rows)
         if not rows:
             return
-        for row in rows:
-            same = ("chain", "sequence", "hash", "at", "action", "status", "principal", "address", "route")
-            of_row = [subjects.get(study, Subject(study, "", "")) for study in row.studies]
-            yield Record(**{name: getattr(row, name) for name in same}, subjects=of_row)
+        yield from found
         last = rows[-1].chain, rows[-1].sequence
+
+
+def of_rows(session: Session, rows: Sequence[AuditRow]) -> list[Record]:
+    """Return rows with the studies and patients that they concern."""
+    subjects = _subjects(session, rows)
+    same = ("chain", "sequence", "hash", "at", "action", "status", "principal", "address", "route")
+    return [
+        Record(
+            **{name: getattr(row, name) for name in same},
+            subjects=[subjects.get(study, Subject(study, "", "")) for study in row.studies],
+        )
+        for row in rows
+    ]
 
 
 def _subjects(session: Session, rows: Sequence[AuditRow]) -> dict[uuid.UUID, Subject]:

@@ -10,6 +10,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from db.environment import load_settings
 from db.errors import ConfigurationError
+from deploy.operate.audit_log import repository_check
 from deploy.operate.doctor import (
     broker,
     configuration,
@@ -40,6 +41,7 @@ CHECKS = (
     *listener_certificate.CHECKS,
     *database_server.CHECKS,
     *database_content.CHECKS,
+    *repository_check.CHECKS,
     *broker.CHECKS,
     *model_files.CHECKS,
     *gpu.CHECKS,

@@ -67,6 +67,7 @@ PANELS = (
     ),
     Panel("Intake (2: urgent only, 3: none)", "short", {"{{listener}}": "max by (listener) (prelim_intake_level)"}),
     Panel("Last canary", "s", {"age": "max(prelim_canary_age_seconds)"}),
+    Panel("Audit log not sent for", "s", {"oldest row": "max(prelim_audit_waiting_seconds)"}),
     Panel("Certificate", "s", {"remaining": "min(prelim_certificate_remaining_seconds)"}),
     Panel(
         "Requests in the engine",

@@ -178,7 +178,8 @@ def test_environment_variables_and_secrets_are_settings(services: Document) -> N
     for service in prelim_services(services).values():
         assert set(service.get("environment", {})) <= known
         assert {name.upper() for name in service["secrets"]} <= known
-        Settings(**{name.removeprefix(PREFIX).lower(): value for name, value in service["environment"].items()})
+        given = {name: re.sub(r"\$\{\w+:-(.*)\}", r"\1", value) for name, value in service["environment"].items()}
+        Settings(**{name.removeprefix(PREFIX).lower(): value for name, value in given.items()})
 
 
 def test_file_holds_no_password(services: Document) -> None:

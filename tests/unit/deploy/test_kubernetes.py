@@ -127,10 +127,10 @@ def test_images_of_others_are_those_of_the_compose_file() -> None:
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_processes_have_the_commands_probes_and_grace_times_of_the_launcher(overlay: str) -> None:
     found = {component(workload): workload for workload in workloads(overlay)}
-    optional = set() if overlay == "monitoring" else {"flower"}
+    optional = {"flower": "monitoring", "audit-sender": "audit"}
 
     for process in PROCESSES:
-        if process.name in optional:
+        if optional.get(process.name, overlay) != overlay:
             continue
         spec = pod(found[process.name])
         container = spec["containers"][0]
@@ -172,7 +172,8 @@ def test_environment_and_secret_files_are_settings(overlay: str) -> None:
 def test_pods_with_a_schema_wait_for_its_migration(overlay: str) -> None:
     for workload in workloads(overlay):
         before = [each["args"] for each in pod(workload).get("initContainers", ())]
-        assert before == ([list(MIGRATE)] if component(workload) in {"dispatcher", "worker", "api", "canary"} else [])
+        waits = component(workload) in {"dispatcher", "worker", "api", "canary", "audit-sender"}
+        assert before == ([list(MIGRATE)] if waits else [])
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

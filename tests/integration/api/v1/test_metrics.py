@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import select, text, update
 
 from api.v1 import metrics
-from db.access import keys
+from db.access import audit_queue, keys
 from db.models import AuditRow, Canary, Job, Study
 from db.operations import alarms, heartbeats
 from db.session import transaction
@@ -182,6 +182,7 @@ def test_exactly_the_listed_metrics_and_labels_are_exported(
         info = {"open": 1, "limit": 9, "causes": causes}
         heartbeats.record(session, heartbeats.Role.LISTENER, info, process="host:1")
         session.add(Canary(study_instance_uid="2.25.1"))
+        audit_queue.begin(session)
     found = {
         family.name: {label for sample in family.samples for label in sample.labels} for family in families(anonymous)
     }

@@ -91,6 +91,11 @@ CASES: dict[str, tuple[Case, Case]] = {
         Case({AGE: "1000+60x30", INTERVAL: "600x30"}, "20m", {}),
         Case({AGE: "1000+60x7 0x30", INTERVAL: "600x40"}, "20m", {}),
     ),
+    # Away for a quarter of an hour; a restart of the repository.
+    "PrelimAuditUnsent": (
+        Case({'prelim_alarm{code="audit_syslog"}': "0 1x20"}, "15m", {}),
+        Case({'prelim_alarm{code="audit_syslog"}': "0 1x5 0x20"}, "15m", {}),
+    ),
     # A week of 50 objects a minute, then none; the same without traffic a week ago.
     "PrelimNothingReceived": (
         Case({OBJECTS: "0+50x10080 504000x200"}, "10270m", {}),

@@ -20,6 +20,7 @@ from db.models import Canary
 from db.operations import disk, heartbeats
 from db.operations.heartbeats import Role
 from db.session import connect, engine, transaction
+from deploy.embedded.server_process import free_port
 from deploy.operate.doctor import broker, database_server, machine
 from tests.integration.db.conftest import Arrivals
 from tests.integration.deploy.launcher.test_pooling import pooled
@@ -274,6 +275,10 @@ def index_of_another_checkpoint(site: Site) -> None:
     heartbeat(site, Role.WORKER, {"model": "0" * 64})
 
 
+def repository_that_is_away(site: Site) -> None:
+    site.values["audit_syslog_url"] = f"syslog+tls://127.0.0.1:{free_port()}"
+
+
 def interrupted_erasure(site: Site) -> None:
     with transaction(site.values["database_url"]) as session:
         session.execute(text("INSERT INTO patient_erasures (fingerprint) VALUES ('a')"))
@@ -379,6 +384,7 @@ BREAKS: dict[str, Callable[[Site], Any]] = {
     "api_keys": no_valid_key,
     "reference_index": index_of_another_checkpoint,
     "erasures": interrupted_erasure,
+    "audit_repository": repository_that_is_away,
     "broker": unreachable_broker,
     "broker_version": other_release_of_redis,
     "broker_persistence": configured("appendonly", "no"),

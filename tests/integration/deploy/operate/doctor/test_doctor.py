@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: Checks that read the database.
-IN_DATABASE = {check.name for check in (*database_server.CHECKS, *database_content.CHECKS)} | {"disk_growth"}
+IN_DATABASE = {check.name for check in (*database_server.CHECKS, *database_content.CHECKS)} | {
+    "disk_growth",
+    "audit_repository",
+}
 PASSED = {Level.OK, Level.NOT_CHECKED}
 
 
