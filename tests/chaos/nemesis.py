@@ -228,14 +228,16 @@ PROCESS_FAULTS: tuple[Fault, ...] = (kill_listener_process, freeze_listener_proc
 
 
 class Nemesis:
-    """Injects faults in a seeded order; every fault occurs before any is repeated."""
+    """Injects faults in a seeded order, after those given as *first*; each occurs before any is repeated."""
 
-    def __init__(self, system: System, rng: random.Random, faults: tuple[Fault, ...] = FAULTS) -> None:
+    def __init__(
+        self, system: System, rng: random.Random, faults: tuple[Fault, ...] = FAULTS, first: tuple[Fault, ...] = ()
+    ) -> None:
         self.injected: Counter[str] = Counter()
         self._system = system
         self._rng = rng
         self._faults = faults + PROCESS_FAULTS if system.settings.dicom.listener_processes != 1 else faults
-        self._next: list[Fault] = []
+        self._next = [*first]
 
     def inject(self) -> None:
         """Inject the next fault."""

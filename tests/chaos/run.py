@@ -12,7 +12,7 @@ from tests.chaos import checker
 from tests.chaos.failover.faults import ReplicaFaults
 from tests.chaos.failover.lost_commits import lost_reports, rewritten
 from tests.chaos.modality import KINDS, PIXELS, History, Modality, PlannedStudy, plan
-from tests.chaos.nemesis import FAULTS, Nemesis
+from tests.chaos.nemesis import Nemesis
 from tests.chaos.system import System, replicated, running_system, single
 
 if TYPE_CHECKING:
@@ -75,7 +75,10 @@ def run(seed: int, studies: int, seconds: float, folder: Path, *, failover: bool
         history, system.planned = History(), planned
         modalities = _modalities(system, planned, seconds, history)
         replica_faults = ReplicaFaults(lambda: any(modality.is_alive() for modality in modalities))
-        nemesis = Nemesis(system, rng, replica_faults.all(rng) if failover else FAULTS)
+        if failover:
+            nemesis = Nemesis(system, rng, replica_faults.all(rng), first=(replica_faults.promote_standby,))
+        else:
+            nemesis = Nemesis(system, rng)
         _send_and_inject(system, modalities, seconds, nemesis, rng)
         _resend(system, history)
         recovery = _recover(system, planned)

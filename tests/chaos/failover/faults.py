@@ -136,12 +136,19 @@ class ReplicaFaults:
 
     def all(self, rng: random.Random) -> tuple[nemesis.Fault, ...]:
         """Return the faults of a run: these, and some of the others, beside which work must go on."""
-        twice = (self.promote_standby, self.kill_redis_master)
-        return (*twice, *twice, self.kill_standby, self.freeze_replication, *rng.sample(OTHERS, SAMPLE))
+        often = (self.promote_standby, self.kill_redis_master)
+        return (
+            *often,
+            *often,
+            self.promote_standby,
+            self.kill_standby,
+            self.freeze_replication,
+            *rng.sample(OTHERS, SAMPLE),
+        )
 
 
 #: Number of other faults between two rounds of those above.
-SAMPLE = 5
+SAMPLE = 3
 OTHERS = (
     nemesis.kill_listener,
     nemesis.kill_dispatcher,
