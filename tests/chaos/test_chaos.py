@@ -42,12 +42,22 @@ GRACE_SECONDS = 10
 NO_WORKER = {"listener": "listener", "dispatcher-1": "dispatcher"}
 ONE_WORKER = {**NO_WORKER, "worker-1": "worker"}
 SEED = 1
+#: Of `make chaos-failover`.
+ASYNCHRONOUS, SYNCHRONOUS = 2, 1
 
 
 def test_nothing_is_lost_or_written_twice_under_faults(tmp_path: Path) -> None:
     # As long as one seed of a recorded series; `make chaos` has three times the faults.
     outcome = run(SEED, studies=200, seconds=60, folder=tmp_path / "system")
     assert outcome.violations == []
+
+
+@pytest.mark.parametrize("seed", [ASYNCHRONOUS, SYNCHRONOUS])
+def test_promoted_standbys_lose_nothing_acknowledged_and_work_goes_on(tmp_path: Path, seed: int) -> None:
+    # `make chaos-failover` has more faults; the first one promotes the standby.
+    outcome = run(seed, studies=30, seconds=12, folder=tmp_path / "system", failover=True)
+    assert outcome.violations == []
+    assert outcome.faults["promote_standby"] > 0
 
 
 def test_audit_beside_traffic_finds_every_planted_breach_and_nothing_else(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def _latest(system: System, columns: Sequence[Column]) -> float:
     return min(latest.timestamp() if latest else 0 for latest in times)
 
 
-def consumes_messages(system: System, _: float) -> bool:
+def consumes_messages(system: System, _: float = 0) -> bool:
     """Return whether each worker waits for messages of the current master."""
     workers = sum(role == "worker" for role in system.roles.values())
     with suppress(redis.RedisError), redis_client.connect(system.redis.url, 1) as client:
