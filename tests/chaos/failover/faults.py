@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 #: Promise: seconds until work goes on without a hand.
 RECOVERY_SECONDS = 60
-#: Seconds for which a standby lags at most before it is promoted.
-LAG_SECONDS = 2.0
+#: Seconds for which a standby lags before it is promoted.
+LAG_SECONDS = (0.5, 4.0)
 
 
 class Recoveries:
@@ -99,7 +99,7 @@ class ReplicaFaults:
             # Nobody may promote one that does not have every confirmed commit.
             wait_until(pair.is_streaming)
         pair.link.forwarding.clear()
-        system.supervise_for(rng.uniform(0, LAG_SECONDS))
+        system.supervise_for(rng.uniform(*LAG_SECONDS))
         killed_at = pair.fail_over()
         self._measure(system, "promote_standby", killed_at, indexes_and_reports)
         pair.add_standby()
