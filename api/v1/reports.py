@@ -112,13 +112,16 @@ def used_reports(
     case_id: Annotated[uuid.UUID | None, Query(description="Reference case among the evidence.")] = None,
     model_digest: Annotated[work_list.Text | None, Query(description="Digest of the checkpoint.")] = None,
     prompt: Annotated[work_list.Text | None, Query(description="`prompt_version`.")] = None,
+    specialist: Annotated[
+        work_list.Text | None, Query(description="Name of the model whose draft it received.")
+    ] = None,
     after: Annotated[work_list.Cursor | None, Query(description="`next` of the previous page.")] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
 ) -> ReportPage:
-    """Recall: return every version of a report that used a case, a model or a prompt, the newest first."""
-    used = recall.Used(case_id, model_digest, prompt)
+    """Recall: return every version of a report that used a case, a model, a prompt or a draft, the newest first."""
+    used = recall.Used(case_id, model_digest, prompt, specialist)
     if used == recall.Used():
-        raise work_list.invalid("expected case_id, model_digest or prompt")
+        raise work_list.invalid("expected case_id, model_digest, prompt or specialist")
     seen = caller.principal.ae_titles
     own = cursor.of_list(caller.session, "reports", used, None if seen is None else sorted(seen))
     start = work_list.position(own, after)

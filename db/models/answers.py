@@ -4,7 +4,7 @@ import datetime as dt
 import uuid
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, Integer, SmallInteger, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Integer, SmallInteger, literal_column, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -94,6 +94,15 @@ class Answer(Base):
         CheckConstraint("(options IS NULL) = (none_of_these IS NULL)", name="options_have_an_alternative"),
         # Alarm: time of the latest answer.
         Index("answers_created", "created_at"),
+        # Recall.
+        Index("answers_model", "model_digest", literal_column("job_id").desc()),
+        Index("answers_prompt", "prompt_version", literal_column("job_id").desc()),
+        Index(
+            "answers_specialists",
+            "predictions",
+            postgresql_using="gin",
+            postgresql_ops={"predictions": "jsonb_path_ops"},
+        ),
     )
 
 

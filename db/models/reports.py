@@ -81,8 +81,8 @@ class SpecialistDraft(Base):
     __tablename__ = "report_specialist_drafts"
 
     report_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("reports.id", ondelete="CASCADE"), primary_key=True)
-    #: Of the specialist model.
-    name: Mapped[str]
+    #: Of the specialist model; recall.
+    name: Mapped[str] = mapped_column(index=True)
     version: Mapped[str]
     #: Way by which it arrived, and of whom.
     source: Mapped[str]

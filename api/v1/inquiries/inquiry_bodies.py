@@ -138,6 +138,24 @@ class Inquiry(Body):
     answer: Answered | None
 
 
+class UsedAnswer(Body):
+    """An answer that used a case, a model, a prompt or a specialist's label; *id* is that of the inquiry."""
+
+    id: uuid.UUID
+    study_id: uuid.UUID
+    kind: Literal["question", "diagnosis"]
+    created_at: dt.datetime
+    model_digest: str
+    prompt_version: str
+
+
+class AnswerPage(Body):
+    """One page of a recall, the newest answer first."""
+
+    answers: list[UsedAnswer]
+    next: str | None = Field(description="Cursor of the next page; null on the last one.")
+
+
 class Inquiries(Body):
     """The latest inquiries of a study."""
 

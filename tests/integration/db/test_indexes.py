@@ -79,6 +79,17 @@ QUERIES: dict[str, Callable[[Session], object]] = {
     "recall by case": lambda session: recall.reports(session, recall.Used(case_id=CASE), None, limit=50),
     "recall by model": lambda session: recall.reports(session, recall.Used(model_digest="d"), None, limit=50),
     "recall by prompt": lambda session: recall.reports(session, recall.Used(prompt_version="1"), ["CT1"], limit=50),
+    "recall by draft": lambda session: recall.reports(session, recall.Used(specialist="net"), None, limit=50),
+    "recall of answers by case": lambda session: recall.answers(session, recall.Used(case_id=CASE), None, limit=50),
+    "recall of answers by model": lambda session: recall.answers(
+        session, recall.Used(model_digest="d"), None, limit=50
+    ),
+    "recall of answers by prompt": lambda session: recall.answers(
+        session, recall.Used(prompt_version="1"), ["CT1"], limit=50
+    ),
+    "recall of answers by specialist": lambda session: recall.answers(
+        session, recall.Used(specialist="net"), None, limit=50
+    ),
     "counts": overview.counts,
     "last error": overview.last_error,
     "alarms": lambda session: raised(session, Settings()),

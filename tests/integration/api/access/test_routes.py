@@ -42,6 +42,7 @@ GUARDED = {
     "GET /v1/studies/{study_id}/instances/{instance_id}/frames/{frame}": "images",
     "GET /v1/events": "worklist",
     "GET /v1/reports": "reports",
+    "GET /v1/answers": "questions",
     "GET /v1/model": "reports",
     "POST /v1/studies/{study_id}/hold": "feedback",
     "POST /v1/studies/{study_id}/identity": "identity",

@@ -15,8 +15,9 @@ import schemathesis
 
 SEEDS = json.loads(Path(os.environ["SEEDS"]).read_text())
 ANSWERS = Path(os.environ["ANSWERS"])
-#: The recall needs one of these, which an OpenAPI document cannot say.
-RECALL, RECALLED = "GET /v1/reports", {"case_id", "model_digest", "prompt"}
+#: A recall needs one of these, which an OpenAPI document cannot say.
+RECALLS = {"GET /v1/reports", "GET /v1/answers"}
+RECALLED = {"case_id", "model_digest", "prompt", "specialist"}
 
 
 def seeds(case: Any, part: str) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def query(case: Any) -> Any:
     """Return the parameters without a cursor, which is signed, with stored versions."""
     found = {name: value for name, value in (case.query or {}).items() if name != "after"}
     found |= dict.fromkeys({"version", "earlier", "later"} & set(found), 1)
-    if case.operation.label == RECALL and not RECALLED & set(found):
+    if case.operation.label in RECALLS and not RECALLED & set(found):
         found["prompt"] = "report/1"
     return found
 

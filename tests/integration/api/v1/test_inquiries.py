@@ -66,6 +66,25 @@ def test_answer_that_is_not_certified_says_why(client: TestClient, visitor: Test
     assert f"(uncalibrated: {reason})." in visitor.get(f"/studies/{study_id}").text
 
 
+def test_recall_lists_every_answer_that_used_a_case_model_or_specialist(client: TestClient, arrivals: Arrivals) -> None:
+    study_id, path = arrivals.reported(), "/v1/answers"
+    asked = client.post(f"/v1/studies/{study_id}/questions", json={"question": "Effusion?"}).json()["id"]
+    answer(arrivals, study_id, ANSWER)
+    chosen = client.post(f"/v1/studies/{study_id}/diagnoses", json={"options": ["effusion", "mass"]}).json()["id"]
+    answer(arrivals, study_id, DIAGNOSIS)
+    used = client.get(f"/v1/diagnoses/{chosen}").json()["answer"]
+    page = client.get(f"{path}?model_digest={used['model_digest']}&limit=1")
+    rest = client.get(page.headers["Link"][1:].partition(">")[0]).json()
+
+    assert [row["id"] for row in page.json()["answers"] + rest["answers"]] == [chosen, asked]
+    assert (page.json()["answers"][0]["kind"], rest["next"]) == ("diagnosis", None)
+    name = used["specialists"][0]["name"]
+    assert [row["id"] for row in client.get(f"{path}?specialist={name}").json()["answers"]] == [chosen]
+    assert client.get(f"{path}?specialist=other").json()["answers"] == []
+    assert client.get(f"{path}?case_id={uuid.uuid4()}").json()["answers"] == []
+    assert client.get(path).status_code == 422
+
+
 def test_diagnosis_has_options_vote_and_specialists(client: TestClient, arrivals: Arrivals) -> None:
     study_id = arrivals.reported()
     body = {"options": ["effusion", "mass"]}
