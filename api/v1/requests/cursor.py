@@ -7,24 +7,27 @@ import binascii
 import datetime as dt
 import hmac
 import json
+import time
 import uuid
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
 from db.models import CursorSecret
 from db.operations.filters import Position
-from db.session import compiled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from sqlalchemy import CursorResult
+    from sqlalchemy import URL
     from sqlalchemy.orm import Session
 
 #: Bytes of the signature: it protects from a cursor of another list, and a forged one reveals nothing.
 SIGNATURE_BYTES = 16
+
+
+#: Seconds for which the secret is kept: it changes only if the database is replaced by another one.
+KEPT_SECONDS = 60.0
+#: Secrets by database, each with the time at which it was read.
+_secrets: dict[URL, tuple[str, float]] = {}
 
 
 class Cursors:
@@ -57,9 +60,9 @@ class Cursors:
 
 def of_list(session: Session, *listed: Any) -> Cursors:
     """Return the cursors of a list, signed with the secret of this database; *listed* as for `Cursors`."""
-    return Cursors(_secret()(session).scalar_one(), *listed)
-
-
-@lru_cache(maxsize=1)
-def _secret() -> Callable[..., CursorResult[Any]]:
-    return compiled(select(CursorSecret.secret))
+    database = session.get_bind().engine.url
+    secret, read_at = _secrets.get(database, ("", float("-inf")))
+    if time.monotonic() - read_at > KEPT_SECONDS:
+        secret = session.scalars(select(CursorSecret.secret)).one()
+        _secrets[database] = secret, time.monotonic()
+    return Cursors(secret, *listed)
