@@ -30,7 +30,7 @@ class Search:
         return f"/?{urlencode(fields)}" if fields else "/"
 
 
-def search(
+async def search(
     state: Annotated[DisplayedState | Literal[""], Query()] = "",
     modality: Text = "",
     patient_id: Text = "",
@@ -48,7 +48,7 @@ def search(
         "accession_number": accession_number.strip(),
         "description": description.strip(),
     }
-    filters = work_list.filters(
+    filters = await work_list.filters(
         state=state or None,
         priority=priority or None,
         attention=bool(attention) or None,

@@ -44,7 +44,7 @@ Cursor = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-
 Level = Literal["LOW", "ROUTINE", "HIGH", "STAT"]
 
 
-def filters(
+async def filters(
     state: Annotated[DisplayedState | None, Query(description="Only studies in this state.")] = None,
     modality: Annotated[Text | None, Query(description="As in DICOM: CT.")] = None,
     body_part: Annotated[Text | None, Query(description="As in DICOM: CHEST.")] = None,
@@ -66,7 +66,7 @@ def filters(
         bool | None, Query(description="True: reported, and no reader has sent feedback on the current version.")
     ] = None,
 ) -> Filters:
-    """Return the filters of a request; raises ApiError 422."""
+    """Return the filters of a request; raises ApiError 422. Asynchronous: it waits for nothing, and takes no thread."""
     if description is not None and not words(description):
         raise invalid("description: expected letters or digits")
     level = None if priority is None else priorities.LEVELS[priority]
