@@ -38,7 +38,7 @@ def focused(tab: Tab) -> str | None:
 
 def log_in_by_keyboard(tab: Tab, address: str, arrivals: Arrivals, path: str) -> None:
     with transaction(arrivals.url) as session:
-        key = keys.create(session, "reader", ["read", "feedback"])
+        key = keys.create(session, "reader", ["read", "feedback", "questions"])
     tab.open(address + path)
     tab.evaluate("document.querySelector('#key').focus()")
     tab.write(key)

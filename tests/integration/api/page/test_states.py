@@ -120,6 +120,14 @@ def answered(arrivals: Arrivals) -> uuid.UUID:
     return study_id
 
 
+def not_read(arrivals: Arrivals) -> uuid.UUID:
+    """A study whose name is too long to be read, with a report of a release that stored no checks."""
+    study_id = arrivals.reported(replace(arrivals.draft(), checks=[]), patient_name="")
+    with transaction(arrivals.url) as session:
+        session.get_one(Study, study_id).not_read = ["patient_name", "study_description"]
+    return study_id
+
+
 def quarantined(arrivals: Arrivals) -> str:
     quarantine(arrivals.url, arrivals.reported())
     return "/quarantine"
@@ -150,6 +158,7 @@ STATES: dict[str, Made] = {
     "quarantine": quarantined,
     "side by side": beside,
     "hostile names": lambda arrivals: path_of(arrivals.reported(patient_name=HOSTILE, study_description=HOSTILE)),
+    "not read": lambda arrivals: path_of(not_read(arrivals)),
     "list": lambda _: "/?sort=urgency",
     "reference": lambda _: "/docs",
 }
