@@ -3,7 +3,6 @@
 import datetime as dt
 import uuid
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
@@ -53,8 +52,9 @@ def worklist(
     own = work_list.cursors(caller, asked.filters, asked.sort)
     start = work_list.position(own, after)
     page = reading.page(caller, limit=PAGE, filters=asked.filters, after=start, sort=asked.sort)
+    reading.mark(caller, page.studies, request.app.state.settings)
     context = {
-        "page": replace(page, studies=reading.marked(caller, page.studies, request.app.state.settings)),
+        "page": page,
         "following": None if page.following is None else own.encode(page.following),
         "first": after is None,
         "search": asked,

@@ -66,7 +66,8 @@ def identities(request: Request, caller: Worklist, study_id: uuid.UUID) -> Ident
 
 
 def _identities(request: Request, caller: Caller, uid: str) -> Identities:
-    lines = reading.marked(caller, reading.identities(caller, uid), request.app.state.settings)
+    lines = reading.identities(caller, uid)
+    reading.mark(caller, lines, request.app.state.settings)
     decided = decisions.decided(caller.session, [line.id for line in lines])
     return Identities(
         study_instance_uid=uid,

@@ -25,8 +25,7 @@ from db.errors import ImageDamaged
 from db.models import Report as ReportRow
 from db.operations import overview
 from db.operations.filters import ATTENTION, Filters, Position, Sort
-from db.reports import complete, image_files, seals, versions
-from db.reports.list_marks import of_studies
+from db.reports import complete, image_files, list_marks, seals, versions
 from db.session import transaction
 from db.states import PENDING, DisplayedState, StudyState
 from db.studies.identity import conflicts
@@ -57,12 +56,8 @@ def study(caller: Caller, study_id: uuid.UUID) -> overview.StudyLine:
     caller.disclose([study_id])
     line = overview.study(caller.session, study_id, caller.principal.ae_titles)
     if line is None:
-        raise _no_study()
+        raise NotFound("study not found", "take the id from the list of studies")
     return line
-
-
-def _no_study() -> NotFound:
-    return NotFound("study not found", "take the id from the list of studies")
 
 
 def identities(caller: Caller, study_instance_uid: str) -> list[overview.StudyLine]:
@@ -82,30 +77,23 @@ def page(
     return found
 
 
-def marked(caller: Caller, lines: Sequence[overview.StudyLine], settings: Settings) -> list[overview.StudyLine]:
-    """Return studies with why a person must look at them, and who has their pages open.
+def mark(caller: Caller, lines: Sequence[overview.StudyLine], settings: Settings) -> None:
+    """Set why a person must look at studies, and who has their pages open, to what *caller* may know.
 
-    While drafts are sealed the marks of a report are not named: they would disclose its text. A study that was deleted
-    since it was read is left out.
+    While drafts are sealed the marks of a report are not named: they would disclose its text.
     """
-    marks = of_studies(caller.session, [line.id for line in lines], str(caller.principal)) if lines else {}
-    found = []
+    shown, reader = settings.api.drafts == "shown", str(caller.principal)
     for line in lines:
-        if line.id not in marks:
-            continue
         own = [str(line.state)] if str(line.state) in ATTENTION else []
-        of_report = marks[line.id].attention
-        named = of_report if settings.api.drafts == "shown" else ["report"] if of_report else []
-        found.append(replace(line, attention=[*own, *named], readers=marks[line.id].readers))
-    return found
+        named = line.attention if shown else ["report"] if line.attention else []
+        line.attention, line.readers = [*own, *named], list_marks.readers(line.readers, reader)
 
 
 def marked_study(caller: Caller, study_id: uuid.UUID, settings: Settings) -> overview.StudyLine:
     """Return the current state of a study with its marks; raises NotFound."""
-    found = marked(caller, [study(caller, study_id)], settings)
-    if not found:
-        raise _no_study()
-    return found[0]
+    line = study(caller, study_id)
+    mark(caller, [line], settings)
+    return line
 
 
 def with_content(session: Session, line: overview.StudyLine) -> StudyWithContent:

@@ -34,8 +34,8 @@ def list_studies(
     own = work_list.cursors(caller, filters, sort)
     page = reading.page(caller, limit=limit, filters=filters, after=work_list.position(own, after), sort=sort)
     following = None if page.following is None else own.encode(page.following)
-    lines = reading.marked(caller, page.studies, request.app.state.settings)
-    body = StudyPage(studies=[Study.model_validate(line) for line in lines], next=following)
+    reading.mark(caller, page.studies, request.app.state.settings)
+    body = StudyPage(studies=[Study.model_validate(line) for line in page.studies], next=following)
     return Response(body.model_dump_json(), media_type="application/json", headers=work_list.link(request, following))
 
 

@@ -15,6 +15,7 @@ from db.models import Instance, Job, Report, ReportCheck, Study
 from db.operations import heartbeats, queue_figures
 from db.operations.filters import Filters, Position, Sort, conditions_of_few, displayed_state
 from db.operations.heartbeats import Role
+from db.reports import list_marks
 from db.states import DisplayedState, JobKind, JobState
 from db.studies.visibility import visible
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Row, Select
     from sqlalchemy.orm import Session
-
-    from db.reports.list_marks import Reader
 
 #: Latest reports whose durations the forecast averages.
 FORECAST_REPORTS = 50
@@ -73,9 +72,9 @@ class ReportLine:
     checked: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StudyLine:
-    """A study, as the work list shows it."""
+    """A study, as the work list shows it. Not frozen, which would double the time to make a page of them."""
 
     id: uuid.UUID
     study_instance_uid: str
@@ -104,9 +103,9 @@ class StudyLine:
     detail: str | None
     differs: list[str] | None
     report: ReportLine | None
-    #: Why a person must look at it, and who has its page open; None until read (db.reports.list_marks).
-    attention: Sequence[str] | None = None
-    readers: Sequence[Reader] | None = None
+    #: Why a person must look at its report, and who has its page open (db.reports.list_marks).
+    attention: Sequence[str]
+    readers: Sequence[Any] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,32 +155,35 @@ class Forecast:
     seconds: float | None
 
 
-#: Columns of a study that a line shows, and the expression of its displayed state.
+#: Columns of a study that a line shows, and their names there; the expression of its displayed state.
 STUDY_COLUMNS = tuple(
     column
     for column in Study.__table__.columns
-    if column.name in {*StudyLine.__dataclass_fields__, "first_received_at"}
+    if column.name in {*StudyLine.__dataclass_fields__, "first_received_at"} - {"state"}
 )
+NAMES = tuple(column.name.replace("first_received_at", "received_at") for column in STUDY_COLUMNS)
 DISPLAYED_STATE = displayed_state().label("displayed_state")
 CHECKED = exists().where(ReportCheck.report_id == Report.id).label("checked")
 OF_REPORT = Report.version, Report.basis, Report.created_at, Report.revision.label("report_revision"), CHECKED
 
 
 def _studies(*conditions: ColumnElement[bool], limit: int | None = None, sort: Sort = Sort.ARRIVAL) -> Select[Any]:
-    """Select the studies that meet *conditions*, in the order of *sort*: the reports are read for these only."""
+    """Select the studies that meet *conditions*, in the order of *sort*: all else is read for these only."""
     shown = (
         # Columns and not objects, which take longer to make than the whole query.
-        select(*STUDY_COLUMNS, DISPLAYED_STATE)
+        select(*STUDY_COLUMNS, DISPLAYED_STATE, Study.is_marked, Study.report_version)
         .select_from(Study)
         .outerjoin(Job, and_(Job.study_id == Study.id, Job.revision == Study.revision, Job.kind == JobKind.REPORT))
         .where(*conditions)
         .order_by(*sort.order(Study))
         .limit(limit)
-        .subquery()
+        .subquery("shown")
     )
     newest = select(*OF_REPORT).where(Report.study_id == shown.c.id).order_by(Report.version.desc()).limit(1)
     current = newest.lateral()
-    return select(*shown.c, *current.c).outerjoin(current, true()).order_by(*sort.order(shown.c))
+    of_study = *(shown.c[column.name] for column in STUDY_COLUMNS), shown.c.displayed_state
+    query = select(*of_study, *current.c, *list_marks.COLUMNS).outerjoin(current, true())
+    return query.order_by(*sort.order(shown.c))
 
 
 # Open work lists ask for the same page again and again: making the statement takes longer than to execute it.
@@ -192,12 +194,11 @@ def _listed(limit: int, filters: Filters, after: Position | None, sort: Sort) ->
 
 
 def _line(row: Row[Any]) -> StudyLine:
-    values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's name of a public attribute
-    state, received_at = values.pop("displayed_state"), values.pop("first_received_at")
-    version, basis, created_at, revision, checked = (values.pop(column.name) for column in OF_REPORT)
+    values = dict(zip(NAMES, row, strict=False))
+    state, version, basis, created_at, revision, checked, attention, readers = row[len(NAMES) :]
     outdated = version is not None and revision < values["revision"]
     report = None if version is None else ReportLine(version, basis, created_at, outdated, checked)
-    return StudyLine(**values | {"state": DisplayedState(state), "received_at": received_at, "report": report})
+    return StudyLine(**values, state=DisplayedState(state), report=report, attention=attention, readers=readers or ())
 
 
 def page(
@@ -213,8 +214,7 @@ def page(
     few, rows = conditions_of_few(session, wanted), limit + 1
     query = _listed(rows, wanted, after, sort) if few is None else _studies(*few, *behind, limit=rows, sort=sort)
     lines = [_line(row) for row in session.execute(query)]
-    shown = lines[:limit]
-    more = len(lines) > limit
+    shown, more = lines[:limit], len(lines) > limit
     last = shown[-1] if shown else None
     return Page(shown, Position(last.received_at, last.id, last.priority) if more and last else None)
 

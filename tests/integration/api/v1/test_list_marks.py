@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-import uuid
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from api.app import create_app
-from api.v1 import reading
 from db.access import keys
 from db.access.audit_log import Chain, Entry
-from db.operations import overview
 from db.reports.grounds import GroundedFinding, GroundedSentence, Grounds
 from db.reports.list_marks import READING
 from db.reports.versions import CheckResult
@@ -24,6 +20,7 @@ from db.settings import Settings
 from db.states import CheckState, Verdict
 
 if TYPE_CHECKING:
+    import uuid
     from pathlib import Path
 
     from db.reports.versions import Draft
@@ -71,17 +68,6 @@ def test_marks_of_a_sealed_draft_are_not_named(database_url: str, tmp_path: Path
     sealed = TestClient(create_app(settings), headers={"Authorization": f"Bearer {key}"})
 
     assert rows(sealed)[study]["attention"] == ["report"]
-
-
-def test_study_deleted_since_it_was_read_is_left_out(arrivals: Arrivals) -> None:
-    study = arrivals.reported()
-    with transaction(arrivals.url) as session:
-        line = overview.study(session, study)
-        assert line is not None
-        caller: Any = SimpleNamespace(session=session, principal="key reader")
-        found = reading.marked(caller, [line, replace(line, id=uuid.uuid4())], Settings())
-
-    assert [each.id for each in found] == [study]
 
 
 def opened(database_url: str, study: uuid.UUID, principal: str, ago: dt.timedelta, status: int = 200) -> None:
