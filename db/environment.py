@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import ValidationError, create_model
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from db import container_limits
 from db.errors import ConfigurationError
-from db.settings import PREFIX, SECTION_OF, Settings
+from db.settings import PREFIX, SECTION_OF, Queue, Settings
 from db.settings.server_urls import addresses
 
 SECRETS_DIRECTORY = Path("/run/secrets")
@@ -46,6 +47,7 @@ def load_settings(secrets_directory: Path = SECRETS_DIRECTORY) -> Settings:
             )
         given[new] = given.pop(old)
     _require_ports(given)
+    given.setdefault("worker_slots", str(container_limits.slots(Queue().worker_slots)))
     try:
         return Settings(**given)
     except ValidationError as error:

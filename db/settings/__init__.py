@@ -82,7 +82,12 @@ class Queue(Section):
     retry_seconds: Seconds = Field(
         default=5, description="Pause before the second attempt; doubled, with jitter, for each further attempt."
     )
-    worker_slots: int = Field(default=4, ge=1, description="Number of simultaneous reports of a worker process.")
+    worker_slots: int = Field(
+        default=4,
+        ge=1,
+        description="Number of simultaneous reports of a worker process; unset, fewer where processors or memory are "
+        "[limited](deploy.md#in-containers).",
+    )
 
 
 class Model(Section):

@@ -13,6 +13,9 @@ def main() -> None:
         # Anything else, as --help, is for the parser of commands.
         if len(sys.argv) == 3 and sys.argv[2] in role_probe.ROLES:  # noqa: PLR2004 - program, question, role
             sys.exit(role_probe.run(*sys.argv[1:]))
+    from db import container_limits
+
+    container_limits.limit_threads()
     from deploy.cli import app
 
     app.main()

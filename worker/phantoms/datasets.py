@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from db.container_limits import whole_processors
 from db.errors import ConfigurationError
 from worker.phantoms import choices, grammar
 from worker.phantoms.cases import CATALOGUE, CHEST_RARE, draw_case
@@ -170,5 +170,5 @@ def _in_parallel(draw: Callable[[tuple[int, Case]], list[Path]], cases: list[Cas
     if len(cases) < MIN_CASES_IN_PARALLEL:
         return [draw(each) for each in numbered]
     # Spawned, not forked: the caller may have threads.
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as processes:
+    with ProcessPoolExecutor(whole_processors(), mp_context=get_context("spawn")) as processes:
         return list(processes.map(draw, numbered, chunksize=8))

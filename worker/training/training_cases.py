@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from db.container_limits import whole_processors
 from worker.images.render.framing import without_border
 from worker.phantoms.cases import CATALOGUE, CHEST_RARE, Case, draw_case, places
 from worker.phantoms.dicom_files import SLICES, TOP_LEVEL
@@ -119,7 +119,7 @@ class Share:
 def make_pool(shares: Sequence[Share], *, seed: int, variation: Variation = TRAINING) -> Pool:
     """Draw a pool on all processors; the same arguments give the same pool."""
     chunks = [chunk for number, share in enumerate(shares) for chunk in _chunks(share, (seed, number), variation)]
-    with ProcessPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as processes:
+    with ProcessPoolExecutor(max_workers=whole_processors()) as processes:
         drawn = list(processes.map(_draw_chunk, chunks))
     samples, start = [], 0
     for chunk_samples, images, *_ in drawn:

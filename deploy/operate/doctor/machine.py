@@ -10,6 +10,7 @@ import zoneinfo
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from db import container_limits
 from deploy.operate.doctor.finding import Check, Finding, fault, not_checked, ok, warning
 
 if TYPE_CHECKING:
@@ -23,10 +24,6 @@ BASE_BYTES = 1 << 30
 SLOT_BYTES = 128 << 20
 #: Share of the memory that must be available.
 MIN_AVAILABLE = 0.1
-#: Files with the limits of a container, of cgroup v2 and v1; they have a large number or `max` without a limit.
-MEMORY_LIMITS = ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes")
-CPU_LIMIT_V2 = "sys/fs/cgroup/cpu.max"
-CPU_LIMIT_V1 = ("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "sys/fs/cgroup/cpu/cpu.cfs_period_us")
 #: Module of each decoder, and the compression that is read with it.
 DECODERS = {"gdcm": "JPEG, JPEG-LS and JPEG 2000", "openjpeg": "JPEG 2000 and HTJ2K"}
 #: Overcommit mode of the kernel in which a fork of Redis needs as much memory again (proc(5)).
@@ -45,16 +42,6 @@ def examine_open_files(installation: Installation) -> Finding:
     )
 
 
-def memory_limit(installation: Installation) -> int | None:
-    """Return the bytes that the processes may use: the memory of the machine, or the limit of its container."""
-    figures = _meminfo(installation)
-    limits = [figures["MemTotal"]] if "MemTotal" in figures else []
-    for path in MEMORY_LIMITS:
-        limit = (installation.system_file(path) or "").strip()
-        limits += [int(limit)] if limit.isdigit() else []
-    return min(limits, default=None)
-
-
 def _meminfo(installation: Installation) -> dict[str, int]:
     """Return the figures of /proc/meminfo in bytes."""
     lines = (line.split() for line in (installation.system_file("proc/meminfo") or "").splitlines())
@@ -63,7 +50,7 @@ def _meminfo(installation: Installation) -> dict[str, int]:
 
 def examine_memory_limit(installation: Installation) -> Finding:
     """Compare the memory with the weights, if they are loaded there, and the slots of the worker."""
-    limit = memory_limit(installation)
+    limit = container_limits.memory(installation.root)
     if limit is None:
         return not_checked("the kernel gives no figures here")
     model = installation.settings.model
@@ -100,20 +87,9 @@ def examine_overcommit(installation: Installation) -> Finding:
     return warning("vm.overcommit_memory is 2", "set it to 1 with `sysctl vm.overcommit_memory=1`")
 
 
-def cpu_limit(installation: Installation) -> float:
-    """Return the processors that the processes may use: those of the machine, or the limit of its container."""
-    here = float(len(os.sched_getaffinity(0)))
-    both = (installation.system_file(CPU_LIMIT_V2) or "").split() or [
-        (installation.system_file(path) or "").strip() for path in CPU_LIMIT_V1
-    ]
-    quota, period = (*both, "")[:2]
-    limited = quota.isdigit() and period.isdigit() and int(quota) > 0
-    return min(here, int(quota) / int(period)) if limited else here
-
-
 def examine_processors(installation: Installation) -> Finding:
     """Compare the processors with the processes of the listener and, without a GPU, the slots of the worker."""
-    settings, cpus = installation.settings, cpu_limit(installation)
+    settings, cpus = installation.settings, container_limits.processors(installation.root)
     if settings.dicom.listener_processes is not None and settings.dicom.listener_processes > max(cpus, 1):
         return warning(
             f"{settings.dicom.listener_processes} listener processes share {cpus:g} processors",

@@ -6,7 +6,6 @@ of it. It touches the disk only at its start and on SIGHUP, to check the files t
 
 from __future__ import annotations
 
-import os
 import selectors
 import signal
 import socket
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Self
 import pydicom.config
 import structlog
 
+from db.container_limits import whole_processors
 from db.errors import ConfigurationError
 from db.operations import heartbeats
 from dicom_listener.receive import listener, tls
@@ -278,7 +278,7 @@ class Parent:
 
 def processes(settings: Settings) -> int:
     """Return the number of processes that receive."""
-    return settings.dicom.listener_processes or min(MAX_DEFAULT_PROCESSES, len(os.sched_getaffinity(0)))
+    return settings.dicom.listener_processes or min(MAX_DEFAULT_PROCESSES, whole_processors())
 
 
 def run(settings: Settings) -> None:
