@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from deploy.operate.doctor.finding import Check, Finding, NotChecked, fault, ok, warning
@@ -37,12 +39,20 @@ def _wanted(installation: Installation) -> bool:
 
 
 def _cuda_of_torch() -> str | None:
-    """Return the major version of CUDA of the installed torch, as in `2.13.0+cu130`; None for a CPU build."""
-    try:
-        local = version("torch").partition("+")[2]
-    except PackageNotFoundError:
-        return None
-    return local[2:-1] if local.startswith("cu") and local[2:].isdigit() else None
+    """Return the major version of CUDA that the installed torch was built with; None for a CPU build or without torch.
+
+    The version of the package does not have it: builds of the Python package index are `2.13.0`, with CUDA.
+    """
+    found = re.search(r"^cuda\b[^=]*= *'(\d+)", _torch_version(), re.MULTILINE)
+    return found and found[1]
+
+
+def _torch_version() -> str:
+    """Return torch/version.py, or nothing without torch, which is not imported: that takes seconds."""
+    spec = find_spec("torch")
+    folders = (spec.submodule_search_locations if spec else None) or ()
+    files = [Path(folder) / "version.py" for folder in folders]
+    return files[0].read_text() if files and files[0].exists() else ""
 
 
 def gpus() -> list[Gpu]:

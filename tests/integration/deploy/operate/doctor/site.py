@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MEMORY = "MemTotal: 16000000 kB\nMemAvailable: 12000000 kB\n"
 MOUNTS = "29 1 254:0 / / rw,relatime - {kind} /dev/vda rw\n"
 PASSWORD = "correct-horse-battery"
+#: Lines of torch/version.py of the package index's build, whose package has the version 2.13.0 without a suffix.
+CUDA_BUILD = "__version__ = '2.13.0'\ndebug = False\ncuda: Optional[str] = '13.0'\nhip: Optional[str] = None\n"
 
 
 @dataclass
@@ -78,7 +80,7 @@ class Site:
         lines = "\n".join(rows)
         program = self.write("bin/nvidia-smi", f"#!/bin/sh\ncat <<'END'\n{lines}\nEND\nexit {status}\n", 0o700)
         self.patch.setenv("PATH", f"{program.parent}:/bin:/usr/bin")
-        self.patch.setattr("deploy.operate.doctor.gpu.version", lambda _: "2.13.0+cu130")
+        self.patch.setattr("deploy.operate.doctor.gpu._torch_version", lambda: CUDA_BUILD)
         self.values["device"] = "cuda"
 
     def create_key(self) -> None:

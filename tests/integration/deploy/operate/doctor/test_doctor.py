@@ -17,7 +17,7 @@ from rich.console import Console
 from db.operations.heartbeats import Role
 from deploy.operate.doctor import database_content, database_server, doctor
 from deploy.operate.doctor.data_disk import CHECKS as DISK_CHECKS
-from deploy.operate.doctor.doctor import CHECKS
+from deploy.operate.doctor.doctor import CHECKS, finding_of
 from deploy.operate.doctor.finding import Check, Finding, Installation, Level
 from tests.integration.db.conftest import Arrivals
 from tests.integration.deploy.operate.doctor.breaks import BREAKS, H100, heartbeat
@@ -71,6 +71,20 @@ def test_check_passes_and_finds_what_is_broken(name: str, site: Site, request: p
 
     assert found.level in {Level.WARNING, Level.FAULT}, found
     assert found.remedy
+
+
+@pytest.mark.parametrize(("device", "level"), [("cuda", Level.FAULT), ("auto", Level.WARNING)])
+def test_missing_driver_of_the_gpu_is_found_before_the_first_job(site: Site, device: str, level: Level) -> None:
+    """In a container of the profile `gpu` on a host without driver or toolkit, with the torch of the package index."""
+    site.gpu()
+    (site.path / "bin" / "nvidia-smi").unlink()
+    site.values["device"] = device
+
+    found = finding_of(next(check for check in CHECKS if check.name == "gpu"), site.installation())
+
+    assert found.level == level
+    assert found.found == "there is no NVIDIA driver here"
+    assert "NVIDIA Container Toolkit" in found.remedy
 
 
 def test_folder_of_another_user_is_named_with_path_owner_and_command(
