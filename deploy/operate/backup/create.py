@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
@@ -18,7 +19,7 @@ from db.studies.deletion import file_deletions
 from deploy.operate.backup import again, dump
 from deploy.operate.backup.repository import Manifest, Repository
 from dicom_listener.spool.durable import COMPLETE, Spool
-from dicom_listener.spool.waiting import received
+from dicom_listener.spool.inbox_listing import received
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -54,10 +55,13 @@ class _Files:
 
     def copy_inbox(self) -> None:
         """Copy the acknowledged files that are not indexed yet."""
-        for path in received(self._spool):
+        errors: list[OSError] = []
+        for path in received(self._spool, errors):
             if path.name not in self._inbox:
                 self._inbox.add(path.name)
                 self.copy(path)
+        for error in errors:
+            note_unlisted(error, self._data_dir, self.copied.unread)
 
     def copy(self, path: Path) -> None:
         """Copy a file; one that has left its folder is copied at its next place."""
@@ -122,17 +126,20 @@ def stored(settings: Settings, unread: list[str]) -> Iterator[Path]:
     A sentence about each folder that cannot be listed is added to *unread*.
     """
     spool, data_dir = Spool(settings.spool), settings.operations.data_dir
-
-    def note(error: OSError) -> None:
-        # A folder that does not exist has no files yet, or no more.
-        if not isinstance(error, FileNotFoundError):
-            unread.append(f"{Path(error.filename).relative_to(data_dir).as_posix()}: {error.strerror}")
-
+    note = partial(note_unlisted, data_dir=data_dir, unread=unread)
     received_objects = (spool.store, spool.quarantine)
     for root in (*received_objects, spool.procedure_steps, data_dir / image_files.FOLDER, data_dir / REFERENCE):
         for folder, _, names in os.walk(root, onerror=note):
             complete = (name for name in names if root not in received_objects or name.endswith(COMPLETE))
             yield from (Path(folder, name) for name in complete)
+
+
+def note_unlisted(error: OSError, data_dir: Path, unread: list[str]) -> None:
+    """Add a sentence about a folder that cannot be listed to *unread*, once."""
+    sentence = f"{Path(error.filename).relative_to(data_dir).as_posix()}: {error.strerror}"
+    # A folder that does not exist has no files yet, or no more. The inboxes are listed twice.
+    if not isinstance(error, FileNotFoundError) and sentence not in unread:
+        unread.append(sentence)
 
 
 def _print(console: Console, name: str, copied: Copied, dump_size: int, seconds: float) -> None:
