@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import String, and_, cast, delete, func, or_, select
+from sqlalchemy import String, and_, cast, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from db.errors import ConfigurationError
@@ -14,10 +14,24 @@ from db.models import PatientErasure, ReferenceCase, ReferenceErasure, Reference
 from db.models.base import given
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    import datetime as dt
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from typing import Any
 
+    from sqlalchemy import Select
     from sqlalchemy.orm import Session
+
+
+class Erasure(NamedTuple):
+    """Times at which cases with a fingerprint were erased, and readmitted."""
+
+    erased_at: dt.datetime
+    readmitted_at: dt.datetime | None
+
+    @property
+    def changed_at(self) -> dt.datetime:
+        """Time of the later of both."""
+        return max(self.erased_at, self.readmitted_at or self.erased_at)
 
 
 def fingerprint(identifier: str) -> str:
@@ -76,9 +90,7 @@ def erase_cases(session: Session, case_ids: Sequence[uuid.UUID], *, extra: Itera
     Reports that quote them lose the quoted words by a trigger on report_evidence.
     """
     prints = {value for case in cases(session, case_ids).values() for value in fingerprints_of(case)}
-    rows = [{"fingerprint": value} for value in sorted(prints | set(extra)) if value]
-    if rows:
-        session.execute(insert(ReferenceErasure).values(rows).on_conflict_do_nothing())
+    erase_owner(session, {value for value in prints | set(extra) if value})
     session.execute(delete(ReferenceCase).where(ReferenceCase.id.in_(case_ids)))
 
 
@@ -90,12 +102,12 @@ def fingerprints_of(case: ReferenceCase) -> set[str]:
 def of_erased(session: Session) -> list[uuid.UUID]:
     """Return the cases of erased patients and studies, and erased cases: those that a restored backup had.
 
-    Readmitted cases have no fingerprint any more.
+    Readmitted cases are not among them.
     """
     name = func.encode(
         func.sha256(func.convert_to(ReferenceCase.source + "/" + ReferenceCase.source_case, "UTF8")), "hex"
     )
-    erased_cases, erased_studies = select(ReferenceErasure.fingerprint), select(PatientErasure.fingerprint)
+    erased_cases, erased_studies = _erased(), select(PatientErasure.fingerprint)
     is_erased = or_(
         ReferenceCase.patient_hash.in_(erased_cases),
         name.in_(erased_cases),
@@ -109,28 +121,45 @@ def erase_owner(session: Session, fingerprints: Collection[str]) -> None:
     """Record that the cases of a patient or study are erased: no import adds one."""
     rows = [{"fingerprint": value} for value in sorted(fingerprints)]
     if rows:
-        session.execute(insert(ReferenceErasure).on_conflict_do_nothing(), rows)
+        again = {"erased_at": func.clock_timestamp(), "readmitted_at": None}
+        statement = insert(ReferenceErasure).on_conflict_do_update(index_elements=["fingerprint"], set_=again)
+        session.execute(statement, rows)
 
 
-def every_erasure(session: Session) -> list[str]:
-    """Return all fingerprints of erased cases."""
-    return list(session.scalars(select(ReferenceErasure.fingerprint)))
+def every_erasure(session: Session) -> dict[str, Erasure]:
+    """Return all fingerprints of cases that were erased, those that were readmitted later included."""
+    return {
+        row.fingerprint: Erasure(row.erased_at, row.readmitted_at) for row in session.scalars(select(ReferenceErasure))
+    }
+
+
+def replace_erasures(session: Session, erasures: Mapping[str, Erasure]) -> None:
+    """Give these fingerprints the times of a folder of backups; others keep theirs."""
+    rows = [{"fingerprint": value, **erasure._asdict()} for value, erasure in erasures.items()]
+    if rows:
+        statement = insert(ReferenceErasure)
+        times = {name: statement.excluded[name] for name in Erasure._fields}
+        session.execute(statement.on_conflict_do_update(index_elements=["fingerprint"], set_=times), rows)
+
+
+def _erased() -> Select[str]:
+    return select(ReferenceErasure.fingerprint).where(ReferenceErasure.readmitted_at.is_(None))
 
 
 def erased(session: Session, fingerprints: Collection[str]) -> set[str]:
-    """Return those of *fingerprints* that were erased."""
-    found = select(ReferenceErasure.fingerprint).where(ReferenceErasure.fingerprint.in_(fingerprints))
-    return set(session.scalars(found))
+    """Return those of *fingerprints* that were erased, and not readmitted."""
+    return set(session.scalars(_erased().where(ReferenceErasure.fingerprint.in_(fingerprints))))
 
 
 def readmit(session: Session, fingerprints: Collection[str]) -> None:
-    """Forget that cases with *fingerprints* were erased."""
-    session.execute(delete(ReferenceErasure).where(ReferenceErasure.fingerprint.in_(fingerprints)))
+    """Let imports add cases with *fingerprints* again."""
+    known = ReferenceErasure.fingerprint.in_(fingerprints) & ReferenceErasure.readmitted_at.is_(None)
+    session.execute(update(ReferenceErasure).where(known).values(readmitted_at=func.clock_timestamp()))
 
 
 def erasures(session: Session) -> int:
     """Return the number of fingerprints of erased cases."""
-    return session.scalar(select(func.count()).select_from(ReferenceErasure)) or 0
+    return session.scalar(select(func.count()).select_from(_erased().subquery())) or 0
 
 
 def add_snapshot(

@@ -54,3 +54,5 @@ class ReferenceErasure(Base):
 
     fingerprint: Mapped[str] = mapped_column(primary_key=True)
     erased_at: Mapped[dt.datetime] = database_time()
+    #: An operator admitted such cases again. The row stays: folders of backups have the erasure.
+    readmitted_at: Mapped[dt.datetime | None]

@@ -32,10 +32,11 @@ ERASURES = "erasures"
 
 
 class Erasures(NamedTuple):
-    """Fingerprints of erased patients with their times in ISO 8601, and of erased reference cases."""
+    """Fingerprints of erased patients, and of erased reference cases, with their times in ISO 8601."""
 
     patients: dict[str, str]
-    reference: list[str]
+    #: Times of the erasure and of the readmission; without either if an earlier release has written them.
+    reference: dict[str, list[str | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +129,14 @@ class Repository:
         """Return the erasures that a restore of any backup carries out again; raises BackupDamaged."""
         path = self._file_of_erasures()
         if not path.exists():
-            return Erasures({}, [])
+            return Erasures({}, {})
         with tempfile.TemporaryFile() as plain:
             self._unseal(path, ERASURES, plain)
             plain.seek(0)
-            return Erasures(**json.load(plain))
+            values: dict[str, Any] = json.load(plain)
+        if isinstance(values["reference"], list):  # of an earlier release
+            values["reference"] = {value: [None, None] for value in values["reference"]}
+        return Erasures(**values)
 
     def write_erasures(self, erasures: Erasures) -> None:
         """Replace the erasures."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import errno
 import io
 import os
@@ -14,6 +15,7 @@ from rich.console import Console
 from sqlalchemy import select, text
 from sqlalchemy.exc import OperationalError
 
+from db import reference
 from db.errors import NotPossible, StaleFence
 from db.jobs import claims
 from db.models import Backup, Instance, Job, Report, Study
@@ -22,8 +24,8 @@ from db.session import engine, transaction
 from db.studies.deletion import file_deletions
 from db.studies.deletion.file_deletions import BackupRunning
 from deploy.operate import audit
-from deploy.operate.backup import create, dump, restore
-from deploy.operate.backup.repository import Repository
+from deploy.operate.backup import again, create, dump, restore
+from deploy.operate.backup.repository import Erasures, Repository
 from deploy.operate.backup.sealing import BackupDamaged
 from deploy.operate.erasure import erase
 from dicom_listener.indexing import indexer
@@ -112,6 +114,65 @@ def test_erased_patient_does_not_come_back_from_an_older_backup(
     assert restore.finish(empty, Console(quiet=True), repository) == 0
     assert rows(empty, Study) == rows(empty, Instance) == rows(empty, Report) == []
     assert not list(Spool(empty.spool).store.rglob("*.dcm"))
+
+
+def erase_case(settings: Settings, name: str) -> None:
+    with transaction(settings.database()) as session:
+        reference.erase_owner(session, {name})
+
+
+def is_erased(settings: Settings, name: str) -> bool:
+    with transaction(settings.database()) as session:
+        return reference.erased(session, {name}) == {name}
+
+
+def test_folder_keeps_the_erasures_of_every_database_that_is_backed_up_to_it(
+    settings: Settings, repository: Repository, empty: Settings
+) -> None:
+    back_up(settings, repository)
+    older = repository.latest()
+    erase_case(settings, "first")
+    again.note(settings.database(), repository)
+    # Work goes on in a restored database that knows nothing of the first erasure.
+    restore.restore(empty, repository, older)
+    erase_case(empty, "second")
+    again.note(empty.database(), repository)
+
+    assert again.include(empty.database(), repository) is False, "no case of them is there"
+    assert is_erased(empty, "first")
+    assert is_erased(empty, "second")
+    assert repository.erasures().reference.keys() == {"first", "second"}
+
+
+def test_readmitted_case_stays_readmitted_after_a_restore(
+    settings: Settings, repository: Repository, empty: Settings
+) -> None:
+    erase_case(settings, "a case")
+    back_up(settings, repository)
+    older = repository.latest()
+    with transaction(settings.database()) as session:
+        reference.readmit(session, {"a case"})
+    again.note(settings.database(), repository)
+    restore.restore(empty, repository, older)
+    assert is_erased(empty, "a case")
+    again.include(empty.database(), repository)
+    assert not is_erased(empty, "a case")
+
+    erase_case(empty, "a case")
+    again.note(empty.database(), repository)
+    again.include(settings.database(), repository)
+    assert is_erased(settings, "a case")
+
+
+def test_erasures_written_by_an_earlier_release_are_read(settings: Settings, repository: Repository) -> None:
+    repository.prepare()
+    when = dt.datetime(2026, 1, 12, tzinfo=dt.UTC).isoformat()
+    repository.write_erasures(Erasures({"patient": when}, ["a case"]))  # type: ignore[arg-type]
+    again.include(settings.database(), repository)
+
+    assert is_erased(settings, "a case")
+    again.note(settings.database(), repository)
+    assert repository.erasures().patients == {"patient": when}
 
 
 def rows(settings: Settings, table: type[Any]) -> list[dict[str, Any]]:
@@ -230,6 +291,20 @@ def test_folder_that_cannot_be_listed_is_named(settings: Settings, repository: R
     assert made.unread == [f"{create.REFERENCE}: {os.strerror(errno.ENOTDIR)}"]
     assert f"not in the backup: {create.REFERENCE}" in printed
     assert made.files == 1
+
+
+def test_inbox_that_cannot_be_listed_is_named_once_and_the_rest_is_backed_up(
+    settings: Settings, repository: Repository
+) -> None:
+    receive(settings, image())
+    other = Spool(settings.spool).root / "slots" / "other-0"
+    other.mkdir()
+    (other / "inbox").write_text("a file in place of the folder")
+
+    made, _ = back_up(settings, repository)
+
+    assert made.unread == [f"spool/slots/other-0/inbox: {os.strerror(errno.ENOTDIR)}"]
+    assert made.files == 2
 
 
 def overdue(url: str) -> list[str]:
