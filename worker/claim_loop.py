@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from db.errors import PrelimError, StaleFence
+from db.errors import PrelimError, Reason, StaleFence
 from db.jobs import claims, poison_turns, wakeups
 from db.jobs.class_share import ClassShare
 from db.operations import heartbeats
@@ -51,6 +51,7 @@ class ClaimLoop:
         self._attempt_ended = threading.Event()
         self._held: dict[claims.Claim, Attempt] = {}
         self._serving: set[int] = set()
+        self._gpu_lost = False
 
     def drain(self, write: Write, wake: Wake, stopping: threading.Event) -> int:
         """Make attempts while any job waits and the message's time lasts; return how many.
@@ -93,6 +94,8 @@ class ClaimLoop:
             finally:
                 self._held.pop(claim, None)
                 self._attempt_ended.set()
+            # The watchdog ends the process: until then, it would use up an attempt of each job that it claims.
+            self._gpu_lost = self._gpu_lost or attempt.reason == Reason.GPU_LOST
             log.info("attempt.finished", outcome=outcome, reason=attempt.reason)
         return outcome
 
@@ -105,6 +108,8 @@ class ClaimLoop:
 
     def _try_to_claim(self) -> Attempt | None:
         """Claim without waiting for another attempt: first other jobs, in parallel, then a poison candidate."""
+        if self._gpu_lost:
+            return None
         with self._turns.beside_others():
             attempt = None if self._reserved else self._claim_next(poison_candidates=False)
         if attempt is not None or self._running():

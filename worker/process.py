@@ -228,9 +228,7 @@ class Worker:
             try:
                 if probe(self._app):
                     self._exit_if_consumer_lost()
-                with transaction(self._settings.database(), durable=False) as session:
-                    info = writer.info | {"broker_outage": self._app.outage.info}
-                    heartbeats.record(session, heartbeats.Role.WORKER, info)
+                self._record(writer)
                 failed = False
             except OperationalError:  # db.session logs an outage
                 pass
@@ -239,6 +237,11 @@ class Worker:
             self._loops["heartbeat"].passed(failed=failed)
             if self._stopping.wait(heartbeats.INTERVAL_SECONDS):
                 return
+
+    def _record(self, writer: Writer) -> None:
+        with transaction(self._settings.database(), durable=False) as session:
+            info = writer.info | {"broker_outage": self._app.outage.info}
+            heartbeats.record(session, heartbeats.Role.WORKER, info)
 
     def _exit_if_consumer_lost(self) -> None:
         """End a process that is connected but consumes no messages (celery issue 10302): only a new one will.
@@ -266,10 +269,10 @@ class Worker:
             self._loops["watchdog"].passed()
             if stalled > limit:
                 log.critical("engine.stalled", seconds=f"{stalled:.0f}", limit=limit)
-                self._exit_stalled(limit)
+                self._exit_stalled(writer, limit)
             elif silent > limit + lease:
                 log.critical("attempt.hung", seconds=f"{silent:.0f}", limit=limit + lease)
-                self._exit_stalled(limit)
+                self._exit_stalled(writer, limit)
 
     def _end_silent(self) -> float:
         try:
@@ -278,14 +281,16 @@ class Worker:
             log.error("watchdog.failed", error=type(error).__name__, frames=logs.frames(error))  # noqa: TRY400 - its text may hold a patient's data
             return 0.0
 
-    def _exit_stalled(self, limit: float) -> None:
+    def _exit_stalled(self, writer: Writer, limit: float) -> None:
         """Exit after the jobs are returned: those that hang have used an attempt, the others have not."""
-        returning = threading.Thread(target=self._return_jobs, args=(limit,), daemon=True)
+        returning = threading.Thread(target=self._return_jobs, args=(writer, limit), daemon=True)
         returning.start()
         # Not longer: the database may be unreachable, and the leases expire.
         returning.join(RETURN_SECONDS)
         os._exit(EXIT_STALLED)
 
-    def _return_jobs(self, limit: float) -> None:
+    def _return_jobs(self, writer: Writer, limit: float) -> None:
         self._jobs.end_silent(limit - STALL_POLL_SECONDS)
         self._jobs.give_back()
+        # The last one has the reason for an alarm.
+        self._record(writer)

@@ -81,6 +81,7 @@ class Resident:
             "slots": figures.rows,
             "engine": asdict(figures),
             "damaged_snapshot": self.damaged_snapshot,
+            "gpu_lost": self._model.engine.device_lost,
             "card": self._card,
         }
 

@@ -72,7 +72,7 @@ CLAIM = text("""
         WHERE state = 'queued'
             AND (priority <= 0 OR CASE kind WHEN 'report' THEN NOT :routine_only ELSE :inquiries END)
             AND (CASE WHEN available_at > clock_timestamp() THEN false
-                WHEN reason IN ('lease_expired', 'no_progress')
+                WHEN reason IN ('lease_expired', 'no_progress', 'gpu_lost')
                 THEN :poison_candidates AND NOT EXISTS (
                     SELECT FROM jobs AS mine
                     WHERE mine.state = 'running' AND mine.owner = :owner
@@ -80,7 +80,7 @@ CLAIM = text("""
                             > coalesce((SELECT started_at FROM processes WHERE name = :owner), '-infinity'))
                 ELSE :others AND NOT EXISTS (
                     SELECT FROM jobs AS mine
-                    WHERE mine.state = 'running' AND mine.reason IN ('lease_expired', 'no_progress')
+                    WHERE mine.state = 'running' AND mine.reason IN ('lease_expired', 'no_progress', 'gpu_lost')
                         AND mine.owner = :owner
                         AND mine.claimed_at
                             > coalesce((SELECT started_at FROM processes WHERE name = :owner), '-infinity'))
@@ -89,7 +89,7 @@ CLAIM = text("""
         LIMIT 1
         FOR UPDATE SKIP LOCKED)
     RETURNING id, study_id, revision, fence, attempt, claim_token,
-        (reason IN ('lease_expired', 'no_progress')) IS TRUE, priority, kind
+        (reason IN ('lease_expired', 'no_progress', 'gpu_lost')) IS TRUE, priority, kind
 """)
 
 

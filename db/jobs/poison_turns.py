@@ -26,7 +26,8 @@ LOOK_SECONDS = 1.0
 CANDIDATE_WAITS = text("""
     SELECT EXISTS (
         SELECT FROM jobs
-        WHERE state = 'queued' AND reason IN ('lease_expired', 'no_progress') AND available_at <= clock_timestamp())
+        WHERE state = 'queued' AND reason IN ('lease_expired', 'no_progress', 'gpu_lost')
+            AND available_at <= clock_timestamp())
 """)
 
 

@@ -68,7 +68,9 @@ class Job(Base):
             "jobs_poison_candidates",
             "state",
             "available_at",
-            postgresql_where=text("state IN ('queued', 'running') AND reason IN ('lease_expired', 'no_progress')"),
+            postgresql_where=text(
+                "state IN ('queued', 'running') AND reason IN ('lease_expired', 'no_progress', 'gpu_lost')"
+            ),
         ),
         # Not on lease_until, which every extension changes: such an update would change every index.
         Index("jobs_running", "id", postgresql_where=text("state = 'running'")),

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 CODES = (
     "no_worker",
     "checkpoint_damaged",
+    "gpu_lost",
     "nothing_claimed",
     "nothing_written",
     "everything_fails",
@@ -96,6 +97,7 @@ def raised(session: Session, settings: Settings, alive: Sequence[Process] | None
         listener_status.intake_alarm(listener_status.current(alive)),
         *listener_status.alarms(listener_status.current(alive), after_seconds),
         _damaged_checkpoint(alive),
+        progress.gpu_alarm(),
         _unreadable(alive),
         _unindexed(alive, unsettled_seconds),
         _damaged_index(alive),

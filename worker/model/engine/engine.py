@@ -9,6 +9,7 @@ import structlog
 
 from db.errors import PermanentFailure, Reason, TransientFailure
 from worker.model.engine.metrics import Meter, Metrics
+from worker.model.engine.model_runner import DeviceLost, is_lost
 from worker.model.engine.request import invalid_request
 from worker.model.engine.scheduler import Scheduler
 from worker.model.engine.sequence import Sequence
@@ -39,6 +40,8 @@ class Engine:
         self._meter = Meter()
         self._scheduler = Scheduler(runner, self._meter, stop_tokens=stop_tokens, detokenize=detokenize, **limits)
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        #: True once a device no longer computes: only a new process can serve.
+        self.device_lost = False
 
     def start(self) -> Engine:
         """Start the thread."""
@@ -59,14 +62,14 @@ class Engine:
             # The pause until now was idle time and no stall, even before the thread has woken up.
             self._meter.start_step()
         if not self._scheduler.queue.put(sequence):
-            sequence.fail(_stopped())
+            sequence.fail(self._stopped())
         return sequence.future
 
     def close(self) -> None:
         """Stop after the current step; requests that are not done get a TransientFailure."""
         self._scheduler.queue.close()
         if self._thread.ident is None:
-            self._scheduler.abort(_stopped())
+            self._scheduler.abort(self._stopped())
         elif self._thread.is_alive():
             self._thread.join()
 
@@ -105,11 +108,17 @@ class Engine:
         try:
             while self._wait_for_work():
                 self.step()
-        except Exception:
+        except Exception as error:
             # The boundary of the thread: an error even while freeing a row (a lost device) ends the engine.
-            log.exception("engine.failed")
+            self.device_lost = isinstance(error, DeviceLost) or is_lost(self.runner)
+            log.exception("engine.failed", device_lost=self.device_lost)
         finally:
-            self._scheduler.abort(_stopped())
+            self._scheduler.abort(self._stopped())
+
+    def _stopped(self) -> TransientFailure:
+        if self.device_lost:
+            return TransientFailure(Reason.GPU_LOST, "the worker's GPU stopped computing: see its log and `dmesg`")
+        return TransientFailure(Reason.ENGINE_STOPPED, "the engine stopped before the request was finished")
 
     def _wait_for_work(self) -> bool:
         if not len(self._scheduler.batch):
@@ -140,7 +149,3 @@ class Engine:
             f"{len(prompt)} prompt tokens and {sum(counts)} tokens of {len(counts)} options exceed the "
             f"{self.runner.max_tokens} tokens of one request: use fewer or shorter options, or fewer images",
         )
-
-
-def _stopped() -> TransientFailure:
-    return TransientFailure(Reason.ENGINE_STOPPED, "the engine stopped before the request was finished")

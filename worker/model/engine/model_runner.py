@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from db.errors import PrelimError
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
@@ -22,6 +24,10 @@ class NextToken(NamedTuple):
 
     token: int
     log_prob: float
+
+
+class DeviceLost(PrelimError):
+    """Raised when a device no longer computes: nothing can be served until the process is started again."""
 
 
 def next_tokens(rows: Iterable[Sequence[float]]) -> list[NextToken]:
@@ -64,8 +70,22 @@ class ModelRunner(Protocol):
         it alone followed. Values of logits that are not finite are not finite either.
         """
 
+    def check_devices(self) -> None:
+        """Compute something small on each device; raises if one no longer computes."""
+
     def move_row(self, source: int, target: int, length: int) -> None:
         """Move the first *length* tokens of *source* to the clear row *target*; *source* is clear afterwards."""
 
     def clear_row(self, row: int) -> None:
         """Overwrite *row* with zeros, so that nothing of its sequence is left."""
+
+
+def is_lost(runner: ModelRunner) -> bool:
+    """Return whether a device of *runner* no longer computes."""
+    try:
+        runner.check_devices()
+    except MemoryError:
+        return False
+    except Exception as error:  # noqa: BLE001 - drivers and libraries raise many types for a device that is gone
+        return "out of memory" not in str(error)
+    return False

@@ -17,7 +17,7 @@ import torch
 
 from db.errors import Reason, TransientFailure
 from worker.model.engine.batch import Batch
-from worker.model.engine.model_runner import NO_TOKEN
+from worker.model.engine.model_runner import NO_TOKEN, DeviceLost, is_lost
 from worker.model.engine.waiting_queue import WaitingQueue
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ class Scheduler:
         try:
             self._runner.encode_images([sequence.prompt], 1)
         except Exception as own_error:  # noqa: BLE001 - the boundary of a request: it fails alone
+            self._require_devices(own_error)
             self.queue.remove(sequence)
             sequence.fail(model_error(own_error))
 
@@ -198,6 +199,7 @@ class Scheduler:
 
     def _preempt_or_fail(self, sequence: Sequence, error: Exception) -> None:
         """Preempt *sequence* if memory ran out beside others, else fail it."""
+        self._require_devices(error)
         self.batch.free(sequence)
         if not (isinstance(error, torch.OutOfMemoryError) and len(self.batch)):
             sequence.fail(model_error(error))
@@ -209,8 +211,14 @@ class Scheduler:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
+    def _require_devices(self, error: Exception) -> None:
+        """Raise DeviceLost if *error* is no fault of a request: no device error passes while the process lives."""
+        if not isinstance(error, torch.OutOfMemoryError) and is_lost(self._runner):
+            raise DeviceLost(type(error).__name__) from error
+
     def _isolate(self, sequences: list[Sequence], error: Exception) -> None:
         """Run each of *sequences* again, alone, because any of them may have caused the failed step."""
+        self._require_devices(error)
         log.warning("decode.failed", error=type(error).__name__, sequences=len(sequences))
         for sequence in reversed(sequences):
             self.batch.free(sequence)

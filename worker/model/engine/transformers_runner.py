@@ -49,6 +49,12 @@ class TransformersRunner:
         device: torch.device = self._embed.weight.device
         return device
 
+    def check_devices(self) -> None:
+        """See ModelRunner."""
+        for device in {parameter.device for parameter in self._model.parameters()}:
+            # Errors of earlier work on the device are raised here, too.
+            torch.ones(1, device=device).add_(1).item()
+
     @torch.inference_mode()
     def encode_images(self, prompts: Sequence[Prompt], tiles: int) -> None:
         """See ModelRunner."""

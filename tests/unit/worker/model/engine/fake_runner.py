@@ -78,6 +78,9 @@ class FakeRunner:
     #: Largest number of option tokens that does not run out of memory beside other rows.
     option_memory: int = 10_000
 
+    def check_devices(self) -> None:
+        """All compute."""
+
     def encode_images(self, prompts: Sequence[Prompt], tiles: int) -> None:
         owners = [prompt for prompt in prompts for _ in range(prompt.pending_tiles)][:tiles]
         if len(owners) > self.memory:

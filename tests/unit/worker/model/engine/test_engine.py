@@ -439,3 +439,49 @@ def test_lost_device_ends_the_engine_and_fails_all_requests() -> None:
             future.result(timeout=10)
     served.close()
     assert not served.alive
+
+
+class DeviceThatLeaves(FakeRunner):
+    """Computes until a step, then nothing any more."""
+
+    leaves_at = "decode"
+    calls_after = 0
+    left = False
+
+    def check_devices(self) -> None:
+        if self.left:
+            raise RuntimeError("CUDA error: unspecified launch failure")
+
+    def _leave(self, step: str) -> None:
+        self.calls_after += self.left
+        self.left = self.left or step == self.leaves_at
+        self.check_devices()
+
+    def encode_images(self, prompts: Any, tiles: int) -> None:
+        self._leave("encode")
+        super().encode_images(prompts, tiles)
+
+    def prefill(self, row: int, prompt: Any, start: int, count: int) -> NextToken:
+        self._leave("prefill")
+        return super().prefill(row, prompt, start, count)
+
+    def decode(self, tokens: Any, lengths: Any) -> list[NextToken]:
+        self._leave("decode")
+        return super().decode(tokens, lengths)
+
+
+@pytest.mark.parametrize(("step", "calls_after"), [("encode", 1), ("prefill", 0), ("decode", 0)])
+def test_lost_gpu_ends_the_engine_in_the_step_that_meets_it(step: str, calls_after: int) -> None:
+    runner = DeviceThatLeaves()
+    runner.leaves_at = step
+    served = engine(runner)
+    futures = [ask(served, prompt(n, tiles=2)) for n in (1, 2, 3)]
+    served.start()
+
+    for future in [*futures, ask(served, prompt(4))]:
+        with pytest.raises(TransientFailure, match="gpu_lost"):
+            future.result(timeout=10)
+    served._thread.join(10)
+    assert (served.alive, served.device_lost) == (False, True)
+    # One image of a batch that failed is tried alone.
+    assert runner.calls_after == calls_after
