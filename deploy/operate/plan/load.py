@@ -11,7 +11,9 @@ from db.errors import NotPossible
 from db.operations import heartbeats
 from db.operations.heartbeats import Role
 from db.session import reading
-from deploy.operate.plan.simulation import Arrival
+from db.studies.priority import ROUTINE
+from deploy.operate.plan.measured import NO_DELAYS, Ended, Speed, seconds_alone, speed_of
+from deploy.operate.plan.simulation import HOUR, Arrival, Workers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,11 +43,15 @@ ARRIVALS = text("""
     GROUP BY 1, 3
 """)
 JOBS = text("""
-    SELECT extract(epoch FROM queued_at)::float, (priority > 0)::int,
-        extract(epoch FROM finished_at - claimed_at)::float, extract(epoch FROM claimed_at - queued_at)::float
-    FROM jobs WHERE state = 'finished' AND kind = 'report' AND finished_at IS NOT NULL
-        AND finished_at > now() - make_interval(days => :days) AND claimed_at >= queued_at
-        AND study_id NOT IN (SELECT id FROM studies JOIN canaries USING (study_instance_uid))
+    SELECT coalesce(owner, ''),
+        extract(epoch FROM CASE attempt WHEN 1 THEN queued_at ELSE greatest(queued_at, available_at) END)::float,
+        priority,
+        extract(epoch FROM claimed_at)::float,
+        greatest(extract(epoch FROM finished_at), extract(epoch FROM claimed_at) + 0.000001)::float,
+        kind = 'report' AND state = 'finished'
+            AND study_id NOT IN (SELECT id FROM studies JOIN canaries USING (study_instance_uid))
+    FROM jobs WHERE finished_at > now() - make_interval(days => :days) AND claimed_at >= queued_at
+        AND finished_at >= claimed_at
     ORDER BY finished_at DESC LIMIT :most
 """)
 SIZES = text("""
@@ -58,33 +64,46 @@ SIZES = text("""
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Studies of a day with their times, priorities, sizes, and the seconds that a slot needs for a report."""
+    """Studies of a day with their times, priorities, sizes, and the seconds that a worker needs for a report."""
 
     studies: float
+    #: Of reports that a worker writes alone; with a *sharing* of 0, of those that it writes with all slots busy.
     seconds: Sequence[float]
-    #: Reports that one worker, with its GPU, writes at a time; *seconds* are measured with all of them busy.
+    #: Reports that one worker, with its GPU, writes at a time.
     slots: int
     hours: Sequence[float] = tuple(share / sum(ASSUMED_HOURS) for share in ASSUMED_HOURS)
     urgent_share: float = ASSUMED_URGENT
     bytes: float = ASSUMED_BYTES
     objects: float = ASSUMED_OBJECTS
+    speed: Speed = NO_DELAYS
 
     def times(self, factor: float) -> Load:
         """Return the same day with more studies."""
         return replace(self, studies=self.studies * factor)
 
+    def workers(self, number: int) -> Workers:
+        """Return *number* workers of this speed."""
+        speed = self.speed
+        return Workers(number, self.slots, speed.sharing, speed.after_another, speed.when_idle)
+
+    @property
+    def busy_workers(self) -> float:
+        """Workers that are busy in the busiest hour, with all their slots."""
+        alone = self.studies * max(self.hours) / HOUR * sum(self.seconds) / len(self.seconds)
+        return alone * (1 + self.speed.sharing * (self.slots - 1)) / self.slots
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Reports of the database in the order of queueing, their waits, and the slots that wrote them."""
+    """Jobs that today's workers have ended, in the order of arrival, with their waits, and those workers."""
 
     jobs: list[Arrival]
     waits: list[float]
-    slots: int
+    workers: Workers
 
 
 def durations(reports_per_minute: float, slots: int) -> list[float]:
-    """Return the seconds of reports of a busy worker, by which it writes *reports_per_minute* with *slots*.
+    """Return the seconds of reports of a worker with all slots busy, by which it writes *reports_per_minute*.
 
     Assumed to spread evenly from half the mean to one and a half: `from_database` has the measured ones.
     """
@@ -92,32 +111,50 @@ def durations(reports_per_minute: float, slots: int) -> list[float]:
     return [mean * (0.5 + number / 100) for number in range(101)]
 
 
-def read(settings: Settings) -> tuple[Load, Measured]:
+def read(settings: Settings) -> tuple[Load, Measured | None]:
     """Return `from_database` of the installation."""
     with reading(settings.database()) as session:
         return from_database(session)
 
 
-def from_database(session: Session) -> tuple[Load, Measured]:
-    """Return the load of the busiest day of DAYS, and the latest reports; raises NotPossible without reports."""
-    rows = sorted(tuple(row) for row in session.execute(JOBS, {"days": DAYS, "most": MAX_REPORTS}))
-    workers = heartbeats.alive(session, Role.WORKER)
-    if len(rows) < MIN_REPORTS or not workers:
+def from_database(session: Session) -> tuple[Load, Measured | None]:
+    """Return the load of the busiest day of DAYS, and the jobs of today's workers if they have ended enough.
+
+    Raises NotPossible without reports.
+    """
+    jobs = [Ended(*row) for row in session.execute(JOBS, {"days": DAYS, "most": MAX_REPORTS})]
+    jobs.sort(key=lambda job: job.at)
+    alive = heartbeats.alive(session, Role.WORKER)
+    reports = [number for number, job in enumerate(jobs) if job.is_report]
+    if len(reports) < MIN_REPORTS or not alive:
         raise NotPossible(f"expected {MIN_REPORTS} reports of the last {DAYS} days and a running worker: give numbers")
-    jobs = [Arrival(at, urgent, seconds) for at, urgent, seconds, _ in rows]
-    slots = sum(int(worker.info.get("slots", 1)) for worker in workers)
+    slots = max(sum(int(worker.info.get("slots", 1)) for worker in alive) // len(alive), 1)
+    begin = max(worker.started_at for worker in alive).timestamp()
+    speed = speed_of(jobs, slots, begin)
+    seconds = seconds_alone(jobs, speed.sharing)
     size, objects = session.execute(SIZES, {"most": MAX_OBJECTS}).one()
     days, hours = _hours(session)
     load = Load(
         studies=max(days),
-        seconds=[job.seconds for job in jobs],
-        slots=max(slots // len(workers), 1),
+        seconds=[seconds[number] for number in reports],
+        slots=slots,
         hours=hours,
-        urgent_share=sum(job.priority for job in jobs) / len(jobs),
+        urgent_share=sum(jobs[number].priority > ROUTINE for number in reports) / len(reports),
         bytes=size or ASSUMED_BYTES,
         objects=objects or ASSUMED_OBJECTS,
+        speed=speed,
     )
-    return load, Measured(jobs, [wait for _, _, _, wait in rows], slots)
+    return load, _measured(jobs, seconds, replace(load.workers(len(alive)), begin=begin))
+
+
+def _measured(jobs: Sequence[Ended], seconds: Sequence[float], workers: Workers) -> Measured | None:
+    """Return the jobs that were claimed since all *workers* run; None if they are few."""
+    # With other workers before, the queue was served at another rate.
+    since = [number for number, job in enumerate(jobs) if job.claimed >= workers.begin]
+    if len(since) < MIN_REPORTS:
+        return None
+    arrivals = [Arrival(jobs[number].at, jobs[number].priority, seconds[number]) for number in since]
+    return Measured(arrivals, [jobs[number].claimed - jobs[number].at for number in since], workers)
 
 
 def _hours(session: Session) -> tuple[list[int], list[float]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.table import Table
 
+from deploy.operate.plan.measured import NO_DELAYS
 from deploy.operate.plan.simulation import HOUR, Wait, arrivals_of_a_day, quantile, quantiles_by_hour, waits
 
 if TYPE_CHECKING:
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 URGENT_SECONDS, ROUTINE_SECONDS = 30.0, 300.0
 #: Jobs of a simulation; of a larger day, the hours around the busiest one are simulated.
 MAX_JOBS = 150_000
-#: Hours before and after the busiest one that are simulated then: a queue of the morning lasts until noon.
-HOURS_AROUND = 3
+#: Hours before and after the busiest one that are simulated then: workers that meet the aims have no queue that lasts
+#: longer.
+HOURS_AROUND = 1
 #: Objects a second of one process of the listener: a third of what its CPU time allows (0.47 ms, docs/performance.md).
 OBJECTS_PER_PROCESS = 700
 #: Bytes in PostgreSQL of a study and of each object of it (docs/deploy.md, Retention), and of the images of a report.
@@ -56,8 +58,7 @@ class Need(NamedTuple):
 
 def workers_needed(load: Load) -> int:
     """Return the smallest number of workers that meets the aims on a simulated day, by bisection."""
-    offered = load.studies * max(load.hours) / HOUR * sum(load.seconds) / len(load.seconds)
-    low, high = 0, max(math.ceil(2 * offered / load.slots), 1)
+    low, high = 0, max(math.ceil(2 * load.busy_workers), 1)
     while not _meets(simulated(load, high)):
         low, high = high, 2 * high
     while high - low > 1:
@@ -74,7 +75,7 @@ def simulated(load: Load, workers: int) -> list[Wait]:
         around = range(busiest - HOURS_AROUND, busiest + HOURS_AROUND + 1)
         hours = [share if hour in around else 0.0 for hour, share in enumerate(hours)]
     jobs = arrivals_of_a_day(load.studies, hours, load.urgent_share, load.seconds, SEED)
-    return list(waits(jobs, workers * load.slots))
+    return list(waits(jobs, load.workers(workers)))
 
 
 def _meets(found: list[Wait]) -> bool:
@@ -106,8 +107,8 @@ def needs(load: Load, machine: Machine, retention_days: float) -> list[Need]:
 
 
 def error_of_replay(measured: Measured) -> tuple[float, float]:
-    """Return the 95 % quantile of the measured waits, and that of the same jobs simulated on the same slots."""
-    simulated_waits = [wait.seconds for wait in waits(measured.jobs, measured.slots)]
+    """Return the 95 % quantile of the measured waits, and that of the same jobs simulated on the same workers."""
+    simulated_waits = [wait.seconds for wait in waits(measured.jobs, measured.workers)]
     return quantile(measured.waits, 0.95), quantile(simulated_waits, 0.95)
 
 
@@ -121,10 +122,17 @@ def show(
     first = max(doubled, key=lambda need: need.use)
     replay = None if measured is None else error_of_replay(measured)
     if as_json:
-        fields = _fields(today, found, workers, first, replay)
+        fields = _fields(today, found, workers, first, replay) | {"speed": _speed(load)}
         console.print_json(json.dumps(fields))
     else:
-        console.print(_needs(today), _by_hour(found), *_lines(found, workers, first, replay), sep="\n", highlight=False)
+        console.print(
+            _needs(today),
+            _by_hour(found),
+            *_lines(found, workers, first, replay),
+            *_said(load),
+            sep="\n",
+            highlight=False,
+        )
     return all(need.use <= 1 for need in today)
 
 
@@ -139,6 +147,28 @@ def _fields(
         "breaks_first_at_twice_the_load": first.name if first.use > 1 else None,
         "replay": None if replay is None else {"measured_p95_seconds": replay[0], "simulated_p95_seconds": replay[1]},
     }
+
+
+def _speed(load: Load) -> dict[str, Any]:
+    delays = {"after_another": load.speed.after_another, "when_idle": load.speed.when_idle}
+    return {
+        "seconds": round(sum(load.seconds) / len(load.seconds), 3),
+        "sharing": load.speed.sharing,
+        "is_sharing_known": load.speed.is_known,
+        "claim_p95_seconds": {name: round(quantile(seconds, 0.95), 3) for name, seconds in delays.items()},
+    }
+
+
+def _said(load: Load) -> Iterator[str]:
+    """Yield what was read of the speed of workers, of those that were measured."""
+    speed = _speed(load)
+    if load.speed is NO_DELAYS:
+        return
+    known = "measured" if load.speed.is_known else "assumed: reports ran beside too few others"
+    yield (
+        f"a report takes {speed['seconds']:.1f} s alone on its worker, and {speed['sharing']:.0%} of that more for each"
+        f" other one beside it ({known})"
+    )
 
 
 def _quantiles(found: list[Wait], priority: int) -> dict[str, float]:

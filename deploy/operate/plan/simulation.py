@@ -1,11 +1,16 @@
-"""Simulate the queue: jobs of several priorities, served by a number of equal slots, none interrupted."""
+"""Simulate the queue: jobs of several priorities, claimed by workers whose slots share one GPU, none interrupted."""
 
 from __future__ import annotations
 
 import heapq
 import math
 import random
+from collections import deque
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
+
+from db.jobs.class_share import MAX_URGENT_IN_A_ROW
+from db.studies.priority import ROUTINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -14,7 +19,7 @@ HOUR = 3600.0
 
 
 class Arrival(NamedTuple):
-    """A job: when it is queued, its priority (greater is more urgent), and the seconds that it takes."""
+    """A job: when it is queued, its priority (greater is more urgent), and the seconds that it takes alone."""
 
     at: float
     priority: int
@@ -29,23 +34,132 @@ class Wait(NamedTuple):
     seconds: float
 
 
-def waits(arrivals: Sequence[Arrival], slots: int) -> Iterator[Wait]:
-    """Yield the wait of each job, in the order of their starts; *arrivals* are in order of time.
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """Workers of a site, and how fast they work."""
 
-    A free slot takes the most urgent waiting job, of equal ones the oldest (db.studies.priority).
+    number: int
+    #: Jobs that one worker, with its GPU, runs at a time.
+    slots: int
+    #: A job beside k others takes 1 + k * sharing times as long as alone: 0 if they do not disturb each other, 1 if the
+    #: GPU serves them in turns.
+    sharing: float = 0.0
+    #: Seconds from the end of a job to the claim of the next one, and from the arrival of a job to its claim by a slot
+    #: that is idle; one of each is taken by chance.
+    after_another: Sequence[float] = (0.0,)
+    when_idle: Sequence[float] = (0.0,)
+    #: When they begin to work.
+    begin: float = 0.0
+
+
+@dataclass(slots=True)
+class _Worker:
+    """A worker: jobs by the work that is done when they end, and the work done by then for each job, in seconds."""
+
+    running: list[tuple[float, int]] = field(default_factory=list)
+    done: float = 0.0
+    at: float = 0.0
+    urgent_in_a_row: int = 0
+    #: Number of the last expected end: earlier ones are out of date.
+    expected: int = 0
+
+
+#: Kinds of events, in the order in which those of one moment happen.
+END, CLAIM = 0, 1
+
+
+class _Queue:
+    """The jobs that wait, the workers, and what happens next."""
+
+    def __init__(self, arrivals: Sequence[Arrival], workers: Workers, seed: int) -> None:
+        self._arrivals, self._of = arrivals, workers
+        self._chance = random.Random(seed)  # noqa: S311 - a simulation
+        self._workers = [_Worker() for _ in range(workers.number)]
+        #: Idle slots by worker, the longest idle first: Redis wakes the client that has waited longest.
+        self._idle = deque(number for _ in range(workers.slots) for number in range(workers.number))
+        self._urgent: list[tuple[int, float, int]] = []
+        self._others: list[tuple[int, float, int]] = []
+        #: Time, kind, worker and number of an expected end.
+        self._events: list[tuple[float, int, int, int]] = []
+
+    def run(self) -> Iterator[Wait]:
+        """Yield the wait of each job, in the order of their claims."""
+        following = 0
+        while following < len(self._arrivals) or self._events:
+            at = self._arrivals[following].at if following < len(self._arrivals) else math.inf
+            if not self._events or at <= self._events[0][0]:
+                self._arrive(following)
+                following += 1
+                continue
+            now, kind, number, expected = heapq.heappop(self._events)
+            if kind == CLAIM:
+                job = self._next(self._workers[number])
+                if job is None:
+                    self._idle.append(number)
+                    continue
+                self._start(now, number, job)
+                arrival = self._arrivals[job]
+                yield Wait(arrival.at, arrival.priority, now - arrival.at)
+            elif expected == self._workers[number].expected:
+                self._end(now, number)
+
+    def _arrive(self, job: int) -> None:
+        arrival = self._arrivals[job]
+        waiting = self._urgent if arrival.priority > ROUTINE else self._others
+        heapq.heappush(waiting, (-arrival.priority, arrival.at, job))
+        if self._idle:
+            now = max(arrival.at, self._of.begin)
+            self._claim_later(now, self._idle.popleft(), self._of.when_idle)
+
+    def _claim_later(self, now: float, number: int, seconds: Sequence[float]) -> None:
+        heapq.heappush(self._events, (now + self._chance.choice(seconds), CLAIM, number, 0))
+
+    def _next(self, worker: _Worker) -> int | None:
+        """Take the most urgent waiting job, of equal ones the oldest; in the turn of a routine one, that."""
+        turn_of_others = worker.urgent_in_a_row >= MAX_URGENT_IN_A_ROW and self._others
+        waiting = self._urgent if self._urgent and not turn_of_others else self._others
+        if not waiting:
+            return None
+        worker.urgent_in_a_row = worker.urgent_in_a_row + 1 if waiting is self._urgent else 0
+        return heapq.heappop(waiting)[2]
+
+    def _start(self, now: float, number: int, job: int) -> None:
+        worker = self._workers[number]
+        self._work(worker, now)
+        heapq.heappush(worker.running, (worker.done + self._arrivals[job].seconds, job))
+        self._expect(number)
+
+    def _end(self, now: float, number: int) -> None:
+        worker = self._workers[number]
+        self._work(worker, now)
+        heapq.heappop(worker.running)
+        self._expect(number)
+        self._claim_later(now, number, self._of.after_another)
+
+    def _work(self, worker: _Worker, now: float) -> None:
+        if worker.running:
+            worker.done += (now - worker.at) / self._slower(worker)
+        worker.at = now
+
+    def _expect(self, number: int) -> None:
+        """Expect the next end of a worker whose number of jobs has changed."""
+        worker = self._workers[number]
+        worker.expected += 1
+        if worker.running:
+            left = max(worker.running[0][0] - worker.done, 0.0)
+            heapq.heappush(self._events, (worker.at + left * self._slower(worker), END, number, worker.expected))
+
+    def _slower(self, worker: _Worker) -> float:
+        return 1 + self._of.sharing * (len(worker.running) - 1)
+
+
+def waits(arrivals: Sequence[Arrival], workers: Workers, seed: int = 1) -> Iterator[Wait]:
+    """Yield the wait of each job, in the order of their claims; *arrivals* are in order of time.
+
+    Jobs are claimed as in db.jobs.claims and db.jobs.class_share: by priority, then by age; a fourth of the claims of
+    each worker is for others than urgent jobs while such wait.
     """
-    free = [0.0] * slots
-    waiting: list[tuple[int, float, float]] = []
-    following = 0
-    while following < len(arrivals) or waiting:
-        now = free[0] if waiting else max(free[0], arrivals[following].at)
-        while following < len(arrivals) and arrivals[following].at <= now:
-            arrival = arrivals[following]
-            heapq.heappush(waiting, (-arrival.priority, arrival.at, arrival.seconds))
-            following += 1
-        urgency, at, seconds = heapq.heappop(waiting)
-        heapq.heapreplace(free, now + seconds)
-        yield Wait(at, -urgency, now - at)
+    return _Queue(arrivals, workers, seed).run()
 
 
 def arrivals_of_a_day(
