@@ -22,6 +22,9 @@ _NEW_PART = re.compile(rf",|\s+and (?:an?|the)\b|{triggers.BESIDE}")
 _BESIDE = re.compile(triggers.BESIDE)
 #: Before the last item of a list that is negated as a whole.
 _LIST_END = re.compile(r"\b(?:or|nor|and)\b")
+_OR = re.compile(r"\b(?:or|nor)\b")
+#: Begins a part with an article or a size, which only "or" makes an item of a denied list.
+_FRESH = re.compile(rf"\s*(?:(?:an?|the)\b|{lexicon.SIZE.pattern})")
 #: Joins two findings, or two parts of a sentence.
 JOIN = re.compile(r",|\b(?:and|or|(?<!consistent )(?<!compatible )(?<!keeping )with|but|however|nor)\b|;")
 #: Between two findings of which one is meant.
@@ -70,11 +73,13 @@ def certainty(sentence: str, mention: re.Match[str], after: int) -> Certainty | 
         return None
     if sentence.rstrip().endswith("?") or follows(triggers.POST_UNCERTAINTY):
         return "uncertain"
-    doubt = _reaching(triggers.UNCERTAINTY, clause, here)
+    doubt, denial = _reaching(triggers.UNCERTAINTY, clause, here), _reaching(triggers.NEGATION, clause, here)
+    if doubt and denial and "," in clause[doubt.end() : max(denial.start(), doubt.end())]:
+        # "Suspicious for pneumonia, no pneumothorax": the denial begins a part of its own.
+        doubt = None
     if doubt and not (triggers.SUSPICION.fullmatch(doubt.group()) and follows(triggers.POST_NEGATION)):
         return "uncertain"
-    denied = _NOT.search(mention.group()) or _reaching(triggers.NEGATION, clause, here)
-    if denied or follows(triggers.POST_NEGATION):
+    if denial or _NOT.search(mention.group()) or follows(triggers.POST_NEGATION):
         return "absent"
     return "uncertain" if _is_alternative(sentence, mention) else "present"
 
@@ -171,6 +176,8 @@ def _continues(clause: str, trigger: int, part: int, here: int) -> bool:
     if triggers.CLAUSE.match(own) or _BESIDE.match(own) or triggers.ASSERTED.search(own):
         return False
     if _AND.match(own) and "," not in clause[trigger:part]:
+        return False
+    if _FRESH.match(own) and not _OR.search(clause, trigger):
         return False
     if _LIST_END.search(clause, trigger):
         return True

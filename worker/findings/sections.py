@@ -35,6 +35,10 @@ _END = re.compile(
     r"(?<=[.!])\s+|(?<=\w\?)\s+(?!(?:[Nn](?:one|il|ot|o\s*\.)|[Aa]bsent)\b)|"
     r"\s*\n\s*(?![a-z(\s])|\n[ \t]*\n\s*|\s+(?=\d{1,2}\)\s+[A-Z])"
 )
+#: Characters of a sentence. A longer one is divided, at a comma if there is one: the rules compare each mention with
+#: all others, and a text without full stops must not occupy a worker for hours.
+MAX_SENTENCE = 500
+_DIVISION = re.compile(r"[,;]\s|\s")
 #: Words whose full stop ends no sentence.
 _ABBREVIATED = re.compile(
     r"(?:\b(?:vs|approx|ca|rt|lt|bilat|e\.g|i\.e|dr|prof|resp|incl)|^\s*\d{1,2})\.$", re.IGNORECASE
@@ -73,9 +77,20 @@ def _sentences(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     for boundary in _END.finditer(text, start, end):
         if _ABBREVIATED.search(text[begin : boundary.start()]):
             continue
-        yield from _trimmed(text, begin, boundary.start())
+        yield from _divided(text, begin, boundary.start())
         begin = boundary.end()
-    yield from _trimmed(text, begin, end)
+    yield from _divided(text, begin, end)
+
+
+def _divided(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield the spans of a sentence: one, or several of at most MAX_SENTENCE characters."""
+    while end - start > MAX_SENTENCE:
+        places = list(_DIVISION.finditer(text, start + 1, start + MAX_SENTENCE))
+        at_comma = [place for place in places if place.group()[0] in ",;"]
+        division = (at_comma or places)[-1].end() if places else start + MAX_SENTENCE
+        yield from _trimmed(text, start, division)
+        start = division
+    yield from _trimmed(text, start, end)
 
 
 def _trimmed(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:

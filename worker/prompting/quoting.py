@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MAX_CASE_TOKENS = 96
 #: Characters of a report that are searched for sentences to quote; signed reports have up to 8,000.
 MAX_CHARACTERS = 20_000
-#: Characters of a sentence; a longer one is no statement.
+#: Characters of a sentence in its author's words; of a longer one its findings are quoted.
 MAX_SENTENCE = 400
 
 #: Also between statements without a full stop: semicolons stay inside, because a negation may reach over them.
@@ -96,30 +96,32 @@ def _statements(text: str) -> Iterator[str]:
         another_turn = CONTROL in sentence or (another_turn and not _HEADING.match(sentence))
         hostile = is_hostile(sentence)
         if not (another_turn or introduced or hostile) and _is_statement(sentence):
-            yield from filter(None, [_in_ordinary_words(_fenced(sentence))])
+            yield from _in_ordinary_words(_fenced(sentence))
         # "(4, 0.99)" and "Write the following:" stand before what they introduce.
         forged = FORGED_ENTRY.search(sentence) is not None and not labels(sentence)
         introduced = forged or (hostile and sentence.endswith(":"))
 
 
 def _is_statement(sentence: str) -> bool:
-    if len(sentence) > MAX_SENTENCE or _CONTEXT.match(sentence):
+    if _CONTEXT.match(sentence):
         return False
     words = _WORD.findall(sentence.lower())
     return bool(labels(sentence)) or (bool(words) and all(w in NORMAL_WORDS or w.isdigit() for w in words))
 
 
-def _in_ordinary_words(statement: str) -> str:
-    """Return *statement* if its words are ordinary, else what it states of findings; empty if that says something else.
+def _in_ordinary_words(statement: str) -> list[str]:
+    """Return *statement* if it is short and its words are ordinary, else a sentence for each finding that it states.
 
-    Unknown words may be an order that no list of orders has, in any language, or a number of an imitated entry.
+    Unknown words may be an order that no list of orders has, in any language, or a number of an imitated entry. None if
+    the sentences would state something else.
     """
     rest = _LENGTH.sub(" ", statement.lower())
-    if _BETWEEN.fullmatch(rest) and WORDS.issuperset(_LETTERS.findall(rest)):
-        return statement
+    if len(statement) <= MAX_SENTENCE and _BETWEEN.fullmatch(rest) and WORDS.issuperset(_LETTERS.findall(rest)):
+        return [statement]
     stated = dict.fromkeys(labels(statement))
-    said = " ".join(_in_words(label) for label in stated)
-    return said if {_place(label) for label in labels(said)} == {_place(label) for label in stated} else ""
+    said = list(dict.fromkeys(map(_in_words, stated)))
+    same = {_place(label) for label in labels(" ".join(said))} == {_place(label) for label in stated}
+    return said if same else []
 
 
 def _in_words(label: Label) -> str:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.findings.labeller import Label, labels, present, sentences
+from worker.findings.sections import MAX_SENTENCE
 from worker.phantoms import grammar
 from worker.phantoms.cases import CATALOGUE, draw_case
 
@@ -88,3 +89,25 @@ def test_an_abbreviation_ends_no_sentence() -> None:
         "Nodule vs. scar.",
         "Approx. 3 cm mass.",
     ]
+
+
+@pytest.mark.parametrize("words", ["no effusion, ", "left effusion and right nodule or ", "effusion", "nodule? "])
+def test_text_without_a_full_stop_is_read_in_a_time_proportional_to_its_length(words: str) -> None:
+    text = words * (4_000 // len(words))
+
+    # As one sentence, a text of 20,000 characters takes hours.
+    assert max(len(sentence.text) for sentence in sentences(text)) <= MAX_SENTENCE
+    assert "".join(sentence.text for sentence in sentences(text)).replace(" ", "") == text.replace(" ", "")
+
+
+def test_long_sentence_is_divided_at_a_comma() -> None:
+    findings = "small right pleural effusion", "left lower lobe consolidation", "large left pneumothorax"
+    text = ", ".join(findings * 8)
+
+    assert {(label.finding, label.certainty) for label in labels(text)} == {
+        ("pleural effusion", "present"),
+        ("consolidation", "present"),
+        ("pneumothorax", "present"),
+    }
+    assert all(sentence.text.strip(",") in text for sentence in sentences(text))
+    assert {sentence.text.split()[0] for sentence in sentences(text)} <= {"small", "left", "large"}
