@@ -2,7 +2,8 @@
 
 A near-duplicate of a study is the patient's own earlier image, even under another Patient ID: its report must not be
 quoted. Two images are compared by small prints of them: one is aligned to the other (shift and scale), then what a
-blur leaves is compared locally, because the coarse shape of two patients' images of one type is the same.
+blur leaves is compared locally, because the coarse shape of two patients' images of one type is the same. Mirrored,
+turned by right angles or with inverted grey levels an image is the same, too, if it was not cropped besides.
 
 Measured on phantoms: docs/measurements/2026-11-28-index.md.
 """
@@ -72,12 +73,20 @@ def shows_the_same(ours: npt.NDArray[np.uint8], theirs: npt.NDArray[np.uint8]) -
 
 
 def similarity(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> float:
-    """Return the correlation of two prints after the first is aligned to the second, -1 to 1."""
+    """Return the correlation of two prints after one is aligned to the other, or mirrored and turned, -1 to 1."""
     moving, fixed = one.astype(np.float32), other.astype(np.float32)
     if min(moving.std(), fixed.std()) < NOISE:
         return -1.0
     detail, sharp = _detail(fixed), {radius: _without_blur(fixed, radius) for radius in {*ALIGNING}}
+    if (turned := _turned(_detail(moving), detail)) >= LIMIT:
+        return turned
     return max(_correlation(_detail(_sample(moving, _aligned(moving, sharp, start))), detail) for start in STARTS)
+
+
+def _turned(ours: Plane, theirs: Plane) -> float:
+    """Return the highest correlation of the details of two prints, one of them mirrored, turned or inverted."""
+    mirrored = (ours, ours[:, ::-1])
+    return max(abs(_correlation(np.rot90(one, times), theirs)) for one in mirrored for times in range(4))
 
 
 def _aligned(moving: Plane, sharp: Mapping[int, Plane], scale: float) -> npt.NDArray[np.float64]:

@@ -46,6 +46,9 @@ def exposed(image: Rgb) -> Rgb:
 EXPORTS: dict[str, Callable[[Rgb], Rgb]] = {
     "one grey level": with_grey_noise,
     "cropped": lambda image: cropped(image, 0.02),
+    "mirrored": lambda image: image[:, ::-1],
+    "turned": np.rot90,
+    "upside down and inverted": lambda image: 255 - image[::-1],
     "exposure": exposed,
     "lost columns": lambda image: np.asarray(Image.fromarray(image[:, 5:]).resize(image.shape[1::-1])),
 }
