@@ -50,16 +50,17 @@ def erase(settings: Settings, *, cases: Collection[str] = (), patient: str = "")
 
 def _without(settings: Settings, snapshot: ReferenceSnapshot, ids: Sequence[str]) -> None:
     data, digest = settings.operations.data_dir, snapshot.model_digest
-    fast = new_directory()
-    families = changes.remove_cases(data / snapshot.directory, data / fast, ids, model_digest=digest)
-    if families is None:
+    current = new_directory()
+    if changes.remove_cases(data / snapshot.directory, data / current, ids, model_digest=digest):
+        publish(settings, current, digest, keep=1)
+    else:
         # An older snapshot may hold them.
         delete_older(settings, digest)
-        return
-    publish(settings, fast, digest, keep=1)
-    if families:
+        current = snapshot.directory
+    # Also those that an interrupted command has left.
+    if families := changes.to_refit(data / current, model_digest=digest):
         directory = new_directory()
-        changes.refit(data / fast, data / directory, families, model_digest=digest)
+        changes.refit(data / current, data / directory, families, model_digest=digest)
         publish(settings, directory, digest, keep=1)
 
 

@@ -10,7 +10,15 @@ import numpy as np
 
 from db.studies.modalities import family_of
 from worker.retrieval.families import Family, Partition, case_vector, fit_family
-from worker.retrieval.snapshot import SET_ASIDE, appearing, archive_beside, read_family, read_manifest, write_families
+from worker.retrieval.snapshot import (
+    SET_ASIDE,
+    TO_REFIT,
+    appearing,
+    archive_beside,
+    read_family,
+    read_manifest,
+    write_families,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -67,19 +75,26 @@ def _with_cases(family: Family, cases: Sequence[ArchivedCase], archive: CaseArch
     return Family(family.stats, family.min_similarity, _with_rows(parts))
 
 
-def remove_cases(previous: Path, directory: Path, case_ids: Collection[str], *, model_digest: str) -> list[str] | None:
-    """Write the snapshot *directory*: *previous* without cases, under its statistics.
+def remove_cases(previous: Path, directory: Path, case_ids: Collection[str], *, model_digest: str) -> bool:
+    """Write the snapshot *directory*: *previous* without cases, under its statistics, which are then `to_refit`.
 
-    Returns the families that held one; None, and writes nothing, if *previous* does not name any of the cases.
+    Returns False, and writes nothing, if *previous* does not name any of the cases.
     """
     manifest, gone = read_manifest(previous, model_digest), set(case_ids)
     changed = _without(previous, manifest, gone, archive_beside(directory, model_digest))
     set_aside = _not_named(manifest, gone)
     if not changed and set_aside == manifest["figures"].get(SET_ASIDE, {}):
-        return None
+        return False
     manifest["figures"] |= {SET_ASIDE: set_aside}
+    manifest[TO_REFIT] = {*manifest.get(TO_REFIT, ()), *changed}
     _write(previous, directory, manifest, changed)
-    return sorted(changed)
+    return True
+
+
+def to_refit(directory: Path, *, model_digest: str) -> list[str]:
+    """Return the families of a snapshot whose statistics have a share of erased cases."""
+    manifest = read_manifest(directory, model_digest)
+    return [name for name in manifest.get(TO_REFIT, ()) if name in manifest["modalities"]]
 
 
 def _without(previous: Path, manifest: dict[str, Any], gone: set[str], archive: CaseArchive) -> dict[str, Family]:
@@ -108,6 +123,7 @@ def refit(previous: Path, directory: Path, families: Sequence[str], *, model_dig
     manifest, archive = read_manifest(previous, model_digest), archive_beside(directory, model_digest)
     entries = manifest["modalities"]
     cases = {name: read_family(previous, entries[name]).case_ids() for name in families if name in entries}
+    manifest[TO_REFIT] = {*manifest.get(TO_REFIT, ())} - {*families}
     _write(previous, directory, manifest, {name: fit_family(archive, known) for name, known in cases.items()})
 
 
@@ -125,4 +141,5 @@ def _write(previous: Path, directory: Path, manifest: dict[str, Any], changed: d
             figures=manifest["figures"],
             unchanged={name: entry for name, entry in entries.items() if name not in changed},
             previous=previous,
+            to_refit=manifest.get(TO_REFIT, ()),
         )

@@ -28,7 +28,7 @@ from worker.retrieval.features import FeatureStats
 from worker.retrieval.label_regression import FittedImages
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 MANIFEST = "snapshot.json"
 #: Key of the figures that hold id and reason of each case whose report and images disagree.
 SET_ASIDE = "set_aside"
+#: Key of the names of families whose statistics have a share of erased cases.
+TO_REFIT = "to_refit"
 #: Version of the file format; other versions must be built again.
 FORMAT = 2
 
@@ -106,10 +108,12 @@ def write_families(
     figures: dict[str, Any],
     unchanged: dict[str, Any] | None = None,
     previous: Path | None = None,
+    to_refit: Sequence[str] = (),
 ) -> None:
     """Write the files of *families* and the manifest into *partial*.
 
     *unchanged* has the manifest's entries of other families, whose files are linked from the *previous* snapshot.
+    *to_refit* names the families whose statistics were fitted to cases that are erased since.
     """
     entries = dict(unchanged or {})
     for entry in entries.values():
@@ -118,7 +122,7 @@ def write_families(
     for name, family in families.items():
         entries[name] = _write_family(partial, name, family)
     manifest = {"format": FORMAT, "model_digest": model_digest, "figures": figures, "modalities": entries}
-    _write_durably(partial / MANIFEST, json.dumps(manifest).encode())
+    _write_durably(partial / MANIFEST, json.dumps(manifest | {TO_REFIT: sorted(to_refit)}).encode())
 
 
 def _write_family(partial: Path, name: str, family: Family) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from worker.reference_build.erasing import erase, faults
 from worker.reference_build.importing import build_reference, import_reference, removals
 from worker.reference_build.publishing import add
 from worker.resident import Resident
+from worker.retrieval import changes
 from worker.retrieval.snapshot import archive_beside
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def test_erasure_of_a_patient_reaches_the_index_also_after_an_interruption(
     assert import_reference(tmp_path / "first", MODEL, site, names=["00002"]).indexed == 0  # type: ignore[arg-type]
 
 
-def interrupted(*_: object) -> None:
+def interrupted(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
@@ -166,6 +167,24 @@ def test_the_rest_of_an_interrupted_erasure_goes_with_the_next(site: Settings, t
 
     assert files_with(tmp_path, str(gone).encode()) == []
     assert faults(site) == []
+
+
+def test_statistics_that_an_interrupted_erasure_has_left_are_fitted_with_the_next(
+    site: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(changes, "refit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            erase(site, cases=[str(case_id(site, "00002"))])
+    before = served(site)._current_index()
+    assert before is not None
+    images = {name: family.stats.images for name, family in before._families.items()}
+
+    erase(site, patient="of no case")
+
+    after = served(site)._current_index()
+    assert after is not None
+    assert sum(images.values()) > sum(family.stats.images for family in after._families.values())
 
 
 def test_an_erased_case_that_was_set_aside_leaves_nothing(site: Settings, tmp_path: Path) -> None:
