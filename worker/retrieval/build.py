@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from worker.retrieval.families import Tokens
 
 
+#: Characters of a report; signed ones have up to 8,000. It is searched whole whenever it is quoted.
+MAX_REPORT = 50_000
+
+
 @dataclass(frozen=True, slots=True)
 class EncodedCase:
     """Patch tokens of a case's images [images, layers, patches, channels]; modality and body part of its headers.
@@ -87,6 +91,9 @@ def build(folder: Path, directory: Path, steps: Steps, *, model_digest: str) -> 
 
 def archived(folder: Path, case: Case, steps: Steps) -> ArchivedCase:
     """Encode, clean and store a case; raises NotReportable if it cannot be indexed."""
+    if len(case.report) > MAX_REPORT:
+        detail = f"the report has {len(case.report)} characters: index only reports of at most {MAX_REPORT}"
+        raise NotReportable(Reason.TOO_LARGE, detail)
     encoded = steps.encode(files_of(folder, case))
     if not all(np.isfinite(tokens).all() for tokens in (encoded.tokens, encoded.views, encoded.turned)):
         # One such vector would invalidate the statistics of its whole modality family.

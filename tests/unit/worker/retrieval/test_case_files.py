@@ -12,7 +12,7 @@ import pytest
 from db.errors import ConfigurationError, NotReportable
 from worker.phantoms.datasets import write_reference_cases
 from worker.reference_build.importing import case_encoder
-from worker.retrieval.build import Steps, build
+from worker.retrieval.build import Steps, archived, build
 from worker.retrieval.case_files import Case, files_of, read_cases
 
 if TYPE_CHECKING:
@@ -105,3 +105,11 @@ def test_a_folder_without_a_usable_case_leaves_no_snapshot(tmp_path: Path) -> No
         build(tmp_path, tmp_path / "s1", steps, model_digest="d" * 64)
 
     assert not (tmp_path / "s1").exists()
+
+
+def test_report_of_excessive_length_is_refused_before_its_images_are_read(tmp_path: Path) -> None:
+    (tmp_path / "1.dcm").write_bytes(b"")
+    steps = Steps(lambda _: pytest.fail("read"), lambda _: (), lambda *_: uuid.UUID(int=1))
+
+    with pytest.raises(NotReportable, match="60000 characters"):
+        archived(tmp_path, Case("1", ["1.dcm"], "a" * 60_000), steps)
