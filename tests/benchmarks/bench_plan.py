@@ -32,6 +32,7 @@ from db.studies import lifecycle, settling
 from deploy.embedded.postgres import Postgres
 from deploy.embedded.redis import Redis
 from deploy.operate.plan import load
+from deploy.operate.plan.plan import REPLAYS
 from deploy.operate.plan.simulation import Arrival, quantile, waits
 from tests.benchmarks.bench_queue import DRAFT, child, everyone_is_here, open_jobs, received, run_dispatcher
 from tests.polling import wait_until
@@ -148,7 +149,7 @@ def simulated(measured: Measured, jobs: Sequence[Arrival], known: Load) -> dict[
     """Return the waits of *jobs* with the speed of *known*, by priority; of all under -1."""
     workers = replace(known.workers(WORKERS), begin=measured.workers.begin)
     found: dict[int, list[float]] = {-1: [], 0: [], 2: []}
-    for wait in waits(jobs, workers):
+    for wait in (wait for seed in range(REPLAYS) for wait in waits(jobs, workers, seed)):
         found[-1].append(wait.seconds)
         found[wait.priority].append(wait.seconds)
     return found

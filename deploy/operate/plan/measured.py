@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -108,18 +109,20 @@ def _assumed_sharing(jobs: Sequence[Ended], slots: int) -> float:
 
 
 def _delays(jobs: Sequence[Ended], slots: int, begin: float) -> tuple[list[float], list[float]]:
-    """Return the seconds to a claim since the end of the slot's last job, and since the arrival at an idle slot."""
+    """Return the seconds to a claim since a slot's last job ended, and since the arrival if a slot was idle then.
+
+    Slots count as those of one worker: the one that has been free for longest claims.
+    """
     after_another: list[float] = []
     when_idle: list[float] = []
-    for events in _events(jobs):
-        free = deque([begin] * slots)
-        for at, change, job in events:
-            if change < 0:
-                free.append(at)
-            elif free:
-                since, queued = free.popleft(), jobs[job].at
-                found = after_another if since > queued else when_idle
-                found.append(at - max(since, queued))
+    free = deque([begin] * (slots * len({job.owner for job in jobs})))
+    for at, change, number in sorted(chain.from_iterable(_events(jobs))):
+        if change < 0:
+            free.append(at)
+        elif free:
+            since, queued = free.popleft(), jobs[number].at
+            found = after_another if since > queued else when_idle
+            found.append(at - max(since, queued))
     return after_another, when_idle
 
 

@@ -65,7 +65,7 @@ class _Worker:
 
 
 #: Kinds of events, in the order in which those of one moment happen.
-END, CLAIM = 0, 1
+END, CLAIM, WOKEN = 0, 1, 2
 
 
 class _Queue:
@@ -79,6 +79,8 @@ class _Queue:
         self._idle = deque(number for _ in range(workers.slots) for number in range(workers.number))
         self._urgent: list[tuple[int, float, int]] = []
         self._others: list[tuple[int, float, int]] = []
+        #: Idle slots that were woken: as many waiting jobs are theirs. (The delays are those of whoever claimed first.)
+        self._woken = 0
         #: Time, kind, worker and number of an expected end.
         self._events: list[tuple[float, int, int, int]] = []
 
@@ -92,8 +94,8 @@ class _Queue:
                 following += 1
                 continue
             now, kind, number, expected = heapq.heappop(self._events)
-            if kind == CLAIM:
-                job = self._next(self._workers[number])
+            if kind != END:
+                job = self._claim(kind, number)
                 if job is None:
                     self._idle.append(number)
                     continue
@@ -109,10 +111,19 @@ class _Queue:
         heapq.heappush(waiting, (-arrival.priority, arrival.at, job))
         if self._idle:
             now = max(arrival.at, self._of.begin)
-            self._claim_later(now, self._idle.popleft(), self._of.when_idle)
+            self._woken += 1
+            self._claim_later(now, WOKEN, self._idle.popleft(), self._of.when_idle)
 
-    def _claim_later(self, now: float, number: int, seconds: Sequence[float]) -> None:
-        heapq.heappush(self._events, (now + self._chance.choice(seconds), CLAIM, number, 0))
+    def _claim_later(self, now: float, kind: int, number: int, seconds: Sequence[float]) -> None:
+        heapq.heappush(self._events, (now + self._chance.choice(seconds), kind, number, 0))
+
+    def _claim(self, kind: int, number: int) -> int | None:
+        """Take a job for a slot; None if only those wait for which idle slots were woken."""
+        if kind == WOKEN:
+            self._woken -= 1
+        elif len(self._urgent) + len(self._others) <= self._woken:
+            return None
+        return self._next(self._workers[number])
 
     def _next(self, worker: _Worker) -> int | None:
         """Take the most urgent waiting job, of equal ones the oldest; in the turn of a routine one, that."""
@@ -134,7 +145,7 @@ class _Queue:
         self._work(worker, now)
         heapq.heappop(worker.running)
         self._expect(number)
-        self._claim_later(now, number, self._of.after_another)
+        self._claim_later(now, CLAIM, number, self._of.after_another)
 
     def _work(self, worker: _Worker, now: float) -> None:
         if worker.running:
