@@ -23,6 +23,7 @@ from deploy.cli import (
     operate,
     rules,
     run,
+    startup,
 )
 from deploy.cli.help_text import Group
 
@@ -100,6 +101,8 @@ def main() -> None:
         if extra is None:
             raise
         _fail(f"{error.name} is not installed: pip install 'prelim[{extra}]'")
+    except PermissionError as error:
+        _fail(startup.refused(error) if error.filename else str(error))
     except OSError as error:
         _fail(f"{error.filename or 'operating system'}: {error.strerror or error}")
 

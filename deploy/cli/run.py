@@ -24,11 +24,11 @@ ONCE_SECONDS = 600
 @command()
 def up() -> None:
     """Run all processes on this machine: databases, listener, dispatcher, worker, API and Flower."""
+    settings = process_settings()
     from deploy.launcher import addresses
     from deploy.launcher.launcher import running
     from deploy.operate.doctor import preflight
 
-    settings = process_settings()
     preflight.check(settings)
     with running(settings) as launcher:
         addresses.print_addresses(settings, launcher.print_line)
@@ -61,17 +61,19 @@ def migrate() -> None:
 @command()
 def listen() -> None:
     """Run the DICOM listener, which receives studies."""
+    settings = server_settings("dicom")
     from dicom_listener.receive.prefork import parent
 
-    parent.run(server_settings("dicom"))
+    parent.run(settings)
 
 
 @command()
 def dispatch() -> None:
     """Run the dispatcher, which indexes received files, settles studies and queues their jobs."""
+    settings = database_settings()
     from dicom_listener import dispatch as dispatcher
 
-    dispatcher.run(database_settings())
+    dispatcher.run(settings)
 
 
 @command()
@@ -92,10 +94,10 @@ def work() -> None:
 @command()
 def serve() -> None:
     """Run the API and the page."""
+    settings = server_settings("api")
     from api.server import serve as server
     from deploy.launcher.pooling import refuse_shared_sessions
 
-    settings = server_settings("api")
     refuse_shared_sessions(settings)
     server.run(settings)
 

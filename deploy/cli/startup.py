@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import resource
+import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -10,8 +15,11 @@ from rich.console import Console
 
 from db import logs
 from db.environment import load_settings
+from db.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from db.settings import Settings
 
 log = structlog.get_logger()
@@ -27,25 +35,54 @@ MAX_OPEN_FILES = 65536
 def process_settings() -> Settings:
     """Return the settings, with logging configured from them and the limit of open files raised."""
     settings = load_settings()
+    require_access(settings.operations.data_dir)
     logs.configure(settings)
     raise_open_files()
     return settings
 
 
+def require_access(data_dir: Path) -> None:
+    """Raise ConfigurationError if another user's data directory cannot be used, before a process is imported."""
+    if not data_dir.exists() or data_dir.stat().st_uid == os.geteuid():
+        return  # it is created, or an error is named where it happens
+    if not os.access(data_dir, os.R_OK | os.W_OK | os.X_OK):
+        raise ConfigurationError(refused(PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(data_dir))))
+
+
+def refused(error: PermissionError) -> str:
+    """Return a sentence with the refused path, the owner of what exists of it, this user, and what to do."""
+    path = Path(os.fsdecode(error.filename))
+    place, status = next(_existing(path))
+    user, owner = os.geteuid(), status.st_uid
+    remedy = f"run it as user {owner}, or `chown -R {user} {place}`"
+    if owner == user:
+        remedy = f"its mode is {stat.S_IMODE(status.st_mode):o}: `chmod -R u+rwX {place}`, or mount it writable"
+    squashed = "; an NFS export must not map users (root_squash, all_squash)"
+    users = f"{place} belongs to user {owner}, this command runs as user {user}"
+    return f"{path}: {error.strerror}: {users}: {remedy}{squashed}"
+
+
+def _existing(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield *path* and its parents as far as they exist and can be seen."""
+    for place in (path.absolute(), *path.absolute().parents):
+        with contextlib.suppress(OSError):
+            yield place, place.stat()
+
+
 def database_settings() -> Settings:
     """Return the settings of a process with a database; raises ConfigurationError if a pooler shares sessions."""
+    settings = process_settings()
     from deploy.launcher.pooling import refuse_shared_sessions
 
-    settings = process_settings()
     refuse_shared_sessions(settings)
     return settings
 
 
 def server_settings(name: str) -> Settings:
     """Return the settings of a server process; raises ConfigurationError if its port is in use."""
+    settings = process_settings()
     from deploy.operate.doctor.ports import check_port
 
-    settings = process_settings()
     check_port(settings, f"{name}_host", f"{name}_port")
     return settings
 

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import shutil
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
+
+from deploy.embedded.server_process import free_port
+from tests.conftest import REPOSITORY
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 #: In a process of its own: a lowered hard limit stays.
 PROGRAM = """
@@ -25,3 +35,43 @@ def test_soft_limit_is_raised_to_the_hard_one(*, soft: int, hard: int, raised: s
 
     assert ran.stdout.strip() == raised
     assert ("open_files.low" in ran.stderr and "limit=1024" in ran.stderr) is warns
+
+
+WITHOUT_PRIVILEGES = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+OTHER = 4321
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="only root can make another user's folder")
+@pytest.mark.parametrize(
+    ("command", "folder"),
+    [
+        ("listen", "."),
+        *(pytest.param(name, ".", marks=pytest.mark.slow) for name in ("dispatch", "work", "serve", "up")),
+        pytest.param("listen", "spool", marks=pytest.mark.slow),
+    ],
+)
+def test_folder_of_another_user_is_named_with_owner_user_and_command(tmp_path: Path, command: str, folder: str) -> None:
+    """Without privileges root is refused like any other user, or like root on a squashed NFS mount."""
+    place = tmp_path / "data" / folder
+    place.mkdir(parents=True)
+    os.chown(place, OTHER, OTHER)
+    place.chmod(0o700)
+    environment = {"PRELIM_DATA_DIR": str(tmp_path / "data"), "PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    ran = subprocess.run(
+        [*WITHOUT_PRIVILEGES, sys.executable, "-m", "deploy.cli.entry", command],
+        env=environment | {"PRELIM_DICOM_PORT": str(free_port())},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    seconds = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+
+    assert ran.returncode == 2
+    assert ran.stderr.count("\n") == 1, ran.stderr
+    for words in (str(place), f"belongs to user {OTHER}", "runs as user 0", f"`chown -R 0 {place.resolve()}`"):
+        assert words in ran.stderr
+    # Of the processor: the wall time of a busy machine says nothing.
+    assert seconds < 2
