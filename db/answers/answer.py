@@ -37,6 +37,11 @@ NEWER = "Images arrived after this answer: it rests on those of revision {} and 
 ERASED = "{} of {} similar earlier cases were erased after this answer."
 
 
+def name_of(label: str) -> str:
+    """Return a label without what a reader does not see: case, width of letters, spaces and a full stop at its end."""
+    return " ".join(unicodedata.normalize("NFKC", label).casefold().split()).rstrip(" .")
+
+
 def is_none_of_these(option: str) -> bool:
     """Return whether an option means NONE_OF_THESE, in other letters, spaces, words or a common language."""
     letters = unicodedata.normalize("NFKD", option.casefold())

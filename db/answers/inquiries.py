@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
 
-from db.answers.answer import NONE_OF_THESE, Choice, Question, is_none_of_these
+from db.answers.answer import NONE_OF_THESE, Choice, Question, is_none_of_these, name_of
 from db.errors import InvalidInquiry, NotPossible, Reason
 from db.models import Inquiry, Job, Study
 from db.states import OPEN_JOBS, JobKind, JobState, StudyState
@@ -94,18 +94,13 @@ def checked(asked: Question | Choice) -> Question | Choice:
     labels = [_checked(label, "option", MAX_LABEL_CHARACTERS) for label in asked.options]
     if not 1 < len(labels) <= MAX_OPTIONS:
         raise InvalidInquiry(f"{len(labels)} options: expected 2 to {MAX_OPTIONS}")
-    names = {_name(label) for label in labels}
+    names = {name_of(label) for label in labels}
     if len(names) < len(labels):
         raise InvalidInquiry("two options are equal: each label must differ from the others")
     for number, label in enumerate(labels, start=1):
         if is_none_of_these(label):
             raise InvalidInquiry(f"option {number} means {NONE_OF_THESE!r}, which is always added: leave it out")
     return Choice(labels, several=asked.several)
-
-
-def _name(label: str) -> str:
-    """Return a label without what a reader does not see: case, width of letters, spaces and a full stop at its end."""
-    return " ".join(unicodedata.normalize("NFKC", label).casefold().split()).rstrip(" .")
 
 
 def _checked(text: str, name: str, max_characters: int) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, func, or_, select, text
 
-from db.answers.answer import Prediction
+from db.answers.answer import Prediction, name_of
 from db.errors import InvalidPrediction
 from db.models import SpecialistPrediction, Study
 from db.reports.versions import QuotedDraft
@@ -121,13 +121,15 @@ def add(session: Session, predictions: Sequence[Received], source: str, study_id
 def _is_latest(session: Session, one: Received, study_id: uuid.UUID | None) -> bool:
     """Return whether an equal row is stored and no newer one about the study, under any name, differs from it."""
     row = SpecialistPrediction
-    label = and_(row.draft == "", row.version == one.version, row.label == one.label)
+    label = and_(row.draft == "", row.version == one.version)
     # Of a model the latest draft counts, whatever its version.
     kind = row.draft != "" if one.draft else label
     newest_first = select(row).where(row.name == one.name, kind, _about_same(session, one, study_id))
-    content = (one.version, one.label, one.score, one.draft)
+    content = (one.version, one.score, one.draft)
     for stored in session.scalars(newest_first.order_by(row.id.desc())):
-        if (stored.version, stored.label, stored.score, stored.draft) != content:
+        if name_of(stored.label) != name_of(one.label):
+            continue
+        if (stored.version, stored.score, stored.draft) != content:
             return False
         if (stored.study, stored.study_id) == (one.study, study_id):
             return True
@@ -148,13 +150,16 @@ def _about_same(session: Session, one: Received, study_id: uuid.UUID | None) -> 
 
 
 def of_study(session: Session, study_id: uuid.UUID) -> list[Prediction]:
-    """Return the labels predicted for a study: of each model, version and label the latest; the oldest first."""
+    """Return the labels predicted for a study: of each model, version and label the latest; the oldest first.
+
+    Labels that differ in case or spaces are one.
+    """
     row = SpecialistPrediction
     about = _about(session, session.get_one(Study, study_id))
     rows = session.scalars(select(row).where(about, row.draft == "").order_by(row.id.desc())).all()
     latest: dict[tuple[str, str, str], SpecialistPrediction] = {}
     for one in rows:
-        latest.setdefault((one.name, one.version, one.label), one)
+        latest.setdefault((one.name, one.version, name_of(one.label)), one)
     given = sorted(list(latest.values())[:MAX_GIVEN], key=lambda one: one.id)
     return [Prediction(one.name, one.version, one.label, one.score, one.source) for one in given]
 

@@ -36,7 +36,8 @@ class SpecialistLabel(BaseModel):
     name: str = Field(description="Name of the model.", json_schema_extra=LINE)
     version: str = Field(json_schema_extra=LINE)
     label: str = Field(json_schema_extra=LINE)
-    score: float | None = None
+    #: Strict: true would become 1.0.
+    score: float | None = Field(default=None, strict=True)
 
 
 class SpecialistDraft(BaseModel):

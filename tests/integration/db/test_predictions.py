@@ -74,6 +74,14 @@ def test_newer_score_of_a_label_replaces_the_older_one(arrivals: Arrivals) -> No
     assert found(arrivals) == [("effusion", 0.7)]
 
 
+def test_label_in_other_letters_is_the_same_label(arrivals: Arrivals) -> None:
+    arrived(arrivals)
+    sent = [("effusion", 0.9), ("Effusion", 0.1), ("EFFUSION", 0.1), ("effusion", 0.9), ("pleural  Effusion", 0.2)]
+    new = [add(arrivals, Received(arrivals.uid, "net", "1", label, score)) for label, score in sent]
+
+    assert (new, found(arrivals)) == ([1, 1, 0, 1, 1], [("effusion", 0.9), ("pleural  Effusion", 0.2)])
+
+
 def test_score_that_returns_is_the_latest_again(arrivals: Arrivals) -> None:
     arrived(arrivals)
     new = [add(arrivals, Received(arrivals.uid, "net", "1", "effusion", score)) for score in (0.9, 0.1, 0.9, 0.9)]
@@ -200,7 +208,12 @@ def test_predictions_are_sent_by_the_api(arrivals: Arrivals, tmp_path: Path) -> 
     assert found(arrivals) == [("mass", 0.5)]
     assert restricted.post("/v1/predictions", json=body).status_code == 403
     assert restricted.post(f"/v1/studies/{study_id}/predictions", json={"predictions": [label]}).status_code == 404
-    for wrong in (label | {"label": "a\nb"}, label | {"score": "high"}, label | {"patient": "x"}):
+    for wrong in (
+        label | {"label": "a\nb"},
+        label | {"score": "high"},
+        label | {"score": True},
+        label | {"patient": "x"},
+    ):
         assert client.post(f"/v1/studies/{study_id}/predictions", json={"predictions": [wrong]}).status_code == 422
     infinite = '{"predictions": [{"name": "n", "version": "1", "label": "l", "score": Infinity}]}'
     headers = {"Content-Type": "application/json"}

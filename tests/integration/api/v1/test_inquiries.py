@@ -66,6 +66,20 @@ def test_answer_that_is_not_certified_says_why(client: TestClient, visitor: Test
     assert f"(uncalibrated: {reason})." in visitor.get(f"/studies/{study_id}").text
 
 
+def test_answer_needs_no_right_to_the_images_and_shows_none(app: FastAPI, arrivals: Arrivals) -> None:
+    with transaction(arrivals.url) as session:
+        key = keys.create(session, "reporting", ["worklist", "reports", "questions"])
+    reporting = TestClient(app, headers={"Authorization": f"Bearer {key}"})
+    study_id = arrivals.reported()
+    asked = reporting.post(f"/v1/studies/{study_id}/questions", json={"question": "Effusion?"})
+    answer(arrivals, study_id, ANSWER)
+
+    found = reporting.get(asked.headers["Location"])
+    assert (asked.status_code, found.json()["answer"]["text"]) == (202, ANSWER.text)
+    assert reporting.get(f"/v1/studies/{study_id}/report/images/1").status_code == 403
+    assert not any("/images/" in value for value in (found.text, asked.text))
+
+
 def test_recall_lists_every_answer_that_used_a_case_model_or_specialist(client: TestClient, arrivals: Arrivals) -> None:
     study_id, path = arrivals.reported(), "/v1/answers"
     asked = client.post(f"/v1/studies/{study_id}/questions", json={"question": "Effusion?"}).json()["id"]
