@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+import unicodedata
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -53,7 +54,7 @@ class Rule:
     """A rule: conditions that must all hold, and tasks."""
 
     name: str
-    #: Patterns by condition, in lower case.
+    #: Patterns by condition, as `_folded` returns texts.
     patterns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     #: Why the study is only stored; empty: it is not.
     store_only: str = ""
@@ -63,15 +64,25 @@ class Rule:
     def matches(self, attributes: Attributes) -> bool:
         """Return whether every condition has a pattern that a value of the study matches."""
         return all(
-            any(fnmatchcase(value.lower(), pattern) for value in getattr(attributes, name) for pattern in patterns)
+            any(fnmatchcase(_folded(value), pattern) for value in getattr(attributes, name) for pattern in patterns)
             for name, patterns in self.patterns.items()
         )
+
+    @property
+    def matches_all(self) -> bool:
+        """True if it matches every study, so that no later rule is used."""
+        return all("*" in patterns for patterns in self.patterns.values())
 
     def tasks(self) -> list[str]:
         """Return the tasks in words."""
         if self.store_only:
             return [f"only stored: {self.store_only}"]
         return [*(["report"] if self.report else []), *(_words(one) for one in self.asked)]
+
+
+def _folded(text: str) -> str:
+    """Return a text in which case, width and composition of letters and blanks at the ends make no difference."""
+    return unicodedata.normalize("NFKC", text).casefold().strip()
 
 
 def _words(asked: Question | Choice) -> str:
@@ -104,7 +115,8 @@ def load(path: Path | None) -> Rules:
     if path is None:
         return Rules()
     try:
-        content = path.read_bytes().decode()
+        # Editors of Windows write a byte order mark.
+        content = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror}: set PRELIM_RULES to a readable file") from error
     except UnicodeDecodeError as error:
@@ -182,6 +194,8 @@ def _rule(table: dict[str, Any], place: _Place) -> Rule:
         *_questions(table.get("questions", []), place),
         *_diagnoses(table.get("diagnoses", []), place),
     ]
+    if len(asked) > inquiries.MAX_OPEN:
+        place.fail("name", f"{len(asked)} questions and diagnoses: at most {inquiries.MAX_OPEN} of a study can be open")
     if store_only and (asked or "report" in table):
         place.fail("store_only", "a study that is only stored has no other task: remove report, questions, diagnoses")
     return Rule(str(name), patterns, store_only, report, asked)
@@ -196,7 +210,7 @@ def _patterns(value: object, key: str, place: _Place) -> tuple[str, ...]:
             place.fail(key, 'an empty pattern matches nothing: write "*" for any value, or leave the key out')
         if re.sub(r"\[!?\]?[^\]]*\]", "", pattern).count("["):
             place.fail(key, f"pattern {pattern!r}: [ has no closing ]; write [[] for the character")
-    return tuple(pattern.strip().lower() for pattern in patterns)
+    return tuple(_folded(pattern) for pattern in patterns)
 
 
 def _questions(value: object, place: _Place) -> Iterable[Question]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from typer.testing import CliRunner
 
 from db.answers import rules
 from db.answers.answer import Choice, Question
 from db.errors import ConfigurationError
+from deploy.cli import app
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,6 +110,8 @@ GOOD = '[[rule]]\nname = "first"\nmodality = "CT"\n\n[[rule]]\nname = "second"\n
         (GOOD + "diagnoses = [{ options = ['one'] }]", "line 7: 1 options"),
         (GOOD + "diagnoses = [{ option = ['one', 'two'] }]", "line 7: expected a list of tables"),
         (GOOD + "diagnoses = ['one', 'two']", "line 7: expected a list of tables"),
+        (GOOD + f"questions = {['Mass?'] * 33}", "line 6: 33 questions and diagnoses: at most 32"),
+        (GOOD + "diagnoses = [{ options = ['mass', 'None of the above'] }]", "line 7: option 2 means 'none of these'"),
         (GOOD + "[[rule]]\nname = 'first'", "line 8: another rule is called 'first'"),
     ],
 )
@@ -120,6 +124,30 @@ def test_bracket_can_be_a_pattern() -> None:
     parsed = rules.parsed("[[rule]]\nname = 'x'\ndescription = '*[[]old]*'")
 
     assert parsed.of(rules.Attributes(("",), ("",), ("",), ("",), ("head [old]",))).name == "x"
+
+
+@pytest.mark.parametrize("value", ["TH\u00d6RAX AP ", "tho\u0308rax", "\uff34h\u00f6rax"])
+def test_case_and_composition_of_letters_make_no_difference(value: str) -> None:
+    parsed = rules.parsed("[[rule]]\nname = 'x'\ndescription = ['th\u00f6rax', '* ap']")
+
+    assert parsed.of(rules.Attributes(("",), ("",), ("",), ("",), (value,))).name == "x"
+
+
+def test_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "rules.toml").write_text("\ufeff" + SITE, encoding="utf-8")
+
+    assert rules.load(tmp_path / "rules.toml") == rules.parsed(SITE)
+
+
+def test_check_names_unused_rules_and_questions_that_have_no_answer(tmp_path: Path) -> None:
+    asked = "questions = ['Has the effusion resolved?', 'Is there an effusion?']"
+    (tmp_path / "rules.toml").write_text(f"[[rule]]\nname = 'all'\n{asked}\n[[rule]]\nname = 'late'\nmodality = 'CT'")
+
+    checked = CliRunner().invoke(app.app, ["rules", "check", str(tmp_path / "rules.toml")]).output
+
+    assert checked.count("never used: the rule all matches every study") == 2
+    assert 'always answered "cannot tell": Has the effusion resolved? The question is negated' in checked
+    assert checked.count("always answered") == 1
 
 
 def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
