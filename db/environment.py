@@ -1,4 +1,8 @@
-"""Settings read from the environment and from secret files."""
+"""Settings read from the environment and from secret files.
+
+A password is rotated without a restart: a new connection takes it from the secret file as it is then. While a server
+has the old password and its clients get the new one, the file has two lines, the newer URL first.
+"""
 
 import difflib
 import os
@@ -12,7 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from db import container_limits
 from db.errors import ConfigurationError
 from db.settings import PREFIX, SECTION_OF, Queue, Settings
-from db.settings.server_urls import addresses
+from db.settings.server_urls import addresses, checked
 
 SECRETS_DIRECTORY = Path("/run/secrets")
 #: Names of earlier releases: accepted for one more release, with a warning in the log.
@@ -29,6 +33,12 @@ OLD_NAMES = {
 
 #: Variables of the test suite in earlier releases, ignored for one more: a developer's shell may still export them.
 IGNORED = frozenset({"PRELIM_TEST_DATA", "PRELIM_REQUIRE_TEST_DATA"})
+
+
+#: Settings whose files are read again for each new connection.
+SERVERS = ("database_url", "broker_url")
+#: Setting and secret file of each URL that was read from one.
+_files: dict[str, tuple[str, Path]] = {}
 
 
 class _Source(BaseSettings):
@@ -49,11 +59,46 @@ def load_settings(secrets_directory: Path = SECRETS_DIRECTORY) -> Settings:
     _require_ports(given)
     given.setdefault("worker_slots", str(container_limits.slots(Queue().worker_slots)))
     try:
-        return Settings(**given)
+        settings = Settings(**given)
     except ValidationError as error:
         # The values are left out: one of them may be a password.
         invalid = (f"{variable(str(e['loc'][1]))}: {e['msg']}" for e in error.errors())
         raise ConfigurationError("; ".join(invalid)) from None
+    for name in SERVERS:
+        path = secrets_directory / f"prelim_{name}"
+        if name in given and not _is_variable(name) and path.is_file():
+            _files[getattr(settings.operations, name).get_secret_value()] = name, path
+    return settings
+
+
+def current_urls(url: str) -> list[str]:
+    """Return the URLs to connect with, in this order, to the server that had *url* when the settings were read.
+
+    They are the lines of its secret file; *url* alone without a file, or if no line is a URL of such a server.
+    """
+    if url not in _files:
+        return [url]
+    name, path = _files[url]
+    try:
+        return [checked(name, line) for line in urls_of(name, path)] or [url]
+    except (OSError, UnicodeDecodeError):
+        return [url]
+
+
+def urls_of(name: str, path: Path) -> list[str]:
+    """Return the lines of a secret file that are URLs of one of SERVERS, the newest first; raises OSError."""
+    found = []
+    for line in map(str.strip, path.read_text().splitlines()):
+        try:
+            checked(name, line)
+        except ValueError:  # the end of a longer one that was overwritten
+            continue
+        found.append(line)
+    return found
+
+
+def _is_variable(name: str) -> bool:
+    return any(key.upper() == variable(name) for key in os.environ)
 
 
 def _require_ports(given: dict[str, str]) -> None:
@@ -78,7 +123,8 @@ def old_names(given: dict[str, str] | None = None) -> list[str]:
 def _given(secrets_directory: Path) -> dict[str, str]:
     """Values as text by setting, old names included; the environment takes precedence over a secret file."""
     source = _source()(_secrets_dir=secrets_directory if secrets_directory.is_dir() else None)
-    return source.model_dump(exclude_unset=True)
+    given: dict[str, str] = source.model_dump(exclude_unset=True)
+    return given | {name: given[name].strip().partition("\n")[0].strip() for name in SERVERS if given.get(name)}
 
 
 @lru_cache(maxsize=1)

@@ -7,7 +7,6 @@ all pooled sessions are dropped, so that the next attempt connects to the server
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from contextlib import contextmanager
@@ -23,21 +22,21 @@ from sqlalchemy.exc import InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
+from db.connection import CONNECT_ARGUMENTS, opened
 from db.limits import SessionLimits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy import CursorResult, Engine, Select
     from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
     from sqlalchemy.pool import ConnectionPoolEntry
 
+    from db.connection import Connection
     from db.settings import Settings
 
 log = structlog.get_logger()
 
-#: Seconds to wait for a TCP connection: longer than a slow server takes, shorter than a user waits.
-CONNECT_SECONDS = 5
 #: Connections of a command's pool, at most; those of a server are named at its start.
 POOL_SIZE = 20
 #: Seconds to wait for a connection of a pool that is in use completely.
@@ -46,20 +45,6 @@ POOL_SECONDS = 5
 UNCHECKED_SECONDS = 1.0
 #: Seconds for the answer of an idle connection before it is used again.
 CHECK_SECONDS = 2
-#: Keepalives find a connection whose other end is lost after 5 + 3 * 2 s; the user timeout one with unconfirmed bytes.
-KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
-USER_TIMEOUT_MS = 10_000
-#: Arguments of libpq, unless the URL has others. Of several hosts, the one that accepts writes is used.
-CONNECT_ARGUMENTS: dict[str, Any] = {
-    "target_session_attrs": "read-write",
-    "connect_timeout": CONNECT_SECONDS,
-    "tcp_user_timeout": USER_TIMEOUT_MS,
-    **KEEPALIVES,
-}
-#: The same for the other end: without them, a server keeps the locks of a lost client for two hours.
-SERVER_KEEPALIVES = {f"tcp_{name}": str(value) for name, value in KEEPALIVES.items()} | {
-    "tcp_user_timeout": str(USER_TIMEOUT_MS)
-}
 #: SQLSTATEs of a write to a demoted server, and of a session that the server has ended at a limit.
 ENDED_SESSION = frozenset(("25006", "25P03", "25P04"))
 READ_ONLY = text("SET TRANSACTION READ ONLY")
@@ -117,39 +102,6 @@ def limit_statements(settings: Settings, *, connections: int = POOL_SIZE) -> Non
     _process.limits = replace(SERVER, statement=settings.operations.statement_seconds)
 
 
-class Connection(psycopg.Connection[Any]):
-    """Connection that does not wait for a server that hangs; the server's own limits then have no effect."""
-
-    #: Seconds to wait for an answer; 0: no limit.
-    answer_seconds: float = 0
-
-    def limit(self, limits: SessionLimits, *, local: bool) -> None:
-        """Set the limits of the session, or with *local* those of the transaction."""
-        self.answer_seconds = limits.transaction
-        values = limits.parameters(self.info.server_version) | ({} if local else SERVER_KEEPALIVES)
-        # Not as startup options: a connection pooler would refuse them.
-        calls = ", ".join("set_config(%s, %s, %s)" for _ in values)
-        self.execute(f"SELECT {calls}".encode(), [part for pair in values.items() for part in (*pair, local)])
-
-    def wait(self, gen: Generator[Any, Any, Any], *args: Any, **more: Any) -> Any:
-        """Wait for the server as psycopg does, but at most `answer_seconds`."""
-        return super().wait(self._limited(gen) if self.answer_seconds else gen, *args, **more)
-
-    def _limited(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-        deadline = time.monotonic() + self.answer_seconds
-        try:
-            wanted = next(gen)
-            while True:
-                # psycopg resumes a generator at least every 0.1 s, ready or not.
-                ready = yield wanted
-                if not ready and time.monotonic() > deadline:
-                    self.pgconn.finish()
-                    raise psycopg.errors.ConnectionTimeout(f"no answer for {self.answer_seconds:g} s")
-                wanted = gen.send(ready)
-        except StopIteration as end:
-            return end.value
-
-
 @lru_cache(maxsize=8)
 def engine(url: str, limits: SessionLimits | None = None) -> Engine:
     """Return the engine for *url*; its connections survive a failover. *limits* replace those of the process."""
@@ -164,7 +116,9 @@ def engine(url: str, limits: SessionLimits | None = None) -> Engine:
         # The values of a row must not be in an error's text: they may be patient data.
         hide_parameters=True,
     )
-    event.listen(made, "do_connect", lambda _dialect, _record, _args, given: _connect(given, limits))
+    event.listen(
+        made, "do_connect", lambda _dialect, _record, _args, given: opened(url, given, limits or _process.limits)
+    )
     event.listen(made, "connect", _note_use)
     event.listen(made, "checkin", _note_use)
     event.listen(made, "checkout", _check_connection)
@@ -174,18 +128,8 @@ def engine(url: str, limits: SessionLimits | None = None) -> Engine:
 
 def connect(url: str) -> Connection:
     """Return a new connection in autocommit mode, outside of the pool; raises psycopg.Error."""
-    connection = _connect(engine(url).dialect.create_connect_args(make_url(url))[1])
+    connection = opened(url, engine(url).dialect.create_connect_args(make_url(url))[1], _process.limits)
     connection.autocommit = True
-    return connection
-
-
-def _connect(given: Mapping[str, Any], limits: SessionLimits | None = None) -> Connection:
-    """Connect to the first host of a URL that accepts writes, unless its `target_session_attrs` requires otherwise."""
-    # In pg_stat_activity, so that an operator finds the process that holds a lock.
-    arguments = CONNECT_ARGUMENTS | {"application_name": f"prelim:{os.getpid()}"} | dict(given)
-    connection = Connection.connect(**arguments)
-    connection.limit(limits or _process.limits, local=False)
-    connection.commit()
     return connection
 
 

@@ -15,6 +15,7 @@ from limits.strategies import FixedWindowRateLimiter
 from redis.exceptions import RedisError
 
 from api.errors import ApiError, ErrorCode, Problem
+from db.environment import current_urls
 from db.errors import ConfigurationError
 from db.jobs import redis_client
 from db.settings import server_urls
@@ -42,7 +43,7 @@ class RateLimits:
         """Connect to Redis unless that was done, or failed just now: its URL may be in a file."""
         if self._limiter is None and time.monotonic() >= self._paused_until:
             try:
-                self._limiter = FixedWindowRateLimiter(_storage(self._settings.broker()))
+                self._limiter = FixedWindowRateLimiter(_storage(current_urls(self._settings.broker())[0]))
             except (RedisError, ConfigurationError) as error:
                 self._suspend(error)
 
@@ -77,6 +78,8 @@ class RateLimits:
         raise ApiError(429, problem, {"Retry-After": str(seconds)})
 
     def _suspend(self, error: Exception) -> None:
+        # The next one has the password of that time.
+        self._limiter = None
         self._paused_until = time.monotonic() + PAUSE_SECONDS
         log.warning("rate_limits.suspended", error=type(error).__name__)
 

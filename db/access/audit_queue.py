@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from db.session import Connection
+    from db.connection import Connection
 
 #: Advisory lock of the one process that sends.
 LOCK = 1_403

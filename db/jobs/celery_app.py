@@ -40,6 +40,13 @@ class App(Celery):  # type: ignore[misc] # Celery has no types
     def __init__(self, broker_url: str) -> None:
         super().__init__("prelim", broker=redis_client.kombu_url(broker_url), set_as_current=False)
         self.outage = Outage()
+        self._credentials = redis_client.secret_file(broker_url)
+
+    def _connection(self, *args: Any, **more: Any) -> Any:
+        """Return a connection of kombu whose password may be rotated; Celery passes on no credentials."""
+        connection = super()._connection(*args, **more)
+        connection.credential_provider = self._credentials
+        return connection
 
 
 def make_app(broker_url: str) -> App:

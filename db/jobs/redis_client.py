@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
-from redis import Redis
+from redis import CredentialProvider, Redis
 from redis.sentinel import Sentinel
 
+from db.environment import current_urls
 from db.settings import server_urls
 
 if TYPE_CHECKING:
     from db.settings.server_urls import Sentinel as Sentinels
+
+
+class SecretFile(CredentialProvider):
+    """User and password of the broker for a new connection: those of its secret file as it is then."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        """Return user name and password, or the password alone."""
+        found = urlsplit(current_urls(self._url)[0])
+        password = unquote(found.password or "")
+        return (unquote(found.username), password) if found.username else (password,)
+
+
+def secret_file(url: str) -> SecretFile | None:
+    """Return the credentials of a broker with a password; with sentinels, they are those of the start."""
+    has_password = server_urls.sentinel(url) is None and urlsplit(url).password
+    return SecretFile(url) if has_password else None
 
 
 def connect(url: str, seconds: float) -> Redis:

@@ -13,7 +13,7 @@ from sqlalchemy import text, update
 
 from db.models import Job
 from db.models.jobs import QUEUED_CHANNEL
-from db.session import Connection, connect, note_failure
+from db.session import connect, note_failure
 from db.states import JobState
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import TextClause
     from sqlalchemy.orm import Session
+
+    from db.connection import Connection
 
 #: Messages in Redis together: enough for every free slot, and few enough to be consumed quickly when no job is left.
 MAX_MESSAGES = 32

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from db.session import Connection
+    from db.connection import Connection
 
 FOLDER = "report_images"
 NAME = re.compile(r"([0-9a-f]{32})-([0-9a-f]{32})-([0-9]+)\.png")

@@ -1,4 +1,4 @@
-"""Commands for the access to the API: its keys and the log of reads."""
+"""Commands for access: keys of the API, the log of reads, passwords of the servers."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from deploy.cli.startup import console
 
 key_app = typer.Typer(cls=Group, no_args_is_help=True, help="Create, list and revoke API keys.")
 log_app = typer.Typer(cls=Group, no_args_is_help=True, help="Verify, export and send the log of reads of patient data.")
+
+secrets_app = typer.Typer(cls=Group, no_args_is_help=True, help="Rotate passwords while the processes run.")
 
 KeyName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the key, shown in lists and logs.")]
 
@@ -116,3 +118,25 @@ def revoke_key(name: KeyName) -> None:
 
     with transaction(load_settings().database()) as session:
         keys.revoke(session, name)
+
+
+@secrets_app.command("rotate", cls=Command)
+def rotate_secret(
+    server: Annotated[str, typer.Argument(metavar="postgres|redis", help="Server that gets a new password.")],
+    file: Annotated[
+        Path | None,
+        typer.Option(help="Secret file with the URL, to be rewritten.", show_default="in /run/secrets"),
+    ] = None,
+) -> None:
+    """Give a server a new random password; processes that read its secret file use it for new connections."""
+    from db.environment import SECRETS_DIRECTORY
+    from deploy.operate.rotation import rotate
+
+    if server not in rotate.SECRETS:
+        raise typer.BadParameter("expected `postgres` or `redis`")
+    written = rotate.rotate(server, file or SECRETS_DIRECTORY / f"prelim_{rotate.SECRETS[server]}")
+    console.print(f"{server} has a new password; written: {', '.join(map(str, written))}", soft_wrap=True)
+    if server == "redis" and len(written) == 1:
+        console.print(
+            "write it into the server's configuration, too: a restart brings the old one back", soft_wrap=True
+        )

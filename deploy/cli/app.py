@@ -55,6 +55,7 @@ for commands in (run.app, dicom.app, operate.app, inquiries.app, identity.app, b
     app.add_typer(commands)
 app.add_typer(access.key_app, name="key", rich_help_panel=operate.PANEL)
 app.add_typer(access.log_app, name="audit-log", rich_help_panel=operate.PANEL)
+app.add_typer(access.secrets_app, name="secrets", rich_help_panel=operate.PANEL)
 app.add_typer(identity.quarantine_app, name="quarantine", rich_help_panel=operate.PANEL)
 app.add_typer(model.checkpoint_app, name="checkpoint", rich_help_panel=model.PANEL)
 app.add_typer(inquiries.predictions_app, name="predictions", rich_help_panel=operate.PANEL)

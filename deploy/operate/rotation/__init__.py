@@ -1,0 +1,1 @@
+"""Rotate the passwords of PostgreSQL and Redis while the processes run."""
