@@ -108,6 +108,8 @@ def cause(error: Exception) -> str:
             return f"TLS: {error.reason or type(error).__name__}"
         case ConfigurationError() | Unconfirmed():
             return str(error)
+        case TimeoutError():
+            return "the repository does not answer or take messages in time"
         case OSError():
             return f"the repository cannot be reached: {error.strerror or type(error).__name__}"
     return type(error).__name__

@@ -270,5 +270,5 @@ def test_studies_arrive_and_are_reported_while_all_passwords_change(
         wait_until(lambda: count(url, Report) == studies, seconds=60)
     assert count(url, Instance) == acknowledged >= studies
     with transaction(url) as session:
-        assert set(session.execute(select(Job.state, Job.attempt)).tuples()) == {("finished", 1)}
+        assert set(map(tuple, session.execute(select(Job.state, Job.attempt)))) == {("finished", 1)}
     assert failed == []
