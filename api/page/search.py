@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 from fastapi import Query
@@ -14,6 +14,9 @@ from db.operations.filters import Filters, Sort
 from db.states import DisplayedState  # noqa: TC001 - FastAPI reads annotations at run time
 
 Text = Annotated[str, Query(), Field(max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Uid = Annotated[str, Query(), Field(max_length=64, pattern=r"^[0-9. ]*$")]
+#: As fields of forms for dates send it, or as in DICOM.
+Date = Annotated[str, Query(), Field(pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{8})?$")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,11 @@ class Search:
 async def search(
     state: Annotated[DisplayedState | Literal[""], Query()] = "",
     modality: Text = "",
+    body_part: Text = "",
+    ae_title: Text = "",
+    study_date_from: Date = "",
+    study_date_to: Date = "",
+    study_instance_uid: Uid = "",
     patient_id: Text = "",
     accession_number: Text = "",
     description: Text = "",
@@ -44,19 +52,22 @@ async def search(
     """Return the search of a request; raises ApiError 422."""
     texts = {
         "modality": modality.strip(),
+        "body_part": body_part.strip(),
+        "ae_title": ae_title.strip(),
+        "study_date_from": study_date_from.replace("-", ""),
+        "study_date_to": study_date_to.replace("-", ""),
+        "study_instance_uid": study_instance_uid.strip(),
         "patient_id": patient_id.strip(),
         "accession_number": accession_number.strip(),
         "description": description.strip(),
     }
+    given: dict[str, Any] = {name: text or None for name, text in texts.items()}
     filters = await work_list.filters(
         state=state or None,
         priority=priority or None,
         attention=bool(attention) or None,
         unread=bool(unread) or None,
-        modality=texts["modality"] or None,
-        patient_id=texts["patient_id"] or None,
-        accession_number=texts["accession_number"] or None,
-        description=texts["description"] or None,
+        **given,
     )
     order = Sort(sort or Sort.ARRIVAL)
     others = {"state": state, "priority": priority, "attention": attention, "unread": unread, "sort": sort}

@@ -6,6 +6,8 @@
 const KINDS = ["received", "state", "report", "feedback", "hold", "release", "resync"];
 const MIN_GAP_MS = 3000;
 const SWITCH = "prelim.single-keys";
+const VIEWS = "prelim.views";
+const KEPT = ["state", "modality", "body_part", "ae_title", "priority", "attention", "unread", "sort"];
 const rowsOf = (part) => new Map([...part.querySelectorAll("tbody tr")].map((row) => [row.querySelector("th a").id, row]));
 const links = () => [...document.querySelectorAll("#list tbody th a")];
 let forced = false;
@@ -76,6 +78,42 @@ const KEYS = {
   "?": showKeys,
 };
 
+// Views that this browser keeps: addresses of the list, without the fields that name a patient or a study.
+function views() {
+  try {
+    const found = JSON.parse(localStorage.getItem(VIEWS));
+    return Array.isArray(found) ? found.filter((view) => typeof view === "string") : [];
+  } catch (error) {
+    return [];
+  }
+}
+
+function current() {
+  const given = new URLSearchParams(location.search);
+  return new URLSearchParams(KEPT.filter((name) => given.get(name)).map((name) => [name, given.get(name)])).toString();
+}
+
+function viewItem(view) {
+  const words = [...new URLSearchParams(view)].map(([name, value]) => (value === "true" ? name : `${name.replace("_", " ")} ${value}`)).join(", ");
+  const item = document.createElement("span");
+  const link = Object.assign(document.createElement("a"), { href: `/?${view}`, textContent: words });
+  const remove = Object.assign(document.createElement("button"), { type: "button", className: "quiet", textContent: "×" });
+  remove.dataset.view = view;
+  remove.setAttribute("aria-label", `Remove the view ${words}`);
+  item.append(link, remove);
+  return item;
+}
+
+function keep(kept) {
+  localStorage.setItem(VIEWS, JSON.stringify(kept));
+  showViews();
+}
+
+function showViews() {
+  document.getElementById("own-views").replaceChildren(...views().map(viewItem));
+  document.getElementById("keep-view").hidden = !current() || views().includes(current());
+}
+
 // At most one refresh in MIN_GAP_MS, and not those of all open lists at the same moment.
 function soon() {
   if (planned) return;
@@ -107,9 +145,18 @@ document.addEventListener("keydown", (event) => {
 document.addEventListener("click", ({ target }) => {
   if (target.id === "news") takeNews();
   if (target.id === "show-keys") showKeys();
+  if (target.id === "keep-view") {
+    keep([...views(), current()]);
+    document.querySelector("#own-views span:last-child a").focus();
+  }
+  if (target.dataset.view) {
+    keep(views().filter((view) => view !== target.dataset.view));
+    document.getElementById("show-keys").focus();
+  }
 });
 document.addEventListener("change", ({ target }) => {
   if (target.id === "single-keys") localStorage.setItem(SWITCH, target.checked ? "on" : "off");
 });
 document.addEventListener("visibilitychange", listen);
 listen();
+showViews();

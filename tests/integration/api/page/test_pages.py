@@ -205,6 +205,24 @@ def test_work_list_is_searched_by_the_fields_in_its_url(visitor: TestClient, arr
     assert visitor.get("/", params={"patient": "P-1"}).status_code == 422
 
 
+def test_list_is_searched_by_sender_body_part_dates_and_uid(visitor: TestClient, arrivals: Arrivals) -> None:
+    found, other = arrivals.receiving(study_date="20261128"), arrivals.receiving(study_date="20250101")
+    arrivals.sent_by("CT1", found)
+    with transaction(arrivals.url) as session:
+        uid = session.get_one(Study, found).study_instance_uid
+    asked = {"study_date_from": "2026-11-01", "study_date_to": "20261130", "ae_title": "CT1", "body_part": "CHEST"}
+    for query in (asked, {"study_instance_uid": f" {uid} "}):
+        page = visitor.get("/", params=query).text
+        assert (str(found) in page, str(other) in page) == (True, False)
+    dated = visitor.get("/", params=asked).text
+
+    assert '<input type="date" name="study_date_from" value="2026-11-01"' in dated
+    assert "<details open><summary>More filters" in dated
+    assert "<details><summary>More filters" in visitor.get("/").text
+    for query in ({"study_date_from": "soon"}, {"study_instance_uid": "1.2.x"}):
+        assert visitor.get("/", params=query).status_code == 422
+
+
 def test_search_for_attention_without_a_match_says_so(visitor: TestClient, arrivals: Arrivals) -> None:
     arrivals.receiving()
     before = visitor.get("/?attention=true").text

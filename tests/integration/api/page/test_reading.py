@@ -180,6 +180,26 @@ def test_single_keys_can_be_turned_off_and_are_none_in_a_text_field(reading: Tab
     assert focused(reading) == "grounds-2"
 
 
+@pytest.mark.slow
+def test_view_of_the_list_is_kept_without_what_names_a_patient(tab: Tab, address: str, arrivals: Arrivals) -> None:
+    arrivals.receiving()
+    log_in_by_keyboard(tab, address, arrivals, "/")
+    nothing = tab.evaluate("document.querySelector('#keep-view').hidden")
+    tab.open(f"{address}/?patient_id=P-17&modality=CT&unread=true")
+    tab.evaluate("document.querySelector('#keep-view').focus()")
+    tab.press("Enter")
+    tab.open(f"{address}/")
+    link = "document.querySelector('#own-views a')"
+    kept = tab.evaluate(f"[{link}.textContent, {link}.getAttribute('href')]")
+    tab.evaluate("document.querySelector('#own-views button').focus()")
+    tab.press("Enter")
+
+    assert nothing is True, "the whole list is a link already"
+    assert kept == ["modality CT, unread", "/?modality=CT&unread=true"]
+    assert tab.evaluate(f"{link} === null && localStorage.getItem('prelim.views') === '[]'")
+    assert tab.errors == []
+
+
 def load_rules(tab: Tab) -> None:
     axe = Path(os.environ.get("NODE_PATH", ".node/node_modules")) / "axe-core" / "axe.min.js"
     if not axe.exists():
