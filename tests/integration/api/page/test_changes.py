@@ -169,6 +169,11 @@ def test_page_says_that_nothing_was_checked(reader: TestClient, arrivals: Arriva
 
     assert "Not checked: no report." in reader.get(f"/studies/{arrivals.queued()}").text
     assert "No check is stored with this report" in reader.get(f"/studies/{unchecked}").text
+    other = arrivals.reported(draft(arrivals, EFFUSION, DENIAL))
+    beside = reader.get(f"/studies/{other}?beside={unchecked}").text.partition('id="beside"')[2]
+    for words in ("No sentence of this report was checked.", "No check is stored with this report"):
+        assert words in reader.get(f"/studies/{unchecked}").text
+        assert words in beside
     assert reader.get("/").text.count("Not checked: no check is stored with the report") == 1
 
 
