@@ -85,7 +85,7 @@ class StoredImages extends HTMLElement {
 
   async find(uid, frame) {
     const at = this.stack.findIndex((entry) => entry.sop_instance_uid === uid);
-    if (at < 0 && uid) this.part("missing").hidden = false;
+    this.part("missing").hidden = at >= 0 || !uid;
     await this.go(Math.max(at, 0));
     if (at >= 0 && frame && this.stack[at].frames > frame) await this.go(at + frame);
   }
