@@ -7,11 +7,14 @@ person found nothing) and `confirmed_by`, and optionally `source`, `modality`, `
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from db.errors import ConfigurationError
+from worker.findings import lexicon
 from worker.findings.labeller import labels, present
+from worker.findings.spelling import plain
 from worker.retrieval.case_files import Case
 
 if TYPE_CHECKING:
@@ -21,6 +24,15 @@ if TYPE_CHECKING:
 
 #: Labels of a study in which a person found nothing.
 _NOTHING = {"normal", "no finding"}
+_BESIDE = """
+left right both bilateral bilaterally sided side upper middle mid lower apical basal basilar base bases apex apices zone
+zones lobe lobes lung lungs hemisphere hemithorax frontal parietal temporal occipital cerebral pulmonary of the in on at
+a an and tiny small medium large mild moderate marked severe massive extensive few numerous
+"""
+#: Words that a label may have beside its finding. Any other could deny it, or be a value: "nodule: 0", "old nodule".
+BESIDE = frozenset(_BESIDE.split())
+#: A word, or a character that no label has.
+_TOKEN = re.compile(r"[^\W\d_]+|[^\s,()]")
 _LISTS, _TEXTS = ("files", "labels"), ("case_id", "confirmed_by", "source", "modality", "body_part", "patient")
 
 
@@ -67,7 +79,8 @@ def _labelled(number: int, line: str) -> LabelledCase:
         if not fields.get(name):
             raise _invalid(number, f"{name} is missing or empty")
     # Beside another label these words are an error of the file, which `_read` reports.
-    texts = [] if len(fields["labels"]) == 1 and fields["labels"][0].lower() in _NOTHING else fields["labels"]
+    texts = [re.sub(r"(?<=[^\W\d_])[_-](?=[^\W\d_])", " ", label).strip() for label in fields["labels"]]
+    texts = [] if len(texts) == 1 and texts[0].lower() in _NOTHING else texts
     confirmed = frozenset(label for n, text in enumerate(texts, start=1) for label in _read(number, n, text))
     known = {name: fields.get(name, "") for name in ("case_id", "modality", "body_part", "patient")}
     case = Case(files=fields["files"], report="", labels=texts, **known)
@@ -79,6 +92,8 @@ def _read(line: int, number: int, text: str) -> set[Label]:
     found = present(text)
     if len({label.finding for label in found}) != 1 or any(one.certainty != "present" for one in labels(text)):
         raise _invalid(line, f"label {number} must affirm exactly one finding, as in 'left pleural effusion'")
+    if not BESIDE.issuperset(_TOKEN.findall(lexicon.MENTION.sub(" ", plain(text).text))):
+        raise _invalid(line, f"label {number} has words beside its finding that are neither side nor place nor size")
     return found
 
 

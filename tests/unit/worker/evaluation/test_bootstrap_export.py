@@ -112,6 +112,21 @@ def test_a_folder_with_files_is_not_overwritten(tmp_path: Path) -> None:
         ({"labels": ["left nodule and pneumothorax"]}, "exactly one finding"),
         ({"labels": ["something"]}, "exactly one finding"),
         ({"labels": ["normal", "left nodule"]}, "exactly one finding"),
+        *(
+            ({"labels": [label]}, "label 1 has words beside its finding")
+            for label in (
+                *(
+                    "nodule: 0",
+                    "nodule 0.1",
+                    "nodule: false",
+                    "!nodule",
+                    "non-nodule",
+                    "uncertain nodule",
+                    "old nodule",
+                ),
+                *("left/right nodule", "nodule left or right", "kein Pneumothorax", "Pneumothorax rechts"),
+            )
+        ),
         ({"confirmed_by": ""}, "confirmed_by is missing"),
         ({"patient": 5}, "patient must be a string"),
     ],
@@ -124,7 +139,16 @@ def test_an_invalid_line_is_rejected_with_its_number(tmp_path: Path, change: dic
         read_labelled(path)
 
 
-@pytest.mark.parametrize("labels", [[], ["normal"], ["No finding"]])
+@pytest.mark.parametrize("label", ["Pleural_Effusion", "pleural-effusion", "Pleural effusion (left-sided, small)"])
+def test_label_may_be_written_in_common_ways(tmp_path: Path, label: str) -> None:
+    path = tmp_path / "labels.jsonl"
+    path.write_text(json.dumps(GOOD | {"labels": [label]}))
+
+    (read,) = read_labelled(path)
+    assert {one.finding for one in read.confirmed} == {"pleural effusion"}
+
+
+@pytest.mark.parametrize("labels", [[], ["normal"], ["No finding"], ["No_Finding"]])
 def test_a_study_without_labels_is_confirmed_to_have_no_finding(tmp_path: Path, labels: list[str]) -> None:
     path = tmp_path / "labels.jsonl"
     path.write_text(json.dumps(GOOD | {"labels": labels}))
