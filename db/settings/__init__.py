@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationInfo, field_validato
 
 from db.errors import ConfigurationError
 from db.settings import server_urls
+from db.settings.object_storage import Storage
 from db.settings.reception import Dicom
 from db.settings.section import AETitle, Port, Seconds, Section
 from db.settings.web import Api
@@ -237,6 +238,7 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     queue: Queue
     model: Model
     retrieval: Retrieval
+    storage: Storage
     api: Api
 
     def __init__(self, **values: Any) -> None:
