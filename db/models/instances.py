@@ -42,6 +42,24 @@ class Instance(Base):
     called_ae_title: Mapped[str] = mapped_column(default="")
     received_at: Mapped[dt.datetime]
     indexed_at: Mapped[dt.datetime] = database_time()
+    #: SHA-256, in hex, of the bytes of the object in the object storage; NULL while there is none (db.storage).
+    object_sha256: Mapped[str | None]
+    #: When the file is next to be moved or, if there is an object, to be deleted from local disk; NULL: nothing to do.
+    storage_due_at: Mapped[dt.datetime | None]
+
+    # The files to move and those to delete; empty without an object storage.
+    __table_args__ = (
+        Index(
+            "instances_to_move",
+            "storage_due_at",
+            postgresql_where=text("storage_due_at IS NOT NULL AND object_sha256 IS NULL"),
+        ),
+        Index(
+            "instances_moved",
+            "storage_due_at",
+            postgresql_where=text("storage_due_at IS NOT NULL AND object_sha256 IS NOT NULL"),
+        ),
+    )
 
 
 class Quarantined(Base):
@@ -72,6 +90,8 @@ class FileDeletion(Base):
     #: Relative to the data directory.
     file_path: Mapped[str] = mapped_column(primary_key=True)
     noted_at: Mapped[dt.datetime] = database_time()
+    #: True if the object storage may have it, too.
+    in_storage: Mapped[bool] = mapped_column(server_default=text("false"))
 
 
 class PatientErasure(Base):
